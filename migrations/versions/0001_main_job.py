@@ -1,0 +1,270 @@
+"""The tables of the main job: organizations, keys, tasks, events, subscriptions, deliveries, receipts."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from models.columns import BigKey, Document, Moment, PublicId
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "organization",
+        sa.Column("id", BigKey, nullable=False),
+        sa.Column("uid", PublicId(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("name"),
+        sa.UniqueConstraint("uid"),
+    )
+    op.create_table(
+        "receipt",
+        sa.Column("id", BigKey, nullable=False),
+        sa.Column("uid", PublicId(), nullable=False),
+        sa.Column("provider", sa.String(), nullable=False),
+        sa.Column("task_uid", sa.String(), nullable=True),
+        sa.Column("provider_task_id", sa.String(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("message", sa.String(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("received_at", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("uid"),
+    )
+    op.create_index("ix_receipt_received_at", "receipt", ["received_at"], unique=False)
+    op.create_table(
+        "api_key",
+        sa.Column("id", BigKey, nullable=False),
+        sa.Column("uid", PublicId(), nullable=False),
+        sa.Column("organization_id", BigKey, nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("scope", sa.String(), nullable=False),
+        sa.Column("hash", sa.String(), nullable=False),
+        sa.Column("hint", sa.String(), nullable=False),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.Column("revoked_at", Moment(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["organization_id"],
+            ["organization.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("hash"),
+        sa.UniqueConstraint("uid"),
+    )
+    op.create_index("ix_api_key_organization_id", "api_key", ["organization_id"], unique=False)
+    op.create_table(
+        "subscription",
+        sa.Column("id", BigKey, nullable=False),
+        sa.Column("uid", PublicId(), nullable=False),
+        sa.Column("organization_id", BigKey, nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("endpoint_url", sa.String(), nullable=False),
+        sa.Column("format", sa.String(), nullable=False),
+        sa.Column("event_types", Document, nullable=False),
+        sa.Column("description", sa.String(), nullable=True),
+        sa.Column("secret", sa.String(), nullable=True),
+        sa.Column("fingerprint", sa.String(), nullable=True),
+        sa.Column("is_active", sa.Boolean(), nullable=False),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.Column("updated_at", Moment(), nullable=False),
+        sa.Column("deleted_at", Moment(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["organization_id"],
+            ["organization.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("uid"),
+    )
+    op.create_index("ix_subscription_fingerprint", "subscription", ["organization_id", "fingerprint"], unique=True)
+    op.create_index("ix_subscription_organization_id", "subscription", ["organization_id", "kind", "id"], unique=False)
+    op.create_table(
+        "task",
+        sa.Column("id", BigKey, nullable=False),
+        sa.Column("uid", PublicId(), nullable=False),
+        sa.Column("organization_id", BigKey, nullable=False),
+        sa.Column("provider", sa.String(), nullable=False),
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("task_type", sa.String(), nullable=False),
+        sa.Column("status", sa.String(), nullable=False),
+        sa.Column("submission", sa.String(), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("max_attempts", sa.Integer(), nullable=False),
+        sa.Column("backoff_seconds", sa.Float(), nullable=False),
+        sa.Column("provider_task_id", sa.String(), nullable=True),
+        sa.Column("progress", sa.Integer(), nullable=False),
+        sa.Column("revision", sa.String(), nullable=False),
+        sa.Column("words", Document, nullable=True),
+        sa.Column("input", Document, nullable=True),
+        sa.Column("config", Document, nullable=True),
+        sa.Column("metadata", Document, nullable=True),
+        sa.Column("output", Document, nullable=True),
+        sa.Column("error", Document, nullable=True),
+        sa.Column("logs", Document, nullable=True),
+        sa.Column("detail", Document, nullable=True),
+        sa.Column("meta", Document, nullable=True),
+        sa.Column("callback_id", BigKey, nullable=True),
+        sa.Column("ended_event", PublicId(), nullable=True),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.Column("updated_at", Moment(), nullable=False),
+        sa.Column("submitted_at", Moment(), nullable=True),
+        sa.Column("started_at", Moment(), nullable=True),
+        sa.Column("ended_at", Moment(), nullable=True),
+        sa.Column("heard_at", Moment(), nullable=False),
+        sa.Column("due_at", Moment(), nullable=True),
+        sa.Column("looks", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["callback_id"],
+            ["subscription.id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["organization_id"],
+            ["organization.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("uid"),
+    )
+    op.create_index(
+        "ix_task_due",
+        "task",
+        ["due_at"],
+        unique=False,
+        sqlite_where=sa.text("due_at IS NOT NULL"),
+        postgresql_where=sa.text("due_at IS NOT NULL"),
+    )
+    op.create_index("ix_task_model", "task", ["organization_id", "model", "id"], unique=False)
+    op.create_index(
+        "ix_task_provider_task_id",
+        "task",
+        ["provider", "provider_task_id"],
+        unique=True,
+        sqlite_where=sa.text("provider_task_id IS NOT NULL"),
+        postgresql_where=sa.text("provider_task_id IS NOT NULL"),
+    )
+    op.create_index("ix_task_status", "task", ["organization_id", "status", "id"], unique=False)
+    op.create_table(
+        "event",
+        sa.Column("id", BigKey, nullable=False),
+        sa.Column("uid", PublicId(), nullable=False),
+        sa.Column("organization_id", BigKey, nullable=False),
+        sa.Column("task_id", BigKey, nullable=False),
+        sa.Column("type", sa.String(), nullable=False),
+        sa.Column("snapshot", Document, nullable=False),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["organization_id"],
+            ["organization.id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["task_id"],
+            ["task.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("uid"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_event_organization_id", "event", ["organization_id", "id"], unique=False)
+    op.create_index("ix_event_task_id", "event", ["task_id", "id"], unique=False)
+    op.create_table(
+        "delivery",
+        sa.Column("id", BigKey, nullable=False),
+        sa.Column("uid", PublicId(), nullable=False),
+        sa.Column("organization_id", BigKey, nullable=False),
+        sa.Column("subscription_id", BigKey, nullable=False),
+        sa.Column("event_id", BigKey, nullable=False),
+        sa.Column("task_id", BigKey, nullable=False),
+        sa.Column("status", sa.String(), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("due_at", Moment(), nullable=True),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.Column("settled_at", Moment(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["event_id"],
+            ["event.id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["organization_id"],
+            ["organization.id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["subscription_id"],
+            ["subscription.id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["task_id"],
+            ["task.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("uid"),
+    )
+    op.create_index(
+        "ix_delivery_due",
+        "delivery",
+        ["due_at"],
+        unique=False,
+        sqlite_where=sa.text("due_at IS NOT NULL"),
+        postgresql_where=sa.text("due_at IS NOT NULL"),
+    )
+    op.create_index("ix_delivery_subscription_id", "delivery", ["subscription_id", "id"], unique=False)
+    op.create_index("ix_delivery_task_id", "delivery", ["task_id"], unique=False)
+    op.create_table(
+        "delivery_attempt",
+        sa.Column("id", BigKey, nullable=False),
+        sa.Column("delivery_id", BigKey, nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("started_at", Moment(), nullable=False),
+        sa.Column("duration_ms", sa.Integer(), nullable=False),
+        sa.Column("status_code", sa.Integer(), nullable=True),
+        sa.Column("error", sa.String(), nullable=True),
+        sa.Column("response", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["delivery_id"],
+            ["delivery.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("ix_delivery_attempt_delivery_id", "delivery_attempt", ["delivery_id", "number"], unique=True)
+
+
+def downgrade() -> None:
+    op.drop_index("ix_delivery_attempt_delivery_id", table_name="delivery_attempt")
+    op.drop_table("delivery_attempt")
+    op.drop_index("ix_delivery_task_id", table_name="delivery")
+    op.drop_index("ix_delivery_subscription_id", table_name="delivery")
+    op.drop_index(
+        "ix_delivery_due",
+        table_name="delivery",
+        sqlite_where=sa.text("due_at IS NOT NULL"),
+        postgresql_where=sa.text("due_at IS NOT NULL"),
+    )
+    op.drop_table("delivery")
+    op.drop_index("ix_event_task_id", table_name="event")
+    op.drop_index("ix_event_organization_id", table_name="event")
+    op.drop_table("event")
+    op.drop_index("ix_task_status", table_name="task")
+    op.drop_index(
+        "ix_task_provider_task_id",
+        table_name="task",
+        sqlite_where=sa.text("provider_task_id IS NOT NULL"),
+        postgresql_where=sa.text("provider_task_id IS NOT NULL"),
+    )
+    op.drop_index("ix_task_model", table_name="task")
+    op.drop_index(
+        "ix_task_due",
+        table_name="task",
+        sqlite_where=sa.text("due_at IS NOT NULL"),
+        postgresql_where=sa.text("due_at IS NOT NULL"),
+    )
+    op.drop_table("task")
+    op.drop_index("ix_subscription_organization_id", table_name="subscription")
+    op.drop_index("ix_subscription_fingerprint", table_name="subscription")
+    op.drop_table("subscription")
+    op.drop_index("ix_api_key_organization_id", table_name="api_key")
+    op.drop_table("api_key")
+    op.drop_index("ix_receipt_received_at", table_name="receipt")
+    op.drop_table("receipt")
+    op.drop_table("organization")

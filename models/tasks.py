@@ -1,0 +1,84 @@
+"""Tasks: pieces of work that a client wants done."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import Column, Index, text
+from sqlmodel import Field, SQLModel
+
+from models.columns import BigKey, Document, Moment, PublicId
+from models.states import Submission, TaskStatus
+
+_DUE = text("due_at IS NOT NULL")
+_KNOWN_TO_PROVIDER = text("provider_task_id IS NOT NULL")
+
+
+class Task(SQLModel, table=True):
+    """One task; its id stays the same across every attempt at the provider."""
+
+    __tablename__: ClassVar[str] = "task"
+    __table_args__ = (
+        Index("ix_task_due", "due_at", sqlite_where=_DUE, postgresql_where=_DUE),
+        Index(
+            "ix_task_provider_task_id",
+            "provider",
+            "provider_task_id",
+            unique=True,
+            sqlite_where=_KNOWN_TO_PROVIDER,
+            postgresql_where=_KNOWN_TO_PROVIDER,
+        ),
+        Index("ix_task_status", "organization_id", "status", "id"),
+        Index("ix_task_model", "organization_id", "model", "id"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigKey)
+    uid: str = Field(sa_type=PublicId, unique=True)
+    """The id that the world knows: a UUIDv7."""
+    organization_id: int = Field(foreign_key="organization.id", sa_type=BigKey)
+    provider: str
+    model: str
+    task_type: str
+
+    status: str = TaskStatus.QUEUED
+    submission: str = Submission.WAITING
+    attempt: int = 1
+    max_attempts: int = 1
+    backoff_seconds: float = 1.0
+    provider_task_id: str | None = None
+    """The provider's id for the present attempt."""
+
+    progress: int = 0
+    """Percent, as far as the provider tells."""
+    revision: str = ""
+    """Orders what was heard of a task that has not ended; see `receiver.domain.revision`."""
+    words: Any = Field(default=None, sa_type=Document, nullable=True)
+    """Status words that nobody knows, each kept once."""
+
+    input: Any = Field(default=None, sa_type=Document, nullable=True)
+    config: Any = Field(default=None, sa_type=Document, nullable=True)
+    """The client's `config` without `webhook_config`, which is a subscription (`callback_id`)."""
+    labels: Any = Field(default=None, sa_column=Column("metadata", Document))
+    """The client's own `metadata`."""
+    output: Any = Field(default=None, sa_type=Document, nullable=True)
+    error: Any = Field(default=None, sa_type=Document, nullable=True)
+    logs: Any = Field(default=None, sa_type=Document, nullable=True)
+    detail: Any = Field(default=None, sa_type=Document, nullable=True)
+    meta: Any = Field(default=None, sa_type=Document, nullable=True)
+    """What else the provider says in `meta`: usage and the like."""
+
+    callback_id: int | None = Field(default=None, foreign_key="subscription.id", sa_type=BigKey)
+    ended_event: str | None = Field(default=None, sa_type=PublicId)
+    """The id of the event that ended it, for a later correction to name."""
+
+    created_at: datetime = Field(sa_type=Moment)
+    updated_at: datetime = Field(sa_type=Moment)
+    submitted_at: datetime | None = Field(default=None, sa_type=Moment)
+    """When the create call of the present attempt was begun."""
+    started_at: datetime | None = Field(default=None, sa_type=Moment)
+    ended_at: datetime | None = Field(default=None, sa_type=Moment)
+    heard_at: datetime = Field(sa_type=Moment)
+    """The last news: the time-out counts from here."""
+    due_at: datetime | None = Field(default=None, sa_type=Moment)
+    """When somebody must act on it next: submit it, look at it, give it up. Null when it has ended."""
+    looks: int = 0
+    """How often it was looked at, or sent in vain, since the last news."""

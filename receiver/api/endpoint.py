@@ -1,0 +1,89 @@
+"""What every endpoint has in common: the key, the scope, the body, and the dialect of its answers and errors."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from models import Scope
+from receiver.api.auth import Principal
+from receiver.api.dialects import Dialect, Reply, new_request_id
+from receiver.api.services import Services
+from receiver.errors import BadRequest, RingbackError
+from receiver.inbound.body import read_body
+from receiver.telemetry import get_logger
+
+log = get_logger("api")
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One authenticated request."""
+
+    request: Request
+    services: Services
+    principal: Principal
+
+    @property
+    def organization_id(self) -> int:
+        """The organization that calls."""
+        return self.principal.organization_id
+
+    def path(self, name: str) -> str:
+        """Return a parameter of the path."""
+        return str(self.request.path_params[name])
+
+    async def json(self) -> dict[str, Any]:
+        """Return the body, which must be a JSON object. Raises `BadRequest`, `TooLarge`."""
+        request = self.request
+        body = await read_body(request.scope, request.receive, self.services.settings.max_body_bytes)
+        try:
+            value = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise BadRequest(f"the body is not JSON: {error}", code="invalid_json_body") from None
+        if not isinstance(value, dict):
+            raise BadRequest("the body must be a JSON object")
+        return value
+
+    async def body(self, schema: type[Schema]) -> Schema:
+        """Return the body, checked. Raises `BadRequest` that names the first field that is wrong, `TooLarge`."""
+        return check(schema, await self.json())
+
+
+Handler = Callable[[Call], Awaitable[Reply]]
+
+
+def endpoint(handler: Handler, dialect: Dialect, scope: Scope) -> Callable[[Request], Awaitable[Response]]:
+    """Return a Starlette endpoint: authenticated, with `scope` required, its answers and errors in `dialect`."""
+
+    async def serve(request: Request) -> Response:
+        request_id = new_request_id()
+        services: Services = request.app.state.services
+        try:
+            principal = await services.authenticator.principal(request.headers)
+            principal.require(scope)
+            return dialect.reply(await handler(Call(request, services, principal)), request_id)
+        except RingbackError as error:
+            return dialect.error(error, request_id)
+        except Exception as error:
+            log.error("a request failed", request_id=request_id, path=request.url.path, exc_info=error)
+            return dialect.error(RingbackError("internal error; the log has more under this request id"), request_id)
+
+    return serve
+
+
+def check(schema: type[Schema], value: Any, *, code: str = "invalid_request_body") -> Schema:
+    """Return `value` as `schema`. Raises `BadRequest` that names the first field that is wrong."""
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        field = ".".join(str(part) for part in faults[0]["loc"])
+        message = "; ".join(f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in faults)
+        raise BadRequest(message.replace("Value error, ", ""), code=code, param=field or None) from None

@@ -1,0 +1,46 @@
+"""Is it alive, is it ready, what does it count. No key is asked for."""
+
+import asyncio
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy import literal, select
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from receiver.api.services import Services
+from receiver.errors import RingbackError
+from receiver.storage.transaction import Transaction
+
+_PATIENCE_SECONDS = 2.0
+
+
+async def livez(_request: Request) -> Response:
+    """Answer as long as the process does."""
+    return JSONResponse({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """Answer 200 if the database can be read and written to, else 503 with the reason."""
+    services: Services = request.app.state.services
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            await services.database.read(select(literal(1)))
+            await services.database.writer.run(_nothing)
+    except TimeoutError:
+        return _not_ready(f"the database did not answer within {_PATIENCE_SECONDS:g} s")
+    except RingbackError as error:
+        return _not_ready(error.message)
+    return JSONResponse({"status": "ready"})
+
+
+async def metrics(_request: Request) -> Response:
+    """Return the counters in Prometheus' text form."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _nothing(_tx: Transaction) -> None:
+    """Begin and commit, no more."""
+
+
+def _not_ready(reason: str) -> Response:
+    return JSONResponse({"status": "not ready", "reason": reason}, 503, headers={"retry-after": "1"})

@@ -1,0 +1,52 @@
+"""API keys: made once, shown once, kept as hashes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from receiver.api.dialects import Reply
+from receiver.api.endpoint import Call
+from receiver.api.schemas import CreateKey
+from receiver.clock import utc_now
+from receiver.domain.keyring import new_api_key
+from receiver.domain.representations import iso
+from receiver.errors import NotFound
+from receiver.storage import keys as storage
+
+
+async def create_key(call: Call) -> Reply:
+    """`POST /api/v1/keys`: the key is in this answer, and never again."""
+    wanted = await call.body(CreateKey)
+    key = new_api_key()
+    row = storage.key_row(call.organization_id, key, wanted.name, wanted.scope, utc_now())
+    await call.services.database.writer.run(lambda tx: storage.insert_key(tx, row))
+    return Reply({**_shown(row), "key": key}, "key")
+
+
+async def list_keys(call: Call) -> Reply:
+    """`GET /api/v1/keys`: every live key, newest first."""
+    rows = await call.services.database.read(storage.live_keys(call.organization_id))
+    data = {"object": "list", "data": [_shown(row) for row in rows], "has_more": False, "next_cursor": None}
+    return Reply(data, "list")
+
+
+async def revoke_key(call: Call) -> Reply:
+    """`DELETE /api/v1/keys/{id}`."""
+    uid = call.path("key_id")
+    revoked = await call.services.database.writer.run(
+        lambda tx: storage.revoke_key(tx, call.organization_id, uid, utc_now())
+    )
+    call.services.authenticator.forget()
+    if not revoked:
+        raise NotFound("there is no such key", param="key_id")
+    return Reply({"object": "key", "id": uid, "deleted": True}, "key")
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "object": "key",
+        "id": row["uid"],
+        "name": row["name"],
+        "scope": row["scope"],
+        "hint": row["hint"],
+        "created_at": iso(row["created_at"]),
+    }

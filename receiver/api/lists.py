@@ -1,0 +1,55 @@
+"""Lists: pages with a cursor, newest first."""
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.datastructures import QueryParams
+
+from receiver.api.dialects import Reply
+from receiver.errors import BadRequest
+
+_MEMBER = re.compile(r"([a-z_]+)\[([^\[\]]{1,200})\]")
+
+
+def read_query(parameters: QueryParams) -> dict[str, Any]:
+    """Return a query as a dictionary; `metadata[k]=v` becomes `{"metadata": {k: v}}`, an empty value is none."""
+    query: dict[str, Any] = {}
+    for name, value in parameters.multi_items():
+        member = _MEMBER.fullmatch(name)
+        if member is not None:
+            query.setdefault(member[1], {})[member[2]] = value
+        elif value != "":
+            query[name] = value
+    return query
+
+
+def read_cursor(cursor: str | None) -> int | None:
+    """Return the key that a cursor stands for. Raises `BadRequest`."""
+    if cursor is None:
+        return None
+    try:
+        return int(base64.urlsafe_b64decode(cursor.encode() + b"=="))
+    except ValueError:
+        raise BadRequest(
+            "is not a cursor of ours: take next_cursor from the page before",
+            code="invalid_query_params",
+            param="cursor",
+        ) from None
+
+
+def page(rows: Sequence[Mapping[str, Any]], limit: int, items: Sequence[Any]) -> Reply:
+    """Return a page of at most `limit` items; `rows` has one more than that where there is more."""
+    more = len(rows) > limit
+    data = {
+        "object": "list",
+        "data": list(items[:limit]),
+        "has_more": more,
+        "next_cursor": _cursor(rows[limit - 1]["id"]) if more else None,
+    }
+    return Reply(data, "list")
+
+
+def _cursor(key: int) -> str:
+    return base64.urlsafe_b64encode(str(key).encode()).decode().rstrip("=")

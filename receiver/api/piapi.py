@@ -1,0 +1,148 @@
+"""PiAPI's dialect, so that a PiAPI client needs only another base URL (contracts/piapi.md, ringback.md)."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from receiver.api.dialects import Reply
+from receiver.api.endpoint import Call, check
+from receiver.api.lists import read_query
+from receiver.api.schemas import CancelQuery, CreateTask, HistoryQuery, WaitQuery, WebhookConfig
+from receiver.domain.representations import piapi_task
+from receiver.errors import BadRequest, ProviderRefused, RingbackError
+from receiver.providers import Refused
+from receiver.storage.queries import TaskFilter, active_tasks, count_tasks, tasks_matching
+from receiver.tracking.create import Callback, TaskRequest
+
+PROVIDER = "piapi"
+ALL_MODELS = "all"
+_CANCELLABLE = ("queued", "staged", "pending")
+_MOST_CANCELLED = 1000
+_CANCELS_AT_ONCE = 16
+
+
+async def create_task(call: Call) -> Reply:
+    """`POST /api/v1/task`: waits for the provider's own answer, so that a refusal is passed on as it is."""
+    wanted = await call.body(CreateTask)
+    config = dict(wanted.config or {})
+    request = TaskRequest(
+        organization_id=call.organization_id,
+        provider=PROVIDER,
+        model=wanted.model,
+        task_type=wanted.task_type,
+        input=wanted.input,
+        callback=await _callback(call, config.pop("webhook_config", None)),
+        config=config or None,
+        labels=wanted.metadata,
+        max_attempts=wanted.retry.max_attempts,
+        backoff_seconds=wanted.retry.backoff_seconds,
+    )
+    uid, outcome = await call.services.tracker.create(request, wait=call.services.settings.submit_wait_seconds)
+    if isinstance(outcome, Refused):
+        raise ProviderRefused(outcome.message, status=outcome.status, body=outcome.body)
+    return Reply(piapi_task(await call.services.tracker.task(call.organization_id, uid)))
+
+
+async def get_task(call: Call) -> Reply:
+    """`GET /api/v1/task/{id}`, at once or when it has ended."""
+    return Reply(piapi_task(await waited_for(call)))
+
+
+async def cancel_task(call: Call) -> Reply:
+    """`DELETE /api/v1/task/{id}`, and what one official client calls instead."""
+    tracker = call.services.tracker
+    task = await tracker.task(call.organization_id, call.path("task_id"))
+    message = await tracker.cancel(task)
+    return Reply(piapi_task(await tracker.task(call.organization_id, task["uid"])), message=message)
+
+
+async def cancel_tasks(call: Call) -> Reply:
+    """`DELETE /api/v1/tasks?created_before=&model=`: many at once, both parameters required."""
+    query = check(CancelQuery, read_query(call.request.query_params), code="invalid_query_params")
+    found: list[dict[str, Any]] = []
+    for status in _CANCELLABLE:
+        wanted = TaskFilter(
+            organization_id=call.organization_id,
+            status=status,
+            model=None if query.model == ALL_MODELS else query.model,
+            created_before=query.created_before,
+        )
+        found += await call.services.database.read(tasks_matching(wanted, _MOST_CANCELLED - len(found)))
+    turn = asyncio.Semaphore(_CANCELS_AT_ONCE)
+    results = await asyncio.gather(*(_cancel(call, task, turn) for task in found))
+    cancelled = [uid for uid in results if uid is not None]
+    data = {"cancelled": cancelled, "not_cancelled": len(found) - len(cancelled)}
+    return Reply(data, message=f"{len(cancelled)} of {len(found)} tasks were cancelled")
+
+
+async def account_active(call: Call) -> Reply:
+    """`GET /account/active_tasks`: counts of what has not ended, by model."""
+    data: dict[str, dict[str, int]] = {}
+    for row in await call.services.database.read(active_tasks(call.organization_id)):
+        counts = data.setdefault(
+            row["model"], {"staged_count": 0, "pending_count": 0, "processing_count": 0, "active_tasks": 0}
+        )
+        name = "pending" if row["status"] == "queued" else row["status"]
+        counts[f"{name}_count"] += row["count"]
+        counts["active_tasks"] += row["count"]
+    return Reply(data)
+
+
+async def account_info(call: Call) -> Reply:
+    """`GET /account/info`: the provider's own answer."""
+    status, body = await call.services.piapi.account_info()
+    if status != 200:
+        raise ProviderRefused(str(body.get("message", "the provider gave no answer")), status=status, body=body)
+    return Reply(body.get("data", body), message=str(body.get("message", "success")))
+
+
+async def histories(call: Call) -> Reply:
+    """`GET /api/open/tasks/histories`: Ringback's own tasks, newest first."""
+    query = check(HistoryQuery, read_query(call.request.query_params), code="invalid_query_params")
+    wanted = TaskFilter(
+        organization_id=call.organization_id,
+        model=query.model,
+        created_after=query.start_time,
+        created_before=query.end_time,
+    )
+    read = call.services.database.read
+    rows = await read(tasks_matching(wanted, query.page_size, (query.page - 1) * query.page_size))
+    total = (await read(count_tasks(wanted)))[0]["count"]
+    return Reply(
+        {
+            "total": total,
+            "page": query.page,
+            "page_size": query.page_size,
+            "list": [piapi_task(row) for row in rows],
+        }
+    )
+
+
+async def waited_for(call: Call) -> Mapping[str, Any]:
+    """Return the task of the path, waiting for its end if the query asks for it."""
+    query = check(WaitQuery, read_query(call.request.query_params), code="invalid_query_params")
+    tracker = call.services.tracker
+    if query.wait_for_completion:
+        return await tracker.wait(call.organization_id, call.path("task_id"), query.timeout_seconds)
+    return await tracker.task(call.organization_id, call.path("task_id"))
+
+
+async def _callback(call: Call, webhook_config: Any) -> Callback | None:
+    if webhook_config is None:
+        return None
+    wanted = check(WebhookConfig, webhook_config)
+    if not wanted.endpoint:
+        return None
+    try:
+        return await call.services.subscriptions.callback(wanted.endpoint, wanted.secret)
+    except BadRequest as error:
+        raise BadRequest(error.message, code=error.code, param="config.webhook_config.endpoint") from None
+
+
+async def _cancel(call: Call, task: Mapping[str, Any], turn: asyncio.Semaphore) -> str | None:
+    async with turn:
+        try:
+            await call.services.tracker.cancel(task)
+        except RingbackError:
+            return None
+    return str(task["uid"])

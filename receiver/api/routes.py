@@ -1,0 +1,75 @@
+"""Every path that the service answers."""
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from models import Scope
+from receiver.api import health, keys, piapi, tasks, webhooks
+from receiver.api.dialects import NATIVE, PIAPI, Dialect, dialect_of, new_request_id
+from receiver.api.endpoint import Handler, endpoint
+from receiver.errors import RingbackError
+from receiver.inbound.receive import Hooks
+
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+def routes(hooks: Hooks) -> list[BaseRoute]:
+    """Return the routes, the busiest first: they are tried in order."""
+    return [
+        Route("/hooks/{provider}/{task_id}", hooks),
+        Route("/hooks/{provider}", hooks),
+        *_piapi(),
+        *_native(),
+        Route("/livez", health.livez),
+        Route("/readyz", health.readyz),
+        Route("/metrics", health.metrics),
+    ]
+
+
+def refuse_path(request: Request, error: Exception) -> Response:
+    """Answer a path or a method that is not there, in the dialect of the path."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    message = (
+        f"{request.method} is not answered at {request.url.path}" if status == 405 else "there is nothing at this path"
+    )
+    refusal = RingbackError(message, code=_CODES.get(status))
+    refusal.status = status
+    refusal.kind = "invalid_request_error"
+    return dialect_of(request.url.path).error(refusal, new_request_id())
+
+
+def _piapi() -> list[Route]:
+    return [
+        _route("POST", "/api/v1/task", piapi.create_task, PIAPI, Scope.WRITE),
+        _route("GET", "/api/v1/task/{task_id}", piapi.get_task, PIAPI, Scope.READ),
+        _route("DELETE", "/api/v1/task/{task_id}", piapi.cancel_task, PIAPI, Scope.WRITE),
+        _route("POST", "/api/v1/task/{task_id}/cancel", piapi.cancel_task, PIAPI, Scope.WRITE),
+        _route("DELETE", "/api/v1/tasks", piapi.cancel_tasks, PIAPI, Scope.WRITE),
+        _route("GET", "/account/active_tasks", piapi.account_active, PIAPI, Scope.READ),
+        _route("GET", "/account/info", piapi.account_info, PIAPI, Scope.READ),
+        _route("GET", "/api/open/tasks/histories", piapi.histories, PIAPI, Scope.READ),
+    ]
+
+
+def _native() -> list[Route]:
+    return [
+        _route("GET", "/api/v1/tasks", tasks.list_tasks, NATIVE, Scope.READ),
+        _route("GET", "/api/v1/tasks/{task_id}", tasks.get_task, NATIVE, Scope.READ),
+        _route("GET", "/api/v1/tasks/{task_id}/events", tasks.list_events, NATIVE, Scope.READ),
+        _route("POST", "/api/v1/tasks/{task_id}/refresh", tasks.refresh_task, NATIVE, Scope.WRITE),
+        _route("POST", "/api/v1/tasks/{task_id}/cancel", tasks.cancel_task, NATIVE, Scope.WRITE),
+        _route("POST", "/api/v1/webhooks", webhooks.create_webhook, NATIVE, Scope.WRITE),
+        _route("GET", "/api/v1/webhooks", webhooks.list_webhooks, NATIVE, Scope.READ),
+        _route("GET", "/api/v1/webhooks/{webhook_id}", webhooks.get_webhook, NATIVE, Scope.READ),
+        _route("PATCH", "/api/v1/webhooks/{webhook_id}", webhooks.change_webhook, NATIVE, Scope.WRITE),
+        _route("DELETE", "/api/v1/webhooks/{webhook_id}", webhooks.delete_webhook, NATIVE, Scope.WRITE),
+        _route("POST", "/api/v1/keys", keys.create_key, NATIVE, Scope.ADMIN),
+        _route("GET", "/api/v1/keys", keys.list_keys, NATIVE, Scope.ADMIN),
+        _route("DELETE", "/api/v1/keys/{key_id}", keys.revoke_key, NATIVE, Scope.ADMIN),
+    ]
+
+
+def _route(method: str, path: str, handler: Handler, dialect: Dialect, scope: Scope) -> Route:
+    return Route(path, endpoint(handler, dialect, scope), methods=[method])

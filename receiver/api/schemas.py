@@ -1,0 +1,144 @@
+"""What clients may send, checked before it comes near a table."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints, field_validator
+
+from models import DeliveryFormat, Scope, TaskStatus
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Object = dict[str, Any]
+MOST_METADATA_BYTES = 16 * 1024
+
+
+def _moment(value: Any) -> Any:
+    """Read unix seconds, also as text, and ISO 8601; what names no time zone is UTC."""
+    if isinstance(value, str) and value.replace(".", "", 1).isdigit():
+        value = float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return datetime.fromtimestamp(value, UTC)
+        except (OverflowError, OSError, ValueError):
+            raise ValueError("is not a moment that this calendar knows") from None
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError("must be ISO 8601 or unix seconds") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+
+
+class WebhookConfig(BaseModel):
+    """A client's own `config.webhook_config`; an empty endpoint means none."""
+
+    endpoint: str = ""
+    secret: Annotated[str, Field(max_length=500)] | None = None
+
+
+class Retry(BaseModel):
+    """How a provider's failure is tried again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_attempts: Annotated[int, Field(ge=1, le=5)] = 1
+    backoff_seconds: Annotated[float, Field(ge=0, le=3600)] = 1.0
+
+
+class CreateTask(BaseModel):
+    """`POST /api/v1/task`: PiAPI's create, with `metadata` and `retry` besides."""
+
+    model: Name
+    task_type: Name
+    input: Object
+    config: Object | None = None
+    metadata: Object | None = None
+    retry: Retry = Retry()
+
+    @field_validator("metadata")
+    @classmethod
+    def _small(cls, value: Object | None) -> Object | None:
+        if value is not None and len(orjson.dumps(value)) > MOST_METADATA_BYTES:
+            raise ValueError(f"may have at most {MOST_METADATA_BYTES} bytes")
+        return value
+
+
+class CreateWebhook(BaseModel):
+    """`POST /api/v1/webhooks`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    endpoint_url: str
+    secret: str | None = None
+    format: DeliveryFormat | None = None
+    event_types: list[str] | None = None
+    description: Annotated[str, Field(max_length=500)] | None = None
+
+
+class ChangeWebhook(BaseModel):
+    """`PATCH /api/v1/webhooks/{id}`: only what is given is changed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    endpoint_url: str = ""
+    secret: str = ""
+    format: DeliveryFormat = DeliveryFormat.STANDARD
+    event_types: list[str] = []
+    description: Annotated[str, Field(max_length=500)] | None = None
+    is_active: StrictBool = True
+
+
+class CreateKey(BaseModel):
+    """`POST /api/v1/keys`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name
+    scope: Scope = Scope.WRITE
+
+
+class Page(BaseModel):
+    """The query of every list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: str | None = None
+
+
+class TaskQuery(Page):
+    """The query of `GET /api/v1/tasks`."""
+
+    status: TaskStatus | None = None
+    model: str | None = None
+    task_type: str | None = None
+    created_after: Moment | None = None
+    created_before: Moment | None = None
+    metadata: dict[str, str] = {}
+
+
+class WaitQuery(BaseModel):
+    """The long poll's query, as Pi has it: `timeout_seconds` is 1 to 30, and 20 if it is not given."""
+
+    wait_for_completion: bool = False
+    timeout_seconds: Annotated[float, Field(ge=1, le=30)] = 20
+
+
+class HistoryQuery(BaseModel):
+    """The query of `GET /api/open/tasks/histories` (contracts/piapi.md): `page_size` is at most 100."""
+
+    page: Annotated[int, Field(ge=1, le=100_000)] = 1
+    page_size: Annotated[int, Field(ge=1, le=100)] = 10
+    model: str | None = None
+    start_time: Moment | None = None
+    end_time: Moment | None = None
+
+
+class CancelQuery(BaseModel):
+    """The query of `DELETE /api/v1/tasks`: both are required."""
+
+    created_before: Moment
+    model: Name

@@ -1,0 +1,24 @@
+"""What the endpoints may use, put together once by `app`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from receiver.api.auth import Authenticator
+from receiver.outbound.subscriptions import Subscriptions
+from receiver.providers import PiAPI, Provider
+from receiver.settings import Settings
+from receiver.storage.database import Database
+from receiver.tracking.tracker import Tracker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The house's rooms that the API opens onto."""
+
+    settings: Settings
+    database: Database
+    tracker: Tracker
+    subscriptions: Subscriptions
+    authenticator: Authenticator
+    providers: Mapping[str, Provider]
+    piapi: PiAPI

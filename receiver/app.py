@@ -1,0 +1,136 @@
+"""The service put together: opened in order, closed in the reverse order."""
+
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+
+from receiver.api.auth import Authenticator
+from receiver.api.routes import refuse_path, routes
+from receiver.api.services import Services
+from receiver.domain.keyring import KeyRing
+from receiver.domain.transitions import Looks
+from receiver.inbound.receive import Hooks
+from receiver.outbound.deliver import Deliverer
+from receiver.outbound.guard import AddressGuard
+from receiver.outbound.sender import Sender
+from receiver.outbound.subscriptions import Subscriptions
+from receiver.providers import Budget, PiAPI, Provider
+from receiver.settings import Settings
+from receiver.storage.database import Database
+from receiver.tracking.announce import Alarm, Waiting
+from receiver.tracking.apply import Applier
+from receiver.tracking.cancel import Canceller
+from receiver.tracking.create import Creator
+from receiver.tracking.look import Looker
+from receiver.tracking.record import Announcer
+from receiver.tracking.submit import Submitter
+from receiver.tracking.submit import lease_seconds as task_lease_seconds
+from receiver.tracking.tracker import Tracker
+from receiver.workers.attend import Attendant
+from receiver.workers.dispatch import LaneDispatcher
+from receiver.workers.dispatch import lease_seconds as delivery_lease_seconds
+from receiver.workers.supervisor import Supervisor
+
+_DRAIN_SECONDS = 10.0
+
+
+class Service:
+    """Every room of the house, put together for one process."""
+
+    def __init__(self, settings: Settings, database: Database, keys: list[str]) -> None:
+        self._database = database
+        writer, keyring = database.writer, KeyRing(keys)
+        task_lease = task_lease_seconds(settings.provider_timeout_seconds)
+        self.piapi = _piapi(settings)
+        self.providers: dict[str, Provider] = {self.piapi.name: self.piapi}
+        self.dispatcher = LaneDispatcher(timeout=settings.delivery_timeout_seconds)
+        announcer = Announcer(
+            Waiting(), self.dispatcher, Alarm(), delivery_lease_seconds(settings.delivery_timeout_seconds)
+        )
+        applier = Applier(_looks(settings), announcer)
+        creator = Creator(announcer, lease_seconds=task_lease)
+        submitter = Submitter(writer, applier, self.providers, keyring, settings.public_url)
+        looker = Looker(
+            database, applier, submitter, self.providers, unknown_seconds=settings.submission_unknown_seconds
+        )
+        canceller = Canceller(writer, applier, self.providers)
+        guard = AddressGuard.from_settings(settings)
+        self.sender = Sender(guard, timeout=settings.delivery_timeout_seconds)
+        self.dispatcher.connect(writer, Deliverer(database, self.sender, keyring, settings.retry_delays))
+        self.attendant = Attendant(writer, looker, announcer.due, lease_seconds=task_lease)
+        self.tracker = Tracker(database, creator, submitter, looker, canceller, announcer.waiting)
+        self.hooks = Hooks(
+            writer,
+            applier,
+            self.providers,
+            keyring,
+            shared_secrets=_shared_secrets(settings),
+            max_body_bytes=settings.max_body_bytes,
+        )
+        self.services = Services(
+            settings=settings,
+            database=database,
+            tracker=self.tracker,
+            subscriptions=Subscriptions(writer, guard, keyring),
+            authenticator=Authenticator(database),
+            providers=self.providers,
+            piapi=self.piapi,
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep the loops going; at the end finish what is under way, within a bound, and give the rest back."""
+        supervisor = Supervisor({"attend": self.attendant.run, "dispatch": self.dispatcher.run})
+        supervisor.start()
+        try:
+            yield
+        finally:
+            await supervisor.stop()
+            await self.tracker.drain(_DRAIN_SECONDS)
+            await self.attendant.drain(_DRAIN_SECONDS)
+            await self.dispatcher.drain(_DRAIN_SECONDS)
+            await self.sender.aclose()
+            for provider in self.providers.values():
+                await provider.aclose()
+
+
+def create_app(settings: Settings, keys: list[str]) -> Starlette:
+    """Return the service as an ASGI application; `keys` are the master keys, oldest first.
+
+    Its database must have this version's schema already. Everything is opened and closed by its lifespan.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with await Database.open(settings) as database:
+            service = Service(settings, database, keys)
+            app.state.services = service.services
+            app.router.routes.extend(routes(service.hooks))
+            async with service.running():
+                # What was made to start lives as long as the process: looking at it again and again only costs.
+                gc.collect()
+                gc.freeze()
+                yield
+
+    return Starlette(lifespan=lifespan, exception_handlers={HTTPException: refuse_path})
+
+
+def _looks(settings: Settings) -> Looks:
+    return Looks(settings.poll_first_seconds, settings.poll_max_seconds, settings.task_timeout_seconds)
+
+
+def _piapi(settings: Settings) -> PiAPI:
+    return PiAPI(
+        base_url=settings.piapi_base_url,
+        api_key=settings.piapi_api_key.get_secret_value() if settings.piapi_api_key else None,
+        timeout=settings.provider_timeout_seconds,
+        budget=Budget(settings.provider_calls_per_second),
+    )
+
+
+def _shared_secrets(settings: Settings) -> dict[str, str]:
+    secret = settings.piapi_webhook_secret
+    return {PiAPI.name: secret.get_secret_value()} if secret is not None else {}

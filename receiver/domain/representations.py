@@ -1,0 +1,202 @@
+"""How a task, an event and a subscription look from outside, in each dialect. Rows in, plain JSON values out."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from models import EventType, TaskStatus
+
+Fields = Mapping[str, Any]
+"""A row, or what a row would be, by column name."""
+
+_NEVER = "0001-01-01T00:00:00Z"
+_NO_ERROR = {"code": 0, "raw_message": "", "message": "", "detail": None}
+_PIAPI_STATUS = {TaskStatus.QUEUED: TaskStatus.PENDING}
+"""PiAPI has no word for what it has not seen yet."""
+_JOB_STATUS = {
+    TaskStatus.PROCESSING: "processing",
+    TaskStatus.COMPLETED: "completed",
+    TaskStatus.FAILED: "failed",
+    TaskStatus.CANCELLED: "failed",
+}
+_JOB_EVENT = {EventType.TASK_COMPLETED: "job.completed", EventType.TASK_FAILED: "job.failed"}
+EVENT_FIELDS = (
+    "status",
+    "attempt",
+    "progress",
+    "provider_task_id",
+    "error",
+    "output",
+    "logs",
+    "started_at",
+    "ended_at",
+)
+"""The columns of a task that an event's snapshot speaks for."""
+
+
+def native_task(task: Fields) -> dict[str, Any]:
+    """Return a task as `GET /api/v1/tasks/{id}` gives it. Times are ISO 8601 in UTC, or null."""
+    return {
+        "task_id": task["uid"],
+        "model": task["model"],
+        "task_type": task["task_type"],
+        "status": task["status"],
+        "progress": task["progress"],
+        "input": task["input"],
+        "output": task["output"],
+        "error": task["error"],
+        "logs": task["logs"] or [],
+        "metadata": task["metadata"] or {},
+        "config": task["config"] or {},
+        "attempt": task["attempt"],
+        "max_attempts": task["max_attempts"],
+        "submission": task["submission"],
+        "provider": task["provider"],
+        "provider_task_id": task["provider_task_id"],
+        "usage": (task["meta"] or {}).get("usage"),
+        "created_at": iso(task["created_at"]),
+        "updated_at": iso(task["updated_at"]),
+        "started_at": iso(task["started_at"]),
+        "ended_at": iso(task["ended_at"]),
+    }
+
+
+def piapi_task(task: Fields) -> dict[str, Any]:
+    """Return a task in PiAPI's form (contracts/piapi.md); the provider's own id is `meta.provider_task_id`.
+
+    `config.webhook_config` names the client's endpoint and never its secret.
+    """
+    status = _PIAPI_STATUS.get(task["status"], task["status"])
+    error = task["error"]
+    return {
+        "task_id": task["uid"],
+        "model": task["model"],
+        "task_type": task["task_type"],
+        "status": status,
+        "config": {
+            "service_mode": "",
+            **(task["config"] or {}),
+            "webhook_config": {"endpoint": task.get("callback_url") or "", "secret": ""},
+        },
+        "input": task["input"],
+        "output": task["output"],
+        "meta": {
+            **(task["meta"] or {}),
+            "created_at": iso(task["created_at"]),
+            "started_at": iso(task["started_at"]) or _NEVER,
+            "ended_at": iso(task["ended_at"]) or _NEVER,
+            "provider_task_id": task["provider_task_id"],
+            "attempt": task["attempt"],
+        },
+        "detail": task["detail"],
+        "logs": task["logs"] or [],
+        "error": {**_NO_ERROR, **error} if error else _NO_ERROR,
+    }
+
+
+def pi_job(task: Fields) -> dict[str, Any]:
+    """Return a task as Pi's job (contracts/pi.md). Times are unix seconds."""
+    return {
+        "id": task["uid"],
+        "type": task["task_type"],
+        "status": _JOB_STATUS.get(task["status"], "queued"),
+        "result_url": result_url(task["output"]),
+        "error_log": (task["error"] or {}).get("message"),
+        "payload": task["input"],
+        "created_at": unix(task["created_at"]),
+        "updated_at": unix(task["updated_at"]),
+    }
+
+
+def native_event(event: Fields, task_uid: str) -> dict[str, Any]:
+    """Return an event as the history gives it; the output of a completed task stands in the task itself."""
+    return {
+        "id": event["uid"],
+        "sequence": event["id"],
+        "type": event["type"],
+        "task_id": task_uid,
+        "created_at": iso(event["created_at"]),
+        "data": event["snapshot"],
+    }
+
+
+def native_webhook(subscription: Fields) -> dict[str, Any]:
+    """Return a subscription as Pi's webhook, with Ringback's own fields besides; never its secret."""
+    return {
+        "object": "webhook",
+        "id": subscription["uid"],
+        "endpoint_url": subscription["endpoint_url"],
+        "is_active": subscription["is_active"],
+        "format": subscription["format"],
+        "event_types": subscription["event_types"],
+        "description": subscription["description"],
+        "created_at": iso(subscription["created_at"]),
+        "updated_at": iso(subscription["updated_at"]),
+    }
+
+
+def task_at(task: Fields, event: Fields) -> dict[str, Any]:
+    """Return the task's columns as they were at `event`: the same for every attempt, however late.
+
+    A completed task's output and logs are read from its row: they are stored once, and never change again.
+    """
+    snapshot = event["snapshot"]
+    then = {name: snapshot.get(name) for name in EVENT_FIELDS}
+    if event["type"] == EventType.TASK_COMPLETED:
+        then["output"], then["logs"] = task["output"], task["logs"]
+    return {**task, **then, "progress": then["progress"] or 0, "updated_at": event["created_at"]}
+
+
+def standard_body(task: Fields, event: Fields) -> dict[str, Any]:
+    """Return the body of a Standard Webhooks delivery."""
+    return {
+        "type": event["type"],
+        "timestamp": iso(event["created_at"]),
+        "data": native_task(task_at(task, event)),
+    }
+
+
+def pi_body(task: Fields, event: Fields) -> dict[str, Any]:
+    """Return the body of a delivery in Pi's form."""
+    return {
+        "id": f"evt_pi_{event['uid']}",
+        "object": "event",
+        "type": job_event_type(event["type"]),
+        "created_at": unix(event["created_at"]),
+        "data": {"job": pi_job(task_at(task, event))},
+    }
+
+
+def piapi_body(task: Fields, event: Fields) -> dict[str, Any]:
+    """Return the body of a delivery in PiAPI's form, as the client's own `webhook_config` expects it."""
+    return {"timestamp": unix(event["created_at"]), "data": piapi_task(task_at(task, event))}
+
+
+def job_event_type(event_type: str) -> str:
+    """Return Pi's name for an event: `job.completed`, `job.failed`; the others keep ours."""
+    return _JOB_EVENT.get(EventType(event_type), event_type)
+
+
+def result_url(output: Fields | None) -> str | None:
+    """Return the one URL that a finished task is about, or None."""
+    if not output:
+        return None
+    for name in ("video_url", "image_url", "audio_url"):
+        if isinstance(output.get(name), str) and output[name]:
+            return str(output[name])
+    images = output.get("image_urls")
+    return str(images[0]) if isinstance(images, list) and images else None
+
+
+def iso(moment: datetime | str | None) -> str | None:
+    """Return a moment as ISO 8601 in UTC with a `Z`; text is what JSON made of a moment."""
+    if moment is None:
+        return None
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def unix(moment: datetime | str) -> int:
+    """Return a moment as whole unix seconds."""
+    return int((datetime.fromisoformat(moment) if isinstance(moment, str) else moment).timestamp())

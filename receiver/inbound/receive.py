@@ -1,0 +1,158 @@
+"""The provider's way in: `POST /hooks/{provider}/{task_id}` and `POST /hooks/{provider}`.
+
+The secret is checked before the body is read and before the database is asked. A 200 means: on disk.
+"""
+
+import hmac
+from collections.abc import Mapping
+
+import orjson
+from sqlalchemy import insert
+from starlette.types import Receive, Scope, Send
+
+from models import ReceiptReason
+from receiver.clock import utc_now
+from receiver.domain.ids import is_id, new_id
+from receiver.domain.keyring import KeyRing
+from receiver.errors import RingbackError, TooLarge, Unavailable
+from receiver.inbound.body import read_body
+from receiver.providers import MalformedUpdate, Provider
+from receiver.storage.tables import receipts
+from receiver.storage.transaction import Transaction
+from receiver.storage.writer import Writer
+from receiver.telemetry import get_logger, inbound_received, inbound_refused
+from receiver.tracking.apply import Applier, Arrival
+from receiver.tracking.postpone import look_now
+
+log = get_logger("inbound")
+
+_SECRET_HEADER = b"x-webhook-secret"
+_JSON = (b"content-type", b"application/json")
+
+
+class Hooks:
+    """The ASGI endpoint of both addresses. `shared_secrets` are those for tasks created elsewhere, by provider."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        applier: Applier,
+        providers: Mapping[str, Provider],
+        keyring: KeyRing,
+        *,
+        shared_secrets: Mapping[str, str],
+        max_body_bytes: int,
+    ) -> None:
+        self._writer = writer
+        self._applier = applier
+        self._providers = providers
+        self._keyring = keyring
+        self._shared_secrets = shared_secrets
+        self._most = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take one webhook."""
+        parameters = scope["path_params"]
+        provider = self._providers.get(parameters["provider"])
+        task_uid: str | None = parameters.get("task_id")
+        if provider is None:
+            await _answer(send, 404, f"there is no provider {parameters['provider'][:40]!r} here")
+        elif scope["method"] != "POST":
+            await _answer(send, 405, "providers report with POST", ((b"allow", b"POST"),))
+        elif not self._is_authentic(provider.name, task_uid, _header(scope, _SECRET_HEADER)):
+            inbound_refused.labels(provider.name).inc()
+            await _answer(send, 401, "the secret is missing or wrong")
+        else:
+            await self._take(provider, task_uid, scope, receive, send)
+
+    def _is_authentic(self, provider: str, task_uid: str | None, presented: str) -> bool:
+        if task_uid is not None:
+            return is_id(task_uid) and self._keyring.verify_hook(task_uid, presented)
+        shared = self._shared_secrets.get(provider)
+        return shared is not None and hmac.compare_digest(presented.encode(), shared.encode())
+
+    async def _take(self, provider: Provider, task_uid: str | None, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await read_body(scope, receive, self._most)
+            await self._apply(provider, task_uid, body, _attempt(scope))
+        except TooLarge as error:
+            await self._look_now(task_uid)
+            inbound_received.labels(provider.name, "too large").inc()
+            await _answer(send, 413, error.message, ((b"connection", b"close"),))
+        except MalformedUpdate as error:
+            inbound_received.labels(provider.name, "malformed").inc()
+            await _answer(send, 400, str(error))
+        except Unavailable as error:
+            inbound_received.labels(provider.name, "unavailable").inc()
+            await _answer(send, 503, error.message, ((b"retry-after", str(error.retry_after).encode()),))
+        except RingbackError as error:
+            await _answer(send, error.status, error.message)
+        except Exception as error:
+            # Nothing of it is on disk, so the provider must be told to come again.
+            log.error("an inbound webhook failed", task=task_uid, exc_info=error)
+            await _answer(send, 500, "internal error; nothing was stored, send it again")
+        else:
+            inbound_received.labels(provider.name, "stored").inc()
+            await _answer(send, 200, "success")
+
+    async def _apply(self, provider: Provider, task_uid: str | None, body: bytes, attempt: int | None) -> None:
+        try:
+            update = provider.parse_webhook(body, attempt=attempt if task_uid is not None else None)
+        except MalformedUpdate as error:
+            await self._keep(provider, task_uid, body, str(error))
+            raise
+        arrival = Arrival(provider=provider.name, task_uid=task_uid, update=update, body=lambda: provider.redact(body))
+        await self._writer.write(self._applier.apply, arrival)
+
+    async def _keep(self, provider: Provider, task_uid: str | None, body: bytes, message: str) -> None:
+        """Keep a body that is no task for a person to see, and look at the task itself now."""
+        now = utc_now()
+        receipt = {
+            "uid": new_id(),
+            "provider": provider.name,
+            "task_uid": task_uid,
+            "reason": ReceiptReason.MALFORMED,
+            "message": message,
+            "body": provider.redact(body),
+            "received_at": now,
+        }
+
+        async def work(tx: Transaction) -> None:
+            await tx.execute(insert(receipts), [receipt])
+            if task_uid is not None:
+                await tx.execute(look_now([task_uid], now))
+
+        await self._writer.run(work)
+        self._applier.announcer.due.set(now)
+
+    async def _look_now(self, task_uid: str | None) -> None:
+        """Look at a task whose news could not be read. Best effort: it is polled in any case."""
+        if task_uid is None:
+            return
+        now = utc_now()
+        try:
+            await self._writer.run(lambda tx: tx.execute(look_now([task_uid], now)))
+        except Unavailable:
+            return
+        self._applier.announcer.due.set(now)
+
+
+def _header(scope: Scope, wanted: bytes) -> str:
+    for name, value in scope["headers"]:
+        if name == wanted:
+            return str(value.decode("latin-1"))
+    return ""
+
+
+def _attempt(scope: Scope) -> int:
+    """Read the attempt from the address that we gave the provider: `?attempt=2`; the first names none."""
+    query: bytes = scope["query_string"]
+    number = query.removeprefix(b"attempt=")
+    return int(number) if query.startswith(b"attempt=") and number.isdigit() and len(number) < 4 else 1
+
+
+async def _answer(send: Send, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    body = orjson.dumps({"code": status, "message": message})
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,41 @@
+"""Task APIs that we call and that call us back: one adapter a provider, behind one protocol."""
+
+from receiver.providers.base import (
+    Accepted,
+    Cancelled,
+    CancelOutcome,
+    FailedAttempt,
+    FetchOutcome,
+    Found,
+    MalformedUpdate,
+    Missing,
+    NewTask,
+    NoAnswer,
+    NotMade,
+    Provider,
+    Refused,
+    SubmitOutcome,
+    UnknownOutcome,
+)
+from receiver.providers.budget import Budget
+from receiver.providers.piapi import PiAPI
+
+__all__ = [
+    "Accepted",
+    "Budget",
+    "CancelOutcome",
+    "Cancelled",
+    "FailedAttempt",
+    "FetchOutcome",
+    "Found",
+    "MalformedUpdate",
+    "Missing",
+    "NewTask",
+    "NoAnswer",
+    "NotMade",
+    "PiAPI",
+    "Provider",
+    "Refused",
+    "SubmitOutcome",
+    "UnknownOutcome",
+]

@@ -1,0 +1,85 @@
+"""The sandbox as an ASGI app: which path does what, who may call it, and how it starts and stops."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from receiver.sandbox.answers import refusal
+from receiver.sandbox.controls import ControlPaths
+from receiver.sandbox.piapi import PiapiPaths
+from receiver.sandbox.script import SandboxOptions
+from receiver.sandbox.tasks import Sandbox
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def create_sandbox(options: SandboxOptions) -> Starlette:
+    """Return a provider with no tasks. It sends webhooks while its lifespan runs, and ends with it."""
+    sandbox = Sandbox(options)
+    requests: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await sandbox.sender.open()
+        try:
+            yield
+        finally:
+            await sandbox.background.stop()
+            await sandbox.sender.close()
+
+    def counted(method: str, path: str, endpoint: Endpoint) -> Route:
+        async def count(request: Request) -> Response:
+            requests[f"{method} {path}"] += 1
+            return await endpoint(request)
+
+        return Route(path, count, methods=[method])
+
+    piapi, controls = PiapiPaths(sandbox), ControlPaths(sandbox, requests)
+    return Starlette(
+        routes=[counted(*route) for route in [*_piapi_routes(piapi), *_control_routes(controls)]],
+        exception_handlers={HTTPException: _in_piapi_form},
+        lifespan=lifespan,
+    )
+
+
+def _piapi_routes(piapi: PiapiPaths) -> list[tuple[str, str, Endpoint]]:
+    routes: list[tuple[str, str, Endpoint]] = [
+        ("POST", "/api/v1/task", piapi.create),
+        ("GET", "/api/v1/task/{task_id}", piapi.get),
+        ("DELETE", "/api/v1/task/{task_id}", piapi.cancel),
+        ("POST", "/api/v1/task/{task_id}/cancel", piapi.cancel),
+        ("DELETE", "/api/v1/tasks", piapi.cancel_many),
+        ("GET", "/account/active_tasks", piapi.active),
+        ("GET", "/account/info", piapi.account),
+        ("GET", "/api/open/tasks/histories", piapi.histories),
+    ]
+    return [(method, path, _guarded(piapi, endpoint)) for method, path, endpoint in routes]
+
+
+def _control_routes(controls: ControlPaths) -> list[tuple[str, str, Endpoint]]:
+    return [
+        ("GET", "/sandbox/stats", controls.stats),
+        ("GET", "/sandbox/tasks", controls.tasks),
+        ("POST", "/sandbox/tasks/{task_id}/advance", controls.advance),
+        ("POST", "/sandbox/options", controls.options),
+        ("GET", "/files/{name}", controls.file),
+    ]
+
+
+def _guarded(piapi: PiapiPaths, endpoint: Endpoint) -> Endpoint:
+    async def guard(request: Request) -> Response:
+        return await endpoint(request) if piapi.authorized(request) else refusal(401, "unauthorized")
+
+    return guard
+
+
+async def _in_piapi_form(_: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    return refusal(error.status_code, error.detail)

@@ -1,0 +1,94 @@
+"""The sandbox's own paths: look inside, turn an outage on, push a task on; and the files of the outputs."""
+
+import base64
+import dataclasses
+import mimetypes
+from collections import Counter
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.sandbox.answers import as_json, not_found, refusal
+from receiver.sandbox.envelope import raw_task
+from receiver.sandbox.script import KnobRefused, ScriptedError, fault_of
+from receiver.sandbox.tasks import Sandbox
+
+_PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+_FIRST_BYTES = {
+    "image/png": _PNG,
+    "video/mp4": b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom",
+    "audio/mpeg": b"ID3\x04\x00\x00\x00\x00\x00\x00",
+}
+_GET_TASK = "GET /api/v1/task/{task_id}"
+
+
+class Advance(BaseModel):
+    """Where to push a task. What is left out, the task's script decides."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: str
+    output: dict[str, Any] | None = None
+    error: ScriptedError | None = None
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What was given, null included."""
+        return {name: getattr(self, name) for name in self.model_fields_set - {"status"}}
+
+
+class ControlPaths:
+    """`requests` counts by route; whoever makes the routes keeps it."""
+
+    def __init__(self, sandbox: Sandbox, requests: Counter[str]) -> None:
+        self._sandbox = sandbox
+        self._requests = requests
+
+    async def stats(self, request: Request) -> Response:
+        """`GET /sandbox/stats`."""
+        sender = self._sandbox.sender
+        return as_json(
+            {
+                "created": len(self._sandbox.tasks),
+                "by_endpoint": self._sandbox.created_by_endpoint,
+                "notices": {**sender.counts, "in_flight": sender.in_flight},
+                "polls": self._requests[_GET_TASK],
+                "requests": self._requests,
+            }
+        )
+
+    async def tasks(self, request: Request) -> Response:
+        """`GET /sandbox/tasks`: the oldest first."""
+        return as_json({"tasks": [raw_task(task) for task in self._sandbox.tasks.values()]})
+
+    async def advance(self, request: Request) -> Response:
+        """`POST /sandbox/tasks/{task_id}/advance`: `{"status", "output"?, "error"?}`."""
+        task = self._sandbox.tasks.get(request.path_params["task_id"])
+        if task is None:
+            return not_found()
+        try:
+            step = Advance.model_validate_json(await request.body())
+        except ValidationError as error:
+            return refusal(400, fault_of(error))
+        self._sandbox.advance(task, step.status, **step.said)
+        return as_json(raw_task(task))
+
+    async def options(self, request: Request) -> Response:
+        """`POST /sandbox/options`: a patch; answers with all options as they now are, but for the key."""
+        try:
+            self._sandbox.set_options(orjson.loads(await request.body()))
+        except (KnobRefused, orjson.JSONDecodeError) as error:
+            return refusal(400, str(error))
+        options = dataclasses.asdict(self._sandbox.options)
+        del options["api_key"]
+        return as_json(options)
+
+    async def file(self, request: Request) -> Response:
+        """`GET /files/{name}`: the first bytes of a file of that kind."""
+        kind = mimetypes.guess_type(request.path_params["name"])[0] or "application/octet-stream"
+        return Response(_FIRST_BYTES.get(kind, b"sandbox"), media_type=kind)

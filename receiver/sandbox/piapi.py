@@ -1,0 +1,192 @@
+"""PiAPI's paths."""
+
+import secrets
+from collections.abc import Mapping
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.sandbox.answers import (
+    CutConnection,
+    as_json,
+    bad_gateway,
+    hang,
+    nonsense,
+    not_found,
+    outage,
+    refusal,
+)
+from receiver.sandbox.envelope import envelope, task_data
+from receiver.sandbox.script import KnobRefused, Script, SubmitConduct, poll_conduct, read_script
+from receiver.sandbox.task import RequestRefused, SandboxTask, read_create
+from receiver.sandbox.tasks import Sandbox
+
+_BULK_MODELS = frozenset({"kling", "midjourney", "suno", "luma", "all"})
+_MOST_A_PAGE = 100
+
+
+class PiapiPaths:
+    """The endpoints of PiAPI's unified task API that a client of tasks needs."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def authorized(self, request: Request) -> bool:
+        """Whether the request has the key, or any key if the sandbox does not care which."""
+        given = request.headers.get("x-api-key") or _bearer(request.headers.get("authorization", ""))
+        wanted = self._sandbox.options.api_key
+        return bool(given) and (wanted is None or secrets.compare_digest(given.encode(), wanted.encode()))
+
+    async def create(self, request: Request) -> Response:
+        """`POST /api/v1/task`."""
+        options = self._sandbox.options
+        if options.submit_status is not None:
+            return outage(options.submit_status, options.retry_after)
+        try:
+            wanted = read_create(await request.body())
+            script = read_script(wanted.input.get("sandbox", {}), options)
+        except (RequestRefused, KnobRefused) as error:
+            return refusal(400, str(error))
+        conduct = self._sandbox.submit_conduct(wanted, script)
+        refused = _made_nothing(conduct, script)
+        if refused is not None:
+            return refused
+        return await self._answer_create(request, self._sandbox.create(wanted, script), conduct)
+
+    async def get(self, request: Request) -> Response:
+        """`GET /api/v1/task/{task_id}`."""
+        options = self._sandbox.options
+        if options.poll_status is not None:
+            return outage(options.poll_status, options.retry_after)
+        task = self._find(request)
+        if task is None:
+            return not_found()
+        conduct = poll_conduct(task.script, task.polls)
+        task.polls += 1
+        match conduct:
+            case "not_found":
+                return not_found()
+            case "error":
+                return refusal(500, "internal server error")
+            case "rate_limited":
+                return refusal(429, "too many requests", retry_after=task.script.retry_after)
+            case "nonsense":
+                return nonsense()
+            case "hang":
+                await hang(request, task.script.hang_seconds)
+        return as_json(envelope(task))
+
+    async def cancel(self, request: Request) -> Response:
+        """`DELETE /api/v1/task/{task_id}`, and `POST .../cancel` as one official client has it."""
+        task = self._find(request)
+        if task is None:
+            return not_found()
+        if not self._sandbox.cancel(task):
+            return refusal(400, f"only a pending task can be cancelled, and this one is {task.status}")
+        return as_json({"code": 200, "message": "success"})
+
+    async def cancel_many(self, request: Request) -> Response:
+        """`DELETE /api/v1/tasks?created_before&model`."""
+        model = request.query_params.get("model", "")
+        try:
+            before = _number(request.query_params, "created_before")
+        except ValueError as error:
+            return refusal(400, str(error))
+        if model not in _BULK_MODELS:
+            return refusal(400, f"model: must be one of {', '.join(sorted(_BULK_MODELS))}")
+        count = self._sandbox.cancel_before(before * 1_000_000_000, model)
+        return as_json({"code": 200, "message": f"{count} tasks cancelled"})
+
+    async def active(self, request: Request) -> Response:
+        """`GET /account/active_tasks`."""
+        data: dict[str, dict[str, object]] = {}
+        for task in self._sandbox.tasks.values():
+            if not task.terminal:
+                _count_active(data, task)
+        return as_json({"code": 200, "message": "success", "data": data})
+
+    async def account(self, request: Request) -> Response:
+        """`GET /account/info`."""
+        data = {"account_id": "sandbox", "account_name": "Sandbox", "plan": "sandbox", "credits": 1_000_000}
+        return as_json({"code": 200, "message": "success", "data": data})
+
+    async def histories(self, request: Request) -> Response:
+        """`GET /api/open/tasks/histories`: newest first."""
+        query = request.query_params
+        try:
+            page, size = _number(query, "page", 1), _number(query, "page_size", 10)
+            since, until = _number(query, "start_time", 0), _number(query, "end_time", 1 << 40)
+        except ValueError as error:
+            return refusal(400, str(error))
+        if page < 1 or not 1 <= size <= _MOST_A_PAGE:
+            return refusal(400, f"page must be 1 or more, page_size 1 to {_MOST_A_PAGE}")
+        model = query.get("model", "")
+        found = [
+            task
+            for task in reversed(self._sandbox.tasks.values())
+            if since <= task.created_ns // 1_000_000_000 <= until and model in ("", task.request.model)
+        ]
+        shown = found[(page - 1) * size : page * size]
+        data = {"total": len(found), "list": [task_data(task) for task in shown]}
+        return as_json({"code": 200, "message": "success", "data": data})
+
+    async def _answer_create(self, request: Request, task: SandboxTask, conduct: SubmitConduct) -> Response:
+        # The answer is what the task was when it was made, even if its end was told before.
+        answer = as_json(envelope(task))
+        if task.script.webhook == "before_answer":
+            await self._sandbox.told(task)
+        match conduct:
+            case "bad_gateway":
+                return bad_gateway()
+            case "cut":
+                return CutConnection()
+            case "hang":
+                await hang(request, task.script.hang_seconds)
+        return answer
+
+    def _find(self, request: Request) -> SandboxTask | None:
+        return self._sandbox.tasks.get(request.path_params["task_id"])
+
+
+def _made_nothing(conduct: SubmitConduct, script: Script) -> Response | None:
+    """Return the answer to a create that makes no task, or None if it makes one."""
+    match conduct:
+        case "refuse":
+            return refusal(400, "invalid request: the prompt was refused")
+        case "unauthorized":
+            return refusal(401, "unauthorized")
+        case "rate_limited":
+            return refusal(429, "too many requests", retry_after=script.retry_after)
+        case "unavailable":
+            return refusal(503, "service unavailable")
+        case "error":
+            return refusal(500, "failed to create task")
+        case "nonsense":
+            return nonsense()
+        case _:
+            return None
+
+
+def _count_active(data: dict[str, dict[str, object]], task: SandboxTask) -> None:
+    counts = data.setdefault(
+        task.request.model, {"staged_count": 0, "pending_count": 0, "processing_count": 0, "active_tasks": []}
+    )
+    name = f"{task.status}_count"
+    if isinstance(count := counts.get(name), int):
+        counts[name] = count + 1
+    if isinstance(active := counts["active_tasks"], list):
+        active.append({"task_id": task.id, "task_type": task.request.task_type, "status": task.status})
+
+
+def _bearer(authorization: str) -> str:
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _number(query: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = query.get(name) or ""
+    if not text and default is not None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 12:
+        raise ValueError(f"{name}: must be a whole number")
+    return int(text)

@@ -1,0 +1,89 @@
+"""Organizations and API keys."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, insert, select, update
+
+from models import Scope
+from receiver.domain.ids import new_id
+from receiver.domain.keyring import hash_api_key
+from receiver.storage.tables import api_keys, organizations
+from receiver.storage.transaction import Transaction
+
+DEFAULT_ORGANIZATION = "default"
+_HINT_LENGTH = 7
+
+
+def key_row(organization_id: int, key: str, name: str, scope: str, now: datetime) -> dict[str, Any]:
+    """Return the row that a key is known by: its hash, and its first characters."""
+    return {
+        "uid": new_id(),
+        "organization_id": organization_id,
+        "name": name,
+        "scope": scope,
+        "hash": hash_api_key(key),
+        "hint": key[:_HINT_LENGTH],
+        "created_at": now,
+    }
+
+
+async def ensure_organization(tx: Transaction, name: str, now: datetime) -> int:
+    """Return the key of the organization of this name; make it if it is not there."""
+    wanted = select(organizations.c.id).where(organizations.c.name == name)
+    if not (found := await tx.execute(wanted)):
+        await tx.execute(insert(organizations), [{"uid": new_id(), "name": name, "created_at": now}])
+        found = await tx.execute(wanted)
+    return int(found[0][0])
+
+
+async def insert_key(tx: Transaction, values: Mapping[str, Any]) -> None:
+    """Insert one key."""
+    await tx.execute(insert(api_keys), [values])
+
+
+async def revoke_key(tx: Transaction, organization_id: int, uid: str, now: datetime) -> bool:
+    """Revoke one of the organization's live keys; say whether there was one."""
+    mine = (api_keys.c.organization_id == organization_id, api_keys.c.uid == uid, api_keys.c.revoked_at.is_(None))
+    found = await tx.execute(select(api_keys.c.id).where(*mine))
+    await tx.execute(update(api_keys).where(*mine).values(revoked_at=now))
+    return bool(found)
+
+
+async def replace_key(tx: Transaction, values: Mapping[str, Any], now: datetime) -> None:
+    """Make this the only live key of its name; does nothing if it is that already."""
+    named = (
+        api_keys.c.organization_id == values["organization_id"],
+        api_keys.c.name == values["name"],
+        api_keys.c.hash != values["hash"],
+    )
+    await tx.execute(update(api_keys).where(*named, api_keys.c.revoked_at.is_(None)).values(revoked_at=now))
+    known = await tx.execute(select(api_keys.c.id).where(api_keys.c.hash == values["hash"]))
+    if known:
+        await tx.execute(update(api_keys).where(api_keys.c.hash == values["hash"]).values(revoked_at=None))
+    else:
+        await insert_key(tx, values)
+
+
+def live_key(hashed: str) -> Select[Any]:
+    """Return the query for a live key, with its organization's ids."""
+    return (
+        select(api_keys, organizations.c.uid.label("organization_uid"))
+        .join(organizations, organizations.c.id == api_keys.c.organization_id)
+        .where(api_keys.c.hash == hashed, api_keys.c.revoked_at.is_(None))
+    )
+
+
+def live_keys(organization_id: int) -> Select[Any]:
+    """Return the query for an organization's live keys, newest first."""
+    return (
+        select(api_keys)
+        .where(api_keys.c.organization_id == organization_id, api_keys.c.revoked_at.is_(None))
+        .order_by(api_keys.c.id.desc())
+    )
+
+
+def any_key() -> Select[Any]:
+    """Return the query that tells whether there is a live admin key at all."""
+    return select(api_keys.c.id).where(api_keys.c.scope == Scope.ADMIN, api_keys.c.revoked_at.is_(None)).limit(1)

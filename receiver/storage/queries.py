@@ -1,0 +1,105 @@
+"""What the API reads: tasks, events and subscriptions, by organization, newest first."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, and_, func, or_, select
+
+from models import TERMINAL, SubscriptionKind, TaskStatus
+from receiver.domain.ids import is_id
+from receiver.storage.tables import events, subscriptions, tasks
+
+_WITH_CALLBACK = select(tasks, subscriptions.c.endpoint_url.label("callback_url")).select_from(
+    tasks.outerjoin(subscriptions, tasks.c.callback_id == subscriptions.c.id)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFilter:
+    """Which tasks. `before` is the key that a cursor stands for: only older ones."""
+
+    organization_id: int
+    status: str | None = None
+    model: str | None = None
+    task_type: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    before: int | None = None
+
+
+def task_by_id(organization_id: int, task_id: str) -> Select[Any]:
+    """Return the query for one task, by Ringback's id or by the provider's."""
+    names = [tasks.c.provider_task_id == task_id]
+    if is_id(task_id):
+        names.append(tasks.c.uid == task_id)
+    return _WITH_CALLBACK.where(tasks.c.organization_id == organization_id, or_(*names)).order_by(tasks.c.id).limit(1)
+
+
+def tasks_matching(wanted: TaskFilter, limit: int, offset: int = 0) -> Select[Any]:
+    """Return the query for a page of tasks, newest first."""
+    query = _WITH_CALLBACK.where(_matches(wanted)).order_by(tasks.c.id.desc()).limit(limit)
+    return query.offset(offset) if offset else query
+
+
+def count_tasks(wanted: TaskFilter) -> Select[Any]:
+    """Return the query that counts them."""
+    return select(func.count().label("count")).select_from(tasks).where(_matches(wanted))
+
+
+def active_tasks(organization_id: int) -> Select[Any]:
+    """Return the query for (model, status, count) of what has not ended."""
+    return (
+        select(tasks.c.model, tasks.c.status, func.count().label("count"))
+        .where(
+            tasks.c.organization_id == organization_id,
+            tasks.c.status.in_([status for status in TaskStatus if status not in TERMINAL]),
+        )
+        .group_by(tasks.c.model, tasks.c.status)
+    )
+
+
+def events_of_task(task_key: int, limit: int, before: int | None) -> Select[Any]:
+    """Return the query for a page of a task's events, newest first."""
+    query = select(events).where(events.c.task_id == task_key).order_by(events.c.id.desc()).limit(limit)
+    return query if before is None else query.where(events.c.id < before)
+
+
+def webhooks(organization_id: int, limit: int, before: int | None) -> Select[Any]:
+    """Return the query for a page of registered subscriptions, newest first."""
+    query = select(subscriptions).where(_registered(organization_id)).order_by(subscriptions.c.id.desc()).limit(limit)
+    return query if before is None else query.where(subscriptions.c.id < before)
+
+
+def webhook_by_id(organization_id: int, uid: str) -> Select[Any]:
+    """Return the query for one registered subscription."""
+    return select(subscriptions).where(_registered(organization_id), subscriptions.c.uid == uid)
+
+
+def _registered(organization_id: int) -> Any:
+    return and_(
+        subscriptions.c.organization_id == organization_id,
+        subscriptions.c.kind == SubscriptionKind.REGISTERED,
+        subscriptions.c.deleted_at.is_(None),
+    )
+
+
+def _matches(wanted: TaskFilter) -> Any:
+    conditions = [tasks.c.organization_id == wanted.organization_id]
+    for column, value in (
+        (tasks.c.status, wanted.status),
+        (tasks.c.model, wanted.model),
+        (tasks.c.task_type, wanted.task_type),
+    ):
+        if value is not None:
+            conditions.append(column == value)
+    if wanted.created_after is not None:
+        conditions.append(tasks.c.created_at > wanted.created_after)
+    if wanted.created_before is not None:
+        conditions.append(tasks.c.created_at < wanted.created_before)
+    if wanted.before is not None:
+        conditions.append(tasks.c.id < wanted.before)
+    conditions.extend(tasks.c.metadata[name].as_string() == value for name, value in wanted.labels.items())
+    return and_(*conditions)

@@ -1,0 +1,36 @@
+"""Writing subscriptions. A delivery that waits goes with its subscription."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, select, update
+
+from models import DeliveryStatus
+from receiver.storage.tables import deliveries, subscriptions
+from receiver.storage.transaction import Transaction
+
+
+async def insert_subscription(tx: Transaction, values: Mapping[str, Any]) -> None:
+    """Insert one subscription."""
+    await tx.execute(insert(subscriptions), [values])
+
+
+async def change_subscription(tx: Transaction, uid: str, values: Mapping[str, Any], now: datetime) -> None:
+    """Change columns of one subscription. Switching it off keeps what waits; switching it on makes that due."""
+    await tx.execute(update(subscriptions).where(subscriptions.c.uid == uid).values(**values, updated_at=now))
+    if "is_active" in values:
+        await tx.execute(_waiting_for(uid).values(due_at=now if values["is_active"] else None))
+
+
+async def remove_subscription(tx: Transaction, uid: str, now: datetime) -> None:
+    """Remove one subscription for everybody but its history, and cancel what waits for it."""
+    await tx.execute(
+        update(subscriptions).where(subscriptions.c.uid == uid).values(is_active=False, deleted_at=now, updated_at=now)
+    )
+    await tx.execute(_waiting_for(uid).values(status=DeliveryStatus.CANCELLED, due_at=None, settled_at=now))
+
+
+def _waiting_for(uid: str) -> Any:
+    key = select(subscriptions.c.id).where(subscriptions.c.uid == uid).scalar_subquery()
+    return update(deliveries).where(deliveries.c.subscription_id == key, deliveries.c.status == DeliveryStatus.PENDING)

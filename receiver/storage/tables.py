@@ -1,0 +1,21 @@
+"""The tables of `models` as SQLAlchemy Core sees them."""
+
+from typing import cast
+
+from sqlalchemy import Table
+
+import models
+
+
+def _table(model: object) -> Table:
+    return cast(Table, model.__table__)  # type: ignore[attr-defined]
+
+
+organizations = _table(models.Organization)
+api_keys = _table(models.ApiKey)
+tasks = _table(models.Task)
+events = _table(models.Event)
+subscriptions = _table(models.Subscription)
+deliveries = _table(models.Delivery)
+delivery_attempts = _table(models.DeliveryAttempt)
+receipts = _table(models.Receipt)

@@ -1,0 +1,148 @@
+"""What a write may do inside the writer's transaction: any Core statement, and the few hot ones by name."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from sqlalchemy import Executable, Row
+
+from models import SubscriptionKind
+from receiver.domain.transitions import TaskState
+
+Values = Mapping[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class TaskChange:
+    """New values for columns of one task's row, guarded by the state that they were decided on."""
+
+    id: int
+    from_status: str
+    from_attempt: int
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event to be written; `organization_id` and `callback_id` say who may hear of it."""
+
+    uid: str
+    organization_id: int
+    task_id: int
+    task_uid: str
+    type: str
+    snapshot: dict[str, Any]
+    created_at: datetime
+    callback_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDelivery:
+    """A delivery to be written, with `attempt` 1 where it is leased to this process already."""
+
+    uid: str
+    organization_id: int
+    subscription_id: int
+    event_id: int
+    task_id: int
+    attempt: int
+    due_at: datetime
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """An active subscription, as far as matching needs it."""
+
+    id: int
+    organization_id: int
+    kind: SubscriptionKind
+    event_types: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DueTask:
+    """A claimed task: its state before the claim, and when its present attempt's create call began."""
+
+    state: TaskState
+    submitted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedDelivery:
+    """A delivery that this process may send until `lease_until`: only who holds `attempt` may settle it."""
+
+    id: int
+    subscription_id: int
+    attempt: int
+    lease_until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What came of one attempt at a delivery."""
+
+    delivery_id: int
+    attempt: int
+    status: str
+    due_at: datetime | None
+    settled_at: datetime | None
+    started_at: datetime
+    duration_ms: int
+    status_code: int | None
+    error: str | None
+    response: str
+
+
+class Transaction(Protocol):
+    """One transaction of the writer. Every statement is for 1 or for 500 items."""
+
+    after_commit: list[Callable[[], None]]
+    """Called once it is on disk, in order. They must not raise and must not wait."""
+
+    async def execute(self, statement: Executable, parameters: Sequence[Values] | None = None) -> Sequence[Row[Any]]:
+        """Run a SQLAlchemy Core statement; return its rows, or none."""
+        ...
+
+    async def load_tasks(self, uids: Collection[str]) -> dict[str, TaskState]:
+        """Lock the tasks in id order and return them by their outer id; what is not there is left out."""
+        ...
+
+    async def find_tasks(self, provider: str, provider_task_ids: Collection[str]) -> dict[str, TaskState]:
+        """The same by the provider's id for the present attempt."""
+        ...
+
+    async def update_tasks(self, changes: Sequence[TaskChange]) -> None:
+        """Write changed columns. Raises if a row is no longer as it was when it was loaded."""
+        ...
+
+    async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
+        """Insert whole rows, which all name the same columns; return their keys in order."""
+        ...
+
+    async def insert_events(self, events: Sequence[NewEvent]) -> list[int]:
+        """Append events; return their sequence numbers in order."""
+        ...
+
+    async def insert_deliveries(self, deliveries: Sequence[NewDelivery]) -> list[int]:
+        """Insert deliveries; return their keys in order."""
+        ...
+
+    async def listeners(self, organization_ids: Collection[int], callback_ids: Collection[int]) -> list[Listener]:
+        """Return the active registered subscriptions of these organizations, and these callbacks if active."""
+        ...
+
+    async def claim_tasks(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
+        """Take due tasks, oldest first, by moving `due_at`; one that waits to be sent is marked as being sent."""
+        ...
+
+    async def claim_deliveries(
+        self, now: datetime, lease_until: datetime, limit: int, skip: Collection[int]
+    ) -> list[LeasedDelivery]:
+        """Take due deliveries, oldest first, but none of the subscriptions in `skip`; counts `attempt` up."""
+        ...
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """Write outcomes of attempts; False for one whose lease was lost to another attempt."""
+        ...

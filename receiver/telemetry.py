@@ -1,0 +1,50 @@
+"""What the service says of itself: structured logs, and counters for Prometheus."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+inbound_refused = Counter("ringback_inbound_refused_total", "Inbound webhooks refused for their secret", ["provider"])
+inbound_received = Counter(
+    "ringback_inbound_received_total",
+    "Authentic inbound webhooks by what became of them",
+    ["provider", "result"],
+)
+updates_applied = Counter("ringback_updates_total", "Updates by the way they came and what they did", ["source", "did"])
+provider_calls = Counter("ringback_provider_calls_total", "Calls to a provider", ["provider", "call", "outcome"])
+deliveries_settled = Counter("ringback_delivery_attempts_total", "Delivery attempts by their outcome", ["outcome"])
+writer_batch = Histogram(
+    "ringback_writer_batch_size",
+    "Writes that shared one commit",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+)
+writer_waiting = Gauge("ringback_writer_waiting", "Writes that wait for their commit")
+
+
+def configure_logging(log_format: str = "text") -> None:
+    """Send log lines to standard error, as text for people or as JSON for programs."""
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def get_logger(room: str) -> Any:
+    """Return a logger whose lines carry the name of the room they come from."""
+    return structlog.get_logger().bind(room=room)

@@ -1,0 +1,1 @@
+"""The only writer of task state: create, submit, apply, attend, cancel."""

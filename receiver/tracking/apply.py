@@ -1,0 +1,246 @@
+"""The one door: every update of a task comes through here, whatever way it came.
+
+In one transaction, for all updates that wait: their tasks are loaded and locked, each update is decided, and the
+changed rows, the events, the deliveries and the receipts are written.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert
+
+from models import ReceiptReason, Submission, TaskStatus
+from receiver.clock import utc_now
+from receiver.domain.ids import new_id
+from receiver.domain.transitions import Decision, Looks, TaskState, decide
+from receiver.domain.updates import ProviderUpdate
+from receiver.storage.tables import receipts
+from receiver.storage.transaction import NewEvent, TaskChange, Transaction
+from receiver.telemetry import get_logger, updates_applied
+from receiver.tracking.record import Announcer, record
+
+log = get_logger("tracking.apply")
+
+_STATE_FIELDS = frozenset(field.name for field in fields(TaskState))
+_MOST_WORDS_LOGGED = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """An update on its way in. `task_uid` is None where only the provider's id tells which task it speaks of.
+
+    `body` gives the text that a receipt keeps, without secrets; None for what is not an inbound webhook.
+    """
+
+    provider: str
+    update: ProviderUpdate
+    task_uid: str | None = None
+    body: Callable[[], str] | None = None
+    organization_id: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an update did. `status` is the task's state afterwards."""
+
+    task_uid: str
+    status: str
+    changed: bool
+    receipt: ReceiptReason | None = None
+
+
+class Applier:
+    """Applies updates. One instance a process: its `apply` is the handler that the writer groups by."""
+
+    def __init__(self, looks: Looks, announcer: Announcer) -> None:
+        self.looks = looks
+        self.announcer = announcer
+        self._words_logged: set[str] = set()
+
+    async def apply(self, tx: Transaction, arrivals: Sequence[Arrival]) -> list[Applied | Exception]:
+        """Apply the updates in order; the results are in the same order."""
+        now = utc_now()
+        batch = _Batch(now)
+        await self._load(tx, arrivals, batch)
+        results: list[Applied | Exception] = [self._decide(arrival, batch) for arrival in arrivals]
+        await tx.update_tasks(list(batch.changes.values()))
+        await record(tx, batch.events, self.announcer, now)
+        if batch.receipts:
+            await tx.execute(insert(receipts), batch.receipts)
+        self._watch_due(tx, batch)
+        return results
+
+    async def _load(self, tx: Transaction, arrivals: Sequence[Arrival], batch: "_Batch") -> None:
+        uids = {arrival.task_uid for arrival in arrivals if arrival.task_uid is not None}
+        batch.by_uid = await tx.load_tasks(uids) if uids else {}
+        await self._load_by_provider_id(tx, arrivals, batch)
+        missing: dict[str, Arrival] = {}
+        for arrival in arrivals:
+            if batch.find(arrival) is None:
+                missing.setdefault(batch.name(arrival), arrival)
+        if missing:
+            await self._make(tx, list(missing.values()), batch)
+        await self._load_owners(tx, arrivals, batch)
+
+    async def _load_by_provider_id(self, tx: Transaction, arrivals: Sequence[Arrival], batch: "_Batch") -> None:
+        wanted: dict[str, set[str]] = {}
+        for arrival in arrivals:
+            if arrival.task_uid is None and arrival.update.provider_task_id:
+                wanted.setdefault(arrival.provider, set()).add(arrival.update.provider_task_id)
+        for provider, ids in wanted.items():
+            for provider_task_id, state in (await tx.find_tasks(provider, ids)).items():
+                batch.by_uid.setdefault(state.uid, state)
+                batch.by_provider_id[provider, provider_task_id] = state.uid
+
+    async def _load_owners(self, tx: Transaction, arrivals: Sequence[Arrival], batch: "_Batch") -> None:
+        """Learn who has the provider's ids that these updates would give to tasks that have none yet."""
+        wanted: dict[str, set[str]] = {}
+        for arrival in arrivals:
+            task = batch.find(arrival)
+            if task is not None and task.provider_task_id is None and arrival.update.provider_task_id:
+                wanted.setdefault(arrival.provider, set()).add(arrival.update.provider_task_id)
+        for provider, ids in wanted.items():
+            for provider_task_id, state in (await tx.find_tasks(provider, ids)).items():
+                batch.by_provider_id[provider, provider_task_id] = state.uid
+
+    async def _make(self, tx: Transaction, arrivals: Sequence[Arrival], batch: "_Batch") -> None:
+        """Make rows for tasks that the provider knows and we do not: created elsewhere, or gone from here."""
+        uids = [arrival.task_uid or new_id() for arrival in arrivals]
+        await tx.insert_tasks([_row(arrival, uid, batch.now) for arrival, uid in zip(arrivals, uids, strict=True)])
+        batch.by_uid.update(await tx.load_tasks(uids))
+        for arrival, uid in zip(arrivals, uids, strict=True):
+            if arrival.task_uid is None:
+                batch.by_provider_id[arrival.provider, str(arrival.update.provider_task_id)] = uid
+        log.info("tasks adopted", tasks=uids)
+
+    def _decide(self, arrival: Arrival, batch: "_Batch") -> Applied:
+        task = batch.find(arrival)
+        assert task is not None  # noqa: S101 - what was not there was made
+        update = arrival.update
+        if batch.is_anothers(arrival, task):
+            decision = Decision(receipt=ReceiptReason.CONFLICTING, message="another task has this provider task")
+        else:
+            decision = decide(task, update, now=batch.now, looks=self.looks, jitter=random.random())  # noqa: S311
+        if decision.changes:
+            task = batch.change(task, decision)
+            if task.provider_task_id:
+                batch.by_provider_id[arrival.provider, task.provider_task_id] = task.uid
+        receipt = decision.receipt if arrival.body is not None else None
+        if receipt is not None:
+            batch.receipts.append(_receipt(arrival, task.uid, decision, batch.now))
+        self._log_word(arrival)
+        updates_applied.labels(update.source, decision.event or (receipt and "receipt") or "nothing").inc()
+        return Applied(task.uid, task.status, decision.event is not None, receipt)
+
+    def _log_word(self, arrival: Arrival) -> None:
+        word = arrival.update.word
+        if arrival.update.status is None and word and word not in self._words_logged:
+            if len(self._words_logged) < _MOST_WORDS_LOGGED:
+                self._words_logged.add(word)
+            log.warning("a status word that nobody knows", provider=arrival.provider, word=word)
+
+    def _watch_due(self, tx: Transaction, batch: "_Batch") -> None:
+        due = [change.values["due_at"] for change in batch.changes.values() if change.values.get("due_at")]
+        if due:
+            tx.after_commit.append(lambda: self.announcer.due.set(min(due)))
+
+
+class _Batch:
+    """The tasks of one transaction as they are now, and what is to be written of them."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self.by_uid: dict[str, TaskState] = {}
+        self.by_provider_id: dict[tuple[str, str], str] = {}
+        self.changes: dict[int, TaskChange] = {}
+        self.events: list[NewEvent] = []
+        self.receipts: list[dict[str, Any]] = []
+
+    def find(self, arrival: Arrival) -> TaskState | None:
+        uid = arrival.task_uid
+        if uid is None:
+            uid = self.by_provider_id.get((arrival.provider, str(arrival.update.provider_task_id)))
+        return None if uid is None else self.by_uid.get(uid)
+
+    def is_anothers(self, arrival: Arrival, task: TaskState) -> bool:
+        """Say whether the provider's task is that of another task: no two may share one."""
+        owner = self.by_provider_id.get((arrival.provider, str(arrival.update.provider_task_id)), task.uid)
+        return owner != task.uid and task.provider_task_id is None
+
+    @staticmethod
+    def name(arrival: Arrival) -> str:
+        return arrival.task_uid or f"{arrival.provider}/{arrival.update.provider_task_id}"
+
+    def change(self, task: TaskState, decision: Decision) -> TaskState:
+        values = dict(decision.changes)
+        if decision.event is not None:
+            event = self._event(task, decision)
+            if values.get("ended_at"):
+                values["ended_event"] = event.uid
+        change = self.changes.get(task.id)
+        if change is None:
+            change = self.changes[task.id] = TaskChange(id=task.id, from_status=task.status, from_attempt=task.attempt)
+        change.values.update(values)
+        task = replace(task, **{name: value for name, value in values.items() if name in _STATE_FIELDS})
+        self.by_uid[task.uid] = task
+        return task
+
+    def _event(self, task: TaskState, decision: Decision) -> NewEvent:
+        assert decision.event is not None  # noqa: S101 - the caller asked
+        event = NewEvent(
+            uid=new_id(),
+            organization_id=task.organization_id,
+            task_id=task.id,
+            task_uid=task.uid,
+            type=decision.event,
+            snapshot=decision.snapshot,
+            created_at=self.now,
+            callback_id=task.callback_id,
+        )
+        self.events.append(event)
+        return event
+
+
+def _row(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
+    """Return the row of a task that only its update tells of; the update itself is applied to it afterwards."""
+    update = arrival.update
+    return {
+        "uid": uid,
+        "organization_id": arrival.organization_id,
+        "provider": arrival.provider,
+        "model": update.model or "unknown",
+        "task_type": update.task_type or "unknown",
+        "status": TaskStatus.QUEUED,
+        "submission": Submission.ACCEPTED if update.provider_task_id else Submission.UNKNOWN,
+        "attempt": update.attempt or 1,
+        "max_attempts": update.attempt or 1,
+        "backoff_seconds": 1.0,
+        "provider_task_id": update.provider_task_id,
+        "progress": 0,
+        "revision": "",
+        "input": update.input,
+        "config": {name: value for name, value in (update.config or {}).items() if name != "webhook_config"},
+        "created_at": update.created_at or now,
+        "updated_at": now,
+        "submitted_at": update.created_at or now,
+        "heard_at": now,
+        "due_at": now,
+        "looks": 0,
+    }
+
+
+def _receipt(arrival: Arrival, uid: str, decision: Decision, now: datetime) -> dict[str, Any]:
+    assert decision.receipt is not None  # noqa: S101 - the caller asked
+    return {
+        "uid": new_id(),
+        "provider": arrival.provider,
+        "task_uid": uid,
+        "provider_task_id": arrival.update.provider_task_id,
+        "reason": decision.receipt,
+        "message": decision.message,
+        "body": arrival.body() if arrival.body is not None else "",
+        "received_at": now,
+    }

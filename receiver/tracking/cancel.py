@@ -1,0 +1,60 @@
+"""Cancelling: at once for what was never sent, and else only if the provider agrees."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models import TERMINAL, TaskStatus
+from receiver.domain.updates import ProviderUpdate, Source
+from receiver.errors import Conflict, NotFound, ProviderRefused, Unavailable
+from receiver.providers import Cancelled, Missing, NoAnswer, Provider, Refused
+from receiver.storage.writer import Writer
+from receiver.tracking.apply import Applied, Applier, Arrival
+
+
+class Canceller:
+    """Cancels tasks."""
+
+    def __init__(self, writer: Writer, applier: Applier, providers: Mapping[str, Provider]) -> None:
+        self._writer = writer
+        self._applier = applier
+        self._providers = providers
+
+    async def cancel(self, task: Mapping[str, Any]) -> str:
+        """Cancel the task of this row; return the message for the client when that is on disk.
+
+        Raises `Conflict` where its state does not allow it, `ProviderRefused` with the provider's own words,
+        `Unavailable` when the provider gives no answer.
+        """
+        if task["status"] in TERMINAL:
+            raise Conflict(f"the task is {task['status']}: only one that has not ended can be cancelled")
+        if task["provider_task_id"] is None:
+            return await self._cancel_unsent(task)
+        outcome = await self._providers[task["provider"]].cancel(task["provider_task_id"])
+        match outcome:
+            case Cancelled(message):
+                applied = await self._apply(task, by_provider=True)
+                if applied.status != TaskStatus.CANCELLED:
+                    raise Conflict(f"the task was {applied.status} before it could be cancelled")
+                return message
+            case Refused(status, message, body):
+                raise ProviderRefused(message, status=status, body=body)
+            case Missing(message):
+                raise NotFound(f"the provider does not know the task: {message}")
+            case NoAnswer(message):
+                raise Unavailable(f"the provider gave no answer ({message}); the task goes on, try again")
+
+    async def _cancel_unsent(self, task: Mapping[str, Any]) -> str:
+        applied = await self._apply(task, by_provider=False)
+        if applied.status != TaskStatus.CANCELLED:
+            raise Conflict("the task is being sent to the provider, which has not answered yet; try again")
+        return "cancelled before it was sent"
+
+    async def _apply(self, task: Mapping[str, Any], *, by_provider: bool) -> Applied:
+        update = ProviderUpdate(
+            source=Source.POLL if by_provider else Source.SUBMIT,
+            status=TaskStatus.CANCELLED,
+            attempt=task["attempt"],
+            by_provider=by_provider,
+        )
+        arrival = Arrival(provider=task["provider"], task_uid=task["uid"], update=update)
+        return await self._writer.write(self._applier.apply, arrival)

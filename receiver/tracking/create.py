@@ -1,0 +1,168 @@
+"""Creating tasks: the intent is on disk before the provider is called."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import insert, select
+
+from models import DeliveryFormat, EventType, Submission, SubscriptionKind, TaskStatus
+from receiver.clock import utc_now
+from receiver.domain.ids import new_id
+from receiver.storage.tables import subscriptions
+from receiver.storage.transaction import NewEvent, Transaction
+from receiver.tracking.record import Announcer, record
+
+CALLBACK_EVENTS = [event for event in EventType if event != EventType.TASK_CREATED]
+"""What a client's own `webhook_config` is told of: what PiAPI tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """A client's own `config.webhook_config`: its secret encrypted, and a keyed hash of both."""
+
+    endpoint_url: str
+    secret: str | None
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRequest:
+    """What a client asks for, checked."""
+
+    organization_id: int
+    provider: str
+    model: str
+    task_type: str
+    input: dict[str, Any]
+    config: dict[str, Any] | None = None
+    labels: dict[str, Any] | None = None
+    callback: Callback | None = None
+    max_attempts: int = 1
+    backoff_seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A task that is on disk and leased to this process, which is to send it now."""
+
+    id: int
+    uid: str
+
+
+class Creator:
+    """Creates tasks. One instance a process: its `create` is the handler that the writer groups by."""
+
+    def __init__(self, announcer: Announcer, *, lease_seconds: float) -> None:
+        self._announcer = announcer
+        self._lease = timedelta(seconds=lease_seconds)
+
+    async def create(self, tx: Transaction, requests: Sequence[TaskRequest]) -> list[Created | Exception]:
+        """Insert a row and a `task.created` for each request; the results are in the same order."""
+        now = utc_now()
+        callbacks = await _callbacks(tx, requests, now)
+        uids = [new_id() for _ in requests]
+        callback_ids = [_callback_id(request, callbacks) for request in requests]
+        rows = [
+            self._row(request, uid, callback_id, now)
+            for request, uid, callback_id in zip(requests, uids, callback_ids, strict=True)
+        ]
+        keys = await tx.insert_tasks(rows)
+        events = [
+            _created_event(request, uid, key, callback_id, now)
+            for request, uid, key, callback_id in zip(requests, uids, keys, callback_ids, strict=True)
+        ]
+        await record(tx, events, self._announcer, now)
+        due = now + self._lease
+        tx.after_commit.append(lambda: self._announcer.due.set(due))
+        return [Created(key, uid) for key, uid in zip(keys, uids, strict=True)]
+
+    def _row(self, request: TaskRequest, uid: str, callback_id: int | None, now: datetime) -> dict[str, Any]:
+        return {
+            "uid": uid,
+            "organization_id": request.organization_id,
+            "provider": request.provider,
+            "model": request.model,
+            "task_type": request.task_type,
+            "status": TaskStatus.QUEUED,
+            "submission": Submission.SENDING,
+            "attempt": 1,
+            "max_attempts": request.max_attempts,
+            "backoff_seconds": request.backoff_seconds,
+            "progress": 0,
+            "revision": "",
+            "input": request.input,
+            "config": request.config,
+            "metadata": request.labels,
+            "callback_id": callback_id,
+            "created_at": now,
+            "updated_at": now,
+            "submitted_at": now,
+            "heard_at": now,
+            "due_at": now + self._lease,
+            "looks": 0,
+        }
+
+
+def _callback_id(request: TaskRequest, callbacks: dict[tuple[int, str], int]) -> int | None:
+    if request.callback is None:
+        return None
+    return callbacks[request.organization_id, request.callback.fingerprint]
+
+
+def _created_event(request: TaskRequest, uid: str, key: int, callback_id: int | None, now: datetime) -> NewEvent:
+    return NewEvent(
+        uid=new_id(),
+        organization_id=request.organization_id,
+        task_id=key,
+        task_uid=uid,
+        type=EventType.TASK_CREATED,
+        snapshot={"status": TaskStatus.QUEUED, "attempt": 1},
+        created_at=now,
+        callback_id=callback_id,
+    )
+
+
+async def _callbacks(tx: Transaction, requests: Sequence[TaskRequest], now: datetime) -> dict[tuple[int, str], int]:
+    """Find, or make, the subscription of each client's own callback: one row for each URL and secret."""
+    wanted = {
+        (request.organization_id, request.callback.fingerprint): request.callback
+        for request in requests
+        if request.callback is not None
+    }
+    if not wanted:
+        return {}
+    known = await _known(tx, wanted)
+    new = [_callback_row(key[0], callback, now) for key, callback in wanted.items() if key not in known]
+    if new:
+        await tx.execute(insert(subscriptions), new)
+        known = await _known(tx, wanted)
+    return known
+
+
+async def _known(tx: Transaction, wanted: dict[tuple[int, str], Callback]) -> dict[tuple[int, str], int]:
+    table = subscriptions.c
+    found = await tx.execute(
+        select(table.organization_id, table.fingerprint, table.id).where(
+            table.organization_id.in_({organization_id for organization_id, _ in wanted}),
+            table.fingerprint.in_({fingerprint for _, fingerprint in wanted}),
+        )
+    )
+    return {(row.organization_id, row.fingerprint): row.id for row in found}
+
+
+def _callback_row(organization_id: int, callback: Callback, now: datetime) -> dict[str, Any]:
+    return {
+        "uid": new_id(),
+        "organization_id": organization_id,
+        "kind": SubscriptionKind.CALLBACK,
+        "endpoint_url": callback.endpoint_url,
+        "format": DeliveryFormat.PIAPI,
+        "event_types": CALLBACK_EVENTS,
+        "secret": callback.secret,
+        "fingerprint": callback.fingerprint,
+        "is_active": True,
+        "created_at": now,
+        "updated_at": now,
+    }

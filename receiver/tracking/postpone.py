@@ -1,0 +1,61 @@
+"""Moving `due_at` where nothing was learned of the task itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import bindparam, update
+
+from models import TERMINAL, Submission
+from receiver.storage.tables import tasks
+from receiver.storage.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postponement:
+    """When to act on a task next, and what is known of its submission by now.
+
+    Holds only while the task is still at this attempt and its submission is what it was.
+    """
+
+    uid: str
+    attempt: int
+    submission_was: Submission
+    submission: Submission
+    looks: int
+    due_at: datetime
+
+
+_POSTPONE = (
+    update(tasks)
+    .where(
+        tasks.c.uid == bindparam("task"),
+        tasks.c.attempt == bindparam("at_attempt"),
+        tasks.c.submission == bindparam("submission_was"),
+        tasks.c.status.not_in(TERMINAL),
+    )
+    .values(submission=bindparam("now_submission"), looks=bindparam("now_looks"), due_at=bindparam("now_due"))
+)
+
+
+async def postpone(tx: Transaction, items: Sequence[Postponement]) -> list[Exception | None]:
+    """Write the postponements; one that no longer holds changes nothing."""
+    await tx.execute(_POSTPONE, [_parameters(item) for item in items])
+    return [None] * len(items)
+
+
+def look_now(uids: Sequence[str], now: datetime) -> Any:
+    """Return the statement that makes running tasks due at once."""
+    return update(tasks).where(tasks.c.uid.in_(uids), tasks.c.due_at.is_not(None)).values(due_at=now)
+
+
+def _parameters(item: Postponement) -> dict[str, Any]:
+    return {
+        "task": item.uid,
+        "at_attempt": item.attempt,
+        "submission_was": item.submission_was,
+        "now_submission": item.submission,
+        "now_looks": item.looks,
+        "now_due": item.due_at,
+    }

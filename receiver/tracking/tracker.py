@@ -1,0 +1,99 @@
+"""What the API asks of tracking: create, wait, refresh, cancel."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from models import TERMINAL
+from receiver.errors import NotFound
+from receiver.providers import SubmitOutcome
+from receiver.storage.database import Database
+from receiver.storage.queries import task_by_id
+from receiver.tracking.announce import Waiting
+from receiver.tracking.cancel import Canceller
+from receiver.tracking.create import Creator, TaskRequest
+from receiver.tracking.look import Looker
+from receiver.tracking.submit import Outgoing, Submitter
+
+Fields = Mapping[str, Any]
+
+_LOOK_SECONDS = 5.0
+"""While waiting, the row is read again this often even without news: another process may have changed it."""
+
+
+class Tracker:
+    """Tasks, as the API knows them."""
+
+    def __init__(
+        self,
+        database: Database,
+        creator: Creator,
+        submitter: Submitter,
+        looker: Looker,
+        canceller: Canceller,
+        waiting: Waiting,
+    ) -> None:
+        self._database = database
+        self._creator = creator
+        self._submitter = submitter
+        self._looker = looker
+        self._canceller = canceller
+        self._waiting = waiting
+        self._sending: set[asyncio.Task[SubmitOutcome]] = set()
+
+    async def create(self, request: TaskRequest, *, wait: float) -> tuple[str, SubmitOutcome | None]:
+        """Create a task and send it; return its id, and what the provider said if it did within `wait` seconds.
+
+        Raises `WriterFull` and `StorageUnavailable`: then nothing was stored and nothing sent.
+        """
+        created = await self._database.writer.write(self._creator.create, request)
+        outgoing = Outgoing(
+            uid=created.uid,
+            attempt=1,
+            model=request.model,
+            task_type=request.task_type,
+            input=request.input,
+            config=request.config,
+        )
+        sending = asyncio.create_task(self._submitter.send(request.provider, outgoing))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+        done, _ = await asyncio.wait({sending}, timeout=wait)
+        if not done or sending.exception() is not None:
+            return created.uid, None  # it is on disk, and found again when its lease has run out
+        return created.uid, sending.result()
+
+    async def task(self, organization_id: int, task_id: str) -> Fields:
+        """Return a task's row, by Ringback's id or the provider's. Raises `NotFound`."""
+        rows = await self._database.read(task_by_id(organization_id, task_id))
+        if not rows:
+            raise NotFound(f"there is no task {task_id[:80]!r}", param="task_id")
+        return rows[0]
+
+    async def wait(self, organization_id: int, task_id: str, seconds: float) -> Fields:
+        """Return a task's row when it has ended, or as it is after `seconds`. Raises `NotFound`."""
+        task = await self.task(organization_id, task_id)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        with self._waiting.watch(task["uid"]) as watch:
+            while True:
+                task = await self.task(organization_id, task["uid"])
+                left = end - loop.time()
+                if task["status"] in TERMINAL or left <= 0:
+                    return task
+                await watch.news(min(left, _LOOK_SECONDS))
+
+    async def refresh(self, organization_id: int, task_id: str) -> Fields:
+        """Look at a task at its provider now; return its row as it is then. Raises `NotFound`."""
+        task = await self.task(organization_id, task_id)
+        await self._looker.look(task["uid"])
+        return await self.task(organization_id, task["uid"])
+
+    async def cancel(self, task: Fields) -> str:
+        """Cancel a task; return the message for the client. Raises as `Canceller.cancel` does."""
+        return await self._canceller.cancel(task)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for the create calls under way, `seconds` at most."""
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=seconds)

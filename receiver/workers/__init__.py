@@ -1,0 +1,1 @@
+"""The loops: attend to due tasks, dispatch due deliveries; one supervisor keeps them going."""

@@ -1,0 +1,83 @@
+"""A subscriber: a real server that keeps what it is told, and misbehaves on request."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tests.fakes.servers import served
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One delivery as it came."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    status: int
+
+    @property
+    def json(self) -> Any:
+        """The body."""
+        return orjson.loads(self.body)
+
+    @property
+    def event_id(self) -> str:
+        """The `webhook-id`."""
+        return self.headers["webhook-id"]
+
+
+class Subscriber:
+    """Keeps every delivery in `heard`. `answer` decides the status of each, by its number from 1."""
+
+    def __init__(self) -> None:
+        self.base = ""
+        self.heard: list[Heard] = []
+        self.answer: Callable[[int, Request], int] = lambda _number, _request: 200
+        self._news = asyncio.Condition()
+        self._requests = 0
+
+    @property
+    def url(self) -> str:
+        """The address to register."""
+        return f"{self.base}/told"
+
+    @property
+    def accepted(self) -> list[Heard]:
+        """The deliveries that were answered with a 2xx."""
+        return [heard for heard in self.heard if heard.status < 300]
+
+    async def until(self, enough: Callable[[list[Heard]], Any], seconds: float = 20) -> None:
+        """Wait until `enough` says so of what was heard. Raises TimeoutError."""
+        async with asyncio.timeout(seconds), self._news:
+            await self._news.wait_for(lambda: enough(self.heard))
+
+    async def _hear(self, request: Request) -> Response:
+        body = await request.body()
+        self._requests += 1
+        status = self.answer(self._requests, request)
+        async with self._news:
+            self.heard.append(Heard(request.url.path, dict(request.headers), body, status))
+            self._news.notify_all()
+        return Response("heard", status)
+
+    def app(self) -> Starlette:
+        """Return the server's application."""
+        return Starlette(routes=[Route("/{path:path}", self._hear, methods=["POST"])])
+
+
+@asynccontextmanager
+async def listening() -> AsyncIterator[Subscriber]:
+    """Run a subscriber."""
+    subscriber = Subscriber()
+    async with served(subscriber.app()) as base:
+        subscriber.base = base
+        yield subscriber

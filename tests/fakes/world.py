@@ -1,0 +1,228 @@
+"""The whole world on loopback: the sandbox provider, a subscriber, and Ringback in this process or in its own."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from models import TERMINAL
+from receiver.app import create_app
+from receiver.sandbox import SandboxOptions, create_sandbox
+from receiver.settings import Settings, load_settings
+from receiver.storage.database import Database
+from receiver.storage.first_start import ensure_keys, master_keys
+from receiver.storage.schema import migrate
+from tests.fakes.servers import free_port, served
+from tests.fakes.subscriber import Subscriber, listening
+
+API_KEY = "an-admin-key-for-tests"
+PROVIDER_KEY = "the-providers-own-key"
+QUICK = SandboxOptions(duration=0.05, pending_seconds=0.0, webhook_retry_seconds=0.2)
+"""A provider that is fast and otherwise well behaved."""
+_START_SECONDS = 20.0
+
+
+class World:
+    """What a test has at hand. `api` speaks to Ringback with an admin key, `provider` to the sandbox."""
+
+    def __init__(self, folder: Path, port: int, environment: Mapping[str, str], subscriber: Subscriber) -> None:
+        self.folder = folder
+        self.port = port
+        self.base = f"http://127.0.0.1:{port}"
+        self.environment = dict(environment)
+        self.subscriber = subscriber
+        self.api = httpx.AsyncClient(base_url=self.base, headers={"x-api-key": API_KEY}, timeout=40)
+        self.provider = httpx.AsyncClient(
+            base_url=environment["RINGBACK_PIAPI_BASE_URL"], headers={"x-api-key": PROVIDER_KEY}, timeout=40
+        )
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.folder / "ringback.db"
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that this world's environment makes."""
+        return load_settings(self.environment, env_file=None)
+
+    async def create(self, sandbox: Mapping[str, Any] | None = None, **fields: Any) -> httpx.Response:
+        """Create a task; `sandbox` is its script at the provider."""
+        body = {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": {"prompt": "a cat"}, **fields}
+        body["input"] = {**body["input"], **({"sandbox": dict(sandbox)} if sandbox else {})}
+        return await self.api.post("/api/v1/task", json=body)
+
+    async def created(self, sandbox: Mapping[str, Any] | None = None, **fields: Any) -> str:
+        """Create a task that must be taken; return its id."""
+        answer = await self.create(sandbox, **fields)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["data"]["task_id"])
+
+    async def task(self, task_id: str) -> dict[str, Any]:
+        """Return a task as it is."""
+        answer = await self.api.get(f"/api/v1/tasks/{task_id}")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json()["data"])
+
+    async def ended(self, task_id: str, seconds: float = 30) -> dict[str, Any]:
+        """Wait until the task has ended; return it. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while True:
+                answer = await self.api.get(
+                    f"/api/v1/tasks/{task_id}", params={"wait_for_completion": "true", "timeout_seconds": 30}
+                )
+                if answer.status_code == 200 and answer.json()["data"]["status"] in TERMINAL:
+                    return dict(answer.json()["data"])
+
+    async def events(self, task_id: str) -> list[dict[str, Any]]:
+        """Return a task's events, oldest first."""
+        answer = await self.api.get(f"/api/v1/tasks/{task_id}/events", params={"limit": 200})
+        return list(reversed(answer.json()["data"]["data"]))
+
+    async def webhook(self, **fields: Any) -> dict[str, Any]:
+        """Register the subscriber; return the webhook, with its secret if Ringback made it."""
+        answer = await self.api.post("/api/v1/webhooks", json={"endpoint_url": self.subscriber.url, **fields})
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json()["data"])
+
+    async def provider_stats(self) -> dict[str, Any]:
+        """Return what the sandbox counted."""
+        return dict((await self.provider.get("/sandbox/stats")).json())
+
+    async def provider_options(self, **options: Any) -> None:
+        """Change how the sandbox behaves from now on."""
+        answer = await self.provider.post("/sandbox/options", json=options)
+        assert answer.status_code == 200, answer.text
+
+
+class ProcessWorld(World):
+    """A world whose Ringback is a process of its own, which may be killed and started again."""
+
+    process: asyncio.subprocess.Process | None = None
+
+    async def start(self, *, crash: str | None = None) -> None:
+        """Start `ringback serve`, and return when it is ready; `crash` names a point at which it kills itself."""
+        module = ["tests.fakes.crashing", crash] if crash else ["receiver.cli"]
+        log = (self.folder / "serve.log").open("ab")
+        try:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                *module,
+                "serve",
+                "--port",
+                str(self.port),
+                cwd=self.folder,
+                env={**_clean_environment(), **self.environment},
+                stdout=log,
+                stderr=log,
+            )
+        finally:
+            log.close()
+        await self._ready()
+
+    async def kill(self) -> None:
+        """End it with SIGKILL."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+
+    async def died(self, seconds: float = 20) -> int:
+        """Wait until it ended by itself; return its exit status."""
+        assert self.process is not None
+        async with asyncio.timeout(seconds):
+            return await self.process.wait()
+
+    async def stop(self) -> int:
+        """End it with SIGTERM; return its exit status."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.terminate()
+        return await self.died()
+
+    def log(self) -> str:
+        """Return what it printed."""
+        return (self.folder / "serve.log").read_text(errors="replace")
+
+    async def _ready(self) -> None:
+        assert self.process is not None
+        async with asyncio.timeout(_START_SECONDS):
+            while self.process.returncode is None:
+                try:
+                    if (await self.api.get("/readyz")).status_code == 200:
+                        return
+                except httpx.TransportError:
+                    await asyncio.sleep(0.02)
+        raise AssertionError(f"it did not start:\n{self.log()}")
+
+
+@asynccontextmanager
+async def in_process(
+    folder: Path, options: SandboxOptions = QUICK, *, public: bool = True, **settings: str
+) -> AsyncIterator[World]:
+    """Run a world with Ringback in this process: fast, and open to the debugger."""
+    async with _surroundings(folder, options, public=public, settings=settings) as (port, environment, subscriber):
+        world = World(folder, port, environment, subscriber)
+        keys = await _prepare(world.settings)
+        async with world.api, world.provider, served(create_app(world.settings, keys), port):
+            yield world
+
+
+@asynccontextmanager
+async def in_processes(
+    folder: Path, options: SandboxOptions = QUICK, *, public: bool = True, start: bool = True, **settings: str
+) -> AsyncIterator[ProcessWorld]:
+    """Run a world with the real `ringback serve` in a process of its own."""
+    async with _surroundings(folder, options, public=public, settings=settings) as (port, environment, subscriber):
+        world = ProcessWorld(folder, port, environment, subscriber)
+        async with world.api, world.provider:
+            try:
+                if start:
+                    await world.start()
+                yield world
+            finally:
+                if world.process is not None:
+                    await world.kill()
+
+
+@asynccontextmanager
+async def _surroundings(
+    folder: Path, options: SandboxOptions, *, public: bool, settings: Mapping[str, str]
+) -> AsyncIterator[tuple[int, dict[str, str], Subscriber]]:
+    port = free_port()
+    async with served(create_sandbox(options)) as provider, listening() as subscriber:
+        environment = {
+            "RINGBACK_DATABASE_URL": f"sqlite:///{folder / 'ringback.db'}",
+            "RINGBACK_API_KEY": API_KEY,
+            "RINGBACK_PIAPI_BASE_URL": provider,
+            "RINGBACK_PIAPI_API_KEY": PROVIDER_KEY,
+            "RINGBACK_ALLOW_PRIVATE_TARGETS": "true",
+            "RINGBACK_PROVIDER_RATE": "1000/s",
+            "RINGBACK_RETRY_SCHEDULE": "0,0.1,0.2,0.4,0.8,1.6",
+        }
+        if public:
+            environment["RINGBACK_PUBLIC_URL"] = f"http://127.0.0.1:{port}"
+        environment.update({f"RINGBACK_{name.upper()}": value for name, value in settings.items()})
+        yield port, environment, subscriber
+
+
+async def _prepare(settings: Settings) -> list[str]:
+    keys = master_keys(settings)
+    migrate(settings)
+    async with await Database.open(settings) as database:
+        await ensure_keys(database, settings)
+    return keys
+
+
+def _clean_environment() -> dict[str, str]:
+    """Return this process's environment without the settings that whoever runs the tests may have."""
+    root = str(Path(__file__).resolve().parents[2])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
+    return {**kept, "PYTHONPATH": root}

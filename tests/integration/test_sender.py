@@ -1,0 +1,581 @@
+"""The sender, against real servers on loopback that answer well, badly, slowly or not at all."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.test_utils import TestServer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receiver.clock import utc_now
+from receiver.outbound.guard import AddressGuard
+from receiver.outbound.sender import KEPT_BYTES, Answer, Sender, _retry_after
+
+HEADERS = {"content-type": "application/json", "webhook-id": "evt_1"}
+BODY = b'{"type":"ping"}'
+SHORT = 0.2
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.fixture
+async def sender() -> AsyncIterator[Sender]:
+    """A sender that may reach loopback and has time."""
+    async with Sender(AddressGuard(allow_private=True), timeout=10) as made:
+        yield made
+
+
+@pytest.fixture
+async def hasty() -> AsyncIterator[Sender]:
+    """A sender that may reach loopback and has no time."""
+    async with Sender(AddressGuard(allow_private=True), timeout=SHORT) as made:
+        yield made
+
+
+@asynccontextmanager
+async def serving(handler: Handler) -> AsyncIterator[str]:
+    """An HTTP server; yields its URL."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    async with TestServer(app, host="127.0.0.1") as server:
+        yield f"http://127.0.0.1:{server.port}/hook?token=planted-token"
+
+
+@asynccontextmanager
+async def talking(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """A TCP server that says whatever `talk` says, and then hangs up; yields its port."""
+
+    conversations: list[asyncio.Task[None]] = []
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await talk(reader, writer)
+        finally:
+            writer.close()
+
+    def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        conversations.append(asyncio.create_task(converse(reader, writer)))
+
+    server = await asyncio.start_server(meet, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for conversation in conversations:
+            conversation.cancel()
+        await asyncio.gather(*conversations, return_exceptions=True)
+
+
+async def read_request(reader: asyncio.StreamReader) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(len(BODY))
+
+
+def saying(answer: bytes) -> Talk:
+    """A talk that reads one request and answers with these bytes."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(answer)
+        await writer.drain()
+
+    return talk
+
+
+def answering(status: int = 200, text: str = "", **headers: str) -> Handler:
+    """A handler with always the same answer."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(status=status, text=text, headers=headers)
+
+    return handler
+
+
+async def send_to(sender: Sender, handler: Handler) -> Answer:
+    async with serving(handler) as url:
+        return await sender.send(url, HEADERS, BODY)
+
+
+async def talk_to(sender: Sender, talk: Talk) -> Answer:
+    async with talking(talk) as port:
+        return await sender.send(f"http://127.0.0.1:{port}/", HEADERS, BODY)
+
+
+class Names(AbstractResolver):
+    """A resolver whose every answer is what it was told last."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.asked = 0
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        self.asked += 1
+        if not self.address:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [ResolveResult(hostname=host, host=self.address, port=port, family=socket.AF_INET, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_a_2xx_is_taken(sender: Sender) -> None:
+    before = utc_now()
+    answer = await send_to(sender, answering(200, "thanks"))
+    assert answer.ok
+    assert (answer.status, answer.error, answer.response) == (200, None, "thanks")
+    assert answer.retry_after is None
+    assert before <= answer.started_at <= utc_now()
+    assert 0 <= answer.duration_ms < 10_000
+
+
+async def test_what_is_sent_arrives_as_it_was_given(sender: Sender) -> None:
+    seen = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append((request.method, request.path_qs, dict(request.headers), await request.read()))
+        return web.Response(status=204)
+
+    assert (await send_to(sender, handler)).ok
+    [(method, path, headers, body)] = seen
+    assert (method, path, body) == ("POST", "/hook?token=planted-token", BODY)
+    names = {name.lower(): value for name, value in headers.items()}
+    assert names["content-type"] == "application/json"
+    assert names["webhook-id"] == "evt_1"
+    assert names["user-agent"].startswith("Ringback/")
+    assert names["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 410, 429, 500, 502, 503, 504])
+async def test_an_error_status_is_not_taken_and_speaks_for_itself(sender: Sender, status: int) -> None:
+    answer = await send_to(sender, answering(status, "no"))
+    assert not answer.ok
+    assert (answer.status, answer.error, answer.response) == (status, None, "no")
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+async def test_a_redirect_is_a_failure_and_is_not_followed(sender: Sender, status: int) -> None:
+    asked = []
+
+    async def handler(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(status=status, headers={"Location": "/elsewhere"})
+
+    answer = await send_to(sender, handler)
+    assert not answer.ok
+    assert (answer.status, answer.error) == (status, "redirects are not followed")
+    assert asked == ["/hook"]
+
+
+async def test_a_silent_server_times_out(hasty: Sender) -> None:
+    closed = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await reader.read()
+        closed.set()
+
+    async with talking(talk) as port:
+        answer = await hasty.send(f"http://127.0.0.1:{port}/", HEADERS, BODY)
+        await closed.wait()
+    assert (answer.status, answer.error) == (None, "timed out after 0.2 s")
+    assert SHORT * 1000 <= answer.duration_ms < 5000
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 ", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
+async def test_an_answer_that_drips_does_not_outlive_the_timeout(hasty: Sender, head: bytes) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(head)
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    answer = await talk_to(hasty, talk)
+    assert answer.error == "timed out after 0.2 s"
+    assert not answer.ok
+    assert answer.duration_ms < 5000
+    if head.endswith(b"\r\n\r\n"):
+        assert answer.status == 200
+        assert answer.response.startswith("x")
+
+
+async def test_a_server_that_answers_without_listening_does_not_outlive_the_timeout(hasty: Sender) -> None:
+    done = asyncio.Event()
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nx")
+        await done.wait()
+
+    async with talking(talk) as port:
+        answer = await hasty.send(f"http://127.0.0.1:{port}/", HEADERS, b"x" * 1_000_000)
+        done.set()
+    assert (answer.status, answer.error) == (200, "timed out after 0.2 s")
+
+
+async def test_of_a_huge_answer_only_the_start_is_read(sender: Sender) -> None:
+    written, size = 0, 10_000_000
+    hung_up = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        try:
+            while written < size:
+                writer.write(b"x" * 10_000)
+                await writer.drain()
+                written += 10_000
+        finally:
+            hung_up.set()
+
+    async with talking(talk) as port:
+        answer = await sender.send(f"http://127.0.0.1:{port}/", HEADERS, BODY)
+        await hung_up.wait()
+    assert answer.ok
+    assert answer.response == "x" * KEPT_BYTES
+    assert written < size
+
+
+async def test_a_compressed_answer_is_not_unpacked(sender: Sender) -> None:
+    answer = await talk_to(sender, saying(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc"))
+    assert answer.ok
+    assert answer.response == "abc"
+
+
+async def test_a_response_is_text_that_every_database_takes(sender: Sender) -> None:
+    answer = await talk_to(sender, saying(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\na\x00b\xff\xc3\xa9"))
+    assert answer.response == "ab\ufffdé"
+
+
+async def test_nobody_at_home(sender: Sender) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        answer = await sender.send(f"http://127.0.0.1:{free.getsockname()[1]}/", HEADERS, BODY)
+    assert (answer.status, answer.error, answer.response) == (None, "connection refused", "")
+    assert not answer.ok
+
+
+async def test_a_connection_that_is_closed_at_once(sender: Sender) -> None:
+    answer = await talk_to(sender, saying(b""))
+    assert (answer.status, answer.error) == (None, "connection closed without an answer")
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close with a reset instead of a farewell."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+    writer.transport.abort()
+
+
+async def test_a_connection_that_is_reset(sender: Sender) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        reset(writer)
+
+    answer = await talk_to(sender, talk)
+    assert (answer.status, answer.error) == (None, "connection reset by peer")
+
+
+@pytest.mark.parametrize(
+    "framing", [b"content-length: 100\r\n\r\nhalf", b"transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n"]
+)
+async def test_an_answer_that_dies_in_the_middle_is_not_taken(sender: Sender, framing: bytes) -> None:
+    answer = await talk_to(sender, saying(b"HTTP/1.1 200 OK\r\n" + framing))
+    assert not answer.ok
+    assert (answer.status, answer.error) == (200, "connection lost in the middle of the answer")
+    assert answer.response == "half"
+
+
+async def test_an_answer_that_is_reset_in_the_middle_is_not_taken(sender: Sender) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n")
+        await writer.drain()
+        reset(writer)
+
+    answer = await talk_to(sender, talk)
+    assert not answer.ok
+    assert answer.error is not None
+    assert answer.error.startswith("connection ")
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"SSH-2.0-OpenSSH_9.0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+    ],
+)
+async def test_an_answer_that_is_no_http(sender: Sender, rubbish: bytes) -> None:
+    answer = await talk_to(sender, saying(rubbish))
+    assert (answer.status, answer.error) == (None, "the answer is not valid HTTP")
+
+
+async def test_retry_after_in_seconds(sender: Sender) -> None:
+    answer = await send_to(sender, answering(429, **{"Retry-After": "120"}))
+    assert answer.retry_after == 120
+    assert not answer.ok
+
+
+async def test_retry_after_as_a_date(sender: Sender) -> None:
+    then = datetime.now(UTC) + timedelta(seconds=600)
+    answer = await send_to(sender, answering(503, **{"Retry-After": format_datetime(then, usegmt=True)}))
+    assert answer.retry_after is not None
+    assert 590 < answer.retry_after <= 600
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("0", 0),
+        (" 5 ", 5),
+        ("999999999", 86400),
+        ("9" * 5000, None),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("٣", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Wed, 21 Oct 2015 07:28:00 -0000", 0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 86400),
+        ("Fri, 31 Dec 99999999999 23:59:59 GMT", None),
+    ],
+)
+def test_retry_after_is_read_with_suspicion(value: str | None, seconds: float | None) -> None:
+    assert _retry_after(value) == seconds
+
+
+@given(st.text() | st.from_regex(r"\A(Wed, )?\d* [A-Z][a-z]* [-0-9:]* [-0-9:]* ?[-+A-Z0-9]*\Z"))
+def test_no_retry_after_breaks_the_reader(value: str) -> None:
+    seconds = _retry_after(value)
+    assert seconds is None or 0 <= seconds <= 86400
+
+
+async def test_connections_are_kept_and_used_again(sender: Sender) -> None:
+    peers = []
+
+    async def handler(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        peers.append(request.transport.get_extra_info("peername"))
+        return web.Response(text="x" * (KEPT_BYTES - 1))
+
+    async with serving(handler) as url:
+        for _ in range(5):
+            assert (await sender.send(url, HEADERS, BODY)).ok
+    assert len(peers) == 5
+    assert len(set(peers)) == 1
+
+
+async def test_no_cookie_is_kept(sender: Sender) -> None:
+    cookies = []
+
+    async def handler(request: web.Request) -> web.Response:
+        cookies.append(request.headers.get("cookie"))
+        return web.Response(headers={"Set-Cookie": "a=b"})
+
+    async with serving(handler) as url:
+        for _ in range(2):
+            await sender.send(url.replace("127.0.0.1", "localhost"), HEADERS, BODY)
+    assert cookies == [None, None]
+
+
+async def test_no_proxy_of_the_environment_is_used(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert (await send_to(sender, answering())).ok
+
+
+async def test_many_at_once_share_a_few_connections() -> None:
+    async with (
+        serving(answering(200, "ok")) as url,
+        Sender(AddressGuard(allow_private=True), timeout=10, connections=4) as sender,
+    ):
+        answers = await asyncio.gather(*(sender.send(url, HEADERS, BODY) for _ in range(50)))
+    assert all(answer.ok for answer in answers)
+
+
+async def test_cancelling_is_not_swallowed(sender: Sender) -> None:
+    asked, closed = asyncio.Event(), asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        asked.set()
+        await reader.read()
+        closed.set()
+
+    async with talking(talk) as port:
+        sending = asyncio.create_task(sender.send(f"http://127.0.0.1:{port}/", HEADERS, BODY))
+        await asked.wait()
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await closed.wait()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/", "https://127.0.0.1:{port}/"])
+async def test_a_forbidden_literal_address_is_not_connected_to(url: str) -> None:
+    met = []
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        met.append(writer)
+
+    async with talking(talk) as port, Sender(AddressGuard(), timeout=10) as sender:
+        answer = await sender.send(url.format(port=port), HEADERS, BODY)
+    assert answer.status is None
+    assert answer.error is not None
+    assert answer.error.startswith("address forbidden: ")
+    assert met == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_name_that_changes_its_mind_after_registration_is_not_connected_to(scheme: str) -> None:
+    met = []
+    names = Names("93.184.216.34")
+    guard = AddressGuard(inner=names)
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        met.append(writer)
+
+    async with talking(talk) as port, Sender(guard, timeout=10) as sender:
+        await guard.check(f"https://hooks.example.com:{port}/")
+        names.address = "127.0.0.1"
+        answer = await sender.send(f"{scheme}://hooks.example.com:{port}/", HEADERS, BODY)
+    assert answer.error == (
+        "address forbidden: 127.0.0.1 is not public"
+        if scheme == "https"
+        else "address forbidden: the URL must start with https://"
+    )
+    assert met == []
+
+
+async def test_every_new_connection_is_judged_anew() -> None:
+    names = Names("127.0.0.1")
+    guard = AddressGuard(allow_private=True, inner=names)
+    hang_up = saying(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    async with talking(hang_up) as port, Sender(guard, timeout=10) as sender:
+        url = f"http://hooks.example.com:{port}/"
+        assert (await sender.send(url, HEADERS, BODY)).ok
+        names.address = "169.254.169.254"
+        answer = await sender.send(url, HEADERS, BODY)
+    assert answer.error == "address forbidden: 169.254.169.254 is neither public nor private"
+    assert names.asked == 2
+
+
+async def test_a_name_that_is_gone() -> None:
+    async with Sender(AddressGuard(inner=Names("")), timeout=10) as sender:
+        answer = await sender.send("https://hooks.example.com/", HEADERS, BODY)
+    assert (answer.status, answer.error) == (None, "name not resolved")
+
+
+@pytest.fixture(scope="module")
+def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """A server's TLS with a certificate that nobody signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
+        .sign(key, hashes.SHA256())
+    )
+    file: Path = tmp_path_factory.mktemp("tls") / "server.pem"
+    file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+async def test_a_certificate_that_nobody_signed_is_not_trusted(sender: Sender, self_signed: ssl.SSLContext) -> None:
+    heard = []
+
+    async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read())
+
+    async with talking(talk, self_signed) as port:
+        answer = await sender.send(f"https://127.0.0.1:{port}/", HEADERS, BODY)
+    assert (answer.status, answer.error) == (
+        None,
+        "TLS: certificate not trusted (self-signed certificate)",
+    )
+    assert heard == []
+
+
+async def test_a_server_without_tls(sender: Sender) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with talking(talk) as port:
+        answer = await sender.send(f"https://127.0.0.1:{port}/", HEADERS, BODY)
+    assert answer.status is None
+    assert answer.error is not None
+    assert answer.error.startswith("TLS: no secure connection (")
+
+
+@pytest.mark.parametrize(
+    ("url", "headers"),
+    [
+        ("", {}),
+        ("rubbish", {}),
+        ("http://127.0.0.1:99999/", {}),
+        ("http://127.0.0.1:9/\n", {}),
+        ("http://127.0.0.1:9/", {"x-planted": "planted\r\nsecret"}),
+    ],
+)
+async def test_nothing_is_raised_and_no_secret_is_said(sender: Sender, url: str, headers: dict[str, str]) -> None:
+    answer = await sender.send(url, headers, BODY)
+    assert not answer.ok
+    assert answer.error
+    assert "planted" not in answer.error
+
+
+async def test_no_error_names_the_url(sender: Sender) -> None:
+    for talk in (saying(b""), saying(b"rubbish\r\n\r\n"), saying(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n")):
+        async with talking(talk) as port:
+            answer = await sender.send(f"http://127.0.0.1:{port}/planted?planted", HEADERS, BODY)
+        assert answer.error
+        assert "planted" not in answer.error
+
+
+async def test_a_sender_can_be_made_without_a_loop_and_closed_unused() -> None:
+    sender = await asyncio.to_thread(Sender, AddressGuard(), timeout=1)
+    await sender.aclose()
+
+
+async def test_a_closed_sender_says_so_without_raising(sender: Sender) -> None:
+    async with serving(answering()) as url:
+        await sender.send(url, HEADERS, BODY)
+        await sender.aclose()
+        answer = await sender.send(url, HEADERS, BODY)
+    assert not answer.ok
+    assert answer.error == "could not be sent (RuntimeError)"

@@ -1,0 +1,133 @@
+"""Signatures, held against the public verifiers that subscribers use."""
+
+import base64
+import hashlib
+import hmac
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import standardwebhooks
+import svix.webhooks
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receiver.domain.signatures import (
+    check_secret,
+    new_secret,
+    sign_pi,
+    sign_standard,
+    signing_key,
+    standard_headers,
+)
+from receiver.errors import BadRequest
+
+BODY = b'{"type":"task.completed","timestamp":"2026-01-01T00:00:00Z","data":{"name":"\xc3\xa9"}}'
+VERIFIERS: list[Callable[..., Any]] = [standardwebhooks.Webhook, svix.webhooks.Webhook]
+
+
+def whsec(size: int) -> str:
+    return "whsec_" + base64.b64encode(bytes(range(size))).decode()
+
+
+def now() -> int:
+    return int(time.time())
+
+
+@pytest.fixture(params=VERIFIERS, ids=["standardwebhooks", "svix"])
+def verifier(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    made: Callable[..., Any] = request.param
+    return made
+
+
+def test_a_public_verifier_accepts_our_signature(verifier: Callable[..., Any]) -> None:
+    secret = new_secret()
+    verifier(secret).verify(BODY, standard_headers([secret], "evt_1", now(), BODY))
+
+
+def test_a_public_verifier_refuses_another_body(verifier: Callable[..., Any]) -> None:
+    secret = new_secret()
+    headers = standard_headers([secret], "evt_1", now(), BODY)
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        verifier(secret).verify(BODY + b" ", headers)
+
+
+def test_during_a_rotation_either_secret_verifies(verifier: Callable[..., Any]) -> None:
+    old, new = new_secret(), new_secret()
+    headers = standard_headers([old, new], "evt_1", now(), BODY)
+    assert len(headers["webhook-signature"].split(" ")) == 2
+    for secret in (old, new):
+        verifier(secret).verify(BODY, headers)
+
+
+def test_a_public_verifier_accepts_a_secret_that_is_plain_text(verifier: Callable[..., Any]) -> None:
+    secret = "pässword of mine"
+    verifier(secret.encode()).verify(BODY, standard_headers([secret], "evt_1", now(), BODY))
+
+
+def test_a_public_verifier_accepts_a_secret_without_padding(verifier: Callable[..., Any]) -> None:
+    secret = whsec(32).rstrip("=")
+    check_secret(secret)
+    verifier(secret).verify(BODY, standard_headers([secret], "evt_1", now(), BODY))
+
+
+def test_the_specification_s_own_example_holds() -> None:
+    """The values are those of the Standard Webhooks and svix documentation."""
+    signature = sign_standard(
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        1614265330,
+        b'{"test": 2432232314}',
+    )
+    assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize("secret", ["12345678", whsec(32), "é" * 20])
+def test_pi_signs_the_body_with_the_secret_as_it_is_written(secret: str) -> None:
+    expected = hmac.new(secret.encode(), BODY, hashlib.sha256).hexdigest()
+    assert sign_pi(secret, BODY) == f"sha256={expected}"
+
+
+def test_a_new_secret_is_new_and_allowed() -> None:
+    first, second = new_secret(), new_secret()
+    assert first != second
+    assert len(signing_key(first)) == 32
+    check_secret(first)
+
+
+@pytest.mark.parametrize("secret", ["x" * 8, "x" * 500, whsec(24), whsec(64), "пароль из букв"])
+def test_secrets_that_are_allowed(secret: str) -> None:
+    check_secret(secret)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "",
+        "x" * 7,
+        "x" * 501,
+        "whsec_",
+        "whsec_not base64!",
+        "whsec_" + "é" * 40,
+        whsec(23),
+        whsec(65),
+        "whsec_" + base64.urlsafe_b64encode(b"\xff" * 32).decode(),
+        "\ud800" * 8,
+    ],
+)
+def test_secrets_that_are_refused(secret: str) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        check_secret(secret)
+    assert refusal.value.param == "secret"
+    assert secret == "" or secret not in refusal.value.message
+
+
+@given(st.text(max_size=600))
+def test_a_secret_is_either_refused_or_signs(secret: str) -> None:
+    try:
+        check_secret(secret)
+    except BadRequest:
+        return
+    assert sign_standard(secret, "evt_1", 1, b"").startswith("v1,")
+    assert sign_pi(secret, b"").startswith("sha256=")
