@@ -33,6 +33,7 @@ class Delivery(SQLModel, table=True):
     """How many attempts were begun. A claim counts it up, and only who holds this number may settle."""
     due_at: datetime | None = Field(default=None, sa_type=Moment)
     """When to send it next, or until when whoever sends it has it leased; null when it is settled."""
+    leased: bool = False
     created_at: datetime = Field(sa_type=Moment)
     settled_at: datetime | None = Field(default=None, sa_type=Moment)
 

@@ -80,5 +80,7 @@ class Task(SQLModel, table=True):
     """The last news: the time-out counts from here."""
     due_at: datetime | None = Field(default=None, sa_type=Moment)
     """When somebody must act on it next: submit it, look at it, give it up. Null when it has ended."""
+    leased: bool = False
+    """Whether somebody is acting on it, and `due_at` is when that ends at the latest."""
     looks: int = 0
     """How often it was looked at, or sent in vain, since the last news."""

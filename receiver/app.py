@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from receiver.api.auth import Authenticator
 from receiver.api.routes import refuse_path, routes
 from receiver.api.services import Services
+from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.domain.transitions import Looks
 from receiver.inbound.receive import Hooks
@@ -20,6 +21,7 @@ from receiver.outbound.subscriptions import Subscriptions
 from receiver.providers import Budget, PiAPI, Provider
 from receiver.settings import Settings
 from receiver.storage.database import Database
+from receiver.storage.leases import end_leases
 from receiver.tracking.announce import Alarm, Waiting
 from receiver.tracking.apply import Applier
 from receiver.tracking.cancel import Canceller
@@ -106,6 +108,8 @@ def create_app(settings: Settings, keys: list[str]) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with await Database.open(settings) as database:
+            if settings.is_sqlite:  # whoever held a lease is dead: the file is this process's alone
+                await database.writer.run(lambda tx: end_leases(tx, utc_now()))
             service = Service(settings, database, keys)
             app.state.services = service.services
             app.router.routes.extend(routes(service.hooks))

@@ -116,6 +116,7 @@ def upgrade() -> None:
         sa.Column("ended_at", Moment(), nullable=True),
         sa.Column("heard_at", Moment(), nullable=False),
         sa.Column("due_at", Moment(), nullable=True),
+        sa.Column("leased", sa.Boolean(), nullable=False),
         sa.Column("looks", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(
             ["callback_id"],
@@ -180,6 +181,7 @@ def upgrade() -> None:
         sa.Column("status", sa.String(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("due_at", Moment(), nullable=True),
+        sa.Column("leased", sa.Boolean(), nullable=False),
         sa.Column("created_at", Moment(), nullable=False),
         sa.Column("settled_at", Moment(), nullable=True),
         sa.ForeignKeyConstraint(

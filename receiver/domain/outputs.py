@@ -88,6 +88,8 @@ def _work_urls(works: Any, kind: str) -> Iterator[str]:
 
 def _urls(value: Any) -> list[str]:
     """Return the URLs of a text, an object that holds one, or a list of either."""
+    if not value:
+        return []
     items = value if isinstance(value, list) else [value]
     return [url for url in map(_url, items) if url is not None]
 

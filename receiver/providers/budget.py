@@ -5,6 +5,8 @@ import math
 
 LONGEST_PAUSE = 300.0
 """Seconds; a provider that asks for more is asked again by then."""
+_WHOLE = 1 - 1e-6
+"""A token, as far as rounding can tell: a clock that cannot show the rest of the wait would be asked for ever."""
 
 
 class Budget:
@@ -57,4 +59,4 @@ class Budget:
         if now > self._counted_at:
             self._tokens = min(self._burst, self._tokens + (now - self._counted_at) * self._rate)
             self._counted_at = now
-        return max(0.0, (1 - self._tokens) / self._rate)
+        return 0.0 if self._tokens >= _WHOLE else (1 - self._tokens) / self._rate

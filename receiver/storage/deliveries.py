@@ -37,7 +37,7 @@ _UNSENT = (
         deliveries.c.attempt == bindparam("held"),
         deliveries.c.status == DeliveryStatus.PENDING,
     )
-    .values(attempt=deliveries.c.attempt - 1, due_at=bindparam("next_due"))
+    .values(attempt=deliveries.c.attempt - 1, due_at=bindparam("next_due"), leased=False)
 )
 
 

@@ -201,7 +201,7 @@ class SQLiteTransaction:
         first = self._next_key("delivery")
         self._driver.executemany(
             "INSERT INTO delivery (id, uid, organization_id, subscription_id, event_id, task_id, status, attempt, "
-            f"due_at, created_at) VALUES (?, ?, ?, ?, ?, ?, '{DeliveryStatus.PENDING}', ?, ?, ?)",
+            f"leased, due_at, created_at) VALUES (?, ?, ?, ?, ?, ?, '{DeliveryStatus.PENDING}', ?, ?, ?, ?)",
             [
                 (
                     key,
@@ -211,6 +211,7 @@ class SQLiteTransaction:
                     row.event_id,
                     row.task_id,
                     row.attempt,
+                    row.attempt > 0,
                     _moment(row.due_at),
                     _moment(row.created_at),
                 )
@@ -240,7 +241,7 @@ class SQLiteTransaction:
             (_moment(now), limit),
         ).fetchall()
         self._driver.execute(
-            "UPDATE task SET due_at = ? WHERE id IN (SELECT value FROM json_each(?))",
+            "UPDATE task SET due_at = ?, leased = 1 WHERE id IN (SELECT value FROM json_each(?))",
             (_moment(lease_until), _json([row[0] for row in rows])),
         )
         due = [DueTask(_state(row[:-1]), _read_moment(row[-1])) for row in rows]
@@ -264,7 +265,8 @@ class SQLiteTransaction:
             (_moment(now), _json(list(skip)), limit),
         ).fetchall()
         self._driver.execute(
-            "UPDATE delivery SET due_at = ?, attempt = attempt + 1 WHERE id IN (SELECT value FROM json_each(?))",
+            "UPDATE delivery SET due_at = ?, leased = 1, attempt = attempt + 1 "
+            "WHERE id IN (SELECT value FROM json_each(?))",
             (_moment(lease_until), _json([row[0] for row in rows])),
         )
         return [LeasedDelivery(row[0], row[1], row[2], lease_until) for row in rows]
@@ -273,7 +275,7 @@ class SQLiteTransaction:
         """Write outcomes of attempts."""
         held = [
             self._driver.execute(
-                "UPDATE delivery SET status = ?, due_at = ?, settled_at = ? "
+                "UPDATE delivery SET status = ?, due_at = ?, leased = 0, settled_at = ? "
                 f"WHERE id = ? AND attempt = ? AND status = '{DeliveryStatus.PENDING}'",
                 (
                     each.status,

@@ -20,7 +20,9 @@ async def change_subscription(tx: Transaction, uid: str, values: Mapping[str, An
     """Change columns of one subscription. Switching it off keeps what waits; switching it on makes that due."""
     await tx.execute(update(subscriptions).where(subscriptions.c.uid == uid).values(**values, updated_at=now))
     if "is_active" in values:
-        await tx.execute(_waiting_for(uid).values(due_at=now if values["is_active"] else None))
+        # What is under way is left alone: making it due would send it twice at once.
+        waiting = _waiting_for(uid).where(deliveries.c.leased.is_(False))
+        await tx.execute(waiting.values(due_at=now if values["is_active"] else None))
 
 
 async def remove_subscription(tx: Transaction, uid: str, now: datetime) -> None:

@@ -176,6 +176,8 @@ class _Batch:
 
     def change(self, task: TaskState, decision: Decision) -> TaskState:
         values = dict(decision.changes)
+        if "due_at" in values:
+            values["leased"] = False
         if decision.event is not None:
             event = self._event(task, decision)
             if values.get("ended_at"):
@@ -228,6 +230,7 @@ def _row(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
         "submitted_at": update.created_at or now,
         "heard_at": now,
         "due_at": now,
+        "leased": False,
         "looks": 0,
     }
 

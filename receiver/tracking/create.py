@@ -101,6 +101,7 @@ class Creator:
             "submitted_at": now,
             "heard_at": now,
             "due_at": now + self._lease,
+            "leased": True,
             "looks": 0,
         }
 

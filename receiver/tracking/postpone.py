@@ -35,7 +35,12 @@ _POSTPONE = (
         tasks.c.submission == bindparam("submission_was"),
         tasks.c.status.not_in(TERMINAL),
     )
-    .values(submission=bindparam("now_submission"), looks=bindparam("now_looks"), due_at=bindparam("now_due"))
+    .values(
+        submission=bindparam("now_submission"),
+        looks=bindparam("now_looks"),
+        due_at=bindparam("now_due"),
+        leased=False,
+    )
 )
 
 
@@ -46,8 +51,9 @@ async def postpone(tx: Transaction, items: Sequence[Postponement]) -> list[Excep
 
 
 def look_now(uids: Sequence[str], now: datetime) -> Any:
-    """Return the statement that makes running tasks due at once."""
-    return update(tasks).where(tasks.c.uid.in_(uids), tasks.c.due_at.is_not(None)).values(due_at=now)
+    """Return the statement that makes tasks due at once, as far as the provider has them and they run."""
+    running = (tasks.c.submission == Submission.ACCEPTED, tasks.c.due_at.is_not(None))
+    return update(tasks).where(tasks.c.uid.in_(uids), *running).values(due_at=now, leased=False)
 
 
 def _parameters(item: Postponement) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """A subscriber: a real server that keeps what it is told, and misbehaves on request."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tests.fakes.servers import served
+
+Reply = int | Response
+"""A status, or a whole answer."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,13 @@ class Heard:
 
 
 class Subscriber:
-    """Keeps every delivery in `heard`. `answer` decides the status of each, by its number from 1."""
+    """Keeps every delivery in `heard`. `answer` decides what each is answered, by its number from 1."""
 
     def __init__(self) -> None:
         self.base = ""
         self.heard: list[Heard] = []
-        self.answer: Callable[[int, Request], int] = lambda _number, _request: 200
+        self.answer: Callable[[int, Request], Reply | Awaitable[Reply]] = lambda _number, _request: 200
+        self.closing = asyncio.Event()
         self._news = asyncio.Condition()
         self._requests = 0
 
@@ -60,14 +65,22 @@ class Subscriber:
         async with asyncio.timeout(seconds), self._news:
             await self._news.wait_for(lambda: enough(self.heard))
 
+    async def hang(self) -> int:
+        """Keep the sender waiting for as long as this server runs: `await` it in an answer."""
+        await self.closing.wait()
+        return 503
+
     async def _hear(self, request: Request) -> Response:
         body = await request.body()
         self._requests += 1
-        status = self.answer(self._requests, request)
+        reply = self.answer(self._requests, request)
+        if inspect.isawaitable(reply):
+            reply = await reply
+        response = Response("heard", reply) if isinstance(reply, int) else reply
         async with self._news:
-            self.heard.append(Heard(request.url.path, dict(request.headers), body, status))
+            self.heard.append(Heard(request.url.path, dict(request.headers), body, response.status_code))
             self._news.notify_all()
-        return Response("heard", status)
+        return response
 
     def app(self) -> Starlette:
         """Return the server's application."""
@@ -80,4 +93,7 @@ async def listening() -> AsyncIterator[Subscriber]:
     subscriber = Subscriber()
     async with served(subscriber.app()) as base:
         subscriber.base = base
-        yield subscriber
+        try:
+            yield subscriber
+        finally:
+            subscriber.closing.set()

@@ -1,0 +1,238 @@
+"""One HTTP call to PiAPI: within the budget, bounded in time and size, and never an exception for what goes wrong."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from receiver.clock import utc_now
+from receiver.providers.base import MalformedUpdate
+from receiver.providers.budget import Budget
+from receiver.providers.piapi.bodies import REDACTED, blank_secrets, read_body
+
+LONGEST_CONNECT = 5.0
+LONGEST_RETRY_AFTER = 3600.0
+LARGEST_ANSWER = 16 * 1024 * 1024
+"""Bytes: a page of a hundred tasks with their outputs is far below."""
+PAUSE_WITHOUT_HINT = 1.0
+"""Seconds after a 429 that does not say how long."""
+LONGEST_MESSAGE = 500
+
+_SECONDS = re.compile(r"\d+(\.\d+)?")
+_SHORTEST_HIDDEN = 6
+"""Shorter than this it is no secret worth the name, and blanking it would garble ordinary words."""
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. `body` is the JSON value without secrets, None where it is none; `text` is plain text only."""
+
+    status: int
+    body: Any
+    text: str
+    retry_after: float | None
+
+    @property
+    def code(self) -> int | None:
+        """The envelope's own code."""
+        code = self.body.get("code") if isinstance(self.body, dict) else None
+        if isinstance(code, str) and code.isascii() and code.isdecimal() and len(code) < 10:
+            code = int(code)
+        return code if isinstance(code, int) and not isinstance(code, bool) else None
+
+    @property
+    def verdict(self) -> int | None:
+        """What it comes to as an HTTP status: an error in the envelope of a 2xx counts as that error.
+
+        200 is a success; None is a 2xx whose envelope has no code, or one that is no HTTP error.
+        """
+        if not 200 <= self.status < 300:
+            return self.status
+        if self.code in (0, 200):
+            return 200
+        return self.code if self.code is not None and 400 <= self.code < 600 else None
+
+    @property
+    def message(self) -> str:
+        """The provider's own words, wherever it put them, or the status."""
+        words = _words_in(self.body) or self.text or f"HTTP {self.status} from the provider"
+        return words[:LONGEST_MESSAGE]
+
+
+@dataclass(frozen=True, slots=True)
+class NeverSent:
+    """The request did not leave: the provider knows nothing of it."""
+
+    message: str
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The request left, or may have, and no whole answer came back."""
+
+    message: str
+
+
+CallOutcome = Answer | NeverSent | Lost
+
+
+class Calls:
+    """The connections to PiAPI. Every call takes one token of `budget`.
+
+    The key, and what a call names as `hidden`, are blanked where an answer repeats them. `timeout` bounds each
+    phase, in seconds, the wait for the budget included; connecting has at most 5.
+    """
+
+    def __init__(self, *, base_url: str, api_key: str, timeout: float, budget: Budget) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._api_key = api_key
+        self._timeout = timeout
+        self._connect = min(LONGEST_CONNECT, timeout)
+        self._budget = budget
+        self._opened: httpx.AsyncClient | None = None
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        content: bytes | None = None,
+        hidden: str = "",
+    ) -> CallOutcome:
+        """Make one call. Raises nothing for what the provider or the network does."""
+        if not await self._may_call():
+            return NeverSent("the provider's budget of calls is spent", self._budget.paused_for() or None)
+        try:
+            # The phases' time-outs do not bound an answer that comes byte by byte.
+            async with asyncio.timeout(self._connect + 3 * self._timeout):
+                answer = await self._exchange(method, path, params, content, hidden)
+        except _NEVER_SENT as error:
+            return NeverSent(_cause(error))
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            return Lost(_cause(error))
+        self._obey(answer)
+        return answer
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._opened is not None:
+            client, self._opened = self._opened, None
+            await client.aclose()
+
+    async def _may_call(self) -> bool:
+        """Wait for a token, but no longer than for an answer: the caller's lease on the task runs meanwhile."""
+        if self._budget.paused_for() > self._timeout:
+            return False
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._budget.acquire()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str | int] | None,
+        content: bytes | None,
+        hidden: str,
+    ) -> Answer:
+        headers = {"content-type": "application/json"} if content is not None else None
+        request = self._client().stream(method, self._base_url + path, params=params, content=content, headers=headers)
+        async with request as response:
+            body = await _read(response)
+        return _answer(response, body, (self._api_key, hidden))
+
+    def _client(self) -> httpx.AsyncClient:
+        # Opened by the first call, because that is when there is a loop, and not every process calls.
+        if self._opened is None:
+            self._opened = httpx.AsyncClient(
+                headers={"x-api-key": self._api_key, "accept": "application/json", "user-agent": "ringback"},
+                timeout=httpx.Timeout(self._timeout, connect=self._connect),
+                limits=httpx.Limits(max_connections=200, max_keepalive_connections=50),
+                follow_redirects=False,
+            )
+        return self._opened
+
+    def _obey(self, answer: Answer) -> None:
+        if answer.verdict == 429:
+            self._budget.pause(PAUSE_WITHOUT_HINT if answer.retry_after is None else answer.retry_after)
+        elif answer.verdict == 503 and answer.retry_after is not None:
+            self._budget.pause(answer.retry_after)
+
+
+def retry_after_seconds(value: str | None, now: datetime) -> float | None:
+    """Return a `Retry-After` header (seconds or an HTTP date) as seconds from 0 to 3600, None if it says nothing."""
+    if value is None:
+        return None
+    value = value.strip()
+    if _SECONDS.fullmatch(value):
+        seconds = float(value)
+    else:
+        try:
+            moment = parsedate_to_datetime(value)
+            seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
+        except (ValueError, OverflowError):
+            return None
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+
+
+async def _read(response: httpx.Response) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.aiter_bytes():
+        size += len(part)
+        if size > LARGEST_ANSWER:
+            raise httpx.DecodingError("the answer is too large")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _answer(response: httpx.Response, body: bytes, hidden: tuple[str, ...]) -> Answer:
+    for secret in hidden:
+        if len(secret) >= _SHORTEST_HIDDEN:
+            body = body.replace(secret.encode(), REDACTED.encode())
+    text = ""
+    try:
+        value = read_body(body)
+    except MalformedUpdate:
+        value = None
+        text = _plain(body)
+    retry_after = retry_after_seconds(response.headers.get("retry-after"), utc_now())
+    return Answer(response.status_code, value, text, retry_after)
+
+
+def _plain(body: bytes) -> str:
+    """Return a short body that is meant for people; a web page is not."""
+    text = body[:LONGEST_MESSAGE].decode("utf-8", "replace").replace("\0", "").strip()
+    return "" if "<" in text else blank_secrets(text)
+
+
+def _words_in(body: Any) -> str:
+    if not isinstance(body, dict):
+        return body.strip() if isinstance(body, str) else ""
+    for name in ("message", "error", "description", "detail"):
+        words = body.get(name)
+        if isinstance(words, dict):
+            words = words.get("message")
+        if isinstance(words, str) and words.strip():
+            return words.strip()
+    return ""
+
+
+def _cause(error: Exception) -> str:
+    """Name what happened. The exceptions' own texts are not ours to vouch for: some repeat a header's value."""
+    if isinstance(error, httpx.DecodingError):
+        return "the provider's answer cannot be read"
+    if isinstance(error, httpx.TimeoutException | TimeoutError):
+        return f"the provider did not answer in time ({type(error).__name__})"
+    return f"the connection to the provider failed ({type(error).__name__})"

@@ -1,0 +1,103 @@
+"""Three who are told of every end of a task: one in each format, each verified by means that are not ours."""
+
+import base64
+import hashlib
+import hmac
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import standardwebhooks
+import svix
+
+from models import TERMINAL
+from tests.fakes.subscriber import Heard
+from tests.fakes.world import World
+
+STANDARD, PI, CALLBACK = "/standard", "/pi", "/callback"
+PI_SECRET = "whsec_" + base64.b64encode(b"a secret that a client of Pi's chose").decode()
+CALLBACK_SECRET = "a-secret-of-the-clients-own"
+
+
+class Audience:
+    """The three, at three paths of the world's one subscriber."""
+
+    def __init__(self, world: World, standard_secret: str) -> None:
+        self._world = world
+        self._standard_secret = standard_secret
+        self._read = 0
+        self._ends: dict[str, dict[str, set[str]]] = {path: defaultdict(set) for path in (STANDARD, PI, CALLBACK)}
+
+    @classmethod
+    async def gather(cls, world: World) -> "Audience":
+        """Register the two that are registered; the third comes with each task's `config`."""
+        base = world.subscriber.base
+        standard = await world.webhook(endpoint_url=base + STANDARD)
+        pi = await world.webhook(endpoint_url=base + PI, secret=PI_SECRET)
+        assert (standard["format"], pi["format"]) == ("standard", "pi")
+        return cls(world, standard["secret"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """A task's `config`, with the client's own callback."""
+        return {"webhook_config": {"endpoint": self._world.subscriber.base + CALLBACK, "secret": CALLBACK_SECRET}}
+
+    async def told(self, task_ids: Collection[str], seconds: float = 30) -> None:
+        """Wait until all three took the news of the end of each task. Raises TimeoutError."""
+        try:
+            await self._world.subscriber.until(lambda heard: self._know(heard, task_ids), seconds)
+        except TimeoutError:
+            missing = {path: [each for each in task_ids if not known[each]] for path, known in self._ends.items()}
+            raise AssertionError(f"not told of: {missing}") from None
+
+    async def check(self, task_ids: Collection[str], *, repeats: bool = False) -> None:
+        """Each delivery verifies, and each end has one id for all; with `repeats` it may be taken twice."""
+        for heard in self._world.subscriber.heard:
+            self._verify(heard)
+        for task_id in task_ids:
+            history = [event["id"] for event in await self._world.events(task_id) if event["type"] in _ENDS]
+            assert len(history) == 1, history
+            for path, known in self._ends.items():
+                assert known[task_id] == set(history), path
+        if not repeats:
+            taken = [(heard.path, heard.event_id) for heard in self._world.subscriber.accepted]
+            assert len(taken) == len(set(taken))
+
+    def _know(self, heard: list[Heard], task_ids: Collection[str]) -> bool:
+        for each in heard[self._read :]:
+            ended = _ended(each) if each.status < 300 else None
+            if ended is not None:
+                self._ends[each.path][ended].add(each.event_id)
+        self._read = len(heard)
+        return all(known[task_id] for known in self._ends.values() for task_id in task_ids)
+
+    def _verify(self, heard: Heard) -> None:
+        match heard.path:
+            case "/standard":
+                _verify_standard(self._standard_secret, heard)
+            case "/pi":
+                _verify_standard(PI_SECRET, heard)
+                signature = hmac.new(PI_SECRET.encode(), heard.body, hashlib.sha256).hexdigest()
+                assert heard.headers["x-pi-signature"] == f"sha256={signature}"
+                assert heard.headers["x-pi-event"] == heard.json["type"]
+                assert heard.json["id"] == f"evt_pi_{heard.event_id}"
+            case "/callback":
+                assert heard.headers["x-webhook-secret"] == CALLBACK_SECRET
+                assert isinstance(heard.json["timestamp"], int)
+
+
+_ENDS = ("task.completed", "task.failed", "task.cancelled")
+
+
+def _ended(heard: Heard) -> str | None:
+    """Return the task that a delivery says has ended."""
+    body: Mapping[str, Any] = heard.json
+    if heard.path == PI:
+        return str(body["data"]["job"]["id"])
+    task: Mapping[str, Any] = body["data"]
+    return str(task["task_id"]) if task["status"] in TERMINAL else None
+
+
+def _verify_standard(secret: str, heard: Heard) -> None:
+    assert standardwebhooks.Webhook(secret).verify(heard.body, heard.headers) == heard.json
+    svix.Webhook(secret).verify(heard.body, heard.headers)

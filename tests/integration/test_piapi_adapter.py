@@ -1,0 +1,634 @@
+"""The PiAPI adapter against a real server on loopback, which answers, refuses, stalls and cuts off as told."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+import pytest
+
+from models import TaskStatus
+from receiver.domain.updates import Source
+from receiver.providers import (
+    Accepted,
+    Budget,
+    Cancelled,
+    FailedAttempt,
+    Found,
+    Missing,
+    NewTask,
+    NoAnswer,
+    NotMade,
+    PiAPI,
+    Provider,
+    Refused,
+    UnknownOutcome,
+)
+from receiver.telemetry import provider_calls
+
+PAYLOADS = Path(__file__).parent.parent / "payloads"
+KEY = "planted-key-0123456789"
+SECRET = "planted-secret-5f0c"
+TASK = NewTask(
+    model="Qubico/flux1-schnell",
+    task_type="txt2img",
+    input={"prompt": "a cup"},
+    config={"service_mode": "private", "webhook_config": {"endpoint": "https://client.example.com", "secret": "own"}},
+    webhook_url="https://ringback.example.com/hooks/piapi/0197",
+    webhook_secret=SECRET,
+)
+CREATED_ID = "7d1e0000-0000-4000-8000-000000000016"
+
+
+def payload(name: str) -> bytes:
+    return (PAYLOADS / f"{name}.json").read_bytes()
+
+
+def reply(status: int, body: bytes | Any = b"", **headers: str) -> bytes:
+    """Return a whole HTTP answer."""
+    content = body if isinstance(body, bytes) else orjson.dumps(body)
+    lines = [f"HTTP/1.1 {status} Whatever", f"content-length: {len(content)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+@dataclass
+class Request:
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.target).path
+
+    @property
+    def query(self) -> dict[str, str]:
+        return {name: values[0] for name, values in parse_qs(urlsplit(self.target).query).items()}
+
+
+HANG = None
+"""Read the request and say nothing more until the end of the test."""
+
+
+@dataclass
+class FakeServer:
+    """Answers each request with what `answer` gives for it, and hangs up where that is not a whole answer."""
+
+    answer: Callable[[Request], bytes | None] = lambda _: reply(500)
+    requests: list[Request] = field(default_factory=list)
+    url: str = ""
+    _connections: set[asyncio.Task[None]] = field(default_factory=set)
+    _over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def gives(self, answer: bytes | None) -> None:
+        self.answer = lambda _: answer
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            while request := await _read_request(reader):
+                self.requests.append(request)
+                answer = self.answer(request)
+                if answer is HANG:
+                    await self._over.wait()
+                    return
+                writer.write(answer)
+                await writer.drain()
+                if not _is_whole(answer):
+                    return
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+            self._connections.discard(task)
+
+    async def finish(self) -> None:
+        self._over.set()
+        for task in list(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+
+async def _read_request(reader: asyncio.StreamReader) -> Request | None:
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+    method, target, _ = head[0].split(" ")
+    pairs = (line.split(": ", 1) for line in head[1:-2])
+    headers = {name.lower(): value for name, value in pairs}
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return Request(method, target, headers, body)
+
+
+def _is_whole(answer: bytes) -> bool:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return f"content-length: {len(body)}\r\n".encode() in head + b"\r\n"
+
+
+@pytest.fixture
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeServer]:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    fake = FakeServer()
+    listener = await asyncio.start_server(fake.serve, "127.0.0.1", 0)
+    fake.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    async with listener:
+        yield fake
+        await fake.finish()
+
+
+@pytest.fixture
+async def piapi(server: FakeServer) -> AsyncIterator[PiAPI]:
+    async with opened(server.url) as adapter:
+        yield adapter
+
+
+@asynccontextmanager
+async def opened(
+    url: str, *, api_key: str | None = KEY, patience: float = 10, budget: Budget | None = None
+) -> AsyncIterator[PiAPI]:
+    """An adapter that is closed again."""
+    adapter = PiAPI(base_url=url, api_key=api_key, timeout=patience, budget=budget or Budget(1000))
+    try:
+        yield adapter
+    finally:
+        await adapter.aclose()
+
+
+def counted(call: str, outcome: str) -> float:
+    value: float = provider_calls.labels("piapi", call, outcome)._value.get()
+    return value
+
+
+def test_it_speaks_the_protocol() -> None:
+    provider: Provider = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, budget=Budget(1))
+    assert provider.name == "piapi"
+
+
+async def test_a_task_is_created_with_our_webhook_in_place_of_the_clients(server: FakeServer, piapi: PiAPI) -> None:
+    server.gives(reply(200, payload("created")))
+    before = counted("submit", "accepted")
+    outcome = await piapi.submit(TASK)
+    assert isinstance(outcome, Accepted)
+    assert (outcome.update.source, outcome.update.status) == (Source.SUBMIT, TaskStatus.PENDING)
+    assert outcome.update.provider_task_id == CREATED_ID
+    assert SECRET not in repr(outcome)
+    assert counted("submit", "accepted") == before + 1
+    (request,) = server.requests
+    assert (request.method, request.target) == ("POST", "/api/v1/task")
+    assert request.headers["x-api-key"] == KEY
+    assert orjson.loads(request.body) == {
+        "model": "Qubico/flux1-schnell",
+        "task_type": "txt2img",
+        "input": {"prompt": "a cup"},
+        "config": {
+            "service_mode": "private",
+            "webhook_config": {"endpoint": "https://ringback.example.com/hooks/piapi/0197", "secret": SECRET},
+        },
+    }
+
+
+async def test_without_a_webhook_of_ours_none_is_sent(server: FakeServer, piapi: PiAPI) -> None:
+    server.gives(reply(200, payload("created")))
+    config = {"webhook_config": {"endpoint": "https://client.example.com"}}
+    await piapi.submit(NewTask(model="m", task_type="t", input={}, config=config))
+    assert orjson.loads(server.requests[0].body) == {"model": "m", "task_type": "t", "input": {}}
+
+
+ACCEPTED = [
+    reply(200, payload("created")),
+    reply(201, {"code": 0, "data": {"task_id": "a", "status": "Pending"}}),
+    reply(200, {"code": 200, "data": {"task_id": "a"}}),
+    reply(200, {"task_id": "a", "status": ""}),
+]
+UNKNOWN = [
+    reply(200, b"<html>welcome</html>", content_type="text/html"),
+    reply(200),
+    reply(204),
+    reply(200, {"code": 200, "data": None, "message": "success"}),
+    reply(200, {"code": 0, "data": {"task_id": ""}}),
+    reply(200, {"code": 200, "data": {"task_id": 5}}),
+    reply(200, {"code": 502, "message": "bad gateway"}),
+    reply(200, {"code": 10001, "message": "?"}),
+    reply(200, payload("created"), content_encoding="gzip"),
+    reply(408),
+    reply(502, b"<html>bad gateway</html>"),
+    reply(504),
+    reply(524),
+    reply(302, location="https://elsewhere.example.com/"),
+    b"",
+    b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{",
+    b"SSH-2.0-OpenSSH_9.6\r\n",
+]
+
+
+@pytest.mark.parametrize("answer", ACCEPTED)
+async def test_a_task_in_a_success_is_accepted(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
+    server.gives(answer)
+    assert isinstance(await piapi.submit(TASK), Accepted)
+
+
+@pytest.mark.parametrize("answer", UNKNOWN)
+async def test_what_makes_no_sense_or_is_cut_off_is_unknown(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
+    server.gives(answer)
+    before = counted("submit", "unknown")
+    assert isinstance(await piapi.submit(TASK), UnknownOutcome)
+    assert counted("submit", "unknown") == before + 1
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [500, 501, 505])
+async def test_the_providers_own_failure_is_a_failed_attempt(server: FakeServer, piapi: PiAPI, status: int) -> None:
+    server.gives(reply(status, {"code": status, "message": "broken"}))
+    assert await piapi.submit(TASK) == FailedAttempt(status, "broken")
+
+
+async def test_a_failure_in_the_envelope_counts_as_one(server: FakeServer, piapi: PiAPI) -> None:
+    server.gives(reply(200, {"code": 500, "message": "broken"}))
+    assert await piapi.submit(TASK) == FailedAttempt(500, "broken")
+
+
+async def test_a_redirect_is_not_followed(server: FakeServer, piapi: PiAPI) -> None:
+    server.gives(reply(308, location=server.url + "/elsewhere"))
+    outcome = await piapi.submit(TASK)
+    assert isinstance(outcome, FailedAttempt)
+    assert "RINGBACK_PIAPI_BASE_URL" in outcome.message
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (reply(400, payload("error_code_message")), {"code": 400, "message": "invalid task type"}),
+        (
+            reply(404, payload("error_code_data_message")),
+            {"code": 404, "data": None, "message": "record not found"},
+        ),
+        (reply(401, payload("error_error")), {"code": 401, "data": None, "message": "unauthorized"}),
+        (
+            reply(422, payload("error_description")),
+            {"code": 422, "data": None, "message": "the model is not known"},
+        ),
+        (reply(405, payload("error_detail")), {"code": 405, "data": None, "message": "method not allowed"}),
+        (reply(403, b"Forbidden here"), {"code": 403, "data": None, "message": "Forbidden here"}),
+        (
+            reply(403, b"<html>no</html>"),
+            {"code": 403, "data": None, "message": "HTTP 403 from the provider"},
+        ),
+        (reply(402), {"code": 402, "data": None, "message": "HTTP 402 from the provider"}),
+        (reply(200, payload("error_code_message")), {"code": 400, "message": "invalid task type"}),
+    ],
+)
+async def test_a_refusal_brings_the_providers_own_words(
+    server: FakeServer, piapi: PiAPI, answer: bytes, body: dict[str, Any]
+) -> None:
+    server.gives(answer)
+    outcome = await piapi.submit(TASK)
+    assert outcome == Refused(body["code"], body["message"], body)
+
+
+@pytest.mark.parametrize("status", [425, 429, 503])
+async def test_what_was_turned_away_was_not_made(server: FakeServer, status: int) -> None:
+    server.gives(reply(status, {"message": "later"}, retry_after="7"))
+    async with opened(server.url) as piapi:
+        assert await piapi.submit(TASK) == NotMade("later", 7)
+
+
+async def test_a_limit_in_the_envelope_is_a_limit(server: FakeServer, piapi: PiAPI) -> None:
+    server.gives(reply(200, {"code": 429, "message": "slow down"}))
+    assert await piapi.submit(TASK) == NotMade("slow down", None)
+
+
+async def test_retry_after_may_be_a_date(server: FakeServer, piapi: PiAPI) -> None:
+    at = format_datetime(datetime.now(UTC) + timedelta(hours=9), usegmt=True)
+    server.gives(reply(503, retry_after=at))
+    outcome = await piapi.submit(TASK)
+    assert isinstance(outcome, NotMade)
+    assert outcome.retry_after == 3600
+
+
+@pytest.mark.parametrize(("status", "headers"), [(429, {}), (429, {"retry_after": "60"}), (503, {"retry_after": "60"})])
+async def test_a_limit_pauses_all_calls(server: FakeServer, status: int, headers: dict[str, str]) -> None:
+    server.gives(reply(status, **headers))
+    budget = Budget(1000)
+    async with opened(server.url, budget=budget) as piapi:
+        await piapi.fetch("a", attempt=1)
+        assert 0 < budget.paused_for() <= 60
+        if headers:
+            outcome = await piapi.submit(TASK)
+            assert isinstance(outcome, NotMade)
+            assert outcome.retry_after is not None
+            assert len(server.requests) == 1
+
+
+async def test_each_call_takes_a_token(server: FakeServer) -> None:
+    class Counting(Budget):
+        taken = 0
+
+        async def acquire(self) -> None:
+            self.taken += 1
+
+    server.gives(reply(200, {"code": 200, "data": []}))
+    budget = Counting(1)
+    async with opened(server.url, budget=budget) as piapi:
+        await piapi.submit(TASK)
+        await piapi.fetch("a", attempt=1)
+        await piapi.cancel("a")
+        await piapi.history(model="m", since=datetime.now(UTC))
+        await piapi.account_info()
+    assert budget.taken == len(server.requests) == 5
+
+
+async def test_a_connection_that_never_was_made_nothing() -> None:
+    with socket.socket() as held:
+        # Bound but not listening: nobody else can have the port, and connections are refused.
+        held.bind(("127.0.0.1", 0))
+        async with opened(f"http://127.0.0.1:{held.getsockname()[1]}") as piapi:
+            assert isinstance(await piapi.submit(TASK), NotMade)
+            assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
+            assert isinstance(await piapi.cancel("a"), NoAnswer)
+            assert await piapi.history(model="m", since=datetime.now(UTC)) is None
+            status, body = await piapi.account_info()
+            assert (status, body["code"]) == (502, 502)
+
+
+async def test_an_answer_that_does_not_come_is_unknown(server: FakeServer) -> None:
+    async with opened(server.url, patience=0.5) as piapi:
+        # Connected already, so that only the wait for the answer can run out.
+        server.gives(reply(404))
+        await piapi.fetch("a", attempt=1)
+        server.gives(HANG)
+        assert isinstance(await piapi.submit(TASK), UnknownOutcome)
+        outcomes = await asyncio.gather(piapi.fetch("a", attempt=1), piapi.cancel("a"))
+    assert all(isinstance(outcome, NoAnswer) for outcome in outcomes)
+
+
+async def test_an_answer_too_large_is_not_swallowed(
+    server: FakeServer, piapi: PiAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.providers.piapi.calls.LARGEST_ANSWER", 1000)
+    server.gives(reply(200, b" " * 1001))
+    assert isinstance(await piapi.submit(TASK), UnknownOutcome)
+
+
+@pytest.mark.parametrize("key", [None, "", "  "])
+async def test_without_a_key_nothing_is_sent_and_the_setting_is_named(server: FakeServer, key: str | None) -> None:
+    async with opened(server.url, api_key=key) as piapi:
+        outcome = await piapi.submit(TASK)
+        assert isinstance(outcome, Refused)
+        assert outcome.status == outcome.body["code"] == 401
+        assert "RINGBACK_PIAPI_API_KEY" in outcome.message
+        assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
+        assert isinstance(await piapi.cancel("a"), Refused)
+        assert await piapi.history(model="m", since=datetime.now(UTC)) is None
+        assert (await piapi.account_info())[0] == 401
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("key", ["planted\r\nkey-0123456789", "planted-klíč-0123456789"])
+async def test_a_key_that_no_header_can_carry_is_not_repeated(server: FakeServer, key: str) -> None:
+    async with opened(server.url, api_key=key) as piapi:
+        assert "planted" not in repr(await piapi.submit(TASK))
+        assert "planted" not in repr(await piapi.account_info())
+
+
+async def test_the_key_and_the_secret_never_come_back(
+    server: FakeServer, piapi: PiAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    words = f"no such key: {KEY}, webhook secret {SECRET}"
+    for status in (200, 400, 401, 429, 500, 502, 503):
+        for body in ({"code": status, "message": words, "data": {"key": KEY}}, words.encode()):
+            server.gives(reply(status, body, retry_after="0"))
+            assert "planted" not in repr(await piapi.submit(TASK))
+            assert KEY not in repr(await piapi.fetch("a", attempt=1))
+            assert KEY not in repr(await piapi.cancel("a"))
+            assert KEY not in repr(await piapi.account_info())
+    assert len(server.requests) > 4
+    assert "planted" not in caplog.text
+
+
+async def test_an_input_that_cannot_be_json_is_refused(server: FakeServer, piapi: PiAPI) -> None:
+    outcome = await piapi.submit(NewTask(model="m", task_type="t", input={"n": 2**80}))
+    assert isinstance(outcome, Refused)
+    assert outcome.status == 400
+    assert server.requests == []
+
+
+async def test_a_task_is_found(server: FakeServer, piapi: PiAPI) -> None:
+    server.gives(reply(200, payload("created")))
+    outcome = await piapi.fetch(CREATED_ID, attempt=4)
+    assert isinstance(outcome, Found)
+    assert (outcome.update.source, outcome.update.attempt) == (Source.POLL, 4)
+    assert SECRET not in repr(outcome)
+    assert (server.requests[0].method, server.requests[0].target) == ("GET", f"/api/v1/task/{CREATED_ID}")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(404),
+        reply(404, b"<html>"),
+        reply(200, payload("error_code_data_message")),
+        reply(500, {"code": 500, "data": None, "message": "failed to find task: Record not found"}),
+        reply(400, {"error": "task not found"}),
+    ],
+)
+async def test_a_task_that_the_provider_does_not_know_is_missing(
+    server: FakeServer, piapi: PiAPI, answer: bytes
+) -> None:
+    server.gives(answer)
+    assert isinstance(await piapi.fetch("a", attempt=1), Missing)
+    assert isinstance(await piapi.cancel("a"), Missing)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(401, payload("error_error")),
+        reply(500, {"message": "x"}),
+        reply(502),
+        reply(302, location="/"),
+        reply(200),
+        reply(200, b"<html>"),
+        reply(200, {"code": 200, "data": None}),
+        reply(200, {"code": 200, "data": {"task_id": "a", "status": 7}}),
+        reply(200, {"code": 200, "data": {"task_id": "another", "status": "completed"}}),
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{",
+    ],
+)
+async def test_anything_else_is_no_answer(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
+    server.gives(answer)
+    assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
+
+
+async def test_no_answer_says_how_long_to_wait(server: FakeServer, piapi: PiAPI) -> None:
+    server.gives(reply(503, {"message": "later"}, retry_after="9"))
+    assert await piapi.fetch("a", attempt=1) == NoAnswer("later", 9)
+
+
+@pytest.mark.parametrize("task_id", ["../tasks", "a/b?c=d#e", "ü \n"])
+async def test_an_id_stays_one_segment_of_the_path(server: FakeServer, piapi: PiAPI, task_id: str) -> None:
+    server.gives(reply(200, {"code": 200, "data": {"task_id": task_id}}))
+    assert isinstance(await piapi.fetch(task_id, attempt=1), Found)
+    assert server.requests[0].path.count("/") == 4
+    assert server.requests[0].query == {}
+
+
+@pytest.mark.parametrize("task_id", ["", ".", ".."])
+async def test_an_id_of_dots_is_asked_of_nobody(server: FakeServer, piapi: PiAPI, task_id: str) -> None:
+    assert isinstance(await piapi.fetch(task_id, attempt=1), Missing)
+    assert isinstance(await piapi.cancel(task_id), Missing)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "answer", [reply(200, {"code": 200, "message": "success"}), reply(200, {"code": 0}), reply(204)]
+)
+async def test_a_task_is_cancelled(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
+    server.gives(answer)
+    assert isinstance(await piapi.cancel("a"), Cancelled)
+    assert (server.requests[0].method, server.requests[0].target) == ("DELETE", "/api/v1/task/a")
+
+
+@pytest.mark.parametrize("status", [200, 400])
+async def test_a_cancellation_is_refused(server: FakeServer, piapi: PiAPI, status: int) -> None:
+    body = {"code": 400, "message": "only a pending task can be cancelled"}
+    server.gives(reply(status, body))
+    assert await piapi.cancel("a") == Refused(400, body["message"], body)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("answer", [reply(429, retry_after="0"), reply(500), reply(200, b"<html>"), b""])
+async def test_a_cancellation_without_an_answer(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
+    server.gives(answer)
+    assert isinstance(await piapi.cancel("a"), NoAnswer)
+
+
+def item(number: int) -> dict[str, Any]:
+    created_at = (datetime(2025, 3, 2, tzinfo=UTC) + timedelta(minutes=number)).isoformat()
+    return {
+        "task_id": f"t{number}",
+        "meta": {"created_at": created_at},
+        "config": {"webhook_config": {"endpoint": "https://r.example.com", "secret": SECRET}},
+    }
+
+
+async def test_history_is_paged_newest_first_and_without_secrets(server: FakeServer, piapi: PiAPI) -> None:
+    def page(request: Request) -> bytes:
+        start = (int(request.query["page"]) - 1) * 100
+        return reply(200, {"code": 200, "data": {"list": [item(n) for n in range(start, min(start + 100, 130))]}})
+
+    server.answer = page
+    since = datetime(2025, 3, 2, tzinfo=UTC)
+    tasks = await piapi.history(model="Qubico/flux1-dev", since=since)
+    assert tasks is not None
+    assert [task["task_id"] for task in tasks] == [f"t{n}" for n in reversed(range(130))]
+    assert SECRET not in repr(tasks)
+    assert piapi.parse_task(tasks[0]).provider_task_id == "t129"
+    assert [request.path for request in server.requests] == ["/api/open/tasks/histories"] * 2
+    assert server.requests[1].query == {
+        "page": "2",
+        "page_size": "100",
+        "model": "Qubico/flux1-dev",
+        "start_time": str(int(since.timestamp())),
+    }
+
+
+async def test_history_ends_after_three_pages(server: FakeServer, piapi: PiAPI) -> None:
+    server.gives(reply(200, {"code": 200, "data": [item(n) for n in range(100)]}))
+    tasks = await piapi.history(model="m", since=datetime.now(UTC))
+    assert tasks is not None
+    assert len(tasks) == 300
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": 200, "data": {"list": [item(1), "noise"]}},
+        {"code": 0, "data": {"tasks": [item(1)]}},
+        {"code": 200, "data": {"items": [item(1)]}},
+        {"code": 200, "data": {"data": [item(1)], "total": 1}},
+        {"data": [item(1)]},
+        [item(1)],
+    ],
+)
+async def test_the_history_is_found_under_every_name(server: FakeServer, piapi: PiAPI, body: Any) -> None:
+    server.gives(reply(200, body))
+    tasks = await piapi.history(model="m", since=datetime.now(UTC))
+    assert tasks is not None
+    assert [task["task_id"] for task in tasks] == ["t1"]
+
+
+@pytest.mark.parametrize("data", [None, [], {"list": None}, {"tasks": []}])
+async def test_an_empty_history_is_an_answer(server: FakeServer, piapi: PiAPI, data: Any) -> None:
+    server.gives(reply(200, {"code": 200, "data": data}))
+    assert await piapi.history(model="m", since=datetime.now(UTC)) == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(500),
+        reply(200, b"<html>"),
+        reply(200, {"code": 401, "data": []}),
+        reply(200, {"code": 200, "data": {}}),
+        b"",
+    ],
+)
+async def test_no_history_is_no_answer(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
+    server.gives(answer)
+    assert await piapi.history(model="m", since=datetime.now(UTC)) is None
+
+
+async def test_a_page_that_fails_leaves_the_pages_before_it(server: FakeServer, piapi: PiAPI) -> None:
+    first = reply(200, {"code": 200, "data": [item(n) for n in range(100)]})
+    server.answer = lambda request: first if request.query["page"] == "1" else reply(500)
+    tasks = await piapi.history(model="m", since=datetime.now(UTC))
+    assert tasks is not None
+    assert len(tasks) == 100
+
+
+async def test_the_account_is_passed_on(server: FakeServer, piapi: PiAPI) -> None:
+    body = {"code": 200, "data": {"account_name": "me", "webhook_config": {"secret": SECRET}}, "message": "success"}
+    server.gives(reply(200, body))
+    assert await piapi.account_info() == (
+        200,
+        {"code": 200, "data": {"account_name": "me", "webhook_config": {}}, "message": "success"},
+    )
+    assert server.requests[0].target == "/account/info"
+    server.gives(reply(401, payload("error_error")))
+    assert await piapi.account_info() == (401, {"error": "unauthorized"})
+    server.gives(reply(200, {"code": 401, "message": "unauthorized"}))
+    assert await piapi.account_info() == (401, {"code": 401, "message": "unauthorized"})
+    server.gives(reply(500, b"<html>"))
+    assert await piapi.account_info() == (
+        500,
+        {"code": 500, "data": None, "message": "HTTP 500 from the provider"},
+    )
+
+
+async def test_one_connection_serves_many_calls(server: FakeServer, piapi: PiAPI) -> None:
+    server.gives(reply(200, payload("created")))
+    for _ in range(3):
+        await piapi.fetch(CREATED_ID, attempt=1)
+    assert len(server._connections) == 1
+
+
+async def test_an_adapter_that_never_called_can_be_closed() -> None:
+    async with opened("http://127.0.0.1:9"):
+        pass

@@ -1,0 +1,109 @@
+"""The secret that PiAPI echoes goes no further than the door, whatever the body looks like."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from receiver.providers import Budget, PiAPI
+from receiver.providers.piapi.bodies import blank_secrets, read_body
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PLANTED = "Zq7-planted.Zq7"
+PIAPI = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, budget=Budget(1))
+CONFIG = {"endpoint": "https://r.example.com/h", "secret": PLANTED}
+
+
+def test_the_endpoint_stays_and_the_secret_goes() -> None:
+    value = read_body(orjson.dumps({"config": {"service_mode": "public", "webhook_config": CONFIG}}))
+    assert value == {"config": {"service_mode": "public", "webhook_config": {"endpoint": CONFIG["endpoint"]}}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"webhook_config": CONFIG},
+        {"webhookConfig": CONFIG},
+        {"a": [{"b": {"webhook_config": {"more": [{"secret": PLANTED}]}}}]},
+        {"webhook_config": [CONFIG]},
+        {"webhook_config": {"Secret": PLANTED}},
+        {"input": orjson.dumps({"webhook_config": CONFIG}).decode()},
+        {"input": orjson.dumps([orjson.dumps({"webhook_config": CONFIG}).decode()]).decode()},
+        {"webhook_config": orjson.dumps(CONFIG).decode()},
+        {"message": f"bad task WebhookConfig:{{Endpoint:https://r.example.com Secret:{PLANTED}}}"},
+        {"webhook\0_config": CONFIG},
+        [orjson.dumps({"webhook_config": CONFIG}).decode()],
+        orjson.dumps({"webhook_config": CONFIG}).decode(),
+    ],
+)
+def test_the_secret_is_found_wherever_it_hides(body: Any) -> None:
+    raw = orjson.dumps(body)
+    assert PLANTED in raw.decode()
+    assert PLANTED not in repr(read_body(raw))
+    assert PLANTED not in PIAPI.redact(raw)
+
+
+def test_a_clients_own_words_are_left_alone() -> None:
+    body = {"input": {"prompt": "the secret: a garden", "secret": "mine"}}
+    assert read_body(orjson.dumps(body)) == body
+
+
+def test_redacting_valid_json_gives_json() -> None:
+    assert PIAPI.redact(b'{"webhook_config": {"secret": "x", "endpoint": "y"}, "n": "a\\u0000b"}') == (
+        '{"webhook_config":{"endpoint":"y"},"n":"ab"}'
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"webhook_config": {"secret": "%s"}',
+        b'{"secret": "%s',
+        b"{'secret': '%s'}",
+        b'{"secret":"a\\"%s"',
+        b'{\\"secret\\": \\"%s\\"',
+        b'{\\\\\\"secret\\\\\\": \\\\\\"a\\\\\\\\\\\\\\"%s\\\\\\"',
+        b"x-webhook-secret: %s\r\n",
+        b"secret=%s&x=1",
+        b'\xff\xfe{"secret": "%s"}',
+        b'{"SECRET" : \n "%s", "n": NaN}',
+        b"[" * 300 + b'{"webhook_config": {"secret": "%s"}}' + b"]" * 300,
+    ],
+)
+def test_a_broken_body_is_blanked(body: bytes) -> None:
+    raw = body.replace(b"%s", PLANTED.encode())
+    assert "Zq7" not in PIAPI.redact(raw)
+
+
+def test_a_body_in_another_encoding_is_blanked() -> None:
+    assert "Zq7" not in PIAPI.redact(f'{{"secret": "{PLANTED}"}}'.encode("utf-16"))
+
+
+def test_redacted_text_has_no_nuls() -> None:
+    assert PIAPI.redact(b"a\0b") == "ab"
+
+
+@PATIENT
+@given(cut=st.integers(min_value=0, max_value=400))
+def test_a_body_cut_anywhere_gives_no_part_of_the_secret(cut: int) -> None:
+    task = {
+        "task_id": "a",
+        "input": orjson.dumps({"webhook_config": CONFIG}).decode(),
+        "config": {"webhook_config": CONFIG},
+    }
+    assert "Zq7" not in PIAPI.redact(orjson.dumps({"timestamp": 1, "data": task})[:cut])
+
+
+@PATIENT
+@given(text=st.text(alphabet="secret\"\\': =x\n{}", max_size=200))
+def test_blanking_twice_is_blanking_once(text: str) -> None:
+    once = blank_secrets(text)
+    assert blank_secrets(once) == once
+
+
+@pytest.mark.parametrize("piece", ["secret", 'secret"', "secret:", '"secret":', "\\", 'secret\\"', 'secret:\\"', " "])
+def test_no_body_makes_it_slow(piece: str) -> None:
+    # Quadratic work on this much text would take minutes, not a moment.
+    blank_secrets("secret" + piece * 100_000)

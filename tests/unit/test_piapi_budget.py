@@ -1,0 +1,170 @@
+"""The budget of calls, and the time a call may take. Run on a clock of their own: no test waits."""
+
+import asyncio
+import selectors
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import pytest
+
+from receiver.providers import Budget
+from receiver.providers.piapi.calls import Calls, Lost, NeverSent
+
+Result = TypeVar("Result")
+
+
+class _Selector(selectors.DefaultSelector):
+    """Passes the time that it should have waited."""
+
+    now = 1000.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        ready = super().select(0)
+        if not ready:
+            assert timeout is not None, "everything waits for ever"
+            self.now += max(0.0, timeout)
+        return ready
+
+
+def run(main: Callable[[], Awaitable[Result]]) -> Result:
+    """Run `main` on a loop whose clock jumps to whatever is next."""
+    selector = _Selector()
+    loop = asyncio.SelectorEventLoop(selector)
+    loop.time = lambda: selector.now  # type: ignore[method-assign]
+
+    async def body() -> Result:
+        return await main()
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        return runner.run(body())
+
+
+def clock() -> float:
+    return asyncio.get_running_loop().time() - 1000.0
+
+
+async def times(budget: Budget, count: int) -> list[float]:
+    """Return when each of `count` callers got its token, in the order they asked."""
+
+    async def caller() -> float:
+        await budget.acquire()
+        return round(clock(), 3)
+
+    return list(await asyncio.gather(*(caller() for _ in range(count))))
+
+
+def test_a_burst_goes_at_once_and_the_rest_at_the_rate() -> None:
+    assert run(lambda: times(Budget(2), 6)) == [0, 0, 0.5, 1.0, 1.5, 2.0]
+
+
+def test_the_burst_can_be_set() -> None:
+    assert run(lambda: times(Budget(2, burst=1), 3)) == [0, 0.5, 1.0]
+
+
+def test_a_slow_rate_has_a_burst_of_one() -> None:
+    assert run(lambda: times(Budget(0.25), 3)) == [0, 4, 8]
+
+
+def test_tokens_do_not_pile_up_beyond_the_burst() -> None:
+    async def main() -> list[float]:
+        budget = Budget(10, burst=2)
+        await times(budget, 2)
+        await asyncio.sleep(60)
+        return await times(budget, 4)
+
+    assert run(main) == [60, 60, 60.1, 60.2]
+
+
+def test_a_pause_holds_everybody_even_who_waits_already() -> None:
+    async def main() -> list[float]:
+        budget = Budget(1)
+        await budget.acquire()
+        waiting = asyncio.ensure_future(times(budget, 2))
+        await asyncio.sleep(0.5)
+        budget.pause(30)
+        return await waiting
+
+    assert run(main) == [30.5, 31.5]
+
+
+def test_after_a_pause_one_call_feels_the_way() -> None:
+    async def main() -> list[float]:
+        budget = Budget(10)
+        budget.pause(5)
+        return await times(budget, 3)
+
+    assert run(main) == [5, 5.1, 5.2]
+
+
+def test_a_pause_is_capped_and_a_shorter_one_changes_nothing() -> None:
+    async def main() -> list[float]:
+        budget = Budget(1)
+        budget.pause(86400)
+        budget.pause(1)
+        budget.pause(-1)
+        budget.pause(float("nan"))
+        assert budget.paused_for() == 300
+        return await times(budget, 1)
+
+    assert run(main) == [300]
+
+
+def test_a_cancelled_waiter_takes_no_token() -> None:
+    async def main() -> list[float]:
+        budget = Budget(1)
+        await budget.acquire()
+        given_up = asyncio.ensure_future(budget.acquire())
+        waiting = asyncio.ensure_future(times(budget, 1))
+        await asyncio.sleep(0.5)
+        given_up.cancel()
+        return await waiting
+
+    assert run(main) == [1]
+
+
+@pytest.mark.parametrize(("rate", "burst"), [(0, None), (-1, None), (float("inf"), None), (1, 0)])
+def test_a_budget_that_makes_no_sense_is_refused(rate: float, burst: int | None) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Budget(rate, burst)
+
+
+class _Hanging(Calls):
+    """Calls that are never answered, and yet never run into one phase's time-out: an answer byte by byte."""
+
+    async def _exchange(self, *_: Any) -> Any:
+        await asyncio.Event().wait()
+
+
+def calls(budget: Budget) -> Calls:
+    return _Hanging(base_url="http://127.0.0.1:9", api_key="k" * 16, timeout=10, budget=budget)
+
+
+def test_an_answer_that_never_ends_is_lost_in_the_end() -> None:
+    async def main() -> tuple[Any, float]:
+        return await calls(Budget(1)).call("GET", "/"), clock()
+
+    outcome, after = run(main)
+    assert isinstance(outcome, Lost)
+    assert after == 35
+
+
+def test_a_call_does_not_wait_for_the_budget_for_ever() -> None:
+    async def main() -> tuple[Any, float]:
+        budget = Budget(0.01)
+        await budget.acquire()
+        return await calls(budget).call("GET", "/"), clock()
+
+    outcome, after = run(main)
+    assert isinstance(outcome, NeverSent)
+    assert after == 10
+
+
+def test_a_call_does_not_wait_at_all_for_a_long_pause() -> None:
+    async def main() -> tuple[Any, float]:
+        budget = Budget(1)
+        budget.pause(60)
+        return await calls(budget).call("GET", "/"), clock()
+
+    outcome, after = run(main)
+    assert outcome == NeverSent("the provider's budget of calls is spent", 60)
+    assert after == 0

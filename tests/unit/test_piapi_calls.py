@@ -1,0 +1,145 @@
+"""What goes wrong on the way to PiAPI, and what its answers say between the lines."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from receiver.providers import Budget, FailedAttempt, NoAnswer, NotMade, Refused, UnknownOutcome
+from receiver.providers.piapi.calls import Answer, Calls, Lost, NeverSent, retry_after_seconds
+from receiver.providers.piapi.outcomes import judge_cancel, judge_submit
+
+KEY = "planted-key-0123456789"
+NOW = datetime(2025, 3, 2, 10, 0, 0, tzinfo=UTC)
+
+
+class _Failing(Calls):
+    """Calls that end in an exception."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(base_url="http://127.0.0.1:9", api_key=KEY, timeout=1, budget=Budget(100))
+        self._error = error
+
+    async def _exchange(self, *_: Any) -> Any:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol],
+)
+async def test_what_never_left_made_nothing(kind: type[httpx.TransportError]) -> None:
+    outcome = await _Failing(kind(f"x-api-key: {KEY}")).call("POST", "/")
+    assert isinstance(outcome, NeverSent)
+    assert isinstance(judge_submit(outcome), NotMade)
+    assert isinstance(judge_cancel(outcome), NoAnswer)
+    assert KEY not in outcome.message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ReadTimeout(KEY),
+        httpx.WriteTimeout(KEY),
+        httpx.ReadError(KEY),
+        httpx.WriteError(KEY),
+        httpx.CloseError(KEY),
+        httpx.RemoteProtocolError(KEY),
+        httpx.LocalProtocolError(KEY),
+        httpx.DecodingError(KEY),
+        httpx.InvalidURL(KEY),
+        ConnectionResetError(KEY),
+        TimeoutError(KEY),
+    ],
+)
+async def test_what_may_have_left_is_unknown(error: Exception) -> None:
+    outcome = await _Failing(error).call("POST", "/")
+    assert isinstance(outcome, Lost)
+    assert isinstance(judge_submit(outcome), UnknownOutcome)
+    assert isinstance(judge_cancel(outcome), NoAnswer)
+    assert KEY not in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("nan", None),
+        ("-5", None),
+        ("0", 0),
+        ("7", 7),
+        (" 1.5 ", 1.5),
+        ("999999", 3600),
+        ("9" * 400, 3600),
+        ("Sun, 02 Mar 2025 10:00:30 GMT", 30),
+        ("Sun, 02 Mar 2025 09:00:00 GMT", 0),
+        ("Sun, 02 Mar 2025 12:00:30 +0200", 30),
+        ("Fri, 02 Mar 2035 10:00:00 GMT", 3600),
+        ("Sun, 02 Mar 2025 10:00:30 -0000", 30),
+        ("Sun, 99 Mar 2025 10:00:30 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
+    assert retry_after_seconds(value, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("body", "verdict"),
+    [
+        ({"code": 0}, 200),
+        ({"code": 200}, 200),
+        ({"code": "200"}, 200),
+        ({"code": 404}, 404),
+        ({"code": 10001}, None),
+        ({"code": True}, None),
+        ({"code": "x"}, None),
+        ({}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_the_envelopes_code_counts_where_http_says_success(body: Any, verdict: int | None) -> None:
+    assert Answer(200, body, "", None).verdict == verdict
+    assert Answer(500, body, "", None).verdict == 500
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"message": "a", "error": "b"}, "a"),
+        ({"message": "", "error": "b"}, "b"),
+        ({"error": {"message": "c"}}, "c"),
+        ({"description": "d"}, "d"),
+        ({"detail": "e"}, "e"),
+        ({"detail": ["f"]}, "HTTP 400 from the provider"),
+        ("g", "g"),
+        (None, "HTTP 400 from the provider"),
+        ({"message": "x" * 9000}, "x" * 500),
+    ],
+)
+def test_the_providers_words_are_found_wherever_they_are(body: Any, message: str) -> None:
+    assert Answer(400, body, "", None).message == message
+
+
+EVERY_STATUS = {
+    Refused: {400, 401, 402, 403, 404, 409, 422, 451, 499},
+    NotMade: {425, 429, 503, 521, 523, 525, 526},
+    FailedAttempt: {301, 307, 308, 500, 501, 505, 507, 511},
+    UnknownOutcome: {100, 204, 302, 303, 304, 408, 502, 504, 520, 522, 524, 530, 599},
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"), [(status, kind) for kind, statuses in EVERY_STATUS.items() for status in statuses]
+)
+def test_every_status_of_a_create_call_has_one_outcome(status: int, outcome: type) -> None:
+    assert type(judge_submit(Answer(status, None, "", None))) is outcome
+
+
+def test_no_status_is_sent_again_unless_nothing_was_made() -> None:
+    for status in range(100, 600):
+        outcome = judge_submit(Answer(status, {"code": status, "message": "m"}, "", 3.0))
+        assert isinstance(outcome, NotMade) == (status in EVERY_STATUS[NotMade])

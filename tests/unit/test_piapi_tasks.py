@@ -1,0 +1,311 @@
+"""PiAPI's tasks, in every form of the contract, as updates."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from models import TaskStatus
+from receiver.domain.updates import ProviderUpdate, Source
+from receiver.providers import Budget, MalformedUpdate, PiAPI
+
+PAYLOADS = Path(__file__).parent.parent / "payloads"
+CDN = "https://cdn.example.com/"
+PIAPI = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, budget=Budget(1))
+
+EXPECTED: dict[str, dict[str, Any]] = {
+    "flux": {"image_url": CDN + "flux.png", "image_urls": [CDN + "flux.png"]},
+    "hailuo": {"video_url": CDN + "hailuo.mp4", "download_url": CDN + "hailuo-dl.mp4"},
+    "wan": {"video_url": CDN + "wan.mp4"},
+    "kling_turbo": {"video_url": CDN + "kling-turbo.mp4"},
+    "kling_works": {"video_url": CDN + "clean.mp4"},
+    "veo3": {"video_url": CDN + "veo3.mp4"},
+    "sora2": {"video_url": CDN + "sora2.mp4"},
+    "seedance": {"video_url": CDN + "seedance.mp4"},
+    "luma": {"video_url": CDN + "luma.mp4"},
+    "diffrhythm": {"audio_url": CDN + "song.mp3"},
+    "midjourney": {
+        "image_url": CDN + "mj-1.png",
+        "image_urls": [f"{CDN}mj-{n}.png" for n in (1, 2, 3, 4)],
+        "discord_image_url": CDN + "discord.png",
+    },
+    "ai_hug": {"video_url": CDN + "hug.mp4"},
+    "ace_step": {"audio_url": CDN + "old-marked.mp3"},
+    "mmaudio": {"video_url": CDN + "old-clean.mp4"},
+}
+URL_NAMES = {"image_url", "image_urls", "video_url", "audio_url"}
+
+
+def payload(name: str) -> bytes:
+    return (PAYLOADS / f"{name}.json").read_bytes()
+
+
+def parse(task: Any) -> ProviderUpdate:
+    """Parse a task given as a dict, with an id if it has none."""
+    return PIAPI.parse_webhook(orjson.dumps({"timestamp": 1, "data": {"task_id": "t", **task}}))
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_each_model_family_gets_its_urls(name: str) -> None:
+    update = PIAPI.parse_webhook(payload(name))
+    assert update.status == TaskStatus.COMPLETED
+    assert update.output is not None
+    expected = EXPECTED[name]
+    assert {key: update.output.get(key) for key in expected} == expected
+    filled = {key for key in URL_NAMES if update.output.get(key)}
+    assert filled == URL_NAMES & set(expected)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PAYLOADS.glob("*.json")))
+def test_no_payload_brings_its_secret_in(name: str) -> None:
+    body = payload(name)
+    assert "planted-secret" not in PIAPI.redact(body)
+    if not name.startswith("error"):
+        update = PIAPI.parse_webhook(body)
+        assert "planted-secret" not in repr(update)
+        assert update.error is None or name in ("failed", "completed_with_error")
+
+
+def test_a_webhook_is_read_whole() -> None:
+    update = PIAPI.parse_webhook(payload("webhook"), attempt=3)
+    assert update == ProviderUpdate(
+        source=Source.WEBHOOK,
+        status=TaskStatus.PROCESSING,
+        provider_task_id="7d1e0000-0000-4000-8000-000000000015",
+        attempt=3,
+        model="kling",
+        task_type="video_generation",
+        input={"prompt": "a tram"},
+        progress=45,
+        output={"video_url": "", "percent": 45},
+        logs=[],
+        meta=update.meta,
+        config={
+            "service_mode": "public",
+            "webhook_config": {"endpoint": "https://ringback.example.com/hooks/piapi/0197"},
+        },
+        created_at=datetime(2025, 3, 2, 10, 15, 30, 123456, tzinfo=UTC),
+        started_at=datetime(2025, 3, 2, 10, 15, 34, 500000, tzinfo=UTC),
+        ended_at=datetime(2025, 3, 2, 10, 16, 2, tzinfo=UTC),
+    )
+    assert update.meta is not None
+    assert update.meta["usage"]["consume"] == 150000
+
+
+def test_a_new_task_has_nothing_yet() -> None:
+    update = PIAPI.parse_webhook(payload("created"))
+    assert update.status == TaskStatus.PENDING
+    assert (update.output, update.error, update.logs, update.started_at, update.ended_at) == (None,) * 5
+
+
+def test_the_older_envelope_is_read_as_well() -> None:
+    update = PIAPI.parse_webhook(payload("ace_step"))
+    assert update.input == {"prompt": "sea", "n": 1}
+    assert update.model is None
+    assert update.started_at is None
+    assert update.ended_at == datetime(2025, 3, 2, 10, 16, 2, tzinfo=UTC)
+    assert update.meta is not None
+    assert update.meta["usage"] == {"frozen": 10, "consume": 25}
+    assert update.output is not None
+    assert update.output["works"][0]["workId"] == 51
+
+
+def test_a_failure_keeps_its_error_whole() -> None:
+    update = PIAPI.parse_webhook(payload("failed"))
+    assert update.status == TaskStatus.FAILED
+    assert update.error == {
+        "code": 10000,
+        "message": "task failed",
+        "raw_message": "upstream: moderation",
+        "detail": {"step": 2},
+    }
+
+
+def test_completed_with_an_error_and_no_output_is_failed() -> None:
+    update = PIAPI.parse_webhook(payload("completed_with_error"))
+    assert update.status == TaskStatus.FAILED
+    assert update.error is not None
+    assert update.error["code"] == 2013
+
+
+def test_completed_with_an_error_and_an_output_is_completed() -> None:
+    update = parse({"status": "completed", "output": {"image_url": "https://e.com/i"}, "error": {"code": 1}})
+    assert update.status == TaskStatus.COMPLETED
+
+
+@pytest.mark.parametrize("shape", ["webhook", "envelope", "bare"])
+def test_the_task_is_found_in_every_wrapping(shape: str) -> None:
+    task = {"task_id": "abc", "status": "pending"}
+    body = {"webhook": {"timestamp": 1, "data": task}, "envelope": {"code": 200, "data": task}, "bare": task}[shape]
+    assert PIAPI.parse_webhook(orjson.dumps(body)).provider_task_id == "abc"
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("Completed", TaskStatus.COMPLETED),
+        ("SUCCESS", TaskStatus.COMPLETED),
+        ("Processing", TaskStatus.PROCESSING),
+        ("running", TaskStatus.PROCESSING),
+        ("Starting", TaskStatus.PROCESSING),
+        ("retry", TaskStatus.PROCESSING),
+        ("in_progress", TaskStatus.PROCESSING),
+        ("Pending", TaskStatus.PENDING),
+        ("Staged", TaskStatus.STAGED),
+        ("FAILED", TaskStatus.FAILED),
+        ("cancelled", TaskStatus.CANCELLED),
+        (" Canceled ", TaskStatus.CANCELLED),
+    ],
+)
+def test_status_words_are_known_in_any_case(word: str, status: TaskStatus) -> None:
+    update = parse({"status": word})
+    assert (update.status, update.word) == (status, "")
+
+
+def test_an_unknown_word_is_kept_bounded_and_is_no_status() -> None:
+    assert (parse({"status": "Queueing"}).status, parse({"status": "Queueing"}).word) == (None, "queueing")
+    assert parse({"status": "x" * 100}).word == "x" * 64
+
+
+@pytest.mark.parametrize("task", [{}, {"status": ""}, {"status": None}, {"status": "  "}])
+def test_a_missing_status_is_unknown_without_a_word(task: dict[str, Any]) -> None:
+    assert (parse(task).status, parse(task).word) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("task", "progress"),
+    [
+        ({}, 0),
+        ({"progress": 30}, 30),
+        ({"progress": 30.9}, 30),
+        ({"progress": "45%"}, 45),
+        ({"progress": " 12.5 "}, 12),
+        ({"output": {"percent": 7}}, 7),
+        ({"output": {"progress": 8}}, 8),
+        ({"progress": 0, "output": {"task_progress": 9}}, 9),
+        ({"progress": -5}, 0),
+        ({"progress": 1e300}, 100),
+        ({"progress": True}, 0),
+        ({"progress": "soon", "output": "x"}, 0),
+    ],
+)
+def test_progress_is_found_and_clipped(task: dict[str, Any], progress: int) -> None:
+    assert parse(task).progress == progress
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2024-09-25T07:40:08.333962391Z", datetime(2024, 9, 25, 7, 40, 8, 333962, tzinfo=UTC)),
+        ("2024-09-25T07:40:08.333962391+08:00", datetime(2024, 9, 24, 23, 40, 8, 333962, tzinfo=UTC)),
+        ("2024-09-25T07:40:08-03:30", datetime(2024, 9, 25, 11, 10, 8, tzinfo=UTC)),
+        ("2024-09-25T07:40:08", datetime(2024, 9, 25, 7, 40, 8, tzinfo=UTC)),
+        ("0001-01-01T00:00:00Z", None),
+        ("0001-01-01T00:00:00+08:00", None),
+        ("9999-12-31T23:59:59-08:00", None),
+        ("soon", None),
+        ("", None),
+        (1724511853, None),
+    ],
+)
+def test_times_become_utc_or_nothing(text: Any, moment: datetime | None) -> None:
+    assert parse({"meta": {"created_at": text}}).created_at == moment
+
+
+@pytest.mark.parametrize(
+    ("given_input", "read"),
+    [
+        ('{"a": 1}', {"a": 1}),
+        ("a prompt", "a prompt"),
+        ("{broken", "{broken"),
+        ("[1]", "[1]"),
+        ({"a": 1}, {"a": 1}),
+        (None, None),
+    ],
+)
+def test_an_input_that_is_json_in_text_is_opened(given_input: Any, read: Any) -> None:
+    assert parse({"input": given_input}).input == read
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kept"),
+    [
+        ({"code": 0, "message": ""}, "failed", None),
+        ({"code": 0, "message": "noise"}, "processing", None),
+        ({"code": 0, "message": "noise"}, "failed", {"code": 0, "message": "noise"}),
+        ({"code": "", "message": ""}, "failed", None),
+        ({}, "failed", None),
+        (None, "failed", None),
+        ([], "failed", None),
+        ("broken", "failed", {"code": None, "message": "broken"}),
+        ({"message": "broken"}, "pending", {"code": None, "message": "broken"}),
+        ({"code": "E7", "message": {"en": "x"}}, "failed", {"code": "E7", "message": '{"en":"x"}'}),
+    ],
+)
+def test_errors_are_kept_when_they_are_errors(error: Any, status: str, kept: dict[str, Any] | None) -> None:
+    update = parse({"status": status, "error": error})
+    assert update.error == (None if kept is None else {"raw_message": "", "detail": None, **kept})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"not json",
+        b"[]",
+        b"7",
+        b'"text"',
+        b"null",
+        b"{}",
+        b'{"data": null}',
+        b'{"data": [1]}',
+        b'{"data": {}}',
+        b'{"data": {"task_id": ""}}',
+        b'{"data": {"task_id": 5}}',
+        b'{"data": {"task_id": "\\u0000"}}',
+        b'{"data": {"task_id": "a", "status": 3}}',
+        b'{"data": {"task_id": "' + b"x" * 201 + b'"}}',
+        b'{"data": {"task_id": "\\ud800"}}',
+        b'{"data": {"task_id": "\xff"}}',
+        b'{"data": {"task_id": "a", "n": 1' + b"0" * 400 + b"}}",
+        b'{"data": {"task_id": "a", "n": ' + b"[" * 101 + b"]" * 101 + b"}}",
+        b"[" * 100_000,
+        b'{"data": {"task_id": "a", "n": NaN}}',
+    ],
+)
+def test_what_is_no_task_is_malformed_and_the_message_does_not_repeat_it(body: bytes) -> None:
+    with pytest.raises(MalformedUpdate) as caught:
+        PIAPI.parse_webhook(body)
+    assert 0 < len(str(caught.value)) < 80
+    assert "xxx" not in str(caught.value)
+
+
+def test_nuls_are_stripped_everywhere() -> None:
+    update = parse({"status": "processing\0", "lo\0gs": ["a\0b"], "input": '{"p": "\\u0000q"}'})
+    assert update.status == TaskStatus.PROCESSING
+    assert update.input == {"p": "q"}
+    assert update.logs == ["ab"]
+
+
+def test_what_was_read_can_be_written_again() -> None:
+    nested: Any = "x"
+    for _ in range(90):
+        nested = [nested]
+    update = parse({"output": {"deep": nested}, "detail": 2**63})
+    assert orjson.dumps([update.output, update.detail])
+
+
+def test_an_item_of_the_history_is_a_look() -> None:
+    task = orjson.loads(payload("flux"))["data"]
+    update = PIAPI.parse_task(task, attempt=2)
+    assert (update.source, update.attempt) == (Source.POLL, 2)
+    assert "planted-secret" not in repr(update)
+    assert task["config"]["webhook_config"]["secret"] == "planted-secret-5f0c"
+
+
+@pytest.mark.parametrize("value", [2**80, "\ud800", {1, 2}])
+def test_an_item_that_cannot_be_json_is_malformed(value: Any) -> None:
+    with pytest.raises(MalformedUpdate):
+        PIAPI.parse_task({"task_id": "a", "input": value})
