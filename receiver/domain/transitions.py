@@ -196,10 +196,12 @@ def _end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
     assert status is not None  # noqa: S101 - decide() asked
     changes = {
         **_identified(task, update),
-        **_content(update),
+        # Our own verdict knows nothing of the content: what the provider told last stays.
+        **(_content(update) if update.by_provider else {}),
         "status": status,
         "error": None if status == TaskStatus.COMPLETED else update.error,
-        "progress": 100 if status == TaskStatus.COMPLETED else max(task.progress, update.progress),
+        "progress": _progress(task, update, status),
+        "words": None,  # the events have them; kept here they would depend on which came before the end
         "ended_at": update.ended_at or now,
         "updated_at": now,
         "heard_at": now,
@@ -234,8 +236,12 @@ def _try_again(task: TaskState, update: ProviderUpdate, now: datetime, jitter: f
         "provider_task_id": None,
         "progress": 0,
         "revision": "",
+        "words": None,
         "output": None,
         "error": update.error,
+        "logs": None,
+        "detail": None,
+        "meta": None,
         "started_at": None,
         "updated_at": now,
         "heard_at": now,
@@ -278,11 +284,17 @@ def _content(update: ProviderUpdate) -> dict[str, Any]:
     return content
 
 
+def _progress(task: TaskState, update: ProviderUpdate, status: TaskStatus) -> int:
+    if status == TaskStatus.COMPLETED:
+        return 100
+    return update.progress if update.by_provider else task.progress
+
+
 def _snapshot(task: TaskState, update: ProviderUpdate, status: TaskStatus) -> dict[str, Any]:
     snapshot: dict[str, Any] = {
         "status": status,
         "attempt": task.attempt,
-        "progress": 100 if status == TaskStatus.COMPLETED else update.progress,
+        "progress": _progress(task, update, status),
         "source": update.source,
         "provider_task_id": update.provider_task_id or task.provider_task_id,
         "error": update.error,

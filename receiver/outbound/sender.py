@@ -1,6 +1,7 @@
 """The sender: one signed body to one URL, and what came of it as data."""
 
 import asyncio
+import io
 import os
 import re
 import ssl
@@ -23,6 +24,7 @@ _LONGEST_RETRY_AFTER = 86400.0
 _SECONDS = re.compile(r"[0-9]{1,9}")
 # Shorter than the usual servers' (5 s), so that it is we who let go of an idle connection: a server that
 # does so while a request is under way costs that request its attempt.
+_LONG_BODY = 1 << 20
 _IDLE_SECONDS = 4.0
 _HEADERS = {
     "user-agent": f"Ringback/{version('ringback')}",
@@ -110,7 +112,9 @@ class Sender:
         )
 
     async def _post(self, url: URL, headers: Mapping[str, str], body: bytes, heard: _Heard) -> None:
-        response = await self._session(url.scheme).post(url, headers=headers, data=body, allow_redirects=False)
+        # aiohttp sends a long body in pieces only if it comes as a file; in one piece it would hold up the loop.
+        data = io.BytesIO(body) if len(body) > _LONG_BODY else body
+        response = await self._session(url.scheme).post(url, headers=headers, data=data, allow_redirects=False)
         try:
             heard.status = response.status
             heard.retry_after = _retry_after(response.headers.get("retry-after"))

@@ -59,6 +59,7 @@ def _sqlite_readers(path: Path) -> AsyncEngine:
         pool_size=_READERS,
         max_overflow=0,
         isolation_level="AUTOCOMMIT",
+        hide_parameters=True,
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
     )

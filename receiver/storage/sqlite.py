@@ -61,6 +61,7 @@ class SQLiteConnection:
             poolclass=StaticPool,
             creator=lambda: _open(path),
             isolation_level="AUTOCOMMIT",
+            hide_parameters=True,  # errors are logged, and values are not for the log
             json_serializer=lambda value: orjson.dumps(value).decode(),
             json_deserializer=orjson.loads,
         )

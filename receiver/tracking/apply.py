@@ -26,6 +26,8 @@ log = get_logger("tracking.apply")
 
 _STATE_FIELDS = frozenset(field.name for field in fields(TaskState))
 _MOST_WORDS_LOGGED = 256
+DEFAULT_ORGANIZATION_ID = 1
+"""Whose a task is that only its provider told us of: the first organization's, there from the start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,7 @@ class Arrival:
     update: ProviderUpdate
     task_uid: str | None = None
     body: Callable[[], str] | None = None
-    organization_id: int = 1
+    organization_id: int = DEFAULT_ORGANIZATION_ID
 
 
 @dataclass(frozen=True, slots=True)

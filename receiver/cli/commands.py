@@ -1,0 +1,53 @@
+"""The commands, put together."""
+
+from typing import Annotated
+
+import typer
+
+from receiver.cli import key, task, webhook
+from receiver.cli.demo.command import demo, demo_subscriber
+from receiver.cli.failure import FailingGroup
+from receiver.cli.migrate import migrate
+from receiver.cli.sandbox import sandbox
+from receiver.cli.serve import serve
+
+app = typer.Typer(
+    cls=FailingGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"ringback {version('ringback')}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="The client commands (task, webhook, key) talk to RINGBACK_URL (http://127.0.0.1:8080 by default) with "
+    "RINGBACK_API_KEY, from the environment or a file .env.\n\n"
+    "Exit status: 0 done, 1 the task failed, 2 usage, 3 not reachable or not allowed, 4 timed out.\n\n"
+    "A first look: ringback demo"
+)
+def ringback(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Knows when your AI generation task is done, even if the webhook never comes, and tells everyone who asked."""
+
+
+app.command(epilog="Example: ringback serve --host 0.0.0.0 --port 8080")(serve)
+app.command(epilog="Example: ringback demo --tasks 50 --keep")(demo)
+app.command(epilog="Example: ringback sandbox --lose-share 0.3 --seed 7 --option outcome=failed")(sandbox)
+app.command(epilog="Example: RINGBACK_DATABASE_URL=sqlite:////srv/ringback.db ringback migrate")(migrate)
+app.add_typer(task.app, name="task")
+app.add_typer(webhook.app, name="webhook")
+app.add_typer(key.app, name="key")
+app.command("demo-subscriber", hidden=True)(demo_subscriber)

@@ -1,0 +1,54 @@
+"""What a user gives on the command line, read and checked: JSON, files, `key=value`. Faults are `Failure`s."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from receiver.cli.failure import Failure, Status
+
+
+def json_object(given: str, option: str) -> dict[str, Any]:
+    """Return the JSON object that an option holds: as text, as `@file`, or as `@-` for standard input."""
+    text = _read(given.removeprefix("@"), option) if given.startswith("@") else given.encode(errors="replace")
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Failure(Status.USAGE, f"{option} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise Failure(Status.USAGE, f'{option} must be a JSON object, such as \'{{"prompt": "a cat"}}\'')
+    return value
+
+
+def pairs(given: Sequence[str], option: str) -> dict[str, str]:
+    """Return `key=value` options as text by key."""
+    found = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise Failure(Status.USAGE, f"{option} {pair}: must be key=value")
+        found[key] = value
+    return found
+
+
+def typed_pairs(given: Sequence[str], option: str) -> dict[str, Any]:
+    """Return `key=value` options by key: a value that is JSON as what it is, any other as text."""
+    return {key: _typed(value) for key, value in pairs(given, option).items()}
+
+
+def _typed(value: str) -> Any:
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return value
+
+
+def _read(name: str, option: str) -> bytes:
+    if name == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise Failure(Status.USAGE, f"{option} @{name}: {error.strerror}") from None

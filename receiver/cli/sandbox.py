@@ -1,0 +1,81 @@
+"""`ringback sandbox`: the bundled provider, alone."""
+
+from typing import Annotated
+
+import typer
+
+from receiver.cli.failure import Failure, Status
+from receiver.cli.inputs import typed_pairs
+
+
+def sandbox(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 for any that is free.")] = 8090,
+    duration: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="How long a task is processing.")
+    ] = None,
+    lose_share: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="The share of webhooks never sent.")
+    ] = None,
+    duplicate_share: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="The share of webhooks sent twice.")
+    ] = None,
+    reorder_share: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="The share of tasks told in the wrong order.")
+    ] = None,
+    webhook_retry_seconds: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Between the three attempts at a webhook.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="All chance comes from it.")] = None,
+    api_key: Annotated[str | None, typer.Option(help="The only key it takes; without it, any.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Any other knob, such as outcome=failed; may be repeated."),
+    ] = None,
+) -> None:
+    """Run a provider with PiAPI's interface on this machine, which misbehaves as asked.
+
+    What it does with one task is written in that task's `input.sandbox`; what a task leaves out, these options
+    decide.
+    """
+    named = {
+        "duration": duration,
+        "lose_share": lose_share,
+        "duplicate_share": duplicate_share,
+        "reorder_share": reorder_share,
+        "webhook_retry_seconds": webhook_retry_seconds,
+        "seed": seed,
+        "api_key": api_key,
+    }
+    knobs = typed_pairs(option or (), "--option") | {name: value for name, value in named.items() if value is not None}
+    _serve(host, port, knobs)
+
+
+def _serve(host: str, port: int, knobs: dict[str, object]) -> None:
+    import uvicorn
+
+    from receiver.cli.listening import listen
+    from receiver.sandbox import SandboxOptions, create_sandbox
+    from receiver.sandbox.script import KnobRefused, patch_options
+
+    with listen(host, port) as (listening, url):
+        try:
+            options = patch_options(SandboxOptions(), {"public_base_url": f"{url}/files", **knobs})
+        except KnobRefused as error:
+            raise Failure(Status.USAGE, f"--option {error}") from None
+        typer.echo(_how_to_use(url, options.api_key))
+        server = uvicorn.Server(
+            uvicorn.Config(create_sandbox(options), log_level="warning", timeout_graceful_shutdown=2)
+        )
+        server.run(sockets=[listening])
+
+
+def _how_to_use(url: str, api_key: str | None) -> str:
+    return (
+        f"The sandbox provider listens on {url}. To point Ringback at it:\n\n"
+        f"  export RINGBACK_PIAPI_BASE_URL={url}\n"
+        f"  export RINGBACK_PIAPI_API_KEY={api_key or 'any-key-will-do'}\n"
+        "  export RINGBACK_PUBLIC_URL=http://127.0.0.1:8080\n"
+        "  ringback serve\n\n"
+        f"What it did: {url}/sandbox/stats   Ctrl-C ends it."
+    )

@@ -1,0 +1,164 @@
+"""Waiting for tasks to end: long polls side by side, through a restart of the service, with a live display."""
+
+import asyncio
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from receiver.cli.console import watched
+from receiver.cli.failure import Gone, Status
+from receiver.cli.service import connection, reaching, read_answer, segment
+from receiver.cli.show import ENDS, percent_of
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_LONG_POLL_SECONDS = 30
+_WATCHED_POLL_SECONDS = 3
+"""Shorter where a person watches the progress."""
+_PATIENCE_SECONDS = 60.0
+"""How long a service that was there may be gone: it is being started again, as a rule."""
+_PAUSE_SECONDS = 1.0
+_ANSWER_SECONDS = 10.0
+"""How long the service may take to answer, besides the waiting that it was asked for."""
+_MOST_ROWS = 12
+_AT_ONCE = 100
+
+Task = dict[str, Any]
+News = Callable[[str, Task], None]
+
+
+@dataclass(frozen=True)
+class Waited:
+    """How the waiting for one task ended: its last known state, and whether that is its end."""
+
+    task_id: str
+    task: Task | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the task is over."""
+        return self.task is not None and self.task.get("status") in ENDS
+
+
+def wait_for(ids: Sequence[str], longest: float | None, *, as_json: bool) -> list[Waited]:
+    """Wait until all tasks ended, or for `longest` seconds; the results are in the order of `ids`."""
+    with _display(ids, as_json) as news:
+        seconds = _WATCHED_POLL_SECONDS if watched(as_json) else _LONG_POLL_SECONDS
+        return asyncio.run(_wait_for_all(ids, longest, seconds, news))
+
+
+def status_of(waited: Sequence[Waited]) -> Status:
+    """Return the exit status: timed out if any task is not over, failed if any did not complete."""
+    if not all(each.ended for each in waited):
+        return Status.TIMED_OUT
+    completed = all(each.task is not None and each.task["status"] == "completed" for each in waited)
+    return Status.DONE if completed else Status.TASK_FAILED
+
+
+async def _wait_for_all(ids: Sequence[str], longest: float | None, seconds: int, news: News) -> list[Waited]:
+    async with httpx.AsyncClient(**connection(), limits=httpx.Limits(max_connections=_AT_ONCE)) as client:
+        waits = [asyncio.ensure_future(_Wait(client, task_id, seconds, news).run(longest)) for task_id in ids]
+        try:
+            return await asyncio.gather(*waits)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+
+class _Wait:
+    """Waits for one task."""
+
+    def __init__(self, client: httpx.AsyncClient, task_id: str, seconds: int, news: News) -> None:
+        self._client = client
+        self._id = task_id
+        self._path = f"/api/v1/task/{segment(task_id)}"
+        self._seconds = seconds
+        self._news = news
+        self._result = Waited(task_id, None)
+
+    async def run(self, longest: float | None) -> Waited:
+        """Return when the task ended or the time is up."""
+        loop = asyncio.get_running_loop()
+        deadline = None if longest is None else loop.time() + longest
+        await self._look(0)
+        try:
+            async with asyncio.timeout_at(deadline):
+                while not self._result.ended:
+                    left = self._seconds if deadline is None else math.ceil(deadline - loop.time())
+                    began = loop.time()
+                    await self._patiently(min(self._seconds, max(1, left)))
+                    if not self._result.ended:
+                        # A service that does not let us wait must not be flooded.
+                        await asyncio.sleep(max(0.0, began + _PAUSE_SECONDS - loop.time()))
+        except TimeoutError:
+            pass
+        return self._result
+
+    async def _patiently(self, seconds: int) -> None:
+        """Look, and bear it for a while if the service is gone."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return await self._look(seconds)
+            except Gone:
+                if loop.time() > give_up:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _look(self, seconds: int) -> None:
+        """Ask for the task, and with `seconds` let the service wait so long for its end."""
+        params: dict[str, str | int] = {"wait_for_completion": "true", "timeout_seconds": seconds} if seconds else {}
+        with reaching(self._client.base_url):
+            timeout = httpx.Timeout(seconds + _ANSWER_SECONDS, pool=None)
+            answer = await self._client.get(self._path, params=params, timeout=timeout)
+        task = read_answer(answer)
+        self._result = Waited(self._id, task)
+        self._news(self._id, task)
+
+
+@contextmanager
+def _display(ids: Sequence[str], as_json: bool) -> Iterator[News]:
+    """Show the tasks and how far they are while they are waited for, if a person watches."""
+    if not watched(as_json):
+        yield lambda task_id, task: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _bar_a_task(progress, ids) if len(ids) <= _MOST_ROWS else _one_bar(progress, ids)
+
+
+def _bar_a_task(progress: "Progress", ids: Sequence[str]) -> News:
+    bars = {task_id: progress.add_task(f"{task_id}  ...", total=None) for task_id in ids}
+
+    def news(task_id: str, task: Task) -> None:
+        ended, percent = task.get("status") in ENDS, percent_of(task)
+        progress.update(
+            bars[task_id],
+            description=f"{task_id}  {task.get('status')}",
+            total=100 if ended or percent else None,
+            completed=100 if ended else percent,
+        )
+
+    return news
+
+
+def _one_bar(progress: "Progress", ids: Sequence[str]) -> News:
+    bar = progress.add_task(f"0 of {len(ids)} tasks ended", total=len(ids))
+    over: set[str] = set()
+
+    def news(task_id: str, task: Task) -> None:
+        if task.get("status") in ENDS:
+            over.add(task_id)
+        progress.update(bar, description=f"{len(over)} of {len(ids)} tasks ended", completed=len(over))
+
+    return news
