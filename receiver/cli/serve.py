@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 from typing import Annotated
 
 import typer
@@ -45,6 +46,9 @@ def serve(
                 f"Your admin key, shown this once:\n\n  {made}\n\nKeep it, for example: export RINGBACK_API_KEY=…"
             )
         typer.echo(f"Ringback on {settings.sqlite_path}, {_reachability(settings.public_url)}")
+        # uvicorn stops gracefully at the first signal, and then raises it again for whoever had it before: nobody.
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(stop, lambda *_: None)
         uvicorn.run(
             create_app(settings, keys),
             host=host,

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from receiver.errors import StorageUnavailable
 from receiver.settings import Settings
-from receiver.storage.sqlite import SQLiteConnection, configure
+from receiver.storage.sqlite import SQLiteConnection, configure, read_document
 from receiver.storage.writer import Writer
 
 _READERS = 4
@@ -61,7 +61,7 @@ def _sqlite_readers(path: Path) -> AsyncEngine:
         isolation_level="AUTOCOMMIT",
         hide_parameters=True,
         json_serializer=lambda value: orjson.dumps(value).decode(),
-        json_deserializer=orjson.loads,
+        json_deserializer=read_document,
     )
 
     @event.listens_for(engine.sync_engine, "connect")

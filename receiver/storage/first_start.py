@@ -12,6 +12,7 @@ from receiver.errors import StartError
 from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.keys import DEFAULT_ORGANIZATION, any_key, ensure_organization, insert_key, key_row, replace_key
+from receiver.storage.place import check_place
 
 _SETTING = "RINGBACK_API_KEY"
 _FIRST = "first admin key"
@@ -34,7 +35,13 @@ def master_keys(settings: Settings) -> list[str]:
         _make(file)
     if file.stat().st_mode & 0o077:
         raise StartError(f"{file} can be read by others: run chmod 600 {file}")
-    return [key.strip() for key in file.read_text().split(",") if key.strip()]
+    keys = [key.strip() for key in file.read_text().split(",") if key.strip()]
+    if not keys:
+        raise StartError(
+            f"{file} is empty: put the master key back into it, or set RINGBACK_SECRET_KEY; "
+            "if nothing was ever started here, remove the file"
+        )
+    return keys
 
 
 def key_file(settings: Settings) -> Path:
@@ -44,8 +51,8 @@ def key_file(settings: Settings) -> Path:
 
 def hold(settings: Settings) -> IO[str]:
     """Hold the SQLite file for this process, until the returned file is closed. Raises `StartError`."""
-    path = settings.sqlite_path.with_name(f"{settings.sqlite_path.name}.lock")
-    held = path.open("w")
+    check_place(settings.sqlite_path)
+    held = settings.sqlite_path.with_name(f"{settings.sqlite_path.name}.lock").open("w")
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -74,8 +81,11 @@ async def ensure_keys(database: Database, settings: Settings) -> str | None:
 
 
 def _make(file: Path) -> None:
-    descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "w") as opened:
+    """Write the key beside its place and move it there: a power cut leaves a whole key, or none."""
+    beside = file.with_name(f"{file.name}.new")
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as opened:
         opened.write(new_master_key() + "\n")
         opened.flush()
         os.fsync(opened.fileno())
+    beside.rename(file)

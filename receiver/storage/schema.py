@@ -12,6 +12,7 @@ from sqlalchemy import NullPool, create_engine
 import migrations
 from receiver.errors import StartError
 from receiver.settings import Settings
+from receiver.storage.place import check_place
 from receiver.storage.sqlite import configure
 from receiver.telemetry import get_logger
 
@@ -25,7 +26,7 @@ def migrate(settings: Settings) -> tuple[str | None, str]:
     the copy is removed when the new schema stands. Raises `StartError` for a database of a newer version.
     """
     path = settings.sqlite_path
-    _check_place(path)
+    check_place(path)
     config = _config()
     newest = ScriptDirectory.from_config(config).get_current_head() or ""
     before = _revision(path) if path.exists() else None
@@ -89,21 +90,3 @@ def _copy(path: Path, revision: str) -> Path:
     source.close()
     target.close()
     return copy
-
-
-def _check_place(path: Path) -> None:
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise StartError(f"{folder} is not there; make the folder, or name another file in RINGBACK_DATABASE_URL")
-    try:
-        connection = sqlite3.connect(path, timeout=5, isolation_level=None)
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise StartError(
-            f"{path} cannot be written to ({error}); mend its rights, end whoever has it locked, "
-            "or name another file in RINGBACK_DATABASE_URL"
-        ) from None

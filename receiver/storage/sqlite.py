@@ -40,6 +40,11 @@ _DOCUMENTS = frozenset(column.name for column in tasks.columns if column.type.co
 _BUSY_RETRY_SECONDS = 0.005
 
 
+def read_document(value: Any) -> Any:
+    """Read a document. A bare number is one already: SQLite makes numbers of what looks like one in such a column."""
+    return orjson.loads(value) if isinstance(value, str | bytes) else value
+
+
 def configure(connection: Any, *, writes: bool) -> None:
     """Set what every connection needs: WAL, `synchronous=FULL`, foreign keys, 8 KB pages in a new file."""
     if writes:
@@ -63,7 +68,7 @@ class SQLiteConnection:
             isolation_level="AUTOCOMMIT",
             hide_parameters=True,  # errors are logged, and values are not for the log
             json_serializer=lambda value: orjson.dumps(value).decode(),
-            json_deserializer=orjson.loads,
+            json_deserializer=read_document,
         )
         self._core = self._engine.connect()
         self._driver: sqlite3.Connection = self._core.connection.driver_connection  # type: ignore[assignment]

@@ -118,7 +118,7 @@ class Stage:
             "RINGBACK_PROVIDER_RATE": "200/s",
             "RINGBACK_RETRY_SCHEDULE": "0,0.5,1,2,4,8",
             "RINGBACK_DELIVERY_TIMEOUT_SECONDS": "5",
-            "RINGBACK_SUBMISSION_UNKNOWN_SECONDS": "8",
+            "RINGBACK_SUBMISSION_UNKNOWN_SECONDS": "12",
         }
 
 

@@ -11,8 +11,8 @@ FAMILIES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("hailuo", "video_generation", {"prompt": "a fox crosses a street"}),
     ("Qubico/wanx", "txt2video-14b", {"prompt": "snow on a tin roof"}),
     ("midjourney", "imagine", {"prompt": "a map of an island", "aspect_ratio": "16:9"}),
-    ("Qubico/ace-step", "txt2audio", {"style_prompt": "slow piano"}),
-    ("Qubico/mmaudio", "video2audio", {"prompt": "waves", "sandbox": {"shape": "old_envelope"}}),
+    ("Qubico/ace-step", "txt2audio", {"prompt": "slow piano"}),
+    ("Qubico/mmaudio", "video2audio", {"prompt": "waves"}),
     ("veo3", "veo3-video", {"prompt": "a market wakes up"}),
 )
 _FAILS_EVERY = 17
@@ -54,7 +54,6 @@ def _wanted(number: int, chance: random.Random, in_burst: bool, callback: dict[s
         "duration": round(chance.uniform(*_DURATIONS), 2),
         "progress": chance.randrange(3),
         "outcome": _outcome(number),
-        **given.get("sandbox", {}),
     }
     if in_burst and number % 4 == 0:
         # Made at the provider at once, but answered so late that the service is dead by then.
@@ -62,7 +61,7 @@ def _wanted(number: int, chance: random.Random, in_burst: bool, callback: dict[s
     body: dict[str, Any] = {
         "model": model,
         "task_type": task_type,
-        "input": {**given, "sandbox": script},
+        "input": {**given, "prompt": f"{given['prompt']}, take {number}", "sandbox": script},
         "metadata": {"demo": str(number)},
     }
     own_callback = number % _CALLBACK_EVERY == 0
