@@ -20,6 +20,7 @@ class Delivery(SQLModel, table=True):
         Index("ix_delivery_due", "due_at", sqlite_where=_DUE, postgresql_where=_DUE),
         Index("ix_delivery_subscription_id", "subscription_id", "id"),
         Index("ix_delivery_task_id", "task_id"),
+        Index("ix_delivery_event_id", "event_id"),
     )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BigKey)
@@ -27,13 +28,17 @@ class Delivery(SQLModel, table=True):
     organization_id: int = Field(foreign_key="organization.id", sa_type=BigKey)
     subscription_id: int = Field(foreign_key="subscription.id", sa_type=BigKey)
     event_id: int = Field(foreign_key="event.id", sa_type=BigKey)
-    task_id: int = Field(foreign_key="task.id", sa_type=BigKey)
+    task_id: int | None = Field(default=None, foreign_key="task.id", sa_type=BigKey)
+    replay_id: int | None = Field(default=None, foreign_key="replay.id", sa_type=BigKey)
+    """The replay that asked for it, for what was sent again on request."""
     status: str = DeliveryStatus.PENDING
     attempt: int = 0
     """How many attempts were begun. A claim counts it up, and only who holds this number may settle."""
     due_at: datetime | None = Field(default=None, sa_type=Moment)
     """When to send it next, or until when whoever sends it has it leased; null when it is settled."""
     leased: bool = False
+    schedule_from: int = 0
+    """How many attempts were made before the schedule began anew: sending again by hand begins it anew."""
     created_at: datetime = Field(sa_type=Moment)
     settled_at: datetime | None = Field(default=None, sa_type=Moment)
 

@@ -25,7 +25,8 @@ class Event(SQLModel, table=True):
     uid: str = Field(sa_type=PublicId, unique=True)
     """The `webhook-id`: the same for every subscriber and every attempt."""
     organization_id: int = Field(foreign_key="organization.id", sa_type=BigKey)
-    task_id: int = Field(foreign_key="task.id", sa_type=BigKey)
+    task_id: int | None = Field(default=None, foreign_key="task.id", sa_type=BigKey)
+    """None for what happened to no task (`webhook.disabled`)."""
     type: str
     snapshot: Any = Field(sa_type=Document)
     """What the change made of the task. The output of a completed task is left out: it stands in the task's

@@ -42,6 +42,12 @@ class EventType(StrEnum):
     TASK_COMPLETED = "task.completed"
     TASK_FAILED = "task.failed"
     TASK_CANCELLED = "task.cancelled"
+    WEBHOOK_DISABLED = "webhook.disabled"
+    PING = "ping"
+    """Sent by `POST /api/v1/webhooks/{id}/test` alone; nobody subscribes to it, and it is not kept."""
+
+
+TASK_EVENTS = tuple(event for event in EventType if event.startswith("task."))
 
 
 class SubscriptionKind(StrEnum):
@@ -59,6 +65,42 @@ class DeliveryFormat(StrEnum):
     STANDARD = "standard"
     PI = "pi"
     PIAPI = "piapi"
+    CLOUDEVENTS = "cloudevents"
+
+
+class SignatureScheme(StrEnum):
+    """How deliveries are signed (contracts/standard-webhooks.md)."""
+
+    SYMMETRIC = "v1"
+    """HMAC-SHA256 with a shared secret, `whsec_`."""
+    ASYMMETRIC = "v1a"
+    """ed25519: Ringback keeps `whsk_`, the subscriber knows `whpk_`."""
+
+
+class DisabledReason(StrEnum):
+    """Why Ringback switched a subscription off."""
+
+    GONE = "gone"
+    """It answered 410."""
+    FAILING = "failing"
+    """It failed every time for five days."""
+
+
+class ReplayKind(StrEnum):
+    """What is sent again."""
+
+    RECOVER = "recover"
+    """What was given up."""
+    REPLAY = "replay"
+    """What matches, delivered or not."""
+
+
+class ReplayStatus(StrEnum):
+    """Where a replay is."""
+
+    RUNNING = "running"
+    DONE = "done"
+    CANCELLED = "cancelled"
 
 
 class DeliveryStatus(StrEnum):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from models import DeliveryFormat, EventType, SubscriptionKind
+from models import TASK_EVENTS, DeliveryFormat, EventType, SubscriptionKind
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
@@ -118,7 +118,7 @@ def check_event_types(wanted: Sequence[str] | None, *, as_pi: bool) -> list[str]
     known: set[str] = set()
     for name in wanted:
         if name == "task.*":
-            known.update(EventType)
+            known.update(TASK_EVENTS)
         elif name in PI_EVENTS:
             known.add(PI_EVENTS[name])
         elif name in set(EventType):

@@ -206,8 +206,9 @@ class SQLiteTransaction:
         """Insert deliveries; return their keys in order."""
         first = self._next_key("delivery")
         self._driver.executemany(
-            "INSERT INTO delivery (id, uid, organization_id, subscription_id, event_id, task_id, status, attempt, "
-            f"leased, due_at, created_at) VALUES (?, ?, ?, ?, ?, ?, '{DeliveryStatus.PENDING}', ?, ?, ?, ?)",
+            "INSERT INTO delivery (id, uid, organization_id, subscription_id, event_id, task_id, replay_id, status, "
+            "attempt, leased, schedule_from, due_at, created_at) "
+            f"VALUES (?, ?, ?, ?, ?, ?, ?, '{DeliveryStatus.PENDING}', ?, ?, 0, ?, ?)",
             [
                 (
                     key,
@@ -216,6 +217,7 @@ class SQLiteTransaction:
                     row.subscription_id,
                     row.event_id,
                     row.task_id,
+                    row.replay_id,
                     row.attempt,
                     row.attempt > 0,
                     _moment(row.due_at),

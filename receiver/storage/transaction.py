@@ -45,10 +45,11 @@ class NewDelivery:
     organization_id: int
     subscription_id: int
     event_id: int
-    task_id: int
+    task_id: int | None
     attempt: int
     due_at: datetime
     created_at: datetime
+    replay_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The tables of the main job: organizations, keys, tasks, events, subscriptions, deliveries, receipts."""
+"""The first schema: organizations, keys, tasks, events, subscriptions, deliveries, replays, receipts."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -66,10 +66,19 @@ def upgrade() -> None:
         sa.Column("endpoint_url", sa.String(), nullable=False),
         sa.Column("format", sa.String(), nullable=False),
         sa.Column("event_types", Document, nullable=False),
+        sa.Column("filters", Document, nullable=True),
         sa.Column("description", sa.String(), nullable=True),
+        sa.Column("headers", sa.String(), nullable=True),
+        sa.Column("rate_limit", sa.Float(), nullable=True),
+        sa.Column("max_in_flight", sa.Integer(), nullable=True),
+        sa.Column("ordered", sa.Boolean(), nullable=False),
         sa.Column("secret", sa.String(), nullable=True),
+        sa.Column("signature", sa.String(), nullable=False),
+        sa.Column("retired_secrets", Document, nullable=True),
         sa.Column("fingerprint", sa.String(), nullable=True),
         sa.Column("is_active", sa.Boolean(), nullable=False),
+        sa.Column("failing_since", Moment(), nullable=True),
+        sa.Column("disabled_reason", sa.String(), nullable=True),
         sa.Column("created_at", Moment(), nullable=False),
         sa.Column("updated_at", Moment(), nullable=False),
         sa.Column("deleted_at", Moment(), nullable=True),
@@ -82,6 +91,35 @@ def upgrade() -> None:
     )
     op.create_index("ix_subscription_fingerprint", "subscription", ["organization_id", "fingerprint"], unique=True)
     op.create_index("ix_subscription_organization_id", "subscription", ["organization_id", "kind", "id"], unique=False)
+    op.create_table(
+        "replay",
+        sa.Column("id", BigKey, nullable=False),
+        sa.Column("uid", PublicId(), nullable=False),
+        sa.Column("organization_id", BigKey, nullable=False),
+        sa.Column("subscription_id", BigKey, nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("status", sa.String(), nullable=False),
+        sa.Column("since", Moment(), nullable=False),
+        sa.Column("until", Moment(), nullable=False),
+        sa.Column("event_types", Document, nullable=True),
+        sa.Column("total", sa.Integer(), nullable=False),
+        sa.Column("sent", sa.Integer(), nullable=False),
+        sa.Column("cursor", sa.Integer(), nullable=False),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.Column("ended_at", Moment(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["organization_id"],
+            ["organization.id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["subscription_id"],
+            ["subscription.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("uid"),
+    )
+    op.create_index("ix_replay_status", "replay", ["status"], unique=False)
+    op.create_index("ix_replay_subscription_id", "replay", ["subscription_id", "id"], unique=False)
     op.create_table(
         "task",
         sa.Column("id", BigKey, nullable=False),
@@ -152,7 +190,7 @@ def upgrade() -> None:
         sa.Column("id", BigKey, nullable=False),
         sa.Column("uid", PublicId(), nullable=False),
         sa.Column("organization_id", BigKey, nullable=False),
-        sa.Column("task_id", BigKey, nullable=False),
+        sa.Column("task_id", BigKey, nullable=True),
         sa.Column("type", sa.String(), nullable=False),
         sa.Column("snapshot", Document, nullable=False),
         sa.Column("created_at", Moment(), nullable=False),
@@ -177,11 +215,13 @@ def upgrade() -> None:
         sa.Column("organization_id", BigKey, nullable=False),
         sa.Column("subscription_id", BigKey, nullable=False),
         sa.Column("event_id", BigKey, nullable=False),
-        sa.Column("task_id", BigKey, nullable=False),
+        sa.Column("task_id", BigKey, nullable=True),
+        sa.Column("replay_id", BigKey, nullable=True),
         sa.Column("status", sa.String(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("due_at", Moment(), nullable=True),
         sa.Column("leased", sa.Boolean(), nullable=False),
+        sa.Column("schedule_from", sa.Integer(), nullable=False),
         sa.Column("created_at", Moment(), nullable=False),
         sa.Column("settled_at", Moment(), nullable=True),
         sa.ForeignKeyConstraint(
@@ -191,6 +231,10 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["organization_id"],
             ["organization.id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["replay_id"],
+            ["replay.id"],
         ),
         sa.ForeignKeyConstraint(
             ["subscription_id"],
@@ -211,6 +255,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("due_at IS NOT NULL"),
         postgresql_where=sa.text("due_at IS NOT NULL"),
     )
+    op.create_index("ix_delivery_event_id", "delivery", ["event_id"], unique=False)
     op.create_index("ix_delivery_subscription_id", "delivery", ["subscription_id", "id"], unique=False)
     op.create_index("ix_delivery_task_id", "delivery", ["task_id"], unique=False)
     op.create_table(
@@ -237,6 +282,7 @@ def downgrade() -> None:
     op.drop_table("delivery_attempt")
     op.drop_index("ix_delivery_task_id", table_name="delivery")
     op.drop_index("ix_delivery_subscription_id", table_name="delivery")
+    op.drop_index("ix_delivery_event_id", table_name="delivery")
     op.drop_index(
         "ix_delivery_due",
         table_name="delivery",
@@ -262,6 +308,9 @@ def downgrade() -> None:
         postgresql_where=sa.text("due_at IS NOT NULL"),
     )
     op.drop_table("task")
+    op.drop_index("ix_replay_subscription_id", table_name="replay")
+    op.drop_index("ix_replay_status", table_name="replay")
+    op.drop_table("replay")
     op.drop_index("ix_subscription_organization_id", table_name="subscription")
     op.drop_index("ix_subscription_fingerprint", table_name="subscription")
     op.drop_table("subscription")
