@@ -26,6 +26,7 @@ from receiver.tracking.announce import Alarm, Waiting
 from receiver.tracking.apply import Applier
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator
+from receiver.tracking.feed import Feed
 from receiver.tracking.look import Looker
 from receiver.tracking.record import Announcer
 from receiver.tracking.submit import Submitter
@@ -49,9 +50,9 @@ class Service:
         self.piapi = _piapi(settings)
         self.providers: dict[str, Provider] = {self.piapi.name: self.piapi}
         self.dispatcher = LaneDispatcher(timeout=settings.delivery_timeout_seconds)
-        announcer = Announcer(
-            Waiting(), self.dispatcher, Alarm(), delivery_lease_seconds(settings.delivery_timeout_seconds)
-        )
+        self.feed = Feed()
+        delivery_lease = delivery_lease_seconds(settings.delivery_timeout_seconds)
+        announcer = Announcer(Waiting(), self.dispatcher, Alarm(), self.feed, delivery_lease)
         applier = Applier(_looks(settings), announcer)
         creator = Creator(announcer, lease_seconds=task_lease)
         submitter = Submitter(writer, applier, self.providers, keyring, settings.public_url)

@@ -87,6 +87,9 @@ class TaskState:
     ended_event: str | None
     looks: int
     heard_at: datetime
+    model: str = ""
+    task_type: str = ""
+    labels: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

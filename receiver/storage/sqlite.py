@@ -34,7 +34,7 @@ from receiver.storage.transaction import (
 PAGE_BYTES = 8192
 _STATE = (
     "id, uid, organization_id, status, submission, attempt, max_attempts, backoff_seconds, provider_task_id, "
-    "progress, revision, words, callback_id, ended_event, looks, heard_at"
+    "progress, revision, words, callback_id, ended_event, looks, heard_at, model, task_type, metadata"
 )
 _DOCUMENTS = frozenset(column.name for column in tasks.columns if column.type.compile() == "JSON")
 _BUSY_RETRY_SECONDS = 0.005
@@ -358,6 +358,9 @@ def _state(row: Sequence[Any]) -> TaskState:
         ended_event=row[13],
         looks=row[14],
         heard_at=_read_moment(row[15]) or datetime.min.replace(tzinfo=UTC),
+        model=row[16],
+        task_type=row[17],
+        labels=None if row[18] is None else orjson.loads(row[18]),
     )
 
 

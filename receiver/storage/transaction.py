@@ -25,16 +25,19 @@ class TaskChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEvent:
-    """An event to be written; `organization_id` and `callback_id` say who may hear of it."""
+    """An event to be written. What is not in its row says who may hear of it."""
 
     uid: str
     organization_id: int
-    task_id: int
-    task_uid: str
+    task_id: int | None
+    task_uid: str | None
     type: str
     snapshot: dict[str, Any]
     created_at: datetime
     callback_id: int | None = None
+    model: str | None = None
+    task_type: str | None = None
+    labels: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

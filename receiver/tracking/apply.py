@@ -203,6 +203,9 @@ class _Batch:
             snapshot=decision.snapshot,
             created_at=self.now,
             callback_id=task.callback_id,
+            model=task.model,
+            task_type=task.task_type,
+            labels=task.labels,
         )
         self.events.append(event)
         return event

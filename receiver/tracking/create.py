@@ -122,6 +122,9 @@ def _created_event(request: TaskRequest, uid: str, key: int, callback_id: int | 
         snapshot={"status": TaskStatus.QUEUED, "attempt": 1},
         created_at=now,
         callback_id=callback_id,
+        model=request.model,
+        task_type=request.task_type,
+        labels=request.labels,
     )
 
 

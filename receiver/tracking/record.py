@@ -8,6 +8,7 @@ from models import SubscriptionKind
 from receiver.domain.ids import new_id
 from receiver.storage.transaction import LeasedDelivery, Listener, NewDelivery, NewEvent, Transaction
 from receiver.tracking.announce import Alarm, Dispatcher, Waiting
+from receiver.tracking.feed import Feed
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class Announcer:
     waiting: Waiting
     dispatcher: Dispatcher
     due: Alarm
+    feed: Feed
     lease_seconds: float
     """How long a delivery that goes straight to the dispatcher is leased to it."""
 
@@ -43,8 +45,9 @@ async def record(tx: Transaction, events: Sequence[NewEvent], announcer: Announc
     if deliveries:
         delivery_keys = await tx.insert_deliveries(deliveries)
         _hand_over(tx, deliveries, delivery_keys, announcer)
-    uids = {event.task_uid for event in events}
+    uids = {event.task_uid for event in events if event.task_uid is not None}
     tx.after_commit.append(lambda: _wake(announcer.waiting, uids))
+    tx.after_commit.append(lambda: announcer.feed.publish(list(zip(keys, events, strict=True))))
 
 
 def _hears(listener: Listener, event: NewEvent) -> bool:

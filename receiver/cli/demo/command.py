@@ -108,5 +108,6 @@ def _explained(error: Exception, stage: "Stage") -> Failure | None:
         case Failure():
             return Failure(cause.status, f"{cause.message}; {kept}")
         case httpx.HTTPError():
-            return Failure(Status.UNREACHABLE, f"one of the demo's processes does not answer ({cause!r}); {kept}")
+            message = f"{cause.request.url} does not answer as it should ({type(cause).__name__}); {kept}"
+            return Failure(Status.UNREACHABLE, message)
     return None
