@@ -17,7 +17,7 @@ class Delivery(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "delivery"
     __table_args__ = (
-        Index("ix_delivery_due", "due_at", sqlite_where=_DUE, postgresql_where=_DUE),
+        Index("ix_delivery_due", "subscription_id", "due_at", sqlite_where=_DUE, postgresql_where=_DUE),
         Index("ix_delivery_subscription_id", "subscription_id", "id"),
         Index("ix_delivery_task_id", "task_id"),
         Index("ix_delivery_event_id", "event_id"),

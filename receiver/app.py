@@ -17,6 +17,7 @@ from receiver.inbound.receive import Hooks
 from receiver.outbound.deliver import Deliverer
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.sender import Sender
+from receiver.outbound.settle import Settler
 from receiver.outbound.subscriptions import Subscriptions
 from receiver.providers import Budget, PiAPI, Provider
 from receiver.settings import Settings
@@ -62,7 +63,9 @@ class Service:
         canceller = Canceller(writer, applier, self.providers)
         guard = AddressGuard.from_settings(settings)
         self.sender = Sender(guard, timeout=settings.delivery_timeout_seconds)
-        self.dispatcher.connect(writer, Deliverer(database, self.sender, keyring, settings.retry_delays))
+        self.dispatcher.connect(
+            database, Deliverer(database, self.sender, Settler(announcer), keyring, settings.retry_delays)
+        )
         self.attendant = Attendant(writer, looker, announcer.due, lease_seconds=task_lease)
         self.tracker = Tracker(database, creator, submitter, looker, canceller, announcer.waiting)
         self.hooks = Hooks(

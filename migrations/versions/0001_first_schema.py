@@ -250,7 +250,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_delivery_due",
         "delivery",
-        ["due_at"],
+        ["subscription_id", "due_at"],
         unique=False,
         sqlite_where=sa.text("due_at IS NOT NULL"),
         postgresql_where=sa.text("due_at IS NOT NULL"),

@@ -13,12 +13,13 @@ from models import DeliveryFormat, DeliveryStatus
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.domain.representations import job_event_type, pi_body, piapi_body, standard_body
-from receiver.domain.schedules import delivery_delay
 from receiver.domain.signatures import sign_pi, standard_headers
+from receiver.domain.verdicts import Verdict, judge
 from receiver.outbound.sender import Answer, Sender
+from receiver.outbound.settle import Settler
 from receiver.storage.database import Database
 from receiver.storage.deliveries import give_back, to_send
-from receiver.storage.transaction import LeasedDelivery, Settlement, Transaction
+from receiver.storage.transaction import LeasedDelivery, Settlement
 from receiver.telemetry import deliveries_settled, get_logger
 
 log = get_logger("outbound.deliver")
@@ -28,7 +29,6 @@ _BODIES = {
     DeliveryFormat.PI: pi_body,
     DeliveryFormat.PIAPI: piapi_body,
 }
-_LONGEST_RETRY_AFTER = 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +42,32 @@ class Parcel:
     message_id: str
     event_type: str
     body: bytes
+    schedule_from: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """What came of an attempt, and what it says of the endpoint's pace."""
+
+    settlement: Settlement
+    slow_down: bool
+    retry_after: float
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the subscriber has it."""
+        return self.settlement.status == DeliveryStatus.DELIVERED
 
 
 class Deliverer:
     """Makes attempts. `delays` are the seconds before each attempt, the first included."""
 
-    def __init__(self, database: Database, sender: Sender, keyring: KeyRing, delays: Sequence[float]) -> None:
+    def __init__(
+        self, database: Database, sender: Sender, settler: Settler, keyring: KeyRing, delays: Sequence[float]
+    ) -> None:
         self._database = database
         self._sender = sender
+        self._settler = settler
         self._delays = delays
         self._decrypt = lru_cache(maxsize=1024)(keyring.decrypt)
 
@@ -63,12 +81,13 @@ class Deliverer:
             await self._database.writer.run(lambda tx: give_back(tx, parked, None), bounded=False)
         return [self._parcel(lease, found[lease.id]) for lease in held if lease not in parked]
 
-    async def attempt(self, parcel: Parcel) -> Settlement:
+    async def attempt(self, parcel: Parcel) -> Attempted:
         """Send a parcel and write down what came of it; return that when it is on disk."""
         headers = _headers(parcel, int(utc_now().timestamp()))
         answer = await self._sender.send(parcel.url, headers, parcel.body)
-        settlement = self._settlement(parcel.lease, answer, utc_now())
-        held = await self._database.writer.write(settle, settlement, bounded=False)
+        verdict = self._judge(parcel, answer)
+        settlement = _settlement(parcel.lease, answer, verdict, utc_now())
+        held = await self._database.writer.write(self._settler.settle, settlement, bounded=False)
         deliveries_settled.labels(settlement.status if held else "lease lost").inc()
         if not answer.ok:
             log.warning(
@@ -79,7 +98,7 @@ class Deliverer:
                 error=answer.error,
                 next=settlement.due_at.isoformat() if settlement.due_at else None,
             )
-        return settlement
+        return Attempted(settlement, verdict.slow_down, answer.retry_after or 0.0)
 
     def _parcel(self, lease: LeasedDelivery, row: Mapping[str, Any]) -> Parcel:
         event, subscription, task = (_part(row, name) for name in ("event", "subscription", "task"))
@@ -89,42 +108,37 @@ class Deliverer:
             url=subscription["endpoint_url"],
             format=form,
             secret=self._decrypt(subscription["secret"]) if subscription["secret"] else None,
+            schedule_from=row["delivery_schedule_from"],
             message_id=event["uid"],
             event_type=event["type"],
             body=orjson.dumps(_BODIES[form]({**task, "callback_url": subscription["endpoint_url"]}, event)),
         )
 
-    def _settlement(self, lease: LeasedDelivery, answer: Answer, now: datetime) -> Settlement:
-        status, due_at = _outcome(answer, lease.attempt, self._delays, now)
-        return Settlement(
-            delivery_id=lease.id,
-            attempt=lease.attempt,
-            status=status,
-            due_at=due_at,
-            settled_at=None if status == DeliveryStatus.PENDING else now,
-            started_at=answer.started_at,
-            duration_ms=answer.duration_ms,
+    def _judge(self, parcel: Parcel, answer: Answer) -> Verdict:
+        return judge(
+            ok=answer.ok,
             status_code=answer.status,
-            error=answer.error,
-            response=answer.response,
+            retry_after=answer.retry_after,
+            attempts=parcel.lease.attempt - parcel.schedule_from,
+            delays=self._delays,
+            jitter=random.random(),  # noqa: S311
         )
 
 
-async def settle(tx: Transaction, settlements: Sequence[Settlement]) -> list[bool | Exception]:
-    """Write outcomes of attempts, many in one commit; False for one whose lease was lost."""
-    return list(await tx.settle(settlements))
-
-
-def _outcome(
-    answer: Answer, attempt: int, delays: Sequence[float], now: datetime
-) -> tuple[DeliveryStatus, datetime | None]:
-    if answer.ok:
-        return DeliveryStatus.DELIVERED, None
-    delay = delivery_delay(attempt, delays, random.random())  # noqa: S311
-    if delay is None:
-        return DeliveryStatus.DEAD, None
-    asked = min(answer.retry_after or 0, _LONGEST_RETRY_AFTER)
-    return DeliveryStatus.PENDING, now + timedelta(seconds=max(delay, asked))
+def _settlement(lease: LeasedDelivery, answer: Answer, verdict: Verdict, now: datetime) -> Settlement:
+    return Settlement(
+        delivery_id=lease.id,
+        subscription_id=lease.subscription_id,
+        attempt=lease.attempt,
+        status=verdict.status,
+        due_at=None if verdict.delay is None else now + timedelta(seconds=verdict.delay),
+        settled_at=None if verdict.status == DeliveryStatus.PENDING else now,
+        started_at=answer.started_at,
+        duration_ms=answer.duration_ms,
+        status_code=answer.status,
+        error=answer.error,
+        response=answer.response,
+    )
 
 
 def _is_held(lease: LeasedDelivery, row: Mapping[str, Any] | None) -> bool:

@@ -19,6 +19,7 @@ def to_send(delivery_ids: Collection[int]) -> Select[Any]:
             deliveries.c.uid.label("delivery_uid"),
             deliveries.c.status.label("delivery_status"),
             deliveries.c.attempt.label("delivery_attempt"),
+            deliveries.c.schedule_from.label("delivery_schedule_from"),
             *(column.label(f"event_{column.name}") for column in events.c),
             *(column.label(f"subscription_{column.name}") for column in subscriptions.c),
             *(column.label(f"task_{column.name}") for column in tasks.c),

@@ -1,10 +1,10 @@
 """Writing subscriptions. A delivery that waits goes with its subscription."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Select, insert, select, update
 
 from models import DeliveryStatus
 from receiver.storage.tables import deliveries, subscriptions
@@ -31,6 +31,12 @@ async def remove_subscription(tx: Transaction, uid: str, now: datetime) -> None:
         update(subscriptions).where(subscriptions.c.uid == uid).values(is_active=False, deleted_at=now, updated_at=now)
     )
     await tx.execute(_waiting_for(uid).values(status=DeliveryStatus.CANCELLED, due_at=None, settled_at=now))
+
+
+def lane_limits(subscription_ids: Collection[int]) -> Select[Any]:
+    """Return the query for what these subscriptions allow."""
+    table = subscriptions.c
+    return select(table.id, table.max_in_flight, table.rate_limit, table.ordered).where(table.id.in_(subscription_ids))
 
 
 def _waiting_for(uid: str) -> Any:

@@ -63,6 +63,7 @@ class Listener:
     organization_id: int
     kind: SubscriptionKind
     event_types: frozenset[str]
+    ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Settlement:
     """What came of one attempt at a delivery."""
 
     delivery_id: int
+    subscription_id: int
     attempt: int
     status: str
     due_at: datetime | None
@@ -144,7 +146,11 @@ class Transaction(Protocol):
     async def claim_deliveries(
         self, now: datetime, lease_until: datetime, limit: int, skip: Collection[int]
     ) -> list[LeasedDelivery]:
-        """Take due deliveries, oldest first, but none of the subscriptions in `skip`; counts `attempt` up."""
+        """Take due deliveries, at most `limit` of each subscription, oldest first; counts `attempt` up.
+
+        None of the subscriptions in `skip`; and where a subscription is ordered, none whose task has an earlier
+        delivery that is still pending.
+        """
         ...
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:

@@ -57,7 +57,8 @@ def _hears(listener: Listener, event: NewEvent) -> bool:
 
 
 def _delivery(event: NewEvent, event_key: int, listener: Listener, announcer: Announcer, now: datetime) -> NewDelivery:
-    leased = announcer.dispatcher.room(listener.id)
+    # An ordered one waits for its turn in the table, where a claim sees what is before it.
+    leased = not listener.ordered and announcer.dispatcher.room(listener.id)
     return NewDelivery(
         uid=new_id(),
         organization_id=event.organization_id,

@@ -1,0 +1,86 @@
+"""Writing down what came of attempts, many in one commit, and what it means for their endpoints."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+
+from models import DeliveryStatus, DisabledReason, EventType, SubscriptionKind
+from receiver.clock import utc_now
+from receiver.domain.ids import new_id
+from receiver.domain.representations import native_webhook
+from receiver.domain.verdicts import GONE, is_given_up
+from receiver.storage.subscriptions import change_subscription
+from receiver.storage.tables import subscriptions
+from receiver.storage.transaction import NewEvent, Settlement, Transaction
+from receiver.telemetry import get_logger
+from receiver.tracking.record import Announcer, record
+
+log = get_logger("outbound.settle")
+
+
+class Settler:
+    """Settles attempts. One instance a process: its `settle` is the handler that the writer groups by."""
+
+    def __init__(self, announcer: Announcer) -> None:
+        self._announcer = announcer
+
+    async def settle(self, tx: Transaction, settlements: Sequence[Settlement]) -> list[bool | Exception]:
+        """Write outcomes of attempts; False for one whose lease was lost."""
+        held = await tx.settle(settlements)
+        now = utc_now()
+        mine = [settlement for settlement, is_held in zip(settlements, held, strict=True) if is_held]
+        for row in await self._endpoints(tx, mine):
+            outcomes = [each for each in mine if each.subscription_id == row["id"]]
+            await self._judge_endpoint(tx, row, outcomes, now)
+        return list(held)
+
+    async def _endpoints(self, tx: Transaction, settlements: Sequence[Settlement]) -> list[dict[str, Any]]:
+        """Return the endpoints whose record these outcomes may change: the failed, and those that failed before."""
+        table = subscriptions.c
+        failed = {each.subscription_id for each in settlements if each.status != DeliveryStatus.DELIVERED}
+        delivered = {each.subscription_id for each in settlements} - failed
+        found = await tx.execute(
+            select(subscriptions).where(
+                table.kind == SubscriptionKind.REGISTERED,
+                table.is_active,
+                table.id.in_(failed) | (table.id.in_(delivered) & table.failing_since.is_not(None)),
+            )
+        )
+        return [dict(row._mapping) for row in found]
+
+    async def _judge_endpoint(
+        self, tx: Transaction, row: dict[str, Any], outcomes: Sequence[Settlement], now: datetime
+    ) -> None:
+        if any(each.status_code == GONE and each.status != DeliveryStatus.DELIVERED for each in outcomes):
+            await self._disable(tx, row, DisabledReason.GONE, now)
+        elif any(each.status == DeliveryStatus.DELIVERED for each in outcomes):
+            if row["failing_since"] is not None:
+                await _set_failing_since(tx, row["id"], None)
+        elif row["failing_since"] is None:
+            await _set_failing_since(tx, row["id"], now)
+        elif is_given_up(row["failing_since"], now):
+            await self._disable(tx, row, DisabledReason.FAILING, now)
+
+    async def _disable(self, tx: Transaction, row: dict[str, Any], reason: DisabledReason, now: datetime) -> None:
+        """Switch an endpoint off, keep what waits for it, and tell the others."""
+        log.warning("a webhook was disabled", webhook=row["uid"], reason=reason)
+        await change_subscription(tx, row["uid"], {"is_active": False, "disabled_reason": reason}, now)
+        event = NewEvent(
+            uid=new_id(),
+            organization_id=row["organization_id"],
+            task_id=None,
+            task_uid=None,
+            type=EventType.WEBHOOK_DISABLED,
+            snapshot={
+                "webhook": native_webhook({**row, "is_active": False, "disabled_reason": reason, "updated_at": now}),
+                "reason": reason,
+            },
+            created_at=now,
+        )
+        await record(tx, [event], self._announcer, now)
+
+
+async def _set_failing_since(tx: Transaction, subscription_id: int, moment: datetime | None) -> None:
+    await tx.execute(update(subscriptions).where(subscriptions.c.id == subscription_id).values(failing_since=moment))
