@@ -21,7 +21,10 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)")
 _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _SHORTEST_KEY = 16
 
-Seconds = Annotated[float, Field(gt=0)]
+_LONGEST = 10 * 365 * 86400.0
+"""Ten years, in seconds: what is longer is a slip of the keyboard."""
+
+Seconds = Annotated[float, Field(gt=0, le=_LONGEST, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
@@ -49,7 +52,7 @@ class Settings(BaseModel):
     retry_schedule: str = "0,5,300,1800,7200,18000,36000,50400,72000,86400"
     delivery_timeout_seconds: Seconds = 20
     retention_days: Annotated[int, Field(ge=0)] = 90
-    submit_wait_seconds: Annotated[float, Field(ge=0)] = 10
+    submit_wait_seconds: Annotated[float, Field(ge=0, le=_LONGEST, allow_inf_nan=False)] = 10
     """How long a create call waits for the provider's own answer."""
     submission_unknown_seconds: Seconds = 600
     """How long a submission with no answer is looked for before it fails."""
@@ -69,8 +72,10 @@ class Settings(BaseModel):
     @field_validator("secret_key")
     @classmethod
     def _long_keys(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and any(len(key) < _SHORTEST_KEY for key in _split(value.get_secret_value())):
-            raise ValueError(f"each master key needs at least {_SHORTEST_KEY} characters")
+        if value is not None:
+            keys = _split(value.get_secret_value())
+            if not keys or any(len(key) < _SHORTEST_KEY for key in keys):
+                raise ValueError(f"each master key needs at least {_SHORTEST_KEY} characters")
         return value
 
     @field_validator("api_key")
@@ -112,7 +117,7 @@ class Settings(BaseModel):
             delays = [float(part) for part in _split(value)]
         except ValueError:
             delays = []
-        if not delays or any(delay < 0 for delay in delays):
+        if not delays or not all(0 <= delay <= _LONGEST for delay in delays):
             raise ValueError("must be seconds, comma-separated, such as 0,5,300")
         return value
 

@@ -16,6 +16,7 @@ inbound_received = Counter(
 updates_applied = Counter("ringback_updates_total", "Updates by the way they came and what they did", ["source", "did"])
 provider_calls = Counter("ringback_provider_calls_total", "Calls to a provider", ["provider", "call", "outcome"])
 deliveries_settled = Counter("ringback_delivery_attempts_total", "Delivery attempts by their outcome", ["outcome"])
+streams_open = Gauge("ringback_streams_open", "Readers of the live stream")
 writer_batch = Histogram(
     "ringback_writer_batch_size",
     "Writes that shared one commit",
@@ -29,7 +30,7 @@ def configure_logging(log_format: str = "text") -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
     )
     structlog.configure(
         processors=[
@@ -46,5 +47,8 @@ def configure_logging(log_format: str = "text") -> None:
 
 
 def get_logger(room: str) -> Any:
-    """Return a logger whose lines carry the name of the room they come from."""
-    return structlog.get_logger().bind(room=room)
+    """Return a logger whose lines carry the name of the room they come from.
+
+    It stays lazy: rooms ask for theirs when they are imported, before the settings are read.
+    """
+    return structlog.get_logger(room=room)

@@ -1,8 +1,9 @@
 """The lanes in which deliveries wait: one a subscription, each with its own limits and its own pace.
 
-No I/O and no clock: `now` is monotonic seconds. A lane that fails shrinks, by halves down to one at a time, and
-grows again by one with each success; one that is asked to slow down pauses, ever longer until a success. So a
-dead endpoint holds little memory and few connections, however many deliveries wait for it.
+No I/O and no clock: `now` is monotonic seconds. A lane begins small and grows by one with each success, up to what
+its subscription allows; it shrinks by halves with each failure, down to one at a time; and it pauses, ever longer
+until a success, when its endpoint asks to slow down. So an endpoint that is dead or hangs holds little memory and
+few connections, however many deliveries wait for it.
 """
 
 from collections import deque
@@ -13,6 +14,8 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 DEFAULT_IN_FLIGHT = 32
+FIRST_IN_FLIGHT = 4
+"""How many may be in flight before the first success."""
 WAITING_PER_SLOT = 16
 """How many may wait in memory for each that may be in flight; the rest waits in the table."""
 _FIRST_PAUSE = 1.0
@@ -35,7 +38,7 @@ class Lane(Generic[Item]):
         self.running = 0
         self.paused_until = 0.0
         self._limits = limits or Limits()
-        self._allowed = self._limits.in_flight
+        self._allowed = min(FIRST_IN_FLIGHT, self._limits.in_flight)
         self._pause = _FIRST_PAUSE
         self._next_start = 0.0
 
@@ -49,9 +52,8 @@ class Lane(Generic[Item]):
 
     @limits.setter
     def limits(self, limits: Limits) -> None:
-        grown = limits.in_flight > self._limits.in_flight
         self._limits = limits
-        self._allowed = limits.in_flight if grown else min(self._allowed, limits.in_flight)
+        self._allowed = min(self._allowed, limits.in_flight)
 
     @property
     def capacity(self) -> int:
@@ -64,7 +66,7 @@ class Lane(Generic[Item]):
 
     def is_idle(self, now: float) -> bool:
         """Say whether it holds nothing and remembers nothing worth keeping."""
-        untroubled = self._allowed == self._limits.in_flight and self._pause == _FIRST_PAUSE
+        untroubled = self._allowed >= min(FIRST_IN_FLIGHT, self._limits.in_flight) and self._pause == _FIRST_PAUSE
         return not len(self) and untroubled and now >= max(self.paused_until, self._next_start)
 
     def opens_at(self, now: float) -> float | None:

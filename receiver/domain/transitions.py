@@ -42,6 +42,8 @@ ENDING: Mapping[TaskStatus, EventType] = {
     TaskStatus.FAILED: EventType.TASK_FAILED,
     TaskStatus.CANCELLED: EventType.TASK_CANCELLED,
 }
+STORED_ONCE = ("output", "logs", "detail", "meta")
+"""What a `task.completed` leaves to the task's row: that never changes again, and everybody reads it there."""
 _MOST_WORDS = 8
 
 
@@ -111,6 +113,8 @@ def decide(task: TaskState, update: ProviderUpdate, *, now: datetime, looks: Loo
     stale = _superseded(task, update)
     if stale:
         return Decision(receipt=ReceiptReason.SUPERSEDED, message=stale)
+    if _is_void(task, update):
+        return NOTHING
     if task.status in TERMINAL:
         return _after_the_end(task, update, now)
     if update.status is None:
@@ -140,6 +144,18 @@ def _superseded(task: TaskState, update: ProviderUpdate) -> str | None:
     if task.provider_task_id and update.provider_task_id and task.provider_task_id != update.provider_task_id:
         return "it speaks of another provider task than this attempt's"
     return None
+
+
+def _is_void(task: TaskState, update: ProviderUpdate) -> bool:
+    """Say whether what happened meanwhile leaves an update without ground.
+
+    A conclusion of ours is void when there is newer news; a create call's failure is, when the provider's task was
+    heard of all the same: believing it would fail, or pay for again, what is running.
+    """
+    if update.heard_at is not None and update.heard_at != task.heard_at:
+        return True
+    failed_create = update.source == Source.SUBMIT and update.status == TaskStatus.FAILED
+    return failed_create and update.provider_task_id is None and task.provider_task_id is not None
 
 
 def _after_the_end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
@@ -199,8 +215,7 @@ def _end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
     assert status is not None  # noqa: S101 - decide() asked
     changes = {
         **_identified(task, update),
-        # Our own verdict knows nothing of the content: what the provider told last stays.
-        **(_content(update) if update.by_provider else {}),
+        **(_content(update) if _tells_content(update) else {}),
         "status": status,
         "error": None if status == TaskStatus.COMPLETED else update.error,
         "progress": _progress(task, update, status),
@@ -212,11 +227,10 @@ def _end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
     }
     if update.source == Source.SUBMIT and status == TaskStatus.FAILED and update.provider_task_id is None:
         changes["submission"] = Submission.REFUSED
-    snapshot = _snapshot(task, update, status)
+    snapshot = _snapshot(task, update, status) | {"submission": changes.get("submission", task.submission)}
     if status == TaskStatus.COMPLETED:
-        # Stored once: a completed task's row never changes again, and everybody reads it there.
-        snapshot.pop("output", None)
-        snapshot.pop("logs", None)
+        for name in STORED_ONCE:
+            snapshot.pop(name, None)
     if task.status in TERMINAL:
         snapshot["corrects"] = task.ended_event
     return Decision(changes, ENDING[status], snapshot)
@@ -251,7 +265,10 @@ def _try_again(task: TaskState, update: ProviderUpdate, now: datetime, jitter: f
         "looks": 0,
         "due_at": now + timedelta(seconds=delay),
     }
-    snapshot = _snapshot(task, update, TaskStatus.QUEUED) | {"retry_at": now + timedelta(seconds=delay)}
+    snapshot = _snapshot(task, update, TaskStatus.QUEUED) | {
+        "submission": Submission.WAITING,
+        "retry_at": now + timedelta(seconds=delay),
+    }
     return Decision(changes, EventType.TASK_UPDATED, snapshot)
 
 
@@ -260,8 +277,8 @@ def _no_news(task: TaskState, update: ProviderUpdate, now: datetime, looks: Look
     if update.source == Source.POLL:
         changes["looks"] = task.looks + 1
         changes["due_at"] = looks.after_look(task.looks + 1, task.heard_at, now)
-    elif changes:
-        changes["due_at"] = looks.after_news(now)
+    if update.provider_task_id in changes.values():
+        changes.update(heard_at=now, looks=0, due_at=looks.after_news(now))
     return Decision(changes) if changes else NOTHING
 
 
@@ -290,7 +307,12 @@ def _content(update: ProviderUpdate) -> dict[str, Any]:
 def _progress(task: TaskState, update: ProviderUpdate, status: TaskStatus) -> int:
     if status == TaskStatus.COMPLETED:
         return 100
-    return update.progress if update.by_provider else task.progress
+    return update.progress if _tells_content(update) else task.progress
+
+
+def _tells_content(update: ProviderUpdate) -> bool:
+    """Say whether the update tells the content too; if not, what the provider told last stays."""
+    return update.by_provider and update.is_snapshot
 
 
 def _snapshot(task: TaskState, update: ProviderUpdate, status: TaskStatus) -> dict[str, Any]:
@@ -299,10 +321,13 @@ def _snapshot(task: TaskState, update: ProviderUpdate, status: TaskStatus) -> di
         "attempt": task.attempt,
         "progress": _progress(task, update, status),
         "source": update.source,
+        "submission": _identified(task, update).get("submission", task.submission),
         "provider_task_id": update.provider_task_id or task.provider_task_id,
         "error": update.error,
         "output": update.output,
         "logs": update.logs,
+        "detail": update.detail,
+        "meta": update.meta,
         "started_at": update.started_at,
         "ended_at": update.ended_at,
     }

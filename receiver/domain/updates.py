@@ -23,6 +23,8 @@ class ProviderUpdate:
     `status` is None for a word that nobody knows, which `word` then names: it is never terminal.
     `attempt` is the attempt that it speaks of, None where the way it came does not tell.
     `by_provider` is false for what Ringback concludes by itself (a time-out, an unknown submission).
+    `is_snapshot` is false for what tells a state and nothing of the content, which then stays as it is.
+    `heard_at` is the last news that a conclusion of ours was drawn from: newer news makes it void.
     `retryable` is false for a failure that another attempt would only repeat, such as a refusal.
     """
 
@@ -45,4 +47,6 @@ class ProviderUpdate:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     by_provider: bool = True
+    is_snapshot: bool = True
+    heard_at: datetime | None = None
     retryable: bool = True

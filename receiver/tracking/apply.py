@@ -79,13 +79,9 @@ class Applier:
         uids = {arrival.task_uid for arrival in arrivals if arrival.task_uid is not None}
         batch.by_uid = await tx.load_tasks(uids) if uids else {}
         await self._load_by_provider_id(tx, arrivals, batch)
-        missing: dict[str, Arrival] = {}
-        for arrival in arrivals:
-            if batch.find(arrival) is None:
-                missing.setdefault(batch.name(arrival), arrival)
-        if missing:
-            await self._make(tx, list(missing.values()), batch)
         await self._load_owners(tx, arrivals, batch)
+        if missing := batch.to_be_made(arrivals):
+            await self._make(tx, missing, batch)
 
     async def _load_by_provider_id(self, tx: Transaction, arrivals: Sequence[Arrival], batch: "_Batch") -> None:
         wanted: dict[str, set[str]] = {}
@@ -102,7 +98,8 @@ class Applier:
         wanted: dict[str, set[str]] = {}
         for arrival in arrivals:
             task = batch.find(arrival)
-            if task is not None and task.provider_task_id is None and arrival.update.provider_task_id:
+            has_none = task is None or task.provider_task_id is None
+            if has_none and arrival.update.provider_task_id:
                 wanted.setdefault(arrival.provider, set()).add(arrival.update.provider_task_id)
         for provider, ids in wanted.items():
             for provider_task_id, state in (await tx.find_tasks(provider, ids)).items():
@@ -114,27 +111,27 @@ class Applier:
         await tx.insert_tasks([_row(arrival, uid, batch.now) for arrival, uid in zip(arrivals, uids, strict=True)])
         batch.by_uid.update(await tx.load_tasks(uids))
         for arrival, uid in zip(arrivals, uids, strict=True):
-            if arrival.task_uid is None:
-                batch.by_provider_id[arrival.provider, str(arrival.update.provider_task_id)] = uid
+            batch.by_provider_id[arrival.provider, str(arrival.update.provider_task_id)] = uid
         log.info("tasks adopted", tasks=uids)
 
     def _decide(self, arrival: Arrival, batch: "_Batch") -> Applied:
         task = batch.find(arrival)
-        assert task is not None  # noqa: S101 - what was not there was made
         update = arrival.update
-        if batch.is_anothers(arrival, task):
+        if task is None or batch.is_anothers(arrival, task):
             decision = Decision(receipt=ReceiptReason.CONFLICTING, message="another task has this provider task")
         else:
             decision = decide(task, update, now=batch.now, looks=self.looks, jitter=random.random())  # noqa: S311
-        if decision.changes:
+        if task is not None and decision.changes:
             task = batch.change(task, decision)
             if task.provider_task_id:
                 batch.by_provider_id[arrival.provider, task.provider_task_id] = task.uid
         receipt = decision.receipt if arrival.body is not None else None
         if receipt is not None:
-            batch.receipts.append(_receipt(arrival, task.uid, decision, batch.now))
+            batch.receipts.append(_receipt(arrival, decision, batch.now))
         self._log_word(arrival)
         updates_applied.labels(update.source, decision.event or (receipt and "receipt") or "nothing").inc()
+        if task is None:
+            return Applied(str(arrival.task_uid), "", changed=False, receipt=receipt)
         return Applied(task.uid, task.status, decision.event is not None, receipt)
 
     def _log_word(self, arrival: Arrival) -> None:
@@ -148,6 +145,9 @@ class Applier:
         due = [change.values["due_at"] for change in batch.changes.values() if change.values.get("due_at")]
         if due:
             tx.after_commit.append(lambda: self.announcer.due.set(min(due)))
+
+
+_NAMELESS = {("", None)}
 
 
 class _Batch:
@@ -172,9 +172,17 @@ class _Batch:
         owner = self.by_provider_id.get((arrival.provider, str(arrival.update.provider_task_id)), task.uid)
         return owner != task.uid and task.provider_task_id is None
 
-    @staticmethod
-    def name(arrival: Arrival) -> str:
-        return arrival.task_uid or f"{arrival.provider}/{arrival.update.provider_task_id}"
+    def to_be_made(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
+        """Return what has no row yet: one for each task, and for each provider's task that nobody has."""
+        made: list[Arrival] = []
+        taken: set[tuple[str, str | None]] = set(self.by_provider_id)
+        # Those that name their task go first: a row made by the provider's id alone would take it from them.
+        for arrival in sorted(arrivals, key=lambda arrival: arrival.task_uid is None):
+            names = {("", arrival.task_uid), (arrival.provider, arrival.update.provider_task_id)} - _NAMELESS
+            if self.find(arrival) is None and not names & taken:
+                made.append(arrival)
+                taken |= names
+        return made
 
     def change(self, task: TaskState, decision: Decision) -> TaskState:
         values = dict(decision.changes)
@@ -240,12 +248,12 @@ def _row(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
     }
 
 
-def _receipt(arrival: Arrival, uid: str, decision: Decision, now: datetime) -> dict[str, Any]:
+def _receipt(arrival: Arrival, decision: Decision, now: datetime) -> dict[str, Any]:
     assert decision.receipt is not None  # noqa: S101 - the caller asked
     return {
         "uid": new_id(),
         "provider": arrival.provider,
-        "task_uid": uid,
+        "task_uid": arrival.task_uid,
         "provider_task_id": arrival.update.provider_task_id,
         "reason": decision.receipt,
         "message": decision.message,

@@ -55,6 +55,7 @@ class Canceller:
             status=TaskStatus.CANCELLED,
             attempt=task["attempt"],
             by_provider=by_provider,
+            is_snapshot=False,
         )
         arrival = Arrival(provider=task["provider"], task_uid=task["uid"], update=update)
         return await self._writer.write(self._applier.apply, arrival)

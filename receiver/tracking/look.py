@@ -145,7 +145,7 @@ class Looker:
             update for update in alike if update.provider_task_id not in {each["provider_task_id"] for each in taken}
         ]
         rivals = await self._database.read(
-            select(tasks.c.id).where(
+            select(tasks.c.input).where(
                 tasks.c.provider == row["provider"],
                 tasks.c.model == row["model"],
                 tasks.c.status == TaskStatus.QUEUED,
@@ -153,7 +153,8 @@ class Looker:
                 tasks.c.uid != row["uid"],
             )
         )
-        return free[0] if len(free) == 1 and not rivals else None
+        alike_rivals = [rival for rival in rivals if rival["input"] == row["input"]]
+        return free[0] if len(free) == 1 and not alike_rivals else None
 
     async def _apply(self, provider: str, task: TaskState, update: ProviderUpdate) -> Applied:
         arrival = Arrival(provider=provider, task_uid=task.uid, update=replace(update, attempt=task.attempt))
@@ -166,6 +167,8 @@ class Looker:
             status=TaskStatus.FAILED,
             error={"code": code, "message": message, "raw_message": "", "detail": None},
             by_provider=False,
+            is_snapshot=False,
+            heard_at=task.heard_at,
             retryable=False,
         )
         await self._apply(provider, task, update)
@@ -185,6 +188,7 @@ class Looker:
             submission=submission,
             looks=task.looks + 1,
             due_at=due_at,
+            heard_at=task.heard_at,
         )
         await self._writer.write(postpone, item, bounded=False)
         self._applier.announcer.due.set(due_at)
@@ -212,7 +216,7 @@ def _asks_the_same(update: ProviderUpdate, row: Mapping[str, Any]) -> bool:
     endpoint = ((update.config or {}).get("webhook_config") or {}).get("endpoint")
     return (
         not endpoint
-        and update.model == row["model"]
-        and update.task_type == row["task_type"]
+        and update.model in (None, "", row["model"])
+        and update.task_type in (None, "", row["task_type"])
         and update.input == row["input"]
     )

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import bindparam, update
 
 from models import TERMINAL, Submission
+from models.columns import Moment
 from receiver.storage.tables import tasks
 from receiver.storage.transaction import Transaction
 
@@ -25,8 +26,11 @@ class Postponement:
     submission: Submission
     looks: int
     due_at: datetime
+    heard_at: datetime | None = None
+    """The last news that is known of, if any must be: with newer news nothing is moved."""
 
 
+_HEARD_AT = bindparam("was_heard_at", type_=Moment)
 _POSTPONE = (
     update(tasks)
     .where(
@@ -34,6 +38,7 @@ _POSTPONE = (
         tasks.c.attempt == bindparam("at_attempt"),
         tasks.c.submission == bindparam("submission_was"),
         tasks.c.status.not_in(TERMINAL),
+        _HEARD_AT.is_(None) | (tasks.c.heard_at == _HEARD_AT),
     )
     .values(
         submission=bindparam("now_submission"),
@@ -64,4 +69,5 @@ def _parameters(item: Postponement) -> dict[str, Any]:
         "now_submission": item.submission,
         "now_looks": item.looks,
         "now_due": item.due_at,
+        "was_heard_at": item.heard_at,
     }

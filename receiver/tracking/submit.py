@@ -149,4 +149,5 @@ def _failure(status: int, message: str, *, retryable: bool) -> ProviderUpdate:
         status=TaskStatus.FAILED,
         error={"code": status, "message": message, "raw_message": message, "detail": None},
         retryable=retryable,
+        is_snapshot=False,
     )

@@ -32,9 +32,10 @@ async def post(
     world: World, task_id: str, *, secret: str | None = None, attempt: int = 1, **content: Any
 ) -> httpx.Response:
     """Post anything to a task's address, with the right secret unless another is given."""
+    secret = hook_secret(world, task_id) if secret is None else secret
     return await world.provider.post(
         f"{world.base}/hooks/piapi/{task_id}",
         params={"attempt": attempt} if attempt > 1 else None,
-        headers={"x-webhook-secret": hook_secret(world, task_id) if secret is None else secret},
+        headers={b"x-webhook-secret": secret.encode("latin-1")},
         **content,
     )

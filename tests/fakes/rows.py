@@ -4,7 +4,6 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from tests.fakes.world import World
@@ -42,13 +41,6 @@ async def eventually(world: World, query: str, enough: Callable[[Rows], Any], se
         while not enough(rows := select(world, query)):
             await world.api.get("/readyz")
     return rows
-
-
-def let_leases_run_out(world: World) -> None:
-    """Stand for the hours that pass while the service is dead: whatever anybody held or waited for is due."""
-    now = datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
-    change(world, "UPDATE task SET due_at = ? WHERE due_at IS NOT NULL", now)
-    change(world, "UPDATE delivery SET due_at = ? WHERE due_at IS NOT NULL", now)
 
 
 @contextmanager

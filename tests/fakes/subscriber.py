@@ -60,6 +60,10 @@ class Subscriber:
         """The deliveries that were answered with a 2xx."""
         return [heard for heard in self.heard if heard.status < 300]
 
+    def of(self, task_id: str) -> list[Heard]:
+        """Return what was heard of one task."""
+        return [heard for heard in self.heard if task_id.encode() in heard.body]
+
     async def until(self, enough: Callable[[list[Heard]], Any], seconds: float = 20) -> None:
         """Wait until `enough` says so of what was heard. Raises TimeoutError."""
         async with asyncio.timeout(seconds), self._news:

@@ -25,6 +25,8 @@ API_KEY = "an-admin-key-for-tests"
 PROVIDER_KEY = "the-providers-own-key"
 QUICK = SandboxOptions(duration=0.05, pending_seconds=0.0, webhook_retry_seconds=0.2)
 """A provider that is fast and otherwise well behaved."""
+SOON: Mapping[str, Any] = {"poll_first_seconds": "0.3", "poll_max_seconds": "1"}
+"""Settings with which polling does not keep a test waiting."""
 _START_SECONDS = 20.0
 
 

@@ -1,0 +1,65 @@
+"""A subscriber that fails at times gets everything in the end; one that hangs delays no other."""
+
+import asyncio
+from pathlib import Path
+
+from starlette.requests import Request
+
+from tests.acceptance.crowd import all_end_as_asked, create_many, provider
+from tests.fakes.audience import CALLBACK, PI, STANDARD, Audience
+from tests.fakes.rows import DELIVERIES, eventually
+from tests.fakes.world import in_processes
+
+COUNT = 40
+
+
+async def test_a_subscriber_that_fails_at_times_gets_everything_in_the_end(tmp_path: Path) -> None:
+    async with in_processes(tmp_path, provider()) as world:
+        world.subscriber.answer = lambda number, _request: 500 if number % 3 == 0 else 200
+        audience = await Audience.gather(world)
+        task_ids = await create_many(world, audience, COUNT)
+        await all_end_as_asked(world, task_ids)
+        await audience.told(task_ids)
+        await audience.check(task_ids)
+        await eventually(world, DELIVERIES, lambda rows: all(row["status"] == "delivered" for row in rows))
+        refused = [heard for heard in world.subscriber.heard if heard.status == 500]
+        assert len(refused) > COUNT / 3
+        taken = {(heard.path, heard.event_id): heard.body for heard in world.subscriber.accepted}
+        assert all(taken[heard.path, heard.event_id] == heard.body for heard in refused)
+
+
+async def test_a_subscriber_that_hangs_delays_no_other(tmp_path: Path) -> None:
+    async with in_processes(tmp_path, provider(), delivery_timeout_seconds="30") as world:
+        hanging = 0
+
+        def answer(_number: int, request: Request) -> int | asyncio.Future[int]:
+            nonlocal hanging
+            if request.url.path in (STANDARD, PI, CALLBACK):
+                return 200
+            hanging += 1
+            return asyncio.ensure_future(world.subscriber.hang())
+
+        world.subscriber.answer = answer
+        audience = await Audience.gather(world)
+        await world.webhook(endpoint_url=f"{world.subscriber.base}/hangs", event_types=["task.*"])
+        task_ids = await create_many(world, audience, COUNT)
+        await audience.told(task_ids, seconds=15)
+        await audience.check(task_ids)
+        assert hanging > 0
+        assert not [heard for heard in world.subscriber.heard if heard.path == "/hangs"]
+
+
+async def test_a_dozen_subscribers_that_hang_delay_no_other(tmp_path: Path) -> None:
+    async with in_processes(tmp_path, provider(), delivery_timeout_seconds="30") as world:
+
+        def answer(_number: int, request: Request) -> int | asyncio.Future[int]:
+            hangs = request.url.path.startswith("/hangs")
+            return asyncio.ensure_future(world.subscriber.hang()) if hangs else 200
+
+        world.subscriber.answer = answer
+        for number in range(12):
+            await world.webhook(endpoint_url=f"{world.subscriber.base}/hangs/{number}", event_types=["task.*"])
+        audience = await Audience.gather(world)
+        task_ids = await create_many(world, audience, COUNT)
+        await audience.told(task_ids, seconds=15)
+        await audience.check(task_ids)

@@ -1,0 +1,104 @@
+"""SIGTERM: what is under way is finished, within a bound; what is not begun is done after the next start."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+from starlette.requests import Request
+
+from tests.fakes.rows import DELIVERIES, eventually, select
+from tests.fakes.world import SOON, ProcessWorld, in_processes
+
+COUNT = 80
+BOUND_SECONDS = 15.0
+
+
+async def stopped(world: ProcessWorld) -> int:
+    """Send SIGTERM; return the exit status. Raises TimeoutError."""
+    async with asyncio.timeout(BOUND_SECONDS):
+        return await world.stop()
+
+
+async def test_deliveries_under_way_are_finished_and_the_rest_follows_after_the_next_start(tmp_path: Path) -> None:
+    async with in_processes(tmp_path, **SOON) as world:
+        gate, under_way = asyncio.Event(), asyncio.Event()
+
+        async def answer_at_the_gate() -> int:
+            under_way.set()
+            await gate.wait()
+            return 200
+
+        world.subscriber.answer = lambda _number, _request: answer_at_the_gate()
+        await world.webhook()
+        task_ids = await asyncio.gather(*(world.created() for _ in range(COUNT)))
+        await happens(under_way)
+        stopping = asyncio.create_task(stopped(world))
+        gate.set()
+        status = await stopping
+        held = "SELECT uid FROM delivery WHERE leased UNION SELECT uid FROM task WHERE leased"
+        assert not select(world, held)
+        await world.start()
+        await asyncio.gather(*(world.ended(task_id) for task_id in task_ids))
+        await world.subscriber.until(lambda heard: len({each.event_id for each in heard}) == COUNT)
+        assert max(Counter(heard.event_id for heard in world.subscriber.heard).values()) == 1
+        assert status == 0, world.log()
+
+
+async def test_creates_under_way_are_answered(tmp_path: Path) -> None:
+    async with in_processes(tmp_path, **SOON) as world:
+        slow = {"submit": "hang", "hang_seconds": 1.0}
+        creating = [asyncio.create_task(world.created(slow, input={"prompt": str(number)})) for number in range(10)]
+        await made_by_the_provider(world, 10)
+        status = await stopped(world)
+        task_ids = await asyncio.gather(*creating)
+        assert {row["submission"] for row in select(world, "SELECT submission FROM task")} == {"accepted"}
+        await world.start()
+        for task_id in task_ids:
+            assert (await world.ended(task_id))["status"] == "completed"
+        assert (await world.provider_stats())["created"] == 10
+        assert status == 0, world.log()
+
+
+async def test_a_long_poll_under_way_is_answered(tmp_path: Path) -> None:
+    async with in_processes(tmp_path) as world:
+        task_id = await world.created({"outcome": "never"})
+        query = "wait_for_completion=true&timeout_seconds=2"
+        polling = asyncio.create_task(world.api.get(f"/api/v1/task/{task_id}?{query}"))
+        await world.task(task_id)
+        status = await stopped(world)
+        assert (await polling).status_code == 200
+        assert status == 0, world.log()
+
+
+async def test_a_subscriber_that_hangs_does_not_hold_the_stop(tmp_path: Path) -> None:
+    async with in_processes(tmp_path, delivery_timeout_seconds="1.5", **SOON) as world:
+        hanging = asyncio.Event()
+
+        def hang(_number: int, _request: Request) -> asyncio.Future[int]:
+            hanging.set()
+            return asyncio.ensure_future(world.subscriber.hang())
+
+        world.subscriber.answer = hang
+        await world.webhook()
+        task_id = await world.created()
+        await happens(hanging)
+        status = await stopped(world)
+        world.subscriber.answer = lambda _number, _request: 200
+        await world.start()
+        await world.subscriber.until(lambda heard: heard)
+        assert world.subscriber.heard[0].json["data"]["task_id"] == task_id
+        await eventually(world, DELIVERIES, lambda rows: rows[0]["status"] == "delivered")
+        assert status == 0, world.log()
+
+
+async def happens(event: asyncio.Event) -> None:
+    """Wait for it. Raises TimeoutError."""
+    async with asyncio.timeout(10):
+        await event.wait()
+
+
+async def made_by_the_provider(world: ProcessWorld, count: int) -> None:
+    """Wait until the provider has so many tasks. Raises TimeoutError."""
+    async with asyncio.timeout(10):
+        while (await world.provider_stats())["created"] < count:
+            pass

@@ -1,0 +1,158 @@
+"""Tracking on a real database, without HTTP: the one door, and what stands behind it."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import insert, select
+
+from models import EventType, SubscriptionKind, TaskStatus
+from receiver.clock import utc_now
+from receiver.domain.ids import new_id
+from receiver.domain.transitions import Looks
+from receiver.domain.updates import ProviderUpdate, Source
+from receiver.settings import load_settings
+from receiver.storage.database import Database
+from receiver.storage.keys import ensure_organization
+from receiver.storage.schema import migrate
+from receiver.storage.tables import deliveries, events, receipts, subscriptions, tasks
+from receiver.storage.transaction import LeasedDelivery
+from receiver.tracking.announce import Alarm, Waiting
+from receiver.tracking.apply import Applied, Applier, Arrival
+from receiver.tracking.create import Callback, Creator, TaskRequest
+from receiver.tracking.feed import Feed
+from receiver.tracking.record import Announcer
+
+LOOKS = Looks(first=15, longest=300, timeout=86400)
+LEASE = 60.0
+
+
+class Tray:
+    """A dispatcher that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.handed: list[LeasedDelivery] = []
+        self.looks = 0
+        self.has_room = True
+
+    def room(self, subscription_id: int) -> bool:
+        return self.has_room
+
+    def hand_over(self, deliveries: Sequence[LeasedDelivery]) -> None:
+        self.handed.extend(deliveries)
+
+    def look(self) -> None:
+        self.looks += 1
+
+
+class House:
+    """What a test of tracking has at hand."""
+
+    def __init__(self, path: Path, database: Database) -> None:
+        self.path = path
+        self.database = database
+        self.tray = Tray()
+        self.waiting = Waiting()
+        announcer = Announcer(waiting=self.waiting, dispatcher=self.tray, due=Alarm(), feed=Feed(), lease_seconds=LEASE)
+        self.applier = Applier(LOOKS, announcer)
+        self.creator = Creator(announcer, lease_seconds=LEASE)
+
+    async def create(self, callback: Callback | None = None, organization_id: int = 1, **fields: Any) -> str:
+        """Create a task; return its id."""
+        request = TaskRequest(
+            organization_id=organization_id,
+            provider="piapi",
+            model="flux",
+            task_type="txt2img",
+            input={"prompt": "a cat"},
+            callback=callback,
+            **fields,
+        )
+        return (await self.database.writer.write(self.creator.create, request)).uid
+
+    async def hear(self, status: TaskStatus | None, task_uid: str | None = None, **fields: Any) -> Applied:
+        """Apply a webhook's update: of this task, or of the one that has its provider's id."""
+        return await self.apply(arrival(status, task_uid, **fields))
+
+    async def apply(self, arriving: Arrival) -> Applied:
+        return await self.database.writer.write(self.applier.apply, arriving)
+
+    async def apply_together(self, *arriving: Arrival) -> list[Any]:
+        """Apply several in one transaction; an error is returned in its place."""
+        return await asyncio.gather(*map(self.apply, arriving), return_exceptions=True)
+
+    async def subscribe(self, **fields: Any) -> int:
+        """Register for every event; return the subscription's key."""
+        given = {
+            "uid": new_id(),
+            "organization_id": 1,
+            "kind": SubscriptionKind.REGISTERED,
+            "endpoint_url": "https://example.com/told",
+            "format": "standard",
+            "event_types": list(EventType),
+            "is_active": True,
+            "created_at": utc_now(),
+            "updated_at": utc_now(),
+            **fields,
+        }
+        await self.database.writer.run(lambda tx: tx.execute(insert(subscriptions), [given]))
+        found = await self.database.read(select(subscriptions.c.id).where(subscriptions.c.uid == given["uid"]))
+        return int(found[0]["id"])
+
+    async def organization(self, name: str) -> int:
+        return await self.database.writer.run(lambda tx: ensure_organization(tx, name, utc_now()))
+
+    async def task(self, uid: str) -> dict[str, Any]:
+        (row,) = await self.database.read(select(tasks).where(tasks.c.uid == uid))
+        return row
+
+    async def tasks(self) -> list[dict[str, Any]]:
+        return await self.database.read(select(tasks).order_by(tasks.c.id))
+
+    async def events(self) -> list[dict[str, Any]]:
+        return await self.database.read(select(events).order_by(events.c.id))
+
+    async def types(self) -> list[str]:
+        return [row["type"] for row in await self.events()]
+
+    async def deliveries(self) -> list[dict[str, Any]]:
+        return await self.database.read(select(deliveries).order_by(deliveries.c.id))
+
+    async def receipts(self) -> list[dict[str, Any]]:
+        return await self.database.read(select(receipts).order_by(receipts.c.id))
+
+    async def told(self) -> list[tuple[int, str]]:
+        """Return (subscription, event type) of every delivery."""
+        query = select(deliveries.c.subscription_id, events.c.type).join(events, events.c.id == deliveries.c.event_id)
+        return [(row["subscription_id"], row["type"]) for row in await self.database.read(query.order_by(events.c.id))]
+
+    def write_behind_its_back(self, statement: str, *parameters: Any) -> None:
+        with closing(sqlite3.connect(self.path, timeout=10)) as connection, connection:
+            connection.execute(statement, parameters)
+
+
+def arrival(status: TaskStatus | None, task_uid: str | None = None, **fields: Any) -> Arrival:
+    """Return a webhook's update on its way in; `body` is the text that a receipt keeps."""
+    body = fields.pop("body", "the body")
+    given = {"source": Source.WEBHOOK, "status": status, "provider_task_id": "pt-1", **fields}
+    return Arrival(
+        provider="piapi",
+        task_uid=task_uid,
+        update=ProviderUpdate(**given),
+        body=None if body is None else lambda: body,
+    )
+
+
+@asynccontextmanager
+async def tracking(folder: Path) -> AsyncIterator[House]:
+    """Open a house with the organization `default`."""
+    path = folder / "ringback.db"
+    settings = load_settings({"RINGBACK_DATABASE_URL": f"sqlite:///{path}"}, env_file=None)
+    migrate(settings)
+    async with await Database.open(settings) as database:
+        house = House(path, database)
+        assert await house.organization("default") == 1
+        yield house

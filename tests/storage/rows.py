@@ -1,0 +1,104 @@
+"""Rows to begin with."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import insert, inspect, select
+from sqlmodel import SQLModel
+
+import models
+from models import EventType, SubscriptionKind
+from receiver.domain.ids import new_id
+from receiver.storage.database import Database
+from receiver.storage.keys import ensure_organization
+from receiver.storage.tables import subscriptions, tasks
+from receiver.storage.transaction import NewDelivery, NewEvent
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
+def row_of(instance: SQLModel) -> dict[str, Any]:
+    """Return what a table's row would be, without its key."""
+    columns = inspect(type(instance)).column_attrs
+    return {each.columns[0].name: getattr(instance, each.key) for each in columns if each.key != "id"}
+
+
+def task_row(**fields: Any) -> dict[str, Any]:
+    """Return a whole row of a task; what is not given is as in a new one."""
+    given: dict[str, Any] = {
+        "uid": new_id(),
+        "organization_id": 1,
+        "provider": "piapi",
+        "model": "flux",
+        "task_type": "txt2img",
+        "created_at": NOW,
+        "updated_at": NOW,
+        "heard_at": NOW,
+        **fields,
+    }
+    return row_of(models.Task(**given))
+
+
+async def add_organization(database: Database, name: str = "default") -> int:
+    """Make an organization; return its key, which is 1 for the first."""
+    return await database.writer.run(lambda tx: ensure_organization(tx, name, NOW))
+
+
+async def add_tasks(database: Database, *rows: Mapping[str, Any]) -> list[int]:
+    """Insert tasks; return their keys."""
+    return await database.writer.run(lambda tx: tx.insert_tasks(rows))
+
+
+async def add_subscription(database: Database, **fields: Any) -> int:
+    """Insert a subscription, registered for every event if nothing else is said; return its key."""
+    given: dict[str, Any] = {
+        "uid": new_id(),
+        "organization_id": 1,
+        "kind": SubscriptionKind.REGISTERED,
+        "endpoint_url": "https://example.com/told",
+        "event_types": list(EventType),
+        "created_at": NOW,
+        "updated_at": NOW,
+        **fields,
+    }
+    await database.writer.run(lambda tx: tx.execute(insert(subscriptions), [row_of(models.Subscription(**given))]))
+    found = await database.read(select(subscriptions.c.id).where(subscriptions.c.uid == given["uid"]))
+    return int(found[0]["id"])
+
+
+def new_event(task_id: int | None, **fields: Any) -> NewEvent:
+    """Return an event of a task."""
+    given: dict[str, Any] = {
+        "uid": new_id(),
+        "organization_id": 1,
+        "task_id": task_id,
+        "task_uid": "",
+        "type": EventType.TASK_UPDATED,
+        "snapshot": {"status": "processing"},
+        "created_at": NOW,
+        **fields,
+    }
+    return NewEvent(**given)
+
+
+def new_delivery(subscription_id: int, event_id: int, task_id: int, **fields: Any) -> NewDelivery:
+    """Return a delivery that is due now and nobody's yet."""
+    given: dict[str, Any] = {
+        "uid": new_id(),
+        "organization_id": 1,
+        "subscription_id": subscription_id,
+        "event_id": event_id,
+        "task_id": task_id,
+        "attempt": 0,
+        "due_at": NOW,
+        "created_at": NOW,
+        **fields,
+    }
+    return NewDelivery(**given)
+
+
+async def task_by_key(database: Database, key: int) -> dict[str, Any]:
+    """Return a task's row as SQLAlchemy reads it."""
+    (row,) = await database.read(select(tasks).where(tasks.c.id == key))
+    return row

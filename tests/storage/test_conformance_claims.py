@@ -1,0 +1,241 @@
+"""What the hot statements promise, on every backend: claims, leases and what comes of them."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select
+
+from models import DeliveryStatus, Submission, TaskStatus
+from receiver.storage.database import Database
+from receiver.storage.tables import deliveries, delivery_attempts, tasks
+from receiver.storage.transaction import DueTask, LeasedDelivery, Settlement
+from tests.storage.rows import (
+    NOW,
+    add_organization,
+    add_subscription,
+    add_tasks,
+    new_delivery,
+    new_event,
+    task_by_key,
+    task_row,
+)
+
+LEASE = timedelta(minutes=3)
+JUST = timedelta(microseconds=1)
+
+
+@pytest.fixture(autouse=True)
+async def _organization(database: Database) -> None:
+    assert await add_organization(database) == 1
+
+
+async def claim(database: Database, now: datetime = NOW, limit: int = 10) -> list[DueTask]:
+    return await database.writer.run(lambda tx: tx.claim_tasks(now, now + LEASE, limit))
+
+
+async def claim_deliveries(
+    database: Database, now: datetime = NOW, limit: int = 10, skip: tuple[int, ...] = ()
+) -> list[LeasedDelivery]:
+    return await database.writer.run(lambda tx: tx.claim_deliveries(now, now + LEASE, limit, skip))
+
+
+async def add_deliveries(database: Database, subscription: int, *due: datetime, attempt: int = 0) -> list[int]:
+    (task,) = await add_tasks(database, task_row())
+    (event,) = await database.writer.run(lambda tx: tx.insert_events([new_event(task)]))
+    new = [new_delivery(subscription, event, task, due_at=each, attempt=attempt) for each in due]
+    return await database.writer.run(lambda tx: tx.insert_deliveries(new))
+
+
+async def delivery(database: Database, key: int) -> dict[str, Any]:
+    (row,) = await database.read(select(deliveries).where(deliveries.c.id == key))
+    return row
+
+
+def outcome(lease: LeasedDelivery, **fields: Any) -> Settlement:
+    given: dict[str, Any] = {
+        "delivery_id": lease.id,
+        "subscription_id": lease.subscription_id,
+        "attempt": lease.attempt,
+        "status": DeliveryStatus.DELIVERED,
+        "due_at": None,
+        "settled_at": NOW,
+        "started_at": NOW,
+        "duration_ms": 12,
+        "status_code": 204,
+        "error": None,
+        "response": "thanks",
+        **fields,
+    }
+    return Settlement(**given)
+
+
+async def settle(database: Database, *settlements: Settlement) -> list[bool]:
+    return await database.writer.run(lambda tx: tx.settle(settlements))
+
+
+async def test_due_tasks_are_claimed_oldest_first_and_no_more_than_asked_for(database: Database) -> None:
+    due = [NOW - timedelta(seconds=1), NOW, NOW - timedelta(seconds=9), NOW + JUST, None]
+    keys = await add_tasks(database, *(task_row(due_at=each) for each in due))
+    assert [each.state.id for each in await claim(database, limit=2)] == [keys[2], keys[0]]
+    assert [each.state.id for each in await claim(database)] == [keys[1]]
+    assert await claim(database) == []
+    assert await claim(database, limit=0) == []
+
+
+async def test_a_claim_is_a_lease_that_comes_back_by_itself(database: Database) -> None:
+    (key,) = await add_tasks(database, task_row(status=TaskStatus.PROCESSING, due_at=NOW))
+    assert len(await claim(database)) == 1
+    assert (await task_by_key(database, key))["due_at"] == NOW + LEASE
+    assert await claim(database, NOW + LEASE - JUST) == []
+    assert [each.state.id for each in await claim(database, NOW + LEASE)] == [key]
+
+
+async def test_a_claimed_task_that_waits_to_be_sent_is_being_sent_and_never_waits_again(database: Database) -> None:
+    (key,) = await add_tasks(database, task_row(due_at=NOW, submission=Submission.WAITING))
+    (claimed,) = await claim(database)
+    assert (claimed.state.submission, claimed.submitted_at) == (Submission.WAITING, None)
+    row = await task_by_key(database, key)
+    assert (row["submission"], row["submitted_at"]) == (Submission.SENDING, NOW)
+    (again,) = await claim(database, NOW + LEASE)
+    assert (again.state.submission, again.submitted_at) == (Submission.SENDING, NOW)
+    assert (await task_by_key(database, key))["submitted_at"] == NOW
+
+
+@pytest.mark.parametrize(
+    ("status", "submission"),
+    [
+        (TaskStatus.QUEUED, Submission.SENDING),
+        (TaskStatus.QUEUED, Submission.UNKNOWN),
+        (TaskStatus.QUEUED, Submission.ACCEPTED),
+        (TaskStatus.PROCESSING, Submission.ACCEPTED),
+    ],
+)
+async def test_a_claim_changes_nothing_else(database: Database, status: TaskStatus, submission: Submission) -> None:
+    row = task_row(status=status, submission=submission, due_at=NOW, submitted_at=NOW - LEASE)
+    (key,) = await add_tasks(database, row)
+    (claimed,) = await claim(database)
+    assert (claimed.state.submission, claimed.submitted_at) == (submission, NOW - LEASE)
+    unchanged = row.keys() - {"due_at", "leased"}
+    stored = await task_by_key(database, key)
+    assert {name: stored[name] for name in unchanged} == {name: row[name] for name in unchanged}
+
+
+async def test_a_moment_written_by_sqlalchemy_is_due_for_a_claim_to_the_microsecond(database: Database) -> None:
+    rows = [task_row(due_at=NOW.replace(microsecond=0)), task_row(due_at=NOW)]
+    await database.writer.run(lambda tx: tx.execute(insert(tasks), rows))
+    assert len(await claim(database, NOW.replace(microsecond=0) - JUST)) == 0
+    assert len(await claim(database, NOW.replace(microsecond=0))) == 1
+    assert len(await claim(database, NOW - JUST)) == 0
+    assert len(await claim(database, NOW)) == 1
+
+
+async def test_deliveries_are_stored_as_given(database: Database) -> None:
+    subscription = await add_subscription(database)
+    free, leased = [(await add_deliveries(database, subscription, NOW, attempt=attempt))[0] for attempt in (0, 1)]
+    for key, attempt in ((free, 0), (leased, 1)):
+        row = await delivery(database, key)
+        assert (row["status"], row["attempt"], row["due_at"]) == (DeliveryStatus.PENDING, attempt, NOW)
+        assert (row["subscription_id"], row["created_at"], row["settled_at"]) == (subscription, NOW, None)
+
+
+async def test_due_deliveries_are_claimed_oldest_first_and_their_attempts_counted(database: Database) -> None:
+    subscription = await add_subscription(database)
+    keys = await add_deliveries(database, subscription, NOW, NOW - timedelta(seconds=5), NOW + JUST)
+    assert await claim_deliveries(database, limit=1) == [LeasedDelivery(keys[1], subscription, 1, NOW + LEASE)]
+    assert await claim_deliveries(database) == [LeasedDelivery(keys[0], subscription, 1, NOW + LEASE)]
+    row = await delivery(database, keys[0])
+    assert (row["attempt"], row["due_at"], row["status"]) == (1, NOW + LEASE, DeliveryStatus.PENDING)
+
+
+async def test_a_delivery_whose_sender_died_is_claimed_again_as_another_attempt(database: Database) -> None:
+    subscription = await add_subscription(database)
+    (key,) = await add_deliveries(database, subscription, NOW + LEASE, attempt=1)
+    assert await claim_deliveries(database, NOW + LEASE - JUST) == []
+    (lease,) = await claim_deliveries(database, NOW + LEASE)
+    assert (lease.id, lease.attempt) == (key, 2)
+
+
+async def test_skipped_subscriptions_do_not_stand_in_the_way_of_others(database: Database) -> None:
+    slow, quick = await add_subscription(database), await add_subscription(database)
+    waiting = await add_deliveries(database, slow, *[NOW - timedelta(hours=1)] * 5)
+    (wanted,) = await add_deliveries(database, quick, NOW)
+    claimed = await claim_deliveries(database, limit=3, skip=(slow,))
+    assert [(each.id, each.subscription_id) for each in claimed] == [(wanted, quick)]
+    assert {each.id for each in await claim_deliveries(database)} == set(waiting)
+
+
+async def test_each_subscription_gets_its_share_of_a_claim(database: Database) -> None:
+    busy, quiet = await add_subscription(database), await add_subscription(database)
+    await add_deliveries(database, busy, *[NOW - timedelta(hours=1)] * 5)
+    await add_deliveries(database, quiet, NOW, NOW + JUST)
+    claimed = await claim_deliveries(database, limit=2)
+    assert [each.subscription_id for each in claimed] == [busy, busy, quiet]
+    assert [each.subscription_id for each in await claim_deliveries(database, limit=2)] == [busy, busy]
+
+
+async def test_an_ordered_subscription_hears_of_a_task_one_event_after_the_other(database: Database) -> None:
+    ordered, free = await add_subscription(database, ordered=True), await add_subscription(database)
+    # The first is not due yet: what comes after it waits all the same.
+    first, second = await add_deliveries(database, ordered, NOW + timedelta(seconds=5), NOW)
+    (other_task,) = await add_deliveries(database, ordered, NOW)
+    also_free = await add_deliveries(database, free, NOW + timedelta(seconds=5), NOW)
+    assert {each.id for each in await claim_deliveries(database)} == {other_task, also_free[1]}
+    (lease,) = [each for each in await claim_deliveries(database, NOW + timedelta(seconds=5)) if each.id == first]
+    assert await claim_deliveries(database, NOW + timedelta(seconds=5)) == []
+    await settle(database, outcome(lease, status=DeliveryStatus.DEAD))
+    assert [each.id for each in await claim_deliveries(database, NOW + timedelta(seconds=6))] == [second]
+
+
+async def test_a_settled_delivery_is_never_claimed_again(database: Database) -> None:
+    (key,) = await add_deliveries(database, await add_subscription(database), NOW)
+    (lease,) = await claim_deliveries(database)
+    assert await settle(database, outcome(lease)) == [True]
+    row = await delivery(database, key)
+    assert (row["status"], row["due_at"], row["settled_at"]) == (DeliveryStatus.DELIVERED, None, NOW)
+    assert await claim_deliveries(database, NOW + 10 * LEASE) == []
+    (attempt,) = await database.read(select(delivery_attempts))
+    assert {name: attempt[name] for name in attempt if name != "id"} == {
+        "delivery_id": key,
+        "number": 1,
+        "started_at": NOW,
+        "duration_ms": 12,
+        "status_code": 204,
+        "error": None,
+        "response": "thanks",
+    }
+
+
+async def test_a_failed_attempt_leaves_the_delivery_due_for_the_next(database: Database) -> None:
+    (key,) = await add_deliveries(database, await add_subscription(database), NOW)
+    (first,) = await claim_deliveries(database)
+    later = NOW + timedelta(seconds=5)
+    failed = {"status": DeliveryStatus.PENDING, "settled_at": None, "status_code": None, "error": "refused"}
+    assert await settle(database, outcome(first, due_at=later, **failed)) == [True]
+    assert await claim_deliveries(database, later - JUST) == []
+    (second,) = await claim_deliveries(database, later)
+    assert (second.id, second.attempt) == (key, 2)
+    assert await settle(database, outcome(second)) == [True]
+    numbers = await database.read(select(delivery_attempts.c.number, delivery_attempts.c.error))
+    assert [tuple(row.values()) for row in numbers] == [(1, "refused"), (2, None)]
+
+
+async def test_who_lost_the_lease_settles_nothing(database: Database) -> None:
+    subscription = await add_subscription(database)
+    lost, held = await add_deliveries(database, subscription, NOW - JUST, NOW)
+    slow = (await claim_deliveries(database, limit=1))[0]
+    (again,) = [each for each in await claim_deliveries(database, NOW + LEASE) if each.id == lost]
+    mine = LeasedDelivery(held, subscription, 1, NOW)
+    assert await settle(database, outcome(slow, status=DeliveryStatus.DEAD), outcome(mine)) == [False, True]
+    row = await delivery(database, lost)
+    assert (row["status"], row["attempt"], row["due_at"]) == (DeliveryStatus.PENDING, 2, NOW + 2 * LEASE)
+    assert await settle(database, outcome(again)) == [True]
+    assert await settle(database, outcome(again, status=DeliveryStatus.DEAD)) == [False]
+    assert (await delivery(database, lost))["status"] == DeliveryStatus.DELIVERED
+
+
+async def test_a_repeated_settlement_keeps_the_first_record_of_the_attempt(database: Database) -> None:
+    await add_deliveries(database, await add_subscription(database), NOW)
+    (lease,) = await claim_deliveries(database)
+    assert await settle(database, outcome(lease), outcome(lease, response="again")) == [True, False]
+    assert [row["response"] for row in await database.read(select(delivery_attempts.c.response))] == ["thanks"]

@@ -1,0 +1,124 @@
+"""Where a database cannot be: a start that fails says why and what to do."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from receiver.errors import StartError
+from receiver.settings import Settings, load_settings
+from receiver.storage.first_start import hold
+from receiver.storage.schema import migrate
+
+NOBODY = 65534
+HOLD = """
+from contextlib import closing
+from receiver.settings import load_settings
+from receiver.storage.first_start import hold
+
+with closing(hold(load_settings(env_file=None))):
+    print("held", flush=True)
+    input()
+"""
+
+
+def named(path: Path) -> Settings:
+    return load_settings({"RINGBACK_DATABASE_URL": f"sqlite:///{path}"}, env_file=None)
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Root may write everywhere: be somebody else for a while."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that everybody may enter and only its owner may write to."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        folder.chmod(0o755)
+
+
+START: list[Callable[[Settings], object]] = [migrate, hold]
+
+
+@pytest.mark.parametrize("begin", START)
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, begin: Callable[[Settings], object]) -> None:
+    with pytest.raises(StartError, match="nowhere"):
+        begin(named(tmp_path / "nowhere" / "ringback.db"))
+
+
+@pytest.mark.parametrize("begin", START)
+def test_a_folder_that_may_not_be_written_to_is_named(public_folder: Path, begin: Callable[[Settings], object]) -> None:
+    public_folder.chmod(0o555)
+    with without_privileges(), pytest.raises(StartError, match=r"ringback\.db"):
+        begin(named(public_folder / "ringback.db"))
+
+
+@pytest.mark.parametrize("begin", START)
+def test_a_folder_that_may_not_be_entered_is_named(public_folder: Path, begin: Callable[[Settings], object]) -> None:
+    (public_folder / "inner").mkdir()
+    public_folder.chmod(0)
+    with without_privileges(), pytest.raises(StartError, match="inner"):
+        begin(named(public_folder / "inner" / "ringback.db"))
+
+
+def test_a_file_that_may_not_be_written_to_is_named(public_folder: Path) -> None:
+    settings = named(public_folder / "ringback.db")
+    migrate(settings)
+    settings.sqlite_path.chmod(0o444)
+    with without_privileges(), pytest.raises(StartError, match=r"ringback\.db.*cannot be written to"):
+        migrate(settings)
+
+
+def test_a_folder_in_the_files_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ringback.db").mkdir()
+    with pytest.raises(StartError, match=r"ringback\.db"):
+        migrate(named(tmp_path / "ringback.db"))
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "ringback.db"
+    file.write_text("Dear diary, " * 1000)
+    with pytest.raises(StartError, match="not a database"):
+        migrate(named(file))
+    assert file.read_text() == "Dear diary, " * 1000
+
+
+def test_a_held_database_cannot_be_held_again_until_it_is_let_go(settings: Settings) -> None:
+    with closing(hold(settings)), pytest.raises(StartError, match=r"another Ringback.*RINGBACK_DATABASE_URL"):
+        hold(settings)
+    hold(settings).close()
+
+
+def test_a_database_that_another_process_holds_is_refused(settings: Settings) -> None:
+    environment = {**os.environ, "RINGBACK_DATABASE_URL": settings.database_url}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(StartError, match="another Ringback"):
+            hold(settings)
+        other.kill()
+    hold(settings).close()

@@ -1,0 +1,175 @@
+"""The schema: what the models say, reached all or nothing."""
+
+import re
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine
+
+import migrations
+import models
+from receiver.errors import StartError
+from receiver.settings import Settings
+from receiver.storage.schema import current_revision, migrate
+from receiver.storage.sqlite import PAGE_BYTES
+
+ORGANIZATION = "INSERT INTO organization (uid, name, created_at) VALUES ('a', 'kept', '2026-01-01 00:00:00.000000')"
+VERSION = """
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "9999", "{head}", None, None
+
+
+def upgrade():
+    op.execute("CREATE TABLE half_way (id INTEGER)")
+    op.execute("UPDATE organization SET name = 'changed'")
+    {last}
+"""
+
+
+def query(path: Path, sql: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute(sql).fetchall()
+        connection.commit()
+        return rows
+
+
+def structure(path: Path) -> dict[str, Any]:
+    """Everything that SQLite knows of each table: columns, keys, indexes with their conditions, numbering."""
+    tables = [name for (name,) in query(path, "SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return {
+        name: {
+            "columns": sorted(row[1:] for row in query(path, f"PRAGMA table_info({name})")),
+            "foreign keys": sorted(row[2:] for row in query(path, f"PRAGMA foreign_key_list({name})")),
+            "indexes": indexes(path, name),
+            "autoincrement": "AUTOINCREMENT" in definition(path, name),
+        }
+        for name in tables
+        if name not in ("alembic_version", "sqlite_sequence")
+    }
+
+
+def indexes(path: Path, table: str) -> list[Any]:
+    found = []
+    for _, name, unique, origin, partial in query(path, f"PRAGMA index_list({table})"):
+        columns = [row[2] for row in query(path, f"PRAGMA index_info({name})")]
+        condition = re.search(r"WHERE (.*)", definition(path, name)) if partial else None
+        found.append(
+            (name if origin == "c" else origin, columns, bool(unique), condition.group(1) if condition else None)
+        )
+    return sorted(found, key=repr)
+
+
+def definition(path: Path, name: str) -> str:
+    ((sql,),) = query(path, f"SELECT sql FROM sqlite_master WHERE name = '{name}'")
+    return " ".join((sql or "").split())
+
+
+@pytest.fixture
+def path(settings: Settings) -> Path:
+    return settings.sqlite_path
+
+
+@pytest.fixture
+def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A later Ringback: its migrations, this one's among them. Return where its own is to be written."""
+    folder = tmp_path / "later"
+    shutil.copytree(Path(migrations.__file__).parent, folder)
+    monkeypatch.setattr(migrations, "__file__", str(folder / "__init__.py"))
+    return folder / "versions" / "9999_next.py"
+
+
+def write_version(file: Path, head: str, last: str) -> None:
+    file.write_text(VERSION.format(head=head, last=last))
+
+
+def test_the_migrated_schema_is_what_the_models_say(settings: Settings, path: Path, tmp_path: Path) -> None:
+    migrate(settings)
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), models.metadata) == []
+    engine.dispose()
+    made = tmp_path / "made.db"
+    engine = create_engine(f"sqlite:///{made}")
+    models.metadata.create_all(engine)
+    engine.dispose()
+    assert structure(path) == structure(made)
+
+
+def test_a_new_database_is_in_wal_mode_with_large_pages(settings: Settings, path: Path) -> None:
+    assert current_revision(settings) is None
+    before, now = migrate(settings)
+    assert before is None
+    assert current_revision(settings) == now
+    assert query(path, "PRAGMA journal_mode") == [("wal",)]
+    assert query(path, "PRAGMA page_size") == [(PAGE_BYTES,)]
+
+
+def test_migrating_again_does_nothing(settings: Settings, path: Path, tmp_path: Path) -> None:
+    _, now = migrate(settings)
+    query(path, ORGANIZATION)
+    assert migrate(settings) == (now, now)
+    assert query(path, "SELECT name FROM organization") == [("kept",)]
+    assert not list(tmp_path.glob("*.before-*"))
+
+
+def test_a_database_of_a_newer_version_is_refused_with_what_to_do(settings: Settings, path: Path) -> None:
+    migrate(settings)
+    query(path, "UPDATE alembic_version SET version_num = '9999'")
+    before = path.read_bytes()
+    with pytest.raises(StartError, match=r"9999.*newer.*install that version"):
+        migrate(settings)
+    assert path.read_bytes() == before
+
+
+def test_a_migration_that_fails_leaves_all_as_it_was_and_a_copy_beside_it(
+    settings: Settings, path: Path, next_version: Path
+) -> None:
+    _, head = migrate(settings)
+    query(path, ORGANIZATION)
+    write_version(next_version, head, 'raise RuntimeError("half-way")')
+    before = structure(path)
+    with pytest.raises(RuntimeError, match="half-way"):
+        migrate(settings)
+    copy = path.with_name(f"{path.name}.before-{head}")
+    for file in (path, copy):
+        assert structure(file) == before
+        assert query(file, "SELECT name FROM organization") == [("kept",)]
+    assert current_revision(settings) == head
+    write_version(next_version, head, "pass")
+    assert migrate(settings) == (head, "9999")
+    assert query(path, "SELECT name FROM organization") == [("changed",)]
+    assert not copy.exists()
+
+
+def test_a_first_migration_that_fails_leaves_no_table(settings: Settings, path: Path, next_version: Path) -> None:
+    (head,) = re.findall(r'revision = "(\d+)"', sorted(next_version.parent.glob("0*.py"))[-1].read_text())[:1]
+    write_version(next_version, head, 'op.execute("a wrong statement")')
+    with pytest.raises(Exception, match="syntax error"):
+        migrate(settings)
+    assert query(path, "SELECT name FROM sqlite_master") == []
+    write_version(next_version, head, "pass")
+    assert migrate(settings) == (None, "9999")
+
+
+def test_down_and_up_again_is_the_same(settings: Settings, path: Path) -> None:
+    _, head = migrate(settings)
+    before = structure(path)
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    engine.dispose()
+    assert structure(path) == {}
+    assert migrate(settings) == (None, head)
+    assert structure(path) == before

@@ -1,0 +1,257 @@
+"""The group-commit writer, on a real SQLite file."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from receiver.errors import StorageUnavailable, WriterFull
+from receiver.storage.sqlite import SQLiteConnection
+from receiver.storage.transaction import Transaction
+from receiver.storage.writer import MOST_AT_ONCE, Writer
+
+INSERT = text("INSERT INTO note (body) VALUES (:body)")
+
+
+class Counted:
+    """The real connection, with its commits counted; `gate` may hold the next one, `fault` break it."""
+
+    def __init__(self, path: Path, busy_seconds: float) -> None:
+        self.inner = SQLiteConnection(path, busy_seconds=busy_seconds)
+        self.commits = 0
+        self.rollbacks = 0
+        self.committing = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.fault: Exception | None = None
+
+    async def begin(self) -> Transaction:
+        return await self.inner.begin()
+
+    async def commit(self) -> None:
+        self.committing.set()
+        await self.gate.wait()
+        if self.fault is not None:
+            raise self.fault
+        await self.inner.commit()
+        self.commits += 1
+
+    async def rollback(self) -> None:
+        self.rollbacks += 1
+        await self.inner.rollback()
+
+    def unavailable(self, error: Exception) -> StorageUnavailable | None:
+        return self.inner.unavailable(error)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+class Notes:
+    """A writer of notes, and what is on disk of them."""
+
+    def __init__(self, path: Path, *, busy_seconds: float = 0.05) -> None:
+        self.path = path
+        self.connection = Counted(path, busy_seconds)
+        self.writer = Writer(self.connection, capacity=1000)
+        self.handled: list[list[str]] = []
+
+    async def insert(self, tx: Transaction, bodies: Sequence[str]) -> list[str | Exception]:
+        self.handled.append(list(bodies))
+        wanted = [body for body in bodies if body != "unwanted"]
+        if wanted:
+            await tx.execute(INSERT, [{"body": None if body == "poison" else body} for body in wanted])
+        return [ValueError(body) if body == "unwanted" else f"wrote {body}" for body in bodies]
+
+    def begin(self, *bodies: str) -> list["asyncio.Task[str]"]:
+        """Begin to write each; they wait together if the writer is not started or busy."""
+        return [asyncio.create_task(self.writer.write(self.insert, body)) for body in bodies]
+
+    def on_disk(self) -> list[str]:
+        with closing(sqlite3.connect(self.path)) as reader:
+            return [row[0] for row in reader.execute("SELECT body FROM note ORDER BY id")]
+
+
+@pytest.fixture
+async def notes(tmp_path: Path) -> AsyncIterator[Notes]:
+    path = tmp_path / "notes.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT NOT NULL UNIQUE)")
+    notes = Notes(path)
+    yield notes
+    notes.connection.gate.set()
+    await notes.writer.aclose()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[sqlite3.Connection]:
+    """Another process's write lock, as SQLite sees it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield other
+
+
+async def test_all_writes_that_wait_share_one_commit(notes: Notes) -> None:
+    writes = notes.begin(*(f"note {number}" for number in range(200)))
+    await asyncio.sleep(0)
+    notes.writer.start()
+    assert await asyncio.gather(*writes) == [f"wrote note {number}" for number in range(200)]
+    assert notes.connection.commits == 1
+    assert notes.on_disk() == [f"note {number}" for number in range(200)]
+
+
+async def test_what_comes_during_a_commit_shares_the_next_one(notes: Notes) -> None:
+    notes.writer.start()
+    notes.connection.gate.clear()
+    first = notes.begin("first")
+    await notes.connection.committing.wait()
+    others = notes.begin("second", "third")
+    await asyncio.sleep(0)
+    notes.connection.gate.set()
+    await asyncio.gather(*first, *others)
+    assert notes.connection.commits == 2
+    assert notes.handled == [["first"], ["second", "third"]]
+
+
+async def test_a_batch_is_bounded(notes: Notes) -> None:
+    writes = notes.begin(*(f"note {number}" for number in range(MOST_AT_ONCE + 1)))
+    await asyncio.sleep(0)
+    notes.writer.start()
+    await asyncio.gather(*writes)
+    assert [len(batch) for batch in notes.handled] == [MOST_AT_ONCE, 1]
+
+
+async def test_each_handler_gets_its_items_in_order_and_each_caller_its_own_result(notes: Notes) -> None:
+    async def shout(tx: Transaction, bodies: Sequence[str]) -> list[str | Exception]:
+        await tx.execute(INSERT, [{"body": body.upper()} for body in bodies])
+        return [body.upper() for body in bodies]
+
+    writes = [
+        asyncio.create_task(notes.writer.write(handler, body))
+        for handler, body in ((notes.insert, "a"), (shout, "b"), (notes.insert, "c"), (shout, "d"))
+    ]
+    await asyncio.sleep(0)
+    notes.writer.start()
+    assert await asyncio.gather(*writes) == ["wrote a", "B", "wrote c", "D"]
+    assert notes.on_disk() == ["a", "c", "B", "D"]
+    assert notes.connection.commits == 1
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+async def test_a_poisonous_item_fails_alone(notes: Notes, place: int) -> None:
+    bodies = [f"note {number}" for number in range(6)]
+    writes = notes.begin(*bodies[:place], "poison", *bodies[place:])
+    await asyncio.sleep(0)
+    notes.writer.start()
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    assert isinstance(outcomes.pop(place), IntegrityError)
+    assert outcomes == [f"wrote {body}" for body in bodies]
+    assert notes.on_disk() == bodies
+
+
+async def test_an_error_returned_for_an_item_is_its_callers_alone(notes: Notes) -> None:
+    writes = notes.begin("before", "unwanted", "after")
+    await asyncio.sleep(0)
+    notes.writer.start()
+    before, unwanted, after = await asyncio.gather(*writes, return_exceptions=True)
+    assert (before, after) == ("wrote before", "wrote after")
+    assert isinstance(unwanted, ValueError)
+    assert notes.on_disk() == ["before", "after"]
+    assert notes.connection.commits == 1
+
+
+async def test_a_handler_that_loses_count_harms_nobody_else(notes: Notes) -> None:
+    async def forgetful(_tx: Transaction, _items: Sequence[int]) -> list[Exception | None]:
+        return []
+
+    (kept,) = notes.begin("kept")
+    wrong = asyncio.create_task(notes.writer.write(forgetful, 1))
+    await asyncio.sleep(0)
+    notes.writer.start()
+    with pytest.raises(ValueError, match="zip"):
+        await wrong
+    assert await kept == "wrote kept"
+    assert notes.on_disk() == ["kept"]
+
+
+async def test_a_full_queue_turns_away_all_but_those_who_must_not_be(notes: Notes) -> None:
+    writer = Writer(notes.connection, capacity=2)
+    waiting = [asyncio.create_task(writer.write(notes.insert, body)) for body in ("one", "two")]
+    await asyncio.sleep(0)
+    with pytest.raises(WriterFull):
+        await writer.write(notes.insert, "three")
+    unbounded = asyncio.create_task(writer.write(notes.insert, "four", bounded=False))
+    await asyncio.sleep(0)
+    writer.start()
+    await asyncio.gather(*waiting, unbounded)
+    assert notes.on_disk() == ["one", "two", "four"]
+    assert await writer.write(notes.insert, "five") == "wrote five"
+
+
+async def test_closing_commits_what_waits_and_takes_nothing_more(tmp_path: Path) -> None:
+    path = tmp_path / "own.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT NOT NULL UNIQUE)")
+    notes = Notes(path)
+    notes.writer.start()
+    writes = notes.begin("last words")
+    await asyncio.sleep(0)
+    await notes.writer.aclose()
+    assert await writes[0] == "wrote last words"
+    assert notes.on_disk() == ["last words"]
+    with pytest.raises(WriterFull):
+        await notes.writer.write(notes.insert, "too late", bounded=False)
+
+
+def announcing(told: list[str], body: str) -> Callable[[Transaction], Awaitable[None]]:
+    async def work(tx: Transaction) -> None:
+        tx.after_commit.append(lambda: told.append(body))
+        await tx.execute(INSERT, [{"body": None if body == "poison" else body}])
+
+    return work
+
+
+async def test_who_waits_for_the_commit_is_told_after_it(notes: Notes) -> None:
+    told: list[str] = []
+    notes.writer.start()
+    notes.connection.gate.clear()
+    write = asyncio.create_task(notes.writer.run(announcing(told, "a")))
+    await notes.connection.committing.wait()
+    assert told == []
+    notes.connection.gate.set()
+    await write
+    await notes.writer.run(announcing(told, "b"))
+    assert told == ["a", "b"]
+
+
+async def test_nobody_is_told_of_what_was_not_stored(notes: Notes) -> None:
+    told: list[str] = []
+    writes = [asyncio.create_task(notes.writer.run(announcing(told, body))) for body in ("a", "poison", "b")]
+    await asyncio.sleep(0)
+    notes.writer.start()
+    await asyncio.gather(*writes, return_exceptions=True)
+    assert told == ["a", "b"]
+    notes.connection.fault = StorageUnavailable("the disk is gone")
+    with pytest.raises(StorageUnavailable):
+        await notes.writer.run(announcing(told, "c"))
+    assert told == notes.on_disk() == ["a", "b"]
+
+
+async def test_a_caller_that_goes_away_disturbs_nobody(notes: Notes) -> None:
+    notes.writer.start()
+    notes.connection.gate.clear()
+    gone, stays = notes.begin("gone", "stays")
+    await notes.connection.committing.wait()
+    waiting, later = notes.begin("gone too", "later")
+    await asyncio.sleep(0)
+    gone.cancel()
+    waiting.cancel()
+    notes.connection.gate.set()
+    assert [await stays, await later] == ["wrote stays", "wrote later"]
+    assert notes.on_disk() == ["gone", "stays", "gone too", "later"]

@@ -1,0 +1,97 @@
+"""The writer when the database is locked, full or broken: 503 to who asked, nothing on disk, and on it goes."""
+
+import asyncio
+import sqlite3
+
+import pytest
+from sqlalchemy import text
+
+from receiver.errors import StorageUnavailable
+from receiver.storage.transaction import Transaction
+from tests.storage.test_writer import INSERT, Notes, locked, notes
+
+__all__ = ["notes"]  # the fixture
+
+
+async def limit_pages(notes: Notes, most: int) -> None:
+    """Let the database grow to `most` pages: what a full disk is to SQLite."""
+
+    async def work(tx: Transaction) -> None:
+        await tx.execute(text(f"PRAGMA max_page_count={most}"))
+
+    await notes.writer.run(work)
+
+
+async def test_a_locked_database_is_unavailable_and_the_writer_goes_on(notes: Notes) -> None:
+    notes.writer.start()
+    with locked(notes.path):
+        with pytest.raises(StorageUnavailable, match="locked") as caught:
+            await notes.writer.write(notes.insert, "lost")
+        assert caught.value.retry_after >= 1
+    assert await notes.writer.write(notes.insert, "kept") == "wrote kept"
+    assert notes.on_disk() == ["kept"]
+
+
+async def test_everybody_in_the_batch_hears_of_the_lock(notes: Notes) -> None:
+    writes = notes.begin("a", "b", "c")
+    await asyncio.sleep(0)
+    with locked(notes.path):
+        notes.writer.start()
+        outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [StorageUnavailable] * 3
+    assert notes.on_disk() == []
+
+
+async def test_a_short_lock_is_waited_for(notes: Notes) -> None:
+    patient = Notes(notes.path, busy_seconds=30)
+    patient.writer.start()
+    with locked(notes.path) as other:
+        (write,) = patient.begin("patient")
+        await asyncio.sleep(0)
+        other.execute("ROLLBACK")
+        assert await write == "wrote patient"
+    await patient.writer.aclose()
+
+
+async def test_a_full_disk_is_unavailable_and_nothing_is_stored(notes: Notes) -> None:
+    notes.writer.start()
+    await limit_pages(notes, 4)
+    with pytest.raises(StorageUnavailable, match="full"):
+        await notes.writer.write(notes.insert, "x" * 200_000)
+    assert notes.on_disk() == []
+    assert await notes.writer.write(notes.insert, "small") == "wrote small"
+    await limit_pages(notes, 1_000_000)
+    assert await notes.writer.write(notes.insert, "y" * 200_000)
+    assert [len(body) for body in notes.on_disk()] == [5, 200_000]
+
+
+async def test_a_full_disk_takes_the_whole_batch_with_it_and_not_half(notes: Notes) -> None:
+    limited = asyncio.create_task(limit_pages(notes, 4))
+    writes = notes.begin("small", "x" * 200_000, "also small")
+    await asyncio.sleep(0)
+    notes.writer.start()
+    outcomes = await asyncio.gather(limited, *writes, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {StorageUnavailable}
+    assert notes.on_disk() == []
+
+
+async def test_a_commit_that_fails_stores_nothing_and_leaves_no_transaction_open(notes: Notes) -> None:
+    notes.writer.start()
+    notes.connection.fault = sqlite3.OperationalError("disk I/O error")
+    with pytest.raises(StorageUnavailable, match="disk I/O error"):
+        await notes.writer.write(notes.insert, "lost")
+    notes.connection.fault = None
+    assert await notes.writer.write(notes.insert, "kept") == "wrote kept"
+    assert notes.on_disk() == ["kept"]
+
+
+async def test_our_own_wrong_statement_is_nobodys_reason_to_come_again(notes: Notes) -> None:
+    async def wrong(tx: Transaction) -> None:
+        await tx.execute(text("INSERT INTO nothing_such VALUES (1)"))
+
+    notes.writer.start()
+    with pytest.raises(Exception, match="no such table") as caught:
+        await notes.writer.run(wrong)
+    assert not isinstance(caught.value, StorageUnavailable)
+    await notes.writer.run(lambda tx: tx.execute(INSERT, [{"body": "kept"}]))
+    assert notes.on_disk() == ["kept"]

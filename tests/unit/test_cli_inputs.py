@@ -1,0 +1,156 @@
+"""What a user gives on the command line, read and checked; and the help that says how."""
+
+import io
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from receiver.cli.commands import app
+from receiver.cli.console import age, cell
+from receiver.cli.failure import Failure, Status
+from receiver.cli.inputs import json_object, pairs, typed_pairs
+from receiver.cli.service import segment
+from receiver.cli.show import result_url
+
+COMMANDS = [
+    "serve",
+    "demo",
+    "sandbox",
+    "migrate",
+    *(f"task {name}" for name in ("create", "get", "list", "wait", "cancel")),
+    *(f"webhook {name}" for name in ("add", "list", "remove")),
+    *(f"key {name}" for name in ("create", "list", "revoke")),
+]
+
+
+def test_json_comes_as_text_or_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "input.json"
+    file.write_text('{"prompt": "a cat"}')
+    assert json_object('{"n": 2}', "--input") == {"n": 2}
+    assert json_object(f"@{file}", "--input") == {"prompt": "a cat"}
+
+
+def test_json_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"n": 3}')))
+    assert json_object("@-", "--input") == {"n": 3}
+
+
+@pytest.mark.parametrize("given", ["{", "[1]", '"text"', "", "@/not/there.json", "\udc80"])
+def test_what_is_no_json_object_is_a_usage_fault_that_names_the_option(given: str) -> None:
+    with pytest.raises(Failure, match="--input") as fault:
+        json_object(given, "--input")
+    assert fault.value.status is Status.USAGE
+
+
+def test_a_value_is_json_if_it_can_be_and_text_otherwise() -> None:
+    given = ["prompt=a cat = nice", "n=2", "on=true", 'ids=["a"]', 'word="2"', "none=null", "empty="]
+    assert typed_pairs(given, "-i") == {
+        "prompt": "a cat = nice",
+        "n": 2,
+        "on": True,
+        "ids": ["a"],
+        "word": "2",
+        "none": None,
+        "empty": "",
+    }
+
+
+def test_metadata_filters_stay_text() -> None:
+    assert pairs(["order=17"], "--metadata") == {"order": "17"}
+
+
+@pytest.mark.parametrize("given", ["novalue", "=x"])
+def test_a_pair_needs_a_key_and_a_value(given: str) -> None:
+    with pytest.raises(Failure, match="key=value"):
+        pairs([given], "--metadata")
+
+
+def test_an_id_stays_one_segment_of_the_path() -> None:
+    assert segment("a/b?c") == "a%2Fb%3Fc"
+    for nothing in ("", ".", ".."):
+        with pytest.raises(Failure):
+            segment(nothing)
+
+
+def test_a_cell_obeys_neither_markup_nor_control_characters() -> None:
+    assert cell("[red]\x1b[2Jx").plain == "[red]\N{REPLACEMENT CHARACTER}[2Jx"
+
+
+def test_the_age_of_what_is_no_time_is_shown_as_it_is() -> None:
+    assert age("soon") == "soon"
+    assert age(None) is None
+    assert re.fullmatch(r"\d+d", age("2020-01-01T00:00:00Z") or "")
+
+
+@pytest.mark.parametrize(
+    ("output", "url"),
+    [
+        ({"video_url": "v", "image_url": "i"}, "v"),
+        ({"image_url": "", "image_urls": ["a", "b"]}, "a"),
+        ({"image_urls": []}, None),
+        ("text", None),
+        (None, None),
+    ],
+)
+def test_the_result_is_the_one_url_that_the_task_is_about(output: object, url: str | None) -> None:
+    assert result_url({"output": output}) == url
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    assert "Usage:" in result.stdout
+    assert "--install-completion" not in result.stdout
+
+
+def test_the_version_is_the_distributions() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert re.fullmatch(r"ringback \d+\.\d+\.\d+\n", result.stdout)
+
+
+def test_the_hidden_command_stays_hidden() -> None:
+    assert "demo-subscriber" not in CliRunner().invoke(app, ["--help"]).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["task", "create"],
+        ["task", "wait"],
+        ["task", "list", "--status", "done"],
+        ["task", "list", "--limit", "0"],
+        ["key", "create", "--name", "x", "--scope", "root"],
+        ["sandbox", "--lose-share", "2"],
+        ["sandbox", "--port", "0", "--option", "nonsense=1"],
+        ["sandbox", "--port", "0", "--option", "outcome=unheard-of"],
+    ],
+)
+def test_wrong_usage_exits_2_and_prints_nothing_on_stdout(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr != ""
+
+
+def test_wrong_settings_are_all_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RINGBACK_DATABASE_URL", "mysql://x")
+    monkeypatch.setenv("RINGBACK_NONSENSE", "1")
+    result = CliRunner().invoke(app, ["migrate"])
+    assert result.exit_code == 2
+    assert "RINGBACK_DATABASE_URL" in result.stderr
+    assert "RINGBACK_NONSENSE" in result.stderr
+
+
+def test_migrate_says_where_the_schema_was_and_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RINGBACK_DATABASE_URL", f"sqlite:///{tmp_path / 'x.db'}")
+    assert "was at nothing, and is at" in CliRunner().invoke(app, ["migrate"]).stdout
+    assert "already" in CliRunner().invoke(app, ["migrate"]).stdout
+    again = CliRunner().invoke(app, ["migrate", "--json"])
+    assert again.stdout.startswith("{")

@@ -1,0 +1,207 @@
+"""The lanes: nobody starves, limits are held, a lane keeps its order, and the dead take little."""
+
+import heapq
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from receiver.domain.lanes import (
+    DEFAULT_IN_FLIGHT,
+    FIRST_IN_FLIGHT,
+    WAITING_PER_SLOT,
+    Lanes,
+    Limits,
+)
+
+Item = tuple[int, int]
+CAPACITY = 500
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """How a subscriber behaves: how long it takes, which of its answers fail or ask to slow down."""
+
+    limits: Limits
+    seconds: float
+    fails: frozenset[int]
+    slows: frozenset[int]
+
+
+ENDPOINTS = st.builds(
+    Endpoint,
+    limits=st.builds(
+        Limits,
+        in_flight=st.integers(1, 40),
+        rate=st.none() | st.floats(0.5, 200),
+    ),
+    seconds=st.floats(0, 20),
+    fails=st.frozensets(st.integers(0, 40)),
+    slows=st.frozensets(st.integers(0, 40)),
+)
+
+
+class Simulation:
+    """Runs lanes against endpoints on a clock of its own; what fails is not tried again here."""
+
+    def __init__(self, endpoints: list[Endpoint], arrivals: list[int]) -> None:
+        self.endpoints = endpoints
+        self.lanes: Lanes[Item] = Lanes(CAPACITY)
+        self.now = 0.0
+        self.begun: dict[int, list[tuple[float, int]]] = defaultdict(list)
+        self.given_back: list[Item] = []
+        self.most_running: Counter[int] = Counter()
+        self._running: list[tuple[float, Item]] = []
+        numbers: Counter[int] = Counter()
+        for key in arrivals:
+            if self.lanes.room(key):
+                self.lanes.offer(key, (key, numbers[key]))
+                self.lanes[key].limits = endpoints[key].limits
+                numbers[key] += 1
+        self.offered = numbers
+
+    def run(self) -> None:
+        while True:
+            for item in self.lanes.take(self.now, 10):
+                self._begin(item)
+            moments = [at for at in (self.lanes.next_opening(self.now),) if at is not None]
+            if self.lanes.take(self.now, 0) or any(
+                self.lanes[key].opens_at(self.now) == self.now for key in self.lanes
+            ):
+                continue
+            moments += [self._running[0][0]] if self._running else []
+            if not moments:
+                return
+            self.now = min(moments)
+            while self._running and self._running[0][0] <= self.now:
+                self._finish(heapq.heappop(self._running)[1])
+
+    def _begin(self, item: Item) -> None:
+        key, number = item
+        self.begun[key].append((self.now, number))
+        self.most_running[key] = max(self.most_running[key], self.lanes[key].running)
+        heapq.heappush(self._running, (self.now + self.endpoints[key].seconds, item))
+
+    def _finish(self, item: Item) -> None:
+        key, number = item
+        endpoint = self.endpoints[key]
+        if number in endpoint.fails | endpoint.slows:
+            slow = number in endpoint.slows
+            self.given_back += self.lanes.failed(key, self.now, slow_down=slow)
+        else:
+            self.lanes.succeeded(key)
+
+
+@st.composite
+def simulations(draw: st.DrawFn) -> Simulation:
+    endpoints = draw(st.lists(ENDPOINTS, min_size=1, max_size=5))
+    arrivals = draw(st.lists(st.integers(0, len(endpoints) - 1), max_size=120))
+    return Simulation(endpoints, arrivals)
+
+
+@settings(max_examples=200, deadline=None)
+@given(simulations())
+def test_whatever_endpoints_do_each_delivery_begins_once_in_order_or_is_given_back(simulation: Simulation) -> None:
+    simulation.run()
+    for key, count in simulation.offered.items():
+        begun = [number for _, number in simulation.begun[key]]
+        back = [number for lane, number in simulation.given_back if lane == key]
+        assert begun == sorted(begun)
+        assert sorted(begun + back) == list(range(count))
+    assert simulation.lanes.free() == CAPACITY
+
+
+@settings(max_examples=200, deadline=None)
+@given(simulations())
+def test_limits_are_held(simulation: Simulation) -> None:
+    simulation.run()
+    for key, endpoint in enumerate(simulation.endpoints):
+        assert simulation.most_running[key] <= endpoint.limits.in_flight
+        starts = [at for at, _ in simulation.begun[key]]
+        if endpoint.limits.rate is not None:
+            gaps = [later - earlier for earlier, later in pairwise(starts)]
+            assert all(gap >= 1 / endpoint.limits.rate - 1e-6 for gap in gaps)
+
+
+def filled(*keys: int, each: int = 50) -> Lanes[Item]:
+    lanes: Lanes[Item] = Lanes(10_000)
+    for key in keys:
+        for number in range(each):
+            lanes.offer(key, (key, number))
+    return lanes
+
+
+def test_lanes_take_turns() -> None:
+    taken = filled(1, 2, 3).take(0.0, 6)
+    assert [key for key, _ in taken] == [1, 2, 3, 1, 2, 3]
+
+
+def test_whoever_had_its_turn_is_last_in_the_next_round() -> None:
+    lanes = filled(1, 2, 3)
+    assert [key for key, _ in lanes.take(0.0, 2)] == [1, 2]
+    assert [key for key, _ in lanes.take(0.0, 2)] == [3, 1]
+
+
+def test_a_lane_begins_small_and_grows_with_each_success() -> None:
+    lanes = filled(1, each=200)
+    assert len(lanes.take(0.0, 100)) == FIRST_IN_FLIGHT
+    for _ in range(FIRST_IN_FLIGHT):
+        lanes.succeeded(1)
+    assert len(lanes.take(0.0, 100)) == 2 * FIRST_IN_FLIGHT
+    for _ in range(60):
+        lanes.succeeded(1)
+        lanes.take(0.0, 100)
+    assert lanes[1].running <= DEFAULT_IN_FLIGHT
+
+
+def test_a_lane_that_fails_shrinks_and_gives_back_what_it_may_hold_no_longer() -> None:
+    lanes = filled(1, each=FIRST_IN_FLIGHT * (1 + WAITING_PER_SLOT))
+    assert not lanes.room(1)
+    lanes.take(0.0, 100)
+    back = [item for _ in range(FIRST_IN_FLIGHT) for item in lanes.failed(1, 0.0, slow_down=False)]
+    assert len(lanes[1]) <= 1 + WAITING_PER_SLOT
+    assert back[0] == (1, FIRST_IN_FLIGHT * (1 + WAITING_PER_SLOT) - 1)
+    assert len(lanes.take(0.0, 100)) == 1
+
+
+def test_an_endpoint_that_asks_to_slow_down_pauses_ever_longer_until_a_success() -> None:
+    lanes = filled(1)
+    now, pauses = 0.0, []
+    for _ in range(8):
+        lanes.take(now, 1)
+        lanes.failed(1, now, slow_down=True)
+        assert lanes.closed(now) == [1]
+        assert lanes.take(now, 10) == []
+        opening = lanes.next_opening(now)
+        assert opening is not None
+        pauses.append(opening - now)
+        now = opening
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    lanes.take(now, 1)
+    lanes.succeeded(1)
+    lanes.take(now, 1)
+    lanes.failed(1, now, slow_down=True)
+    assert lanes.next_opening(now) == pytest.approx(now + 1)
+
+
+def test_the_dead_take_little_of_what_all_may_hold() -> None:
+    lanes: Lanes[Item] = Lanes(10_000)
+    for key in range(100):
+        while lanes.room(key):
+            lanes.offer(key, (key, 0))
+        for _ in lanes.take(0.0, 10_000):
+            lanes.failed(key, 0.0, slow_down=False)
+    assert lanes.free() > 8_000
+    assert lanes.room(1_000)
+
+
+def test_lanes_that_hold_nothing_are_forgotten() -> None:
+    lanes = filled(1, 2, each=1)
+    lanes.take(0.0, 2)
+    lanes.succeeded(1)
+    lanes.failed(2, 0.0, slow_down=True)
+    lanes.forget_idle(1.0)
+    assert list(lanes) == [2]

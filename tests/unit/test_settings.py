@@ -1,0 +1,213 @@
+"""The settings: read once, checked together, frozen."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from receiver.errors import SettingsError
+from receiver.settings import Settings, client_settings, load_settings
+
+SECRETS = {
+    "RINGBACK_SECRET_KEY": "tooshort",
+    "RINGBACK_API_KEY": "alsoshort",
+    "RINGBACK_DATABASE_URL": "mysql://me:hunter2@host/db",
+    "RINGBACK_PIAPI_BASE_URL": "ftp://me:hunter2@host",
+}
+CONTRACT = {
+    "database_url": "sqlite:///ringback.db",
+    "secret_key": None,
+    "api_key": None,
+    "public_url": None,
+    "piapi_base_url": "https://api.piapi.ai",
+    "piapi_api_key": None,
+    "piapi_webhook_secret": None,
+    "allow_private_targets": False,
+    "allowed_targets": "",
+    "trusted_proxies": "127.0.0.1",
+    "root_path": "",
+    "poll_first_seconds": 15,
+    "poll_max_seconds": 300,
+    "task_timeout_seconds": 86400,
+    "provider_rate": "10/s",
+    "max_body_bytes": 1048576,
+    "retry_schedule": "0,5,300,1800,7200,18000,36000,50400,72000,86400",
+    "delivery_timeout_seconds": 20,
+    "retention_days": 90,
+}
+"""The table of `contracts/ringback.md`."""
+
+
+def load(**environment: str) -> Settings:
+    return load_settings({f"RINGBACK_{name.upper()}": value for name, value in environment.items()}, env_file=None)
+
+
+def faults(**environment: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(**environment)
+    return sorted(caught.value.message.splitlines())
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    settings = load()
+    assert {name: getattr(settings, name) for name in CONTRACT} == CONTRACT
+
+
+def test_every_setting_is_read_from_its_name() -> None:
+    given = {
+        "database_url": "sqlite:////data/ringback.db",
+        "poll_first_seconds": "0.5",
+        "allow_private_targets": "true",
+        "retention_days": "0",
+        "max_body_bytes": "2048",
+        "log_format": "json",
+    }
+    settings = load(**given)
+    assert str(settings.sqlite_path) == "/data/ringback.db"
+    assert (settings.poll_first_seconds, settings.allow_private_targets) == (0.5, True)
+    assert (settings.retention_days, settings.max_body_bytes, settings.log_format) == (0, 2048, "json")
+
+
+def test_all_faults_are_named_at_once() -> None:
+    named = faults(
+        poll_first_seconds="-1", max_body_bytes="many", provider_rate="10 a day", public_url="here", log_format="xml"
+    )
+    assert [fault.split(":")[0] for fault in named] == [
+        "RINGBACK_LOG_FORMAT",
+        "RINGBACK_MAX_BODY_BYTES",
+        "RINGBACK_POLL_FIRST_SECONDS",
+        "RINGBACK_PROVIDER_RATE",
+        "RINGBACK_PUBLIC_URL",
+    ]
+    assert all(len(fault.split(": ", 1)[1]) > 5 for fault in named)
+
+
+def test_a_setting_that_does_not_exist_is_a_fault_beside_the_others() -> None:
+    assert faults(pol_first_seconds="1", retention_days="-1") == [
+        "RINGBACK_POL_FIRST_SECONDS: there is no such setting",
+        "RINGBACK_RETENTION_DAYS: Input should be greater than or equal to 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"database_url": "mysql://host/db"},
+        {"secret_key": "0123456789abcdef,short"},
+        {"secret_key": " , "},
+        {"api_key": "short"},
+        {"public_url": "ringback.example.com"},
+        {"public_url": "https://"},
+        {"piapi_base_url": "ftp://api.piapi.ai"},
+        {"root_path": "ringback"},
+        {"provider_rate": "0/s"},
+        {"provider_rate": "10/d"},
+        {"retry_schedule": "0,soon"},
+        {"retry_schedule": "-1"},
+        {"retry_schedule": ","},
+        {"allowed_targets": "10.0.0.0/99"},
+        {"poll_first_seconds": "0"},
+        {"retention_days": "1.5"},
+        {"allow_private_targets": "perhaps"},
+        {"writer_queue": "0"},
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_a_fault(wrong: dict[str, str]) -> None:
+    (name,) = wrong
+    (fault,) = faults(**wrong)
+    assert fault.startswith(f"RINGBACK_{name.upper()}: ")
+
+
+@pytest.mark.parametrize("endless", ["inf", "nan", "1e300"])
+@pytest.mark.parametrize("name", ["poll_first_seconds", "task_timeout_seconds", "retry_schedule"])
+def test_no_time_is_endless(name: str, endless: str) -> None:
+    (fault,) = faults(**{name: endless})
+    assert fault.startswith(f"RINGBACK_{name.upper()}: ")
+
+
+def test_no_fault_repeats_a_secret() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(SECRETS, env_file=None)
+    said = f"{caught.value} {caught.value!r} {caught.value.__cause__}"
+    assert all(name in said for name in SECRETS)
+    assert not [word for word in ("tooshort", "alsoshort", "hunter2") if word in said]
+
+
+def test_secrets_are_not_shown() -> None:
+    settings = load(secret_key="s3cret-master-key-1", api_key="s3cret-admin-key-1", piapi_api_key="s3cret-piapi")
+    assert "s3cret" not in f"{settings} {settings!r}"
+    assert settings.api_key == SecretStr("s3cret-admin-key-1")
+
+
+def test_the_settings_are_frozen() -> None:
+    settings: Any = load()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.poll_first_seconds = 1
+
+
+def test_the_file_is_read_and_the_environment_goes_before_it(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(
+        '# a comment\nRINGBACK_POLL_FIRST_SECONDS=3\nexport RINGBACK_ROOT_PATH="/ringback/"\nSOMEBODY_ELSES=1\n'
+    )
+    settings = load_settings({"RINGBACK_POLL_FIRST_SECONDS": "7", "PATH": "/bin"}, env_file=file)
+    assert (settings.poll_first_seconds, settings.root_path) == (7, "/ringback")
+    assert load_settings({}, env_file=file).poll_first_seconds == 3
+    assert load_settings({}, env_file=tmp_path / "missing.env") == load()
+
+
+def test_a_fault_in_the_file_is_named_like_any_other(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("RINGBACK_PROVIDER_RAET=1/s\n")
+    with pytest.raises(SettingsError, match="RINGBACK_PROVIDER_RAET: there is no such setting"):
+        load_settings({}, env_file=file)
+
+
+def test_an_empty_setting_is_one_that_was_not_made() -> None:
+    assert load(public_url="", retention_days="", secret_key="") == load()
+
+
+def test_what_the_client_commands_read_is_no_fault_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(url="http://127.0.0.1:1") == load()
+    monkeypatch.setenv("RINGBACK_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("RINGBACK_API_KEY", "k")
+    assert client_settings() == ("http://127.0.0.1:1", "k")
+
+
+def test_rates_schedules_and_targets_are_read_once() -> None:
+    settings = load(
+        provider_rate="90/m", retry_schedule=" 0, 1.5 ,60", allowed_targets="10.0.0.0/8, Hooks.Internal,192.0.2.7"
+    )
+    assert settings.provider_calls_per_second == 1.5
+    assert settings.retry_delays == (0, 1.5, 60)
+    assert [str(network) for network in settings.allowed_networks] == ["10.0.0.0/8"]
+    assert settings.allowed_hosts == {"hooks.internal", "192.0.2.7"}
+
+
+@pytest.mark.parametrize(("rate", "calls"), [("10/s", 10), ("0.5/s", 0.5), ("600/m", 10), ("3600/h", 1)])
+def test_a_rate_is_a_number_and_a_period(rate: str, calls: float) -> None:
+    assert load(provider_rate=rate).provider_calls_per_second == calls
+
+
+def test_addresses_lose_their_last_slash() -> None:
+    settings = load(public_url="https://ringback.example.com/", piapi_base_url="http://127.0.0.1:9/")
+    assert (settings.public_url, settings.piapi_base_url) == ("https://ringback.example.com", "http://127.0.0.1:9")
+
+
+def test_the_log_format_holds_for_every_room() -> None:
+    script = (
+        "from receiver.storage.schema import log\n"
+        "from receiver.telemetry import configure_logging\n"
+        "configure_logging('json')\n"
+        "log.warning('told')\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, env=os.environ, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("{")
+    assert '"event": "told"' in done.stderr
