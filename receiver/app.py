@@ -16,8 +16,11 @@ from receiver.domain.transitions import Looks
 from receiver.inbound.receive import Hooks
 from receiver.outbound.deliver import Deliverer
 from receiver.outbound.guard import AddressGuard
+from receiver.outbound.ping import Pinger
+from receiver.outbound.replays import Replays
 from receiver.outbound.sender import Sender
 from receiver.outbound.settle import Settler
+from receiver.outbound.shown import ShownRequests
 from receiver.outbound.subscriptions import Subscriptions
 from receiver.providers import Budget, PiAPI, Provider
 from receiver.settings import Settings
@@ -28,17 +31,25 @@ from receiver.tracking.apply import Applier
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator
 from receiver.tracking.feed import Feed
+from receiver.tracking.follow import Streams
 from receiver.tracking.look import Looker
 from receiver.tracking.record import Announcer
 from receiver.tracking.submit import Submitter
 from receiver.tracking.submit import lease_seconds as task_lease_seconds
 from receiver.tracking.tracker import Tracker
 from receiver.workers.attend import Attendant
+from receiver.workers.cleanup import Cleaner
 from receiver.workers.dispatch import LaneDispatcher
 from receiver.workers.dispatch import lease_seconds as delivery_lease_seconds
+from receiver.workers.replay import Replayer
 from receiver.workers.supervisor import Supervisor
 
 _DRAIN_SECONDS = 10.0
+_CONNECTIONS = 1024
+"""To subscribers. A lane that hangs holds few of them (`domain.lanes`), so that it takes hundreds to use them up."""
+
+_TEST_CONNECTIONS = 16
+"""To webhooks that are being tried. Apart from the others, so that trials of what hangs hold up no delivery."""
 
 
 class Service:
@@ -53,7 +64,8 @@ class Service:
         self.dispatcher = LaneDispatcher(timeout=settings.delivery_timeout_seconds)
         self.feed = Feed()
         delivery_lease = delivery_lease_seconds(settings.delivery_timeout_seconds)
-        announcer = Announcer(Waiting(), self.dispatcher, Alarm(), self.feed, delivery_lease)
+        self.waiting = Waiting()
+        announcer = Announcer(self.waiting, self.dispatcher, Alarm(), self.feed, delivery_lease)
         applier = Applier(_looks(settings), announcer)
         creator = Creator(announcer, lease_seconds=task_lease)
         submitter = Submitter(writer, applier, self.providers, keyring, settings.public_url)
@@ -62,12 +74,18 @@ class Service:
         )
         canceller = Canceller(writer, applier, self.providers)
         guard = AddressGuard.from_settings(settings)
-        self.sender = Sender(guard, timeout=settings.delivery_timeout_seconds)
+        self.sender = Sender(guard, timeout=settings.delivery_timeout_seconds, connections=_CONNECTIONS)
+        self.test_sender = Sender(guard, timeout=settings.delivery_timeout_seconds, connections=_TEST_CONNECTIONS)
         self.dispatcher.connect(
             database, Deliverer(database, self.sender, Settler(announcer), keyring, settings.retry_delays)
         )
         self.attendant = Attendant(writer, looker, announcer.due, lease_seconds=task_lease)
         self.tracker = Tracker(database, creator, submitter, looker, canceller, announcer.waiting)
+        replays = Replays(
+            database, self.dispatcher, retention_days=settings.retention_days, lease_seconds=delivery_lease
+        )
+        self.replayer = Replayer(replays)
+        self.cleaner = Cleaner(database, retention_days=settings.retention_days)
         self.hooks = Hooks(
             writer,
             applier,
@@ -80,16 +98,33 @@ class Service:
             settings=settings,
             database=database,
             tracker=self.tracker,
+            streams=Streams(database, self.feed),
             subscriptions=Subscriptions(writer, guard, keyring),
+            pinger=Pinger(self.test_sender, keyring),
+            replays=replays,
+            shown_requests=ShownRequests(database, keyring),
             authenticator=Authenticator(database),
             providers=self.providers,
             piapi=self.piapi,
         )
 
+    def end_waits(self) -> None:
+        """End streams and long polls: a server that stops waits for every connection before it ends the lifespan."""
+        self.feed.close()
+        self.waiting.close()
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep the loops going; at the end finish what is under way, within a bound, and give the rest back."""
-        supervisor = Supervisor({"attend": self.attendant.run, "dispatch": self.dispatcher.run})
+        await self.services.streams.begin()
+        supervisor = Supervisor(
+            {
+                "attend": self.attendant.run,
+                "dispatch": self.dispatcher.run,
+                "replay": self.replayer.run,
+                "cleanup": self.cleaner.run,
+            }
+        )
         supervisor.start()
         try:
             yield
@@ -99,6 +134,7 @@ class Service:
             await self.attendant.drain(_DRAIN_SECONDS)
             await self.dispatcher.drain(_DRAIN_SECONDS)
             await self.sender.aclose()
+            await self.test_sender.aclose()
             for provider in self.providers.values():
                 await provider.aclose()
 
@@ -106,7 +142,8 @@ class Service:
 def create_app(settings: Settings, keys: list[str]) -> Starlette:
     """Return the service as an ASGI application; `keys` are the master keys, oldest first.
 
-    Its database must have this version's schema already. Everything is opened and closed by its lifespan.
+    Its database must have this version's schema already. Everything is opened and closed by its lifespan; whoever
+    serves it calls `state.end_waits` before it waits for connections to close.
     """
 
     @asynccontextmanager
@@ -116,6 +153,7 @@ def create_app(settings: Settings, keys: list[str]) -> Starlette:
                 await database.writer.run(lambda tx: end_leases(tx, utc_now()))
             service = Service(settings, database, keys)
             app.state.services = service.services
+            app.state.end_waits = service.end_waits
             app.router.routes.extend(routes(service.hooks))
             async with service.running():
                 # What was made to start lives as long as the process: looking at it again and again only costs.

@@ -37,6 +37,17 @@ class BadRequest(RingbackError):
     kind = "invalid_request_error"
 
 
+class EventsLost(BadRequest):
+    """A stream cannot go on where its reader was; `oldest` is the oldest event's sequence number that is there."""
+
+    code = "event_id_unknown"
+
+    def __init__(self, message: str, *, oldest: int | None) -> None:
+        there = "no event is there" if oldest is None else f"the oldest that is there is {oldest}"
+        super().__init__(f"{message}; {there}", param="Last-Event-ID")
+        self.oldest = oldest
+
+
 class NotAuthenticated(RingbackError):
     """No key, or a key that is not one of ours."""
 

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -25,13 +25,21 @@ writer_batch = Histogram(
 writer_waiting = Gauge("ringback_writer_waiting", "Writes that wait for their commit")
 
 
+class _StandardError:
+    """Whatever the standard error is at the moment: it may be replaced, and what was there before closed."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def configure_logging(log_format: str = "text") -> None:
     """Send log lines to standard error, as text for people or as JSON for programs."""
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
-    )
+    plain = structlog.dev.plain_traceback  # the rich one shows the values of variables, secrets among them
+    for_people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+    renderer: Any = structlog.processors.JSONRenderer() if log_format == "json" else for_people
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -41,7 +49,7 @@ def configure_logging(log_format: str = "text") -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _StandardError())),
         cache_logger_on_first_use=True,
     )
 

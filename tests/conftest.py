@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from receiver.telemetry import configure_logging
 from tests.fakes.world import World, in_process
+
+configure_logging()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import orjson
 from starlette.responses import Response
 
-from receiver.errors import ProviderRefused, RingbackError, Unavailable
+from receiver.errors import EventsLost, ProviderRefused, RingbackError, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,8 @@ class _Pi:
         }
         if error.param is not None:
             detail["param"] = error.param
+        if isinstance(error, EventsLost):
+            detail["oldest_id"] = None if error.oldest is None else str(error.oldest)
         headers = _retry_after(error)
         if headers:
             detail["retry_after"] = int(headers["retry-after"])

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from models import Scope
 from receiver.api.auth import Principal
@@ -39,10 +39,15 @@ class Call:
         """Return a parameter of the path."""
         return str(self.request.path_params[name])
 
-    async def json(self) -> dict[str, Any]:
-        """Return the body, which must be a JSON object. Raises `BadRequest`, `TooLarge`."""
+    async def json(self, *, optional: bool = False) -> dict[str, Any]:
+        """Return the body, which must be a JSON object; `optional` if it may be left out.
+
+        Raises `BadRequest`, `TooLarge`.
+        """
         request = self.request
         body = await read_body(request.scope, request.receive, self.services.settings.max_body_bytes)
+        if optional and not body:
+            return {}
         try:
             value = orjson.loads(body)
         except orjson.JSONDecodeError as error:
@@ -51,24 +56,26 @@ class Call:
             raise BadRequest("the body must be a JSON object")
         return value
 
-    async def body(self, schema: type[Schema]) -> Schema:
+    async def body(self, schema: type[Schema], *, optional: bool = False) -> Schema:
         """Return the body, checked. Raises `BadRequest` that names the first field that is wrong, `TooLarge`."""
-        return check(schema, await self.json())
+        return check(schema, await self.json(optional=optional))
 
 
-Handler = Callable[[Call], Awaitable[Reply]]
+Handler = Callable[[Call], Awaitable[Reply | ASGIApp]]
+"""Returns what is to be answered, or what answers by itself: a stream."""
 
 
-def endpoint(handler: Handler, dialect: Dialect, scope: Scope) -> Callable[[Request], Awaitable[Response]]:
+def endpoint(handler: Handler, dialect: Dialect, scope: Scope) -> Callable[[Request], Awaitable[ASGIApp]]:
     """Return a Starlette endpoint: authenticated, with `scope` required, its answers and errors in `dialect`."""
 
-    async def serve(request: Request) -> Response:
+    async def serve(request: Request) -> ASGIApp:
         request_id = new_request_id()
         services: Services = request.app.state.services
         try:
             principal = await services.authenticator.principal(request.headers)
             principal.require(scope)
-            return dialect.reply(await handler(Call(request, services, principal)), request_id)
+            answer = await handler(Call(request, services, principal))
+            return dialect.reply(answer, request_id) if isinstance(answer, Reply) else answer
         except RingbackError as error:
             return dialect.error(error, request_id)
         except Exception as error:

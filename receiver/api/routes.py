@@ -6,7 +6,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from models import Scope
-from receiver.api import health, keys, piapi, tasks, webhooks
+from receiver.api import deliveries, events, health, keys, piapi, replays, tasks, webhooks
 from receiver.api.dialects import NATIVE, PIAPI, Dialect, dialect_of, new_request_id
 from receiver.api.endpoint import Handler, endpoint
 from receiver.errors import RingbackError
@@ -60,14 +60,36 @@ def _native() -> list[Route]:
         _route("GET", "/api/v1/tasks/{task_id}/events", tasks.list_events, NATIVE, Scope.READ),
         _route("POST", "/api/v1/tasks/{task_id}/refresh", tasks.refresh_task, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/tasks/{task_id}/cancel", tasks.cancel_task, NATIVE, Scope.WRITE),
+        _route("GET", "/api/v1/events", events.get_events, NATIVE, Scope.READ),
         _route("POST", "/api/v1/webhooks", webhooks.create_webhook, NATIVE, Scope.WRITE),
         _route("GET", "/api/v1/webhooks", webhooks.list_webhooks, NATIVE, Scope.READ),
         _route("GET", "/api/v1/webhooks/{webhook_id}", webhooks.get_webhook, NATIVE, Scope.READ),
         _route("PATCH", "/api/v1/webhooks/{webhook_id}", webhooks.change_webhook, NATIVE, Scope.WRITE),
         _route("DELETE", "/api/v1/webhooks/{webhook_id}", webhooks.delete_webhook, NATIVE, Scope.WRITE),
+        _route("POST", "/api/v1/webhooks/{webhook_id}/rotate-secret", webhooks.rotate_secret, NATIVE, Scope.WRITE),
+        _route("POST", "/api/v1/webhooks/{webhook_id}/test", webhooks.test_webhook, NATIVE, Scope.WRITE),
+        *_sendings(),
         _route("POST", "/api/v1/keys", keys.create_key, NATIVE, Scope.ADMIN),
         _route("GET", "/api/v1/keys", keys.list_keys, NATIVE, Scope.ADMIN),
         _route("DELETE", "/api/v1/keys/{key_id}", keys.revoke_key, NATIVE, Scope.ADMIN),
+    ]
+
+
+def _sendings() -> list[Route]:
+    replay = "/api/v1/webhooks/{webhook_id}/replays/{replay_id}"
+    return [
+        _route("GET", "/api/v1/deliveries", deliveries.list_deliveries, NATIVE, Scope.READ),
+        _route("GET", "/api/v1/deliveries/{delivery_id}", deliveries.get_delivery, NATIVE, Scope.READ),
+        _route("POST", "/api/v1/deliveries/{delivery_id}/retry", deliveries.retry_delivery, NATIVE, Scope.WRITE),
+        _route(
+            "GET", "/api/v1/webhooks/{webhook_id}/deliveries", deliveries.list_webhook_deliveries, NATIVE, Scope.READ
+        ),
+        _route("POST", "/api/v1/webhooks/{webhook_id}/recover", replays.recover, NATIVE, Scope.WRITE),
+        _route("POST", "/api/v1/webhooks/{webhook_id}/replay", replays.replay, NATIVE, Scope.WRITE),
+        _route("GET", "/api/v1/webhooks/{webhook_id}/replays", replays.list_replays, NATIVE, Scope.READ),
+        _route("GET", replay, replays.get_replay, NATIVE, Scope.READ),
+        _route("DELETE", replay, replays.cancel_replay, NATIVE, Scope.WRITE),
+        _route("POST", f"{replay}/cancel", replays.cancel_replay, NATIVE, Scope.WRITE),
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints, field_validator
 
-from models import DeliveryFormat, Scope, TaskStatus
+from models import DeliveryFormat, DeliveryStatus, Scope, SignatureScheme, TaskStatus
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Object = dict[str, Any]
@@ -66,29 +66,65 @@ class CreateTask(BaseModel):
         return value
 
 
-class CreateWebhook(BaseModel):
-    """`POST /api/v1/webhooks`."""
+class _WebhookFields(BaseModel):
+    """What a webhook may be given, and set back to nothing; more rules are in `receiver.domain`."""
 
     model_config = ConfigDict(extra="forbid")
+
+    event_types: list[str] | None = None
+    filters: Object | None = None
+    headers: dict[str, str] | None = None
+    description: Annotated[str, Field(max_length=500)] | None = None
+    rate_limit: Annotated[float, Field(gt=0, le=10_000, strict=True)] | None = None
+    max_in_flight: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = None
+
+
+class CreateWebhook(_WebhookFields):
+    """`POST /api/v1/webhooks`."""
 
     endpoint_url: str
     secret: str | None = None
     format: DeliveryFormat | None = None
-    event_types: list[str] | None = None
-    description: Annotated[str, Field(max_length=500)] | None = None
+    ordered: StrictBool | None = None
+    signature: SignatureScheme | None = None
 
 
-class ChangeWebhook(BaseModel):
-    """`PATCH /api/v1/webhooks/{id}`: only what is given is changed."""
-
-    model_config = ConfigDict(extra="forbid")
+class ChangeWebhook(_WebhookFields):
+    """`PATCH /api/v1/webhooks/{id}`: only what is given is changed, and null sets back."""
 
     endpoint_url: str = ""
     secret: str = ""
     format: DeliveryFormat = DeliveryFormat.STANDARD
-    event_types: list[str] = []
-    description: Annotated[str, Field(max_length=500)] | None = None
+    ordered: StrictBool = False
+    signature: SignatureScheme = SignatureScheme.SYMMETRIC
     is_active: StrictBool = True
+
+
+class RotateSecret(BaseModel):
+    """`POST /api/v1/webhooks/{id}/rotate-secret`: at most 7 days of overlap."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    overlap_seconds: Annotated[float, Field(ge=0, le=604_800, strict=True)] = 86_400
+    secret: str | None = None
+
+
+class AskRecover(BaseModel):
+    """`POST /api/v1/webhooks/{id}/recover`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since: Moment
+
+
+class AskReplay(BaseModel):
+    """`POST /api/v1/webhooks/{id}/replay`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since: Moment
+    until: Moment | None = None
+    event_types: list[str] | None = None
 
 
 class CreateKey(BaseModel):
@@ -118,6 +154,28 @@ class TaskQuery(Page):
     created_after: Moment | None = None
     created_before: Moment | None = None
     metadata: dict[str, str] = {}
+
+
+class EventQuery(Page):
+    """The query of `GET /api/v1/events`; `after` is what `Last-Event-ID` says where there is no header."""
+
+    event_types: list[str] | None = None
+    model: list[str] | None = None
+    task_type: list[str] | None = None
+    task_id: str | None = None
+    run_id: str | None = None
+    after: str | None = None
+
+
+class DeliveryQuery(Page):
+    """The query of `GET /api/v1/deliveries`."""
+
+    status: DeliveryStatus | None = None
+    webhook_id: str | None = None
+    event_id: str | None = None
+    task_id: str | None = None
+    created_after: Moment | None = None
+    created_before: Moment | None = None
 
 
 class WaitQuery(BaseModel):

@@ -4,10 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from receiver.api.auth import Authenticator
+from receiver.outbound.ping import Pinger
+from receiver.outbound.replays import Replays
+from receiver.outbound.shown import ShownRequests
 from receiver.outbound.subscriptions import Subscriptions
 from receiver.providers import PiAPI, Provider
 from receiver.settings import Settings
 from receiver.storage.database import Database
+from receiver.tracking.follow import Streams
 from receiver.tracking.tracker import Tracker
 
 
@@ -18,7 +22,11 @@ class Services:
     settings: Settings
     database: Database
     tracker: Tracker
+    streams: Streams
     subscriptions: Subscriptions
+    pinger: Pinger
+    replays: Replays
+    shown_requests: ShownRequests
     authenticator: Authenticator
     providers: Mapping[str, Provider]
     piapi: PiAPI

@@ -4,9 +4,10 @@ from typing import Annotated
 
 import typer
 
-from receiver.cli import key, task, webhook
+from receiver.cli import delivery, key, task, webhook
 from receiver.cli.demo.command import demo, demo_subscriber
 from receiver.cli.failure import FailingGroup
+from receiver.cli.listen import listen
 from receiver.cli.migrate import migrate
 from receiver.cli.sandbox import sandbox
 from receiver.cli.serve import serve
@@ -30,8 +31,8 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback(
-    epilog="The client commands (task, webhook, key) talk to RINGBACK_URL (http://127.0.0.1:8080 by default) with "
-    "RINGBACK_API_KEY, from the environment or a file .env.\n\n"
+    epilog="The client commands (task, webhook, delivery, key, listen) talk to RINGBACK_URL (http://127.0.0.1:8080 "
+    "by default) with RINGBACK_API_KEY, from the environment or a file .env.\n\n"
     "Exit status: 0 done, 1 the task failed, 2 usage, 3 not reachable or not allowed, 4 timed out.\n\n"
     "A first look: ringback demo"
 )
@@ -47,7 +48,12 @@ app.command(epilog="Example: ringback serve --host 0.0.0.0 --port 8080")(serve)
 app.command(epilog="Example: ringback demo --tasks 50 --keep")(demo)
 app.command(epilog="Example: ringback sandbox --lose-share 0.3 --seed 7 --option outcome=failed")(sandbox)
 app.command(epilog="Example: RINGBACK_DATABASE_URL=sqlite:////srv/ringback.db ringback migrate")(migrate)
+app.command(
+    epilog="Example: ringback listen --forward-to http://localhost:3000/hook --event task.completed\n\n"
+    "Exit status: 0 ended by Ctrl-C, 2 usage, 3 not reachable or not allowed."
+)(listen)
 app.add_typer(task.app, name="task")
 app.add_typer(webhook.app, name="webhook")
+app.add_typer(delivery.app, name="delivery")
 app.add_typer(key.app, name="key")
 app.command("demo-subscriber", hidden=True)(demo_subscriber)

@@ -1,13 +1,18 @@
 """What a user gives on the command line, read and checked: JSON, files, `key=value`. Faults are `Failure`s."""
 
+import re
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from receiver.cli.failure import Failure, Status
+
+_LENGTH = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([smhd]?)")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def json_object(given: str, option: str) -> dict[str, Any]:
@@ -36,6 +41,25 @@ def pairs(given: Sequence[str], option: str) -> dict[str, str]:
 def typed_pairs(given: Sequence[str], option: str) -> dict[str, Any]:
     """Return `key=value` options by key: a value that is JSON as what it is, any other as text."""
     return {key: _typed(value) for key, value in pairs(given, option).items()}
+
+
+def seconds(given: str, option: str) -> float:
+    """Return a length of time such as `90`, `90s`, `30m`, `24h` or `7d` in seconds."""
+    match = _LENGTH.fullmatch(given.strip())
+    if match is None:
+        raise Failure(Status.USAGE, f"{option} {given}: must be a length of time, such as 90s, 30m, 24h or 7d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def moment(given: str) -> str:
+    """Return a moment for the service: `30m`, `24h` or `7d` mean so long ago; anything else is passed on as it is."""
+    match = _LENGTH.fullmatch(given.strip())
+    if match is None or not match[2]:
+        return given
+    try:
+        return (datetime.now(UTC) - timedelta(seconds=float(match[1]) * _UNITS[match[2]])).isoformat()
+    except OverflowError:
+        raise Failure(Status.USAGE, f"{given} ago is before the calendar begins") from None
 
 
 def _typed(value: str) -> Any:

@@ -21,6 +21,7 @@ def serve(
     import uvicorn
 
     from receiver.app import create_app
+    from receiver.cli.graceful import Connection, Server, raise_file_limit
     from receiver.errors import StartError
     from receiver.settings import load_settings
     from receiver.storage.database import Database
@@ -49,12 +50,14 @@ def serve(
         # uvicorn stops gracefully at the first signal, and then raises it again for whoever had it before: nobody.
         for stop in (signal.SIGTERM, signal.SIGINT):
             signal.signal(stop, lambda *_: None)
-        uvicorn.run(
-            create_app(settings, keys),
+        raise_file_limit()
+        app = create_app(settings, keys)
+        config = uvicorn.Config(
+            app,
             host=host,
             port=port,
             loop="uvloop",
-            http="httptools",
+            http=Connection,
             lifespan="on",
             access_log=False,
             log_level="warning",
@@ -64,6 +67,10 @@ def serve(
             server_header=False,
             timeout_graceful_shutdown=15,
         )
+        server = Server(config, end_waits=lambda: app.state.end_waits())
+        server.run()
+        if not server.started:
+            raise typer.Exit(uvicorn.config.STARTUP_FAILURE)
 
 
 def _reachability(public_url: str | None) -> str:

@@ -26,7 +26,7 @@ _PASSING = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HT
 def connection() -> dict[str, Any]:
     """Return the keyword arguments for an httpx client of the service, from `RINGBACK_URL` and `RINGBACK_API_KEY`."""
     url, key = client_settings()
-    parts = _split(url)
+    parts = split_url(url, "RINGBACK_URL")
     if key is not None and not (key.isascii() and key.isprintable()):
         raise Failure(Status.USAGE, "RINGBACK_API_KEY has characters that no key has; copy it again")
     return {
@@ -34,7 +34,7 @@ def connection() -> dict[str, Any]:
         "headers": {"Authorization": f"Bearer {key}"} if key else {},
         "timeout": TIMEOUT,
         # A proxy of the environment has no business with loopback.
-        "trust_env": not _is_loopback(parts.hostname or ""),
+        "trust_env": not is_loopback(parts.hostname or ""),
     }
 
 
@@ -110,8 +110,9 @@ def segment(identifier: str) -> str:
     return quote(identifier, safe="")
 
 
-def _split(url: str) -> Any:
-    fault = Failure(Status.USAGE, "RINGBACK_URL is not an http:// or https:// URL, such as http://127.0.0.1:8080")
+def split_url(url: str, name: str) -> Any:
+    """Return a URL's parts. Raises `Failure` that says what `name` must be."""
+    fault = Failure(Status.USAGE, f"{name} is not an http:// or https:// URL, such as http://127.0.0.1:8080")
     try:
         parts = urlsplit(url)
         httpx.URL(url)
@@ -123,7 +124,8 @@ def _split(url: str) -> Any:
     return parts
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether a host is this machine itself."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

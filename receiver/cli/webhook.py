@@ -6,8 +6,16 @@ from typing import Annotated, Any
 import typer
 
 from receiver.cli.console import Json, age, print_fields, print_json, print_table, spinner
+from receiver.cli.failure import Failure, Status
 
 app = typer.Typer(no_args_is_help=True, help="Register URLs that are told when tasks end.")
+
+WebhookId = Annotated[str, typer.Argument(metavar="ID", help="As `ringback webhook list` shows it.")]
+Since = Annotated[str, typer.Option(metavar="TIME", help="ISO 8601, unix seconds, or how long ago: 30m, 24h, 7d.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until nothing of it is on its way.")]
+Timeout = Annotated[
+    float | None, typer.Option(metavar="SECONDS", min=0, help="Stop waiting after so long; exit status 4.")
+]
 
 
 class Format(StrEnum):
@@ -82,7 +90,7 @@ def list_webhooks(as_json: Json = False) -> None:
 
 @app.command(epilog="What is on its way to it is not sent any more.")
 def remove(
-    webhook_id: Annotated[str, typer.Argument(metavar="ID", help="As `ringback webhook list` shows it.")],
+    webhook_id: WebhookId,
     as_json: Json = False,
 ) -> None:
     """Remove a URL: it is told no more."""
@@ -94,6 +102,113 @@ def remove(
         print_json(gone)
     else:
         typer.echo(f"{webhook_id} is removed")
+
+
+@app.command(
+    "test", epilog="Exit status: 0 if it was taken (2xx), 1 if not. Nothing is kept of it, and it is not tried again."
+)
+def send_ping(webhook_id: WebhookId, as_json: Json = False) -> None:
+    """Send a signed `ping` to a URL, and show what it answers."""
+    from receiver.cli.service import segment, service
+
+    with spinner("sending a ping", as_json), service() as client:
+        result = client.call("POST", f"/api/v1/webhooks/{segment(webhook_id)}/test")
+    if as_json:
+        print_json(result)
+    else:
+        names = ("delivered", "status_code", "error", "duration_ms", "response")
+        shown = {**result, "delivered": "yes" if result.get("delivered") else "no"}
+        print_fields((name.replace("_", " "), shown.get(name)) for name in names)
+    raise typer.Exit(Status.DONE if result.get("delivered") else Status.TASK_FAILED)
+
+
+@app.command(
+    epilog="Delivered or not, each event is sent with the id that it always had. Without --event: all that the "
+    "webhook listens to.\n\n"
+    "Exit status with --wait: 0 all delivered, 1 one was given up or cancelled, 4 not all over in time.\n\n"
+    "Examples:\n\n"
+    "  ringback webhook replay $ID --since 24h --wait\n\n"
+    "  ringback webhook replay $ID --since 2025-11-01T00:00:00Z --until 2025-11-02T00:00:00Z --event task.failed"
+)
+def replay(
+    webhook_id: WebhookId,
+    since: Since,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="As --since; now if it is left out.")] = None,
+    event: Annotated[
+        list[str] | None, typer.Option(metavar="TYPE", help="Such as task.completed; may be repeated.")
+    ] = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Send everything that matched since a moment again."""
+    from receiver.cli.inputs import moment
+
+    given = {"since": moment(since), "until": moment(until) if until else None, "event_types": event or None}
+    body = {name: value for name, value in given.items() if value is not None}
+    _send_again(webhook_id, "replay", body, timeout if wait else 0, as_json)
+
+
+@app.command(
+    epilog="Exit status with --wait: as of `replay`.\n\nExample: ringback webhook recover $ID --since 24h --wait"
+)
+def recover(
+    webhook_id: WebhookId, since: Since, wait: Wait = False, timeout: Timeout = None, as_json: Json = False
+) -> None:
+    """Send again what was given up since a moment."""
+    from receiver.cli.inputs import moment
+
+    _send_again(webhook_id, "recover", {"since": moment(since)}, timeout if wait else 0, as_json)
+
+
+@app.command(
+    epilog="The old secret signs beside the new one for the overlap, so that the receiver can change over meanwhile."
+    "\n\nExample: ringback webhook rotate $ID --overlap 24h"
+)
+def rotate(
+    webhook_id: WebhookId,
+    overlap: Annotated[
+        str, typer.Option(metavar="TIME", help="How long the old secret signs too: 0 to 7d, such as 24h.")
+    ] = "24h",
+    secret: Annotated[str | None, typer.Option(help="The new secret; without it one is made and printed once.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Change a URL's secret."""
+    from receiver.cli.inputs import seconds
+    from receiver.cli.service import segment, service
+
+    body: dict[str, Any] = {"overlap_seconds": int(seconds(overlap, "--overlap"))}
+    if secret is not None:
+        body["secret"] = secret
+    with spinner("changing the secret", as_json), service() as client:
+        webhook = client.call("POST", f"/api/v1/webhooks/{segment(webhook_id)}/rotate-secret", body=body)
+    if as_json:
+        print_json(webhook)
+        return
+    _print(webhook)
+    if webhook.get("secret"):
+        typer.echo("Keep the secret: it is not shown again.", err=True)
+
+
+def _send_again(webhook_id: str, what: str, body: dict[str, Any], longest: float | None, as_json: bool) -> None:
+    """Ask for it; wait `longest` seconds for its end (None: however long, 0: not at all), and print it."""
+    from receiver.cli.replaying import follow, is_over, print_replay, status_of
+    from receiver.cli.service import segment, service
+
+    path = f"/api/v1/webhooks/{segment(webhook_id)}"
+    with service() as client:
+        with spinner("asking", as_json):
+            asked = client.call("POST", f"{path}/{what}", body=body)
+        found = asked if longest == 0 else follow(client, f"{path}/replays/{asked['id']}", asked, longest, as_json)
+    if as_json:
+        print_json(found)
+    else:
+        print_replay(found)
+    if longest == 0:
+        return
+    if not is_over(found):
+        raise Failure(Status.TIMED_OUT, f"{found['pending']} are still on their way after {longest:g} s")
+    raise typer.Exit(status_of(found))
 
 
 def _print(webhook: dict[str, Any]) -> None:

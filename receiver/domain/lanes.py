@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-DEFAULT_IN_FLIGHT = 32
+DEFAULT_IN_FLIGHT = 64
 FIRST_IN_FLIGHT = 4
 """How many may be in flight before the first success."""
 WAITING_PER_SLOT = 16

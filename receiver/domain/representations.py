@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from models import EventType, TaskStatus
+from receiver.domain.transitions import STORED_ONCE
 
 Fields = Mapping[str, Any]
 """A row, or what a row would be, by column name."""
@@ -19,17 +20,17 @@ _JOB_STATUS = {
     TaskStatus.FAILED: "failed",
     TaskStatus.CANCELLED: "failed",
 }
-_JOB_EVENT = {EventType.TASK_COMPLETED: "job.completed", EventType.TASK_FAILED: "job.failed"}
+_JOB_EVENT: Mapping[str, str] = {EventType.TASK_COMPLETED: "job.completed", EventType.TASK_FAILED: "job.failed"}
 EVENT_FIELDS = (
     "status",
+    "submission",
     "attempt",
     "progress",
     "provider_task_id",
     "error",
-    "output",
-    "logs",
     "started_at",
     "ended_at",
+    *STORED_ONCE,
 )
 """The columns of a task that an event's snapshot speaks for."""
 
@@ -120,8 +121,19 @@ def native_event(event: Fields, task_uid: str) -> dict[str, Any]:
     }
 
 
+def stream_event(task: Fields | None, event: Fields) -> dict[str, Any]:
+    """Return an event as `GET /api/v1/events` and its stream give it: the task as it was then, as deliveries do."""
+    return {
+        "id": event["uid"],
+        "type": event["type"],
+        "timestamp": iso(event["created_at"]),
+        "sequence": event["id"],
+        "data": _told(task, event),
+    }
+
+
 def native_webhook(subscription: Fields) -> dict[str, Any]:
-    """Return a subscription as Pi's webhook, with Ringback's own fields besides; never its secret."""
+    """Return a subscription as Pi's webhook, with Ringback's own fields besides; nothing that is encrypted."""
     return {
         "object": "webhook",
         "id": subscription["uid"],
@@ -129,7 +141,14 @@ def native_webhook(subscription: Fields) -> dict[str, Any]:
         "is_active": subscription["is_active"],
         "format": subscription["format"],
         "event_types": subscription["event_types"],
+        "filters": subscription["filters"],
         "description": subscription["description"],
+        "rate_limit": subscription["rate_limit"],
+        "max_in_flight": subscription["max_in_flight"],
+        "ordered": subscription["ordered"],
+        "signature": subscription["signature"],
+        "failing_since": iso(subscription["failing_since"]),
+        "disabled_reason": subscription["disabled_reason"],
         "created_at": iso(subscription["created_at"]),
         "updated_at": iso(subscription["updated_at"]),
     }
@@ -138,43 +157,70 @@ def native_webhook(subscription: Fields) -> dict[str, Any]:
 def task_at(task: Fields, event: Fields) -> dict[str, Any]:
     """Return the task's columns as they were at `event`: the same for every attempt, however late.
 
-    A completed task's output and logs are read from its row: they are stored once, and never change again.
+    What a completed task has to show is read from its row: they are stored once, and never change again.
     """
     snapshot = event["snapshot"]
     then = {name: snapshot.get(name) for name in EVENT_FIELDS}
     if event["type"] == EventType.TASK_COMPLETED:
-        then["output"], then["logs"] = task["output"], task["logs"]
+        then.update({name: task[name] for name in STORED_ONCE})
     return {**task, **then, "progress": then["progress"] or 0, "updated_at": event["created_at"]}
 
 
-def standard_body(task: Fields, event: Fields) -> dict[str, Any]:
-    """Return the body of a Standard Webhooks delivery."""
+def standard_body(task: Fields | None, event: Fields) -> dict[str, Any]:
+    """Return the body of a Standard Webhooks delivery. In every form, an event of no task tells its snapshot."""
     return {
         "type": event["type"],
         "timestamp": iso(event["created_at"]),
-        "data": native_task(task_at(task, event)),
+        "data": _told(task, event),
     }
 
 
-def pi_body(task: Fields, event: Fields) -> dict[str, Any]:
+def cloudevents_body(task: Fields | None, event: Fields, source: str) -> dict[str, Any]:
+    """Return the body of a delivery as a CloudEvent 1.0.2 in structured mode; `source` is a URI.
+
+    `subject` is the task's id; an event of no task has none.
+    """
+    return {
+        "specversion": "1.0",
+        "id": event["uid"],
+        "source": source,
+        "type": event["type"],
+        "time": iso(event["created_at"]),
+        **({"subject": task["uid"]} if task is not None else {}),
+        "datacontenttype": "application/json",
+        "data": _told(task, event),
+    }
+
+
+def pi_body(task: Fields | None, event: Fields) -> dict[str, Any]:
     """Return the body of a delivery in Pi's form."""
     return {
         "id": f"evt_pi_{event['uid']}",
         "object": "event",
         "type": job_event_type(event["type"]),
         "created_at": unix(event["created_at"]),
-        "data": {"job": pi_job(task_at(task, event))},
+        "data": event["snapshot"] if task is None else {"job": pi_job(task_at(task, event))},
     }
 
 
-def piapi_body(task: Fields, event: Fields) -> dict[str, Any]:
-    """Return the body of a delivery in PiAPI's form, as the client's own `webhook_config` expects it."""
-    return {"timestamp": unix(event["created_at"]), "data": piapi_task(task_at(task, event))}
+def piapi_body(task: Fields | None, event: Fields) -> dict[str, Any]:
+    """Return the body of a delivery in PiAPI's form, as the client's own `webhook_config` expects it.
+
+    PiAPI tells of tasks alone, so its form has no `type`; an event of no task has one, to be known by.
+    """
+    timestamp = unix(event["created_at"])
+    if task is None:
+        return {"timestamp": timestamp, "type": event["type"], "data": event["snapshot"]}
+    return {"timestamp": timestamp, "data": piapi_task(task_at(task, event))}
 
 
 def job_event_type(event_type: str) -> str:
     """Return Pi's name for an event: `job.completed`, `job.failed`; the others keep ours."""
-    return _JOB_EVENT.get(EventType(event_type), event_type)
+    return _JOB_EVENT.get(event_type, event_type)
+
+
+def _told(task: Fields | None, event: Fields) -> Any:
+    return event["snapshot"] if task is None else native_task(task_at(task, event))
 
 
 def result_url(output: Fields | None) -> str | None:

@@ -5,32 +5,36 @@ import hmac
 import secrets as dice
 from collections.abc import Sequence
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from models import SignatureScheme
 from receiver.errors import BadRequest
 
 PREFIX = "whsec_"
+PRIVATE_PREFIX = "whsk_"
+PUBLIC_PREFIX = "whpk_"
 _NEW_KEY_BYTES = 32
 _SECRET_CHARACTERS = range(8, 501)
 _KEY_BYTES = range(24, 65)
+_SEED_BYTES = 32
 
 
-def new_secret() -> str:
-    """Return a new subscription secret: `whsec_` and the base64 of 32 random bytes."""
-    return PREFIX + base64.b64encode(dice.token_bytes(_NEW_KEY_BYTES)).decode()
+def new_secret(scheme: SignatureScheme = SignatureScheme.SYMMETRIC) -> str:
+    """Return a new subscription secret: the scheme's prefix and the base64 of 32 random bytes."""
+    prefix = PRIVATE_PREFIX if scheme == SignatureScheme.ASYMMETRIC else PREFIX
+    return prefix + base64.b64encode(dice.token_bytes(_NEW_KEY_BYTES)).decode()
 
 
-def check_secret(secret: str) -> None:
+def check_secret(secret: str, scheme: SignatureScheme = SignatureScheme.SYMMETRIC) -> None:
     """Raise `BadRequest` (param `secret`) unless a subscriber may choose this secret.
 
-    8 to 500 characters (Pi); after `whsec_` the base64 of 24 to 64 bytes (Standard Webhooks).
+    `v1`: 8 to 500 characters (Pi); after `whsec_` the base64 of 24 to 64 bytes (Standard Webhooks).
+    `v1a`: `whsk_` and the base64 of an ed25519 key: its 32 bytes, or these and the public key's 32.
     """
-    if len(secret) not in _SECRET_CHARACTERS:
-        raise BadRequest("secret must have 8 to 500 characters", param="secret")
-    try:
-        key = signing_key(secret)
-    except ValueError:
-        raise BadRequest("secret must be text, and after whsec_ valid base64", param="secret") from None
-    if secret.startswith(PREFIX) and len(key) not in _KEY_BYTES:
-        raise BadRequest("secret must hold 24 to 64 bytes of base64 after whsec_", param="secret")
+    if scheme == SignatureScheme.ASYMMETRIC:
+        _check_private_key(secret)
+    else:
+        _check_shared_secret(secret)
 
 
 def signing_key(secret: str) -> bytes:
@@ -39,19 +43,26 @@ def signing_key(secret: str) -> bytes:
     The base64 may lack its padding, as the public verifiers allow. Raises ValueError for a secret that
     `check_secret` refuses as no base64 or no text.
     """
-    if not secret.startswith(PREFIX):
-        return secret.encode()
-    encoded = secret.removeprefix(PREFIX)
-    return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    return _decoded(secret.removeprefix(PREFIX)) if secret.startswith(PREFIX) else secret.encode()
+
+
+def public_key(secret: str) -> str:
+    """Return the `whpk_` that verifies what a `whsk_` signs."""
+    return PUBLIC_PREFIX + base64.b64encode(_private_key(secret).public_key().public_bytes_raw()).decode()
 
 
 def sign_standard(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
-    """Return `v1,<base64 HMAC-SHA256>` over `{message_id}.{timestamp}.{body}` (Standard Webhooks).
+    """Return a signature over `{message_id}.{timestamp}.{body}` (Standard Webhooks), of the secret's own scheme.
 
-    `message_id` has no dot in it; `timestamp` is the attempt's, in unix seconds.
+    `v1,<base64 HMAC-SHA256>`, or with a `whsk_` secret `v1a,<base64 ed25519>`. `message_id` has no dot in it;
+    `timestamp` is the attempt's, in unix seconds.
     """
     content = b"%b.%d.%b" % (message_id.encode(), timestamp, body)
-    return "v1," + base64.b64encode(hmac.digest(signing_key(secret), content, "sha256")).decode()
+    if secret.startswith(PRIVATE_PREFIX):
+        scheme, signature = SignatureScheme.ASYMMETRIC, _private_key(secret).sign(content)
+    else:
+        scheme, signature = SignatureScheme.SYMMETRIC, hmac.digest(signing_key(secret), content, "sha256")
+    return f"{scheme},{base64.b64encode(signature).decode()}"
 
 
 def sign_pi(secret: str, body: bytes) -> str:
@@ -72,3 +83,46 @@ def standard_headers(secrets: Sequence[str], message_id: str, timestamp: int, bo
         "webhook-timestamp": str(timestamp),
         "webhook-signature": " ".join(sign_standard(secret, message_id, timestamp, body) for secret in secrets),
     }
+
+
+def _check_shared_secret(secret: str) -> None:
+    if len(secret) not in _SECRET_CHARACTERS:
+        raise _refused("secret must have 8 to 500 characters")
+    if secret.startswith((PRIVATE_PREFIX, PUBLIC_PREFIX)):
+        raise _refused("secret is an ed25519 key: with signature v1 it must not begin with whsk_ or whpk_")
+    if not secret.isprintable():
+        raise _refused("secret must have no control characters")
+    try:
+        key = signing_key(secret)
+    except ValueError:
+        raise _refused("secret must be text, and after whsec_ valid base64") from None
+    if secret.startswith(PREFIX) and len(key) not in _KEY_BYTES:
+        raise _refused("secret must hold 24 to 64 bytes of base64 after whsec_")
+
+
+def _check_private_key(secret: str) -> None:
+    try:
+        if not secret.startswith(PRIVATE_PREFIX):
+            raise ValueError
+        key = _decoded(secret.removeprefix(PRIVATE_PREFIX))
+        public = _private_key(secret).public_key().public_bytes_raw()
+    except ValueError:
+        raise _refused("with signature v1a, secret must be whsk_ and the base64 of 32 or 64 bytes") from None
+    if key[_SEED_BYTES:] not in (b"", public):
+        raise _refused("secret's second 32 bytes must be the public key of its first 32, or be left out")
+
+
+def _private_key(secret: str) -> Ed25519PrivateKey:
+    """Return the key of a `whsk_`. The public half, if it is there, follows from the first. Raises ValueError."""
+    key = _decoded(secret.removeprefix(PRIVATE_PREFIX))
+    if len(key) not in (_SEED_BYTES, 2 * _SEED_BYTES):
+        raise ValueError("an ed25519 key has 32 bytes")
+    return Ed25519PrivateKey.from_private_bytes(key[:_SEED_BYTES])
+
+
+def _decoded(encoded: str) -> bytes:
+    return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+
+
+def _refused(message: str) -> BadRequest:
+    return BadRequest(message, param="secret")

@@ -38,16 +38,13 @@ class Settler:
 
     async def _endpoints(self, tx: Transaction, settlements: Sequence[Settlement]) -> list[dict[str, Any]]:
         """Return the endpoints whose record these outcomes may change: the failed, and those that failed before."""
-        table = subscriptions.c
         failed = {each.subscription_id for each in settlements if each.status != DeliveryStatus.DELIVERED}
-        delivered = {each.subscription_id for each in settlements} - failed
-        found = await tx.execute(
-            select(subscriptions).where(
-                table.kind == SubscriptionKind.REGISTERED,
-                table.is_active,
-                table.id.in_(failed) | (table.id.in_(delivered) & table.failing_since.is_not(None)),
-            )
-        )
+        recovered = await tx.failing({each.subscription_id for each in settlements} - failed)
+        if not failed and not recovered:
+            return []
+        table = subscriptions.c
+        mine = (table.id.in_(failed | recovered), table.kind == SubscriptionKind.REGISTERED, table.is_active)
+        found = await tx.execute(select(subscriptions).where(*mine))
         return [dict(row._mapping) for row in found]
 
     async def _judge_endpoint(

@@ -1,25 +1,68 @@
 """Who is told: registering callback URLs, checked and with their secrets encrypted."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, cast
 
-from models import TASK_EVENTS, DeliveryFormat, EventType, SubscriptionKind
+import orjson
+
+from models import DeliveryFormat, SignatureScheme, SubscriptionKind
 from receiver.clock import utc_now
+from receiver.domain.custom_headers import check_headers, hidden
 from receiver.domain.ids import new_id
-from receiver.domain.keyring import KeyRing
-from receiver.domain.signatures import check_secret, new_secret
-from receiver.errors import BadRequest
+from receiver.domain.keyring import KeyRing, MasterKeyMissing
+from receiver.domain.matching import check_event_types, check_filters
+from receiver.domain.representations import native_webhook
+from receiver.domain.rotation import retire
+from receiver.domain.signatures import check_secret, new_secret, public_key
+from receiver.errors import BadRequest, NotFound, RingbackError
 from receiver.outbound.guard import AddressGuard
-from receiver.storage.subscriptions import change_subscription, insert_subscription, remove_subscription
+from receiver.outbound.message import Composer
+from receiver.storage.subscriptions import (
+    change_subscription,
+    insert_subscription,
+    lock_subscription,
+    remove_subscription,
+)
+from receiver.storage.transaction import Transaction
 from receiver.storage.writer import Writer
 from receiver.tracking.create import Callback
 
-ENDS = (EventType.TASK_COMPLETED, EventType.TASK_FAILED, EventType.TASK_CANCELLED)
-PI_EVENTS = {"job.completed": EventType.TASK_COMPLETED, "job.failed": EventType.TASK_FAILED}
-"""Pi's names for events, and ours."""
+Row = dict[str, Any]
+
+_PI_FIELDS = frozenset({"endpoint_url", "secret"})
+_PLAIN = ("endpoint_url", "format", "description", "rate_limit", "max_in_flight", "ordered", "signature", "is_active")
+"""Fields that are columns as they are, once their schema has seen them."""
+_FRESH: Mapping[str, Any] = {
+    "kind": SubscriptionKind.REGISTERED,
+    "format": DeliveryFormat.STANDARD,
+    "filters": None,
+    "headers": None,
+    "description": None,
+    "rate_limit": None,
+    "max_in_flight": None,
+    "ordered": False,
+    "secret": None,
+    "signature": SignatureScheme.SYMMETRIC,
+    "retired_secrets": None,
+    "is_active": True,
+    "failing_since": None,
+    "disabled_reason": None,
+}
+"""A webhook of which nothing but its URL was said."""
+_SHARED_SECRET_FORMATS = frozenset({DeliveryFormat.PI, DeliveryFormat.PIAPI})
 _CHECK_HOLDS_SECONDS = 60.0
 _MOST_CHECKED = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A subscription as it is on disk now; `secret` is what its owner must be told of now and never again."""
+
+    row: Row
+    secret: str | None = None
 
 
 class Subscriptions:
@@ -29,64 +72,94 @@ class Subscriptions:
         self._writer = writer
         self._guard = guard
         self._keyring = keyring
+        self._composer = Composer(keyring)
         self._checked: dict[str, float] = {}
 
-    async def register(
-        self,
-        organization_id: int,
-        *,
-        endpoint_url: str,
-        secret: str | None = None,
-        form: DeliveryFormat | None = None,
-        event_types: Sequence[str] | None = None,
-        description: str | None = None,
-    ) -> tuple[dict[str, Any], str | None]:
-        """Register a callback URL; return its row, and the secret if Ringback made it.
+    async def register(self, organization_id: int, given: Mapping[str, Any]) -> Kept:
+        """Register a callback URL; `given` are the fields of `POST /api/v1/webhooks` that are not null.
 
         With Pi's fields alone (`endpoint_url`, `secret`) it is told as Pi tells: format `pi`, and of
         `task.completed` and `task.failed`. Raises `BadRequest`.
         """
-        await self._guard.check(endpoint_url)
-        made = None
-        if secret is None:
-            secret = made = new_secret()
-        check_secret(secret)
-        as_pi = form is None and event_types is None and made is None
+        as_pi = given.keys() == _PI_FIELDS
+        fresh = {**_FRESH, "format": DeliveryFormat.PI} if as_pi else _FRESH
+        values, made = self._columns(fresh, {"event_types": None, **given})
+        await self._guard.check(given["endpoint_url"])
         now = utc_now()
         row = {
+            **fresh,
+            **values,
             "uid": new_id(),
             "organization_id": organization_id,
-            "kind": SubscriptionKind.REGISTERED,
-            "endpoint_url": endpoint_url,
-            "format": DeliveryFormat.PI if as_pi else form or DeliveryFormat.STANDARD,
-            "event_types": check_event_types(event_types, as_pi=as_pi or form == DeliveryFormat.PI),
-            "description": description,
-            "secret": self._keyring.encrypt(secret),
-            "is_active": True,
             "created_at": now,
             "updated_at": now,
         }
         await self._writer.run(lambda tx: insert_subscription(tx, row))
-        return row, made
+        return Kept(row, made)
 
-    async def change(self, row: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-        """Change a subscription's fields; return its row as it is then. Raises `BadRequest`."""
-        if not values:
+    async def change(self, uid: str, given: Mapping[str, Any]) -> Kept:
+        """Change what is given of a subscription; None sets back what may be None. Raises `BadRequest`, `NotFound`.
+
+        A new secret, or another way to sign, replaces the old at once: `rotate` is for a change without a gap.
+        """
+        if not given:
             raise BadRequest("nothing to change was given", code="no_changes")
-        if "endpoint_url" in values:
-            await self._guard.check(values["endpoint_url"])
-        if "event_types" in values:
-            values["event_types"] = check_event_types(values["event_types"], as_pi=False)
-        if "secret" in values:
-            check_secret(values["secret"])
-            values["secret"] = self._keyring.encrypt(values["secret"])
-        now = utc_now()
-        await self._writer.run(lambda tx: change_subscription(tx, row["uid"], values, now))
-        return {**row, **values, "updated_at": now}
+        if "endpoint_url" in given:
+            await self._guard.check(given["endpoint_url"])
+
+        async def work(tx: Transaction) -> Kept | RingbackError:
+            row = await lock_subscription(tx, uid)
+            if row is None:
+                return _gone()
+            try:
+                values, made = self._columns(row, given)
+            except BadRequest as refusal:
+                return refusal
+            return Kept(await _write(tx, row, values), made)
+
+        return await self._run(work)
+
+    async def rotate(self, uid: str, overlap: timedelta, secret: str | None = None) -> Kept:
+        """Give a subscription a new secret, of its own way to sign; the old one signs too for `overlap` more.
+
+        Raises `BadRequest`, `NotFound`.
+        """
+
+        async def work(tx: Transaction) -> Kept | RingbackError:
+            row = await lock_subscription(tx, uid)
+            if row is None:
+                return _gone()
+            scheme = SignatureScheme(row["signature"])
+            new = secret if secret is not None else new_secret(scheme)
+            try:
+                check_secret(new, scheme)
+            except BadRequest as refusal:
+                return refusal
+            values = {
+                "secret": self._keyring.encrypt(new),
+                "retired_secrets": retire(row["retired_secrets"], row["secret"], overlap, utc_now()) or None,
+            }
+            return Kept(await _write(tx, row, values), _to_tell(new, scheme))
+
+        return await self._run(work)
 
     async def remove(self, uid: str) -> None:
         """Remove a subscription; what waits for it is cancelled."""
         await self._writer.run(lambda tx: remove_subscription(tx, uid, utc_now()))
+
+    def shown(self, row: Row) -> dict[str, Any]:
+        """Return a subscription as its owner may see it: of headers the names, of an ed25519 key the public half.
+
+        Both are null where the master key that encrypted them is gone.
+        """
+        shown = native_webhook(row)
+        try:
+            shown["headers"] = hidden(self._composer.own_headers(row)) or None
+        except MasterKeyMissing:
+            shown["headers"] = None
+        if row["signature"] == SignatureScheme.ASYMMETRIC:
+            shown["public_key"] = self._public_key(row)
+        return shown
 
     async def callback(self, endpoint_url: str, secret: str | None) -> Callback:
         """Read a client's own `config.webhook_config`. Raises `BadRequest` for a forbidden URL."""
@@ -96,6 +169,46 @@ class Subscriptions:
             secret=self._keyring.encrypt(secret) if secret else None,
             fingerprint=self._keyring.fingerprint(endpoint_url, secret or ""),
         )
+
+    def _columns(self, row: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[Row, str | None]:
+        """Return the columns that `given` fields change, and a secret to tell. Raises `BadRequest`."""
+        values = {name: given[name] for name in _PLAIN if name in given}
+        form, scheme = (values.get(name, row[name]) for name in ("format", "signature"))
+        _check_scheme(form, scheme, "signature" if "signature" in given else "format")
+        if "event_types" in given:
+            values["event_types"] = check_event_types(given["event_types"], as_pi=form == DeliveryFormat.PI)
+        if "filters" in given:
+            values["filters"] = check_filters(given["filters"])
+        if "headers" in given:
+            values["headers"] = self._encrypted_headers(row, given["headers"])
+        if given.get("is_active"):
+            values |= {"failing_since": None, "disabled_reason": None}
+        secret = given.get("secret")
+        if secret is not None or scheme != row["signature"] or row["secret"] is None:
+            new = secret if secret is not None else new_secret(scheme)
+            check_secret(new, scheme)
+            values |= {"secret": self._keyring.encrypt(new), "retired_secrets": None}
+            return values, None if secret is not None else _to_tell(new, scheme)
+        return values, None
+
+    def _encrypted_headers(self, row: Mapping[str, Any], headers: Mapping[str, str] | None) -> str | None:
+        try:
+            present = self._composer.own_headers(row)
+        except MasterKeyMissing:
+            present = {}
+        checked = check_headers(headers, present)
+        return self._keyring.encrypt(orjson.dumps(checked).decode()) if checked else None
+
+    def _public_key(self, row: Row) -> str | None:
+        try:
+            secret = self._composer.newest_secret(row)
+        except MasterKeyMissing:
+            return None
+        return public_key(secret) if secret is not None else None
+
+    async def _run(self, work: Callable[[Transaction], Awaitable[Kept | RingbackError]]) -> Kept:
+        # Refusals are returned to the writer, which raises them here: raised there, they would be its batch's fault.
+        return cast(Kept, await self._writer.run(work))
 
     async def _check_once(self, url: str) -> None:
         """Check a URL that comes with every create only now and then; each delivery is guarded in any case."""
@@ -108,24 +221,25 @@ class Subscriptions:
         self._checked[url] = now + _CHECK_HOLDS_SECONDS
 
 
-def check_event_types(wanted: Sequence[str] | None, *, as_pi: bool) -> list[str]:
-    """Return the event types that a list asks for; `task.*` means all of a task's, and Pi's names are known.
+async def _write(tx: Transaction, row: Row, values: Row) -> Row:
+    now = utc_now()
+    await change_subscription(tx, row["uid"], values, now)
+    return {**row, **values, "updated_at": now}
 
-    None means the ends of tasks (for Pi: completed and failed). Raises `BadRequest` that says what is allowed.
-    """
-    if wanted is None:
-        return list(PI_EVENTS.values() if as_pi else ENDS)
-    known: set[str] = set()
-    for name in wanted:
-        if name == "task.*":
-            known.update(TASK_EVENTS)
-        elif name in PI_EVENTS:
-            known.add(PI_EVENTS[name])
-        elif name in set(EventType):
-            known.add(name)
-        else:
-            allowed = ", ".join([*EventType, "task.*", *PI_EVENTS])
-            raise BadRequest(f"there is no event type {name[:60]!r}; allowed are {allowed}", param="event_types")
-    if not known:
-        raise BadRequest("name at least one event type, or leave the list out", param="event_types")
-    return sorted(known)
+
+def _check_scheme(form: str, scheme: str, field: str) -> None:
+    if scheme == SignatureScheme.ASYMMETRIC and form in _SHARED_SECRET_FORMATS:
+        raise BadRequest(
+            f"format {form} proves itself by a secret that both sides know: with it signature must be v1; "
+            "v1a goes with the formats standard and cloudevents",
+            param=field,
+        )
+
+
+def _to_tell(secret: str, scheme: str) -> str | None:
+    """Return the secret if its owner needs it: an ed25519 key stays here, and its public half is always shown."""
+    return None if scheme == SignatureScheme.ASYMMETRIC else secret
+
+
+def _gone() -> NotFound:
+    return NotFound("there is no such webhook", param="webhook_id")

@@ -1,5 +1,7 @@
 """One database: where to read, and the writer through which all writes go."""
 
+import sqlite3
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from receiver.errors import StorageUnavailable
 from receiver.settings import Settings
-from receiver.storage.sqlite import SQLiteConnection, configure, read_document
+from receiver.storage.hot import HotQuery, HotReader, HotRow, read_document
+from receiver.storage.sqlite import SQLiteConnection, configure
 from receiver.storage.writer import Writer
 
 _READERS = 4
@@ -20,8 +23,9 @@ _READERS = 4
 class Database:
     """Reads run on a few connections of their own; writes go through `writer`, one commit for many."""
 
-    def __init__(self, engine: AsyncEngine, writer: Writer) -> None:
+    def __init__(self, engine: AsyncEngine, hot: HotReader, writer: Writer) -> None:
         self._engine = engine
+        self._hot = hot
         self.writer = writer
 
     @classmethod
@@ -29,7 +33,7 @@ class Database:
         """Open the database that the settings name. Its schema must be there already (`storage.schema`)."""
         writer = Writer(SQLiteConnection(settings.sqlite_path), capacity=settings.writer_queue)
         writer.start()
-        return cls(_sqlite_readers(settings.sqlite_path), writer)
+        return cls(_sqlite_readers(settings.sqlite_path), HotReader(settings.sqlite_path), writer)
 
     async def read(self, statement: Executable) -> list[dict[str, Any]]:
         """Run a query; return its rows by column name. Raises `StorageUnavailable`."""
@@ -39,10 +43,18 @@ class Database:
         except OperationalError as error:
             raise StorageUnavailable(f"the database cannot be read now ({error.orig}); try again") from error
 
+    async def read_by_keys(self, query: HotQuery, keys: Collection[int]) -> list[HotRow]:
+        """Run a query of the hot path for a few keys; return its rows by table. Raises `StorageUnavailable`."""
+        try:
+            return self._hot.read(query, keys)
+        except sqlite3.OperationalError as error:
+            raise StorageUnavailable(f"the database cannot be read now ({error}); try again") from error
+
     async def aclose(self) -> None:
         """Commit what waits, and close every connection."""
         await self.writer.aclose()
         await self._engine.dispose()
+        self._hot.close()
 
     async def __aenter__(self) -> Self:
         return self

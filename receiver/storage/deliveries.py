@@ -1,35 +1,39 @@
 """Deliveries: what sending one needs, and giving back what was not sent."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Select, bindparam, select, update
+from sqlalchemy import bindparam, update
 
 from models import DeliveryStatus
-from receiver.storage.tables import deliveries, events, subscriptions, tasks
+from receiver.storage.hot import HotQuery, among_keys
+from receiver.storage.tables import deliveries, events, organizations, subscriptions, tasks
 from receiver.storage.transaction import LeasedDelivery, Transaction
 
+_OF_NO_INTEREST = frozenset(
+    {"revision", "words", "looks", "leased", "due_at", "heard_at", "ended_event", "callback_id"}
+)
 
-def to_send(delivery_ids: Collection[int]) -> Select[Any]:
-    """Return the query for deliveries with their event, task and subscription; columns are prefixed by table."""
-    return (
-        select(
-            deliveries.c.id.label("delivery_id"),
-            deliveries.c.uid.label("delivery_uid"),
-            deliveries.c.status.label("delivery_status"),
-            deliveries.c.attempt.label("delivery_attempt"),
-            deliveries.c.schedule_from.label("delivery_schedule_from"),
-            *(column.label(f"event_{column.name}") for column in events.c),
-            *(column.label(f"subscription_{column.name}") for column in subscriptions.c),
-            *(column.label(f"task_{column.name}") for column in tasks.c),
-        )
-        .join(events, events.c.id == deliveries.c.event_id)
+TO_SEND = HotQuery(
+    {
+        "delivery": [deliveries.c[name] for name in ("id", "status", "attempt", "schedule_from")],
+        "organization": [organizations.c.uid],
+        "event": list(events.c),
+        "subscription": [
+            subscriptions.c[name]
+            for name in ("endpoint_url", "format", "headers", "is_active", "secret", "retired_secrets")
+        ],
+        "task": [each for each in tasks.c if each.name not in _OF_NO_INTEREST],
+    },
+    lambda query: (
+        query.join(events, events.c.id == deliveries.c.event_id)
         .join(subscriptions, subscriptions.c.id == deliveries.c.subscription_id)
-        .join(tasks, tasks.c.id == deliveries.c.task_id)
-        .where(deliveries.c.id.in_(delivery_ids))
-    )
-
+        .join(organizations, organizations.c.id == deliveries.c.organization_id)
+        .outerjoin(tasks, tasks.c.id == deliveries.c.task_id)
+        .where(among_keys(deliveries.c.id))
+    ),
+)
+"""Deliveries by their keys, with what sending them needs. All of the task's are null for an event of no task."""
 
 _UNSENT = (
     update(deliveries)

@@ -9,7 +9,7 @@ from sqlalchemy import Select, and_, func, or_, select
 
 from models import TERMINAL, SubscriptionKind, TaskStatus
 from receiver.domain.ids import is_id
-from receiver.storage.tables import events, subscriptions, tasks
+from receiver.storage.tables import events, organizations, subscriptions, tasks
 
 _WITH_CALLBACK = select(tasks, subscriptions.c.endpoint_url.label("callback_url")).select_from(
     tasks.outerjoin(subscriptions, tasks.c.callback_id == subscriptions.c.id)
@@ -74,8 +74,12 @@ def webhooks(organization_id: int, limit: int, before: int | None) -> Select[Any
 
 
 def webhook_by_id(organization_id: int, uid: str) -> Select[Any]:
-    """Return the query for one registered subscription."""
-    return select(subscriptions).where(_registered(organization_id), subscriptions.c.uid == uid)
+    """Return the query for one registered subscription, with its organization's outer id."""
+    return (
+        select(subscriptions, organizations.c.uid.label("organization_uid"))
+        .join(organizations, organizations.c.id == subscriptions.c.organization_id)
+        .where(_registered(organization_id), subscriptions.c.uid == uid)
+    )
 
 
 def _registered(organization_id: int) -> Any:

@@ -19,6 +19,7 @@ from sqlalchemy import Executable, Row, StaticPool, create_engine
 from models import DeliveryStatus, Submission, SubscriptionKind, TaskStatus
 from receiver.domain.transitions import TaskState
 from receiver.errors import StorageUnavailable
+from receiver.storage.hot import read_document, read_moment
 from receiver.storage.tables import tasks
 from receiver.storage.transaction import (
     DueTask,
@@ -62,11 +63,6 @@ WHERE lane.id NOT IN (SELECT value FROM json_each(?1))
 ORDER BY delivery.due_at, delivery.id
 """
 """Goes from subscription to subscription by the index, so that one with a long queue costs the others nothing."""
-
-
-def read_document(value: Any) -> Any:
-    """Read a document. A bare number is one already: SQLite makes numbers of what looks like one in such a column."""
-    return orjson.loads(value) if isinstance(value, str | bytes) else value
 
 
 def configure(connection: Any, *, writes: bool) -> None:
@@ -255,16 +251,23 @@ class SQLiteTransaction:
     async def listeners(self, organization_ids: Collection[int], callback_ids: Collection[int]) -> list[Listener]:
         """Return who may have to be told."""
         rows = self._driver.execute(
-            "SELECT id, organization_id, kind, event_types, ordered FROM subscription "
+            "SELECT id, organization_id, kind, event_types, ordered, filters FROM subscription "
             "WHERE is_active AND deleted_at IS NULL "
             f"AND kind = '{SubscriptionKind.REGISTERED}' AND organization_id IN (SELECT value FROM json_each(?)) "
-            "UNION ALL SELECT id, organization_id, kind, event_types, ordered FROM subscription WHERE is_active "
-            "AND deleted_at IS NULL AND id IN (SELECT value FROM json_each(?))",
+            "UNION ALL SELECT id, organization_id, kind, event_types, ordered, filters FROM subscription "
+            "WHERE is_active AND deleted_at IS NULL AND id IN (SELECT value FROM json_each(?))",
             (_json(list(organization_ids)), _json(list(callback_ids))),
         )
         return [
-            Listener(key, organization_id, SubscriptionKind(kind), frozenset(orjson.loads(types)), bool(ordered))
-            for key, organization_id, kind, types, ordered in rows
+            Listener(
+                key,
+                organization_id,
+                SubscriptionKind(kind),
+                frozenset(orjson.loads(types)),
+                bool(ordered),
+                None if filters is None else orjson.loads(filters),
+            )
+            for key, organization_id, kind, types, ordered, filters in rows
         ]
 
     async def claim_tasks(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
@@ -277,7 +280,7 @@ class SQLiteTransaction:
             "UPDATE task SET due_at = ?, leased = 1 WHERE id IN (SELECT value FROM json_each(?))",
             (_moment(lease_until), _json([row[0] for row in rows])),
         )
-        due = [DueTask(_state(row[:-1]), _read_moment(row[-1])) for row in rows]
+        due = [DueTask(_state(row[:-1]), None if row[-1] is None else read_moment(row[-1])) for row in rows]
         self._driver.executemany(
             "UPDATE task SET submission = ?, submitted_at = ? WHERE id = ?",
             [
@@ -300,23 +303,35 @@ class SQLiteTransaction:
         )
         return [LeasedDelivery(row[0], row[1], row[2], lease_until) for row in rows]
 
+    async def failing(self, subscription_ids: Collection[int]) -> set[int]:
+        """Return those of these subscriptions that have failed since their last success."""
+        rows = self._driver.execute(
+            "SELECT id FROM subscription WHERE id IN (SELECT value FROM json_each(?)) AND failing_since IS NOT NULL",
+            (_json(list(subscription_ids)),),
+        )
+        return {row[0] for row in rows}
+
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         """Write outcomes of attempts."""
-        held = [
-            self._driver.execute(
-                "UPDATE delivery SET status = ?, due_at = ?, leased = 0, settled_at = ? "
-                f"WHERE id = ? AND attempt = ? AND status = '{DeliveryStatus.PENDING}'",
-                (
-                    each.status,
-                    _moment(each.due_at),
-                    _moment(each.settled_at),
-                    each.delivery_id,
-                    each.attempt,
-                ),
-            ).rowcount
-            == 1
-            for each in settlements
-        ]
+        rows = self._driver.execute(
+            "SELECT id, attempt FROM delivery WHERE id IN (SELECT value FROM json_each(?)) "
+            f"AND status = '{DeliveryStatus.PENDING}'",
+            (_json([each.delivery_id for each in settlements]),),
+        )
+        pending = set(rows)
+        held = []
+        for each in settlements:
+            held.append((each.delivery_id, each.attempt) in pending)
+            pending.discard((each.delivery_id, each.attempt))
+        self._driver.executemany(
+            "UPDATE delivery SET status = ?, due_at = ?, leased = 0, settled_at = ? "
+            f"WHERE id = ? AND attempt = ? AND status = '{DeliveryStatus.PENDING}'",
+            [
+                (each.status, _moment(each.due_at), _moment(each.settled_at), each.delivery_id, each.attempt)
+                for each, is_held in zip(settlements, held, strict=True)
+                if is_held
+            ],
+        )
         self._driver.executemany(
             "INSERT OR IGNORE INTO delivery_attempt (delivery_id, number, started_at, duration_ms, status_code, error, "
             "response) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -378,7 +393,7 @@ def _state(row: Sequence[Any]) -> TaskState:
         callback_id=row[12],
         ended_event=row[13],
         looks=row[14],
-        heard_at=_read_moment(row[15]) or datetime.min.replace(tzinfo=UTC),
+        heard_at=read_moment(row[15]),
         model=row[16],
         task_type=row[17],
         labels=None if row[18] is None else orjson.loads(row[18]),
@@ -402,10 +417,6 @@ def _moment(value: datetime | None) -> str | None:
     if value is None:
         return None
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
-
-
-def _read_moment(value: str | None) -> datetime | None:
-    return None if value is None else datetime.fromisoformat(value).replace(tzinfo=UTC)
 
 
 def _marks(count: int) -> str:

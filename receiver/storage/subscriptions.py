@@ -16,6 +16,13 @@ async def insert_subscription(tx: Transaction, values: Mapping[str, Any]) -> Non
     await tx.execute(insert(subscriptions), [values])
 
 
+async def lock_subscription(tx: Transaction, uid: str) -> dict[str, Any] | None:
+    """Return the row of a subscription that is not removed, locked until the transaction's end."""
+    wanted = select(subscriptions).where(subscriptions.c.uid == uid, subscriptions.c.deleted_at.is_(None))
+    found = await tx.execute(wanted.with_for_update())
+    return dict(found[0]._mapping) if found else None
+
+
 async def change_subscription(tx: Transaction, uid: str, values: Mapping[str, Any], now: datetime) -> None:
     """Change columns of one subscription. Switching it off keeps what waits; switching it on makes that due."""
     await tx.execute(update(subscriptions).where(subscriptions.c.uid == uid).values(**values, updated_at=now))

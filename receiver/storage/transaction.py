@@ -64,6 +64,7 @@ class Listener:
     kind: SubscriptionKind
     event_types: frozenset[str]
     ordered: bool = False
+    filters: Values | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,10 @@ class Transaction(Protocol):
         None of the subscriptions in `skip`; and where a subscription is ordered, none whose task has an earlier
         delivery that is still pending.
         """
+        ...
+
+    async def failing(self, subscription_ids: Collection[int]) -> set[int]:
+        """Return those of these subscriptions that have failed since their last success."""
         ...
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:

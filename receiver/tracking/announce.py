@@ -29,6 +29,7 @@ class Waiting:
     """Who waits for news of a task, by the task's outer id."""
 
     def __init__(self) -> None:
+        self.closed = False
         self._waiters: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     def watch(self, uid: str) -> "Watch":
@@ -39,6 +40,13 @@ class Waiting:
         """Wake all who wait for this task."""
         for waiter in self._waiters.get(uid, ()):
             waiter.set()
+
+    def close(self) -> None:
+        """The service stops: wake all, so that they answer with what they know."""
+        self.closed = True
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                waiter.set()
 
     def _add(self, uid: str, waiter: asyncio.Event) -> None:
         self._waiters[uid].add(waiter)

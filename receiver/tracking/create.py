@@ -119,7 +119,7 @@ def _created_event(request: TaskRequest, uid: str, key: int, callback_id: int | 
         task_id=key,
         task_uid=uid,
         type=EventType.TASK_CREATED,
-        snapshot={"status": TaskStatus.QUEUED, "attempt": 1},
+        snapshot={"status": TaskStatus.QUEUED, "attempt": 1, "submission": Submission.SENDING},
         created_at=now,
         callback_id=callback_id,
         model=request.model,

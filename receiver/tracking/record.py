@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from models import SubscriptionKind
 from receiver.domain.ids import new_id
+from receiver.domain.matching import matches
 from receiver.storage.transaction import LeasedDelivery, Listener, NewDelivery, NewEvent, Transaction
 from receiver.tracking.announce import Alarm, Dispatcher, Waiting
 from receiver.tracking.feed import Feed
@@ -52,8 +53,14 @@ async def record(tx: Transaction, events: Sequence[NewEvent], announcer: Announc
 
 def _hears(listener: Listener, event: NewEvent) -> bool:
     if listener.kind == SubscriptionKind.CALLBACK:
-        return listener.id == event.callback_id and event.type in listener.event_types
-    return listener.organization_id == event.organization_id and event.type in listener.event_types
+        is_theirs = listener.id == event.callback_id
+    else:
+        is_theirs = listener.organization_id == event.organization_id
+    return (
+        is_theirs
+        and event.type in listener.event_types
+        and matches(listener.filters, model=event.model, task_type=event.task_type, labels=event.labels)
+    )
 
 
 def _delivery(event: NewEvent, event_key: int, listener: Listener, announcer: Announcer, now: datetime) -> NewDelivery:

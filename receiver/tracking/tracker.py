@@ -71,7 +71,10 @@ class Tracker:
         return rows[0]
 
     async def wait(self, organization_id: int, task_id: str, seconds: float) -> Fields:
-        """Return a task's row when it has ended, or as it is after `seconds`. Raises `NotFound`."""
+        """Return a task's row when it has ended, or as it is after `seconds` or at the service's stop.
+
+        Raises `NotFound`.
+        """
         task = await self.task(organization_id, task_id)
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
@@ -79,7 +82,7 @@ class Tracker:
             while True:
                 task = await self.task(organization_id, task["uid"])
                 left = end - loop.time()
-                if task["status"] in TERMINAL or left <= 0:
+                if task["status"] in TERMINAL or left <= 0 or self._waiting.closed:
                     return task
                 await watch.news(min(left, _LOOK_SECONDS))
 

@@ -118,34 +118,35 @@ class LaneDispatcher:
 
     async def _attempt(self, parcel: Parcel) -> None:
         key = parcel.lease.subscription_id
+        was_full = self._lanes[key].is_full()
         try:
             attempted = await self._deliverer.attempt(parcel)
-        except BaseException as error:
-            # Not settled: the lease runs out, and it is sent again.
-            self._lanes.left(key)
-            log.error("an attempt was not written down", delivery=parcel.lease.id, exc_info=error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            await self._move_on(key, attempted)
-        finally:
+        except BaseException:
+            self._lanes.left(key)  # its lease runs out, and it is sent again
             self._wake.set()
-
-    async def _move_on(self, key: int, attempted: Attempted) -> None:
-        if attempted.delivered:
-            was_full = self._lanes[key].is_full()
-            self._lanes.succeeded(key)
-            excess: list[LeasedDelivery] = []
-        else:
-            was_full = False
-            excess = self._lanes.failed(
-                key, time.monotonic(), slow_down=attempted.slow_down, retry_after=attempted.retry_after
-            )
+            raise
+        # The subscriber has answered: its lane is free for the next one while this is written down.
+        excess = self._leave_lane(key, attempted)
+        self._wake.set()
+        try:
+            await self._deliverer.settle(attempted.settlement)
+            await self._give_back(excess)
+        except Exception as error:
+            # Not settled: the lease runs out, and it is sent again.
+            log.error("an attempt was not written down", delivery=parcel.lease.id, exc_info=error)
         if attempted.settlement.due_at is not None:
             self._alarm.set(attempted.settlement.due_at)
         elif was_full or key in self._ordered:
             self.look()  # something may wait in the table for just this
-        await self._give_back(excess)
+
+    def _leave_lane(self, key: int, attempted: Attempted) -> list[LeasedDelivery]:
+        """Say in its lane what came of an attempt; return the deliveries that the lane may hold no longer."""
+        if attempted.delivered:
+            self._lanes.succeeded(key)
+            return []
+        return self._lanes.failed(
+            key, time.monotonic(), slow_down=attempted.slow_down, retry_after=attempted.retry_after
+        )
 
     async def _give_back(self, unsent: Sequence[LeasedDelivery]) -> None:
         if unsent:

@@ -12,7 +12,9 @@ from unittest.mock import patch
 
 from receiver.cli import main
 from receiver.inbound import receive
+from receiver.outbound.replays import Replays
 from receiver.outbound.sender import Sender
+from receiver.storage.replays import send_events
 from receiver.storage.sqlite import SQLiteConnection
 from receiver.tracking.submit import Submitter
 
@@ -61,6 +63,28 @@ def after_sending_before_settling() -> None:
     patch.object(Sender, "send", send_and_die).start()
 
 
+def between_two_batches_of_a_replay() -> None:
+    """The first batch is on disk."""
+    advance = Replays.advance
+
+    async def advance_and_die(self: Any, *arguments: Any) -> Any:
+        await advance(self, *arguments)
+        die()
+
+    patch.object(Replays, "advance", advance_and_die).start()
+
+
+def before_the_commit_of_a_batch_of_a_replay() -> None:
+    """The rows of a batch are written, and not on disk."""
+    send = send_events
+
+    async def send_and_die(*arguments: Any) -> Any:
+        await send(*arguments)
+        die()
+
+    patch("receiver.outbound.replays.send_events", send_and_die).start()
+
+
 POINTS: dict[str, Callable[[], None]] = {
     point.__name__: point
     for point in (
@@ -68,6 +92,8 @@ POINTS: dict[str, Callable[[], None]] = {
         before_the_commit_of_a_webhook,
         after_the_commit_before_the_200,
         after_sending_before_settling,
+        between_two_batches_of_a_replay,
+        before_the_commit_of_a_batch_of_a_replay,
     )
 }
 

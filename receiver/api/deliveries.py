@@ -1,0 +1,101 @@
+"""Deliveries to query, and one to send again: `/api/v1/deliveries`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Select
+
+from receiver.api.dialects import Reply
+from receiver.api.endpoint import Call, check
+from receiver.api.lists import page, read_cursor, read_query
+from receiver.api.schemas import DeliveryQuery
+from receiver.api.webhooks import find_webhook
+from receiver.domain.ids import is_id
+from receiver.domain.sendings import native_attempt, native_delivery
+from receiver.errors import BadRequest, NotFound
+from receiver.storage.delivery_lists import (
+    DeliveryFilter,
+    attempts_of,
+    deliveries_matching,
+    delivery_by_id,
+    event_key,
+    webhook_key,
+)
+
+
+async def list_deliveries(call: Call) -> Reply:
+    """`GET /api/v1/deliveries`: filters on status, webhook_id, event_id, task_id and created_after/before."""
+    query = check(DeliveryQuery, read_query(call.request.query_params), code="invalid_query_params")
+    webhook = None
+    if query.webhook_id is not None:
+        webhook = await _key(call, webhook_key, query.webhook_id, "webhook")
+    return await _page(call, query, webhook)
+
+
+async def list_webhook_deliveries(call: Call) -> Reply:
+    """`GET /api/v1/webhooks/{id}/deliveries`: the same for one webhook."""
+    webhook = await find_webhook(call)
+    query = check(DeliveryQuery, read_query(call.request.query_params), code="invalid_query_params")
+    return await _page(call, query, webhook["id"])
+
+
+async def get_delivery(call: Call) -> Reply:
+    """`GET /api/v1/deliveries/{id}`: with the request as it would be sent, and every attempt."""
+    row = await _delivery(call)
+    attempts = await call.services.database.read(attempts_of(row["id"]))
+    shown = {
+        **native_delivery(row),
+        "request": await call.services.shown_requests.of(row["id"], attempts[-1]["started_at"] if attempts else None),
+        "attempt_history": [native_attempt(attempt) for attempt in attempts],
+    }
+    return Reply(shown, "delivery")
+
+
+async def retry_delivery(call: Call) -> Reply:
+    """`POST /api/v1/deliveries/{id}/retry`: on its way again, now, with its schedule begun anew."""
+    await call.services.replays.retry(call.organization_id, _uid(call.path("delivery_id"), "delivery"))
+    return Reply(native_delivery(await _delivery(call)), "delivery", status=202)
+
+
+async def _page(call: Call, query: DeliveryQuery, subscription_id: int | None) -> Reply:
+    if query.created_after and query.created_before and query.created_before <= query.created_after:
+        raise BadRequest("must be after created_after", code="invalid_query_params", param="created_before")
+    task = event = None
+    if query.task_id is not None:
+        task = await call.services.tracker.task(call.organization_id, query.task_id)
+    if query.event_id is not None:
+        event = await _key(call, event_key, query.event_id, "event")
+    wanted = DeliveryFilter(
+        organization_id=call.organization_id,
+        status=query.status,
+        subscription_id=subscription_id,
+        event_id=event,
+        task_id=task["id"] if task is not None else None,
+        created_after=query.created_after,
+        created_before=query.created_before,
+        before=read_cursor(query.cursor),
+    )
+    rows = await call.services.database.read(deliveries_matching(wanted, query.limit + 1))
+    return page(rows, query.limit, [native_delivery(row) for row in rows])
+
+
+async def _delivery(call: Call) -> dict[str, Any]:
+    uid = _uid(call.path("delivery_id"), "delivery")
+    rows = await call.services.database.read(delivery_by_id(call.organization_id, uid))
+    if not rows:
+        raise NotFound("there is no such delivery", param="delivery_id")
+    return rows[0]
+
+
+async def _key(call: Call, query: Callable[[int, str], Select[Any]], uid: str, thing: str) -> int:
+    rows = await call.services.database.read(query(call.organization_id, _uid(uid, thing)))
+    if not rows:
+        raise NotFound(f"there is no such {thing}", param=f"{thing}_id")
+    return int(rows[0]["id"])
+
+
+def _uid(text: str, thing: str) -> str:
+    """Return an id for a query; PostgreSQL would choke on what is none."""
+    if not is_id(text):
+        raise NotFound(f"there is no such {thing}", param=f"{thing}_id")
+    return text

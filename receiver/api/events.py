@@ -1,0 +1,107 @@
+"""`GET /api/v1/events`: everything that happens, in pages or as it happens."""
+
+from typing import Any
+
+from starlette.datastructures import QueryParams
+from starlette.types import ASGIApp
+
+from receiver.api.dialects import Reply
+from receiver.api.endpoint import Call, check
+from receiver.api.event_stream import EventStream
+from receiver.api.lists import page, read_cursor, read_query
+from receiver.api.schemas import EventQuery
+from receiver.domain.matching import check_event_types
+from receiver.domain.server_sent import comment, event_frame, retry_hint
+from receiver.errors import BadRequest, EventsLost, NotFound, Unavailable
+from receiver.storage.events import FILTERS, EventFilter
+
+_LISTS = ("event_types", *FILTERS)
+_MOST_DIGITS = 18
+_RETRY_MILLISECONDS = 2000
+
+
+async def get_events(call: Call) -> Reply | ASGIApp:
+    """Answer with a page, newest first; after `Last-Event-ID` or `after`, oldest first; or with a stream.
+
+    What is asked for by `Accept: text/event-stream` is the stream: from now on, or after `Last-Event-ID`.
+    """
+    query = check(EventQuery, _read(call.request.query_params), code="invalid_query_params")
+    wanted = await _filter(call, query)
+    given = call.request.headers.get("last-event-id") or query.after
+    if _wants_stream(call):
+        return await _stream(call, wanted, given)
+    limit, cursor = query.limit, read_cursor(query.cursor)
+    streams = call.services.streams
+    if given is None:
+        found = await streams.read_before(wanted, cursor, limit + 1)
+    else:
+        after = await streams.check(call.organization_id, _position(given)) if cursor is None else cursor
+        found = await streams.read_after(wanted, after, limit + 1)
+    return page([{"id": event["sequence"]} for event in found], limit, found)
+
+
+async def _stream(call: Call, wanted: EventFilter, given: str | None) -> EventStream:
+    streams = call.services.streams
+    if streams.feed.closed:
+        raise Unavailable("the service is stopping; come again")
+    after, notice = streams.feed.newest, b""
+    if given is not None:
+        try:
+            after = await streams.check(call.organization_id, _position(given))
+        except EventsLost as error:
+            notice = _reset(error, after)
+    greeting = retry_hint(_RETRY_MILLISECONDS) + notice + comment("from here on", str(after))
+    return EventStream(call, wanted, after, greeting)
+
+
+def _reset(error: EventsLost, newest: int) -> bytes:
+    """Return what tells a reader that it cannot go on where it was, and that the stream starts afresh."""
+    oldest = None if error.oldest is None else str(error.oldest)
+    data = {"oldest_id": oldest, "newest_id": str(newest), "message": error.message}
+    return comment(f"{error.message}; this is a fresh start") + event_frame(str(newest), "reset", data)
+
+
+async def _filter(call: Call, query: EventQuery) -> EventFilter:
+    if query.run_id is not None:
+        raise BadRequest(f"there is no run {query.run_id[:80]!r}", code="invalid_query_params", param="run_id")
+    return EventFilter(
+        organization_id=call.organization_id,
+        types=None if query.event_types is None else _types(query.event_types),
+        filters={name: values for name in FILTERS if (values := getattr(query, name))},
+        task_uid=None if query.task_id is None else await _task_uid(call, query.task_id),
+    )
+
+
+def _types(names: list[str]) -> frozenset[str]:
+    try:
+        return frozenset(check_event_types(names, as_pi=False))
+    except BadRequest as error:
+        raise BadRequest(error.message, code="invalid_query_params", param="event_types") from None
+
+
+async def _task_uid(call: Call, task_id: str) -> str:
+    """Return Ringback's id of a task that may be named by the provider's."""
+    try:
+        return str((await call.services.tracker.task(call.organization_id, task_id))["uid"])
+    except NotFound as error:  # a filter that lets nothing through is a mistake
+        raise BadRequest(error.message, code="invalid_query_params", param="task_id") from None
+
+
+def _read(parameters: QueryParams) -> dict[str, Any]:
+    """Return the query; lists may be repeated or have commas."""
+    query = read_query(parameters)
+    for name in _LISTS:
+        if name in query:
+            parts = (part.strip() for value in parameters.getlist(name) for part in value.split(","))
+            query[name] = [part for part in parts if part]
+    return query
+
+
+def _position(given: str) -> int | None:
+    """Return the sequence number that a `Last-Event-ID` is, or None if it is none."""
+    return int(given) if given.isascii() and given.isdigit() and len(given) <= _MOST_DIGITS else None
+
+
+def _wants_stream(call: Call) -> bool:
+    ranges = call.request.headers.get("accept", "").lower().split(",")
+    return any(each.partition(";")[0].strip() == "text/event-stream" for each in ranges)

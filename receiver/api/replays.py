@@ -1,0 +1,66 @@
+"""Sending to one webhook again: `/api/v1/webhooks/{id}/recover`, `/replay` and `/replays`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from receiver.api.dialects import Reply
+from receiver.api.endpoint import Call, check
+from receiver.api.lists import page, read_cursor, read_query
+from receiver.api.schemas import AskRecover, AskReplay, Page
+from receiver.api.webhooks import find_webhook
+from receiver.domain.ids import is_id
+from receiver.domain.sendings import counts_by_replay, native_replay
+from receiver.errors import NotFound
+from receiver.storage.replays import deliveries_by_status, replay_by_id, replays_of
+
+Row = dict[str, Any]
+
+
+async def recover(call: Call) -> Reply:
+    """`POST /api/v1/webhooks/{id}/recover`: what was given up since a moment is sent again."""
+    webhook = await find_webhook(call)
+    wanted = await call.body(AskRecover)
+    row = await call.services.replays.recover(webhook, wanted.since)
+    return Reply(native_replay(row, webhook["uid"], {}), "replay", status=202)
+
+
+async def replay(call: Call) -> Reply:
+    """`POST /api/v1/webhooks/{id}/replay`: every event that matches is sent again, delivered or not."""
+    webhook = await find_webhook(call)
+    wanted = await call.body(AskReplay)
+    row = await call.services.replays.replay(webhook, wanted.since, wanted.until, wanted.event_types)
+    return Reply(native_replay(row, webhook["uid"], {}), "replay", status=202)
+
+
+async def list_replays(call: Call) -> Reply:
+    """`GET /api/v1/webhooks/{id}/replays`, newest first."""
+    webhook = await find_webhook(call)
+    query = check(Page, read_query(call.request.query_params), code="invalid_query_params")
+    rows = await call.services.database.read(replays_of(webhook["id"], query.limit + 1, read_cursor(query.cursor)))
+    return page(rows, query.limit, await _shown(call, webhook, rows))
+
+
+async def get_replay(call: Call) -> Reply:
+    """`GET /api/v1/webhooks/{id}/replays/{replay_id}`: how far it is."""
+    webhook = await find_webhook(call)
+    return Reply((await _shown(call, webhook, [await _replay(call, webhook)]))[0], "replay")
+
+
+async def cancel_replay(call: Call) -> Reply:
+    """`POST /api/v1/webhooks/{id}/replays/{replay_id}/cancel`, or `DELETE`: what waits of it is not sent."""
+    webhook = await find_webhook(call)
+    await call.services.replays.cancel(await _replay(call, webhook))
+    return Reply((await _shown(call, webhook, [await _replay(call, webhook)]))[0], "replay")
+
+
+async def _replay(call: Call, webhook: Row) -> Row:
+    uid = call.path("replay_id")
+    rows = await call.services.database.read(replay_by_id(webhook["id"], uid)) if is_id(uid) else []
+    if not rows:
+        raise NotFound("there is no such replay of this webhook", param="replay_id")
+    return rows[0]
+
+
+async def _shown(call: Call, webhook: Row, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    counts = counts_by_replay(await call.services.database.read(deliveries_by_status([row["id"] for row in rows])))
+    return [native_replay(row, webhook["uid"], counts.get(row["id"], {})) for row in rows]

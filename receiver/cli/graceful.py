@@ -1,0 +1,67 @@
+"""uvicorn, with what streams need of it: an end of all waits when it stops, and a way to cut a connection."""
+
+import contextlib
+import resource
+import struct
+from collections.abc import Callable
+from socket import SO_LINGER, SOL_SOCKET, socket
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from receiver.api.event_stream import ABORT
+
+_GRACE_SECONDS = 2.0
+"""When the service stops, a client that does not read what was written to it has this long."""
+
+
+_NO_LINGERING = struct.pack("ii", 1, 0)
+_FILES = 65_536
+
+
+def raise_file_limit() -> None:
+    """Let this process have as many connections as it may: the usual limit of 1,024 is for others' `select`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # it goes on with what it has
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class Connection(HttpToolsProtocol):
+    """A connection that the application may cut, and that a client which does not read cannot keep open."""
+
+    def on_message_begin(self) -> None:
+        """Offer the application to cut the connection."""
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT: {"abort": self.abort}}
+
+    def shutdown(self) -> None:
+        """Finish what is under way; cut it after a while if nobody takes it."""
+        super().shutdown()
+        self.loop.call_later(_GRACE_SECONDS, self._cut_if_stuck)
+
+    def abort(self) -> None:
+        """Cut the connection, and have the kernel drop what was not read of it."""
+        connected = self.transport.get_extra_info("socket")
+        if connected is not None:
+            with contextlib.suppress(OSError):  # it is gone already
+                connected.setsockopt(SOL_SOCKET, SO_LINGER, _NO_LINGERING)
+        self.transport.abort()
+
+    def _cut_if_stuck(self) -> None:
+        if self.flow.write_paused:
+            self.abort()
+
+
+class Server(uvicorn.Server):
+    """Ends streams and long polls before it waits for connections to close."""
+
+    def __init__(self, config: uvicorn.Config, end_waits: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_waits = end_waits
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stop gracefully."""
+        self._end_waits()
+        await super().shutdown(sockets)

@@ -1,0 +1,54 @@
+"""`ping`: a signed trial delivery to one webhook, at once and past the table."""
+
+from typing import Any
+
+import orjson
+
+from models import EventType
+from receiver.clock import utc_now
+from receiver.domain.ids import new_id
+from receiver.domain.keyring import KeyRing
+from receiver.domain.representations import Fields, native_webhook
+from receiver.domain.sendings import without_secrets
+from receiver.outbound.message import Composer, Message
+from receiver.outbound.sender import Answer, Sender
+
+
+class Pinger:
+    """Sends pings through a sender of its own: trials of endpoints that hang hold up no delivery."""
+
+    def __init__(self, sender: Sender, keyring: KeyRing) -> None:
+        self._sender = sender
+        self._composer = Composer(keyring)
+
+    async def ping(self, subscription: Fields) -> dict[str, Any]:
+        """Send a ping to a webhook, active or not; return what was sent and what came of it.
+
+        `subscription` is a row of `storage.queries.webhook_by_id`. Raises `MasterKeyMissing`.
+        """
+        now = utc_now()
+        event = {
+            "uid": new_id(),
+            "type": EventType.PING,
+            "snapshot": {"webhook": native_webhook(subscription)},
+            "created_at": now,
+        }
+        message = self._composer.compose(
+            subscription, event, None, organization_uid=subscription["organization_uid"], now=now
+        )
+        headers = message.headers(now)
+        answer = await self._sender.send(subscription["endpoint_url"], headers, message.body)
+        return _shown(message, headers, answer)
+
+
+def _shown(message: Message, headers: dict[str, str], answer: Answer) -> dict[str, Any]:
+    return {
+        "object": "test",
+        "event_id": message.id,
+        "delivered": answer.ok,
+        "status_code": answer.status,
+        "error": answer.error,
+        "duration_ms": answer.duration_ms,
+        "response": answer.response,
+        "request": {"headers": without_secrets(headers), "body": orjson.loads(message.body)},
+    }

@@ -1,0 +1,233 @@
+"""Sending again: one delivery by hand, what was given up since, or all that matched."""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from models import DeliveryStatus, ReplayKind, ReplayStatus
+from receiver.clock import utc_now
+from receiver.domain.ids import new_id
+from receiver.domain.matching import check_event_types, matches
+from receiver.domain.representations import iso
+from receiver.errors import BadRequest, Conflict, NotFound
+from receiver.storage.database import Database
+from receiver.storage.replays import (
+    Step,
+    cancel_replay,
+    count_events,
+    count_given_up,
+    deliveries_to_recover,
+    delivery_to_retry,
+    events_to_replay,
+    insert_replay,
+    pending_of,
+    retry_delivery,
+    running_replays,
+    send_events,
+    send_given_up,
+)
+from receiver.tracking.announce import Dispatcher
+
+Row = Mapping[str, Any]
+
+MOST_DELIVERIES = 100_000
+"""One request sends no more than this."""
+BATCH = 200
+"""So many are put on their way in one transaction."""
+MOST_PENDING = 500
+"""No further batch of a replay while so many of it are on their way: it must not crowd out what is new."""
+_PAGE = 1000
+_COUNTED_AT_ONCE = 5000
+
+
+class Replays:
+    """Asks for replays, and takes them on batch by batch. `lease_seconds` is how long an attempt may be under way."""
+
+    def __init__(
+        self, database: Database, dispatcher: Dispatcher, *, retention_days: int, lease_seconds: float
+    ) -> None:
+        self._database = database
+        self._dispatcher = dispatcher
+        self._retention = timedelta(days=retention_days) if retention_days else None
+        self._lease = timedelta(seconds=lease_seconds)
+        self.asked = asyncio.Event()
+        """Set when there is a new replay to take on."""
+
+    async def retry(self, organization_id: int, uid: str) -> None:
+        """Put a settled delivery on its way again. Raises `NotFound`, `Conflict`."""
+        found = await self._database.read(delivery_to_retry(organization_id, uid))
+        if not found:
+            raise NotFound("there is no such delivery", param="delivery_id")
+        delivery = found[0]
+        if delivery["status"] == DeliveryStatus.PENDING:
+            raise Conflict("it is on its way already")
+        if not delivery["is_active"]:
+            raise Conflict("its webhook is removed or switched off")
+        now = utc_now()
+        due_at = now
+        if delivery["leased"]:  # cancelled under an attempt, which may not have ended yet: never two at once
+            due_at = max(now, delivery["settled_at"] + self._lease)
+        if not await self._database.writer.run(lambda tx: retry_delivery(tx, delivery, due_at)):
+            raise Conflict("it is on its way already")
+        self._dispatcher.look()
+
+    async def recover(self, webhook: Row, since: datetime) -> dict[str, Any]:
+        """Send again what was given up since a moment; return the replay's row. Raises `BadRequest`."""
+        now = utc_now()
+        self._check(webhook, since, now)
+        total = await self._count(count_given_up(webhook["id"], since, now, MOST_DELIVERIES + 1))
+        return await self._begin(webhook, ReplayKind.RECOVER, since, now, None, total)
+
+    async def replay(
+        self, webhook: Row, since: datetime, until: datetime | None, event_types: Sequence[str] | None
+    ) -> dict[str, Any]:
+        """Send again all events that match the webhook; return the replay's row. Raises `BadRequest`."""
+        now = utc_now()
+        self._check(webhook, since, now)
+        if until is not None and until <= since:
+            raise BadRequest(f"must be after since ({iso(since)})", param="until")
+        until = min(until or now, now)
+        types = _narrowed(webhook["event_types"], event_types)
+        total = await self._count_matching(webhook, types, since, until)
+        return await self._begin(webhook, ReplayKind.REPLAY, since, until, types, total)
+
+    async def cancel(self, replay: Row) -> int:
+        """End a replay; what of it is on its way is not sent. Return how many. Raises `Conflict` if it is over."""
+        now = utc_now()
+        if replay["status"] != ReplayStatus.RUNNING and not await self._count(pending_of(replay["id"], 1)):
+            raise Conflict(f"it is {replay['status']}, and nothing of it is on its way")
+        return await self._database.writer.run(lambda tx: cancel_replay(tx, replay["id"], now))
+
+    async def running(self) -> list[dict[str, Any]]:
+        """Return the replays that are not done."""
+        return await self._database.read(running_replays())
+
+    async def advance(self, replay: Row) -> bool:
+        """Put the next batch of a replay (of `running`) on its way; say whether there may be more to do at once."""
+        if replay["deleted_at"] is not None:
+            await self._database.writer.run(lambda tx: cancel_replay(tx, replay["id"], utc_now()), bounded=False)
+            return False
+        if not replay["is_active"]:
+            return False
+        if await self._count(pending_of(replay["id"], MOST_PENDING)) >= MOST_PENDING:
+            return False
+        if replay["kind"] == ReplayKind.RECOVER:
+            step = await self._next_given_up(replay)
+            sent = await self._database.writer.run(lambda tx: send_given_up(tx, step, utc_now()), bounded=False)
+        else:
+            step = await self._next_events(replay)
+            sent = await self._database.writer.run(lambda tx: send_events(tx, step, utc_now()), bounded=False)
+        if sent:
+            self._dispatcher.look()
+        return not step.is_last
+
+    async def _next_given_up(self, replay: Row) -> Step:
+        query = deliveries_to_recover(
+            replay["subscription_id"], replay["since"], replay["until"], replay["cursor"], BATCH + 1
+        )
+        keys = [row["id"] for row in await self._database.read(query)]
+        return _step(replay, keys[:BATCH], is_last=len(keys) <= BATCH)
+
+    async def _next_events(self, replay: Row) -> Step:
+        page = await self._database.read(_events(replay, replay["cursor"], _PAGE))
+        matching = [row["id"] for row in page if _matches(replay, row)]
+        if len(matching) > BATCH:
+            return _step(replay, matching[:BATCH], is_last=False)
+        return _step(replay, matching, is_last=len(page) < _PAGE, seen=[row["id"] for row in page])
+
+    def _check(self, webhook: Row, since: datetime, now: datetime) -> None:
+        if not webhook["is_active"]:
+            raise BadRequest("the webhook is switched off: switch it on (is_active) first", param="webhook_id")
+        if since >= now:
+            raise BadRequest("must be in the past", param="since")
+        if self._retention is not None and since < now - self._retention:
+            earliest = iso((now - self._retention).astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1))
+            raise BadRequest(
+                f"is before what is kept ({self._retention.days} days): the earliest allowed is {earliest}",
+                param="since",
+            )
+
+    async def _count(self, query: Any) -> int:
+        return int((await self._database.read(query))[0]["count"])
+
+    async def _count_matching(self, webhook: Row, types: Sequence[str], since: datetime, until: datetime) -> int:
+        organization_id = webhook["organization_id"]
+        if not webhook["filters"]:
+            return await self._count(count_events(organization_id, types, since, until, MOST_DELIVERIES + 1))
+        total = after = 0
+        while total <= MOST_DELIVERIES:
+            page = await self._database.read(
+                events_to_replay(organization_id, types, since, until, after, _COUNTED_AT_ONCE)
+            )
+            total += sum(_matches(webhook, row) for row in page)
+            if len(page) < _COUNTED_AT_ONCE:
+                break
+            after = page[-1]["id"]
+        return total
+
+    async def _begin(
+        self,
+        webhook: Row,
+        kind: ReplayKind,
+        since: datetime,
+        until: datetime,
+        event_types: Sequence[str] | None,
+        total: int,
+    ) -> dict[str, Any]:
+        if total > MOST_DELIVERIES:
+            raise BadRequest(
+                f"more than {MOST_DELIVERIES:,} deliveries would be sent: narrow it down "
+                + ("with until or event_types" if kind == ReplayKind.REPLAY else "with a later since"),
+                param="since",
+            )
+        row = {
+            "uid": new_id(),
+            "organization_id": webhook["organization_id"],
+            "subscription_id": webhook["id"],
+            "kind": kind,
+            "status": ReplayStatus.RUNNING,
+            "since": since,
+            "until": until,
+            "event_types": event_types,
+            "total": total,
+            "sent": 0,
+            "cursor": 0,
+            "created_at": utc_now(),
+            "ended_at": None,
+        }
+        key = await self._database.writer.run(lambda tx: insert_replay(tx, row))
+        self.asked.set()
+        return {**row, "id": key}
+
+
+def _narrowed(listens_to: Collection[str], wanted: Sequence[str] | None) -> list[str]:
+    if wanted is None:
+        return sorted(listens_to)
+    both = sorted(set(check_event_types(wanted, as_pi=False)) & set(listens_to))
+    if not both:
+        raise BadRequest(f"the webhook listens to none of these, but to {', '.join(listens_to)}", param="event_types")
+    return both
+
+
+def _events(replay: Row, after: int, limit: int) -> Any:
+    return events_to_replay(
+        replay["organization_id"], replay["event_types"], replay["since"], replay["until"], after, limit
+    )
+
+
+def _matches(subscription: Row, event: Row) -> bool:
+    return matches(
+        subscription["filters"], model=event["model"], task_type=event["task_type"], labels=event["metadata"]
+    )
+
+
+def _step(replay: Row, keys: Sequence[int], *, is_last: bool, seen: Sequence[int] | None = None) -> Step:
+    dealt_with = keys if seen is None else seen
+    return Step(
+        replay_id=replay["id"],
+        keys=keys,
+        cursor_was=replay["cursor"],
+        cursor=dealt_with[-1] if dealt_with else replay["cursor"],
+        is_last=is_last,
+    )

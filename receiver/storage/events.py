@@ -1,0 +1,119 @@
+"""The log of events: what lists and streams read, whole organizations or what a filter lets through."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sqlalchemy import ColumnElement, Select, func, or_, select
+
+from receiver.domain.matching import matches
+from receiver.storage.tables import events, tasks
+
+FILTERS = ("model", "task_type")
+"""The filters of a subscription that a reader of events has too."""
+
+
+class Described(Protocol):
+    """What a filter asks of an event."""
+
+    @property
+    def organization_id(self) -> int:
+        """Whose it is."""
+        ...
+
+    @property
+    def type(self) -> str:
+        """Its type."""
+        ...
+
+    @property
+    def task_uid(self) -> str | None:
+        """The outer id of its task."""
+        ...
+
+    @property
+    def model(self) -> str | None:
+        """The model of its task."""
+        ...
+
+    @property
+    def task_type(self) -> str | None:
+        """The type of its task."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events: of these types, of tasks that pass a subscription's filters (`FILTERS`), or of one task alone."""
+
+    organization_id: int
+    types: frozenset[str] | None = None
+    filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    task_uid: str | None = None
+
+    def admits(self, event: Described) -> bool:
+        """Say of an event in memory what the queries below say of one in the table."""
+        return (
+            event.organization_id == self.organization_id
+            and (self.types is None or event.type in self.types)
+            and (self.task_uid is None or event.task_uid == self.task_uid)
+            and matches(self.filters, model=event.model, task_type=event.task_type, labels=None)
+        )
+
+
+_WITH_TASK = select(
+    *(column.label(f"event_{column.name}") for column in events.c),
+    *(column.label(f"task_{column.name}") for column in tasks.c),
+).select_from(events.outerjoin(tasks, tasks.c.id == events.c.task_id))
+
+
+def events_before(wanted: EventFilter, before: int | None, limit: int) -> Select[Any]:
+    """Return the query for a page of events, newest first; `before` is the key that a cursor stands for."""
+    query = _WITH_TASK.where(*_conditions(wanted)).order_by(events.c.id.desc()).limit(limit)
+    return query if before is None else query.where(events.c.id < before)
+
+
+def events_between(wanted: EventFilter, after: int, until: int, limit: int) -> Select[Any]:
+    """Return the query for events after the one and up to the other sequence number, oldest first."""
+    return (
+        _WITH_TASK.where(*_conditions(wanted), events.c.id > after, events.c.id <= until)
+        .order_by(events.c.id)
+        .limit(limit)
+    )
+
+
+def events_by_sequence(sequences: Collection[int]) -> Select[Any]:
+    """Return the query for these events; a purged one is not among them."""
+    return _WITH_TASK.where(events.c.id.in_(sequences))
+
+
+def newest_event() -> Select[Any]:
+    """Return the query for the newest sequence number of all, null if there is no event."""
+    return select(func.max(events.c.id).label("newest"))
+
+
+def oldest_events(organization_id: int) -> Select[Any]:
+    """Return the query for the oldest sequence number of all and of one organization; null where there is none."""
+    mine = select(func.min(events.c.id)).where(events.c.organization_id == organization_id)
+    return select(
+        select(func.min(events.c.id)).scalar_subquery().label("oldest"), mine.scalar_subquery().label("oldest_of_mine")
+    )
+
+
+def event_and_task(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return a row of these queries as the event's columns and its task's; an event of no task has none."""
+    event = {column.name: row[f"event_{column.name}"] for column in events.c}
+    if row["task_id"] is None:
+        return event, None
+    return event, {column.name: row[f"task_{column.name}"] for column in tasks.c}
+
+
+def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
+    conditions = [events.c.organization_id == wanted.organization_id]
+    if wanted.types is not None:
+        conditions.append(events.c.type.in_(sorted(wanted.types)))
+    if wanted.task_uid is not None:
+        conditions.append(tasks.c.uid == wanted.task_uid)
+    for name, values in wanted.filters.items():
+        conditions.append(or_(events.c.task_id.is_(None), tasks.c[name].in_(values)))
+    return conditions

@@ -1,0 +1,130 @@
+"""Following the feed: each event once and in order, from memory where it is there and from the database where not."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from receiver.domain.representations import stream_event
+from receiver.domain.server_sent import event_frame
+from receiver.errors import EventsLost
+from receiver.storage.database import Database
+from receiver.storage.events import (
+    EventFilter,
+    event_and_task,
+    events_before,
+    events_between,
+    events_by_sequence,
+    newest_event,
+    oldest_events,
+)
+from receiver.tracking.feed import Entry, Feed, Place
+
+MOST_AT_ONCE = 32
+"""Events that one follower takes in one go: what it may hold in memory while its client is slow to read."""
+_SPAN = 5_000
+"""Sequence numbers that one query of a follower looks through: a rare filter must not keep a reader for long."""
+
+
+class Follower(Place):
+    """Reads what its filter lets through, after a position."""
+
+    __slots__ = ("_streams", "_wanted")
+
+    def __init__(self, streams: "Streams", wanted: EventFilter, after: int) -> None:
+        super().__init__(streams.feed, wanted.task_uid or wanted.organization_id, after)
+        self._streams = streams
+        self._wanted = wanted
+
+    async def read(self) -> list[bytes]:
+        """Return frames of the stream, oldest first; none if all that there is was read. Raises `RingbackError`."""
+        frames: list[bytes] = []
+        while not self.caught_up and not frames:
+            entries = self._feed.since(self._cursor)
+            frames = await (self._from_database() if entries is None else self._from_memory(entries))
+        return frames
+
+    async def _from_memory(self, entries: Sequence[Entry]) -> list[bytes]:
+        wanted = [entry for entry in entries if self._wanted.admits(entry)]
+        taken = wanted[:MOST_AT_ONCE]
+        self.move(taken[-1].sequence if len(taken) < len(wanted) else self._feed.newest)
+        return await self._streams.frames(taken)
+
+    async def _from_database(self) -> list[bytes]:
+        until = min(self._cursor + _SPAN, self._feed.newest)
+        rows = await self._streams.read_between(self._wanted, self._cursor, until, MOST_AT_ONCE)
+        self.move(rows[-1]["sequence"] if len(rows) == MOST_AT_ONCE else until)
+        return [event_frame(str(row["sequence"]), row["type"], row) for row in rows]
+
+
+class Streams:
+    """The events as the API reads them: in pages, and as they happen."""
+
+    def __init__(self, database: Database, feed: Feed) -> None:
+        self.feed = feed
+        self._database = database
+        self._rendering = asyncio.Lock()
+
+    async def begin(self) -> None:
+        """Begin after what is on disk; nothing may have been published before."""
+        self.feed.begin((await self._database.read(newest_event()))[0]["newest"] or 0)
+
+    @contextmanager
+    def follow(self, wanted: EventFilter, after: int) -> Iterator[Follower]:
+        """Follow what comes after a position that `check` bore out."""
+        follower = Follower(self, wanted, after)
+        self.feed.follow(follower)
+        try:
+            yield follower
+        finally:
+            self.feed.unfollow(follower)
+
+    async def check(self, organization_id: int, after: int | None) -> int:
+        """Return the position if nothing after it was purged; None stands for what is no position.
+
+        Raises `EventsLost` that says which is the oldest event of the organization that is there.
+        """
+        newest = self.feed.newest
+        found = (await self._database.read(oldest_events(organization_id)))[0]
+        oldest, mine = found["oldest"] or newest + 1, found["oldest_of_mine"]
+        if after is None:
+            raise EventsLost("an event's number was to be given", oldest=mine)
+        if after > newest:
+            raise EventsLost(f"there never was an event {after}", oldest=mine)
+        if after + 1 < oldest:
+            raise EventsLost(f"what came after event {after} was purged", oldest=mine)
+        return after
+
+    async def read_before(self, wanted: EventFilter, before: int | None, limit: int) -> list[dict[str, Any]]:
+        """Return events as the API shows them, newest first."""
+        return [_shown(row) for row in await self._database.read(events_before(wanted, before, limit))]
+
+    async def read_after(self, wanted: EventFilter, after: int, limit: int) -> list[dict[str, Any]]:
+        """Return events after a position as the API shows them, oldest first."""
+        return await self.read_between(wanted, after, self.feed.newest, limit)
+
+    async def read_between(self, wanted: EventFilter, after: int, until: int, limit: int) -> list[dict[str, Any]]:
+        """Return events after one position and up to the other, oldest first."""
+        return [_shown(row) for row in await self._database.read(events_between(wanted, after, until, limit))]
+
+    async def frames(self, entries: Sequence[Entry]) -> list[bytes]:
+        """Return how the stream shows these events. Each is made once, for whoever comes first."""
+        if any(entry.frame is None for entry in entries):
+            async with self._rendering:
+                await self._render([entry for entry in entries if entry.frame is None])
+        return [entry.frame for entry in entries if entry.frame]
+
+    async def _render(self, entries: Sequence[Entry]) -> None:
+        if not entries:
+            return
+        rows = await self._database.read(events_by_sequence([entry.sequence for entry in entries]))
+        shown = {row["event_id"]: _shown(row) for row in rows}
+        for entry in entries:
+            event = shown.get(entry.sequence)  # a purged one is not shown
+            frame = b"" if event is None else event_frame(str(entry.sequence), entry.type, event)
+            self.feed.keep(entry, frame)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    event, task = event_and_task(row)
+    return stream_event(task, event)

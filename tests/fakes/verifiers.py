@@ -1,0 +1,42 @@
+"""What subscribers verify deliveries with; none of it is ours."""
+
+import base64
+import hashlib
+import hmac
+
+import standardwebhooks
+import svix
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from tests.fakes.subscriber import Heard
+
+WebhookVerificationError = standardwebhooks.WebhookVerificationError
+"""What both packages raise."""
+
+
+def verify_standard(secret: str, heard: Heard) -> None:
+    """Verify the Standard Webhooks headers with two public packages. Raises `WebhookVerificationError`."""
+    assert standardwebhooks.Webhook(secret).verify(heard.body, heard.headers) == heard.json
+    svix.Webhook(secret).verify(heard.body, heard.headers)
+
+
+def verify_pi(secret: str, heard: Heard) -> None:
+    """Verify `X-Pi-Signature` as Pi's documentation says."""
+    signature = hmac.new(secret.encode(), heard.body, hashlib.sha256).hexdigest()
+    assert hmac.compare_digest(heard.headers["x-pi-signature"], f"sha256={signature}")
+
+
+def verify_ed25519(public_key: str, heard: Heard) -> None:
+    """Verify one of the `v1a` signatures with `cryptography`. Raises `AssertionError` if none is this key's."""
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key.removeprefix("whpk_")))
+    content = f"{heard.event_id}.{heard.headers['webhook-timestamp']}.".encode() + heard.body
+    signatures = [each.split(",", 1) for each in heard.headers["webhook-signature"].split(" ")]
+    assert any(_is_valid(key, encoded, content) for scheme, encoded in signatures if scheme == "v1a")
+
+
+def _is_valid(key: Ed25519PublicKey, encoded: str, content: bytes) -> bool:
+    try:
+        key.verify(base64.b64decode(encoded), content)
+    except Exception:
+        return False
+    return True

@@ -1,0 +1,73 @@
+"""`kill -9` during a replay: it goes on where it was, and puts no event on its way twice."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fakes.backlog import add_events, hours_ago
+from tests.fakes.rows import select
+from tests.fakes.world import ProcessWorld, in_processes
+
+EVENTS = 300
+TWICE = "SELECT event_id, subscription_id FROM delivery GROUP BY event_id, subscription_id HAVING count(*) > 1"
+
+
+async def ask(world: ProcessWorld, webhook: dict[str, Any]) -> None:
+    """Ask for everything; a service that dies over it may not answer any more."""
+    try:
+        answer = await world.api.post(f"/api/v1/webhooks/{webhook['id']}/replay", json={"since": hours_ago(2)})
+    except httpx.TransportError:
+        return
+    assert (answer.status_code, answer.json()["data"]["deliveries"]) == (202, EVENTS)
+
+
+async def ends_as_asked(world: ProcessWorld, webhook: dict[str, Any], wanted: list[str]) -> Counter[str]:
+    """Check that each event arrives, that none is there twice, and the progress; return how often each was heard."""
+    while True:
+        listing = (await world.api.get(f"/api/v1/webhooks/{webhook['id']}/replays")).json()["data"]["data"]
+        (replay,) = listing
+        if replay["status"] != "running" and replay["pending"] == 0:
+            break
+    assert (replay["status"], replay["deliveries"], replay["sent"]) == ("done", EVENTS, EVENTS)
+    assert replay["delivered"] == EVENTS
+    assert select(world, "SELECT count(*) AS count FROM delivery") == [{"count": EVENTS}]
+    assert select(world, TWICE) == []
+    told = Counter(heard.event_id for heard in world.subscriber.heard)
+    assert told.keys() == set(wanted)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("point", "sent"), [("between_two_batches_of_a_replay", 200), ("before_the_commit_of_a_batch_of_a_replay", 0)]
+)
+async def test_a_replay_goes_on_after_a_kill_at_a_named_point(tmp_path: Path, point: str, sent: int) -> None:
+    async with in_processes(tmp_path, start=False) as world:
+        await world.start(crash=point)
+        wanted = add_events(world, EVENTS)
+        webhook = await world.webhook()
+        await ask(world, webhook)
+        await world.died()
+        assert select(world, "SELECT status, sent FROM replay") == [{"status": "running", "sent": sent}]
+        assert select(world, "SELECT count(*) AS count FROM delivery") == [{"count": sent}]
+        await world.start()
+        await ends_as_asked(world, webhook, wanted)
+
+
+@pytest.mark.parametrize("heard_before", [1, 60, 220])
+async def test_a_replay_goes_on_after_a_kill_in_the_middle(tmp_path: Path, heard_before: int) -> None:
+    async with in_processes(tmp_path) as world:
+        wanted = add_events(world, EVENTS)
+        webhook = await world.webhook()
+        await ask(world, webhook)
+        await world.subscriber.until(lambda heard: len(heard) >= heard_before)
+        await world.kill()
+        known = select(
+            world, "SELECT e.uid FROM delivery d JOIN event e ON e.id = d.event_id WHERE status = 'delivered'"
+        )
+        await world.start()
+        told = await ends_as_asked(world, webhook, wanted)
+        # Only what was under way when it died is heard again.
+        assert {uid for uid, times in told.items() if times > 1}.isdisjoint(row["uid"] for row in known)

@@ -1,0 +1,231 @@
+"""`/api/v1/deliveries`: what was sent to whom, and sending one of it again."""
+
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receiver.domain.ids import new_id
+from tests.fakes.world import World, in_process
+
+Delivery = dict[str, Any]
+
+TRANSPORT = {"host", "content-length", "accept", "accept-encoding", "user-agent", "connection"}
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """A world that gives a delivery up after two attempts."""
+    async with in_process(tmp_path, retry_schedule="0,0.05") as world:
+        yield world
+
+
+async def listed(world: World, path: str = "/api/v1/deliveries", **query: Any) -> list[Delivery]:
+    answer = await world.api.get(path, params=query)
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["data"]["data"])
+
+
+async def one(world: World, uid: str) -> Delivery:
+    answer = await world.api.get(f"/api/v1/deliveries/{uid}")
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json()["data"])
+
+
+async def until(world: World, uid: str, enough: Callable[[Delivery], Any]) -> Delivery:
+    """Look at a delivery until `enough` says so of it; every look is a round trip through the service."""
+    while not enough(found := await one(world, uid)):
+        assert (await world.api.get("/readyz")).status_code == 200
+    return found
+
+
+async def settled(world: World, **query: Any) -> Delivery:
+    """Return the one delivery of a query when it is settled."""
+    while not (found := await listed(world, **query)):
+        assert (await world.api.get("/readyz")).status_code == 200
+    assert len(found) == 1
+    return await until(world, found[0]["id"], lambda delivery: delivery["settled_at"])
+
+
+async def test_a_delivery_is_listed_with_what_came_of_it(world: World) -> None:
+    webhook = await world.webhook()
+    task_id = await world.created()
+    await world.ended(task_id)
+    delivery = await settled(world)
+    (event,) = [event for event in await world.events(task_id) if event["type"] == "task.completed"]
+    (row,) = await listed(world)
+    assert row == {
+        "object": "delivery",
+        "id": delivery["id"],
+        "event_id": event["id"],
+        "event_type": "task.completed",
+        "webhook_id": webhook["id"],
+        "endpoint_url": world.subscriber.url,
+        "task_id": task_id,
+        "replay_id": None,
+        "status": "delivered",
+        "attempts": 1,
+        "next_attempt_at": None,
+        "last_status_code": 200,
+        "last_error": None,
+        "created_at": row["created_at"],
+        "settled_at": row["settled_at"],
+    }
+    assert row["created_at"] <= row["settled_at"]
+
+
+@pytest.mark.parametrize("form", ["standard", "pi", "piapi", "cloudevents"])
+async def test_one_delivery_shows_its_request_without_secrets_and_its_attempts(world: World, form: str) -> None:
+    webhook = await world.webhook(format=form, secret="a-secret-of-mine", headers={"X-Tenant": "confidential"})
+    world.subscriber.answer = lambda number, _request: 500 if number == 1 else 200
+    await world.ended(await world.created())
+    delivery = await settled(world)
+    first, second = delivery["attempt_history"]
+    assert (first["number"], first["status_code"], first["response"]) == (1, 500, "heard")
+    assert (second["number"], second["status_code"], second["error"]) == (2, 200, None)
+    assert first["started_at"] < second["started_at"]
+    assert second["duration_ms"] >= 0
+    assert (delivery["attempts"], delivery["last_status_code"]) == (2, 200)
+    request, heard = delivery["request"], world.subscriber.heard[-1]
+    assert request["url"] == webhook["endpoint_url"]
+    assert request["body"] == heard.json
+    shown = {name.lower(): value for name, value in request["headers"].items()}
+    assert shown.keys() == heard.headers.keys() - TRANSPORT
+    for name, value in shown.items():
+        assert value in (heard.headers[name], "***")
+    assert not {"a-secret-of-mine", "confidential"} & set(shown.values())
+    assert all(value == "***" for name, value in shown.items() if "signature" in name or "secret" in name)
+
+
+async def test_a_client_s_own_callback_is_listed_without_a_webhook(world: World) -> None:
+    config = {"webhook_config": {"endpoint": f"{world.subscriber.base}/mine", "secret": "s"}}
+    await world.ended(await world.created(config=config))
+    await world.subscriber.until(lambda heard: heard)
+    delivery = (await listed(world))[0]
+    assert (delivery["webhook_id"], delivery["endpoint_url"]) == (None, f"{world.subscriber.base}/mine")
+
+
+async def test_lists_are_filtered_and_paged_newest_first(world: World) -> None:
+    one_webhook, other = await world.webhook(), await world.webhook(event_types=["task.created"])
+    first, second = await world.created(), await world.created()
+    for task_id in (first, second):
+        await world.ended(task_id)
+    await world.subscriber.until(lambda heard: len(heard) == 4)
+    while await listed(world, status="pending"):
+        assert (await world.api.get("/readyz")).status_code == 200
+    everything = await listed(world)
+    assert [row["created_at"] for row in everything] == sorted((row["created_at"] for row in everything), reverse=True)
+
+    def ids(rows: list[Delivery]) -> set[str]:
+        return {row["id"] for row in rows}
+
+    mine = {row["id"] for row in everything if row["webhook_id"] == one_webhook["id"]}
+    assert len(mine) == 2
+    assert ids(await listed(world, webhook_id=one_webhook["id"])) == mine
+    assert ids(await listed(world, f"/api/v1/webhooks/{one_webhook['id']}/deliveries")) == mine
+    assert ids(await listed(world, task_id=first)) == {row["id"] for row in everything if row["task_id"] == first}
+    assert {row["event_id"] for row in await listed(world, event_id=everything[0]["event_id"])} == {
+        everything[0]["event_id"]
+    }
+    assert await listed(world, status="dead") == []
+    moment = datetime.fromisoformat(everything[-1]["created_at"])
+    assert ids(await listed(world, created_after=moment.isoformat())) == ids(everything[:-1])
+    assert ids(await listed(world, created_before=str((moment + timedelta(microseconds=1)).timestamp()))) <= ids(
+        everything[-1:]
+    )
+    answer = await world.api.get("/api/v1/deliveries", params={"limit": 3})
+    page = answer.json()["data"]
+    assert (page["has_more"], len(page["data"])) == (True, 3)
+    rest = await listed(world, cursor=page["next_cursor"])
+    assert page["data"] + rest == everything
+    await world.api.delete(f"/api/v1/webhooks/{other['id']}")
+    assert len(await listed(world, webhook_id=other["id"])) == 2
+    assert (await world.api.get(f"/api/v1/webhooks/{other['id']}/deliveries")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "field"),
+    [
+        ({"status": "sent"}, 400, "status"),
+        ({"limit": 0}, 400, "limit"),
+        ({"cursor": "never"}, 400, "cursor"),
+        ({"created_after": "yesterday"}, 400, "created_after"),
+        ({"created_after": 1760000000, "created_before": 1760000000}, 400, "created_before"),
+        ({"webhook": "x"}, 400, "webhook"),
+        ({"webhook_id": "never-was"}, 404, "webhook_id"),
+        ({"webhook_id": new_id()}, 404, "webhook_id"),
+        ({"event_id": new_id()}, 404, "event_id"),
+        ({"task_id": "never-was"}, 404, "task_id"),
+    ],
+)
+async def test_a_wrong_filter_is_named(world: World, query: dict[str, Any], status: int, field: str) -> None:
+    answer = await world.api.get("/api/v1/deliveries", params=query)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (status, field)
+
+
+async def test_what_was_given_up_is_sent_again_and_its_schedule_begins_anew(world: World) -> None:
+    await world.webhook()
+    world.subscriber.answer = lambda _number, _request: 500
+    await world.ended(await world.created())
+    dead = await settled(world)
+    assert (dead["status"], dead["attempts"]) == ("dead", 2)
+    again = await world.api.post(f"/api/v1/deliveries/{dead['id']}/retry")
+    assert (again.status_code, again.json()["data"]["status"]) == (202, "pending")
+    assert again.json()["data"]["settled_at"] is None
+    dead = await until(world, dead["id"], lambda delivery: delivery["settled_at"])
+    assert (dead["status"], dead["attempts"]) == ("dead", 4)
+    world.subscriber.answer = lambda _number, _request: 200
+    assert (await world.api.post(f"/api/v1/deliveries/{dead['id']}/retry")).status_code == 202
+    delivered = await until(world, dead["id"], lambda delivery: delivery["settled_at"])
+    assert (delivered["status"], delivered["attempts"]) == ("delivered", 5)
+    assert [attempt["number"] for attempt in delivered["attempt_history"]] == [1, 2, 3, 4, 5]
+    assert len({heard.event_id for heard in world.subscriber.heard}) == 1
+
+
+async def test_what_was_delivered_can_be_sent_again(world: World) -> None:
+    await world.webhook()
+    await world.ended(await world.created())
+    delivery = await settled(world)
+    assert (await world.api.post(f"/api/v1/deliveries/{delivery['id']}/retry")).status_code == 202
+    await world.subscriber.until(lambda heard: len(heard) == 2)
+    first, second = world.subscriber.heard
+    assert (first.event_id, first.body) == (second.event_id, second.body)
+
+
+async def test_what_is_on_its_way_or_has_no_webhook_any_more_is_not_retried(tmp_path: Path) -> None:
+    async with in_process(tmp_path, retry_schedule="0,3600") as world:
+        webhook = await world.webhook()
+        world.subscriber.answer = lambda number, _request: 500 if number == 1 else 200
+        await world.ended(await world.created())
+        await world.subscriber.until(lambda heard: heard)
+        (row,) = await listed(world)
+        waiting = await until(world, row["id"], lambda delivery: delivery["attempt_history"])
+        assert waiting["next_attempt_at"] > waiting["attempt_history"][0]["started_at"]
+
+        async def retried() -> int:
+            return (await world.api.post(f"/api/v1/deliveries/{row['id']}/retry")).status_code
+
+        assert await retried() == 409
+        await world.api.delete(f"/api/v1/webhooks/{webhook['id']}")
+        assert (await one(world, row["id"]))["status"] == "cancelled"
+        assert await retried() == 409
+
+
+async def test_a_webhook_that_is_off_gets_nothing_again_until_it_is_on(world: World) -> None:
+    webhook = await world.webhook()
+    await world.ended(await world.created())
+    delivery = await settled(world)
+    await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"is_active": False})
+    path = f"/api/v1/deliveries/{delivery['id']}/retry"
+    assert (await world.api.post(path)).status_code == 409
+    await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"is_active": True})
+    assert (await world.api.post(path)).status_code == 202
+    await world.subscriber.until(lambda heard: len(heard) == 2)
+
+
+@pytest.mark.parametrize("uid", ["never-was", new_id()])
+async def test_a_delivery_that_never_was_is_404(world: World, uid: str) -> None:
+    assert (await world.api.get(f"/api/v1/deliveries/{uid}")).status_code == 404
+    assert (await world.api.post(f"/api/v1/deliveries/{uid}/retry")).status_code == 404

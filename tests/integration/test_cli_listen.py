@@ -1,0 +1,187 @@
+"""`ringback listen` as a process: events to a local server, verified by what is not ours."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import standardwebhooks
+from starlette.responses import Response
+
+from tests.fakes.rows import select
+from tests.fakes.servers import free_port
+from tests.fakes.subscriber import Heard
+from tests.fakes.world import API_KEY, SOON, World, in_processes
+
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
+ROOT = str(Path(__file__).resolve().parents[2])
+ALL = "SELECT uid FROM event ORDER BY id"
+
+
+class Listen:
+    """A running `ringback listen`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def line(self, words: str = "", *, error: bool = False, seconds: float = 20) -> str:
+        """Return the next line that has these words."""
+        stream = self.process.stderr if error else self.process.stdout
+        assert stream is not None
+        async with asyncio.timeout(seconds):
+            while True:
+                line = (await stream.readline()).decode()
+                assert line, await self.process.wait()
+                if words in line:
+                    return line.rstrip("\n")
+
+    async def record(self) -> Any:
+        """Return the next line of JSON."""
+        return json.loads(await self.line())
+
+    async def interrupt(self) -> tuple[int, str]:
+        """Press Ctrl-C; return the exit status, and what else it said."""
+        self.process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(10):
+            _, error = await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode, error.decode()
+
+
+@asynccontextmanager
+async def listening(world: World, *arguments: str, to: str | None = None, key: str = API_KEY) -> AsyncIterator[Listen]:
+    """Run it, forwarding to the world's subscriber unless told otherwise."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "receiver.cli", "listen", "--forward-to", to or world.subscriber.url, *arguments),
+        cwd=world.folder,
+        env={**CLEAN, "PYTHONPATH": ROOT, "RINGBACK_URL": world.base, "RINGBACK_API_KEY": key},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield Listen(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+def verified(heard: list[Heard], secret: str) -> list[str]:
+    """Return the ids of what was heard, in order; each is signed with the secret."""
+    for each in heard:
+        assert standardwebhooks.Webhook(secret).verify(each.body, each.headers) == each.json
+        assert each.json.keys() == {"type", "timestamp", "data"}
+    return [each.event_id for each in heard]
+
+
+async def test_events_are_forwarded_signed_with_the_secret_that_it_shows(world: World) -> None:
+    async with listening(world, "--event", "task.completed", "--model", "flux") as listen:
+        assert world.subscriber.url in await listen.line()
+        secret = (await listen.line("whsec_")).split()[-1]
+        await world.created(model="kling")
+        task_id = await world.created(model="flux")
+        line = await listen.line()
+        assert task_id in line
+        assert "task.completed" in line
+        assert " 200 in " in line
+        assert await listen.interrupt() == (0, "")
+    (heard,) = world.subscriber.heard
+    assert heard.json["data"] == await world.task(task_id)
+    assert verified([heard], secret) == [event["id"] for event in (await world.events(task_id))[-1:]]
+
+
+async def test_it_goes_on_where_it_was_when_the_service_was_killed(tmp_path: Path) -> None:
+    async with in_processes(tmp_path, **SOON) as world, listening(world, "--json") as listen:
+        began = await listen.record()
+        assert began.keys() == {"forward_to", "secret"}
+        task_ids = await asyncio.gather(*(world.created() for _ in range(5)))
+        await world.subscriber.until(lambda heard: len(heard) >= 7)
+        await world.kill()
+        assert "trying again in 1 s" in await listen.line("trying again", error=True)
+        await world.start()
+        await asyncio.gather(*(world.ended(task_id) for task_id in task_ids))
+        await listen.line("connected again", error=True)
+        written = [row["uid"] for row in select(world, ALL)]
+        await world.subscriber.until(lambda heard: heard and heard[-1].event_id == written[-1])
+        assert verified(world.subscriber.heard, began["secret"]) == written
+        shown = [await listen.record() for _ in written]
+        assert [each["id"] for each in shown] == written
+        assert {each["status"] for each in shown} == {200}
+        assert (await listen.interrupt())[0] == 0
+
+
+async def test_it_begins_where_it_is_told_with_a_secret_that_it_is_given(world: World) -> None:
+    task_id = await world.created()
+    await world.ended(task_id)
+    events = await world.events(task_id)
+    secret = "a-secret-of-my-own"
+    async with listening(world, "--json", "--secret", secret, "--since", str(events[0]["sequence"])) as listen:
+        assert await listen.record() == {"forward_to": world.subscriber.url, "secret": None}
+        assert [(await listen.record())["id"] for _ in events[1:]] == [event["id"] for event in events[1:]]
+    for heard in world.subscriber.heard:
+        content = f"{heard.event_id}.{heard.headers['webhook-timestamp']}.".encode() + heard.body
+        signature = base64.b64encode(hmac.digest(secret.encode(), content, hashlib.sha256)).decode()
+        assert heard.headers["webhook-signature"] == f"v1,{signature}"
+
+
+async def test_a_local_server_that_refuses_or_is_not_there_is_shown_and_not_waited_for(world: World) -> None:
+    world.subscriber.answer = lambda number, _request: Response("no \x1b[31m such\nroute", 404)
+    async with listening(world, "--event", "task.completed") as listen:
+        await listen.line("whsec_")
+        await world.created()
+        assert "404 in " in (line := await listen.line())
+        assert line.endswith("such route")
+        assert "\x1b" not in line
+    async with listening(world, "--json", to=f"http://127.0.0.1:{free_port()}") as listen:
+        await listen.record()
+        await world.created()
+        outcome = await listen.record()
+        assert (outcome["status"], outcome["error"]) == (None, "nobody listens there")
+
+
+async def test_it_says_when_it_cannot_go_on_where_it_was(world: World) -> None:
+    async with listening(world, "--since", "1000") as listen:
+        assert "there never was an event 1000" in await listen.line("missed", error=True)
+        task_id = await world.created()
+        await listen.line(task_id)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--secret", "short"], "8 to 500"),
+        (["--event", "task.done"], "no event type"),
+        (["--since", "x"], "--since"),
+        (["--since", "-1"], "--since"),
+    ],
+)
+async def test_what_makes_no_sense_is_a_fault_of_usage(world: World, arguments: list[str], fault: str) -> None:
+    assert await ended(world, *arguments, fault=fault) == (2, fault)
+
+
+async def test_a_wrong_key_or_no_service_ends_it_at_once(world: World) -> None:
+    assert await ended(world, key="no-such-key", fault="RINGBACK_API_KEY") == (3, "RINGBACK_API_KEY")
+    assert await ended(world, to="nowhere", fault="--forward-to") == (2, "--forward-to")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        world.base = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    assert await ended(world, fault="cannot reach") == (3, "cannot reach")
+
+
+async def ended(world: World, *arguments: str, fault: str = "", **options: str) -> tuple[int, str]:
+    """Run it to its end; return the exit status, and the fault if it is named."""
+    async with listening(world, *arguments, **options) as listen:
+        async with asyncio.timeout(20):
+            _, error = await listen.process.communicate()
+        assert listen.process.returncode is not None
+        return listen.process.returncode, fault if fault in error.decode() else error.decode()

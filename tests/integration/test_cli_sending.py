@@ -1,0 +1,111 @@
+"""`ringback webhook test|replay|recover|rotate` and `ringback delivery`, against the real thing."""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.backlog import add_events
+from tests.fakes.rows import eventually
+from tests.fakes.world import API_KEY, World, in_process
+
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
+
+
+class Ringback:
+    """Runs commands against a world."""
+
+    def __init__(self, world: World) -> None:
+        root = str(Path(__file__).resolve().parents[2])
+        self._environment = {**CLEAN, "PYTHONPATH": root, "RINGBACK_URL": world.base, "RINGBACK_API_KEY": API_KEY}
+        self._folder = world.folder
+
+    async def run(self, *arguments: str) -> tuple[int, str, str]:
+        """Run a command to its end; return its exit status, what it printed, and what it said on stderr."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "receiver.cli",
+            *arguments,
+            cwd=self._folder,
+            env=self._environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(60):
+            out, err = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+    async def data(self, *arguments: str, status: int = 0) -> Any:
+        """Run a command with `--json`; return what it printed, which must be JSON and nothing else."""
+        returned, out, err = await self.run(*arguments, "--json")
+        assert returned == status, err
+        return json.loads(out)
+
+
+async def test_a_replay_is_waited_for(world: World) -> None:
+    ringback, webhook = Ringback(world), await world.webhook()
+    add_events(world, 30)
+    done = await ringback.data("webhook", "replay", webhook["id"], "--since", "2h", "--wait")
+    assert (done["kind"], done["deliveries"], done["delivered"], done["pending"]) == ("replay", 30, 30, 0)
+    status, out, _ = await ringback.run("webhook", "replay", webhook["id"], "--since", "2h", "--event", "task.failed")
+    assert status == 0
+    assert "task.failed" in out
+    status, _, err = await ringback.run("webhook", "replay", webhook["id"], "--since", "2h", "--until", "3h")
+    assert (status, "after since" in err) == (2, True)
+
+
+async def test_what_was_given_up_is_listed_shown_and_recovered(tmp_path: Path) -> None:
+    async with in_process(tmp_path, retry_schedule="0") as world:
+        ringback, webhook = Ringback(world), await world.webhook(headers={"X-Tenant": "confidential"})
+        world.subscriber.answer = lambda _number, _request: 500
+        for _ in range(2):
+            await world.ended(await world.created())
+        await eventually(world, "SELECT * FROM delivery WHERE status = 'dead'", lambda rows: len(rows) == 2)
+        dead = (await ringback.data("delivery", "list", "--status", "dead", "--webhook", webhook["id"]))["data"]
+        assert len(dead) == 2
+        status, out, _ = await ringback.run("delivery", "list", "--created-after", "1h")
+        assert (status, out.count("dead"), out.count("500")) == (0, 2, 2)
+        status, out, _ = await ringback.run("delivery", "get", dead[0]["id"])
+        assert (status, "webhook-signature: ***" in out, "confidential" in out) == (0, True, False)
+        failed = await ringback.data("webhook", "recover", webhook["id"], "--since", "1h", "--wait", status=1)
+        assert failed["dead"] == 2
+        world.subscriber.answer = lambda _number, _request: 200
+        assert (await ringback.run("delivery", "retry", dead[0]["id"]))[0] == 0
+        await eventually(world, "SELECT * FROM delivery WHERE status = 'delivered'", lambda rows: len(rows) == 1)
+        done = await ringback.data("webhook", "recover", webhook["id"], "--since", "1h", "--wait")
+        assert (done["deliveries"], done["delivered"]) == (1, 1)
+        assert (await ringback.run("delivery", "retry", "never-was"))[0] == 2
+
+
+async def test_waiting_for_a_replay_ends_when_the_time_is_up(tmp_path: Path) -> None:
+    async with in_process(tmp_path, retry_schedule="0,3600") as world:
+        ringback, webhook = Ringback(world), await world.webhook()
+        world.subscriber.answer = lambda _number, _request: 500
+        add_events(world, 1)
+        arguments = ("webhook", "replay", webhook["id"], "--since", "2h", "--wait", "--timeout", "0.2")
+        status, _, err = await ringback.run(*arguments)
+        assert (status, "still on their way" in err) == (4, True)
+
+
+async def test_a_webhook_is_tried_and_its_answer_shown(world: World) -> None:
+    ringback, webhook = Ringback(world), await world.webhook()
+    tried = await ringback.data("webhook", "test", webhook["id"])
+    assert (tried["delivered"], tried["status_code"], tried["response"]) == (True, 200, "heard")
+    world.subscriber.answer = lambda _number, _request: 500
+    status, out, _ = await ringback.run("webhook", "test", webhook["id"])
+    assert (status, "500" in out) == (1, True)
+
+
+async def test_a_secret_is_rotated_and_printed_once(world: World) -> None:
+    ringback, webhook = Ringback(world), await world.webhook()
+    rotated = await ringback.data("webhook", "rotate", webhook["id"], "--overlap", "1h")
+    assert rotated["secret"].startswith("whsec_")
+    assert rotated["secret"] != webhook["secret"]
+    await ringback.data("webhook", "test", webhook["id"])
+    assert len(world.subscriber.heard[-1].headers["webhook-signature"].split()) == 2
+    status, _, err = await ringback.run("webhook", "rotate", webhook["id"], "--overlap", "soon")
+    assert (status, "such as" in err) == (2, True)

@@ -1,0 +1,59 @@
+"""CloudEvents 1.0.2, read by the package `cloudevents`."""
+
+from typing import Any
+
+from cloudevents.core.base import BaseCloudEvent
+from cloudevents.core.bindings.http import HTTPMessage, from_structured
+from cloudevents.core.formats.json import JSONFormat
+
+from tests.fakes.rows import select
+from tests.fakes.subscriber import Heard
+from tests.fakes.verifiers import verify_standard
+from tests.fakes.world import World
+
+
+def read(heard: Heard) -> BaseCloudEvent:
+    """Read a delivery as the public package does. Raises when it is no CloudEvent."""
+    return from_structured(HTTPMessage(heard.headers, heard.body), JSONFormat())
+
+
+async def heard_by(world: World, **fields: Any) -> tuple[dict[str, Any], str, Heard]:
+    webhook = await world.webhook(format="cloudevents", **fields)
+    task_id = await world.created()
+    await world.subscriber.until(lambda _: world.subscriber.of(task_id))
+    return webhook, task_id, world.subscriber.of(task_id)[0]
+
+
+async def test_the_public_package_reads_what_is_sent_and_the_signature_holds(world: World) -> None:
+    webhook, task_id, heard = await heard_by(world, event_types=["task.completed"])
+    verify_standard(webhook["secret"], heard)
+    event, task = read(heard), await world.task(task_id)
+    assert heard.headers["content-type"] == "application/cloudevents+json"
+    assert event.get_specversion() == "1.0"
+    assert event.get_id() == heard.event_id
+    assert event.get_type() == "task.completed"
+    assert event.get_subject() == task_id
+    assert event.get_datacontenttype() == "application/json"
+    (history,) = (each for each in await world.events(task_id) if each["type"] == "task.completed")
+    moment = event.get_time()
+    assert moment is not None
+    assert moment.isoformat().replace("+00:00", "Z") == history["created_at"]
+    data = event.get_data()
+    assert isinstance(data, dict)
+    assert (data["task_id"], data["status"], data["output"]) == (task_id, "completed", task["output"])
+
+
+async def test_the_source_is_the_organization_s_and_the_same_for_every_event(world: World) -> None:
+    _, _, first = await heard_by(world, event_types=["task.created"])
+    _, _, second = await heard_by(world, event_types=["task.created"])
+    (organization,) = select(world, "SELECT uid FROM organization WHERE name = 'default'")
+    assert {read(first).get_source(), read(second).get_source()} == {f"urn:ringback:{organization['uid']}"}
+
+
+async def test_an_event_of_no_task_is_a_cloudevent_too(world: World) -> None:
+    webhook = await world.webhook(format="cloudevents")
+    await world.api.post(f"/api/v1/webhooks/{webhook['id']}/test")
+    (heard,) = world.subscriber.heard
+    event = read(heard)
+    assert (event.get_type(), event.get_subject()) == ("ping", None)
+    verify_standard(webhook["secret"], heard)

@@ -1,0 +1,238 @@
+"""Deliveries: how often, how long, what is written down of each attempt, and what is never done."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.domain.keyring import KeyRing
+from tests.fakes.inbound import report
+from tests.fakes.rows import ATTEMPTS, DELIVERIES, Rows, change, eventually, select
+from tests.fakes.subscriber import Reply
+from tests.fakes.world import World, in_process
+
+BY_HAND = {"outcome": "never", "webhook": "lost"}
+PICTURE = {"image_url": "https://example.com/i.png"}
+
+
+def settled(rows: Rows) -> bool:
+    return bool(rows) and all(row["settled_at"] for row in rows)
+
+
+def gaps(attempts: Rows) -> list[float]:
+    """Return the seconds from the end of each attempt to the start of the next."""
+    starts = [datetime.fromisoformat(attempt["started_at"]) for attempt in attempts]
+    return [
+        (later - sooner).total_seconds() - attempt["duration_ms"] / 1000
+        for sooner, later, attempt in zip(starts, starts[1:], attempts, strict=False)
+    ]
+
+
+async def test_what_was_taken_at_once_is_one_attempt(world: World) -> None:
+    await world.webhook()
+    await world.created()
+    (row,) = await eventually(world, DELIVERIES, settled)
+    assert (row["status"], row["due_at"]) == ("delivered", None)
+    (attempt,) = select(world, ATTEMPTS)
+    assert (attempt["number"], attempt["status_code"], attempt["error"]) == (1, 200, None)
+    assert attempt["response"] == "heard"
+    assert 0 <= attempt["duration_ms"] < 5000
+
+
+async def test_a_failure_is_tried_again_as_the_schedule_says_until_it_is_dead(tmp_path: Path) -> None:
+    async with in_process(tmp_path, retry_schedule="0,0.2,0.5") as world:
+        world.subscriber.answer = lambda number, _request: 499 + number
+        await world.webhook()
+        await world.created()
+        (row,) = await eventually(world, DELIVERIES, settled)
+        assert (row["status"], row["due_at"], row["attempt"]) == ("dead", None, 3)
+        attempts = select(world, ATTEMPTS)
+        assert [(attempt["number"], attempt["status_code"]) for attempt in attempts] == [(1, 500), (2, 501), (3, 502)]
+        first, second = gaps(attempts)
+        assert 0.2 * 0.8 - 0.01 <= first < 0.2 * 1.2 + 0.3
+        assert 0.5 * 0.8 - 0.01 <= second < 0.5 * 1.2 + 0.3
+        heard = world.subscriber.heard
+        assert len({each.event_id for each in heard}) == 1
+        assert len({each.body for each in heard}) == 1
+        stamps = [int(each.headers["webhook-timestamp"]) for each in heard]
+        assert stamps == sorted(stamps)
+
+
+async def test_only_the_first_4_kb_of_an_answer_are_kept(world: World) -> None:
+    world.subscriber.answer = lambda _number, _request: Response("é" * 5000, 200)
+    await world.webhook()
+    await world.created()
+    (attempt,) = await eventually(world, ATTEMPTS, bool)
+    assert attempt["response"] == "é" * 2048
+
+
+async def test_a_redirect_is_a_failure_and_is_not_followed(tmp_path: Path) -> None:
+    redirects = [301, 302, 303, 307, 308]
+    async with in_process(tmp_path, retry_schedule="0,0,0,0,0") as world:
+
+        def answer(number: int, _request: Request) -> Reply:
+            return Response("", redirects[number - 1], headers={"location": f"{world.subscriber.base}/elsewhere"})
+
+        world.subscriber.answer = answer
+        await world.webhook()
+        await world.created()
+        (row,) = await eventually(world, DELIVERIES, settled)
+        assert row["status"] == "dead"
+        attempts = select(world, ATTEMPTS)
+        assert [attempt["status_code"] for attempt in attempts] == redirects
+        assert {attempt["error"] for attempt in attempts} == {"redirects are not followed"}
+        assert {heard.path for heard in world.subscriber.heard} == {"/told"}
+
+
+async def test_a_subscriber_that_says_when_to_come_again_is_obeyed(tmp_path: Path) -> None:
+    async with in_process(tmp_path, retry_schedule="0,0.1,0.1") as world:
+        later = Response("busy", 429, headers={"retry-after": "1"})
+        world.subscriber.answer = lambda number, _request: later if number == 1 else 200
+        await world.webhook()
+        await world.created()
+        (row,) = await eventually(world, DELIVERIES, settled)
+        assert (row["status"], row["attempt"]) == ("delivered", 2)
+        (gap,) = gaps(select(world, ATTEMPTS))
+        assert 0.98 <= gap < 3
+
+
+async def test_a_subscriber_that_is_too_slow_is_a_failure(tmp_path: Path) -> None:
+    async with in_process(tmp_path, retry_schedule="0,0.1", delivery_timeout_seconds="0.3") as world:
+
+        def answer(number: int, _request: Request) -> Any:
+            return world.subscriber.hang() if number == 1 else 200
+
+        world.subscriber.answer = answer
+        await world.webhook()
+        await world.created()
+        (row,) = await eventually(world, DELIVERIES, settled)
+        assert (row["status"], row["attempt"]) == ("delivered", 2)
+        first = select(world, ATTEMPTS)[0]
+        assert (first["status_code"], first["error"]) == (None, "timed out after 0.3 s")
+        assert 290 <= first["duration_ms"] < 1500
+
+
+async def test_a_subscriber_that_is_not_there_is_a_failure_with_its_reason(tmp_path: Path) -> None:
+    async with in_process(tmp_path, retry_schedule="0") as world:
+        await world.webhook(endpoint_url="http://127.0.0.1:9/told?token=planted-token")
+        await world.created()
+        (row,) = await eventually(world, DELIVERIES, settled)
+        (attempt,) = select(world, ATTEMPTS)
+        assert (row["status"], attempt["status_code"], attempt["error"]) == ("dead", None, "connection refused")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
+async def test_a_target_that_became_private_since_it_was_registered_is_not_reached(tmp_path: Path, host: str) -> None:
+    async with in_process(tmp_path, allow_private_targets="false", retry_schedule="0") as world:
+        await world.webhook(endpoint_url="https://1.1.1.1/told")
+        port = world.subscriber.base.rpartition(":")[2]
+        for scheme, reason in (("http", "the URL must start with https://"), ("https", "is not public")):
+            change(world, "UPDATE subscription SET endpoint_url = ?", f"{scheme}://{host}:{port}/{scheme}")
+            await world.created()
+            attempts = await eventually(world, ATTEMPTS, bool)
+            assert attempts[0]["status_code"] is None
+            assert attempts[0]["error"].startswith("address forbidden: ")
+            assert attempts[0]["error"].endswith(reason)
+            change(world, "DELETE FROM delivery_attempt")
+        assert world.subscriber.heard == []
+
+
+async def test_only_the_events_that_were_asked_for_are_told(world: World) -> None:
+    await world.webhook(event_types=["task.created", "task.failed"])
+    completed, failed = await world.created(), await world.created({"outcome": "failed"})
+    for task_id in (completed, failed):
+        await world.ended(task_id)
+    await world.subscriber.until(lambda heard: len(heard) >= 3)
+    told = sorted((heard.json["type"], heard.json["data"]["task_id"]) for heard in world.subscriber.heard)
+    assert told == sorted([("task.created", completed), ("task.created", failed), ("task.failed", failed)])
+
+
+async def test_a_client_s_own_callback_is_told_of_its_own_tasks_alone_as_piapi_would(world: World) -> None:
+    config = {"webhook_config": {"endpoint": world.subscriber.url, "secret": "mine"}}
+    task_id = await world.created(config=config)
+    other = await world.created()
+    await world.ended(other)
+    await world.subscriber.until(lambda heard: any(each.json["data"]["status"] == "completed" for each in heard))
+    assert {heard.json["data"]["task_id"] for heard in world.subscriber.heard} == {task_id}
+    assert {heard.headers["x-webhook-secret"] for heard in world.subscriber.heard} == {"mine"}
+    last = world.subscriber.heard[-1].json
+    assert last.keys() == {"timestamp", "data"}
+    assert last["data"] == (await world.api.get(f"/api/v1/task/{task_id}")).json()["data"]
+    assert last["data"]["config"]["webhook_config"] == {"endpoint": world.subscriber.url, "secret": ""}
+
+
+async def test_a_callback_without_a_secret_is_told_without_one(world: World) -> None:
+    await world.created(config={"webhook_config": {"endpoint": world.subscriber.url}})
+    await world.subscriber.until(lambda heard: heard)
+    assert "x-webhook-secret" not in world.subscriber.heard[0].headers
+
+
+async def test_an_event_is_told_in_the_same_words_at_every_attempt(tmp_path: Path) -> None:
+    async with held_back(tmp_path) as (world, gate):
+        config = {"webhook_config": {"endpoint": f"{world.subscriber.base}/callback", "secret": "mine"}}
+        for form in ("standard", "pi"):
+            await world.webhook(endpoint_url=f"{world.subscriber.base}/{form}", format=form, event_types=["task.*"])
+        task_id = await world.created(BY_HAND, config=config)
+        usage = {"usage": {"type": "point", "frozen": 5, "consume": 0}}
+        await report(world, task_id, "processing", output={"percent": 40}, meta=usage, detail={"step": 1})
+        await world.subscriber.until(lambda heard: len(heard) >= 8)
+        first = {(heard.path, heard.event_id): heard.json for heard in world.subscriber.heard}
+        usage = {"usage": {"type": "point", "frozen": 0, "consume": 5}}
+        await report(world, task_id, "failed", error={"code": 1, "message": "no"}, meta=usage, detail={"step": 2})
+        await report(world, task_id, "completed", output=PICTURE, meta=usage, detail={"step": 3})
+        gate.set()
+        await world.subscriber.until(
+            lambda _: {(h.path, h.event_id) for h in world.subscriber.accepted} >= first.keys()
+        )
+        for heard in world.subscriber.accepted:
+            assert first.get((heard.path, heard.event_id), heard.json) == heard.json
+
+
+@pytest.mark.parametrize("outcome", ["completed", "failed", "cancelled"])
+async def test_the_event_of_an_end_shows_the_task_as_it_then_is(world: World, outcome: str) -> None:
+    await world.webhook()
+    task_id = await world.created(BY_HAND)
+    await report(world, task_id, "processing", output={"percent": 40}, meta={"started_at": "2026-01-01T00:00:00Z"})
+    await report(world, task_id, outcome, output=PICTURE if outcome == "completed" else None)
+    await world.subscriber.until(lambda heard: heard)
+    assert world.subscriber.heard[0].json["data"] == await world.task(task_id)
+
+
+async def test_the_event_of_an_end_that_ringback_concludes_shows_the_task_as_it_then_is(tmp_path: Path) -> None:
+    async with in_process(tmp_path, task_timeout_seconds="0.5", poll_first_seconds="0.2") as world:
+        await world.webhook()
+        task = await world.ended(await world.created(BY_HAND))
+        assert (task["status"], task["error"]["code"]) == ("failed", "timed_out")
+        await world.subscriber.until(lambda heard: heard)
+        assert world.subscriber.heard[0].json["data"] == task
+
+
+async def test_a_webhook_whose_secret_cannot_be_read_delays_no_other(world: World) -> None:
+    broken = await world.webhook(endpoint_url=f"{world.subscriber.base}/broken")
+    await world.webhook()
+    gone = KeyRing(["a master key that is gone"]).encrypt("whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0")
+    change(world, "UPDATE subscription SET secret = ? WHERE uid = ?", gone, broken["id"])
+    for _ in range(3):
+        await world.created()
+    await world.subscriber.until(lambda heard: len(heard) >= 3, seconds=10)
+    assert {heard.path for heard in world.subscriber.heard} == {"/told"}
+
+
+@asynccontextmanager
+async def held_back(folder: Path) -> AsyncIterator[tuple[World, asyncio.Event]]:
+    """Run a world whose subscriber takes nothing until the gate is open."""
+    gate = asyncio.Event()
+
+    def answer(_number: int, _request: Request) -> Reply:
+        return 200 if gate.is_set() else 503
+
+    schedule = ",".join(["0", *["0.2"] * 50])
+    async with in_process(folder, retry_schedule=schedule) as world:
+        world.subscriber.answer = answer
+        yield world, gate

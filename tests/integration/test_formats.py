@@ -1,0 +1,134 @@
+"""Every format as its readers read it: public verifiers, and events that are of no task."""
+
+from typing import Any
+
+import pytest
+
+from tests.fakes.subscriber import Heard
+from tests.fakes.verifiers import verify_ed25519, verify_pi, verify_standard
+from tests.fakes.world import World
+
+FORMATS = ("standard", "pi", "piapi", "cloudevents")
+SECRET = "a-secret-that-a-user-chose"
+
+
+async def register(world: World, **fields: Any) -> dict[str, dict[str, Any]]:
+    """Register one webhook a format, each at a path of its own."""
+    return {
+        form: await world.webhook(endpoint_url=f"{world.subscriber.base}/{form}", format=form, **fields)
+        for form in FORMATS
+    }
+
+
+async def told(world: World, text: str, paths: tuple[str, ...] = FORMATS) -> dict[str, Heard]:
+    """Return what was heard of something, once all of these paths heard of it."""
+
+    def found(heard: list[Heard]) -> dict[str, Heard]:
+        return {each.path.strip("/"): each for each in heard if text.encode() in each.body}
+
+    await world.subscriber.until(lambda heard: found(heard).keys() >= set(paths))
+    return found(world.subscriber.heard)
+
+
+def verify(form: str, webhook: dict[str, Any], heard: Heard) -> None:
+    if form == "piapi":
+        assert heard.headers["x-webhook-secret"] == webhook["secret"]
+        assert "webhook-signature" not in heard.headers
+        return
+    verify_standard(webhook["secret"], heard)
+    if form == "pi":
+        verify_pi(webhook["secret"], heard)
+
+
+async def test_every_format_verifies_and_one_id_is_in_all(world: World) -> None:
+    webhooks = await register(world, event_types=["task.completed"], headers={"X-Tenant": "acme"})
+    task_id = await world.created()
+    heard = await told(world, task_id)
+    for form, webhook in webhooks.items():
+        verify(form, webhook, heard[form])
+        assert heard[form].headers["x-tenant"] == "acme"
+    assert len({each.event_id for each in heard.values()}) == 1
+    types = {form: each.headers["content-type"] for form, each in heard.items()}
+    assert types == {**dict.fromkeys(FORMATS, "application/json"), "cloudevents": "application/cloudevents+json"}
+
+
+async def test_each_format_tells_the_task_in_its_own_form(world: World) -> None:
+    await register(world, event_types=["task.completed"])
+    task_id = await world.created(metadata={"customer": "acme"})
+    task = await world.ended(task_id)
+    bodies = {form: each.json for form, each in (await told(world, task_id)).items()}
+    assert bodies["standard"].keys() == {"type", "timestamp", "data"}
+    assert bodies["standard"]["data"]["task_id"] == task_id
+    assert bodies["standard"]["data"]["output"] == task["output"]
+    assert bodies["pi"]["type"] == "job.completed"
+    assert bodies["pi"]["data"]["job"]["id"] == task_id
+    assert bodies["piapi"].keys() == {"timestamp", "data"}
+    assert bodies["piapi"]["data"]["task_id"] == task_id
+    assert bodies["cloudevents"]["subject"] == task_id
+    assert bodies["cloudevents"]["data"] == bodies["standard"]["data"]
+
+
+async def test_a_given_secret_signs_in_every_format(world: World) -> None:
+    await register(world, event_types=["task.created"], secret=SECRET)
+    heard = await told(world, await world.created())
+    assert heard["piapi"].headers["x-webhook-secret"] == SECRET
+    verify_pi(SECRET, heard["pi"])
+
+
+@pytest.mark.parametrize("form", ["standard", "cloudevents"])
+async def test_an_ed25519_signature_verifies_with_the_public_key_that_is_shown(world: World, form: str) -> None:
+    webhook = await world.webhook(format=form, signature="v1a", event_types=["task.created"])
+    assert "secret" not in webhook
+    task_id = await world.created()
+    await world.subscriber.until(lambda _: world.subscriber.of(task_id))
+    (heard,) = world.subscriber.of(task_id)
+    verify_ed25519(webhook["public_key"], heard)
+    assert "whsk_" not in repr([webhook, heard])
+
+
+async def test_a_webhook_that_was_disabled_is_told_of_in_every_format(world: World) -> None:
+    webhooks = await register(world, event_types=["webhook.disabled"], filters={"model": "another"})
+    world.subscriber.answer = lambda _number, request: 410 if request.url.path == "/gone" else 200
+    gone = await world.webhook(
+        endpoint_url=f"{world.subscriber.base}/gone", event_types=["task.created"], headers={"X-Tenant": "planted"}
+    )
+    await world.created()
+    heard = await told(world, gone["id"])
+    for form, webhook in webhooks.items():
+        verify(form, webhook, heard[form])
+    bodies = {form: each.json for form, each in heard.items() if form in webhooks}
+    data = bodies["standard"]["data"]
+    assert (data["reason"], data["webhook"]["id"], data["webhook"]["is_active"]) == ("gone", gone["id"], False)
+    assert all(body["data"] == data for body in bodies.values())
+    assert {body["type"] for body in bodies.values()} == {"webhook.disabled"}
+    assert heard["pi"].headers["x-pi-event"] == "webhook.disabled"
+    assert "subject" not in bodies["cloudevents"]
+    assert "planted" not in repr(bodies)
+    shown = (await world.api.get(f"/api/v1/webhooks/{gone['id']}")).json()["data"]
+    assert (shown["is_active"], shown["disabled_reason"]) == (False, "gone")
+
+
+async def test_only_tasks_that_pass_the_filters_are_told_of(world: World) -> None:
+    base, types = world.subscriber.base, ["task.created"]
+    await world.webhook(endpoint_url=f"{base}/all", event_types=types)
+    await world.webhook(endpoint_url=f"{base}/model", event_types=types, filters={"model": ["kling", "luma"]})
+    await world.webhook(endpoint_url=f"{base}/type", event_types=types, filters={"task_type": "img2img"})
+    await world.webhook(endpoint_url=f"{base}/mine", event_types=types, filters={"metadata": {"customer": "acme"}})
+    created = {
+        "kling": await world.created(model="kling", metadata={"customer": "acme"}),
+        "img2img": await world.created(task_type="img2img", metadata={"customer": "other"}),
+        "plain": await world.created(),
+    }
+    await world.subscriber.until(lambda heard: len(heard) >= 6)
+    told_of = {(heard.path, name) for name, task_id in created.items() for heard in world.subscriber.of(task_id)}
+    everything = {("/all", name) for name in created}
+    assert told_of == everything | {("/model", "kling"), ("/mine", "kling"), ("/type", "img2img")}
+
+
+async def test_a_changed_filter_holds_for_what_comes_next(world: World) -> None:
+    webhook = await world.webhook(event_types=["task.created"], filters={"model": "another"})
+    before = await world.created()
+    await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"filters": None})
+    after = await world.created()
+    await world.subscriber.until(lambda _: world.subscriber.of(after))
+    assert not world.subscriber.of(before)

@@ -1,0 +1,272 @@
+"""The live stream: each event once and in order, whatever is lost in between."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import standardwebhooks
+
+from receiver.api import event_stream
+from receiver.storage.database import Database
+from tests.fakes.reader import EVENT_STREAM, Reader, numbers, reading
+from tests.fakes.rows import change, select
+from tests.fakes.world import SOON, World, in_process, in_processes
+
+OTHER = {"model": "kling", "task_type": "video_generation"}
+BAD_QUERIES = {
+    "event_types=task.done": "event_types",
+    "event_types=,": "event_types",
+    "event_types=ping": "event_types",
+    "task_id=no-such-task": "task_id",
+    "run_id=no-such-run": "run_id",
+    "limit=0": "limit",
+    "colour=red": "colour",
+}
+TASK_EVENTS = ("task.created", "task.submitted", "task.updated", "task.completed")
+
+
+async def make(world: World, count: int, **fields: Any) -> list[str]:
+    """Create tasks, side by side, and wait for their ends."""
+    task_ids = await asyncio.gather(*(world.created(**fields) for _ in range(count)))
+    await asyncio.gather(*(world.ended(task_id) for task_id in task_ids))
+    return list(task_ids)
+
+
+def on_disk(world: World, after: int = 0) -> list[int]:
+    """Return the number of every event there is."""
+    return [row["id"] for row in select(world, "SELECT id FROM event WHERE id > ? ORDER BY id", after)]
+
+
+async def read_all(reader: Reader, world: World, after: int = 0) -> list[int]:
+    """Read to the newest event; return the numbers of what came."""
+    newest = on_disk(world)[-1]
+    return numbers(await reader.until(lambda seen: seen and seen[-1].sequence >= newest))
+
+
+async def test_each_event_comes_once_and_in_order_while_they_are_written(world: World) -> None:
+    await make(world, 3)
+    before = on_disk(world)[-1]
+    async with reading(world) as first, reading(world) as second, reading(world, 0) as all_of_them:
+        await make(world, 30)
+        assert await read_all(first, world) == on_disk(world, after=before)
+        assert await read_all(second, world) == on_disk(world, after=before)
+        assert await read_all(all_of_them, world) == on_disk(world)
+
+
+async def test_an_event_is_what_a_delivery_says(world: World) -> None:
+    webhook = await world.webhook(event_types=["task.*"])
+    async with reading(world) as reader:
+        (task_id,) = await make(world, 1, input={"prompt": "two\u2028lines\r\nand \U0001f408"})
+        seen = await reader.until(lambda seen: seen and seen[-1].event == "task.completed")
+        await world.subscriber.until(lambda heard: len({each.event_id for each in heard}) == len(seen))
+    told = {
+        heard.event_id: standardwebhooks.Webhook(webhook["secret"]).verify(heard.body, heard.headers)
+        for heard in world.subscriber.heard
+    }
+    for each in seen:
+        assert each.data.keys() == {"id", "type", "timestamp", "sequence", "data"}
+        assert each.event == each.data["type"]
+        assert {name: each.data[name] for name in ("type", "timestamp", "data")} == told[each.data["id"]]
+    assert seen[-1].data["data"] == await world.task(task_id)
+
+
+async def test_headers_keep_proxies_from_holding_it_back(world: World) -> None:
+    async with reading(world) as reader:
+        assert reader.answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert reader.answer.headers["cache-control"] == "no-cache"
+        assert reader.answer.headers["x-accel-buffering"] == "no"
+        assert reader.retry == 2000
+    head = await world.api.head("/api/v1/events", headers=EVENT_STREAM)
+    assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+
+
+async def test_a_reader_that_comes_again_and_again_misses_nothing_and_sees_nothing_twice(world: World) -> None:
+    async with reading(world) as reader:
+        after = reader.last_id  # known before anything happened
+    making = asyncio.create_task(make(world, 20))
+    found: list[int] = []
+    while not making.done() or found[-1:] != on_disk(world)[-1:]:
+        async with reading(world, after) as reader:
+            found += numbers(await reader.until(lambda seen: len(seen) >= 1))
+            after = reader.last_id
+    await making
+    assert found == on_disk(world)
+
+
+async def test_readers_that_memory_is_too_small_for_read_on_from_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.tracking.feed.MOST_EVENTS", 2)
+    monkeypatch.setattr("receiver.tracking.follow._SPAN", 3)
+    monkeypatch.setattr("receiver.tracking.follow.MOST_AT_ONCE", 2)
+    async with in_process(tmp_path) as world, reading(world) as one, reading(world, model=OTHER["model"]) as other:
+        await asyncio.gather(make(world, 15), make(world, 5, **OTHER))
+        assert await read_all(one, world) == on_disk(world)
+        mine = "SELECT e.id FROM event e JOIN task t ON t.id = e.task_id WHERE t.model = ? ORDER BY e.id"
+        wanted = [row["id"] for row in select(world, mine, OTHER["model"])]
+        assert numbers(await other.until(lambda seen: len(seen) >= len(wanted))) == wanted
+
+
+async def test_nothing_is_lost_or_doubled_by_a_kill_and_a_restart(tmp_path: Path) -> None:
+    async with in_processes(tmp_path, **SOON) as world:
+        async with reading(world) as reader:
+            await make(world, 5)
+            begun = await asyncio.gather(*(world.created() for _ in range(5)))
+            found = numbers(await reader.until(lambda seen: len(seen) >= 12))
+            after = reader.last_id
+            await world.kill()
+        await world.start()
+        async with reading(world, after) as reader:
+            await asyncio.gather(*(world.ended(task_id) for task_id in begun))
+            found += await read_all(reader, world)
+        assert found == on_disk(world)
+
+
+@pytest.mark.parametrize(
+    ("query", "types"),
+    [
+        ({"event_types": "task.completed"}, ["task.completed"] * 2),
+        ({"event_types": "task.created, job.completed"}, ["task.created", "task.completed"] * 2),
+        ({"event_types": ["task.created", "task.submitted"]}, ["task.created", "task.submitted"] * 2),
+        ({"event_types": "task.*", "model": "kling"}, TASK_EVENTS),
+        ({"model": ["kling", "no-such-model"], "event_types": "task.completed"}, ["task.completed"]),
+        ({"task_type": "video_generation"}, TASK_EVENTS),
+        ({"task_type": "video_generation", "model": "Qubico/flux1-schnell"}, []),
+        ({"event_types": "webhook.disabled"}, []),
+    ],
+)
+async def test_a_filter_lets_through_what_it_names(world: World, query: Mapping[str, Any], types: list[str]) -> None:
+    async with reading(world, **query) as live:
+        await make(world, 1)
+        await make(world, 1, **OTHER)
+        async with reading(world, 0, **query) as late:
+            for reader in (live, late):
+                seen = await reader.until(lambda seen: len(seen) >= len(types))
+                assert sorted(each.event for each in seen) == sorted(types)
+        page = (await world.api.get("/api/v1/events", params=query)).json()["data"]["data"]
+        assert sorted(event["type"] for event in page) == sorted(types)
+
+
+async def test_one_task_alone_is_followed_by_either_of_its_ids(world: World) -> None:
+    task_id = await world.created({"pending_seconds": 60.0})
+    provider_id = (await world.task(task_id))["provider_task_id"]
+    async with reading(world, task_id=task_id) as one, reading(world, task_id=provider_id) as other:
+        await make(world, 3)
+        await world.api.delete(f"/api/v1/task/{task_id}")
+        for reader in (one, other):
+            seen = await reader.until(lambda seen: any(each.event == "task.cancelled" for each in seen))
+            assert {each.task_id for each in seen} == {task_id}
+
+
+async def test_an_idle_stream_is_kept_alive_and_its_place_moves_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "KEEP_ALIVE_SECONDS", 0.05)
+    async with reading(world, model="no-such-model") as reader:
+        await make(world, 2)
+        newest = str(on_disk(world)[-1])
+        while reader.last_id != newest:
+            reader.comments.clear()
+            await reader.comment("keep-alive")
+        assert not reader.seen
+
+
+async def test_a_revoked_key_ends_its_stream(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "KEEP_ALIVE_SECONDS", 0.05)
+    made = (await world.api.post("/api/v1/keys", json={"name": "a reader", "scope": "read"})).json()["data"]
+    async with reading(world, key=made["key"]) as reader:
+        assert (await world.api.delete(f"/api/v1/keys/{made['id']}")).status_code == 200
+        await reader.end()
+
+
+@pytest.mark.parametrize("headers", [{}, EVENT_STREAM], ids=["json", "stream"])
+async def test_a_query_that_makes_no_sense_is_refused_by_name(world: World, headers: dict[str, str]) -> None:
+    for query, param in BAD_QUERIES.items():
+        answer = await world.api.get(f"/api/v1/events?{query}", headers=headers)
+        assert answer.status_code == 400, query
+        assert answer.json()["error"]["param"] == param
+        assert answer.json()["error"]["code"] == "invalid_query_params"
+
+
+async def test_a_stream_needs_a_key(world: World) -> None:
+    answer = await world.api.get("/api/v1/events", headers={**EVENT_STREAM, "x-api-key": "no-such-key"})
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("given", ["1", "nonsense", "-1", "99999999999999999999999", "٣", "1.0"])
+async def test_an_id_that_cannot_be_resumed_from_is_refused_in_json_and_a_fresh_start_in_a_stream(
+    world: World, given: str
+) -> None:
+    await make(world, 2)
+    there = on_disk(world)
+    change(world, "DELETE FROM event WHERE id <= 3")  # as retention would
+    answer = await world.api.get("/api/v1/events", params={"after": given})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "event_id_unknown"
+    assert answer.json()["error"]["oldest_id"] == "4"
+    async with reading(world, after=given) as reader:
+        assert reader.comments[0].endswith("this is a fresh start")
+        (reset,) = reader.seen
+        assert (reset.event, reset.data["oldest_id"], reset.data["newest_id"]) == ("reset", "4", str(there[-1]))
+        assert reader.last_id == str(there[-1])
+        reader.seen.clear()
+        await make(world, 1)
+        assert await read_all(reader, world) == on_disk(world, after=there[-1])
+    oldest = (await world.api.get("/api/v1/events", params={"after": "3"})).json()["data"]["data"]
+    assert [event["sequence"] for event in oldest] == on_disk(world)
+
+
+async def test_pages_are_newest_first_and_after_an_id_oldest_first(world: World) -> None:
+    await make(world, 4)
+    there = on_disk(world)
+    assert await paged(world) == there[::-1]
+    assert await paged(world, after="5") == [number for number in there if number > 5]
+    by_header = await world.api.get("/api/v1/events", headers={"last-event-id": str(there[-2])})
+    assert [event["sequence"] for event in by_header.json()["data"]["data"]] == there[-1:]
+
+
+async def paged(world: World, **query: str) -> list[int]:
+    """Return the numbers of a whole list, page by page."""
+    found: list[int] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        answer = await world.api.get("/api/v1/events", params={"limit": 3, "cursor": cursor, **query})
+        page = answer.json()["data"]
+        found += [event["sequence"] for event in page["data"]]
+        assert page["has_more"] == (page["next_cursor"] is not None)
+        cursor = page["next_cursor"]
+    return found
+
+
+async def test_readers_who_only_wait_cost_no_query_and_the_others_one_for_all(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    read = Database.read
+
+    async def count(self: Database, statement: Any) -> Any:
+        asked.append(str(statement))
+        return await read(self, statement)
+
+    task_id = await world.created({"outcome": "never", "webhook": "lost"})
+    async with asyncio.TaskGroup() as group, reading(world) as busy:
+        ready = [asyncio.Event() for _ in range(40)]
+        stop = asyncio.Event()
+
+        async def wait(number: int) -> None:
+            query = {"task_id": task_id} if number % 2 else {}
+            async with reading(world, **query):
+                ready[number].set()
+                await stop.wait()
+
+        for number in range(40):
+            group.create_task(wait(number))
+        await asyncio.gather(*(each.wait() for each in ready))
+        monkeypatch.setattr(Database, "read", count)
+        (mine,) = await make(world, 1)
+        await busy.until(lambda seen: any(each.event == "task.completed" for each in seen))
+        of_streams = [statement for statement in asked if "event.id IN" in statement or "event.id >" in statement]
+        assert 0 < len(of_streams) <= len(await world.events(mine))
+        stop.set()

@@ -1,0 +1,129 @@
+"""How a stream ends: its reader does not read, or the service stops. Long polls stop with it."""
+
+import asyncio
+import socket
+import statistics
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receiver.api import event_stream
+from receiver.tracking import tracker
+from receiver.tracking.announce import Watch
+from receiver.tracking.feed import Feed
+from tests.fakes.inbound import report
+from tests.fakes.reader import reading
+from tests.fakes.world import API_KEY, World, in_processes
+
+BY_HAND = {"outcome": "never", "webhook": "lost"}
+LARGE = {"prompt": "a cat in the rain, " * 25_000}
+REQUEST = (
+    f"GET /api/v1/events HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\nx-api-key: {API_KEY}\r\n"
+    "last-event-id: 0\r\n\r\n"
+)
+STOP_SECONDS = 5.0
+
+
+async def reader_that_does_not_read(world: World) -> socket.socket:
+    """Ask for the stream from its beginning; nothing of it is ever read."""
+    deaf = socket.socket()
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    deaf.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(deaf, ("127.0.0.1", world.port))
+    await loop.sock_sendall(deaf, REQUEST.encode())
+    return deaf
+
+
+async def read_to_the_end(connected: socket.socket) -> None:
+    """Read what is left."""
+    while await asyncio.get_running_loop().sock_recv(connected, 1 << 20):
+        pass
+
+
+async def more_than_buffers_hold(world: World) -> None:
+    """Make events of so many bytes that the kernel's buffers cannot take them all."""
+    await asyncio.gather(*(world.created(BY_HAND, input=LARGE) for _ in range(12)))
+
+
+async def open_streams(world: World) -> int:
+    """Return how many streams the service counts."""
+    lines = (await world.api.get("/metrics")).text.splitlines()
+    return int(float(next(line.split()[1] for line in lines if line.startswith("ringback_streams_open "))))
+
+
+async def test_a_reader_that_does_not_read_is_dropped_and_the_others_go_on(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(event_stream, "STALLED_SECONDS", 0.5)
+    others = await open_streams(world)
+    async with reading(world, event_types="task.cancelled") as good:
+        await more_than_buffers_hold(world)
+        with await reader_that_does_not_read(world) as deaf:
+            async with asyncio.timeout(10):
+                while await open_streams(world) != others + 2:
+                    pass
+                while await open_streams(world) != others + 1:
+                    pass
+            with pytest.raises(ConnectionResetError):
+                await read_to_the_end(deaf)
+        task_id = await world.created({"pending_seconds": 60.0})
+        await world.api.delete(f"/api/v1/task/{task_id}")
+        assert (await good.until(lambda seen: seen))[0].task_id == task_id
+    assert not caplog.records  # the server has nothing to complain about
+
+
+async def test_streams_and_long_polls_do_not_hold_the_stop(tmp_path: Path) -> None:
+    async with in_processes(tmp_path) as world, AsyncExitStack() as stack:
+        await more_than_buffers_hold(world)
+        task_id = await world.created(BY_HAND)
+        readers = [await stack.enter_async_context(reading(world)) for _ in range(20)]
+        deaf = stack.enter_context(await reader_that_does_not_read(world))
+        poll = world.api.get(f"/api/v1/tasks/{task_id}?wait_for_completion=true&timeout_seconds=30")
+        polling = asyncio.create_task(poll)
+        while await open_streams(world) != 21:
+            pass
+        async with asyncio.timeout(STOP_SECONDS):
+            status = await world.stop()
+        for reader in readers:
+            await reader.end()
+        answer = await polling
+        assert answer.status_code == 200
+        assert answer.json()["data"]["status"] in ("pending", "processing")
+        assert status == 0, world.log()
+        assert "Traceback" not in world.log()
+        assert deaf.fileno() >= 0
+
+
+async def test_a_long_poll_is_woken_by_the_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker, "_LOOK_SECONDS", 3600.0)  # so that it is not found by looking again
+    loop = asyncio.get_running_loop()
+    waiting, committed = asyncio.Event(), 0.0
+    news, publish = Watch.news, Feed.publish
+
+    async def wait(self: Watch, seconds: float) -> bool:
+        waiting.set()
+        return await news(self, seconds)
+
+    def note(self: Feed, events: Sequence[Any]) -> None:
+        nonlocal committed
+        if any(event.type == "task.completed" for _, event in events):
+            committed = loop.time()
+        publish(self, events)
+
+    monkeypatch.setattr(Watch, "news", wait)
+    monkeypatch.setattr(Feed, "publish", note)
+    delays = []
+    for _ in range(10):
+        task_id = await world.created(BY_HAND)
+        waiting.clear()
+        poll = world.api.get(f"/api/v1/tasks/{task_id}?wait_for_completion=true&timeout_seconds=30")
+        polling = asyncio.create_task(poll)
+        await waiting.wait()
+        assert (await report(world, task_id, "completed", output={"image_url": "x"})).status_code == 200
+        assert (await polling).json()["data"]["status"] == "completed"
+        delays.append(loop.time() - committed)
+    assert statistics.median(delays) < 0.05

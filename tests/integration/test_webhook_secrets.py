@@ -1,0 +1,173 @@
+"""Rotating a secret without an outage: both sign during the overlap, and after it only the new one."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from receiver.domain.ids import new_id
+from tests.fakes.rows import change, select
+from tests.fakes.subscriber import Heard
+from tests.fakes.verifiers import WebhookVerificationError, verify_ed25519, verify_pi, verify_standard
+from tests.fakes.world import World
+
+OWN = "a-secret-that-a-user-chose"
+
+
+async def rotate(world: World, webhook: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    answer = await world.api.post(f"/api/v1/webhooks/{webhook['id']}/rotate-secret", json=fields)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json()["data"])
+
+
+async def next_told(world: World) -> Heard:
+    task_id = await world.created()
+    await world.subscriber.until(lambda _: world.subscriber.of(task_id))
+    return world.subscriber.of(task_id)[0]
+
+
+def let_overlaps_end(world: World) -> None:
+    """Stand for the hours that pass."""
+    past = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    for row in select(world, "SELECT uid, retired_secrets FROM subscription WHERE retired_secrets IS NOT NULL"):
+        retired = [{**each, "until": past} for each in orjson.loads(row["retired_secrets"])]
+        change(
+            world,
+            "UPDATE subscription SET retired_secrets = ? WHERE uid = ?",
+            orjson.dumps(retired).decode(),
+            row["uid"],
+        )
+
+
+@pytest.mark.parametrize("form", ["standard", "cloudevents", "pi"])
+async def test_during_the_overlap_the_old_and_the_new_secret_verify_and_then_the_new_one_alone(
+    world: World, form: str
+) -> None:
+    webhook = await world.webhook(format=form, event_types=["task.created"])
+    rotated = await rotate(world, webhook)
+    assert rotated["secret"].startswith("whsec_")
+    assert rotated["secret"] != webhook["secret"]
+    heard = await next_told(world)
+    for secret in (webhook["secret"], rotated["secret"]):
+        verify_standard(secret, heard)
+    if form == "pi":
+        verify_pi(rotated["secret"], heard)
+    let_overlaps_end(world)
+    heard = await next_told(world)
+    verify_standard(rotated["secret"], heard)
+    with pytest.raises(WebhookVerificationError):
+        verify_standard(webhook["secret"], heard)
+
+
+async def test_piapi_s_header_is_the_newest_secret_alone(world: World) -> None:
+    webhook = await world.webhook(format="piapi", event_types=["task.created"])
+    rotated = await rotate(world, webhook)
+    assert (await next_told(world)).headers["x-webhook-secret"] == rotated["secret"]
+
+
+async def test_an_ed25519_key_is_rotated_to_another(world: World) -> None:
+    webhook = await world.webhook(signature="v1a", event_types=["task.created"])
+    rotated = await rotate(world, webhook)
+    assert "secret" not in rotated
+    assert rotated["public_key"] != webhook["public_key"]
+    heard = await next_told(world)
+    for key in (webhook["public_key"], rotated["public_key"]):
+        verify_ed25519(key, heard)
+    let_overlaps_end(world)
+    heard = await next_told(world)
+    verify_ed25519(rotated["public_key"], heard)
+    with pytest.raises(AssertionError):
+        verify_ed25519(webhook["public_key"], heard)
+
+
+async def test_the_new_secret_is_answered_once_and_is_in_no_row(world: World) -> None:
+    webhook = await world.webhook()
+    rotated = await rotate(world, webhook)
+    shown = (await world.api.get(f"/api/v1/webhooks/{webhook['id']}")).json()["data"]
+    assert shown == {name: value for name, value in rotated.items() if name != "secret"}
+    rows = repr(select(world, "SELECT * FROM subscription"))
+    assert webhook["secret"] not in rows
+    assert rotated["secret"] not in rows
+
+
+async def test_a_secret_of_the_user_s_own_may_take_over_at_once(world: World) -> None:
+    webhook = await world.webhook(event_types=["task.created"])
+    first = await rotate(world, webhook)
+    await rotate(world, webhook, secret=f"whsec_{'A' * 43}=", overlap_seconds=0)
+    heard = await next_told(world)
+    verify_standard(f"whsec_{'A' * 43}=", heard)
+    assert " " not in heard.headers["webhook-signature"]
+    for secret in (webhook["secret"], first["secret"]):
+        with pytest.raises(WebhookVerificationError):
+            verify_standard(secret, heard)
+
+
+async def test_a_secret_that_is_patched_replaces_every_other_at_once(world: World) -> None:
+    webhook = await world.webhook(event_types=["task.created"])
+    await rotate(world, webhook)
+    await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"secret": OWN})
+    assert " " not in (await next_told(world)).headers["webhook-signature"]
+
+
+async def test_rotations_at_once_are_each_whole_and_few_are_kept(world: World) -> None:
+    webhook = await world.webhook(event_types=["task.created"])
+    rotated = await asyncio.gather(*(rotate(world, webhook) for _ in range(8)))
+    heard = await next_told(world)
+    assert len(heard.headers["webhook-signature"].split(" ")) == 6
+    valid = 0
+    for each in rotated:
+        try:
+            verify_standard(each["secret"], heard)
+            valid += 1
+        except WebhookVerificationError:
+            continue
+    assert valid == 6
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"overlap_seconds": -1}, "overlap_seconds"),
+        ({"overlap_seconds": 604_801}, "overlap_seconds"),
+        ({"overlap_seconds": "long"}, "overlap_seconds"),
+        ({"overlap_seconds": True}, "overlap_seconds"),
+        ({"overlap_seconds": None}, "overlap_seconds"),
+        ({"secret": "short"}, "secret"),
+        ({"secret": "whsec_c2hvcnQ="}, "secret"),
+        ({"secret": 7}, "secret"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+async def test_a_bad_rotation_is_refused_by_its_field_and_changes_nothing(
+    world: World, fields: dict[str, Any], field: str
+) -> None:
+    webhook = await world.webhook()
+    before = select(world, "SELECT * FROM subscription")
+    answer = await world.api.post(f"/api/v1/webhooks/{webhook['id']}/rotate-secret", json=fields)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+    assert select(world, "SELECT * FROM subscription") == before
+
+
+async def test_a_shared_secret_is_no_ed25519_key(world: World) -> None:
+    webhook = await world.webhook(signature="v1a")
+    answer = await world.api.post(f"/api/v1/webhooks/{webhook['id']}/rotate-secret", json={"secret": OWN})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "secret")
+
+
+@pytest.mark.parametrize("action", ["rotate-secret", "test"])
+async def test_a_webhook_that_is_not_there_is_a_404(world: World, action: str) -> None:
+    webhook = await world.webhook()
+    await world.api.delete(f"/api/v1/webhooks/{webhook['id']}")
+    for uid in (webhook["id"], new_id(), "x"):
+        answer = await world.api.post(f"/api/v1/webhooks/{uid}/{action}")
+        assert (answer.status_code, answer.json()["error"]["param"]) == (404, "webhook_id")
+
+
+async def test_a_retired_secret_that_no_key_opens_any_more_holds_up_nothing(world: World) -> None:
+    webhook = await world.webhook(event_types=["task.created"])
+    rotated = await rotate(world, webhook)
+    retired = orjson.dumps([{"secret": "x", "until": "2999-01-01T00:00:00+00:00"}]).decode()
+    change(world, "UPDATE subscription SET retired_secrets = ? WHERE uid = ?", retired, webhook["id"])
+    verify_standard(rotated["secret"], await next_told(world))

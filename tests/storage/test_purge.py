@@ -1,0 +1,234 @@
+"""Retention: exactly what should go goes, with all that is its own, and the writer is never kept for long."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import pairwise, product
+from typing import Any
+
+import pytest
+from sqlalchemy import func, insert, select, update
+
+import models
+from models import TERMINAL, DeliveryStatus, EventType, ReplayKind, ReplayStatus, SubscriptionKind, TaskStatus
+from receiver.domain.ids import new_id
+from receiver.storage.database import Database
+from receiver.storage.tables import deliveries, delivery_attempts, events, receipts, replays, subscriptions, tasks
+from receiver.workers import cleanup
+from receiver.workers.cleanup import Cleaner
+from tests.storage.rows import (
+    NOW,
+    add_organization,
+    add_subscription,
+    add_tasks,
+    new_delivery,
+    new_event,
+    row_of,
+    task_row,
+)
+
+DAYS = 30
+BEFORE = NOW - timedelta(days=DAYS)
+OLD, YOUNG = BEFORE - timedelta(microseconds=1), BEFORE
+CREATED = BEFORE - timedelta(days=1)
+SETTLED = [status for status in DeliveryStatus if status != DeliveryStatus.PENDING]
+
+
+def cleaner(database: Database, days: int = DAYS) -> Cleaner:
+    return Cleaner(database, retention_days=days)
+
+
+async def add(database: Database, table: Any, **fields: Any) -> int:
+    """Insert a row; return its key."""
+    statement = insert(table).values(**fields).returning(table.c.id)
+    return int((await database.writer.run(lambda tx: tx.execute(statement)))[0][0])
+
+
+async def keys(database: Database, table: Any) -> set[int]:
+    return {row["id"] for row in await database.read(select(table.c.id))}
+
+
+async def add_task(
+    database: Database,
+    subscription_id: int,
+    statuses: Sequence[DeliveryStatus],
+    replay_id: int | None = None,
+    **fields: Any,
+) -> int:
+    """Add a task with two events, and for the last a delivery in each of these states, each with an attempt."""
+    (task_id,) = await add_tasks(database, task_row(**{"created_at": CREATED, **fields}))
+    events_of_it = [new_event(task_id, created_at=CREATED) for _ in range(2)]
+    event_ids = await database.writer.run(lambda tx: tx.insert_events(events_of_it))
+    for status in statuses:
+        new = new_delivery(subscription_id, event_ids[-1], task_id, replay_id=replay_id)
+        (delivery_id,) = await database.writer.run(lambda tx, new=new: tx.insert_deliveries([new]))  # type: ignore[misc]
+        where = update(deliveries).where(deliveries.c.id == delivery_id)
+        await database.writer.run(lambda tx, where=where, status=status: tx.execute(where.values(status=status)))  # type: ignore[misc]
+        await add(database, delivery_attempts, delivery_id=delivery_id, number=1, started_at=CREATED, duration_ms=1)
+    return task_id
+
+
+async def nothing_is_left_over(database: Database) -> None:
+    """Check that every row's parents are there, and each of a task's rows with it."""
+    remaining = await keys(database, tasks)
+    assert {row["task_id"] for row in await database.read(select(events.c.task_id))} <= remaining | {None}
+    assert {row["task_id"] for row in await database.read(select(deliveries.c.task_id))} <= remaining | {None}
+    counts = select(events.c.task_id, func.count().label("count")).where(events.c.task_id.is_not(None))
+    assert all(row["count"] == 2 for row in await database.read(counts.group_by(events.c.task_id)))
+    of = {row["delivery_id"] for row in await database.read(select(delivery_attempts.c.delivery_id))}
+    assert of == await keys(database, deliveries)
+
+
+def goes(status: TaskStatus, ended_at: datetime | None, statuses: Sequence[DeliveryStatus]) -> bool:
+    is_over = status in TERMINAL and ended_at is not None and ended_at < BEFORE
+    return is_over and DeliveryStatus.PENDING not in statuses
+
+
+DELIVERIES = [(), *((status,) for status in DeliveryStatus), (DeliveryStatus.DELIVERED, DeliveryStatus.PENDING)]
+
+
+async def test_a_task_goes_with_all_that_is_its_own_and_only_when_it_is_old_and_over(database: Database) -> None:
+    await add_organization(database)
+    subscription_id = await add_subscription(database)
+    stay: set[int] = set()
+    go: set[int] = set()
+    for status, ended_at, statuses in product(TaskStatus, (None, OLD, YOUNG), DELIVERIES):
+        key = await add_task(database, subscription_id, statuses, status=status, ended_at=ended_at)
+        (go if goes(status, ended_at, statuses) else stay).add(key)
+    assert len(go) == 3 * 5 - 3
+    assert await cleaner(database).clean(NOW) == {"tasks": len(go)}
+    assert await keys(database, tasks) == stay
+    await nothing_is_left_over(database)
+    assert await keys(database, subscriptions) == {subscription_id}
+    assert await cleaner(database).clean(NOW) == {}
+
+
+@pytest.mark.parametrize("page", [1, 3])
+async def test_the_walk_misses_nothing_whatever_its_pages_are(
+    database: Database, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr(cleanup, "_PAGE", page)
+    monkeypatch.setattr(cleanup, "TASKS_AT_ONCE", 2)
+    monkeypatch.setattr(cleanup, "_ROWS_AT_ONCE", 2)
+    await add_organization(database)
+    old = {"status": TaskStatus.COMPLETED, "ended_at": OLD}
+    rows = [task_row(**({"status": TaskStatus.QUEUED} if n % 4 == 0 else old), created_at=CREATED) for n in range(20)]
+    keys_of_rows = await add_tasks(database, *rows, task_row(status=TaskStatus.COMPLETED, ended_at=NOW))
+    assert await cleaner(database).clean(NOW) == {"tasks": 15}
+    assert await keys(database, tasks) == {*keys_of_rows[:20:4], keys_of_rows[20]}
+
+
+async def test_events_of_no_task_go_unless_somebody_is_still_to_be_told(database: Database) -> None:
+    await add_organization(database)
+    subscription_id = await add_subscription(database)
+    stay = set()
+    for created_at, status in product((OLD, YOUNG), (None, *DeliveryStatus)):
+        new = replace(new_event(0, type=EventType.WEBHOOK_DISABLED, created_at=created_at), task_id=None)
+        (event_id,) = await database.writer.run(lambda tx, new=new: tx.insert_events([new]))  # type: ignore[misc]
+        if status is not None:
+            row = {"uid": new_id(), "organization_id": 1, "subscription_id": subscription_id, "event_id": event_id}
+            more = {"status": status, "attempt": 1, "leased": False, "schedule_from": 0, "created_at": created_at}
+            delivery_id = await add(database, deliveries, **row, **more)
+            await add(database, delivery_attempts, delivery_id=delivery_id, number=1, started_at=NOW, duration_ms=1)
+        if created_at == YOUNG or status == DeliveryStatus.PENDING:
+            stay.add(event_id)
+    assert await cleaner(database).clean(NOW) == {"events": 4}
+    assert await keys(database, events) == stay
+    await nothing_is_left_over(database)
+
+
+async def test_old_receipts_go(database: Database) -> None:
+    given = {"provider": "piapi", "reason": "malformed", "message": "m", "body": "b"}
+    for moment in (OLD, OLD, YOUNG):
+        await add(database, receipts, uid=new_id(), received_at=moment, **given)
+    assert await cleaner(database).clean(NOW) == {"receipts": 2}
+    assert len(await keys(database, receipts)) == 1
+
+
+async def test_a_replay_goes_when_it_is_over_and_nothing_of_it_is_left(database: Database) -> None:
+    await add_organization(database)
+    subscription_id = await add_subscription(database)
+
+    async def replay(status: ReplayStatus, ended_at: datetime | None) -> int:
+        moments: dict[str, Any] = {"since": OLD, "until": OLD, "created_at": OLD, "ended_at": ended_at}
+        row = models.Replay(
+            uid=new_id(),
+            organization_id=1,
+            subscription_id=subscription_id,
+            kind=ReplayKind.REPLAY,
+            status=status,
+            **moments,
+        )
+        return await add(database, replays, **row_of(row))
+
+    gone = {await replay(ReplayStatus.DONE, OLD), await replay(ReplayStatus.CANCELLED, OLD)}
+    with_its_task = await replay(ReplayStatus.DONE, OLD)
+    named = await replay(ReplayStatus.DONE, OLD)
+    stay = {await replay(ReplayStatus.RUNNING, None), await replay(ReplayStatus.DONE, YOUNG), named}
+    over: dict[str, Any] = {"status": TaskStatus.COMPLETED, "ended_at": OLD}
+    await add_task(database, subscription_id, SETTLED, replay_id=with_its_task, **over)
+    await add_task(database, subscription_id, [DeliveryStatus.PENDING], replay_id=named, **over)
+    assert await cleaner(database).clean(NOW) == {"tasks": 1, "replays": len(gone) + 1}
+    assert await keys(database, replays) == stay
+
+
+async def test_a_callback_goes_when_nothing_names_it_any_more(database: Database) -> None:
+    await add_organization(database)
+
+    async def callback(**fields: Any) -> int:
+        given = {"kind": SubscriptionKind.CALLBACK, "fingerprint": new_id(), "created_at": OLD}
+        return await add_subscription(database, **{**given, **fields})
+
+    alone, of_old_task = await callback(), await callback()
+    of_task, of_delivery, young = await callback(), await callback(), await callback(created_at=YOUNG)
+    registered = await add_subscription(database, created_at=OLD)
+    removed = await add_subscription(database, deleted_at=OLD)
+    just_removed = await add_subscription(database, deleted_at=YOUNG)
+    over: dict[str, Any] = {"status": TaskStatus.FAILED, "ended_at": OLD}
+    await add_task(database, of_old_task, SETTLED, callback_id=of_old_task, **over)
+    await add_task(database, registered, [], callback_id=of_task)
+    await add_task(database, of_delivery, [DeliveryStatus.PENDING], **over)
+    assert await cleaner(database).clean(NOW) == {"tasks": 1, "subscriptions": 3}
+    assert not {alone, of_old_task, removed} & await keys(database, subscriptions)
+    assert await keys(database, subscriptions) == {of_task, of_delivery, young, registered, just_removed}
+
+
+async def test_0_keeps_all(database: Database) -> None:
+    await add_organization(database)
+    await add_tasks(database, task_row(status=TaskStatus.COMPLETED, ended_at=OLD, created_at=OLD))
+    running = asyncio.create_task(Cleaner(database, retention_days=0, first_seconds=0, every_seconds=0).run())
+    for _ in range(20):
+        await database.writer.run(lambda tx: tx.execute(select(1)))
+    running.cancel()
+    assert len(await keys(database, tasks)) == 1
+
+
+async def test_it_cleans_a_little_after_the_start_and_then_again(database: Database) -> None:
+    await add_organization(database)
+    over: dict[str, Any] = {"status": TaskStatus.COMPLETED, "ended_at": OLD, "created_at": OLD}
+    running = asyncio.create_task(Cleaner(database, retention_days=DAYS, first_seconds=0, every_seconds=0.01).run())
+    async with asyncio.timeout(10):
+        for _ in range(2):
+            await add_tasks(database, task_row(**over))
+            while await keys(database, tasks):
+                await database.writer.run(lambda tx: tx.execute(select(1)))
+    running.cancel()
+
+
+async def test_many_tasks_go_in_small_batches_with_room_for_others_between(database: Database) -> None:
+    await add_organization(database)
+    over: dict[str, Any] = {"status": TaskStatus.COMPLETED, "ended_at": OLD, "created_at": OLD}
+    await add_tasks(database, *(task_row(**over) for _ in range(1000)))
+    left: list[int] = []
+
+    async def others() -> None:
+        while not left or left[-1]:
+            found = await database.writer.run(lambda tx: tx.execute(select(func.count()).select_from(tasks)))
+            left.append(int(found[0][0]))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(others())
+        group.create_task(cleaner(database).clean(NOW))
+    assert len(left) >= 1000 // cleanup.TASKS_AT_ONCE
+    assert all(before - after <= cleanup.TASKS_AT_ONCE for before, after in pairwise(left))

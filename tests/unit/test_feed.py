@@ -1,0 +1,113 @@
+"""The feed by itself: what it keeps, and whom it wakes."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from receiver.clock import utc_now
+from receiver.storage.transaction import NewEvent
+from receiver.tracking import feed as module
+from receiver.tracking.feed import Feed, Place
+
+
+def publish(feed: Feed, sequences: Sequence[int], task_uid: str = "a", organization_id: int = 1) -> None:
+    """Publish events of one task."""
+    fields: dict[str, Any] = {"task_id": 1, "type": "task.updated", "snapshot": {}, "created_at": utc_now()}
+    event = NewEvent(uid="e", organization_id=organization_id, task_uid=task_uid, **fields)
+    feed.publish([(sequence, event) for sequence in sequences])
+
+
+def place(feed: Feed, topic: int | str, after: int) -> Place:
+    """Follow; what comes after `after` was not read."""
+    found = Place(feed, topic, after)
+    feed.follow(found)
+    found.move(after)
+    return found
+
+
+def kept(feed: Feed, after: int) -> list[int] | None:
+    """Return the numbers of what the feed has after a position."""
+    found = feed.since(after)
+    return None if found is None else [entry.sequence for entry in found]
+
+
+def test_it_has_what_was_published_since_it_began() -> None:
+    feed = Feed()
+    feed.begin(10)
+    publish(feed, [11, 12])
+    publish(feed, [13])
+    assert kept(feed, 10) == [11, 12, 13]
+    assert kept(feed, 12) == [13]
+    assert kept(feed, 13) == []
+    assert kept(feed, 9) is None  # from before it began
+
+
+def test_it_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_EVENTS", 2)
+    feed = Feed()
+    publish(feed, [1, 2, 3])
+    assert kept(feed, 1) == [2, 3]
+    assert kept(feed, 0) is None
+
+
+def test_it_forgets_what_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_FRAME_BYTES", 100)
+    feed = Feed()
+    publish(feed, [1, 2, 3])
+    for entry in feed.since(0) or []:
+        feed.keep(entry, b"x" * 40)
+    assert kept(feed, 0) is None
+    assert kept(feed, 1) == [2, 3]
+    publish(feed, [4])
+    (entry,) = feed.since(3) or []
+    feed.keep(entry, b"x" * 200)  # larger than all that may be kept: still shown, by whoever holds it
+    assert entry.frame == b"x" * 200
+    assert kept(feed, 4) == []
+
+
+def test_numbers_that_nobody_published_are_read_from_the_database() -> None:
+    feed = Feed()
+    publish(feed, [1])
+    follower = place(feed, 1, 1)
+    publish(feed, [5])
+    assert (follower.position, follower.caught_up) == (1, False)
+    assert kept(feed, 1) is None
+    assert kept(feed, 4) == [5]
+
+
+def test_who_has_read_all_is_woken_just_before_what_is_new_to_it() -> None:
+    feed = Feed()
+    of_a, of_organization, of_another = place(feed, "a", 0), place(feed, 1, 0), place(feed, 2, 0)
+    publish(feed, [1, 2], task_uid="b")
+    assert (of_a.caught_up, of_a.position) == (True, 2)
+    assert (of_organization.caught_up, of_organization.position) == (False, 0)
+    publish(feed, [3], task_uid="a")
+    assert (of_a.caught_up, of_a.position) == (False, 2)
+    assert (of_organization.caught_up, of_organization.position) == (False, 0)
+    assert (of_another.caught_up, of_another.position) == (True, 3)
+
+
+async def test_news_ends_the_wait_and_so_does_the_stop() -> None:
+    feed = Feed()
+    follower = place(feed, 1, 0)
+    assert not await follower.news(0.0)
+    waiting = asyncio.create_task(follower.news(60))
+    await asyncio.sleep(0)
+    publish(feed, [1])
+    assert await waiting
+    follower.move(1)
+    waiting = asyncio.create_task(follower.news(60))
+    await asyncio.sleep(0)
+    feed.close()
+    assert await waiting
+    assert follower.closed
+
+
+def test_who_left_is_not_kept() -> None:
+    feed = Feed()
+    followers = [place(feed, "a", 0), place(feed, "a", 0)]
+    for follower in followers:
+        feed.unfollow(follower)
+    assert not feed._places

@@ -1,0 +1,133 @@
+"""What a subscription listens to: event types and filters, and what is refused of them."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import TASK_EVENTS, EventType
+from receiver.domain.matching import ENDS, MOST_VALUES, SUBSCRIBABLE, check_event_types, check_filters, matches
+from receiver.errors import BadRequest
+
+LABELS = {"customer": "acme", "tier": 7, "paid": True, "share": 0.5, "nothing": None, "tags": ["a"]}
+SCALARS = st.one_of(st.text(max_size=20), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False))
+
+
+def hears(filters: Any, **task: Any) -> bool:
+    given_task = {"model": "flux", "task_type": "txt2img", "labels": LABELS, **task}
+    return matches(check_filters(filters), **given_task)
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        None,
+        {},
+        {"model": "flux"},
+        {"model": ["kling", "flux"]},
+        {"task_type": "txt2img"},
+        {"model": "flux", "task_type": ["img2img", "txt2img"]},
+        {"metadata": {"customer": "acme"}},
+        {"metadata": {"customer": ["other", "acme"], "tier": 7}},
+        {"metadata": {"tier": "7"}},
+        {"metadata": {"paid": "true"}},
+        {"metadata": {"paid": True}},
+        {"metadata": {"share": 0.5}},
+    ],
+)
+def test_a_task_that_has_what_each_filter_wants_is_heard(filters: Any) -> None:
+    assert hears(filters)
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"model": "Flux"},
+        {"model": ["kling"]},
+        {"model": "flux", "task_type": "img2img"},
+        {"metadata": {"customer": "Acme"}},
+        {"metadata": {"customer": "acme", "tier": 8}},
+        {"metadata": {"tier": 1}},
+        {"metadata": {"paid": 1}},
+        {"metadata": {"absent": "acme"}},
+        {"metadata": {"tags": "a"}},
+    ],
+)
+def test_a_task_that_lacks_one_of_them_is_not(filters: Any) -> None:
+    assert not hears(filters)
+
+
+def test_a_task_without_metadata_has_none() -> None:
+    assert not hears({"metadata": {"customer": "acme"}}, labels=None)
+
+
+def test_an_event_of_no_task_passes_every_filter() -> None:
+    assert hears({"model": "kling"}, model=None, task_type=None, labels=None)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=10), SCALARS, min_size=1, max_size=5))
+def test_a_task_is_found_by_its_own_metadata(labels: dict[str, Any]) -> None:
+    assert hears({"metadata": labels}, labels=labels)
+    assert hears({"metadata": {name: [value] for name, value in labels.items()}}, labels=labels | {"more": 1})
+
+
+def test_filters_are_lists_once_they_are_checked() -> None:
+    filters = {"model": "flux", "task_type": ["a", "b"], "metadata": {"customer": 7, "tier": ["x"]}}
+    wanted = {"model": ["flux"], "task_type": ["a", "b"], "metadata": {"customer": [7], "tier": ["x"]}}
+    assert check_filters(filters) == wanted
+    assert check_filters(wanted) == wanted
+    assert check_filters({}) is None
+
+
+@pytest.mark.parametrize(
+    ("filters", "field"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"run_id": "018f"}, "run_id"),
+        ({"model": []}, "model"),
+        ({"model": ""}, "model"),
+        ({"model": None}, "model"),
+        ({"model": 7}, "model"),
+        ({"model": ["flux", 7]}, "model"),
+        ({"model": {"is": "flux"}}, "model"),
+        ({"model": "m" * 201}, "model"),
+        ({"task_type": ["t"] * (MOST_VALUES + 1)}, "task_type"),
+        ({"metadata": {}}, "metadata"),
+        ({"metadata": "customer"}, "metadata"),
+        ({"metadata": ["customer"]}, "metadata"),
+        ({"metadata": {f"k{number}": 1 for number in range(MOST_VALUES + 1)}}, "metadata"),
+        ({"metadata": {"customer": []}}, "metadata.customer"),
+        ({"metadata": {"customer": None}}, "metadata.customer"),
+        ({"metadata": {"customer": {"a": 1}}}, "metadata.customer"),
+        ({"metadata": {"customer": [["a"]]}}, "metadata.customer"),
+        ({"metadata": {"customer": "c" * 501}}, "metadata.customer"),
+        ({"metadata": {"": "a"}}, "metadata."),
+        ({"metadata": {"customer": list(range(MOST_VALUES + 1))}}, "metadata.customer"),
+    ],
+)
+def test_a_filter_that_is_wrong_or_could_match_nothing_is_refused_by_its_name(filters: Any, field: str) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        check_filters(filters)
+    assert refusal.value.param == f"filters.{field}"
+
+
+@pytest.mark.parametrize("filters", [{"colour": "red"}, {"run_id": "018f"}])
+def test_a_refused_filter_says_which_are_allowed(filters: Any) -> None:
+    with pytest.raises(BadRequest, match="allowed are model, task_type and metadata"):
+        check_filters(filters)
+
+
+def test_event_types_are_known_by_our_names_and_pi_s_and_all_of_a_task_s_at_once() -> None:
+    assert set(check_event_types(["task.*", "webhook.disabled"], as_pi=False)) == {*TASK_EVENTS, "webhook.disabled"}
+    assert check_event_types(["job.failed", "task.failed"], as_pi=False) == ["task.failed"]
+    assert check_event_types(None, as_pi=False) == list(ENDS)
+    assert check_event_types(None, as_pi=True) == ["task.completed", "task.failed"]
+    assert set(check_event_types(SUBSCRIBABLE, as_pi=False)) == set(EventType) - {EventType.PING}
+
+
+@pytest.mark.parametrize("wanted", [[], ["task.exploded"], ["ping"], ["task.completed", "ping"], ["*"], [""]])
+def test_an_event_type_that_nobody_can_be_told_of_is_refused(wanted: list[str]) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        check_event_types(wanted, as_pi=False)
+    assert refusal.value.param == "event_types"
