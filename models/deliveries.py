@@ -10,6 +10,7 @@ from models.columns import BigKey, Moment, PublicId
 from models.states import DeliveryStatus
 
 _DUE = text("due_at IS NOT NULL")
+_REPLAYED = text("replay_id IS NOT NULL")
 
 
 class Delivery(SQLModel, table=True):
@@ -19,6 +20,7 @@ class Delivery(SQLModel, table=True):
     __table_args__ = (
         Index("ix_delivery_due", "subscription_id", "due_at", sqlite_where=_DUE, postgresql_where=_DUE),
         Index("ix_delivery_subscription_id", "subscription_id", "id"),
+        Index("ix_delivery_replay_id", "replay_id", "status", sqlite_where=_REPLAYED, postgresql_where=_REPLAYED),
         Index("ix_delivery_task_id", "task_id"),
         Index("ix_delivery_event_id", "event_id"),
     )

@@ -10,6 +10,7 @@ from models.columns import BigKey, Document, Moment, PublicId
 from models.states import Submission, TaskStatus
 
 _DUE = text("due_at IS NOT NULL")
+_CALLS_BACK = text("callback_id IS NOT NULL")
 _KNOWN_TO_PROVIDER = text("provider_task_id IS NOT NULL")
 
 
@@ -27,6 +28,8 @@ class Task(SQLModel, table=True):
             sqlite_where=_KNOWN_TO_PROVIDER,
             postgresql_where=_KNOWN_TO_PROVIDER,
         ),
+        # Purging a subscription asks whether a task still names it.
+        Index("ix_task_callback_id", "callback_id", sqlite_where=_CALLS_BACK, postgresql_where=_CALLS_BACK),
         Index("ix_task_status", "organization_id", "status", "id"),
         Index("ix_task_model", "organization_id", "model", "id"),
     )

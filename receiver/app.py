@@ -70,7 +70,7 @@ class Service:
         creator = Creator(announcer, lease_seconds=task_lease)
         submitter = Submitter(writer, applier, self.providers, keyring, settings.public_url)
         looker = Looker(
-            database, applier, submitter, self.providers, unknown_seconds=settings.submission_unknown_seconds
+            database, applier, submitter, self.providers, keyring, unknown_seconds=settings.submission_unknown_seconds
         )
         canceller = Canceller(writer, applier, self.providers)
         guard = AddressGuard.from_settings(settings)

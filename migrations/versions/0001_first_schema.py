@@ -168,6 +168,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("uid"),
     )
     op.create_index(
+        "ix_task_callback_id",
+        "task",
+        ["callback_id"],
+        unique=False,
+        sqlite_where=sa.text("callback_id IS NOT NULL"),
+        postgresql_where=sa.text("callback_id IS NOT NULL"),
+    )
+    op.create_index(
         "ix_task_due",
         "task",
         ["due_at"],
@@ -256,6 +264,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("due_at IS NOT NULL"),
     )
     op.create_index("ix_delivery_event_id", "delivery", ["event_id"], unique=False)
+    op.create_index(
+        "ix_delivery_replay_id",
+        "delivery",
+        ["replay_id", "status"],
+        unique=False,
+        sqlite_where=sa.text("replay_id IS NOT NULL"),
+        postgresql_where=sa.text("replay_id IS NOT NULL"),
+    )
     op.create_index("ix_delivery_subscription_id", "delivery", ["subscription_id", "id"], unique=False)
     op.create_index("ix_delivery_task_id", "delivery", ["task_id"], unique=False)
     op.create_table(
@@ -282,6 +298,12 @@ def downgrade() -> None:
     op.drop_table("delivery_attempt")
     op.drop_index("ix_delivery_task_id", table_name="delivery")
     op.drop_index("ix_delivery_subscription_id", table_name="delivery")
+    op.drop_index(
+        "ix_delivery_replay_id",
+        table_name="delivery",
+        sqlite_where=sa.text("replay_id IS NOT NULL"),
+        postgresql_where=sa.text("replay_id IS NOT NULL"),
+    )
     op.drop_index("ix_delivery_event_id", table_name="delivery")
     op.drop_index(
         "ix_delivery_due",
@@ -306,6 +328,12 @@ def downgrade() -> None:
         table_name="task",
         sqlite_where=sa.text("due_at IS NOT NULL"),
         postgresql_where=sa.text("due_at IS NOT NULL"),
+    )
+    op.drop_index(
+        "ix_task_callback_id",
+        table_name="task",
+        sqlite_where=sa.text("callback_id IS NOT NULL"),
+        postgresql_where=sa.text("callback_id IS NOT NULL"),
     )
     op.drop_table("task")
     op.drop_index("ix_replay_subscription_id", table_name="replay")

@@ -85,12 +85,15 @@ def endpoint(handler: Handler, dialect: Dialect, scope: Scope) -> Callable[[Requ
     return serve
 
 
-def check(schema: type[Schema], value: Any, *, code: str = "invalid_request_body") -> Schema:
-    """Return `value` as `schema`. Raises `BadRequest` that names the first field that is wrong."""
+def check(schema: type[Schema], value: Any, *, code: str = "invalid_request_body", within: str | None = None) -> Schema:
+    """Return `value`, which stands at the field `within`, as `schema`.
+
+    Raises `BadRequest` that names the first field that is wrong.
+    """
     try:
         return schema.model_validate(value)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
-        field = ".".join(str(part) for part in faults[0]["loc"])
-        message = "; ".join(f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in faults)
-        raise BadRequest(message.replace("Value error, ", ""), code=code, param=field or None) from None
+        fields = [".".join(map(str, ((within,) if within else ()) + fault["loc"])) for fault in faults]
+        message = "; ".join(f"{field}: {fault['msg']}" for field, fault in zip(fields, faults, strict=True))
+        raise BadRequest(message.replace("Value error, ", ""), code=code, param=fields[0] or None) from None

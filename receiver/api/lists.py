@@ -30,13 +30,16 @@ def read_cursor(cursor: str | None) -> int | None:
     if cursor is None:
         return None
     try:
-        return int(base64.urlsafe_b64decode(cursor.encode() + b"=="))
+        key = int(base64.urlsafe_b64decode(cursor.encode() + b"=="))
     except ValueError:
+        key = 0
+    if not 0 < key < 1 << 63:
         raise BadRequest(
             "is not a cursor of ours: take next_cursor from the page before",
             code="invalid_query_params",
             param="cursor",
-        ) from None
+        )
+    return key
 
 
 def page(rows: Sequence[Mapping[str, Any]], limit: int, items: Sequence[Any]) -> Reply:

@@ -130,7 +130,7 @@ async def waited_for(call: Call) -> Mapping[str, Any]:
 async def _callback(call: Call, webhook_config: Any) -> Callback | None:
     if webhook_config is None:
         return None
-    wanted = check(WebhookConfig, webhook_config)
+    wanted = check(WebhookConfig, webhook_config, within="config.webhook_config")
     if not wanted.endpoint:
         return None
     try:

@@ -1,5 +1,6 @@
 """What clients may send, checked before it comes near a table."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -9,8 +10,28 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, 
 from models import DeliveryFormat, DeliveryStatus, Scope, SignatureScheme, TaskStatus
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-Object = dict[str, Any]
+DEEPEST = 100
+"""Levels of nesting; what is deeper cannot be written everywhere where it must go."""
+
+
+def _shallow(value: Any) -> Any:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [child for each in level if isinstance(each, dict | list) for child in _children(each)]
+        if not level:
+            return value
+    raise ValueError(f"is nested more than {DEEPEST} levels deep")
+
+
+def _children(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+Object = Annotated[dict[str, Any], BeforeValidator(_shallow)]
 MOST_METADATA_BYTES = 16 * 1024
+
+
+_NO_MOMENT = "is not a moment that this calendar knows"
 
 
 def _moment(value: Any) -> Any:
@@ -21,12 +42,15 @@ def _moment(value: Any) -> Any:
         try:
             return datetime.fromtimestamp(value, UTC)
         except (OverflowError, OSError, ValueError):
-            raise ValueError("is not a moment that this calendar knows") from None
+            raise ValueError(_NO_MOMENT) from None
     try:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):
         raise ValueError("must be ISO 8601 or unix seconds") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError(_NO_MOMENT) from None
 
 
 Moment = Annotated[datetime, BeforeValidator(_moment)]
@@ -36,7 +60,8 @@ class WebhookConfig(BaseModel):
     """A client's own `config.webhook_config`; an empty endpoint means none."""
 
     endpoint: str = ""
-    secret: Annotated[str, Field(max_length=500)] | None = None
+    secret: Annotated[str, StringConstraints(max_length=500, pattern=r"^[\x20-\x7e]*$")] | None = None
+    """It goes into a header as it is."""
 
 
 class Retry(BaseModel):

@@ -16,6 +16,8 @@ def listen(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
     except OSError as error:
         message = f"cannot listen on {host} port {port} ({error.strerror}); choose another --port"
         raise Failure(Status.UNREACHABLE, message) from None
+    # A socket made here names no protocol, and asyncio sets this only for those that name TCP.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with listening:
         shown = f"[{host}]" if family == socket.AF_INET6 else host
         yield listening, f"http://{shown}:{listening.getsockname()[1]}"

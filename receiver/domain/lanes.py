@@ -101,6 +101,11 @@ class Lane(Generic[Item]):
         """One that ran was not sent after all."""
         self.running -= 1
 
+    def put_back(self, item: Item) -> None:
+        """One that was taken was not begun: it is the next again."""
+        self.running -= 1
+        self.waiting.appendleft(item)
+
 
 class Lanes(Generic[Item]):
     """All lanes. Those that have something ready take turns."""
@@ -173,6 +178,10 @@ class Lanes(Generic[Item]):
         """One of this lane was taken and not sent after all."""
         self._lanes[key].left()
         self._held -= 1
+
+    def put_back(self, key: int, item: Item) -> None:
+        """One of this lane was taken and not begun: it is the next again."""
+        self._lanes[key].put_back(item)
 
     def forget_idle(self, now: float) -> None:
         """Forget the lanes that hold nothing and remember nothing."""

@@ -92,6 +92,7 @@ class TaskState:
     model: str = ""
     task_type: str = ""
     labels: dict[str, Any] | None = None
+    started_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ class Decision:
     snapshot: dict[str, Any] = field(default_factory=dict)
     receipt: ReceiptReason | None = None
     message: str = ""
+    keeps_content: bool = False
+    """Whether the task ended and its content stays as it is: then the event's snapshot shows what stays."""
 
 
 NOTHING = Decision()
@@ -227,13 +230,16 @@ def _end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
     }
     if update.source == Source.SUBMIT and status == TaskStatus.FAILED and update.provider_task_id is None:
         changes["submission"] = Submission.REFUSED
-    snapshot = _snapshot(task, update, status) | {"submission": changes.get("submission", task.submission)}
+    snapshot = _snapshot(task, update, status) | {
+        "submission": changes.get("submission", task.submission),
+        "ended_at": changes["ended_at"],
+    }
     if status == TaskStatus.COMPLETED:
         for name in STORED_ONCE:
             snapshot.pop(name, None)
     if task.status in TERMINAL:
         snapshot["corrects"] = task.ended_event
-    return Decision(changes, ENDING[status], snapshot)
+    return Decision(changes, ENDING[status], snapshot, keeps_content=not _tells_content(update))
 
 
 def _is_unsent(task: TaskState) -> bool:
@@ -328,7 +334,6 @@ def _snapshot(task: TaskState, update: ProviderUpdate, status: TaskStatus) -> di
         "logs": update.logs,
         "detail": update.detail,
         "meta": update.meta,
-        "started_at": update.started_at,
-        "ended_at": update.ended_at,
+        "started_at": None if status == TaskStatus.QUEUED else update.started_at or task.started_at,
     }
     return {name: value for name, value in snapshot.items() if value is not None}

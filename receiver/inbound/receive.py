@@ -27,6 +27,7 @@ from receiver.tracking.postpone import look_now
 log = get_logger("inbound")
 
 _SECRET_HEADER = b"x-webhook-secret"
+_REDACTED = b"***"
 _JSON = (b"content-type", b"application/json")
 
 
@@ -74,6 +75,8 @@ class Hooks:
     async def _take(self, provider: Provider, task_uid: str | None, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             body = await read_body(scope, receive, self._most)
+            # Wherever the provider echoes the secret, it goes no further than this.
+            body = body.replace(_header(scope, _SECRET_HEADER).encode(), _REDACTED)
             await self._apply(provider, task_uid, body, _attempt(scope))
         except TooLarge as error:
             await self._look_now(task_uid)

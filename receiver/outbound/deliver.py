@@ -98,7 +98,7 @@ class Deliverer:
             return Answer(
                 status=None, error=parcel.message, response="", duration_ms=0, retry_after=None, started_at=now
             )
-        return await self._sender.send(parcel.url, parcel.message.headers(now), parcel.message.body)
+        return await parcel.message.send(self._sender, parcel.url, now)
 
     def _parcel(self, lease: LeasedDelivery, row: HotRow) -> Parcel:
         return Parcel(

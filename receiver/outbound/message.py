@@ -1,7 +1,7 @@
 """What one subscriber is told: the body in its form, and the headers of an attempt with their signatures."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -21,7 +21,11 @@ from receiver.domain.representations import (
 from receiver.domain.rotation import live_retired
 from receiver.domain.signatures import sign_pi, standard_headers
 from receiver.errors import RingbackError
+from receiver.outbound.sender import Answer, Sender
 
+_REMOVED = "***"
+_SHORTEST_ECHO = 8
+"""Characters. What is shorter is no secret, and would be found everywhere."""
 _JSON = "application/json"
 _CLOUDEVENT = "application/cloudevents+json"
 
@@ -40,9 +44,20 @@ class Message:
     secrets: tuple[str, ...]
     own_headers: Mapping[str, str]
 
+    async def send(self, sender: Sender, url: str, now: datetime) -> Answer:
+        """Make an attempt now; return what came of it, without what the answer echoes of the secrets it was sent."""
+        answer = await sender.send(url, self.headers(now), self.body)
+        return replace(answer, response=self._without_echoes(answer.response))
+
     def headers(self, now: datetime) -> dict[str, str]:
         """Return the headers of an attempt that is made now."""
         return {**self.own_headers, **self._ours(int(now.timestamp()))}
+
+    def _without_echoes(self, response: str) -> str:
+        for secret in (*self.secrets, *self.own_headers.values()):
+            if len(secret) >= _SHORTEST_ECHO:
+                response = response.replace(secret, _REMOVED)
+        return response
 
     def _ours(self, timestamp: int) -> dict[str, str]:
         if self.format == DeliveryFormat.PIAPI:

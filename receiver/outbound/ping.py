@@ -36,9 +36,8 @@ class Pinger:
         message = self._composer.compose(
             subscription, event, None, organization_uid=subscription["organization_uid"], now=now
         )
-        headers = message.headers(now)
-        answer = await self._sender.send(subscription["endpoint_url"], headers, message.body)
-        return _shown(message, headers, answer)
+        answer = await message.send(self._sender, subscription["endpoint_url"], now)
+        return _shown(message, message.headers(now), answer)
 
 
 def _shown(message: Message, headers: dict[str, str], answer: Answer) -> dict[str, Any]:

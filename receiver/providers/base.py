@@ -109,8 +109,8 @@ class Provider(Protocol):
         """Create the task. Never raises for what the provider or the network does."""
         ...
 
-    async def fetch(self, provider_task_id: str, *, attempt: int) -> FetchOutcome:
-        """Look at one task; the update carries `attempt`."""
+    async def fetch(self, provider_task_id: str, *, attempt: int, hidden: str = "") -> FetchOutcome:
+        """Look at one task; the update carries `attempt`. `hidden` is blanked wherever the answer echoes it."""
         ...
 
     async def cancel(self, provider_task_id: str) -> CancelOutcome:

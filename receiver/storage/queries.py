@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy import Select, String, and_, case, cast, func, or_, select
 
 from models import TERMINAL, SubscriptionKind, TaskStatus
 from receiver.domain.ids import is_id
@@ -105,5 +105,12 @@ def _matches(wanted: TaskFilter) -> Any:
         conditions.append(tasks.c.created_at < wanted.created_before)
     if wanted.before is not None:
         conditions.append(tasks.c.id < wanted.before)
-    conditions.extend(tasks.c.metadata[name].as_string() == value for name, value in wanted.labels.items())
+    conditions.extend(_is_labelled(name, value) for name, value in wanted.labels.items())
     return and_(*conditions)
+
+
+def _is_labelled(name: str, value: str) -> Any:
+    """Return the condition that `metadata` has this value by this name; what is no text is meant as JSON writes it."""
+    member = func.json_each(tasks.c.metadata).table_valued("key", "type", "atom")
+    written = case((member.c.type.in_(("true", "false", "null")), member.c.type), else_=cast(member.c.atom, String))
+    return select(member.c.key).where(member.c.key == name, written == value).exists()

@@ -35,7 +35,7 @@ from receiver.storage.transaction import (
 PAGE_BYTES = 8192
 _STATE = (
     "id, uid, organization_id, status, submission, attempt, max_attempts, backoff_seconds, provider_task_id, "
-    "progress, revision, words, callback_id, ended_event, looks, heard_at, model, task_type, metadata"
+    "progress, revision, words, callback_id, ended_event, looks, heard_at, model, task_type, metadata, started_at"
 )
 _DOCUMENTS = frozenset(column.name for column in tasks.columns if column.type.compile() == "JSON")
 _BUSY_RETRY_SECONDS = 0.005
@@ -397,6 +397,7 @@ def _state(row: Sequence[Any]) -> TaskState:
         model=row[16],
         task_type=row[17],
         labels=None if row[18] is None else orjson.loads(row[18]),
+        started_at=None if row[19] is None else read_moment(row[19]),
     )
 
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from models import ReceiptReason, Submission, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
-from receiver.domain.transitions import Decision, Looks, TaskState, decide
+from receiver.domain.transitions import STORED_ONCE, Decision, Looks, TaskState, decide
 from receiver.domain.updates import ProviderUpdate
-from receiver.storage.tables import receipts
+from receiver.storage.tables import receipts, tasks
 from receiver.storage.transaction import NewEvent, TaskChange, Transaction
 from receiver.telemetry import get_logger, updates_applied
 from receiver.tracking.record import Announcer, record
@@ -68,6 +68,7 @@ class Applier:
         batch = _Batch(now)
         await self._load(tx, arrivals, batch)
         results: list[Applied | Exception] = [self._decide(arrival, batch) for arrival in arrivals]
+        await self._show_what_stays(tx, batch)
         await tx.update_tasks(list(batch.changes.values()))
         await record(tx, batch.events, self.announcer, now)
         if batch.receipts:
@@ -104,6 +105,17 @@ class Applier:
         for provider, ids in wanted.items():
             for provider_task_id, state in (await tx.find_tasks(provider, ids)).items():
                 batch.by_provider_id[provider, provider_task_id] = state.uid
+
+    async def _show_what_stays(self, tx: Transaction, batch: "_Batch") -> None:
+        """Fill the snapshots of ends that left the content as it was: the event shows the task as it then is."""
+        if not batch.kept:
+            return
+        names = (tasks.c[name] for name in STORED_ONCE)
+        rows = await tx.execute(select(tasks.c.id, *names).where(tasks.c.id.in_(batch.kept)))
+        for row in rows:
+            known = {**row._mapping, **batch.changes[row.id].values}
+            content = {name: known[name] for name in STORED_ONCE if known[name] is not None}
+            batch.kept[row.id].snapshot.update(content)
 
     async def _make(self, tx: Transaction, arrivals: Sequence[Arrival], batch: "_Batch") -> None:
         """Make rows for tasks that the provider knows and we do not: created elsewhere, or gone from here."""
@@ -160,6 +172,8 @@ class _Batch:
         self.changes: dict[int, TaskChange] = {}
         self.events: list[NewEvent] = []
         self.receipts: list[dict[str, Any]] = []
+        self.kept: dict[int, NewEvent] = {}
+        """The events of ends that left their task's content as it was, by the task's key."""
 
     def find(self, arrival: Arrival) -> TaskState | None:
         uid = arrival.task_uid
@@ -192,6 +206,8 @@ class _Batch:
             event = self._event(task, decision)
             if values.get("ended_at"):
                 values["ended_event"] = event.uid
+            if decision.keeps_content:
+                self.kept[task.id] = event
         change = self.changes.get(task.id)
         if change is None:
             change = self.changes[task.id] = TaskChange(id=task.id, from_status=task.status, from_attempt=task.attempt)

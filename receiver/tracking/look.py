@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from models import TERMINAL, Submission, TaskStatus
 from receiver.clock import utc_now
+from receiver.domain.keyring import KeyRing
 from receiver.domain.schedules import poll_delay
 from receiver.domain.transitions import TaskState
 from receiver.domain.updates import ProviderUpdate, Source
@@ -37,6 +38,7 @@ class Looker:
         applier: Applier,
         submitter: Submitter,
         providers: Mapping[str, Provider],
+        keyring: KeyRing,
         *,
         unknown_seconds: float,
     ) -> None:
@@ -45,6 +47,7 @@ class Looker:
         self._applier = applier
         self._submitter = submitter
         self._providers = providers
+        self._keyring = keyring
         self._unknown_seconds = unknown_seconds
 
     async def attend(self, due: DueTask) -> None:
@@ -73,7 +76,8 @@ class Looker:
         return rows[0] if rows else None
 
     async def _poll(self, task: TaskState, row: Mapping[str, Any]) -> None:
-        outcome = await self._providers[row["provider"]].fetch(str(task.provider_task_id), attempt=task.attempt)
+        provider, secret = self._providers[row["provider"]], self._keyring.hook_secret(task.uid)
+        outcome = await provider.fetch(str(task.provider_task_id), attempt=task.attempt, hidden=secret)
         match outcome:
             case Found(update):
                 applied = await self._apply(row["provider"], task, update)

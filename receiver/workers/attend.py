@@ -35,13 +35,20 @@ class Attendant:
                 self._free.clear()
                 await self._free.wait()
                 continue
-            claimed = await self._claim(room)
-            for due in claimed:
-                task = asyncio.create_task(self._attend(due))
-                self._running.add(task)
-                task.add_done_callback(self._finished)
+            claiming = asyncio.ensure_future(self._claim(room))
+            try:
+                await asyncio.shield(claiming)
+            finally:  # at a stop too: what was claimed to be sent is sent, or nobody would know that it was not
+                claimed = await claiming
+                self._begin(claimed)
             if len(claimed) < room:
                 await self._due.wait(utc_now(), _LOOK_SECONDS)
+
+    def _begin(self, claimed: list[DueTask]) -> None:
+        for due in claimed:
+            task = asyncio.create_task(self._attend(due))
+            self._running.add(task)
+            task.add_done_callback(self._finished)
 
     async def drain(self, seconds: float) -> None:
         """Finish what is under way, `seconds` at most; the leases of the rest run out by themselves."""

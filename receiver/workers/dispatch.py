@@ -106,6 +106,11 @@ class LaneDispatcher:
         parcels: list[Parcel] = []
         try:
             parcels = await self._deliverer.prepare(held) if held else []
+        except asyncio.CancelledError:  # a stop: what was not begun is given back
+            for delivery in reversed(ready):
+                self._lanes.put_back(delivery.subscription_id, delivery)
+            ready = ()
+            raise
         finally:
             prepared = {parcel.lease.id for parcel in parcels}
             for delivery in ready:
@@ -164,10 +169,14 @@ class LaneDispatcher:
         closed = self._lanes.closed(time.monotonic())
         now = utc_now()
         lease_until = now + timedelta(seconds=lease_seconds(self._timeout))
-        claimed = await self._writer.run(
-            lambda tx: tx.claim_deliveries(now, lease_until, _AT_ONCE, closed), bounded=False
+        claiming = asyncio.ensure_future(
+            self._writer.run(lambda tx: tx.claim_deliveries(now, lease_until, _AT_ONCE, closed), bounded=False)
         )
-        self.hand_over(claimed)
+        try:
+            await asyncio.shield(claiming)
+        finally:  # at a stop too: what was claimed is to be given back
+            claimed = await claiming
+            self.hand_over(claimed)
         return len(claimed)
 
     async def _keep_limits(self) -> None:

@@ -55,8 +55,8 @@ async def test_a_failure_is_tried_again_as_the_schedule_says_until_it_is_dead(tm
         attempts = select(world, ATTEMPTS)
         assert [(attempt["number"], attempt["status_code"]) for attempt in attempts] == [(1, 500), (2, 501), (3, 502)]
         first, second = gaps(attempts)
-        assert 0.2 * 0.8 - 0.01 <= first < 0.2 * 1.2 + 0.3
-        assert 0.5 * 0.8 - 0.01 <= second < 0.5 * 1.2 + 0.3
+        assert 0.2 * 0.8 - 0.01 <= first < 0.2 * 1.2 + 2
+        assert 0.5 * 0.8 - 0.01 <= second < 0.5 * 1.2 + 2
         heard = world.subscriber.heard
         assert len({each.event_id for each in heard}) == 1
         assert len({each.body for each in heard}) == 1
@@ -99,7 +99,7 @@ async def test_a_subscriber_that_says_when_to_come_again_is_obeyed(tmp_path: Pat
         (row,) = await eventually(world, DELIVERIES, settled)
         assert (row["status"], row["attempt"]) == ("delivered", 2)
         (gap,) = gaps(select(world, ATTEMPTS))
-        assert 0.98 <= gap < 3
+        assert 0.98 <= gap < 5
 
 
 async def test_a_subscriber_that_is_too_slow_is_a_failure(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ async def test_a_subscriber_that_is_too_slow_is_a_failure(tmp_path: Path) -> Non
         assert (row["status"], row["attempt"]) == ("delivered", 2)
         first = select(world, ATTEMPTS)[0]
         assert (first["status_code"], first["error"]) == (None, "timed out after 0.3 s")
-        assert 290 <= first["duration_ms"] < 1500
+        assert 290 <= first["duration_ms"] < 5000
 
 
 async def test_a_subscriber_that_is_not_there_is_a_failure_with_its_reason(tmp_path: Path) -> None:

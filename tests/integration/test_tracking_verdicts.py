@@ -38,7 +38,7 @@ class Silent:
     async def submit(self, task: NewTask) -> SubmitOutcome:
         raise AssertionError("it was sent again")
 
-    async def fetch(self, provider_task_id: str, *, attempt: int) -> FetchOutcome:
+    async def fetch(self, provider_task_id: str, *, attempt: int, hidden: str = "") -> FetchOutcome:
         await self._ask()
         return NoAnswer("it is down")
 
@@ -71,8 +71,9 @@ class Watched:
         self.provider = Silent()
         providers = {"piapi": self.provider}
         writer = house.database.writer
-        submitter = Submitter(writer, house.applier, providers, KeyRing(["a-master-key-for-tests"]), None)
-        self.looker = Looker(house.database, house.applier, submitter, providers, unknown_seconds=600)
+        keyring = KeyRing(["a-master-key-for-tests"])
+        submitter = Submitter(writer, house.applier, providers, keyring, None)
+        self.looker = Looker(house.database, house.applier, submitter, providers, keyring, unknown_seconds=600)
         self.canceller = Canceller(writer, house.applier, providers)
 
     async def age(self, uid: str, **values: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
-from tests.fakes.rows import select
+from tests.fakes.rows import eventually, select
 from tests.fakes.verifiers import verify_ed25519, verify_pi, verify_standard
 from tests.fakes.world import World, in_process
 
@@ -50,6 +50,22 @@ async def test_what_is_shown_of_the_request_holds_neither_secret_nor_signature(w
         hidden = {"webhook-signature", "x-pi-signature", "x-webhook-secret", "x-tenant"}
         for value in (heard.headers[name] for name in hidden & heard.headers.keys()):
             assert value not in repr(result)
+
+
+async def test_an_answer_that_echoes_what_it_was_sent_is_kept_and_shown_without_it(world: World) -> None:
+    world.subscriber.answer = lambda _number, request: Response(f"got {dict(request.headers)}", 200)
+    secret = "a-secret-for-piapi"
+    webhook = await world.webhook(
+        format="piapi", secret=secret, headers={"X-Tenant": PLANTED}, event_types=["task.created"]
+    )
+    result = await tried(world, webhook)
+    await world.created()
+    (attempt,) = await eventually(world, "SELECT response FROM delivery_attempt", bool)
+    for response in (result["response"], attempt["response"]):
+        assert "'x-webhook-secret': '***'" in response
+        assert "'x-tenant': '***'" in response
+        assert secret not in response
+        assert PLANTED not in response
 
 
 async def test_an_ed25519_ping_verifies(world: World) -> None:

@@ -63,9 +63,9 @@ class PiAPI:
         _count("submit", outcome)
         return outcome
 
-    async def fetch(self, provider_task_id: str, *, attempt: int) -> FetchOutcome:
-        """Look at one task; the update carries `attempt`."""
-        outcome = await self._fetch(provider_task_id, attempt)
+    async def fetch(self, provider_task_id: str, *, attempt: int, hidden: str = "") -> FetchOutcome:
+        """Look at one task; the update carries `attempt`. `hidden` is blanked wherever the answer echoes it."""
+        outcome = await self._fetch(provider_task_id, attempt, hidden)
         _count("fetch", outcome)
         return outcome
 
@@ -137,13 +137,13 @@ class PiAPI:
         hidden = task.webhook_secret or ""
         return judge_submit(await self._calls.call("POST", "/api/v1/task", content=content, hidden=hidden))
 
-    async def _fetch(self, provider_task_id: str, attempt: int) -> FetchOutcome:
+    async def _fetch(self, provider_task_id: str, attempt: int, hidden: str) -> FetchOutcome:
         if self._key_fault:
             return NoAnswer(self._key_fault)
         path = _task_path(provider_task_id)
         if path is None:
             return Missing("no task can have this id")
-        return judge_fetch(await self._calls.call("GET", path), provider_task_id, attempt=attempt)
+        return judge_fetch(await self._calls.call("GET", path, hidden=hidden), provider_task_id, attempt=attempt)
 
     async def _cancel(self, provider_task_id: str) -> CancelOutcome:
         if self._key_fault:
