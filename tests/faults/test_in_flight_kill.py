@@ -1,0 +1,79 @@
+"""`kill -9` while a hundred deliveries are in flight: all arrive, and only those come twice."""
+
+import asyncio
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from starlette.requests import Request
+
+from tests.fakes.rows import DELIVERIES, Rows, eventually, select
+from tests.fakes.subscriber import Reply
+from tests.fakes.world import in_processes
+
+BY_HAND = {"outcome": "never", "webhook": "lost"}
+PATHS = ("/one", "/two", "/three")
+TASKS = 110
+TAKEN = 40
+"""Deliveries that each endpoint takes before it lets all others wait."""
+IN_FLIGHT = TAKEN + 4
+"""What its lane allows then: it begins with 4, and grows by one with each success."""
+
+Key = tuple[str, str]
+"""Where a delivery went, and its `webhook-id`."""
+
+
+class Holder:
+    """Takes `TAKEN` deliveries of each path and holds the others, the first one too: a lane in use is not forgotten."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[Key] = Counter()
+        self.bodies: defaultdict[Key, set[bytes]] = defaultdict(set)
+        self.held: set[Key] = set()
+        self.full = asyncio.Event()
+        self.released = asyncio.Event()
+        self._of_path: Counter[str] = Counter()
+
+    async def answer(self, _number: int, request: Request) -> Reply:
+        """Answer 200, or hold the request until the service that sent it is dead."""
+        key = (request.url.path, request.headers["webhook-id"])
+        self.begun[key] += 1
+        self.bodies[key].add(await request.body())
+        self._of_path[key[0]] += 1
+        if self.released.is_set() or 1 < self._of_path[key[0]] <= TAKEN + 1:
+            return 200
+        self.held.add(key)
+        if len(self.held) == len(PATHS) * IN_FLIGHT:
+            self.full.set()
+        await self.released.wait()
+        return 503  # nobody hears this
+
+
+def delivered(rows: Rows) -> int:
+    return sum(row["status"] == "delivered" for row in rows)
+
+
+async def test_after_a_kill_with_a_hundred_in_flight_all_arrive_and_only_those_come_twice(tmp_path: Path) -> None:
+    async with in_processes(tmp_path, delivery_timeout_seconds="60") as world:
+        holder = Holder()
+        world.subscriber.answer = holder.answer
+        for path in PATHS:
+            await world.webhook(
+                endpoint_url=world.subscriber.base + path, event_types=["task.created"], max_in_flight=100
+            )
+        task_ids = await asyncio.gather(*[world.created(BY_HAND) for _ in range(TASKS)])
+        async with asyncio.timeout(30):
+            await holder.full.wait()
+        await eventually(world, DELIVERIES, lambda rows: delivered(rows) == len(PATHS) * TAKEN)
+        await world.kill()
+        in_flight = set(holder.held)
+        assert len(in_flight) == len(PATHS) * IN_FLIGHT >= 100
+        holder.released.set()
+
+        await world.start()
+        await eventually(world, DELIVERIES, lambda rows: delivered(rows) == len(rows), seconds=30)
+        events = select(world, "SELECT uid FROM event WHERE type = 'task.created'")
+        assert len(events) == len(set(task_ids)) == TASKS
+        wanted = {(path, event["uid"]) for path in PATHS for event in events}
+        assert {(heard.path, heard.event_id) for heard in world.subscriber.accepted} == wanted
+        assert holder.begun == {key: 2 if key in in_flight else 1 for key in wanted}
+        assert all(len(bodies) == 1 for bodies in holder.bodies.values())

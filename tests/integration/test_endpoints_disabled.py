@@ -1,0 +1,183 @@
+"""Endpoints that are switched off because they are gone or never well: who is told, what is kept, who is spared."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from tests.fakes.rows import ATTEMPTS, DELIVERIES, Rows, change, eventually, select
+from tests.fakes.subscriber import Heard, Reply
+from tests.fakes.world import World, in_process
+
+BY_HAND = {"outcome": "never", "webhook": "lost"}
+OTHERS = "/others"
+OFTEN = ",".join(["0", *["0.1"] * 50])
+ONCE = "0,3600"
+
+
+async def watched(world: World) -> dict[str, Any]:
+    """Register the one that is told when another is disabled."""
+    return await world.webhook(endpoint_url=world.subscriber.base + OTHERS, event_types=["webhook.disabled"])
+
+
+def notices(heard: list[Heard]) -> list[Any]:
+    return [each.json for each in heard if each.path == OTHERS]
+
+
+async def shown(world: World, webhook: dict[str, Any]) -> dict[str, Any]:
+    answer = await world.api.get(f"/api/v1/webhooks/{webhook['id']}")
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json()["data"])
+
+
+async def switch_on(world: World, webhook: dict[str, Any]) -> None:
+    answer = await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"is_active": True})
+    assert answer.status_code == 200, answer.text
+    found = await shown(world, webhook)
+    assert (found["is_active"], found["disabled_reason"], found["failing_since"]) == (True, None, None)
+
+
+def fails_since(world: World, days: float, kind: str = "registered") -> None:
+    moment = (datetime.now(UTC) - timedelta(days=days)).replace(tzinfo=None).isoformat(" ", "microseconds")
+    change(world, "UPDATE subscription SET failing_since = ? WHERE kind = ?", moment, kind)
+
+
+async def test_one_that_answers_410_is_disabled_at_once_and_sent_what_waited_when_it_is_switched_on(
+    world: World,
+) -> None:
+    leaving, back = asyncio.Event(), asyncio.Event()
+
+    async def answer(_number: int, request: Request) -> Reply:
+        if request.url.path == OTHERS or back.is_set():
+            return 200
+        await leaving.wait()
+        return 410
+
+    world.subscriber.answer = answer
+    await watched(world)
+    leaver = await world.webhook(event_types=["task.created", "webhook.disabled"], max_in_flight=1)
+    task_ids = {await world.created(BY_HAND) for _ in range(5)}
+    await eventually(world, DELIVERIES, lambda rows: len(rows) == len(task_ids))
+    leaving.set()
+    await world.subscriber.until(notices)
+    found = await shown(world, leaver)
+    assert (found["is_active"], found["disabled_reason"]) == (False, "gone")
+    (notice,) = notices(world.subscriber.heard)
+    assert notice["type"] == "webhook.disabled"
+    assert notice["data"]["reason"] == "gone"
+    told = notice["data"]["webhook"]
+    assert (told["id"], told["endpoint_url"]) == (leaver["id"], world.subscriber.url)
+    assert (told["is_active"], told["disabled_reason"]) == (False, "gone")
+
+    def kept(rows: Rows) -> bool:
+        mine = [row for row in rows if row["webhook"] == leaver["id"]]
+        return len(mine) == len(task_ids) and all((row["status"], row["due_at"]) == ("pending", None) for row in mine)
+
+    await eventually(world, DELIVERIES, kept)
+    assert {heard.json["data"]["task_id"] for heard in world.subscriber.accepted if heard.path == "/told"} == set()
+    back.set()
+    await switch_on(world, leaver)
+    await world.subscriber.until(lambda heard: len(heard) - len(notices(heard)) >= len(task_ids) + 1)
+    await eventually(world, DELIVERIES, lambda rows: all(row["status"] == "delivered" for row in rows))
+    accepted = [heard.json for heard in world.subscriber.accepted if heard.path == "/told"]
+    assert {each["type"] for each in accepted} == {"task.created"}
+    assert sorted(each["data"]["task_id"] for each in accepted) == sorted(task_ids)
+    assert len(notices(world.subscriber.heard)) == 1
+
+
+async def test_one_that_answers_410_is_asked_nothing_more_until_it_is_switched_on(world: World) -> None:
+    world.subscriber.answer = lambda _number, request: 200 if request.url.path == OTHERS else 410
+    await watched(world)
+    leaver = await world.webhook(event_types=["task.created"])
+    await world.created(BY_HAND)
+    await world.subscriber.until(notices)
+    later = await world.created(BY_HAND)
+    await eventually(world, DELIVERIES, lambda rows: all(row["due_at"] is None for row in rows))
+    assert [heard.status for heard in world.subscriber.heard if heard.path == "/told"] == [410]
+    world.subscriber.answer = lambda _number, _request: 200
+    await switch_on(world, leaver)
+    await world.subscriber.until(lambda heard: len(heard) >= 3)
+    assert world.subscriber.of(later) == [], "what happened while it was off is for a replay"
+
+
+async def test_one_that_has_failed_for_five_days_is_disabled_at_its_next_failure(tmp_path: Path) -> None:
+    async with in_process(tmp_path, retry_schedule=ONCE) as world:
+        world.subscriber.answer = lambda _number, request: 200 if request.url.path == OTHERS else 500
+        failing = await world.webhook(event_types=["task.created"])
+        fails_since(world, 5.01)
+        watcher = await watched(world)
+        task_id = await world.created(BY_HAND)
+        await world.subscriber.until(notices)
+        (notice,) = notices(world.subscriber.heard)
+        assert (notice["data"]["webhook"]["id"], notice["data"]["reason"]) == (failing["id"], "failing")
+        found = await shown(world, failing)
+        assert (found["is_active"], found["disabled_reason"]) == (False, "failing")
+        assert (await shown(world, watcher))["is_active"] is True
+        world.subscriber.answer = lambda _number, _request: 200
+        await switch_on(world, failing)
+        await world.subscriber.until(lambda heard: any(each.path == "/told" and each.status == 200 for each in heard))
+        assert [heard.status for heard in world.subscriber.of(task_id)] == [500, 200]
+
+
+async def test_one_that_has_failed_for_less_than_five_days_is_not_disabled(tmp_path: Path) -> None:
+    async with in_process(tmp_path, retry_schedule=ONCE) as world:
+        world.subscriber.answer = lambda _number, _request: 500
+        failing = await world.webhook(event_types=["task.created"])
+        fails_since(world, 4.99)
+        before = (await shown(world, failing))["failing_since"]
+        await world.created(BY_HAND)
+        await eventually(world, ATTEMPTS, bool)
+        found = await shown(world, failing)
+        assert (found["is_active"], found["disabled_reason"], found["failing_since"]) == (True, None, before)
+
+
+async def test_a_success_at_the_last_moment_keeps_it(tmp_path: Path) -> None:
+    async with in_process(tmp_path, retry_schedule=ONCE) as world:
+        failing = await world.webhook(event_types=["task.created"])
+        fails_since(world, 5.01)
+        await world.created(BY_HAND)
+        await eventually(world, ATTEMPTS, bool)
+        found = await shown(world, failing)
+        assert (found["is_active"], found["disabled_reason"], found["failing_since"]) == (True, None, None)
+
+
+async def test_the_first_failure_starts_the_clock_and_a_success_stops_it(tmp_path: Path) -> None:
+    async with in_process(tmp_path, retry_schedule=OFTEN) as world:
+        replies: asyncio.Queue[Reply] = asyncio.Queue()
+        world.subscriber.answer = lambda _number, _request: replies.get()
+        webhook = await world.webhook(event_types=["task.created"])
+        assert webhook["failing_since"] is None
+        await world.created(BY_HAND)
+        since = []
+        for failures in (1, 2):
+            await replies.put(500)
+            await eventually(world, ATTEMPTS, lambda rows, failures=failures: len(rows) == failures)  # type: ignore[misc]
+            since.append((await shown(world, webhook))["failing_since"])
+        first_start = datetime.fromisoformat(select(world, ATTEMPTS)[0]["started_at"]).replace(tzinfo=UTC)
+        started = datetime.fromisoformat(since[0])
+        assert started >= first_start.replace(microsecond=first_start.microsecond // 1000 * 1000)
+        assert since[1] == since[0]
+        await replies.put(200)
+        await eventually(world, DELIVERIES, lambda rows: all(row["status"] == "delivered" for row in rows))
+        found = await shown(world, webhook)
+        assert (found["is_active"], found["failing_since"]) == (True, None)
+
+
+@pytest.mark.parametrize("status", [410, 500])
+async def test_a_client_s_own_callback_is_never_disabled(tmp_path: Path, status: int) -> None:
+    async with in_process(tmp_path, retry_schedule=OFTEN) as world:
+        world.subscriber.answer = lambda _number, request: 200 if request.url.path == OTHERS else status
+        await watched(world)
+        await world.created(BY_HAND, config={"webhook_config": {"endpoint": world.subscriber.url, "secret": "mine"}})
+        so_far = len(await eventually(world, ATTEMPTS, bool))
+        fails_since(world, 6, kind="callback")
+        await eventually(world, ATTEMPTS, lambda rows: len(rows) >= so_far + 3)
+        world.subscriber.answer = lambda _number, _request: 200
+        rows = await eventually(world, DELIVERIES, lambda rows: all(row["settled_at"] for row in rows))
+        assert {row["status"] for row in rows} == {"delivered"}
+        callbacks = select(world, "SELECT is_active, disabled_reason FROM subscription WHERE kind = 'callback'")
+        assert callbacks == [{"is_active": 1, "disabled_reason": None}]
+        assert notices(world.subscriber.heard) == []
