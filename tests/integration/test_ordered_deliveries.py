@@ -1,4 +1,4 @@
-"""What a subscription may ask of its pace: the order of each task's events, attempts side by side, attempts a second."""
+"""What a subscription may ask of its pace: the order of a task's events, attempts side by side and a second."""
 
 import asyncio
 import time
