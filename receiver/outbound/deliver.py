@@ -41,6 +41,7 @@ class Attempted:
 
     settlement: Settlement
     slow_down: bool
+    gone: bool
     retry_after: float
 
     @property
@@ -85,7 +86,7 @@ class Deliverer:
                 error=answer.error,
                 next=settlement.due_at.isoformat() if settlement.due_at else None,
             )
-        return Attempted(settlement, verdict.slow_down, answer.retry_after or 0.0)
+        return Attempted(settlement, verdict.slow_down, verdict.gone, answer.retry_after or 0.0)
 
     async def settle(self, settlement: Settlement) -> None:
         """Write down what came of an attempt; return when it is on disk. Raises `StorageUnavailable`."""

@@ -130,19 +130,25 @@ class LaneDispatcher:
             self._lanes.left(key)  # its lease runs out, and it is sent again
             self._wake.set()
             raise
+        if attempted.gone:  # the next one must find it switched off
+            await self._settle(attempted)
         # The subscriber has answered: its lane is free for the next one while this is written down.
         excess = self._leave_lane(key, attempted)
         self._wake.set()
-        try:
-            await self._deliverer.settle(attempted.settlement)
-            await self._give_back(excess)
-        except Exception as error:
-            # Not settled: the lease runs out, and it is sent again.
-            log.error("an attempt was not written down", delivery=parcel.lease.id, exc_info=error)
+        if not attempted.gone:
+            await self._settle(attempted)
+        await self._give_back(excess)
         if attempted.settlement.due_at is not None:
             self._alarm.set(attempted.settlement.due_at)
         elif was_full or key in self._ordered:
             self.look()  # something may wait in the table for just this
+
+    async def _settle(self, attempted: Attempted) -> None:
+        try:
+            await self._deliverer.settle(attempted.settlement)
+        except Exception as error:
+            # Not settled: the lease runs out, and it is sent again.
+            log.error("an attempt was not written down", delivery=attempted.settlement.delivery_id, exc_info=error)
 
     def _leave_lane(self, key: int, attempted: Attempted) -> list[LeasedDelivery]:
         """Say in its lane what came of an attempt; return the deliveries that the lane may hold no longer."""
@@ -154,8 +160,12 @@ class LaneDispatcher:
         )
 
     async def _give_back(self, unsent: Sequence[LeasedDelivery]) -> None:
-        if unsent:
+        if not unsent:
+            return
+        try:
             await self._writer.run(lambda tx: give_back(tx, unsent, utc_now()), bounded=False)
+        except Exception as error:
+            log.error("leases were not given back, and run out", deliveries=len(unsent), exc_info=error)
 
     async def _claim(self) -> None:
         while True:

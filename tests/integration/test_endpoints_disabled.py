@@ -103,6 +103,23 @@ async def test_one_that_answers_410_is_asked_nothing_more_until_it_is_switched_o
     assert world.subscriber.of(later) == [], "what happened while it was off is for a replay"
 
 
+async def test_one_that_answers_410_is_not_sent_the_next_that_waits(world: World) -> None:
+    leaving = asyncio.Event()
+
+    async def answer(_number: int, _request: Request) -> Reply:
+        await leaving.wait()
+        return 410
+
+    world.subscriber.answer = answer
+    await world.webhook(event_types=["task.created"], max_in_flight=1)
+    for _ in range(3):
+        await world.created(BY_HAND)
+    await eventually(world, DELIVERIES, lambda rows: len(rows) == 3)
+    leaving.set()
+    await eventually(world, DELIVERIES, lambda rows: all(row["due_at"] is None for row in rows))
+    assert [heard.status for heard in world.subscriber.heard] == [410]
+
+
 async def test_one_that_has_failed_for_five_days_is_disabled_at_its_next_failure(tmp_path: Path) -> None:
     async with in_process(tmp_path, retry_schedule=ONCE) as world:
         world.subscriber.answer = lambda _number, request: 200 if request.url.path == OTHERS else 500
