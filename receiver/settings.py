@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from receiver.errors import SettingsError
+from receiver.errors import SettingsError, StartError
 
 PREFIX = "RINGBACK_"
 _CLIENT_NAMES = frozenset({"RINGBACK_URL"})
@@ -158,7 +158,9 @@ class Settings(BaseModel):
 
     @property
     def sqlite_path(self) -> Path:
-        """The SQLite file."""
+        """The SQLite file. Raises `StartError` for a database of another kind: this version has no other yet."""
+        if not self.is_sqlite:
+            raise StartError("this version runs on SQLite alone: set RINGBACK_DATABASE_URL to sqlite:///FILE")
         return Path(self.database_url.removeprefix("sqlite:///"))
 
 

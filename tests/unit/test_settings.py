@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from receiver.errors import SettingsError
+from receiver.errors import SettingsError, StartError
 from receiver.settings import Settings, client_settings, load_settings
 
 SECRETS = {
@@ -211,3 +211,9 @@ def test_the_log_format_holds_for_every_room() -> None:
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.startswith("{")
     assert '"event": "told"' in done.stderr
+
+
+def test_a_database_that_is_not_served_yet_is_refused_with_what_to_do() -> None:
+    settings = load_settings({"RINGBACK_DATABASE_URL": "postgresql://user@host/name"}, env_file=None)
+    with pytest.raises(StartError, match="sqlite:///FILE"):
+        _ = settings.sqlite_path
