@@ -80,22 +80,11 @@ class Applier:
         uids = {arrival.task_uid for arrival in arrivals if arrival.task_uid is not None}
         batch.by_uid = await tx.load_tasks(uids) if uids else {}
         await self._load_by_provider_id(tx, arrivals, batch)
-        await self._load_owners(tx, arrivals, batch)
         if missing := batch.to_be_made(arrivals):
             await self._make(tx, missing, batch)
 
     async def _load_by_provider_id(self, tx: Transaction, arrivals: Sequence[Arrival], batch: "_Batch") -> None:
-        wanted: dict[str, set[str]] = {}
-        for arrival in arrivals:
-            if arrival.task_uid is None and arrival.update.provider_task_id:
-                wanted.setdefault(arrival.provider, set()).add(arrival.update.provider_task_id)
-        for provider, ids in wanted.items():
-            for provider_task_id, state in (await tx.find_tasks(provider, ids)).items():
-                batch.by_uid.setdefault(state.uid, state)
-                batch.by_provider_id[provider, provider_task_id] = state.uid
-
-    async def _load_owners(self, tx: Transaction, arrivals: Sequence[Arrival], batch: "_Batch") -> None:
-        """Learn who has the provider's ids that these updates would give to tasks that have none yet."""
+        """Learn who has the provider's ids that name a task here, or that a task would get which has none yet."""
         wanted: dict[str, set[str]] = {}
         for arrival in arrivals:
             task = batch.find(arrival)
@@ -104,6 +93,7 @@ class Applier:
                 wanted.setdefault(arrival.provider, set()).add(arrival.update.provider_task_id)
         for provider, ids in wanted.items():
             for provider_task_id, state in (await tx.find_tasks(provider, ids)).items():
+                batch.by_uid.setdefault(state.uid, state)
                 batch.by_provider_id[provider, provider_task_id] = state.uid
 
     async def _show_what_stays(self, tx: Transaction, batch: "_Batch") -> None:
