@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench lock format
+.PHONY: help install demo test check bench soak lock format
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ demo: $(READY) ## run the main job end to end with the bundled sandbox provider
 	@$(BIN)/ringback demo
 
 test: $(READY) ## run the whole test suite
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 check: $(READY) ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -26,6 +26,9 @@ check: $(READY) ## format, lint, types, layers
 
 bench: $(READY) ## measure speed as ratios in one run
 	@$(BIN)/python -m tests.bench
+
+soak: $(READY) ## run a mixed load for ten minutes
+	@$(BIN)/python -m tests.bench.soak --minutes 10
 
 format: $(READY) ## format the code
 	$(BIN)/ruff check --fix-only --quiet .

@@ -2,12 +2,19 @@
 
 from sqlmodel import SQLModel
 
+from models.attempts import TaskAttempt
+from models.budgets import ProviderBudget
 from models.deliveries import Delivery, DeliveryAttempt
 from models.events import Event
+from models.idempotency import IdempotencyKey
 from models.keys import ApiKey, Organization
 from models.receipts import Receipt
 from models.replays import Replay
+from models.runs import Run, RunStep
 from models.states import (
+    RUN_EVENTS,
+    RUN_TERMINAL,
+    STEP_TERMINAL,
     TASK_EVENTS,
     TERMINAL,
     DeliveryFormat,
@@ -17,8 +24,10 @@ from models.states import (
     ReceiptReason,
     ReplayKind,
     ReplayStatus,
+    RunStatus,
     Scope,
     SignatureScheme,
+    StepStatus,
     Submission,
     SubscriptionKind,
     TaskStatus,
@@ -29,6 +38,9 @@ from models.tasks import Task
 metadata = SQLModel.metadata
 
 __all__ = [
+    "RUN_EVENTS",
+    "RUN_TERMINAL",
+    "STEP_TERMINAL",
     "TASK_EVENTS",
     "TERMINAL",
     "ApiKey",
@@ -39,18 +51,25 @@ __all__ = [
     "DisabledReason",
     "Event",
     "EventType",
+    "IdempotencyKey",
     "Organization",
+    "ProviderBudget",
     "Receipt",
     "ReceiptReason",
     "Replay",
     "ReplayKind",
     "ReplayStatus",
+    "Run",
+    "RunStatus",
+    "RunStep",
     "Scope",
     "SignatureScheme",
+    "StepStatus",
     "Submission",
     "Subscription",
     "SubscriptionKind",
     "Task",
+    "TaskAttempt",
     "TaskStatus",
     "metadata",
 ]

@@ -34,5 +34,7 @@ class ApiKey(SQLModel, table=True):
     """SHA-256 of the key, in hex."""
     hint: str
     """Its first characters, to tell keys apart."""
+    rate_limit: float | None = None
+    """Requests a second, at most; null for what the settings say."""
     created_at: datetime = Field(sa_type=Moment)
     revoked_at: datetime | None = Field(default=None, sa_type=Moment)

@@ -29,7 +29,7 @@ class Replay(SQLModel, table=True):
     """How many deliveries it will send, as counted when it was asked for."""
     sent: int = 0
     """How many were put on their way so far."""
-    cursor: int = 0
+    cursor: int = Field(default=0, sa_type=BigKey)
     """The key of the last event (or delivery, for `recover`) that was dealt with."""
     created_at: datetime = Field(sa_type=Moment)
     ended_at: datetime | None = Field(default=None, sa_type=Moment)

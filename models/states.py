@@ -42,12 +42,48 @@ class EventType(StrEnum):
     TASK_COMPLETED = "task.completed"
     TASK_FAILED = "task.failed"
     TASK_CANCELLED = "task.cancelled"
+    RUN_CREATED = "run.created"
+    RUN_COMPLETED = "run.completed"
+    RUN_FAILED = "run.failed"
+    RUN_CANCELLED = "run.cancelled"
     WEBHOOK_DISABLED = "webhook.disabled"
     PING = "ping"
     """Sent by `POST /api/v1/webhooks/{id}/test` alone; nobody subscribes to it, and it is not kept."""
 
 
 TASK_EVENTS = tuple(event for event in EventType if event.startswith("task."))
+RUN_EVENTS = tuple(event for event in EventType if event.startswith("run."))
+
+
+class RunStatus(StrEnum):
+    """Where a run is (contracts/pi.md)."""
+
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+RUN_TERMINAL = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
+
+
+class StepStatus(StrEnum):
+    """Where a step of a run is (contracts/pi.md); `cancelled` is Ringback's own, for Pi cannot cancel a run."""
+
+    PENDING = "pending"
+    """Not begun: it waits for the steps that it depends on."""
+    QUEUED = "queued"
+    """Begun: it has a task, which does not run yet."""
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    """Not begun, and it never will be: another step failed."""
+    CANCELLED = "cancelled"
+
+
+STEP_TERMINAL = frozenset({StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED})
 
 
 class SubscriptionKind(StrEnum):

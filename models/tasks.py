@@ -3,14 +3,16 @@
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import Column, Index, text
+from sqlalchemy import Column, Index, false, text
 from sqlmodel import Field, SQLModel
 
 from models.columns import BigKey, Document, Moment, PublicId
 from models.states import Submission, TaskStatus
 
-_DUE = text("due_at IS NOT NULL")
+_SENT_AND_DUE = text("due_at IS NOT NULL AND submission <> 'waiting'")
+_UNSENT_AND_DUE = text("due_at IS NOT NULL AND submission = 'waiting'")
 _CALLS_BACK = text("callback_id IS NOT NULL")
+_OF_A_RUN = text("run_uid IS NOT NULL")
 _KNOWN_TO_PROVIDER = text("provider_task_id IS NOT NULL")
 
 
@@ -19,7 +21,17 @@ class Task(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "task"
     __table_args__ = (
-        Index("ix_task_due", "due_at", sqlite_where=_DUE, postgresql_where=_DUE),
+        Index("ix_task_due", "due_at", sqlite_where=_SENT_AND_DUE, postgresql_where=_SENT_AND_DUE),
+        # Those that wait to be sent stand in lines of their own, which take turns: however long one is, it holds up
+        # neither another one nor the looks at what was sent.
+        Index(
+            "ix_task_unsent",
+            "bulk",
+            "organization_id",
+            "due_at",
+            sqlite_where=_UNSENT_AND_DUE,
+            postgresql_where=_UNSENT_AND_DUE,
+        ),
         Index(
             "ix_task_provider_task_id",
             "provider",
@@ -30,8 +42,11 @@ class Task(SQLModel, table=True):
         ),
         # Purging a subscription asks whether a task still names it.
         Index("ix_task_callback_id", "callback_id", sqlite_where=_CALLS_BACK, postgresql_where=_CALLS_BACK),
+        Index("ix_task_run_uid", "run_uid", sqlite_where=_OF_A_RUN, postgresql_where=_OF_A_RUN),
         Index("ix_task_status", "organization_id", "status", "id"),
         Index("ix_task_model", "organization_id", "model", "id"),
+        # A rare model among many of one status: either index above would be walked for long.
+        Index("ix_task_status_model", "organization_id", "status", "model", "id"),
     )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BigKey)
@@ -41,6 +56,9 @@ class Task(SQLModel, table=True):
     provider: str
     model: str
     task_type: str
+
+    bulk: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    """Whether it was created together with others: these take turns with single ones to be sent."""
 
     status: str = TaskStatus.QUEUED
     submission: str = Submission.WAITING
@@ -72,6 +90,11 @@ class Task(SQLModel, table=True):
     callback_id: int | None = Field(default=None, foreign_key="subscription.id", sa_type=BigKey)
     ended_event: str | None = Field(default=None, sa_type=PublicId)
     """The id of the event that ended it, for a later correction to name."""
+
+    run_uid: str | None = Field(default=None, sa_type=PublicId)
+    """The run that it is a step of."""
+    step: str | None = None
+    """The step's id in that run."""
 
     created_at: datetime = Field(sa_type=Moment)
     updated_at: datetime = Field(sa_type=Moment)

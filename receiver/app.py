@@ -1,16 +1,20 @@
 """The service put together: opened in order, closed in the reverse order."""
 
 import gc
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from receiver.api.auth import Authenticator
+from receiver.api.idempotency import Idempotency
+from receiver.api.limits import Allowance, KeyLimits
 from receiver.api.routes import refuse_path, routes
 from receiver.api.services import Services
 from receiver.clock import utc_now
+from receiver.domain.actions import Actions
 from receiver.domain.keyring import KeyRing
 from receiver.domain.transitions import Looks
 from receiver.inbound.receive import Hooks
@@ -26,18 +30,23 @@ from receiver.providers import Budget, PiAPI, Provider
 from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.leases import end_leases
+from receiver.tracking.actions import read_actions
+from receiver.tracking.adopt import Adopter
 from receiver.tracking.announce import Alarm, Waiting
 from receiver.tracking.apply import Applier
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator
 from receiver.tracking.feed import Feed
 from receiver.tracking.follow import Streams
+from receiver.tracking.log import Log
 from receiver.tracking.look import Looker
 from receiver.tracking.record import Announcer
+from receiver.tracking.retry import Retrier
+from receiver.tracking.runs import Runs
 from receiver.tracking.submit import Submitter
 from receiver.tracking.submit import lease_seconds as task_lease_seconds
 from receiver.tracking.tracker import Tracker
-from receiver.workers.attend import Attendant
+from receiver.workers.attend import SIDE_BY_SIDE, Attendant
 from receiver.workers.cleanup import Cleaner
 from receiver.workers.dispatch import LaneDispatcher
 from receiver.workers.dispatch import lease_seconds as delivery_lease_seconds
@@ -55,20 +64,22 @@ _TEST_CONNECTIONS = 16
 class Service:
     """Every room of the house, put together for one process."""
 
-    def __init__(self, settings: Settings, database: Database, keys: list[str]) -> None:
+    def __init__(self, settings: Settings, database: Database, keys: list[str], actions: Actions) -> None:
         self._database = database
         writer, keyring = database.writer, KeyRing(keys)
         task_lease = task_lease_seconds(settings.provider_timeout_seconds)
-        self.piapi = _piapi(settings)
+        self.piapi = _piapi(settings, database)
         self.providers: dict[str, Provider] = {self.piapi.name: self.piapi}
         self.dispatcher = LaneDispatcher(timeout=settings.delivery_timeout_seconds)
         self.feed = Feed()
         delivery_lease = delivery_lease_seconds(settings.delivery_timeout_seconds)
         self.waiting = Waiting()
-        announcer = Announcer(self.waiting, self.dispatcher, Alarm(), self.feed, delivery_lease)
+        self.shared = database.shared
+        self.log = Log(database, self.shared.notices, self.feed, self.waiting) if self.shared else None
+        announcer = Announcer(self.waiting, self.dispatcher, Alarm(), self.log or self.feed, delivery_lease)
         applier = Applier(_looks(settings), announcer)
         creator = Creator(announcer, lease_seconds=task_lease)
-        submitter = Submitter(writer, applier, self.providers, keyring, settings.public_url)
+        submitter = Submitter(database, applier, self.providers, keyring, settings.public_url, lease_seconds=task_lease)
         looker = Looker(
             database, applier, submitter, self.providers, keyring, unknown_seconds=settings.submission_unknown_seconds
         )
@@ -79,8 +90,12 @@ class Service:
         self.dispatcher.connect(
             database, Deliverer(database, self.sender, Settler(announcer), keyring, settings.retry_delays)
         )
-        self.attendant = Attendant(writer, looker, announcer.due, lease_seconds=task_lease)
-        self.tracker = Tracker(database, creator, submitter, looker, canceller, announcer.waiting)
+        self.attendant = Attendant(
+            writer, looker, announcer.due, lease_seconds=task_lease, side_by_side=_side_by_side(settings)
+        )
+        retrier, adopter = Retrier(announcer), Adopter(database, applier, self.providers)
+        self.tracker = Tracker(database, creator, submitter, looker, canceller, retrier, adopter, announcer.waiting)
+        self.runs = Runs(database, announcer, self.tracker, actions)
         replays = Replays(
             database, self.dispatcher, retention_days=settings.retention_days, lease_seconds=delivery_lease
         )
@@ -98,15 +113,29 @@ class Service:
             settings=settings,
             database=database,
             tracker=self.tracker,
-            streams=Streams(database, self.feed),
+            runs=self.runs,
+            streams=Streams(database, self.feed, self.log),
             subscriptions=Subscriptions(writer, guard, keyring),
             pinger=Pinger(self.test_sender, keyring),
             replays=replays,
             shown_requests=ShownRequests(database, keyring),
             authenticator=Authenticator(database),
+            key_limits=KeyLimits(Allowance.of(*settings.key_requests)),
+            idempotency=Idempotency(database, keyring),
             providers=self.providers,
             piapi=self.piapi,
         )
+
+    def _loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
+            "attend": self.attendant.run,
+            "dispatch": self.dispatcher.run,
+            "replay": self.replayer.run,
+            "cleanup": self.cleaner.run,
+        }
+        if self.shared is not None and self.log is not None:
+            loops |= {"notices": self.shared.notices.run, "log": self.log.run}
+        return loops
 
     def end_waits(self) -> None:
         """End streams and long polls: a server that stops waits for every connection before it ends the lifespan."""
@@ -117,19 +146,13 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Keep the loops going; at the end finish what is under way, within a bound, and give the rest back."""
         await self.services.streams.begin()
-        supervisor = Supervisor(
-            {
-                "attend": self.attendant.run,
-                "dispatch": self.dispatcher.run,
-                "replay": self.replayer.run,
-                "cleanup": self.cleaner.run,
-            }
-        )
+        supervisor = Supervisor(self._loops())
         supervisor.start()
         try:
             yield
         finally:
             await supervisor.stop()
+            await self.runs.drain(_DRAIN_SECONDS)
             await self.tracker.drain(_DRAIN_SECONDS)
             await self.attendant.drain(_DRAIN_SECONDS)
             await self.dispatcher.drain(_DRAIN_SECONDS)
@@ -143,15 +166,17 @@ def create_app(settings: Settings, keys: list[str]) -> Starlette:
     """Return the service as an ASGI application; `keys` are the master keys, oldest first.
 
     Its database must have this version's schema already. Everything is opened and closed by its lifespan; whoever
-    serves it calls `state.end_waits` before it waits for connections to close.
+    serves it calls `state.end_waits` before it waits for connections to close. Raises `SettingsError` where the
+    actions file cannot be read.
     """
+    actions = read_actions(settings.actions_file)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with await Database.open(settings) as database:
             if settings.is_sqlite:  # whoever held a lease is dead: the file is this process's alone
                 await database.writer.run(lambda tx: end_leases(tx, utc_now()))
-            service = Service(settings, database, keys)
+            service = Service(settings, database, keys, actions)
             app.state.services = service.services
             app.state.end_waits = service.end_waits
             app.router.routes.extend(routes(service.hooks))
@@ -164,16 +189,23 @@ def create_app(settings: Settings, keys: list[str]) -> Starlette:
     return Starlette(lifespan=lifespan, exception_handlers={HTTPException: refuse_path})
 
 
+def _side_by_side(settings: Settings) -> int:
+    """Return how many calls of one kind may wait for their turn at a provider: no more than get it in time."""
+    in_time = settings.provider_calls_per_second * settings.provider_timeout_seconds / 4
+    return max(1, min(SIDE_BY_SIDE, math.floor(in_time)))
+
+
 def _looks(settings: Settings) -> Looks:
     return Looks(settings.poll_first_seconds, settings.poll_max_seconds, settings.task_timeout_seconds)
 
 
-def _piapi(settings: Settings) -> PiAPI:
+def _piapi(settings: Settings, database: Database) -> PiAPI:
+    allotment = database.shared.allotment(PiAPI.name) if database.shared else None
     return PiAPI(
         base_url=settings.piapi_base_url,
         api_key=settings.piapi_api_key.get_secret_value() if settings.piapi_api_key else None,
         timeout=settings.provider_timeout_seconds,
-        budget=Budget(settings.provider_calls_per_second),
+        budget=Budget(settings.provider_calls_per_second, allotment=allotment),
     )
 
 

@@ -1,22 +1,33 @@
 """One error tree. The API turns these into HTTP in one place; the command line into one line and a status."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 class RingbackError(Exception):
     """The base of every error that Ringback raises on purpose.
 
-    `message` is for a person and never holds a secret; `code` is for a program; `status` is the HTTP status.
+    `message` is for a person and never holds a secret; `code` is for a program; `status` is the HTTP status; `issues`
+    are all faults where there may be several; in `retry_after` seconds the same may well succeed.
     """
 
     status = 500
     code = "internal_error"
     kind = "api_error"
+    retry_after: int | None = None
 
-    def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        issues: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
+        self.issues = issues
         if code is not None:
             self.code = code
 
@@ -80,6 +91,18 @@ class Conflict(RingbackError):
     kind = "invalid_request_error"
 
 
+class RateLimited(RingbackError):
+    """The key has asked for more than it may; in `retry_after` seconds it may again."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    kind = "rate_limit_error"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class TooLarge(RingbackError):
     """The body is larger than `RINGBACK_MAX_BODY_BYTES`."""
 
@@ -94,8 +117,8 @@ class Unavailable(RingbackError):
     status = 503
     code = "unavailable"
 
-    def __init__(self, message: str, *, retry_after: int = 1) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, code: str | None = None, retry_after: int = 1) -> None:
+        super().__init__(message, code=code)
         self.retry_after = retry_after
 
 

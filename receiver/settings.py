@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
-from receiver.errors import SettingsError, StartError
+from receiver.errors import SettingsError
 
 PREFIX = "RINGBACK_"
 _CLIENT_NAMES = frozenset({"RINGBACK_URL"})
@@ -33,7 +33,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     database_url: str = "sqlite:///ringback.db"
-    secret_key: SecretStr | None = None
+    secret_key: SecretStr | None = Field(default=None, validate_default=True)
     """Master keys, comma-separated, oldest first: the last signs, all verify."""
     api_key: SecretStr | None = None
     public_url: str | None = None
@@ -48,6 +48,8 @@ class Settings(BaseModel):
     poll_max_seconds: Seconds = 300
     task_timeout_seconds: Seconds = 86400
     provider_rate: str = "10/s"
+    key_rate: str = "1000/s"
+    """Requests with one API key that has no limit of its own, to each process; so many may come at once."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
     retry_schedule: str = "0,5,300,1800,7200,18000,36000,50400,72000,86400"
     delivery_timeout_seconds: Seconds = 20
@@ -61,17 +63,23 @@ class Settings(BaseModel):
     writer_queue: Annotated[int, Field(ge=1)] = 4096
     """How many writes may wait before the answer is 503."""
     log_format: Literal["text", "json"] = "text"
+    actions_file: Path | None = None
+    """What the steps of runs may do, by name; see `receiver.domain.actions`."""
 
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: str) -> str:
-        if not value.startswith(("sqlite:///", "postgresql://")):
+        if not value.startswith(("sqlite:///", "postgresql://", "postgres://")):
             raise ValueError("must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE")
         return value
 
     @field_validator("secret_key")
     @classmethod
-    def _long_keys(cls, value: SecretStr | None) -> SecretStr | None:
+    def _long_keys(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None and not info.data.get("database_url", "sqlite:").startswith("sqlite:"):
+            raise ValueError(
+                "is required on PostgreSQL, and the same for all processes; make one: openssl rand -hex 32"
+            )
         if value is not None:
             keys = _split(value.get_secret_value())
             if not keys or any(len(key) < _SHORTEST_KEY for key in keys):
@@ -102,7 +110,7 @@ class Settings(BaseModel):
             raise ValueError("must start with /")
         return value.rstrip("/")
 
-    @field_validator("provider_rate")
+    @field_validator("provider_rate", "key_rate")
     @classmethod
     def _known_rate(cls, value: str) -> str:
         match = _RATE.fullmatch(value)
@@ -132,9 +140,13 @@ class Settings(BaseModel):
     @cached_property
     def provider_calls_per_second(self) -> float:
         """`RINGBACK_PROVIDER_RATE` as calls a second."""
-        match = _RATE.fullmatch(self.provider_rate)
-        assert match is not None  # noqa: S101 - the validator saw to it
-        return float(match[1]) / _PERIODS[match[2]]
+        number, seconds = _read_rate(self.provider_rate)
+        return number / seconds
+
+    @cached_property
+    def key_requests(self) -> tuple[float, float]:
+        """`RINGBACK_KEY_RATE` as so many requests in so many seconds."""
+        return _read_rate(self.key_rate)
 
     @cached_property
     def retry_delays(self) -> tuple[float, ...]:
@@ -158,9 +170,8 @@ class Settings(BaseModel):
 
     @property
     def sqlite_path(self) -> Path:
-        """The SQLite file. Raises `StartError` for a database of another kind: this version has no other yet."""
-        if not self.is_sqlite:
-            raise StartError("this version runs on SQLite alone: set RINGBACK_DATABASE_URL to sqlite:///FILE")
+        """The SQLite file; only for a database that is one."""
+        assert self.is_sqlite  # noqa: S101 - the caller asked
         return Path(self.database_url.removeprefix("sqlite:///"))
 
 
@@ -201,6 +212,12 @@ def _fault(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         return f"{name}: there is no such setting"
     return f"{name}: {fault['msg'].removeprefix('Value error, ')}"
+
+
+def _read_rate(value: str) -> tuple[float, float]:
+    match = _RATE.fullmatch(value)
+    assert match is not None  # noqa: S101 - the validator saw to it
+    return float(match[1]), _PERIODS[match[2]]
 
 
 def _split(value: str) -> list[str]:

@@ -1,11 +1,22 @@
 """What the service says of itself: structured logs, and counters for Prometheus."""
 
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_WORKER = "PROMETHEUS_MULTIPROC_WORKER"
+if _WORKER in os.environ:
+    _number = int(os.environ[_WORKER])
+    # Files are named by the worker's number and not by its process id: a successor goes on where one that died was,
+    # so that totals never fall and there are never more files than workers.
+    values.ValueClass = values.MultiProcessValue(lambda: _number)  # type: ignore[no-untyped-call]
 
 inbound_refused = Counter("ringback_inbound_refused_total", "Inbound webhooks refused for their secret", ["provider"])
 inbound_received = Counter(
@@ -16,13 +27,35 @@ inbound_received = Counter(
 updates_applied = Counter("ringback_updates_total", "Updates by the way they came and what they did", ["source", "did"])
 provider_calls = Counter("ringback_provider_calls_total", "Calls to a provider", ["provider", "call", "outcome"])
 deliveries_settled = Counter("ringback_delivery_attempts_total", "Delivery attempts by their outcome", ["outcome"])
-streams_open = Gauge("ringback_streams_open", "Readers of the live stream")
+streams_open = Gauge("ringback_streams_open", "Readers of the live stream", multiprocess_mode="livesum")
 writer_batch = Histogram(
     "ringback_writer_batch_size",
     "Writes that shared one commit",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
-writer_waiting = Gauge("ringback_writer_waiting", "Writes that wait for their commit")
+writer_waiting = Gauge("ringback_writer_waiting", "Writes that wait for their commit", multiprocess_mode="livesum")
+
+
+def shared_counters(folder: Path, worker: int) -> dict[str, str]:
+    """Return the environment of a worker whose counters, kept in `folder`, add up with those of others.
+
+    `worker` is a number that no other worker has while it lives.
+    """
+    return {_FOLDER: str(folder), _WORKER: str(worker)}
+
+
+def forget_worker(folder: Path, worker: int) -> None:
+    """Forget what was true only while a worker lived, such as how many streams it had; its counts stay."""
+    mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
+
+
+def exposition() -> bytes:
+    """Return the counters in Prometheus' text form: of all workers together, where there are several."""
+    if _FOLDER not in os.environ:
+        return generate_latest()
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
 
 
 class _StandardError:
@@ -49,7 +82,8 @@ def configure_logging(log_format: str = "text") -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _StandardError())),
+        # One write a line, so that lines of several workers do not run into one another.
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _StandardError())),
         cache_logger_on_first_use=True,
     )
 

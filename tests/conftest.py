@@ -1,14 +1,51 @@
 """Fixtures that every floor of the suite uses."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
+import httpx
 import pytest
 
 from receiver.telemetry import configure_logging
+from tests.fakes import databases
+from tests.fakes.nursery import end_nursery
 from tests.fakes.world import World, in_process
 
 configure_logging()
+# Every client makes one, from a hundred certificates; here none has more to verify than the others.
+patch("httpx._transports.default.create_ssl_context", cache(httpx.create_ssl_context)).start()
+
+_FLOORS_WITH_DATABASE = ("storage", "integration", "acceptance", "faults")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what touches the database on both kinds, unless a marker says why it is one kind's own matter."""
+    node = metafunc.definition
+    if node.path.parent.name not in _FLOORS_WITH_DATABASE or node.get_closest_marker("no_database"):
+        return
+    kinds = ["sqlite", "postgresql"]
+    if node.get_closest_marker("sqlite_only"):
+        kinds = ["sqlite"]
+    elif node.get_closest_marker("postgresql_only"):
+        kinds = ["postgresql"]
+    metafunc.parametrize("backend", kinds, indirect=True, scope="module")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The kind of database for everything that a test starts."""
+    kind: str = getattr(request, "param", "sqlite")
+    made = databases.begin(kind)
+    yield kind
+    made.drop()
+
+
+def pytest_unconfigure() -> None:
+    """Stop and remove what this process made for all of its tests."""
+    end_nursery()
+    databases.end_session()
 
 
 @pytest.fixture

@@ -23,6 +23,29 @@ def upgrade() -> None:
         sa.UniqueConstraint("uid"),
     )
     op.create_table(
+        "idempotency_key",
+        sa.Column("id", BigKey, nullable=False),
+        sa.Column("scope", sa.String(), nullable=False),
+        sa.Column("body", sa.String(), nullable=False),
+        sa.Column("resource_id", PublicId(), nullable=False),
+        sa.Column("owner", PublicId(), nullable=False),
+        sa.Column("lease_until", Moment(), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("content_type", sa.String(), nullable=True),
+        sa.Column("answer", sa.Text(), nullable=True),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("scope"),
+    )
+    op.create_index("ix_idempotency_key_created_at", "idempotency_key", ["created_at"], unique=False)
+    op.create_table(
+        "provider_budget",
+        sa.Column("provider", sa.String(), nullable=False),
+        sa.Column("next_at", Moment(), nullable=False),
+        sa.Column("paused_until", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("provider"),
+    )
+    op.create_table(
         "receipt",
         sa.Column("id", BigKey, nullable=False),
         sa.Column("uid", PublicId(), nullable=False),
@@ -46,6 +69,7 @@ def upgrade() -> None:
         sa.Column("scope", sa.String(), nullable=False),
         sa.Column("hash", sa.String(), nullable=False),
         sa.Column("hint", sa.String(), nullable=False),
+        sa.Column("rate_limit", sa.Float(), nullable=True),
         sa.Column("created_at", Moment(), nullable=False),
         sa.Column("revoked_at", Moment(), nullable=True),
         sa.ForeignKeyConstraint(
@@ -57,6 +81,25 @@ def upgrade() -> None:
         sa.UniqueConstraint("uid"),
     )
     op.create_index("ix_api_key_organization_id", "api_key", ["organization_id"], unique=False)
+    op.create_table(
+        "run",
+        sa.Column("id", BigKey, nullable=False),
+        sa.Column("uid", PublicId(), nullable=False),
+        sa.Column("organization_id", BigKey, nullable=False),
+        sa.Column("status", sa.String(), nullable=False),
+        sa.Column("metadata", Document, nullable=True),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.Column("updated_at", Moment(), nullable=False),
+        sa.Column("ended_at", Moment(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["organization_id"],
+            ["organization.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("uid"),
+    )
+    op.create_index("ix_run_organization_id", "run", ["organization_id", "id"], unique=False)
+    op.create_index("ix_run_status", "run", ["organization_id", "status", "id"], unique=False)
     op.create_table(
         "subscription",
         sa.Column("id", BigKey, nullable=False),
@@ -104,7 +147,7 @@ def upgrade() -> None:
         sa.Column("event_types", Document, nullable=True),
         sa.Column("total", sa.Integer(), nullable=False),
         sa.Column("sent", sa.Integer(), nullable=False),
-        sa.Column("cursor", sa.Integer(), nullable=False),
+        sa.Column("cursor", BigKey, nullable=False),
         sa.Column("created_at", Moment(), nullable=False),
         sa.Column("ended_at", Moment(), nullable=True),
         sa.ForeignKeyConstraint(
@@ -121,6 +164,26 @@ def upgrade() -> None:
     op.create_index("ix_replay_status", "replay", ["status"], unique=False)
     op.create_index("ix_replay_subscription_id", "replay", ["subscription_id", "id"], unique=False)
     op.create_table(
+        "run_step",
+        sa.Column("id", BigKey, nullable=False),
+        sa.Column("run_id", BigKey, nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("status", sa.String(), nullable=False),
+        sa.Column("spec", Document, nullable=False),
+        sa.Column("task_uid", PublicId(), nullable=True),
+        sa.Column("result", Document, nullable=True),
+        sa.Column("error", Document, nullable=True),
+        sa.Column("started_at", Moment(), nullable=True),
+        sa.Column("completed_at", Moment(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["run_id"],
+            ["run.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("ix_run_step_run_id", "run_step", ["run_id", "position"], unique=True)
+    op.create_table(
         "task",
         sa.Column("id", BigKey, nullable=False),
         sa.Column("uid", PublicId(), nullable=False),
@@ -128,6 +191,7 @@ def upgrade() -> None:
         sa.Column("provider", sa.String(), nullable=False),
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("task_type", sa.String(), nullable=False),
+        sa.Column("bulk", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("status", sa.String(), nullable=False),
         sa.Column("submission", sa.String(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
@@ -147,6 +211,8 @@ def upgrade() -> None:
         sa.Column("meta", Document, nullable=True),
         sa.Column("callback_id", BigKey, nullable=True),
         sa.Column("ended_event", PublicId(), nullable=True),
+        sa.Column("run_uid", PublicId(), nullable=True),
+        sa.Column("step", sa.String(), nullable=True),
         sa.Column("created_at", Moment(), nullable=False),
         sa.Column("updated_at", Moment(), nullable=False),
         sa.Column("submitted_at", Moment(), nullable=True),
@@ -180,8 +246,16 @@ def upgrade() -> None:
         "task",
         ["due_at"],
         unique=False,
-        sqlite_where=sa.text("due_at IS NOT NULL"),
-        postgresql_where=sa.text("due_at IS NOT NULL"),
+        sqlite_where=sa.text("due_at IS NOT NULL AND submission <> 'waiting'"),
+        postgresql_where=sa.text("due_at IS NOT NULL AND submission <> 'waiting'"),
+    )
+    op.create_index(
+        "ix_task_unsent",
+        "task",
+        ["bulk", "organization_id", "due_at"],
+        unique=False,
+        sqlite_where=sa.text("due_at IS NOT NULL AND submission = 'waiting'"),
+        postgresql_where=sa.text("due_at IS NOT NULL AND submission = 'waiting'"),
     )
     op.create_index("ix_task_model", "task", ["organization_id", "model", "id"], unique=False)
     op.create_index(
@@ -192,13 +266,50 @@ def upgrade() -> None:
         sqlite_where=sa.text("provider_task_id IS NOT NULL"),
         postgresql_where=sa.text("provider_task_id IS NOT NULL"),
     )
+    op.create_index(
+        "ix_task_run_uid",
+        "task",
+        ["run_uid"],
+        unique=False,
+        sqlite_where=sa.text("run_uid IS NOT NULL"),
+        postgresql_where=sa.text("run_uid IS NOT NULL"),
+    )
     op.create_index("ix_task_status", "task", ["organization_id", "status", "id"], unique=False)
+    op.create_index("ix_task_status_model", "task", ["organization_id", "status", "model", "id"], unique=False)
+    op.create_table(
+        "task_attempt",
+        sa.Column("id", BigKey, nullable=False),
+        sa.Column("task_id", BigKey, nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("provider", sa.String(), nullable=False),
+        sa.Column("provider_task_id", sa.String(), nullable=True),
+        sa.Column("status", sa.String(), nullable=False),
+        sa.Column("error", Document, nullable=True),
+        sa.Column("submitted_at", Moment(), nullable=True),
+        sa.Column("started_at", Moment(), nullable=True),
+        sa.Column("ended_at", Moment(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["task_id"],
+            ["task.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(
+        "ix_task_attempt_provider_task_id",
+        "task_attempt",
+        ["provider", "provider_task_id"],
+        unique=False,
+        sqlite_where=sa.text("provider_task_id IS NOT NULL"),
+        postgresql_where=sa.text("provider_task_id IS NOT NULL"),
+    )
+    op.create_index("ix_task_attempt_task_id", "task_attempt", ["task_id", "number"], unique=True)
     op.create_table(
         "event",
         sa.Column("id", BigKey, nullable=False),
         sa.Column("uid", PublicId(), nullable=False),
         sa.Column("organization_id", BigKey, nullable=False),
         sa.Column("task_id", BigKey, nullable=True),
+        sa.Column("run_uid", PublicId(), nullable=True),
         sa.Column("type", sa.String(), nullable=False),
         sa.Column("snapshot", Document, nullable=False),
         sa.Column("created_at", Moment(), nullable=False),
@@ -215,6 +326,14 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_event_organization_id", "event", ["organization_id", "id"], unique=False)
+    op.create_index(
+        "ix_event_run_uid",
+        "event",
+        ["run_uid", "id"],
+        unique=False,
+        sqlite_where=sa.text("run_uid IS NOT NULL"),
+        postgresql_where=sa.text("run_uid IS NOT NULL"),
+    )
     op.create_index("ix_event_task_id", "event", ["task_id", "id"], unique=False)
     op.create_table(
         "delivery",
@@ -313,9 +432,36 @@ def downgrade() -> None:
     )
     op.drop_table("delivery")
     op.drop_index("ix_event_task_id", table_name="event")
+    op.drop_index(
+        "ix_event_run_uid",
+        table_name="event",
+        sqlite_where=sa.text("run_uid IS NOT NULL"),
+        postgresql_where=sa.text("run_uid IS NOT NULL"),
+    )
     op.drop_index("ix_event_organization_id", table_name="event")
     op.drop_table("event")
+    op.drop_index("ix_task_attempt_task_id", table_name="task_attempt")
+    op.drop_index(
+        "ix_task_attempt_provider_task_id",
+        table_name="task_attempt",
+        sqlite_where=sa.text("provider_task_id IS NOT NULL"),
+        postgresql_where=sa.text("provider_task_id IS NOT NULL"),
+    )
+    op.drop_table("task_attempt")
+    op.drop_index(
+        "ix_task_unsent",
+        table_name="task",
+        sqlite_where=sa.text("due_at IS NOT NULL AND submission = 'waiting'"),
+        postgresql_where=sa.text("due_at IS NOT NULL AND submission = 'waiting'"),
+    )
+    op.drop_index("ix_task_status_model", table_name="task")
     op.drop_index("ix_task_status", table_name="task")
+    op.drop_index(
+        "ix_task_run_uid",
+        table_name="task",
+        sqlite_where=sa.text("run_uid IS NOT NULL"),
+        postgresql_where=sa.text("run_uid IS NOT NULL"),
+    )
     op.drop_index(
         "ix_task_provider_task_id",
         table_name="task",
@@ -326,8 +472,8 @@ def downgrade() -> None:
     op.drop_index(
         "ix_task_due",
         table_name="task",
-        sqlite_where=sa.text("due_at IS NOT NULL"),
-        postgresql_where=sa.text("due_at IS NOT NULL"),
+        sqlite_where=sa.text("due_at IS NOT NULL AND submission <> 'waiting'"),
+        postgresql_where=sa.text("due_at IS NOT NULL AND submission <> 'waiting'"),
     )
     op.drop_index(
         "ix_task_callback_id",
@@ -336,14 +482,22 @@ def downgrade() -> None:
         postgresql_where=sa.text("callback_id IS NOT NULL"),
     )
     op.drop_table("task")
+    op.drop_index("ix_run_step_run_id", table_name="run_step")
+    op.drop_table("run_step")
     op.drop_index("ix_replay_subscription_id", table_name="replay")
     op.drop_index("ix_replay_status", table_name="replay")
     op.drop_table("replay")
     op.drop_index("ix_subscription_organization_id", table_name="subscription")
     op.drop_index("ix_subscription_fingerprint", table_name="subscription")
     op.drop_table("subscription")
+    op.drop_index("ix_run_status", table_name="run")
+    op.drop_index("ix_run_organization_id", table_name="run")
+    op.drop_table("run")
     op.drop_index("ix_api_key_organization_id", table_name="api_key")
     op.drop_table("api_key")
     op.drop_index("ix_receipt_received_at", table_name="receipt")
     op.drop_table("receipt")
+    op.drop_table("provider_budget")
+    op.drop_index("ix_idempotency_key_created_at", table_name="idempotency_key")
+    op.drop_table("idempotency_key")
     op.drop_table("organization")

@@ -1,7 +1,9 @@
 """Who calls: a key in `X-API-Key` or `Authorization: Bearer`, known by its hash."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.datastructures import Headers
 
@@ -19,11 +21,13 @@ _MOST_REMEMBERED = 4096
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """On whose behalf a request is made."""
+    """On whose behalf a request is made, and with which key; `rate_limit` is the key's own, in requests a second."""
 
     organization_id: int
     organization_uid: str
     scope: Scope
+    key_id: int
+    rate_limit: float | None
 
     def require(self, scope: Scope) -> None:
         """Raise `NotAllowed` unless the key reaches so far."""
@@ -48,7 +52,7 @@ class Authenticator:
         rows = await self._database.read(live_key(hashed))
         if not rows:
             raise NotAuthenticated("the API key is not one of ours, or was revoked")
-        principal = Principal(rows[0]["organization_id"], rows[0]["organization_uid"], Scope(rows[0]["scope"]))
+        principal = _principal(rows[0])
         if len(self._known) >= _MOST_REMEMBERED:
             self._known.clear()
         self._known[hashed] = (now + _REMEMBERED_SECONDS, principal)
@@ -57,6 +61,16 @@ class Authenticator:
     def forget(self) -> None:
         """Forget every key: one was revoked."""
         self._known.clear()
+
+
+def _principal(row: Mapping[str, Any]) -> Principal:
+    return Principal(
+        organization_id=row["organization_id"],
+        organization_uid=row["organization_uid"],
+        scope=Scope(row["scope"]),
+        key_id=row["id"],
+        rate_limit=row["rate_limit"],
+    )
 
 
 def _presented(headers: Headers) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Select
 
+from models import DeliveryStatus
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call, check
 from receiver.api.lists import page, read_cursor, read_query
@@ -52,8 +53,12 @@ async def get_delivery(call: Call) -> Reply:
 
 
 async def retry_delivery(call: Call) -> Reply:
-    """`POST /api/v1/deliveries/{id}/retry`: on its way again, now, with its schedule begun anew."""
-    await call.services.replays.retry(call.organization_id, _uid(call.path("delivery_id"), "delivery"))
+    """`POST /api/v1/deliveries/{id}/retry`: on its way again, now, with its schedule begun anew.
+
+    After a crash one that is on its way is left at that; one that was settled again meanwhile is sent once more.
+    """
+    if not (call.is_resumed and (await _delivery(call))["status"] == DeliveryStatus.PENDING):
+        await call.services.replays.retry(call.organization_id, _uid(call.path("delivery_id"), "delivery"))
     return Reply(native_delivery(await _delivery(call)), "delivery", status=202)
 
 

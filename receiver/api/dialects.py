@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import orjson
 from starlette.responses import Response
 
-from receiver.errors import EventsLost, ProviderRefused, RingbackError, Unavailable
+from receiver.errors import EventsLost, ProviderRefused, RingbackError
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +72,13 @@ class _Pi:
         }
         if error.param is not None:
             detail["param"] = error.param
+        if error.issues:
+            detail["issues"] = error.issues
         if isinstance(error, EventsLost):
             detail["oldest_id"] = None if error.oldest is None else str(error.oldest)
-        headers = _retry_after(error)
-        if headers:
-            detail["retry_after"] = int(headers["retry-after"])
-        return _json({"error": detail}, error.status, request_id, headers)
+        if error.retry_after is not None:
+            detail["retry_after"] = error.retry_after
+        return _json({"error": detail}, error.status, request_id, _retry_after(error))
 
 
 PIAPI: Dialect = _PiAPI()
@@ -100,7 +101,7 @@ def _named(error: RingbackError) -> str:
 
 
 def _retry_after(error: RingbackError) -> dict[str, str]:
-    return {"retry-after": str(error.retry_after)} if isinstance(error, Unavailable) else {}
+    return {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
 
 
 def _json(body: Any, status: int, request_id: str, headers: dict[str, str] | None = None) -> Response:

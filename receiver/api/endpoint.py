@@ -1,20 +1,28 @@
-"""What every endpoint has in common: the key, the scope, the body, and the dialect of its answers and errors."""
+"""What every endpoint has in common: the key and its limits, the body, and the dialect of its answers and errors.
 
-from collections.abc import Awaitable, Callable
+A POST with an `Idempotency-Key` is answered once (`api.idempotency`).
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
-from starlette.types import ASGIApp
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as Connection
 
 from models import Scope
 from receiver.api.auth import Principal
 from receiver.api.dialects import Dialect, Reply, new_request_id
+from receiver.api.idempotency import Asked, read_key
 from receiver.api.services import Services
+from receiver.domain.ids import derived_id, new_id
 from receiver.errors import BadRequest, RingbackError
 from receiver.inbound.body import read_body
+from receiver.storage.idempotency import Claim
 from receiver.telemetry import get_logger
 
 log = get_logger("api")
@@ -22,30 +30,62 @@ log = get_logger("api")
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
-    """One authenticated request."""
+    """One authenticated request. `claim` is what it has of its idempotency key, if it came with one.
+
+    Its body may be as large as so many usual `bodies`.
+    """
 
     request: Request
     services: Services
     principal: Principal
+    claim: Claim | None = None
+    bodies: int = 1
+    _raw: bytes | None = None
+    _ids: int = 0
 
     @property
     def organization_id(self) -> int:
         """The organization that calls."""
         return self.principal.organization_id
 
+    @property
+    def is_resumed(self) -> bool:
+        """Whether a request with the same idempotency key came before and was not answered: it may have done the work.
+
+        Then look whether what `new_id` names is there already, and answer with it as it is now.
+        """
+        return self.claim is not None and self.claim.is_resumed
+
+    def new_id(self) -> str:
+        """Return the id for the next thing that this request makes: a UUIDv7.
+
+        With an idempotency key the first, second, ... are the same for every request with that key.
+        """
+        if self.claim is None:
+            return new_id()
+        number, self._ids = self._ids, self._ids + 1
+        return derived_id(self.claim.resource_id, number) if number else self.claim.resource_id
+
     def path(self, name: str) -> str:
         """Return a parameter of the path."""
         return str(self.request.path_params[name])
+
+    async def raw(self) -> bytes:
+        """Return the body as it came. Raises `TooLarge`."""
+        if self._raw is None:
+            request = self.request
+            most = self.services.settings.max_body_bytes * self.bodies
+            self._raw = await read_body(request.scope, request.receive, most)
+        return self._raw
 
     async def json(self, *, optional: bool = False) -> dict[str, Any]:
         """Return the body, which must be a JSON object; `optional` if it may be left out.
 
         Raises `BadRequest`, `TooLarge`.
         """
-        request = self.request
-        body = await read_body(request.scope, request.receive, self.services.settings.max_body_bytes)
+        body = await self.raw()
         if optional and not body:
             return {}
         try:
@@ -65,24 +105,83 @@ Handler = Callable[[Call], Awaitable[Reply | ASGIApp]]
 """Returns what is to be answered, or what answers by itself: a stream."""
 
 
-def endpoint(handler: Handler, dialect: Dialect, scope: Scope) -> Callable[[Request], Awaitable[ASGIApp]]:
-    """Return a Starlette endpoint: authenticated, with `scope` required, its answers and errors in `dialect`."""
+def endpoint(
+    handler: Handler, dialect: Dialect, scope: Scope, *, bodies: int = 1
+) -> Callable[[Request], Awaitable[ASGIApp]]:
+    """Return a Starlette endpoint: authenticated, with `scope` required, its answers and errors in `dialect`.
 
-    async def serve(request: Request) -> ASGIApp:
+    A body may be as large as so many usual `bodies`.
+    Every answer to a key of ours says where that key stands (`api.limits`).
+    """
+    return _Endpoint(handler, dialect, scope, bodies).serve
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    handler: Handler
+    dialect: Dialect
+    scope: Scope
+    bodies: int
+
+    async def serve(self, request: Request) -> ASGIApp:
         request_id = new_request_id()
+        headers = {"x-request-id": request_id}
+        answer = await self._caught(self._admit(request, request_id, headers), request, request_id)
+        return _with_headers(answer, headers)
+
+    async def _admit(self, request: Request, request_id: str, headers: dict[str, str]) -> ASGIApp:
+        """Answer a request that may be made; add where its key stands to `headers`, also if it may not."""
         services: Services = request.app.state.services
+        principal = await services.authenticator.principal(request.headers)
+        standing = services.key_limits.take(principal.key_id, principal.rate_limit)
+        headers |= standing.headers
+        standing.check()
+        principal.require(self.scope)
+        call = Call(request, services, principal, bodies=self.bodies)
+        key = read_key(request.headers) if request.method == "POST" else None
+        return await (self._handle(call, request_id) if key is None else self._once(call, key, request_id))
+
+    async def _once(self, call: Call, key: str, request_id: str) -> ASGIApp:
+        asked = Asked.of(call.organization_id, f"POST {call.request.scope['path']}", key, await call.raw())
+
+        async def work(claim: Claim) -> ASGIApp:
+            call.claim = claim
+            return await self._caught(self._handle(call, request_id), call.request, request_id)
+
+        return await call.services.idempotency.once(asked, work)
+
+    async def _handle(self, call: Call, request_id: str) -> ASGIApp:
+        answer = await self.handler(call)
+        return self.dialect.reply(answer, request_id) if isinstance(answer, Reply) else answer
+
+    async def _caught(self, answering: Awaitable[ASGIApp], request: Request, request_id: str) -> ASGIApp:
         try:
-            principal = await services.authenticator.principal(request.headers)
-            principal.require(scope)
-            answer = await handler(Call(request, services, principal))
-            return dialect.reply(answer, request_id) if isinstance(answer, Reply) else answer
+            return await answering
         except RingbackError as error:
-            return dialect.error(error, request_id)
+            return self.dialect.error(error, request_id)
         except Exception as error:
             log.error("a request failed", request_id=request_id, path=request.url.path, exc_info=error)
-            return dialect.error(RingbackError("internal error; the log has more under this request id"), request_id)
+            return self.dialect.error(
+                RingbackError("internal error; the log has more under this request id"), request_id
+            )
 
-    return serve
+
+def _with_headers(answer: ASGIApp, headers: Mapping[str, str]) -> ASGIApp:
+    """Return an answer with these headers besides its own, which may be a stream."""
+    if isinstance(answer, Response):
+        answer.headers.update(headers)
+        return answer
+
+    async def stream(scope: Connection, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                more = [(name.encode(), value.encode()) for name, value in headers.items()]
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        await answer(scope, receive, send_with_headers)
+
+    return stream
 
 
 def check(schema: type[Schema], value: Any, *, code: str = "invalid_request_body", within: str | None = None) -> Schema:

@@ -62,8 +62,7 @@ def _reset(error: EventsLost, newest: int) -> bytes:
 
 
 async def _filter(call: Call, query: EventQuery) -> EventFilter:
-    if query.run_id is not None:
-        raise BadRequest(f"there is no run {query.run_id[:80]!r}", code="invalid_query_params", param="run_id")
+    await _check_runs(call, query.run_id or [])
     return EventFilter(
         organization_id=call.organization_id,
         types=None if query.event_types is None else _types(query.event_types),
@@ -85,6 +84,12 @@ async def _task_uid(call: Call, task_id: str) -> str:
         return str((await call.services.tracker.task(call.organization_id, task_id))["uid"])
     except NotFound as error:  # a filter that lets nothing through is a mistake
         raise BadRequest(error.message, code="invalid_query_params", param="task_id") from None
+
+
+async def _check_runs(call: Call, run_ids: list[str]) -> None:
+    unknown = await call.services.runs.unknown(call.organization_id, run_ids) if run_ids else []
+    if unknown:
+        raise BadRequest(f"there is no run {unknown[0][:80]!r}", code="invalid_query_params", param="run_id")
 
 
 def _read(parameters: QueryParams) -> dict[str, Any]:

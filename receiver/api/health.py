@@ -2,7 +2,7 @@
 
 import asyncio
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import literal, select
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from receiver.api.services import Services
 from receiver.errors import RingbackError
 from receiver.storage.transaction import Transaction
+from receiver.telemetry import exposition
 
 _PATIENCE_SECONDS = 2.0
 
@@ -20,8 +21,10 @@ async def livez(_request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Answer 200 if the database can be read and written to, else 503 with the reason."""
+    """Answer 200 if the database can be read and written to and no stop was asked for, else 503 with the reason."""
     services: Services = request.app.state.services
+    if services.streams.feed.closed:
+        return _not_ready("the service is stopping")
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             await services.database.read(select(literal(1)))
@@ -35,7 +38,7 @@ async def readyz(request: Request) -> Response:
 
 async def metrics(_request: Request) -> Response:
     """Return the counters in Prometheus' text form."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    return Response(exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _nothing(_tx: Transaction) -> None:

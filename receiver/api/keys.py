@@ -7,18 +7,34 @@ from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
 from receiver.api.schemas import CreateKey
 from receiver.clock import utc_now
+from receiver.domain.ids import is_id
 from receiver.domain.keyring import new_api_key
 from receiver.domain.representations import iso
-from receiver.errors import NotFound
+from receiver.errors import Conflict, NotFound
 from receiver.storage import keys as storage
 
 
 async def create_key(call: Call) -> Reply:
-    """`POST /api/v1/keys`: the key is in this answer, and never again."""
+    """`POST /api/v1/keys`: the key is in this answer, and never again.
+
+    One that an earlier request made, and did not tell, gets another secret.
+    """
     wanted = await call.body(CreateKey)
     key = new_api_key()
-    row = storage.key_row(call.organization_id, key, wanted.name, wanted.scope, utc_now())
-    await call.services.database.writer.run(lambda tx: storage.insert_key(tx, row))
+    row = storage.key_row(
+        call.organization_id,
+        key,
+        wanted.name,
+        wanted.scope,
+        utc_now(),
+        uid=call.new_id(),
+        rate_limit=wanted.rate_limit,
+    )
+    run = call.services.database.writer.run
+    if not call.is_resumed:
+        await run(lambda tx: storage.insert_key(tx, row))
+    elif not await run(lambda tx: storage.insert_key_again(tx, row)):
+        raise Conflict("the key that this request made was revoked since")
     return Reply({**_shown(row), "key": key}, "key")
 
 
@@ -32,7 +48,7 @@ async def list_keys(call: Call) -> Reply:
 async def revoke_key(call: Call) -> Reply:
     """`DELETE /api/v1/keys/{id}`."""
     uid = call.path("key_id")
-    revoked = await call.services.database.writer.run(
+    revoked = is_id(uid) and await call.services.database.writer.run(
         lambda tx: storage.revoke_key(tx, call.organization_id, uid, utc_now())
     )
     call.services.authenticator.forget()
@@ -48,5 +64,6 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "name": row["name"],
         "scope": row["scope"],
         "hint": row["hint"],
+        "rate_limit": row["rate_limit"],
         "created_at": iso(row["created_at"]),
     }

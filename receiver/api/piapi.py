@@ -4,18 +4,21 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from models import Submission, TaskStatus
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call, check
 from receiver.api.lists import read_query
 from receiver.api.schemas import CancelQuery, CreateTask, HistoryQuery, WaitQuery, WebhookConfig
+from receiver.clock import utc_now
 from receiver.domain.representations import piapi_task
-from receiver.errors import BadRequest, ProviderRefused, RingbackError
+from receiver.errors import BadRequest, ProviderRefused, RingbackError, Unavailable
 from receiver.providers import Refused
-from receiver.storage.queries import TaskFilter, active_tasks, count_tasks, tasks_matching
+from receiver.storage.queries import TaskFilter, active_tasks, count_tasks, task_by_id, tasks_matching
 from receiver.tracking.create import Callback, TaskRequest
 
 PROVIDER = "piapi"
 ALL_MODELS = "all"
+_WEBHOOK_CONFIG = "webhook_config"
 _CANCELLABLE = ("queued", "staged", "pending")
 _MOST_CANCELLED = 1000
 _CANCELS_AT_ONCE = 16
@@ -24,23 +27,18 @@ _CANCELS_AT_ONCE = 16
 async def create_task(call: Call) -> Reply:
     """`POST /api/v1/task`: waits for the provider's own answer, so that a refusal is passed on as it is."""
     wanted = await call.body(CreateTask)
-    config = dict(wanted.config or {})
-    request = TaskRequest(
-        organization_id=call.organization_id,
-        provider=PROVIDER,
-        model=wanted.model,
-        task_type=wanted.task_type,
-        input=wanted.input,
-        callback=await _callback(call, config.pop("webhook_config", None)),
-        config=config or None,
-        labels=wanted.metadata,
-        max_attempts=wanted.retry.max_attempts,
-        backoff_seconds=wanted.retry.backoff_seconds,
-    )
-    uid, outcome = await call.services.tracker.create(request, wait=call.services.settings.submit_wait_seconds)
+    uid = call.new_id()
+    if call.is_resumed and (earlier := await call.services.database.read(task_by_id(call.organization_id, uid))):
+        return _created(earlier[0])
+    request = task_request(call, wanted, uid, await read_callback(call, webhook_config_of(wanted)))
+    _, outcome = await call.services.tracker.create(request, wait=call.services.settings.submit_wait_seconds)
     if isinstance(outcome, Refused):
         raise ProviderRefused(outcome.message, status=outcome.status, body=outcome.body)
-    return Reply(piapi_task(await call.services.tracker.task(call.organization_id, uid)))
+    try:
+        task = await call.services.tracker.task(call.organization_id, uid)
+    except Unavailable:  # it is there, and perhaps at the provider: an error would have it made again
+        task = _as_it_began(request)
+    return Reply(piapi_task(task))
 
 
 async def get_task(call: Call) -> Reply:
@@ -127,16 +125,65 @@ async def waited_for(call: Call) -> Mapping[str, Any]:
     return await tracker.task(call.organization_id, call.path("task_id"))
 
 
-async def _callback(call: Call, webhook_config: Any) -> Callback | None:
+def _created(task: Mapping[str, Any]) -> Reply:
+    """Answer with a task that an earlier request made, as it is now. Raises `ProviderRefused` if that was its end."""
+    code = (task["error"] or {}).get("code")
+    if task["submission"] == Submission.REFUSED and isinstance(code, int) and 400 <= code < 500:
+        raise ProviderRefused(task["error"]["message"], status=code)
+    return Reply(piapi_task(task))
+
+
+def task_request(call: Call, wanted: CreateTask, uid: str, callback: Callback | None) -> TaskRequest:
+    """Return what is asked of tracking, where `wanted` is asked of us; `uid` is the id that the task will have."""
+    config = {name: value for name, value in (wanted.config or {}).items() if name != _WEBHOOK_CONFIG}
+    return TaskRequest(
+        uid=uid,
+        organization_id=call.organization_id,
+        provider=PROVIDER,
+        model=wanted.model,
+        task_type=wanted.task_type,
+        input=wanted.input,
+        callback=callback,
+        config=config or None,
+        labels=wanted.metadata,
+        max_attempts=wanted.retry.max_attempts,
+        backoff_seconds=wanted.retry.backoff_seconds,
+    )
+
+
+def _as_it_began(request: TaskRequest) -> dict[str, Any]:
+    """Return what is known of a task that was just made and cannot be read."""
+    unknown = ("output", "meta", "detail", "logs", "error", "started_at", "ended_at", "provider_task_id")
+    return {
+        **dict.fromkeys(unknown),
+        "uid": request.uid,
+        "model": request.model,
+        "task_type": request.task_type,
+        "status": TaskStatus.QUEUED,
+        "attempt": 1,
+        "input": request.input,
+        "config": request.config,
+        "callback_url": request.callback.endpoint_url if request.callback is not None else None,
+        "created_at": utc_now(),
+    }
+
+
+def webhook_config_of(wanted: CreateTask) -> Any:
+    """Return the client's own `config.webhook_config`, unchecked; None if there is none."""
+    return (wanted.config or {}).get(_WEBHOOK_CONFIG)
+
+
+async def read_callback(call: Call, webhook_config: Any) -> Callback | None:
+    """Return a client's own callback, checked; None if it names none. Raises `BadRequest`."""
     if webhook_config is None:
         return None
-    wanted = check(WebhookConfig, webhook_config, within="config.webhook_config")
+    wanted = check(WebhookConfig, webhook_config, within=f"config.{_WEBHOOK_CONFIG}")
     if not wanted.endpoint:
         return None
     try:
         return await call.services.subscriptions.callback(wanted.endpoint, wanted.secret)
     except BadRequest as error:
-        raise BadRequest(error.message, code=error.code, param="config.webhook_config.endpoint") from None
+        raise BadRequest(error.message, code=error.code, param=f"config.{_WEBHOOK_CONFIG}.endpoint") from None
 
 
 async def _cancel(call: Call, task: Mapping[str, Any], turn: asyncio.Semaphore) -> str | None:

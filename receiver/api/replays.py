@@ -20,7 +20,10 @@ async def recover(call: Call) -> Reply:
     """`POST /api/v1/webhooks/{id}/recover`: what was given up since a moment is sent again."""
     webhook = await find_webhook(call)
     wanted = await call.body(AskRecover)
-    row = await call.services.replays.recover(webhook, wanted.since)
+    uid = call.new_id()
+    if (begun := await _begun(call, webhook, uid)) is not None:
+        return begun
+    row = await call.services.replays.recover(webhook, uid, wanted.since)
     return Reply(native_replay(row, webhook["uid"], {}), "replay", status=202)
 
 
@@ -28,7 +31,10 @@ async def replay(call: Call) -> Reply:
     """`POST /api/v1/webhooks/{id}/replay`: every event that matches is sent again, delivered or not."""
     webhook = await find_webhook(call)
     wanted = await call.body(AskReplay)
-    row = await call.services.replays.replay(webhook, wanted.since, wanted.until, wanted.event_types)
+    uid = call.new_id()
+    if (begun := await _begun(call, webhook, uid)) is not None:
+        return begun
+    row = await call.services.replays.replay(webhook, uid, wanted.since, wanted.until, wanted.event_types)
     return Reply(native_replay(row, webhook["uid"], {}), "replay", status=202)
 
 
@@ -51,6 +57,12 @@ async def cancel_replay(call: Call) -> Reply:
     webhook = await find_webhook(call)
     await call.services.replays.cancel(await _replay(call, webhook))
     return Reply((await _shown(call, webhook, [await _replay(call, webhook)]))[0], "replay")
+
+
+async def _begun(call: Call, webhook: Row, uid: str) -> Reply | None:
+    """Answer with the replay that an earlier request with the same idempotency key began, if there is one."""
+    rows = await call.services.database.read(replay_by_id(webhook["id"], uid)) if call.is_resumed else []
+    return Reply((await _shown(call, webhook, rows))[0], "replay", status=202) if rows else None
 
 
 async def _replay(call: Call, webhook: Row) -> Row:

@@ -6,7 +6,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from models import Scope
-from receiver.api import deliveries, events, health, keys, piapi, replays, tasks, webhooks
+from receiver.api import bulk, deliveries, events, health, jobs, keys, piapi, replays, runs, tasks, webhooks
 from receiver.api.dialects import NATIVE, PIAPI, Dialect, dialect_of, new_request_id
 from receiver.api.endpoint import Handler, endpoint
 from receiver.errors import RingbackError
@@ -22,6 +22,7 @@ def routes(hooks: Hooks) -> list[BaseRoute]:
         Route("/hooks/{provider}", hooks),
         *_piapi(),
         *_native(),
+        *_runs(),
         Route("/livez", health.livez),
         Route("/readyz", health.readyz),
         Route("/metrics", health.metrics),
@@ -56,10 +57,13 @@ def _piapi() -> list[Route]:
 def _native() -> list[Route]:
     return [
         _route("GET", "/api/v1/tasks", tasks.list_tasks, NATIVE, Scope.READ),
+        _route("POST", "/api/v1/tasks", bulk.create_tasks, NATIVE, Scope.WRITE, bodies=bulk.BODIES),
+        _route("POST", "/api/v1/tasks/adopt", tasks.adopt_task, NATIVE, Scope.WRITE),
         _route("GET", "/api/v1/tasks/{task_id}", tasks.get_task, NATIVE, Scope.READ),
         _route("GET", "/api/v1/tasks/{task_id}/events", tasks.list_events, NATIVE, Scope.READ),
         _route("POST", "/api/v1/tasks/{task_id}/refresh", tasks.refresh_task, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/tasks/{task_id}/cancel", tasks.cancel_task, NATIVE, Scope.WRITE),
+        _route("POST", "/api/v1/tasks/{task_id}/retry", tasks.retry_task, NATIVE, Scope.WRITE),
         _route("GET", "/api/v1/events", events.get_events, NATIVE, Scope.READ),
         _route("POST", "/api/v1/webhooks", webhooks.create_webhook, NATIVE, Scope.WRITE),
         _route("GET", "/api/v1/webhooks", webhooks.list_webhooks, NATIVE, Scope.READ),
@@ -72,6 +76,17 @@ def _native() -> list[Route]:
         _route("POST", "/api/v1/keys", keys.create_key, NATIVE, Scope.ADMIN),
         _route("GET", "/api/v1/keys", keys.list_keys, NATIVE, Scope.ADMIN),
         _route("DELETE", "/api/v1/keys/{key_id}", keys.revoke_key, NATIVE, Scope.ADMIN),
+    ]
+
+
+def _runs() -> list[Route]:
+    return [
+        _route("POST", "/api/v1/runs", runs.create_run, NATIVE, Scope.WRITE),
+        _route("GET", "/api/v1/runs", runs.list_runs, NATIVE, Scope.READ),
+        _route("GET", "/api/v1/runs/{run_id}", runs.get_run, NATIVE, Scope.READ),
+        _route("POST", "/api/v1/runs/{run_id}/cancel", runs.cancel_run, NATIVE, Scope.WRITE),
+        _route("POST", "/api/v1/runs/{run_id}/retry", runs.retry_run, NATIVE, Scope.WRITE),
+        _route("GET", "/api/v1/jobs/{job_id}", jobs.get_job, NATIVE, Scope.READ),
     ]
 
 
@@ -93,5 +108,5 @@ def _sendings() -> list[Route]:
     ]
 
 
-def _route(method: str, path: str, handler: Handler, dialect: Dialect, scope: Scope) -> Route:
-    return Route(path, endpoint(handler, dialect, scope), methods=[method])
+def _route(method: str, path: str, handler: Handler, dialect: Dialect, scope: Scope, *, bodies: int = 1) -> Route:
+    return Route(path, endpoint(handler, dialect, scope, bodies=bodies), methods=[method])

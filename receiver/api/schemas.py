@@ -2,12 +2,21 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StringConstraints,
+)
 
 from models import DeliveryFormat, DeliveryStatus, Scope, SignatureScheme, TaskStatus
+from receiver.domain.ids import is_id
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 DEEPEST = 100
@@ -31,6 +40,13 @@ Object = Annotated[dict[str, Any], BeforeValidator(_shallow)]
 MOST_METADATA_BYTES = 16 * 1024
 
 
+def _small(value: dict[str, Any]) -> dict[str, Any]:
+    if len(orjson.dumps(value)) > MOST_METADATA_BYTES:
+        raise ValueError(f"may have at most {MOST_METADATA_BYTES} bytes")
+    return value
+
+
+Metadata = Annotated[Object, AfterValidator(_small)]
 _NO_MOMENT = "is not a moment that this calendar knows"
 
 
@@ -54,6 +70,15 @@ def _moment(value: Any) -> Any:
 
 
 Moment = Annotated[datetime, BeforeValidator(_moment)]
+
+
+def _is_run_id(value: str) -> str:
+    if not is_id(value):
+        raise ValueError("is no UUID")
+    return value
+
+
+RunId = Annotated[str, StringConstraints(to_lower=True), AfterValidator(_is_run_id)]
 
 
 class WebhookConfig(BaseModel):
@@ -80,15 +105,18 @@ class CreateTask(BaseModel):
     task_type: Name
     input: Object
     config: Object | None = None
-    metadata: Object | None = None
+    metadata: Metadata | None = None
     retry: Retry = Retry()
 
-    @field_validator("metadata")
-    @classmethod
-    def _small(cls, value: Object | None) -> Object | None:
-        if value is not None and len(orjson.dumps(value)) > MOST_METADATA_BYTES:
-            raise ValueError(f"may have at most {MOST_METADATA_BYTES} bytes")
-        return value
+
+class AdoptTask(BaseModel):
+    """`POST /api/v1/tasks/adopt`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    provider_task_id: Name
+    provider: Name = "piapi"
+    metadata: Metadata | None = None
 
 
 class _WebhookFields(BaseModel):
@@ -159,6 +187,8 @@ class CreateKey(BaseModel):
 
     name: Name
     scope: Scope = Scope.WRITE
+    rate_limit: Annotated[float, Field(ge=0.001, le=100_000, strict=True)] | None = None
+    """Requests a second, to each process; null is what `RINGBACK_KEY_RATE` says."""
 
 
 class Page(BaseModel):
@@ -176,6 +206,7 @@ class TaskQuery(Page):
     status: TaskStatus | None = None
     model: str | None = None
     task_type: str | None = None
+    run_id: RunId | None = None
     created_after: Moment | None = None
     created_before: Moment | None = None
     metadata: dict[str, str] = {}
@@ -188,7 +219,7 @@ class EventQuery(Page):
     model: list[str] | None = None
     task_type: list[str] | None = None
     task_id: str | None = None
-    run_id: str | None = None
+    run_id: list[str] | None = None
     after: str | None = None
 
 
@@ -208,6 +239,12 @@ class WaitQuery(BaseModel):
 
     wait_for_completion: bool = False
     timeout_seconds: Annotated[float, Field(ge=1, le=30)] = 20
+
+
+class TaskIncludes(BaseModel):
+    """What else `GET /api/v1/tasks/{id}` is to tell."""
+
+    include: Literal["attempts"] | None = None
 
 
 class HistoryQuery(BaseModel):

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from receiver.api.auth import Authenticator
+from receiver.api.idempotency import Idempotency
+from receiver.api.limits import KeyLimits
 from receiver.outbound.ping import Pinger
 from receiver.outbound.replays import Replays
 from receiver.outbound.shown import ShownRequests
@@ -12,6 +14,7 @@ from receiver.providers import PiAPI, Provider
 from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.tracking.follow import Streams
+from receiver.tracking.runs import Runs
 from receiver.tracking.tracker import Tracker
 
 
@@ -22,11 +25,14 @@ class Services:
     settings: Settings
     database: Database
     tracker: Tracker
+    runs: Runs
     streams: Streams
     subscriptions: Subscriptions
     pinger: Pinger
     replays: Replays
     shown_requests: ShownRequests
     authenticator: Authenticator
+    key_limits: KeyLimits
+    idempotency: Idempotency
     providers: Mapping[str, Provider]
     piapi: PiAPI

@@ -1,11 +1,16 @@
 """Ringback's own endpoints for tasks, in Pi's envelope."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call, check
 from receiver.api.lists import page, read_cursor, read_query
 from receiver.api.piapi import waited_for
-from receiver.api.schemas import Page, TaskQuery
-from receiver.domain.representations import native_event, native_task
+from receiver.api.schemas import AdoptTask, Page, TaskIncludes, TaskQuery
+from receiver.domain.representations import native_attempts, native_event, native_task
+from receiver.domain.transitions import RETRYABLE
+from receiver.errors import BadRequest
 from receiver.storage.queries import TaskFilter, events_of_task, tasks_matching
 
 
@@ -17,6 +22,7 @@ async def list_tasks(call: Call) -> Reply:
         status=query.status,
         model=query.model,
         task_type=query.task_type,
+        run_uid=query.run_id,
         created_after=query.created_after,
         created_before=query.created_before,
         labels=query.metadata,
@@ -27,8 +33,9 @@ async def list_tasks(call: Call) -> Reply:
 
 
 async def get_task(call: Call) -> Reply:
-    """`GET /api/v1/tasks/{id}`, at once or when it has ended."""
-    return Reply(native_task(await waited_for(call)))
+    """`GET /api/v1/tasks/{id}`, at once or when it has ended; with its attempts if there were several."""
+    query = check(TaskIncludes, read_query(call.request.query_params), code="invalid_query_params")
+    return await _reply(call, await waited_for(call), with_attempts=query.include == "attempts")
 
 
 async def list_events(call: Call) -> Reply:
@@ -50,3 +57,30 @@ async def cancel_task(call: Call) -> Reply:
     task = await tracker.task(call.organization_id, call.path("task_id"))
     await tracker.cancel(task)
     return Reply(native_task(await tracker.task(call.organization_id, task["uid"])))
+
+
+async def retry_task(call: Call) -> Reply:
+    """`POST /api/v1/tasks/{id}/retry`: another attempt at a task that failed or was cancelled."""
+    tracker = call.services.tracker
+    task = await tracker.task(call.organization_id, call.path("task_id"))
+    if not call.is_resumed or task["status"] in RETRYABLE:
+        await tracker.retry(task)
+    return await _reply(call, await tracker.task(call.organization_id, task["uid"]))
+
+
+async def adopt_task(call: Call) -> Reply:
+    """`POST /api/v1/tasks/adopt`: tracks a task that was made elsewhere, from now on."""
+    wanted = await call.body(AdoptTask)
+    if wanted.provider not in call.services.providers:
+        known = ", ".join(sorted(call.services.providers))
+        raise BadRequest(f"there is no such provider; known: {known}", param="provider")
+    tracker = call.services.tracker
+    task = await tracker.adopt(call.organization_id, wanted.provider, wanted.provider_task_id, wanted.metadata)
+    return await _reply(call, task)
+
+
+async def _reply(call: Call, task: Mapping[str, Any], *, with_attempts: bool = False) -> Reply:
+    answer = native_task(task)
+    if with_attempts or task["attempt"] > 1:
+        answer["attempts"] = native_attempts(task, await call.services.tracker.attempts(task))
+    return Reply(answer)

@@ -7,6 +7,7 @@ from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call, check
 from receiver.api.lists import page, read_cursor, read_query
 from receiver.api.schemas import ChangeWebhook, CreateWebhook, Page, RotateSecret
+from receiver.domain.ids import is_id
 from receiver.errors import NotFound
 from receiver.outbound.subscriptions import Kept
 from receiver.storage.queries import webhook_by_id, webhooks
@@ -16,7 +17,10 @@ async def create_webhook(call: Call) -> Reply:
     """`POST /api/v1/webhooks`: a secret that Ringback made is in this answer, and never again."""
     wanted = await call.body(CreateWebhook)
     given = {name: value for name, value in wanted if value is not None}
-    return _told(call, await call.services.subscriptions.register(call.organization_id, given))
+    uid, subscriptions = call.new_id(), call.services.subscriptions
+    if call.is_resumed and (earlier := await subscriptions.registered(uid, given)):
+        return _told(call, earlier)
+    return _told(call, await subscriptions.register(call.organization_id, uid, given))
 
 
 async def list_webhooks(call: Call) -> Reply:
@@ -40,7 +44,11 @@ async def change_webhook(call: Call) -> Reply:
 
 
 async def rotate_secret(call: Call) -> Reply:
-    """`POST /api/v1/webhooks/{id}/rotate-secret`: the new secret is in this answer, and never again."""
+    """`POST /api/v1/webhooks/{id}/rotate-secret`: the new secret is in this answer, and never again.
+
+    If a request dies before it is told, the next one with its idempotency key rotates again: what was told to nobody
+    signs along for the overlap.
+    """
     row = await find_webhook(call)
     wanted = await call.body(RotateSecret, optional=True)
     overlap = timedelta(seconds=wanted.overlap_seconds)
@@ -48,7 +56,10 @@ async def rotate_secret(call: Call) -> Reply:
 
 
 async def test_webhook(call: Call) -> Reply:
-    """`POST /api/v1/webhooks/{id}/test`: sends a signed `ping` now, and answers what came of it."""
+    """`POST /api/v1/webhooks/{id}/test`: sends a signed `ping` now, and answers what came of it.
+
+    Done again after a crash, it sends another ping.
+    """
     return Reply(await call.services.pinger.ping(await find_webhook(call)), "test")
 
 
@@ -66,7 +77,8 @@ def _told(call: Call, kept: Kept) -> Reply:
 
 async def find_webhook(call: Call) -> dict[str, Any]:
     """Return the row of the webhook that the path names. Raises `NotFound`."""
-    rows = await call.services.database.read(webhook_by_id(call.organization_id, call.path("webhook_id")))
+    uid = call.path("webhook_id")
+    rows = await call.services.database.read(webhook_by_id(call.organization_id, uid)) if is_id(uid) else []
     if not rows:
         raise NotFound("there is no such webhook", param="webhook_id")
     return rows[0]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.cli import delivery, key, task, webhook
+from receiver.cli import delivery, key, run, task, webhook
 from receiver.cli.demo.command import demo, demo_subscriber
 from receiver.cli.failure import FailingGroup
 from receiver.cli.listen import listen
@@ -31,9 +31,9 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback(
-    epilog="The client commands (task, webhook, delivery, key, listen) talk to RINGBACK_URL (http://127.0.0.1:8080 "
-    "by default) with RINGBACK_API_KEY, from the environment or a file .env.\n\n"
-    "Exit status: 0 done, 1 the task failed, 2 usage, 3 not reachable or not allowed, 4 timed out.\n\n"
+    epilog="The client commands (task, run, webhook, delivery, key, listen) talk to RINGBACK_URL "
+    "(http://127.0.0.1:8080 by default) with RINGBACK_API_KEY, from the environment or a file .env.\n\n"
+    "Exit status: 0 done, 1 the task or run failed, 2 usage, 3 not reachable or not allowed, 4 timed out.\n\n"
     "A first look: ringback demo"
 )
 def ringback(
@@ -53,6 +53,7 @@ app.command(
     "Exit status: 0 ended by Ctrl-C, 2 usage, 3 not reachable or not allowed."
 )(listen)
 app.add_typer(task.app, name="task")
+app.add_typer(run.app, name="run")
 app.add_typer(webhook.app, name="webhook")
 app.add_typer(delivery.app, name="delivery")
 app.add_typer(key.app, name="key")

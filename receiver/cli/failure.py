@@ -14,6 +14,7 @@ class Status(IntEnum):
 
     DONE = 0
     TASK_FAILED = 1
+    """The task or the run."""
     USAGE = 2
     UNREACHABLE = 3
     """Not reachable, or not allowed."""

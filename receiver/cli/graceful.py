@@ -1,10 +1,12 @@
 """uvicorn, with what streams need of it: an end of all waits when it stops, and a way to cut a connection."""
 
+import asyncio
 import contextlib
 import resource
 import struct
 from collections.abc import Callable
 from socket import SO_LINGER, SOL_SOCKET, socket
+from types import FrameType
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -13,7 +15,7 @@ from receiver.api.event_stream import ABORT
 
 _GRACE_SECONDS = 2.0
 """When the service stops, a client that does not read what was written to it has this long."""
-
+_TICK_SECONDS = 0.05
 
 _NO_LINGERING = struct.pack("ii", 1, 0)
 _FILES = 65_536
@@ -36,6 +38,11 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = {ABORT: {"abort": self.abort}}
 
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way on it."""
+        return self.cycle is None or self.cycle.response_complete
+
     def shutdown(self) -> None:
         """Finish what is under way; cut it after a while if nobody takes it."""
         super().shutdown()
@@ -55,13 +62,53 @@ class Connection(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """Ends streams and long polls before it waits for connections to close."""
+    """Ends streams and long polls before it waits for connections to close.
 
-    def __init__(self, config: uvicorn.Config, end_waits: Callable[[], None]) -> None:
+    When it is told to stop, idle connections stay open for `linger` seconds: a request that is on its way already is
+    answered, and the answer says that the connection closes. `ready` is called when the server has started.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        end_waits: Callable[[], None],
+        *,
+        linger: float = 0.0,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(config)
         self._end_waits = end_waits
+        self._linger = linger
+        self._ready = ready
+        self._serving: asyncio.AbstractEventLoop | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal. Waits end at once and not at the next tick, for `/readyz` goes by that."""
+        super().handle_exit(sig, frame)
+        if self._serving is not None:
+            self._serving.call_soon_threadsafe(self._end_waits)
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self._serving = asyncio.get_running_loop()
+        self._ready()
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stop gracefully."""
+        self._serving = None
         self._end_waits()
+        for server in self.servers:
+            server.close()
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection) and not connection.idle:
+                connection.shutdown()
+        await self._while_connected(self._linger)
         await super().shutdown(sockets)
+
+    async def _while_connected(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.server_state.connections and not self.force_exit:  # noqa: ASYNC110 - uvicorn tells nobody
+                    await asyncio.sleep(_TICK_SECONDS)

@@ -17,13 +17,25 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def json_object(given: str, option: str) -> dict[str, Any]:
     """Return the JSON object that an option holds: as text, as `@file`, or as `@-` for standard input."""
-    text = _read(given.removeprefix("@"), option) if given.startswith("@") else given.encode(errors="replace")
+    if given.startswith("@"):
+        text = _read(given.removeprefix("@"), f"{option} {given}")
+    else:
+        text = given.encode(errors="replace")
+    return _object(text, option, ', such as \'{"prompt": "a cat"}\'')
+
+
+def json_file(name: str, option: str) -> dict[str, Any]:
+    """Return the JSON object that a file holds; `-` is standard input."""
+    return _object(_read(name, f"{option} {name}"), f"{option} {name}")
+
+
+def _object(text: bytes, what: str, hint: str = "") -> dict[str, Any]:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise Failure(Status.USAGE, f"{option} is not JSON: {error}") from None
+        raise Failure(Status.USAGE, f"{what} is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise Failure(Status.USAGE, f'{option} must be a JSON object, such as \'{{"prompt": "a cat"}}\'')
+        raise Failure(Status.USAGE, f"{what} must be a JSON object{hint}")
     return value
 
 
@@ -69,10 +81,10 @@ def _typed(value: str) -> Any:
         return value
 
 
-def _read(name: str, option: str) -> bytes:
+def _read(name: str, what: str) -> bytes:
     if name == "-":
         return sys.stdin.buffer.read()
     try:
         return Path(name).read_bytes()
     except OSError as error:
-        raise Failure(Status.USAGE, f"{option} @{name}: {error.strerror}") from None
+        raise Failure(Status.USAGE, f"{what}: {error.strerror}") from None

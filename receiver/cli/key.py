@@ -22,17 +22,22 @@ class KeyScope(StrEnum):
 def create(
     name: Annotated[str, typer.Option(help="Who will use it.")],
     scope: Annotated[KeyScope, typer.Option(help="What it may do.")] = KeyScope.WRITE,
+    rate_limit: Annotated[
+        float | None, typer.Option(help="Requests a second, to each process of the service.", metavar="N")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a key; it is printed once."""
     from receiver.cli.service import service
 
     with spinner("making a key", as_json), service() as client:
-        key = client.call("POST", "/api/v1/keys", body={"name": name, "scope": scope.value})
+        body = {"name": name, "scope": scope.value, "rate_limit": rate_limit}
+        key = client.call("POST", "/api/v1/keys", body=body)
     if as_json:
         print_json(key)
         return
-    print_fields([("id", key.get("id")), ("name", key.get("name")), ("scope", key.get("scope")), ("key", key["key"])])
+    shown = ("id", "name", "scope", "rate_limit", "key")
+    print_fields([(name.replace("_", " "), key.get(name)) for name in shown])
     typer.echo("Keep the key: it is not shown again.", err=True)
 
 
@@ -52,11 +57,12 @@ def list_keys(as_json: Json = False) -> None:
             key.get("name"),
             key.get("scope"),
             key.get("hint"),
+            key.get("rate_limit"),
             age(key.get("created_at")),
         )
         for key in page["data"]
     ]
-    print_table(("id", "name", "scope", "begins with", "age"), rows)
+    print_table(("id", "name", "scope", "begins with", "a second", "age"), rows)
 
 
 @app.command()

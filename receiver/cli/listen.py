@@ -132,8 +132,9 @@ class _Text:
     def forwarded(self, event: Mapping[str, Any], outcome: Forwarded) -> None:
         moment = time.strftime("%H:%M:%S")
         answer = outcome.status if outcome.status is not None else outcome.error
-        task_id = (event.get("data") or {}).get("task_id") or ""
-        line = f"{moment}  #{event['sequence']}  {event['type']}  {task_id}  {answer} in {outcome.duration_ms} ms"
+        data = event.get("data") or {}
+        subject = data.get("task_id") or data.get("id") or ""  # a run's own event is about the run
+        line = f"{moment}  #{event['sequence']}  {event['type']}  {subject}  {answer} in {outcome.duration_ms} ms"
         if outcome.status is not None and outcome.status >= HTTPStatus.MULTIPLE_CHOICES:
             line += f": {' '.join(outcome.response.split())[:_SHOWN_CHARACTERS]}"
         typer.echo(str(cell(line)))

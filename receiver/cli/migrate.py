@@ -6,14 +6,20 @@ from receiver.cli.console import Json, print_json
 
 
 def migrate(as_json: Json = False) -> None:
-    """Bring the database to this version's schema. On SQLite `serve` does it by itself."""
+    """Bring the database to this version's schema.
+
+    On SQLite `serve` does it by itself. On PostgreSQL run it once before a new version starts: it waits for others
+    that do the same.
+    """
+    import asyncio
+
     from receiver.settings import load_settings
     from receiver.storage.schema import migrate as migrate_schema
     from receiver.telemetry import configure_logging
 
     settings = load_settings()
     configure_logging(settings.log_format)
-    before, now = migrate_schema(settings)
+    before, now = asyncio.run(migrate_schema(settings))
     if as_json:
         print_json({"before": before, "now": now})
     elif before == now:

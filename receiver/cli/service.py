@@ -51,10 +51,18 @@ class Service:
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
 
-    def call(self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None) -> Any:
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         """Send a request and return the `data` of its answer."""
         with reaching(self._client.base_url):
-            answer = self._client.request(method, path, params=params, json=body)
+            answer = self._client.request(method, path, params=params, json=body, headers=headers)
         return read_answer(answer)
 
     def collect(self, path: str, params: Mapping[str, Any] | None = None, most: int | None = None) -> dict[str, Any]:
@@ -167,5 +175,7 @@ def _said(body: Any) -> str:
         return ""
     error = body.get("error")
     if isinstance(error, dict):
+        if issues := error.get("issues"):
+            return "; ".join(f"{issue['param']}: {issue['message']}" for issue in issues)
         return str(error.get("message") or error.get("code") or "")
     return str(body.get("message") or error or body.get("detail") or "")

@@ -1,4 +1,4 @@
-"""`ringback task`: create, get, list, wait, cancel."""
+"""`ringback task`: create, get, list, wait, cancel, retry."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ import typer
 from receiver.cli.console import Json, print_json, spinner
 from receiver.cli.failure import Failure, Status
 
-app = typer.Typer(no_args_is_help=True, help="Create tasks, look at them, wait for them, cancel them.")
+app = typer.Typer(no_args_is_help=True, help="Create tasks, look at them, wait for them, cancel them, retry them.")
 
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="Ringback's task id, or the provider's.")]
 Timeout = Annotated[
@@ -31,11 +31,17 @@ class TaskState(StrEnum):
 @app.command(
     epilog="Examples:\n\n"
     "  ringback task create --model Qubico/flux1-dev --task-type txt2img -i prompt='a cat' --wait\n\n"
-    "  ringback task create --model kling --task-type video_generation --input @input.json --json"
+    "  ringback task create --model kling --task-type video_generation --input @input.json --json\n\n"
+    "  ringback task create --bulk tasks.jsonl > ids.txt\n\n"
+    'Each line of a bulk is what `POST /api/v1/task` takes: {"model": ..., "task_type": ..., "input": {...}}. '
+    "Lines that are refused are named, and the exit status is 1; the others are created."
 )
 def create(
-    model: Annotated[str, typer.Option(help="The provider's model, such as kling.")],
-    task_type: Annotated[str, typer.Option(help="What the model is to do, such as video_generation.")],
+    model: Annotated[str | None, typer.Option(help="The provider's model, such as kling.")] = None,
+    task_type: Annotated[str | None, typer.Option(help="What the model is to do, such as video_generation.")] = None,
+    bulk: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Create a task for each line of JSON; - is stdin.")
+    ] = None,
     input_json: Annotated[
         str, typer.Option("--input", metavar="JSON", help="The model's input: JSON, @FILE, or @- for stdin.")
     ] = "{}",
@@ -54,10 +60,19 @@ def create(
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Create a task and print it."""
+    """Create a task and print it, or many and print their ids."""
+    from receiver.cli.bulk import create_bulk
     from receiver.cli.inputs import json_object, typed_pairs
     from receiver.cli.service import service
 
+    if bulk is not None:
+        if model or task_type or field or webhook or webhook_secret or metadata or wait or input_json != "{}":
+            raise Failure(Status.USAGE, "--bulk goes with no other option but --json: the lines say it all")
+        with service() as client:
+            create_bulk(client, bulk, as_json)
+        return
+    if model is None or task_type is None:
+        raise Failure(Status.USAGE, "give --model and --task-type, or --bulk FILE")
     if webhook_secret is not None and webhook is None:
         raise Failure(Status.USAGE, "--webhook-secret needs --webhook URL")
     body: dict[str, Any] = {
@@ -155,6 +170,26 @@ def cancel(task_id: TaskId, as_json: Json = False) -> None:
         print_json(task)
     else:
         typer.echo(f"{task_id} is cancelled")
+
+
+@app.command(
+    epilog="A task that failed with submission_unknown may have been made, and paid for, the first time too.\n\n"
+    "Example: ringback task retry 01998c2e-7d1b-7f00-8000-000000000000 --wait"
+)
+def retry(
+    task_id: TaskId,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it ends; exit status 1 if it fails.")] = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Try a task again that failed or was cancelled; its id stays the same."""
+    from receiver.cli.service import segment, service
+
+    with spinner("retrying", as_json), service() as client:
+        task = client.call("POST", f"/api/v1/tasks/{segment(task_id)}/retry")
+    if wait:
+        _wait([task["task_id"]], timeout, as_json)
+    _print(task, as_json)
 
 
 def _print(task: Any, as_json: bool) -> None:

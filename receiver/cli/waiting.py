@@ -1,10 +1,11 @@
-"""Waiting for tasks to end: long polls side by side, through a restart of the service, with a live display."""
+"""Waiting for tasks or a run to end: long polls side by side, through a restart of the service, with a live display."""
 
 import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -13,6 +14,7 @@ from receiver.cli.console import watched
 from receiver.cli.failure import Gone, Status
 from receiver.cli.service import connection, reaching, read_answer, segment
 from receiver.cli.show import ENDS, percent_of
+from receiver.cli.steps import Run, live_steps
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 _LONG_POLL_SECONDS = 30
 _WATCHED_POLL_SECONDS = 3
 """Shorter where a person watches the progress."""
+_WATCHED_RUN_SECONDS = 1
 _PATIENCE_SECONDS = 60.0
 """How long a service that was there may be gone: it is being started again, as a rule."""
 _PAUSE_SECONDS = 1.0
@@ -29,6 +32,8 @@ _MOST_ROWS = 12
 _AT_ONCE = 100
 
 Task = dict[str, Any]
+Found = dict[str, Any] | None
+"""A task or a run as it was last seen, if it was."""
 News = Callable[[str, Task], None]
 
 
@@ -42,27 +47,54 @@ class Waited:
     @property
     def ended(self) -> bool:
         """Whether the task is over."""
-        return self.task is not None and self.task.get("status") in ENDS
+        return _is_over(self.task)
 
 
 def wait_for(ids: Sequence[str], longest: float | None, *, as_json: bool) -> list[Waited]:
     """Wait until all tasks ended, or for `longest` seconds; the results are in the order of `ids`."""
     with _display(ids, as_json) as news:
         seconds = _WATCHED_POLL_SECONDS if watched(as_json) else _LONG_POLL_SECONDS
-        return asyncio.run(_wait_for_all(ids, longest, seconds, news))
+        asked = [_Asked(f"/api/v1/task/{segment(each)}", partial(news, each)) for each in ids]
+        found = asyncio.run(_wait_for_all(asked, longest, seconds))
+    return [Waited(task_id, task) for task_id, task in zip(ids, found, strict=True)]
+
+
+def wait_for_run(run_id: str, longest: float | None, *, as_json: bool) -> Run | None:
+    """Wait until a run ended, or for `longest` seconds; return its last known state."""
+    with live_steps(as_json) as news:
+        seconds = _WATCHED_RUN_SECONDS if watched(as_json) else _LONG_POLL_SECONDS
+        path = f"/api/v1/runs/{segment(run_id)}"
+        return asyncio.run(_wait_for_all([_Asked(path, news)], longest, seconds))[0]
 
 
 def status_of(waited: Sequence[Waited]) -> Status:
     """Return the exit status: timed out if any task is not over, failed if any did not complete."""
-    if not all(each.ended for each in waited):
+    return end_status([each.task for each in waited])
+
+
+def end_status(found: Sequence[Found]) -> Status:
+    """Return the exit status for tasks or runs as they are."""
+    if not all(map(_is_over, found)):
         return Status.TIMED_OUT
-    completed = all(each.task is not None and each.task["status"] == "completed" for each in waited)
+    completed = all(each is not None and each["status"] == "completed" for each in found)
     return Status.DONE if completed else Status.TASK_FAILED
 
 
-async def _wait_for_all(ids: Sequence[str], longest: float | None, seconds: int, news: News) -> list[Waited]:
+def _is_over(found: Found) -> bool:
+    return found is not None and found.get("status") in ENDS
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked for again and again, and who hears of each answer."""
+
+    path: str
+    news: Callable[[dict[str, Any]], None]
+
+
+async def _wait_for_all(asked: Sequence[_Asked], longest: float | None, seconds: int) -> list[Found]:
     async with httpx.AsyncClient(**connection(), limits=httpx.Limits(max_connections=_AT_ONCE)) as client:
-        waits = [asyncio.ensure_future(_Wait(client, task_id, seconds, news).run(longest)) for task_id in ids]
+        waits = [asyncio.ensure_future(_Wait(client, each, seconds).run(longest)) for each in asked]
         try:
             return await asyncio.gather(*waits)
         finally:
@@ -72,33 +104,31 @@ async def _wait_for_all(ids: Sequence[str], longest: float | None, seconds: int,
 
 
 class _Wait:
-    """Waits for one task."""
+    """Waits for one task or run."""
 
-    def __init__(self, client: httpx.AsyncClient, task_id: str, seconds: int, news: News) -> None:
+    def __init__(self, client: httpx.AsyncClient, asked: _Asked, seconds: int) -> None:
         self._client = client
-        self._id = task_id
-        self._path = f"/api/v1/task/{segment(task_id)}"
+        self._asked = asked
         self._seconds = seconds
-        self._news = news
-        self._result = Waited(task_id, None)
+        self._found: Found = None
 
-    async def run(self, longest: float | None) -> Waited:
-        """Return when the task ended or the time is up."""
+    async def run(self, longest: float | None) -> Found:
+        """Return what is known when it ended or the time is up."""
         loop = asyncio.get_running_loop()
         deadline = None if longest is None else loop.time() + longest
         await self._look(0)
         try:
             async with asyncio.timeout_at(deadline):
-                while not self._result.ended:
+                while not _is_over(self._found):
                     left = self._seconds if deadline is None else math.ceil(deadline - loop.time())
                     began = loop.time()
                     await self._patiently(min(self._seconds, max(1, left)))
-                    if not self._result.ended:
+                    if not _is_over(self._found):
                         # A service that does not let us wait must not be flooded.
                         await asyncio.sleep(max(0.0, began + _PAUSE_SECONDS - loop.time()))
         except TimeoutError:
             pass
-        return self._result
+        return self._found
 
     async def _patiently(self, seconds: int) -> None:
         """Look, and bear it for a while if the service is gone."""
@@ -113,14 +143,13 @@ class _Wait:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _look(self, seconds: int) -> None:
-        """Ask for the task, and with `seconds` let the service wait so long for its end."""
+        """Ask for it, and with `seconds` let the service wait so long for its end."""
         params: dict[str, str | int] = {"wait_for_completion": "true", "timeout_seconds": seconds} if seconds else {}
         with reaching(self._client.base_url):
             timeout = httpx.Timeout(seconds + _ANSWER_SECONDS, pool=None)
-            answer = await self._client.get(self._path, params=params, timeout=timeout)
-        task = read_answer(answer)
-        self._result = Waited(self._id, task)
-        self._news(self._id, task)
+            answer = await self._client.get(self._asked.path, params=params, timeout=timeout)
+        self._found = read_answer(answer)
+        self._asked.news(self._found)
 
 
 @contextmanager

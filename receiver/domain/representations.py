@@ -1,6 +1,6 @@
 """How a task, an event and a subscription look from outside, in each dialect. Rows in, plain JSON values out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,11 +54,28 @@ def native_task(task: Fields) -> dict[str, Any]:
         "submission": task["submission"],
         "provider": task["provider"],
         "provider_task_id": task["provider_task_id"],
+        "run_id": task["run_uid"],
+        "step": task["step"],
         "usage": (task["meta"] or {}).get("usage"),
         "created_at": iso(task["created_at"]),
         "updated_at": iso(task["updated_at"]),
         "started_at": iso(task["started_at"]),
         "ended_at": iso(task["ended_at"]),
+    }
+
+
+def native_attempts(task: Fields, earlier: Sequence[Fields]) -> list[dict[str, Any]]:
+    """Return every attempt at a task, oldest first; the last one is the present one, as the task's row has it."""
+    return [_attempt(each["number"], each) for each in earlier] + [_attempt(task["attempt"], task)]
+
+
+def _attempt(number: int, fields: Fields) -> dict[str, Any]:
+    return {
+        "attempt": number,
+        "status": fields["status"],
+        "provider_task_id": fields["provider_task_id"],
+        "error": fields["error"],
+        **{name: iso(fields[name]) for name in ("submitted_at", "started_at", "ended_at")},
     }
 
 
@@ -178,15 +195,16 @@ def standard_body(task: Fields | None, event: Fields) -> dict[str, Any]:
 def cloudevents_body(task: Fields | None, event: Fields, source: str) -> dict[str, Any]:
     """Return the body of a delivery as a CloudEvent 1.0.2 in structured mode; `source` is a URI.
 
-    `subject` is the task's id; an event of no task has none.
+    `subject` is the task's id, or the run's that the event is about; what is about neither has none.
     """
+    subject = event.get("run_uid") if task is None else task["uid"]
     return {
         "specversion": "1.0",
         "id": event["uid"],
         "source": source,
         "type": event["type"],
         "time": iso(event["created_at"]),
-        **({"subject": task["uid"]} if task is not None else {}),
+        **({"subject": subject} if subject is not None else {}),
         "datacontenttype": "application/json",
         "data": _told(task, event),
     }

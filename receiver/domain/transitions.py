@@ -17,6 +17,7 @@ from models import TERMINAL, EventType, ReceiptReason, Submission, TaskStatus
 from receiver.domain.outputs import leaf_count
 from receiver.domain.schedules import poll_delay, retry_delay
 from receiver.domain.updates import ProviderUpdate, Source
+from receiver.errors import Conflict
 
 RANK: Mapping[str, int] = {
     TaskStatus.QUEUED: 0,
@@ -44,6 +45,23 @@ ENDING: Mapping[TaskStatus, EventType] = {
 }
 STORED_ONCE = ("output", "logs", "detail", "meta")
 """What a `task.completed` leaves to the task's row: that never changes again, and everybody reads it there."""
+RETRYABLE = frozenset({TaskStatus.FAILED, TaskStatus.CANCELLED})
+"""The ends after which a client may ask for another attempt. That is no update: `ALLOWED` knows nothing of it."""
+_BEGUN_ANEW: Mapping[str, Any] = {
+    "status": TaskStatus.QUEUED,
+    "submission": Submission.WAITING,
+    "provider_task_id": None,
+    "progress": 0,
+    "revision": "",
+    "words": None,
+    "output": None,
+    "logs": None,
+    "detail": None,
+    "meta": None,
+    "started_at": None,
+    "looks": 0,
+}
+"""What every further attempt begins with."""
 _MOST_WORDS = 8
 
 
@@ -93,6 +111,9 @@ class TaskState:
     task_type: str = ""
     labels: dict[str, Any] | None = None
     started_at: datetime | None = None
+    provider: str = ""
+    run_uid: str | None = None
+    step: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +150,36 @@ def decide(task: TaskState, update: ProviderUpdate, *, now: datetime, looks: Loo
             return _try_again(task, update, now, jitter)
         return _end(task, update, now)
     return _move_forward(task, update, now, looks)
+
+
+def retry(task: TaskState, now: datetime) -> Decision:
+    """Say what it does to a task that its client wants done again: another attempt, sent as soon as its turn comes.
+
+    What is heard of the attempts before speaks of superseded ones from then on. Raises `Conflict` for a task that has
+    neither failed nor been cancelled.
+    """
+    if task.status not in RETRYABLE:
+        raise Conflict(f"the task is {task.status}: only one that failed or was cancelled can be retried")
+    attempt = task.attempt + 1
+    changes = {
+        **_BEGUN_ANEW,
+        "attempt": attempt,
+        "max_attempts": max(task.max_attempts, attempt),
+        "error": None,
+        "ended_at": None,
+        "ended_event": None,
+        "updated_at": now,
+        "heard_at": now,
+        "due_at": now,
+    }
+    snapshot = {
+        "status": TaskStatus.QUEUED,
+        "attempt": attempt,
+        "progress": 0,
+        "submission": Submission.WAITING,
+        "retries": task.ended_event,
+    }
+    return Decision(changes, EventType.TASK_UPDATED, snapshot)
 
 
 def revision(status: TaskStatus, progress: int, logs: list[Any] | None, output: dict[str, Any] | None) -> str:
@@ -253,22 +304,11 @@ def _has_another_try(task: TaskState, update: ProviderUpdate) -> bool:
 def _try_again(task: TaskState, update: ProviderUpdate, now: datetime, jitter: float) -> Decision:
     delay = retry_delay(task.attempt, task.backoff_seconds, jitter)
     changes = {
-        "status": TaskStatus.QUEUED,
-        "submission": Submission.WAITING,
+        **_BEGUN_ANEW,
         "attempt": task.attempt + 1,
-        "provider_task_id": None,
-        "progress": 0,
-        "revision": "",
-        "words": None,
-        "output": None,
         "error": update.error,
-        "logs": None,
-        "detail": None,
-        "meta": None,
-        "started_at": None,
         "updated_at": now,
         "heard_at": now,
-        "looks": 0,
         "due_at": now + timedelta(seconds=delay),
     }
     snapshot = _snapshot(task, update, TaskStatus.QUEUED) | {

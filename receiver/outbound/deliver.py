@@ -14,7 +14,7 @@ from receiver.outbound.message import Composer, Message
 from receiver.outbound.sender import Answer, Sender
 from receiver.outbound.settle import Settler
 from receiver.storage.database import Database
-from receiver.storage.deliveries import TO_SEND, give_back
+from receiver.storage.deliveries import TO_SEND, park
 from receiver.storage.hot import HotRow
 from receiver.storage.transaction import LeasedDelivery, Settlement
 from receiver.telemetry import deliveries_settled, get_logger
@@ -69,7 +69,7 @@ class Deliverer:
         held = [lease for lease in leases if _is_held(lease, found.get(lease.id))]
         parked = [lease for lease in held if not found[lease.id]["subscription"]["is_active"]]
         if parked:
-            await self._database.writer.run(lambda tx: give_back(tx, parked, None), bounded=False)
+            await self._database.writer.run(lambda tx: park(tx, parked, utc_now()), bounded=False)
         return [self._parcel(lease, found[lease.id]) for lease in held if lease not in parked]
 
     async def attempt(self, parcel: Parcel) -> Attempted:

@@ -7,7 +7,6 @@ from typing import Any
 
 from models import DeliveryStatus, ReplayKind, ReplayStatus
 from receiver.clock import utc_now
-from receiver.domain.ids import new_id
 from receiver.domain.matching import check_event_types, matches
 from receiver.domain.representations import iso
 from receiver.errors import BadRequest, Conflict, NotFound
@@ -72,15 +71,15 @@ class Replays:
             raise Conflict("it is on its way already")
         self._dispatcher.look()
 
-    async def recover(self, webhook: Row, since: datetime) -> dict[str, Any]:
+    async def recover(self, webhook: Row, uid: str, since: datetime) -> dict[str, Any]:
         """Send again what was given up since a moment; return the replay's row. Raises `BadRequest`."""
         now = utc_now()
         self._check(webhook, since, now)
         total = await self._count(count_given_up(webhook["id"], since, now, MOST_DELIVERIES + 1))
-        return await self._begin(webhook, ReplayKind.RECOVER, since, now, None, total)
+        return await self._begin(webhook, uid, ReplayKind.RECOVER, since, now, None, total)
 
     async def replay(
-        self, webhook: Row, since: datetime, until: datetime | None, event_types: Sequence[str] | None
+        self, webhook: Row, uid: str, since: datetime, until: datetime | None, event_types: Sequence[str] | None
     ) -> dict[str, Any]:
         """Send again all events that match the webhook; return the replay's row. Raises `BadRequest`."""
         now = utc_now()
@@ -90,7 +89,7 @@ class Replays:
         until = min(until or now, now)
         types = _narrowed(webhook["event_types"], event_types)
         total = await self._count_matching(webhook, types, since, until)
-        return await self._begin(webhook, ReplayKind.REPLAY, since, until, types, total)
+        return await self._begin(webhook, uid, ReplayKind.REPLAY, since, until, types, total)
 
     async def cancel(self, replay: Row) -> int:
         """End a replay; what of it is on its way is not sent. Return how many. Raises `Conflict` if it is over."""
@@ -169,6 +168,7 @@ class Replays:
     async def _begin(
         self,
         webhook: Row,
+        uid: str,
         kind: ReplayKind,
         since: datetime,
         until: datetime,
@@ -182,7 +182,7 @@ class Replays:
                 param="since",
             )
         row = {
-            "uid": new_id(),
+            "uid": uid,
             "organization_id": webhook["organization_id"],
             "subscription_id": webhook["id"],
             "kind": kind,
@@ -218,7 +218,11 @@ def _events(replay: Row, after: int, limit: int) -> Any:
 
 def _matches(subscription: Row, event: Row) -> bool:
     return matches(
-        subscription["filters"], model=event["model"], task_type=event["task_type"], labels=event["metadata"]
+        subscription["filters"],
+        model=event["model"],
+        task_type=event["task_type"],
+        labels=event["metadata"],
+        run_uid=event["run_uid"],
     )
 
 

@@ -11,7 +11,6 @@ import orjson
 from models import DeliveryFormat, SignatureScheme, SubscriptionKind
 from receiver.clock import utc_now
 from receiver.domain.custom_headers import check_headers, hidden
-from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing, MasterKeyMissing
 from receiver.domain.matching import check_event_types, check_filters
 from receiver.domain.representations import native_webhook
@@ -22,6 +21,7 @@ from receiver.outbound.guard import AddressGuard
 from receiver.outbound.message import Composer
 from receiver.storage.subscriptions import (
     change_subscription,
+    find_subscription,
     insert_subscription,
     lock_subscription,
     remove_subscription,
@@ -75,8 +75,8 @@ class Subscriptions:
         self._composer = Composer(keyring)
         self._checked: dict[str, float] = {}
 
-    async def register(self, organization_id: int, given: Mapping[str, Any]) -> Kept:
-        """Register a callback URL; `given` are the fields of `POST /api/v1/webhooks` that are not null.
+    async def register(self, organization_id: int, uid: str, given: Mapping[str, Any]) -> Kept:
+        """Register a callback URL as `uid`; `given` are the fields of `POST /api/v1/webhooks` that are not null.
 
         With Pi's fields alone (`endpoint_url`, `secret`) it is told as Pi tells: format `pi`, and of
         `task.completed` and `task.failed`. Raises `BadRequest`.
@@ -89,13 +89,26 @@ class Subscriptions:
         row = {
             **fresh,
             **values,
-            "uid": new_id(),
+            "uid": uid,
             "organization_id": organization_id,
             "created_at": now,
             "updated_at": now,
         }
         await self._writer.run(lambda tx: insert_subscription(tx, row))
         return Kept(row, made)
+
+    async def registered(self, uid: str, given: Mapping[str, Any]) -> Kept | None:
+        """Return what `register` made of the same, as it is now, where nobody was told; None if it made nothing.
+
+        Raises `NotFound` if it was removed since.
+        """
+        row = await self._writer.run(lambda tx: find_subscription(tx, uid))
+        if row is None:
+            return None
+        if row["deleted_at"] is not None:
+            raise _gone()
+        secret = self._composer.newest_secret(row) if given.get("secret") is None else None
+        return Kept(row, None if secret is None else _to_tell(secret, row["signature"]))
 
     async def change(self, uid: str, given: Mapping[str, Any]) -> Kept:
         """Change what is given of a subscription; None sets back what may be None. Raises `BadRequest`, `NotFound`.

@@ -1,7 +1,9 @@
 """The protocol that every provider's adapter speaks, and what a call to a provider can come to."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Protocol
 
 from receiver.domain.updates import ProviderUpdate
@@ -84,6 +86,28 @@ class Cancelled:
 CancelOutcome = Cancelled | Refused | Missing | NoAnswer
 
 
+class Errand(StrEnum):
+    """What a call to a provider is for."""
+
+    CREATE = "create"
+    BULK = "bulk"
+    """To create one of the tasks of a bulk call."""
+    LOOK = "look"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """For whom a call is made, and what for. Calls of different lanes take turns, however many wait in each."""
+
+    organization_id: int
+    errand: Errand
+
+
+Begin = Callable[[], Awaitable[bool]]
+"""Asked when the turn of a call has come, before anything is sent; False: it is not to be made any more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTask:
     """What is asked of a provider: its create call, in our own form."""
@@ -105,23 +129,32 @@ class Provider(Protocol):
 
     name: str
 
-    async def submit(self, task: NewTask) -> SubmitOutcome:
-        """Create the task. Never raises for what the provider or the network does."""
+    async def submit(self, task: NewTask, *, lane: Lane | None = None, begin: Begin | None = None) -> SubmitOutcome:
+        """Create the task, unless `begin` says no: then `NotMade`.
+
+        Never raises for what the provider or the network does. Here and below, calls with no lane are in one.
+        """
         ...
 
-    async def fetch(self, provider_task_id: str, *, attempt: int, hidden: str = "") -> FetchOutcome:
+    async def fetch(
+        self, provider_task_id: str, *, attempt: int | None, hidden: str = "", lane: Lane | None = None
+    ) -> FetchOutcome:
         """Look at one task; the update carries `attempt`. `hidden` is blanked wherever the answer echoes it."""
         ...
 
-    async def cancel(self, provider_task_id: str) -> CancelOutcome:
+    async def cancel(self, provider_task_id: str, *, lane: Lane | None = None) -> CancelOutcome:
         """Ask the provider to cancel one task."""
         ...
 
-    async def history(self, *, model: str, since: datetime) -> list[dict[str, Any]] | None:
+    async def history(self, *, model: str, since: datetime, lane: Lane | None = None) -> list[dict[str, Any]] | None:
         """Return the provider's own list of tasks of `model` made since then, raw but without secrets.
 
         Newest first, at most a few hundred; None when the provider gave no answer.
         """
+        ...
+
+    def paused_for(self) -> float:
+        """Return for how many seconds more the provider asked to be left alone; 0 if it did not."""
         ...
 
     def parse_webhook(self, body: bytes, *, attempt: int | None = None) -> ProviderUpdate:

@@ -1,7 +1,14 @@
-"""How often a provider may be called: a token bucket that waiters leave in the order they came."""
+"""How often a provider may be called: a token bucket whose waiters take turns."""
 
 import asyncio
 import math
+from collections import deque
+from collections.abc import Hashable
+from contextlib import suppress
+from typing import Protocol
+
+from receiver.domain.turns import Turns
+from receiver.errors import StorageUnavailable
 
 LONGEST_PAUSE = 300.0
 """Seconds; a provider that asks for more is asked again by then."""
@@ -9,13 +16,32 @@ _WHOLE = 1 - 1e-6
 """A token, as far as rounding can tell: a clock that cannot show the rest of the wait would be asked for ever."""
 
 
+_AHEAD_SECONDS = 0.25
+"""What a process takes of the shared budget at once is for no longer than this: it may die, and others wait too."""
+
+
+class Allotment(Protocol):
+    """A budget that several processes share."""
+
+    async def reserve(self, calls: int, interval: float, burst: int) -> list[float]:
+        """Take the next `calls` moments; return the seconds until each. Raises `StorageUnavailable`."""
+        ...
+
+    async def pause(self, seconds: float) -> None:
+        """Let nobody call for so many seconds. Raises `StorageUnavailable`."""
+        ...
+
+
 class Budget:
     """At most `calls_per_second` on average, and `burst` at once (by default one second's worth).
 
+    With an `allotment` that holds for all processes together; while that is not to be had, for this one alone.
     It belongs to one event loop at a time, whose monotonic clock it reads.
     """
 
-    def __init__(self, calls_per_second: float, burst: int | None = None) -> None:
+    def __init__(
+        self, calls_per_second: float, burst: int | None = None, *, allotment: Allotment | None = None
+    ) -> None:
         if not (0 < calls_per_second < math.inf):
             raise ValueError("calls_per_second must be a number above 0")
         if burst is not None and burst < 1:
@@ -25,16 +51,68 @@ class Budget:
         self._tokens = self._burst
         self._counted_at = -math.inf
         self._paused_until = -math.inf
-        self._turn = asyncio.Lock()
+        self._turns: Turns[asyncio.Future[None]] = Turns()
+        self._giving: asyncio.Task[None] | None = None
+        self._allotment = allotment
+        self._moments: deque[float] = deque()
+        self._telling: set[asyncio.Task[None]] = set()
 
-    async def acquire(self) -> None:
-        """Wait for a token and take it. First come, first served; a cancelled waiter takes none."""
-        # The lock is the queue: asyncio wakes its waiters in order, and only the first of them sleeps. No event
-        # could signal a token: its time is known, until a pause moves it.
+    async def acquire(self, lane: Hashable = None) -> None:
+        """Wait for a token and take it. Lanes take turns; within one it is first come, first served.
+
+        So nobody at the head of a lane waits for more than one call of each other lane, however many wait there.
+        Who is cancelled while it waits takes no token.
+        """
+        if not self._turns and self._is_ready():
+            self._take()
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turns.add(lane, turn)
+        if self._giving is None or self._giving.done():
+            self._giving = asyncio.create_task(self._give())
+        try:
+            await turn
+        finally:
+            self._turns.discard(lane, turn)
+
+    async def _give(self) -> None:
+        """Give tokens away as they come, to whoever's turn it then is, until nobody waits."""
+        try:
+            while self._turns:
+                await self._await_token()
+                if self._turns:
+                    self._take()
+                    self._turns.take().set_result(None)
+        except Exception as error:
+            while self._turns:
+                self._turns.take().set_exception(error)
+
+    async def _await_token(self) -> None:
+        # No event could signal a token: its time is known, until a pause moves it.
         clock = asyncio.get_running_loop().time
-        async with self._turn:
-            while (wait := self._wait(clock())) > 0:  # noqa: ASYNC110
-                await asyncio.sleep(wait)
+        await self._reserve()
+        while (wait := self._wait(clock())) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(wait)
+
+    async def _reserve(self) -> None:
+        """Take moments of the shared budget, if there is one and it is to be had."""
+        if self._allotment is None or self._moments:
+            return
+        calls = min(len(self._turns), max(1, math.ceil(self._rate * _AHEAD_SECONDS)))
+        asked = asyncio.get_running_loop().time()
+        with suppress(StorageUnavailable):
+            waits = await self._allotment.reserve(calls, 1 / self._rate, int(self._burst))
+            self._moments.extend(asked + wait for wait in waits)
+
+    def _is_ready(self) -> bool:
+        """Say whether there is a token now, for who need not ask others for one."""
+        has_own = self._allotment is None or bool(self._moments)
+        return has_own and self._wait(asyncio.get_running_loop().time()) <= 0
+
+    def _take(self) -> None:
+        if self._moments:
+            self._moments.popleft()
+        else:
             self._tokens -= 1
 
     def pause(self, seconds: float) -> None:
@@ -47,16 +125,27 @@ class Budget:
             # One call feels the way after a pause; a full burst would meet the same limit again.
             self._tokens = 1.0
             self._counted_at = until
+            if self._allotment is not None:
+                telling = asyncio.create_task(_tell(self._allotment, min(seconds, LONGEST_PAUSE)))
+                self._telling.add(telling)
+                telling.add_done_callback(self._telling.discard)
 
     def paused_for(self) -> float:
         """Return the seconds until the pause that is on ends, 0 without one."""
         return max(0.0, self._paused_until - asyncio.get_running_loop().time())
 
     def _wait(self, now: float) -> float:
-        """Count the tokens that came since the last time; return the seconds until there is one."""
+        """Return the seconds until there is a token, which may be a moment of the shared budget."""
         if now < self._paused_until:
             return self._paused_until - now
+        if self._moments:
+            return self._moments[0] - now
         if now > self._counted_at:
             self._tokens = min(self._burst, self._tokens + (now - self._counted_at) * self._rate)
             self._counted_at = now
         return 0.0 if self._tokens >= _WHOLE else (1 - self._tokens) / self._rate
+
+
+async def _tell(allotment: Allotment, seconds: float) -> None:
+    with suppress(StorageUnavailable):  # the others will hear it from the provider themselves
+        await allotment.pause(seconds)

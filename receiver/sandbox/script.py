@@ -8,7 +8,19 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 Outcome = Literal["completed", "failed", "cancelled", "never", "completed_with_error", "failed_then_completed"]
-Shape = Literal["flux", "hailuo", "kling", "kling_works", "luma", "audio", "midjourney", "old_envelope", "wan"]
+Shape = Literal[
+    "flux",
+    "hailuo",
+    "kling",
+    "kling_works",
+    "luma",
+    "audio",
+    "midjourney",
+    "old_envelope",
+    "wan",
+    "brand",
+    "campaign",
+]
 WebhookConduct = Literal[
     "sent",
     "lost",
@@ -62,6 +74,8 @@ _SHAPE_BY_WORD: tuple[tuple[str, Shape], ...] = (
     ("diffrhythm", "audio"),
     ("mmaudio", "audio"),
     ("tts", "audio"),
+    ("sandbox/brands", "brand"),
+    ("sandbox/campaigns", "campaign"),
 )
 
 

@@ -153,7 +153,7 @@ class Sandbox:
     def _output_in(self, task: SandboxTask, status: str) -> dict[str, Any]:
         if status.casefold() not in ("completed", "success"):
             return {}
-        return finished_output(task.shape, self.options.public_base_url, task.id)
+        return finished_output(task.shape, self.options.public_base_url, task.id, task.request.input)
 
     def _announce(self, task: SandboxTask, word: str | None = None) -> None:
         self._outboxes[task.id].announce(word)

@@ -4,12 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, Executable, Select, and_, func, or_, select, text
 
+from receiver.domain.ids import is_id
 from receiver.domain.matching import matches
 from receiver.storage.tables import events, tasks
 
-FILTERS = ("model", "task_type")
+FILTERS = ("model", "task_type", "run_id")
 """The filters of a subscription that a reader of events has too."""
 
 
@@ -41,6 +42,11 @@ class Described(Protocol):
         """The type of its task."""
         ...
 
+    @property
+    def run_uid(self) -> str | None:
+        """The outer id of its run."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
@@ -57,14 +63,15 @@ class EventFilter:
             event.organization_id == self.organization_id
             and (self.types is None or event.type in self.types)
             and (self.task_uid is None or event.task_uid == self.task_uid)
-            and matches(self.filters, model=event.model, task_type=event.task_type, labels=None)
+            and matches(self.filters, model=event.model, task_type=event.task_type, labels=None, run_uid=event.run_uid)
         )
 
 
+_JOINED = events.outerjoin(tasks, tasks.c.id == events.c.task_id)
 _WITH_TASK = select(
     *(column.label(f"event_{column.name}") for column in events.c),
     *(column.label(f"task_{column.name}") for column in tasks.c),
-).select_from(events.outerjoin(tasks, tasks.c.id == events.c.task_id))
+).select_from(_JOINED)
 
 
 def events_before(wanted: EventFilter, before: int | None, limit: int) -> Select[Any]:
@@ -85,6 +92,27 @@ def events_between(wanted: EventFilter, after: int, until: int, limit: int) -> S
 def events_by_sequence(sequences: Collection[int]) -> Select[Any]:
     """Return the query for these events; a purged one is not among them."""
     return _WITH_TASK.where(events.c.id.in_(sequences))
+
+
+def events_after(after: int, limit: int) -> Select[Any]:
+    """Return the query for what a feed asks of the events of all organizations after a sequence number."""
+    wanted = (events.c.uid, events.c.organization_id, events.c.type, events.c.created_at, events.c.run_uid)
+    return (
+        select(events.c.id.label("sequence"), *wanted, tasks.c.uid.label("task_uid"), tasks.c.model, tasks.c.task_type)
+        .select_from(_JOINED)
+        .where(events.c.id > after)
+        .order_by(events.c.id)
+        .limit(limit)
+    )
+
+
+def event_writers() -> Executable:
+    """Return PostgreSQL's query for the transactions that have begun to write events and not ended."""
+    return text(
+        "SELECT virtualtransaction AS writer FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' "
+        f"AND relation = '{events.name}'::regclass AND granted "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
 
 
 def newest_event() -> Select[Any]:
@@ -115,5 +143,9 @@ def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
     if wanted.task_uid is not None:
         conditions.append(tasks.c.uid == wanted.task_uid)
     for name, values in wanted.filters.items():
-        conditions.append(or_(events.c.task_id.is_(None), tasks.c[name].in_(values)))
+        if name == "run_id":
+            of_neither = and_(events.c.task_id.is_(None), events.c.run_uid.is_(None))
+            conditions.append(or_(of_neither, events.c.run_uid.in_([each for each in values if is_id(each)])))
+        else:
+            conditions.append(or_(events.c.task_id.is_(None), tasks.c[name].in_(values)))
     return conditions

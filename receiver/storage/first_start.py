@@ -13,6 +13,7 @@ from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.keys import DEFAULT_ORGANIZATION, any_key, ensure_organization, insert_key, key_row, replace_key
 from receiver.storage.place import check_place
+from receiver.storage.transaction import Transaction
 
 _SETTING = "RINGBACK_API_KEY"
 _FIRST = "first admin key"
@@ -66,17 +67,21 @@ def hold(settings: Settings) -> IO[str]:
 
 async def ensure_keys(database: Database, settings: Settings) -> str | None:
     """See to it that there is an organization and a key; return the admin key if one was made just now."""
+    return await database.writer.run(lambda tx: _ensure_keys(tx, settings))
+
+
+async def _ensure_keys(tx: Transaction, settings: Settings) -> str | None:
     now = utc_now()
-    organization_id = await database.writer.run(lambda tx: ensure_organization(tx, DEFAULT_ORGANIZATION, now))
+    # The organization's row stays locked: of several processes that start at once, one makes the key.
+    organization_id = await ensure_organization(tx, DEFAULT_ORGANIZATION, now)
     if settings.api_key is not None:
         row = key_row(organization_id, settings.api_key.get_secret_value(), _SETTING, Scope.ADMIN, now)
-        await database.writer.run(lambda tx: replace_key(tx, row, now))
+        await replace_key(tx, row, now)
         return None
-    if await database.read(any_key()):
+    if await tx.execute(any_key()):
         return None
     key = new_api_key()
-    row = key_row(organization_id, key, _FIRST, Scope.ADMIN, now)
-    await database.writer.run(lambda tx: insert_key(tx, row))
+    await insert_key(tx, key_row(organization_id, key, _FIRST, Scope.ADMIN, now))
     return key
 
 

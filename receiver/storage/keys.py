@@ -16,22 +16,32 @@ DEFAULT_ORGANIZATION = "default"
 _HINT_LENGTH = 7
 
 
-def key_row(organization_id: int, key: str, name: str, scope: str, now: datetime) -> dict[str, Any]:
+def key_row(
+    organization_id: int,
+    key: str,
+    name: str,
+    scope: str,
+    now: datetime,
+    *,
+    uid: str | None = None,
+    rate_limit: float | None = None,
+) -> dict[str, Any]:
     """Return the row that a key is known by: its hash, and its first characters."""
     return {
-        "uid": new_id(),
+        "uid": uid or new_id(),
         "organization_id": organization_id,
         "name": name,
         "scope": scope,
         "hash": hash_api_key(key),
         "hint": key[:_HINT_LENGTH],
+        "rate_limit": rate_limit,
         "created_at": now,
     }
 
 
 async def ensure_organization(tx: Transaction, name: str, now: datetime) -> int:
-    """Return the key of the organization of this name; make it if it is not there."""
-    wanted = select(organizations.c.id).where(organizations.c.name == name)
+    """Return the key of the organization of this name, its row locked; make it if it is not there."""
+    wanted = select(organizations.c.id).where(organizations.c.name == name).with_for_update()
     if not (found := await tx.execute(wanted)):
         await tx.execute(insert(organizations), [{"uid": new_id(), "name": name, "created_at": now}])
         found = await tx.execute(wanted)
@@ -41,6 +51,20 @@ async def ensure_organization(tx: Transaction, name: str, now: datetime) -> int:
 async def insert_key(tx: Transaction, values: Mapping[str, Any]) -> None:
     """Insert one key."""
     await tx.execute(insert(api_keys), [values])
+
+
+async def insert_key_again(tx: Transaction, values: Mapping[str, Any]) -> bool:
+    """Insert a key that may be there already with a secret that nobody was told: then it gets this one.
+
+    False if it was revoked since.
+    """
+    mine = api_keys.c.uid == values["uid"]
+    found = await tx.execute(select(api_keys.c.revoked_at).where(mine).with_for_update())
+    if not found:
+        await insert_key(tx, values)
+    elif found[0].revoked_at is None:
+        await tx.execute(update(api_keys).where(mine).values(hash=values["hash"], hint=values["hint"]))
+    return not found or found[0].revoked_at is None
 
 
 async def revoke_key(tx: Transaction, organization_id: int, uid: str, now: datetime) -> bool:

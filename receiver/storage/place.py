@@ -1,9 +1,23 @@
-"""Where a SQLite file may be: a folder that is there, a file that can be written to."""
+"""Where a database may be: for SQLite a file that can be written to, for PostgreSQL a server that lets us in."""
 
 import sqlite3
 from pathlib import Path
 
+from asyncpg.exceptions import (
+    ClientConfigurationError,
+    InvalidAuthorizationSpecificationError,
+    InvalidCatalogNameError,
+    TargetServerAttributeNotMatched,
+    TooManyConnectionsError,
+)
+
 from receiver.errors import StartError
+from receiver.storage.postgresql.errors import driver_error
+
+_MOUNTS = Path("/proc/self/mounts")
+_OVER_THE_NETWORK = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "lustre"}
+)
 
 
 def check_place(path: Path) -> None:
@@ -15,6 +29,11 @@ def check_place(path: Path) -> None:
         raise _cannot_write(path, error) from None
     if not there:
         raise StartError(f"{folder} is not there; make the folder, or name another file in RINGBACK_DATABASE_URL")
+    if (kind := _network_file_system(folder)) is not None:
+        raise StartError(
+            f"{folder} is on a network file system ({kind}), where SQLite loses data; name a file on a local disk in "
+            "RINGBACK_DATABASE_URL, or a PostgreSQL server"
+        )
     try:
         connection = sqlite3.connect(path, timeout=5, isolation_level=None)
         try:
@@ -24,6 +43,44 @@ def check_place(path: Path) -> None:
             connection.close()
     except sqlite3.Error as error:
         raise _cannot_write(path, error) from None
+
+
+def cannot_connect(error: Exception) -> StartError:
+    """Return what to say, in one line, of a PostgreSQL server that could not be connected to."""
+    cause = driver_error(error)
+    what = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    match cause:
+        case InvalidAuthorizationSpecificationError():
+            do = "correct the user or the password in RINGBACK_DATABASE_URL"
+        case InvalidCatalogNameError():
+            do = "make the database (createdb), or name another one in RINGBACK_DATABASE_URL"
+        case TargetServerAttributeNotMatched():
+            do = "the server is a read-only standby: name the primary in RINGBACK_DATABASE_URL"
+        case TooManyConnectionsError():
+            do = "raise the server's max_connections, or run fewer processes"
+        case ClientConfigurationError() | ValueError():
+            what = "its URL makes no sense"  # its own words may hold parts of the password
+            do = "correct RINGBACK_DATABASE_URL: postgresql://USER:PASSWORD@HOST/DATABASE"
+        case _:
+            do = "start the server, or correct the host and port in RINGBACK_DATABASE_URL"
+    return StartError(f"PostgreSQL cannot be used ({what}); {do}")
+
+
+def _network_file_system(folder: Path) -> str | None:
+    """Return the kind of the network file system that a folder is on; None for a local one, or where nobody tells."""
+    try:
+        mounts = [line.split() for line in _MOUNTS.read_text().splitlines()]
+    except OSError:
+        return None
+    real = folder.resolve()
+    holding = [(point, kind) for _, point, kind, *_ in mounts if real.is_relative_to(_unescaped(point))]
+    # The longest is the innermost; of two at one place the later one hides the other.
+    kind = max(reversed(holding), key=lambda mount: len(mount[0]))[1] if holding else ""
+    return kind if kind in _OVER_THE_NETWORK else None
+
+
+def _unescaped(mount_point: str) -> str:
+    return mount_point.replace(r"\040", " ").replace(r"\011", "\t").replace(r"\134", "\\")
 
 
 def _cannot_write(path: Path, error: Exception) -> StartError:

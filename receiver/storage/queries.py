@@ -1,11 +1,12 @@
 """What the API reads: tasks, events and subscriptions, by organization, newest first."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, String, and_, case, cast, func, or_, select
+from sqlalchemy import Boolean, ColumnElement, Select, String, and_, case, cast, func, or_, select
+from sqlalchemy.ext.compiler import compiles
 
 from models import TERMINAL, SubscriptionKind, TaskStatus
 from receiver.domain.ids import is_id
@@ -24,6 +25,7 @@ class TaskFilter:
     status: str | None = None
     model: str | None = None
     task_type: str | None = None
+    run_uid: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -36,6 +38,11 @@ def task_by_id(organization_id: int, task_id: str) -> Select[Any]:
     if is_id(task_id):
         names.append(tasks.c.uid == task_id)
     return _WITH_CALLBACK.where(tasks.c.organization_id == organization_id, or_(*names)).order_by(tasks.c.id).limit(1)
+
+
+def task_ids_among(organization_id: int, uids: Sequence[str]) -> Select[Any]:
+    """Return the query for those of these outer ids that are of tasks."""
+    return select(tasks.c.uid).where(tasks.c.organization_id == organization_id, tasks.c.uid.in_(uids))
 
 
 def tasks_matching(wanted: TaskFilter, limit: int, offset: int = 0) -> Select[Any]:
@@ -96,6 +103,7 @@ def _matches(wanted: TaskFilter) -> Any:
         (tasks.c.status, wanted.status),
         (tasks.c.model, wanted.model),
         (tasks.c.task_type, wanted.task_type),
+        (tasks.c.run_uid, wanted.run_uid),
     ):
         if value is not None:
             conditions.append(column == value)
@@ -105,12 +113,35 @@ def _matches(wanted: TaskFilter) -> Any:
         conditions.append(tasks.c.created_at < wanted.created_before)
     if wanted.before is not None:
         conditions.append(tasks.c.id < wanted.before)
-    conditions.extend(_is_labelled(name, value) for name, value in wanted.labels.items())
+    conditions.extend(is_labelled(tasks.c.metadata, name, value) for name, value in wanted.labels.items())
     return and_(*conditions)
 
 
-def _is_labelled(name: str, value: str) -> Any:
-    """Return the condition that `metadata` has this value by this name; what is no text is meant as JSON writes it."""
-    member = func.json_each(tasks.c.metadata).table_valued("key", "type", "atom")
+class is_labelled(ColumnElement[bool]):  # noqa: N801 - it reads as a function, as SQLAlchemy's own do
+    """The condition that a document has this value by this name; what is no text is meant as JSON writes it."""
+
+    type = Boolean()
+    inherit_cache = False
+
+    def __init__(self, document: ColumnElement[Any], name: str, value: str) -> None:
+        self.document = document
+        self.name = name
+        self.value = value
+
+
+@compiles(is_labelled, "sqlite")
+def _is_labelled_on_sqlite(element: is_labelled, compiler: Any, **options: Any) -> str:
+    member = func.json_each(element.document).table_valued("key", "type", "atom")
     written = case((member.c.type.in_(("true", "false", "null")), member.c.type), else_=cast(member.c.atom, String))
-    return select(member.c.key).where(member.c.key == name, written == value).exists()
+    found = select(member.c.key).where(member.c.key == element.name, written == element.value).exists()
+    return str(compiler.process(found, **options))
+
+
+@compiles(is_labelled, "postgresql")
+def _is_labelled_on_postgresql(element: is_labelled, compiler: Any, **options: Any) -> str:
+    member = element.document[element.name]
+    written = case(
+        (func.jsonb_typeof(member) == "null", "null"),
+        else_=func.jsonb_extract_path_text(element.document, element.name),
+    )
+    return str(compiler.process(written == element.value, **options))

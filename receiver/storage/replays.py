@@ -9,7 +9,7 @@ from sqlalchemy import Select, and_, func, insert, select, update
 
 from models import DeliveryStatus, ReplayStatus
 from receiver.domain.ids import new_id
-from receiver.storage.tables import deliveries, events, replays, subscriptions, tasks
+from receiver.storage.tables import deliveries, events, replays, runs, subscriptions, tasks
 from receiver.storage.transaction import NewDelivery, Transaction, Values
 
 
@@ -75,10 +75,12 @@ def events_to_replay(
     after: int,
     limit: int,
 ) -> Select[Any]:
-    """Return the query for a page of events, oldest first, with what filters ask of their tasks."""
+    """Return the query for a page of events, oldest first, with what filters ask of their tasks and runs."""
+    metadata = func.coalesce(tasks.c.metadata, runs.c.metadata).label("metadata")
     return (
-        select(events.c.id, events.c.type, tasks.c.model, tasks.c.task_type, tasks.c.metadata)
+        select(events.c.id, events.c.type, events.c.run_uid, tasks.c.model, tasks.c.task_type, metadata)
         .outerjoin(tasks, tasks.c.id == events.c.task_id)
+        .outerjoin(runs, runs.c.uid == events.c.run_uid)
         .where(_in_range(organization_id, event_types, since, until), events.c.id > after)
         .order_by(events.c.id)
         .limit(limit)

@@ -1,36 +1,66 @@
-"""The schema: migrated by Alembic, all or nothing, with a copy of the database beside it while it changes."""
+"""The schema: migrated by Alembic, all or nothing, by one process at a time."""
 
 import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import NullPool, create_engine
+from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 import migrations
 from receiver.errors import StartError
 from receiver.settings import Settings
-from receiver.storage.place import check_place
+from receiver.storage.place import cannot_connect, check_place
+from receiver.storage.postgresql.server import core_engine
 from receiver.storage.sqlite import configure
 from receiver.telemetry import get_logger
 
 log = get_logger("storage.schema")
 
+_LOCK = 0x52494E47
+"""PostgreSQL's advisory lock that migrations hold: "RING"."""
 
-def migrate(settings: Settings) -> tuple[str | None, str]:
+
+async def migrate(settings: Settings) -> tuple[str | None, str]:
     """Bring the database to this version's schema; return (the revision before, the revision now).
 
-    On SQLite every step runs in one transaction, and an existing database is first copied to `<file>.before-<rev>`;
-    the copy is removed when the new schema stands. Raises `StartError` for a database of a newer version.
+    Every step runs in one transaction. On SQLite an existing database is first copied to `<file>.before-<rev>`, and
+    the copy is removed when the new schema stands; on PostgreSQL an advisory lock keeps others out meanwhile.
+    Raises `StartError` for a database of a newer version, or one that cannot be reached.
     """
-    path = settings.sqlite_path
+    before, now = _migrate_file(settings.sqlite_path) if settings.is_sqlite else await _migrate_server(settings)
+    if before != now:
+        log.info("schema migrated", before=before, now=now)
+    return before, now
+
+
+async def check_schema(settings: Settings) -> None:
+    """Raise `StartError`, which says what to do, unless the PostgreSQL database has just this version's schema."""
+    found = await current_revision(settings)
+    _refuse_newer(found)
+    if found != _newest():
+        has = "has no schema yet" if found is None else f"has an older schema ({found})"
+        raise StartError(f"the database {has}: run `ringback migrate` once, then start again")
+
+
+async def current_revision(settings: Settings) -> str | None:
+    """Return the revision of the database's schema; None if it has none yet. Raises `StartError`."""
+    if settings.is_sqlite:
+        return _revision_of_file(settings.sqlite_path) if settings.sqlite_path.exists() else None
+    async with _connected(settings) as connection:
+        return await connection.run_sync(_revision)
+
+
+def _migrate_file(path: Path) -> tuple[str | None, str]:
     check_place(path)
-    config = _config()
-    newest = ScriptDirectory.from_config(config).get_current_head() or ""
-    before = _revision(path) if path.exists() else None
-    _refuse_newer(config, before)
+    newest = _newest()
+    before = _revision_of_file(path) if path.exists() else None
+    _refuse_newer(before)
     if before == newest:
         return before, newest
     copy = _copy(path, before) if before is not None else None
@@ -38,19 +68,48 @@ def migrate(settings: Settings) -> tuple[str | None, str]:
     with engine.connect() as connection:
         # SQLite's DDL is transactional as long as the driver does not commit behind our back.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        _upgrade(connection)
         connection.exec_driver_sql("COMMIT")
     engine.dispose()
     if copy is not None:
         copy.unlink()
-    log.info("schema migrated", before=before, now=newest)
     return before, newest
 
 
-def current_revision(settings: Settings) -> str | None:
-    """Return the revision of the database's schema; None if it has none yet."""
-    return _revision(settings.sqlite_path) if settings.sqlite_path.exists() else None
+async def _migrate_server(settings: Settings) -> tuple[str | None, str]:
+    newest = _newest()
+    async with _connected(settings) as connection:
+        await connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+        before = await connection.run_sync(_revision)
+        _refuse_newer(before)
+        if before != newest:
+            await connection.exec_driver_sql("BEGIN")
+            await connection.run_sync(_upgrade)
+            await connection.exec_driver_sql("COMMIT")
+    return before, newest
+
+
+@asynccontextmanager
+async def _connected(settings: Settings) -> AsyncIterator[AsyncConnection]:
+    """Connect to PostgreSQL; what comes in the way there is a `StartError`."""
+    engine = core_engine(settings.database_url, writes=True, poolclass=NullPool)
+    try:
+        try:
+            connection = await engine.connect()
+        except Exception as error:
+            raise cannot_connect(error) from None
+        try:
+            yield connection
+        finally:
+            await connection.close()
+    finally:
+        await engine.dispose()
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def _config() -> Config:
@@ -59,23 +118,31 @@ def _config() -> Config:
     return config
 
 
+def _newest() -> str:
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
 def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=30, isolation_level=None)
     configure(connection, writes=True)
     return connection
 
 
-def _revision(path: Path) -> str | None:
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _revision_of_file(path: Path) -> str | None:
     engine = create_engine("sqlite://", creator=lambda: _open(path), poolclass=NullPool)
     try:
         with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            return _revision(connection)
     finally:
         engine.dispose()
 
 
-def _refuse_newer(config: Config, revision: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+def _refuse_newer(revision: str | None) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if revision is not None and revision not in known:
         raise StartError(
             f"the database's schema ({revision}) is of a newer Ringback than this one; "

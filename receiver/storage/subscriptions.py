@@ -16,6 +16,12 @@ async def insert_subscription(tx: Transaction, values: Mapping[str, Any]) -> Non
     await tx.execute(insert(subscriptions), [values])
 
 
+async def find_subscription(tx: Transaction, uid: str) -> dict[str, Any] | None:
+    """Return the row of a subscription, which may be removed."""
+    found = await tx.execute(select(subscriptions).where(subscriptions.c.uid == uid))
+    return dict(found[0]._mapping) if found else None
+
+
 async def lock_subscription(tx: Transaction, uid: str) -> dict[str, Any] | None:
     """Return the row of a subscription that is not removed, locked until the transaction's end."""
     wanted = select(subscriptions).where(subscriptions.c.uid == uid, subscriptions.c.deleted_at.is_(None))

@@ -38,6 +38,7 @@ class NewEvent:
     model: str | None = None
     task_type: str | None = None
     labels: dict[str, Any] | None = None
+    run_uid: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +68,18 @@ class Listener:
     filters: Values | None = None
 
 
+Line = tuple[int, bool]
+"""Where tasks wait to be sent: an organization's, apart for those of bulk calls."""
+
+
 @dataclass(frozen=True, slots=True)
 class DueTask:
     """A claimed task: its state before the claim, and when its present attempt's create call began."""
 
     state: TaskState
     submitted_at: datetime | None
+    line: Line | None = None
+    """The line that it stood in, if it waited to be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +119,14 @@ class Transaction(Protocol):
         """Run a SQLAlchemy Core statement; return its rows, or none."""
         ...
 
-    async def load_tasks(self, uids: Collection[str]) -> dict[str, TaskState]:
-        """Lock the tasks in id order and return them by their outer id; what is not there is left out."""
-        ...
+    async def load_tasks(
+        self, uids: Collection[str], provider_ids: Collection[tuple[str, str]] = ()
+    ) -> dict[str, TaskState]:
+        """Lock tasks in the order of their keys; return them by their outer id.
 
-    async def find_tasks(self, provider: str, provider_task_ids: Collection[str]) -> dict[str, TaskState]:
-        """The same by the provider's id for the present attempt."""
+        They are those with these outer ids, and those that have these (provider, provider's id) for their present
+        attempt; what is not there is left out.
+        """
         ...
 
     async def update_tasks(self, changes: Sequence[TaskChange]) -> None:
@@ -140,8 +149,16 @@ class Transaction(Protocol):
         """Return the active registered subscriptions of these organizations, and these callbacks if active."""
         ...
 
-    async def claim_tasks(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
-        """Take due tasks, oldest first, by moving `due_at`; one that waits to be sent is marked as being sent."""
+    async def claim_looks(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
+        """Take due tasks that were sent, or may have been, oldest first, by moving `due_at`."""
+        ...
+
+    async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: Line) -> list[DueTask]:
+        """Take due tasks that wait to be sent, by moving `due_at`: one of each line in turn, oldest first in each.
+
+        The lines take their turns in order, the one after `after` first. The tasks still wait, as far as their rows
+        say: that one is being sent is written when its call begins.
+        """
         ...
 
     async def claim_deliveries(

@@ -21,6 +21,8 @@ Handler = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | Ex
 """Does one kind of write for all of its items that wait; returns a result, or an error, for each."""
 
 MOST_AT_ONCE = 500
+_TRIES = 4
+"""How often a batch is tried that another process's writes were in the way of."""
 
 log = get_logger("storage.writer")
 
@@ -40,6 +42,10 @@ class Connection(Protocol):
         """Undo it."""
         ...
 
+    def is_conflict(self, error: Exception) -> bool:
+        """Say whether another process's write was first, so that the same batch may well succeed now."""
+        ...
+
     def unavailable(self, error: Exception) -> StorageUnavailable | None:
         """Tell the database's faults from an item's: return the error for the client, or None."""
         ...
@@ -50,12 +56,13 @@ class Connection(Protocol):
 
 
 class _Write:
-    __slots__ = ("future", "handler", "item")
+    __slots__ = ("future", "handler", "item", "weight")
 
-    def __init__(self, handler: Handler[Any, Any], item: Any, future: "asyncio.Future[Any]") -> None:
+    def __init__(self, handler: Handler[Any, Any], item: Any, future: "asyncio.Future[Any]", weight: int) -> None:
         self.handler = handler
         self.item = item
         self.future = future
+        self.weight = weight
 
 
 class Writer:
@@ -65,6 +72,7 @@ class Writer:
         self._connection = connection
         self._capacity = capacity
         self._waiting: deque[_Write] = deque()
+        self._weight = 0
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -73,17 +81,21 @@ class Writer:
         """Begin to commit."""
         self._task = asyncio.create_task(self._run(), name="ringback-writer")
 
-    async def write(self, handler: Handler[Item, Result], item: Item, *, bounded: bool = True) -> Result:
-        """Have `handler` write `item`; return its result when that is on disk.
+    async def write(
+        self, handler: Handler[Item, Result], item: Item, *, bounded: bool = True, weight: int = 1
+    ) -> Result:
+        """Have `handler` write `item`, which stands for `weight` rows; return its result when that is on disk.
 
         Handlers run in the order in which their first items came, each once a batch with all of its items.
         `bounded=False` is for those whose own number is bounded and whose writes must not be turned away.
         Raises `WriterFull`, `StorageUnavailable` (nothing was stored), or what the handler returned for the item.
         """
-        if self._closing or (bounded and len(self._waiting) >= self._capacity):
+        is_full = self._weight > 0 and self._weight + weight > self._capacity
+        if self._closing or (bounded and is_full):
             raise WriterFull("more writes wait than the queue may hold; nothing was stored, try again")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Write(handler, item, future))
+        self._waiting.append(_Write(handler, item, future, weight))
+        self._weight += weight
         self._wake.set()
         return cast(Result, await future)
 
@@ -105,10 +117,19 @@ class Writer:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
+            batch = self._next_batch()
             writer_waiting.set(len(self._waiting))
             writer_batch.observe(len(batch))
             await self._commit(batch)
+
+    def _next_batch(self) -> list[_Write]:
+        batch = [self._waiting.popleft()]
+        weight = batch[0].weight
+        while self._waiting and weight + self._waiting[0].weight <= MOST_AT_ONCE:
+            batch.append(self._waiting.popleft())
+            weight += batch[-1].weight
+        self._weight -= weight
+        return batch
 
     async def _commit(self, batch: list[_Write]) -> None:
         try:
@@ -125,6 +146,17 @@ class Writer:
                 call()
 
     async def _attempt(self, batch: list[_Write]) -> tuple[list[Any], list[Callable[[], None]]]:
+        """Store a batch, again if another process was in the way: handlers see what it wrote, and decide anew."""
+        for _ in range(_TRIES - 1):
+            try:
+                return await self._try(batch)
+            except Exception as error:
+                if not self._connection.is_conflict(error):
+                    raise
+                log.info("a batch is tried again", writes=len(batch), error=type(error).__name__)
+        return await self._try(batch)
+
+    async def _try(self, batch: list[_Write]) -> tuple[list[Any], list[Callable[[], None]]]:
         try:
             transaction = await self._connection.begin()
             results = await _handle(transaction, batch)

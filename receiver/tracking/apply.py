@@ -5,7 +5,7 @@ changed rows, the events, the deliveries and the receipts are written.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
@@ -17,10 +17,12 @@ from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.transitions import STORED_ONCE, Decision, Looks, TaskState, decide
 from receiver.domain.updates import ProviderUpdate
+from receiver.storage.attempts import Ended, ProviderId, attempts_at_provider, keep_attempts
 from receiver.storage.tables import receipts, tasks
 from receiver.storage.transaction import NewEvent, TaskChange, Transaction
 from receiver.telemetry import get_logger, updates_applied
-from receiver.tracking.record import Announcer, record
+from receiver.tracking.advance import Advancer
+from receiver.tracking.record import Announcer, event_of, record
 
 log = get_logger("tracking.apply")
 
@@ -42,6 +44,8 @@ class Arrival:
     task_uid: str | None = None
     body: Callable[[], str] | None = None
     organization_id: int = DEFAULT_ORGANIZATION_ID
+    labels: dict[str, Any] | None = None
+    """The metadata of a task that is made of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class Applier:
     def __init__(self, looks: Looks, announcer: Announcer) -> None:
         self.looks = looks
         self.announcer = announcer
+        self._advancer = Advancer(announcer.due)
         self._words_logged: set[str] = set()
 
     async def apply(self, tx: Transaction, arrivals: Sequence[Arrival]) -> list[Applied | Exception]:
@@ -69,7 +74,13 @@ class Applier:
         await self._load(tx, arrivals, batch)
         results: list[Applied | Exception] = [self._decide(arrival, batch) for arrival in arrivals]
         await self._show_what_stays(tx, batch)
+        if batch.ended_attempts:
+            await keep_attempts(tx, batch.ended_attempts)
         await tx.update_tasks(list(batch.changes.values()))
+        if batch.of_runs:
+            batch.events += await self._advancer.follow(
+                tx, [batch.by_uid[str(event.task_uid)] for event in batch.of_runs], now
+            )
         await record(tx, batch.events, self.announcer, now)
         if batch.receipts:
             await tx.execute(insert(receipts), batch.receipts)
@@ -78,23 +89,25 @@ class Applier:
 
     async def _load(self, tx: Transaction, arrivals: Sequence[Arrival], batch: "_Batch") -> None:
         uids = {arrival.task_uid for arrival in arrivals if arrival.task_uid is not None}
-        batch.by_uid = await tx.load_tasks(uids) if uids else {}
-        await self._load_by_provider_id(tx, arrivals, batch)
+        # The provider's ids besides: a task that has none yet would get one that another task may have.
+        provider_ids = {
+            (arrival.provider, arrival.update.provider_task_id)
+            for arrival in arrivals
+            if arrival.update.provider_task_id
+        }
+        batch.take(await tx.load_tasks(uids, provider_ids))
         if missing := batch.to_be_made(arrivals):
-            await self._make(tx, missing, batch)
+            await self._find_superseded(tx, missing, batch)
+            await self._make(tx, batch.to_be_made(arrivals), batch)
 
-    async def _load_by_provider_id(self, tx: Transaction, arrivals: Sequence[Arrival], batch: "_Batch") -> None:
-        """Learn who has the provider's ids that name a task here, or that a task would get which has none yet."""
-        wanted: dict[str, set[str]] = {}
-        for arrival in arrivals:
-            task = batch.find(arrival)
-            has_none = task is None or task.provider_task_id is None
-            if has_none and arrival.update.provider_task_id:
-                wanted.setdefault(arrival.provider, set()).add(arrival.update.provider_task_id)
-        for provider, ids in wanted.items():
-            for provider_task_id, state in (await tx.find_tasks(provider, ids)).items():
-                batch.by_uid.setdefault(state.uid, state)
-                batch.by_provider_id[provider, provider_task_id] = state.uid
+    async def _find_superseded(self, tx: Transaction, missing: Sequence[Arrival], batch: "_Batch") -> None:
+        """Find the tasks of which nothing tells but the provider's id for an attempt that another one followed."""
+        names = {
+            (arrival.provider, str(arrival.update.provider_task_id)) for arrival in missing if arrival.task_uid is None
+        }
+        if names and (found := await attempts_at_provider(tx, names)):
+            batch.superseded.update(found)
+            batch.take(await tx.load_tasks({uid for uid, _ in found.values()} - batch.by_uid.keys()))
 
     async def _show_what_stays(self, tx: Transaction, batch: "_Batch") -> None:
         """Fill the snapshots of ends that left the content as it was: the event shows the task as it then is."""
@@ -109,21 +122,23 @@ class Applier:
 
     async def _make(self, tx: Transaction, arrivals: Sequence[Arrival], batch: "_Batch") -> None:
         """Make rows for tasks that the provider knows and we do not: created elsewhere, or gone from here."""
+        if not arrivals:
+            return
         uids = [arrival.task_uid or new_id() for arrival in arrivals]
         await tx.insert_tasks([_row(arrival, uid, batch.now) for arrival, uid in zip(arrivals, uids, strict=True)])
-        batch.by_uid.update(await tx.load_tasks(uids))
-        for arrival, uid in zip(arrivals, uids, strict=True):
-            batch.by_provider_id[arrival.provider, str(arrival.update.provider_task_id)] = uid
+        batch.take(await tx.load_tasks(uids))
         log.info("tasks adopted", tasks=uids)
 
     def _decide(self, arrival: Arrival, batch: "_Batch") -> Applied:
         task = batch.find(arrival)
-        update = arrival.update
+        update = batch.with_attempt(arrival)
         if task is None or batch.is_anothers(arrival, task):
             decision = Decision(receipt=ReceiptReason.CONFLICTING, message="another task has this provider task")
         else:
             decision = decide(task, update, now=batch.now, looks=self.looks, jitter=random.random())  # noqa: S311
         if task is not None and decision.changes:
+            if decision.changes.get("attempt", task.attempt) != task.attempt:
+                batch.ended_attempts.append(_ended(task, update, batch.now))
             task = batch.change(task, decision)
             if task.provider_task_id:
                 batch.by_provider_id[arrival.provider, task.provider_task_id] = task.uid
@@ -164,12 +179,32 @@ class _Batch:
         self.receipts: list[dict[str, Any]] = []
         self.kept: dict[int, NewEvent] = {}
         """The events of ends that left their task's content as it was, by the task's key."""
+        self.ended_attempts: list[Ended] = []
+        self.superseded: dict[ProviderId, tuple[str, int]] = {}
+        """The task and its attempt by the provider's id for one that another followed; known only if asked for."""
+        self.of_runs: list[NewEvent] = []
+        """The events of tasks that are steps of runs."""
+
+    def take(self, loaded: Mapping[str, TaskState]) -> None:
+        """Note tasks as they are in the table."""
+        self.by_uid.update(loaded)
+        for uid, task in loaded.items():
+            if task.provider_task_id is not None:
+                self.by_provider_id[task.provider, task.provider_task_id] = uid
 
     def find(self, arrival: Arrival) -> TaskState | None:
         uid = arrival.task_uid
         if uid is None:
-            uid = self.by_provider_id.get((arrival.provider, str(arrival.update.provider_task_id)))
+            name = (arrival.provider, str(arrival.update.provider_task_id))
+            uid = self.by_provider_id.get(name) or self.superseded.get(name, (None, 0))[0]
         return None if uid is None else self.by_uid.get(uid)
+
+    def with_attempt(self, arrival: Arrival) -> ProviderUpdate:
+        """Return the update, with the attempt that it speaks of where that was found to be a superseded one."""
+        found = self.superseded.get((arrival.provider, str(arrival.update.provider_task_id)))
+        if found is None or arrival.task_uid is not None:
+            return arrival.update
+        return replace(arrival.update, attempt=found[1])
 
     def is_anothers(self, arrival: Arrival, task: TaskState) -> bool:
         """Say whether the provider's task is that of another task: no two may share one."""
@@ -207,21 +242,10 @@ class _Batch:
         return task
 
     def _event(self, task: TaskState, decision: Decision) -> NewEvent:
-        assert decision.event is not None  # noqa: S101 - the caller asked
-        event = NewEvent(
-            uid=new_id(),
-            organization_id=task.organization_id,
-            task_id=task.id,
-            task_uid=task.uid,
-            type=decision.event,
-            snapshot=decision.snapshot,
-            created_at=self.now,
-            callback_id=task.callback_id,
-            model=task.model,
-            task_type=task.task_type,
-            labels=task.labels,
-        )
+        event = event_of(task, decision, self.now)
         self.events.append(event)
+        if task.run_uid is not None:
+            self.of_runs.append(event)
         return event
 
 
@@ -243,6 +267,7 @@ def _row(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
         "progress": 0,
         "revision": "",
         "input": update.input,
+        "metadata": arrival.labels,
         "config": {name: value for name, value in (update.config or {}).items() if name != "webhook_config"},
         "created_at": update.created_at or now,
         "updated_at": now,
@@ -252,6 +277,16 @@ def _row(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
         "leased": False,
         "looks": 0,
     }
+
+
+def _ended(task: TaskState, update: ProviderUpdate, now: datetime) -> Ended:
+    return Ended(
+        task=task,
+        status=TaskStatus.FAILED,
+        error=update.error,
+        started_at=update.started_at,
+        ended_at=update.ended_at or now,
+    )
 
 
 def _receipt(arrival: Arrival, decision: Decision, now: datetime) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Creating tasks: the intent is on disk before the provider is called."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain, islice
 from typing import Any
 
 from sqlalchemy import insert, select
@@ -16,6 +17,8 @@ from receiver.tracking.record import Announcer, record
 
 CALLBACK_EVENTS = [event for event in TASK_EVENTS if event != EventType.TASK_CREATED]
 """What a client's own `webhook_config` is told of: what PiAPI tells."""
+_ONE_AFTER_THE_OTHER = timedelta(microseconds=1)
+"""Between the moments at which the tasks of a bulk are due: it keeps their order, and nobody waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class TaskRequest:
     model: str
     task_type: str
     input: dict[str, Any]
+    uid: str = field(default_factory=new_id)
+    """The id that the task will have."""
     config: dict[str, Any] | None = None
     labels: dict[str, Any] | None = None
     callback: Callback | None = None
@@ -45,14 +50,14 @@ class TaskRequest:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A task that is on disk and leased to this process, which is to send it now."""
+    """A task that is on disk: leased to this process, which is to send it now, or waiting for its turn (`bulk`)."""
 
     id: int
     uid: str
 
 
 class Creator:
-    """Creates tasks. One instance a process: its `create` is the handler that the writer groups by."""
+    """Creates tasks. One instance a process: its `create` and `create_bulk` are what the writer groups by."""
 
     def __init__(self, announcer: Announcer, *, lease_seconds: float) -> None:
         self._announcer = announcer
@@ -61,49 +66,86 @@ class Creator:
     async def create(self, tx: Transaction, requests: Sequence[TaskRequest]) -> list[Created | Exception]:
         """Insert a row and a `task.created` for each request; the results are in the same order."""
         now = utc_now()
+        due = now + self._lease
+        first = _First(Submission.SENDING, submitted_at=now, leased=True)
+        created = await self._insert(tx, requests, first, [due] * len(requests), now)
+        tx.after_commit.append(lambda: self._announcer.due.set(due))
+        return list(created)
+
+    async def create_bulk(
+        self, tx: Transaction, bulks: Sequence[Sequence[TaskRequest]]
+    ) -> list[list[Created] | Exception]:
+        """The same for requests that came together, a list for each bulk. They are sent in turn, in their order."""
+        now = utc_now()
+        first = _First(Submission.WAITING, bulk=True)
+        requests = list(chain.from_iterable(bulks))
+        due = [now + place * _ONE_AFTER_THE_OTHER for place in range(len(requests))]
+        created = iter(await self._insert(tx, requests, first, due, now))
+        tx.after_commit.append(lambda: self._announcer.due.set(now))
+        return [list(islice(created, len(bulk))) for bulk in bulks]
+
+    async def _insert(
+        self,
+        tx: Transaction,
+        requests: Sequence[TaskRequest],
+        first: "_First",
+        due: Sequence[datetime],
+        now: datetime,
+    ) -> list[Created]:
         callbacks = await _callbacks(tx, requests, now)
-        uids = [new_id() for _ in requests]
         callback_ids = [_callback_id(request, callbacks) for request in requests]
         rows = [
-            self._row(request, uid, callback_id, now)
-            for request, uid, callback_id in zip(requests, uids, callback_ids, strict=True)
+            _row(request, first, callback_id, due_at, now)
+            for request, callback_id, due_at in zip(requests, callback_ids, due, strict=True)
         ]
         keys = await tx.insert_tasks(rows)
         events = [
-            _created_event(request, uid, key, callback_id, now)
-            for request, uid, key, callback_id in zip(requests, uids, keys, callback_ids, strict=True)
+            _created_event(request, first, key, callback_id, now)
+            for request, key, callback_id in zip(requests, keys, callback_ids, strict=True)
         ]
         await record(tx, events, self._announcer, now)
-        due = now + self._lease
-        tx.after_commit.append(lambda: self._announcer.due.set(due))
-        return [Created(key, uid) for key, uid in zip(keys, uids, strict=True)]
+        return [Created(key, request.uid) for key, request in zip(keys, requests, strict=True)]
 
-    def _row(self, request: TaskRequest, uid: str, callback_id: int | None, now: datetime) -> dict[str, Any]:
-        return {
-            "uid": uid,
-            "organization_id": request.organization_id,
-            "provider": request.provider,
-            "model": request.model,
-            "task_type": request.task_type,
-            "status": TaskStatus.QUEUED,
-            "submission": Submission.SENDING,
-            "attempt": 1,
-            "max_attempts": request.max_attempts,
-            "backoff_seconds": request.backoff_seconds,
-            "progress": 0,
-            "revision": "",
-            "input": request.input,
-            "config": request.config,
-            "metadata": request.labels,
-            "callback_id": callback_id,
-            "created_at": now,
-            "updated_at": now,
-            "submitted_at": now,
-            "heard_at": now,
-            "due_at": now + self._lease,
-            "leased": True,
-            "looks": 0,
-        }
+
+@dataclass(frozen=True, slots=True)
+class _First:
+    """What is the same for all tasks that are created in one way."""
+
+    submission: Submission
+    submitted_at: datetime | None = None
+    leased: bool = False
+    bulk: bool = False
+
+
+def _row(
+    request: TaskRequest, first: _First, callback_id: int | None, due_at: datetime, now: datetime
+) -> dict[str, Any]:
+    return {
+        "uid": request.uid,
+        "organization_id": request.organization_id,
+        "provider": request.provider,
+        "model": request.model,
+        "task_type": request.task_type,
+        "bulk": first.bulk,
+        "status": TaskStatus.QUEUED,
+        "submission": first.submission,
+        "attempt": 1,
+        "max_attempts": request.max_attempts,
+        "backoff_seconds": request.backoff_seconds,
+        "progress": 0,
+        "revision": "",
+        "input": request.input,
+        "config": request.config,
+        "metadata": request.labels,
+        "callback_id": callback_id,
+        "created_at": now,
+        "updated_at": now,
+        "submitted_at": first.submitted_at,
+        "heard_at": now,
+        "due_at": due_at,
+        "leased": first.leased,
+        "looks": 0,
+    }
 
 
 def _callback_id(request: TaskRequest, callbacks: dict[tuple[int, str], int]) -> int | None:
@@ -112,14 +154,14 @@ def _callback_id(request: TaskRequest, callbacks: dict[tuple[int, str], int]) ->
     return callbacks[request.organization_id, request.callback.fingerprint]
 
 
-def _created_event(request: TaskRequest, uid: str, key: int, callback_id: int | None, now: datetime) -> NewEvent:
+def _created_event(request: TaskRequest, first: _First, key: int, callback_id: int | None, now: datetime) -> NewEvent:
     return NewEvent(
         uid=new_id(),
         organization_id=request.organization_id,
         task_id=key,
-        task_uid=uid,
+        task_uid=request.uid,
         type=EventType.TASK_CREATED,
-        snapshot={"status": TaskStatus.QUEUED, "attempt": 1, "submission": Submission.SENDING},
+        snapshot={"status": TaskStatus.QUEUED, "attempt": 1, "submission": first.submission},
         created_at=now,
         callback_id=callback_id,
         model=request.model,

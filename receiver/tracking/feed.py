@@ -1,10 +1,8 @@
 """The feed of committed events: the newest ones in memory, and a bell for those who follow.
 
-It takes events in the order in which they can be read. On SQLite that is the order in which this process commits
-them: there is one writer, and sequence numbers are given under its lock. On PostgreSQL sequence order is not commit
-order, so there `publish` is not for what this process's own transactions wrote: it is for one reader of the log,
-which hands on an event only when nothing with a smaller number can still be committed. What follows the feed then
-stays as it is, for nobody reads past `newest`.
+It takes events in the order in which they can be read, and nobody reads past `newest`. On SQLite that is the order in
+which this process commits them: there is one writer, and sequence numbers are given under its lock. On PostgreSQL
+sequence order is not commit order: there `tracking.log` stands before the feed.
 """
 
 import asyncio
@@ -24,7 +22,7 @@ Topic = int | str
 class Entry:
     """An event in memory: what filters ask of it, and how the stream shows it once somebody had to see it."""
 
-    __slots__ = ("frame", "model", "organization_id", "sequence", "task_type", "task_uid", "type")
+    __slots__ = ("frame", "model", "organization_id", "run_uid", "sequence", "task_type", "task_uid", "type")
 
     def __init__(self, sequence: int, event: NewEvent) -> None:
         # Not the event itself: its snapshot may be as large as a body.
@@ -34,6 +32,7 @@ class Entry:
         self.task_uid = event.task_uid
         self.model = event.model
         self.task_type = event.task_type
+        self.run_uid = event.run_uid
         self.frame: bytes | None = None
 
 

@@ -19,6 +19,7 @@ from receiver.storage.events import (
     oldest_events,
 )
 from receiver.tracking.feed import Entry, Feed, Place
+from receiver.tracking.log import Log
 
 MOST_AT_ONCE = 32
 """Events that one follower takes in one go: what it may hold in memory while its client is slow to read."""
@@ -58,16 +59,23 @@ class Follower(Place):
 
 
 class Streams:
-    """The events as the API reads them: in pages, and as they happen."""
+    """The events as the API reads them: in pages, and as they happen.
 
-    def __init__(self, database: Database, feed: Feed) -> None:
+    `log` feeds the feed where several processes write to one database.
+    """
+
+    def __init__(self, database: Database, feed: Feed, log: Log | None = None) -> None:
         self.feed = feed
         self._database = database
+        self._log = log
         self._rendering = asyncio.Lock()
 
     async def begin(self) -> None:
         """Begin after what is on disk; nothing may have been published before."""
-        self.feed.begin((await self._database.read(newest_event()))[0]["newest"] or 0)
+        newest = (await self._database.read(newest_event()))[0]["newest"] or 0
+        if self._log is not None:  # what is older may be committed yet
+            await self._log.wait_for_writers()
+        self.feed.begin(newest)
 
     @contextmanager
     def follow(self, wanted: EventFilter, after: int) -> Iterator[Follower]:
@@ -84,6 +92,8 @@ class Streams:
 
         Raises `EventsLost` that says which is the oldest event of the organization that is there.
         """
+        if self._log is not None and after is not None and after > self.feed.newest:
+            await self._log.catch_up()  # it may come from another process, which is ahead of this one
         newest = self.feed.newest
         found = (await self._database.read(oldest_events(organization_id)))[0]
         oldest, mine = found["oldest"] or newest + 1, found["oldest_of_mine"]

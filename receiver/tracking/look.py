@@ -13,18 +13,21 @@ from receiver.domain.keyring import KeyRing
 from receiver.domain.schedules import poll_delay
 from receiver.domain.transitions import TaskState
 from receiver.domain.updates import ProviderUpdate, Source
-from receiver.providers import Found, MalformedUpdate, Missing, NoAnswer, Provider
+from receiver.providers import Errand, Found, Lane, MalformedUpdate, Missing, NoAnswer, Provider
 from receiver.storage.database import Database
 from receiver.storage.tables import tasks
 from receiver.storage.transaction import DueTask
 from receiver.telemetry import get_logger
 from receiver.tracking.apply import Applied, Applier, Arrival
+from receiver.tracking.mentions import Mentions
 from receiver.tracking.postpone import Postponement, postpone
 from receiver.tracking.submit import FIRST_SEARCH_SECONDS, Outgoing, Submitter
 
 log = get_logger("tracking.look")
 
 _LONGEST_SEARCH_SECONDS = 60.0
+_SHORT_PAUSE_SECONDS = 1.0
+"""A pause that calls simply wait for."""
 _MISSING_LOOKS = 3
 """How often the provider may say that it does not know the task before that is believed."""
 
@@ -47,8 +50,13 @@ class Looker:
         self._applier = applier
         self._submitter = submitter
         self._providers = providers
+        self._mentions = Mentions(database)
         self._keyring = keyring
         self._unknown_seconds = unknown_seconds
+
+    def may_send(self) -> bool:
+        """Say whether anything can be sent now: no if every provider wants to be left alone for a while."""
+        return any(each.paused_for() <= _SHORT_PAUSE_SECONDS for each in self._providers.values())
 
     async def attend(self, due: DueTask) -> None:
         """Act on a claimed task."""
@@ -77,7 +85,9 @@ class Looker:
 
     async def _poll(self, task: TaskState, row: Mapping[str, Any]) -> None:
         provider, secret = self._providers[row["provider"]], self._keyring.hook_secret(task.uid)
-        outcome = await provider.fetch(str(task.provider_task_id), attempt=task.attempt, hidden=secret)
+        outcome = await provider.fetch(
+            str(task.provider_task_id), attempt=task.attempt, hidden=secret, lane=_lane(task.organization_id)
+        )
         match outcome:
             case Found(update):
                 applied = await self._apply(row["provider"], task, update)
@@ -124,7 +134,7 @@ class Looker:
         """Look the task up in the provider's history: by our own address in it, or else by what was asked."""
         provider = self._providers[row["provider"]]
         since = (row["submitted_at"] or row["created_at"]) - timedelta(seconds=60)
-        listed = await provider.history(model=row["model"], since=since)
+        listed = await provider.history(model=row["model"], since=since, lane=_lane(row["organization_id"]))
         candidates = []
         for item in listed or ():
             try:
@@ -138,7 +148,8 @@ class Looker:
 
     async def _only_match(self, row: Mapping[str, Any], candidates: list[ProviderUpdate]) -> ProviderUpdate | None:
         """Return the one task that was asked for in these words and that is nobody else's; None if in doubt."""
-        alike = [update for update in candidates if _asks_the_same(update, row)]
+        asked = await self._mentions.as_sent(row)
+        alike = [update for update in candidates if _asks_the_same(update, row, asked)]
         ids = [update.provider_task_id for update in alike]
         taken = await self._database.read(
             select(tasks.c.provider_task_id).where(
@@ -149,7 +160,7 @@ class Looker:
             update for update in alike if update.provider_task_id not in {each["provider_task_id"] for each in taken}
         ]
         rivals = await self._database.read(
-            select(tasks.c.input).where(
+            select(tasks.c.organization_id, tasks.c.provider, tasks.c.input).where(
                 tasks.c.provider == row["provider"],
                 tasks.c.model == row["model"],
                 tasks.c.status == TaskStatus.QUEUED,
@@ -157,7 +168,7 @@ class Looker:
                 tasks.c.uid != row["uid"],
             )
         )
-        alike_rivals = [rival for rival in rivals if rival["input"] == row["input"]]
+        alike_rivals = [rival for rival in rivals if await self._mentions.as_sent(rival) == asked]
         return free[0] if len(free) == 1 and not alike_rivals else None
 
     async def _apply(self, provider: str, task: TaskState, update: ProviderUpdate) -> Applied:
@@ -198,14 +209,21 @@ class Looker:
         self._applier.announcer.due.set(due_at)
 
 
+def _lane(organization_id: int) -> Lane:
+    return Lane(organization_id, Errand.LOOK)
+
+
 def _outgoing(row: Mapping[str, Any]) -> Outgoing:
     return Outgoing(
         uid=row["uid"],
+        organization_id=row["organization_id"],
         attempt=row["attempt"],
         model=row["model"],
         task_type=row["task_type"],
         input=row["input"],
         config=row["config"],
+        submission=Submission.WAITING,
+        bulk=row["bulk"],
         tries=row["looks"],
     )
 
@@ -216,11 +234,11 @@ def _names_task(update: ProviderUpdate, row: Mapping[str, Any]) -> bool:
     return str(endpoint).endswith(f"/{row['uid']}{attempt}")
 
 
-def _asks_the_same(update: ProviderUpdate, row: Mapping[str, Any]) -> bool:
+def _asks_the_same(update: ProviderUpdate, row: Mapping[str, Any], asked: Any) -> bool:
     endpoint = ((update.config or {}).get("webhook_config") or {}).get("endpoint")
     return (
         not endpoint
         and update.model in (None, "", row["model"])
         and update.task_type in (None, "", row["task_type"])
-        and update.input == row["input"]
+        and update.input == asked
     )

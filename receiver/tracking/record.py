@@ -3,13 +3,22 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from models import SubscriptionKind
 from receiver.domain.ids import new_id
 from receiver.domain.matching import matches
+from receiver.domain.transitions import Decision, TaskState
 from receiver.storage.transaction import LeasedDelivery, Listener, NewDelivery, NewEvent, Transaction
 from receiver.tracking.announce import Alarm, Dispatcher, Waiting
-from receiver.tracking.feed import Feed
+
+
+class Publisher(Protocol):
+    """Shows events to those who follow them: the feed itself, or the log that feeds it."""
+
+    def publish(self, events: Sequence[tuple[int, NewEvent]]) -> None:
+        """Take events with their sequence numbers, after their commit."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +28,7 @@ class Announcer:
     waiting: Waiting
     dispatcher: Dispatcher
     due: Alarm
-    feed: Feed
+    publisher: Publisher
     lease_seconds: float
     """How long a delivery that goes straight to the dispatcher is leased to it."""
 
@@ -46,9 +55,28 @@ async def record(tx: Transaction, events: Sequence[NewEvent], announcer: Announc
     if deliveries:
         delivery_keys = await tx.insert_deliveries(deliveries)
         _hand_over(tx, deliveries, delivery_keys, announcer)
-    uids = {event.task_uid for event in events if event.task_uid is not None}
+    uids = {uid for event in events for uid in (event.task_uid, event.run_uid) if uid is not None}
     tx.after_commit.append(lambda: _wake(announcer.waiting, uids))
-    tx.after_commit.append(lambda: announcer.feed.publish(list(zip(keys, events, strict=True))))
+    tx.after_commit.append(lambda: announcer.publisher.publish(list(zip(keys, events, strict=True))))
+
+
+def event_of(task: TaskState, decision: Decision, now: datetime) -> NewEvent:
+    """Return the event of a decision that has one."""
+    assert decision.event is not None  # noqa: S101 - the caller asked
+    return NewEvent(
+        uid=new_id(),
+        organization_id=task.organization_id,
+        task_id=task.id,
+        task_uid=task.uid,
+        type=decision.event,
+        snapshot=decision.snapshot,
+        created_at=now,
+        callback_id=task.callback_id,
+        model=task.model,
+        task_type=task.task_type,
+        labels=task.labels,
+        run_uid=task.run_uid,
+    )
 
 
 def _hears(listener: Listener, event: NewEvent) -> bool:
@@ -59,7 +87,13 @@ def _hears(listener: Listener, event: NewEvent) -> bool:
     return (
         is_theirs
         and event.type in listener.event_types
-        and matches(listener.filters, model=event.model, task_type=event.task_type, labels=event.labels)
+        and matches(
+            listener.filters,
+            model=event.model,
+            task_type=event.task_type,
+            labels=event.labels,
+            run_uid=event.run_uid,
+        )
     )
 
 

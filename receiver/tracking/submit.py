@@ -10,12 +10,14 @@ from typing import Any
 from models import Submission, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
-from receiver.domain.schedules import resend_delay
+from receiver.domain.schedules import poll_delay, resend_delay
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import Unavailable
 from receiver.providers import (
     Accepted,
+    Errand,
     FailedAttempt,
+    Lane,
     NewTask,
     NotMade,
     Provider,
@@ -23,17 +25,20 @@ from receiver.providers import (
     SubmitOutcome,
     UnknownOutcome,
 )
-from receiver.storage.writer import Writer
+from receiver.storage.database import Database
 from receiver.telemetry import get_logger
 from receiver.tracking.apply import Applied, Applier, Arrival
+from receiver.tracking.intents import Intent, Intents
+from receiver.tracking.mentions import Hopeless, Mentions, Ready, Resolved, Waits
 from receiver.tracking.postpone import Postponement, postpone
 
 log = get_logger("tracking.submit")
 
 FIRST_SEARCH_SECONDS = 5.0
 """When a submission with no answer is first looked for."""
-
-
+_FIRST_WAIT_SECONDS = 0.5
+_LONGEST_WAIT_SECONDS = 30.0
+"""How long a task that mentions one which the provider does not know yet waits between looks at that."""
 _WRITE_AGAIN_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
@@ -47,42 +52,102 @@ def lease_seconds(provider_timeout: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """One attempt of a task, on its way to the provider; `tries` counts the calls that made nothing."""
+    """One attempt of a task, on its way to the provider; `tries` counts the calls that made nothing.
+
+    `submission` is what its row says: `sending`, or `waiting` as long as that is not written yet.
+    """
 
     uid: str
+    organization_id: int
     attempt: int
     model: str
     task_type: str
     input: dict[str, Any]
     config: dict[str, Any] | None
+    submission: Submission
+    bulk: bool = False
     tries: int = 0
+
+    @property
+    def lane(self) -> Lane:
+        """Whose turn it takes at the provider."""
+        return Lane(self.organization_id, Errand.BULK if self.bulk else Errand.CREATE)
 
 
 class Submitter:
-    """Calls the provider's create for tasks whose intent is on disk."""
+    """Calls the provider's create for tasks whose intent is on disk, or will be when their turn has come."""
 
     def __init__(
         self,
-        writer: Writer,
+        database: Database,
         applier: Applier,
         providers: Mapping[str, Provider],
         keyring: KeyRing,
         public_url: str | None,
+        *,
+        lease_seconds: float,
     ) -> None:
-        self._writer = writer
+        self._writer = database.writer
         self._applier = applier
         self._providers = providers
+        self._mentions = Mentions(database)
+        self._intents = Intents(lease_seconds)
         self._keyring = keyring
         self._public_url = public_url
 
     async def send(self, provider_name: str, task: Outgoing) -> SubmitOutcome:
-        """Send the task and write down what came of it; return that when it is on disk."""
+        """Send the task and write down what came of it; return that when it is on disk.
+
+        A task that mentions another one, which the provider does not know yet, is not sent: `NotMade`.
+        """
+        resolved = await self._resolve(provider_name, task)
+        if not isinstance(resolved, Ready):
+            return await self._hold_back(provider_name, task, resolved)
+        return await self._call(provider_name, replace(task, input=resolved.input))
+
+    async def _call(self, provider_name: str, task: Outgoing) -> SubmitOutcome:
+        begun = task.submission == Submission.SENDING
+
+        async def begin() -> bool:
+            nonlocal begun
+            begun = begun or await self._begin(task)
+            return begun
+
         provider = self._providers[provider_name]
-        outcome = await provider.submit(self._new_task(provider_name, task))
+        outcome = await provider.submit(self._new_task(provider_name, task), lane=task.lane, begin=begin)
         log_outcome = log.info if isinstance(outcome, Accepted) else log.warning
         log_outcome("submitted", task=task.uid, attempt=task.attempt, outcome=type(outcome).__name__)
-        await self._write_surely(provider_name, task, outcome)
+        now_says = Submission.SENDING if begun else Submission.WAITING
+        await self._write_surely(provider_name, replace(task, submission=now_says), outcome)
         return outcome
+
+    async def _begin(self, task: Outgoing) -> bool:
+        """Write down that the task is being sent; say False if it is not to be, or that could not be written."""
+        try:
+            return await self._writer.write(self._intents.write, Intent(task.uid, task.attempt), bounded=False)
+        except Unavailable:
+            return False
+
+    async def _resolve(self, provider_name: str, task: Outgoing) -> Resolved | NotMade:
+        try:
+            return await self._mentions.resolve(task.organization_id, provider_name, task.input)
+        except Unavailable as error:
+            return NotMade(error.message)
+
+    async def _hold_back(
+        self, provider_name: str, task: Outgoing, resolved: Waits | Hopeless | NotMade
+    ) -> SubmitOutcome:
+        match resolved:
+            case NotMade():
+                await self._write_surely(provider_name, task, resolved)
+                return resolved
+            case Waits(uid):
+                delay = poll_delay(task.tries, first=_FIRST_WAIT_SECONDS, longest=_LONGEST_WAIT_SECONDS)
+                await self._postpone(task, Submission.WAITING, task.tries + 1, delay)
+                return NotMade(f"it waits for task {uid}, which its input mentions")
+            case Hopeless(uid, status):
+                await self._apply(provider_name, task, _never_sent(uid, status))
+                return NotMade(f"task {uid}, which its input mentions, is {status}")
 
     def _new_task(self, provider_name: str, task: Outgoing) -> NewTask:
         url, secret = None, None
@@ -134,13 +199,25 @@ class Submitter:
         item = Postponement(
             uid=task.uid,
             attempt=task.attempt,
-            submission_was=Submission.SENDING,
+            submission_was=task.submission,
             submission=submission,
             looks=looks,
             due_at=due_at,
         )
         await self._writer.write(postpone, item, bounded=False)
         self._applier.announcer.due.set(due_at)
+
+
+def _never_sent(uid: str, status: str) -> ProviderUpdate:
+    message = f"not sent: the input mentions task {uid}, which is {status} and has no id at the provider"
+    return ProviderUpdate(
+        source=Source.SUBMIT,
+        status=TaskStatus.FAILED,
+        error={"code": "mentioned_task_unknown", "message": message, "raw_message": "", "detail": None},
+        retryable=False,
+        by_provider=False,
+        is_snapshot=False,
+    )
 
 
 def _failure(status: int, message: str, *, retryable: bool) -> ProviderUpdate:

@@ -1,18 +1,21 @@
-"""What the API asks of tracking: create, wait, refresh, cancel."""
+"""What the API asks of tracking: create, wait, refresh, cancel, retry, adopt."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models import TERMINAL
+from models import TERMINAL, Submission
 from receiver.errors import NotFound
 from receiver.providers import SubmitOutcome
+from receiver.storage.attempts import attempts_of
 from receiver.storage.database import Database
 from receiver.storage.queries import task_by_id
+from receiver.tracking.adopt import Adopter
 from receiver.tracking.announce import Waiting
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator, TaskRequest
 from receiver.tracking.look import Looker
+from receiver.tracking.retry import Retrier
 from receiver.tracking.submit import Outgoing, Submitter
 
 Fields = Mapping[str, Any]
@@ -31,6 +34,8 @@ class Tracker:
         submitter: Submitter,
         looker: Looker,
         canceller: Canceller,
+        retrier: Retrier,
+        adopter: Adopter,
         waiting: Waiting,
     ) -> None:
         self._database = database
@@ -38,6 +43,8 @@ class Tracker:
         self._submitter = submitter
         self._looker = looker
         self._canceller = canceller
+        self._retrier = retrier
+        self._adopter = adopter
         self._waiting = waiting
         self._sending: set[asyncio.Task[SubmitOutcome]] = set()
 
@@ -49,11 +56,13 @@ class Tracker:
         created = await self._database.writer.write(self._creator.create, request)
         outgoing = Outgoing(
             uid=created.uid,
+            organization_id=request.organization_id,
             attempt=1,
             model=request.model,
             task_type=request.task_type,
             input=request.input,
             config=request.config,
+            submission=Submission.SENDING,
         )
         sending = asyncio.create_task(self._submitter.send(request.provider, outgoing))
         self._sending.add(sending)
@@ -62,6 +71,13 @@ class Tracker:
         if not done or sending.exception() is not None:
             return created.uid, None  # it is on disk, and found again when its lease has run out
         return created.uid, sending.result()
+
+    async def create_bulk(self, requests: Sequence[TaskRequest]) -> None:
+        """Create tasks, all in one transaction; they are sent in the background, when their turn comes.
+
+        Raises `WriterFull` and `StorageUnavailable`: then nothing was stored.
+        """
+        await self._database.writer.write(self._creator.create_bulk, requests, weight=len(requests))
 
     async def task(self, organization_id: int, task_id: str) -> Fields:
         """Return a task's row, by Ringback's id or the provider's. Raises `NotFound`."""
@@ -95,6 +111,22 @@ class Tracker:
     async def cancel(self, task: Fields) -> str:
         """Cancel a task; return the message for the client. Raises as `Canceller.cancel` does."""
         return await self._canceller.cancel(task)
+
+    async def retry(self, task: Fields) -> None:
+        """Begin another attempt at a task that failed or was cancelled. Raises `Conflict`."""
+        await self._database.writer.write(self._retrier.retry, task["uid"])
+
+    async def adopt(
+        self, organization_id: int, provider: str, provider_task_id: str, labels: dict[str, Any] | None
+    ) -> Fields:
+        """Track a task that was made elsewhere; return its row. Raises as `Adopter.adopt` does."""
+        return await self.task(
+            organization_id, await self._adopter.adopt(organization_id, provider, provider_task_id, labels)
+        )
+
+    async def attempts(self, task: Fields) -> list[Fields]:
+        """Return the attempts at a task that another one followed, in their order: none for most tasks."""
+        return list(await self._database.read(attempts_of(task["id"]))) if task["attempt"] > 1 else []
 
     async def drain(self, seconds: float) -> None:
         """Wait for the create calls under way, `seconds` at most."""

@@ -4,7 +4,9 @@ import asyncio
 from datetime import timedelta
 
 from receiver.clock import utc_now
-from receiver.storage.transaction import DueTask
+from receiver.errors import Unavailable
+from receiver.storage.leases import give_back_tasks
+from receiver.storage.transaction import DueTask, Line, Transaction
 from receiver.storage.writer import Writer
 from receiver.telemetry import get_logger
 from receiver.tracking.announce import Alarm
@@ -14,50 +16,77 @@ log = get_logger("workers.attend")
 
 SIDE_BY_SIDE = 64
 _LOOK_SECONDS = 1.0
+_FIRST_LINE: Line = (0, False)
 
 
 class Attendant:
-    """Attends to due tasks, oldest first, at most `SIDE_BY_SIDE` at once."""
+    """Attends to due tasks: sends what waits for that, and looks at what was sent; neither waits for the other.
 
-    def __init__(self, writer: Writer, looker: Looker, due: Alarm, *, lease_seconds: float) -> None:
+    At most `side_by_side` of each at once. The oldest is looked at first; of those that are to be sent, the lines in
+    which they stand take turns.
+    """
+
+    def __init__(
+        self, writer: Writer, looker: Looker, due: Alarm, *, lease_seconds: float, side_by_side: int = SIDE_BY_SIDE
+    ) -> None:
         self._writer = writer
         self._looker = looker
         self._due = due
         self._lease = timedelta(seconds=lease_seconds)
-        self._running: set[asyncio.Task[None]] = set()
-        self._free = asyncio.Event()
+        self._side_by_side = side_by_side
+        self._running: dict[asyncio.Task[None], DueTask] = {}
+        self._unsent = 0
+        self._last_line = _FIRST_LINE
+        self._may_be_more = False
 
     async def run(self) -> None:
         """Attend for ever."""
         while True:
-            room = SIDE_BY_SIDE - len(self._running)
-            if room == 0:
-                self._free.clear()
-                await self._free.wait()
-                continue
-            claiming = asyncio.ensure_future(self._claim(room))
+            looks = self._side_by_side - (len(self._running) - self._unsent)
+            unsent = self._side_by_side - self._unsent if self._looker.may_send() else 0
+            claiming = asyncio.ensure_future(self._claim(looks, unsent))
             try:
                 await asyncio.shield(claiming)
-            finally:  # at a stop too: what was claimed to be sent is sent, or nobody would know that it was not
+            finally:  # at a stop too: what was claimed is done, or given back
                 claimed = await claiming
                 self._begin(claimed)
-            if len(claimed) < room:
-                await self._due.wait(utc_now(), _LOOK_SECONDS)
+            of_lines = sum(due.line is not None for due in claimed)
+            self._may_be_more = of_lines == unsent or len(claimed) - of_lines == looks
+            await self._due.wait(utc_now(), _LOOK_SECONDS)
 
     def _begin(self, claimed: list[DueTask]) -> None:
         for due in claimed:
+            if due.line is not None:
+                self._unsent += 1
+                self._last_line = due.line
             task = asyncio.create_task(self._attend(due))
-            self._running.add(task)
+            self._running[task] = due
             task.add_done_callback(self._finished)
 
     async def drain(self, seconds: float) -> None:
-        """Finish what is under way, `seconds` at most; the leases of the rest run out by themselves."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=seconds)
+        """Finish what is under way, `seconds` at most, and give back what is only looked at."""
+        if not self._running:
+            return
+        _, late = await asyncio.wait(self._running, timeout=seconds)
+        keys = [self._running[task].state.id for task in late]
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        if keys:
+            try:
+                await self._writer.run(lambda tx: give_back_tasks(tx, keys, utc_now()), bounded=False)
+            except Unavailable as error:
+                log.error("leases were not given back, and run out", tasks=len(keys), error=error.message)
 
-    async def _claim(self, room: int) -> list[DueTask]:
+    async def _claim(self, looks: int, unsent: int) -> list[DueTask]:
         now = utc_now()
-        return await self._writer.run(lambda tx: tx.claim_tasks(now, now + self._lease, room), bounded=False)
+        until = now + self._lease
+
+        async def work(tx: Transaction) -> list[DueTask]:
+            found = await tx.claim_looks(now, until, looks) if looks else []
+            return found + (await tx.claim_unsent(now, until, unsent, self._last_line) if unsent else [])
+
+        return await self._writer.run(work, bounded=False) if looks or unsent else []
 
     async def _attend(self, due: DueTask) -> None:
         try:
@@ -67,5 +96,7 @@ class Attendant:
             log.error("a due task was not attended to", task=due.state.uid, exc_info=error)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._free.set()
+        if self._running.pop(task).line is not None:
+            self._unsent -= 1
+        if self._may_be_more:
+            self._due.set(utc_now())

@@ -1,4 +1,7 @@
-"""Retention: what is older than it is kept goes, in small batches that leave the writer to others in between."""
+"""Retention: what is older than it is kept goes, in small batches that leave the writer to others in between.
+
+Idempotency keys have a time of their own, and go also where all else is kept.
+"""
 
 import asyncio
 from collections import Counter
@@ -8,10 +11,11 @@ from typing import Any
 
 from sqlalchemy import Select
 
-from models import TERMINAL
+from models import RUN_TERMINAL, TERMINAL
 from receiver.clock import utc_now
 from receiver.storage import purge
 from receiver.storage.database import Database
+from receiver.storage.idempotency import KEPT
 from receiver.storage.transaction import Transaction
 from receiver.telemetry import get_logger
 
@@ -21,10 +25,13 @@ FIRST_SECONDS = 60.0
 """A start has better things to do first."""
 EVERY_SECONDS = 3600.0
 TASKS_AT_ONCE = 50
+RUNS_AT_ONCE = 50
 _ROWS_AT_ONCE = 200
 _PAGE = 500
 
 Purge = Callable[[Transaction, Sequence[int]], Awaitable[int]]
+PurgeEnded = Callable[[Transaction, Sequence[int], datetime], Awaitable[int]]
+Oldest = Callable[[int, int], Select[Any]]
 
 
 class Cleaner:
@@ -45,8 +52,6 @@ class Cleaner:
 
     async def run(self) -> None:
         """Clean up for ever."""
-        if not self._retention:
-            await asyncio.Event().wait()  # there is nothing to do for ever
         await asyncio.sleep(self._first)
         while True:
             gone = await self.clean(utc_now())
@@ -56,27 +61,38 @@ class Cleaner:
 
     async def clean(self, now: datetime) -> dict[str, int]:
         """Purge what is too old; return how many of each kind went."""
-        before = now - self._retention
-        gone = Counter(tasks=await self._tasks(before), events=await self._taskless_events(before))
-        # In this order: each names the ones below it.
+        gone = await self._retained(now - self._retention) if self._retention else Counter[str]()
+        before = now - KEPT
+        gone["idempotency_keys"] = await self._all(
+            lambda: purge.old_idempotency_keys(before, _ROWS_AT_ONCE),
+            lambda tx, keys: purge.purge_idempotency_keys(tx, keys, before),
+        )
+        return {kind: count for kind, count in gone.items() if count}
+
+    async def _retained(self, before: datetime) -> Counter[str]:
+        # In this order: a run goes when its tasks are gone, and of the others each names the ones below it.
+        gone = Counter(tasks=await self._walk(purge.oldest_tasks, before, purge.purge_tasks, TASKS_AT_ONCE))
+        gone["runs"] = await self._walk(purge.oldest_runs, before, purge.purge_runs, RUNS_AT_ONCE)
+        gone["events"] = await self._taskless_events(before)
         gone["receipts"] = await self._all(lambda: purge.old_receipts(before, _ROWS_AT_ONCE), purge.purge_receipts)
         gone["replays"] = await self._all(lambda: purge.old_replays(before, _ROWS_AT_ONCE), purge.purge_replays)
         gone["subscriptions"] = await self._all(
             lambda: purge.old_subscriptions(before, _ROWS_AT_ONCE), purge.purge_subscriptions
         )
-        return {kind: count for kind, count in gone.items() if count}
+        return gone
 
-    async def _tasks(self, before: datetime) -> int:
-        """Purge tasks, walking from the oldest to the first that came too late to have ended too early.
+    async def _walk(self, oldest: Oldest, before: datetime, purge_them: PurgeEnded, at_once: int) -> int:
+        """Purge what ended, walking from the oldest to the first that came too late to have ended too early.
 
         What was too old went last time, so the walk passes little but what goes now, and needs no index on ends.
         """
         gone = after = 0
-        while page := await self._database.read(purge.oldest_tasks(after, _PAGE)):
+        while page := await self._database.read(oldest(after, _PAGE)):
             after = page[-1]["id"]
             keys = [row["id"] for row in page if _is_over(row, before)]
-            for start in range(0, len(keys), TASKS_AT_ONCE):
-                gone += await self._write(keys[start : start + TASKS_AT_ONCE], _purge_tasks(before))
+            for start in range(0, len(keys), at_once):
+                batch = keys[start : start + at_once]
+                gone += await self._write(batch, lambda tx, keys: purge_them(tx, keys, before))
             if any(row["created_at"] >= before for row in page):
                 break
         return gone
@@ -106,9 +122,6 @@ class Cleaner:
         return gone
 
 
-def _is_over(task: dict[str, Any], before: datetime) -> bool:
-    return task["status"] in TERMINAL and task["ended_at"] is not None and bool(task["ended_at"] < before)
-
-
-def _purge_tasks(before: datetime) -> Purge:
-    return lambda tx, keys: purge.purge_tasks(tx, keys, before)
+def _is_over(row: dict[str, Any], before: datetime) -> bool:
+    ended = row["status"] in TERMINAL or row["status"] in RUN_TERMINAL
+    return ended and row["ended_at"] is not None and bool(row["ended_at"] < before)

@@ -7,10 +7,11 @@ retry or its turn, or was left by a process that died is claimed from the table.
 import asyncio
 import time
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from receiver.clock import utc_now
 from receiver.domain.lanes import DEFAULT_IN_FLIGHT, Lanes, Limits
+from receiver.errors import Unavailable
 from receiver.outbound.deliver import Attempted, Deliverer, Parcel
 from receiver.storage.database import Database
 from receiver.storage.deliveries import give_back
@@ -25,6 +26,7 @@ CAPACITY = 20_000
 _AT_ONCE = 100
 _LOOK_SECONDS = 1.0
 _LIMITS_HOLD_SECONDS = 5.0
+_SETTLE_AGAIN_SECONDS = 1.0
 
 
 def lease_seconds(timeout: float) -> float:
@@ -106,7 +108,7 @@ class LaneDispatcher:
         parcels: list[Parcel] = []
         try:
             parcels = await self._deliverer.prepare(held) if held else []
-        except asyncio.CancelledError:  # a stop: what was not begun is given back
+        except (asyncio.CancelledError, Unavailable):  # at a stop it is given back, else it waits for the database
             for delivery in reversed(ready):
                 self._lanes.put_back(delivery.subscription_id, delivery)
             ready = ()
@@ -131,24 +133,31 @@ class LaneDispatcher:
             self._wake.set()
             raise
         if attempted.gone:  # the next one must find it switched off
-            await self._settle(attempted)
+            await self._settle(attempted, parcel.lease.lease_until)
         # The subscriber has answered: its lane is free for the next one while this is written down.
         excess = self._leave_lane(key, attempted)
         self._wake.set()
         if not attempted.gone:
-            await self._settle(attempted)
+            await self._settle(attempted, parcel.lease.lease_until)
         await self._give_back(excess)
         if attempted.settlement.due_at is not None:
             self._alarm.set(attempted.settlement.due_at)
         elif was_full or key in self._ordered:
             self.look()  # something may wait in the table for just this
 
-    async def _settle(self, attempted: Attempted) -> None:
-        try:
-            await self._deliverer.settle(attempted.settlement)
-        except Exception as error:
-            # Not settled: the lease runs out, and it is sent again.
-            log.error("an attempt was not written down", delivery=attempted.settlement.delivery_id, exc_info=error)
+    async def _settle(self, attempted: Attempted, until: datetime) -> None:
+        """Write down what came of an attempt, also when the database is away for a while; `until` ends its lease."""
+        while True:
+            try:
+                await self._deliverer.settle(attempted.settlement)
+            except Unavailable as error:
+                if utc_now() < until:
+                    await asyncio.sleep(_SETTLE_AGAIN_SECONDS)
+                    continue
+                log.error("an attempt was not written down, and is made again", reason=error.message)
+            except Exception as error:
+                log.error("an attempt was not written down", delivery=attempted.settlement.delivery_id, exc_info=error)
+            return
 
     def _leave_lane(self, key: int, attempted: Attempted) -> list[LeasedDelivery]:
         """Say in its lane what came of an attempt; return the deliveries that the lane may hold no longer."""

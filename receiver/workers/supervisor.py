@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+from receiver.errors import Unavailable
 from receiver.telemetry import get_logger
 
 log = get_logger("workers.supervisor")
@@ -12,7 +13,7 @@ _LONGEST_SECONDS = 30.0
 
 
 class Supervisor:
-    """Runs named loops; one that fails is begun again, ever later while it keeps failing."""
+    """Runs named loops; one that fails is begun again, ever later while it keeps failing of itself."""
 
     def __init__(self, loops: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
         self._loops = loops
@@ -35,7 +36,17 @@ class Supervisor:
             try:
                 await self._loops[name]()
             except Exception as error:
+                if _is_unavailable(error):
+                    log.warning("a loop waits for the database", loop=name)
+                    await asyncio.sleep(_AGAIN_SECONDS)
+                    continue
                 failures = 0 if asyncio.get_running_loop().time() - started > _LONGEST_SECONDS else failures + 1
                 delay = min(_AGAIN_SECONDS * 2 ** (failures - 1), _LONGEST_SECONDS) if failures else _AGAIN_SECONDS
                 log.error("a loop failed and is begun again", loop=name, seconds=delay, exc_info=error)
                 await asyncio.sleep(delay)
+
+
+def _is_unavailable(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_unavailable(part) for part in error.exceptions)
+    return isinstance(error, Unavailable)

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.no_database("the demo brings its own")
+
 COMMAND = [sys.executable, "-m", "receiver.cli", "demo"]
 HOSTILE = {
     "RINGBACK_DATABASE_URL": "sqlite:////nowhere/at/all.db",

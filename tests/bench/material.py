@@ -1,112 +1,86 @@
-"""What the bench works on: a database with tasks that wait, and the webhooks that end them."""
+"""What the bench sends: the webhooks that end tasks, the calls of clients, all as bytes made beforehand."""
 
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any
 
 import orjson
-from sqlalchemy import insert
 
-from models import Submission, TaskStatus
-from receiver.clock import utc_now
-from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
-from receiver.settings import Settings, load_settings
-from receiver.storage.database import Database
-from receiver.storage.keys import ensure_organization
-from receiver.storage.schema import migrate
-from receiver.storage.tables import tasks
-from receiver.storage.transaction import Transaction
+from tests.bench.bulk import MODEL, task_id
+from tests.bench.databases import API_KEY, SECRET_KEY
 
-KEYS = ["a-master-key-for-the-bench"]
-PORT_HEADERS = "host: 127.0.0.1\r\ncontent-type: application/json"
-_AT_ONCE = 500
+_HOOK = b"POST /hooks/piapi/"
+_PROMPT = "a cat in the rain, " * 10
 
 
-def settings_for(folder: Path) -> Settings:
-    """Return the bench's settings: SQLite in `folder`."""
-    environment = {
-        "RINGBACK_DATABASE_URL": f"sqlite:///{folder / 'ringback.db'}",
-        "RINGBACK_PIAPI_BASE_URL": "http://127.0.0.1:9",
-        "RINGBACK_ALLOW_PRIVATE_TARGETS": "true",
-    }
-    return load_settings(environment, env_file=None)
+def webhooks(numbers: Iterable[int]) -> Iterator[bytes]:
+    """Return the requests that complete these tasks, made already."""
+    return iter([webhook(number) for number in numbers])
 
 
-async def fill(folder: Path, count: int) -> list[str]:
-    """Make a database with `count` tasks at the provider; return their ids."""
-    settings = settings_for(folder)
-    migrate(settings)
-    async with await Database.open(settings) as database:
-        await database.writer.run(lambda tx: ensure_organization(tx, "default", utc_now()))
-        uids = [new_id() for _ in range(count)]
-        for first in range(0, count, _AT_ONCE):
-            await _insert(database, uids[first : first + _AT_ONCE])
-    return uids
-
-
-async def _insert(database: Database, uids: list[str]) -> None:
-    async def work(tx: Transaction) -> None:
-        await tx.execute(insert(tasks), [_row(uid) for uid in uids])
-
-    await database.writer.run(work)
-
-
-def _row(uid: str) -> dict[str, object]:
-    now = utc_now()
-    return {
-        "uid": uid,
-        "organization_id": 1,
-        "provider": "piapi",
-        "model": "Qubico/flux1-schnell",
-        "task_type": "txt2img",
-        "status": TaskStatus.PENDING,
-        "submission": Submission.ACCEPTED,
-        "provider_task_id": f"p-{uid}",
-        "attempt": 1,
-        "max_attempts": 1,
-        "backoff_seconds": 1.0,
-        "progress": 0,
-        "revision": "2.000.000000.000000.0",
-        "input": {"prompt": "a cat in the rain, " * 10},
-        "created_at": now,
-        "updated_at": now,
-        "submitted_at": now,
-        "heard_at": now,
-        "due_at": now + timedelta(hours=1),
-        "leased": False,
-        "looks": 0,
-    }
-
-
-def webhook(uid: str) -> bytes:
+@cache
+def webhook(number: int) -> bytes:
     """Return the whole HTTP request of the webhook that completes this task."""
-    body = orjson.dumps(
-        {
-            "timestamp": 1724511853,
-            "data": {
-                "task_id": f"p-{uid}",
-                "model": "Qubico/flux1-schnell",
-                "task_type": "txt2img",
-                "status": "completed",
-                "config": {"service_mode": "public", "webhook_config": {"endpoint": "https://x", "secret": "s"}},
-                "input": {"prompt": "a cat in the rain, " * 10},
-                "output": {"image_url": f"https://img.example.com/{uid}.png", "image_urls": None},
-                "meta": {
-                    "created_at": "2026-01-25T07:40:08.333962391Z",
-                    "started_at": "2026-01-25T07:40:09.333962391Z",
-                    "ended_at": "2026-01-25T07:40:19.333962391Z",
-                    "usage": {"type": "point", "frozen": 0, "consume": 20000},
-                    "is_using_private_pool": False,
-                },
-                "detail": None,
-                "logs": [],
-                "error": {"code": 0, "raw_message": "", "message": "", "detail": None},
-            },
-        }
-    )
-    secret = KeyRing(KEYS).hook_secret(uid)
+    body = orjson.dumps({"timestamp": 1724511853, "data": _completed(number)})
+    secret = _keyring().hook_secret(task_id(number))
     head = (
-        f"POST /hooks/piapi/{uid} HTTP/1.1\r\n{PORT_HEADERS}\r\nx-webhook-secret: {secret}\r\n"
-        f"content-length: {len(body)}\r\n\r\n"
+        f"{_HOOK.decode()}{task_id(number)} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+        f"x-webhook-secret: {secret}\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def task_of(request: bytes) -> str:
+    """Return the id of the task that a webhook's request is for."""
+    return request[len(_HOOK) : len(_HOOK) + 36].decode()
+
+
+def create_one() -> bytes:
+    """Return the request of a client that creates one task."""
+    return request("POST", "/api/v1/task", wanted())
+
+
+def create_many(count: int) -> bytes:
+    """Return the request of a client that creates so many at once."""
+    return request("POST", "/api/v1/tasks", {"tasks": [wanted()] * count})
+
+
+def request(method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
+    """Return a client's whole HTTP request, with its key."""
+    content = b"" if body is None else orjson.dumps(body)
+    head = (
+        f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-api-key: {API_KEY}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+@cache
+def _keyring() -> KeyRing:
+    return KeyRing([SECRET_KEY])
+
+
+def wanted(model: str = MODEL) -> dict[str, Any]:
+    """Return what a client asks for in one task."""
+    return {"model": model, "task_type": "txt2img", "input": {"prompt": _PROMPT}}
+
+
+def _completed(number: int) -> dict[str, Any]:
+    return {
+        "task_id": f"p-{number}",
+        **wanted(),
+        "status": "completed",
+        "config": {"service_mode": "public", "webhook_config": {"endpoint": "https://x", "secret": "s"}},
+        "output": {"image_url": f"https://img.example.com/{number}.png", "image_urls": None},
+        "meta": {
+            "created_at": "2026-01-25T07:40:08.333962391Z",
+            "started_at": "2026-01-25T07:40:09.333962391Z",
+            "ended_at": "2026-01-25T07:40:19.333962391Z",
+            "usage": {"type": "point", "frozen": 0, "consume": 20000},
+            "is_using_private_pool": False,
+        },
+        "detail": None,
+        "logs": [],
+        "error": {"code": 0, "raw_message": "", "message": "", "detail": None},
+    }

@@ -1,45 +1,133 @@
 """The bench's servers, each in a process of its own."""
 
+import asyncio
 import os
-import subprocess
+import socket
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-from tests.fakes.servers import free_port
+import orjson
 
+from tests.bench.databases import Store
+from tests.bench.material import request
 
-@contextmanager
-def serving(kind: str, folder: Path) -> Iterator[int]:
-    """Run one of `tests.bench.servers` on the database in `folder`; yield its port when it answers."""
-    port = free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.servers", kind, str(folder), str(port)], env=environment, stderr=log
-        )
-    try:
-        _answers(port, server)
-        yield port
-    finally:
-        server.terminate()
-        server.wait(20)
+_START_SECONDS = 30.0
+_LOOK_SECONDS = 0.005
+_OPEN = {"RINGBACK_ALLOW_PRIVATE_TARGETS": "true", "RINGBACK_KEY_RATE": "1000000/s"}
+"""What a load from one machine with one key needs."""
+_ROOT = Path(__file__).resolve().parents[2]
 
 
-def _answers(port: int, server: "subprocess.Popen[bytes]") -> None:
-    """Return when the server answers at all; a 404 is an answer."""
-    deadline = time.monotonic() + 20
-    while server.poll() is None and time.monotonic() < deadline:
+@dataclass(frozen=True)
+class Service:
+    """A process that listens on a port."""
+
+    port: int
+    process: asyncio.subprocess.Process
+    log: Path
+
+    def resident_mib(self) -> float:
+        """Return how much memory it has at the moment. Linux only."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmRSS:"))) / 1024
+
+    async def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Make one call of a client; return the status and the JSON body."""
+        status, content = await self.exchange(method, path, body)
+        return status, orjson.loads(content)
+
+    async def exchange(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+        """Make one call on a connection of its own; return the status and the body."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=1).close()
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise SystemExit("a server of the bench did not start")
+            writer.write(request(method, path, body))
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().split(b"content-length: ", 1)[1].split(b"\r", 1)[0])
+            return int(head[9:12]), await reader.readexactly(length)
+        finally:
+            writer.close()
+
+    async def tell(self, url: str, **fields: Any) -> str:
+        """Register a subscriber of every end of a task; return its id."""
+        wanted = {"endpoint_url": url, "event_types": ["task.completed"], **fields}
+        status, body = await self.call("POST", "/api/v1/webhooks", wanted)
+        if status != 200:
+            raise SystemExit(f"no webhook was registered: {body}")
+        return str(body["data"]["id"])
+
+
+@asynccontextmanager
+async def ringback(
+    store: Store, settings: Mapping[str, str] = MappingProxyType({}), *, port: int | None = None
+) -> AsyncIterator[Service]:
+    """Run the product itself, `ringback serve`; `settings` by their names in lower case."""
+    given = {f"RINGBACK_{name.upper()}": value for name, value in settings.items()}
+    command = ["receiver.cli", "serve", "--port", str(port or free_port())]
+    async with _running(command, store.folder, _OPEN | store.environment | given, "/readyz") as service:
+        yield service
+
+
+@asynccontextmanager
+async def compared(kind: str, store: Store) -> AsyncIterator[Service]:
+    """Run one of `tests.bench.servers`."""
+    command = ["tests.bench.servers", kind, str(free_port())]
+    async with _running(command, store.folder, store.environment, "/livez") as service:
+        yield service
+
+
+@asynccontextmanager
+async def sandbox(folder: Path, *options: str) -> AsyncIterator[Service]:
+    """Run the bundled provider, `ringback sandbox`."""
+    command = ["receiver.cli", "sandbox", *options, "--port", str(free_port())]
+    async with _running(command, folder, {}, "/sandbox/stats") as service:
+        yield service
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+@asynccontextmanager
+async def _running(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], path: str
+) -> AsyncIterator[Service]:
+    """Run a module with its arguments, the port last; yield it when it answers at `path`."""
+    log = folder / "server.log"
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", *command),
+            cwd=folder,
+            env={**inherited, "PYTHONPATH": str(_ROOT), **environment},
+            stdout=output,
+            stderr=output,
+        )
+    service = Service(int(command[-1]), process, log)
+    try:
+        await _answers(service, path)
+        yield service
+    finally:
+        if process.returncode is None:  # nothing of it is needed any more, least of all its patience
+            process.kill()
+        await process.wait()
+
+
+async def _answers(service: Service, path: str) -> None:
+    """Return when the server answers; one that has no such path answers too."""
+    async with asyncio.timeout(_START_SECONDS):
+        while service.process.returncode is None:
+            try:
+                status, _ = await service.exchange("GET", path)
+            except OSError:
+                await asyncio.sleep(_LOOK_SECONDS)
+                continue
+            if status in (200, 404):
+                return
+    raise SystemExit(f"a server of the bench did not start:\n{service.log.read_text(errors='replace')}")

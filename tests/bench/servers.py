@@ -1,36 +1,42 @@
-"""The servers that are compared, each in a process of its own: `python -m tests.bench.servers KIND FOLDER PORT`.
+"""What the product is compared with, in a process of its own: `python -m tests.bench.servers KIND PORT`.
 
-`ringback` is the product itself; `limit` is the same route, which verifies and parses and stores nothing; `plain`
-is how one would write it by hand: one SQLModel transaction a request.
+`limit` is the same route, which verifies and parses and stores nothing; `plain` is how one would write it by hand:
+one SQLModel transaction a request. Both are served as `ringback serve` is.
 """
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
+import asyncpg
 import uvicorn
-from sqlalchemy import event
+from sqlalchemy import Select, event
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import Session, create_engine, select
+from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from models import Event, Task
-from receiver.app import create_app
+from receiver.cli.graceful import Connection
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
 from receiver.domain.transitions import Looks
+from receiver.domain.updates import ProviderUpdate
 from receiver.inbound.receive import Hooks
 from receiver.providers import Budget, PiAPI
-from receiver.settings import Settings
+from receiver.settings import Settings, load_settings
+from receiver.storage.first_start import master_keys
 from receiver.storage.sqlite import configure
 from receiver.telemetry import configure_logging
 from receiver.tracking.apply import Applied
-from tests.bench.material import KEYS, settings_for
+
+_PATH = "/hooks/{provider}/{task_id}"
+Store = Callable[[str, ProviderUpdate], Awaitable[None]]
 
 
 class _NoWriter:
@@ -47,79 +53,105 @@ class _NoApplier:
         """Never called."""
 
 
-def _provider() -> PiAPI:
-    return PiAPI(base_url="http://127.0.0.1:9", api_key="none", timeout=5, budget=Budget(10))
-
-
-def ringback(settings: Settings) -> Starlette:
-    """The product."""
-    return create_app(settings, KEYS)
-
-
 def limit(settings: Settings) -> Starlette:
-    """The same route with nothing behind it."""
+    """Return the same route with nothing behind it."""
     provider = _provider()
     hooks = Hooks(
         _NoWriter(),  # type: ignore[arg-type]
         _NoApplier(),  # type: ignore[arg-type]
         {provider.name: provider},
-        KeyRing(KEYS),
+        KeyRing(master_keys(settings)),
         shared_secrets={},
         max_body_bytes=settings.max_body_bytes,
     )
-    return Starlette(routes=[Route("/hooks/{provider}/{task_id}", hooks)])
+    return Starlette(routes=[Route(_PATH, hooks)])
 
 
 def plain(settings: Settings) -> Starlette:
-    """One SQLModel transaction a request, in Starlette's thread pool, on the same tables and pragmas."""
-    provider, keyring = _provider(), KeyRing(KEYS)
-    engine = create_engine(f"sqlite:///{settings.sqlite_path}", connect_args={"timeout": 30})
-    event.listen(engine, "connect", lambda connection, _record: configure(connection, writes=True))
-
-    def store(task_id: str, body: bytes) -> None:
-        update = provider.parse_webhook(body)
-        with Session(engine) as session:
-            task = session.exec(select(Task).where(Task.uid == task_id)).one()
-            task.status, task.output, task.due_at = str(update.status), update.output, None
-            task.ended_at = task.updated_at = now = utc_now()
-            happened = Event(
-                uid=new_id(),
-                organization_id=task.organization_id,
-                task_id=task.id or 0,
-                type="task.completed",
-                snapshot={"status": task.status},
-                created_at=now,
-            )
-            session.add_all([task, happened])
-            session.commit()
+    """Return one SQLModel transaction a request, on the same tables."""
+    provider, keyring = _provider(), KeyRing(master_keys(settings))
+    store, close = _on_sqlite(settings) if settings.is_sqlite else _on_postgresql(settings)
 
     async def hook(request: Request) -> Response:
         task_id = request.path_params["task_id"]
         if not keyring.verify_hook(task_id, request.headers.get("x-webhook-secret", "")):
             return JSONResponse({"code": 401}, 401)
-        # In the loop's own thread: SQLite has one writer, and threads that wait for it are only slower.
-        store(task_id, await request.body())
+        await store(task_id, provider.parse_webhook(await request.body()))
         return JSONResponse({"code": 200, "message": "success"})
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
+        await close()
+
+    return Starlette(routes=[Route(_PATH, hook, methods=["POST"])], lifespan=lifespan)
+
+
+def _on_sqlite(settings: Settings) -> tuple[Store, Callable[[], Awaitable[None]]]:
+    """In the loop's own thread: SQLite has one writer, and threads that wait for it are only slower."""
+    engine = create_engine(f"sqlite:///{settings.sqlite_path}", connect_args={"timeout": 30})
+    event.listen(engine, "connect", lambda connection, _record: configure(connection, writes=True))
+
+    async def store(task_id: str, update: ProviderUpdate) -> None:
+        with Session(engine) as session:
+            task = session.exec(_asked_for(task_id)).one()
+            session.add_all([task, _ended(task, update)])
+            session.commit()
+
+    async def close() -> None:
         engine.dispose()
 
-    return Starlette(routes=[Route("/hooks/{provider}/{task_id}", hook, methods=["POST"])], lifespan=lifespan)
+    return store, close
 
 
-KINDS = {"ringback": ringback, "limit": limit, "plain": plain}
+def _on_postgresql(settings: Settings) -> tuple[Store, Callable[[], Awaitable[None]]]:
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(settings.database_url))
+
+    async def store(task_id: str, update: ProviderUpdate) -> None:
+        async with AsyncSession(engine) as session:
+            task = (await session.exec(_asked_for(task_id))).one()
+            session.add_all([task, _ended(task, update)])
+            await session.commit()
+
+    return store, engine.dispose
+
+
+def _asked_for(task_id: str) -> Any:
+    statement: Select[Any] = select(Task).where(Task.uid == task_id)
+    return statement
+
+
+def _ended(task: Task, update: ProviderUpdate) -> Event:
+    """Write the end into the task; return the event of it."""
+    task.status, task.output, task.due_at = str(update.status), update.output, None
+    task.ended_at = task.updated_at = now = utc_now()
+    return Event(
+        uid=new_id(),
+        organization_id=task.organization_id,
+        task_id=task.id or 0,
+        type="task.completed",
+        snapshot={"status": task.status},
+        created_at=now,
+    )
+
+
+def _provider() -> PiAPI:
+    return PiAPI(base_url="http://127.0.0.1:9", api_key="none", timeout=5, budget=Budget(10))
+
+
+KINDS = {"limit": limit, "plain": plain}
 
 if __name__ == "__main__":
     configure_logging()
-    kind, folder, port = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    settings = load_settings(env_file=None)
     uvicorn.run(
-        KINDS[kind](settings_for(folder)),
-        port=port,
+        KINDS[sys.argv[1]](settings),
+        port=int(sys.argv[2]),
         loop="uvloop",
-        http="httptools",
+        http=Connection,
         access_log=False,
         log_level="warning",
+        proxy_headers=True,
+        forwarded_allow_ips=settings.trusted_proxies,
         server_header=False,
     )

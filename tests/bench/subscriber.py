@@ -1,75 +1,71 @@
-"""A subscriber that answers at once, or misbehaves: `python -m tests.bench.subscriber PORT`.
-
-As little as HTTP allows, so that what is measured is who sends. `/ok` answers 200, `/fail` 500, `/hang` never. What
-it heard is told on the standard output: when it is asked by a line of input, how many `/ok` it heard so far and the
-moments of the first and the last.
-"""
+"""A subscriber that answers at once, or misbehaves: `/ok` answers 200, `/fail` 500, `/hang` never."""
 
 import asyncio
-import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-import uvloop
+from tests.bench.wire import answer, listening
 
-_OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
-_FAIL = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"
+_OK, _FAIL = answer(), answer(status="500 Internal Server Error")
+_TASK = b'"task_id":"'
+_LOST_AFTER_SECONDS = 60.0
 
 
-class Tally:
-    """What was heard at `/ok`."""
+class Subscriber:
+    """What was heard at `/ok`. Moments are those of the performance counter."""
 
     def __init__(self) -> None:
+        self.base = ""
         self.count = 0
-        self.first = 0.0
-        self.last = 0.0
+        self.moments: dict[str, float] = {}
+        """When each task was first heard of, by its id."""
+        self._awaited = 0
+        self._enough = asyncio.Event()
 
-    def hear(self) -> None:
-        """Count one."""
-        self.last = time.monotonic()
-        self.first = self.first or self.last
-        self.count += 1
+    @property
+    def url(self) -> str:
+        """Where it is told and answers well."""
+        return f"{self.base}/ok"
 
+    def forget(self) -> None:
+        """Begin anew."""
+        self.count = 0
+        self.moments.clear()
 
-class _Peer(asyncio.Protocol):
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-        self._buffer = b""
+    async def heard(self, count: int) -> None:
+        """Return when it heard so many since it began."""
+        self._awaited = count
+        self._enough.clear()
+        if self.count < count:
+            try:
+                async with asyncio.timeout(_LOST_AFTER_SECONDS):
+                    await self._enough.wait()
+            except TimeoutError:
+                raise SystemExit(f"the subscriber heard {self.count} of {count}") from None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+    def span(self) -> float:
+        """Return the seconds from the first to the last that it heard."""
+        return max(self.moments.values()) - min(self.moments.values())
 
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while (end := self._end()) is not None:
-            request, self._buffer = self._buffer[:end], self._buffer[end:]
-            self._answer(request)
-
-    def _end(self) -> int | None:
-        head = self._buffer.find(b"\r\n\r\n")
-        if head < 0:
-            return None
-        at = self._buffer.lower().find(b"content-length:", 0, head)
-        length = int(self._buffer[at + 15 : self._buffer.find(b"\r\n", at)]) if at >= 0 else 0
-        return head + 4 + length if len(self._buffer) >= head + 4 + length else None
-
-    def _answer(self, request: bytes) -> None:
+    def take(self, request: bytes) -> bytes | None:
+        """Answer a delivery."""
         path = request.split(b" ", 2)[1]
         if path == b"/hang":
-            return
-        if path == b"/ok":
-            self._tally.hear()
-        self._transport.write(_FAIL if path == b"/fail" else _OK)  # type: ignore[attr-defined]
+            return None
+        if path == b"/fail":
+            return _FAIL
+        self.count += 1
+        at = request.find(_TASK) + len(_TASK)
+        self.moments.setdefault(request[at : at + 36].decode(), time.perf_counter())
+        if self.count == self._awaited:
+            self._enough.set()
+        return _OK
 
 
-async def _serve(port: int) -> None:
-    tally = Tally()
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Peer(tally), "127.0.0.1", port)
-    print("ready", flush=True)
-    while await loop.run_in_executor(None, sys.stdin.readline):
-        print(tally.count, tally.first, tally.last, flush=True)
-    server.close()
-
-
-if __name__ == "__main__":
-    uvloop.run(_serve(int(sys.argv[1])))
+@asynccontextmanager
+async def subscribing() -> AsyncIterator[Subscriber]:
+    """Run a subscriber."""
+    subscriber = Subscriber()
+    async with listening(subscriber.take) as subscriber.base:
+        yield subscriber

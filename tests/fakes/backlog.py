@@ -1,19 +1,19 @@
-"""Events of the past, put into the file behind the service's back: replays have something to send."""
+"""Events of the past, put into the database behind the service's back: replays have something to send."""
 
 import json
-import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from receiver.domain.ids import new_id
+from tests.fakes.databases import outside
 from tests.fakes.world import World
 
 _TASK = (
     "INSERT INTO task (uid, organization_id, provider, model, task_type, status, submission, attempt, max_attempts, "
     "backoff_seconds, progress, revision, metadata, created_at, updated_at, heard_at, ended_at, leased, looks) "
-    "VALUES (?, 1, 'piapi', ?, 'txt2img', 'completed', 'accepted', 1, 1, 1, 100, '', ?, ?, ?, ?, ?, 0, 0)"
+    "VALUES (?, 1, 'piapi', ?, 'txt2img', 'completed', 'accepted', 1, 1, 1, 100, '', ?, ?, ?, ?, ?, false, 0) "
+    "RETURNING id"
 )
 _EVENT = "INSERT INTO event (uid, organization_id, task_id, type, snapshot, created_at) VALUES (?, 1, ?, ?, ?, ?)"
 
@@ -30,11 +30,11 @@ def add_events(
     """Add events, each of a task of its own that ended so long ago; return their ids, the oldest first."""
     moment = (datetime.now(UTC) - ago).replace(tzinfo=None).isoformat(" ", "microseconds")
     uids = [new_id() for _ in range(count)]
-    with closing(sqlite3.connect(world.database, timeout=10)) as connection, connection:
+    with outside(world.database) as database:
         for uid in uids:
             task = (new_id(), model, json.dumps(metadata) if metadata else None, *[moment] * 4)
-            key = connection.execute(_TASK, task).lastrowid
-            connection.execute(_EVENT, (uid, key, type, '{"status": "completed", "attempt": 1}', moment))
+            (key,) = database.execute(_TASK, task).fetchone()
+            database.execute(_EVENT, (uid, key, type, '{"status": "completed", "attempt": 1}', moment))
     return uids
 
 

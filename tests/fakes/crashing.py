@@ -1,22 +1,27 @@
-"""`ringback serve` that kills itself with SIGKILL at a named point: `python -m tests.fakes.crashing POINT serve …`.
+"""Named points at which `ringback serve` kills itself with SIGKILL.
 
 The service has no such switches of its own: the point is put in from outside, before it starts.
 """
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
-from receiver.cli import main
+from models import STEP_TERMINAL
+from receiver.api import idempotency
+from receiver.domain.advance import STEP_OF
 from receiver.inbound import receive
 from receiver.outbound.replays import Replays
 from receiver.outbound.sender import Sender
+from receiver.storage.postgresql import PostgreSQLConnection
 from receiver.storage.replays import send_events
 from receiver.storage.sqlite import SQLiteConnection
+from receiver.tracking.advance import Advancer
+from receiver.tracking.runs import Runs
 from receiver.tracking.submit import Submitter
+from tests.fakes.hasty import hurry
 
 
 def die(*_: Any, **__: Any) -> Any:
@@ -47,6 +52,7 @@ def before_the_commit_of_a_webhook() -> None:
 
     async def apply_or_die(self: Any, *arguments: Any) -> None:
         patch.object(SQLiteConnection, "commit", die).start()
+        patch.object(PostgreSQLConnection, "commit", die).start()
         await apply(self, *arguments)
 
     patch.object(receive.Hooks, "_apply", apply_or_die).start()
@@ -85,6 +91,75 @@ def before_the_commit_of_a_batch_of_a_replay() -> None:
     patch("receiver.outbound.replays.send_events", send_and_die).start()
 
 
+def before_the_work_of_a_key() -> None:
+    """A request has claimed its idempotency key and done nothing."""
+    patch.object(idempotency, "LEASE_SECONDS", 1.0).start()
+    patch.object(idempotency.Idempotency, "_do", die).start()
+
+
+def after_the_work_before_its_answer_is_kept() -> None:
+    """A request with an idempotency key did its work; nobody was told. Others need not wait long for its lease."""
+    patch.object(idempotency, "LEASE_SECONDS", 1.0).start()
+    patch.object(idempotency.Idempotency, "_keep", die).start()
+
+
+def before_the_commit_of_a_kept_answer() -> None:
+    """The answer is written down, and not on disk."""
+    keep = idempotency.Idempotency._keep
+
+    async def keep_or_die(self: Any, *arguments: Any) -> Any:
+        patch.object(SQLiteConnection, "commit", die).start()
+        patch.object(PostgreSQLConnection, "commit", die).start()
+        return await keep(self, *arguments)
+
+    patch.object(idempotency, "LEASE_SECONDS", 1.0).start()
+    patch.object(idempotency.Idempotency, "_keep", keep_or_die).start()
+
+
+def before_the_commit_of_a_run() -> None:
+    """A run and the tasks of its first steps are written, and not on disk."""
+    create = Runs._create
+
+    async def create_and_die(self: Any, *arguments: Any) -> None:
+        await create(self, *arguments)
+        die()
+
+    patch.object(Runs, "_create", create_and_die).start()
+
+
+def after_the_commit_of_a_run() -> None:
+    """A run is on disk; who asked for it has not heard of it."""
+    create = Runs.create
+
+    async def create_and_die(self: Any, *arguments: Any) -> None:
+        await create(self, *arguments)
+        die()
+
+    patch.object(Runs, "create", create_and_die).start()
+
+
+def before_the_commit_of_a_step_s_end() -> None:
+    """A step's end, and what follows from it for its run, are written, and not on disk."""
+    _at_a_step_s_end(lambda _tx: die())
+
+
+def after_the_commit_of_a_step_s_end() -> None:
+    """A step's end, and what follows from it for its run, are on disk; nobody was woken for it."""
+    _at_a_step_s_end(lambda tx: tx.after_commit.insert(0, die))
+
+
+def _at_a_step_s_end(then: Callable[[Any], None]) -> None:
+    follow = Advancer.follow
+
+    async def follow_and_then(self: Any, tx: Any, changed: Any, *rest: Any) -> Any:
+        events = await follow(self, tx, changed, *rest)
+        if any(STEP_OF[task.status] in STEP_TERMINAL for task in changed):
+            then(tx)
+        return events
+
+    patch.object(Advancer, "follow", follow_and_then).start()
+
+
 POINTS: dict[str, Callable[[], None]] = {
     point.__name__: point
     for point in (
@@ -94,9 +169,13 @@ POINTS: dict[str, Callable[[], None]] = {
         after_sending_before_settling,
         between_two_batches_of_a_replay,
         before_the_commit_of_a_batch_of_a_replay,
+        before_the_work_of_a_key,
+        after_the_work_before_its_answer_is_kept,
+        before_the_commit_of_a_kept_answer,
+        before_the_commit_of_a_run,
+        after_the_commit_of_a_run,
+        before_the_commit_of_a_step_s_end,
+        after_the_commit_of_a_step_s_end,
+        hurry,  # which kills nobody
     )
 }
-
-if __name__ == "__main__":
-    POINTS[sys.argv.pop(1)]()
-    main()

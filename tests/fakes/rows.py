@@ -1,11 +1,11 @@
-"""The SQLite file, looked into and moved on from outside."""
+"""The database of a world, looked into and moved on from outside."""
 
 import asyncio
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
+from tests.fakes.databases import outside, read_only
 from tests.fakes.world import World
 
 Rows = list[dict[str, Any]]
@@ -24,15 +24,21 @@ RECEIPTS = "SELECT * FROM receipt ORDER BY id"
 
 def select(world: World, query: str, *parameters: Any) -> Rows:
     """Return what is on disk."""
-    with closing(sqlite3.connect(world.database, timeout=10)) as connection:
-        connection.row_factory = sqlite3.Row
-        return [dict(row) for row in connection.execute(query, parameters)]
+    with outside(world.database) as database:
+        found = database.execute(query, parameters)
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found]
 
 
 def change(world: World, statement: str, *parameters: Any) -> None:
-    """Write to the file behind the service's back."""
-    with closing(sqlite3.connect(world.database, timeout=10)) as connection, connection:
-        connection.execute(statement, parameters)
+    """Write to the database behind the service's back."""
+    with outside(world.database) as database:
+        database.execute(statement, parameters)
+
+
+def refusing_writes(world: World) -> AbstractContextManager[None]:
+    """Let the service read and not write: another process has SQLite's lock, or PostgreSQL became a standby."""
+    return read_only(world.database)
 
 
 async def eventually(world: World, query: str, enough: Callable[[Rows], Any], seconds: float = 10) -> Rows:
@@ -41,12 +47,3 @@ async def eventually(world: World, query: str, enough: Callable[[Rows], Any], se
         while not enough(rows := select(world, query)):
             await world.api.get("/readyz")
     return rows
-
-
-@contextmanager
-def locked(world: World) -> Iterator[None]:
-    """Hold the write lock, as another process would."""
-    with closing(sqlite3.connect(world.database, timeout=10, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("ROLLBACK")

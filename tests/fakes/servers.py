@@ -1,9 +1,11 @@
-"""Any ASGI application on a free loopback port, in this loop."""
+"""Any ASGI application on a loopback socket, in this loop."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -11,9 +13,12 @@ from starlette.types import ASGIApp
 
 from receiver.cli.graceful import Connection, Server
 
+_GRACE_SECONDS = 2.0
+_TICK_SECONDS = 0.002
+
 
 class _Server(Server):
-    """Stops when it is told to, not at its next tick."""
+    """Stops when it is told to and as soon as it can, not at uvicorn's ticks of 0.1 s: every test waits for it."""
 
     def __init__(self, config: uvicorn.Config, app: ASGIApp) -> None:
         super().__init__(config, end_waits=lambda: _end_waits(app))
@@ -27,32 +32,53 @@ class _Server(Server):
     async def main_loop(self) -> None:
         await self.stop.wait()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._end_waits()
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE_SECONDS):
+                while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110 - uvicorn tells nobody
+                    await asyncio.sleep(_TICK_SECONDS)
+        for task in self.server_state.tasks:
+            task.cancel()
+        await self.lifespan.shutdown()
+
 
 def _end_waits(app: ASGIApp) -> None:
     if isinstance(app, Starlette) and hasattr(app.state, "end_waits"):
         app.state.end_waits()
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
+def bound() -> socket.socket:
+    """Return a socket on a free loopback port; until somebody serves on it, a client is refused there."""
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    return taken
+
+
+def url_of(listening: socket.socket) -> str:
+    """Return a socket's address."""
+    return f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 @asynccontextmanager
-async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
-    """Serve an app; yield its address, which is good at once, for the socket listens already."""
-    listening = socket.create_server(("127.0.0.1", port))
+async def served(app: ASGIApp, listening: socket.socket | None = None, *, http: Any = Connection) -> AsyncIterator[str]:
+    """Serve an app, on the given socket or on a free port; yield its address, which is good at once."""
+    listening = listening or bound()
     # asyncio does this only for sockets of its own making; without it every answer waits 40 ms for an ACK.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    config = uvicorn.Config(app, http=Connection, log_level="warning", ws="none", timeout_graceful_shutdown=2)
+    listening.listen()
+    config = uvicorn.Config(app, http=http, log_level="warning", ws="none")
     server = _Server(config, app)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     started = asyncio.create_task(server.ready.wait())
     await asyncio.wait({started, serving}, return_when=asyncio.FIRST_COMPLETED)
     started.cancel()
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield url_of(listening)
     finally:
         server.stop.set()
         await serving

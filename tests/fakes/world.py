@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,12 +12,16 @@ import httpx
 
 from models import TERMINAL
 from receiver.app import create_app
+from receiver.clock import utc_now
 from receiver.sandbox import SandboxOptions, create_sandbox
 from receiver.settings import Settings, load_settings
 from receiver.storage.database import Database
 from receiver.storage.first_start import ensure_keys, master_keys
-from receiver.storage.schema import migrate
-from tests.fakes.servers import free_port, served
+from receiver.storage.leases import end_leases
+from tests.fakes import databases
+from tests.fakes.nursery import Child, nursery
+from tests.fakes.ports import free_port
+from tests.fakes.servers import bound, served
 from tests.fakes.subscriber import Subscriber, listening
 
 API_KEY = "an-admin-key-for-tests"
@@ -27,7 +30,8 @@ QUICK = SandboxOptions(duration=0.05, pending_seconds=0.0, webhook_retry_seconds
 """A provider that is fast and otherwise well behaved."""
 SOON: Mapping[str, Any] = {"poll_first_seconds": "0.3", "poll_max_seconds": "1"}
 """Settings with which polling does not keep a test waiting."""
-_START_SECONDS = 20.0
+_PATIENCE_SECONDS = 60.0
+"""What a process may take to start or to end, on a machine that has other things to do."""
 
 
 class World:
@@ -45,9 +49,9 @@ class World:
         )
 
     @property
-    def database(self) -> Path:
-        """The SQLite file."""
-        return self.folder / "ringback.db"
+    def database(self) -> str:
+        """The address of the database."""
+        return self.environment["RINGBACK_DATABASE_URL"]
 
     @property
     def settings(self) -> Settings:
@@ -106,37 +110,26 @@ class World:
 class ProcessWorld(World):
     """A world whose Ringback is a process of its own, which may be killed and started again."""
 
-    process: asyncio.subprocess.Process | None = None
+    process: Child | None = None
 
     async def start(self, *, crash: str | None = None) -> None:
         """Start `ringback serve`, and return when it is ready; `crash` names a point at which it kills itself."""
-        module = ["tests.fakes.crashing", crash] if crash else ["receiver.cli"]
-        log = (self.folder / "serve.log").open("ab")
-        try:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                *module,
-                "serve",
-                "--port",
-                str(self.port),
-                cwd=self.folder,
-                env={**_clean_environment(), **self.environment},
-                stdout=log,
-                stderr=log,
-            )
-        finally:
-            log.close()
+        if self.process is not None:
+            await self.outlast_leases()
+        environment = {**_clean_environment(), **self.environment}
+        log = self.folder / "serve.log"
+        self.process = await nursery().begin(
+            "serve", "--port", str(self.port), folder=self.folder, environment=environment, log=log, crash=crash
+        )
         await self._ready()
 
     async def kill(self) -> None:
         """End it with SIGKILL."""
         assert self.process is not None
-        if self.process.returncode is None:
-            self.process.send_signal(signal.SIGKILL)
+        self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
 
-    async def died(self, seconds: float = 20) -> int:
+    async def died(self, seconds: float = _PATIENCE_SECONDS) -> int:
         """Wait until it ended by itself; return its exit status."""
         assert self.process is not None
         async with asyncio.timeout(seconds):
@@ -145,17 +138,22 @@ class ProcessWorld(World):
     async def stop(self) -> int:
         """End it with SIGTERM; return its exit status."""
         assert self.process is not None
-        if self.process.returncode is None:
-            self.process.terminate()
+        self.process.send_signal(signal.SIGTERM)
         return await self.died()
 
     def log(self) -> str:
         """Return what it printed."""
         return (self.folder / "serve.log").read_text(errors="replace")
 
+    async def outlast_leases(self) -> None:
+        """Let all leases run out, as they do after minutes. Only PostgreSQL's are not ended by the next start."""
+        if not self.settings.is_sqlite:
+            async with await Database.open(self.settings) as database:
+                await database.writer.run(lambda tx: end_leases(tx, utc_now()))
+
     async def _ready(self) -> None:
         assert self.process is not None
-        async with asyncio.timeout(_START_SECONDS):
+        async with asyncio.timeout(_PATIENCE_SECONDS):
             while self.process.returncode is None:
                 try:
                     if (await self.api.get("/readyz")).status_code == 200:
@@ -170,11 +168,13 @@ async def in_process(
     folder: Path, options: SandboxOptions = QUICK, *, public: bool = True, **settings: str
 ) -> AsyncIterator[World]:
     """Run a world with Ringback in this process: fast, and open to the debugger."""
-    async with _surroundings(folder, options, public=public, settings=settings) as (port, environment, subscriber):
-        world = World(folder, port, environment, subscriber)
-        keys = await _prepare(world.settings)
-        async with world.api, world.provider, served(create_app(world.settings, keys), port):
-            yield world
+    with bound() as listening:
+        port = listening.getsockname()[1]
+        async with _surroundings(folder, port, options, public=public, settings=settings) as (environment, subscriber):
+            world = World(folder, port, environment, subscriber)
+            keys = await _prepare(world.settings)
+            async with world.api, world.provider, served(create_app(world.settings, keys), listening):
+                yield world
 
 
 @asynccontextmanager
@@ -182,7 +182,8 @@ async def in_processes(
     folder: Path, options: SandboxOptions = QUICK, *, public: bool = True, start: bool = True, **settings: str
 ) -> AsyncIterator[ProcessWorld]:
     """Run a world with the real `ringback serve` in a process of its own."""
-    async with _surroundings(folder, options, public=public, settings=settings) as (port, environment, subscriber):
+    port = free_port()
+    async with _surroundings(folder, port, options, public=public, settings=settings) as (environment, subscriber):
         world = ProcessWorld(folder, port, environment, subscriber)
         async with world.api, world.provider:
             try:
@@ -196,12 +197,11 @@ async def in_processes(
 
 @asynccontextmanager
 async def _surroundings(
-    folder: Path, options: SandboxOptions, *, public: bool, settings: Mapping[str, str]
-) -> AsyncIterator[tuple[int, dict[str, str], Subscriber]]:
-    port = free_port()
+    folder: Path, port: int, options: SandboxOptions, *, public: bool, settings: Mapping[str, str]
+) -> AsyncIterator[tuple[dict[str, str], Subscriber]]:
     async with served(create_sandbox(options)) as provider, listening() as subscriber:
         environment = {
-            "RINGBACK_DATABASE_URL": f"sqlite:///{folder / 'ringback.db'}",
+            **databases.present.environment(folder),
             "RINGBACK_API_KEY": API_KEY,
             "RINGBACK_PIAPI_BASE_URL": provider,
             "RINGBACK_PIAPI_API_KEY": PROVIDER_KEY,
@@ -212,12 +212,11 @@ async def _surroundings(
         if public:
             environment["RINGBACK_PUBLIC_URL"] = f"http://127.0.0.1:{port}"
         environment.update({f"RINGBACK_{name.upper()}": value for name, value in settings.items()})
-        yield port, environment, subscriber
+        yield environment, subscriber
 
 
 async def _prepare(settings: Settings) -> list[str]:
     keys = master_keys(settings)
-    migrate(settings)
     async with await Database.open(settings) as database:
         await ensure_keys(database, settings)
     return keys

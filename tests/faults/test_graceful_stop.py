@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
+import httpx
 from starlette.requests import Request
 
 from tests.fakes.rows import DELIVERIES, eventually, select
@@ -89,6 +90,23 @@ async def test_a_subscriber_that_hangs_does_not_hold_the_stop(tmp_path: Path) ->
         assert world.subscriber.heard[0].json["data"]["task_id"] == task_id
         await eventually(world, DELIVERIES, lambda rows: rows[0]["status"] == "delivered")
         assert status == 0, world.log()
+
+
+async def test_a_connection_that_is_open_hears_at_once_that_the_service_is_not_ready(tmp_path: Path) -> None:
+    async with in_processes(tmp_path, **SOON) as world:
+        creating = asyncio.create_task(world.created({"submit": "hang", "hang_seconds": 1.0}))
+        await made_by_the_provider(world, 1)
+        async with httpx.AsyncClient(base_url=world.base, limits=httpx.Limits(max_connections=1)) as probe:
+            assert (await probe.get("/readyz")).status_code == 200
+            stopping = asyncio.create_task(stopped(world))
+            while (answer := await probe.get("/readyz")).status_code == 200:
+                pass
+            while answer.headers.get("connection") != "close":
+                assert (answer.status_code, answer.json()["reason"]) == (503, "the service is stopping")
+                answer = await probe.get("/readyz")
+        assert answer.status_code == 503
+        await creating
+        assert await stopping == 0, world.log()
 
 
 async def happens(event: asyncio.Event) -> None:

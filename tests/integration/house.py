@@ -1,9 +1,8 @@
 """Tracking on a real database, without HTTP: the one door, and what stands behind it."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,8 @@ from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.transitions import Looks
 from receiver.domain.updates import ProviderUpdate, Source
-from receiver.settings import load_settings
 from receiver.storage.database import Database
 from receiver.storage.keys import ensure_organization
-from receiver.storage.schema import migrate
 from receiver.storage.tables import deliveries, events, receipts, subscriptions, tasks
 from receiver.storage.transaction import LeasedDelivery
 from receiver.tracking.announce import Alarm, Waiting
@@ -25,9 +22,17 @@ from receiver.tracking.apply import Applied, Applier, Arrival
 from receiver.tracking.create import Callback, Creator, TaskRequest
 from receiver.tracking.feed import Feed
 from receiver.tracking.record import Announcer
+from tests.fakes.databases import outside, settings_in
 
 LOOKS = Looks(first=15, longest=300, timeout=86400)
 LEASE = 60.0
+_REFUSE_ON_SQLITE = [
+    "CREATE TRIGGER no_delivery BEFORE INSERT ON delivery BEGIN SELECT RAISE(ABORT, 'no delivery'); END"
+]
+_REFUSE_ON_POSTGRESQL = [
+    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no delivery'; END $$",
+    "CREATE TRIGGER no_delivery BEFORE INSERT ON delivery EXECUTE FUNCTION refuse()",
+]
 
 
 class Tray:
@@ -51,12 +56,14 @@ class Tray:
 class House:
     """What a test of tracking has at hand."""
 
-    def __init__(self, path: Path, database: Database) -> None:
-        self.path = path
+    def __init__(self, url: str, database: Database) -> None:
+        self.url = url
         self.database = database
         self.tray = Tray()
         self.waiting = Waiting()
-        announcer = Announcer(waiting=self.waiting, dispatcher=self.tray, due=Alarm(), feed=Feed(), lease_seconds=LEASE)
+        announcer = Announcer(
+            waiting=self.waiting, dispatcher=self.tray, due=Alarm(), publisher=Feed(), lease_seconds=LEASE
+        )
         self.applier = Applier(LOOKS, announcer)
         self.creator = Creator(announcer, lease_seconds=LEASE)
 
@@ -129,9 +136,16 @@ class House:
         query = select(deliveries.c.subscription_id, events.c.type).join(events, events.c.id == deliveries.c.event_id)
         return [(row["subscription_id"], row["type"]) for row in await self.database.read(query.order_by(events.c.id))]
 
-    def write_behind_its_back(self, statement: str, *parameters: Any) -> None:
-        with closing(sqlite3.connect(self.path, timeout=10)) as connection, connection:
-            connection.execute(statement, parameters)
+    def refuse_deliveries(self) -> None:
+        """Have the database refuse to take a delivery."""
+        with outside(self.url) as database:
+            for statement in _REFUSE_ON_SQLITE if self.url.startswith("sqlite:") else _REFUSE_ON_POSTGRESQL:
+                database.execute(statement)
+
+    def take_deliveries(self) -> None:
+        """Have it take them again."""
+        with outside(self.url) as database:
+            database.execute(f"DROP TRIGGER no_delivery {'' if self.url.startswith('sqlite:') else 'ON delivery'}")
 
 
 def arrival(status: TaskStatus | None, task_uid: str | None = None, **fields: Any) -> Arrival:
@@ -149,10 +163,8 @@ def arrival(status: TaskStatus | None, task_uid: str | None = None, **fields: An
 @asynccontextmanager
 async def tracking(folder: Path) -> AsyncIterator[House]:
     """Open a house with the organization `default`."""
-    path = folder / "ringback.db"
-    settings = load_settings({"RINGBACK_DATABASE_URL": f"sqlite:///{path}"}, env_file=None)
-    migrate(settings)
+    settings = settings_in(folder)
     async with await Database.open(settings) as database:
-        house = House(path, database)
+        house = House(settings.database_url, database)
         assert await house.organization("default") == 1
         yield house

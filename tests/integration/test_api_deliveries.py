@@ -201,7 +201,7 @@ async def test_what_is_on_its_way_or_has_no_webhook_any_more_is_not_retried(tmp_
         await world.ended(await world.created())
         await world.subscriber.until(lambda heard: heard)
         (row,) = await listed(world)
-        waiting = await until(world, row["id"], lambda delivery: delivery["attempt_history"])
+        waiting = await until(world, row["id"], lambda delivery: delivery["next_attempt_at"])
         assert waiting["next_attempt_at"] > waiting["attempt_history"][0]["started_at"]
 
         async def retried() -> int:
@@ -225,7 +225,7 @@ async def test_a_webhook_that_is_off_gets_nothing_again_until_it_is_on(world: Wo
     await world.subscriber.until(lambda heard: len(heard) == 2)
 
 
-@pytest.mark.parametrize("uid", ["never-was", new_id()])
+@pytest.mark.parametrize("uid", ["never-was", new_id()], ids=["no id", "an id"])
 async def test_a_delivery_that_never_was_is_404(world: World, uid: str) -> None:
     assert (await world.api.get(f"/api/v1/deliveries/{uid}")).status_code == 404
     assert (await world.api.post(f"/api/v1/deliveries/{uid}/retry")).status_code == 404

@@ -29,6 +29,12 @@ PATHS = [
     ("GET", "/api/v1/tasks/x/events", NATIVE, Scope.READ),
     ("POST", "/api/v1/tasks/x/refresh", NATIVE, Scope.WRITE),
     ("POST", "/api/v1/tasks/x/cancel", NATIVE, Scope.WRITE),
+    ("POST", "/api/v1/runs", NATIVE, Scope.WRITE),
+    ("GET", "/api/v1/runs", NATIVE, Scope.READ),
+    ("GET", "/api/v1/runs/x", NATIVE, Scope.READ),
+    ("POST", "/api/v1/runs/x/cancel", NATIVE, Scope.WRITE),
+    ("POST", "/api/v1/runs/x/retry", NATIVE, Scope.WRITE),
+    ("GET", "/api/v1/jobs/x", NATIVE, Scope.READ),
     ("POST", "/api/v1/webhooks", NATIVE, Scope.WRITE),
     ("GET", "/api/v1/webhooks", NATIVE, Scope.READ),
     ("GET", "/api/v1/webhooks/x", NATIVE, Scope.READ),
@@ -43,7 +49,7 @@ every_path = pytest.mark.parametrize(("method", "path", "dialect", "scope"), PAT
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """One world for all of these: each makes its own keys."""
     async with in_process(tmp_path_factory.mktemp("world")) as world:
         yield world

@@ -37,7 +37,7 @@ BAD_QUERIES = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """One world for all of these: each looks at no task but its own."""
     async with in_process(tmp_path_factory.mktemp("world")) as world:
         yield world

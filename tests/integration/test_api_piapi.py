@@ -50,7 +50,7 @@ BAD_CREATES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """One world for all of these: each looks at no task but its own."""
     async with in_process(tmp_path_factory.mktemp("world")) as world:
         yield world
@@ -142,7 +142,11 @@ async def test_the_long_poll_s_time_is_1_to_30_seconds(world: World, seconds: st
     assert answer.json()["message"].startswith("timeout_seconds:")
 
 
-@pytest.mark.parametrize("task_id", [new_id(), "no-such-task", "%00", "a" * 300, "%C3%A9"])
+@pytest.mark.parametrize(
+    "task_id",
+    [new_id(), "no-such-task", "%00", "a" * 300, "%C3%A9"],
+    ids=["an id", "no id", "a NUL", "long", "not ASCII"],
+)
 @pytest.mark.parametrize(("method", "path"), [("GET", "{}"), ("DELETE", "{}"), ("POST", "{}/cancel")])
 async def test_a_task_that_never_was_is_a_404_in_piapi_s_form(
     world: World, method: str, path: str, task_id: str

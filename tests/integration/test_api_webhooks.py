@@ -52,7 +52,7 @@ FORBIDDEN = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """One world for all of these, with the address guard as it is in earnest."""
     async with in_process(tmp_path_factory.mktemp("world"), allow_private_targets="false") as world:
         yield world

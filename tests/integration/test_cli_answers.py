@@ -23,6 +23,8 @@ from typer.testing import CliRunner, Result
 from receiver.cli import waiting
 from receiver.cli.commands import app
 
+pytestmark = pytest.mark.no_database("the service is made up")
+
 KEY = "rb_test_0123456789abcdef"
 TASK = {"task_id": "t1", "model": "kling", "task_type": "video_generation", "status": "processing", "output": None}
 DONE = {**TASK, "status": "completed", "output": {"video_url": "https://cdn.example.com/a.mp4"}}

@@ -7,7 +7,6 @@ import hmac
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,9 +18,11 @@ import standardwebhooks
 from starlette.responses import Response
 
 from tests.fakes.rows import select
-from tests.fakes.servers import free_port
+from tests.fakes.servers import bound, url_of
 from tests.fakes.subscriber import Heard
 from tests.fakes.world import API_KEY, SOON, World, in_processes
+
+pytestmark = pytest.mark.sqlite_only("the commands speak HTTP; what is behind it, other tests change")
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -143,11 +144,12 @@ async def test_a_local_server_that_refuses_or_is_not_there_is_shown_and_not_wait
         assert "404 in " in (line := await listen.line())
         assert line.endswith("such route")
         assert "\x1b" not in line
-    async with listening(world, "--json", to=f"http://127.0.0.1:{free_port()}") as listen:
-        await listen.record()
-        await world.created()
-        outcome = await listen.record()
-        assert (outcome["status"], outcome["error"]) == (None, "nobody listens there")
+    with bound() as closed:
+        async with listening(world, "--json", to=url_of(closed)) as listen:
+            await listen.record()
+            await world.created()
+            outcome = await listen.record()
+    assert (outcome["status"], outcome["error"]) == (None, "nobody listens there")
 
 
 async def test_it_says_when_it_cannot_go_on_where_it_was(world: World) -> None:
@@ -173,9 +175,9 @@ async def test_what_makes_no_sense_is_a_fault_of_usage(world: World, arguments: 
 async def test_a_wrong_key_or_no_service_ends_it_at_once(world: World) -> None:
     assert await ended(world, key="no-such-key", fault="RINGBACK_API_KEY") == (3, "RINGBACK_API_KEY")
     assert await ended(world, to="nowhere", fault="--forward-to") == (2, "--forward-to")
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        world.base = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    assert await ended(world, fault="cannot reach") == (3, "cannot reach")
+    with bound() as closed:
+        world.base = url_of(closed)
+        assert await ended(world, fault="cannot reach") == (3, "cannot reach")
 
 
 async def ended(world: World, *arguments: str, fault: str = "", **options: str) -> tuple[int, str]:

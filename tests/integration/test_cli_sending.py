@@ -1,49 +1,15 @@
 """`ringback webhook test|replay|recover|rotate` and `ringback delivery`, against the real thing."""
 
-import asyncio
-import json
-import os
-import sys
 from pathlib import Path
-from typing import Any
+
+import pytest
 
 from tests.fakes.backlog import add_events
+from tests.fakes.command import Ringback
 from tests.fakes.rows import eventually
-from tests.fakes.world import API_KEY, World, in_process
+from tests.fakes.world import World, in_process
 
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
-
-
-class Ringback:
-    """Runs commands against a world."""
-
-    def __init__(self, world: World) -> None:
-        root = str(Path(__file__).resolve().parents[2])
-        self._environment = {**CLEAN, "PYTHONPATH": root, "RINGBACK_URL": world.base, "RINGBACK_API_KEY": API_KEY}
-        self._folder = world.folder
-
-    async def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Run a command to its end; return its exit status, what it printed, and what it said on stderr."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "receiver.cli",
-            *arguments,
-            cwd=self._folder,
-            env=self._environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with asyncio.timeout(60):
-            out, err = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
-
-    async def data(self, *arguments: str, status: int = 0) -> Any:
-        """Run a command with `--json`; return what it printed, which must be JSON and nothing else."""
-        returned, out, err = await self.run(*arguments, "--json")
-        assert returned == status, err
-        return json.loads(out)
+pytestmark = pytest.mark.sqlite_only("the commands speak HTTP; what is behind it, other tests change")
 
 
 async def test_a_replay_is_waited_for(world: World) -> None:

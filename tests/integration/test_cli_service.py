@@ -13,7 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from receiver.cli.demo.processes import free_ports
+from tests.fakes.ports import free_port
+
+pytestmark = pytest.mark.sqlite_only("the commands speak HTTP; what is behind it, other tests change")
 
 KEY = "an-admin-key-for-the-tests"
 COMMAND = [sys.executable, "-m", "receiver.cli"]
@@ -39,7 +41,7 @@ def running(folder: Path, *arguments: str, ready: str, **settings: str) -> Itera
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("service")
-    port, sandbox_port = free_ports(2)
+    port, sandbox_port = free_port(), free_port()
     url, sandbox_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{sandbox_port}"
     with ExitStack() as stack:
         flags = ("--port", str(sandbox_port), "--duration", "0.1", "--option", "pending_seconds=0.05")
@@ -164,9 +166,22 @@ def test_keys_are_created_listed_and_revoked(ringback: Ringback, url: str, tmp_p
     assert "reader" in listed.stdout
     assert made["key"] not in listed.stdout
     assert ringback.run("key", "revoke", made["id"]).returncode == 0
+    assert made["rate_limit"] is None
     refused = reader.run("task", "list")
     assert refused.returncode == 3
     assert "RINGBACK_API_KEY" in refused.stderr
+
+
+def test_a_key_may_have_a_limit_of_its_own(ringback: Ringback, url: str, tmp_path: Path) -> None:
+    made = ringback.data("key", "create", "--name", "slow", "--rate-limit", "0.01")
+    assert made["rate_limit"] == 0.01
+    assert "0.01" in ringback.run("key", "list").stdout
+    slow = Ringback(url, made["key"], tmp_path)
+    assert slow.run("task", "list").returncode == 0
+    refused = slow.run("task", "list")
+    assert refused.returncode == 3
+    assert "try again in" in refused.stderr
+    assert ringback.run("key", "create", "--name", "none", "--rate-limit", "0").returncode == 2
 
 
 def test_a_port_that_is_taken_is_said_so(ringback: Ringback, url: str) -> None:
@@ -176,7 +191,7 @@ def test_a_port_that_is_taken_is_said_so(ringback: Ringback, url: str) -> None:
 
 
 def test_the_service_ends_when_it_is_asked_to(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     ready = f"http://127.0.0.1:{port}/readyz"
     with running(tmp_path, "serve", "--port", str(port), ready=ready) as process:
         process.send_signal(signal.SIGINT)

@@ -26,7 +26,7 @@ OLD_KEY, NEW_KEY = "an-old-master-key", "a-new-master-key"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """One world for all of these, with a subscriber: each looks at no task but its own."""
     async with in_process(tmp_path_factory.mktemp("world"), piapi_webhook_secret=SHARED) as world:
         await world.webhook()

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from receiver.storage import database, sqlite
-from receiver.storage.sqlite import SQLiteConnection
+from receiver.storage import database
+from receiver.storage.sqlite import SQLiteConnection, connection
 from tests.fakes.inbound import notice, post
-from tests.fakes.rows import locked, select
+from tests.fakes.rows import refusing_writes, select
 from tests.fakes.world import World, in_process
 
 BY_HAND = {"outcome": "never", "webhook": "lost"}
@@ -43,7 +43,7 @@ async def test_with_the_database_locked_nothing_is_acknowledged_and_everybody_ma
     provider_id = (await world.task(task_id))["provider_task_id"]
     body = notice(provider_id, "completed", output=PICTURE)
     calls = (await world.provider_stats())["requests"]["POST /api/v1/task"]
-    with locked(world):
+    with refusing_writes(world):
         answers = await asyncio.gather(
             post(world, task_id, json=body),
             post(world, task_id, content=b"<html>"),
@@ -66,7 +66,7 @@ async def test_with_the_database_locked_nothing_is_acknowledged_and_everybody_ma
 
 async def test_after_the_lock_is_gone_the_loops_go_on(world: World) -> None:
     await world.webhook()
-    with locked(world):
+    with refusing_writes(world):
         assert come_again(await world.api.get("/readyz"))
     task_id = await world.created()
     assert (await world.ended(task_id))["status"] == "completed"
@@ -78,7 +78,7 @@ async def test_what_the_provider_answered_is_written_though_the_database_was_loc
     async with asyncio.timeout(5):
         while not (await world.provider_stats())["created"]:
             pass
-    with locked(world):
+    with refusing_writes(world):
         assert come_again(await world.api.get("/readyz"))
         assert come_again(await world.api.get("/readyz"))
     answer = await creating
@@ -88,11 +88,12 @@ async def test_what_the_provider_answered_is_written_though_the_database_was_loc
     assert (await world.provider_stats())["created"] == 1
 
 
+@pytest.mark.sqlite_only("a lock keeps the writer waiting; PostgreSQL refuses at once")
 async def test_with_the_writer_s_queue_full_there_is_an_answer_at_once(impatient: None, tmp_path: Path) -> None:
     async with in_process(tmp_path, writer_queue="1") as world:
         task_id = await world.created(BY_HAND)
         body = notice((await world.task(task_id))["provider_task_id"], "completed", output=PICTURE)
-        with locked(world):
+        with refusing_writes(world):
             answers = await asyncio.gather(*(post(world, task_id, json=body) for _ in range(20)), world.create())
         assert all(come_again(answer) for answer in answers)
         assert sum("queue" in answer.text for answer in answers) >= 15
@@ -101,18 +102,19 @@ async def test_with_the_writer_s_queue_full_there_is_an_answer_at_once(impatient
         assert (await post(world, task_id, json=body)).status_code == 200
 
 
+@pytest.mark.sqlite_only("a file that may not grow")
 async def test_with_the_disk_full_whatever_was_acknowledged_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_file = sqlite._open
+    open_file = connection._open
 
     def open_small_disk(path: Path) -> sqlite3.Connection:
-        connection = open_file(path)
-        pages = connection.execute("PRAGMA page_count").fetchone()[0]
-        connection.execute(f"PRAGMA max_page_count={pages + 40}")
-        return connection
+        opened = open_file(path)
+        pages = opened.execute("PRAGMA page_count").fetchone()[0]
+        opened.execute(f"PRAGMA max_page_count={pages + 40}")
+        return opened
 
-    monkeypatch.setattr(sqlite, "_open", open_small_disk)
+    monkeypatch.setattr(connection, "_open", open_small_disk)
     async with in_process(tmp_path) as world:
         taken = []
         while (answer := await world.create(BY_HAND, input={"prompt": "x" * 20_000})).status_code == 200:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -33,6 +33,8 @@ from receiver.providers import (
     UnknownOutcome,
 )
 from receiver.telemetry import provider_calls
+
+pytestmark = pytest.mark.no_database("an adapter asks the provider alone")
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
 KEY = "planted-key-0123456789"
@@ -338,7 +340,7 @@ async def test_each_call_takes_a_token(server: FakeServer) -> None:
     class Counting(Budget):
         taken = 0
 
-        async def acquire(self) -> None:
+        async def acquire(self, lane: Hashable = None) -> None:
             self.taken += 1
 
     server.gives(reply(200, {"code": 200, "data": []}))

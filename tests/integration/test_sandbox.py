@@ -1,7 +1,6 @@
 """The sandbox on a real socket, with a real subscriber: its webhooks, and the connections that it drops."""
 
 import asyncio
-import socket
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,42 +9,18 @@ from typing import Any, Literal
 import httpx
 import orjson
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from receiver.sandbox import SandboxOptions, create_sandbox
+from tests.fakes.servers import served
+
+pytestmark = pytest.mark.no_database("the sandbox is somebody else's service")
 
 SECRET = "whs-1"
 QUICK = {"webhook_retry_seconds": 0.0, "duration": 0.02, "pending_seconds": 0.0}
-
-
-class Server(uvicorn.Server):
-    """Stops when it is told to, not at its next tick."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.stop = asyncio.Event()
-
-    async def main_loop(self) -> None:
-        await self.stop.wait()
-
-
-@asynccontextmanager
-async def served(app: ASGIApp, http: Literal["httptools", "h11"] = "httptools") -> AsyncIterator[str]:
-    """Serve an app on a free port; the address is good at once, for the socket listens already."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="warning", ws="none", http=http, timeout_graceful_shutdown=5)
-    server = Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.stop.set()
-        await serving
 
 
 class Subscriber:
@@ -90,7 +65,7 @@ async def subscriber() -> AsyncIterator[Subscriber]:
 async def sandbox(http: Literal["httptools", "h11"] = "httptools", **options: Any) -> AsyncIterator[httpx.AsyncClient]:
     app = create_sandbox(SandboxOptions(**{**QUICK, **options}))
     async with (
-        served(app, http) as address,
+        served(app, http=http) as address,
         httpx.AsyncClient(base_url=address, headers={"x-api-key": "k"}, trust_env=False) as client,
     ):
         yield client

@@ -24,6 +24,8 @@ from receiver.clock import utc_now
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.sender import KEPT_BYTES, Answer, Sender, _retry_after
 
+pytestmark = pytest.mark.no_database("it sends what it is given")
+
 HEADERS = {"content-type": "application/json", "webhook-id": "evt_1"}
 BODY = b'{"type":"ping"}'
 SHORT = 0.2

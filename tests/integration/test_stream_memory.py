@@ -1,15 +1,68 @@
-"""What an idle reader costs, measured on a real server: the bound of the bench, held by the suite."""
+"""What an idle reader of the live stream costs: the memory of a service with two thousand of them."""
 
+import asyncio
+import resource
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.bench.streams import measure_idle_streams
+from tests.fakes.world import API_KEY, ProcessWorld, in_processes
 
+READERS = 2000
 MOST_KIB_EACH = 25
+WARM_UP = 100
+"""Readers before the first look: what the first ones cost is the program itself."""
+AT_ONCE = 100
+REQUEST = (
+    f"GET /api/v1/events HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: text/event-stream\r\nx-api-key: {API_KEY}\r\n\r\n"
+).encode()
+
+Reader = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
+@pytest.mark.sqlite_only("readers that sleep touch no database")
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_two_thousand_idle_readers_take_little_memory() -> None:
-    found = measure_idle_streams(2000)
-    assert found.each <= MOST_KIB_EACH
+async def test_two_thousand_idle_readers_take_little_memory(tmp_path: Path) -> None:
+    raise_file_limit()
+    async with in_processes(tmp_path) as world:
+        await leave(await follow(world, WARM_UP))
+        before = resident_kib(world)
+        readers = await follow(world, READERS)
+        grown = resident_kib(world) - before
+        await leave(readers)
+    assert grown / READERS <= MOST_KIB_EACH
+
+
+async def follow(world: ProcessWorld, count: int) -> list[Reader]:
+    """Open streams, and return when each was greeted."""
+    readers: list[Reader] = []
+    while len(readers) < count:
+        readers += await asyncio.gather(*(greeted(world) for _ in range(AT_ONCE)))
+    return readers
+
+
+async def greeted(world: ProcessWorld) -> Reader:
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+    writer.write(REQUEST)
+    await reader.readuntil(b"from here on")
+    return reader, writer
+
+
+async def leave(readers: list[Reader]) -> None:
+    for _, writer in readers:
+        writer.close()
+    await asyncio.gather(*(writer.wait_closed() for _, writer in readers))
+
+
+def resident_kib(world: ProcessWorld) -> int:
+    assert world.process is not None
+    lines = Path(f"/proc/{world.process.pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmRSS:")))
+
+
+def raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = READERS + 500
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -7,7 +7,7 @@ import pytest
 
 from models import EventType
 from receiver.sandbox import create_sandbox
-from tests.fakes.servers import free_port, served
+from tests.fakes.servers import bound, served, url_of
 from tests.fakes.world import QUICK, World, in_process
 
 SEARCH = 0.05
@@ -171,11 +171,11 @@ async def test_a_provider_that_is_down_gets_the_task_when_it_is_back(world: Worl
 
 
 async def test_a_provider_that_cannot_be_reached_gets_the_task_when_it_can(tmp_path: Path) -> None:
-    port = free_port()
-    async with in_process(tmp_path, piapi_base_url=f"http://127.0.0.1:{port}") as world:
+    provider = bound()
+    async with in_process(tmp_path, piapi_base_url=url_of(provider)) as world:
         task_id = await world.created()
         assert (await world.task(task_id))["submission"] in ("waiting", "sending")
-        async with served(create_sandbox(QUICK), port):
+        async with served(create_sandbox(QUICK), provider):
             assert (await world.ended(task_id))["status"] == "completed"
 
 

@@ -1,7 +1,7 @@
 """Ringback's own verdicts, while the provider is heard of at the same moment: what was heard goes before them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from receiver.storage.tables import tasks
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.look import Looker
 from receiver.tracking.submit import Submitter
-from tests.integration.house import LOOKS, House, tracking
+from tests.integration.house import LEASE, LOOKS, House, tracking
 
 LONG_AGO = timedelta(seconds=LOOKS.timeout + 60)
 
@@ -35,18 +35,18 @@ class Silent:
         if self.meanwhile is not None:
             await self.meanwhile()
 
-    async def submit(self, task: NewTask) -> SubmitOutcome:
+    async def submit(self, task: NewTask, **_: Any) -> SubmitOutcome:
         raise AssertionError("it was sent again")
 
-    async def fetch(self, provider_task_id: str, *, attempt: int, hidden: str = "") -> FetchOutcome:
+    async def fetch(self, provider_task_id: str, **_: Any) -> FetchOutcome:
         await self._ask()
         return NoAnswer("it is down")
 
-    async def cancel(self, provider_task_id: str) -> CancelOutcome:
+    async def cancel(self, provider_task_id: str, **_: Any) -> CancelOutcome:
         await self._ask()
         return Cancelled("success")
 
-    async def history(self, *, model: str, since: datetime) -> list[dict[str, Any]] | None:
+    async def history(self, **_: Any) -> list[dict[str, Any]] | None:
         await self._ask()
         return []
 
@@ -58,6 +58,9 @@ class Silent:
 
     def redact(self, body: bytes) -> str:
         raise NotImplementedError
+
+    def paused_for(self) -> float:
+        return 0.0
 
     async def aclose(self) -> None:
         return
@@ -72,7 +75,7 @@ class Watched:
         providers = {"piapi": self.provider}
         writer = house.database.writer
         keyring = KeyRing(["a-master-key-for-tests"])
-        submitter = Submitter(writer, house.applier, providers, keyring, None)
+        submitter = Submitter(house.database, house.applier, providers, keyring, None, lease_seconds=LEASE)
         self.looker = Looker(house.database, house.applier, submitter, providers, keyring, unknown_seconds=600)
         self.canceller = Canceller(writer, house.applier, providers)
 
@@ -85,7 +88,7 @@ class Watched:
     async def attend(self, uid: str) -> None:
         """Claim the task and act on it."""
         now = utc_now()
-        claimed = await self.house.database.writer.run(lambda tx: tx.claim_tasks(now, now + timedelta(minutes=3), 10))
+        claimed = await self.house.database.writer.run(lambda tx: tx.claim_looks(now, now + timedelta(minutes=3), 10))
         (due,) = [each for each in claimed if each.state.uid == uid]
         await self.looker.attend(due)
 

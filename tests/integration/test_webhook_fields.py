@@ -28,8 +28,8 @@ BAD = [
     ({"event_types": ["task.exploded"]}, "event_types", "task.completed"),
     ({"event_types": ["ping"]}, "event_types", "ping"),
     ({"format": "xml"}, "format", "'cloudevents'"),
-    ({"filters": {"colour": "red"}}, "filters.colour", "model, task_type and metadata"),
-    ({"filters": {"run_id": "x"}}, "filters.run_id", "model, task_type and metadata"),
+    ({"filters": {"colour": "red"}}, "filters.colour", "model, task_type, run_id and metadata"),
+    ({"filters": {"run_id": "x"}}, "filters.run_id", "UUID"),
     ({"filters": {"model": []}}, "filters.model", "1 to 50"),
     ({"filters": {"model": ["m"] * 51}}, "filters.model", "1 to 50"),
     ({"filters": {"task_type": 7}}, "filters.task_type", "text"),
@@ -67,7 +67,7 @@ BAD = [
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     async with in_process(tmp_path_factory.mktemp("world")) as world:
         yield world
 
@@ -179,7 +179,7 @@ async def test_switching_on_forgets_why_it_was_off(world: World) -> None:
     webhook = await world.webhook()
     change(
         world,
-        "UPDATE subscription SET is_active = 0, failing_since = '2026-01-01 00:00:00.000000', "
+        "UPDATE subscription SET is_active = false, failing_since = '2026-01-01 00:00:00.000000', "
         "disabled_reason = 'failing' WHERE uid = ?",
         webhook["id"],
     )

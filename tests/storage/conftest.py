@@ -7,22 +7,21 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.settings import Settings, load_settings
+from receiver.settings import Settings
 from receiver.storage.database import Database
-from receiver.storage.schema import migrate
+from tests.fakes.databases import settings_in
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """The settings of a database of its own, which is not there yet."""
-    return load_settings({"RINGBACK_DATABASE_URL": f"sqlite:///{tmp_path / 'ringback.db'}"}, env_file=None)
+    """The settings of a database of its own, which has no schema yet."""
+    return settings_in(tmp_path, migrated=False)
 
 
-@pytest.fixture(params=["sqlite"])
-async def database(settings: Settings) -> AsyncIterator[Database]:
-    """An empty database; what it promises, it promises on every backend."""
-    migrate(settings)
-    async with await Database.open(settings) as database:
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """An empty database; what it promises, it promises on both kinds."""
+    async with await Database.open(settings_in(tmp_path)) as database:
         yield database
 
 

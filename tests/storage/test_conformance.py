@@ -40,7 +40,7 @@ MOMENTS = [
     NOW.replace(microsecond=1),
     datetime(1970, 1, 1, tzinfo=UTC),
     datetime(2026, 3, 29, 2, 30, tzinfo=timezone(timedelta(hours=8, minutes=45))),
-    datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+    datetime(9999, 12, 31, 23, 59, 59, 999998, tzinfo=UTC),
 ]
 
 
@@ -81,19 +81,20 @@ async def test_a_loaded_task_is_all_that_a_decision_needs(database: Database) ->
         "model": "kling",
         "task_type": "video_generation",
         "labels": {"customer": "7"},
+        "provider": "piapi",
     }
     row = task_row(**given)
     (key,) = await add_tasks(database, row)
     expected = TaskState(id=key, uid=row["uid"], organization_id=1, **given)
     assert await state_of(database, row["uid"]) == expected
-    found = await database.writer.run(lambda tx: tx.find_tasks("piapi", ["pt-1", "pt-2"]))
-    assert found == {"pt-1": expected}
+    found = await database.writer.run(lambda tx: tx.load_tasks([], [("piapi", "pt-1"), ("piapi", "pt-2")]))
+    assert found == {row["uid"]: expected}
 
 
 async def test_a_provider_task_is_found_at_its_own_provider_alone(database: Database) -> None:
     await add_tasks(database, task_row(provider_task_id="pt-1"), task_row(provider_task_id=None))
-    assert await database.writer.run(lambda tx: tx.find_tasks("another", ["pt-1"])) == {}
-    assert await database.writer.run(lambda tx: tx.find_tasks("piapi", [])) == {}
+    assert await database.writer.run(lambda tx: tx.load_tasks([], [("another", "pt-1")])) == {}
+    assert await database.writer.run(lambda tx: tx.load_tasks([], [])) == {}
 
 
 async def test_two_tasks_cannot_have_one_provider_task(database: Database) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import insert, select
 from models import DeliveryStatus, Submission, TaskStatus
 from receiver.storage.database import Database
 from receiver.storage.tables import deliveries, delivery_attempts, tasks
-from receiver.storage.transaction import DueTask, LeasedDelivery, Settlement
+from receiver.storage.transaction import DueTask, LeasedDelivery, Line, Settlement
 from tests.storage.rows import (
     NOW,
     add_organization,
@@ -31,7 +31,18 @@ async def _organization(database: Database) -> None:
 
 
 async def claim(database: Database, now: datetime = NOW, limit: int = 10) -> list[DueTask]:
-    return await database.writer.run(lambda tx: tx.claim_tasks(now, now + LEASE, limit))
+    return await database.writer.run(lambda tx: tx.claim_looks(now, now + LEASE, limit))
+
+
+async def claim_unsent(
+    database: Database, now: datetime = NOW, limit: int = 10, after: Line = (0, False)
+) -> list[DueTask]:
+    return await database.writer.run(lambda tx: tx.claim_unsent(now, now + LEASE, limit, after))
+
+
+def sent(**fields: Any) -> dict[str, Any]:
+    """Return the row of a task that the provider has."""
+    return task_row(**{"submission": Submission.ACCEPTED, "due_at": NOW, **fields})
 
 
 async def claim_deliveries(
@@ -76,7 +87,7 @@ async def settle(database: Database, *settlements: Settlement) -> list[bool]:
 
 async def test_due_tasks_are_claimed_oldest_first_and_no_more_than_asked_for(database: Database) -> None:
     due = [NOW - timedelta(seconds=1), NOW, NOW - timedelta(seconds=9), NOW + JUST, None]
-    keys = await add_tasks(database, *(task_row(due_at=each) for each in due))
+    keys = await add_tasks(database, *(sent(due_at=each) for each in due))
     assert [each.state.id for each in await claim(database, limit=2)] == [keys[2], keys[0]]
     assert [each.state.id for each in await claim(database)] == [keys[1]]
     assert await claim(database) == []
@@ -84,22 +95,56 @@ async def test_due_tasks_are_claimed_oldest_first_and_no_more_than_asked_for(dat
 
 
 async def test_a_claim_is_a_lease_that_comes_back_by_itself(database: Database) -> None:
-    (key,) = await add_tasks(database, task_row(status=TaskStatus.PROCESSING, due_at=NOW))
+    (key,) = await add_tasks(database, sent(status=TaskStatus.PROCESSING))
     assert len(await claim(database)) == 1
     assert (await task_by_key(database, key))["due_at"] == NOW + LEASE
     assert await claim(database, NOW + LEASE - JUST) == []
     assert [each.state.id for each in await claim(database, NOW + LEASE)] == [key]
 
 
-async def test_a_claimed_task_that_waits_to_be_sent_is_being_sent_and_never_waits_again(database: Database) -> None:
-    (key,) = await add_tasks(database, task_row(due_at=NOW, submission=Submission.WAITING))
-    (claimed,) = await claim(database)
-    assert (claimed.state.submission, claimed.submitted_at) == (Submission.WAITING, None)
+async def test_what_waits_to_be_sent_is_not_looked_at_and_waits_on_while_it_is_claimed(database: Database) -> None:
+    (key,) = await add_tasks(database, task_row(due_at=NOW))
+    assert await claim(database) == []
+    (claimed,) = await claim_unsent(database)
+    assert (claimed.state.id, claimed.line, claimed.submitted_at) == (key, (1, False), None)
     row = await task_by_key(database, key)
-    assert (row["submission"], row["submitted_at"]) == (Submission.SENDING, NOW)
-    (again,) = await claim(database, NOW + LEASE)
-    assert (again.state.submission, again.submitted_at) == (Submission.SENDING, NOW)
-    assert (await task_by_key(database, key))["submitted_at"] == NOW
+    assert (row["submission"], row["submitted_at"]) == (Submission.WAITING, None)
+    assert (row["due_at"], row["leased"]) == (NOW + LEASE, True)
+    assert await claim_unsent(database, NOW + LEASE - JUST) == []
+    assert [each.state.id for each in await claim_unsent(database, NOW + LEASE)] == [key]
+
+
+async def test_what_was_sent_is_not_claimed_to_be_sent(database: Database) -> None:
+    await add_tasks(database, *(sent(submission=each) for each in Submission if each != Submission.WAITING))
+    assert await claim_unsent(database) == []
+
+
+async def test_a_line_is_served_in_its_order_and_no_more_than_is_asked_for(database: Database) -> None:
+    due = [NOW - JUST, NOW, NOW - timedelta(seconds=9), NOW + JUST, NOW, None]
+    keys = await add_tasks(database, *(task_row(due_at=each) for each in due))
+    assert [each.state.id for each in await claim_unsent(database, limit=2)] == [keys[2], keys[0]]
+    assert [each.state.id for each in await claim_unsent(database)] == [keys[1], keys[4]]
+    assert await claim_unsent(database) == []
+
+
+async def test_lines_take_turns_however_long_one_of_them_is(database: Database) -> None:
+    other = await add_organization(database, "other")
+    old = NOW - timedelta(hours=1)
+    await add_tasks(database, *(task_row(due_at=old, bulk=True) for _ in range(5)))
+    await add_tasks(database, *(task_row(due_at=NOW, bulk=True, organization_id=other) for _ in range(2)))
+    await add_tasks(database, task_row(due_at=NOW), task_row(due_at=NOW, organization_id=other))
+    mine, theirs = (1, True), (other, True)
+    assert [each.line for each in await claim_unsent(database, limit=3)] == [(1, False), mine, (other, False)]
+    # The turn goes on behind the last one that had it.
+    assert [each.line for each in await claim_unsent(database, limit=1, after=(other, False))] == [theirs]
+    assert [each.line for each in await claim_unsent(database, limit=1, after=theirs)] == [mine]
+    assert [each.line for each in await claim_unsent(database, limit=4, after=mine)] == [theirs, mine, mine, mine]
+
+
+async def test_a_line_in_which_nothing_is_due_costs_no_other_its_turn(database: Database) -> None:
+    other = await add_organization(database, "other")
+    await add_tasks(database, task_row(due_at=NOW + JUST), task_row(due_at=NOW, organization_id=other))
+    assert [each.line for each in await claim_unsent(database, limit=1)] == [(other, False)]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +167,7 @@ async def test_a_claim_changes_nothing_else(database: Database, status: TaskStat
 
 
 async def test_a_moment_written_by_sqlalchemy_is_due_for_a_claim_to_the_microsecond(database: Database) -> None:
-    rows = [task_row(due_at=NOW.replace(microsecond=0)), task_row(due_at=NOW)]
+    rows = [sent(due_at=NOW.replace(microsecond=0)), sent(due_at=NOW)]
     await database.writer.run(lambda tx: tx.execute(insert(tasks), rows))
     assert len(await claim(database, NOW.replace(microsecond=0) - JUST)) == 0
     assert len(await claim(database, NOW.replace(microsecond=0))) == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import select
 
 from models import Scope
@@ -24,20 +25,20 @@ FIRST, SECOND = "the-first-admin-key", "the-second-admin-key"
 
 @pytest.fixture
 async def opened(settings: Settings) -> AsyncIterator[Database]:
-    migrate(settings)
+    await migrate(settings)
     async with await Database.open(settings) as database:
         yield database
 
 
 def with_key(settings: Settings, key: str) -> Settings:
-    environment = {"RINGBACK_DATABASE_URL": settings.database_url, "RINGBACK_API_KEY": key}
-    return load_settings(environment, env_file=None)
+    return settings.model_copy(update={"api_key": SecretStr(key)})
 
 
 async def live(database: Database, key: str) -> list[dict[str, Any]]:
     return await database.read(live_key(hash_api_key(key)))
 
 
+@pytest.mark.sqlite_only("its key is in a file")
 def test_the_first_start_makes_a_master_key_that_only_its_owner_can_read(settings: Settings) -> None:
     (key,) = master_keys(settings)
     file = key_file(settings)
@@ -48,23 +49,27 @@ def test_the_first_start_makes_a_master_key_that_only_its_owner_can_read(setting
     KeyRing([key])
 
 
-def test_later_starts_read_the_same_key(settings: Settings) -> None:
+@pytest.mark.sqlite_only("its key is in a file")
+async def test_later_starts_read_the_same_key(settings: Settings) -> None:
     made = master_keys(settings)
-    migrate(settings)
+    await migrate(settings)
     assert master_keys(settings) == made
 
 
+@pytest.mark.sqlite_only("its key is in a file")
 def test_every_database_has_a_key_of_its_own(settings: Settings, tmp_path: Path) -> None:
     other = load_settings({"RINGBACK_DATABASE_URL": f"sqlite:///{tmp_path / 'other.db'}"}, env_file=None)
     assert master_keys(settings) != master_keys(other)
 
 
+@pytest.mark.sqlite_only("its key is in a file")
 def test_the_file_may_hold_several_keys_oldest_first(settings: Settings) -> None:
     key_file(settings).write_text("the-older-master-key, the-newer-master-key\n")
     key_file(settings).chmod(0o600)
     assert master_keys(settings) == ["the-older-master-key", "the-newer-master-key"]
 
 
+@pytest.mark.sqlite_only("its key is in a file")
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
 def test_a_key_that_others_can_read_is_refused(settings: Settings, mode: int) -> None:
     master_keys(settings)
@@ -73,15 +78,17 @@ def test_a_key_that_others_can_read_is_refused(settings: Settings, mode: int) ->
         master_keys(settings)
 
 
-def test_a_database_whose_key_is_gone_is_refused_and_gets_no_new_one(settings: Settings) -> None:
+@pytest.mark.sqlite_only("its key is in a file")
+async def test_a_database_whose_key_is_gone_is_refused_and_gets_no_new_one(settings: Settings) -> None:
     master_keys(settings)
-    migrate(settings)
+    await migrate(settings)
     key_file(settings).unlink()
     with pytest.raises(StartError, match=r"put it back, or set RINGBACK_SECRET_KEY"):
         master_keys(settings)
     assert not key_file(settings).exists()
 
 
+@pytest.mark.sqlite_only("its key is in a file")
 def test_a_key_file_with_nothing_in_it_is_refused_with_what_to_do(settings: Settings) -> None:
     """What a power cut leaves between making the file and writing to it."""
     key_file(settings).touch(0o600)
@@ -89,7 +96,8 @@ def test_a_key_file_with_nothing_in_it_is_refused_with_what_to_do(settings: Sett
         master_keys(settings)
 
 
-def test_keys_from_the_settings_go_before_the_file_and_make_none(settings: Settings) -> None:
+@pytest.mark.sqlite_only("its key is in a file")
+async def test_keys_from_the_settings_go_before_the_file_and_make_none(settings: Settings) -> None:
     given = load_settings(
         {
             "RINGBACK_DATABASE_URL": settings.database_url,
@@ -97,12 +105,14 @@ def test_keys_from_the_settings_go_before_the_file_and_make_none(settings: Setti
         },
         env_file=None,
     )
-    migrate(settings)
+    await migrate(settings)
     assert master_keys(given) == ["the-older-master-key", "the-newer-master-key"]
     assert not key_file(settings).exists()
 
 
-async def test_the_admin_key_is_made_once_and_stored_hashed(opened: Database, settings: Settings) -> None:
+async def test_the_admin_key_is_made_once_and_stored_hashed(
+    opened: Database, settings: Settings, tmp_path: Path
+) -> None:
     key = await ensure_keys(opened, settings)
     assert key is not None
     (row,) = await live(opened, key)
@@ -110,7 +120,7 @@ async def test_the_admin_key_is_made_once_and_stored_hashed(opened: Database, se
     assert key not in repr(await opened.read(select(api_keys)))
     assert await ensure_keys(opened, settings) is None
     assert len(await opened.read(select(api_keys))) == 1
-    assert key.encode() not in b"".join(file.read_bytes() for file in settings.sqlite_path.parent.iterdir())
+    assert key.encode() not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
 
 
 async def test_the_organization_default_is_made_once(opened: Database, settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """Where a database cannot be: a start that fails says why and what to do."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from receiver.errors import StartError
 from receiver.settings import Settings, load_settings
 from receiver.storage.first_start import hold
 from receiver.storage.schema import migrate
+
+pytestmark = pytest.mark.sqlite_only("where a file may be")
 
 NOBODY = 65534
 HOLD = """
@@ -54,7 +57,11 @@ def public_folder() -> Iterator[Path]:
         folder.chmod(0o755)
 
 
-START: list[Callable[[Settings], object]] = [migrate, hold]
+def migrated(settings: Settings) -> None:
+    asyncio.run(migrate(settings))
+
+
+START: list[Callable[[Settings], object]] = [migrated, hold]
 
 
 @pytest.mark.parametrize("begin", START)
@@ -78,25 +85,25 @@ def test_a_folder_that_may_not_be_entered_is_named(public_folder: Path, begin: C
         begin(named(public_folder / "inner" / "ringback.db"))
 
 
-def test_a_file_that_may_not_be_written_to_is_named(public_folder: Path) -> None:
+async def test_a_file_that_may_not_be_written_to_is_named(public_folder: Path) -> None:
     settings = named(public_folder / "ringback.db")
-    migrate(settings)
+    await migrate(settings)
     settings.sqlite_path.chmod(0o444)
     with without_privileges(), pytest.raises(StartError, match=r"ringback\.db.*cannot be written to"):
-        migrate(settings)
+        await migrate(settings)
 
 
-def test_a_folder_in_the_files_place_is_named(tmp_path: Path) -> None:
+async def test_a_folder_in_the_files_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "ringback.db").mkdir()
     with pytest.raises(StartError, match=r"ringback\.db"):
-        migrate(named(tmp_path / "ringback.db"))
+        await migrate(named(tmp_path / "ringback.db"))
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "ringback.db"
     file.write_text("Dear diary, " * 1000)
     with pytest.raises(StartError, match="not a database"):
-        migrate(named(file))
+        await migrate(named(file))
     assert file.read_text() == "Dear diary, " * 1000
 
 

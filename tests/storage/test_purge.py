@@ -14,7 +14,18 @@ import models
 from models import TERMINAL, DeliveryStatus, EventType, ReplayKind, ReplayStatus, SubscriptionKind, TaskStatus
 from receiver.domain.ids import new_id
 from receiver.storage.database import Database
-from receiver.storage.tables import deliveries, delivery_attempts, events, receipts, replays, subscriptions, tasks
+from receiver.storage.idempotency import KEPT
+from receiver.storage.tables import (
+    deliveries,
+    delivery_attempts,
+    events,
+    idempotency_keys,
+    receipts,
+    replays,
+    subscriptions,
+    task_attempts,
+    tasks,
+)
 from receiver.workers import cleanup
 from receiver.workers.cleanup import Cleaner
 from tests.storage.rows import (
@@ -56,8 +67,10 @@ async def add_task(
     replay_id: int | None = None,
     **fields: Any,
 ) -> int:
-    """Add a task with two events, and for the last a delivery in each of these states, each with an attempt."""
+    """Add a task with an attempt and two events, and for the last a delivery in each of these states, with its own."""
     (task_id,) = await add_tasks(database, task_row(**{"created_at": CREATED, **fields}))
+    attempt = {"number": 1, "provider": "piapi", "status": TaskStatus.FAILED, "ended_at": CREATED}
+    await add(database, task_attempts, task_id=task_id, **attempt)
     events_of_it = [new_event(task_id, created_at=CREATED) for _ in range(2)]
     event_ids = await database.writer.run(lambda tx: tx.insert_events(events_of_it))
     for status in statuses:
@@ -76,6 +89,7 @@ async def nothing_is_left_over(database: Database) -> None:
     assert {row["task_id"] for row in await database.read(select(deliveries.c.task_id))} <= remaining | {None}
     counts = select(events.c.task_id, func.count().label("count")).where(events.c.task_id.is_not(None))
     assert all(row["count"] == 2 for row in await database.read(counts.group_by(events.c.task_id)))
+    assert {row["task_id"] for row in await database.read(select(task_attempts.c.task_id))} <= remaining
     of = {row["delivery_id"] for row in await database.read(select(delivery_attempts.c.delivery_id))}
     assert of == await keys(database, deliveries)
 
@@ -192,6 +206,21 @@ async def test_a_callback_goes_when_nothing_names_it_any_more(database: Database
     assert await cleaner(database).clean(NOW) == {"tasks": 1, "subscriptions": 3}
     assert not {alone, of_old_task, removed} & await keys(database, subscriptions)
     assert await keys(database, subscriptions) == {of_task, of_delivery, young, registered, just_removed}
+
+
+@pytest.mark.parametrize("days", [0, DAYS])
+async def test_idempotency_keys_go_after_24_hours_whatever_else_is_kept(
+    database: Database, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    monkeypatch.setattr(cleanup, "_ROWS_AT_ONCE", 2)
+    kept = {"body": "b", "owner": new_id(), "lease_until": NOW, "status": 200, "answer": "token"}
+    stay = set()
+    for number, created_at in enumerate([NOW - KEPT - timedelta(microseconds=1)] * 5 + [NOW - KEPT, NOW]):
+        row = {"scope": str(number), "resource_id": new_id(), "created_at": created_at, **kept}
+        key = await add(database, idempotency_keys, **row)
+        stay |= {key} if number >= 5 else set()
+    assert await cleaner(database, days).clean(NOW) == {"idempotency_keys": 5}
+    assert await keys(database, idempotency_keys) == stay
 
 
 async def test_0_keeps_all(database: Database) -> None:

@@ -21,6 +21,8 @@ from receiver.settings import Settings
 from receiver.storage.schema import current_revision, migrate
 from receiver.storage.sqlite import PAGE_BYTES
 
+pytestmark = pytest.mark.sqlite_only("what SQLite knows of its own tables, and a copy beside the file")
+
 ORGANIZATION = "INSERT INTO organization (uid, name, created_at) VALUES ('a', 'kept', '2026-01-01 00:00:00.000000')"
 VERSION = """
 from alembic import op
@@ -91,8 +93,8 @@ def write_version(file: Path, head: str, last: str) -> None:
     file.write_text(VERSION.format(head=head, last=last))
 
 
-def test_the_migrated_schema_is_what_the_models_say(settings: Settings, path: Path, tmp_path: Path) -> None:
-    migrate(settings)
+async def test_the_migrated_schema_is_what_the_models_say(settings: Settings, path: Path, tmp_path: Path) -> None:
+    await migrate(settings)
     engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), models.metadata) == []
@@ -104,64 +106,64 @@ def test_the_migrated_schema_is_what_the_models_say(settings: Settings, path: Pa
     assert structure(path) == structure(made)
 
 
-def test_a_new_database_is_in_wal_mode_with_large_pages(settings: Settings, path: Path) -> None:
-    assert current_revision(settings) is None
-    before, now = migrate(settings)
+async def test_a_new_database_is_in_wal_mode_with_large_pages(settings: Settings, path: Path) -> None:
+    assert await current_revision(settings) is None
+    before, now = await migrate(settings)
     assert before is None
-    assert current_revision(settings) == now
+    assert await current_revision(settings) == now
     assert query(path, "PRAGMA journal_mode") == [("wal",)]
     assert query(path, "PRAGMA page_size") == [(PAGE_BYTES,)]
 
 
-def test_migrating_again_does_nothing(settings: Settings, path: Path, tmp_path: Path) -> None:
-    _, now = migrate(settings)
+async def test_migrating_again_does_nothing(settings: Settings, path: Path, tmp_path: Path) -> None:
+    _, now = await migrate(settings)
     query(path, ORGANIZATION)
-    assert migrate(settings) == (now, now)
+    assert await migrate(settings) == (now, now)
     assert query(path, "SELECT name FROM organization") == [("kept",)]
     assert not list(tmp_path.glob("*.before-*"))
 
 
-def test_a_database_of_a_newer_version_is_refused_with_what_to_do(settings: Settings, path: Path) -> None:
-    migrate(settings)
+async def test_a_database_of_a_newer_version_is_refused_with_what_to_do(settings: Settings, path: Path) -> None:
+    await migrate(settings)
     query(path, "UPDATE alembic_version SET version_num = '9999'")
     before = path.read_bytes()
     with pytest.raises(StartError, match=r"9999.*newer.*install that version"):
-        migrate(settings)
+        await migrate(settings)
     assert path.read_bytes() == before
 
 
-def test_a_migration_that_fails_leaves_all_as_it_was_and_a_copy_beside_it(
+async def test_a_migration_that_fails_leaves_all_as_it_was_and_a_copy_beside_it(
     settings: Settings, path: Path, next_version: Path
 ) -> None:
-    _, head = migrate(settings)
+    _, head = await migrate(settings)
     query(path, ORGANIZATION)
     write_version(next_version, head, 'raise RuntimeError("half-way")')
     before = structure(path)
     with pytest.raises(RuntimeError, match="half-way"):
-        migrate(settings)
+        await migrate(settings)
     copy = path.with_name(f"{path.name}.before-{head}")
     for file in (path, copy):
         assert structure(file) == before
         assert query(file, "SELECT name FROM organization") == [("kept",)]
-    assert current_revision(settings) == head
+    assert await current_revision(settings) == head
     write_version(next_version, head, "pass")
-    assert migrate(settings) == (head, "9999")
+    assert await migrate(settings) == (head, "9999")
     assert query(path, "SELECT name FROM organization") == [("changed",)]
     assert not copy.exists()
 
 
-def test_a_first_migration_that_fails_leaves_no_table(settings: Settings, path: Path, next_version: Path) -> None:
+async def test_a_first_migration_that_fails_leaves_no_table(settings: Settings, path: Path, next_version: Path) -> None:
     (head,) = re.findall(r'revision = "(\d+)"', sorted(next_version.parent.glob("0*.py"))[-1].read_text())[:1]
     write_version(next_version, head, 'op.execute("a wrong statement")')
     with pytest.raises(Exception, match="syntax error"):
-        migrate(settings)
+        await migrate(settings)
     assert query(path, "SELECT name FROM sqlite_master") == []
     write_version(next_version, head, "pass")
-    assert migrate(settings) == (None, "9999")
+    assert await migrate(settings) == (None, "9999")
 
 
-def test_down_and_up_again_is_the_same(settings: Settings, path: Path) -> None:
-    _, head = migrate(settings)
+async def test_down_and_up_again_is_the_same(settings: Settings, path: Path) -> None:
+    _, head = await migrate(settings)
     before = structure(path)
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
@@ -171,5 +173,5 @@ def test_down_and_up_again_is_the_same(settings: Settings, path: Path) -> None:
         command.downgrade(config, "base")
     engine.dispose()
     assert structure(path) == {}
-    assert migrate(settings) == (None, head)
+    assert await migrate(settings) == (None, head)
     assert structure(path) == before

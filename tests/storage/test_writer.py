@@ -15,6 +15,8 @@ from receiver.storage.sqlite import SQLiteConnection
 from receiver.storage.transaction import Transaction
 from receiver.storage.writer import MOST_AT_ONCE, Writer
 
+pytestmark = pytest.mark.sqlite_only("a file of notes, whose commits are counted and held")
+
 INSERT = text("INSERT INTO note (body) VALUES (:body)")
 
 
@@ -44,6 +46,9 @@ class Counted:
     async def rollback(self) -> None:
         self.rollbacks += 1
         await self.inner.rollback()
+
+    def is_conflict(self, error: Exception) -> bool:
+        return self.inner.is_conflict(error)
 
     def unavailable(self, error: Exception) -> StorageUnavailable | None:
         return self.inner.unavailable(error)
@@ -178,6 +183,31 @@ async def test_a_handler_that_loses_count_harms_nobody_else(notes: Notes) -> Non
         await wrong
     assert await kept == "wrote kept"
     assert notes.on_disk() == ["kept"]
+
+
+async def test_a_write_of_many_rows_counts_as_many(notes: Notes) -> None:
+    writer = Writer(notes.connection, capacity=10)
+    # Alone it is taken whatever its size, or it never would be.
+    writes = [asyncio.create_task(writer.write(notes.insert, "large", weight=25))]
+    await asyncio.sleep(0)
+    with pytest.raises(WriterFull):
+        await writer.write(notes.insert, "small")
+    writer.start()
+    assert await asyncio.gather(*writes) == ["wrote large"]
+    assert await writer.write(notes.insert, "small") == "wrote small"
+
+
+async def test_writes_of_many_rows_do_not_pile_up_in_one_transaction(notes: Notes) -> None:
+    half = MOST_AT_ONCE // 2
+    weights = {"a": half, "b": half, "c": 1, "d": MOST_AT_ONCE * 2, "e": 1}
+    writes = [
+        asyncio.create_task(notes.writer.write(notes.insert, body, weight=weight, bounded=False))
+        for body, weight in weights.items()
+    ]
+    await asyncio.sleep(0)
+    notes.writer.start()
+    await asyncio.gather(*writes)
+    assert notes.handled == [["a", "b"], ["c"], ["d"], ["e"]]
 
 
 async def test_a_full_queue_turns_away_all_but_those_who_must_not_be(notes: Notes) -> None:

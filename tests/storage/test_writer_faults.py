@@ -10,6 +10,8 @@ from receiver.errors import StorageUnavailable
 from receiver.storage.transaction import Transaction
 from tests.storage.test_writer import INSERT, Notes, locked, notes
 
+pytestmark = pytest.mark.sqlite_only("what a lock and a full disk are to SQLite")
+
 __all__ = ["notes"]  # the fixture
 
 
@@ -27,7 +29,7 @@ async def test_a_locked_database_is_unavailable_and_the_writer_goes_on(notes: No
     with locked(notes.path):
         with pytest.raises(StorageUnavailable, match="locked") as caught:
             await notes.writer.write(notes.insert, "lost")
-        assert caught.value.retry_after >= 1
+        assert (caught.value.retry_after or 0) >= 1
     assert await notes.writer.write(notes.insert, "kept") == "wrote kept"
     assert notes.on_disk() == ["kept"]
 

@@ -76,7 +76,11 @@ def test_an_old_key_still_decrypts_and_the_newest_encrypts() -> None:
     assert AFTER.decrypt(DURING.encrypt("text")) == "text"
 
 
-@pytest.mark.parametrize("token", [BEFORE.encrypt("text"), "", "rubbish", "é", "A" * 99])
+@pytest.mark.parametrize(
+    "token",
+    [BEFORE.encrypt("text"), "", "rubbish", "é", "A" * 99],
+    ids=["another key's", "empty", "rubbish", "not ASCII", "long"],
+)
 def test_what_no_key_opens_says_that_its_key_is_gone(token: str) -> None:
     with pytest.raises(MasterKeyMissing, match="master key that encrypted this is not there any more"):
         AFTER.decrypt(token)

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import TASK_EVENTS, EventType
+from models import RUN_EVENTS, TASK_EVENTS, EventType
 from receiver.domain.matching import ENDS, MOST_VALUES, SUBSCRIBABLE, check_event_types, check_filters, matches
 from receiver.errors import BadRequest
 
+RUN, OTHER_RUN = "018f0000-0000-7000-8000-00000000000a", "018f0000-0000-7000-8000-00000000000b"
 LABELS = {"customer": "acme", "tier": 7, "paid": True, "share": 0.5, "nothing": None, "tags": ["a"]}
 NUMBERS = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
 SCALARS = st.text(max_size=20) | st.booleans() | NUMBERS
@@ -86,6 +87,7 @@ def test_filters_are_lists_once_they_are_checked() -> None:
     [
         ({"colour": "red"}, "colour"),
         ({"run_id": "018f"}, "run_id"),
+        ({"run_id": [RUN, 7]}, "run_id"),
         ({"model": []}, "model"),
         ({"model": ""}, "model"),
         ({"model": None}, "model"),
@@ -113,14 +115,29 @@ def test_a_filter_that_is_wrong_or_could_match_nothing_is_refused_by_its_name(fi
     assert refusal.value.param == f"filters.{field}"
 
 
-@pytest.mark.parametrize("filters", [{"colour": "red"}, {"run_id": "018f"}])
-def test_a_refused_filter_says_which_are_allowed(filters: Any) -> None:
-    with pytest.raises(BadRequest, match="allowed are model, task_type and metadata"):
-        check_filters(filters)
+def test_a_filter_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(BadRequest, match="allowed are model, task_type, run_id and metadata"):
+        check_filters({"colour": "red"})
+
+
+def test_a_run_is_filtered_by_its_id_and_its_metadata_alone() -> None:
+    of_the_run: dict[str, Any] = {"model": None, "task_type": None, "run_uid": RUN}
+    for passed in ({"run_id": RUN}, {"run_id": [RUN.upper()], "model": "kling"}, {"metadata": {"tier": 7}}):
+        assert hears(passed, **of_the_run)
+    for failed in ({"run_id": OTHER_RUN}, {"metadata": {"tier": 8}}, {"run_id": RUN, "metadata": {"absent": 1}}):
+        assert not hears(failed, **of_the_run)
+
+
+def test_a_run_s_filter_lets_through_the_tasks_of_its_steps_and_no_other() -> None:
+    assert hears({"run_id": [OTHER_RUN, RUN]}, run_uid=RUN)
+    assert not hears({"run_id": RUN}, run_uid=OTHER_RUN)
+    assert not hears({"run_id": RUN}, run_uid=None)
+    assert not hears({"run_id": RUN, "model": "kling"}, run_uid=RUN)
 
 
 def test_event_types_are_known_by_our_names_and_pi_s_and_all_of_a_task_s_at_once() -> None:
     assert set(check_event_types(["task.*", "webhook.disabled"], as_pi=False)) == {*TASK_EVENTS, "webhook.disabled"}
+    assert set(check_event_types(["run.*"], as_pi=False)) == set(RUN_EVENTS)
     assert check_event_types(["job.failed", "task.failed"], as_pi=False) == ["task.failed"]
     assert check_event_types(None, as_pi=False) == list(ENDS)
     assert check_event_types(None, as_pi=True) == ["task.completed", "task.failed"]

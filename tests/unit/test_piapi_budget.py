@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from receiver.errors import StorageUnavailable
 from receiver.providers import Budget
 from receiver.providers.piapi.calls import Calls, Lost, NeverSent
 
@@ -120,6 +121,108 @@ def test_a_cancelled_waiter_takes_no_token() -> None:
         return await waiting
 
     assert run(main) == [1]
+
+
+async def order(budget: Budget, lanes: str) -> str:
+    """Return the lanes of callers that ask at once, in the order in which they got their tokens."""
+    got: list[str] = []
+
+    async def caller(lane: str) -> None:
+        await budget.acquire(lane)
+        got.append(lane)
+
+    await asyncio.gather(*map(caller, lanes))
+    return "".join(got)
+
+
+def test_lanes_take_turns_so_that_one_call_waits_for_no_line() -> None:
+    async def main() -> str:
+        budget = Budget(1)
+        await budget.acquire()
+        return await order(budget, "bbbbbbbb" + "cl" + "ll")
+
+    assert run(main) == "bclblblbbbbb"
+
+
+def test_whose_turn_it_is_is_settled_when_there_is_a_token() -> None:
+    async def main() -> tuple[str, float]:
+        budget = Budget(0.1)
+        await budget.acquire()
+        waiting = asyncio.ensure_future(order(budget, "bbbb"))
+        await asyncio.sleep(15)  # the first of them has its token
+        await budget.acquire("c")
+        after = clock()
+        return await waiting, after
+
+    assert run(main) == ("bbbb", 30)
+
+
+def test_tokens_are_handed_out_at_the_rate_however_many_lanes_there_are() -> None:
+    async def main() -> float:
+        budget = Budget(4, burst=1)
+        await order(budget, "abcdefgh")
+        return clock()
+
+    assert run(main) == 1.75
+
+
+def test_a_lane_whose_callers_gave_up_holds_up_nobody() -> None:
+    async def main() -> list[float]:
+        budget = Budget(1)
+        await budget.acquire()
+        given_up = [asyncio.ensure_future(budget.acquire("b")) for _ in range(50)]
+        await asyncio.sleep(0.5)
+        for each in given_up:
+            each.cancel()
+        return await times(budget, 2)
+
+    assert run(main) == [1, 2]
+
+
+class _Shared:
+    """A budget that others share, as it gives its moments away; the third time it is not to be had."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    async def reserve(self, calls: int, interval: float, burst: int) -> list[float]:
+        self.asked.append(calls)
+        if len(self.asked) == 3:
+            raise StorageUnavailable("gone")
+        await asyncio.sleep(0.5)
+        return [1 + place * interval for place in range(calls)]
+
+    async def pause(self, seconds: float) -> None:
+        return
+
+
+def test_moments_of_a_shared_budget_are_taken_in_turn() -> None:
+    async def main() -> tuple[str, float]:
+        return await order(Budget(8, allotment=_Shared()), "bbbc"), clock()
+
+    assert run(main) == ("bcbb", 2.25)
+
+
+def test_a_shared_budget_is_asked_for_no_more_than_wait() -> None:
+    async def main() -> tuple[list[int], list[float]]:
+        shared = _Shared()
+        got = await times(Budget(2, allotment=shared), 4)
+        return shared.asked, got
+
+    # While it is not to be had, this process alone goes by the rate.
+    assert run(main) == ([1, 1, 1, 1], [1.0, 2.0, 2.0, 3.0])
+
+
+def test_who_waits_hears_of_an_error_in_the_budget() -> None:
+    class Broken(_Shared):
+        async def reserve(self, calls: int, interval: float, burst: int) -> list[float]:
+            raise RuntimeError("broken")
+
+    async def main() -> list[Any]:
+        budget = Budget(1, allotment=Broken())
+        return await asyncio.gather(*(budget.acquire(lane) for lane in "ab"), return_exceptions=True)
+
+    assert [str(error) for error in run(main)] == ["broken", "broken"]
 
 
 @pytest.mark.parametrize(("rate", "burst"), [(0, None), (-1, None), (float("inf"), None), (1, 0)])

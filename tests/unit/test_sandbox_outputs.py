@@ -11,7 +11,7 @@ BASE = "http://files.test/f/"
 
 
 def output(shape: Any) -> Any:
-    return finished_output(shape, BASE, "t1")
+    return finished_output(shape, BASE, "t1", {})
 
 
 def test_flux_has_one_url_and_a_list() -> None:
@@ -62,11 +62,11 @@ def test_the_older_envelope_has_its_works_in_camel_case() -> None:
 
 @pytest.mark.parametrize("shape", get_args(Shape))
 def test_urls_are_unique_to_the_task(shape: Shape) -> None:
-    assert "http://files.test/f/t1" in str(finished_output(shape, BASE, "t1"))
-    assert "http://files.test/f/t1" not in str(finished_output(shape, BASE, "t2"))
+    assert "http://files.test/f/t1" in str(finished_output(shape, BASE, "t1", {}))
+    assert "http://files.test/f/t1" not in str(finished_output(shape, BASE, "t2", {}))
 
 
-@pytest.mark.parametrize("shape", set(get_args(Shape)) - {"old_envelope"})
+@pytest.mark.parametrize("shape", sorted(set(get_args(Shape)) - {"old_envelope"}))
 def test_progress_is_told_without_a_url(shape: Shape) -> None:
     made = progress_output(shape, 40)
     assert 40 in (made.get("percent"), made.get("progress"), made.get("task_progress"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from receiver.errors import SettingsError, StartError
+from receiver.errors import SettingsError
 from receiver.settings import Settings, client_settings, load_settings
 
 SECRETS = {
@@ -213,7 +213,9 @@ def test_the_log_format_holds_for_every_room() -> None:
     assert '"event": "told"' in done.stderr
 
 
-def test_a_database_that_is_not_served_yet_is_refused_with_what_to_do() -> None:
-    settings = load_settings({"RINGBACK_DATABASE_URL": "postgresql://user@host/name"}, env_file=None)
-    with pytest.raises(StartError, match="sqlite:///FILE"):
-        _ = settings.sqlite_path
+def test_postgresql_needs_a_master_key_that_all_processes_share() -> None:
+    named = {"RINGBACK_DATABASE_URL": "postgresql://user@host/name"}
+    with pytest.raises(SettingsError, match="RINGBACK_SECRET_KEY: is required on PostgreSQL"):
+        load_settings(named, env_file=None)
+    settings = load_settings({**named, "RINGBACK_SECRET_KEY": "a-key-for-all-of-them"}, env_file=None)
+    assert not settings.is_sqlite

@@ -9,8 +9,10 @@ import orjson
 from receiver import telemetry
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.providers.base import (
+    Begin,
     CancelOutcome,
     FetchOutcome,
+    Lane,
     MalformedUpdate,
     Missing,
     NewTask,
@@ -57,32 +59,37 @@ class PiAPI:
         self._key_fault = _key_fault(key)
         self._calls = Calls(base_url=base_url, api_key=key, timeout=timeout, budget=budget)
 
-    async def submit(self, task: NewTask) -> SubmitOutcome:
-        """Create the task, with our webhook in place of the client's. Never raises for what goes wrong there."""
-        outcome = await self._submit(task)
+    async def submit(self, task: NewTask, *, lane: Lane | None = None, begin: Begin | None = None) -> SubmitOutcome:
+        """Create the task, with our webhook in place of the client's, unless `begin` says no: then `NotMade`.
+
+        Never raises for what goes wrong there.
+        """
+        outcome = await self._submit(task, lane, begin)
         _count("submit", outcome)
         return outcome
 
-    async def fetch(self, provider_task_id: str, *, attempt: int, hidden: str = "") -> FetchOutcome:
+    async def fetch(
+        self, provider_task_id: str, *, attempt: int | None, hidden: str = "", lane: Lane | None = None
+    ) -> FetchOutcome:
         """Look at one task; the update carries `attempt`. `hidden` is blanked wherever the answer echoes it."""
-        outcome = await self._fetch(provider_task_id, attempt, hidden)
+        outcome = await self._fetch(provider_task_id, attempt, hidden, lane)
         _count("fetch", outcome)
         return outcome
 
-    async def cancel(self, provider_task_id: str) -> CancelOutcome:
+    async def cancel(self, provider_task_id: str, *, lane: Lane | None = None) -> CancelOutcome:
         """Ask PiAPI to cancel one task. It can cancel only pending ones, and not of every model."""
-        outcome = await self._cancel(provider_task_id)
+        outcome = await self._cancel(provider_task_id, lane)
         _count("cancel", outcome)
         return outcome
 
-    async def history(self, *, model: str, since: datetime) -> list[dict[str, Any]] | None:
+    async def history(self, *, model: str, since: datetime, lane: Lane | None = None) -> list[dict[str, Any]] | None:
         """Return PiAPI's list of tasks of `model` made since then, newest first, at most 300, without secrets.
 
         None if there was no answer; if only a later page failed, what there was so far.
         """
         found: list[dict[str, Any]] | None = None
         for page in range(1, MOST_PAGES + 1):
-            items = await self._history_page(model, since, page)
+            items = await self._history_page(model, since, page, lane)
             if items is None:
                 break
             found = (found or []) + [item for item in items if isinstance(item, dict)]
@@ -123,11 +130,15 @@ class PiAPI:
         """Return an inbound body as text without the secrets that it echoes, whatever is wrong with it."""
         return bodies.redact(body)
 
+    def paused_for(self) -> float:
+        """Return for how many seconds more PiAPI asked to be left alone; 0 if it did not."""
+        return self._calls.budget.paused_for()
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._calls.aclose()
 
-    async def _submit(self, task: NewTask) -> SubmitOutcome:
+    async def _submit(self, task: NewTask, lane: Lane | None, begin: Begin | None) -> SubmitOutcome:
         if self._key_fault:
             return refuse(401, self._key_fault)
         try:
@@ -135,30 +146,32 @@ class PiAPI:
         except orjson.JSONEncodeError:
             return refuse(400, "the task cannot be written as JSON")
         hidden = task.webhook_secret or ""
-        return judge_submit(await self._calls.call("POST", "/api/v1/task", content=content, hidden=hidden))
+        outcome = await self._calls.call("POST", "/api/v1/task", content=content, hidden=hidden, lane=lane, begin=begin)
+        return judge_submit(outcome)
 
-    async def _fetch(self, provider_task_id: str, attempt: int, hidden: str) -> FetchOutcome:
+    async def _fetch(self, provider_task_id: str, attempt: int | None, hidden: str, lane: Lane | None) -> FetchOutcome:
         if self._key_fault:
             return NoAnswer(self._key_fault)
         path = _task_path(provider_task_id)
         if path is None:
             return Missing("no task can have this id")
-        return judge_fetch(await self._calls.call("GET", path, hidden=hidden), provider_task_id, attempt=attempt)
+        outcome = await self._calls.call("GET", path, hidden=hidden, lane=lane)
+        return judge_fetch(outcome, provider_task_id, attempt=attempt)
 
-    async def _cancel(self, provider_task_id: str) -> CancelOutcome:
+    async def _cancel(self, provider_task_id: str, lane: Lane | None) -> CancelOutcome:
         if self._key_fault:
             return refuse(401, self._key_fault)
         path = _task_path(provider_task_id)
         if path is None:
             return Missing("no task can have this id")
-        return judge_cancel(await self._calls.call("DELETE", path))
+        return judge_cancel(await self._calls.call("DELETE", path, lane=lane))
 
-    async def _history_page(self, model: str, since: datetime, page: int) -> list[Any] | None:
+    async def _history_page(self, model: str, since: datetime, page: int, lane: Lane | None) -> list[Any] | None:
         if self._key_fault:
             return None
         params: dict[str, str | int] = {"page": page, "page_size": PAGE_SIZE, "model": model}
         params["start_time"] = int(since.timestamp())
-        outcome = await self._calls.call("GET", "/api/open/tasks/histories", params=params)
+        outcome = await self._calls.call("GET", "/api/open/tasks/histories", params=params, lane=lane)
         return _list_in(outcome) if isinstance(outcome, Answer) and outcome.verdict in (None, 200) else None
 
 

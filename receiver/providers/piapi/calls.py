@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from receiver.clock import utc_now
-from receiver.providers.base import MalformedUpdate
+from receiver.providers.base import Begin, Lane, MalformedUpdate
 from receiver.providers.budget import Budget
 from receiver.providers.piapi.bodies import REDACTED, blank_secrets, read_body
 
@@ -95,7 +95,7 @@ class Calls:
         self._api_key = api_key
         self._timeout = timeout
         self._connect = min(LONGEST_CONNECT, timeout)
-        self._budget = budget
+        self.budget = budget
         self._opened: httpx.AsyncClient | None = None
 
     async def call(
@@ -106,10 +106,14 @@ class Calls:
         params: Mapping[str, str | int] | None = None,
         content: bytes | None = None,
         hidden: str = "",
+        lane: Lane | None = None,
+        begin: Begin | None = None,
     ) -> CallOutcome:
-        """Make one call. Raises nothing for what the provider or the network does."""
-        if not await self._may_call():
-            return NeverSent("the provider's budget of calls is spent", self._budget.paused_for() or None)
+        """Make one call when its turn has come. Raises nothing for what the provider or the network does."""
+        if not await self._may_call(lane):
+            return NeverSent("the provider's budget of calls is spent", self.budget.paused_for() or None)
+        if begin is not None and not await begin():
+            return NeverSent("the call is not to be made any more")
         try:
             # The phases' time-outs do not bound an answer that comes byte by byte.
             async with asyncio.timeout(self._connect + 3 * self._timeout):
@@ -127,13 +131,13 @@ class Calls:
             client, self._opened = self._opened, None
             await client.aclose()
 
-    async def _may_call(self) -> bool:
+    async def _may_call(self, lane: Lane | None) -> bool:
         """Wait for a token, but no longer than for an answer: the caller's lease on the task runs meanwhile."""
-        if self._budget.paused_for() > self._timeout:
+        if self.budget.paused_for() > self._timeout:
             return False
         try:
             async with asyncio.timeout(self._timeout):
-                await self._budget.acquire()
+                await self.budget.acquire(lane)
         except TimeoutError:
             return False
         return True
@@ -158,16 +162,16 @@ class Calls:
             self._opened = httpx.AsyncClient(
                 headers={"x-api-key": self._api_key, "accept": "application/json", "user-agent": "ringback"},
                 timeout=httpx.Timeout(self._timeout, connect=self._connect),
-                limits=httpx.Limits(max_connections=200, max_keepalive_connections=50),
+                limits=httpx.Limits(max_connections=200, max_keepalive_connections=200),
                 follow_redirects=False,
             )
         return self._opened
 
     def _obey(self, answer: Answer) -> None:
         if answer.verdict == 429:
-            self._budget.pause(PAUSE_WITHOUT_HINT if answer.retry_after is None else answer.retry_after)
+            self.budget.pause(PAUSE_WITHOUT_HINT if answer.retry_after is None else answer.retry_after)
         elif answer.verdict == 503 and answer.retry_after is not None:
-            self._budget.pause(answer.retry_after)
+            self.budget.pause(answer.retry_after)
 
 
 def retry_after_seconds(value: str | None, now: datetime) -> float | None:

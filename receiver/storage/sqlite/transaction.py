@@ -1,30 +1,22 @@
-"""The writer's connection to SQLite: one connection, its statements on the loop's own thread.
+"""The hot statements on SQLite. Nothing here waits, though it may be awaited."""
 
-A statement on pages that are in memory takes microseconds, less than handing it to a thread. The commit waits for
-the disk: where that is slow it has a thread to itself, and the loop goes on collecting the next batch meanwhile.
-"""
-
-import asyncio
 import sqlite3
-import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Executable, Row, StaticPool, create_engine
+from sqlalchemy import Executable, Row
 
-from models import DeliveryStatus, Submission, SubscriptionKind, TaskStatus
+from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.domain.transitions import TaskState
-from receiver.errors import StorageUnavailable
-from receiver.storage.hot import read_document, read_moment
+from receiver.storage.sqlite.values import read_moment, write_document, write_moment
 from receiver.storage.tables import tasks
 from receiver.storage.transaction import (
     DueTask,
     LeasedDelivery,
+    Line,
     Listener,
     NewDelivery,
     NewEvent,
@@ -33,16 +25,12 @@ from receiver.storage.transaction import (
     Values,
 )
 
-PAGE_BYTES = 8192
-QUICK_COMMIT_SECONDS = 0.0015
-"""A disk that commits faster than this on average costs the loop less than the way to a thread and back."""
 _STATE = (
     "id, uid, organization_id, status, submission, attempt, max_attempts, backoff_seconds, provider_task_id, "
-    "progress, revision, words, callback_id, ended_event, looks, heard_at, model, task_type, metadata, started_at"
+    "progress, revision, words, callback_id, ended_event, looks, heard_at, model, task_type, metadata, started_at, "
+    "provider, run_uid, step"
 )
 _DOCUMENTS = frozenset(column.name for column in tasks.columns if column.type.compile() == "JSON")
-_BUSY_RETRY_SECONDS = 0.005
-
 
 _DUE_DELIVERIES = f"""
 WITH RECURSIVE lane(id) AS (
@@ -67,83 +55,30 @@ ORDER BY delivery.due_at, delivery.id
 """
 """Goes from subscription to subscription by the index, so that one with a long queue costs the others nothing."""
 
-
-def configure(connection: Any, *, writes: bool) -> None:
-    """Set what every connection needs: WAL, `synchronous=FULL`, foreign keys, 8 KB pages in a new file."""
-    if writes:
-        connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA cache_size=-65536")
-    else:
-        connection.execute("PRAGMA query_only=ON")
-
-
-class SQLiteConnection:
-    """The one connection that writes. `busy_seconds` is how long another process's lock is waited for."""
-
-    def __init__(self, path: Path, *, busy_seconds: float = 5.0) -> None:
-        self._engine = create_engine(
-            "sqlite://",
-            poolclass=StaticPool,
-            creator=lambda: _open(path),
-            isolation_level="AUTOCOMMIT",
-            hide_parameters=True,  # errors are logged, and values are not for the log
-            json_serializer=lambda value: orjson.dumps(value).decode(),
-            json_deserializer=read_document,
-        )
-        self._core = self._engine.connect()
-        self._driver: sqlite3.Connection = self._core.connection.driver_connection  # type: ignore[assignment]
-        self._thread = ThreadPoolExecutor(1, "ringback-commit")
-        self._busy_seconds = busy_seconds
-        self._commit_seconds = QUICK_COMMIT_SECONDS
-
-    async def begin(self) -> "SQLiteTransaction":
-        """Begin a transaction that holds the write lock. Raises `StorageUnavailable` if another keeps it."""
-        deadline = asyncio.get_running_loop().time() + self._busy_seconds
-        while True:
-            try:
-                self._driver.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if not _is_busy(error) or asyncio.get_running_loop().time() >= deadline:
-                    raise _unavailable(error) from error
-                await asyncio.sleep(_BUSY_RETRY_SECONDS)
-            else:
-                return SQLiteTransaction(self._core, self._driver)
-
-    async def commit(self) -> None:
-        """Return when the transaction is on disk. Raises `StorageUnavailable` if it is not."""
-        started = time.perf_counter()
-        try:
-            if self._commit_seconds < QUICK_COMMIT_SECONDS:
-                self._driver.commit()
-            else:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._driver.commit)
-        except sqlite3.OperationalError as error:
-            raise _unavailable(error) from error
-        self._commit_seconds += (time.perf_counter() - started - self._commit_seconds) / 4
-
-    async def rollback(self) -> None:
-        """Undo the transaction, if one is open."""
-        if self._driver.in_transaction:
-            self._driver.rollback()
-
-    def unavailable(self, error: Exception) -> StorageUnavailable | None:
-        """Return the error for the client if it is the database's fault and not an item's."""
-        cause = getattr(error, "orig", None) or error
-        if isinstance(cause, StorageUnavailable):
-            return cause
-        return _unavailable(cause) if isinstance(cause, sqlite3.OperationalError) and not _is_ours(cause) else None
-
-    async def aclose(self) -> None:
-        """Close the connection."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
-        self._thread.shutdown()
-
-    def _close(self) -> None:
-        self._core.close()
-        self._engine.dispose()
+_UNSENT = f"due_at IS NOT NULL AND submission = '{Submission.WAITING}'"
+_DUE_UNSENT = f"""
+WITH RECURSIVE line(bulk, organization_id) AS (
+    SELECT kind.value, (SELECT min(organization_id) FROM task WHERE {_UNSENT} AND bulk = kind.value)
+    FROM json_each('[0, 1]') AS kind
+    UNION ALL
+    SELECT line.bulk, (
+        SELECT min(organization_id) FROM task
+        WHERE {_UNSENT} AND bulk = line.bulk AND organization_id > line.organization_id
+    )
+    FROM line WHERE line.organization_id IS NOT NULL
+), due(id, turn) AS (
+    SELECT waiting.id, row_number() OVER (
+        PARTITION BY line.organization_id, line.bulk ORDER BY waiting.due_at, waiting.id
+    )
+    FROM line JOIN task AS waiting ON waiting.id IN (
+        SELECT id FROM task WHERE {_UNSENT} AND bulk = line.bulk AND organization_id = line.organization_id
+        AND due_at <= ?1 ORDER BY due_at, id LIMIT ?2
+    )
+)
+SELECT {_STATE}, submitted_at, bulk FROM task JOIN due USING (id)
+ORDER BY turn, (organization_id, bulk) <= (?3, ?4), organization_id, bulk LIMIT ?2
+"""
+"""Goes from line to line by the index, so that a long one costs the others nothing."""
 
 
 class SQLiteTransaction:
@@ -159,21 +94,22 @@ class SQLiteTransaction:
         result = self._core.execute(statement, parameters)
         return result.fetchall() if result.returns_rows else ()
 
-    async def load_tasks(self, uids: Collection[str]) -> dict[str, TaskState]:
-        """Return the tasks by their outer id."""
+    async def load_tasks(
+        self, uids: Collection[str], provider_ids: Collection[tuple[str, str]] = ()
+    ) -> dict[str, TaskState]:
+        """Return the tasks by their outer id; the writer's transaction has them locked."""
         rows = self._driver.execute(
-            f"SELECT {_STATE} FROM task WHERE uid IN (SELECT value FROM json_each(?))",
-            (_json(list(uids)),),
+            f"SELECT {_STATE} FROM task WHERE uid IN (SELECT value FROM json_each(?))", (write_document(list(uids)),)
         )
-        return {state.uid: state for state in map(_state, rows)}
-
-    async def find_tasks(self, provider: str, provider_task_ids: Collection[str]) -> dict[str, TaskState]:
-        """Return the tasks by the provider's id."""
-        rows = self._driver.execute(
-            f"SELECT {_STATE} FROM task WHERE provider = ? AND provider_task_id IN (SELECT value FROM json_each(?))",
-            (provider, _json(list(provider_task_ids))),
-        )
-        return {str(state.provider_task_id): state for state in map(_state, rows)}
+        found = {state.uid: state for state in map(_state, rows)}
+        known = {(state.provider, state.provider_task_id) for state in found.values()}
+        for names in provider_ids:
+            if names not in known:
+                rows = self._driver.execute(
+                    f"SELECT {_STATE} FROM task WHERE provider = ? AND provider_task_id = ?", names
+                )
+                found.update((state.uid, state) for state in map(_state, rows))
+        return found
 
     async def update_tasks(self, changes: Sequence[TaskChange]) -> None:
         """Write changed columns, grouped so that each group is one prepared statement."""
@@ -213,17 +149,18 @@ class SQLiteTransaction:
         found = self._driver.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchone()
         first = (found[0] if found else 0) + 1
         self._driver.executemany(
-            "INSERT INTO event (id, uid, organization_id, task_id, type, snapshot, created_at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO event (id, uid, organization_id, task_id, run_uid, type, snapshot, created_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
                     key,
                     event.uid,
                     event.organization_id,
                     event.task_id,
+                    event.run_uid,
                     event.type,
-                    _json(event.snapshot),
-                    _moment(event.created_at),
+                    write_document(event.snapshot),
+                    write_moment(event.created_at),
                 )
                 for key, event in enumerate(events, first)
             ],
@@ -248,8 +185,8 @@ class SQLiteTransaction:
                     row.replay_id,
                     row.attempt,
                     row.attempt > 0,
-                    _moment(row.due_at),
-                    _moment(row.created_at),
+                    write_moment(row.due_at),
+                    write_moment(row.created_at),
                 )
                 for key, row in enumerate(deliveries, first)
             ],
@@ -264,7 +201,7 @@ class SQLiteTransaction:
             f"AND kind = '{SubscriptionKind.REGISTERED}' AND organization_id IN (SELECT value FROM json_each(?)) "
             "UNION ALL SELECT id, organization_id, kind, event_types, ordered, filters FROM subscription "
             "WHERE is_active AND deleted_at IS NULL AND id IN (SELECT value FROM json_each(?))",
-            (_json(list(organization_ids)), _json(list(callback_ids))),
+            (write_document(list(organization_ids)), write_document(list(callback_ids))),
         )
         return [
             Listener(
@@ -278,36 +215,38 @@ class SQLiteTransaction:
             for key, organization_id, kind, types, ordered, filters in rows
         ]
 
-    async def claim_tasks(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
-        """Take due tasks, oldest first."""
+    async def claim_looks(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
+        """Take due tasks that were sent, or may have been, oldest first."""
         rows = self._driver.execute(
-            f"SELECT {_STATE}, submitted_at FROM task WHERE due_at IS NOT NULL AND due_at <= ? ORDER BY due_at LIMIT ?",
-            (_moment(now), limit),
+            f"SELECT {_STATE}, submitted_at FROM task "
+            f"WHERE due_at IS NOT NULL AND submission <> '{Submission.WAITING}' AND due_at <= ? "
+            "ORDER BY due_at LIMIT ?",
+            (write_moment(now), limit),
         ).fetchall()
+        self._lease_tasks(rows, lease_until)
+        return [DueTask(_state(row), _moment_or_none(row[-1])) for row in rows]
+
+    async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: Line) -> list[DueTask]:
+        """Take due tasks that wait to be sent, one of each line in turn."""
+        rows = self._driver.execute(_DUE_UNSENT, (write_moment(now), limit, *after)).fetchall()
+        self._lease_tasks(rows, lease_until)
+        return [DueTask(_state(row), _moment_or_none(row[-2]), (row[2], bool(row[-1]))) for row in rows]
+
+    def _lease_tasks(self, rows: Sequence[Sequence[Any]], lease_until: datetime) -> None:
         self._driver.execute(
             "UPDATE task SET due_at = ?, leased = 1 WHERE id IN (SELECT value FROM json_each(?))",
-            (_moment(lease_until), _json([row[0] for row in rows])),
+            (write_moment(lease_until), write_document([row[0] for row in rows])),
         )
-        due = [DueTask(_state(row[:-1]), None if row[-1] is None else read_moment(row[-1])) for row in rows]
-        self._driver.executemany(
-            "UPDATE task SET submission = ?, submitted_at = ? WHERE id = ?",
-            [
-                (Submission.SENDING, _moment(now), task.state.id)
-                for task in due
-                if task.state.status == TaskStatus.QUEUED and task.state.submission == Submission.WAITING
-            ],
-        )
-        return due
 
     async def claim_deliveries(
         self, now: datetime, lease_until: datetime, limit: int, skip: Collection[int]
     ) -> list[LeasedDelivery]:
         """Take due deliveries, at most `limit` of each subscription."""
-        rows = self._driver.execute(_DUE_DELIVERIES, (_json(list(skip)), _moment(now), limit)).fetchall()
+        rows = self._driver.execute(_DUE_DELIVERIES, (write_document(list(skip)), write_moment(now), limit)).fetchall()
         self._driver.execute(
             "UPDATE delivery SET due_at = ?, leased = 1, attempt = attempt + 1 "
             "WHERE id IN (SELECT value FROM json_each(?))",
-            (_moment(lease_until), _json([row[0] for row in rows])),
+            (write_moment(lease_until), write_document([row[0] for row in rows])),
         )
         return [LeasedDelivery(row[0], row[1], row[2], lease_until) for row in rows]
 
@@ -315,7 +254,7 @@ class SQLiteTransaction:
         """Return those of these subscriptions that have failed since their last success."""
         rows = self._driver.execute(
             "SELECT id FROM subscription WHERE id IN (SELECT value FROM json_each(?)) AND failing_since IS NOT NULL",
-            (_json(list(subscription_ids)),),
+            (write_document(list(subscription_ids)),),
         )
         return {row[0] for row in rows}
 
@@ -324,7 +263,7 @@ class SQLiteTransaction:
         rows = self._driver.execute(
             "SELECT id, attempt FROM delivery WHERE id IN (SELECT value FROM json_each(?)) "
             f"AND status = '{DeliveryStatus.PENDING}'",
-            (_json([each.delivery_id for each in settlements]),),
+            (write_document([each.delivery_id for each in settlements]),),
         )
         pending = set(rows)
         held = []
@@ -335,7 +274,7 @@ class SQLiteTransaction:
             "UPDATE delivery SET status = ?, due_at = ?, leased = 0, settled_at = ? "
             f"WHERE id = ? AND attempt = ? AND status = '{DeliveryStatus.PENDING}'",
             [
-                (each.status, _moment(each.due_at), _moment(each.settled_at), each.delivery_id, each.attempt)
+                (each.status, write_moment(each.due_at), write_moment(each.settled_at), each.delivery_id, each.attempt)
                 for each, is_held in zip(settlements, held, strict=True)
                 if is_held
             ],
@@ -347,7 +286,7 @@ class SQLiteTransaction:
                 (
                     each.delivery_id,
                     each.attempt,
-                    _moment(each.started_at),
+                    write_moment(each.started_at),
                     each.duration_ms,
                     each.status_code,
                     each.error,
@@ -361,27 +300,6 @@ class SQLiteTransaction:
     def _next_key(self, table: str) -> int:
         found = self._driver.execute(f"SELECT max(id) FROM {table}").fetchone()
         return (found[0] or 0) + 1
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    # The commit's thread uses it too, but never at the same time: between BEGIN and the end of the commit
-    # nothing else is run on it.
-    connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-    configure(connection, writes=True)
-    return connection
-
-
-def _is_busy(error: sqlite3.Error) -> bool:
-    return "locked" in str(error) or "busy" in str(error)
-
-
-def _is_ours(error: sqlite3.Error) -> bool:
-    """A wrong statement is our fault, and no reason to ask anybody to come again."""
-    return any(words in str(error) for words in ("no such", "syntax error", "has no column"))
-
-
-def _unavailable(error: Exception) -> StorageUnavailable:
-    return StorageUnavailable(f"the database cannot be written to now ({error}); nothing was stored, try again")
 
 
 def _state(row: Sequence[Any]) -> TaskState:
@@ -405,27 +323,23 @@ def _state(row: Sequence[Any]) -> TaskState:
         model=row[16],
         task_type=row[17],
         labels=None if row[18] is None else orjson.loads(row[18]),
-        started_at=None if row[19] is None else read_moment(row[19]),
+        started_at=_moment_or_none(row[19]),
+        provider=row[20],
+        run_uid=row[21],
+        step=row[22],
     )
+
+
+def _moment_or_none(value: str | None) -> datetime | None:
+    return None if value is None else read_moment(value)
 
 
 def _bind(name: str, value: Any) -> Any:
     if value is None:
         return None
     if name in _DOCUMENTS:
-        return _json(value)
-    return _moment(value) if isinstance(value, datetime) else value
-
-
-def _json(value: Any) -> str:
-    return orjson.dumps(value).decode()
-
-
-def _moment(value: datetime | None) -> str | None:
-    """Write a moment as SQLAlchemy does, so that both sort and compare as one."""
-    if value is None:
-        return None
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+        return write_document(value)
+    return write_moment(value) if isinstance(value, datetime) else value
 
 
 def _marks(count: int) -> str:

@@ -1,0 +1,71 @@
+"""`GET /api/v1/jobs/{id}`: a task as Pi's job (contracts/pi.md); a step's `job_id` is the id of its task."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from receiver.api.dialects import Reply
+from receiver.api.endpoint import Call, check
+from receiver.api.lists import read_query
+from receiver.api.run_schemas import JobQuery
+from receiver.api.runs import read_uid
+from receiver.domain.representations import native_attempts, native_event
+from receiver.domain.run_representations import JOB_FIELDS, native_job
+from receiver.errors import BadRequest, NotFound
+from receiver.storage.queries import events_of_task
+
+_INCLUDES = ("diagnostics",)
+_MOST_EVENTS = 200
+
+
+async def get_job(call: Call) -> Reply:
+    """Answer at once or when the job has ended; `fields` narrows the answer, `include` adds to it."""
+    uid = read_uid(call.path("job_id"), code="invalid_job_id", param="job_id")
+    query = check(JobQuery, read_query(call.request.query_params), code="invalid_query_params")
+    fields = _names(query.fields, JOB_FIELDS, code="invalid_query_params", param="fields")
+    included = _included(query)
+    task = await _task(call, uid, query.timeout_seconds if query.wait_for_completion else None)
+    job = native_job(task, call.principal.organization_uid)
+    if fields:
+        job = {name: value for name, value in job.items() if name in fields}
+    if included:
+        job["diagnostics"] = await _diagnostics(call, task)
+    return Reply(job, "job")
+
+
+async def _task(call: Call, uid: str, seconds: float | None) -> Mapping[str, Any]:
+    tracker = call.services.tracker
+    try:
+        if seconds is None:
+            return await tracker.task(call.organization_id, uid)
+        return await tracker.wait(call.organization_id, uid, seconds)
+    except NotFound:
+        raise NotFound(f"there is no job {uid!r}", code="job_not_found", param="job_id") from None
+
+
+async def _diagnostics(call: Call, task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what happened on the way: every attempt, and the newest events, both oldest first."""
+    rows = await call.services.database.read(events_of_task(task["id"], _MOST_EVENTS + 1, None))
+    return {
+        **{name: task[name] for name in ("provider", "provider_task_id", "submission", "attempt", "max_attempts")},
+        "attempts": native_attempts(task, await call.services.tracker.attempts(task)),
+        "events": [native_event(row, task["uid"]) for row in reversed(rows[:_MOST_EVENTS])],
+        "has_more": len(rows) > _MOST_EVENTS,
+    }
+
+
+def _included(query: JobQuery) -> frozenset[str]:
+    return frozenset().union(
+        *(
+            _names(given, _INCLUDES, code="invalid_expand_param", param=param)
+            for param, given in (("include", query.include), ("expand", query.expand))
+        )
+    )
+
+
+def _names(given: str | None, known: tuple[str, ...], *, code: str, param: str) -> frozenset[str]:
+    """Return the names that a query lists. Raises `BadRequest` that says which there are."""
+    names = [name.strip() for name in (given or "").split(",") if name.strip()]
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        raise BadRequest(f"there is no {unknown[:80]!r}; known are {', '.join(known)}", code=code, param=param)
+    return frozenset(names)

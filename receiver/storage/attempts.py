@@ -1,0 +1,64 @@
+"""Attempts that another one followed: kept with the change that ends them, read with their task."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, insert, select, tuple_
+
+from receiver.domain.transitions import TaskState
+from receiver.storage.tables import task_attempts, tasks
+from receiver.storage.transaction import Transaction
+
+ProviderId = tuple[str, str]
+"""A provider's name, and its id for a task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a task's attempt ended; what is None, the task's row says as it still is."""
+
+    task: TaskState
+    status: str
+    error: dict[str, Any] | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+async def keep_attempts(tx: Transaction, ended: Sequence[Ended]) -> None:
+    """Keep attempts that end, before their tasks' rows are written over."""
+    columns = (tasks.c.id, tasks.c.error, tasks.c.submitted_at, tasks.c.started_at, tasks.c.ended_at)
+    found = await tx.execute(select(*columns).where(tasks.c.id.in_([each.task.id for each in ended])))
+    rows = {row.id: row for row in found}
+    await tx.execute(insert(task_attempts), [_row(each, rows[each.task.id]) for each in ended])
+
+
+def attempts_of(task_key: int) -> Select[Any]:
+    """Return the query for the attempts of a task that another one followed, in their order."""
+    return select(task_attempts).where(task_attempts.c.task_id == task_key).order_by(task_attempts.c.number)
+
+
+async def attempts_at_provider(tx: Transaction, names: Collection[ProviderId]) -> dict[ProviderId, tuple[str, int]]:
+    """Return whose attempts these were: the task's outer id, and the number of the attempt."""
+    query = select(
+        task_attempts.c.provider, task_attempts.c.provider_task_id, tasks.c.uid, task_attempts.c.number
+    ).join(tasks, tasks.c.id == task_attempts.c.task_id)
+    named = tuple_(task_attempts.c.provider, task_attempts.c.provider_task_id)
+    # Said once more, for the index is on nothing else.
+    found = await tx.execute(query.where(named.in_(names), task_attempts.c.provider_task_id.is_not(None)))
+    return {(row.provider, row.provider_task_id): (row.uid, row.number) for row in found}
+
+
+def _row(ended: Ended, task: Any) -> dict[str, Any]:
+    return {
+        "task_id": ended.task.id,
+        "number": ended.task.attempt,
+        "provider": ended.task.provider,
+        "provider_task_id": ended.task.provider_task_id,
+        "status": ended.status,
+        "error": ended.error or task.error,
+        "submitted_at": task.submitted_at,
+        "started_at": ended.started_at or task.started_at,
+        "ended_at": ended.ended_at or task.ended_at,
+    }

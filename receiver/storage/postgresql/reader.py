@@ -1,0 +1,69 @@
+"""Reading PostgreSQL: Core on a pool of connections, hot queries on a line of their own."""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import ARRAY, BigInteger, BindParameter, ColumnElement, Executable, any_, bindparam
+from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.types import TypeEngine
+
+from receiver.storage.hot import Decoder, HotPlan, HotQuery, HotRow
+from receiver.storage.postgresql.errors import is_unavailable, unavailable
+from receiver.storage.postgresql.line import Line
+from receiver.storage.postgresql.server import COMMAND_SECONDS, core_engine
+
+CONNECTIONS = 5
+_KEYS: BindParameter[Any] = bindparam("keys", type_=ARRAY(BigInteger()))
+
+
+class PostgreSQLReader:
+    """Reads what is committed."""
+
+    def __init__(self, dsn: str) -> None:
+        self._engine = core_engine(
+            dsn, writes=False, pool_size=CONNECTIONS, max_overflow=0, pool_timeout=COMMAND_SECONDS
+        )
+        self._hot = Line(dsn, writes=False)
+        self._plans: dict[HotQuery, HotPlan] = {}
+
+    async def read(self, statement: Executable) -> list[dict[str, Any]]:
+        """Run a query; return its rows by column name. Raises `StorageUnavailable`."""
+        try:
+            return await self._read(statement)
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+        # A pooled connection may have broken since it was last used: SQLAlchemy has thrown them all away by now.
+        try:
+            return await self._read(statement)
+        except Exception as error:
+            raise (unavailable(error, "cannot be read") if is_unavailable(error) else error) from error
+
+    async def read_by_keys(self, query: HotQuery, keys: Collection[int]) -> list[HotRow]:
+        """Run a query of the hot path; return its rows by table. Raises `StorageUnavailable`."""
+        plan = self._plans.get(query)
+        if plan is None:
+            plan = self._plans[query] = HotPlan(
+                query,
+                asyncpg.dialect(),  # type: ignore[no-untyped-call]
+                _among_keys,
+                _decoder,
+            )
+        return [plan.row(tuple(row)) for row in await self._hot.fetch(plan.sql, list(keys))]
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._hot.aclose()
+        await self._engine.dispose()
+
+    async def _read(self, statement: Executable) -> list[dict[str, Any]]:
+        async with self._engine.connect() as connection:
+            return [dict(row) for row in (await connection.execute(statement)).mappings()]
+
+
+def _among_keys(key: ColumnElement[Any]) -> ColumnElement[bool]:
+    return key == any_(_KEYS)
+
+
+def _decoder(_kind: TypeEngine[Any]) -> Decoder | None:
+    return None  # the connection's codecs did it

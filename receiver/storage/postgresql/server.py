@@ -1,0 +1,71 @@
+"""One PostgreSQL: how it is connected to, by asyncpg itself and through SQLAlchemy."""
+
+from typing import Any
+
+import asyncpg
+import orjson
+from asyncpg.connect_utils import SessionAttribute
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from receiver.storage.postgresql.values import NUL, write_document, write_text
+
+CONNECT_SECONDS = 5.0
+COMMAND_SECONDS = 15.0
+"""A server that says nothing for so long is taken for gone."""
+_SESSION = {
+    "application_name": "ringback",
+    "timezone": "UTC",
+    "jit": "off",  # it takes longer to compile these statements than to run them
+    # A process that stopped in the middle of a transaction must not keep rows locked for the others.
+    "idle_in_transaction_session_timeout": "20s",
+}
+
+
+async def connect(dsn: str, *, writes: bool = True) -> asyncpg.Connection:
+    """Return a connection of the driver's own; one that `writes` is to a server that lets it.
+
+    None goes to a standby, also where the URL names one and no primary is there: it is behind, perhaps for as long as
+    a connection lasts, and it does not know of the transactions that are open.
+    """
+    connection: asyncpg.Connection = await asyncpg.connect(
+        dsn,
+        timeout=CONNECT_SECONDS,
+        command_timeout=COMMAND_SECONDS,
+        server_settings=_SESSION,
+        target_session_attrs=SessionAttribute.read_write if writes else SessionAttribute.primary,
+    )
+    await connection.set_type_codec("uuid", encoder=str, decoder=str, schema="pg_catalog", format="text")
+    return connection
+
+
+async def connect_raw(dsn: str, *, writes: bool = True) -> asyncpg.Connection:
+    """Return a connection that SQLAlchemy has nothing to do with; its documents are read and written all the same."""
+    connection = await connect(dsn, writes=writes)
+    await connection.set_type_codec("jsonb", encoder=str, decoder=orjson.loads, schema="pg_catalog", format="text")
+    return connection
+
+
+def core_engine(dsn: str, *, writes: bool, **pool: Any) -> AsyncEngine:
+    """Return SQLAlchemy's engine; every statement is its own transaction unless BEGIN is said."""
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda: connect(dsn, writes=writes),
+        isolation_level="AUTOCOMMIT",
+        hide_parameters=True,  # errors are logged, and values are not for the log
+        json_serializer=write_document,
+        json_deserializer=orjson.loads,
+        **pool,
+    )
+    event.listen(engine.sync_engine, "before_cursor_execute", _replace_nul, retval=True)
+    return engine
+
+
+def _replace_nul(
+    _connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, executemany: bool
+) -> tuple[str, Any]:
+    rows = parameters if executemany else (parameters,)
+    if not any(isinstance(value, str) and NUL in value for row in rows for value in row):
+        return statement, parameters
+    clean = [tuple(write_text(value) if isinstance(value, str) else value for value in row) for row in rows]
+    return statement, clean if executemany else clean[0]

@@ -1,0 +1,358 @@
+"""The hot statements on PostgreSQL: arrays go in through `unnest`, so that each is one round trip for any number.
+
+Keys are matched to what was inserted by the outer id, for the order of RETURNING is promised nowhere. Rows that
+stand already are locked in the order of their keys before they are changed: so no two processes wait for each other.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+import asyncpg
+from sqlalchemy import JSON, Executable, Row, Table
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models import DeliveryStatus, Submission, SubscriptionKind
+from receiver.domain.transitions import TaskState
+from receiver.storage.postgresql.values import write_document, write_moment, write_text
+from receiver.storage.tables import deliveries as delivery_table
+from receiver.storage.tables import events as event_table
+from receiver.storage.tables import tasks as task_table
+from receiver.storage.transaction import (
+    DueTask,
+    LeasedDelivery,
+    Line,
+    Listener,
+    NewDelivery,
+    NewEvent,
+    Settlement,
+    TaskChange,
+    Values,
+)
+
+_STATE = (
+    "id, uid, organization_id, status, submission, attempt, max_attempts, backoff_seconds, provider_task_id, "
+    "progress, revision, words, callback_id, ended_event, looks, heard_at, model, task_type, "
+    "metadata AS labels, started_at, provider, run_uid, step"
+)
+_NUMBER = "pg_current_xact_id()::text AS number"
+
+_LOAD_TASKS = f"""
+SELECT {_STATE} FROM task WHERE id IN (
+    SELECT id FROM task WHERE uid = ANY($1::uuid[])
+    UNION
+    SELECT named.id FROM unnest($2::text[], $3::text[]) AS name(provider, provider_task_id)
+    JOIN task AS named ON named.provider = name.provider AND named.provider_task_id = name.provider_task_id
+) ORDER BY id FOR NO KEY UPDATE
+"""
+
+_CLAIM_LOOKS = f"""
+WITH due AS MATERIALIZED (
+    SELECT {_STATE}, submitted_at, due_at FROM task
+    WHERE due_at IS NOT NULL AND submission <> '{Submission.WAITING}' AND due_at <= $1
+    ORDER BY due_at LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE task SET due_at = $2, leased = true FROM due WHERE task.id = due.id RETURNING due.*
+"""
+
+_UNSENT = f"due_at IS NOT NULL AND submission = '{Submission.WAITING}'"
+_CLAIM_UNSENT = f"""
+WITH RECURSIVE line(bulk, organization_id) AS (
+    SELECT kind.bulk, (
+        SELECT organization_id FROM task WHERE {_UNSENT} AND task.bulk = kind.bulk ORDER BY organization_id LIMIT 1
+    ) FROM (VALUES (false), (true)) AS kind(bulk)
+    UNION ALL
+    SELECT line.bulk, (
+        SELECT organization_id FROM task
+        WHERE {_UNSENT} AND task.bulk = line.bulk AND task.organization_id > line.organization_id
+        ORDER BY organization_id LIMIT 1
+    ) FROM line WHERE line.organization_id IS NOT NULL
+), due AS MATERIALIZED (
+    SELECT waiting.* FROM line CROSS JOIN LATERAL (
+        SELECT {_STATE}, submitted_at, due_at, bulk FROM task
+        WHERE {_UNSENT} AND task.bulk = line.bulk AND task.organization_id = line.organization_id AND due_at <= $1
+        ORDER BY due_at, id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
+    ) AS waiting
+), turns AS (
+    SELECT *, row_number() OVER (PARTITION BY organization_id, bulk ORDER BY due_at, id) AS turn FROM due
+), picked AS MATERIALIZED (
+    SELECT *, row_number() OVER (
+        ORDER BY turn, (organization_id, bulk) <= ($4::bigint, $5::boolean), organization_id, bulk
+    ) AS place FROM turns ORDER BY place LIMIT $3
+)
+UPDATE task SET due_at = $2, leased = true FROM picked WHERE task.id = picked.id RETURNING picked.*
+"""
+"""Goes from line to line by the index, so that a long one costs the others nothing."""
+
+_CLAIM_DELIVERIES = f"""
+WITH RECURSIVE lane(id) AS (
+    (SELECT subscription_id FROM delivery WHERE due_at IS NOT NULL ORDER BY subscription_id LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT subscription_id FROM delivery WHERE due_at IS NOT NULL AND subscription_id > lane.id
+        ORDER BY subscription_id LIMIT 1
+    ) FROM lane WHERE lane.id IS NOT NULL
+), picked AS MATERIALIZED (
+    SELECT due.id, due.due_at FROM lane JOIN subscription ON subscription.id = lane.id CROSS JOIN LATERAL (
+        SELECT waiting.id, waiting.due_at FROM delivery AS waiting
+        WHERE waiting.subscription_id = lane.id AND waiting.due_at IS NOT NULL AND waiting.due_at <= $2
+        AND NOT (subscription.ordered AND EXISTS (
+            SELECT 1 FROM delivery AS earlier
+            WHERE earlier.task_id = waiting.task_id AND earlier.subscription_id = waiting.subscription_id
+            AND earlier.id < waiting.id AND earlier.status = '{DeliveryStatus.PENDING}'
+        ))
+        ORDER BY waiting.due_at, waiting.id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
+    ) AS due
+    WHERE lane.id <> ALL($1::bigint[])
+)
+UPDATE delivery SET due_at = $4, leased = true, attempt = attempt + 1
+FROM picked WHERE delivery.id = picked.id
+RETURNING delivery.id, delivery.subscription_id, delivery.attempt, picked.due_at AS was_due_at
+"""
+"""Goes from subscription to subscription by the index, so that one with a long queue costs the others nothing."""
+
+_SETTLE = f"""
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest(
+        $1::bigint[], $2::integer[], $3::text[], $4::timestamptz[], $5::timestamptz[],
+        $6::timestamptz[], $7::integer[], $8::integer[], $9::text[], $10::text[]
+    ) AS given(id, attempt, status, due_at, settled_at, started_at, duration_ms, status_code, error, response)
+), held AS MATERIALIZED (
+    SELECT delivery.id, delivery.attempt FROM delivery
+    JOIN given ON given.id = delivery.id AND given.attempt = delivery.attempt
+    WHERE delivery.status = '{DeliveryStatus.PENDING}' ORDER BY delivery.id FOR NO KEY UPDATE OF delivery
+), tried AS (
+    INSERT INTO delivery_attempt (delivery_id, number, started_at, duration_ms, status_code, error, response)
+    SELECT given.id, given.attempt, started_at, duration_ms, status_code, error, response
+    FROM given JOIN delivery ON delivery.id = given.id ON CONFLICT (delivery_id, number) DO NOTHING
+)
+UPDATE delivery SET status = given.status, due_at = given.due_at, leased = false, settled_at = given.settled_at
+FROM held JOIN given ON given.id = held.id AND given.attempt = held.attempt
+WHERE delivery.id = held.id RETURNING delivery.id, delivery.attempt
+"""
+
+_LISTENERS = f"""
+SELECT id, organization_id, kind, event_types, ordered, filters FROM subscription
+WHERE is_active AND deleted_at IS NULL AND kind = '{SubscriptionKind.REGISTERED}'
+AND organization_id = ANY($1::bigint[])
+UNION ALL
+SELECT id, organization_id, kind, event_types, ordered, filters FROM subscription
+WHERE is_active AND deleted_at IS NULL AND id = ANY($2::bigint[])
+"""
+
+_TYPES: Mapping[Table, Mapping[str, str]] = {
+    table: {column.name: column.type.compile(postgresql.dialect()) for column in table.columns}  # type: ignore[no-untyped-call]
+    for table in (task_table, event_table, delivery_table)
+}
+_DOCUMENTS = frozenset(column.name for column in task_table.columns if isinstance(column.type, JSON))
+_EVENT_COLUMNS = ("uid", "organization_id", "task_id", "run_uid", "type", "snapshot", "created_at")
+_DELIVERY_COLUMNS = (
+    "uid",
+    "organization_id",
+    "subscription_id",
+    "event_id",
+    "task_id",
+    "replay_id",
+    "status",
+    "attempt",
+    "leased",
+    "schedule_from",
+    "due_at",
+    "created_at",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """By what a transaction is known again: the server's own number for it, and a row that it inserted."""
+
+    number: str
+    table: str
+    uid: str
+
+
+class PostgreSQLTransaction:
+    """The hot statements on PostgreSQL. `trace` is there once a row was inserted."""
+
+    def __init__(self, core: AsyncConnection, driver: asyncpg.Connection) -> None:
+        self.after_commit: list[Callable[[], None]] = []
+        self.trace: Trace | None = None
+        self._core = core
+        self._driver = driver
+
+    async def execute(self, statement: Executable, parameters: Sequence[Values] | None = None) -> Sequence[Row[Any]]:
+        """Run a SQLAlchemy Core statement; return its rows, or none."""
+        result = await self._core.execute(statement, parameters)
+        return result.fetchall() if result.returns_rows else ()
+
+    async def load_tasks(
+        self, uids: Collection[str], provider_ids: Collection[tuple[str, str]] = ()
+    ) -> dict[str, TaskState]:
+        """Lock tasks in the order of their keys; return them by their outer id."""
+        names = [tuple(write_text(part) for part in name) for name in provider_ids]
+        rows = await self._driver.fetch(
+            _LOAD_TASKS, list(uids), [name[0] for name in names], [name[1] for name in names]
+        )
+        return {row["uid"]: _state(row) for row in rows}
+
+    async def update_tasks(self, changes: Sequence[TaskChange]) -> None:
+        """Write changed columns, grouped so that each group is one prepared statement."""
+        groups: dict[tuple[str, ...], list[TaskChange]] = defaultdict(list)
+        for change in changes:
+            groups[tuple(sorted(change.values))].append(change)
+        for names, group in groups.items():
+            written = await self._driver.fetch(
+                _update_tasks(names),
+                [change.id for change in group],
+                [change.from_status for change in group],
+                [change.from_attempt for change in group],
+                *([_bind(name, change.values[name]) for change in group] for name in names),
+            )
+            if len(written) != len(group):
+                raise RuntimeError("a task changed though it was locked")
+
+    async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
+        """Insert whole rows; return their keys in order."""
+        names = tuple(rows[0])
+        columns = [[_bind(name, row[name]) for row in rows] for name in names]
+        return await self._insert(task_table, names, columns)
+
+    async def insert_events(self, events: Sequence[NewEvent]) -> list[int]:
+        """Append events; return their sequence numbers in order."""
+        columns: list[list[Any]] = [
+            [event.uid for event in events],
+            [event.organization_id for event in events],
+            [event.task_id for event in events],
+            [event.run_uid for event in events],
+            [event.type for event in events],
+            [write_document(event.snapshot) for event in events],
+            [event.created_at for event in events],
+        ]
+        return await self._insert(event_table, _EVENT_COLUMNS, columns)
+
+    async def insert_deliveries(self, deliveries: Sequence[NewDelivery]) -> list[int]:
+        """Insert deliveries; return their keys in order."""
+        count = len(deliveries)
+        columns: list[list[Any]] = [
+            [row.uid for row in deliveries],
+            [row.organization_id for row in deliveries],
+            [row.subscription_id for row in deliveries],
+            [row.event_id for row in deliveries],
+            [row.task_id for row in deliveries],
+            [row.replay_id for row in deliveries],
+            [DeliveryStatus.PENDING] * count,
+            [row.attempt for row in deliveries],
+            [row.attempt > 0 for row in deliveries],
+            [0] * count,
+            [row.due_at for row in deliveries],
+            [row.created_at for row in deliveries],
+        ]
+        return await self._insert(delivery_table, _DELIVERY_COLUMNS, columns)
+
+    async def listeners(self, organization_ids: Collection[int], callback_ids: Collection[int]) -> list[Listener]:
+        """Return who may have to be told."""
+        rows = await self._driver.fetch(_LISTENERS, list(organization_ids), list(callback_ids))
+        return [
+            Listener(key, organization_id, SubscriptionKind(kind), frozenset(types), ordered, filters)
+            for key, organization_id, kind, types, ordered, filters in rows
+        ]
+
+    async def claim_looks(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
+        """Take due tasks that were sent, or may have been, oldest first."""
+        rows = await self._driver.fetch(_CLAIM_LOOKS, now, lease_until, limit)
+        return [DueTask(_state(row), row["submitted_at"]) for row in sorted(rows, key=lambda row: row["due_at"])]
+
+    async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: Line) -> list[DueTask]:
+        """Take due tasks that wait to be sent, one of each line in turn."""
+        rows = await self._driver.fetch(_CLAIM_UNSENT, now, lease_until, limit, *after)
+        rows.sort(key=lambda row: row["place"])
+        return [DueTask(_state(row), row["submitted_at"], (row["organization_id"], row["bulk"])) for row in rows]
+
+    async def claim_deliveries(
+        self, now: datetime, lease_until: datetime, limit: int, skip: Collection[int]
+    ) -> list[LeasedDelivery]:
+        """Take due deliveries, at most `limit` of each subscription."""
+        rows = await self._driver.fetch(_CLAIM_DELIVERIES, list(skip), now, limit, lease_until)
+        rows.sort(key=lambda row: (row["was_due_at"], row["id"]))
+        return [LeasedDelivery(row["id"], row["subscription_id"], row["attempt"], lease_until) for row in rows]
+
+    async def failing(self, subscription_ids: Collection[int]) -> set[int]:
+        """Return those of these subscriptions that have failed since their last success."""
+        rows = await self._driver.fetch(
+            "SELECT id FROM subscription WHERE id = ANY($1::bigint[]) AND failing_since IS NOT NULL",
+            list(subscription_ids),
+        )
+        return {row["id"] for row in rows}
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """Write outcomes of attempts."""
+        first = {(each.delivery_id, each.attempt): each for each in reversed(settlements)}
+        given = list(first.values())
+        rows = await self._driver.fetch(
+            _SETTLE,
+            [each.delivery_id for each in given],
+            [each.attempt for each in given],
+            [each.status for each in given],
+            [each.due_at for each in given],
+            [each.settled_at for each in given],
+            [each.started_at for each in given],
+            [each.duration_ms for each in given],
+            [each.status_code for each in given],
+            [write_text(each.error) for each in given],
+            [write_text(each.response) for each in given],
+        )
+        held = {(row["id"], row["attempt"]) for row in rows}
+        return [
+            (each.delivery_id, each.attempt) in held and first[each.delivery_id, each.attempt] is each
+            for each in settlements
+        ]
+
+    async def _insert(self, table: Table, names: tuple[str, ...], columns: Sequence[Sequence[Any]]) -> list[int]:
+        """Insert rows, given column by column; return their keys in the order of their outer ids."""
+        rows = await self._driver.fetch(_insert_into(table, names), *columns)
+        self.trace = Trace(rows[0]["number"], table.name, rows[0]["uid"])
+        keys = {row["uid"]: row["id"] for row in rows}
+        return [keys[uid] for uid in columns[names.index("uid")]]
+
+
+@cache
+def _insert_into(table: Table, names: tuple[str, ...]) -> str:
+    columns = ", ".join(names)
+    return (
+        f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({_arrays(table, names, 1)}) "
+        f"RETURNING id, uid, {_NUMBER}"
+    )
+
+
+@cache
+def _update_tasks(names: tuple[str, ...]) -> str:
+    assignments = ", ".join(f"{name} = given.new_{name}" for name in names)
+    columns = ", ".join(("id", "from_status", "from_attempt", *(f"new_{name}" for name in names)))
+    return (
+        f"UPDATE task SET {assignments} FROM unnest($1::bigint[], $2::text[], $3::integer[], "
+        f"{_arrays(task_table, names, 4)}) AS given({columns}) "
+        "WHERE task.id = given.id AND task.status = given.from_status AND task.attempt = given.from_attempt "
+        "RETURNING task.id"
+    )
+
+
+def _arrays(table: Table, names: Sequence[str], first: int) -> str:
+    return ", ".join(f"${place}::{_TYPES[table][name]}[]" for place, name in enumerate(names, first))
+
+
+def _bind(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if name in _DOCUMENTS:
+        return write_document(value)
+    if isinstance(value, datetime):
+        return write_moment(value)
+    return write_text(value) if isinstance(value, str) else value
+
+
+def _state(row: Any) -> TaskState:
+    return TaskState(**{name: row[name] for name in TaskState.__slots__})

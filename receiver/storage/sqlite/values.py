@@ -1,0 +1,30 @@
+"""Values as SQLite keeps them: documents and moments are text."""
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+
+def write_document(value: Any) -> str:
+    """Write a document."""
+    return orjson.dumps(value).decode()
+
+
+def read_document(value: Any) -> Any:
+    """Read a document. A bare number is one already: SQLite makes numbers of what looks like one in such a column."""
+    return orjson.loads(value) if isinstance(value, str | bytes) else value
+
+
+@lru_cache(maxsize=256)  # a batch writes the same moment again and again
+def write_moment(value: datetime | None) -> str | None:
+    """Write a moment as SQLAlchemy does, so that both sort and compare as one."""
+    if value is None:
+        return None
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def read_moment(value: str) -> datetime:
+    """Read a moment as SQLAlchemy writes it."""
+    return datetime.fromisoformat(value).replace(tzinfo=UTC)

@@ -1,0 +1,33 @@
+"""The actions file, read once at the start."""
+
+import tomllib
+from pathlib import Path
+
+from receiver.domain.actions import Actions, parse_actions
+from receiver.errors import SettingsError
+from receiver.providers import PiAPI
+
+_PROVIDERS = (PiAPI.name,)
+"""The first is whose an action is that names none."""
+
+
+def read_actions(path: Path | None) -> Actions:
+    """Return the actions of the file that `RINGBACK_ACTIONS_FILE` names; without one there are `model:task_type` alone.
+
+    Raises `SettingsError` that names the file and all that is wrong with it.
+    """
+    if path is None:
+        return Actions(_PROVIDERS[0])
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_actions(data, providers=_PROVIDERS, default_provider=_PROVIDERS[0])
+    except OSError as error:
+        raise _fault(path, str(error.strerror)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _fault(path, f"it is not TOML: {error}") from None
+    except SettingsError as error:
+        raise _fault(path, error.message) from None
+
+
+def _fault(path: Path, message: str) -> SettingsError:
+    return SettingsError(f"RINGBACK_ACTIONS_FILE: {path}: {message}")

@@ -1,0 +1,78 @@
+"""Inputs as the provider is to see them: a task of the organization's that is mentioned has the provider's id there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, select
+
+from models import TERMINAL
+from receiver.domain.mentions import ids_in, with_ids
+from receiver.storage.database import Database
+from receiver.storage.tables import tasks
+
+_MOST_AT_ONCE = 1000
+"""In one query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The input can be sent."""
+
+    input: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """A task that it mentions is not known to the provider yet."""
+
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hopeless:
+    """A task that it mentions has ended, and the provider never knew it."""
+
+    uid: str
+    status: str
+
+
+Resolved = Ready | Waits | Hopeless
+
+
+class Mentions:
+    """Resolves mentions. Ids that are not of the organization's tasks at this provider stay as they are."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def resolve(self, organization_id: int, provider: str, given: Any) -> Resolved:
+        """Return `given` with the provider's ids, or say what it has to wait for. Raises `StorageUnavailable`."""
+        uids = sorted(ids_in(given))
+        known: dict[str, str] = {}
+        for start in range(0, len(uids), _MOST_AT_ONCE):
+            some = uids[start : start + _MOST_AT_ONCE]
+            for row in await self._database.read(_mentioned(organization_id, provider, some)):
+                if row["provider_task_id"] is None:
+                    return _without_id(row)
+                known[row["uid"]] = row["provider_task_id"]
+        return Ready(with_ids(given, known) if known else given)
+
+    async def as_sent(self, task: Mapping[str, Any]) -> Any:
+        """Return the input of a task's row as the provider was sent it, as far as that can be told now."""
+        resolved = await self.resolve(task["organization_id"], task["provider"], task["input"])
+        return resolved.input if isinstance(resolved, Ready) else task["input"]
+
+
+def _without_id(row: Mapping[str, Any]) -> Waits | Hopeless:
+    return Hopeless(row["uid"], row["status"]) if row["status"] in TERMINAL else Waits(row["uid"])
+
+
+def _mentioned(organization_id: int, provider: str, uids: Sequence[str]) -> Select[Any]:
+    of_theirs = (tasks.c.organization_id == organization_id, tasks.c.provider == provider)
+    # Hopeless ones first: then there is nothing to wait for.
+    return (
+        select(tasks.c.uid, tasks.c.status, tasks.c.provider_task_id)
+        .where(tasks.c.uid.in_(uids), *of_theirs)
+        .order_by(tasks.c.status.in_(TERMINAL).desc(), tasks.c.id)
+    )

@@ -1,0 +1,114 @@
+"""What happens to runs is told like everything else: signed in every format, streamed, replayed, filtered."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cloudevents.core.bindings.http import HTTPMessage, from_structured
+from cloudevents.core.formats.json import JSONFormat
+
+from tests.fakes.pipeline import FAILS, HELD, WAITING, begin, change, ended, look, push, step, studio, until_steps
+from tests.fakes.reader import reading
+from tests.fakes.subscriber import Heard
+from tests.fakes.verifiers import verify_pi, verify_standard
+from tests.fakes.world import World
+
+FORMATS = ("standard", "pi", "piapi", "cloudevents")
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with studio(tmp_path) as world:
+        yield world
+
+
+def data_of(form: str, heard: Heard, run_id: str) -> Any:
+    """Return what a delivery tells, once the rest of it is as its format has it."""
+    body: Mapping[str, Any] = heard.json
+    assert body["type"] in ("run.created", "run.completed")
+    match form:
+        case "standard":
+            assert body.keys() == {"type", "timestamp", "data"}
+        case "pi":
+            assert (body["id"], body["object"]) == (f"evt_pi_{heard.event_id}", "event")
+            assert heard.headers["x-pi-event"] == body["type"]
+        case "piapi":
+            assert body.keys() == {"timestamp", "type", "data"}
+        case "cloudevents":
+            event = from_structured(HTTPMessage(heard.headers, heard.body), JSONFormat())
+            assert (event.get_type(), event.get_subject()) == (body["type"], run_id)
+    return body["data"]
+
+
+def verify(form: str, secret: str, heard: Heard) -> None:
+    if form == "piapi":
+        assert heard.headers["x-webhook-secret"] == secret
+        return
+    verify_standard(secret, heard)
+    if form == "pi":
+        verify_pi(secret, heard)
+
+
+async def test_subscribers_are_told_in_every_format_and_the_stream_tells_the_same(world: World) -> None:
+    base = world.subscriber.base
+    webhooks = {
+        form: await world.webhook(endpoint_url=f"{base}/{form}", format=form, event_types=["run.*"]) for form in FORMATS
+    }
+    async with reading(world, event_types="run.*") as reader:
+        run_id = await begin(world, step("a"), step("b", "a"), metadata={"order": 17})
+        streamed = await reader.until(lambda seen: len(seen) == 2)
+    await world.subscriber.until(lambda heard: len(heard) == 2 * len(FORMATS))
+    run = await look(world, run_id)
+    created, completed = (each.data for each in streamed)
+    assert [created["type"], completed["type"]] == ["run.created", "run.completed"]
+    assert {each["status"] for each in created["data"]["steps"]} == {"pending"}
+    assert completed["data"] == run
+    for heard in world.subscriber.heard:
+        form = heard.path.strip("/")
+        verify(form, webhooks[form]["secret"], heard)
+        event = {"run.created": created, "run.completed": completed}[heard.json["type"]]
+        assert (data_of(form, heard, run_id), heard.event_id) == (event["data"], event["id"])
+
+
+async def test_each_end_is_told_by_its_name_with_the_run_as_it_then_was(world: World) -> None:
+    await world.webhook(event_types=["run.failed", "run.cancelled"])
+    failing = await begin(world, step("a", sandbox=FAILS), step("b", "a"))
+    cancelled = await begin(world, step("a", sandbox=WAITING))
+    await change(world, cancelled, "cancel")
+    await world.subscriber.until(lambda heard: len(heard) == 2)
+    told = {heard.json["data"]["id"]: heard.json for heard in world.subscriber.heard}
+    assert {run_id: body["type"] for run_id, body in told.items()} == {
+        failing: "run.failed",
+        cancelled: "run.cancelled",
+    }
+    assert told[failing]["data"]["status"] == "failed"
+    assert told[failing]["data"]["steps"][0]["error"]["message"] == "task failed"
+
+
+async def test_a_webhook_is_told_of_the_runs_that_it_names_and_of_their_tasks(world: World) -> None:
+    mine, other = await begin(world, step("a", sandbox=HELD)), await begin(world, step("a", sandbox=HELD))
+    types = ["run.completed", "task.completed"]
+    await world.webhook(event_types=types, filters={"run_id": mine})
+    for run_id in (other, mine):
+        await push(world, await until_steps(world, run_id, a="processing"), "a", "completed")
+        run = await ended(world, run_id)
+    await world.subscriber.until(lambda heard: len(heard) == 2)
+    task, whole = sorted((heard.json for heard in world.subscriber.heard), key=lambda body: body["type"], reverse=True)
+    assert (task["data"]["run_id"], task["data"]["step"]) == (mine, "a")
+    assert whole["data"] == run
+
+
+async def test_metadata_tells_whose_runs_a_webhook_is_told_of_also_when_it_is_replayed(world: World) -> None:
+    types = ["run.completed"]
+    webhook = await world.webhook(event_types=types, filters={"metadata": {"customer": "acme"}})
+    acme = await begin(world, step("a"), metadata={"customer": "acme"})
+    other = await begin(world, step("a"), metadata={"customer": "other"})
+    await ended(world, other)
+    await world.subscriber.until(lambda heard: len(heard) == 1)
+    replay = await world.api.post(f"/api/v1/webhooks/{webhook['id']}/replay", json={"since": time.time() - 3600})
+    assert replay.status_code == 202, replay.text
+    await world.subscriber.until(lambda heard: len(heard) == 2)
+    assert {heard.json["data"]["id"] for heard in world.subscriber.heard} == {acme}
+    assert len({heard.event_id for heard in world.subscriber.heard}) == 1

@@ -1,0 +1,27 @@
+"""What deliveries are compared with: bare aiohttp, 64 posts side by side. `python -m tests.bench.bare URL COUNT`."""
+
+import asyncio
+import sys
+
+import aiohttp
+import uvloop
+
+_SIDE_BY_SIDE = 64
+_BODY = '{"type":"task.completed","data":{"task_id":"%036d","padding":"' + "x" * 900 + '"}}'
+
+
+async def post_all(url: str, count: int) -> None:
+    """Post a body for each of so many tasks; return when all were answered."""
+    numbers = iter(range(count))
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=_SIDE_BY_SIDE)) as session:
+
+        async def post() -> None:
+            for number in numbers:
+                async with session.post(url, data=_BODY % number) as response:
+                    await response.read()
+
+        await asyncio.gather(*(post() for _ in range(_SIDE_BY_SIDE)))
+
+
+if __name__ == "__main__":
+    uvloop.run(post_all(sys.argv[1], int(sys.argv[2])))

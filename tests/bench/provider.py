@@ -1,0 +1,75 @@
+"""A provider that answers at once: every task it is given it accepts, every task it is asked for has completed."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+
+from tests.bench.wire import answer, listening
+
+KEY = "any-key-will-do"
+
+
+class Provider:
+    """What it was asked."""
+
+    def __init__(self) -> None:
+        self.base = ""
+        self.created = 0
+        self.looked_at: set[str] = set()
+        self._numbers = itertools.count()
+        self._awaited = 0
+        self._enough = asyncio.Event()
+
+    async def all_looked_at(self, count: int, seconds: float) -> bool:
+        """Wait until so many tasks were looked at, `seconds` at most; say whether they were."""
+        self._awaited = count
+        self._enough.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._enough.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def take(self, request: bytes) -> bytes:
+        """Answer a create or a look."""
+        method, path, _ = request.split(b" ", 2)
+        if method == b"POST":
+            self.created += 1
+            return _told(_task(f"made-{next(self._numbers)}", "pending", None))
+        uid = path.rsplit(b"/", 1)[-1].decode()
+        self.looked_at.add(uid)
+        if len(self.looked_at) == self._awaited:
+            self._enough.set()
+        return _told(_task(uid, "completed", {"image_url": f"https://img.example.com/{uid}.png"}))
+
+
+@asynccontextmanager
+async def providing() -> AsyncIterator[Provider]:
+    """Run a provider."""
+    provider = Provider()
+    async with listening(provider.take) as provider.base:
+        yield provider
+
+
+def _told(task: dict[str, Any]) -> bytes:
+    return answer(orjson.dumps({"code": 200, "data": task, "message": "success"}))
+
+
+def _task(uid: str, status: str, output: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "task_id": uid,
+        "model": "Qubico/flux1-schnell",
+        "task_type": "txt2img",
+        "status": status,
+        "config": {"service_mode": "public", "webhook_config": {"endpoint": "", "secret": ""}},
+        "input": {"prompt": "a cat in the rain"},
+        "output": output,
+        "meta": {"created_at": "2026-01-25T07:40:08.333962391Z", "usage": {"type": "point", "consume": 20000}},
+        "logs": [],
+        "error": {"code": 0, "raw_message": "", "message": "", "detail": None},
+    }

@@ -1,0 +1,102 @@
+"""Runs of five steps, one after the other, against as many lone tasks, at a provider that is done at once."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from tests.bench.bulk import MODEL
+from tests.bench.databases import KINDS, Store
+from tests.bench.load import drive
+from tests.bench.material import create_one, request, wanted
+from tests.bench.processes import Service, ringback
+from tests.bench.provider import KEY
+from tests.bench.stage import Stage
+from tests.bench.wire import answer, listening
+
+_RUNS, _STEPS = 100, 5
+_TASKS = _RUNS * _STEPS
+_BUDGET = "100000/s"
+_LEFT = "SELECT count(*) FROM {} WHERE status NOT IN ('completed', 'failed', 'cancelled')"
+_COMPLETED = "SELECT count(*) FROM {} WHERE status = 'completed'"
+
+
+@dataclass
+class _Running:
+    """A service that sends tasks on as fast as it can."""
+
+    store: Store
+    service: Service
+
+    async def rate(self, table: str, content: bytes, count: int, status: bytes) -> float:
+        """Create so many, each in a call; return how many a second complete, the last one included."""
+        (before,) = self.store.rows(_COMPLETED.format(table))[0]
+        started = time.perf_counter()
+        (await drive([self.service.port], itertools.repeat(content, count))).expect(status)
+        await self.store.until_none(_LEFT.format(table))
+        seconds = time.perf_counter() - started
+        if self.store.rows(_COMPLETED.format(table))[0][0] != before + count:
+            raise SystemExit(f"not every {table} was completed")
+        return count / seconds
+
+
+async def runs(stage: Stage) -> None:
+    """Measure both, in turn."""
+    made = itertools.count()
+    async with AsyncExitStack() as resources:
+        provider = await resources.enter_async_context(listening(lambda _: _completed(next(made))))
+        begun = (resources.enter_async_context(_running(stage, kind, provider)) for kind in KINDS)
+        both = await asyncio.gather(*begun)
+        for _ in stage.runs("runs"):
+            for each in both:
+                await _measure(stage, each)
+
+
+async def _measure(stage: Stage, each: _Running) -> None:
+    add, kind = stage.report.add, each.store.kind
+    tasks = await each.rate("task", create_one(), _TASKS, b"200")
+    whole = await each.rate("run", _create_run(), _RUNS, b"202")
+    add("lone tasks created, done at once: a second", kind, tasks, form="{:,.0f}")
+    add(f"runs of {_STEPS} steps, done at once: a second", kind, whole, form="{:,.0f}")
+    add("  the time of a step over that of a lone task", kind, tasks / (whole * _STEPS), form="{:.2f} ×")
+
+
+@asynccontextmanager
+async def _running(stage: Stage, kind: str, provider: str) -> AsyncIterator[_Running]:
+    store = await stage.databases.new(kind)
+    settings = {"piapi_base_url": provider, "piapi_api_key": KEY, "provider_rate": _BUDGET}
+    async with ringback(store, settings) as service:
+        yield _Running(store, service)
+
+
+def _create_run() -> bytes:
+    """Return the request of a client that creates a run whose steps each use what the one before gave."""
+    return request("POST", "/api/v1/runs", {"steps": [_step(number) for number in range(_STEPS)]})
+
+
+def _step(number: int) -> dict[str, Any]:
+    step = {"id": f"s{number}", "action": f"{MODEL}:txt2img", "input": wanted()["input"]}
+    if number == 0:
+        return step
+    before = f"s{number - 1}"
+    return {**step, "depends_on": [before], "input_map": {"image_url": f"$steps.{before}.result.result_url"}}
+
+
+def _completed(number: int) -> bytes:
+    """Return the provider's answer to a create: the task is there, and is done."""
+    task = {
+        **wanted(),
+        "task_id": f"made-{number}",
+        "status": "completed",
+        "config": {"service_mode": "public", "webhook_config": {"endpoint": "", "secret": ""}},
+        "output": {"image_url": f"https://img.example.com/{number}.png"},
+        "meta": {"created_at": "2026-01-25T07:40:08.333962391Z", "usage": {"type": "point", "consume": 20000}},
+        "logs": [],
+        "error": {"code": 0, "raw_message": "", "message": "", "detail": None},
+    }
+    return answer(orjson.dumps({"code": 200, "data": task, "message": "success"}))

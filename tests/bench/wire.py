@@ -1,0 +1,51 @@
+"""As little HTTP as will do, so that what is measured is who speaks to it: servers in the bench's own loop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import cast
+
+Handler = Callable[[bytes], bytes | None]
+"""Takes a whole request and gives the whole answer; None keeps the caller waiting for ever."""
+
+
+def answer(body: bytes = b"", status: str = "200 OK") -> bytes:
+    """Return a whole HTTP answer."""
+    kind = "content-type: application/json\r\n" if body else ""
+    return f"HTTP/1.1 {status}\r\n{kind}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+@asynccontextmanager
+async def listening(handler: Handler) -> AsyncIterator[str]:
+    """Answer requests on a free port of loopback; yield the address."""
+    server = await asyncio.get_running_loop().create_server(lambda: _Peer(handler), "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+class _Peer(asyncio.Protocol):
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop has its own
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while (end := self._end()) is not None:
+            request, self._buffer = self._buffer[:end], self._buffer[end:]
+            reply = self._handler(request)
+            if reply is not None:
+                self._transport.write(reply)
+
+    def _end(self) -> int | None:
+        """Return where the first request ends, if it is here as a whole."""
+        head = self._buffer.find(b"\r\n\r\n")
+        if head < 0:
+            return None
+        at = self._buffer[:head].lower().find(b"content-length:")
+        length = int(self._buffer[at + 15 : head].split(b"\r", 1)[0]) if at >= 0 else 0
+        return head + 4 + length if len(self._buffer) >= head + 4 + length else None

@@ -1,0 +1,22 @@
+"""Organizations besides `default`, which no call of the API can make."""
+
+from models import Scope
+from receiver.clock import utc_now
+from receiver.domain.ids import new_id
+from receiver.domain.keyring import hash_api_key
+from tests.fakes.rows import change, select
+from tests.fakes.world import World
+
+
+def another_organization(world: World) -> dict[str, str]:
+    """Make one with a key of its own; return the header that speaks for it."""
+    name, secret, now = new_id(), f"the-key-of-{new_id()}", utc_now().replace(tzinfo=None).isoformat(" ")
+    change(world, "INSERT INTO organization (uid, name, created_at) VALUES (?, ?, ?)", new_id(), name, now)
+    (organization,) = select(world, "SELECT id FROM organization WHERE name = ?", name)
+    change(
+        world,
+        "INSERT INTO api_key (uid, organization_id, name, scope, hash, hint, created_at) "
+        f"VALUES (?, ?, 'theirs', '{Scope.ADMIN}', ?, 'the-', ?)",
+        *(new_id(), organization["id"], hash_api_key(secret), now),
+    )
+    return {"x-api-key": secret}

@@ -1,0 +1,249 @@
+"""What clients and the provider do while something breaks, and what must be true of it afterwards."""
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import httpx
+
+from models import TASK_EVENTS
+from receiver.sandbox import SandboxOptions
+from tests.fakes.inbound import notice
+from tests.fakes.reader import EVENT_STREAM, Reader, Seen
+from tests.fakes.replicas import Answer
+from tests.fakes.rows import select
+from tests.fakes.world import World
+
+SHARED_SECRET = "for-tasks-that-were-created-elsewhere"
+PROVIDER = SandboxOptions(
+    duration=0.2, pending_seconds=0.05, lose_share=0.1, webhook_retry_seconds=0.3, webhook_attempts=60
+)
+"""A provider that loses a webhook in ten, and sends the others until they are taken."""
+SETTINGS: Mapping[str, Any] = {
+    "piapi_webhook_secret": SHARED_SECRET,
+    "poll_first_seconds": "0.5",
+    "poll_max_seconds": "1",
+    "submission_unknown_seconds": "2",
+}
+AT_ONCE = 4
+_PAUSE_SECONDS = 0.05
+"""Between two requests of one client; and before one that was not answered is made again."""
+_PICTURE = "picture "
+_FEW_SECONDS = 8.0
+"""In which a request that need not wait is answered, whatever is broken and for as long as these tests break it."""
+_ENDS = ("task.completed", "task.failed")
+
+
+class Load:
+    """Clients that create tasks and wait for their ends, and a provider that reports of tasks made elsewhere.
+
+    Every other create has an `Idempotency-Key` and is repeated until it is answered with 200; the others are made
+    once, and again only where the answer is 503: then nothing was stored. Webhooks are repeated, as providers do.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.created: list[str] = []
+        """Ids of tasks whose create was answered with 200, the first time that it was asked for."""
+        self.created_again: list[str] = []
+        """Ids of the others: whether the provider heard of the first time may never be known."""
+        self.reported: list[str] = []
+        """The provider's ids of webhooks that were answered with 200."""
+        self.unanswered = 0
+        """Creates of which nobody knows whether they made a task."""
+        self._world = world
+        self._over = False
+        self._numbers = itertools.count()
+        self._waiting: list[asyncio.Task[Any]] = []
+        self._progress = asyncio.Condition()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Go on until the end of the context, and then until everything is answered."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(self._create_each())
+                group.create_task(self._report_each())
+            yield
+            self._over = True
+
+    async def more(self, answers: int, seconds: float = 30) -> None:
+        """Wait until so many more were acknowledged. Raises TimeoutError."""
+        enough = self._acknowledged() + answers
+        async with asyncio.timeout(seconds), self._progress:
+            await self._progress.wait_for(lambda: self._acknowledged() >= enough)
+
+    async def waited(self) -> None:
+        """Return when those who created a task know of its end."""
+        await asyncio.gather(*self._waiting)
+
+    def _acknowledged(self) -> int:
+        return len(self.created) + len(self.created_again) + len(self.reported)
+
+    async def _create_each(self) -> None:
+        while not self._over:
+            number = next(self._numbers)
+            headers = {"idempotency-key": f"create-{number}"} if number % 2 else {}
+            acknowledged = self.created
+            while (answer := await self._create(number, headers)) is None:
+                acknowledged = self.created_again if headers else self.created
+            if answer:
+                self._waiting.append(asyncio.create_task(self._wait(answer)))
+                await self._note(acknowledged, answer)
+
+    async def _create(self, number: int, headers: dict[str, str]) -> str | None:
+        """Create a task; return its id, "" if nobody knows whether there is one, None to try again."""
+        body = {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": {"prompt": f"{_PICTURE}{number}"}}
+        await asyncio.sleep(_PAUSE_SECONDS)
+        answer = None
+        with suppress(httpx.TransportError):
+            answer = await self._world.api.post("/api/v1/task", json=body, headers=headers)
+        if answer is not None and answer.status_code == 200:
+            return str(answer.json()["data"]["task_id"])
+        if headers or (answer is not None and answer.status_code == 503):
+            return None
+        self.unanswered += 1
+        return ""
+
+    async def _wait(self, task_id: str) -> None:
+        """Wait for the task's end, as often as it takes."""
+        query = {"wait_for_completion": "true", "timeout_seconds": "30"}
+        while True:
+            with suppress(httpx.TransportError):
+                answer = await self._world.api.get(f"/api/v1/task/{task_id}", params=query)
+                assert answer.status_code in (200, 502, 503), answer.text
+                if answer.status_code == 200 and answer.json()["data"]["status"] in ("completed", "failed"):
+                    return
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _report_each(self) -> None:
+        while not self._over:
+            provider_id = f"elsewhere-{next(self._numbers)}"
+            while not await self._report(provider_id):
+                pass
+            await self._note(self.reported, provider_id)
+
+    async def _report(self, provider_id: str) -> bool:
+        await asyncio.sleep(_PAUSE_SECONDS)
+        with suppress(httpx.TransportError):
+            answer = await self._world.provider.post(
+                f"{self._world.base}/hooks/piapi",
+                json=notice(provider_id, "completed", output={"image_url": "https://example.com/i.png"}),
+                headers={"x-webhook-secret": SHARED_SECRET},
+            )
+            return answer.status_code == 200
+        return False
+
+    async def _note(self, acknowledged: list[str], task_id: str) -> None:
+        async with self._progress:
+            acknowledged.append(task_id)
+            self._progress.notify_all()
+
+
+class Listener:
+    """A client of the live stream: when that ends or breaks, it comes again for what is after the last it saw."""
+
+    def __init__(self, worlds: Sequence[World]) -> None:
+        self.seen: list[Seen] = []
+        self.times = 0
+        """How often a stream was opened."""
+        self._worlds = itertools.cycle(worlds)
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Listen meanwhile."""
+        task = asyncio.create_task(self._listen())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def saw(self, sequences: list[int], seconds: float = 20) -> None:
+        """Wait for the last of these, and check that they came one after the other, and nothing else."""
+        async with asyncio.timeout(seconds):
+            while not self.seen or self.seen[-1].sequence < sequences[-1]:  # noqa: ASYNC110 - see `Reader`
+                await asyncio.sleep(0.01)
+        assert [seen.sequence for seen in self.seen] == sequences
+
+    async def _listen(self) -> None:
+        for world in self._worlds:
+            last = self.seen[-1].id if self.seen else "0"
+            with suppress(httpx.TransportError):
+                stream = world.api.stream("GET", "/api/v1/events", headers={**EVENT_STREAM, "last-event-id": last})
+                async with stream as answer:
+                    assert answer.status_code in (200, 503), await answer.aread()
+                    if answer.status_code == 200:
+                        self.times += 1
+                        reader = Reader(answer)
+                        reader.seen = self.seen
+                        await reader.end(seconds=60)
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def subscribe(world: World) -> None:
+    """Register two: one is told of everything, one of ends."""
+    await world.webhook(endpoint_url=f"{world.subscriber.base}/all", event_types=[*TASK_EVENTS])
+    await world.webhook(endpoint_url=f"{world.subscriber.base}/ends")
+
+
+async def nothing_was_lost(world: World, load: Load, seconds: float = 30) -> None:
+    """What was acknowledged is there, every task ended, none was made twice, and all were told of every event."""
+    tasks = await _every_task(world, seconds)
+    by_provider_id = {task["provider_task_id"]: task for task in tasks.values()}
+    assert {tasks[task_id]["status"] for task_id in load.created} == {"completed"}
+    assert {by_provider_id[provider_id]["status"] for provider_id in load.reported} == {"completed"}
+    assert set(load.created_again) <= tasks.keys()
+    await _nothing_was_made_twice(world, tasks)
+    await _everyone_was_told(world, seconds)
+
+
+def every_sequence(world: World) -> list[int]:
+    """Return the numbers of all events, in order."""
+    return [row["id"] for row in select(world, "SELECT id FROM event ORDER BY id")]
+
+
+def refused_in_good_order(answers: Sequence[Answer]) -> None:
+    """Whoever could not be served was told so soon, and when to come again."""
+    assert {answer.status for answer in answers} == {200, 503}
+    assert all(answer.retry_after for answer in answers if answer.status == 503)
+    slowest = max((answer for answer in answers if not answer.is_waiting), key=lambda answer: answer.seconds)
+    assert slowest.seconds < _FEW_SECONDS, slowest
+
+
+async def _every_task(world: World, seconds: float) -> dict[str, dict[str, Any]]:
+    """Return all tasks when all of them have ended, by id."""
+    ids = [str(row["uid"]) for row in select(world, "SELECT uid FROM task")]
+    return {task["task_id"]: task for task in await asyncio.gather(*(world.ended(task_id, seconds) for task_id in ids))}
+
+
+async def _nothing_was_made_twice(world: World, tasks: dict[str, dict[str, Any]]) -> None:
+    """One provider task a task, and a request; and what is given up as never made was never made."""
+    wishes = Counter(task["input"]["prompt"] for task in (await world.provider.get("/sandbox/tasks")).json()["tasks"])
+    assert not [prompt for prompt, times in wishes.items() if times > 1 and prompt.startswith(_PICTURE)]
+    stats = await world.provider_stats()
+    assert stats["created"] == len(stats["by_endpoint"])
+    assert max(stats["by_endpoint"].values()) == 1
+    made = {endpoint.rpartition("/")[2] for endpoint in stats["by_endpoint"]}
+    assert made <= tasks.keys()
+    for task_id in made:
+        assert tasks[task_id]["status"] == "completed", tasks[task_id]
+    never_made = [task for task in tasks.values() if task["status"] != "completed"]
+    assert {task["error"]["code"] for task in never_made} <= {"submission_unknown"}
+
+
+async def _everyone_was_told(world: World, seconds: float) -> None:
+    """Each event reached each subscriber, at least once; each task ended once; nothing was told that is not there."""
+    events = select(world, "SELECT e.uid, e.type, t.uid AS task FROM event e JOIN task t ON t.id = e.task_id")
+    ends = [event for event in events if event["type"] in _ENDS]
+    assert len({event["task"] for event in ends}) == len(ends)
+    wanted = {("/all", event["uid"]) for event in events} | {("/ends", event["uid"]) for event in ends}
+
+    def told() -> set[tuple[str, str]]:
+        return {(heard.path, heard.event_id) for heard in world.subscriber.accepted}
+
+    await world.subscriber.until(lambda _heard: wanted <= told(), seconds)
+    assert told() == wanted

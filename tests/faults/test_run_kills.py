@@ -1,0 +1,249 @@
+"""`kill -9` during a run, and a provider that is gone for a while: it goes on, each step is made once, told once."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from models import RUN_TERMINAL, StepStatus
+from receiver.app import create_app
+from receiver.sandbox import SandboxOptions, create_sandbox
+from receiver.storage.first_start import master_keys
+from receiver.storage.runs import lock_runs
+from receiver.tracking import advance
+from tests.fakes.inbound import report
+from tests.fakes.pipeline import (
+    ACTIONS,
+    HELD,
+    Run,
+    Step,
+    ask,
+    begin,
+    ended,
+    ends_of,
+    look,
+    made,
+    push,
+    statuses,
+    step,
+    step_of,
+    studio,
+    until,
+    until_steps,
+)
+from tests.fakes.rows import eventually, select
+from tests.fakes.servers import bound, served, url_of
+from tests.fakes.world import SOON, ProcessWorld, World, in_processes
+
+PATIENT = SandboxOptions(duration=0.05, pending_seconds=0.0, webhook_retry_seconds=0.2, webhook_attempts=60)
+"""A provider whose webhooks outlast a restart."""
+SLOWER = SandboxOptions(duration=0.2, pending_seconds=0.05, webhook_retry_seconds=0.2, webhook_attempts=60)
+KILLS = 5
+_RANKS = {StepStatus.QUEUED: 1, StepStatus.PROCESSING: 2, StepStatus.COMPLETED: 3}
+"""How far a step is."""
+
+
+def chain(count: int, **first: Any) -> list[Step]:
+    """Return steps of which each uses what the one before it gave."""
+    steps = [step("s1", sandbox=first or None)]
+    for number in range(2, count + 1):
+        before = f"s{number - 1}"
+        given = {"after": f"$steps.{before}.result.campaign_id"}
+        steps.append(step(f"s{number}", before, input_map=given))
+    return steps
+
+
+@asynccontextmanager
+async def service(
+    folder: Path, options: SandboxOptions = PATIENT, *, crash: str | None = None
+) -> AsyncIterator[ProcessWorld]:
+    """Run the real service, of which a subscriber hears each end of a run; `crash` is where it kills itself."""
+    settings = {**SOON, "actions_file": str(ACTIONS), "submission_unknown_seconds": "2"}
+    async with in_processes(folder, options, start=False, **settings) as world:
+        await world.start(crash=crash)
+        await world.webhook(event_types=["run.completed", "run.failed"])
+        yield world
+
+
+async def ask_until_death(world: ProcessWorld, *steps: Step) -> None:
+    """Ask for a run that kills the service."""
+    with pytest.raises(httpx.TransportError):
+        await ask(world, *steps)
+    await world.died()
+
+
+async def completes(world: World, run_id: str, count: int, *, events: tuple[str, ...] = ("run.completed",)) -> Run:
+    """Check that the run completes, each step was made once with the right input, and its end is told by one id."""
+    run = await ended(world, run_id)
+    assert run["status"] == "completed", run
+    names = [f"s{number}" for number in range(1, count + 1)]
+    assert statuses(run) == dict.fromkeys(names, "completed")
+    assert (await world.provider_stats())["created"] == count
+    tasks = await made(world, run_id)
+    results = [step_of(run, name)["result"] for name in names]
+    assert [result["headline"] for result in results] == names
+    assert [task["input"].get("after") for task in tasks] == [None, *(each["campaign_id"] for each in results[:-1])]
+    assert await ends_of(world, run_id) == ["run.created", *events]
+    await world.subscriber.until(lambda heard: any(each.json["type"] == "run.completed" for each in heard))
+    told = [heard for heard in world.subscriber.heard if heard.json["type"] == "run.completed"]
+    assert len({heard.event_id for heard in told}) == 1
+    assert told[0].json["data"] == run
+    return run
+
+
+async def test_before_the_commit_of_a_run_nothing_of_it_is_there(tmp_path: Path) -> None:
+    async with service(tmp_path, crash="before_the_commit_of_a_run") as world:
+        await ask_until_death(world, *chain(2))
+        assert [select(world, f"SELECT id FROM {table}") for table in ("run", "run_step", "task", "event")] == [[]] * 4
+        await world.start()
+        await completes(world, await begin(world, *chain(2)), 2)
+
+
+async def test_after_the_commit_of_a_run_it_goes_on_though_nobody_was_answered(tmp_path: Path) -> None:
+    async with service(tmp_path, crash="after_the_commit_of_a_run") as world:
+        await ask_until_death(world, *chain(2))
+        (row,) = select(world, "SELECT uid FROM run")
+        await world.start()
+        await completes(world, row["uid"], 2)
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["after_the_providers_answer", "before_the_commit_of_a_step_s_end", "after_the_commit_of_a_step_s_end"],
+)
+async def test_a_kill_between_two_steps_neither_loses_nor_repeats_one(tmp_path: Path, point: str) -> None:
+    async with service(tmp_path) as world:
+        run_id = await begin(world, *chain(3, **HELD))
+        run = await until_steps(world, run_id, s1="processing")
+        await world.stop()
+        await world.start(crash=point)
+        await push(world, run, "s1", "completed")
+        await world.died()
+        (first, second, _) = select(world, "SELECT status FROM run_step ORDER BY position")
+        is_on_disk = point != "before_the_commit_of_a_step_s_end"
+        wanted = ("completed", "queued") if is_on_disk else ("processing", "pending")
+        assert (first["status"], second["status"]) == wanted
+        await world.start()
+        await completes(world, run_id, 3)
+
+
+@pytest.mark.parametrize("seed", [20])
+async def test_kills_at_random_moments_of_a_run_neither_lose_nor_repeat_a_step(tmp_path: Path, seed: int) -> None:
+    dice, count = random.Random(seed), 5
+    async with service(tmp_path, SLOWER) as world:
+        run_id = await begin(world, *chain(count))
+        for moment in sorted(dice.sample(range(1, 3 * count), KILLS)):
+            await until(world, run_id, partial(is_as_far, moment))
+            await world.kill()
+            await world.start()
+        events = ["run.completed"]
+        while (run := await ended(world, run_id))["status"] == "failed":
+            # Killed between the intent and the call: it was not made, and it is for a person to say that it be sent.
+            assert {each["error"]["code"] for each in run["steps"] if each["status"] == "failed"} == {
+                "submission_unknown"
+            }
+            events.insert(0, "run.failed")
+            assert (await world.api.post(f"/api/v1/runs/{run_id}/retry")).status_code == 200
+        await completes(world, run_id, count, events=tuple(events))
+        assert set((await world.provider_stats())["by_endpoint"].values()) == {1}
+
+
+def is_as_far(moment: int, run: Run) -> bool:
+    """Say whether a run has come so far, where each step that is done counts three, or has ended before."""
+    come = sum(_RANKS.get(StepStatus(status), 0) for status in statuses(run).values())
+    return come >= moment or run["status"] in RUN_TERMINAL
+
+
+async def test_a_run_waits_for_a_provider_that_answers_503_and_goes_on_by_itself(tmp_path: Path) -> None:
+    async with studio(tmp_path, **SOON) as world:
+        await world.webhook(event_types=["run.completed"])
+        run_id = await begin(world, *chain(2, **HELD))
+        run = await until_steps(world, run_id, s1="processing")
+        await world.provider_options(submit_status=503, poll_status=503)
+        await push(world, run, "s1", "completed")
+        await eventually(world, "SELECT looks FROM task WHERE submission = 'waiting' AND looks >= 1", bool)
+        assert statuses(await look(world, run_id)) == {"s1": "completed", "s2": "queued"}
+        await world.provider_options(submit_status=None, poll_status=None)
+        await completes(world, run_id, 2)
+
+
+async def test_a_run_waits_for_a_provider_that_is_not_there_and_goes_on_by_itself(tmp_path: Path) -> None:
+    with bound() as silent:
+        async with studio(tmp_path, piapi_base_url=url_of(silent), **SOON) as world:
+            await world.webhook(event_types=["run.completed"])
+            run_id = await begin(world, *chain(2))
+            await eventually(world, "SELECT looks FROM task WHERE submission = 'waiting' AND looks >= 1", bool)
+            async with served(create_sandbox(PATIENT), silent):
+                await completes(world, run_id, 2)
+
+
+_TOGETHER = 8
+
+
+@pytest.mark.postgresql_only("SQLite has one process")
+async def test_two_processes_that_hear_of_a_step_s_end_at_once_begin_the_next_one_once(tmp_path: Path) -> None:
+    async with studio(tmp_path) as world, another(world) as other:
+        runs = [await begin(world, *chain(2, **HELD)) for _ in range(_TOGETHER)]
+        held = [step_of(await until_steps(world, run_id, s1="processing"), "s1") for run_id in runs]
+        await both_hear(world, other, *(each["job_id"] for each in held))
+        for run_id in runs:
+            assert (await ended(world, run_id))["status"] == "completed"
+            assert len(await made(world, run_id)) == 2
+            assert await ends_of(world, run_id) == ["run.created", "run.completed"]
+
+
+@pytest.mark.postgresql_only("SQLite has one process")
+async def test_two_processes_that_hear_of_two_steps_at_once_begin_what_waits_for_both_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with studio(tmp_path) as world, another(world) as other:
+        run_id = await begin(world, step("a", sandbox=HELD), step("b", sandbox=HELD), step("c", "a", "b"))
+        run = await until_steps(world, run_id, a="processing", b="processing")
+        meet_before_the_lock(monkeypatch)
+        answers = await asyncio.gather(
+            hear(world, step_of(run, "a")["job_id"]), hear(other, step_of(run, "b")["job_id"])
+        )
+        assert [answer.status_code for answer in answers] == [200, 200]
+        assert (await ended(world, run_id))["status"] == "completed"
+        assert len(await made(world, run_id)) == 3
+        assert await ends_of(world, run_id) == ["run.created", "run.completed"]
+
+
+def meet_before_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next two transactions that want a run's lock ask for it at the same time."""
+    meeting, coming = asyncio.Barrier(2), iter(range(2))
+
+    async def lock_together(*arguments: Any) -> Any:
+        if next(coming, None) is not None:
+            async with asyncio.timeout(20):
+                await meeting.wait()
+        return await lock_runs(*arguments)
+
+    monkeypatch.setattr(advance, "lock_runs", lock_together)
+
+
+@asynccontextmanager
+async def another(world: World) -> AsyncIterator[World]:
+    """Run a second service on the world's database."""
+    with bound() as listening:
+        other = World(world.folder, listening.getsockname()[1], world.environment, world.subscriber)
+        app = create_app(world.settings, master_keys(world.settings))
+        async with other.api, other.provider, served(app, listening):
+            yield other
+
+
+async def both_hear(world: World, other: World, *task_ids: str) -> None:
+    """Tell both of the ends of these tasks at once."""
+    answers = await asyncio.gather(*(hear(each, task_id) for task_id in task_ids for each in (world, other)))
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def hear(world: World, task_id: str) -> httpx.Response:
+    """Tell a service that a task of a step has completed."""
+    return await report(world, task_id, "completed", output={"campaign_id": f"of {task_id}"})

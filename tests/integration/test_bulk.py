@@ -1,0 +1,211 @@
+"""`POST /api/v1/tasks`: many tasks in one call, each taken or refused by itself, sent when their turn comes."""
+
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from models import EventType
+from receiver.api.idempotency import Idempotency
+from receiver.errors import StorageUnavailable
+from tests.fakes.rows import select
+from tests.fakes.world import World, in_process
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+COUNT = "SELECT count(*) AS tasks FROM task"
+QUIET = {"webhook": "lost", "outcome": "never"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """One world for those that look at no task but their own."""
+    async with in_process(tmp_path_factory.mktemp("world")) as world:
+        yield world
+
+
+def wanted(sandbox: Mapping[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    """Return what a client asks for in one task."""
+    given = {"prompt": "a cat", **({"sandbox": dict(sandbox)} if sandbox else {})}
+    return {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": given, **fields}
+
+
+async def ask(world: World, *tasks: Any, **headers: str) -> httpx.Response:
+    return await world.api.post("/api/v1/tasks", json={"tasks": tasks}, headers=headers)
+
+
+async def created(world: World, *tasks: Any) -> list[str]:
+    """Create tasks that must all be taken; return their ids."""
+    answer = await ask(world, *tasks)
+    assert answer.status_code == 202, answer.text
+    return [item["task_id"] for item in answer.json()["data"]["data"]]
+
+
+async def test_all_tasks_of_a_call_are_created_and_end(world: World) -> None:
+    answer = await ask(world, *(wanted(metadata={"n": n}) for n in range(15)))
+    body = answer.json()
+    assert (answer.status_code, body["object"], body["status"], body["data"]["object"]) == (
+        202,
+        "list",
+        "queued",
+        "list",
+    )
+    assert [item["index"] for item in body["data"]["data"]] == list(range(15))
+    ids = [item["task_id"] for item in body["data"]["data"]]
+    ended = [await world.ended(task_id) for task_id in ids]
+    assert [(task["status"], task["metadata"]["n"]) for task in ended] == [("completed", n) for n in range(15)]
+    assert len({task["provider_task_id"] for task in ended}) == 15
+
+
+async def test_its_history_begins_with_waiting(world: World) -> None:
+    (task_id,) = await created(world, wanted())
+    await world.ended(task_id)
+    events = await world.events(task_id)
+    assert events[0]["type"] == EventType.TASK_CREATED
+    assert events[0]["data"]["submission"] == "waiting"
+
+
+async def test_bad_tasks_do_not_stop_good_ones(world: World) -> None:
+    forbidden = {"webhook_config": {"endpoint": "ftp://example.com"}}
+    answer = await ask(
+        world,
+        wanted(),
+        {"model": "flux"},
+        "not even an object",
+        wanted(config=forbidden),
+        wanted(retry={"max_attempts": 9}),
+        wanted(),
+    )
+    assert answer.status_code == 202
+    items = answer.json()["data"]["data"]
+    assert [sorted(item.keys() - {"index"}) for item in items] == [["task_id"], *[["error"]] * 4, ["task_id"]]
+    errors = [item["error"] for item in items if "error" in item]
+    assert [error.get("param") for error in errors] == [
+        "task_type",
+        None,
+        "config.webhook_config.endpoint",
+        "retry.max_attempts",
+    ]
+    assert all(error["code"] and error["message"] for error in errors)
+    for item in (items[0], items[5]):
+        assert (await world.ended(item["task_id"]))["status"] == "completed"
+
+
+async def test_a_call_of_which_nothing_is_taken_is_answered_as_others_are(world: World) -> None:
+    before = select(world, COUNT)
+    answer = await ask(world, {}, {})
+    assert (answer.status_code, len(answer.json()["data"]["data"])) == (202, 2)
+    assert select(world, COUNT) == before
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"tasks": []}, {"tasks": [{}] * 1001}, {}, {"tasks": {"model": "flux"}}],
+    ids=["none", "too many", "not said", "no list"],
+)
+async def test_what_is_no_list_of_one_to_a_thousand_tasks_is_refused_whole(world: World, body: Any) -> None:
+    answer = await world.api.post("/api/v1/tasks", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tasks")
+
+
+async def test_a_repeat_under_its_key_gets_the_same_tasks(world: World) -> None:
+    before = select(world, COUNT)[0]["tasks"]
+    tasks = [wanted(), {}, wanted()]
+    first, again = [await ask(world, *tasks, **{"idempotency-key": "one bulk"}) for _ in range(2)]
+    assert first.json() == again.json()
+    assert again.headers["x-idempotency-replayed"] == "true"
+    assert select(world, COUNT)[0]["tasks"] == before + 2
+
+
+async def test_a_bulk_that_was_not_answered_is_found_under_its_key(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: Any) -> None:
+        raise StorageUnavailable("the disk is full just now")
+
+    before = select(world, COUNT)[0]["tasks"]
+    tasks = [wanted(), {}, wanted()]
+    with monkeypatch.context() as broken:
+        broken.setattr(Idempotency, "_keep", fails)
+        assert (await ask(world, *tasks, **{"idempotency-key": "unanswered"})).status_code == 503
+    items = (await ask(world, *tasks, **{"idempotency-key": "unanswered"})).json()["data"]["data"]
+    assert select(world, COUNT)[0]["tasks"] == before + 2
+    assert [(await world.ended(items[index]["task_id"]))["status"] for index in (0, 2)] == ["completed"] * 2
+    assert "error" in items[1]
+
+
+async def test_tasks_of_a_bulk_may_mention_others(world: World) -> None:
+    (origin,) = await created(world, wanted({"pending_seconds": 0.2}))
+    task = wanted()
+    task["input"]["origin_task_id"] = origin
+    (task_id,) = await created(world, task)
+    done = await world.ended(task_id)
+    assert (done["status"], done["input"]["origin_task_id"]) == ("completed", origin)
+    made_there = {each["task_id"]: each for each in (await world.provider.get("/sandbox/tasks")).json()["tasks"]}
+    sent = made_there[done["provider_task_id"]]["input"]["origin_task_id"]
+    assert sent == (await world.task(origin))["provider_task_id"]
+
+
+async def test_a_callback_that_all_tasks_name_is_one_and_told_of_each(world: World) -> None:
+    url = f"{world.subscriber.base}/bulk"
+    config = {"webhook_config": {"endpoint": url, "secret": "s3cret"}}
+    ids = await created(world, *(wanted(config=config) for _ in range(5)))
+
+    def told(heard: list[Any]) -> set[str]:
+        return {each.json["data"]["task_id"] for each in heard if each.path == "/bulk" and _is_end(each.json)}
+
+    await world.subscriber.until(lambda heard: told(heard) == set(ids))
+    assert len(select(world, "SELECT id FROM subscription WHERE endpoint_url = ?", url)) == 1
+
+
+async def test_a_body_may_be_larger_than_one_task_s_and_each_task_may_not(tmp_path: Path) -> None:
+    async with in_process(tmp_path, max_body_bytes="2048") as world:
+        small, large = wanted(metadata={"note": "x" * 1000}), wanted(metadata={"note": "x" * 3000})
+        answer = await ask(world, *[small] * 5, large, **{"idempotency-key": "large"})
+        assert answer.status_code == 202
+        items = answer.json()["data"]["data"]
+        assert [item["index"] for item in items if "task_id" in item] == [0, 1, 2, 3, 4]
+        assert items[5]["error"]["code"] == "body_too_large"
+        assert (await ask(world, *[small] * 40)).status_code == 413
+
+
+async def test_neither_a_single_create_nor_a_look_waits_for_a_bulk_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.app._DRAIN_SECONDS", 0.1)
+    async with in_process(tmp_path, provider_rate="3/s") as world:
+        watched = await world.created(QUIET)
+        await created(world, *(wanted(QUIET) for _ in range(60)))
+        while (before := await made(world)) < 3:
+            pass
+        single = await world.task(await world.created(QUIET))
+        order = [task["task_id"] for task in (await world.provider.get("/sandbox/tasks")).json()["tasks"]]
+        # In one line it would be behind the 22 that are in hand by now.
+        assert order.index(single["provider_task_id"]) < before + 12
+        before = await made(world)
+        assert (await world.api.post(f"/api/v1/tasks/{watched}/refresh")).status_code == 200
+        assert await made(world) < before + 12
+
+
+async def test_a_provider_that_is_busy_gets_them_all_in_the_end(tmp_path: Path) -> None:
+    async with in_process(tmp_path) as world:
+        await world.provider_options(submit_status=429, retry_after=0, concurrency=3)
+        ids = await created(world, *(wanted() for _ in range(12)))
+        while "POST /api/v1/task" not in (await world.provider_stats())["requests"]:
+            pass
+        await world.provider_options(submit_status=None)
+        tasks = [await world.ended(task_id) for task_id in ids]
+        assert {(task["status"], task["attempt"]) for task in tasks} == {("completed", 1)}
+        assert await made(world) == 12
+
+
+async def made(world: World) -> int:
+    """Return how many tasks the provider made."""
+    return int((await world.provider_stats())["created"])
+
+
+def _is_end(body: Any) -> bool:
+    return bool(body["data"]["status"] == "completed")

@@ -1,0 +1,173 @@
+"""Idempotency keys on disk: one process has the work, and its answer stays."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from receiver.domain.ids import new_id
+from receiver.errors import Conflict
+from receiver.storage.database import Database
+from receiver.storage.idempotency import (
+    KEPT,
+    Answer,
+    Answered,
+    Busy,
+    Claim,
+    Found,
+    Wanted,
+    claim,
+    keep,
+    leased,
+    move_lease,
+)
+from receiver.storage.leases import end_leases
+from receiver.storage.tables import idempotency_keys
+from tests.fakes.databases import settings_in
+from tests.storage.rows import NOW
+
+LEASE = timedelta(seconds=20)
+HERE, THERE = new_id(), new_id()
+"""Two processes."""
+DONE = Answered("the body", 200, "application/json", "encrypted")
+
+
+def wanted(scope: str = "a", owner: str = HERE, **fields: Any) -> Wanted:
+    given = {"body": "the body", "resource_id": new_id(), "now": NOW, "lease_until": NOW + LEASE, **fields}
+    return Wanted(scope=scope, owner=owner, **given)
+
+
+async def claimed(database: Database, asked: Wanted) -> Found:
+    return await database.writer.write(claim, asked)
+
+
+async def kept(database: Database, scope: str = "a", owner: str = HERE) -> bool:
+    return await database.writer.write(keep, Answer(scope, owner, DONE))
+
+
+async def test_the_first_has_the_work_and_its_id(database: Database) -> None:
+    first = wanted()
+    assert await claimed(database, first) == Claim("a", first.resource_id, is_resumed=False)
+
+
+async def test_another_process_waits_until_the_answer_is_kept(database: Database) -> None:
+    await claimed(database, wanted())
+    assert await claimed(database, wanted(owner=THERE)) == Busy()
+    assert await database.read(leased("a", NOW))
+    assert await kept(database)
+    assert await claimed(database, wanted(owner=THERE)) == DONE
+    assert await claimed(database, wanted()) == DONE
+    assert not await database.read(leased("a", NOW))
+
+
+async def test_the_same_process_takes_up_what_it_left(database: Database) -> None:
+    first = wanted()
+    await claimed(database, first)
+    assert await claimed(database, wanted()) == Claim("a", first.resource_id, is_resumed=True)
+
+
+async def test_another_process_takes_over_when_the_lease_is_over_and_the_first_keeps_nothing_then(
+    database: Database,
+) -> None:
+    first = wanted()
+    await claimed(database, first)
+    later = NOW + LEASE
+    assert not await database.read(leased("a", later))
+    found = await claimed(database, wanted(owner=THERE, now=later, lease_until=later + LEASE))
+    assert found == Claim("a", first.resource_id, is_resumed=True)
+    assert await claimed(database, wanted(now=later)) == Busy()
+    assert not await kept(database, owner=HERE)
+    assert await kept(database, owner=THERE)
+    assert not await kept(database, owner=THERE)
+
+
+async def test_a_lease_is_moved_by_its_owner_alone(database: Database) -> None:
+    await claimed(database, wanted())
+    later = NOW + LEASE
+    await database.writer.run(lambda tx: move_lease(tx, "a", THERE, NOW))
+    assert await claimed(database, wanted(owner=THERE)) == Busy()
+    await database.writer.run(lambda tx: move_lease(tx, "a", HERE, later + LEASE))
+    assert await claimed(database, wanted(owner=THERE, now=later)) == Busy()
+    await database.writer.run(lambda tx: move_lease(tx, "a", HERE, NOW))
+    assert isinstance(await claimed(database, wanted(owner=THERE)), Claim)
+
+
+@pytest.mark.parametrize("is_answered", [False, True], ids=["at work", "answered"])
+async def test_another_body_is_a_conflict(database: Database, is_answered: bool) -> None:
+    await claimed(database, wanted())
+    if is_answered:
+        await kept(database)
+    for owner in (HERE, THERE):
+        with pytest.raises(Conflict) as caught:
+            await claimed(database, wanted(owner=owner, body="another"))
+        assert caught.value.code == "idempotency_key_mismatch"
+    assert await claimed(database, wanted("another scope", body="another")) != Busy()
+
+
+async def test_after_24_hours_a_key_is_new_and_not_a_moment_before(database: Database) -> None:
+    first = wanted()
+    await claimed(database, first)
+    await kept(database)
+    before = NOW + KEPT - timedelta(microseconds=1)
+    assert await claimed(database, wanted(now=before)) == DONE
+    anew = wanted(now=NOW + KEPT, lease_until=NOW + KEPT + LEASE, body="another")
+    assert await claimed(database, anew) == Claim("a", anew.resource_id, is_resumed=False)
+    (row,) = await database.read(select(idempotency_keys))
+    assert (row["status"], row["answer"], row["created_at"]) == (None, None, NOW + KEPT)
+
+
+async def test_work_of_24_hours_is_not_taken_away_while_somebody_is_at_it(database: Database) -> None:
+    await claimed(database, wanted(lease_until=NOW + KEPT + LEASE))
+    assert await claimed(database, wanted(owner=THERE, now=NOW + KEPT)) == Busy()
+
+
+async def test_many_share_a_batch_and_each_gets_its_own(database: Database) -> None:
+    await claimed(database, wanted("busy", THERE))
+    await claimed(database, wanted("answered"))
+    await kept(database, "answered")
+    await claimed(database, wanted("other body"))
+    asked = [wanted(str(number)) for number in range(20)]
+    others = [wanted("busy"), wanted("answered"), wanted("other body", body="another")]
+    results: list[Any] = await asyncio.gather(
+        *(claimed(database, each) for each in [*others, *asked]), return_exceptions=True
+    )
+    assert results[:2] == [Busy(), DONE]
+    assert isinstance(results[2], Conflict)
+    assert results[3:] == [Claim(each.scope, each.resource_id, is_resumed=False) for each in asked]
+    answers = [Answer(each.scope, HERE, replace(DONE, answer=each.scope)) for each in asked]
+    mixed = [*answers, Answer("busy", HERE, DONE), Answer("not there", HERE, DONE)]
+    assert await asyncio.gather(*(database.writer.write(keep, each) for each in mixed)) == [True] * 20 + [False] * 2
+    again = await asyncio.gather(*(claimed(database, each) for each in asked))
+    assert again == [each.kept for each in answers]
+
+
+async def test_the_start_of_the_only_process_ends_leases(database: Database) -> None:
+    first = wanted()
+    await claimed(database, first)
+    await database.writer.run(lambda tx: end_leases(tx, NOW))
+    assert await claimed(database, wanted(owner=THERE)) == Claim("a", first.resource_id, is_resumed=True)
+
+
+@pytest.fixture
+async def replicas(tmp_path: Path) -> AsyncIterator[list[Database]]:
+    """Two processes' views of one database."""
+    settings = settings_in(tmp_path)
+    async with await Database.open(settings) as here, await Database.open(settings) as there:
+        yield [here, there]
+
+
+@pytest.mark.postgresql_only("several processes")
+async def test_of_two_processes_at_once_one_has_the_work(replicas: list[Database]) -> None:
+    for number in range(30):
+        scope = str(number)
+        asked = [wanted(scope, HERE), wanted(scope, THERE)]
+        found = await asyncio.gather(*(claimed(*pair) for pair in zip(replicas, asked, strict=True)))
+        assert Busy() in found
+        assert [each.is_resumed for each in found if isinstance(each, Claim)] == [False]
+    rows = await replicas[0].read(select(idempotency_keys.c.id))
+    assert len(rows) == 30

@@ -1,0 +1,296 @@
+"""What is PostgreSQL's own: other processes in the way, lost connections, what it refuses to keep, and its plans."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import Select, select, text, update
+from sqlalchemy.dialects import postgresql
+
+from models import DeliveryStatus, Submission
+from receiver.domain.ids import new_id
+from receiver.errors import StorageUnavailable
+from receiver.storage.database import Database
+from receiver.storage.postgresql import transaction as hot
+from receiver.storage.queries import TaskFilter, task_by_id, tasks_matching
+from receiver.storage.tables import deliveries, tasks
+from receiver.storage.transaction import Settlement, Transaction
+from tests.fakes.databases import outside, read_only, settings_in
+from tests.storage.rows import (
+    NOW,
+    add_organization,
+    add_subscription,
+    add_tasks,
+    new_delivery,
+    new_event,
+    task_by_key,
+    task_row,
+)
+
+pytestmark = pytest.mark.postgresql_only("is PostgreSQL's own")
+
+Work = Callable[[Transaction], Awaitable[Any]]
+_END_OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> "
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return settings_in(tmp_path).database_url
+
+
+@pytest.fixture
+async def other(tmp_path: Path) -> AsyncIterator[Database]:
+    """Another process's way to the same database."""
+    async with await Database.open(settings_in(tmp_path)) as database:
+        yield database
+
+
+@pytest.fixture(autouse=True)
+async def _organization(database: Database) -> None:
+    assert await add_organization(database) == 1
+
+
+def end_connections(url: str) -> None:
+    """Cut every connection, as a restart would."""
+    with outside(url) as server:
+        server.execute(_END_OTHERS + "pg_backend_pid()")
+
+
+async def test_two_that_lock_each_others_rows_both_succeed_in_the_end(database: Database, other: Database) -> None:
+    one, two = await add_tasks(database, task_row(), task_row())
+    has_one, has_two = asyncio.Event(), asyncio.Event()
+
+    def grab(first: int, mine: asyncio.Event, theirs: asyncio.Event, second: int, progress: int) -> Work:
+        async def work(tx: Transaction) -> None:
+            await tx.execute(update(tasks).where(tasks.c.id == first).values(progress=progress))
+            mine.set()
+            await theirs.wait()
+            await tx.execute(update(tasks).where(tasks.c.id == second).values(looks=progress))
+
+        return work
+
+    await asyncio.gather(
+        database.writer.run(grab(one, has_one, has_two, two, 5)), other.writer.run(grab(two, has_two, has_one, one, 7))
+    )
+    rows = [await task_by_key(database, key) for key in (one, two)]
+    assert [(row["progress"], row["looks"]) for row in rows] == [(5, 7), (7, 5)]
+
+
+async def test_of_two_that_make_the_same_row_the_second_finds_it_made(database: Database, other: Database) -> None:
+    row = task_row(provider_task_id="pt-1")
+    both_looked = asyncio.Barrier(2)
+
+    def adopt(uid: str) -> Work:
+        looked = False
+
+        async def work(tx: Transaction) -> str:
+            nonlocal looked
+            found = await tx.load_tasks([], [("piapi", "pt-1")])
+            if not looked:
+                looked = True
+                await both_looked.wait()
+            if found:
+                return next(iter(found))
+            await tx.insert_tasks([{**row, "uid": uid}])
+            return uid
+
+        return work
+
+    one, two = await asyncio.gather(database.writer.run(adopt(new_id())), other.writer.run(adopt(new_id())))
+    assert one == two
+
+
+async def test_tasks_are_locked_until_the_commit_and_read_as_they_then_are(database: Database, other: Database) -> None:
+    row = task_row()
+    await add_tasks(database, row)
+    locked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(tx: Transaction) -> None:
+        await tx.load_tasks([row["uid"]])
+        await tx.execute(update(tasks).values(progress=42))
+        locked.set()
+        await go_on.wait()
+
+    holding = asyncio.create_task(database.writer.run(hold))
+    await locked.wait()
+    loading = asyncio.create_task(other.writer.run(lambda tx: tx.load_tasks([row["uid"]])))
+    await asyncio.wait({loading}, timeout=0.1)
+    assert not loading.done()
+    go_on.set()
+    await holding
+    assert (await loading)[row["uid"]].progress == 42
+
+
+async def test_what_another_process_is_claiming_is_left_to_it(database: Database, other: Database) -> None:
+    await add_tasks(database, *(task_row(due_at=NOW, submission=Submission.ACCEPTED) for _ in range(4)))
+    claimed, go_on = asyncio.Event(), asyncio.Event()
+
+    async def claim(tx: Transaction) -> list[str]:
+        found = [due.state.uid for due in await tx.claim_looks(NOW, NOW.replace(hour=5), 2)]
+        claimed.set()
+        await go_on.wait()
+        return found
+
+    first = asyncio.create_task(database.writer.run(claim))
+    await claimed.wait()
+    second = await other.writer.run(lambda tx: tx.claim_looks(NOW, NOW.replace(hour=5), 10))
+    go_on.set()
+    assert len({*await first, *(due.state.uid for due in second)}) == 4
+
+
+async def test_a_connection_that_was_cut_is_made_again(database: Database, url: str) -> None:
+    (key,) = await add_tasks(database, task_row())
+    await database.read(select(tasks.c.id))
+    end_connections(url)
+    assert [row["id"] for row in await database.read(select(tasks.c.id))] == [key]  # a read is simply tried again
+    await add_tasks(database, task_row())
+
+
+async def test_a_transaction_that_was_cut_off_stores_nothing(database: Database, url: str) -> None:
+    async def cut(tx: Transaction) -> None:
+        await tx.insert_tasks([task_row()])
+        end_connections(url)
+
+    with pytest.raises(StorageUnavailable):
+        await database.writer.run(cut)
+    assert await database.read(select(tasks.c.id)) == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_commit_whose_answer_is_lost_is_asked_for(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    execute = asyncpg.Connection.execute
+
+    async def commit_and_lose(self: asyncpg.Connection, query: str, *rest: Any, **options: Any) -> str:
+        if query != "COMMIT":
+            return str(await execute(self, query, *rest, **options))
+        monkeypatch.undo()
+        if when == "after":
+            await execute(self, query)
+        end_connections(url)
+        return str(await execute(self, "SELECT 1"))
+
+    row = task_row()
+    monkeypatch.setattr(asyncpg.Connection, "execute", commit_and_lose)
+    if when == "after":
+        await add_tasks(database, row)
+    else:
+        with pytest.raises(StorageUnavailable):
+            await add_tasks(database, row)
+    assert len(await database.read(select(tasks.c.id))) == (1 if when == "after" else 0)
+
+
+async def test_a_server_that_takes_no_writes_is_unavailable_until_it_does(database: Database, url: str) -> None:
+    with read_only(url):
+        for _ in range(2):
+            with pytest.raises(StorageUnavailable, match="try again"):
+                await add_tasks(database, task_row())
+        assert await database.read(select(tasks.c.id)) == []
+    await add_tasks(database, task_row())
+
+
+async def test_what_no_text_and_no_document_can_hold_is_replaced(database: Database) -> None:
+    row = task_row(model="a\x00b", input={"prompt": "c\x00d", "path": "C:\\u0000", "e\x00": 1})
+    (key,) = await add_tasks(database, row)
+    subscription = await add_subscription(database, description="f\x00g")
+    (event,) = await database.writer.run(lambda tx: tx.insert_events([new_event(key)]))
+    (delivery,) = await database.writer.run(
+        lambda tx: tx.insert_deliveries([new_delivery(subscription, event, key, attempt=1)])
+    )
+    assert await database.writer.run(lambda tx: tx.settle([_settlement(delivery, subscription)])) == [True]
+    stored = await task_by_key(database, key)
+    assert stored["model"] == "a\ufffdb"
+    assert stored["input"] == {"prompt": "c\ufffdd", "path": "C:\\u0000", "e\ufffd": 1}
+    (attempt,) = await database.read(text("SELECT response FROM delivery_attempt"))
+    assert attempt["response"] == "h\ufffdi"
+    found = await database.read(tasks_matching(TaskFilter(organization_id=1, model="a\x00b"), 10))
+    assert [row["id"] for row in found] == [key]
+
+
+def _settlement(delivery: int, subscription: int) -> Settlement:
+    return Settlement(
+        delivery_id=delivery,
+        subscription_id=subscription,
+        attempt=1,
+        status=DeliveryStatus.DELIVERED,
+        due_at=None,
+        settled_at=NOW,
+        started_at=NOW,
+        duration_ms=1,
+        status_code=200,
+        error=None,
+        response="h\x00i",
+    )
+
+
+async def plan_of(url: str, query: str, *arguments: Any) -> str:
+    """Return the plan in a table of some size, of which statistics are known."""
+    connection = await asyncpg.connect(url)
+    try:
+        return "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {query}", *arguments))
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def full(url: str, database: Database) -> str:
+    """A database with 20,000 ended tasks and their deliveries, and a few that are due."""
+    with outside(url) as server:
+        server.execute(
+            "INSERT INTO task (uid, organization_id, provider, model, task_type, status, submission, attempt, "
+            "max_attempts, backoff_seconds, provider_task_id, progress, revision, created_at, updated_at, heard_at, "
+            "due_at, leased, looks) SELECT gen_random_uuid(), 1, 'piapi', 'model-' || n % 50, 't', "
+            "CASE WHEN n % 500 = 0 THEN 'pending' ELSE 'completed' END, "
+            "CASE WHEN n % 1000 = 0 THEN 'waiting' ELSE 'accepted' END, 1, 1, 1, 'p' || n, 0, '', now(), "
+            "now(), now(), CASE WHEN n % 500 = 0 THEN now() END, false, 0 FROM generate_series(1, 20000) AS n"
+        )
+        server.execute(
+            "INSERT INTO event (uid, organization_id, task_id, type, snapshot, created_at) "
+            "SELECT gen_random_uuid(), 1, id, 'task.completed', '{}', now() FROM task"
+        )
+        server.execute(
+            "INSERT INTO subscription (uid, organization_id, kind, endpoint_url, format, event_types, ordered, "
+            "signature, is_active, created_at, updated_at) SELECT gen_random_uuid(), 1, 'registered', 'u', 'standard', "
+            "'[]', false, 'v1', true, now(), now() FROM generate_series(1, 20)"
+        )
+        server.execute(
+            "INSERT INTO delivery (uid, organization_id, subscription_id, event_id, task_id, status, attempt, due_at, "
+            "leased, schedule_from, created_at) SELECT gen_random_uuid(), 1, id % 20 + 1, id, task_id, "
+            "CASE WHEN id % 500 = 0 THEN 'pending' ELSE 'delivered' END, 1, CASE WHEN id % 500 = 0 THEN now() END, "
+            "false, 0, now() FROM event"
+        )
+        server.execute("ANALYZE")
+    return url
+
+
+HOT: dict[str, tuple[str, list[Any]]] = {
+    "load": (hot._LOAD_TASKS, [[], ["piapi"], ["p7"]]),
+    "claim looks": (hot._CLAIM_LOOKS, [NOW, NOW, 64]),
+    "claim unsent": (hot._CLAIM_UNSENT, [NOW, NOW, 64, 0, False]),
+    "claim deliveries": (hot._CLAIM_DELIVERIES, [[], NOW, 100, NOW]),
+    "settle": (hot._SETTLE, [[1], [1], ["delivered"], [None], [NOW], [NOW], [1], [200], [None], [""]]),
+}
+
+
+QUERIES: dict[str, Select[Any]] = {
+    "page": tasks_matching(TaskFilter(organization_id=1, status="completed", model="model-7"), 50),
+    "lookup": task_by_id(1, new_id()),
+    "lookup by the provider's id": task_by_id(1, "p77"),
+    "deliveries of a task": select(deliveries).where(deliveries.c.task_id == 7),
+}
+
+
+async def test_no_hot_statement_and_no_query_of_the_api_reads_a_table_whole(full: str) -> None:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    asked: dict[str, tuple[str, list[Any]]] = {
+        name: (str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True})).replace("%%", "%"), [])
+        for name, query in QUERIES.items()
+    }
+    for name, (query, arguments) in {**HOT, **asked}.items():
+        plan = await plan_of(full, query, *arguments)
+        for table in ("task", "delivery", "event"):
+            assert f"Seq Scan on {table}" not in plan, f"{name}:\n{plan}"

@@ -1,0 +1,82 @@
+"""The actions file: what is bundled is good, and every fault of a bad one is named at once, with the file."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from receiver.domain.actions import build_input
+from receiver.errors import SettingsError
+from receiver.settings import load_settings
+from receiver.tracking.actions import read_actions
+from tests.fakes.pipeline import ACTIONS
+
+BROKEN = """
+[actions."a"]
+model = "m"
+[actions.brands.extract]
+model = "m"
+[models]
+"""
+
+
+def fault(path: Path) -> str:
+    with pytest.raises(SettingsError) as caught:
+        read_actions(path)
+    assert caught.value.message.startswith(f"RINGBACK_ACTIONS_FILE: {path}: ")
+    return caught.value.message
+
+
+def test_the_bundled_file_has_pi_s_actions() -> None:
+    actions = read_actions(ACTIONS)
+    names = ["brands.extract", "campaigns.generate", "campaigns.edit", "campaigns.localize_ad"]
+    assert list(actions.named) == names
+    assert {action.provider for action in actions.named.values()} == {"piapi"}
+    assert build_input(actions.find("campaigns.generate"), {"prompt": "x"}) == {"locale": "en", "prompt": "x"}
+
+
+def test_without_a_file_there_are_models_and_task_types_alone() -> None:
+    actions = read_actions(None)
+    assert actions.named == {}
+    assert actions.find("kling:video_generation").model == "kling"
+
+
+def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "actions.toml"
+    path.write_text(BROKEN)
+    message = fault(path)
+    for words in ('actions."a".task_type: Field required', '[actions."brands.extract"]', "models: there is no such"):
+        assert words in message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"[actions", "it is not TOML: "), (b"\xff", "it is not TOML: "), (None, "No such file or directory")],
+    ids=["no-toml", "no-text", "missing"],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, words: str) -> None:
+    path = tmp_path / "actions.toml"
+    if content is not None:
+        path.write_bytes(content)
+    assert words in fault(path)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    assert "Is a directory" in fault(tmp_path)
+
+
+def test_the_setting_is_a_path() -> None:
+    settings = load_settings({"RINGBACK_ACTIONS_FILE": "deploy/actions.toml"}, env_file=None)
+    assert settings.actions_file == Path("deploy/actions.toml")
+
+
+def test_the_service_does_not_start_with_a_bad_file_and_makes_nothing(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
+    environment |= {"RINGBACK_ACTIONS_FILE": "there-is-none.toml", "PYTHONPATH": str(ACTIONS.parents[1])}
+    command = [sys.executable, "-m", "receiver.cli", "serve", "--port", "0"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "RINGBACK_ACTIONS_FILE: there-is-none.toml: No such file or directory" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,37 @@
+"""What a request makes has ids that an idempotency key decides."""
+
+from typing import Any
+
+from receiver.api.endpoint import Call
+from receiver.domain.ids import is_id, new_id
+from receiver.storage.idempotency import Claim
+
+NOTHING: Any = None
+
+
+def ids(claim: Claim | None, number: int) -> list[str]:
+    call = Call(NOTHING, NOTHING, NOTHING, claim)
+    return [call.new_id() for _ in range(number)]
+
+
+def test_under_one_claim_every_request_makes_the_same_ids_in_the_same_order() -> None:
+    first, other = (Claim("scope", new_id(), is_resumed=False) for _ in range(2))
+    made = ids(first, 1000)
+    assert made == ids(Claim("scope", first.resource_id, is_resumed=True), 1000)
+    assert made[0] == first.resource_id
+    assert made[1:] == sorted(made[1:])
+    assert len({*made, *ids(other, 1000)}) == 2000
+
+
+def test_without_a_key_each_id_is_new() -> None:
+    assert len({*ids(None, 10), *ids(None, 10)}) == 20
+    assert all(map(is_id, ids(None, 10)))
+
+
+def test_only_a_claim_that_somebody_left_is_resumed() -> None:
+    for claim, is_resumed in (
+        (None, False),
+        (Claim("scope", new_id(), is_resumed=False), False),
+        (Claim("scope", new_id(), is_resumed=True), True),
+    ):
+        assert Call(NOTHING, NOTHING, NOTHING, claim).is_resumed is is_resumed

@@ -1,0 +1,69 @@
+"""`ringback run` for people: a table of steps, alive while they are waited for; and what its end means."""
+
+from typing import Any
+
+import pytest
+
+from receiver.cli import steps
+from receiver.cli.failure import Status
+from receiver.cli.steps import live_steps, print_run
+from receiver.cli.waiting import end_status
+
+STEP = {"action": "campaigns.generate", "job_id": "t1", "result": None, "error": None}
+RUN: dict[str, Any] = {
+    "id": "r1",
+    "status": "failed",
+    "metadata": {"order": 17},
+    "created_at": 1760000000,
+    "updated_at": 1760000100,
+    "steps": [
+        {**STEP, "id": "one", "status": "completed", "started_at": 1760000000, "completed_at": 1760000042,
+         "result": {"result_url": "https://cdn.example.com/a.png"}},
+        {**STEP, "id": "two", "status": "failed", "started_at": 1760000042, "completed_at": 1760000050,
+         "error": {"code": 7, "message": "[red]out of paint"}},
+        {**STEP, "id": "three", "status": "skipped", "started_at": None, "completed_at": None, "job_id": None,
+         "error": {"code": "skipped", "message": "step 'two' did not complete"}},
+    ],
+}  # fmt: skip
+
+
+def test_a_run_is_printed_with_a_row_a_step(capsys: pytest.CaptureFixture[str]) -> None:
+    print_run(RUN)
+    fields, _, table = capsys.readouterr().out.partition("\n\n")
+    assert "2025-10-09T08:53:20Z" in fields
+    one, two, three = (line.split() for line in table.splitlines()[1:])
+    assert one == ["one", "campaigns.generate", "completed", "42", "s", "t1", "https://cdn.example.com/a.png"]
+    assert two[-3:] == ["[red]out", "of", "paint"]
+    assert three[:5] == ["three", "campaigns.generate", "skipped", "-", "-"]
+
+
+def test_a_run_of_which_nothing_is_known_is_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+    print_run({"id": "r1"})
+    assert capsys.readouterr().out.split() == ["run", "r1"]
+
+
+def test_where_a_person_watches_the_steps_are_shown_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(steps, "watched", lambda _as_json: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    under_way = {**STEP, "id": "four", "status": "processing", "started_at": 1760000000, "completed_at": None}
+    with live_steps(False) as news:
+        news({**RUN, "steps": [*RUN["steps"], under_way]})
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "processing" in said.err
+    assert "[red]out of paint" in said.err
+
+
+def test_where_nobody_watches_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with live_steps(True) as news:
+        news(RUN)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_exit_status_is_that_of_the_end() -> None:
+    assert end_status([{"status": "completed"}]) is Status.DONE
+    assert end_status([{"status": "failed"}]) is end_status([{"status": "cancelled"}]) is Status.TASK_FAILED
+    assert end_status([{"status": "in_progress"}]) is end_status([None]) is Status.TIMED_OUT

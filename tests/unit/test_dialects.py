@@ -1,0 +1,54 @@
+"""Errors as HTTP: all that contracts/pi.md has in them, and PiAPI's plain form."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from receiver.api.dialects import NATIVE, PIAPI
+from receiver.domain.graph import StepSpec, check_graph
+from receiver.errors import BadRequest, RateLimited, RingbackError, StorageUnavailable
+
+
+def bad_graph() -> BadRequest:
+    with pytest.raises(BadRequest) as caught:
+        check_graph([StepSpec(id="a", action="x", depends_on=("a", "b"))])
+    return caught.value
+
+
+def shown(error: RingbackError) -> dict[str, Any]:
+    answer = NATIVE.error(error, "req_pi_1")
+    assert answer.status_code == error.status
+    body = orjson.loads(bytes(answer.body))
+    assert body.keys() == {"error"}
+    assert body["error"]["request_id"] == answer.headers["x-request-id"] == "req_pi_1"
+    return dict(body["error"])
+
+
+def test_every_fault_of_a_run_is_named_in_issues() -> None:
+    error = shown(bad_graph())
+    assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_run_dag")
+    assert [issue["code"] for issue in error["issues"]] == ["self_dependency", "unknown_dependency"]
+    assert error["issues"][0].keys() == {"code", "message", "step_id", "param"}
+    assert error["param"] == error["issues"][0]["param"] == "steps[0].depends_on"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RateLimited("too many", retry_after=7), StorageUnavailable("gone", retry_after=7)],
+    ids=["429", "503"],
+)
+def test_when_to_come_again_is_in_the_header_and_in_pi_s_body(error: RingbackError) -> None:
+    assert shown(error)["retry_after"] == 7
+    for dialect in (NATIVE, PIAPI):
+        assert dialect.error(error, "req_pi_1").headers["retry-after"] == "7"
+
+
+def test_what_an_error_does_not_have_is_left_out() -> None:
+    assert shown(BadRequest("no")).keys() == {"type", "code", "message", "request_id"}
+    assert "retry-after" not in NATIVE.error(BadRequest("no"), "req_pi_1").headers
+
+
+def test_piapi_s_form_has_the_field_in_its_message() -> None:
+    answer = PIAPI.error(BadRequest("is not there", param="model"), "req_pi_1")
+    assert orjson.loads(bytes(answer.body)) == {"code": 400, "data": None, "message": "model: is not there"}

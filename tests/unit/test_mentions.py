@@ -1,0 +1,51 @@
+"""Tasks that an input mentions."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receiver.domain.ids import new_id
+from receiver.domain.mentions import ids_in, with_ids
+
+ONE, TWO = "01998c2e-7d1b-7f00-8000-000000000001", "01998c2e-7d1b-7f00-8000-000000000002"
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from([ONE, TWO]),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+def test_an_id_is_found_and_replaced_wherever_it_stands() -> None:
+    given = {"origin_task_id": ONE, "images": [{"task": TWO}, [ONE, 7, None]], "prompt": "a cat"}
+    assert ids_in(given) == {ONE, TWO}
+    assert with_ids(given, {ONE: "pt-1", TWO: "pt-2"}) == {
+        "origin_task_id": "pt-1",
+        "images": [{"task": "pt-2"}, ["pt-1", 7, None]],
+        "prompt": "a cat",
+    }
+
+
+@pytest.mark.parametrize(
+    "given",
+    [f"see {ONE}", ONE.upper(), ONE.replace("-", ""), f"{ONE}\n", {ONE: "a name, and no value"}],
+    ids=["inside a text", "in capitals", "without dashes", "with a line's end", "as a name"],
+)
+def test_only_a_whole_string_in_the_form_of_an_id_mentions_a_task(given: Any) -> None:
+    assert ids_in(given) == set()
+    assert with_ids(given, {ONE: "pt-1"}) == given
+
+
+@given(JSON)
+def test_what_mentions_nothing_known_stays_as_it_is(value: Any) -> None:
+    assert with_ids(value, {}) == value
+    assert with_ids(value, {new_id(): "pt-9"}) == value
+
+
+@given(JSON)
+def test_what_is_replaced_is_what_was_found(value: Any) -> None:
+    known = {each: f"pt-{each}" for each in ids_in(value)}
+    replaced = with_ids(value, known)
+    assert ids_in(replaced) == set()
+    assert with_ids(replaced, {to: each for each, to in known.items()}) == value
