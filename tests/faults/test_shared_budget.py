@@ -11,7 +11,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from receiver.sandbox import create_sandbox
-from tests.fakes.replicas import Replica, Replicas, replicas
+from tests.fakes.replicas import Replicas, replicas
 from tests.fakes.servers import served
 from tests.fakes.world import QUICK
 
@@ -62,8 +62,9 @@ async def test_two_together_call_as_often_as_one_may_and_a_429_to_one_holds_for_
         replicas(tmp_path, hasty=False, piapi_base_url=base, provider_rate=f"{RATE}/s") as pair,
     ):
         await create(pair, CREATES)
-        await refused(pair.each[0])
+        task_id = await pair.each[0].created({"submit": "rate_limited", "retry_after": RETRY_AFTER})
         await create(pair, CREATES // 2)
+        await pair.world.ended(task_id)
         assert (await pair.world.provider_stats())["created"] == CREATES + CREATES // 2 + 1
     within_budget([call.at for call in provider.calls])
     (refusal,) = (call.at for call in provider.calls if call.status == 429)
@@ -74,11 +75,6 @@ async def create(pair: Replicas, tasks: int) -> None:
     """Create tasks at both at once, half at each."""
     creating = [pair.each[number % 2].created(input={"prompt": f"{number}"}) for number in range(tasks)]
     await asyncio.gather(*creating)
-
-
-async def refused(replica: Replica) -> None:
-    """Create a task whose first call is answered with a 429."""
-    await replica.created({"submit": "rate_limited", "retry_after": RETRY_AFTER})
 
 
 def within_budget(moments: Sequence[float]) -> None:

@@ -25,7 +25,7 @@ Reader = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_two_thousand_idle_readers_take_little_memory(tmp_path: Path) -> None:
     raise_file_limit()
-    async with in_processes(tmp_path) as world:
+    async with in_processes(tmp_path, key_rate="100000/s") as world:
         await leave(await follow(world, WARM_UP))
         before = resident_kib(world)
         readers = await follow(world, READERS)

@@ -153,6 +153,7 @@ async def test_events_are_numbered_in_order(database: Database) -> None:
         "uid": new[0].uid,
         "organization_id": 1,
         "task_id": task,
+        "run_uid": None,
         "type": EventType.TASK_CREATED,
         "snapshot": {"status": "processing"},
         "created_at": NOW,
