@@ -30,7 +30,7 @@ def configure(connection: Any, *, writes: bool) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA cache_size=-16384")
+        connection.execute("PRAGMA cache_size=-8192")
     else:
         connection.execute("PRAGMA query_only=ON")
 
