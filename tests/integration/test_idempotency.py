@@ -12,6 +12,7 @@ from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing, hash_api_key
 from receiver.outbound.ping import Pinger
 from receiver.storage.first_start import master_keys
+from tests.fakes.inbound import report
 from tests.fakes.rows import change, refusing_writes, select
 from tests.fakes.world import World, in_process
 
@@ -51,10 +52,12 @@ async def made(world: World, table: str) -> int:
 
 async def test_the_same_again_is_answered_again_and_done_once_in_piapi_s_dialect(world: World) -> None:
     key, before = new_id(), await world.provider_stats()
-    body = {**TASK, "input": {"sandbox": {"pending_seconds": 0.2}}}
+    body = {**TASK, "input": {"sandbox": {"pending_seconds": 60.0}}}
     first = await post(world, "/api/v1/task", body, key)
     assert first.json()["data"]["status"] == "pending"
-    await world.ended(first.json()["data"]["task_id"])
+    task_id = first.json()["data"]["task_id"]
+    await report(world, task_id, "completed", output={"image_url": "https://example.com/i.png"})
+    assert (await world.task(task_id))["status"] == "completed"
     assert is_again(await post(world, "/api/v1/task", body, key), first)
     assert (await world.provider_stats())["created"] == before["created"] + 1
 
