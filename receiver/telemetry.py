@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -34,6 +35,12 @@ writer_batch = Histogram(
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
 writer_waiting = Gauge("ringback_writer_waiting", "Writes that wait for their commit", multiprocess_mode="livesum")
+
+
+@cache
+def counted(counter: Counter, *labels: str) -> Counter:
+    """Return the counter of what has these labels. Asked for once, where `labels` looks it up each time."""
+    return counter.labels(*labels)
 
 
 def shared_counters(folder: Path, worker: int) -> dict[str, str]:

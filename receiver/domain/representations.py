@@ -11,6 +11,7 @@ Fields = Mapping[str, Any]
 """A row, or what a row would be, by column name."""
 
 _NEVER = "0001-01-01T00:00:00Z"
+_OFFSET = len("+00:00")
 _NO_ERROR = {"code": 0, "raw_message": "", "message": "", "detail": None}
 _PIAPI_STATUS = {TaskStatus.QUEUED: TaskStatus.PENDING}
 """PiAPI has no word for what it has not seen yet."""
@@ -258,7 +259,9 @@ def iso(moment: datetime | str | None) -> str | None:
         return None
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment)
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat()[:-_OFFSET] + "Z"
 
 
 def unix(moment: datetime | str) -> int:

@@ -4,6 +4,7 @@ import base64
 import hmac
 import secrets as dice
 from collections.abc import Sequence
+from functools import lru_cache
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -37,6 +38,7 @@ def check_secret(secret: str, scheme: SignatureScheme = SignatureScheme.SYMMETRI
         _check_shared_secret(secret)
 
 
+@lru_cache(maxsize=1024)
 def signing_key(secret: str) -> bytes:
     """Return the key that Standard Webhooks signs with: what follows `whsec_` decoded, other secrets' UTF-8.
 

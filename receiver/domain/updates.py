@@ -16,9 +16,9 @@ class Source(StrEnum):
     SUBMIT = "submit"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ProviderUpdate:
-    """One thing heard of a task. Holds no secret: the adapter takes the echoed one out at the door.
+    """One thing heard of a task, never changed. Holds no secret: the adapter takes the echoed one out at the door.
 
     `status` is None for a word that nobody knows, which `word` then names: it is never terminal.
     `attempt` is the attempt that it speaks of, None where the way it came does not tell.

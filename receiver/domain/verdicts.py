@@ -29,6 +29,9 @@ class Verdict:
     gone: bool = False
 
 
+_DELIVERED = Verdict(DeliveryStatus.DELIVERED)
+
+
 def judge(
     *,
     ok: bool,
@@ -40,7 +43,7 @@ def judge(
 ) -> Verdict:
     """Say what an answer means after the `attempts`-th attempt of its schedule; `jitter` is in [0, 1)."""
     if ok:
-        return Verdict(DeliveryStatus.DELIVERED)
+        return _DELIVERED
     slow_down = status_code in SLOW_DOWN or retry_after is not None
     delay = delivery_delay(attempts, delays, jitter)
     if status_code == GONE:

@@ -20,7 +20,7 @@ from receiver.providers import MalformedUpdate, Provider
 from receiver.storage.tables import receipts
 from receiver.storage.transaction import Transaction
 from receiver.storage.writer import Writer
-from receiver.telemetry import get_logger, inbound_received, inbound_refused
+from receiver.telemetry import counted, get_logger, inbound_received, inbound_refused
 from receiver.tracking.apply import Applier, Arrival
 from receiver.tracking.postpone import look_now
 
@@ -61,7 +61,7 @@ class Hooks:
         elif scope["method"] != "POST":
             await _answer(send, 405, "providers report with POST", ((b"allow", b"POST"),))
         elif not self._is_authentic(provider.name, task_uid, _header(scope, _SECRET_HEADER)):
-            inbound_refused.labels(provider.name).inc()
+            counted(inbound_refused, provider.name).inc()
             await _answer(send, 401, "the secret is missing or wrong")
         else:
             await self._take(provider, task_uid, scope, receive, send)
@@ -80,13 +80,13 @@ class Hooks:
             await self._apply(provider, task_uid, body, _attempt(scope))
         except TooLarge as error:
             await self._look_now(task_uid)
-            inbound_received.labels(provider.name, "too large").inc()
+            counted(inbound_received, provider.name, "too large").inc()
             await _answer(send, 413, error.message, ((b"connection", b"close"),))
         except MalformedUpdate as error:
-            inbound_received.labels(provider.name, "malformed").inc()
+            counted(inbound_received, provider.name, "malformed").inc()
             await _answer(send, 400, str(error))
         except Unavailable as error:
-            inbound_received.labels(provider.name, "unavailable").inc()
+            counted(inbound_received, provider.name, "unavailable").inc()
             await _answer(send, 503, error.message, ((b"retry-after", str(error.retry_after).encode()),))
         except RingbackError as error:
             await _answer(send, error.status, error.message)
@@ -95,7 +95,7 @@ class Hooks:
             log.error("an inbound webhook failed", task=task_uid, exc_info=error)
             await _answer(send, 500, "internal error; nothing was stored, send it again")
         else:
-            inbound_received.labels(provider.name, "stored").inc()
+            counted(inbound_received, provider.name, "stored").inc()
             await _answer(send, 200, "success")
 
     async def _apply(self, provider: Provider, task_uid: str | None, body: bytes, attempt: int | None) -> None:

@@ -17,12 +17,12 @@ from receiver.storage.database import Database
 from receiver.storage.deliveries import TO_SEND, park
 from receiver.storage.hot import HotRow
 from receiver.storage.transaction import LeasedDelivery, Settlement
-from receiver.telemetry import deliveries_settled, get_logger
+from receiver.telemetry import counted, deliveries_settled, get_logger
 
 log = get_logger("outbound.deliver")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Parcel:
     """A delivery ready to be sent: everything but the time of the attempt.
 
@@ -35,7 +35,7 @@ class Parcel:
     schedule_from: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempted:
     """What came of an attempt, and what it says of the endpoint's pace."""
 
@@ -88,10 +88,13 @@ class Deliverer:
             )
         return Attempted(settlement, verdict.slow_down, verdict.gone, answer.retry_after or 0.0)
 
-    async def settle(self, settlement: Settlement) -> None:
-        """Write down what came of an attempt; return when it is on disk. Raises `StorageUnavailable`."""
-        held = await self._database.writer.write(self._settler.settle, settlement, bounded=False)
-        deliveries_settled.labels(settlement.status if held else "lease lost").inc()
+    async def settle(self, settlement: Settlement, *, patient: bool = False) -> None:
+        """Write down what came of an attempt; return when it is on disk. Raises `StorageUnavailable`.
+
+        A `patient` one may wait a little for a commit that others need.
+        """
+        held = await self._database.writer.write(self._settler.settle, settlement, bounded=False, patient=patient)
+        counted(deliveries_settled, settlement.status if held else "lease lost").inc()
 
     async def _send(self, parcel: Parcel) -> Answer:
         now = utc_now()

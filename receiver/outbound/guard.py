@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from aiohttp import ThreadedResolver
@@ -113,6 +114,7 @@ class AddressGuard:
         self._hosts = frozenset(hosts)
         self._networks = tuple(networks)
         self._inner = inner
+        self._admitted = lru_cache(maxsize=1024)(self._admit)  # what a URL itself says never changes
 
     @classmethod
     def from_settings(cls, settings: Settings, *, inner: AbstractResolver | None = None) -> "AddressGuard":
@@ -148,7 +150,7 @@ class AddressGuard:
 
         Raises `TargetForbidden`.
         """
-        self._admit(url)
+        self._admitted(url)
 
     def resolver(self, scheme: str = "https") -> AbstractResolver:
         """Return a resolver for aiohttp that refuses a name with any forbidden address among its own.

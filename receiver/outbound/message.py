@@ -1,7 +1,7 @@
 """What one subscriber is told: the body in its form, and the headers of an attempt with their signatures."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -30,9 +30,9 @@ _JSON = "application/json"
 _CLOUDEVENT = "application/cloudevents+json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Message:
-    """An event as one subscriber is told of it: everything but the time of the attempt.
+    """An event as one subscriber is told of it, never changed: everything but the time of the attempt.
 
     `secrets` are those that sign now, the newest first; `own_headers` are the user's.
     """
@@ -47,7 +47,8 @@ class Message:
     async def send(self, sender: Sender, url: str, now: datetime) -> Answer:
         """Make an attempt now; return what came of it, without what the answer echoes of the secrets it was sent."""
         answer = await sender.send(url, self.headers(now), self.body)
-        return replace(answer, response=self._without_echoes(answer.response))
+        answer.response = self._without_echoes(answer.response)
+        return answer
 
     def headers(self, now: datetime) -> dict[str, str]:
         """Return the headers of an attempt that is made now."""

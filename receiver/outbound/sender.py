@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Self
 
@@ -32,7 +33,7 @@ _HEADERS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Answer:
     """What came of one delivery attempt.
 
@@ -97,7 +98,7 @@ class Sender:
         try:
             self._guard.check_literal(url)
             async with asyncio.timeout(self._timeout):
-                await self._post(URL(url), headers, body, heard)
+                await self._post(_read_url(url), headers, body, heard)
         except TimeoutError:
             heard.error = f"timed out after {self._timeout:g} s"
         except Exception as error:
@@ -147,6 +148,9 @@ class Sender:
             trust_env=False,
             read_bufsize=KEPT_BYTES,
         )
+
+
+_read_url = lru_cache(maxsize=1024)(URL)
 
 
 async def _read_start(content: aiohttp.StreamReader, into: bytearray) -> None:

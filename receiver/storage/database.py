@@ -2,15 +2,17 @@
 
 from collections.abc import Collection
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from sqlalchemy import Executable
 
 from receiver.settings import Settings
 from receiver.storage.hot import HotQuery, HotRow
-from receiver.storage.postgresql import PostgreSQL
 from receiver.storage.sqlite import SQLiteConnection, SQLiteReader
 from receiver.storage.writer import Writer
+
+if TYPE_CHECKING:
+    from receiver.storage.postgresql import PostgreSQL
 
 
 class Reader(Protocol):
@@ -35,7 +37,7 @@ class Database:
     `shared` is what several processes on one PostgreSQL have together; None where this is the only process.
     """
 
-    def __init__(self, reader: Reader, writer: Writer, shared: PostgreSQL | None = None) -> None:
+    def __init__(self, reader: Reader, writer: Writer, shared: "PostgreSQL | None" = None) -> None:
         self._reader = reader
         self.writer = writer
         self.shared = shared
@@ -45,8 +47,11 @@ class Database:
         """Open the database that the settings name. Its schema must be there already (`storage.schema`)."""
         if settings.is_sqlite:
             path = settings.sqlite_path
-            database = cls(SQLiteReader(path), Writer(SQLiteConnection(path), capacity=settings.writer_queue))
+            connection = SQLiteConnection(path)
+            database = cls(SQLiteReader(path, connection), Writer(connection, capacity=settings.writer_queue))
         else:
+            from receiver.storage.postgresql import PostgreSQL
+
             server = PostgreSQL(settings.database_url)
             writer = Writer(server.connection(), capacity=settings.writer_queue)
             database = cls(server.reader(), writer, server)

@@ -4,7 +4,7 @@ A few rows by their keys take microseconds; SQLAlchemy's own work on them takes 
 looked up by key, a bounded number at a time.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Dialect, Select, select
@@ -44,19 +44,32 @@ class HotPlan:
         decoder: Callable[[TypeEngine[Any]], Decoder | None],
     ) -> None:
         self.sql = str(hot.query.where(among_keys(hot.key)).compile(dialect=dialect))
-        self._parts: list[tuple[str, int, list[tuple[str, Decoder | None]]]] = []
-        start = 0
-        for name, mine in hot.tables.items():
-            self._parts.append((name, start, [(str(each.key), decoder(each.type)) for each in mine]))
-            start += len(mine)
+        self._parts = [_Part(name, mine, decoder) for name, mine in hot.tables.items()]
 
     def row(self, raw: Sequence[Any]) -> HotRow:
         """Return a row of the driver's: the columns by name, apart for each table."""
-        return {name: _part(raw, start, columns) for name, start, columns in self._parts}
+        values = iter(raw)
+        return {part.name: part.read(values) for part in self._parts}
 
 
-def _part(raw: Sequence[Any], start: int, columns: Sequence[tuple[str, Decoder | None]]) -> dict[str, Any]:
-    return {
-        name: value if decode is None or value is None else decode(value)
-        for (name, decode), value in zip(columns, raw[start : start + len(columns)], strict=True)
-    }
+class _Part:
+    """One table's columns of a row."""
+
+    def __init__(
+        self,
+        name: str,
+        columns: Sequence[ColumnElement[Any]],
+        decoder: Callable[[TypeEngine[Any]], Decoder | None],
+    ) -> None:
+        self.name = name
+        self._names = [str(each.key) for each in columns]
+        self._decoders = [(str(each.key), decode) for each in columns if (decode := decoder(each.type)) is not None]
+
+    def read(self, values: Iterator[Any]) -> dict[str, Any]:
+        """Take this part's values, the next ones of the row."""
+        part = dict(zip(self._names, values, strict=False))
+        for name, decode in self._decoders:
+            value = part[name]
+            if value is not None:
+                part[name] = decode(value)
+        return part

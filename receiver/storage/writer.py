@@ -21,6 +21,9 @@ Handler = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | Ex
 """Does one kind of write for all of its items that wait; returns a result, or an error, for each."""
 
 MOST_AT_ONCE = 500
+PATIENCE_SECONDS = 0.02
+"""How long a write waits for a commit that others need, if nobody waits for it."""
+_MOST_PATIENT = 100
 _TRIES = 4
 """How often a batch is tried that another process's writes were in the way of."""
 
@@ -58,10 +61,10 @@ class Connection(Protocol):
 class _Write:
     __slots__ = ("future", "handler", "item", "weight")
 
-    def __init__(self, handler: Handler[Any, Any], item: Any, future: "asyncio.Future[Any]", weight: int) -> None:
+    def __init__(self, handler: Handler[Any, Any], item: Any, weight: int) -> None:
         self.handler = handler
         self.item = item
-        self.future = future
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.weight = weight
 
 
@@ -72,6 +75,8 @@ class Writer:
         self._connection = connection
         self._capacity = capacity
         self._waiting: deque[_Write] = deque()
+        self._patient: deque[_Write] = deque()
+        self._patience: asyncio.TimerHandle | None = None
         self._weight = 0
         self._wake = asyncio.Event()
         self._closing = False
@@ -82,22 +87,32 @@ class Writer:
         self._task = asyncio.create_task(self._run(), name="ringback-writer")
 
     async def write(
-        self, handler: Handler[Item, Result], item: Item, *, bounded: bool = True, weight: int = 1
+        self,
+        handler: Handler[Item, Result],
+        item: Item,
+        *,
+        bounded: bool = True,
+        patient: bool = False,
+        weight: int = 1,
     ) -> Result:
         """Have `handler` write `item`, which stands for `weight` rows; return its result when that is on disk.
 
         Handlers run in the order in which their first items came, each once a batch with all of its items.
-        `bounded=False` is for those whose own number is bounded and whose writes must not be turned away.
+        `bounded=False` is for those whose own number is bounded and whose writes must not be turned away; and
+        `patient` for those for whose write nobody waits: it shares the next commit, or has its own in 20 ms.
         Raises `WriterFull`, `StorageUnavailable` (nothing was stored), or what the handler returned for the item.
         """
         is_full = self._weight > 0 and self._weight + weight > self._capacity
         if self._closing or (bounded and is_full):
             raise WriterFull("more writes wait than the queue may hold; nothing was stored, try again")
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Write(handler, item, future, weight))
+        write = _Write(handler, item, weight)
         self._weight += weight
-        self._wake.set()
-        return cast(Result, await future)
+        if patient:
+            self._let_wait(write)
+        else:
+            self._waiting.append(write)
+            self._wake.set()
+        return cast(Result, await write.future)
 
     async def run(self, work: Callable[[Transaction], Awaitable[Result]], *, bounded: bool = True) -> Result:
         """Run `work`, a write of its own kind, in the next transaction; return its result when that is on disk."""
@@ -106,6 +121,7 @@ class Writer:
     async def aclose(self) -> None:
         """Commit what still waits, then close the connection."""
         self._closing = True
+        self._lose_patience()
         self._wake.set()
         if self._task is not None:
             await self._task
@@ -122,7 +138,25 @@ class Writer:
             writer_batch.observe(len(batch))
             await self._commit(batch)
 
+    def _let_wait(self, write: _Write) -> None:
+        self._patient.append(write)
+        if len(self._patient) >= _MOST_PATIENT:
+            self._lose_patience()
+        elif self._patience is None:
+            self._patience = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        """Let those that were patient wait as the others do."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        if self._patient:
+            self._waiting.extend(self._patient)
+            self._patient.clear()
+            self._wake.set()
+
     def _next_batch(self) -> list[_Write]:
+        self._lose_patience()
         batch = [self._waiting.popleft()]
         weight = batch[0].weight
         while self._waiting and weight + self._waiting[0].weight <= MOST_AT_ONCE:

@@ -6,7 +6,7 @@ changed rows, the events, the deliveries and the receipts are written.
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,19 +20,18 @@ from receiver.domain.updates import ProviderUpdate
 from receiver.storage.attempts import Ended, ProviderId, attempts_at_provider, keep_attempts
 from receiver.storage.tables import receipts, tasks
 from receiver.storage.transaction import NewEvent, TaskChange, Transaction
-from receiver.telemetry import get_logger, updates_applied
+from receiver.telemetry import counted, get_logger, updates_applied
 from receiver.tracking.advance import Advancer
 from receiver.tracking.record import Announcer, event_of, record
 
 log = get_logger("tracking.apply")
 
-_STATE_FIELDS = frozenset(field.name for field in fields(TaskState))
 _MOST_WORDS_LOGGED = 256
 DEFAULT_ORGANIZATION_ID = 1
 """Whose a task is that only its provider told us of: the first organization's, there from the start."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Arrival:
     """An update on its way in. `task_uid` is None where only the provider's id tells which task it speaks of.
 
@@ -48,7 +47,7 @@ class Arrival:
     """The metadata of a task that is made of it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Applied:
     """What an update did. `status` is the task's state afterwards."""
 
@@ -139,14 +138,14 @@ class Applier:
         if task is not None and decision.changes:
             if decision.changes.get("attempt", task.attempt) != task.attempt:
                 batch.ended_attempts.append(_ended(task, update, batch.now))
-            task = batch.change(task, decision)
+            batch.change(task, decision)
             if task.provider_task_id:
                 batch.by_provider_id[arrival.provider, task.provider_task_id] = task.uid
         receipt = decision.receipt if arrival.body is not None else None
         if receipt is not None:
             batch.receipts.append(_receipt(arrival, decision, batch.now))
         self._log_word(arrival)
-        updates_applied.labels(update.source, decision.event or (receipt and "receipt") or "nothing").inc()
+        counted(updates_applied, update.source, decision.event or (receipt and "receipt") or "nothing").inc()
         if task is None:
             return Applied(str(arrival.task_uid), "", changed=False, receipt=receipt)
         return Applied(task.uid, task.status, decision.event is not None, receipt)
@@ -201,29 +200,35 @@ class _Batch:
 
     def with_attempt(self, arrival: Arrival) -> ProviderUpdate:
         """Return the update, with the attempt that it speaks of where that was found to be a superseded one."""
+        if not self.superseded or arrival.task_uid is not None:
+            return arrival.update
         found = self.superseded.get((arrival.provider, str(arrival.update.provider_task_id)))
-        if found is None or arrival.task_uid is not None:
+        if found is None:
             return arrival.update
         return replace(arrival.update, attempt=found[1])
 
     def is_anothers(self, arrival: Arrival, task: TaskState) -> bool:
         """Say whether the provider's task is that of another task: no two may share one."""
+        if task.provider_task_id is not None:
+            return False
         owner = self.by_provider_id.get((arrival.provider, str(arrival.update.provider_task_id)), task.uid)
-        return owner != task.uid and task.provider_task_id is None
+        return owner != task.uid
 
     def to_be_made(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
         """Return what has no row yet: one for each task, and for each provider's task that nobody has."""
+        missing = [arrival for arrival in arrivals if self.find(arrival) is None]
         made: list[Arrival] = []
         taken: set[tuple[str, str | None]] = set(self.by_provider_id)
         # Those that name their task go first: a row made by the provider's id alone would take it from them.
-        for arrival in sorted(arrivals, key=lambda arrival: arrival.task_uid is None):
+        for arrival in sorted(missing, key=lambda arrival: arrival.task_uid is None):
             names = {("", arrival.task_uid), (arrival.provider, arrival.update.provider_task_id)} - _NAMELESS
-            if self.find(arrival) is None and not names & taken:
+            if not names & taken:
                 made.append(arrival)
                 taken |= names
         return made
 
-    def change(self, task: TaskState, decision: Decision) -> TaskState:
+    def change(self, task: TaskState, decision: Decision) -> None:
+        """Note what is to be written of a task, and take it over into its state."""
         values = dict(decision.changes)
         if "due_at" in values:
             values["leased"] = False
@@ -235,11 +240,10 @@ class _Batch:
                 self.kept[task.id] = event
         change = self.changes.get(task.id)
         if change is None:
-            change = self.changes[task.id] = TaskChange(id=task.id, from_status=task.status, from_attempt=task.attempt)
-        change.values.update(values)
-        task = replace(task, **{name: value for name, value in values.items() if name in _STATE_FIELDS})
-        self.by_uid[task.uid] = task
-        return task
+            change = self.changes[task.id] = TaskChange(task.id, task.status, task.attempt, values)
+        else:
+            change.values.update(values)
+        task.take(values)
 
     def _event(self, task: TaskState, decision: Decision) -> NewEvent:
         event = event_of(task, decision, self.now)
@@ -281,7 +285,7 @@ def _row(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
 
 def _ended(task: TaskState, update: ProviderUpdate, now: datetime) -> Ended:
     return Ended(
-        task=task,
+        task=replace(task),  # as it is now: the next attempt takes its place
         status=TaskStatus.FAILED,
         error=update.error,
         started_at=update.started_at,

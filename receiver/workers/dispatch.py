@@ -132,24 +132,27 @@ class LaneDispatcher:
             self._lanes.left(key)  # its lease runs out, and it is sent again
             self._wake.set()
             raise
+        is_ordered = key in self._ordered
         if attempted.gone:  # the next one must find it switched off
             await self._settle(attempted, parcel.lease.lease_until)
         # The subscriber has answered: its lane is free for the next one while this is written down.
         excess = self._leave_lane(key, attempted)
         self._wake.set()
+        if was_full and attempted.delivered and not is_ordered:
+            self.look()  # something may wait in the table for just this
         if not attempted.gone:
-            await self._settle(attempted, parcel.lease.lease_until)
+            await self._settle(attempted, parcel.lease.lease_until, patient=not is_ordered)
         await self._give_back(excess)
         if attempted.settlement.due_at is not None:
             self._alarm.set(attempted.settlement.due_at)
-        elif was_full or key in self._ordered:
-            self.look()  # something may wait in the table for just this
+        elif is_ordered:
+            self.look()  # the next one of its task may be sent only now
 
-    async def _settle(self, attempted: Attempted, until: datetime) -> None:
+    async def _settle(self, attempted: Attempted, until: datetime, *, patient: bool = False) -> None:
         """Write down what came of an attempt, also when the database is away for a while; `until` ends its lease."""
         while True:
             try:
-                await self._deliverer.settle(attempted.settlement)
+                await self._deliverer.settle(attempted.settlement, patient=patient)
             except Unavailable as error:
                 if utc_now() < until:
                     await asyncio.sleep(_SETTLE_AGAIN_SECONDS)

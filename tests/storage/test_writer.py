@@ -124,6 +124,65 @@ async def test_what_comes_during_a_commit_shares_the_next_one(notes: Notes) -> N
     assert notes.handled == [["first"], ["second", "third"]]
 
 
+async def test_a_patient_write_shares_the_commit_of_one_that_is_not(notes: Notes) -> None:
+    notes.writer.start()
+    patient = asyncio.create_task(notes.writer.write(notes.insert, "patient", patient=True))
+    await asyncio.sleep(0)
+    await asyncio.gather(patient, *notes.begin("urgent"))
+    assert notes.connection.commits == 1
+    assert notes.handled == [["urgent", "patient"]]
+
+
+async def test_patient_writes_have_a_commit_of_their_own_when_no_other_comes(notes: Notes) -> None:
+    notes.writer.start()
+    writes = [notes.writer.write(notes.insert, f"note {number}", patient=True) for number in range(3)]
+    await asyncio.gather(*writes)
+    assert notes.connection.commits == 1
+    assert notes.on_disk() == ["note 0", "note 1", "note 2"]
+
+
+async def test_the_end_stores_what_was_patient(notes: Notes) -> None:
+    notes = Notes(notes.path)
+    notes.writer.start()
+    patient = asyncio.create_task(notes.writer.write(notes.insert, "patient", patient=True))
+    await asyncio.sleep(0)
+    await notes.writer.aclose()
+    assert await patient == "wrote patient"
+    assert notes.on_disk() == ["patient"]
+
+
+async def test_what_is_patient_counts_for_what_may_wait(notes: Notes) -> None:
+    writer = Writer(notes.connection, capacity=2)
+    writes = [asyncio.create_task(writer.write(notes.insert, body, patient=True)) for body in ("one", "two")]
+    await asyncio.sleep(0)
+    with pytest.raises(WriterFull):
+        await writer.write(notes.insert, "three")
+    writer.start()
+    await asyncio.gather(*writes)
+
+
+async def test_a_query_between_transactions_sees_what_was_committed_and_none_is_run_during_one(notes: Notes) -> None:
+    connection, query = notes.connection.inner, "SELECT body FROM note"
+    assert connection.fetch(query, ()) == []
+    notes.writer.start()
+    notes.connection.gate.clear()
+    writes = notes.begin("first")
+    await notes.connection.committing.wait()
+    assert connection.fetch(query, ()) is None
+    notes.connection.gate.set()
+    await asyncio.gather(*writes)
+    assert connection.fetch(query, ()) == [("first",)]
+    with pytest.raises(IntegrityError):
+        await asyncio.gather(*notes.begin("poison"))
+    assert connection.fetch(query, ()) == [("first",)]
+
+
+async def test_no_query_is_run_on_a_closed_connection(notes: Notes) -> None:
+    connection = SQLiteConnection(notes.path)
+    await connection.aclose()
+    assert connection.fetch("SELECT body FROM note", ()) is None
+
+
 async def test_a_batch_is_bounded(notes: Notes) -> None:
     writes = notes.begin(*(f"note {number}" for number in range(MOST_AT_ONCE + 1)))
     await asyncio.sleep(0)

@@ -10,8 +10,10 @@ VALUES ($1, clock_timestamp() + ($2::integer - $4::integer + 1) * $3::interval, 
 ON CONFLICT (provider) DO UPDATE SET next_at = $2::integer * $3::interval + greatest(
     budget.next_at, budget.paused_until, clock_timestamp() - ($4::integer - 1) * $3::interval
 )
-RETURNING extract(epoch FROM next_at - clock_timestamp())::float8 AS until_next
+RETURNING extract(epoch FROM next_at - clock_timestamp())::float8 AS until_next,
+    set_config('synchronous_commit', 'off', true)
 """
+"""Waits for no disk: a server that crashes may give the moments of its last instant away once more."""
 _PAUSE = """
 INSERT INTO provider_budget AS budget (provider, next_at, paused_until)
 VALUES ($1, '-infinity', clock_timestamp() + $2::interval)

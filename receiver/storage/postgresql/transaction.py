@@ -5,20 +5,21 @@ stand already are locked in the order of their keys before they are changed: so 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
-from sqlalchemy import JSON, Executable, Row, Table
+from sqlalchemy import Executable, Row, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.domain.transitions import TaskState
-from receiver.storage.postgresql.values import write_document, write_moment, write_text
+from receiver.storage.postgresql.values import encoder_of, write_document, write_text
 from receiver.storage.tables import deliveries as delivery_table
 from receiver.storage.tables import events as event_table
 from receiver.storage.tables import tasks as task_table
@@ -148,7 +149,8 @@ _TYPES: Mapping[Table, Mapping[str, str]] = {
     table: {column.name: column.type.compile(postgresql.dialect()) for column in table.columns}  # type: ignore[no-untyped-call]
     for table in (task_table, event_table, delivery_table)
 }
-_DOCUMENTS = frozenset(column.name for column in task_table.columns if isinstance(column.type, JSON))
+_STATE_COLUMNS = len(fields(TaskState))
+_ENCODERS = MappingProxyType({column.name: encoder_of(column.type) for column in task_table.columns})
 _EVENT_COLUMNS = ("uid", "organization_id", "task_id", "run_uid", "type", "snapshot", "created_at")
 _DELIVERY_COLUMNS = (
     "uid",
@@ -210,7 +212,7 @@ class PostgreSQLTransaction:
                 [change.id for change in group],
                 [change.from_status for change in group],
                 [change.from_attempt for change in group],
-                *([_bind(name, change.values[name]) for change in group] for name in names),
+                *(_column(name, [change.values for change in group]) for name in names),
             )
             if len(written) != len(group):
                 raise RuntimeError("a task changed though it was locked")
@@ -218,8 +220,7 @@ class PostgreSQLTransaction:
     async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
         """Insert whole rows; return their keys in order."""
         names = tuple(rows[0])
-        columns = [[_bind(name, row[name]) for row in rows] for name in names]
-        return await self._insert(task_table, names, columns)
+        return await self._insert(task_table, names, [_column(name, rows) for name in names])
 
     async def insert_events(self, events: Sequence[NewEvent]) -> list[int]:
         """Append events; return their sequence numbers in order."""
@@ -344,15 +345,12 @@ def _arrays(table: Table, names: Sequence[str], first: int) -> str:
     return ", ".join(f"${place}::{_TYPES[table][name]}[]" for place, name in enumerate(names, first))
 
 
-def _bind(name: str, value: Any) -> Any:
-    if value is None:
-        return None
-    if name in _DOCUMENTS:
-        return write_document(value)
-    if isinstance(value, datetime):
-        return write_moment(value)
-    return write_text(value) if isinstance(value, str) else value
+def _column(name: str, rows: Iterable[Values]) -> list[Any]:
+    encode = _ENCODERS[name]
+    if encode is None:
+        return [row[name] for row in rows]
+    return [None if (value := row[name]) is None else encode(value) for row in rows]
 
 
-def _state(row: Any) -> TaskState:
-    return TaskState(**{name: row[name] for name in TaskState.__slots__})
+def _state(row: asyncpg.Record) -> TaskState:
+    return TaskState(*row[:_STATE_COLUMNS])

@@ -7,6 +7,7 @@ the disk: where that is slow it has a thread to itself, and the loop goes on col
 import asyncio
 import sqlite3
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ from receiver.storage.sqlite.values import read_document, write_document
 PAGE_BYTES = 8192
 QUICK_COMMIT_SECONDS = 0.0015
 """A disk that commits faster than this on average costs the loop less than the way to a thread and back."""
+_PROBE_EVERY = 32
+"""Commits in the thread before one is made on the loop, to see how fast the disk is by now: in the thread that cannot
+be told from the wait for the interpreter's lock."""
+_LONGEST_SAMPLE_SECONDS = 4 * QUICK_COMMIT_SECONDS
+"""One slow commit, such as one that moves the log into the file, says little of the next one."""
 _BUSY_RETRY_SECONDS = 0.005
 
 
@@ -52,7 +58,9 @@ class SQLiteConnection:
         self._driver: sqlite3.Connection = self._core.connection.driver_connection  # type: ignore[assignment]
         self._thread = ThreadPoolExecutor(1, "ringback-commit")
         self._busy_seconds = busy_seconds
-        self._commit_seconds = QUICK_COMMIT_SECONDS
+        self._is_free = True
+        self._commit_seconds = 0.0
+        self._commits_in_thread = 0
 
     async def begin(self) -> "SQLiteTransaction":
         """Begin a transaction that holds the write lock. Raises `StorageUnavailable` if another keeps it."""
@@ -65,24 +73,40 @@ class SQLiteConnection:
                     raise _unavailable(error) from error
                 await asyncio.sleep(_BUSY_RETRY_SECONDS)
             else:
+                self._is_free = False
                 return SQLiteTransaction(self._core, self._driver)
 
     async def commit(self) -> None:
         """Return when the transaction is on disk. Raises `StorageUnavailable` if it is not."""
-        started = time.perf_counter()
         try:
-            if self._commit_seconds < QUICK_COMMIT_SECONDS:
-                self._driver.commit()
+            if self._commit_seconds < QUICK_COMMIT_SECONDS or self._commits_in_thread >= _PROBE_EVERY:
+                self._commit_here()
             else:
+                self._commits_in_thread += 1
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._driver.commit)
         except sqlite3.OperationalError as error:
             raise _unavailable(error) from error
-        self._commit_seconds += (time.perf_counter() - started - self._commit_seconds) / 4
+        self._is_free = True
+
+    def _commit_here(self) -> None:
+        started = time.perf_counter()
+        self._driver.commit()
+        took = min(time.perf_counter() - started, _LONGEST_SAMPLE_SECONDS)
+        self._commit_seconds += (took - self._commit_seconds) / 8
+        self._commits_in_thread = 0
 
     async def rollback(self) -> None:
         """Undo the transaction, if one is open."""
         if self._driver.in_transaction:
             self._driver.rollback()
+        self._is_free = True
+
+    def fetch(self, sql: str, parameters: Sequence[Any]) -> list[Any] | None:
+        """Run a query for what is committed; None while there is a transaction, or its commit is on its way.
+
+        What was written just now is in this connection's memory, and any other one's is out of date by it.
+        """
+        return self._driver.execute(sql, parameters).fetchall() if self._is_free else None
 
     def is_conflict(self, error: Exception) -> bool:
         """Say whether another writer was first. SQLite has one writer."""
@@ -97,6 +121,7 @@ class SQLiteConnection:
 
     async def aclose(self) -> None:
         """Close the connection."""
+        self._is_free = False
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
 

@@ -1,25 +1,38 @@
-"""Reading SQLite: Core on a few connections with threads of their own, hot queries on the loop's own thread.
+"""Reading SQLite: Core in a few threads, one way there and back for a query; hot queries on the loop's own thread.
 
 A few rows from pages that are in memory take microseconds; handing them to a thread and back takes a hundred times
 as long.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Collection
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, BindParameter, Boolean, ColumnElement, Executable, bindparam, column, event, func, select
+from sqlalchemy import (
+    JSON,
+    BindParameter,
+    Boolean,
+    ColumnElement,
+    Engine,
+    Executable,
+    bindparam,
+    column,
+    create_engine,
+    event,
+    func,
+    select,
+)
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeEngine
 
 from models.columns import Moment
 from receiver.errors import StorageUnavailable
 from receiver.storage.hot import Decoder, HotPlan, HotQuery, HotRow
-from receiver.storage.sqlite.connection import configure
+from receiver.storage.sqlite.connection import SQLiteConnection, configure
 from receiver.storage.sqlite.values import read_document, read_moment, write_document
 
 _CONNECTIONS = 4
@@ -27,43 +40,51 @@ _KEYS: BindParameter[str] = bindparam("keys")
 
 
 class SQLiteReader:
-    """Reads what is committed."""
+    """Reads what is committed. Hot queries run on the connection that writes, whenever it is free."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, writes: SQLiteConnection) -> None:
         self._engine = _engine(path)
+        self._threads = ThreadPoolExecutor(_CONNECTIONS, "ringback-read")
+        self._writes = writes
         self._hot = sqlite3.connect(path, timeout=0, isolation_level=None)
         self._hot.execute("PRAGMA query_only=ON")
         self._plans: dict[HotQuery, HotPlan] = {}
 
     async def read(self, statement: Executable) -> list[dict[str, Any]]:
         """Run a query; return its rows by column name. Raises `StorageUnavailable`."""
-        try:
-            async with self._engine.connect() as connection:
-                return [dict(row) for row in (await connection.execute(statement)).mappings()]
-        except OperationalError as error:
-            raise _unavailable(error.orig) from error
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, statement)
 
     async def read_by_keys(self, query: HotQuery, keys: Collection[int]) -> list[HotRow]:
         """Run a query of the hot path; return its rows by table. Raises `StorageUnavailable`."""
         plan = self._plans.get(query)
         if plan is None:
             plan = self._plans[query] = HotPlan(query, sqlite.dialect(), _among_keys, _decoder)
+        given = (write_document(list(keys)),)
         try:
-            with closing(self._hot.cursor()) as cursor:
-                rows = cursor.execute(plan.sql, (write_document(list(keys)),)).fetchall()
+            rows = self._writes.fetch(plan.sql, given)
+            if rows is None:
+                rows = self._hot.execute(plan.sql, given).fetchall()
         except sqlite3.OperationalError as error:
             raise _unavailable(error) from error
         return [plan.row(row) for row in rows]
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._engine.dispose()
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._engine.dispose)
+        self._threads.shutdown()
         self._hot.close()
 
+    def _read(self, statement: Executable) -> list[dict[str, Any]]:
+        try:
+            with self._engine.connect() as connection:
+                return [dict(row) for row in connection.execute(statement).mappings()]
+        except OperationalError as error:
+            raise _unavailable(error.orig) from error
 
-def _engine(path: Path) -> AsyncEngine:
-    engine = create_async_engine(
-        f"sqlite+aiosqlite:///{path}",
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{path}",
         pool_size=_CONNECTIONS,
         max_overflow=0,
         isolation_level="AUTOCOMMIT",
@@ -71,13 +92,7 @@ def _engine(path: Path) -> AsyncEngine:
         json_serializer=write_document,
         json_deserializer=read_document,
     )
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def _prepare(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        configure(cursor, writes=False)
-        cursor.close()
-
+    event.listen(engine, "connect", lambda connection, _record: configure(connection, writes=False))
     return engine
 
 

@@ -3,7 +3,9 @@
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import fields
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -11,7 +13,7 @@ from sqlalchemy import Executable, Row
 
 from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.domain.transitions import TaskState
-from receiver.storage.sqlite.values import read_moment, write_document, write_moment
+from receiver.storage.sqlite.values import encoder_of, read_moment, write_document, write_moment
 from receiver.storage.tables import tasks
 from receiver.storage.transaction import (
     DueTask,
@@ -30,7 +32,8 @@ _STATE = (
     "progress, revision, words, callback_id, ended_event, looks, heard_at, model, task_type, metadata, started_at, "
     "provider, run_uid, step"
 )
-_DOCUMENTS = frozenset(column.name for column in tasks.columns if column.type.compile() == "JSON")
+_STATE_COLUMNS = len(fields(TaskState))
+_ENCODERS = MappingProxyType({column.name: encoder_of(column.type) for column in tasks.columns})
 
 _DUE_DELIVERIES = f"""
 WITH RECURSIVE lane(id) AS (
@@ -121,12 +124,7 @@ class SQLiteTransaction:
             written = self._driver.executemany(
                 f"UPDATE task SET {assignments} WHERE id = ? AND status = ? AND attempt = ?",
                 [
-                    (
-                        *(_bind(name, change.values[name]) for name in names),
-                        change.id,
-                        change.from_status,
-                        change.from_attempt,
-                    )
+                    [*_encoded(change.values, names), change.id, change.from_status, change.from_attempt]
                     for change in group
                 ],
             ).rowcount
@@ -140,7 +138,7 @@ class SQLiteTransaction:
         columns = ", ".join(("id", *names))
         self._driver.executemany(
             f"INSERT INTO task ({columns}) VALUES ({_marks(len(names) + 1)})",
-            [(key, *(_bind(name, row[name]) for name in names)) for key, row in enumerate(rows, first)],
+            [[key, *_encoded(row, names)] for key, row in enumerate(rows, first)],
         )
         return list(range(first, first + len(rows)))
 
@@ -303,43 +301,27 @@ class SQLiteTransaction:
 
 
 def _state(row: Sequence[Any]) -> TaskState:
-    return TaskState(
-        id=row[0],
-        uid=row[1],
-        organization_id=row[2],
-        status=row[3],
-        submission=row[4],
-        attempt=row[5],
-        max_attempts=row[6],
-        backoff_seconds=row[7],
-        provider_task_id=row[8],
-        progress=row[9],
-        revision=row[10],
-        words=None if row[11] is None else orjson.loads(row[11]),
-        callback_id=row[12],
-        ended_event=row[13],
-        looks=row[14],
-        heard_at=read_moment(row[15]),
-        model=row[16],
-        task_type=row[17],
-        labels=None if row[18] is None else orjson.loads(row[18]),
-        started_at=_moment_or_none(row[19]),
-        provider=row[20],
-        run_uid=row[21],
-        step=row[22],
-    )
+    state = TaskState(*row[:_STATE_COLUMNS])
+    state.heard_at = read_moment(row[15])
+    if state.words is not None:
+        state.words = orjson.loads(row[11])
+    if state.labels is not None:
+        state.labels = orjson.loads(row[18])
+    if state.started_at is not None:
+        state.started_at = read_moment(row[19])
+    return state
 
 
 def _moment_or_none(value: str | None) -> datetime | None:
     return None if value is None else read_moment(value)
 
 
-def _bind(name: str, value: Any) -> Any:
-    if value is None:
-        return None
-    if name in _DOCUMENTS:
-        return write_document(value)
-    return write_moment(value) if isinstance(value, datetime) else value
+def _encoded(values: Values, names: Sequence[str]) -> list[Any]:
+    return [
+        value if value is None or (encode := _ENCODERS[name]) is None else encode(value)
+        for name in names
+        for value in (values[name],)
+    ]
 
 
 def _marks(count: int) -> str:

@@ -1,10 +1,15 @@
 """Values as SQLite keeps them: documents and moments are text."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import orjson
+from sqlalchemy import JSON
+from sqlalchemy.types import TypeEngine
+
+from models.columns import Moment
 
 
 def write_document(value: Any) -> str:
@@ -27,4 +32,11 @@ def write_moment(value: datetime | None) -> str | None:
 
 def read_moment(value: str) -> datetime:
     """Read a moment as SQLAlchemy writes it."""
-    return datetime.fromisoformat(value).replace(tzinfo=UTC)
+    return datetime.fromisoformat(value + "+00:00")
+
+
+def encoder_of(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
+    """Return what writes a value of a column of this type; None if it goes as it is."""
+    if isinstance(kind, JSON):
+        return write_document
+    return write_moment if isinstance(kind, Moment) else None
