@@ -1,1 +1,4 @@
 """The history of the schema, for Alembic."""
+
+HEAD = "0001"
+"""The newest revision. Written down here too, so that a start need not read the whole history to know it."""

@@ -1,6 +1,5 @@
 """The service put together: opened in order, closed in the reverse order."""
 
-import gc
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -181,9 +180,6 @@ def create_app(settings: Settings, keys: list[str]) -> Starlette:
             app.state.end_waits = service.end_waits
             app.router.routes.extend(routes(service.hooks))
             async with service.running():
-                # What was made to start lives as long as the process: looking at it again and again only costs.
-                gc.collect()
-                gc.freeze()
                 yield
 
     return Starlette(lifespan=lifespan, exception_handlers={HTTPException: refuse_path})

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import sys
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _LINGER_SECONDS = 1.0
 """When the service stops, a request that is on its way over an open connection has this long to arrive."""
+_GARBAGE_THRESHOLDS = (10_000, 10, 10)
+"""Of Python's collector. Its own are for small programs: a busy service would look for garbage all the time."""
 
 
 def serve(
@@ -35,6 +38,7 @@ def serve(
     again, and SIGHUP replaces them one after the other: each stops when its successor is ready, and no request is
     refused.
     """
+    gc.disable()  # until it has started: what is imported and made for that is no garbage
     if fd is not None and line is not None:
         _work(socket.socket(fileno=fd), socket.socket(fileno=line))
     else:
@@ -99,6 +103,7 @@ def _keep(workers: int, listening: socket.socket) -> None:
         folder = tempfile.TemporaryDirectory(prefix="ringback-")
     except OSError as error:
         raise StartError(f"workers share their counters in a temporary folder ({error}): set TMPDIR to one") from None
+    _collect_garbage()
     with folder as counters:
         status = asyncio.run(Workers(command, listening, workers, Path(counters)).run())
     raise typer.Exit(status)
@@ -143,7 +148,12 @@ def _serve(
         server_header=False,
         timeout_graceful_shutdown=15,
     )
-    server = Server(config, end_waits=lambda: app.state.end_waits(), linger=_LINGER_SECONDS, ready=ready)
+
+    def started() -> None:
+        _collect_garbage()
+        ready()
+
+    server = Server(config, end_waits=lambda: app.state.end_waits(), linger=_LINGER_SECONDS, ready=started)
     # uvicorn takes the signals while it runs, and afterwards raises them again for whoever had them before. A stop
     # that comes before it runs is not lost in this way, and one that was obeyed ends nothing twice.
     for stop in (signal.SIGTERM, signal.SIGINT):
@@ -151,6 +161,13 @@ def _serve(
     server.run(sockets=[listening])
     if not server.started:
         raise typer.Exit(uvicorn.config.STARTUP_FAILURE)
+
+
+def _collect_garbage() -> None:
+    """Begin to look for garbage, but not among what is there by now: it lives as long as the process."""
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE_THRESHOLDS)
+    gc.enable()
 
 
 def _storage(settings: "Settings") -> str:

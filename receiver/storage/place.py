@@ -1,18 +1,9 @@
-"""Where a database may be: for SQLite a file that can be written to, for PostgreSQL a server that lets us in."""
+"""Where an SQLite database may be: in a file that can be written to, on a disk of this machine."""
 
 import sqlite3
 from pathlib import Path
 
-from asyncpg.exceptions import (
-    ClientConfigurationError,
-    InvalidAuthorizationSpecificationError,
-    InvalidCatalogNameError,
-    TargetServerAttributeNotMatched,
-    TooManyConnectionsError,
-)
-
 from receiver.errors import StartError
-from receiver.storage.postgresql.errors import driver_error
 
 _MOUNTS = Path("/proc/self/mounts")
 _OVER_THE_NETWORK = frozenset(
@@ -43,27 +34,6 @@ def check_place(path: Path) -> None:
             connection.close()
     except sqlite3.Error as error:
         raise _cannot_write(path, error) from None
-
-
-def cannot_connect(error: Exception) -> StartError:
-    """Return what to say, in one line, of a PostgreSQL server that could not be connected to."""
-    cause = driver_error(error)
-    what = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-    match cause:
-        case InvalidAuthorizationSpecificationError():
-            do = "correct the user or the password in RINGBACK_DATABASE_URL"
-        case InvalidCatalogNameError():
-            do = "make the database (createdb), or name another one in RINGBACK_DATABASE_URL"
-        case TargetServerAttributeNotMatched():
-            do = "the server is a read-only standby: name the primary in RINGBACK_DATABASE_URL"
-        case TooManyConnectionsError():
-            do = "raise the server's max_connections, or run fewer processes"
-        case ClientConfigurationError() | ValueError():
-            what = "its URL makes no sense"  # its own words may hold parts of the password
-            do = "correct RINGBACK_DATABASE_URL: postgresql://USER:PASSWORD@HOST/DATABASE"
-        case _:
-            do = "start the server, or correct the host and port in RINGBACK_DATABASE_URL"
-    return StartError(f"PostgreSQL cannot be used ({what}); {do}")
 
 
 def _network_file_system(folder: Path) -> str | None:

@@ -1,22 +1,14 @@
 """The schema: migrated by Alembic, all or nothing, by one process at a time."""
 
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, NullPool, create_engine, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 
 import migrations
 from receiver.errors import StartError
 from receiver.settings import Settings
-from receiver.storage.place import cannot_connect, check_place
-from receiver.storage.postgresql.server import core_engine
+from receiver.storage.place import check_place
 from receiver.storage.sqlite import configure
 from receiver.telemetry import get_logger
 
@@ -24,6 +16,8 @@ log = get_logger("storage.schema")
 
 _LOCK = 0x52494E47
 """PostgreSQL's advisory lock that migrations hold: "RING"."""
+_TABLE = "alembic_version"
+"""Where Alembic notes the revision of a database."""
 
 
 async def migrate(settings: Settings) -> tuple[str | None, str]:
@@ -43,7 +37,7 @@ async def check_schema(settings: Settings) -> None:
     """Raise `StartError`, which says what to do, unless the PostgreSQL database has just this version's schema."""
     found = await current_revision(settings)
     _refuse_newer(found)
-    if found != _newest():
+    if found != migrations.HEAD:
         has = "has no schema yet" if found is None else f"has an older schema ({found})"
         raise StartError(f"the database {has}: run `ringback migrate` once, then start again")
 
@@ -52,17 +46,18 @@ async def current_revision(settings: Settings) -> str | None:
     """Return the revision of the database's schema; None if it has none yet. Raises `StartError`."""
     if settings.is_sqlite:
         return _revision_of_file(settings.sqlite_path) if settings.sqlite_path.exists() else None
-    async with _connected(settings) as connection:
+    from receiver.storage.postgresql.connecting import connected
+
+    async with connected(settings.database_url) as connection:
         return await connection.run_sync(_revision)
 
 
 def _migrate_file(path: Path) -> tuple[str | None, str]:
     check_place(path)
-    newest = _newest()
     before = _revision_of_file(path) if path.exists() else None
+    if before == migrations.HEAD:
+        return before, migrations.HEAD
     _refuse_newer(before)
-    if before == newest:
-        return before, newest
     copy = _copy(path, before) if before is not None else None
     engine = create_engine("sqlite://", creator=lambda: _open(path), poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -73,53 +68,27 @@ def _migrate_file(path: Path) -> tuple[str | None, str]:
     engine.dispose()
     if copy is not None:
         copy.unlink()
-    return before, newest
+    return before, migrations.HEAD
 
 
 async def _migrate_server(settings: Settings) -> tuple[str | None, str]:
-    newest = _newest()
-    async with _connected(settings) as connection:
+    from receiver.storage.postgresql.connecting import connected
+
+    async with connected(settings.database_url) as connection:
         await connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
         before = await connection.run_sync(_revision)
         _refuse_newer(before)
-        if before != newest:
+        if before != migrations.HEAD:
             await connection.exec_driver_sql("BEGIN")
             await connection.run_sync(_upgrade)
             await connection.exec_driver_sql("COMMIT")
-    return before, newest
-
-
-@asynccontextmanager
-async def _connected(settings: Settings) -> AsyncIterator[AsyncConnection]:
-    """Connect to PostgreSQL; what comes in the way there is a `StartError`."""
-    engine = core_engine(settings.database_url, writes=True, poolclass=NullPool)
-    try:
-        try:
-            connection = await engine.connect()
-        except Exception as error:
-            raise cannot_connect(error) from None
-        try:
-            yield connection
-        finally:
-            await connection.close()
-    finally:
-        await engine.dispose()
+    return before, migrations.HEAD
 
 
 def _upgrade(connection: Connection) -> None:
-    config = _config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    from receiver.storage.upgrade import upgrade
 
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    return config
-
-
-def _newest() -> str:
-    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+    upgrade(connection)
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -129,7 +98,9 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table(_TABLE):
+        return None
+    return connection.execute(text(f"SELECT version_num FROM {_TABLE}")).scalar_one_or_none()
 
 
 def _revision_of_file(path: Path) -> str | None:
@@ -142,8 +113,11 @@ def _revision_of_file(path: Path) -> str | None:
 
 
 def _refuse_newer(revision: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision in (None, migrations.HEAD):
+        return
+    from receiver.storage.upgrade import known_revisions
+
+    if revision not in known_revisions():
         raise StartError(
             f"the database's schema ({revision}) is of a newer Ringback than this one; "
             "install that version, or restore the backup that you made before it"

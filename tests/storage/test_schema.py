@@ -12,6 +12,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 import migrations
@@ -86,11 +87,13 @@ def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "later"
     shutil.copytree(Path(migrations.__file__).parent, folder)
     monkeypatch.setattr(migrations, "__file__", str(folder / "__init__.py"))
+    monkeypatch.setattr(migrations, "HEAD", migrations.HEAD)
     return folder / "versions" / "9999_next.py"
 
 
 def write_version(file: Path, head: str, last: str) -> None:
     file.write_text(VERSION.format(head=head, last=last))
+    migrations.HEAD = "9999"
 
 
 async def test_the_migrated_schema_is_what_the_models_say(settings: Settings, path: Path, tmp_path: Path) -> None:
@@ -104,6 +107,12 @@ async def test_the_migrated_schema_is_what_the_models_say(settings: Settings, pa
     models.metadata.create_all(engine)
     engine.dispose()
     assert structure(path) == structure(made)
+
+
+def test_the_newest_revision_is_written_down() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    assert ScriptDirectory.from_config(config).get_heads() == [migrations.HEAD]
 
 
 async def test_a_new_database_is_in_wal_mode_with_large_pages(settings: Settings, path: Path) -> None:

@@ -54,6 +54,7 @@ def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "later"
     shutil.copytree(Path(migrations.__file__).parent, folder)
     monkeypatch.setattr(migrations, "__file__", str(folder / "__init__.py"))
+    monkeypatch.setattr(migrations, "HEAD", migrations.HEAD)
     return folder / "versions" / "9999_next.py"
 
 

@@ -1,0 +1,56 @@
+"""Connecting when the service starts or migrates: what comes in the way is told to whoever runs it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from asyncpg.exceptions import (
+    ClientConfigurationError,
+    InvalidAuthorizationSpecificationError,
+    InvalidCatalogNameError,
+    TargetServerAttributeNotMatched,
+    TooManyConnectionsError,
+)
+from sqlalchemy import NullPool
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from receiver.errors import StartError
+from receiver.storage.postgresql.errors import driver_error
+from receiver.storage.postgresql.server import core_engine
+
+
+@asynccontextmanager
+async def connected(dsn: str) -> AsyncIterator[AsyncConnection]:
+    """Give a connection that may write. Raises `StartError`, which says what to do."""
+    engine = core_engine(dsn, writes=True, poolclass=NullPool)
+    try:
+        try:
+            connection = await engine.connect()
+        except Exception as error:
+            raise _cannot_connect(error) from None
+        try:
+            yield connection
+        finally:
+            await connection.close()
+    finally:
+        await engine.dispose()
+
+
+def _cannot_connect(error: Exception) -> StartError:
+    """Return what to say, in one line, of a PostgreSQL server that could not be connected to."""
+    cause = driver_error(error)
+    what = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    match cause:
+        case InvalidAuthorizationSpecificationError():
+            do = "correct the user or the password in RINGBACK_DATABASE_URL"
+        case InvalidCatalogNameError():
+            do = "make the database (createdb), or name another one in RINGBACK_DATABASE_URL"
+        case TargetServerAttributeNotMatched():
+            do = "the server is a read-only standby: name the primary in RINGBACK_DATABASE_URL"
+        case TooManyConnectionsError():
+            do = "raise the server's max_connections, or run fewer processes"
+        case ClientConfigurationError() | ValueError():
+            what = "its URL makes no sense"  # its own words may hold parts of the password
+            do = "correct RINGBACK_DATABASE_URL: postgresql://USER:PASSWORD@HOST/DATABASE"
+        case _:
+            do = "start the server, or correct the host and port in RINGBACK_DATABASE_URL"
+    return StartError(f"PostgreSQL cannot be used ({what}); {do}")

@@ -1,0 +1,28 @@
+"""Bringing a schema to a newer revision by Alembic. Apart, for a start that has nothing to bring needs none of it."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+import migrations
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring the schema of a connection's database to the newest revision, within its transaction."""
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def known_revisions() -> set[str]:
+    """Return every revision that this version knows."""
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    return config
