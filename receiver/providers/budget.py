@@ -55,6 +55,8 @@ class Budget:
         self._giving: asyncio.Task[None] | None = None
         self._allotment = allotment
         self._moments: deque[float] = deque()
+        self._reserved = 0
+        self._reserved_at = -math.inf
         self._telling: set[asyncio.Task[None]] = set()
 
     async def acquire(self, lane: Hashable = None) -> None:
@@ -63,7 +65,7 @@ class Budget:
         So nobody at the head of a lane waits for more than one call of each other lane, however many wait there.
         Who is cancelled while it waits takes no token.
         """
-        if not self._turns and self._is_ready():
+        if self.is_ready():
             self._take()
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -74,6 +76,14 @@ class Budget:
             await turn
         finally:
             self._turns.discard(lane, turn)
+
+    def is_ready(self) -> bool:
+        """Say whether there is a token now for who asks next: nobody waits, and nobody else need be asked for one."""
+        now = asyncio.get_running_loop().time()
+        self._forget_missed(now)
+        if self._turns or (self._allotment is not None and not self._moments):
+            return False
+        return self._wait(now) <= 0
 
     async def _give(self) -> None:
         """Give tokens away as they come, to whoever's turn it then is, until nobody waits."""
@@ -98,16 +108,21 @@ class Budget:
         """Take moments of the shared budget, if there is one and it is to be had."""
         if self._allotment is None or self._moments:
             return
-        calls = min(len(self._turns), max(1, math.ceil(self._rate * _AHEAD_SECONDS)))
         asked = asyncio.get_running_loop().time()
+        calls = min(max(len(self._turns), self._likely(asked)), max(1, math.ceil(self._rate * _AHEAD_SECONDS)))
+        self._reserved, self._reserved_at = calls, asked
         with suppress(StorageUnavailable):
             waits = await self._allotment.reserve(calls, 1 / self._rate, int(self._burst))
             self._moments.extend(asked + wait for wait in waits)
 
-    def _is_ready(self) -> bool:
-        """Say whether there is a token now, for who need not ask others for one."""
-        has_own = self._allotment is None or bool(self._moments)
-        return has_own and self._wait(asyncio.get_running_loop().time()) <= 0
+    def _likely(self, now: float) -> int:
+        """Return how many calls are to be expected: twice as many as last time, if those were soon used up."""
+        return 2 * self._reserved if now - self._reserved_at < _AHEAD_SECONDS / 2 else 0
+
+    def _forget_missed(self, now: float) -> None:
+        # Moments that nobody came for would make a burst, some day, of which the others know nothing.
+        while self._moments and self._moments[0] < now - _AHEAD_SECONDS:
+            self._moments.popleft()
 
     def _take(self) -> None:
         if self._moments:

@@ -61,39 +61,38 @@ class Looker:
     async def attend(self, due: DueTask) -> None:
         """Act on a claimed task."""
         task = due.state
+        if task.provider_task_id is not None:
+            await self._poll(task)
+            return
         row = await self._row(task.uid)
         if row is None or row["status"] in TERMINAL or row["attempt"] != task.attempt:
             return
-        if task.provider_task_id is not None:
-            await self._poll(task, row)
-        elif task.submission == Submission.WAITING:
-            if not await self._give_up(task, row):
-                await self._submitter.send(row["provider"], _outgoing(row))
-        else:
+        if task.submission != Submission.WAITING:
             await self._search(due, row)
+        elif not await self._give_up(task):
+            await self._submitter.send(task.provider, _outgoing(row))
 
     async def look(self, uid: str) -> None:
         """Look at a task at the provider now, whenever it is due; does nothing for one that has no id there."""
-        row = await self._row(uid)
-        if row is not None and row["provider_task_id"] is not None and row["status"] not in TERMINAL:
-            states = await self._writer.run(lambda tx: tx.load_tasks([uid]))
-            await self._poll(states[uid], row)
+        task = (await self._writer.run(lambda tx: tx.load_tasks([uid]))).get(uid)
+        if task is not None and task.provider_task_id is not None and task.status not in TERMINAL:
+            await self._poll(task)
 
     async def _row(self, uid: str) -> Mapping[str, Any] | None:
         rows = await self._database.read(select(tasks).where(tasks.c.uid == uid))
         return rows[0] if rows else None
 
-    async def _poll(self, task: TaskState, row: Mapping[str, Any]) -> None:
-        provider, secret = self._providers[row["provider"]], self._keyring.hook_secret(task.uid)
+    async def _poll(self, task: TaskState) -> None:
+        provider, secret = self._providers[task.provider], self._keyring.hook_secret(task.uid)
         outcome = await provider.fetch(
             str(task.provider_task_id), attempt=task.attempt, hidden=secret, lane=_lane(task.organization_id)
         )
         match outcome:
             case Found(update):
-                applied = await self._apply(row["provider"], task, update)
+                applied = await self._apply(task, update)
                 heard = applied.changed
             case Missing() if task.looks >= _MISSING_LOOKS:
-                await self._fail(row["provider"], task, "provider_lost_task", "the provider does not know the task")
+                await self._fail(task, "provider_lost_task", "the provider does not know the task")
                 return
             case Missing() | NoAnswer():
                 retry_after = outcome.retry_after if isinstance(outcome, NoAnswer) else None
@@ -101,14 +100,14 @@ class Looker:
                 await self._postpone_look(task, retry_after)
                 heard = False
         if not heard:
-            await self._give_up(task, row)
+            await self._give_up(task)
 
-    async def _give_up(self, task: TaskState, row: Mapping[str, Any]) -> bool:
+    async def _give_up(self, task: TaskState) -> bool:
         """Fail a task that nobody heard of for too long; say whether that was so."""
         if utc_now() < self._applier.looks.deadline(task.heard_at):
             return False
         waited = f"nobody heard of it for {self._applier.looks.timeout:g} s"
-        await self._fail(row["provider"], task, "timed_out", waited)
+        await self._fail(task, "timed_out", waited)
         return True
 
     async def _search(self, due: DueTask, row: Mapping[str, Any]) -> None:
@@ -117,10 +116,9 @@ class Looker:
         begun = due.submitted_at or row["created_at"]
         update = await self._find(row)
         if update is not None:
-            await self._apply(row["provider"], task, update)
+            await self._apply(task, update)
         elif utc_now() >= begun + timedelta(seconds=self._unknown_seconds):
             await self._fail(
-                row["provider"],
                 task,
                 "submission_unknown",
                 "the provider gave no answer to the create call, and nothing was heard of the task since; "
@@ -171,11 +169,11 @@ class Looker:
         alike_rivals = [rival for rival in rivals if await self._mentions.as_sent(rival) == asked]
         return free[0] if len(free) == 1 and not alike_rivals else None
 
-    async def _apply(self, provider: str, task: TaskState, update: ProviderUpdate) -> Applied:
-        arrival = Arrival(provider=provider, task_uid=task.uid, update=replace(update, attempt=task.attempt))
+    async def _apply(self, task: TaskState, update: ProviderUpdate) -> Applied:
+        arrival = Arrival(provider=task.provider, task_uid=task.uid, update=replace(update, attempt=task.attempt))
         return await self._writer.write(self._applier.apply, arrival, bounded=False)
 
-    async def _fail(self, provider: str, task: TaskState, code: str, message: str) -> None:
+    async def _fail(self, task: TaskState, code: str, message: str) -> None:
         log.warning("gave up", task=task.uid, code=code)
         update = ProviderUpdate(
             source=Source.POLL,
@@ -186,7 +184,7 @@ class Looker:
             heard_at=task.heard_at,
             retryable=False,
         )
-        await self._apply(provider, task, update)
+        await self._apply(task, update)
 
     async def _postpone_look(self, task: TaskState, retry_after: float | None) -> None:
         now = utc_now()

@@ -14,9 +14,30 @@ from receiver.tracking.look import Looker
 
 log = get_logger("workers.attend")
 
-SIDE_BY_SIDE = 64
+SIDE_BY_SIDE = 80
+_ROOM = 16
+"""How many places must be free before what is left over is claimed: one by one, each claim costs as much as all."""
 _LOOK_SECONDS = 1.0
 _FIRST_LINE: Line = (0, False)
+
+
+class _Places:
+    """The places for what is under way of one kind."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._room = min(_ROOM, count)
+        self.taken = 0
+        self.may_be_more = False
+        """Whether as many were claimed as there was room for."""
+
+    @property
+    def free(self) -> int:
+        return self._count - self.taken
+
+    @property
+    def want_more(self) -> bool:
+        return self.may_be_more and self.free >= self._room
 
 
 class Attendant:
@@ -33,35 +54,45 @@ class Attendant:
         self._looker = looker
         self._due = due
         self._lease = timedelta(seconds=lease_seconds)
-        self._side_by_side = side_by_side
         self._running: dict[asyncio.Task[None], DueTask] = {}
-        self._unsent = 0
+        self._looks = _Places(side_by_side)
+        self._unsent = _Places(side_by_side)
         self._last_line = _FIRST_LINE
-        self._may_be_more = False
 
     async def run(self) -> None:
         """Attend for ever."""
         while True:
-            looks = self._side_by_side - (len(self._running) - self._unsent)
-            unsent = self._side_by_side - self._unsent if self._looker.may_send() else 0
-            claiming = asyncio.ensure_future(self._claim(looks, unsent))
-            try:
-                await asyncio.shield(claiming)
-            finally:  # at a stop too: what was claimed is done, or given back
-                claimed = await claiming
-                self._begin(claimed)
-            of_lines = sum(due.line is not None for due in claimed)
-            self._may_be_more = of_lines == unsent or len(claimed) - of_lines == looks
-            await self._due.wait(utc_now(), _LOOK_SECONDS)
+            await self._take_on()
+            if not (self._looks.want_more or self._unsent.want_more):
+                await self._due.wait(utc_now(), _LOOK_SECONDS)
+
+    async def _take_on(self) -> None:
+        """Claim as much as there are places for, and begin with it."""
+        may_send = self._looker.may_send()
+        looks, unsent = self._looks.free, self._unsent.free if may_send else 0
+        # Who finishes meanwhile asks for no further claim: this one's result says whether it is worth while.
+        self._looks.may_be_more = self._unsent.may_be_more = False
+        claiming = asyncio.ensure_future(self._claim(looks, unsent))
+        try:
+            await asyncio.shield(claiming)
+        finally:  # at a stop too: what was claimed is done, or given back
+            claimed = await claiming
+            self._begin(claimed)
+        of_lines = sum(due.line is not None for due in claimed)
+        self._looks.may_be_more = len(claimed) - of_lines == looks
+        self._unsent.may_be_more = may_send and of_lines == unsent
 
     def _begin(self, claimed: list[DueTask]) -> None:
         for due in claimed:
+            self._places(due).taken += 1
             if due.line is not None:
-                self._unsent += 1
                 self._last_line = due.line
             task = asyncio.create_task(self._attend(due))
             self._running[task] = due
             task.add_done_callback(self._finished)
+
+    def _places(self, due: DueTask) -> _Places:
+        return self._looks if due.line is None else self._unsent
 
     async def drain(self, seconds: float) -> None:
         """Finish what is under way, `seconds` at most, and give back what is only looked at."""
@@ -96,7 +127,7 @@ class Attendant:
             log.error("a due task was not attended to", task=due.state.uid, exc_info=error)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        if self._running.pop(task).line is not None:
-            self._unsent -= 1
-        if self._may_be_more:
+        places = self._places(self._running.pop(task))
+        places.taken -= 1
+        if places.want_more:
             self._due.set(utc_now())

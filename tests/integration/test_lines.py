@@ -239,6 +239,37 @@ async def test_looks_do_not_wait_for_what_is_to_be_sent(office: Office) -> None:
         held.set()
 
 
+async def test_calls_that_hang_hold_up_none_of_the_others(office: Office) -> None:
+    held, begun = asyncio.Event(), iter(range(26))
+
+    async def hang() -> None:
+        if next(begun) < 6:
+            await held.wait()
+
+    office.provider.meanwhile = hang
+    await office.bulk(26)
+    async with office.attending(side_by_side=20):
+        await office.provider.hears(20)
+        held.set()
+        await office.provider.hears(26)
+
+
+async def test_however_many_are_due_each_is_looked_at_once(office: Office) -> None:
+    uids = await office.bulk(40)
+    for uid in uids:
+        await office.send(uid)
+        await office.make_due(uid)
+    async with office.attending(side_by_side=20):
+        await office.provider.hears(80)
+    assert office.provider.lanes[40:] == [Lane(1, Errand.LOOK)] * 40
+    assert {row["looks"] for row in await office.house.tasks()} == {1}
+
+
+async def test_a_look_at_a_task_that_is_not_there_asks_nobody(office: Office) -> None:
+    await office.looker.look(new_id())
+    assert office.provider.lanes == []
+
+
 async def test_every_call_is_made_in_the_lane_of_its_errand(office: Office) -> None:
     uid = await office.house.create()
     await office.send(uid)

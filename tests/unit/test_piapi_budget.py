@@ -213,6 +213,45 @@ def test_a_shared_budget_is_asked_for_no_more_than_wait() -> None:
     assert run(main) == ([1, 1, 1, 1], [1.0, 2.0, 2.0, 3.0])
 
 
+class _Generous:
+    """A budget that others share and that gives every moment at once."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    async def reserve(self, calls: int, interval: float, burst: int) -> list[float]:
+        self.asked.append(calls)
+        return [0.0] * calls
+
+    async def pause(self, seconds: float) -> None:
+        return
+
+
+def test_a_shared_budget_is_asked_for_more_where_that_is_soon_used_up_and_for_a_quarter_of_a_second_at_most() -> None:
+    async def main() -> list[int]:
+        shared = _Generous()
+        budget = Budget(40, allotment=shared)
+        for _ in range(1 + 2 + 4 + 8 + 10 + 10):
+            await budget.acquire()
+        return shared.asked
+
+    assert run(main) == [1, 2, 4, 8, 10, 10]
+
+
+def test_moments_that_nobody_came_for_are_forgotten() -> None:
+    async def main() -> list[int]:
+        shared = _Generous()
+        budget = Budget(40, allotment=shared)
+        for _ in range(4):
+            await budget.acquire()
+        await asyncio.sleep(1)
+        for _ in range(2):
+            await budget.acquire()
+        return shared.asked
+
+    assert run(main) == [1, 2, 4, 1, 2]
+
+
 def test_who_waits_hears_of_an_error_in_the_budget() -> None:
     class Broken(_Shared):
         async def reserve(self, calls: int, interval: float, burst: int) -> list[float]:

@@ -214,4 +214,4 @@ def _created_at(task: dict[str, Any]) -> datetime:
 
 def _count(call: str, outcome: object) -> None:
     name = outcome if isinstance(outcome, str) else _OUTCOMES[type(outcome).__name__]
-    telemetry.provider_calls.labels(PiAPI.name, call, name).inc()
+    telemetry.counted(telemetry.provider_calls, PiAPI.name, call, name).inc()
