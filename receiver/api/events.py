@@ -44,7 +44,7 @@ async def _stream(call: Call, wanted: EventFilter, given: str | None) -> EventSt
     streams = call.services.streams
     if streams.feed.closed:
         raise Unavailable("the service is stopping; come again")
-    after, notice = streams.feed.newest, b""
+    after, notice = await streams.now(), b""
     if given is not None:
         try:
             after = await streams.check(call.organization_id, _position(given))

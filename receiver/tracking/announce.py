@@ -30,6 +30,8 @@ class Waiting:
 
     def __init__(self) -> None:
         self.closed = False
+        self.watched = asyncio.Event()
+        """Set while anybody waits."""
         self._waiters: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     def watch(self, uid: str) -> "Watch":
@@ -41,21 +43,28 @@ class Waiting:
         for waiter in self._waiters.get(uid, ()):
             waiter.set()
 
-    def close(self) -> None:
-        """The service stops: wake all, so that they answer with what they know."""
-        self.closed = True
+    def wake_all(self) -> None:
+        """Wake everybody: there may be news of any task."""
         for waiters in self._waiters.values():
             for waiter in waiters:
                 waiter.set()
 
+    def close(self) -> None:
+        """The service stops: wake all, so that they answer with what they know."""
+        self.closed = True
+        self.wake_all()
+
     def _add(self, uid: str, waiter: asyncio.Event) -> None:
         self._waiters[uid].add(waiter)
+        self.watched.set()
 
     def _remove(self, uid: str, waiter: asyncio.Event) -> None:
         waiters = self._waiters[uid]
         waiters.discard(waiter)
         if not waiters:
             del self._waiters[uid]
+        if not self._waiters:
+            self.watched.clear()
 
 
 class Watch:

@@ -97,13 +97,16 @@ class Feed:
         self.newest = 0
         self.oldest = 0
         self.closed = False
+        self.followed = asyncio.Event()
+        """Set while anybody follows."""
         self._bytes = 0
         self._ring: deque[Entry] = deque()
         self._places: dict[Topic, set[Place]] = defaultdict(set)
 
     def begin(self, newest: int) -> None:
-        """Begin after the newest event that is on disk when the service starts."""
-        self.newest = self.oldest = newest
+        """Begin after this event, at the start or anew: what is before it is read from the database."""
+        before, self.newest = self.newest, newest
+        self._skip(before, newest + 1)
 
     def publish(self, events: Sequence[tuple[int, NewEvent]]) -> None:
         """Take events with their sequence numbers, after their commit."""
@@ -140,6 +143,7 @@ class Feed:
     def follow(self, place: Place) -> None:
         """Ring for this one from now on."""
         self._places[place.topic].add(place)
+        self.followed.set()
 
     def unfollow(self, place: Place) -> None:
         """Ring for it no more."""
@@ -147,6 +151,8 @@ class Feed:
         places.discard(place)
         if not places:
             del self._places[place.topic]
+        if not self._places:
+            self.followed.clear()
 
     def close(self) -> None:
         """The service stops: wake all, so that they end."""

@@ -72,10 +72,16 @@ class Streams:
 
     async def begin(self) -> None:
         """Begin after what is on disk; nothing may have been published before."""
-        newest = (await self._database.read(newest_event()))[0]["newest"] or 0
-        if self._log is not None:  # what is older may be committed yet
-            await self._log.wait_for_writers()
-        self.feed.begin(newest)
+        if self._log is not None:
+            await self._log.begin()
+        else:
+            self.feed.begin((await self._database.read(newest_event()))[0]["newest"] or 0)
+
+    async def now(self) -> int:
+        """Return the position from which on everything is yet to come. Raises `StorageUnavailable`."""
+        if self._log is not None:
+            await self._log.refresh()
+        return self.feed.newest
 
     @contextmanager
     def follow(self, wanted: EventFilter, after: int) -> Iterator[Follower]:
@@ -92,9 +98,10 @@ class Streams:
 
         Raises `EventsLost` that says which is the oldest event of the organization that is there.
         """
-        if self._log is not None and after is not None and after > self.feed.newest:
+        newest = await self.now()
+        if self._log is not None and after is not None and after > newest:
             await self._log.catch_up()  # it may come from another process, which is ahead of this one
-        newest = self.feed.newest
+            newest = self.feed.newest
         found = (await self._database.read(oldest_events(organization_id)))[0]
         oldest, mine = found["oldest"] or newest + 1, found["oldest_of_mine"]
         if after is None:
@@ -111,7 +118,7 @@ class Streams:
 
     async def read_after(self, wanted: EventFilter, after: int, limit: int) -> list[dict[str, Any]]:
         """Return events after a position as the API shows them, oldest first."""
-        return await self.read_between(wanted, after, self.feed.newest, limit)
+        return await self.read_between(wanted, after, await self.now(), limit)
 
     async def read_between(self, wanted: EventFilter, after: int, until: int, limit: int) -> list[dict[str, Any]]:
         """Return events after one position and up to the other, oldest first."""

@@ -1,24 +1,29 @@
 """The log of events where several processes write: order, gaps, and news from others."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from receiver.domain.ids import new_id
 from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.events import EventFilter
 from receiver.storage.transaction import Transaction
 from receiver.tracking.announce import Waiting
 from receiver.tracking.feed import Feed
-from receiver.tracking.follow import Streams
+from receiver.tracking.follow import Follower, Streams
 from receiver.tracking.log import Log
 from tests.fakes.databases import settings_in
 from tests.storage.rows import add_organization, new_event
 
 pytestmark = pytest.mark.postgresql_only("SQLite has one writer")
+
+ALL = EventFilter(organization_id=1)
+_ID = re.compile(rb"^id: (\d+)$", re.MULTILINE)
 
 
 class Replica:
@@ -32,9 +37,11 @@ class Replica:
         self.log = Log(database, database.shared.notices, self.feed, self.waiting)
         self.streams = Streams(database, self.feed, self.log)
 
-    async def write(self, *, hold: Callable[[], Awaitable[None]] | None = None, fail: bool = False) -> int:
+    async def write(
+        self, *, hold: Callable[[], Awaitable[None]] | None = None, fail: bool = False, run_uid: str | None = None
+    ) -> int:
         """Write one event; `hold` is awaited before the commit, `fail` rolls back. Return its sequence number."""
-        event = new_event(None)
+        event = new_event(None, run_uid=run_uid)
 
         async def work(tx: Transaction) -> int:
             (key,) = await tx.insert_events([event])
@@ -51,17 +58,28 @@ class Replica:
         """Return what its feed has."""
         return [entry.sequence for entry in self.feed.since(self.feed.oldest) or ()]
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is news that it did not begin to read."""
+        assert self.database.shared is not None
+        return self.database.shared.notices.heard.is_set()
+
 
 @asynccontextmanager
-async def replica(settings: Settings, *, running: bool = True) -> AsyncIterator[Replica]:
-    """Open one; its loops run unless a test moves them itself."""
-    async with await Database.open(settings) as database:
+async def replica(settings: Settings, *, running: bool = True, followed: bool = True) -> AsyncIterator[Replica]:
+    """Open one; its loops run unless a test moves them itself, and somebody follows unless a test says not yet."""
+    async with await Database.open(settings) as database, AsyncExitStack() as stack:
         mine = Replica(database)
         await mine.streams.begin()
+        if followed:
+            stack.enter_context(mine.streams.follow(ALL, mine.feed.newest))
         assert database.shared is not None
         loops = [mine.log.run(), database.shared.notices.run()] if running else []
         tasks = [asyncio.create_task(loop) for loop in loops]
         try:
+            if running and not followed:
+                await until(lambda: mine.is_behind)  # by whatever was said before it listened
+                await mine.log.catch_up()
             yield mine
         finally:
             for task in tasks:
@@ -87,6 +105,18 @@ class Gate:
     async def __call__(self) -> None:
         self.reached.set()
         await self.opened.wait()
+
+
+async def read_to(last: int, follower: Follower) -> list[int]:
+    """Follow up to an event; return the sequence numbers of what came."""
+    found: list[int] = []
+    async with asyncio.timeout(10):
+        while found[-1:] != [last]:
+            frames = await follower.read()
+            found += [int(_ID.findall(frame)[0]) for frame in frames]
+            if not frames:
+                await follower.news(10)
+    return found
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -204,5 +234,115 @@ async def test_many_writers_at_once_are_read_once_each_and_in_order(settings: Se
         for mine in (one, two, reader):
             await until(lambda mine=mine: mine.feed.newest == keys[-1])  # type: ignore[misc]
         assert reader.seen() == [key for key in keys if key > reader.feed.oldest]
-        read = await reader.streams.read_after(EventFilter(organization_id=1), 0, len(keys) + 1)
+        read = await reader.streams.read_after(ALL, 0, len(keys) + 1)
         assert [event["sequence"] for event in read] == keys
+
+
+@pytest.fixture(params=["a little behind", "far behind"])
+def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much there is that nobody read: few events, which are handed on, or more than are read at once."""
+    if request.param == "far behind":
+        monkeypatch.setattr("receiver.tracking.log._PAGE", 1)
+
+
+async def test_nothing_is_read_for_nobody(settings: Settings) -> None:
+    async with replica(settings, followed=False) as writer, replica(settings, followed=False) as reader:
+        key = await writer.write()
+        await until(lambda: reader.is_behind)
+        await reader.streams.read_before(ALL, None, 1)  # time enough to begin
+        assert reader.is_behind
+        assert reader.feed.newest < key
+
+
+@pytest.mark.usefixtures("behind")
+async def test_a_follower_that_comes_after_a_quiet_time_sees_all_from_its_position_on(settings: Settings) -> None:
+    async with replica(settings) as writer, replica(settings, followed=False) as reader:
+        keys = [await writer.write() for _ in range(4)]
+        await until(lambda: reader.is_behind)
+        position = await reader.streams.check(1, keys[1])
+        keys.append(await writer.write())
+        with reader.streams.follow(ALL, position) as follower:
+            keys.append(await writer.write())
+            assert await read_to(keys[-1], follower) == keys[2:]
+
+
+@pytest.mark.usefixtures("behind")
+async def test_a_follower_from_now_on_does_not_see_what_was_left_unread(settings: Settings) -> None:
+    async with replica(settings) as writer, replica(settings, followed=False) as reader:
+        await writer.write()
+        before = await writer.write()
+        await until(lambda: reader.is_behind)
+        now = await reader.streams.now()
+        assert now == before
+        with reader.streams.follow(ALL, now) as follower:
+            after = await writer.write()
+            assert await read_to(after, follower) == [after]
+
+
+@pytest.mark.usefixtures("behind")
+async def test_what_was_left_unread_is_on_the_next_page(settings: Settings) -> None:
+    async with replica(settings) as writer, replica(settings, followed=False) as reader:
+        keys = [await writer.write() for _ in range(3)]
+        await until(lambda: reader.is_behind)
+        found = await reader.streams.read_after(ALL, keys[0], 10)
+        assert [event["sequence"] for event in found] == keys[1:]
+
+
+@pytest.mark.usefixtures("behind")
+async def test_an_event_that_commits_late_is_not_skipped_by_the_first_follower(settings: Settings) -> None:
+    async with replica(settings) as slow, replica(settings) as quick, replica(settings, followed=False) as reader:
+        gate = Gate()
+        late = asyncio.create_task(slow.write(hold=gate))
+        await gate.reached.wait()
+        second = await quick.write()
+        await until(lambda: reader.is_behind)
+        with reader.streams.follow(ALL, reader.feed.newest) as follower:
+            await until(lambda: not reader.is_behind)
+            assert reader.feed.newest < second
+            gate.opened.set()
+            assert await read_to(second, follower) == [await late, second]
+
+
+@pytest.mark.usefixtures("behind")
+async def test_the_first_who_waits_is_woken_by_what_another_writes(settings: Settings) -> None:
+    async with replica(settings) as writer, replica(settings, followed=False) as reader:
+        await writer.write()
+        await until(lambda: reader.is_behind)
+        uid = new_id()
+        with reader.waiting.watch(uid) as watch:
+            await writer.write(run_uid=uid)
+            assert await watch.news(0.5)  # and not at the next look, a second later
+
+
+async def test_who_waits_is_woken_while_a_number_before_is_missing(settings: Settings) -> None:
+    async with replica(settings) as slow, replica(settings) as quick, replica(settings, followed=False) as reader:
+        gate = Gate()
+        late = asyncio.create_task(slow.write(hold=gate))
+        await gate.reached.wait()
+        uid = new_id()
+        with reader.waiting.watch(uid) as watch:
+            await quick.write(run_uid=uid)
+            assert await watch.news(10)
+        assert not late.done()
+        gate.opened.set()
+        await late
+
+
+async def test_a_transaction_that_hangs_holds_up_the_feed_but_not_who_asks(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.tracking.log._LOOK_SECONDS", 0.05)
+    async with replica(settings) as slow, replica(settings) as quick, replica(settings, followed=False) as reader:
+        gate = Gate()
+        late = asyncio.create_task(slow.write(hold=gate))
+        await gate.reached.wait()
+        second = await quick.write()
+        await until(lambda: reader.is_behind)
+        assert await reader.streams.now() < second
+        assert reader.is_behind
+        gate.opened.set()
+        first = await late
+        async with asyncio.timeout(10):
+            while await reader.streams.now() < second:
+                pass
+        assert [event["sequence"] for event in await reader.streams.read_after(ALL, first - 1, 10)] == [first, second]

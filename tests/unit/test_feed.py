@@ -44,6 +44,27 @@ def test_it_has_what_was_published_since_it_began() -> None:
     assert kept(feed, 9) is None  # from before it began
 
 
+def test_it_begins_anew_and_who_follows_reads_what_is_before_from_the_database() -> None:
+    feed = Feed()
+    publish(feed, [1, 2])
+    follower = place(feed, 1, 2)
+    feed.begin(9)
+    assert (follower.position, follower.caught_up) == (2, False)
+    assert kept(feed, 2) is None
+    publish(feed, [10])
+    assert kept(feed, 9) == [10]
+
+
+def test_it_knows_whether_anybody_follows() -> None:
+    feed = Feed()
+    assert not feed.followed.is_set()
+    one, other = place(feed, 1, 0), place(feed, "a", 0)
+    feed.unfollow(one)
+    assert feed.followed.is_set()
+    feed.unfollow(other)
+    assert not feed.followed.is_set()
+
+
 def test_it_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_EVENTS", 2)
     feed = Feed()

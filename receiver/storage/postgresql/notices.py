@@ -18,7 +18,7 @@ log = get_logger("storage.notices")
 
 _CHANNEL = "ringback"
 _CONNECT_AGAIN_SECONDS = 1.0
-_TOGETHER_SECONDS = 0.01
+_TOGETHER_SECONDS = 0.025
 """Commits that come so close to each other share a notice."""
 
 
