@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from receiver.errors import StorageUnavailable, WriterFull
+from receiver.storage.pace import GATHER_SECONDS, Pace
 from receiver.storage.transaction import Transaction
 from receiver.telemetry import get_logger, writer_batch, writer_waiting
 
@@ -78,6 +79,7 @@ class Writer:
         self._patient: deque[_Write] = deque()
         self._patience: asyncio.TimerHandle | None = None
         self._weight = 0
+        self._pace = Pace()
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -133,10 +135,19 @@ class Writer:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
+            await self._gather()
             batch = self._next_batch()
             writer_waiting.set(len(self._waiting))
             writer_batch.observe(len(batch))
             await self._commit(batch)
+
+    async def _gather(self) -> None:
+        """Wait a little for more writes where that pays."""
+        before = len(self._waiting)
+        if self._pace.is_worth_a_wait(before) and not self._closing:
+            await asyncio.sleep(GATHER_SECONDS)
+            self._pace.waited(len(self._waiting) - before)
+        self._pace.note_batch(len(self._waiting), asyncio.get_running_loop().time())
 
     def _let_wait(self, write: _Write) -> None:
         self._patient.append(write)

@@ -124,6 +124,19 @@ async def test_what_comes_during_a_commit_shares_the_next_one(notes: Notes) -> N
     assert notes.handled == [["first"], ["second", "third"]]
 
 
+async def test_writes_that_come_one_by_one_in_quick_succession_share_commits(notes: Notes) -> None:
+    notes.connection.inner.fetch("PRAGMA synchronous=OFF", ())  # the writes come as quickly as on a fast disk
+    notes.writer.start()
+    writes = []
+    for number in range(400):
+        writes += notes.begin(f"note {number}")
+        for _ in range(3):  # enough for a commit of its own
+            await asyncio.sleep(0)
+    await asyncio.gather(*writes)
+    assert notes.connection.commits < 300
+    assert len(notes.on_disk()) == 400
+
+
 async def test_a_patient_write_shares_the_commit_of_one_that_is_not(notes: Notes) -> None:
     notes.writer.start()
     patient = asyncio.create_task(notes.writer.write(notes.insert, "patient", patient=True))

@@ -1,5 +1,7 @@
 """One PostgreSQL: how it is connected to, by asyncpg itself and through SQLAlchemy."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
@@ -20,9 +22,16 @@ _SESSION = {
     # A process that stopped in the middle of a transaction must not keep rows locked for the others.
     "idle_in_transaction_session_timeout": "20s",
 }
+_BY_KEYS = {
+    # Planning such a statement takes longer than running it. It is planned when the tables may be small still, and
+    # must serve when they are not.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+}
+_NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
-async def connect(dsn: str, *, writes: bool = True) -> asyncpg.Connection:
+async def connect(dsn: str, *, writes: bool = True, settings: Mapping[str, str] = _NO_SETTINGS) -> asyncpg.Connection:
     """Return a connection of the driver's own; one that `writes` is to a server that lets it.
 
     None goes to a standby, also where the URL names one and no primary is there: it is behind, perhaps for as long as
@@ -32,7 +41,7 @@ async def connect(dsn: str, *, writes: bool = True) -> asyncpg.Connection:
         dsn,
         timeout=CONNECT_SECONDS,
         command_timeout=COMMAND_SECONDS,
-        server_settings=_SESSION,
+        server_settings={**_SESSION, **settings},
         target_session_attrs=SessionAttribute.read_write if writes else SessionAttribute.primary,
     )
     await connection.set_type_codec("uuid", encoder=str, decoder=str, schema="pg_catalog", format="text")
@@ -40,8 +49,11 @@ async def connect(dsn: str, *, writes: bool = True) -> asyncpg.Connection:
 
 
 async def connect_raw(dsn: str, *, writes: bool = True) -> asyncpg.Connection:
-    """Return a connection that SQLAlchemy has nothing to do with; its documents are read and written all the same."""
-    connection = await connect(dsn, writes=writes)
+    """Return a connection that SQLAlchemy has nothing to do with; its documents are read and written all the same.
+
+    It is for statements that find their rows by keys: each is planned once, by its indexes.
+    """
+    connection = await connect(dsn, writes=writes, settings=_BY_KEYS)
     await connection.set_type_codec("jsonb", encoder=str, decoder=orjson.loads, schema="pg_catalog", format="text")
     return connection
 
