@@ -27,8 +27,8 @@ check: $(READY) ## format, lint, types, layers
 bench: $(READY) ## measure speed as ratios in one run
 	@$(BIN)/python -m tests.bench
 
-soak: $(READY) ## run a mixed load for ten minutes
-	@$(BIN)/python -m tests.bench.soak --minutes 10
+soak: $(READY) ## run a mixed load for ten minutes (DATABASE=postgresql: on that)
+	@$(BIN)/python -m tests.bench.soak --minutes 10 $(if $(DATABASE),--database $(DATABASE))
 
 format: $(READY) ## format the code
 	$(BIN)/ruff check --fix-only --quiet .

@@ -30,7 +30,7 @@ _BUSY_RETRY_SECONDS = 0.005
 
 
 def configure(connection: Any, *, writes: bool) -> None:
-    """Set what every connection needs: WAL, `synchronous=FULL`, foreign keys, 8 KB pages in a new file."""
+    """Set what every connection needs; one that writes: WAL, `synchronous=FULL`, foreign keys, 8 KB pages."""
     if writes:
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode=WAL")
@@ -39,6 +39,7 @@ def configure(connection: Any, *, writes: bool) -> None:
         connection.execute("PRAGMA cache_size=-8192")
     else:
         connection.execute("PRAGMA query_only=ON")
+        connection.execute("PRAGMA cache_size=-1024")  # every commit puts it out of date
 
 
 class SQLiteConnection:

@@ -47,7 +47,7 @@ class SQLiteReader:
         self._threads = ThreadPoolExecutor(_CONNECTIONS, "ringback-read")
         self._writes = writes
         self._hot = sqlite3.connect(path, timeout=0, isolation_level=None)
-        self._hot.execute("PRAGMA query_only=ON")
+        configure(self._hot, writes=False)
         self._plans: dict[HotQuery, HotPlan] = {}
 
     async def read(self, statement: Executable) -> list[dict[str, Any]]:
