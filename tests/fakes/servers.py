@@ -15,6 +15,8 @@ from receiver.cli.graceful import Connection, Server
 
 _GRACE_SECONDS = 2.0
 _TICK_SECONDS = 0.002
+_TURNS = 8
+"""Of the loop: more than it takes to make a connection that was accepted."""
 
 
 class _Server(Server):
@@ -34,8 +36,7 @@ class _Server(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._end_waits()
-        for server in self.servers:
-            server.close()
+        await self._stop_accepting()
         for connection in list(self.server_state.connections):
             connection.shutdown()
         with contextlib.suppress(TimeoutError):
@@ -45,6 +46,16 @@ class _Server(Server):
         for task in self.server_state.tasks:
             task.cancel()
         await self.lifespan.shutdown()
+
+    async def _stop_accepting(self) -> None:
+        # asyncio forgets to close a connection whose server is closed between accepting it and making it.
+        for server in self.servers:
+            for listening in server.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
 
 
 def _end_waits(app: ASGIApp) -> None:

@@ -5,7 +5,7 @@ import gzip
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -65,15 +65,23 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
 
 @asynccontextmanager
 async def listening(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Run a server; at the end every connection is closed, on this side too."""
+    talks: set[asyncio.Task[None] | None] = set()
+
     async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks.add(asyncio.current_task())
         try:
             await talk(reader, writer)
         finally:
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
     async with await asyncio.start_server(served, "127.0.0.1", 0, ssl=tls) as server:
         scheme = "https" if tls else "http"
         yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    await asyncio.sleep(0)  # one that was accepted just now begins
+    await asyncio.gather(*filter(None, talks), return_exceptions=True)
 
 
 @asynccontextmanager
