@@ -16,41 +16,42 @@ from receiver.clock import utc_now
 from receiver.domain.actions import Actions
 from receiver.domain.keyring import KeyRing
 from receiver.domain.transitions import Looks
+from receiver.events.after_commit import Alarm, Waiting
+from receiver.events.feed import Feed
+from receiver.events.postgresql_log import Log
+from receiver.events.record import Announcer
+from receiver.events.stream import Streams
 from receiver.inbound.receive import Hooks
 from receiver.outbound.deliver import Deliverer
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.ping import Pinger
 from receiver.outbound.replays import Replays
+from receiver.outbound.request_preview import ShownRequests
 from receiver.outbound.sender import Sender
 from receiver.outbound.settle import Settler
-from receiver.outbound.shown import ShownRequests
 from receiver.outbound.subscriptions import Subscriptions
 from receiver.providers import Budget, PiAPI, Provider
+from receiver.runs.actions_file import read_actions
+from receiver.runs.advance import Advancer
+from receiver.runs.service import Runs
 from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.leases import end_leases
-from receiver.tracking.actions import read_actions
 from receiver.tracking.adopt import Adopter
-from receiver.tracking.announce import Alarm, Waiting
 from receiver.tracking.apply import Applier
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator
-from receiver.tracking.feed import Feed
-from receiver.tracking.follow import Streams
-from receiver.tracking.log import Log
-from receiver.tracking.look import Looker
-from receiver.tracking.record import Announcer
+from receiver.tracking.poll import Looker
 from receiver.tracking.retry import Retrier
-from receiver.tracking.runs import Runs
 from receiver.tracking.submit import Submitter
 from receiver.tracking.submit import lease_seconds as task_lease_seconds
 from receiver.tracking.tracker import Tracker
-from receiver.workers.attend import SIDE_BY_SIDE, Attendant
 from receiver.workers.cleanup import Cleaner
 from receiver.workers.dispatch import LaneDispatcher
 from receiver.workers.dispatch import lease_seconds as delivery_lease_seconds
 from receiver.workers.replay import Replayer
 from receiver.workers.supervisor import Supervisor
+from receiver.workers.task_worker import SIDE_BY_SIDE, Attendant
 
 _DRAIN_SECONDS = 10.0
 _CONNECTIONS = 1024
@@ -76,7 +77,8 @@ class Service:
         self.shared = database.shared
         self.log = Log(database, self.shared.notices, self.feed, self.waiting) if self.shared else None
         announcer = Announcer(self.waiting, self.dispatcher, Alarm(), self.log or self.feed, delivery_lease)
-        applier = Applier(_looks(settings), announcer)
+        advancer = Advancer(announcer.due)
+        applier = Applier(_looks(settings), announcer, advancer)
         creator = Creator(announcer, lease_seconds=task_lease)
         submitter = Submitter(database, applier, self.providers, keyring, settings.public_url, lease_seconds=task_lease)
         looker = Looker(
@@ -94,7 +96,7 @@ class Service:
         )
         retrier, adopter = Retrier(announcer), Adopter(database, applier, self.providers)
         self.tracker = Tracker(database, creator, submitter, looker, canceller, retrier, adopter, announcer.waiting)
-        self.runs = Runs(database, announcer, self.tracker, actions)
+        self.runs = Runs(database, announcer, self.tracker, actions, advancer)
         replays = Replays(
             database, self.dispatcher, retention_days=settings.retention_days, lease_seconds=delivery_lease
         )

@@ -10,7 +10,7 @@ import pytest
 
 from receiver.telemetry import configure_logging
 from tests.fakes import databases
-from tests.fakes.nursery import end_nursery
+from tests.fakes.fork_server import end_nursery
 from tests.fakes.world import World, in_process
 
 configure_logging()

@@ -11,8 +11,8 @@ from receiver.api.endpoint import Call, check
 from receiver.api.lists import page, read_cursor, read_query
 from receiver.api.schemas import DeliveryQuery
 from receiver.api.webhooks import find_webhook
+from receiver.domain.delivery_views import native_attempt, native_delivery
 from receiver.domain.ids import is_id
-from receiver.domain.sendings import native_attempt, native_delivery
 from receiver.errors import BadRequest, NotFound
 from receiver.storage.delivery_lists import (
     DeliveryFilter,

@@ -19,9 +19,9 @@ from receiver.api.auth import Principal
 from receiver.api.dialects import Dialect, Reply, new_request_id
 from receiver.api.idempotency import Asked, read_key
 from receiver.api.services import Services
+from receiver.asgi import read_body
 from receiver.domain.ids import derived_id, new_id
 from receiver.errors import BadRequest, RingbackError
-from receiver.inbound.body import read_body
 from receiver.storage.idempotency import Claim
 from receiver.telemetry import get_logger
 

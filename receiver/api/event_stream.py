@@ -9,9 +9,9 @@ from starlette.types import Receive, Scope, Send
 from receiver.api.endpoint import Call
 from receiver.domain.server_sent import comment
 from receiver.errors import RingbackError
+from receiver.events.stream import Follower
 from receiver.storage.events import EventFilter
 from receiver.telemetry import get_logger, streams_open
-from receiver.tracking.follow import Follower
 
 KEEP_ALIVE_SECONDS = 15.0
 STALLED_SECONDS = 20.0

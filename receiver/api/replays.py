@@ -8,8 +8,8 @@ from receiver.api.endpoint import Call, check
 from receiver.api.lists import page, read_cursor, read_query
 from receiver.api.schemas import AskRecover, AskReplay, Page
 from receiver.api.webhooks import find_webhook
+from receiver.domain.delivery_views import counts_by_replay, native_replay
 from receiver.domain.ids import is_id
-from receiver.domain.sendings import counts_by_replay, native_replay
 from receiver.errors import NotFound
 from receiver.storage.replays import deliveries_by_status, replay_by_id, replays_of
 

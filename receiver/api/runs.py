@@ -12,8 +12,8 @@ from receiver.domain.graph import Graph, check_graph
 from receiver.domain.ids import is_id
 from receiver.domain.run_representations import native_run
 from receiver.errors import BadRequest, Conflict
+from receiver.runs.service import Run, RunRequest
 from receiver.storage.runs import RunFilter
-from receiver.tracking.runs import Run, RunRequest
 
 
 async def create_run(call: Call) -> Reply:

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from receiver.api.auth import Authenticator
 from receiver.api.idempotency import Idempotency
 from receiver.api.limits import KeyLimits
+from receiver.events.stream import Streams
 from receiver.outbound.ping import Pinger
 from receiver.outbound.replays import Replays
-from receiver.outbound.shown import ShownRequests
+from receiver.outbound.request_preview import ShownRequests
 from receiver.outbound.subscriptions import Subscriptions
 from receiver.providers import PiAPI, Provider
+from receiver.runs.service import Runs
 from receiver.settings import Settings
 from receiver.storage.database import Database
-from receiver.tracking.follow import Streams
-from receiver.tracking.runs import Runs
 from receiver.tracking.tracker import Tracker
 
 

@@ -48,9 +48,9 @@ def serve(
 def _begin(host: str, port: int, workers: int) -> None:
     from receiver.cli.listening import listen
     from receiver.errors import StartError
+    from receiver.runs.actions_file import read_actions
     from receiver.settings import load_settings
     from receiver.telemetry import configure_logging
-    from receiver.tracking.actions import read_actions
 
     settings = load_settings()
     read_actions(settings.actions_file)  # it is read where it is used: here only to refuse it before anything is made
@@ -95,8 +95,8 @@ async def _first_start(settings: "Settings") -> str | None:
 
 
 def _keep(workers: int, listening: socket.socket) -> None:
-    from receiver.cli.workers import Workers
     from receiver.errors import StartError
+    from receiver.serving.workers import Workers
 
     command = [sys.executable, "-P", "-m", "receiver.cli", "serve"]  # -P: whoever starts it may have a folder `models`
     try:
@@ -111,7 +111,7 @@ def _keep(workers: int, listening: socket.socket) -> None:
 
 def _work(listening: socket.socket, line: socket.socket) -> None:
     """Serve as one of several. What is done once was done by the process that keeps this one."""
-    from receiver.cli.workers import end_with, say_ready
+    from receiver.serving.workers import end_with, say_ready
 
     end_with(line)
     from receiver.settings import load_settings
@@ -131,7 +131,7 @@ def _serve(
     import uvicorn
 
     from receiver.app import create_app
-    from receiver.cli.graceful import Connection, Server, raise_file_limit
+    from receiver.serving.server import Connection, Server, raise_file_limit
 
     raise_file_limit()
     app = create_app(settings, keys)

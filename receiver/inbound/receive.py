@@ -11,11 +11,11 @@ from sqlalchemy import insert
 from starlette.types import Receive, Scope, Send
 
 from models import ReceiptReason
+from receiver.asgi import read_body
 from receiver.clock import utc_now
 from receiver.domain.ids import is_id, new_id
 from receiver.domain.keyring import KeyRing
 from receiver.errors import RingbackError, TooLarge, Unavailable
-from receiver.inbound.body import read_body
 from receiver.providers import MalformedUpdate, Provider
 from receiver.storage.tables import receipts
 from receiver.storage.transaction import Transaction

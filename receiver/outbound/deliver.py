@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 from models import DeliveryStatus
 from receiver.clock import utc_now
+from receiver.domain.delivery_outcomes import Verdict, judge
 from receiver.domain.keyring import KeyRing
-from receiver.domain.verdicts import Verdict, judge
 from receiver.errors import RingbackError
 from receiver.outbound.message import Composer, Message
 from receiver.outbound.sender import Answer, Sender

@@ -6,10 +6,10 @@ import orjson
 
 from models import EventType
 from receiver.clock import utc_now
+from receiver.domain.delivery_views import without_secrets
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
 from receiver.domain.representations import Fields, native_webhook
-from receiver.domain.sendings import without_secrets
 from receiver.outbound.message import Composer, Message
 from receiver.outbound.sender import Answer, Sender
 

@@ -10,6 +10,7 @@ from receiver.clock import utc_now
 from receiver.domain.matching import check_event_types, matches
 from receiver.domain.representations import iso
 from receiver.errors import BadRequest, Conflict, NotFound
+from receiver.events.after_commit import Dispatcher
 from receiver.storage.database import Database
 from receiver.storage.replays import (
     Step,
@@ -26,7 +27,6 @@ from receiver.storage.replays import (
     send_events,
     send_given_up,
 )
-from receiver.tracking.announce import Dispatcher
 
 Row = Mapping[str, Any]
 

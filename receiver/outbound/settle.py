@@ -8,14 +8,14 @@ from sqlalchemy import select, update
 
 from models import DeliveryStatus, DisabledReason, EventType, SubscriptionKind
 from receiver.clock import utc_now
+from receiver.domain.delivery_outcomes import GONE, is_given_up
 from receiver.domain.ids import new_id
 from receiver.domain.representations import native_webhook
-from receiver.domain.verdicts import GONE, is_given_up
+from receiver.events.record import Announcer, record
 from receiver.storage.subscriptions import change_subscription
 from receiver.storage.tables import subscriptions
 from receiver.storage.transaction import NewEvent, Settlement, Transaction
 from receiver.telemetry import get_logger
-from receiver.tracking.record import Announcer, record
 
 log = get_logger("outbound.settle")
 

@@ -19,8 +19,8 @@ from receiver.providers.base import (
     SubmitOutcome,
     UnknownOutcome,
 )
-from receiver.providers.budget import Budget
 from receiver.providers.piapi import PiAPI
+from receiver.providers.rate_limiter import Budget
 
 __all__ = [
     "Accepted",

@@ -12,7 +12,7 @@ from receiver.errors import StartError
 from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.keys import DEFAULT_ORGANIZATION, any_key, ensure_organization, insert_key, key_row, replace_key
-from receiver.storage.place import check_place
+from receiver.storage.sqlite.location import check_place
 from receiver.storage.transaction import Transaction
 
 _SETTING = "RINGBACK_API_KEY"

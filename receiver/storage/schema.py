@@ -8,8 +8,8 @@ from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 import migrations
 from receiver.errors import StartError
 from receiver.settings import Settings
-from receiver.storage.place import check_place
 from receiver.storage.sqlite import configure
+from receiver.storage.sqlite.location import check_place
 from receiver.telemetry import get_logger
 
 log = get_logger("storage.schema")

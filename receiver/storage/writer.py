@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from receiver.errors import StorageUnavailable, WriterFull
-from receiver.storage.pace import GATHER_SECONDS, Pace
+from receiver.storage.commit_delay import GATHER_SECONDS, Pace
 from receiver.storage.transaction import Transaction
 from receiver.telemetry import get_logger, writer_batch, writer_waiting
 

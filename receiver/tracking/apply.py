@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import insert, select
 
@@ -17,12 +17,11 @@ from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.transitions import STORED_ONCE, Decision, Looks, TaskState, decide
 from receiver.domain.updates import ProviderUpdate
+from receiver.events.record import Announcer, event_of, record
 from receiver.storage.attempts import Ended, ProviderId, attempts_at_provider, keep_attempts
 from receiver.storage.tables import receipts, tasks
 from receiver.storage.transaction import NewEvent, TaskChange, Transaction
 from receiver.telemetry import counted, get_logger, updates_applied
-from receiver.tracking.advance import Advancer
-from receiver.tracking.record import Announcer, event_of, record
 
 log = get_logger("tracking.apply")
 
@@ -57,13 +56,21 @@ class Applied:
     receipt: ReceiptReason | None = None
 
 
+class RunAdvancer(Protocol):
+    """Moves runs forward when the tasks of their steps change. `tracking` knows no more of runs than this."""
+
+    async def follow(self, tx: Transaction, changed: Sequence[TaskState], now: datetime) -> list[NewEvent]:
+        """Advance the runs whose steps' tasks changed, in their transaction; return the events to record."""
+        ...
+
+
 class Applier:
     """Applies updates. One instance a process: its `apply` is the handler that the writer groups by."""
 
-    def __init__(self, looks: Looks, announcer: Announcer) -> None:
+    def __init__(self, looks: Looks, announcer: Announcer, runs: RunAdvancer) -> None:
         self.looks = looks
         self.announcer = announcer
-        self._advancer = Advancer(announcer.due)
+        self._runs = runs
         self._words_logged: set[str] = set()
 
     async def apply(self, tx: Transaction, arrivals: Sequence[Arrival]) -> list[Applied | Exception]:
@@ -77,7 +84,7 @@ class Applier:
             await keep_attempts(tx, batch.ended_attempts)
         await tx.update_tasks(list(batch.changes.values()))
         if batch.of_runs:
-            batch.events += await self._advancer.follow(
+            batch.events += await self._runs.follow(
                 tx, [batch.by_uid[str(event.task_uid)] for event in batch.of_runs], now
             )
         await record(tx, batch.events, self.announcer, now)

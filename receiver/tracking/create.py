@@ -11,9 +11,9 @@ from sqlalchemy import insert, select
 from models import TASK_EVENTS, DeliveryFormat, EventType, Submission, SubscriptionKind, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
+from receiver.events.record import Announcer, record
 from receiver.storage.tables import subscriptions
 from receiver.storage.transaction import NewEvent, Transaction
-from receiver.tracking.record import Announcer, record
 
 CALLBACK_EVENTS = [event for event in TASK_EVENTS if event != EventType.TASK_CREATED]
 """What a client's own `webhook_config` is told of: what PiAPI tells."""

@@ -9,9 +9,9 @@ from receiver.clock import utc_now
 from receiver.domain import transitions
 from receiver.domain.transitions import Decision, TaskState
 from receiver.errors import Conflict, NotFound, RingbackError
+from receiver.events.record import Announcer, event_of, record
 from receiver.storage.attempts import Ended, keep_attempts
 from receiver.storage.transaction import TaskChange, Transaction
-from receiver.tracking.record import Announcer, event_of, record
 
 
 class Retrier:

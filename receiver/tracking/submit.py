@@ -29,8 +29,8 @@ from receiver.storage.database import Database
 from receiver.telemetry import get_logger
 from receiver.tracking.apply import Applied, Applier, Arrival
 from receiver.tracking.intents import Intent, Intents
-from receiver.tracking.mentions import Hopeless, Mentions, Ready, Resolved, Waits
 from receiver.tracking.postpone import Postponement, postpone
+from receiver.tracking.task_references import Hopeless, Mentions, Ready, Resolved, Waits
 
 log = get_logger("tracking.submit")
 

@@ -6,15 +6,15 @@ from typing import Any
 
 from models import TERMINAL, Submission
 from receiver.errors import NotFound
+from receiver.events.after_commit import Waiting
 from receiver.providers import SubmitOutcome
 from receiver.storage.attempts import attempts_of
 from receiver.storage.database import Database
 from receiver.storage.queries import task_by_id
 from receiver.tracking.adopt import Adopter
-from receiver.tracking.announce import Waiting
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator, TaskRequest
-from receiver.tracking.look import Looker
+from receiver.tracking.poll import Looker
 from receiver.tracking.retry import Retrier
 from receiver.tracking.submit import Outgoing, Submitter
 

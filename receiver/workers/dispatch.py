@@ -10,15 +10,15 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from receiver.clock import utc_now
-from receiver.domain.lanes import DEFAULT_IN_FLIGHT, Lanes, Limits
+from receiver.domain.endpoint_queues import DEFAULT_IN_FLIGHT, Lanes, Limits
 from receiver.errors import Unavailable
+from receiver.events.after_commit import Alarm
 from receiver.outbound.deliver import Attempted, Deliverer, Parcel
 from receiver.storage.database import Database
 from receiver.storage.deliveries import give_back
 from receiver.storage.subscriptions import lane_limits
 from receiver.storage.transaction import LeasedDelivery
 from receiver.telemetry import get_logger
-from receiver.tracking.announce import Alarm
 
 log = get_logger("workers.dispatch")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from starlette.requests import Request
 
-from tests.acceptance.crowd import all_end_as_asked, create_many, provider
-from tests.fakes.audience import CALLBACK, PI, STANDARD, Audience
+from tests.acceptance.bulk_scenarios import all_end_as_asked, create_many, provider
 from tests.fakes.rows import DELIVERIES, eventually
+from tests.fakes.verified_subscribers import CALLBACK, PI, STANDARD, Audience
 from tests.fakes.world import in_processes
 
 COUNT = 40

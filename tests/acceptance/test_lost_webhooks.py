@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.acceptance.crowd import all_end_as_asked, create_many, ends_by_source, provider
-from tests.fakes.audience import Audience
+from tests.acceptance.bulk_scenarios import all_end_as_asked, create_many, ends_by_source, provider
+from tests.fakes.verified_subscribers import Audience
 from tests.fakes.world import SOON, in_processes
 
 COUNT = 40

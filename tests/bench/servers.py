@@ -21,7 +21,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from models import Event, Task
-from receiver.cli.graceful import Connection
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
@@ -29,6 +28,7 @@ from receiver.domain.transitions import Looks
 from receiver.domain.updates import ProviderUpdate
 from receiver.inbound.receive import Hooks
 from receiver.providers import Budget, PiAPI
+from receiver.serving.server import Connection
 from receiver.settings import Settings, load_settings
 from receiver.storage.first_start import master_keys
 from receiver.storage.sqlite import configure

@@ -15,11 +15,11 @@ from receiver.domain.advance import STEP_OF
 from receiver.inbound import receive
 from receiver.outbound.replays import Replays
 from receiver.outbound.sender import Sender
+from receiver.runs.advance import Advancer
+from receiver.runs.service import Runs
 from receiver.storage.postgresql import PostgreSQLConnection
 from receiver.storage.replays import send_events
 from receiver.storage.sqlite import SQLiteConnection
-from receiver.tracking.advance import Advancer
-from receiver.tracking.runs import Runs
 from receiver.tracking.submit import Submitter
 from tests.fakes.hasty import hurry
 

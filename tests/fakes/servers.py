@@ -11,7 +11,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from receiver.cli.graceful import Connection, Server
+from receiver.serving.server import Connection, Server
 
 _GRACE_SECONDS = 2.0
 _TICK_SECONDS = 0.002

@@ -1,4 +1,4 @@
-"""A small stand-in for the service under `receiver.cli.workers`, as processes: `… keep N GRACE_SECONDS`.
+"""A small stand-in for the service under `receiver.serving.workers`, as processes: `… keep N GRACE_SECONDS`.
 
 A file `broken` in its folder keeps a worker from starting.
 """
@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from receiver import telemetry
-from receiver.cli import workers
+from receiver.serving import workers
 
 BROKEN_STATUS = 3
 
@@ -42,7 +42,7 @@ def work(listening: socket.socket, line: socket.socket) -> None:
 
     # All that the server needs of it; to import it would be to import the whole house, which takes a second.
     sys.modules["receiver.api.event_stream"] = cast(Any, SimpleNamespace(ABORT=""))
-    from receiver.cli.graceful import Connection, Server
+    from receiver.serving.server import Connection, Server
 
     stopping = asyncio.Event()
 

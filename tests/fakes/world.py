@@ -19,7 +19,7 @@ from receiver.storage.database import Database
 from receiver.storage.first_start import ensure_keys, master_keys
 from receiver.storage.leases import end_leases
 from tests.fakes import databases
-from tests.fakes.nursery import Child, nursery
+from tests.fakes.fork_server import Child, nursery
 from tests.fakes.ports import free_port
 from tests.fakes.servers import bound, served
 from tests.fakes.subscriber import Subscriber, listening

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.cli.workers import pause_after
+from receiver.serving.workers import pause_after
 from tests.fakes.standin import BROKEN_STATUS
 from tests.fakes.workforce import AGAIN, ENDED, NOT_RENEWED, READY, RENEWED, Service, kept, load
 

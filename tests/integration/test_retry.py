@@ -24,7 +24,7 @@ async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Async
     """One world for all of these: each looks at no task but its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("receiver.tracking.submit.FIRST_SEARCH_SECONDS", 0.05)
-        patch.setattr("receiver.tracking.look.FIRST_SEARCH_SECONDS", 0.05)
+        patch.setattr("receiver.tracking.poll.FIRST_SEARCH_SECONDS", 0.05)
         async with in_process(tmp_path_factory.mktemp("world"), submission_unknown_seconds="0.3") as world:
             yield world
 

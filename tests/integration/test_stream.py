@@ -98,9 +98,9 @@ async def test_a_reader_that_comes_again_and_again_misses_nothing_and_sees_nothi
 async def test_readers_that_memory_is_too_small_for_read_on_from_the_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("receiver.tracking.feed.MOST_EVENTS", 2)
-    monkeypatch.setattr("receiver.tracking.follow._SPAN", 3)
-    monkeypatch.setattr("receiver.tracking.follow.MOST_AT_ONCE", 2)
+    monkeypatch.setattr("receiver.events.feed.MOST_EVENTS", 2)
+    monkeypatch.setattr("receiver.events.stream._SPAN", 3)
+    monkeypatch.setattr("receiver.events.stream.MOST_AT_ONCE", 2)
     async with in_process(tmp_path) as world, reading(world) as one, reading(world, model=OTHER["model"]) as other:
         await asyncio.gather(make(world, 15), make(world, 5, **OTHER))
         assert await read_all(one, world) == on_disk(world)

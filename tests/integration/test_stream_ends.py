@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from receiver.api import event_stream
+from receiver.events.after_commit import Watch
+from receiver.events.feed import Feed
 from receiver.tracking import tracker
-from receiver.tracking.announce import Watch
-from receiver.tracking.feed import Feed
 from tests.fakes.inbound import report
 from tests.fakes.reader import reading
 from tests.fakes.world import API_KEY, World, in_processes

@@ -17,7 +17,7 @@ SEARCH = 0.05
 def quick_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for a task whose create call had no answer at once, not after 5 s."""
     monkeypatch.setattr("receiver.tracking.submit.FIRST_SEARCH_SECONDS", SEARCH)
-    monkeypatch.setattr("receiver.tracking.look.FIRST_SEARCH_SECONDS", SEARCH)
+    monkeypatch.setattr("receiver.tracking.poll.FIRST_SEARCH_SECONDS", SEARCH)
 
 
 async def only_task(world: World) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from models import EventType, ReceiptReason, Submission, TaskStatus
 from receiver.domain.ids import new_id
 from receiver.domain.updates import Source
 from receiver.tracking.create import CALLBACK_EVENTS, Callback
-from tests.integration.house import LEASE, House, arrival, tracking
+from tests.integration.harness import LEASE, House, arrival, tracking
 
 ERROR = {"code": 10000, "message": "it broke", "raw_message": "", "detail": None}
 

@@ -9,8 +9,8 @@ import pytest
 
 from receiver.domain.actions import build_input
 from receiver.errors import SettingsError
+from receiver.runs.actions_file import read_actions
 from receiver.settings import load_settings
-from receiver.tracking.actions import read_actions
 from tests.fakes.pipeline import ACTIONS
 
 BROKEN = """

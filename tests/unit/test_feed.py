@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from receiver.clock import utc_now
+from receiver.events import feed as module
+from receiver.events.feed import Feed, Place
 from receiver.storage.transaction import NewEvent
-from receiver.tracking import feed as module
-from receiver.tracking.feed import Feed, Place
 
 
 def publish(feed: Feed, sequences: Sequence[int], task_uid: str = "a", organization_id: int = 1) -> None:

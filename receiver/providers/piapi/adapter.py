@@ -19,11 +19,11 @@ from receiver.providers.base import (
     NoAnswer,
     SubmitOutcome,
 )
-from receiver.providers.budget import Budget
 from receiver.providers.piapi import bodies, fields
 from receiver.providers.piapi.calls import Answer, Calls
 from receiver.providers.piapi.outcomes import body_in_form, judge_cancel, judge_fetch, judge_submit, refuse
 from receiver.providers.piapi.tasks import read_task
+from receiver.providers.rate_limiter import Budget
 
 PAGE_SIZE = 100
 """The most that the list gives at once; more is an error. Contract: "Lists and account"."""

@@ -12,8 +12,8 @@ import httpx
 
 from receiver.clock import utc_now
 from receiver.providers.base import Begin, Lane, MalformedUpdate
-from receiver.providers.budget import Budget
 from receiver.providers.piapi.bodies import REDACTED, blank_secrets, read_body
+from receiver.providers.rate_limiter import Budget
 from receiver.providers.transport import open_transport
 
 LONGEST_CONNECT = 5.0

@@ -1,10 +1,10 @@
 """PostgreSQL: for any number of processes side by side."""
 
-from receiver.storage.postgresql.allotment import Allotment
 from receiver.storage.postgresql.connection import PostgreSQLConnection
-from receiver.storage.postgresql.line import Line
 from receiver.storage.postgresql.notices import Notices
+from receiver.storage.postgresql.raw_connection import Line
 from receiver.storage.postgresql.reader import PostgreSQLReader
+from receiver.storage.postgresql.shared_rate_limiter import Allotment
 
 
 class PostgreSQL:

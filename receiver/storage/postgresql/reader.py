@@ -9,7 +9,7 @@ from sqlalchemy.types import TypeEngine
 
 from receiver.storage.hot import Decoder, HotPlan, HotQuery, HotRow
 from receiver.storage.postgresql.errors import is_unavailable, unavailable
-from receiver.storage.postgresql.line import Line
+from receiver.storage.postgresql.raw_connection import Line
 from receiver.storage.postgresql.server import COMMAND_SECONDS, core_engine
 
 CONNECTIONS = 5

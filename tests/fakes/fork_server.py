@@ -1,7 +1,7 @@
 """Processes of `ringback serve` that begin at once: they are forked from one that has imported everything already.
 
 Importing takes more of a processor than all that a service then does in a test, and a test kills several.
-`python -m tests.fakes.nursery FD` is that one; it ends when whoever asks it does.
+`python -m tests.fakes.fork_server FD` is that one; it ends when whoever asks it does.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ class Nursery:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.fakes.nursery", str(theirs.fileno())],
+                [sys.executable, "-m", "tests.fakes.fork_server", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 cwd=_ROOT,
                 start_new_session=True,  # Ctrl-C is for the tests, which end it

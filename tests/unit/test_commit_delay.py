@@ -1,6 +1,6 @@
 """When a commit is worth delaying."""
 
-from receiver.storage.pace import Pace
+from receiver.storage.commit_delay import Pace
 
 
 def paced(writes: int, apart: float, batches: int = 100) -> Pace:

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.domain.turns import Turns
+from receiver.domain.fair_queue import Turns
 
 LANES = st.sampled_from("abcd")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from receiver.sandbox import SandboxOptions
-from tests.fakes.audience import Audience
+from tests.fakes.verified_subscribers import Audience
 from tests.fakes.world import QUICK, World
 
 MODELS = ("Qubico/flux1-schnell", "kling", "hailuo", "luma", "Qubico/ace-step", "midjourney")

@@ -31,10 +31,10 @@ from receiver.providers import (
 from receiver.storage.tables import tasks
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import TaskRequest
-from receiver.tracking.look import Looker
+from receiver.tracking.poll import Looker
 from receiver.tracking.submit import Outgoing, Submitter
-from receiver.workers.attend import Attendant
-from tests.integration.house import LEASE, House, tracking
+from receiver.workers.task_worker import Attendant
+from tests.integration.harness import LEASE, House, tracking
 
 
 class Recording:

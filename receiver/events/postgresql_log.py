@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from receiver.errors import StorageUnavailable
+from receiver.events.after_commit import Waiting
+from receiver.events.feed import Feed
 from receiver.storage.database import Database
 from receiver.storage.events import event_writers, events_after, newest_event
 from receiver.storage.transaction import NewEvent
 from receiver.telemetry import get_logger
-from receiver.tracking.announce import Waiting
-from receiver.tracking.feed import Feed
 
 if TYPE_CHECKING:
     from receiver.storage.postgresql import Notices

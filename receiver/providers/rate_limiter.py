@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from contextlib import suppress
 from typing import Protocol
 
-from receiver.domain.turns import Turns
+from receiver.domain.fair_queue import Turns
 from receiver.errors import StorageUnavailable
 
 LONGEST_PAUSE = 300.0

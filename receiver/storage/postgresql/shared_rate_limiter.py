@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from receiver.storage.postgresql.line import Line
+from receiver.storage.postgresql.raw_connection import Line
 
 _RESERVE = """
 INSERT INTO provider_budget AS budget (provider, next_at, paused_until)

@@ -8,6 +8,8 @@ from typing import Any
 from receiver.domain.representations import stream_event
 from receiver.domain.server_sent import event_frame
 from receiver.errors import EventsLost
+from receiver.events.feed import Entry, Feed, Place
+from receiver.events.postgresql_log import Log
 from receiver.storage.database import Database
 from receiver.storage.events import (
     EventFilter,
@@ -18,8 +20,6 @@ from receiver.storage.events import (
     newest_event,
     oldest_events,
 )
-from receiver.tracking.feed import Entry, Feed, Place
-from receiver.tracking.log import Log
 
 MOST_AT_ONCE = 32
 """Events that one follower takes in one go: what it may hold in memory while its client is slow to read."""

@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 
 from receiver.clock import utc_now
+from receiver.domain.delivery_views import without_secrets
 from receiver.domain.keyring import KeyRing
-from receiver.domain.sendings import without_secrets
 from receiver.errors import RingbackError
 from receiver.outbound.message import Composer
 from receiver.storage.database import Database

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Select, select
 
 from models import TERMINAL
-from receiver.domain.mentions import ids_in, with_ids
+from receiver.domain.task_references import ids_in, with_ids
 from receiver.storage.database import Database
 from receiver.storage.tables import tasks
 

@@ -13,15 +13,16 @@ from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.transitions import Looks
 from receiver.domain.updates import ProviderUpdate, Source
+from receiver.events.after_commit import Alarm, Waiting
+from receiver.events.feed import Feed
+from receiver.events.record import Announcer
+from receiver.runs.advance import Advancer
 from receiver.storage.database import Database
 from receiver.storage.keys import ensure_organization
 from receiver.storage.tables import deliveries, events, receipts, subscriptions, tasks
 from receiver.storage.transaction import LeasedDelivery
-from receiver.tracking.announce import Alarm, Waiting
 from receiver.tracking.apply import Applied, Applier, Arrival
 from receiver.tracking.create import Callback, Creator, TaskRequest
-from receiver.tracking.feed import Feed
-from receiver.tracking.record import Announcer
 from tests.fakes.databases import outside, settings_in
 
 LOOKS = Looks(first=15, longest=300, timeout=86400)
@@ -64,7 +65,7 @@ class House:
         announcer = Announcer(
             waiting=self.waiting, dispatcher=self.tray, due=Alarm(), publisher=Feed(), lease_seconds=LEASE
         )
-        self.applier = Applier(LOOKS, announcer)
+        self.applier = Applier(LOOKS, announcer, Advancer(announcer.due))
         self.creator = Creator(announcer, lease_seconds=LEASE)
 
     async def create(self, callback: Callback | None = None, organization_id: int = 1, **fields: Any) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.domain.lanes import (
+from receiver.domain.endpoint_queues import (
     DEFAULT_IN_FLIGHT,
     FIRST_IN_FLIGHT,
     WAITING_PER_SLOT,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from models import DeliveryStatus
-from receiver.domain.verdicts import DISABLED_AFTER, LONGEST_RETRY_AFTER, Verdict, is_given_up, judge
+from receiver.domain.delivery_outcomes import DISABLED_AFTER, LONGEST_RETRY_AFTER, Verdict, is_given_up, judge
 
 DELAYS = (0.0, 5.0, 300.0)
 NOW = datetime(2026, 5, 1, tzinfo=UTC)

@@ -19,9 +19,9 @@ from receiver.storage.tables import tasks
 from receiver.storage.transaction import DueTask
 from receiver.telemetry import get_logger
 from receiver.tracking.apply import Applied, Applier, Arrival
-from receiver.tracking.mentions import Mentions
 from receiver.tracking.postpone import Postponement, postpone
 from receiver.tracking.submit import FIRST_SEARCH_SECONDS, Outgoing, Submitter
+from receiver.tracking.task_references import Mentions
 
 log = get_logger("tracking.look")
 

@@ -9,8 +9,8 @@ from models import SubscriptionKind
 from receiver.domain.ids import new_id
 from receiver.domain.matching import matches
 from receiver.domain.transitions import Decision, TaskState
+from receiver.events.after_commit import Alarm, Dispatcher, Waiting
 from receiver.storage.transaction import LeasedDelivery, Listener, NewDelivery, NewEvent, Transaction
-from receiver.tracking.announce import Alarm, Dispatcher, Waiting
 
 
 class Publisher(Protocol):

@@ -5,12 +5,12 @@ from datetime import timedelta
 
 from receiver.clock import utc_now
 from receiver.errors import Unavailable
+from receiver.events.after_commit import Alarm
 from receiver.storage.leases import give_back_tasks
 from receiver.storage.transaction import DueTask, Line, Transaction
 from receiver.storage.writer import Writer
 from receiver.telemetry import get_logger
-from receiver.tracking.announce import Alarm
-from receiver.tracking.look import Looker
+from receiver.tracking.poll import Looker
 
 log = get_logger("workers.attend")
 

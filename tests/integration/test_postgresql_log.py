@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from receiver.domain.ids import new_id
+from receiver.events.after_commit import Waiting
+from receiver.events.feed import Feed
+from receiver.events.postgresql_log import Log
+from receiver.events.stream import Follower, Streams
 from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.events import EventFilter
 from receiver.storage.transaction import Transaction
-from receiver.tracking.announce import Waiting
-from receiver.tracking.feed import Feed
-from receiver.tracking.follow import Follower, Streams
-from receiver.tracking.log import Log
 from tests.fakes.databases import settings_in
 from tests.storage.rows import add_organization, new_event
 
@@ -242,7 +242,7 @@ async def test_many_writers_at_once_are_read_once_each_and_in_order(settings: Se
 def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How much there is that nobody read: few events, which are handed on, or more than are read at once."""
     if request.param == "far behind":
-        monkeypatch.setattr("receiver.tracking.log._PAGE", 1)
+        monkeypatch.setattr("receiver.events.postgresql_log._PAGE", 1)
 
 
 async def test_nothing_is_read_for_nobody(settings: Settings) -> None:
@@ -331,7 +331,7 @@ async def test_who_waits_is_woken_while_a_number_before_is_missing(settings: Set
 async def test_a_transaction_that_hangs_holds_up_the_feed_but_not_who_asks(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("receiver.tracking.log._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("receiver.events.postgresql_log._LOOK_SECONDS", 0.05)
     async with replica(settings) as slow, replica(settings) as quick, replica(settings, followed=False) as reader:
         gate = Gate()
         late = asyncio.create_task(slow.write(hold=gate))

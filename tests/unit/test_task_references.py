@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.domain.ids import new_id
-from receiver.domain.mentions import ids_in, with_ids
+from receiver.domain.task_references import ids_in, with_ids
 
 ONE, TWO = "01998c2e-7d1b-7f00-8000-000000000001", "01998c2e-7d1b-7f00-8000-000000000002"
 JSON = st.recursive(

@@ -16,9 +16,9 @@ from receiver.domain.updates import ProviderUpdate
 from receiver.providers import Cancelled, CancelOutcome, FetchOutcome, NewTask, NoAnswer, SubmitOutcome
 from receiver.storage.tables import tasks
 from receiver.tracking.cancel import Canceller
-from receiver.tracking.look import Looker
+from receiver.tracking.poll import Looker
 from receiver.tracking.submit import Submitter
-from tests.integration.house import LEASE, LOOKS, House, tracking
+from tests.integration.harness import LEASE, LOOKS, House, tracking
 
 LONG_AGO = timedelta(seconds=LOOKS.timeout + 60)
 

@@ -13,9 +13,9 @@ from receiver.domain.references import LeadsNowhere, mapped_input
 from receiver.domain.run_representations import native_run
 from receiver.domain.steps import action_of, step_of
 from receiver.domain.transitions import TaskState
+from receiver.events.after_commit import Alarm
 from receiver.storage.runs import lock_runs, outputs_of, write_runs
 from receiver.storage.transaction import NewEvent, Transaction
-from receiver.tracking.announce import Alarm
 
 Plan = Callable[[Graph, str, Mapping[str, str]], Advance]
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from models import RUN_TERMINAL, TERMINAL, EventType, RunStatus, StepStatus
 from receiver.clock import utc_now
@@ -13,6 +13,8 @@ from receiver.domain.actions import Actions
 from receiver.domain.graph import Graph
 from receiver.domain.steps import document_of
 from receiver.errors import Conflict, NotFound, RingbackError, Unavailable
+from receiver.events.record import Announcer, record
+from receiver.runs.advance import Advancer, Move, Plan, run_event
 from receiver.storage.database import Database
 from receiver.storage.runs import (
     RunFilter,
@@ -26,9 +28,6 @@ from receiver.storage.runs import (
 )
 from receiver.storage.transaction import Transaction
 from receiver.telemetry import get_logger
-from receiver.tracking.advance import Advancer, Move, Plan, run_event
-from receiver.tracking.record import Announcer, record
-from receiver.tracking.tracker import Tracker
 
 log = get_logger("tracking.runs")
 
@@ -53,15 +52,29 @@ class RunRequest:
     labels: dict[str, Any] | None = None
 
 
+class StepTasks(Protocol):
+    """The tasks of steps. `runs` knows no more of tracking than this."""
+
+    async def task(self, organization_id: int, task_id: str) -> Mapping[str, Any]:
+        """Return a task's row. Raises `NotFound`."""
+        ...
+
+    async def cancel(self, task: Mapping[str, Any]) -> str:
+        """Cancel a task. Raises `Conflict` while it is being sent, or for one that has ended."""
+        ...
+
+
 class Runs:
     """Runs, as the API knows them. `actions` are what their steps may do."""
 
-    def __init__(self, database: Database, announcer: Announcer, tracker: Tracker, actions: Actions) -> None:
+    def __init__(
+        self, database: Database, announcer: Announcer, tasks: StepTasks, actions: Actions, advancer: Advancer
+    ) -> None:
         self.actions = actions
         self._database = database
         self._announcer = announcer
-        self._advancer = Advancer(announcer.due)
-        self._tracker = tracker
+        self._advancer = advancer
+        self._tasks = tasks
         self._recalling: set[asyncio.Task[None]] = set()
 
     async def create(self, request: RunRequest) -> None:
@@ -182,11 +195,11 @@ class Runs:
             with self._announcer.waiting.watch(task_uid) as watch:
                 for _ in range(_RECALLS):
                     run = await self.run(organization_id, uid)
-                    task = await self._tracker.task(organization_id, task_uid)
+                    task = await self._tasks.task(organization_id, task_uid)
                     if run["status"] != RunStatus.CANCELLED or task["status"] in TERMINAL:
                         return
                     try:
-                        await self._tracker.cancel(task)
+                        await self._tasks.cancel(task)
                     except Conflict:
                         await watch.news(_SENDING_SECONDS)
         except RingbackError as error:

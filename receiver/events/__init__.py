@@ -1,0 +1,1 @@
+"""The log of what happened, and all that read it: recording, the feed, streams."""

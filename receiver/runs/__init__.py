@@ -1,0 +1,1 @@
+"""Small graphs of tasks: created, advanced, cancelled, retried."""

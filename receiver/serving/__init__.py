@@ -1,0 +1,1 @@
+"""Running the service: the process that serves, and the processes of several workers."""
