@@ -24,7 +24,7 @@ class Run(SQLModel, table=True):
     """The id that the world knows: a UUIDv7."""
     organization_id: int = Field(foreign_key="organization.id", sa_type=BigKey)
     status: str = RunStatus.PENDING
-    labels: Any = Field(default=None, sa_column=Column("metadata", Document))
+    metadata_: Any = Field(default=None, sa_column=Column("metadata", Document))
     """The client's own `metadata`, which steps may refer to."""
     created_at: datetime = Field(sa_type=Moment)
     updated_at: datetime = Field(sa_type=Moment)

@@ -78,7 +78,7 @@ class Task(SQLModel, table=True):
     input: Any = Field(default=None, sa_type=Document, nullable=True)
     config: Any = Field(default=None, sa_type=Document, nullable=True)
     """The client's `config` without `webhook_config`, which is a subscription (`callback_id`)."""
-    labels: Any = Field(default=None, sa_column=Column("metadata", Document))
+    metadata_: Any = Field(default=None, sa_column=Column("metadata", Document))
     """The client's own `metadata`."""
     output: Any = Field(default=None, sa_type=Document, nullable=True)
     error: Any = Field(default=None, sa_type=Document, nullable=True)
@@ -102,11 +102,11 @@ class Task(SQLModel, table=True):
     """When the create call of the present attempt was begun."""
     started_at: datetime | None = Field(default=None, sa_type=Moment)
     ended_at: datetime | None = Field(default=None, sa_type=Moment)
-    heard_at: datetime = Field(sa_type=Moment)
+    last_update_at: datetime = Field(sa_type=Moment)
     """The last news: the time-out counts from here."""
     due_at: datetime | None = Field(default=None, sa_type=Moment)
     """When somebody must act on it next: submit it, look at it, give it up. Null when it has ended."""
     leased: bool = False
     """Whether somebody is acting on it, and `due_at` is when that ends at the latest."""
-    looks: int = 0
+    poll_count: int = 0
     """How often it was looked at, or sent in vain, since the last news."""

@@ -9,28 +9,28 @@ from starlette.exceptions import HTTPException
 
 from receiver.api.auth import Authenticator
 from receiver.api.idempotency import Idempotency
-from receiver.api.limits import Allowance, KeyLimits
+from receiver.api.limits import KeyLimit, KeyLimits
 from receiver.api.routes import refuse_path, routes
 from receiver.api.services import Services
 from receiver.clock import utc_now
 from receiver.domain.actions import Actions
 from receiver.domain.keyring import KeyRing
-from receiver.domain.transitions import Looks
-from receiver.events.after_commit import Alarm, Waiting
+from receiver.domain.transitions import PollSchedule
+from receiver.events.after_commit import Waiting, WakeTimer
 from receiver.events.feed import Feed
 from receiver.events.postgresql_log import Log
-from receiver.events.record import Announcer
+from receiver.events.record import AfterCommit
 from receiver.events.stream import Streams
-from receiver.inbound.receive import Hooks
+from receiver.inbound.receive import InboundEndpoint
 from receiver.outbound.deliver import Deliverer
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.ping import Pinger
 from receiver.outbound.replays import Replays
-from receiver.outbound.request_preview import ShownRequests
+from receiver.outbound.request_preview import RequestPreviews
 from receiver.outbound.sender import Sender
 from receiver.outbound.settle import Settler
 from receiver.outbound.subscriptions import Subscriptions
-from receiver.providers import Budget, PiAPI, Provider
+from receiver.providers import PiAPI, Provider, RateLimiter
 from receiver.runs.actions_file import read_actions
 from receiver.runs.advance import Advancer
 from receiver.runs.service import Runs
@@ -41,17 +41,17 @@ from receiver.tracking.adopt import Adopter
 from receiver.tracking.apply import Applier
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator
-from receiver.tracking.poll import Looker
+from receiver.tracking.poll import Poller
 from receiver.tracking.retry import Retrier
 from receiver.tracking.submit import Submitter
 from receiver.tracking.submit import lease_seconds as task_lease_seconds
 from receiver.tracking.tracker import Tracker
 from receiver.workers.cleanup import Cleaner
-from receiver.workers.dispatch import LaneDispatcher
+from receiver.workers.dispatch import DeliveryDispatcher
 from receiver.workers.dispatch import lease_seconds as delivery_lease_seconds
-from receiver.workers.replay import Replayer
+from receiver.workers.replay import ReplayWorker
 from receiver.workers.supervisor import Supervisor
-from receiver.workers.task_worker import SIDE_BY_SIDE, Attendant
+from receiver.workers.task_worker import SIDE_BY_SIDE, TaskWorker
 
 _DRAIN_SECONDS = 10.0
 _CONNECTIONS = 1024
@@ -70,18 +70,18 @@ class Service:
         task_lease = task_lease_seconds(settings.provider_timeout_seconds)
         self.piapi = _piapi(settings, database)
         self.providers: dict[str, Provider] = {self.piapi.name: self.piapi}
-        self.dispatcher = LaneDispatcher(timeout=settings.delivery_timeout_seconds)
+        self.dispatcher = DeliveryDispatcher(timeout=settings.delivery_timeout_seconds)
         self.feed = Feed()
         delivery_lease = delivery_lease_seconds(settings.delivery_timeout_seconds)
         self.waiting = Waiting()
         self.shared = database.shared
         self.log = Log(database, self.shared.notices, self.feed, self.waiting) if self.shared else None
-        announcer = Announcer(self.waiting, self.dispatcher, Alarm(), self.log or self.feed, delivery_lease)
-        advancer = Advancer(announcer.due)
-        applier = Applier(_looks(settings), announcer, advancer)
-        creator = Creator(announcer, lease_seconds=task_lease)
+        after_commit = AfterCommit(self.waiting, self.dispatcher, WakeTimer(), self.log or self.feed, delivery_lease)
+        advancer = Advancer(after_commit.due)
+        applier = Applier(_poll_schedule(settings), after_commit, advancer)
+        creator = Creator(after_commit, lease_seconds=task_lease)
         submitter = Submitter(database, applier, self.providers, keyring, settings.public_url, lease_seconds=task_lease)
-        looker = Looker(
+        poller = Poller(
             database, applier, submitter, self.providers, keyring, unknown_seconds=settings.submission_unknown_seconds
         )
         canceller = Canceller(writer, applier, self.providers)
@@ -89,20 +89,20 @@ class Service:
         self.sender = Sender(guard, timeout=settings.delivery_timeout_seconds, connections=_CONNECTIONS)
         self.test_sender = Sender(guard, timeout=settings.delivery_timeout_seconds, connections=_TEST_CONNECTIONS)
         self.dispatcher.connect(
-            database, Deliverer(database, self.sender, Settler(announcer), keyring, settings.retry_delays)
+            database, Deliverer(database, self.sender, Settler(after_commit), keyring, settings.retry_delays)
         )
-        self.attendant = Attendant(
-            writer, looker, announcer.due, lease_seconds=task_lease, side_by_side=_side_by_side(settings)
+        self.task_worker = TaskWorker(
+            writer, poller, after_commit.due, lease_seconds=task_lease, side_by_side=_side_by_side(settings)
         )
-        retrier, adopter = Retrier(announcer), Adopter(database, applier, self.providers)
-        self.tracker = Tracker(database, creator, submitter, looker, canceller, retrier, adopter, announcer.waiting)
-        self.runs = Runs(database, announcer, self.tracker, actions, advancer)
+        retrier, adopter = Retrier(after_commit), Adopter(database, applier, self.providers)
+        self.tracker = Tracker(database, creator, submitter, poller, canceller, retrier, adopter, after_commit.waiting)
+        self.runs = Runs(database, after_commit, self.tracker, actions, advancer)
         replays = Replays(
             database, self.dispatcher, retention_days=settings.retention_days, lease_seconds=delivery_lease
         )
-        self.replayer = Replayer(replays)
+        self.replayer = ReplayWorker(replays)
         self.cleaner = Cleaner(database, retention_days=settings.retention_days)
-        self.hooks = Hooks(
+        self.hooks = InboundEndpoint(
             writer,
             applier,
             self.providers,
@@ -119,9 +119,9 @@ class Service:
             subscriptions=Subscriptions(writer, guard, keyring),
             pinger=Pinger(self.test_sender, keyring),
             replays=replays,
-            shown_requests=ShownRequests(database, keyring),
+            request_previews=RequestPreviews(database, keyring),
             authenticator=Authenticator(database),
-            key_limits=KeyLimits(Allowance.of(*settings.key_requests)),
+            key_limits=KeyLimits(KeyLimit.of(*settings.key_requests)),
             idempotency=Idempotency(database, keyring),
             providers=self.providers,
             piapi=self.piapi,
@@ -129,7 +129,7 @@ class Service:
 
     def _loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
         loops: dict[str, Callable[[], Awaitable[None]]] = {
-            "attend": self.attendant.run,
+            "attend": self.task_worker.run,
             "dispatch": self.dispatcher.run,
             "replay": self.replayer.run,
             "cleanup": self.cleaner.run,
@@ -155,7 +155,7 @@ class Service:
             await supervisor.stop()
             await self.runs.drain(_DRAIN_SECONDS)
             await self.tracker.drain(_DRAIN_SECONDS)
-            await self.attendant.drain(_DRAIN_SECONDS)
+            await self.task_worker.drain(_DRAIN_SECONDS)
             await self.dispatcher.drain(_DRAIN_SECONDS)
             await self.sender.aclose()
             await self.test_sender.aclose()
@@ -193,17 +193,17 @@ def _side_by_side(settings: Settings) -> int:
     return max(1, min(SIDE_BY_SIDE, math.floor(in_time)))
 
 
-def _looks(settings: Settings) -> Looks:
-    return Looks(settings.poll_first_seconds, settings.poll_max_seconds, settings.task_timeout_seconds)
+def _poll_schedule(settings: Settings) -> PollSchedule:
+    return PollSchedule(settings.poll_first_seconds, settings.poll_max_seconds, settings.task_timeout_seconds)
 
 
 def _piapi(settings: Settings, database: Database) -> PiAPI:
-    allotment = database.shared.allotment(PiAPI.name) if database.shared else None
+    shared = database.shared.rate_limiter(PiAPI.name) if database.shared else None
     return PiAPI(
         base_url=settings.piapi_base_url,
         api_key=settings.piapi_api_key.get_secret_value() if settings.piapi_api_key else None,
         timeout=settings.provider_timeout_seconds,
-        budget=Budget(settings.provider_calls_per_second, allotment=allotment),
+        rate_limiter=RateLimiter(settings.provider_calls_per_second, shared=shared),
     )
 
 

@@ -46,7 +46,7 @@ async def get_delivery(call: Call) -> Reply:
     attempts = await call.services.database.read(attempts_of(row["id"]))
     shown = {
         **native_delivery(row),
-        "request": await call.services.shown_requests.of(row["id"], attempts[-1]["started_at"] if attempts else None),
+        "request": await call.services.request_previews.of(row["id"], attempts[-1]["started_at"] if attempts else None),
         "attempt_history": [native_attempt(attempt) for attempt in attempts],
     }
     return Reply(shown, "delivery")

@@ -17,7 +17,7 @@ from starlette.types import Scope as Connection
 from models import Scope
 from receiver.api.auth import Principal
 from receiver.api.dialects import Dialect, Reply, new_request_id
-from receiver.api.idempotency import Asked, read_key
+from receiver.api.idempotency import IdempotentRequest, read_key
 from receiver.api.services import Services
 from receiver.asgi import read_body
 from receiver.domain.ids import derived_id, new_id
@@ -101,12 +101,12 @@ class Call:
         return check(schema, await self.json(optional=optional))
 
 
-Handler = Callable[[Call], Awaitable[Reply | ASGIApp]]
+EndpointHandler = Callable[[Call], Awaitable[Reply | ASGIApp]]
 """Returns what is to be answered, or what answers by itself: a stream."""
 
 
 def endpoint(
-    handler: Handler, dialect: Dialect, scope: Scope, *, bodies: int = 1
+    handler: EndpointHandler, dialect: Dialect, scope: Scope, *, bodies: int = 1
 ) -> Callable[[Request], Awaitable[ASGIApp]]:
     """Return a Starlette endpoint: authenticated, with `scope` required, its answers and errors in `dialect`.
 
@@ -118,7 +118,7 @@ def endpoint(
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
-    handler: Handler
+    handler: EndpointHandler
     dialect: Dialect
     scope: Scope
     bodies: int
@@ -133,16 +133,16 @@ class _Endpoint:
         """Answer a request that may be made; add where its key stands to `headers`, also if it may not."""
         services: Services = request.app.state.services
         principal = await services.authenticator.principal(request.headers)
-        standing = services.key_limits.take(principal.key_id, principal.rate_limit)
-        headers |= standing.headers
-        standing.check()
+        limit_status = services.key_limits.take(principal.key_id, principal.rate_limit)
+        headers |= limit_status.headers
+        limit_status.check()
         principal.require(self.scope)
         call = Call(request, services, principal, bodies=self.bodies)
         key = read_key(request.headers) if request.method == "POST" else None
         return await (self._handle(call, request_id) if key is None else self._once(call, key, request_id))
 
     async def _once(self, call: Call, key: str, request_id: str) -> ASGIApp:
-        asked = Asked.of(call.organization_id, f"POST {call.request.scope['path']}", key, await call.raw())
+        asked = IdempotentRequest.of(call.organization_id, f"POST {call.request.scope['path']}", key, await call.raw())
 
         async def work(claim: Claim) -> ASGIApp:
             call.claim = claim

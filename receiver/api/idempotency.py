@@ -30,7 +30,14 @@ from receiver.domain.keyring import KeyRing
 from receiver.errors import BadRequest, Unavailable
 from receiver.storage import idempotency as storage
 from receiver.storage.database import Database
-from receiver.storage.idempotency import Answer, Answered, Busy, Claim, Found, Wanted
+from receiver.storage.idempotency import (
+    Claim,
+    ClaimedElsewhere,
+    ClaimRequest,
+    ClaimResult,
+    ResponseToSave,
+    SavedResponse,
+)
 from receiver.telemetry import get_logger
 
 log = get_logger("api.idempotency")
@@ -50,14 +57,14 @@ Work = Callable[[Claim], Awaitable[ASGIApp]]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class IdempotentRequest:
     """A request under a key: hashes of where the key holds, and of the body."""
 
     scope: str
     body: str
 
     @classmethod
-    def of(cls, organization_id: int, endpoint: str, key: str, body: bytes) -> "Asked":
+    def of(cls, organization_id: int, endpoint: str, key: str, body: bytes) -> "IdempotentRequest":
         """Return what a request asks; `endpoint` is its method and path."""
         scope = "\n".join((str(organization_id), endpoint, key))
         return cls(hashlib.sha256(scope.encode()).hexdigest(), hashlib.sha256(body).hexdigest())
@@ -84,9 +91,9 @@ class Idempotency:
         self._database = database
         self._keyring = keyring
         self._owner = new_id()
-        self._under_way: dict[str, asyncio.Future[Answered | None]] = {}
+        self._under_way: dict[str, asyncio.Future[SavedResponse | None]] = {}
 
-    async def once(self, asked: Asked, work: Work) -> ASGIApp:
+    async def once(self, asked: IdempotentRequest, work: Work) -> ASGIApp:
         """Return the answer of `work`, which is done unless it was done before.
 
         Raises `Conflict` for another body, `Unavailable` if another's work takes too long.
@@ -100,7 +107,7 @@ class Idempotency:
         mine = self._under_way[asked.scope] = asyncio.get_running_loop().create_future()
         try:
             found = await self._claim(asked, until)
-            if isinstance(found, Answered):
+            if isinstance(found, SavedResponse):
                 kept = found
                 return self._again(kept, asked)
             answer, kept = await self._do(found, asked, work)
@@ -109,12 +116,12 @@ class Idempotency:
             del self._under_way[asked.scope]
             mine.set_result(kept)
 
-    async def _claim(self, asked: Asked, until: float) -> Claim | Answered:
+    async def _claim(self, asked: IdempotentRequest, until: float) -> Claim | SavedResponse:
         """Claim the key, or find its answer, as soon as no other process is at it."""
         loop, delay = asyncio.get_running_loop(), _FIRST_LOOK_SECONDS
         while True:
-            found: Found = await self._database.writer.write(storage.claim, self._wanted(asked))
-            if not isinstance(found, Busy):
+            found: ClaimResult = await self._database.writer.write(storage.claim, self._wanted(asked))
+            if not isinstance(found, ClaimedElsewhere):
                 return found
             while await self._database.read(storage.leased(asked.scope, utc_now())):
                 if loop.time() >= until:
@@ -122,7 +129,7 @@ class Idempotency:
                 await asyncio.sleep(delay)
                 delay = min(delay * 1.5, _LONGEST_LOOK_SECONDS)
 
-    async def _do(self, claim: Claim, asked: Asked, work: Work) -> tuple[ASGIApp, Answered | None]:
+    async def _do(self, claim: Claim, asked: IdempotentRequest, work: Work) -> tuple[ASGIApp, SavedResponse | None]:
         async with self._leased(claim):
             answer = await work(claim)
             if isinstance(answer, Response) and _is_kept(answer.status_code):
@@ -131,10 +138,10 @@ class Idempotency:
             await self._lease(claim, 0)
         return answer, None
 
-    async def _keep(self, claim: Claim, asked: Asked, answer: Response) -> Answered:
+    async def _keep(self, claim: Claim, asked: IdempotentRequest, answer: Response) -> SavedResponse:
         token = self._keyring.encrypt(bytes(answer.body).decode())
-        kept = Answered(asked.body, answer.status_code, answer.headers["content-type"], token)
-        item = Answer(claim.scope, self._owner, kept)
+        kept = SavedResponse(asked.body, answer.status_code, answer.headers["content-type"], token)
+        item = ResponseToSave(claim.scope, self._owner, kept)
         if not await self._database.writer.write(storage.keep, item, bounded=False):
             raise _still_at_work()
         return kept
@@ -161,9 +168,9 @@ class Idempotency:
             lambda tx: storage.move_lease(tx, claim.scope, self._owner, until), bounded=False
         )
 
-    def _wanted(self, asked: Asked) -> Wanted:
+    def _wanted(self, asked: IdempotentRequest) -> ClaimRequest:
         now = utc_now()
-        return Wanted(
+        return ClaimRequest(
             scope=asked.scope,
             body=asked.body,
             resource_id=new_id(),
@@ -172,7 +179,7 @@ class Idempotency:
             lease_until=now + timedelta(seconds=LEASE_SECONDS),
         )
 
-    def _again(self, kept: Answered, asked: Asked) -> Response:
+    def _again(self, kept: SavedResponse, asked: IdempotentRequest) -> Response:
         if kept.body != asked.body:
             raise storage.mismatch()
         body = self._keyring.decrypt(kept.answer)
@@ -181,7 +188,7 @@ class Idempotency:
         )
 
 
-async def _answer_of(other: "asyncio.Future[Answered | None]", until: float) -> Answered | None:
+async def _answer_of(other: "asyncio.Future[SavedResponse | None]", until: float) -> SavedResponse | None:
     left = until - asyncio.get_running_loop().time()
     done, _ = await asyncio.wait({other}, timeout=max(0.0, left))
     if not done:

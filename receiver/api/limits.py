@@ -15,20 +15,20 @@ _SECOND = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class KeyLimit:
     """`burst` requests at once, and one more each `interval` nanoseconds."""
 
     burst: int
     interval: int
 
     @classmethod
-    def of(cls, requests: float, seconds: float = 1.0) -> "Allowance":
+    def of(cls, requests: float, seconds: float = 1.0) -> "KeyLimit":
         """Return the allowance of so many requests in so many seconds, which may come all at once."""
         return cls(max(1, math.ceil(requests)), max(1, round(seconds * _SECOND / requests)))
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LimitStatus:
     """Where a key stands after a request: what is left now, and the unix second in which all of it is there again.
 
     `retry_after` is the seconds until the next one may come, where this one was too many.
@@ -63,21 +63,21 @@ class KeyLimits:
     Of each key one moment is remembered: that in which its bucket is full again.
     """
 
-    def __init__(self, default: Allowance, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, default: KeyLimit, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._default = default
         self._clock = clock
         self._full_at: OrderedDict[int, int] = OrderedDict()
 
-    def take(self, key_id: int, rate_limit: float | None) -> Standing:
+    def take(self, key_id: int, rate_limit: float | None) -> LimitStatus:
         """Count a request of a key, unless it is one too many; `rate_limit` is the key's own, in requests a second."""
-        allowance = self._default if rate_limit is None else Allowance.of(rate_limit)
+        allowance = self._default if rate_limit is None else KeyLimit.of(rate_limit)
         now = self._clock()
         full_at = max(now, self._full_at.get(key_id, now))
         too_soon = full_at - now - (allowance.burst - 1) * allowance.interval
         if too_soon <= 0:
             full_at += allowance.interval
             self._remember(key_id, full_at)
-        return Standing(
+        return LimitStatus(
             limit=allowance.burst,
             remaining=(allowance.burst * allowance.interval - (full_at - now)) // allowance.interval,
             reset_at=math.ceil(time.time() + (full_at - now) / _SECOND),

@@ -145,7 +145,7 @@ def task_request(call: Call, wanted: CreateTask, uid: str, callback: Callback | 
         input=wanted.input,
         callback=callback,
         config=config or None,
-        labels=wanted.metadata,
+        metadata=wanted.metadata,
         max_attempts=wanted.retry.max_attempts,
         backoff_seconds=wanted.retry.backoff_seconds,
     )

@@ -6,7 +6,7 @@ from typing import Any
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call, check
 from receiver.api.lists import page, read_cursor, read_query
-from receiver.api.schemas import AskRecover, AskReplay, Page
+from receiver.api.schemas import Page, RecoverRequest, ReplayRequest
 from receiver.api.webhooks import find_webhook
 from receiver.domain.delivery_views import counts_by_replay, native_replay
 from receiver.domain.ids import is_id
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 async def recover(call: Call) -> Reply:
     """`POST /api/v1/webhooks/{id}/recover`: what was given up since a moment is sent again."""
     webhook = await find_webhook(call)
-    wanted = await call.body(AskRecover)
+    wanted = await call.body(RecoverRequest)
     uid = call.new_id()
     if (begun := await _begun(call, webhook, uid)) is not None:
         return begun
@@ -30,7 +30,7 @@ async def recover(call: Call) -> Reply:
 async def replay(call: Call) -> Reply:
     """`POST /api/v1/webhooks/{id}/replay`: every event that matches is sent again, delivered or not."""
     webhook = await find_webhook(call)
-    wanted = await call.body(AskReplay)
+    wanted = await call.body(ReplayRequest)
     uid = call.new_id()
     if (begun := await _begun(call, webhook, uid)) is not None:
         return begun

@@ -8,14 +8,14 @@ from starlette.routing import BaseRoute, Route
 from models import Scope
 from receiver.api import bulk, deliveries, events, health, jobs, keys, piapi, replays, runs, tasks, webhooks
 from receiver.api.dialects import NATIVE, PIAPI, Dialect, dialect_of, new_request_id
-from receiver.api.endpoint import Handler, endpoint
+from receiver.api.endpoint import EndpointHandler, endpoint
 from receiver.errors import RingbackError
-from receiver.inbound.receive import Hooks
+from receiver.inbound.receive import InboundEndpoint
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-def routes(hooks: Hooks) -> list[BaseRoute]:
+def routes(hooks: InboundEndpoint) -> list[BaseRoute]:
     """Return the routes, the busiest first: they are tried in order."""
     return [
         Route("/hooks/{provider}/{task_id}", hooks),
@@ -108,5 +108,7 @@ def _sendings() -> list[Route]:
     ]
 
 
-def _route(method: str, path: str, handler: Handler, dialect: Dialect, scope: Scope, *, bodies: int = 1) -> Route:
+def _route(
+    method: str, path: str, handler: EndpointHandler, dialect: Dialect, scope: Scope, *, bodies: int = 1
+) -> Route:
     return Route(path, endpoint(handler, dialect, scope, bodies=bodies), methods=[method])

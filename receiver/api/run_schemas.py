@@ -25,7 +25,7 @@ class StepRetry(Retry):
     max_attempts: Annotated[int, Field(ge=1, le=5)] = STEP_ATTEMPTS
 
 
-class Step(BaseModel):
+class CreateStep(BaseModel):
     """One step of `POST /api/v1/runs`; what it may not be within its graph is said by `receiver.domain.graph`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -58,7 +58,7 @@ class CreateRun(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    steps: list[Step]
+    steps: list[CreateStep]
     metadata: Metadata | None = None
 
     @field_validator("steps", mode="before")

@@ -25,7 +25,7 @@ async def create_run(call: Call) -> Reply:
     uid = call.new_id()
     if not call.is_resumed or await runs.unknown(call.organization_id, [uid]):
         await runs.create(
-            RunRequest(uid=uid, organization_id=call.organization_id, graph=graph, labels=wanted.metadata)
+            RunRequest(uid=uid, organization_id=call.organization_id, graph=graph, metadata=wanted.metadata)
         )
     return Reply(_created(uid, graph), "run", status=202)
 
@@ -46,7 +46,7 @@ async def list_runs(call: Call) -> Reply:
     wanted = RunFilter(
         organization_id=call.organization_id,
         status=query.status,
-        labels=query.metadata,
+        metadata=query.metadata,
         before=read_cursor(query.cursor),
     )
     rows = await call.services.runs.page(wanted, query.limit + 1)

@@ -18,7 +18,7 @@ from pydantic import (
 from models import DeliveryFormat, DeliveryStatus, Scope, SignatureScheme, TaskStatus
 from receiver.domain.ids import is_id
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+ShortName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 DEEPEST = 100
 """Levels of nesting; what is deeper cannot be written everywhere where it must go."""
 
@@ -69,7 +69,7 @@ def _moment(value: Any) -> Any:
         raise ValueError(_NO_MOMENT) from None
 
 
-Moment = Annotated[datetime, BeforeValidator(_moment)]
+Timestamp = Annotated[datetime, BeforeValidator(_moment)]
 
 
 def _is_run_id(value: str) -> str:
@@ -101,8 +101,8 @@ class Retry(BaseModel):
 class CreateTask(BaseModel):
     """`POST /api/v1/task`: PiAPI's create, with `metadata` and `retry` besides."""
 
-    model: Name
-    task_type: Name
+    model: ShortName
+    task_type: ShortName
     input: Object
     config: Object | None = None
     metadata: Metadata | None = None
@@ -114,8 +114,8 @@ class AdoptTask(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    provider_task_id: Name
-    provider: Name = "piapi"
+    provider_task_id: ShortName
+    provider: ShortName = "piapi"
     metadata: Metadata | None = None
 
 
@@ -162,21 +162,21 @@ class RotateSecret(BaseModel):
     secret: str | None = None
 
 
-class AskRecover(BaseModel):
+class RecoverRequest(BaseModel):
     """`POST /api/v1/webhooks/{id}/recover`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    since: Moment
+    since: Timestamp
 
 
-class AskReplay(BaseModel):
+class ReplayRequest(BaseModel):
     """`POST /api/v1/webhooks/{id}/replay`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    since: Moment
-    until: Moment | None = None
+    since: Timestamp
+    until: Timestamp | None = None
     event_types: list[str] | None = None
 
 
@@ -185,7 +185,7 @@ class CreateKey(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Name
+    name: ShortName
     scope: Scope = Scope.WRITE
     rate_limit: Annotated[float, Field(ge=0.001, le=100_000, strict=True)] | None = None
     """Requests a second, to each process; null is what `RINGBACK_KEY_RATE` says."""
@@ -207,8 +207,8 @@ class TaskQuery(Page):
     model: str | None = None
     task_type: str | None = None
     run_id: RunId | None = None
-    created_after: Moment | None = None
-    created_before: Moment | None = None
+    created_after: Timestamp | None = None
+    created_before: Timestamp | None = None
     metadata: dict[str, str] = {}
 
 
@@ -230,8 +230,8 @@ class DeliveryQuery(Page):
     webhook_id: str | None = None
     event_id: str | None = None
     task_id: str | None = None
-    created_after: Moment | None = None
-    created_before: Moment | None = None
+    created_after: Timestamp | None = None
+    created_before: Timestamp | None = None
 
 
 class WaitQuery(BaseModel):
@@ -253,12 +253,12 @@ class HistoryQuery(BaseModel):
     page: Annotated[int, Field(ge=1, le=100_000)] = 1
     page_size: Annotated[int, Field(ge=1, le=100)] = 10
     model: str | None = None
-    start_time: Moment | None = None
-    end_time: Moment | None = None
+    start_time: Timestamp | None = None
+    end_time: Timestamp | None = None
 
 
 class CancelQuery(BaseModel):
     """The query of `DELETE /api/v1/tasks`: both are required."""
 
-    created_before: Moment
-    model: Name
+    created_before: Timestamp
+    model: ShortName

@@ -9,7 +9,7 @@ from receiver.api.limits import KeyLimits
 from receiver.events.stream import Streams
 from receiver.outbound.ping import Pinger
 from receiver.outbound.replays import Replays
-from receiver.outbound.request_preview import ShownRequests
+from receiver.outbound.request_preview import RequestPreviews
 from receiver.outbound.subscriptions import Subscriptions
 from receiver.providers import PiAPI, Provider
 from receiver.runs.service import Runs
@@ -30,7 +30,7 @@ class Services:
     subscriptions: Subscriptions
     pinger: Pinger
     replays: Replays
-    shown_requests: ShownRequests
+    request_previews: RequestPreviews
     authenticator: Authenticator
     key_limits: KeyLimits
     idempotency: Idempotency

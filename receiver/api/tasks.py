@@ -25,7 +25,7 @@ async def list_tasks(call: Call) -> Reply:
         run_uid=query.run_id,
         created_after=query.created_after,
         created_before=query.created_before,
-        labels=query.metadata,
+        metadata=query.metadata,
         before=read_cursor(query.cursor),
     )
     rows = await call.services.database.read(tasks_matching(wanted, query.limit + 1))

@@ -9,7 +9,7 @@ from receiver.api.lists import page, read_cursor, read_query
 from receiver.api.schemas import ChangeWebhook, CreateWebhook, Page, RotateSecret
 from receiver.domain.ids import is_id
 from receiver.errors import NotFound
-from receiver.outbound.subscriptions import Kept
+from receiver.outbound.subscriptions import SavedSubscription
 from receiver.storage.queries import webhook_by_id, webhooks
 
 
@@ -70,7 +70,7 @@ async def delete_webhook(call: Call) -> Reply:
     return Reply({"object": "webhook", "id": row["uid"], "deleted": True}, "webhook")
 
 
-def _told(call: Call, kept: Kept) -> Reply:
+def _told(call: Call, kept: SavedSubscription) -> Reply:
     shown = call.services.subscriptions.shown(kept.row)
     return Reply({**shown, "secret": kept.secret} if kept.secret is not None else shown, "webhook")
 

@@ -12,8 +12,8 @@ import orjson
 import typer
 
 from receiver.cli.console import print_json, watched
-from receiver.cli.failure import Failure, Gone, Status
-from receiver.cli.service import Service
+from receiver.cli.failure import Failure, ServiceUnreachable, Status
+from receiver.cli.service import ServiceClient
 
 MOST_A_CALL = 1000
 _BYTES_A_CALL = 8 * 1024 * 1024
@@ -21,18 +21,18 @@ _PATIENCE_SECONDS = 60.0
 """How long a service that was there may be gone, or full."""
 _PAUSE_SECONDS = 1.0
 
-Line = dict[str, Any]
+InputLine = dict[str, Any]
 """What became of a line: its number as `line`, and `task_id` or `error`."""
-Task = tuple[int, Any]
+NumberedTask = tuple[int, Any]
 """A line's number, and what it says."""
 
 
-def create_bulk(client: Service, name: str, as_json: bool) -> None:
+def create_bulk(client: ServiceClient, name: str, as_json: bool) -> None:
     """Create the tasks of the file `name` (`-`: standard input) and print their ids, in its order.
 
     Raises `Failure` with the status 1 if lines were refused; all others are created all the same.
     """
-    lines: list[Line] = []
+    lines: list[InputLine] = []
     with _opened(name) as file, _bar(file, as_json) as advance:
         try:
             for line in _created(client, file, advance):
@@ -47,7 +47,7 @@ def create_bulk(client: Service, name: str, as_json: bool) -> None:
         raise Failure(Status.TASK_FAILED, f"{refused} of {len(lines)} lines were refused")
 
 
-def _created(client: Service, file: Iterable[bytes], advance: Callable[[int], None]) -> Iterator[Line]:
+def _created(client: ServiceClient, file: Iterable[bytes], advance: Callable[[int], None]) -> Iterator[InputLine]:
     patient = False
     for call in _calls(file, advance):
         tasks = [task for task in call if not isinstance(task, dict)]
@@ -57,9 +57,9 @@ def _created(client: Service, file: Iterable[bytes], advance: Callable[[int], No
             yield task if isinstance(task, dict) else _line(task[0], next(answers))
 
 
-def _calls(file: Iterable[bytes], advance: Callable[[int], None]) -> Iterator[list[Task | Line]]:
+def _calls(file: Iterable[bytes], advance: Callable[[int], None]) -> Iterator[list[NumberedTask | InputLine]]:
     """Return the lines in portions for one call each; those that are no JSON are refused already."""
-    portion: list[Task | Line] = []
+    portion: list[NumberedTask | InputLine] = []
     size = 0
     for number, text in enumerate(file, 1):
         advance(len(text))
@@ -74,21 +74,21 @@ def _calls(file: Iterable[bytes], advance: Callable[[int], None]) -> Iterator[li
         yield portion
 
 
-def _read(number: int, text: bytes) -> Task | Line:
+def _read(number: int, text: bytes) -> NumberedTask | InputLine:
     try:
         return number, orjson.loads(text)
     except orjson.JSONDecodeError as error:
         return {"line": number, "error": {"code": "invalid_json", "message": f"is not JSON: {error}"}}
 
 
-def _send(client: Service, tasks: list[Any], *, patient: bool) -> list[dict[str, Any]]:
+def _send(client: ServiceClient, tasks: list[Any], *, patient: bool) -> list[dict[str, Any]]:
     """Make one call; its key lets it be made again without creating anything twice."""
     headers = {"Idempotency-Key": str(uuid.uuid4())}
     give_up = time.monotonic() + (_PATIENCE_SECONDS if patient else 0)
     while True:
         try:
             answer = client.call("POST", "/api/v1/tasks", body={"tasks": tasks}, headers=headers)
-        except Gone:
+        except ServiceUnreachable:
             if time.monotonic() >= give_up:
                 raise
             time.sleep(_PAUSE_SECONDS)
@@ -96,11 +96,11 @@ def _send(client: Service, tasks: list[Any], *, patient: bool) -> list[dict[str,
             return list(answer["data"])
 
 
-def _line(number: int, answer: dict[str, Any]) -> Line:
+def _line(number: int, answer: dict[str, Any]) -> InputLine:
     return {"line": number, **{name: value for name, value in answer.items() if name != "index"}}
 
 
-def _print(line: Line) -> None:
+def _print(line: InputLine) -> None:
     error = line.get("error")
     if error is None:
         typer.echo(line["task_id"])

@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True, help="Look at what was sent to whom, and
 DeliveryId = Annotated[str, typer.Argument(metavar="ID", help="As `ringback delivery list` shows it.")]
 
 
-class DeliveryState(StrEnum):
+class DeliveryStatusChoice(StrEnum):
     """The states that a list can be narrowed to."""
 
     PENDING = "pending"
@@ -30,7 +30,7 @@ class DeliveryState(StrEnum):
     "  ringback delivery list --task $TASK_ID --all --json",
 )
 def list_deliveries(
-    status: Annotated[DeliveryState | None, typer.Option(help="Only those in this state.")] = None,
+    status: Annotated[DeliveryStatusChoice | None, typer.Option(help="Only those in this state.")] = None,
     webhook: Annotated[str | None, typer.Option(metavar="ID", help="Only to this webhook.")] = None,
     event: Annotated[str | None, typer.Option(metavar="ID", help="Only of this event.")] = None,
     task: Annotated[str | None, typer.Option(metavar="ID", help="Only of this task.")] = None,

@@ -30,7 +30,7 @@ class Failure(Exception):
         self.message = message
 
 
-class Gone(Failure):
+class ServiceUnreachable(Failure):
     """The service cannot be reached now. It may come back."""
 
     def __init__(self, message: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import orjson
 
-from receiver.cli.failure import Failure, Gone, Status
+from receiver.cli.failure import Failure, ServiceUnreachable, Status
 from receiver.cli.service import connection, reaching, read_answer
 
 _PATH = "/api/v1/events"
@@ -19,7 +19,7 @@ _LONGEST_WAIT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class StreamMessage:
     """One event of a stream; `data` is read from JSON."""
 
     id: str | None
@@ -28,21 +28,21 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class StreamOpened:
     """The stream is open; `again` says that it was before."""
 
     again: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class StreamLost:
     """The stream is gone, and is tried again in so many seconds."""
 
     reason: str
     wait: float
 
 
-def follow(params: Mapping[str, Any], since: str | None) -> Iterator[Message | Opened | Lost]:
+def follow(params: Mapping[str, Any], since: str | None) -> Iterator[StreamMessage | StreamOpened | StreamLost]:
     """Follow the stream for ever, after an event's number or from now on.
 
     Raises `Failure` where it cannot be opened at first, or may not be.
@@ -54,18 +54,18 @@ def follow(params: Mapping[str, Any], since: str | None) -> Iterator[Message | O
             try:
                 for block in _blocks(client, params, since):
                     if block is None:
-                        yield Opened(again=opened)
+                        yield StreamOpened(again=opened)
                         wait, opened = 1.0, True
                         continue
                     since = block.get("id", since)
                     if block.get("data"):
-                        yield Message(since, block.get("event", "message"), orjson.loads(block["data"]))
+                        yield StreamMessage(since, block.get("event", "message"), orjson.loads(block["data"]))
                 reason = "the service ended the stream"
-            except Gone as gone:
+            except ServiceUnreachable as gone:
                 if not opened:
                     raise
                 reason = gone.message
-            yield Lost(reason, wait)
+            yield StreamLost(reason, wait)
             time.sleep(wait)
             wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
 

@@ -10,7 +10,7 @@ from receiver.cli.console import Json, age, print_fields, print_json, print_tabl
 app = typer.Typer(no_args_is_help=True, help="Make and revoke API keys. This needs a key of scope admin.")
 
 
-class KeyScope(StrEnum):
+class ScopeChoice(StrEnum):
     """What a key may do; each holds the ones before it."""
 
     READ = "read"
@@ -21,7 +21,7 @@ class KeyScope(StrEnum):
 @app.command(epilog="Example: ringback key create --name dashboard --scope read")
 def create(
     name: Annotated[str, typer.Option(help="Who will use it.")],
-    scope: Annotated[KeyScope, typer.Option(help="What it may do.")] = KeyScope.WRITE,
+    scope: Annotated[ScopeChoice, typer.Option(help="What it may do.")] = ScopeChoice.WRITE,
     rate_limit: Annotated[
         float | None, typer.Option(help="Requests a second, to each process of the service.", metavar="N")
     ] = None,

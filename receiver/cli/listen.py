@@ -65,18 +65,18 @@ def _run(
 ) -> None:
     import httpx
 
-    from receiver.cli.following import Lost, Opened, follow
+    from receiver.cli.following import StreamLost, StreamOpened, follow
     from receiver.cli.service import is_loopback
 
     loopback = is_loopback(httpx.URL(url).host)
     with httpx.Client(timeout=_ANSWER_SECONDS, trust_env=not loopback) as client:
         for news in follow(params, since):
             match news:
-                case Opened(again=False):
+                case StreamOpened(again=False):
                     screen.began(url, secret if secret_is_new else None)
-                case Opened():
+                case StreamOpened():
                     _note("connected again")
-                case Lost(reason=reason, wait=wait):
+                case StreamLost(reason=reason, wait=wait):
                     _note(f"{reason}; trying again in {wait:g} s")
                 case _ if news.event == "reset":
                     _note(f"events may have been missed: {news.data['message']}")

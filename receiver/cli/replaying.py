@@ -6,17 +6,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from receiver.cli.console import age, print_fields, watched
-from receiver.cli.failure import Gone, Status
-from receiver.cli.service import Service
+from receiver.cli.failure import ServiceUnreachable, Status
+from receiver.cli.service import ServiceClient
 
 _PAUSE_SECONDS = 0.5
 _PATIENCE_SECONDS = 60.0
 """How long a service that was there may be gone: it is being started again, as a rule."""
 
-Replay = Mapping[str, Any]
+ReplayDocument = Mapping[str, Any]
 
 
-def follow(client: Service, path: str, replay: Replay, longest: float | None, as_json: bool) -> Replay:
+def follow(
+    client: ServiceClient, path: str, replay: ReplayDocument, longest: float | None, as_json: bool
+) -> ReplayDocument:
     """Look until nothing of the replay is on its way, or for `longest` seconds; return it as it is then."""
     end = None if longest is None else time.monotonic() + longest
     with _bar(as_json) as show:
@@ -29,18 +31,18 @@ def follow(client: Service, path: str, replay: Replay, longest: float | None, as
             time.sleep(min(_PAUSE_SECONDS, left))
 
 
-def is_over(replay: Replay) -> bool:
+def is_over(replay: ReplayDocument) -> bool:
     """Say whether nothing of it is on its way, or will be."""
     return replay["status"] != "running" and not replay["pending"]
 
 
-def status_of(replay: Replay) -> Status:
+def status_of(replay: ReplayDocument) -> Status:
     """Return the exit status for a replay that is over: failed unless all of it was delivered."""
     failed = replay["status"] == "cancelled" or replay["dead"] or replay["cancelled"]
     return Status.TASK_FAILED if failed else Status.DONE
 
 
-def print_replay(replay: Replay) -> None:
+def print_replay(replay: ReplayDocument) -> None:
     """Print a replay, a field a line."""
     print_fields(
         [
@@ -61,12 +63,12 @@ def print_replay(replay: Replay) -> None:
     )
 
 
-def _look(client: Service, path: str) -> Replay:
+def _look(client: ServiceClient, path: str) -> ReplayDocument:
     give_up = time.monotonic() + _PATIENCE_SECONDS
     while True:
         try:
-            replay: Replay = client.call("GET", path)
-        except Gone:
+            replay: ReplayDocument = client.call("GET", path)
+        except ServiceUnreachable:
             if time.monotonic() > give_up:
                 raise
             time.sleep(_PAUSE_SECONDS)
@@ -75,7 +77,7 @@ def _look(client: Service, path: str) -> Replay:
 
 
 @contextmanager
-def _bar(as_json: bool) -> Iterator[Callable[[Replay], None]]:
+def _bar(as_json: bool) -> Iterator[Callable[[ReplayDocument], None]]:
     """Show how many are over, if a person watches."""
     if not watched(as_json):
         yield lambda replay: None
@@ -87,7 +89,7 @@ def _bar(as_json: bool) -> Iterator[Callable[[Replay], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("delivered", total=None)
 
-        def show(replay: Replay) -> None:
+        def show(replay: ReplayDocument) -> None:
             over = replay["delivered"] + replay["dead"] + replay["cancelled"]
             progress.update(bar, total=replay["deliveries"], completed=over)
 

@@ -9,7 +9,7 @@ from receiver.cli.failure import Failure, Status
 
 app = typer.Typer(no_args_is_help=True, help="Create runs of several steps, look at them, cancel them.")
 
-RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
+RunIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until it ends; exit status 1 if it does not complete.")]
 Timeout = Annotated[
     float | None, typer.Option(metavar="SECONDS", min=0, help="With --wait: stop after so long; exit status 4.")
@@ -38,13 +38,13 @@ def create(
 
 
 @app.command(epilog="Example: ringback run get 01998c2e-7d1b-7f00-8000-000000000000 --wait --timeout 600")
-def get(run_id: RunId, wait: Wait = False, timeout: Timeout = None, as_json: Json = False) -> None:
+def get(run_id: RunIdArgument, wait: Wait = False, timeout: Timeout = None, as_json: Json = False) -> None:
     """Print a run as it is now, or with --wait as it ends."""
     _show(run_id, wait, timeout, as_json)
 
 
 @app.command(epilog="What is under way at a provider is cancelled there if it allows it, and else left to end.")
-def cancel(run_id: RunId, as_json: Json = False) -> None:
+def cancel(run_id: RunIdArgument, as_json: Json = False) -> None:
     """Cancel a run: no further step of it begins."""
     from receiver.cli.service import segment, service
 

@@ -27,7 +27,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8080,
     workers: Annotated[int, typer.Option(min=1, help="Processes; more than 1 needs PostgreSQL.")] = 1,
     fd: Annotated[int | None, typer.Option(hidden=True)] = None,
-    line: Annotated[int | None, typer.Option(hidden=True)] = None,
+    control_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the service: receive webhooks, track tasks, tell subscribers.
 
@@ -39,8 +39,8 @@ def serve(
     refused.
     """
     gc.disable()  # until it has started: what is imported and made for that is no garbage
-    if fd is not None and line is not None:
-        _work(socket.socket(fileno=fd), socket.socket(fileno=line))
+    if fd is not None and control_fd is not None:
+        _work(socket.socket(fileno=fd), socket.socket(fileno=control_fd))
     else:
         _begin(host, port, workers)
 
@@ -109,11 +109,11 @@ def _keep(workers: int, listening: socket.socket) -> None:
     raise typer.Exit(status)
 
 
-def _work(listening: socket.socket, line: socket.socket) -> None:
+def _work(listening: socket.socket, control: socket.socket) -> None:
     """Serve as one of several. What is done once was done by the process that keeps this one."""
     from receiver.serving.workers import end_with, say_ready
 
-    end_with(line)
+    end_with(control)
     from receiver.settings import load_settings
     from receiver.storage.first_start import master_keys
     from receiver.storage.schema import check_schema
@@ -122,7 +122,7 @@ def _work(listening: socket.socket, line: socket.socket) -> None:
     settings = load_settings()
     configure_logging(settings.log_format)
     asyncio.run(check_schema(settings))  # once more: after an upgrade, SIGHUP alone must not bring it to serve
-    _serve(settings, master_keys(settings), listening, ready=lambda: say_ready(line))
+    _serve(settings, master_keys(settings), listening, ready=lambda: say_ready(control))
 
 
 def _serve(

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from receiver.cli.failure import Failure, Gone, Status
+from receiver.cli.failure import Failure, ServiceUnreachable, Status
 from receiver.settings import client_settings
 
 TIMEOUT = httpx.Timeout(60.0, connect=10.0, pool=None)
@@ -39,13 +39,13 @@ def connection() -> dict[str, Any]:
 
 
 @contextmanager
-def service() -> Iterator["Service"]:
+def service() -> Iterator["ServiceClient"]:
     """Open a connection to the service for one command."""
     with httpx.Client(**connection()) as client:
-        yield Service(client)
+        yield ServiceClient(client)
 
 
-class Service:
+class ServiceClient:
     """The service's HTTP interface, as the commands use it. Every fault is a `Failure`."""
 
     def __init__(self, client: httpx.Client) -> None:
@@ -87,18 +87,20 @@ def reaching(url: httpx.URL) -> Iterator[None]:
     try:
         yield
     except httpx.ConnectError:
-        raise Gone(f"cannot reach {place}: is `ringback serve` running? Set RINGBACK_URL.") from None
+        raise ServiceUnreachable(f"cannot reach {place}: is `ringback serve` running? Set RINGBACK_URL.") from None
     except httpx.TimeoutException:
-        raise Gone(f"{place} gives no answer: is it a Ringback? Set RINGBACK_URL.") from None
+        raise ServiceUnreachable(f"{place} gives no answer: is it a Ringback? Set RINGBACK_URL.") from None
     except httpx.TransportError:
-        raise Gone(f"the connection to {place} broke: what was asked for may or may not have been done") from None
+        raise ServiceUnreachable(
+            f"the connection to {place} broke: what was asked for may or may not have been done"
+        ) from None
 
 
 def read_answer(answer: httpx.Response) -> Any:
     """Return the `data` of an answer in either envelope, PiAPI's or Pi's; raises `Failure` for any other answer."""
     body = _body(answer)
     if answer.status_code in _PASSING:
-        raise Gone(_explain(answer, body))
+        raise ServiceUnreachable(_explain(answer, body))
     if not answer.is_success:
         raise Failure(_status_for(answer.status_code), _explain(answer, body))
     if answer.status_code == HTTPStatus.NO_CONTENT:

@@ -12,8 +12,8 @@ from receiver.cli.console import cell, print_fields, print_table, watched
 if TYPE_CHECKING:
     from rich.table import Table
 
-Run = dict[str, Any]
-News = Callable[[Run], None]
+RunDocument = dict[str, Any]
+OnChange = Callable[[RunDocument], None]
 
 _COLUMNS = ("step", "action", "status", "took", "task", "result")
 _LIVE_COLUMNS = ("", "step", "action", "status", "took", "result")
@@ -38,7 +38,7 @@ def print_run(run: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def live_steps(as_json: bool) -> Iterator[News]:
+def live_steps(as_json: bool) -> Iterator[OnChange]:
     """Show a run's steps while they are waited for, if a person watches."""
     if not watched(as_json):
         yield lambda _run: None
@@ -50,7 +50,7 @@ def live_steps(as_json: bool) -> Iterator[News]:
         yield lambda run: live.update(_table(run))
 
 
-def _table(run: Run) -> "Table":
+def _table(run: RunDocument) -> "Table":
     from rich import box
     from rich.spinner import Spinner
     from rich.table import Table

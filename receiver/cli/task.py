@@ -16,7 +16,7 @@ Timeout = Annotated[
 ]
 
 
-class TaskState(StrEnum):
+class TaskStatusChoice(StrEnum):
     """The states that a list can be narrowed to."""
 
     QUEUED = "queued"
@@ -108,7 +108,7 @@ def get(task_id: TaskId, as_json: Json = False) -> None:
     "  ringback task list --metadata campaign=spring --all --json",
 )
 def list_tasks(
-    status: Annotated[TaskState | None, typer.Option(help="Only tasks in this state.")] = None,
+    status: Annotated[TaskStatusChoice | None, typer.Option(help="Only tasks in this state.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model's.")] = None,
     task_type: Annotated[str | None, typer.Option(help="Only of this type.")] = None,
     created_after: Annotated[str | None, typer.Option(metavar="TIME", help="ISO 8601 or unix seconds.")] = None,

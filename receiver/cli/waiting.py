@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from receiver.cli.console import watched
-from receiver.cli.failure import Gone, Status
+from receiver.cli.failure import ServiceUnreachable, Status
 from receiver.cli.service import connection, reaching, read_answer, segment
 from receiver.cli.show import ENDS, percent_of
-from receiver.cli.steps import Run, live_steps
+from receiver.cli.steps import RunDocument, live_steps
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -31,10 +31,10 @@ _ANSWER_SECONDS = 10.0
 _MOST_ROWS = 12
 _AT_ONCE = 100
 
-Task = dict[str, Any]
-Found = dict[str, Any] | None
+TaskDocument = dict[str, Any]
+LastSeen = dict[str, Any] | None
 """A task or a run as it was last seen, if it was."""
-News = Callable[[str, Task], None]
+OnChange = Callable[[str, TaskDocument], None]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Waited:
     """How the waiting for one task ended: its last known state, and whether that is its end."""
 
     task_id: str
-    task: Task | None
+    task: TaskDocument | None
 
     @property
     def ended(self) -> bool:
@@ -59,7 +59,7 @@ def wait_for(ids: Sequence[str], longest: float | None, *, as_json: bool) -> lis
     return [Waited(task_id, task) for task_id, task in zip(ids, found, strict=True)]
 
 
-def wait_for_run(run_id: str, longest: float | None, *, as_json: bool) -> Run | None:
+def wait_for_run(run_id: str, longest: float | None, *, as_json: bool) -> RunDocument | None:
     """Wait until a run ended, or for `longest` seconds; return its last known state."""
     with live_steps(as_json) as news:
         seconds = _WATCHED_RUN_SECONDS if watched(as_json) else _LONG_POLL_SECONDS
@@ -72,7 +72,7 @@ def status_of(waited: Sequence[Waited]) -> Status:
     return end_status([each.task for each in waited])
 
 
-def end_status(found: Sequence[Found]) -> Status:
+def end_status(found: Sequence[LastSeen]) -> Status:
     """Return the exit status for tasks or runs as they are."""
     if not all(map(_is_over, found)):
         return Status.TIMED_OUT
@@ -80,7 +80,7 @@ def end_status(found: Sequence[Found]) -> Status:
     return Status.DONE if completed else Status.TASK_FAILED
 
 
-def _is_over(found: Found) -> bool:
+def _is_over(found: LastSeen) -> bool:
     return found is not None and found.get("status") in ENDS
 
 
@@ -92,7 +92,7 @@ class _Asked:
     news: Callable[[dict[str, Any]], None]
 
 
-async def _wait_for_all(asked: Sequence[_Asked], longest: float | None, seconds: int) -> list[Found]:
+async def _wait_for_all(asked: Sequence[_Asked], longest: float | None, seconds: int) -> list[LastSeen]:
     async with httpx.AsyncClient(**connection(), limits=httpx.Limits(max_connections=_AT_ONCE)) as client:
         waits = [asyncio.ensure_future(_Wait(client, each, seconds).run(longest)) for each in asked]
         try:
@@ -110,9 +110,9 @@ class _Wait:
         self._client = client
         self._asked = asked
         self._seconds = seconds
-        self._found: Found = None
+        self._found: LastSeen = None
 
-    async def run(self, longest: float | None) -> Found:
+    async def run(self, longest: float | None) -> LastSeen:
         """Return what is known when it ended or the time is up."""
         loop = asyncio.get_running_loop()
         deadline = None if longest is None else loop.time() + longest
@@ -137,7 +137,7 @@ class _Wait:
         while True:
             try:
                 return await self._look(seconds)
-            except Gone:
+            except ServiceUnreachable:
                 if loop.time() > give_up:
                     raise
                 await asyncio.sleep(_PAUSE_SECONDS)
@@ -153,7 +153,7 @@ class _Wait:
 
 
 @contextmanager
-def _display(ids: Sequence[str], as_json: bool) -> Iterator[News]:
+def _display(ids: Sequence[str], as_json: bool) -> Iterator[OnChange]:
     """Show the tasks and how far they are while they are waited for, if a person watches."""
     if not watched(as_json):
         yield lambda task_id, task: None
@@ -166,10 +166,10 @@ def _display(ids: Sequence[str], as_json: bool) -> Iterator[News]:
         yield _bar_a_task(progress, ids) if len(ids) <= _MOST_ROWS else _one_bar(progress, ids)
 
 
-def _bar_a_task(progress: "Progress", ids: Sequence[str]) -> News:
+def _bar_a_task(progress: "Progress", ids: Sequence[str]) -> OnChange:
     bars = {task_id: progress.add_task(f"{task_id}  ...", total=None) for task_id in ids}
 
-    def news(task_id: str, task: Task) -> None:
+    def news(task_id: str, task: TaskDocument) -> None:
         ended, percent = task.get("status") in ENDS, percent_of(task)
         progress.update(
             bars[task_id],
@@ -181,11 +181,11 @@ def _bar_a_task(progress: "Progress", ids: Sequence[str]) -> News:
     return news
 
 
-def _one_bar(progress: "Progress", ids: Sequence[str]) -> News:
+def _one_bar(progress: "Progress", ids: Sequence[str]) -> OnChange:
     bar = progress.add_task(f"0 of {len(ids)} tasks ended", total=len(ids))
     over: set[str] = set()
 
-    def news(task_id: str, task: Task) -> None:
+    def news(task_id: str, task: TaskDocument) -> None:
         if task.get("status") in ENDS:
             over.add(task_id)
         progress.update(bar, description=f"{len(over)} of {len(ids)} tasks ended", completed=len(over))

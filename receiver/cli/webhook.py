@@ -18,7 +18,7 @@ Timeout = Annotated[
 ]
 
 
-class Format(StrEnum):
+class FormatChoice(StrEnum):
     """The forms in which a subscriber can be told."""
 
     STANDARD = "standard"
@@ -36,7 +36,7 @@ def add(
     secret: Annotated[
         str | None, typer.Option(help="What the notices are signed with; without it one is made and printed once.")
     ] = None,
-    form: Annotated[Format, typer.Option("--format", help="The form of the notices.")] = Format.STANDARD,
+    form: Annotated[FormatChoice, typer.Option("--format", help="The form of the notices.")] = FormatChoice.STANDARD,
     event: Annotated[
         list[str] | None, typer.Option(metavar="TYPE", help="Such as task.completed; may be repeated.")
     ] = None,

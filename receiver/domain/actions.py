@@ -158,7 +158,7 @@ def _provider(name: str, info: ValidationInfo) -> str:
     return name
 
 
-Name = Annotated[str, AfterValidator(_name)]
+ActionField = Annotated[str, AfterValidator(_name)]
 ResultName = Annotated[str, AfterValidator(_result_name)]
 
 
@@ -168,8 +168,8 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     provider: Annotated[str, AfterValidator(_provider)] | None = None
-    model: Name
-    task_type: Name
+    model: ActionField
+    task_type: ActionField
     fixed_input: dict[str, Any] = {}
     default_input: dict[str, Any] = {}
     result: dict[ResultName, Annotated[str, AfterValidator(_path)]] = {}

@@ -29,9 +29,9 @@ ENDING: Mapping[RunStatus, EventType] = {
     RunStatus.FAILED: EventType.RUN_FAILED,
     RunStatus.CANCELLED: EventType.RUN_CANCELLED,
 }
-FRUITLESS = frozenset({StepStatus.FAILED, StepStatus.CANCELLED})
+UNSUCCESSFUL = frozenset({StepStatus.FAILED, StepStatus.CANCELLED})
 """A step whose task was cancelled by itself gives no result either: to its run it has failed."""
-RETRYABLE = FRUITLESS | {StepStatus.SKIPPED}
+RETRYABLE = UNSUCCESSFUL | {StepStatus.SKIPPED}
 UNDER_WAY = frozenset(StepStatus) - STEP_TERMINAL - {StepStatus.PENDING}
 Statuses = Mapping[str, str]
 """Each step's status by its id."""
@@ -109,7 +109,7 @@ def retry(graph: Graph, status: str, statuses: Statuses) -> Advance:
 
 def _skip(graph: Graph, statuses: Statuses) -> dict[str, str]:
     """Return the steps that must not begin any more, each with the step that is to blame."""
-    fruitless = _those(graph, statuses, FRUITLESS)
+    fruitless = _those(graph, statuses, UNSUCCESSFUL)
     stopper = next(
         (step.id for step in graph.steps if step.id in fruitless and step.on_failure == OnFailure.STOP), None
     )

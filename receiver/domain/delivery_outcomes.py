@@ -16,7 +16,7 @@ DISABLED_AFTER = timedelta(days=5)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class DeliveryOutcome:
     """What becomes of the delivery, and of its endpoint's pace.
 
     `delay` is the seconds to the next attempt, None when there is none; `slow_down` asks for a pause of the whole
@@ -29,10 +29,10 @@ class Verdict:
     gone: bool = False
 
 
-_DELIVERED = Verdict(DeliveryStatus.DELIVERED)
+_DELIVERED = DeliveryOutcome(DeliveryStatus.DELIVERED)
 
 
-def judge(
+def outcome_of(
     *,
     ok: bool,
     status_code: int | None,
@@ -40,17 +40,17 @@ def judge(
     attempts: int,
     delays: Sequence[float],
     jitter: float,
-) -> Verdict:
+) -> DeliveryOutcome:
     """Say what an answer means after the `attempts`-th attempt of its schedule; `jitter` is in [0, 1)."""
     if ok:
         return _DELIVERED
     slow_down = status_code in SLOW_DOWN or retry_after is not None
     delay = delivery_delay(attempts, delays, jitter)
     if status_code == GONE:
-        return Verdict(DeliveryStatus.PENDING if delay is not None else DeliveryStatus.DEAD, delay, gone=True)
+        return DeliveryOutcome(DeliveryStatus.PENDING if delay is not None else DeliveryStatus.DEAD, delay, gone=True)
     if delay is None:
-        return Verdict(DeliveryStatus.DEAD, slow_down=slow_down)
-    return Verdict(DeliveryStatus.PENDING, max(delay, min(retry_after or 0.0, LONGEST_RETRY_AFTER)), slow_down)
+        return DeliveryOutcome(DeliveryStatus.DEAD, slow_down=slow_down)
+    return DeliveryOutcome(DeliveryStatus.PENDING, max(delay, min(retry_after or 0.0, LONGEST_RETRY_AFTER)), slow_down)
 
 
 def is_given_up(failing_since: datetime | None, now: datetime) -> bool:

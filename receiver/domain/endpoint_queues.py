@@ -30,7 +30,7 @@ class Limits:
     rate: float | None = None
 
 
-class Lane(Generic[Item]):
+class EndpointQueue(Generic[Item]):
     """One subscription's deliveries."""
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -69,14 +69,14 @@ class Lane(Generic[Item]):
         untroubled = self._allowed >= min(FIRST_IN_FLIGHT, self._limits.in_flight) and self._pause == _FIRST_PAUSE
         return not len(self) and untroubled and now >= max(self.paused_until, self._next_start)
 
-    def opens_at(self, now: float) -> float | None:
+    def ready_at(self, now: float) -> float | None:
         """Return when its next attempt may begin, `now` for at once; None if that depends on one that runs."""
         if not self.waiting or self.running >= self._allowed:
             return None
         return max(now, self.paused_until, self._next_start)
 
     def begin(self, now: float) -> Item:
-        """Take the next one; it runs from now on. Only when `opens_at` is `now`."""
+        """Take the next one; it runs from now on. Only when `ready_at` is `now`."""
         if self._limits.rate is not None:
             self._next_start = max(now, self._next_start) + 1 / self._limits.rate
         self.running += 1
@@ -107,31 +107,31 @@ class Lane(Generic[Item]):
         self.waiting.appendleft(item)
 
 
-class Lanes(Generic[Item]):
+class EndpointQueues(Generic[Item]):
     """All lanes. Those that have something ready take turns."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._lanes: dict[int, Lane[Item]] = {}
+        self._queues: dict[int, EndpointQueue[Item]] = {}
         self._held = 0
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._lanes)
+        return iter(self._queues)
 
     def __contains__(self, key: int) -> bool:
-        return key in self._lanes
+        return key in self._queues
 
-    def __getitem__(self, key: int) -> Lane[Item]:
-        return self._lanes[key]
+    def __getitem__(self, key: int) -> EndpointQueue[Item]:
+        return self._queues[key]
 
-    def room(self, key: int) -> bool:
+    def has_room(self, key: int) -> bool:
         """Say whether one more may be taken for this subscription."""
-        lane = self._lanes.get(key)
-        return self._held < self._capacity and (lane is None or not lane.is_full())
+        queue = self._queues.get(key)
+        return self._held < self._capacity and (queue is None or not queue.is_full())
 
     def closed(self, now: float) -> list[int]:
         """Return the subscriptions for which nothing is to be claimed now: their lanes are full, or they pause."""
-        return [key for key, lane in self._lanes.items() if lane.is_full() or lane.paused_until > now]
+        return [key for key, queue in self._queues.items() if queue.is_full() or queue.paused_until > now]
 
     def free(self) -> int:
         """Return how many more may be held in all."""
@@ -139,59 +139,59 @@ class Lanes(Generic[Item]):
 
     def offer(self, key: int, item: Item) -> bool:
         """Let one wait in its lane; return whether the lane is new."""
-        new = key not in self._lanes
-        self._lanes.setdefault(key, Lane()).waiting.append(item)
+        new = key not in self._queues
+        self._queues.setdefault(key, EndpointQueue()).waiting.append(item)
         self._held += 1
         return new
 
     def take(self, now: float, most: int) -> list[Item]:
         """Return what may begin now, one of each lane in turn, at most `most`."""
         taken: list[Item] = []
-        keys = deque(self._lanes)
+        keys = deque(self._queues)
         while keys and len(taken) < most:
             key = keys.popleft()
-            lane = self._lanes[key]
-            if lane.opens_at(now) != now:
+            queue = self._queues[key]
+            if queue.ready_at(now) != now:
                 continue
-            taken.append(lane.begin(now))
+            taken.append(queue.begin(now))
             keys.append(key)
-            self._lanes[key] = self._lanes.pop(key)  # whoever had its turn is last in the next round
+            self._queues[key] = self._queues.pop(key)  # whoever had its turn is last in the next round
         return taken
 
-    def next_opening(self, now: float) -> float | None:
+    def next_ready_at(self, now: float) -> float | None:
         """Return the earliest moment after `now` at which a lane opens by itself; None if there is none."""
-        moments = [at for lane in self._lanes.values() if (at := lane.opens_at(now)) is not None and at > now]
+        moments = [at for queue in self._queues.values() if (at := queue.ready_at(now)) is not None and at > now]
         return min(moments, default=None)
 
     def succeeded(self, key: int) -> None:
         """One of this lane was delivered."""
-        self._lanes[key].succeeded()
+        self._queues[key].succeeded()
         self._held -= 1
 
     def failed(self, key: int, now: float, *, slow_down: bool, retry_after: float = 0.0) -> list[Item]:
         """One of this lane failed; return those that the lane may hold no longer."""
-        excess = self._lanes[key].failed(now, slow_down=slow_down, retry_after=retry_after)
+        excess = self._queues[key].failed(now, slow_down=slow_down, retry_after=retry_after)
         self._held -= 1 + len(excess)
         return excess
 
     def left(self, key: int) -> None:
         """One of this lane was taken and not sent after all."""
-        self._lanes[key].left()
+        self._queues[key].left()
         self._held -= 1
 
     def put_back(self, key: int, item: Item) -> None:
         """One of this lane was taken and not begun: it is the next again."""
-        self._lanes[key].put_back(item)
+        self._queues[key].put_back(item)
 
     def forget_idle(self, now: float) -> None:
         """Forget the lanes that hold nothing and remember nothing."""
-        for key in [key for key, lane in self._lanes.items() if lane.is_idle(now)]:
-            del self._lanes[key]
+        for key in [key for key, queue in self._queues.items() if queue.is_idle(now)]:
+            del self._queues[key]
 
     def clear(self) -> list[Item]:
         """Empty every lane; return what waited."""
-        waiting = [item for lane in self._lanes.values() for item in lane.waiting]
-        for lane in self._lanes.values():
-            lane.waiting.clear()
+        waiting = [item for queue in self._queues.values() for item in queue.waiting]
+        for queue in self._queues.values():
+            queue.waiting.clear()
         self._held -= len(waiting)
         return waiting

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Turns(Generic[Item]):
+class FairQueue(Generic[Item]):
     """Items that wait, each in its lane: one of each lane in turn, the first that came in each.
 
     A lane that is new, or was empty, comes last. So between an item's coming to the head of its lane and its turn,
@@ -15,32 +15,32 @@ class Turns(Generic[Item]):
     """
 
     def __init__(self) -> None:
-        self._lanes: dict[Hashable, deque[Item]] = {}  # in the order of their turns
+        self._queues: dict[Hashable, deque[Item]] = {}  # in the order of their turns
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, lane: Hashable, item: Item) -> None:
+    def add(self, key: Hashable, item: Item) -> None:
         """Have an item wait, behind those of its lane."""
-        self._lanes.setdefault(lane, deque()).append(item)
+        self._queues.setdefault(key, deque()).append(item)
         self._count += 1
 
     def take(self) -> Item:
         """Remove the item whose turn it is, and return it."""
-        lane = next(iter(self._lanes))
-        items = self._lanes.pop(lane)
+        key = next(iter(self._queues))
+        items = self._queues.pop(key)
         item = items.popleft()
         if items:
-            self._lanes[lane] = items
+            self._queues[key] = items
         self._count -= 1
         return item
 
-    def discard(self, lane: Hashable, item: Item) -> None:
+    def discard(self, key: Hashable, item: Item) -> None:
         """Have an item wait no more, if it still does."""
-        items = self._lanes.get(lane, deque())
+        items = self._queues.get(key, deque())
         if item in items:
             items.remove(item)
             self._count -= 1
             if not items:
-                del self._lanes[lane]
+                del self._queues[key]

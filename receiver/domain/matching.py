@@ -61,7 +61,7 @@ def matches(
     *,
     model: str | None,
     task_type: str | None,
-    labels: Mapping[str, Any] | None,
+    metadata: Mapping[str, Any] | None,
     run_uid: str | None = None,
 ) -> bool:
     """Say whether an event passes checked filters: each names a value that its task has.
@@ -75,17 +75,18 @@ def matches(
     if "run_id" in filters and (run_uid or model) is not None and run_uid not in filters["run_id"]:
         return False
     if model is None:
-        return run_uid is None or _has(labels or {}, filters.get("metadata", {}))
+        return run_uid is None or _has(metadata or {}, filters.get("metadata", {}))
     task = {"model": model, "task_type": task_type, "run_id": run_uid}
     return all(
-        _has(labels or {}, wanted) if name == "metadata" else task.get(name) in wanted
+        _has(metadata or {}, wanted) if name == "metadata" else task.get(name) in wanted
         for name, wanted in filters.items()
     )
 
 
-def _has(labels: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+def _has(metadata: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return all(
-        name in labels and _text(labels[name]) in (_text(value) for value in values) for name, values in wanted.items()
+        name in metadata and _text(metadata[name]) in (_text(value) for value in values)
+        for name, values in wanted.items()
     )
 
 
@@ -134,14 +135,14 @@ def _metadata(wanted: Any) -> dict[str, list[Any]]:
 
 def _labels(name: str, value: Any) -> list[Any]:
     field = f"metadata.{name[:60]}"
-    labels = _listed(field, value)
+    metadata = _listed(field, value)
     if not 0 < len(name) <= LONGEST_NAME:
         raise _refused(field, f"its name must have 1 to {LONGEST_NAME} characters")
-    if not all(isinstance(label, str | int | float) and len(_text(label)) <= LONGEST_VALUE for label in labels):
+    if not all(isinstance(label, str | int | float) and len(_text(label)) <= LONGEST_VALUE for label in metadata):
         raise _refused(
             field, f"must be a text of at most {LONGEST_VALUE} characters, a number or a boolean, or a list of such"
         )
-    return labels
+    return metadata
 
 
 def _listed(field: str, value: Any) -> list[Any]:

@@ -7,12 +7,12 @@ _LONGEST_RETRY = 3600.0
 _LONGEST_RESEND = 60.0
 
 
-def poll_delay(looks: int, *, first: float, longest: float) -> float:
-    """Return the seconds until the next look at a task that was looked at `looks` times since its last news.
+def poll_delay(poll_count: int, *, first: float, longest: float) -> float:
+    """Return the seconds until the next look at a task that was looked at `poll_count` times since its last news.
 
     Half as long again each time, up to `longest`: the calls grow with the logarithm of the task's age.
     """
-    return _grown(first, _POLL_GROWTH, looks, longest)
+    return _grown(first, _POLL_GROWTH, poll_count, longest)
 
 
 def delivery_delay(attempt: int, delays: Sequence[float], jitter: float) -> float | None:

@@ -59,32 +59,32 @@ _BEGUN_ANEW: Mapping[str, Any] = {
     "detail": None,
     "meta": None,
     "started_at": None,
-    "looks": 0,
+    "poll_count": 0,
 }
 """What every further attempt begins with."""
 _MOST_WORDS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
+class PollSchedule:
     """When to look at a task again: seconds to the first look, the longest wait, the end of patience."""
 
     first: float
     longest: float
     timeout: float
 
-    def after_news(self, now: datetime) -> datetime:
+    def after_update(self, now: datetime) -> datetime:
         """Return the next look at a task that was just heard of."""
         return now + timedelta(seconds=min(self.first, self.timeout))
 
-    def after_look(self, looks: int, heard_at: datetime, now: datetime) -> datetime:
-        """Return the next look after the `looks`-th that brought no news; never past the time-out."""
-        delay = poll_delay(looks, first=self.first, longest=self.longest)
-        return min(now + timedelta(seconds=delay), max(self.deadline(heard_at), now))
+    def after_poll(self, poll_count: int, last_update_at: datetime, now: datetime) -> datetime:
+        """Return the next look after the `poll_count`-th that brought no news; never past the time-out."""
+        delay = poll_delay(poll_count, first=self.first, longest=self.longest)
+        return min(now + timedelta(seconds=delay), max(self.deadline(last_update_at), now))
 
-    def deadline(self, heard_at: datetime) -> datetime:
-        """Return when a task that nobody heard of since `heard_at` times out."""
-        return heard_at + timedelta(seconds=self.timeout)
+    def deadline(self, last_update_at: datetime) -> datetime:
+        """Return when a task that nobody heard of since `last_update_at` times out."""
+        return last_update_at + timedelta(seconds=self.timeout)
 
 
 @dataclass(slots=True)
@@ -105,11 +105,11 @@ class TaskState:
     words: list[str] | None
     callback_id: int | None
     ended_event: str | None
-    looks: int
-    heard_at: datetime
+    poll_count: int
+    last_update_at: datetime
     model: str = ""
     task_type: str = ""
-    labels: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
     started_at: datetime | None = None
     provider: str = ""
     run_uid: str | None = None
@@ -118,11 +118,13 @@ class TaskState:
     def take(self, changes: Mapping[str, Any]) -> None:
         """Be as the row is with these columns changed; the state knows of some of them."""
         for name, value in changes.items():
-            if name in _STATE_FIELDS:
+            if name in _STATE_NAMES:
                 setattr(self, name, value)
 
 
-_STATE_FIELDS = frozenset(each.name for each in fields(TaskState))
+STATE_COLUMNS = tuple(each.name for each in fields(TaskState))
+"""The columns of a task's row that its state has, in the order of its fields: both databases read just these."""
+_STATE_NAMES = frozenset(STATE_COLUMNS)
 
 
 @dataclass(slots=True)
@@ -141,7 +143,9 @@ class Decision:
 NOTHING = Decision()
 
 
-def decide(task: TaskState, update: ProviderUpdate, *, now: datetime, looks: Looks, jitter: float = 0.5) -> Decision:
+def decide(
+    task: TaskState, update: ProviderUpdate, *, now: datetime, schedule: PollSchedule, jitter: float = 0.5
+) -> Decision:
     """Say what `update` does to `task`. Pure; `jitter` is in [0, 1) and spreads the backoff of another attempt."""
     stale = _superseded(task, update)
     if stale:
@@ -151,14 +155,14 @@ def decide(task: TaskState, update: ProviderUpdate, *, now: datetime, looks: Loo
     if task.status in TERMINAL:
         return _after_the_end(task, update, now)
     if update.status is None:
-        return _unknown_word(task, update, now, looks)
+        return _unknown_word(task, update, now, schedule)
     if update.status in TERMINAL:
         if update.status == TaskStatus.CANCELLED and not update.by_provider and not _is_unsent(task):
             return NOTHING  # what the provider may have is the provider's to cancel
         if _has_another_try(task, update):
             return _try_again(task, update, now, jitter)
         return _end(task, update, now)
-    return _move_forward(task, update, now, looks)
+    return _move_forward(task, update, now, schedule)
 
 
 def retry(task: TaskState, now: datetime) -> Decision:
@@ -178,7 +182,7 @@ def retry(task: TaskState, now: datetime) -> Decision:
         "ended_at": None,
         "ended_event": None,
         "updated_at": now,
-        "heard_at": now,
+        "last_update_at": now,
         "due_at": now,
     }
     snapshot = {
@@ -215,7 +219,7 @@ def _is_void(task: TaskState, update: ProviderUpdate) -> bool:
     A conclusion of ours is void when there is newer news; a create call's failure is, when the provider's task was
     heard of all the same: believing it would fail, or pay for again, what is running.
     """
-    if update.heard_at is not None and update.heard_at != task.heard_at:
+    if update.last_update_at is not None and update.last_update_at != task.last_update_at:
         return True
     failed_create = update.source == Source.SUBMIT and update.status == TaskStatus.FAILED
     return failed_create and update.provider_task_id is None and task.provider_task_id is not None
@@ -233,37 +237,37 @@ def _after_the_end(task: TaskState, update: ProviderUpdate, now: datetime) -> De
     )
 
 
-def _unknown_word(task: TaskState, update: ProviderUpdate, now: datetime, looks: Looks) -> Decision:
+def _unknown_word(task: TaskState, update: ProviderUpdate, now: datetime, schedule: PollSchedule) -> Decision:
     known = task.words or []
     if not update.word or update.word in known or len(known) >= _MOST_WORDS:
-        return _no_news(task, update, now, looks)
+        return _no_news(task, update, now, schedule)
     changes = {
         **_identified(task, update),
         "words": sorted([*known, update.word]),
         "updated_at": now,
-        "heard_at": now,
-        "looks": 0,
-        "due_at": looks.after_news(now),
+        "last_update_at": now,
+        "poll_count": 0,
+        "due_at": schedule.after_update(now),
     }
     snapshot = _snapshot(task, update, TaskStatus(task.status)) | {"provider_status": update.word}
     return Decision(changes, EventType.TASK_UPDATED, snapshot)
 
 
-def _move_forward(task: TaskState, update: ProviderUpdate, now: datetime, looks: Looks) -> Decision:
+def _move_forward(task: TaskState, update: ProviderUpdate, now: datetime, schedule: PollSchedule) -> Decision:
     status = update.status
     assert status is not None  # noqa: S101 - decide() asked
     newer = revision(status, update.progress, update.logs, update.output)
     if newer <= task.revision:
-        return _no_news(task, update, now, looks)
+        return _no_news(task, update, now, schedule)
     changes = {
         **_identified(task, update),
         **_content(update),
         "status": status,
         "revision": newer,
         "updated_at": now,
-        "heard_at": now,
-        "looks": 0,
-        "due_at": looks.after_news(now),
+        "last_update_at": now,
+        "poll_count": 0,
+        "due_at": schedule.after_update(now),
     }
     first = task.status == TaskStatus.QUEUED
     return Decision(
@@ -285,7 +289,7 @@ def _end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
         "words": None,  # the events have them; kept here they would depend on which came before the end
         "ended_at": update.ended_at or now,
         "updated_at": now,
-        "heard_at": now,
+        "last_update_at": now,
         "due_at": None,
     }
     if update.source == Source.SUBMIT and status == TaskStatus.FAILED and update.provider_task_id is None:
@@ -317,7 +321,7 @@ def _try_again(task: TaskState, update: ProviderUpdate, now: datetime, jitter: f
         "attempt": task.attempt + 1,
         "error": update.error,
         "updated_at": now,
-        "heard_at": now,
+        "last_update_at": now,
         "due_at": now + timedelta(seconds=delay),
     }
     snapshot = _snapshot(task, update, TaskStatus.QUEUED) | {
@@ -327,13 +331,13 @@ def _try_again(task: TaskState, update: ProviderUpdate, now: datetime, jitter: f
     return Decision(changes, EventType.TASK_UPDATED, snapshot)
 
 
-def _no_news(task: TaskState, update: ProviderUpdate, now: datetime, looks: Looks) -> Decision:
+def _no_news(task: TaskState, update: ProviderUpdate, now: datetime, schedule: PollSchedule) -> Decision:
     changes = _identified(task, update)
     if update.source == Source.POLL:
-        changes["looks"] = task.looks + 1
-        changes["due_at"] = looks.after_look(task.looks + 1, task.heard_at, now)
+        changes["poll_count"] = task.poll_count + 1
+        changes["due_at"] = schedule.after_poll(task.poll_count + 1, task.last_update_at, now)
     if update.provider_task_id in changes.values():
-        changes.update(heard_at=now, looks=0, due_at=looks.after_news(now))
+        changes.update(last_update_at=now, poll_count=0, due_at=schedule.after_update(now))
     return Decision(changes) if changes else NOTHING
 
 

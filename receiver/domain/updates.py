@@ -24,7 +24,7 @@ class ProviderUpdate:
     `attempt` is the attempt that it speaks of, None where the way it came does not tell.
     `by_provider` is false for what Ringback concludes by itself (a time-out, an unknown submission).
     `is_snapshot` is false for what tells a state and nothing of the content, which then stays as it is.
-    `heard_at` is the last news that a conclusion of ours was drawn from: newer news makes it void.
+    `last_update_at` is the last news that a conclusion of ours was drawn from: newer news makes it void.
     `retryable` is false for a failure that another attempt would only repeat, such as a refusal.
     """
 
@@ -48,5 +48,5 @@ class ProviderUpdate:
     ended_at: datetime | None = None
     by_provider: bool = True
     is_snapshot: bool = True
-    heard_at: datetime | None = None
+    last_update_at: datetime | None = None
     retryable: bool = True

@@ -12,7 +12,7 @@ from receiver.storage.transaction import LeasedDelivery
 class Dispatcher(Protocol):
     """Sends deliveries. `tracking` knows no more of it than this."""
 
-    def room(self, subscription_id: int) -> bool:
+    def has_room(self, subscription_id: int) -> bool:
         """Say whether one more delivery for this subscription can be taken in memory now."""
         ...
 
@@ -20,7 +20,7 @@ class Dispatcher(Protocol):
         """Take deliveries that were written leased to this process."""
         ...
 
-    def look(self) -> None:
+    def wake(self) -> None:
         """There is a delivery in the table that nobody holds."""
         ...
 
@@ -93,7 +93,7 @@ class Watch:
         return True
 
 
-class Alarm:
+class WakeTimer:
     """Wakes a worker at the earliest moment that anybody asked for."""
 
     def __init__(self) -> None:

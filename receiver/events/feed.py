@@ -36,23 +36,23 @@ class Entry:
         self.frame: bytes | None = None
 
 
-class Place:
+class StreamCursor:
     """Where one follower is. Everything up to `position` was read by it, or was nothing for it."""
 
-    __slots__ = ("_cursor", "_feed", "_left", "_waiter", "caught_up", "topic")
+    __slots__ = ("_feed", "_left", "_position", "_waiter", "caught_up", "topic")
 
     def __init__(self, feed: "Feed", topic: Topic, after: int) -> None:
         self.topic = topic
         self.caught_up = False
         self._feed = feed
-        self._cursor = after
+        self._position = after
         self._left = False
         self._waiter: asyncio.Future[None] | None = None
 
     @property
     def position(self) -> int:
         """The sequence number to resume after."""
-        return self._feed.newest if self.caught_up else self._cursor
+        return self._feed.newest if self.caught_up else self._position
 
     @property
     def closed(self) -> bool:
@@ -61,13 +61,13 @@ class Place:
 
     def move(self, position: int) -> None:
         """Note that everything up to `position` was read."""
-        self._cursor = position
+        self._position = position
         self.caught_up = position >= self._feed.newest
 
     def ring(self, position: int) -> None:
         """There is news after `position`, and nothing for this follower between its own position and that one."""
         if self.caught_up:
-            self._cursor = position
+            self._position = position
             self.caught_up = False
         self.wake()
 
@@ -101,7 +101,7 @@ class Feed:
         """Set while anybody follows."""
         self._bytes = 0
         self._ring: deque[Entry] = deque()
-        self._places: dict[Topic, set[Place]] = defaultdict(set)
+        self._cursors: dict[Topic, set[StreamCursor]] = defaultdict(set)
 
     def begin(self, newest: int) -> None:
         """Begin after this event, at the start or anew: what is before it is read from the database."""
@@ -119,7 +119,7 @@ class Feed:
         topics: set[Topic] = {event.organization_id for _, event in events}
         topics.update(event.task_uid for _, event in events if event.task_uid is not None)
         for topic in topics:
-            _ring(self._places.get(topic, ()), first - 1)
+            _ring(self._cursors.get(topic, ()), first - 1)
 
     def since(self, position: int) -> list[Entry] | None:
         """Return every event after `position`, oldest first; None if not all of them are here."""
@@ -140,34 +140,34 @@ class Feed:
             self._bytes += len(frame)
             self._trim()
 
-    def follow(self, place: Place) -> None:
+    def follow(self, cursor: StreamCursor) -> None:
         """Ring for this one from now on."""
-        self._places[place.topic].add(place)
+        self._cursors[cursor.topic].add(cursor)
         self.followed.set()
 
-    def unfollow(self, place: Place) -> None:
+    def unfollow(self, cursor: StreamCursor) -> None:
         """Ring for it no more."""
-        places = self._places[place.topic]
-        places.discard(place)
-        if not places:
-            del self._places[place.topic]
-        if not self._places:
+        cursors = self._cursors[cursor.topic]
+        cursors.discard(cursor)
+        if not cursors:
+            del self._cursors[cursor.topic]
+        if not self._cursors:
             self.followed.clear()
 
     def close(self) -> None:
         """The service stops: wake all, so that they end."""
         self.closed = True
-        for places in self._places.values():
-            for place in places:
-                place.wake()
+        for cursors in self._cursors.values():
+            for cursor in cursors:
+                cursor.wake()
 
     def _skip(self, before: int, first: int) -> None:
         """Numbers are missing: somebody wrote what was not published, so all must read it from the database."""
         self._ring.clear()
         self._bytes = 0
         self.oldest = first - 1
-        for places in self._places.values():
-            _ring(places, before)
+        for cursors in self._cursors.values():
+            _ring(cursors, before)
 
     def _trim(self) -> None:
         while len(self._ring) > MOST_EVENTS or self._bytes > MOST_FRAME_BYTES:
@@ -176,6 +176,6 @@ class Feed:
             self.oldest = gone.sequence
 
 
-def _ring(places: Iterable[Place], position: int) -> None:
-    for place in places:
-        place.ring(position)
+def _ring(cursors: Iterable[StreamCursor], position: int) -> None:
+    for cursor in cursors:
+        cursor.ring(position)

@@ -164,7 +164,7 @@ class Log:
 
 def _without_gap(rows: Sequence[Mapping[str, Any]], after: int) -> list[Mapping[str, Any]]:
     """Return the rows that follow `after`, one by one, up to the first number that is missing."""
-    return [row for place, row in enumerate(rows, after + 1) if row["sequence"] == place]
+    return [row for cursor, row in enumerate(rows, after + 1) if row["sequence"] == cursor]
 
 
 def _event(row: Mapping[str, Any]) -> NewEvent:

@@ -9,7 +9,7 @@ from models import SubscriptionKind
 from receiver.domain.ids import new_id
 from receiver.domain.matching import matches
 from receiver.domain.transitions import Decision, TaskState
-from receiver.events.after_commit import Alarm, Dispatcher, Waiting
+from receiver.events.after_commit import Dispatcher, Waiting, WakeTimer
 from receiver.storage.transaction import LeasedDelivery, Listener, NewDelivery, NewEvent, Transaction
 
 
@@ -22,18 +22,18 @@ class Publisher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Announcer:
+class AfterCommit:
     """Who is told after a commit: those who wait, the dispatcher, and the worker that attends to due tasks."""
 
     waiting: Waiting
     dispatcher: Dispatcher
-    due: Alarm
+    due: WakeTimer
     publisher: Publisher
     lease_seconds: float
     """How long a delivery that goes straight to the dispatcher is leased to it."""
 
 
-async def record(tx: Transaction, events: Sequence[NewEvent], announcer: Announcer, now: datetime) -> None:
+async def record(tx: Transaction, events: Sequence[NewEvent], after_commit: AfterCommit, now: datetime) -> None:
     """Append `events` and insert a delivery for each subscription that listens to each.
 
     A delivery is written leased to this process where its dispatcher has room, so that it needs no claim; the
@@ -47,17 +47,17 @@ async def record(tx: Transaction, events: Sequence[NewEvent], announcer: Announc
         {event.callback_id for event in events if event.callback_id is not None},
     )
     deliveries = [
-        _delivery(event, key, listener, announcer, now)
+        _delivery(event, key, listener, after_commit, now)
         for event, key in zip(events, keys, strict=True)
         for listener in listeners
         if _hears(listener, event)
     ]
     if deliveries:
         delivery_keys = await tx.insert_deliveries(deliveries)
-        _hand_over(tx, deliveries, delivery_keys, announcer)
+        _hand_over(tx, deliveries, delivery_keys, after_commit)
     uids = {uid for event in events for uid in (event.task_uid, event.run_uid) if uid is not None}
-    tx.after_commit.append(lambda: _wake(announcer.waiting, uids))
-    tx.after_commit.append(lambda: announcer.publisher.publish(list(zip(keys, events, strict=True))))
+    tx.after_commit.append(lambda: _wake(after_commit.waiting, uids))
+    tx.after_commit.append(lambda: after_commit.publisher.publish(list(zip(keys, events, strict=True))))
 
 
 def event_of(task: TaskState, decision: Decision, now: datetime) -> NewEvent:
@@ -74,7 +74,7 @@ def event_of(task: TaskState, decision: Decision, now: datetime) -> NewEvent:
         callback_id=task.callback_id,
         model=task.model,
         task_type=task.task_type,
-        labels=task.labels,
+        metadata=task.metadata,
         run_uid=task.run_uid,
     )
 
@@ -91,15 +91,17 @@ def _hears(listener: Listener, event: NewEvent) -> bool:
             listener.filters,
             model=event.model,
             task_type=event.task_type,
-            labels=event.labels,
+            metadata=event.metadata,
             run_uid=event.run_uid,
         )
     )
 
 
-def _delivery(event: NewEvent, event_key: int, listener: Listener, announcer: Announcer, now: datetime) -> NewDelivery:
+def _delivery(
+    event: NewEvent, event_key: int, listener: Listener, after_commit: AfterCommit, now: datetime
+) -> NewDelivery:
     # An ordered one waits for its turn in the table, where a claim sees what is before it.
-    leased = not listener.ordered and announcer.dispatcher.room(listener.id)
+    leased = not listener.ordered and after_commit.dispatcher.has_room(listener.id)
     return NewDelivery(
         uid=new_id(),
         organization_id=event.organization_id,
@@ -107,20 +109,22 @@ def _delivery(event: NewEvent, event_key: int, listener: Listener, announcer: An
         event_id=event_key,
         task_id=event.task_id,
         attempt=1 if leased else 0,
-        due_at=now + timedelta(seconds=announcer.lease_seconds) if leased else now,
+        due_at=now + timedelta(seconds=after_commit.lease_seconds) if leased else now,
         created_at=now,
     )
 
 
-def _hand_over(tx: Transaction, deliveries: Sequence[NewDelivery], keys: Sequence[int], announcer: Announcer) -> None:
+def _hand_over(
+    tx: Transaction, deliveries: Sequence[NewDelivery], keys: Sequence[int], after_commit: AfterCommit
+) -> None:
     leased = [
         LeasedDelivery(key, row.subscription_id, row.attempt, row.due_at)
         for key, row in zip(keys, deliveries, strict=True)
         if row.attempt
     ]
-    tx.after_commit.append(lambda: announcer.dispatcher.hand_over(leased))
+    tx.after_commit.append(lambda: after_commit.dispatcher.hand_over(leased))
     if len(leased) < len(deliveries):
-        tx.after_commit.append(announcer.dispatcher.look)
+        tx.after_commit.append(after_commit.dispatcher.wake)
 
 
 def _wake(waiting: Waiting, uids: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from receiver.domain.representations import stream_event
 from receiver.domain.server_sent import event_frame
 from receiver.errors import EventsLost
-from receiver.events.feed import Entry, Feed, Place
+from receiver.events.feed import Entry, Feed, StreamCursor
 from receiver.events.postgresql_log import Log
 from receiver.storage.database import Database
 from receiver.storage.events import (
@@ -27,7 +27,7 @@ _SPAN = 5_000
 """Sequence numbers that one query of a follower looks through: a rare filter must not keep a reader for long."""
 
 
-class Follower(Place):
+class Follower(StreamCursor):
     """Reads what its filter lets through, after a position."""
 
     __slots__ = ("_streams", "_wanted")
@@ -41,7 +41,7 @@ class Follower(Place):
         """Return frames of the stream, oldest first; none if all that there is was read. Raises `RingbackError`."""
         frames: list[bytes] = []
         while not self.caught_up and not frames:
-            entries = self._feed.since(self._cursor)
+            entries = self._feed.since(self._position)
             frames = await (self._from_database() if entries is None else self._from_memory(entries))
         return frames
 
@@ -52,8 +52,8 @@ class Follower(Place):
         return await self._streams.frames(taken)
 
     async def _from_database(self) -> list[bytes]:
-        until = min(self._cursor + _SPAN, self._feed.newest)
-        rows = await self._streams.read_between(self._wanted, self._cursor, until, MOST_AT_ONCE)
+        until = min(self._position + _SPAN, self._feed.newest)
+        rows = await self._streams.read_between(self._wanted, self._position, until, MOST_AT_ONCE)
         self.move(rows[-1]["sequence"] if len(rows) == MOST_AT_ONCE else until)
         return [event_frame(str(row["sequence"]), row["type"], row) for row in rows]
 

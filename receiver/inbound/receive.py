@@ -22,7 +22,7 @@ from receiver.storage.transaction import Transaction
 from receiver.storage.writer import Writer
 from receiver.telemetry import counted, get_logger, inbound_received, inbound_refused
 from receiver.tracking.apply import Applier, Arrival
-from receiver.tracking.postpone import look_now
+from receiver.tracking.postpone import poll_now
 
 log = get_logger("inbound")
 
@@ -31,7 +31,7 @@ _REDACTED = b"***"
 _JSON = (b"content-type", b"application/json")
 
 
-class Hooks:
+class InboundEndpoint:
     """The ASGI endpoint of both addresses. `shared_secrets` are those for tasks created elsewhere, by provider."""
 
     def __init__(
@@ -79,7 +79,7 @@ class Hooks:
             body = body.replace(_header(scope, _SECRET_HEADER).encode(), _REDACTED)
             await self._apply(provider, task_uid, body, _attempt(scope))
         except TooLarge as error:
-            await self._look_now(task_uid)
+            await self._poll_now(task_uid)
             counted(inbound_received, provider.name, "too large").inc()
             await _answer(send, 413, error.message, ((b"connection", b"close"),))
         except MalformedUpdate as error:
@@ -123,21 +123,21 @@ class Hooks:
         async def work(tx: Transaction) -> None:
             await tx.execute(insert(receipts), [receipt])
             if task_uid is not None:
-                await tx.execute(look_now([task_uid], now))
+                await tx.execute(poll_now([task_uid], now))
 
         await self._writer.run(work)
-        self._applier.announcer.due.set(now)
+        self._applier.after_commit.due.set(now)
 
-    async def _look_now(self, task_uid: str | None) -> None:
+    async def _poll_now(self, task_uid: str | None) -> None:
         """Look at a task whose news could not be read. Best effort: it is polled in any case."""
         if task_uid is None:
             return
         now = utc_now()
         try:
-            await self._writer.run(lambda tx: tx.execute(look_now([task_uid], now)))
+            await self._writer.run(lambda tx: tx.execute(poll_now([task_uid], now)))
         except Unavailable:
             return
-        self._applier.announcer.due.set(now)
+        self._applier.after_commit.due.set(now)
 
 
 def _header(scope: Scope, wanted: bytes) -> str:

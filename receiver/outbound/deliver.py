@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 
 from models import DeliveryStatus
 from receiver.clock import utc_now
-from receiver.domain.delivery_outcomes import Verdict, judge
+from receiver.domain.delivery_outcomes import DeliveryOutcome, outcome_of
 from receiver.domain.keyring import KeyRing
 from receiver.errors import RingbackError
-from receiver.outbound.message import Composer, Message
-from receiver.outbound.sender import Answer, Sender
+from receiver.outbound.message import Message, MessageBuilder
+from receiver.outbound.sender import Sender, SendResult
 from receiver.outbound.settle import Settler
 from receiver.storage.database import Database
 from receiver.storage.deliveries import TO_SEND, park
@@ -23,7 +23,7 @@ log = get_logger("outbound.deliver")
 
 
 @dataclass(slots=True, kw_only=True)
-class Parcel:
+class PreparedDelivery:
     """A delivery ready to be sent: everything but the time of the attempt.
 
     `message` may be the reason why there is none: then every attempt fails with it, and delays nobody else.
@@ -60,9 +60,9 @@ class Deliverer:
         self._sender = sender
         self._settler = settler
         self._delays = delays
-        self._composer = Composer(keyring)
+        self._messages = MessageBuilder(keyring)
 
-    async def prepare(self, leases: Sequence[LeasedDelivery]) -> list[Parcel]:
+    async def prepare(self, leases: Sequence[LeasedDelivery]) -> list[PreparedDelivery]:
         """Read what the leased deliveries need, in one query; those that must not be sent now are left out."""
         rows = await self._database.read_by_keys(TO_SEND, [lease.id for lease in leases])
         found = {row["delivery"]["id"]: row for row in rows}
@@ -70,42 +70,42 @@ class Deliverer:
         parked = [lease for lease in held if not found[lease.id]["subscription"]["is_active"]]
         if parked:
             await self._database.writer.run(lambda tx: park(tx, parked, utc_now()), bounded=False)
-        return [self._parcel(lease, found[lease.id]) for lease in held if lease not in parked]
+        return [self._prepared(lease, found[lease.id]) for lease in held if lease not in parked]
 
-    async def attempt(self, parcel: Parcel) -> Attempted:
+    async def attempt(self, delivery: PreparedDelivery) -> Attempted:
         """Send a parcel; return what came of it, which is to be settled."""
-        answer = await self._send(parcel)
-        verdict = self._judge(parcel, answer)
-        settlement = _settlement(parcel.lease, answer, verdict, utc_now())
+        answer = await self._send(delivery)
+        outcome = self._outcome(delivery, answer)
+        settlement = _settlement(delivery.lease, answer, outcome, utc_now())
         if not answer.ok:
             log.warning(
                 "not delivered",
-                delivery=parcel.lease.id,
-                attempt=parcel.lease.attempt,
+                delivery=delivery.lease.id,
+                attempt=delivery.lease.attempt,
                 status=answer.status,
                 error=answer.error,
                 next=settlement.due_at.isoformat() if settlement.due_at else None,
             )
-        return Attempted(settlement, verdict.slow_down, verdict.gone, answer.retry_after or 0.0)
+        return Attempted(settlement, outcome.slow_down, outcome.gone, answer.retry_after or 0.0)
 
-    async def settle(self, settlement: Settlement, *, patient: bool = False) -> None:
+    async def settle(self, settlement: Settlement, *, deferrable: bool = False) -> None:
         """Write down what came of an attempt; return when it is on disk. Raises `StorageUnavailable`.
 
-        A `patient` one may wait a little for a commit that others need.
+        A `deferrable` one may wait a little for a commit that others need.
         """
-        held = await self._database.writer.write(self._settler.settle, settlement, bounded=False, patient=patient)
+        held = await self._database.writer.write(self._settler.settle, settlement, bounded=False, deferrable=deferrable)
         counted(deliveries_settled, settlement.status if held else "lease lost").inc()
 
-    async def _send(self, parcel: Parcel) -> Answer:
+    async def _send(self, delivery: PreparedDelivery) -> SendResult:
         now = utc_now()
-        if isinstance(parcel.message, str):
-            return Answer(
-                status=None, error=parcel.message, response="", duration_ms=0, retry_after=None, started_at=now
+        if isinstance(delivery.message, str):
+            return SendResult(
+                status=None, error=delivery.message, response="", duration_ms=0, retry_after=None, started_at=now
             )
-        return await parcel.message.send(self._sender, parcel.url, now)
+        return await delivery.message.send(self._sender, delivery.url, now)
 
-    def _parcel(self, lease: LeasedDelivery, row: HotRow) -> Parcel:
-        return Parcel(
+    def _prepared(self, lease: LeasedDelivery, row: HotRow) -> PreparedDelivery:
+        return PreparedDelivery(
             lease=lease,
             url=row["subscription"]["endpoint_url"],
             message=self._message(lease, row),
@@ -114,32 +114,32 @@ class Deliverer:
 
     def _message(self, lease: LeasedDelivery, row: HotRow) -> Message | str:
         try:
-            return self._composer.compose_delivery(row, utc_now())
+            return self._messages.build_delivery(row, utc_now())
         except RingbackError as error:
             return error.message
         except Exception as error:
             log.error("a delivery cannot be put into words", delivery=lease.id, exc_info=error)
             return f"could not be put into words ({type(error).__name__})"
 
-    def _judge(self, parcel: Parcel, answer: Answer) -> Verdict:
-        return judge(
+    def _outcome(self, delivery: PreparedDelivery, answer: SendResult) -> DeliveryOutcome:
+        return outcome_of(
             ok=answer.ok,
             status_code=answer.status,
             retry_after=answer.retry_after,
-            attempts=parcel.lease.attempt - parcel.schedule_from,
+            attempts=delivery.lease.attempt - delivery.schedule_from,
             delays=self._delays,
             jitter=random.random(),  # noqa: S311
         )
 
 
-def _settlement(lease: LeasedDelivery, answer: Answer, verdict: Verdict, now: datetime) -> Settlement:
+def _settlement(lease: LeasedDelivery, answer: SendResult, outcome: DeliveryOutcome, now: datetime) -> Settlement:
     return Settlement(
         delivery_id=lease.id,
         subscription_id=lease.subscription_id,
         attempt=lease.attempt,
-        status=verdict.status,
-        due_at=None if verdict.delay is None else now + timedelta(seconds=verdict.delay),
-        settled_at=None if verdict.status == DeliveryStatus.PENDING else now,
+        status=outcome.status,
+        due_at=None if outcome.delay is None else now + timedelta(seconds=outcome.delay),
+        settled_at=None if outcome.status == DeliveryStatus.PENDING else now,
         started_at=answer.started_at,
         duration_ms=answer.duration_ms,
         status_code=answer.status,

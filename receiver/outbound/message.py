@@ -21,7 +21,7 @@ from receiver.domain.representations import (
 from receiver.domain.rotation import live_retired
 from receiver.domain.signatures import sign_pi, standard_headers
 from receiver.errors import RingbackError
-from receiver.outbound.sender import Answer, Sender
+from receiver.outbound.sender import Sender, SendResult
 
 _REMOVED = "***"
 _SHORTEST_ECHO = 8
@@ -44,7 +44,7 @@ class Message:
     secrets: tuple[str, ...]
     own_headers: Mapping[str, str]
 
-    async def send(self, sender: Sender, url: str, now: datetime) -> Answer:
+    async def send(self, sender: Sender, url: str, now: datetime) -> SendResult:
         """Make an attempt now; return what came of it, without what the answer echoes of the secrets it was sent."""
         answer = await sender.send(url, self.headers(now), self.body)
         answer.response = self._without_echoes(answer.response)
@@ -73,13 +73,13 @@ class Message:
         return headers
 
 
-class Composer:
+class MessageBuilder:
     """Composes messages. What it decrypts it remembers, for as long as there is room."""
 
     def __init__(self, keyring: KeyRing) -> None:
         self._decrypt = lru_cache(maxsize=1024)(keyring.decrypt)
 
-    def compose(
+    def build(
         self, subscription: Fields, event: Fields, task: Fields | None, *, organization_uid: str, now: datetime
     ) -> Message:
         """Return what this subscriber is told of an event; `task` is the row of its task, None if it has none.
@@ -98,9 +98,9 @@ class Composer:
             own_headers=self.own_headers(subscription),
         )
 
-    def compose_delivery(self, row: Fields, now: datetime) -> Message:
-        """Return the message of a delivery, from a row of `storage.deliveries.TO_SEND`. Raises as `compose`."""
-        return self.compose(
+    def build_delivery(self, row: Fields, now: datetime) -> Message:
+        """Return the message of a delivery, from a row of `storage.deliveries.TO_SEND`. Raises as `build`."""
+        return self.build(
             row["subscription"],
             row["event"],
             row["task"] if row["task"]["id"] is not None else None,

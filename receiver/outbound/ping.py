@@ -10,8 +10,8 @@ from receiver.domain.delivery_views import without_secrets
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
 from receiver.domain.representations import Fields, native_webhook
-from receiver.outbound.message import Composer, Message
-from receiver.outbound.sender import Answer, Sender
+from receiver.outbound.message import Message, MessageBuilder
+from receiver.outbound.sender import Sender, SendResult
 
 
 class Pinger:
@@ -19,7 +19,7 @@ class Pinger:
 
     def __init__(self, sender: Sender, keyring: KeyRing) -> None:
         self._sender = sender
-        self._composer = Composer(keyring)
+        self._messages = MessageBuilder(keyring)
 
     async def ping(self, subscription: Fields) -> dict[str, Any]:
         """Send a ping to a webhook, active or not; return what was sent and what came of it.
@@ -33,14 +33,14 @@ class Pinger:
             "snapshot": {"webhook": native_webhook(subscription)},
             "created_at": now,
         }
-        message = self._composer.compose(
+        message = self._messages.build(
             subscription, event, None, organization_uid=subscription["organization_uid"], now=now
         )
         answer = await message.send(self._sender, subscription["endpoint_url"], now)
         return _shown(message, message.headers(now), answer)
 
 
-def _shown(message: Message, headers: dict[str, str], answer: Answer) -> dict[str, Any]:
+def _shown(message: Message, headers: dict[str, str], answer: SendResult) -> dict[str, Any]:
     return {
         "object": "test",
         "event_id": message.id,

@@ -13,7 +13,7 @@ from receiver.errors import BadRequest, Conflict, NotFound
 from receiver.events.after_commit import Dispatcher
 from receiver.storage.database import Database
 from receiver.storage.replays import (
-    Step,
+    ReplayBatch,
     cancel_replay,
     count_events,
     count_given_up,
@@ -69,7 +69,7 @@ class Replays:
             due_at = max(now, delivery["settled_at"] + self._lease)
         if not await self._database.writer.run(lambda tx: retry_delivery(tx, delivery, due_at)):
             raise Conflict("it is on its way already")
-        self._dispatcher.look()
+        self._dispatcher.wake()
 
     async def recover(self, webhook: Row, uid: str, since: datetime) -> dict[str, Any]:
         """Send again what was given up since a moment; return the replay's row. Raises `BadRequest`."""
@@ -118,17 +118,17 @@ class Replays:
             step = await self._next_events(replay)
             sent = await self._database.writer.run(lambda tx: send_events(tx, step, utc_now()), bounded=False)
         if sent:
-            self._dispatcher.look()
+            self._dispatcher.wake()
         return not step.is_last
 
-    async def _next_given_up(self, replay: Row) -> Step:
+    async def _next_given_up(self, replay: Row) -> ReplayBatch:
         query = deliveries_to_recover(
             replay["subscription_id"], replay["since"], replay["until"], replay["cursor"], BATCH + 1
         )
         keys = [row["id"] for row in await self._database.read(query)]
         return _step(replay, keys[:BATCH], is_last=len(keys) <= BATCH)
 
-    async def _next_events(self, replay: Row) -> Step:
+    async def _next_events(self, replay: Row) -> ReplayBatch:
         page = await self._database.read(_events(replay, replay["cursor"], _PAGE))
         matching = [row["id"] for row in page if _matches(replay, row)]
         if len(matching) > BATCH:
@@ -221,14 +221,14 @@ def _matches(subscription: Row, event: Row) -> bool:
         subscription["filters"],
         model=event["model"],
         task_type=event["task_type"],
-        labels=event["metadata"],
+        metadata=event["metadata"],
         run_uid=event["run_uid"],
     )
 
 
-def _step(replay: Row, keys: Sequence[int], *, is_last: bool, seen: Sequence[int] | None = None) -> Step:
+def _step(replay: Row, keys: Sequence[int], *, is_last: bool, seen: Sequence[int] | None = None) -> ReplayBatch:
     dealt_with = keys if seen is None else seen
-    return Step(
+    return ReplayBatch(
         replay_id=replay["id"],
         keys=keys,
         cursor_was=replay["cursor"],

@@ -9,17 +9,17 @@ from receiver.clock import utc_now
 from receiver.domain.delivery_views import without_secrets
 from receiver.domain.keyring import KeyRing
 from receiver.errors import RingbackError
-from receiver.outbound.message import Composer
+from receiver.outbound.message import MessageBuilder
 from receiver.storage.database import Database
 from receiver.storage.deliveries import TO_SEND
 
 
-class ShownRequests:
+class RequestPreviews:
     """Shows requests, composed anew: a delivery keeps none of them, and they are the same for every attempt."""
 
     def __init__(self, database: Database, keyring: KeyRing) -> None:
         self._database = database
-        self._composer = Composer(keyring)
+        self._messages = MessageBuilder(keyring)
 
     async def of(self, delivery_id: int, at: datetime | None) -> dict[str, Any] | None:
         """Return the request of a delivery, as it was sent `at` that moment or would be now.
@@ -32,7 +32,7 @@ class ShownRequests:
         shown: dict[str, Any] = {"method": "POST", "url": rows[0]["subscription"]["endpoint_url"]}
         moment = at or utc_now()
         try:
-            message = self._composer.compose_delivery(rows[0], moment)
+            message = self._messages.build_delivery(rows[0], moment)
         except RingbackError as error:
             return {**shown, "error": error.message}
         return {**shown, "headers": without_secrets(message.headers(moment)), "body": orjson.loads(message.body)}

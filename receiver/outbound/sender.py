@@ -34,7 +34,7 @@ _HEADERS = {
 
 
 @dataclass(slots=True, kw_only=True)
-class Answer:
+class SendResult:
     """What came of one delivery attempt.
 
     `status` is None when no answer came; `error` is for a person and None when an answer came whole;
@@ -88,7 +88,7 @@ class Sender:
         for session in self._sessions.values():
             await session.close()
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> SendResult:
         """Post `body` to `url` and return what came of it.
 
         Whatever goes wrong is in the answer; nothing is raised but CancelledError. Redirects are not
@@ -103,7 +103,7 @@ class Sender:
             heard.error = f"timed out after {self._timeout:g} s"
         except Exception as error:
             heard.error = _explain(error)
-        return Answer(
+        return SendResult(
             status=heard.status,
             error=heard.error,
             response=heard.body.decode(errors="replace").replace("\0", ""),

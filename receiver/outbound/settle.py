@@ -11,7 +11,7 @@ from receiver.clock import utc_now
 from receiver.domain.delivery_outcomes import GONE, is_given_up
 from receiver.domain.ids import new_id
 from receiver.domain.representations import native_webhook
-from receiver.events.record import Announcer, record
+from receiver.events.record import AfterCommit, record
 from receiver.storage.subscriptions import change_subscription
 from receiver.storage.tables import subscriptions
 from receiver.storage.transaction import NewEvent, Settlement, Transaction
@@ -23,8 +23,8 @@ log = get_logger("outbound.settle")
 class Settler:
     """Settles attempts. One instance a process: its `settle` is the handler that the writer groups by."""
 
-    def __init__(self, announcer: Announcer) -> None:
-        self._announcer = announcer
+    def __init__(self, after_commit: AfterCommit) -> None:
+        self._announcer = after_commit
 
     async def settle(self, tx: Transaction, settlements: Sequence[Settlement]) -> list[bool | Exception]:
         """Write outcomes of attempts; False for one whose lease was lost."""

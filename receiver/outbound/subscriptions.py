@@ -18,7 +18,7 @@ from receiver.domain.rotation import retire
 from receiver.domain.signatures import check_secret, new_secret, public_key
 from receiver.errors import BadRequest, NotFound, RingbackError
 from receiver.outbound.guard import AddressGuard
-from receiver.outbound.message import Composer
+from receiver.outbound.message import MessageBuilder
 from receiver.storage.subscriptions import (
     change_subscription,
     find_subscription,
@@ -58,7 +58,7 @@ _MOST_CHECKED = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SavedSubscription:
     """A subscription as it is on disk now; `secret` is what its owner must be told of now and never again."""
 
     row: Row
@@ -72,10 +72,10 @@ class Subscriptions:
         self._writer = writer
         self._guard = guard
         self._keyring = keyring
-        self._composer = Composer(keyring)
+        self._messages = MessageBuilder(keyring)
         self._checked: dict[str, float] = {}
 
-    async def register(self, organization_id: int, uid: str, given: Mapping[str, Any]) -> Kept:
+    async def register(self, organization_id: int, uid: str, given: Mapping[str, Any]) -> SavedSubscription:
         """Register a callback URL as `uid`; `given` are the fields of `POST /api/v1/webhooks` that are not null.
 
         With Pi's fields alone (`endpoint_url`, `secret`) it is told as Pi tells: format `pi`, and of
@@ -95,9 +95,9 @@ class Subscriptions:
             "updated_at": now,
         }
         await self._writer.run(lambda tx: insert_subscription(tx, row))
-        return Kept(row, made)
+        return SavedSubscription(row, made)
 
-    async def registered(self, uid: str, given: Mapping[str, Any]) -> Kept | None:
+    async def registered(self, uid: str, given: Mapping[str, Any]) -> SavedSubscription | None:
         """Return what `register` made of the same, as it is now, where nobody was told; None if it made nothing.
 
         Raises `NotFound` if it was removed since.
@@ -107,10 +107,10 @@ class Subscriptions:
             return None
         if row["deleted_at"] is not None:
             raise _gone()
-        secret = self._composer.newest_secret(row) if given.get("secret") is None else None
-        return Kept(row, None if secret is None else _to_tell(secret, row["signature"]))
+        secret = self._messages.newest_secret(row) if given.get("secret") is None else None
+        return SavedSubscription(row, None if secret is None else _to_tell(secret, row["signature"]))
 
-    async def change(self, uid: str, given: Mapping[str, Any]) -> Kept:
+    async def change(self, uid: str, given: Mapping[str, Any]) -> SavedSubscription:
         """Change what is given of a subscription; None sets back what may be None. Raises `BadRequest`, `NotFound`.
 
         A new secret, or another way to sign, replaces the old at once: `rotate` is for a change without a gap.
@@ -120,7 +120,7 @@ class Subscriptions:
         if "endpoint_url" in given:
             await self._guard.check(given["endpoint_url"])
 
-        async def work(tx: Transaction) -> Kept | RingbackError:
+        async def work(tx: Transaction) -> SavedSubscription | RingbackError:
             row = await lock_subscription(tx, uid)
             if row is None:
                 return _gone()
@@ -128,17 +128,17 @@ class Subscriptions:
                 values, made = self._columns(row, given)
             except BadRequest as refusal:
                 return refusal
-            return Kept(await _write(tx, row, values), made)
+            return SavedSubscription(await _write(tx, row, values), made)
 
         return await self._run(work)
 
-    async def rotate(self, uid: str, overlap: timedelta, secret: str | None = None) -> Kept:
+    async def rotate(self, uid: str, overlap: timedelta, secret: str | None = None) -> SavedSubscription:
         """Give a subscription a new secret, of its own way to sign; the old one signs too for `overlap` more.
 
         Raises `BadRequest`, `NotFound`.
         """
 
-        async def work(tx: Transaction) -> Kept | RingbackError:
+        async def work(tx: Transaction) -> SavedSubscription | RingbackError:
             row = await lock_subscription(tx, uid)
             if row is None:
                 return _gone()
@@ -152,7 +152,7 @@ class Subscriptions:
                 "secret": self._keyring.encrypt(new),
                 "retired_secrets": retire(row["retired_secrets"], row["secret"], overlap, utc_now()) or None,
             }
-            return Kept(await _write(tx, row, values), _to_tell(new, scheme))
+            return SavedSubscription(await _write(tx, row, values), _to_tell(new, scheme))
 
         return await self._run(work)
 
@@ -167,7 +167,7 @@ class Subscriptions:
         """
         shown = native_webhook(row)
         try:
-            shown["headers"] = hidden(self._composer.own_headers(row)) or None
+            shown["headers"] = hidden(self._messages.own_headers(row)) or None
         except MasterKeyMissing:
             shown["headers"] = None
         if row["signature"] == SignatureScheme.ASYMMETRIC:
@@ -206,7 +206,7 @@ class Subscriptions:
 
     def _encrypted_headers(self, row: Mapping[str, Any], headers: Mapping[str, str] | None) -> str | None:
         try:
-            present = self._composer.own_headers(row)
+            present = self._messages.own_headers(row)
         except MasterKeyMissing:
             present = {}
         checked = check_headers(headers, present)
@@ -214,14 +214,16 @@ class Subscriptions:
 
     def _public_key(self, row: Row) -> str | None:
         try:
-            secret = self._composer.newest_secret(row)
+            secret = self._messages.newest_secret(row)
         except MasterKeyMissing:
             return None
         return public_key(secret) if secret is not None else None
 
-    async def _run(self, work: Callable[[Transaction], Awaitable[Kept | RingbackError]]) -> Kept:
+    async def _run(
+        self, work: Callable[[Transaction], Awaitable[SavedSubscription | RingbackError]]
+    ) -> SavedSubscription:
         # Refusals are returned to the writer, which raises them here: raised there, they would be its batch's fault.
-        return cast(Kept, await self._writer.run(work))
+        return cast(SavedSubscription, await self._writer.run(work))
 
     async def _check_once(self, url: str) -> None:
         """Check a URL that comes with every create only now and then; each delivery is guarded in any case."""

@@ -2,13 +2,13 @@
 
 from receiver.providers.base import (
     Accepted,
+    CallerKey,
+    CallPurpose,
     Cancelled,
     CancelOutcome,
-    Errand,
     FailedAttempt,
     FetchOutcome,
     Found,
-    Lane,
     MalformedUpdate,
     Missing,
     NewTask,
@@ -20,18 +20,17 @@ from receiver.providers.base import (
     UnknownOutcome,
 )
 from receiver.providers.piapi import PiAPI
-from receiver.providers.rate_limiter import Budget
+from receiver.providers.rate_limiter import RateLimiter
 
 __all__ = [
     "Accepted",
-    "Budget",
+    "CallPurpose",
+    "CallerKey",
     "CancelOutcome",
     "Cancelled",
-    "Errand",
     "FailedAttempt",
     "FetchOutcome",
     "Found",
-    "Lane",
     "MalformedUpdate",
     "Missing",
     "NewTask",
@@ -39,6 +38,7 @@ __all__ = [
     "NotMade",
     "PiAPI",
     "Provider",
+    "RateLimiter",
     "Refused",
     "SubmitOutcome",
     "UnknownOutcome",

@@ -86,22 +86,22 @@ class Cancelled:
 CancelOutcome = Cancelled | Refused | Missing | NoAnswer
 
 
-class Errand(StrEnum):
+class CallPurpose(StrEnum):
     """What a call to a provider is for."""
 
     CREATE = "create"
     BULK = "bulk"
     """To create one of the tasks of a bulk call."""
-    LOOK = "look"
+    POLL = "poll"
     CANCEL = "cancel"
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class CallerKey:
     """For whom a call is made, and what for. Calls of different lanes take turns, however many wait in each."""
 
     organization_id: int
-    errand: Errand
+    purpose: CallPurpose
 
 
 Begin = Callable[[], Awaitable[bool]]
@@ -129,7 +129,9 @@ class Provider(Protocol):
 
     name: str
 
-    async def submit(self, task: NewTask, *, lane: Lane | None = None, begin: Begin | None = None) -> SubmitOutcome:
+    async def submit(
+        self, task: NewTask, *, caller: CallerKey | None = None, begin: Begin | None = None
+    ) -> SubmitOutcome:
         """Create the task, unless `begin` says no: then `NotMade`.
 
         Never raises for what the provider or the network does. Here and below, calls with no lane are in one.
@@ -137,16 +139,18 @@ class Provider(Protocol):
         ...
 
     async def fetch(
-        self, provider_task_id: str, *, attempt: int | None, hidden: str = "", lane: Lane | None = None
+        self, provider_task_id: str, *, attempt: int | None, hidden: str = "", caller: CallerKey | None = None
     ) -> FetchOutcome:
         """Look at one task; the update carries `attempt`. `hidden` is blanked wherever the answer echoes it."""
         ...
 
-    async def cancel(self, provider_task_id: str, *, lane: Lane | None = None) -> CancelOutcome:
+    async def cancel(self, provider_task_id: str, *, caller: CallerKey | None = None) -> CancelOutcome:
         """Ask the provider to cancel one task."""
         ...
 
-    async def history(self, *, model: str, since: datetime, lane: Lane | None = None) -> list[dict[str, Any]] | None:
+    async def history(
+        self, *, model: str, since: datetime, caller: CallerKey | None = None
+    ) -> list[dict[str, Any]] | None:
         """Return the provider's own list of tasks of `model` made since then, raw but without secrets.
 
         Newest first, at most a few hundred; None when the provider gave no answer.

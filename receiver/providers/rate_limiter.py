@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from contextlib import suppress
 from typing import Protocol
 
-from receiver.domain.fair_queue import Turns
+from receiver.domain.fair_queue import FairQueue
 from receiver.errors import StorageUnavailable
 
 LONGEST_PAUSE = 300.0
@@ -20,7 +20,7 @@ _AHEAD_SECONDS = 0.25
 """What a process takes of the shared budget at once is for no longer than this: it may die, and others wait too."""
 
 
-class Allotment(Protocol):
+class SharedRateLimiter(Protocol):
     """A budget that several processes share."""
 
     async def reserve(self, calls: int, interval: float, burst: int) -> list[float]:
@@ -32,15 +32,15 @@ class Allotment(Protocol):
         ...
 
 
-class Budget:
+class RateLimiter:
     """At most `calls_per_second` on average, and `burst` at once (by default one second's worth).
 
-    With an `allotment` that holds for all processes together; while that is not to be had, for this one alone.
+    With an `shared` that holds for all processes together; while that is not to be had, for this one alone.
     It belongs to one event loop at a time, whose monotonic clock it reads.
     """
 
     def __init__(
-        self, calls_per_second: float, burst: int | None = None, *, allotment: Allotment | None = None
+        self, calls_per_second: float, burst: int | None = None, *, shared: SharedRateLimiter | None = None
     ) -> None:
         if not (0 < calls_per_second < math.inf):
             raise ValueError("calls_per_second must be a number above 0")
@@ -51,15 +51,15 @@ class Budget:
         self._tokens = self._burst
         self._counted_at = -math.inf
         self._paused_until = -math.inf
-        self._turns: Turns[asyncio.Future[None]] = Turns()
+        self._turns: FairQueue[asyncio.Future[None]] = FairQueue()
         self._giving: asyncio.Task[None] | None = None
-        self._allotment = allotment
+        self._allotment = shared
         self._moments: deque[float] = deque()
         self._reserved = 0
         self._reserved_at = -math.inf
         self._telling: set[asyncio.Task[None]] = set()
 
-    async def acquire(self, lane: Hashable = None) -> None:
+    async def acquire(self, caller: Hashable = None) -> None:
         """Wait for a token and take it. Lanes take turns; within one it is first come, first served.
 
         So nobody at the head of a lane waits for more than one call of each other lane, however many wait there.
@@ -69,13 +69,13 @@ class Budget:
             self._take()
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turns.add(lane, turn)
+        self._turns.add(caller, turn)
         if self._giving is None or self._giving.done():
             self._giving = asyncio.create_task(self._give())
         try:
             await turn
         finally:
-            self._turns.discard(lane, turn)
+            self._turns.discard(caller, turn)
 
     def is_ready(self) -> bool:
         """Say whether there is a token now for who asks next: nobody waits, and nobody else need be asked for one."""
@@ -161,6 +161,6 @@ class Budget:
         return 0.0 if self._tokens >= _WHOLE else (1 - self._tokens) / self._rate
 
 
-async def _tell(allotment: Allotment, seconds: float) -> None:
+async def _tell(shared: SharedRateLimiter, seconds: float) -> None:
     with suppress(StorageUnavailable):  # the others will hear it from the provider themselves
-        await allotment.pause(seconds)
+        await shared.pause(seconds)

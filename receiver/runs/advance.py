@@ -13,7 +13,7 @@ from receiver.domain.references import LeadsNowhere, mapped_input
 from receiver.domain.run_representations import native_run
 from receiver.domain.steps import action_of, step_of
 from receiver.domain.transitions import TaskState
-from receiver.events.after_commit import Alarm
+from receiver.events.after_commit import WakeTimer
 from receiver.storage.runs import lock_runs, outputs_of, write_runs
 from receiver.storage.transaction import NewEvent, Transaction
 
@@ -23,7 +23,7 @@ Plan = Callable[[Graph, str, Mapping[str, str]], Advance]
 class Advancer:
     """Moves runs on. `due` wakes whoever sends tasks to their providers."""
 
-    def __init__(self, due: Alarm) -> None:
+    def __init__(self, due: WakeTimer) -> None:
         self._due = due
 
     async def follow(self, tx: Transaction, changed: Sequence[TaskState], now: datetime) -> list[NewEvent]:
@@ -157,7 +157,7 @@ def run_event(run: Mapping[str, Any], type: EventType, now: datetime) -> NewEven
         snapshot=native_run(run, run["steps"]),
         created_at=now,
         run_uid=run["uid"],
-        labels=run["metadata"],
+        metadata=run["metadata"],
     )
 
 
@@ -188,10 +188,10 @@ def _task_row(
         "step": step.id,
         "created_at": now,
         "updated_at": now,
-        "heard_at": now,
+        "last_update_at": now,
         "due_at": now,
         "leased": False,
-        "looks": 0,
+        "poll_count": 0,
     }
 
 
@@ -206,6 +206,6 @@ def _task_created(run: Mapping[str, Any], row: Mapping[str, Any], key: int, now:
         created_at=now,
         model=row["model"],
         task_type=row["task_type"],
-        labels=row["metadata"],
+        metadata=row["metadata"],
         run_uid=row["run_uid"],
     )

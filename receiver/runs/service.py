@@ -13,7 +13,7 @@ from receiver.domain.actions import Actions
 from receiver.domain.graph import Graph
 from receiver.domain.steps import document_of
 from receiver.errors import Conflict, NotFound, RingbackError, Unavailable
-from receiver.events.record import Announcer, record
+from receiver.events.record import AfterCommit, record
 from receiver.runs.advance import Advancer, Move, Plan, run_event
 from receiver.storage.database import Database
 from receiver.storage.runs import (
@@ -49,7 +49,7 @@ class RunRequest:
     uid: str
     organization_id: int
     graph: Graph
-    labels: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
 
 
 class StepTasks(Protocol):
@@ -68,11 +68,11 @@ class Runs:
     """Runs, as the API knows them. `actions` are what their steps may do."""
 
     def __init__(
-        self, database: Database, announcer: Announcer, tasks: StepTasks, actions: Actions, advancer: Advancer
+        self, database: Database, after_commit: AfterCommit, tasks: StepTasks, actions: Actions, advancer: Advancer
     ) -> None:
         self.actions = actions
         self._database = database
-        self._announcer = announcer
+        self._announcer = after_commit
         self._advancer = advancer
         self._tasks = tasks
         self._recalling: set[asyncio.Task[None]] = set()
@@ -141,7 +141,7 @@ class Runs:
             "uid": request.uid,
             "organization_id": request.organization_id,
             "status": RunStatus.PENDING,
-            "metadata": request.labels,
+            "metadata": request.metadata,
             "created_at": now,
             "updated_at": now,
         }

@@ -1,7 +1,7 @@
 """`ringback serve --workers N`: one process keeps N others going, which serve on the socket that it listens on.
 
-Each worker is joined to it by a line, a pair of sockets: the worker says on it that it is ready, and reads its end
-when the process that keeps it is gone, whatever that one died of.
+Each worker shares a pair of sockets with it, the control socket: the worker reports there that it is ready, and reads
+end-of-file when the supervising process is gone, whatever ended that.
 """
 
 import asyncio
@@ -44,51 +44,51 @@ def pause_after(quick_deaths: int) -> float:
     return min(_FIRST_PAUSE_SECONDS * 2.0 ** (quick_deaths - 1), _LONGEST_PAUSE_SECONDS) if quick_deaths else 0.0
 
 
-def say_ready(line: socket.socket) -> None:
+def say_ready(control_socket: socket.socket) -> None:
     """Tell the process that keeps this worker that it serves."""
     with contextlib.suppress(OSError):  # nobody is there any more: that is `end_with`'s to notice
-        line.send(_READY)
+        control_socket.send(_READY)
 
 
-def end_with(line: socket.socket) -> None:
+def end_with(control_socket: socket.socket) -> None:
     """End this worker when the process that keeps it is gone: gracefully, or by SIGKILL if that takes too long."""
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # that is for the keeper
 
     def watch() -> None:
-        line.recv(1)  # nothing is ever written
+        control_socket.recv(1)  # nothing is ever written
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    threading.Thread(target=watch, name="ringback-line", daemon=True).start()
+    threading.Thread(target=watch, name="ringback-control", daemon=True).start()
 
 
 class Worker:
     """One process that serves, seen from the one that keeps it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, line: socket.socket) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, control_socket: socket.socket) -> None:
         self.asked = False
         self._process = process
-        self._line = line
+        self._control_socket = control_socket
         self._ready = asyncio.create_task(self._hear())
 
     @classmethod
     async def start(cls, command: Sequence[str], listening: socket.socket, environment: Mapping[str, str]) -> Self:
         """Start one. Ctrl-C at a terminal does not reach it: it hears what its keeper tells it."""
-        line, far_end = socket.socketpair()
+        control_socket, far_end = socket.socketpair()
         with far_end:
             fds = (listening.fileno(), far_end.fileno())
             process = await asyncio.create_subprocess_exec(
                 *command,
-                *("--fd", str(fds[0]), "--line", str(fds[1])),
+                *("--fd", str(fds[0]), "--control-fd", str(fds[1])),
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **environment},
                 pass_fds=fds,
                 process_group=0,
             )
-        line.setblocking(False)
-        return cls(process, line)
+        control_socket.setblocking(False)
+        return cls(process, control_socket)
 
     @property
     def pid(self) -> int:
@@ -103,7 +103,7 @@ class Worker:
         """Wait for its end; return its exit status, or minus the signal that ended it."""
         status = await self._process.wait()
         await asyncio.wait({self._ready})
-        self._line.close()
+        self._control_socket.close()
         return status
 
     async def end(self) -> None:
@@ -136,13 +136,13 @@ class Worker:
     async def _hear(self) -> bool:
         heard = b""
         with contextlib.suppress(ConnectionError):
-            heard = await asyncio.get_running_loop().sock_recv(self._line, 1)
+            heard = await asyncio.get_running_loop().sock_recv(self._control_socket, 1)
         if heard:
             log.info("a worker is ready", pid=self.pid)
         return bool(heard)
 
 
-class Place:
+class WorkerSlot:
     """Where there is always a worker: another one if it died, and a new one when that is asked for."""
 
     def __init__(self, start: Callable[[], Awaitable[Worker]]) -> None:
@@ -224,13 +224,13 @@ async def _first(*tasks: asyncio.Task[Any]) -> None:
 
 
 class Workers:
-    """All of them. `command` gets the socket and a line as `--fd` and `--line`; counters are kept in `counters`."""
+    """All of them. `command` gets the sockets as `--fd` and `--control-fd`; `counters` keeps the counters."""
 
     def __init__(self, command: Sequence[str], listening: socket.socket, workers: int, counters: Path) -> None:
         self._command = command
         self._listening = listening
         self._counters = counters
-        self._places = [Place(self._start) for _ in range(workers)]
+        self._slots = [WorkerSlot(self._start) for _ in range(workers)]
         self._numbers: set[int] = set()
         self._lives: dict[Worker, asyncio.Task[int]] = {}
         self._told = asyncio.Event()
@@ -246,7 +246,7 @@ class Workers:
         loop.add_signal_handler(signal.SIGTERM, self._told.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
         loop.add_signal_handler(signal.SIGHUP, self._renewal.set)
-        keeping = [asyncio.create_task(place.keep()) for place in self._places]
+        keeping = [asyncio.create_task(slot.keep()) for slot in self._slots]
         others = [asyncio.create_task(self._told.wait()), asyncio.create_task(self._renew_when_asked())]
         try:
             await _first(*keeping, *others)
@@ -278,8 +278,8 @@ class Workers:
         while True:
             await self._renewal.wait()
             self._renewal.clear()
-            for place in self._places:
-                if not await place.renew():
+            for slot in self._slots:
+                if not await slot.renew():
                     break
             else:
                 log.info("all workers are new")

@@ -4,7 +4,7 @@ What a commit costs is paid once for all of its writes. When they come so fast t
 time for nothing else, a short wait for a few more brings all of them to the disk sooner.
 """
 
-GATHER_SECONDS = 0.001
+COMMIT_DELAY_SECONDS = 0.001
 _FEW = 4
 """So many writes are enough for a commit."""
 _BUSY_GAP_SECONDS = 1 / 700
@@ -16,7 +16,7 @@ _TRIES, _PAUSE = 4, 40
 their answers."""
 
 
-class Pace:
+class CommitDelay:
     """How fast writes come, and whether waiting for more of them pays."""
 
     def __init__(self) -> None:
@@ -25,8 +25,8 @@ class Pace:
         self._tries = 0
         self._pause = 0
 
-    def is_worth_a_wait(self, writes: int) -> bool:
-        """Say whether a commit of so many writes is better made `GATHER_SECONDS` later."""
+    def is_worthwhile(self, writes: int) -> bool:
+        """Say whether a commit of so many writes is better made `COMMIT_DELAY_SECONDS` later."""
         return writes < _FEW and self._gap_seconds < _BUSY_GAP_SECONDS and not self._pause
 
     def waited(self, brought: int) -> None:

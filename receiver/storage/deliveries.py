@@ -11,7 +11,7 @@ from receiver.storage.tables import deliveries, events, organizations, subscript
 from receiver.storage.transaction import LeasedDelivery, Transaction
 
 _OF_NO_INTEREST = frozenset(
-    {"revision", "words", "looks", "leased", "due_at", "heard_at", "ended_event", "callback_id"}
+    {"revision", "words", "poll_count", "leased", "due_at", "last_update_at", "ended_event", "callback_id"}
 )
 
 TO_SEND = HotQuery(

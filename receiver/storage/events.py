@@ -63,7 +63,9 @@ class EventFilter:
             event.organization_id == self.organization_id
             and (self.types is None or event.type in self.types)
             and (self.task_uid is None or event.task_uid == self.task_uid)
-            and matches(self.filters, model=event.model, task_type=event.task_type, labels=None, run_uid=event.run_uid)
+            and matches(
+                self.filters, model=event.model, task_type=event.task_type, metadata=None, run_uid=event.run_uid
+            )
         )
 
 

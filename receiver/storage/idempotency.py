@@ -20,7 +20,7 @@ KEPT = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ClaimRequest:
     """A request that is to be answered under its key, by the process `owner`."""
 
     scope: str
@@ -45,7 +45,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class SavedResponse:
     """A key's answer; `answer` is the body, encrypted."""
 
     body: str
@@ -55,21 +55,21 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Busy:
+class ClaimedElsewhere:
     """Another process does the key's work."""
 
 
-Found = Claim | Answered | Busy
+ClaimResult = Claim | SavedResponse | ClaimedElsewhere
 """What a request finds under its key."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ResponseToSave:
     """An answer to be kept under a claim of the process `owner`."""
 
     scope: str
     owner: str
-    kept: Answered
+    kept: SavedResponse
 
 
 def mismatch() -> Conflict:
@@ -81,7 +81,7 @@ def mismatch() -> Conflict:
     )
 
 
-async def claim(tx: Transaction, wanted: Sequence[Wanted]) -> list[Found | Exception]:
+async def claim(tx: Transaction, wanted: Sequence[ClaimRequest]) -> list[ClaimResult | Exception]:
     """Claim keys, or find what became of them; each scope at most once. A second body is a `Conflict`.
 
     Two processes that insert one key at once: the later finds it there when its batch is tried again. All insert in
@@ -94,7 +94,7 @@ async def claim(tx: Transaction, wanted: Sequence[Wanted]) -> list[Found | Excep
     return [await _take(tx, known[each.scope], each) if each.scope in known else _first(each) for each in wanted]
 
 
-async def keep(tx: Transaction, answers: Sequence[Answer]) -> list[bool]:
+async def keep(tx: Transaction, answers: Sequence[ResponseToSave]) -> list[bool]:
     """Keep answers; False for one whose claim another process has taken over."""
     open_keys = and_(keys.c.scope.in_([each.scope for each in answers]), keys.c.status.is_(None))
     lock = select(keys.c.scope, keys.c.owner).where(open_keys).order_by(keys.c.id).with_for_update()
@@ -119,7 +119,7 @@ def leased(scope: str, now: datetime) -> Select[Any]:
     return select(keys.c.id).where(keys.c.scope == scope, keys.c.status.is_(None), keys.c.lease_until > now)
 
 
-async def _take(tx: Transaction, row: Row[Any], wanted: Wanted) -> Found | Exception:
+async def _take(tx: Transaction, row: Row[Any], wanted: ClaimRequest) -> ClaimResult | Exception:
     is_held = row.status is None and row.owner != wanted.owner and row.lease_until > wanted.now
     if row.created_at <= wanted.now - KEPT and not is_held:
         await tx.execute(update(keys).where(keys.c.id == row.id).values(**_row(wanted)))
@@ -127,19 +127,19 @@ async def _take(tx: Transaction, row: Row[Any], wanted: Wanted) -> Found | Excep
     if row.body != wanted.body:
         return mismatch()
     if row.status is not None:
-        return Answered(row.body, row.status, row.content_type, row.answer)
+        return SavedResponse(row.body, row.status, row.content_type, row.answer)
     if is_held:
-        return Busy()
+        return ClaimedElsewhere()
     taken = {"owner": wanted.owner, "lease_until": wanted.lease_until}
     await tx.execute(update(keys).where(keys.c.id == row.id).values(**taken))
     return Claim(row.scope, row.resource_id, is_resumed=True)
 
 
-def _first(wanted: Wanted) -> Claim:
+def _first(wanted: ClaimRequest) -> Claim:
     return Claim(wanted.scope, wanted.resource_id, is_resumed=False)
 
 
-def _row(wanted: Wanted) -> dict[str, Any]:
+def _row(wanted: ClaimRequest) -> dict[str, Any]:
     return {
         "scope": wanted.scope,
         "body": wanted.body,
@@ -153,7 +153,7 @@ def _row(wanted: Wanted) -> dict[str, Any]:
     }
 
 
-def _kept(answer: Answer) -> dict[str, Any]:
+def _kept(answer: ResponseToSave) -> dict[str, Any]:
     kept = answer.kept
     return {
         "of_scope": answer.scope,

@@ -28,7 +28,7 @@ class TaskFilter:
     run_uid: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
     before: int | None = None
 
 
@@ -113,11 +113,11 @@ def _matches(wanted: TaskFilter) -> Any:
         conditions.append(tasks.c.created_at < wanted.created_before)
     if wanted.before is not None:
         conditions.append(tasks.c.id < wanted.before)
-    conditions.extend(is_labelled(tasks.c.metadata, name, value) for name, value in wanted.labels.items())
+    conditions.extend(has_metadata(tasks.c.metadata, name, value) for name, value in wanted.metadata.items())
     return and_(*conditions)
 
 
-class is_labelled(ColumnElement[bool]):  # noqa: N801 - it reads as a function, as SQLAlchemy's own do
+class has_metadata(ColumnElement[bool]):  # noqa: N801 - it reads as a function, as SQLAlchemy's own do
     """The condition that a document has this value by this name; what is no text is meant as JSON writes it."""
 
     type = Boolean()
@@ -129,16 +129,16 @@ class is_labelled(ColumnElement[bool]):  # noqa: N801 - it reads as a function, 
         self.value = value
 
 
-@compiles(is_labelled, "sqlite")
-def _is_labelled_on_sqlite(element: is_labelled, compiler: Any, **options: Any) -> str:
+@compiles(has_metadata, "sqlite")
+def _is_labelled_on_sqlite(element: has_metadata, compiler: Any, **options: Any) -> str:
     member = func.json_each(element.document).table_valued("key", "type", "atom")
     written = case((member.c.type.in_(("true", "false", "null")), member.c.type), else_=cast(member.c.atom, String))
     found = select(member.c.key).where(member.c.key == element.name, written == element.value).exists()
     return str(compiler.process(found, **options))
 
 
-@compiles(is_labelled, "postgresql")
-def _is_labelled_on_postgresql(element: is_labelled, compiler: Any, **options: Any) -> str:
+@compiles(has_metadata, "postgresql")
+def _is_labelled_on_postgresql(element: has_metadata, compiler: Any, **options: Any) -> str:
     member = element.document[element.name]
     written = case(
         (func.jsonb_typeof(member) == "null", "null"),

@@ -14,7 +14,7 @@ from receiver.storage.transaction import NewDelivery, Transaction, Values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class ReplayBatch:
     """One batch of a replay: what is put on its way, and where its cursor goes from where it was."""
 
     replay_id: int
@@ -114,7 +114,7 @@ async def insert_replay(tx: Transaction, values: Values) -> int:
     return int((await tx.execute(insert(replays).values(**values).returning(replays.c.id)))[0][0])
 
 
-async def send_events(tx: Transaction, step: Step, now: datetime) -> int:
+async def send_events(tx: Transaction, step: ReplayBatch, now: datetime) -> int:
     """Insert a delivery for each event of the step that is still there; return how many were put on their way.
 
     None are if the replay is not where the step began: cancelled, or somebody else was first.
@@ -144,7 +144,7 @@ async def send_events(tx: Transaction, step: Step, now: datetime) -> int:
     return len(rows)
 
 
-async def send_given_up(tx: Transaction, step: Step, now: datetime) -> int:
+async def send_given_up(tx: Transaction, step: ReplayBatch, now: datetime) -> int:
     """Put what was given up on its way again; return how many. None as for `send_events`."""
     dead = and_(deliveries.c.id.in_(step.keys), deliveries.c.status == DeliveryStatus.DEAD)
     rows = await tx.execute(select(deliveries.c.id).where(dead))
@@ -210,7 +210,7 @@ def _begun_anew(due_at: datetime) -> dict[str, Any]:
     }
 
 
-async def _move(tx: Transaction, step: Step, sent: int, now: datetime) -> Any:
+async def _move(tx: Transaction, step: ReplayBatch, sent: int, now: datetime) -> Any:
     """Move the replay's cursor if it is still where it was; return its row, or None."""
     values: dict[str, Any] = {"cursor": step.cursor, "sent": replays.c.sent + sent}
     if step.is_last:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Select, bindparam, insert, select, update
 
 from receiver.domain.ids import is_id
-from receiver.storage.queries import is_labelled
+from receiver.storage.queries import has_metadata
 from receiver.storage.tables import organizations, run_steps, runs, tasks
 from receiver.storage.transaction import Transaction, Values
 
@@ -25,7 +25,7 @@ class RunFilter:
 
     organization_id: int
     status: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
     before: int | None = None
 
 
@@ -47,7 +47,7 @@ def runs_matching(wanted: RunFilter, limit: int) -> Select[Any]:
         conditions.append(runs.c.status == wanted.status)
     if wanted.before is not None:
         conditions.append(runs.c.id < wanted.before)
-    conditions.extend(is_labelled(runs.c.metadata, name, value) for name, value in wanted.labels.items())
+    conditions.extend(has_metadata(runs.c.metadata, name, value) for name, value in wanted.metadata.items())
     return _WITH_ORGANIZATION.where(*conditions).order_by(runs.c.id.desc()).limit(limit)
 
 

@@ -46,7 +46,7 @@ async def remove_subscription(tx: Transaction, uid: str, now: datetime) -> None:
     await tx.execute(_waiting_for(uid).values(status=DeliveryStatus.CANCELLED, due_at=None, settled_at=now))
 
 
-def lane_limits(subscription_ids: Collection[int]) -> Select[Any]:
+def endpoint_limits(subscription_ids: Collection[int]) -> Select[Any]:
     """Return the query for what these subscriptions allow."""
     table = subscriptions.c
     return select(table.id, table.max_in_flight, table.rate_limit, table.ordered).where(table.id.in_(subscription_ids))

@@ -40,7 +40,7 @@ class NewEvent:
     callback_id: int | None = None
     model: str | None = None
     task_type: str | None = None
-    labels: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
     run_uid: str | None = None
 
 
@@ -71,7 +71,7 @@ class Listener:
     filters: Values | None = None
 
 
-Line = tuple[int, bool]
+SendQueue = tuple[int, bool]
 """Where tasks wait to be sent: an organization's, apart for those of bulk calls."""
 
 
@@ -81,7 +81,7 @@ class DueTask:
 
     state: TaskState
     submitted_at: datetime | None
-    line: Line | None = None
+    queue: SendQueue | None = None
     """The line that it stood in, if it waited to be sent."""
 
 
@@ -152,11 +152,11 @@ class Transaction(Protocol):
         """Return the active registered subscriptions of these organizations, and these callbacks if active."""
         ...
 
-    async def claim_looks(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
+    async def claim_polls(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
         """Take due tasks that were sent, or may have been, oldest first, by moving `due_at`."""
         ...
 
-    async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: Line) -> list[DueTask]:
+    async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:
         """Take due tasks that wait to be sent, by moving `due_at`: one of each line in turn, oldest first in each.
 
         The lines take their turns in order, the one after `after` first. The tasks still wait, as far as their rows

@@ -11,27 +11,27 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from receiver.errors import StorageUnavailable, WriterFull
-from receiver.storage.commit_delay import GATHER_SECONDS, Pace
+from receiver.storage.commit_delay import COMMIT_DELAY_SECONDS, CommitDelay
 from receiver.storage.transaction import Transaction
 from receiver.telemetry import get_logger, writer_batch, writer_waiting
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-Handler = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
+WriteHandler = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
 """Does one kind of write for all of its items that wait; returns a result, or an error, for each."""
 
 MOST_AT_ONCE = 500
-PATIENCE_SECONDS = 0.02
+DEFER_SECONDS = 0.02
 """How long a write waits for a commit that others need, if nobody waits for it."""
-_MOST_PATIENT = 100
+_MOST_DEFERRED = 100
 _TRIES = 4
 """How often a batch is tried that another process's writes were in the way of."""
 
 log = get_logger("storage.writer")
 
 
-class Connection(Protocol):
+class WriteConnection(Protocol):
     """A database's connection that writes."""
 
     async def begin(self) -> Transaction:
@@ -62,7 +62,7 @@ class Connection(Protocol):
 class _Write:
     __slots__ = ("future", "handler", "item", "weight")
 
-    def __init__(self, handler: Handler[Any, Any], item: Any, weight: int) -> None:
+    def __init__(self, handler: WriteHandler[Any, Any], item: Any, weight: int) -> None:
         self.handler = handler
         self.item = item
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -72,14 +72,14 @@ class _Write:
 class Writer:
     """Commits what waits, in order, as one transaction at a time. `capacity` bounds what may wait."""
 
-    def __init__(self, connection: Connection, *, capacity: int = 4096) -> None:
+    def __init__(self, connection: WriteConnection, *, capacity: int = 4096) -> None:
         self._connection = connection
         self._capacity = capacity
         self._waiting: deque[_Write] = deque()
-        self._patient: deque[_Write] = deque()
-        self._patience: asyncio.TimerHandle | None = None
+        self._deferred: deque[_Write] = deque()
+        self._deferred_timer: asyncio.TimerHandle | None = None
         self._weight = 0
-        self._pace = Pace()
+        self._commit_delay = CommitDelay()
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -90,18 +90,18 @@ class Writer:
 
     async def write(
         self,
-        handler: Handler[Item, Result],
+        handler: WriteHandler[Item, Result],
         item: Item,
         *,
         bounded: bool = True,
-        patient: bool = False,
+        deferrable: bool = False,
         weight: int = 1,
     ) -> Result:
         """Have `handler` write `item`, which stands for `weight` rows; return its result when that is on disk.
 
         Handlers run in the order in which their first items came, each once a batch with all of its items.
         `bounded=False` is for those whose own number is bounded and whose writes must not be turned away; and
-        `patient` for those for whose write nobody waits: it shares the next commit, or has its own in 20 ms.
+        `deferrable` for those for whose write nobody waits: it shares the next commit, or has its own in 20 ms.
         Raises `WriterFull`, `StorageUnavailable` (nothing was stored), or what the handler returned for the item.
         """
         is_full = self._weight > 0 and self._weight + weight > self._capacity
@@ -109,8 +109,8 @@ class Writer:
             raise WriterFull("more writes wait than the queue may hold; nothing was stored, try again")
         write = _Write(handler, item, weight)
         self._weight += weight
-        if patient:
-            self._let_wait(write)
+        if deferrable:
+            self._defer(write)
         else:
             self._waiting.append(write)
             self._wake.set()
@@ -123,7 +123,7 @@ class Writer:
     async def aclose(self) -> None:
         """Commit what still waits, then close the connection."""
         self._closing = True
-        self._lose_patience()
+        self._flush_deferred()
         self._wake.set()
         if self._task is not None:
             await self._task
@@ -135,39 +135,39 @@ class Writer:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            await self._gather()
+            await self._wait_for_more()
             batch = self._next_batch()
             writer_waiting.set(len(self._waiting))
             writer_batch.observe(len(batch))
             await self._commit(batch)
 
-    async def _gather(self) -> None:
+    async def _wait_for_more(self) -> None:
         """Wait a little for more writes where that pays."""
         before = len(self._waiting)
-        if self._pace.is_worth_a_wait(before) and not self._closing:
-            await asyncio.sleep(GATHER_SECONDS)
-            self._pace.waited(len(self._waiting) - before)
-        self._pace.note_batch(len(self._waiting), asyncio.get_running_loop().time())
+        if self._commit_delay.is_worthwhile(before) and not self._closing:
+            await asyncio.sleep(COMMIT_DELAY_SECONDS)
+            self._commit_delay.waited(len(self._waiting) - before)
+        self._commit_delay.note_batch(len(self._waiting), asyncio.get_running_loop().time())
 
-    def _let_wait(self, write: _Write) -> None:
-        self._patient.append(write)
-        if len(self._patient) >= _MOST_PATIENT:
-            self._lose_patience()
-        elif self._patience is None:
-            self._patience = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._lose_patience)
+    def _defer(self, write: _Write) -> None:
+        self._deferred.append(write)
+        if len(self._deferred) >= _MOST_DEFERRED:
+            self._flush_deferred()
+        elif self._deferred_timer is None:
+            self._deferred_timer = asyncio.get_running_loop().call_later(DEFER_SECONDS, self._flush_deferred)
 
-    def _lose_patience(self) -> None:
+    def _flush_deferred(self) -> None:
         """Let those that were patient wait as the others do."""
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-        if self._patient:
-            self._waiting.extend(self._patient)
-            self._patient.clear()
+        if self._deferred_timer is not None:
+            self._deferred_timer.cancel()
+            self._deferred_timer = None
+        if self._deferred:
+            self._waiting.extend(self._deferred)
+            self._deferred.clear()
             self._wake.set()
 
     def _next_batch(self) -> list[_Write]:
-        self._lose_patience()
+        self._flush_deferred()
         batch = [self._waiting.popleft()]
         weight = batch[0].weight
         while self._waiting and weight + self._waiting[0].weight <= MOST_AT_ONCE:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from receiver.errors import NotFound, Unavailable
-from receiver.providers import Errand, Found, Lane, Missing, NoAnswer, Provider
+from receiver.providers import CallerKey, CallPurpose, Found, Missing, NoAnswer, Provider
 from receiver.storage.database import Database
 from receiver.storage.tables import tasks
 from receiver.tracking.apply import Applier, Arrival
@@ -22,21 +22,25 @@ class Adopter:
         self._providers = providers
 
     async def adopt(
-        self, organization_id: int, provider: str, provider_task_id: str, labels: dict[str, Any] | None
+        self, organization_id: int, provider: str, provider_task_id: str, metadata: dict[str, Any] | None
     ) -> str:
         """Track a task of the provider's for this organization; return its outer id, the same however often.
 
-        What the provider says of it goes through the one door. `labels` become its metadata, if it has none yet.
+        What the provider says of it goes through the one door. `metadata` become its metadata, if it has none yet.
         Raises `NotFound` for a task that the provider does not know, or that is another organization's, and
         `Unavailable` when the provider gives no answer.
         """
         uid = await self._known(organization_id, provider, provider_task_id)
         if uid is None:
-            arrival = await self._ask(organization_id, provider, provider_task_id, labels)
+            arrival = await self._ask(organization_id, provider, provider_task_id, metadata)
             uid = (await self._database.writer.write(self._applier.apply, arrival)).task_uid
-        if labels is not None:
-            unlabelled = (tasks.c.uid == uid, tasks.c.organization_id == organization_id, tasks.c.metadata.is_(None))
-            label = update(tasks).where(*unlabelled).values({tasks.c.metadata: labels})
+        if metadata is not None:
+            without_metadata = (
+                tasks.c.uid == uid,
+                tasks.c.organization_id == organization_id,
+                tasks.c.metadata.is_(None),
+            )
+            label = update(tasks).where(*without_metadata).values({tasks.c.metadata: metadata})
             await self._database.writer.run(lambda tx: tx.execute(label))
         return uid
 
@@ -51,12 +55,12 @@ class Adopter:
         return str(rows[0]["uid"])
 
     async def _ask(
-        self, organization_id: int, provider: str, provider_task_id: str, labels: dict[str, Any] | None
+        self, organization_id: int, provider: str, provider_task_id: str, metadata: dict[str, Any] | None
     ) -> Arrival:
-        lane = Lane(organization_id, Errand.CREATE)
-        match await self._providers[provider].fetch(provider_task_id, attempt=None, lane=lane):
+        caller = CallerKey(organization_id, CallPurpose.CREATE)
+        match await self._providers[provider].fetch(provider_task_id, attempt=None, caller=caller):
             case Found(update):
-                return Arrival(provider=provider, update=update, organization_id=organization_id, labels=labels)
+                return Arrival(provider=provider, update=update, organization_id=organization_id, metadata=metadata)
             case Missing():
                 raise _unknown(provider_task_id)
             case NoAnswer(message, retry_after):

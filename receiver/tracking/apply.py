@@ -15,9 +15,9 @@ from sqlalchemy import insert, select
 from models import ReceiptReason, Submission, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
-from receiver.domain.transitions import STORED_ONCE, Decision, Looks, TaskState, decide
+from receiver.domain.transitions import STORED_ONCE, Decision, PollSchedule, TaskState, decide
 from receiver.domain.updates import ProviderUpdate
-from receiver.events.record import Announcer, event_of, record
+from receiver.events.record import AfterCommit, event_of, record
 from receiver.storage.attempts import Ended, ProviderId, attempts_at_provider, keep_attempts
 from receiver.storage.tables import receipts, tasks
 from receiver.storage.transaction import NewEvent, TaskChange, Transaction
@@ -42,7 +42,7 @@ class Arrival:
     task_uid: str | None = None
     body: Callable[[], str] | None = None
     organization_id: int = DEFAULT_ORGANIZATION_ID
-    labels: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
     """The metadata of a task that is made of it."""
 
 
@@ -67,9 +67,9 @@ class RunAdvancer(Protocol):
 class Applier:
     """Applies updates. One instance a process: its `apply` is the handler that the writer groups by."""
 
-    def __init__(self, looks: Looks, announcer: Announcer, runs: RunAdvancer) -> None:
-        self.looks = looks
-        self.announcer = announcer
+    def __init__(self, poll_schedule: PollSchedule, after_commit: AfterCommit, runs: RunAdvancer) -> None:
+        self.poll_schedule = poll_schedule
+        self.after_commit = after_commit
         self._runs = runs
         self._words_logged: set[str] = set()
 
@@ -87,7 +87,7 @@ class Applier:
             batch.events += await self._runs.follow(
                 tx, [batch.by_uid[str(event.task_uid)] for event in batch.of_runs], now
             )
-        await record(tx, batch.events, self.announcer, now)
+        await record(tx, batch.events, self.after_commit, now)
         if batch.receipts:
             await tx.execute(insert(receipts), batch.receipts)
         self._watch_due(tx, batch)
@@ -141,7 +141,7 @@ class Applier:
         if task is None or batch.is_anothers(arrival, task):
             decision = Decision(receipt=ReceiptReason.CONFLICTING, message="another task has this provider task")
         else:
-            decision = decide(task, update, now=batch.now, looks=self.looks, jitter=random.random())  # noqa: S311
+            decision = decide(task, update, now=batch.now, schedule=self.poll_schedule, jitter=random.random())  # noqa: S311
         if task is not None and decision.changes:
             if decision.changes.get("attempt", task.attempt) != task.attempt:
                 batch.ended_attempts.append(_ended(task, update, batch.now))
@@ -167,7 +167,7 @@ class Applier:
     def _watch_due(self, tx: Transaction, batch: "_Batch") -> None:
         due = [change.values["due_at"] for change in batch.changes.values() if change.values.get("due_at")]
         if due:
-            tx.after_commit.append(lambda: self.announcer.due.set(min(due)))
+            tx.after_commit.append(lambda: self.after_commit.due.set(min(due)))
 
 
 _NAMELESS = {("", None)}
@@ -278,15 +278,15 @@ def _row(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
         "progress": 0,
         "revision": "",
         "input": update.input,
-        "metadata": arrival.labels,
+        "metadata": arrival.metadata,
         "config": {name: value for name, value in (update.config or {}).items() if name != "webhook_config"},
         "created_at": update.created_at or now,
         "updated_at": now,
         "submitted_at": update.created_at or now,
-        "heard_at": now,
+        "last_update_at": now,
         "due_at": now,
         "leased": False,
-        "looks": 0,
+        "poll_count": 0,
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from models import TERMINAL, TaskStatus
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import Conflict, NotFound, ProviderRefused, Unavailable
-from receiver.providers import Cancelled, Errand, Lane, Missing, NoAnswer, Provider, Refused
+from receiver.providers import CallerKey, CallPurpose, Cancelled, Missing, NoAnswer, Provider, Refused
 from receiver.storage.writer import Writer
 from receiver.tracking.apply import Applied, Applier, Arrival
 
@@ -29,8 +29,8 @@ class Canceller:
             raise Conflict(f"the task is {task['status']}: only one that has not ended can be cancelled")
         if task["provider_task_id"] is None:
             return await self._cancel_unsent(task)
-        lane = Lane(task["organization_id"], Errand.CANCEL)
-        outcome = await self._providers[task["provider"]].cancel(task["provider_task_id"], lane=lane)
+        caller = CallerKey(task["organization_id"], CallPurpose.CANCEL)
+        outcome = await self._providers[task["provider"]].cancel(task["provider_task_id"], caller=caller)
         match outcome:
             case Cancelled(message):
                 applied = await self._apply(task, by_provider=True)

@@ -11,7 +11,7 @@ from sqlalchemy import insert, select
 from models import TASK_EVENTS, DeliveryFormat, EventType, Submission, SubscriptionKind, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
-from receiver.events.record import Announcer, record
+from receiver.events.record import AfterCommit, record
 from receiver.storage.tables import subscriptions
 from receiver.storage.transaction import NewEvent, Transaction
 
@@ -42,7 +42,7 @@ class TaskRequest:
     uid: str = field(default_factory=new_id)
     """The id that the task will have."""
     config: dict[str, Any] | None = None
-    labels: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
     callback: Callback | None = None
     max_attempts: int = 1
     backoff_seconds: float = 1.0
@@ -59,8 +59,8 @@ class Created:
 class Creator:
     """Creates tasks. One instance a process: its `create` and `create_bulk` are what the writer groups by."""
 
-    def __init__(self, announcer: Announcer, *, lease_seconds: float) -> None:
-        self._announcer = announcer
+    def __init__(self, after_commit: AfterCommit, *, lease_seconds: float) -> None:
+        self._announcer = after_commit
         self._lease = timedelta(seconds=lease_seconds)
 
     async def create(self, tx: Transaction, requests: Sequence[TaskRequest]) -> list[Created | Exception]:
@@ -136,15 +136,15 @@ def _row(
         "revision": "",
         "input": request.input,
         "config": request.config,
-        "metadata": request.labels,
+        "metadata": request.metadata,
         "callback_id": callback_id,
         "created_at": now,
         "updated_at": now,
         "submitted_at": first.submitted_at,
-        "heard_at": now,
+        "last_update_at": now,
         "due_at": due_at,
         "leased": first.leased,
-        "looks": 0,
+        "poll_count": 0,
     }
 
 
@@ -166,7 +166,7 @@ def _created_event(request: TaskRequest, first: _First, key: int, callback_id: i
         callback_id=callback_id,
         model=request.model,
         task_type=request.task_type,
-        labels=request.labels,
+        metadata=request.metadata,
     )
 
 

@@ -13,7 +13,7 @@ from receiver.domain.keyring import KeyRing
 from receiver.domain.schedules import poll_delay
 from receiver.domain.transitions import TaskState
 from receiver.domain.updates import ProviderUpdate, Source
-from receiver.providers import Errand, Found, Lane, MalformedUpdate, Missing, NoAnswer, Provider
+from receiver.providers import CallerKey, CallPurpose, Found, MalformedUpdate, Missing, NoAnswer, Provider
 from receiver.storage.database import Database
 from receiver.storage.tables import tasks
 from receiver.storage.transaction import DueTask
@@ -21,18 +21,18 @@ from receiver.telemetry import get_logger
 from receiver.tracking.apply import Applied, Applier, Arrival
 from receiver.tracking.postpone import Postponement, postpone
 from receiver.tracking.submit import FIRST_SEARCH_SECONDS, Outgoing, Submitter
-from receiver.tracking.task_references import Mentions
+from receiver.tracking.task_references import TaskReferences
 
-log = get_logger("tracking.look")
+log = get_logger("tracking.poll")
 
 _LONGEST_SEARCH_SECONDS = 60.0
 _SHORT_PAUSE_SECONDS = 1.0
 """A pause that calls simply wait for."""
-_MISSING_LOOKS = 3
+_MISSING_POLLS = 3
 """How often the provider may say that it does not know the task before that is believed."""
 
 
-class Looker:
+class Poller:
     """Does what a due task needs. Every call ends with the task's `due_at` moved on, or the task ended."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Looker:
         self._applier = applier
         self._submitter = submitter
         self._providers = providers
-        self._mentions = Mentions(database)
+        self._references = TaskReferences(database)
         self._keyring = keyring
         self._unknown_seconds = unknown_seconds
 
@@ -72,7 +72,7 @@ class Looker:
         elif not await self._give_up(task):
             await self._submitter.send(task.provider, _outgoing(row))
 
-    async def look(self, uid: str) -> None:
+    async def poll_now(self, uid: str) -> None:
         """Look at a task at the provider now, whenever it is due; does nothing for one that has no id there."""
         task = (await self._writer.run(lambda tx: tx.load_tasks([uid]))).get(uid)
         if task is not None and task.provider_task_id is not None and task.status not in TERMINAL:
@@ -85,28 +85,28 @@ class Looker:
     async def _poll(self, task: TaskState) -> None:
         provider, secret = self._providers[task.provider], self._keyring.hook_secret(task.uid)
         outcome = await provider.fetch(
-            str(task.provider_task_id), attempt=task.attempt, hidden=secret, lane=_lane(task.organization_id)
+            str(task.provider_task_id), attempt=task.attempt, hidden=secret, caller=_caller(task.organization_id)
         )
         match outcome:
             case Found(update):
                 applied = await self._apply(task, update)
                 heard = applied.changed
-            case Missing() if task.looks >= _MISSING_LOOKS:
+            case Missing() if task.poll_count >= _MISSING_POLLS:
                 await self._fail(task, "provider_lost_task", "the provider does not know the task")
                 return
             case Missing() | NoAnswer():
                 retry_after = outcome.retry_after if isinstance(outcome, NoAnswer) else None
                 log.warning("a look brought nothing", task=task.uid, message=outcome.message)
-                await self._postpone_look(task, retry_after)
+                await self._postpone_poll(task, retry_after)
                 heard = False
         if not heard:
             await self._give_up(task)
 
     async def _give_up(self, task: TaskState) -> bool:
         """Fail a task that nobody heard of for too long; say whether that was so."""
-        if utc_now() < self._applier.looks.deadline(task.heard_at):
+        if utc_now() < self._applier.poll_schedule.deadline(task.last_update_at):
             return False
-        waited = f"nobody heard of it for {self._applier.looks.timeout:g} s"
+        waited = f"nobody heard of it for {self._applier.poll_schedule.timeout:g} s"
         await self._fail(task, "timed_out", waited)
         return True
 
@@ -125,14 +125,14 @@ class Looker:
                 "it may have been made, and charged, all the same",
             )
         else:
-            delay = poll_delay(task.looks, first=FIRST_SEARCH_SECONDS, longest=_LONGEST_SEARCH_SECONDS)
+            delay = poll_delay(task.poll_count, first=FIRST_SEARCH_SECONDS, longest=_LONGEST_SEARCH_SECONDS)
             await self._postpone(task, Submission.UNKNOWN, min(delay, self._unknown_seconds))
 
     async def _find(self, row: Mapping[str, Any]) -> ProviderUpdate | None:
         """Look the task up in the provider's history: by our own address in it, or else by what was asked."""
         provider = self._providers[row["provider"]]
         since = (row["submitted_at"] or row["created_at"]) - timedelta(seconds=60)
-        listed = await provider.history(model=row["model"], since=since, lane=_lane(row["organization_id"]))
+        listed = await provider.history(model=row["model"], since=since, caller=_caller(row["organization_id"]))
         candidates = []
         for item in listed or ():
             try:
@@ -146,7 +146,7 @@ class Looker:
 
     async def _only_match(self, row: Mapping[str, Any], candidates: list[ProviderUpdate]) -> ProviderUpdate | None:
         """Return the one task that was asked for in these words and that is nobody else's; None if in doubt."""
-        asked = await self._mentions.as_sent(row)
+        asked = await self._references.as_sent(row)
         alike = [update for update in candidates if _asks_the_same(update, row, asked)]
         ids = [update.provider_task_id for update in alike]
         taken = await self._database.read(
@@ -166,7 +166,7 @@ class Looker:
                 tasks.c.uid != row["uid"],
             )
         )
-        alike_rivals = [rival for rival in rivals if await self._mentions.as_sent(rival) == asked]
+        alike_rivals = [rival for rival in rivals if await self._references.as_sent(rival) == asked]
         return free[0] if len(free) == 1 and not alike_rivals else None
 
     async def _apply(self, task: TaskState, update: ProviderUpdate) -> Applied:
@@ -181,14 +181,14 @@ class Looker:
             error={"code": code, "message": message, "raw_message": "", "detail": None},
             by_provider=False,
             is_snapshot=False,
-            heard_at=task.heard_at,
+            last_update_at=task.last_update_at,
             retryable=False,
         )
         await self._apply(task, update)
 
-    async def _postpone_look(self, task: TaskState, retry_after: float | None) -> None:
+    async def _postpone_poll(self, task: TaskState, retry_after: float | None) -> None:
         now = utc_now()
-        due_at = self._applier.looks.after_look(task.looks + 1, task.heard_at, now)
+        due_at = self._applier.poll_schedule.after_poll(task.poll_count + 1, task.last_update_at, now)
         delay = max((due_at - now).total_seconds(), retry_after or 0)
         await self._postpone(task, Submission.ACCEPTED, delay)
 
@@ -199,16 +199,16 @@ class Looker:
             attempt=task.attempt,
             submission_was=Submission(task.submission),
             submission=submission,
-            looks=task.looks + 1,
+            poll_count=task.poll_count + 1,
             due_at=due_at,
-            heard_at=task.heard_at,
+            last_update_at=task.last_update_at,
         )
         await self._writer.write(postpone, item, bounded=False)
-        self._applier.announcer.due.set(due_at)
+        self._applier.after_commit.due.set(due_at)
 
 
-def _lane(organization_id: int) -> Lane:
-    return Lane(organization_id, Errand.LOOK)
+def _caller(organization_id: int) -> CallerKey:
+    return CallerKey(organization_id, CallPurpose.POLL)
 
 
 def _outgoing(row: Mapping[str, Any]) -> Outgoing:
@@ -222,7 +222,7 @@ def _outgoing(row: Mapping[str, Any]) -> Outgoing:
         config=row["config"],
         submission=Submission.WAITING,
         bulk=row["bulk"],
-        tries=row["looks"],
+        tries=row["poll_count"],
     )
 
 

@@ -24,9 +24,9 @@ class Postponement:
     attempt: int
     submission_was: Submission
     submission: Submission
-    looks: int
+    poll_count: int
     due_at: datetime
-    heard_at: datetime | None = None
+    last_update_at: datetime | None = None
     """The last news that is known of, if any must be: with newer news nothing is moved."""
 
 
@@ -38,11 +38,11 @@ _POSTPONE = (
         tasks.c.attempt == bindparam("at_attempt"),
         tasks.c.submission == bindparam("submission_was"),
         tasks.c.status.not_in(TERMINAL),
-        _HEARD_AT.is_(None) | (tasks.c.heard_at == _HEARD_AT),
+        _HEARD_AT.is_(None) | (tasks.c.last_update_at == _HEARD_AT),
     )
     .values(
         submission=bindparam("now_submission"),
-        looks=bindparam("now_looks"),
+        poll_count=bindparam("now_poll_count"),
         due_at=bindparam("now_due"),
         leased=False,
     )
@@ -55,7 +55,7 @@ async def postpone(tx: Transaction, items: Sequence[Postponement]) -> list[Excep
     return [None] * len(items)
 
 
-def look_now(uids: Sequence[str], now: datetime) -> Any:
+def poll_now(uids: Sequence[str], now: datetime) -> Any:
     """Return the statement that makes tasks due at once, as far as the provider has them and they run."""
     running = (tasks.c.submission == Submission.ACCEPTED, tasks.c.due_at.is_not(None))
     return update(tasks).where(tasks.c.uid.in_(uids), *running).values(due_at=now, leased=False)
@@ -67,7 +67,7 @@ def _parameters(item: Postponement) -> dict[str, Any]:
         "at_attempt": item.attempt,
         "submission_was": item.submission_was,
         "now_submission": item.submission,
-        "now_looks": item.looks,
+        "now_poll_count": item.poll_count,
         "now_due": item.due_at,
-        "was_heard_at": item.heard_at,
+        "was_heard_at": item.last_update_at,
     }

@@ -9,7 +9,7 @@ from receiver.clock import utc_now
 from receiver.domain import transitions
 from receiver.domain.transitions import Decision, TaskState
 from receiver.errors import Conflict, NotFound, RingbackError
-from receiver.events.record import Announcer, event_of, record
+from receiver.events.record import AfterCommit, event_of, record
 from receiver.storage.attempts import Ended, keep_attempts
 from receiver.storage.transaction import TaskChange, Transaction
 
@@ -17,8 +17,8 @@ from receiver.storage.transaction import TaskChange, Transaction
 class Retrier:
     """Begins further attempts. Its `retry` is the handler that the writer groups by."""
 
-    def __init__(self, announcer: Announcer) -> None:
-        self._announcer = announcer
+    def __init__(self, after_commit: AfterCommit) -> None:
+        self._announcer = after_commit
 
     async def retry(self, tx: Transaction, uids: Sequence[str]) -> list[Exception | None]:
         """Have tasks that failed or were cancelled wait to be sent again; a `Conflict` for what cannot be retried."""

@@ -15,9 +15,9 @@ from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import Unavailable
 from receiver.providers import (
     Accepted,
-    Errand,
+    CallerKey,
+    CallPurpose,
     FailedAttempt,
-    Lane,
     NewTask,
     NotMade,
     Provider,
@@ -30,7 +30,7 @@ from receiver.telemetry import get_logger
 from receiver.tracking.apply import Applied, Applier, Arrival
 from receiver.tracking.intents import Intent, Intents
 from receiver.tracking.postpone import Postponement, postpone
-from receiver.tracking.task_references import Hopeless, Mentions, Ready, Resolved, Waits
+from receiver.tracking.task_references import Ready, Resolved, TaskReferences, Unresolvable, Waits
 
 log = get_logger("tracking.submit")
 
@@ -69,9 +69,9 @@ class Outgoing:
     tries: int = 0
 
     @property
-    def lane(self) -> Lane:
+    def caller(self) -> CallerKey:
         """Whose turn it takes at the provider."""
-        return Lane(self.organization_id, Errand.BULK if self.bulk else Errand.CREATE)
+        return CallerKey(self.organization_id, CallPurpose.BULK if self.bulk else CallPurpose.CREATE)
 
 
 class Submitter:
@@ -90,7 +90,7 @@ class Submitter:
         self._writer = database.writer
         self._applier = applier
         self._providers = providers
-        self._mentions = Mentions(database)
+        self._references = TaskReferences(database)
         self._intents = Intents(lease_seconds)
         self._keyring = keyring
         self._public_url = public_url
@@ -114,7 +114,7 @@ class Submitter:
             return begun
 
         provider = self._providers[provider_name]
-        outcome = await provider.submit(self._new_task(provider_name, task), lane=task.lane, begin=begin)
+        outcome = await provider.submit(self._new_task(provider_name, task), caller=task.caller, begin=begin)
         log_outcome = log.info if isinstance(outcome, Accepted) else log.warning
         log_outcome("submitted", task=task.uid, attempt=task.attempt, outcome=type(outcome).__name__)
         now_says = Submission.SENDING if begun else Submission.WAITING
@@ -130,12 +130,12 @@ class Submitter:
 
     async def _resolve(self, provider_name: str, task: Outgoing) -> Resolved | NotMade:
         try:
-            return await self._mentions.resolve(task.organization_id, provider_name, task.input)
+            return await self._references.resolve(task.organization_id, provider_name, task.input)
         except Unavailable as error:
             return NotMade(error.message)
 
     async def _hold_back(
-        self, provider_name: str, task: Outgoing, resolved: Waits | Hopeless | NotMade
+        self, provider_name: str, task: Outgoing, resolved: Waits | Unresolvable | NotMade
     ) -> SubmitOutcome:
         match resolved:
             case NotMade():
@@ -145,7 +145,7 @@ class Submitter:
                 delay = poll_delay(task.tries, first=_FIRST_WAIT_SECONDS, longest=_LONGEST_WAIT_SECONDS)
                 await self._postpone(task, Submission.WAITING, task.tries + 1, delay)
                 return NotMade(f"it waits for task {uid}, which its input mentions")
-            case Hopeless(uid, status):
+            case Unresolvable(uid, status):
                 await self._apply(provider_name, task, _never_sent(uid, status))
                 return NotMade(f"task {uid}, which its input mentions, is {status}")
 
@@ -194,18 +194,18 @@ class Submitter:
         arrival = Arrival(provider=provider_name, task_uid=task.uid, update=replace(update, attempt=task.attempt))
         return await self._writer.write(self._applier.apply, arrival, bounded=False)
 
-    async def _postpone(self, task: Outgoing, submission: Submission, looks: int, delay: float) -> None:
+    async def _postpone(self, task: Outgoing, submission: Submission, poll_count: int, delay: float) -> None:
         due_at = utc_now() + timedelta(seconds=delay)
         item = Postponement(
             uid=task.uid,
             attempt=task.attempt,
             submission_was=task.submission,
             submission=submission,
-            looks=looks,
+            poll_count=poll_count,
             due_at=due_at,
         )
         await self._writer.write(postpone, item, bounded=False)
-        self._applier.announcer.due.set(due_at)
+        self._applier.after_commit.due.set(due_at)
 
 
 def _never_sent(uid: str, status: str) -> ProviderUpdate:

@@ -30,17 +30,17 @@ class Waits:
 
 
 @dataclass(frozen=True, slots=True)
-class Hopeless:
+class Unresolvable:
     """A task that it mentions has ended, and the provider never knew it."""
 
     uid: str
     status: str
 
 
-Resolved = Ready | Waits | Hopeless
+Resolved = Ready | Waits | Unresolvable
 
 
-class Mentions:
+class TaskReferences:
     """Resolves mentions. Ids that are not of the organization's tasks at this provider stay as they are."""
 
     def __init__(self, database: Database) -> None:
@@ -64,8 +64,8 @@ class Mentions:
         return resolved.input if isinstance(resolved, Ready) else task["input"]
 
 
-def _without_id(row: Mapping[str, Any]) -> Waits | Hopeless:
-    return Hopeless(row["uid"], row["status"]) if row["status"] in TERMINAL else Waits(row["uid"])
+def _without_id(row: Mapping[str, Any]) -> Waits | Unresolvable:
+    return Unresolvable(row["uid"], row["status"]) if row["status"] in TERMINAL else Waits(row["uid"])
 
 
 def _mentioned(organization_id: int, provider: str, uids: Sequence[str]) -> Select[Any]:

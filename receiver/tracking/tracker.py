@@ -14,7 +14,7 @@ from receiver.storage.queries import task_by_id
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator, TaskRequest
-from receiver.tracking.poll import Looker
+from receiver.tracking.poll import Poller
 from receiver.tracking.retry import Retrier
 from receiver.tracking.submit import Outgoing, Submitter
 
@@ -32,7 +32,7 @@ class Tracker:
         database: Database,
         creator: Creator,
         submitter: Submitter,
-        looker: Looker,
+        poller: Poller,
         canceller: Canceller,
         retrier: Retrier,
         adopter: Adopter,
@@ -41,7 +41,7 @@ class Tracker:
         self._database = database
         self._creator = creator
         self._submitter = submitter
-        self._looker = looker
+        self._poller = poller
         self._canceller = canceller
         self._retrier = retrier
         self._adopter = adopter
@@ -105,7 +105,7 @@ class Tracker:
     async def refresh(self, organization_id: int, task_id: str) -> Fields:
         """Look at a task at its provider now; return its row as it is then. Raises `NotFound`."""
         task = await self.task(organization_id, task_id)
-        await self._looker.look(task["uid"])
+        await self._poller.poll_now(task["uid"])
         return await self.task(organization_id, task["uid"])
 
     async def cancel(self, task: Fields) -> str:
@@ -117,11 +117,11 @@ class Tracker:
         await self._database.writer.write(self._retrier.retry, task["uid"])
 
     async def adopt(
-        self, organization_id: int, provider: str, provider_task_id: str, labels: dict[str, Any] | None
+        self, organization_id: int, provider: str, provider_task_id: str, metadata: dict[str, Any] | None
     ) -> Fields:
         """Track a task that was made elsewhere; return its row. Raises as `Adopter.adopt` does."""
         return await self.task(
-            organization_id, await self._adopter.adopt(organization_id, provider, provider_task_id, labels)
+            organization_id, await self._adopter.adopt(organization_id, provider, provider_task_id, metadata)
         )
 
     async def attempts(self, task: Fields) -> list[Fields]:

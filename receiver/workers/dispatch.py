@@ -10,13 +10,13 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from receiver.clock import utc_now
-from receiver.domain.endpoint_queues import DEFAULT_IN_FLIGHT, Lanes, Limits
+from receiver.domain.endpoint_queues import DEFAULT_IN_FLIGHT, EndpointQueues, Limits
 from receiver.errors import Unavailable
-from receiver.events.after_commit import Alarm
-from receiver.outbound.deliver import Attempted, Deliverer, Parcel
+from receiver.events.after_commit import WakeTimer
+from receiver.outbound.deliver import Attempted, Deliverer, PreparedDelivery
 from receiver.storage.database import Database
 from receiver.storage.deliveries import give_back
-from receiver.storage.subscriptions import lane_limits
+from receiver.storage.subscriptions import endpoint_limits
 from receiver.storage.transaction import LeasedDelivery
 from receiver.telemetry import get_logger
 
@@ -34,16 +34,16 @@ def lease_seconds(timeout: float) -> float:
     return 3 * timeout + 30
 
 
-class LaneDispatcher:
+class DeliveryDispatcher:
     """Sends deliveries, each lane at its own pace. `timeout` is that of one attempt, in seconds."""
 
     def __init__(self, *, timeout: float) -> None:
         self._timeout = timeout
-        self._lanes: Lanes[LeasedDelivery] = Lanes(CAPACITY)
+        self._queues: EndpointQueues[LeasedDelivery] = EndpointQueues(CAPACITY)
         self._new: set[int] = set()
         self._ordered: set[int] = set()
         self._wake = asyncio.Event()
-        self._alarm = Alarm()
+        self._alarm = WakeTimer()
         self._attempts: set[asyncio.Task[None]] = set()
 
     def connect(self, database: Database, deliverer: Deliverer) -> None:
@@ -52,18 +52,18 @@ class LaneDispatcher:
         self._writer = database.writer
         self._deliverer = deliverer
 
-    def room(self, subscription_id: int) -> bool:
+    def has_room(self, subscription_id: int) -> bool:
         """Say whether one more delivery for this subscription can be taken in memory now."""
-        return self._lanes.room(subscription_id)
+        return self._queues.has_room(subscription_id)
 
     def hand_over(self, deliveries: Sequence[LeasedDelivery]) -> None:
         """Take deliveries that are leased to this process."""
         for delivery in deliveries:
-            if self._lanes.offer(delivery.subscription_id, delivery):
+            if self._queues.offer(delivery.subscription_id, delivery):
                 self._new.add(delivery.subscription_id)
         self._wake.set()
 
-    def look(self) -> None:
+    def wake(self) -> None:
         """There is a delivery in the table that nobody holds."""
         self._alarm.set(utc_now())
 
@@ -78,13 +78,13 @@ class LaneDispatcher:
         """Finish the attempts under way, `seconds` at most, and give back what was not begun."""
         if self._attempts:
             await asyncio.wait(self._attempts, timeout=seconds)
-        await self._give_back(self._lanes.clear())
+        await self._give_back(self._queues.clear())
 
     async def _send(self) -> None:
         while True:
             if self._new:
                 await self._read_limits(self._new)
-            ready = self._lanes.take(time.monotonic(), _AT_ONCE)
+            ready = self._queues.take(time.monotonic(), _AT_ONCE)
             if ready:
                 await self._begin(ready)
             else:
@@ -94,7 +94,7 @@ class LaneDispatcher:
         """Wait for news, or until a lane opens by itself."""
         self._wake.clear()
         now = time.monotonic()
-        opening = self._lanes.next_opening(now)
+        opening = self._queues.next_ready_at(now)
         try:
             async with asyncio.timeout(None if opening is None else opening - now):
                 await self._wake.wait()
@@ -105,54 +105,54 @@ class LaneDispatcher:
         latest = utc_now() + timedelta(seconds=self._timeout + 5)
         # One that would outlive its lease is left: it is claimed again, by whoever comes first.
         held = [delivery for delivery in ready if delivery.lease_until >= latest]
-        parcels: list[Parcel] = []
+        prepared: list[PreparedDelivery] = []
         try:
-            parcels = await self._deliverer.prepare(held) if held else []
+            prepared = await self._deliverer.prepare(held) if held else []
         except (asyncio.CancelledError, Unavailable):  # at a stop it is given back, else it waits for the database
             for delivery in reversed(ready):
-                self._lanes.put_back(delivery.subscription_id, delivery)
+                self._queues.put_back(delivery.subscription_id, delivery)
             ready = ()
             raise
         finally:
-            prepared = {parcel.lease.id for parcel in parcels}
+            ids = {each.lease.id for each in prepared}
             for delivery in ready:
-                if delivery.id not in prepared:
-                    self._lanes.left(delivery.subscription_id)
-        for parcel in parcels:
-            attempt = asyncio.create_task(self._attempt(parcel))
+                if delivery.id not in ids:
+                    self._queues.left(delivery.subscription_id)
+        for each in prepared:
+            attempt = asyncio.create_task(self._attempt(each))
             self._attempts.add(attempt)
             attempt.add_done_callback(self._attempts.discard)
 
-    async def _attempt(self, parcel: Parcel) -> None:
-        key = parcel.lease.subscription_id
-        was_full = self._lanes[key].is_full()
+    async def _attempt(self, delivery: PreparedDelivery) -> None:
+        key = delivery.lease.subscription_id
+        was_full = self._queues[key].is_full()
         try:
-            attempted = await self._deliverer.attempt(parcel)
+            attempted = await self._deliverer.attempt(delivery)
         except BaseException:
-            self._lanes.left(key)  # its lease runs out, and it is sent again
+            self._queues.left(key)  # its lease runs out, and it is sent again
             self._wake.set()
             raise
         is_ordered = key in self._ordered
         if attempted.gone:  # the next one must find it switched off
-            await self._settle(attempted, parcel.lease.lease_until)
+            await self._settle(attempted, delivery.lease.lease_until)
         # The subscriber has answered: its lane is free for the next one while this is written down.
-        excess = self._leave_lane(key, attempted)
+        excess = self._leave_queue(key, attempted)
         self._wake.set()
         if was_full and attempted.delivered and not is_ordered:
-            self.look()  # something may wait in the table for just this
+            self.wake()  # something may wait in the table for just this
         if not attempted.gone:
-            await self._settle(attempted, parcel.lease.lease_until, patient=not is_ordered)
+            await self._settle(attempted, delivery.lease.lease_until, deferrable=not is_ordered)
         await self._give_back(excess)
         if attempted.settlement.due_at is not None:
             self._alarm.set(attempted.settlement.due_at)
         elif is_ordered:
-            self.look()  # the next one of its task may be sent only now
+            self.wake()  # the next one of its task may be sent only now
 
-    async def _settle(self, attempted: Attempted, until: datetime, *, patient: bool = False) -> None:
+    async def _settle(self, attempted: Attempted, until: datetime, *, deferrable: bool = False) -> None:
         """Write down what came of an attempt, also when the database is away for a while; `until` ends its lease."""
         while True:
             try:
-                await self._deliverer.settle(attempted.settlement, patient=patient)
+                await self._deliverer.settle(attempted.settlement, deferrable=deferrable)
             except Unavailable as error:
                 if utc_now() < until:
                     await asyncio.sleep(_SETTLE_AGAIN_SECONDS)
@@ -162,12 +162,12 @@ class LaneDispatcher:
                 log.error("an attempt was not written down", delivery=attempted.settlement.delivery_id, exc_info=error)
             return
 
-    def _leave_lane(self, key: int, attempted: Attempted) -> list[LeasedDelivery]:
+    def _leave_queue(self, key: int, attempted: Attempted) -> list[LeasedDelivery]:
         """Say in its lane what came of an attempt; return the deliveries that the lane may hold no longer."""
         if attempted.delivered:
-            self._lanes.succeeded(key)
+            self._queues.succeeded(key)
             return []
-        return self._lanes.failed(
+        return self._queues.failed(
             key, time.monotonic(), slow_down=attempted.slow_down, retry_after=attempted.retry_after
         )
 
@@ -186,9 +186,9 @@ class LaneDispatcher:
 
     async def _claim_some(self) -> int:
         """Claim what is due for lanes that are open, a few of each; return how many there were."""
-        if self._lanes.free() < _AT_ONCE:
+        if self._queues.free() < _AT_ONCE:
             return 0
-        closed = self._lanes.closed(time.monotonic())
+        closed = self._queues.closed(time.monotonic())
         now = utc_now()
         lease_until = now + timedelta(seconds=lease_seconds(self._timeout))
         claiming = asyncio.ensure_future(
@@ -205,13 +205,13 @@ class LaneDispatcher:
         """Read again what subscriptions allow: somebody may have changed it."""
         while True:
             await asyncio.sleep(_LIMITS_HOLD_SECONDS)
-            self._lanes.forget_idle(time.monotonic())
-            if keys := set(self._lanes):
+            self._queues.forget_idle(time.monotonic())
+            if keys := set(self._queues):
                 await self._read_limits(keys)
 
     async def _read_limits(self, keys: Collection[int]) -> None:
-        for row in await self._database.read(lane_limits(tuple(keys))):
-            if row["id"] in self._lanes:
-                self._lanes[row["id"]].limits = Limits(row["max_in_flight"] or DEFAULT_IN_FLIGHT, row["rate_limit"])
+        for row in await self._database.read(endpoint_limits(tuple(keys))):
+            if row["id"] in self._queues:
+                self._queues[row["id"]].limits = Limits(row["max_in_flight"] or DEFAULT_IN_FLIGHT, row["rate_limit"])
             (self._ordered.add if row["ordered"] else self._ordered.discard)(row["id"])
         self._new.difference_update(tuple(keys))

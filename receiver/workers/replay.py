@@ -14,7 +14,7 @@ _FIRST_LOOK_SECONDS = 0.1
 _LONGEST_LOOK_SECONDS = 2.0
 
 
-class Replayer:
+class ReplayWorker:
     """Takes on what `replays` has to do. It is woken when there is more."""
 
     def __init__(self, replays: Replays) -> None:

@@ -135,9 +135,9 @@ def _columns(words: _Words, *, model: str, status: str, moment: str) -> dict[str
         "created_at": moment,
         "updated_at": moment,
         "submitted_at": moment,
-        "heard_at": moment,
+        "last_update_at": moment,
         "leased": words.no,
-        "looks": "0",
+        "poll_count": "0",
     }
 
 

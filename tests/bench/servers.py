@@ -24,10 +24,10 @@ from models import Event, Task
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
-from receiver.domain.transitions import Looks
+from receiver.domain.transitions import PollSchedule
 from receiver.domain.updates import ProviderUpdate
-from receiver.inbound.receive import Hooks
-from receiver.providers import Budget, PiAPI
+from receiver.inbound.receive import InboundEndpoint
+from receiver.providers import PiAPI, RateLimiter
 from receiver.serving.server import Connection
 from receiver.settings import Settings, load_settings
 from receiver.storage.first_start import master_keys
@@ -47,7 +47,7 @@ class _NoWriter:
 
 
 class _NoApplier:
-    looks = Looks(15, 300, 86400)
+    poll_schedule = PollSchedule(15, 300, 86400)
 
     async def apply(self, *_: Any) -> None:
         """Never called."""
@@ -56,7 +56,7 @@ class _NoApplier:
 def limit(settings: Settings) -> Starlette:
     """Return the same route with nothing behind it."""
     provider = _provider()
-    hooks = Hooks(
+    hooks = InboundEndpoint(
         _NoWriter(),  # type: ignore[arg-type]
         _NoApplier(),  # type: ignore[arg-type]
         {provider.name: provider},
@@ -136,7 +136,7 @@ def _ended(task: Task, update: ProviderUpdate) -> Event:
 
 
 def _provider() -> PiAPI:
-    return PiAPI(base_url="http://127.0.0.1:9", api_key="none", timeout=5, budget=Budget(10))
+    return PiAPI(base_url="http://127.0.0.1:9", api_key="none", timeout=5, rate_limiter=RateLimiter(10))
 
 
 KINDS = {"limit": limit, "plain": plain}

@@ -11,7 +11,8 @@ from tests.fakes.world import World
 
 _TASK = (
     "INSERT INTO task (uid, organization_id, provider, model, task_type, status, submission, attempt, max_attempts, "
-    "backoff_seconds, progress, revision, metadata, created_at, updated_at, heard_at, ended_at, leased, looks) "
+    "backoff_seconds, progress, revision, metadata, created_at, updated_at, "
+    "last_update_at, ended_at, leased, poll_count) "
     "VALUES (?, 1, 'piapi', ?, 'txt2img', 'completed', 'accepted', 1, 1, 1, 100, '', ?, ?, ?, ?, ?, false, 0) "
     "RETURNING id"
 )

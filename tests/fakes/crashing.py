@@ -48,14 +48,14 @@ def after_the_commit_before_the_200() -> None:
 
 def before_the_commit_of_a_webhook() -> None:
     """An inbound webhook was read and nothing of it is on disk."""
-    apply = receive.Hooks._apply
+    apply = receive.InboundEndpoint._apply
 
     async def apply_or_die(self: Any, *arguments: Any) -> None:
         patch.object(SQLiteConnection, "commit", die).start()
         patch.object(PostgreSQLConnection, "commit", die).start()
         await apply(self, *arguments)
 
-    patch.object(receive.Hooks, "_apply", apply_or_die).start()
+    patch.object(receive.InboundEndpoint, "_apply", apply_or_die).start()
 
 
 def after_sending_before_settling() -> None:

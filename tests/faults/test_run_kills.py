@@ -167,7 +167,7 @@ async def test_a_run_waits_for_a_provider_that_answers_503_and_goes_on_by_itself
         run = await until_steps(world, run_id, s1="processing")
         await world.provider_options(submit_status=503, poll_status=503)
         await push(world, run, "s1", "completed")
-        await eventually(world, "SELECT looks FROM task WHERE submission = 'waiting' AND looks >= 1", bool)
+        await eventually(world, "SELECT poll_count FROM task WHERE submission = 'waiting' AND poll_count >= 1", bool)
         assert statuses(await look(world, run_id)) == {"s1": "completed", "s2": "queued"}
         await world.provider_options(submit_status=None, poll_status=None)
         await completes(world, run_id, 2)
@@ -178,7 +178,9 @@ async def test_a_run_waits_for_a_provider_that_is_not_there_and_goes_on_by_itsel
         async with studio(tmp_path, piapi_base_url=url_of(silent), **SOON) as world:
             await world.webhook(event_types=["run.completed"])
             run_id = await begin(world, *chain(2))
-            await eventually(world, "SELECT looks FROM task WHERE submission = 'waiting' AND looks >= 1", bool)
+            await eventually(
+                world, "SELECT poll_count FROM task WHERE submission = 'waiting' AND poll_count >= 1", bool
+            )
             async with served(create_sandbox(PATIENT), silent):
                 await completes(world, run_id, 2)
 

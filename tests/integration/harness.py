@@ -11,11 +11,11 @@ from sqlalchemy import insert, select
 from models import EventType, SubscriptionKind, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
-from receiver.domain.transitions import Looks
+from receiver.domain.transitions import PollSchedule
 from receiver.domain.updates import ProviderUpdate, Source
-from receiver.events.after_commit import Alarm, Waiting
+from receiver.events.after_commit import Waiting, WakeTimer
 from receiver.events.feed import Feed
-from receiver.events.record import Announcer
+from receiver.events.record import AfterCommit
 from receiver.runs.advance import Advancer
 from receiver.storage.database import Database
 from receiver.storage.keys import ensure_organization
@@ -25,7 +25,7 @@ from receiver.tracking.apply import Applied, Applier, Arrival
 from receiver.tracking.create import Callback, Creator, TaskRequest
 from tests.fakes.databases import outside, settings_in
 
-LOOKS = Looks(first=15, longest=300, timeout=86400)
+LOOKS = PollSchedule(first=15, longest=300, timeout=86400)
 LEASE = 60.0
 _REFUSE_ON_SQLITE = [
     "CREATE TRIGGER no_delivery BEFORE INSERT ON delivery BEGIN SELECT RAISE(ABORT, 'no delivery'); END"
@@ -36,37 +36,37 @@ _REFUSE_ON_POSTGRESQL = [
 ]
 
 
-class Tray:
+class FakeDispatcher:
     """A dispatcher that keeps what it is given."""
 
     def __init__(self) -> None:
         self.handed: list[LeasedDelivery] = []
-        self.looks = 0
-        self.has_room = True
+        self.wakes = 0
+        self.is_full = False
 
-    def room(self, subscription_id: int) -> bool:
-        return self.has_room
+    def has_room(self, subscription_id: int) -> bool:
+        return not self.is_full
 
     def hand_over(self, deliveries: Sequence[LeasedDelivery]) -> None:
         self.handed.extend(deliveries)
 
-    def look(self) -> None:
-        self.looks += 1
+    def wake(self) -> None:
+        self.wakes += 1
 
 
-class House:
+class TrackingHarness:
     """What a test of tracking has at hand."""
 
     def __init__(self, url: str, database: Database) -> None:
         self.url = url
         self.database = database
-        self.tray = Tray()
+        self.dispatcher = FakeDispatcher()
         self.waiting = Waiting()
-        announcer = Announcer(
-            waiting=self.waiting, dispatcher=self.tray, due=Alarm(), publisher=Feed(), lease_seconds=LEASE
+        after_commit = AfterCommit(
+            waiting=self.waiting, dispatcher=self.dispatcher, due=WakeTimer(), publisher=Feed(), lease_seconds=LEASE
         )
-        self.applier = Applier(LOOKS, announcer, Advancer(announcer.due))
-        self.creator = Creator(announcer, lease_seconds=LEASE)
+        self.applier = Applier(LOOKS, after_commit, Advancer(after_commit.due))
+        self.creator = Creator(after_commit, lease_seconds=LEASE)
 
     async def create(self, callback: Callback | None = None, organization_id: int = 1, **fields: Any) -> str:
         """Create a task; return its id."""
@@ -162,10 +162,10 @@ def arrival(status: TaskStatus | None, task_uid: str | None = None, **fields: An
 
 
 @asynccontextmanager
-async def tracking(folder: Path) -> AsyncIterator[House]:
+async def tracking(folder: Path) -> AsyncIterator[TrackingHarness]:
     """Open a house with the organization `default`."""
     settings = settings_in(folder)
     async with await Database.open(settings) as database:
-        house = House(settings.database_url, database)
-        assert await house.organization("default") == 1
-        yield house
+        harness = TrackingHarness(settings.database_url, database)
+        assert await harness.organization("default") == 1
+        yield harness

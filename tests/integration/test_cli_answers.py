@@ -32,7 +32,7 @@ FAILED = {**TASK, "status": "failed", "error": {"code": 1, "message": "the model
 HANG = "hang"
 
 
-class Service:
+class ServiceClient:
     """Answers each path with what was put there, in turn, and the last one again and again."""
 
     def __init__(self) -> None:
@@ -71,8 +71,8 @@ class Service:
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Service]:
-    service = Service()
+def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ServiceClient]:
+    service = ServiceClient()
     listening = socket.create_server(("127.0.0.1", 0))
     service.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     methods = ["GET", "POST", "DELETE"]
@@ -101,7 +101,7 @@ def data_of(result: Result) -> Any:
     return json.loads(result.stdout)
 
 
-def test_a_task_is_created_in_piapis_dialect(service: Service) -> None:
+def test_a_task_is_created_in_piapis_dialect(service: ServiceClient) -> None:
     service.says("POST /api/v1/task", TASK)
     webhook = ("--webhook", "https://example.com/h", "--webhook-secret", "s3cret")
     what = ("--model", "kling", "--task-type", "video_generation", "--input", '{"a": 1, "n": 1}', "-i", "n=2")
@@ -118,7 +118,7 @@ def test_a_task_is_created_in_piapis_dialect(service: Service) -> None:
     assert service.requests[0][1].headers["authorization"] == f"Bearer {KEY}"
 
 
-def test_without_json_a_task_is_printed_for_people(service: Service) -> None:
+def test_without_json_a_task_is_printed_for_people(service: ServiceClient) -> None:
     service.says("GET /api/v1/tasks/t1", DONE)
     result = run("task", "get", "t1")
     assert result.exit_code == 0
@@ -127,7 +127,7 @@ def test_without_json_a_task_is_printed_for_people(service: Service) -> None:
 
 
 @pytest.mark.parametrize(("end", "status"), [(DONE, 0), (FAILED, 1), ({**TASK, "status": "cancelled"}, 1)])
-def test_create_and_wait_exits_as_the_task_ends(service: Service, end: dict[str, Any], status: int) -> None:
+def test_create_and_wait_exits_as_the_task_ends(service: ServiceClient, end: dict[str, Any], status: int) -> None:
     service.says("POST /api/v1/task", TASK)
     service.says("GET /api/v1/task/t1", TASK, end)
     result = run("task", "create", "--model", "kling", "--task-type", "video_generation", "--wait", "--json")
@@ -139,7 +139,7 @@ def test_create_and_wait_exits_as_the_task_ends(service: Service, end: dict[str,
     ]
 
 
-def test_several_tasks_are_waited_for_side_by_side_and_printed_in_order(service: Service) -> None:
+def test_several_tasks_are_waited_for_side_by_side_and_printed_in_order(service: ServiceClient) -> None:
     service.says("GET /api/v1/task/t1", TASK, TASK, TASK, DONE)
     service.says("GET /api/v1/task/t2", {**DONE, "task_id": "t2"})
     result = run("task", "wait", "t1", "t2", "t1", "--json")
@@ -147,7 +147,7 @@ def test_several_tasks_are_waited_for_side_by_side_and_printed_in_order(service:
     assert [task["task_id"] for task in data_of(result)["data"]] == ["t1", "t2"]
 
 
-def test_one_failed_task_among_many_exits_1(service: Service) -> None:
+def test_one_failed_task_among_many_exits_1(service: ServiceClient) -> None:
     service.says("GET /api/v1/task/t1", DONE)
     service.says("GET /api/v1/task/t2", {**FAILED, "task_id": "t2"})
     result = run("task", "wait", "t1", "t2")
@@ -155,7 +155,7 @@ def test_one_failed_task_among_many_exits_1(service: Service) -> None:
     assert "the model gave up" in result.stdout
 
 
-def test_a_wait_that_is_too_long_exits_4_with_what_is_known(service: Service) -> None:
+def test_a_wait_that_is_too_long_exits_4_with_what_is_known(service: ServiceClient) -> None:
     service.says("GET /api/v1/task/t1", TASK, HANG)
     result = run("task", "wait", "t1", "--timeout", "0.3", "--json")
     assert result.exit_code == 4
@@ -163,25 +163,25 @@ def test_a_wait_that_is_too_long_exits_4_with_what_is_known(service: Service) ->
     assert result.stderr == "ringback: 1 of 1 not ended after 0.3 s; wait again, or look with `task get`\n"
 
 
-def test_a_wait_of_no_time_says_how_it_stands(service: Service) -> None:
+def test_a_wait_of_no_time_says_how_it_stands(service: ServiceClient) -> None:
     service.says("GET /api/v1/task/t1", TASK)
     service.says("GET /api/v1/task/t2", DONE)
     assert run("task", "wait", "t1", "--timeout", "0").exit_code == 4
     assert run("task", "wait", "t2", "--timeout", "0").exit_code == 0
 
 
-def test_a_wait_outlives_a_restart_of_the_service(service: Service) -> None:
+def test_a_wait_outlives_a_restart_of_the_service(service: ServiceClient) -> None:
     service.says("GET /api/v1/task/t1", TASK, (502, {}), (503, {"error": {"message": "full"}}), DONE)
     assert run("task", "wait", "t1").exit_code == 0
 
 
-def test_a_wait_for_a_service_that_was_never_there_ends_at_once(service: Service) -> None:
+def test_a_wait_for_a_service_that_was_never_there_ends_at_once(service: ServiceClient) -> None:
     service.says("GET /api/v1/task/t1", (503, {"error": {"message": "full"}}, {"retry-after": "7"}))
     result = run("task", "wait", "t1")
     assert (result.exit_code, result.stderr) == (3, "ringback: full: try again in 7 s\n")
 
 
-def test_one_unknown_id_ends_the_whole_wait(service: Service) -> None:
+def test_one_unknown_id_ends_the_whole_wait(service: ServiceClient) -> None:
     service.says("GET /api/v1/task/t1", TASK, HANG)
     result = run("task", "wait", "t1", "t9")
     assert (result.exit_code, result.stderr) == (2, "ringback: there is no such thing\n")
@@ -209,7 +209,9 @@ PI_ERROR = {"error": {"type": "invalid_request_error", "code": "x", "message": "
         (301, {}, 3, "has moved to"),
     ],
 )
-def test_a_fault_is_one_line_and_a_status(service: Service, status: int, body: Any, exit_code: int, line: str) -> None:
+def test_a_fault_is_one_line_and_a_status(
+    service: ServiceClient, status: int, body: Any, exit_code: int, line: str
+) -> None:
     service.says("GET /api/v1/tasks/t1", (status, body))
     result = run("task", "get", "t1", "--json")
     assert result.exit_code == exit_code
@@ -219,7 +221,7 @@ def test_a_fault_is_one_line_and_a_status(service: Service, status: int, body: A
     assert KEY not in result.stderr
 
 
-def test_without_a_key_the_line_says_to_set_it(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_key_the_line_says_to_set_it(service: ServiceClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RINGBACK_API_KEY")
     service.says("GET /api/v1/tasks/t1", (401, {"message": "no key"}))
     assert run("task", "get", "t1").stderr == "ringback: no key: set RINGBACK_API_KEY\n"
@@ -246,7 +248,7 @@ def test_a_url_that_is_none_is_a_usage_fault(monkeypatch: pytest.MonkeyPatch, tm
     assert "RINGBACK_URL" in result.stderr
 
 
-def test_a_list_follows_the_cursor(service: Service) -> None:
+def test_a_list_follows_the_cursor(service: ServiceClient) -> None:
     first = {"object": "list", "data": [TASK] * 200, "has_more": True, "next_cursor": "c2"}
     last = {"object": "list", "data": [DONE], "has_more": False, "next_cursor": None}
     service.says("GET /api/v1/tasks", first, last)
@@ -257,7 +259,7 @@ def test_a_list_follows_the_cursor(service: Service) -> None:
     assert service.queries("GET /api/v1/tasks") == [filters, {**filters, "cursor": "c2"}]
 
 
-def test_a_list_says_if_there_is_more_and_cuts_nothing_when_piped(service: Service) -> None:
+def test_a_list_says_if_there_is_more_and_cuts_nothing_when_piped(service: ServiceClient) -> None:
     url = "https://cdn.example.com/" + "x" * 300
     task = {**DONE, "output": {"video_url": url}, "progress": 100, "created_at": "2020-01-01T00:00:00Z"}
     service.says("GET /api/v1/tasks", {"data": [task], "has_more": True, "next_cursor": "c"})
@@ -267,13 +269,13 @@ def test_a_list_says_if_there_is_more_and_cuts_nothing_when_piped(service: Servi
     assert service.queries("GET /api/v1/tasks") == [{"limit": "1"}]
 
 
-def test_a_cancel_without_data_is_a_success(service: Service) -> None:
+def test_a_cancel_without_data_is_a_success(service: ServiceClient) -> None:
     service.says("POST /api/v1/task/t1/cancel", (200, {"code": 200, "message": "success"}))
     result = run("task", "cancel", "t1")
     assert (result.exit_code, result.stdout) == (0, "t1 is cancelled\n")
 
 
-def test_ctrl_c_is_quiet(service: Service) -> None:
+def test_ctrl_c_is_quiet(service: ServiceClient) -> None:
     service.says("GET /api/v1/task/t1", TASK, HANG)
     command = [sys.executable, "-m", "receiver.cli", "task", "wait", "t1"]
     pipe = subprocess.PIPE

@@ -19,7 +19,6 @@ from models import TaskStatus
 from receiver.domain.updates import Source
 from receiver.providers import (
     Accepted,
-    Budget,
     Cancelled,
     FailedAttempt,
     Found,
@@ -29,6 +28,7 @@ from receiver.providers import (
     NotMade,
     PiAPI,
     Provider,
+    RateLimiter,
     Refused,
     UnknownOutcome,
 )
@@ -160,10 +160,10 @@ async def piapi(server: FakeServer) -> AsyncIterator[PiAPI]:
 
 @asynccontextmanager
 async def opened(
-    url: str, *, api_key: str | None = KEY, patience: float = 10, budget: Budget | None = None
+    url: str, *, api_key: str | None = KEY, patience: float = 10, rate_limiter: RateLimiter | None = None
 ) -> AsyncIterator[PiAPI]:
     """An adapter that is closed again."""
-    adapter = PiAPI(base_url=url, api_key=api_key, timeout=patience, budget=budget or Budget(1000))
+    adapter = PiAPI(base_url=url, api_key=api_key, timeout=patience, rate_limiter=rate_limiter or RateLimiter(1000))
     try:
         yield adapter
     finally:
@@ -176,7 +176,7 @@ def counted(call: str, outcome: str) -> float:
 
 
 def test_it_speaks_the_protocol() -> None:
-    provider: Provider = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, budget=Budget(1))
+    provider: Provider = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, rate_limiter=RateLimiter(1))
     assert provider.name == "piapi"
 
 
@@ -325,10 +325,10 @@ async def test_retry_after_may_be_a_date(server: FakeServer, piapi: PiAPI) -> No
 @pytest.mark.parametrize(("status", "headers"), [(429, {}), (429, {"retry_after": "60"}), (503, {"retry_after": "60"})])
 async def test_a_limit_pauses_all_calls(server: FakeServer, status: int, headers: dict[str, str]) -> None:
     server.gives(reply(status, **headers))
-    budget = Budget(1000)
-    async with opened(server.url, budget=budget) as piapi:
+    rate_limiter = RateLimiter(1000)
+    async with opened(server.url, rate_limiter=rate_limiter) as piapi:
         await piapi.fetch("a", attempt=1)
-        assert 0 < budget.paused_for() <= 60
+        assert 0 < rate_limiter.paused_for() <= 60
         if headers:
             outcome = await piapi.submit(TASK)
             assert isinstance(outcome, NotMade)
@@ -337,21 +337,21 @@ async def test_a_limit_pauses_all_calls(server: FakeServer, status: int, headers
 
 
 async def test_each_call_takes_a_token(server: FakeServer) -> None:
-    class Counting(Budget):
+    class Counting(RateLimiter):
         taken = 0
 
-        async def acquire(self, lane: Hashable = None) -> None:
+        async def acquire(self, caller: Hashable = None) -> None:
             self.taken += 1
 
     server.gives(reply(200, {"code": 200, "data": []}))
-    budget = Counting(1)
-    async with opened(server.url, budget=budget) as piapi:
+    rate_limiter = Counting(1)
+    async with opened(server.url, rate_limiter=rate_limiter) as piapi:
         await piapi.submit(TASK)
         await piapi.fetch("a", attempt=1)
         await piapi.cancel("a")
         await piapi.history(model="m", since=datetime.now(UTC))
         await piapi.account_info()
-    assert budget.taken == len(server.requests) == 5
+    assert rate_limiter.taken == len(server.requests) == 5
 
 
 async def test_a_connection_that_never_was_made_nothing() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from receiver.providers import Budget
-from receiver.providers.piapi.calls import Answer, Calls, Lost, NeverSent
+from receiver.providers import RateLimiter
+from receiver.providers.piapi.calls import CallResponse, Calls, NotSent, ResponseLost
 from receiver.providers.transport import AiohttpTransport, open_transport, proxy_for
 from tests.fakes.certificate import self_signed
 from tests.fakes.servers import bound
@@ -86,14 +86,14 @@ async def listening(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncItera
 
 @asynccontextmanager
 async def calling(url: str, *, patience: float = 10) -> AsyncIterator[Calls]:
-    calls = Calls(base_url=url, api_key=KEY, timeout=patience, budget=Budget(1000))
+    calls = Calls(base_url=url, api_key=KEY, timeout=patience, rate_limiter=RateLimiter(1000))
     try:
         yield calls
     finally:
         await calls.aclose()
 
 
-async def answer_to(answer: bytes, method: str = "GET") -> Answer | NeverSent | Lost:
+async def answer_to(answer: bytes, method: str = "GET") -> CallResponse | NotSent | ResponseLost:
     async with listening(Server(answer).talk) as url, calling(url) as calls:
         return await calls.call(method, "/")
 
@@ -114,9 +114,9 @@ async def test_a_post_on_a_connection_that_was_closed_is_not_sent_again() -> Non
 
     server = ClosesLate()
     async with listening(server.talk) as url, calling(url) as calls:
-        assert isinstance(await calls.call("GET", "/"), Answer)
+        assert isinstance(await calls.call("GET", "/"), CallResponse)
         outcome = await calls.call("POST", "/", content=b"{}")
-    assert isinstance(outcome, Lost)
+    assert isinstance(outcome, ResponseLost)
     assert server.connections == 1
     assert [request.split(b" ")[0] for request in server.requests] == [b"GET", b"POST"]
 
@@ -139,7 +139,7 @@ async def test_a_post_without_a_whole_answer_is_lost_and_sent_once(answer: bytes
     server = Server(answer)
     async with listening(server.talk) as url, calling(url) as calls:
         outcome = await calls.call("POST", "/", content=b"{}")
-    assert isinstance(outcome, Lost)
+    assert isinstance(outcome, ResponseLost)
     assert len(server.requests) == 1
     assert KEY not in outcome.message
 
@@ -147,14 +147,14 @@ async def test_a_post_without_a_whole_answer_is_lost_and_sent_once(answer: bytes
 async def test_a_post_that_is_not_answered_in_time_is_lost() -> None:
     async with listening(silence) as url, calling(url, patience=0.2) as calls:
         outcome = await calls.call("POST", "/", content=b"{}")
-    assert outcome == Lost("the provider did not answer in time (ReadTimeout)")
+    assert outcome == ResponseLost("the provider did not answer in time (ReadTimeout)")
 
 
 async def test_a_refused_connection_sent_nothing() -> None:
     with bound() as held:
         async with calling(f"http://127.0.0.1:{held.getsockname()[1]}") as calls:
             outcome = await calls.call("POST", "/", content=b"{}")
-    assert outcome == NeverSent("the connection to the provider failed (ConnectError)")
+    assert outcome == NotSent("the connection to the provider failed (ConnectError)")
 
 
 async def test_a_certificate_that_is_not_trusted_sent_nothing(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ async def test_a_certificate_that_is_not_trusted_sent_nothing(tmp_path: Path) ->
 
     async with listening(talk, server_tls(self_signed(tmp_path))) as url, calling(url) as calls:
         outcome = await calls.call("POST", "/", content=b"{}")
-    assert outcome == NeverSent("the connection to the provider failed (ConnectError)")
+    assert outcome == NotSent("the connection to the provider failed (ConnectError)")
     assert not any(heard)
 
 
@@ -175,20 +175,20 @@ async def test_a_server_that_does_not_speak_tls_sent_nothing() -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     async with listening(talk) as url, calling(url.replace("http:", "https:")) as calls:
-        assert isinstance(await calls.call("POST", "/", content=b"{}"), NeverSent)
+        assert isinstance(await calls.call("POST", "/", content=b"{}"), NotSent)
 
 
 async def test_a_handshake_that_does_not_end_sent_nothing() -> None:
     async with listening(silence) as url, calling(url.replace("http:", "https:"), patience=0.3) as calls:
         outcome = await calls.call("POST", "/", content=b"{}")
-    assert outcome == NeverSent("the provider did not answer in time (ConnectTimeout)")
+    assert outcome == NotSent("the provider did not answer in time (ConnectTimeout)")
 
 
 async def test_the_environments_certificates_are_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = self_signed(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     async with listening(Server(WHOLE).talk, server_tls(file)) as url, calling(url) as calls:
-        assert isinstance(await calls.call("GET", "/"), Answer)
+        assert isinstance(await calls.call("GET", "/"), CallResponse)
 
 
 def server_tls(file: Path) -> ssl.SSLContext:
@@ -218,14 +218,14 @@ def server_tls(file: Path) -> ssl.SSLContext:
 )
 async def test_an_odd_answer_is_an_answer(answer: bytes) -> None:
     outcome = await answer_to(answer)
-    assert isinstance(outcome, Answer)
+    assert isinstance(outcome, CallResponse)
     assert (outcome.status, outcome.body) == (200, {"code": 200, "data": []})
 
 
 @pytest.mark.parametrize("status", [204, 304, 404, 429])
 async def test_an_answer_without_a_body_is_an_answer(status: int) -> None:
     outcome = await answer_to(b"HTTP/1.1 %d\r\ncontent-length: 0\r\nretry-after: 0\r\n\r\n" % status, "POST")
-    assert isinstance(outcome, Answer)
+    assert isinstance(outcome, CallResponse)
     assert (outcome.status, outcome.body, outcome.retry_after) == (status, None, 0)
 
 
@@ -255,7 +255,7 @@ async def test_a_long_body_arrives_whole() -> None:
     server = Server(WHOLE)
     content = b"[" + b"1," * 1_500_000 + b"1]"
     async with listening(server.talk) as url, calling(url) as calls:
-        assert isinstance(await calls.call("POST", "/", content=content), Answer)
+        assert isinstance(await calls.call("POST", "/", content=content), CallResponse)
     assert server.requests[0].endswith(content)
 
 
@@ -264,7 +264,7 @@ async def test_the_environments_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) 
     async with listening(server.talk) as proxy, calling("http://provider.test") as calls:
         monkeypatch.setenv("HTTP_PROXY", proxy)
         monkeypatch.setenv("http_proxy", proxy)
-        assert isinstance(await calls.call("GET", "/a"), Answer)
+        assert isinstance(await calls.call("GET", "/a"), CallResponse)
     assert server.requests[0].startswith(b"GET http://provider.test/a HTTP/1.1\r\n")
     assert f"x-api-key: {KEY}".encode() in server.requests[0].lower()
 

@@ -39,7 +39,7 @@ async def key_of(world: World, **fields: Any) -> dict[str, str]:
     return {"x-api-key": answer.json()["data"]["key"]}
 
 
-def standing(answer: httpx.Response) -> tuple[int, int]:
+def limit_status(answer: httpx.Response) -> tuple[int, int]:
     """Return the limit and what remains of it; check the rest."""
     assert answer.headers["x-request-id"].startswith("req_pi_")
     for name in (LIMIT, REMAINING, RESET):
@@ -53,7 +53,7 @@ async def test_every_answer_to_a_key_says_where_it_stands(world: World, path: st
     key = await key_of(world)
     answers = [await world.api.get(path, headers=key) for _ in range(11)]
     assert [answer.status_code for answer in answers] == [404] * 9 + [429] * 2
-    assert [standing(answer) for answer in answers] == [(9, left) for left in (8, 7, 6, 5, 4, 3, 2, 1, 0, 0, 0)]
+    assert [limit_status(answer) for answer in answers] == [(9, left) for left in (8, 7, 6, 5, 4, 3, 2, 1, 0, 0, 0)]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ async def test_every_answer_to_a_key_says_where_it_stands(world: World, path: st
 )
 async def test_whatever_the_answer_is(world: World, method: str, path: str, scope: str, status: int) -> None:
     answer = await world.api.request(method, path, headers=await key_of(world, scope=scope))
-    assert (answer.status_code, standing(answer)) == (status, (9, 8))
+    assert (answer.status_code, limit_status(answer)) == (status, (9, 8))
 
 
 async def test_also_for_an_error_of_ours_and_for_an_answer_that_is_given_again(
@@ -84,7 +84,7 @@ async def test_also_for_an_error_of_ours_and_for_an_answer_that_is_given_again(
     answers = [failed, await world.api.post(path, headers=key), await world.api.post(path, headers=key)]
     assert [answer.status_code for answer in answers] == [500, 200, 200]
     assert answers[2].headers["x-idempotency-replayed"] == "true"
-    assert [standing(answer) for answer in answers] == [(9, 8), (9, 7), (9, 6)]
+    assert [limit_status(answer) for answer in answers] == [(9, 8), (9, 7), (9, 6)]
 
 
 async def test_who_has_no_key_has_no_standing(world: World) -> None:
@@ -100,7 +100,7 @@ async def test_one_too_many_is_refused_in_pi_s_form(world: World) -> None:
     refused = await world.api.get("/api/v1/tasks", headers=key)
     error = refused.json()["error"]
     assert (refused.status_code, error["type"], error["code"]) == (429, "rate_limit_error", "rate_limit_exceeded")
-    assert standing(refused) == (1, 0)
+    assert limit_status(refused) == (1, 0)
     assert 990 <= int(refused.headers["retry-after"]) == error["retry_after"] <= 1000
     assert abs(int(refused.headers[RESET]) - time.time() - error["retry_after"]) < 10
     assert error["request_id"] == refused.headers["x-request-id"]
@@ -114,7 +114,7 @@ async def test_one_too_many_is_refused_in_piapi_s_form_on_its_paths(world: World
     refused = await world.api.post("/api/v1/task", json=body, headers=key)
     assert (refused.status_code, refused.json()["code"], refused.json()["data"]) == (429, 429, None)
     assert int(refused.headers["retry-after"]) > 0
-    assert standing(refused) == (1, 0)
+    assert limit_status(refused) == (1, 0)
     assert (await world.provider_stats())["created"] == before["created"] + 1
 
 
@@ -136,9 +136,9 @@ async def test_a_stream_is_one_request_however_long_it_is_read(world: World) -> 
     async with reading(world, key=key["x-api-key"]) as reader:
         await world.created()
         await reader.until(lambda seen: len(seen) >= 2)
-        assert standing(reader.answer) == (9, 8)
+        assert limit_status(reader.answer) == (9, 8)
         assert reader.answer.headers["content-type"].startswith("text/event-stream")
-    assert standing(await world.api.get("/api/v1/tasks", headers=key)) == (9, 7)
+    assert limit_status(await world.api.get("/api/v1/tasks", headers=key)) == (9, 7)
 
 
 async def test_a_key_s_own_limit_is_shown(world: World) -> None:
@@ -159,7 +159,7 @@ async def test_a_limit_that_cannot_be_is_refused(world: World, rate: Any) -> Non
 async def test_the_setting_is_for_keys_that_have_no_limit_of_their_own(world: World) -> None:
     for rate, limit in ((None, 9), (50, 50), (0.5, 1), (2.5, 3)):
         answer = await world.api.get("/api/v1/tasks", headers=await key_of(world, rate_limit=rate))
-        assert standing(answer) == (limit, limit - 1)
+        assert limit_status(answer) == (limit, limit - 1)
 
 
 async def test_the_provider_and_whoever_asks_for_health_are_never_limited(world: World) -> None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from receiver.clock import utc_now
 from receiver.outbound.guard import AddressGuard
-from receiver.outbound.sender import KEPT_BYTES, Answer, Sender, _retry_after
+from receiver.outbound.sender import KEPT_BYTES, Sender, SendResult, _retry_after
 
 pytestmark = pytest.mark.no_database("it sends what it is given")
 
@@ -106,12 +106,12 @@ def answering(status: int = 200, text: str = "", **headers: str) -> Handler:
     return handler
 
 
-async def send_to(sender: Sender, handler: Handler) -> Answer:
+async def send_to(sender: Sender, handler: Handler) -> SendResult:
     async with serving(handler) as url:
         return await sender.send(url, HEADERS, BODY)
 
 
-async def talk_to(sender: Sender, talk: Talk) -> Answer:
+async def talk_to(sender: Sender, talk: Talk) -> SendResult:
     async with talking(talk) as port:
         return await sender.send(f"http://127.0.0.1:{port}/", HEADERS, BODY)
 

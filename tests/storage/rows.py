@@ -34,10 +34,11 @@ def task_row(**fields: Any) -> dict[str, Any]:
         "task_type": "txt2img",
         "created_at": NOW,
         "updated_at": NOW,
-        "heard_at": NOW,
+        "last_update_at": NOW,
         **fields,
     }
-    return row_of(models.Task(**given))
+    # SQLModel has an attribute `metadata` of its own.
+    return row_of(models.Task(**given, metadata_=given.pop("metadata", None)))
 
 
 async def add_organization(database: Database, name: str = "default") -> int:

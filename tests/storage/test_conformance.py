@@ -76,11 +76,11 @@ async def test_a_loaded_task_is_all_that_a_decision_needs(database: Database) ->
         "words": ["dreaming", "uploading"],
         "callback_id": callback,
         "ended_event": new_id(),
-        "looks": 4,
-        "heard_at": NOW,
+        "poll_count": 4,
+        "last_update_at": NOW,
         "model": "kling",
         "task_type": "video_generation",
-        "labels": {"customer": "7"},
+        "metadata": {"customer": "7"},
         "provider": "piapi",
     }
     row = task_row(**given)
@@ -222,7 +222,7 @@ async def test_documents_are_the_same_by_either_way_in(database: Database, docum
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=str)
 async def test_moments_are_the_same_by_either_way_in(database: Database, moment: datetime) -> None:
-    hot, core = task_row(heard_at=moment, due_at=moment), task_row(heard_at=moment, due_at=moment)
+    hot, core = task_row(last_update_at=moment, due_at=moment), task_row(last_update_at=moment, due_at=moment)
     (key,) = await add_tasks(database, hot)
     change = TaskChange(id=key, from_status=TaskStatus.QUEUED, from_attempt=1, values={"started_at": moment})
 
@@ -233,14 +233,14 @@ async def test_moments_are_the_same_by_either_way_in(database: Database, moment:
 
     await database.writer.run(work)
     rows = await database.read(select(tasks).where(tasks.c.due_at == moment, tasks.c.started_at == moment))
-    assert [row["heard_at"] for row in rows] == [moment, moment]
-    assert all(row["heard_at"].utcoffset() == timedelta(0) for row in rows)
+    assert [row["last_update_at"] for row in rows] == [moment, moment]
+    assert all(row["last_update_at"].utcoffset() == timedelta(0) for row in rows)
     for row in (hot, core):
-        assert (await state_of(database, row["uid"])).heard_at == moment
+        assert (await state_of(database, row["uid"])).last_update_at == moment
     assert [row["created_at"] for row in await database.read(select(events))] == [moment]
 
 
 async def test_a_moment_without_a_time_zone_is_refused(database: Database) -> None:
     naive = NOW.replace(tzinfo=None)
     with pytest.raises(Exception, match="time zone"):
-        await database.writer.run(lambda tx: tx.execute(insert(tasks), [task_row(heard_at=naive)]))
+        await database.writer.run(lambda tx: tx.execute(insert(tasks), [task_row(last_update_at=naive)]))

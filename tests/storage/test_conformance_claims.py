@@ -9,7 +9,7 @@ from sqlalchemy import insert, select
 from models import DeliveryStatus, Submission, TaskStatus
 from receiver.storage.database import Database
 from receiver.storage.tables import deliveries, delivery_attempts, tasks
-from receiver.storage.transaction import DueTask, LeasedDelivery, Line, Settlement
+from receiver.storage.transaction import DueTask, LeasedDelivery, SendQueue, Settlement
 from tests.storage.rows import (
     NOW,
     add_organization,
@@ -31,11 +31,11 @@ async def _organization(database: Database) -> None:
 
 
 async def claim(database: Database, now: datetime = NOW, limit: int = 10) -> list[DueTask]:
-    return await database.writer.run(lambda tx: tx.claim_looks(now, now + LEASE, limit))
+    return await database.writer.run(lambda tx: tx.claim_polls(now, now + LEASE, limit))
 
 
 async def claim_unsent(
-    database: Database, now: datetime = NOW, limit: int = 10, after: Line = (0, False)
+    database: Database, now: datetime = NOW, limit: int = 10, after: SendQueue = (0, False)
 ) -> list[DueTask]:
     return await database.writer.run(lambda tx: tx.claim_unsent(now, now + LEASE, limit, after))
 
@@ -106,7 +106,7 @@ async def test_what_waits_to_be_sent_is_not_looked_at_and_waits_on_while_it_is_c
     (key,) = await add_tasks(database, task_row(due_at=NOW))
     assert await claim(database) == []
     (claimed,) = await claim_unsent(database)
-    assert (claimed.state.id, claimed.line, claimed.submitted_at) == (key, (1, False), None)
+    assert (claimed.state.id, claimed.queue, claimed.submitted_at) == (key, (1, False), None)
     row = await task_by_key(database, key)
     assert (row["submission"], row["submitted_at"]) == (Submission.WAITING, None)
     assert (row["due_at"], row["leased"]) == (NOW + LEASE, True)
@@ -134,17 +134,17 @@ async def test_lines_take_turns_however_long_one_of_them_is(database: Database) 
     await add_tasks(database, *(task_row(due_at=NOW, bulk=True, organization_id=other) for _ in range(2)))
     await add_tasks(database, task_row(due_at=NOW), task_row(due_at=NOW, organization_id=other))
     mine, theirs = (1, True), (other, True)
-    assert [each.line for each in await claim_unsent(database, limit=3)] == [(1, False), mine, (other, False)]
+    assert [each.queue for each in await claim_unsent(database, limit=3)] == [(1, False), mine, (other, False)]
     # The turn goes on behind the last one that had it.
-    assert [each.line for each in await claim_unsent(database, limit=1, after=(other, False))] == [theirs]
-    assert [each.line for each in await claim_unsent(database, limit=1, after=theirs)] == [mine]
-    assert [each.line for each in await claim_unsent(database, limit=4, after=mine)] == [theirs, mine, mine, mine]
+    assert [each.queue for each in await claim_unsent(database, limit=1, after=(other, False))] == [theirs]
+    assert [each.queue for each in await claim_unsent(database, limit=1, after=theirs)] == [mine]
+    assert [each.queue for each in await claim_unsent(database, limit=4, after=mine)] == [theirs, mine, mine, mine]
 
 
 async def test_a_line_in_which_nothing_is_due_costs_no_other_its_turn(database: Database) -> None:
     other = await add_organization(database, "other")
     await add_tasks(database, task_row(due_at=NOW + JUST), task_row(due_at=NOW, organization_id=other))
-    assert [each.line for each in await claim_unsent(database, limit=1)] == [(other, False)]
+    assert [each.queue for each in await claim_unsent(database, limit=1)] == [(other, False)]
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from receiver.errors import Conflict
 from receiver.storage.database import Database
 from receiver.storage.idempotency import (
     KEPT,
-    Answer,
-    Answered,
-    Busy,
     Claim,
-    Found,
-    Wanted,
+    ClaimedElsewhere,
+    ClaimRequest,
+    ClaimResult,
+    ResponseToSave,
+    SavedResponse,
     claim,
     keep,
     leased,
@@ -34,20 +34,20 @@ from tests.storage.rows import NOW
 LEASE = timedelta(seconds=20)
 HERE, THERE = new_id(), new_id()
 """Two processes."""
-DONE = Answered("the body", 200, "application/json", "encrypted")
+DONE = SavedResponse("the body", 200, "application/json", "encrypted")
 
 
-def wanted(scope: str = "a", owner: str = HERE, **fields: Any) -> Wanted:
+def wanted(scope: str = "a", owner: str = HERE, **fields: Any) -> ClaimRequest:
     given = {"body": "the body", "resource_id": new_id(), "now": NOW, "lease_until": NOW + LEASE, **fields}
-    return Wanted(scope=scope, owner=owner, **given)
+    return ClaimRequest(scope=scope, owner=owner, **given)
 
 
-async def claimed(database: Database, asked: Wanted) -> Found:
+async def claimed(database: Database, asked: ClaimRequest) -> ClaimResult:
     return await database.writer.write(claim, asked)
 
 
 async def kept(database: Database, scope: str = "a", owner: str = HERE) -> bool:
-    return await database.writer.write(keep, Answer(scope, owner, DONE))
+    return await database.writer.write(keep, ResponseToSave(scope, owner, DONE))
 
 
 async def test_the_first_has_the_work_and_its_id(database: Database) -> None:
@@ -57,7 +57,7 @@ async def test_the_first_has_the_work_and_its_id(database: Database) -> None:
 
 async def test_another_process_waits_until_the_answer_is_kept(database: Database) -> None:
     await claimed(database, wanted())
-    assert await claimed(database, wanted(owner=THERE)) == Busy()
+    assert await claimed(database, wanted(owner=THERE)) == ClaimedElsewhere()
     assert await database.read(leased("a", NOW))
     assert await kept(database)
     assert await claimed(database, wanted(owner=THERE)) == DONE
@@ -80,7 +80,7 @@ async def test_another_process_takes_over_when_the_lease_is_over_and_the_first_k
     assert not await database.read(leased("a", later))
     found = await claimed(database, wanted(owner=THERE, now=later, lease_until=later + LEASE))
     assert found == Claim("a", first.resource_id, is_resumed=True)
-    assert await claimed(database, wanted(now=later)) == Busy()
+    assert await claimed(database, wanted(now=later)) == ClaimedElsewhere()
     assert not await kept(database, owner=HERE)
     assert await kept(database, owner=THERE)
     assert not await kept(database, owner=THERE)
@@ -90,9 +90,9 @@ async def test_a_lease_is_moved_by_its_owner_alone(database: Database) -> None:
     await claimed(database, wanted())
     later = NOW + LEASE
     await database.writer.run(lambda tx: move_lease(tx, "a", THERE, NOW))
-    assert await claimed(database, wanted(owner=THERE)) == Busy()
+    assert await claimed(database, wanted(owner=THERE)) == ClaimedElsewhere()
     await database.writer.run(lambda tx: move_lease(tx, "a", HERE, later + LEASE))
-    assert await claimed(database, wanted(owner=THERE, now=later)) == Busy()
+    assert await claimed(database, wanted(owner=THERE, now=later)) == ClaimedElsewhere()
     await database.writer.run(lambda tx: move_lease(tx, "a", HERE, NOW))
     assert isinstance(await claimed(database, wanted(owner=THERE)), Claim)
 
@@ -106,7 +106,7 @@ async def test_another_body_is_a_conflict(database: Database, is_answered: bool)
         with pytest.raises(Conflict) as caught:
             await claimed(database, wanted(owner=owner, body="another"))
         assert caught.value.code == "idempotency_key_mismatch"
-    assert await claimed(database, wanted("another scope", body="another")) != Busy()
+    assert await claimed(database, wanted("another scope", body="another")) != ClaimedElsewhere()
 
 
 async def test_after_24_hours_a_key_is_new_and_not_a_moment_before(database: Database) -> None:
@@ -123,7 +123,7 @@ async def test_after_24_hours_a_key_is_new_and_not_a_moment_before(database: Dat
 
 async def test_work_of_24_hours_is_not_taken_away_while_somebody_is_at_it(database: Database) -> None:
     await claimed(database, wanted(lease_until=NOW + KEPT + LEASE))
-    assert await claimed(database, wanted(owner=THERE, now=NOW + KEPT)) == Busy()
+    assert await claimed(database, wanted(owner=THERE, now=NOW + KEPT)) == ClaimedElsewhere()
 
 
 async def test_many_share_a_batch_and_each_gets_its_own(database: Database) -> None:
@@ -136,11 +136,11 @@ async def test_many_share_a_batch_and_each_gets_its_own(database: Database) -> N
     results: list[Any] = await asyncio.gather(
         *(claimed(database, each) for each in [*others, *asked]), return_exceptions=True
     )
-    assert results[:2] == [Busy(), DONE]
+    assert results[:2] == [ClaimedElsewhere(), DONE]
     assert isinstance(results[2], Conflict)
     assert results[3:] == [Claim(each.scope, each.resource_id, is_resumed=False) for each in asked]
-    answers = [Answer(each.scope, HERE, replace(DONE, answer=each.scope)) for each in asked]
-    mixed = [*answers, Answer("busy", HERE, DONE), Answer("not there", HERE, DONE)]
+    answers = [ResponseToSave(each.scope, HERE, replace(DONE, answer=each.scope)) for each in asked]
+    mixed = [*answers, ResponseToSave("busy", HERE, DONE), ResponseToSave("not there", HERE, DONE)]
     assert await asyncio.gather(*(database.writer.write(keep, each) for each in mixed)) == [True] * 20 + [False] * 2
     again = await asyncio.gather(*(claimed(database, each) for each in asked))
     assert again == [each.kept for each in answers]
@@ -167,7 +167,7 @@ async def test_of_two_processes_at_once_one_has_the_work(replicas: list[Database
         scope = str(number)
         asked = [wanted(scope, HERE), wanted(scope, THERE)]
         found = await asyncio.gather(*(claimed(*pair) for pair in zip(replicas, asked, strict=True)))
-        assert Busy() in found
+        assert ClaimedElsewhere() in found
         assert [each.is_resumed for each in found if isinstance(each, Claim)] == [False]
     rows = await replicas[0].read(select(idempotency_keys.c.id))
     assert len(rows) == 30

@@ -68,7 +68,7 @@ async def test_two_that_lock_each_others_rows_both_succeed_in_the_end(database: 
             await tx.execute(update(tasks).where(tasks.c.id == first).values(progress=progress))
             mine.set()
             await theirs.wait()
-            await tx.execute(update(tasks).where(tasks.c.id == second).values(looks=progress))
+            await tx.execute(update(tasks).where(tasks.c.id == second).values(poll_count=progress))
 
         return work
 
@@ -76,7 +76,7 @@ async def test_two_that_lock_each_others_rows_both_succeed_in_the_end(database: 
         database.writer.run(grab(one, has_one, has_two, two, 5)), other.writer.run(grab(two, has_two, has_one, one, 7))
     )
     rows = [await task_by_key(database, key) for key in (one, two)]
-    assert [(row["progress"], row["looks"]) for row in rows] == [(5, 7), (7, 5)]
+    assert [(row["progress"], row["poll_count"]) for row in rows] == [(5, 7), (7, 5)]
 
 
 async def test_of_two_that_make_the_same_row_the_second_finds_it_made(database: Database, other: Database) -> None:
@@ -129,14 +129,14 @@ async def test_what_another_process_is_claiming_is_left_to_it(database: Database
     claimed, go_on = asyncio.Event(), asyncio.Event()
 
     async def claim(tx: Transaction) -> list[str]:
-        found = [due.state.uid for due in await tx.claim_looks(NOW, NOW.replace(hour=5), 2)]
+        found = [due.state.uid for due in await tx.claim_polls(NOW, NOW.replace(hour=5), 2)]
         claimed.set()
         await go_on.wait()
         return found
 
     first = asyncio.create_task(database.writer.run(claim))
     await claimed.wait()
-    second = await other.writer.run(lambda tx: tx.claim_looks(NOW, NOW.replace(hour=5), 10))
+    second = await other.writer.run(lambda tx: tx.claim_polls(NOW, NOW.replace(hour=5), 10))
     go_on.set()
     assert len({*await first, *(due.state.uid for due in second)}) == 4
 
@@ -242,8 +242,9 @@ def full(url: str, database: Database) -> str:
     with outside(url) as server:
         server.execute(
             "INSERT INTO task (uid, organization_id, provider, model, task_type, status, submission, attempt, "
-            "max_attempts, backoff_seconds, provider_task_id, progress, revision, created_at, updated_at, heard_at, "
-            "due_at, leased, looks) SELECT gen_random_uuid(), 1, 'piapi', 'model-' || n % 50, 't', "
+            "max_attempts, backoff_seconds, provider_task_id, progress, revision, created_at, updated_at, "
+            "last_update_at, due_at, leased, poll_count) "
+            "SELECT gen_random_uuid(), 1, 'piapi', 'model-' || n % 50, 't', "
             "CASE WHEN n % 500 = 0 THEN 'pending' ELSE 'completed' END, "
             "CASE WHEN n % 1000 = 0 THEN 'waiting' ELSE 'accepted' END, 1, 1, 1, 'p' || n, 0, '', now(), "
             "now(), now(), CASE WHEN n % 500 = 0 THEN now() END, false, 0 FROM generate_series(1, 20000) AS n"
@@ -269,7 +270,7 @@ def full(url: str, database: Database) -> str:
 
 HOT: dict[str, tuple[str, list[Any]]] = {
     "load": (hot._LOAD_TASKS, [[], ["piapi"], ["p7"]]),
-    "claim looks": (hot._CLAIM_LOOKS, [NOW, NOW, 64]),
+    "claim looks": (hot._CLAIM_POLLS, [NOW, NOW, 64]),
     "claim unsent": (hot._CLAIM_UNSENT, [NOW, NOW, 64, 0, False]),
     "claim deliveries": (hot._CLAIM_DELIVERIES, [[], NOW, 100, NOW]),
     "settle": (hot._SETTLE, [[1], [1], ["delivered"], [None], [NOW], [NOW], [1], [200], [None], [""]]),

@@ -139,16 +139,16 @@ async def test_writes_that_come_one_by_one_in_quick_succession_share_commits(not
 
 async def test_a_patient_write_shares_the_commit_of_one_that_is_not(notes: Notes) -> None:
     notes.writer.start()
-    patient = asyncio.create_task(notes.writer.write(notes.insert, "patient", patient=True))
+    deferrable = asyncio.create_task(notes.writer.write(notes.insert, "patient", deferrable=True))
     await asyncio.sleep(0)
-    await asyncio.gather(patient, *notes.begin("urgent"))
+    await asyncio.gather(deferrable, *notes.begin("urgent"))
     assert notes.connection.commits == 1
     assert notes.handled == [["urgent", "patient"]]
 
 
 async def test_patient_writes_have_a_commit_of_their_own_when_no_other_comes(notes: Notes) -> None:
     notes.writer.start()
-    writes = [notes.writer.write(notes.insert, f"note {number}", patient=True) for number in range(3)]
+    writes = [notes.writer.write(notes.insert, f"note {number}", deferrable=True) for number in range(3)]
     await asyncio.gather(*writes)
     assert notes.connection.commits == 1
     assert notes.on_disk() == ["note 0", "note 1", "note 2"]
@@ -157,16 +157,16 @@ async def test_patient_writes_have_a_commit_of_their_own_when_no_other_comes(not
 async def test_the_end_stores_what_was_patient(notes: Notes) -> None:
     notes = Notes(notes.path)
     notes.writer.start()
-    patient = asyncio.create_task(notes.writer.write(notes.insert, "patient", patient=True))
+    deferrable = asyncio.create_task(notes.writer.write(notes.insert, "patient", deferrable=True))
     await asyncio.sleep(0)
     await notes.writer.aclose()
-    assert await patient == "wrote patient"
+    assert await deferrable == "wrote patient"
     assert notes.on_disk() == ["patient"]
 
 
 async def test_what_is_patient_counts_for_what_may_wait(notes: Notes) -> None:
     writer = Writer(notes.connection, capacity=2)
-    writes = [asyncio.create_task(writer.write(notes.insert, body, patient=True)) for body in ("one", "two")]
+    writes = [asyncio.create_task(writer.write(notes.insert, body, deferrable=True)) for body in ("one", "two")]
     await asyncio.sleep(0)
     with pytest.raises(WriterFull):
         await writer.write(notes.insert, "three")

@@ -45,14 +45,14 @@ async def test_everybody_in_the_batch_hears_of_the_lock(notes: Notes) -> None:
 
 
 async def test_a_short_lock_is_waited_for(notes: Notes) -> None:
-    patient = Notes(notes.path, busy_seconds=30)
-    patient.writer.start()
+    deferrable = Notes(notes.path, busy_seconds=30)
+    deferrable.writer.start()
     with locked(notes.path) as other:
-        (write,) = patient.begin("patient")
+        (write,) = deferrable.begin("patient")
         await asyncio.sleep(0)
         other.execute("ROLLBACK")
         assert await write == "wrote patient"
-    await patient.writer.aclose()
+    await deferrable.writer.aclose()
 
 
 async def test_a_full_disk_is_unavailable_and_nothing_is_stored(notes: Notes) -> None:

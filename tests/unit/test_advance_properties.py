@@ -15,7 +15,7 @@ from receiver.domain.graph import Graph, OnFailure, StepSpec, check_graph
 PATIENT = settings(deadline=None)
 RANDOMS = st.randoms(use_true_random=False)
 EITHER = st.sampled_from(OnFailure)
-FRUITLESS = (StepStatus.FAILED, StepStatus.CANCELLED)
+UNSUCCESSFUL = (StepStatus.FAILED, StepStatus.CANCELLED)
 Outcomes = Mapping[str, StepStatus]
 Story = tuple[Graph, Outcomes]
 """A graph, and what each of its steps comes to if it is begun."""
@@ -135,14 +135,14 @@ def test_a_runs_end_fits_its_steps_and_is_told_once(story: Story, random: Random
     completed = play.those(StepStatus.COMPLETED) == set(play.statuses)
     assert play.status == (RunStatus.COMPLETED if completed else RunStatus.FAILED)
     assert play.events == [EventType.RUN_COMPLETED if completed else EventType.RUN_FAILED]
-    assert completed is not bool(play.those(*FRUITLESS))
+    assert completed is not bool(play.those(*UNSUCCESSFUL))
 
 
 @PATIENT
 @given(stories(), RANDOMS)
 def test_what_is_skipped_stands_below_a_failed_step_or_was_stopped_by_one(story: Story, random: Random) -> None:
     play = Play(*story, random).to_the_end()
-    failed, skipped = play.those(*FRUITLESS), play.those(StepStatus.SKIPPED)
+    failed, skipped = play.those(*UNSUCCESSFUL), play.those(StepStatus.SKIPPED)
     stoppers = {step.id for step in play.graph.steps if step.on_failure == OnFailure.STOP} & failed
     lost = below(play.graph, failed)
     assert lost <= skipped
@@ -166,7 +166,7 @@ def test_a_stop_is_a_stop(story: Story, random: Random) -> None:
     play.advance()
     while play.under_way():
         play.tell()
-        failed = play.those(*FRUITLESS)
+        failed = play.those(*UNSUCCESSFUL)
         stopped = any(step.id in failed and step.on_failure == OnFailure.STOP for step in play.graph.steps)
         before = len(play.started)
         play.advance()
@@ -181,7 +181,7 @@ def test_a_retry_does_again_exactly_what_failed_and_was_skipped(story: Story, ra
     play = Play(*story, random).to_the_end()
     if play.status == RunStatus.COMPLETED:
         return
-    kept, lost = play.those(StepStatus.COMPLETED), play.those(*FRUITLESS, StepStatus.SKIPPED)
+    kept, lost = play.those(StepStatus.COMPLETED), play.those(*UNSUCCESSFUL, StepStatus.SKIPPED)
     play.started.clear()
     play.outcomes = all_well(play.graph)
     decided = retry(play.graph, play.status, play.statuses)

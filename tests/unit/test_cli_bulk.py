@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from receiver.cli import bulk
-from receiver.cli.failure import Failure, Gone, Status
+from receiver.cli.failure import Failure, ServiceUnreachable, Status
 
 
 class Client:
@@ -25,7 +25,7 @@ class Client:
         self.keys.append(headers["Idempotency-Key"])
         if self.calls and self._gone:
             self._gone -= 1
-            raise Gone("it is gone")
+            raise ServiceUnreachable("it is gone")
         self.calls.append(body["tasks"])
         return {"object": "list", "data": [self._answer(*each) for each in enumerate(body["tasks"])]}
 
@@ -103,7 +103,7 @@ def test_what_was_created_is_printed_before_the_service_was_gone_for_good(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk, "_PATIENCE_SECONDS", 0.0)
-    with pytest.raises(Gone):
+    with pytest.raises(ServiceUnreachable):
         create(tmp_path, Client(gone=9), *[b"{}"] * 1001, as_json=True)
     assert len(orjson.loads(capsys.readouterr().out)["data"]) == 1000
 
@@ -111,7 +111,7 @@ def test_what_was_created_is_printed_before_the_service_was_gone_for_good(
 def test_a_service_that_never_was_there_is_not_waited_for(tmp_path: Path) -> None:
     class Nobody(Client):
         def call(self, *_: Any, **__: Any) -> Any:
-            raise Gone("it never was")
+            raise ServiceUnreachable("it never was")
 
-    with pytest.raises(Gone):
+    with pytest.raises(ServiceUnreachable):
         create(tmp_path, Nobody(), b"{}")

@@ -5,28 +5,36 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from models import DeliveryStatus
-from receiver.domain.delivery_outcomes import DISABLED_AFTER, LONGEST_RETRY_AFTER, Verdict, is_given_up, judge
+from receiver.domain.delivery_outcomes import (
+    DISABLED_AFTER,
+    LONGEST_RETRY_AFTER,
+    DeliveryOutcome,
+    is_given_up,
+    outcome_of,
+)
 
 DELAYS = (0.0, 5.0, 300.0)
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
 
-def judged(status: int | None, attempts: int = 1, retry_after: float | None = None, ok: bool = False) -> Verdict:
-    return judge(ok=ok, status_code=status, retry_after=retry_after, attempts=attempts, delays=DELAYS, jitter=0.5)
+def judged(
+    status: int | None, attempts: int = 1, retry_after: float | None = None, ok: bool = False
+) -> DeliveryOutcome:
+    return outcome_of(ok=ok, status_code=status, retry_after=retry_after, attempts=attempts, delays=DELAYS, jitter=0.5)
 
 
 def test_a_success_is_the_end() -> None:
-    assert judged(204, ok=True) == Verdict(DeliveryStatus.DELIVERED)
+    assert judged(204, ok=True) == DeliveryOutcome(DeliveryStatus.DELIVERED)
 
 
 @pytest.mark.parametrize("status", [None, 301, 400, 404, 500, 503])
 def test_a_failure_is_tried_again_on_schedule(status: int | None) -> None:
-    assert judged(status) == Verdict(DeliveryStatus.PENDING, 5.0)
-    assert judged(status, attempts=2) == Verdict(DeliveryStatus.PENDING, 300.0)
+    assert judged(status) == DeliveryOutcome(DeliveryStatus.PENDING, 5.0)
+    assert judged(status, attempts=2) == DeliveryOutcome(DeliveryStatus.PENDING, 300.0)
 
 
 def test_after_the_last_attempt_it_is_given_up() -> None:
-    assert judged(500, attempts=3) == Verdict(DeliveryStatus.DEAD)
+    assert judged(500, attempts=3) == DeliveryOutcome(DeliveryStatus.DEAD)
 
 
 @pytest.mark.parametrize("status", [429, 502, 504])
@@ -43,7 +51,7 @@ def test_retry_after_is_obeyed_within_bounds() -> None:
 
 def test_gone_means_no_more() -> None:
     assert judged(410).gone
-    assert judged(410, attempts=3) == Verdict(DeliveryStatus.DEAD, gone=True)
+    assert judged(410, attempts=3) == DeliveryOutcome(DeliveryStatus.DEAD, gone=True)
 
 
 def test_an_endpoint_is_given_up_after_five_days_without_a_success() -> None:

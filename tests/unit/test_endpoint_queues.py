@@ -13,7 +13,7 @@ from receiver.domain.endpoint_queues import (
     DEFAULT_IN_FLIGHT,
     FIRST_IN_FLIGHT,
     WAITING_PER_SLOT,
-    Lanes,
+    EndpointQueues,
     Limits,
 )
 
@@ -49,7 +49,7 @@ class Simulation:
 
     def __init__(self, endpoints: list[Endpoint], arrivals: list[int]) -> None:
         self.endpoints = endpoints
-        self.lanes: Lanes[Item] = Lanes(CAPACITY)
+        self.queues: EndpointQueues[Item] = EndpointQueues(CAPACITY)
         self.now = 0.0
         self.begun: dict[int, list[tuple[float, int]]] = defaultdict(list)
         self.given_back: list[Item] = []
@@ -57,19 +57,19 @@ class Simulation:
         self._running: list[tuple[float, Item]] = []
         numbers: Counter[int] = Counter()
         for key in arrivals:
-            if self.lanes.room(key):
-                self.lanes.offer(key, (key, numbers[key]))
-                self.lanes[key].limits = endpoints[key].limits
+            if self.queues.has_room(key):
+                self.queues.offer(key, (key, numbers[key]))
+                self.queues[key].limits = endpoints[key].limits
                 numbers[key] += 1
         self.offered = numbers
 
     def run(self) -> None:
         while True:
-            for item in self.lanes.take(self.now, 10):
+            for item in self.queues.take(self.now, 10):
                 self._begin(item)
-            moments = [at for at in (self.lanes.next_opening(self.now),) if at is not None]
-            if self.lanes.take(self.now, 0) or any(
-                self.lanes[key].opens_at(self.now) == self.now for key in self.lanes
+            moments = [at for at in (self.queues.next_ready_at(self.now),) if at is not None]
+            if self.queues.take(self.now, 0) or any(
+                self.queues[key].ready_at(self.now) == self.now for key in self.queues
             ):
                 continue
             moments += [self._running[0][0]] if self._running else []
@@ -82,7 +82,7 @@ class Simulation:
     def _begin(self, item: Item) -> None:
         key, number = item
         self.begun[key].append((self.now, number))
-        self.most_running[key] = max(self.most_running[key], self.lanes[key].running)
+        self.most_running[key] = max(self.most_running[key], self.queues[key].running)
         heapq.heappush(self._running, (self.now + self.endpoints[key].seconds, item))
 
     def _finish(self, item: Item) -> None:
@@ -90,9 +90,9 @@ class Simulation:
         endpoint = self.endpoints[key]
         if number in endpoint.fails | endpoint.slows:
             slow = number in endpoint.slows
-            self.given_back += self.lanes.failed(key, self.now, slow_down=slow)
+            self.given_back += self.queues.failed(key, self.now, slow_down=slow)
         else:
-            self.lanes.succeeded(key)
+            self.queues.succeeded(key)
 
 
 @st.composite
@@ -108,10 +108,10 @@ def test_whatever_endpoints_do_each_delivery_begins_once_in_order_or_is_given_ba
     simulation.run()
     for key, count in simulation.offered.items():
         begun = [number for _, number in simulation.begun[key]]
-        back = [number for lane, number in simulation.given_back if lane == key]
+        back = [number for queue, number in simulation.given_back if queue == key]
         assert begun == sorted(begun)
         assert sorted(begun + back) == list(range(count))
-    assert simulation.lanes.free() == CAPACITY
+    assert simulation.queues.free() == CAPACITY
 
 
 @settings(max_examples=200, deadline=None)
@@ -126,12 +126,12 @@ def test_limits_are_held(simulation: Simulation) -> None:
             assert all(gap >= 1 / endpoint.limits.rate - 1e-6 for gap in gaps)
 
 
-def filled(*keys: int, each: int = 50) -> Lanes[Item]:
-    lanes: Lanes[Item] = Lanes(10_000)
+def filled(*keys: int, each: int = 50) -> EndpointQueues[Item]:
+    queues: EndpointQueues[Item] = EndpointQueues(10_000)
     for key in keys:
         for number in range(each):
-            lanes.offer(key, (key, number))
-    return lanes
+            queues.offer(key, (key, number))
+    return queues
 
 
 def test_lanes_take_turns() -> None:
@@ -140,68 +140,68 @@ def test_lanes_take_turns() -> None:
 
 
 def test_whoever_had_its_turn_is_last_in_the_next_round() -> None:
-    lanes = filled(1, 2, 3)
-    assert [key for key, _ in lanes.take(0.0, 2)] == [1, 2]
-    assert [key for key, _ in lanes.take(0.0, 2)] == [3, 1]
+    queues = filled(1, 2, 3)
+    assert [key for key, _ in queues.take(0.0, 2)] == [1, 2]
+    assert [key for key, _ in queues.take(0.0, 2)] == [3, 1]
 
 
 def test_a_lane_begins_small_and_grows_with_each_success() -> None:
-    lanes = filled(1, each=200)
-    assert len(lanes.take(0.0, 100)) == FIRST_IN_FLIGHT
+    queues = filled(1, each=200)
+    assert len(queues.take(0.0, 100)) == FIRST_IN_FLIGHT
     for _ in range(FIRST_IN_FLIGHT):
-        lanes.succeeded(1)
-    assert len(lanes.take(0.0, 100)) == 2 * FIRST_IN_FLIGHT
+        queues.succeeded(1)
+    assert len(queues.take(0.0, 100)) == 2 * FIRST_IN_FLIGHT
     for _ in range(60):
-        lanes.succeeded(1)
-        lanes.take(0.0, 100)
-    assert lanes[1].running <= DEFAULT_IN_FLIGHT
+        queues.succeeded(1)
+        queues.take(0.0, 100)
+    assert queues[1].running <= DEFAULT_IN_FLIGHT
 
 
 def test_a_lane_that_fails_shrinks_and_gives_back_what_it_may_hold_no_longer() -> None:
-    lanes = filled(1, each=FIRST_IN_FLIGHT * (1 + WAITING_PER_SLOT))
-    assert not lanes.room(1)
-    lanes.take(0.0, 100)
-    back = [item for _ in range(FIRST_IN_FLIGHT) for item in lanes.failed(1, 0.0, slow_down=False)]
-    assert len(lanes[1]) <= 1 + WAITING_PER_SLOT
+    queues = filled(1, each=FIRST_IN_FLIGHT * (1 + WAITING_PER_SLOT))
+    assert not queues.has_room(1)
+    queues.take(0.0, 100)
+    back = [item for _ in range(FIRST_IN_FLIGHT) for item in queues.failed(1, 0.0, slow_down=False)]
+    assert len(queues[1]) <= 1 + WAITING_PER_SLOT
     assert back[0] == (1, FIRST_IN_FLIGHT * (1 + WAITING_PER_SLOT) - 1)
-    assert len(lanes.take(0.0, 100)) == 1
+    assert len(queues.take(0.0, 100)) == 1
 
 
 def test_an_endpoint_that_asks_to_slow_down_pauses_ever_longer_until_a_success() -> None:
-    lanes = filled(1)
+    queues = filled(1)
     now, pauses = 0.0, []
     for _ in range(8):
-        lanes.take(now, 1)
-        lanes.failed(1, now, slow_down=True)
-        assert lanes.closed(now) == [1]
-        assert lanes.take(now, 10) == []
-        opening = lanes.next_opening(now)
+        queues.take(now, 1)
+        queues.failed(1, now, slow_down=True)
+        assert queues.closed(now) == [1]
+        assert queues.take(now, 10) == []
+        opening = queues.next_ready_at(now)
         assert opening is not None
         pauses.append(opening - now)
         now = opening
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
-    lanes.take(now, 1)
-    lanes.succeeded(1)
-    lanes.take(now, 1)
-    lanes.failed(1, now, slow_down=True)
-    assert lanes.next_opening(now) == pytest.approx(now + 1)
+    queues.take(now, 1)
+    queues.succeeded(1)
+    queues.take(now, 1)
+    queues.failed(1, now, slow_down=True)
+    assert queues.next_ready_at(now) == pytest.approx(now + 1)
 
 
 def test_the_dead_take_little_of_what_all_may_hold() -> None:
-    lanes: Lanes[Item] = Lanes(10_000)
+    queues: EndpointQueues[Item] = EndpointQueues(10_000)
     for key in range(100):
-        while lanes.room(key):
-            lanes.offer(key, (key, 0))
-        for _ in lanes.take(0.0, 10_000):
-            lanes.failed(key, 0.0, slow_down=False)
-    assert lanes.free() > 8_000
-    assert lanes.room(1_000)
+        while queues.has_room(key):
+            queues.offer(key, (key, 0))
+        for _ in queues.take(0.0, 10_000):
+            queues.failed(key, 0.0, slow_down=False)
+    assert queues.free() > 8_000
+    assert queues.has_room(1_000)
 
 
 def test_lanes_that_hold_nothing_are_forgotten() -> None:
-    lanes = filled(1, 2, each=1)
-    lanes.take(0.0, 2)
-    lanes.succeeded(1)
-    lanes.failed(2, 0.0, slow_down=True)
-    lanes.forget_idle(1.0)
-    assert list(lanes) == [2]
+    queues = filled(1, 2, each=1)
+    queues.take(0.0, 2)
+    queues.succeeded(1)
+    queues.failed(2, 0.0, slow_down=True)
+    queues.forget_idle(1.0)
+    assert list(queues) == [2]

@@ -8,7 +8,7 @@ import pytest
 
 from receiver.clock import utc_now
 from receiver.events import feed as module
-from receiver.events.feed import Feed, Place
+from receiver.events.feed import Feed, StreamCursor
 from receiver.storage.transaction import NewEvent
 
 
@@ -19,9 +19,9 @@ def publish(feed: Feed, sequences: Sequence[int], task_uid: str = "a", organizat
     feed.publish([(sequence, event) for sequence in sequences])
 
 
-def place(feed: Feed, topic: int | str, after: int) -> Place:
+def cursor(feed: Feed, topic: int | str, after: int) -> StreamCursor:
     """Follow; what comes after `after` was not read."""
-    found = Place(feed, topic, after)
+    found = StreamCursor(feed, topic, after)
     feed.follow(found)
     found.move(after)
     return found
@@ -47,7 +47,7 @@ def test_it_has_what_was_published_since_it_began() -> None:
 def test_it_begins_anew_and_who_follows_reads_what_is_before_from_the_database() -> None:
     feed = Feed()
     publish(feed, [1, 2])
-    follower = place(feed, 1, 2)
+    follower = cursor(feed, 1, 2)
     feed.begin(9)
     assert (follower.position, follower.caught_up) == (2, False)
     assert kept(feed, 2) is None
@@ -58,7 +58,7 @@ def test_it_begins_anew_and_who_follows_reads_what_is_before_from_the_database()
 def test_it_knows_whether_anybody_follows() -> None:
     feed = Feed()
     assert not feed.followed.is_set()
-    one, other = place(feed, 1, 0), place(feed, "a", 0)
+    one, other = cursor(feed, 1, 0), cursor(feed, "a", 0)
     feed.unfollow(one)
     assert feed.followed.is_set()
     feed.unfollow(other)
@@ -91,7 +91,7 @@ def test_it_forgets_what_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_numbers_that_nobody_published_are_read_from_the_database() -> None:
     feed = Feed()
     publish(feed, [1])
-    follower = place(feed, 1, 1)
+    follower = cursor(feed, 1, 1)
     publish(feed, [5])
     assert (follower.position, follower.caught_up) == (1, False)
     assert kept(feed, 1) is None
@@ -100,7 +100,7 @@ def test_numbers_that_nobody_published_are_read_from_the_database() -> None:
 
 def test_who_has_read_all_is_woken_just_before_what_is_new_to_it() -> None:
     feed = Feed()
-    of_a, of_organization, of_another = place(feed, "a", 0), place(feed, 1, 0), place(feed, 2, 0)
+    of_a, of_organization, of_another = cursor(feed, "a", 0), cursor(feed, 1, 0), cursor(feed, 2, 0)
     publish(feed, [1, 2], task_uid="b")
     assert (of_a.caught_up, of_a.position) == (True, 2)
     assert (of_organization.caught_up, of_organization.position) == (False, 0)
@@ -112,7 +112,7 @@ def test_who_has_read_all_is_woken_just_before_what_is_new_to_it() -> None:
 
 async def test_news_ends_the_wait_and_so_does_the_stop() -> None:
     feed = Feed()
-    follower = place(feed, 1, 0)
+    follower = cursor(feed, 1, 0)
     assert not await follower.news(0.0)
     waiting = asyncio.create_task(follower.news(60))
     await asyncio.sleep(0)
@@ -128,7 +128,7 @@ async def test_news_ends_the_wait_and_so_does_the_stop() -> None:
 
 def test_who_left_is_not_kept() -> None:
     feed = Feed()
-    followers = [place(feed, "a", 0), place(feed, "a", 0)]
+    followers = [cursor(feed, "a", 0), cursor(feed, "a", 0)]
     for follower in followers:
         feed.unfollow(follower)
-    assert not feed._places
+    assert not feed._cursors

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from receiver.api import limits
-from receiver.api.limits import Allowance, KeyLimits
+from receiver.api.limits import KeyLimit, KeyLimits
 from receiver.errors import RateLimited, SettingsError
 from receiver.settings import load_settings
 
@@ -35,10 +35,10 @@ def allowed(counted: KeyLimits, times: int, key_id: int = 1, rate_limit: float |
 
 @pytest.mark.parametrize(
     ("rate", "burst"),
-    [(Allowance.of(1000), 1000), (Allowance.of(600, 60), 600), (Allowance.of(2.5), 3), (Allowance.of(0.01), 1)],
+    [(KeyLimit.of(1000), 1000), (KeyLimit.of(600, 60), 600), (KeyLimit.of(2.5), 3), (KeyLimit.of(0.01), 1)],
     ids=["1000 a second", "600 a minute", "2.5 a second", "1 in 100 seconds"],
 )
-def test_so_many_at_once_and_then_one_an_interval(clock: Clock, rate: Allowance, burst: int) -> None:
+def test_so_many_at_once_and_then_one_an_interval(clock: Clock, rate: KeyLimit, burst: int) -> None:
     counted = KeyLimits(rate, clock)
     assert allowed(counted, burst + 5) == burst
     for _ in range(50):
@@ -49,7 +49,7 @@ def test_so_many_at_once_and_then_one_an_interval(clock: Clock, rate: Allowance,
 
 
 def test_the_standing_counts_down_and_says_when_all_is_there_again(clock: Clock) -> None:
-    counted = KeyLimits(Allowance.of(4, 8), clock)
+    counted = KeyLimits(KeyLimit.of(4, 8), clock)
     now = time.time()
     standings = [counted.take(1, None) for _ in range(5)]
     assert [each.limit for each in standings] == [4] * 5
@@ -62,14 +62,14 @@ def test_the_standing_counts_down_and_says_when_all_is_there_again(clock: Clock)
 
 
 def test_what_was_refused_does_not_count(clock: Clock) -> None:
-    counted = KeyLimits(Allowance.of(1), clock)
+    counted = KeyLimits(KeyLimit.of(1), clock)
     assert allowed(counted, 1000) == 1
     clock.move(1)
     assert allowed(counted, 1) == 1
 
 
 def test_one_too_many_is_an_error_that_says_when_to_come_again(clock: Clock) -> None:
-    counted = KeyLimits(Allowance.of(1, 30), clock)
+    counted = KeyLimits(KeyLimit.of(1, 30), clock)
     counted.take(1, None).check()
     with pytest.raises(RateLimited) as caught:
         counted.take(1, None).check()
@@ -77,7 +77,7 @@ def test_one_too_many_is_an_error_that_says_when_to_come_again(clock: Clock) -> 
 
 
 def test_each_key_has_a_bucket_and_its_own_limit_comes_before_the_default(clock: Clock) -> None:
-    counted = KeyLimits(Allowance.of(3), clock)
+    counted = KeyLimits(KeyLimit.of(3), clock)
     assert allowed(counted, 10, key_id=1) == 3
     assert allowed(counted, 10, key_id=2, rate_limit=5) == 5
     assert allowed(counted, 10, key_id=3, rate_limit=0.5) == 1
@@ -85,7 +85,7 @@ def test_each_key_has_a_bucket_and_its_own_limit_comes_before_the_default(clock:
 
 def test_of_many_keys_those_not_used_for_longest_are_forgotten(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_MOST_KEYS", 10)
-    counted = KeyLimits(Allowance.of(1), clock)
+    counted = KeyLimits(KeyLimit.of(1), clock)
     for key_id in range(1000):
         assert allowed(counted, 2, key_id) == 1
     assert len(counted._full_at) == 10

@@ -17,7 +17,7 @@ SCALARS = st.text(max_size=20) | st.booleans() | NUMBERS
 
 
 def hears(filters: Any, **task: Any) -> bool:
-    given_task = {"model": "flux", "task_type": "txt2img", "labels": LABELS, **task}
+    given_task = {"model": "flux", "task_type": "txt2img", "metadata": LABELS, **task}
     return matches(check_filters(filters), **given_task)
 
 
@@ -61,17 +61,17 @@ def test_a_task_that_lacks_one_of_them_is_not(filters: Any) -> None:
 
 
 def test_a_task_without_metadata_has_none() -> None:
-    assert not hears({"metadata": {"customer": "acme"}}, labels=None)
+    assert not hears({"metadata": {"customer": "acme"}}, metadata=None)
 
 
 def test_an_event_of_no_task_passes_every_filter() -> None:
-    assert hears({"model": "kling"}, model=None, task_type=None, labels=None)
+    assert hears({"model": "kling"}, model=None, task_type=None, metadata=None)
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=10), SCALARS, min_size=1, max_size=5))
-def test_a_task_is_found_by_its_own_metadata(labels: dict[str, Any]) -> None:
-    assert hears({"metadata": labels}, labels=labels)
-    assert hears({"metadata": {name: [value] for name, value in labels.items()}}, labels=labels | {"more": 1})
+def test_a_task_is_found_by_its_own_metadata(metadata: dict[str, Any]) -> None:
+    assert hears({"metadata": metadata}, metadata=metadata)
+    assert hears({"metadata": {name: [value] for name, value in metadata.items()}}, metadata=metadata | {"more": 1})
 
 
 def test_filters_are_lists_once_they_are_checked() -> None:

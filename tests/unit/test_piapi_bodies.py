@@ -7,12 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from receiver.providers import Budget, PiAPI
+from receiver.providers import PiAPI, RateLimiter
 from receiver.providers.piapi.bodies import blank_secrets, read_body
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 PLANTED = "Zq7-planted.Zq7"
-PIAPI = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, budget=Budget(1))
+PIAPI = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, rate_limiter=RateLimiter(1))
 CONFIG = {"endpoint": "https://r.example.com/h", "secret": PLANTED}
 
 

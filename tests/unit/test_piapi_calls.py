@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from receiver.providers import Budget, FailedAttempt, NoAnswer, NotMade, Refused, UnknownOutcome
-from receiver.providers.piapi.calls import Answer, Calls, Lost, NeverSent, retry_after_seconds
+from receiver.providers import FailedAttempt, NoAnswer, NotMade, RateLimiter, Refused, UnknownOutcome
+from receiver.providers.piapi.calls import CallResponse, Calls, NotSent, ResponseLost, retry_after_seconds
 from receiver.providers.piapi.outcomes import judge_cancel, judge_submit
 
 KEY = "planted-key-0123456789"
@@ -18,7 +18,7 @@ class _Failing(Calls):
     """Calls that end in an exception."""
 
     def __init__(self, error: Exception) -> None:
-        super().__init__(base_url="http://127.0.0.1:9", api_key=KEY, timeout=1, budget=Budget(100))
+        super().__init__(base_url="http://127.0.0.1:9", api_key=KEY, timeout=1, rate_limiter=RateLimiter(100))
         self._error = error
 
     async def _exchange(self, *_: Any) -> Any:
@@ -31,7 +31,7 @@ class _Failing(Calls):
 )
 async def test_what_never_left_made_nothing(kind: type[httpx.TransportError]) -> None:
     outcome = await _Failing(kind(f"x-api-key: {KEY}")).call("POST", "/")
-    assert isinstance(outcome, NeverSent)
+    assert isinstance(outcome, NotSent)
     assert isinstance(judge_submit(outcome), NotMade)
     assert isinstance(judge_cancel(outcome), NoAnswer)
     assert KEY not in outcome.message
@@ -55,7 +55,7 @@ async def test_what_never_left_made_nothing(kind: type[httpx.TransportError]) ->
 )
 async def test_what_may_have_left_is_unknown(error: Exception) -> None:
     outcome = await _Failing(error).call("POST", "/")
-    assert isinstance(outcome, Lost)
+    assert isinstance(outcome, ResponseLost)
     assert isinstance(judge_submit(outcome), UnknownOutcome)
     assert isinstance(judge_cancel(outcome), NoAnswer)
     assert KEY not in outcome.message
@@ -87,7 +87,7 @@ def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | No
 
 
 @pytest.mark.parametrize(
-    ("body", "verdict"),
+    ("body", "effective_status"),
     [
         ({"code": 0}, 200),
         ({"code": 200}, 200),
@@ -101,9 +101,9 @@ def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | No
         (None, None),
     ],
 )
-def test_the_envelopes_code_counts_where_http_says_success(body: Any, verdict: int | None) -> None:
-    assert Answer(200, body, "", None).verdict == verdict
-    assert Answer(500, body, "", None).verdict == 500
+def test_the_envelopes_code_counts_where_http_says_success(body: Any, effective_status: int | None) -> None:
+    assert CallResponse(200, body, "", None).effective_status == effective_status
+    assert CallResponse(500, body, "", None).effective_status == 500
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_the_envelopes_code_counts_where_http_says_success(body: Any, verdict: i
     ],
 )
 def test_the_providers_words_are_found_wherever_they_are(body: Any, message: str) -> None:
-    assert Answer(400, body, "", None).message == message
+    assert CallResponse(400, body, "", None).message == message
 
 
 EVERY_STATUS = {
@@ -136,10 +136,10 @@ EVERY_STATUS = {
     ("status", "outcome"), [(status, kind) for kind, statuses in EVERY_STATUS.items() for status in statuses]
 )
 def test_every_status_of_a_create_call_has_one_outcome(status: int, outcome: type) -> None:
-    assert type(judge_submit(Answer(status, None, "", None))) is outcome
+    assert type(judge_submit(CallResponse(status, None, "", None))) is outcome
 
 
 def test_no_status_is_sent_again_unless_nothing_was_made() -> None:
     for status in range(100, 600):
-        outcome = judge_submit(Answer(status, {"code": status, "message": "m"}, "", 3.0))
+        outcome = judge_submit(CallResponse(status, {"code": status, "message": "m"}, "", 3.0))
         assert isinstance(outcome, NotMade) == (status in EVERY_STATUS[NotMade])

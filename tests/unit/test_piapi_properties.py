@@ -6,10 +6,10 @@ import orjson
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from receiver.providers import Budget, MalformedUpdate, PiAPI
+from receiver.providers import MalformedUpdate, PiAPI, RateLimiter
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-PIAPI = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, budget=Budget(1))
+PIAPI = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, rate_limiter=RateLimiter(1))
 NAMES = st.sampled_from(
     (
         *("data", "task_id", "status", "output", "works", "error", "code", "message", "meta", "metadata", "input"),

@@ -9,11 +9,11 @@ import pytest
 
 from models import TaskStatus
 from receiver.domain.updates import ProviderUpdate, Source
-from receiver.providers import Budget, MalformedUpdate, PiAPI
+from receiver.providers import MalformedUpdate, PiAPI, RateLimiter
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
 CDN = "https://cdn.example.com/"
-PIAPI = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, budget=Budget(1))
+PIAPI = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, rate_limiter=RateLimiter(1))
 
 EXPECTED: dict[str, dict[str, Any]] = {
     "flux": {"image_url": CDN + "flux.png", "image_urls": [CDN + "flux.png"]},

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import pytest
 
 from receiver.errors import StorageUnavailable
-from receiver.providers import Budget
-from receiver.providers.piapi.calls import Calls, Lost, NeverSent
+from receiver.providers import RateLimiter
+from receiver.providers.piapi.calls import Calls, NotSent, ResponseLost
 
 Result = TypeVar("Result")
 
@@ -44,45 +44,45 @@ def clock() -> float:
     return asyncio.get_running_loop().time() - 1000.0
 
 
-async def times(budget: Budget, count: int) -> list[float]:
+async def times(rate_limiter: RateLimiter, count: int) -> list[float]:
     """Return when each of `count` callers got its token, in the order they asked."""
 
     async def caller() -> float:
-        await budget.acquire()
+        await rate_limiter.acquire()
         return round(clock(), 3)
 
     return list(await asyncio.gather(*(caller() for _ in range(count))))
 
 
 def test_a_burst_goes_at_once_and_the_rest_at_the_rate() -> None:
-    assert run(lambda: times(Budget(2), 6)) == [0, 0, 0.5, 1.0, 1.5, 2.0]
+    assert run(lambda: times(RateLimiter(2), 6)) == [0, 0, 0.5, 1.0, 1.5, 2.0]
 
 
 def test_the_burst_can_be_set() -> None:
-    assert run(lambda: times(Budget(2, burst=1), 3)) == [0, 0.5, 1.0]
+    assert run(lambda: times(RateLimiter(2, burst=1), 3)) == [0, 0.5, 1.0]
 
 
 def test_a_slow_rate_has_a_burst_of_one() -> None:
-    assert run(lambda: times(Budget(0.25), 3)) == [0, 4, 8]
+    assert run(lambda: times(RateLimiter(0.25), 3)) == [0, 4, 8]
 
 
 def test_tokens_do_not_pile_up_beyond_the_burst() -> None:
     async def main() -> list[float]:
-        budget = Budget(10, burst=2)
-        await times(budget, 2)
+        rate_limiter = RateLimiter(10, burst=2)
+        await times(rate_limiter, 2)
         await asyncio.sleep(60)
-        return await times(budget, 4)
+        return await times(rate_limiter, 4)
 
     assert run(main) == [60, 60, 60.1, 60.2]
 
 
 def test_a_pause_holds_everybody_even_who_waits_already() -> None:
     async def main() -> list[float]:
-        budget = Budget(1)
-        await budget.acquire()
-        waiting = asyncio.ensure_future(times(budget, 2))
+        rate_limiter = RateLimiter(1)
+        await rate_limiter.acquire()
+        waiting = asyncio.ensure_future(times(rate_limiter, 2))
         await asyncio.sleep(0.5)
-        budget.pause(30)
+        rate_limiter.pause(30)
         return await waiting
 
     assert run(main) == [30.5, 31.5]
@@ -90,32 +90,32 @@ def test_a_pause_holds_everybody_even_who_waits_already() -> None:
 
 def test_after_a_pause_one_call_feels_the_way() -> None:
     async def main() -> list[float]:
-        budget = Budget(10)
-        budget.pause(5)
-        return await times(budget, 3)
+        rate_limiter = RateLimiter(10)
+        rate_limiter.pause(5)
+        return await times(rate_limiter, 3)
 
     assert run(main) == [5, 5.1, 5.2]
 
 
 def test_a_pause_is_capped_and_a_shorter_one_changes_nothing() -> None:
     async def main() -> list[float]:
-        budget = Budget(1)
-        budget.pause(86400)
-        budget.pause(1)
-        budget.pause(-1)
-        budget.pause(float("nan"))
-        assert budget.paused_for() == 300
-        return await times(budget, 1)
+        rate_limiter = RateLimiter(1)
+        rate_limiter.pause(86400)
+        rate_limiter.pause(1)
+        rate_limiter.pause(-1)
+        rate_limiter.pause(float("nan"))
+        assert rate_limiter.paused_for() == 300
+        return await times(rate_limiter, 1)
 
     assert run(main) == [300]
 
 
 def test_a_cancelled_waiter_takes_no_token() -> None:
     async def main() -> list[float]:
-        budget = Budget(1)
-        await budget.acquire()
-        given_up = asyncio.ensure_future(budget.acquire())
-        waiting = asyncio.ensure_future(times(budget, 1))
+        rate_limiter = RateLimiter(1)
+        await rate_limiter.acquire()
+        given_up = asyncio.ensure_future(rate_limiter.acquire())
+        waiting = asyncio.ensure_future(times(rate_limiter, 1))
         await asyncio.sleep(0.5)
         given_up.cancel()
         return await waiting
@@ -123,34 +123,34 @@ def test_a_cancelled_waiter_takes_no_token() -> None:
     assert run(main) == [1]
 
 
-async def order(budget: Budget, lanes: str) -> str:
+async def order(rate_limiter: RateLimiter, callers: str) -> str:
     """Return the lanes of callers that ask at once, in the order in which they got their tokens."""
     got: list[str] = []
 
-    async def caller(lane: str) -> None:
-        await budget.acquire(lane)
-        got.append(lane)
+    async def caller(caller: str) -> None:
+        await rate_limiter.acquire(caller)
+        got.append(caller)
 
-    await asyncio.gather(*map(caller, lanes))
+    await asyncio.gather(*map(caller, callers))
     return "".join(got)
 
 
 def test_lanes_take_turns_so_that_one_call_waits_for_no_line() -> None:
     async def main() -> str:
-        budget = Budget(1)
-        await budget.acquire()
-        return await order(budget, "bbbbbbbb" + "cl" + "ll")
+        rate_limiter = RateLimiter(1)
+        await rate_limiter.acquire()
+        return await order(rate_limiter, "bbbbbbbb" + "cl" + "ll")
 
     assert run(main) == "bclblblbbbbb"
 
 
 def test_whose_turn_it_is_is_settled_when_there_is_a_token() -> None:
     async def main() -> tuple[str, float]:
-        budget = Budget(0.1)
-        await budget.acquire()
-        waiting = asyncio.ensure_future(order(budget, "bbbb"))
+        rate_limiter = RateLimiter(0.1)
+        await rate_limiter.acquire()
+        waiting = asyncio.ensure_future(order(rate_limiter, "bbbb"))
         await asyncio.sleep(15)  # the first of them has its token
-        await budget.acquire("c")
+        await rate_limiter.acquire("c")
         after = clock()
         return await waiting, after
 
@@ -159,8 +159,8 @@ def test_whose_turn_it_is_is_settled_when_there_is_a_token() -> None:
 
 def test_tokens_are_handed_out_at_the_rate_however_many_lanes_there_are() -> None:
     async def main() -> float:
-        budget = Budget(4, burst=1)
-        await order(budget, "abcdefgh")
+        rate_limiter = RateLimiter(4, burst=1)
+        await order(rate_limiter, "abcdefgh")
         return clock()
 
     assert run(main) == 1.75
@@ -168,13 +168,13 @@ def test_tokens_are_handed_out_at_the_rate_however_many_lanes_there_are() -> Non
 
 def test_a_lane_whose_callers_gave_up_holds_up_nobody() -> None:
     async def main() -> list[float]:
-        budget = Budget(1)
-        await budget.acquire()
-        given_up = [asyncio.ensure_future(budget.acquire("b")) for _ in range(50)]
+        rate_limiter = RateLimiter(1)
+        await rate_limiter.acquire()
+        given_up = [asyncio.ensure_future(rate_limiter.acquire("b")) for _ in range(50)]
         await asyncio.sleep(0.5)
         for each in given_up:
             each.cancel()
-        return await times(budget, 2)
+        return await times(rate_limiter, 2)
 
     assert run(main) == [1, 2]
 
@@ -198,7 +198,7 @@ class _Shared:
 
 def test_moments_of_a_shared_budget_are_taken_in_turn() -> None:
     async def main() -> tuple[str, float]:
-        return await order(Budget(8, allotment=_Shared()), "bbbc"), clock()
+        return await order(RateLimiter(8, shared=_Shared()), "bbbc"), clock()
 
     assert run(main) == ("bcbb", 2.25)
 
@@ -206,7 +206,7 @@ def test_moments_of_a_shared_budget_are_taken_in_turn() -> None:
 def test_a_shared_budget_is_asked_for_no_more_than_wait() -> None:
     async def main() -> tuple[list[int], list[float]]:
         shared = _Shared()
-        got = await times(Budget(2, allotment=shared), 4)
+        got = await times(RateLimiter(2, shared=shared), 4)
         return shared.asked, got
 
     # While it is not to be had, this process alone goes by the rate.
@@ -230,9 +230,9 @@ class _Generous:
 def test_a_shared_budget_is_asked_for_more_where_that_is_soon_used_up_and_for_a_quarter_of_a_second_at_most() -> None:
     async def main() -> list[int]:
         shared = _Generous()
-        budget = Budget(40, allotment=shared)
+        rate_limiter = RateLimiter(40, shared=shared)
         for _ in range(1 + 2 + 4 + 8 + 10 + 10):
-            await budget.acquire()
+            await rate_limiter.acquire()
         return shared.asked
 
     assert run(main) == [1, 2, 4, 8, 10, 10]
@@ -241,12 +241,12 @@ def test_a_shared_budget_is_asked_for_more_where_that_is_soon_used_up_and_for_a_
 def test_moments_that_nobody_came_for_are_forgotten() -> None:
     async def main() -> list[int]:
         shared = _Generous()
-        budget = Budget(40, allotment=shared)
+        rate_limiter = RateLimiter(40, shared=shared)
         for _ in range(4):
-            await budget.acquire()
+            await rate_limiter.acquire()
         await asyncio.sleep(1)
         for _ in range(2):
-            await budget.acquire()
+            await rate_limiter.acquire()
         return shared.asked
 
     assert run(main) == [1, 2, 4, 1, 2]
@@ -258,8 +258,8 @@ def test_who_waits_hears_of_an_error_in_the_budget() -> None:
             raise RuntimeError("broken")
 
     async def main() -> list[Any]:
-        budget = Budget(1, allotment=Broken())
-        return await asyncio.gather(*(budget.acquire(lane) for lane in "ab"), return_exceptions=True)
+        rate_limiter = RateLimiter(1, shared=Broken())
+        return await asyncio.gather(*(rate_limiter.acquire(caller) for caller in "ab"), return_exceptions=True)
 
     assert [str(error) for error in run(main)] == ["broken", "broken"]
 
@@ -267,7 +267,7 @@ def test_who_waits_hears_of_an_error_in_the_budget() -> None:
 @pytest.mark.parametrize(("rate", "burst"), [(0, None), (-1, None), (float("inf"), None), (1, 0)])
 def test_a_budget_that_makes_no_sense_is_refused(rate: float, burst: int | None) -> None:
     with pytest.raises(ValueError, match="must be"):
-        Budget(rate, burst)
+        RateLimiter(rate, burst)
 
 
 class _Hanging(Calls):
@@ -277,36 +277,36 @@ class _Hanging(Calls):
         await asyncio.Event().wait()
 
 
-def calls(budget: Budget) -> Calls:
-    return _Hanging(base_url="http://127.0.0.1:9", api_key="k" * 16, timeout=10, budget=budget)
+def calls(rate_limiter: RateLimiter) -> Calls:
+    return _Hanging(base_url="http://127.0.0.1:9", api_key="k" * 16, timeout=10, rate_limiter=rate_limiter)
 
 
 def test_an_answer_that_never_ends_is_lost_in_the_end() -> None:
     async def main() -> tuple[Any, float]:
-        return await calls(Budget(1)).call("GET", "/"), clock()
+        return await calls(RateLimiter(1)).call("GET", "/"), clock()
 
     outcome, after = run(main)
-    assert isinstance(outcome, Lost)
+    assert isinstance(outcome, ResponseLost)
     assert after == 35
 
 
 def test_a_call_does_not_wait_for_the_budget_for_ever() -> None:
     async def main() -> tuple[Any, float]:
-        budget = Budget(0.01)
-        await budget.acquire()
-        return await calls(budget).call("GET", "/"), clock()
+        rate_limiter = RateLimiter(0.01)
+        await rate_limiter.acquire()
+        return await calls(rate_limiter).call("GET", "/"), clock()
 
     outcome, after = run(main)
-    assert isinstance(outcome, NeverSent)
+    assert isinstance(outcome, NotSent)
     assert after == 10
 
 
 def test_a_call_does_not_wait_at_all_for_a_long_pause() -> None:
     async def main() -> tuple[Any, float]:
-        budget = Budget(1)
-        budget.pause(60)
-        return await calls(budget).call("GET", "/"), clock()
+        rate_limiter = RateLimiter(1)
+        rate_limiter.pause(60)
+        return await calls(rate_limiter).call("GET", "/"), clock()
 
     outcome, after = run(main)
-    assert outcome == NeverSent("the provider's budget of calls is spent", 60)
+    assert outcome == NotSent("the provider's budget of calls is spent", 60)
     assert after == 0

@@ -13,27 +13,29 @@ MIDDLE = 0.5
 
 
 def test_polling_grows_by_half_each_time_up_to_the_longest() -> None:
-    delays = [poll_delay(looks, first=16, longest=100) for looks in range(7)]
+    delays = [poll_delay(poll_count, first=16, longest=100) for poll_count in range(7)]
     assert delays == [16, 24, 36, 54, 81, 100, 100]
 
 
 @given(st.integers(0, 10**30), SECONDS, SECONDS)
-def test_polling_never_waits_longer_than_the_longest(looks: int, first: float, longest: float) -> None:
-    assert 0 < poll_delay(looks, first=first, longest=longest) <= longest
+def test_polling_never_waits_longer_than_the_longest(poll_count: int, first: float, longest: float) -> None:
+    assert 0 < poll_delay(poll_count, first=first, longest=longest) <= longest
 
 
 @given(st.integers(0, 3000), SECONDS, SECONDS)
-def test_polling_never_speeds_up_by_itself(looks: int, first: float, longest: float) -> None:
-    assert poll_delay(looks, first=first, longest=longest) <= poll_delay(looks + 1, first=first, longest=longest)
+def test_polling_never_speeds_up_by_itself(poll_count: int, first: float, longest: float) -> None:
+    assert poll_delay(poll_count, first=first, longest=longest) <= poll_delay(
+        poll_count + 1, first=first, longest=longest
+    )
 
 
 @given(SECONDS)
 def test_a_day_of_polling_takes_few_looks(first: float) -> None:
-    age, looks = 0.0, 0
+    age, poll_count = 0.0, 0
     while age < 1000 * first:
-        age += poll_delay(looks, first=first, longest=1e9)
-        looks += 1
-    assert looks < 17
+        age += poll_delay(poll_count, first=first, longest=1e9)
+        poll_count += 1
+    assert poll_count < 17
 
 
 def test_deliveries_follow_the_schedule() -> None:

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from models import TERMINAL, EventType, ReceiptReason, Submission, TaskStatus
-from receiver.domain.transitions import ALLOWED, NOTHING, Decision, Looks, TaskState, decide, revision
+from receiver.domain.transitions import ALLOWED, NOTHING, Decision, PollSchedule, TaskState, decide, revision
 from receiver.domain.updates import ProviderUpdate, Source
 
 Q, S, P, R = TaskStatus.QUEUED, TaskStatus.STAGED, TaskStatus.PENDING, TaskStatus.PROCESSING
 C, F, X = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-LOOKS = Looks(first=15, longest=300, timeout=86400)
+LOOKS = PollSchedule(first=15, longest=300, timeout=86400)
 ERROR = {"code": 10000, "message": "it broke", "raw_message": "it broke", "detail": None}
 
 
@@ -34,8 +34,8 @@ def a_task(status: TaskStatus = R, **fields: Any) -> TaskState:
         words=None,
         callback_id=None,
         ended_event="the-end" if status in TERMINAL else None,
-        looks=3,
-        heard_at=NOW - timedelta(seconds=60),
+        poll_count=3,
+        last_update_at=NOW - timedelta(seconds=60),
     )
     return replace(state, **fields)
 
@@ -49,7 +49,7 @@ def ours(status: TaskStatus = F) -> ProviderUpdate:
 
 
 def decided(task: TaskState, update: ProviderUpdate, now: datetime = NOW) -> Decision:
-    return decide(task, update, now=now, looks=LOOKS)
+    return decide(task, update, now=now, schedule=LOOKS)
 
 
 def seconds_to_the_look(decision: Decision) -> float:
@@ -102,9 +102,9 @@ def test_a_failure_that_was_none_is_corrected_and_the_event_names_the_one_it_cor
 
 
 @pytest.mark.parametrize("end", sorted(TERMINAL))
-@pytest.mark.parametrize("verdict", [C, F, X])
-def test_our_own_verdict_never_overturns_an_end(end: TaskStatus, verdict: TaskStatus) -> None:
-    assert decided(a_task(end), ours(verdict)) == NOTHING
+@pytest.mark.parametrize("conclusion", [C, F, X])
+def test_our_own_verdict_never_overturns_an_end(end: TaskStatus, conclusion: TaskStatus) -> None:
+    assert decided(a_task(end), ours(conclusion)) == NOTHING
 
 
 def test_our_own_verdict_ends_a_task_that_runs() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from models import EventType, ReceiptReason, Submission, TaskStatus
-from receiver.domain.transitions import NOTHING, Looks, decide
+from receiver.domain.transitions import NOTHING, PollSchedule, decide
 from receiver.domain.updates import Source
 from tests.unit.test_transitions import (
     ERROR,
@@ -39,7 +39,7 @@ def test_a_failure_with_tries_left_goes_back_to_the_queue(came_from: TaskStatus)
         "revision": "",
         "output": None,
         "error": ERROR,
-        "looks": 0,
+        "poll_count": 0,
     }
     assert {name: decision.changes[name] for name in expected} == expected
     assert decision.event == EventType.TASK_UPDATED
@@ -55,7 +55,7 @@ def test_another_attempt_begins_without_the_logs_of_the_one_before() -> None:
 @pytest.mark.parametrize(("attempt", "jitter", "delay"), [(1, 0.5, 2), (2, 0.5, 4), (3, 0.5, 8), (1, 0, 1.6)])
 def test_the_backoff_doubles_and_is_spread(attempt: int, jitter: float, delay: float) -> None:
     task = a_task(R, attempt=attempt, max_attempts=5, backoff_seconds=2.0)
-    decision = decide(task, heard(F, attempt=attempt), now=NOW, looks=LOOKS, jitter=jitter)
+    decision = decide(task, heard(F, attempt=attempt), now=NOW, schedule=LOOKS, jitter=jitter)
     assert seconds_to_the_look(decision) == pytest.approx(delay)
 
 
@@ -99,32 +99,32 @@ def test_a_late_success_of_a_superseded_attempt_does_not_correct_the_failure() -
 
 
 def test_a_poll_without_news_counts_and_waits_half_as_long_again() -> None:
-    task = a_task(R, looks=0, heard_at=NOW)
+    task = a_task(R, poll_count=0, last_update_at=NOW)
     waits = []
     for _ in range(9):
         decision = decided(task, heard(R, Source.POLL))
-        assert (decision.event, decision.changes["looks"]) == (None, task.looks + 1)
-        assert decision.changes.keys() == {"looks", "due_at"}
+        assert (decision.event, decision.changes["poll_count"]) == (None, task.poll_count + 1)
+        assert decision.changes.keys() == {"poll_count", "due_at"}
         waits.append(seconds_to_the_look(decision))
-        task = a_task(R, looks=decision.changes["looks"], heard_at=NOW)
+        task = a_task(R, poll_count=decision.changes["poll_count"], last_update_at=NOW)
     assert waits[:4] == pytest.approx([22.5, 33.75, 50.625, 75.9375])
     assert waits[-1] == 300
 
 
 def test_a_look_is_never_set_after_the_time_out() -> None:
-    task = a_task(R, looks=50, heard_at=NOW - timedelta(seconds=86400 - 7))
+    task = a_task(R, poll_count=50, last_update_at=NOW - timedelta(seconds=86400 - 7))
     assert seconds_to_the_look(decided(task, heard(R, Source.POLL))) == 7
-    late = a_task(R, looks=50, heard_at=NOW - timedelta(days=2))
+    late = a_task(R, poll_count=50, last_update_at=NOW - timedelta(days=2))
     assert seconds_to_the_look(decided(late, heard(R, Source.POLL))) == 0
-    impatient = Looks(first=15, longest=300, timeout=4)
-    assert impatient.after_news(NOW) == NOW + timedelta(seconds=4)
+    impatient = PollSchedule(first=15, longest=300, timeout=4)
+    assert impatient.after_update(NOW) == NOW + timedelta(seconds=4)
 
 
 @pytest.mark.parametrize("source", list(Source))
 def test_news_postpones_the_look_whatever_way_it_came(source: Source) -> None:
     for news in (heard(R, source, progress=7), heard(None, source, word="dreaming")):
         changes = decided(a_task(R), news).changes
-        assert (changes["looks"], changes["heard_at"]) == (0, NOW)
+        assert (changes["poll_count"], changes["last_update_at"]) == (0, NOW)
         assert changes["due_at"] == NOW + timedelta(seconds=15)
 
 
@@ -134,7 +134,7 @@ def test_a_webhook_that_says_what_we_know_postpones_nothing() -> None:
 
 def test_a_poll_that_finds_only_a_known_word_counts_as_a_look() -> None:
     changes = decided(a_task(R, words=["dreaming"]), heard(None, Source.POLL, word="dreaming")).changes
-    assert changes.keys() == {"looks", "due_at"}
+    assert changes.keys() == {"poll_count", "due_at"}
 
 
 def test_an_old_snapshot_that_identifies_a_submission_is_news() -> None:
@@ -143,8 +143,8 @@ def test_an_old_snapshot_that_identifies_a_submission_is_news() -> None:
     assert changes == {
         "provider_task_id": "pt-1",
         "submission": Submission.ACCEPTED,
-        "heard_at": NOW,
-        "looks": 0,
+        "last_update_at": NOW,
+        "poll_count": 0,
         "due_at": NOW + timedelta(seconds=15),
     }
 

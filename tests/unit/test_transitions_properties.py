@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import TERMINAL, EventType, Submission, TaskStatus
-from receiver.domain.transitions import ALLOWED, ENDING, Decision, Looks, TaskState, decide
+from receiver.domain.transitions import ALLOWED, ENDING, Decision, PollSchedule, TaskState, decide
 from receiver.domain.updates import ProviderUpdate, Source
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-LOOKS = Looks(first=15, longest=300, timeout=86400)
+LOOKS = PollSchedule(first=15, longest=300, timeout=86400)
 PATIENT = settings(deadline=None)
 CONTENT = ("output", "error", "logs", "progress", "detail", "meta", "started_at", "ended_at", "due_at")
 ENDINGS = (
@@ -44,7 +44,7 @@ class Row:
     def apply(self, update: ProviderUpdate) -> Decision:
         """Take one update as the applier does, a second after the one before."""
         self.now += timedelta(seconds=1)
-        decision = decide(self.state, update, now=self.now, looks=LOOKS)
+        decision = decide(self.state, update, now=self.now, schedule=LOOKS)
         changes = dict(decision.changes)
         if changes.get("status", self.state.status) != self.state.status:
             self.moves.append((self.state.status, changes["status"]))
@@ -90,8 +90,8 @@ def a_row(max_attempts: int = 1) -> Row:
             words=None,
             callback_id=None,
             ended_event=None,
-            looks=0,
-            heard_at=START,
+            poll_count=0,
+            last_update_at=START,
         )
     )
 
@@ -238,9 +238,9 @@ def test_every_change_of_state_is_in_the_table(telling: Telling) -> None:
 @PATIENT
 @given(tellings(), st.data())
 def test_something_is_due_until_the_end_and_never_after(telling: Telling, data: st.DataObject) -> None:
-    verdict = ProviderUpdate(source=Source.POLL, status=TaskStatus.FAILED, by_provider=False, retryable=False)
+    conclusion = ProviderUpdate(source=Source.POLL, status=TaskStatus.FAILED, by_provider=False, retryable=False)
     told = [*telling[1]]
-    told.insert(data.draw(st.integers(0, len(told))), verdict)
+    told.insert(data.draw(st.integers(0, len(told))), conclusion)
     row = a_row()
     for update in told:
         ended_as = row.state.status if row.state.status in TERMINAL else None

@@ -36,7 +36,7 @@ def test_what_failed_or_was_cancelled_waits_to_be_sent_again(end: TaskStatus) ->
         "ended_at": None,
         "ended_event": None,
         "due_at": NOW,
-        "heard_at": NOW,
+        "last_update_at": NOW,
     }
     assert {name: decision.changes[name] for name in expected} == expected
 
@@ -85,14 +85,14 @@ UPDATES = st.builds(
 
 @given(st.sampled_from(sorted(RETRYABLE)), UPDATES)
 def test_whatever_is_still_heard_of_the_attempt_before_changes_nothing(end: TaskStatus, late: ProviderUpdate) -> None:
-    decision = decide(retried(a_task(end)), late, now=NOW, looks=LOOKS)
+    decision = decide(retried(a_task(end)), late, now=NOW, schedule=LOOKS)
     assert decision.receipt == ReceiptReason.SUPERSEDED
     assert (decision.changes, decision.event) == ({}, None)
 
 
 def test_news_of_the_new_attempt_moves_it_on() -> None:
     task = retried(a_task(F))
-    decision = decide(task, heard(C, attempt=2, provider_task_id="pt-2"), now=NOW, looks=LOOKS)
+    decision = decide(task, heard(C, attempt=2, provider_task_id="pt-2"), now=NOW, schedule=LOOKS)
     assert (decision.changes["status"], decision.event) == (C, EventType.TASK_COMPLETED)
     assert "corrects" not in decision.snapshot
 
@@ -102,5 +102,5 @@ def test_only_an_end_without_success_can_be_retried() -> None:
 
 
 def test_the_time_that_nobody_may_hear_of_it_begins_anew() -> None:
-    task = retried(a_task(F, heard_at=NOW - timedelta(days=3)))
-    assert LOOKS.deadline(task.heard_at) > NOW
+    task = retried(a_task(F, last_update_at=NOW - timedelta(days=3)))
+    assert LOOKS.deadline(task.last_update_at) > NOW

@@ -10,9 +10,9 @@ from receiver import telemetry
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.providers.base import (
     Begin,
+    CallerKey,
     CancelOutcome,
     FetchOutcome,
-    Lane,
     MalformedUpdate,
     Missing,
     NewTask,
@@ -20,10 +20,10 @@ from receiver.providers.base import (
     SubmitOutcome,
 )
 from receiver.providers.piapi import bodies, fields
-from receiver.providers.piapi.calls import Answer, Calls
+from receiver.providers.piapi.calls import CallResponse, Calls
 from receiver.providers.piapi.outcomes import body_in_form, judge_cancel, judge_fetch, judge_submit, refuse
 from receiver.providers.piapi.tasks import read_task
-from receiver.providers.rate_limiter import Budget
+from receiver.providers.rate_limiter import RateLimiter
 
 PAGE_SIZE = 100
 """The most that the list gives at once; more is an error. Contract: "Lists and account"."""
@@ -54,42 +54,46 @@ class PiAPI:
 
     name = "piapi"
 
-    def __init__(self, *, base_url: str, api_key: str | None, timeout: float, budget: Budget) -> None:
+    def __init__(self, *, base_url: str, api_key: str | None, timeout: float, rate_limiter: RateLimiter) -> None:
         key = (api_key or "").strip()
         self._key_fault = _key_fault(key)
-        self._calls = Calls(base_url=base_url, api_key=key, timeout=timeout, budget=budget)
+        self._calls = Calls(base_url=base_url, api_key=key, timeout=timeout, rate_limiter=rate_limiter)
 
-    async def submit(self, task: NewTask, *, lane: Lane | None = None, begin: Begin | None = None) -> SubmitOutcome:
+    async def submit(
+        self, task: NewTask, *, caller: CallerKey | None = None, begin: Begin | None = None
+    ) -> SubmitOutcome:
         """Create the task, with our webhook in place of the client's, unless `begin` says no: then `NotMade`.
 
         Never raises for what goes wrong there.
         """
-        outcome = await self._submit(task, lane, begin)
+        outcome = await self._submit(task, caller, begin)
         _count("submit", outcome)
         return outcome
 
     async def fetch(
-        self, provider_task_id: str, *, attempt: int | None, hidden: str = "", lane: Lane | None = None
+        self, provider_task_id: str, *, attempt: int | None, hidden: str = "", caller: CallerKey | None = None
     ) -> FetchOutcome:
         """Look at one task; the update carries `attempt`. `hidden` is blanked wherever the answer echoes it."""
-        outcome = await self._fetch(provider_task_id, attempt, hidden, lane)
+        outcome = await self._fetch(provider_task_id, attempt, hidden, caller)
         _count("fetch", outcome)
         return outcome
 
-    async def cancel(self, provider_task_id: str, *, lane: Lane | None = None) -> CancelOutcome:
+    async def cancel(self, provider_task_id: str, *, caller: CallerKey | None = None) -> CancelOutcome:
         """Ask PiAPI to cancel one task. It can cancel only pending ones, and not of every model."""
-        outcome = await self._cancel(provider_task_id, lane)
+        outcome = await self._cancel(provider_task_id, caller)
         _count("cancel", outcome)
         return outcome
 
-    async def history(self, *, model: str, since: datetime, lane: Lane | None = None) -> list[dict[str, Any]] | None:
+    async def history(
+        self, *, model: str, since: datetime, caller: CallerKey | None = None
+    ) -> list[dict[str, Any]] | None:
         """Return PiAPI's list of tasks of `model` made since then, newest first, at most 300, without secrets.
 
         None if there was no answer; if only a later page failed, what there was so far.
         """
         found: list[dict[str, Any]] | None = None
         for page in range(1, MOST_PAGES + 1):
-            items = await self._history_page(model, since, page, lane)
+            items = await self._history_page(model, since, page, caller)
             if items is None:
                 break
             found = (found or []) + [item for item in items if isinstance(item, dict)]
@@ -107,11 +111,11 @@ class PiAPI:
             _count("account_info", "refused")
             return 401, body_in_form(401, self._key_fault)
         outcome = await self._calls.call("GET", "/account/info")
-        if not isinstance(outcome, Answer):
+        if not isinstance(outcome, CallResponse):
             _count("account_info", "no_answer")
             return 502, body_in_form(502, outcome.message)
-        _count("account_info", "found" if outcome.verdict in (None, 200) else "refused")
-        status = outcome.verdict or outcome.status
+        _count("account_info", "found" if outcome.effective_status in (None, 200) else "refused")
+        status = outcome.effective_status or outcome.status
         return status, outcome.body if isinstance(outcome.body, dict) else body_in_form(status, outcome.message)
 
     def parse_webhook(self, body: bytes, *, attempt: int | None = None) -> ProviderUpdate:
@@ -132,13 +136,13 @@ class PiAPI:
 
     def paused_for(self) -> float:
         """Return for how many seconds more PiAPI asked to be left alone; 0 if it did not."""
-        return self._calls.budget.paused_for()
+        return self._calls.rate_limiter.paused_for()
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._calls.aclose()
 
-    async def _submit(self, task: NewTask, lane: Lane | None, begin: Begin | None) -> SubmitOutcome:
+    async def _submit(self, task: NewTask, caller: CallerKey | None, begin: Begin | None) -> SubmitOutcome:
         if self._key_fault:
             return refuse(401, self._key_fault)
         try:
@@ -146,33 +150,39 @@ class PiAPI:
         except orjson.JSONEncodeError:
             return refuse(400, "the task cannot be written as JSON")
         hidden = task.webhook_secret or ""
-        outcome = await self._calls.call("POST", "/api/v1/task", content=content, hidden=hidden, lane=lane, begin=begin)
+        outcome = await self._calls.call(
+            "POST", "/api/v1/task", content=content, hidden=hidden, caller=caller, begin=begin
+        )
         return judge_submit(outcome)
 
-    async def _fetch(self, provider_task_id: str, attempt: int | None, hidden: str, lane: Lane | None) -> FetchOutcome:
+    async def _fetch(
+        self, provider_task_id: str, attempt: int | None, hidden: str, caller: CallerKey | None
+    ) -> FetchOutcome:
         if self._key_fault:
             return NoAnswer(self._key_fault)
         path = _task_path(provider_task_id)
         if path is None:
             return Missing("no task can have this id")
-        outcome = await self._calls.call("GET", path, hidden=hidden, lane=lane)
+        outcome = await self._calls.call("GET", path, hidden=hidden, caller=caller)
         return judge_fetch(outcome, provider_task_id, attempt=attempt)
 
-    async def _cancel(self, provider_task_id: str, lane: Lane | None) -> CancelOutcome:
+    async def _cancel(self, provider_task_id: str, caller: CallerKey | None) -> CancelOutcome:
         if self._key_fault:
             return refuse(401, self._key_fault)
         path = _task_path(provider_task_id)
         if path is None:
             return Missing("no task can have this id")
-        return judge_cancel(await self._calls.call("DELETE", path, lane=lane))
+        return judge_cancel(await self._calls.call("DELETE", path, caller=caller))
 
-    async def _history_page(self, model: str, since: datetime, page: int, lane: Lane | None) -> list[Any] | None:
+    async def _history_page(self, model: str, since: datetime, page: int, caller: CallerKey | None) -> list[Any] | None:
         if self._key_fault:
             return None
         params: dict[str, str | int] = {"page": page, "page_size": PAGE_SIZE, "model": model}
         params["start_time"] = int(since.timestamp())
-        outcome = await self._calls.call("GET", "/api/open/tasks/histories", params=params, lane=lane)
-        return _list_in(outcome) if isinstance(outcome, Answer) and outcome.verdict in (None, 200) else None
+        outcome = await self._calls.call("GET", "/api/open/tasks/histories", params=params, caller=caller)
+        return (
+            _list_in(outcome) if isinstance(outcome, CallResponse) and outcome.effective_status in (None, 200) else None
+        )
 
 
 def _key_fault(key: str) -> str | None:
@@ -197,12 +207,12 @@ def _task_path(task_id: str) -> str | None:
     return f"/api/v1/task/{quote(task_id, safe='', errors='replace')}" if task_id.strip(".") else None
 
 
-def _list_in(answer: Answer) -> list[Any] | None:
+def _list_in(answer: CallResponse) -> list[Any] | None:
     """Find the list: `data` itself, or one of the names that are in use for it. An empty one may be null."""
     data = answer.body.get("data") if isinstance(answer.body, dict) else answer.body
     if isinstance(data, dict):
         data = next((data[name] for name in _LIST_NAMES if name in data), data)
-    if data is None and answer.verdict == 200:
+    if data is None and answer.effective_status == 200:
         return []
     return data if isinstance(data, list) else None
 

@@ -11,9 +11,9 @@ from typing import Any, cast
 import httpx
 
 from receiver.clock import utc_now
-from receiver.providers.base import Begin, Lane, MalformedUpdate
+from receiver.providers.base import Begin, CallerKey, MalformedUpdate
 from receiver.providers.piapi.bodies import REDACTED, blank_secrets, read_body
-from receiver.providers.rate_limiter import Budget
+from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import open_transport
 
 LONGEST_CONNECT = 5.0
@@ -33,7 +33,7 @@ _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, http
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CallResponse:
     """What came back. `body` is the JSON value without secrets, None where it is none; `text` is plain text only."""
 
     status: int
@@ -50,7 +50,7 @@ class Answer:
         return code if isinstance(code, int) and not isinstance(code, bool) else None
 
     @property
-    def verdict(self) -> int | None:
+    def effective_status(self) -> int | None:
         """What it comes to as an HTTP status: an error in the envelope of a 2xx counts as that error.
 
         200 is a success; None is a 2xx whose envelope has no code, or one that is no HTTP error.
@@ -69,7 +69,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class NeverSent:
+class NotSent:
     """The request did not leave: the provider knows nothing of it."""
 
     message: str
@@ -77,30 +77,30 @@ class NeverSent:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class ResponseLost:
     """The request left, or may have, and no whole answer came back."""
 
     message: str
 
 
-CallOutcome = Answer | NeverSent | Lost
+CallOutcome = CallResponse | NotSent | ResponseLost
 
 
 class Calls:
-    """The connections to PiAPI. Every call takes one token of `budget`.
+    """The connections to PiAPI. Every call takes one token of `rate_limiter`.
 
     The key, and what a call names as `hidden`, are blanked where an answer repeats them. `timeout` bounds each
     phase, in seconds, the wait for the budget included; connecting has at most 5.
     """
 
-    def __init__(self, *, base_url: str, api_key: str, timeout: float, budget: Budget) -> None:
+    def __init__(self, *, base_url: str, api_key: str, timeout: float, rate_limiter: RateLimiter) -> None:
         self._base_url = base_url.rstrip("/")
         self._api_key = api_key
         self._timeout = timeout
         self._connect = min(LONGEST_CONNECT, timeout)
         self._headers = {**_HEADERS, "x-api-key": api_key}
         self._phases = {"timeout": httpx.Timeout(timeout, connect=self._connect).as_dict()}
-        self.budget = budget
+        self.rate_limiter = rate_limiter
         self._opening = asyncio.Lock()
         self._opened: httpx.AsyncBaseTransport | None = None
 
@@ -112,22 +112,22 @@ class Calls:
         params: Mapping[str, str | int] | None = None,
         content: bytes | None = None,
         hidden: str = "",
-        lane: Lane | None = None,
+        caller: CallerKey | None = None,
         begin: Begin | None = None,
     ) -> CallOutcome:
         """Make one call when its turn has come. Raises nothing for what the provider or the network does."""
-        if not await self._may_call(lane):
-            return NeverSent("the provider's budget of calls is spent", self.budget.paused_for() or None)
+        if not await self._may_call(caller):
+            return NotSent("the provider's budget of calls is spent", self.rate_limiter.paused_for() or None)
         if begin is not None and not await begin():
-            return NeverSent("the call is not to be made any more")
+            return NotSent("the call is not to be made any more")
         try:
             # The phases' time-outs do not bound an answer that comes byte by byte.
             async with asyncio.timeout(self._connect + 3 * self._timeout):
                 answer = await self._exchange(method, path, params, content, hidden)
         except _NEVER_SENT as error:
-            return NeverSent(_cause(error))
+            return NotSent(_cause(error))
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            return Lost(_cause(error))
+            return ResponseLost(_cause(error))
         self._obey(answer)
         return answer
 
@@ -137,16 +137,16 @@ class Calls:
             transport, self._opened = self._opened, None
             await transport.aclose()
 
-    async def _may_call(self, lane: Lane | None) -> bool:
+    async def _may_call(self, caller: CallerKey | None) -> bool:
         """Wait for a token, but no longer than for an answer: the caller's lease on the task runs meanwhile."""
-        if self.budget.is_ready():
-            await self.budget.acquire(lane)
+        if self.rate_limiter.is_ready():
+            await self.rate_limiter.acquire(caller)
             return True
-        if self.budget.paused_for() > self._timeout:
+        if self.rate_limiter.paused_for() > self._timeout:
             return False
         try:
             async with asyncio.timeout(self._timeout):
-                await self.budget.acquire(lane)
+                await self.rate_limiter.acquire(caller)
         except TimeoutError:
             return False
         return True
@@ -158,7 +158,7 @@ class Calls:
         params: Mapping[str, str | int] | None,
         content: bytes | None,
         hidden: str,
-    ) -> Answer:
+    ) -> CallResponse:
         # A transport of httpx without its client: of that nothing is needed here, and it costs as much again.
         transport = self._opened or await self._open()
         request = httpx.Request(
@@ -183,11 +183,11 @@ class Calls:
                 self._opened = await open_transport(self._base_url)
             return self._opened
 
-    def _obey(self, answer: Answer) -> None:
-        if answer.verdict == 429:
-            self.budget.pause(PAUSE_WITHOUT_HINT if answer.retry_after is None else answer.retry_after)
-        elif answer.verdict == 503 and answer.retry_after is not None:
-            self.budget.pause(answer.retry_after)
+    def _obey(self, answer: CallResponse) -> None:
+        if answer.effective_status == 429:
+            self.rate_limiter.pause(PAUSE_WITHOUT_HINT if answer.retry_after is None else answer.retry_after)
+        elif answer.effective_status == 503 and answer.retry_after is not None:
+            self.rate_limiter.pause(answer.retry_after)
 
 
 def retry_after_seconds(value: str | None, now: datetime) -> float | None:
@@ -220,7 +220,7 @@ async def _read(response: httpx.Response) -> bytes:
     return b"".join(parts)
 
 
-def _answer(response: httpx.Response, body: bytes, hidden: tuple[str, ...]) -> Answer:
+def _answer(response: httpx.Response, body: bytes, hidden: tuple[str, ...]) -> CallResponse:
     for secret in hidden:
         if len(secret) >= _SHORTEST_HIDDEN:
             body = body.replace(secret.encode(), REDACTED.encode())
@@ -231,7 +231,7 @@ def _answer(response: httpx.Response, body: bytes, hidden: tuple[str, ...]) -> A
         value = None
         text = _plain(body)
     retry_after = retry_after_seconds(response.headers.get("retry-after"), utc_now())
-    return Answer(response.status_code, value, text, retry_after)
+    return CallResponse(response.status_code, value, text, retry_after)
 
 
 def _plain(body: bytes) -> str:

@@ -18,7 +18,7 @@ from receiver.providers.base import (
     SubmitOutcome,
     UnknownOutcome,
 )
-from receiver.providers.piapi.calls import Answer, CallOutcome, Lost, NeverSent
+from receiver.providers.piapi.calls import CallOutcome, CallResponse, NotSent, ResponseLost
 from receiver.providers.piapi.tasks import find_task, read_task
 
 NOT_MADE = frozenset({425, 429, 503, 521, 523, 525, 526})
@@ -35,29 +35,29 @@ _UNKNOWN_TASK = ("record not found", "task not found")
 
 def judge_submit(outcome: CallOutcome) -> SubmitOutcome:
     """Say what became of a create call."""
-    if isinstance(outcome, NeverSent):
+    if isinstance(outcome, NotSent):
         return NotMade(outcome.message, outcome.retry_after)
-    if isinstance(outcome, Lost):
+    if isinstance(outcome, ResponseLost):
         return UnknownOutcome(outcome.message)
     if 200 <= outcome.status < 300 and _has_task(outcome.body):
         return _accept(outcome)
-    verdict = outcome.verdict
-    if verdict is None or verdict == 200:
+    status = outcome.effective_status
+    if status is None or status == 200:
         return UnknownOutcome(_senseless(outcome))
-    if verdict in NOT_MADE:
+    if status in NOT_MADE:
         return NotMade(outcome.message, outcome.retry_after)
-    if _is_refusal(verdict):
-        return refuse(verdict, outcome.message, outcome.body)
-    if verdict in MISPLACED:
-        return FailedAttempt(verdict, f"the provider redirects (HTTP {verdict}): look at RINGBACK_PIAPI_BASE_URL")
-    if verdict in BROKEN:
-        return FailedAttempt(verdict, outcome.message)
+    if _is_refusal(status):
+        return refuse(status, outcome.message, outcome.body)
+    if status in MISPLACED:
+        return FailedAttempt(status, f"the provider redirects (HTTP {status}): look at RINGBACK_PIAPI_BASE_URL")
+    if status in BROKEN:
+        return FailedAttempt(status, outcome.message)
     return UnknownOutcome(outcome.message)
 
 
 def judge_fetch(outcome: CallOutcome, provider_task_id: str, *, attempt: int | None) -> FetchOutcome:
     """Say what a look at a task brought."""
-    if not isinstance(outcome, Answer):
+    if not isinstance(outcome, CallResponse):
         return _no_answer(outcome)
     if 200 <= outcome.status < 300 and _has_task(outcome.body):
         try:
@@ -72,14 +72,14 @@ def judge_fetch(outcome: CallOutcome, provider_task_id: str, *, attempt: int | N
 
 def judge_cancel(outcome: CallOutcome) -> CancelOutcome:
     """Say what became of a cancellation."""
-    if not isinstance(outcome, Answer):
+    if not isinstance(outcome, CallResponse):
         return _no_answer(outcome)
-    if outcome.verdict == 200 or outcome.status == 204:
+    if outcome.effective_status == 200 or outcome.status == 204:
         return Cancelled(outcome.message)
     if _is_missing(outcome):
         return Missing(outcome.message)
-    if outcome.verdict is not None and _is_refusal(outcome.verdict):
-        return refuse(outcome.verdict, outcome.message, outcome.body)
+    if outcome.effective_status is not None and _is_refusal(outcome.effective_status):
+        return refuse(outcome.effective_status, outcome.message, outcome.body)
     return _no_answer(outcome)
 
 
@@ -95,7 +95,7 @@ def body_in_form(status: int, message: str, body: Any = None) -> dict[str, Any]:
     return {"code": status, "data": None, "message": message}
 
 
-def _accept(answer: Answer) -> SubmitOutcome:
+def _accept(answer: CallResponse) -> SubmitOutcome:
     try:
         return Accepted(read_task(answer.body, source=Source.SUBMIT))
     except MalformedUpdate as error:
@@ -113,18 +113,18 @@ def _is_refusal(status: int) -> bool:
     return 400 <= status < 500 and status not in PASSING
 
 
-def _is_missing(answer: Answer) -> bool:
+def _is_missing(answer: CallResponse) -> bool:
     # Some models say it in words, under another code.
-    return answer.verdict in GONE or any(words in answer.message.lower() for words in _UNKNOWN_TASK)
+    return answer.effective_status in GONE or any(words in answer.message.lower() for words in _UNKNOWN_TASK)
 
 
 def _no_answer(outcome: CallOutcome) -> NoAnswer:
-    if isinstance(outcome, Lost):
+    if isinstance(outcome, ResponseLost):
         return NoAnswer(outcome.message)
-    if isinstance(outcome, Answer) and outcome.verdict in (None, 200):
+    if isinstance(outcome, CallResponse) and outcome.effective_status in (None, 200):
         return NoAnswer(_senseless(outcome), outcome.retry_after)
     return NoAnswer(outcome.message, outcome.retry_after)
 
 
-def _senseless(answer: Answer) -> str:
+def _senseless(answer: CallResponse) -> str:
     return f"HTTP {answer.status}, but nothing that makes sense: {answer.message}"

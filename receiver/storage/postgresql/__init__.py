@@ -2,9 +2,9 @@
 
 from receiver.storage.postgresql.connection import PostgreSQLConnection
 from receiver.storage.postgresql.notices import Notices
-from receiver.storage.postgresql.raw_connection import Line
+from receiver.storage.postgresql.raw_connection import RawConnection
 from receiver.storage.postgresql.reader import PostgreSQLReader
-from receiver.storage.postgresql.shared_rate_limiter import Allotment
+from receiver.storage.postgresql.shared_rate_limiter import PostgreSQLRateLimiter
 
 
 class PostgreSQL:
@@ -13,7 +13,7 @@ class PostgreSQL:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self.notices = Notices(dsn)
-        self._line = Line(dsn, writes=True)
+        self._connection = RawConnection(dsn, writes=True)
 
     def connection(self) -> PostgreSQLConnection:
         """Return the connection for the writer."""
@@ -23,13 +23,13 @@ class PostgreSQL:
         """Return connections for reading."""
         return PostgreSQLReader(self._dsn)
 
-    def allotment(self, provider: str) -> Allotment:
+    def rate_limiter(self, provider: str) -> PostgreSQLRateLimiter:
         """Return the budget of calls to a provider that all processes share."""
-        return Allotment(self._line, provider)
+        return PostgreSQLRateLimiter(self._connection, provider)
 
     async def aclose(self) -> None:
         """Close what is shared with other processes."""
-        await self._line.aclose()
+        await self._connection.aclose()
 
 
 __all__ = ["Allotment", "Notices", "PostgreSQL", "PostgreSQLConnection", "PostgreSQLReader"]

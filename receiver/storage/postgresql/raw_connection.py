@@ -10,7 +10,7 @@ from receiver.storage.postgresql.errors import is_unavailable, unavailable
 from receiver.storage.postgresql.server import connect_raw
 
 
-class Line:
+class RawConnection:
     """One connection, one statement at a time, each its own transaction."""
 
     def __init__(self, dsn: str, *, writes: bool) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy.types import TypeEngine
 
 from receiver.storage.hot import Decoder, HotPlan, HotQuery, HotRow
 from receiver.storage.postgresql.errors import is_unavailable, unavailable
-from receiver.storage.postgresql.raw_connection import Line
+from receiver.storage.postgresql.raw_connection import RawConnection
 from receiver.storage.postgresql.server import COMMAND_SECONDS, core_engine
 
 CONNECTIONS = 5
@@ -23,7 +23,7 @@ class PostgreSQLReader:
         self._engine = core_engine(
             dsn, writes=False, pool_size=CONNECTIONS, max_overflow=0, pool_timeout=COMMAND_SECONDS
         )
-        self._hot = Line(dsn, writes=False)
+        self._hot = RawConnection(dsn, writes=False)
         self._plans: dict[HotQuery, HotPlan] = {}
 
     async def read(self, statement: Executable) -> list[dict[str, Any]]:

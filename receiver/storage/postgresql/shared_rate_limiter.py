@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from receiver.storage.postgresql.raw_connection import Line
+from receiver.storage.postgresql.raw_connection import RawConnection
 
 _RESERVE = """
 INSERT INTO provider_budget AS budget (provider, next_at, paused_until)
@@ -21,11 +21,11 @@ ON CONFLICT (provider) DO UPDATE SET paused_until = greatest(budget.paused_until
 """
 
 
-class Allotment:
+class PostgreSQLRateLimiter:
     """Gives away the moments at which a provider may be called."""
 
-    def __init__(self, line: Line, provider: str) -> None:
-        self._line = line
+    def __init__(self, connection: RawConnection, provider: str) -> None:
+        self._connection = connection
         self._provider = provider
 
     async def reserve(self, calls: int, interval: float, burst: int) -> list[float]:
@@ -33,10 +33,10 @@ class Allotment:
 
         After a quiet time `burst` of them are at once. Raises `StorageUnavailable`.
         """
-        rows = await self._line.fetch(_RESERVE, self._provider, calls, timedelta(seconds=interval), burst)
+        rows = await self._connection.fetch(_RESERVE, self._provider, calls, timedelta(seconds=interval), burst)
         until_next = rows[0]["until_next"]
         return [max(0.0, until_next - (calls - place) * interval) for place in range(calls)]
 
     async def pause(self, seconds: float) -> None:
         """Give no moment away that comes before so many seconds. Raises `StorageUnavailable`."""
-        await self._line.fetch(_PAUSE, self._provider, timedelta(seconds=seconds))
+        await self._connection.fetch(_PAUSE, self._provider, timedelta(seconds=seconds))

@@ -6,7 +6,7 @@ stand already are locked in the order of their keys before they are changed: so 
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models import DeliveryStatus, Submission, SubscriptionKind
-from receiver.domain.transitions import TaskState
+from receiver.domain.transitions import STATE_COLUMNS, TaskState
 from receiver.storage.postgresql.values import encoder_of, write_document, write_text
 from receiver.storage.tables import deliveries as delivery_table
 from receiver.storage.tables import events as event_table
@@ -26,20 +26,16 @@ from receiver.storage.tables import tasks as task_table
 from receiver.storage.transaction import (
     DueTask,
     LeasedDelivery,
-    Line,
     Listener,
     NewDelivery,
     NewEvent,
+    SendQueue,
     Settlement,
     TaskChange,
     Values,
 )
 
-_STATE = (
-    "id, uid, organization_id, status, submission, attempt, max_attempts, backoff_seconds, provider_task_id, "
-    "progress, revision, words, callback_id, ended_event, looks, heard_at, model, task_type, "
-    "metadata AS labels, started_at, provider, run_uid, step"
-)
+_STATE = ", ".join(STATE_COLUMNS)
 _NUMBER = "pg_current_xact_id()::text AS number"
 
 _LOAD_TASKS = f"""
@@ -51,7 +47,7 @@ SELECT {_STATE} FROM task WHERE id IN (
 ) ORDER BY id FOR NO KEY UPDATE
 """
 
-_CLAIM_LOOKS = f"""
+_CLAIM_POLLS = f"""
 WITH due AS MATERIALIZED (
     SELECT {_STATE}, submitted_at, due_at FROM task
     WHERE due_at IS NOT NULL AND submission <> '{Submission.WAITING}' AND due_at <= $1
@@ -62,20 +58,20 @@ UPDATE task SET due_at = $2, leased = true FROM due WHERE task.id = due.id RETUR
 
 _UNSENT = f"due_at IS NOT NULL AND submission = '{Submission.WAITING}'"
 _CLAIM_UNSENT = f"""
-WITH RECURSIVE line(bulk, organization_id) AS (
+WITH RECURSIVE queue(bulk, organization_id) AS (
     SELECT kind.bulk, (
         SELECT organization_id FROM task WHERE {_UNSENT} AND task.bulk = kind.bulk ORDER BY organization_id LIMIT 1
     ) FROM (VALUES (false), (true)) AS kind(bulk)
     UNION ALL
-    SELECT line.bulk, (
+    SELECT queue.bulk, (
         SELECT organization_id FROM task
-        WHERE {_UNSENT} AND task.bulk = line.bulk AND task.organization_id > line.organization_id
+        WHERE {_UNSENT} AND task.bulk = queue.bulk AND task.organization_id > queue.organization_id
         ORDER BY organization_id LIMIT 1
-    ) FROM line WHERE line.organization_id IS NOT NULL
+    ) FROM queue WHERE queue.organization_id IS NOT NULL
 ), due AS MATERIALIZED (
-    SELECT waiting.* FROM line CROSS JOIN LATERAL (
+    SELECT waiting.* FROM queue CROSS JOIN LATERAL (
         SELECT {_STATE}, submitted_at, due_at, bulk FROM task
-        WHERE {_UNSENT} AND task.bulk = line.bulk AND task.organization_id = line.organization_id AND due_at <= $1
+        WHERE {_UNSENT} AND task.bulk = queue.bulk AND task.organization_id = queue.organization_id AND due_at <= $1
         ORDER BY due_at, id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
     ) AS waiting
 ), turns AS (
@@ -87,20 +83,20 @@ WITH RECURSIVE line(bulk, organization_id) AS (
 )
 UPDATE task SET due_at = $2, leased = true FROM picked WHERE task.id = picked.id RETURNING picked.*
 """
-"""Goes from line to line by the index, so that a long one costs the others nothing."""
+"""Goes from queue to queue by the index, so that a long one costs the others nothing."""
 
 _CLAIM_DELIVERIES = f"""
-WITH RECURSIVE lane(id) AS (
+WITH RECURSIVE endpoint(id) AS (
     (SELECT subscription_id FROM delivery WHERE due_at IS NOT NULL ORDER BY subscription_id LIMIT 1)
     UNION ALL
     SELECT (
-        SELECT subscription_id FROM delivery WHERE due_at IS NOT NULL AND subscription_id > lane.id
+        SELECT subscription_id FROM delivery WHERE due_at IS NOT NULL AND subscription_id > endpoint.id
         ORDER BY subscription_id LIMIT 1
-    ) FROM lane WHERE lane.id IS NOT NULL
+    ) FROM endpoint WHERE endpoint.id IS NOT NULL
 ), picked AS MATERIALIZED (
-    SELECT due.id, due.due_at FROM lane JOIN subscription ON subscription.id = lane.id CROSS JOIN LATERAL (
+    SELECT due.id, due.due_at FROM endpoint JOIN subscription ON subscription.id = endpoint.id CROSS JOIN LATERAL (
         SELECT waiting.id, waiting.due_at FROM delivery AS waiting
-        WHERE waiting.subscription_id = lane.id AND waiting.due_at IS NOT NULL AND waiting.due_at <= $2
+        WHERE waiting.subscription_id = endpoint.id AND waiting.due_at IS NOT NULL AND waiting.due_at <= $2
         AND NOT (subscription.ordered AND EXISTS (
             SELECT 1 FROM delivery AS earlier
             WHERE earlier.task_id = waiting.task_id AND earlier.subscription_id = waiting.subscription_id
@@ -108,7 +104,7 @@ WITH RECURSIVE lane(id) AS (
         ))
         ORDER BY waiting.due_at, waiting.id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
     ) AS due
-    WHERE lane.id <> ALL($1::bigint[])
+    WHERE endpoint.id <> ALL($1::bigint[])
 )
 UPDATE delivery SET due_at = $4, leased = true, attempt = attempt + 1
 FROM picked WHERE delivery.id = picked.id
@@ -149,7 +145,6 @@ _TYPES: Mapping[Table, Mapping[str, str]] = {
     table: {column.name: column.type.compile(postgresql.dialect()) for column in table.columns}  # type: ignore[no-untyped-call]
     for table in (task_table, event_table, delivery_table)
 }
-_STATE_COLUMNS = len(fields(TaskState))
 _ENCODERS = MappingProxyType({column.name: encoder_of(column.type) for column in task_table.columns})
 _EVENT_COLUMNS = ("uid", "organization_id", "task_id", "run_uid", "type", "snapshot", "created_at")
 _DELIVERY_COLUMNS = (
@@ -262,13 +257,13 @@ class PostgreSQLTransaction:
             for key, organization_id, kind, types, ordered, filters in rows
         ]
 
-    async def claim_looks(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
+    async def claim_polls(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
         """Take due tasks that were sent, or may have been, oldest first."""
-        rows = await self._driver.fetch(_CLAIM_LOOKS, now, lease_until, limit)
+        rows = await self._driver.fetch(_CLAIM_POLLS, now, lease_until, limit)
         return [DueTask(_state(row), row["submitted_at"]) for row in sorted(rows, key=lambda row: row["due_at"])]
 
-    async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: Line) -> list[DueTask]:
-        """Take due tasks that wait to be sent, one of each line in turn."""
+    async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:
+        """Take due tasks that wait to be sent, one of each queue in turn."""
         rows = await self._driver.fetch(_CLAIM_UNSENT, now, lease_until, limit, *after)
         rows.sort(key=lambda row: row["place"])
         return [DueTask(_state(row), row["submitted_at"], (row["organization_id"], row["bulk"])) for row in rows]
@@ -353,4 +348,4 @@ def _column(name: str, rows: Iterable[Values]) -> list[Any]:
 
 
 def _state(row: asyncpg.Record) -> TaskState:
-    return TaskState(*row[:_STATE_COLUMNS])
+    return TaskState(*row[: len(STATE_COLUMNS)])

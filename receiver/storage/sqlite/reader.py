@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     BindParameter,
-    Boolean,
     ColumnElement,
     Engine,
     Executable,
@@ -27,13 +25,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.types import TypeEngine
 
-from models.columns import Moment
 from receiver.errors import StorageUnavailable
-from receiver.storage.hot import Decoder, HotPlan, HotQuery, HotRow
+from receiver.storage.hot import HotPlan, HotQuery, HotRow
 from receiver.storage.sqlite.connection import SQLiteConnection, configure
-from receiver.storage.sqlite.values import read_document, read_moment, write_document
+from receiver.storage.sqlite.values import decoder_of, read_document, write_document
 
 _CONNECTIONS = 4
 _KEYS: BindParameter[str] = bindparam("keys")
@@ -58,7 +54,7 @@ class SQLiteReader:
         """Run a query of the hot path; return its rows by table. Raises `StorageUnavailable`."""
         plan = self._plans.get(query)
         if plan is None:
-            plan = self._plans[query] = HotPlan(query, sqlite.dialect(), _among_keys, _decoder)
+            plan = self._plans[query] = HotPlan(query, sqlite.dialect(), _among_keys, decoder_of)
         given = (write_document(list(keys)),)
         try:
             rows = self._writes.fetch(plan.sql, given)
@@ -98,14 +94,6 @@ def _engine(path: Path) -> Engine:
 
 def _among_keys(key: ColumnElement[Any]) -> ColumnElement[bool]:
     return key.in_(select(column("value")).select_from(func.json_each(_KEYS).table_valued("value")))
-
-
-def _decoder(kind: TypeEngine[Any]) -> Decoder | None:
-    if isinstance(kind, JSON):
-        return read_document
-    if isinstance(kind, Moment):
-        return read_moment
-    return bool if isinstance(kind, Boolean) else None
 
 
 def _unavailable(error: BaseException | None) -> StorageUnavailable:

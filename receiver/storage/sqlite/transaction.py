@@ -3,7 +3,6 @@
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import fields
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -12,40 +11,40 @@ import orjson
 from sqlalchemy import Executable, Row
 
 from models import DeliveryStatus, Submission, SubscriptionKind
-from receiver.domain.transitions import TaskState
-from receiver.storage.sqlite.values import encoder_of, read_moment, write_document, write_moment
+from receiver.domain.transitions import STATE_COLUMNS, TaskState
+from receiver.storage.sqlite.values import decoder_of, encoder_of, read_moment, write_document, write_moment
 from receiver.storage.tables import tasks
 from receiver.storage.transaction import (
     DueTask,
     LeasedDelivery,
-    Line,
     Listener,
     NewDelivery,
     NewEvent,
+    SendQueue,
     Settlement,
     TaskChange,
     Values,
 )
 
-_STATE = (
-    "id, uid, organization_id, status, submission, attempt, max_attempts, backoff_seconds, provider_task_id, "
-    "progress, revision, words, callback_id, ended_event, looks, heard_at, model, task_type, metadata, started_at, "
-    "provider, run_uid, step"
-)
-_STATE_COLUMNS = len(fields(TaskState))
+_STATE = ", ".join(STATE_COLUMNS)
+_STATE_DECODERS = [
+    (place, decode)
+    for place, name in enumerate(STATE_COLUMNS)
+    if (decode := decoder_of(tasks.columns[name].type)) is not None
+]
 _ENCODERS = MappingProxyType({column.name: encoder_of(column.type) for column in tasks.columns})
 
 _DUE_DELIVERIES = f"""
-WITH RECURSIVE lane(id) AS (
+WITH RECURSIVE endpoint(id) AS (
     SELECT min(subscription_id) FROM delivery WHERE due_at IS NOT NULL
     UNION ALL
-    SELECT (SELECT min(subscription_id) FROM delivery WHERE due_at IS NOT NULL AND subscription_id > lane.id)
-    FROM lane WHERE lane.id IS NOT NULL
+    SELECT (SELECT min(subscription_id) FROM delivery WHERE due_at IS NOT NULL AND subscription_id > endpoint.id)
+    FROM endpoint WHERE endpoint.id IS NOT NULL
 )
 SELECT delivery.id, delivery.subscription_id, delivery.attempt + 1
-FROM lane JOIN subscription ON subscription.id = lane.id JOIN delivery ON delivery.id IN (
+FROM endpoint JOIN subscription ON subscription.id = endpoint.id JOIN delivery ON delivery.id IN (
     SELECT due.id FROM delivery AS due
-    WHERE due.subscription_id = lane.id AND due.due_at IS NOT NULL AND due.due_at <= ?2
+    WHERE due.subscription_id = endpoint.id AND due.due_at IS NOT NULL AND due.due_at <= ?2
     AND NOT (subscription.ordered AND EXISTS (
         SELECT 1 FROM delivery AS earlier
         WHERE earlier.task_id = due.task_id AND earlier.subscription_id = due.subscription_id
@@ -53,35 +52,35 @@ FROM lane JOIN subscription ON subscription.id = lane.id JOIN delivery ON delive
     ))
     ORDER BY due.due_at, due.id LIMIT ?3
 )
-WHERE lane.id NOT IN (SELECT value FROM json_each(?1))
+WHERE endpoint.id NOT IN (SELECT value FROM json_each(?1))
 ORDER BY delivery.due_at, delivery.id
 """
 """Goes from subscription to subscription by the index, so that one with a long queue costs the others nothing."""
 
 _UNSENT = f"due_at IS NOT NULL AND submission = '{Submission.WAITING}'"
 _DUE_UNSENT = f"""
-WITH RECURSIVE line(bulk, organization_id) AS (
+WITH RECURSIVE queue(bulk, organization_id) AS (
     SELECT kind.value, (SELECT min(organization_id) FROM task WHERE {_UNSENT} AND bulk = kind.value)
     FROM json_each('[0, 1]') AS kind
     UNION ALL
-    SELECT line.bulk, (
+    SELECT queue.bulk, (
         SELECT min(organization_id) FROM task
-        WHERE {_UNSENT} AND bulk = line.bulk AND organization_id > line.organization_id
+        WHERE {_UNSENT} AND bulk = queue.bulk AND organization_id > queue.organization_id
     )
-    FROM line WHERE line.organization_id IS NOT NULL
+    FROM queue WHERE queue.organization_id IS NOT NULL
 ), due(id, turn) AS (
     SELECT waiting.id, row_number() OVER (
-        PARTITION BY line.organization_id, line.bulk ORDER BY waiting.due_at, waiting.id
+        PARTITION BY queue.organization_id, queue.bulk ORDER BY waiting.due_at, waiting.id
     )
-    FROM line JOIN task AS waiting ON waiting.id IN (
-        SELECT id FROM task WHERE {_UNSENT} AND bulk = line.bulk AND organization_id = line.organization_id
+    FROM queue JOIN task AS waiting ON waiting.id IN (
+        SELECT id FROM task WHERE {_UNSENT} AND bulk = queue.bulk AND organization_id = queue.organization_id
         AND due_at <= ?1 ORDER BY due_at, id LIMIT ?2
     )
 )
 SELECT {_STATE}, submitted_at, bulk FROM task JOIN due USING (id)
 ORDER BY turn, (organization_id, bulk) <= (?3, ?4), organization_id, bulk LIMIT ?2
 """
-"""Goes from line to line by the index, so that a long one costs the others nothing."""
+"""Goes from queue to queue by the index, so that a long one costs the others nothing."""
 
 
 class SQLiteTransaction:
@@ -213,7 +212,7 @@ class SQLiteTransaction:
             for key, organization_id, kind, types, ordered, filters in rows
         ]
 
-    async def claim_looks(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
+    async def claim_polls(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
         """Take due tasks that were sent, or may have been, oldest first."""
         rows = self._driver.execute(
             f"SELECT {_STATE}, submitted_at FROM task "
@@ -224,11 +223,15 @@ class SQLiteTransaction:
         self._lease_tasks(rows, lease_until)
         return [DueTask(_state(row), _moment_or_none(row[-1])) for row in rows]
 
-    async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: Line) -> list[DueTask]:
-        """Take due tasks that wait to be sent, one of each line in turn."""
+    async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:
+        """Take due tasks that wait to be sent, one of each queue in turn."""
         rows = self._driver.execute(_DUE_UNSENT, (write_moment(now), limit, *after)).fetchall()
         self._lease_tasks(rows, lease_until)
-        return [DueTask(_state(row), _moment_or_none(row[-2]), (row[2], bool(row[-1]))) for row in rows]
+        states = map(_state, rows)
+        return [
+            DueTask(state, _moment_or_none(row[-2]), (state.organization_id, bool(row[-1])))
+            for state, row in zip(states, rows, strict=True)
+        ]
 
     def _lease_tasks(self, rows: Sequence[Sequence[Any]], lease_until: datetime) -> None:
         self._driver.execute(
@@ -301,15 +304,11 @@ class SQLiteTransaction:
 
 
 def _state(row: Sequence[Any]) -> TaskState:
-    state = TaskState(*row[:_STATE_COLUMNS])
-    state.heard_at = read_moment(row[15])
-    if state.words is not None:
-        state.words = orjson.loads(row[11])
-    if state.labels is not None:
-        state.labels = orjson.loads(row[18])
-    if state.started_at is not None:
-        state.started_at = read_moment(row[19])
-    return state
+    values = list(row[: len(STATE_COLUMNS)])
+    for place, decode in _STATE_DECODERS:
+        if values[place] is not None:
+            values[place] = decode(values[place])
+    return TaskState(*values)
 
 
 def _moment_or_none(value: str | None) -> datetime | None:

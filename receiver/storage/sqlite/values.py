@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-from sqlalchemy import JSON
+from sqlalchemy import JSON, Boolean
 from sqlalchemy.types import TypeEngine
 
 from models.columns import Moment
@@ -40,3 +40,12 @@ def encoder_of(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
     if isinstance(kind, JSON):
         return write_document
     return write_moment if isinstance(kind, Moment) else None
+
+
+def decoder_of(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
+    """Return what reads a value of a column of this type; None if it comes as it is."""
+    if isinstance(kind, JSON):
+        return read_document
+    if isinstance(kind, Moment):
+        return read_moment
+    return bool if isinstance(kind, Boolean) else None
