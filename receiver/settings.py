@@ -63,6 +63,8 @@ class Settings(BaseModel):
     writer_queue: Annotated[int, Field(ge=1)] = 4096
     """How many writes may wait before the answer is 503."""
     log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe log records that are written; `debug` has one for each attempt at a delivery."""
     actions_file: Path | None = None
     """What the steps of runs may do, by name; see `receiver.domain.actions`."""
 

@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _WORKER = "PROMETHEUS_MULTIPROC_WORKER"
 if _WORKER in os.environ:
@@ -75,29 +76,36 @@ class _StandardError:
         sys.stderr.flush()
 
 
-def configure_logging(log_format: str = "text") -> None:
-    """Send log lines to standard error, as text for people or as JSON for programs."""
+def configure_logging(log_format: str = "text", log_level: str = "info") -> None:
+    """Write log records of `log_level` and above to standard error, as text for people or as JSON for programs."""
     plain = structlog.dev.plain_traceback  # the rich one shows the values of variables, secrets among them
     for_people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     renderer: Any = structlog.processors.JSONRenderer() if log_format == "json" else for_people
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _add_logger,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[log_level]),
         # One write a line, so that lines of several workers do not run into one another.
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _StandardError())),
         cache_logger_on_first_use=True,
     )
 
 
-def get_logger(room: str) -> Any:
-    """Return a logger whose lines carry the name of the room they come from.
+def _add_logger(_logger: Any, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    # structlog has an argument `logger` of its own, so the name comes here under another one.
+    record["logger"] = record.pop("logger_name", "")
+    return record
 
-    It stays lazy: rooms ask for theirs when they are imported, before the settings are read.
+
+def get_logger(name: str) -> Any:
+    """Return a logger whose records carry `name` as `logger`: the module's path below `receiver`.
+
+    It stays lazy: modules ask for theirs when they are imported, before the settings are read.
     """
-    return structlog.get_logger(room=room)
+    return structlog.get_logger(logger_name=name)

@@ -8,10 +8,10 @@ import orjson
 
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call, check
-from receiver.api.piapi import read_callback, task_request, webhook_config_of
 from receiver.api.schemas import CreateTask
+from receiver.api.task_requests import read_callback, task_request, webhook_config_of
 from receiver.errors import BadRequest, RingbackError, TooLarge
-from receiver.storage.queries import task_ids_among
+from receiver.storage.tasks import task_ids_among
 from receiver.tracking.create import Callback, TaskRequest
 
 MOST_TASKS = 1000

@@ -3,25 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Select
-
 from models import DeliveryStatus
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call, check
+from receiver.api.ids import read_id
 from receiver.api.lists import page, read_cursor, read_query
 from receiver.api.schemas import DeliveryQuery
 from receiver.api.webhooks import find_webhook
 from receiver.domain.delivery_views import native_attempt, native_delivery
-from receiver.domain.ids import is_id
 from receiver.errors import BadRequest, NotFound
-from receiver.storage.delivery_lists import (
-    DeliveryFilter,
-    attempts_of,
-    deliveries_matching,
-    delivery_by_id,
-    event_key,
-    webhook_key,
-)
+from receiver.storage.database import Query
+from receiver.storage.deliveries import DeliveryFilter, deliveries_matching, delivery_attempts_of, delivery_by_id
+from receiver.storage.events import event_key
+from receiver.storage.subscriptions import webhook_key
 
 
 async def list_deliveries(call: Call) -> Reply:
@@ -43,7 +37,7 @@ async def list_webhook_deliveries(call: Call) -> Reply:
 async def get_delivery(call: Call) -> Reply:
     """`GET /api/v1/deliveries/{id}`: with the request as it would be sent, and every attempt."""
     row = await _delivery(call)
-    attempts = await call.services.database.read(attempts_of(row["id"]))
+    attempts = await call.services.database.read(delivery_attempts_of(row["id"]))
     shown = {
         **native_delivery(row),
         "request": await call.services.request_previews.of(row["id"], attempts[-1]["started_at"] if attempts else None),
@@ -58,7 +52,7 @@ async def retry_delivery(call: Call) -> Reply:
     After a crash one that is on its way is left at that; one that was settled again meanwhile is sent once more.
     """
     if not (call.is_resumed and (await _delivery(call))["status"] == DeliveryStatus.PENDING):
-        await call.services.replays.retry(call.organization_id, _uid(call.path("delivery_id"), "delivery"))
+        await call.services.replays.retry(call.organization_id, call.path_id("delivery_id"))
     return Reply(native_delivery(await _delivery(call)), "delivery", status=202)
 
 
@@ -85,22 +79,16 @@ async def _page(call: Call, query: DeliveryQuery, subscription_id: int | None) -
 
 
 async def _delivery(call: Call) -> dict[str, Any]:
-    uid = _uid(call.path("delivery_id"), "delivery")
+    uid = call.path_id("delivery_id")
     rows = await call.services.database.read(delivery_by_id(call.organization_id, uid))
     if not rows:
         raise NotFound("there is no such delivery", param="delivery_id")
     return rows[0]
 
 
-async def _key(call: Call, query: Callable[[int, str], Select[Any]], uid: str, thing: str) -> int:
-    rows = await call.services.database.read(query(call.organization_id, _uid(uid, thing)))
+async def _key(call: Call, query: Callable[[int, str], Query], given: str, thing: str) -> int:
+    uid = read_id(given, param=f"{thing}_id", code="invalid_query_params")
+    rows = await call.services.database.read(query(call.organization_id, uid))
     if not rows:
         raise NotFound(f"there is no such {thing}", param=f"{thing}_id")
     return int(rows[0]["id"])
-
-
-def _uid(text: str, thing: str) -> str:
-    """Return an id for a query; PostgreSQL would choke on what is none."""
-    if not is_id(text):
-        raise NotFound(f"there is no such {thing}", param=f"{thing}_id")
-    return text

@@ -18,6 +18,7 @@ from models import Scope
 from receiver.api.auth import Principal
 from receiver.api.dialects import Dialect, Reply, new_request_id
 from receiver.api.idempotency import IdempotentRequest, read_key
+from receiver.api.ids import read_id
 from receiver.api.services import Services
 from receiver.asgi import read_body
 from receiver.domain.ids import derived_id, new_id
@@ -25,7 +26,7 @@ from receiver.errors import BadRequest, RingbackError
 from receiver.storage.idempotency import Claim
 from receiver.telemetry import get_logger
 
-log = get_logger("api")
+log = get_logger("api.endpoint")
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -71,6 +72,10 @@ class Call:
     def path(self, name: str) -> str:
         """Return a parameter of the path."""
         return str(self.request.path_params[name])
+
+    def path_id(self, name: str) -> str:
+        """Return an id from the path. Raises `BadRequest` (`invalid_<name>`) for what is not a UUID."""
+        return read_id(self.path(name), param=name)
 
     async def raw(self) -> bytes:
         """Return the body as it came. Raises `TooLarge`."""

@@ -7,6 +7,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from receiver.api.endpoint import Call
+from receiver.asgi import ABORT
 from receiver.domain.server_sent import comment
 from receiver.errors import RingbackError
 from receiver.events.stream import Follower
@@ -16,8 +17,6 @@ from receiver.telemetry import get_logger, streams_open
 KEEP_ALIVE_SECONDS = 15.0
 STALLED_SECONDS = 20.0
 """How long a reader may leave what was written to it unread."""
-ABORT = "ringback.abort"
-"""The ASGI extension by which the server offers to cut a connection: `{"abort": function}`."""
 _CHUNK_BYTES = 64 * 1024
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -25,7 +24,7 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx would collect events until its buffer is full
 ]
 
-log = get_logger("api.events")
+log = get_logger("api.event_stream")
 
 
 class _StalledError(Exception):

@@ -3,13 +3,11 @@
 import asyncio
 
 from prometheus_client import CONTENT_TYPE_LATEST
-from sqlalchemy import literal, select
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from receiver.api.services import Services
 from receiver.errors import RingbackError
-from receiver.storage.transaction import Transaction
 from receiver.telemetry import exposition
 
 _PATIENCE_SECONDS = 2.0
@@ -27,8 +25,7 @@ async def readyz(request: Request) -> Response:
         return _not_ready("the service is stopping")
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
-            await services.database.read(select(literal(1)))
-            await services.database.writer.run(_nothing)
+            await services.database.check()
     except TimeoutError:
         return _not_ready(f"the database did not answer within {_PATIENCE_SECONDS:g} s")
     except RingbackError as error:
@@ -39,10 +36,6 @@ async def readyz(request: Request) -> Response:
 async def metrics(_request: Request) -> Response:
     """Return the counters in Prometheus' text form."""
     return Response(exposition(), media_type=CONTENT_TYPE_LATEST)
-
-
-async def _nothing(_tx: Transaction) -> None:
-    """Begin and commit, no more."""
 
 
 def _not_ready(reason: str) -> Response:

@@ -7,11 +7,10 @@ from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call, check
 from receiver.api.lists import read_query
 from receiver.api.run_schemas import JobQuery
-from receiver.api.runs import read_uid
 from receiver.domain.representations import native_attempts, native_event
 from receiver.domain.run_representations import JOB_FIELDS, native_job
 from receiver.errors import BadRequest, NotFound
-from receiver.storage.queries import events_of_task
+from receiver.storage.events import events_of_task
 
 _INCLUDES = ("diagnostics",)
 _MOST_EVENTS = 200
@@ -19,7 +18,7 @@ _MOST_EVENTS = 200
 
 async def get_job(call: Call) -> Reply:
     """Answer at once or when the job has ended; `fields` narrows the answer, `include` adds to it."""
-    uid = read_uid(call.path("job_id"), code="invalid_job_id", param="job_id")
+    uid = call.path_id("job_id")
     query = check(JobQuery, read_query(call.request.query_params), code="invalid_query_params")
     fields = _names(query.fields, JOB_FIELDS, code="invalid_query_params", param="fields")
     included = _included(query)

@@ -7,7 +7,6 @@ from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
 from receiver.api.schemas import CreateKey
 from receiver.clock import utc_now
-from receiver.domain.ids import is_id
 from receiver.domain.keyring import new_api_key
 from receiver.domain.representations import iso
 from receiver.errors import Conflict, NotFound
@@ -47,8 +46,8 @@ async def list_keys(call: Call) -> Reply:
 
 async def revoke_key(call: Call) -> Reply:
     """`DELETE /api/v1/keys/{id}`."""
-    uid = call.path("key_id")
-    revoked = is_id(uid) and await call.services.database.writer.run(
+    uid = call.path_id("key_id")
+    revoked = await call.services.database.writer.run(
         lambda tx: storage.revoke_key(tx, call.organization_id, uid, utc_now())
     )
     call.services.authenticator.forget()

@@ -8,17 +8,17 @@ from models import Submission, TaskStatus
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call, check
 from receiver.api.lists import read_query
-from receiver.api.schemas import CancelQuery, CreateTask, HistoryQuery, WaitQuery, WebhookConfig
+from receiver.api.schemas import CancelQuery, CreateTask, HistoryQuery
+from receiver.api.task_requests import read_callback, read_task, task_request, webhook_config_of
 from receiver.clock import utc_now
 from receiver.domain.representations import piapi_task
-from receiver.errors import BadRequest, ProviderRefused, RingbackError, Unavailable
+from receiver.errors import ProviderRefused, RingbackError, Unavailable
 from receiver.providers import Refused
-from receiver.storage.queries import TaskFilter, active_tasks, count_tasks, task_by_id, tasks_matching
-from receiver.tracking.create import Callback, TaskRequest
+from receiver.providers.registry import DEFAULT_PROVIDER
+from receiver.storage.tasks import TaskFilter, active_tasks, count_tasks, task_by_id, tasks_matching
+from receiver.tracking.create import TaskRequest
 
-PROVIDER = "piapi"
 ALL_MODELS = "all"
-_WEBHOOK_CONFIG = "webhook_config"
 _CANCELLABLE = ("queued", "staged", "pending")
 _MOST_CANCELLED = 1000
 _CANCELS_AT_ONCE = 16
@@ -43,7 +43,7 @@ async def create_task(call: Call) -> Reply:
 
 async def get_task(call: Call) -> Reply:
     """`GET /api/v1/task/{id}`, at once or when it has ended."""
-    return Reply(piapi_task(await waited_for(call)))
+    return Reply(piapi_task(await read_task(call)))
 
 
 async def cancel_task(call: Call) -> Reply:
@@ -88,7 +88,7 @@ async def account_active(call: Call) -> Reply:
 
 async def account_info(call: Call) -> Reply:
     """`GET /account/info`: the provider's own answer."""
-    status, body = await call.services.piapi.account_info()
+    status, body = await call.services.providers[DEFAULT_PROVIDER].account_info()
     if status != 200:
         raise ProviderRefused(str(body.get("message", "the provider gave no answer")), status=status, body=body)
     return Reply(body.get("data", body), message=str(body.get("message", "success")))
@@ -116,39 +116,12 @@ async def histories(call: Call) -> Reply:
     )
 
 
-async def waited_for(call: Call) -> Mapping[str, Any]:
-    """Return the task of the path, waiting for its end if the query asks for it."""
-    query = check(WaitQuery, read_query(call.request.query_params), code="invalid_query_params")
-    tracker = call.services.tracker
-    if query.wait_for_completion:
-        return await tracker.wait(call.organization_id, call.path("task_id"), query.timeout_seconds)
-    return await tracker.task(call.organization_id, call.path("task_id"))
-
-
 def _created(task: Mapping[str, Any]) -> Reply:
     """Answer with a task that an earlier request made, as it is now. Raises `ProviderRefused` if that was its end."""
     code = (task["error"] or {}).get("code")
     if task["submission"] == Submission.REFUSED and isinstance(code, int) and 400 <= code < 500:
         raise ProviderRefused(task["error"]["message"], status=code)
     return Reply(piapi_task(task))
-
-
-def task_request(call: Call, wanted: CreateTask, uid: str, callback: Callback | None) -> TaskRequest:
-    """Return what is asked of tracking, where `wanted` is asked of us; `uid` is the id that the task will have."""
-    config = {name: value for name, value in (wanted.config or {}).items() if name != _WEBHOOK_CONFIG}
-    return TaskRequest(
-        uid=uid,
-        organization_id=call.organization_id,
-        provider=PROVIDER,
-        model=wanted.model,
-        task_type=wanted.task_type,
-        input=wanted.input,
-        callback=callback,
-        config=config or None,
-        metadata=wanted.metadata,
-        max_attempts=wanted.retry.max_attempts,
-        backoff_seconds=wanted.retry.backoff_seconds,
-    )
 
 
 def _as_it_began(request: TaskRequest) -> dict[str, Any]:
@@ -166,24 +139,6 @@ def _as_it_began(request: TaskRequest) -> dict[str, Any]:
         "callback_url": request.callback.endpoint_url if request.callback is not None else None,
         "created_at": utc_now(),
     }
-
-
-def webhook_config_of(wanted: CreateTask) -> Any:
-    """Return the client's own `config.webhook_config`, unchecked; None if there is none."""
-    return (wanted.config or {}).get(_WEBHOOK_CONFIG)
-
-
-async def read_callback(call: Call, webhook_config: Any) -> Callback | None:
-    """Return a client's own callback, checked; None if it names none. Raises `BadRequest`."""
-    if webhook_config is None:
-        return None
-    wanted = check(WebhookConfig, webhook_config, within=f"config.{_WEBHOOK_CONFIG}")
-    if not wanted.endpoint:
-        return None
-    try:
-        return await call.services.subscriptions.callback(wanted.endpoint, wanted.secret)
-    except BadRequest as error:
-        raise BadRequest(error.message, code=error.code, param=f"config.{_WEBHOOK_CONFIG}.endpoint") from None
 
 
 async def _cancel(call: Call, task: Mapping[str, Any], turn: asyncio.Semaphore) -> str | None:

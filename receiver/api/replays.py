@@ -1,6 +1,6 @@
 """Sending to one webhook again: `/api/v1/webhooks/{id}/recover`, `/replay` and `/replays`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from receiver.api.dialects import Reply
@@ -9,11 +9,10 @@ from receiver.api.lists import page, read_cursor, read_query
 from receiver.api.schemas import Page, RecoverRequest, ReplayRequest
 from receiver.api.webhooks import find_webhook
 from receiver.domain.delivery_views import counts_by_replay, native_replay
-from receiver.domain.ids import is_id
 from receiver.errors import NotFound
 from receiver.storage.replays import deliveries_by_status, replay_by_id, replays_of
 
-Row = dict[str, Any]
+Row = Mapping[str, Any]
 
 
 async def recover(call: Call) -> Reply:
@@ -66,8 +65,7 @@ async def _begun(call: Call, webhook: Row, uid: str) -> Reply | None:
 
 
 async def _replay(call: Call, webhook: Row) -> Row:
-    uid = call.path("replay_id")
-    rows = await call.services.database.read(replay_by_id(webhook["id"], uid)) if is_id(uid) else []
+    rows = await call.services.database.read(replay_by_id(webhook["id"], call.path_id("replay_id")))
     if not rows:
         raise NotFound("there is no such replay of this webhook", param="replay_id")
     return rows[0]

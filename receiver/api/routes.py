@@ -4,22 +4,31 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Send
+from starlette.types import Scope as Connection
 
 from models import Scope
 from receiver.api import bulk, deliveries, events, health, jobs, keys, piapi, replays, runs, tasks, webhooks
 from receiver.api.dialects import NATIVE, PIAPI, Dialect, dialect_of, new_request_id
 from receiver.api.endpoint import EndpointHandler, endpoint
 from receiver.errors import RingbackError
-from receiver.inbound.receive import InboundEndpoint
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-def routes(hooks: InboundEndpoint) -> list[BaseRoute]:
+class _Inbound:
+    """Hands a provider's webhook to the inbound endpoint, which exists while the service runs."""
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        await scope["app"].state.inbound(scope, receive, send)
+
+
+def routes() -> list[BaseRoute]:
     """Return the routes, the busiest first: they are tried in order."""
+    inbound = _Inbound()
     return [
-        Route("/hooks/{provider}/{task_id}", hooks),
-        Route("/hooks/{provider}", hooks),
+        Route("/hooks/{provider}/{task_id}", inbound),
+        Route("/hooks/{provider}", inbound),
         *_piapi(),
         *_native(),
         *_runs(),
@@ -72,7 +81,7 @@ def _native() -> list[Route]:
         _route("DELETE", "/api/v1/webhooks/{webhook_id}", webhooks.delete_webhook, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/webhooks/{webhook_id}/rotate-secret", webhooks.rotate_secret, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/webhooks/{webhook_id}/test", webhooks.test_webhook, NATIVE, Scope.WRITE),
-        *_sendings(),
+        *_deliveries(),
         _route("POST", "/api/v1/keys", keys.create_key, NATIVE, Scope.ADMIN),
         _route("GET", "/api/v1/keys", keys.list_keys, NATIVE, Scope.ADMIN),
         _route("DELETE", "/api/v1/keys/{key_id}", keys.revoke_key, NATIVE, Scope.ADMIN),
@@ -90,7 +99,7 @@ def _runs() -> list[Route]:
     ]
 
 
-def _sendings() -> list[Route]:
+def _deliveries() -> list[Route]:
     replay = "/api/v1/webhooks/{webhook_id}/replays/{replay_id}"
     return [
         _route("GET", "/api/v1/deliveries", deliveries.list_deliveries, NATIVE, Scope.READ),

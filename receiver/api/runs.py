@@ -9,10 +9,9 @@ from receiver.api.lists import page, read_cursor, read_query
 from receiver.api.run_schemas import CreateRun, RunQuery
 from receiver.api.schemas import WaitQuery
 from receiver.domain.graph import Graph, check_graph
-from receiver.domain.ids import is_id
 from receiver.domain.run_representations import native_run
-from receiver.errors import BadRequest, Conflict
-from receiver.runs.service import Run, RunRequest
+from receiver.errors import Conflict
+from receiver.runs.service import RunRequest, RunRow
 from receiver.storage.runs import RunFilter
 
 
@@ -32,7 +31,7 @@ async def create_run(call: Call) -> Reply:
 
 async def get_run(call: Call) -> Reply:
     """`GET /api/v1/runs/{id}`, at once or when it has ended."""
-    uid = _uid(call)
+    uid = call.path_id("run_id")
     query = check(WaitQuery, read_query(call.request.query_params), code="invalid_query_params")
     runs = call.services.runs
     if query.wait_for_completion:
@@ -55,12 +54,12 @@ async def list_runs(call: Call) -> Reply:
 
 async def cancel_run(call: Call) -> Reply:
     """`POST /api/v1/runs/{id}/cancel`."""
-    return _shown(await call.services.runs.cancel(call.organization_id, _uid(call)))
+    return _shown(await call.services.runs.cancel(call.organization_id, call.path_id("run_id")))
 
 
 async def retry_run(call: Call) -> Reply:
     """`POST /api/v1/runs/{id}/retry`: what is completed is kept, all else is done again."""
-    uid, runs = _uid(call), call.services.runs
+    uid, runs = call.path_id("run_id"), call.services.runs
     try:
         return _shown(await runs.retry(call.organization_id, uid))
     except Conflict:
@@ -69,23 +68,11 @@ async def retry_run(call: Call) -> Reply:
         return _shown(await runs.run(call.organization_id, uid))  # the request before was not answered, but obeyed
 
 
-def read_uid(text: str, *, code: str, param: str) -> str:
-    """Return a UUID as we write it. Raises `BadRequest` for what is none."""
-    uid = text.lower()
-    if not is_id(uid):
-        raise BadRequest(f"{text[:80]!r} is no UUID", code=code, param=param)
-    return uid
-
-
-def _uid(call: Call) -> str:
-    return read_uid(call.path("run_id"), code="invalid_run_id", param="run_id")
-
-
 def _created(uid: str, graph: Graph) -> dict[str, Any]:
     """Return what Pi tells of a new run, which is the same for every run: it may be further by now."""
     steps = [{"id": step.id, "status": StepStatus.PENDING} for step in graph.steps]
     return {"run_id": uid, "status": RunStatus.PENDING, "steps": steps}
 
 
-def _shown(run: Run) -> Reply:
+def _shown(run: RunRow) -> Reply:
     return Reply(native_run(run, run["steps"]), "run")

@@ -17,6 +17,7 @@ from pydantic import (
 
 from models import DeliveryFormat, DeliveryStatus, Scope, SignatureScheme, TaskStatus
 from receiver.domain.ids import is_id
+from receiver.providers.registry import DEFAULT_PROVIDER
 
 ShortName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 DEEPEST = 100
@@ -74,7 +75,7 @@ Timestamp = Annotated[datetime, BeforeValidator(_moment)]
 
 def _is_run_id(value: str) -> str:
     if not is_id(value):
-        raise ValueError("is no UUID")
+        raise ValueError("is not a UUID")
     return value
 
 
@@ -115,7 +116,7 @@ class AdoptTask(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     provider_task_id: ShortName
-    provider: ShortName = "piapi"
+    provider: ShortName = DEFAULT_PROVIDER
     metadata: Metadata | None = None
 
 

@@ -11,7 +11,7 @@ from receiver.outbound.ping import Pinger
 from receiver.outbound.replays import Replays
 from receiver.outbound.request_preview import RequestPreviews
 from receiver.outbound.subscriptions import Subscriptions
-from receiver.providers import PiAPI, Provider
+from receiver.providers import Provider
 from receiver.runs.service import Runs
 from receiver.settings import Settings
 from receiver.storage.database import Database
@@ -20,7 +20,7 @@ from receiver.tracking.tracker import Tracker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The house's rooms that the API opens onto."""
+    """The parts of the service that the endpoints use."""
 
     settings: Settings
     database: Database
@@ -35,4 +35,3 @@ class Services:
     key_limits: KeyLimits
     idempotency: Idempotency
     providers: Mapping[str, Provider]
-    piapi: PiAPI

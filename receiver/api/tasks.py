@@ -6,12 +6,13 @@ from typing import Any
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call, check
 from receiver.api.lists import page, read_cursor, read_query
-from receiver.api.piapi import waited_for
 from receiver.api.schemas import AdoptTask, Page, TaskIncludes, TaskQuery
+from receiver.api.task_requests import read_task
 from receiver.domain.representations import native_attempts, native_event, native_task
 from receiver.domain.transitions import RETRYABLE
 from receiver.errors import BadRequest
-from receiver.storage.queries import TaskFilter, events_of_task, tasks_matching
+from receiver.storage.events import events_of_task
+from receiver.storage.tasks import TaskFilter, tasks_matching
 
 
 async def list_tasks(call: Call) -> Reply:
@@ -35,7 +36,7 @@ async def list_tasks(call: Call) -> Reply:
 async def get_task(call: Call) -> Reply:
     """`GET /api/v1/tasks/{id}`, at once or when it has ended; with its attempts if there were several."""
     query = check(TaskIncludes, read_query(call.request.query_params), code="invalid_query_params")
-    return await _reply(call, await waited_for(call), with_attempts=query.include == "attempts")
+    return await _reply(call, await read_task(call), with_attempts=query.include == "attempts")
 
 
 async def list_events(call: Call) -> Reply:

@@ -7,10 +7,9 @@ from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call, check
 from receiver.api.lists import page, read_cursor, read_query
 from receiver.api.schemas import ChangeWebhook, CreateWebhook, Page, RotateSecret
-from receiver.domain.ids import is_id
 from receiver.errors import NotFound
 from receiver.outbound.subscriptions import SavedSubscription
-from receiver.storage.queries import webhook_by_id, webhooks
+from receiver.storage.subscriptions import webhook_by_id, webhooks
 
 
 async def create_webhook(call: Call) -> Reply:
@@ -76,9 +75,8 @@ def _told(call: Call, kept: SavedSubscription) -> Reply:
 
 
 async def find_webhook(call: Call) -> dict[str, Any]:
-    """Return the row of the webhook that the path names. Raises `NotFound`."""
-    uid = call.path("webhook_id")
-    rows = await call.services.database.read(webhook_by_id(call.organization_id, uid)) if is_id(uid) else []
+    """Return the row of the webhook that the path names. Raises `BadRequest`, `NotFound`."""
+    rows = await call.services.database.read(webhook_by_id(call.organization_id, call.path_id("webhook_id")))
     if not rows:
         raise NotFound("there is no such webhook", param="webhook_id")
     return rows[0]

@@ -18,7 +18,7 @@ def migrate(as_json: Json = False) -> None:
     from receiver.telemetry import configure_logging
 
     settings = load_settings()
-    configure_logging(settings.log_format)
+    configure_logging(settings.log_format, settings.log_level)
     before, now = asyncio.run(migrate_schema(settings))
     if as_json:
         print_json({"before": before, "now": now})

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 RunDocument = dict[str, Any]
-OnChange = Callable[[RunDocument], None]
+OnRunChange = Callable[[RunDocument], None]
 
 _COLUMNS = ("step", "action", "status", "took", "task", "result")
 _LIVE_COLUMNS = ("", "step", "action", "status", "took", "result")
@@ -38,7 +38,7 @@ def print_run(run: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def live_steps(as_json: bool) -> Iterator[OnChange]:
+def live_steps(as_json: bool) -> Iterator[OnRunChange]:
     """Show a run's steps while they are waited for, if a person watches."""
     if not watched(as_json):
         yield lambda _run: None

@@ -3,10 +3,9 @@
 import re
 from collections.abc import Mapping
 
+from receiver.domain.redaction import REDACTED
 from receiver.errors import BadRequest
 
-HIDDEN = "***"
-"""Stands for a value wherever headers are shown; given back, it means the value that is there."""
 MOST_HEADERS = 20
 LONGEST_NAME = 100
 LONGEST_VALUE = 1000
@@ -43,6 +42,7 @@ _OF_THE_CONNECTION = frozenset(
 def check_headers(headers: Mapping[str, str] | None, present: Mapping[str, str] | None = None) -> dict[str, str] | None:
     """Return a user's own headers, None where there are none; `present` are those that are there already.
 
+    A value that is `REDACTED`, as headers are shown, means the value that is present.
     Raises `BadRequest` whose `param` is the header, such as `headers.Host`.
     """
     if not headers:
@@ -53,13 +53,13 @@ def check_headers(headers: Mapping[str, str] | None, present: Mapping[str, str] 
     checked: dict[str, str] = {}
     for name, value in headers.items():
         _check_name(name, checked)
-        checked[name] = _kept(name, kept) if value == HIDDEN else _checked_value(name, value)
+        checked[name] = _kept(name, kept) if value == REDACTED else _checked_value(name, value)
     return checked
 
 
 def hidden(headers: Mapping[str, str]) -> dict[str, str]:
     """Return headers as they are shown: their names alone."""
-    return dict.fromkeys(headers, HIDDEN)
+    return dict.fromkeys(headers, REDACTED)
 
 
 def _check_name(name: str, before: Mapping[str, str]) -> None:
@@ -83,7 +83,7 @@ def _checked_value(name: str, value: str) -> str:
 
 def _kept(name: str, kept: Mapping[str, str]) -> str:
     if name.lower() not in kept:
-        raise _refused(name, f"{HIDDEN} stands for a value that is there already, and there is none; give the value")
+        raise _refused(name, f"{REDACTED} stands for a value that is there already, and there is none; give the value")
     return kept[name.lower()]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models import DeliveryStatus
-from receiver.domain.custom_headers import HIDDEN
+from receiver.domain.redaction import REDACTED
 from receiver.domain.representations import iso
 
 Fields = Mapping[str, Any]
@@ -55,7 +55,7 @@ def native_attempt(attempt: Fields) -> dict[str, Any]:
 
 def without_secrets(headers: Mapping[str, str]) -> dict[str, str]:
     """Return a delivery's headers for a person to see: every name, and only the values that tell nothing secret."""
-    return {name: value if name.lower() in _SHOWN else HIDDEN for name, value in headers.items()}
+    return {name: value if name.lower() in _SHOWN else REDACTED for name, value in headers.items()}
 
 
 def native_replay(replay: Fields, webhook_uid: str, counts: Mapping[str, int]) -> dict[str, Any]:

@@ -1,19 +1,25 @@
-"""After the commit: who waits for a task is woken, and deliveries go to whoever sends them."""
+"""What happens after a commit: long polls wake, the dispatcher gets deliveries, the feed shows events."""
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
-from receiver.storage.transaction import LeasedDelivery
+from receiver.storage.transaction import LeasedDelivery, NewEvent
+
+Row = Mapping[str, Any]
+
+_REREAD_SECONDS = 5.0
+"""A long poll reads the row again this often even when nothing woke it: another process may have changed it."""
 
 
 class Dispatcher(Protocol):
-    """Sends deliveries. `tracking` knows no more of it than this."""
+    """Sends deliveries. `events` knows no more of it than this."""
 
     def has_room(self, subscription_id: int) -> bool:
-        """Say whether one more delivery for this subscription can be taken in memory now."""
+        """Return whether memory has room for one more delivery to this subscription."""
         ...
 
     def hand_over(self, deliveries: Sequence[LeasedDelivery]) -> None:
@@ -21,36 +27,70 @@ class Dispatcher(Protocol):
         ...
 
     def wake(self) -> None:
-        """There is a delivery in the table that nobody holds."""
+        """The table has a delivery that no process has leased: claim it."""
         ...
 
 
+class Publisher(Protocol):
+    """Shows events to those who follow them: the feed itself, or the PostgreSQL log that feeds it."""
+
+    def publish(self, events: Sequence[tuple[int, NewEvent]]) -> None:
+        """Take events with their sequence numbers, after their commit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AfterCommit:
+    """What to notify after a commit: long polls, the dispatcher, the worker for due tasks, and the stream's feed."""
+
+    waiting: "Waiting"
+    dispatcher: Dispatcher
+    due: "WakeTimer"
+    publisher: Publisher
+    lease_seconds: float
+    """How long a delivery that goes straight to the dispatcher is leased to it."""
+
+
 class Waiting:
-    """Who waits for news of a task, by the task's outer id."""
+    """The long polls of this process, by the id of the task or run that each waits for."""
 
     def __init__(self) -> None:
         self.closed = False
         self.watched = asyncio.Event()
-        """Set while anybody waits."""
+        """Set while at least one long poll waits."""
         self._waiters: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     def watch(self, uid: str) -> "Watch":
-        """Return a context in which no news of the task is missed."""
+        """Return a context in which no change of this task or run is missed."""
         return Watch(self, uid)
 
+    async def read_until(
+        self, uid: str, seconds: float, read: Callable[[], Awaitable[Row]], is_over: Callable[[Row], bool]
+    ) -> Row:
+        """Return what `read` returns as soon as `is_over` says so of it, after `seconds`, or when the service stops."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        with self.watch(uid) as watch:
+            while True:
+                row = await read()
+                left = end - loop.time()
+                if is_over(row) or left <= 0 or self.closed:
+                    return row
+                await watch.changed(min(left, _REREAD_SECONDS))
+
     def wake(self, uid: str) -> None:
-        """Wake all who wait for this task."""
+        """Wake all that wait for this task or run."""
         for waiter in self._waiters.get(uid, ()):
             waiter.set()
 
     def wake_all(self) -> None:
-        """Wake everybody: there may be news of any task."""
+        """Wake all: any task or run may have changed."""
         for waiters in self._waiters.values():
             for waiter in waiters:
                 waiter.set()
 
     def close(self) -> None:
-        """The service stops: wake all, so that they answer with what they know."""
+        """The service stops: wake all, so that they return what they have read."""
         self.closed = True
         self.wake_all()
 
@@ -68,7 +108,7 @@ class Waiting:
 
 
 class Watch:
-    """One who waits. Enter it before reading the row, so that news between the two is not missed."""
+    """One long poll. Enter it before reading the row, so that a change between reading and waiting is not missed."""
 
     def __init__(self, waiting: Waiting, uid: str) -> None:
         self._waiting = waiting
@@ -82,8 +122,8 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._waiting._remove(self._uid, self._event)
 
-    async def news(self, seconds: float) -> bool:
-        """Wait for news, `seconds` at most; say whether there was any."""
+    async def changed(self, seconds: float) -> bool:
+        """Wait for a change, `seconds` at most; return whether there was one."""
         try:
             async with asyncio.timeout(max(seconds, 0)):
                 await self._event.wait()
@@ -94,20 +134,20 @@ class Watch:
 
 
 class WakeTimer:
-    """Wakes a worker at the earliest moment that anybody asked for."""
+    """Wakes a worker at the earliest of the moments that it was asked for."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
         self._at: datetime | None = None
 
     def set(self, at: datetime) -> None:
-        """Ask for the worker to look no later than `at`."""
+        """Wake the worker no later than `at`."""
         if self._at is None or at < self._at:
             self._at = at
             self._event.set()
 
     async def wait(self, now: datetime, longest: float) -> None:
-        """Return when it is time, or after `longest` seconds; `now` is the present moment."""
+        """Return at the earliest moment set, or after `longest` seconds; `now` is the present moment."""
         loop = asyncio.get_running_loop()
         end = loop.time() + longest
         started = loop.time()

@@ -24,7 +24,7 @@ from receiver.telemetry import get_logger
 if TYPE_CHECKING:
     from receiver.storage.postgresql import Notices
 
-log = get_logger("tracking.log")
+log = get_logger("events.postgresql_log")
 
 _LOOK_SECONDS = 1.0
 """A notice may be lost: the table is read this often without one."""
@@ -34,7 +34,7 @@ _PAGE = 500
 _GAP_SECONDS = 0.005
 
 
-class Log:
+class PostgreSQLLog:
     """Feeds this process with what every process commits, and wakes those here who wait for a task."""
 
     def __init__(self, database: Database, notices: "Notices", feed: Feed, waiting: Waiting) -> None:

@@ -1,36 +1,15 @@
 """Writing events down, with the deliveries that follow from them. Part of every change of a task."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any
 
-from models import SubscriptionKind
+from models import EventType, SubscriptionKind
 from receiver.domain.ids import new_id
 from receiver.domain.matching import matches
 from receiver.domain.transitions import Decision, TaskState
-from receiver.events.after_commit import Dispatcher, Waiting, WakeTimer
+from receiver.events.after_commit import AfterCommit, Waiting
 from receiver.storage.transaction import LeasedDelivery, Listener, NewDelivery, NewEvent, Transaction
-
-
-class Publisher(Protocol):
-    """Shows events to those who follow them: the feed itself, or the log that feeds it."""
-
-    def publish(self, events: Sequence[tuple[int, NewEvent]]) -> None:
-        """Take events with their sequence numbers, after their commit."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class AfterCommit:
-    """Who is told after a commit: those who wait, the dispatcher, and the worker that attends to due tasks."""
-
-    waiting: Waiting
-    dispatcher: Dispatcher
-    due: WakeTimer
-    publisher: Publisher
-    lease_seconds: float
-    """How long a delivery that goes straight to the dispatcher is leased to it."""
 
 
 async def record(tx: Transaction, events: Sequence[NewEvent], after_commit: AfterCommit, now: datetime) -> None:
@@ -76,6 +55,24 @@ def event_of(task: TaskState, decision: Decision, now: datetime) -> NewEvent:
         task_type=task.task_type,
         metadata=task.metadata,
         run_uid=task.run_uid,
+    )
+
+
+def task_created(row: Mapping[str, Any], key: int, now: datetime) -> NewEvent:
+    """Return the `task.created` of a row of `storage.tasks.new_task` that was inserted with this key."""
+    return NewEvent(
+        uid=new_id(),
+        organization_id=row["organization_id"],
+        task_id=key,
+        task_uid=row["uid"],
+        type=EventType.TASK_CREATED,
+        snapshot={"status": row["status"], "attempt": row["attempt"], "submission": row["submission"]},
+        created_at=now,
+        callback_id=row["callback_id"],
+        model=row["model"],
+        task_type=row["task_type"],
+        metadata=row["metadata"],
+        run_uid=row["run_uid"],
     )
 
 

@@ -9,7 +9,7 @@ from receiver.domain.representations import stream_event
 from receiver.domain.server_sent import event_frame
 from receiver.errors import EventsLost
 from receiver.events.feed import Entry, Feed, StreamCursor
-from receiver.events.postgresql_log import Log
+from receiver.events.postgresql_log import PostgreSQLLog
 from receiver.storage.database import Database
 from receiver.storage.events import (
     EventFilter,
@@ -64,7 +64,7 @@ class Streams:
     `log` feeds the feed where several processes write to one database.
     """
 
-    def __init__(self, database: Database, feed: Feed, log: Log | None = None) -> None:
+    def __init__(self, database: Database, feed: Feed, log: PostgreSQLLog | None = None) -> None:
         self.feed = feed
         self._database = database
         self._log = log

@@ -7,27 +7,26 @@ import hmac
 from collections.abc import Mapping
 
 import orjson
-from sqlalchemy import insert
 from starlette.types import Receive, Scope, Send
 
 from models import ReceiptReason
 from receiver.asgi import read_body
 from receiver.clock import utc_now
-from receiver.domain.ids import is_id, new_id
+from receiver.domain.ids import is_id
 from receiver.domain.keyring import KeyRing
+from receiver.domain.redaction import REDACTED
 from receiver.errors import RingbackError, TooLarge, Unavailable
 from receiver.providers import MalformedUpdate, Provider
-from receiver.storage.tables import receipts
+from receiver.storage.leases import poll_now
+from receiver.storage.receipts import insert_receipts, new_receipt
 from receiver.storage.transaction import Transaction
 from receiver.storage.writer import Writer
 from receiver.telemetry import counted, get_logger, inbound_received, inbound_refused
 from receiver.tracking.apply import Applier, Arrival
-from receiver.tracking.postpone import poll_now
 
-log = get_logger("inbound")
+log = get_logger("inbound.receive")
 
 _SECRET_HEADER = b"x-webhook-secret"
-_REDACTED = b"***"
 _JSON = (b"content-type", b"application/json")
 
 
@@ -76,7 +75,7 @@ class InboundEndpoint:
         try:
             body = await read_body(scope, receive, self._most)
             # Wherever the provider echoes the secret, it goes no further than this.
-            body = body.replace(_header(scope, _SECRET_HEADER).encode(), _REDACTED)
+            body = body.replace(_header(scope, _SECRET_HEADER).encode(), REDACTED.encode())
             await self._apply(provider, task_uid, body, _attempt(scope))
         except TooLarge as error:
             await self._poll_now(task_uid)
@@ -110,20 +109,20 @@ class InboundEndpoint:
     async def _keep(self, provider: Provider, task_uid: str | None, body: bytes, message: str) -> None:
         """Keep a body that is no task for a person to see, and look at the task itself now."""
         now = utc_now()
-        receipt = {
-            "uid": new_id(),
-            "provider": provider.name,
-            "task_uid": task_uid,
-            "reason": ReceiptReason.MALFORMED,
-            "message": message,
-            "body": provider.redact(body),
-            "received_at": now,
-        }
+        receipt = new_receipt(
+            provider=provider.name,
+            task_uid=task_uid,
+            provider_task_id=None,
+            reason=ReceiptReason.MALFORMED,
+            message=message,
+            body=provider.redact(body),
+            now=now,
+        )
 
         async def work(tx: Transaction) -> None:
-            await tx.execute(insert(receipts), [receipt])
+            await insert_receipts(tx, [receipt])
             if task_uid is not None:
-                await tx.execute(poll_now([task_uid], now))
+                await poll_now(tx, task_uid, now)
 
         await self._writer.run(work)
         self._applier.after_commit.due.set(now)
@@ -134,7 +133,7 @@ class InboundEndpoint:
             return
         now = utc_now()
         try:
-            await self._writer.run(lambda tx: tx.execute(poll_now([task_uid], now)))
+            await self._writer.run(lambda tx: poll_now(tx, task_uid, now))
         except Unavailable:
             return
         self._applier.after_commit.due.set(now)

@@ -10,6 +10,7 @@ import orjson
 
 from models import DeliveryFormat
 from receiver.domain.keyring import KeyRing, MasterKeyMissing
+from receiver.domain.redaction import REDACTED
 from receiver.domain.representations import (
     Fields,
     cloudevents_body,
@@ -23,7 +24,6 @@ from receiver.domain.signatures import sign_pi, standard_headers
 from receiver.errors import RingbackError
 from receiver.outbound.sender import Sender, SendResult
 
-_REMOVED = "***"
 _SHORTEST_ECHO = 8
 """Characters. What is shorter is no secret, and would be found everywhere."""
 _JSON = "application/json"
@@ -57,7 +57,7 @@ class Message:
     def _without_echoes(self, response: str) -> str:
         for secret in (*self.secrets, *self.own_headers.values()):
             if len(secret) >= _SHORTEST_ECHO:
-                response = response.replace(secret, _REMOVED)
+                response = response.replace(secret, REDACTED)
         return response
 
     def _ours(self, timestamp: int) -> dict[str, str]:

@@ -24,7 +24,7 @@ class Pinger:
     async def ping(self, subscription: Fields) -> dict[str, Any]:
         """Send a ping to a webhook, active or not; return what was sent and what came of it.
 
-        `subscription` is a row of `storage.queries.webhook_by_id`. Raises `MasterKeyMissing`.
+        `subscription` is a row of `storage.subscriptions.webhook_by_id`. Raises `MasterKeyMissing`.
         """
         now = utc_now()
         event = {

@@ -3,13 +3,11 @@
 import asyncio
 import io
 import os
-import re
 import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Self
@@ -18,11 +16,11 @@ import aiohttp
 from yarl import URL
 
 from receiver.clock import utc_now
+from receiver.domain.delivery_outcomes import LONGEST_RETRY_AFTER
+from receiver.domain.retry_after import retry_after_seconds
 from receiver.outbound.guard import AddressGuard, TargetForbidden
 
 KEPT_BYTES = 4096
-_LONGEST_RETRY_AFTER = 86400.0
-_SECONDS = re.compile(r"[0-9]{1,9}")
 # Shorter than the usual servers' (5 s), so that it is we who let go of an idle connection: a server that
 # does so while a request is under way costs that request its attempt.
 _LONG_BODY = 1 << 20
@@ -118,7 +116,9 @@ class Sender:
         response = await self._session(url.scheme).post(url, headers=headers, data=data, allow_redirects=False)
         try:
             heard.status = response.status
-            heard.retry_after = _retry_after(response.headers.get("retry-after"))
+            heard.retry_after = retry_after_seconds(
+                response.headers.get("retry-after"), utc_now(), longest=LONGEST_RETRY_AFTER
+            )
             await _read_start(response.content, heard.body)
             if 300 <= response.status < 400:
                 heard.error = "redirects are not followed"
@@ -159,20 +159,6 @@ async def _read_start(content: aiohttp.StreamReader, into: bytearray) -> None:
         if not chunk:
             return
         into += chunk
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Read a `Retry-After` header: seconds or an HTTP date (RFC 9110, 10.2.3); None for anything else."""
-    if value is None:
-        return None
-    if _SECONDS.fullmatch(value.strip()):
-        return min(float(value), _LONGEST_RETRY_AFTER)
-    try:
-        moment = parsedate_to_datetime(value)
-        seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - utc_now()).total_seconds()
-    except (ValueError, OverflowError):
-        return None
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
 
 
 def _explain(error: Exception) -> str:

@@ -4,16 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
-
-from models import DeliveryStatus, DisabledReason, EventType, SubscriptionKind
+from models import DeliveryStatus, DisabledReason, EventType
 from receiver.clock import utc_now
 from receiver.domain.delivery_outcomes import GONE, is_given_up
 from receiver.domain.ids import new_id
 from receiver.domain.representations import native_webhook
-from receiver.events.record import AfterCommit, record
-from receiver.storage.subscriptions import change_subscription
-from receiver.storage.tables import subscriptions
+from receiver.events.after_commit import AfterCommit
+from receiver.events.record import record
+from receiver.storage.subscriptions import active_webhooks, change_subscription, set_failing_since
 from receiver.storage.transaction import NewEvent, Settlement, Transaction
 from receiver.telemetry import get_logger
 
@@ -24,7 +22,7 @@ class Settler:
     """Settles attempts. One instance a process: its `settle` is the handler that the writer groups by."""
 
     def __init__(self, after_commit: AfterCommit) -> None:
-        self._announcer = after_commit
+        self._after_commit = after_commit
 
     async def settle(self, tx: Transaction, settlements: Sequence[Settlement]) -> list[bool | Exception]:
         """Write outcomes of attempts; False for one whose lease was lost."""
@@ -42,10 +40,7 @@ class Settler:
         recovered = await tx.failing({each.subscription_id for each in settlements} - failed)
         if not failed and not recovered:
             return []
-        table = subscriptions.c
-        mine = (table.id.in_(failed | recovered), table.kind == SubscriptionKind.REGISTERED, table.is_active)
-        found = await tx.execute(select(subscriptions).where(*mine))
-        return [dict(row._mapping) for row in found]
+        return await active_webhooks(tx, failed | recovered)
 
     async def _judge_endpoint(
         self, tx: Transaction, row: dict[str, Any], outcomes: Sequence[Settlement], now: datetime
@@ -54,9 +49,9 @@ class Settler:
             await self._disable(tx, row, DisabledReason.GONE, now)
         elif any(each.status == DeliveryStatus.DELIVERED for each in outcomes):
             if row["failing_since"] is not None:
-                await _set_failing_since(tx, row["id"], None)
+                await set_failing_since(tx, row["id"], None)
         elif row["failing_since"] is None:
-            await _set_failing_since(tx, row["id"], now)
+            await set_failing_since(tx, row["id"], now)
         elif is_given_up(row["failing_since"], now):
             await self._disable(tx, row, DisabledReason.FAILING, now)
 
@@ -76,8 +71,4 @@ class Settler:
             },
             created_at=now,
         )
-        await record(tx, [event], self._announcer, now)
-
-
-async def _set_failing_since(tx: Transaction, subscription_id: int, moment: datetime | None) -> None:
-    await tx.execute(update(subscriptions).where(subscriptions.c.id == subscription_id).values(failing_since=moment))
+        await record(tx, [event], self._after_commit, now)

@@ -30,7 +30,7 @@ from receiver.storage.transaction import Transaction
 from receiver.storage.writer import Writer
 from receiver.tracking.create import Callback
 
-Row = dict[str, Any]
+Columns = dict[str, Any]
 
 _PI_FIELDS = frozenset({"endpoint_url", "secret"})
 _PLAIN = ("endpoint_url", "format", "description", "rate_limit", "max_in_flight", "ordered", "signature", "is_active")
@@ -61,7 +61,7 @@ _MOST_CHECKED = 1024
 class SavedSubscription:
     """A subscription as it is on disk now; `secret` is what its owner must be told of now and never again."""
 
-    row: Row
+    row: Columns
     secret: str | None = None
 
 
@@ -160,7 +160,7 @@ class Subscriptions:
         """Remove a subscription; what waits for it is cancelled."""
         await self._writer.run(lambda tx: remove_subscription(tx, uid, utc_now()))
 
-    def shown(self, row: Row) -> dict[str, Any]:
+    def shown(self, row: Columns) -> dict[str, Any]:
         """Return a subscription as its owner may see it: of headers the names, of an ed25519 key the public half.
 
         Both are null where the master key that encrypted them is gone.
@@ -183,7 +183,7 @@ class Subscriptions:
             fingerprint=self._keyring.fingerprint(endpoint_url, secret or ""),
         )
 
-    def _columns(self, row: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[Row, str | None]:
+    def _columns(self, row: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[Columns, str | None]:
         """Return the columns that `given` fields change, and a secret to tell. Raises `BadRequest`."""
         values = {name: given[name] for name in _PLAIN if name in given}
         form, scheme = (values.get(name, row[name]) for name in ("format", "signature"))
@@ -212,7 +212,7 @@ class Subscriptions:
         checked = check_headers(headers, present)
         return self._keyring.encrypt(orjson.dumps(checked).decode()) if checked else None
 
-    def _public_key(self, row: Row) -> str | None:
+    def _public_key(self, row: Columns) -> str | None:
         try:
             secret = self._messages.newest_secret(row)
         except MasterKeyMissing:
@@ -236,7 +236,7 @@ class Subscriptions:
         self._checked[url] = now + _CHECK_HOLDS_SECONDS
 
 
-async def _write(tx: Transaction, row: Row, values: Row) -> Row:
+async def _write(tx: Transaction, row: Columns, values: Columns) -> Columns:
     now = utc_now()
     await change_subscription(tx, row["uid"], values, now)
     return {**row, **values, "updated_at": now}

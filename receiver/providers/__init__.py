@@ -19,8 +19,6 @@ from receiver.providers.base import (
     SubmitOutcome,
     UnknownOutcome,
 )
-from receiver.providers.piapi import PiAPI
-from receiver.providers.rate_limiter import RateLimiter
 
 __all__ = [
     "Accepted",
@@ -36,9 +34,7 @@ __all__ = [
     "NewTask",
     "NoAnswer",
     "NotMade",
-    "PiAPI",
     "Provider",
-    "RateLimiter",
     "Refused",
     "SubmitOutcome",
     "UnknownOutcome",

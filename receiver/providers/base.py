@@ -157,6 +157,10 @@ class Provider(Protocol):
         """
         ...
 
+    async def account_info(self) -> tuple[int, dict[str, Any]]:
+        """Return the HTTP status and the body with which the provider answers about our account, to be passed on."""
+        ...
+
     def paused_for(self) -> float:
         """Return for how many seconds more the provider asked to be left alone; 0 if it did not."""
         ...

@@ -5,10 +5,7 @@ from pathlib import Path
 
 from receiver.domain.actions import Actions, parse_actions
 from receiver.errors import SettingsError
-from receiver.providers import PiAPI
-
-_PROVIDERS = (PiAPI.name,)
-"""The first is whose an action is that names none."""
+from receiver.providers.registry import DEFAULT_PROVIDER, PROVIDER_NAMES
 
 
 def read_actions(path: Path | None) -> Actions:
@@ -17,10 +14,10 @@ def read_actions(path: Path | None) -> Actions:
     Raises `SettingsError` that names the file and all that is wrong with it.
     """
     if path is None:
-        return Actions(_PROVIDERS[0])
+        return Actions(DEFAULT_PROVIDER)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-        return parse_actions(data, providers=_PROVIDERS, default_provider=_PROVIDERS[0])
+        return parse_actions(data, providers=PROVIDER_NAMES, default_provider=DEFAULT_PROVIDER)
     except OSError as error:
         raise _fault(path, str(error.strerror)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -14,7 +14,9 @@ from receiver.domain.run_representations import native_run
 from receiver.domain.steps import action_of, step_of
 from receiver.domain.transitions import TaskState
 from receiver.events.after_commit import WakeTimer
-from receiver.storage.runs import lock_runs, outputs_of, write_runs
+from receiver.events.record import task_created
+from receiver.storage.runs import lock_runs, write_runs
+from receiver.storage.tasks import new_task, outcomes_of
 from receiver.storage.transaction import NewEvent, Transaction
 
 Plan = Callable[[Graph, str, Mapping[str, str]], Advance]
@@ -104,7 +106,7 @@ class Move:
 
     def events(self, keys: Mapping[str, int]) -> list[NewEvent]:
         """Return the events of the new tasks, whose keys these are, and of the run."""
-        found = [_task_created(self.run, row, keys[row["uid"]], self.now) for row in self.tasks]
+        found = [task_created(row, keys[row["uid"]], self.now) for row in self.tasks]
         if self._event is not None:
             found.append(run_event(self.run, self._event, self.now))
         return found
@@ -129,7 +131,7 @@ class Move:
         except LeadsNowhere as error:
             self._end(name, StepStatus.FAILED, str(error.code), error.message)
             return False
-        row = _task_row(self.run, spec, action, build_input(action, given), self.now)
+        row = _new_task(self.run, spec, action, build_input(action, given), self.now)
         self.tasks.append(row)
         self._change(step, {**_UNBEGUN, "status": StepStatus.QUEUED, "task_uid": row["uid"], "started_at": self.now})
         return True
@@ -161,51 +163,26 @@ def run_event(run: Mapping[str, Any], type: EventType, now: datetime) -> NewEven
     )
 
 
-async def _outputs(tx: Transaction, changed: Sequence[TaskState]) -> dict[str, Mapping[str, Any]]:
+async def _outputs(tx: Transaction, changed: Sequence[TaskState]) -> dict[str, dict[str, Any]]:
     ended = [task.uid for task in changed if STEP_OF[task.status] in STEP_TERMINAL]
-    return {row.uid: dict(row._mapping) for row in await tx.execute(outputs_of(ended))} if ended else {}
+    return await outcomes_of(tx, ended) if ended else {}
 
 
-def _task_row(
+def _new_task(
     run: Mapping[str, Any], step: StepSpec, action: Action, given: dict[str, Any], now: datetime
 ) -> dict[str, Any]:
-    return {
-        "uid": new_id(),
-        "organization_id": run["organization_id"],
-        "provider": action.provider,
-        "model": action.model,
-        "task_type": action.task_type,
-        "status": TaskStatus.QUEUED,
-        "submission": Submission.WAITING,
-        "attempt": 1,
-        "max_attempts": step.max_attempts,
-        "backoff_seconds": step.backoff_seconds,
-        "progress": 0,
-        "revision": "",
-        "input": given,
-        "metadata": run["metadata"],
-        "run_uid": run["uid"],
-        "step": step.id,
-        "created_at": now,
-        "updated_at": now,
-        "last_update_at": now,
-        "due_at": now,
-        "leased": False,
-        "poll_count": 0,
-    }
-
-
-def _task_created(run: Mapping[str, Any], row: Mapping[str, Any], key: int, now: datetime) -> NewEvent:
-    return NewEvent(
+    return new_task(
         uid=new_id(),
         organization_id=run["organization_id"],
-        task_id=key,
-        task_uid=row["uid"],
-        type=EventType.TASK_CREATED,
-        snapshot={"status": TaskStatus.QUEUED, "attempt": 1, "submission": Submission.WAITING},
-        created_at=now,
-        model=row["model"],
-        task_type=row["task_type"],
-        metadata=row["metadata"],
-        run_uid=row["run_uid"],
+        provider=action.provider,
+        model=action.model,
+        task_type=action.task_type,
+        input=given,
+        submission=Submission.WAITING,
+        now=now,
+        metadata=run["metadata"],
+        run_uid=run["uid"],
+        step=step.id,
+        max_attempts=step.max_attempts,
+        backoff_seconds=step.backoff_seconds,
     )

@@ -13,12 +13,12 @@ from receiver.domain.actions import Actions
 from receiver.domain.graph import Graph
 from receiver.domain.steps import document_of
 from receiver.errors import Conflict, NotFound, RingbackError, Unavailable
-from receiver.events.record import AfterCommit, record
+from receiver.events.after_commit import AfterCommit
+from receiver.events.record import record
 from receiver.runs.advance import Advancer, Move, Plan, run_event
 from receiver.storage.database import Database
 from receiver.storage.runs import (
     RunFilter,
-    end_attempts,
     insert_run,
     lock_runs,
     run_by_id,
@@ -26,19 +26,17 @@ from receiver.storage.runs import (
     runs_matching,
     steps_of,
 )
+from receiver.storage.tasks import stop_retries
 from receiver.storage.transaction import Transaction
 from receiver.telemetry import get_logger
 
-log = get_logger("tracking.runs")
-
-_LOOK_SECONDS = 5.0
-"""While waiting, the row is read again this often even without news."""
+log = get_logger("runs.service")
 
 _RECALLS = 5
 _SENDING_SECONDS = 30.0
 """How often, and for how long each time, news is waited for of a task that cannot be cancelled while it is sent."""
 
-Run = dict[str, Any]
+RunRow = dict[str, Any]
 """A run's row with its organization's outer id, and its steps' rows as `steps`."""
 
 
@@ -72,7 +70,7 @@ class Runs:
     ) -> None:
         self.actions = actions
         self._database = database
-        self._announcer = after_commit
+        self._after_commit = after_commit
         self._advancer = advancer
         self._tasks = tasks
         self._recalling: set[asyncio.Task[None]] = set()
@@ -81,7 +79,7 @@ class Runs:
         """Create a run and begin its first steps; return when it is on disk."""
         await self._database.writer.run(lambda tx: self._create(tx, request, utc_now()))
 
-    async def run(self, organization_id: int, uid: str) -> Run:
+    async def run(self, organization_id: int, uid: str) -> RunRow:
         """Return a run with its steps. Raises `NotFound`."""
         rows = await self._database.read(run_by_id(organization_id, uid))
         if not rows:
@@ -93,24 +91,19 @@ class Runs:
         found = {row["uid"] for row in await self._database.read(runs_among(organization_id, uids))}
         return [uid for uid in uids if uid not in found]
 
-    async def page(self, wanted: RunFilter, limit: int) -> list[Run]:
+    async def page(self, wanted: RunFilter, limit: int) -> list[RunRow]:
         """Return runs with their steps, newest first."""
         return await self._with_steps(await self._database.read(runs_matching(wanted, limit)))
 
-    async def wait(self, organization_id: int, uid: str, seconds: float) -> Run:
+    async def wait(self, organization_id: int, uid: str, seconds: float) -> RunRow:
         """Return a run when it has ended, or as it is after `seconds` or at the service's stop. Raises `NotFound`."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        waiting = self._announcer.waiting
-        with waiting.watch(uid) as watch:
-            while True:
-                run = await self.run(organization_id, uid)
-                left = end - loop.time()
-                if run["status"] in RUN_TERMINAL or left <= 0 or waiting.closed:
-                    return run
-                await watch.news(min(left, _LOOK_SECONDS))
+        return dict(
+            await self._after_commit.waiting.read_until(
+                uid, seconds, lambda: self.run(organization_id, uid), lambda run: run["status"] in RUN_TERMINAL
+            )
+        )
 
-    async def cancel(self, organization_id: int, uid: str) -> Run:
+    async def cancel(self, organization_id: int, uid: str) -> RunRow:
         """Cancel a run; what is at a provider is cancelled there if it allows it, and else left to end.
 
         Raises `NotFound`, `Conflict` for a run that ended otherwise.
@@ -122,7 +115,7 @@ class Runs:
             recalling.add_done_callback(self._recalling.discard)
         return move.run
 
-    async def retry(self, organization_id: int, uid: str) -> Run:
+    async def retry(self, organization_id: int, uid: str) -> RunRow:
         """Do what failed, was skipped or cancelled again; results of completed steps are kept.
 
         Raises `NotFound`, `Conflict` for a run that has neither failed nor been cancelled.
@@ -158,7 +151,7 @@ class Runs:
         created = run_event(run, EventType.RUN_CREATED, now)
         move = Move(run, now)
         move.go_on(rules.advance)
-        await record(tx, [created, *await self._advancer.write(tx, [move], now)], self._announcer, now)
+        await record(tx, [created, *await self._advancer.write(tx, [move], now)], self._after_commit, now)
 
     async def _move(self, organization_id: int, uid: str, plan: Plan) -> Move:
         now = utc_now()
@@ -172,7 +165,7 @@ class Runs:
                 move.go_on(plan)
             except RingbackError as refusal:
                 return refusal
-            await record(tx, await self._advancer.write(tx, [move], now), self._announcer, now)
+            await record(tx, await self._advancer.write(tx, [move], now), self._after_commit, now)
             return move
 
         outcome = await self._database.writer.run(work)
@@ -181,7 +174,7 @@ class Runs:
 
     async def _recall_all(self, organization_id: int, uid: str, task_uids: Sequence[str]) -> None:
         try:
-            await self._database.writer.run(lambda tx: end_attempts(tx, task_uids), bounded=False)
+            await self._database.writer.run(lambda tx: stop_retries(tx, task_uids), bounded=False)
         except Unavailable as error:
             log.warning("steps of a cancelled run may be tried again", tasks=task_uids, reason=error.message)
         await asyncio.gather(*(self._recall(organization_id, uid, task_uid) for task_uid in task_uids))
@@ -192,7 +185,7 @@ class Runs:
         One that is just being sent is waited for: it would be paid for.
         """
         try:
-            with self._announcer.waiting.watch(task_uid) as watch:
+            with self._after_commit.waiting.watch(task_uid) as watch:
                 for _ in range(_RECALLS):
                     run = await self.run(organization_id, uid)
                     task = await self._tasks.task(organization_id, task_uid)
@@ -201,11 +194,11 @@ class Runs:
                     try:
                         await self._tasks.cancel(task)
                     except Conflict:
-                        await watch.news(_SENDING_SECONDS)
+                        await watch.changed(_SENDING_SECONDS)
         except RingbackError as error:
             log.info("a step of a cancelled run is left to end", task=task_uid, reason=error.message)
 
-    async def _with_steps(self, rows: Sequence[Mapping[str, Any]]) -> list[Run]:
+    async def _with_steps(self, rows: Sequence[Mapping[str, Any]]) -> list[RunRow]:
         steps = await self._database.read(steps_of([row["id"] for row in rows])) if rows else []
         return [{**row, "steps": [step for step in steps if step["run_id"] == row["id"]]} for row in rows]
 

@@ -11,7 +11,7 @@ from types import FrameType
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from receiver.api.event_stream import ABORT
+from receiver.asgi import ABORT
 
 _GRACE_SECONDS = 2.0
 """When the service stops, a client that does not read what was written to it has this long."""
@@ -30,7 +30,7 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-class Connection(HttpToolsProtocol):
+class ServerConnection(HttpToolsProtocol):
     """A connection that the application may cut, and that a client which does not read cannot keep open."""
 
     def on_message_begin(self) -> None:
@@ -102,7 +102,7 @@ class Server(uvicorn.Server):
             server.close()
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
         for connection in list(self.server_state.connections):
-            if isinstance(connection, Connection) and not connection.idle:
+            if isinstance(connection, ServerConnection) and not connection.idle:
                 connection.shutdown()
         await self._while_connected(self._linger)
         await super().shutdown(sockets)

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from receiver.telemetry import forget_worker, get_logger, shared_counters
 
-log = get_logger("cli.workers")
+log = get_logger("serving.workers")
 
 GRACE_SECONDS = 50.0
 """How long a worker may take to stop: a little more than it gives its connections and what it drains in turn."""
@@ -44,13 +44,13 @@ def pause_after(quick_deaths: int) -> float:
     return min(_FIRST_PAUSE_SECONDS * 2.0 ** (quick_deaths - 1), _LONGEST_PAUSE_SECONDS) if quick_deaths else 0.0
 
 
-def say_ready(control_socket: socket.socket) -> None:
+def report_ready(control_socket: socket.socket) -> None:
     """Tell the process that keeps this worker that it serves."""
-    with contextlib.suppress(OSError):  # nobody is there any more: that is `end_with`'s to notice
+    with contextlib.suppress(OSError):  # nobody is there any more: that is `stop_with_supervisor`'s to notice
         control_socket.send(_READY)
 
 
-def end_with(control_socket: socket.socket) -> None:
+def stop_with_supervisor(control_socket: socket.socket) -> None:
     """End this worker when the process that keeps it is gone: gracefully, or by SIGKILL if that takes too long."""
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # that is for the keeper

@@ -4,15 +4,20 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from sqlalchemy import Executable
+from sqlalchemy import Executable, Select, literal, select
 
 from receiver.settings import Settings
 from receiver.storage.hot import HotQuery, HotRow
 from receiver.storage.sqlite import SQLiteConnection, SQLiteReader
+from receiver.storage.transaction import Transaction
 from receiver.storage.writer import Writer
 
 if TYPE_CHECKING:
     from receiver.storage.postgresql import PostgreSQL
+
+
+Query = Select[Any]
+"""A query that `Database.read` runs; the functions of this package that return one say what it gives."""
 
 
 class Reader(Protocol):
@@ -66,6 +71,14 @@ class Database:
         """Run a query of the hot path for a few keys; return its rows by table. Raises `StorageUnavailable`."""
         return await self._reader.read_by_keys(query, keys)
 
+    async def check(self) -> None:
+        """Return when the database has answered a read and an empty write.
+
+        Raises `StorageUnavailable`, `WriterFull`.
+        """
+        await self.read(select(literal(1)))
+        await self.writer.run(_write_nothing)
+
     async def aclose(self) -> None:
         """Commit what waits, and close every connection."""
         await self.writer.aclose()
@@ -80,3 +93,7 @@ class Database:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+async def _write_nothing(_tx: Transaction) -> None:
+    """Begin and commit, no more."""

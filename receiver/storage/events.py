@@ -91,6 +91,17 @@ def events_between(wanted: EventFilter, after: int, until: int, limit: int) -> S
     )
 
 
+def events_of_task(task_key: int, limit: int, before: int | None) -> Select[Any]:
+    """Return the query for a page of a task's events, newest first."""
+    query = select(events).where(events.c.task_id == task_key).order_by(events.c.id.desc()).limit(limit)
+    return query if before is None else query.where(events.c.id < before)
+
+
+def event_key(organization_id: int, uid: str) -> Select[Any]:
+    """Return the query for an event's row key."""
+    return select(events.c.id).where(events.c.organization_id == organization_id, events.c.uid == uid)
+
+
 def events_by_sequence(sequences: Collection[int]) -> Select[Any]:
     """Return the query for these events; a purged one is not among them."""
     return _WITH_TASK.where(events.c.id.in_(sequences))

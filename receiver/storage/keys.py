@@ -8,12 +8,15 @@ from sqlalchemy import Select, insert, select, update
 
 from models import Scope
 from receiver.domain.ids import new_id
-from receiver.domain.keyring import hash_api_key
+from receiver.domain.keyring import hash_api_key, new_api_key
 from receiver.storage.tables import api_keys, organizations
 from receiver.storage.transaction import Transaction
 
 DEFAULT_ORGANIZATION = "default"
 _HINT_LENGTH = 7
+_SETTING = "RINGBACK_API_KEY"
+"""The name of the key that the setting of this name gives."""
+_FIRST = "first admin key"
 
 
 def key_row(
@@ -111,3 +114,21 @@ def live_keys(organization_id: int) -> Select[Any]:
 def any_key() -> Select[Any]:
     """Return the query that tells whether there is a live admin key at all."""
     return select(api_keys.c.id).where(api_keys.c.scope == Scope.ADMIN, api_keys.c.revoked_at.is_(None)).limit(1)
+
+
+async def ensure_admin_key(tx: Transaction, admin_key: str | None, now: datetime) -> str | None:
+    """Ensure that the first organization and an admin key exist: `admin_key`, or one that is made if there is none.
+
+    Return the key if it was made just now.
+    """
+    # The organization's row stays locked: of several processes that start at once, one makes the key.
+    organization_id = await ensure_organization(tx, DEFAULT_ORGANIZATION, now)
+    if admin_key is not None:
+        row = key_row(organization_id, admin_key, _SETTING, Scope.ADMIN, now)
+        await replace_key(tx, row, now)
+        return None
+    if await tx.execute(any_key()):
+        return None
+    key = new_api_key()
+    await insert_key(tx, key_row(organization_id, key, _FIRST, Scope.ADMIN, now))
+    return key

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Select, bindparam, insert, select, update
 
 from receiver.domain.ids import is_id
-from receiver.storage.queries import has_metadata
-from receiver.storage.tables import organizations, run_steps, runs, tasks
+from receiver.storage.metadata_filter import has_metadata
+from receiver.storage.tables import organizations, run_steps, runs
 from receiver.storage.transaction import Transaction, Values
 
 _MOVED = ("status", "task_uid", "result", "error", "started_at", "completed_at")
@@ -56,11 +56,6 @@ def steps_of(run_keys: Collection[int]) -> Select[Any]:
     return select(run_steps).where(run_steps.c.run_id.in_(run_keys)).order_by(run_steps.c.run_id, run_steps.c.position)
 
 
-def outputs_of(task_uids: Collection[str]) -> Select[Any]:
-    """Return the query for what these tasks gave."""
-    return select(tasks.c.uid, tasks.c.output, tasks.c.error).where(tasks.c.uid.in_(task_uids))
-
-
 async def lock_runs(tx: Transaction, uids: Collection[str]) -> list[dict[str, Any]]:
     """Lock runs in the order of their keys; return each with its steps, in their order, as `steps`."""
     wanted = _WITH_ORGANIZATION.where(runs.c.uid.in_(uids)).order_by(runs.c.id).with_for_update(of=runs)
@@ -105,9 +100,3 @@ async def write_runs(tx: Transaction, moved: Sequence[Values], steps: Sequence[V
                 for run in moved
             ],
         )
-
-
-async def end_attempts(tx: Transaction, task_uids: Collection[str]) -> None:
-    """Let no other attempt of these tasks follow the present one."""
-    await tx.load_tasks(task_uids)  # locked in their order
-    await tx.execute(update(tasks).where(tasks.c.uid.in_(task_uids)).values(max_attempts=tasks.c.attempt))

@@ -9,7 +9,7 @@ import migrations
 from receiver.errors import StartError
 from receiver.settings import Settings
 from receiver.storage.sqlite import configure
-from receiver.storage.sqlite.location import check_place
+from receiver.storage.sqlite.location import check_location
 from receiver.telemetry import get_logger
 
 log = get_logger("storage.schema")
@@ -53,7 +53,7 @@ async def current_revision(settings: Settings) -> str | None:
 
 
 def _migrate_file(path: Path) -> tuple[str | None, str]:
-    check_place(path)
+    check_location(path)
     before = _revision_of_file(path) if path.exists() else None
     if before == migrations.HEAD:
         return before, migrations.HEAD

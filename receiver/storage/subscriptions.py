@@ -1,14 +1,64 @@
-"""Writing subscriptions. A delivery that waits goes with its subscription."""
+"""Subscriptions: read for the API, found for new tasks, written. A pending delivery goes with its subscription."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, insert, select, update
+from sqlalchemy import Select, and_, insert, select, update
 
-from models import DeliveryStatus
-from receiver.storage.tables import deliveries, subscriptions
-from receiver.storage.transaction import Transaction
+from models import DeliveryStatus, SubscriptionKind
+from receiver.storage.tables import deliveries, organizations, subscriptions
+from receiver.storage.transaction import Transaction, Values
+
+CallbackKey = tuple[int, str]
+"""An organization's row key, and the fingerprint of a client's own callback URL and secret."""
+
+
+def webhooks(organization_id: int, limit: int, before: int | None) -> Select[Any]:
+    """Return the query for a page of registered subscriptions, newest first."""
+    query = select(subscriptions).where(_registered(organization_id)).order_by(subscriptions.c.id.desc()).limit(limit)
+    return query if before is None else query.where(subscriptions.c.id < before)
+
+
+def webhook_by_id(organization_id: int, uid: str) -> Select[Any]:
+    """Return the query for one registered subscription, with its organization's id as `organization_uid`."""
+    return (
+        select(subscriptions, organizations.c.uid.label("organization_uid"))
+        .join(organizations, organizations.c.id == subscriptions.c.organization_id)
+        .where(_registered(organization_id), subscriptions.c.uid == uid)
+    )
+
+
+def webhook_key(organization_id: int, uid: str) -> Select[Any]:
+    """Return the query for a registered subscription's row key; one that was removed still has its history."""
+    return select(subscriptions.c.id).where(
+        subscriptions.c.organization_id == organization_id,
+        subscriptions.c.kind == SubscriptionKind.REGISTERED,
+        subscriptions.c.uid == uid,
+    )
+
+
+async def callback_keys(tx: Transaction, callbacks: Mapping[CallbackKey, Values]) -> dict[CallbackKey, int]:
+    """Return the row key of the subscription of each callback; insert the rows of those that have none yet."""
+    if not callbacks:
+        return {}
+    known = await _callbacks(tx, callbacks)
+    if new := [row for key, row in callbacks.items() if key not in known]:
+        await tx.execute(insert(subscriptions), new)
+        known = await _callbacks(tx, callbacks)
+    return known
+
+
+async def active_webhooks(tx: Transaction, keys: Collection[int]) -> list[dict[str, Any]]:
+    """Return the rows of those of these subscriptions that are registered and switched on."""
+    table = subscriptions.c
+    mine = (table.id.in_(keys), table.kind == SubscriptionKind.REGISTERED, table.is_active)
+    return [dict(row._mapping) for row in await tx.execute(select(subscriptions).where(*mine))]
+
+
+async def set_failing_since(tx: Transaction, key: int, moment: datetime | None) -> None:
+    """Note the first failure of an endpoint since its last success, or that there is none."""
+    await tx.execute(update(subscriptions).where(subscriptions.c.id == key).values(failing_since=moment))
 
 
 async def insert_subscription(tx: Transaction, values: Mapping[str, Any]) -> None:
@@ -55,3 +105,22 @@ def endpoint_limits(subscription_ids: Collection[int]) -> Select[Any]:
 def _waiting_for(uid: str) -> Any:
     key = select(subscriptions.c.id).where(subscriptions.c.uid == uid).scalar_subquery()
     return update(deliveries).where(deliveries.c.subscription_id == key, deliveries.c.status == DeliveryStatus.PENDING)
+
+
+def _registered(organization_id: int) -> Any:
+    return and_(
+        subscriptions.c.organization_id == organization_id,
+        subscriptions.c.kind == SubscriptionKind.REGISTERED,
+        subscriptions.c.deleted_at.is_(None),
+    )
+
+
+async def _callbacks(tx: Transaction, wanted: Collection[CallbackKey]) -> dict[CallbackKey, int]:
+    table = subscriptions.c
+    found = await tx.execute(
+        select(table.organization_id, table.fingerprint, table.id).where(
+            table.organization_id.in_({organization_id for organization_id, _ in wanted}),
+            table.fingerprint.in_({fingerprint for _, fingerprint in wanted}),
+        )
+    )
+    return {(row.organization_id, row.fingerprint): row.id for row in found}

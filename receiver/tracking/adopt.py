@@ -4,12 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import select, update
-
 from receiver.errors import NotFound, Unavailable
 from receiver.providers import CallerKey, CallPurpose, Found, Missing, NoAnswer, Provider
 from receiver.storage.database import Database
-from receiver.storage.tables import tasks
+from receiver.storage.tasks import add_metadata, owner_of
 from receiver.tracking.apply import Applier, Arrival
 
 
@@ -35,19 +33,12 @@ class Adopter:
             arrival = await self._ask(organization_id, provider, provider_task_id, metadata)
             uid = (await self._database.writer.write(self._applier.apply, arrival)).task_uid
         if metadata is not None:
-            without_metadata = (
-                tasks.c.uid == uid,
-                tasks.c.organization_id == organization_id,
-                tasks.c.metadata.is_(None),
-            )
-            label = update(tasks).where(*without_metadata).values({tasks.c.metadata: metadata})
-            await self._database.writer.run(lambda tx: tx.execute(label))
+            await self._database.writer.run(lambda tx: add_metadata(tx, organization_id, uid, metadata))
         return uid
 
     async def _known(self, organization_id: int, provider: str, provider_task_id: str) -> str | None:
         """Return the task that has this provider's task already. Raises `NotFound` if it is another's."""
-        named = (tasks.c.provider == provider, tasks.c.provider_task_id == provider_task_id)
-        rows = await self._database.read(select(tasks.c.uid, tasks.c.organization_id).where(*named))
+        rows = await self._database.read(owner_of(provider, provider_task_id))
         if not rows:
             return None
         if rows[0]["organization_id"] != organization_id:

@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import insert, select
-
 from models import ReceiptReason, Submission, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.transitions import STORED_ONCE, Decision, PollSchedule, TaskState, decide
 from receiver.domain.updates import ProviderUpdate
-from receiver.events.record import AfterCommit, event_of, record
+from receiver.events.after_commit import AfterCommit
+from receiver.events.record import event_of, record
 from receiver.storage.attempts import Ended, ProviderId, attempts_at_provider, keep_attempts
-from receiver.storage.tables import receipts, tasks
+from receiver.storage.receipts import insert_receipts, new_receipt
+from receiver.storage.tasks import content_of, new_task
 from receiver.storage.transaction import NewEvent, TaskChange, Transaction
 from receiver.telemetry import counted, get_logger, updates_applied
 
@@ -89,7 +89,7 @@ class Applier:
             )
         await record(tx, batch.events, self.after_commit, now)
         if batch.receipts:
-            await tx.execute(insert(receipts), batch.receipts)
+            await insert_receipts(tx, batch.receipts)
         self._watch_due(tx, batch)
         return results
 
@@ -119,19 +119,17 @@ class Applier:
         """Fill the snapshots of ends that left the content as it was: the event shows the task as it then is."""
         if not batch.kept:
             return
-        names = (tasks.c[name] for name in STORED_ONCE)
-        rows = await tx.execute(select(tasks.c.id, *names).where(tasks.c.id.in_(batch.kept)))
-        for row in rows:
-            known = {**row._mapping, **batch.changes[row.id].values}
+        for key, stored in (await content_of(tx, batch.kept)).items():
+            known = {**stored, **batch.changes[key].values}
             content = {name: known[name] for name in STORED_ONCE if known[name] is not None}
-            batch.kept[row.id].snapshot.update(content)
+            batch.kept[key].snapshot.update(content)
 
     async def _make(self, tx: Transaction, arrivals: Sequence[Arrival], batch: "_Batch") -> None:
         """Make rows for tasks that the provider knows and we do not: created elsewhere, or gone from here."""
         if not arrivals:
             return
         uids = [arrival.task_uid or new_id() for arrival in arrivals]
-        await tx.insert_tasks([_row(arrival, uid, batch.now) for arrival, uid in zip(arrivals, uids, strict=True)])
+        await tx.insert_tasks([_new_task(arrival, uid, batch.now) for arrival, uid in zip(arrivals, uids, strict=True)])
         batch.take(await tx.load_tasks(uids))
         log.info("tasks adopted", tasks=uids)
 
@@ -260,34 +258,27 @@ class _Batch:
         return event
 
 
-def _row(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
+def _new_task(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
     """Return the row of a task that only its update tells of; the update itself is applied to it afterwards."""
     update = arrival.update
-    return {
-        "uid": uid,
-        "organization_id": arrival.organization_id,
-        "provider": arrival.provider,
-        "model": update.model or "unknown",
-        "task_type": update.task_type or "unknown",
-        "status": TaskStatus.QUEUED,
-        "submission": Submission.ACCEPTED if update.provider_task_id else Submission.UNKNOWN,
-        "attempt": update.attempt or 1,
-        "max_attempts": update.attempt or 1,
-        "backoff_seconds": 1.0,
-        "provider_task_id": update.provider_task_id,
-        "progress": 0,
-        "revision": "",
-        "input": update.input,
-        "metadata": arrival.metadata,
-        "config": {name: value for name, value in (update.config or {}).items() if name != "webhook_config"},
-        "created_at": update.created_at or now,
-        "updated_at": now,
-        "submitted_at": update.created_at or now,
-        "last_update_at": now,
-        "due_at": now,
-        "leased": False,
-        "poll_count": 0,
-    }
+    attempt, created_at = update.attempt or 1, update.created_at or now
+    return new_task(
+        uid=uid,
+        organization_id=arrival.organization_id,
+        provider=arrival.provider,
+        model=update.model or "unknown",
+        task_type=update.task_type or "unknown",
+        input=update.input,
+        submission=Submission.ACCEPTED if update.provider_task_id else Submission.UNKNOWN,
+        now=now,
+        config={name: value for name, value in (update.config or {}).items() if name != "webhook_config"},
+        metadata=arrival.metadata,
+        attempt=attempt,
+        max_attempts=attempt,
+        provider_task_id=update.provider_task_id,
+        created_at=created_at,
+        submitted_at=created_at,
+    )
 
 
 def _ended(task: TaskState, update: ProviderUpdate, now: datetime) -> Ended:
@@ -302,13 +293,12 @@ def _ended(task: TaskState, update: ProviderUpdate, now: datetime) -> Ended:
 
 def _receipt(arrival: Arrival, decision: Decision, now: datetime) -> dict[str, Any]:
     assert decision.receipt is not None  # noqa: S101 - the caller asked
-    return {
-        "uid": new_id(),
-        "provider": arrival.provider,
-        "task_uid": arrival.task_uid,
-        "provider_task_id": arrival.update.provider_task_id,
-        "reason": decision.receipt,
-        "message": decision.message,
-        "body": arrival.body() if arrival.body is not None else "",
-        "received_at": now,
-    }
+    return new_receipt(
+        provider=arrival.provider,
+        task_uid=arrival.task_uid,
+        provider_task_id=arrival.update.provider_task_id,
+        reason=decision.receipt,
+        message=decision.message,
+        body=arrival.body() if arrival.body is not None else "",
+        now=now,
+    )

@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 from itertools import chain, islice
 from typing import Any
 
-from sqlalchemy import insert, select
-
-from models import TASK_EVENTS, DeliveryFormat, EventType, Submission, SubscriptionKind, TaskStatus
+from models import TASK_EVENTS, DeliveryFormat, EventType, Submission, SubscriptionKind
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
-from receiver.events.record import AfterCommit, record
-from receiver.storage.tables import subscriptions
-from receiver.storage.transaction import NewEvent, Transaction
+from receiver.events.after_commit import AfterCommit
+from receiver.events.record import record, task_created
+from receiver.storage.subscriptions import CallbackKey, callback_keys
+from receiver.storage.tasks import new_task
+from receiver.storage.transaction import Transaction
 
 CALLBACK_EVENTS = [event for event in TASK_EVENTS if event != EventType.TASK_CREATED]
 """What a client's own `webhook_config` is told of: what PiAPI tells."""
@@ -60,7 +60,7 @@ class Creator:
     """Creates tasks. One instance a process: its `create` and `create_bulk` are what the writer groups by."""
 
     def __init__(self, after_commit: AfterCommit, *, lease_seconds: float) -> None:
-        self._announcer = after_commit
+        self._after_commit = after_commit
         self._lease = timedelta(seconds=lease_seconds)
 
     async def create(self, tx: Transaction, requests: Sequence[TaskRequest]) -> list[Created | Exception]:
@@ -69,7 +69,7 @@ class Creator:
         due = now + self._lease
         first = _First(Submission.SENDING, submitted_at=now, leased=True)
         created = await self._insert(tx, requests, first, [due] * len(requests), now)
-        tx.after_commit.append(lambda: self._announcer.due.set(due))
+        tx.after_commit.append(lambda: self._after_commit.due.set(due))
         return list(created)
 
     async def create_bulk(
@@ -81,7 +81,7 @@ class Creator:
         requests = list(chain.from_iterable(bulks))
         due = [now + place * _ONE_AFTER_THE_OTHER for place in range(len(requests))]
         created = iter(await self._insert(tx, requests, first, due, now))
-        tx.after_commit.append(lambda: self._announcer.due.set(now))
+        tx.after_commit.append(lambda: self._after_commit.due.set(now))
         return [list(islice(created, len(bulk))) for bulk in bulks]
 
     async def _insert(
@@ -92,18 +92,15 @@ class Creator:
         due: Sequence[datetime],
         now: datetime,
     ) -> list[Created]:
-        callbacks = await _callbacks(tx, requests, now)
+        callbacks = await _callback_ids(tx, requests, now)
         callback_ids = [_callback_id(request, callbacks) for request in requests]
         rows = [
-            _row(request, first, callback_id, due_at, now)
+            _new_task(request, first, callback_id, due_at, now)
             for request, callback_id, due_at in zip(requests, callback_ids, due, strict=True)
         ]
         keys = await tx.insert_tasks(rows)
-        events = [
-            _created_event(request, first, key, callback_id, now)
-            for request, key, callback_id in zip(requests, keys, callback_ids, strict=True)
-        ]
-        await record(tx, events, self._announcer, now)
+        events = [task_created(row, key, now) for row, key in zip(rows, keys, strict=True)]
+        await record(tx, events, self._after_commit, now)
         return [Created(key, request.uid) for key, request in zip(keys, requests, strict=True)]
 
 
@@ -117,85 +114,44 @@ class _First:
     bulk: bool = False
 
 
-def _row(
+def _new_task(
     request: TaskRequest, first: _First, callback_id: int | None, due_at: datetime, now: datetime
 ) -> dict[str, Any]:
-    return {
-        "uid": request.uid,
-        "organization_id": request.organization_id,
-        "provider": request.provider,
-        "model": request.model,
-        "task_type": request.task_type,
-        "bulk": first.bulk,
-        "status": TaskStatus.QUEUED,
-        "submission": first.submission,
-        "attempt": 1,
-        "max_attempts": request.max_attempts,
-        "backoff_seconds": request.backoff_seconds,
-        "progress": 0,
-        "revision": "",
-        "input": request.input,
-        "config": request.config,
-        "metadata": request.metadata,
-        "callback_id": callback_id,
-        "created_at": now,
-        "updated_at": now,
-        "submitted_at": first.submitted_at,
-        "last_update_at": now,
-        "due_at": due_at,
-        "leased": first.leased,
-        "poll_count": 0,
-    }
+    return new_task(
+        uid=request.uid,
+        organization_id=request.organization_id,
+        provider=request.provider,
+        model=request.model,
+        task_type=request.task_type,
+        input=request.input,
+        submission=first.submission,
+        now=now,
+        config=request.config,
+        metadata=request.metadata,
+        callback_id=callback_id,
+        bulk=first.bulk,
+        max_attempts=request.max_attempts,
+        backoff_seconds=request.backoff_seconds,
+        submitted_at=first.submitted_at,
+        due_at=due_at,
+        leased=first.leased,
+    )
 
 
-def _callback_id(request: TaskRequest, callbacks: dict[tuple[int, str], int]) -> int | None:
+def _callback_id(request: TaskRequest, callbacks: dict[CallbackKey, int]) -> int | None:
     if request.callback is None:
         return None
     return callbacks[request.organization_id, request.callback.fingerprint]
 
 
-def _created_event(request: TaskRequest, first: _First, key: int, callback_id: int | None, now: datetime) -> NewEvent:
-    return NewEvent(
-        uid=new_id(),
-        organization_id=request.organization_id,
-        task_id=key,
-        task_uid=request.uid,
-        type=EventType.TASK_CREATED,
-        snapshot={"status": TaskStatus.QUEUED, "attempt": 1, "submission": first.submission},
-        created_at=now,
-        callback_id=callback_id,
-        model=request.model,
-        task_type=request.task_type,
-        metadata=request.metadata,
-    )
-
-
-async def _callbacks(tx: Transaction, requests: Sequence[TaskRequest], now: datetime) -> dict[tuple[int, str], int]:
-    """Find, or make, the subscription of each client's own callback: one row for each URL and secret."""
+async def _callback_ids(tx: Transaction, requests: Sequence[TaskRequest], now: datetime) -> dict[CallbackKey, int]:
+    """Find or make the subscription of each client's own callback: one row for each URL and secret."""
     wanted = {
         (request.organization_id, request.callback.fingerprint): request.callback
         for request in requests
         if request.callback is not None
     }
-    if not wanted:
-        return {}
-    known = await _known(tx, wanted)
-    new = [_callback_row(key[0], callback, now) for key, callback in wanted.items() if key not in known]
-    if new:
-        await tx.execute(insert(subscriptions), new)
-        known = await _known(tx, wanted)
-    return known
-
-
-async def _known(tx: Transaction, wanted: dict[tuple[int, str], Callback]) -> dict[tuple[int, str], int]:
-    table = subscriptions.c
-    found = await tx.execute(
-        select(table.organization_id, table.fingerprint, table.id).where(
-            table.organization_id.in_({organization_id for organization_id, _ in wanted}),
-            table.fingerprint.in_({fingerprint for _, fingerprint in wanted}),
-        )
-    )
-    return {(row.organization_id, row.fingerprint): row.id for row in found}
+    return await callback_keys(tx, {key: _callback_row(key[0], callback, now) for key, callback in wanted.items()})
 
 
 def _callback_row(organization_id: int, callback: Callback, now: datetime) -> dict[str, Any]:

@@ -5,8 +5,6 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select
-
 from models import TERMINAL, Submission, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
@@ -15,11 +13,11 @@ from receiver.domain.transitions import TaskState
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.providers import CallerKey, CallPurpose, Found, MalformedUpdate, Missing, NoAnswer, Provider
 from receiver.storage.database import Database
-from receiver.storage.tables import tasks
+from receiver.storage.leases import Postponement, postpone
+from receiver.storage.tasks import assigned_provider_ids, task_by_uid, unconfirmed_tasks
 from receiver.storage.transaction import DueTask
 from receiver.telemetry import get_logger
 from receiver.tracking.apply import Applied, Applier, Arrival
-from receiver.tracking.postpone import Postponement, postpone
 from receiver.tracking.submit import FIRST_SEARCH_SECONDS, Outgoing, Submitter
 from receiver.tracking.task_references import TaskReferences
 
@@ -79,7 +77,7 @@ class Poller:
             await self._poll(task)
 
     async def _row(self, uid: str) -> Mapping[str, Any] | None:
-        rows = await self._database.read(select(tasks).where(tasks.c.uid == uid))
+        rows = await self._database.read(task_by_uid(uid))
         return rows[0] if rows else None
 
     async def _poll(self, task: TaskState) -> None:
@@ -149,23 +147,10 @@ class Poller:
         asked = await self._references.as_sent(row)
         alike = [update for update in candidates if _asks_the_same(update, row, asked)]
         ids = [update.provider_task_id for update in alike]
-        taken = await self._database.read(
-            select(tasks.c.provider_task_id).where(
-                tasks.c.provider == row["provider"], tasks.c.provider_task_id.in_(ids)
-            )
-        )
-        free = [
-            update for update in alike if update.provider_task_id not in {each["provider_task_id"] for each in taken}
-        ]
-        rivals = await self._database.read(
-            select(tasks.c.organization_id, tasks.c.provider, tasks.c.input).where(
-                tasks.c.provider == row["provider"],
-                tasks.c.model == row["model"],
-                tasks.c.status == TaskStatus.QUEUED,
-                tasks.c.submission.in_((Submission.SENDING, Submission.UNKNOWN)),
-                tasks.c.uid != row["uid"],
-            )
-        )
+        assigned = await self._database.read(assigned_provider_ids(row["provider"], ids))
+        taken = {each["provider_task_id"] for each in assigned}
+        free = [update for update in alike if update.provider_task_id not in taken]
+        rivals = await self._database.read(unconfirmed_tasks(row["provider"], row["model"], row["uid"]))
         alike_rivals = [rival for rival in rivals if await self._references.as_sent(rival) == asked]
         return free[0] if len(free) == 1 and not alike_rivals else None
 

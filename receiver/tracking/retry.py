@@ -9,7 +9,8 @@ from receiver.clock import utc_now
 from receiver.domain import transitions
 from receiver.domain.transitions import Decision, TaskState
 from receiver.errors import Conflict, NotFound, RingbackError
-from receiver.events.record import AfterCommit, event_of, record
+from receiver.events.after_commit import AfterCommit
+from receiver.events.record import event_of, record
 from receiver.storage.attempts import Ended, keep_attempts
 from receiver.storage.transaction import TaskChange, Transaction
 
@@ -18,7 +19,7 @@ class Retrier:
     """Begins further attempts. Its `retry` is the handler that the writer groups by."""
 
     def __init__(self, after_commit: AfterCommit) -> None:
-        self._announcer = after_commit
+        self._after_commit = after_commit
 
     async def retry(self, tx: Transaction, uids: Sequence[str]) -> list[Exception | None]:
         """Have tasks that failed or were cancelled wait to be sent again; a `Conflict` for what cannot be retried."""
@@ -53,8 +54,8 @@ class Retrier:
                 for task, decision in begun
             ]
         )
-        await record(tx, [event_of(task, decision, now) for task, decision in begun], self._announcer, now)
-        tx.after_commit.append(lambda: self._announcer.due.set(now))
+        await record(tx, [event_of(task, decision, now) for task, decision in begun], self._after_commit, now)
+        tx.after_commit.append(lambda: self._after_commit.due.set(now))
 
 
 def _decide(task: TaskState, now: datetime) -> Decision:

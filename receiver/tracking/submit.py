@@ -26,10 +26,9 @@ from receiver.providers import (
     UnknownOutcome,
 )
 from receiver.storage.database import Database
+from receiver.storage.leases import Intent, Postponement, mark_sending, postpone
 from receiver.telemetry import get_logger
 from receiver.tracking.apply import Applied, Applier, Arrival
-from receiver.tracking.intents import Intent, Intents
-from receiver.tracking.postpone import Postponement, postpone
 from receiver.tracking.task_references import Ready, Resolved, TaskReferences, Unresolvable, Waits
 
 log = get_logger("tracking.submit")
@@ -91,7 +90,7 @@ class Submitter:
         self._applier = applier
         self._providers = providers
         self._references = TaskReferences(database)
-        self._intents = Intents(lease_seconds)
+        self._lease_seconds = lease_seconds
         self._keyring = keyring
         self._public_url = public_url
 
@@ -124,7 +123,8 @@ class Submitter:
     async def _begin(self, task: Outgoing) -> bool:
         """Write down that the task is being sent; say False if it is not to be, or that could not be written."""
         try:
-            return await self._writer.write(self._intents.write, Intent(task.uid, task.attempt), bounded=False)
+            intent = Intent(task.uid, task.attempt, self._lease_seconds)
+            return await self._writer.write(mark_sending, intent, bounded=False)
         except Unavailable:
             return False
 

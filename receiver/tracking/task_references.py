@@ -1,15 +1,13 @@
 """Inputs as the provider is to see them: a task of the organization's that is mentioned has the provider's id there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from sqlalchemy import Select, select
 
 from models import TERMINAL
 from receiver.domain.task_references import ids_in, with_ids
 from receiver.storage.database import Database
-from receiver.storage.tables import tasks
+from receiver.storage.tasks import referenced_tasks
 
 _MOST_AT_ONCE = 1000
 """In one query."""
@@ -52,7 +50,7 @@ class TaskReferences:
         known: dict[str, str] = {}
         for start in range(0, len(uids), _MOST_AT_ONCE):
             some = uids[start : start + _MOST_AT_ONCE]
-            for row in await self._database.read(_mentioned(organization_id, provider, some)):
+            for row in await self._database.read(referenced_tasks(organization_id, provider, some)):
                 if row["provider_task_id"] is None:
                     return _without_id(row)
                 known[row["uid"]] = row["provider_task_id"]
@@ -66,13 +64,3 @@ class TaskReferences:
 
 def _without_id(row: Mapping[str, Any]) -> Waits | Unresolvable:
     return Unresolvable(row["uid"], row["status"]) if row["status"] in TERMINAL else Waits(row["uid"])
-
-
-def _mentioned(organization_id: int, provider: str, uids: Sequence[str]) -> Select[Any]:
-    of_theirs = (tasks.c.organization_id == organization_id, tasks.c.provider == provider)
-    # Hopeless ones first: then there is nothing to wait for.
-    return (
-        select(tasks.c.uid, tasks.c.status, tasks.c.provider_task_id)
-        .where(tasks.c.uid.in_(uids), *of_theirs)
-        .order_by(tasks.c.status.in_(TERMINAL).desc(), tasks.c.id)
-    )

@@ -10,7 +10,7 @@ from receiver.events.after_commit import Waiting
 from receiver.providers import SubmitOutcome
 from receiver.storage.attempts import attempts_of
 from receiver.storage.database import Database
-from receiver.storage.queries import task_by_id
+from receiver.storage.tasks import task_by_id
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator, TaskRequest
@@ -19,9 +19,6 @@ from receiver.tracking.retry import Retrier
 from receiver.tracking.submit import Outgoing, Submitter
 
 Fields = Mapping[str, Any]
-
-_LOOK_SECONDS = 5.0
-"""While waiting, the row is read again this often even without news: another process may have changed it."""
 
 
 class Tracker:
@@ -91,16 +88,10 @@ class Tracker:
 
         Raises `NotFound`.
         """
-        task = await self.task(organization_id, task_id)
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        with self._waiting.watch(task["uid"]) as watch:
-            while True:
-                task = await self.task(organization_id, task["uid"])
-                left = end - loop.time()
-                if task["status"] in TERMINAL or left <= 0 or self._waiting.closed:
-                    return task
-                await watch.news(min(left, _LOOK_SECONDS))
+        uid = (await self.task(organization_id, task_id))["uid"]
+        return await self._waiting.read_until(
+            uid, seconds, lambda: self.task(organization_id, uid), lambda task: task["status"] in TERMINAL
+        )
 
     async def refresh(self, organization_id: int, task_id: str) -> Fields:
         """Look at a task at its provider now; return its row as it is then. Raises `NotFound`."""

@@ -9,12 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select
-
 from models import RUN_TERMINAL, TERMINAL
 from receiver.clock import utc_now
 from receiver.storage import purge
-from receiver.storage.database import Database
+from receiver.storage.database import Database, Query
 from receiver.storage.idempotency import KEPT
 from receiver.storage.transaction import Transaction
 from receiver.telemetry import get_logger
@@ -31,7 +29,7 @@ _PAGE = 500
 
 Purge = Callable[[Transaction, Sequence[int]], Awaitable[int]]
 PurgeEnded = Callable[[Transaction, Sequence[int], datetime], Awaitable[int]]
-Oldest = Callable[[int, int], Select[Any]]
+Oldest = Callable[[int, int], Query]
 
 
 class Cleaner:
@@ -104,7 +102,7 @@ class Cleaner:
             gone += await self._write([row["id"] for row in page], purge.purge_taskless_events)
         return gone
 
-    async def _all(self, find: Callable[[], Select[Any]], purge_them: Purge) -> int:
+    async def _all(self, find: Callable[[], Query], purge_them: Purge) -> int:
         gone = 0
         while rows := await self._database.read(find()):
             went = await self._write([row["id"] for row in rows], purge_them)

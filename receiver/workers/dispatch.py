@@ -43,7 +43,7 @@ class DeliveryDispatcher:
         self._new: set[int] = set()
         self._ordered: set[int] = set()
         self._wake = asyncio.Event()
-        self._alarm = WakeTimer()
+        self._claim_timer = WakeTimer()
         self._attempts: set[asyncio.Task[None]] = set()
 
     def connect(self, database: Database, deliverer: Deliverer) -> None:
@@ -65,7 +65,7 @@ class DeliveryDispatcher:
 
     def wake(self) -> None:
         """There is a delivery in the table that nobody holds."""
-        self._alarm.set(utc_now())
+        self._claim_timer.set(utc_now())
 
     async def run(self) -> None:
         """Send for ever: what is in the lanes, and what is claimed from the table."""
@@ -144,7 +144,7 @@ class DeliveryDispatcher:
             await self._settle(attempted, delivery.lease.lease_until, deferrable=not is_ordered)
         await self._give_back(excess)
         if attempted.settlement.due_at is not None:
-            self._alarm.set(attempted.settlement.due_at)
+            self._claim_timer.set(attempted.settlement.due_at)
         elif is_ordered:
             self.wake()  # the next one of its task may be sent only now
 
@@ -182,7 +182,7 @@ class DeliveryDispatcher:
     async def _claim(self) -> None:
         while True:
             if not await self._claim_some():
-                await self._alarm.wait(utc_now(), _LOOK_SECONDS)
+                await self._claim_timer.wait(utc_now(), _LOOK_SECONDS)
 
     async def _claim_some(self) -> int:
         """Claim what is due for lanes that are open, a few of each; return how many there were."""

@@ -12,7 +12,7 @@ from receiver.storage.writer import Writer
 from receiver.telemetry import get_logger
 from receiver.tracking.poll import Poller
 
-log = get_logger("workers.attend")
+log = get_logger("workers.task_worker")
 
 SIDE_BY_SIDE = 80
 _BATCH = 16

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from receiver.runs import service
+from receiver.events import after_commit
 from receiver.sandbox import SandboxOptions
 from tests.fakes.command import Ringback
 from tests.fakes.pipeline import (
@@ -197,7 +197,7 @@ async def test_a_first_step_that_cannot_begin_ends_its_run_at_once(world: World)
 async def test_a_long_poll_wakes_when_the_run_ends_and_not_before(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr(after_commit, "_REREAD_SECONDS", 3600.0)
     run_id = await begin(world, step("a", sandbox=HELD), step("b", "a"))
     run = await until_steps(world, run_id, a="processing")
     async with asyncio.timeout(20):

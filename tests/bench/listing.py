@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy.dialects import postgresql, sqlite
 
-from receiver.storage.queries import TaskFilter, tasks_matching
+from receiver.storage.tasks import TaskFilter, tasks_matching
 from tests.bench.bulk import MODEL, RARE_MODEL
 from tests.bench.databases import KINDS, Store
 from tests.bench.load import drive, percentiles

@@ -27,10 +27,11 @@ from receiver.domain.keyring import KeyRing
 from receiver.domain.transitions import PollSchedule
 from receiver.domain.updates import ProviderUpdate
 from receiver.inbound.receive import InboundEndpoint
-from receiver.providers import PiAPI, RateLimiter
-from receiver.serving.server import Connection
+from receiver.providers.piapi import PiAPI
+from receiver.providers.rate_limiter import RateLimiter
+from receiver.serving.master_keys import master_keys
+from receiver.serving.server import ServerConnection
 from receiver.settings import Settings, load_settings
-from receiver.storage.first_start import master_keys
 from receiver.storage.sqlite import configure
 from receiver.telemetry import configure_logging
 from receiver.tracking.apply import Applied
@@ -148,7 +149,7 @@ if __name__ == "__main__":
         KINDS[sys.argv[1]](settings),
         port=int(sys.argv[2]),
         loop="uvloop",
-        http=Connection,
+        http=ServerConnection,
         access_log=False,
         log_level="warning",
         proxy_headers=True,

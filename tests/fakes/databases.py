@@ -21,8 +21,8 @@ import psycopg
 from psycopg.types.datetime import TimestamptzLoader
 from psycopg.types.string import TextLoader
 
+from receiver.serving.master_keys import master_keys
 from receiver.settings import Settings, load_settings
-from receiver.storage.first_start import master_keys
 from receiver.storage.schema import migrate
 from receiver.storage.sqlite.values import write_moment
 from tests.fakes.postgresql import Server, forgetful_server

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 
 from receiver.domain.keyring import KeyRing
-from receiver.storage.first_start import master_keys
+from receiver.serving.master_keys import master_keys
 from tests.fakes.world import World
 
 

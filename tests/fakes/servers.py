@@ -11,7 +11,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from receiver.serving.server import Connection, Server
+from receiver.serving.server import Server, ServerConnection
 
 _GRACE_SECONDS = 2.0
 _TICK_SECONDS = 0.002
@@ -76,7 +76,9 @@ def url_of(listening: socket.socket) -> str:
 
 
 @asynccontextmanager
-async def served(app: ASGIApp, listening: socket.socket | None = None, *, http: Any = Connection) -> AsyncIterator[str]:
+async def served(
+    app: ASGIApp, listening: socket.socket | None = None, *, http: Any = ServerConnection
+) -> AsyncIterator[str]:
     """Serve an app, on the given socket or on a free port; yield its address, which is good at once."""
     listening = listening or bound()
     # asyncio does this only for sockets of its own making; without it every answer waits 40 ms for an ACK.

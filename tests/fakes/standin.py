@@ -31,7 +31,7 @@ def keep(number: int) -> None:
 
 def work(listening: socket.socket, line: socket.socket) -> None:
     """Serve. What does not end by itself, `/hang`, is waited for longer than any test does."""
-    workers.end_with(line)
+    workers.stop_with_supervisor(line)
     if Path("broken").exists():
         sys.exit(BROKEN_STATUS)
     import uvicorn
@@ -42,7 +42,7 @@ def work(listening: socket.socket, line: socket.socket) -> None:
 
     # All that the server needs of it; to import it would be to import the whole house, which takes a second.
     sys.modules["receiver.api.event_stream"] = cast(Any, SimpleNamespace(ABORT=""))
-    from receiver.serving.server import Connection, Server
+    from receiver.serving.server import Server, ServerConnection
 
     stopping = asyncio.Event()
 
@@ -64,8 +64,8 @@ def work(listening: socket.socket, line: socket.socket) -> None:
         return Response(telemetry.exposition())
 
     app = Starlette(routes=[Route(f"/{each.__name__}", each) for each in (pid, wait, hang, metrics)])
-    config = uvicorn.Config(app, http=Connection, log_level="critical", ws="none", timeout_graceful_shutdown=60)
-    server = Server(config, stopping.set, linger=1.0, ready=lambda: workers.say_ready(line))
+    config = uvicorn.Config(app, http=ServerConnection, log_level="critical", ws="none", timeout_graceful_shutdown=60)
+    server = Server(config, stopping.set, linger=1.0, ready=lambda: workers.report_ready(line))
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, server.handle_exit)
     server.run(sockets=[listening])

@@ -14,9 +14,10 @@ from models import TERMINAL
 from receiver.app import create_app
 from receiver.clock import utc_now
 from receiver.sandbox import SandboxOptions, create_sandbox
+from receiver.serving.master_keys import master_keys
+from receiver.serving.start import ensure_keys
 from receiver.settings import Settings, load_settings
 from receiver.storage.database import Database
-from receiver.storage.first_start import ensure_keys, master_keys
 from receiver.storage.leases import end_leases
 from tests.fakes import databases
 from tests.fakes.fork_server import Child, nursery

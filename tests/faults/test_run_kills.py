@@ -15,7 +15,7 @@ from models import RUN_TERMINAL, StepStatus
 from receiver.app import create_app
 from receiver.runs import advance
 from receiver.sandbox import SandboxOptions, create_sandbox
-from receiver.storage.first_start import master_keys
+from receiver.serving.master_keys import master_keys
 from receiver.storage.runs import lock_runs
 from tests.fakes.inbound import report
 from tests.fakes.pipeline import (

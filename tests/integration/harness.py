@@ -13,9 +13,8 @@ from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.transitions import PollSchedule
 from receiver.domain.updates import ProviderUpdate, Source
-from receiver.events.after_commit import Waiting, WakeTimer
+from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.feed import Feed
-from receiver.events.record import AfterCommit
 from receiver.runs.advance import Advancer
 from receiver.storage.database import Database
 from receiver.storage.keys import ensure_organization

@@ -11,7 +11,7 @@ import pytest_asyncio
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing, hash_api_key
 from receiver.outbound.ping import Pinger
-from receiver.storage.first_start import master_keys
+from receiver.serving.master_keys import master_keys
 from tests.fakes.inbound import report
 from tests.fakes.rows import change, refusing_writes, select
 from tests.fakes.world import World, in_process

@@ -12,8 +12,8 @@ from receiver.api import idempotency
 from receiver.app import create_app
 from receiver.domain.ids import new_id
 from receiver.outbound.ping import Pinger
+from receiver.serving.master_keys import master_keys
 from receiver.storage import idempotency as storage
-from receiver.storage.first_start import master_keys
 from tests.fakes.rows import eventually, select
 from tests.fakes.servers import served
 from tests.fakes.world import API_KEY, World

@@ -14,7 +14,7 @@ import models
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
 from receiver.sandbox import SandboxOptions
-from receiver.storage.first_start import master_keys
+from receiver.serving.master_keys import master_keys
 from tests.fakes.inbound import hook_secret, notice, post
 from tests.fakes.rows import change, eventually, select
 from tests.fakes.subscriber import Reply

@@ -26,12 +26,12 @@ from receiver.providers import (
     NewTask,
     NoAnswer,
     NotMade,
-    PiAPI,
     Provider,
-    RateLimiter,
     Refused,
     UnknownOutcome,
 )
+from receiver.providers.piapi import PiAPI
+from receiver.providers.rate_limiter import RateLimiter
 from receiver.telemetry import provider_calls
 
 pytestmark = pytest.mark.no_database("an adapter asks the provider alone")

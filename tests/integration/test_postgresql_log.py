@@ -11,7 +11,7 @@ import pytest
 from receiver.domain.ids import new_id
 from receiver.events.after_commit import Waiting
 from receiver.events.feed import Feed
-from receiver.events.postgresql_log import Log
+from receiver.events.postgresql_log import PostgreSQLLog
 from receiver.events.stream import Follower, Streams
 from receiver.settings import Settings
 from receiver.storage.database import Database
@@ -34,7 +34,7 @@ class Replica:
         self.database = database
         self.feed = Feed()
         self.waiting = Waiting()
-        self.log = Log(database, database.shared.notices, self.feed, self.waiting)
+        self.log = PostgreSQLLog(database, database.shared.notices, self.feed, self.waiting)
         self.streams = Streams(database, self.feed, self.log)
 
     async def write(
@@ -311,7 +311,7 @@ async def test_the_first_who_waits_is_woken_by_what_another_writes(settings: Set
         uid = new_id()
         with reader.waiting.watch(uid) as watch:
             await writer.write(run_uid=uid)
-            assert await watch.news(0.5)  # and not at the next look, a second later
+            assert await watch.changed(0.5)  # and not at the next look, a second later
 
 
 async def test_who_waits_is_woken_while_a_number_before_is_missing(settings: Settings) -> None:
@@ -322,7 +322,7 @@ async def test_who_waits_is_woken_while_a_number_before_is_missing(settings: Set
         uid = new_id()
         with reader.waiting.watch(uid) as watch:
             await quick.write(run_uid=uid)
-            assert await watch.news(10)
+            assert await watch.changed(10)
         assert not late.done()
         gate.opened.set()
         await late

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from receiver.providers import RateLimiter
 from receiver.providers.piapi.calls import CallResponse, Calls, NotSent, ResponseLost
+from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import AiohttpTransport, open_transport, proxy_for
 from tests.fakes.certificate import self_signed
 from tests.fakes.servers import bound

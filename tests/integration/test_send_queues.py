@@ -72,6 +72,9 @@ class Recording:
         self._note(caller)
         return []
 
+    async def account_info(self) -> tuple[int, dict[str, Any]]:
+        raise NotImplementedError
+
     def paused_for(self) -> float:
         return self.pause
 

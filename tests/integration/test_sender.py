@@ -17,12 +17,10 @@ from aiohttp.test_utils import TestServer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given
-from hypothesis import strategies as st
 
 from receiver.clock import utc_now
 from receiver.outbound.guard import AddressGuard
-from receiver.outbound.sender import KEPT_BYTES, Sender, SendResult, _retry_after
+from receiver.outbound.sender import KEPT_BYTES, Sender, SendResult
 
 pytestmark = pytest.mark.no_database("it sends what it is given")
 
@@ -340,35 +338,6 @@ async def test_retry_after_as_a_date(sender: Sender) -> None:
     answer = await send_to(sender, answering(503, **{"Retry-After": format_datetime(then, usegmt=True)}))
     assert answer.retry_after is not None
     assert 590 < answer.retry_after <= 600
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        (None, None),
-        ("", None),
-        ("0", 0),
-        (" 5 ", 5),
-        ("999999999", 86400),
-        ("9" * 5000, None),
-        ("-5", None),
-        ("1.5", None),
-        ("soon", None),
-        ("٣", None),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
-        ("Wed, 21 Oct 2015 07:28:00 -0000", 0),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", 86400),
-        ("Fri, 31 Dec 99999999999 23:59:59 GMT", None),
-    ],
-)
-def test_retry_after_is_read_with_suspicion(value: str | None, seconds: float | None) -> None:
-    assert _retry_after(value) == seconds
-
-
-@given(st.text() | st.from_regex(r"\A(Wed, )?\d* [A-Z][a-z]* [-0-9:]* [-0-9:]* ?[-+A-Z0-9]*\Z"))
-def test_no_retry_after_breaks_the_reader(value: str) -> None:
-    seconds = _retry_after(value)
-    assert seconds is None or 0 <= seconds <= 86400
 
 
 async def test_connections_are_kept_and_used_again(sender: Sender) -> None:

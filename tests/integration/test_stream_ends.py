@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from receiver.api import event_stream
+from receiver.events import after_commit
 from receiver.events.after_commit import Watch
 from receiver.events.feed import Feed
-from receiver.tracking import tracker
 from tests.fakes.inbound import report
 from tests.fakes.reader import reading
 from tests.fakes.world import API_KEY, World, in_processes
@@ -99,10 +99,10 @@ async def test_streams_and_long_polls_do_not_hold_the_stop(tmp_path: Path) -> No
 
 
 async def test_a_long_poll_is_woken_by_the_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracker, "_LOOK_SECONDS", 3600.0)  # so that it is not found by looking again
+    monkeypatch.setattr(after_commit, "_REREAD_SECONDS", 3600.0)  # so that it is not found by looking again
     loop = asyncio.get_running_loop()
     waiting, committed = asyncio.Event(), 0.0
-    news, publish = Watch.news, Feed.publish
+    news, publish = Watch.changed, Feed.publish
 
     async def wait(self: Watch, seconds: float) -> bool:
         waiting.set()
@@ -114,7 +114,7 @@ async def test_a_long_poll_is_woken_by_the_commit(world: World, monkeypatch: pyt
             committed = loop.time()
         publish(self, events)
 
-    monkeypatch.setattr(Watch, "news", wait)
+    monkeypatch.setattr(Watch, "changed", wait)
     monkeypatch.setattr(Feed, "publish", note)
     delays = []
     for _ in range(10):

@@ -219,8 +219,8 @@ async def test_who_waits_for_a_task_is_woken_by_its_news_alone(harness: Tracking
     uid, other = await harness.create(), await harness.create()
     with harness.waiting.watch(uid) as watch:
         await harness.hear(TaskStatus.PROCESSING, other, provider_task_id="pt-2")
-        assert not await watch.news(0)
+        assert not await watch.changed(0)
         await harness.hear(TaskStatus.PROCESSING, uid)
-        assert await watch.news(0)
+        assert await watch.changed(0)
         await harness.hear(TaskStatus.PROCESSING, uid)
-        assert not await watch.news(0)
+        assert not await watch.changed(0)

@@ -50,6 +50,9 @@ class Silent:
         await self._ask()
         return []
 
+    async def account_info(self) -> tuple[int, dict[str, Any]]:
+        raise NotImplementedError
+
     def parse_webhook(self, body: bytes, *, attempt: int | None = None) -> ProviderUpdate:
         raise NotImplementedError
 

@@ -13,8 +13,8 @@ import pytest
 
 from receiver.errors import StartError
 from receiver.settings import Settings, load_settings
-from receiver.storage.first_start import hold
 from receiver.storage.schema import migrate
+from receiver.storage.sqlite.location import lock_database
 
 pytestmark = pytest.mark.sqlite_only("where a file may be")
 
@@ -22,9 +22,9 @@ NOBODY = 65534
 HOLD = """
 from contextlib import closing
 from receiver.settings import load_settings
-from receiver.storage.first_start import hold
+from receiver.storage.sqlite.location import lock_database
 
-with closing(hold(load_settings(env_file=None))):
+with closing(lock_database(load_settings(env_file=None).sqlite_path)):
     print("held", flush=True)
     input()
 """
@@ -61,7 +61,11 @@ def migrated(settings: Settings) -> None:
     asyncio.run(migrate(settings))
 
 
-START: list[Callable[[Settings], object]] = [migrated, hold]
+def locked(settings: Settings) -> object:
+    return lock_database(settings.sqlite_path)
+
+
+START: list[Callable[[Settings], object]] = [migrated, locked]
 
 
 @pytest.mark.parametrize("begin", START)
@@ -108,9 +112,12 @@ async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Pa
 
 
 def test_a_held_database_cannot_be_held_again_until_it_is_let_go(settings: Settings) -> None:
-    with closing(hold(settings)), pytest.raises(StartError, match=r"another Ringback.*RINGBACK_DATABASE_URL"):
-        hold(settings)
-    hold(settings).close()
+    with (
+        closing(lock_database(settings.sqlite_path)),
+        pytest.raises(StartError, match=r"another Ringback.*RINGBACK_DATABASE_URL"),
+    ):
+        lock_database(settings.sqlite_path)
+    lock_database(settings.sqlite_path).close()
 
 
 def test_a_database_that_another_process_holds_is_refused(settings: Settings) -> None:
@@ -126,6 +133,6 @@ def test_a_database_that_another_process_holds_is_refused(settings: Settings) ->
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with pytest.raises(StartError, match="another Ringback"):
-            hold(settings)
+            lock_database(settings.sqlite_path)
         other.kill()
-    hold(settings).close()
+    lock_database(settings.sqlite_path).close()

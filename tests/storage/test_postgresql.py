@@ -15,8 +15,8 @@ from receiver.domain.ids import new_id
 from receiver.errors import StorageUnavailable
 from receiver.storage.database import Database
 from receiver.storage.postgresql import transaction as hot
-from receiver.storage.queries import TaskFilter, task_by_id, tasks_matching
 from receiver.storage.tables import deliveries, tasks
+from receiver.storage.tasks import TaskFilter, task_by_id, tasks_matching
 from receiver.storage.transaction import Settlement, Transaction
 from tests.fakes.databases import outside, read_only, settings_in
 from tests.storage.rows import (

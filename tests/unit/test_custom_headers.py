@@ -2,7 +2,8 @@
 
 import pytest
 
-from receiver.domain.custom_headers import HIDDEN, MOST_HEADERS, check_headers, hidden
+from receiver.domain.custom_headers import MOST_HEADERS, check_headers, hidden
+from receiver.domain.redaction import REDACTED
 from receiver.errors import BadRequest
 
 FORBIDDEN = [
@@ -80,8 +81,8 @@ def test_there_is_a_most() -> None:
 def test_what_is_shown_has_no_value_and_given_back_means_the_value_that_is_there() -> None:
     present = {"Authorization": "Bearer abc", "X-Tenant": "acme"}
     shown = hidden(present)
-    assert shown == {"Authorization": HIDDEN, "X-Tenant": HIDDEN}
+    assert shown == {"Authorization": REDACTED, "X-Tenant": REDACTED}
     assert check_headers({**shown, "X-Tenant": "other"}, present) == {**present, "X-Tenant": "other"}
-    assert check_headers({"authorization": HIDDEN}, present) == {"authorization": "Bearer abc"}
+    assert check_headers({"authorization": REDACTED}, present) == {"authorization": "Bearer abc"}
     with pytest.raises(BadRequest, match="there is none"):
-        check_headers({"X-New": HIDDEN}, present)
+        check_headers({"X-New": REDACTED}, present)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from receiver.providers import PiAPI, RateLimiter
+from receiver.providers.piapi import PiAPI
 from receiver.providers.piapi.bodies import blank_secrets, read_body
+from receiver.providers.rate_limiter import RateLimiter
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 PLANTED = "Zq7-planted.Zq7"

@@ -1,17 +1,16 @@
 """What goes wrong on the way to PiAPI, and what its answers say between the lines."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 
-from receiver.providers import FailedAttempt, NoAnswer, NotMade, RateLimiter, Refused, UnknownOutcome
-from receiver.providers.piapi.calls import CallResponse, Calls, NotSent, ResponseLost, retry_after_seconds
+from receiver.providers import FailedAttempt, NoAnswer, NotMade, Refused, UnknownOutcome
+from receiver.providers.piapi.calls import CallResponse, Calls, NotSent, ResponseLost
 from receiver.providers.piapi.outcomes import judge_cancel, judge_submit
+from receiver.providers.rate_limiter import RateLimiter
 
 KEY = "planted-key-0123456789"
-NOW = datetime(2025, 3, 2, 10, 0, 0, tzinfo=UTC)
 
 
 class _Failing(Calls):
@@ -59,31 +58,6 @@ async def test_what_may_have_left_is_unknown(error: Exception) -> None:
     assert isinstance(judge_submit(outcome), UnknownOutcome)
     assert isinstance(judge_cancel(outcome), NoAnswer)
     assert KEY not in outcome.message
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        (None, None),
-        ("", None),
-        ("soon", None),
-        ("nan", None),
-        ("-5", None),
-        ("0", 0),
-        ("7", 7),
-        (" 1.5 ", 1.5),
-        ("999999", 3600),
-        ("9" * 400, 3600),
-        ("Sun, 02 Mar 2025 10:00:30 GMT", 30),
-        ("Sun, 02 Mar 2025 09:00:00 GMT", 0),
-        ("Sun, 02 Mar 2025 12:00:30 +0200", 30),
-        ("Fri, 02 Mar 2035 10:00:00 GMT", 3600),
-        ("Sun, 02 Mar 2025 10:00:30 -0000", 30),
-        ("Sun, 99 Mar 2025 10:00:30 GMT", None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
-    assert retry_after_seconds(value, NOW) == seconds
 
 
 @pytest.mark.parametrize(

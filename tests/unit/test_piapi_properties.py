@@ -6,7 +6,9 @@ import orjson
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from receiver.providers import MalformedUpdate, PiAPI, RateLimiter
+from receiver.providers import MalformedUpdate
+from receiver.providers.piapi import PiAPI
+from receiver.providers.rate_limiter import RateLimiter
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 PIAPI = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, rate_limiter=RateLimiter(1))

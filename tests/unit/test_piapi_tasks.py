@@ -9,7 +9,9 @@ import pytest
 
 from models import TaskStatus
 from receiver.domain.updates import ProviderUpdate, Source
-from receiver.providers import MalformedUpdate, PiAPI, RateLimiter
+from receiver.providers import MalformedUpdate
+from receiver.providers.piapi import PiAPI
+from receiver.providers.rate_limiter import RateLimiter
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
 CDN = "https://cdn.example.com/"

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import pytest
 
 from receiver.errors import StorageUnavailable
-from receiver.providers import RateLimiter
 from receiver.providers.piapi.calls import Calls, NotSent, ResponseLost
+from receiver.providers.rate_limiter import RateLimiter
 
 Result = TypeVar("Result")
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
+from receiver.domain.redaction import REDACTED
 from receiver.providers.base import MalformedUpdate
 
 DEEPEST = 100
 """Levels of nesting; orjson reads 1024 but writes 254, and what we keep is wrapped a few times more."""
-REDACTED = "[redacted]"
 
 _CONFIG_NAMES = frozenset({"webhook_config", "webhookConfig"})
 _CONFIG_NAME = re.compile(r"webhook_?config", re.IGNORECASE)
@@ -23,7 +23,7 @@ _SECRET_TEXT = re.compile(
       | (?P<single> ') (?:\\.|[^'\\])* '?
       | (?P<escaped> (?P<slashes>\\{1,31}) (?P<mark>["'])) (?: (?! (?<!\\) (?P=slashes)(?P=mark) ) . )*
         (?: (?P=slashes)(?P=mark) )?
-      | \[redacted\] | [^\r\n,;&}\]]+
+      | \*\*\* | [^\r\n,;&}\]]+
     )
     """,
     re.IGNORECASE | re.DOTALL | re.VERBOSE,

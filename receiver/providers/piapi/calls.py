@@ -1,18 +1,17 @@
 """One HTTP call to PiAPI: within the budget, bounded in time and size, and never an exception for what goes wrong."""
 
 import asyncio
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 import httpx
 
 from receiver.clock import utc_now
+from receiver.domain.redaction import REDACTED
+from receiver.domain.retry_after import retry_after_seconds
 from receiver.providers.base import Begin, CallerKey, MalformedUpdate
-from receiver.providers.piapi.bodies import REDACTED, blank_secrets, read_body
+from receiver.providers.piapi.bodies import blank_secrets, read_body
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import open_transport
 
@@ -26,7 +25,6 @@ LONGEST_MESSAGE = 500
 
 _HEADERS = {"accept": "application/json", "accept-encoding": "gzip, deflate", "user-agent": "ringback"}
 _OF_JSON = {"content-type": "application/json"}
-_SECONDS = re.compile(r"\d+(\.\d+)?")
 _SHORTEST_HIDDEN = 6
 """Shorter than this it is no secret worth the name, and blanking it would garble ordinary words."""
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
@@ -190,22 +188,6 @@ class Calls:
             self.rate_limiter.pause(answer.retry_after)
 
 
-def retry_after_seconds(value: str | None, now: datetime) -> float | None:
-    """Return a `Retry-After` header (seconds or an HTTP date) as seconds from 0 to 3600, None if it says nothing."""
-    if value is None:
-        return None
-    value = value.strip()
-    if _SECONDS.fullmatch(value):
-        seconds = float(value)
-    else:
-        try:
-            moment = parsedate_to_datetime(value)
-            seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
-        except (ValueError, OverflowError):
-            return None
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
-
-
 async def _read(response: httpx.Response) -> bytes:
     parts: list[bytes] = []
     size = 0
@@ -230,7 +212,7 @@ def _answer(response: httpx.Response, body: bytes, hidden: tuple[str, ...]) -> C
     except MalformedUpdate:
         value = None
         text = _plain(body)
-    retry_after = retry_after_seconds(response.headers.get("retry-after"), utc_now())
+    retry_after = retry_after_seconds(response.headers.get("retry-after"), utc_now(), longest=LONGEST_RETRY_AFTER)
     return CallResponse(response.status_code, value, text, retry_after)
 
 

@@ -12,7 +12,7 @@ from receiver.storage.postgresql.server import core_engine
 from receiver.storage.postgresql.transaction import PostgreSQLTransaction, Trace
 from receiver.telemetry import get_logger
 
-log = get_logger("storage.postgresql")
+log = get_logger("storage.postgresql.connection")
 
 _OUTCOME_SECONDS = 10.0
 _OUTCOME_LOOK_SECONDS = 0.1

@@ -14,7 +14,7 @@ from receiver.storage.postgresql.errors import is_unavailable
 from receiver.storage.postgresql.server import connect_raw
 from receiver.telemetry import get_logger
 
-log = get_logger("storage.notices")
+log = get_logger("storage.postgresql.notices")
 
 _CHANNEL = "ringback"
 _CONNECT_AGAIN_SECONDS = 1.0

@@ -1,7 +1,9 @@
-"""Where an SQLite database may be: in a file that can be written to, on a disk of this machine."""
+"""Where a SQLite database may be: in a file that can be written to, on a local disk, open in one process."""
 
+import fcntl
 import sqlite3
 from pathlib import Path
+from typing import IO
 
 from receiver.errors import StartError
 
@@ -11,7 +13,7 @@ _OVER_THE_NETWORK = frozenset(
 )
 
 
-def check_place(path: Path) -> None:
+def check_location(path: Path) -> None:
     """Raise `StartError`, which says what to do, unless a database at `path` can be written to."""
     folder = path.parent.absolute()
     try:
@@ -34,6 +36,21 @@ def check_place(path: Path) -> None:
             connection.close()
     except sqlite3.Error as error:
         raise _cannot_write(path, error) from None
+
+
+def lock_database(path: Path) -> IO[str]:
+    """Lock a SQLite database for this process until the returned file is closed. Raises `StartError`."""
+    check_location(path)
+    lock = path.with_name(f"{path.name}.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise StartError(
+            f"another Ringback has {path} open: SQLite serves one process; stop that one, "
+            "or name another file in RINGBACK_DATABASE_URL"
+        ) from None
+    return lock
 
 
 def _network_file_system(folder: Path) -> str | None:

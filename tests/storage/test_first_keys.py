@@ -13,9 +13,10 @@ from models import Scope
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing, hash_api_key
 from receiver.errors import StartError
+from receiver.serving.master_keys import key_file, master_keys
+from receiver.serving.start import ensure_keys
 from receiver.settings import Settings, load_settings
 from receiver.storage.database import Database
-from receiver.storage.first_start import ensure_keys, key_file, master_keys
 from receiver.storage.keys import live_key, live_keys, revoke_key
 from receiver.storage.schema import migrate
 from receiver.storage.tables import api_keys, organizations

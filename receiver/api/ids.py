@@ -1,0 +1,15 @@
+"""How the API reads an id: 400 for what is not a UUID, and for an id that does not exist 404 by the lookup."""
+
+from receiver.domain.ids import is_id
+from receiver.errors import BadRequest
+
+
+def read_id(text: str, *, param: str, code: str | None = None) -> str:
+    """Return an id in the form that it is stored in.
+
+    Raises `BadRequest` for what is not a UUID, with the code `invalid_<param>` unless `code` is given.
+    """
+    uid = text.lower()
+    if not is_id(uid):
+        raise BadRequest(f"{text[:80]!r} is not a UUID", code=code or f"invalid_{param}", param=param)
+    return uid

@@ -1,0 +1,58 @@
+"""What a client's request for a task asks of tracking, for one task and for many: used by both dialects."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from receiver.api.endpoint import Call, check
+from receiver.api.lists import read_query
+from receiver.api.schemas import CreateTask, WaitQuery, WebhookConfig
+from receiver.errors import BadRequest
+from receiver.providers.registry import DEFAULT_PROVIDER
+from receiver.tracking.create import Callback, TaskRequest
+
+_WEBHOOK_CONFIG = "webhook_config"
+
+
+def task_request(call: Call, wanted: CreateTask, uid: str, callback: Callback | None) -> TaskRequest:
+    """Return the request for tracking; `uid` is the id that the task will have."""
+    config = {name: value for name, value in (wanted.config or {}).items() if name != _WEBHOOK_CONFIG}
+    return TaskRequest(
+        uid=uid,
+        organization_id=call.organization_id,
+        provider=DEFAULT_PROVIDER,
+        model=wanted.model,
+        task_type=wanted.task_type,
+        input=wanted.input,
+        callback=callback,
+        config=config or None,
+        metadata=wanted.metadata,
+        max_attempts=wanted.retry.max_attempts,
+        backoff_seconds=wanted.retry.backoff_seconds,
+    )
+
+
+def webhook_config_of(wanted: CreateTask) -> Any:
+    """Return the client's own `config.webhook_config`, unchecked; None if there is none."""
+    return (wanted.config or {}).get(_WEBHOOK_CONFIG)
+
+
+async def read_callback(call: Call, webhook_config: Any) -> Callback | None:
+    """Return a client's own callback, checked; None if it names none. Raises `BadRequest`."""
+    if webhook_config is None:
+        return None
+    wanted = check(WebhookConfig, webhook_config, within=f"config.{_WEBHOOK_CONFIG}")
+    if not wanted.endpoint:
+        return None
+    try:
+        return await call.services.subscriptions.callback(wanted.endpoint, wanted.secret)
+    except BadRequest as error:
+        raise BadRequest(error.message, code=error.code, param=f"config.{_WEBHOOK_CONFIG}.endpoint") from None
+
+
+async def read_task(call: Call) -> Mapping[str, Any]:
+    """Return the row of the task that the path names, at once or when it has ended, as the query asks."""
+    query = check(WaitQuery, read_query(call.request.query_params), code="invalid_query_params")
+    tracker = call.services.tracker
+    if query.wait_for_completion:
+        return await tracker.wait(call.organization_id, call.path("task_id"), query.timeout_seconds)
+    return await tracker.task(call.organization_id, call.path("task_id"))

@@ -1,0 +1,38 @@
+"""The providers by name, built from the settings. Nothing outside this package names a provider's class."""
+
+from collections.abc import Callable
+
+from receiver.providers.base import Provider
+from receiver.providers.piapi import PiAPI
+from receiver.providers.rate_limiter import RateLimiter, SharedRateLimiter
+from receiver.settings import Settings
+
+PROVIDER_NAMES = (PiAPI.name,)
+DEFAULT_PROVIDER = PiAPI.name
+"""The provider of what names none: a task created in PiAPI's dialect, an action without `provider`."""
+
+
+def build_providers(settings: Settings, shared: Callable[[str], SharedRateLimiter] | None) -> dict[str, Provider]:
+    """Return the adapter of each provider.
+
+    `shared` returns the limiter that several processes share for a provider, by its name; None where this process is
+    the only one.
+    """
+    return {PiAPI.name: _piapi(settings, shared)}
+
+
+def shared_secrets(settings: Settings) -> dict[str, str]:
+    """Return the secrets for webhooks of tasks that were created elsewhere, by provider."""
+    secret = settings.piapi_webhook_secret
+    return {PiAPI.name: secret.get_secret_value()} if secret is not None else {}
+
+
+def _piapi(settings: Settings, shared: Callable[[str], SharedRateLimiter] | None) -> PiAPI:
+    return PiAPI(
+        base_url=settings.piapi_base_url,
+        api_key=settings.piapi_api_key.get_secret_value() if settings.piapi_api_key else None,
+        timeout=settings.provider_timeout_seconds,
+        rate_limiter=RateLimiter(
+            settings.provider_calls_per_second, shared=shared(PiAPI.name) if shared is not None else None
+        ),
+    )

@@ -1,0 +1,217 @@
+"""Tasks: a new one's row, what the API reads, and what tracking asks about them."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, and_, func, or_, select, update
+
+from models import TERMINAL, Submission, TaskStatus
+from receiver.domain.ids import is_id
+from receiver.domain.transitions import STORED_ONCE
+from receiver.storage.metadata_filter import has_metadata
+from receiver.storage.tables import subscriptions, tasks
+from receiver.storage.transaction import Transaction, Values
+
+_WITH_CALLBACK = select(tasks, subscriptions.c.endpoint_url.label("callback_url")).select_from(
+    tasks.outerjoin(subscriptions, tasks.c.callback_id == subscriptions.c.id)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFilter:
+    """Which tasks to list. `before` is the row key that a cursor stands for: only older tasks."""
+
+    organization_id: int
+    status: str | None = None
+    model: str | None = None
+    task_type: str | None = None
+    run_uid: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    before: int | None = None
+
+
+def new_task(
+    *,
+    uid: str,
+    organization_id: int,
+    provider: str,
+    model: str,
+    task_type: str,
+    input: Any,
+    submission: Submission,
+    now: datetime,
+    config: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    callback_id: int | None = None,
+    run_uid: str | None = None,
+    step: str | None = None,
+    bulk: bool = False,
+    attempt: int = 1,
+    max_attempts: int = 1,
+    backoff_seconds: float = 1.0,
+    provider_task_id: str | None = None,
+    created_at: datetime | None = None,
+    submitted_at: datetime | None = None,
+    due_at: datetime | None = None,
+    leased: bool = False,
+) -> dict[str, Any]:
+    """Return the row of a new task: `queued`, created now and due now unless the arguments say otherwise.
+
+    Every row names the same columns, so that any of them can be inserted together.
+    """
+    return {
+        "uid": uid,
+        "organization_id": organization_id,
+        "provider": provider,
+        "model": model,
+        "task_type": task_type,
+        "bulk": bulk,
+        "status": TaskStatus.QUEUED,
+        "submission": submission,
+        "attempt": attempt,
+        "max_attempts": max_attempts,
+        "backoff_seconds": backoff_seconds,
+        "provider_task_id": provider_task_id,
+        "progress": 0,
+        "revision": "",
+        "input": input,
+        "config": config,
+        "metadata": metadata,
+        "callback_id": callback_id,
+        "run_uid": run_uid,
+        "step": step,
+        "created_at": created_at or now,
+        "updated_at": now,
+        "submitted_at": submitted_at,
+        "last_update_at": now,
+        "due_at": due_at or now,
+        "leased": leased,
+        "poll_count": 0,
+    }
+
+
+def task_by_id(organization_id: int, task_id: str) -> Select[Any]:
+    """Return the query for one task, by Ringback's id or by the provider's."""
+    names = [tasks.c.provider_task_id == task_id]
+    if is_id(task_id):
+        names.append(tasks.c.uid == task_id)
+    return _WITH_CALLBACK.where(tasks.c.organization_id == organization_id, or_(*names)).order_by(tasks.c.id).limit(1)
+
+
+def task_by_uid(uid: str) -> Select[Any]:
+    """Return the query for the whole row of one task of any organization."""
+    return select(tasks).where(tasks.c.uid == uid)
+
+
+def task_ids_among(organization_id: int, uids: Sequence[str]) -> Select[Any]:
+    """Return the query for those of these ids that are ids of tasks."""
+    return select(tasks.c.uid).where(tasks.c.organization_id == organization_id, tasks.c.uid.in_(uids))
+
+
+def tasks_matching(wanted: TaskFilter, limit: int, offset: int = 0) -> Select[Any]:
+    """Return the query for a page of tasks, newest first."""
+    query = _WITH_CALLBACK.where(_matches(wanted)).order_by(tasks.c.id.desc()).limit(limit)
+    return query.offset(offset) if offset else query
+
+
+def count_tasks(wanted: TaskFilter) -> Select[Any]:
+    """Return the query that counts the tasks of a filter, as `count`."""
+    return select(func.count().label("count")).select_from(tasks).where(_matches(wanted))
+
+
+def active_tasks(organization_id: int) -> Select[Any]:
+    """Return the query for (model, status, count) of the tasks that have not ended."""
+    return (
+        select(tasks.c.model, tasks.c.status, func.count().label("count"))
+        .where(
+            tasks.c.organization_id == organization_id,
+            tasks.c.status.in_([status for status in TaskStatus if status not in TERMINAL]),
+        )
+        .group_by(tasks.c.model, tasks.c.status)
+    )
+
+
+def owner_of(provider: str, provider_task_id: str) -> Select[Any]:
+    """Return the query for the task (uid, organization_id) whose present attempt is this task of the provider's."""
+    named = (tasks.c.provider == provider, tasks.c.provider_task_id == provider_task_id)
+    return select(tasks.c.uid, tasks.c.organization_id).where(*named)
+
+
+def assigned_provider_ids(provider: str, provider_task_ids: Collection[str | None]) -> Select[Any]:
+    """Return the query for those of these ids of the provider's that belong to a task already."""
+    return select(tasks.c.provider_task_id).where(
+        tasks.c.provider == provider, tasks.c.provider_task_id.in_(provider_task_ids)
+    )
+
+
+def unconfirmed_tasks(provider: str, model: str, except_uid: str) -> Select[Any]:
+    """Return the query for (organization_id, provider, input) of other tasks whose create call has no answer yet."""
+    return select(tasks.c.organization_id, tasks.c.provider, tasks.c.input).where(
+        tasks.c.provider == provider,
+        tasks.c.model == model,
+        tasks.c.status == TaskStatus.QUEUED,
+        tasks.c.submission.in_((Submission.SENDING, Submission.UNKNOWN)),
+        tasks.c.uid != except_uid,
+    )
+
+
+def referenced_tasks(organization_id: int, provider: str, uids: Sequence[str]) -> Select[Any]:
+    """Return the query for (uid, status, provider_task_id) of the tasks that another task's input names.
+
+    Those that have ended come first: where one of them has no id at the provider, waiting is useless.
+    """
+    of_theirs = (tasks.c.organization_id == organization_id, tasks.c.provider == provider)
+    return (
+        select(tasks.c.uid, tasks.c.status, tasks.c.provider_task_id)
+        .where(tasks.c.uid.in_(uids), *of_theirs)
+        .order_by(tasks.c.status.in_(TERMINAL).desc(), tasks.c.id)
+    )
+
+
+async def outcomes_of(tx: Transaction, uids: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return the output and the error of these tasks, by their ids."""
+    rows = await tx.execute(select(tasks.c.uid, tasks.c.output, tasks.c.error).where(tasks.c.uid.in_(uids)))
+    return {row.uid: dict(row._mapping) for row in rows}
+
+
+async def content_of(tx: Transaction, keys: Collection[int]) -> dict[int, dict[str, Any]]:
+    """Return the columns `STORED_ONCE` of these tasks, by their row keys."""
+    columns = [tasks.c[name] for name in STORED_ONCE]
+    rows = await tx.execute(select(tasks.c.id, *columns).where(tasks.c.id.in_(keys)))
+    return {row.id: {name: row._mapping[name] for name in STORED_ONCE} for row in rows}
+
+
+async def add_metadata(tx: Transaction, organization_id: int, uid: str, metadata: Values) -> None:
+    """Set the metadata of a task that has none yet."""
+    mine = (tasks.c.uid == uid, tasks.c.organization_id == organization_id, tasks.c.metadata.is_(None))
+    await tx.execute(update(tasks).where(*mine).values({tasks.c.metadata: metadata}))
+
+
+async def stop_retries(tx: Transaction, uids: Collection[str]) -> None:
+    """Make the present attempt of these tasks their last one."""
+    await tx.load_tasks(uids)  # locks them in the order of their keys
+    await tx.execute(update(tasks).where(tasks.c.uid.in_(uids)).values(max_attempts=tasks.c.attempt))
+
+
+def _matches(wanted: TaskFilter) -> Any:
+    conditions = [tasks.c.organization_id == wanted.organization_id]
+    for column, value in (
+        (tasks.c.status, wanted.status),
+        (tasks.c.model, wanted.model),
+        (tasks.c.task_type, wanted.task_type),
+        (tasks.c.run_uid, wanted.run_uid),
+    ):
+        if value is not None:
+            conditions.append(column == value)
+    if wanted.created_after is not None:
+        conditions.append(tasks.c.created_at > wanted.created_after)
+    if wanted.created_before is not None:
+        conditions.append(tasks.c.created_at < wanted.created_before)
+    if wanted.before is not None:
+        conditions.append(tasks.c.id < wanted.before)
+    conditions.extend(has_metadata(tasks.c.metadata, name, value) for name, value in wanted.metadata.items())
+    return and_(*conditions)
