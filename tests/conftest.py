@@ -13,6 +13,8 @@ from tests.fakes import databases
 from tests.fakes.fork_server import end_nursery
 from tests.fakes.world import World, in_process
 
+pytest_plugins = ["tests.fakes.unraisable"]
+
 configure_logging()
 # Every client makes one, from a hundred certificates; here none has more to verify than the others.
 patch("httpx._transports.default.create_ssl_context", cache(httpx.create_ssl_context)).start()
