@@ -1,4 +1,4 @@
-"""`ringback sandbox`: the bundled provider, alone."""
+"""`ringback sandbox`: the bundled provider by itself."""
 
 from typing import Annotated
 
@@ -10,33 +10,33 @@ from receiver.cli.inputs import typed_pairs
 
 def sandbox(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 for any that is free.")] = 8090,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8090,
     duration: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="How long a task is processing.")
+        float | None, typer.Option(min=0, metavar="SECONDS", help="How long a task stays in processing.")
     ] = None,
     lose_share: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="The share of webhooks never sent.")
+        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="The share of webhooks that are never sent.")
     ] = None,
     duplicate_share: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="The share of webhooks sent twice.")
+        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="The share of webhooks that are sent twice.")
     ] = None,
     reorder_share: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="The share of tasks told in the wrong order.")
+        float | None,
+        typer.Option(min=0, max=1, metavar="SHARE", help="The share of tasks with reordered webhooks."),
     ] = None,
     webhook_retry_seconds: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="Between the three attempts at a webhook.")
+        float | None, typer.Option(min=0, metavar="SECONDS", help="The time between the attempts to send a webhook.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="All chance comes from it.")] = None,
-    api_key: Annotated[str | None, typer.Option(help="The only key it takes; without it, any.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of all random choices.")] = None,
+    api_key: Annotated[str | None, typer.Option(help="The only API key to accept; without it, any key.")] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Any other knob, such as outcome=failed; may be repeated."),
+        typer.Option(metavar="NAME=VALUE", help="Any other option, such as outcome=failed; may be repeated."),
     ] = None,
 ) -> None:
-    """Run a provider with PiAPI's interface on this machine, which misbehaves as asked.
+    """Run a provider with PiAPI's interface on this machine, which fails as requested.
 
-    What it does with one task is written in that task's `input.sandbox`; what a task leaves out, these options
-    decide.
+    A task's `input.sandbox` sets what the provider does with that task; these options are the defaults.
     """
     named = {
         "duration": duration,
@@ -74,8 +74,8 @@ def _how_to_use(url: str, api_key: str | None) -> str:
     return (
         f"The sandbox provider listens on {url}. To point Ringback at it:\n\n"
         f"  export RINGBACK_PIAPI_BASE_URL={url}\n"
-        f"  export RINGBACK_PIAPI_API_KEY={api_key or 'any-key-will-do'}\n"
+        f"  export RINGBACK_PIAPI_API_KEY={api_key or 'any-key'}\n"
         "  export RINGBACK_PUBLIC_URL=http://127.0.0.1:8080\n"
         "  ringback serve\n\n"
-        f"What it did: {url}/sandbox/stats   Ctrl-C ends it."
+        f"Statistics: {url}/sandbox/stats. Ctrl-C stops the provider."
     )

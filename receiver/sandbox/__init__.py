@@ -1,7 +1,9 @@
-"""PiAPI on loopback: a provider that behaves, and misbehaves on request. It is somebody else's service.
+"""A provider with PiAPI's interface on loopback, which behaves well or fails as requested.
 
-`create_sandbox(SandboxOptions())` is a Starlette app. What it does with one task is written in that task's
-`input.sandbox` (see `Script`); what a task leaves out, the options decide.
+It stands for a third party's service, so it shares no code with the rest of Ringback.
+
+`create_sandbox(SandboxOptions())` is a Starlette app. A task's `input.sandbox` (see `Script`) sets what the sandbox
+does with that task; the options are the defaults.
 """
 
 from receiver.sandbox.app import create_sandbox

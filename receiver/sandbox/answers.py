@@ -1,4 +1,4 @@
-"""Answers in PiAPI's form, and the ones that a provider never means to give."""
+"""HTTP responses in PiAPI's form, and the faulty responses of a provider that is broken."""
 
 import asyncio
 import contextlib
@@ -15,12 +15,12 @@ _BAD_GATEWAY = "<html><head><title>502 Bad Gateway</title></head><body>cloudflar
 
 
 def as_json(content: Any, status: int = 200) -> Response:
-    """Return an answer with a JSON body."""
+    """Return a response with a JSON body."""
     return Response(orjson.dumps(content), status, media_type="application/json")
 
 
 def refusal(status: int, message: str, *, retry_after: int | None = None) -> Response:
-    """Return PiAPI's `{"code", "message"}`, with `Retry-After` (seconds) if there is one."""
+    """Return PiAPI's error `{"code", "message"}`, with `Retry-After: {retry_after}` (seconds) unless it is None."""
     answer = as_json({"code": status, "message": message}, status)
     if retry_after is not None:
         answer.headers["retry-after"] = str(retry_after)
@@ -28,27 +28,27 @@ def refusal(status: int, message: str, *, retry_after: int | None = None) -> Res
 
 
 def not_found() -> Response:
-    """Return what PiAPI says of a task that it does not know."""
+    """Return PiAPI's response for an unknown task id."""
     return refusal(404, "record not found")
 
 
 def outage(status: int, retry_after: int) -> Response:
-    """Return the answer of a provider that is down; only a 429 says when to come again."""
+    """Return the response of a provider during an outage; only a 429 has `Retry-After`."""
     return refusal(status, f"outage: {status}", retry_after=retry_after if status == 429 else None)
 
 
 def nonsense() -> Response:
-    """Return a 200 that is not PiAPI's: a page that something on the way put in."""
+    """Return a 200 with an HTML page, as an intermediary (a CDN, a captive portal) may insert."""
     return HTMLResponse(_NONSENSE)
 
 
 def bad_gateway() -> Response:
-    """Return what a proxy says when the provider's answer did not reach it."""
+    """Return the 502 of a proxy that received no response from the provider."""
     return HTMLResponse(_BAD_GATEWAY, 502)
 
 
 async def hang(request: Request, seconds: float) -> None:
-    """Keep the client waiting; when it hangs up, so do we, or a server could not stop."""
+    """Wait for `seconds`, or until the client disconnects: otherwise the server could not stop."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while (await request.receive())["type"] != "http.disconnect":
@@ -56,21 +56,21 @@ async def hang(request: Request, seconds: float) -> None:
 
 
 class CutConnection(Response):
-    """Not an answer: the connection ends where the answer should begin."""
+    """Closes the connection instead of sending a response."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Drop the connection under the server's feet.
+        """Abort the transport without sending anything.
 
-        ASGI has no word for this. Under uvicorn `receive` belongs to the object that holds the transport.
-        Under another server, or none, an answer that breaks off is what there is.
+        ASGI has no message for this. Under uvicorn, `receive` is a method of the object that holds the transport.
+        Without such a transport (another server, or an in-process client) send an incomplete response instead.
         """
         transport = getattr(getattr(receive, "__self__", None), "transport", None)
         if transport is None:
             headers = [(b"content-type", b"application/json"), (b"content-length", b"1024")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": b'{"code":', "more_body": True})
-            raise httpx.RemoteProtocolError("the sandbox cut the connection, as it was asked to")
+            raise httpx.RemoteProtocolError("the sandbox closed the connection, as the task's script asked")
         transport.abort()
-        # The server forgives a missing answer once it knows that the client is gone.
+        # uvicorn logs an error for a missing response unless it has noticed the disconnect first.
         while (await receive())["type"] != "http.disconnect":
             pass

@@ -1,4 +1,4 @@
-"""The sandbox as an ASGI app: which path does what, who may call it, and how it starts and stops."""
+"""The sandbox as an ASGI app: its routes, the check of the API key, startup and shutdown."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +20,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def create_sandbox(options: SandboxOptions) -> Starlette:
-    """Return a provider with no tasks. It sends webhooks while its lifespan runs, and ends with it."""
+    """Return a provider with no tasks. It sends webhooks only while its lifespan runs."""
     sandbox = Sandbox(options)
     requests: Counter[str] = Counter()
 

@@ -1,4 +1,4 @@
-"""The sandbox's own paths: look inside, turn an outage on, push a task on; and the files of the outputs."""
+"""The sandbox's control paths (statistics, options, forced status changes) and the files that outputs link to."""
 
 import base64
 import dataclasses
@@ -27,8 +27,8 @@ _FIRST_BYTES = {
 _GET_TASK = "GET /api/v1/task/{task_id}"
 
 
-class Advance(BaseModel):
-    """Where to push a task. What is left out, the task's script decides."""
+class AdvanceRequest(BaseModel):
+    """The body of `POST /sandbox/tasks/{task_id}/advance`. The task's script is the default for what is left out."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -37,13 +37,13 @@ class Advance(BaseModel):
     error: ScriptedError | None = None
 
     @property
-    def said(self) -> dict[str, Any]:
-        """What was given, null included."""
+    def result(self) -> dict[str, Any]:
+        """The `output` and `error` that the request contains, null included."""
         return {name: getattr(self, name) for name in self.model_fields_set - {"status"}}
 
 
 class ControlPaths:
-    """`requests` counts by route; whoever makes the routes keeps it."""
+    """The endpoints of the control paths. `requests` counts the requests by route; the caller updates it."""
 
     def __init__(self, sandbox: Sandbox, requests: Counter[str]) -> None:
         self._sandbox = sandbox
@@ -63,7 +63,7 @@ class ControlPaths:
         )
 
     async def tasks(self, request: Request) -> Response:
-        """`GET /sandbox/tasks`: the oldest first."""
+        """`GET /sandbox/tasks`: all tasks, oldest first."""
         return as_json({"tasks": [raw_task(task) for task in self._sandbox.tasks.values()]})
 
     async def advance(self, request: Request) -> Response:
@@ -72,14 +72,14 @@ class ControlPaths:
         if task is None:
             return not_found()
         try:
-            step = Advance.model_validate_json(await request.body())
+            wanted = AdvanceRequest.model_validate_json(await request.body())
         except ValidationError as error:
             return refusal(400, fault_of(error))
-        self._sandbox.advance(task, step.status, **step.said)
+        self._sandbox.advance(task, wanted.status, **wanted.result)
         return as_json(raw_task(task))
 
     async def options(self, request: Request) -> Response:
-        """`POST /sandbox/options`: a patch; answers with all options as they now are, but for the key."""
+        """`POST /sandbox/options`: patch the options; the response has all current options except the key."""
         try:
             self._sandbox.set_options(orjson.loads(await request.body()))
         except (KnobRefused, orjson.JSONDecodeError) as error:
@@ -89,6 +89,6 @@ class ControlPaths:
         return as_json(options)
 
     async def file(self, request: Request) -> Response:
-        """`GET /files/{name}`: the first bytes of a file of that kind."""
+        """`GET /files/{name}`: the first bytes of a file of the name's media type."""
         kind = mimetypes.guess_type(request.path_params["name"])[0] or "application/octet-stream"
         return Response(_FIRST_BYTES.get(kind, b"sandbox"), media_type=kind)

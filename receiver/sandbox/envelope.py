@@ -1,4 +1,4 @@
-"""A task as PiAPI shows it: the usual envelope and the older one. Pure."""
+"""A task in PiAPI's JSON: the usual envelope and the older one. Pure."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -7,7 +7,7 @@ import orjson
 
 from receiver.sandbox.task import SandboxTask
 
-_OUR_WORDS = frozenset({"staged", "pending", "processing", "completed", "failed", "cancelled"})
+_STATUSES = frozenset({"staged", "pending", "processing", "completed", "failed", "cancelled"})
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 _OFFSET = timezone(timedelta(hours=8))
 _PRICE = 20000
@@ -16,7 +16,7 @@ _DONE = 99
 
 
 def envelope(task: SandboxTask) -> dict[str, Any]:
-    """Return the answer to a create or a poll."""
+    """Return the response body of a create or a poll."""
     code = task.script.code
     if code is None:
         code = 0 if task.shape == "old_envelope" else 200
@@ -24,13 +24,13 @@ def envelope(task: SandboxTask) -> dict[str, Any]:
 
 
 def task_data(task: SandboxTask, word: str | None = None) -> dict[str, Any]:
-    """Return the task as PiAPI shows it, the secret in clear; `word` stands in for its status."""
+    """Return the task in PiAPI's JSON, with the webhook secret in clear text; `word` replaces the status."""
     word = word if word is not None else _status_word(task)
     return _older_data(task, word) if task.shape == "old_envelope" else _data(task, word)
 
 
 def raw_task(task: SandboxTask) -> dict[str, Any]:
-    """Return the task in no dialect, and without its secret."""
+    """Return the task in the sandbox's own form, the same for every model, without the webhook secret."""
     return {
         "task_id": task.id,
         "model": task.request.model,
@@ -102,7 +102,7 @@ def _older_data(task: SandboxTask, word: str) -> dict[str, Any]:
 
 
 def _status_word(task: SandboxTask) -> str:
-    if task.status not in _OUR_WORDS:
+    if task.status not in _STATUSES:
         return task.status
     word = task.status
     if word == "completed" and task.script.success_word is not None:
@@ -116,7 +116,7 @@ def _input_text(task: SandboxTask) -> str:
 
 
 def _usage(task: SandboxTask) -> tuple[int, int]:
-    """Return the points held back and the points spent."""
+    """Return the points reserved and the points spent."""
     if not task.terminal:
         return _PRICE, 0
     return 0, 0 if task.error or task.output is None else _PRICE
@@ -130,8 +130,8 @@ def _error(task: SandboxTask) -> dict[str, Any]:
 
 
 def _times(task: SandboxTask) -> dict[str, str]:
-    moments = {"created_at": task.created_ns, "started_at": task.started_ns, "ended_at": task.ended_ns}
-    return {name: _time(moment, task.script.timestamps) for name, moment in moments.items()}
+    times = {"created_at": task.created_ns, "started_at": task.started_ns, "ended_at": task.ended_ns}
+    return {name: _time(moment, task.script.timestamps) for name, moment in times.items()}
 
 
 def _time(moment: int | None, form: str) -> str:

@@ -1,4 +1,4 @@
-"""Webhooks as PiAPI sends them: three attempts, five seconds apart, then never."""
+"""Sending webhooks (notices) as PiAPI does: three attempts, five seconds apart, unless the options change that."""
 
 import asyncio
 from collections import Counter
@@ -13,7 +13,7 @@ from receiver.sandbox.script import SandboxOptions
 
 @dataclass(frozen=True)
 class Notice:
-    """One webhook, as it will be on the wire. `secret` is None where the client gave none."""
+    """One webhook to send. `secret` is None if the client set none."""
 
     endpoint: str
     secret: str | None
@@ -22,40 +22,40 @@ class Notice:
 
 @dataclass
 class Sending:
-    """A notice on its way. `tried` is set after the first attempt, whatever came of it."""
+    """A notice in flight. `tried` is set after the first attempt, whether or not it succeeded."""
 
     tried: asyncio.Event = field(default_factory=asyncio.Event)
     work: asyncio.Task[None] | None = None
 
 
 class NoticeSender:
-    """Posts notices and counts what became of them.
+    """Posts notices and counts their results.
 
-    `counts`: notices `sent` (begun), `lost` (withheld on purpose), `acknowledged` (2xx), `given_up` (the last
-    attempt failed); and `failed` attempts.
+    `counts`: notices `sent` (at least one attempt), `lost` (withheld on purpose), `acknowledged` (2xx), `given_up`
+    (the last attempt failed); and attempts that `failed`.
     """
 
     def __init__(self, options: Callable[[], SandboxOptions], background: Background) -> None:
         self.counts = Counter(sent=0, lost=0, acknowledged=0, failed=0, given_up=0)
         self.in_flight = 0
-        """Notices that are neither acknowledged nor given up, those that wait for their time included."""
+        """How many notices are neither acknowledged nor given up, delayed ones included."""
         self._options = options
         self._background = background
         self._client: httpx.AsyncClient | None = None
 
     async def open(self) -> None:
-        """Make the client; nothing can be sent before."""
-        # A proxy of the environment has no business with loopback.
+        """Make the HTTP client; notices can be sent only after this."""
+        # Subscribers of a sandbox are on loopback: no proxy of the environment can reach them.
         self._client = httpx.AsyncClient(trust_env=False)
 
     async def close(self) -> None:
-        """Close the client; what is on its way must have ended."""
+        """Close the HTTP client. All notices must have ended before."""
         if self._client is not None:
             await self._client.aclose()
             self._client = None
 
     def send(self, notice: Notice, *, after: Sending | None, delay: float) -> Sending:
-        """Send it `delay` seconds from now, and no sooner than `after` was tried once."""
+        """Send a notice after `delay` seconds, and after the first attempt at `after`."""
         sending = Sending()
         self.in_flight += 1
         sending.work = self._background.start(self._deliver(notice, sending, after, delay))
@@ -80,17 +80,17 @@ class NoticeSender:
                 self.counts["acknowledged"] += 1
                 return
             self.counts["failed"] += 1
-            # The next notice of this task does not wait for our retries: so the real one gets out of order.
+            # The next notice of this task does not wait for retries, so notices get out of order as PiAPI's do.
             sending.tried.set()
         self.counts["given_up"] += 1
 
     async def _post(self, notice: Notice) -> bool:
         if self._client is None:
-            raise RuntimeError("the sandbox sends webhooks only while its lifespan runs")
+            raise RuntimeError("the sandbox sends webhooks only while its lifespan runs: start it first")
         headers = {b"content-type": b"application/json"}
         if notice.secret is not None:
             headers[b"x-webhook-secret"] = notice.secret.encode()
-        # To wait for one of our own connections is not the subscriber's fault: no limit on that.
+        # No time limit for a free connection of the pool: waiting for one is not the subscriber's fault.
         timeout = httpx.Timeout(self._options().webhook_timeout_seconds, pool=None)
         try:
             answer = await self._client.post(notice.endpoint, content=notice.body, headers=headers, timeout=timeout)

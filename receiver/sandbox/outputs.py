@@ -1,17 +1,19 @@
-"""Where each model family puts its URLs: the table "Output, by model family" of PiAPI's contract. Pure."""
+"""The output of each model family, which differ in where the URLs are: the table "Output, by model family" of PiAPI's
+contract. Pure.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
+from receiver.sandbox.sample_models import brand_output, campaign_output
 from receiver.sandbox.script import Shape
-from receiver.sandbox.studio import brand, campaign
 
 _EXTENSION: dict[Shape, str] = {"flux": "png", "midjourney": "png", "audio": "mp3", "old_envelope": "mp3"}
 _DONE = 99
 
 
 def finished_output(shape: Shape, base_url: str, task_id: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the output of a completed task of the input `given`, with URLs of its own under `base_url`."""
+    """Return a completed task's output for the input `given`; its URLs begin with `base_url` and the task's id."""
     files = f"{base_url.rstrip('/')}/{task_id}"
     media = f"{files}.{_EXTENSION.get(shape, 'mp4')}"
     match shape:
@@ -45,9 +47,9 @@ def finished_output(shape: Shape, base_url: str, task_id: str, given: Mapping[st
         case "old_envelope":
             return {"works": [_older_work(files, media)]}
         case "brand":
-            return brand(files, given)
+            return brand_output(files, given)
         case "campaign":
-            return campaign(files, given)
+            return campaign_output(files, given)
 
 
 def progress_output(shape: Shape, percent: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""PiAPI's paths."""
+"""The endpoints of PiAPI's paths."""
 
 import secrets
 from collections.abc import Mapping
@@ -17,22 +17,22 @@ from receiver.sandbox.answers import (
     refusal,
 )
 from receiver.sandbox.envelope import envelope, task_data
-from receiver.sandbox.script import KnobRefused, Script, SubmitConduct, poll_conduct, read_script
+from receiver.sandbox.script import KnobRefused, Script, SubmitBehaviour, poll_behaviour, read_script
 from receiver.sandbox.task import RequestRefused, SandboxTask, read_create
 from receiver.sandbox.tasks import Sandbox
 
 _BULK_MODELS = frozenset({"kling", "midjourney", "suno", "luma", "all"})
-_MOST_A_PAGE = 100
+_MAX_PAGE_SIZE = 100
 
 
 class PiapiPaths:
-    """The endpoints of PiAPI's unified task API that a client of tasks needs."""
+    """The part of PiAPI's unified task API that a client of tasks needs."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
     def authorized(self, request: Request) -> bool:
-        """Whether the request has the key, or any key if the sandbox does not care which."""
+        """Whether the request has the key of the options, or any key if the options have none."""
         given = request.headers.get("x-api-key") or _bearer(request.headers.get("authorization", ""))
         wanted = self._sandbox.options.api_key
         return bool(given) and (wanted is None or secrets.compare_digest(given.encode(), wanted.encode()))
@@ -47,11 +47,11 @@ class PiapiPaths:
             script = read_script(wanted.input.get("sandbox", {}), options)
         except (RequestRefused, KnobRefused) as error:
             return refusal(400, str(error))
-        conduct = self._sandbox.submit_conduct(wanted, script)
-        refused = _made_nothing(conduct, script)
+        behaviour = self._sandbox.submit_behaviour(wanted, script)
+        refused = _refused_create(behaviour, script)
         if refused is not None:
             return refused
-        return await self._answer_create(request, self._sandbox.create(wanted, script), conduct)
+        return await self._answer_create(request, self._sandbox.create(wanted, script), behaviour)
 
     async def get(self, request: Request) -> Response:
         """`GET /api/v1/task/{task_id}`."""
@@ -61,9 +61,9 @@ class PiapiPaths:
         task = self._find(request)
         if task is None:
             return not_found()
-        conduct = poll_conduct(task.script, task.polls)
+        behaviour = poll_behaviour(task.script, task.polls)
         task.polls += 1
-        match conduct:
+        match behaviour:
             case "not_found":
                 return not_found()
             case "error":
@@ -77,12 +77,12 @@ class PiapiPaths:
         return as_json(envelope(task))
 
     async def cancel(self, request: Request) -> Response:
-        """`DELETE /api/v1/task/{task_id}`, and `POST .../cancel` as one official client has it."""
+        """`DELETE /api/v1/task/{task_id}`, and `POST .../cancel`, which one official client uses."""
         task = self._find(request)
         if task is None:
             return not_found()
         if not self._sandbox.cancel(task):
-            return refusal(400, f"only a pending task can be cancelled, and this one is {task.status}")
+            return refusal(400, f"only a pending task can be cancelled; this task is {task.status}")
         return as_json({"code": 200, "message": "success"})
 
     async def cancel_many(self, request: Request) -> Response:
@@ -111,15 +111,15 @@ class PiapiPaths:
         return as_json({"code": 200, "message": "success", "data": data})
 
     async def histories(self, request: Request) -> Response:
-        """`GET /api/open/tasks/histories`: newest first."""
+        """`GET /api/open/tasks/histories`: tasks in pages, newest first."""
         query = request.query_params
         try:
             page, size = _number(query, "page", 1), _number(query, "page_size", 10)
             since, until = _number(query, "start_time", 0), _number(query, "end_time", 1 << 40)
         except ValueError as error:
             return refusal(400, str(error))
-        if page < 1 or not 1 <= size <= _MOST_A_PAGE:
-            return refusal(400, f"page must be 1 or more, page_size 1 to {_MOST_A_PAGE}")
+        if page < 1 or not 1 <= size <= _MAX_PAGE_SIZE:
+            return refusal(400, f"page must be 1 or more, and page_size 1 to {_MAX_PAGE_SIZE}")
         model = query.get("model", "")
         found = [
             task
@@ -130,12 +130,12 @@ class PiapiPaths:
         data = {"total": len(found), "list": [task_data(task) for task in shown]}
         return as_json({"code": 200, "message": "success", "data": data})
 
-    async def _answer_create(self, request: Request, task: SandboxTask, conduct: SubmitConduct) -> Response:
-        # The answer is what the task was when it was made, even if its end was told before.
+    async def _answer_create(self, request: Request, task: SandboxTask, behaviour: SubmitBehaviour) -> Response:
+        # The body shows the new task, even if the notice of its end is acknowledged before this response is sent.
         answer = as_json(envelope(task))
         if task.script.webhook == "before_answer":
-            await self._sandbox.told(task)
-        match conduct:
+            await self._sandbox.wait_until_notified(task)
+        match behaviour:
             case "bad_gateway":
                 return bad_gateway()
             case "cut":
@@ -148,9 +148,9 @@ class PiapiPaths:
         return self._sandbox.tasks.get(request.path_params["task_id"])
 
 
-def _made_nothing(conduct: SubmitConduct, script: Script) -> Response | None:
-    """Return the answer to a create that makes no task, or None if it makes one."""
-    match conduct:
+def _refused_create(behaviour: SubmitBehaviour, script: Script) -> Response | None:
+    """Return the response to a create that makes no task, or None if it makes one."""
+    match behaviour:
         case "refuse":
             return refusal(400, "invalid request: the prompt was refused")
         case "unauthorized":

@@ -1,4 +1,4 @@
-"""What a task is asked to do: the knobs, their defaults, and what is wrong with a set of them. Pure."""
+"""Scripts and options: the knobs that set what a task does, their defaults, and their validation. Pure."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ Shape = Literal[
     "brand",
     "campaign",
 ]
-WebhookConduct = Literal[
+WebhookBehaviour = Literal[
     "sent",
     "lost",
     "twice",
@@ -33,7 +33,7 @@ WebhookConduct = Literal[
     "not_json",
     "too_large",
 ]
-SubmitConduct = Literal[
+SubmitBehaviour = Literal[
     "ok",
     "refuse",
     "unauthorized",
@@ -45,9 +45,9 @@ SubmitConduct = Literal[
     "hang",
     "nonsense",
 ]
-PollConduct = Literal["ok", "not_found", "error", "rate_limited", "nonsense", "hang"]
+PollBehaviour = Literal["ok", "not_found", "error", "rate_limited", "nonsense", "hang"]
 
-Seconds = Annotated[float, Field(strict=True, ge=0, le=86400, allow_inf_nan=False)]
+ScriptSeconds = Annotated[float, Field(strict=True, ge=0, le=86400, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Flag = Annotated[bool, Field(strict=True)]
@@ -55,10 +55,10 @@ ErrorStatus = Annotated[int, Field(strict=True, ge=400, le=599)]
 
 _STRICT = ConfigDict(extra="forbid")
 
-# These excuse themselves once and are then well, unless the script says how often.
+# Temporary refusals: only the first create fails unless the script says how many.
 _PASSING_REFUSALS = frozenset({"rate_limited", "unavailable"})
 
-# The first word that is found in a model's name decides; whatever else there is makes images.
+# The first word that a model's name contains sets the shape; a name with none of them has `flux`, an image.
 _SHAPE_BY_WORD: tuple[tuple[str, Shape], ...] = (
     ("midjourney", "midjourney"),
     ("hailuo", "hailuo"),
@@ -80,147 +80,156 @@ _SHAPE_BY_WORD: tuple[tuple[str, Shape], ...] = (
 
 
 class KnobRefused(ValueError):
-    """A knob that does not exist, or a value that it cannot have. The message names it."""
+    """A knob does not exist or has an invalid value. The message names the knob."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ScriptedError:
-    """What a failed task's `error` says."""
+    """The `error` of a failed task."""
 
     code: Annotated[int, Field(strict=True, ge=1)] = 10000
-    raw_message: str = "the model gave up"
+    raw_message: str = "the model failed"
     message: str = "task failed"
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Script:
-    """The life of one task, as its `input.sandbox` asks for it. Times are in seconds."""
+    """What one task does, as its `input.sandbox` sets it. Times are in seconds."""
 
     key: str | None = None
-    """What counts as the same work for `fail_attempts` and `submit_failures`; None: the webhook's endpoint,
-    and without one the model and the input."""
+    """Creates with the same key are the same work, for `fail_attempts` and `submit_failures`. None: the webhook's
+    endpoint is the key, or without an endpoint the model and the input."""
 
-    pending_seconds: Seconds = 0.02
-    duration: Seconds = 0.2
+    pending_seconds: ScriptSeconds = 0.02
+    """From `pending` to `processing`."""
+    duration: ScriptSeconds = 0.2
     """From `processing` to the terminal state."""
     outcome: Outcome = "completed"
-    """`never` stays `processing`; `completed_with_error` has an error and no output; `failed_then_completed`
-    corrects itself after another `duration`."""
+    """How the task ends. `never`: it stays `processing`. `completed_with_error`: completed, with an error and without
+    an output. `failed_then_completed`: failed, and corrected to completed after another `duration`."""
     fail_attempts: Count = 0
-    """So many creates of the same work fail, the next ends in `outcome`."""
+    """How many tasks of the same work end as failed before one ends with `outcome`."""
     error: ScriptedError = dataclasses.field(default_factory=ScriptedError)
     cancellable: Flag = True
+    """Whether a pending task can be cancelled."""
 
     shape: Shape | None = None
-    """Where the output has its URLs; None: as the model's name suggests."""
+    """Where the output has its URLs. None: the shape of the model's family."""
     status_case: Literal["lower", "title", "upper"] = "lower"
+    """The letter case of status words."""
     success_word: str | None = None
-    """Said in place of `completed`."""
+    """The status word that replaces `completed`."""
     code: Literal[200, 0] | None = None
-    """The envelope's code for success; None: 0 in the older envelope, else 200."""
+    """The envelope's code for success. None: 0 in the older envelope, otherwise 200."""
     extra_status: str | None = None
-    """A status word for one more notice, half-way through `processing`."""
+    """The status word of one additional notice, half-way through `processing`."""
     progress: Annotated[Count, Field(le=1000)] = 0
-    """How many notices of rising progress come in between."""
+    """How many notices with rising progress are sent while the task is processing."""
     logs: Annotated[Count, Field(le=1000)] = 0
-    """How many log lines appear, each with a notice (the same one as the progress, if there is any)."""
+    """How many log lines are added while the task is processing. Each has a notice, shared with the progress if any."""
     timestamps: Literal["nano", "offset", "zero"] = "nano"
-    """Nanoseconds and `Z`; `+08:00`; or `0001-01-01T00:00:00Z` in every field, for ever."""
+    """Nanoseconds and `Z`; seconds and `+08:00`; or `0001-01-01T00:00:00Z` in every field at all times."""
     input_as_string: Flag = False
+    """Whether `input` is returned as a string of JSON instead of an object."""
 
-    webhook: WebhookConduct | None = None
-    """What becomes of the notices; None: sent, but for the options' shares. `sent` is sent for certain."""
-    late_seconds: Seconds = 1.0
+    webhook: WebhookBehaviour | None = None
+    """The fault of the notices. None: chosen at random by the options' shares. `sent`: no fault."""
+    late_seconds: ScriptSeconds = 1.0
+    """With `late`: the delay of the notice of the end."""
 
-    submit: SubmitConduct = "ok"
-    """What becomes of the create call. `bad_gateway`, `cut` and `hang` make a task; the other faults make
-    none."""
+    submit: SubmitBehaviour = "ok"
+    """The fault of the create call. `bad_gateway`, `cut` and `hang` make a task; the other faults make none."""
     submit_failures: Count | None = None
-    """How many creates of the same work meet that fault before one is well; None: 1 for `rate_limited` and
-    `unavailable`, all of them for the others."""
-    poll: PollConduct = "ok"
+    """How many creates of the same work have that fault before one succeeds. None: 1 for `rate_limited` and
+    `unavailable`, all for the other faults."""
+    poll: PollBehaviour = "ok"
+    """The fault of a poll."""
     poll_failures: Count = 1
-    """How many polls of the task meet that fault before one is well."""
+    """How many polls of the task have that fault before one succeeds."""
     retry_after: Count = 1
-    """`Retry-After` of a 429."""
-    hang_seconds: Seconds = 30.0
+    """The `Retry-After` of a 429."""
+    hang_seconds: ScriptSeconds = 30.0
+    """With `hang`: the delay of the response."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SandboxOptions(Script):
-    """The defaults for every script, and what holds for the whole provider."""
+    """The defaults of all scripts, and the options of the whole provider."""
 
     api_key: str | None = None
-    """None: any key will do, but there must be one."""
+    """The accepted API key. None: a request needs a key, and any key is accepted."""
     public_base_url: str = "http://127.0.0.1/files"
-    """What the URLs in outputs begin with."""
+    """The beginning of the URLs in outputs."""
     concurrency: Annotated[int, Field(strict=True, ge=1)] | None = None
-    """How many tasks may be pending or processing; more are `staged`."""
+    """How many tasks may be pending or processing; the others are `staged`. None: no limit."""
     submit_status: ErrorStatus | None = None
-    """An outage: every create is answered so and makes nothing."""
+    """During an outage: the HTTP status of every create. No task is made."""
     poll_status: ErrorStatus | None = None
-    """An outage: every poll is answered so."""
+    """During an outage: the HTTP status of every poll."""
 
     webhook_attempts: Annotated[Count, Field(ge=1)] = 3
-    webhook_retry_seconds: Seconds = 5.0
-    webhook_timeout_seconds: Seconds = 10.0
+    """How many attempts to send a notice."""
+    webhook_retry_seconds: ScriptSeconds = 5.0
+    """Between two attempts."""
+    webhook_timeout_seconds: ScriptSeconds = 10.0
+    """Of one attempt."""
 
     seed: Annotated[int, Field(strict=True)] = 0
-    """All chance comes from it. Setting it at runtime starts it again."""
+    """The seed of all random choices. Setting it at runtime restarts their sequence."""
     lose_share: Share = 0.0
     """The share of notices that are never sent."""
     duplicate_share: Share = 0.0
     """The share of notices that are sent twice."""
     reorder_share: Share = 0.0
-    """The share of tasks whose last notice is sent first."""
+    """The share of tasks whose notices are sent in reverse order, when the script has ended."""
 
 
 KnobsT = TypeVar("KnobsT", Script, SandboxOptions)
 
 
 def read_script(given: object, defaults: SandboxOptions) -> Script:
-    """Return the script that `input.sandbox` asks for; raises `KnobRefused`."""
+    """Return the script that `input.sandbox` sets, completed by the defaults. Raises `KnobRefused`."""
     if not isinstance(given, Mapping):
         raise KnobRefused("input.sandbox: must be an object")
     return _read(Script, {**_values(Script, defaults), **given}, "input.sandbox.")
 
 
 def patch_options(options: SandboxOptions, patch: object) -> SandboxOptions:
-    """Return the options with some of them changed; raises `KnobRefused`."""
+    """Return the options with those in `patch` changed. Raises `KnobRefused`."""
     if not isinstance(patch, Mapping):
         raise KnobRefused("options: must be an object")
     return _read(SandboxOptions, {**_values(SandboxOptions, options), **patch}, "")
 
 
 def shape_for(script: Script, model: str) -> Shape:
-    """Return the form of the output: the script's, or the one of the model's family."""
+    """Return the output's shape: the script's, or that of the model's family."""
     if script.shape is not None:
         return script.shape
     name = model.lower()
     return next((shape for word, shape in _SHAPE_BY_WORD if word in name), "flux")
 
 
-def submit_conduct(script: Script, failures_so_far: int) -> SubmitConduct:
-    """Return what becomes of a create, when so many of the same work have met the script's fault."""
+def submit_behaviour(script: Script, earlier_failures: int) -> SubmitBehaviour:
+    """Return what a create does, after `earlier_failures` creates of the same work had the script's fault."""
     limit = script.submit_failures
     if limit is None and script.submit in _PASSING_REFUSALS:
         limit = 1
-    return "ok" if limit is not None and failures_so_far >= limit else script.submit
+    return "ok" if limit is not None and earlier_failures >= limit else script.submit
 
 
-def poll_conduct(script: Script, polls_so_far: int) -> PollConduct:
-    """Return what becomes of a poll, when the task was polled so often before."""
-    return "ok" if polls_so_far >= script.poll_failures else script.poll
+def poll_behaviour(script: Script, earlier_polls: int) -> PollBehaviour:
+    """Return what a poll does, after `earlier_polls` polls of the task."""
+    return "ok" if earlier_polls >= script.poll_failures else script.poll
 
 
-def outcome_of(script: Script, creates_so_far: int) -> Outcome:
-    """Return how a task ends, when so many of the same work were made before."""
-    return "failed" if creates_so_far < script.fail_attempts else script.outcome
+def outcome_of(script: Script, earlier_creates: int) -> Outcome:
+    """Return how a task ends, after `earlier_creates` tasks of the same work."""
+    return "failed" if earlier_creates < script.fail_attempts else script.outcome
 
 
 @dataclasses.dataclass(frozen=True)
-class Moment:
-    """Something that happens while a task is processing, `at` seconds after it began."""
+class TimelineEntry:
+    """A change of a task, and its notice, `at` seconds after `processing` began."""
 
     at: float
     percent: int | None = None
@@ -228,11 +237,11 @@ class Moment:
     word: str | None = None
 
 
-def moments(script: Script) -> list[Moment]:
-    """Return what happens while the task is processing, in order."""
+def timeline(script: Script) -> list[TimelineEntry]:
+    """Return the changes while the task is processing, in order of time."""
     steps = max(script.progress, script.logs)
     between = [
-        Moment(
+        TimelineEntry(
             at=script.duration * step / (steps + 1),
             percent=100 * step // (script.progress + 1) if step <= script.progress else None,
             log=f"step {step} of {script.logs}" if step <= script.logs else None,
@@ -240,8 +249,8 @@ def moments(script: Script) -> list[Moment]:
         for step in range(1, steps + 1)
     ]
     if script.extra_status is not None:
-        between.append(Moment(at=script.duration / 2, word=script.extra_status))
-    return sorted(between, key=lambda moment: moment.at)
+        between.append(TimelineEntry(at=script.duration / 2, word=script.extra_status))
+    return sorted(between, key=lambda entry: entry.at)
 
 
 def _values(kind: type[Script], knobs: Script) -> dict[str, Any]:
@@ -256,8 +265,8 @@ def _read(kind: type[KnobsT], values: dict[str, Any], prefix: str) -> KnobsT:
 
 
 def fault_of(error: ValidationError) -> str:
-    """Return the first fault, as `name: what is wrong with it`."""
+    """Return the first error, as `name: what is wrong`."""
     fault = error.errors(include_url=False, include_context=False)[0]
     unknown = fault["type"] in ("unexpected_keyword_argument", "extra_forbidden")
     name = ".".join(str(part) for part in fault["loc"]) or "body"
-    return f"{name}: {'there is no such thing' if unknown else fault['msg']}"
+    return f"{name}: {'unknown name' if unknown else fault['msg']}"

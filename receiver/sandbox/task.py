@@ -1,4 +1,4 @@
-"""A create call, and the task that it makes."""
+"""The body of a create call, and the task that it makes."""
 
 import asyncio
 import random
@@ -16,11 +16,11 @@ CANCELLABLE = frozenset({"pending", "staged"})
 
 
 class RequestRefused(ValueError):
-    """A create call that says too little or something else than it should. The message names the field."""
+    """A create call lacks a field or has an invalid one. The message names the field."""
 
 
-class WebhookConfig(BaseModel):
-    """Where the client wants to be told."""
+class ClientWebhook(BaseModel):
+    """The client's webhook: where to send notices, and with which secret."""
 
     endpoint: str = ""
     secret: str = ""
@@ -31,11 +31,11 @@ class WebhookConfig(BaseModel):
         return "" if value is None else value
 
 
-class Config(BaseModel):
-    """The part of a create call that every model shares."""
+class CreateConfig(BaseModel):
+    """The `config` of a create call, the same for every model."""
 
     service_mode: str | None = None
-    webhook_config: WebhookConfig | None = None
+    webhook_config: ClientWebhook | None = None
 
 
 class CreateRequest(BaseModel):
@@ -44,16 +44,16 @@ class CreateRequest(BaseModel):
     model: Annotated[str, Field(min_length=1)]
     task_type: Annotated[str, Field(min_length=1)]
     input: dict[str, Any]
-    config: Config | None = None
+    config: CreateConfig | None = None
 
     @property
-    def webhook(self) -> WebhookConfig:
-        """The webhook, with empty fields if there is none."""
-        return (self.config and self.config.webhook_config) or WebhookConfig()
+    def webhook(self) -> ClientWebhook:
+        """The client's webhook, with empty fields if the call has none."""
+        return (self.config and self.config.webhook_config) or ClientWebhook()
 
 
 def read_create(body: bytes) -> CreateRequest:
-    """Return the create call that the body holds; raises `RequestRefused`."""
+    """Parse the body of a create call. Raises `RequestRefused`."""
     try:
         return CreateRequest.model_validate(orjson.loads(body))
     except orjson.JSONDecodeError as error:
@@ -71,8 +71,8 @@ class SandboxTask:
     script: Script
     shape: Shape
     outcome: Outcome
-    chance: random.Random
-    """Its own, drawn at its creation: so what befalls it does not depend on who else is under way."""
+    rng: random.Random
+    """The task's own random generator, so that its random faults do not depend on other tasks."""
     status: str = "pending"
     created_ns: int = field(default_factory=time.time_ns)
     started_ns: int | None = None
@@ -82,9 +82,9 @@ class SandboxTask:
     logs: list[str] = field(default_factory=list)
     polls: int = 0
     admitted: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when it is no longer staged."""
+    """Set when the task is no longer staged."""
 
     @property
     def terminal(self) -> bool:
-        """Whether it is over."""
+        """Whether the task has ended."""
         return self.status.casefold() in TERMINAL

@@ -1,4 +1,4 @@
-"""The sandbox's state: its tasks, who may run, and the life that each task's script asks for."""
+"""The sandbox's state: its tasks, the concurrency limit, and the execution of each task's script."""
 
 import asyncio
 import random
@@ -11,25 +11,25 @@ import orjson
 
 from receiver.sandbox.background import Background
 from receiver.sandbox.notices import NoticeSender
-from receiver.sandbox.outbox import Outbox
 from receiver.sandbox.outputs import finished_output, progress_output
 from receiver.sandbox.script import (
-    Moment,
     SandboxOptions,
     Script,
     ScriptedError,
-    SubmitConduct,
-    moments,
+    SubmitBehaviour,
+    TimelineEntry,
     outcome_of,
     patch_options,
     shape_for,
-    submit_conduct,
+    submit_behaviour,
+    timeline,
 )
 from receiver.sandbox.task import CANCELLABLE, CreateRequest, SandboxTask
+from receiver.sandbox.webhook_faults import WebhookFaults
 
 
 class Sandbox:
-    """All tasks in memory, the oldest first, and what moves them on."""
+    """Keeps all tasks in memory, oldest first, and runs their scripts."""
 
     def __init__(self, options: SandboxOptions) -> None:
         self.options = options
@@ -38,80 +38,80 @@ class Sandbox:
         self.background = Background()
         self.sender = NoticeSender(lambda: self.options, self.background)
         self._seed(options.seed)
-        self._outboxes: dict[str, Outbox] = {}
-        self._lives: dict[str, asyncio.Task[None]] = {}
+        self._webhook_faults: dict[str, WebhookFaults] = {}
+        self._scripts: dict[str, asyncio.Task[None]] = {}
         self._running: set[str] = set()
         self._staged: dict[str, SandboxTask] = {}
         self._created_by_work: Counter[str] = Counter()
         self._submit_failures: Counter[str] = Counter()
 
     def set_options(self, patch: object) -> None:
-        """Change some options from now on; raises `KnobRefused`."""
+        """Change some options. Raises `KnobRefused`."""
         self.options = patch_options(self.options, patch)
         if isinstance(patch, dict) and "seed" in patch:
             self._seed(self.options.seed)
         self._admit()
 
-    def submit_conduct(self, request: CreateRequest, script: Script) -> SubmitConduct:
-        """Return what becomes of this create call, and remember it."""
-        work = _same_work(request, script)
-        conduct = submit_conduct(script, self._submit_failures[work])
-        self._submit_failures[work] += conduct != "ok"
-        return conduct
+    def submit_behaviour(self, request: CreateRequest, script: Script) -> SubmitBehaviour:
+        """Return what this create call does, and count it if it fails."""
+        work = _work_key(request, script)
+        behaviour = submit_behaviour(script, self._submit_failures[work])
+        self._submit_failures[work] += behaviour != "ok"
+        return behaviour
 
     def create(self, request: CreateRequest, script: Script) -> SandboxTask:
-        """Accept a task, and let its life begin."""
-        work = _same_work(request, script)
+        """Make a task, and start its script."""
+        work = _work_key(request, script)
         task = SandboxTask(
-            # Not from the seed: a restarted sandbox must not hand out the ids that it handed out before.
+            # Not from the seed: a restarted sandbox may not assign the ids of an earlier run again.
             id=str(uuid.uuid4()),
             request=request,
             script=script,
             shape=shape_for(script, request.model),
             outcome=outcome_of(script, self._created_by_work[work]),
-            chance=random.Random(self._chance.getrandbits(64)),  # noqa: S311 - what befalls it, not a key
+            rng=random.Random(self._rng.getrandbits(64)),  # noqa: S311 - for faults, not for keys
         )
         self._created_by_work[work] += 1
         if request.webhook.endpoint:
             self.created_by_endpoint[request.webhook.endpoint] += 1
         self.tasks[task.id] = task
-        self._outboxes[task.id] = Outbox(task, self.sender, lambda: self.options)
-        self._enter(task, "pending" if self._has_room() else "staged")
-        self._lives[task.id] = self.background.start(self._live(task))
+        self._webhook_faults[task.id] = WebhookFaults(task, self.sender, lambda: self.options)
+        self._enter(task, "pending" if self._has_capacity() else "staged")
+        self._scripts[task.id] = self.background.start(self._run_script(task))
         return task
 
-    async def told(self, task: SandboxTask) -> None:
-        """Wait until the task's life is over and its client told of it, or given up."""
-        await asyncio.wait([self._lives[task.id]])
-        await self._outboxes[task.id].settled()
+    async def wait_until_notified(self, task: SandboxTask) -> None:
+        """Wait until the task's script has ended and all its notices are acknowledged or given up."""
+        await asyncio.wait([self._scripts[task.id]])
+        await self._webhook_faults[task.id].settled()
 
     def cancel(self, task: SandboxTask) -> bool:
-        """Cancel a task for the client; False if it cannot be."""
+        """Cancel a task for the client; return False if it cannot be cancelled."""
         if not task.script.cancellable or task.status not in CANCELLABLE:
             return False
         self.advance(task, "cancelled")
         return True
 
     def advance(self, task: SandboxTask, status: str, **given: Any) -> None:
-        """Force a status and tell the client. It ends the script: after this only `advance` moves the task.
+        """Set a status and notify the client. This ends the script: afterwards only `advance` changes the task.
 
-        `given` may hold `output` and `error`; what it does not hold, the script decides.
+        `given` may contain `output` and `error`; the script is the default for each.
         """
-        self._lives[task.id].cancel()
+        self._scripts[task.id].cancel()
         by_script = {
             "output": self._output_in(task, status),
             "error": task.script.error if status == "failed" else None,
         }
         self._enter(task, status, **{**by_script, **given})
         self._announce(task)
-        self._outboxes[task.id].release()
+        self._webhook_faults[task.id].release()
 
     def cancel_before(self, created_ns: int, model: str) -> int:
-        """Cancel what can be of a model's older tasks (`all`: of any model); return how many."""
+        """Cancel a model's cancellable tasks (`all`: every model's) older than `created_ns`; return how many."""
         older = [task for task in self.tasks.values() if task.created_ns < created_ns]
         return sum(self.cancel(task) for task in older if model in ("all", task.request.model))
 
-    async def _live(self, task: SandboxTask) -> None:
+    async def _run_script(self, task: SandboxTask) -> None:
         if task.status == "staged":
             self._announce(task)
             await task.admitted.wait()
@@ -126,21 +126,21 @@ class Sandbox:
             self._finish(task, "completed")
         elif task.outcome != "never":
             self._finish(task, task.outcome)
-        self._outboxes[task.id].release()
+        self._webhook_faults[task.id].release()
 
     async def _process(self, task: SandboxTask) -> None:
         began = time.monotonic()
-        for moment in moments(task.script):
-            await asyncio.sleep(began + moment.at - time.monotonic())
-            self._happen(task, moment)
+        for entry in timeline(task.script):
+            await asyncio.sleep(began + entry.at - time.monotonic())
+            self._apply(task, entry)
         await asyncio.sleep(began + task.script.duration - time.monotonic())
 
-    def _happen(self, task: SandboxTask, moment: Moment) -> None:
-        if moment.percent is not None:
-            task.output = progress_output(task.shape, moment.percent)
-        if moment.log is not None:
-            task.logs.append(moment.log)
-        self._announce(task, moment.word)
+    def _apply(self, task: SandboxTask, entry: TimelineEntry) -> None:
+        if entry.percent is not None:
+            task.output = progress_output(task.shape, entry.percent)
+        if entry.log is not None:
+            task.logs.append(entry.log)
+        self._announce(task, entry.word)
 
     def _finish(self, task: SandboxTask, outcome: str) -> None:
         status = "completed" if outcome == "completed_with_error" else outcome
@@ -156,7 +156,7 @@ class Sandbox:
         return finished_output(task.shape, self.options.public_base_url, task.id, task.request.input)
 
     def _announce(self, task: SandboxTask, word: str | None = None) -> None:
-        self._outboxes[task.id].announce(word)
+        self._webhook_faults[task.id].announce(word)
 
     def _enter(
         self,
@@ -171,10 +171,10 @@ class Sandbox:
             task.started_ns = time.time_ns()
         if task.terminal:
             task.ended_ns = time.time_ns()
-        self._seat(task)
+        self._update_slots(task)
         self._admit()
 
-    def _seat(self, task: SandboxTask) -> None:
+    def _update_slots(self, task: SandboxTask) -> None:
         self._staged.pop(task.id, None)
         self._running.discard(task.id)
         if task.status == "staged":
@@ -182,23 +182,23 @@ class Sandbox:
         elif not task.terminal:
             self._running.add(task.id)
 
-    def _has_room(self) -> bool:
+    def _has_capacity(self) -> bool:
         limit = self.options.concurrency
         return limit is None or len(self._running) < limit
 
     def _admit(self) -> None:
-        while self._staged and self._has_room():
+        while self._staged and self._has_capacity():
             oldest = next(iter(self._staged.values()))
             oldest.status = "pending"
-            self._seat(oldest)
+            self._update_slots(oldest)
             oldest.admitted.set()
 
     def _seed(self, seed: int) -> None:
-        self._chance = random.Random(seed)  # noqa: S311 - misfortune that can be repeated, not a key
+        self._rng = random.Random(seed)  # noqa: S311 - for repeatable faults, not for keys
 
 
-def _same_work(request: CreateRequest, script: Script) -> str:
-    """Return what creates of the same work have in common."""
+def _work_key(request: CreateRequest, script: Script) -> str:
+    """Return the key that is equal for creates of the same work."""
     return (
         script.key
         or request.webhook.endpoint

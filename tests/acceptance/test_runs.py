@@ -27,8 +27,8 @@ from tests.fakes.pipeline import (
     statuses,
     step,
     step_of,
-    studio,
     until_steps,
+    world_with_actions,
 )
 from tests.fakes.world import World, in_processes
 
@@ -65,7 +65,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """One world for all of these: each looks at its own runs alone."""
-    async with studio(tmp_path_factory.mktemp("world")) as world:
+    async with world_with_actions(tmp_path_factory.mktemp("world")) as world:
         yield world
 
 

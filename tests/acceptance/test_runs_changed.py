@@ -25,9 +25,9 @@ from tests.fakes.pipeline import (
     statuses,
     step,
     step_of,
-    studio,
     until,
     until_steps,
+    world_with_actions,
 )
 from tests.fakes.world import World
 
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """One world for all of these: each looks at its own runs alone."""
-    async with studio(tmp_path_factory.mktemp("world")) as world:
+    async with world_with_actions(tmp_path_factory.mktemp("world")) as world:
         yield world
 
 
@@ -162,7 +162,7 @@ async def test_a_stop_waits_for_the_cancelling_that_is_under_way(
 
     monkeypatch.setattr(Tracker, "cancel", cancel_later)
     monkeypatch.setattr(Supervisor, "stop", tell_of_stop)
-    async with studio(tmp_path) as world:
+    async with world_with_actions(tmp_path) as world:
         run_id = await begin(world, step("a", sandbox=WAITING))
         await until(world, run_id, lambda run: step_of(run, "a")["status"] == "queued")
         await change(world, run_id, "cancel")

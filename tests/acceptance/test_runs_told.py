@@ -9,7 +9,19 @@ import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_structured
 from cloudevents.core.formats.json import JSONFormat
 
-from tests.fakes.pipeline import FAILS, HELD, WAITING, begin, change, ended, look, push, step, studio, until_steps
+from tests.fakes.pipeline import (
+    FAILS,
+    HELD,
+    WAITING,
+    begin,
+    change,
+    ended,
+    look,
+    push,
+    step,
+    until_steps,
+    world_with_actions,
+)
 from tests.fakes.reader import reading
 from tests.fakes.subscriber import Heard
 from tests.fakes.verifiers import verify_pi, verify_standard
@@ -20,7 +32,7 @@ FORMATS = ("standard", "pi", "piapi", "cloudevents")
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with studio(tmp_path) as world:
+    async with world_with_actions(tmp_path) as world:
         yield world
 
 

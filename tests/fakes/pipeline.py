@@ -35,7 +35,7 @@ def step(name: str, *depends_on: str, sandbox: Mapping[str, Any] | None = None, 
 
 
 @asynccontextmanager
-async def studio(folder: Path, **settings: str) -> AsyncIterator[World]:
+async def world_with_actions(folder: Path, **settings: str) -> AsyncIterator[World]:
     """Run a world that knows the actions of `deploy/actions.toml`."""
     async with in_process(folder, QUICK, public=True, actions_file=str(ACTIONS), **settings) as world:
         yield world

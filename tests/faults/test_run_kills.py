@@ -33,9 +33,9 @@ from tests.fakes.pipeline import (
     statuses,
     step,
     step_of,
-    studio,
     until,
     until_steps,
+    world_with_actions,
 )
 from tests.fakes.rows import eventually, select
 from tests.fakes.servers import bound, served, url_of
@@ -161,7 +161,7 @@ def is_as_far(moment: int, run: Run) -> bool:
 
 
 async def test_a_run_waits_for_a_provider_that_answers_503_and_goes_on_by_itself(tmp_path: Path) -> None:
-    async with studio(tmp_path, **SOON) as world:
+    async with world_with_actions(tmp_path, **SOON) as world:
         await world.webhook(event_types=["run.completed"])
         run_id = await begin(world, *chain(2, **HELD))
         run = await until_steps(world, run_id, s1="processing")
@@ -175,7 +175,7 @@ async def test_a_run_waits_for_a_provider_that_answers_503_and_goes_on_by_itself
 
 async def test_a_run_waits_for_a_provider_that_is_not_there_and_goes_on_by_itself(tmp_path: Path) -> None:
     with bound() as silent:
-        async with studio(tmp_path, piapi_base_url=url_of(silent), **SOON) as world:
+        async with world_with_actions(tmp_path, piapi_base_url=url_of(silent), **SOON) as world:
             await world.webhook(event_types=["run.completed"])
             run_id = await begin(world, *chain(2))
             await eventually(
@@ -190,7 +190,7 @@ _TOGETHER = 8
 
 @pytest.mark.postgresql_only("SQLite has one process")
 async def test_two_processes_that_hear_of_a_step_s_end_at_once_begin_the_next_one_once(tmp_path: Path) -> None:
-    async with studio(tmp_path) as world, another(world) as other:
+    async with world_with_actions(tmp_path) as world, another(world) as other:
         runs = [await begin(world, *chain(2, **HELD)) for _ in range(_TOGETHER)]
         held = [step_of(await until_steps(world, run_id, s1="processing"), "s1") for run_id in runs]
         await both_hear(world, other, *(each["job_id"] for each in held))
@@ -204,7 +204,7 @@ async def test_two_processes_that_hear_of_a_step_s_end_at_once_begin_the_next_on
 async def test_two_processes_that_hear_of_two_steps_at_once_begin_what_waits_for_both_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with studio(tmp_path) as world, another(world) as other:
+    async with world_with_actions(tmp_path) as world, another(world) as other:
         run_id = await begin(world, step("a", sandbox=HELD), step("b", sandbox=HELD), step("c", "a", "b"))
         run = await until_steps(world, run_id, a="processing", b="processing")
         meet_before_the_lock(monkeypatch)

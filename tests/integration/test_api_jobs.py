@@ -9,7 +9,19 @@ import pytest
 import pytest_asyncio
 
 from receiver.domain.ids import new_id
-from tests.fakes.pipeline import FAILS, HELD, begin, ended, look, made_for, push, step, step_of, studio, until_steps
+from tests.fakes.pipeline import (
+    FAILS,
+    HELD,
+    begin,
+    ended,
+    look,
+    made_for,
+    push,
+    step,
+    step_of,
+    until_steps,
+    world_with_actions,
+)
 from tests.fakes.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -21,7 +33,7 @@ FLAKY = {"fail_attempts": 1, "error": {"code": 7, "message": "out of paint"}}
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """One world for all of these: each looks at its own jobs alone."""
-    async with studio(tmp_path_factory.mktemp("world")) as world:
+    async with world_with_actions(tmp_path_factory.mktemp("world")) as world:
         yield world
 
 

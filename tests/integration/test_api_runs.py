@@ -20,8 +20,8 @@ from tests.fakes.pipeline import (
     made,
     push,
     step,
-    studio,
     until_steps,
+    world_with_actions,
 )
 from tests.fakes.rows import change as write
 from tests.fakes.rows import select
@@ -77,7 +77,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """One world for all of these: each looks at its own runs alone."""
-    async with studio(tmp_path_factory.mktemp("world")) as world:
+    async with world_with_actions(tmp_path_factory.mktemp("world")) as world:
         yield world
 
 

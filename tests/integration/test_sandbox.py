@@ -1,4 +1,4 @@
-"""The sandbox on a real socket, with a real subscriber: its webhooks, and the connections that it drops."""
+"""The sandbox on a real socket, with a real subscriber: its webhooks, and the connections that it closes."""
 
 import asyncio
 from collections import deque
@@ -17,30 +17,30 @@ from starlette.routing import Route
 from receiver.sandbox import SandboxOptions, create_sandbox
 from tests.fakes.servers import served
 
-pytestmark = pytest.mark.no_database("the sandbox is somebody else's service")
+pytestmark = pytest.mark.no_database("the sandbox stands for a third party's service")
 
 SECRET = "whs-1"
 QUICK = {"webhook_retry_seconds": 0.0, "duration": 0.02, "pending_seconds": 0.0}
 
 
 class Subscriber:
-    """Hears webhooks; `answers` are given in turn, then 200."""
+    """Receives webhooks. Responds with the statuses in `answers` in turn, then with 200."""
 
     def __init__(self) -> None:
         self.url = ""
         self.answers: deque[int] = deque()
-        self.heard: asyncio.Queue[Request] = asyncio.Queue()
+        self.received: asyncio.Queue[Request] = asyncio.Queue()
 
-    async def hear(self, request: Request) -> Response:
-        """Answer a webhook and keep it."""
+    async def receive(self, request: Request) -> Response:
+        """Answer a webhook and store it."""
         await request.body()
-        self.heard.put_nowait(request)
+        self.received.put_nowait(request)
         return Response(status_code=self.answers.popleft() if self.answers else 200)
 
     async def next(self) -> Request:
-        """Return the next webhook, when it comes."""
+        """Wait for the next webhook and return it."""
         async with asyncio.timeout(5):
-            return await self.heard.get()
+            return await self.received.get()
 
     async def next_task(self) -> dict[str, Any]:
         """Return the `data` of the next webhook."""
@@ -48,17 +48,17 @@ class Subscriber:
         return task
 
     async def statuses(self, count: int) -> list[str]:
-        """Return the status words of so many webhooks."""
+        """Return the status words of the next `count` webhooks."""
         return [(await self.next_task())["status"] for _ in range(count)]
 
 
 @pytest.fixture
 async def subscriber() -> AsyncIterator[Subscriber]:
-    hears = Subscriber()
-    app = Starlette(routes=[Route("/hooks/{name}", hears.hear, methods=["POST"])])
+    subscriber = Subscriber()
+    app = Starlette(routes=[Route("/hooks/{name}", subscriber.receive, methods=["POST"])])
     async with served(app) as address:
-        hears.url = f"{address}/hooks/t1"
-        yield hears
+        subscriber.url = f"{address}/hooks/t1"
+        yield subscriber
 
 
 @asynccontextmanager
@@ -98,13 +98,13 @@ async def notices(client: httpx.AsyncClient) -> dict[str, int]:
     return counts
 
 
-async def told(client: httpx.AsyncClient, subscriber: Subscriber, **given: Any) -> dict[str, int]:
-    """Create a task whose create call is answered after its end was told or given up; return the counts."""
+async def create_and_wait(client: httpx.AsyncClient, subscriber: Subscriber, **given: Any) -> dict[str, int]:
+    """Create a task, wait until the notice of its end is acknowledged or given up, and return the counts."""
     await create(client, subscriber, webhook="before_answer", **given)
     return await notices(client)
 
 
-async def test_a_notice_carries_the_secret_and_the_task(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
+async def test_a_notice_contains_the_secret_and_the_task(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
     task_id = await create(client, subscriber)
     notice = await subscriber.next()
     sent = orjson.loads(await notice.body())
@@ -114,17 +114,17 @@ async def test_a_notice_carries_the_secret_and_the_task(client: httpx.AsyncClien
     assert sent["data"]["config"]["webhook_config"] == {"endpoint": subscriber.url, "secret": SECRET}
 
 
-async def test_a_life_is_told_in_order(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
+async def test_statuses_are_notified_in_order(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
     await create(client, subscriber)
     assert await subscriber.statuses(3) == ["pending", "processing", "completed"]
 
 
-async def test_without_a_secret_there_is_no_header(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
+async def test_without_a_secret_the_header_is_absent(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
     await create(client, subscriber, secret="")
     assert "x-webhook-secret" not in (await subscriber.next()).headers
 
 
-async def test_a_refused_notice_comes_again_and_delays_no_other(
+async def test_a_refused_notice_is_sent_again_and_delays_no_other(
     client: httpx.AsyncClient, subscriber: Subscriber
 ) -> None:
     subscriber.answers.extend([503, 200, 200])
@@ -135,17 +135,17 @@ async def test_a_refused_notice_comes_again_and_delays_no_other(
 
 async def test_after_three_attempts_a_notice_is_given_up(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
     subscriber.answers.extend([500, 301, 404])
-    counts = await told(client, subscriber)
-    assert subscriber.heard.qsize() == 3
+    counts = await create_and_wait(client, subscriber)
+    assert subscriber.received.qsize() == 3
     assert counts == {"sent": 1, "lost": 0, "acknowledged": 0, "failed": 3, "given_up": 1, "in_flight": 0}
 
 
-@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1/nobody", "no url", "http://[::1"])
-async def test_an_endpoint_that_is_not_there_is_given_up(
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1/unreachable", "not a url", "http://[::1"])
+async def test_notices_to_an_unreachable_endpoint_are_given_up(
     client: httpx.AsyncClient, subscriber: Subscriber, endpoint: str
 ) -> None:
     subscriber.url = endpoint
-    counts = await told(client, subscriber)
+    counts = await create_and_wait(client, subscriber)
     assert (counts["failed"], counts["given_up"]) == (3, 1)
 
 
@@ -154,31 +154,31 @@ async def test_the_end_is_acknowledged_before_the_create_is_answered(
 ) -> None:
     answer = await client.post("/api/v1/task", json=body(subscriber, webhook="before_answer"))
     assert answer.json()["data"]["status"] == "pending"
-    assert subscriber.heard.qsize() == 1
+    assert subscriber.received.qsize() == 1
     assert await subscriber.statuses(1) == ["completed"]
     assert (await notices(client))["acknowledged"] == 1
 
 
 async def test_lost_notices_are_counted_and_never_sent(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
     await create(client, subscriber, webhook="lost")
-    # The next task's end comes after the lost one's, which is as long.
-    counts = await told(client, subscriber)
-    assert subscriber.heard.qsize() == counts["sent"] == 1
+    # The next task takes as long, so it ends after the lost one.
+    counts = await create_and_wait(client, subscriber)
+    assert subscriber.received.qsize() == counts["sent"] == 1
     assert counts["lost"] == 3
 
 
-async def test_notices_come_twice(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
+async def test_notices_are_sent_twice(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
     await create(client, subscriber, webhook="twice")
     expected = ["pending", "pending", "processing", "processing", "completed", "completed"]
     assert await subscriber.statuses(6) == expected
 
 
-async def test_the_end_comes_first(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
+async def test_the_end_is_sent_first(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
     await create(client, subscriber, webhook="reordered")
     assert await subscriber.statuses(3) == ["completed", "processing", "pending"]
 
 
-async def test_only_the_end_is_told(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
+async def test_only_the_end_is_notified(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
     await create(client, subscriber, webhook="terminal_only", outcome="failed")
     assert await subscriber.statuses(1) == ["failed"]
     assert (await notices(client))["sent"] == 1
@@ -189,7 +189,7 @@ async def test_the_secret_is_wrong(client: httpx.AsyncClient, subscriber: Subscr
     assert (await subscriber.next()).headers["x-webhook-secret"] != SECRET
 
 
-async def test_the_end_is_told_late(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
+async def test_the_end_is_notified_late(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
     task_id = await create(client, subscriber, webhook="late", late_seconds=0.1, duration=0)
     assert await subscriber.statuses(2) == ["pending", "processing"]
     answer = await client.get(f"/api/v1/task/{task_id}")
@@ -198,7 +198,7 @@ async def test_the_end_is_told_late(client: httpx.AsyncClient, subscriber: Subsc
     assert await subscriber.statuses(1) == ["completed"]
 
 
-async def test_the_body_is_no_json(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
+async def test_the_body_is_not_json(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
     await create(client, subscriber, webhook="not_json")
     with pytest.raises(orjson.JSONDecodeError):
         await subscriber.next_task()
@@ -211,12 +211,12 @@ async def test_the_body_is_too_large(client: httpx.AsyncClient, subscriber: Subs
     assert orjson.loads(sent)["data"]["status"] == "pending"
 
 
-async def test_progress_logs_and_an_unknown_word_come_in_between(
+async def test_progress_logs_and_an_unknown_word_are_sent_while_processing(
     client: httpx.AsyncClient, subscriber: Subscriber
 ) -> None:
     await create(client, subscriber, progress=2, logs=1, extra_status="warming up")
-    told = [await subscriber.next_task() for _ in range(6)]
-    assert [task["status"] for task in told] == [
+    received = [await subscriber.next_task() for _ in range(6)]
+    assert [task["status"] for task in received] == [
         "pending",
         "processing",
         "processing",
@@ -224,16 +224,16 @@ async def test_progress_logs_and_an_unknown_word_come_in_between(
         "processing",
         "completed",
     ]
-    assert [told[at]["output"]["percent"] for at in (2, 4)] == [33, 66]
-    assert [task["logs"] for task in told[:3]] == [None, [], ["step 1 of 1"]]
+    assert [received[at]["output"]["percent"] for at in (2, 4)] == [33, 66]
+    assert [task["logs"] for task in received[:3]] == [None, [], ["step 1 of 1"]]
 
 
-async def test_a_failure_corrects_itself(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
+async def test_a_failure_is_corrected(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
     await create(client, subscriber, outcome="failed_then_completed")
     assert await subscriber.statuses(4) == ["pending", "processing", "failed", "completed"]
 
 
-async def test_a_staged_task_is_told_when_it_comes_up(subscriber: Subscriber) -> None:
+async def test_a_staged_task_is_notified_when_it_is_admitted(subscriber: Subscriber) -> None:
     async with sandbox(concurrency=1) as client:
         first = await create(client, subscriber, webhook="lost", outcome="never")
         await create(client, subscriber)
@@ -242,13 +242,13 @@ async def test_a_staged_task_is_told_when_it_comes_up(subscriber: Subscriber) ->
         assert await subscriber.statuses(3) == ["pending", "processing", "completed"]
 
 
-async def test_a_cancelled_task_is_told(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
+async def test_a_cancelled_task_is_notified(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
     task_id = await create(client, subscriber, webhook="terminal_only", pending_seconds=3600)
     await client.delete(f"/api/v1/task/{task_id}")
     assert await subscriber.statuses(1) == ["cancelled"]
 
 
-async def test_a_push_by_hand_is_told_and_lets_go_of_what_was_held(
+async def test_a_forced_status_is_notified_and_releases_held_notices(
     client: httpx.AsyncClient, subscriber: Subscriber
 ) -> None:
     task_id = await create(client, subscriber, webhook="reordered", duration=3600, extra_status="x")
@@ -256,36 +256,36 @@ async def test_a_push_by_hand_is_told_and_lets_go_of_what_was_held(
     assert (await subscriber.statuses(2))[0] == "completed"
 
 
-async def test_all_is_lost_when_the_share_is_one_but_for_a_script_that_says_sent(
+async def test_with_a_lose_share_of_one_only_scripts_with_sent_are_notified(
     subscriber: Subscriber,
 ) -> None:
     async with sandbox(lose_share=1.0) as client:
         await create(client, subscriber)
         await create(client, subscriber, webhook="sent")
         assert await subscriber.statuses(3) == ["pending", "processing", "completed"]
-        assert subscriber.heard.empty()
+        assert subscriber.received.empty()
 
 
-async def test_shares_double_and_reorder(subscriber: Subscriber) -> None:
+async def test_shares_duplicate_and_reorder(subscriber: Subscriber) -> None:
     async with sandbox(duplicate_share=1.0, reorder_share=1.0) as client:
         await create(client, subscriber)
         expected = ["completed", "completed", "processing", "processing", "pending", "pending"]
         assert await subscriber.statuses(6) == expected
 
 
-async def test_the_same_seed_brings_the_same_misfortune(subscriber: Subscriber) -> None:
+async def test_the_same_seed_repeats_the_same_faults(subscriber: Subscriber) -> None:
     async def lost() -> int:
         async with sandbox(lose_share=0.5, seed=7) as client:
             for _ in range(10):
                 await create(client, subscriber)
-            # As long as the others, and made last: when its end is told, theirs are at least decided.
-            return (await told(client, subscriber))["lost"]
+            # It takes as long as the others and is made last: at its end, the faults of the others are already chosen.
+            return (await create_and_wait(client, subscriber))["lost"]
 
     assert await lost() == await lost() > 0
 
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
-async def test_a_cut_connection_gives_no_answer_but_the_task_is_made(
+async def test_a_cut_connection_has_no_answer_but_makes_the_task(
     subscriber: Subscriber, http: Literal["httptools", "h11"], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with sandbox(http) as client:
@@ -296,13 +296,13 @@ async def test_a_cut_connection_gives_no_answer_but_the_task_is_made(
     assert not caplog.records
 
 
-async def test_a_client_that_hangs_up_leaves_its_task_behind(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
+async def test_the_task_of_a_disconnected_client_continues(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
     with pytest.raises(httpx.ReadTimeout):
         await client.post("/api/v1/task", json=body(subscriber, submit="hang"), timeout=0.2)
     assert await subscriber.statuses(3) == ["pending", "processing", "completed"]
 
 
-async def test_the_sandbox_stops_in_the_middle_of_everything(subscriber: Subscriber) -> None:
+async def test_the_sandbox_stops_with_tasks_and_notices_in_flight(subscriber: Subscriber) -> None:
     subscriber.answers.extend([500] * 10)
     async with sandbox(webhook_retry_seconds=3600.0) as client:
         await create(client, subscriber, duration=3600)

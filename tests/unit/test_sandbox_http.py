@@ -1,5 +1,5 @@
-"""The sandbox's paths, called in this process. A task without an endpoint and with `before_answer` is over
-when its create call is answered: nothing here has to wait."""
+"""The sandbox's paths, called in this process. A task with `before_answer` and without an endpoint has ended
+when its create call is answered, so that no test has to wait."""
 
 import time
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ import pytest
 
 from receiver.sandbox import SandboxOptions, create_sandbox
 
-OVER = {"webhook": "before_answer", "duration": 0, "pending_seconds": 0}
+ENDED = {"webhook": "before_answer", "duration": 0, "pending_seconds": 0}
 
 
 @asynccontextmanager
@@ -49,7 +49,7 @@ async def create(client: httpx.AsyncClient, **given: Any) -> dict[str, Any]:
 
 
 async def finished(client: httpx.AsyncClient, **given: Any) -> dict[str, Any]:
-    made = await create(client, **{**OVER, **given})
+    made = await create(client, **{**ENDED, **given})
     answer: dict[str, Any] = (await client.get(f"/api/v1/task/{made['task_id']}")).json()
     return answer
 
@@ -78,7 +78,7 @@ async def test_a_task_completes_with_its_output(client: httpx.AsyncClient) -> No
     assert task["meta"]["ended_at"] > task["meta"]["started_at"] > task["meta"]["created_at"]
 
 
-async def test_a_failed_task_says_why(client: httpx.AsyncClient) -> None:
+async def test_a_failed_task_has_its_error(client: httpx.AsyncClient) -> None:
     error = {"code": 42, "raw_message": "raw", "message": "said"}
     task = (await finished(client, outcome="failed", error=error))["data"]
     assert task["status"] == "failed"
@@ -106,7 +106,7 @@ async def test_the_first_creates_of_the_same_work_fail(client: httpx.AsyncClient
     assert (await finished(client, fail_attempts=1, key="b"))["data"]["status"] == "failed"
 
 
-async def test_words_codes_and_times_vary_as_asked(client: httpx.AsyncClient) -> None:
+async def test_status_words_codes_and_times_follow_the_script(client: httpx.AsyncClient) -> None:
     answer = await finished(client, status_case="title", success_word="success", code=0, timestamps="offset")
     assert (answer["code"], answer["data"]["status"]) == (0, "Success")
     assert answer["data"]["meta"]["created_at"].endswith("+08:00")
@@ -116,7 +116,7 @@ async def test_words_codes_and_times_vary_as_asked(client: httpx.AsyncClient) ->
     assert answer["data"]["input"].startswith('{"prompt":"p"')
 
 
-async def test_the_older_envelope_names_no_model(client: httpx.AsyncClient) -> None:
+async def test_the_older_envelope_has_no_model(client: httpx.AsyncClient) -> None:
     answer = await finished(client, shape="old_envelope")
     assert answer["code"] == 0
     assert set(answer["data"]) == {"task_id", "input", "status", "metadata", "task", "works"}
@@ -144,7 +144,7 @@ async def test_logs_and_progress_stay_in_the_task(client: httpx.AsyncClient) -> 
         ({"config": {"webhook_config": {"endpoint": 7}}}, "config.webhook_config.endpoint"),
     ],
 )
-async def test_a_create_that_is_wrong_is_refused_by_name(
+async def test_an_invalid_create_is_refused_and_the_field_named(
     client: httpx.AsyncClient, change: dict[str, Any], name: str
 ) -> None:
     answer = await client.post("/api/v1/task", json={**body(), **change})
@@ -152,24 +152,24 @@ async def test_a_create_that_is_wrong_is_refused_by_name(
     assert name in answer.json()["message"]
 
 
-async def test_a_create_that_is_no_json_is_refused(client: httpx.AsyncClient) -> None:
+async def test_a_create_whose_body_is_not_json_is_refused(client: httpx.AsyncClient) -> None:
     assert (await client.post("/api/v1/task", content=b"{")).status_code == 400
     assert (await client.post("/api/v1/task", content=b"[]")).status_code == 400
 
 
-async def test_null_config_is_no_config(client: httpx.AsyncClient) -> None:
+async def test_a_null_config_equals_an_absent_config(client: httpx.AsyncClient) -> None:
     config = {"webhook_config": {"endpoint": None, "secret": None}, "service_mode": None}
     assert (await create(client, config=config))["config"]["webhook_config"]["endpoint"] == ""
 
 
-async def test_without_a_key_nobody_comes_in(client: httpx.AsyncClient) -> None:
+async def test_a_request_without_a_key_is_refused(client: httpx.AsyncClient) -> None:
     answer = await client.get("/account/info", headers={"x-api-key": ""})
     assert (answer.status_code, answer.json()) == (401, {"code": 401, "message": "unauthorized"})
     bearer = {"x-api-key": "", "authorization": "Bearer anything"}
     assert (await client.get("/account/info", headers=bearer)).status_code == 200
 
 
-async def test_with_a_key_only_that_one_will_do() -> None:
+async def test_with_a_configured_key_every_other_key_is_refused() -> None:
     async with client_of(SandboxOptions(api_key="right")) as client:
         assert (await client.get("/account/info")).status_code == 401
         assert (await client.get("/account/info", headers={"X-API-KEY": "right"})).status_code == 200
@@ -178,7 +178,7 @@ async def test_with_a_key_only_that_one_will_do() -> None:
 
 async def test_an_unknown_task_is_not_found(client: httpx.AsyncClient) -> None:
     for method, path in [("GET", ""), ("DELETE", ""), ("POST", "/cancel")]:
-        answer = await client.request(method, f"/api/v1/task/nobody{path}")
+        answer = await client.request(method, f"/api/v1/task/unknown{path}")
         assert (answer.status_code, answer.json()) == (404, {"code": 404, "message": "record not found"})
     assert (await client.get("/nowhere")).json()["code"] == 404
 
@@ -193,14 +193,14 @@ async def test_a_pending_task_can_be_cancelled_once(client: httpx.AsyncClient, m
     assert (again.status_code, again.json()["code"]) == (400, 400)
 
 
-async def test_neither_a_processing_nor_a_stubborn_task_can_be_cancelled(client: httpx.AsyncClient) -> None:
+async def test_neither_a_processing_nor_an_uncancellable_task_can_be_cancelled(client: httpx.AsyncClient) -> None:
     processing = (await finished(client, outcome="never"))["data"]
-    stubborn = await create(client, pending_seconds=3600, cancellable=False)
-    for task in (processing, stubborn):
+    uncancellable = await create(client, pending_seconds=3600, cancellable=False)
+    for task in (processing, uncancellable):
         assert (await client.delete(f"/api/v1/task/{task['task_id']}")).status_code == 400
 
 
-async def test_many_are_cancelled_by_age_and_model(client: httpx.AsyncClient) -> None:
+async def test_tasks_are_cancelled_by_age_and_model(client: httpx.AsyncClient) -> None:
     kling = await create(client, model="kling", pending_seconds=3600)
     other = await create(client, model="luma", pending_seconds=3600)
     later = int(time.time()) + 10
@@ -238,11 +238,11 @@ async def test_the_history_is_newest_first_and_paged(client: httpx.AsyncClient) 
 @pytest.mark.parametrize(
     "query", [{"page_size": 101}, {"page_size": 0}, {"page": 0}, {"page": "x"}, {"start_time": "now"}]
 )
-async def test_the_history_refuses_what_it_cannot_do(client: httpx.AsyncClient, query: dict[str, Any]) -> None:
+async def test_the_history_refuses_invalid_parameters(client: httpx.AsyncClient, query: dict[str, Any]) -> None:
     assert (await client.get("/api/open/tasks/histories", params=query)).status_code == 400
 
 
-async def test_the_history_is_cut_by_time(client: httpx.AsyncClient) -> None:
+async def test_the_history_is_filtered_by_time(client: httpx.AsyncClient) -> None:
     await create(client)
     now = int(time.time())
     for query, total in [
@@ -254,7 +254,7 @@ async def test_the_history_is_cut_by_time(client: httpx.AsyncClient) -> None:
         assert page.json()["data"]["total"] == total
 
 
-async def test_over_the_concurrency_tasks_are_staged_and_come_up_in_order() -> None:
+async def test_tasks_above_the_concurrency_are_staged_and_admitted_in_order() -> None:
     async with client_of(SandboxOptions(concurrency=1, pending_seconds=3600)) as client:
         made = [await create(client) for _ in range(3)]
         assert [task["status"] for task in made] == ["pending", "staged", "staged"]
@@ -275,13 +275,13 @@ async def test_a_refused_create_makes_nothing(client: httpx.AsyncClient, submit:
     assert await raw_tasks(client) == []
 
 
-async def test_a_nonsense_answer_makes_nothing_either(client: httpx.AsyncClient) -> None:
+async def test_a_create_with_a_nonsense_answer_makes_nothing(client: httpx.AsyncClient) -> None:
     answer = await client.post("/api/v1/task", json=body(submit="nonsense"))
     assert (answer.status_code, answer.text[:6]) == (200, "<html>")
     assert await raw_tasks(client) == []
 
 
-async def test_a_busy_provider_takes_the_task_after_so_many_tries(client: httpx.AsyncClient) -> None:
+async def test_a_busy_provider_accepts_the_create_after_the_configured_failures(client: httpx.AsyncClient) -> None:
     busy = body(submit="rate_limited", submit_failures=2, retry_after=7, key="k")
     answers = [await client.post("/api/v1/task", json=busy) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [429, 429, 200]
@@ -290,16 +290,16 @@ async def test_a_busy_provider_takes_the_task_after_so_many_tries(client: httpx.
     assert [(await client.post("/api/v1/task", json=down)).status_code for _ in range(2)] == [503, 200]
 
 
-async def test_a_bad_gateway_made_the_task_all_the_same(client: httpx.AsyncClient) -> None:
+async def test_a_create_answered_with_bad_gateway_makes_the_task(client: httpx.AsyncClient) -> None:
     assert (await client.post("/api/v1/task", json=body(submit="bad_gateway"))).status_code == 502
     assert len(await raw_tasks(client)) == 1
 
 
-async def test_a_hanging_create_is_answered_in_the_end(client: httpx.AsyncClient) -> None:
+async def test_a_hanging_create_is_answered_after_the_delay(client: httpx.AsyncClient) -> None:
     assert (await create(client, submit="hang", hang_seconds=0.01))["status"] == "pending"
 
 
-async def test_where_there_is_no_connection_to_cut_the_answer_breaks_off(client: httpx.AsyncClient) -> None:
+async def test_without_a_transport_a_cut_create_has_an_incomplete_answer(client: httpx.AsyncClient) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         await client.post("/api/v1/task", json=body(submit="cut"))
     assert len(await raw_tasks(client)) == 1
@@ -308,7 +308,7 @@ async def test_where_there_is_no_connection_to_cut_the_answer_breaks_off(client:
 @pytest.mark.parametrize(
     ("poll", "status"), [("not_found", 404), ("error", 500), ("rate_limited", 429), ("nonsense", 200)]
 )
-async def test_polls_fail_and_are_well_again(client: httpx.AsyncClient, poll: str, status: int) -> None:
+async def test_polls_fail_and_then_succeed(client: httpx.AsyncClient, poll: str, status: int) -> None:
     task = await create(client, poll=poll, poll_failures=1)
     first = await client.get(f"/api/v1/task/{task['task_id']}")
     assert first.status_code == status
@@ -316,7 +316,7 @@ async def test_polls_fail_and_are_well_again(client: httpx.AsyncClient, poll: st
     assert (await client.get(f"/api/v1/task/{task['task_id']}")).json()["data"]["task_id"] == task["task_id"]
 
 
-async def test_a_hanging_poll_is_answered_in_the_end(client: httpx.AsyncClient) -> None:
+async def test_a_hanging_poll_is_answered_after_the_delay(client: httpx.AsyncClient) -> None:
     task = await create(client, poll="hang", hang_seconds=0.01)
     assert (await client.get(f"/api/v1/task/{task['task_id']}")).status_code == 200
 
@@ -333,11 +333,11 @@ async def test_an_outage_is_turned_on_and_off(client: httpx.AsyncClient) -> None
 
 
 @pytest.mark.parametrize("patch", ['{"nothing": 1}', '{"seed": "x"}', "[]", "{"])
-async def test_wrong_options_change_nothing(client: httpx.AsyncClient, patch: str) -> None:
+async def test_invalid_options_are_refused(client: httpx.AsyncClient, patch: str) -> None:
     assert (await client.post("/sandbox/options", content=patch)).status_code == 400
 
 
-async def test_a_task_is_pushed_on_by_hand(client: httpx.AsyncClient) -> None:
+async def test_a_status_can_be_forced(client: httpx.AsyncClient) -> None:
     task = (await finished(client, outcome="never"))["data"]
     advance = f"/sandbox/tasks/{task['task_id']}/advance"
     address = f"/api/v1/task/{task['task_id']}"
@@ -353,15 +353,15 @@ async def test_a_task_is_pushed_on_by_hand(client: httpx.AsyncClient) -> None:
     assert (await client.get(address)).json()["data"]["output"] == {"image_url": "http://x/y.png"}
 
 
-async def test_a_push_that_makes_no_sense_is_refused(client: httpx.AsyncClient) -> None:
+async def test_an_invalid_forced_status_is_refused(client: httpx.AsyncClient) -> None:
     task = await create(client)
-    assert (await client.post("/sandbox/tasks/nobody/advance", json={})).status_code == 404
+    assert (await client.post("/sandbox/tasks/unknown/advance", json={})).status_code == 404
     for step in ({}, {"status": 1}, {"status": "failed", "error": {"code": "x"}}, {"status": "x", "y": 1}):
         answer = await client.post(f"/sandbox/tasks/{task['task_id']}/advance", json=step)
         assert answer.status_code == 400, step
 
 
-async def test_stats_count_what_was_asked(client: httpx.AsyncClient) -> None:
+async def test_stats_count_creates_polls_and_requests(client: httpx.AsyncClient) -> None:
     config = {"webhook_config": {"endpoint": "http://127.0.0.1:9/h", "secret": "s"}}
     task = await create(client, config=config, webhook="lost", outcome="never", pending_seconds=3600)
     await create(client, config=config, webhook="lost", outcome="never", pending_seconds=3600)
@@ -374,12 +374,12 @@ async def test_stats_count_what_was_asked(client: httpx.AsyncClient) -> None:
     assert set(stats["notices"]) == {"sent", "lost", "acknowledged", "failed", "given_up", "in_flight"}
 
 
-async def test_raw_tasks_hold_no_secret(client: httpx.AsyncClient) -> None:
+async def test_raw_tasks_contain_no_secret(client: httpx.AsyncClient) -> None:
     await create(client, config={"webhook_config": {"endpoint": "", "secret": "planted"}})
     assert "planted" not in (await client.get("/sandbox/tasks")).text
 
 
-async def test_the_files_of_the_outputs_are_real(client: httpx.AsyncClient) -> None:
+async def test_files_have_the_content_of_their_media_type(client: httpx.AsyncClient) -> None:
     image = await client.get("/files/x.png", headers={"x-api-key": ""})
     assert image.headers["content-type"] == "image/png"
     assert image.content.startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""Each model family's output is where PiAPI's contract says it is."""
+"""Each model family's output has the form that PiAPI's contract describes."""
 
 from typing import Any, get_args
 
@@ -21,7 +21,7 @@ def test_flux_has_one_url_and_a_list() -> None:
     }
 
 
-def test_hailuo_has_a_download_and_a_cover_besides() -> None:
+def test_hailuo_also_has_a_download_and_a_cover() -> None:
     assert set(output("hailuo")) == {"video_url", "download_url", "cover_url", "percent"}
 
 
@@ -67,7 +67,7 @@ def test_urls_are_unique_to_the_task(shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("shape", sorted(set(get_args(Shape)) - {"old_envelope"}))
-def test_progress_is_told_without_a_url(shape: Shape) -> None:
+def test_progress_has_no_url(shape: Shape) -> None:
     made = progress_output(shape, 40)
     assert 40 in (made.get("percent"), made.get("progress"), made.get("task_progress"))
     assert "http" not in str(made)

@@ -1,4 +1,4 @@
-"""What the sandbox's knobs mean, without a server."""
+"""What the sandbox's knobs mean, tested without a server."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from receiver.sandbox.script import (
     KnobRefused,
     SandboxOptions,
     Script,
-    moments,
     outcome_of,
     patch_options,
-    poll_conduct,
+    poll_behaviour,
     read_script,
     shape_for,
-    submit_conduct,
+    submit_behaviour,
+    timeline,
 )
 
 
-def test_what_a_script_leaves_out_the_options_decide() -> None:
+def test_the_options_are_the_defaults_of_a_script() -> None:
     options = SandboxOptions(duration=7, webhook="lost")
     script = read_script({"webhook": "twice", "error": {"code": 5}}, options)
     assert (script.duration, script.webhook) == (7, "twice")
@@ -41,12 +41,12 @@ def test_what_a_script_leaves_out_the_options_decide() -> None:
         (None, "input.sandbox"),
     ],
 )
-def test_a_knob_that_is_wrong_is_named(given: Any, name: str) -> None:
+def test_an_invalid_knob_is_refused_and_named(given: Any, name: str) -> None:
     with pytest.raises(KnobRefused, match=f"^{name}: "):
         read_script(given, SandboxOptions())
 
 
-def test_options_are_patched_and_checked() -> None:
+def test_options_are_patched_and_validated() -> None:
     assert patch_options(SandboxOptions(lose_share=0.3), {"submit_status": 503}) == SandboxOptions(
         lose_share=0.3, submit_status=503
     )
@@ -76,35 +76,35 @@ def test_options_are_patched_and_checked() -> None:
         ("midjourney", "midjourney"),
     ],
 )
-def test_the_output_has_its_models_form(model: str, shape: str) -> None:
+def test_the_output_has_the_shape_of_its_model_family(model: str, shape: str) -> None:
     assert shape_for(Script(), model) == shape
     assert shape_for(Script(shape="old_envelope"), model) == "old_envelope"
 
 
-def test_a_busy_provider_is_well_again_after_so_many_tries() -> None:
-    assert [submit_conduct(Script(submit="unavailable"), n) for n in range(2)] == ["unavailable", "ok"]
-    thrice = Script(submit="rate_limited", submit_failures=3)
-    assert [submit_conduct(thrice, n) for n in (2, 3)] == ["rate_limited", "ok"]
+def test_a_busy_provider_recovers_after_the_configured_failures() -> None:
+    assert [submit_behaviour(Script(submit="unavailable"), n) for n in range(2)] == ["unavailable", "ok"]
+    three_times = Script(submit="rate_limited", submit_failures=3)
+    assert [submit_behaviour(three_times, n) for n in (2, 3)] == ["rate_limited", "ok"]
 
 
-def test_other_faults_of_a_create_stay_unless_they_are_counted() -> None:
-    assert submit_conduct(Script(submit="error"), 1000) == "error"
-    assert submit_conduct(Script(submit="error", submit_failures=1), 1) == "ok"
+def test_other_create_faults_stay_unless_their_number_is_set() -> None:
+    assert submit_behaviour(Script(submit="error"), 1000) == "error"
+    assert submit_behaviour(Script(submit="error", submit_failures=1), 1) == "ok"
 
 
-def test_a_poll_is_well_again_after_so_many() -> None:
+def test_a_poll_succeeds_after_the_configured_failures() -> None:
     script = Script(poll="not_found", poll_failures=2)
-    assert [poll_conduct(script, n) for n in range(3)] == ["not_found", "not_found", "ok"]
+    assert [poll_behaviour(script, n) for n in range(3)] == ["not_found", "not_found", "ok"]
 
 
-def test_the_first_creates_fail_and_the_next_ends_as_it_should() -> None:
+def test_the_first_tasks_fail_and_the_next_has_the_outcome() -> None:
     script = Script(fail_attempts=2)
     assert [outcome_of(script, n) for n in range(3)] == ["failed", "failed", "completed"]
 
 
-def test_progress_rises_and_an_unknown_word_comes_half_way() -> None:
+def test_progress_rises_and_an_unknown_word_is_sent_half_way() -> None:
     script = Script(duration=4, progress=3, logs=1, extra_status="warming")
-    assert [(m.at, m.percent, m.log, m.word) for m in moments(script)] == [
+    assert [(entry.at, entry.percent, entry.log, entry.word) for entry in timeline(script)] == [
         (1, 25, "step 1 of 1", None),
         (2, 50, None, None),
         (2, None, None, "warming"),
@@ -112,5 +112,5 @@ def test_progress_rises_and_an_unknown_word_comes_half_way() -> None:
     ]
 
 
-def test_a_plain_script_has_no_moments() -> None:
-    assert moments(Script()) == []
+def test_a_default_script_has_an_empty_timeline() -> None:
+    assert timeline(Script()) == []

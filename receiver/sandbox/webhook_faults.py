@@ -1,4 +1,4 @@
-"""What becomes of one task's notices: sent, lost, doubled, held back, spoiled."""
+"""The faults of one task's webhooks (notices): lost, sent twice, reordered, late or malformed."""
 
 import asyncio
 import time
@@ -14,27 +14,30 @@ from receiver.sandbox.task import SandboxTask
 _TOO_LARGE = 2 * 1024 * 1024
 _WRONG_SECRET = "not-the-secret"  # noqa: S105 - wrong on purpose
 _NOT_JSON = b"<html><body>upstream says hello</body></html>"
-_ONLY_THE_LAST = frozenset({"terminal_only", "before_answer"})
+_TERMINAL_ONLY = frozenset({"terminal_only", "before_answer"})
 
 
-class Outbox:
-    """The notices of one task, each a picture of the task as it was when it was announced."""
+class WebhookFaults:
+    """Sends the notices of one task, with the faults of its script and options.
+
+    Each notice shows the task as it was when it was announced.
+    """
 
     def __init__(self, task: SandboxTask, sender: NoticeSender, options: Callable[[], SandboxOptions]) -> None:
         self._task = task
         self._sender = sender
         self._options = options
-        self._conduct = task.script.webhook
-        by_chance = task.chance.random() < options().reorder_share
-        self._reordered = self._conduct == "reordered" or (self._conduct is None and by_chance)
+        self._behaviour = task.script.webhook
+        at_random = task.rng.random() < options().reorder_share
+        self._reordered = self._behaviour == "reordered" or (self._behaviour is None and at_random)
         self._held: list[Notice] = []
         self._sendings: list[Sending] = []
 
     def announce(self, word: str | None = None) -> None:
-        """Tell the client how the task is now; `word` stands in for its status."""
+        """Notify the client of the task's present state; `word` replaces its status."""
         if not self._task.request.webhook.endpoint:
             return
-        if self._conduct in _ONLY_THE_LAST and not self._task.terminal:
+        if self._behaviour in _TERMINAL_ONLY and not self._task.terminal:
             return
         for notice in self._copies(self._notice(word)):
             if self._reordered:
@@ -43,40 +46,40 @@ class Outbox:
                 self._send(notice)
 
     def release(self) -> None:
-        """Send what was held back, the last first."""
+        """Send the notices that were held for reordering, the latest first."""
         while self._held:
             self._send(self._held.pop())
 
     async def settled(self) -> None:
-        """Wait until every notice so far is acknowledged or given up."""
-        under_way = [sending.work for sending in self._sendings if sending.work is not None]
-        if under_way:
-            await asyncio.wait(under_way)
+        """Wait until every notice sent until now is acknowledged or given up."""
+        in_flight = [sending.work for sending in self._sendings if sending.work is not None]
+        if in_flight:
+            await asyncio.wait(in_flight)
 
     def _send(self, notice: Notice) -> None:
-        late = self._conduct == "late" and self._task.terminal
+        late = self._behaviour == "late" and self._task.terminal
         delay = self._task.script.late_seconds if late else 0.0
         previous = self._sendings[-1] if self._sendings else None
         self._sendings.append(self._sender.send(notice, after=previous, delay=delay))
 
     def _copies(self, notice: Notice) -> list[Notice]:
-        # Both are drawn every time, so that one share's value does not change what the other one picks.
-        lost = self._task.chance.random() < self._options().lose_share
-        twice = self._task.chance.random() < self._options().duplicate_share
-        if self._conduct == "lost" or (self._conduct is None and lost):
+        # Both numbers are always drawn, so that the value of one share does not change the choices of the other.
+        lost = self._task.rng.random() < self._options().lose_share
+        twice = self._task.rng.random() < self._options().duplicate_share
+        if self._behaviour == "lost" or (self._behaviour is None and lost):
             self._sender.counts["lost"] += 1
             return []
-        return [notice] * (2 if self._conduct == "twice" or (self._conduct is None and twice) else 1)
+        return [notice] * (2 if self._behaviour == "twice" or (self._behaviour is None and twice) else 1)
 
     def _notice(self, word: str | None) -> Notice:
         webhook = self._task.request.webhook
-        secret = _WRONG_SECRET if self._conduct == "wrong_secret" else webhook.secret or None
+        secret = _WRONG_SECRET if self._behaviour == "wrong_secret" else webhook.secret or None
         return Notice(endpoint=webhook.endpoint, secret=secret, body=self._body(word))
 
     def _body(self, word: str | None) -> bytes:
-        if self._conduct == "not_json":
+        if self._behaviour == "not_json":
             return _NOT_JSON
         body = {"timestamp": int(time.time()), "data": task_data(self._task, word)}
-        if self._conduct == "too_large":
+        if self._behaviour == "too_large":
             body["padding"] = "x" * _TOO_LARGE
         return orjson.dumps(body)

@@ -1,5 +1,7 @@
-"""Two models of the sandbox's own, `sandbox/brands` and `sandbox/campaigns`: what they give follows from what they
-are given, so that the steps of a run have something to hand on. Pure."""
+"""The outputs of two models that only the sandbox has: `sandbox/brands` and `sandbox/campaigns`.
+
+An output depends on the input alone, so that the steps of a run can use the outputs of earlier steps. Pure.
+"""
 
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -9,8 +11,8 @@ from urllib.parse import urlsplit
 _COLOURS = 3
 
 
-def brand(files: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was found of the brand at `url`: always the same for the same address."""
+def brand_output(files: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the brand of the address `given["url"]`: always the same for the same address. `files` begins its URLs."""
     url = str(given.get("url", ""))
     digest = _digest(url)
     return {
@@ -22,8 +24,8 @@ def brand(files: str, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def campaign(files: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an advertisement: a new one of a `prompt`, or another of the campaign that was given."""
+def campaign_output(files: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an advertisement: of a new campaign for `given["prompt"]`, or of the campaign `given["campaign_id"]`."""
     prompt, brand_id = str(given.get("prompt", "")), given.get("brand_id")
     image = f"{files}.png"
     return {
@@ -39,7 +41,7 @@ def campaign(files: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name(url: str) -> str:
-    """Return the name of a host for people: `https://www.example.com/about` is of Example."""
+    """Return a readable name for a URL's host: `Example` for `https://www.example.com/about`."""
     try:
         host = urlsplit(url).hostname or ""
     except ValueError:
