@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from receiver.cli.demo.ledger import Ledger
-from receiver.cli.demo.verdict import Facts, judge
-from receiver.cli.demo.work import FAMILIES, plan
+from receiver.cli.demo.checks import Facts, judge
+from receiver.cli.demo.subscriber_log import SubscriberLog
+from receiver.cli.demo.workload import FAMILIES, make_workload
 from receiver.sandbox import SandboxOptions
 from receiver.sandbox.script import read_script
 
@@ -19,8 +19,8 @@ SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 NOW = time.time()
 
 
-def ledger(refuse_share: float = 0.0) -> Ledger:
-    return Ledger(SECRET, "callback-secret", refuse_share=refuse_share, seed=1)
+def log(refuse_share: float = 0.0) -> SubscriberLog:
+    return SubscriberLog(SECRET, "callback-secret", refuse_share=refuse_share, seed=1)
 
 
 def signed(message_id: str, *, secret: str = SECRET, at: float = NOW) -> tuple[dict[str, str], bytes]:
@@ -36,13 +36,13 @@ def signed(message_id: str, *, secret: str = SECRET, at: float = NOW) -> tuple[d
 
 
 def test_the_same_seed_gives_the_same_tasks() -> None:
-    assert plan(60, seed=7, callback_url="u", callback_secret="s") == plan(
+    assert make_workload(60, seed=7, callback_url="u", callback_secret="s") == make_workload(
         60, seed=7, callback_url="u", callback_secret="s"
     )
 
 
 def test_every_family_is_there_and_the_sandbox_understands_every_script() -> None:
-    tasks = plan(200, seed=7, callback_url="http://x/callback", callback_secret="s").tasks
+    tasks = make_workload(200, seed=7, callback_url="http://x/callback", callback_secret="s").tasks
     assert {task.body["model"] for task in tasks} == {model for model, _, _ in FAMILIES}
     scripts = [read_script(task.body["input"]["sandbox"], SandboxOptions()) for task in tasks]
     assert {script.outcome for script in scripts} == {"completed", "failed", "cancelled"}
@@ -51,14 +51,14 @@ def test_every_family_is_there_and_the_sandbox_understands_every_script() -> Non
 
 
 def test_some_creates_of_the_burst_are_answered_too_late() -> None:
-    wanted = plan(200, seed=7, callback_url="u", callback_secret="s")
+    wanted = make_workload(200, seed=7, callback_url="u", callback_secret="s")
     slow = [task.number for task in wanted.tasks if task.body["input"]["sandbox"].get("submit") == "hang"]
     assert slow
     assert set(slow) <= set(wanted.burst)
 
 
 def test_the_subscriber_takes_a_signed_notice_once() -> None:
-    book = ledger()
+    book = log()
     headers, body = signed("evt1")
     assert book.hear(headers, body, NOW + 0.5) == 200
     assert book.hear(headers, body, NOW + 9) == 200
@@ -79,14 +79,14 @@ def test_the_subscriber_takes_a_signed_notice_once() -> None:
     ids=["other secret", "old", "other id", "other body", "no headers", "no time"],
 )
 def test_the_subscriber_refuses_what_is_not_signed_well(spoiled: tuple[dict[str, str], bytes]) -> None:
-    book = ledger()
+    book = log()
     assert book.hear(*spoiled, NOW) == 401
     assert book.counts["forged"] == 1
     assert not book.told
 
 
 def test_a_notice_is_refused_twice_at_most() -> None:
-    book = ledger(refuse_share=1.0)
+    book = log(refuse_share=1.0)
     headers, body = signed("evt1")
     answers = [book.hear(headers, body, NOW) for _ in range(4)]
     assert answers[0] == 500
@@ -96,7 +96,7 @@ def test_a_notice_is_refused_twice_at_most() -> None:
 
 
 def test_a_callbacks_end_is_not_overwritten_by_what_comes_late() -> None:
-    book = ledger()
+    book = log()
     for status in ("processing", "completed", "processing"):
         body = json.dumps({"timestamp": 1, "data": {"task_id": "t1", "status": status}}).encode()
         assert book.hear_callback({"x-webhook-secret": "callback-secret"}, body) == 200
@@ -134,11 +134,11 @@ def good_facts() -> Facts:
 
 
 def test_nothing_lost_is_no_fault() -> None:
-    verdict = judge(good_facts())
-    assert verdict.faults == []
-    assert verdict.ended_by == {"webhook": 1, "poll": 1}
-    assert verdict.by_status == {"completed": 1, "failed": 1}
-    assert (verdict.p50, verdict.p99) == (0.01, 0.5)
+    checks = judge(good_facts())
+    assert checks.faults == []
+    assert checks.ended_by == {"webhook": 1, "poll": 1}
+    assert checks.by_status == {"completed": 1, "failed": 1}
+    assert (checks.p50, checks.p99) == (0.01, 0.5)
 
 
 def _task(facts: Facts, number: int, **change: Any) -> Facts:

@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 
-from receiver.cli.demo.stage import EVENT_TYPES, Stage
-from receiver.cli.demo.work import Wanted
+from receiver.cli.demo.environment import EVENT_TYPES, Environment
+from receiver.cli.demo.workload import DemoTask
 from receiver.cli.failure import Failure, Status
 
 _PAUSE_SECONDS = 0.25
@@ -16,12 +16,12 @@ _BUSY = frozenset({429, 503})
 
 
 class Client:
-    """Talks to the service of a stage. `ids` are Ringback's ids by the tasks' numbers."""
+    """Talks to the service of a environment. `ids` are Ringback's ids by the tasks' numbers."""
 
-    def __init__(self, http: httpx.AsyncClient, stage: Stage) -> None:
+    def __init__(self, http: httpx.AsyncClient, environment: Environment) -> None:
         self._http = http
-        self._stage = stage
-        self._headers = {"Authorization": f"Bearer {stage.api_key}"}
+        self._environment = environment
+        self._headers = {"Authorization": f"Bearer {environment.api_key}"}
         self._answered = asyncio.Condition()
         self.ids: dict[int, str] = {}
         self.refused_connections = 0
@@ -34,17 +34,17 @@ class Client:
     async def subscribe(self, secret: str) -> None:
         """Register the subscriber."""
         body = {
-            "endpoint_url": f"{self._stage.subscriber_url}/standard",
+            "endpoint_url": f"{self._environment.subscriber_url}/standard",
             "secret": secret,
             "format": "standard",
             "event_types": EVENT_TYPES,
         }
         _data(await self._send("POST", "/api/v1/webhooks", json=body))
 
-    async def create(self, wanted: Wanted) -> None:
+    async def create(self, wanted: DemoTask) -> None:
         """Create a task, once."""
         while True:
-            start = self._stage.starts
+            start = self._environment.starts
             try:
                 answer = await self._send("POST", "/api/v1/task", json=wanted.body)
             except (httpx.ConnectError, httpx.ConnectTimeout):
@@ -96,7 +96,7 @@ class Client:
 
         Whoever might have taken it must be dead, or it could still be taken after we looked.
         """
-        await self._stage.started_after(start)
+        await self._environment.started_after(start)
         found = await self.tasks({"metadata[demo]": str(number)})
         return str(found[0]["task_id"]) if found else None
 
@@ -106,7 +106,7 @@ class Client:
             self._answered.notify_all()
 
     async def _send(self, method: str, path: str, **given: Any) -> httpx.Response:
-        return await self._http.request(method, f"{self._stage.url}{path}", headers=self._headers, **given)
+        return await self._http.request(method, f"{self._environment.url}{path}", headers=self._headers, **given)
 
 
 def _data(answer: httpx.Response) -> Any:

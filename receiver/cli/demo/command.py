@@ -10,7 +10,7 @@ from receiver.cli.console import Json, print_json
 from receiver.cli.failure import Failure, Status
 
 if TYPE_CHECKING:
-    from receiver.cli.demo.stage import Stage
+    from receiver.cli.demo.environment import Environment
 
 _TERMINATED = 143
 _CHECK_SECONDS = 1.0
@@ -46,64 +46,64 @@ def demo_subscriber(
     import orjson
     import uvicorn
 
-    from receiver.cli.demo.ledger import Ledger
     from receiver.cli.demo.subscriber import create_subscriber
+    from receiver.cli.demo.subscriber_log import SubscriberLog
     from receiver.cli.listening import listen
 
     given = orjson.loads(sys.stdin.buffer.readline())
-    ledger = Ledger(given["secret"], given["callback_secret"], refuse_share=refuse_share, seed=seed)
+    log = SubscriberLog(given["secret"], given["callback_secret"], refuse_share=refuse_share, seed=seed)
     with listen(host, port) as (listening, _):
-        config = uvicorn.Config(create_subscriber(ledger), log_level="warning", timeout_graceful_shutdown=2)
+        config = uvicorn.Config(create_subscriber(log), log_level="warning", timeout_graceful_shutdown=2)
         uvicorn.Server(config).run(sockets=[listening])
 
 
 async def _demo(count: int, *, keep: bool, as_json: bool) -> Status:
     from receiver.cli.demo import summary
-    from receiver.cli.demo.play import SEED, ended_by_sigterm, play
-    from receiver.cli.demo.stage import Stage
+    from receiver.cli.demo.environment import Environment
+    from receiver.cli.demo.scenario import SEED, ended_by_sigterm, run_scenario
     from receiver.cli.demo.view import view_for
 
     async with ended_by_sigterm():
-        with Stage(SEED) as stage:
+        with Environment(SEED) as environment:
             try:
                 with view_for(as_json) as view:
-                    played = await play(count, stage, view)
+                    result = await run_scenario(count, environment, view)
             except Exception as error:
-                failure = _explained(error, stage)
+                failure = _explained(error, environment)
                 if failure is None:
                     raise
                 raise failure from error
             if as_json:
-                print_json(summary.as_json(played, stage))
+                print_json(summary.as_json(result, environment))
             else:
-                typer.echo(summary.as_text(played, stage, kept=keep))
-            stage.keep_logs = not played.good
+                typer.echo(summary.as_text(result, environment, kept=keep))
+            environment.keep_logs = not result.good
             if keep:
                 sys.stdout.flush()
-                await _until_ctrl_c(stage)
-    if played.good:
+                await _until_ctrl_c(environment)
+    if result.good:
         return Status.DONE
-    return Status.TASK_FAILED if played.in_time else Status.TIMED_OUT
+    return Status.TASK_FAILED if result.in_time else Status.TIMED_OUT
 
 
-async def _until_ctrl_c(stage: "Stage") -> None:
+async def _until_ctrl_c(environment: "Environment") -> None:
     """Wait for Ctrl-C, which is how this is meant to end."""
     try:
         while True:
-            stage.check()
+            environment.check()
             await asyncio.sleep(_CHECK_SECONDS)
     except asyncio.CancelledError:
         return
 
 
-def _explained(error: Exception, stage: "Stage") -> Failure | None:
+def _explained(error: Exception, environment: "Environment") -> Failure | None:
     """Return a failure that says what went wrong and where the logs are; None for a fault of the demo itself."""
     import httpx
 
     cause: BaseException = error
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
-    kept = f"the logs and the database are kept in {stage.folder}"
+    kept = f"the logs and the database are kept in {environment.folder}"
     match cause:
         case Failure():
             return Failure(cause.status, f"{cause.message}; {kept}")

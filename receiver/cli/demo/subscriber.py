@@ -9,24 +9,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from receiver.cli.demo.ledger import Ledger
+from receiver.cli.demo.subscriber_log import SubscriberLog
 
 
-def create_subscriber(ledger: Ledger) -> Starlette:
-    """Return the subscriber as an ASGI app; what it hears stands in `ledger`."""
+def create_subscriber(log: SubscriberLog) -> Starlette:
+    """Return the subscriber as an ASGI app; what it hears stands in `log`."""
 
     async def standard(request: Request) -> Response:
-        return Response(status_code=ledger.hear(request.headers, await request.body(), time.time()))
+        return Response(status_code=log.hear(request.headers, await request.body(), time.time()))
 
     async def callback(request: Request) -> Response:
-        return Response(status_code=ledger.hear_callback(request.headers, await request.body()))
+        return Response(status_code=log.hear_callback(request.headers, await request.body()))
 
     async def stats(_: Request) -> Response:
-        tasks = {told.task_id for told in ledger.told.values() if told.accepted}
-        return _as_json({"counts": ledger.counts, "tasks_told": len(tasks)})
+        tasks = {told.task_id for told in log.told.values() if told.accepted}
+        return _as_json({"counts": log.counts, "tasks_told": len(tasks)})
 
     async def book(_: Request) -> Response:
-        return _as_json(ledger.book())
+        return _as_json(log.book())
 
     return Starlette(
         routes=[

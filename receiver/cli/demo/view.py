@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from receiver.cli.demo.board import Board
+from receiver.cli.demo.progress import DemoProgress
 
 _LINE_SECONDS = 1.0
 _STATES = ("queued", "staged", "pending", "processing", "completed", "failed", "cancelled")
@@ -27,11 +27,11 @@ class View(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
 
-    def say(self, board: Board, text: str) -> None:
+    def say(self, progress: DemoProgress, text: str) -> None:
         """Something happened."""
         ...
 
-    def show(self, board: Board) -> None:
+    def show(self, progress: DemoProgress) -> None:
         """The numbers have changed, perhaps."""
         ...
 
@@ -52,11 +52,11 @@ class Silence:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def say(self, board: Board, text: str) -> None:
-        """Keep it on the board alone."""
-        board.now = text
+    def say(self, progress: DemoProgress, text: str) -> None:
+        """Keep it on the progress alone."""
+        progress.now = text
 
-    def show(self, board: Board) -> None:
+    def show(self, progress: DemoProgress) -> None:
         """Show nothing."""
 
 
@@ -66,16 +66,16 @@ class Lines(Silence):
     def __init__(self) -> None:
         self._last = 0.0
 
-    def say(self, board: Board, text: str) -> None:
+    def say(self, progress: DemoProgress, text: str) -> None:
         """Print it."""
-        super().say(board, text)
-        _print_line(board, text)
+        super().say(progress, text)
+        _print_line(progress, text)
 
-    def show(self, board: Board) -> None:
+    def show(self, progress: DemoProgress) -> None:
         """Print the numbers, if the last ones are old."""
         if time.monotonic() - self._last >= _LINE_SECONDS:
             self._last = time.monotonic()
-            _print_line(board, ", ".join(f"{name} {value}" for name, value in _numbers(board)))
+            _print_line(progress, ", ".join(f"{name} {value}" for name, value in _numbers(progress)))
 
 
 class LiveTable(Silence):
@@ -92,44 +92,45 @@ class LiveTable(Silence):
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def say(self, board: Board, text: str) -> None:
+    def say(self, progress: DemoProgress, text: str) -> None:
         """Leave a line above the table."""
-        super().say(board, text)
-        self._console.print(Text.assemble((f"{board.seconds:5.1f} s  ", "dim"), text))
-        self.show(board)
+        super().say(progress, text)
+        self._console.print(Text.assemble((f"{progress.seconds:5.1f} s  ", "dim"), text))
+        self.show(progress)
 
-    def show(self, board: Board) -> None:
+    def show(self, progress: DemoProgress) -> None:
         """Draw the table."""
-        self._live.update(_drawing(board), refresh=True)
+        self._live.update(_drawing(progress), refresh=True)
 
 
-def _print_line(board: Board, text: str) -> None:
-    typer.echo(f"{board.seconds:5.1f} s  {text}")
+def _print_line(progress: DemoProgress, text: str) -> None:
+    typer.echo(f"{progress.seconds:5.1f} s  {text}")
     sys.stdout.flush()
 
 
-def _drawing(board: Board) -> Any:
+def _drawing(progress: DemoProgress) -> Any:
     numbers = Table.grid(padding=(0, 2))
     numbers.add_column(style="dim")
     numbers.add_column(justify="right", style="bold")
-    for name, value in _numbers(board):
+    for name, value in _numbers(progress):
         numbers.add_row(name, str(value))
     bar = Table.grid(padding=(0, 2))
     bar.add_row(
-        ProgressBar(total=board.wanted, completed=board.ended, width=40), f"{board.ended} of {board.wanted} ended"
+        ProgressBar(total=progress.wanted, completed=progress.ended, width=40),
+        f"{progress.ended} of {progress.wanted} ended",
     )
-    service = "green" if board.service == "running" else "red bold"
-    return Group("", bar, numbers, Text.assemble("the service is ", (board.service, service), f" · {board.now}"))
+    service = "green" if progress.service == "running" else "red bold"
+    return Group("", bar, numbers, Text.assemble("the service is ", (progress.service, service), f" · {progress.now}"))
 
 
-def _numbers(board: Board) -> list[tuple[str, int]]:
-    notices, heard = board.notices, board.heard
-    states = [(f"tasks {state}", board.by_status[state]) for state in _STATES if board.by_status[state]]
+def _numbers(progress: DemoProgress) -> list[tuple[str, int]]:
+    notices, heard = progress.notices, progress.heard
+    states = [(f"tasks {state}", progress.by_status[state]) for state in _STATES if progress.by_status[state]]
     return [
         *states,
         ("provider's webhooks sent", notices["sent"]),
         ("lost on purpose", notices["lost"]),
-        ("polls", board.sandbox.get("polls", 0)),
+        ("polls", progress.sandbox.get("polls", 0)),
         ("deliveries heard", heard.get("received", 0)),
         ("refused by the subscriber", heard.get("refused", 0)),
         ("repeats ignored", heard.get("repeats", 0)),

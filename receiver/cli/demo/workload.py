@@ -24,7 +24,7 @@ _SLOW_DURATION = 5.0
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DemoTask:
     """One task: its number, the body of its create call, and whether it has a callback of its own."""
 
     number: int
@@ -33,22 +33,22 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Workload:
     """The tasks, and those of them that are under way together when the service is killed."""
 
-    tasks: tuple[Wanted, ...]
+    tasks: tuple[DemoTask, ...]
     burst: range
 
 
-def plan(count: int, *, seed: int, callback_url: str, callback_secret: str) -> Plan:
+def make_workload(count: int, *, seed: int, callback_url: str, callback_secret: str) -> Workload:
     """Return `count` tasks; the same seed gives the same tasks."""
     chance = random.Random(seed)  # noqa: S311 - how long a task takes, not a key
     burst = range(count // 2, count // 2 + max(4, count // 10))
     callback = {"webhook_config": {"endpoint": callback_url, "secret": callback_secret}}
-    return Plan(tuple(_wanted(number, chance, number in burst, callback) for number in range(count)), burst)
+    return Workload(tuple(_wanted(number, chance, number in burst, callback) for number in range(count)), burst)
 
 
-def _wanted(number: int, chance: random.Random, in_burst: bool, callback: dict[str, Any]) -> Wanted:
+def _wanted(number: int, chance: random.Random, in_burst: bool, callback: dict[str, Any]) -> DemoTask:
     model, task_type, given = FAMILIES[number % len(FAMILIES)]
     script: dict[str, Any] = {
         "duration": round(chance.uniform(*_DURATIONS), 2),
@@ -67,7 +67,7 @@ def _wanted(number: int, chance: random.Random, in_burst: bool, callback: dict[s
     own_callback = number % _CALLBACK_EVERY == 0
     if own_callback:
         body["config"] = callback
-    return Wanted(number, body, own_callback)
+    return DemoTask(number, body, own_callback)
 
 
 def _outcome(number: int) -> str:

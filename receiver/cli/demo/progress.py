@@ -10,14 +10,14 @@ from typing import Any
 import httpx
 
 from receiver.cli.demo.client import Client
-from receiver.cli.demo.stage import Stage
+from receiver.cli.demo.environment import Environment
 from receiver.cli.show import ENDS
 
 _PAUSE_SECONDS = 0.4
 
 
 @dataclass
-class Board:
+class DemoProgress:
     """The numbers that are shown while the demo runs."""
 
     wanted: int
@@ -60,31 +60,33 @@ class Board:
 class Watcher:
     """Asks all three processes again and again how far they are."""
 
-    def __init__(self, board: Board, stage: Stage, client: Client, show: Callable[[Board], None]) -> None:
-        self._board = board
-        self._stage = stage
+    def __init__(
+        self, progress: DemoProgress, environment: Environment, client: Client, show: Callable[[DemoProgress], None]
+    ) -> None:
+        self._progress = progress
+        self._environment = environment
         self._client = client
         self._show = show
 
     async def until_done(self) -> None:
         """Watch until all is done; raises `Failure` if a process ends that should be there."""
-        while not self._board.done:
-            self._stage.check()
+        while not self._progress.done:
+            self._environment.check()
             await self._look()
-            self._show(self._board)
+            self._show(self._progress)
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _look(self) -> None:
-        board = self._board
-        board.sandbox = await self._client.look_inside(f"{self._stage.sandbox_url}/sandbox/stats")
-        heard = await self._client.look_inside(f"{self._stage.subscriber_url}/stats")
-        board.heard, board.tasks_told = heard["counts"], heard["tasks_told"]
-        if not self._stage.up.is_set():
+        progress = self._progress
+        progress.sandbox = await self._client.look_inside(f"{self._environment.sandbox_url}/sandbox/stats")
+        heard = await self._client.look_inside(f"{self._environment.subscriber_url}/stats")
+        progress.heard, progress.tasks_told = heard["counts"], heard["tasks_told"]
+        if not self._environment.up.is_set():
             return
         try:
             tasks = await self._client.tasks()
         except httpx.TransportError:
-            if self._stage.up.is_set():
+            if self._environment.up.is_set():
                 raise
             return
-        board.by_status = Counter(task["status"] for task in tasks)
+        progress.by_status = Counter(task["status"] for task in tasks)

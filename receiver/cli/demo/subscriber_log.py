@@ -31,7 +31,7 @@ class Told:
     refusals: int = 0
 
 
-class Ledger:
+class SubscriberLog:
     """The subscriber's book.
 
     `counts`: notices `received`, `forged`, `refused`, `accepted`, `repeats`; `callbacks`, and the ends among them.

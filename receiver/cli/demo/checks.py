@@ -32,7 +32,7 @@ class Facts:
 
 
 @dataclass(kw_only=True)
-class Verdict:
+class CheckResult:
     """What came of it. `faults` says what was lost or doubled, a sentence each; none is the aim."""
 
     wanted: int
@@ -51,7 +51,7 @@ class Verdict:
     faults: list[str] = field(default_factory=list)
 
 
-def judge(facts: Facts) -> Verdict:
+def judge(facts: Facts) -> CheckResult:
     """Compare what everybody says."""
     ends = {task_id: _ending(events) for task_id, events in facts.events.items()}
     endings = [event for events in ends.values() for event in events]
@@ -59,7 +59,7 @@ def judge(facts: Facts) -> Verdict:
     doubled = [endpoint for endpoint, count in facts.sandbox["by_endpoint"].items() if count > 1]
     untold = [event for event in endings if event["id"] not in told]
     seconds = sorted(told[event["id"]]["seconds"] for event in endings if event["id"] in told)
-    return Verdict(
+    return CheckResult(
         wanted=facts.wanted,
         by_status=dict(Counter(task["status"] for task in facts.tasks)),
         ended_by=dict(Counter(str((event.get("data") or {}).get("source")) for event in endings)),

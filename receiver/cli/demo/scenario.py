@@ -9,12 +9,12 @@ from typing import Any
 
 import httpx
 
-from receiver.cli.demo.board import Board, Watcher
+from receiver.cli.demo.checks import CheckResult, Facts, judge
 from receiver.cli.demo.client import Client
-from receiver.cli.demo.stage import Stage
-from receiver.cli.demo.verdict import Facts, Verdict, judge
+from receiver.cli.demo.environment import Environment
+from receiver.cli.demo.progress import DemoProgress, Watcher
 from receiver.cli.demo.view import View
-from receiver.cli.demo.work import Plan, plan
+from receiver.cli.demo.workload import Workload, make_workload
 
 SEED = 7
 _CREATES_A_SECOND = 40.0
@@ -25,53 +25,56 @@ _AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Played:
+class ScenarioResult:
     """How the demo ended."""
 
-    verdict: Verdict
-    board: Board
+    checks: CheckResult
+    progress: DemoProgress
     client: Client
     in_time: bool
 
     @property
     def good(self) -> bool:
         """Whether nothing was lost, doubled or late."""
-        return self.in_time and not self.verdict.faults
+        return self.in_time and not self.checks.faults
 
 
-async def play(count: int, stage: Stage, view: View) -> Played:
-    """Play the demo with `count` tasks on a stage that is not open yet."""
-    wanted = plan(
-        count, seed=SEED, callback_url=f"{stage.subscriber_url}/callback", callback_secret=stage.callback_secret
+async def run_scenario(count: int, environment: Environment, view: View) -> ScenarioResult:
+    """Play the demo with `count` tasks on a environment that is not open yet."""
+    wanted = make_workload(
+        count,
+        seed=SEED,
+        callback_url=f"{environment.subscriber_url}/callback",
+        callback_secret=environment.callback_secret,
     )
-    board = Board(wanted=count, callbacks_wanted=sum(task.own_callback for task in wanted.tasks))
+    progress = DemoProgress(wanted=count, callbacks_wanted=sum(task.own_callback for task in wanted.tasks))
     async with _http() as http:
-        client = Client(http, stage)
-        view.say(board, board.now)
-        secret = await stage.open(http)
-        board.service = "running"
+        client = Client(http, environment)
+        view.say(progress, progress.now)
+        secret = await environment.open(http)
+        progress.service = "running"
         await client.subscribe(secret)
-        view.say(board, f"creating {count} tasks; 30 % of the webhooks get lost, others come twice or too early")
-        in_time = await _run(wanted, stage, client, board, view)
-        view.say(board, "comparing what everybody says")
-        verdict = judge(await _facts(wanted, stage, client))
-        return Played(verdict, board, client, in_time)
+        view.say(progress, f"creating {count} tasks; 30 % of the webhooks get lost, others come twice or too early")
+        in_time = await _run(wanted, environment, client, progress, view)
+        view.say(progress, "comparing what everybody says")
+        checks = judge(await _facts(wanted, environment, client))
+        return ScenarioResult(checks, progress, client, in_time)
 
 
-async def _run(wanted: Plan, stage: Stage, client: Client, board: Board, view: View) -> bool:
+async def _run(wanted: Workload, environment: Environment, client: Client, progress: DemoProgress, view: View) -> bool:
     """Create everything, kill the service in between, wait for the ends; False if the time was up before."""
     try:
         async with asyncio.timeout(60 + len(wanted.tasks) / 10):
             async with asyncio.TaskGroup() as group:
                 group.create_task(_create_all(wanted, client))
-                group.create_task(_kill_half_way(wanted, stage, client, board, view))
-                group.create_task(Watcher(board, stage, client, view.show).until_done())
+                group.create_task(_kill_half_way(wanted, environment, client, progress, view))
+                group.create_task(Watcher(progress, environment, client, view.show).until_done())
     except TimeoutError:
         return False
     return True
 
 
-async def _create_all(wanted: Plan, client: Client) -> None:
+async def _create_all(wanted: Workload, client: Client) -> None:
     rate = min(_CREATES_A_SECOND, len(wanted.tasks) / _LEAST_SECONDS)
     async with asyncio.TaskGroup() as group:
         for task in wanted.tasks:
@@ -80,21 +83,23 @@ async def _create_all(wanted: Plan, client: Client) -> None:
                 await asyncio.sleep(1 / rate)
 
 
-async def _kill_half_way(wanted: Plan, stage: Stage, client: Client, board: Board, view: View) -> None:
+async def _kill_half_way(
+    wanted: Workload, environment: Environment, client: Client, progress: DemoProgress, view: View
+) -> None:
     """Kill the service as soon as a part of the burst has its answers: the others are then under way."""
     await client.answered(wanted.burst, len(wanted.burst) // 3)
-    stage.kill_service()
-    board.service = "dead"
-    view.say(board, "killed the service with -9, in the midst of creates and webhooks")
+    environment.kill_service()
+    progress.service = "dead"
+    view.say(progress, "killed the service with -9, in the midst of creates and webhooks")
     await asyncio.sleep(_DEAD_SECONDS)
-    view.say(board, "starting it again, on the same database")
+    view.say(progress, "starting it again, on the same database")
     async with _http() as http:
-        await stage.start_service(http)
-    board.service = "running"
-    view.say(board, "the service is back; what came in the meantime is lost, and is looked for")
+        await environment.start_service(http)
+    progress.service = "running"
+    view.say(progress, "the service is back; what came in the meantime is lost, and is looked for")
 
 
-async def _facts(wanted: Plan, stage: Stage, client: Client) -> Facts:
+async def _facts(wanted: Workload, environment: Environment, client: Client) -> Facts:
     tasks = await client.tasks()
     room = asyncio.Semaphore(_AT_ONCE)
 
@@ -108,8 +113,8 @@ async def _facts(wanted: Plan, stage: Stage, client: Client) -> Facts:
         own_callbacks=frozenset(task.number for task in wanted.tasks if task.own_callback),
         tasks=tasks,
         events=dict(await asyncio.gather(*(events(task["task_id"]) for task in tasks))),
-        book=await client.look_inside(f"{stage.subscriber_url}/book"),
-        sandbox=await client.look_inside(f"{stage.sandbox_url}/sandbox/stats"),
+        book=await client.look_inside(f"{environment.subscriber_url}/book"),
+        sandbox=await client.look_inside(f"{environment.sandbox_url}/sandbox/stats"),
     )
 
 

@@ -1,4 +1,4 @@
-"""The demo's stage: the service, the sandbox provider and a subscriber, each a process of its own."""
+"""The demo's environment: the service, the sandbox provider and a subscriber, each a process of its own."""
 
 import asyncio
 import base64
@@ -20,7 +20,7 @@ _READY_SECONDS = 30.0
 _PAUSE_SECONDS = 0.05
 
 
-class Stage:
+class Environment:
     """Everything that runs, in a folder of its own. Leaving the context stops it, whatever happened."""
 
     def __init__(self, seed: int) -> None:
@@ -43,7 +43,7 @@ class Stage:
         self._sandbox = self._child("sandbox", _sandbox_flags(sandbox, seed, provider_key))
         self._subscriber = self._child("demo-subscriber", ["--port", str(subscriber), "--seed", str(seed)])
 
-    def __enter__(self) -> "Stage":
+    def __enter__(self) -> "Environment":
         return self
 
     def __exit__(
