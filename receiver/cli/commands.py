@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from receiver.cli import delivery, key, run, task, webhook
-from receiver.cli.demo.command import demo, demo_subscriber
+from receiver.cli.demo.command import demo
 from receiver.cli.failure import FailingGroup
 from receiver.cli.listen import listen
 from receiver.cli.migrate import migrate
@@ -57,4 +57,3 @@ app.add_typer(run.app, name="run")
 app.add_typer(webhook.app, name="webhook")
 app.add_typer(delivery.app, name="delivery")
 app.add_typer(key.app, name="key")
-app.command("demo-subscriber", hidden=True)(demo_subscriber)

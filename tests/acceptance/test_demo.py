@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.no_database("the demo brings its own")
+pytestmark = pytest.mark.no_database("the demo makes its own")
 
 COMMAND = [sys.executable, "-m", "receiver.cli", "demo"]
 HOSTILE = {
@@ -20,11 +20,11 @@ HOSTILE = {
     "RINGBACK_NONSENSE": "1",
     "HTTP_PROXY": "http://127.0.0.1:9",
 }
-"""What the demo must not take from whoever runs it."""
+"""Settings of the user that the demo may not use."""
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
     folder = tmp_path_factory.mktemp("demo")
     (folder / ".env").write_text("RINGBACK_PUBLIC_URL=http://192.0.2.1\n")
     return subprocess.run(
@@ -39,12 +39,12 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProc
 
 
 @pytest.fixture(scope="module")
-def summary(played: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    assert played.returncode == 0, played.stdout + played.stderr
-    return dict(json.loads(played.stdout))
+def summary(demo: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    return dict(json.loads(demo.stdout))
 
 
-def test_nothing_is_lost_though_everything_goes_wrong(summary: dict[str, Any]) -> None:
+def test_nothing_is_lost_despite_all_faults(summary: dict[str, Any]) -> None:
     assert summary["ok"]
     assert summary["faults"] == []
     assert summary["tasks"]["wanted"] == summary["tasks"]["there"] == 60
@@ -52,7 +52,7 @@ def test_nothing_is_lost_though_everything_goes_wrong(summary: dict[str, Any]) -
     assert sum(summary["tasks"]["by_status"].values()) == 60
 
 
-def test_what_went_wrong_did_go_wrong(summary: dict[str, Any]) -> None:
+def test_every_planned_fault_happens(summary: dict[str, Any]) -> None:
     assert summary["kills"] == 1
     assert summary["creates"]["lost_answers"] > 0
     assert summary["provider"]["webhooks_lost"] > 0
@@ -60,27 +60,27 @@ def test_what_went_wrong_did_go_wrong(summary: dict[str, Any]) -> None:
     assert summary["subscriber"]["repeats_ignored"] > 0
 
 
-def test_ends_come_by_webhook_and_by_poll(summary: dict[str, Any]) -> None:
+def test_ends_are_reported_by_webhook_and_by_poll(summary: dict[str, Any]) -> None:
     assert summary["ended_by"]["webhook"] > 0
     assert summary["ended_by"]["poll"] > 0
     assert sum(summary["ended_by"].values()) == 60
 
 
-def test_nothing_is_made_twice_and_nobody_is_left_untold(summary: dict[str, Any]) -> None:
+def test_no_task_is_made_twice_and_no_subscriber_is_missed(summary: dict[str, Any]) -> None:
     assert summary["provider"]["tasks_made_twice"] == 0
     assert summary["subscriber"]["untold"] == 0
     assert summary["subscriber"]["forged"] == 0
 
 
-def test_json_is_all_that_it_prints_and_nothing_is_left_behind(
-    played: subprocess.CompletedProcess[str], summary: dict[str, Any]
+def test_the_demo_prints_only_json_and_deletes_its_files(
+    demo: subprocess.CompletedProcess[str], summary: dict[str, Any]
 ) -> None:
-    assert played.stderr == ""
+    assert demo.stderr == ""
     assert summary["logs"] is None
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
-def test_whatever_ends_the_demo_ends_all_that_it_started(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads processes from /proc")
+def test_a_terminated_demo_stops_the_service_and_deletes_its_files(tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen([*COMMAND, "--tasks", "60"], stdout=subprocess.PIPE, env=environment, text=True) as demo:
         assert demo.stdout is not None
@@ -89,7 +89,7 @@ def test_whatever_ends_the_demo_ends_all_that_it_started(tmp_path: Path) -> None
         demo.send_signal(signal.SIGTERM)
         demo.stdout.read()
     assert demo.returncode == 143
-    assert len(children) == 3
+    assert len(children) == 1
     assert not any(Path(f"/proc/{child}").exists() for child in children)
     assert list(tmp_path.iterdir()) == []
 
@@ -97,7 +97,7 @@ def test_whatever_ends_the_demo_ends_all_that_it_started(tmp_path: Path) -> None
 def _children(parent: int) -> list[int]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended meanwhile
+        with contextlib.suppress(OSError):  # the process has ended since
             parent_id = stat.read_text().rpartition(")")[2].split()[1]
             found += [int(stat.parent.name)] if int(parent_id) == parent else []
     return found

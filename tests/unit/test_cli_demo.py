@@ -1,7 +1,8 @@
-"""The demo's rules: what it asks for, how its subscriber keeps book, and what it finds fault with."""
+"""The demo's workload, its subscriber, and the faults that its checks find."""
 
 import json
 import time
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -9,18 +10,19 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from receiver.cli.demo.checks import Facts, judge
-from receiver.cli.demo.subscriber_log import SubscriberLog
-from receiver.cli.demo.workload import FAMILIES, make_workload
+from receiver.cli.demo.checks import Observations, check
+from receiver.cli.demo.subscriber_log import ReceivedEvent, SubscriberLog
+from receiver.cli.demo.workload import FAMILIES, Workload, make_workload
 from receiver.sandbox import SandboxOptions
 from receiver.sandbox.script import read_script
 
+CALLBACK = {"endpoint": "http://127.0.0.1/callback", "secret": "s"}
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 NOW = time.time()
 
 
-def log(refuse_share: float = 0.0) -> SubscriberLog:
-    return SubscriberLog(SECRET, "callback-secret", refuse_share=refuse_share, seed=1)
+def subscriber_log(refused_share: float = 0.0) -> SubscriberLog:
+    return SubscriberLog(SECRET, "callback-secret", refused_share=refused_share, seed=1)
 
 
 def signed(message_id: str, *, secret: str = SECRET, at: float = NOW) -> tuple[dict[str, str], bytes]:
@@ -36,38 +38,37 @@ def signed(message_id: str, *, secret: str = SECRET, at: float = NOW) -> tuple[d
 
 
 def test_the_same_seed_gives_the_same_tasks() -> None:
-    assert make_workload(60, seed=7, callback_url="u", callback_secret="s") == make_workload(
-        60, seed=7, callback_url="u", callback_secret="s"
-    )
+    assert make_workload(60, seed=7, callback=CALLBACK) == make_workload(60, seed=7, callback=CALLBACK)
 
 
-def test_every_family_is_there_and_the_sandbox_understands_every_script() -> None:
-    tasks = make_workload(200, seed=7, callback_url="http://x/callback", callback_secret="s").tasks
-    assert {task.body["model"] for task in tasks} == {model for model, _, _ in FAMILIES}
-    scripts = [read_script(task.body["input"]["sandbox"], SandboxOptions()) for task in tasks]
+def test_the_workload_has_every_family_and_the_sandbox_accepts_every_script() -> None:
+    workload = make_workload(200, seed=7, callback=CALLBACK)
+    assert {body["model"] for body in workload.bodies} == {model for model, _, _ in FAMILIES}
+    scripts = [read_script(body["input"]["sandbox"], SandboxOptions()) for body in workload.bodies]
     assert {script.outcome for script in scripts} == {"completed", "failed", "cancelled"}
-    assert [task.body["metadata"] for task in tasks] == [{"demo": str(number)} for number in range(200)]
-    assert any(task.own_callback and "config" in task.body for task in tasks)
+    assert [body["metadata"] for body in workload.bodies] == [{"demo": str(number)} for number in range(200)]
+    assert workload.callbacks == list(range(0, 200, 8))
 
 
 def test_some_creates_of_the_burst_are_answered_too_late() -> None:
-    wanted = make_workload(200, seed=7, callback_url="u", callback_secret="s")
-    slow = [task.number for task in wanted.tasks if task.body["input"]["sandbox"].get("submit") == "hang"]
+    workload = make_workload(200, seed=7, callback=CALLBACK)
+    scripts = [body["input"]["sandbox"] for body in workload.bodies]
+    slow = {number for number, script in enumerate(scripts) if script.get("submit") == "hang"}
     assert slow
-    assert set(slow) <= set(wanted.burst)
+    assert slow <= set(workload.burst)
 
 
-def test_the_subscriber_takes_a_signed_notice_once() -> None:
-    book = log()
+def test_the_subscriber_accepts_a_signed_event_once() -> None:
+    log = subscriber_log()
     headers, body = signed("evt1")
-    assert book.hear(headers, body, NOW + 0.5) == 200
-    assert book.hear(headers, body, NOW + 9) == 200
-    assert (book.counts["accepted"], book.counts["repeats"]) == (1, 1)
-    assert book.told["evt1"].seconds == pytest.approx(0.5, abs=1e-3)
+    assert log.receive(headers, body, NOW + 0.5) == 200
+    assert log.receive(headers, body, NOW + 9) == 200
+    assert (log.counts["accepted"], log.counts["repeats"]) == (1, 1)
+    assert log.events["evt1"].seconds == pytest.approx(0.5, abs=1e-3)
 
 
 @pytest.mark.parametrize(
-    "spoiled",
+    "forged",
     [
         signed("evt1", secret="whsec_" + "A" * 32),
         signed("evt1", at=NOW - 3600),
@@ -78,97 +79,102 @@ def test_the_subscriber_takes_a_signed_notice_once() -> None:
     ],
     ids=["other secret", "old", "other id", "other body", "no headers", "no time"],
 )
-def test_the_subscriber_refuses_what_is_not_signed_well(spoiled: tuple[dict[str, str], bytes]) -> None:
-    book = log()
-    assert book.hear(*spoiled, NOW) == 401
-    assert book.counts["forged"] == 1
-    assert not book.told
+def test_the_subscriber_refuses_an_invalid_signature(forged: tuple[dict[str, str], bytes]) -> None:
+    log = subscriber_log()
+    assert log.receive(*forged, NOW) == 401
+    assert log.counts["forged"] == 1
+    assert not log.events
 
 
-def test_a_notice_is_refused_twice_at_most() -> None:
-    book = log(refuse_share=1.0)
+def test_an_event_is_refused_at_most_twice() -> None:
+    log = subscriber_log(refused_share=1.0)
     headers, body = signed("evt1")
-    answers = [book.hear(headers, body, NOW) for _ in range(4)]
+    answers = [log.receive(headers, body, NOW) for _ in range(4)]
     assert answers[0] == 500
     assert answers[-1] == 200
     assert answers.count(500) <= 2
-    assert book.counts["accepted"] == 1
+    assert log.counts["accepted"] == 1
 
 
-def test_a_callbacks_end_is_not_overwritten_by_what_comes_late() -> None:
-    book = log()
+def test_a_late_callback_does_not_overwrite_a_final_status() -> None:
+    log = subscriber_log()
     for status in ("processing", "completed", "processing"):
         body = json.dumps({"timestamp": 1, "data": {"task_id": "t1", "status": status}}).encode()
-        assert book.hear_callback({"x-webhook-secret": "callback-secret"}, body) == 200
-        assert book.hear_callback({"x-webhook-secret": "wrong"}, body) == 401
-    assert book.callbacks == {"t1": "completed"}
-    assert book.counts["callback_ends"] == 1
+        assert log.receive_callback({"x-webhook-secret": "callback-secret"}, body) == 200
+        assert log.receive_callback({"x-webhook-secret": "wrong"}, body) == 401
+    assert log.callbacks == {"t1": "completed"}
+    assert log.counts["callback_ends"] == 1
 
 
-def good_facts() -> Facts:
-    """Return the facts of a demo with two tasks in which nothing was lost."""
-    ids = {0: "t0", 1: "t1"}
-    ends = {"t0": ("completed", "webhook", 0.01), "t1": ("failed", "poll", 0.5)}
-    return Facts(
-        wanted=2,
-        ids=ids,
-        own_callbacks=frozenset({0}),
+def observations(**changes: Any) -> Observations:
+    """Return what is seen of a demo with two tasks in which nothing was lost."""
+    subscriber = subscriber_log()
+    subscriber.events = {
+        "e-t0": ReceivedEvent("t0", 0.01, accepted=True),
+        "e-t1": ReceivedEvent("t1", 0.5, accepted=True),
+    }
+    subscriber.callbacks = {"t0": "completed"}
+    seen = Observations(
+        workload=Workload(({"config": {}}, {}), range(0)),
+        task_ids={0: "t0", 1: "t1"},
         tasks=[
-            {"task_id": ids[number], "status": ends[ids[number]][0], "metadata": {"demo": str(number)}, "error": None}
-            for number in ids
+            {"task_id": "t0", "status": "completed", "metadata": {"demo": "0"}, "error": None},
+            {"task_id": "t1", "status": "failed", "metadata": {"demo": "1"}, "error": None},
         ],
-        events={
-            task_id: [
-                {"id": f"e-{task_id}", "type": f"task.{status}", "task_id": task_id, "data": {"source": source}},
-                {"id": f"c-{task_id}", "type": "task.created", "task_id": task_id, "data": {}},
-            ]
-            for task_id, (status, source, _) in ends.items()
-        },
-        book={
-            "counts": {"forged": 0},
-            "told": {f"e-{task_id}": {"accepted": True, "seconds": end[2]} for task_id, end in ends.items()},
-            "callbacks": {"t0": "completed"},
-        },
-        sandbox={"by_endpoint": {"http://x/hooks/piapi/t0": 1, "http://x/hooks/piapi/t1?attempt=2": 1}},
+        endings=[
+            {"id": "e-t0", "type": "task.completed", "task_id": "t0", "data": {"source": "webhook"}},
+            {"id": "e-t1", "type": "task.failed", "task_id": "t1", "data": {"source": "poll"}},
+        ],
+        subscriber=subscriber,
+        creates_by_endpoint={"http://x/hooks/piapi/t0": 1, "http://x/hooks/piapi/t1?attempt=2": 1},
     )
+    return replace(seen, **changes)
 
 
-def test_nothing_lost_is_no_fault() -> None:
-    checks = judge(good_facts())
-    assert checks.faults == []
-    assert checks.ended_by == {"webhook": 1, "poll": 1}
-    assert checks.by_status == {"completed": 1, "failed": 1}
-    assert (checks.p50, checks.p99) == (0.01, 0.5)
+def with_task(number: int, **changes: Any) -> Observations:
+    seen = observations()
+    tasks = [dict(task) for task in seen.tasks]
+    tasks[number] |= changes
+    return replace(seen, tasks=tasks)
 
 
-def _task(facts: Facts, number: int, **change: Any) -> Facts:
-    tasks = [dict(task) for task in facts.tasks]
-    tasks[number] |= change
-    return replace(facts, tasks=tasks)
+def with_subscriber(**changes: Any) -> Observations:
+    seen = observations()
+    for name, value in changes.items():
+        setattr(seen.subscriber, name, value)
+    return seen
+
+
+def test_without_losses_there_is_no_fault() -> None:
+    result = check(observations())
+    assert result.faults == []
+    assert result.ended_by == {"webhook": 1, "poll": 1}
+    assert result.by_status == {"completed": 1, "failed": 1}
+    assert (result.p50, result.p99) == (0.01, 0.5)
 
 
 @pytest.mark.parametrize(
-    ("facts", "said"),
+    ("seen", "fault"),
     [
-        (replace(good_facts(), ids={0: "t0"}), "never answered"),
-        (replace(good_facts(), ids={0: "t0", 1: "t9"}), "answered with 200 and is not there"),
-        (_task(good_facts(), 0, status="processing"), "has not ended"),
-        (_task(good_facts(), 0, metadata={"demo": "1"}), "is there 2 times"),
-        (replace(good_facts(), tasks=good_facts().tasks[:1]), "1 tasks are there"),
-        (_task(good_facts(), 0, status="failed"), "its ending events are"),
-        (replace(good_facts(), events={}), "its ending events are"),
-        (replace(good_facts(), book={**good_facts().book, "told": {}}), "was not told of task.failed"),
-        (replace(good_facts(), book={**good_facts().book, "counts": {"forged": 3}}), "3 notices had no good signature"),
-        (replace(good_facts(), book={**good_facts().book, "callbacks": {}}), "was told that it is None"),
-        (replace(good_facts(), sandbox={"by_endpoint": {"http://x/hooks/piapi/t0": 2}}), "more than once"),
-        (_task(good_facts(), 1, error={"code": "submission_unknown"}), "was given up, and the provider has it"),
+        (observations(task_ids={0: "t0"}), "the create of task number 1 was not answered"),
+        (observations(task_ids={0: "t0", 1: "t9"}), "was answered with 200, but the task does not exist"),
+        (with_task(0, status="processing"), "has not ended"),
+        (with_task(0, metadata={"demo": "1"}), "exists 2 times"),
+        (observations(tasks=observations().tasks[:1]), "1 tasks exist, but 2 were created"),
+        (with_task(0, status="failed"), "its ending events are"),
+        (observations(endings=[]), "its ending events are"),
+        (observations(endings=[*observations().endings, observations().endings[0]]), "its ending events are"),
+        (with_subscriber(events={}), "did not receive task.failed"),
+        (with_subscriber(counts=Counter(forged=3)), "3 notifications had an invalid signature"),
+        (with_subscriber(callbacks={}), "received None, but the task is completed"),
+        (observations(creates_by_endpoint={"http://x/hooks/piapi/t0": 2}), "more than one task"),
+        (with_task(1, error={"code": "submission_unknown"}), "failed with submission_unknown, but the provider has it"),
     ],
 )
-def test_whatever_was_lost_or_doubled_is_named(facts: Facts, said: str) -> None:
-    assert any(said in fault for fault in judge(facts).faults)
+def test_every_loss_and_every_duplicate_is_a_fault(seen: Observations, fault: str) -> None:
+    assert any(fault in found for found in check(seen).faults)
 
 
-def test_an_unaccepted_notice_does_not_count_as_told() -> None:
-    facts = good_facts()
-    told = {name: {**each, "accepted": False} for name, each in facts.book["told"].items()}
-    assert judge(replace(facts, book={**facts.book, "told": told})).untold == 2
+def test_an_event_that_was_only_refused_counts_as_not_notified() -> None:
+    events = {"e-t0": ReceivedEvent("t0", 0.01), "e-t1": ReceivedEvent("t1", 0.5)}
+    assert check(with_subscriber(events=events)).not_notified == 2

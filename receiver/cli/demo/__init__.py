@@ -1,1 +1,1 @@
-"""`ringback demo`: the whole way of 200 tasks on this machine, with everything going wrong that can go wrong."""
+"""`ringback demo`: 200 tasks from create to notification on this machine, with every fault that Ringback survives."""

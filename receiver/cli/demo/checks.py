@@ -1,139 +1,126 @@
-"""Whether anything was lost, doubled or forged: what everybody says at the end, compared. Pure."""
+"""The checks at the end of the demo: compares what client, service, provider and subscriber know. Pure."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 from urllib.parse import urlsplit
 
+from receiver.cli.demo.subscriber_log import SubscriberLog
+from receiver.cli.demo.workload import Workload
 from receiver.cli.show import ENDS
 
-ENDING_EVENTS = {"task.completed": "completed", "task.failed": "failed", "task.cancelled": "cancelled"}
+JsonObject = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class Observations:
     """What there is to compare."""
 
-    wanted: int
-    ids: Mapping[int, str]
-    """The ids that the client was given, by number."""
-    own_callbacks: frozenset[int]
-    """The numbers of the tasks with a callback of their own."""
-    tasks: Sequence[Mapping[str, Any]]
-    """What the service says that there is."""
-    events: Mapping[str, Sequence[Mapping[str, Any]]]
-    """Each task's events."""
-    book: Mapping[str, Any]
-    """What the subscriber heard."""
-    sandbox: Mapping[str, Any]
-    """What the provider did."""
+    workload: Workload
+    task_ids: Mapping[int, str]
+    """The ids that the client received, by task number."""
+    tasks: Sequence[JsonObject]
+    """The tasks that the service has."""
+    endings: Sequence[JsonObject]
+    """The service's events that ended a task."""
+    subscriber: SubscriberLog
+    creates_by_endpoint: Mapping[str, int]
+    """How many tasks the provider made, by webhook address. An address contains the task's id."""
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """What came of it. `faults` says what was lost or doubled, a sentence each; none is the aim."""
+    """The result of all checks. `faults` is empty if nothing was lost, made twice or forged."""
 
-    wanted: int
     by_status: dict[str, int]
     ended_by: dict[str, int]
-    """How many ends came by `webhook`, by `poll` or with the create's answer (`submit`)."""
-    sent_again: int
-    """Tasks that the provider made more than once for us."""
-    untold: int
-    """Ends that the subscriber was not told of."""
+    """How many ends were reported by `webhook`, by `poll`, or in the answer to the create (`submit`)."""
+    made_twice: int
+    """Tasks that the provider made more than once."""
+    not_notified: int
+    """Ends that the subscriber did not accept a notification of."""
     unknown: int
-    """Tasks that failed because nobody can say whether the provider has them. It must not have them."""
+    """Tasks that failed with `submission_unknown`. It is a fault if the provider has one of them."""
     p50: float | None
     p99: float | None
-    """Seconds from the end of a task to the subscriber's hearing of it."""
-    faults: list[str] = field(default_factory=list)
+    """Seconds from the end of a task to the subscriber's notification."""
+    faults: list[str]
+    """A sentence for each fault."""
 
 
-def judge(facts: Facts) -> CheckResult:
-    """Compare what everybody says."""
-    ends = {task_id: _ending(events) for task_id, events in facts.events.items()}
-    endings = [event for events in ends.values() for event in events]
-    told = {event_id: each for event_id, each in facts.book["told"].items() if each["accepted"]}
-    doubled = [endpoint for endpoint, count in facts.sandbox["by_endpoint"].items() if count > 1]
-    untold = [event for event in endings if event["id"] not in told]
-    seconds = sorted(told[event["id"]]["seconds"] for event in endings if event["id"] in told)
+def check(seen: Observations) -> CheckResult:
+    """Run all checks."""
+    accepted = {event_id: event for event_id, event in seen.subscriber.events.items() if event.accepted}
+    missed = [event for event in seen.endings if event["id"] not in accepted]
+    seconds = sorted(accepted[event["id"]].seconds for event in seen.endings if event["id"] in accepted)
+    made_twice = [endpoint for endpoint, count in seen.creates_by_endpoint.items() if count > 1]
+    unknown = {task["task_id"] for task in seen.tasks if (task.get("error") or {}).get("code") == "submission_unknown"}
+    made = {urlsplit(endpoint).path.rpartition("/")[2] for endpoint in seen.creates_by_endpoint}
     return CheckResult(
-        wanted=facts.wanted,
-        by_status=dict(Counter(task["status"] for task in facts.tasks)),
-        ended_by=dict(Counter(str((event.get("data") or {}).get("source")) for event in endings)),
-        sent_again=len(doubled),
-        untold=len(untold),
-        unknown=len(_unknown(facts)),
+        by_status=dict(Counter(task["status"] for task in seen.tasks)),
+        ended_by=dict(Counter(str((event.get("data") or {}).get("source")) for event in seen.endings)),
+        made_twice=len(made_twice),
+        not_notified=len(missed),
+        unknown=len(unknown),
         p50=_percentile(seconds, 0.50),
         p99=_percentile(seconds, 0.99),
         faults=[
-            *_faults_of_tasks(facts),
-            *_faults_of_ends(facts, ends),
-            *[f"the provider made a task more than once for {endpoint}" for endpoint in doubled],
-            *[f"the subscriber was not told of {event['type']} of task {event['task_id']}" for event in untold],
-            *[f"task {task_id} was given up, and the provider has it" for task_id in _unknown(facts) & _made(facts)],
-            *_faults_of_telling(facts),
+            *_task_faults(seen),
+            *_event_faults(seen),
+            *(f"the provider made more than one task for {endpoint}" for endpoint in made_twice),
+            *(f"the subscriber did not receive {event['type']} of task {event['task_id']}" for event in missed),
+            *(f"task {task_id} failed with submission_unknown, but the provider has it" for task_id in unknown & made),
+            *_callback_faults(seen),
         ],
     )
 
 
-def _faults_of_tasks(facts: Facts) -> list[str]:
+def _task_faults(seen: Observations) -> list[str]:
     faults = []
-    there = {task["task_id"]: task for task in facts.tasks}
-    numbers = Counter(str((task.get("metadata") or {}).get("demo")) for task in facts.tasks)
-    for number in range(facts.wanted):
-        task_id = facts.ids.get(number)
+    by_id = {task["task_id"]: task for task in seen.tasks}
+    by_number = Counter(str((task.get("metadata") or {}).get("demo")) for task in seen.tasks)
+    for number in range(len(seen.workload.bodies)):
+        task_id = seen.task_ids.get(number)
         if task_id is None:
-            faults.append(f"the create of task number {number} was never answered")
-        elif task_id not in there:
-            faults.append(f"task {task_id} was answered with 200 and is not there")
-        elif there[task_id]["status"] not in ENDS:
-            faults.append(f"task {task_id} has not ended: it is {there[task_id]['status']}")
-        if numbers[str(number)] > 1:
-            faults.append(f"task number {number} is there {numbers[str(number)]} times")
-    if len(facts.tasks) != facts.wanted:
-        faults.append(f"{len(facts.tasks)} tasks are there, {facts.wanted} were asked for")
+            faults.append(f"the create of task number {number} was not answered")
+        elif task_id not in by_id:
+            faults.append(f"the create of task {task_id} was answered with 200, but the task does not exist")
+        elif by_id[task_id]["status"] not in ENDS:
+            faults.append(f"task {task_id} has not ended: it is {by_id[task_id]['status']}")
+        if by_number[str(number)] > 1:
+            faults.append(f"task number {number} exists {by_number[str(number)]} times")
+    if len(seen.tasks) != len(seen.workload.bodies):
+        faults.append(f"{len(seen.tasks)} tasks exist, but {len(seen.workload.bodies)} were created")
     return faults
 
 
-def _faults_of_ends(facts: Facts, ends: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+def _event_faults(seen: Observations) -> list[str]:
+    """Each task has exactly one event that ended it, of the type of its status."""
+    types = defaultdict(list)
+    for event in seen.endings:
+        types[event["task_id"]].append(event["type"])
+    return [
+        f"task {task['task_id']} is {task['status']}, but its ending events are {types[task['task_id']]}"
+        for task in seen.tasks
+        if task["status"] in ENDS and types[task["task_id"]] != [f"task.{task['status']}"]
+    ]
+
+
+def _callback_faults(seen: Observations) -> list[str]:
     faults = []
-    for task in facts.tasks:
-        types = [event["type"] for event in ends.get(task["task_id"], ())]
-        if task["status"] in ENDS and [ENDING_EVENTS[kind] for kind in types] != [task["status"]]:
-            faults.append(f"task {task['task_id']} is {task['status']}, and its ending events are {types}")
+    if forged := seen.subscriber.counts["forged"]:
+        faults.append(f"{forged} notifications had an invalid signature")
+    status = {task["task_id"]: task["status"] for task in seen.tasks}
+    for number in seen.workload.callbacks:
+        task_id = seen.task_ids.get(number, "")
+        received = seen.subscriber.callbacks.get(task_id)
+        if task_id in status and received != status[task_id]:
+            faults.append(f"the callback of task {task_id} received {received}, but the task is {status[task_id]}")
     return faults
-
-
-def _faults_of_telling(facts: Facts) -> list[str]:
-    faults = []
-    if facts.book["counts"]["forged"]:
-        faults.append(f"{facts.book['counts']['forged']} notices had no good signature")
-    status = {task["task_id"]: task["status"] for task in facts.tasks}
-    for number in sorted(facts.own_callbacks):
-        task_id = facts.ids.get(number, "")
-        said = facts.book["callbacks"].get(task_id)
-        if task_id in status and said != status[task_id]:
-            faults.append(f"the callback of task {task_id} was told that it is {said}; it is {status[task_id]}")
-    return faults
-
-
-def _unknown(facts: Facts) -> set[str]:
-    """Return the tasks whose create call had no answer, and of which nothing was heard since."""
-    return {task["task_id"] for task in facts.tasks if (task.get("error") or {}).get("code") == "submission_unknown"}
-
-
-def _made(facts: Facts) -> set[str]:
-    """Return the tasks that the provider made, by the address that it was given."""
-    return {urlsplit(endpoint).path.rpartition("/")[2] for endpoint in facts.sandbox["by_endpoint"]}
-
-
-def _ending(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [event for event in events if event["type"] in ENDING_EVENTS]
 
 
 def _percentile(ordered: Sequence[float], share: float) -> float | None:
-    """Return the nearest rank; None of nothing."""
+    """Return the value of the nearest rank, or None if there are no values."""
     return ordered[ceil(share * len(ordered)) - 1] if ordered else None

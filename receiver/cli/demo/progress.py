@@ -1,92 +1,99 @@
-"""What the demo knows while it runs, and the watcher that keeps it up to date."""
+"""The numbers of the running demo, and how they are shown."""
 
-import asyncio
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+from rich.console import Console
 
-from receiver.cli.demo.client import Client
-from receiver.cli.demo.environment import Environment
+from receiver.cli.demo.subscriber_log import SubscriberLog
 from receiver.cli.show import ENDS
 
-_PAUSE_SECONDS = 0.4
+_LINE_SECONDS = 1.0
 
 
 @dataclass
 class DemoProgress:
-    """The numbers that are shown while the demo runs."""
+    """What happened until now: at the service (`by_status`), the provider (`sandbox`) and the subscriber."""
 
-    wanted: int
-    callbacks_wanted: int
-    began: float = field(default_factory=time.monotonic)
-    now: str = "starting the service, the sandbox provider and a subscriber"
-    """What is happening."""
-    service: str = "starting"
+    tasks: int
+    """How many tasks the demo creates."""
+    callbacks: int
+    """How many of them have a callback of their own."""
+    subscriber: SubscriberLog
+    started: float = field(default_factory=time.monotonic)
     by_status: Counter[str] = field(default_factory=Counter)
-    sandbox: dict[str, Any] = field(default_factory=dict)
-    heard: dict[str, int] = field(default_factory=dict)
-    tasks_told: int = 0
+    sandbox: dict[str, Any] = field(default_factory=lambda: {"notices": {}, "polls": 0})
+    """The provider's statistics."""
 
     @property
     def seconds(self) -> float:
-        """How long the demo runs."""
-        return time.monotonic() - self.began
+        """How long the demo has been running."""
+        return time.monotonic() - self.started
 
     @property
     def ended(self) -> int:
-        """How many tasks are over."""
-        return sum(count for status, count in self.by_status.items() if status in ENDS)
+        """How many tasks have ended."""
+        return sum(self.by_status[status] for status in ENDS)
 
     @property
-    def notices(self) -> Counter[str]:
-        """What became of the provider's webhooks."""
-        return Counter(self.sandbox.get("notices", {}))
+    def webhooks(self) -> Counter[str]:
+        """The provider's webhooks, as the sandbox counts them: `sent`, `lost`, `given_up`, `in_flight`."""
+        return Counter(self.sandbox["notices"])
 
     @property
     def done(self) -> bool:
-        """Whether every task is over and told of, and nothing of the provider's is on its way any more."""
+        """Whether every task has ended, the subscriber knows all ends, and no webhook of the provider is in flight."""
         return (
-            self.ended >= self.wanted
-            and self.tasks_told >= self.wanted
-            and self.heard.get("callback_ends", 0) >= self.callbacks_wanted
-            and not self.notices["in_flight"]
+            self.ended >= self.tasks
+            and len({event.task_id for event in self.subscriber.events.values() if event.accepted}) >= self.tasks
+            and self.subscriber.counts["callback_ends"] >= self.callbacks
+            and not self.webhooks["in_flight"]
+        )
+
+    def __str__(self) -> str:
+        webhooks, received = self.webhooks, self.subscriber.counts
+        return (
+            f"{self.ended} of {self.tasks} tasks ended; "
+            f"provider: {webhooks['sent']} webhooks sent, {webhooks['lost']} lost, {self.sandbox['polls']} polls; "
+            f"subscriber: {received['received']} notifications, {received['refused']} refused"
         )
 
 
-class Watcher:
-    """Asks all three processes again and again how far they are."""
+class Display:
+    """Prints messages as lines. The numbers are below them on a terminal, otherwise a line per second.
 
-    def __init__(
-        self, progress: DemoProgress, environment: Environment, client: Client, show: Callable[[DemoProgress], None]
-    ) -> None:
-        self._progress = progress
-        self._environment = environment
-        self._client = client
-        self._show = show
+    With `as_json` nothing is printed.
+    """
 
-    async def until_done(self) -> None:
-        """Watch until all is done; raises `Failure` if a process ends that should be there."""
-        while not self._progress.done:
-            self._environment.check()
-            await self._look()
-            self._show(self._progress)
-            await asyncio.sleep(_PAUSE_SECONDS)
+    def __init__(self, as_json: bool) -> None:
+        self._silent = as_json
+        self._console = Console()
+        self._status = self._console.status("") if sys.stdout.isatty() and not as_json else None
+        self._shown = ""
+        self._next_line = 0.0
 
-    async def _look(self) -> None:
-        progress = self._progress
-        progress.sandbox = await self._client.look_inside(f"{self._environment.sandbox_url}/sandbox/stats")
-        heard = await self._client.look_inside(f"{self._environment.subscriber_url}/stats")
-        progress.heard, progress.tasks_told = heard["counts"], heard["tasks_told"]
-        if not self._environment.up.is_set():
-            return
-        try:
-            tasks = await self._client.tasks()
-        except httpx.TransportError:
-            if self._environment.up.is_set():
-                raise
-            return
-        progress.by_status = Counter(task["status"] for task in tasks)
+    def __enter__(self) -> "Display":
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def announce(self, progress: DemoProgress, message: str) -> None:
+        """Print what the demo does next."""
+        if not self._silent:
+            self._console.print(f"{progress.seconds:5.1f} s  {message}", soft_wrap=True, highlight=False)
+
+    def show(self, progress: DemoProgress) -> None:
+        """Show the numbers."""
+        shown = str(progress)
+        if self._status is not None:
+            self._status.update(shown)
+        elif shown != self._shown and time.monotonic() >= self._next_line:
+            self._shown, self._next_line = shown, time.monotonic() + _LINE_SECONDS
+            self.announce(progress, shown)

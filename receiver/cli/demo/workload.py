@@ -1,6 +1,7 @@
-"""The tasks that the demo wants done: several model families, and some that fail on purpose. Pure."""
+"""The tasks that the demo creates: of several model families, and some that fail or are cancelled. Pure."""
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,55 +20,46 @@ _FAILS_EVERY = 17
 _CANCELLED_EVERY = 61
 _CALLBACK_EVERY = 8
 _DURATIONS = (0.3, 3.0)
-_SLOW_ANSWER_SECONDS = 4.0
-_SLOW_DURATION = 5.0
-
-
-@dataclass(frozen=True)
-class DemoTask:
-    """One task: its number, the body of its create call, and whether it has a callback of its own."""
-
-    number: int
-    body: dict[str, Any]
-    own_callback: bool
+# The provider makes these tasks at once, but answers so late that the service is killed before.
+_SLOW_CREATE = {"submit": "hang", "hang_seconds": 4.0, "duration": 5.0}
 
 
 @dataclass(frozen=True)
 class Workload:
-    """The tasks, and those of them that are under way together when the service is killed."""
+    """The bodies of the create calls. A task's number is its index, and is in its metadata as `demo`."""
 
-    tasks: tuple[DemoTask, ...]
+    bodies: tuple[dict[str, Any], ...]
     burst: range
+    """The numbers of the tasks that are created at once, shortly before the service is killed."""
+
+    @property
+    def callbacks(self) -> list[int]:
+        """The numbers of the tasks with a callback of their own."""
+        return [number for number, body in enumerate(self.bodies) if "config" in body]
 
 
-def make_workload(count: int, *, seed: int, callback_url: str, callback_secret: str) -> Workload:
-    """Return `count` tasks; the same seed gives the same tasks."""
-    chance = random.Random(seed)  # noqa: S311 - how long a task takes, not a key
+def make_workload(count: int, *, seed: int, callback: Mapping[str, str]) -> Workload:
+    """Return `count` tasks, the same for the same seed. `callback` is the `webhook_config` of every eighth task."""
+    rng = random.Random(seed)  # noqa: S311 - for the tasks' durations, not for keys
     burst = range(count // 2, count // 2 + max(4, count // 10))
-    callback = {"webhook_config": {"endpoint": callback_url, "secret": callback_secret}}
-    return Workload(tuple(_wanted(number, chance, number in burst, callback) for number in range(count)), burst)
+    return Workload(tuple(_body(number, rng, number in burst, callback) for number in range(count)), burst)
 
 
-def _wanted(number: int, chance: random.Random, in_burst: bool, callback: dict[str, Any]) -> DemoTask:
+def _body(number: int, rng: random.Random, in_burst: bool, callback: Mapping[str, str]) -> dict[str, Any]:
     model, task_type, given = FAMILIES[number % len(FAMILIES)]
-    script: dict[str, Any] = {
-        "duration": round(chance.uniform(*_DURATIONS), 2),
-        "progress": chance.randrange(3),
+    script = {
+        "duration": round(rng.uniform(*_DURATIONS), 2),
+        "progress": rng.randrange(3),
         "outcome": _outcome(number),
+        **(_SLOW_CREATE if in_burst and number % 4 == 0 else {}),
     }
-    if in_burst and number % 4 == 0:
-        # Made at the provider at once, but answered so late that the service is dead by then.
-        script |= {"submit": "hang", "hang_seconds": _SLOW_ANSWER_SECONDS, "duration": _SLOW_DURATION}
-    body: dict[str, Any] = {
+    return {
         "model": model,
         "task_type": task_type,
         "input": {**given, "prompt": f"{given['prompt']}, take {number}", "sandbox": script},
         "metadata": {"demo": str(number)},
+        **({"config": {"webhook_config": callback}} if number % _CALLBACK_EVERY == 0 else {}),
     }
-    own_callback = number % _CALLBACK_EVERY == 0
-    if own_callback:
-        body["config"] = callback
-    return DemoTask(number, body, own_callback)
 
 
 def _outcome(number: int) -> str:
