@@ -112,10 +112,6 @@ def test_the_version_is_the_distributions() -> None:
     assert re.fullmatch(r"ringback \d+\.\d+\.\d+\n", result.stdout)
 
 
-def test_the_hidden_command_stays_hidden() -> None:
-    assert "demo-subscriber" not in CliRunner().invoke(app, ["--help"]).stdout
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
