@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 
 from receiver.cli.demo.environment import Environment
-from receiver.cli.failure import Gone
-from receiver.cli.service import Service, reaching
+from receiver.cli.failure import ServiceUnreachable
+from receiver.cli.service import ServiceClient, reaching
 
 ENDING_EVENTS = ("task.completed", "task.failed", "task.cancelled")
 _PAUSE_SECONDS = 0.25
@@ -19,7 +19,7 @@ class DemoClient:
 
     def __init__(self, http: httpx.Client, environment: Environment) -> None:
         self._http = http
-        self._service = Service(http)
+        self._service = ServiceClient(http)
         self._environment = environment
         self.task_ids: dict[int, str] = {}
         """The ids of the created tasks, by number."""
@@ -44,7 +44,7 @@ class DemoClient:
             try:
                 created = await asyncio.to_thread(self._service.call, "POST", "/api/v1/task", body=body)
                 self.task_ids[number] = created["task_id"]
-            except Gone:
+            except ServiceUnreachable:
                 await asyncio.sleep(_PAUSE_SECONDS)
                 await service.ready.wait()
                 if not was_ready:

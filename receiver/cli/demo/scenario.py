@@ -13,7 +13,7 @@ from receiver.cli.demo.client import DemoClient
 from receiver.cli.demo.environment import Environment
 from receiver.cli.demo.progress import DemoProgress, Display
 from receiver.cli.demo.workload import Workload, make_workload
-from receiver.cli.failure import Gone
+from receiver.cli.failure import ServiceUnreachable
 from receiver.cli.service import TIMEOUT
 
 SEED = 7
@@ -108,7 +108,7 @@ class _Scenario:
             if self._service.ready.is_set():
                 try:
                     self._progress.by_status = Counter(task["status"] for task in await self._client.tasks())
-                except Gone:
+                except ServiceUnreachable:
                     if self._service.kills == kills:
                         self._service.check()
                         raise
