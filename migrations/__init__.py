@@ -1,4 +1,4 @@
-"""The history of the schema, for Alembic."""
+"""The revisions of the database schema, for Alembic."""
 
 HEAD = "0002"
-"""The newest revision. Written down here too, so that a start need not read the whole history to know it."""
+"""The newest revision. Repeated here so that a start does not have to load Alembic and every revision to know it."""

@@ -1,4 +1,4 @@
-"""Alembic's environment: runs on the connection that `receiver.storage.schema` gives it."""
+"""Alembic's environment: runs on the connection that `receiver.storage.schema` passes to it."""
 
 from alembic import context
 

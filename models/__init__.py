@@ -1,4 +1,4 @@
-"""Ringback's nouns: the tables and the words for their states."""
+"""The tables of the database, and the enums of their states."""
 
 from sqlmodel import SQLModel
 

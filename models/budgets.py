@@ -1,4 +1,4 @@
-"""How often a provider may be called, all processes together."""
+"""The rate limit of a provider that all processes on one PostgreSQL share."""
 
 from datetime import datetime
 from typing import ClassVar
@@ -9,12 +9,17 @@ from models.columns import Moment
 
 
 class ProviderBudget(SQLModel, table=True):
-    """What of a provider's budget is given away. Used where several processes share one database."""
+    """How far the calls to one provider are reserved. Used on PostgreSQL only, where several processes share it.
+
+    The row is inserted by the first reservation or pause, changed by every one after that, and never deleted. All of
+    its times are of the database's clock, which is the same for every process.
+    """
 
     __tablename__: ClassVar[str] = "provider_budget"
 
     provider: str = Field(primary_key=True)
     next_at: datetime = Field(sa_type=Moment)
-    """The moment of the next call that is not given away yet."""
+    """The time of the next call that no process has reserved yet."""
     paused_until: datetime = Field(sa_type=Moment)
-    """Until when the provider asked to be left alone."""
+    """No call is reserved before this time: the provider asked for a pause (`Retry-After`). `-infinity` if it never
+    did; a pause that is over stays here."""

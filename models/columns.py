@@ -8,10 +8,10 @@ from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 BigKey = BigInteger().with_variant(Integer(), "sqlite")
-"""An integer key: BIGINT, which SQLite only numbers by itself when it is called INTEGER."""
+"""An integer key: BIGINT on PostgreSQL. On SQLite it must be called INTEGER, or SQLite does not number it by itself."""
 
 Document = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
-"""A JSON document: JSONB on PostgreSQL, text on SQLite; `None` is NULL, not the word null."""
+"""A JSON document: JSONB on PostgreSQL, text on SQLite. `None` is stored as NULL, not as the JSON word null."""
 
 
 class PublicId(TypeDecorator[str]):
@@ -21,7 +21,7 @@ class PublicId(TypeDecorator[str]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Use the native type where there is one."""
+        """Use the native type where the database has one."""
         if dialect.name == "postgresql":
             return dialect.type_descriptor(UUID(as_uuid=False))
         return dialect.type_descriptor(String(36))
@@ -34,15 +34,15 @@ class Moment(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse a naive datetime: nobody knows which moment it means."""
+        """Convert to UTC. Raises `ValueError` for a naive datetime, which does not say what time it means."""
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("a moment needs a time zone")
+            raise ValueError("a datetime for the database needs a time zone; make it an aware one, such as in UTC")
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give back UTC, whatever the driver made of it."""
+        """Return an aware datetime in UTC, whatever the driver returned."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

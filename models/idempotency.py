@@ -1,4 +1,4 @@
-"""Idempotency keys: requests that may come again, and how they were answered."""
+"""Idempotency keys: requests that may be repeated, and their responses."""
 
 from datetime import datetime
 from typing import ClassVar
@@ -10,7 +10,12 @@ from models.columns import BigKey, Moment, PublicId
 
 
 class IdempotencyKey(SQLModel, table=True):
-    """One request under a client's `Idempotency-Key`: who does its work, and later its answer."""
+    """One request under a client's `Idempotency-Key`: first which process does its work, later its response.
+
+    The row is inserted by the first request, before its work begins. It is claimed by another process if the lease ends
+    without a response, and starts over with the first request that comes 24 hours after `created_at`. It is purged when
+    it is 24 hours old.
+    """
 
     __tablename__: ClassVar[str] = "idempotency_key"
     __table_args__ = (Index("ix_idempotency_key_created_at", "created_at"),)
@@ -19,16 +24,20 @@ class IdempotencyKey(SQLModel, table=True):
     scope: str = Field(unique=True)
     """SHA-256, in hex, of the organization, the endpoint and the client's key."""
     body: str
-    """SHA-256, in hex, of the request's body."""
+    """SHA-256, in hex, of the request's body; another body under the same key is refused."""
     resource_id: str = Field(sa_type=PublicId)
-    """The id of what the request makes, decided before it is made: so a later request finds it."""
+    """The id of what the request creates. It is chosen before the work begins, so that a process which takes the work
+    over finds what the first one created."""
     owner: str = Field(sa_type=PublicId)
     """The process that does the work, or did it last."""
     lease_until: datetime = Field(sa_type=Moment)
-    """Until when no other process may take the work over."""
+    """Until when no other process may take the work over. Renewed while the work goes on; without meaning once there
+    is a response."""
     status: int | None = None
-    """The answer's HTTP status; null until there is an answer."""
+    """The response's HTTP status; null until there is a response to keep."""
     content_type: str | None = None
+    """The response's `Content-Type`; null until there is a response to keep."""
     answer: str | None = Field(default=None, sa_type=Text)
-    """The answer's body, encrypted: it may show a secret that is shown once."""
+    """The response's body, encrypted, for it may show a secret that is shown only once; null until there is one."""
     created_at: datetime = Field(sa_type=Moment)
+    """When the key was first used, or used again after 24 hours."""

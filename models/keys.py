@@ -1,4 +1,4 @@
-"""Organizations, and the keys that speak for them."""
+"""Organizations, and the API keys that authenticate for them."""
 
 from datetime import datetime
 from typing import ClassVar
@@ -10,31 +10,43 @@ from models.states import Scope
 
 
 class Organization(SQLModel, table=True):
-    """Whose tasks, subscriptions and keys these are. `default` is there from the start."""
+    """The owner of tasks, runs, subscriptions and keys.
+
+    The first start inserts `default`. A row never changes and is never deleted.
+    """
 
     __tablename__: ClassVar[str] = "organization"
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BigKey)
     uid: str = Field(sa_type=PublicId, unique=True)
+    """The id that the API shows: a UUIDv7."""
     name: str = Field(unique=True)
     created_at: datetime = Field(sa_type=Moment)
 
 
 class ApiKey(SQLModel, table=True):
-    """A key, known by its hash alone."""
+    """An API key, stored as its hash alone.
+
+    The row is inserted by the first start, by the setting `RINGBACK_API_KEY` or by `POST /api/v1/keys`. It stays
+    after the key is revoked, and is never deleted.
+    """
 
     __tablename__: ClassVar[str] = "api_key"
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BigKey)
     uid: str = Field(sa_type=PublicId, unique=True)
+    """The id that the API shows: a UUIDv7."""
     organization_id: int = Field(foreign_key="organization.id", sa_type=BigKey, index=True)
     name: str
     scope: str = Scope.ADMIN
     hash: str = Field(unique=True)
-    """SHA-256 of the key, in hex."""
+    """SHA-256 of the key, in hex. Replaced only if the request that created the key is repeated under its idempotency
+    key because its response was lost: no client knows the first secret then."""
     hint: str
-    """Its first characters, to tell keys apart."""
+    """The key's first characters, so that a person can tell keys apart; replaced together with `hash`."""
     rate_limit: float | None = None
-    """Requests a second, at most; null for what the settings say."""
+    """The most requests per second; null means the limit of the settings."""
     created_at: datetime = Field(sa_type=Moment)
     revoked_at: datetime | None = Field(default=None, sa_type=Moment)
+    """When the key stopped being valid; null while it is valid. A key that the setting `RINGBACK_API_KEY` replaced is
+    revoked, and valid again if the setting names it again."""

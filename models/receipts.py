@@ -10,7 +10,10 @@ from models.columns import BigKey, Moment, PublicId
 
 
 class Receipt(SQLModel, table=True):
-    """An authentic webhook that changed nothing, kept with its body for a person to see."""
+    """An authentic inbound webhook that changed nothing, kept with its body so that a person can inspect it.
+
+    The row is inserted when the webhook is received, never changes, and is purged when it is older than the retention.
+    """
 
     __tablename__: ClassVar[str] = "receipt"
     __table_args__ = (Index("ix_receipt_received_at", "received_at"),)
@@ -19,10 +22,13 @@ class Receipt(SQLModel, table=True):
     uid: str = Field(sa_type=PublicId, unique=True)
     provider: str
     task_uid: str | None = None
-    """The task that the address named, as text: it may never have been one."""
+    """The task id in the webhook's URL. Text without a foreign key: such a task may never have existed."""
     provider_task_id: str | None = None
+    """The provider's id in the body; null if the body has none, or could not be read."""
     reason: str
+    """One of `models.states.ReceiptReason`."""
     message: str
+    """The reason in words, for a person."""
     body: str = Field(sa_type=Text)
-    """The body as it came, without the echoed secret."""
+    """The body as received, without the secret that the provider echoes."""
     received_at: datetime = Field(sa_type=Moment)

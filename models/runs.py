@@ -11,7 +11,12 @@ from models.states import RunStatus, StepStatus
 
 
 class Run(SQLModel, table=True):
-    """Several steps in dependency order."""
+    """Several steps in the order of their dependencies.
+
+    The row is inserted with its steps by the request that creates the run. It ends when every step has ended, or at
+    once when it is cancelled; a retry opens it again. It is purged when it ended longer ago than the retention and its
+    tasks are purged.
+    """
 
     __tablename__: ClassVar[str] = "run"
     __table_args__ = (
@@ -21,18 +26,25 @@ class Run(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BigKey)
     uid: str = Field(sa_type=PublicId, unique=True)
-    """The id that the world knows: a UUIDv7."""
+    """The id that the API shows: a UUIDv7."""
     organization_id: int = Field(foreign_key="organization.id", sa_type=BigKey)
     status: str = RunStatus.PENDING
     metadata_: Any = Field(default=None, sa_column=Column("metadata", Document))
-    """The client's own `metadata`, which steps may refer to."""
+    """The client's own `metadata`, which steps may refer to and their tasks inherit; null if none was given."""
     created_at: datetime = Field(sa_type=Moment)
     updated_at: datetime = Field(sa_type=Moment)
+    """When the run, or a step of it, last changed."""
     ended_at: datetime | None = Field(default=None, sa_type=Moment)
+    """When the run ended; null until then, and again after a retry."""
 
 
 class RunStep(SQLModel, table=True):
-    """One step of a run. Its status follows its task's."""
+    """One step of a run. Its status follows the status of its task.
+
+    The row is inserted with its run, gets a task when every step that it depends on has completed, and is purged with
+    its run. A retry of the run resets a step that failed, was skipped or was cancelled: it lets go of its task, and
+    gets a new one.
+    """
 
     __tablename__: ClassVar[str] = "run_step"
     __table_args__ = (Index("ix_run_step_run_id", "run_id", "position", unique=True),)
@@ -40,16 +52,20 @@ class RunStep(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True, sa_type=BigKey)
     run_id: int = Field(foreign_key="run.id", sa_type=BigKey)
     position: int
-    """Its place in the request."""
+    """Its index in the request's list of steps, from 0."""
     name: str
     """Its `id` in the request."""
     status: str = StepStatus.PENDING
     spec: Any = Field(sa_type=Document)
-    """What was asked for, and the action as it was then: a changed actions file changes no run under way."""
+    """The step as requested, and its action as defined at that time: an actions file that changes later changes no
+    existing run."""
     task_uid: str | None = Field(default=None, sa_type=PublicId)
-    """Its task, once it has begun."""
+    """The id of its task; null until the step begins, and again after a retry has reset it."""
     result: Any = Field(default=None, sa_type=Document, nullable=True)
-    """What the steps below may refer to."""
+    """What the steps that depend on it may refer to; null unless it completed."""
     error: Any = Field(default=None, sa_type=Document, nullable=True)
+    """Why it failed, was skipped or was cancelled; null in every other state."""
     started_at: datetime | None = Field(default=None, sa_type=Moment)
+    """When its task was created; null until then, and again after a retry has reset it."""
     completed_at: datetime | None = Field(default=None, sa_type=Moment)
+    """When it reached a terminal state, whichever; null until then."""

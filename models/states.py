@@ -1,10 +1,13 @@
-"""The words for states. Stored as text, so that a person who reads the tables needs no legend."""
+"""The enums of states and kinds. Stored as text, so that a person can read the tables without a legend."""
 
 from enum import StrEnum
 
 
 class TaskStatus(StrEnum):
-    """Where a task is. `queued` means that the provider has not accepted it yet."""
+    """The state of a task. `queued` means that the provider has not accepted it yet.
+
+    `receiver/README.md` draws the transitions ("Task states"); `receiver.domain.transitions` has the table.
+    """
 
     QUEUED = "queued"
     STAGED = "staged"
@@ -19,22 +22,22 @@ TERMINAL = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCEL
 
 
 class Submission(StrEnum):
-    """What became of the create call for a task's present attempt."""
+    """The state of the create call for a task's present attempt."""
 
     WAITING = "waiting"
-    """Not sent, or sent and known to have made nothing: it may be sent (again)."""
+    """Not sent, or sent and known to have created nothing: it may be sent (again)."""
     SENDING = "sending"
-    """The intent is on disk and somebody holds the lease. Found after the lease ran out, it means unknown."""
+    """The intent to send is on disk, and a process holds the lease. When the lease has run out, it means `unknown`."""
     UNKNOWN = "unknown"
-    """It may or may not have made a task: never sent again, only looked for."""
+    """The call may or may not have created a task: it is never sent again, only searched for at the provider."""
     ACCEPTED = "accepted"
-    """The provider has it, and we know its id."""
+    """The provider has the task, and we know its id."""
     REFUSED = "refused"
-    """The provider said no."""
+    """It was refused, failed for good, or was given up before it was made: the provider has no task."""
 
 
 class EventType(StrEnum):
-    """What can happen, as subscribers see it."""
+    """The types of events, as subscribers see them."""
 
     TASK_CREATED = "task.created"
     TASK_SUBMITTED = "task.submitted"
@@ -48,7 +51,7 @@ class EventType(StrEnum):
     RUN_CANCELLED = "run.cancelled"
     WEBHOOK_DISABLED = "webhook.disabled"
     PING = "ping"
-    """Sent by `POST /api/v1/webhooks/{id}/test` alone; nobody subscribes to it, and it is not kept."""
+    """Sent only by `POST /api/v1/webhooks/{id}/test`; it cannot be subscribed to, and is not stored."""
 
 
 TASK_EVENTS = tuple(event for event in EventType if event.startswith("task."))
@@ -56,7 +59,7 @@ RUN_EVENTS = tuple(event for event in EventType if event.startswith("run."))
 
 
 class RunStatus(StrEnum):
-    """Where a run is (contracts/pi.md)."""
+    """The state of a run (`receiver/api/CONTRACTS.md`, "Pi")."""
 
     PENDING = "pending"
     IN_PROGRESS = "in_progress"
@@ -69,17 +72,20 @@ RUN_TERMINAL = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCE
 
 
 class StepStatus(StrEnum):
-    """Where a step of a run is (contracts/pi.md); `cancelled` is Ringback's own, for Pi cannot cancel a run."""
+    """The state of a step of a run (`receiver/api/CONTRACTS.md`, "Pi").
+
+    `cancelled` is Ringback's own: Pi cannot cancel a run.
+    """
 
     PENDING = "pending"
-    """Not begun: it waits for the steps that it depends on."""
+    """Not begun: the steps that it depends on have not all completed."""
     QUEUED = "queued"
-    """Begun: it has a task, which does not run yet."""
+    """Begun: it has a task, which the provider is not processing yet."""
     PROCESSING = "processing"
     COMPLETED = "completed"
     FAILED = "failed"
     SKIPPED = "skipped"
-    """Not begun, and it never will be: another step failed."""
+    """Not begun, and not to be: another step failed. Only a retry of the run can begin it."""
     CANCELLED = "cancelled"
 
 
@@ -87,16 +93,16 @@ STEP_TERMINAL = frozenset({StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.S
 
 
 class SubscriptionKind(StrEnum):
-    """How a subscription came to be."""
+    """How a subscription was created."""
 
     REGISTERED = "registered"
-    """Somebody registered it with `POST /api/v1/webhooks`."""
+    """Registered with `POST /api/v1/webhooks`."""
     CALLBACK = "callback"
-    """A client's own `config.webhook_config`: told of the tasks that name it, and of no other."""
+    """A client's own `config.webhook_config`: it receives events of the tasks that name it, and of no other."""
 
 
 class DeliveryFormat(StrEnum):
-    """The form in which a subscriber is told."""
+    """The format of a delivery's body and headers."""
 
     STANDARD = "standard"
     PI = "pi"
@@ -105,61 +111,66 @@ class DeliveryFormat(StrEnum):
 
 
 class SignatureScheme(StrEnum):
-    """How deliveries are signed (contracts/standard-webhooks.md)."""
+    """How deliveries are signed (`receiver/api/CONTRACTS.md`, "Standard Webhooks")."""
 
     SYMMETRIC = "v1"
-    """HMAC-SHA256 with a shared secret, `whsec_`."""
+    """HMAC-SHA256 with a shared secret (`whsec_`)."""
     ASYMMETRIC = "v1a"
-    """ed25519: Ringback keeps `whsk_`, the subscriber knows `whpk_`."""
+    """ed25519: Ringback keeps the private key (`whsk_`), the subscriber has the public key (`whpk_`)."""
 
 
 class DisabledReason(StrEnum):
     """Why Ringback switched a subscription off."""
 
     GONE = "gone"
-    """It answered 410."""
+    """Its endpoint responded with 410."""
     FAILING = "failing"
-    """It failed every time for five days."""
+    """Every attempt failed for five days."""
 
 
 class ReplayKind(StrEnum):
-    """What is sent again."""
+    """What a replay sends again."""
 
     RECOVER = "recover"
-    """What was given up."""
+    """The deliveries that were given up (`dead`)."""
     REPLAY = "replay"
-    """What matches, delivered or not."""
+    """Every event that matches, whether it was delivered or not."""
 
 
 class ReplayStatus(StrEnum):
-    """Where a replay is."""
+    """The state of a replay."""
 
     RUNNING = "running"
+    """It has batches left to insert. Not while its subscription is switched off, but still `running` then."""
     DONE = "done"
+    """Its last batch is inserted; deliveries of it may still be pending."""
     CANCELLED = "cancelled"
 
 
 class DeliveryStatus(StrEnum):
-    """Where a delivery is."""
+    """The state of a delivery."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
     DEAD = "dead"
     """Given up: every attempt failed."""
     CANCELLED = "cancelled"
-    """Its subscription went away or was switched off."""
+    """Its subscription was removed, or its replay was cancelled."""
 
 
 class ReceiptReason(StrEnum):
     """Why an authentic inbound webhook was not applied."""
 
     MALFORMED = "malformed"
+    """Its body could not be read as an update."""
     CONFLICTING = "conflicting"
+    """It contradicts the state in which the task ended, or names a provider's task that another task has."""
     SUPERSEDED = "superseded"
+    """It speaks of an earlier attempt, which another one followed."""
 
 
 class Scope(StrEnum):
-    """What a key may do. Each holds the ones before it."""
+    """What an API key may do. Each scope includes the ones before it."""
 
     READ = "read"
     WRITE = "write"

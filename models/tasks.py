@@ -9,104 +9,144 @@ from sqlmodel import Field, SQLModel
 from models.columns import BigKey, Document, Moment, PublicId
 from models.states import Submission, TaskStatus
 
-_SENT_AND_DUE = text("due_at IS NOT NULL AND submission <> 'waiting'")
-_UNSENT_AND_DUE = text("due_at IS NOT NULL AND submission = 'waiting'")
-_CALLS_BACK = text("callback_id IS NOT NULL")
-_OF_A_RUN = text("run_uid IS NOT NULL")
-_KNOWN_TO_PROVIDER = text("provider_task_id IS NOT NULL")
+_IS_SENT_AND_DUE = text("due_at IS NOT NULL AND submission <> 'waiting'")
+_IS_UNSENT_AND_DUE = text("due_at IS NOT NULL AND submission = 'waiting'")
+_HAS_CALLBACK = text("callback_id IS NOT NULL")
+_HAS_RUN = text("run_uid IS NOT NULL")
+_HAS_PROVIDER_TASK_ID = text("provider_task_id IS NOT NULL")
 
 
 class Task(SQLModel, table=True):
-    """One task; its id stays the same across every attempt at the provider."""
+    """One task, with its present attempt; its id stays the same across every attempt at the provider.
+
+    The row is inserted when a client creates the task, when a step of a run begins, or when an update arrives for a
+    task of the provider's that has no row yet (an adopted one). It ends in a terminal state, from which only a retry or
+    the one allowed correction (`failed` to `completed`) leads on. It is purged, with its attempts, events and
+    deliveries, when it ended longer ago than the retention; not while a delivery of it is pending, or its run is kept.
+    """
 
     __tablename__: ClassVar[str] = "task"
     __table_args__ = (
-        Index("ix_task_due", "due_at", sqlite_where=_SENT_AND_DUE, postgresql_where=_SENT_AND_DUE),
-        # Those that wait to be sent stand in lines of their own, which take turns: however long one is, it holds up
-        # neither another one nor the looks at what was sent.
+        Index("ix_task_due", "due_at", sqlite_where=_IS_SENT_AND_DUE, postgresql_where=_IS_SENT_AND_DUE),
+        # Tasks that wait to be sent are in queues of their own (one for each `bulk` and organization), which take
+        # turns: a long queue delays neither another queue nor the polls of tasks that were sent.
         Index(
             "ix_task_unsent",
             "bulk",
             "organization_id",
             "due_at",
-            sqlite_where=_UNSENT_AND_DUE,
-            postgresql_where=_UNSENT_AND_DUE,
+            sqlite_where=_IS_UNSENT_AND_DUE,
+            postgresql_where=_IS_UNSENT_AND_DUE,
         ),
         Index(
             "ix_task_provider_task_id",
             "provider",
             "provider_task_id",
             unique=True,
-            sqlite_where=_KNOWN_TO_PROVIDER,
-            postgresql_where=_KNOWN_TO_PROVIDER,
+            sqlite_where=_HAS_PROVIDER_TASK_ID,
+            postgresql_where=_HAS_PROVIDER_TASK_ID,
         ),
-        # Purging a subscription asks whether a task still names it.
-        Index("ix_task_callback_id", "callback_id", sqlite_where=_CALLS_BACK, postgresql_where=_CALLS_BACK),
-        Index("ix_task_run_uid", "run_uid", sqlite_where=_OF_A_RUN, postgresql_where=_OF_A_RUN),
+        # A purge of subscriptions asks whether a task still names them.
+        Index("ix_task_callback_id", "callback_id", sqlite_where=_HAS_CALLBACK, postgresql_where=_HAS_CALLBACK),
+        Index("ix_task_run_uid", "run_uid", sqlite_where=_HAS_RUN, postgresql_where=_HAS_RUN),
         Index("ix_task_status", "organization_id", "status", "id"),
         Index("ix_task_model", "organization_id", "model", "id"),
-        # A rare model among many of one status: either index above would be walked for long.
+        # For a rare model among many tasks of one status, a scan of either index above would be long.
         Index("ix_task_status_model", "organization_id", "status", "model", "id"),
     )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BigKey)
     uid: str = Field(sa_type=PublicId, unique=True)
-    """The id that the world knows: a UUIDv7."""
+    """The id that the API shows: a UUIDv7."""
     organization_id: int = Field(foreign_key="organization.id", sa_type=BigKey)
     provider: str
     model: str
+    """As the client named it; of an adopted task as its first update named it, or `unknown`. Never changes."""
     task_type: str
+    """As `model`."""
 
     bulk: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
-    """Whether it was created together with others: these take turns with single ones to be sent."""
+    """Whether it was created together with others; these take turns with single ones to be sent. Never changes."""
 
     status: str = TaskStatus.QUEUED
+    """Changed by updates through `receiver.tracking.apply`, and set back to `queued` by a retry."""
     submission: str = Submission.WAITING
+    """The state of the present attempt's create call. A task of a single create begins as `sending`, one of a bulk
+    create or of a run as `waiting`; every further attempt begins as `waiting`."""
     attempt: int = 1
+    """The number of the present attempt. Counted up when a failed attempt is followed by another one, by
+    `max_attempts` or because the client asks for a retry."""
     max_attempts: int = 1
+    """After how many attempts a failure is final. As requested; a client's retry raises it where needed, and
+    cancelling the run of a step lowers it to the present attempt."""
     backoff_seconds: float = 1.0
+    """The base of the delay before each further attempt by `max_attempts`. Never changes."""
     provider_task_id: str | None = None
-    """The provider's id for the present attempt."""
+    """The provider's id for the present attempt. Null until the first update or create response that names it, and
+    again from the beginning of a further attempt."""
 
     progress: int = 0
-    """Percent, as far as the provider tells."""
+    """Percent, as the provider reports it; 100 when completed, 0 at the beginning of an attempt."""
     revision: str = ""
-    """Orders what was heard of a task that has not ended; see `receiver.domain.revision`."""
+    """Orders the snapshots of the present attempt, so that an older one changes nothing; see
+    `receiver.domain.transitions.revision`. Set by each applied update that is not terminal; empty before the first."""
     words: Any = Field(default=None, sa_type=Document, nullable=True)
-    """Status words that nobody knows, each kept once."""
+    """The provider's status words in this attempt that we do not know, sorted, each once. Null before the first one,
+    after the end, and at the beginning of an attempt."""
 
     input: Any = Field(default=None, sa_type=Document, nullable=True)
+    """The provider's `input` as the client sent it; of an adopted task as its first update showed it, null if that
+    showed none. Never changes."""
     config: Any = Field(default=None, sa_type=Document, nullable=True)
-    """The client's `config` without `webhook_config`, which is a subscription (`callback_id`)."""
+    """The client's `config` without `webhook_config`, which becomes a subscription (`callback_id`). Null if none was
+    given. Never changes."""
     metadata_: Any = Field(default=None, sa_column=Column("metadata", Document))
-    """The client's own `metadata`."""
+    """The client's own `metadata`, or that of the run. Null if none was given; then a client that adopts the task may
+    set it once."""
     output: Any = Field(default=None, sa_type=Document, nullable=True)
+    """The output of the newest snapshot, replaced whole by each newer one. Null while there is none, and from the
+    beginning of a further attempt. Never changes once the task is completed."""
     error: Any = Field(default=None, sa_type=Document, nullable=True)
+    """The error of the newest snapshot or of the end. After a failed attempt it stays until the next one reports
+    something; null after completion and after a client's retry."""
     logs: Any = Field(default=None, sa_type=Document, nullable=True)
+    """As `output`."""
     detail: Any = Field(default=None, sa_type=Document, nullable=True)
+    """As `output`."""
     meta: Any = Field(default=None, sa_type=Document, nullable=True)
-    """What else the provider says in `meta`: usage and the like."""
+    """The rest of the provider's `meta` (usage and the like); otherwise as `output`."""
 
     callback_id: int | None = Field(default=None, foreign_key="subscription.id", sa_type=BigKey)
+    """The subscription of the client's own `webhook_config`; null if none was given. Never changes."""
     ended_event: str | None = Field(default=None, sa_type=PublicId)
-    """The id of the event that ended it, for a later correction to name."""
+    """The id of the event that ended the task, which a correction or a retry refers to. Null until it has ended, and
+    again after a client's retry; a correction replaces it with its own."""
 
     run_uid: str | None = Field(default=None, sa_type=PublicId)
-    """The run that it is a step of."""
+    """The run that it is a step of; null for any other task. Never changes."""
     step: str | None = None
-    """The step's id in that run."""
+    """The step's id in that run; null for any other task. Never changes."""
 
     created_at: datetime = Field(sa_type=Moment)
+    """When the row was inserted; of an adopted task when the provider created it, if it reports that."""
     updated_at: datetime = Field(sa_type=Moment)
+    """When state or content last changed; neither a claim nor an update without news changes it."""
     submitted_at: datetime | None = Field(default=None, sa_type=Moment)
-    """When the create call of the present attempt was begun."""
+    """When the create call of the newest attempt that was sent began, written before the call; null before the first.
+    While a further attempt waits to be sent it is still that of the attempt before."""
     started_at: datetime | None = Field(default=None, sa_type=Moment)
+    """When the provider began to work on the present attempt; null until it reports that."""
     ended_at: datetime | None = Field(default=None, sa_type=Moment)
+    """When the task ended, by the provider's clock where it reports that, otherwise by ours. Null until then, and
+    again after a client's retry."""
     last_update_at: datetime = Field(sa_type=Moment)
-    """The last news: the time-out counts from here."""
+    """When the last update with news arrived, a further attempt was begun, or the row was inserted. The time-out
+    counts from here."""
     due_at: datetime | None = Field(default=None, sa_type=Moment)
-    """When somebody must act on it next: submit it, look at it, give it up. Null when it has ended."""
+    """When a process must act on it next (send, poll, search or fail it), or when its lease ends if it is `leased`.
+    Null when it has ended."""
     leased: bool = False
-    """Whether somebody is acting on it, and `due_at` is when that ends at the latest."""
+    """Whether a process is acting on it. Set by a claim, cleared by every other change of `due_at`."""
     poll_count: int = 0
-    """How often it was looked at, or sent in vain, since the last news."""
+    """How many polls brought no news since the last update with news; while the attempt waits to be sent, how many
+    times sending it failed or was put off. Set to 0 by news and at the beginning of an attempt."""

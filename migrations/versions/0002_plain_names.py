@@ -1,4 +1,4 @@
-"""Columns of tasks get the names that the code and the guides use."""
+"""Rename columns of tasks as the code and the guides name them."""
 
 from alembic import op
 
@@ -9,7 +9,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Renaming touches the catalogue alone on both databases: it takes no longer for a large table.
+    # Both databases rename a column in the catalogue alone: it takes no longer for a large table.
     op.execute("ALTER TABLE task RENAME COLUMN looks TO poll_count")
     op.execute("ALTER TABLE task RENAME COLUMN heard_at TO last_update_at")
 
