@@ -1,4 +1,4 @@
-"""One database: where to read, and the writer through which all writes go."""
+"""One database: connections to read from, and the writer through which all writes go."""
 
 from collections.abc import Collection
 from types import TracebackType
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 Query = Select[Any]
-"""A query that `Database.read` runs; the functions of this package that return one say what it gives."""
+"""A query for `Database.read`; the function of this package that returns it says which columns its rows have."""
 
 
 class Reader(Protocol):
-    """Reads what is committed."""
+    """Reads committed rows."""
 
     async def read(self, statement: Executable) -> list[dict[str, Any]]:
         """Run a query; return its rows by column name. Raises `StorageUnavailable`."""
@@ -39,7 +39,8 @@ class Reader(Protocol):
 class Database:
     """Reads run on a few connections of their own; writes go through `writer`, one commit for many.
 
-    `shared` is what several processes on one PostgreSQL have together; None where this is the only process.
+    `shared` is what several processes on one PostgreSQL share (notices, rate limits); None on SQLite, where this is the
+    only process.
     """
 
     def __init__(self, reader: Reader, writer: Writer, shared: "PostgreSQL | None" = None) -> None:
@@ -49,7 +50,7 @@ class Database:
 
     @classmethod
     async def open(cls, settings: Settings) -> Self:
-        """Open the database that the settings name. Its schema must be there already (`storage.schema`)."""
+        """Open the database that the settings name. Its schema must be current (`receiver.storage.schema`)."""
         if settings.is_sqlite:
             path = settings.sqlite_path
             connection = SQLiteConnection(path)
@@ -72,7 +73,7 @@ class Database:
         return await self._reader.read_by_keys(query, keys)
 
     async def check(self) -> None:
-        """Return when the database has answered a read and an empty write.
+        """Return when the database has completed a read and an empty write.
 
         Raises `StorageUnavailable`, `WriterFull`.
         """
@@ -80,7 +81,7 @@ class Database:
         await self.writer.run(_write_nothing)
 
     async def aclose(self) -> None:
-        """Commit what waits, and close every connection."""
+        """Commit the writes that wait, then close every connection."""
         await self.writer.aclose()
         await self._reader.aclose()
         if self.shared is not None:
@@ -96,4 +97,4 @@ class Database:
 
 
 async def _write_nothing(_tx: Transaction) -> None:
-    """Begin and commit, no more."""
+    """Only begin and commit."""

@@ -1,7 +1,7 @@
-"""Queries of the hot path: compiled once, and run past SQLAlchemy on the driver itself.
+"""Queries of the hot path: compiled once with SQLAlchemy, then run on the driver itself.
 
-A few rows by their keys take microseconds; SQLAlchemy's own work on them takes ten times as long. Only for what is
-looked up by key, a bounded number at a time.
+The database finds a few rows by their keys in microseconds; SQLAlchemy's own work for each query takes ten times as
+long. Use this only for queries by key, with a bounded number of keys.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,13 +11,15 @@ from sqlalchemy import ColumnElement, Dialect, Select, select
 from sqlalchemy.types import TypeEngine
 
 HotRow = dict[str, dict[str, Any]]
+"""One row: for each table of the query, its columns by name."""
 Decoder = Callable[[Any], Any]
 
 
 class HotQuery:
-    """A query for rows whose `key` is one of those that it is run with.
+    """A query for the rows whose column `key` has one of the values that it is run with.
 
-    `tables` names the columns that each part of a row has; `join` puts the query together.
+    `tables` has the columns to read, under the name that each table has in a `HotRow`; `join` adds the joins to the
+    select of those columns.
     """
 
     def __init__(
@@ -26,7 +28,7 @@ class HotQuery:
         tables: Mapping[str, Sequence[ColumnElement[Any]]],
         join: Callable[[Select[Any]], Select[Any]],
     ) -> None:
-        columns = [each for mine in tables.values() for each in mine]
+        columns = [each for of_table in tables.values() for each in of_table]
         labels = [each.label(f"column_{number}") for number, each in enumerate(columns)]
         self.key = key
         self.tables = tables
@@ -34,7 +36,11 @@ class HotQuery:
 
 
 class HotPlan:
-    """A query as one database is asked it, with what turns the driver's values into those that Core would give."""
+    """A `HotQuery` compiled for one database, with the decoders that Core would apply to the driver's values.
+
+    `among_keys` builds the condition that a column is among the keys; `decoder` returns the decoder for a column's
+    type, or None if the driver's value is right as it is.
+    """
 
     def __init__(
         self,
@@ -44,16 +50,16 @@ class HotPlan:
         decoder: Callable[[TypeEngine[Any]], Decoder | None],
     ) -> None:
         self.sql = str(hot.query.where(among_keys(hot.key)).compile(dialect=dialect))
-        self._parts = [_Part(name, mine, decoder) for name, mine in hot.tables.items()]
+        self._tables = [_TableColumns(name, columns, decoder) for name, columns in hot.tables.items()]
 
     def row(self, raw: Sequence[Any]) -> HotRow:
-        """Return a row of the driver's: the columns by name, apart for each table."""
+        """Convert a row of the driver's: the columns by name, for each table."""
         values = iter(raw)
-        return {part.name: part.read(values) for part in self._parts}
+        return {table.name: table.read(values) for table in self._tables}
 
 
-class _Part:
-    """One table's columns of a row."""
+class _TableColumns:
+    """The columns of one table in a row."""
 
     def __init__(
         self,
@@ -66,10 +72,10 @@ class _Part:
         self._decoders = [(str(each.key), decode) for each in columns if (decode := decoder(each.type)) is not None]
 
     def read(self, values: Iterator[Any]) -> dict[str, Any]:
-        """Take this part's values, the next ones of the row."""
-        part = dict(zip(self._names, values, strict=False))
+        """Consume the table's values, which are the next ones of the row; return them decoded, by name."""
+        row = dict(zip(self._names, values, strict=False))
         for name, decode in self._decoders:
-            value = part[name]
+            value = row[name]
             if value is not None:
-                part[name] = decode(value)
-        return part
+                row[name] = decode(value)
+        return row

@@ -1,7 +1,26 @@
-"""Leases, and every move of a task's `due_at` that follows from no update.
+"""Leases, and every change of a task's `due_at` that does not follow from an update.
 
-`due_at` is when a task must be acted on next. Claiming a task moves it into the future by a lease, so that the claims
-of a process that died come back by themselves when their leases run out.
+Why leases: while a process acts on a task (a call to the provider) or a delivery (a request to the subscriber), no
+other process may do the same. A lock in the database cannot hold others off: the call takes seconds, and an open
+transaction for each would keep connections and old row versions all that time. So a claim writes a lease into the row,
+in one short transaction, and the call is made outside of any.
+
+A task and a delivery need one column for this. `due_at` is when the row must be acted on next; claiming it moves
+`due_at` to the end of the lease and sets `leased`. While the lease lasts the row is not due, so no other claim finds
+it. If the process dies, the row is due again when the lease ends, and the next claim by any process takes it: there is
+no list of workers, no heartbeat and no clean-up of dead claims. What keeps this correct:
+
+- A lease is longer than anything that is done under it, so that a lease that ran out means that its holder died. The
+  times are of the processes' own clocks, which must therefore agree to well within a lease.
+- A holder that was only slow may come back after its lease ended and another process took the row. So whatever follows
+  from the work repeats in its WHERE what the holder held (the `attempt` of a delivery; attempt and submission of a
+  task), and changes nothing if that is not so any more.
+- A process that stops in order returns its leases, so that others need not wait for their end (`give_back_tasks`,
+  `receiver.storage.deliveries.give_back`). On SQLite only one process has the file, so each start ends all leases
+  that the last process may have left (`end_leases`).
+- A task that was being sent when its lease ran out is not sent again: the provider may have it (`Submission.SENDING`).
+
+An idempotency key has a lease of the same kind in `lease_until` and `owner` (`receiver.storage.idempotency`).
 """
 
 from collections.abc import Collection, Sequence
@@ -21,7 +40,7 @@ from receiver.storage.transaction import TaskChange, Transaction
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """One attempt of a task that is about to be sent, leased for `lease_seconds` from when this is written."""
+    """The intent to send one attempt of a task; its lease ends `lease_seconds` after this is written."""
 
     uid: str
     attempt: int
@@ -30,9 +49,9 @@ class Intent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Postponement:
-    """When to act on a task next, and what is known of its submission by now.
+    """When to act on a task next, and the state of its submission that is known by now.
 
-    It holds only while the task is still at this attempt and its submission is what it was.
+    It is applied only if the task is still at this attempt and its submission is still `submission_was`.
     """
 
     uid: str
@@ -42,7 +61,8 @@ class Postponement:
     poll_count: int
     due_at: datetime
     last_update_at: datetime | None = None
-    """The newest update known when this was decided, if that matters: after a newer one nothing is moved."""
+    """The task's `last_update_at` when this was decided: it is not applied if an update arrived since. None to apply it
+    in any case."""
 
 
 _KNOWN_UPDATE_AT = bindparam("known_update_at", type_=Moment)
@@ -65,10 +85,10 @@ _POSTPONE = (
 
 
 async def mark_sending(tx: Transaction, intents: Sequence[Intent]) -> list[bool | Exception]:
-    """Write that tasks are being sent, before their provider is called, and lease them to this process again.
+    """Record that tasks are being sent, before their provider is called, and renew their leases.
 
-    The result for a task that no longer waits to be sent is False: it was cancelled, or its lease ran out and another
-    process sends it. A handler of the writer.
+    The result is False for a task that does not wait to be sent any more, and may not be sent: it was cancelled, or its
+    lease ran out and another process sends it. A handler of the writer.
     """
     found = await tx.load_tasks({intent.uid for intent in intents})
     now = utc_now()
@@ -76,7 +96,7 @@ async def mark_sending(tx: Transaction, intents: Sequence[Intent]) -> list[bool 
     results: list[bool | Exception] = []
     for intent in intents:
         task = found.get(intent.uid)
-        is_first = task is not None and task.uid not in changes and _waits(task, intent.attempt)
+        is_first = task is not None and task.uid not in changes and _is_waiting(task, intent.attempt)
         if task is not None and is_first:
             changes[task.uid] = TaskChange(
                 id=task.id,
@@ -95,19 +115,19 @@ async def mark_sending(tx: Transaction, intents: Sequence[Intent]) -> list[bool 
 
 
 async def postpone(tx: Transaction, items: Sequence[Postponement]) -> list[Exception | None]:
-    """Move `due_at`; a postponement that no longer holds changes nothing. A handler of the writer."""
+    """Apply postponements; one that no longer applies changes nothing. A handler of the writer."""
     await tx.execute(_POSTPONE, [_parameters(item) for item in items])
     return [None] * len(items)
 
 
 async def poll_now(tx: Transaction, uid: str, now: datetime) -> None:
-    """Make a task due now, if its provider has it and it has not ended."""
-    running = (tasks.c.submission == Submission.ACCEPTED, tasks.c.due_at.is_not(None))
-    await tx.execute(update(tasks).where(tasks.c.uid == uid, *running).values(due_at=now, leased=False))
+    """Make a task due for a poll now, if its provider has it and it has not ended."""
+    is_running = (tasks.c.submission == Submission.ACCEPTED, tasks.c.due_at.is_not(None))
+    await tx.execute(update(tasks).where(tasks.c.uid == uid, *is_running).values(due_at=now, leased=False))
 
 
 async def end_leases(tx: Transaction, now: datetime) -> None:
-    """End every lease in the database: only for the start of its only process."""
+    """End every lease in the database. Only for the start of the one process that uses it (SQLite)."""
     for table in (tasks, deliveries):
         await tx.execute(
             update(table).where(table.c.leased, table.c.due_at.is_not(None)).values(due_at=now, leased=False)
@@ -117,15 +137,15 @@ async def end_leases(tx: Transaction, now: datetime) -> None:
 
 
 async def give_back_tasks(tx: Transaction, keys: Collection[int], now: datetime) -> None:
-    """End the leases of tasks that this process claimed and stops without acting on.
+    """End the leases of tasks that this process claimed and will not act on, because it stops.
 
-    Not of those that are being sent: whether the provider got them is known only when the lease has run out.
+    Leases of tasks that are being sent stay: whether the provider has them is only known when the lease has run out.
     """
     held = (tasks.c.id.in_(keys), tasks.c.leased, tasks.c.due_at.is_not(None), tasks.c.submission != Submission.SENDING)
     await tx.execute(update(tasks).where(*held).values(due_at=now, leased=False))
 
 
-def _waits(task: TaskState, attempt: int) -> bool:
+def _is_waiting(task: TaskState, attempt: int) -> bool:
     return task.attempt == attempt and task.status == TaskStatus.QUEUED and task.submission == Submission.WAITING
 
 

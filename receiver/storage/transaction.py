@@ -1,6 +1,13 @@
-"""What a write may do inside the writer's transaction: any Core statement, and the few hot ones by name.
+"""What a write may do inside the writer's transaction: any Core statement, and the few hot statements by name.
 
-What is made for every webhook or delivery is not frozen: that costs thrice the time.
+Why the hot statements take lists: the writer runs one transaction for all writes that wait, and what a statement costs
+is mostly the round trip to the database and its planning, not the rows. So each hot statement writes any number of
+items in one round trip (arrays through `unnest` on PostgreSQL, `executemany` and `json_each` on SQLite), and its text
+does not depend on their number, so that the database prepares it once. One webhook takes the same path as 500.
+
+Both databases implement the protocol `Transaction`, and `tests/storage/test_conformance*.py` holds them to the same
+behaviour. Dataclasses here that are created for every webhook or delivery are not frozen: creating a frozen one takes
+three times as long.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,7 +25,7 @@ Values = Mapping[str, Any]
 
 @dataclass(slots=True)
 class TaskChange:
-    """New values for columns of one task's row, guarded by the state that they were decided on."""
+    """New values for columns of one task's row, with the state on which they were decided as a guard."""
 
     id: int
     from_status: str
@@ -28,7 +35,7 @@ class TaskChange:
 
 @dataclass(slots=True, kw_only=True)
 class NewEvent:
-    """An event to be written. What is not in its row says who may hear of it."""
+    """An event to insert. The fields that are not columns (`callback_id`, `model` and so on) decide who receives it."""
 
     uid: str
     organization_id: int
@@ -46,7 +53,7 @@ class NewEvent:
 
 @dataclass(slots=True, kw_only=True)
 class NewDelivery:
-    """A delivery to be written, with `attempt` 1 where it is leased to this process already."""
+    """A delivery to insert; `attempt` is 1 if it is leased to this process at once, otherwise 0."""
 
     uid: str
     organization_id: int
@@ -61,7 +68,7 @@ class NewDelivery:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """An active subscription, as far as matching needs it."""
+    """The part of an active subscription that matching events needs."""
 
     id: int
     organization_id: int
@@ -72,22 +79,22 @@ class Listener:
 
 
 SendQueue = tuple[int, bool]
-"""Where tasks wait to be sent: an organization's, apart for those of bulk calls."""
+"""A queue of tasks that wait to be sent: the organization's row key, and whether they were created in bulk."""
 
 
 @dataclass(frozen=True, slots=True)
 class DueTask:
-    """A claimed task: its state before the claim, and when its present attempt's create call began."""
+    """A claimed task: its state before the claim, and when its newest create call began (None if there was none)."""
 
     state: TaskState
     submitted_at: datetime | None
     queue: SendQueue | None = None
-    """The line that it stood in, if it waited to be sent."""
+    """The queue that it waited in, if it waits to be sent."""
 
 
 @dataclass(slots=True)
 class LeasedDelivery:
-    """A delivery that this process may send until `lease_until`: only who holds `attempt` may settle it."""
+    """A delivery that this process may send until `lease_until`; only the holder of `attempt` may settle it."""
 
     id: int
     subscription_id: int
@@ -97,7 +104,7 @@ class LeasedDelivery:
 
 @dataclass(slots=True, kw_only=True)
 class Settlement:
-    """What came of one attempt at a delivery."""
+    """The outcome of one attempt at a delivery: the delivery's new state, and the columns of the attempt's row."""
 
     delivery_id: int
     subscription_id: int
@@ -113,71 +120,71 @@ class Settlement:
 
 
 class Transaction(Protocol):
-    """One transaction of the writer. Every statement is for 1 or for 500 items."""
+    """One transaction of the writer. Each method writes or reads any number of items with one statement, or a few."""
 
     after_commit: list[Callable[[], None]]
-    """Called once it is on disk, in order. They must not raise and must not wait."""
+    """Called in order when the transaction is on disk, and not at all if it fails. They may neither raise nor block."""
 
     async def execute(self, statement: Executable, parameters: Sequence[Values] | None = None) -> Sequence[Row[Any]]:
-        """Run a SQLAlchemy Core statement; return its rows, or none."""
+        """Run a SQLAlchemy Core statement; return its rows, or an empty sequence."""
         ...
 
     async def load_tasks(
         self, uids: Collection[str], provider_ids: Collection[tuple[str, str]] = ()
     ) -> dict[str, TaskState]:
-        """Lock tasks in the order of their keys; return them by their outer id.
+        """Lock tasks in the order of their row keys; return them by their public id.
 
-        They are those with these outer ids, and those that have these (provider, provider's id) for their present
-        attempt; what is not there is left out.
+        They are the tasks with these public ids, and those whose present attempt is one of these (provider, provider's
+        id). One that does not exist is left out.
         """
         ...
 
     async def update_tasks(self, changes: Sequence[TaskChange]) -> None:
-        """Write changed columns. Raises if a row is no longer as it was when it was loaded."""
+        """Write changed columns. Raises `RuntimeError` if a row is not in the state that its change was decided on."""
         ...
 
     async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
-        """Insert whole rows, which all name the same columns; return their keys in order."""
+        """Insert whole rows, which all have the same columns; return their row keys in order."""
         ...
 
     async def insert_events(self, events: Sequence[NewEvent]) -> list[int]:
-        """Append events; return their sequence numbers in order."""
+        """Insert events; return their sequence numbers in order."""
         ...
 
     async def insert_deliveries(self, deliveries: Sequence[NewDelivery]) -> list[int]:
-        """Insert deliveries; return their keys in order."""
+        """Insert deliveries; return their row keys in order."""
         ...
 
     async def listeners(self, organization_ids: Collection[int], callback_ids: Collection[int]) -> list[Listener]:
-        """Return the active registered subscriptions of these organizations, and these callbacks if active."""
+        """Return the active registered subscriptions of these organizations, and the active ones of these callbacks."""
         ...
 
     async def claim_polls(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
-        """Take due tasks that were sent, or may have been, oldest first, by moving `due_at`."""
+        """Claim due tasks that were sent, or may have been, oldest first."""
         ...
 
     async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:
-        """Take due tasks that wait to be sent, by moving `due_at`: one of each line in turn, oldest first in each.
+        """Claim due tasks that wait to be sent: one from each queue in turn, the oldest of each queue first.
 
-        The lines take their turns in order, the one after `after` first. The tasks still wait, as far as their rows
-        say: that one is being sent is written when its call begins.
+        The queues take turns in the order of organization and `bulk`, beginning with the first one behind `after`. A
+        claim leaves `submission` at `waiting`; `receiver.storage.leases.mark_sending` changes it when the call begins.
         """
         ...
 
     async def claim_deliveries(
         self, now: datetime, lease_until: datetime, limit: int, skip: Collection[int]
     ) -> list[LeasedDelivery]:
-        """Take due deliveries, at most `limit` of each subscription, oldest first; counts `attempt` up.
+        """Claim due deliveries, at most `limit` of each subscription, oldest first; adds 1 to each `attempt`.
 
-        None of the subscriptions in `skip`; and where a subscription is ordered, none whose task has an earlier
-        delivery that is still pending.
+        Subscriptions in `skip` are left out. Where a subscription is ordered, so is a delivery whose task has an
+        earlier one that is still pending.
         """
         ...
 
     async def failing(self, subscription_ids: Collection[int]) -> set[int]:
-        """Return those of these subscriptions that have failed since their last success."""
+        """Return those of these subscriptions whose `failing_since` is set."""
         ...
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        """Write outcomes of attempts; False for one whose lease was lost to another attempt."""
+        """Write outcomes of attempts; the result is False for one whose lease was lost to another attempt."""
         ...

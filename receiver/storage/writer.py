@@ -1,8 +1,21 @@
-"""The group-commit writer: all writes of a process go through it, and as many as wait share one commit.
+"""The group-commit writer: all writes of a process go through it, and all writes that wait share one commit.
 
-While one batch is on its way to the disk the next one collects, so the busier it is, the more writes share a
-commit: one fsync for 1 or for 500. A write's caller is told only when it is on disk. If a batch fails it is tried
-in halves, so that a poisonous item takes nobody down but itself.
+Why: a commit that survives a power cut waits for the disk (fsync), and that wait, not the statements, limits how many
+transactions a second a database can commit. So writes do not get a transaction each. A write joins a queue; the writer
+takes all that wait as one batch, runs their statements in one transaction, commits once, and only then returns to the
+callers. While the disk is busy with one batch the next one collects, so that batches grow with the load: the disk is
+waited for once, for 1 write or for 500, and under load the wait per write shrinks instead of the queue growing.
+
+This is why the statements in `receiver.storage.transaction` take lists: the writer groups a batch by handler, and each
+handler writes all of its items with one statement (or a few), however many they are.
+
+Three rules follow for handlers and callers:
+
+- A caller may rely on its write as soon as `write` returns: it is on disk. If `write` raises, nothing of it is.
+- Items of different callers share a transaction, so an item that fails must not make the others fail. A handler
+  returns an error for an item that it refuses; if something raises, the batch is split (`Writer._commit_halves`).
+- A handler may be called several times for the same item, each time in a new transaction (`Writer._commit_batch`).
+  So its only effects are statements in that transaction and calls left in `Transaction.after_commit`.
 """
 
 import asyncio
@@ -19,39 +32,41 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WriteHandler = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
-"""Does one kind of write for all of its items that wait; returns a result, or an error, for each."""
+"""Writes all items of a batch that are of its kind; returns for each, in their order, a result or an error."""
 
 MOST_AT_ONCE = 500
+"""The largest weight, in rows, of a batch of several writes: it bounds how long a transaction holds its locks."""
 DEFER_SECONDS = 0.02
-"""How long a write waits for a commit that others need, if nobody waits for it."""
+"""How long a deferrable write waits for another write to share its commit, before it gets a commit of its own."""
 _MOST_DEFERRED = 100
-_TRIES = 4
-"""How often a batch is tried that another process's writes were in the way of."""
+"""With this many deferrable writes none of them waits any longer."""
+_CONFLICT_TRIES = 4
+"""How often a batch is tried in all while it conflicts with the writes of another process."""
 
 log = get_logger("storage.writer")
 
 
 class WriteConnection(Protocol):
-    """A database's connection that writes."""
+    """The one connection on which a writer's transactions run, one at a time."""
 
     async def begin(self) -> Transaction:
         """Begin a transaction. Raises `StorageUnavailable`."""
         ...
 
     async def commit(self) -> None:
-        """Return when it is on disk. Raises `StorageUnavailable`."""
+        """Commit; return when the transaction is on disk. Raises `StorageUnavailable`."""
         ...
 
     async def rollback(self) -> None:
-        """Undo it."""
+        """Undo the transaction, if one is open."""
         ...
 
     def is_conflict(self, error: Exception) -> bool:
-        """Say whether another process's write was first, so that the same batch may well succeed now."""
+        """Return whether another process's write caused the error, so that the same batch may succeed now."""
         ...
 
     def unavailable(self, error: Exception) -> StorageUnavailable | None:
-        """Tell the database's faults from an item's: return the error for the client, or None."""
+        """Return the error for the client if the database is at fault; None if the statement or its values are."""
         ...
 
     async def aclose(self) -> None:
@@ -60,6 +75,8 @@ class WriteConnection(Protocol):
 
 
 class _Write:
+    """One write that waits: `weight` is how many rows it stands for."""
+
     __slots__ = ("future", "handler", "item", "weight")
 
     def __init__(self, handler: WriteHandler[Any, Any], item: Any, weight: int) -> None:
@@ -70,7 +87,10 @@ class _Write:
 
 
 class Writer:
-    """Commits what waits, in order, as one transaction at a time. `capacity` bounds what may wait."""
+    """Commits the writes that wait, in order, one transaction at a time.
+
+    `capacity` is the most weight that may wait; a bounded write beyond it is refused.
+    """
 
     def __init__(self, connection: WriteConnection, *, capacity: int = 4096) -> None:
         self._connection = connection
@@ -85,7 +105,7 @@ class Writer:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to commit."""
+        """Start to commit writes."""
         self._task = asyncio.create_task(self._run(), name="ringback-writer")
 
     async def write(
@@ -97,16 +117,17 @@ class Writer:
         deferrable: bool = False,
         weight: int = 1,
     ) -> Result:
-        """Have `handler` write `item`, which stands for `weight` rows; return its result when that is on disk.
+        """Write `item` with `handler`; return the handler's result for it when it is on disk.
 
-        Handlers run in the order in which their first items came, each once a batch with all of its items.
-        `bounded=False` is for those whose own number is bounded and whose writes must not be turned away; and
-        `deferrable` for those for whose write nobody waits: it shares the next commit, or has its own in 20 ms.
-        Raises `WriterFull`, `StorageUnavailable` (nothing was stored), or what the handler returned for the item.
+        `weight` is how many rows the item stands for. In a batch each handler runs once, with all of its items, in the
+        order in which the first item of each arrived. `bounded=False` is for callers that are few by themselves and
+        whose writes may not be refused, such as outcomes of calls already made. `deferrable` is for a write that no
+        client waits for: it shares the next commit, or gets one of its own after `DEFER_SECONDS`.
+        Raises `WriterFull`, `StorageUnavailable` (nothing was stored), or the error that the handler returned.
         """
         is_full = self._weight > 0 and self._weight + weight > self._capacity
         if self._closing or (bounded and is_full):
-            raise WriterFull("more writes wait than the queue may hold; nothing was stored, try again")
+            raise WriterFull("the queue of writes is full; nothing was stored, try again")
         write = _Write(handler, item, weight)
         self._weight += weight
         if deferrable:
@@ -117,11 +138,14 @@ class Writer:
         return cast(Result, await write.future)
 
     async def run(self, work: Callable[[Transaction], Awaitable[Result]], *, bounded: bool = True) -> Result:
-        """Run `work`, a write of its own kind, in the next transaction; return its result when that is on disk."""
-        return cast(Result, await self.write(_each, work, bounded=bounded))
+        """Run `work` as one write in the next transaction; return its result when that is on disk.
+
+        An error that `work` returns is raised here. An error that it raises splits the batch: return refusals.
+        """
+        return cast(Result, await self.write(_run_each, work, bounded=bounded))
 
     async def aclose(self) -> None:
-        """Commit what still waits, then close the connection."""
+        """Commit the writes that still wait, refuse new ones, then close the connection."""
         self._closing = True
         self._flush_deferred()
         self._wake.set()
@@ -139,10 +163,10 @@ class Writer:
             batch = self._next_batch()
             writer_waiting.set(len(self._waiting))
             writer_batch.observe(len(batch))
-            await self._commit(batch)
+            await self._process(batch)
 
     async def _wait_for_more(self) -> None:
-        """Wait a little for more writes where that pays."""
+        """Wait `COMMIT_DELAY_SECONDS` for more writes where that pays; see `receiver.storage.commit_delay`."""
         before = len(self._waiting)
         if self._commit_delay.is_worthwhile(before) and not self._closing:
             await asyncio.sleep(COMMIT_DELAY_SECONDS)
@@ -157,7 +181,7 @@ class Writer:
             self._deferred_timer = asyncio.get_running_loop().call_later(DEFER_SECONDS, self._flush_deferred)
 
     def _flush_deferred(self) -> None:
-        """Let those that were patient wait as the others do."""
+        """Move the deferred writes to the queue, which commits them next."""
         if self._deferred_timer is not None:
             self._deferred_timer.cancel()
             self._deferred_timer = None
@@ -176,32 +200,42 @@ class Writer:
         self._weight -= weight
         return batch
 
-    async def _commit(self, batch: list[_Write]) -> None:
+    async def _process(self, batch: list[_Write]) -> None:
+        """Commit a batch, and report to each caller its result, or its error."""
         try:
-            results, after = await self._attempt(batch)
+            results, after_commit = await self._commit_batch(batch)
         except StorageUnavailable as error:
-            log.warning("not stored", writes=len(batch), error=error.message)
+            log.warning("batch not stored", writes=len(batch), error_code=error.code, error=error.message)
             _fail(batch, error)
         except Exception as error:
-            await self._commit_apart(batch, error)
+            await self._commit_halves(batch, error)
         else:
             for write, result in zip(batch, results, strict=True):
-                _answer(write, result)
-            for call in after:
+                _report(write, result)
+            for call in after_commit:
                 call()
 
-    async def _attempt(self, batch: list[_Write]) -> tuple[list[Any], list[Callable[[], None]]]:
-        """Store a batch, again if another process was in the way: handlers see what it wrote, and decide anew."""
-        for _ in range(_TRIES - 1):
+    async def _commit_batch(self, batch: list[_Write]) -> tuple[list[Any], list[Callable[[], None]]]:
+        """Commit a batch; try again if another process's writes conflict with it.
+
+        Why: with several processes on one PostgreSQL, a row that a handler did not find may be inserted by another
+        process before the handler inserts it (a unique violation), a row that it refers to may be purged (a foreign key
+        violation), and two processes may wait for each other's locks (a deadlock). None of that is the item's fault.
+        The transaction is rolled back and the whole batch runs again from the beginning: its handlers now read what the
+        other process wrote, and decide on that. So a handler needs no code for such races; "read, then insert what is
+        missing" is enough. A conflict that remains after `_CONFLICT_TRIES` is treated as an item's fault, which it may
+        be after all: a unique violation between two items of one batch repeats, and splitting the batch resolves it.
+        """
+        for _ in range(_CONFLICT_TRIES - 1):
             try:
-                return await self._try(batch)
+                return await self._commit_once(batch)
             except Exception as error:
                 if not self._connection.is_conflict(error):
                     raise
-                log.info("a batch is tried again", writes=len(batch), error=type(error).__name__)
-        return await self._try(batch)
+                log.debug("batch conflicted; trying again", writes=len(batch), error=type(error).__name__)
+        return await self._commit_once(batch)
 
-    async def _try(self, batch: list[_Write]) -> tuple[list[Any], list[Callable[[], None]]]:
+    async def _commit_once(self, batch: list[_Write]) -> tuple[list[Any], list[Callable[[], None]]]:
         try:
             transaction = await self._connection.begin()
             results = await _handle(transaction, batch)
@@ -214,38 +248,43 @@ class Writer:
             raise
         return results, transaction.after_commit
 
-    async def _commit_apart(self, batch: list[_Write], error: Exception) -> None:
-        """Find the poisonous item by halves; the others are stored."""
+    async def _commit_halves(self, batch: list[_Write], error: Exception) -> None:
+        """Commit the two halves of a batch that failed, each by itself.
+
+        A failed statement does not tell which item it failed for. Halving finds the item with few more transactions
+        (about twice the logarithm of the batch's size): it alone fails, and all others are stored, in their order. A
+        batch that failed because the database is unavailable is not split: no half of it could be stored either.
+        """
         if len(batch) == 1:
-            log.error("a write failed", item=type(batch[0].item).__name__, error=type(error).__name__, exc_info=error)
+            log.error("write failed", item=type(batch[0].item).__name__, error=type(error).__name__, exc_info=error)
             _fail(batch, error)
             return
         middle = len(batch) // 2
-        await self._commit(batch[:middle])
-        await self._commit(batch[middle:])
+        await self._process(batch[:middle])
+        await self._process(batch[middle:])
 
 
 async def _handle(transaction: Transaction, batch: list[_Write]) -> list[Any]:
-    """Give each handler all of its items; return the results in the batch's order."""
-    places: dict[Any, list[int]] = {}
-    for place, write in enumerate(batch):
-        places.setdefault(write.handler, []).append(place)
+    """Call each handler once with all of its items; return the results in the batch's order."""
+    positions: dict[Any, list[int]] = {}
+    for position, write in enumerate(batch):
+        positions.setdefault(write.handler, []).append(position)
     results: list[Any] = [None] * len(batch)
-    for handler, mine in places.items():
-        outcome = await handler(transaction, [batch[place].item for place in mine])
-        for place, result in zip(mine, outcome, strict=True):
-            results[place] = result
+    for handler, own in positions.items():
+        outcome = await handler(transaction, [batch[position].item for position in own])
+        for position, result in zip(own, outcome, strict=True):
+            results[position] = result
     return results
 
 
-async def _each(
+async def _run_each(
     transaction: Transaction, works: Sequence[Callable[[Transaction], Awaitable[Any]]]
 ) -> Sequence[Any | Exception]:
     return [await work(transaction) for work in works]
 
 
-def _answer(write: _Write, result: Any) -> None:
-    if write.future.done():  # its caller went away; it is stored all the same
+def _report(write: _Write, result: Any) -> None:
+    if write.future.done():  # its caller was cancelled; the write is stored all the same
         return
     if isinstance(result, Exception):
         write.future.set_exception(result)
@@ -255,4 +294,4 @@ def _answer(write: _Write, result: Any) -> None:
 
 def _fail(batch: list[_Write], error: Exception) -> None:
     for write in batch:
-        _answer(write, error)
+        _report(write, error)
