@@ -1,1 +1,1 @@
-"""All SQL, and nothing else."""
+"""All SQL of Ringback. Nothing outside this package imports SQLAlchemy (`pyproject.toml` has the contract)."""

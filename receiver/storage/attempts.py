@@ -1,4 +1,4 @@
-"""Attempts that another one followed: kept with the change that ends them, read with their task."""
+"""Earlier attempts of tasks: kept by the change that begins the next attempt, read with their task."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ ProviderId = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a task's attempt ended; what is None, the task's row says as it still is."""
+    """How a task's attempt ended; what is None here is taken from the task's row, which still has it."""
 
     task: TaskState
     status: str
@@ -27,7 +27,7 @@ class Ended:
 
 
 async def keep_attempts(tx: Transaction, ended: Sequence[Ended]) -> None:
-    """Keep attempts that end, before their tasks' rows are written over."""
+    """Insert rows for attempts that end, before their tasks' rows are overwritten."""
     columns = (tasks.c.id, tasks.c.error, tasks.c.submitted_at, tasks.c.started_at, tasks.c.ended_at)
     found = await tx.execute(select(*columns).where(tasks.c.id.in_([each.task.id for each in ended])))
     rows = {row.id: row for row in found}
@@ -35,17 +35,17 @@ async def keep_attempts(tx: Transaction, ended: Sequence[Ended]) -> None:
 
 
 def attempts_of(task_key: int) -> Select[Any]:
-    """Return the query for the attempts of a task that another one followed, in their order."""
+    """Return the query for the earlier attempts of a task, in their order."""
     return select(task_attempts).where(task_attempts.c.task_id == task_key).order_by(task_attempts.c.number)
 
 
 async def attempts_at_provider(tx: Transaction, names: Collection[ProviderId]) -> dict[ProviderId, tuple[str, int]]:
-    """Return whose attempts these were: the task's outer id, and the number of the attempt."""
+    """Return the task's id and the attempt's number for those of these ids that earlier attempts had."""
     query = select(
         task_attempts.c.provider, task_attempts.c.provider_task_id, tasks.c.uid, task_attempts.c.number
     ).join(tasks, tasks.c.id == task_attempts.c.task_id)
     named = tuple_(task_attempts.c.provider, task_attempts.c.provider_task_id)
-    # Said once more, for the index is on nothing else.
+    # The second condition follows from the first; repeated, because the index is partial and has it as its condition.
     found = await tx.execute(query.where(named.in_(names), task_attempts.c.provider_task_id.is_not(None)))
     return {(row.provider, row.provider_task_id): (row.uid, row.number) for row in found}
 

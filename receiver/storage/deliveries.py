@@ -1,18 +1,19 @@
-"""Deliveries: what sending one needs, giving back what was not sent, and what the API lists."""
+"""Deliveries: what sending one needs, returning leases of what was not sent, and the lists of the API."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, case, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, select, update
 
 from models import DeliveryStatus, SubscriptionKind
 from receiver.storage.hot import HotQuery
+from receiver.storage.page_filter import PageFilter
 from receiver.storage.tables import deliveries, delivery_attempts, events, organizations, replays, subscriptions, tasks
 from receiver.storage.transaction import LeasedDelivery, Transaction
 
-_OF_NO_INTEREST = frozenset(
+_NOT_NEEDED_TO_SEND = frozenset(
     {"revision", "words", "poll_count", "leased", "due_at", "last_update_at", "ended_event", "callback_id"}
 )
 
@@ -26,7 +27,7 @@ TO_SEND = HotQuery(
             subscriptions.c[name]
             for name in ("endpoint_url", "format", "headers", "is_active", "secret", "retired_secrets")
         ],
-        "task": [each for each in tasks.c if each.name not in _OF_NO_INTEREST],
+        "task": [each for each in tasks.c if each.name not in _NOT_NEEDED_TO_SEND],
     },
     lambda query: (
         query.join(events, events.c.id == deliveries.c.event_id)
@@ -35,21 +36,22 @@ TO_SEND = HotQuery(
         .outerjoin(tasks, tasks.c.id == deliveries.c.task_id)
     ),
 )
-"""Deliveries by their keys, with what sending them needs. All of the task's are null for an event of no task."""
+"""Deliveries by their row keys, with what sending them needs. All columns of the task are None for an event of no
+task."""
 
-_HELD = (
+_IS_HELD = (
     deliveries.c.id == bindparam("delivery"),
     deliveries.c.attempt == bindparam("held"),
     deliveries.c.status == DeliveryStatus.PENDING,
 )
-_UNSENT = (
+_GIVE_BACK = (
     update(deliveries)
-    .where(*_HELD)
+    .where(*_IS_HELD)
     .values(attempt=deliveries.c.attempt - 1, due_at=bindparam("next_due"), leased=False)
 )
 _CANCEL = (
     update(deliveries)
-    .where(*_HELD)
+    .where(*_IS_HELD)
     .values(status=DeliveryStatus.CANCELLED, due_at=None, leased=False, settled_at=bindparam("cancelled_at"))
 )
 
@@ -57,16 +59,19 @@ _CANCEL = (
 async def give_back(tx: Transaction, unsent: Sequence[LeasedDelivery], due_at: datetime | None) -> None:
     """End the leases of deliveries that were not sent, as if they had never been claimed.
 
-    `due_at` None parks them: they wait for their subscription to be switched on again.
+    With `due_at` None they wait until their subscription is switched on again.
     """
     if unsent:
-        await tx.execute(_UNSENT, [{"delivery": each.id, "held": each.attempt, "next_due": due_at} for each in unsent])
+        await tx.execute(
+            _GIVE_BACK, [{"delivery": each.id, "held": each.attempt, "next_due": due_at} for each in unsent]
+        )
 
 
 async def park(tx: Transaction, unsent: Sequence[LeasedDelivery], now: datetime) -> None:
-    """Give back deliveries whose subscription was found switched off; those of a removed one are cancelled.
+    """Give back deliveries whose subscription was switched off when they were read; cancel those of a removed one.
 
-    What the subscription is by now decides, and its row is locked: whoever switches it on sees what was parked.
+    The state of the subscription's row at this moment decides, and the row is locked: a request that switches the
+    subscription on runs before this, or after it and then makes due what was given back here.
     """
     table = subscriptions.c
     wanted = table.id.in_({each.subscription_id for each in unsent})
@@ -84,22 +89,18 @@ async def park(tx: Transaction, unsent: Sequence[LeasedDelivery], now: datetime)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryFilter:
-    """Which deliveries, by the keys of what they belong to. `before` is the key that a cursor stands for."""
+class DeliveryFilter(PageFilter):
+    """Which deliveries to list, by the row keys of what they belong to."""
 
-    organization_id: int
     status: str | None = None
     subscription_id: int | None = None
     event_id: int | None = None
     task_id: int | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    before: int | None = None
 
 
 def deliveries_matching(wanted: DeliveryFilter, limit: int) -> Select[Any]:
     """Return the query for a page of deliveries, newest first, each with its last attempt."""
-    return _with_last_attempt().where(_matches(wanted)).order_by(deliveries.c.id.desc()).limit(limit)
+    return _with_last_attempt().where(*_conditions(wanted)).order_by(deliveries.c.id.desc()).limit(limit)
 
 
 def delivery_by_id(organization_id: int, uid: str) -> Select[Any]:
@@ -109,15 +110,15 @@ def delivery_by_id(organization_id: int, uid: str) -> Select[Any]:
 
 def delivery_attempts_of(delivery_id: int) -> Select[Any]:
     """Return the query for a delivery's attempts, in order."""
-    mine = delivery_attempts.c.delivery_id == delivery_id
-    return select(delivery_attempts).where(mine).order_by(delivery_attempts.c.number)
+    of_delivery = delivery_attempts.c.delivery_id == delivery_id
+    return select(delivery_attempts).where(of_delivery).order_by(delivery_attempts.c.number)
 
 
 def _with_last_attempt() -> Select[Any]:
     last = delivery_attempts.alias("last")
     newest = select(func.max(delivery_attempts.c.number)).where(delivery_attempts.c.delivery_id == deliveries.c.id)
-    its_last = and_(last.c.delivery_id == deliveries.c.id, last.c.number == newest.scalar_subquery())
-    registered = subscriptions.c.kind == SubscriptionKind.REGISTERED
+    is_its_last = and_(last.c.delivery_id == deliveries.c.id, last.c.number == newest.scalar_subquery())
+    is_registered = subscriptions.c.kind == SubscriptionKind.REGISTERED
     return (
         select(
             deliveries,
@@ -125,7 +126,7 @@ def _with_last_attempt() -> Select[Any]:
             events.c.type.label("event_type"),
             tasks.c.uid.label("task_uid"),
             replays.c.uid.label("replay_uid"),
-            case((registered, subscriptions.c.uid)).label("webhook_uid"),
+            case((is_registered, subscriptions.c.uid)).label("webhook_uid"),
             subscriptions.c.endpoint_url,
             last.c.status_code,
             last.c.error,
@@ -134,24 +135,15 @@ def _with_last_attempt() -> Select[Any]:
         .join(subscriptions, subscriptions.c.id == deliveries.c.subscription_id)
         .outerjoin(tasks, tasks.c.id == deliveries.c.task_id)
         .outerjoin(replays, replays.c.id == deliveries.c.replay_id)
-        .outerjoin(last, its_last)
+        .outerjoin(last, is_its_last)
     )
 
 
-def _matches(wanted: DeliveryFilter) -> Any:
-    conditions = [deliveries.c.organization_id == wanted.organization_id]
-    for column, value in (
-        (deliveries.c.status, wanted.status),
-        (deliveries.c.subscription_id, wanted.subscription_id),
-        (deliveries.c.event_id, wanted.event_id),
-        (deliveries.c.task_id, wanted.task_id),
-    ):
-        if value is not None:
-            conditions.append(column == value)
-    if wanted.created_after is not None:
-        conditions.append(deliveries.c.created_at > wanted.created_after)
-    if wanted.created_before is not None:
-        conditions.append(deliveries.c.created_at < wanted.created_before)
-    if wanted.before is not None:
-        conditions.append(deliveries.c.id < wanted.before)
-    return and_(*conditions)
+def _conditions(wanted: DeliveryFilter) -> list[ColumnElement[bool]]:
+    return wanted.conditions(
+        deliveries,
+        status=wanted.status,
+        subscription_id=wanted.subscription_id,
+        event_id=wanted.event_id,
+        task_id=wanted.task_id,
+    )

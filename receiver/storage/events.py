@@ -1,4 +1,4 @@
-"""The log of events: what lists and streams read, whole organizations or what a filter lets through."""
+"""Events: the queries of lists, streams and the feed."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +11,15 @@ from receiver.domain.matching import matches
 from receiver.storage.tables import events, tasks
 
 FILTERS = ("model", "task_type", "run_id")
-"""The filters of a subscription that a reader of events has too."""
+"""The filters of a subscription that a list or a stream of events has too."""
 
 
-class Described(Protocol):
-    """What a filter asks of an event."""
+class FilterableEvent(Protocol):
+    """What a filter needs to know of an event."""
 
     @property
     def organization_id(self) -> int:
-        """Whose it is."""
+        """The row key of its organization."""
         ...
 
     @property
@@ -29,36 +29,39 @@ class Described(Protocol):
 
     @property
     def task_uid(self) -> str | None:
-        """The outer id of its task."""
+        """The id of its task; None for an event of no task."""
         ...
 
     @property
     def model(self) -> str | None:
-        """The model of its task."""
+        """The model of its task; None for an event of no task."""
         ...
 
     @property
     def task_type(self) -> str | None:
-        """The type of its task."""
+        """The type of its task; None for an event of no task."""
         ...
 
     @property
     def run_uid(self) -> str | None:
-        """The outer id of its run."""
+        """The id of its run; None for an event of no run."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Which events: of these types, of tasks that pass a subscription's filters (`FILTERS`), or of one task alone."""
+    """Which events to read: of these types, of tasks that pass these filters (`FILTERS`), of one task only.
+
+    As for a subscription, an event of no task passes the filters for tasks.
+    """
 
     organization_id: int
     types: frozenset[str] | None = None
     filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
     task_uid: str | None = None
 
-    def admits(self, event: Described) -> bool:
-        """Say of an event in memory what the queries below say of one in the table."""
+    def admits(self, event: FilterableEvent) -> bool:
+        """Return whether an event in memory passes, as the queries below decide it for one in the table."""
         return (
             event.organization_id == self.organization_id
             and (self.types is None or event.type in self.types)
@@ -69,21 +72,21 @@ class EventFilter:
         )
 
 
-_JOINED = events.outerjoin(tasks, tasks.c.id == events.c.task_id)
+_EVENTS_AND_TASKS = events.outerjoin(tasks, tasks.c.id == events.c.task_id)
 _WITH_TASK = select(
     *(column.label(f"event_{column.name}") for column in events.c),
     *(column.label(f"task_{column.name}") for column in tasks.c),
-).select_from(_JOINED)
+).select_from(_EVENTS_AND_TASKS)
 
 
 def events_before(wanted: EventFilter, before: int | None, limit: int) -> Select[Any]:
-    """Return the query for a page of events, newest first; `before` is the key that a cursor stands for."""
+    """Return the query for a page of events, newest first; `before` is the row key that a cursor stands for."""
     query = _WITH_TASK.where(*_conditions(wanted)).order_by(events.c.id.desc()).limit(limit)
     return query if before is None else query.where(events.c.id < before)
 
 
 def events_between(wanted: EventFilter, after: int, until: int, limit: int) -> Select[Any]:
-    """Return the query for events after the one and up to the other sequence number, oldest first."""
+    """Return the query for events after one sequence number and up to another, oldest first."""
     return (
         _WITH_TASK.where(*_conditions(wanted), events.c.id > after, events.c.id <= until)
         .order_by(events.c.id)
@@ -103,16 +106,16 @@ def event_key(organization_id: int, uid: str) -> Select[Any]:
 
 
 def events_by_sequence(sequences: Collection[int]) -> Select[Any]:
-    """Return the query for these events; a purged one is not among them."""
+    """Return the query for the events with these sequence numbers, in any order; a purged one is left out."""
     return _WITH_TASK.where(events.c.id.in_(sequences))
 
 
 def events_after(after: int, limit: int) -> Select[Any]:
-    """Return the query for what a feed asks of the events of all organizations after a sequence number."""
+    """Return the query for the events of all organizations after a sequence number, as the feed needs them."""
     wanted = (events.c.uid, events.c.organization_id, events.c.type, events.c.created_at, events.c.run_uid)
     return (
         select(events.c.id.label("sequence"), *wanted, tasks.c.uid.label("task_uid"), tasks.c.model, tasks.c.task_type)
-        .select_from(_JOINED)
+        .select_from(_EVENTS_AND_TASKS)
         .where(events.c.id > after)
         .order_by(events.c.id)
         .limit(limit)
@@ -120,7 +123,11 @@ def events_after(after: int, limit: int) -> Select[Any]:
 
 
 def event_writers() -> Executable:
-    """Return PostgreSQL's query for the transactions that have begun to write events and not ended."""
+    """Return the query for the open transactions that have begun to write events. PostgreSQL only.
+
+    An INSERT locks the table until its transaction ends, before it takes a sequence number; so a sequence number that
+    is missing can only still be committed by one of these (see `receiver.events.postgresql_log`).
+    """
     return text(
         "SELECT virtualtransaction AS writer FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' "
         f"AND relation = '{events.name}'::regclass AND granted "
@@ -129,20 +136,21 @@ def event_writers() -> Executable:
 
 
 def newest_event() -> Select[Any]:
-    """Return the query for the newest sequence number of all, null if there is no event."""
+    """Return the query for the newest sequence number as `newest`; null if there is no event."""
     return select(func.max(events.c.id).label("newest"))
 
 
 def oldest_events(organization_id: int) -> Select[Any]:
-    """Return the query for the oldest sequence number of all and of one organization; null where there is none."""
-    mine = select(func.min(events.c.id)).where(events.c.organization_id == organization_id)
+    """Return the query for the oldest sequence number of all, and of one organization; null where there is none."""
+    of_organization = select(func.min(events.c.id)).where(events.c.organization_id == organization_id)
     return select(
-        select(func.min(events.c.id)).scalar_subquery().label("oldest"), mine.scalar_subquery().label("oldest_of_mine")
+        select(func.min(events.c.id)).scalar_subquery().label("oldest"),
+        of_organization.scalar_subquery().label("oldest_of_mine"),
     )
 
 
 def event_and_task(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return a row of these queries as the event's columns and its task's; an event of no task has none."""
+    """Split a row of these queries into the event's columns and its task's columns, None for an event of no task."""
     event = {column.name: row[f"event_{column.name}"] for column in events.c}
     if row["task_id"] is None:
         return event, None

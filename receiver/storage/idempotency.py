@@ -1,6 +1,11 @@
-"""Idempotency keys: claimed before the work, with a lease; the answer is kept in the same row.
+"""Idempotency keys: claimed with a lease before a request's work begins; the response is saved in the same row.
 
-Several are claimed, or kept, in one statement each: they are handlers of the writer.
+`receiver.api.idempotency` has the rules. Why the claim comes first, with an id: if a process dies during the work, or
+its response is lost, the client repeats the request, and whatever was created must be found and not created twice. So
+the row that claims the key also holds the id of what the work creates (`resource_id`), chosen beforehand. A process
+that takes the key over gets that id with `is_resumed`, and looks whether it exists before it creates it.
+
+`claim` and `keep` are handlers of the writer: each handles any number of keys with a few statements.
 """
 
 from collections.abc import Sequence
@@ -17,16 +22,17 @@ from receiver.storage.tables import idempotency_keys as keys
 from receiver.storage.transaction import Transaction
 
 KEPT = timedelta(hours=24)
+"""How long a key is valid, from its first use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRequest:
-    """A request that is to be answered under its key, by the process `owner`."""
+    """A request under an idempotency key, whose work the process `owner` wants to do."""
 
     scope: str
     body: str
     resource_id: str
-    """What the claim's `resource_id` is to be, if this is the key's first request."""
+    """The id for what the request creates, if this is the key's first request."""
     owner: str
     now: datetime
     lease_until: datetime
@@ -34,9 +40,9 @@ class ClaimRequest:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to do a key's work, until its lease ends.
+    """The right to do the work of a key's request, until the lease ends.
 
-    `is_resumed` says that somebody had it before and left no answer: what `resource_id` names may be there already.
+    `is_resumed` is true if the key was claimed before and has no response: the resource may exist already.
     """
 
     scope: str
@@ -46,7 +52,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class SavedResponse:
-    """A key's answer; `answer` is the body, encrypted."""
+    """The response to a key's request: `body` is the hash of the request's body, `answer` the response's, encrypted."""
 
     body: str
     status: int
@@ -56,16 +62,16 @@ class SavedResponse:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedElsewhere:
-    """Another process does the key's work."""
+    """Another process is doing the work of the key's request."""
 
 
 ClaimResult = Claim | SavedResponse | ClaimedElsewhere
-"""What a request finds under its key."""
+"""The state of a key that a request finds."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseToSave:
-    """An answer to be kept under a claim of the process `owner`."""
+    """A response to save under the claim of the process `owner`."""
 
     scope: str
     owner: str
@@ -73,29 +79,32 @@ class ResponseToSave:
 
 
 def mismatch() -> Conflict:
-    """Return the refusal of another body under a key that was used already."""
+    """Return the error for another body under a key that is in use."""
     return Conflict(
-        "this key was used here within 24 hours for a request with another body: take a new key for another request",
+        "this key was used within 24 hours for a request with another body; use a new key for a new request",
         code="idempotency_key_mismatch",
         param="Idempotency-Key",
     )
 
 
 async def claim(tx: Transaction, wanted: Sequence[ClaimRequest]) -> list[ClaimResult | Exception]:
-    """Claim keys, or find what became of them; each scope at most once. A second body is a `Conflict`.
+    """Claim keys, or return their state. Each scope may be given once. For another body the result is a `Conflict`.
 
-    Two processes that insert one key at once: the later finds it there when its batch is tried again. All insert in
-    one order, so that none of them waits for another that waits for it.
+    If two processes insert the same key at the same time, the second one's batch fails on the unique scope; the writer
+    tries it again, and then it finds the row. Rows are inserted in the order of their scopes, so that two processes
+    that insert several of the same keys cannot deadlock.
     """
     lock = select(keys).where(keys.c.scope.in_([each.scope for each in wanted])).order_by(keys.c.id)
     known = {row.scope: row for row in await tx.execute(lock.with_for_update())}
     if new := [_row(each) for each in wanted if each.scope not in known]:
         await tx.execute(insert(keys), sorted(new, key=itemgetter("scope")))
-    return [await _take(tx, known[each.scope], each) if each.scope in known else _first(each) for each in wanted]
+    return [
+        await _claim_again(tx, known[each.scope], each) if each.scope in known else _new_claim(each) for each in wanted
+    ]
 
 
 async def keep(tx: Transaction, answers: Sequence[ResponseToSave]) -> list[bool]:
-    """Keep answers; False for one whose claim another process has taken over."""
+    """Save responses; the result is False for one whose claim another process has taken over."""
     open_keys = and_(keys.c.scope.in_([each.scope for each in answers]), keys.c.status.is_(None))
     lock = select(keys.c.scope, keys.c.owner).where(open_keys).order_by(keys.c.id).with_for_update()
     owners = {row.scope: row.owner for row in await tx.execute(lock)}
@@ -103,39 +112,40 @@ async def keep(tx: Transaction, answers: Sequence[ResponseToSave]) -> list[bool]
     if held := list(compress(answers, is_held)):
         values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("status", "content_type", "answer")}
         await tx.execute(
-            update(keys).where(keys.c.scope == bindparam("of_scope")).values(**values), [_kept(each) for each in held]
+            update(keys).where(keys.c.scope == bindparam("of_scope")).values(**values),
+            [_parameters(each) for each in held],
         )
     return is_held
 
 
 async def move_lease(tx: Transaction, scope: str, owner: str, until: datetime) -> None:
-    """Move the end of a lease, to now in order to give the claim back; does nothing where it is another's by now."""
-    mine = and_(keys.c.scope == scope, keys.c.owner == owner, keys.c.status.is_(None))
-    await tx.execute(update(keys).where(mine).values(lease_until=until))
+    """Set the end of a lease; now gives the claim back. Does nothing if another process has taken it over."""
+    is_held = and_(keys.c.scope == scope, keys.c.owner == owner, keys.c.status.is_(None))
+    await tx.execute(update(keys).where(is_held).values(lease_until=until))
 
 
 def leased(scope: str, now: datetime) -> Select[Any]:
-    """Return the query that finds a key while somebody does its work."""
+    """Return the query that finds a key while a process does the work of its request."""
     return select(keys.c.id).where(keys.c.scope == scope, keys.c.status.is_(None), keys.c.lease_until > now)
 
 
-async def _take(tx: Transaction, row: Row[Any], wanted: ClaimRequest) -> ClaimResult | Exception:
+async def _claim_again(tx: Transaction, row: Row[Any], wanted: ClaimRequest) -> ClaimResult | Exception:
     is_held = row.status is None and row.owner != wanted.owner and row.lease_until > wanted.now
     if row.created_at <= wanted.now - KEPT and not is_held:
         await tx.execute(update(keys).where(keys.c.id == row.id).values(**_row(wanted)))
-        return _first(wanted)
+        return _new_claim(wanted)
     if row.body != wanted.body:
         return mismatch()
     if row.status is not None:
         return SavedResponse(row.body, row.status, row.content_type, row.answer)
     if is_held:
         return ClaimedElsewhere()
-    taken = {"owner": wanted.owner, "lease_until": wanted.lease_until}
-    await tx.execute(update(keys).where(keys.c.id == row.id).values(**taken))
+    lease = {"owner": wanted.owner, "lease_until": wanted.lease_until}
+    await tx.execute(update(keys).where(keys.c.id == row.id).values(**lease))
     return Claim(row.scope, row.resource_id, is_resumed=True)
 
 
-def _first(wanted: ClaimRequest) -> Claim:
+def _new_claim(wanted: ClaimRequest) -> Claim:
     return Claim(wanted.scope, wanted.resource_id, is_resumed=False)
 
 
@@ -153,7 +163,7 @@ def _row(wanted: ClaimRequest) -> dict[str, Any]:
     }
 
 
-def _kept(answer: ResponseToSave) -> dict[str, Any]:
+def _parameters(answer: ResponseToSave) -> dict[str, Any]:
     kept = answer.kept
     return {
         "of_scope": answer.scope,

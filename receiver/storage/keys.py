@@ -15,8 +15,9 @@ from receiver.storage.transaction import Transaction
 DEFAULT_ORGANIZATION = "default"
 _HINT_LENGTH = 7
 _SETTING = "RINGBACK_API_KEY"
-"""The name of the key that the setting of this name gives."""
+"""The name of the key that comes from the setting of this name."""
 _FIRST = "first admin key"
+"""The name of the key that a start creates if there is none."""
 
 
 def key_row(
@@ -29,7 +30,7 @@ def key_row(
     uid: str | None = None,
     rate_limit: float | None = None,
 ) -> dict[str, Any]:
-    """Return the row that a key is known by: its hash, and its first characters."""
+    """Return the row of a new key, which has the key's hash and its first characters, but not the key."""
     return {
         "uid": uid or new_id(),
         "organization_id": organization_id,
@@ -43,7 +44,7 @@ def key_row(
 
 
 async def ensure_organization(tx: Transaction, name: str, now: datetime) -> int:
-    """Return the key of the organization of this name, its row locked; make it if it is not there."""
+    """Return the row key of the organization of this name, and lock its row; insert it if it does not exist."""
     wanted = select(organizations.c.id).where(organizations.c.name == name).with_for_update()
     if not (found := await tx.execute(wanted)):
         await tx.execute(insert(organizations), [{"uid": new_id(), "name": name, "created_at": now}])
@@ -57,35 +58,35 @@ async def insert_key(tx: Transaction, values: Mapping[str, Any]) -> None:
 
 
 async def insert_key_again(tx: Transaction, values: Mapping[str, Any]) -> bool:
-    """Insert a key that may be there already with a secret that nobody was told: then it gets this one.
+    """Insert a key whose request is repeated: it may exist, with a secret that no client received.
 
-    False if it was revoked since.
+    An existing key gets the secret of `values`. Return False, without a change, if it was revoked since.
     """
-    mine = api_keys.c.uid == values["uid"]
-    found = await tx.execute(select(api_keys.c.revoked_at).where(mine).with_for_update())
+    is_same = api_keys.c.uid == values["uid"]
+    found = await tx.execute(select(api_keys.c.revoked_at).where(is_same).with_for_update())
     if not found:
         await insert_key(tx, values)
     elif found[0].revoked_at is None:
-        await tx.execute(update(api_keys).where(mine).values(hash=values["hash"], hint=values["hint"]))
+        await tx.execute(update(api_keys).where(is_same).values(hash=values["hash"], hint=values["hint"]))
     return not found or found[0].revoked_at is None
 
 
 async def revoke_key(tx: Transaction, organization_id: int, uid: str, now: datetime) -> bool:
-    """Revoke one of the organization's live keys; say whether there was one."""
-    mine = (api_keys.c.organization_id == organization_id, api_keys.c.uid == uid, api_keys.c.revoked_at.is_(None))
-    found = await tx.execute(select(api_keys.c.id).where(*mine))
-    await tx.execute(update(api_keys).where(*mine).values(revoked_at=now))
+    """Revoke one of the organization's live keys; return whether there was one."""
+    is_live = (api_keys.c.organization_id == organization_id, api_keys.c.uid == uid, api_keys.c.revoked_at.is_(None))
+    found = await tx.execute(select(api_keys.c.id).where(*is_live))
+    await tx.execute(update(api_keys).where(*is_live).values(revoked_at=now))
     return bool(found)
 
 
 async def replace_key(tx: Transaction, values: Mapping[str, Any], now: datetime) -> None:
-    """Make this the only live key of its name; does nothing if it is that already."""
-    named = (
+    """Make this the only live key of its name: revoke the others, and insert it, or restore it if it was revoked."""
+    others = (
         api_keys.c.organization_id == values["organization_id"],
         api_keys.c.name == values["name"],
         api_keys.c.hash != values["hash"],
     )
-    await tx.execute(update(api_keys).where(*named, api_keys.c.revoked_at.is_(None)).values(revoked_at=now))
+    await tx.execute(update(api_keys).where(*others, api_keys.c.revoked_at.is_(None)).values(revoked_at=now))
     known = await tx.execute(select(api_keys.c.id).where(api_keys.c.hash == values["hash"]))
     if known:
         await tx.execute(update(api_keys).where(api_keys.c.hash == values["hash"]).values(revoked_at=None))
@@ -94,7 +95,7 @@ async def replace_key(tx: Transaction, values: Mapping[str, Any], now: datetime)
 
 
 def live_key(hashed: str) -> Select[Any]:
-    """Return the query for a live key, with its organization's ids."""
+    """Return the query for the live key with this hash, with its organization's id as `organization_uid`."""
     return (
         select(api_keys, organizations.c.uid.label("organization_uid"))
         .join(organizations, organizations.c.id == api_keys.c.organization_id)
@@ -111,23 +112,23 @@ def live_keys(organization_id: int) -> Select[Any]:
     )
 
 
-def any_key() -> Select[Any]:
-    """Return the query that tells whether there is a live admin key at all."""
+def _live_admin_key() -> Select[Any]:
+    """Return the query for one live admin key of any organization."""
     return select(api_keys.c.id).where(api_keys.c.scope == Scope.ADMIN, api_keys.c.revoked_at.is_(None)).limit(1)
 
 
 async def ensure_admin_key(tx: Transaction, admin_key: str | None, now: datetime) -> str | None:
-    """Ensure that the first organization and an admin key exist: `admin_key`, or one that is made if there is none.
+    """Ensure that the default organization and an admin key exist: `admin_key`, or a new one if there is none.
 
-    Return the key if it was made just now.
+    Return the key if it was created just now.
     """
-    # The organization's row stays locked: of several processes that start at once, one makes the key.
+    # The organization's row stays locked, so that of several processes that start at once only one creates the key.
     organization_id = await ensure_organization(tx, DEFAULT_ORGANIZATION, now)
     if admin_key is not None:
         row = key_row(organization_id, admin_key, _SETTING, Scope.ADMIN, now)
         await replace_key(tx, row, now)
         return None
-    if await tx.execute(any_key()):
+    if await tx.execute(_live_admin_key()):
         return None
     key = new_api_key()
     await insert_key(tx, key_row(organization_id, key, _FIRST, Scope.ADMIN, now))

@@ -1,4 +1,4 @@
-"""The condition that a client's own metadata has a value, on both databases."""
+"""The condition that a client's own metadata has a given value under a given name, for both databases."""
 
 from typing import Any
 
@@ -6,10 +6,11 @@ from sqlalchemy import Boolean, ColumnElement, String, case, cast, func, select
 from sqlalchemy.ext.compiler import compiles
 
 
-class has_metadata(ColumnElement[bool]):  # noqa: N801 - it reads as a function, as SQLAlchemy's own do
+class has_metadata(ColumnElement[bool]):  # noqa: N801 - used as a function, as SQLAlchemy's own constructs are
     """The condition that a JSON document has this value under this name.
 
-    `value` is text, as a query string has it: a number, boolean or null is compared with how JSON writes it.
+    `value` is text, because it comes from a query string: a number, boolean or null in the document is compared in the
+    form that JSON writes it.
     """
 
     type = Boolean()

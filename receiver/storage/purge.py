@@ -1,7 +1,9 @@
-"""Deleting what is older than it is kept, children before their parents: foreign keys are on.
+"""Deletes rows that are older than the retention, children before their parents, because foreign keys are checked.
 
-The file does not shrink: SQLite fills the pages that were freed first, so that it stays as large as the busiest
-retention period needed. Giving them back to the disk would move pages about under the writer's lock for nothing.
+Each purge checks its conditions again in its own statement: the keys were read before, and a row may have changed.
+
+A SQLite file does not shrink by this: SQLite reuses the free pages first, so that the file stays as large as the
+busiest retention period needed. Returning pages to the disk would move others under the writer's lock, for no gain.
 """
 
 from collections.abc import Sequence
@@ -26,10 +28,10 @@ from receiver.storage.tables import (
 )
 from receiver.storage.transaction import Transaction
 
-_ENDED = sorted(TERMINAL)
-_ENDED_RUNS = sorted(RUN_TERMINAL)
-_NAMED_REPLAY = exists().where(deliveries.c.replay_id == replays.c.id)
-_NAMED_SUBSCRIPTION = or_(
+_TERMINAL = sorted(TERMINAL)
+_RUN_TERMINAL = sorted(RUN_TERMINAL)
+_IS_REPLAY_IN_USE = exists().where(deliveries.c.replay_id == replays.c.id)
+_IS_SUBSCRIPTION_IN_USE = or_(
     exists().where(tasks.c.callback_id == subscriptions.c.id),
     exists().where(deliveries.c.subscription_id == subscriptions.c.id),
     exists().where(replays.c.subscription_id == subscriptions.c.id),
@@ -37,57 +39,58 @@ _NAMED_SUBSCRIPTION = or_(
 
 
 def oldest_tasks(after: int, limit: int) -> Select[Any]:
-    """Return the query for a page of tasks in the order of their keys, which is that of their coming."""
+    """Return the query for a page of tasks in the order of their row keys, which is the order of insertion."""
     columns = (tasks.c.id, tasks.c.status, tasks.c.created_at, tasks.c.ended_at)
     return select(*columns).where(tasks.c.id > after).order_by(tasks.c.id).limit(limit)
 
 
 def oldest_runs(after: int, limit: int) -> Select[Any]:
-    """Return the query for a page of runs in the order of their keys, which is that of their coming."""
+    """Return the query for a page of runs in the order of their row keys, which is the order of insertion."""
     columns = (runs.c.id, runs.c.status, runs.c.created_at, runs.c.ended_at)
     return select(*columns).where(runs.c.id > after).order_by(runs.c.id).limit(limit)
 
 
 def oldest_taskless_events(after: int, before: datetime, limit: int) -> Select[Any]:
-    """Return the query for a page of old events of neither a task nor a run, oldest first."""
-    of_neither = and_(events.c.task_id.is_(None), events.c.run_uid.is_(None))
-    old = and_(of_neither, events.c.created_at < before, events.c.id > after)
-    return select(events.c.id).where(old).order_by(events.c.id).limit(limit)
+    """Return the query for a page of old events that belong to neither a task nor a run, oldest first."""
+    is_alone = and_(events.c.task_id.is_(None), events.c.run_uid.is_(None))
+    is_old = and_(is_alone, events.c.created_at < before, events.c.id > after)
+    return select(events.c.id).where(is_old).order_by(events.c.id).limit(limit)
 
 
 def old_receipts(before: datetime, limit: int) -> Select[Any]:
-    """Return the query for receipts from before a moment."""
+    """Return the query for receipts that were received before a time."""
     return select(receipts.c.id).where(receipts.c.received_at < before).order_by(receipts.c.received_at).limit(limit)
 
 
 def old_idempotency_keys(before: datetime, limit: int) -> Select[Any]:
-    """Return the query for idempotency keys that were first used before a moment."""
+    """Return the query for idempotency keys that were first used before a time."""
     created_at = idempotency_keys.c.created_at
     return select(idempotency_keys.c.id).where(created_at < before).order_by(created_at).limit(limit)
 
 
 def old_replays(before: datetime, limit: int) -> Select[Any]:
-    """Return the query for replays that ended before a moment and whose deliveries are gone."""
-    old = and_(replays.c.status != ReplayStatus.RUNNING, replays.c.ended_at < before)
-    return select(replays.c.id).where(old, ~_NAMED_REPLAY).limit(limit)
+    """Return the query for replays that ended before a time and whose deliveries are purged."""
+    is_old = and_(replays.c.status != ReplayStatus.RUNNING, replays.c.ended_at < before)
+    return select(replays.c.id).where(is_old, ~_IS_REPLAY_IN_USE).limit(limit)
 
 
 def old_subscriptions(before: datetime, limit: int) -> Select[Any]:
-    """Return the query for clients' own callbacks, and removed webhooks, that nothing names any more."""
-    callback = and_(subscriptions.c.kind == SubscriptionKind.CALLBACK, subscriptions.c.created_at < before)
-    old = or_(callback, subscriptions.c.deleted_at < before)
-    return select(subscriptions.c.id).where(old, ~_NAMED_SUBSCRIPTION).limit(limit)
+    """Return the query for old callbacks of clients, and removed webhooks, that no row refers to any more."""
+    is_old_callback = and_(subscriptions.c.kind == SubscriptionKind.CALLBACK, subscriptions.c.created_at < before)
+    is_old = or_(is_old_callback, subscriptions.c.deleted_at < before)
+    return select(subscriptions.c.id).where(is_old, ~_IS_SUBSCRIPTION_IN_USE).limit(limit)
 
 
 async def purge_tasks(tx: Transaction, keys: Sequence[int], before: datetime) -> int:
-    """Delete of these tasks those that ended before a moment, with all that is theirs; return how many.
+    """Delete those of these tasks that ended before a time, with their deliveries, events and attempts.
 
-    The tasks of a run stay until it too ended before then: it names them.
+    Return how many. A task with a pending delivery stays, and so does the task of a run that has not ended before that
+    time: the run's steps refer to it.
     """
-    waits = exists().where(deliveries.c.task_id == tasks.c.id, deliveries.c.status == DeliveryStatus.PENDING)
-    is_over = and_(tasks.c.status.in_(_ENDED), tasks.c.ended_at < before)
-    is_named = exists().where(runs.c.uid == tasks.c.run_uid, _is_over(before).is_not(true()))
-    found = await tx.execute(select(tasks.c.id).where(tasks.c.id.in_(keys), is_over, ~waits, ~is_named))
+    has_pending = exists().where(deliveries.c.task_id == tasks.c.id, deliveries.c.status == DeliveryStatus.PENDING)
+    is_over = and_(tasks.c.status.in_(_TERMINAL), tasks.c.ended_at < before)
+    run_is_kept = exists().where(runs.c.uid == tasks.c.run_uid, _run_is_over(before).is_not(true()))
+    found = await tx.execute(select(tasks.c.id).where(tasks.c.id.in_(keys), is_over, ~has_pending, ~run_is_kept))
     gone = [row.id for row in found]
     if gone:
         await _delete_deliveries(tx, deliveries.c.task_id.in_(gone))
@@ -98,32 +101,32 @@ async def purge_tasks(tx: Transaction, keys: Sequence[int], before: datetime) ->
 
 
 async def purge_runs(tx: Transaction, keys: Sequence[int], before: datetime) -> int:
-    """Delete of these runs those that ended before a moment and whose tasks are gone, with all that is theirs.
+    """Delete those of these runs that ended before a time and whose tasks are purged, with their steps and events.
 
-    Return how many. They are locked: somebody may retry one just now.
+    Return how many. The runs are locked, because a client may retry one at this moment.
     """
     has_tasks = exists().where(tasks.c.run_uid == runs.c.uid)
-    waits = exists().where(
+    has_pending = exists().where(
         events.c.run_uid == runs.c.uid,
         deliveries.c.event_id == events.c.id,
         deliveries.c.status == DeliveryStatus.PENDING,
     )
-    wanted = select(runs.c.id, runs.c.uid).where(runs.c.id.in_(keys), _is_over(before), ~has_tasks, ~waits)
+    wanted = select(runs.c.id, runs.c.uid).where(runs.c.id.in_(keys), _run_is_over(before), ~has_tasks, ~has_pending)
     found = await tx.execute(wanted.order_by(runs.c.id).with_for_update(of=runs))
     gone = [row.id for row in found]
     if gone:
-        theirs = events.c.run_uid.in_([row.uid for row in found])
-        await _delete_deliveries(tx, deliveries.c.event_id.in_(select(events.c.id).where(theirs)))
-        await tx.execute(delete(events).where(theirs))
+        of_runs = events.c.run_uid.in_([row.uid for row in found])
+        await _delete_deliveries(tx, deliveries.c.event_id.in_(select(events.c.id).where(of_runs)))
+        await tx.execute(delete(events).where(of_runs))
         await tx.execute(delete(run_steps).where(run_steps.c.run_id.in_(gone)))
         await tx.execute(delete(runs).where(runs.c.id.in_(gone)))
     return len(gone)
 
 
 async def purge_taskless_events(tx: Transaction, keys: Sequence[int]) -> int:
-    """Delete of these events of neither a task nor a run those that everybody was told of; return how many."""
-    waits = exists().where(deliveries.c.event_id == events.c.id, deliveries.c.status == DeliveryStatus.PENDING)
-    found = await tx.execute(select(events.c.id).where(events.c.id.in_(keys), events.c.task_id.is_(None), ~waits))
+    """Delete those of these events of neither a task nor a run that have no pending delivery; return how many."""
+    has_pending = exists().where(deliveries.c.event_id == events.c.id, deliveries.c.status == DeliveryStatus.PENDING)
+    found = await tx.execute(select(events.c.id).where(events.c.id.in_(keys), events.c.task_id.is_(None), ~has_pending))
     gone = [row.id for row in found]
     if gone:
         await _delete_deliveries(tx, deliveries.c.event_id.in_(gone))
@@ -138,31 +141,31 @@ async def purge_receipts(tx: Transaction, keys: Sequence[int]) -> int:
 
 
 async def purge_idempotency_keys(tx: Transaction, keys: Sequence[int], before: datetime) -> int:
-    """Delete of these idempotency keys those that were not used anew since; return how many."""
+    """Delete those of these idempotency keys that did not start over since; return how many."""
     table = idempotency_keys.c
     return await _purge(tx, idempotency_keys, and_(table.id.in_(keys), table.created_at < before))
 
 
 async def purge_replays(tx: Transaction, keys: Sequence[int]) -> int:
-    """Delete of these replays those that nothing names; return how many."""
-    return await _purge(tx, replays, and_(replays.c.id.in_(keys), ~_NAMED_REPLAY))
+    """Delete those of these replays that no delivery refers to; return how many."""
+    return await _purge(tx, replays, and_(replays.c.id.in_(keys), ~_IS_REPLAY_IN_USE))
 
 
 async def purge_subscriptions(tx: Transaction, keys: Sequence[int]) -> int:
-    """Delete of these subscriptions those that nothing names; return how many."""
-    return await _purge(tx, subscriptions, and_(subscriptions.c.id.in_(keys), ~_NAMED_SUBSCRIPTION))
+    """Delete those of these subscriptions that no row refers to; return how many."""
+    return await _purge(tx, subscriptions, and_(subscriptions.c.id.in_(keys), ~_IS_SUBSCRIPTION_IN_USE))
 
 
-def _is_over(before: datetime) -> ColumnElement[bool]:
-    """Return the condition that a run ended before a moment."""
-    return and_(runs.c.status.in_(_ENDED_RUNS), runs.c.ended_at < before)
+def _run_is_over(before: datetime) -> ColumnElement[bool]:
+    """Return the condition that a run ended before a time."""
+    return and_(runs.c.status.in_(_RUN_TERMINAL), runs.c.ended_at < before)
 
 
-async def _purge(tx: Transaction, table: Table, which: Any) -> int:
-    return len(await tx.execute(delete(table).where(which).returning(table.c.id)))
+async def _purge(tx: Transaction, table: Table, condition: Any) -> int:
+    return len(await tx.execute(delete(table).where(condition).returning(table.c.id)))
 
 
-async def _delete_deliveries(tx: Transaction, which: Any) -> None:
-    keys = select(deliveries.c.id).where(which)
+async def _delete_deliveries(tx: Transaction, condition: Any) -> None:
+    keys = select(deliveries.c.id).where(condition)
     await tx.execute(delete(delivery_attempts).where(delivery_attempts.c.delivery_id.in_(keys)))
-    await tx.execute(delete(deliveries).where(which))
+    await tx.execute(delete(deliveries).where(condition))

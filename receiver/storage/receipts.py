@@ -22,7 +22,7 @@ def new_receipt(
     body: str,
     now: datetime,
 ) -> dict[str, Any]:
-    """Return the row of a receipt; `body` is the webhook's body as text, without secrets."""
+    """Return the row of a new receipt; `body` is the webhook's body as text, without secrets."""
     return {
         "uid": new_id(),
         "provider": provider,

@@ -1,4 +1,8 @@
-"""Replays: what is sent again, batch by batch. The rows of a batch and the replay's cursor are one transaction."""
+"""Replays: deliveries that are sent again, in batches.
+
+The rows of a batch and the replay's cursor are written in one transaction, so that no batch is sent twice or left out,
+whatever process continues after a crash.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,11 +19,11 @@ from receiver.storage.transaction import NewDelivery, Transaction, Values
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayBatch:
-    """One batch of a replay: what is put on its way, and where its cursor goes from where it was."""
+    """One batch of a replay: what to send, and its cursor before and after the batch."""
 
     replay_id: int
     keys: Sequence[int]
-    """Of events, or of deliveries for `recover`."""
+    """Row keys of events, or of deliveries for `recover`."""
     cursor_was: int
     cursor: int
     is_last: bool
@@ -38,7 +42,7 @@ def replay_by_id(subscription_id: int, uid: str) -> Select[Any]:
 
 
 def running_replays() -> Select[Any]:
-    """Return the query for the replays that are not done, each with its subscription's event filter."""
+    """Return the query for the running replays, each with the state and the filters of its subscription."""
     return (
         select(
             replays,
@@ -53,7 +57,7 @@ def running_replays() -> Select[Any]:
 
 
 def deliveries_by_status(replay_ids: Collection[int]) -> Select[Any]:
-    """Return the query for (replay_id, status, count) of what these replays put on its way."""
+    """Return the query for (replay_id, status, count) of the deliveries of these replays."""
     return (
         select(deliveries.c.replay_id, deliveries.c.status, func.count().label("count"))
         .where(deliveries.c.replay_id.in_(replay_ids))
@@ -62,8 +66,8 @@ def deliveries_by_status(replay_ids: Collection[int]) -> Select[Any]:
 
 
 def pending_of(replay_id: int, most: int) -> Select[Any]:
-    """Return the query that counts what of a replay is still on its way, up to `most`."""
-    found = select(deliveries.c.id).where(_pending_of(replay_id)).limit(most).subquery()
+    """Return the query that counts the pending deliveries of a replay, up to `most`."""
+    found = select(deliveries.c.id).where(_is_pending_of(replay_id)).limit(most).subquery()
     return select(func.count().label("count")).select_from(found)
 
 
@@ -75,13 +79,13 @@ def events_to_replay(
     after: int,
     limit: int,
 ) -> Select[Any]:
-    """Return the query for a page of events, oldest first, with what filters ask of their tasks and runs."""
+    """Return the query for a page of events in a range, oldest first, with the columns that filters need."""
     metadata = func.coalesce(tasks.c.metadata, runs.c.metadata).label("metadata")
     return (
         select(events.c.id, events.c.type, events.c.run_uid, tasks.c.model, tasks.c.task_type, metadata)
         .outerjoin(tasks, tasks.c.id == events.c.task_id)
         .outerjoin(runs, runs.c.uid == events.c.run_uid)
-        .where(_in_range(organization_id, event_types, since, until), events.c.id > after)
+        .where(_is_in_range(organization_id, event_types, since, until), events.c.id > after)
         .order_by(events.c.id)
         .limit(limit)
     )
@@ -90,39 +94,40 @@ def events_to_replay(
 def count_events(
     organization_id: int, event_types: Collection[str], since: datetime, until: datetime, most: int
 ) -> Select[Any]:
-    """Return the query that counts those events, up to `most`."""
-    found = select(events.c.id).where(_in_range(organization_id, event_types, since, until)).limit(most).subquery()
+    """Return the query that counts the events in a range, up to `most`."""
+    found = select(events.c.id).where(_is_in_range(organization_id, event_types, since, until)).limit(most).subquery()
     return select(func.count().label("count")).select_from(found)
 
 
 def deliveries_to_recover(
     subscription_id: int, since: datetime, until: datetime, after: int, limit: int
 ) -> Select[Any]:
-    """Return the query for a page of what was given up, oldest first."""
-    given_up = _given_up(subscription_id, since, until)
-    return select(deliveries.c.id).where(given_up, deliveries.c.id > after).order_by(deliveries.c.id).limit(limit)
+    """Return the query for a page of deliveries that were given up in a range, oldest first."""
+    was_given_up = _was_given_up(subscription_id, since, until)
+    return select(deliveries.c.id).where(was_given_up, deliveries.c.id > after).order_by(deliveries.c.id).limit(limit)
 
 
 def count_given_up(subscription_id: int, since: datetime, until: datetime, most: int) -> Select[Any]:
-    """Return the query that counts it, up to `most`."""
-    found = select(deliveries.c.id).where(_given_up(subscription_id, since, until)).limit(most).subquery()
+    """Return the query that counts the deliveries that were given up in a range, up to `most`."""
+    found = select(deliveries.c.id).where(_was_given_up(subscription_id, since, until)).limit(most).subquery()
     return select(func.count().label("count")).select_from(found)
 
 
 async def insert_replay(tx: Transaction, values: Values) -> int:
-    """Insert one replay; return its key."""
+    """Insert one replay; return its row key."""
     return int((await tx.execute(insert(replays).values(**values).returning(replays.c.id)))[0][0])
 
 
-async def send_events(tx: Transaction, step: ReplayBatch, now: datetime) -> int:
-    """Insert a delivery for each event of the step that is still there; return how many were put on their way.
+async def send_events(tx: Transaction, batch: ReplayBatch, now: datetime) -> int:
+    """Insert a delivery for each event of the batch that was not purged; return how many.
 
-    None are if the replay is not where the step began: cancelled, or somebody else was first.
+    Returns 0 and writes nothing if the replay's cursor is not where the batch begins: the replay was cancelled, or
+    another process sent the batch.
     """
     rows = await tx.execute(
-        select(events.c.id, events.c.task_id).where(events.c.id.in_(step.keys)).order_by(events.c.id)
+        select(events.c.id, events.c.task_id).where(events.c.id.in_(batch.keys)).order_by(events.c.id)
     )
-    replay = await _move(tx, step, len(rows), now)
+    replay = await _advance_cursor(tx, batch, len(rows), now)
     if replay is None or not rows:
         return 0
     await tx.insert_deliveries(
@@ -136,7 +141,7 @@ async def send_events(tx: Transaction, step: ReplayBatch, now: datetime) -> int:
                 attempt=0,
                 due_at=now,
                 created_at=now,
-                replay_id=step.replay_id,
+                replay_id=batch.replay_id,
             )
             for row in rows
         ]
@@ -144,26 +149,26 @@ async def send_events(tx: Transaction, step: ReplayBatch, now: datetime) -> int:
     return len(rows)
 
 
-async def send_given_up(tx: Transaction, step: ReplayBatch, now: datetime) -> int:
-    """Put what was given up on its way again; return how many. None as for `send_events`."""
-    dead = and_(deliveries.c.id.in_(step.keys), deliveries.c.status == DeliveryStatus.DEAD)
-    rows = await tx.execute(select(deliveries.c.id).where(dead))
-    if await _move(tx, step, len(rows), now) is None:
+async def send_given_up(tx: Transaction, batch: ReplayBatch, now: datetime) -> int:
+    """Make the deliveries of the batch that were given up pending again; return how many. 0 as for `send_events`."""
+    is_dead = and_(deliveries.c.id.in_(batch.keys), deliveries.c.status == DeliveryStatus.DEAD)
+    rows = await tx.execute(select(deliveries.c.id).where(is_dead))
+    if await _advance_cursor(tx, batch, len(rows), now) is None:
         return 0
-    await tx.execute(update(deliveries).where(dead).values(**_begun_anew(now), replay_id=step.replay_id))
+    await tx.execute(update(deliveries).where(is_dead).values(**_pending_again(now), replay_id=batch.replay_id))
     return len(rows)
 
 
 async def cancel_replay(tx: Transaction, replay_id: int, now: datetime) -> int:
-    """End a replay and cancel what of it is still on its way; return how many that were."""
-    running = and_(replays.c.id == replay_id, replays.c.status == ReplayStatus.RUNNING)
+    """End a replay and cancel its pending deliveries; return how many those were."""
+    is_running = and_(replays.c.id == replay_id, replays.c.status == ReplayStatus.RUNNING)
     ended = await tx.execute(
-        update(replays).where(running).values(status=ReplayStatus.CANCELLED, ended_at=now).returning(replays.c.id)
+        update(replays).where(is_running).values(status=ReplayStatus.CANCELLED, ended_at=now).returning(replays.c.id)
     )
-    # `leased` stays as it is: it tells whether an attempt may still be under way (`Replays.retry`).
+    # `leased` stays as it is: it tells whether an attempt may still be in flight (see `receiver.outbound.replays`).
     cancelled = await tx.execute(
         update(deliveries)
-        .where(_pending_of(replay_id))
+        .where(_is_pending_of(replay_id))
         .values(status=DeliveryStatus.CANCELLED, due_at=None, settled_at=now)
         .returning(deliveries.c.id)
     )
@@ -173,7 +178,7 @@ async def cancel_replay(tx: Transaction, replay_id: int, now: datetime) -> int:
 
 
 def delivery_to_retry(organization_id: int, uid: str) -> Select[Any]:
-    """Return the query for a delivery's state, and whether its subscription is there and switched on."""
+    """Return the query for a delivery's state, and whether its subscription is active and not removed."""
     return (
         select(
             deliveries.c.id,
@@ -188,19 +193,21 @@ def delivery_to_retry(organization_id: int, uid: str) -> Select[Any]:
 
 
 async def retry_delivery(tx: Transaction, delivery: Values, due_at: datetime) -> bool:
-    """Put one settled delivery on its way again; False if it is not as `delivery_to_retry` found it."""
-    same = and_(
+    """Make one settled delivery pending again; return False if it changed since `delivery_to_retry` read it."""
+    is_unchanged = and_(
         deliveries.c.id == delivery["id"],
         deliveries.c.status == delivery["status"],
         deliveries.c.settled_at == delivery["settled_at"],
     )
     return bool(
-        await tx.execute(update(deliveries).where(same).values(**_begun_anew(due_at)).returning(deliveries.c.id))
+        await tx.execute(
+            update(deliveries).where(is_unchanged).values(**_pending_again(due_at)).returning(deliveries.c.id)
+        )
     )
 
 
-def _begun_anew(due_at: datetime) -> dict[str, Any]:
-    """Return the columns of a delivery that is sent again: the schedule begins anew, attempts count on."""
+def _pending_again(due_at: datetime) -> dict[str, Any]:
+    """Return the columns of a delivery that is sent again: its retry schedule starts over, its attempts count on."""
     return {
         "status": DeliveryStatus.PENDING,
         "due_at": due_at,
@@ -210,25 +217,28 @@ def _begun_anew(due_at: datetime) -> dict[str, Any]:
     }
 
 
-async def _move(tx: Transaction, step: ReplayBatch, sent: int, now: datetime) -> Any:
-    """Move the replay's cursor if it is still where it was; return its row, or None."""
-    values: dict[str, Any] = {"cursor": step.cursor, "sent": replays.c.sent + sent}
-    if step.is_last:
+async def _advance_cursor(tx: Transaction, batch: ReplayBatch, sent: int, now: datetime) -> Any:
+    """Advance the replay's cursor if it is where the batch begins; return the replay's owner columns, or None."""
+    values: dict[str, Any] = {"cursor": batch.cursor, "sent": replays.c.sent + sent}
+    if batch.is_last:
         values |= {"status": ReplayStatus.DONE, "ended_at": now}
-    mine = and_(
-        replays.c.id == step.replay_id, replays.c.status == ReplayStatus.RUNNING, replays.c.cursor == step.cursor_was
+    is_at_batch = and_(
+        replays.c.id == batch.replay_id, replays.c.status == ReplayStatus.RUNNING, replays.c.cursor == batch.cursor_was
     )
-    moved = await tx.execute(
-        update(replays).where(mine).values(**values).returning(replays.c.organization_id, replays.c.subscription_id)
+    advanced = await tx.execute(
+        update(replays)
+        .where(is_at_batch)
+        .values(**values)
+        .returning(replays.c.organization_id, replays.c.subscription_id)
     )
-    return moved[0] if moved else None
+    return advanced[0] if advanced else None
 
 
-def _pending_of(replay_id: int) -> Any:
+def _is_pending_of(replay_id: int) -> Any:
     return and_(deliveries.c.replay_id == replay_id, deliveries.c.status == DeliveryStatus.PENDING)
 
 
-def _in_range(organization_id: int, event_types: Collection[str], since: datetime, until: datetime) -> Any:
+def _is_in_range(organization_id: int, event_types: Collection[str], since: datetime, until: datetime) -> Any:
     return and_(
         events.c.organization_id == organization_id,
         events.c.created_at >= since,
@@ -237,7 +247,7 @@ def _in_range(organization_id: int, event_types: Collection[str], since: datetim
     )
 
 
-def _given_up(subscription_id: int, since: datetime, until: datetime) -> Any:
+def _was_given_up(subscription_id: int, since: datetime, until: datetime) -> Any:
     return and_(
         deliveries.c.subscription_id == subscription_id,
         deliveries.c.status == DeliveryStatus.DEAD,

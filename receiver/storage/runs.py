@@ -1,4 +1,4 @@
-"""Runs and their steps: read for the API, and loaded with a lock where they are moved on."""
+"""Runs and their steps: the queries of the API, and loading them locked in order to advance them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,94 +9,90 @@ from sqlalchemy import Select, bindparam, insert, select, update
 
 from receiver.domain.ids import is_id
 from receiver.storage.metadata_filter import has_metadata
+from receiver.storage.page_filter import PageFilter
 from receiver.storage.tables import organizations, run_steps, runs
 from receiver.storage.transaction import Transaction, Values
 
-_MOVED = ("status", "task_uid", "result", "error", "started_at", "completed_at")
-"""The columns of a step that change."""
+_CHANGING_COLUMNS = ("status", "task_uid", "result", "error", "started_at", "completed_at")
+"""The columns of a step that change after it is inserted."""
 _WITH_ORGANIZATION = select(runs, organizations.c.uid.label("organization_uid")).join(
     organizations, organizations.c.id == runs.c.organization_id
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunFilter:
-    """Which runs. `before` is the key that a cursor stands for: only older ones."""
+class RunFilter(PageFilter):
+    """Which runs to list; `metadata` has the names and values that their metadata must have."""
 
-    organization_id: int
     status: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-    before: int | None = None
 
 
 def run_by_id(organization_id: int, uid: str) -> Select[Any]:
-    """Return the query for one run, with its organization's outer id."""
+    """Return the query for one run, with its organization's id as `organization_uid`."""
     return _WITH_ORGANIZATION.where(runs.c.organization_id == organization_id, runs.c.uid == uid)
 
 
 def runs_among(organization_id: int, uids: Collection[str]) -> Select[Any]:
-    """Return the query for the outer ids of those of these runs that there are."""
-    mine = runs.c.organization_id == organization_id
-    return select(runs.c.uid).where(mine, runs.c.uid.in_([uid for uid in uids if is_id(uid)]))
+    """Return the query for those of these ids that belong to runs of the organization."""
+    of_organization = runs.c.organization_id == organization_id
+    return select(runs.c.uid).where(of_organization, runs.c.uid.in_([uid for uid in uids if is_id(uid)]))
 
 
 def runs_matching(wanted: RunFilter, limit: int) -> Select[Any]:
     """Return the query for a page of runs, newest first."""
-    conditions = [runs.c.organization_id == wanted.organization_id]
-    if wanted.status is not None:
-        conditions.append(runs.c.status == wanted.status)
-    if wanted.before is not None:
-        conditions.append(runs.c.id < wanted.before)
+    conditions = wanted.conditions(runs, status=wanted.status)
     conditions.extend(has_metadata(runs.c.metadata, name, value) for name, value in wanted.metadata.items())
     return _WITH_ORGANIZATION.where(*conditions).order_by(runs.c.id.desc()).limit(limit)
 
 
 def steps_of(run_keys: Collection[int]) -> Select[Any]:
-    """Return the query for the steps of these runs, in their order."""
+    """Return the query for the steps of these runs, in the order of their positions."""
     return select(run_steps).where(run_steps.c.run_id.in_(run_keys)).order_by(run_steps.c.run_id, run_steps.c.position)
 
 
 async def lock_runs(tx: Transaction, uids: Collection[str]) -> list[dict[str, Any]]:
-    """Lock runs in the order of their keys; return each with its steps, in their order, as `steps`."""
+    """Lock runs in the order of their row keys; return each run's row, with the rows of its steps as `steps`."""
     wanted = _WITH_ORGANIZATION.where(runs.c.uid.in_(uids)).order_by(runs.c.id).with_for_update(of=runs)
     found = {row.id: {**row._mapping, "steps": []} for row in await tx.execute(wanted)}
-    # Read after the lock: what another process did to them before is seen.
+    # Read after the lock was taken, so that changes of another process are seen.
     for step in await tx.execute(steps_of(found)):
         found[step.run_id]["steps"].append(dict(step._mapping))
     return list(found.values())
 
 
 async def insert_run(tx: Transaction, values: Values, steps: Sequence[Values]) -> dict[str, Any]:
-    """Insert a run and its steps; return it as `lock_runs` does."""
+    """Insert a run and its steps; return the run as `lock_runs` does."""
     await tx.execute(insert(runs), [values])
     (key,) = (await tx.execute(select(runs.c.id).where(runs.c.uid == values["uid"])))[0]
     await tx.execute(insert(run_steps), [{**step, "run_id": key} for step in steps])
     return (await lock_runs(tx, [values["uid"]]))[0]
 
 
-_MOVE_STEP = (
+_UPDATE_STEP = (
     update(run_steps)
     .where(run_steps.c.id == bindparam("step_key"))
-    .values({run_steps.c[name]: bindparam(f"new_{name}") for name in _MOVED})
+    .values({run_steps.c[name]: bindparam(f"new_{name}") for name in _CHANGING_COLUMNS})
 )
-_MOVE_RUN = (
+_UPDATE_RUN = (
     update(runs)
     .where(runs.c.id == bindparam("run_key"))
     .values(status=bindparam("new_status"), updated_at=bindparam("now"), ended_at=bindparam("new_ended_at"))
 )
 
 
-async def write_runs(tx: Transaction, moved: Sequence[Values], steps: Sequence[Values], now: datetime) -> None:
-    """Write what changes of locked runs and of their steps."""
+async def write_runs(tx: Transaction, changed: Sequence[Values], steps: Sequence[Values], now: datetime) -> None:
+    """Write the changed columns of locked runs and of their steps, which are given as `lock_runs` returns them."""
     if steps:
         await tx.execute(
-            _MOVE_STEP, [{"step_key": step["id"], **{f"new_{name}": step[name] for name in _MOVED}} for step in steps]
+            _UPDATE_STEP,
+            [{"step_key": step["id"], **{f"new_{name}": step[name] for name in _CHANGING_COLUMNS}} for step in steps],
         )
-    if moved:
+    if changed:
         await tx.execute(
-            _MOVE_RUN,
+            _UPDATE_RUN,
             [
                 {"run_key": run["id"], "new_status": run["status"], "new_ended_at": run["ended_at"], "now": now}
-                for run in moved
+                for run in changed
             ],
         )

@@ -1,4 +1,4 @@
-"""The schema: migrated by Alembic, all or nothing, by one process at a time."""
+"""The schema: migrated with Alembic, all revisions or none, by one process at a time."""
 
 import sqlite3
 from pathlib import Path
@@ -15,16 +15,17 @@ from receiver.telemetry import get_logger
 log = get_logger("storage.schema")
 
 _LOCK = 0x52494E47
-"""PostgreSQL's advisory lock that migrations hold: "RING"."""
+"""The number of the advisory lock that a migration holds on PostgreSQL: "RING" in ASCII."""
 _TABLE = "alembic_version"
-"""Where Alembic notes the revision of a database."""
+"""Where Alembic stores the revision of a database."""
 
 
 async def migrate(settings: Settings) -> tuple[str | None, str]:
-    """Bring the database to this version's schema; return (the revision before, the revision now).
+    """Migrate the database to this version's schema; return (the revision before, the revision now).
 
-    Every step runs in one transaction. On SQLite an existing database is first copied to `<file>.before-<rev>`, and
-    the copy is removed when the new schema stands; on PostgreSQL an advisory lock keeps others out meanwhile.
+    All revisions run in one transaction. On SQLite an existing database is copied to `<file>.before-<revision>` first;
+    the copy is removed when the migration has succeeded, and stays if it fails. On PostgreSQL an advisory lock keeps
+    other processes from migrating at the same time.
     Raises `StartError` for a database of a newer version, or one that cannot be reached.
     """
     before, now = _migrate_file(settings.sqlite_path) if settings.is_sqlite else await _migrate_server(settings)
@@ -34,7 +35,7 @@ async def migrate(settings: Settings) -> tuple[str | None, str]:
 
 
 async def check_schema(settings: Settings) -> None:
-    """Raise `StartError`, which says what to do, unless the PostgreSQL database has just this version's schema."""
+    """Raise `StartError`, which says what to do, unless the PostgreSQL database has exactly this version's schema."""
     found = await current_revision(settings)
     _refuse_newer(found)
     if found != migrations.HEAD:
@@ -61,7 +62,7 @@ def _migrate_file(path: Path) -> tuple[str | None, str]:
     copy = _copy(path, before) if before is not None else None
     engine = create_engine("sqlite://", creator=lambda: _open(path), poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        # SQLite's DDL is transactional as long as the driver does not commit behind our back.
+        # SQLite's DDL is transactional as long as the driver does not commit by itself: hence AUTOCOMMIT and BEGIN.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         _upgrade(connection)
         connection.exec_driver_sql("COMMIT")
@@ -119,8 +120,8 @@ def _refuse_newer(revision: str | None) -> None:
 
     if revision not in known_revisions():
         raise StartError(
-            f"the database's schema ({revision}) is of a newer Ringback than this one; "
-            "install that version, or restore the backup that you made before it"
+            f"the database has schema {revision}, from a newer Ringback than this one; "
+            "install that version, or restore the backup that you made before you upgraded"
         )
 
 

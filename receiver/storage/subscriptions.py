@@ -1,4 +1,4 @@
-"""Subscriptions: read for the API, found for new tasks, written. A pending delivery goes with its subscription."""
+"""Subscriptions: the queries of the API, finding those of new tasks, and changes, which include pending deliveries."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -11,7 +11,8 @@ from receiver.storage.tables import deliveries, organizations, subscriptions
 from receiver.storage.transaction import Transaction, Values
 
 CallbackKey = tuple[int, str]
-"""An organization's row key, and the fingerprint of a client's own callback URL and secret."""
+"""An organization's row key, and the fingerprint of a client's own callback URL and secret
+(`Subscription.fingerprint`)."""
 
 
 def webhooks(organization_id: int, limit: int, before: int | None) -> Select[Any]:
@@ -30,7 +31,7 @@ def webhook_by_id(organization_id: int, uid: str) -> Select[Any]:
 
 
 def webhook_key(organization_id: int, uid: str) -> Select[Any]:
-    """Return the query for a registered subscription's row key; one that was removed still has its history."""
+    """Return the query for a registered subscription's row key, also of a removed one, whose history can be read."""
     return select(subscriptions.c.id).where(
         subscriptions.c.organization_id == organization_id,
         subscriptions.c.kind == SubscriptionKind.REGISTERED,
@@ -39,7 +40,7 @@ def webhook_key(organization_id: int, uid: str) -> Select[Any]:
 
 
 async def callback_keys(tx: Transaction, callbacks: Mapping[CallbackKey, Values]) -> dict[CallbackKey, int]:
-    """Return the row key of the subscription of each callback; insert the rows of those that have none yet."""
+    """Return the row key of each callback's subscription; insert the given row for a callback that has none yet."""
     if not callbacks:
         return {}
     known = await _callbacks(tx, callbacks)
@@ -50,14 +51,14 @@ async def callback_keys(tx: Transaction, callbacks: Mapping[CallbackKey, Values]
 
 
 async def active_webhooks(tx: Transaction, keys: Collection[int]) -> list[dict[str, Any]]:
-    """Return the rows of those of these subscriptions that are registered and switched on."""
+    """Return the rows of those of these subscriptions that are registered and active."""
     table = subscriptions.c
-    mine = (table.id.in_(keys), table.kind == SubscriptionKind.REGISTERED, table.is_active)
-    return [dict(row._mapping) for row in await tx.execute(select(subscriptions).where(*mine))]
+    wanted = (table.id.in_(keys), table.kind == SubscriptionKind.REGISTERED, table.is_active)
+    return [dict(row._mapping) for row in await tx.execute(select(subscriptions).where(*wanted))]
 
 
 async def set_failing_since(tx: Transaction, key: int, moment: datetime | None) -> None:
-    """Note the first failure of an endpoint since its last success, or that there is none."""
+    """Set the time of the first failure of an endpoint since its last success; None after a success."""
     await tx.execute(update(subscriptions).where(subscriptions.c.id == key).values(failing_since=moment))
 
 
@@ -67,42 +68,46 @@ async def insert_subscription(tx: Transaction, values: Mapping[str, Any]) -> Non
 
 
 async def find_subscription(tx: Transaction, uid: str) -> dict[str, Any] | None:
-    """Return the row of a subscription, which may be removed."""
+    """Return the row of a subscription, also of a removed one; None if there is none."""
     found = await tx.execute(select(subscriptions).where(subscriptions.c.uid == uid))
     return dict(found[0]._mapping) if found else None
 
 
 async def lock_subscription(tx: Transaction, uid: str) -> dict[str, Any] | None:
-    """Return the row of a subscription that is not removed, locked until the transaction's end."""
+    """Return the row of a subscription, locked until the transaction ends; None if there is none, or it is removed."""
     wanted = select(subscriptions).where(subscriptions.c.uid == uid, subscriptions.c.deleted_at.is_(None))
     found = await tx.execute(wanted.with_for_update())
     return dict(found[0]._mapping) if found else None
 
 
 async def change_subscription(tx: Transaction, uid: str, values: Mapping[str, Any], now: datetime) -> None:
-    """Change columns of one subscription. Switching it off keeps what waits; switching it on makes that due."""
+    """Change columns of one subscription.
+
+    Switching it off keeps its pending deliveries without a `due_at`; switching it on makes them due at once.
+    """
     await tx.execute(update(subscriptions).where(subscriptions.c.uid == uid).values(**values, updated_at=now))
     if "is_active" in values:
-        # What is under way is left alone: making it due would send it twice at once.
-        waiting = _waiting_for(uid).where(deliveries.c.leased.is_(False))
-        await tx.execute(waiting.values(due_at=now if values["is_active"] else None))
+        # Deliveries that are being sent stay as they are: making one due would send it twice at the same time.
+        unsent = _update_pending(uid).where(deliveries.c.leased.is_(False))
+        await tx.execute(unsent.values(due_at=now if values["is_active"] else None))
 
 
 async def remove_subscription(tx: Transaction, uid: str, now: datetime) -> None:
-    """Remove one subscription for everybody but its history, and cancel what waits for it."""
+    """Remove one subscription, and cancel its pending deliveries. Its row stays, for the history of its deliveries."""
     await tx.execute(
         update(subscriptions).where(subscriptions.c.uid == uid).values(is_active=False, deleted_at=now, updated_at=now)
     )
-    await tx.execute(_waiting_for(uid).values(status=DeliveryStatus.CANCELLED, due_at=None, settled_at=now))
+    await tx.execute(_update_pending(uid).values(status=DeliveryStatus.CANCELLED, due_at=None, settled_at=now))
 
 
 def endpoint_limits(subscription_ids: Collection[int]) -> Select[Any]:
-    """Return the query for what these subscriptions allow."""
+    """Return the query for (id, max_in_flight, rate_limit, ordered) of these subscriptions."""
     table = subscriptions.c
     return select(table.id, table.max_in_flight, table.rate_limit, table.ordered).where(table.id.in_(subscription_ids))
 
 
-def _waiting_for(uid: str) -> Any:
+def _update_pending(uid: str) -> Any:
+    """Return the update of the pending deliveries of a subscription, without its values."""
     key = select(subscriptions.c.id).where(subscriptions.c.uid == uid).scalar_subquery()
     return update(deliveries).where(deliveries.c.subscription_id == key, deliveries.c.status == DeliveryStatus.PENDING)
 

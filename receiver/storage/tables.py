@@ -1,4 +1,4 @@
-"""The tables of `models` as SQLAlchemy Core sees them."""
+"""The tables of `models` as SQLAlchemy Core tables."""
 
 from typing import cast
 

@@ -1,16 +1,17 @@
-"""Tasks: a new one's row, what the API reads, and what tracking asks about them."""
+"""Tasks: the row of a new task, the queries of the API, and those of tracking."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 
 from models import TERMINAL, Submission, TaskStatus
 from receiver.domain.ids import is_id
 from receiver.domain.transitions import STORED_ONCE
 from receiver.storage.metadata_filter import has_metadata
+from receiver.storage.page_filter import PageFilter
 from receiver.storage.tables import subscriptions, tasks
 from receiver.storage.transaction import Transaction, Values
 
@@ -20,18 +21,14 @@ _WITH_CALLBACK = select(tasks, subscriptions.c.endpoint_url.label("callback_url"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFilter:
-    """Which tasks to list. `before` is the row key that a cursor stands for: only older tasks."""
+class TaskFilter(PageFilter):
+    """Which tasks to list; `metadata` has the names and values that their metadata must have."""
 
-    organization_id: int
     status: str | None = None
     model: str | None = None
     task_type: str | None = None
     run_uid: str | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-    before: int | None = None
 
 
 def new_task(
@@ -59,9 +56,9 @@ def new_task(
     due_at: datetime | None = None,
     leased: bool = False,
 ) -> dict[str, Any]:
-    """Return the row of a new task: `queued`, created now and due now unless the arguments say otherwise.
+    """Return the row of a new task: `queued`, and by default created now and due now.
 
-    Every row names the same columns, so that any of them can be inserted together.
+    Every row has the same columns, so that any of them can be inserted together.
     """
     return {
         "uid": uid,
@@ -96,10 +93,10 @@ def new_task(
 
 def task_by_id(organization_id: int, task_id: str) -> Select[Any]:
     """Return the query for one task, by Ringback's id or by the provider's."""
-    names = [tasks.c.provider_task_id == task_id]
+    has_id = [tasks.c.provider_task_id == task_id]
     if is_id(task_id):
-        names.append(tasks.c.uid == task_id)
-    return _WITH_CALLBACK.where(tasks.c.organization_id == organization_id, or_(*names)).order_by(tasks.c.id).limit(1)
+        has_id.append(tasks.c.uid == task_id)
+    return _WITH_CALLBACK.where(tasks.c.organization_id == organization_id, or_(*has_id)).order_by(tasks.c.id).limit(1)
 
 
 def task_by_uid(uid: str) -> Select[Any]:
@@ -108,19 +105,19 @@ def task_by_uid(uid: str) -> Select[Any]:
 
 
 def task_ids_among(organization_id: int, uids: Sequence[str]) -> Select[Any]:
-    """Return the query for those of these ids that are ids of tasks."""
+    """Return the query for those of these ids that belong to tasks of the organization."""
     return select(tasks.c.uid).where(tasks.c.organization_id == organization_id, tasks.c.uid.in_(uids))
 
 
 def tasks_matching(wanted: TaskFilter, limit: int, offset: int = 0) -> Select[Any]:
     """Return the query for a page of tasks, newest first."""
-    query = _WITH_CALLBACK.where(_matches(wanted)).order_by(tasks.c.id.desc()).limit(limit)
+    query = _WITH_CALLBACK.where(_is_wanted(wanted)).order_by(tasks.c.id.desc()).limit(limit)
     return query.offset(offset) if offset else query
 
 
 def count_tasks(wanted: TaskFilter) -> Select[Any]:
     """Return the query that counts the tasks of a filter, as `count`."""
-    return select(func.count().label("count")).select_from(tasks).where(_matches(wanted))
+    return select(func.count().label("count")).select_from(tasks).where(_is_wanted(wanted))
 
 
 def active_tasks(organization_id: int) -> Select[Any]:
@@ -136,20 +133,20 @@ def active_tasks(organization_id: int) -> Select[Any]:
 
 
 def owner_of(provider: str, provider_task_id: str) -> Select[Any]:
-    """Return the query for the task (uid, organization_id) whose present attempt is this task of the provider's."""
-    named = (tasks.c.provider == provider, tasks.c.provider_task_id == provider_task_id)
-    return select(tasks.c.uid, tasks.c.organization_id).where(*named)
+    """Return the query for (uid, organization_id) of the task whose present attempt has this id at the provider."""
+    has_id = (tasks.c.provider == provider, tasks.c.provider_task_id == provider_task_id)
+    return select(tasks.c.uid, tasks.c.organization_id).where(*has_id)
 
 
 def assigned_provider_ids(provider: str, provider_task_ids: Collection[str | None]) -> Select[Any]:
-    """Return the query for those of these ids of the provider's that belong to a task already."""
+    """Return the query for those of these ids of the provider's that a task already has."""
     return select(tasks.c.provider_task_id).where(
         tasks.c.provider == provider, tasks.c.provider_task_id.in_(provider_task_ids)
     )
 
 
 def unconfirmed_tasks(provider: str, model: str, except_uid: str) -> Select[Any]:
-    """Return the query for (organization_id, provider, input) of other tasks whose create call has no answer yet."""
+    """Return the query for (organization_id, provider, input) of other tasks whose create call has no response yet."""
     return select(tasks.c.organization_id, tasks.c.provider, tasks.c.input).where(
         tasks.c.provider == provider,
         tasks.c.model == model,
@@ -160,14 +157,15 @@ def unconfirmed_tasks(provider: str, model: str, except_uid: str) -> Select[Any]
 
 
 def referenced_tasks(organization_id: int, provider: str, uids: Sequence[str]) -> Select[Any]:
-    """Return the query for (uid, status, provider_task_id) of the tasks that another task's input names.
+    """Return the query for (uid, status, provider_task_id) of the tasks that another task's input refers to.
 
-    Those that have ended come first: where one of them has no id at the provider, waiting is useless.
+    Those that have ended come first: if one of them has no id at the provider, it will never get one, and waiting for
+    it is useless.
     """
-    of_theirs = (tasks.c.organization_id == organization_id, tasks.c.provider == provider)
+    may_refer = (tasks.c.organization_id == organization_id, tasks.c.provider == provider)
     return (
         select(tasks.c.uid, tasks.c.status, tasks.c.provider_task_id)
-        .where(tasks.c.uid.in_(uids), *of_theirs)
+        .where(tasks.c.uid.in_(uids), *may_refer)
         .order_by(tasks.c.status.in_(TERMINAL).desc(), tasks.c.id)
     )
 
@@ -186,9 +184,9 @@ async def content_of(tx: Transaction, keys: Collection[int]) -> dict[int, dict[s
 
 
 async def add_metadata(tx: Transaction, organization_id: int, uid: str, metadata: Values) -> None:
-    """Set the metadata of a task that has none yet."""
-    mine = (tasks.c.uid == uid, tasks.c.organization_id == organization_id, tasks.c.metadata.is_(None))
-    await tx.execute(update(tasks).where(*mine).values({tasks.c.metadata: metadata}))
+    """Set the metadata of a task that has none; otherwise do nothing."""
+    has_none = (tasks.c.uid == uid, tasks.c.organization_id == organization_id, tasks.c.metadata.is_(None))
+    await tx.execute(update(tasks).where(*has_none).values({tasks.c.metadata: metadata}))
 
 
 async def stop_retries(tx: Transaction, uids: Collection[str]) -> None:
@@ -197,21 +195,8 @@ async def stop_retries(tx: Transaction, uids: Collection[str]) -> None:
     await tx.execute(update(tasks).where(tasks.c.uid.in_(uids)).values(max_attempts=tasks.c.attempt))
 
 
-def _matches(wanted: TaskFilter) -> Any:
-    conditions = [tasks.c.organization_id == wanted.organization_id]
-    for column, value in (
-        (tasks.c.status, wanted.status),
-        (tasks.c.model, wanted.model),
-        (tasks.c.task_type, wanted.task_type),
-        (tasks.c.run_uid, wanted.run_uid),
-    ):
-        if value is not None:
-            conditions.append(column == value)
-    if wanted.created_after is not None:
-        conditions.append(tasks.c.created_at > wanted.created_after)
-    if wanted.created_before is not None:
-        conditions.append(tasks.c.created_at < wanted.created_before)
-    if wanted.before is not None:
-        conditions.append(tasks.c.id < wanted.before)
-    conditions.extend(has_metadata(tasks.c.metadata, name, value) for name, value in wanted.metadata.items())
-    return and_(*conditions)
+def _is_wanted(wanted: TaskFilter) -> ColumnElement[bool]:
+    conditions = wanted.conditions(
+        tasks, status=wanted.status, model=wanted.model, task_type=wanted.task_type, run_uid=wanted.run_uid
+    )
+    return and_(*conditions, *(has_metadata(tasks.c.metadata, name, value) for name, value in wanted.metadata.items()))

@@ -1,4 +1,4 @@
-"""Bringing a schema to a newer revision by Alembic. Apart, for a start that has nothing to bring needs none of it."""
+"""Migrates a schema with Alembic. A separate module, so that a start with nothing to migrate does not load Alembic."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ import migrations
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring the schema of a connection's database to the newest revision, within its transaction."""
+    """Migrate the schema of a connection's database to the newest revision, within its transaction."""
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
 
 def known_revisions() -> set[str]:
-    """Return every revision that this version knows."""
+    """Return every revision that this version of Ringback knows."""
     return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL: for any number of processes side by side."""
+"""PostgreSQL: for any number of processes on one database."""
 
 from receiver.storage.postgresql.connection import PostgreSQLConnection
 from receiver.storage.postgresql.notices import Notices
@@ -8,28 +8,28 @@ from receiver.storage.postgresql.shared_rate_limiter import PostgreSQLRateLimite
 
 
 class PostgreSQL:
-    """One server and database, as this process uses it. `dsn` is the setting's URL."""
+    """One database on a server, and this process's connections to it. `dsn` is the URL of the settings."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self.notices = Notices(dsn)
-        self._connection = RawConnection(dsn, writes=True)
+        self._rate_limits = RawConnection(dsn, writes=True)
 
     def connection(self) -> PostgreSQLConnection:
-        """Return the connection for the writer."""
+        """Return a new connection for the writer."""
         return PostgreSQLConnection(self._dsn)
 
     def reader(self) -> PostgreSQLReader:
-        """Return connections for reading."""
+        """Return a new reader, with connections of its own."""
         return PostgreSQLReader(self._dsn)
 
     def rate_limiter(self, provider: str) -> PostgreSQLRateLimiter:
-        """Return the budget of calls to a provider that all processes share."""
-        return PostgreSQLRateLimiter(self._connection, provider)
+        """Return the rate limiter for calls to a provider that all processes share."""
+        return PostgreSQLRateLimiter(self._rate_limits, provider)
 
     async def aclose(self) -> None:
-        """Close what is shared with other processes."""
-        await self._connection.aclose()
+        """Close the connection of the rate limiters."""
+        await self._rate_limits.aclose()
 
 
-__all__ = ["Allotment", "Notices", "PostgreSQL", "PostgreSQLConnection", "PostgreSQLReader"]
+__all__ = ["Notices", "PostgreSQL", "PostgreSQLConnection", "PostgreSQLRateLimiter", "PostgreSQLReader"]

@@ -1,4 +1,4 @@
-"""Connecting when the service starts or migrates: what comes in the way is told to whoever runs it."""
+"""Connecting when the service starts or migrates: a failure becomes one line for the operator, with what to do."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +20,7 @@ from receiver.storage.postgresql.server import core_engine
 
 @asynccontextmanager
 async def connected(dsn: str) -> AsyncIterator[AsyncConnection]:
-    """Give a connection that may write. Raises `StartError`, which says what to do."""
+    """Open a connection that may write, for the length of the context. Raises `StartError`, which says what to do."""
     engine = core_engine(dsn, writes=True, poolclass=NullPool)
     try:
         try:
@@ -36,21 +36,21 @@ async def connected(dsn: str) -> AsyncIterator[AsyncConnection]:
 
 
 def _cannot_connect(error: Exception) -> StartError:
-    """Return what to say, in one line, of a PostgreSQL server that could not be connected to."""
+    """Return the error for a server that could not be connected to, in one line."""
     cause = driver_error(error)
     what = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
     match cause:
         case InvalidAuthorizationSpecificationError():
             do = "correct the user or the password in RINGBACK_DATABASE_URL"
         case InvalidCatalogNameError():
-            do = "make the database (createdb), or name another one in RINGBACK_DATABASE_URL"
+            do = "create the database (createdb), or name another one in RINGBACK_DATABASE_URL"
         case TargetServerAttributeNotMatched():
-            do = "the server is a read-only standby: name the primary in RINGBACK_DATABASE_URL"
+            do = "the server is a read-only standby; name the primary in RINGBACK_DATABASE_URL"
         case TooManyConnectionsError():
             do = "raise the server's max_connections, or run fewer processes"
         case ClientConfigurationError() | ValueError():
-            what = "its URL makes no sense"  # its own words may hold parts of the password
-            do = "correct RINGBACK_DATABASE_URL: postgresql://USER:PASSWORD@HOST/DATABASE"
+            what = "its URL is not valid"  # the driver's own message may contain parts of the password
+            do = "correct RINGBACK_DATABASE_URL, in the form postgresql://USER:PASSWORD@HOST/DATABASE"
         case _:
             do = "start the server, or correct the host and port in RINGBACK_DATABASE_URL"
     return StartError(f"PostgreSQL cannot be used ({what}); {do}")

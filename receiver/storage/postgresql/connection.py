@@ -1,4 +1,15 @@
-"""The writer's connection to PostgreSQL: one connection, made again when it is lost."""
+"""The writer's connection to PostgreSQL: one connection, replaced when it is lost.
+
+Why a lost answer to COMMIT needs care: when the connection breaks between sending COMMIT and receiving the answer, the
+transaction may be on disk or not. Reporting a failure for one that is on disk would be wrong: a client would be told
+that nothing was stored and would repeat its request, and `after_commit` would not run, so that deliveries which were
+inserted already leased to this process would wait for the end of their lease. Reporting success for one that was lost
+would break the promise that what is acknowledged is on disk. So the connection asks the server as soon as it can be
+reached again (`_was_committed`), by two facts that the transaction left: PostgreSQL's own number for it, and the id of
+a row that it inserted (`CommitEvidence`). The number alone does not suffice, see `_find_outcome`. A transaction that
+inserted no task, event or delivery leaves no such evidence and is reported as failed: what it wrote can be written a
+second time.
+"""
 
 import asyncio
 
@@ -9,14 +20,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from receiver.errors import StorageUnavailable
 from receiver.storage.postgresql import errors
 from receiver.storage.postgresql.server import core_engine
-from receiver.storage.postgresql.transaction import PostgreSQLTransaction, Trace
+from receiver.storage.postgresql.transaction import CommitEvidence, PostgreSQLTransaction
 from receiver.telemetry import get_logger
 
 log = get_logger("storage.postgresql.connection")
 
 _OUTCOME_SECONDS = 10.0
-_OUTCOME_LOOK_SECONDS = 0.1
-"""How long, and how often, the outcome of a commit is asked for whose answer was lost."""
+"""How long to ask for the outcome of a commit whose answer was lost."""
+_OUTCOME_INTERVAL_SECONDS = 0.1
+"""How long to wait before asking again."""
 
 
 class PostgreSQLConnection:
@@ -30,7 +42,7 @@ class PostgreSQLConnection:
         self._is_suspect = False
 
     async def begin(self) -> PostgreSQLTransaction:
-        """Begin a transaction, on a new connection if the last one was lost. Raises `StorageUnavailable`."""
+        """Begin a transaction, on a new connection if the last one broke. Raises `StorageUnavailable`."""
         self._transaction = None
         try:
             core, driver = await self._connected()
@@ -42,9 +54,9 @@ class PostgreSQLConnection:
         return self._transaction
 
     async def commit(self) -> None:
-        """Return when the transaction is on disk. Raises `StorageUnavailable` if it is not.
+        """Commit; return when the transaction is on disk. Raises `StorageUnavailable` if it is not.
 
-        If the answer to the commit itself is lost, the server is asked what became of it as soon as it is back.
+        If the answer to COMMIT is lost, the outcome is looked up on the server as soon as it can be reached.
         """
         assert self._driver is not None  # noqa: S101 - `begin` came before
         try:
@@ -64,16 +76,16 @@ class PostgreSQLConnection:
             self._is_suspect = True
 
     def is_conflict(self, error: Exception) -> bool:
-        """Say whether another process's write was first."""
+        """Return whether another process's write caused the error."""
         return errors.is_conflict(error)
 
     def unavailable(self, error: Exception) -> StorageUnavailable | None:
-        """Return the error for the client if it is the database's fault and not an item's."""
+        """Return the error for the client if the database is at fault; None if the statement or its values are."""
         if isinstance(error, StorageUnavailable):
             return error
         if not errors.is_unavailable(error):
             return None
-        self._is_suspect = True  # the next one may find a server that can be written to
+        self._is_suspect = True  # a new connection may reach a server that can be written to
         return errors.unavailable(error, "cannot be written to")
 
     async def aclose(self) -> None:
@@ -100,33 +112,38 @@ class PostgreSQLConnection:
                 await core.invalidate()
                 await core.close()
             except Exception as error:
-                log.debug("a broken connection did not close", error=type(error).__name__)
+                log.debug("broken connection not closed", error=type(error).__name__)
 
     async def _was_committed(self) -> bool:
-        """Ask what became of the transaction, for a while; False if it is not known to be on disk."""
-        trace = self._transaction.trace if self._transaction is not None else None
+        """Return whether the transaction is on disk; False also if that cannot be found out in `_OUTCOME_SECONDS`."""
+        evidence = self._transaction.evidence if self._transaction is not None else None
         self._is_suspect = True
-        if trace is None:  # it wrote nothing that could not be written again
+        if evidence is None:  # what it wrote can be written a second time
             return False
         try:
             async with asyncio.timeout(_OUTCOME_SECONDS):
-                # No event tells when a server is back.
-                while (is_there := await self._is_there(trace)) is None:  # noqa: ASYNC110
-                    await asyncio.sleep(_OUTCOME_LOOK_SECONDS)
+                # No event tells when a server can be reached again.
+                while (is_committed := await self._find_outcome(evidence)) is None:  # noqa: ASYNC110
+                    await asyncio.sleep(_OUTCOME_INTERVAL_SECONDS)
         except Exception as error:
-            log.warning("the outcome of a commit is not known", error=type(error).__name__)
+            log.warning("commit outcome unknown", error=type(error).__name__)
             return False
-        log.warning("the answer to a commit was lost", committed=is_there)
-        return is_there
+        log.warning("commit answer lost", committed=is_committed)
+        return is_committed
 
-    async def _is_there(self, trace: Trace) -> bool | None:
-        """Say whether what a transaction wrote is on disk; None if that cannot be told yet."""
+    async def _find_outcome(self, evidence: CommitEvidence) -> bool | None:
+        """Return whether the transaction is on disk; None if the server cannot be reached, or is still committing it.
+
+        The transaction's status is only asked in order to wait while it is in progress. Its end is decided by the row:
+        a server that crashed before the commit was on disk, or a standby that was promoted without it, has forgotten
+        the transaction and gives its number to another one, which may be reported as committed.
+        """
         try:
             _, driver = await self._connected()
-            if await driver.fetchval("SELECT pg_xact_status($1::text::xid8)", trace.number) == "in progress":
+            status = await driver.fetchval("SELECT pg_xact_status($1::text::xid8)", evidence.transaction)
+            if status == "in progress":
                 return None
-            # Not "committed" alone: a server that crashed, or took another's place, gives a number that was lost again.
-            found = await driver.fetchval(f"SELECT true FROM {trace.table} WHERE uid = $1::uuid", trace.uid)
+            found = await driver.fetchval(f"SELECT true FROM {evidence.table} WHERE uid = $1::uuid", evidence.uid)
         except Exception as error:
             self._is_suspect = True
             if not errors.is_unavailable(error):

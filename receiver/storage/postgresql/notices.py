@@ -1,8 +1,14 @@
-"""Notices between the processes of one PostgreSQL: that there is news, and no more; what it is stands in tables.
+"""Notices between the processes on one PostgreSQL (LISTEN and NOTIFY): that events were committed, and nothing more.
 
-A notice may be lost with its connection, so whoever waits for one looks by himself from time to time. It is sent
-after the commit and not in it: inside, PostgreSQL lets one notifying transaction commit at a time, and waits for the
-disk between them.
+Why a notice has no content: what happened is in the tables, which every process reads in any case. A notice that is
+lost with its connection costs nothing but time: the other process also reads the tables at intervals without one (see
+`receiver.events.postgresql_log`), and after each reconnect.
+
+Why it is sent after the commit, on a connection of its own, and not in the transaction: PostgreSQL commits transactions
+that notify one at a time, under a lock that is held while the commit waits for the disk, so that notices arrive in the
+order of commits. All processes would then share one commit at a time. Sent afterwards, a notice costs the writer
+nothing, and one notice serves for all commits of the last few milliseconds. A process that dies between its commit and
+its notice delays the others until they read without one.
 """
 
 import asyncio
@@ -17,52 +23,53 @@ from receiver.telemetry import get_logger
 log = get_logger("storage.postgresql.notices")
 
 _CHANNEL = "ringback"
-_CONNECT_AGAIN_SECONDS = 1.0
-_TOGETHER_SECONDS = 0.025
-"""Commits that come so close to each other share a notice."""
+_RECONNECT_SECONDS = 1.0
+_INTERVAL_SECONDS = 0.025
+"""The least time between two notices: all commits within it share one."""
 
 
 class Notices:
-    """Sends notices, and sets `heard` when another process sent one."""
+    """Sends notices to the other processes, and sets `heard` when one of theirs arrives."""
 
     def __init__(self, dsn: str) -> None:
         self.heard = asyncio.Event()
+        """Set when another process sent a notice, or may have; the reader clears it."""
         self._dsn = dsn
         self._to_send = asyncio.Event()
         self._connection: asyncpg.Connection | None = None
 
     def send(self) -> None:
-        """Tell the other processes, soon, that there is news."""
+        """Notify the other processes soon. Does not wait."""
         self._to_send.set()
 
     async def run(self) -> None:
-        """Listen and send for ever."""
+        """Listen and send until cancelled; reconnect when the connection breaks."""
         try:
             while True:
                 try:
                     await self._listen()
-                    await self._send_what_comes()
+                    await self._send_all()
                 except Exception as error:
                     if not is_unavailable(error):
                         raise
-                    log.warning("no notices for now", error=type(error).__name__)
+                    log.warning("notices interrupted; reconnecting", error=type(error).__name__)
                 self._drop()
-                await asyncio.sleep(_CONNECT_AGAIN_SECONDS)
+                await asyncio.sleep(_RECONNECT_SECONDS)
         finally:
             self._drop()
 
     async def _listen(self) -> None:
-        self._connection = await connect_raw(self._dsn)  # a standby can neither listen nor notify
+        self._connection = await connect_raw(self._dsn)  # to the primary: a standby can neither listen nor notify
         self._connection.add_termination_listener(lambda *_: self._to_send.set())
         await self._connection.add_listener(_CHANNEL, self._hear)
-        self.heard.set()  # whatever was said before this
+        self.heard.set()  # notices may have been sent before this
 
-    async def _send_what_comes(self) -> None:
+    async def _send_all(self) -> None:
         while self._connection is not None and not self._connection.is_closed():
             await self._to_send.wait()
             self._to_send.clear()
             await self._connection.execute(f"NOTIFY {_CHANNEL}")
-            await asyncio.sleep(_TOGETHER_SECONDS)
+            await asyncio.sleep(_INTERVAL_SECONDS)
 
     def _hear(self, connection: Any, pid: int, _channel: str, _payload: object) -> None:
         if pid != connection.get_server_pid():

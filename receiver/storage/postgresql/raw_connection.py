@@ -1,4 +1,4 @@
-"""A line to PostgreSQL for single statements past SQLAlchemy: made when it is needed, and again when it broke."""
+"""A connection to PostgreSQL for single statements without SQLAlchemy, opened when needed and replaced when broken."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,20 +11,21 @@ from receiver.storage.postgresql.server import connect_raw
 
 
 class RawConnection:
-    """One connection, one statement at a time, each its own transaction."""
+    """One connection that runs one statement at a time, each in a transaction of its own."""
 
     def __init__(self, dsn: str, *, writes: bool) -> None:
         self._dsn = dsn
         self._writes = writes
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._connection: asyncpg.Connection | None = None
 
     async def fetch(self, sql: str, *arguments: Any) -> Sequence[Any]:
-        """Run a statement that may be run twice; return its rows. Raises `StorageUnavailable`.
+        """Run a statement; return its rows. Raises `StorageUnavailable`.
 
-        A connection that broke since it was last used is no reason to fail: it is tried once more on a new one.
+        A connection that was open may have broken since it was last used, so the statement is tried once more on a new
+        one. It must therefore be safe to run twice.
         """
-        async with self._turn:
+        async with self._lock:
             was_open = self._connection is not None
             try:
                 return await self._fetch(sql, arguments)
@@ -42,7 +43,7 @@ class RawConnection:
 
     async def aclose(self) -> None:
         """Close the connection."""
-        async with self._turn:
+        async with self._lock:
             self._drop()
 
     async def _fetch(self, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:

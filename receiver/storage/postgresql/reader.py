@@ -1,4 +1,4 @@
-"""Reading PostgreSQL: Core on a pool of connections, hot queries on a line of their own."""
+"""Reads PostgreSQL: Core queries on a pool of connections, hot queries on a connection of their own."""
 
 from collections.abc import Collection
 from typing import Any
@@ -17,7 +17,7 @@ _KEYS: BindParameter[Any] = bindparam("keys", type_=ARRAY(BigInteger()))
 
 
 class PostgreSQLReader:
-    """Reads what is committed."""
+    """Reads committed rows."""
 
     def __init__(self, dsn: str) -> None:
         self._engine = core_engine(
@@ -33,7 +33,7 @@ class PostgreSQLReader:
         except Exception as error:
             if not is_unavailable(error):
                 raise
-        # A pooled connection may have broken since it was last used: SQLAlchemy has thrown them all away by now.
+        # A pooled connection may have broken since it was last used; SQLAlchemy has discarded the whole pool by now.
         try:
             return await self._read(statement)
         except Exception as error:
@@ -66,4 +66,4 @@ def _among_keys(key: ColumnElement[Any]) -> ColumnElement[bool]:
 
 
 def _decoder(_kind: TypeEngine[Any]) -> Decoder | None:
-    return None  # the connection's codecs did it
+    return None  # the connection's codecs have decoded the values

@@ -1,4 +1,4 @@
-"""One PostgreSQL: how it is connected to, by asyncpg itself and through SQLAlchemy."""
+"""Connections to PostgreSQL, with asyncpg directly and through SQLAlchemy."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -14,17 +14,17 @@ from receiver.storage.postgresql.values import NUL, write_document, write_text
 
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 15.0
-"""A server that says nothing for so long is taken for gone."""
+"""After this many seconds without a response the connection is given up as broken."""
 _SESSION = {
     "application_name": "ringback",
     "timezone": "UTC",
     "jit": "off",  # it takes longer to compile these statements than to run them
-    # A process that stopped in the middle of a transaction must not keep rows locked for the others.
+    # A process that hangs in the middle of a transaction may not keep rows locked for the others.
     "idle_in_transaction_session_timeout": "20s",
 }
 _BY_KEYS = {
-    # Planning such a statement takes longer than running it. It is planned when the tables may be small still, and
-    # must serve when they are not.
+    # Planning such a statement takes longer than running it, so it is planned once. That may happen while the tables
+    # are still small, where a sequential scan looks cheap; the plan has to be good when they are large.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
 }
@@ -32,10 +32,10 @@ _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
 async def connect(dsn: str, *, writes: bool = True, settings: Mapping[str, str] = _NO_SETTINGS) -> asyncpg.Connection:
-    """Return a connection of the driver's own; one that `writes` is to a server that lets it.
+    """Open a connection of the driver's own; with `writes`, to a server that accepts writes.
 
-    None goes to a standby, also where the URL names one and no primary is there: it is behind, perhaps for as long as
-    a connection lasts, and it does not know of the transactions that are open.
+    A connection never goes to a standby, even if the URL names one and the primary is down: a standby is behind, maybe
+    for as long as the connection lasts, and does not know which transactions are open on the primary.
     """
     connection: asyncpg.Connection = await asyncpg.connect(
         dsn,
@@ -49,9 +49,9 @@ async def connect(dsn: str, *, writes: bool = True, settings: Mapping[str, str] 
 
 
 async def connect_raw(dsn: str, *, writes: bool = True) -> asyncpg.Connection:
-    """Return a connection that SQLAlchemy has nothing to do with; its documents are read and written all the same.
+    """Open a connection to use without SQLAlchemy; documents are decoded as SQLAlchemy would.
 
-    It is for statements that find their rows by keys: each is planned once, by its indexes.
+    It is for statements that find their rows by keys: each is planned once, to use indexes.
     """
     connection = await connect(dsn, writes=writes, settings=_BY_KEYS)
     await connection.set_type_codec("jsonb", encoder=str, decoder=orjson.loads, schema="pg_catalog", format="text")
@@ -59,12 +59,12 @@ async def connect_raw(dsn: str, *, writes: bool = True) -> asyncpg.Connection:
 
 
 def core_engine(dsn: str, *, writes: bool, **pool: Any) -> AsyncEngine:
-    """Return SQLAlchemy's engine; every statement is its own transaction unless BEGIN is said."""
+    """Return a SQLAlchemy engine; each statement is a transaction of its own, except after an explicit BEGIN."""
     engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=lambda: connect(dsn, writes=writes),
         isolation_level="AUTOCOMMIT",
-        hide_parameters=True,  # errors are logged, and values are not for the log
+        hide_parameters=True,  # errors are logged, and values may not be
         json_serializer=write_document,
         json_deserializer=orjson.loads,
         **pool,

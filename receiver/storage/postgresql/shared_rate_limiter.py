@@ -1,4 +1,9 @@
-"""The budget of calls to a provider that all processes share: moments are given away, by the database's own clock."""
+"""The rate limiter that all processes share: the times at which a provider may be called are reserved in the database.
+
+One row for each provider has the time of the next call that is free. A reservation moves it on by as many intervals as
+it takes calls, in one statement, which the row's lock makes atomic. All times are of the database's clock, so that the
+clocks of the processes do not matter; a process is only told how many seconds to wait.
+"""
 
 from datetime import timedelta
 
@@ -13,7 +18,8 @@ ON CONFLICT (provider) DO UPDATE SET next_at = $2::integer * $3::interval + grea
 RETURNING extract(epoch FROM next_at - clock_timestamp())::float8 AS until_next,
     set_config('synchronous_commit', 'off', true)
 """
-"""Waits for no disk: a server that crashes may give the moments of its last instant away once more."""
+"""Does not wait for the disk (`synchronous_commit` off): after a crash of the server the reservations of its last
+fraction of a second may be given out a second time."""
 _PAUSE = """
 INSERT INTO provider_budget AS budget (provider, next_at, paused_until)
 VALUES ($1, '-infinity', clock_timestamp() + $2::interval)
@@ -22,21 +28,21 @@ ON CONFLICT (provider) DO UPDATE SET paused_until = greatest(budget.paused_until
 
 
 class PostgreSQLRateLimiter:
-    """Gives away the moments at which a provider may be called."""
+    """Reserves the times at which one provider may be called."""
 
     def __init__(self, connection: RawConnection, provider: str) -> None:
         self._connection = connection
         self._provider = provider
 
     async def reserve(self, calls: int, interval: float, burst: int) -> list[float]:
-        """Take the next `calls` moments, `interval` seconds apart; return the seconds until each.
+        """Reserve the next `calls` times, `interval` seconds apart; return the seconds until each.
 
-        After a quiet time `burst` of them are at once. Raises `StorageUnavailable`.
+        After a time without calls, `burst` of them are at once. Raises `StorageUnavailable`.
         """
         rows = await self._connection.fetch(_RESERVE, self._provider, calls, timedelta(seconds=interval), burst)
         until_next = rows[0]["until_next"]
-        return [max(0.0, until_next - (calls - place) * interval) for place in range(calls)]
+        return [max(0.0, until_next - (calls - index) * interval) for index in range(calls)]
 
     async def pause(self, seconds: float) -> None:
-        """Give no moment away that comes before so many seconds. Raises `StorageUnavailable`."""
+        """Reserve no time within the next `seconds`. Raises `StorageUnavailable`."""
         await self._connection.fetch(_PAUSE, self._provider, timedelta(seconds=seconds))

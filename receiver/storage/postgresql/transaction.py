@@ -1,7 +1,21 @@
-"""The hot statements on PostgreSQL: arrays go in through `unnest`, so that each is one round trip for any number.
+"""The hot statements on PostgreSQL.
 
-Keys are matched to what was inserted by the outer id, for the order of RETURNING is promised nowhere. Rows that
-stand already are locked in the order of their keys before they are changed: so no two processes wait for each other.
+One statement for any number of items: each column of the items is passed as one array, and `unnest` turns the arrays
+into rows. So 500 items take one round trip, like one item, and the text of a statement does not depend on their number:
+the connection prepares it once.
+
+Row keys are matched to the inserted items by the public id, because PostgreSQL does not promise the order of RETURNING.
+
+Existing rows are locked in the order of their row keys before they are changed, so that of two processes that need
+the same rows one waits for the other, and they cannot deadlock. `FOR NO KEY UPDATE` is the weakest lock that excludes
+another writer: it lets inserts of rows that refer to the locked one proceed.
+
+Claims do not wait: they use SKIP LOCKED. A claim needs any due rows, not certain ones. If it waited for a row that
+another process is claiming or changing, it would usually find afterwards that the row is no longer due, and all
+processes would wait for the same oldest rows. With SKIP LOCKED each takes rows that no other transaction has locked, at
+once; a row that it skipped is claimed by the holder of the lock, or by a later claim. So a claim may return fewer rows
+than are due. The rows are selected and locked in a MATERIALIZED part of the statement, so that the LIMIT is applied
+once, to exactly the rows that the UPDATE then changes.
 """
 
 from collections import defaultdict
@@ -36,7 +50,7 @@ from receiver.storage.transaction import (
 )
 
 _STATE = ", ".join(STATE_COLUMNS)
-_NUMBER = "pg_current_xact_id()::text AS number"
+_TRANSACTION = "pg_current_xact_id()::text AS transaction"
 
 _LOAD_TASKS = f"""
 SELECT {_STATE} FROM task WHERE id IN (
@@ -79,11 +93,20 @@ WITH RECURSIVE queue(bulk, organization_id) AS (
 ), picked AS MATERIALIZED (
     SELECT *, row_number() OVER (
         ORDER BY turn, (organization_id, bulk) <= ($4::bigint, $5::boolean), organization_id, bulk
-    ) AS place FROM turns ORDER BY place LIMIT $3
+    ) AS position FROM turns ORDER BY position LIMIT $3
 )
 UPDATE task SET due_at = $2, leased = true FROM picked WHERE task.id = picked.id RETURNING picked.*
 """
-"""Goes from queue to queue by the index, so that a long one costs the others nothing."""
+"""Claims due tasks that wait to be sent, in the order in which their queues take turns.
+
+`queue` lists the queues, by jumping from one to the next in `ix_task_unsent` (a loose index scan, which PostgreSQL does
+not do by itself), once for each value of `bulk`: a long queue is one step, and costs the others nothing. `due` locks
+the first `$3` due rows of each queue, skipping those that another process has locked (a claim takes at most `$3` in
+all). `turns` numbers them; `turn` 1 is the oldest of its queue. `picked` sorts by `turn` first, which takes one of each
+queue before a second of any; `(organization_id, bulk) <= ($4, $5)` puts the queues up to the one that was served last
+behind the others, so that the next claim continues where the last one stopped. Rows that were locked and not picked
+are free again when the transaction ends.
+"""
 
 _CLAIM_DELIVERIES = f"""
 WITH RECURSIVE endpoint(id) AS (
@@ -110,7 +133,12 @@ UPDATE delivery SET due_at = $4, leased = true, attempt = attempt + 1
 FROM picked WHERE delivery.id = picked.id
 RETURNING delivery.id, delivery.subscription_id, delivery.attempt, picked.due_at AS was_due_at
 """
-"""Goes from subscription to subscription by the index, so that one with a long queue costs the others nothing."""
+"""Claims due deliveries, at most `$3` of each subscription.
+
+`endpoint` lists the subscriptions that have deliveries to send, by jumping from one to the next in `ix_delivery_due`: a
+subscription with a million of them is one step, and costs the others nothing. Then the first `$3` due rows of each are
+locked, from the same index, skipping those that another process has locked.
+"""
 
 _SETTLE = f"""
 WITH given AS MATERIALIZED (
@@ -131,6 +159,8 @@ UPDATE delivery SET status = given.status, due_at = given.due_at, leased = false
 FROM held JOIN given ON given.id = held.id AND given.attempt = held.attempt
 WHERE delivery.id = held.id RETURNING delivery.id, delivery.attempt
 """
+"""Writes outcomes of attempts: `held` are those whose delivery is still pending at this attempt, and only their
+deliveries change; the attempt itself is recorded (`tried`) in any case, once, as long as its delivery exists."""
 
 _LISTENERS = f"""
 SELECT id, organization_id, kind, event_types, ordered, filters FROM subscription
@@ -164,20 +194,22 @@ _DELIVERY_COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
-    """By what a transaction is known again: the server's own number for it, and a row that it inserted."""
+class CommitEvidence:
+    """How to find out whether a transaction was committed: its number on the server, and a row that it inserted."""
 
-    number: str
+    transaction: str
+    """PostgreSQL's `xid8` of the transaction, as text."""
     table: str
     uid: str
 
 
 class PostgreSQLTransaction:
-    """The hot statements on PostgreSQL. `trace` is there once a row was inserted."""
+    """A transaction on the writer's connection: `core` is SQLAlchemy's connection, `driver` the one beneath it."""
 
     def __init__(self, core: AsyncConnection, driver: asyncpg.Connection) -> None:
         self.after_commit: list[Callable[[], None]] = []
-        self.trace: Trace | None = None
+        self.evidence: CommitEvidence | None = None
+        """None until a task, an event or a delivery was inserted."""
         self._core = core
         self._driver = driver
 
@@ -189,7 +221,7 @@ class PostgreSQLTransaction:
     async def load_tasks(
         self, uids: Collection[str], provider_ids: Collection[tuple[str, str]] = ()
     ) -> dict[str, TaskState]:
-        """Lock tasks in the order of their keys; return them by their outer id."""
+        """Lock tasks in the order of their row keys; return them by their public id."""
         names = [tuple(write_text(part) for part in name) for name in provider_ids]
         rows = await self._driver.fetch(
             _LOAD_TASKS, list(uids), [name[0] for name in names], [name[1] for name in names]
@@ -197,7 +229,7 @@ class PostgreSQLTransaction:
         return {row["uid"]: _state(row) for row in rows}
 
     async def update_tasks(self, changes: Sequence[TaskChange]) -> None:
-        """Write changed columns, grouped so that each group is one prepared statement."""
+        """Write changed columns, one prepared statement for each set of columns that changes."""
         groups: dict[tuple[str, ...], list[TaskChange]] = defaultdict(list)
         for change in changes:
             groups[tuple(sorted(change.values))].append(change)
@@ -210,15 +242,15 @@ class PostgreSQLTransaction:
                 *(_column(name, [change.values for change in group]) for name in names),
             )
             if len(written) != len(group):
-                raise RuntimeError("a task changed though it was locked")
+                raise RuntimeError("a task is not in the state that its change was decided on")
 
     async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
-        """Insert whole rows; return their keys in order."""
+        """Insert whole rows; return their row keys in order."""
         names = tuple(rows[0])
         return await self._insert(task_table, names, [_column(name, rows) for name in names])
 
     async def insert_events(self, events: Sequence[NewEvent]) -> list[int]:
-        """Append events; return their sequence numbers in order."""
+        """Insert events; return their sequence numbers in order."""
         columns: list[list[Any]] = [
             [event.uid for event in events],
             [event.organization_id for event in events],
@@ -231,7 +263,7 @@ class PostgreSQLTransaction:
         return await self._insert(event_table, _EVENT_COLUMNS, columns)
 
     async def insert_deliveries(self, deliveries: Sequence[NewDelivery]) -> list[int]:
-        """Insert deliveries; return their keys in order."""
+        """Insert deliveries; return their row keys in order."""
         count = len(deliveries)
         columns: list[list[Any]] = [
             [row.uid for row in deliveries],
@@ -250,7 +282,7 @@ class PostgreSQLTransaction:
         return await self._insert(delivery_table, _DELIVERY_COLUMNS, columns)
 
     async def listeners(self, organization_ids: Collection[int], callback_ids: Collection[int]) -> list[Listener]:
-        """Return who may have to be told."""
+        """Return the active subscriptions that events of these organizations, or with these callbacks, may match."""
         rows = await self._driver.fetch(_LISTENERS, list(organization_ids), list(callback_ids))
         return [
             Listener(key, organization_id, SubscriptionKind(kind), frozenset(types), ordered, filters)
@@ -258,26 +290,26 @@ class PostgreSQLTransaction:
         ]
 
     async def claim_polls(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
-        """Take due tasks that were sent, or may have been, oldest first."""
+        """Claim due tasks that were sent, or may have been, oldest first."""
         rows = await self._driver.fetch(_CLAIM_POLLS, now, lease_until, limit)
         return [DueTask(_state(row), row["submitted_at"]) for row in sorted(rows, key=lambda row: row["due_at"])]
 
     async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:
-        """Take due tasks that wait to be sent, one of each queue in turn."""
+        """Claim due tasks that wait to be sent, one of each queue in turn."""
         rows = await self._driver.fetch(_CLAIM_UNSENT, now, lease_until, limit, *after)
-        rows.sort(key=lambda row: row["place"])
+        rows.sort(key=lambda row: row["position"])
         return [DueTask(_state(row), row["submitted_at"], (row["organization_id"], row["bulk"])) for row in rows]
 
     async def claim_deliveries(
         self, now: datetime, lease_until: datetime, limit: int, skip: Collection[int]
     ) -> list[LeasedDelivery]:
-        """Take due deliveries, at most `limit` of each subscription."""
+        """Claim due deliveries, at most `limit` of each subscription."""
         rows = await self._driver.fetch(_CLAIM_DELIVERIES, list(skip), now, limit, lease_until)
         rows.sort(key=lambda row: (row["was_due_at"], row["id"]))
         return [LeasedDelivery(row["id"], row["subscription_id"], row["attempt"], lease_until) for row in rows]
 
     async def failing(self, subscription_ids: Collection[int]) -> set[int]:
-        """Return those of these subscriptions that have failed since their last success."""
+        """Return those of these subscriptions whose `failing_since` is set."""
         rows = await self._driver.fetch(
             "SELECT id FROM subscription WHERE id = ANY($1::bigint[]) AND failing_since IS NOT NULL",
             list(subscription_ids),
@@ -285,7 +317,7 @@ class PostgreSQLTransaction:
         return {row["id"] for row in rows}
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        """Write outcomes of attempts."""
+        """Write outcomes of attempts; False for one whose lease was lost."""
         first = {(each.delivery_id, each.attempt): each for each in reversed(settlements)}
         given = list(first.values())
         rows = await self._driver.fetch(
@@ -308,9 +340,9 @@ class PostgreSQLTransaction:
         ]
 
     async def _insert(self, table: Table, names: tuple[str, ...], columns: Sequence[Sequence[Any]]) -> list[int]:
-        """Insert rows, given column by column; return their keys in the order of their outer ids."""
+        """Insert rows, given as one list for each column; return their row keys in the order of the rows."""
         rows = await self._driver.fetch(_insert_into(table, names), *columns)
-        self.trace = Trace(rows[0]["number"], table.name, rows[0]["uid"])
+        self.evidence = CommitEvidence(rows[0]["transaction"], table.name, rows[0]["uid"])
         keys = {row["uid"]: row["id"] for row in rows}
         return [keys[uid] for uid in columns[names.index("uid")]]
 
@@ -320,7 +352,7 @@ def _insert_into(table: Table, names: tuple[str, ...]) -> str:
     columns = ", ".join(names)
     return (
         f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({_arrays(table, names, 1)}) "
-        f"RETURNING id, uid, {_NUMBER}"
+        f"RETURNING id, uid, {_TRANSACTION}"
     )
 
 
@@ -337,7 +369,7 @@ def _update_tasks(names: tuple[str, ...]) -> str:
 
 
 def _arrays(table: Table, names: Sequence[str], first: int) -> str:
-    return ", ".join(f"${place}::{_TYPES[table][name]}[]" for place, name in enumerate(names, first))
+    return ", ".join(f"${number}::{_TYPES[table][name]}[]" for number, name in enumerate(names, first))
 
 
 def _column(name: str, rows: Iterable[Values]) -> list[Any]:

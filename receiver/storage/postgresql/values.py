@@ -1,4 +1,4 @@
-"""Values as PostgreSQL takes them: what it refuses in text and documents is replaced."""
+"""Values in the form that PostgreSQL accepts: characters that it refuses in text and documents are replaced."""
 
 import re
 from collections.abc import Callable
@@ -12,28 +12,29 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from models.columns import Moment
 
 NUL, REPLACEMENT = "\x00", "\ufffd"
-_LAST = datetime.max.replace(tzinfo=UTC) - timedelta(microseconds=1)
+_LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(microseconds=1)
 _ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 def write_document(value: Any) -> str:
-    """Write a document. A NUL in it, which no `jsonb` can hold, becomes U+FFFD."""
+    """Encode a document. A NUL in it, which `jsonb` cannot store, becomes U+FFFD."""
     written = orjson.dumps(value).decode()
     return _ESCAPED_NUL.sub(r"\1\\ufffd", written) if "\\u0000" in written else written
 
 
 def write_text(value: str | None) -> str | None:
-    """Write a text. A NUL in it, which no `text` can hold, becomes U+FFFD."""
+    """Return a text with each NUL, which `text` cannot store, replaced by U+FFFD."""
     return value.replace(NUL, REPLACEMENT) if value is not None and NUL in value else value
 
 
 def write_moment(value: datetime) -> datetime:
-    """Write a moment. The last one that there is means infinity to the driver, which forgets its time zone."""
-    return min(value, _LAST)
+    """Return a time. The latest possible one is replaced by the one before: the driver would send it as infinity, and
+    return that without a time zone."""
+    return min(value, _LATEST)
 
 
 def encoder_of(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
-    """Return what writes a value of a column of this type; None if it goes as it is."""
+    """Return the encoder for values of a column of this type; None if they are passed as they are."""
     if isinstance(kind, JSON):
         return write_document
     if isinstance(kind, Moment):

@@ -1,4 +1,4 @@
-"""SQLite: the embedded default, for one process."""
+"""SQLite: the embedded default database, for one process."""
 
 from receiver.storage.sqlite.connection import PAGE_BYTES, SQLiteConnection, configure
 from receiver.storage.sqlite.reader import SQLiteReader

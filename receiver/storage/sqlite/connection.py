@@ -1,7 +1,8 @@
-"""The writer's connection to SQLite: one connection, its statements on the loop's own thread.
+"""The writer's connection to SQLite: one connection, whose statements run on the event loop's own thread.
 
-A statement on pages that are in memory takes microseconds, less than handing it to a thread. The commit waits for
-the disk: where that is slow it has a thread to itself, and the loop goes on collecting the next batch meanwhile.
+A statement on pages that are in memory takes microseconds, less than passing it to a thread would. Only a commit waits
+for the disk. On a slow disk it runs in a thread of its own, while the loop continues and the next batch collects; on a
+quick disk it runs on the loop, because the thread would take longer than the commit.
 """
 
 import asyncio
@@ -20,17 +21,18 @@ from receiver.storage.sqlite.values import read_document, write_document
 
 PAGE_BYTES = 8192
 QUICK_COMMIT_SECONDS = 0.0015
-"""A disk that commits faster than this on average costs the loop less than the way to a thread and back."""
+"""Commits that take less than this on average hold up the loop for less time than passing them to a thread does."""
 _PROBE_EVERY = 32
-"""Commits in the thread before one is made on the loop, to see how fast the disk is by now: in the thread that cannot
-be told from the wait for the interpreter's lock."""
+"""How many commits run in the thread before one runs on the loop, to measure the disk again: a time measured in the
+thread includes the wait for the interpreter's lock."""
 _LONGEST_SAMPLE_SECONDS = 4 * QUICK_COMMIT_SECONDS
-"""One slow commit, such as one that moves the log into the file, says little of the next one."""
+"""The most that one commit counts for in the average: a slow one, such as one that checkpoints the WAL, does not
+predict the next."""
 _BUSY_RETRY_SECONDS = 0.005
 
 
 def configure(connection: Any, *, writes: bool) -> None:
-    """Set what every connection needs; one that writes: WAL, `synchronous=FULL`, foreign keys, 8 KB pages."""
+    """Configure a connection. One that writes gets WAL, `synchronous=FULL`, foreign keys and 8 KB pages."""
     if writes:
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode=WAL")
@@ -39,11 +41,11 @@ def configure(connection: Any, *, writes: bool) -> None:
         connection.execute("PRAGMA cache_size=-8192")
     else:
         connection.execute("PRAGMA query_only=ON")
-        connection.execute("PRAGMA cache_size=-1024")  # every commit puts it out of date
+        connection.execute("PRAGMA cache_size=-1024")  # small, because every commit invalidates it
 
 
 class SQLiteConnection:
-    """The one connection that writes. `busy_seconds` is how long another process's lock is waited for."""
+    """The one connection that writes. `busy_seconds` is how long to wait for a lock that another process holds."""
 
     def __init__(self, path: Path, *, busy_seconds: float = 5.0) -> None:
         self._engine = create_engine(
@@ -51,7 +53,7 @@ class SQLiteConnection:
             poolclass=StaticPool,
             creator=lambda: _open(path),
             isolation_level="AUTOCOMMIT",
-            hide_parameters=True,  # errors are logged, and values are not for the log
+            hide_parameters=True,  # errors are logged, and values may not be
             json_serializer=write_document,
             json_deserializer=read_document,
         )
@@ -63,8 +65,8 @@ class SQLiteConnection:
         self._commit_seconds = 0.0
         self._commits_in_thread = 0
 
-    async def begin(self) -> "SQLiteTransaction":
-        """Begin a transaction that holds the write lock. Raises `StorageUnavailable` if another keeps it."""
+    async def begin(self) -> SQLiteTransaction:
+        """Begin a transaction that holds the write lock. Raises `StorageUnavailable` if another process keeps it."""
         deadline = asyncio.get_running_loop().time() + self._busy_seconds
         while True:
             try:
@@ -103,22 +105,27 @@ class SQLiteConnection:
         self._is_free = True
 
     def fetch(self, sql: str, parameters: Sequence[Any]) -> list[Any] | None:
-        """Run a query for what is committed; None while there is a transaction, or its commit is on its way.
+        """Run a query on committed rows; return None while a transaction is open or its commit is in flight.
 
-        What was written just now is in this connection's memory, and any other one's is out of date by it.
+        Such a query is fastest here: this connection's page cache has the rows that were just written, while each
+        commit invalidates the cache of every other connection.
         """
         return self._driver.execute(sql, parameters).fetchall() if self._is_free else None
 
     def is_conflict(self, error: Exception) -> bool:
-        """Say whether another writer was first. SQLite has one writer."""
+        """Return False: SQLite has one writer, so no other process's write can conflict."""
         return False
 
     def unavailable(self, error: Exception) -> StorageUnavailable | None:
-        """Return the error for the client if it is the database's fault and not an item's."""
+        """Return the error for the client if the database is at fault; None if the statement or its values are."""
         cause = getattr(error, "orig", None) or error
         if isinstance(cause, StorageUnavailable):
             return cause
-        return _unavailable(cause) if isinstance(cause, sqlite3.OperationalError) and not _is_ours(cause) else None
+        return (
+            _unavailable(cause)
+            if isinstance(cause, sqlite3.OperationalError) and not _is_wrong_statement(cause)
+            else None
+        )
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -132,8 +139,8 @@ class SQLiteConnection:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    # The commit's thread uses it too, but never at the same time: between BEGIN and the end of the commit
-    # nothing else is run on it.
+    # The commit's thread uses the connection too, but never at the same time: while a commit is in flight nothing else
+    # runs on it.
     connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     configure(connection, writes=True)
     return connection
@@ -143,10 +150,10 @@ def _is_busy(error: sqlite3.Error) -> bool:
     return "locked" in str(error) or "busy" in str(error)
 
 
-def _is_ours(error: sqlite3.Error) -> bool:
-    """A wrong statement is our fault, and no reason to ask anybody to come again."""
+def _is_wrong_statement(error: sqlite3.Error) -> bool:
+    """Return whether the statement itself is wrong: a bug of ours, which trying again does not fix."""
     return any(words in str(error) for words in ("no such", "syntax error", "has no column"))
 
 
 def _unavailable(error: Exception) -> StorageUnavailable:
-    return StorageUnavailable(f"the database cannot be written to now ({error}); nothing was stored, try again")
+    return StorageUnavailable(f"the database cannot be written to at present ({error}); nothing was stored, try again")

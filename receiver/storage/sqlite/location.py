@@ -1,4 +1,4 @@
-"""Where a SQLite database may be: in a file that can be written to, on a local disk, open in one process."""
+"""Checks of a SQLite database's location: a file that can be written to, on a local disk, open in one process."""
 
 import fcntl
 import sqlite3
@@ -8,7 +8,7 @@ from typing import IO
 from receiver.errors import StartError
 
 _MOUNTS = Path("/proc/self/mounts")
-_OVER_THE_NETWORK = frozenset(
+_NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "lustre"}
 )
 
@@ -17,11 +17,11 @@ def check_location(path: Path) -> None:
     """Raise `StartError`, which says what to do, unless a database at `path` can be written to."""
     folder = path.parent.absolute()
     try:
-        there = folder.is_dir()
+        exists = folder.is_dir()
     except OSError as error:
         raise _cannot_write(path, error) from None
-    if not there:
-        raise StartError(f"{folder} is not there; make the folder, or name another file in RINGBACK_DATABASE_URL")
+    if not exists:
+        raise StartError(f"{folder} does not exist; create the folder, or name another file in RINGBACK_DATABASE_URL")
     if (kind := _network_file_system(folder)) is not None:
         raise StartError(
             f"{folder} is on a network file system ({kind}), where SQLite loses data; name a file on a local disk in "
@@ -47,23 +47,23 @@ def lock_database(path: Path) -> IO[str]:
     except OSError:
         lock.close()
         raise StartError(
-            f"another Ringback has {path} open: SQLite serves one process; stop that one, "
+            f"another Ringback process has {path} open, and SQLite allows only one; stop that process, "
             "or name another file in RINGBACK_DATABASE_URL"
         ) from None
     return lock
 
 
 def _network_file_system(folder: Path) -> str | None:
-    """Return the kind of the network file system that a folder is on; None for a local one, or where nobody tells."""
+    """Return the type of the network file system that a folder is on; None for a local one, or if it is unknown."""
     try:
         mounts = [line.split() for line in _MOUNTS.read_text().splitlines()]
     except OSError:
         return None
     real = folder.resolve()
-    holding = [(point, kind) for _, point, kind, *_ in mounts if real.is_relative_to(_unescaped(point))]
-    # The longest is the innermost; of two at one place the later one hides the other.
-    kind = max(reversed(holding), key=lambda mount: len(mount[0]))[1] if holding else ""
-    return kind if kind in _OVER_THE_NETWORK else None
+    above = [(point, kind) for _, point, kind, *_ in mounts if real.is_relative_to(_unescaped(point))]
+    # The longest mount point is the innermost; of two mounts at one point the later one hides the other.
+    kind = max(reversed(above), key=lambda mount: len(mount[0]))[1] if above else ""
+    return kind if kind in _NETWORK_FILE_SYSTEMS else None
 
 
 def _unescaped(mount_point: str) -> str:
@@ -72,6 +72,6 @@ def _unescaped(mount_point: str) -> str:
 
 def _cannot_write(path: Path, error: Exception) -> StartError:
     return StartError(
-        f"{path} cannot be written to ({error}); mend its rights, end whoever has it locked, "
+        f"{path} cannot be written to ({error}); correct its permissions, stop the process that has it locked, "
         "or name another file in RINGBACK_DATABASE_URL"
     )

@@ -1,7 +1,7 @@
-"""Reading SQLite: Core in a few threads, one way there and back for a query; hot queries on the loop's own thread.
+"""Reads SQLite: Core queries in a few threads, one switch to a thread for each query; hot queries on the event loop.
 
-A few rows from pages that are in memory take microseconds; handing them to a thread and back takes a hundred times
-as long.
+Reading a few rows by key from pages that are in memory takes microseconds. Passing the query to a thread and the rows
+back takes a hundred times as long.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _KEYS: BindParameter[str] = bindparam("keys")
 
 
 class SQLiteReader:
-    """Reads what is committed. Hot queries run on the connection that writes, whenever it is free."""
+    """Reads committed rows. Hot queries run on the writer's connection whenever no transaction is open on it."""
 
     def __init__(self, path: Path, writes: SQLiteConnection) -> None:
         self._engine = _engine(path)
@@ -55,11 +55,11 @@ class SQLiteReader:
         plan = self._plans.get(query)
         if plan is None:
             plan = self._plans[query] = HotPlan(query, sqlite.dialect(), _among_keys, decoder_of)
-        given = (write_document(list(keys)),)
+        parameters = (write_document(list(keys)),)
         try:
-            rows = self._writes.fetch(plan.sql, given)
+            rows = self._writes.fetch(plan.sql, parameters)
             if rows is None:
-                rows = self._hot.execute(plan.sql, given).fetchall()
+                rows = self._hot.execute(plan.sql, parameters).fetchall()
         except sqlite3.OperationalError as error:
             raise _unavailable(error) from error
         return [plan.row(row) for row in rows]
@@ -97,4 +97,4 @@ def _among_keys(key: ColumnElement[Any]) -> ColumnElement[bool]:
 
 
 def _unavailable(error: BaseException | None) -> StorageUnavailable:
-    return StorageUnavailable(f"the database cannot be read now ({error}); try again")
+    return StorageUnavailable(f"the database cannot be read at present ({error}); try again")

@@ -1,4 +1,9 @@
-"""The hot statements on SQLite. Nothing here waits, though it may be awaited."""
+"""The hot statements on SQLite.
+
+The methods are coroutines because the protocol has coroutines; none of them waits. Any number of items is one
+statement, as on PostgreSQL: keys are passed as one JSON array (`json_each`), rows to write as one `executemany`. The
+writer's transaction holds SQLite's only write lock, so nothing needs to be locked by row or skipped because it is.
+"""
 
 import sqlite3
 from collections import defaultdict
@@ -28,8 +33,8 @@ from receiver.storage.transaction import (
 
 _STATE = ", ".join(STATE_COLUMNS)
 _STATE_DECODERS = [
-    (place, decode)
-    for place, name in enumerate(STATE_COLUMNS)
+    (index, decode)
+    for index, name in enumerate(STATE_COLUMNS)
     if (decode := decoder_of(tasks.columns[name].type)) is not None
 ]
 _ENCODERS = MappingProxyType({column.name: encoder_of(column.type) for column in tasks.columns})
@@ -55,7 +60,12 @@ FROM endpoint JOIN subscription ON subscription.id = endpoint.id JOIN delivery O
 WHERE endpoint.id NOT IN (SELECT value FROM json_each(?1))
 ORDER BY delivery.due_at, delivery.id
 """
-"""Goes from subscription to subscription by the index, so that one with a long queue costs the others nothing."""
+"""Due deliveries, at most `?3` of each subscription.
+
+`endpoint` lists the subscriptions that have deliveries to send, by jumping from one to the next in `ix_delivery_due`: a
+subscription with a million of them is one step, and costs the others nothing. Then the first `?3` due rows of each are
+read from the same index. The UPDATE that follows adds 1 to each `attempt`, hence `attempt + 1` here.
+"""
 
 _UNSENT = f"due_at IS NOT NULL AND submission = '{Submission.WAITING}'"
 _DUE_UNSENT = f"""
@@ -80,11 +90,18 @@ WITH RECURSIVE queue(bulk, organization_id) AS (
 SELECT {_STATE}, submitted_at, bulk FROM task JOIN due USING (id)
 ORDER BY turn, (organization_id, bulk) <= (?3, ?4), organization_id, bulk LIMIT ?2
 """
-"""Goes from queue to queue by the index, so that a long one costs the others nothing."""
+"""Due tasks that wait to be sent, in the order in which their queues take turns.
+
+`queue` lists the queues, by jumping from one to the next in `ix_task_unsent`, once for each value of `bulk`: a long
+queue is one step, and costs the others nothing. `due` reads the first `?2` due rows of each queue (a claim takes at
+most `?2` in all) and numbers them; `turn` 1 is the oldest of its queue. Sorting by `turn` first takes one of each queue
+before a second of any. `(organization_id, bulk) <= (?3, ?4)` puts the queues up to the one that was served last behind
+the others, so that the next claim continues where the last one stopped.
+"""
 
 
 class SQLiteTransaction:
-    """The hot statements on SQLite. Nothing here waits, though it may be awaited."""
+    """A transaction on the writer's connection: `core` is SQLAlchemy's connection, `driver` the one beneath it."""
 
     def __init__(self, core: Any, driver: sqlite3.Connection) -> None:
         self.after_commit: list[Callable[[], None]] = []
@@ -99,7 +116,7 @@ class SQLiteTransaction:
     async def load_tasks(
         self, uids: Collection[str], provider_ids: Collection[tuple[str, str]] = ()
     ) -> dict[str, TaskState]:
-        """Return the tasks by their outer id; the writer's transaction has them locked."""
+        """Return the tasks by their public id; the writer's transaction holds the lock on all rows."""
         rows = self._driver.execute(
             f"SELECT {_STATE} FROM task WHERE uid IN (SELECT value FROM json_each(?))", (write_document(list(uids)),)
         )
@@ -114,7 +131,7 @@ class SQLiteTransaction:
         return found
 
     async def update_tasks(self, changes: Sequence[TaskChange]) -> None:
-        """Write changed columns, grouped so that each group is one prepared statement."""
+        """Write changed columns, one prepared statement for each set of columns that changes."""
         groups: dict[tuple[str, ...], list[TaskChange]] = defaultdict(list)
         for change in changes:
             groups[tuple(sorted(change.values))].append(change)
@@ -128,21 +145,22 @@ class SQLiteTransaction:
                 ],
             ).rowcount
             if written != len(group):
-                raise RuntimeError("a task changed under the writer's lock")
+                raise RuntimeError("a task is not in the state that its change was decided on")
 
     async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
-        """Insert whole rows; return their keys in order."""
+        """Insert whole rows; return their row keys in order."""
         first = self._next_key("task")
         names = tuple(rows[0])
         columns = ", ".join(("id", *names))
         self._driver.executemany(
-            f"INSERT INTO task ({columns}) VALUES ({_marks(len(names) + 1)})",
+            f"INSERT INTO task ({columns}) VALUES ({_placeholders(len(names) + 1)})",
             [[key, *_encoded(row, names)] for key, row in enumerate(rows, first)],
         )
         return list(range(first, first + len(rows)))
 
     async def insert_events(self, events: Sequence[NewEvent]) -> list[int]:
-        """Append events; return their sequence numbers in order."""
+        """Insert events; return their sequence numbers in order."""
+        # AUTOINCREMENT's own counter: a purged event's number is never used again, which `max(id)` could not promise.
         found = self._driver.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchone()
         first = (found[0] if found else 0) + 1
         self._driver.executemany(
@@ -165,7 +183,7 @@ class SQLiteTransaction:
         return list(range(first, first + len(events)))
 
     async def insert_deliveries(self, deliveries: Sequence[NewDelivery]) -> list[int]:
-        """Insert deliveries; return their keys in order."""
+        """Insert deliveries; return their row keys in order."""
         first = self._next_key("delivery")
         self._driver.executemany(
             "INSERT INTO delivery (id, uid, organization_id, subscription_id, event_id, task_id, replay_id, status, "
@@ -191,7 +209,7 @@ class SQLiteTransaction:
         return list(range(first, first + len(deliveries)))
 
     async def listeners(self, organization_ids: Collection[int], callback_ids: Collection[int]) -> list[Listener]:
-        """Return who may have to be told."""
+        """Return the active subscriptions that events of these organizations, or with these callbacks, may match."""
         rows = self._driver.execute(
             "SELECT id, organization_id, kind, event_types, ordered, filters FROM subscription "
             "WHERE is_active AND deleted_at IS NULL "
@@ -213,7 +231,7 @@ class SQLiteTransaction:
         ]
 
     async def claim_polls(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
-        """Take due tasks that were sent, or may have been, oldest first."""
+        """Claim due tasks that were sent, or may have been, oldest first."""
         rows = self._driver.execute(
             f"SELECT {_STATE}, submitted_at FROM task "
             f"WHERE due_at IS NOT NULL AND submission <> '{Submission.WAITING}' AND due_at <= ? "
@@ -224,7 +242,7 @@ class SQLiteTransaction:
         return [DueTask(_state(row), _moment_or_none(row[-1])) for row in rows]
 
     async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:
-        """Take due tasks that wait to be sent, one of each queue in turn."""
+        """Claim due tasks that wait to be sent, one of each queue in turn."""
         rows = self._driver.execute(_DUE_UNSENT, (write_moment(now), limit, *after)).fetchall()
         self._lease_tasks(rows, lease_until)
         states = map(_state, rows)
@@ -242,7 +260,7 @@ class SQLiteTransaction:
     async def claim_deliveries(
         self, now: datetime, lease_until: datetime, limit: int, skip: Collection[int]
     ) -> list[LeasedDelivery]:
-        """Take due deliveries, at most `limit` of each subscription."""
+        """Claim due deliveries, at most `limit` of each subscription."""
         rows = self._driver.execute(_DUE_DELIVERIES, (write_document(list(skip)), write_moment(now), limit)).fetchall()
         self._driver.execute(
             "UPDATE delivery SET due_at = ?, leased = 1, attempt = attempt + 1 "
@@ -252,7 +270,7 @@ class SQLiteTransaction:
         return [LeasedDelivery(row[0], row[1], row[2], lease_until) for row in rows]
 
     async def failing(self, subscription_ids: Collection[int]) -> set[int]:
-        """Return those of these subscriptions that have failed since their last success."""
+        """Return those of these subscriptions whose `failing_since` is set."""
         rows = self._driver.execute(
             "SELECT id FROM subscription WHERE id IN (SELECT value FROM json_each(?)) AND failing_since IS NOT NULL",
             (write_document(list(subscription_ids)),),
@@ -260,7 +278,7 @@ class SQLiteTransaction:
         return {row[0] for row in rows}
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        """Write outcomes of attempts."""
+        """Write outcomes of attempts; False for one whose lease was lost."""
         rows = self._driver.execute(
             "SELECT id, attempt FROM delivery WHERE id IN (SELECT value FROM json_each(?)) "
             f"AND status = '{DeliveryStatus.PENDING}'",
@@ -305,9 +323,9 @@ class SQLiteTransaction:
 
 def _state(row: Sequence[Any]) -> TaskState:
     values = list(row[: len(STATE_COLUMNS)])
-    for place, decode in _STATE_DECODERS:
-        if values[place] is not None:
-            values[place] = decode(values[place])
+    for index, decode in _STATE_DECODERS:
+        if values[index] is not None:
+            values[index] = decode(values[index])
     return TaskState(*values)
 
 
@@ -323,5 +341,5 @@ def _encoded(values: Values, names: Sequence[str]) -> list[Any]:
     ]
 
 
-def _marks(count: int) -> str:
+def _placeholders(count: int) -> str:
     return ", ".join(["?"] * count)

@@ -1,4 +1,4 @@
-"""Values as SQLite keeps them: documents and moments are text."""
+"""Values in the form that SQLite stores: documents and times are text."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,37 +13,37 @@ from models.columns import Moment
 
 
 def write_document(value: Any) -> str:
-    """Write a document."""
+    """Encode a document."""
     return orjson.dumps(value).decode()
 
 
 def read_document(value: Any) -> Any:
-    """Read a document. A bare number is one already: SQLite makes numbers of what looks like one in such a column."""
+    """Decode a document. One that is a number comes as a number: SQLite converts such text in a column of this type."""
     return orjson.loads(value) if isinstance(value, str | bytes) else value
 
 
-@lru_cache(maxsize=256)  # a batch writes the same moment again and again
+@lru_cache(maxsize=256)  # the rows of a batch have the same few times
 def write_moment(value: datetime | None) -> str | None:
-    """Write a moment as SQLAlchemy does, so that both sort and compare as one."""
+    """Encode a time in the form that SQLAlchemy writes, so that times written either way sort and compare together."""
     if value is None:
         return None
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def read_moment(value: str) -> datetime:
-    """Read a moment as SQLAlchemy writes it."""
+    """Decode a time in the form that SQLAlchemy writes."""
     return datetime.fromisoformat(value + "+00:00")
 
 
 def encoder_of(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
-    """Return what writes a value of a column of this type; None if it goes as it is."""
+    """Return the encoder for values of a column of this type; None if they are stored as they are."""
     if isinstance(kind, JSON):
         return write_document
     return write_moment if isinstance(kind, Moment) else None
 
 
 def decoder_of(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
-    """Return what reads a value of a column of this type; None if it comes as it is."""
+    """Return the decoder for values of a column of this type; None if they are right as they are."""
     if isinstance(kind, JSON):
         return read_document
     if isinstance(kind, Moment):
