@@ -35,7 +35,7 @@ class TaskAttempt(SQLModel, table=True):
     """The task's `attempt` while this attempt was the present one; the first is 1."""
     provider: str
     provider_task_id: str | None = None
-    """The provider's id for this attempt; null if the provider never told one. A late update with this id belongs to
+    """The provider's id for this attempt; null if it never became known. A late update with this id belongs to
     this attempt, and to no other task."""
     status: str
     """How the attempt ended: `failed`, or `cancelled` if the client retried a cancelled task."""

@@ -1,32 +1,65 @@
-"""A database with this version's schema, one a backend."""
+"""Fixtures of the storage tests: an empty database of the kind that the test runs on, and a later schema revision."""
 
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+import migrations
 from receiver.settings import Settings
 from receiver.storage.database import Database
 from tests.fakes.databases import settings_in
 
+LATER_REVISION = """
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "9999", "{head}", None, None
+
+
+def upgrade():
+    op.execute("CREATE TABLE half_way (id INTEGER)")
+    op.execute("UPDATE organization SET name = 'changed'")
+    {last}
+"""
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """The settings of a database of its own, which has no schema yet."""
+    """The settings of a new database, which has no schema yet."""
     return settings_in(tmp_path, migrated=False)
 
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    """An empty database; what it promises, it promises on both kinds."""
+    """A database with this version's schema and no rows."""
     async with await Database.open(settings_in(tmp_path)) as database:
         yield database
 
 
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[list[MutableMapping[str, Any]]]:
-    """What was logged; nothing of it is rendered."""
+    """Collect the log records instead of writing them."""
     with capture_logs() as entries:
         yield entries
+
+
+@pytest.fixture
+def add_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return a function that turns this into a later version of Ringback, with revision 9999 after all real ones.
+
+    Its argument is the last statement of that revision; a second call replaces it.
+    """
+    head = migrations.HEAD
+    folder = tmp_path / "later"
+
+    def add(last: str) -> None:
+        if not folder.exists():
+            shutil.copytree(Path(migrations.__file__).parent, folder)
+            monkeypatch.setattr(migrations, "__file__", str(folder / "__init__.py"))
+            monkeypatch.setattr(migrations, "HEAD", "9999")
+        (folder / "versions" / "9999_later.py").write_text(LATER_REVISION.format(head=head, last=last))
+
+    return add

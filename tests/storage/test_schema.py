@@ -1,8 +1,8 @@
-"""The schema: what the models say, reached all or nothing."""
+"""The schema on SQLite: the migrations produce what the models declare, all of it or nothing."""
 
 import re
-import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,9 @@ from receiver.settings import Settings
 from receiver.storage.schema import current_revision, migrate
 from receiver.storage.sqlite import PAGE_BYTES
 
-pytestmark = pytest.mark.sqlite_only("what SQLite knows of its own tables, and a copy beside the file")
+pytestmark = pytest.mark.sqlite_only("reads SQLite's own catalogue, and the copy beside the file")
 
 ORGANIZATION = "INSERT INTO organization (uid, name, created_at) VALUES ('a', 'kept', '2026-01-01 00:00:00.000000')"
-VERSION = """
-from alembic import op
-
-revision, down_revision, branch_labels, depends_on = "9999", "{head}", None, None
-
-
-def upgrade():
-    op.execute("CREATE TABLE half_way (id INTEGER)")
-    op.execute("UPDATE organization SET name = 'changed'")
-    {last}
-"""
 
 
 def query(path: Path, sql: str) -> list[Any]:
@@ -46,7 +35,7 @@ def query(path: Path, sql: str) -> list[Any]:
 
 
 def structure(path: Path) -> dict[str, Any]:
-    """Everything that SQLite knows of each table: columns, keys, indexes with their conditions, numbering."""
+    """Return all that SQLite's catalogue has of each table: columns, keys, indexes with conditions, AUTOINCREMENT."""
     tables = [name for (name,) in query(path, "SELECT name FROM sqlite_master WHERE type = 'table'")]
     return {
         name: {
@@ -81,35 +70,20 @@ def path(settings: Settings) -> Path:
     return settings.sqlite_path
 
 
-@pytest.fixture
-def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A later Ringback: its migrations, this one's among them. Return where its own is to be written."""
-    folder = tmp_path / "later"
-    shutil.copytree(Path(migrations.__file__).parent, folder)
-    monkeypatch.setattr(migrations, "__file__", str(folder / "__init__.py"))
-    monkeypatch.setattr(migrations, "HEAD", migrations.HEAD)
-    return folder / "versions" / "9999_next.py"
-
-
-def write_version(file: Path, head: str, last: str) -> None:
-    file.write_text(VERSION.format(head=head, last=last))
-    migrations.HEAD = "9999"
-
-
-async def test_the_migrated_schema_is_what_the_models_say(settings: Settings, path: Path, tmp_path: Path) -> None:
+async def test_the_migrated_schema_is_what_the_models_declare(settings: Settings, path: Path, tmp_path: Path) -> None:
     await migrate(settings)
     engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), models.metadata) == []
     engine.dispose()
-    made = tmp_path / "made.db"
-    engine = create_engine(f"sqlite:///{made}")
+    created = tmp_path / "created.db"
+    engine = create_engine(f"sqlite:///{created}")
     models.metadata.create_all(engine)
     engine.dispose()
-    assert structure(path) == structure(made)
+    assert structure(path) == structure(created)
 
 
-def test_the_newest_revision_is_written_down() -> None:
+def test_head_is_the_newest_revision() -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     assert ScriptDirectory.from_config(config).get_heads() == [migrations.HEAD]
@@ -124,7 +98,7 @@ async def test_a_new_database_is_in_wal_mode_with_large_pages(settings: Settings
     assert query(path, "PRAGMA page_size") == [(PAGE_BYTES,)]
 
 
-async def test_migrating_again_does_nothing(settings: Settings, path: Path, tmp_path: Path) -> None:
+async def test_a_second_migration_does_nothing(settings: Settings, path: Path, tmp_path: Path) -> None:
     _, now = await migrate(settings)
     query(path, ORGANIZATION)
     assert await migrate(settings) == (now, now)
@@ -132,7 +106,7 @@ async def test_migrating_again_does_nothing(settings: Settings, path: Path, tmp_
     assert not list(tmp_path.glob("*.before-*"))
 
 
-async def test_a_database_of_a_newer_version_is_refused_with_what_to_do(settings: Settings, path: Path) -> None:
+async def test_a_database_of_a_newer_version_is_refused_with_advice(settings: Settings, path: Path) -> None:
     await migrate(settings)
     query(path, "UPDATE alembic_version SET version_num = '9999'")
     before = path.read_bytes()
@@ -141,12 +115,12 @@ async def test_a_database_of_a_newer_version_is_refused_with_what_to_do(settings
     assert path.read_bytes() == before
 
 
-async def test_a_migration_that_fails_leaves_all_as_it_was_and_a_copy_beside_it(
-    settings: Settings, path: Path, next_version: Path
+async def test_a_failed_migration_changes_nothing_and_leaves_a_copy(
+    settings: Settings, path: Path, add_revision: Callable[[str], None]
 ) -> None:
     _, head = await migrate(settings)
     query(path, ORGANIZATION)
-    write_version(next_version, head, 'raise RuntimeError("half-way")')
+    add_revision('raise RuntimeError("half-way")')
     before = structure(path)
     with pytest.raises(RuntimeError, match="half-way"):
         await migrate(settings)
@@ -155,23 +129,24 @@ async def test_a_migration_that_fails_leaves_all_as_it_was_and_a_copy_beside_it(
         assert structure(file) == before
         assert query(file, "SELECT name FROM organization") == [("kept",)]
     assert await current_revision(settings) == head
-    write_version(next_version, head, "pass")
+    add_revision("pass")
     assert await migrate(settings) == (head, "9999")
     assert query(path, "SELECT name FROM organization") == [("changed",)]
     assert not copy.exists()
 
 
-async def test_a_first_migration_that_fails_leaves_no_table(settings: Settings, path: Path, next_version: Path) -> None:
-    (head,) = re.findall(r'revision = "(\d+)"', sorted(next_version.parent.glob("0*.py"))[-1].read_text())[:1]
-    write_version(next_version, head, 'op.execute("a wrong statement")')
+async def test_a_failed_first_migration_leaves_no_table(
+    settings: Settings, path: Path, add_revision: Callable[[str], None]
+) -> None:
+    add_revision('op.execute("a wrong statement")')
     with pytest.raises(Exception, match="syntax error"):
         await migrate(settings)
     assert query(path, "SELECT name FROM sqlite_master") == []
-    write_version(next_version, head, "pass")
+    add_revision("pass")
     assert await migrate(settings) == (None, "9999")
 
 
-async def test_down_and_up_again_is_the_same(settings: Settings, path: Path) -> None:
+async def test_a_downgrade_and_an_upgrade_restore_the_same_schema(settings: Settings, path: Path) -> None:
     _, head = await migrate(settings)
     before = structure(path)
     config = Config()

@@ -1,8 +1,8 @@
 """The writer's connection to PostgreSQL: one connection, replaced when it is lost.
 
 Why a lost answer to COMMIT needs care: when the connection breaks between sending COMMIT and receiving the answer, the
-transaction may be on disk or not. Reporting a failure for one that is on disk would be wrong: a client would be told
-that nothing was stored and would repeat its request, and `after_commit` would not run, so that deliveries which were
+transaction may be on disk or not. Reporting a failure for one that is on disk would be wrong: the client's error would
+say that nothing was stored, and the client would repeat its request, and `after_commit` would not run, so that deliveries which were
 inserted already leased to this process would wait for the end of their lease. Reporting success for one that was lost
 would break the promise that what is acknowledged is on disk. So the connection asks the server as soon as it can be
 reached again (`_was_committed`), by two facts that the transaction left: PostgreSQL's own number for it, and the id of

@@ -2,7 +2,7 @@
 
 One row for each provider has the time of the next call that is free. A reservation moves it on by as many intervals as
 it takes calls, in one statement, which the row's lock makes atomic. All times are of the database's clock, so that the
-clocks of the processes do not matter; a process is only told how many seconds to wait.
+clocks of the processes do not matter; a process only receives how many seconds to wait.
 """
 
 from datetime import timedelta
