@@ -1,4 +1,4 @@
-"""Rows to begin with."""
+"""Rows for the storage tests, with defaults for all that a test does not name."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -19,13 +19,13 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
 def row_of(instance: SQLModel) -> dict[str, Any]:
-    """Return what a table's row would be, without its key."""
+    """Return the columns of a table's row, without its row key."""
     columns = inspect(type(instance)).column_attrs
     return {each.columns[0].name: getattr(instance, each.key) for each in columns if each.key != "id"}
 
 
 def task_row(**fields: Any) -> dict[str, Any]:
-    """Return a whole row of a task; what is not given is as in a new one."""
+    """Return a task's whole row; columns that are not given are as in a new task."""
     given: dict[str, Any] = {
         "uid": new_id(),
         "organization_id": 1,
@@ -37,27 +37,27 @@ def task_row(**fields: Any) -> dict[str, Any]:
         "last_update_at": NOW,
         **fields,
     }
-    # SQLModel has an attribute `metadata` of its own.
+    # The model's field is `metadata_`, because SQLModel classes have an attribute `metadata` already.
     return row_of(models.Task(**given, metadata_=given.pop("metadata", None)))
 
 
 async def add_organization(database: Database, name: str = "default") -> int:
-    """Make an organization; return its key, which is 1 for the first."""
+    """Insert an organization; return its row key, which is 1 for the first."""
     return await database.writer.run(lambda tx: ensure_organization(tx, name, NOW))
 
 
 async def add_tasks(database: Database, *rows: Mapping[str, Any]) -> list[int]:
-    """Insert tasks; return their keys."""
+    """Insert tasks; return their row keys."""
     return await database.writer.run(lambda tx: tx.insert_tasks(rows))
 
 
 async def add_subscription(database: Database, **fields: Any) -> int:
-    """Insert a subscription, registered for every event if nothing else is said; return its key."""
+    """Insert a subscription, by default one that is registered for every event; return its row key."""
     given: dict[str, Any] = {
         "uid": new_id(),
         "organization_id": 1,
         "kind": SubscriptionKind.REGISTERED,
-        "endpoint_url": "https://example.com/told",
+        "endpoint_url": "https://example.com/webhooks",
         "event_types": list(EventType),
         "created_at": NOW,
         "updated_at": NOW,
@@ -84,7 +84,7 @@ def new_event(task_id: int | None, **fields: Any) -> NewEvent:
 
 
 def new_delivery(subscription_id: int, event_id: int, task_id: int, **fields: Any) -> NewDelivery:
-    """Return a delivery that is due now and nobody's yet."""
+    """Return a delivery that is due now and not leased."""
     given: dict[str, Any] = {
         "uid": new_id(),
         "organization_id": 1,
@@ -100,6 +100,6 @@ def new_delivery(subscription_id: int, event_id: int, task_id: int, **fields: An
 
 
 async def task_by_key(database: Database, key: int) -> dict[str, Any]:
-    """Return a task's row as SQLAlchemy reads it."""
+    """Return a task's row, read through SQLAlchemy."""
     (row,) = await database.read(select(tasks).where(tasks.c.id == key))
     return row

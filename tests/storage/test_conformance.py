@@ -1,4 +1,4 @@
-"""What the hot statements promise, on every backend: tasks, events, and who listens."""
+"""What the hot statements promise on both databases: tasks, events and listeners."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -53,7 +53,7 @@ async def state_of(database: Database, uid: str) -> TaskState:
     return (await database.writer.run(lambda tx: tx.load_tasks([uid])))[uid]
 
 
-async def test_tasks_are_loaded_by_their_outer_id(database: Database) -> None:
+async def test_tasks_are_loaded_by_their_public_id(database: Database) -> None:
     one, two = task_row(), task_row()
     keys = await add_tasks(database, one, two, task_row())
     wanted = [two["uid"], one["uid"], new_id()]
@@ -62,7 +62,7 @@ async def test_tasks_are_loaded_by_their_outer_id(database: Database) -> None:
     assert await database.writer.run(lambda tx: tx.load_tasks([])) == {}
 
 
-async def test_a_loaded_task_is_all_that_a_decision_needs(database: Database) -> None:
+async def test_a_loaded_task_has_all_that_a_decision_needs(database: Database) -> None:
     callback = await add_subscription(database, kind=SubscriptionKind.CALLBACK, fingerprint="f")
     given: dict[str, Any] = {
         "status": TaskStatus.PROCESSING,
@@ -91,19 +91,19 @@ async def test_a_loaded_task_is_all_that_a_decision_needs(database: Database) ->
     assert found == {row["uid"]: expected}
 
 
-async def test_a_provider_task_is_found_at_its_own_provider_alone(database: Database) -> None:
+async def test_a_provider_task_id_is_found_for_its_own_provider_only(database: Database) -> None:
     await add_tasks(database, task_row(provider_task_id="pt-1"), task_row(provider_task_id=None))
     assert await database.writer.run(lambda tx: tx.load_tasks([], [("another", "pt-1")])) == {}
     assert await database.writer.run(lambda tx: tx.load_tasks([], [])) == {}
 
 
-async def test_two_tasks_cannot_have_one_provider_task(database: Database) -> None:
+async def test_two_tasks_cannot_have_the_same_provider_task_id(database: Database) -> None:
     await add_tasks(database, task_row(provider_task_id="pt-1"), task_row(provider="another", provider_task_id="pt-1"))
     with pytest.raises(Exception, match=r"(?i)unique"):
         await add_tasks(database, task_row(provider_task_id="pt-1"))
 
 
-async def test_changes_of_different_columns_are_written_in_one_go(database: Database) -> None:
+async def test_changes_of_different_columns_are_written_together(database: Database) -> None:
     rows = [task_row() for _ in range(3)]
     keys = await add_tasks(database, *rows)
     values: list[dict[str, Any]] = [
@@ -122,18 +122,16 @@ async def test_changes_of_different_columns_are_written_in_one_go(database: Data
 
 
 @pytest.mark.parametrize("stale", [{"from_status": TaskStatus.PENDING}, {"from_attempt": 2}, {"id": 4711}])
-async def test_a_change_that_was_decided_on_another_state_is_not_written(
-    database: Database, stale: dict[str, Any]
-) -> None:
+async def test_a_change_that_was_decided_on_another_state_is_refused(database: Database, stale: dict[str, Any]) -> None:
     keys = await add_tasks(database, task_row(), task_row())
-    sound = TaskChange(id=keys[0], from_status=TaskStatus.QUEUED, from_attempt=1, values={"progress": 9})
-    changes = [sound, replace(sound, **{"id": keys[1], **stale})]
+    valid = TaskChange(id=keys[0], from_status=TaskStatus.QUEUED, from_attempt=1, values={"progress": 9})
+    changes = [valid, replace(valid, **{"id": keys[1], **stale})]
     with pytest.raises(RuntimeError):
         await database.writer.run(lambda tx: tx.update_tasks(changes))
     assert [row["progress"] for row in await database.read(select(tasks.c.progress))] == [0, 0]
 
 
-async def test_keys_come_back_in_the_order_of_the_rows(database: Database) -> None:
+async def test_row_keys_are_returned_in_the_order_of_the_rows(database: Database) -> None:
     rows = [task_row() for _ in range(5)]
     keys = await add_tasks(database, *rows)
     stored = await database.read(select(tasks.c.id, tasks.c.uid))
@@ -160,7 +158,7 @@ async def test_events_are_numbered_in_order(database: Database) -> None:
     }
 
 
-async def test_an_event_may_be_of_no_task(database: Database) -> None:
+async def test_an_event_may_have_no_task(database: Database) -> None:
     await database.writer.run(lambda tx: tx.insert_events([new_event(None)]))
     assert [row["task_id"] for row in await database.read(select(events))] == [None]
 
@@ -173,33 +171,33 @@ async def test_a_sequence_number_is_never_used_again(database: Database) -> None
     assert after[0] > max(before)
 
 
-async def test_who_listens_is_active_and_of_the_organization_or_named_as_callback(database: Database) -> None:
+async def test_listeners_are_active_and_of_the_organization_or_a_named_callback(database: Database) -> None:
     other = await add_organization(database, "other")
     registered = await add_subscription(database, event_types=[EventType.TASK_FAILED])
-    theirs = await add_subscription(database, organization_id=other)
+    of_other = await add_subscription(database, organization_id=other)
     callback = await add_subscription(database, kind=SubscriptionKind.CALLBACK, fingerprint="a")
     await add_subscription(database, is_active=False)
     await add_subscription(database, deleted_at=NOW)
     off = await add_subscription(database, kind=SubscriptionKind.CALLBACK, fingerprint="b", is_active=False)
-    gone = await add_subscription(database, kind=SubscriptionKind.CALLBACK, fingerprint="c", deleted_at=NOW)
+    removed = await add_subscription(database, kind=SubscriptionKind.CALLBACK, fingerprint="c", deleted_at=NOW)
 
     async def listeners(organizations: set[int], callbacks: set[int]) -> list[Listener]:
         found = await database.writer.run(lambda tx: tx.listeners(organizations, callbacks))
         return sorted(found, key=lambda each: each.id)
 
     every = frozenset(EventType)
-    mine = Listener(registered, 1, SubscriptionKind.REGISTERED, frozenset({EventType.TASK_FAILED}))
-    assert await listeners({1}, set()) == [mine]
-    assert await listeners({1}, {callback, off, gone}) == [
-        mine,
+    listener = Listener(registered, 1, SubscriptionKind.REGISTERED, frozenset({EventType.TASK_FAILED}))
+    assert await listeners({1}, set()) == [listener]
+    assert await listeners({1}, {callback, off, removed}) == [
+        listener,
         Listener(callback, 1, SubscriptionKind.CALLBACK, every),
     ]
-    assert [each.id for each in await listeners({1, other}, set())] == [registered, theirs]
+    assert [each.id for each in await listeners({1, other}, set())] == [registered, of_other]
     assert await listeners(set(), set()) == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-async def test_documents_are_the_same_by_either_way_in(database: Database, document: Any) -> None:
+async def test_documents_are_stored_alike_by_hot_statements_and_core(database: Database, document: Any) -> None:
     names = ("input", "config", "metadata", "output", "error", "logs", "detail", "meta")
     values = dict.fromkeys(names, document)
     hot, core = {**task_row(), **values}, {**task_row(), **values}
@@ -215,13 +213,13 @@ async def test_documents_are_the_same_by_either_way_in(database: Database, docum
     for row in await database.read(select(tasks)):
         assert {name: row[name] for name in names} == values
         assert {name: type(row[name]) for name in names} == {name: type(document) for name in names}
-    nothing = await database.read(select(tasks.c.id).where(tasks.c.output.is_(None)))
-    assert len(nothing) == (2 if document is None else 0)
+    without_output = await database.read(select(tasks.c.id).where(tasks.c.output.is_(None)))
+    assert len(without_output) == (2 if document is None else 0)
     assert [row["snapshot"] for row in await database.read(select(events))] == [{"output": document}]
 
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=str)
-async def test_moments_are_the_same_by_either_way_in(database: Database, moment: datetime) -> None:
+async def test_times_are_stored_alike_by_hot_statements_and_core(database: Database, moment: datetime) -> None:
     hot, core = task_row(last_update_at=moment, due_at=moment), task_row(last_update_at=moment, due_at=moment)
     (key,) = await add_tasks(database, hot)
     change = TaskChange(id=key, from_status=TaskStatus.QUEUED, from_attempt=1, values={"started_at": moment})
@@ -240,7 +238,7 @@ async def test_moments_are_the_same_by_either_way_in(database: Database, moment:
     assert [row["created_at"] for row in await database.read(select(events))] == [moment]
 
 
-async def test_a_moment_without_a_time_zone_is_refused(database: Database) -> None:
+async def test_a_time_without_a_time_zone_is_refused(database: Database) -> None:
     naive = NOW.replace(tzinfo=None)
     with pytest.raises(Exception, match="time zone"):
         await database.writer.run(lambda tx: tx.execute(insert(tasks), [task_row(last_update_at=naive)]))

@@ -1,4 +1,4 @@
-"""What the hot statements promise, on every backend: claims, leases and what comes of them."""
+"""What the hot statements promise on both databases: claims, leases and settlements."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,7 +22,7 @@ from tests.storage.rows import (
 )
 
 LEASE = timedelta(minutes=3)
-JUST = timedelta(microseconds=1)
+MICROSECOND = timedelta(microseconds=1)
 
 
 @pytest.fixture(autouse=True)
@@ -85,8 +85,8 @@ async def settle(database: Database, *settlements: Settlement) -> list[bool]:
     return await database.writer.run(lambda tx: tx.settle(settlements))
 
 
-async def test_due_tasks_are_claimed_oldest_first_and_no_more_than_asked_for(database: Database) -> None:
-    due = [NOW - timedelta(seconds=1), NOW, NOW - timedelta(seconds=9), NOW + JUST, None]
+async def test_due_tasks_are_claimed_oldest_first_up_to_the_limit(database: Database) -> None:
+    due = [NOW - timedelta(seconds=1), NOW, NOW - timedelta(seconds=9), NOW + MICROSECOND, None]
     keys = await add_tasks(database, *(sent(due_at=each) for each in due))
     assert [each.state.id for each in await claim(database, limit=2)] == [keys[2], keys[0]]
     assert [each.state.id for each in await claim(database)] == [keys[1]]
@@ -94,15 +94,15 @@ async def test_due_tasks_are_claimed_oldest_first_and_no_more_than_asked_for(dat
     assert await claim(database, limit=0) == []
 
 
-async def test_a_claim_is_a_lease_that_comes_back_by_itself(database: Database) -> None:
+async def test_a_claimed_task_is_due_again_when_its_lease_ends(database: Database) -> None:
     (key,) = await add_tasks(database, sent(status=TaskStatus.PROCESSING))
     assert len(await claim(database)) == 1
     assert (await task_by_key(database, key))["due_at"] == NOW + LEASE
-    assert await claim(database, NOW + LEASE - JUST) == []
+    assert await claim(database, NOW + LEASE - MICROSECOND) == []
     assert [each.state.id for each in await claim(database, NOW + LEASE)] == [key]
 
 
-async def test_what_waits_to_be_sent_is_not_looked_at_and_waits_on_while_it_is_claimed(database: Database) -> None:
+async def test_an_unsent_task_is_not_polled_and_still_waits_while_it_is_claimed(database: Database) -> None:
     (key,) = await add_tasks(database, task_row(due_at=NOW))
     assert await claim(database) == []
     (claimed,) = await claim_unsent(database)
@@ -110,40 +110,40 @@ async def test_what_waits_to_be_sent_is_not_looked_at_and_waits_on_while_it_is_c
     row = await task_by_key(database, key)
     assert (row["submission"], row["submitted_at"]) == (Submission.WAITING, None)
     assert (row["due_at"], row["leased"]) == (NOW + LEASE, True)
-    assert await claim_unsent(database, NOW + LEASE - JUST) == []
+    assert await claim_unsent(database, NOW + LEASE - MICROSECOND) == []
     assert [each.state.id for each in await claim_unsent(database, NOW + LEASE)] == [key]
 
 
-async def test_what_was_sent_is_not_claimed_to_be_sent(database: Database) -> None:
+async def test_a_sent_task_is_not_claimed_to_be_sent(database: Database) -> None:
     await add_tasks(database, *(sent(submission=each) for each in Submission if each != Submission.WAITING))
     assert await claim_unsent(database) == []
 
 
-async def test_a_line_is_served_in_its_order_and_no_more_than_is_asked_for(database: Database) -> None:
-    due = [NOW - JUST, NOW, NOW - timedelta(seconds=9), NOW + JUST, NOW, None]
+async def test_a_send_queue_is_claimed_in_its_order_up_to_the_limit(database: Database) -> None:
+    due = [NOW - MICROSECOND, NOW, NOW - timedelta(seconds=9), NOW + MICROSECOND, NOW, None]
     keys = await add_tasks(database, *(task_row(due_at=each) for each in due))
     assert [each.state.id for each in await claim_unsent(database, limit=2)] == [keys[2], keys[0]]
     assert [each.state.id for each in await claim_unsent(database)] == [keys[1], keys[4]]
     assert await claim_unsent(database) == []
 
 
-async def test_lines_take_turns_however_long_one_of_them_is(database: Database) -> None:
+async def test_send_queues_take_turns_however_long_one_of_them_is(database: Database) -> None:
     other = await add_organization(database, "other")
     old = NOW - timedelta(hours=1)
     await add_tasks(database, *(task_row(due_at=old, bulk=True) for _ in range(5)))
     await add_tasks(database, *(task_row(due_at=NOW, bulk=True, organization_id=other) for _ in range(2)))
     await add_tasks(database, task_row(due_at=NOW), task_row(due_at=NOW, organization_id=other))
-    mine, theirs = (1, True), (other, True)
-    assert [each.queue for each in await claim_unsent(database, limit=3)] == [(1, False), mine, (other, False)]
-    # The turn goes on behind the last one that had it.
-    assert [each.queue for each in await claim_unsent(database, limit=1, after=(other, False))] == [theirs]
-    assert [each.queue for each in await claim_unsent(database, limit=1, after=theirs)] == [mine]
-    assert [each.queue for each in await claim_unsent(database, limit=4, after=mine)] == [theirs, mine, mine, mine]
+    first, second = (1, True), (other, True)
+    assert [each.queue for each in await claim_unsent(database, limit=3)] == [(1, False), first, (other, False)]
+    # The next claim continues after the queue that was served last.
+    assert [each.queue for each in await claim_unsent(database, limit=1, after=(other, False))] == [second]
+    assert [each.queue for each in await claim_unsent(database, limit=1, after=second)] == [first]
+    assert [each.queue for each in await claim_unsent(database, limit=4, after=first)] == [second, first, first, first]
 
 
-async def test_a_line_in_which_nothing_is_due_costs_no_other_its_turn(database: Database) -> None:
+async def test_a_send_queue_without_due_tasks_does_not_use_up_a_turn(database: Database) -> None:
     other = await add_organization(database, "other")
-    await add_tasks(database, task_row(due_at=NOW + JUST), task_row(due_at=NOW, organization_id=other))
+    await add_tasks(database, task_row(due_at=NOW + MICROSECOND), task_row(due_at=NOW, organization_id=other))
     assert [each.queue for each in await claim_unsent(database, limit=1)] == [(other, False)]
 
 
@@ -156,7 +156,7 @@ async def test_a_line_in_which_nothing_is_due_costs_no_other_its_turn(database: 
         (TaskStatus.PROCESSING, Submission.ACCEPTED),
     ],
 )
-async def test_a_claim_changes_nothing_else(database: Database, status: TaskStatus, submission: Submission) -> None:
+async def test_a_claim_changes_no_other_column(database: Database, status: TaskStatus, submission: Submission) -> None:
     row = task_row(status=status, submission=submission, due_at=NOW, submitted_at=NOW - LEASE)
     (key,) = await add_tasks(database, row)
     (claimed,) = await claim(database)
@@ -166,12 +166,12 @@ async def test_a_claim_changes_nothing_else(database: Database, status: TaskStat
     assert {name: stored[name] for name in unchanged} == {name: row[name] for name in unchanged}
 
 
-async def test_a_moment_written_by_sqlalchemy_is_due_for_a_claim_to_the_microsecond(database: Database) -> None:
+async def test_a_due_time_written_by_core_is_claimed_to_the_microsecond(database: Database) -> None:
     rows = [sent(due_at=NOW.replace(microsecond=0)), sent(due_at=NOW)]
     await database.writer.run(lambda tx: tx.execute(insert(tasks), rows))
-    assert len(await claim(database, NOW.replace(microsecond=0) - JUST)) == 0
+    assert len(await claim(database, NOW.replace(microsecond=0) - MICROSECOND)) == 0
     assert len(await claim(database, NOW.replace(microsecond=0))) == 1
-    assert len(await claim(database, NOW - JUST)) == 0
+    assert len(await claim(database, NOW - MICROSECOND)) == 0
     assert len(await claim(database, NOW)) == 1
 
 
@@ -186,22 +186,22 @@ async def test_deliveries_are_stored_as_given(database: Database) -> None:
 
 async def test_due_deliveries_are_claimed_oldest_first_and_their_attempts_counted(database: Database) -> None:
     subscription = await add_subscription(database)
-    keys = await add_deliveries(database, subscription, NOW, NOW - timedelta(seconds=5), NOW + JUST)
+    keys = await add_deliveries(database, subscription, NOW, NOW - timedelta(seconds=5), NOW + MICROSECOND)
     assert await claim_deliveries(database, limit=1) == [LeasedDelivery(keys[1], subscription, 1, NOW + LEASE)]
     assert await claim_deliveries(database) == [LeasedDelivery(keys[0], subscription, 1, NOW + LEASE)]
     row = await delivery(database, keys[0])
     assert (row["attempt"], row["due_at"], row["status"]) == (1, NOW + LEASE, DeliveryStatus.PENDING)
 
 
-async def test_a_delivery_whose_sender_died_is_claimed_again_as_another_attempt(database: Database) -> None:
+async def test_a_delivery_whose_lease_ended_is_claimed_again_as_another_attempt(database: Database) -> None:
     subscription = await add_subscription(database)
     (key,) = await add_deliveries(database, subscription, NOW + LEASE, attempt=1)
-    assert await claim_deliveries(database, NOW + LEASE - JUST) == []
+    assert await claim_deliveries(database, NOW + LEASE - MICROSECOND) == []
     (lease,) = await claim_deliveries(database, NOW + LEASE)
     assert (lease.id, lease.attempt) == (key, 2)
 
 
-async def test_skipped_subscriptions_do_not_stand_in_the_way_of_others(database: Database) -> None:
+async def test_skipped_subscriptions_do_not_hold_up_others(database: Database) -> None:
     slow, quick = await add_subscription(database), await add_subscription(database)
     waiting = await add_deliveries(database, slow, *[NOW - timedelta(hours=1)] * 5)
     (wanted,) = await add_deliveries(database, quick, NOW)
@@ -210,18 +210,18 @@ async def test_skipped_subscriptions_do_not_stand_in_the_way_of_others(database:
     assert {each.id for each in await claim_deliveries(database)} == set(waiting)
 
 
-async def test_each_subscription_gets_its_share_of_a_claim(database: Database) -> None:
+async def test_a_claim_takes_deliveries_of_each_subscription_up_to_the_limit(database: Database) -> None:
     busy, quiet = await add_subscription(database), await add_subscription(database)
     await add_deliveries(database, busy, *[NOW - timedelta(hours=1)] * 5)
-    await add_deliveries(database, quiet, NOW, NOW + JUST)
+    await add_deliveries(database, quiet, NOW, NOW + MICROSECOND)
     claimed = await claim_deliveries(database, limit=2)
     assert [each.subscription_id for each in claimed] == [busy, busy, quiet]
     assert [each.subscription_id for each in await claim_deliveries(database, limit=2)] == [busy, busy]
 
 
-async def test_an_ordered_subscription_hears_of_a_task_one_event_after_the_other(database: Database) -> None:
+async def test_an_ordered_subscription_gets_the_events_of_a_task_one_by_one(database: Database) -> None:
     ordered, free = await add_subscription(database, ordered=True), await add_subscription(database)
-    # The first is not due yet: what comes after it waits all the same.
+    # The first one is not due yet, and the one after it waits for it all the same.
     first, second = await add_deliveries(database, ordered, NOW + timedelta(seconds=5), NOW)
     (other_task,) = await add_deliveries(database, ordered, NOW)
     also_free = await add_deliveries(database, free, NOW + timedelta(seconds=5), NOW)
@@ -257,7 +257,7 @@ async def test_a_failed_attempt_leaves_the_delivery_due_for_the_next(database: D
     later = NOW + timedelta(seconds=5)
     failed = {"status": DeliveryStatus.PENDING, "settled_at": None, "status_code": None, "error": "refused"}
     assert await settle(database, outcome(first, due_at=later, **failed)) == [True]
-    assert await claim_deliveries(database, later - JUST) == []
+    assert await claim_deliveries(database, later - MICROSECOND) == []
     (second,) = await claim_deliveries(database, later)
     assert (second.id, second.attempt) == (key, 2)
     assert await settle(database, outcome(second)) == [True]
@@ -265,13 +265,13 @@ async def test_a_failed_attempt_leaves_the_delivery_due_for_the_next(database: D
     assert [tuple(row.values()) for row in numbers] == [(1, "refused"), (2, None)]
 
 
-async def test_who_lost_the_lease_settles_nothing(database: Database) -> None:
+async def test_a_lost_lease_settles_nothing(database: Database) -> None:
     subscription = await add_subscription(database)
-    lost, held = await add_deliveries(database, subscription, NOW - JUST, NOW)
+    lost, held = await add_deliveries(database, subscription, NOW - MICROSECOND, NOW)
     slow = (await claim_deliveries(database, limit=1))[0]
     (again,) = [each for each in await claim_deliveries(database, NOW + LEASE) if each.id == lost]
-    mine = LeasedDelivery(held, subscription, 1, NOW)
-    assert await settle(database, outcome(slow, status=DeliveryStatus.DEAD), outcome(mine)) == [False, True]
+    still_held = LeasedDelivery(held, subscription, 1, NOW)
+    assert await settle(database, outcome(slow, status=DeliveryStatus.DEAD), outcome(still_held)) == [False, True]
     row = await delivery(database, lost)
     assert (row["status"], row["attempt"], row["due_at"]) == (DeliveryStatus.PENDING, 2, NOW + 2 * LEASE)
     assert await settle(database, outcome(again)) == [True]

@@ -1,4 +1,4 @@
-"""What the first start makes, and what every later one insists on."""
+"""The keys that the first start creates, and that every later start requires."""
 
 import stat
 from collections.abc import AsyncIterator
@@ -39,8 +39,8 @@ async def live(database: Database, key: str) -> list[dict[str, Any]]:
     return await database.read(live_key(hash_api_key(key)))
 
 
-@pytest.mark.sqlite_only("its key is in a file")
-def test_the_first_start_makes_a_master_key_that_only_its_owner_can_read(settings: Settings) -> None:
+@pytest.mark.sqlite_only("the master key is in a file")
+def test_the_first_start_creates_a_master_key_that_only_its_owner_can_read(settings: Settings) -> None:
     (key,) = master_keys(settings)
     file = key_file(settings)
     assert file == settings.sqlite_path.with_name("ringback.db.key")
@@ -50,27 +50,27 @@ def test_the_first_start_makes_a_master_key_that_only_its_owner_can_read(setting
     KeyRing([key])
 
 
-@pytest.mark.sqlite_only("its key is in a file")
+@pytest.mark.sqlite_only("the master key is in a file")
 async def test_later_starts_read_the_same_key(settings: Settings) -> None:
     made = master_keys(settings)
     await migrate(settings)
     assert master_keys(settings) == made
 
 
-@pytest.mark.sqlite_only("its key is in a file")
-def test_every_database_has_a_key_of_its_own(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.sqlite_only("the master key is in a file")
+def test_every_database_has_its_own_key(settings: Settings, tmp_path: Path) -> None:
     other = load_settings({"RINGBACK_DATABASE_URL": f"sqlite:///{tmp_path / 'other.db'}"}, env_file=None)
     assert master_keys(settings) != master_keys(other)
 
 
-@pytest.mark.sqlite_only("its key is in a file")
+@pytest.mark.sqlite_only("the master key is in a file")
 def test_the_file_may_hold_several_keys_oldest_first(settings: Settings) -> None:
     key_file(settings).write_text("the-older-master-key, the-newer-master-key\n")
     key_file(settings).chmod(0o600)
     assert master_keys(settings) == ["the-older-master-key", "the-newer-master-key"]
 
 
-@pytest.mark.sqlite_only("its key is in a file")
+@pytest.mark.sqlite_only("the master key is in a file")
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
 def test_a_key_that_others_can_read_is_refused(settings: Settings, mode: int) -> None:
     master_keys(settings)
@@ -79,8 +79,8 @@ def test_a_key_that_others_can_read_is_refused(settings: Settings, mode: int) ->
         master_keys(settings)
 
 
-@pytest.mark.sqlite_only("its key is in a file")
-async def test_a_database_whose_key_is_gone_is_refused_and_gets_no_new_one(settings: Settings) -> None:
+@pytest.mark.sqlite_only("the master key is in a file")
+async def test_a_database_without_its_key_is_refused_and_gets_no_new_one(settings: Settings) -> None:
     master_keys(settings)
     await migrate(settings)
     key_file(settings).unlink()
@@ -89,16 +89,16 @@ async def test_a_database_whose_key_is_gone_is_refused_and_gets_no_new_one(setti
     assert not key_file(settings).exists()
 
 
-@pytest.mark.sqlite_only("its key is in a file")
-def test_a_key_file_with_nothing_in_it_is_refused_with_what_to_do(settings: Settings) -> None:
-    """What a power cut leaves between making the file and writing to it."""
+@pytest.mark.sqlite_only("the master key is in a file")
+def test_an_empty_key_file_is_refused_with_advice(settings: Settings) -> None:
+    """A power cut between creating the file and writing to it leaves an empty file."""
     key_file(settings).touch(0o600)
     with pytest.raises(StartError, match=r"ringback\.db\.key"):
         master_keys(settings)
 
 
-@pytest.mark.sqlite_only("its key is in a file")
-async def test_keys_from_the_settings_go_before_the_file_and_make_none(settings: Settings) -> None:
+@pytest.mark.sqlite_only("the master key is in a file")
+async def test_keys_from_the_settings_take_precedence_and_no_file_is_created(settings: Settings) -> None:
     given = load_settings(
         {
             "RINGBACK_DATABASE_URL": settings.database_url,
@@ -111,7 +111,7 @@ async def test_keys_from_the_settings_go_before_the_file_and_make_none(settings:
     assert not key_file(settings).exists()
 
 
-async def test_the_admin_key_is_made_once_and_stored_hashed(
+async def test_the_admin_key_is_created_once_and_stored_hashed(
     opened: Database, settings: Settings, tmp_path: Path
 ) -> None:
     key = await ensure_keys(opened, settings)
@@ -124,13 +124,13 @@ async def test_the_admin_key_is_made_once_and_stored_hashed(
     assert key.encode() not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
 
 
-async def test_the_organization_default_is_made_once(opened: Database, settings: Settings) -> None:
+async def test_the_default_organization_is_created_once(opened: Database, settings: Settings) -> None:
     await ensure_keys(opened, settings)
     await ensure_keys(opened, settings)
     assert [row["name"] for row in await opened.read(select(organizations))] == ["default"]
 
 
-async def test_an_admin_key_is_made_again_when_none_is_left(opened: Database, settings: Settings) -> None:
+async def test_an_admin_key_is_created_again_when_none_is_left(opened: Database, settings: Settings) -> None:
     key = await ensure_keys(opened, settings)
     assert key is not None
     (row,) = await live(opened, key)
@@ -141,9 +141,7 @@ async def test_an_admin_key_is_made_again_when_none_is_left(opened: Database, se
     assert await live(opened, key) == []
 
 
-async def test_a_key_from_the_settings_is_there_from_the_start_and_no_other_is_made(
-    opened: Database, settings: Settings
-) -> None:
+async def test_a_key_from_the_settings_is_stored_and_no_other_is_created(opened: Database, settings: Settings) -> None:
     for _ in range(2):
         assert await ensure_keys(opened, with_key(settings, FIRST)) is None
     (row,) = await live(opened, FIRST)
@@ -152,7 +150,7 @@ async def test_a_key_from_the_settings_is_there_from_the_start_and_no_other_is_m
     assert FIRST not in repr(await opened.read(select(api_keys)))
 
 
-async def test_a_changed_key_replaces_the_one_before_and_may_be_changed_back(
+async def test_a_changed_key_replaces_the_previous_one_and_may_be_changed_back(
     opened: Database, settings: Settings
 ) -> None:
     made = await ensure_keys(opened, settings)

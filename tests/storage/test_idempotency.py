@@ -1,4 +1,4 @@
-"""Idempotency keys on disk: one process has the work, and its answer stays."""
+"""Idempotency keys in the database: one process claims the work, and its response is saved."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -50,12 +50,12 @@ async def kept(database: Database, scope: str = "a", owner: str = HERE) -> bool:
     return await database.writer.write(keep, ResponseToSave(scope, owner, DONE))
 
 
-async def test_the_first_has_the_work_and_its_id(database: Database) -> None:
+async def test_the_first_request_claims_the_key_with_its_own_id(database: Database) -> None:
     first = wanted()
     assert await claimed(database, first) == Claim("a", first.resource_id, is_resumed=False)
 
 
-async def test_another_process_waits_until_the_answer_is_kept(database: Database) -> None:
+async def test_another_process_waits_until_the_response_is_saved(database: Database) -> None:
     await claimed(database, wanted())
     assert await claimed(database, wanted(owner=THERE)) == ClaimedElsewhere()
     assert await database.read(leased("a", NOW))
@@ -65,13 +65,13 @@ async def test_another_process_waits_until_the_answer_is_kept(database: Database
     assert not await database.read(leased("a", NOW))
 
 
-async def test_the_same_process_takes_up_what_it_left(database: Database) -> None:
+async def test_the_same_process_resumes_its_own_claim(database: Database) -> None:
     first = wanted()
     await claimed(database, first)
     assert await claimed(database, wanted()) == Claim("a", first.resource_id, is_resumed=True)
 
 
-async def test_another_process_takes_over_when_the_lease_is_over_and_the_first_keeps_nothing_then(
+async def test_another_process_takes_over_when_the_lease_has_ended_and_the_first_can_save_nothing(
     database: Database,
 ) -> None:
     first = wanted()
@@ -86,7 +86,7 @@ async def test_another_process_takes_over_when_the_lease_is_over_and_the_first_k
     assert not await kept(database, owner=THERE)
 
 
-async def test_a_lease_is_moved_by_its_owner_alone(database: Database) -> None:
+async def test_a_lease_is_moved_by_its_owner_only(database: Database) -> None:
     await claimed(database, wanted())
     later = NOW + LEASE
     await database.writer.run(lambda tx: move_lease(tx, "a", THERE, NOW))
@@ -97,7 +97,7 @@ async def test_a_lease_is_moved_by_its_owner_alone(database: Database) -> None:
     assert isinstance(await claimed(database, wanted(owner=THERE)), Claim)
 
 
-@pytest.mark.parametrize("is_answered", [False, True], ids=["at work", "answered"])
+@pytest.mark.parametrize("is_answered", [False, True], ids=["claimed", "answered"])
 async def test_another_body_is_a_conflict(database: Database, is_answered: bool) -> None:
     await claimed(database, wanted())
     if is_answered:
@@ -109,24 +109,24 @@ async def test_another_body_is_a_conflict(database: Database, is_answered: bool)
     assert await claimed(database, wanted("another scope", body="another")) != ClaimedElsewhere()
 
 
-async def test_after_24_hours_a_key_is_new_and_not_a_moment_before(database: Database) -> None:
+async def test_a_key_starts_over_after_24_hours_and_no_sooner(database: Database) -> None:
     first = wanted()
     await claimed(database, first)
     await kept(database)
     before = NOW + KEPT - timedelta(microseconds=1)
     assert await claimed(database, wanted(now=before)) == DONE
-    anew = wanted(now=NOW + KEPT, lease_until=NOW + KEPT + LEASE, body="another")
-    assert await claimed(database, anew) == Claim("a", anew.resource_id, is_resumed=False)
+    reused = wanted(now=NOW + KEPT, lease_until=NOW + KEPT + LEASE, body="another")
+    assert await claimed(database, reused) == Claim("a", reused.resource_id, is_resumed=False)
     (row,) = await database.read(select(idempotency_keys))
     assert (row["status"], row["answer"], row["created_at"]) == (None, None, NOW + KEPT)
 
 
-async def test_work_of_24_hours_is_not_taken_away_while_somebody_is_at_it(database: Database) -> None:
+async def test_work_of_24_hours_is_not_taken_over_while_its_lease_lasts(database: Database) -> None:
     await claimed(database, wanted(lease_until=NOW + KEPT + LEASE))
     assert await claimed(database, wanted(owner=THERE, now=NOW + KEPT)) == ClaimedElsewhere()
 
 
-async def test_many_share_a_batch_and_each_gets_its_own(database: Database) -> None:
+async def test_many_claims_share_a_batch_and_each_gets_its_own_result(database: Database) -> None:
     await claimed(database, wanted("busy", THERE))
     await claimed(database, wanted("answered"))
     await kept(database, "answered")
@@ -140,13 +140,13 @@ async def test_many_share_a_batch_and_each_gets_its_own(database: Database) -> N
     assert isinstance(results[2], Conflict)
     assert results[3:] == [Claim(each.scope, each.resource_id, is_resumed=False) for each in asked]
     answers = [ResponseToSave(each.scope, HERE, replace(DONE, answer=each.scope)) for each in asked]
-    mixed = [*answers, ResponseToSave("busy", HERE, DONE), ResponseToSave("not there", HERE, DONE)]
+    mixed = [*answers, ResponseToSave("busy", HERE, DONE), ResponseToSave("unknown", HERE, DONE)]
     assert await asyncio.gather(*(database.writer.write(keep, each) for each in mixed)) == [True] * 20 + [False] * 2
     again = await asyncio.gather(*(claimed(database, each) for each in asked))
     assert again == [each.kept for each in answers]
 
 
-async def test_the_start_of_the_only_process_ends_leases(database: Database) -> None:
+async def test_the_start_of_the_only_process_ends_all_leases(database: Database) -> None:
     first = wanted()
     await claimed(database, first)
     await database.writer.run(lambda tx: end_leases(tx, NOW))
@@ -155,14 +155,14 @@ async def test_the_start_of_the_only_process_ends_leases(database: Database) -> 
 
 @pytest.fixture
 async def replicas(tmp_path: Path) -> AsyncIterator[list[Database]]:
-    """Two processes' views of one database."""
+    """One database, as two processes open it."""
     settings = settings_in(tmp_path)
     async with await Database.open(settings) as here, await Database.open(settings) as there:
         yield [here, there]
 
 
-@pytest.mark.postgresql_only("several processes")
-async def test_of_two_processes_at_once_one_has_the_work(replicas: list[Database]) -> None:
+@pytest.mark.postgresql_only("several processes share one database")
+async def test_of_two_processes_at_once_one_claims_the_key(replicas: list[Database]) -> None:
     for number in range(30):
         scope = str(number)
         asked = [wanted(scope, HERE), wanted(scope, THERE)]

@@ -1,4 +1,4 @@
-"""Where a database cannot be: a start that fails says why and what to do."""
+"""Locations that a SQLite database cannot have: the start fails, and says why and what to do."""
 
 import asyncio
 import os
@@ -16,9 +16,9 @@ from receiver.settings import Settings, load_settings
 from receiver.storage.schema import migrate
 from receiver.storage.sqlite.location import lock_database
 
-pytestmark = pytest.mark.sqlite_only("where a file may be")
+pytestmark = pytest.mark.sqlite_only("is about the location of a file")
 
-NOBODY = 65534
+UNPRIVILEGED_USER = 65534
 HOLD = """
 from contextlib import closing
 from receiver.settings import load_settings
@@ -30,17 +30,17 @@ with closing(lock_database(load_settings(env_file=None).sqlite_path)):
 """
 
 
-def named(path: Path) -> Settings:
+def settings_for(path: Path) -> Settings:
     return load_settings({"RINGBACK_DATABASE_URL": f"sqlite:///{path}"}, env_file=None)
 
 
 @contextmanager
 def without_privileges() -> Iterator[None]:
-    """Root may write everywhere: be somebody else for a while."""
+    """Run as an unprivileged user if the tests run as root, who may write everywhere."""
     if os.geteuid() != 0:
         yield
         return
-    os.seteuid(NOBODY)
+    os.seteuid(UNPRIVILEGED_USER)
     try:
         yield
     finally:
@@ -49,7 +49,7 @@ def without_privileges() -> Iterator[None]:
 
 @pytest.fixture
 def public_folder() -> Iterator[Path]:
-    """A folder that everybody may enter and only its owner may write to."""
+    """A folder that every user may enter and only its owner may write to."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -69,16 +69,16 @@ START: list[Callable[[Settings], object]] = [migrated, locked]
 
 
 @pytest.mark.parametrize("begin", START)
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path, begin: Callable[[Settings], object]) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path, begin: Callable[[Settings], object]) -> None:
     with pytest.raises(StartError, match="nowhere"):
-        begin(named(tmp_path / "nowhere" / "ringback.db"))
+        begin(settings_for(tmp_path / "nowhere" / "ringback.db"))
 
 
 @pytest.mark.parametrize("begin", START)
-def test_a_folder_that_may_not_be_written_to_is_named(public_folder: Path, begin: Callable[[Settings], object]) -> None:
+def test_a_folder_without_write_permission_is_named(public_folder: Path, begin: Callable[[Settings], object]) -> None:
     public_folder.chmod(0o555)
     with without_privileges(), pytest.raises(StartError, match=r"ringback\.db"):
-        begin(named(public_folder / "ringback.db"))
+        begin(settings_for(public_folder / "ringback.db"))
 
 
 @pytest.mark.parametrize("begin", START)
@@ -86,32 +86,32 @@ def test_a_folder_that_may_not_be_entered_is_named(public_folder: Path, begin: C
     (public_folder / "inner").mkdir()
     public_folder.chmod(0)
     with without_privileges(), pytest.raises(StartError, match="inner"):
-        begin(named(public_folder / "inner" / "ringback.db"))
+        begin(settings_for(public_folder / "inner" / "ringback.db"))
 
 
-async def test_a_file_that_may_not_be_written_to_is_named(public_folder: Path) -> None:
-    settings = named(public_folder / "ringback.db")
+async def test_a_file_without_write_permission_is_named(public_folder: Path) -> None:
+    settings = settings_for(public_folder / "ringback.db")
     await migrate(settings)
     settings.sqlite_path.chmod(0o444)
     with without_privileges(), pytest.raises(StartError, match=r"ringback\.db.*cannot be written to"):
         await migrate(settings)
 
 
-async def test_a_folder_in_the_files_place_is_named(tmp_path: Path) -> None:
+async def test_a_folder_with_the_files_name_is_named(tmp_path: Path) -> None:
     (tmp_path / "ringback.db").mkdir()
     with pytest.raises(StartError, match=r"ringback\.db"):
-        await migrate(named(tmp_path / "ringback.db"))
+        await migrate(settings_for(tmp_path / "ringback.db"))
 
 
-async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+async def test_a_file_that_is_not_a_database_is_refused_and_not_changed(tmp_path: Path) -> None:
     file = tmp_path / "ringback.db"
     file.write_text("Dear diary, " * 1000)
     with pytest.raises(StartError, match="not a database"):
-        await migrate(named(file))
+        await migrate(settings_for(file))
     assert file.read_text() == "Dear diary, " * 1000
 
 
-def test_a_held_database_cannot_be_held_again_until_it_is_let_go(settings: Settings) -> None:
+def test_a_locked_database_cannot_be_locked_again_until_it_is_unlocked(settings: Settings) -> None:
     with (
         closing(lock_database(settings.sqlite_path)),
         pytest.raises(StartError, match=r"another Ringback.*RINGBACK_DATABASE_URL"),
@@ -120,7 +120,7 @@ def test_a_held_database_cannot_be_held_again_until_it_is_let_go(settings: Setti
     lock_database(settings.sqlite_path).close()
 
 
-def test_a_database_that_another_process_holds_is_refused(settings: Settings) -> None:
+def test_a_database_that_another_process_has_locked_is_refused(settings: Settings) -> None:
     environment = {**os.environ, "RINGBACK_DATABASE_URL": settings.database_url}
     with subprocess.Popen(
         [sys.executable, "-c", HOLD],

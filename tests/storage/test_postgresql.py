@@ -1,4 +1,4 @@
-"""What is PostgreSQL's own: other processes in the way, lost connections, what it refuses to keep, and its plans."""
+"""PostgreSQL only: conflicts with other processes, lost connections, characters that it refuses, query plans."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -30,7 +30,7 @@ from tests.storage.rows import (
     task_row,
 )
 
-pytestmark = pytest.mark.postgresql_only("is PostgreSQL's own")
+pytestmark = pytest.mark.postgresql_only("concerns several processes, or PostgreSQL's own limits")
 
 Work = Callable[[Transaction], Awaitable[Any]]
 _END_OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> "
@@ -43,7 +43,7 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture
 async def other(tmp_path: Path) -> AsyncIterator[Database]:
-    """Another process's way to the same database."""
+    """The same database, as another process opens it."""
     async with await Database.open(settings_in(tmp_path)) as database:
         yield database
 
@@ -54,44 +54,47 @@ async def _organization(database: Database) -> None:
 
 
 def end_connections(url: str) -> None:
-    """Cut every connection, as a restart would."""
+    """Terminate every connection, as a restart of the server would."""
     with outside(url) as server:
         server.execute(_END_OTHERS + "pg_backend_pid()")
 
 
-async def test_two_that_lock_each_others_rows_both_succeed_in_the_end(database: Database, other: Database) -> None:
+async def test_two_transactions_in_a_deadlock_both_succeed_in_the_end(database: Database, other: Database) -> None:
     one, two = await add_tasks(database, task_row(), task_row())
     has_one, has_two = asyncio.Event(), asyncio.Event()
 
-    def grab(first: int, mine: asyncio.Event, theirs: asyncio.Event, second: int, progress: int) -> Work:
+    def change_both(first: int, has_first: asyncio.Event, other_has: asyncio.Event, second: int, progress: int) -> Work:
         async def work(tx: Transaction) -> None:
             await tx.execute(update(tasks).where(tasks.c.id == first).values(progress=progress))
-            mine.set()
-            await theirs.wait()
+            has_first.set()
+            await other_has.wait()
             await tx.execute(update(tasks).where(tasks.c.id == second).values(poll_count=progress))
 
         return work
 
     await asyncio.gather(
-        database.writer.run(grab(one, has_one, has_two, two, 5)), other.writer.run(grab(two, has_two, has_one, one, 7))
+        database.writer.run(change_both(one, has_one, has_two, two, 5)),
+        other.writer.run(change_both(two, has_two, has_one, one, 7)),
     )
     rows = [await task_by_key(database, key) for key in (one, two)]
     assert [(row["progress"], row["poll_count"]) for row in rows] == [(5, 7), (7, 5)]
 
 
-async def test_of_two_that_make_the_same_row_the_second_finds_it_made(database: Database, other: Database) -> None:
+async def test_of_two_transactions_that_insert_the_same_row_the_second_finds_it(
+    database: Database, other: Database
+) -> None:
     row = task_row(provider_task_id="pt-1")
-    both_looked = asyncio.Barrier(2)
+    both_loaded = asyncio.Barrier(2)
 
     def adopt(uid: str) -> Work:
-        looked = False
+        loaded = False
 
         async def work(tx: Transaction) -> str:
-            nonlocal looked
+            nonlocal loaded
             found = await tx.load_tasks([], [("piapi", "pt-1")])
-            if not looked:
-                looked = True
-                await both_looked.wait()
+            if not loaded:
+                loaded = True
+                await both_loaded.wait()
             if found:
                 return next(iter(found))
             await tx.insert_tasks([{**row, "uid": uid}])
@@ -103,7 +106,9 @@ async def test_of_two_that_make_the_same_row_the_second_finds_it_made(database: 
     assert one == two
 
 
-async def test_tasks_are_locked_until_the_commit_and_read_as_they_then_are(database: Database, other: Database) -> None:
+async def test_loaded_tasks_are_locked_until_the_commit_and_then_read_as_committed(
+    database: Database, other: Database
+) -> None:
     row = task_row()
     await add_tasks(database, row)
     locked, go_on = asyncio.Event(), asyncio.Event()
@@ -124,7 +129,7 @@ async def test_tasks_are_locked_until_the_commit_and_read_as_they_then_are(datab
     assert (await loading)[row["uid"]].progress == 42
 
 
-async def test_what_another_process_is_claiming_is_left_to_it(database: Database, other: Database) -> None:
+async def test_a_claim_skips_tasks_that_another_process_is_claiming(database: Database, other: Database) -> None:
     await add_tasks(database, *(task_row(due_at=NOW, submission=Submission.ACCEPTED) for _ in range(4)))
     claimed, go_on = asyncio.Event(), asyncio.Event()
 
@@ -141,26 +146,28 @@ async def test_what_another_process_is_claiming_is_left_to_it(database: Database
     assert len({*await first, *(due.state.uid for due in second)}) == 4
 
 
-async def test_a_connection_that_was_cut_is_made_again(database: Database, url: str) -> None:
+async def test_a_broken_connection_is_replaced(database: Database, url: str) -> None:
     (key,) = await add_tasks(database, task_row())
     await database.read(select(tasks.c.id))
     end_connections(url)
-    assert [row["id"] for row in await database.read(select(tasks.c.id))] == [key]  # a read is simply tried again
+    assert [row["id"] for row in await database.read(select(tasks.c.id))] == [
+        key
+    ]  # a read is tried again on a new connection
     await add_tasks(database, task_row())
 
 
-async def test_a_transaction_that_was_cut_off_stores_nothing(database: Database, url: str) -> None:
-    async def cut(tx: Transaction) -> None:
+async def test_a_transaction_whose_connection_breaks_stores_nothing(database: Database, url: str) -> None:
+    async def lose_connection(tx: Transaction) -> None:
         await tx.insert_tasks([task_row()])
         end_connections(url)
 
     with pytest.raises(StorageUnavailable):
-        await database.writer.run(cut)
+        await database.writer.run(lose_connection)
     assert await database.read(select(tasks.c.id)) == []
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_commit_whose_answer_is_lost_is_asked_for(
+async def test_a_commit_whose_answer_is_lost_is_looked_up(
     database: Database, url: str, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     execute = asyncpg.Connection.execute
@@ -184,7 +191,7 @@ async def test_a_commit_whose_answer_is_lost_is_asked_for(
     assert len(await database.read(select(tasks.c.id))) == (1 if when == "after" else 0)
 
 
-async def test_a_server_that_takes_no_writes_is_unavailable_until_it_does(database: Database, url: str) -> None:
+async def test_a_read_only_server_is_unavailable_until_it_accepts_writes(database: Database, url: str) -> None:
     with read_only(url):
         for _ in range(2):
             with pytest.raises(StorageUnavailable, match="try again"):
@@ -193,7 +200,7 @@ async def test_a_server_that_takes_no_writes_is_unavailable_until_it_does(databa
     await add_tasks(database, task_row())
 
 
-async def test_what_no_text_and_no_document_can_hold_is_replaced(database: Database) -> None:
+async def test_characters_that_postgresql_cannot_store_are_replaced(database: Database) -> None:
     row = task_row(model="a\x00b", input={"prompt": "c\x00d", "path": "C:\\u0000", "e\x00": 1})
     (key,) = await add_tasks(database, row)
     subscription = await add_subscription(database, description="f\x00g")
@@ -228,7 +235,7 @@ def _settlement(delivery: int, subscription: int) -> Settlement:
 
 
 async def plan_of(url: str, query: str, *arguments: Any) -> str:
-    """Return the plan in a table of some size, of which statistics are known."""
+    """Return the plan of a query, by the statistics that the database has of its tables."""
     connection = await asyncpg.connect(url)
     try:
         return "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {query}", *arguments))
@@ -238,7 +245,7 @@ async def plan_of(url: str, query: str, *arguments: Any) -> str:
 
 @pytest.fixture
 def full(url: str, database: Database) -> str:
-    """A database with 20,000 ended tasks and their deliveries, and a few that are due."""
+    """The URL of a database with 20,000 ended tasks and their deliveries, a few that are due, and fresh statistics."""
     with outside(url) as server:
         server.execute(
             "INSERT INTO task (uid, organization_id, provider, model, task_type, status, submission, attempt, "
@@ -270,7 +277,7 @@ def full(url: str, database: Database) -> str:
 
 HOT: dict[str, tuple[str, list[Any]]] = {
     "load": (hot._LOAD_TASKS, [[], ["piapi"], ["p7"]]),
-    "claim looks": (hot._CLAIM_POLLS, [NOW, NOW, 64]),
+    "claim polls": (hot._CLAIM_POLLS, [NOW, NOW, 64]),
     "claim unsent": (hot._CLAIM_UNSENT, [NOW, NOW, 64, 0, False]),
     "claim deliveries": (hot._CLAIM_DELIVERIES, [[], NOW, 100, NOW]),
     "settle": (hot._SETTLE, [[1], [1], ["delivered"], [None], [NOW], [NOW], [1], [200], [None], [""]]),
@@ -285,13 +292,13 @@ QUERIES: dict[str, Select[Any]] = {
 }
 
 
-async def test_no_hot_statement_and_no_query_of_the_api_reads_a_table_whole(full: str) -> None:
+async def test_no_hot_statement_and_no_query_of_the_api_scans_a_whole_table(full: str) -> None:
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    asked: dict[str, tuple[str, list[Any]]] = {
+    of_api: dict[str, tuple[str, list[Any]]] = {
         name: (str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True})).replace("%%", "%"), [])
         for name, query in QUERIES.items()
     }
-    for name, (query, arguments) in {**HOT, **asked}.items():
+    for name, (query, arguments) in {**HOT, **of_api}.items():
         plan = await plan_of(full, query, *arguments)
         for table in ("task", "delivery", "event"):
             assert f"Seq Scan on {table}" not in plan, f"{name}:\n{plan}"

@@ -1,4 +1,4 @@
-"""Retention: exactly what should go goes, with all that is its own, and the writer is never kept for long."""
+"""Retention: a purge deletes exactly the rows that it should, with those that depend on them, in small batches."""
 
 import asyncio
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def cleaner(database: Database, days: int = DAYS) -> Cleaner:
 
 
 async def add(database: Database, table: Any, **fields: Any) -> int:
-    """Insert a row; return its key."""
+    """Insert a row; return its row key."""
     statement = insert(table).values(**fields).returning(table.c.id)
     return int((await database.writer.run(lambda tx: tx.execute(statement)))[0][0])
 
@@ -67,12 +67,12 @@ async def add_task(
     replay_id: int | None = None,
     **fields: Any,
 ) -> int:
-    """Add a task with an attempt and two events, and for the last a delivery in each of these states, with its own."""
+    """Add a task with an attempt and two events, and for the last event a delivery with an attempt in each status."""
     (task_id,) = await add_tasks(database, task_row(**{"created_at": CREATED, **fields}))
     attempt = {"number": 1, "provider": "piapi", "status": TaskStatus.FAILED, "ended_at": CREATED}
     await add(database, task_attempts, task_id=task_id, **attempt)
-    events_of_it = [new_event(task_id, created_at=CREATED) for _ in range(2)]
-    event_ids = await database.writer.run(lambda tx: tx.insert_events(events_of_it))
+    new_events = [new_event(task_id, created_at=CREATED) for _ in range(2)]
+    event_ids = await database.writer.run(lambda tx: tx.insert_events(new_events))
     for status in statuses:
         new = new_delivery(subscription_id, event_ids[-1], task_id, replay_id=replay_id)
         (delivery_id,) = await database.writer.run(lambda tx, new=new: tx.insert_deliveries([new]))  # type: ignore[misc]
@@ -82,8 +82,8 @@ async def add_task(
     return task_id
 
 
-async def nothing_is_left_over(database: Database) -> None:
-    """Check that every row's parents are there, and each of a task's rows with it."""
+async def check_no_orphans(database: Database) -> None:
+    """Check that every row's parent exists, and that every remaining task has all of its rows."""
     remaining = await keys(database, tasks)
     assert {row["task_id"] for row in await database.read(select(events.c.task_id))} <= remaining | {None}
     assert {row["task_id"] for row in await database.read(select(deliveries.c.task_id))} <= remaining | {None}
@@ -94,7 +94,7 @@ async def nothing_is_left_over(database: Database) -> None:
     assert of == await keys(database, deliveries)
 
 
-def goes(status: TaskStatus, ended_at: datetime | None, statuses: Sequence[DeliveryStatus]) -> bool:
+def is_purged(status: TaskStatus, ended_at: datetime | None, statuses: Sequence[DeliveryStatus]) -> bool:
     is_over = status in TERMINAL and ended_at is not None and ended_at < BEFORE
     return is_over and DeliveryStatus.PENDING not in statuses
 
@@ -102,24 +102,24 @@ def goes(status: TaskStatus, ended_at: datetime | None, statuses: Sequence[Deliv
 DELIVERIES = [(), *((status,) for status in DeliveryStatus), (DeliveryStatus.DELIVERED, DeliveryStatus.PENDING)]
 
 
-async def test_a_task_goes_with_all_that_is_its_own_and_only_when_it_is_old_and_over(database: Database) -> None:
+async def test_a_task_is_purged_with_its_rows_only_when_it_ended_long_ago(database: Database) -> None:
     await add_organization(database)
     subscription_id = await add_subscription(database)
-    stay: set[int] = set()
-    go: set[int] = set()
+    kept: set[int] = set()
+    purged: set[int] = set()
     for status, ended_at, statuses in product(TaskStatus, (None, OLD, YOUNG), DELIVERIES):
         key = await add_task(database, subscription_id, statuses, status=status, ended_at=ended_at)
-        (go if goes(status, ended_at, statuses) else stay).add(key)
-    assert len(go) == 3 * 5 - 3
-    assert await cleaner(database).clean(NOW) == {"tasks": len(go)}
-    assert await keys(database, tasks) == stay
-    await nothing_is_left_over(database)
+        (purged if is_purged(status, ended_at, statuses) else kept).add(key)
+    assert len(purged) == 3 * 5 - 3
+    assert await cleaner(database).clean(NOW) == {"tasks": len(purged)}
+    assert await keys(database, tasks) == kept
+    await check_no_orphans(database)
     assert await keys(database, subscriptions) == {subscription_id}
     assert await cleaner(database).clean(NOW) == {}
 
 
 @pytest.mark.parametrize("page", [1, 3])
-async def test_the_walk_misses_nothing_whatever_its_pages_are(
+async def test_no_old_task_is_missed_whatever_the_page_size(
     database: Database, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     monkeypatch.setattr(cleanup, "_PAGE", page)
@@ -133,10 +133,10 @@ async def test_the_walk_misses_nothing_whatever_its_pages_are(
     assert await keys(database, tasks) == {*keys_of_rows[:20:4], keys_of_rows[20]}
 
 
-async def test_events_of_no_task_go_unless_somebody_is_still_to_be_told(database: Database) -> None:
+async def test_events_of_no_task_are_purged_unless_a_delivery_is_pending(database: Database) -> None:
     await add_organization(database)
     subscription_id = await add_subscription(database)
-    stay = set()
+    kept = set()
     for created_at, status in product((OLD, YOUNG), (None, *DeliveryStatus)):
         new = replace(new_event(0, type=EventType.WEBHOOK_DISABLED, created_at=created_at), task_id=None)
         (event_id,) = await database.writer.run(lambda tx, new=new: tx.insert_events([new]))  # type: ignore[misc]
@@ -146,13 +146,13 @@ async def test_events_of_no_task_go_unless_somebody_is_still_to_be_told(database
             delivery_id = await add(database, deliveries, **row, **more)
             await add(database, delivery_attempts, delivery_id=delivery_id, number=1, started_at=NOW, duration_ms=1)
         if created_at == YOUNG or status == DeliveryStatus.PENDING:
-            stay.add(event_id)
+            kept.add(event_id)
     assert await cleaner(database).clean(NOW) == {"events": 4}
-    assert await keys(database, events) == stay
-    await nothing_is_left_over(database)
+    assert await keys(database, events) == kept
+    await check_no_orphans(database)
 
 
-async def test_old_receipts_go(database: Database) -> None:
+async def test_old_receipts_are_purged(database: Database) -> None:
     given = {"provider": "piapi", "reason": "malformed", "message": "m", "body": "b"}
     for moment in (OLD, OLD, YOUNG):
         await add(database, receipts, uid=new_id(), received_at=moment, **given)
@@ -160,7 +160,7 @@ async def test_old_receipts_go(database: Database) -> None:
     assert len(await keys(database, receipts)) == 1
 
 
-async def test_a_replay_goes_when_it_is_over_and_nothing_of_it_is_left(database: Database) -> None:
+async def test_a_replay_is_purged_when_it_ended_and_no_delivery_is_left(database: Database) -> None:
     await add_organization(database)
     subscription_id = await add_subscription(database)
 
@@ -176,18 +176,18 @@ async def test_a_replay_goes_when_it_is_over_and_nothing_of_it_is_left(database:
         )
         return await add(database, replays, **row_of(row))
 
-    gone = {await replay(ReplayStatus.DONE, OLD), await replay(ReplayStatus.CANCELLED, OLD)}
+    purged = {await replay(ReplayStatus.DONE, OLD), await replay(ReplayStatus.CANCELLED, OLD)}
     with_its_task = await replay(ReplayStatus.DONE, OLD)
-    named = await replay(ReplayStatus.DONE, OLD)
-    stay = {await replay(ReplayStatus.RUNNING, None), await replay(ReplayStatus.DONE, YOUNG), named}
-    over: dict[str, Any] = {"status": TaskStatus.COMPLETED, "ended_at": OLD}
-    await add_task(database, subscription_id, SETTLED, replay_id=with_its_task, **over)
-    await add_task(database, subscription_id, [DeliveryStatus.PENDING], replay_id=named, **over)
-    assert await cleaner(database).clean(NOW) == {"tasks": 1, "replays": len(gone) + 1}
-    assert await keys(database, replays) == stay
+    in_use = await replay(ReplayStatus.DONE, OLD)
+    kept = {await replay(ReplayStatus.RUNNING, None), await replay(ReplayStatus.DONE, YOUNG), in_use}
+    ended: dict[str, Any] = {"status": TaskStatus.COMPLETED, "ended_at": OLD}
+    await add_task(database, subscription_id, SETTLED, replay_id=with_its_task, **ended)
+    await add_task(database, subscription_id, [DeliveryStatus.PENDING], replay_id=in_use, **ended)
+    assert await cleaner(database).clean(NOW) == {"tasks": 1, "replays": len(purged) + 1}
+    assert await keys(database, replays) == kept
 
 
-async def test_a_callback_goes_when_nothing_names_it_any_more(database: Database) -> None:
+async def test_a_callback_is_purged_when_no_row_refers_to_it(database: Database) -> None:
     await add_organization(database)
 
     async def callback(**fields: Any) -> int:
@@ -199,31 +199,31 @@ async def test_a_callback_goes_when_nothing_names_it_any_more(database: Database
     registered = await add_subscription(database, created_at=OLD)
     removed = await add_subscription(database, deleted_at=OLD)
     just_removed = await add_subscription(database, deleted_at=YOUNG)
-    over: dict[str, Any] = {"status": TaskStatus.FAILED, "ended_at": OLD}
-    await add_task(database, of_old_task, SETTLED, callback_id=of_old_task, **over)
+    ended: dict[str, Any] = {"status": TaskStatus.FAILED, "ended_at": OLD}
+    await add_task(database, of_old_task, SETTLED, callback_id=of_old_task, **ended)
     await add_task(database, registered, [], callback_id=of_task)
-    await add_task(database, of_delivery, [DeliveryStatus.PENDING], **over)
+    await add_task(database, of_delivery, [DeliveryStatus.PENDING], **ended)
     assert await cleaner(database).clean(NOW) == {"tasks": 1, "subscriptions": 3}
     assert not {alone, of_old_task, removed} & await keys(database, subscriptions)
     assert await keys(database, subscriptions) == {of_task, of_delivery, young, registered, just_removed}
 
 
 @pytest.mark.parametrize("days", [0, DAYS])
-async def test_idempotency_keys_go_after_24_hours_whatever_else_is_kept(
+async def test_idempotency_keys_are_purged_after_24_hours_whatever_the_retention(
     database: Database, monkeypatch: pytest.MonkeyPatch, days: int
 ) -> None:
     monkeypatch.setattr(cleanup, "_ROWS_AT_ONCE", 2)
-    kept = {"body": "b", "owner": new_id(), "lease_until": NOW, "status": 200, "answer": "token"}
-    stay = set()
+    fields = {"body": "b", "owner": new_id(), "lease_until": NOW, "status": 200, "answer": "token"}
+    kept = set()
     for number, created_at in enumerate([NOW - KEPT - timedelta(microseconds=1)] * 5 + [NOW - KEPT, NOW]):
-        row = {"scope": str(number), "resource_id": new_id(), "created_at": created_at, **kept}
+        row = {"scope": str(number), "resource_id": new_id(), "created_at": created_at, **fields}
         key = await add(database, idempotency_keys, **row)
-        stay |= {key} if number >= 5 else set()
+        kept |= {key} if number >= 5 else set()
     assert await cleaner(database, days).clean(NOW) == {"idempotency_keys": 5}
-    assert await keys(database, idempotency_keys) == stay
+    assert await keys(database, idempotency_keys) == kept
 
 
-async def test_0_keeps_all(database: Database) -> None:
+async def test_a_retention_of_0_keeps_everything(database: Database) -> None:
     await add_organization(database)
     await add_tasks(database, task_row(status=TaskStatus.COMPLETED, ended_at=OLD, created_at=OLD))
     running = asyncio.create_task(Cleaner(database, retention_days=0, first_seconds=0, every_seconds=0).run())
@@ -233,22 +233,22 @@ async def test_0_keeps_all(database: Database) -> None:
     assert len(await keys(database, tasks)) == 1
 
 
-async def test_it_cleans_a_little_after_the_start_and_then_again(database: Database) -> None:
+async def test_the_cleaner_runs_soon_after_the_start_and_then_repeatedly(database: Database) -> None:
     await add_organization(database)
-    over: dict[str, Any] = {"status": TaskStatus.COMPLETED, "ended_at": OLD, "created_at": OLD}
+    ended: dict[str, Any] = {"status": TaskStatus.COMPLETED, "ended_at": OLD, "created_at": OLD}
     running = asyncio.create_task(Cleaner(database, retention_days=DAYS, first_seconds=0, every_seconds=0.01).run())
     async with asyncio.timeout(10):
         for _ in range(2):
-            await add_tasks(database, task_row(**over))
+            await add_tasks(database, task_row(**ended))
             while await keys(database, tasks):
                 await database.writer.run(lambda tx: tx.execute(select(1)))
     running.cancel()
 
 
-async def test_many_tasks_go_in_small_batches_with_room_for_others_between(database: Database) -> None:
+async def test_many_tasks_are_purged_in_small_batches_with_other_writes_in_between(database: Database) -> None:
     await add_organization(database)
-    over: dict[str, Any] = {"status": TaskStatus.COMPLETED, "ended_at": OLD, "created_at": OLD}
-    await add_tasks(database, *(task_row(**over) for _ in range(1000)))
+    ended: dict[str, Any] = {"status": TaskStatus.COMPLETED, "ended_at": OLD, "created_at": OLD}
+    await add_tasks(database, *(task_row(**ended) for _ in range(1000)))
     left: list[int] = []
 
     async def others() -> None:

@@ -15,13 +15,13 @@ from receiver.storage.sqlite import SQLiteConnection
 from receiver.storage.transaction import Transaction
 from receiver.storage.writer import MOST_AT_ONCE, Writer
 
-pytestmark = pytest.mark.sqlite_only("a file of notes, whose commits are counted and held")
+pytestmark = pytest.mark.sqlite_only("counts and holds up the commits of a SQLite file")
 
 INSERT = text("INSERT INTO note (body) VALUES (:body)")
 
 
-class Counted:
-    """The real connection, with its commits counted; `gate` may hold the next one, `fault` break it."""
+class CountingConnection:
+    """The real connection, which counts its commits. A closed `gate` holds up the next commit, `fault` fails it."""
 
     def __init__(self, path: Path, busy_seconds: float) -> None:
         self.inner = SQLiteConnection(path, busy_seconds=busy_seconds)
@@ -58,11 +58,11 @@ class Counted:
 
 
 class Notes:
-    """A writer of notes, and what is on disk of them."""
+    """A writer whose handler inserts notes, and a way to read the notes that are on disk."""
 
     def __init__(self, path: Path, *, busy_seconds: float = 0.05) -> None:
         self.path = path
-        self.connection = Counted(path, busy_seconds)
+        self.connection = CountingConnection(path, busy_seconds)
         self.writer = Writer(self.connection, capacity=1000)
         self.handled: list[list[str]] = []
 
@@ -74,7 +74,7 @@ class Notes:
         return [ValueError(body) if body == "unwanted" else f"wrote {body}" for body in bodies]
 
     def begin(self, *bodies: str) -> list["asyncio.Task[str]"]:
-        """Begin to write each; they wait together if the writer is not started or busy."""
+        """Begin to write each body; they wait together while the writer is not started, or busy."""
         return [asyncio.create_task(self.writer.write(self.insert, body)) for body in bodies]
 
     def on_disk(self) -> list[str]:
@@ -96,13 +96,13 @@ async def notes(tmp_path: Path) -> AsyncIterator[Notes]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[sqlite3.Connection]:
-    """Another process's write lock, as SQLite sees it."""
+    """Hold SQLite's write lock, as another process would."""
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield other
 
 
-async def test_all_writes_that_wait_share_one_commit(notes: Notes) -> None:
+async def test_all_waiting_writes_share_one_commit(notes: Notes) -> None:
     writes = notes.begin(*(f"note {number}" for number in range(200)))
     await asyncio.sleep(0)
     notes.writer.start()
@@ -111,7 +111,7 @@ async def test_all_writes_that_wait_share_one_commit(notes: Notes) -> None:
     assert notes.on_disk() == [f"note {number}" for number in range(200)]
 
 
-async def test_what_comes_during_a_commit_shares_the_next_one(notes: Notes) -> None:
+async def test_writes_that_arrive_during_a_commit_share_the_next_one(notes: Notes) -> None:
     notes.writer.start()
     notes.connection.gate.clear()
     first = notes.begin("first")
@@ -124,29 +124,29 @@ async def test_what_comes_during_a_commit_shares_the_next_one(notes: Notes) -> N
     assert notes.handled == [["first"], ["second", "third"]]
 
 
-async def test_writes_that_come_one_by_one_in_quick_succession_share_commits(notes: Notes) -> None:
-    notes.connection.inner.fetch("PRAGMA synchronous=OFF", ())  # the writes come as quickly as on a fast disk
+async def test_writes_in_quick_succession_share_commits(notes: Notes) -> None:
+    notes.connection.inner.fetch("PRAGMA synchronous=OFF", ())  # writes are as quick as on a fast disk
     notes.writer.start()
     writes = []
     for number in range(400):
         writes += notes.begin(f"note {number}")
-        for _ in range(3):  # enough for a commit of its own
+        for _ in range(3):  # long enough for a commit of its own
             await asyncio.sleep(0)
     await asyncio.gather(*writes)
     assert notes.connection.commits < 300
     assert len(notes.on_disk()) == 400
 
 
-async def test_a_patient_write_shares_the_commit_of_one_that_is_not(notes: Notes) -> None:
+async def test_a_deferrable_write_shares_the_commit_of_another_write(notes: Notes) -> None:
     notes.writer.start()
-    deferrable = asyncio.create_task(notes.writer.write(notes.insert, "patient", deferrable=True))
+    deferred = asyncio.create_task(notes.writer.write(notes.insert, "deferred", deferrable=True))
     await asyncio.sleep(0)
-    await asyncio.gather(deferrable, *notes.begin("urgent"))
+    await asyncio.gather(deferred, *notes.begin("urgent"))
     assert notes.connection.commits == 1
-    assert notes.handled == [["urgent", "patient"]]
+    assert notes.handled == [["urgent", "deferred"]]
 
 
-async def test_patient_writes_have_a_commit_of_their_own_when_no_other_comes(notes: Notes) -> None:
+async def test_deferrable_writes_get_a_commit_of_their_own_if_no_other_write_comes(notes: Notes) -> None:
     notes.writer.start()
     writes = [notes.writer.write(notes.insert, f"note {number}", deferrable=True) for number in range(3)]
     await asyncio.gather(*writes)
@@ -154,17 +154,17 @@ async def test_patient_writes_have_a_commit_of_their_own_when_no_other_comes(not
     assert notes.on_disk() == ["note 0", "note 1", "note 2"]
 
 
-async def test_the_end_stores_what_was_patient(notes: Notes) -> None:
+async def test_closing_stores_deferred_writes(notes: Notes) -> None:
     notes = Notes(notes.path)
     notes.writer.start()
-    deferrable = asyncio.create_task(notes.writer.write(notes.insert, "patient", deferrable=True))
+    deferred = asyncio.create_task(notes.writer.write(notes.insert, "deferred", deferrable=True))
     await asyncio.sleep(0)
     await notes.writer.aclose()
-    assert await deferrable == "wrote patient"
-    assert notes.on_disk() == ["patient"]
+    assert await deferred == "wrote deferred"
+    assert notes.on_disk() == ["deferred"]
 
 
-async def test_what_is_patient_counts_for_what_may_wait(notes: Notes) -> None:
+async def test_deferred_writes_count_towards_the_capacity(notes: Notes) -> None:
     writer = Writer(notes.connection, capacity=2)
     writes = [asyncio.create_task(writer.write(notes.insert, body, deferrable=True)) for body in ("one", "two")]
     await asyncio.sleep(0)
@@ -174,7 +174,7 @@ async def test_what_is_patient_counts_for_what_may_wait(notes: Notes) -> None:
     await asyncio.gather(*writes)
 
 
-async def test_a_query_between_transactions_sees_what_was_committed_and_none_is_run_during_one(notes: Notes) -> None:
+async def test_a_query_runs_between_transactions_only_and_sees_what_was_committed(notes: Notes) -> None:
     connection, query = notes.connection.inner, "SELECT body FROM note"
     assert connection.fetch(query, ()) == []
     notes.writer.start()
@@ -190,7 +190,7 @@ async def test_a_query_between_transactions_sees_what_was_committed_and_none_is_
     assert connection.fetch(query, ()) == [("first",)]
 
 
-async def test_no_query_is_run_on_a_closed_connection(notes: Notes) -> None:
+async def test_a_closed_connection_runs_no_query(notes: Notes) -> None:
     connection = SQLiteConnection(notes.path)
     await connection.aclose()
     assert connection.fetch("SELECT body FROM note", ()) is None
@@ -204,7 +204,7 @@ async def test_a_batch_is_bounded(notes: Notes) -> None:
     assert [len(batch) for batch in notes.handled] == [MOST_AT_ONCE, 1]
 
 
-async def test_each_handler_gets_its_items_in_order_and_each_caller_its_own_result(notes: Notes) -> None:
+async def test_each_handler_gets_its_items_in_order_and_each_caller_its_result(notes: Notes) -> None:
     async def shout(tx: Transaction, bodies: Sequence[str]) -> list[str | Exception]:
         await tx.execute(INSERT, [{"body": body.upper()} for body in bodies])
         return [body.upper() for body in bodies]
@@ -220,19 +220,19 @@ async def test_each_handler_gets_its_items_in_order_and_each_caller_its_own_resu
     assert notes.connection.commits == 1
 
 
-@pytest.mark.parametrize("place", [0, 3, 6])
-async def test_a_poisonous_item_fails_alone(notes: Notes, place: int) -> None:
+@pytest.mark.parametrize("index", [0, 3, 6])
+async def test_an_item_that_cannot_be_stored_fails_alone(notes: Notes, index: int) -> None:
     bodies = [f"note {number}" for number in range(6)]
-    writes = notes.begin(*bodies[:place], "poison", *bodies[place:])
+    writes = notes.begin(*bodies[:index], "poison", *bodies[index:])
     await asyncio.sleep(0)
     notes.writer.start()
     outcomes = await asyncio.gather(*writes, return_exceptions=True)
-    assert isinstance(outcomes.pop(place), IntegrityError)
+    assert isinstance(outcomes.pop(index), IntegrityError)
     assert outcomes == [f"wrote {body}" for body in bodies]
     assert notes.on_disk() == bodies
 
 
-async def test_an_error_returned_for_an_item_is_its_callers_alone(notes: Notes) -> None:
+async def test_an_error_that_a_handler_returns_is_raised_for_that_item_only(notes: Notes) -> None:
     writes = notes.begin("before", "unwanted", "after")
     await asyncio.sleep(0)
     notes.writer.start()
@@ -243,12 +243,12 @@ async def test_an_error_returned_for_an_item_is_its_callers_alone(notes: Notes) 
     assert notes.connection.commits == 1
 
 
-async def test_a_handler_that_loses_count_harms_nobody_else(notes: Notes) -> None:
-    async def forgetful(_tx: Transaction, _items: Sequence[int]) -> list[Exception | None]:
+async def test_a_handler_that_returns_too_few_results_fails_only_its_own_items(notes: Notes) -> None:
+    async def too_few(_tx: Transaction, _items: Sequence[int]) -> list[Exception | None]:
         return []
 
     (kept,) = notes.begin("kept")
-    wrong = asyncio.create_task(notes.writer.write(forgetful, 1))
+    wrong = asyncio.create_task(notes.writer.write(too_few, 1))
     await asyncio.sleep(0)
     notes.writer.start()
     with pytest.raises(ValueError, match="zip"):
@@ -257,9 +257,9 @@ async def test_a_handler_that_loses_count_harms_nobody_else(notes: Notes) -> Non
     assert notes.on_disk() == ["kept"]
 
 
-async def test_a_write_of_many_rows_counts_as_many(notes: Notes) -> None:
+async def test_a_write_of_many_rows_counts_by_its_weight(notes: Notes) -> None:
     writer = Writer(notes.connection, capacity=10)
-    # Alone it is taken whatever its size, or it never would be.
+    # An empty queue takes a write of any weight; otherwise a heavy one could never be written.
     writes = [asyncio.create_task(writer.write(notes.insert, "large", weight=25))]
     await asyncio.sleep(0)
     with pytest.raises(WriterFull):
@@ -269,7 +269,7 @@ async def test_a_write_of_many_rows_counts_as_many(notes: Notes) -> None:
     assert await writer.write(notes.insert, "small") == "wrote small"
 
 
-async def test_writes_of_many_rows_do_not_pile_up_in_one_transaction(notes: Notes) -> None:
+async def test_writes_of_many_rows_do_not_all_share_one_transaction(notes: Notes) -> None:
     half = MOST_AT_ONCE // 2
     weights = {"a": half, "b": half, "c": 1, "d": MOST_AT_ONCE * 2, "e": 1}
     writes = [
@@ -282,7 +282,7 @@ async def test_writes_of_many_rows_do_not_pile_up_in_one_transaction(notes: Note
     assert notes.handled == [["a", "b"], ["c"], ["d"], ["e"]]
 
 
-async def test_a_full_queue_turns_away_all_but_those_who_must_not_be(notes: Notes) -> None:
+async def test_a_full_queue_refuses_bounded_writes_only(notes: Notes) -> None:
     writer = Writer(notes.connection, capacity=2)
     waiting = [asyncio.create_task(writer.write(notes.insert, body)) for body in ("one", "two")]
     await asyncio.sleep(0)
@@ -296,64 +296,64 @@ async def test_a_full_queue_turns_away_all_but_those_who_must_not_be(notes: Note
     assert await writer.write(notes.insert, "five") == "wrote five"
 
 
-async def test_closing_commits_what_waits_and_takes_nothing_more(tmp_path: Path) -> None:
+async def test_closing_commits_waiting_writes_and_refuses_new_ones(tmp_path: Path) -> None:
     path = tmp_path / "own.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT NOT NULL UNIQUE)")
     notes = Notes(path)
     notes.writer.start()
-    writes = notes.begin("last words")
+    writes = notes.begin("last note")
     await asyncio.sleep(0)
     await notes.writer.aclose()
-    assert await writes[0] == "wrote last words"
-    assert notes.on_disk() == ["last words"]
+    assert await writes[0] == "wrote last note"
+    assert notes.on_disk() == ["last note"]
     with pytest.raises(WriterFull):
         await notes.writer.write(notes.insert, "too late", bounded=False)
 
 
-def announcing(told: list[str], body: str) -> Callable[[Transaction], Awaitable[None]]:
+def writing(called: list[str], body: str) -> Callable[[Transaction], Awaitable[None]]:
     async def work(tx: Transaction) -> None:
-        tx.after_commit.append(lambda: told.append(body))
+        tx.after_commit.append(lambda: called.append(body))
         await tx.execute(INSERT, [{"body": None if body == "poison" else body}])
 
     return work
 
 
-async def test_who_waits_for_the_commit_is_told_after_it(notes: Notes) -> None:
-    told: list[str] = []
+async def test_after_commit_runs_when_the_transaction_is_on_disk(notes: Notes) -> None:
+    called: list[str] = []
     notes.writer.start()
     notes.connection.gate.clear()
-    write = asyncio.create_task(notes.writer.run(announcing(told, "a")))
+    write = asyncio.create_task(notes.writer.run(writing(called, "a")))
     await notes.connection.committing.wait()
-    assert told == []
+    assert called == []
     notes.connection.gate.set()
     await write
-    await notes.writer.run(announcing(told, "b"))
-    assert told == ["a", "b"]
+    await notes.writer.run(writing(called, "b"))
+    assert called == ["a", "b"]
 
 
-async def test_nobody_is_told_of_what_was_not_stored(notes: Notes) -> None:
-    told: list[str] = []
-    writes = [asyncio.create_task(notes.writer.run(announcing(told, body))) for body in ("a", "poison", "b")]
+async def test_after_commit_does_not_run_for_a_write_that_was_not_stored(notes: Notes) -> None:
+    called: list[str] = []
+    writes = [asyncio.create_task(notes.writer.run(writing(called, body))) for body in ("a", "poison", "b")]
     await asyncio.sleep(0)
     notes.writer.start()
     await asyncio.gather(*writes, return_exceptions=True)
-    assert told == ["a", "b"]
+    assert called == ["a", "b"]
     notes.connection.fault = StorageUnavailable("the disk is gone")
     with pytest.raises(StorageUnavailable):
-        await notes.writer.run(announcing(told, "c"))
-    assert told == notes.on_disk() == ["a", "b"]
+        await notes.writer.run(writing(called, "c"))
+    assert called == notes.on_disk() == ["a", "b"]
 
 
-async def test_a_caller_that_goes_away_disturbs_nobody(notes: Notes) -> None:
+async def test_a_cancelled_caller_does_not_affect_other_writes(notes: Notes) -> None:
     notes.writer.start()
     notes.connection.gate.clear()
-    gone, stays = notes.begin("gone", "stays")
+    cancelled, stays = notes.begin("cancelled", "stays")
     await notes.connection.committing.wait()
-    waiting, later = notes.begin("gone too", "later")
+    waiting, later = notes.begin("cancelled too", "later")
     await asyncio.sleep(0)
-    gone.cancel()
+    cancelled.cancel()
     waiting.cancel()
     notes.connection.gate.set()
     assert [await stays, await later] == ["wrote stays", "wrote later"]
-    assert notes.on_disk() == ["gone", "stays", "gone too", "later"]
+    assert notes.on_disk() == ["cancelled", "stays", "cancelled too", "later"]

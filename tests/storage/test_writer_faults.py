@@ -1,4 +1,4 @@
-"""The writer when the database is locked, full or broken: 503 to who asked, nothing on disk, and on it goes."""
+"""The writer when the database is locked, full or broken: its callers get a 503, nothing is stored, it continues."""
 
 import asyncio
 import sqlite3
@@ -10,13 +10,13 @@ from receiver.errors import StorageUnavailable
 from receiver.storage.transaction import Transaction
 from tests.storage.test_writer import INSERT, Notes, locked, notes
 
-pytestmark = pytest.mark.sqlite_only("what a lock and a full disk are to SQLite")
+pytestmark = pytest.mark.sqlite_only("provokes SQLite's own faults")
 
 __all__ = ["notes"]  # the fixture
 
 
 async def limit_pages(notes: Notes, most: int) -> None:
-    """Let the database grow to `most` pages: what a full disk is to SQLite."""
+    """Let the database grow to `most` pages at most: beyond that SQLite fails as on a full disk."""
 
     async def work(tx: Transaction) -> None:
         await tx.execute(text(f"PRAGMA max_page_count={most}"))
@@ -24,7 +24,7 @@ async def limit_pages(notes: Notes, most: int) -> None:
     await notes.writer.run(work)
 
 
-async def test_a_locked_database_is_unavailable_and_the_writer_goes_on(notes: Notes) -> None:
+async def test_a_locked_database_is_unavailable_and_the_writer_continues(notes: Notes) -> None:
     notes.writer.start()
     with locked(notes.path):
         with pytest.raises(StorageUnavailable, match="locked") as caught:
@@ -34,7 +34,7 @@ async def test_a_locked_database_is_unavailable_and_the_writer_goes_on(notes: No
     assert notes.on_disk() == ["kept"]
 
 
-async def test_everybody_in_the_batch_hears_of_the_lock(notes: Notes) -> None:
+async def test_a_lock_fails_every_write_of_the_batch(notes: Notes) -> None:
     writes = notes.begin("a", "b", "c")
     await asyncio.sleep(0)
     with locked(notes.path):
@@ -45,14 +45,14 @@ async def test_everybody_in_the_batch_hears_of_the_lock(notes: Notes) -> None:
 
 
 async def test_a_short_lock_is_waited_for(notes: Notes) -> None:
-    deferrable = Notes(notes.path, busy_seconds=30)
-    deferrable.writer.start()
+    waiting = Notes(notes.path, busy_seconds=30)
+    waiting.writer.start()
     with locked(notes.path) as other:
-        (write,) = deferrable.begin("patient")
+        (write,) = waiting.begin("delayed")
         await asyncio.sleep(0)
         other.execute("ROLLBACK")
-        assert await write == "wrote patient"
-    await deferrable.writer.aclose()
+        assert await write == "wrote delayed"
+    await waiting.writer.aclose()
 
 
 async def test_a_full_disk_is_unavailable_and_nothing_is_stored(notes: Notes) -> None:
@@ -67,7 +67,7 @@ async def test_a_full_disk_is_unavailable_and_nothing_is_stored(notes: Notes) ->
     assert [len(body) for body in notes.on_disk()] == [5, 200_000]
 
 
-async def test_a_full_disk_takes_the_whole_batch_with_it_and_not_half(notes: Notes) -> None:
+async def test_a_full_disk_fails_the_whole_batch(notes: Notes) -> None:
     limited = asyncio.create_task(limit_pages(notes, 4))
     writes = notes.begin("small", "x" * 200_000, "also small")
     await asyncio.sleep(0)
@@ -87,7 +87,7 @@ async def test_a_commit_that_fails_stores_nothing_and_leaves_no_transaction_open
     assert notes.on_disk() == ["kept"]
 
 
-async def test_our_own_wrong_statement_is_nobodys_reason_to_come_again(notes: Notes) -> None:
+async def test_a_wrong_statement_is_not_reported_as_unavailable(notes: Notes) -> None:
     async def wrong(tx: Transaction) -> None:
         await tx.execute(text("INSERT INTO nothing_such VALUES (1)"))
 
