@@ -1,14 +1,15 @@
 """The writer's connection to PostgreSQL: one connection, replaced when it is lost.
 
 Why a lost answer to COMMIT needs care: when the connection breaks between sending COMMIT and receiving the answer, the
-transaction may be on disk or not. Reporting a failure for one that is on disk would be wrong: the client's error would
-say that nothing was stored, and the client would repeat its request, and `after_commit` would not run, so that deliveries which were
-inserted already leased to this process would wait for the end of their lease. Reporting success for one that was lost
-would break the promise that what is acknowledged is on disk. So the connection asks the server as soon as it can be
-reached again (`_was_committed`), by two facts that the transaction left: PostgreSQL's own number for it, and the id of
-a row that it inserted (`CommitEvidence`). The number alone does not suffice, see `_find_outcome`. A transaction that
-inserted no task, event or delivery leaves no such evidence and is reported as failed: what it wrote can be written a
-second time.
+transaction may be on disk or not. Reporting a failure for one that is on disk would be wrong: the client's error says
+that nothing was stored, so it repeats its request; and `after_commit` does not run, so deliveries that were inserted
+already leased to this process wait for the end of their lease. Reporting success for one that was lost would break the
+promise that what is acknowledged is on disk.
+
+So the connection asks the server as soon as it can be reached again (`_was_committed`), by two facts that the
+transaction left: PostgreSQL's own number for it, and the id of a row that it inserted (`CommitEvidence`). The number
+alone does not suffice, see `_find_outcome`. A transaction that inserted no task, event or delivery leaves no such
+evidence and is reported as failed: what it wrote can be written a second time.
 """
 
 import asyncio

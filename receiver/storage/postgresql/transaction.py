@@ -214,7 +214,7 @@ class PostgreSQLTransaction:
         self._driver = driver
 
     async def execute(self, statement: Executable, parameters: Sequence[Values] | None = None) -> Sequence[Row[Any]]:
-        """Run a SQLAlchemy Core statement; return its rows, or none."""
+        """Run a SQLAlchemy Core statement; return its rows, or an empty sequence."""
         result = await self._core.execute(statement, parameters)
         return result.fetchall() if result.returns_rows else ()
 

@@ -109,7 +109,7 @@ class SQLiteTransaction:
         self._driver = driver
 
     async def execute(self, statement: Executable, parameters: Sequence[Values] | None = None) -> Sequence[Row[Any]]:
-        """Run a SQLAlchemy Core statement; return its rows, or none."""
+        """Run a SQLAlchemy Core statement; return its rows, or an empty sequence."""
         result = self._core.execute(statement, parameters)
         return result.fetchall() if result.returns_rows else ()
 
