@@ -1,10 +1,12 @@
-"""What becomes of a run when something became of its steps: who begins, who never will, and when it ends. Pure.
+"""The state machine of a run: which steps start, which are skipped, and when the run ends.
 
-`advance` looks at the steps as they are, whatever happened to them and in which order; what it orders, once written
-down, it never orders again. So it is asked after every change of a step, in the change's own transaction.
+`advance` depends only on the present states of the steps, not on how they were reached, and it is idempotent: once its
+result is written, calling it again returns no further change. So it is safe to call it after every change of a step,
+and it is called in the transaction of that change.
 
-A step mirrors its task (`STEP_OF`), the one correction `failed → completed` included. What was skipped stays so, and
-the first end of a run stands: whoever wants the rest says `retry`, which keeps what is completed.
+A step has the state of its task (`STEP_OF`), the one correction `failed → completed` included. A skipped step stays
+skipped, and the first terminal state of a run stands, even when one of its steps is corrected afterwards. `retry`
+continues such a run, and keeps the completed steps.
 """
 
 from collections.abc import Mapping
@@ -23,28 +25,32 @@ STEP_OF: Mapping[str, StepStatus] = {
     TaskStatus.FAILED: StepStatus.FAILED,
     TaskStatus.CANCELLED: StepStatus.CANCELLED,
 }
-"""A step's state by its task's."""
+"""The state of a step by the state of its task."""
 ENDING: Mapping[RunStatus, EventType] = {
     RunStatus.COMPLETED: EventType.RUN_COMPLETED,
     RunStatus.FAILED: EventType.RUN_FAILED,
     RunStatus.CANCELLED: EventType.RUN_CANCELLED,
 }
+"""The terminal states of a run, and the event that it writes when it enters each."""
 UNSUCCESSFUL = frozenset({StepStatus.FAILED, StepStatus.CANCELLED})
-"""A step whose task was cancelled by itself gives no result either: to its run it has failed."""
+"""The states of a step that fail its run. A step whose task was cancelled has no result, so it counts as failed."""
 RETRYABLE = UNSUCCESSFUL | {StepStatus.SKIPPED}
+"""The states of the steps that `retry` resets."""
 UNDER_WAY = frozenset(StepStatus) - STEP_TERMINAL - {StepStatus.PENDING}
+"""The states of a step whose task exists and has not ended."""
 Statuses = Mapping[str, str]
-"""Each step's status by its id."""
+"""The status of each step, by its id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """What to write and to do. Ids are in the order of the request.
+    """What to write and to do. Step ids are in the order of the request.
 
-    `reset` steps are pending again; their tasks, results and errors are let go.
-    `start` steps get a task. One whose input cannot be made fails instead: write that, and advance again.
-    `skip` steps never begin; each names the step whose failure it is for.
-    `cancel` steps had not begun.
+    `status` is the status of the run, and `event` the event of its end.
+    `reset` steps become pending again; their tasks, results and errors are detached from them.
+    `start` steps get a task. If the input of one cannot be built, the caller fails it instead and advances again.
+    `skip` steps never start; each id is mapped to the id of the failed step that is the cause.
+    `cancel` steps have not started.
     `recall` steps are under way: their provider is asked to cancel them, and may refuse.
     """
 
@@ -58,7 +64,7 @@ class Advance:
 
     @property
     def changes(self) -> dict[str, StepStatus]:
-        """The steps whose status changes, and to what."""
+        """The new status of each step whose status changes, by its id."""
         return {
             **dict.fromkeys(self.reset, StepStatus.PENDING),
             **dict.fromkeys(self.start, StepStatus.QUEUED),
@@ -68,61 +74,66 @@ class Advance:
 
 
 def advance(graph: Graph, status: str, statuses: Statuses) -> Advance:
-    """Say what follows from a run's `status` and its steps' `statuses`. Of a run that has ended nothing does."""
+    """Return what follows from a run's `status` and its steps' `statuses`: nothing for a run that has ended."""
     if status in RUN_TERMINAL:
         return Advance(RunStatus(status))
-    skip = _skip(graph, statuses)
+    skip = _steps_to_skip(graph, statuses)
     then = {**statuses, **dict.fromkeys(skip, StepStatus.SKIPPED)}
-    ends_as = _end(then)
+    ends_as = _terminal_status(then)
     if ends_as is not None:
         return Advance(ends_as, ENDING[ends_as], skip=skip)
-    return Advance(RunStatus.IN_PROGRESS, start=_ready(graph, then), skip=skip)
+    return Advance(RunStatus.IN_PROGRESS, start=_steps_to_start(graph, then), skip=skip)
 
 
 def cancel(graph: Graph, status: str, statuses: Statuses) -> Advance:
-    """Say what cancelling a run does: it ends at once, and what is under way is its own affair.
+    """Return what cancelling a run changes: the run ends at once, and later updates of its tasks do not change it.
 
     Asked again it ends nothing, and recalls what still is under way. Raises `Conflict` for a run that ended otherwise.
     """
     if status in RUN_TERMINAL and status != RunStatus.CANCELLED:
-        raise Conflict(f"the run is {status}: only one that has not ended can be cancelled")
+        raise Conflict(f"the run is {status}: only a run that has not ended can be cancelled")
     return Advance(
         RunStatus.CANCELLED,
         EventType.RUN_CANCELLED if status != RunStatus.CANCELLED else None,
-        cancel=_those(graph, statuses, frozenset({StepStatus.PENDING})),
-        recall=_those(graph, statuses, UNDER_WAY),
+        cancel=_steps_in(graph, statuses, frozenset({StepStatus.PENDING})),
+        recall=_steps_in(graph, statuses, UNDER_WAY),
     )
 
 
 def retry(graph: Graph, status: str, statuses: Statuses) -> Advance:
-    """Say what retrying a run does: what failed, was skipped or cancelled is done again, all else is kept.
+    """Return what retrying a run changes: failed, skipped and cancelled steps run again, the others stay.
 
-    What a cancelled run left under way is kept too. Raises `Conflict` for a run that has neither failed nor been
-    cancelled.
+    The steps that were under way when the run was cancelled stay too. Raises `Conflict` for a run that has neither
+    failed nor been cancelled.
     """
     if status not in RUN_TERMINAL or status == RunStatus.COMPLETED:
-        raise Conflict(f"the run is {status}: only one that failed or was cancelled can be retried")
-    reset = _those(graph, statuses, RETRYABLE)
+        raise Conflict(f"the run is {status}: only a failed or cancelled run can be retried")
+    reset = _steps_in(graph, statuses, RETRYABLE)
     then = {**statuses, **dict.fromkeys(reset, StepStatus.PENDING)}
     return replace(advance(graph, RunStatus.PENDING, then), reset=reset)
 
 
-def _skip(graph: Graph, statuses: Statuses) -> dict[str, str]:
-    """Return the steps that must not begin any more, each with the step that is to blame."""
-    fruitless = _those(graph, statuses, UNSUCCESSFUL)
-    stopper = next(
-        (step.id for step in graph.steps if step.id in fruitless and step.on_failure == OnFailure.STOP), None
+def _steps_to_skip(graph: Graph, statuses: Statuses) -> dict[str, str]:
+    """Return the pending steps that can no longer start, each with the step that is the cause.
+
+    The cause is the first ancestor in topological order that failed, was cancelled or was skipped, so that a step names
+    the one that failed and not another that was skipped because of it. Without such an ancestor it is the first
+    unsuccessful step whose `on_failure` is `stop`.
+    """
+    unsuccessful = _steps_in(graph, statuses, UNSUCCESSFUL)
+    stopping = next(
+        (step.id for step in graph.steps if step.id in unsuccessful and step.on_failure == OnFailure.STOP), None
     )
-    lost = [step_id for step_id in graph.order if statuses[step_id] in RETRYABLE]  # a cause before what it caused
+    causes = [step_id for step_id in graph.order if statuses[step_id] in RETRYABLE]
     skip: dict[str, str] = {}
-    for step_id in _those(graph, statuses, frozenset({StepStatus.PENDING})):
-        cause = next((each for each in lost if each in graph.ancestors[step_id]), stopper)
+    for step_id in _steps_in(graph, statuses, frozenset({StepStatus.PENDING})):
+        cause = next((each for each in causes if each in graph.ancestors[step_id]), stopping)
         if cause is not None:
             skip[step_id] = cause
     return skip
 
 
-def _ready(graph: Graph, statuses: Statuses) -> tuple[str, ...]:
+def _steps_to_start(graph: Graph, statuses: Statuses) -> tuple[str, ...]:
     return tuple(
         step.id
         for step in graph.steps
@@ -131,12 +142,12 @@ def _ready(graph: Graph, statuses: Statuses) -> tuple[str, ...]:
     )
 
 
-def _end(statuses: Statuses) -> RunStatus | None:
-    words = set(statuses.values())
-    if not words <= STEP_TERMINAL:
+def _terminal_status(statuses: Statuses) -> RunStatus | None:
+    present = set(statuses.values())
+    if not present <= STEP_TERMINAL:
         return None
-    return RunStatus.COMPLETED if words <= {StepStatus.COMPLETED} else RunStatus.FAILED
+    return RunStatus.COMPLETED if present <= {StepStatus.COMPLETED} else RunStatus.FAILED
 
 
-def _those(graph: Graph, statuses: Statuses, words: frozenset[StepStatus]) -> tuple[str, ...]:
-    return tuple(step.id for step in graph.steps if statuses[step.id] in words)
+def _steps_in(graph: Graph, statuses: Statuses, wanted: frozenset[StepStatus]) -> tuple[str, ...]:
+    return tuple(step.id for step in graph.steps if statuses[step.id] in wanted)

@@ -1,4 +1,12 @@
-"""Taking turns: whoever waits, waits in a lane, and the lanes are served one after the other. Pure."""
+"""A queue that serves its keys in turn, so that a key with many items delays the others by one item each round.
+
+Why not first come, first served: the calls to one provider share a rate limit. A client that submits a thousand tasks
+at once would then put a thousand calls in front of another client's single one. Here each key has a queue of its own,
+and the keys are served round-robin: with k keys waiting, an item at the head of its queue is served after at most k - 1
+items of other keys. The order of the dictionary of queues is the order of the turns. A key whose turn is over goes to
+the end, and so does a key that had nothing waiting: otherwise a client that sends its calls one after the other would
+pass those that wait.
+"""
 
 from collections import deque
 from collections.abc import Hashable
@@ -8,26 +16,26 @@ Item = TypeVar("Item")
 
 
 class FairQueue(Generic[Item]):
-    """Items that wait, each in its lane: one of each lane in turn, the first that came in each.
+    """Items in one queue for each key: the keys take turns, and within a key it is first in, first out.
 
-    A lane that is new, or was empty, comes last. So between an item's coming to the head of its lane and its turn,
-    no other lane is served more than once.
+    A key that is new, or was empty, comes last. So while an item is at the head of its queue, no other key is served
+    more than once before it.
     """
 
     def __init__(self) -> None:
-        self._queues: dict[Hashable, deque[Item]] = {}  # in the order of their turns
+        self._queues: dict[Hashable, deque[Item]] = {}  # in the order of their turns; never an empty one
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def add(self, key: Hashable, item: Item) -> None:
-        """Have an item wait, behind those of its lane."""
+        """Append an item to the queue of `key`."""
         self._queues.setdefault(key, deque()).append(item)
         self._count += 1
 
     def take(self) -> Item:
-        """Remove the item whose turn it is, and return it."""
+        """Remove and return the item whose turn it is. Raises `StopIteration` when the queue is empty."""
         key = next(iter(self._queues))
         items = self._queues.pop(key)
         item = items.popleft()
@@ -37,7 +45,7 @@ class FairQueue(Generic[Item]):
         return item
 
     def discard(self, key: Hashable, item: Item) -> None:
-        """Have an item wait no more, if it still does."""
+        """Remove an item that may still wait; does nothing if it does not."""
         items = self._queues.get(key, deque())
         if item in items:
             items.remove(item)

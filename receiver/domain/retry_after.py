@@ -1,4 +1,4 @@
-"""The `Retry-After` header, from providers and from subscribers. Pure."""
+"""The `Retry-After` header, of providers and of subscribers."""
 
 import re
 from datetime import UTC, datetime
@@ -8,9 +8,9 @@ _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 def retry_after_seconds(value: str | None, now: datetime, *, longest: float) -> float | None:
-    """Return a `Retry-After` header as seconds from `now`, 0 to `longest`; None where it says nothing.
+    """Return a `Retry-After` header as seconds from `now`, 0 to `longest`; None if it is missing or malformed.
 
-    It is a number of seconds (a fraction is accepted, though RFC 9110, 10.2.3, has none) or an HTTP date.
+    It is a number of seconds (RFC 9110, 10.2.3, allows no fraction, but one is accepted) or an HTTP date.
     """
     if value is None:
         return None

@@ -1,4 +1,7 @@
-"""When to look, send or try again. All in seconds; `jitter` is a number in [0, 1) that the caller draws."""
+"""Delays before the next poll, delivery attempt, task attempt or create call.
+
+All are in seconds. `jitter` is a random number in [0, 1) that the caller draws.
+"""
 
 from collections.abc import Sequence
 
@@ -8,17 +11,18 @@ _LONGEST_RESEND = 60.0
 
 
 def poll_delay(poll_count: int, *, first: float, longest: float) -> float:
-    """Return the seconds until the next look at a task that was looked at `poll_count` times since its last news.
+    """Return the delay before the next poll of a task that was polled `poll_count` times since its last update.
 
-    Half as long again each time, up to `longest`: the calls grow with the logarithm of the task's age.
+    Each delay is 1.5 times the one before, up to `longest`. Until then the delay is a fraction of the task's age, and
+    the number of polls grows with the logarithm of the age.
     """
     return _grown(first, _POLL_GROWTH, poll_count, longest)
 
 
 def delivery_delay(attempt: int, delays: Sequence[float], jitter: float) -> float | None:
-    """Return the seconds until the delivery attempt after the `attempt`-th, spread by 20 % either way.
+    """Return the delay between a delivery's `attempt`-th attempt (from 1) and the next one, varied by up to ±20 %.
 
-    `delays` is the schedule: the seconds before each attempt, the first one included. None: it is exhausted.
+    `delays` is the schedule: the delay before each attempt, the first included. Returns None when no attempt is left.
     """
     if attempt >= len(delays):
         return None
@@ -26,18 +30,18 @@ def delivery_delay(attempt: int, delays: Sequence[float], jitter: float) -> floa
 
 
 def retry_delay(attempt: int, backoff: float, jitter: float) -> float:
-    """Return the seconds between a task's failed `attempt`-th attempt (from 1) and the next one.
+    """Return the delay between a task's failed `attempt`-th attempt (from 1) and the next one.
 
-    `backoff`, doubled with each failure and spread by 20 % either way; an hour at most.
+    It is `backoff`, doubled with each failure and varied by up to ±20 %, and at most an hour.
     """
     return min(_LONGEST_RETRY, _spread(_grown(backoff, 2.0, attempt - 1, _LONGEST_RETRY), jitter))
 
 
 def resend_delay(tries: int, retry_after: float | None, jitter: float) -> float:
-    """Return the seconds until a create call that made nothing is sent again, after `tries` (from 1) calls.
+    """Return the delay before a create call is sent again, after `tries` calls (from 1) that created nothing.
 
-    1, 2, 4 ... 60, spread by 20 % either way, and never sooner than the provider's `retry_after` says,
-    which is believed up to an hour.
+    It is 1, 2, 4 ... 60, varied by up to ±20 % (60 at most), and not less than the provider's `retry_after`, of which
+    at most an hour is obeyed.
     """
     grown = _grown(1.0, 2.0, max(tries - 1, 0), _LONGEST_RESEND)
     delay = min(_LONGEST_RESEND, _spread(grown, jitter))

@@ -1,4 +1,7 @@
-"""A step as its row keeps it: what was asked for, and the action as it was then. Pure."""
+"""The document that the row of a step stores: the step as requested, and its action as it was at that time.
+
+The action is stored too, so that a change of the actions file does not change the runs that exist.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -9,17 +12,19 @@ from receiver.domain.graph import OnFailure, StepSpec
 
 
 def document_of(step: StepSpec, action: Action) -> dict[str, Any]:
-    """Return what is kept of a step."""
+    """Return the document to store for a step."""
     return {"step": asdict(step), "action": asdict(action)}
 
 
 def step_of(document: Mapping[str, Any]) -> StepSpec:
-    """Return the step that `document_of` kept."""
-    kept = document["step"]
-    return StepSpec(**{**kept, "depends_on": tuple(kept["depends_on"]), "on_failure": OnFailure(kept["on_failure"])})
+    """Return the step of a stored document."""
+    stored = document["step"]
+    return StepSpec(
+        **{**stored, "depends_on": tuple(stored["depends_on"]), "on_failure": OnFailure(stored["on_failure"])}
+    )
 
 
 def action_of(document: Mapping[str, Any]) -> Action:
-    """Return the action that `document_of` kept."""
-    kept = document["action"]
-    return Action(**{**kept, "result": {name: tuple(path) for name, path in kept["result"].items()}})
+    """Return the action of a stored document."""
+    stored = document["action"]
+    return Action(**{**stored, "result": {name: tuple(path) for name, path in stored["result"].items()}})

@@ -1,4 +1,4 @@
-"""Tasks that another task's input mentions by Ringback's id, such as its `origin_task_id`. Pure."""
+"""References to tasks in the input of another task: Ringback's task ids, such as in `origin_task_id`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,12 +7,12 @@ from receiver.domain.ids import is_id
 
 
 def ids_in(value: Any) -> set[str]:
-    """Return every string in `value`, however deep, that has the form of an id of ours and may be one."""
+    """Return every string in `value`, at any depth, that has the form of an id and so may be a task's."""
     return {text for text in _texts(value) if is_id(text)}
 
 
 def with_ids(value: Any, known: Mapping[str, str]) -> Any:
-    """Return `value` with each string that is an id in `known`, however deep, replaced by what it is known as."""
+    """Return `value` with each string that is a key of `known`, at any depth, replaced by its value there."""
     if isinstance(value, str):
         return known.get(value, value)
     if isinstance(value, list):
@@ -23,6 +23,7 @@ def with_ids(value: Any, known: Mapping[str, str]) -> Any:
 
 
 def _texts(value: Any) -> Iterator[str]:
+    """Yield the strings of a JSON value, level by level; the names of objects are not among them."""
     level = [value]
     while level:
         below: list[Any] = []

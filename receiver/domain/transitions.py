@@ -1,8 +1,19 @@
-"""What an update does to a task. The table and the one function that every change of state goes through.
+"""The state machine of a task: the table of allowed transitions, and `decide`, which every change goes through.
 
-For any provider's history, with repeats and in any order, the end is the same and no event is made twice:
-a task that has not ended keeps the greatest of what was heard in a fixed order (`revision`), the first terminal
-state stands, and one correction is allowed, `failed → completed`, when the provider itself says so.
+Why the end of a task does not depend on the order of its updates: webhooks arrive late, twice and out of order, and a
+poll may return an older state than a webhook that was applied before it. Four rules make the outcome the same for any
+order of the updates of a provider's history, repeats included, and keep any event from being written twice:
+
+- A task that has not ended keeps the greatest snapshot that it has received, in the total order that `revision`
+  defines. A maximum is the same in whatever order its candidates arrive.
+- A snapshot replaces the stored one as a whole, because a merge would depend on the order of the parts.
+- The first terminal state stands: a history has one, apart from the correction below. A different one that arrives
+  later is kept as a receipt and changes nothing.
+- One correction is allowed, `failed → completed`, and only when the provider itself reports it: a provider may finish
+  work after it has reported a failure, and the client has paid for that output. Of these two, `completed` wins in
+  either order of arrival, because `completed → failed` is not in `ALLOWED`.
+
+`tests/unit/test_transitions_properties.py` checks this for generated histories.
 """
 
 from collections.abc import Mapping
@@ -25,7 +36,7 @@ RANK: Mapping[str, int] = {
     TaskStatus.PENDING: 2,
     TaskStatus.PROCESSING: 3,
 }
-"""The order of the states that are not terminal: a task only goes forward."""
+"""Which of two states that are not terminal is further on. Within an attempt a task never moves to a lower rank."""
 
 ALLOWED: Mapping[str, frozenset[TaskStatus]] = {
     TaskStatus.QUEUED: frozenset(TaskStatus) - {TaskStatus.QUEUED},
@@ -36,18 +47,24 @@ ALLOWED: Mapping[str, frozenset[TaskStatus]] = {
     TaskStatus.FAILED: frozenset({TaskStatus.COMPLETED}),
     TaskStatus.CANCELLED: frozenset(),
 }
-"""Where a task may go from each state. Back to `queued` only for another attempt."""
+"""The states that a task may move to from each state. It moves back to `queued` only for another attempt.
+
+`decide` looks up the terminal states alone. Its other moves follow from `RANK` and from the attempts that are left;
+`tests/unit/test_transitions_properties.py` checks each of them against this table."""
 
 ENDING: Mapping[TaskStatus, EventType] = {
     TaskStatus.COMPLETED: EventType.TASK_COMPLETED,
     TaskStatus.FAILED: EventType.TASK_FAILED,
     TaskStatus.CANCELLED: EventType.TASK_CANCELLED,
 }
+"""The terminal states, and the event that a task writes when it enters each."""
 STORED_ONCE = ("output", "logs", "detail", "meta")
-"""What a `task.completed` leaves to the task's row: that never changes again, and everybody reads it there."""
+"""Columns that the snapshot of a `task.completed` event omits. A completed task's row never changes again, so readers
+take them from the row, and a large output is stored once."""
 RETRYABLE = frozenset({TaskStatus.FAILED, TaskStatus.CANCELLED})
-"""The ends after which a client may ask for another attempt. That is no update: `ALLOWED` knows nothing of it."""
-_BEGUN_ANEW: Mapping[str, Any] = {
+"""The terminal states after which a client may request another attempt. A request is not an update, so these
+transitions are not in `ALLOWED`."""
+_NEW_ATTEMPT: Mapping[str, Any] = {
     "status": TaskStatus.QUEUED,
     "submission": Submission.WAITING,
     "provider_task_id": None,
@@ -61,35 +78,43 @@ _BEGUN_ANEW: Mapping[str, Any] = {
     "started_at": None,
     "poll_count": 0,
 }
-"""What every further attempt begins with."""
+"""The columns that every further attempt resets, and their values."""
 _MOST_WORDS = 8
+"""How many unknown status words of a provider are stored for one task; further ones are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class PollSchedule:
-    """When to look at a task again: seconds to the first look, the longest wait, the end of patience."""
+    """When to poll a task. All in seconds.
+
+    `first` is the delay of the first poll after an update, `longest` the longest delay between two polls, and `timeout`
+    the time without any update after which a task fails.
+    """
 
     first: float
     longest: float
     timeout: float
 
     def after_update(self, now: datetime) -> datetime:
-        """Return the next look at a task that was just heard of."""
+        """Return when to poll a task that has just received an update."""
         return now + timedelta(seconds=min(self.first, self.timeout))
 
     def after_poll(self, poll_count: int, last_update_at: datetime, now: datetime) -> datetime:
-        """Return the next look after the `poll_count`-th that brought no news; never past the time-out."""
+        """Return when to poll again after the `poll_count`-th poll without a change; never later than the deadline."""
         delay = poll_delay(poll_count, first=self.first, longest=self.longest)
         return min(now + timedelta(seconds=delay), max(self.deadline(last_update_at), now))
 
     def deadline(self, last_update_at: datetime) -> datetime:
-        """Return when a task that nobody heard of since `last_update_at` times out."""
+        """Return when a task that has received no update since `last_update_at` times out."""
         return last_update_at + timedelta(seconds=self.timeout)
 
 
 @dataclass(slots=True)
 class TaskState:
-    """What a decision needs to know of a task's row. Not frozen, which costs thrice the time for every update."""
+    """The columns of a task's row that a decision depends on.
+
+    Not frozen: creating a frozen dataclass takes three times as long, and one is created for every update.
+    """
 
     id: int
     uid: str
@@ -116,20 +141,25 @@ class TaskState:
     step: str | None = None
 
     def take(self, changes: Mapping[str, Any]) -> None:
-        """Be as the row is with these columns changed; the state knows of some of them."""
+        """Apply changes of the row to this state. Columns that the state does not have are ignored."""
         for name, value in changes.items():
             if name in _STATE_NAMES:
                 setattr(self, name, value)
 
 
 STATE_COLUMNS = tuple(each.name for each in fields(TaskState))
-"""The columns of a task's row that its state has, in the order of its fields: both databases read just these."""
+"""The names of the fields of `TaskState`, in order: the columns that both databases select."""
 _STATE_NAMES = frozenset(STATE_COLUMNS)
 
 
 @dataclass(slots=True)
 class Decision:
-    """What to write: columns of the task's row, an event with its snapshot, a reason for a receipt; or nothing."""
+    """What to write for an update.
+
+    `changes` are columns of the task's row, by name. `event` is the event to append, with `snapshot` as its data.
+    `receipt` is the reason to keep the update as a receipt, with `message` as its explanation. All are empty for an
+    update that changes nothing (`NOTHING`).
+    """
 
     changes: dict[str, Any] = field(default_factory=dict)
     event: EventType | None = None
@@ -137,7 +167,8 @@ class Decision:
     receipt: ReceiptReason | None = None
     message: str = ""
     keeps_content: bool = False
-    """Whether the task ended and its content stays as it is: then the event's snapshot shows what stays."""
+    """Whether the task ended by an update without content. The stored content then stays, and the caller copies it into
+    the event's snapshot."""
 
 
 NOTHING = Decision()
@@ -146,36 +177,36 @@ NOTHING = Decision()
 def decide(
     task: TaskState, update: ProviderUpdate, *, now: datetime, schedule: PollSchedule, jitter: float = 0.5
 ) -> Decision:
-    """Say what `update` does to `task`. Pure; `jitter` is in [0, 1) and spreads the backoff of another attempt."""
-    stale = _superseded(task, update)
-    if stale:
-        return Decision(receipt=ReceiptReason.SUPERSEDED, message=stale)
-    if _is_void(task, update):
+    """Return what `update` changes on `task`. `jitter` is in [0, 1) and spreads the backoff of another attempt."""
+    superseded_reason = _superseded_reason(task, update)
+    if superseded_reason:
+        return Decision(receipt=ReceiptReason.SUPERSEDED, message=superseded_reason)
+    if _is_outdated(task, update):
         return NOTHING
     if task.status in TERMINAL:
-        return _after_the_end(task, update, now)
+        return _after_end(task, update, now)
     if update.status is None:
-        return _unknown_word(task, update, now, schedule)
+        return _record_unknown_word(task, update, now, schedule)
     if update.status in TERMINAL:
         if update.status == TaskStatus.CANCELLED and not update.by_provider and not _is_unsent(task):
-            return NOTHING  # what the provider may have is the provider's to cancel
-        if _has_another_try(task, update):
-            return _try_again(task, update, now, jitter)
+            return NOTHING  # the provider may have the task, and then only the provider can cancel it
+        if _has_attempts_left(task, update):
+            return _start_next_attempt(task, update, now, jitter)
         return _end(task, update, now)
     return _move_forward(task, update, now, schedule)
 
 
 def retry(task: TaskState, now: datetime) -> Decision:
-    """Say what it does to a task that its client wants done again: another attempt, sent as soon as its turn comes.
+    """Return what a client's request for another attempt changes: the task is queued, and due to be sent now.
 
-    What is heard of the attempts before speaks of superseded ones from then on. Raises `Conflict` for a task that has
-    neither failed nor been cancelled.
+    From then on, updates of earlier attempts are superseded. Raises `Conflict` for a task that has neither failed nor
+    been cancelled.
     """
     if task.status not in RETRYABLE:
-        raise Conflict(f"the task is {task.status}: only one that failed or was cancelled can be retried")
+        raise Conflict(f"the task is {task.status}: only a failed or cancelled task can be retried")
     attempt = task.attempt + 1
     changes = {
-        **_BEGUN_ANEW,
+        **_NEW_ATTEMPT,
         "attempt": attempt,
         "max_attempts": max(task.max_attempts, attempt),
         "error": None,
@@ -196,28 +227,42 @@ def retry(task: TaskState, now: datetime) -> Decision:
 
 
 def revision(status: TaskStatus, progress: int, logs: list[Any] | None, output: dict[str, Any] | None) -> str:
-    """Return a text whose order tells which of two snapshots of a running task is newer.
+    """Return a text by which snapshots of a running task compare: the greater one is the newer one.
 
-    The state counts first, then progress, then how much there is; the digest only keeps equal ones apart, so that
-    the end does not depend on the order in which they came.
+    An update has no sequence number, so the order is derived from what grows while a task runs: the rank of the state,
+    then progress, then the number of log entries, then the number of values in the output. The numbers are padded, so
+    that the order of the texts is the order of the numbers.
+
+    Two different snapshots may agree in all of these. The digest at the end says nothing about which is newer; it makes
+    the order total, so that the same one of the two wins whichever arrives first. A task without any snapshot has "",
+    which is less than every revision.
     """
     digest = blake2b(orjson.dumps([logs, output], option=orjson.OPT_SORT_KEYS), digest_size=6).hexdigest()
     return f"{RANK[status]}.{progress:03d}.{len(logs or ()):06d}.{leaf_count(output):06d}.{digest}"
 
 
-def _superseded(task: TaskState, update: ProviderUpdate) -> str | None:
+def _superseded_reason(task: TaskState, update: ProviderUpdate) -> str | None:
+    """Return why an update does not concern the task's current attempt; None if it does.
+
+    Each attempt is a separate task at the provider, and the provider's webhooks and poll results of an earlier one may
+    arrive after the next has begun. Applied, its failure would end the current attempt, and its success would complete
+    the task with the output of a provider task that the row no longer names. The attempt number decides where the
+    update has one (the webhook URL of each attempt contains it, and a poll knows it); otherwise the provider's task id
+    does. A superseded webhook is kept as a receipt, because it may contain an output that the client has paid for.
+    """
     if update.attempt is not None and update.attempt != task.attempt:
-        return f"it speaks of attempt {update.attempt}, and attempt {task.attempt} is under way"
+        return f"it is about attempt {update.attempt}, but the current attempt is {task.attempt}"
     if task.provider_task_id and update.provider_task_id and task.provider_task_id != update.provider_task_id:
-        return "it speaks of another provider task than this attempt's"
+        return "it is about a provider task other than the current attempt's"
     return None
 
 
-def _is_void(task: TaskState, update: ProviderUpdate) -> bool:
-    """Say whether what happened meanwhile leaves an update without ground.
+def _is_outdated(task: TaskState, update: ProviderUpdate) -> bool:
+    """Return whether the task has changed in a way that makes the update invalid.
 
-    A conclusion of ours is void when there is newer news; a create call's failure is, when the provider's task was
-    heard of all the same: believing it would fail, or pay for again, what is running.
+    A conclusion of Ringback's (a time-out, an unknown submission) is invalid if the task has received an update since
+    it was drawn. The failure of a create call is invalid if an update has shown that the provider has the task:
+    applying it would fail a task that runs, or start another attempt and pay for it twice.
     """
     if update.last_update_at is not None and update.last_update_at != task.last_update_at:
         return True
@@ -225,7 +270,12 @@ def _is_void(task: TaskState, update: ProviderUpdate) -> bool:
     return failed_create and update.provider_task_id is None and task.provider_task_id is not None
 
 
-def _after_the_end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
+def _after_end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
+    """Return what an update changes on a task that has ended: nothing, a receipt, or the one correction.
+
+    The correction is the only entry that `ALLOWED` has for a terminal state, `failed → completed`. The event that it
+    writes names the event that it corrects, so that a subscriber who acted on the failure can undo it.
+    """
     if update.status is None or update.status not in TERMINAL or update.status == task.status:
         return NOTHING
     if not update.by_provider:
@@ -233,16 +283,17 @@ def _after_the_end(task: TaskState, update: ProviderUpdate, now: datetime) -> De
     if update.status in ALLOWED[task.status]:
         return _end(task, update, now)
     return Decision(
-        receipt=ReceiptReason.CONFLICTING, message=f"the task is {task.status}, and this says {update.status}"
+        receipt=ReceiptReason.CONFLICTING, message=f"the task is {task.status}, but the update says {update.status}"
     )
 
 
-def _unknown_word(task: TaskState, update: ProviderUpdate, now: datetime, schedule: PollSchedule) -> Decision:
+def _record_unknown_word(task: TaskState, update: ProviderUpdate, now: datetime, schedule: PollSchedule) -> Decision:
+    """Return what a status word that Ringback does not know changes: the state never, but each word has one event."""
     known = task.words or []
     if not update.word or update.word in known or len(known) >= _MOST_WORDS:
-        return _no_news(task, update, now, schedule)
+        return _without_change(task, update, now, schedule)
     changes = {
-        **_identified(task, update),
+        **_provider_id_changes(task, update),
         "words": sorted([*known, update.word]),
         "updated_at": now,
         "last_update_at": now,
@@ -255,38 +306,38 @@ def _unknown_word(task: TaskState, update: ProviderUpdate, now: datetime, schedu
 
 def _move_forward(task: TaskState, update: ProviderUpdate, now: datetime, schedule: PollSchedule) -> Decision:
     status = update.status
-    assert status is not None  # noqa: S101 - decide() asked
-    newer = revision(status, update.progress, update.logs, update.output)
-    if newer <= task.revision:
-        return _no_news(task, update, now, schedule)
+    assert status is not None  # noqa: S101 - decide() has checked it
+    new_revision = revision(status, update.progress, update.logs, update.output)
+    if new_revision <= task.revision:
+        return _without_change(task, update, now, schedule)
     changes = {
-        **_identified(task, update),
+        **_provider_id_changes(task, update),
         **_content(update),
         "status": status,
-        "revision": newer,
+        "revision": new_revision,
         "updated_at": now,
         "last_update_at": now,
         "poll_count": 0,
         "due_at": schedule.after_update(now),
     }
-    first = task.status == TaskStatus.QUEUED
+    is_submitted = task.status == TaskStatus.QUEUED
     return Decision(
         changes,
-        EventType.TASK_SUBMITTED if first else EventType.TASK_UPDATED,
+        EventType.TASK_SUBMITTED if is_submitted else EventType.TASK_UPDATED,
         _snapshot(task, update, status),
     )
 
 
 def _end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
     status = update.status
-    assert status is not None  # noqa: S101 - decide() asked
+    assert status is not None  # noqa: S101 - decide() has checked it
     changes = {
-        **_identified(task, update),
-        **(_content(update) if _tells_content(update) else {}),
+        **_provider_id_changes(task, update),
+        **(_content(update) if _has_content(update) else {}),
         "status": status,
         "error": None if status == TaskStatus.COMPLETED else update.error,
         "progress": _progress(task, update, status),
-        "words": None,  # the events have them; kept here they would depend on which came before the end
+        "words": None,  # the events have them; in the row they would depend on which updates arrived before the end
         "ended_at": update.ended_at or now,
         "updated_at": now,
         "last_update_at": now,
@@ -303,21 +354,21 @@ def _end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
             snapshot.pop(name, None)
     if task.status in TERMINAL:
         snapshot["corrects"] = task.ended_event
-    return Decision(changes, ENDING[status], snapshot, keeps_content=not _tells_content(update))
+    return Decision(changes, ENDING[status], snapshot, keeps_content=not _has_content(update))
 
 
 def _is_unsent(task: TaskState) -> bool:
     return task.status == TaskStatus.QUEUED and task.submission == Submission.WAITING
 
 
-def _has_another_try(task: TaskState, update: ProviderUpdate) -> bool:
+def _has_attempts_left(task: TaskState, update: ProviderUpdate) -> bool:
     return update.status == TaskStatus.FAILED and update.retryable and task.attempt < task.max_attempts
 
 
-def _try_again(task: TaskState, update: ProviderUpdate, now: datetime, jitter: float) -> Decision:
+def _start_next_attempt(task: TaskState, update: ProviderUpdate, now: datetime, jitter: float) -> Decision:
     delay = retry_delay(task.attempt, task.backoff_seconds, jitter)
     changes = {
-        **_BEGUN_ANEW,
+        **_NEW_ATTEMPT,
         "attempt": task.attempt + 1,
         "error": update.error,
         "updated_at": now,
@@ -331,8 +382,12 @@ def _try_again(task: TaskState, update: ProviderUpdate, now: datetime, jitter: f
     return Decision(changes, EventType.TASK_UPDATED, snapshot)
 
 
-def _no_news(task: TaskState, update: ProviderUpdate, now: datetime, schedule: PollSchedule) -> Decision:
-    changes = _identified(task, update)
+def _without_change(task: TaskState, update: ProviderUpdate, now: datetime, schedule: PollSchedule) -> Decision:
+    """Return what an update without a newer snapshot changes: a poll is counted, and a provider's id is learned.
+
+    A repeated webhook postpones no poll; otherwise a provider that repeats an old state could postpone it indefinitely.
+    """
+    changes = _provider_id_changes(task, update)
     if update.source == Source.POLL:
         changes["poll_count"] = task.poll_count + 1
         changes["due_at"] = schedule.after_poll(task.poll_count + 1, task.last_update_at, now)
@@ -341,15 +396,18 @@ def _no_news(task: TaskState, update: ProviderUpdate, now: datetime, schedule: P
     return Decision(changes) if changes else NOTHING
 
 
-def _identified(task: TaskState, update: ProviderUpdate) -> dict[str, Any]:
-    """Learn the provider's id, whoever brought it first: the create answer, a webhook, a look at its history."""
+def _provider_id_changes(task: TaskState, update: ProviderUpdate) -> dict[str, Any]:
+    """Return the changes that record the provider's task id; none if it is known.
+
+    Any update may be the first to have it: the response to the create call, a webhook, or the provider's task list.
+    """
     if not update.provider_task_id or (task.provider_task_id and task.submission == Submission.ACCEPTED):
         return {}
     return {"provider_task_id": update.provider_task_id, "submission": Submission.ACCEPTED}
 
 
 def _content(update: ProviderUpdate) -> dict[str, Any]:
-    """Take the snapshot whole: merging the parts would make the end depend on the order they came in."""
+    """Return the columns of the update's snapshot, all of them: merged parts would depend on the order of arrival."""
     content: dict[str, Any] = {
         "progress": update.progress,
         "output": update.output,
@@ -366,11 +424,11 @@ def _content(update: ProviderUpdate) -> dict[str, Any]:
 def _progress(task: TaskState, update: ProviderUpdate, status: TaskStatus) -> int:
     if status == TaskStatus.COMPLETED:
         return 100
-    return update.progress if _tells_content(update) else task.progress
+    return update.progress if _has_content(update) else task.progress
 
 
-def _tells_content(update: ProviderUpdate) -> bool:
-    """Say whether the update tells the content too; if not, what the provider told last stays."""
+def _has_content(update: ProviderUpdate) -> bool:
+    """Return whether the update has content as well as a state; if not, the content of the last snapshot stays."""
     return update.by_provider and update.is_snapshot
 
 
@@ -380,7 +438,7 @@ def _snapshot(task: TaskState, update: ProviderUpdate, status: TaskStatus) -> di
         "attempt": task.attempt,
         "progress": _progress(task, update, status),
         "source": update.source,
-        "submission": _identified(task, update).get("submission", task.submission),
+        "submission": _provider_id_changes(task, update).get("submission", task.submission),
         "provider_task_id": update.provider_task_id or task.provider_task_id,
         "error": update.error,
         "output": update.output,

@@ -1,4 +1,4 @@
-"""What a provider told us, in our own form, whatever the way it came."""
+"""What a provider reports about a task, in Ringback's own form, whether by a webhook, a poll or a create call."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,22 +9,24 @@ from models import TaskStatus
 
 
 class Source(StrEnum):
-    """The way an update came."""
+    """How an update reached Ringback."""
 
     WEBHOOK = "webhook"
     POLL = "poll"
     SUBMIT = "submit"
+    """It is the outcome of the create call."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ProviderUpdate:
-    """One thing heard of a task, never changed. Holds no secret: the adapter takes the echoed one out at the door.
+    """One report about a task. Treat it as immutable. It holds no secret: the adapter removes an echoed one on parsing.
 
-    `status` is None for a word that nobody knows, which `word` then names: it is never terminal.
-    `attempt` is the attempt that it speaks of, None where the way it came does not tell.
+    `status` is None for a status word that Ringback does not know; `word` is that word. It never counts as terminal.
+    `attempt` is the number of the attempt that the update is about, None where its source does not tell.
     `by_provider` is false for what Ringback concludes by itself (a time-out, an unknown submission).
-    `is_snapshot` is false for what tells a state and nothing of the content, which then stays as it is.
-    `last_update_at` is the last news that a conclusion of ours was drawn from: newer news makes it void.
+    `is_snapshot` is false for an update that has a state but no content; the stored content then stays.
+    `last_update_at` is set on a conclusion of Ringback's: when the task had received its last update at that time. A
+    task that has received another one since ignores the conclusion.
     `retryable` is false for a failure that another attempt would only repeat, such as a refusal.
     """
 

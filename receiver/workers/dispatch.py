@@ -54,12 +54,12 @@ class DeliveryDispatcher:
 
     def has_room(self, subscription_id: int) -> bool:
         """Say whether one more delivery for this subscription can be taken in memory now."""
-        return self._queues.has_room(subscription_id)
+        return self._queues.has_capacity(subscription_id)
 
     def hand_over(self, deliveries: Sequence[LeasedDelivery]) -> None:
         """Take deliveries that are leased to this process."""
         for delivery in deliveries:
-            if self._queues.offer(delivery.subscription_id, delivery):
+            if self._queues.add(delivery.subscription_id, delivery):
                 self._new.add(delivery.subscription_id)
         self._wake.set()
 
@@ -117,7 +117,7 @@ class DeliveryDispatcher:
             ids = {each.lease.id for each in prepared}
             for delivery in ready:
                 if delivery.id not in ids:
-                    self._queues.left(delivery.subscription_id)
+                    self._queues.abandoned(delivery.subscription_id)
         for each in prepared:
             attempt = asyncio.create_task(self._attempt(each))
             self._attempts.add(attempt)
@@ -129,7 +129,7 @@ class DeliveryDispatcher:
         try:
             attempted = await self._deliverer.attempt(delivery)
         except BaseException:
-            self._queues.left(key)  # its lease runs out, and it is sent again
+            self._queues.abandoned(key)  # its lease runs out, and it is sent again
             self._wake.set()
             raise
         is_ordered = key in self._ordered
@@ -186,9 +186,9 @@ class DeliveryDispatcher:
 
     async def _claim_some(self) -> int:
         """Claim what is due for lanes that are open, a few of each; return how many there were."""
-        if self._queues.free() < _AT_ONCE:
+        if self._queues.free_capacity() < _AT_ONCE:
             return 0
-        closed = self._queues.closed(time.monotonic())
+        closed = self._queues.blocked(time.monotonic())
         now = utc_now()
         lease_until = now + timedelta(seconds=lease_seconds(self._timeout))
         claiming = asyncio.ensure_future(

@@ -57,8 +57,8 @@ class Simulation:
         self._running: list[tuple[float, Item]] = []
         numbers: Counter[int] = Counter()
         for key in arrivals:
-            if self.queues.has_room(key):
-                self.queues.offer(key, (key, numbers[key]))
+            if self.queues.has_capacity(key):
+                self.queues.add(key, (key, numbers[key]))
                 self.queues[key].limits = endpoints[key].limits
                 numbers[key] += 1
         self.offered = numbers
@@ -111,7 +111,7 @@ def test_whatever_endpoints_do_each_delivery_begins_once_in_order_or_is_given_ba
         back = [number for queue, number in simulation.given_back if queue == key]
         assert begun == sorted(begun)
         assert sorted(begun + back) == list(range(count))
-    assert simulation.queues.free() == CAPACITY
+    assert simulation.queues.free_capacity() == CAPACITY
 
 
 @settings(max_examples=200, deadline=None)
@@ -130,7 +130,7 @@ def filled(*keys: int, each: int = 50) -> EndpointQueues[Item]:
     queues: EndpointQueues[Item] = EndpointQueues(10_000)
     for key in keys:
         for number in range(each):
-            queues.offer(key, (key, number))
+            queues.add(key, (key, number))
     return queues
 
 
@@ -159,7 +159,7 @@ def test_a_lane_begins_small_and_grows_with_each_success() -> None:
 
 def test_a_lane_that_fails_shrinks_and_gives_back_what_it_may_hold_no_longer() -> None:
     queues = filled(1, each=FIRST_IN_FLIGHT * (1 + WAITING_PER_SLOT))
-    assert not queues.has_room(1)
+    assert not queues.has_capacity(1)
     queues.take(0.0, 100)
     back = [item for _ in range(FIRST_IN_FLIGHT) for item in queues.failed(1, 0.0, slow_down=False)]
     assert len(queues[1]) <= 1 + WAITING_PER_SLOT
@@ -173,7 +173,7 @@ def test_an_endpoint_that_asks_to_slow_down_pauses_ever_longer_until_a_success()
     for _ in range(8):
         queues.take(now, 1)
         queues.failed(1, now, slow_down=True)
-        assert queues.closed(now) == [1]
+        assert queues.blocked(now) == [1]
         assert queues.take(now, 10) == []
         opening = queues.next_ready_at(now)
         assert opening is not None
@@ -190,12 +190,12 @@ def test_an_endpoint_that_asks_to_slow_down_pauses_ever_longer_until_a_success()
 def test_the_dead_take_little_of_what_all_may_hold() -> None:
     queues: EndpointQueues[Item] = EndpointQueues(10_000)
     for key in range(100):
-        while queues.has_room(key):
-            queues.offer(key, (key, 0))
+        while queues.has_capacity(key):
+            queues.add(key, (key, 0))
         for _ in queues.take(0.0, 10_000):
             queues.failed(key, 0.0, slow_down=False)
-    assert queues.free() > 8_000
-    assert queues.has_room(1_000)
+    assert queues.free_capacity() > 8_000
+    assert queues.has_capacity(1_000)
 
 
 def test_lanes_that_hold_nothing_are_forgotten() -> None:
