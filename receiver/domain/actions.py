@@ -1,14 +1,14 @@
-"""Actions: what a step may do. `<model>:<task_type>` for any model, or a name from the actions file. Pure.
+"""Actions: what a step may do. An action is `<model>:<task_type>` for any model, or a name from the actions file.
 
-The file is TOML, a table an action; only `model` and `task_type` are required:
+The file is TOML with one table for each action; only `model` and `task_type` are required:
 
     [actions."brands.extract"]
     provider = "piapi"
     model = "gpt-4o"
     task_type = "chat"
-    fixed_input = { stream = false }       # stands above what the step gives
-    default_input = { temperature = 0.2 }  # stands below it
-    result = { brand_id = "brand.id" }     # names, and their paths in the normalised output
+    fixed_input = { stream = false }       # overrides the input of the step
+    default_input = { temperature = 0.2 }  # used where the input of the step has no such name
+    result = { brand_id = "brand.id" }     # names of the result, and their paths in the normalised output
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,25 +19,25 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 
 from receiver.domain.graph import Fault, Issue, StepSpec, issue_of
-from receiver.domain.references import BadReference, Path, look_up, parse_path
+from receiver.domain.references import InvalidReference, Path, look_up, parse_path
 from receiver.domain.representations import result_url
 from receiver.errors import BadRequest, SettingsError
 
 LONGEST_NAME = 200
-"""Of an action's own name, of a model and of a task type."""
-_OWN = ("task_id", "job_id")
-"""What Ringback says in every result: no action reads them from elsewhere."""
-_MOST_NAMED = 5
+"""The longest name of an action, a model or a task type, in characters."""
+_RESERVED_NAMES = ("task_id", "job_id")
+"""Names that Ringback sets in every result; the `result` of an action cannot define them."""
+_MOST_SUGGESTIONS = 5
 _FORM = "<model>:<task_type>, such as kling:video_generation"
 
 
 class UnknownAction(BadRequest):
-    """There is no such action; `message` has the nearest that there are."""
+    """No action has this name; `message` suggests the most similar ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """What a step does. `result` has the names to read from the output; none means the output itself."""
+    """What a step does. `result` maps names to paths in the output; when it is empty, the output is the result."""
 
     name: str
     provider: str
@@ -50,7 +50,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Actions:
-    """The actions of the file by their names; `provider` is whose `<model>:<task_type>` are."""
+    """The actions of the file, by name. `provider` is the provider of actions of the form `<model>:<task_type>`."""
 
     provider: str
     named: Mapping[str, Action] = field(default_factory=dict)
@@ -59,43 +59,43 @@ class Actions:
         """Return the action of this name. Raises `UnknownAction`."""
         if name in self.named:
             return self.named[name]
-        # A model may have colons in its name; a task type has no colon.
+        # A model may have colons in its name, a task type may not.
         model, colon, task_type = name.rpartition(":")
-        if colon and _is_name(model) and _is_name(task_type):
+        if colon and _is_valid_name(model) and _is_valid_name(task_type):
             return Action(name=name, provider=self.provider, model=model, task_type=task_type)
-        raise UnknownAction(self._unknown(name[:LONGEST_NAME]))
+        raise UnknownAction(self._unknown_message(name[:LONGEST_NAME]))
 
     def issues(self, steps: Sequence[StepSpec]) -> Iterator[Issue]:
-        """Yield an issue for each step whose action there is not."""
+        """Yield an issue for each step whose action does not exist."""
         for index, step in enumerate(steps):
             try:
                 self.find(step.action)
             except UnknownAction as error:
                 yield issue_of(step, Fault.UNKNOWN_ACTION, error.message, f"steps[{index}].action")
 
-    def _unknown(self, name: str) -> str:
-        near = get_close_matches(name, self.named, n=_MOST_NAMED) or sorted(self.named)[:_MOST_NAMED]
-        known = f"{', '.join(near)}, or " if near else ""
-        return f"there is no action {name!r}; known are {known}{_FORM}"
+    def _unknown_message(self, name: str) -> str:
+        similar = get_close_matches(name, self.named, n=_MOST_SUGGESTIONS) or sorted(self.named)[:_MOST_SUGGESTIONS]
+        suggestions = f"{', '.join(similar)}, or " if similar else ""
+        return f"no action is named {name!r}; use {suggestions}{_FORM}"
 
 
 def parse_actions(data: Mapping[str, Any], *, providers: Collection[str], default_provider: str) -> Actions:
-    """Return the actions of a file that is read already, as TOML gives it.
+    """Return the actions of a parsed TOML file.
 
-    `providers` are the names that a table's `provider` may have; without one it is `default_provider`.
-    Raises `SettingsError` that names every fault, one a line.
+    `providers` are the allowed values of a table's `provider`, which defaults to `default_provider`.
+    Raises `SettingsError` that names every fault, one per line.
     """
-    faults = [f"{name}: there is no such table; actions stand under [actions]" for name in data if name != "actions"]
+    faults = [f"{name}: unknown table; put actions under [actions]" for name in data if name != "actions"]
     tables = data.get("actions", {})
     if not isinstance(tables, dict):
         faults.append("actions: must be a table of tables")
         tables = {}
     found: dict[str, _Table] = {}
     for name, table in tables.items():
-        wrong = _misnamed(name, table)
-        faults += wrong
+        name_faults = _name_faults(name, table)
+        faults += name_faults
         try:
-            if not wrong:
+            if not name_faults:
                 found[name] = _Table.model_validate(table, context=providers)
         except ValidationError as error:
             faults += _table_faults(name, error)
@@ -105,56 +105,56 @@ def parse_actions(data: Mapping[str, Any], *, providers: Collection[str], defaul
 
 
 def build_input(action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a task's input: the action's default, what the step gives, the action's fixed, each above the one before.
+    """Return the input of a task: the default input, overridden by the step's, overridden by the fixed input.
 
-    Name by name, and not within: a nested object replaces another whole.
+    Only top-level names are merged: a nested object replaces another as a whole.
     """
     return {**action.default_input, **given, **action.fixed_input}
 
 
 def read_result(action: Action, output: Mapping[str, Any] | None, *, task_id: str) -> dict[str, Any]:
-    """Return a step's result of its task's normalised output, with `task_id`, `job_id` and `result_url` besides.
+    """Return the result of a step: its task's normalised output, and `task_id`, `job_id` and `result_url`.
 
-    An action's paths may lead to these three too. One that leads nowhere leaves its name out: the task is paid for,
-    and only a step that needs the name has a reason to fail.
+    An action's paths may refer to these three too. A path without a value leaves its name out of the result, and the
+    step does not fail for it: its task has been paid for, and only a step that uses the name needs the value.
     """
     output = dict(output or {})
-    own = {"task_id": task_id, "job_id": task_id}
-    whole = {**output, "result_url": result_url(output) or output.get("result_url"), **own}
+    ids = {"task_id": task_id, "job_id": task_id}
+    whole = {**output, "result_url": result_url(output) or output.get("result_url"), **ids}
     if not action.result:
         return whole
     read = {name: value for name, path in action.result.items() if (value := look_up(path, whole)) is not None}
-    return {"result_url": whole["result_url"], **read, **own}
+    return {"result_url": whole["result_url"], **read, **ids}
 
 
-def _is_name(text: str) -> bool:
+def _is_valid_name(text: str) -> bool:
     return 0 < len(text) <= LONGEST_NAME and text == text.strip() and text.isprintable()
 
 
 def _name(text: str) -> str:
-    if not _is_name(text):
-        raise ValueError(f"must have 1 to {LONGEST_NAME} characters, with no blank around")
+    if not _is_valid_name(text):
+        raise ValueError(f"must have 1 to {LONGEST_NAME} characters, without surrounding white space")
     return text
 
 
 def _path(text: str) -> str:
     try:
         parse_path(text)
-    except BadReference as error:
+    except InvalidReference as error:
         raise ValueError(error.message) from None
     return text
 
 
 def _result_name(name: str) -> str:
-    if name in _OWN:
-        raise ValueError("Ringback's own, and always there")
+    if name in _RESERVED_NAMES:
+        raise ValueError("this name is reserved: Ringback sets it in every result")
     return _name(name)
 
 
 def _provider(name: str, info: ValidationInfo) -> str:
     providers: Collection[str] = info.context or ()
     if name not in providers:
-        raise ValueError(f"there is no provider {name[:LONGEST_NAME]!r}; known are {', '.join(sorted(providers))}")
+        raise ValueError(f"no provider is named {name[:LONGEST_NAME]!r}; use {' or '.join(sorted(providers))}")
     return name
 
 
@@ -163,7 +163,7 @@ ResultName = Annotated[str, AfterValidator(_result_name)]
 
 
 class _Table(BaseModel):
-    """An action's table in the file. The context of its validation is the providers' names."""
+    """The table of an action in the file. The context of its validation is the collection of provider names."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -186,15 +186,17 @@ class _Table(BaseModel):
         )
 
 
-def _misnamed(name: str, table: Any) -> list[str]:
+def _name_faults(name: str, table: Any) -> list[str]:
     where = f"actions.{name[:LONGEST_NAME]}"
     if not isinstance(table, dict):
         return [f"{where}: must be a table"]
     if table and not table.keys() & _Table.model_fields and all(isinstance(each, dict) for each in table.values()):
-        return [f'{where}: a name with dots stands in quotes, such as [actions."{name}.{next(iter(table))}"]']
+        return [f'{where}: put a name with dots in quotes, such as [actions."{name}.{next(iter(table))}"]']
     if ":" in name:
-        return [f"{where}: a name has no colon; a step says <model>:<task_type> without any table"]
-    return [] if _is_name(name) else [f"{where}: a name has 1 to {LONGEST_NAME} characters, with no blank around"]
+        return [f"{where}: a name cannot have a colon; the action <model>:<task_type> needs no table"]
+    if not _is_valid_name(name):
+        return [f"{where}: a name must have 1 to {LONGEST_NAME} characters, without surrounding white space"]
+    return []
 
 
 def _table_faults(name: str, error: ValidationError) -> list[str]:

@@ -1,4 +1,4 @@
-"""Headers of a user's own on deliveries: which may be given, and how they are shown. Pure."""
+"""Custom headers that a user sets on deliveries: which are allowed, and how the API returns them."""
 
 import re
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ MOST_HEADERS = 20
 LONGEST_NAME = 100
 LONGEST_VALUE = 1000
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""A token of RFC 9110, 5.6.2."""
-_OURS = frozenset(
+"""A token (RFC 9110, 5.6.2)."""
+_SET_BY_RINGBACK = frozenset(
     {
         "accept-encoding",
         "content-encoding",
@@ -22,8 +22,8 @@ _OURS = frozenset(
         "x-webhook-secret",
     }
 )
-_OURS_BEGIN = ("webhook-", "x-pi-")
-_OF_THE_CONNECTION = frozenset(
+_PREFIXES_SET_BY_RINGBACK = ("webhook-", "x-pi-")
+_CONNECTION_HEADERS = frozenset(
     {
         "connection",
         "expect",
@@ -40,25 +40,25 @@ _OF_THE_CONNECTION = frozenset(
 
 
 def check_headers(headers: Mapping[str, str] | None, present: Mapping[str, str] | None = None) -> dict[str, str] | None:
-    """Return a user's own headers, None where there are none; `present` are those that are there already.
+    """Return checked headers; None for no headers. `present` are the headers that the subscription has.
 
-    A value that is `REDACTED`, as headers are shown, means the value that is present.
+    The API returns each value as `REDACTED`, so a client may send that back: it stands for the present value.
     Raises `BadRequest` whose `param` is the header, such as `headers.Host`.
     """
     if not headers:
         return None
     if len(headers) > MOST_HEADERS:
-        raise BadRequest(f"may name at most {MOST_HEADERS} headers", param="headers")
-    kept = {name.lower(): value for name, value in (present or {}).items()}
+        raise BadRequest(f"must have at most {MOST_HEADERS} headers", param="headers")
+    present_values = {name.lower(): value for name, value in (present or {}).items()}
     checked: dict[str, str] = {}
     for name, value in headers.items():
         _check_name(name, checked)
-        checked[name] = _kept(name, kept) if value == REDACTED else _checked_value(name, value)
+        checked[name] = _present_value(name, present_values) if value == REDACTED else _checked_value(name, value)
     return checked
 
 
-def hidden(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers as they are shown: their names alone."""
+def redacted_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers as the API returns them: each value is `REDACTED`."""
     return dict.fromkeys(headers, REDACTED)
 
 
@@ -66,12 +66,13 @@ def _check_name(name: str, before: Mapping[str, str]) -> None:
     if len(name) > LONGEST_NAME or _NAME.fullmatch(name) is None:
         raise _refused(name, f"the name must have 1 to {LONGEST_NAME} characters: ASCII letters, digits, hyphens")
     lower = name.lower()
-    if lower in _OURS or lower.startswith(_OURS_BEGIN):
-        raise _refused(name, f"Ringback sets {lower} itself; any name but {_reserved(_OURS)}, webhook-* and x-pi-*")
-    if lower in _OF_THE_CONNECTION:
-        raise _refused(name, f"{lower} belongs to the connection; any name but {_reserved(_OF_THE_CONNECTION)}")
+    if lower in _SET_BY_RINGBACK or lower.startswith(_PREFIXES_SET_BY_RINGBACK):
+        reserved = f"{_listing(_SET_BY_RINGBACK)}, webhook-* and x-pi-*"
+        raise _refused(name, f"Ringback sets {lower} itself; use any name but {reserved}")
+    if lower in _CONNECTION_HEADERS:
+        raise _refused(name, f"{lower} belongs to the connection; use any name but {_listing(_CONNECTION_HEADERS)}")
     if lower in map(str.lower, before):
-        raise _refused(name, "it is named twice; upper and lower case are one")
+        raise _refused(name, "the header is named twice; names are not case-sensitive")
 
 
 def _checked_value(name: str, value: str) -> str:
@@ -81,13 +82,13 @@ def _checked_value(name: str, value: str) -> str:
     return value
 
 
-def _kept(name: str, kept: Mapping[str, str]) -> str:
-    if name.lower() not in kept:
-        raise _refused(name, f"{REDACTED} stands for a value that is there already, and there is none; give the value")
-    return kept[name.lower()]
+def _present_value(name: str, present_values: Mapping[str, str]) -> str:
+    if name.lower() not in present_values:
+        raise _refused(name, f"{REDACTED} stands for the present value, but this header has none; send the value")
+    return present_values[name.lower()]
 
 
-def _reserved(names: frozenset[str]) -> str:
+def _listing(names: frozenset[str]) -> str:
     return ", ".join(sorted(names))
 
 

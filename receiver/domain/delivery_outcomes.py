@@ -1,4 +1,4 @@
-"""What an answer to a delivery means (contracts/standard-webhooks.md). Pure; jitter is an argument."""
+"""What the response to a delivery attempt means (`receiver/api/CONTRACTS.md`, "Standard Webhooks")."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from receiver.domain.schedules import delivery_delay
 GONE = 410
 SLOW_DOWN = frozenset({429, 502, 504})
 LONGEST_RETRY_AFTER = 86400.0
-"""Seconds; an endpoint that asks for more is asked again by then."""
+"""The longest `Retry-After` that is obeyed, in seconds."""
 DISABLED_AFTER = timedelta(days=5)
-"""An endpoint that failed every time for so long is disabled."""
+"""An endpoint whose every attempt has failed for this long is disabled."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryOutcome:
-    """What becomes of the delivery, and of its endpoint's pace.
+    """What an attempt changes: the status of the delivery, and what its endpoint asks for.
 
-    `delay` is the seconds to the next attempt, None when there is none; `slow_down` asks for a pause of the whole
-    endpoint; `gone` says that it wants no more.
+    `delay` is the number of seconds until the next attempt, None when the delivery is settled. `slow_down` means that
+    the whole endpoint must be paused, and `gone` that it wants no further deliveries.
     """
 
     status: DeliveryStatus
@@ -41,7 +41,10 @@ def outcome_of(
     delays: Sequence[float],
     jitter: float,
 ) -> DeliveryOutcome:
-    """Say what an answer means after the `attempts`-th attempt of its schedule; `jitter` is in [0, 1)."""
+    """Return the outcome of the `attempts`-th attempt of a delivery whose schedule is `delays`.
+
+    `status_code` is None when there was no response. `retry_after` is in seconds; `jitter` is in [0, 1).
+    """
     if ok:
         return _DELIVERED
     slow_down = status_code in SLOW_DOWN or retry_after is not None
@@ -53,6 +56,6 @@ def outcome_of(
     return DeliveryOutcome(DeliveryStatus.PENDING, max(delay, min(retry_after or 0.0, LONGEST_RETRY_AFTER)), slow_down)
 
 
-def is_given_up(failing_since: datetime | None, now: datetime) -> bool:
-    """Say whether an endpoint that has failed since then, without one success, is to be disabled."""
+def has_failed_too_long(failing_since: datetime | None, now: datetime) -> bool:
+    """Return whether to disable an endpoint whose attempts have all failed since `failing_since` (None: none has)."""
     return failing_since is not None and now - failing_since >= DISABLED_AFTER

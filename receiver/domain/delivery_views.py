@@ -1,27 +1,24 @@
-"""How deliveries and replays look from outside. Rows in, plain JSON values out."""
+"""Deliveries and replays as JSON values. Arguments are rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models import DeliveryStatus
 from receiver.domain.redaction import REDACTED
-from receiver.domain.representations import iso
+from receiver.domain.representations import Fields, iso
 
-Fields = Mapping[str, Any]
-
-
-_SHOWN = frozenset({"content-type", "webhook-id", "webhook-timestamp", "x-pi-event"})
-"""Headers of a delivery that tell nothing secret: neither signatures, nor what a user put there."""
+_PUBLIC_HEADERS = frozenset({"content-type", "webhook-id", "webhook-timestamp", "x-pi-event"})
+"""The headers of a delivery whose values are not secret: no signature, and no header that a user configured."""
 
 
 def native_delivery(delivery: Fields) -> dict[str, Any]:
-    """Return a delivery as the lists give it. Times are ISO 8601 in UTC, or null.
+    """Return a delivery as the lists return it. Times are ISO 8601 in UTC, or null.
 
-    `webhook_id` is null for a client's own callback, which is no webhook of `/api/v1/webhooks`; `attempts` is how
-    many were begun; `next_attempt_at` is null when it is settled, under way, or waits for its webhook to be
-    switched on; `last_status_code` and `last_error` are those of the last attempt that ended.
+    `webhook_id` is null for a client's callback, which is not in `/api/v1/webhooks`. `attempts` is the number of
+    attempts that were started. `next_attempt_at` is null when the delivery is settled or in flight, or waits for its
+    webhook to be enabled. `last_status_code` and `last_error` are those of the last attempt that ended.
     """
-    waits = delivery["status"] == DeliveryStatus.PENDING and not delivery["leased"]
+    is_waiting = delivery["status"] == DeliveryStatus.PENDING and not delivery["leased"]
     return {
         "object": "delivery",
         "id": delivery["uid"],
@@ -33,7 +30,7 @@ def native_delivery(delivery: Fields) -> dict[str, Any]:
         "replay_id": delivery["replay_uid"],
         "status": delivery["status"],
         "attempts": delivery["attempt"],
-        "next_attempt_at": iso(delivery["due_at"]) if waits else None,
+        "next_attempt_at": iso(delivery["due_at"]) if is_waiting else None,
         "last_status_code": delivery["status_code"],
         "last_error": delivery["error"],
         "created_at": iso(delivery["created_at"]),
@@ -42,7 +39,7 @@ def native_delivery(delivery: Fields) -> dict[str, Any]:
 
 
 def native_attempt(attempt: Fields) -> dict[str, Any]:
-    """Return one attempt at a delivery; `response` is the start of the answer's body."""
+    """Return one attempt of a delivery. `response` is the beginning of the response body."""
     return {
         "number": attempt["number"],
         "started_at": iso(attempt["started_at"]),
@@ -54,14 +51,15 @@ def native_attempt(attempt: Fields) -> dict[str, Any]:
 
 
 def without_secrets(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return a delivery's headers for a person to see: every name, and only the values that tell nothing secret."""
-    return {name: value if name.lower() in _SHOWN else REDACTED for name, value in headers.items()}
+    """Return the headers of a delivery, with every value that may be secret replaced by `REDACTED`."""
+    return {name: value if name.lower() in _PUBLIC_HEADERS else REDACTED for name, value in headers.items()}
 
 
 def native_replay(replay: Fields, webhook_uid: str, counts: Mapping[str, int]) -> dict[str, Any]:
-    """Return a replay and how far it is; `counts` is how many of its deliveries are in which state.
+    """Return a replay with its progress. `counts` is the number of its deliveries in each status.
 
-    `deliveries` is how many it will send, as counted when it was asked for; `sent` how many were put on their way.
+    `deliveries` is the number of deliveries to send, counted when the replay was requested; `sent` is the number of
+    those that it has queued.
     """
     return {
         "object": "replay",
@@ -81,8 +79,8 @@ def native_replay(replay: Fields, webhook_uid: str, counts: Mapping[str, int]) -
 
 
 def counts_by_replay(rows: Sequence[Fields]) -> dict[int, dict[str, int]]:
-    """Return {replay: {status: count}} of rows that name these three."""
-    found: dict[int, dict[str, int]] = {}
+    """Return {replay_id: {status: count}} of rows with these three columns."""
+    counts: dict[int, dict[str, int]] = {}
     for row in rows:
-        found.setdefault(row["replay_id"], {})[row["status"]] = row["count"]
-    return found
+        counts.setdefault(row["replay_id"], {})[row["status"]] = row["count"]
+    return counts

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-Item = TypeVar("Item")
+T = TypeVar("T")
 
 DEFAULT_IN_FLIGHT = 64
 FIRST_IN_FLIGHT = 4
@@ -35,11 +35,11 @@ class Limits:
     rate: float | None = None
 
 
-class EndpointQueue(Generic[Item]):
+class EndpointQueue(Generic[T]):
     """The deliveries of one subscription: those that wait in memory, and the number of those in flight."""
 
     def __init__(self, limits: Limits | None = None) -> None:
-        self.waiting: deque[Item] = deque()
+        self.waiting: deque[T] = deque()
         self.running = 0
         self.paused_until = 0.0
         self._limits = limits or Limits()
@@ -80,7 +80,7 @@ class EndpointQueue(Generic[Item]):
             return None
         return max(now, self.paused_until, self._next_start)
 
-    def begin(self, now: float) -> Item:
+    def begin(self, now: float) -> T:
         """Remove and return the next delivery, and count it as in flight. Call it only when `ready_at` is `now`."""
         if self._limits.rate is not None:
             self._next_start = max(now, self._next_start) + 1 / self._limits.rate
@@ -93,7 +93,7 @@ class EndpointQueue(Generic[Item]):
         self._pause = _FIRST_PAUSE
         self._allowed = min(self._allowed + 1, self._limits.in_flight)
 
-    def failed(self, now: float, *, slow_down: bool, retry_after: float = 0.0) -> list[Item]:
+    def failed(self, now: float, *, slow_down: bool, retry_after: float = 0.0) -> list[T]:
         """Record that a delivery in flight failed; return the waiting ones above the lower capacity, newest first.
 
         `slow_down` pauses the queue, for at least `retry_after` seconds (of which at most `_LONGEST_PAUSE` count).
@@ -109,13 +109,13 @@ class EndpointQueue(Generic[Item]):
         """Record that a delivery in flight was not sent, and is no longer held here."""
         self.running -= 1
 
-    def put_back(self, item: Item) -> None:
+    def put_back(self, item: T) -> None:
         """Return a delivery in flight, of which no attempt was started, to the front of the queue."""
         self.running -= 1
         self.waiting.appendleft(item)
 
 
-class EndpointQueues(Generic[Item]):
+class EndpointQueues(Generic[T]):
     """The queues of all subscriptions, by the subscription's row key. Those with a delivery that is ready take turns.
 
     `capacity` is how many deliveries all of them may hold together.
@@ -123,7 +123,7 @@ class EndpointQueues(Generic[Item]):
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._queues: dict[int, EndpointQueue[Item]] = {}
+        self._queues: dict[int, EndpointQueue[T]] = {}
         self._held = 0
 
     def __iter__(self) -> Iterator[int]:
@@ -132,7 +132,7 @@ class EndpointQueues(Generic[Item]):
     def __contains__(self, key: int) -> bool:
         return key in self._queues
 
-    def __getitem__(self, key: int) -> EndpointQueue[Item]:
+    def __getitem__(self, key: int) -> EndpointQueue[T]:
         return self._queues[key]
 
     def has_capacity(self, key: int) -> bool:
@@ -148,16 +148,16 @@ class EndpointQueues(Generic[Item]):
         """Return how many more deliveries may be held in all."""
         return self._capacity - self._held
 
-    def add(self, key: int, item: Item) -> bool:
+    def add(self, key: int, item: T) -> bool:
         """Append a delivery to its queue; return whether the queue was created for it."""
         is_new = key not in self._queues
         self._queues.setdefault(key, EndpointQueue()).waiting.append(item)
         self._held += 1
         return is_new
 
-    def take(self, now: float, most: int) -> list[Item]:
+    def take(self, now: float, most: int) -> list[T]:
         """Remove and return the deliveries to start now: one of each queue in turn, at most `most`."""
-        taken: list[Item] = []
+        taken: list[T] = []
         keys = deque(self._queues)
         while keys and len(taken) < most:
             key = keys.popleft()
@@ -179,7 +179,7 @@ class EndpointQueues(Generic[Item]):
         self._queues[key].succeeded()
         self._held -= 1
 
-    def failed(self, key: int, now: float, *, slow_down: bool, retry_after: float = 0.0) -> list[Item]:
+    def failed(self, key: int, now: float, *, slow_down: bool, retry_after: float = 0.0) -> list[T]:
         """Record that a delivery in flight failed; return the waiting ones that the queue may no longer hold."""
         excess = self._queues[key].failed(now, slow_down=slow_down, retry_after=retry_after)
         self._held -= 1 + len(excess)
@@ -190,7 +190,7 @@ class EndpointQueues(Generic[Item]):
         self._queues[key].abandoned()
         self._held -= 1
 
-    def put_back(self, key: int, item: Item) -> None:
+    def put_back(self, key: int, item: T) -> None:
         """Return a delivery in flight, of which no attempt was started, to the front of its queue."""
         self._queues[key].put_back(item)
 
@@ -199,7 +199,7 @@ class EndpointQueues(Generic[Item]):
         for key in [key for key, queue in self._queues.items() if queue.is_idle(now)]:
             del self._queues[key]
 
-    def clear(self) -> list[Item]:
+    def clear(self) -> list[T]:
         """Remove and return all waiting deliveries. Those in flight stay."""
         waiting = [item for queue in self._queues.values() for item in queue.waiting]
         for queue in self._queues.values():

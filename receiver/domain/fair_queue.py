@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-Item = TypeVar("Item")
+T = TypeVar("T")
 
 
-class FairQueue(Generic[Item]):
+class FairQueue(Generic[T]):
     """Items in one queue for each key: the keys take turns, and within a key it is first in, first out.
 
     A key that is new, or was empty, comes last. So while an item is at the head of its queue, no other key is served
@@ -23,18 +23,18 @@ class FairQueue(Generic[Item]):
     """
 
     def __init__(self) -> None:
-        self._queues: dict[Hashable, deque[Item]] = {}  # in the order of their turns; never an empty one
+        self._queues: dict[Hashable, deque[T]] = {}  # in the order of their turns; never an empty one
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, key: Hashable, item: Item) -> None:
+    def add(self, key: Hashable, item: T) -> None:
         """Append an item to the queue of `key`."""
         self._queues.setdefault(key, deque()).append(item)
         self._count += 1
 
-    def take(self) -> Item:
+    def take(self) -> T:
         """Remove and return the item whose turn it is. Raises `StopIteration` when the queue is empty."""
         key = next(iter(self._queues))
         items = self._queues.pop(key)
@@ -44,7 +44,7 @@ class FairQueue(Generic[Item]):
         self._count -= 1
         return item
 
-    def discard(self, key: Hashable, item: Item) -> None:
+    def discard(self, key: Hashable, item: T) -> None:
         """Remove an item that may still wait; does nothing if it does not."""
         items = self._queues.get(key, deque())
         if item in items:

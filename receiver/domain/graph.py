@@ -1,4 +1,4 @@
-"""A run's steps as a graph: the form that everything else relies on, and what is wrong with one, all at once. Pure."""
+"""A run's steps as a directed acyclic graph: its checks, which report every fault at once, and its orders."""
 
 import re
 from collections import deque
@@ -10,28 +10,28 @@ from graphlib import TopologicalSorter
 from itertools import chain, islice
 from typing import Any
 
-from receiver.domain.references import LONGEST_ID, STEP_ID, BadReference, parse_reference
+from receiver.domain.references import LONGEST_ID, STEP_ID, InvalidReference, parse_reference
 from receiver.errors import BadRequest
 
 MOST_STEPS = 10
 STEP_ATTEMPTS = 3
-"""A step's tries at the provider where its `retry` says nothing."""
+"""The `max_attempts` of a step whose `retry` does not set it."""
 MOST_ISSUES = 50
-"""More are not told at once: a small body must not make a large answer."""
+"""How many issues one response lists at most: a small request may not cause a large response."""
 _ID = re.compile(STEP_ID)
 
 
 class OnFailure(StrEnum):
-    """What a step's failure means for the steps that do not depend on it."""
+    """What the failure of a step means for the steps that do not depend on it."""
 
     STOP = "stop"
-    """None of them begins any more; those that run are left to end."""
+    """No further step starts; the steps under way may finish."""
     CONTINUE = "continue"
-    """They go on; the run fails all the same."""
+    """They continue. The run still fails at the end."""
 
 
 class Fault(StrEnum):
-    """The names of what can be wrong with a run's steps. The first four are Pi's (contracts/pi.md)."""
+    """The codes of the faults that steps may have. The first four are Pi's (`receiver/api/CONTRACTS.md`, "Pi")."""
 
     DUPLICATE_STEP_ID = "duplicate_step_id"
     UNKNOWN_DEPENDENCY = "unknown_dependency"
@@ -45,12 +45,13 @@ class Fault(StrEnum):
     UNKNOWN_ACTION = "unknown_action"
 
 
-_NOT_OF_THE_GRAPH = frozenset({Fault.INVALID_STEP_COUNT, Fault.INVALID_STEP_ID, Fault.UNKNOWN_ACTION})
+_REQUEST_FAULTS = frozenset({Fault.INVALID_STEP_COUNT, Fault.INVALID_STEP_ID, Fault.UNKNOWN_ACTION})
+"""The faults of the request rather than of the graph. A request with only these has the code of an invalid body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One fault: its name, what it is for a person, the step, and the field of the request."""
+    """One fault: its code, a message for a person, the id of the step (None: all steps), and the request's field."""
 
     code: Fault
     message: str
@@ -58,15 +59,15 @@ class Issue:
     param: str
 
 
-class BadGraph(BadRequest):
-    """A run's steps that cannot be; `issues` names every fault, each an object with the fields of `Issue`."""
+class InvalidGraph(BadRequest):
+    """A run's steps are invalid; `issues` lists every fault, each an object with the fields of `Issue`."""
 
     def __init__(self, issues: Sequence[Issue]) -> None:
-        of_the_graph = any(issue.code not in _NOT_OF_THE_GRAPH for issue in issues)
+        has_graph_fault = any(issue.code not in _REQUEST_FAULTS for issue in issues)
         first, more = issues[0], len(issues) - 1
         super().__init__(
             f"{first.param}: {first.message}" + (f" (and {more} more in `issues`)" if more else ""),
-            code="invalid_run_dag" if of_the_graph else "invalid_request_body",
+            code="invalid_run_dag" if has_graph_fault else "invalid_request_body",
             param=first.param,
             issues=[asdict(issue) for issue in issues],
         )
@@ -74,7 +75,7 @@ class BadGraph(BadRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSpec:
-    """A step as its run was asked for."""
+    """A step as requested. `input_map` maps names of the input to references (`receiver.domain.references`)."""
 
     id: str
     action: str
@@ -88,13 +89,17 @@ class StepSpec:
 
 @dataclass(frozen=True)
 class Graph:
-    """The steps in the order of the request, and who stands above whom. `check_graph` makes one of unknown steps."""
+    """The steps in the order of the request, and their dependencies. `check_graph` makes one of unchecked steps."""
 
     steps: tuple[StepSpec, ...]
 
     @cached_property
     def dependencies(self) -> Mapping[str, tuple[str, ...]]:
-        """Each step's direct dependencies, without itself and what is no step; of equal ids the first counts."""
+        """The direct dependencies of each step, by its id.
+
+        The checks use this on invalid graphs too: a dependency on the step itself or on an unknown id is left out, and
+        of several steps with one id the first counts.
+        """
         ids = {step.id for step in self.steps}
         return {
             step.id: tuple(each for each in dict.fromkeys(step.depends_on) if each in ids and each != step.id)
@@ -103,26 +108,26 @@ class Graph:
 
     @cached_property
     def ancestors(self) -> Mapping[str, frozenset[str]]:
-        """Every step that a step depends on, direct or not."""
-        return {step_id: self._above(step_id) for step_id in self.dependencies}
+        """Every step that a step depends on, directly or not, by its id. A step in a cycle is its own ancestor."""
+        return {step_id: self._ancestors_of(step_id) for step_id in self.dependencies}
 
     @cached_property
     def descendants(self) -> Mapping[str, frozenset[str]]:
-        """Every step that depends on a step, direct or not."""
+        """Every step that depends on a step, directly or not, by its id."""
         return {
-            step_id: frozenset(below for below, above in self.ancestors.items() if step_id in above)
+            step_id: frozenset(other for other, ancestors in self.ancestors.items() if step_id in ancestors)
             for step_id in self.dependencies
         }
 
     @cached_property
     def order(self) -> tuple[str, ...]:
-        """The ids, each after all that it depends on. Only where there is no cycle."""
+        """The ids in topological order, each after its dependencies. Raises `CycleError` if there is a cycle."""
         sorter = TopologicalSorter({step.id: () for step in self.steps})
-        for step_id, above in self.dependencies.items():
-            sorter.add(step_id, *above)
+        for step_id, dependencies in self.dependencies.items():
+            sorter.add(step_id, *dependencies)
         return tuple(sorter.static_order())
 
-    def _above(self, step_id: str) -> frozenset[str]:
+    def _ancestors_of(self, step_id: str) -> frozenset[str]:
         found, waiting = set[str](), list(self.dependencies[step_id])
         while waiting:
             each = waiting.pop()
@@ -133,19 +138,19 @@ class Graph:
 
 
 def check_graph(steps: Sequence[StepSpec], more: Iterable[Issue] = ()) -> Graph:
-    """Return the graph of `steps`; `more` are issues that others found. Raises `BadGraph` that names all."""
+    """Return the graph of `steps`. Raises `InvalidGraph` with its issues and `more`, those that the caller found."""
     issues = list(islice(chain(graph_issues(steps), more), MOST_ISSUES))
     if issues:
-        raise BadGraph(issues)
+        raise InvalidGraph(issues)
     return Graph(tuple(steps))
 
 
 def graph_issues(steps: Sequence[StepSpec]) -> list[Issue]:
-    """Return what is wrong with `steps`, in their order, at most `MOST_ISSUES`.
+    """Return the issues of `steps`, in the order of the steps, at most `MOST_ISSUES`.
 
-    Of too many steps only their number is told: nobody wants to wait for the rest.
+    For too many steps the only issue is their number, because the other checks would take too long.
     """
-    if not _is_countable(len(steps)):
+    if not _is_valid_count(len(steps)):
         return [_count_issue(len(steps))]
     graph = Graph(tuple(steps))
     found = (
@@ -158,55 +163,59 @@ def graph_issues(steps: Sequence[StepSpec]) -> list[Issue]:
 
 
 def check_count(steps: int) -> None:
-    """Raise `BadGraph` unless a run may have so many steps: before anybody looks at each of a million."""
-    if not _is_countable(steps):
-        raise BadGraph([_count_issue(steps)])
+    """Raise `InvalidGraph` unless a run may have `steps` steps. For a check before each of a million is validated."""
+    if not _is_valid_count(steps):
+        raise InvalidGraph([_count_issue(steps)])
 
 
 def issue_of(step: StepSpec, code: Fault, message: str, param: str) -> Issue:
-    """Return an issue of one step; an id that is too long is cut."""
+    """Return an issue of one step; a step id that is too long is truncated."""
     return Issue(code, message, step.id[:LONGEST_ID], param)
 
 
-def _is_countable(steps: int) -> bool:
+def _is_valid_count(steps: int) -> bool:
     return 1 <= steps <= MOST_STEPS
 
 
 def _count_issue(steps: int) -> Issue:
-    message = f"a run has 1 to {MOST_STEPS} steps, and this one {steps}"
+    message = f"a run must have 1 to {MOST_STEPS} steps, but this one has {steps}"
     return Issue(Fault.INVALID_STEP_COUNT, message, None, "steps")
 
 
 def _id_issues(graph: Graph, index: int, step: StepSpec) -> Iterator[Issue]:
     param = f"steps[{index}].id"
     if _ID.fullmatch(step.id) is None:
-        message = f"an id has 1 to {LONGEST_ID} characters: ASCII letters, digits, hyphens and underscores"
+        message = f"an id must have 1 to {LONGEST_ID} characters: ASCII letters, digits, hyphens and underscores"
         yield issue_of(step, Fault.INVALID_STEP_ID, message, param)
     first = next(at for at, each in enumerate(graph.steps) if each.id == step.id)
     if first != index:
-        yield issue_of(step, Fault.DUPLICATE_STEP_ID, f"steps[{first}] has this id already", param)
+        yield issue_of(step, Fault.DUPLICATE_STEP_ID, f"steps[{first}] already has this id", param)
 
 
 def _dependency_issues(graph: Graph, index: int, step: StepSpec) -> Iterator[Issue]:
     param = f"steps[{index}].depends_on"
     for each in dict.fromkeys(step.depends_on):
         if each == step.id:
-            yield issue_of(step, Fault.SELF_DEPENDENCY, "it depends on itself", param)
+            yield issue_of(step, Fault.SELF_DEPENDENCY, "the step depends on itself", param)
         elif each not in graph.dependencies:
-            yield issue_of(step, Fault.UNKNOWN_DEPENDENCY, f"there is no step {each[:LONGEST_ID]!r}", param)
+            yield issue_of(step, Fault.UNKNOWN_DEPENDENCY, f"the run has no step {each[:LONGEST_ID]!r}", param)
 
 
 def _cycle_issues(graph: Graph, index: int, step: StepSpec) -> Iterator[Issue]:
-    """Tell each knot of cycles once, at its first step, by a shortest cycle through that."""
-    around = graph.ancestors[step.id] & graph.descendants[step.id]
-    knot = [at for at, each in enumerate(graph.steps) if each.id in around]
-    if not knot or knot[0] != index:
+    """Yield one issue for each strongly connected component, at its first step, with a shortest cycle through that.
+
+    Steps that are ancestors and descendants of each other are one component, however many cycles they form.
+    """
+    component_ids = graph.ancestors[step.id] & graph.descendants[step.id]
+    component = [at for at, each in enumerate(graph.steps) if each.id in component_ids]
+    if not component or component[0] != index:
         return
-    cycle = " → ".join(each[:LONGEST_ID] for each in _cycle_through(step.id, graph.dependencies))
-    yield issue_of(step, Fault.DEPENDENCY_CYCLE, f"it waits for itself: {cycle}", f"steps[{index}].depends_on")
+    cycle = " → ".join(each[:LONGEST_ID] for each in _shortest_cycle(step.id, graph.dependencies))
+    yield issue_of(step, Fault.DEPENDENCY_CYCLE, f"the step depends on itself: {cycle}", f"steps[{index}].depends_on")
 
 
-def _cycle_through(start: str, dependencies: Mapping[str, Sequence[str]]) -> list[str]:
+def _shortest_cycle(start: str, dependencies: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the ids along a shortest cycle from `start` back to `start`, which must be in one (breadth first)."""
     waiting, seen = deque([[start]]), {start}
     while True:
         path = waiting.popleft()
@@ -228,12 +237,12 @@ def _reference_issues(graph: Graph, index: int, step: StepSpec) -> Iterator[Issu
 def _reference_fault(graph: Graph, step: StepSpec, text: str) -> tuple[Fault, str] | None:
     try:
         target = parse_reference(text).step_id
-    except BadReference as error:
+    except InvalidReference as error:
         return Fault.INVALID_REFERENCE, error.message
     if target is None or target in graph.ancestors[step.id]:
         return None
     if target not in graph.dependencies:
-        return Fault.UNKNOWN_REFERENCE, f"there is no step {target!r}"
+        return Fault.UNKNOWN_REFERENCE, f"the run has no step {target!r}"
     if target == step.id:
         return Fault.REFERENCE_NOT_ANCESTOR, "a step cannot use its own result"
-    return Fault.REFERENCE_NOT_ANCESTOR, f"it does not wait for {target!r}: name it in depends_on"
+    return Fault.REFERENCE_NOT_ANCESTOR, f"the step does not depend on {target!r}; add it to depends_on"

@@ -1,10 +1,13 @@
-"""The master keys and all that is derived from them; no other room ever sees a master key."""
+"""The master keys and everything that is derived from them; no other package sees a master key.
+
+`new_master_key`, `new_api_key` and `KeyRing.encrypt` draw random bytes. Everything else here is a pure function.
+"""
 
 import base64
 import hashlib
 import hmac
 import re
-import secrets as dice
+import secrets
 from collections.abc import Sequence
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -16,86 +19,86 @@ from receiver.errors import RingbackError, StartError
 
 _KEY_BYTES = 32
 _HOOK_SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
-"""The URL-safe base64 of a SHA-256 without padding: all that `hook_secret` ever returns."""
+"""The URL-safe base64 of a SHA-256 without padding: the only form that `hook_secret` returns."""
 
 
 class MasterKeyMissing(RingbackError):
-    """What is stored was encrypted with a master key that is no longer in `RINGBACK_SECRET_KEY`."""
+    """A stored secret was encrypted with a master key that is no longer in `RINGBACK_SECRET_KEY`."""
 
     code = "master_key_missing"
 
 
 class KeyRing:
-    """Master keys, oldest first: the last one signs and encrypts, all of them verify and decrypt.
+    """Master keys, oldest first: the newest signs and encrypts, all of them verify and decrypt.
 
-    Each purpose has keys of its own, derived once by HKDF-SHA256 (RFC 5869) with the purpose as `info`.
-    Raises `StartError` when there is no key.
+    Each purpose has its own keys, derived once by HKDF-SHA256 (RFC 5869) with the purpose as `info`.
+    Raises `StartError` when `master_keys` is empty.
     """
 
     def __init__(self, master_keys: Sequence[str]) -> None:
         if not master_keys:
             raise StartError("RINGBACK_SECRET_KEY holds no key; set at least one")
         self._count = len(master_keys)
-        # "none": itsdangerous would otherwise derive the key again on every call of the hottest path.
-        self._hooks = Signer(
+        # "none": otherwise itsdangerous would derive the key again for every inbound webhook.
+        self._hook_signer = Signer(
             [_derive(master, "ringback.hook") for master in master_keys],
             salt="ringback.hook",
             key_derivation="none",
             digest_method=hashlib.sha256,
         )
-        self._box = MultiFernet([_fernet(master) for master in reversed(master_keys)])
-        self._fingerprints = _derive(master_keys[-1], "ringback.fingerprint")
+        self._cipher = MultiFernet([_fernet(master) for master in reversed(master_keys)])
+        self._fingerprint_key = _derive(master_keys[-1], "ringback.fingerprint")
 
     def __repr__(self) -> str:
         return f"KeyRing({self._count} keys)"
 
     def hook_secret(self, task_id: str) -> str:
         """Return the secret that the provider must present for this task: 43 URL-safe characters."""
-        return self._hooks.get_signature(task_id).decode("ascii")
+        return self._hook_signer.get_signature(task_id).decode("ascii")
 
     def verify_hook(self, task_id: str, presented: str) -> bool:
-        """Say whether `presented` is this task's secret by any master key, in constant time. Never raises."""
-        # Not left to itsdangerous, whose base64 passes over characters that it does not know.
+        """Return whether `presented` is this task's secret by any master key, in constant time. Never raises."""
+        # Checked here because the base64 decoder of itsdangerous ignores characters outside its alphabet.
         if _HOOK_SECRET.fullmatch(presented) is None or not task_id.isascii():
             return False
-        return self._hooks.verify_signature(task_id, presented)
+        return self._hook_signer.verify_signature(task_id, presented)
 
     def encrypt(self, text: str) -> str:
-        """Return `text` encrypted for a row (Fernet, newest key)."""
-        return self._box.encrypt(text.encode()).decode("ascii")
+        """Return `text` encrypted for storage in a row (Fernet, newest key)."""
+        return self._cipher.encrypt(text.encode()).decode("ascii")
 
     def decrypt(self, token: str) -> str:
-        """Return the text of an `encrypt`ed token. Raises `MasterKeyMissing` when no key opens it."""
+        """Return the text that `encrypt` made `token` from. Raises `MasterKeyMissing` when no key decrypts it."""
         try:
-            return self._box.decrypt(token.encode()).decode()
+            return self._cipher.decrypt(token.encode()).decode()
         except InvalidToken:
             raise MasterKeyMissing(
-                "the master key that encrypted this is not there any more; "
-                "put it back at the front of RINGBACK_SECRET_KEY"
+                "a stored secret was encrypted with a master key that is missing; "
+                "put that key back at the front of RINGBACK_SECRET_KEY"
             ) from None
 
     def fingerprint(self, *parts: str) -> str:
-        """Return a keyed hash of `parts` (HMAC-SHA256, hex, newest key): equal parts, equal hash.
+        """Return a keyed hash of `parts` (HMAC-SHA256, hex, newest key): the same for equal parts.
 
-        It changes when a master key is added, so it is for what lives shortly.
+        It changes when a master key is added, so use it only for what is stored for a short time.
         """
-        # Each part with its length before it: ("ab", "c") and ("a", "bc") must not meet.
+        # Each part is preceded by its length, so that ("ab", "c") and ("a", "bc") have different hashes.
         framed = b"".join(b"%d:%b" % (len(raw), raw) for raw in (part.encode() for part in parts))
-        return hmac.digest(self._fingerprints, framed, "sha256").hex()
+        return hmac.digest(self._fingerprint_key, framed, "sha256").hex()
 
 
 def new_master_key() -> str:
-    """Return a new master key: 32 random bytes, URL-safe."""
-    return dice.token_urlsafe(_KEY_BYTES)
+    """Return a new master key: 32 random bytes in URL-safe base64."""
+    return secrets.token_urlsafe(_KEY_BYTES)
 
 
 def new_api_key() -> str:
-    """Return a new API key: `rb_` and 32 random bytes, URL-safe."""
-    return "rb_" + dice.token_urlsafe(_KEY_BYTES)
+    """Return a new API key: `rb_` and 32 random bytes in URL-safe base64."""
+    return "rb_" + secrets.token_urlsafe(_KEY_BYTES)
 
 
 def hash_api_key(key: str) -> str:
-    """Return what a row keeps of an API key: its SHA-256, hex. A key is random, so no slow hash is needed."""
+    """Return the SHA-256 (hex) by which a row stores an API key. A key is random, so no slow hash is needed."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What a subscription listens to: event types, and filters on the tasks that events speak of. Pure."""
+"""What a subscription matches: event types, and filters on the task or run that an event is about."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,44 +9,45 @@ from models import RUN_EVENTS, TASK_EVENTS, EventType
 from receiver.domain.ids import is_id
 from receiver.errors import BadRequest
 
-ENDS = (EventType.TASK_COMPLETED, EventType.TASK_FAILED, EventType.TASK_CANCELLED)
+TASK_END_EVENTS = (EventType.TASK_COMPLETED, EventType.TASK_FAILED, EventType.TASK_CANCELLED)
 PI_EVENTS: Mapping[str, EventType] = {"job.completed": EventType.TASK_COMPLETED, "job.failed": EventType.TASK_FAILED}
-"""Pi's names for events, and ours."""
-_ALL_OF = {"task.*": TASK_EVENTS, "run.*": RUN_EVENTS}
+"""Pi's names of event types, and the event types that they stand for."""
+_WILDCARDS = {"task.*": TASK_EVENTS, "run.*": RUN_EVENTS}
 SUBSCRIBABLE = tuple(event for event in EventType if event != EventType.PING)
 MOST_VALUES = 50
 LONGEST_NAME = 200
 LONGEST_VALUE = 500
-_ALLOWED = "model, task_type, run_id and metadata"
+_FILTER_NAMES = "model, task_type, run_id and metadata"
 
 Filters = Mapping[str, Any]
-"""Checked filters: `model`, `task_type` and `run_id` are lists of what is wanted, `metadata` an object of such."""
+"""Checked filters: `model`, `task_type` and `run_id` are lists of accepted values, `metadata` an object of lists."""
 
 
 def check_event_types(wanted: Sequence[str] | None, *, as_pi: bool) -> list[str]:
-    """Return the event types that a list asks for; `task.*` and `run.*` mean all of them, and Pi's names are known.
+    """Return the event types that a list names, sorted. `task.*`, `run.*` and Pi's names are allowed too.
 
-    None means the ends of tasks (for Pi: completed and failed). Raises `BadRequest` that says what is allowed.
+    None stands for the events of a task's end (`as_pi`: completed and failed alone). Raises `BadRequest` that lists the
+    allowed names.
     """
     if wanted is None:
-        return list(PI_EVENTS.values() if as_pi else ENDS)
-    known: set[str] = set()
+        return list(PI_EVENTS.values() if as_pi else TASK_END_EVENTS)
+    types: set[str] = set()
     for name in wanted:
-        if name in _ALL_OF:
-            known.update(_ALL_OF[name])
+        if name in _WILDCARDS:
+            types.update(_WILDCARDS[name])
         elif name in PI_EVENTS:
-            known.add(PI_EVENTS[name])
+            types.add(PI_EVENTS[name])
         elif name in SUBSCRIBABLE:
-            known.add(name)
+            types.add(name)
         else:
-            raise BadRequest(_unknown_event_type(name), param="event_types")
-    if not known:
-        raise BadRequest("name at least one event type, or leave the list out", param="event_types")
-    return sorted(known)
+            raise BadRequest(_event_type_message(name), param="event_types")
+    if not types:
+        raise BadRequest("name at least one event type, or omit the list", param="event_types")
+    return sorted(types)
 
 
 def check_filters(filters: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return filters with every value as a list of what is wanted; None where there are none.
+    """Return filters with each value as a list of accepted values; None for no filters.
 
     `{"model": "flux", "metadata": {"customer": 7}}` becomes `{"model": ["flux"], "metadata": {"customer": [7]}}`.
     Raises `BadRequest` whose `param` is the field, such as `filters.model`.
@@ -64,11 +65,11 @@ def matches(
     metadata: Mapping[str, Any] | None,
     run_uid: str | None = None,
 ) -> bool:
-    """Say whether an event passes checked filters: each names a value that its task has.
+    """Return whether an event passes checked filters: each of them accepts the value that the event's task has.
 
-    Metadata is compared by how JSON writes it, so that `7` and `"7"` are one, as in a query. An event of no task
-    (`model` None) passes: filters say which tasks, and whoever wants none of these events does not name their type.
-    Only `run_id` and `metadata` say which runs too, for a run has both.
+    Metadata values are compared as JSON text, so that `7` equals `"7"`, as in a query string. For an event about a run
+    (`model` None) only `run_id` and `metadata` are compared, because a run has no model. An event about neither a task
+    nor a run passes every filter: a subscription excludes such events by their type.
     """
     if not filters:
         return True
@@ -94,11 +95,11 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _unknown_event_type(name: str) -> str:
+def _event_type_message(name: str) -> str:
     if name == EventType.PING:
-        return "nobody subscribes to ping: `POST /api/v1/webhooks/{id}/test` sends it to that webhook alone"
-    allowed = ", ".join([*SUBSCRIBABLE, *_ALL_OF, *PI_EVENTS])
-    return f"there is no event type {name[:60]!r}; allowed are {allowed}"
+        return "ping needs no subscription: `POST /api/v1/webhooks/{id}/test` sends it to that webhook alone"
+    allowed = ", ".join([*SUBSCRIBABLE, *_WILDCARDS, *PI_EVENTS])
+    return f"{name[:60]!r} is not an event type; allowed are {allowed}"
 
 
 def _check_filter(name: str, value: Any) -> Any:
@@ -109,43 +110,43 @@ def _check_filter(name: str, value: Any) -> Any:
             return _run_ids(value)
         case "metadata":
             return _metadata(value)
-    raise _refused(name[:60], f"there is no such filter; allowed are {_ALLOWED}")
+    raise _refused(name[:60], f"unknown filter; allowed are {_FILTER_NAMES}")
 
 
 def _names(field: str, value: Any) -> list[str]:
-    names = _listed(field, value)
+    names = _as_list(field, value)
     if not all(isinstance(name, str) and 0 < len(name) <= LONGEST_NAME for name in names):
-        raise _refused(field, f"must be a text of 1 to {LONGEST_NAME} characters, or a list of such")
+        raise _refused(field, f"must be a string of 1 to {LONGEST_NAME} characters, or a list of such strings")
     return names
 
 
 def _run_ids(value: Any) -> list[str]:
     ids = [each.lower() for each in _names("run_id", value)]
     if not all(map(is_id, ids)):
-        # Taken, it would match nothing, for ever and without a word.
-        raise _refused("run_id", "must be the id of a run, a UUID, or a list of such")
+        # If it were accepted, the subscription would silently match nothing.
+        raise _refused("run_id", "must be the id of a run (a UUID), or a list of such ids")
     return ids
 
 
 def _metadata(wanted: Any) -> dict[str, list[Any]]:
     if not isinstance(wanted, dict) or not 0 < len(wanted) <= MOST_VALUES:
         raise _refused("metadata", f"must be an object with 1 to {MOST_VALUES} members")
-    return {name: _labels(name, value) for name, value in wanted.items()}
+    return {name: _metadata_values(name, value) for name, value in wanted.items()}
 
 
-def _labels(name: str, value: Any) -> list[Any]:
+def _metadata_values(name: str, value: Any) -> list[Any]:
     field = f"metadata.{name[:60]}"
-    metadata = _listed(field, value)
+    values = _as_list(field, value)
     if not 0 < len(name) <= LONGEST_NAME:
         raise _refused(field, f"its name must have 1 to {LONGEST_NAME} characters")
-    if not all(isinstance(label, str | int | float) and len(_text(label)) <= LONGEST_VALUE for label in metadata):
+    if not all(isinstance(each, str | int | float) and len(_text(each)) <= LONGEST_VALUE for each in values):
         raise _refused(
-            field, f"must be a text of at most {LONGEST_VALUE} characters, a number or a boolean, or a list of such"
+            field, f"must be a string of at most {LONGEST_VALUE} characters, a number or a boolean, or a list of these"
         )
-    return metadata
+    return values
 
 
-def _listed(field: str, value: Any) -> list[Any]:
+def _as_list(field: str, value: Any) -> list[Any]:
     values = value if isinstance(value, list) else [value]
     if not 0 < len(values) <= MOST_VALUES:
         raise _refused(field, f"must name 1 to {MOST_VALUES} values")

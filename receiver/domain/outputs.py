@@ -1,25 +1,25 @@
-"""What a task gave: the same four names for its URLs whatever the model's own form, and how much of it there is."""
+"""The output of a task: normalised to the same four URL fields for every model, and measured."""
 
 from collections.abc import Iterator
 from typing import Any
 
 KINDS = ("image", "video", "audio")
 _URL_NAMES = ("resource_without_watermark", "resourceWithoutWatermark", "resource", "url")
-"""Where an object keeps its URL, the better one first."""
+"""The fields in which an object may have its URL, the preferred one first."""
 _BOOKKEEPING = frozenset(
     {"percent", "progress", "task_progress", "status", "type", "contentType", "id", "workId", "taskId", "task_id"}
     | {"createTime", "width", "height", "duration"}
 )
-"""What models also say before, or without, giving anything."""
+"""Fields that models also fill when there is no result."""
 
 
 def normalise_output(output: Any, works: Any = None) -> dict[str, Any] | None:
-    """Return `output` with `image_url`, `image_urls`, `video_url`, `audio_url` filled in from the model's own form.
+    """Return a copy of `output` with `image_url`, `image_urls`, `video_url` and `audio_url`, from the model's own form.
 
-    `works` is the older envelope's list beside the output; it is kept as `output.works`. Nothing is taken away, and
-    a name that already holds something keeps it; a name with nothing to hold is not added. An output that is no
-    object is kept as `{"value": output}`; one that is nothing at all gives None. Never raises, whatever the types.
-    Contract: PiAPI, "Output, by model family" and "The older envelope".
+    Nothing is removed, a field that has a value keeps it, and a field without a value is not added. `works` is a list
+    that the older envelope has next to the output; it is stored as `output.works`. An output that is not an object
+    becomes `{"value": output}`, a blank one None. Never raises, whatever the types. Source:
+    `receiver/providers/piapi/CONTRACT.md`, "Output, by model family" and "The older envelope".
     """
     result = _as_object(output)
     if isinstance(works, list) and works:
@@ -37,12 +37,12 @@ def normalise_output(output: Any, works: Any = None) -> dict[str, Any] | None:
 
 
 def has_output(output: Any) -> bool:
-    """Say whether there is a result: something filled that is not mere bookkeeping such as a percentage."""
+    """Return whether there is a result: a value outside the bookkeeping fields, such as a percentage."""
     return any(value for value in _leaves(output, skipping=_BOOKKEEPING))
 
 
 def leaf_count(value: Any) -> int:
-    """Return how many filled leaves `value` has: null, blank text and empty containers are none."""
+    """Return the number of values in `value`, at any depth. Null, blank text and empty containers do not count."""
     return sum(1 for _ in _leaves(value))
 
 
@@ -58,7 +58,7 @@ def _fill(result: dict[str, Any], name: str, found: str | list[str] | None) -> N
 
 
 def _candidates(output: dict[str, Any], kind: str) -> Iterator[str]:
-    """Yield the URLs of one kind, the best first."""
+    """Yield the URLs of one kind, the preferred one first."""
     yield from _urls(output.get(kind))
     yield from _work_urls(output.get("works"), kind)
     generation = output.get("generation")
@@ -87,7 +87,7 @@ def _work_urls(works: Any, kind: str) -> Iterator[str]:
 
 
 def _urls(value: Any) -> list[str]:
-    """Return the URLs of a text, an object that holds one, or a list of either."""
+    """Return the URLs in `value`: a string, an object with a URL, or a list of either."""
     if not value:
         return []
     items = value if isinstance(value, list) else [value]
@@ -101,7 +101,7 @@ def _url(value: Any) -> str | None:
 
 
 def _is_url(value: Any) -> bool:
-    # Some models put the picture itself, in base64, where others put its URL.
+    # Some models return the image itself, in base64, in the field where others return its URL.
     return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
 
 
@@ -110,7 +110,7 @@ def _is_blank(value: Any) -> bool:
 
 
 def _leaves(value: Any, skipping: frozenset[str] = frozenset()) -> Iterator[Any]:
-    """Yield what is filled, without recursion: a provider may nest deeper than Python's stack."""
+    """Yield the values at any depth that are not blank. Not recursive: outputs may be nested deeper than the stack."""
     waiting = [value]
     while waiting:
         item = waiting.pop()

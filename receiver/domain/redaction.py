@@ -1,3 +1,3 @@
-"""The mark that stands in the place of a secret, wherever text that held one is kept, logged or shown."""
+"""The text that replaces a secret wherever a value is stored, logged or returned without it."""
 
 REDACTED = "***"

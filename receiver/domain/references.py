@@ -1,8 +1,8 @@
-"""Data between steps: `$steps.<id>.result[.<path>]` and `$run.metadata[.<path>]`, read and followed. Pure.
+"""References, which pass data between steps: `$steps.<id>.result[.<path>]` and `$run.metadata[.<path>]`.
 
-A path is JMESPath's plain subset (https://jmespath.org/specification.html): names, quoted names, dots and indexes,
-a negative one from the end: `image_urls[0]`, `works[-1]."cover-url"`. A reference is the whole of a value in
-`input_map`; nothing is looked for inside longer texts or nested objects. As in JMESPath, what is null is not there.
+A path is a subset of JMESPath (https://jmespath.org/specification.html): names, quoted names, dots and indexes, of
+which a negative one counts from the end: `image_urls[0]`, `works[-1]."cover-url"`. A reference is a whole value of
+`input_map`; longer texts and nested objects are not searched for references. As in JMESPath, null means no value.
 """
 
 import re
@@ -16,10 +16,10 @@ from receiver.errors import BadRequest, RingbackError
 
 LONGEST_ID = 64
 STEP_ID = rf"[A-Za-z0-9_-]{{1,{LONGEST_ID}}}"
-"""A step's id, as a regular expression."""
+"""A regular expression for the id of a step."""
 LONGEST_REFERENCE = 500
 Path = tuple[str | int, ...]
-"""Names and indexes, the outermost first."""
+"""Names and indexes, outermost first."""
 
 _ROOT = re.compile(rf"\$steps\.(?P<step>{STEP_ID})\.result|\$run\.metadata")
 _PART = re.compile(
@@ -32,21 +32,21 @@ _MOST_NAMES = 10
 _LONGEST_NAME = 40
 
 
-class BadReference(BadRequest):
-    """A reference or a path that cannot be read."""
+class InvalidReference(BadRequest):
+    """The syntax of a reference or a path is invalid."""
 
     code = "invalid_reference"
 
 
-class LeadsNowhere(RingbackError):
-    """There is nothing where a reference points; `message` says how far it led and what was there."""
+class UnresolvedReference(RingbackError):
+    """A reference has no value; `message` says which part of its path exists, and what is found there."""
 
     code = "reference_leads_nowhere"
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A reference, read. `step_id` is None for one to the run's metadata."""
+    """A parsed reference. `step_id` is None for a reference to the run's metadata."""
 
     text: str
     step_id: str | None
@@ -54,50 +54,50 @@ class Reference:
 
     @property
     def root(self) -> str:
-        """What the path begins at."""
+        """The text before the path."""
         return "$run.metadata" if self.step_id is None else f"$steps.{self.step_id}.result"
 
 
 def parse_reference(text: str) -> Reference:
-    """Return the reference that `text` is. Raises `BadReference`."""
+    """Return the parsed reference. Raises `InvalidReference`."""
     _check_length(text)
     root = _ROOT.match(text)
     if root is None:
-        raise BadReference(f"{_cut(text)!r} is no reference: write {_FORMS}")
+        raise InvalidReference(f"{_truncated(text)!r} is not a reference: write {_FORMS}")
     return Reference(text, root["step"], _parts(text, root.end()))
 
 
 def parse_path(text: str) -> Path:
-    """Return the path that `text` is, such as `image_urls[0]`: it begins with a name. Raises `BadReference`."""
+    """Return a parsed path, such as `image_urls[0]`. It must begin with a name. Raises `InvalidReference`."""
     _check_length(text)
     return _parts(f".{text}", 0)
 
 
 def resolve(reference: Reference, *, results: Mapping[str, Any], metadata: Any) -> Any:
-    """Return what `reference` points at; `results` has each completed step's result by its id.
+    """Return the value of `reference`. `results` has the result of each completed step, by its id.
 
-    Raises `LeadsNowhere`.
+    Raises `UnresolvedReference` if it has no value.
     """
     root = metadata if reference.step_id is None else results.get(reference.step_id)
-    value, led = _walk(reference.path, root)
-    if led == len(reference.path) and value is not None:
+    value, depth = _follow(reference.path, root)
+    if depth == len(reference.path) and value is not None:
         return value
-    reached = reference.root + "".join(map(_shown, reference.path[:led]))
-    raise LeadsNowhere(f"`{reference.text}` leads nowhere: `{reached}` is {_kind(value)}")
+    reached = reference.root + "".join(map(_part_text, reference.path[:depth]))
+    raise UnresolvedReference(f"`{reference.text}` has no value: `{reached}` is {_description(value)}")
 
 
 def look_up(path: Path, value: Any) -> Any:
-    """Return what `path` points at within `value`, or None."""
-    found, led = _walk(path, value)
-    return found if led == len(path) else None
+    """Return the value at `path` within `value`, or None."""
+    found, depth = _follow(path, value)
+    return found if depth == len(path) else None
 
 
 def mapped_input(
     given: Mapping[str, Any], input_map: Mapping[str, str], *, results: Mapping[str, Any], metadata: Any
 ) -> dict[str, Any]:
-    """Return a step's `input` with the names of its `input_map` filled in; the map's stand above the input's own.
+    """Return a step's `input` with the names of its `input_map`, which override those of the input.
 
-    A name is one name, dots and all. Raises `LeadsNowhere` for the first that points at nothing.
+    A name with dots is one name, not a path. Raises `UnresolvedReference` for the first reference without a value.
     """
     mapped = {
         name: resolve(parse_reference(text), results=results, metadata=metadata) for name, text in input_map.items()
@@ -107,7 +107,7 @@ def mapped_input(
 
 def _check_length(text: str) -> None:
     if len(text) > LONGEST_REFERENCE:
-        raise BadReference(f"{_cut(text)!r} is too long: at most {LONGEST_REFERENCE} characters")
+        raise InvalidReference(f"{_truncated(text)!r} is too long: use at most {LONGEST_REFERENCE} characters")
 
 
 def _parts(text: str, at: int) -> Path:
@@ -115,7 +115,7 @@ def _parts(text: str, at: int) -> Path:
     while at < len(text):
         found = _PART.match(text, at)
         if found is None or (found["index"] and not parts):
-            raise _unreadable(text, at)
+            raise _invalid_path(text, at)
         parts.append(int(found["index"]) if found["index"] else found["name"] or _unquoted(found["quoted"], text, at))
         at = found.end()
     return tuple(parts)
@@ -125,21 +125,21 @@ def _unquoted(quoted: str, text: str, at: int) -> str:
     try:
         return str(orjson.loads(quoted))
     except orjson.JSONDecodeError:
-        raise _unreadable(text, at) from None
+        raise _invalid_path(text, at) from None
 
 
-def _unreadable(text: str, at: int) -> BadReference:
-    return BadReference(
-        f"{_cut(text.removeprefix('.'))!r} cannot be read from {_cut(text[at:])!r} on: a path is names and indexes, "
-        'such as .image_urls[0], and a name with other characters stands in quotes, ."image-url"'
+def _invalid_path(text: str, at: int) -> InvalidReference:
+    return InvalidReference(
+        f"{_truncated(text.removeprefix('.'))!r} cannot be parsed from {_truncated(text[at:])!r} on: write names and "
+        'indexes, such as .image_urls[0], and a name with other characters in quotes, such as ."image-url"'
     )
 
 
-def _walk(path: Path, value: Any) -> tuple[Any, int]:
-    """Follow `path` as far as it leads; return what is there, and after how many parts."""
-    for led, part in enumerate(path):
+def _follow(path: Path, value: Any) -> tuple[Any, int]:
+    """Follow `path` as long as its parts exist; return the last value, and the number of parts that lead to it."""
+    for depth, part in enumerate(path):
         if not _has(value, part):
-            return value, led
+            return value, depth
         value = value[part]
     return value, len(path)
 
@@ -150,14 +150,14 @@ def _has(value: Any, part: str | int) -> bool:
     return isinstance(value, list) and -len(value) <= part < len(value)
 
 
-def _shown(part: str | int) -> str:
+def _part_text(part: str | int) -> str:
     if isinstance(part, int):
         return f"[{part}]"
     return f".{part}" if _PLAIN_NAME.fullmatch(part) else f".{orjson.dumps(part).decode()}"
 
 
-def _kind(value: Any) -> str:
-    """Say what a value is, and never the value: it may be long, or nobody's business."""
+def _description(value: Any) -> str:
+    """Return what kind of value this is, never the value itself, which may be long or confidential."""
     match value:
         case None:
             return "null"
@@ -166,7 +166,7 @@ def _kind(value: Any) -> str:
         case int() | float():
             return "a number"
         case str():
-            return f"a text of {len(value)} characters"
+            return f"a string of {len(value)} characters"
         case list():
             return f"a list of {len(value)}"
         case dict() if value:
@@ -175,10 +175,10 @@ def _kind(value: Any) -> str:
 
 
 def _names(value: Mapping[str, Any]) -> str:
-    names = [_cut(name) for name in list(value)[:_MOST_NAMES]]
+    names = [_truncated(name) for name in list(value)[:_MOST_NAMES]]
     more = len(value) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")
 
 
-def _cut(text: str) -> str:
+def _truncated(text: str) -> str:
     return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…"

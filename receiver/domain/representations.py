@@ -1,4 +1,5 @@
-"""How a task, an event and a subscription look from outside, in each dialect. Rows in, plain JSON values out."""
+"""Tasks, events and subscriptions as JSON values, in each of the dialects: Ringback's own, PiAPI's, Pi's and the
+delivery formats. Arguments are rows."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -8,13 +9,14 @@ from models import EventType, TaskStatus
 from receiver.domain.transitions import STORED_ONCE
 
 Fields = Mapping[str, Any]
-"""A row, or what a row would be, by column name."""
+"""A row, or the values that a row would have, by column name."""
 
-_NEVER = "0001-01-01T00:00:00Z"
-_OFFSET = len("+00:00")
+_ZERO_TIME = "0001-01-01T00:00:00Z"
+"""What PiAPI writes for a time that is not set."""
+_OFFSET_LENGTH = len("+00:00")
 _NO_ERROR = {"code": 0, "raw_message": "", "message": "", "detail": None}
 _PIAPI_STATUS = {TaskStatus.QUEUED: TaskStatus.PENDING}
-"""PiAPI has no word for what it has not seen yet."""
+"""PiAPI has no status for a task that it has not accepted yet."""
 _JOB_STATUS = {
     TaskStatus.PROCESSING: "processing",
     TaskStatus.COMPLETED: "completed",
@@ -33,11 +35,11 @@ EVENT_FIELDS = (
     "ended_at",
     *STORED_ONCE,
 )
-"""The columns of a task that an event's snapshot speaks for."""
+"""The columns of a task whose values at the time of an event are in the event's snapshot."""
 
 
 def native_task(task: Fields) -> dict[str, Any]:
-    """Return a task as `GET /api/v1/tasks/{id}` gives it. Times are ISO 8601 in UTC, or null."""
+    """Return a task as `GET /api/v1/tasks/{id}` returns it. Times are ISO 8601 in UTC, or null."""
     return {
         "task_id": task["uid"],
         "model": task["model"],
@@ -66,7 +68,7 @@ def native_task(task: Fields) -> dict[str, Any]:
 
 
 def native_attempts(task: Fields, earlier: Sequence[Fields]) -> list[dict[str, Any]]:
-    """Return every attempt at a task, oldest first; the last one is the present one, as the task's row has it."""
+    """Return all attempts of a task, oldest first: the rows of the `earlier` ones, and the current one from `task`."""
     return [_attempt(each["number"], each) for each in earlier] + [_attempt(task["attempt"], task)]
 
 
@@ -81,9 +83,10 @@ def _attempt(number: int, fields: Fields) -> dict[str, Any]:
 
 
 def piapi_task(task: Fields) -> dict[str, Any]:
-    """Return a task in PiAPI's form (contracts/piapi.md); the provider's own id is `meta.provider_task_id`.
+    """Return a task in PiAPI's form (`receiver/providers/piapi/CONTRACT.md`, "Task").
 
-    `config.webhook_config` names the client's endpoint and never its secret.
+    The provider's own id is in `meta.provider_task_id`. `config.webhook_config` has the client's endpoint, but never
+    its secret.
     """
     status = _PIAPI_STATUS.get(task["status"], task["status"])
     error = task["error"]
@@ -102,8 +105,8 @@ def piapi_task(task: Fields) -> dict[str, Any]:
         "meta": {
             **(task["meta"] or {}),
             "created_at": iso(task["created_at"]),
-            "started_at": iso(task["started_at"]) or _NEVER,
-            "ended_at": iso(task["ended_at"]) or _NEVER,
+            "started_at": iso(task["started_at"]) or _ZERO_TIME,
+            "ended_at": iso(task["ended_at"]) or _ZERO_TIME,
             "provider_task_id": task["provider_task_id"],
             "attempt": task["attempt"],
         },
@@ -114,7 +117,7 @@ def piapi_task(task: Fields) -> dict[str, Any]:
 
 
 def pi_job(task: Fields) -> dict[str, Any]:
-    """Return a task as Pi's job (contracts/pi.md). Times are unix seconds."""
+    """Return a task as Pi's job (`receiver/api/CONTRACTS.md`, "Pi"). Times are unix seconds."""
     return {
         "id": task["uid"],
         "type": task["task_type"],
@@ -128,7 +131,7 @@ def pi_job(task: Fields) -> dict[str, Any]:
 
 
 def native_event(event: Fields, task_uid: str) -> dict[str, Any]:
-    """Return an event as the history gives it; the output of a completed task stands in the task itself."""
+    """Return an event as a task's history returns it. The output of a completed task is in the task, not its event."""
     return {
         "id": event["uid"],
         "sequence": event["id"],
@@ -140,18 +143,18 @@ def native_event(event: Fields, task_uid: str) -> dict[str, Any]:
 
 
 def stream_event(task: Fields | None, event: Fields) -> dict[str, Any]:
-    """Return an event as `GET /api/v1/events` and its stream give it: the task as it was then, as deliveries do."""
+    """Return an event as `GET /api/v1/events` and its stream return it: with the task as it was at that time."""
     return {
         "id": event["uid"],
         "type": event["type"],
         "timestamp": iso(event["created_at"]),
         "sequence": event["id"],
-        "data": _told(task, event),
+        "data": _event_data(task, event),
     }
 
 
 def native_webhook(subscription: Fields) -> dict[str, Any]:
-    """Return a subscription as Pi's webhook, with Ringback's own fields besides; nothing that is encrypted."""
+    """Return a subscription as Pi's webhook with Ringback's additional fields. Encrypted columns are left out."""
     return {
         "object": "webhook",
         "id": subscription["uid"],
@@ -173,9 +176,9 @@ def native_webhook(subscription: Fields) -> dict[str, Any]:
 
 
 def task_at(task: Fields, event: Fields) -> dict[str, Any]:
-    """Return the task's columns as they were at `event`: the same for every attempt, however late.
+    """Return the task's columns as they were at `event`, so that every attempt of a delivery has the same body.
 
-    What a completed task has to show is read from its row: they are stored once, and never change again.
+    The columns `STORED_ONCE` of a completed task are read from its row, where they never change again.
     """
     snapshot = event["snapshot"]
     then = {name: snapshot.get(name) for name in EVENT_FIELDS}
@@ -185,18 +188,18 @@ def task_at(task: Fields, event: Fields) -> dict[str, Any]:
 
 
 def standard_body(task: Fields | None, event: Fields) -> dict[str, Any]:
-    """Return the body of a Standard Webhooks delivery. In every form, an event of no task tells its snapshot."""
+    """Return the body of a Standard Webhooks delivery. In all formats, `task` is None for an event without a task."""
     return {
         "type": event["type"],
         "timestamp": iso(event["created_at"]),
-        "data": _told(task, event),
+        "data": _event_data(task, event),
     }
 
 
 def cloudevents_body(task: Fields | None, event: Fields, source: str) -> dict[str, Any]:
     """Return the body of a delivery as a CloudEvent 1.0.2 in structured mode; `source` is a URI.
 
-    `subject` is the task's id, or the run's that the event is about; what is about neither has none.
+    `subject` is the id of the task or run that the event is about, and absent if it is about neither.
     """
     subject = event.get("run_uid") if task is None else task["uid"]
     return {
@@ -207,7 +210,7 @@ def cloudevents_body(task: Fields | None, event: Fields, source: str) -> dict[st
         "time": iso(event["created_at"]),
         **({"subject": subject} if subject is not None else {}),
         "datacontenttype": "application/json",
-        "data": _told(task, event),
+        "data": _event_data(task, event),
     }
 
 
@@ -223,9 +226,10 @@ def pi_body(task: Fields | None, event: Fields) -> dict[str, Any]:
 
 
 def piapi_body(task: Fields | None, event: Fields) -> dict[str, Any]:
-    """Return the body of a delivery in PiAPI's form, as the client's own `webhook_config` expects it.
+    """Return the body of a delivery in PiAPI's form, for a client's `config.webhook_config`.
 
-    PiAPI tells of tasks alone, so its form has no `type`; an event of no task has one, to be known by.
+    PiAPI sends webhooks about tasks only, so its form has no `type`. The body for an event without a task has one, to
+    tell it from a task.
     """
     timestamp = unix(event["created_at"])
     if task is None:
@@ -234,16 +238,16 @@ def piapi_body(task: Fields | None, event: Fields) -> dict[str, Any]:
 
 
 def job_event_type(event_type: str) -> str:
-    """Return Pi's name for an event: `job.completed`, `job.failed`; the others keep ours."""
+    """Return Pi's name of an event type: `job.completed` or `job.failed`; other types keep Ringback's name."""
     return _JOB_EVENT.get(event_type, event_type)
 
 
-def _told(task: Fields | None, event: Fields) -> Any:
+def _event_data(task: Fields | None, event: Fields) -> Any:
     return event["snapshot"] if task is None else native_task(task_at(task, event))
 
 
 def result_url(output: Fields | None) -> str | None:
-    """Return the one URL that a finished task is about, or None."""
+    """Return the URL of the main result in a normalised output: video, image or audio, in this order; else None."""
     if not output:
         return None
     for name in ("video_url", "image_url", "audio_url"):
@@ -254,16 +258,16 @@ def result_url(output: Fields | None) -> str | None:
 
 
 def iso(moment: datetime | str | None) -> str | None:
-    """Return a moment as ISO 8601 in UTC with a `Z`; text is what JSON made of a moment."""
+    """Return a time as ISO 8601 in UTC with a `Z`. A string is a time as JSON has it, such as in a stored snapshot."""
     if moment is None:
         return None
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment)
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    return moment.isoformat()[:-_OFFSET] + "Z"
+    return moment.isoformat()[:-_OFFSET_LENGTH] + "Z"
 
 
 def unix(moment: datetime | str) -> int:
-    """Return a moment as whole unix seconds."""
+    """Return a time as whole unix seconds."""
     return int((datetime.fromisoformat(moment) if isinstance(moment, str) else moment).timestamp())

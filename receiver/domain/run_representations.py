@@ -1,4 +1,4 @@
-"""How a run, and a task as a job, look from outside: Pi's forms (contracts/pi.md). Rows in, plain JSON values out."""
+"""Runs, and tasks as jobs, as JSON values in Pi's form (`receiver/api/CONTRACTS.md`, "Pi"). Arguments are rows."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,7 +19,7 @@ JOB_FIELDS = (
     "updated_at",
     "job_result",
 )
-"""What there is to tell of a job, in Pi's order."""
+"""The fields of a job, in Pi's order."""
 
 
 def native_run(run: Fields, steps: Sequence[Fields]) -> dict[str, Any]:
@@ -36,11 +36,11 @@ def native_run(run: Fields, steps: Sequence[Fields]) -> dict[str, Any]:
 
 
 def native_job(task: Fields, organization_uid: str) -> dict[str, Any]:
-    """Return a task as `GET /api/v1/jobs/{id}` gives it; `job_result` is its output, once it is completed."""
-    shown = {**pi_job(task), "org_id": organization_uid}
+    """Return a task as `GET /api/v1/jobs/{id}` returns it. A completed task has its output in `job_result`."""
+    job = {**pi_job(task), "org_id": organization_uid}
     if task["status"] == TaskStatus.COMPLETED:
-        shown["job_result"] = task["output"]
-    return {name: shown[name] for name in JOB_FIELDS if name in shown}
+        job["job_result"] = task["output"]
+    return {name: job[name] for name in JOB_FIELDS if name in job}
 
 
 def _run_step(step: Fields) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Signatures on what we send: Standard Webhooks 1.0.0 and Pi's own. Pure, but for the dice in `new_secret`."""
+"""The signatures of deliveries: Standard Webhooks 1.0.0 and Pi's own. Only `new_secret` is random."""
 
 import base64
 import hmac
-import secrets as dice
 from collections.abc import Sequence
 from functools import lru_cache
+from secrets import token_bytes
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -23,14 +23,14 @@ _SEED_BYTES = 32
 def new_secret(scheme: SignatureScheme = SignatureScheme.SYMMETRIC) -> str:
     """Return a new subscription secret: the scheme's prefix and the base64 of 32 random bytes."""
     prefix = PRIVATE_PREFIX if scheme == SignatureScheme.ASYMMETRIC else PREFIX
-    return prefix + base64.b64encode(dice.token_bytes(_NEW_KEY_BYTES)).decode()
+    return prefix + base64.b64encode(token_bytes(_NEW_KEY_BYTES)).decode()
 
 
 def check_secret(secret: str, scheme: SignatureScheme = SignatureScheme.SYMMETRIC) -> None:
-    """Raise `BadRequest` (param `secret`) unless a subscriber may choose this secret.
+    """Raise `BadRequest` (param `secret`) unless a subscription may have this secret.
 
-    `v1`: 8 to 500 characters (Pi); after `whsec_` the base64 of 24 to 64 bytes (Standard Webhooks).
-    `v1a`: `whsk_` and the base64 of an ed25519 key: its 32 bytes, or these and the public key's 32.
+    `v1`: 8 to 500 characters (Pi); after a prefix `whsec_`, the base64 of 24 to 64 bytes (Standard Webhooks).
+    `v1a`: `whsk_` and the base64 of an ed25519 key: its 32 bytes, optionally followed by the public key's 32.
     """
     if scheme == SignatureScheme.ASYMMETRIC:
         _check_private_key(secret)
@@ -40,24 +40,24 @@ def check_secret(secret: str, scheme: SignatureScheme = SignatureScheme.SYMMETRI
 
 @lru_cache(maxsize=1024)
 def signing_key(secret: str) -> bytes:
-    """Return the key that Standard Webhooks signs with: what follows `whsec_` decoded, other secrets' UTF-8.
+    """Return the HMAC key of a secret: the decoded base64 after `whsec_`, or the UTF-8 of any other secret.
 
-    The base64 may lack its padding, as the public verifiers allow. Raises ValueError for a secret that
-    `check_secret` refuses as no base64 or no text.
+    The base64 may lack its padding, which the public verifiers allow too. Raises ValueError for invalid base64 and for
+    text that has no UTF-8; `check_secret` refuses such secrets.
     """
     return _decoded(secret.removeprefix(PREFIX)) if secret.startswith(PREFIX) else secret.encode()
 
 
 def public_key(secret: str) -> str:
-    """Return the `whpk_` that verifies what a `whsk_` signs."""
+    """Return the public key (`whpk_...`) that verifies the signatures of a `whsk_` secret."""
     return PUBLIC_PREFIX + base64.b64encode(_private_key(secret).public_key().public_bytes_raw()).decode()
 
 
 def sign_standard(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
-    """Return a signature over `{message_id}.{timestamp}.{body}` (Standard Webhooks), of the secret's own scheme.
+    """Return a signature over `{message_id}.{timestamp}.{body}` (Standard Webhooks), in the secret's own scheme.
 
-    `v1,<base64 HMAC-SHA256>`, or with a `whsk_` secret `v1a,<base64 ed25519>`. `message_id` has no dot in it;
-    `timestamp` is the attempt's, in unix seconds.
+    It is `v1,<base64 HMAC-SHA256>`, or `v1a,<base64 ed25519>` with a `whsk_` secret. `message_id` may not contain a
+    dot; `timestamp` is the time of the attempt in unix seconds.
     """
     content = b"%b.%d.%b" % (message_id.encode(), timestamp, body)
     if secret.startswith(PRIVATE_PREFIX):
@@ -68,17 +68,17 @@ def sign_standard(secret: str, message_id: str, timestamp: int, body: bytes) -> 
 
 
 def sign_pi(secret: str, body: bytes) -> str:
-    """Return `sha256=<hex HMAC-SHA256>` over the body: Pi's `X-Pi-Signature`.
+    """Return Pi's `X-Pi-Signature`, `sha256=<hex HMAC-SHA256>` over the body.
 
-    Pi's clients take the secret as it is written, so a `whsec_` one is not decoded here.
+    Pi's clients use the text of the secret as the key, so a `whsec_` secret is not decoded here.
     """
     return "sha256=" + hmac.digest(secret.encode(), body, "sha256").hex()
 
 
 def standard_headers(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """Return the three Standard Webhooks headers of one attempt, with one signature per live secret.
+    """Return the three Standard Webhooks headers of one attempt, with one signature for each secret.
 
-    `secrets` are those that are live now, at least one and two or more during a rotation.
+    `secrets` are all that sign at present: one, or several during a rotation.
     """
     return {
         "webhook-id": message_id,
@@ -91,15 +91,15 @@ def _check_shared_secret(secret: str) -> None:
     if len(secret) not in _SECRET_CHARACTERS:
         raise _refused("secret must have 8 to 500 characters")
     if secret.startswith((PRIVATE_PREFIX, PUBLIC_PREFIX)):
-        raise _refused("secret is an ed25519 key: with signature v1 it must not begin with whsk_ or whpk_")
+        raise _refused("secret is an ed25519 key; with signature v1 it may not begin with whsk_ or whpk_")
     if not secret.isprintable():
-        raise _refused("secret must have no control characters")
+        raise _refused("secret may not have control characters")
     try:
         key = signing_key(secret)
     except ValueError:
         raise _refused("secret must be text, and after whsec_ valid base64") from None
     if secret.startswith(PREFIX) and len(key) not in _KEY_BYTES:
-        raise _refused("secret must hold 24 to 64 bytes of base64 after whsec_")
+        raise _refused("secret must have the base64 of 24 to 64 bytes after whsec_")
 
 
 def _check_private_key(secret: str) -> None:
@@ -111,11 +111,11 @@ def _check_private_key(secret: str) -> None:
     except ValueError:
         raise _refused("with signature v1a, secret must be whsk_ and the base64 of 32 or 64 bytes") from None
     if key[_SEED_BYTES:] not in (b"", public):
-        raise _refused("secret's second 32 bytes must be the public key of its first 32, or be left out")
+        raise _refused("secret's second 32 bytes must be the public key of its first 32; you may omit them")
 
 
 def _private_key(secret: str) -> Ed25519PrivateKey:
-    """Return the key of a `whsk_`. The public half, if it is there, follows from the first. Raises ValueError."""
+    """Return the private key of a `whsk_` secret, from its first 32 bytes. Raises ValueError."""
     key = _decoded(secret.removeprefix(PRIVATE_PREFIX))
     if len(key) not in (_SEED_BYTES, 2 * _SEED_BYTES):
         raise ValueError("an ed25519 key has 32 bytes")

@@ -6,7 +6,7 @@ from typing import Any
 
 from models import DeliveryStatus, DisabledReason, EventType
 from receiver.clock import utc_now
-from receiver.domain.delivery_outcomes import GONE, is_given_up
+from receiver.domain.delivery_outcomes import GONE, has_failed_too_long
 from receiver.domain.ids import new_id
 from receiver.domain.representations import native_webhook
 from receiver.events.after_commit import AfterCommit
@@ -52,7 +52,7 @@ class Settler:
                 await set_failing_since(tx, row["id"], None)
         elif row["failing_since"] is None:
             await set_failing_since(tx, row["id"], now)
-        elif is_given_up(row["failing_since"], now):
+        elif has_failed_too_long(row["failing_since"], now):
             await self._disable(tx, row, DisabledReason.FAILING, now)
 
     async def _disable(self, tx: Transaction, row: dict[str, Any], reason: DisabledReason, now: datetime) -> None:

@@ -10,7 +10,7 @@ import orjson
 
 from models import DeliveryFormat, SignatureScheme, SubscriptionKind
 from receiver.clock import utc_now
-from receiver.domain.custom_headers import check_headers, hidden
+from receiver.domain.custom_headers import check_headers, redacted_headers
 from receiver.domain.keyring import KeyRing, MasterKeyMissing
 from receiver.domain.matching import check_event_types, check_filters
 from receiver.domain.representations import native_webhook
@@ -167,7 +167,7 @@ class Subscriptions:
         """
         shown = native_webhook(row)
         try:
-            shown["headers"] = hidden(self._messages.own_headers(row)) or None
+            shown["headers"] = redacted_headers(self._messages.own_headers(row)) or None
         except MasterKeyMissing:
             shown["headers"] = None
         if row["signature"] == SignatureScheme.ASYMMETRIC:

@@ -9,7 +9,7 @@ from receiver.domain.actions import Action, build_input, read_result
 from receiver.domain.advance import STEP_OF, Advance, advance
 from receiver.domain.graph import Graph, StepSpec
 from receiver.domain.ids import new_id
-from receiver.domain.references import LeadsNowhere, mapped_input
+from receiver.domain.references import UnresolvedReference, mapped_input
 from receiver.domain.run_representations import native_run
 from receiver.domain.steps import action_of, step_of
 from receiver.domain.transitions import TaskState
@@ -128,7 +128,7 @@ class Move:
         metadata = self.run["metadata"] or {}
         try:
             given = mapped_input(spec.input, spec.input_map, results=results, metadata=metadata)
-        except LeadsNowhere as error:
+        except UnresolvedReference as error:
             self._end(name, StepStatus.FAILED, str(error.code), error.message)
             return False
         row = _new_task(self.run, spec, action, build_input(action, given), self.now)

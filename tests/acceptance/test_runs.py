@@ -124,8 +124,8 @@ async def test_what_is_wrong_with_a_run_is_one_line_that_names_it_all(world: Wor
     bad = {"steps": [step("a", "z"), step("a b", action="nothing")]}
     status, out, err = await ringback.run("run", "create", "-f", "-", stdin=json.dumps(bad))
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert "steps[0].depends_on: there is no step 'z'; steps[1].id: an id has" in err
-    assert "known are brands.extract" in err
+    assert "steps[0].depends_on: the run has no step 'z'; steps[1].id: an id must have" in err
+    assert "use brands.extract" in err
     status, _, err = await ringback.run("run", "create", "-f", "not-there.json")
     assert (status, err) == (2, "ringback: --file not-there.json: No such file or directory\n")
     status, _, err = await ringback.run("run", "get", "17")
@@ -183,7 +183,7 @@ async def test_a_reference_that_leads_nowhere_fails_its_step_with_what_was_there
     assert statuses(run) == {"brand": "completed", "ad": "failed", "c": "skipped"}
     error = step_of(run, "ad")["error"]
     assert error["code"] == "reference_leads_nowhere"
-    assert f"`{path}` leads nowhere: `$steps.brand.result` is an object with" in error["message"]
+    assert f"`{path}` has no value: `$steps.brand.result` is an object with" in error["message"]
     assert "brand_id" in error["message"]
     assert len(await made(world, run["id"])) == 1
 

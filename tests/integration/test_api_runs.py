@@ -122,7 +122,7 @@ async def test_a_run_has_1_to_10_steps(world: World) -> None:
 
 async def test_an_unknown_action_is_told_the_nearest_known_names(world: World) -> None:
     error = error_of(await ask(world, {**A, "action": "campaigns.genrate"}))
-    assert "known are campaigns.generate" in error["issues"][0]["message"]
+    assert "use campaigns.generate" in error["issues"][0]["message"]
 
 
 async def test_a_body_of_the_wrong_types_is_refused_by_its_field(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Actions: which there are, what they make of a step's input, and how their results are read."""
+"""Actions: how they are found, how they build the input of a task, and how they read its result."""
 
 import tomllib
 from typing import Any
@@ -38,7 +38,7 @@ def faults(text: str) -> list[str]:
     return caught.value.message.split("\n")
 
 
-def unknown(name: str, actions: Actions | None = None) -> str:
+def unknown_message(name: str, actions: Actions | None = None) -> str:
     with pytest.raises(UnknownAction) as caught:
         (actions or parsed(FILE)).find(name)
     return caught.value.message
@@ -48,7 +48,7 @@ def an_action(**fields: Any) -> Action:
     return Action(**{"name": "a", "provider": "piapi", "model": "m", "task_type": "t", **fields})
 
 
-def test_a_file_gives_actions_their_names() -> None:
+def test_a_file_defines_actions_by_name() -> None:
     actions = parsed(FILE)
     assert actions.find("brands.extract") == Action(
         name="brands.extract",
@@ -63,7 +63,7 @@ def test_a_file_gives_actions_their_names() -> None:
     assert (generate.provider, generate.result, generate.fixed_input) == ("piapi", {}, {})
 
 
-def test_no_file_is_no_fault() -> None:
+def test_an_empty_file_has_no_fault() -> None:
     assert parsed("") == Actions("piapi", {})
 
 
@@ -83,23 +83,23 @@ def test_any_model_and_task_type_is_an_action(name: str, model: str, task_type: 
 @pytest.mark.parametrize(
     "name", ["kling:", ":chat", ":", "kling: ", "kling :chat", "kling\x00:chat", "m" * 201 + ":t", ""]
 )
-def test_half_a_model_is_no_action(name: str) -> None:
-    assert "<model>:<task_type>, such as kling:video_generation" in unknown(name)
+def test_an_incomplete_model_and_task_type_is_not_an_action(name: str) -> None:
+    assert "<model>:<task_type>, such as kling:video_generation" in unknown_message(name)
 
 
-def test_an_unknown_action_is_told_the_nearest() -> None:
-    message = unknown("campaigns.generat")
-    assert message.startswith("there is no action 'campaigns.generat'; known are campaigns.generate")
+def test_the_error_for_an_unknown_action_suggests_the_most_similar() -> None:
+    message = unknown_message("campaigns.generat")
+    assert message.startswith("no action is named 'campaigns.generat'; use campaigns.generate")
     assert "brands.extract" not in message
 
 
-def test_an_action_like_no_other_is_told_some_that_there_are() -> None:
-    assert "known are brands.extract, campaigns.edit, campaigns.generate, or <model>" in unknown("xyz")
-    assert "known are <model>:<task_type>" in unknown("xyz", parsed(""))
+def test_the_error_suggests_any_actions_if_none_is_similar() -> None:
+    assert "use brands.extract, campaigns.edit, campaigns.generate, or <model>" in unknown_message("xyz")
+    assert "; use <model>:<task_type>" in unknown_message("xyz", parsed(""))
 
 
-def test_a_very_long_name_is_cut() -> None:
-    assert len(unknown("x" * 100_000)) < 500
+def test_a_very_long_name_is_truncated_in_the_error() -> None:
+    assert len(unknown_message("x" * 100_000)) < 500
 
 
 def test_each_step_with_an_unknown_action_is_an_issue() -> None:
@@ -130,7 +130,7 @@ def test_every_fault_of_a_file_is_named() -> None:
     model = "m"
     task_type = "t"
     [actions."b.c"]
-    provider = "nobody"
+    provider = "unknown"
     model = ""
     inputs = {}
     result = { ok = "url", bad = "a[*]", task_id = "id" }
@@ -140,16 +140,16 @@ def test_every_fault_of_a_file_is_named() -> None:
     fixed_input = "none"
     """
     assert faults(text) == [
-        "other: there is no such table; actions stand under [actions]",
-        'actions.brands: a name with dots stands in quotes, such as [actions."brands.extract"]',
-        "actions.kling:video: a name has no colon; a step says <model>:<task_type> without any table",
-        "actions. a: a name has 1 to 200 characters, with no blank around",
-        "actions.\"b.c\".provider: there is no provider 'nobody'; known are other, piapi",
-        'actions."b.c".model: must have 1 to 200 characters, with no blank around',
+        "other: unknown table; put actions under [actions]",
+        'actions.brands: put a name with dots in quotes, such as [actions."brands.extract"]',
+        "actions.kling:video: a name cannot have a colon; the action <model>:<task_type> needs no table",
+        "actions. a: a name must have 1 to 200 characters, without surrounding white space",
+        "actions.\"b.c\".provider: no provider is named 'unknown'; use other or piapi",
+        'actions."b.c".model: must have 1 to 200 characters, without surrounding white space',
         'actions."b.c".task_type: Field required',
-        "actions.\"b.c\".result.bad: 'a[*]' cannot be read from '[*]' on: a path is names and indexes, such as "
-        '.image_urls[0], and a name with other characters stands in quotes, ."image-url"',
-        'actions."b.c".result.task_id.[key]: Ringback\'s own, and always there',
+        "actions.\"b.c\".result.bad: 'a[*]' cannot be parsed from '[*]' on: write names and indexes, such as "
+        '.image_urls[0], and a name with other characters in quotes, such as ."image-url"',
+        'actions."b.c".result.task_id.[key]: this name is reserved: Ringback sets it in every result',
         'actions."b.c".inputs: Extra inputs are not permitted',
         'actions."d.e".model: Input should be a valid string',
         'actions."d.e".fixed_input: Input should be a valid dictionary',
@@ -157,11 +157,11 @@ def test_every_fault_of_a_file_is_named() -> None:
 
 
 @pytest.mark.parametrize("text", ["actions = 1", "actions = []", "[[actions]]\nname = 'a'", "[actions]\na = 1"])
-def test_a_file_of_another_form_is_refused(text: str) -> None:
+def test_a_file_with_another_structure_is_refused(text: str) -> None:
     assert faults(text)[0].startswith("actions")
 
 
-def test_what_is_fixed_stands_above_what_is_given_and_that_above_the_default() -> None:
+def test_fixed_input_overrides_the_step_s_input_and_that_overrides_the_default() -> None:
     action = an_action(
         default_input={"a": "default", "b": "default", "c": "default", "deep": {"x": 1, "y": 2}},
         fixed_input={"c": "fixed", "d": "fixed"},
@@ -174,7 +174,7 @@ def test_what_is_fixed_stands_above_what_is_given_and_that_above_the_default() -
     assert given["c"] == "given"
 
 
-def test_by_default_the_result_is_the_output_with_three_names_besides() -> None:
+def test_by_default_the_result_is_the_output_and_three_more_names() -> None:
     output = {"image_url": "https://x/1.png", "task_id": "the provider's", "seed": 0}
     assert read_result(an_action(), output, task_id="t-1") == {
         "image_url": "https://x/1.png",
@@ -186,7 +186,7 @@ def test_by_default_the_result_is_the_output_with_three_names_besides() -> None:
     assert output["task_id"] == "the provider's"
 
 
-def test_no_output_is_still_a_result() -> None:
+def test_a_task_without_output_still_has_a_result() -> None:
     assert read_result(an_action(), None, task_id="t-1") == {"task_id": "t-1", "job_id": "t-1", "result_url": None}
     assert read_result(an_action(), {"result_url": "u"}, task_id="t-1")["result_url"] == "u"
 
@@ -208,7 +208,7 @@ def test_an_action_reads_its_result_from_the_output() -> None:
     }
 
 
-def test_an_action_may_say_what_its_result_url_is() -> None:
+def test_an_action_may_define_its_result_url() -> None:
     action = an_action(result={"result_url": ("cover", "url")})
     output = {"video_url": "https://x/v.mp4", "cover": {"url": "https://x/c.png"}}
     assert read_result(action, output, task_id="t-1")["result_url"] == "https://x/c.png"

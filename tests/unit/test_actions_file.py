@@ -1,4 +1,4 @@
-"""The actions file: what is bundled is good, and every fault of a bad one is named at once, with the file."""
+"""The actions file: the bundled one is valid, and the error for an invalid one lists every fault and the file."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def fault(path: Path) -> str:
     return caught.value.message
 
 
-def test_the_bundled_file_has_pi_s_actions() -> None:
+def test_the_bundled_file_defines_pi_s_actions() -> None:
     actions = read_actions(ACTIONS)
     names = ["brands.extract", "campaigns.generate", "campaigns.edit", "campaigns.localize_ad"]
     assert list(actions.named) == names
@@ -37,17 +37,17 @@ def test_the_bundled_file_has_pi_s_actions() -> None:
     assert build_input(actions.find("campaigns.generate"), {"prompt": "x"}) == {"locale": "en", "prompt": "x"}
 
 
-def test_without_a_file_there_are_models_and_task_types_alone() -> None:
+def test_without_a_file_only_models_with_task_types_are_actions() -> None:
     actions = read_actions(None)
     assert actions.named == {}
     assert actions.find("kling:video_generation").model == "kling"
 
 
-def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
+def test_the_error_lists_all_faults(tmp_path: Path) -> None:
     path = tmp_path / "actions.toml"
     path.write_text(BROKEN)
     message = fault(path)
-    for words in ('actions."a".task_type: Field required', '[actions."brands.extract"]', "models: there is no such"):
+    for words in ('actions."a".task_type: Field required', '[actions."brands.extract"]', "models: unknown table"):
         assert words in message
 
 
@@ -56,14 +56,14 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
     [(b"[actions", "it is not TOML: "), (b"\xff", "it is not TOML: "), (None, "No such file or directory")],
     ids=["no-toml", "no-text", "missing"],
 )
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, words: str) -> None:
+def test_the_error_names_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, words: str) -> None:
     path = tmp_path / "actions.toml"
     if content is not None:
         path.write_bytes(content)
     assert words in fault(path)
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_directory_is_refused(tmp_path: Path) -> None:
     assert "Is a directory" in fault(tmp_path)
 
 
@@ -72,11 +72,11 @@ def test_the_setting_is_a_path() -> None:
     assert settings.actions_file == Path("deploy/actions.toml")
 
 
-def test_the_service_does_not_start_with_a_bad_file_and_makes_nothing(tmp_path: Path) -> None:
+def test_the_service_does_not_start_with_an_invalid_file_and_creates_nothing(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
-    environment |= {"RINGBACK_ACTIONS_FILE": "there-is-none.toml", "PYTHONPATH": str(ACTIONS.parents[1])}
+    environment |= {"RINGBACK_ACTIONS_FILE": "missing.toml", "PYTHONPATH": str(ACTIONS.parents[1])}
     command = [sys.executable, "-m", "receiver.cli", "serve", "--port", "0"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "RINGBACK_ACTIONS_FILE: there-is-none.toml: No such file or directory" in done.stderr
+    assert "RINGBACK_ACTIONS_FILE: missing.toml: No such file or directory" in done.stderr
     assert list(tmp_path.iterdir()) == []

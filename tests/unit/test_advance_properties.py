@@ -1,4 +1,4 @@
-"""Runs of any graph, with any outcomes, told in any order and more than once."""
+"""Runs of any graph with any outcomes, whose steps change in any order and are advanced more than once."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ from models import RUN_TERMINAL, STEP_TERMINAL, EventType, RunStatus, StepStatus
 from receiver.domain.advance import UNDER_WAY, Advance, advance, cancel, retry
 from receiver.domain.graph import Graph, OnFailure, StepSpec, check_graph
 
-PATIENT = settings(deadline=None)
+NO_DEADLINE = settings(deadline=None)
 RANDOMS = st.randoms(use_true_random=False)
-EITHER = st.sampled_from(OnFailure)
+ON_FAILURE = st.sampled_from(OnFailure)
 UNSUCCESSFUL = (StepStatus.FAILED, StepStatus.CANCELLED)
 Outcomes = Mapping[str, StepStatus]
-Story = tuple[Graph, Outcomes]
-"""A graph, and what each of its steps comes to if it is begun."""
+Scenario = tuple[Graph, Outcomes]
+"""A graph, and the terminal status of each of its steps if it starts."""
 
 
 @dataclass
-class Play:
-    """A run's rows in memory, played to its end; what is told is written down and followed by `advance`."""
+class RunSimulation:
+    """The rows of a run in memory. Steps under way change their status, and each change is followed by `advance`."""
 
     graph: Graph
     outcomes: Outcomes
@@ -42,11 +42,11 @@ class Play:
         return [step_id for step_id, status in self.statuses.items() if status in UNDER_WAY]
 
     def write(self, decided: Advance) -> None:
-        """Write down what was decided, and check what must hold of every decision."""
+        """Apply a decision, and check the invariants of every decision."""
         self.statuses.update(dict.fromkeys(decided.reset, StepStatus.PENDING))
         for step_id in decided.start:
             assert self.statuses[step_id] == StepStatus.PENDING
-            assert all(self.statuses[above] == StepStatus.COMPLETED for above in self.graph.ancestors[step_id])
+            assert all(self.statuses[ancestor] == StepStatus.COMPLETED for ancestor in self.graph.ancestors[step_id])
         for step_id in (*decided.skip, *decided.cancel):
             assert self.statuses[step_id] == StepStatus.PENDING
         assert (decided.event is not None) is (decided.status in RUN_TERMINAL and self.status != decided.status)
@@ -57,44 +57,44 @@ class Play:
         self.events += [decided.event] if decided.event else []
 
     def advance(self) -> None:
-        """Advance, and see that once is enough."""
+        """Advance, and check that a second call changes nothing."""
         self.write(advance(self.graph, self.status, self.statuses))
         assert advance(self.graph, self.status, self.statuses) == Advance(RunStatus(self.status))
         assert (self.status in RUN_TERMINAL) or self.under_way()
 
-    def tell(self) -> None:
-        """Tell something of one to all of the steps that are under way: several come in one transaction."""
-        ready = self.under_way()
-        for step_id in self.random.sample(ready, self.random.randint(1, len(ready))):
+    def report(self) -> None:
+        """Change at least one of the steps under way: one transaction may change several."""
+        under_way = self.under_way()
+        for step_id in self.random.sample(under_way, self.random.randint(1, len(under_way))):
             if self.detours[step_id] < 2 and self.random.random() < 0.5:
-                self.detours[step_id] += 1  # it runs, or its task is tried again
+                self.detours[step_id] += 1  # its task runs, or starts another attempt
                 self.statuses[step_id] = self.random.choice([StepStatus.PROCESSING, StepStatus.QUEUED])
             else:
                 self.statuses[step_id] = self.outcomes[step_id]
 
-    def to_the_end(self) -> "Play":
+    def to_end(self) -> "RunSimulation":
         self.advance()
         while self.under_way():
-            self.tell()
+            self.report()
             for _ in range(self.random.randint(1, 2)):
                 self.advance()
         return self
 
-    def for_a_while(self) -> "Play":
+    def partially(self) -> "RunSimulation":
         self.advance()
         for _ in range(self.random.randint(0, 8)):
             if self.under_way():
-                self.tell()
+                self.report()
                 self.advance()
         return self
 
-    def those(self, *words: StepStatus) -> set[str]:
-        return {step_id for step_id, status in self.statuses.items() if status in words}
+    def steps_in(self, *wanted: StepStatus) -> set[str]:
+        return {step_id for step_id, status in self.statuses.items() if status in wanted}
 
 
 @st.composite
-def stories(draw: st.DrawFn, on_failure: st.SearchStrategy[OnFailure] = EITHER) -> Story:
-    """A graph of 1 to 10 steps, in any order in the request, and their outcomes."""
+def scenarios(draw: st.DrawFn, on_failure: st.SearchStrategy[OnFailure] = ON_FAILURE) -> Scenario:
+    """Generate a graph of 1 to 10 steps, in any order in the request, and their outcomes."""
     ids = [f"s{number}" for number in range(draw(st.integers(1, 10)))]
     steps = [
         StepSpec(
@@ -105,143 +105,154 @@ def stories(draw: st.DrawFn, on_failure: st.SearchStrategy[OnFailure] = EITHER) 
         )
         for at, step_id in enumerate(ids)
     ]
-    words = st.sampled_from([StepStatus.COMPLETED] * 3 + [StepStatus.FAILED, StepStatus.CANCELLED])
-    outcomes = {step_id: draw(words) for step_id in ids}
+    statuses = st.sampled_from([StepStatus.COMPLETED] * 3 + [StepStatus.FAILED, StepStatus.CANCELLED])
+    outcomes = {step_id: draw(statuses) for step_id in ids}
     return check_graph(draw(st.permutations(steps))), outcomes
 
 
-def all_well(graph: Graph) -> Outcomes:
+def all_completed(graph: Graph) -> Outcomes:
     return {step.id: StepStatus.COMPLETED for step in graph.steps}
 
 
-def below(graph: Graph, step_ids: set[str]) -> set[str]:
+def descendants_of(graph: Graph, step_ids: set[str]) -> set[str]:
     return set[str]().union(*(graph.descendants[step_id] for step_id in step_ids))
 
 
-@PATIENT
-@given(stories(), RANDOMS)
-def test_every_run_ends_and_starts_each_step_at_most_once(story: Story, random: Random) -> None:
-    play = Play(*story, random).to_the_end()
-    assert play.status in RUN_TERMINAL
-    assert len(play.started) == len(set(play.started))
-    assert set(play.statuses.values()) <= STEP_TERMINAL
-    assert set(play.started) == play.those(*STEP_TERMINAL - {StepStatus.SKIPPED})
+@NO_DEADLINE
+@given(scenarios(), RANDOMS)
+def test_every_run_ends_and_starts_each_step_at_most_once(scenario: Scenario, random: Random) -> None:
+    simulation = RunSimulation(*scenario, random).to_end()
+    assert simulation.status in RUN_TERMINAL
+    assert len(simulation.started) == len(set(simulation.started))
+    assert set(simulation.statuses.values()) <= STEP_TERMINAL
+    assert set(simulation.started) == simulation.steps_in(*STEP_TERMINAL - {StepStatus.SKIPPED})
 
 
-@PATIENT
-@given(stories(), RANDOMS)
-def test_a_runs_end_fits_its_steps_and_is_told_once(story: Story, random: Random) -> None:
-    play = Play(*story, random).to_the_end()
-    completed = play.those(StepStatus.COMPLETED) == set(play.statuses)
-    assert play.status == (RunStatus.COMPLETED if completed else RunStatus.FAILED)
-    assert play.events == [EventType.RUN_COMPLETED if completed else EventType.RUN_FAILED]
-    assert completed is not bool(play.those(*UNSUCCESSFUL))
+@NO_DEADLINE
+@given(scenarios(), RANDOMS)
+def test_the_end_of_a_run_agrees_with_its_steps_and_has_one_event(scenario: Scenario, random: Random) -> None:
+    simulation = RunSimulation(*scenario, random).to_end()
+    completed = simulation.steps_in(StepStatus.COMPLETED) == set(simulation.statuses)
+    assert simulation.status == (RunStatus.COMPLETED if completed else RunStatus.FAILED)
+    assert simulation.events == [EventType.RUN_COMPLETED if completed else EventType.RUN_FAILED]
+    assert completed is not bool(simulation.steps_in(*UNSUCCESSFUL))
 
 
-@PATIENT
-@given(stories(), RANDOMS)
-def test_what_is_skipped_stands_below_a_failed_step_or_was_stopped_by_one(story: Story, random: Random) -> None:
-    play = Play(*story, random).to_the_end()
-    failed, skipped = play.those(*UNSUCCESSFUL), play.those(StepStatus.SKIPPED)
-    stoppers = {step.id for step in play.graph.steps if step.on_failure == OnFailure.STOP} & failed
-    lost = below(play.graph, failed)
-    assert lost <= skipped
-    assert skipped == lost or stoppers
-    assert set(play.skipped) == skipped
-    for step_id, cause in play.skipped.items():
-        assert cause in (play.graph.ancestors[step_id] & failed) | stoppers
+@NO_DEADLINE
+@given(scenarios(), RANDOMS)
+def test_a_skipped_step_has_a_failed_ancestor_or_was_stopped_by_a_failed_step(
+    scenario: Scenario, random: Random
+) -> None:
+    simulation = RunSimulation(*scenario, random).to_end()
+    failed, skipped = simulation.steps_in(*UNSUCCESSFUL), simulation.steps_in(StepStatus.SKIPPED)
+    stopping = {step.id for step in simulation.graph.steps if step.on_failure == OnFailure.STOP} & failed
+    descendants = descendants_of(simulation.graph, failed)
+    assert descendants <= skipped
+    assert skipped == descendants or stopping
+    assert set(simulation.skipped) == skipped
+    for step_id, cause in simulation.skipped.items():
+        assert cause in (simulation.graph.ancestors[step_id] & failed) | stopping
 
 
-@PATIENT
-@given(stories(on_failure=st.just(OnFailure.CONTINUE)), RANDOMS, RANDOMS)
-def test_where_all_continue_every_order_comes_to_the_same(story: Story, random: Random, other: Random) -> None:
-    play, again = Play(*story, random).to_the_end(), Play(*story, other).to_the_end()
-    assert (play.statuses, play.status) == (again.statuses, again.status)
+@NO_DEADLINE
+@given(scenarios(on_failure=st.just(OnFailure.CONTINUE)), RANDOMS, RANDOMS)
+def test_with_continue_everywhere_every_order_has_the_same_outcome(
+    scenario: Scenario, random: Random, other: Random
+) -> None:
+    simulation, again = RunSimulation(*scenario, random).to_end(), RunSimulation(*scenario, other).to_end()
+    assert (simulation.statuses, simulation.status) == (again.statuses, again.status)
 
 
-@PATIENT
-@given(stories(), RANDOMS)
-def test_a_stop_is_a_stop(story: Story, random: Random) -> None:
-    play = Play(*story, random)
-    play.advance()
-    while play.under_way():
-        play.tell()
-        failed = play.those(*UNSUCCESSFUL)
-        stopped = any(step.id in failed and step.on_failure == OnFailure.STOP for step in play.graph.steps)
-        before = len(play.started)
-        play.advance()
+@NO_DEADLINE
+@given(scenarios(), RANDOMS)
+def test_after_a_failure_with_stop_no_step_starts(scenario: Scenario, random: Random) -> None:
+    simulation = RunSimulation(*scenario, random)
+    simulation.advance()
+    while simulation.under_way():
+        simulation.report()
+        failed = simulation.steps_in(*UNSUCCESSFUL)
+        stopped = any(step.id in failed and step.on_failure == OnFailure.STOP for step in simulation.graph.steps)
+        before = len(simulation.started)
+        simulation.advance()
         if stopped:
-            assert len(play.started) == before
-            assert not play.those(StepStatus.PENDING)
+            assert len(simulation.started) == before
+            assert not simulation.steps_in(StepStatus.PENDING)
 
 
-@PATIENT
-@given(stories(), RANDOMS)
-def test_a_retry_does_again_exactly_what_failed_and_was_skipped(story: Story, random: Random) -> None:
-    play = Play(*story, random).to_the_end()
-    if play.status == RunStatus.COMPLETED:
+@NO_DEADLINE
+@given(scenarios(), RANDOMS)
+def test_a_retry_runs_exactly_the_failed_and_skipped_steps(scenario: Scenario, random: Random) -> None:
+    simulation = RunSimulation(*scenario, random).to_end()
+    if simulation.status == RunStatus.COMPLETED:
         return
-    kept, lost = play.those(StepStatus.COMPLETED), play.those(*UNSUCCESSFUL, StepStatus.SKIPPED)
-    play.started.clear()
-    play.outcomes = all_well(play.graph)
-    decided = retry(play.graph, play.status, play.statuses)
-    assert set(decided.reset) == lost
+    kept, unsuccessful = (
+        simulation.steps_in(StepStatus.COMPLETED),
+        simulation.steps_in(*UNSUCCESSFUL, StepStatus.SKIPPED),
+    )
+    simulation.started.clear()
+    simulation.outcomes = all_completed(simulation.graph)
+    decided = retry(simulation.graph, simulation.status, simulation.statuses)
+    assert set(decided.reset) == unsuccessful
     assert decided.status == RunStatus.IN_PROGRESS
-    play.write(decided)
-    play.to_the_end()
-    assert sorted(play.started) == sorted(lost)
-    assert not kept & set(play.started)
-    assert play.status == RunStatus.COMPLETED
-    assert play.events == [EventType.RUN_FAILED, EventType.RUN_COMPLETED]
+    simulation.write(decided)
+    simulation.to_end()
+    assert sorted(simulation.started) == sorted(unsuccessful)
+    assert not kept & set(simulation.started)
+    assert simulation.status == RunStatus.COMPLETED
+    assert simulation.events == [EventType.RUN_FAILED, EventType.RUN_COMPLETED]
 
 
-@PATIENT
-@given(stories(), RANDOMS)
-def test_a_cancelled_run_begins_nothing_more_and_ignores_what_is_left(story: Story, random: Random) -> None:
-    play = Play(*story, random).for_a_while()
-    if play.status in RUN_TERMINAL:
+@NO_DEADLINE
+@given(scenarios(), RANDOMS)
+def test_a_cancelled_run_starts_no_step_and_ignores_later_updates(scenario: Scenario, random: Random) -> None:
+    simulation = RunSimulation(*scenario, random).partially()
+    if simulation.status in RUN_TERMINAL:
         return
-    waiting, running, began = play.those(StepStatus.PENDING), play.under_way(), list(play.started)
-    decided = cancel(play.graph, play.status, play.statuses)
+    waiting, running, started = (
+        simulation.steps_in(StepStatus.PENDING),
+        simulation.under_way(),
+        list(simulation.started),
+    )
+    decided = cancel(simulation.graph, simulation.status, simulation.statuses)
     assert (set(decided.cancel), set(decided.recall)) == (waiting, set(running))
-    play.write(decided)
-    while play.under_way():
-        play.tell()
-        play.write(advance(play.graph, play.status, play.statuses))
-    assert (play.status, play.events) == (RunStatus.CANCELLED, [EventType.RUN_CANCELLED])
-    assert play.started == began
-    assert waiting <= play.those(StepStatus.CANCELLED)
-    assert cancel(play.graph, play.status, play.statuses) == Advance(RunStatus.CANCELLED)
+    simulation.write(decided)
+    while simulation.under_way():
+        simulation.report()
+        simulation.write(advance(simulation.graph, simulation.status, simulation.statuses))
+    assert (simulation.status, simulation.events) == (RunStatus.CANCELLED, [EventType.RUN_CANCELLED])
+    assert simulation.started == started
+    assert waiting <= simulation.steps_in(StepStatus.CANCELLED)
+    assert cancel(simulation.graph, simulation.status, simulation.statuses) == Advance(RunStatus.CANCELLED)
 
 
-@PATIENT
-@given(stories(), RANDOMS)
-def test_a_cancelled_run_that_is_retried_comes_to_its_end(story: Story, random: Random) -> None:
-    play = Play(*story, random).for_a_while()
-    if play.status in RUN_TERMINAL:
+@NO_DEADLINE
+@given(scenarios(), RANDOMS)
+def test_a_cancelled_run_that_is_retried_ends(scenario: Scenario, random: Random) -> None:
+    simulation = RunSimulation(*scenario, random).partially()
+    if simulation.status in RUN_TERMINAL:
         return
-    play.write(cancel(play.graph, play.status, play.statuses))
+    simulation.write(cancel(simulation.graph, simulation.status, simulation.statuses))
     for _ in range(random.randint(0, 2)):
-        if play.under_way():
-            play.tell()
-    kept = play.those(StepStatus.COMPLETED, *UNDER_WAY)
-    play.outcomes = all_well(play.graph)
-    play.started.clear()
-    play.write(retry(play.graph, play.status, play.statuses))
-    play.to_the_end()
-    assert play.status == RunStatus.COMPLETED
-    assert sorted(play.started) == sorted(set(play.statuses) - kept)
+        if simulation.under_way():
+            simulation.report()
+    kept = simulation.steps_in(StepStatus.COMPLETED, *UNDER_WAY)
+    simulation.outcomes = all_completed(simulation.graph)
+    simulation.started.clear()
+    simulation.write(retry(simulation.graph, simulation.status, simulation.statuses))
+    simulation.to_end()
+    assert simulation.status == RunStatus.COMPLETED
+    assert sorted(simulation.started) == sorted(set(simulation.statuses) - kept)
 
 
-@PATIENT
-@given(stories(), st.data())
-def test_from_any_states_whatever_one_advance_is_enough(story: Story, data: st.DataObject) -> None:
-    graph, _ = story
+@NO_DEADLINE
+@given(scenarios(), st.data())
+def test_from_any_statuses_a_second_advance_changes_nothing(scenario: Scenario, data: st.DataObject) -> None:
+    graph, _ = scenario
     statuses = {step.id: data.draw(st.sampled_from(StepStatus)) for step in graph.steps}
     status = data.draw(st.sampled_from([RunStatus.PENDING, RunStatus.IN_PROGRESS]))
     decided = advance(graph, status, statuses)
     then = {**statuses, **decided.changes}
-    assert set(decided.changes) <= {step_id for step_id, word in statuses.items() if word == StepStatus.PENDING}
+    assert set(decided.changes) <= {step_id for step_id, each in statuses.items() if each == StepStatus.PENDING}
     assert (decided.status in RUN_TERMINAL) is (set(then.values()) <= STEP_TERMINAL)
     assert (decided.status in RUN_TERMINAL) is not bool(UNDER_WAY & set(then.values()))
     assert advance(graph, decided.status, then) == Advance(decided.status)

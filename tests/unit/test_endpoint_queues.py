@@ -1,4 +1,4 @@
-"""The lanes: nobody starves, limits are held, a lane keeps its order, and the dead take little."""
+"""The endpoint queues: fairness, limits, order, and the little that endpoints which are down may hold."""
 
 import heapq
 from collections import Counter, defaultdict
@@ -23,12 +23,12 @@ CAPACITY = 500
 
 @dataclass(frozen=True)
 class Endpoint:
-    """How a subscriber behaves: how long it takes, which of its answers fail or ask to slow down."""
+    """How a subscriber behaves: how long a response takes, and which ones fail or ask to slow down."""
 
     limits: Limits
     seconds: float
     fails: frozenset[int]
-    slows: frozenset[int]
+    slow_downs: frozenset[int]
 
 
 ENDPOINTS = st.builds(
@@ -40,19 +40,19 @@ ENDPOINTS = st.builds(
     ),
     seconds=st.floats(0, 20),
     fails=st.frozensets(st.integers(0, 40)),
-    slows=st.frozensets(st.integers(0, 40)),
+    slow_downs=st.frozensets(st.integers(0, 40)),
 )
 
 
 class Simulation:
-    """Runs lanes against endpoints on a clock of its own; what fails is not tried again here."""
+    """Runs queues against endpoints on a simulated clock. Failed deliveries are not retried."""
 
     def __init__(self, endpoints: list[Endpoint], arrivals: list[int]) -> None:
         self.endpoints = endpoints
         self.queues: EndpointQueues[Item] = EndpointQueues(CAPACITY)
         self.now = 0.0
         self.begun: dict[int, list[tuple[float, int]]] = defaultdict(list)
-        self.given_back: list[Item] = []
+        self.returned: list[Item] = []
         self.most_running: Counter[int] = Counter()
         self._running: list[tuple[float, Item]] = []
         numbers: Counter[int] = Counter()
@@ -88,9 +88,9 @@ class Simulation:
     def _finish(self, item: Item) -> None:
         key, number = item
         endpoint = self.endpoints[key]
-        if number in endpoint.fails | endpoint.slows:
-            slow = number in endpoint.slows
-            self.given_back += self.queues.failed(key, self.now, slow_down=slow)
+        if number in endpoint.fails | endpoint.slow_downs:
+            slow = number in endpoint.slow_downs
+            self.returned += self.queues.failed(key, self.now, slow_down=slow)
         else:
             self.queues.succeeded(key)
 
@@ -104,19 +104,19 @@ def simulations(draw: st.DrawFn) -> Simulation:
 
 @settings(max_examples=200, deadline=None)
 @given(simulations())
-def test_whatever_endpoints_do_each_delivery_begins_once_in_order_or_is_given_back(simulation: Simulation) -> None:
+def test_each_delivery_is_started_once_and_in_order_or_is_returned(simulation: Simulation) -> None:
     simulation.run()
     for key, count in simulation.offered.items():
         begun = [number for _, number in simulation.begun[key]]
-        back = [number for queue, number in simulation.given_back if queue == key]
+        returned = [number for queue, number in simulation.returned if queue == key]
         assert begun == sorted(begun)
-        assert sorted(begun + back) == list(range(count))
+        assert sorted(begun + returned) == list(range(count))
     assert simulation.queues.free_capacity() == CAPACITY
 
 
 @settings(max_examples=200, deadline=None)
 @given(simulations())
-def test_limits_are_held(simulation: Simulation) -> None:
+def test_limits_are_not_exceeded(simulation: Simulation) -> None:
     simulation.run()
     for key, endpoint in enumerate(simulation.endpoints):
         assert simulation.most_running[key] <= endpoint.limits.in_flight
@@ -134,18 +134,18 @@ def filled(*keys: int, each: int = 50) -> EndpointQueues[Item]:
     return queues
 
 
-def test_lanes_take_turns() -> None:
+def test_queues_take_turns() -> None:
     taken = filled(1, 2, 3).take(0.0, 6)
     assert [key for key, _ in taken] == [1, 2, 3, 1, 2, 3]
 
 
-def test_whoever_had_its_turn_is_last_in_the_next_round() -> None:
+def test_a_queue_that_had_its_turn_is_last_in_the_next_round() -> None:
     queues = filled(1, 2, 3)
     assert [key for key, _ in queues.take(0.0, 2)] == [1, 2]
     assert [key for key, _ in queues.take(0.0, 2)] == [3, 1]
 
 
-def test_a_lane_begins_small_and_grows_with_each_success() -> None:
+def test_the_concurrency_of_a_queue_starts_low_and_grows_with_each_success() -> None:
     queues = filled(1, each=200)
     assert len(queues.take(0.0, 100)) == FIRST_IN_FLIGHT
     for _ in range(FIRST_IN_FLIGHT):
@@ -157,17 +157,17 @@ def test_a_lane_begins_small_and_grows_with_each_success() -> None:
     assert queues[1].running <= DEFAULT_IN_FLIGHT
 
 
-def test_a_lane_that_fails_shrinks_and_gives_back_what_it_may_hold_no_longer() -> None:
+def test_a_queue_that_fails_shrinks_and_returns_the_deliveries_above_its_capacity() -> None:
     queues = filled(1, each=FIRST_IN_FLIGHT * (1 + WAITING_PER_SLOT))
     assert not queues.has_capacity(1)
     queues.take(0.0, 100)
-    back = [item for _ in range(FIRST_IN_FLIGHT) for item in queues.failed(1, 0.0, slow_down=False)]
+    returned = [item for _ in range(FIRST_IN_FLIGHT) for item in queues.failed(1, 0.0, slow_down=False)]
     assert len(queues[1]) <= 1 + WAITING_PER_SLOT
-    assert back[0] == (1, FIRST_IN_FLIGHT * (1 + WAITING_PER_SLOT) - 1)
+    assert returned[0] == (1, FIRST_IN_FLIGHT * (1 + WAITING_PER_SLOT) - 1)
     assert len(queues.take(0.0, 100)) == 1
 
 
-def test_an_endpoint_that_asks_to_slow_down_pauses_ever_longer_until_a_success() -> None:
+def test_each_slow_down_doubles_the_pause_until_a_success() -> None:
     queues = filled(1)
     now, pauses = 0.0, []
     for _ in range(8):
@@ -175,10 +175,10 @@ def test_an_endpoint_that_asks_to_slow_down_pauses_ever_longer_until_a_success()
         queues.failed(1, now, slow_down=True)
         assert queues.blocked(now) == [1]
         assert queues.take(now, 10) == []
-        opening = queues.next_ready_at(now)
-        assert opening is not None
-        pauses.append(opening - now)
-        now = opening
+        ready_at = queues.next_ready_at(now)
+        assert ready_at is not None
+        pauses.append(ready_at - now)
+        now = ready_at
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
     queues.take(now, 1)
     queues.succeeded(1)
@@ -187,7 +187,7 @@ def test_an_endpoint_that_asks_to_slow_down_pauses_ever_longer_until_a_success()
     assert queues.next_ready_at(now) == pytest.approx(now + 1)
 
 
-def test_the_dead_take_little_of_what_all_may_hold() -> None:
+def test_endpoints_that_are_down_take_little_of_the_total_capacity() -> None:
     queues: EndpointQueues[Item] = EndpointQueues(10_000)
     for key in range(100):
         while queues.has_capacity(key):
@@ -198,7 +198,7 @@ def test_the_dead_take_little_of_what_all_may_hold() -> None:
     assert queues.has_capacity(1_000)
 
 
-def test_lanes_that_hold_nothing_are_forgotten() -> None:
+def test_idle_queues_are_removed() -> None:
     queues = filled(1, 2, each=1)
     queues.take(0.0, 2)
     queues.succeeded(1)

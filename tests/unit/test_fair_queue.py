@@ -1,4 +1,4 @@
-"""Taking turns, by property: nobody is served out of turn, and nobody is forgotten."""
+"""The fair queue, by example and by property: keys take turns, and no item is lost."""
 
 from collections import Counter, defaultdict
 
@@ -7,67 +7,67 @@ from hypothesis import strategies as st
 
 from receiver.domain.fair_queue import FairQueue
 
-LANES = st.sampled_from("abcd")
+KEYS = st.sampled_from("abcd")
 
 
-def waiting(*keys: str) -> FairQueue[tuple[str, int]]:
-    """Return turns in which these wait, in this order."""
-    turns: FairQueue[tuple[str, int]] = FairQueue()
+def queue_of(*keys: str) -> FairQueue[tuple[str, int]]:
+    """Return a queue to which one item for each of `keys` was added, in this order."""
+    queue: FairQueue[tuple[str, int]] = FairQueue()
     for number, key in enumerate(keys):
-        turns.add(key, (key, number))
-    return turns
+        queue.add(key, (key, number))
+    return queue
 
 
-def taken(turns: FairQueue[tuple[str, int]]) -> list[tuple[str, int]]:
-    return [turns.take() for _ in range(len(turns))]
+def drained(queue: FairQueue[tuple[str, int]]) -> list[tuple[str, int]]:
+    return [queue.take() for _ in range(len(queue))]
 
 
-def test_a_single_one_waits_for_one_round_and_not_for_a_long_line() -> None:
-    assert [key for key, _ in taken(waiting(*"aaaa", "b", "c"))] == list("abcaaa")
+def test_a_key_with_one_item_waits_for_one_round_and_not_for_all_items_of_another() -> None:
+    assert [key for key, _ in drained(queue_of(*"aaaa", "b", "c"))] == list("abcaaa")
 
 
-def test_who_comes_again_comes_last() -> None:
-    turns = waiting("a", "b")
-    turns.take()
-    turns.add("a", ("a", 2))
-    assert [key for key, _ in taken(turns)] == ["b", "a"]
+def test_a_key_that_is_added_again_comes_last() -> None:
+    queue = queue_of("a", "b")
+    queue.take()
+    queue.add("a", ("a", 2))
+    assert [key for key, _ in drained(queue)] == ["b", "a"]
 
 
-def test_who_waits_no_more_costs_nobody_a_turn() -> None:
-    turns = waiting("a", "b", "b")
-    turns.discard("a", ("a", 0))
-    turns.discard("b", ("b", 1))
-    turns.discard("b", ("b", 1))
-    turns.discard("z", ("z", 9))
-    assert taken(turns) == [("b", 2)]
+def test_a_discarded_item_takes_no_turn() -> None:
+    queue = queue_of("a", "b", "b")
+    queue.discard("a", ("a", 0))
+    queue.discard("b", ("b", 1))
+    queue.discard("b", ("b", 1))
+    queue.discard("z", ("z", 9))
+    assert drained(queue) == [("b", 2)]
 
 
-@given(st.lists(LANES))
-def test_everybody_is_served_once_and_a_lane_in_its_order(keys: list[str]) -> None:
-    served = taken(waiting(*keys))
+@given(st.lists(KEYS))
+def test_each_item_is_served_once_and_each_key_in_order(keys: list[str]) -> None:
+    served = drained(queue_of(*keys))
     assert sorted(served) == sorted(zip(keys, range(len(keys)), strict=True))
     for key in set(keys):
         numbers = [number for each, number in served if each == key]
         assert numbers == sorted(numbers)
 
 
-@given(st.lists(st.one_of(LANES, st.none())))
-def test_between_two_turns_of_one_lane_no_other_that_waits_is_left_out(steps: list[str | None]) -> None:
-    """A step is somebody who comes, or None: somebody is served."""
-    turns: FairQueue[str] = FairQueue()
-    waiting_in: Counter[str] = Counter()
-    # How often each other lane was served since this one began to wait for its turn.
+@given(st.lists(st.one_of(KEYS, st.none())))
+def test_between_two_turns_of_a_key_every_other_waiting_key_has_one(steps: list[str | None]) -> None:
+    """Each step is a key for which an item is added, or None to take an item."""
+    queue: FairQueue[str] = FairQueue()
+    waiting: Counter[str] = Counter()
+    # For each key that waits for its turn: how often each other key was served since it began to wait.
     passed: dict[str, Counter[str]] = defaultdict(Counter)
     for step in steps:
         if step is not None:
-            turns.add(step, step)
-            waiting_in[step] += 1
-        elif len(turns):
-            key = turns.take()
-            waiting_in[key] -= 1
+            queue.add(step, step)
+            waiting[step] += 1
+        elif len(queue):
+            key = queue.take()
+            waiting[key] -= 1
             passed.pop(key, None)
-            for other in waiting_in:
-                if other != key and waiting_in[other]:
+            for other in waiting:
+                if other != key and waiting[other]:
                     passed[other][key] += 1
                     assert passed[other][key] <= 1
-    assert len(turns) == waiting_in.total()
+    assert len(queue) == waiting.total()

@@ -1,4 +1,4 @@
-"""Ids that follow from one that is kept: the same again, and in order."""
+"""Derived ids: deterministic, and in order."""
 
 import uuid
 
@@ -7,14 +7,14 @@ import pytest
 from receiver.domain.ids import derived_id, is_id, new_id
 
 
-def test_derived_ids_are_the_same_for_the_same_and_others_for_others() -> None:
+def test_derived_ids_depend_on_the_first_id_and_the_number_alone() -> None:
     first, other = new_id(), new_id()
     derived = [derived_id(each, number) for each in (first, other) for number in (1, 2, 4095)]
     assert derived == [derived_id(each, number) for each in (first, other) for number in (1, 2, 4095)]
     assert len({first, other, *derived}) == 8
 
 
-def test_derived_ids_are_of_version_7_with_the_time_of_the_first_and_sort_by_number() -> None:
+def test_derived_ids_are_version_7_have_the_time_of_the_first_and_sort_by_number() -> None:
     first = new_id()
     derived = [derived_id(first, number) for number in range(1, 1001)]
     assert derived == sorted(derived)
@@ -25,6 +25,6 @@ def test_derived_ids_are_of_version_7_with_the_time_of_the_first_and_sort_by_num
 
 
 @pytest.mark.parametrize("number", [-1, 0, 4096])
-def test_there_are_no_more_than_the_counter_has_room_for(number: int) -> None:
+def test_a_number_beyond_the_twelve_bits_of_the_counter_is_refused(number: int) -> None:
     with pytest.raises(ValueError, match="at most 4096"):
         derived_id(new_id(), number)

@@ -1,4 +1,4 @@
-"""The key ring: what the newest key makes, all keys accept; nothing shows a key."""
+"""The key ring: the newest key signs and encrypts, all keys verify and decrypt, and no text shows a key."""
 
 import hashlib
 from collections.abc import Callable
@@ -16,13 +16,13 @@ BEFORE, DURING, AFTER = KeyRing([OLD]), KeyRing([OLD, NEW]), KeyRing([NEW])
 TASK = new_id()
 
 
-def test_a_hook_secret_verifies_for_its_own_task_alone() -> None:
+def test_a_hook_secret_verifies_for_its_own_task_only() -> None:
     secret = DURING.hook_secret(TASK)
     assert DURING.verify_hook(TASK, secret)
     assert not DURING.verify_hook(new_id(), secret)
 
 
-def test_a_hook_secret_is_the_same_each_time_and_holds_no_dot() -> None:
+def test_a_hook_secret_is_deterministic_and_contains_no_dot() -> None:
     assert DURING.hook_secret(TASK) == KeyRing([OLD, NEW]).hook_secret(TASK)
     assert "." not in DURING.hook_secret(TASK)
 
@@ -60,14 +60,14 @@ def test_verifying_never_raises(task_id: str, presented: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "whsec_abc", "пароль", "x" * 500])
-def test_what_was_encrypted_can_be_read_again(text: str) -> None:
+def test_encrypted_text_can_be_decrypted(text: str) -> None:
     token = DURING.encrypt(text)
     assert DURING.decrypt(token) == text
     assert token.isascii()
     assert not text or text not in token
 
 
-def test_the_same_text_is_never_encrypted_the_same_way_twice() -> None:
+def test_encrypting_the_same_text_twice_has_different_results() -> None:
     assert DURING.encrypt("text") != DURING.encrypt("text")
 
 
@@ -78,16 +78,16 @@ def test_an_old_key_still_decrypts_and_the_newest_encrypts() -> None:
 
 @pytest.mark.parametrize(
     "token",
-    [BEFORE.encrypt("text"), "", "rubbish", "é", "A" * 99],
-    ids=["another key's", "empty", "rubbish", "not ASCII", "long"],
+    [BEFORE.encrypt("text"), "", "invalid", "é", "A" * 99],
+    ids=["another key's", "empty", "invalid", "not ASCII", "long"],
 )
-def test_what_no_key_opens_says_that_its_key_is_gone(token: str) -> None:
-    with pytest.raises(MasterKeyMissing, match="master key that encrypted this is not there any more"):
+def test_decrypting_without_the_key_reports_a_missing_master_key(token: str) -> None:
+    with pytest.raises(MasterKeyMissing, match="encrypted with a master key that is missing"):
         AFTER.decrypt(token)
     assert issubclass(MasterKeyMissing, RingbackError)
 
 
-def test_a_fingerprint_tells_parts_apart() -> None:
+def test_different_parts_have_different_fingerprints() -> None:
     seen = [
         DURING.fingerprint(*parts)
         for parts in ((), ("",), ("", ""), ("ab", "c"), ("a", "bc"), ("abc",), ("a:b",), ("1:a",), ("é",))
@@ -97,7 +97,7 @@ def test_a_fingerprint_tells_parts_apart() -> None:
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"))), st.lists(st.text(st.characters(codec="utf-8"))))
-def test_fingerprints_are_equal_where_the_parts_are(one: list[str], other: list[str]) -> None:
+def test_fingerprints_are_equal_if_and_only_if_the_parts_are(one: list[str], other: list[str]) -> None:
     assert (DURING.fingerprint(*one) == DURING.fingerprint(*other)) == (one == other)
 
 
@@ -105,22 +105,22 @@ def test_a_fingerprint_is_made_with_the_newest_key() -> None:
     assert DURING.fingerprint("a") == AFTER.fingerprint("a") != BEFORE.fingerprint("a")
 
 
-def test_a_key_for_one_purpose_is_no_key_for_another() -> None:
+def test_each_purpose_has_its_own_key() -> None:
     assert DURING.fingerprint(TASK) != hashlib.sha256(NEW.encode()).hexdigest()
     assert DURING.hook_secret(TASK) != DURING.fingerprint(TASK)
 
 
-def test_there_must_be_a_key() -> None:
+def test_at_least_one_key_is_required() -> None:
     with pytest.raises(StartError):
         KeyRing([])
 
 
-def test_nothing_that_prints_a_key_ring_shows_a_key() -> None:
+def test_the_text_of_a_key_ring_contains_no_key() -> None:
     for shown in (repr(DURING), str(DURING), f"{DURING}"):
         assert shown == "KeyRing(2 keys)"
 
 
-def test_new_keys_are_new_and_long() -> None:
+def test_new_keys_are_unique_and_long() -> None:
     assert len({new_master_key() for _ in range(10)}) == 10
     assert len(new_master_key()) == 43
     assert new_api_key().startswith("rb_")
@@ -128,5 +128,5 @@ def test_new_keys_are_new_and_long() -> None:
     assert new_api_key() != new_api_key()
 
 
-def test_an_api_key_is_kept_as_its_sha256() -> None:
+def test_an_api_key_is_stored_as_its_sha256() -> None:
     assert hash_api_key("rb_key") == hashlib.sha256(b"rb_key").hexdigest()

@@ -1,4 +1,4 @@
-"""What a subscription listens to: event types and filters, and what is refused of them."""
+"""What a subscription matches: event types and filters, and which are refused."""
 
 from typing import Any
 
@@ -7,18 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import RUN_EVENTS, TASK_EVENTS, EventType
-from receiver.domain.matching import ENDS, MOST_VALUES, SUBSCRIBABLE, check_event_types, check_filters, matches
+from receiver.domain.matching import (
+    MOST_VALUES,
+    SUBSCRIBABLE,
+    TASK_END_EVENTS,
+    check_event_types,
+    check_filters,
+    matches,
+)
 from receiver.errors import BadRequest
 
 RUN, OTHER_RUN = "018f0000-0000-7000-8000-00000000000a", "018f0000-0000-7000-8000-00000000000b"
-LABELS = {"customer": "acme", "tier": 7, "paid": True, "share": 0.5, "nothing": None, "tags": ["a"]}
+METADATA = {"customer": "acme", "tier": 7, "paid": True, "share": 0.5, "nothing": None, "tags": ["a"]}
 NUMBERS = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
 SCALARS = st.text(max_size=20) | st.booleans() | NUMBERS
 
 
-def hears(filters: Any, **task: Any) -> bool:
-    given_task = {"model": "flux", "task_type": "txt2img", "metadata": LABELS, **task}
-    return matches(check_filters(filters), **given_task)
+def is_match(filters: Any, **task: Any) -> bool:
+    event = {"model": "flux", "task_type": "txt2img", "metadata": METADATA, **task}
+    return matches(check_filters(filters), **event)
 
 
 @pytest.mark.parametrize(
@@ -38,8 +45,8 @@ def hears(filters: Any, **task: Any) -> bool:
         {"metadata": {"share": 0.5}},
     ],
 )
-def test_a_task_that_has_what_each_filter_wants_is_heard(filters: Any) -> None:
-    assert hears(filters)
+def test_a_task_that_every_filter_accepts_matches(filters: Any) -> None:
+    assert is_match(filters)
 
 
 @pytest.mark.parametrize(
@@ -56,25 +63,25 @@ def test_a_task_that_has_what_each_filter_wants_is_heard(filters: Any) -> None:
         {"metadata": {"tags": "a"}},
     ],
 )
-def test_a_task_that_lacks_one_of_them_is_not(filters: Any) -> None:
-    assert not hears(filters)
+def test_a_task_that_one_filter_does_not_accept_does_not_match(filters: Any) -> None:
+    assert not is_match(filters)
 
 
-def test_a_task_without_metadata_has_none() -> None:
-    assert not hears({"metadata": {"customer": "acme"}}, metadata=None)
+def test_a_task_without_metadata_matches_no_metadata_filter() -> None:
+    assert not is_match({"metadata": {"customer": "acme"}}, metadata=None)
 
 
-def test_an_event_of_no_task_passes_every_filter() -> None:
-    assert hears({"model": "kling"}, model=None, task_type=None, metadata=None)
+def test_an_event_without_a_task_matches_every_filter() -> None:
+    assert is_match({"model": "kling"}, model=None, task_type=None, metadata=None)
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=10), SCALARS, min_size=1, max_size=5))
-def test_a_task_is_found_by_its_own_metadata(metadata: dict[str, Any]) -> None:
-    assert hears({"metadata": metadata}, metadata=metadata)
-    assert hears({"metadata": {name: [value] for name, value in metadata.items()}}, metadata=metadata | {"more": 1})
+def test_a_task_matches_a_filter_on_its_own_metadata(metadata: dict[str, Any]) -> None:
+    assert is_match({"metadata": metadata}, metadata=metadata)
+    assert is_match({"metadata": {name: [value] for name, value in metadata.items()}}, metadata=metadata | {"more": 1})
 
 
-def test_filters_are_lists_once_they_are_checked() -> None:
+def test_checked_filters_are_lists() -> None:
     filters = {"model": "flux", "task_type": ["a", "b"], "metadata": {"customer": 7, "tier": ["x"]}}
     wanted = {"model": ["flux"], "task_type": ["a", "b"], "metadata": {"customer": [7], "tier": ["x"]}}
     assert check_filters(filters) == wanted
@@ -109,43 +116,43 @@ def test_filters_are_lists_once_they_are_checked() -> None:
         ({"metadata": {"customer": list(range(MOST_VALUES + 1))}}, "metadata.customer"),
     ],
 )
-def test_a_filter_that_is_wrong_or_could_match_nothing_is_refused_by_its_name(filters: Any, field: str) -> None:
+def test_an_invalid_filter_is_refused_by_its_name(filters: Any, field: str) -> None:
     with pytest.raises(BadRequest) as refusal:
         check_filters(filters)
     assert refusal.value.param == f"filters.{field}"
 
 
-def test_a_filter_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+def test_the_error_for_an_unknown_filter_lists_the_allowed_ones() -> None:
     with pytest.raises(BadRequest, match="allowed are model, task_type, run_id and metadata"):
         check_filters({"colour": "red"})
 
 
-def test_a_run_is_filtered_by_its_id_and_its_metadata_alone() -> None:
-    of_the_run: dict[str, Any] = {"model": None, "task_type": None, "run_uid": RUN}
+def test_an_event_of_a_run_is_filtered_by_run_id_and_metadata_only() -> None:
+    run_event: dict[str, Any] = {"model": None, "task_type": None, "run_uid": RUN}
     for passed in ({"run_id": RUN}, {"run_id": [RUN.upper()], "model": "kling"}, {"metadata": {"tier": 7}}):
-        assert hears(passed, **of_the_run)
+        assert is_match(passed, **run_event)
     for failed in ({"run_id": OTHER_RUN}, {"metadata": {"tier": 8}}, {"run_id": RUN, "metadata": {"absent": 1}}):
-        assert not hears(failed, **of_the_run)
+        assert not is_match(failed, **run_event)
 
 
-def test_a_run_s_filter_lets_through_the_tasks_of_its_steps_and_no_other() -> None:
-    assert hears({"run_id": [OTHER_RUN, RUN]}, run_uid=RUN)
-    assert not hears({"run_id": RUN}, run_uid=OTHER_RUN)
-    assert not hears({"run_id": RUN}, run_uid=None)
-    assert not hears({"run_id": RUN, "model": "kling"}, run_uid=RUN)
+def test_a_run_id_filter_matches_only_the_tasks_of_that_run() -> None:
+    assert is_match({"run_id": [OTHER_RUN, RUN]}, run_uid=RUN)
+    assert not is_match({"run_id": RUN}, run_uid=OTHER_RUN)
+    assert not is_match({"run_id": RUN}, run_uid=None)
+    assert not is_match({"run_id": RUN, "model": "kling"}, run_uid=RUN)
 
 
-def test_event_types_are_known_by_our_names_and_pi_s_and_all_of_a_task_s_at_once() -> None:
+def test_event_types_may_be_ringback_s_names_pi_s_names_or_wildcards() -> None:
     assert set(check_event_types(["task.*", "webhook.disabled"], as_pi=False)) == {*TASK_EVENTS, "webhook.disabled"}
     assert set(check_event_types(["run.*"], as_pi=False)) == set(RUN_EVENTS)
     assert check_event_types(["job.failed", "task.failed"], as_pi=False) == ["task.failed"]
-    assert check_event_types(None, as_pi=False) == list(ENDS)
+    assert check_event_types(None, as_pi=False) == list(TASK_END_EVENTS)
     assert check_event_types(None, as_pi=True) == ["task.completed", "task.failed"]
     assert set(check_event_types(SUBSCRIBABLE, as_pi=False)) == set(EventType) - {EventType.PING}
 
 
 @pytest.mark.parametrize("wanted", [[], ["task.exploded"], ["ping"], ["task.completed", "ping"], ["*"], [""]])
-def test_an_event_type_that_nobody_can_be_told_of_is_refused(wanted: list[str]) -> None:
+def test_an_event_type_that_cannot_be_subscribed_to_is_refused(wanted: list[str]) -> None:
     with pytest.raises(BadRequest) as refusal:
         check_event_types(wanted, as_pi=False)
     assert refusal.value.param == "event_types"

@@ -1,4 +1,4 @@
-"""References between steps: what can be read, where it leads, and what is said when it leads nowhere."""
+"""References between steps: their syntax, their values, and the errors for invalid and unresolved ones."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from receiver.domain.references import (
     LONGEST_REFERENCE,
-    BadReference,
-    LeadsNowhere,
+    InvalidReference,
     Path,
     Reference,
+    UnresolvedReference,
     look_up,
     mapped_input,
     parse_path,
@@ -42,12 +42,12 @@ JSON = st.recursive(
 )
 
 
-def led(text: str) -> Any:
+def resolved(text: str) -> Any:
     return resolve(parse_reference(text), results={"a": RESULT}, metadata=METADATA)
 
 
-def nowhere(text: str, metadata: Any = METADATA) -> str:
-    with pytest.raises(LeadsNowhere) as caught:
+def unresolved_message(text: str, metadata: Any = METADATA) -> str:
+    with pytest.raises(UnresolvedReference) as caught:
         resolve(parse_reference(text), results={"a": RESULT}, metadata=metadata)
     return caught.value.message
 
@@ -66,7 +66,7 @@ def nowhere(text: str, metadata: Any = METADATA) -> str:
         ("$run.metadata.customer.id", None, ("customer", "id")),
     ],
 )
-def test_a_reference_is_read(text: str, step_id: str | None, path: Path) -> None:
+def test_a_reference_is_parsed(text: str, step_id: str | None, path: Path) -> None:
     assert parse_reference(text) == Reference(text, step_id, path)
 
 
@@ -86,8 +86,8 @@ def test_a_reference_is_read(text: str, step_id: str | None, path: Path) -> None
         "see $steps.a.result.url",
     ],
 )
-def test_what_is_no_reference_says_how_one_looks(text: str) -> None:
-    with pytest.raises(BadReference, match=r"is no reference: write `\$steps\.<id>\.result\[\.<path>\]`"):
+def test_the_error_for_an_invalid_reference_shows_the_valid_forms(text: str) -> None:
+    with pytest.raises(InvalidReference, match=r"is not a reference: write `\$steps\.<id>\.result\[\.<path>\]`"):
         parse_reference(text)
 
 
@@ -124,29 +124,29 @@ def test_what_is_no_reference_says_how_one_looks(text: str) -> None:
         ".é",
     ],
 )
-def test_a_path_beyond_the_plain_subset_is_refused(path: str) -> None:
-    with pytest.raises(BadReference, match="cannot be read from"):
+def test_a_path_outside_the_supported_subset_is_refused(path: str) -> None:
+    with pytest.raises(InvalidReference, match="cannot be parsed from"):
         parse_reference(f"$steps.a.result{path}")
 
 
-def test_a_refusal_says_from_where_on() -> None:
-    with pytest.raises(BadReference) as caught:
+def test_the_error_shows_where_the_path_becomes_invalid() -> None:
+    with pytest.raises(InvalidReference) as caught:
         parse_reference("$steps.a.result.works[0].cover-url")
     assert "from '-url' on" in caught.value.message
     assert caught.value.code == "invalid_reference"
 
 
-def test_a_reference_has_a_length() -> None:
+def test_the_length_of_a_reference_is_limited() -> None:
     parse_reference("$run.metadata." + "a" * (LONGEST_REFERENCE - 14))
-    with pytest.raises(BadReference, match="too long"):
+    with pytest.raises(InvalidReference, match="too long"):
         parse_reference("$run.metadata." + "a" * (LONGEST_REFERENCE - 13))
 
 
-def test_a_path_alone_begins_with_a_name() -> None:
+def test_a_path_without_a_root_begins_with_a_name() -> None:
     assert parse_path("works[0].url") == ("works", 0, "url")
     assert parse_path('"cover-url"') == ("cover-url",)
     for text in ("", "[0]", ".a", "a b"):
-        with pytest.raises(BadReference):
+        with pytest.raises(InvalidReference):
             parse_path(text)
 
 
@@ -169,8 +169,8 @@ def test_a_path_alone_begins_with_a_name() -> None:
         ("$run.metadata.tags[1]", "b"),
     ],
 )
-def test_a_reference_leads_to_its_value(text: str, value: Any) -> None:
-    assert led(text) == value
+def test_a_reference_resolves_to_its_value(text: str, value: Any) -> None:
+    assert resolved(text) == value
 
 
 @pytest.mark.parametrize(
@@ -179,10 +179,10 @@ def test_a_reference_leads_to_its_value(text: str, value: Any) -> None:
         ("$steps.a.result.image_urls[2]", "`$steps.a.result.image_urls` is a list of 2"),
         ("$steps.a.result.image_urls[-3]", "`$steps.a.result.image_urls` is a list of 2"),
         ("$steps.a.result.image_urls.url", "`$steps.a.result.image_urls` is a list of 2"),
-        ("$steps.a.result.image_urls[0].url", "`$steps.a.result.image_urls[0]` is a text of 15 characters"),
-        ("$steps.a.result.task_id[0]", "`$steps.a.result.task_id` is a text of 3 characters"),
+        ("$steps.a.result.image_urls[0].url", "`$steps.a.result.image_urls[0]` is a string of 15 characters"),
+        ("$steps.a.result.task_id[0]", "`$steps.a.result.task_id` is a string of 3 characters"),
         ('$steps.a.result.works[0]."cover url"', "`$steps.a.result.works[0]` is an object with cover-url, size"),
-        ('$steps.a.result."odd \\"name\\"".x', '`$steps.a.result."odd \\"name\\""` is a text of 3 characters'),
+        ('$steps.a.result."odd \\"name\\"".x', '`$steps.a.result."odd \\"name\\""` is a string of 3 characters'),
         ("$steps.a.result.empty[0]", "`$steps.a.result.empty` is a list of 0"),
         ("$steps.a.result.nothing", "`$steps.a.result.nothing` is null"),
         ("$steps.a.result.nothing.more", "`$steps.a.result.nothing` is null"),
@@ -191,25 +191,25 @@ def test_a_reference_leads_to_its_value(text: str, value: Any) -> None:
         ("$run.metadata.customer.name", "`$run.metadata.customer` is an object with id"),
     ],
 )
-def test_where_nothing_is_the_error_says_how_far_it_led(text: str, reached: str) -> None:
-    assert nowhere(text) == f"`{text}` leads nowhere: {reached}"
+def test_the_error_for_a_missing_value_shows_which_part_of_the_path_exists(text: str, reached: str) -> None:
+    assert unresolved_message(text) == f"`{text}` has no value: {reached}"
 
 
-def test_metadata_that_is_not_there_is_null() -> None:
-    assert nowhere("$run.metadata", None) == "`$run.metadata` leads nowhere: `$run.metadata` is null"
-    assert nowhere("$run.metadata.x", None).endswith("`$run.metadata` is null")
-    assert nowhere("$run.metadata.x", {}).endswith("`$run.metadata` is an empty object")
+def test_missing_metadata_is_null() -> None:
+    assert unresolved_message("$run.metadata", None) == "`$run.metadata` has no value: `$run.metadata` is null"
+    assert unresolved_message("$run.metadata.x", None).endswith("`$run.metadata` is null")
+    assert unresolved_message("$run.metadata.x", {}).endswith("`$run.metadata` is an empty object")
 
 
-def test_an_error_names_few_names_and_no_values() -> None:
+def test_an_error_lists_few_names_and_no_values() -> None:
     metadata = {"n" * 1000: "the value", **{f"name{number}": "the value" for number in range(30)}}
-    message = nowhere("$run.metadata.x", metadata)
+    message = unresolved_message("$run.metadata.x", metadata)
     assert message.endswith("name8 and 21 more")
     assert "the value" not in message
     assert len(message) < 300
 
 
-def test_the_map_stands_above_the_input() -> None:
+def test_the_input_map_overrides_the_input() -> None:
     given = {"prompt": "a cat", "url": "old", "deep": {"a.b": 1}}
     input_map = {"url": "$steps.a.result.image_urls[0]", "a.b": "$run.metadata.customer.id"}
     made = mapped_input(given, input_map, results={"a": RESULT}, metadata=METADATA)
@@ -217,17 +217,17 @@ def test_the_map_stands_above_the_input() -> None:
     assert given["url"] == "old"
 
 
-def test_only_the_map_is_read_for_references() -> None:
+def test_only_the_input_map_is_searched_for_references() -> None:
     given = {"url": "$steps.a.result.task_id", "deep": {"url": "$run.metadata"}}
     assert mapped_input(given, {}, results={"a": RESULT}, metadata=METADATA) == given
 
 
-def test_a_map_that_leads_nowhere_makes_no_input() -> None:
-    with pytest.raises(LeadsNowhere, match=r"video_url` leads nowhere"):
+def test_an_input_map_with_an_unresolved_reference_raises() -> None:
+    with pytest.raises(UnresolvedReference, match=r"video_url` has no value"):
         mapped_input({}, {"u": "$steps.a.result.video_url"}, results={"a": RESULT}, metadata=None)
 
 
-def test_looking_up_what_is_not_there_gives_none() -> None:
+def test_looking_up_a_missing_value_returns_none() -> None:
     assert look_up(("works", 0, "size"), RESULT) == {"w": 1}
     assert look_up(("works", 1), RESULT) is None
     assert look_up(("nothing", "more"), RESULT) is None
@@ -235,7 +235,7 @@ def test_looking_up_what_is_not_there_gives_none() -> None:
 
 
 def paths_of(value: Any) -> list[tuple[str, Any]]:
-    """Every path within a value, as text, with what it leads to."""
+    """Return every path within a value, as text, with the value at it."""
     found: list[tuple[str, Any]] = [("", value)]
     if isinstance(value, dict):
         for name, inner in value.items():
@@ -255,10 +255,10 @@ def test_every_value_can_be_reached_by_its_path(result: dict[str, Any]) -> None:
 
 
 @given(st.text(max_size=60) | st.text(alphabet='$steps.a.result[0]-"\\', max_size=40).map("$steps.a.result".__add__))
-def test_any_text_is_read_or_refused(text: str) -> None:
-    said = ""
+def test_any_text_is_parsed_or_refused(text: str) -> None:
+    message = ""
     try:
         resolve(parse_reference(text), results={"a": RESULT}, metadata=None)
-    except (BadReference, LeadsNowhere) as error:
-        said = error.message
-    assert len(said) < 500
+    except (InvalidReference, UnresolvedReference) as error:
+        message = error.message
+    assert len(message) < 500

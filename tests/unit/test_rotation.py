@@ -1,4 +1,4 @@
-"""Which secrets sign during a rotation, and after it."""
+"""Which secrets sign during and after a rotation."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -11,34 +11,34 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
-def test_a_replaced_secret_signs_until_its_time_and_no_longer() -> None:
+def test_a_replaced_secret_signs_until_the_overlap_ends() -> None:
     retired = retire(None, "old", DAY, NOW)
     assert live_retired(retired, NOW) == ["old"]
     assert live_retired(retired, NOW + DAY - timedelta(seconds=1)) == ["old"]
     assert live_retired(retired, NOW + DAY) == []
 
 
-def test_a_second_rotation_keeps_the_first_one_s_secret_until_its_own_time() -> None:
+def test_a_second_rotation_does_not_shorten_the_overlap_of_the_first() -> None:
     retired = retire(retire(None, "first", DAY, NOW), "second", DAY, NOW + DAY / 2)
     assert live_retired(retired, NOW + DAY / 2) == ["second", "first"]
     assert live_retired(retired, NOW + DAY) == ["second"]
 
 
-def test_what_no_longer_signs_is_dropped_at_the_next_rotation() -> None:
+def test_a_secret_that_no_longer_signs_is_removed_at_the_next_rotation() -> None:
     retired = retire(retire(None, "first", DAY, NOW), "second", DAY, NOW + 2 * DAY)
     assert [each["secret"] for each in retired] == ["second"]
 
 
-def test_without_an_overlap_only_the_new_one_signs() -> None:
+def test_without_an_overlap_only_the_new_secret_signs() -> None:
     assert retire(retire(None, "first", DAY, NOW), "second", timedelta(0), NOW) == []
 
 
-def test_there_is_nothing_to_retire_where_there_was_no_secret() -> None:
+def test_without_a_previous_secret_nothing_is_retired() -> None:
     assert retire(None, None, DAY, NOW) == []
 
 
 @given(st.lists(st.tuples(st.integers(0, 604800), st.integers(0, 604800)), max_size=20))
-def test_however_often_it_is_rotated_the_list_is_short_and_the_newest_is_first(
+def test_after_any_number_of_rotations_the_list_is_short_and_newest_first(
     rotations: list[tuple[int, int]],
 ) -> None:
     retired, now = retire(None, None, DAY, NOW), NOW
@@ -46,6 +46,6 @@ def test_however_often_it_is_rotated_the_list_is_short_and_the_newest_is_first(
         now += timedelta(seconds=pause)
         retired = retire(retired, str(number), timedelta(seconds=overlap), now)
         assert len(retired) <= MOST_RETIRED
-        alive = [int(secret) for secret in live_retired(retired, now)]
-        assert alive == sorted(alive, reverse=True)
-        assert (number in alive) == (overlap > 0)
+        live = [int(secret) for secret in live_retired(retired, now)]
+        assert live == sorted(live, reverse=True)
+        assert (number in live) == (overlap > 0)

@@ -1,4 +1,4 @@
-"""Signatures, held against the public verifiers that subscribers use."""
+"""Signatures, checked with the public verifiers that subscribers use."""
 
 import base64
 import hashlib
@@ -72,7 +72,7 @@ def test_a_public_verifier_accepts_a_secret_without_padding(verifier: Callable[.
     verifier(secret).verify(BODY, standard_headers([secret], "evt_1", now(), BODY))
 
 
-def test_the_specification_s_own_example_holds() -> None:
+def test_the_example_of_the_specification_has_the_expected_signature() -> None:
     """The values are those of the Standard Webhooks and svix documentation."""
     signature = sign_standard(
         "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
@@ -84,12 +84,12 @@ def test_the_specification_s_own_example_holds() -> None:
 
 
 @pytest.mark.parametrize("secret", ["12345678", whsec(32), "é" * 20])
-def test_pi_signs_the_body_with_the_secret_as_it_is_written(secret: str) -> None:
+def test_pi_s_signature_uses_the_text_of_the_secret_as_the_key(secret: str) -> None:
     expected = hmac.new(secret.encode(), BODY, hashlib.sha256).hexdigest()
     assert sign_pi(secret, BODY) == f"sha256={expected}"
 
 
-def test_a_new_secret_is_new_and_allowed() -> None:
+def test_a_new_secret_is_unique_and_allowed() -> None:
     first, second = new_secret(), new_secret()
     assert first != second
     assert len(signing_key(first)) == 32
@@ -97,7 +97,7 @@ def test_a_new_secret_is_new_and_allowed() -> None:
 
 
 @pytest.mark.parametrize("secret", ["x" * 8, "x" * 500, whsec(24), whsec(64), "пароль из букв"])
-def test_secrets_that_are_allowed(secret: str) -> None:
+def test_a_valid_secret_is_accepted(secret: str) -> None:
     check_secret(secret)
 
 
@@ -116,7 +116,7 @@ def test_secrets_that_are_allowed(secret: str) -> None:
         "\ud800" * 8,
     ],
 )
-def test_secrets_that_are_refused(secret: str) -> None:
+def test_an_invalid_secret_is_refused(secret: str) -> None:
     with pytest.raises(BadRequest) as refusal:
         check_secret(secret)
     assert refusal.value.param == "secret"

@@ -1,4 +1,4 @@
-"""`v1a`: signatures that the subscriber verifies with a public key, held against `cryptography` itself."""
+"""`v1a` signatures, which a subscriber verifies with a public key, checked with `cryptography`."""
 
 import base64
 import time
@@ -40,7 +40,7 @@ def test_the_public_key_verifies_what_its_private_key_signed() -> None:
 
 
 @pytest.mark.parametrize("secret", [whsk(SEED), whsk(SEED + PUBLIC), whsk(SEED).rstrip("=")])
-def test_a_key_of_one_s_own_may_have_its_public_half_with_it(secret: str) -> None:
+def test_a_private_key_may_include_its_public_key(secret: str) -> None:
     check_secret(secret, SignatureScheme.ASYMMETRIC)
     assert public_key(secret) == "whpk_" + base64.b64encode(PUBLIC).decode()
     verify(public_key(secret), sign_standard(secret, "evt_1", 1, BODY), b"evt_1.1." + BODY)
@@ -61,7 +61,7 @@ def test_a_key_of_one_s_own_may_have_its_public_half_with_it(secret: str) -> Non
         "whsk_" + "é" * 43,
     ],
 )
-def test_what_is_no_ed25519_key_is_refused(secret: str) -> None:
+def test_an_invalid_ed25519_key_is_refused(secret: str) -> None:
     with pytest.raises(BadRequest) as refusal:
         check_secret(secret, SignatureScheme.ASYMMETRIC)
     assert refusal.value.param == "secret"
@@ -69,13 +69,13 @@ def test_what_is_no_ed25519_key_is_refused(secret: str) -> None:
 
 
 @pytest.mark.parametrize("secret", [whsk(SEED), "whpk_" + base64.b64encode(PUBLIC).decode(), "eight\nlines"])
-def test_a_key_or_a_line_break_is_no_shared_secret(secret: str) -> None:
+def test_an_ed25519_key_or_a_line_break_is_refused_as_a_shared_secret(secret: str) -> None:
     with pytest.raises(BadRequest) as refusal:
         check_secret(secret)
     assert refusal.value.param == "secret"
 
 
-def test_a_verifier_that_knows_shared_secrets_alone_passes_over_an_ed25519_signature() -> None:
+def test_a_verifier_of_shared_secrets_ignores_an_ed25519_signature() -> None:
     shared, key = new_secret(), new_secret(SignatureScheme.ASYMMETRIC)
     now = int(time.time())
     headers = standard_headers([key, shared], "evt_1", now, BODY)

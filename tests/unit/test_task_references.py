@@ -1,4 +1,4 @@
-"""Tasks that an input mentions."""
+"""References to tasks in an input."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ JSON = st.recursive(
 )
 
 
-def test_an_id_is_found_and_replaced_wherever_it_stands() -> None:
+def test_ids_are_found_and_replaced_at_any_depth() -> None:
     given = {"origin_task_id": ONE, "images": [{"task": TWO}, [ONE, 7, None]], "prompt": "a cat"}
     assert ids_in(given) == {ONE, TWO}
     assert with_ids(given, {ONE: "pt-1", TWO: "pt-2"}) == {
@@ -29,22 +29,22 @@ def test_an_id_is_found_and_replaced_wherever_it_stands() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [f"see {ONE}", ONE.upper(), ONE.replace("-", ""), f"{ONE}\n", {ONE: "a name, and no value"}],
-    ids=["inside a text", "in capitals", "without dashes", "with a line's end", "as a name"],
+    [f"see {ONE}", ONE.upper(), ONE.replace("-", ""), f"{ONE}\n", {ONE: "a name, not a value"}],
+    ids=["inside a text", "upper case", "without hyphens", "with a line break", "as a name"],
 )
-def test_only_a_whole_string_in_the_form_of_an_id_mentions_a_task(given: Any) -> None:
+def test_only_a_whole_string_in_the_form_of_an_id_is_a_reference(given: Any) -> None:
     assert ids_in(given) == set()
     assert with_ids(given, {ONE: "pt-1"}) == given
 
 
 @given(JSON)
-def test_what_mentions_nothing_known_stays_as_it_is(value: Any) -> None:
+def test_a_value_without_known_ids_is_unchanged(value: Any) -> None:
     assert with_ids(value, {}) == value
     assert with_ids(value, {new_id(): "pt-9"}) == value
 
 
 @given(JSON)
-def test_what_is_replaced_is_what_was_found(value: Any) -> None:
+def test_exactly_the_ids_that_are_found_are_replaced(value: Any) -> None:
     known = {each: f"pt-{each}" for each in ids_in(value)}
     replaced = with_ids(value, known)
     assert ids_in(replaced) == set()

@@ -1,4 +1,4 @@
-"""Any provider's history, with repeats and in any order, ends the same, and no event is made twice."""
+"""A provider's history has the same end in any order and with repeats, and no event is written twice."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -15,8 +15,8 @@ from receiver.domain.transitions import ALLOWED, ENDING, Decision, PollSchedule,
 from receiver.domain.updates import ProviderUpdate, Source
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-LOOKS = PollSchedule(first=15, longest=300, timeout=86400)
-PATIENT = settings(deadline=None)
+SCHEDULE = PollSchedule(first=15, longest=300, timeout=86400)
+NO_DEADLINE = settings(deadline=None)
 CONTENT = ("output", "error", "logs", "progress", "detail", "meta", "started_at", "ended_at", "due_at")
 ENDINGS = (
     [TaskStatus.COMPLETED],
@@ -26,28 +26,28 @@ ENDINGS = (
 )
 END_EVENTS = frozenset(ENDING.values())
 History = list[ProviderUpdate]
-Telling = tuple[History, History]
-"""What happened, in order; and how it was told."""
+Arrival = tuple[History, History]
+"""A history in order, and the same updates in the order in which they arrive."""
 WORDS = ("dreaming", "uploading", "moderating", "queueing", "")
 
 
 @dataclass
 class Row:
-    """A task's row in memory, and what was decided on the way to it."""
+    """The row of a task in memory, and the decisions that led to it."""
 
     state: TaskState
     content: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(CONTENT))
     decisions: list[Decision] = field(default_factory=list)
-    moves: list[tuple[str, str]] = field(default_factory=list)
+    transitions: list[tuple[str, str]] = field(default_factory=list)
     now: datetime = START
 
     def apply(self, update: ProviderUpdate) -> Decision:
-        """Take one update as the applier does, a second after the one before."""
+        """Apply one update as `tracking.apply` does, one second after the previous one."""
         self.now += timedelta(seconds=1)
-        decision = decide(self.state, update, now=self.now, schedule=LOOKS)
+        decision = decide(self.state, update, now=self.now, schedule=SCHEDULE)
         changes = dict(decision.changes)
         if changes.get("status", self.state.status) != self.state.status:
-            self.moves.append((self.state.status, changes["status"]))
+            self.transitions.append((self.state.status, changes["status"]))
         if decision.event in END_EVENTS:
             changes["ended_event"] = f"event-{len(self.decisions)}"
         state_fields = {each.name for each in fields(TaskState)}
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def end(self) -> dict[str, Any]:
-        """What the end must be, whatever the order: the times are the provider's own."""
+        """The values that may not depend on the order. All times among them are the provider's."""
         names = ("output", "error", "logs", "detail", "meta", "started_at", "ended_at", "due_at")
         return {
             "status": self.state.status,
@@ -72,8 +72,8 @@ class Row:
         return [decision for decision in self.decisions if decision.event is not None]
 
 
-def a_row(max_attempts: int = 1) -> Row:
-    """A task whose create call is under way."""
+def submitted_row(max_attempts: int = 1) -> Row:
+    """Return the row of a task whose create call is in flight."""
     return Row(
         TaskState(
             id=1,
@@ -96,109 +96,109 @@ def a_row(max_attempts: int = 1) -> Row:
     )
 
 
-def folded(updates: Iterable[ProviderUpdate], max_attempts: int = 1) -> Row:
-    row = a_row(max_attempts)
+def row_after(updates: Iterable[ProviderUpdate], max_attempts: int = 1) -> Row:
+    row = submitted_row(max_attempts)
     for update in updates:
         row.apply(update)
     return row
 
 
 def content(decision: Decision) -> bytes:
-    """What an event says, but for the way it came."""
-    told = {name: value for name, value in decision.snapshot.items() if name != "source"}
-    return orjson.dumps([decision.event, told], option=orjson.OPT_SORT_KEYS)
+    """Return the type and data of an event, without the source of its update."""
+    snapshot = {name: value for name, value in decision.snapshot.items() if name != "source"}
+    return orjson.dumps([decision.event, snapshot], option=orjson.OPT_SORT_KEYS)
 
 
 @st.composite
 def histories(
-    draw: st.DrawFn, attempt: int = 1, endings: Sequence[list[TaskStatus]] = ENDINGS, says_attempt: bool | None = None
+    draw: st.DrawFn, attempt: int = 1, endings: Sequence[list[TaskStatus]] = ENDINGS, has_attempt: bool | None = None
 ) -> History:
-    """What a well-behaved provider says of one attempt, in the order in which it happened."""
-    told = draw(st.booleans()) if says_attempt is None else says_attempt
+    """Generate the updates that a well-behaved provider reports for one attempt, in order."""
+    is_numbered = draw(st.booleans()) if has_attempt is None else has_attempt
     progress, logs, images = 0, list[str](), list[str]()
     started_at: datetime | None = None
 
-    def say(status: TaskStatus | None, **more: Any) -> ProviderUpdate:
+    def update(status: TaskStatus | None, **more: Any) -> ProviderUpdate:
         return ProviderUpdate(
             source=draw(st.sampled_from(Source)),
             status=status,
             provider_task_id=f"pt-{attempt}",
-            attempt=attempt if told else None,
+            attempt=attempt if is_numbered else None,
             started_at=started_at,
             meta={"usage": {"consume": progress}},
-            **{"progress": progress, "logs": list(logs) or None, "output": shown(images), **more},
+            **{"progress": progress, "logs": list(logs) or None, "output": output_of(images), **more},
         )
 
     waits = [status for status in (TaskStatus.STAGED, TaskStatus.PENDING) if draw(st.booleans())]
-    history = [say(status) for status in waits]
+    history = [update(status) for status in waits]
     for _ in range(draw(st.integers(0, 4))):
         if draw(st.integers(0, 3)) == 0:
-            history.append(say(None, word=draw(st.sampled_from(WORDS))))
+            history.append(update(None, word=draw(st.sampled_from(WORDS))))
         started_at = START
         progress = min(100, progress + draw(st.integers(0, 40)))
-        logs += draw(st.lists(st.sampled_from(["step", "still at it"]), max_size=2))
+        logs += draw(st.lists(st.sampled_from(["step", "still running"]), max_size=2))
         images += draw(st.lists(st.sampled_from(["https://x/1.png", "https://x/2.png"]), max_size=1))
-        history.append(say(TaskStatus.PROCESSING))
-    return history + [last_word(say, status, images) for status in draw(st.sampled_from(list(endings)))]
+        history.append(update(TaskStatus.PROCESSING))
+    return history + [final_update(update, status, images) for status in draw(st.sampled_from(list(endings)))]
 
 
-def last_word(say: Callable[..., ProviderUpdate], status: TaskStatus, images: list[str]) -> ProviderUpdate:
+def final_update(update: Callable[..., ProviderUpdate], status: TaskStatus, images: list[str]) -> ProviderUpdate:
     ended_at = START + timedelta(hours=1)
     error = {"code": 10000, "message": "it broke", "raw_message": "it broke", "detail": None}
     if status == TaskStatus.COMPLETED:
         output = {"image_urls": [*images, "https://x/last.png"], "image_url": "https://x/last.png"}
-        return say(status, output=output, ended_at=ended_at + timedelta(minutes=1))
-    told = {"progress": 0, "output": None} if status == TaskStatus.FAILED else {}
-    return say(status, error=error if status == TaskStatus.FAILED else None, ended_at=ended_at, **told)
+        return update(status, output=output, ended_at=ended_at + timedelta(minutes=1))
+    progress_lost = {"progress": 0, "output": None} if status == TaskStatus.FAILED else {}
+    return update(status, error=error if status == TaskStatus.FAILED else None, ended_at=ended_at, **progress_lost)
 
 
-def shown(images: list[str]) -> dict[str, Any] | None:
+def output_of(images: list[str]) -> dict[str, Any] | None:
     return {"image_urls": list(images)} if images else None
 
 
 @st.composite
-def mishaps(draw: st.DrawFn, history: History) -> History:
-    """The same with repeats and in any order."""
-    again = draw(st.lists(st.sampled_from(history), max_size=4))
-    return draw(st.permutations([*history, *again]))
+def reordered(draw: st.DrawFn, history: History) -> History:
+    """Generate the updates of a history in any order and with repeats."""
+    repeats = draw(st.lists(st.sampled_from(history), max_size=4))
+    return draw(st.permutations([*history, *repeats]))
 
 
 @st.composite
-def tellings(draw: st.DrawFn) -> Telling:
+def arrivals(draw: st.DrawFn) -> Arrival:
     history = draw(histories())
-    return history, draw(mishaps(history))
+    return history, draw(reordered(history))
 
 
-@PATIENT
-@given(tellings())
-def test_every_order_ends_in_the_same_state(telling: Telling) -> None:
-    history, told = telling
-    row = folded(told)
+@NO_DEADLINE
+@given(arrivals())
+def test_every_order_ends_in_the_same_state(arrival: Arrival) -> None:
+    history, received = arrival
+    row = row_after(received)
     assert row.state.status == history[-1].status
-    assert row.end == folded(history).end
+    assert row.end == row_after(history).end
 
 
-@PATIENT
-@given(tellings())
-def test_every_order_ends_with_the_same_progress(telling: Telling) -> None:
-    history, told = telling
-    assert folded(told).content["progress"] == folded(history).content["progress"]
+@NO_DEADLINE
+@given(arrivals())
+def test_every_order_ends_with_the_same_progress(arrival: Arrival) -> None:
+    history, received = arrival
+    assert row_after(received).content["progress"] == row_after(history).content["progress"]
 
 
-@PATIENT
-@given(tellings())
-def test_every_order_ends_with_the_same_words(telling: Telling) -> None:
-    history, told = telling
-    assert folded(told).state.words == folded(history).state.words
+@NO_DEADLINE
+@given(arrivals())
+def test_every_order_ends_with_the_same_unknown_words(arrival: Arrival) -> None:
+    history, received = arrival
+    assert row_after(received).state.words == row_after(history).state.words
 
 
-@PATIENT
-@given(tellings())
+@NO_DEADLINE
+@given(arrivals())
 def test_a_task_that_has_not_ended_is_the_same_in_every_order(
-    telling: Telling,
+    arrival: Arrival,
 ) -> None:
-    history, told = ([update for update in updates if update.status not in TERMINAL] for updates in telling)
-    in_order, shuffled = folded(history), folded(told)
+    history, received = ([update for update in updates if update.status not in TERMINAL] for updates in arrival)
+    in_order, shuffled = row_after(history), row_after(received)
     names = ("status", "provider_task_id", "revision", "words", "progress")
     assert [getattr(shuffled.state, name) for name in names] == [getattr(in_order.state, name) for name in names]
     assert [shuffled.content[name] for name in ("output", "logs")] == [
@@ -206,19 +206,19 @@ def test_a_task_that_has_not_ended_is_the_same_in_every_order(
     ]
 
 
-@PATIENT
-@given(tellings())
-def test_no_event_is_made_twice(telling: Telling) -> None:
-    made = Counter(content(event) for event in folded(telling[1]).events)
+@NO_DEADLINE
+@given(arrivals())
+def test_no_event_is_written_twice(arrival: Arrival) -> None:
+    made = Counter(content(event) for event in row_after(arrival[1]).events)
     assert not [event for event, times in made.items() if times > 1]
 
 
-@PATIENT
-@given(tellings())
-def test_there_is_one_end_or_a_failure_and_its_correction(
-    telling: Telling,
+@NO_DEADLINE
+@given(arrivals())
+def test_a_task_ends_once_or_fails_and_is_corrected(
+    arrival: Arrival,
 ) -> None:
-    row = folded(telling[1])
+    row = row_after(arrival[1])
     ends = [(number, each) for number, each in enumerate(row.decisions) if each.event in END_EVENTS]
     assert 1 <= len(ends) <= 2
     if len(ends) == 2:
@@ -228,21 +228,21 @@ def test_there_is_one_end_or_a_failure_and_its_correction(
     assert [each.event for each in row.events].count(EventType.TASK_SUBMITTED) <= 1
 
 
-@PATIENT
-@given(tellings())
-def test_every_change_of_state_is_in_the_table(telling: Telling) -> None:
-    for came_from, to in folded(telling[1]).moves:
-        assert to in ALLOWED[came_from]
+@NO_DEADLINE
+@given(arrivals())
+def test_every_change_of_state_is_in_the_table(arrival: Arrival) -> None:
+    for before, to in row_after(arrival[1]).transitions:
+        assert to in ALLOWED[before]
 
 
-@PATIENT
-@given(tellings(), st.data())
-def test_something_is_due_until_the_end_and_never_after(telling: Telling, data: st.DataObject) -> None:
+@NO_DEADLINE
+@given(arrivals(), st.data())
+def test_a_task_is_due_until_it_ends_and_never_after(arrival: Arrival, data: st.DataObject) -> None:
     conclusion = ProviderUpdate(source=Source.POLL, status=TaskStatus.FAILED, by_provider=False, retryable=False)
-    told = [*telling[1]]
-    told.insert(data.draw(st.integers(0, len(told))), conclusion)
-    row = a_row()
-    for update in told:
+    received = [*arrival[1]]
+    received.insert(data.draw(st.integers(0, len(received))), conclusion)
+    row = submitted_row()
+    for update in received:
         ended_as = row.state.status if row.state.status in TERMINAL else None
         decision = row.apply(update)
         if decision.changes:
