@@ -8,7 +8,7 @@ to it; the others wait in the database table. When an endpoint asks to slow down
 each time until a success. So an endpoint that is down or does not answer holds few connections and little memory,
 however many deliveries wait for it, and it delays no other endpoint.
 
-`now` is in seconds of a monotonic clock. The queues are not pure functions but state that belongs to one dispatcher.
+`now` is in seconds of a monotonic clock.
 """
 
 from collections import deque
@@ -70,7 +70,7 @@ class EndpointQueue(Generic[T]):
         return len(self) >= self.capacity
 
     def is_idle(self, now: float) -> bool:
-        """Return whether the queue is empty and a new one would behave in the same way."""
+        """Return whether the queue is empty and has nothing to remember, so that it can be removed."""
         is_healthy = self._allowed >= min(FIRST_IN_FLIGHT, self._limits.in_flight) and self._pause == _FIRST_PAUSE
         return not len(self) and is_healthy and now >= max(self.paused_until, self._next_start)
 
@@ -116,7 +116,7 @@ class EndpointQueue(Generic[T]):
 
 
 class EndpointQueues(Generic[T]):
-    """The queues of all subscriptions, by the subscription's row key. Those with a delivery that is ready take turns.
+    """The queues of all subscriptions, by the subscription's row key. Those with a delivery to start now take turns.
 
     `capacity` is how many deliveries all of them may hold together.
     """

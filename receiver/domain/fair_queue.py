@@ -1,11 +1,11 @@
 """A queue that serves its keys in turn, so that a key with many items delays the others by one item each round.
 
 Why not first come, first served: the calls to one provider share a rate limit. A client that submits a thousand tasks
-at once would then put a thousand calls in front of another client's single one. Here each key has a queue of its own,
-and the keys are served round-robin: with k keys waiting, an item at the head of its queue is served after at most k - 1
-items of other keys. The order of the dictionary of queues is the order of the turns. A key whose turn is over goes to
-the end, and so does a key that had nothing waiting: otherwise a client that sends its calls one after the other would
-pass those that wait.
+at once would then put a thousand calls in front of another client's single one. Here each key has its own queue, and
+the keys are served round-robin: with k keys waiting, an item at the head of its queue is served after at most k - 1
+items of other keys. The dictionary of queues is kept in the order of the turns. A key whose turn is over goes to the
+end, and so does a key that had nothing waiting: otherwise a client that sends one call after the other could overtake
+those that wait.
 """
 
 from collections import deque

@@ -1,4 +1,4 @@
-"""The ids that the API shows: UUIDv7, so that newer ones sort after older ones. Only `new_id` is random."""
+"""The ids that the API shows: UUIDv7, so that newer ones sort after older ones. Only `new_id` is not pure."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""The signatures of deliveries: Standard Webhooks 1.0.0 and Pi's own. Only `new_secret` is random."""
+"""The signatures of deliveries: Standard Webhooks 1.0.0 and Pi's own. Only `new_secret` is not a pure function."""
 
 import base64
 import hmac

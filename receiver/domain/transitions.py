@@ -140,7 +140,7 @@ class TaskState:
     run_uid: str | None = None
     step: str | None = None
 
-    def take(self, changes: Mapping[str, Any]) -> None:
+    def apply_changes(self, changes: Mapping[str, Any]) -> None:
         """Apply changes of the row to this state. Columns that the state does not have are ignored."""
         for name, value in changes.items():
             if name in _STATE_NAMES:
@@ -177,7 +177,12 @@ NOTHING = Decision()
 def decide(
     task: TaskState, update: ProviderUpdate, *, now: datetime, schedule: PollSchedule, jitter: float = 0.5
 ) -> Decision:
-    """Return what `update` changes on `task`. `jitter` is in [0, 1) and spreads the backoff of another attempt."""
+    """Return what `update` changes on `task`.
+
+    The checks stand in this order because each assumes the ones before it: whether the update is about the current
+    attempt, whether it is still valid, whether the task has ended, and only then what the update reports. `jitter` is
+    in [0, 1) and varies the backoff of another attempt.
+    """
     superseded_reason = _superseded_reason(task, update)
     if superseded_reason:
         return Decision(receipt=ReceiptReason.SUPERSEDED, message=superseded_reason)
@@ -233,9 +238,9 @@ def revision(status: TaskStatus, progress: int, logs: list[Any] | None, output: 
     then progress, then the number of log entries, then the number of values in the output. The numbers are padded, so
     that the order of the texts is the order of the numbers.
 
-    Two different snapshots may agree in all of these. The digest at the end says nothing about which is newer; it makes
-    the order total, so that the same one of the two wins whichever arrives first. A task without any snapshot has "",
-    which is less than every revision.
+    Two different snapshots may agree in all of these. The digest at the end does not tell which is newer. It makes the
+    order total, so that the same one of the two wins whichever arrives first. A task without any snapshot has the
+    revision "", which is less than any other.
     """
     digest = blake2b(orjson.dumps([logs, output], option=orjson.OPT_SORT_KEYS), digest_size=6).hexdigest()
     return f"{RANK[status]}.{progress:03d}.{len(logs or ()):06d}.{leaf_count(output):06d}.{digest}"
@@ -246,9 +251,9 @@ def _superseded_reason(task: TaskState, update: ProviderUpdate) -> str | None:
 
     Each attempt is a separate task at the provider, and the provider's webhooks and poll results of an earlier one may
     arrive after the next has begun. Applied, its failure would end the current attempt, and its success would complete
-    the task with the output of a provider task that the row no longer names. The attempt number decides where the
-    update has one (the webhook URL of each attempt contains it, and a poll knows it); otherwise the provider's task id
-    does. A superseded webhook is kept as a receipt, because it may contain an output that the client has paid for.
+    the task with the output of a provider task that the row no longer names. Both the attempt number and the provider's
+    task id are compared, because an update may lack either: the number is known from our webhook URL and our polls, the
+    id from the provider. A superseded webhook is kept as a receipt: its output may be one that the client has paid for.
     """
     if update.attempt is not None and update.attempt != task.attempt:
         return f"it is about attempt {update.attempt}, but the current attempt is {task.attempt}"

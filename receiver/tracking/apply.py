@@ -248,7 +248,7 @@ class _Batch:
             change = self.changes[task.id] = TaskChange(task.id, task.status, task.attempt, values)
         else:
             change.values.update(values)
-        task.take(values)
+        task.apply_changes(values)
 
     def _event(self, task: TaskState, decision: Decision) -> NewEvent:
         event = event_of(task, decision, self.now)

@@ -129,7 +129,7 @@ async def test_what_is_wrong_with_a_run_is_one_line_that_names_it_all(world: Wor
     status, _, err = await ringback.run("run", "create", "-f", "not-there.json")
     assert (status, err) == (2, "ringback: --file not-there.json: No such file or directory\n")
     status, _, err = await ringback.run("run", "get", "17")
-    assert (status, err) == (2, "ringback: '17' is no UUID\n")
+    assert (status, err) == (2, "ringback: '17' is not a UUID\n")
 
 
 async def test_steps_that_are_ready_run_side_by_side_and_the_last_of_them_lets_the_next_begin(world: World) -> None:
