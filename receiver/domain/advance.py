@@ -25,7 +25,7 @@ STEP_OF: Mapping[str, StepStatus] = {
     TaskStatus.FAILED: StepStatus.FAILED,
     TaskStatus.CANCELLED: StepStatus.CANCELLED,
 }
-"""The state of a step by the state of its task."""
+"""The status of a step by the status of its task. A task that has not begun at the provider is a queued step."""
 ENDING: Mapping[RunStatus, EventType] = {
     RunStatus.COMPLETED: EventType.RUN_COMPLETED,
     RunStatus.FAILED: EventType.RUN_FAILED,
@@ -49,7 +49,7 @@ class Advance:
     `status` is the status of the run, and `event` the event of its end.
     `reset` steps become pending again; their tasks, results and errors are detached from them.
     `start` steps get a task. If the input of one cannot be built, the caller fails it instead and advances again.
-    `skip` steps never start; each id is mapped to the id of the failed step that is the cause.
+    `skip` steps never start; each id is mapped to the id of the step that is the cause.
     `cancel` steps have not started.
     `recall` steps are under way: their provider is asked to cancel them, and may refuse.
     """
