@@ -1,25 +1,29 @@
-"""What both the inbound endpoint and the API need of ASGI: a bounded body, and a way to cut a connection."""
+"""What both the inbound endpoint and the API need from ASGI: a body of bounded size, and closing a connection."""
 
 from starlette.types import Receive, Scope
 
 from receiver.errors import RingbackError, TooLarge
 
 ABORT = "ringback.abort"
-"""The ASGI extension by which the server offers to cut a connection: `{"abort": function}`."""
+"""The ASGI extension by which the server offers to close a connection at once: `{"abort": function}`."""
 
 
 class ClientGone(RingbackError):
-    """The client closed the connection before its body had arrived."""
+    """Raised when the client closed the connection before its whole body was received. No response can be sent."""
 
     status = 400
     code = "client_gone"
 
 
-async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:
-    """Return the body. Raises `TooLarge` as soon as it is known to exceed `most` bytes, `ClientGone`."""
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """Return the request's body.
+
+    Raises `TooLarge` as soon as it is known to be larger than `limit` bytes: before the first byte is read where
+    `Content-Length` says so. Raises `ClientGone`.
+    """
     for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > most:
-            raise TooLarge(f"the body has {int(value)} bytes; at most {most} are accepted")
+        if name == b"content-length" and value.isdigit() and int(value) > limit:
+            raise TooLarge(f"the body has {int(value)} bytes; send at most {limit}")
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -28,8 +32,8 @@ async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:
             raise ClientGone("the client closed the connection")
         chunk = message.get("body", b"")
         size += len(chunk)
-        if size > most:
-            raise TooLarge(f"the body has more than the {most} bytes that are accepted")
+        if size > limit:
+            raise TooLarge(f"the body has more than {limit} bytes; send at most {limit}")
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)

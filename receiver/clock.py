@@ -1,8 +1,8 @@
-"""Time, as the house uses it: aware datetimes in UTC. Pure rules take `now` as an argument instead."""
+"""The current time as an aware datetime in UTC. Pure rules do not call this: they take `now` as an argument."""
 
 from datetime import UTC, datetime
 
 
 def utc_now() -> datetime:
-    """Return the present moment, in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)

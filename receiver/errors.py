@@ -1,14 +1,44 @@
-"""One error tree. The API turns these into HTTP in one place; the command line into one line and a status."""
+"""Every error that Ringback raises on purpose. The API turns them into HTTP responses in one place.
+
+The tree, with the HTTP status and the `code` of each response:
+
+    RingbackError                                 500  internal_error
+    ├── SettingsError                              -   at the start only: the process exits
+    ├── StartError                                 -   at the start only: the process exits
+    ├── BadRequest                                400  invalid_request_body
+    │   ├── EventsLost                            400  event_id_unknown
+    │   ├── UnknownAction (domain.actions)        400  invalid_request_body
+    │   ├── BadGraph (domain.graph)               400  invalid_run_dag
+    │   └── BadReference (domain.references)      400  invalid_reference
+    ├── NotAuthenticated                          401  invalid_api_key
+    ├── NotAllowed                                403  permission_denied
+    ├── NotFound                                  404  not_found
+    ├── Conflict                                  409  conflict
+    ├── TooLarge                                  413  body_too_large
+    ├── RateLimited                               429  rate_limit_exceeded
+    ├── Unavailable                               503  unavailable
+    │   ├── WriterFull                            503  writer_full
+    │   └── StorageUnavailable                    503  storage_unavailable
+    ├── ProviderRefused                            *   provider_refused; the status is the provider's own
+    ├── ClientGone (asgi)                          -   the client is gone: no response can be sent
+    ├── MasterKeyMissing (domain.keyring)         500  master_key_missing
+    └── LeadsNowhere (domain.references)           -   reference_leads_nowhere; becomes the error of a run's step
+
+A raise may replace the `code` by a more precise one, such as `run_not_found` or `invalid_query_params`. The command
+line prints `message` as one line and exits with a status other than 0.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 class RingbackError(Exception):
-    """The base of every error that Ringback raises on purpose.
+    """The base class. Catch it where every error of Ringback's own has to be handled in the same way.
 
-    `message` is for a person and never holds a secret; `code` is for a program; `status` is the HTTP status; `issues`
-    are all faults where there may be several; in `retry_after` seconds the same may well succeed.
+    `message` is for a person: what is wrong, then what to do; it never holds a secret. `code` is for a program.
+    `status` is the HTTP status. `kind` is the `type` of the error object in a response. `param` names the field that
+    is wrong. `issues` lists every fault where there may be several. `retry_after`, in seconds, says when the same
+    request may succeed.
     """
 
     status = 500
@@ -33,15 +63,21 @@ class RingbackError(Exception):
 
 
 class SettingsError(RingbackError):
-    """The settings are wrong; `message` names every fault at once, one a line."""
+    """Raised at the start when a setting or a file that a setting names is wrong.
+
+    `message` lists every fault, one a line. The caller prints it and exits.
+    """
 
 
 class StartError(RingbackError):
-    """The service cannot start; `message` says what is wrong and what to do."""
+    """Raised at the start when the settings are right but the service cannot run, for example for an old schema.
+
+    `message` says what is wrong and what to do. The caller prints it and exits.
+    """
 
 
 class BadRequest(RingbackError):
-    """What the client sent is wrong; `param` names the field."""
+    """Raised when a request is wrong in itself. The client has to change it; `param` names the field."""
 
     status = 400
     code = "invalid_request_body"
@@ -49,18 +85,22 @@ class BadRequest(RingbackError):
 
 
 class EventsLost(BadRequest):
-    """A stream cannot go on where its reader was; `oldest` is the oldest event's sequence number that is there."""
+    """Raised when a stream cannot be resumed at the position that was given: it is unknown, or its events are purged.
+
+    The client has to start again, at `oldest` (the sequence number of its oldest event that still exists; None if
+    there is none) or with new events only, and to read the tasks that it missed.
+    """
 
     code = "event_id_unknown"
 
     def __init__(self, message: str, *, oldest: int | None) -> None:
-        there = "no event is there" if oldest is None else f"the oldest that is there is {oldest}"
-        super().__init__(f"{message}; {there}", param="Last-Event-ID")
+        start = "no event is stored" if oldest is None else f"the oldest stored event is {oldest}"
+        super().__init__(f"{message}; {start}", param="Last-Event-ID")
         self.oldest = oldest
 
 
 class NotAuthenticated(RingbackError):
-    """No key, or a key that is not one of ours."""
+    """Raised when a request has no API key, or one that is unknown or revoked. The client has to send a valid key."""
 
     status = 401
     code = "invalid_api_key"
@@ -68,7 +108,7 @@ class NotAuthenticated(RingbackError):
 
 
 class NotAllowed(RingbackError):
-    """The key is good, but its scopes do not reach so far."""
+    """Raised when the key is valid but lacks the required scope. The client has to use a key that has it."""
 
     status = 403
     code = "permission_denied"
@@ -76,7 +116,10 @@ class NotAllowed(RingbackError):
 
 
 class NotFound(RingbackError):
-    """There is no such thing for this organization."""
+    """Raised when the organization has no such resource. Trying again does not help.
+
+    The response is the same for a resource of another organization, so that no one learns of its existence.
+    """
 
     status = 404
     code = "not_found"
@@ -84,15 +127,26 @@ class NotFound(RingbackError):
 
 
 class Conflict(RingbackError):
-    """The thing is not in a state that allows this."""
+    """Raised when the state of a resource does not allow the request.
+
+    The client has to read the resource, then decide; `message` says if trying again later may help.
+    """
 
     status = 409
     code = "conflict"
     kind = "invalid_request_error"
 
 
+class TooLarge(RingbackError):
+    """Raised when a body is larger than its limit (`RINGBACK_MAX_BODY_BYTES` or a multiple). Send a smaller one."""
+
+    status = 413
+    code = "body_too_large"
+    kind = "invalid_request_error"
+
+
 class RateLimited(RingbackError):
-    """The key has asked for more than it may; in `retry_after` seconds it may again."""
+    """Raised when an API key has used up its request rate. The client has to wait `retry_after` seconds."""
 
     status = 429
     code = "rate_limit_exceeded"
@@ -103,16 +157,8 @@ class RateLimited(RingbackError):
         self.retry_after = retry_after
 
 
-class TooLarge(RingbackError):
-    """The body is larger than `RINGBACK_MAX_BODY_BYTES`."""
-
-    status = 413
-    code = "body_too_large"
-    kind = "invalid_request_error"
-
-
 class Unavailable(RingbackError):
-    """Nothing was stored, and trying again in `retry_after` seconds may work."""
+    """Raised when nothing was stored and the same request may succeed in `retry_after` seconds: send it again."""
 
     status = 503
     code = "unavailable"
@@ -123,19 +169,22 @@ class Unavailable(RingbackError):
 
 
 class WriterFull(Unavailable):
-    """More writes wait than the writer's queue may hold."""
+    """Raised when as many writes wait as the writer's queue may hold (`RINGBACK_WRITER_QUEUE`). Send it again."""
 
     code = "writer_full"
 
 
 class StorageUnavailable(Unavailable):
-    """The database is locked, full or gone; nothing of the write is on disk."""
+    """Raised when the database is locked, full or not reachable; nothing of the write is on disk. Send it again."""
 
     code = "storage_unavailable"
 
 
 class ProviderRefused(RingbackError):
-    """The provider refused a request, for good: `status` and `body` are its own."""
+    """Raised when the provider refused a request for good; `status` and `body` are the provider's own.
+
+    The client has to change the request.
+    """
 
     code = "provider_refused"
     kind = "invalid_request_error"

@@ -1,4 +1,4 @@
-"""The settings: read once, checked together, frozen. Nothing else reads the environment."""
+"""The settings: read once at the start, checked together, frozen. No other module reads `RINGBACK_*` variables."""
 
 import os
 import re
@@ -16,57 +16,108 @@ from receiver.errors import SettingsError
 
 PREFIX = "RINGBACK_"
 _CLIENT_NAMES = frozenset({"RINGBACK_URL"})
-"""Read by the command line's client commands, and no fault where the service finds them."""
+"""Read by the command line's client commands only; not an unknown setting where the service finds them."""
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)")
 _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_SHORTEST_KEY = 16
+_MIN_KEY_CHARACTERS = 16
 
-_LONGEST = 10 * 365 * 86400.0
-"""Ten years, in seconds: what is longer is a slip of the keyboard."""
+_MAX_SECONDS = 10 * 365 * 86400.0
+"""Ten years: a longer time is a typing error."""
 
-Seconds = Annotated[float, Field(gt=0, le=_LONGEST, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=_MAX_SECONDS, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
-    """Every setting of the service; `contracts` and README name them as `RINGBACK_<NAME>`."""
+    """Every setting of the service. The environment and README name each one as `RINGBACK_<NAME>`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     database_url: str = "sqlite:///ringback.db"
+    """A SQLite file, or PostgreSQL as `postgresql://user:pass@host/db` (a socket: `...@/db?host=/directory`).
+
+    SQLite by default: it needs no other service. Several processes need PostgreSQL.
+    """
     secret_key: SecretStr | None = Field(default=None, validate_default=True)
-    """Master keys, comma-separated, oldest first: the last signs, all verify."""
+    """Master keys, comma-separated, oldest first: the last one signs and encrypts, all verify and decrypt.
+
+    Without it, the first start makes a key and keeps it beside the SQLite file. Required on PostgreSQL, where all
+    processes must have the same one.
+    """
     api_key: SecretStr | None = None
+    """An admin key of the organization `default`. Without it, the first start makes one and prints it once."""
     public_url: str | None = None
+    """Where providers can reach the service. Without it, tasks are created with no webhook and only polled."""
     piapi_base_url: str = "https://api.piapi.ai"
+    """PiAPI's base URL; another one for a proxy or the sandbox."""
     piapi_api_key: SecretStr | None = None
+    """The API key for PiAPI. Without it, PiAPI refuses every task."""
     piapi_webhook_secret: SecretStr | None = None
+    """The shared secret for webhooks (to `/hooks/piapi`) of tasks that were created elsewhere.
+
+    Without it, such webhooks are refused.
+    """
     allow_private_targets: bool = False
+    """Whether subscribers may be http and on private or loopback addresses.
+
+    `false` by default: an API client could otherwise make the service call addresses inside its network.
+    """
     allowed_targets: str = ""
+    """Networks (CIDR) and host names, comma-separated, that the address guard lets through. None by default."""
     trusted_proxies: str = "127.0.0.1"
+    """Addresses, comma-separated, whose `X-Forwarded-*` headers are trusted. By default a proxy on this machine."""
     root_path: str = ""
+    """The path prefix under which a reverse proxy serves the service, such as `/ringback`. None by default."""
     poll_first_seconds: Seconds = 15
+    """Seconds from the last update of a task to its first poll. Each further wait is half as long again.
+
+    15 s, so that a task whose webhooks arrive is rarely polled.
+    """
     poll_max_seconds: Seconds = 300
+    """The longest wait between two polls of a task, in seconds: how late a lost webhook is noticed at most."""
     task_timeout_seconds: Seconds = 86400
+    """A task with no update for this many seconds fails with `timed_out`. A day: longer than any model takes."""
     provider_rate: str = "10/s"
+    """Calls to one provider, from all processes together: a number and a period (`s`, `m`, `h`)."""
     key_rate: str = "1000/s"
-    """Requests with one API key that has no limit of its own, to each process; so many may come at once."""
+    """Requests with one API key to each process, where the key has no `rate_limit` of its own.
+
+    A number and a period. As many requests as the number may come at once. The default stops only a client that has
+    got out of control.
+    """
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
+    """The largest body that is accepted, in bytes (1 MiB); a larger one gets 413."""
     retry_schedule: str = "0,5,300,1800,7200,18000,36000,50400,72000,86400"
+    """Seconds before each delivery attempt, the first one included; as many attempts as there are numbers.
+
+    The default is the schedule that Standard Webhooks recommends: ten attempts in about three days.
+    """
     delivery_timeout_seconds: Seconds = 20
+    """The longest time of one delivery attempt, in seconds. Standard Webhooks recommends 15 to 30."""
     retention_days: Annotated[int, Field(ge=0)] = 90
-    submit_wait_seconds: Annotated[float, Field(ge=0, le=_LONGEST, allow_inf_nan=False)] = 10
-    """How long a create call waits for the provider's own answer."""
+    """Finished tasks and runs, events and deliveries older than this many days are purged; 0 keeps all."""
+    submit_wait_seconds: Annotated[float, Field(ge=0, le=_MAX_SECONDS, allow_inf_nan=False)] = 10
+    """How long a create request waits for the provider's response, in seconds; then it returns the queued task."""
     submission_unknown_seconds: Seconds = 600
-    """How long a submission with no answer is looked for before it fails."""
+    """A create call whose response was lost is searched for this many seconds; then it fails.
+
+    The error is `submission_unknown`. Ten minutes leave time for a late webhook and for a slow provider history.
+    """
     provider_timeout_seconds: Seconds = 30
-    """Each phase of a call to a provider; connecting has at most 5."""
+    """The time limit of each phase of a call to a provider, in seconds; connecting has 5 at most."""
     writer_queue: Annotated[int, Field(ge=1)] = 4096
-    """How many writes may wait before the answer is 503."""
+    """How many writes may wait for the database; a further one gets 503 with `Retry-After`.
+
+    The default is about a second of work, so that a write which is accepted is also soon written.
+    """
     log_format: Literal["text", "json"] = "text"
+    """The form of the log records on standard error: `text` for people, `json` for programs."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least severe log records that are written; `debug` has one for each attempt at a delivery."""
+    """The least severe log records that are written; `debug` has one for each delivery attempt."""
     actions_file: Path | None = None
-    """What the steps of runs may do, by name; see `receiver.domain.actions`."""
+    """A TOML file with what the steps of runs may do, by name (`deploy/actions.toml` is an example).
+
+    Without it, a step's action is `model:task_type`.
+    """
 
     @field_validator("database_url")
     @classmethod
@@ -80,19 +131,19 @@ class Settings(BaseModel):
     def _long_keys(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if value is None and not info.data.get("database_url", "sqlite:").startswith("sqlite:"):
             raise ValueError(
-                "is required on PostgreSQL, and the same for all processes; make one: openssl rand -hex 32"
+                "is required on PostgreSQL, and must be the same for all processes; make one: openssl rand -hex 32"
             )
         if value is not None:
             keys = _split(value.get_secret_value())
-            if not keys or any(len(key) < _SHORTEST_KEY for key in keys):
-                raise ValueError(f"each master key needs at least {_SHORTEST_KEY} characters")
+            if not keys or any(len(key) < _MIN_KEY_CHARACTERS for key in keys):
+                raise ValueError(f"each master key needs at least {_MIN_KEY_CHARACTERS} characters")
         return value
 
     @field_validator("api_key")
     @classmethod
     def _long_api_key(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value()) < _SHORTEST_KEY:
-            raise ValueError(f"needs at least {_SHORTEST_KEY} characters")
+        if value is not None and len(value.get_secret_value()) < _MIN_KEY_CHARACTERS:
+            raise ValueError(f"needs at least {_MIN_KEY_CHARACTERS} characters")
         return value
 
     @field_validator("public_url", "piapi_base_url")
@@ -127,7 +178,7 @@ class Settings(BaseModel):
             delays = [float(part) for part in _split(value)]
         except ValueError:
             delays = []
-        if not delays or not all(0 <= delay <= _LONGEST for delay in delays):
+        if not delays or not all(0 <= delay <= _MAX_SECONDS for delay in delays):
             raise ValueError("must be seconds, comma-separated, such as 0,5,300")
         return value
 
@@ -141,13 +192,13 @@ class Settings(BaseModel):
 
     @cached_property
     def provider_calls_per_second(self) -> float:
-        """`RINGBACK_PROVIDER_RATE` as calls a second."""
+        """`RINGBACK_PROVIDER_RATE` as calls per second."""
         number, seconds = _read_rate(self.provider_rate)
         return number / seconds
 
     @cached_property
     def key_requests(self) -> tuple[float, float]:
-        """`RINGBACK_KEY_RATE` as so many requests in so many seconds."""
+        """`RINGBACK_KEY_RATE` as (number of requests, period in seconds)."""
         return _read_rate(self.key_rate)
 
     @cached_property
@@ -172,15 +223,15 @@ class Settings(BaseModel):
 
     @property
     def sqlite_path(self) -> Path:
-        """The SQLite file; only for a database that is one."""
+        """The path of the SQLite file. Ask `is_sqlite` first."""
         assert self.is_sqlite  # noqa: S101 - the caller asked
         return Path(self.database_url.removeprefix("sqlite:///"))
 
 
 def load_settings(environment: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")) -> Settings:
-    """Read the settings from the environment and, for what is not there, from the file `.env`.
+    """Read the settings from the environment, and those that it does not have from the file `.env`.
 
-    Raises `SettingsError` that names every wrong and every unknown setting at once.
+    An empty value counts as not set. Raises `SettingsError`, which names every wrong and every unknown setting.
     """
     values = {name: value for name, value in _read_file(env_file).items() if name.startswith(PREFIX)}
     source = os.environ if environment is None else environment
@@ -209,16 +260,16 @@ def _read_file(env_file: Path | None) -> dict[str, str]:
 
 
 def _fault(fault: Any) -> str:
-    """Say what is wrong with one setting. Never repeats the value: it may be a secret."""
+    """Return what is wrong with one setting. The value is never repeated: it may be a secret."""
     name = PREFIX + str(fault["loc"][0]).upper()
     if fault["type"] == "extra_forbidden":
-        return f"{name}: there is no such setting"
+        return f"{name}: unknown setting; correct the name or remove it"
     return f"{name}: {fault['msg'].removeprefix('Value error, ')}"
 
 
 def _read_rate(value: str) -> tuple[float, float]:
     match = _RATE.fullmatch(value)
-    assert match is not None  # noqa: S101 - the validator saw to it
+    assert match is not None  # noqa: S101 - the validator has checked it
     return float(match[1]), _PERIODS[match[2]]
 
 

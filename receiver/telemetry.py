@@ -1,4 +1,4 @@
-"""What the service says of itself: structured logs, and counters for Prometheus."""
+"""Structured logs, and metrics for Prometheus."""
 
 import logging
 import os
@@ -16,23 +16,29 @@ _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _WORKER = "PROMETHEUS_MULTIPROC_WORKER"
 if _WORKER in os.environ:
     _number = int(os.environ[_WORKER])
-    # Files are named by the worker's number and not by its process id: a successor goes on where one that died was,
-    # so that totals never fall and there are never more files than workers.
+    # Files are named by the worker's number and not by its process id: the process that replaces a dead worker
+    # continues its files, so that totals never fall and there are never more files than workers.
     values.ValueClass = values.MultiProcessValue(lambda: _number)  # type: ignore[no-untyped-call]
 
-inbound_refused = Counter("ringback_inbound_refused_total", "Inbound webhooks refused for their secret", ["provider"])
+inbound_refused = Counter(
+    "ringback_inbound_refused_total", "Inbound webhooks refused because their secret was missing or wrong", ["provider"]
+)
 inbound_received = Counter(
     "ringback_inbound_received_total",
-    "Authentic inbound webhooks by what became of them",
+    "Inbound webhooks with a valid secret, by result",
     ["provider", "result"],
 )
-updates_applied = Counter("ringback_updates_total", "Updates by the way they came and what they did", ["source", "did"])
-provider_calls = Counter("ringback_provider_calls_total", "Calls to a provider", ["provider", "call", "outcome"])
-deliveries_settled = Counter("ringback_delivery_attempts_total", "Delivery attempts by their outcome", ["outcome"])
-streams_open = Gauge("ringback_streams_open", "Readers of the live stream", multiprocess_mode="livesum")
+updates_applied = Counter(
+    "ringback_updates_total", "Updates of tasks, by source (webhook, poll, submit) and by effect", ["source", "did"]
+)
+provider_calls = Counter(
+    "ringback_provider_calls_total", "Calls to providers, by call and outcome", ["provider", "call", "outcome"]
+)
+deliveries_settled = Counter("ringback_delivery_attempts_total", "Delivery attempts, by outcome", ["outcome"])
+streams_open = Gauge("ringback_streams_open", "Open connections to the event stream", multiprocess_mode="livesum")
 writer_batch = Histogram(
     "ringback_writer_batch_size",
-    "Writes that shared one commit",
+    "Writes in one commit",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
 writer_waiting = Gauge("ringback_writer_waiting", "Writes that wait for their commit", multiprocess_mode="livesum")
@@ -40,25 +46,25 @@ writer_waiting = Gauge("ringback_writer_waiting", "Writes that wait for their co
 
 @cache
 def counted(counter: Counter, *labels: str) -> Counter:
-    """Return the counter of what has these labels. Asked for once, where `labels` looks it up each time."""
+    """Return the counter with these label values. Cached: `labels` looks it up on every call."""
     return counter.labels(*labels)
 
 
 def shared_counters(folder: Path, worker: int) -> dict[str, str]:
-    """Return the environment of a worker whose counters, kept in `folder`, add up with those of others.
+    """Return the environment variables for a worker process that shares its counters with others in `folder`.
 
-    `worker` is a number that no other worker has while it lives.
+    `worker` is a number that no other running worker has.
     """
     return {_FOLDER: str(folder), _WORKER: str(worker)}
 
 
 def forget_worker(folder: Path, worker: int) -> None:
-    """Forget what was true only while a worker lived, such as how many streams it had; its counts stay."""
+    """Remove the gauges of a worker that ended, such as its number of open streams; its counters stay."""
     mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
 
 
 def exposition() -> bytes:
-    """Return the counters in Prometheus' text form: of all workers together, where there are several."""
+    """Return the metrics in Prometheus' text format: summed over all workers, where there are several."""
     if _FOLDER not in os.environ:
         return generate_latest()
     registry = CollectorRegistry()
@@ -67,7 +73,7 @@ def exposition() -> bytes:
 
 
 class _StandardError:
-    """Whatever the standard error is at the moment: it may be replaced, and what was there before closed."""
+    """Writes to `sys.stderr` as it is at each write: it may be replaced later, and the earlier file closed."""
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)
@@ -77,8 +83,8 @@ class _StandardError:
 
 
 def configure_logging(log_format: str = "text", log_level: str = "info") -> None:
-    """Write log records of `log_level` and above to standard error, as text for people or as JSON for programs."""
-    plain = structlog.dev.plain_traceback  # the rich one shows the values of variables, secrets among them
+    """Write log records of `log_level` and above to standard error: `text` for people or `json` for programs."""
+    plain = structlog.dev.plain_traceback  # the rich one shows the values of variables, including secrets
     for_people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     renderer: Any = structlog.processors.JSONRenderer() if log_format == "json" else for_people
     structlog.configure(
@@ -91,14 +97,14 @@ def configure_logging(log_format: str = "text", log_level: str = "info") -> None
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[log_level]),
-        # One write a line, so that lines of several workers do not run into one another.
+        # One write per line, so that the lines of several workers do not mix.
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _StandardError())),
         cache_logger_on_first_use=True,
     )
 
 
 def _add_logger(_logger: Any, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    # structlog has an argument `logger` of its own, so the name comes here under another one.
+    # structlog has its own argument `logger`, so the name arrives here as `logger_name`.
     record["logger"] = record.pop("logger_name", "")
     return record
 
@@ -106,6 +112,6 @@ def _add_logger(_logger: Any, _method: str, record: structlog.typing.EventDict) 
 def get_logger(name: str) -> Any:
     """Return a logger whose records carry `name` as `logger`: the module's path below `receiver`.
 
-    It stays lazy: modules ask for theirs when they are imported, before the settings are read.
+    The logger is created on first use: modules call this when they are imported, before the settings are read.
     """
     return structlog.get_logger(logger_name=name)

@@ -1,5 +1,6 @@
-"""The settings: read once, checked together, frozen."""
+"""The settings: read once, checked together, frozen; and the log records that they ask for."""
 
+import json
 import os
 import subprocess
 import sys
@@ -39,7 +40,7 @@ CONTRACT = {
     "delivery_timeout_seconds": 20,
     "retention_days": 90,
 }
-"""The table of `contracts/ringback.md`."""
+"""The defaults that README names."""
 
 
 def load(**environment: str) -> Settings:
@@ -52,7 +53,7 @@ def faults(**environment: str) -> list[str]:
     return sorted(caught.value.message.splitlines())
 
 
-def test_the_defaults_are_those_of_the_contract() -> None:
+def test_the_defaults_are_those_that_the_readme_names() -> None:
     settings = load()
     assert {name: getattr(settings, name) for name in CONTRACT} == CONTRACT
 
@@ -72,7 +73,7 @@ def test_every_setting_is_read_from_its_name() -> None:
     assert (settings.retention_days, settings.max_body_bytes, settings.log_format) == (0, 2048, "json")
 
 
-def test_all_faults_are_named_at_once() -> None:
+def test_all_faults_are_reported_together() -> None:
     named = faults(
         poll_first_seconds="-1", max_body_bytes="many", provider_rate="10 a day", public_url="here", log_format="xml"
     )
@@ -86,9 +87,9 @@ def test_all_faults_are_named_at_once() -> None:
     assert all(len(fault.split(": ", 1)[1]) > 5 for fault in named)
 
 
-def test_a_setting_that_does_not_exist_is_a_fault_beside_the_others() -> None:
+def test_an_unknown_setting_is_reported_together_with_the_others() -> None:
     assert faults(pol_first_seconds="1", retention_days="-1") == [
-        "RINGBACK_POL_FIRST_SECONDS: there is no such setting",
+        "RINGBACK_POL_FIRST_SECONDS: unknown setting; correct the name or remove it",
         "RINGBACK_RETENTION_DAYS: Input should be greater than or equal to 0",
     ]
 
@@ -123,19 +124,19 @@ def test_a_wrong_value_is_a_fault(wrong: dict[str, str]) -> None:
     assert fault.startswith(f"RINGBACK_{name.upper()}: ")
 
 
-@pytest.mark.parametrize("endless", ["inf", "nan", "1e300"])
+@pytest.mark.parametrize("infinite", ["inf", "nan", "1e300"])
 @pytest.mark.parametrize("name", ["poll_first_seconds", "task_timeout_seconds", "retry_schedule"])
-def test_no_time_is_endless(name: str, endless: str) -> None:
-    (fault,) = faults(**{name: endless})
+def test_a_time_must_be_finite(name: str, infinite: str) -> None:
+    (fault,) = faults(**{name: infinite})
     assert fault.startswith(f"RINGBACK_{name.upper()}: ")
 
 
 def test_no_fault_repeats_a_secret() -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(SECRETS, env_file=None)
-    said = f"{caught.value} {caught.value!r} {caught.value.__cause__}"
-    assert all(name in said for name in SECRETS)
-    assert not [word for word in ("tooshort", "alsoshort", "hunter2") if word in said]
+    shown = f"{caught.value} {caught.value!r} {caught.value.__cause__}"
+    assert all(name in shown for name in SECRETS)
+    assert not [word for word in ("tooshort", "alsoshort", "hunter2") if word in shown]
 
 
 def test_secrets_are_not_shown() -> None:
@@ -150,10 +151,10 @@ def test_the_settings_are_frozen() -> None:
         settings.poll_first_seconds = 1
 
 
-def test_the_file_is_read_and_the_environment_goes_before_it(tmp_path: Path) -> None:
+def test_the_env_file_is_read_and_the_environment_takes_precedence(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text(
-        '# a comment\nRINGBACK_POLL_FIRST_SECONDS=3\nexport RINGBACK_ROOT_PATH="/ringback/"\nSOMEBODY_ELSES=1\n'
+        '# a comment\nRINGBACK_POLL_FIRST_SECONDS=3\nexport RINGBACK_ROOT_PATH="/ringback/"\nANOTHER_PROGRAM=1\n'
     )
     settings = load_settings({"RINGBACK_POLL_FIRST_SECONDS": "7", "PATH": "/bin"}, env_file=file)
     assert (settings.poll_first_seconds, settings.root_path) == (7, "/ringback")
@@ -161,25 +162,25 @@ def test_the_file_is_read_and_the_environment_goes_before_it(tmp_path: Path) -> 
     assert load_settings({}, env_file=tmp_path / "missing.env") == load()
 
 
-def test_a_fault_in_the_file_is_named_like_any_other(tmp_path: Path) -> None:
+def test_a_fault_in_the_env_file_is_reported_like_any_other(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("RINGBACK_PROVIDER_RAET=1/s\n")
-    with pytest.raises(SettingsError, match="RINGBACK_PROVIDER_RAET: there is no such setting"):
+    with pytest.raises(SettingsError, match="RINGBACK_PROVIDER_RAET: unknown setting; correct the name or remove it"):
         load_settings({}, env_file=file)
 
 
-def test_an_empty_setting_is_one_that_was_not_made() -> None:
+def test_an_empty_setting_counts_as_not_set() -> None:
     assert load(public_url="", retention_days="", secret_key="") == load()
 
 
-def test_what_the_client_commands_read_is_no_fault_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_service_accepts_the_settings_of_the_client_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(url="http://127.0.0.1:1") == load()
     monkeypatch.setenv("RINGBACK_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("RINGBACK_API_KEY", "k")
     assert client_settings() == ("http://127.0.0.1:1", "k")
 
 
-def test_rates_schedules_and_targets_are_read_once() -> None:
+def test_rates_schedules_and_targets_are_parsed() -> None:
     settings = load(
         provider_rate="90/m", retry_schedule=" 0, 1.5 ,60", allowed_targets="10.0.0.0/8, Hooks.Internal,192.0.2.7"
     )
@@ -194,26 +195,56 @@ def test_a_rate_is_a_number_and_a_period(rate: str, calls: float) -> None:
     assert load(provider_rate=rate).provider_calls_per_second == calls
 
 
-def test_addresses_lose_their_last_slash() -> None:
+def test_urls_lose_their_trailing_slash() -> None:
     settings = load(public_url="https://ringback.example.com/", piapi_base_url="http://127.0.0.1:9/")
     assert (settings.public_url, settings.piapi_base_url) == ("https://ringback.example.com", "http://127.0.0.1:9")
 
 
-def test_the_log_format_holds_for_every_room() -> None:
+def logged(log_format: str, log_level: str) -> list[str]:
+    """Log one record of each level in a process of its own; return the lines on its standard error.
+
+    The logger is imported before the settings are applied, as in the service.
+    """
     script = (
-        "from receiver.storage.schema import log\n"
+        "from receiver.workers.supervisor import log\n"
         "from receiver.telemetry import configure_logging\n"
-        "configure_logging('json')\n"
-        "log.warning('told')\n"
+        f"configure_logging({log_format!r}, {log_level!r})\n"
+        "log.debug('detail')\n"
+        "log.info('state')\n"
+        "log.warning('failure')\n"
+        "log.error('fault')\n"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, env=os.environ, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.startswith("{")
-    assert '"event": "told"' in done.stderr
+    return done.stderr.splitlines()
 
 
-def test_postgresql_needs_a_master_key_that_all_processes_share() -> None:
+@pytest.mark.parametrize(
+    ("level", "events"),
+    [
+        ("debug", ["detail", "state", "failure", "fault"]),
+        ("info", ["state", "failure", "fault"]),
+        ("error", ["fault"]),
+    ],
+)
+def test_records_below_the_log_level_are_not_written(level: str, events: list[str]) -> None:
+    records = [json.loads(line) for line in logged("json", level)]
+    assert [record["event"] for record in records] == events
+    assert {record["logger"] for record in records} == {"workers.supervisor"}
+
+
+def test_the_log_level_is_info_unless_it_is_set() -> None:
+    assert (load().log_level, load(log_level="debug").log_level) == ("info", "debug")
+
+
+@pytest.mark.parametrize("wrong", ["verbose", "DEBUG", "10"])
+def test_a_wrong_log_level_stops_the_start(wrong: str) -> None:
+    (fault,) = faults(log_level=wrong)
+    assert fault == "RINGBACK_LOG_LEVEL: Input should be 'debug', 'info', 'warning' or 'error'"
+
+
+def test_postgresql_requires_a_master_key() -> None:
     named = {"RINGBACK_DATABASE_URL": "postgresql://user@host/name"}
     with pytest.raises(SettingsError, match="RINGBACK_SECRET_KEY: is required on PostgreSQL"):
         load_settings(named, env_file=None)
