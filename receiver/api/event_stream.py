@@ -71,7 +71,7 @@ class EventStream:
             frames = await follower.read()
             for chunk in _chunks(frames):
                 await _write(send, chunk)
-            if not frames and not await follower.news(KEEP_ALIVE_SECONDS):
+            if not frames and not await follower.wait(KEEP_ALIVE_SECONDS):
                 # With its number, so that a reader whose filter lets little through does not resume from long ago.
                 await _write(send, comment("keep-alive", str(follower.position)))
 

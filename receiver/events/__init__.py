@@ -1,1 +1,1 @@
-"""The log of what happened, and all that read it: recording, the feed, streams."""
+"""The log of events and its readers: recording events, the in-memory feed, streams."""

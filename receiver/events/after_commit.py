@@ -1,4 +1,4 @@
-"""What happens after a commit: long polls wake, the dispatcher gets deliveries, the feed shows events."""
+"""What happens after a commit: long polls are woken, deliveries go to the dispatcher, events to the feed."""
 
 import asyncio
 from collections import defaultdict
@@ -16,23 +16,23 @@ _REREAD_SECONDS = 5.0
 
 
 class Dispatcher(Protocol):
-    """Sends deliveries. `events` knows no more of it than this."""
+    """Sends deliveries. All that `receiver.events` knows of `receiver.workers.dispatch`."""
 
     def has_room(self, subscription_id: int) -> bool:
         """Return whether memory has room for one more delivery to this subscription."""
         ...
 
     def hand_over(self, deliveries: Sequence[LeasedDelivery]) -> None:
-        """Take deliveries that were written leased to this process."""
+        """Take deliveries that were written as leased to this process."""
         ...
 
     def wake(self) -> None:
-        """The table has a delivery that no process has leased: claim it."""
+        """Claim deliveries soon: the table has one that is due and that no process has leased."""
         ...
 
 
 class Publisher(Protocol):
-    """Shows events to those who follow them: the feed itself, or the PostgreSQL log that feeds it."""
+    """Shows events to their followers: the feed itself, or on PostgreSQL the log that publishes to it."""
 
     def publish(self, events: Sequence[tuple[int, NewEvent]]) -> None:
         """Take events with their sequence numbers, after their commit."""
@@ -48,7 +48,7 @@ class AfterCommit:
     due: "WakeTimer"
     publisher: Publisher
     lease_seconds: float
-    """How long a delivery that goes straight to the dispatcher is leased to it."""
+    """The lease of a delivery that goes to this process's dispatcher without a claim, in seconds."""
 
 
 class Waiting:
@@ -61,13 +61,13 @@ class Waiting:
         self._waiters: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     def watch(self, uid: str) -> "Watch":
-        """Return a context in which no change of this task or run is missed."""
+        """Return a context manager within which no change of this task or run is missed."""
         return Watch(self, uid)
 
     async def read_until(
         self, uid: str, seconds: float, read: Callable[[], Awaitable[Row]], is_over: Callable[[Row], bool]
     ) -> Row:
-        """Return what `read` returns as soon as `is_over` says so of it, after `seconds`, or when the service stops."""
+        """Return what `read` returns as soon as `is_over` accepts it, after `seconds`, or when the service stops."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         with self.watch(uid) as watch:
@@ -79,18 +79,18 @@ class Waiting:
                 await watch.changed(min(left, _REREAD_SECONDS))
 
     def wake(self, uid: str) -> None:
-        """Wake all that wait for this task or run."""
+        """Wake the long polls that wait for this task or run."""
         for waiter in self._waiters.get(uid, ()):
             waiter.set()
 
     def wake_all(self) -> None:
-        """Wake all: any task or run may have changed."""
+        """Wake every long poll: any task or run may have changed."""
         for waiters in self._waiters.values():
             for waiter in waiters:
                 waiter.set()
 
     def close(self) -> None:
-        """The service stops: wake all, so that they return what they have read."""
+        """Wake every long poll so that it returns what it has read: the service stops."""
         self.closed = True
         self.wake_all()
 
@@ -108,7 +108,7 @@ class Waiting:
 
 
 class Watch:
-    """One long poll. Enter it before reading the row, so that a change between reading and waiting is not missed."""
+    """One long poll. Enter it before reading the row: a change between reading and waiting is then not missed."""
 
     def __init__(self, waiting: Waiting, uid: str) -> None:
         self._waiting = waiting
@@ -134,7 +134,7 @@ class Watch:
 
 
 class WakeTimer:
-    """Wakes a worker at the earliest of the moments that it was asked for."""
+    """Wakes one worker at the earliest of the times that were set."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -147,7 +147,7 @@ class WakeTimer:
             self._event.set()
 
     async def wait(self, now: datetime, longest: float) -> None:
-        """Return at the earliest moment set, or after `longest` seconds; `now` is the present moment."""
+        """Return at the earliest time that was set, or after `longest` seconds; `now` is the current time."""
         loop = asyncio.get_running_loop()
         end = loop.time() + longest
         started = loop.time()

@@ -1,8 +1,9 @@
-"""The feed of committed events: the newest ones in memory, and a bell for those who follow.
+"""The feed: the newest committed events in memory, and the followers that are woken when there are more.
 
-It takes events in the order in which they can be read, and nobody reads past `newest`. On SQLite that is the order in
-which this process commits them: there is one writer, and sequence numbers are given under its lock. On PostgreSQL
-sequence order is not commit order: there `tracking.log` stands before the feed.
+Events are published to it in the order in which they can be read, and no follower reads past `newest`. On SQLite that
+is the order in which this process commits them: there is one writer, and it assigns sequence numbers under its lock.
+On PostgreSQL the order of sequence numbers is not the order of commits: there `receiver.events.postgresql_log`
+publishes to the feed.
 """
 
 import asyncio
@@ -13,14 +14,14 @@ from receiver.storage.transaction import NewEvent
 
 MOST_EVENTS = 1024
 MOST_FRAME_BYTES = 8 * 1024 * 1024
-"""What is kept in memory; who is further behind reads from the database."""
+"""What is kept in memory. A follower that is further behind reads from the database."""
 
 Topic = int | str
-"""What a follower wants to be woken for: anything of an organization, or of one task by its outer id."""
+"""What a follower is woken for: events of an organization (its key), or of one task (its outer id)."""
 
 
 class Entry:
-    """An event in memory: what filters ask of it, and how the stream shows it once somebody had to see it."""
+    """An event in memory: the columns that filters read, and its frame of the stream once that was rendered."""
 
     __slots__ = ("frame", "model", "organization_id", "run_uid", "sequence", "task_type", "task_uid", "type")
 
@@ -37,7 +38,7 @@ class Entry:
 
 
 class StreamCursor:
-    """Where one follower is. Everything up to `position` was read by it, or was nothing for it."""
+    """The position of one follower: it has read, or does not want, every event up to `position`."""
 
     __slots__ = ("_feed", "_left", "_position", "_waiter", "caught_up", "topic")
 
@@ -56,33 +57,36 @@ class StreamCursor:
 
     @property
     def closed(self) -> bool:
-        """Whether there is nothing more to come: the follower left, or the service stops."""
+        """Whether no more events will come: the follower left, or the service stops."""
         return self._left or self._feed.closed
 
     def move(self, position: int) -> None:
-        """Note that everything up to `position` was read."""
+        """Note that every event up to `position` was read."""
         self._position = position
         self.caught_up = position >= self._feed.newest
 
-    def ring(self, position: int) -> None:
-        """There is news after `position`, and nothing for this follower between its own position and that one."""
+    def wake_after(self, position: int) -> None:
+        """Wake the follower for events after `position`.
+
+        A follower that is caught up resumes there: it wants none of the events between its own position and this one.
+        """
         if self.caught_up:
             self._position = position
             self.caught_up = False
         self.wake()
 
     def wake(self) -> None:
-        """End the wait, if there is one."""
+        """End the wait, if the follower waits."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def leave(self) -> None:
-        """Follow no more."""
+        """Stop following."""
         self._left = True
         self.wake()
 
-    async def news(self, seconds: float) -> bool:
-        """Wait until there is something to read or the end is near, `seconds` at most; say whether it is so."""
+    async def wait(self, seconds: float) -> bool:
+        """Wait until there are events to read or no more will come, `seconds` at most; return whether that is so."""
         if self.caught_up and not self.closed:
             self._waiter = asyncio.get_running_loop().create_future()
             await asyncio.wait({self._waiter}, timeout=seconds)
@@ -91,42 +95,42 @@ class StreamCursor:
 
 
 class Feed:
-    """Holds every event with a sequence number after `oldest` and up to `newest`, and wakes who follows."""
+    """Holds every event with a sequence number after `oldest` and up to `newest`, and wakes its followers."""
 
     def __init__(self) -> None:
         self.newest = 0
         self.oldest = 0
         self.closed = False
         self.followed = asyncio.Event()
-        """Set while anybody follows."""
+        """Set while there is at least one follower."""
         self._bytes = 0
-        self._ring: deque[Entry] = deque()
+        self._buffer: deque[Entry] = deque()
         self._cursors: dict[Topic, set[StreamCursor]] = defaultdict(set)
 
     def begin(self, newest: int) -> None:
-        """Begin after this event, at the start or anew: what is before it is read from the database."""
+        """Begin, or begin again, after the event `newest`: earlier events are read from the database."""
         before, self.newest = self.newest, newest
         self._skip(before, newest + 1)
 
     def publish(self, events: Sequence[tuple[int, NewEvent]]) -> None:
-        """Take events with their sequence numbers, after their commit."""
+        """Append events with their sequence numbers, after their commit, and wake the followers that want them."""
         before, first = self.newest, events[0][0]
         self.newest = events[-1][0]
         if first != before + 1:
             self._skip(before, first)
-        self._ring.extend(Entry(sequence, event) for sequence, event in events)
+        self._buffer.extend(Entry(sequence, event) for sequence, event in events)
         self._trim()
         topics: set[Topic] = {event.organization_id for _, event in events}
         topics.update(event.task_uid for _, event in events if event.task_uid is not None)
         for topic in topics:
-            _ring(self._cursors.get(topic, ()), first - 1)
+            _wake_after(first - 1, self._cursors.get(topic, ()))
 
     def since(self, position: int) -> list[Entry] | None:
-        """Return every event after `position`, oldest first; None if not all of them are here."""
+        """Return every event after `position`, oldest first; None if some of them are no longer in memory."""
         if position < self.oldest:
             return None
         found = []
-        for entry in reversed(self._ring):
+        for entry in reversed(self._buffer):
             if entry.sequence <= position:
                 break
             found.append(entry)
@@ -134,19 +138,19 @@ class Feed:
         return found
 
     def keep(self, entry: Entry, frame: bytes) -> None:
-        """Keep how an event is shown, so that it is made once for all who follow."""
+        """Keep the frame of an event, so that it is rendered once for all followers."""
         entry.frame = frame
         if entry.sequence > self.oldest:
             self._bytes += len(frame)
             self._trim()
 
     def follow(self, cursor: StreamCursor) -> None:
-        """Ring for this one from now on."""
+        """Wake this follower from now on."""
         self._cursors[cursor.topic].add(cursor)
         self.followed.set()
 
     def unfollow(self, cursor: StreamCursor) -> None:
-        """Ring for it no more."""
+        """Stop waking this follower, and forget it."""
         cursors = self._cursors[cursor.topic]
         cursors.discard(cursor)
         if not cursors:
@@ -155,27 +159,27 @@ class Feed:
             self.followed.clear()
 
     def close(self) -> None:
-        """The service stops: wake all, so that they end."""
+        """Wake all followers so that they end: the service stops."""
         self.closed = True
         for cursors in self._cursors.values():
             for cursor in cursors:
                 cursor.wake()
 
     def _skip(self, before: int, first: int) -> None:
-        """Numbers are missing: somebody wrote what was not published, so all must read it from the database."""
-        self._ring.clear()
+        """Empty the buffer: events between `before` and `first` were never published, so all read the database."""
+        self._buffer.clear()
         self._bytes = 0
         self.oldest = first - 1
         for cursors in self._cursors.values():
-            _ring(cursors, before)
+            _wake_after(before, cursors)
 
     def _trim(self) -> None:
-        while len(self._ring) > MOST_EVENTS or self._bytes > MOST_FRAME_BYTES:
-            gone = self._ring.popleft()
-            self._bytes -= len(gone.frame or b"")
-            self.oldest = gone.sequence
+        while len(self._buffer) > MOST_EVENTS or self._bytes > MOST_FRAME_BYTES:
+            removed = self._buffer.popleft()
+            self._bytes -= len(removed.frame or b"")
+            self.oldest = removed.sequence
 
 
-def _ring(cursors: Iterable[StreamCursor], position: int) -> None:
+def _wake_after(position: int, cursors: Iterable[StreamCursor]) -> None:
     for cursor in cursors:
-        cursor.ring(position)
+        cursor.wake_after(position)

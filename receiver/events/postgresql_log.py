@@ -1,12 +1,16 @@
-"""The log of events on a PostgreSQL that several processes write to: handed to the feed in an order that holds.
+"""The log of events on a PostgreSQL database that several processes write to: publishes to the feed, without gaps.
 
-A sequence number is given when an event is written, and seen when its transaction commits: the greater number may be
-seen first. So a number that is missing is waited for while any transaction is open that had begun to write events
-when the gap was seen; what is missing after that was rolled back. Such transactions are known by their lock on the
-table, which they take before they are given a number and keep until their end.
+Why gaps need care. PostgreSQL assigns a sequence number when an event is inserted, but shows the event when its
+transaction commits, and a transaction with a greater number may commit first. A reader that trusts `sequence > last`
+would then move past the smaller number and never show that event. So when a number is missing, the reader finds out
+which transactions were writing events at that moment and waits until all of them have ended. A number that is still
+missing was rolled back and never comes. Those transactions are known by their lock on the table of events, which each
+one takes before it gets its first number and holds until its end. Transactions that began later are not waited for:
+their numbers are greater than the gap. One that hangs delays the feed of every process until PostgreSQL ends it, which
+is the price of never skipping an event.
 
-While nobody here follows or waits, nothing is read: with many writers that would be a query for every few commits of
-anybody. The notices are left unread until somebody comes.
+While no client of this process follows a stream or waits in a long poll, nothing is read: with many writers that would
+be a query for every few commits of any process. The notices stay unread until a client comes.
 """
 
 import asyncio
@@ -26,27 +30,28 @@ if TYPE_CHECKING:
 
 log = get_logger("events.postgresql_log")
 
-_LOOK_SECONDS = 1.0
-"""A notice may be lost: the table is read this often without one."""
-_TOGETHER_SECONDS = 0.02
-"""News that comes so close to each other is read together."""
+_READ_SECONDS = 1.0
+"""The table is read this often even without a notice, because a notice may be lost."""
+_BATCH_SECONDS = 0.02
+"""Commits that follow each other within this time are read together."""
 _PAGE = 500
 _GAP_SECONDS = 0.005
+"""How often the transactions before a gap are checked: PostgreSQL sends no message when one ends."""
 
 
 class PostgreSQLLog:
-    """Feeds this process with what every process commits, and wakes those here who wait for a task."""
+    """Publishes what every process commits to this process's feed, and wakes the long polls of this process."""
 
     def __init__(self, database: Database, notices: "Notices", feed: Feed, waiting: Waiting) -> None:
         self._database = database
         self._notices = notices
         self._feed = feed
         self._waiting = waiting
-        self._turn = asyncio.Lock()
+        self._reading = asyncio.Lock()
         self._read_at = 0.0
 
     def publish(self, events: Sequence[tuple[int, NewEvent]]) -> None:
-        """Take events that this process committed; tell the others."""
+        """Take events that this process has committed, and notify the other processes."""
         self._notices.send()
         first, last = events[0][0], events[-1][0]
         if first == self._feed.newest + 1 and last - first == len(events) - 1:
@@ -55,96 +60,96 @@ class PostgreSQLLog:
             self._notices.heard.set()
 
     async def run(self) -> None:
-        """Read on for ever, whenever there is news and somebody to tell it to."""
+        """Read new events until cancelled, whenever there are some and a client waits for them."""
         while True:
             try:
-                async with asyncio.timeout(_LOOK_SECONDS):
+                async with asyncio.timeout(_READ_SECONDS):
                     await self._notices.heard.wait()
             except TimeoutError:
                 pass
-            await self._somebody()
+            await self._wait_for_client()
             try:
                 await self.catch_up()
             except StorageUnavailable as error:
-                log.warning("the log cannot be read now", error=error.message)
-                await asyncio.sleep(_LOOK_SECONDS)
-            await asyncio.sleep(_TOGETHER_SECONDS)
+                log.warning("reading events failed", error_code=error.code, error=error.message)
+                await asyncio.sleep(_READ_SECONDS)
+            await asyncio.sleep(_BATCH_SECONDS)
 
     async def begin(self) -> None:
-        """Begin after what is on disk. Raises `StorageUnavailable`."""
-        async with self._turn:
+        """Begin the feed after the newest event on disk. Raises `StorageUnavailable`."""
+        async with self._reading:
             await self._begin()
 
     async def refresh(self) -> None:
-        """Catch up with news that was left unread, as far as can be done soon. Raises `StorageUnavailable`."""
-        is_old = asyncio.get_running_loop().time() > self._read_at + _LOOK_SECONDS
+        """Publish events that were left unread, as far as that can be done soon. Raises `StorageUnavailable`."""
+        is_old = asyncio.get_running_loop().time() > self._read_at + _READ_SECONDS
         if not self._notices.heard.is_set() and not is_old:
             return
         try:
-            async with asyncio.timeout(_LOOK_SECONDS):
+            async with asyncio.timeout(_READ_SECONDS):
                 await self.catch_up()
-        except TimeoutError:  # a transaction that hangs holds up the feed, and not who asks
-            log.info("the log is behind")
+        except TimeoutError:  # a transaction that hangs delays the feed, but not the client that asks
+            log.warning("event feed is behind", seconds=_READ_SECONDS)
 
     async def catch_up(self) -> None:
-        """Hand on every event that is committed by now. Raises `StorageUnavailable`."""
-        async with self._turn:
+        """Publish every event that is committed by now. Raises `StorageUnavailable`."""
+        async with self._reading:
             self._notices.heard.clear()
             try:
-                await self._read_on()
+                await self._read_new()
             except BaseException:
-                self._notices.heard.set()  # what was not handed on is still news
+                self._notices.heard.set()  # what was not published is still unread
                 raise
 
-    async def _somebody(self) -> None:
-        """Return when anybody follows or waits."""
-        anybody = (self._feed.followed, self._waiting.watched)
-        if any(event.is_set() for event in anybody):
+    async def _wait_for_client(self) -> None:
+        """Return as soon as a client follows a stream or waits in a long poll."""
+        clients = (self._feed.followed, self._waiting.watched)
+        if any(event.is_set() for event in clients):
             return
-        coming = [asyncio.create_task(event.wait()) for event in anybody]
+        waits = [asyncio.create_task(event.wait()) for event in clients]
         try:
-            await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for each in coming:
-                each.cancel()
+            for wait in waits:
+                wait.cancel()
 
     async def _begin(self) -> None:
         newest = (await self._database.read(newest_event()))[0]["newest"] or 0
-        await self._wait_for_writers()  # what is older may be committed yet
+        await self._wait_for_writers()  # events before the newest one may not be committed yet
         if newest > self._feed.newest:
             self._feed.begin(newest)
         self._waiting.wake_all()
 
-    async def _read_on(self) -> None:
+    async def _read_new(self) -> None:
         began = asyncio.get_running_loop().time()
         rows = await self._database.read(events_after(self._feed.newest, _PAGE))
-        if len(rows) == _PAGE:  # far behind: who follows reads of it what he wants, and nobody all of it
+        if len(rows) == _PAGE:  # too far behind: followers read what they need from the database
             await self._begin()
         elif rows:
-            await self._hand_on(rows)
+            await self._publish_in_order(rows)
         self._read_at = began
 
-    async def _hand_on(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    async def _publish_in_order(self, rows: Sequence[Mapping[str, Any]]) -> None:
         last = rows[-1]["sequence"]
         self._wake(rows)
-        self._publish(_without_gap(self._new(rows), self._feed.newest))
+        self._publish(_before_gap(self._unpublished(rows), self._feed.newest))
         if self._feed.newest < last:
             await self._wait_for_writers()
             found = await self._database.read(events_after(self._feed.newest, _PAGE))
-            # What came after `last` may have gaps of its own.
+            # Events after `last` may have gaps that were not waited for.
             rest = [row for row in found if row["sequence"] <= last]
             self._wake(rest)
-            self._publish(self._new(rest))
+            self._publish(self._unpublished(rest))
 
     def _wake(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Wake who waits for a task of these: in whatever order, for he reads its row and no event."""
+        """Wake the long polls of these tasks and runs. Gaps do not matter: a long poll reads the row, not events."""
         for row in rows:
             for uid in (row["task_uid"], row["run_uid"]):
                 if uid is not None:
                     self._waiting.wake(uid)
 
-    def _new(self, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Return what this process did not publish while these were read."""
+    def _unpublished(self, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Return the rows that `publish` has not published while these were read."""
         return [row for row in rows if row["sequence"] > self._feed.newest]
 
     def _publish(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -152,9 +157,9 @@ class PostgreSQLLog:
             self._feed.publish([(row["sequence"], _event(row)) for row in rows])
 
     async def _wait_for_writers(self) -> None:
-        """Wait until every transaction has ended that is writing events now. Raises `StorageUnavailable`."""
+        """Wait until every transaction that is writing events now has ended. Raises `StorageUnavailable`."""
         writers = await self._writers()
-        while writers:  # nobody tells when one ends
+        while writers:
             await asyncio.sleep(_GAP_SECONDS)
             writers &= await self._writers()
 
@@ -162,9 +167,9 @@ class PostgreSQLLog:
         return {row["writer"] for row in await self._database.read(event_writers())}
 
 
-def _without_gap(rows: Sequence[Mapping[str, Any]], after: int) -> list[Mapping[str, Any]]:
-    """Return the rows that follow `after`, one by one, up to the first number that is missing."""
-    return [row for cursor, row in enumerate(rows, after + 1) if row["sequence"] == cursor]
+def _before_gap(rows: Sequence[Mapping[str, Any]], after: int) -> list[Mapping[str, Any]]:
+    """Return the rows that follow `after` with no number missing, up to the first gap."""
+    return [row for sequence, row in enumerate(rows, after + 1) if row["sequence"] == sequence]
 
 
 def _event(row: Mapping[str, Any]) -> NewEvent:

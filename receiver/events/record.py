@@ -1,4 +1,4 @@
-"""Writing events down, with the deliveries that follow from them. Part of every change of a task."""
+"""Recording events and the deliveries that follow from them, in the transaction of the change itself."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -13,10 +13,10 @@ from receiver.storage.transaction import LeasedDelivery, Listener, NewDelivery, 
 
 
 async def record(tx: Transaction, events: Sequence[NewEvent], after_commit: AfterCommit, now: datetime) -> None:
-    """Append `events` and insert a delivery for each subscription that listens to each.
+    """Append `events`, and insert a delivery for each event and each subscription that matches it.
 
-    A delivery is written leased to this process where its dispatcher has room, so that it needs no claim; the
-    others are due at once for whoever comes first.
+    A delivery is written as leased to this process where its dispatcher has room, so that no claim is needed. The
+    others are due at once, and any process may claim them.
     """
     if not events:
         return
@@ -29,7 +29,7 @@ async def record(tx: Transaction, events: Sequence[NewEvent], after_commit: Afte
         _delivery(event, key, listener, after_commit, now)
         for event, key in zip(events, keys, strict=True)
         for listener in listeners
-        if _hears(listener, event)
+        if _matches(listener, event)
     ]
     if deliveries:
         delivery_keys = await tx.insert_deliveries(deliveries)
@@ -40,8 +40,8 @@ async def record(tx: Transaction, events: Sequence[NewEvent], after_commit: Afte
 
 
 def event_of(task: TaskState, decision: Decision, now: datetime) -> NewEvent:
-    """Return the event of a decision that has one."""
-    assert decision.event is not None  # noqa: S101 - the caller asked
+    """Return the event of a decision; the decision must have one."""
+    assert decision.event is not None  # noqa: S101 - a caller checks this first
     return NewEvent(
         uid=new_id(),
         organization_id=task.organization_id,
@@ -59,7 +59,7 @@ def event_of(task: TaskState, decision: Decision, now: datetime) -> NewEvent:
 
 
 def task_created(row: Mapping[str, Any], key: int, now: datetime) -> NewEvent:
-    """Return the `task.created` of a row of `storage.tasks.new_task` that was inserted with this key."""
+    """Return the `task.created` event of a row from `storage.tasks.new_task` that was inserted with this key."""
     return NewEvent(
         uid=new_id(),
         organization_id=row["organization_id"],
@@ -76,13 +76,13 @@ def task_created(row: Mapping[str, Any], key: int, now: datetime) -> NewEvent:
     )
 
 
-def _hears(listener: Listener, event: NewEvent) -> bool:
+def _matches(listener: Listener, event: NewEvent) -> bool:
     if listener.kind == SubscriptionKind.CALLBACK:
-        is_theirs = listener.id == event.callback_id
+        is_addressed = listener.id == event.callback_id
     else:
-        is_theirs = listener.organization_id == event.organization_id
+        is_addressed = listener.organization_id == event.organization_id
     return (
-        is_theirs
+        is_addressed
         and event.type in listener.event_types
         and matches(
             listener.filters,
@@ -97,7 +97,7 @@ def _hears(listener: Listener, event: NewEvent) -> bool:
 def _delivery(
     event: NewEvent, event_key: int, listener: Listener, after_commit: AfterCommit, now: datetime
 ) -> NewDelivery:
-    # An ordered one waits for its turn in the table, where a claim sees what is before it.
+    # An ordered delivery waits in the table, where a claim can see the earlier deliveries of its task.
     leased = not listener.ordered and after_commit.dispatcher.has_room(listener.id)
     return NewDelivery(
         uid=new_id(),

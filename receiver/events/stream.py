@@ -1,4 +1,4 @@
-"""Following the feed: each event once and in order, from memory where it is there and from the database where not."""
+"""Streams: each event once and in order, read from memory where the feed has it and else from the database."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -22,13 +22,13 @@ from receiver.storage.events import (
 )
 
 MOST_AT_ONCE = 32
-"""Events that one follower takes in one go: what it may hold in memory while its client is slow to read."""
+"""Events that one follower reads at a time: what it may hold in memory while its client reads slowly."""
 _SPAN = 5_000
-"""Sequence numbers that one query of a follower looks through: a rare filter must not keep a reader for long."""
+"""Sequence numbers that one query of a follower covers: a filter that lets little through may not take long."""
 
 
 class Follower(StreamCursor):
-    """Reads what its filter lets through, after a position."""
+    """Reads the events that its filter lets through, after a position."""
 
     __slots__ = ("_streams", "_wanted")
 
@@ -38,7 +38,7 @@ class Follower(StreamCursor):
         self._wanted = wanted
 
     async def read(self) -> list[bytes]:
-        """Return frames of the stream, oldest first; none if all that there is was read. Raises `RingbackError`."""
+        """Return the next frames of the stream, oldest first; none if there are none yet. Raises `RingbackError`."""
         frames: list[bytes] = []
         while not self.caught_up and not frames:
             entries = self._feed.since(self._position)
@@ -61,7 +61,7 @@ class Follower(StreamCursor):
 class Streams:
     """The events as the API reads them: in pages, and as they happen.
 
-    `log` feeds the feed where several processes write to one database.
+    `log` publishes to the feed where several processes write to one database (PostgreSQL).
     """
 
     def __init__(self, database: Database, feed: Feed, log: PostgreSQLLog | None = None) -> None:
@@ -71,21 +71,21 @@ class Streams:
         self._rendering = asyncio.Lock()
 
     async def begin(self) -> None:
-        """Begin after what is on disk; nothing may have been published before."""
+        """Begin the feed after the newest event on disk. Call it once, before anything is published."""
         if self._log is not None:
             await self._log.begin()
         else:
             self.feed.begin((await self._database.read(newest_event()))[0]["newest"] or 0)
 
     async def now(self) -> int:
-        """Return the position from which on everything is yet to come. Raises `StorageUnavailable`."""
+        """Return the position after which only new events come. Raises `StorageUnavailable`."""
         if self._log is not None:
             await self._log.refresh()
         return self.feed.newest
 
     @contextmanager
     def follow(self, wanted: EventFilter, after: int) -> Iterator[Follower]:
-        """Follow what comes after a position that `check` bore out."""
+        """Follow the events after a position that `check` has accepted."""
         follower = Follower(self, wanted, after)
         self.feed.follow(follower)
         try:
@@ -94,38 +94,38 @@ class Streams:
             self.feed.unfollow(follower)
 
     async def check(self, organization_id: int, after: int | None) -> int:
-        """Return the position if nothing after it was purged; None stands for what is no position.
+        """Return the position `after` if nothing after it was purged; None stands for an unreadable position.
 
-        Raises `EventsLost` that says which is the oldest event of the organization that is there.
+        Raises `EventsLost`, which names the organization's oldest event that is still stored.
         """
         newest = await self.now()
         if self._log is not None and after is not None and after > newest:
-            await self._log.catch_up()  # it may come from another process, which is ahead of this one
+            await self._log.catch_up()  # the position may come from another process, which is ahead of this one
             newest = self.feed.newest
         found = (await self._database.read(oldest_events(organization_id)))[0]
-        oldest, mine = found["oldest"] or newest + 1, found["oldest_of_mine"]
+        oldest, own_oldest = found["oldest"] or newest + 1, found["oldest_of_mine"]
         if after is None:
-            raise EventsLost("an event's number was to be given", oldest=mine)
+            raise EventsLost("the position is not the number of an event", oldest=own_oldest)
         if after > newest:
-            raise EventsLost(f"there never was an event {after}", oldest=mine)
+            raise EventsLost(f"event {after} never existed", oldest=own_oldest)
         if after + 1 < oldest:
-            raise EventsLost(f"what came after event {after} was purged", oldest=mine)
+            raise EventsLost(f"events after event {after} were purged", oldest=own_oldest)
         return after
 
     async def read_before(self, wanted: EventFilter, before: int | None, limit: int) -> list[dict[str, Any]]:
         """Return events as the API shows them, newest first."""
-        return [_shown(row) for row in await self._database.read(events_before(wanted, before, limit))]
+        return [_api_event(row) for row in await self._database.read(events_before(wanted, before, limit))]
 
     async def read_after(self, wanted: EventFilter, after: int, limit: int) -> list[dict[str, Any]]:
         """Return events after a position as the API shows them, oldest first."""
         return await self.read_between(wanted, after, await self.now(), limit)
 
     async def read_between(self, wanted: EventFilter, after: int, until: int, limit: int) -> list[dict[str, Any]]:
-        """Return events after one position and up to the other, oldest first."""
-        return [_shown(row) for row in await self._database.read(events_between(wanted, after, until, limit))]
+        """Return events after one position and up to another, oldest first."""
+        return [_api_event(row) for row in await self._database.read(events_between(wanted, after, until, limit))]
 
     async def frames(self, entries: Sequence[Entry]) -> list[bytes]:
-        """Return how the stream shows these events. Each is made once, for whoever comes first."""
+        """Return the frames of these events. The first follower that needs a frame renders it for all."""
         if any(entry.frame is None for entry in entries):
             async with self._rendering:
                 await self._render([entry for entry in entries if entry.frame is None])
@@ -135,13 +135,13 @@ class Streams:
         if not entries:
             return
         rows = await self._database.read(events_by_sequence([entry.sequence for entry in entries]))
-        shown = {row["event_id"]: _shown(row) for row in rows}
+        by_sequence = {row["event_id"]: _api_event(row) for row in rows}
         for entry in entries:
-            event = shown.get(entry.sequence)  # a purged one is not shown
+            event = by_sequence.get(entry.sequence)  # None if it was purged: it is left out of the stream
             frame = b"" if event is None else event_frame(str(entry.sequence), entry.type, event)
             self.feed.keep(entry, frame)
 
 
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
+def _api_event(row: dict[str, Any]) -> dict[str, Any]:
     event, task = event_and_task(row)
     return stream_event(task, event)

@@ -154,7 +154,7 @@ async def test_a_local_server_that_refuses_or_is_not_there_is_shown_and_not_wait
 
 async def test_it_says_when_it_cannot_go_on_where_it_was(world: World) -> None:
     async with listening(world, "--since", "1000") as listen:
-        assert "there never was an event 1000" in await listen.line("missed", error=True)
+        assert "event 1000 never existed" in await listen.line("missed", error=True)
         task_id = await world.created()
         await listen.line(task_id)
 

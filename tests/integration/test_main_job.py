@@ -1,18 +1,18 @@
-"""The main job, in one process."""
+"""The main job in one process: a task completes and its subscriber gets a signed delivery."""
 
 from standardwebhooks import Webhook
 
 from tests.fakes.world import World
 
 
-async def test_a_task_ends_and_its_subscriber_is_told(world: World) -> None:
+async def test_a_task_completes_and_its_subscriber_receives_the_event(world: World) -> None:
     webhook = await world.webhook()
     task_id = await world.created()
     task = await world.ended(task_id)
     assert task["status"] == "completed"
     assert task["output"]["image_url"]
     await world.subscriber.until(lambda heard: len(heard) >= 1)
-    (told,) = world.subscriber.heard
-    body = Webhook(webhook["secret"]).verify(told.body, told.headers)
+    (delivery,) = world.subscriber.heard
+    body = Webhook(webhook["secret"]).verify(delivery.body, delivery.headers)
     assert body["type"] == "task.completed"
     assert body["data"] == task

@@ -1,4 +1,4 @@
-"""The log of events where several processes write: order, gaps, and news from others."""
+"""The log of events with several writing processes: order, gaps, and events of other processes."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ _ID = re.compile(rb"^id: (\d+)$", re.MULTILINE)
 
 
 class Replica:
-    """A process's database, feed and log, without the rest of it."""
+    """The database, feed and log of one process, without the rest of the service."""
 
     def __init__(self, database: Database) -> None:
         assert database.shared is not None
@@ -55,19 +55,19 @@ class Replica:
         return await self.database.writer.run(work)
 
     def seen(self) -> list[int]:
-        """Return what its feed has."""
+        """Return the sequence numbers that its feed has in memory."""
         return [entry.sequence for entry in self.feed.since(self.feed.oldest) or ()]
 
     @property
     def is_behind(self) -> bool:
-        """Whether there is news that it did not begin to read."""
+        """Whether there are events that it has not begun to read."""
         assert self.database.shared is not None
         return self.database.shared.notices.heard.is_set()
 
 
 @asynccontextmanager
 async def replica(settings: Settings, *, running: bool = True, followed: bool = True) -> AsyncIterator[Replica]:
-    """Open one; its loops run unless a test moves them itself, and somebody follows unless a test says not yet."""
+    """Open a replica. `running`: its loops run. `followed`: a client follows its stream from the start."""
     async with await Database.open(settings) as database, AsyncExitStack() as stack:
         mine = Replica(database)
         await mine.streams.begin()
@@ -78,7 +78,7 @@ async def replica(settings: Settings, *, running: bool = True, followed: bool = 
         tasks = [asyncio.create_task(loop) for loop in loops]
         try:
             if running and not followed:
-                await until(lambda: mine.is_behind)  # by whatever was said before it listened
+                await until(lambda: mine.is_behind)  # by the notices that were sent before it listened
                 await mine.log.catch_up()
             yield mine
         finally:
@@ -108,20 +108,20 @@ class Gate:
 
 
 async def read_to(last: int, follower: Follower) -> list[int]:
-    """Follow up to an event; return the sequence numbers of what came."""
+    """Follow up to an event; return the sequence numbers that were read."""
     found: list[int] = []
     async with asyncio.timeout(10):
         while found[-1:] != [last]:
             frames = await follower.read()
             found += [int(_ID.findall(frame)[0]) for frame in frames]
             if not frames:
-                await follower.news(10)
+                await follower.wait(10)
     return found
 
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - a feed rings for followers, and this looks into it
+        while not condition():  # noqa: ASYNC110 - the feed wakes followers only, and this reads its state
             await asyncio.sleep(0.005)
 
 
@@ -132,7 +132,7 @@ async def test_an_event_that_commits_late_is_not_skipped(settings: Settings) -> 
         await gate.reached.wait()
         second = await quick.write()
         reading = asyncio.create_task(reader.log.catch_up())
-        await until(lambda: quick.feed.newest < second)  # it cannot be handed on yet, not even where it was written
+        await until(lambda: quick.feed.newest < second)  # not published yet, not even in the process that wrote it
         assert not reading.done()
         assert reader.seen() == []
         gate.opened.set()
@@ -143,7 +143,7 @@ async def test_an_event_that_commits_late_is_not_skipped(settings: Settings) -> 
         await until(lambda: quick.seen() == slow.seen() == [first, second])
 
 
-async def test_what_was_rolled_back_holds_nobody_up(settings: Settings) -> None:
+async def test_a_rolled_back_event_delays_no_other(settings: Settings) -> None:
     async with replica(settings) as writer, replica(settings) as reader:
         first = await writer.write()
         with pytest.raises(ValueError, match="rolled back"):
@@ -154,7 +154,7 @@ async def test_what_was_rolled_back_holds_nobody_up(settings: Settings) -> None:
         await until(lambda: writer.feed.newest == third)
 
 
-async def test_a_transaction_of_others_that_writes_no_event_holds_nobody_up(settings: Settings) -> None:
+async def test_a_transaction_that_writes_no_event_delays_no_event(settings: Settings) -> None:
     async with replica(settings) as other, replica(settings, running=False) as reader, replica(settings) as writer:
         gate = Gate()
 
@@ -173,7 +173,7 @@ async def test_a_transaction_of_others_that_writes_no_event_holds_nobody_up(sett
         await waiting
 
 
-async def test_a_start_in_the_middle_of_anothers_transaction_misses_nothing(settings: Settings) -> None:
+async def test_a_start_during_another_processs_transaction_misses_no_event(settings: Settings) -> None:
     async with replica(settings) as slow, replica(settings) as quick:
         gate = Gate()
         late = asyncio.create_task(slow.write(hold=gate))
@@ -192,17 +192,19 @@ async def _start(settings: Settings) -> int:
         return reader.feed.newest
 
 
-async def test_others_hear_of_a_commit_at_once(settings: Settings) -> None:
+async def test_other_processes_read_a_commit_at_once(settings: Settings) -> None:
     async with replica(settings) as writer, replica(settings) as reader:
         await writer.write()
         await until(lambda: reader.feed.newest == writer.feed.newest)
         began = asyncio.get_running_loop().time()
         key = await writer.write()
         await until(lambda: reader.feed.newest == key)
-        assert asyncio.get_running_loop().time() - began < 0.5  # and not at the next look, a second later
+        assert asyncio.get_running_loop().time() - began < 0.5  # and not only at the next read, a second later
 
 
-async def test_a_notice_that_is_lost_is_made_up_for(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_event_whose_notice_was_lost_is_read_all_the_same(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with replica(settings) as writer, replica(settings) as reader:
         assert writer.database.shared is not None
         monkeypatch.setattr(writer.database.shared.notices, "send", lambda: None)
@@ -210,7 +212,7 @@ async def test_a_notice_that_is_lost_is_made_up_for(settings: Settings, monkeypa
         await until(lambda: reader.feed.newest == key)
 
 
-async def test_a_position_of_another_process_that_is_ahead_is_reached(settings: Settings) -> None:
+async def test_a_position_from_another_process_that_is_ahead_is_accepted(settings: Settings) -> None:
     async with replica(settings) as writer, replica(settings, running=False) as reader:
         key = await writer.write()
         assert reader.feed.newest < key
@@ -240,22 +242,22 @@ async def test_many_writers_at_once_are_read_once_each_and_in_order(settings: Se
 
 @pytest.fixture(params=["a little behind", "far behind"])
 def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How much there is that nobody read: few events, which are handed on, or more than are read at once."""
+    """How many events are unread: few, which are published, or more than one page."""
     if request.param == "far behind":
         monkeypatch.setattr("receiver.events.postgresql_log._PAGE", 1)
 
 
-async def test_nothing_is_read_for_nobody(settings: Settings) -> None:
+async def test_nothing_is_read_without_a_client(settings: Settings) -> None:
     async with replica(settings, followed=False) as writer, replica(settings, followed=False) as reader:
         key = await writer.write()
         await until(lambda: reader.is_behind)
-        await reader.streams.read_before(ALL, None, 1)  # time enough to begin
+        await reader.streams.read_before(ALL, None, 1)  # enough time to begin to read
         assert reader.is_behind
         assert reader.feed.newest < key
 
 
 @pytest.mark.usefixtures("behind")
-async def test_a_follower_that_comes_after_a_quiet_time_sees_all_from_its_position_on(settings: Settings) -> None:
+async def test_a_follower_that_comes_later_reads_every_event_after_its_position(settings: Settings) -> None:
     async with replica(settings) as writer, replica(settings, followed=False) as reader:
         keys = [await writer.write() for _ in range(4)]
         await until(lambda: reader.is_behind)
@@ -267,7 +269,7 @@ async def test_a_follower_that_comes_after_a_quiet_time_sees_all_from_its_positi
 
 
 @pytest.mark.usefixtures("behind")
-async def test_a_follower_from_now_on_does_not_see_what_was_left_unread(settings: Settings) -> None:
+async def test_a_follower_from_now_on_reads_no_event_that_was_left_unread(settings: Settings) -> None:
     async with replica(settings) as writer, replica(settings, followed=False) as reader:
         await writer.write()
         before = await writer.write()
@@ -280,7 +282,7 @@ async def test_a_follower_from_now_on_does_not_see_what_was_left_unread(settings
 
 
 @pytest.mark.usefixtures("behind")
-async def test_what_was_left_unread_is_on_the_next_page(settings: Settings) -> None:
+async def test_events_that_were_left_unread_are_on_the_next_page(settings: Settings) -> None:
     async with replica(settings) as writer, replica(settings, followed=False) as reader:
         keys = [await writer.write() for _ in range(3)]
         await until(lambda: reader.is_behind)
@@ -304,17 +306,17 @@ async def test_an_event_that_commits_late_is_not_skipped_by_the_first_follower(s
 
 
 @pytest.mark.usefixtures("behind")
-async def test_the_first_who_waits_is_woken_by_what_another_writes(settings: Settings) -> None:
+async def test_the_first_long_poll_is_woken_by_another_processs_commit(settings: Settings) -> None:
     async with replica(settings) as writer, replica(settings, followed=False) as reader:
         await writer.write()
         await until(lambda: reader.is_behind)
         uid = new_id()
         with reader.waiting.watch(uid) as watch:
             await writer.write(run_uid=uid)
-            assert await watch.changed(0.5)  # and not at the next look, a second later
+            assert await watch.changed(0.5)  # and not only at the next read, a second later
 
 
-async def test_who_waits_is_woken_while_a_number_before_is_missing(settings: Settings) -> None:
+async def test_a_long_poll_is_woken_while_an_earlier_number_is_missing(settings: Settings) -> None:
     async with replica(settings) as slow, replica(settings) as quick, replica(settings, followed=False) as reader:
         gate = Gate()
         late = asyncio.create_task(slow.write(hold=gate))
@@ -328,10 +330,10 @@ async def test_who_waits_is_woken_while_a_number_before_is_missing(settings: Set
         await late
 
 
-async def test_a_transaction_that_hangs_holds_up_the_feed_but_not_who_asks(
+async def test_a_transaction_that_hangs_delays_the_feed_but_not_the_client_that_asks(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("receiver.events.postgresql_log._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("receiver.events.postgresql_log._READ_SECONDS", 0.05)
     async with replica(settings) as slow, replica(settings) as quick, replica(settings, followed=False) as reader:
         gate = Gate()
         late = asyncio.create_task(slow.write(hold=gate))

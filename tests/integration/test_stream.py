@@ -1,4 +1,4 @@
-"""The live stream: each event once and in order, whatever is lost in between."""
+"""The event stream: each event once and in order, through restarts and reconnections."""
 
 import asyncio
 from collections.abc import Mapping
@@ -28,24 +28,24 @@ TASK_EVENTS = ("task.created", "task.submitted", "task.updated", "task.completed
 
 
 async def make(world: World, count: int, **fields: Any) -> list[str]:
-    """Create tasks, side by side, and wait for their ends."""
+    """Create tasks concurrently and wait until all have ended."""
     task_ids = await asyncio.gather(*(world.created(**fields) for _ in range(count)))
     await asyncio.gather(*(world.ended(task_id) for task_id in task_ids))
     return list(task_ids)
 
 
 def on_disk(world: World, after: int = 0) -> list[int]:
-    """Return the number of every event there is."""
+    """Return the sequence number of every stored event after a position."""
     return [row["id"] for row in select(world, "SELECT id FROM event WHERE id > ? ORDER BY id", after)]
 
 
 async def read_all(reader: Reader, world: World, after: int = 0) -> list[int]:
-    """Read to the newest event; return the numbers of what came."""
+    """Read up to the newest event; return the sequence numbers that were read."""
     newest = on_disk(world)[-1]
     return numbers(await reader.until(lambda seen: seen and seen[-1].sequence >= newest))
 
 
-async def test_each_event_comes_once_and_in_order_while_they_are_written(world: World) -> None:
+async def test_each_event_is_read_once_and_in_order_while_more_are_written(world: World) -> None:
     await make(world, 3)
     before = on_disk(world)[-1]
     async with reading(world) as first, reading(world) as second, reading(world, 0) as all_of_them:
@@ -55,24 +55,24 @@ async def test_each_event_comes_once_and_in_order_while_they_are_written(world: 
         assert await read_all(all_of_them, world) == on_disk(world)
 
 
-async def test_an_event_is_what_a_delivery_says(world: World) -> None:
+async def test_an_event_is_the_same_as_in_its_delivery(world: World) -> None:
     webhook = await world.webhook(event_types=["task.*"])
     async with reading(world) as reader:
         (task_id,) = await make(world, 1, input={"prompt": "two\u2028lines\r\nand \U0001f408"})
         seen = await reader.until(lambda seen: seen and seen[-1].event == "task.completed")
         await world.subscriber.until(lambda heard: len({each.event_id for each in heard}) == len(seen))
-    told = {
+    delivered = {
         heard.event_id: standardwebhooks.Webhook(webhook["secret"]).verify(heard.body, heard.headers)
         for heard in world.subscriber.heard
     }
     for each in seen:
         assert each.data.keys() == {"id", "type", "timestamp", "sequence", "data"}
         assert each.event == each.data["type"]
-        assert {name: each.data[name] for name in ("type", "timestamp", "data")} == told[each.data["id"]]
+        assert {name: each.data[name] for name in ("type", "timestamp", "data")} == delivered[each.data["id"]]
     assert seen[-1].data["data"] == await world.task(task_id)
 
 
-async def test_headers_keep_proxies_from_holding_it_back(world: World) -> None:
+async def test_headers_keep_proxies_from_buffering_it(world: World) -> None:
     async with reading(world) as reader:
         assert reader.answer.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert reader.answer.headers["cache-control"] == "no-cache"
@@ -82,7 +82,7 @@ async def test_headers_keep_proxies_from_holding_it_back(world: World) -> None:
     assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
 
 
-async def test_a_reader_that_comes_again_and_again_misses_nothing_and_sees_nothing_twice(world: World) -> None:
+async def test_a_reader_that_reconnects_again_and_again_reads_each_event_once(world: World) -> None:
     async with reading(world) as reader:
         after = reader.last_id  # known before anything happened
     making = asyncio.create_task(make(world, 20))
@@ -95,7 +95,7 @@ async def test_a_reader_that_comes_again_and_again_misses_nothing_and_sees_nothi
     assert found == on_disk(world)
 
 
-async def test_readers_that_memory_is_too_small_for_read_on_from_the_database(
+async def test_readers_continue_from_the_database_where_the_feed_is_too_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("receiver.events.feed.MOST_EVENTS", 2)
@@ -109,7 +109,7 @@ async def test_readers_that_memory_is_too_small_for_read_on_from_the_database(
         assert numbers(await other.until(lambda seen: len(seen) >= len(wanted))) == wanted
 
 
-async def test_nothing_is_lost_or_doubled_by_a_kill_and_a_restart(tmp_path: Path) -> None:
+async def test_no_event_is_lost_or_repeated_by_a_kill_and_a_restart(tmp_path: Path) -> None:
     async with in_processes(tmp_path, **SOON) as world:
         async with reading(world) as reader:
             await make(world, 5)
@@ -137,7 +137,9 @@ async def test_nothing_is_lost_or_doubled_by_a_kill_and_a_restart(tmp_path: Path
         ({"event_types": "webhook.disabled"}, []),
     ],
 )
-async def test_a_filter_lets_through_what_it_names(world: World, query: Mapping[str, Any], types: list[str]) -> None:
+async def test_a_filter_lets_through_only_what_it_names(
+    world: World, query: Mapping[str, Any], types: list[str]
+) -> None:
     async with reading(world, **query) as live:
         await make(world, 1)
         await make(world, 1, **OTHER)
@@ -149,7 +151,7 @@ async def test_a_filter_lets_through_what_it_names(world: World, query: Mapping[
         assert sorted(event["type"] for event in page) == sorted(types)
 
 
-async def test_one_task_alone_is_followed_by_either_of_its_ids(world: World) -> None:
+async def test_one_task_is_followed_by_either_of_its_ids(world: World) -> None:
     task_id = await world.created({"pending_seconds": 60.0})
     provider_id = (await world.task(task_id))["provider_task_id"]
     async with reading(world, task_id=task_id) as one, reading(world, task_id=provider_id) as other:
@@ -160,7 +162,7 @@ async def test_one_task_alone_is_followed_by_either_of_its_ids(world: World) -> 
             assert {each.task_id for each in seen} == {task_id}
 
 
-async def test_an_idle_stream_is_kept_alive_and_its_place_moves_on(
+async def test_an_idle_stream_is_kept_alive_and_its_position_advances(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_stream, "KEEP_ALIVE_SECONDS", 0.05)
@@ -182,7 +184,7 @@ async def test_a_revoked_key_ends_its_stream(world: World, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("headers", [{}, EVENT_STREAM], ids=["json", "stream"])
-async def test_a_query_that_makes_no_sense_is_refused_by_name(world: World, headers: dict[str, str]) -> None:
+async def test_a_wrong_query_parameter_is_refused_by_name(world: World, headers: dict[str, str]) -> None:
     for query, param in BAD_QUERIES.items():
         answer = await world.api.get(f"/api/v1/events?{query}", headers=headers)
         assert answer.status_code == 400, query
@@ -200,7 +202,7 @@ async def test_an_id_that_cannot_be_resumed_from_is_refused_in_json_and_a_fresh_
     world: World, given: str
 ) -> None:
     await make(world, 2)
-    there = on_disk(world)
+    stored = on_disk(world)
     change(world, "DELETE FROM event WHERE id <= 3")  # as retention would
     answer = await world.api.get("/api/v1/events", params={"after": given})
     assert answer.status_code == 400
@@ -209,22 +211,22 @@ async def test_an_id_that_cannot_be_resumed_from_is_refused_in_json_and_a_fresh_
     async with reading(world, after=given) as reader:
         assert reader.comments[0].endswith("this is a fresh start")
         (reset,) = reader.seen
-        assert (reset.event, reset.data["oldest_id"], reset.data["newest_id"]) == ("reset", "4", str(there[-1]))
-        assert reader.last_id == str(there[-1])
+        assert (reset.event, reset.data["oldest_id"], reset.data["newest_id"]) == ("reset", "4", str(stored[-1]))
+        assert reader.last_id == str(stored[-1])
         reader.seen.clear()
         await make(world, 1)
-        assert await read_all(reader, world) == on_disk(world, after=there[-1])
+        assert await read_all(reader, world) == on_disk(world, after=stored[-1])
     oldest = (await world.api.get("/api/v1/events", params={"after": "3"})).json()["data"]["data"]
     assert [event["sequence"] for event in oldest] == on_disk(world)
 
 
 async def test_pages_are_newest_first_and_after_an_id_oldest_first(world: World) -> None:
     await make(world, 4)
-    there = on_disk(world)
-    assert await paged(world) == there[::-1]
-    assert await paged(world, after="5") == [number for number in there if number > 5]
-    by_header = await world.api.get("/api/v1/events", headers={"last-event-id": str(there[-2])})
-    assert [event["sequence"] for event in by_header.json()["data"]["data"]] == there[-1:]
+    stored = on_disk(world)
+    assert await paged(world) == stored[::-1]
+    assert await paged(world, after="5") == [number for number in stored if number > 5]
+    by_header = await world.api.get("/api/v1/events", headers={"last-event-id": str(stored[-2])})
+    assert [event["sequence"] for event in by_header.json()["data"]["data"]] == stored[-1:]
 
 
 async def paged(world: World, **query: str) -> list[int]:
@@ -240,7 +242,7 @@ async def paged(world: World, **query: str) -> list[int]:
     return found
 
 
-async def test_readers_who_only_wait_cost_no_query_and_the_others_one_for_all(
+async def test_idle_readers_cost_no_query_and_the_others_share_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []

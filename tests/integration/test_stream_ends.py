@@ -1,4 +1,4 @@
-"""How a stream ends: its reader does not read, or the service stops. Long polls stop with it."""
+"""How a stream ends: its reader does not read, or the service stops, which ends long polls too."""
 
 import asyncio
 import socket
@@ -28,60 +28,60 @@ STOP_SECONDS = 5.0
 
 
 async def reader_that_does_not_read(world: World) -> socket.socket:
-    """Ask for the stream from its beginning; nothing of it is ever read."""
-    deaf = socket.socket()
-    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    deaf.setblocking(False)
+    """Open the stream from its beginning and read nothing of it."""
+    stalled = socket.socket()
+    stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    stalled.setblocking(False)
     loop = asyncio.get_running_loop()
-    await loop.sock_connect(deaf, ("127.0.0.1", world.port))
-    await loop.sock_sendall(deaf, REQUEST.encode())
-    return deaf
+    await loop.sock_connect(stalled, ("127.0.0.1", world.port))
+    await loop.sock_sendall(stalled, REQUEST.encode())
+    return stalled
 
 
 async def read_to_the_end(connected: socket.socket) -> None:
-    """Read what is left."""
+    """Read the rest of the stream."""
     while await asyncio.get_running_loop().sock_recv(connected, 1 << 20):
         pass
 
 
-async def more_than_buffers_hold(world: World) -> None:
-    """Make events of so many bytes that the kernel's buffers cannot take them all."""
+async def fill_socket_buffers(world: World) -> None:
+    """Make events with more bytes than the socket buffers hold."""
     await asyncio.gather(*(world.created(BY_HAND, input=LARGE) for _ in range(12)))
 
 
 async def open_streams(world: World) -> int:
-    """Return how many streams the service counts."""
+    """Return the number of open streams, from the service's metrics."""
     lines = (await world.api.get("/metrics")).text.splitlines()
     return int(float(next(line.split()[1] for line in lines if line.startswith("ringback_streams_open "))))
 
 
-async def test_a_reader_that_does_not_read_is_dropped_and_the_others_go_on(
+async def test_a_reader_that_does_not_read_is_disconnected_and_the_others_continue(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(event_stream, "STALLED_SECONDS", 0.5)
     others = await open_streams(world)
     async with reading(world, event_types="task.cancelled") as good:
-        await more_than_buffers_hold(world)
-        with await reader_that_does_not_read(world) as deaf:
+        await fill_socket_buffers(world)
+        with await reader_that_does_not_read(world) as stalled:
             async with asyncio.timeout(10):
                 while await open_streams(world) != others + 2:
                     pass
                 while await open_streams(world) != others + 1:
                     pass
             with pytest.raises(ConnectionResetError):
-                await read_to_the_end(deaf)
+                await read_to_the_end(stalled)
         task_id = await world.created({"pending_seconds": 60.0})
         await world.api.delete(f"/api/v1/task/{task_id}")
         assert (await good.until(lambda seen: seen))[0].task_id == task_id
-    assert not caplog.records  # the server has nothing to complain about
+    assert not caplog.records  # the server logs no error
 
 
-async def test_streams_and_long_polls_do_not_hold_the_stop(tmp_path: Path) -> None:
+async def test_streams_and_long_polls_do_not_delay_the_stop(tmp_path: Path) -> None:
     async with in_processes(tmp_path) as world, AsyncExitStack() as stack:
-        await more_than_buffers_hold(world)
+        await fill_socket_buffers(world)
         task_id = await world.created(BY_HAND)
         readers = [await stack.enter_async_context(reading(world)) for _ in range(20)]
-        deaf = stack.enter_context(await reader_that_does_not_read(world))
+        stalled = stack.enter_context(await reader_that_does_not_read(world))
         poll = world.api.get(f"/api/v1/tasks/{task_id}?wait_for_completion=true&timeout_seconds=30")
         polling = asyncio.create_task(poll)
         while await open_streams(world) != 21:
@@ -95,18 +95,18 @@ async def test_streams_and_long_polls_do_not_hold_the_stop(tmp_path: Path) -> No
         assert answer.json()["data"]["status"] in ("pending", "processing")
         assert status == 0, world.log()
         assert "Traceback" not in world.log()
-        assert deaf.fileno() >= 0
+        assert stalled.fileno() >= 0
 
 
 async def test_a_long_poll_is_woken_by_the_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(after_commit, "_REREAD_SECONDS", 3600.0)  # so that it is not found by looking again
+    monkeypatch.setattr(after_commit, "_REREAD_SECONDS", 3600.0)  # so that reading the row again does not find it
     loop = asyncio.get_running_loop()
     waiting, committed = asyncio.Event(), 0.0
-    news, publish = Watch.changed, Feed.publish
+    changed, publish = Watch.changed, Feed.publish
 
     async def wait(self: Watch, seconds: float) -> bool:
         waiting.set()
-        return await news(self, seconds)
+        return await changed(self, seconds)
 
     def note(self: Feed, events: Sequence[Any]) -> None:
         nonlocal committed

@@ -1,4 +1,4 @@
-"""The feed by itself: what it keeps, and whom it wakes."""
+"""The feed alone: what it keeps in memory, and which followers it wakes."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def publish(feed: Feed, sequences: Sequence[int], task_uid: str = "a", organizat
 
 
 def cursor(feed: Feed, topic: int | str, after: int) -> StreamCursor:
-    """Follow; what comes after `after` was not read."""
+    """Return a follower that has read every event up to `after`."""
     found = StreamCursor(feed, topic, after)
     feed.follow(found)
     found.move(after)
@@ -28,12 +28,12 @@ def cursor(feed: Feed, topic: int | str, after: int) -> StreamCursor:
 
 
 def kept(feed: Feed, after: int) -> list[int] | None:
-    """Return the numbers of what the feed has after a position."""
+    """Return the sequence numbers of the events in memory after a position."""
     found = feed.since(after)
     return None if found is None else [entry.sequence for entry in found]
 
 
-def test_it_has_what_was_published_since_it_began() -> None:
+def test_it_keeps_the_events_published_since_it_began() -> None:
     feed = Feed()
     feed.begin(10)
     publish(feed, [11, 12])
@@ -44,7 +44,7 @@ def test_it_has_what_was_published_since_it_began() -> None:
     assert kept(feed, 9) is None  # from before it began
 
 
-def test_it_begins_anew_and_who_follows_reads_what_is_before_from_the_database() -> None:
+def test_after_it_begins_again_followers_read_earlier_events_from_the_database() -> None:
     feed = Feed()
     publish(feed, [1, 2])
     follower = cursor(feed, 1, 2)
@@ -55,7 +55,7 @@ def test_it_begins_anew_and_who_follows_reads_what_is_before_from_the_database()
     assert kept(feed, 9) == [10]
 
 
-def test_it_knows_whether_anybody_follows() -> None:
+def test_it_knows_whether_it_has_followers() -> None:
     feed = Feed()
     assert not feed.followed.is_set()
     one, other = cursor(feed, 1, 0), cursor(feed, "a", 0)
@@ -65,7 +65,7 @@ def test_it_knows_whether_anybody_follows() -> None:
     assert not feed.followed.is_set()
 
 
-def test_it_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_drops_the_oldest_events_above_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_EVENTS", 2)
     feed = Feed()
     publish(feed, [1, 2, 3])
@@ -73,7 +73,7 @@ def test_it_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept(feed, 0) is None
 
 
-def test_it_forgets_what_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_drops_the_oldest_events_when_their_frames_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_FRAME_BYTES", 100)
     feed = Feed()
     publish(feed, [1, 2, 3])
@@ -83,12 +83,12 @@ def test_it_forgets_what_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept(feed, 1) == [2, 3]
     publish(feed, [4])
     (entry,) = feed.since(3) or []
-    feed.keep(entry, b"x" * 200)  # larger than all that may be kept: still shown, by whoever holds it
+    feed.keep(entry, b"x" * 200)  # larger than all that may be kept: the follower that has the entry still shows it
     assert entry.frame == b"x" * 200
     assert kept(feed, 4) == []
 
 
-def test_numbers_that_nobody_published_are_read_from_the_database() -> None:
+def test_unpublished_numbers_are_read_from_the_database() -> None:
     feed = Feed()
     publish(feed, [1])
     follower = cursor(feed, 1, 1)
@@ -98,7 +98,7 @@ def test_numbers_that_nobody_published_are_read_from_the_database() -> None:
     assert kept(feed, 4) == [5]
 
 
-def test_who_has_read_all_is_woken_just_before_what_is_new_to_it() -> None:
+def test_a_follower_that_is_caught_up_is_woken_just_before_the_first_event_for_it() -> None:
     feed = Feed()
     of_a, of_organization, of_another = cursor(feed, "a", 0), cursor(feed, 1, 0), cursor(feed, 2, 0)
     publish(feed, [1, 2], task_uid="b")
@@ -110,23 +110,23 @@ def test_who_has_read_all_is_woken_just_before_what_is_new_to_it() -> None:
     assert (of_another.caught_up, of_another.position) == (True, 3)
 
 
-async def test_news_ends_the_wait_and_so_does_the_stop() -> None:
+async def test_an_event_ends_the_wait_and_so_does_the_stop() -> None:
     feed = Feed()
     follower = cursor(feed, 1, 0)
-    assert not await follower.news(0.0)
-    waiting = asyncio.create_task(follower.news(60))
+    assert not await follower.wait(0.0)
+    waiting = asyncio.create_task(follower.wait(60))
     await asyncio.sleep(0)
     publish(feed, [1])
     assert await waiting
     follower.move(1)
-    waiting = asyncio.create_task(follower.news(60))
+    waiting = asyncio.create_task(follower.wait(60))
     await asyncio.sleep(0)
     feed.close()
     assert await waiting
     assert follower.closed
 
 
-def test_who_left_is_not_kept() -> None:
+def test_a_follower_that_left_is_not_kept() -> None:
     feed = Feed()
     followers = [cursor(feed, "a", 0), cursor(feed, "a", 0)]
     for follower in followers:
