@@ -1,4 +1,4 @@
-"""`POST /api/v1/tasks/adopt`: tasks that were made elsewhere are tracked from then on."""
+"""`POST /api/v1/tasks/adopt`: tasks that were created elsewhere are tracked from then on."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -23,7 +23,7 @@ PICTURE = {"image_url": "https://example.com/i.png"}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One world for all of these: each looks at no task but its own."""
+    """One world for all tests of this module: each uses only its own tasks."""
     settings: dict[str, Any] = {
         "poll_first_seconds": "0.05",
         "poll_max_seconds": "0.2",
@@ -34,7 +34,7 @@ async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Async
 
 
 async def elsewhere(world: World, **script: Any) -> str:
-    """Make a task at the provider, past Ringback; return the provider's id."""
+    """Create a task directly at the provider; return the provider's id."""
     given = {"prompt": "a dog", "sandbox": {"pending_seconds": 0.0, "duration": 0.05, **script}}
     body = {"model": "kling", "task_type": "video_generation", "input": given}
     answer = await world.provider.post("/api/v1/task", json=body)
@@ -52,13 +52,13 @@ async def adopt(world: World, provider_task_id: str, headers: Any = None, **fiel
 
 
 async def adopted(world: World, provider_task_id: str, **fields: Any) -> dict[str, Any]:
-    """Adopt a task that there is; return it."""
+    """Adopt a task that exists; return it."""
     answer = await adopt(world, provider_task_id, **fields)
     assert answer.status_code == 200, answer.text
     return dict(answer.json()["data"])
 
 
-async def test_an_adopted_task_is_followed_to_its_end(world: World) -> None:
+async def test_an_adopted_task_is_tracked_to_its_end(world: World) -> None:
     provider_task_id = await elsewhere(world)
     task = await adopted(world, provider_task_id, metadata={"order": "17"})
     assert (task["provider_task_id"], task["model"], task["metadata"]) == (provider_task_id, "kling", {"order": "17"})
@@ -68,7 +68,7 @@ async def test_an_adopted_task_is_followed_to_its_end(world: World) -> None:
     assert (await world.events(task["task_id"]))[-1]["type"] == EventType.TASK_COMPLETED
 
 
-async def test_what_has_ended_is_told_of_at_once(world: World) -> None:
+async def test_a_task_that_has_ended_is_delivered_at_once(world: World) -> None:
     provider_task_id = await elsewhere(world, **BY_HAND)
     await advance(world, provider_task_id, "completed", output=PICTURE)
     webhook = await world.webhook(event_types=["task.completed"])
@@ -78,27 +78,27 @@ async def test_what_has_ended_is_told_of_at_once(world: World) -> None:
     await world.api.delete(f"/api/v1/webhooks/{webhook['id']}")
 
 
-async def test_adopting_twice_is_adopting_once(world: World) -> None:
+async def test_adopting_again_returns_the_same_task(world: World) -> None:
     provider_task_id = await elsewhere(world, **BY_HAND)
     first = await adopted(world, provider_task_id)
     second = await adopted(world, provider_task_id, metadata={"first": "words"})
     third = await adopted(world, provider_task_id, metadata={"later": "words"})
     assert {each["task_id"] for each in (first, second, third)} == {first["task_id"]}
-    # Metadata is taken as long as there is none.
+    # Metadata is stored only while the task has none.
     assert [each["metadata"] for each in (first, second, third)] == [{}, {"first": "words"}, {"first": "words"}]
 
 
-async def test_a_task_of_ours_is_adopted_already(world: World) -> None:
+async def test_a_task_that_ringback_created_can_be_adopted_without_effect(world: World) -> None:
     task = await world.task(await world.created(BY_HAND))
     assert (await adopted(world, task["provider_task_id"]))["task_id"] == task["task_id"]
 
 
-async def test_what_the_provider_does_not_know_is_not_there(world: World) -> None:
+async def test_a_task_that_the_provider_does_not_know_is_not_found(world: World) -> None:
     answer = await adopt(world, new_id())
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
-async def test_another_organization_s_task_is_as_one_that_is_not_there(world: World) -> None:
+async def test_a_task_of_another_organization_gets_the_same_response_as_an_unknown_one(world: World) -> None:
     theirs = another_organization(world)
     provider_task_id = await elsewhere(world, **BY_HAND)
     assert (await adopt(world, provider_task_id, headers=theirs)).status_code == 200
@@ -108,7 +108,7 @@ async def test_another_organization_s_task_is_as_one_that_is_not_there(world: Wo
     assert messages[0].replace(provider_task_id, "never-was") == messages[1]
 
 
-async def test_while_the_provider_gives_no_answer_the_client_is_asked_to_come_again(world: World) -> None:
+async def test_while_the_provider_does_not_answer_the_response_is_503_with_retry_after(world: World) -> None:
     provider_task_id = await elsewhere(world, poll="error", **BY_HAND)
     answer = await adopt(world, provider_task_id)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -118,15 +118,15 @@ async def test_while_the_provider_gives_no_answer_the_client_is_asked_to_come_ag
 
 @pytest.mark.parametrize(
     ("fields", "param"),
-    [({"provider": "nobody"}, "provider"), ({"provider_task_id": " "}, "provider_task_id"), ({"x": 1}, "x")],
+    [({"provider": "unknown"}, "provider"), ({"provider_task_id": " "}, "provider_task_id"), ({"x": 1}, "x")],
     ids=["provider", "no id", "unknown field"],
 )
-async def test_what_makes_no_sense_is_refused(world: World, fields: dict[str, Any], param: str) -> None:
+async def test_an_invalid_request_is_refused(world: World, fields: dict[str, Any], param: str) -> None:
     answer = await adopt(world, **{"provider_task_id": "any", **fields})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
-async def test_news_of_an_attempt_that_was_retried_makes_no_second_task(world: World) -> None:
+async def test_a_late_webhook_of_a_retried_attempt_creates_no_second_task(world: World) -> None:
     provider_task_id = await elsewhere(world, **BY_HAND)
     task_id = (await adopted(world, provider_task_id))["task_id"]
     await advance(world, provider_task_id, "failed")

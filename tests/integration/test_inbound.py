@@ -1,4 +1,4 @@
-"""The provider's door: who may come in, and what becomes of a body that cannot be used (issue 2, "Bad input")."""
+"""Inbound webhooks: which are authentic, and what happens to a body that cannot be used."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,18 +20,18 @@ from tests.fakes.world import SOON, World, in_process, in_processes
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BY_HAND = {"outcome": "never", "webhook": "lost"}
-UNHEARD = {"webhook": "lost"}
-"""A task of whose end nobody hears before somebody looks."""
+UNREPORTED = {"webhook": "lost"}
+"""A task whose end Ringback learns only by polling."""
 MALFORMED = {
-    "nothing": b"",
-    "no JSON": b"<html><body>upstream says hello</body></html>",
+    "empty": b"",
+    "not JSON": b"<html><body>upstream says hello</body></html>",
     "cut off": b'{"timestamp": 1, "data": {"task_id": "t-1", "sta',
     "a list": b"[]",
     "a number": b"17",
     "no task": b'{"timestamp": 1}',
     "a task without an id": b'{"data": {"status": "completed"}}',
-    "an id that is no text": b'{"data": {"task_id": 5, "status": "completed"}}',
-    "a status that is no text": b'{"data": {"task_id": "t-1", "status": {"is": "completed"}}}',
+    "an id that is not a string": b'{"data": {"task_id": 5, "status": "completed"}}',
+    "a status that is not a string": b'{"data": {"task_id": "t-1", "status": {"is": "completed"}}}',
     "too deep": b'{"data": ' + b'{"a":' * 400 + b"1" + b"}" * 401,
     "not UTF-8": b'{"data": {"task_id": "\xff\xfe", "status": "completed"}}',
 }
@@ -39,13 +39,13 @@ MALFORMED = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One world for all of these: each looks at no task but its own."""
+    """One world for all tests of this module: each uses only its own tasks."""
     async with in_process(tmp_path_factory.mktemp("world")) as world:
         yield world
 
 
-async def refused_so_far(world: World) -> float:
-    """Return the counter of webhooks that were refused for their secret."""
+async def refused_count(world: World) -> float:
+    """Return the metric of webhooks that were refused for their secret."""
     for line in (await world.api.get("/metrics")).text.splitlines():
         if line.startswith('ringback_inbound_refused_total{provider="piapi"}'):
             return float(line.rpartition(" ")[2])
@@ -64,7 +64,7 @@ def receipts_of(world: World, task_id: str) -> list[dict[str, Any]]:
 
 
 async def half_sent(world: World, path: str, headers: dict[str, str], body: bytes = b"") -> tuple[str, str]:
-    """Send a request's headers and at most a part of its body; return the status line and the whole answer."""
+    """Send a request's headers and at most a part of its body; return the status line and the whole response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(world.base).port)
     lines = [f"POST {path} HTTP/1.1", "host: ringback", *(f"{name}: {value}" for name, value in headers.items())]
     try:
@@ -80,21 +80,21 @@ async def half_sent(world: World, path: str, headers: dict[str, str], body: byte
 @pytest.mark.parametrize("secret", ["", "wrong", "x" * 43, "é"])
 async def test_a_wrong_secret_is_refused_and_only_counted(world: World, secret: str) -> None:
     task_id = await world.created(BY_HAND)
-    before, events = await refused_so_far(world), await world.events(task_id)
+    before, events = await refused_count(world), await world.events(task_id)
     answer = await post(world, task_id, secret=secret, json=notice("x", "failed"))
     assert (answer.status_code, answer.json()["code"]) == (401, 401)
-    assert await refused_so_far(world) == before + 1
+    assert await refused_count(world) == before + 1
     assert await world.events(task_id) == events
     assert receipts_of(world, task_id) == []
 
 
-async def test_another_task_s_secret_is_refused(world: World) -> None:
+async def test_the_secret_of_another_task_is_refused(world: World) -> None:
     task_id, other_id = await world.created(BY_HAND), await world.created(BY_HAND)
     answer = await post(world, task_id, secret=hook_secret(world, other_id), json=notice("x", "failed"))
     assert answer.status_code == 401
 
 
-async def test_a_missing_secret_is_refused_whether_or_not_there_is_such_a_task(world: World) -> None:
+async def test_a_missing_secret_is_refused_whether_or_not_the_task_exists(world: World) -> None:
     for task_id in (await world.created(BY_HAND), new_id(), "no-id-at-all"):
         answer = await world.provider.post(f"{world.base}/hooks/piapi/{task_id}", json=notice("x", "failed"))
         assert answer.status_code == 401
@@ -109,14 +109,14 @@ async def test_a_wrong_secret_is_refused_before_the_body_is_read(world: World, m
     assert "100 Continue" not in answer
 
 
-async def test_a_wrong_secret_is_refused_before_the_database_is_asked(
+async def test_a_wrong_secret_is_refused_before_the_database_is_queried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with in_process(tmp_path) as world:
         task_id = await world.created(BY_HAND)
 
         async def never(*_: Any, **__: Any) -> Any:
-            raise AssertionError("the database was asked")
+            raise AssertionError("the database was queried")
 
         with monkeypatch.context() as patched:
             patched.setattr(Database, "read", never)
@@ -124,8 +124,8 @@ async def test_a_wrong_secret_is_refused_before_the_database_is_asked(
             assert (await post(world, task_id, secret="wrong", json={})).status_code == 401
 
 
-async def test_a_body_that_says_it_is_too_large_is_not_read_and_the_task_is_looked_at_now(world: World) -> None:
-    task_id = await world.created(UNHEARD)
+async def test_a_body_with_a_too_large_content_length_is_not_read_and_the_task_is_polled_now(world: World) -> None:
+    task_id = await world.created(UNREPORTED)
     await ended_at_the_provider(world)
     headers = {"x-webhook-secret": hook_secret(world, task_id), "content-length": str(1024 * 1024 + 1)}
     status, answer = await half_sent(world, f"/hooks/piapi/{task_id}", {**headers, "expect": "100-continue"})
@@ -135,9 +135,9 @@ async def test_a_body_that_says_it_is_too_large_is_not_read_and_the_task_is_look
     assert (await world.events(task_id))[-1]["data"]["source"] == "poll"
 
 
-async def test_a_body_that_grows_too_large_is_read_no_further_and_the_task_is_looked_at_now(tmp_path: Path) -> None:
+async def test_a_body_that_grows_too_large_is_read_no_further_and_the_task_is_polled_now(tmp_path: Path) -> None:
     async with in_process(tmp_path, max_body_bytes="2048") as world:
-        task_id = await world.created(UNHEARD)
+        task_id = await world.created(UNREPORTED)
         await ended_at_the_provider(world)
         headers = {"x-webhook-secret": hook_secret(world, task_id), "transfer-encoding": "chunked"}
         beginning = (b"3e8\r\n" + b" " * 1000 + b"\r\n") * 3
@@ -146,7 +146,7 @@ async def test_a_body_that_grows_too_large_is_read_no_further_and_the_task_is_lo
         assert (await world.ended(task_id, seconds=5))["status"] == "completed"
 
 
-async def test_a_body_of_just_the_size_that_is_allowed_is_taken(tmp_path: Path) -> None:
+async def test_a_body_of_exactly_the_allowed_size_is_accepted(tmp_path: Path) -> None:
     async with in_process(tmp_path, max_body_bytes="2048") as world:
         task_id = await world.created(BY_HAND)
         task = await world.task(task_id)
@@ -156,7 +156,7 @@ async def test_a_body_of_just_the_size_that_is_allowed_is_taken(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
-async def test_a_body_that_is_no_task_is_kept_as_a_receipt(world: World, body: bytes) -> None:
+async def test_a_body_that_is_not_a_task_is_kept_as_a_receipt(world: World, body: bytes) -> None:
     task_id = await world.created(BY_HAND)
     answer = await post(world, task_id, content=body)
     assert answer.status_code == 400
@@ -166,8 +166,8 @@ async def test_a_body_that_is_no_task_is_kept_as_a_receipt(world: World, body: b
     assert "webhook" not in {event["data"].get("source") for event in await world.events(task_id)}
 
 
-async def test_a_task_whose_webhook_was_malformed_is_looked_at_now(world: World) -> None:
-    task_id = await world.created(UNHEARD)
+async def test_a_task_whose_webhook_was_malformed_is_polled_now(world: World) -> None:
+    task_id = await world.created(UNREPORTED)
     await ended_at_the_provider(world)
     assert (await post(world, task_id, content=b"<html>")).status_code == 400
     assert (await world.ended(task_id, seconds=5))["status"] == "completed"
@@ -186,7 +186,7 @@ async def test_a_receipt_holds_no_secret(world: World, form: str) -> None:
     assert "***" in receipt["body"]
 
 
-async def test_a_malformed_body_by_the_shared_secret_is_a_receipt_of_no_task(tmp_path: Path) -> None:
+async def test_a_malformed_body_with_the_shared_secret_is_a_receipt_without_a_task(tmp_path: Path) -> None:
     async with in_process(tmp_path, piapi_webhook_secret="shared-secret-1") as world:
         headers = {"x-webhook-secret": "shared-secret-1"}
         answer = await world.provider.post(f"{world.base}/hooks/piapi", content=b"<html>", headers=headers)
@@ -195,7 +195,7 @@ async def test_a_malformed_body_by_the_shared_secret_is_a_receipt_of_no_task(tmp
         assert (receipt["reason"], receipt["task_uid"]) == ("malformed", None)
 
 
-async def test_an_unknown_status_word_changes_no_state_and_is_kept_once(world: World) -> None:
+async def test_an_unknown_status_word_changes_no_status_and_is_recorded_once(world: World) -> None:
     task_id = await world.created(BY_HAND)
     before = await world.task(task_id)
     for word in ("meditating", "Meditating", "meditating", "levitating"):
@@ -217,9 +217,9 @@ async def test_an_unknown_status_word_is_logged_once(tmp_path: Path) -> None:
         assert world.log().count("meditating") == 1
 
 
-async def test_another_provider_or_method_is_not_there(world: World) -> None:
+async def test_another_provider_or_method_is_refused(world: World) -> None:
     task_id = await world.created(BY_HAND)
-    elsewhere = await world.provider.post(f"{world.base}/hooks/nobody/{task_id}", json={})
+    elsewhere = await world.provider.post(f"{world.base}/hooks/unknown/{task_id}", json={})
     assert (elsewhere.status_code, elsewhere.json()["code"]) == (404, 404)
     got = await world.provider.get(f"{world.base}/hooks/piapi/{task_id}")
     assert (got.status_code, got.headers["allow"]) == (405, "POST")

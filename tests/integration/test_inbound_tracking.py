@@ -1,4 +1,4 @@
-"""What an authentic webhook does to its task, and what it leaves alone."""
+"""What an authentic webhook changes, and what it does not."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,14 +27,14 @@ OLD_KEY, NEW_KEY = "an-old-master-key", "a-new-master-key"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One world for all of these, with a subscriber: each looks at no task but its own."""
+    """One world with a subscriber for all tests of this module: each uses only its own tasks."""
     async with in_process(tmp_path_factory.mktemp("world"), piapi_webhook_secret=SHARED) as world:
         await world.webhook()
         yield world
 
 
-async def told_of(world: World, task_id: str, count: int = 1) -> list[Heard]:
-    """Return what the subscriber heard of a task, when that is enough. Raises TimeoutError."""
+async def deliveries_of(world: World, task_id: str, count: int = 1) -> list[Heard]:
+    """Return the deliveries for a task when there are at least `count`. Raises TimeoutError."""
     await world.subscriber.until(lambda _: len(world.subscriber.of(task_id)) >= count)
     return world.subscriber.of(task_id)
 
@@ -57,15 +57,15 @@ async def test_a_failed_task_may_be_corrected_and_the_event_names_the_one_that_i
     failed, completed = ends(await world.events(task_id))
     assert (failed["type"], completed["type"]) == ("task.failed", "task.completed")
     assert completed["data"]["corrects"] == failed["id"]
-    told = {heard.event_id: heard.json for heard in await told_of(world, task_id, 2)}
-    assert told.keys() == {failed["id"], completed["id"]}
-    assert told[failed["id"]]["data"]["error"]["message"] == "task failed"
-    assert told[completed["id"]]["data"]["output"]["image_url"] == PICTURE["image_url"]
+    delivered = {heard.event_id: heard.json for heard in await deliveries_of(world, task_id, 2)}
+    assert delivered.keys() == {failed["id"], completed["id"]}
+    assert delivered[failed["id"]]["data"]["error"]["message"] == "task failed"
+    assert delivered[completed["id"]]["data"]["output"]["image_url"] == PICTURE["image_url"]
 
 
-async def test_a_provider_that_corrects_itself_is_believed_and_both_are_told(world: World) -> None:
+async def test_a_providers_correction_is_applied_and_both_ends_are_delivered(world: World) -> None:
     task_id = await world.created({"outcome": "failed_then_completed", "duration": 0.1})
-    assert [heard.json["type"] for heard in await told_of(world, task_id, 2)] == ["task.failed", "task.completed"]
+    assert [heard.json["type"] for heard in await deliveries_of(world, task_id, 2)] == ["task.failed", "task.completed"]
     assert (await world.task(task_id))["status"] == "completed"
 
 
@@ -113,7 +113,7 @@ async def test_the_same_webhook_many_times_at_once_is_one_event(world: World) ->
     answers = await asyncio.gather(*(report(world, task_id, "completed", output=PICTURE) for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}
     (end,) = ends(await world.events(task_id))
-    assert {heard.event_id for heard in await told_of(world, task_id)} == {end["id"]}
+    assert {heard.event_id for heard in await deliveries_of(world, task_id)} == {end["id"]}
     assert receipts_of(world, task_id) == []
 
 
@@ -125,18 +125,18 @@ async def test_a_webhook_identifies_the_task_whose_create_call_had_no_answer(wor
     assert endpoint[1] == 1
 
 
-async def test_a_task_whose_row_is_gone_is_made_again_from_its_webhook(world: World) -> None:
+async def test_a_deleted_task_is_inserted_again_from_its_webhook(world: World) -> None:
     task_id = new_id()
     body = notice("p-1", "completed", output=PICTURE, input={"prompt": "a cat"})
     assert (await post(world, task_id, json=body)).status_code == 200
     task = await world.task(task_id)
     assert (task["status"], task["provider_task_id"]) == ("completed", "p-1")
     assert (task["model"], task["input"]) == ("Qubico/flux1-schnell", {"prompt": "a cat"})
-    (told,) = await told_of(world, task_id)
-    assert told.json["data"] == task
+    (delivery,) = await deliveries_of(world, task_id)
+    assert delivery.json["data"] == task
 
 
-async def test_a_webhook_whose_provider_task_is_another_s_makes_no_task(world: World) -> None:
+async def test_a_webhook_with_another_tasks_provider_task_creates_no_task(world: World) -> None:
     owner, stranger = await world.created(BY_HAND), new_id()
     answer = await post(world, stranger, json=await completed(world, owner))
     assert answer.status_code == 200, answer.text
@@ -145,25 +145,25 @@ async def test_a_webhook_whose_provider_task_is_another_s_makes_no_task(world: W
     assert [receipt["reason"] for receipt in receipts_of(world, stranger)] == ["conflicting"]
 
 
-async def test_a_task_of_elsewhere_becomes_a_task_by_the_shared_secret(world: World) -> None:
+async def test_a_webhook_with_the_shared_secret_creates_a_task(world: World) -> None:
     assert (await from_elsewhere(world, notice("e-1", "processing"))).status_code == 200
     task = await world.task("e-1")
     assert (task["status"], task["model"]) == ("processing", "Qubico/flux1-schnell")
     assert (await from_elsewhere(world, notice("e-1", "completed", output=PICTURE))).status_code == 200
     assert (await world.task("e-1"))["task_id"] == task["task_id"]
     assert (await world.task(task["task_id"]))["status"] == "completed"
-    (told,) = await told_of(world, task["task_id"])
-    assert told.json["type"] == "task.completed"
+    (delivery,) = await deliveries_of(world, task["task_id"])
+    assert delivery.json["type"] == "task.completed"
 
 
-async def test_a_task_of_our_own_may_report_by_the_shared_secret_too(world: World) -> None:
+async def test_a_task_of_ringback_may_report_with_the_shared_secret_too(world: World) -> None:
     task_id = await world.created(BY_HAND)
     provider_id = (await world.task(task_id))["provider_task_id"]
     assert (await from_elsewhere(world, notice(provider_id, "completed", output=PICTURE))).status_code == 200
     assert (await world.task(task_id))["status"] == "completed"
 
 
-async def test_many_new_tasks_of_elsewhere_at_once_are_each_made_once(world: World) -> None:
+async def test_many_new_tasks_reported_concurrently_are_each_created_once(world: World) -> None:
     bodies = [notice(f"many-{number % 5}", "completed", output=PICTURE) for number in range(40)]
     answers = await asyncio.gather(*(from_elsewhere(world, body) for body in bodies))
     assert {answer.status_code for answer in answers} == {200}
@@ -173,7 +173,7 @@ async def test_many_new_tasks_of_elsewhere_at_once_are_each_made_once(world: Wor
     assert len(rows) == len({row["uid"] for row in rows}) == 5
 
 
-async def test_a_wrong_shared_secret_is_refused_and_so_is_any_where_there_is_none(tmp_path: Path, world: World) -> None:
+async def test_a_wrong_shared_secret_is_refused_and_so_is_any_without_the_setting(tmp_path: Path, world: World) -> None:
     assert (await from_elsewhere(world, notice("wrong-1", "completed"), secret="wrong")).status_code == 401
     assert (await world.api.get("/api/v1/tasks/wrong-1")).status_code == 404
     async with in_process(tmp_path) as other:
@@ -181,7 +181,7 @@ async def test_a_wrong_shared_secret_is_refused_and_so_is_any_where_there_is_non
             assert (await from_elsewhere(other, notice("p-1", "completed"), secret=secret)).status_code == 401
 
 
-async def test_when_the_master_key_is_rotated_old_secrets_still_verify_and_new_ones_are_by_the_new_key(
+async def test_after_a_master_key_rotation_old_secrets_verify_and_new_ones_use_the_new_key(
     tmp_path: Path,
 ) -> None:
     async with in_process(tmp_path, secret_key=OLD_KEY) as world:
@@ -197,7 +197,7 @@ async def test_when_the_master_key_is_rotated_old_secrets_still_verify_and_new_o
         assert (await post(world, before, secret=old_secret, json={})).status_code == 401
 
 
-async def test_a_row_that_vanished_under_a_running_service_is_no_obstacle(world: World) -> None:
+async def test_a_row_deleted_while_the_service_runs_is_inserted_again(world: World) -> None:
     task_id = await world.created(BY_HAND)
     body = await completed(world, task_id)
     change(world, "DELETE FROM event WHERE task_id = (SELECT id FROM task WHERE uid = ?)", task_id)

@@ -1,4 +1,4 @@
-"""A 200 means: on disk. Where that is not to be had, the answer is 503 with `Retry-After`."""
+"""A 200 means that the write is on disk. Where that is not possible, the response is 503 with `Retry-After`."""
 
 import asyncio
 import sqlite3
@@ -21,24 +21,24 @@ PICTURE = {"image_url": "https://example.com/i.png"}
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the writer wait less for another process's lock than it does in earnest."""
+def short_lock_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the writer wait only shortly for another process's lock."""
     monkeypatch.setattr(database, "SQLiteConnection", partial(SQLiteConnection, busy_seconds=BUSY_SECONDS))
 
 
 @pytest.fixture
-async def world(impatient: None, tmp_path: Path) -> AsyncIterator[World]:
-    """A world with an impatient writer."""
+async def world(short_lock_wait: None, tmp_path: Path) -> AsyncIterator[World]:
+    """A world whose writer waits only shortly for a lock."""
     async with in_process(tmp_path) as world:
         yield world
 
 
-def come_again(answer: httpx.Response) -> bool:
-    """Say whether it is a 503 that tells when to come again."""
+def may_retry(answer: httpx.Response) -> bool:
+    """Return whether the response is a 503 with `Retry-After`."""
     return answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
 
 
-async def test_with_the_database_locked_nothing_is_acknowledged_and_everybody_may_come_again(world: World) -> None:
+async def test_with_the_database_locked_nothing_is_acknowledged_and_every_client_may_retry(world: World) -> None:
     task_id = await world.created(BY_HAND)
     provider_id = (await world.task(task_id))["provider_task_id"]
     body = notice(provider_id, "completed", output=PICTURE)
@@ -54,7 +54,7 @@ async def test_with_the_database_locked_nothing_is_acknowledged_and_everybody_ma
         )
         assert (await world.task(task_id))["status"] != "completed"
         assert (await world.api.get("/livez")).status_code == 200
-    assert all(come_again(answer) for answer in answers), [answer.text for answer in answers]
+    assert all(may_retry(answer) for answer in answers), [answer.text for answer in answers]
     assert answers[2].json()["code"] == 503
     assert answers[3].json()["error"]["code"] == "storage_unavailable"
     assert (await world.provider_stats())["requests"]["POST /api/v1/task"] == calls
@@ -64,23 +64,23 @@ async def test_with_the_database_locked_nothing_is_acknowledged_and_everybody_ma
     assert select(world, "SELECT uid FROM receipt") == []
 
 
-async def test_after_the_lock_is_gone_the_loops_go_on(world: World) -> None:
+async def test_after_the_lock_is_released_the_loops_continue(world: World) -> None:
     await world.webhook()
     with refusing_writes(world):
-        assert come_again(await world.api.get("/readyz"))
+        assert may_retry(await world.api.get("/readyz"))
     task_id = await world.created()
     assert (await world.ended(task_id))["status"] == "completed"
     await world.subscriber.until(lambda heard: heard)
 
 
-async def test_what_the_provider_answered_is_written_though_the_database_was_locked_meanwhile(world: World) -> None:
+async def test_the_outcome_of_a_create_call_is_written_although_the_database_was_locked(world: World) -> None:
     creating = asyncio.create_task(world.create({"submit": "hang", "hang_seconds": 0.3, **BY_HAND}))
     async with asyncio.timeout(5):
         while not (await world.provider_stats())["created"]:
             pass
     with refusing_writes(world):
-        assert come_again(await world.api.get("/readyz"))
-        assert come_again(await world.api.get("/readyz"))
+        assert may_retry(await world.api.get("/readyz"))
+        assert may_retry(await world.api.get("/readyz"))
     answer = await creating
     assert answer.status_code == 200
     task = await world.task(answer.json()["data"]["task_id"])
@@ -89,13 +89,13 @@ async def test_what_the_provider_answered_is_written_though_the_database_was_loc
 
 
 @pytest.mark.sqlite_only("a lock keeps the writer waiting; PostgreSQL refuses at once")
-async def test_with_the_writer_s_queue_full_there_is_an_answer_at_once(impatient: None, tmp_path: Path) -> None:
+async def test_with_the_writers_queue_full_the_response_comes_at_once(short_lock_wait: None, tmp_path: Path) -> None:
     async with in_process(tmp_path, writer_queue="1") as world:
         task_id = await world.created(BY_HAND)
         body = notice((await world.task(task_id))["provider_task_id"], "completed", output=PICTURE)
         with refusing_writes(world):
             answers = await asyncio.gather(*(post(world, task_id, json=body) for _ in range(20)), world.create())
-        assert all(come_again(answer) for answer in answers)
+        assert all(may_retry(answer) for answer in answers)
         assert sum("queue" in answer.text for answer in answers) >= 15
         assert (await world.task(task_id))["status"] != "completed"
         assert len(select(world, "SELECT uid FROM task")) == 1
@@ -103,7 +103,7 @@ async def test_with_the_writer_s_queue_full_there_is_an_answer_at_once(impatient
 
 
 @pytest.mark.sqlite_only("a file that may not grow")
-async def test_with_the_disk_full_whatever_was_acknowledged_is_there(
+async def test_with_the_disk_full_every_acknowledged_write_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_file = connection._open
@@ -119,7 +119,7 @@ async def test_with_the_disk_full_whatever_was_acknowledged_is_there(
         taken = []
         while (answer := await world.create(BY_HAND, input={"prompt": "x" * 20_000})).status_code == 200:
             taken.append(answer.json()["data"]["task_id"])
-        assert come_again(answer), answer.text
+        assert may_retry(answer), answer.text
         assert 2 < len(taken) < 40
         for task_id in taken:
             assert (await world.task(task_id))["task_id"] == task_id

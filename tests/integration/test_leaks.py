@@ -1,4 +1,4 @@
-"""No secret leaves: after a day with everything that can go wrong, they are looked for everywhere."""
+"""No secret leaks: after a scenario with every kind of failure, the secrets are searched for everywhere."""
 
 import asyncio
 from pathlib import Path
@@ -35,18 +35,18 @@ SETTINGS: dict[str, Any] = {
 }
 PROVIDER = SandboxOptions(duration=0.05, pending_seconds=0.0, webhook_retry_seconds=0.1)
 SCRIPTS: list[dict[str, Any]] = [
-    *({"submit": conduct} for conduct in ("refuse", "unauthorized", "error", "nonsense", "bad_gateway", "cut")),
-    *({"webhook": conduct} for conduct in ("twice", "reordered", "wrong_secret", "not_json", "too_large", "lost")),
+    *({"submit": behaviour} for behaviour in ("refuse", "unauthorized", "error", "nonsense", "bad_gateway", "cut")),
+    *({"webhook": behaviour} for behaviour in ("twice", "reordered", "wrong_secret", "not_json", "too_large", "lost")),
     *({"outcome": outcome} for outcome in ("failed", "cancelled", "completed_with_error", "failed_then_completed")),
-    *({"poll": conduct, "webhook": "lost"} for conduct in ("error", "rate_limited", "nonsense", "not_found")),
+    *({"poll": behaviour, "webhook": "lost"} for behaviour in ("error", "rate_limited", "nonsense", "not_found")),
     {"shape": "old_envelope"},
     {"input_as_string": True},
     {"progress": 2, "logs": 2},
 ]
 
 
-class Day:
-    """A day's work, with every answer that was given and every secret that was about."""
+class LeakScenario:
+    """A service under every kind of failure, with every response that it gave and every secret that was used."""
 
     def __init__(self, world: ProcessWorld) -> None:
         self.world = world
@@ -87,7 +87,7 @@ class Day:
             await world.api.get("/api/v1/keys", headers={"x-api-key": key["key"]})
 
     async def work(self) -> list[str]:
-        """Create tasks with which everything goes wrong that can; return their ids when all have ended."""
+        """Create tasks with every kind of failure; return their ids when all have ended."""
         config = {"webhook_config": {"endpoint": f"{self.world.subscriber.base}/callback", "secret": CLIENTS}}
         creates = (self.world.create({**script, "key": new_id()}, config=config) for script in SCRIPTS)
         await asyncio.gather(*creates)
@@ -100,7 +100,7 @@ class Day:
         return task_ids
 
     async def report(self, task_id: str) -> None:
-        """Post webhooks by hand, good and bad ones, that echo the secret wherever a provider could."""
+        """Post valid and invalid webhooks that echo the secret wherever a provider could."""
         world, secret = self.world, hook_secret(self.world, task_id)
         provider_id = (await world.task(task_id))["provider_task_id"]
         echo = {"config": {"webhook_config": {"endpoint": "https://x", "secret": secret}}}
@@ -110,7 +110,7 @@ class Day:
             await post(world, task_id, json=notice(provider_id, status, **echo, input=orjson.dumps(echo).decode()))
         await post(world, task_id, json=notice("another", "completed", **echo))
         gone = new_id()
-        self.secrets["the hook secret of a task that is gone"] = hook_secret(world, gone)
+        self.secrets["the hook secret of a deleted task"] = hook_secret(world, gone)
         for task, provider in ((task_id, provider_id), (gone, new_id()), (gone, provider_id)):
             said = f"POST /hooks failed, x-webhook-secret: {hook_secret(world, task)}"
             loose = {
@@ -128,7 +128,7 @@ class Day:
             await world.provider.post(f"{world.base}/hooks/piapi", content=content, headers=headers)
 
     async def break_things(self, task_id: str) -> None:
-        """Have the service fail in the middle of its work: the log will speak of it."""
+        """Make the service fail in the middle of its work, so that it logs errors."""
         world = self.world
         nested: dict[str, Any] = {}
         for _ in range(300):
@@ -137,13 +137,13 @@ class Day:
             config={"deep": nested, "webhook_config": {"endpoint": "https://1.1.1.1/", "secret": CLIENTS}}
         )
         await world.api.get("/api/v1/tasks", params={"created_after": "9999-12-31T23:59:59-23:59"})
-        gone = KeyRing(["a master key that is gone"]).encrypt(CHOSEN)
+        gone = KeyRing(["a master key that was removed"]).encrypt(CHOSEN)
         change(world, "UPDATE subscription SET secret = ? WHERE format = 'pi'", gone)
         await world.ended(await world.created())
         await world.api.get("/readyz")
 
     async def read_everything(self, task_ids: list[str]) -> None:
-        """Ask for all that can be asked for."""
+        """Request every resource that can be read."""
         for path in ("tasks", "webhooks", "keys"):
             await self.world.api.get(f"/api/v1/{path}", params={"limit": 200} if path != "keys" else None)
         for path in ("/api/open/tasks/histories?page_size=100", "/account/info", "/account/active_tasks", "/metrics"):
@@ -153,73 +153,73 @@ class Day:
                 await self.world.api.get(f"/api/v1/{path.format(task_id)}")
 
     def found_in(self, text: str | bytes) -> list[str]:
-        """Return the names of the secrets that are in the text."""
+        """Return the names of the secrets that the text contains."""
         raw = text.encode() if isinstance(text, str) else text
         return [name for name, secret in self.secrets.items() if secret.encode() in raw]
 
 
 @pytest.fixture(scope="module")
-def day(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Day:
-    """One day for all of these, which only look at what it left."""
+def scenario(backend: str, tmp_path_factory: pytest.TempPathFactory) -> LeakScenario:
+    """Run one scenario for all tests of this module, which search what it left behind."""
 
-    async def live(folder: Path) -> Day:
+    async def run(folder: Path) -> LeakScenario:
         async with in_processes(folder, PROVIDER, **SETTINGS) as world:
-            day = Day(world)
+            scenario = LeakScenario(world)
             world.subscriber.answer = _echo
-            await day.register()
-            task_ids = await day.work()
-            await day.report(task_ids[-1])
+            await scenario.register()
+            task_ids = await scenario.work()
+            await scenario.report(task_ids[-1])
             await eventually(world, "SELECT * FROM delivery WHERE status = 'pending'", lambda rows: not rows, 20)
-            await day.read_everything(task_ids)
-            await day.break_things(task_ids[0])
+            await scenario.read_everything(task_ids)
+            await scenario.break_things(task_ids[0])
             await world.kill()
-            return day
+            return scenario
 
-    return asyncio.run(live(tmp_path_factory.mktemp("day")))
+    return asyncio.run(run(tmp_path_factory.mktemp("scenario")))
 
 
-def test_in_no_row(day: Day) -> None:
+def test_no_row_holds_a_secret(scenario: LeakScenario) -> None:
     found = {
         (table, column, name)
         for table in models.metadata.tables
-        for row in select(day.world, f"SELECT * FROM {table}")
+        for row in select(scenario.world, f"SELECT * FROM {table}")
         for column, value in row.items()
-        for name in day.found_in(str(value))
+        for name in scenario.found_in(str(value))
     }
     assert not found
 
 
 @pytest.mark.sqlite_only("its files")
-def test_in_no_file_but_the_key_s_own(day: Day) -> None:
-    files = [path for path in day.world.folder.iterdir() if path.is_file()]
+def test_no_file_but_the_key_file_holds_a_secret(scenario: LeakScenario) -> None:
+    files = [path for path in scenario.world.folder.iterdir() if path.is_file()]
     assert {"ringback.db", "serve.log"} <= {path.name for path in files}
-    found = {path.name: day.found_in(path.read_bytes()) for path in files if path.name != "ringback.db.key"}
+    found = {path.name: scenario.found_in(path.read_bytes()) for path in files if path.name != "ringback.db.key"}
     assert not any(found.values()), found
-    assert (day.world.folder / "ringback.db.key").stat().st_mode & 0o077 == 0
+    assert (scenario.world.folder / "ringback.db.key").stat().st_mode & 0o077 == 0
 
 
-def test_in_no_line_of_the_log(day: Day) -> None:
-    log = day.world.log()
+def test_no_log_record_holds_a_secret(scenario: LeakScenario) -> None:
+    log = scenario.world.log()
     assert "meditating" in log
-    assert [line[:300] for line in log.splitlines() if day.found_in(line)] == []
+    assert [line[:300] for line in log.splitlines() if scenario.found_in(line)] == []
 
 
-def test_in_no_answer_but_the_one_that_shows_it_once(day: Day) -> None:
+def test_no_response_shows_a_secret_except_once_when_it_is_created(scenario: LeakScenario) -> None:
     once = {"/api/v1/webhooks": "the secret made for standard", "/api/v1/keys": " key"}
-    assert {answer.status_code for answer in day.answers} >= {200, 400, 401, 403}
-    for answer in day.answers:
+    assert {answer.status_code for answer in scenario.answers} >= {200, 400, 401, 403}
+    for answer in scenario.answers:
         shown = once.get(answer.url.path, "-") if answer.request.method == "POST" else "-"
-        found = day.found_in(answer.content + repr(answer.headers).encode())
+        found = scenario.found_in(answer.content + repr(answer.headers).encode())
         assert [name for name in found if not name.endswith(shown)] == [], (answer.request.method, answer.url)
 
 
-def test_in_no_delivery_but_its_own_endpoint_s_header(day: Day) -> None:
+def test_no_delivery_holds_a_secret_except_its_own_endpoints_header(scenario: LeakScenario) -> None:
     own = {"/callback": CLIENTS, "/piapi": PLAIN}
-    assert {heard.path for heard in day.world.subscriber.heard} == {"/standard", "/pi", "/piapi", "/callback"}
-    for heard in day.world.subscriber.heard:
+    assert {heard.path for heard in scenario.world.subscriber.heard} == {"/standard", "/pi", "/piapi", "/callback"}
+    for heard in scenario.world.subscriber.heard:
         assert heard.headers.get("x-webhook-secret") == own.get(heard.path)
         others = {name: value for name, value in heard.headers.items() if name != "x-webhook-secret"}
-        assert day.found_in(heard.body + repr(others).encode()) == [], heard.path
+        assert scenario.found_in(heard.body + repr(others).encode()) == [], heard.path
 
 
 def _malformed(secret: str) -> list[bytes]:
@@ -234,5 +234,5 @@ def _malformed(secret: str) -> list[bytes]:
 
 
 def _echo(number: int, request: Request) -> Reply:
-    """Answer as a subscriber in debug mode would: with all that was sent, and an error at times."""
+    """Respond as a subscriber in debug mode would: with all headers that were sent, sometimes with an error status."""
     return Response(repr(dict(request.headers)), 500 if number % 4 == 0 else 200)

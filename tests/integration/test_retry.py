@@ -1,4 +1,4 @@
-"""`POST /api/v1/tasks/{id}/retry`, and the attempts that are kept."""
+"""`POST /api/v1/tasks/{id}/retry`, and the earlier attempts that a task shows."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ LASTING = {"pending_seconds": 60.0}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One world for all of these: each looks at no task but its own."""
+    """One world for all tests of this module: each uses only its own tasks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("receiver.tracking.submit.FIRST_SEARCH_SECONDS", 0.05)
         patch.setattr("receiver.tracking.poll.FIRST_SEARCH_SECONDS", 0.05)
@@ -34,14 +34,14 @@ async def retry(world: World, task_id: str) -> httpx.Response:
 
 
 async def failed(world: World, **script: Any) -> dict[str, Any]:
-    """Create a task that fails the first time; return it as it is then."""
+    """Create a task whose first attempt fails; return it after that."""
     given = {"fail_attempts": 1, "key": new_id(), **script}
     task = await world.ended(await world.created(given))
     assert task["status"] == "failed"
     return task
 
 
-async def test_a_task_that_failed_is_done_again_under_its_own_id(world: World) -> None:
+async def test_a_failed_task_is_retried_under_its_own_id(world: World) -> None:
     task = await failed(world)
     answer = await retry(world, task["task_id"])
     data = answer.json()["data"]
@@ -52,7 +52,7 @@ async def test_a_task_that_failed_is_done_again_under_its_own_id(world: World) -
     assert done["provider_task_id"] not in (None, task["provider_task_id"])
 
 
-async def test_each_attempt_is_kept_with_its_provider_s_id_its_error_and_its_times(world: World) -> None:
+async def test_each_attempt_is_kept_with_its_providers_id_its_error_and_its_times(world: World) -> None:
     task = await failed(world)
     await retry(world, task["task_id"])
     done = await world.ended(task["task_id"])
@@ -71,7 +71,7 @@ async def test_each_attempt_is_kept_with_its_provider_s_id_its_error_and_its_tim
     assert first["submitted_at"] < first["ended_at"] <= second["submitted_at"] < second["ended_at"]
 
 
-async def test_attempts_that_the_provider_s_failures_began_are_kept_too(world: World) -> None:
+async def test_attempts_after_the_providers_failures_are_kept_too(world: World) -> None:
     script = {"fail_attempts": 2, "key": new_id()}
     done = await world.ended(await world.created(script, retry={"max_attempts": 3, "backoff_seconds": 0.01}))
     assert [(each["attempt"], each["status"]) for each in done["attempts"]] == [
@@ -84,7 +84,7 @@ async def test_attempts_that_the_provider_s_failures_began_are_kept_too(world: W
     assert len({each["provider_task_id"] for each in done["attempts"]}) == 3
 
 
-async def test_one_attempt_is_told_of_only_if_asked_for_and_costs_no_row(world: World) -> None:
+async def test_a_single_attempt_is_shown_only_on_request_and_takes_no_row(world: World) -> None:
     task = await world.ended(await world.created())
     assert "attempts" not in task
     answer = await world.api.get(f"/api/v1/tasks/{task['task_id']}", params={"include": "attempts"})
@@ -96,7 +96,7 @@ async def test_one_attempt_is_told_of_only_if_asked_for_and_costs_no_row(world: 
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "include")
 
 
-async def test_who_listens_hears_that_the_end_was_none(world: World) -> None:
+async def test_an_event_says_that_the_failure_was_not_the_end(world: World) -> None:
     task = await failed(world)
     await retry(world, task["task_id"])
     await world.ended(task["task_id"])
@@ -121,7 +121,7 @@ async def test_a_cancelled_task_is_sent_again(world: World) -> None:
     assert task["attempts"][0]["status"] == "cancelled"
 
 
-async def test_a_submission_that_nobody_knows_of_may_be_sent_again_if_the_client_says_so(world: World) -> None:
+async def test_an_unknown_submission_may_be_retried_by_its_client(world: World) -> None:
     script = {"submit": "nonsense", "submit_failures": 1, "key": new_id()}
     task = await world.ended(await world.created(script))
     assert task["error"]["code"] == "submission_unknown"
@@ -132,7 +132,7 @@ async def test_a_submission_that_nobody_knows_of_may_be_sent_again_if_the_client
     assert done["attempts"][0]["error"]["code"] == "submission_unknown"
 
 
-async def test_what_is_completed_or_runs_cannot_be_retried(world: World) -> None:
+async def test_a_completed_or_running_task_cannot_be_retried(world: World) -> None:
     done = await world.ended(await world.created())
     running = await world.created(LASTING)
     for task_id, status in ((done["task_id"], "completed"), (running, "pending")):
@@ -142,14 +142,14 @@ async def test_what_is_completed_or_runs_cannot_be_retried(world: World) -> None
     assert (await retry(world, new_id())).status_code == 404
 
 
-async def test_of_two_retries_at_once_one_begins_an_attempt(world: World) -> None:
+async def test_of_two_concurrent_retries_one_starts_an_attempt(world: World) -> None:
     task = await failed(world)
     answers = await asyncio.gather(*(retry(world, task["task_id"]) for _ in range(2)))
     assert sorted(answer.status_code for answer in answers) == [200, 409]
     assert (await world.ended(task["task_id"]))["attempt"] == 2
 
 
-async def test_a_step_of_a_run_is_the_run_s_to_retry(world: World) -> None:
+async def test_a_step_of_a_run_is_retried_with_its_run_only(world: World) -> None:
     task, run = await failed(world), new_id()
     change(world, "UPDATE task SET run_uid = ? WHERE uid = ?", run, task["task_id"])
     answer = await retry(world, task["task_id"])
@@ -157,7 +157,7 @@ async def test_a_step_of_a_run_is_the_run_s_to_retry(world: World) -> None:
     assert run in answer.json()["error"]["message"]
 
 
-async def test_late_news_of_an_attempt_that_was_retried_becomes_a_receipt(world: World) -> None:
+async def test_a_late_webhook_of_a_retried_attempt_becomes_a_receipt(world: World) -> None:
     task = await failed(world)
     task_id = task["task_id"]
     await retry(world, task_id)

@@ -1,4 +1,4 @@
-"""Sending a task to its provider, once, whatever comes of the create call."""
+"""Submitting a task to its provider: once, whatever the outcome of the create call."""
 
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,20 @@ SEARCH = 0.05
 
 @pytest.fixture
 def quick_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look for a task whose create call had no answer at once, not after 5 s."""
+    """Search for a task whose create call got no answer at once, not after 5 s."""
     monkeypatch.setattr("receiver.tracking.submit.FIRST_SEARCH_SECONDS", SEARCH)
     monkeypatch.setattr("receiver.tracking.poll.FIRST_SEARCH_SECONDS", SEARCH)
 
 
 async def only_task(world: World) -> dict[str, Any]:
-    """Return the one task that there is."""
+    """Return the only task."""
     answer = await world.api.get("/api/v1/tasks")
     (task,) = answer.json()["data"]["data"]
     return dict(task)
 
 
 async def calls(world: World) -> tuple[int, int]:
-    """Return how many create calls reached the provider, and how many tasks they made."""
+    """Return how many create calls reached the provider, and how many tasks they created."""
     stats = await world.provider_stats()
     return stats["requests"].get("POST /api/v1/task", 0), stats["created"]
 
@@ -38,13 +38,13 @@ async def types(world: World, task_id: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("conduct", "status", "message"),
+    ("behaviour", "status", "message"),
     [("refuse", 400, "invalid request: the prompt was refused"), ("unauthorized", 401, "unauthorized")],
 )
-async def test_a_refusal_is_passed_on_in_the_providers_own_words(
-    world: World, conduct: str, status: int, message: str
+async def test_a_refusal_is_passed_on_with_the_providers_own_message(
+    world: World, behaviour: str, status: int, message: str
 ) -> None:
-    answer = await world.create({"submit": conduct}, retry={"max_attempts": 5, "backoff_seconds": 0})
+    answer = await world.create({"submit": behaviour}, retry={"max_attempts": 5, "backoff_seconds": 0})
     assert (answer.status_code, answer.json()) == (status, {"code": status, "message": message})
     task = await only_task(world)
     assert (task["status"], task["submission"], task["attempt"]) == ("failed", "refused", 1)
@@ -53,16 +53,16 @@ async def test_a_refusal_is_passed_on_in_the_providers_own_words(
     assert await calls(world) == (1, 0)
 
 
-@pytest.mark.parametrize("conduct", ["rate_limited", "unavailable"])
-async def test_what_made_nothing_is_sent_again(world: World, conduct: str) -> None:
-    answer = await world.create({"submit": conduct, "retry_after": 0})
+@pytest.mark.parametrize("behaviour", ["rate_limited", "unavailable"])
+async def test_a_call_that_made_nothing_is_repeated(world: World, behaviour: str) -> None:
+    answer = await world.create({"submit": behaviour, "retry_after": 0})
     assert (answer.status_code, answer.json()["data"]["status"]) == (200, "pending")
     task = await world.ended(answer.json()["data"]["task_id"])
     assert (task["status"], task["attempt"], task["submission"]) == ("completed", 1, "accepted")
     assert await calls(world) == (2, 1)
 
 
-async def test_a_provider_that_breaks_on_it_failed_the_attempt(world: World) -> None:
+async def test_a_provider_error_500_fails_the_attempt(world: World) -> None:
     answer = await world.create({"submit": "error"})
     assert answer.status_code == 200
     task = await world.ended(answer.json()["data"]["task_id"])
@@ -80,15 +80,15 @@ async def test_a_failed_attempt_is_tried_again(world: World) -> None:
     assert EventType.TASK_FAILED not in await types(world, task_id)
 
 
-async def test_a_task_that_failed_at_the_provider_is_made_there_again(world: World) -> None:
+async def test_a_task_that_failed_at_the_provider_is_created_there_again(world: World) -> None:
     script = {"fail_attempts": 1, "key": "work"}
     task_id = await world.created(script, retry={"max_attempts": 2, "backoff_seconds": 0.05})
     task = await world.ended(task_id)
     assert (task["task_id"], task["status"], task["attempt"]) == (task_id, "completed", 2)
     assert await calls(world) == (2, 2)
-    told = await types(world, task_id)
-    assert (told.count(EventType.TASK_SUBMITTED), told.count(EventType.TASK_COMPLETED)) == (2, 1)
-    assert EventType.TASK_FAILED not in told
+    events = await types(world, task_id)
+    assert (events.count(EventType.TASK_SUBMITTED), events.count(EventType.TASK_COMPLETED)) == (2, 1)
+    assert EventType.TASK_FAILED not in events
 
 
 async def test_only_the_last_attempts_failure_is_the_tasks(world: World) -> None:
@@ -100,18 +100,18 @@ async def test_only_the_last_attempts_failure_is_the_tasks(world: World) -> None
     assert await calls(world) == (3, 3)
 
 
-@pytest.mark.parametrize("conduct", ["bad_gateway", "cut"])
-async def test_an_answer_that_was_lost_is_never_asked_for_twice_and_the_webhook_identifies_it(
-    world: World, conduct: str
+@pytest.mark.parametrize("behaviour", ["bad_gateway", "cut"])
+async def test_a_call_whose_answer_was_lost_is_never_repeated_and_the_webhook_identifies_the_task(
+    world: World, behaviour: str
 ) -> None:
-    task_id = await world.created({"submit": conduct}, retry={"max_attempts": 5, "backoff_seconds": 0})
+    task_id = await world.created({"submit": behaviour}, retry={"max_attempts": 5, "backoff_seconds": 0})
     task = await world.ended(task_id)
     assert (task["status"], task["submission"], task["attempt"]) == ("completed", "accepted", 1)
     assert task["provider_task_id"]
     assert await calls(world) == (1, 1)
 
 
-async def test_a_provider_that_never_answers_is_not_asked_twice(tmp_path: Path) -> None:
+async def test_a_call_that_was_never_answered_is_not_repeated(tmp_path: Path) -> None:
     async with in_process(tmp_path, provider_timeout_seconds="0.2") as world:
         task = await world.ended(await world.created({"submit": "hang", "hang_seconds": 60}))
         assert (task["status"], task["submission"]) == ("completed", "accepted")
@@ -119,7 +119,7 @@ async def test_a_provider_that_never_answers_is_not_asked_twice(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("quick_search")
-async def test_a_lost_answer_and_lost_webhooks_are_found_in_the_history_by_our_address(world: World) -> None:
+async def test_with_lost_webhooks_too_the_history_identifies_tasks_by_their_webhook_url(world: World) -> None:
     task_ids = [await world.created({"submit": "bad_gateway", "webhook": "lost"}) for _ in range(2)]
     tasks = [await world.ended(task_id) for task_id in task_ids]
     assert [task["status"] for task in tasks] == ["completed", "completed"]
@@ -128,19 +128,19 @@ async def test_a_lost_answer_and_lost_webhooks_are_found_in_the_history_by_our_a
 
 
 @pytest.mark.usefixtures("quick_search")
-@pytest.mark.parametrize("conduct", ["bad_gateway", "cut"])
-async def test_without_a_public_address_the_history_identifies_it_by_what_was_asked(
-    tmp_path: Path, conduct: str
+@pytest.mark.parametrize("behaviour", ["bad_gateway", "cut"])
+async def test_without_a_public_url_the_history_identifies_a_task_by_its_request(
+    tmp_path: Path, behaviour: str
 ) -> None:
     async with in_process(tmp_path, public=False, poll_first_seconds="0.05") as world:
         await world.ended(await world.created(input={"prompt": "another cat"}))
-        task = await world.ended(await world.created({"submit": conduct}))
+        task = await world.ended(await world.created({"submit": behaviour}))
         assert (task["status"], task["submission"]) == ("completed", "accepted")
         assert await calls(world) == (2, 2)
 
 
 @pytest.mark.usefixtures("quick_search")
-async def test_what_was_asked_twice_in_the_same_words_is_nobodys_to_guess(tmp_path: Path) -> None:
+async def test_two_tasks_with_the_same_request_are_not_guessed_apart(tmp_path: Path) -> None:
     async with in_process(tmp_path, public=False, submission_unknown_seconds="0.5") as world:
         task_ids = [await world.created({"submit": "bad_gateway"}) for _ in range(2)]
         tasks = [await world.ended(task_id) for task_id in task_ids]
@@ -149,7 +149,7 @@ async def test_what_was_asked_twice_in_the_same_words_is_nobodys_to_guess(tmp_pa
 
 
 @pytest.mark.usefixtures("quick_search")
-async def test_what_nobody_ever_hears_of_fails_and_says_so(tmp_path: Path) -> None:
+async def test_an_unknown_submission_without_any_update_fails_with_its_own_code(tmp_path: Path) -> None:
     async with in_process(tmp_path, submission_unknown_seconds="0.5") as world:
         retry = {"max_attempts": 5, "backoff_seconds": 0}
         task_id = await world.created({"submit": "nonsense"}, retry=retry)
@@ -159,7 +159,7 @@ async def test_what_nobody_ever_hears_of_fails_and_says_so(tmp_path: Path) -> No
         assert await calls(world) == (1, 0)
 
 
-async def test_a_provider_that_is_down_gets_the_task_when_it_is_back(world: World) -> None:
+async def test_a_provider_that_is_down_gets_the_task_when_it_is_up_again(world: World) -> None:
     await world.provider_options(submit_status=503)
     task_id = await world.created()
     task = await world.task(task_id)
@@ -179,7 +179,7 @@ async def test_a_provider_that_cannot_be_reached_gets_the_task_when_it_can(tmp_p
             assert (await world.ended(task_id))["status"] == "completed"
 
 
-async def test_a_client_does_not_wait_for_a_slow_provider_longer_than_it_must(tmp_path: Path) -> None:
+async def test_a_client_waits_for_a_slow_provider_only_as_long_as_the_setting_says(tmp_path: Path) -> None:
     async with in_process(tmp_path, submit_wait_seconds="0.05", poll_first_seconds="0.05") as world:
         answer = await world.create({"submit": "hang", "hang_seconds": 1, "webhook": "lost"})
         data = answer.json()["data"]
