@@ -1,1 +1,1 @@
-"""From bytes to a verified update, through the one door, to a 200 that means: on disk."""
+"""Providers' webhooks: verified, parsed and applied; the 200 is sent when the update is on disk."""

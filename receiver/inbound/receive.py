@@ -1,6 +1,7 @@
-"""The provider's way in: `POST /hooks/{provider}/{task_id}` and `POST /hooks/{provider}`.
+"""Receives providers' webhooks: `POST /hooks/{provider}/{task_id}` and `POST /hooks/{provider}`.
 
-The secret is checked before the body is read and before the database is asked. A 200 means: on disk.
+The secret is checked before the body is read and before the database is queried, so that a forged request costs
+little. A 200 means that the update is on disk; for any other response the provider sends its webhook again.
 """
 
 import hmac
@@ -31,7 +32,7 @@ _JSON = (b"content-type", b"application/json")
 
 
 class InboundEndpoint:
-    """The ASGI endpoint of both addresses. `shared_secrets` are those for tasks created elsewhere, by provider."""
+    """The ASGI endpoint of both URLs. `shared_secrets`: by provider, for tasks that were created elsewhere."""
 
     def __init__(
         self,
@@ -48,22 +49,22 @@ class InboundEndpoint:
         self._providers = providers
         self._keyring = keyring
         self._shared_secrets = shared_secrets
-        self._most = max_body_bytes
+        self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take one webhook."""
+        """Receive one webhook."""
         parameters = scope["path_params"]
         provider = self._providers.get(parameters["provider"])
         task_uid: str | None = parameters.get("task_id")
         if provider is None:
-            await _answer(send, 404, f"there is no provider {parameters['provider'][:40]!r} here")
+            await _answer(send, 404, f"provider {parameters['provider'][:40]!r} does not exist")
         elif scope["method"] != "POST":
-            await _answer(send, 405, "providers report with POST", ((b"allow", b"POST"),))
+            await _answer(send, 405, "use POST", ((b"allow", b"POST"),))
         elif not self._is_authentic(provider.name, task_uid, _header(scope, _SECRET_HEADER)):
             counted(inbound_refused, provider.name).inc()
-            await _answer(send, 401, "the secret is missing or wrong")
+            await _answer(send, 401, "the webhook secret is missing or wrong")
         else:
-            await self._take(provider, task_uid, scope, receive, send)
+            await self._receive(provider, task_uid, scope, receive, send)
 
     def _is_authentic(self, provider: str, task_uid: str | None, presented: str) -> bool:
         if task_uid is not None:
@@ -71,10 +72,12 @@ class InboundEndpoint:
         shared = self._shared_secrets.get(provider)
         return shared is not None and hmac.compare_digest(presented.encode(), shared.encode())
 
-    async def _take(self, provider: Provider, task_uid: str | None, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _receive(
+        self, provider: Provider, task_uid: str | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         try:
-            body = await read_body(scope, receive, self._most)
-            # Wherever the provider echoes the secret, it goes no further than this.
+            body = await read_body(scope, receive, self._max_body_bytes)
+            # The provider may echo the secret anywhere in the body: it is removed before anything else reads it.
             body = body.replace(_header(scope, _SECRET_HEADER).encode(), REDACTED.encode())
             await self._apply(provider, task_uid, body, _attempt(scope))
         except TooLarge as error:
@@ -90,8 +93,8 @@ class InboundEndpoint:
         except RingbackError as error:
             await _answer(send, error.status, error.message)
         except Exception as error:
-            # Nothing of it is on disk, so the provider must be told to come again.
-            log.error("an inbound webhook failed", task=task_uid, exc_info=error)
+            # Nothing is on disk: the provider has to send it again.
+            log.error("inbound webhook failed", provider=provider.name, task_id=task_uid, exc_info=error)
             await _answer(send, 500, "internal error; nothing was stored, send it again")
         else:
             counted(inbound_received, provider.name, "stored").inc()
@@ -101,13 +104,13 @@ class InboundEndpoint:
         try:
             update = provider.parse_webhook(body, attempt=attempt if task_uid is not None else None)
         except MalformedUpdate as error:
-            await self._keep(provider, task_uid, body, str(error))
+            await self._store_receipt(provider, task_uid, body, str(error))
             raise
         arrival = Arrival(provider=provider.name, task_uid=task_uid, update=update, body=lambda: provider.redact(body))
         await self._writer.write(self._applier.apply, arrival)
 
-    async def _keep(self, provider: Provider, task_uid: str | None, body: bytes, message: str) -> None:
-        """Keep a body that is no task for a person to see, and look at the task itself now."""
+    async def _store_receipt(self, provider: Provider, task_uid: str | None, body: bytes, message: str) -> None:
+        """Store a body that cannot be parsed as a receipt, and poll the task now: the body may have been its end."""
         now = utc_now()
         receipt = new_receipt(
             provider=provider.name,
@@ -128,7 +131,7 @@ class InboundEndpoint:
         self._applier.after_commit.due.set(now)
 
     async def _poll_now(self, task_uid: str | None) -> None:
-        """Look at a task whose news could not be read. Best effort: it is polled in any case."""
+        """Poll a task now whose webhook could not be read. Best effort: it is polled later in any case."""
         if task_uid is None:
             return
         now = utc_now()
@@ -147,7 +150,7 @@ def _header(scope: Scope, wanted: bytes) -> str:
 
 
 def _attempt(scope: Scope) -> int:
-    """Read the attempt from the address that we gave the provider: `?attempt=2`; the first names none."""
+    """Return the attempt in the URL that the provider was given: `?attempt=2`. The first attempt has no parameter."""
     query: bytes = scope["query_string"]
     number = query.removeprefix(b"attempt=")
     return int(number) if query.startswith(b"attempt=") and number.isdigit() and len(number) < 4 else 1
