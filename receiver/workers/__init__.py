@@ -1,1 +1,1 @@
-"""The loops: attend to due tasks, dispatch due deliveries; one supervisor keeps them going."""
+"""The background loops: due tasks, due deliveries, replays and clean-up; a supervisor restarts those that fail."""

@@ -1,4 +1,4 @@
-"""The supervisor: keeps the loops going, whatever one of them stumbles over."""
+"""The supervisor: runs the background loops and restarts one that fails."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -8,23 +8,24 @@ from receiver.telemetry import get_logger
 
 log = get_logger("workers.supervisor")
 
-_AGAIN_SECONDS = 1.0
+_RESTART_SECONDS = 1.0
 _LONGEST_SECONDS = 30.0
+"""The waits before a restart: the first, and the longest. A loop that ran longer than that begins with the first."""
 
 
 class Supervisor:
-    """Runs named loops; one that fails is begun again, ever later while it keeps failing of itself."""
+    """Runs named loops. One that fails is restarted, with a wait that doubles while it keeps failing."""
 
     def __init__(self, loops: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
         self._loops = loops
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin every loop."""
+        """Start every loop."""
         self._tasks = [asyncio.create_task(self._keep(name), name=f"ringback-{name}") for name in self._loops]
 
     async def stop(self) -> None:
-        """End every loop; what they had begun is theirs to drain."""
+        """Cancel every loop. The work that a loop has started is drained by its own `drain`."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -37,12 +38,12 @@ class Supervisor:
                 await self._loops[name]()
             except Exception as error:
                 if _is_unavailable(error):
-                    log.warning("a loop waits for the database", loop=name)
-                    await asyncio.sleep(_AGAIN_SECONDS)
+                    log.warning("loop waits for the database", loop=name, error=str(error))
+                    await asyncio.sleep(_RESTART_SECONDS)
                     continue
                 failures = 0 if asyncio.get_running_loop().time() - started > _LONGEST_SECONDS else failures + 1
-                delay = min(_AGAIN_SECONDS * 2 ** (failures - 1), _LONGEST_SECONDS) if failures else _AGAIN_SECONDS
-                log.error("a loop failed and is begun again", loop=name, seconds=delay, exc_info=error)
+                delay = min(_RESTART_SECONDS * 2 ** (failures - 1), _LONGEST_SECONDS) if failures else _RESTART_SECONDS
+                log.error("loop failed; restarting", loop=name, seconds=delay, exc_info=error)
                 await asyncio.sleep(delay)
 
 
