@@ -1,13 +1,14 @@
-"""The dispatcher: a lane for each subscription, so that a slow one delays no other.
+"""The dispatcher: sends deliveries from one queue per subscription, so that a slow endpoint delays no other.
 
-What the writer commits comes here already leased and needs no claim. What does not fit in memory, waits for a
-retry or its turn, or was left by a process that died is claimed from the table.
+Most deliveries arrive here already leased, straight after the commit that wrote them, and need no claim. Claimed from
+the table are the others: those that do not fit in memory, that wait for a retry or for their turn, or that a process
+left behind when it died.
 """
 
 import asyncio
 import time
 from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from receiver.clock import utc_now
 from receiver.domain.endpoint_queues import DEFAULT_IN_FLIGHT, EndpointQueues, Limits
@@ -23,10 +24,15 @@ from receiver.telemetry import get_logger
 log = get_logger("workers.dispatch")
 
 CAPACITY = 20_000
+"""The deliveries of all queues together that may be in memory."""
 _AT_ONCE = 100
-_LOOK_SECONDS = 1.0
-_LIMITS_HOLD_SECONDS = 5.0
-_SETTLE_AGAIN_SECONDS = 1.0
+_CLAIM_SECONDS = 1.0
+"""The table is claimed from this often even when nothing wakes the dispatcher: a process may have died."""
+_LIMITS_SECONDS = 5.0
+"""The limits of subscriptions are read again this often, because a client may have changed them."""
+_SETTLE_RETRY_SECONDS = 1.0
+_LEASE_MARGIN_SECONDS = 5
+"""Left of a lease after an attempt that takes as long as it may: the time to store its outcome."""
 
 
 def lease_seconds(timeout: float) -> float:
@@ -35,25 +41,30 @@ def lease_seconds(timeout: float) -> float:
 
 
 class DeliveryDispatcher:
-    """Sends deliveries, each lane at its own pace. `timeout` is that of one attempt, in seconds."""
+    """Sends deliveries, those of each subscription at the rate that its endpoint accepts.
+
+    `timeout` is that of one attempt, in seconds.
+    """
 
     def __init__(self, *, timeout: float) -> None:
         self._timeout = timeout
         self._queues: EndpointQueues[LeasedDelivery] = EndpointQueues(CAPACITY)
         self._new: set[int] = set()
+        """The keys of subscriptions whose limits have not been read yet."""
         self._ordered: set[int] = set()
+        """The keys of subscriptions whose deliveries of one task must be sent in order."""
         self._wake = asyncio.Event()
         self._claim_timer = WakeTimer()
         self._attempts: set[asyncio.Task[None]] = set()
 
     def connect(self, database: Database, deliverer: Deliverer) -> None:
-        """Say through whom it sends. Apart from the constructor, for the writer's own handlers need it first."""
+        """Set what it sends with. Apart from the constructor, because the deliverer's settler needs the dispatcher."""
         self._database = database
         self._writer = database.writer
         self._deliverer = deliverer
 
     def has_room(self, subscription_id: int) -> bool:
-        """Say whether one more delivery for this subscription can be taken in memory now."""
+        """Return whether memory has room for one more delivery to this subscription."""
         return self._queues.has_capacity(subscription_id)
 
     def hand_over(self, deliveries: Sequence[LeasedDelivery]) -> None:
@@ -64,18 +75,18 @@ class DeliveryDispatcher:
         self._wake.set()
 
     def wake(self) -> None:
-        """There is a delivery in the table that nobody holds."""
+        """Claim deliveries soon: the table has one that is due and that no process has leased."""
         self._claim_timer.set(utc_now())
 
     async def run(self) -> None:
-        """Send for ever: what is in the lanes, and what is claimed from the table."""
+        """Send until cancelled: the deliveries in the queues, and those claimed from the table."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._send())
             group.create_task(self._claim())
-            group.create_task(self._keep_limits())
+            group.create_task(self._refresh_limits())
 
     async def drain(self, seconds: float) -> None:
-        """Finish the attempts under way, `seconds` at most, and give back what was not begun."""
+        """Finish the attempts in flight, `seconds` at most, and end the leases of deliveries that were not sent."""
         if self._attempts:
             await asyncio.wait(self._attempts, timeout=seconds)
         await self._give_back(self._queues.clear())
@@ -86,29 +97,35 @@ class DeliveryDispatcher:
                 await self._read_limits(self._new)
             ready = self._queues.take(time.monotonic(), _AT_ONCE)
             if ready:
-                await self._begin(ready)
+                for delivery in await self._prepare(ready):
+                    self._start(delivery)
             else:
                 await self._pause()
 
     async def _pause(self) -> None:
-        """Wait for news, or until a lane opens by itself."""
+        """Wait until a delivery arrives or an attempt ends, or until the next queue's pause is over."""
         self._wake.clear()
         now = time.monotonic()
-        opening = self._queues.next_ready_at(now)
+        ready_at = self._queues.next_ready_at(now)
         try:
-            async with asyncio.timeout(None if opening is None else opening - now):
+            async with asyncio.timeout(None if ready_at is None else ready_at - now):
                 await self._wake.wait()
         except TimeoutError:
             return
 
-    async def _begin(self, ready: Sequence[LeasedDelivery]) -> None:
-        latest = utc_now() + timedelta(seconds=self._timeout + 5)
-        # One that would outlive its lease is left: it is claimed again, by whoever comes first.
+    async def _prepare(self, ready: Sequence[LeasedDelivery]) -> list[PreparedDelivery]:
+        """Prepare deliveries that were taken from their queues; return those that may be sent.
+
+        If that fails or is cancelled, all go back to their queues: at a stop `drain` ends their leases, else they wait
+        for the database.
+        """
+        latest = utc_now() + timedelta(seconds=self._timeout + _LEASE_MARGIN_SECONDS)
+        # A delivery whose lease could end during the attempt is dropped: any process claims it again.
         held = [delivery for delivery in ready if delivery.lease_until >= latest]
         prepared: list[PreparedDelivery] = []
         try:
             prepared = await self._deliverer.prepare(held) if held else []
-        except (asyncio.CancelledError, Unavailable):  # at a stop it is given back, else it waits for the database
+        except (asyncio.CancelledError, Unavailable):
             for delivery in reversed(ready):
                 self._queues.put_back(delivery.subscription_id, delivery)
             ready = ()
@@ -118,10 +135,12 @@ class DeliveryDispatcher:
             for delivery in ready:
                 if delivery.id not in ids:
                     self._queues.abandoned(delivery.subscription_id)
-        for each in prepared:
-            attempt = asyncio.create_task(self._attempt(each))
-            self._attempts.add(attempt)
-            attempt.add_done_callback(self._attempts.discard)
+        return prepared
+
+    def _start(self, delivery: PreparedDelivery) -> None:
+        attempt = asyncio.create_task(self._attempt(delivery))
+        self._attempts.add(attempt)
+        attempt.add_done_callback(self._attempts.discard)
 
     async def _attempt(self, delivery: PreparedDelivery) -> None:
         key = delivery.lease.subscription_id
@@ -133,37 +152,43 @@ class DeliveryDispatcher:
             self._wake.set()
             raise
         is_ordered = key in self._ordered
-        if attempted.gone:  # the next one must find it switched off
-            await self._settle(attempted, delivery.lease.lease_until)
-        # The subscriber has answered: its lane is free for the next one while this is written down.
+        if attempted.gone:  # stored first, so that the next delivery finds the subscription disabled
+            await self._settle(delivery, attempted)
+        # The subscriber has answered, so its queue may send the next delivery while this outcome is stored.
         excess = self._leave_queue(key, attempted)
         self._wake.set()
         if was_full and attempted.delivered and not is_ordered:
-            self.wake()  # something may wait in the table for just this
+            self.wake()  # the queue was full, so deliveries may wait in the table
         if not attempted.gone:
-            await self._settle(attempted, delivery.lease.lease_until, deferrable=not is_ordered)
+            await self._settle(delivery, attempted, deferrable=not is_ordered)
         await self._give_back(excess)
         if attempted.settlement.due_at is not None:
             self._claim_timer.set(attempted.settlement.due_at)
         elif is_ordered:
-            self.wake()  # the next one of its task may be sent only now
+            self.wake()  # the next delivery of the same task may be sent only now
 
-    async def _settle(self, attempted: Attempted, until: datetime, *, deferrable: bool = False) -> None:
-        """Write down what came of an attempt, also when the database is away for a while; `until` ends its lease."""
+    async def _settle(self, delivery: PreparedDelivery, attempted: Attempted, *, deferrable: bool = False) -> None:
+        """Store the outcome of an attempt; try again while the database is unavailable, until the lease ends."""
         while True:
             try:
                 await self._deliverer.settle(attempted.settlement, deferrable=deferrable)
             except Unavailable as error:
-                if utc_now() < until:
-                    await asyncio.sleep(_SETTLE_AGAIN_SECONDS)
+                if utc_now() < delivery.lease.lease_until:
+                    await asyncio.sleep(_SETTLE_RETRY_SECONDS)
                     continue
-                log.error("an attempt was not written down, and is made again", reason=error.message)
+                # The delivery is sent again when it is claimed.
+                log.error(
+                    "settling delivery failed",
+                    attempt=delivery.lease.attempt,
+                    error_code=error.code,
+                    error=error.message,
+                )
             except Exception as error:
-                log.error("an attempt was not written down", delivery=attempted.settlement.delivery_id, exc_info=error)
+                log.error("settling delivery failed", attempt=delivery.lease.attempt, exc_info=error)
             return
 
     def _leave_queue(self, key: int, attempted: Attempted) -> list[LeasedDelivery]:
-        """Say in its lane what came of an attempt; return the deliveries that the lane may hold no longer."""
+        """Report the outcome of an attempt to its queue; return deliveries that the queue may no longer hold."""
         if attempted.delivered:
             self._queues.succeeded(key)
             return []
@@ -172,20 +197,21 @@ class DeliveryDispatcher:
         )
 
     async def _give_back(self, unsent: Sequence[LeasedDelivery]) -> None:
+        """End the leases of deliveries that were not sent, so that any process may claim them at once."""
         if not unsent:
             return
         try:
             await self._writer.run(lambda tx: give_back(tx, unsent, utc_now()), bounded=False)
-        except Exception as error:
-            log.error("leases were not given back, and run out", deliveries=len(unsent), exc_info=error)
+        except Exception as error:  # the leases run out by themselves
+            log.error("ending leases failed", deliveries=len(unsent), exc_info=error)
 
     async def _claim(self) -> None:
         while True:
             if not await self._claim_some():
-                await self._claim_timer.wait(utc_now(), _LOOK_SECONDS)
+                await self._claim_timer.wait(utc_now(), _CLAIM_SECONDS)
 
     async def _claim_some(self) -> int:
-        """Claim what is due for lanes that are open, a few of each; return how many there were."""
+        """Claim due deliveries for queues that may send, a few for each; return how many were claimed."""
         if self._queues.free_capacity() < _AT_ONCE:
             return 0
         closed = self._queues.blocked(time.monotonic())
@@ -196,15 +222,14 @@ class DeliveryDispatcher:
         )
         try:
             await asyncio.shield(claiming)
-        finally:  # at a stop too: what was claimed is to be given back
+        finally:  # when cancelled too: what was claimed has to reach the queues, where `drain` finds it
             claimed = await claiming
             self.hand_over(claimed)
         return len(claimed)
 
-    async def _keep_limits(self) -> None:
-        """Read again what subscriptions allow: somebody may have changed it."""
+    async def _refresh_limits(self) -> None:
         while True:
-            await asyncio.sleep(_LIMITS_HOLD_SECONDS)
+            await asyncio.sleep(_LIMITS_SECONDS)
             self._queues.forget_idle(time.monotonic())
             if keys := set(self._queues):
                 await self._read_limits(keys)
