@@ -1,4 +1,4 @@
-"""The service put together: opened in order, closed in the reverse order."""
+"""Builds the service from its parts, and runs it as an ASGI application."""
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -50,18 +50,18 @@ from receiver.workers.dispatch import DeliveryDispatcher
 from receiver.workers.dispatch import lease_seconds as delivery_lease_seconds
 from receiver.workers.replay import ReplayWorker
 from receiver.workers.supervisor import Supervisor
-from receiver.workers.task_worker import SIDE_BY_SIDE, TaskWorker
+from receiver.workers.task_worker import CONCURRENCY, TaskWorker
 
 _DRAIN_SECONDS = 10.0
 _CONNECTIONS = 1024
-"""To subscribers. An endpoint that hangs holds few (`domain.endpoint_queues`): it takes hundreds to use them up."""
+"""To subscribers. An endpoint that hangs holds few (`domain.endpoint_queues`): it takes hundreds of them to use all."""
 
 _TEST_CONNECTIONS = 16
-"""To webhooks that are being tested. Apart from the others, so that tests of endpoints that hang delay no delivery."""
+"""To webhooks that are tested. Separate from the others, so that testing endpoints that hang delays no delivery."""
 
 
 class Service:
-    """All parts of the service, put together for one process."""
+    """All parts of the service in one process."""
 
     def __init__(self, settings: Settings, database: Database, keys: list[str], actions: Actions) -> None:
         writer, keyring = database.writer, KeyRing(keys)
@@ -86,7 +86,7 @@ class Service:
             database, Deliverer(database, self.sender, Settler(after_commit), keyring, settings.retry_delays)
         )
         self.task_worker = TaskWorker(
-            writer, poller, after_commit.due, lease_seconds=task_lease, side_by_side=_side_by_side(settings)
+            writer, poller, after_commit.due, lease_seconds=task_lease, concurrency=_task_concurrency(settings)
         )
         self.tracker = Tracker(
             database,
@@ -140,13 +140,13 @@ class Service:
         return loops
 
     def end_waits(self) -> None:
-        """End streams and long polls: a server that stops waits for every connection before it ends the lifespan."""
+        """End streams and long polls. A server that stops waits for all connections before it ends the lifespan."""
         self.feed.close()
         self.waiting.close()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the loops; at the end finish the work in progress, within a bound, and give back the rest."""
+        """Run the loops; at the end finish the work in progress, in bounded time, and end the leases of the rest."""
         await self.services.streams.begin()
         supervisor = Supervisor(self._loops())
         supervisor.start()
@@ -167,16 +167,15 @@ class Service:
 def create_app(settings: Settings, keys: list[str]) -> Starlette:
     """Return the service as an ASGI application; `keys` are the master keys, oldest first.
 
-    Its database must have this version's schema already. The lifespan opens and closes everything; the server calls
-    `state.end_waits` before it waits for connections to close. Raises `SettingsError` where the actions file cannot be
-    read.
+    The database must have this version's schema. The lifespan opens and closes everything. The server has to call
+    `state.end_waits` before it waits for connections to close. Raises `SettingsError` if the actions file is wrong.
     """
     actions = read_actions(settings.actions_file)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with await Database.open(settings) as database:
-            if settings.is_sqlite:  # this process alone has the file, so any process that held a lease has ended
+            if settings.is_sqlite:  # only this process has the file: a process that held a lease has ended
                 await database.writer.run(lambda tx: end_leases(tx, utc_now()))
             service = Service(settings, database, keys, actions)
             app.state.services = service.services
@@ -188,10 +187,10 @@ def create_app(settings: Settings, keys: list[str]) -> Starlette:
     return Starlette(routes=routes(), lifespan=lifespan, exception_handlers={HTTPException: refuse_path})
 
 
-def _side_by_side(settings: Settings) -> int:
-    """Return how many calls of one kind may wait for the provider's rate limit: those that get through in time."""
+def _task_concurrency(settings: Settings) -> int:
+    """Return how many calls of one kind may wait for the provider's rate limit: as many as it lets through in time."""
     in_time = settings.provider_calls_per_second * settings.provider_timeout_seconds / 4
-    return max(1, min(SIDE_BY_SIDE, math.floor(in_time)))
+    return max(1, min(CONCURRENCY, math.floor(in_time)))
 
 
 def _poll_schedule(settings: Settings) -> PollSchedule:

@@ -51,7 +51,7 @@ class Advance:
     `start` steps get a task. If the input of one cannot be built, the caller fails it instead and advances again.
     `skip` steps never start; each id is mapped to the id of the step that is the cause.
     `cancel` steps have not started.
-    `recall` steps are under way: their provider is asked to cancel them, and may refuse.
+    `cancel_at_provider` steps are under way: their provider is asked to cancel them, and may refuse.
     """
 
     status: RunStatus
@@ -60,7 +60,7 @@ class Advance:
     start: tuple[str, ...] = ()
     skip: Mapping[str, str] = field(default_factory=dict)
     cancel: tuple[str, ...] = ()
-    recall: tuple[str, ...] = ()
+    cancel_at_provider: tuple[str, ...] = ()
 
     @property
     def changes(self) -> dict[str, StepStatus]:
@@ -96,7 +96,7 @@ def cancel(graph: Graph, status: str, statuses: Statuses) -> Advance:
         RunStatus.CANCELLED,
         EventType.RUN_CANCELLED if status != RunStatus.CANCELLED else None,
         cancel=_steps_in(graph, statuses, frozenset({StepStatus.PENDING})),
-        recall=_steps_in(graph, statuses, UNDER_WAY),
+        cancel_at_provider=_steps_in(graph, statuses, UNDER_WAY),
     )
 
 

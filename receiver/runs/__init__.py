@@ -1,1 +1,1 @@
-"""Small graphs of tasks: created, advanced, cancelled, retried."""
+"""Runs: small graphs of tasks that are created, advanced, cancelled and retried as one."""

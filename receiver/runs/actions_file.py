@@ -1,4 +1,4 @@
-"""The actions file, read once at the start."""
+"""Reads the actions file, once at the start."""
 
 import tomllib
 from pathlib import Path
@@ -9,9 +9,9 @@ from receiver.providers.registry import DEFAULT_PROVIDER, PROVIDER_NAMES
 
 
 def read_actions(path: Path | None) -> Actions:
-    """Return the actions of the file that `RINGBACK_ACTIONS_FILE` names; without one there are `model:task_type` alone.
+    """Return the actions in the file that `RINGBACK_ACTIONS_FILE` names. Without a file, only `model:task_type` works.
 
-    Raises `SettingsError` that names the file and all that is wrong with it.
+    Raises `SettingsError`, which names the file and everything that is wrong with it.
     """
     if path is None:
         return Actions(DEFAULT_PROVIDER)
@@ -21,7 +21,7 @@ def read_actions(path: Path | None) -> Actions:
     except OSError as error:
         raise _fault(path, str(error.strerror)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _fault(path, f"it is not TOML: {error}") from None
+        raise _fault(path, f"not valid TOML: {error}") from None
     except SettingsError as error:
         raise _fault(path, error.message) from None
 

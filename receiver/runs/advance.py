@@ -1,4 +1,12 @@
-"""Moving runs on, in the transaction of whatever moved their steps: no scheduler can lag behind or lose it."""
+"""Advances runs, in the transaction of the change that their steps follow from.
+
+Why in the same transaction. A step's task completes, and the next step has to start: if a separate scheduler did that
+after the commit, a crash in between would leave a run that nothing advances, and a scan for such runs would be needed.
+Here the update of the task, the step's new status, the tasks of the next steps and the run's event are written
+together or not at all. So a committed run is always advanced as far as its steps allow, whichever process applied the
+update, and no process has to look for runs. The rules are in `receiver.domain.advance`: they depend only on the
+present states of the steps, so it does no harm to ask them more than once.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -20,50 +28,55 @@ from receiver.storage.tasks import new_task, outcomes_of
 from receiver.storage.transaction import NewEvent, Transaction
 
 Plan = Callable[[Graph, str, Mapping[str, str]], Advance]
+"""A rule of `receiver.domain.advance`: from a graph, the run's status and its steps' statuses to what changes."""
 
 
 class Advancer:
-    """Moves runs on. `due` wakes whoever sends tasks to their providers."""
+    """Advances runs and writes what changed. `due` wakes the worker that sends tasks to their providers."""
 
     def __init__(self, due: WakeTimer) -> None:
         self._due = due
 
-    async def follow(self, tx: Transaction, changed: Sequence[TaskState], now: datetime) -> list[NewEvent]:
-        """Let runs follow what became of their steps' tasks; return the events that come of it, to be recorded."""
+    async def apply_tasks(self, tx: Transaction, changed: Sequence[TaskState], now: datetime) -> list[NewEvent]:
+        """Apply changed tasks to the steps that they belong to, and advance their runs; return the events to record."""
         uids = {task.run_uid for task in changed if task.run_uid is not None}
-        outputs = await _outputs(tx, changed)
-        moves = [Move(run, now) for run in await lock_runs(tx, uids)]
-        for move in moves:
+        outcomes = await _outcomes(tx, changed)
+        changes = [RunChange(run, now) for run in await lock_runs(tx, uids)]
+        for change in changes:
             for task in changed:
-                if task.run_uid == move.run["uid"]:
-                    move.hear(task, outputs.get(task.uid, {}))
-            move.go_on(advance)
-        return await self.write(tx, moves, now)
+                if task.run_uid == change.run["uid"]:
+                    change.apply_task(task, outcomes.get(task.uid, {}))
+            change.apply_plan(advance)
+        return await self.write(tx, changes, now)
 
-    async def write(self, tx: Transaction, moves: Sequence["Move"], now: datetime) -> list[NewEvent]:
-        """Write down what the moves came to: runs, steps, new tasks; return the events, to be recorded."""
+    async def write(self, tx: Transaction, changes: Sequence["RunChange"], now: datetime) -> list[NewEvent]:
+        """Write changed runs and steps, and insert new tasks; return the events to record."""
         await write_runs(
             tx,
-            [move.run for move in moves if move.is_changed],
-            [step for move in moves for step in move.changed_steps],
+            [change.run for change in changes if change.is_changed],
+            [step for change in changes for step in change.changed_steps],
             now,
         )
-        rows = [row for move in moves for row in move.tasks]
+        rows = [row for change in changes for row in change.tasks]
         keys = dict(zip((row["uid"] for row in rows), await tx.insert_tasks(rows), strict=True)) if rows else {}
         if rows:
             tx.after_commit.append(lambda: self._due.set(now))
-        return [event for move in moves for event in move.events(keys)]
+        return [event for change in changes for event in change.events(keys)]
 
 
-class Move:
-    """One run as it is moved on; `run` is a row with its `steps`, as `storage.runs.lock_runs` gives it."""
+class RunChange:
+    """One locked run and what changes of it; `run` is a row with its `steps`, as `storage.runs.lock_runs` returns it.
+
+    `run` and its steps are modified in place, so that each call sees what the calls before it changed.
+    """
 
     def __init__(self, run: dict[str, Any], now: datetime) -> None:
         self.run = run
         self.now = now
         self.tasks: list[dict[str, Any]] = []
-        self.recall: tuple[str, ...] = ()
-        """The tasks that their provider is to be asked to cancel, once this is on disk."""
+        """The rows of new tasks, one for each step that starts."""
+        self.cancel_at_provider: tuple[str, ...] = ()
+        """The ids of tasks that their provider is asked to cancel after the commit."""
         self.is_changed = False
         self._graph = Graph(tuple(step_of(step["spec"]) for step in run["steps"]))
         self._steps: dict[str, dict[str, Any]] = {step["name"]: step for step in run["steps"]}
@@ -75,8 +88,12 @@ class Move:
         """The rows of the steps that changed."""
         return [step for name, step in self._steps.items() if name in self._changed]
 
-    def hear(self, task: TaskState, gave: Mapping[str, Any]) -> None:
-        """Let a step follow its task; a task that its step let go of is heard no more."""
+    def apply_task(self, task: TaskState, outcome: Mapping[str, Any]) -> None:
+        """Set a step's status, result and error from its task.
+
+        `outcome` has the `output` and `error` of a task that ended. A task that is no longer the step's own (the run
+        was retried and the step has another task now) changes nothing.
+        """
         step = self._steps.get(str(task.step))
         if step is None or step["task_uid"] != task.uid or step["status"] == STEP_OF[task.status]:
             return
@@ -84,44 +101,44 @@ class Move:
         if values["status"] in STEP_TERMINAL:
             values["completed_at"] = self.now
         if values["status"] == StepStatus.COMPLETED:
-            values["result"] = read_result(action_of(step["spec"]), gave.get("output"), task_id=task.uid)
+            values["result"] = read_result(action_of(step["spec"]), outcome.get("output"), task_id=task.uid)
         elif task.status in (TaskStatus.FAILED, TaskStatus.CANCELLED):
-            values["error"] = gave.get("error") or {"code": task.status, "message": f"the task was {task.status}"}
+            values["error"] = outcome.get("error") or {"code": task.status, "message": f"the task was {task.status}"}
         self._change(step, values)
 
-    def go_on(self, plan: Plan) -> None:
-        """Do what `plan` says of the run as it is now, and what follows from that."""
-        ordered = plan(self._graph, self.run["status"], {name: step["status"] for name, step in self._steps.items()})
-        self._set_status(ordered)
-        self.recall += tuple(self._steps[name]["task_uid"] for name in ordered.recall)
-        for name in ordered.reset:
-            self._change(self._steps[name], {**_UNBEGUN, "status": StepStatus.PENDING})
-        for name, blamed in ordered.skip.items():
-            self._end(name, StepStatus.SKIPPED, "skipped", f"step {blamed!r} did not complete")
-        for name in ordered.cancel:
-            self._end(name, StepStatus.CANCELLED, "cancelled", "the run was cancelled before it began")
-        begun = [self._begin(name) for name in ordered.start]
-        if not all(begun):
-            self.go_on(advance)
+    def apply_plan(self, plan: Plan) -> None:
+        """Apply what `plan` decides for the run as it is now, until nothing more follows from it."""
+        decided = plan(self._graph, self.run["status"], {name: step["status"] for name, step in self._steps.items()})
+        self._set_status(decided)
+        self.cancel_at_provider += tuple(self._steps[name]["task_uid"] for name in decided.cancel_at_provider)
+        for name in decided.reset:
+            self._change(self._steps[name], {**_NOT_STARTED, "status": StepStatus.PENDING})
+        for name, cause in decided.skip.items():
+            self._end(name, StepStatus.SKIPPED, "skipped", f"step {cause!r} did not complete")
+        for name in decided.cancel:
+            self._end(name, StepStatus.CANCELLED, "cancelled", "the run was cancelled before this step started")
+        started = [self._start(name) for name in decided.start]
+        if not all(started):  # a step whose input could not be made has failed: more may follow from that
+            self.apply_plan(advance)
 
     def events(self, keys: Mapping[str, int]) -> list[NewEvent]:
-        """Return the events of the new tasks, whose keys these are, and of the run."""
+        """Return the events of the new tasks and of the run; `keys` are the new tasks' row keys by their ids."""
         found = [task_created(row, keys[row["uid"]], self.now) for row in self.tasks]
         if self._event is not None:
             found.append(run_event(self.run, self._event, self.now))
         return found
 
-    def _set_status(self, ordered: Advance) -> None:
-        if ordered.event is not None:
-            self._event = ordered.event
-        if ordered.status != self.run["status"]:
-            ended_at = self.now if ordered.event is not None else None
-            self.run |= {"status": ordered.status, "ended_at": ended_at}
+    def _set_status(self, decided: Advance) -> None:
+        if decided.event is not None:
+            self._event = decided.event
+        if decided.status != self.run["status"]:
+            ended_at = self.now if decided.event is not None else None
+            self.run |= {"status": decided.status, "ended_at": ended_at}
         self.run["updated_at"] = self.now
         self.is_changed = True
 
-    def _begin(self, name: str) -> bool:
-        """Make the step's task; say False if its input cannot be made: then it has failed."""
+    def _start(self, name: str) -> bool:
+        """Make the row of the step's task. If its input cannot be made, fail the step and return False."""
         step = self._steps[name]
         spec, action = step_of(step["spec"]), action_of(step["spec"])
         results = {each: other["result"] for each, other in self._steps.items() if other["result"] is not None}
@@ -133,7 +150,8 @@ class Move:
             return False
         row = _new_task(self.run, spec, action, build_input(action, given), self.now)
         self.tasks.append(row)
-        self._change(step, {**_UNBEGUN, "status": StepStatus.QUEUED, "task_uid": row["uid"], "started_at": self.now})
+        started = {"status": StepStatus.QUEUED, "task_uid": row["uid"], "started_at": self.now}
+        self._change(step, {**_NOT_STARTED, **started})
         return True
 
     def _end(self, name: str, status: StepStatus, code: str, message: str) -> None:
@@ -145,11 +163,11 @@ class Move:
         self._changed.add(step["name"])
 
 
-_UNBEGUN = {"task_uid": None, "result": None, "error": None, "started_at": None, "completed_at": None}
+_NOT_STARTED = {"task_uid": None, "result": None, "error": None, "started_at": None, "completed_at": None}
 
 
 def run_event(run: Mapping[str, Any], type: EventType, now: datetime) -> NewEvent:
-    """Return an event of a run; its snapshot is the run as it then is, as the API gives it."""
+    """Return an event of a run; its snapshot is the run at this moment, as the API shows it."""
     return NewEvent(
         uid=new_id(),
         organization_id=run["organization_id"],
@@ -163,7 +181,7 @@ def run_event(run: Mapping[str, Any], type: EventType, now: datetime) -> NewEven
     )
 
 
-async def _outputs(tx: Transaction, changed: Sequence[TaskState]) -> dict[str, dict[str, Any]]:
+async def _outcomes(tx: Transaction, changed: Sequence[TaskState]) -> dict[str, dict[str, Any]]:
     ended = [task.uid for task in changed if STEP_OF[task.status] in STEP_TERMINAL]
     return await outcomes_of(tx, ended) if ended else {}
 

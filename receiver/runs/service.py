@@ -1,4 +1,4 @@
-"""What the API asks of runs: create, wait, cancel, retry. What moves them on by themselves is `tracking.advance`."""
+"""What the API asks of runs: create, wait, cancel, retry. `receiver.runs.advance` advances them."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from receiver.domain.steps import document_of
 from receiver.errors import Conflict, NotFound, RingbackError, Unavailable
 from receiver.events.after_commit import AfterCommit
 from receiver.events.record import record
-from receiver.runs.advance import Advancer, Move, Plan, run_event
+from receiver.runs.advance import Advancer, Plan, RunChange, run_event
 from receiver.storage.database import Database
 from receiver.storage.runs import (
     RunFilter,
@@ -32,17 +32,17 @@ from receiver.telemetry import get_logger
 
 log = get_logger("runs.service")
 
-_RECALLS = 5
+_CANCEL_TRIES = 5
 _SENDING_SECONDS = 30.0
-"""How often, and for how long each time, news is waited for of a task that cannot be cancelled while it is sent."""
+"""A task that is being sent cannot be cancelled: how often, and how long each time, a change of it is waited for."""
 
 RunRow = dict[str, Any]
-"""A run's row with its organization's outer id, and its steps' rows as `steps`."""
+"""The row of a run with its organization's outer id, and the rows of its steps as `steps`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """A run that a client asks for, checked; `uid` is the id that it will have."""
+    """A run that a client requests, validated; `uid` is the id that it will have."""
 
     uid: str
     organization_id: int
@@ -51,7 +51,7 @@ class RunRequest:
 
 
 class StepTasks(Protocol):
-    """The tasks of steps. `runs` knows no more of tracking than this."""
+    """The tasks of steps. All that `receiver.runs` knows of `receiver.tracking`."""
 
     async def task(self, organization_id: int, task_id: str) -> Mapping[str, Any]:
         """Return a task's row. Raises `NotFound`."""
@@ -63,7 +63,7 @@ class StepTasks(Protocol):
 
 
 class Runs:
-    """Runs, as the API knows them. `actions` are what their steps may do."""
+    """Runs, as the API uses them. `actions` are what their steps may do."""
 
     def __init__(
         self, database: Database, after_commit: AfterCommit, tasks: StepTasks, actions: Actions, advancer: Advancer
@@ -73,10 +73,10 @@ class Runs:
         self._after_commit = after_commit
         self._advancer = advancer
         self._tasks = tasks
-        self._recalling: set[asyncio.Task[None]] = set()
+        self._cancelling: set[asyncio.Task[None]] = set()
 
     async def create(self, request: RunRequest) -> None:
-        """Create a run and begin its first steps; return when it is on disk."""
+        """Create a run and start its first steps; return when both are on disk."""
         await self._database.writer.run(lambda tx: self._create(tx, request, utc_now()))
 
     async def run(self, organization_id: int, uid: str) -> RunRow:
@@ -87,7 +87,7 @@ class Runs:
         return (await self._with_steps(rows))[0]
 
     async def unknown(self, organization_id: int, uids: Sequence[str]) -> list[str]:
-        """Return those of these ids that no run has."""
+        """Return those of these ids that are not the id of a run of the organization."""
         found = {row["uid"] for row in await self._database.read(runs_among(organization_id, uids))}
         return [uid for uid in uids if uid not in found]
 
@@ -96,7 +96,7 @@ class Runs:
         return await self._with_steps(await self._database.read(runs_matching(wanted, limit)))
 
     async def wait(self, organization_id: int, uid: str, seconds: float) -> RunRow:
-        """Return a run when it has ended, or as it is after `seconds` or at the service's stop. Raises `NotFound`."""
+        """Return a run when it has ended, or as it is after `seconds` or when the service stops. Raises `NotFound`."""
         return dict(
             await self._after_commit.waiting.read_until(
                 uid, seconds, lambda: self.run(organization_id, uid), lambda run: run["status"] in RUN_TERMINAL
@@ -104,30 +104,31 @@ class Runs:
         )
 
     async def cancel(self, organization_id: int, uid: str) -> RunRow:
-        """Cancel a run; what is at a provider is cancelled there if it allows it, and else left to end.
+        """Cancel a run and return it.
 
-        Raises `NotFound`, `Conflict` for a run that ended otherwise.
+        Steps under way are cancelled at their provider in the background; where the provider refuses, their tasks
+        run to their end. Raises `NotFound`, and `Conflict` for a run that ended otherwise.
         """
-        move = await self._move(organization_id, uid, rules.cancel)
-        if move.recall:
-            recalling = asyncio.create_task(self._recall_all(organization_id, uid, move.recall))
-            self._recalling.add(recalling)
-            recalling.add_done_callback(self._recalling.discard)
-        return move.run
+        change = await self._change(organization_id, uid, rules.cancel)
+        if change.cancel_at_provider:
+            cancelling = asyncio.create_task(self._cancel_steps(organization_id, uid, change.cancel_at_provider))
+            self._cancelling.add(cancelling)
+            cancelling.add_done_callback(self._cancelling.discard)
+        return change.run
 
     async def retry(self, organization_id: int, uid: str) -> RunRow:
-        """Do what failed, was skipped or cancelled again; results of completed steps are kept.
+        """Retry the steps that failed, were skipped or were cancelled; the results of completed steps are kept.
 
-        Raises `NotFound`, `Conflict` for a run that has neither failed nor been cancelled.
+        Raises `NotFound`, and `Conflict` for a run that neither failed nor was cancelled.
         """
-        return (await self._move(organization_id, uid, rules.retry)).run
+        return (await self._change(organization_id, uid, rules.retry)).run
 
     async def drain(self, seconds: float) -> None:
-        """Wait for the cancel calls under way, `seconds` at most."""
-        if self._recalling:
-            _, late = await asyncio.wait(self._recalling, timeout=seconds)
-            for recalling in late:
-                recalling.cancel()
+        """Wait for the cancel calls under way, `seconds` at most, then abandon them."""
+        if self._cancelling:
+            _, late = await asyncio.wait(self._cancelling, timeout=seconds)
+            for cancelling in late:
+                cancelling.cancel()
 
     async def _create(self, tx: Transaction, request: RunRequest, now: datetime) -> None:
         values = {
@@ -149,44 +150,48 @@ class Runs:
         ]
         run = await insert_run(tx, values, steps)
         created = run_event(run, EventType.RUN_CREATED, now)
-        move = Move(run, now)
-        move.go_on(rules.advance)
-        await record(tx, [created, *await self._advancer.write(tx, [move], now)], self._after_commit, now)
+        change = RunChange(run, now)
+        change.apply_plan(rules.advance)
+        await record(tx, [created, *await self._advancer.write(tx, [change], now)], self._after_commit, now)
 
-    async def _move(self, organization_id: int, uid: str, plan: Plan) -> Move:
+    async def _change(self, organization_id: int, uid: str, plan: Plan) -> RunChange:
+        """Apply `plan` to a run in one transaction. Raises `NotFound`, and what `plan` raises."""
         now = utc_now()
 
-        async def work(tx: Transaction) -> Move | RingbackError:
+        async def work(tx: Transaction) -> RunChange | RingbackError:
             found = [run for run in await lock_runs(tx, [uid]) if run["organization_id"] == organization_id]
             if not found:
                 return _unknown(uid)
-            move = Move(found[0], now)
+            change = RunChange(found[0], now)
             try:
-                move.go_on(plan)
+                change.apply_plan(plan)
             except RingbackError as refusal:
                 return refusal
-            await record(tx, await self._advancer.write(tx, [move], now), self._after_commit, now)
-            return move
+            await record(tx, await self._advancer.write(tx, [change], now), self._after_commit, now)
+            return change
 
         outcome = await self._database.writer.run(work)
-        assert isinstance(outcome, Move)  # noqa: S101 - the writer raises an error that it is given
+        assert isinstance(outcome, RunChange)  # noqa: S101 - the writer raises an error that `work` returns
         return outcome
 
-    async def _recall_all(self, organization_id: int, uid: str, task_uids: Sequence[str]) -> None:
+    async def _cancel_steps(self, organization_id: int, uid: str, task_uids: Sequence[str]) -> None:
         try:
             await self._database.writer.run(lambda tx: stop_retries(tx, task_uids), bounded=False)
-        except Unavailable as error:
-            log.warning("steps of a cancelled run may be tried again", tasks=task_uids, reason=error.message)
-        await asyncio.gather(*(self._recall(organization_id, uid, task_uid) for task_uid in task_uids))
+        except Unavailable as error:  # the steps of the cancelled run may be tried again
+            log.warning(
+                "stopping retries failed", run_id=uid, task_ids=task_uids, error_code=error.code, error=error.message
+            )
+        await asyncio.gather(*(self._cancel_step(organization_id, uid, task_uid) for task_uid in task_uids))
 
-    async def _recall(self, organization_id: int, uid: str, task_uid: str) -> None:
-        """Cancel a step's task, unless the run is retried meanwhile.
+    async def _cancel_step(self, organization_id: int, uid: str, task_uid: str) -> None:
+        """Cancel the task of a step, unless the run is retried in the meantime.
 
-        One that is just being sent is waited for: it would be paid for.
+        A task that is being sent cannot be cancelled yet, and the provider would charge for it: its next change is
+        waited for, then it is cancelled.
         """
         try:
             with self._after_commit.waiting.watch(task_uid) as watch:
-                for _ in range(_RECALLS):
+                for _ in range(_CANCEL_TRIES):
                     run = await self.run(organization_id, uid)
                     task = await self._tasks.task(organization_id, task_uid)
                     if run["status"] != RunStatus.CANCELLED or task["status"] in TERMINAL:
@@ -196,7 +201,10 @@ class Runs:
                     except Conflict:
                         await watch.changed(_SENDING_SECONDS)
         except RingbackError as error:
-            log.info("a step of a cancelled run is left to end", task=task_uid, reason=error.message)
+            # The task runs to its end; the run stays cancelled.
+            log.warning(
+                "cancelling step failed", run_id=uid, task_id=task_uid, error_code=error.code, error=error.message
+            )
 
     async def _with_steps(self, rows: Sequence[Mapping[str, Any]]) -> list[RunRow]:
         steps = await self._database.read(steps_of([row["id"] for row in rows])) if rows else []
@@ -204,4 +212,4 @@ class Runs:
 
 
 def _unknown(uid: str) -> NotFound:
-    return NotFound(f"there is no run {uid[:80]!r}", code="run_not_found", param="run_id")
+    return NotFound(f"run {uid[:80]!r} does not exist", code="run_not_found", param="run_id")

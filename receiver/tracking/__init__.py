@@ -1,1 +1,1 @@
-"""The only writer of task state: create, submit, apply, attend, cancel."""
+"""Tracking: creates, submits, polls, updates, cancels, retries and adopts tasks. Only it writes their state."""

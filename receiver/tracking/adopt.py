@@ -1,4 +1,12 @@
-"""Adopting: a task that was made elsewhere at the provider is tracked here from now on."""
+"""Adopting: a task that was created directly at the provider is tracked here from now on.
+
+Why adopting reads before it asks. A provider's task may have one row at most, and one owner. So the id is looked up
+first: if the organization has the task already, nothing is asked of the provider, and the same call may be repeated
+without harm; if another organization has it, the response is the same as for a task that does not exist. Only then
+is the provider asked. What it returns goes the way of every update (`receiver.tracking.apply`), which creates the row.
+Two calls at the same time, or a webhook of the task that arrives between them, thus end in one row: both updates name
+the same provider's id, and whichever is applied second finds the row of the first.
+"""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +20,7 @@ from receiver.tracking.apply import Applier, Arrival
 
 
 class Adopter:
-    """Adopts tasks."""
+    """Adopts tasks that were created elsewhere."""
 
     def __init__(self, database: Database, applier: Applier, providers: Mapping[str, Provider]) -> None:
         self._database = database
@@ -22,11 +30,10 @@ class Adopter:
     async def adopt(
         self, organization_id: int, provider: str, provider_task_id: str, metadata: dict[str, Any] | None
     ) -> str:
-        """Track a task of the provider's for this organization; return its outer id, the same however often.
+        """Track a provider's task for this organization; return its outer id, which is the same for every call.
 
-        What the provider says of it goes through the one door. `metadata` become its metadata, if it has none yet.
-        Raises `NotFound` for a task that the provider does not know, or that is another organization's, and
-        `Unavailable` when the provider gives no answer.
+        `metadata` become the task's metadata if it has none yet. Raises `NotFound` for a task that the provider does
+        not know or that belongs to another organization, and `Unavailable` if the provider does not answer.
         """
         uid = await self._known(organization_id, provider, provider_task_id)
         if uid is None:
@@ -37,7 +44,10 @@ class Adopter:
         return uid
 
     async def _known(self, organization_id: int, provider: str, provider_task_id: str) -> str | None:
-        """Return the task that has this provider's task already. Raises `NotFound` if it is another's."""
+        """Return the id of the task with this provider's id, or None.
+
+        Raises `NotFound` if the task belongs to another organization.
+        """
         rows = await self._database.read(owner_of(provider, provider_task_id))
         if not rows:
             return None
@@ -56,10 +66,10 @@ class Adopter:
                 raise _unknown(provider_task_id)
             case NoAnswer(message, retry_after):
                 wait = max(1, math.ceil(retry_after or 0))
-                raise Unavailable(f"the provider gave no answer ({message}); try again", retry_after=wait)
+                raise Unavailable(f"the provider did not answer ({message}); try again", retry_after=wait)
 
 
 def _unknown(provider_task_id: str) -> NotFound:
-    # The same for both, or one organization could find out about another's tasks.
-    message = f"the provider has no task {provider_task_id[:80]!r} that you could adopt"
+    # The same message for both cases: otherwise one organization could learn of the tasks of another.
+    message = f"the provider has no task {provider_task_id[:80]!r} that you can adopt; check the id and the provider"
     return NotFound(message, param="provider_task_id")

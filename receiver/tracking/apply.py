@@ -1,7 +1,19 @@
-"""The one door: every update of a task comes through here, whatever way it came.
+"""The update path: every update of a task, from a webhook, a poll or a create call, is applied here and nowhere else.
 
-In one transaction, for all updates that wait: their tasks are loaded and locked, each update is decided, and the
-changed rows, the events, the deliveries and the receipts are written.
+Why one handler for many updates. `Applier.apply` is never called directly: callers pass it to the writer
+(`receiver.storage.writer`) as `writer.write(applier.apply, arrival)` and wait. The writer collects what waits, groups
+it by handler, and calls `apply` once per transaction with every arrival of the batch, in the order in which they came.
+So 1 update and 500 updates take the same number of statements, and one commit. Three things follow for this module:
+
+- Two updates of one task may be in one batch. The second one has to be decided on what the first one changed, although
+  nothing of that is written yet: `_Batch` holds the tasks as they are in memory, and one set of changes for each task.
+- An arrival's result is returned in its place in the list. If the batch fails, the writer repeats it in halves, so
+  `apply` keeps nothing in `self` that must not be applied twice.
+- Callers wait for the commit. An inbound webhook gets its 200 only when its update is on disk.
+
+The steps are the same for every batch: load and lock the tasks (in the order of their keys, so that two processes
+cannot deadlock), insert rows for tasks that have none, decide each update, then write the changed rows, advance the
+runs, record the events with their deliveries, and insert the receipts.
 """
 
 import random
@@ -27,14 +39,15 @@ log = get_logger("tracking.apply")
 
 _MOST_WORDS_LOGGED = 256
 DEFAULT_ORGANIZATION_ID = 1
-"""Whose a task is that only its provider told us of: the first organization's, there from the start."""
+"""The organization of a task that was created elsewhere and is known only from its webhook: the first organization."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Arrival:
-    """An update on its way in. `task_uid` is None where only the provider's id tells which task it speaks of.
+    """An update to be applied. `task_uid` is None where the provider's id alone says which task it is about.
 
-    `body` gives the text that a receipt keeps, without secrets; None for what is not an inbound webhook.
+    `body` returns the text that a receipt keeps, without secrets; it is None for an update that is not an inbound
+    webhook.
     """
 
     provider: str
@@ -42,13 +55,14 @@ class Arrival:
     task_uid: str | None = None
     body: Callable[[], str] | None = None
     organization_id: int = DEFAULT_ORGANIZATION_ID
+    """The organization of the task, if this update creates it."""
     metadata: dict[str, Any] | None = None
-    """The metadata of a task that is made of it."""
+    """The metadata of the task, if this update creates it."""
 
 
 @dataclass(slots=True)
 class Applied:
-    """What an update did. `status` is the task's state afterwards."""
+    """What an update did. `status` is the task's status afterwards; `changed` says whether there is an event."""
 
     task_uid: str
     status: str
@@ -57,15 +71,15 @@ class Applied:
 
 
 class RunAdvancer(Protocol):
-    """Moves runs forward when the tasks of their steps change. `tracking` knows no more of runs than this."""
+    """Advances runs when the tasks of their steps change. All that `receiver.tracking` knows of `receiver.runs`."""
 
-    async def follow(self, tx: Transaction, changed: Sequence[TaskState], now: datetime) -> list[NewEvent]:
-        """Advance the runs whose steps' tasks changed, in their transaction; return the events to record."""
+    async def apply_tasks(self, tx: Transaction, changed: Sequence[TaskState], now: datetime) -> list[NewEvent]:
+        """Advance the runs whose steps' tasks changed, in the same transaction; return the events to record."""
         ...
 
 
 class Applier:
-    """Applies updates. One instance a process: its `apply` is the handler that the writer groups by."""
+    """Applies updates. One instance per process: its `apply` is the handler by which the writer groups updates."""
 
     def __init__(self, poll_schedule: PollSchedule, after_commit: AfterCommit, runs: RunAdvancer) -> None:
         self.poll_schedule = poll_schedule
@@ -75,71 +89,32 @@ class Applier:
 
     async def apply(self, tx: Transaction, arrivals: Sequence[Arrival]) -> list[Applied | Exception]:
         """Apply the updates in order; the results are in the same order."""
-        now = utc_now()
-        batch = _Batch(now)
-        await self._load(tx, arrivals, batch)
-        results: list[Applied | Exception] = [self._decide(arrival, batch) for arrival in arrivals]
-        await self._show_what_stays(tx, batch)
+        batch = _Batch(utc_now())
+        await _load(tx, arrivals, batch)
+        results: list[Applied | Exception] = [self._apply_one(arrival, batch) for arrival in arrivals]
+        await _complete_snapshots(tx, batch)
+        await self._write(tx, batch)
+        return results
+
+    async def _write(self, tx: Transaction, batch: "_Batch") -> None:
         if batch.ended_attempts:
             await keep_attempts(tx, batch.ended_attempts)
         await tx.update_tasks(list(batch.changes.values()))
-        if batch.of_runs:
-            batch.events += await self._runs.follow(
-                tx, [batch.by_uid[str(event.task_uid)] for event in batch.of_runs], now
-            )
-        await record(tx, batch.events, self.after_commit, now)
+        if batch.step_events:
+            changed = [batch.by_uid[str(event.task_uid)] for event in batch.step_events]
+            batch.events += await self._runs.apply_tasks(tx, changed, batch.now)
+        await record(tx, batch.events, self.after_commit, batch.now)
         if batch.receipts:
             await insert_receipts(tx, batch.receipts)
-        self._watch_due(tx, batch)
-        return results
+        due = [change.values["due_at"] for change in batch.changes.values() if change.values.get("due_at")]
+        if due:
+            tx.after_commit.append(lambda: self.after_commit.due.set(min(due)))
 
-    async def _load(self, tx: Transaction, arrivals: Sequence[Arrival], batch: "_Batch") -> None:
-        uids = {arrival.task_uid for arrival in arrivals if arrival.task_uid is not None}
-        # The provider's ids besides: a task that has none yet would get one that another task may have.
-        provider_ids = {
-            (arrival.provider, arrival.update.provider_task_id)
-            for arrival in arrivals
-            if arrival.update.provider_task_id
-        }
-        batch.take(await tx.load_tasks(uids, provider_ids))
-        if missing := batch.to_be_made(arrivals):
-            await self._find_superseded(tx, missing, batch)
-            await self._make(tx, batch.to_be_made(arrivals), batch)
-
-    async def _find_superseded(self, tx: Transaction, missing: Sequence[Arrival], batch: "_Batch") -> None:
-        """Find the tasks of which nothing tells but the provider's id for an attempt that another one followed."""
-        names = {
-            (arrival.provider, str(arrival.update.provider_task_id)) for arrival in missing if arrival.task_uid is None
-        }
-        if names and (found := await attempts_at_provider(tx, names)):
-            batch.superseded.update(found)
-            batch.take(await tx.load_tasks({uid for uid, _ in found.values()} - batch.by_uid.keys()))
-
-    async def _show_what_stays(self, tx: Transaction, batch: "_Batch") -> None:
-        """Fill the snapshots of ends that left the content as it was: the event shows the task as it then is."""
-        if not batch.kept:
-            return
-        for key, stored in (await content_of(tx, batch.kept)).items():
-            known = {**stored, **batch.changes[key].values}
-            content = {name: known[name] for name in STORED_ONCE if known[name] is not None}
-            batch.kept[key].snapshot.update(content)
-
-    async def _make(self, tx: Transaction, arrivals: Sequence[Arrival], batch: "_Batch") -> None:
-        """Make rows for tasks that the provider knows and we do not: created elsewhere, or gone from here."""
-        if not arrivals:
-            return
-        uids = [arrival.task_uid or new_id() for arrival in arrivals]
-        await tx.insert_tasks([_new_task(arrival, uid, batch.now) for arrival, uid in zip(arrivals, uids, strict=True)])
-        batch.take(await tx.load_tasks(uids))
-        log.info("tasks adopted", tasks=uids)
-
-    def _decide(self, arrival: Arrival, batch: "_Batch") -> Applied:
+    def _apply_one(self, arrival: Arrival, batch: "_Batch") -> Applied:
+        """Decide one update and note in the batch what is to be written for it."""
         task = batch.find(arrival)
         update = batch.with_attempt(arrival)
-        if task is None or batch.is_anothers(arrival, task):
-            decision = Decision(receipt=ReceiptReason.CONFLICTING, message="another task has this provider task")
-        else:
-            decision = decide(task, update, now=batch.now, schedule=self.poll_schedule, jitter=random.random())  # noqa: S311
+        decision = self._decide(arrival, task, update, batch)
         if task is not None and decision.changes:
             if decision.changes.get("attempt", task.attempt) != task.attempt:
                 batch.ended_attempts.append(_ended(task, update, batch.now))
@@ -149,30 +124,32 @@ class Applier:
         receipt = decision.receipt if arrival.body is not None else None
         if receipt is not None:
             batch.receipts.append(_receipt(arrival, decision, batch.now))
-        self._log_word(arrival)
+        self._log_unknown_word(arrival)
         counted(updates_applied, update.source, decision.event or (receipt and "receipt") or "nothing").inc()
         if task is None:
             return Applied(str(arrival.task_uid), "", changed=False, receipt=receipt)
         return Applied(task.uid, task.status, decision.event is not None, receipt)
 
-    def _log_word(self, arrival: Arrival) -> None:
+    def _decide(self, arrival: Arrival, task: TaskState | None, update: ProviderUpdate, batch: "_Batch") -> Decision:
+        if task is None or batch.is_taken_by_another(arrival, task):
+            message = "the provider's task belongs to another task of Ringback"
+            return Decision(receipt=ReceiptReason.CONFLICTING, message=message)
+        return decide(task, update, now=batch.now, schedule=self.poll_schedule, jitter=random.random())  # noqa: S311
+
+    def _log_unknown_word(self, arrival: Arrival) -> None:
+        """Log a status word that the adapter does not know, once per process."""
         word = arrival.update.word
         if arrival.update.status is None and word and word not in self._words_logged:
             if len(self._words_logged) < _MOST_WORDS_LOGGED:
                 self._words_logged.add(word)
-            log.warning("a status word that nobody knows", provider=arrival.provider, word=word)
-
-    def _watch_due(self, tx: Transaction, batch: "_Batch") -> None:
-        due = [change.values["due_at"] for change in batch.changes.values() if change.values.get("due_at")]
-        if due:
-            tx.after_commit.append(lambda: self.after_commit.due.set(min(due)))
+            log.warning("unknown provider status", provider=arrival.provider, provider_status=word)
 
 
-_NAMELESS = {("", None)}
+_NO_NAMES = {("", None)}
 
 
 class _Batch:
-    """The tasks of one transaction as they are now, and what is to be written of them."""
+    """The tasks of one transaction as they are after the updates decided up to now, and what is to be written."""
 
     def __init__(self, now: datetime) -> None:
         self.now = now
@@ -181,22 +158,26 @@ class _Batch:
         self.changes: dict[int, TaskChange] = {}
         self.events: list[NewEvent] = []
         self.receipts: list[dict[str, Any]] = []
-        self.kept: dict[int, NewEvent] = {}
-        """The events of ends that left their task's content as it was, by the task's key."""
+        self.incomplete: dict[int, NewEvent] = {}
+        """By the task's key: events of tasks that ended with unchanged content, which the snapshot has to show."""
         self.ended_attempts: list[Ended] = []
         self.superseded: dict[ProviderId, tuple[str, int]] = {}
-        """The task and its attempt by the provider's id for one that another followed; known only if asked for."""
-        self.of_runs: list[NewEvent] = []
+        """By the provider's id of an attempt that another one followed: the task's id and that attempt's number.
+
+        Only what `_find_superseded` looked up is in it.
+        """
+        self.step_events: list[NewEvent] = []
         """The events of tasks that are steps of runs."""
 
-    def take(self, loaded: Mapping[str, TaskState]) -> None:
-        """Note tasks as they are in the table."""
+    def add(self, loaded: Mapping[str, TaskState]) -> None:
+        """Add tasks as they are in the table."""
         self.by_uid.update(loaded)
         for uid, task in loaded.items():
             if task.provider_task_id is not None:
                 self.by_provider_id[task.provider, task.provider_task_id] = uid
 
     def find(self, arrival: Arrival) -> TaskState | None:
+        """Return the task that an update is about, None if it has no row."""
         uid = arrival.task_uid
         if uid is None:
             name = (arrival.provider, str(arrival.update.provider_task_id))
@@ -204,7 +185,7 @@ class _Batch:
         return None if uid is None else self.by_uid.get(uid)
 
     def with_attempt(self, arrival: Arrival) -> ProviderUpdate:
-        """Return the update, with the attempt that it speaks of where that was found to be a superseded one."""
+        """Return the update; with its attempt's number if its provider's id is that of a superseded attempt."""
         if not self.superseded or arrival.task_uid is not None:
             return arrival.update
         found = self.superseded.get((arrival.provider, str(arrival.update.provider_task_id)))
@@ -212,28 +193,28 @@ class _Batch:
             return arrival.update
         return replace(arrival.update, attempt=found[1])
 
-    def is_anothers(self, arrival: Arrival, task: TaskState) -> bool:
-        """Say whether the provider's task is that of another task: no two may share one."""
+    def is_taken_by_another(self, arrival: Arrival, task: TaskState) -> bool:
+        """Whether the provider's task belongs to another task already: two tasks may never share one."""
         if task.provider_task_id is not None:
             return False
         owner = self.by_provider_id.get((arrival.provider, str(arrival.update.provider_task_id)), task.uid)
         return owner != task.uid
 
-    def to_be_made(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
-        """Return what has no row yet: one for each task, and for each provider's task that nobody has."""
+    def without_row(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
+        """Return one arrival for each task that has no row yet: by its id, or by a provider's id without an owner."""
         missing = [arrival for arrival in arrivals if self.find(arrival) is None]
-        made: list[Arrival] = []
+        chosen: list[Arrival] = []
         taken: set[tuple[str, str | None]] = set(self.by_provider_id)
-        # Those that name their task go first: a row made by the provider's id alone would take it from them.
+        # Arrivals with a task's id go first: a row made for the provider's id alone would take that id from them.
         for arrival in sorted(missing, key=lambda arrival: arrival.task_uid is None):
-            names = {("", arrival.task_uid), (arrival.provider, arrival.update.provider_task_id)} - _NAMELESS
+            names = {("", arrival.task_uid), (arrival.provider, arrival.update.provider_task_id)} - _NO_NAMES
             if not names & taken:
-                made.append(arrival)
+                chosen.append(arrival)
                 taken |= names
-        return made
+        return chosen
 
     def change(self, task: TaskState, decision: Decision) -> None:
-        """Note what is to be written of a task, and take it over into its state."""
+        """Note what is to be written of a task, and change its state accordingly."""
         values = dict(decision.changes)
         if "due_at" in values:
             values["leased"] = False
@@ -242,7 +223,7 @@ class _Batch:
             if values.get("ended_at"):
                 values["ended_event"] = event.uid
             if decision.keeps_content:
-                self.kept[task.id] = event
+                self.incomplete[task.id] = event
         change = self.changes.get(task.id)
         if change is None:
             change = self.changes[task.id] = TaskChange(task.id, task.status, task.attempt, values)
@@ -254,12 +235,55 @@ class _Batch:
         event = event_of(task, decision, self.now)
         self.events.append(event)
         if task.run_uid is not None:
-            self.of_runs.append(event)
+            self.step_events.append(event)
         return event
 
 
+async def _load(tx: Transaction, arrivals: Sequence[Arrival], batch: _Batch) -> None:
+    """Load and lock the tasks of all updates; insert rows for those that have none."""
+    uids = {arrival.task_uid for arrival in arrivals if arrival.task_uid is not None}
+    # Also by the provider's ids: a task that has none yet must not get one that belongs to another task.
+    provider_ids = {
+        (arrival.provider, arrival.update.provider_task_id) for arrival in arrivals if arrival.update.provider_task_id
+    }
+    batch.add(await tx.load_tasks(uids, provider_ids))
+    if missing := batch.without_row(arrivals):
+        await _find_superseded(tx, missing, batch)
+        await _insert(tx, batch.without_row(arrivals), batch)
+
+
+async def _find_superseded(tx: Transaction, missing: Sequence[Arrival], batch: _Batch) -> None:
+    """Find tasks by the provider's id of an earlier attempt, which their rows no longer have."""
+    names = {
+        (arrival.provider, str(arrival.update.provider_task_id)) for arrival in missing if arrival.task_uid is None
+    }
+    if names and (found := await attempts_at_provider(tx, names)):
+        batch.superseded.update(found)
+        batch.add(await tx.load_tasks({uid for uid, _ in found.values()} - batch.by_uid.keys()))
+
+
+async def _insert(tx: Transaction, arrivals: Sequence[Arrival], batch: _Batch) -> None:
+    """Insert rows for tasks that only the provider knows: created elsewhere, or purged here."""
+    if not arrivals:
+        return
+    uids = [arrival.task_uid or new_id() for arrival in arrivals]
+    await tx.insert_tasks([_new_task(arrival, uid, batch.now) for arrival, uid in zip(arrivals, uids, strict=True)])
+    batch.add(await tx.load_tasks(uids))
+    log.info("tasks created from updates", task_ids=uids)
+
+
+async def _complete_snapshots(tx: Transaction, batch: _Batch) -> None:
+    """Add the stored content to the snapshots of ends that left it unchanged: an event shows the whole task."""
+    if not batch.incomplete:
+        return
+    for key, stored in (await content_of(tx, batch.incomplete)).items():
+        known = {**stored, **batch.changes[key].values}
+        content = {name: known[name] for name in STORED_ONCE if known[name] is not None}
+        batch.incomplete[key].snapshot.update(content)
+
+
 def _new_task(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
-    """Return the row of a task that only its update tells of; the update itself is applied to it afterwards."""
+    """Return the row of a task that is known only from this update, which is applied to the row afterwards."""
     update = arrival.update
     attempt, created_at = update.attempt or 1, update.created_at or now
     return new_task(
@@ -283,7 +307,7 @@ def _new_task(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
 
 def _ended(task: TaskState, update: ProviderUpdate, now: datetime) -> Ended:
     return Ended(
-        task=replace(task),  # as it is now: the next attempt takes its place
+        task=replace(task),  # a copy: the state becomes that of the next attempt
         status=TaskStatus.FAILED,
         error=update.error,
         started_at=update.started_at,
@@ -292,7 +316,7 @@ def _ended(task: TaskState, update: ProviderUpdate, now: datetime) -> Ended:
 
 
 def _receipt(arrival: Arrival, decision: Decision, now: datetime) -> dict[str, Any]:
-    assert decision.receipt is not None  # noqa: S101 - the caller asked
+    assert decision.receipt is not None  # noqa: S101 - the caller checks this first
     return new_receipt(
         provider=arrival.provider,
         task_uid=arrival.task_uid,

@@ -1,4 +1,4 @@
-"""Cancelling: at once for what was never sent, and else only if the provider agrees."""
+"""Cancelling tasks: at once if the task was never sent, else only if the provider agrees."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from receiver.tracking.apply import Applied, Applier, Arrival
 
 
 class Canceller:
-    """Cancels tasks."""
+    """Cancels tasks, at their provider if that is where they are."""
 
     def __init__(self, writer: Writer, applier: Applier, providers: Mapping[str, Provider]) -> None:
         self._writer = writer
@@ -20,10 +20,10 @@ class Canceller:
         self._providers = providers
 
     async def cancel(self, task: Mapping[str, Any]) -> str:
-        """Cancel the task of this row; return the message for the client when that is on disk.
+        """Cancel the task of this row; return the message for the client when the change is on disk.
 
-        Raises `Conflict` where its state does not allow it, `ProviderRefused` with the provider's own words,
-        `Unavailable` when the provider gives no answer.
+        Raises `Conflict` if the task has ended or is being sent, `ProviderRefused` with the provider's own message,
+        `NotFound` if the provider does not know the task, `Unavailable` if it does not answer.
         """
         if task["status"] in TERMINAL:
             raise Conflict(f"the task is {task['status']}: only one that has not ended can be cancelled")
@@ -40,14 +40,14 @@ class Canceller:
             case Refused(status, message, body):
                 raise ProviderRefused(message, status=status, body=body)
             case Missing(message):
-                raise NotFound(f"the provider does not know the task: {message}")
+                raise NotFound(f"the provider does not know the task, so it cannot cancel it: {message}")
             case NoAnswer(message):
-                raise Unavailable(f"the provider gave no answer ({message}); the task goes on, try again")
+                raise Unavailable(f"the provider did not answer ({message}); the task is not cancelled, try again")
 
     async def _cancel_unsent(self, task: Mapping[str, Any]) -> str:
         applied = await self._apply(task, by_provider=False)
         if applied.status != TaskStatus.CANCELLED:
-            raise Conflict("the task is being sent to the provider, which has not answered yet; try again")
+            raise Conflict("the task is being sent to the provider, which has not answered yet; try again soon")
         return "cancelled before it was sent"
 
     async def _apply(self, task: Mapping[str, Any], *, by_provider: bool) -> Applied:

@@ -1,4 +1,4 @@
-"""Creating tasks: the intent is on disk before the provider is called."""
+"""Creating tasks: the row is on disk before the provider is called (`receiver.tracking.submit` says why)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ from receiver.storage.tasks import new_task
 from receiver.storage.transaction import Transaction
 
 CALLBACK_EVENTS = [event for event in TASK_EVENTS if event != EventType.TASK_CREATED]
-"""What a client's own `webhook_config` is told of: what PiAPI tells."""
-_ONE_AFTER_THE_OTHER = timedelta(microseconds=1)
-"""Between the moments at which the tasks of a bulk are due: it keeps their order, and nobody waiting."""
+"""The events that a client's own `webhook_config` receives: those for which PiAPI itself sends a webhook."""
+_BULK_SPACING = timedelta(microseconds=1)
+"""Between the `due_at` of the tasks of one bulk: it keeps their order and delays none noticeably."""
 
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """A client's own `config.webhook_config`: its secret encrypted, and a keyed hash of both."""
+    """A client's own `config.webhook_config`: `secret` is encrypted, `fingerprint` a keyed hash of URL and secret."""
 
     endpoint_url: str
     secret: str | None
@@ -32,7 +32,7 @@ class Callback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRequest:
-    """What a client asks for, checked."""
+    """A task that a client requests, validated."""
 
     organization_id: int
     provider: str
@@ -50,14 +50,14 @@ class TaskRequest:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A task that is on disk: leased to this process, which is to send it now, or waiting for its turn (`bulk`)."""
+    """A task that is on disk: leased to this process, which sends it now, or (of a bulk) waiting to be sent."""
 
     id: int
     uid: str
 
 
 class Creator:
-    """Creates tasks. One instance a process: its `create` and `create_bulk` are what the writer groups by."""
+    """Creates tasks. One instance per process: the writer groups by its handlers `create` and `create_bulk`."""
 
     def __init__(self, after_commit: AfterCommit, *, lease_seconds: float) -> None:
         self._after_commit = after_commit
@@ -67,20 +67,20 @@ class Creator:
         """Insert a row and a `task.created` for each request; the results are in the same order."""
         now = utc_now()
         due = now + self._lease
-        first = _First(Submission.SENDING, submitted_at=now, leased=True)
-        created = await self._insert(tx, requests, first, [due] * len(requests), now)
+        initial = _Initial(Submission.SENDING, submitted_at=now, leased=True)
+        created = await self._insert(tx, requests, initial, [due] * len(requests), now)
         tx.after_commit.append(lambda: self._after_commit.due.set(due))
         return list(created)
 
     async def create_bulk(
         self, tx: Transaction, bulks: Sequence[Sequence[TaskRequest]]
     ) -> list[list[Created] | Exception]:
-        """The same for requests that came together, a list for each bulk. They are sent in turn, in their order."""
+        """Do the same for bulks, each a list of requests. Their tasks wait to be sent, in their order."""
         now = utc_now()
-        first = _First(Submission.WAITING, bulk=True)
+        initial = _Initial(Submission.WAITING, bulk=True)
         requests = list(chain.from_iterable(bulks))
-        due = [now + place * _ONE_AFTER_THE_OTHER for place in range(len(requests))]
-        created = iter(await self._insert(tx, requests, first, due, now))
+        due = [now + position * _BULK_SPACING for position in range(len(requests))]
+        created = iter(await self._insert(tx, requests, initial, due, now))
         tx.after_commit.append(lambda: self._after_commit.due.set(now))
         return [list(islice(created, len(bulk))) for bulk in bulks]
 
@@ -88,14 +88,14 @@ class Creator:
         self,
         tx: Transaction,
         requests: Sequence[TaskRequest],
-        first: "_First",
+        initial: "_Initial",
         due: Sequence[datetime],
         now: datetime,
     ) -> list[Created]:
         callbacks = await _callback_ids(tx, requests, now)
         callback_ids = [_callback_id(request, callbacks) for request in requests]
         rows = [
-            _new_task(request, first, callback_id, due_at, now)
+            _new_task(request, initial, callback_id, due_at, now)
             for request, callback_id, due_at in zip(requests, callback_ids, due, strict=True)
         ]
         keys = await tx.insert_tasks(rows)
@@ -105,8 +105,8 @@ class Creator:
 
 
 @dataclass(frozen=True, slots=True)
-class _First:
-    """What is the same for all tasks that are created in one way."""
+class _Initial:
+    """The column values that all tasks of `create`, or all of `create_bulk`, begin with."""
 
     submission: Submission
     submitted_at: datetime | None = None
@@ -115,7 +115,7 @@ class _First:
 
 
 def _new_task(
-    request: TaskRequest, first: _First, callback_id: int | None, due_at: datetime, now: datetime
+    request: TaskRequest, initial: _Initial, callback_id: int | None, due_at: datetime, now: datetime
 ) -> dict[str, Any]:
     return new_task(
         uid=request.uid,
@@ -124,17 +124,17 @@ def _new_task(
         model=request.model,
         task_type=request.task_type,
         input=request.input,
-        submission=first.submission,
+        submission=initial.submission,
         now=now,
         config=request.config,
         metadata=request.metadata,
         callback_id=callback_id,
-        bulk=first.bulk,
+        bulk=initial.bulk,
         max_attempts=request.max_attempts,
         backoff_seconds=request.backoff_seconds,
-        submitted_at=first.submitted_at,
+        submitted_at=initial.submitted_at,
         due_at=due_at,
-        leased=first.leased,
+        leased=initial.leased,
     )
 
 
@@ -145,7 +145,7 @@ def _callback_id(request: TaskRequest, callbacks: dict[CallbackKey, int]) -> int
 
 
 async def _callback_ids(tx: Transaction, requests: Sequence[TaskRequest], now: datetime) -> dict[CallbackKey, int]:
-    """Find or make the subscription of each client's own callback: one row for each URL and secret."""
+    """Find or insert the subscription of each client's own callback: one row for each URL and secret."""
     wanted = {
         (request.organization_id, request.callback.fingerprint): request.callback
         for request in requests

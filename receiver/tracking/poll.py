@@ -1,4 +1,14 @@
-"""Attending to one due task: send it, look for it, look at it, or give it up."""
+"""Acts on one due task: submits it, searches for it, polls it or times it out.
+
+Why an unknown submission is searched for. When a create call is cut off after the request was sent (or answered with
+502, 504 or nonsense), the provider may or may not have made the task, and may or may not charge for it. Sending it
+again could pay twice, so Ringback never does. It sets `submission` to `unknown` and waits for proof, of which there
+are three kinds: a webhook to the task's own URL (`receiver.inbound`); an entry in the provider's history whose webhook
+URL names the task; or, where there is no public URL, the only entry of the history with the same model, task type and
+input that belongs to no other task, while no other task waits for the same proof. When in doubt it is not taken:
+tracking another client's work under this task would be worse than failing. Without proof the task fails with
+`submission_unknown` after `RINGBACK_SUBMISSION_UNKNOWN_SECONDS`; its client may retry it, knowing the risk.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,13 +35,15 @@ log = get_logger("tracking.poll")
 
 _LONGEST_SEARCH_SECONDS = 60.0
 _SHORT_PAUSE_SECONDS = 1.0
-"""A pause that calls simply wait for."""
+"""While a provider asks for a pause of at most this long, tasks are still claimed: their calls wait for its end."""
 _MISSING_POLLS = 3
-"""How often the provider may say that it does not know the task before that is believed."""
+"""After this many polls without an update, an answer that the provider does not know the task is believed."""
+_CLOCK_SKEW_SECONDS = 60.0
+"""The history is searched from this long before the create call: the provider's clock may be behind ours."""
 
 
 class Poller:
-    """Does what a due task needs. Every call ends with the task's `due_at` moved on, or the task ended."""
+    """Does what a due task needs. Every call ends with the task's `due_at` moved into the future, or the task ended."""
 
     def __init__(
         self,
@@ -53,11 +65,11 @@ class Poller:
         self._unknown_seconds = unknown_seconds
 
     def may_send(self) -> bool:
-        """Say whether anything can be sent now: no if every provider wants to be left alone for a while."""
+        """Return whether a task can be sent now: False if every provider has asked for a pause."""
         return any(each.paused_for() <= _SHORT_PAUSE_SECONDS for each in self._providers.values())
 
-    async def attend(self, due: DueTask) -> None:
-        """Act on a claimed task."""
+    async def act_on(self, due: DueTask) -> None:
+        """Do what a claimed task needs: poll it if the provider's id is known, else search for it or submit it."""
         task = due.state
         if task.provider_task_id is not None:
             await self._poll(task)
@@ -67,11 +79,11 @@ class Poller:
             return
         if task.submission != Submission.WAITING:
             await self._search(due, row)
-        elif not await self._give_up(task):
+        elif not await self._time_out(task):
             await self._submitter.send(task.provider, _outgoing(row))
 
     async def poll_now(self, uid: str) -> None:
-        """Look at a task at the provider now, whenever it is due; does nothing for one that has no id there."""
+        """Poll a task now, whenever it is due. Does nothing for a task that has ended or has no provider's id."""
         task = (await self._writer.run(lambda tx: tx.load_tasks([uid]))).get(uid)
         if task is not None and task.provider_task_id is not None and task.status not in TERMINAL:
             await self._poll(task)
@@ -87,49 +99,52 @@ class Poller:
         )
         match outcome:
             case Found(update):
-                applied = await self._apply(task, update)
-                heard = applied.changed
+                if not (await self._apply(task, update)).changed:
+                    await self._time_out(task)
             case Missing() if task.poll_count >= _MISSING_POLLS:
-                await self._fail(task, "provider_lost_task", "the provider does not know the task")
-                return
+                message = "the provider does not know the task; retry it to create it there again"
+                await self._fail(task, "provider_lost_task", message)
             case Missing() | NoAnswer():
-                retry_after = outcome.retry_after if isinstance(outcome, NoAnswer) else None
-                log.warning("a look brought nothing", task=task.uid, message=outcome.message)
-                await self._postpone_poll(task, retry_after)
-                heard = False
-        if not heard:
-            await self._give_up(task)
+                log.warning(
+                    "poll failed",
+                    task_id=task.uid,
+                    provider=task.provider,
+                    provider_task_id=task.provider_task_id,
+                    error=outcome.message,
+                )
+                await self._postpone_poll(task, outcome.retry_after if isinstance(outcome, NoAnswer) else None)
+                await self._time_out(task)
 
-    async def _give_up(self, task: TaskState) -> bool:
-        """Fail a task that nobody heard of for too long; say whether that was so."""
-        if utc_now() < self._applier.poll_schedule.deadline(task.last_update_at):
+    async def _time_out(self, task: TaskState) -> bool:
+        """Fail a task whose last update is too long ago; return whether that was so."""
+        schedule = self._applier.poll_schedule
+        if utc_now() < schedule.deadline(task.last_update_at):
             return False
-        waited = f"nobody heard of it for {self._applier.poll_schedule.timeout:g} s"
-        await self._fail(task, "timed_out", waited)
+        await self._fail(task, "timed_out", f"no update of the task for {schedule.timeout:g} s")
         return True
 
     async def _search(self, due: DueTask, row: Mapping[str, Any]) -> None:
-        """Look for a task whose create call had no answer; never send it again, it would be paid for twice."""
+        """Search for a task whose create call got no answer. It is never sent again: it might be paid for twice."""
         task = due.state
-        begun = due.submitted_at or row["created_at"]
+        began = due.submitted_at or row["created_at"]
         update = await self._find(row)
         if update is not None:
             await self._apply(task, update)
-        elif utc_now() >= begun + timedelta(seconds=self._unknown_seconds):
+        elif utc_now() >= began + timedelta(seconds=self._unknown_seconds):
             await self._fail(
                 task,
                 "submission_unknown",
-                "the provider gave no answer to the create call, and nothing was heard of the task since; "
-                "it may have been made, and charged, all the same",
+                "the provider did not answer the create call, and there was no update of the task since; "
+                "it may have been created, and charged, all the same: check that before you retry it",
             )
         else:
             delay = poll_delay(task.poll_count, first=FIRST_SEARCH_SECONDS, longest=_LONGEST_SEARCH_SECONDS)
             await self._postpone(task, Submission.UNKNOWN, min(delay, self._unknown_seconds))
 
     async def _find(self, row: Mapping[str, Any]) -> ProviderUpdate | None:
-        """Look the task up in the provider's history: by our own address in it, or else by what was asked."""
+        """Find the task in the provider's history: by its webhook URL, or else as the only match of its request."""
         provider = self._providers[row["provider"]]
-        since = (row["submitted_at"] or row["created_at"]) - timedelta(seconds=60)
+        since = (row["submitted_at"] or row["created_at"]) - timedelta(seconds=_CLOCK_SKEW_SECONDS)
         listed = await provider.history(model=row["model"], since=since, caller=_caller(row["organization_id"]))
         candidates = []
         for item in listed or ():
@@ -137,29 +152,30 @@ class Poller:
                 candidates.append(provider.parse_task(item, attempt=row["attempt"]))
             except MalformedUpdate:
                 continue
-        addressed = [update for update in candidates if _names_task(update, row)]
-        if addressed:
-            return addressed[0]
+        for update in candidates:
+            if _names_task(update, row):
+                return update
         return await self._only_match(row, candidates)
 
     async def _only_match(self, row: Mapping[str, Any], candidates: list[ProviderUpdate]) -> ProviderUpdate | None:
-        """Return the one task that was asked for in these words and that is nobody else's; None if in doubt."""
-        asked = await self._references.as_sent(row)
-        alike = [update for update in candidates if _asks_the_same(update, row, asked)]
-        ids = [update.provider_task_id for update in alike]
+        """Return the only candidate with the same request that belongs to no other task; None if there is a doubt."""
+        request = await self._references.as_sent(row)
+        same = [update for update in candidates if _has_same_request(update, row, request)]
+        ids = [update.provider_task_id for update in same]
         assigned = await self._database.read(assigned_provider_ids(row["provider"], ids))
         taken = {each["provider_task_id"] for each in assigned}
-        free = [update for update in alike if update.provider_task_id not in taken]
+        free = [update for update in same if update.provider_task_id not in taken]
         rivals = await self._database.read(unconfirmed_tasks(row["provider"], row["model"], row["uid"]))
-        alike_rivals = [rival for rival in rivals if await self._references.as_sent(rival) == asked]
-        return free[0] if len(free) == 1 and not alike_rivals else None
+        same_rivals = [rival for rival in rivals if await self._references.as_sent(rival) == request]
+        return free[0] if len(free) == 1 and not same_rivals else None
 
     async def _apply(self, task: TaskState, update: ProviderUpdate) -> Applied:
         arrival = Arrival(provider=task.provider, task_uid=task.uid, update=replace(update, attempt=task.attempt))
         return await self._writer.write(self._applier.apply, arrival, bounded=False)
 
     async def _fail(self, task: TaskState, code: str, message: str) -> None:
-        log.warning("gave up", task=task.uid, code=code)
+        """Fail a task by Ringback's own decision, unless there was an update since the decision."""
+        log.warning("task failed by Ringback", task_id=task.uid, provider=task.provider, error_code=code, error=message)
         update = ProviderUpdate(
             source=Source.POLL,
             status=TaskStatus.FAILED,
@@ -212,16 +228,18 @@ def _outgoing(row: Mapping[str, Any]) -> Outgoing:
 
 
 def _names_task(update: ProviderUpdate, row: Mapping[str, Any]) -> bool:
+    """Return whether the webhook URL that the provider has is that of this task and attempt."""
     endpoint = ((update.config or {}).get("webhook_config") or {}).get("endpoint") or ""
     attempt = f"?attempt={row['attempt']}" if row["attempt"] > 1 else ""
     return str(endpoint).endswith(f"/{row['uid']}{attempt}")
 
 
-def _asks_the_same(update: ProviderUpdate, row: Mapping[str, Any], asked: Any) -> bool:
+def _has_same_request(update: ProviderUpdate, row: Mapping[str, Any], request: Any) -> bool:
+    """Return whether the provider's task has no webhook URL, and the model, type and input of this one's request."""
     endpoint = ((update.config or {}).get("webhook_config") or {}).get("endpoint")
     return (
         not endpoint
         and update.model in (None, "", row["model"])
         and update.task_type in (None, "", row["task_type"])
-        and update.input == asked
+        and update.input == request
     )

@@ -1,4 +1,4 @@
-"""Doing a task again because its client says so; where its provider failed, `tracking.apply` sees to that."""
+"""Retrying a task on its client's request. Retries after a failure follow from `receiver.tracking.apply`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,33 +16,38 @@ from receiver.storage.transaction import TaskChange, Transaction
 
 
 class Retrier:
-    """Begins further attempts. Its `retry` is the handler that the writer groups by."""
+    """Starts further attempts. One instance per process: the writer groups by its handler `retry`."""
 
     def __init__(self, after_commit: AfterCommit) -> None:
         self._after_commit = after_commit
 
     async def retry(self, tx: Transaction, uids: Sequence[str]) -> list[Exception | None]:
-        """Have tasks that failed or were cancelled wait to be sent again; a `Conflict` for what cannot be retried."""
+        """Set tasks that failed or were cancelled to be sent again.
+
+        The results are in the order of `uids`: None, or `Conflict` or `NotFound` for a task that cannot be retried.
+        """
         now = utc_now()
         states = await tx.load_tasks(set(uids))
-        begun: list[tuple[TaskState, Decision]] = []
+        started: list[tuple[TaskState, Decision]] = []
         results: list[Exception | None] = []
         for uid in uids:
             try:
-                begun.append((states[uid], _decide(states[uid], now)))
+                started.append((states[uid], _decide(states[uid], now)))
             except KeyError:
-                results.append(NotFound("the task is gone"))
+                results.append(NotFound("the task no longer exists"))
             except RingbackError as refusal:
                 results.append(refusal)
             else:
-                states[uid] = replace(states[uid], status=TaskStatus.QUEUED)  # the same again finds it so
+                states[uid] = replace(
+                    states[uid], status=TaskStatus.QUEUED
+                )  # a second retry of it in this batch then conflicts
                 results.append(None)
-        if begun:
-            await self._write(tx, begun, now)
+        if started:
+            await self._write(tx, started, now)
         return results
 
-    async def _write(self, tx: Transaction, begun: Sequence[tuple[TaskState, Decision]], now: datetime) -> None:
-        await keep_attempts(tx, [Ended(task=task, status=task.status) for task, _ in begun])
+    async def _write(self, tx: Transaction, started: Sequence[tuple[TaskState, Decision]], now: datetime) -> None:
+        await keep_attempts(tx, [Ended(task=task, status=task.status) for task, _ in started])
         await tx.update_tasks(
             [
                 TaskChange(
@@ -51,10 +56,10 @@ class Retrier:
                     from_attempt=task.attempt,
                     values={**decision.changes, "leased": False},
                 )
-                for task, decision in begun
+                for task, decision in started
             ]
         )
-        await record(tx, [event_of(task, decision, now) for task, decision in begun], self._after_commit, now)
+        await record(tx, [event_of(task, decision, now) for task, decision in started], self._after_commit, now)
         tx.after_commit.append(lambda: self._after_commit.due.set(now))
 
 

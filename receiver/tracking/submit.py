@@ -1,4 +1,24 @@
-"""Sending a task to its provider, once. What comes of the create call goes through the one door."""
+"""Submits a task to its provider, once. The outcome of the create call is an update like any other.
+
+Why the intent is written before the call. A provider's create call costs money and has no idempotency key. If the
+process dies after the call and before its outcome is on disk, the next process must be able to tell that the call may
+have been made. So `submission` becomes `sending` in a commit of its own before the first byte is sent, under a lease;
+a `sending` task whose lease ran out is treated as unknown and searched for (`receiver.tracking.poll`), never sent
+again. The reverse order would lose such tasks or pay for them twice. A task that is created alone is sent at once, so
+its row is inserted as `sending`. For all others the intent is written as late as possible, when the call's turn under
+the rate limit has come: a task that still waits for its turn when the process dies is `waiting`, and another process
+can safely send it.
+
+The outcome of the call decides what follows:
+
+- accepted, or refused for good (a 4xx): applied as an update.
+- failed (a 500): applied as a failure of this attempt; another attempt follows if the task has one left.
+- not made (429, 503, a connection that was never established): nothing exists at the provider. The task is `waiting`
+  again and is sent again later.
+- unknown (502, 504, cut off, an unreadable response): the task may exist. It becomes `unknown` and is searched for.
+
+The outcome is known only to this process, so writing it is repeated while the database is unavailable.
+"""
 
 import asyncio
 import random
@@ -34,26 +54,26 @@ from receiver.tracking.task_references import Ready, Resolved, TaskReferences, U
 log = get_logger("tracking.submit")
 
 FIRST_SEARCH_SECONDS = 5.0
-"""When a submission with no answer is first looked for."""
+"""After this time a task whose create call got no answer is searched for."""
 _FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 30.0
-"""How long a task that mentions one which the provider does not know yet waits between looks at that."""
-_WRITE_AGAIN_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""The waits of a task that references one which the provider does not know yet: the first, and the longest."""
+_WRITE_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 def lease_seconds(provider_timeout: float) -> float:
-    """Return how long a task is leased: longer than any call to its provider, the wait for the budget included.
+    """Return how long a task is leased: longer than any call to its provider, the wait for the rate limit included.
 
-    A lease that ran out therefore means that its holder died.
+    A lease that ran out therefore means that the process that held it died.
     """
     return 4 * provider_timeout + 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """One attempt of a task, on its way to the provider; `tries` counts the calls that made nothing.
+    """One attempt of a task that is to be sent; `tries` counts the earlier calls for it that made nothing.
 
-    `submission` is what its row says: `sending`, or `waiting` as long as that is not written yet.
+    `submission` is that of its row: `sending` if the intent is written already, else `waiting`.
     """
 
     uid: str
@@ -69,12 +89,12 @@ class Outgoing:
 
     @property
     def caller(self) -> CallerKey:
-        """Whose turn it takes at the provider."""
+        """For whom and what for the provider is called: such calls take turns under the rate limit."""
         return CallerKey(self.organization_id, CallPurpose.BULK if self.bulk else CallPurpose.CREATE)
 
 
 class Submitter:
-    """Calls the provider's create for tasks whose intent is on disk, or will be when their turn has come."""
+    """Makes the create calls to providers. The intent is on disk before each call."""
 
     def __init__(
         self,
@@ -95,9 +115,9 @@ class Submitter:
         self._public_url = public_url
 
     async def send(self, provider_name: str, task: Outgoing) -> SubmitOutcome:
-        """Send the task and write down what came of it; return that when it is on disk.
+        """Send the task and write the outcome; return it when it is on disk.
 
-        A task that mentions another one, which the provider does not know yet, is not sent: `NotMade`.
+        A task that references another one which the provider does not know yet is not sent: the outcome is `NotMade`.
         """
         resolved = await self._resolve(provider_name, task)
         if not isinstance(resolved, Ready):
@@ -105,23 +125,22 @@ class Submitter:
         return await self._call(provider_name, replace(task, input=resolved.input))
 
     async def _call(self, provider_name: str, task: Outgoing) -> SubmitOutcome:
-        begun = task.submission == Submission.SENDING
+        is_sending = task.submission == Submission.SENDING
 
         async def begin() -> bool:
-            nonlocal begun
-            begun = begun or await self._begin(task)
-            return begun
+            nonlocal is_sending
+            is_sending = is_sending or await self._write_intent(task)
+            return is_sending
 
         provider = self._providers[provider_name]
         outcome = await provider.submit(self._new_task(provider_name, task), caller=task.caller, begin=begin)
-        log_outcome = log.info if isinstance(outcome, Accepted) else log.warning
-        log_outcome("submitted", task=task.uid, attempt=task.attempt, outcome=type(outcome).__name__)
-        now_says = Submission.SENDING if begun else Submission.WAITING
-        await self._write_surely(provider_name, replace(task, submission=now_says), outcome)
+        _log_outcome(provider_name, task, outcome)
+        submission = Submission.SENDING if is_sending else Submission.WAITING
+        await self._write_until_stored(provider_name, replace(task, submission=submission), outcome)
         return outcome
 
-    async def _begin(self, task: Outgoing) -> bool:
-        """Write down that the task is being sent; say False if it is not to be, or that could not be written."""
+    async def _write_intent(self, task: Outgoing) -> bool:
+        """Write that the task is being sent; return False if it may not be sent any more, or that was not stored."""
         try:
             intent = Intent(task.uid, task.attempt, self._lease_seconds)
             return await self._writer.write(mark_sending, intent, bounded=False)
@@ -139,20 +158,20 @@ class Submitter:
     ) -> SubmitOutcome:
         match resolved:
             case NotMade():
-                await self._write_surely(provider_name, task, resolved)
+                await self._write_until_stored(provider_name, task, resolved)
                 return resolved
             case Waits(uid):
                 delay = poll_delay(task.tries, first=_FIRST_WAIT_SECONDS, longest=_LONGEST_WAIT_SECONDS)
                 await self._postpone(task, Submission.WAITING, task.tries + 1, delay)
-                return NotMade(f"it waits for task {uid}, which its input mentions")
+                return NotMade(f"it waits for task {uid}, which its input references")
             case Unresolvable(uid, status):
-                await self._apply(provider_name, task, _never_sent(uid, status))
-                return NotMade(f"task {uid}, which its input mentions, is {status}")
+                await self._apply(provider_name, task, _reference_failure(uid, status))
+                return NotMade(f"task {uid}, which its input references, is {status}")
 
     def _new_task(self, provider_name: str, task: Outgoing) -> NewTask:
         url, secret = None, None
         if self._public_url is not None:
-            # The attempt in the address tells a late webhook of an earlier attempt from this one's.
+            # The attempt in the URL distinguishes this attempt's webhooks from late ones of an earlier attempt.
             attempt = f"?attempt={task.attempt}" if task.attempt > 1 else ""
             url = f"{self._public_url}/hooks/{provider_name}/{task.uid}{attempt}"
             secret = self._keyring.hook_secret(task.uid)
@@ -165,9 +184,9 @@ class Submitter:
             webhook_secret=secret,
         )
 
-    async def _write_surely(self, provider_name: str, task: Outgoing, outcome: SubmitOutcome) -> None:
-        """Write what came of it, also while the database is not to be had: nobody else knows it."""
-        for delay in _WRITE_AGAIN_SECONDS:
+    async def _write_until_stored(self, provider_name: str, task: Outgoing, outcome: SubmitOutcome) -> None:
+        """Write the outcome, and try again while the database is unavailable: only this process knows the outcome."""
+        for delay in _WRITE_RETRY_SECONDS:
             try:
                 return await self._write(provider_name, task, outcome)
             except Unavailable:
@@ -208,8 +227,19 @@ class Submitter:
         self._applier.after_commit.due.set(due_at)
 
 
-def _never_sent(uid: str, status: str) -> ProviderUpdate:
-    message = f"not sent: the input mentions task {uid}, which is {status} and has no id at the provider"
+def _log_outcome(provider_name: str, task: Outgoing, outcome: SubmitOutcome) -> None:
+    ids = {"task_id": task.uid, "attempt": task.attempt, "provider": provider_name}
+    match outcome:
+        case Accepted(update):
+            log.debug("submitted", **ids, provider_task_id=update.provider_task_id)
+        case Refused() | FailedAttempt():
+            log.warning("submit failed", **ids, outcome=type(outcome).__name__, error_code=outcome.status)
+        case NotMade() | UnknownOutcome():
+            log.warning("submit failed", **ids, outcome=type(outcome).__name__, error=outcome.message)
+
+
+def _reference_failure(uid: str, status: str) -> ProviderUpdate:
+    message = f"not sent: the input references task {uid}, which is {status} and has no id at the provider"
     return ProviderUpdate(
         source=Source.SUBMIT,
         status=TaskStatus.FAILED,

@@ -1,4 +1,4 @@
-"""Inputs as the provider is to see them: a task of the organization's that is mentioned has the provider's id there."""
+"""Task references: where an input names a task by Ringback's id, the provider gets its own id of that task."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,26 +10,26 @@ from receiver.storage.database import Database
 from receiver.storage.tasks import referenced_tasks
 
 _MOST_AT_ONCE = 1000
-"""In one query."""
+"""Ids in one query."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The input can be sent."""
+    """The input can be sent: it has the provider's ids."""
 
     input: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """A task that it mentions is not known to the provider yet."""
+    """The input references a task that the provider does not know yet."""
 
     uid: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unresolvable:
-    """A task that it mentions has ended, and the provider never knew it."""
+    """The input references a task that ended without ever reaching the provider."""
 
     uid: str
     status: str
@@ -39,13 +39,13 @@ Resolved = Ready | Waits | Unresolvable
 
 
 class TaskReferences:
-    """Resolves mentions. Ids that are not of the organization's tasks at this provider stay as they are."""
+    """Resolves task references. Ids that are not those of the organization's tasks at this provider stay unchanged."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def resolve(self, organization_id: int, provider: str, given: Any) -> Resolved:
-        """Return `given` with the provider's ids, or say what it has to wait for. Raises `StorageUnavailable`."""
+        """Return `given` with the provider's ids, or the first task that prevents that. Raises `StorageUnavailable`."""
         uids = sorted(ids_in(given))
         known: dict[str, str] = {}
         for start in range(0, len(uids), _MOST_AT_ONCE):
@@ -57,7 +57,7 @@ class TaskReferences:
         return Ready(with_ids(given, known) if known else given)
 
     async def as_sent(self, task: Mapping[str, Any]) -> Any:
-        """Return the input of a task's row as the provider was sent it, as far as that can be told now."""
+        """Return the input of a task's row as it was sent to the provider, as far as that can be resolved now."""
         resolved = await self.resolve(task["organization_id"], task["provider"], task["input"])
         return resolved.input if isinstance(resolved, Ready) else task["input"]
 

@@ -22,7 +22,7 @@ Fields = Mapping[str, Any]
 
 
 class Tracker:
-    """Tasks, as the API knows them."""
+    """Tasks, as the API uses them."""
 
     def __init__(
         self,
@@ -46,9 +46,9 @@ class Tracker:
         self._sending: set[asyncio.Task[SubmitOutcome]] = set()
 
     async def create(self, request: TaskRequest, *, wait: float) -> tuple[str, SubmitOutcome | None]:
-        """Create a task and send it; return its id, and what the provider said if it did within `wait` seconds.
+        """Create a task and send it; return its id, and the outcome if that is known within `wait` seconds, else None.
 
-        Raises `WriterFull` and `StorageUnavailable`: then nothing was stored and nothing sent.
+        Raises `WriterFull` and `StorageUnavailable`: then nothing was stored and nothing was sent.
         """
         created = await self._database.writer.write(self._creator.create, request)
         outgoing = Outgoing(
@@ -66,11 +66,11 @@ class Tracker:
         sending.add_done_callback(self._sending.discard)
         done, _ = await asyncio.wait({sending}, timeout=wait)
         if not done or sending.exception() is not None:
-            return created.uid, None  # it is on disk, and found again when its lease has run out
+            return created.uid, None  # it is on disk: when its lease runs out, a worker claims it
         return created.uid, sending.result()
 
     async def create_bulk(self, requests: Sequence[TaskRequest]) -> None:
-        """Create tasks, all in one transaction; they are sent in the background, when their turn comes.
+        """Create tasks in one transaction; they are sent in the background, in turn with other tasks.
 
         Raises `WriterFull` and `StorageUnavailable`: then nothing was stored.
         """
@@ -80,11 +80,11 @@ class Tracker:
         """Return a task's row, by Ringback's id or the provider's. Raises `NotFound`."""
         rows = await self._database.read(task_by_id(organization_id, task_id))
         if not rows:
-            raise NotFound(f"there is no task {task_id[:80]!r}", param="task_id")
+            raise NotFound(f"task {task_id[:80]!r} does not exist", param="task_id")
         return rows[0]
 
     async def wait(self, organization_id: int, task_id: str, seconds: float) -> Fields:
-        """Return a task's row when it has ended, or as it is after `seconds` or at the service's stop.
+        """Return a task's row when it has ended, or as it is after `seconds` or when the service stops.
 
         Raises `NotFound`.
         """
@@ -94,7 +94,7 @@ class Tracker:
         )
 
     async def refresh(self, organization_id: int, task_id: str) -> Fields:
-        """Look at a task at its provider now; return its row as it is then. Raises `NotFound`."""
+        """Poll a task now; return its row afterwards. Raises `NotFound`."""
         task = await self.task(organization_id, task_id)
         await self._poller.poll_now(task["uid"])
         return await self.task(organization_id, task["uid"])
@@ -104,19 +104,19 @@ class Tracker:
         return await self._canceller.cancel(task)
 
     async def retry(self, task: Fields) -> None:
-        """Begin another attempt at a task that failed or was cancelled. Raises `Conflict`."""
+        """Start another attempt of a task that failed or was cancelled. Raises `Conflict`."""
         await self._database.writer.write(self._retrier.retry, task["uid"])
 
     async def adopt(
         self, organization_id: int, provider: str, provider_task_id: str, metadata: dict[str, Any] | None
     ) -> Fields:
-        """Track a task that was made elsewhere; return its row. Raises as `Adopter.adopt` does."""
+        """Track a task that was created elsewhere; return its row. Raises as `Adopter.adopt` does."""
         return await self.task(
             organization_id, await self._adopter.adopt(organization_id, provider, provider_task_id, metadata)
         )
 
     async def attempts(self, task: Fields) -> list[Fields]:
-        """Return the attempts at a task that another one followed, in their order: none for most tasks."""
+        """Return a task's earlier attempts, oldest first: none for most tasks."""
         return list(await self._database.read(attempts_of(task["id"]))) if task["attempt"] > 1 else []
 
     async def drain(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The attendant: claims due tasks and does what each needs, many side by side."""
+"""The task worker: claims due tasks and acts on each, many concurrently."""
 
 import asyncio
 from datetime import timedelta
@@ -14,88 +14,65 @@ from receiver.tracking.poll import Poller
 
 log = get_logger("workers.task_worker")
 
-SIDE_BY_SIDE = 80
-_BATCH = 16
-"""How many places must be free before what is left over is claimed: one by one, each claim costs as much as all."""
-_POLL_SECONDS = 1.0
+CONCURRENCY = 80
+_MIN_CLAIM = 16
+"""While more tasks are due, so many slots must be free before the next claim: a claim of one costs as much as of all.
+"""
+_CLAIM_SECONDS = 1.0
+"""Due tasks are claimed this often even when nothing wakes the worker: another process may have died."""
 _FIRST_QUEUE: SendQueue = (0, False)
 
 
 class _Slots:
-    """The places for what is under way of one kind."""
+    """Counts the tasks of one kind that are being acted on."""
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._batch = min(_BATCH, count)
+        self._min_claim = min(_MIN_CLAIM, count)
         self.taken = 0
         self.may_be_more = False
-        """Whether as many were claimed as there was room for."""
+        """Whether the last claim filled all free slots: then more tasks may be due."""
 
     @property
     def free(self) -> int:
         return self._count - self.taken
 
     @property
-    def want_more(self) -> bool:
-        return self.may_be_more and self.free >= self._batch
+    def wants_claim(self) -> bool:
+        return self.may_be_more and self.free >= self._min_claim
 
 
 class TaskWorker:
-    """Attends to due tasks: sends what waits for that, and looks at what was sent; neither waits for the other.
+    """Acts on due tasks: sends those that wait to be sent, polls or searches for the others.
 
-    At most `side_by_side` of each at once. The oldest is looked at first; of those that are to be sent, the lines in
-    which they stand take turns.
+    At most `concurrency` of each kind at a time, and neither kind waits for the other. Polls are claimed oldest first.
+    Tasks to be sent are claimed from their send queues in turn, so that a large bulk delays no other organization.
     """
 
     def __init__(
-        self, writer: Writer, poller: Poller, due: WakeTimer, *, lease_seconds: float, side_by_side: int = SIDE_BY_SIDE
+        self, writer: Writer, poller: Poller, due: WakeTimer, *, lease_seconds: float, concurrency: int = CONCURRENCY
     ) -> None:
         self._writer = writer
         self._poller = poller
         self._due = due
         self._lease = timedelta(seconds=lease_seconds)
         self._running: dict[asyncio.Task[None], DueTask] = {}
-        self._polls = _Slots(side_by_side)
-        self._unsent = _Slots(side_by_side)
+        self._polls = _Slots(concurrency)
+        self._unsent = _Slots(concurrency)
         self._last_queue = _FIRST_QUEUE
 
     async def run(self) -> None:
-        """Attend for ever."""
+        """Claim due tasks and act on them until cancelled."""
         while True:
-            await self._take_on()
-            if not (self._polls.want_more or self._unsent.want_more):
-                await self._due.wait(utc_now(), _POLL_SECONDS)
-
-    async def _take_on(self) -> None:
-        """Claim as much as there are places for, and begin with it."""
-        may_send = self._poller.may_send()
-        polls, unsent = self._polls.free, self._unsent.free if may_send else 0
-        # Who finishes meanwhile asks for no further claim: this one's result says whether it is worth while.
-        self._polls.may_be_more = self._unsent.may_be_more = False
-        claiming = asyncio.ensure_future(self._claim(polls, unsent))
-        try:
-            await asyncio.shield(claiming)
-        finally:  # at a stop too: what was claimed is done, or given back
-            claimed = await claiming
-            self._begin(claimed)
-        of_queues = sum(due.queue is not None for due in claimed)
-        self._polls.may_be_more = len(claimed) - of_queues == polls
-        self._unsent.may_be_more = may_send and of_queues == unsent
-
-    def _begin(self, claimed: list[DueTask]) -> None:
-        for due in claimed:
-            self._slots_for(due).taken += 1
-            if due.queue is not None:
-                self._last_queue = due.queue
-            task = asyncio.create_task(self._run_one(due))
-            self._running[task] = due
-            task.add_done_callback(self._finished)
-
-    def _slots_for(self, due: DueTask) -> _Slots:
-        return self._polls if due.queue is None else self._unsent
+            await self._claim_and_start()
+            if not (self._polls.wants_claim or self._unsent.wants_claim):
+                await self._due.wait(utc_now(), _CLAIM_SECONDS)
 
     async def drain(self, seconds: float) -> None:
-        """Finish what is under way, `seconds` at most, and give back what is only looked at."""
+        """Finish the tasks in progress, `seconds` at most; cancel the rest and end their leases.
+
+        The lease of a task that is being sent is kept: whether the provider has it is not known.
+        """
         if not self._running:
             return
         _, late = await asyncio.wait(self._running, timeout=seconds)
@@ -106,8 +83,24 @@ class TaskWorker:
         if keys:
             try:
                 await self._writer.run(lambda tx: give_back_tasks(tx, keys, utc_now()), bounded=False)
-            except Unavailable as error:
-                log.error("leases were not given back, and run out", tasks=len(keys), error=error.message)
+            except Unavailable as error:  # the leases run out by themselves
+                log.error("ending leases failed", tasks=len(keys), error_code=error.code, error=error.message)
+
+    async def _claim_and_start(self) -> None:
+        """Claim as many due tasks as there are free slots, and start to act on them."""
+        may_send = self._poller.may_send()
+        polls, unsent = self._polls.free, self._unsent.free if may_send else 0
+        # A task that finishes during this claim asks for no other: the result of this one says if another is needed.
+        self._polls.may_be_more = self._unsent.may_be_more = False
+        claiming = asyncio.ensure_future(self._claim(polls, unsent))
+        try:
+            await asyncio.shield(claiming)
+        finally:  # when cancelled too: claimed tasks must be in `_running`, where `drain` finds them
+            claimed = await claiming
+            self._start(claimed)
+        of_queues = sum(due.queue is not None for due in claimed)
+        self._polls.may_be_more = len(claimed) - of_queues == polls
+        self._unsent.may_be_more = may_send and of_queues == unsent
 
     async def _claim(self, polls: int, unsent: int) -> list[DueTask]:
         now = utc_now()
@@ -119,15 +112,26 @@ class TaskWorker:
 
         return await self._writer.run(work, bounded=False) if polls or unsent else []
 
-    async def _run_one(self, due: DueTask) -> None:
+    def _start(self, claimed: list[DueTask]) -> None:
+        for due in claimed:
+            self._slots_for(due).taken += 1
+            if due.queue is not None:
+                self._last_queue = due.queue
+            task = asyncio.create_task(self._act_on(due))
+            self._running[task] = due
+            task.add_done_callback(self._finished)
+
+    async def _act_on(self, due: DueTask) -> None:
         try:
-            await self._poller.attend(due)
-        except Exception as error:
-            # Its lease runs out, and somebody looks again.
-            log.error("a due task was not attended to", task=due.state.uid, exc_info=error)
+            await self._poller.act_on(due)
+        except Exception as error:  # its lease runs out, and it is claimed again
+            log.error("acting on task failed", task_id=due.state.uid, exc_info=error)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         slots = self._slots_for(self._running.pop(task))
         slots.taken -= 1
-        if slots.want_more:
+        if slots.wants_claim:
             self._due.set(utc_now())
+
+    def _slots_for(self, due: DueTask) -> _Slots:
+        return self._polls if due.queue is None else self._unsent

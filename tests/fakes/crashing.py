@@ -31,7 +31,7 @@ def die(*_: Any, **__: Any) -> Any:
 
 def after_the_providers_answer() -> None:
     """The provider made the task; its answer is not on disk."""
-    patch.object(Submitter, "_write_surely", die).start()
+    patch.object(Submitter, "_write_until_stored", die).start()
 
 
 def after_the_commit_before_the_200() -> None:
@@ -149,15 +149,15 @@ def after_the_commit_of_a_step_s_end() -> None:
 
 
 def _at_a_step_s_end(then: Callable[[Any], None]) -> None:
-    follow = Advancer.follow
+    apply = Advancer.apply_tasks
 
-    async def follow_and_then(self: Any, tx: Any, changed: Any, *rest: Any) -> Any:
-        events = await follow(self, tx, changed, *rest)
+    async def apply_and_then(self: Any, tx: Any, changed: Any, *rest: Any) -> Any:
+        events = await apply(self, tx, changed, *rest)
         if any(STEP_OF[task.status] in STEP_TERMINAL for task in changed):
             then(tx)
         return events
 
-    patch.object(Advancer, "follow", follow_and_then).start()
+    patch.object(Advancer, "apply_tasks", apply_and_then).start()
 
 
 POINTS: dict[str, Callable[[], None]] = {

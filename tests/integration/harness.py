@@ -1,4 +1,4 @@
-"""Tracking on a real database, without HTTP: the one door, and what stands behind it."""
+"""Tracking on a real database, without HTTP: the update path and what it writes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -24,7 +24,7 @@ from receiver.tracking.apply import Applied, Applier, Arrival
 from receiver.tracking.create import Callback, Creator, TaskRequest
 from tests.fakes.databases import outside, settings_in
 
-LOOKS = PollSchedule(first=15, longest=300, timeout=86400)
+SCHEDULE = PollSchedule(first=15, longest=300, timeout=86400)
 LEASE = 60.0
 _REFUSE_ON_SQLITE = [
     "CREATE TRIGGER no_delivery BEFORE INSERT ON delivery BEGIN SELECT RAISE(ABORT, 'no delivery'); END"
@@ -36,7 +36,7 @@ _REFUSE_ON_POSTGRESQL = [
 
 
 class FakeDispatcher:
-    """A dispatcher that keeps what it is given."""
+    """A dispatcher that only records what it is handed."""
 
     def __init__(self) -> None:
         self.handed: list[LeasedDelivery] = []
@@ -54,7 +54,7 @@ class FakeDispatcher:
 
 
 class TrackingHarness:
-    """What a test of tracking has at hand."""
+    """A database with the update path, and shortcuts for tests of tracking."""
 
     def __init__(self, url: str, database: Database) -> None:
         self.url = url
@@ -64,7 +64,7 @@ class TrackingHarness:
         after_commit = AfterCommit(
             waiting=self.waiting, dispatcher=self.dispatcher, due=WakeTimer(), publisher=Feed(), lease_seconds=LEASE
         )
-        self.applier = Applier(LOOKS, after_commit, Advancer(after_commit.due))
+        self.applier = Applier(SCHEDULE, after_commit, Advancer(after_commit.due))
         self.creator = Creator(after_commit, lease_seconds=LEASE)
 
     async def create(self, callback: Callback | None = None, organization_id: int = 1, **fields: Any) -> str:
@@ -80,8 +80,8 @@ class TrackingHarness:
         )
         return (await self.database.writer.write(self.creator.create, request)).uid
 
-    async def hear(self, status: TaskStatus | None, task_uid: str | None = None, **fields: Any) -> Applied:
-        """Apply a webhook's update: of this task, or of the one that has its provider's id."""
+    async def receive(self, status: TaskStatus | None, task_uid: str | None = None, **fields: Any) -> Applied:
+        """Apply an update as from a webhook: of this task, or of the one that has the provider's id."""
         return await self.apply(arrival(status, task_uid, **fields))
 
     async def apply(self, arriving: Arrival) -> Applied:
@@ -97,7 +97,7 @@ class TrackingHarness:
             "uid": new_id(),
             "organization_id": 1,
             "kind": SubscriptionKind.REGISTERED,
-            "endpoint_url": "https://example.com/told",
+            "endpoint_url": "https://example.com/events",
             "format": "standard",
             "event_types": list(EventType),
             "is_active": True,
@@ -131,25 +131,25 @@ class TrackingHarness:
     async def receipts(self) -> list[dict[str, Any]]:
         return await self.database.read(select(receipts).order_by(receipts.c.id))
 
-    async def told(self) -> list[tuple[int, str]]:
+    async def delivered(self) -> list[tuple[int, str]]:
         """Return (subscription, event type) of every delivery."""
         query = select(deliveries.c.subscription_id, events.c.type).join(events, events.c.id == deliveries.c.event_id)
         return [(row["subscription_id"], row["type"]) for row in await self.database.read(query.order_by(events.c.id))]
 
     def refuse_deliveries(self) -> None:
-        """Have the database refuse to take a delivery."""
+        """Make the database refuse to insert deliveries."""
         with outside(self.url) as database:
             for statement in _REFUSE_ON_SQLITE if self.url.startswith("sqlite:") else _REFUSE_ON_POSTGRESQL:
                 database.execute(statement)
 
-    def take_deliveries(self) -> None:
-        """Have it take them again."""
+    def accept_deliveries(self) -> None:
+        """Make the database insert deliveries again."""
         with outside(self.url) as database:
             database.execute(f"DROP TRIGGER no_delivery {'' if self.url.startswith('sqlite:') else 'ON delivery'}")
 
 
 def arrival(status: TaskStatus | None, task_uid: str | None = None, **fields: Any) -> Arrival:
-    """Return a webhook's update on its way in; `body` is the text that a receipt keeps."""
+    """Return an update as from a webhook, to be applied; `body` is the text that a receipt keeps."""
     body = fields.pop("body", "the body")
     given = {"source": Source.WEBHOOK, "status": status, "provider_task_id": "pt-1", **fields}
     return Arrival(
@@ -162,7 +162,7 @@ def arrival(status: TaskStatus | None, task_uid: str | None = None, **fields: An
 
 @asynccontextmanager
 async def tracking(folder: Path) -> AsyncIterator[TrackingHarness]:
-    """Open a house with the organization `default`."""
+    """Open a database with the organization `default`, and the update path on it."""
     settings = settings_in(folder)
     async with await Database.open(settings) as database:
         harness = TrackingHarness(settings.database_url, database)

@@ -1,4 +1,4 @@
-"""Who is sent when, without HTTP: lines that take turns, intents, and tasks that are mentioned."""
+"""In which order tasks are sent, without HTTP: send queues that take turns, intents, and task references."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,8 +37,8 @@ from receiver.workers.task_worker import TaskWorker
 from tests.integration.harness import LEASE, TrackingHarness, tracking
 
 
-class Recording:
-    """A provider that takes everything, and notes who came in which lane; `meanwhile` happens before its turn."""
+class RecordingProvider:
+    """A provider that accepts everything and records its callers; `before_turn` is awaited before each create call."""
 
     name = "piapi"
 
@@ -46,16 +46,16 @@ class Recording:
         self.callers: list[CallerKey | None] = []
         self.inputs: list[Any] = []
         self.pause = 0.0
-        self.told = asyncio.Event()
-        self.meanwhile: Callable[[], Awaitable[Any]] | None = None
+        self.called = asyncio.Event()
+        self.before_turn: Callable[[], Awaitable[Any]] | None = None
 
     async def submit(
         self, task: NewTask, *, caller: CallerKey | None = None, begin: Callable[[], Awaitable[bool]] | None = None
     ) -> SubmitOutcome:
-        if self.meanwhile is not None:
-            await self.meanwhile()
+        if self.before_turn is not None:
+            await self.before_turn()
         if begin is not None and not await begin():
-            return NotMade("not any more")
+            return NotMade("no longer")
         self._note(caller)
         self.inputs.append(task.input)
         return Accepted(ProviderUpdate(source=Source.SUBMIT, status=None, provider_task_id=f"pt-{len(self.inputs)}"))
@@ -92,22 +92,22 @@ class Recording:
 
     def _note(self, caller: CallerKey | None) -> None:
         self.callers.append(caller)
-        self.told.set()
+        self.called.set()
 
-    async def hears(self, calls: int) -> None:
-        """Wait until it was called so often."""
+    async def until_called(self, calls: int) -> None:
+        """Wait until it was called `calls` times in all. Raises TimeoutError."""
         async with asyncio.timeout(20):
             while len(self.callers) < calls:
-                self.told.clear()
-                await self.told.wait()
+                self.called.clear()
+                await self.called.wait()
 
 
 class SendingHarness:
-    """A house with a provider that takes everything, and what sends tasks to it."""
+    """A database with a provider that accepts everything, and what sends tasks to it."""
 
     def __init__(self, harness: TrackingHarness) -> None:
         self.tracking = harness
-        self.provider = Recording()
+        self.provider = RecordingProvider()
         providers, keyring = {"piapi": self.provider}, KeyRing(["a-master-key-for-tests"])
         writer = harness.database.writer
         self.submitter = Submitter(harness.database, harness.applier, providers, keyring, None, lease_seconds=LEASE)
@@ -121,7 +121,7 @@ class SendingHarness:
         return [each.uid for each in created]
 
     async def send(self, uid: str) -> SubmitOutcome:
-        """Send a task that waits, as whoever claimed it would."""
+        """Send a task that waits, as the process that claimed it would."""
         row = await self.tracking.task(uid)
         outgoing = Outgoing(
             uid=uid,
@@ -137,7 +137,7 @@ class SendingHarness:
         return await self.submitter.send("piapi", outgoing)
 
     async def wait_to_be_sent(self, uid: str) -> None:
-        """Have a task that was created alone wait as after a call that made nothing."""
+        """Make a task that was created alone wait as after a call that made nothing."""
         values = {"submission": Submission.WAITING, "due_at": utc_now(), "leased": False}
         await self._write(uid, **values)
 
@@ -145,23 +145,23 @@ class SendingHarness:
         await self._write(uid, due_at=utc_now())
 
     @asynccontextmanager
-    async def attending(self, side_by_side: int) -> AsyncIterator[None]:
-        """Attend to what is due meanwhile."""
-        attendant = TaskWorker(
+    async def working(self, concurrency: int) -> AsyncIterator[None]:
+        """Run a task worker."""
+        worker = TaskWorker(
             self.tracking.database.writer,
             self.poller,
             self.tracking.applier.after_commit.due,
             lease_seconds=LEASE,
-            side_by_side=side_by_side,
+            concurrency=concurrency,
         )
-        running = asyncio.create_task(attendant.run())
+        running = asyncio.create_task(worker.run())
         try:
             yield
         finally:
             running.cancel()
             with suppress(asyncio.CancelledError):
                 await running
-            await attendant.drain(0.5)
+            await worker.drain(0.5)
 
     async def _write(self, uid: str, **values: Any) -> None:
         change = update(tasks).where(tasks.c.uid == uid).values(values)
@@ -202,7 +202,7 @@ async def test_bulks_that_share_a_transaction_get_their_own_tasks(harness: Sendi
     assert await harness.tracking.types() == [EventType.TASK_CREATED] * 5
 
 
-async def test_a_bulk_waits_its_turn_and_is_leased_to_nobody(harness: SendingHarness) -> None:
+async def test_a_bulk_waits_to_be_sent_and_is_not_leased(harness: SendingHarness) -> None:
     await harness.bulk(3)
     rows = await harness.tracking.tasks()
     assert {(row["submission"], row["leased"], row["submitted_at"]) for row in rows} == {("waiting", False, None)}
@@ -215,8 +215,8 @@ async def test_organizations_and_single_tasks_take_turns_with_a_bulk_that_came_f
     await harness.bulk(3, other)
     for _ in range(2):
         await harness.wait_to_be_sent(await harness.tracking.create())
-    async with harness.attending(side_by_side=1):
-        await harness.provider.hears(11)
+    async with harness.working(concurrency=1):
+        await harness.provider.until_called(11)
     create, bulk, theirs = (
         CallerKey(1, CallPurpose.CREATE),
         CallerKey(1, CallPurpose.BULK),
@@ -227,81 +227,81 @@ async def test_organizations_and_single_tasks_take_turns_with_a_bulk_that_came_f
 
 async def test_a_bulk_is_sent_in_its_order(harness: SendingHarness) -> None:
     uids = await harness.bulk(8)
-    async with harness.attending(side_by_side=1):
-        await harness.provider.hears(8)
+    async with harness.working(concurrency=1):
+        await harness.provider.until_called(8)
     sent = sorted(await harness.tracking.tasks(), key=lambda row: int(str(row["provider_task_id"]).removeprefix("pt-")))
     assert [row["uid"] for row in sent] == uids
 
 
-async def test_looks_do_not_wait_for_what_is_to_be_sent(harness: SendingHarness) -> None:
+async def test_polls_do_not_wait_for_tasks_to_be_sent(harness: SendingHarness) -> None:
     (seen,) = await harness.bulk(1)
     await harness.send(seen)
     held = asyncio.Event()
-    harness.provider.meanwhile = held.wait
+    harness.provider.before_turn = held.wait
     await harness.bulk(5)
-    async with harness.attending(side_by_side=1):
+    async with harness.working(concurrency=1):
         await harness.make_due(seen)
-        await harness.provider.hears(2)
+        await harness.provider.until_called(2)
         assert harness.provider.callers[1] == CallerKey(1, CallPurpose.POLL)
         held.set()
 
 
-async def test_calls_that_hang_hold_up_none_of_the_others(harness: SendingHarness) -> None:
+async def test_calls_that_hang_delay_no_other_call(harness: SendingHarness) -> None:
     held, begun = asyncio.Event(), iter(range(26))
 
     async def hang() -> None:
         if next(begun) < 6:
             await held.wait()
 
-    harness.provider.meanwhile = hang
+    harness.provider.before_turn = hang
     await harness.bulk(26)
-    async with harness.attending(side_by_side=20):
-        await harness.provider.hears(20)
+    async with harness.working(concurrency=20):
+        await harness.provider.until_called(20)
         held.set()
-        await harness.provider.hears(26)
+        await harness.provider.until_called(26)
 
 
-async def test_however_many_are_due_each_is_looked_at_once(harness: SendingHarness) -> None:
+async def test_each_of_many_due_tasks_is_polled_once(harness: SendingHarness) -> None:
     uids = await harness.bulk(40)
     for uid in uids:
         await harness.send(uid)
         await harness.make_due(uid)
-    async with harness.attending(side_by_side=20):
-        await harness.provider.hears(80)
+    async with harness.working(concurrency=20):
+        await harness.provider.until_called(80)
     assert harness.provider.callers[40:] == [CallerKey(1, CallPurpose.POLL)] * 40
     assert {row["poll_count"] for row in await harness.tracking.tasks()} == {1}
 
 
-async def test_a_look_at_a_task_that_is_not_there_asks_nobody(harness: SendingHarness) -> None:
+async def test_polling_an_unknown_task_calls_no_provider(harness: SendingHarness) -> None:
     await harness.poller.poll_now(new_id())
     assert harness.provider.callers == []
 
 
-async def test_every_call_is_made_in_the_lane_of_its_errand(harness: SendingHarness) -> None:
+async def test_every_call_is_made_with_its_purpose(harness: SendingHarness) -> None:
     uid = await harness.tracking.create()
     await harness.send(uid)
     await harness.poller.poll_now(uid)
     await harness.canceller.cancel(await harness.tracking.task(uid))
     lost = await harness.tracking.create()
     await harness.make_due(lost)
-    async with harness.attending(side_by_side=1):
-        await harness.provider.hears(4)
+    async with harness.working(concurrency=1):
+        await harness.provider.until_called(4)
     purposes = [CallPurpose.CREATE, CallPurpose.POLL, CallPurpose.CANCEL, CallPurpose.POLL]
     assert harness.provider.callers == [CallerKey(1, purpose) for purpose in purposes]
 
 
-async def test_nothing_is_claimed_to_be_sent_while_the_provider_wants_to_be_left_alone(harness: SendingHarness) -> None:
+async def test_no_task_is_claimed_to_be_sent_while_the_provider_asks_for_a_pause(harness: SendingHarness) -> None:
     (seen,) = await harness.bulk(1)
     await harness.send(seen)
     await harness.make_due(seen)
     harness.provider.pause = 60.0
     await harness.bulk(3)
-    async with harness.attending(side_by_side=8):
-        await harness.provider.hears(2)
+    async with harness.working(concurrency=8):
+        await harness.provider.until_called(2)
         assert harness.provider.callers[1] == CallerKey(1, CallPurpose.POLL)
         assert not any(task["leased"] for task in await harness.tracking.tasks() if task["submission"] == "waiting")
         harness.provider.pause = 0.0
-        await harness.provider.hears(5)
+        await harness.provider.until_called(5)
 
 
 async def test_that_a_task_is_being_sent_is_written_when_its_turn_has_come_and_not_before(
@@ -313,7 +313,7 @@ async def test_that_a_task_is_being_sent_is_written_when_its_turn_has_come_and_n
     async def poll_now() -> None:
         before.append((await harness.tracking.task(uid))["submission"])
 
-    harness.provider.meanwhile = poll_now
+    harness.provider.before_turn = poll_now
     assert isinstance(await harness.send(uid), Accepted)
     row = await harness.tracking.task(uid)
     assert before == [Submission.WAITING]
@@ -321,19 +321,19 @@ async def test_that_a_task_is_being_sent_is_written_when_its_turn_has_come_and_n
     assert row["submitted_at"] is not None
 
 
-async def test_what_is_cancelled_while_it_waits_for_its_turn_is_not_sent(harness: SendingHarness) -> None:
+async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn_is_not_sent(harness: SendingHarness) -> None:
     (uid,) = await harness.bulk(1)
 
     async def cancel() -> None:
         await harness.canceller.cancel(await harness.tracking.task(uid))
 
-    harness.provider.meanwhile = cancel
+    harness.provider.before_turn = cancel
     assert isinstance(await harness.send(uid), NotMade)
     assert harness.provider.inputs == []
     assert (await harness.tracking.task(uid))["status"] == TaskStatus.CANCELLED
 
 
-async def test_of_two_who_hold_the_same_task_one_sends_it(harness: SendingHarness) -> None:
+async def test_of_two_processes_with_the_same_task_one_sends_it(harness: SendingHarness) -> None:
     (uid,) = await harness.bulk(1)
     outcomes = await asyncio.gather(harness.send(uid), harness.send(uid))
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Accepted", "NotMade"]
@@ -341,21 +341,21 @@ async def test_of_two_who_hold_the_same_task_one_sends_it(harness: SendingHarnes
     assert (await harness.tracking.task(uid))["submission"] == Submission.ACCEPTED
 
 
-async def test_who_stops_before_its_turn_leaves_the_task_to_be_sent_by_another(harness: SendingHarness) -> None:
+async def test_a_process_that_stops_before_its_turn_leaves_the_task_to_another(harness: SendingHarness) -> None:
     (uid,) = await harness.bulk(1)
     held = asyncio.Event()
-    harness.provider.meanwhile = held.wait
-    async with harness.attending(side_by_side=1):
+    harness.provider.before_turn = held.wait
+    async with harness.working(concurrency=1):
         while not (await harness.tracking.task(uid))["leased"]:
             pass
-    # The attendant gave it back; it is known not to have been sent.
+    # The worker has ended the lease; the task is known not to have been sent.
     row = await harness.tracking.task(uid)
     assert (row["submission"], row["leased"]) == (Submission.WAITING, False)
-    harness.provider.meanwhile = None
+    harness.provider.before_turn = None
     assert isinstance(await harness.send(uid), Accepted)
 
 
-async def test_a_mentioned_task_has_the_provider_s_id_there_and_ours_in_the_row(harness: SendingHarness) -> None:
+async def test_a_referenced_task_has_the_providers_id_in_the_call_and_ours_in_the_row(harness: SendingHarness) -> None:
     (origin,) = await harness.bulk(1)
     await harness.send(origin)
     given = {"origin_task_id": origin, "parts": [{"of": origin}, new_id()]}
@@ -365,7 +365,7 @@ async def test_a_mentioned_task_has_the_provider_s_id_there_and_ours_in_the_row(
     assert (await harness.tracking.task(uid))["input"] == given
 
 
-async def test_a_task_waits_for_one_that_it_mentions_and_is_sent_when_that_is_known(harness: SendingHarness) -> None:
+async def test_a_task_waits_for_one_that_it_references_until_the_provider_knows_it(harness: SendingHarness) -> None:
     (origin,) = await harness.bulk(1)
     (uid,) = await harness.bulk(1, input={"origin_task_id": origin})
     assert isinstance(await harness.send(uid), NotMade)
@@ -378,7 +378,7 @@ async def test_a_task_waits_for_one_that_it_mentions_and_is_sent_when_that_is_kn
     assert harness.provider.inputs[1] == {"origin_task_id": "pt-1"}
 
 
-async def test_a_task_created_alone_waits_too_and_is_not_taken_for_one_that_may_have_been_sent(
+async def test_a_task_created_alone_also_waits_and_is_known_not_to_have_been_sent(
     harness: SendingHarness,
 ) -> None:
     (origin,) = await harness.bulk(1)
@@ -389,14 +389,14 @@ async def test_a_task_created_alone_waits_too_and_is_not_taken_for_one_that_may_
 
 
 @pytest.mark.parametrize("end", [TaskStatus.FAILED, TaskStatus.CANCELLED])
-async def test_a_task_fails_if_one_that_it_mentions_ended_unknown_to_the_provider(
+async def test_a_task_fails_if_one_that_it_references_ended_unknown_to_the_provider(
     harness: SendingHarness, end: TaskStatus
 ) -> None:
     (origin, waiting) = await harness.bulk(2)
     if end == TaskStatus.CANCELLED:
         await harness.canceller.cancel(await harness.tracking.task(origin))
     else:
-        await harness.tracking.hear(end, origin, provider_task_id=None, source=Source.SUBMIT)
+        await harness.tracking.receive(end, origin, provider_task_id=None, source=Source.SUBMIT)
     (uid,) = await harness.bulk(1, input={"both": [waiting, origin]}, max_attempts=5)
     await harness.send(uid)
     row = await harness.tracking.task(uid)
@@ -407,16 +407,16 @@ async def test_a_task_fails_if_one_that_it_mentions_ended_unknown_to_the_provide
     assert harness.provider.inputs == []
 
 
-async def test_a_task_that_ended_is_mentioned_by_its_provider_s_id_all_the_same(harness: SendingHarness) -> None:
+async def test_a_task_that_ended_is_referenced_by_its_providers_id_too(harness: SendingHarness) -> None:
     (origin,) = await harness.bulk(1)
     await harness.send(origin)
-    await harness.tracking.hear(TaskStatus.FAILED, origin)
+    await harness.tracking.receive(TaskStatus.FAILED, origin)
     (uid,) = await harness.bulk(1, input={"origin_task_id": origin})
     await harness.send(uid)
     assert harness.provider.inputs[1] == {"origin_task_id": "pt-1"}
 
 
-async def test_another_organization_s_task_is_none_of_ours(harness: SendingHarness) -> None:
+async def test_a_task_of_another_organization_is_not_resolved(harness: SendingHarness) -> None:
     (theirs,) = await harness.bulk(1, await harness.tracking.organization("other"))
     await harness.send(theirs)
     (uid,) = await harness.bulk(1, input={"origin_task_id": theirs})

@@ -1,4 +1,4 @@
-"""The one door, on a real database: tasks, events and deliveries in one transaction."""
+"""The update path on a real database: tasks, events and deliveries in one transaction."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -23,9 +23,9 @@ async def harness(tmp_path: Path) -> AsyncIterator[TrackingHarness]:
             yield harness
 
 
-async def test_a_provider_task_that_nobody_knows_becomes_a_task(harness: TrackingHarness) -> None:
+async def test_an_unknown_provider_task_becomes_a_task(harness: TrackingHarness) -> None:
     born = datetime(2026, 1, 1, tzinfo=UTC)
-    applied = await harness.hear(
+    applied = await harness.receive(
         TaskStatus.PROCESSING,
         model="kling",
         task_type="video_generation",
@@ -43,11 +43,11 @@ async def test_a_provider_task_that_nobody_knows_becomes_a_task(harness: Trackin
     assert await harness.types() == [EventType.TASK_SUBMITTED]
 
 
-async def test_it_becomes_one_task_however_often_it_is_heard_of(harness: TrackingHarness) -> None:
+async def test_an_unknown_provider_task_becomes_one_task_however_many_updates_it_has(harness: TrackingHarness) -> None:
     first, again, end = await harness.apply_together(
         arrival(TaskStatus.PENDING), arrival(TaskStatus.PENDING), arrival(TaskStatus.COMPLETED)
     )
-    late = await harness.hear(TaskStatus.COMPLETED)
+    late = await harness.receive(TaskStatus.COMPLETED)
     assert {first.task_uid, again.task_uid, end.task_uid, late.task_uid} == {first.task_uid}
     assert [each.changed for each in (first, again, end, late)] == [True, False, True, False]
     assert len(await harness.tasks()) == 1
@@ -55,23 +55,23 @@ async def test_it_becomes_one_task_however_often_it_is_heard_of(harness: Trackin
 
 
 @pytest.mark.parametrize("status", [TaskStatus.PENDING, TaskStatus.COMPLETED, TaskStatus.FAILED, None])
-async def test_a_row_that_is_gone_is_made_again_under_its_own_id(
+async def test_a_deleted_row_is_inserted_again_with_its_own_id(
     harness: TrackingHarness, status: TaskStatus | None
 ) -> None:
     uid = new_id()
-    applied = await harness.hear(status, uid, word="" if status else "dreaming", model="kling", attempt=2)
+    applied = await harness.receive(status, uid, word="" if status else "dreaming", model="kling", attempt=2)
     task = await harness.task(uid)
     assert applied.task_uid == uid
     assert (task["status"], task["model"], task["attempt"]) == (status or TaskStatus.QUEUED, "kling", 2)
     assert task["task_type"] == "unknown"
     assert (task["due_at"] is None) == (status in (TaskStatus.COMPLETED, TaskStatus.FAILED))
-    assert (await harness.hear(status, uid, word="" if status else "dreaming", attempt=2)).changed is False
+    assert (await harness.receive(status, uid, word="" if status else "dreaming", attempt=2)).changed is False
 
 
 async def test_two_tasks_cannot_share_a_provider_task(harness: TrackingHarness) -> None:
     mine, other = await harness.create(), await harness.create()
-    await harness.hear(TaskStatus.PROCESSING, mine)
-    applied = await harness.hear(TaskStatus.COMPLETED, other, body="not mine")
+    await harness.receive(TaskStatus.PROCESSING, mine)
+    applied = await harness.receive(TaskStatus.COMPLETED, other, body="not mine")
     assert (applied.changed, applied.receipt) == (False, ReceiptReason.CONFLICTING)
     assert [task["provider_task_id"] for task in await harness.tasks()] == ["pt-1", None]
     assert (await harness.task(other))["status"] == TaskStatus.QUEUED
@@ -79,7 +79,7 @@ async def test_two_tasks_cannot_share_a_provider_task(harness: TrackingHarness) 
     assert (receipt["task_uid"], receipt["reason"], receipt["body"]) == (other, ReceiptReason.CONFLICTING, "not mine")
 
 
-async def test_two_tasks_cannot_share_a_provider_task_that_both_hear_of_at_once(harness: TrackingHarness) -> None:
+async def test_two_tasks_cannot_share_a_provider_task_when_both_get_updates_at_once(harness: TrackingHarness) -> None:
     mine, other = await harness.create(), await harness.create()
     first, second = await harness.apply_together(
         arrival(TaskStatus.PROCESSING, mine), arrival(TaskStatus.PROCESSING, other)
@@ -88,17 +88,17 @@ async def test_two_tasks_cannot_share_a_provider_task_that_both_hear_of_at_once(
     assert [task["provider_task_id"] for task in await harness.tasks()] == ["pt-1", None]
 
 
-async def test_a_row_that_is_gone_does_not_take_a_provider_task_that_was_adopted_since(
+async def test_a_deleted_row_does_not_take_a_provider_task_that_was_adopted_since(
     harness: TrackingHarness,
 ) -> None:
-    adopted = await harness.hear(TaskStatus.PROCESSING)
-    applied = await harness.hear(TaskStatus.COMPLETED, new_id())
+    adopted = await harness.receive(TaskStatus.PROCESSING)
+    applied = await harness.receive(TaskStatus.COMPLETED, new_id())
     assert applied.receipt == ReceiptReason.CONFLICTING
     assert (await harness.task(adopted.task_uid))["status"] == TaskStatus.PROCESSING
     assert [task["provider_task_id"] for task in await harness.tasks()].count("pt-1") == 1
 
 
-async def test_a_provider_task_that_two_addresses_make_known_at_once_is_one_task(harness: TrackingHarness) -> None:
+async def test_a_provider_task_that_is_reported_at_two_urls_at_once_is_one_task(harness: TrackingHarness) -> None:
     uid = new_id()
     outcomes = await harness.apply_together(arrival(TaskStatus.PENDING), arrival(TaskStatus.PROCESSING, uid))
     assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
@@ -111,11 +111,11 @@ async def test_a_change_and_its_event_and_its_deliveries_are_one_transaction(har
     harness.refuse_deliveries()
     before = (await harness.task(uid), await harness.events())
     with pytest.raises(Exception, match="no delivery"):
-        await harness.hear(TaskStatus.COMPLETED, uid)
+        await harness.receive(TaskStatus.COMPLETED, uid)
     assert (await harness.task(uid), await harness.events()) == before
     assert (await harness.deliveries(), harness.dispatcher.handed) == ([], [])
-    harness.take_deliveries()
-    assert (await harness.hear(TaskStatus.COMPLETED, uid)).changed
+    harness.accept_deliveries()
+    assert (await harness.receive(TaskStatus.COMPLETED, uid)).changed
     assert await harness.types() == [EventType.TASK_CREATED, EventType.TASK_COMPLETED]
     assert len(await harness.deliveries()) == 1
 
@@ -128,7 +128,7 @@ async def test_a_task_whose_delivery_cannot_be_written_is_not_created(harness: T
     assert (await harness.tasks(), await harness.events()) == ([], [])
 
 
-async def test_many_updates_in_one_transaction_are_decided_one_after_the_other(harness: TrackingHarness) -> None:
+async def test_updates_in_one_transaction_are_decided_one_after_the_other(harness: TrackingHarness) -> None:
     one, two = await harness.create(), await harness.create()
     outcomes = await harness.apply_together(
         arrival(TaskStatus.PROCESSING, one, progress=10),
@@ -148,13 +148,13 @@ async def test_many_updates_in_one_transaction_are_decided_one_after_the_other(h
     assert (await harness.task(two))["output"] == {"image_url": "u"}
 
 
-async def test_only_what_came_as_a_webhook_leaves_a_receipt(harness: TrackingHarness) -> None:
+async def test_only_an_inbound_webhook_leaves_a_receipt(harness: TrackingHarness) -> None:
     uid = await harness.create()
-    await harness.hear(TaskStatus.COMPLETED, uid)
-    polled = await harness.hear(TaskStatus.CANCELLED, uid, source=Source.POLL, body=None)
+    await harness.receive(TaskStatus.COMPLETED, uid)
+    polled = await harness.receive(TaskStatus.CANCELLED, uid, source=Source.POLL, body=None)
     assert (polled.receipt, await harness.receipts()) == (None, [])
-    await harness.hear(TaskStatus.CANCELLED, uid, body="cancelled?")
-    await harness.hear(TaskStatus.FAILED, uid, attempt=7, body="of another attempt")
+    await harness.receive(TaskStatus.CANCELLED, uid, body="cancelled?")
+    await harness.receive(TaskStatus.FAILED, uid, attempt=7, body="of another attempt")
     assert [(row["reason"], row["body"]) for row in await harness.receipts()] == [
         (ReceiptReason.CONFLICTING, "cancelled?"),
         (ReceiptReason.SUPERSEDED, "of another attempt"),
@@ -162,24 +162,24 @@ async def test_only_what_came_as_a_webhook_leaves_a_receipt(harness: TrackingHar
     assert await harness.types() == [EventType.TASK_CREATED, EventType.TASK_COMPLETED]
 
 
-async def test_who_is_switched_off_or_removed_hears_nothing(harness: TrackingHarness) -> None:
+async def test_a_disabled_or_removed_subscription_gets_no_delivery(harness: TrackingHarness) -> None:
     active = await harness.subscribe()
     await harness.subscribe(is_active=False)
     await harness.subscribe(deleted_at=datetime.now(UTC))
     await harness.subscribe(organization_id=await harness.organization("other"))
-    await harness.hear(TaskStatus.COMPLETED, await harness.create())
-    assert await harness.told() == [(active, EventType.TASK_CREATED), (active, EventType.TASK_COMPLETED)]
+    await harness.receive(TaskStatus.COMPLETED, await harness.create())
+    assert await harness.delivered() == [(active, EventType.TASK_CREATED), (active, EventType.TASK_COMPLETED)]
 
 
-async def test_a_subscription_hears_of_the_events_that_it_asked_for(harness: TrackingHarness) -> None:
+async def test_a_subscription_gets_only_the_event_types_that_it_selected(harness: TrackingHarness) -> None:
     failures = await harness.subscribe(event_types=[EventType.TASK_FAILED])
-    await harness.hear(TaskStatus.COMPLETED, await harness.create())
-    assert await harness.told() == []
-    await harness.hear(TaskStatus.FAILED, await harness.create(), provider_task_id="pt-2", error=ERROR)
-    assert await harness.told() == [(failures, EventType.TASK_FAILED)]
+    await harness.receive(TaskStatus.COMPLETED, await harness.create())
+    assert await harness.delivered() == []
+    await harness.receive(TaskStatus.FAILED, await harness.create(), provider_task_id="pt-2", error=ERROR)
+    assert await harness.delivered() == [(failures, EventType.TASK_FAILED)]
 
 
-async def test_a_clients_callback_hears_of_its_own_tasks_and_of_no_other(harness: TrackingHarness) -> None:
+async def test_a_clients_callback_gets_the_events_of_its_own_tasks_only(harness: TrackingHarness) -> None:
     mine, yours = Callback("https://a.example", None, "a"), Callback("https://b.example", "x", "b")
     first, second = await harness.create(mine), await harness.create(yours)
     await harness.create()
@@ -187,10 +187,10 @@ async def test_a_clients_callback_hears_of_its_own_tasks_and_of_no_other(harness
     keys = {(await harness.task(uid))["callback_id"] for uid in (first, third)}
     assert len(keys) == 1
     for number, uid in enumerate((first, second, third)):
-        await harness.hear(TaskStatus.COMPLETED, uid, provider_task_id=f"pt-{number}")
-    told = await harness.told()
-    assert [subscription in keys for subscription, _ in told] == [True, False, True]
-    assert {event for _, event in told} == {EventType.TASK_COMPLETED}
+        await harness.receive(TaskStatus.COMPLETED, uid, provider_task_id=f"pt-{number}")
+    delivered = await harness.delivered()
+    assert [subscription in keys for subscription, _ in delivered] == [True, False, True]
+    assert {event for _, event in delivered} == {EventType.TASK_COMPLETED}
     assert EventType.TASK_CREATED not in CALLBACK_EVENTS
 
 
@@ -209,18 +209,18 @@ async def test_deliveries_go_to_the_dispatcher_leased_as_long_as_it_has_room(har
     assert lease.lease_until == row["due_at"] == row["created_at"] + timedelta(seconds=LEASE)
     assert (row["attempt"], harness.dispatcher.wakes) == (1, 0)
     harness.dispatcher.is_full = True
-    await harness.hear(TaskStatus.COMPLETED, uid)
+    await harness.receive(TaskStatus.COMPLETED, uid)
     _, waiting = await harness.deliveries()
     assert (waiting["attempt"], waiting["due_at"]) == (0, waiting["created_at"])
     assert (len(harness.dispatcher.handed), harness.dispatcher.wakes) == (1, 1)
 
 
-async def test_who_waits_for_a_task_is_woken_by_its_news_alone(harness: TrackingHarness) -> None:
+async def test_a_long_poll_is_woken_by_changes_of_its_own_task_only(harness: TrackingHarness) -> None:
     uid, other = await harness.create(), await harness.create()
     with harness.waiting.watch(uid) as watch:
-        await harness.hear(TaskStatus.PROCESSING, other, provider_task_id="pt-2")
+        await harness.receive(TaskStatus.PROCESSING, other, provider_task_id="pt-2")
         assert not await watch.changed(0)
-        await harness.hear(TaskStatus.PROCESSING, uid)
+        await harness.receive(TaskStatus.PROCESSING, uid)
         assert await watch.changed(0)
-        await harness.hear(TaskStatus.PROCESSING, uid)
+        await harness.receive(TaskStatus.PROCESSING, uid)
         assert not await watch.changed(0)

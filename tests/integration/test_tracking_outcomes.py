@@ -1,4 +1,4 @@
-"""Ringback's own verdicts, while the provider is heard of at the same moment: what was heard goes before them."""
+"""Ringback's own decisions, made while an update arrives: the update takes precedence."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
@@ -18,22 +18,22 @@ from receiver.storage.tables import tasks
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.poll import Poller
 from receiver.tracking.submit import Submitter
-from tests.integration.harness import LEASE, LOOKS, TrackingHarness, tracking
+from tests.integration.harness import LEASE, SCHEDULE, TrackingHarness, tracking
 
-LONG_AGO = timedelta(seconds=LOOKS.timeout + 60)
+LONG_AGO = timedelta(seconds=SCHEDULE.timeout + 60)
 
 
-class Silent:
-    """A provider that gives no answer; `meanwhile` happens while it is asked."""
+class SilentProvider:
+    """A provider that never answers; `during_call` is awaited during each call."""
 
     name = "piapi"
 
     def __init__(self) -> None:
-        self.meanwhile: Callable[[], Awaitable[Any]] | None = None
+        self.during_call: Callable[[], Awaitable[Any]] | None = None
 
     async def _ask(self) -> None:
-        if self.meanwhile is not None:
-            await self.meanwhile()
+        if self.during_call is not None:
+            await self.during_call()
 
     async def submit(self, task: NewTask, **_: Any) -> SubmitOutcome:
         raise AssertionError("it was sent again")
@@ -69,12 +69,12 @@ class Silent:
         return
 
 
-class Watched:
-    """A house with a provider that is silent, and the looker that asks it."""
+class PollingHarness:
+    """A database with a provider that never answers, and the poller that calls it."""
 
     def __init__(self, harness: TrackingHarness) -> None:
         self.tracking = harness
-        self.provider = Silent()
+        self.provider = SilentProvider()
         providers = {"piapi": self.provider}
         writer = harness.database.writer
         keyring = KeyRing(["a-master-key-for-tests"])
@@ -83,110 +83,112 @@ class Watched:
         self.canceller = Canceller(writer, harness.applier, providers)
 
     async def age(self, uid: str, **values: Any) -> None:
-        """Make a task one that nobody heard of for too long."""
+        """Set a task's times so that it has had no update for too long."""
         then = utc_now() - LONG_AGO
         old = {"last_update_at": then, "submitted_at": then, "due_at": utc_now(), **values}
         await self.tracking.database.writer.run(
             lambda tx: tx.execute(update(tasks).where(tasks.c.uid == uid).values(old))
         )
 
-    async def attend(self, uid: str) -> None:
+    async def act_on(self, uid: str) -> None:
         """Claim the task and act on it."""
         now = utc_now()
         claimed = await self.tracking.database.writer.run(
             lambda tx: tx.claim_polls(now, now + timedelta(minutes=3), 10)
         )
         (due,) = [each for each in claimed if each.state.uid == uid]
-        await self.poller.attend(due)
+        await self.poller.act_on(due)
 
     def during_the_call(self, status: TaskStatus, uid: str, **fields: Any) -> None:
-        """Have a webhook come while the provider is asked."""
-        self.provider.meanwhile = lambda: self.tracking.hear(status, uid, **fields)
+        """Make a webhook arrive while the provider is called."""
+        self.provider.during_call = lambda: self.tracking.receive(status, uid, **fields)
 
 
 @pytest.fixture
-async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
+async def harness(tmp_path: Path) -> AsyncIterator[PollingHarness]:
     with capture_logs():
         async with tracking(tmp_path) as harness:
-            yield Watched(harness)
+            yield PollingHarness(harness)
 
 
-async def test_a_task_that_nobody_heard_of_times_out(watched: Watched) -> None:
-    uid = await watched.tracking.create()
-    await watched.tracking.hear(TaskStatus.PROCESSING, uid)
-    await watched.age(uid)
-    await watched.attend(uid)
-    task = await watched.tracking.task(uid)
+async def test_a_task_without_updates_times_out(harness: PollingHarness) -> None:
+    uid = await harness.tracking.create()
+    await harness.tracking.receive(TaskStatus.PROCESSING, uid)
+    await harness.age(uid)
+    await harness.act_on(uid)
+    task = await harness.tracking.task(uid)
     assert (task["status"], task["error"]["code"], task["due_at"]) == (TaskStatus.FAILED, "timed_out", None)
-    assert (await watched.tracking.types())[-1] == EventType.TASK_FAILED
+    assert (await harness.tracking.types())[-1] == EventType.TASK_FAILED
 
 
-async def test_a_task_that_is_heard_of_at_the_last_moment_does_not_time_out(watched: Watched) -> None:
-    uid = await watched.tracking.create()
-    await watched.tracking.hear(TaskStatus.PROCESSING, uid)
-    await watched.age(uid)
-    watched.during_the_call(TaskStatus.PROCESSING, uid, progress=50)
-    await watched.attend(uid)
-    task = await watched.tracking.task(uid)
+async def test_a_task_with_an_update_at_the_last_moment_does_not_time_out(harness: PollingHarness) -> None:
+    uid = await harness.tracking.create()
+    await harness.tracking.receive(TaskStatus.PROCESSING, uid)
+    await harness.age(uid)
+    harness.during_the_call(TaskStatus.PROCESSING, uid, progress=50)
+    await harness.act_on(uid)
+    task = await harness.tracking.task(uid)
     assert (task["status"], task["progress"], task["error"]) == (TaskStatus.PROCESSING, 50, None)
-    assert EventType.TASK_FAILED not in await watched.tracking.types()
+    assert EventType.TASK_FAILED not in await harness.tracking.types()
 
 
-async def test_a_submission_that_nobody_heard_of_fails_and_is_never_sent_again(watched: Watched) -> None:
-    uid = await watched.tracking.create()
-    await watched.age(uid, submission=Submission.UNKNOWN)
-    await watched.attend(uid)
-    task = await watched.tracking.task(uid)
+async def test_an_unknown_submission_without_updates_fails_and_is_never_sent_again(harness: PollingHarness) -> None:
+    uid = await harness.tracking.create()
+    await harness.age(uid, submission=Submission.UNKNOWN)
+    await harness.act_on(uid)
+    task = await harness.tracking.task(uid)
     assert (task["status"], task["error"]["code"]) == (TaskStatus.FAILED, "submission_unknown")
 
 
-async def test_a_submission_that_a_webhook_identifies_at_the_last_moment_is_known(watched: Watched) -> None:
-    uid = await watched.tracking.create()
-    await watched.age(uid, submission=Submission.UNKNOWN)
-    watched.during_the_call(TaskStatus.PROCESSING, uid)
-    await watched.attend(uid)
-    task = await watched.tracking.task(uid)
+async def test_an_unknown_submission_that_a_webhook_identifies_at_the_last_moment_is_accepted(
+    harness: PollingHarness,
+) -> None:
+    uid = await harness.tracking.create()
+    await harness.age(uid, submission=Submission.UNKNOWN)
+    harness.during_the_call(TaskStatus.PROCESSING, uid)
+    await harness.act_on(uid)
+    task = await harness.tracking.task(uid)
     assert (task["status"], task["provider_task_id"], task["error"]) == (TaskStatus.PROCESSING, "pt-1", None)
-    assert EventType.TASK_FAILED not in await watched.tracking.types()
+    assert EventType.TASK_FAILED not in await harness.tracking.types()
 
 
-async def test_news_during_a_look_in_vain_postpones_the_next_one(watched: Watched) -> None:
-    uid = await watched.tracking.create()
-    await watched.tracking.hear(TaskStatus.PROCESSING, uid)
-    await watched.age(uid, last_update_at=utc_now() - timedelta(minutes=5), poll_count=9)
-    watched.during_the_call(TaskStatus.PROCESSING, uid, progress=50)
+async def test_an_update_during_a_failed_poll_postpones_the_next_poll(harness: PollingHarness) -> None:
+    uid = await harness.tracking.create()
+    await harness.tracking.receive(TaskStatus.PROCESSING, uid)
+    await harness.age(uid, last_update_at=utc_now() - timedelta(minutes=5), poll_count=9)
+    harness.during_the_call(TaskStatus.PROCESSING, uid, progress=50)
     before = utc_now()
-    await watched.attend(uid)
-    task = await watched.tracking.task(uid)
+    await harness.act_on(uid)
+    task = await harness.tracking.task(uid)
     assert task["poll_count"] <= 1
-    assert task["due_at"] <= utc_now() + timedelta(seconds=1.5 * LOOKS.first)
-    assert task["due_at"] >= before + timedelta(seconds=LOOKS.first)
+    assert task["due_at"] <= utc_now() + timedelta(seconds=1.5 * SCHEDULE.first)
+    assert task["due_at"] >= before + timedelta(seconds=SCHEDULE.first)
 
 
-async def test_an_end_during_a_look_in_vain_leaves_nothing_due(watched: Watched) -> None:
-    uid = await watched.tracking.create()
-    await watched.tracking.hear(TaskStatus.PROCESSING, uid)
-    await watched.age(uid)
-    watched.during_the_call(TaskStatus.COMPLETED, uid)
-    await watched.attend(uid)
-    task = await watched.tracking.task(uid)
+async def test_an_end_during_a_failed_poll_leaves_nothing_due(harness: PollingHarness) -> None:
+    uid = await harness.tracking.create()
+    await harness.tracking.receive(TaskStatus.PROCESSING, uid)
+    await harness.age(uid)
+    harness.during_the_call(TaskStatus.COMPLETED, uid)
+    await harness.act_on(uid)
+    task = await harness.tracking.task(uid)
     assert (task["status"], task["due_at"]) == (TaskStatus.COMPLETED, None)
 
 
 @pytest.mark.parametrize("end", [TaskStatus.COMPLETED, TaskStatus.FAILED])
-async def test_a_task_that_ended_while_it_was_cancelled_keeps_its_end(watched: Watched, end: TaskStatus) -> None:
-    uid = await watched.tracking.create()
-    await watched.tracking.hear(TaskStatus.PENDING, uid)
-    watched.during_the_call(end, uid)
+async def test_a_task_that_ended_while_it_was_cancelled_keeps_its_end(harness: PollingHarness, end: TaskStatus) -> None:
+    uid = await harness.tracking.create()
+    await harness.tracking.receive(TaskStatus.PENDING, uid)
+    harness.during_the_call(end, uid)
     with pytest.raises(Exception, match=f"was {end} before"):
-        await watched.canceller.cancel(await watched.tracking.task(uid))
-    assert (await watched.tracking.task(uid))["status"] == end
+        await harness.canceller.cancel(await harness.tracking.task(uid))
+    assert (await harness.tracking.task(uid))["status"] == end
 
 
-async def test_a_cancelled_task_keeps_what_the_provider_told(watched: Watched) -> None:
-    uid = await watched.tracking.create()
-    told = {"logs": ["step 1"], "meta": {"usage": {"frozen": 3}}}
-    await watched.tracking.hear(TaskStatus.PENDING, uid, **told)
-    await watched.canceller.cancel(await watched.tracking.task(uid))
-    task = await watched.tracking.task(uid)
-    assert (task["status"], task["logs"], task["meta"]) == (TaskStatus.CANCELLED, told["logs"], told["meta"])
+async def test_a_cancelled_task_keeps_the_content_of_its_last_update(harness: PollingHarness) -> None:
+    uid = await harness.tracking.create()
+    content = {"logs": ["step 1"], "meta": {"usage": {"frozen": 3}}}
+    await harness.tracking.receive(TaskStatus.PENDING, uid, **content)
+    await harness.canceller.cancel(await harness.tracking.task(uid))
+    task = await harness.tracking.task(uid)
+    assert (task["status"], task["logs"], task["meta"]) == (TaskStatus.CANCELLED, content["logs"], content["meta"])

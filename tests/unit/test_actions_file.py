@@ -53,7 +53,7 @@ def test_the_error_lists_all_faults(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"[actions", "it is not TOML: "), (b"\xff", "it is not TOML: "), (None, "No such file or directory")],
+    [(b"[actions", "not valid TOML: "), (b"\xff", "not valid TOML: "), (None, "No such file or directory")],
     ids=["no-toml", "no-text", "missing"],
 )
 def test_the_error_names_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, words: str) -> None:
