@@ -8,7 +8,7 @@ So 1 update and 500 updates take the same number of statements, and one commit. 
 - Two updates of one task may be in one batch. The second one has to be decided on what the first one changed, although
   nothing of that is written yet: `_Batch` holds the tasks as they are in memory, and one set of changes for each task.
 - An arrival's result is returned in its place in the list. If the batch fails, the writer repeats it in halves, so
-  `apply` keeps nothing in `self` that must not be applied twice.
+  `apply` keeps no state of a batch in `self`.
 - Callers wait for the commit. An inbound webhook gets its 200 only when its update is on disk.
 
 The steps are the same for every batch: load and lock the tasks (in the order of their keys, so that two processes
@@ -242,7 +242,7 @@ class _Batch:
 async def _load(tx: Transaction, arrivals: Sequence[Arrival], batch: _Batch) -> None:
     """Load and lock the tasks of all updates; insert rows for those that have none."""
     uids = {arrival.task_uid for arrival in arrivals if arrival.task_uid is not None}
-    # Also by the provider's ids: a task that has none yet must not get one that belongs to another task.
+    # Also by the provider's ids: a task that has none yet may not get one that belongs to another task.
     provider_ids = {
         (arrival.provider, arrival.update.provider_task_id) for arrival in arrivals if arrival.update.provider_task_id
     }

@@ -1,8 +1,8 @@
 """Submits a task to its provider, once. The outcome of the create call is an update like any other.
 
 Why the intent is written before the call. A provider's create call costs money and has no idempotency key. If the
-process dies after the call and before its outcome is on disk, the next process must be able to tell that the call may
-have been made. So `submission` becomes `sending` in a commit of its own before the first byte is sent, under a lease;
+process dies after the call and before its outcome is on disk, the next process has to know that the call may have
+been made. So `submission` becomes `sending` in a separate commit before the first byte is sent, under a lease;
 a `sending` task whose lease ran out is treated as unknown and searched for (`receiver.tracking.poll`), never sent
 again. The reverse order would lose such tasks or pay for them twice. A task that is created alone is sent at once, so
 its row is inserted as `sending`. For all others the intent is written as late as possible, when the call's turn under

@@ -16,8 +16,7 @@ log = get_logger("workers.task_worker")
 
 CONCURRENCY = 80
 _MIN_CLAIM = 16
-"""While more tasks are due, so many slots must be free before the next claim: a claim of one costs as much as of all.
-"""
+"""While more tasks are due, a claim waits until this many slots are free: a claim of 1 costs as much as one of 16."""
 _CLAIM_SECONDS = 1.0
 """Due tasks are claimed this often even when nothing wakes the worker: another process may have died."""
 _FIRST_QUEUE: SendQueue = (0, False)

@@ -102,7 +102,7 @@ async def test_a_webhook_of_a_superseded_attempt_is_a_receipt(world: World) -> N
 
 async def test_a_webhook_of_another_provider_task_is_a_receipt(world: World) -> None:
     task_id = await world.created(BY_HAND)
-    answer = await post(world, task_id, json=notice("somebody-else-s", "completed", output=PICTURE))
+    answer = await post(world, task_id, json=notice("of-another-task", "completed", output=PICTURE))
     assert answer.status_code == 200
     assert (await world.task(task_id))["status"] not in ("completed", "failed")
     assert [receipt["reason"] for receipt in receipts_of(world, task_id)] == ["superseded"]

@@ -121,6 +121,21 @@ async def test_a_task_without_updates_times_out(harness: PollingHarness) -> None
     assert (await harness.tracking.types())[-1] == EventType.TASK_FAILED
 
 
+async def test_a_failed_poll_and_a_timeout_are_logged_with_the_ids_of_the_api(tmp_path: Path) -> None:
+    with capture_logs() as records:
+        async with tracking(tmp_path) as tracked:
+            harness = PollingHarness(tracked)
+            uid = await tracked.create()
+            await tracked.receive(TaskStatus.PROCESSING, uid)
+            await harness.age(uid)
+            await harness.act_on(uid)
+    failed_poll, timed_out = [record for record in records if record.get("task_id") == uid]
+    assert (failed_poll["event"], failed_poll["log_level"]) == ("poll failed", "warning")
+    assert (failed_poll["provider_task_id"], failed_poll["error"]) == ("pt-1", "it is down")
+    assert (timed_out["event"], timed_out["log_level"]) == ("task failed by Ringback", "warning")
+    assert timed_out["error_code"] == "timed_out"
+
+
 async def test_a_task_with_an_update_at_the_last_moment_does_not_time_out(harness: PollingHarness) -> None:
     uid = await harness.tracking.create()
     await harness.tracking.receive(TaskStatus.PROCESSING, uid)
