@@ -8,8 +8,8 @@ The tree, with the HTTP status and the `code` of each response:
     ├── BadRequest                                400  invalid_request_body
     │   ├── EventsLost                            400  event_id_unknown
     │   ├── UnknownAction (domain.actions)        400  invalid_request_body
-    │   ├── BadGraph (domain.graph)               400  invalid_run_dag
-    │   └── BadReference (domain.references)      400  invalid_reference
+    │   ├── InvalidGraph (domain.graph)           400  invalid_run_dag
+    │   └── InvalidReference (domain.references)  400  invalid_reference
     ├── NotAuthenticated                          401  invalid_api_key
     ├── NotAllowed                                403  permission_denied
     ├── NotFound                                  404  not_found
@@ -22,7 +22,7 @@ The tree, with the HTTP status and the `code` of each response:
     ├── ProviderRefused                            *   provider_refused; the status is the provider's own
     ├── ClientGone (asgi)                          -   the client is gone: no response can be sent
     ├── MasterKeyMissing (domain.keyring)         500  master_key_missing
-    └── LeadsNowhere (domain.references)           -   reference_leads_nowhere; becomes the error of a run's step
+    └── UnresolvedReference (domain.references)    -   reference_leads_nowhere; becomes the error of a run's step
 
 A raise may replace the `code` by a more precise one, such as `run_not_found` or `invalid_query_params`. The command
 line prints `message` as one line and exits with a status other than 0.

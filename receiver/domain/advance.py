@@ -88,7 +88,8 @@ def advance(graph: Graph, status: str, statuses: Statuses) -> Advance:
 def cancel(graph: Graph, status: str, statuses: Statuses) -> Advance:
     """Return what cancelling a run changes: the run ends at once, and later updates of its tasks do not change it.
 
-    Asked again it ends nothing, and recalls what still is under way. Raises `Conflict` for a run that ended otherwise.
+    For a run that is cancelled already, it only repeats `cancel_at_provider`. Raises `Conflict` for a run that ended
+    otherwise.
     """
     if status in RUN_TERMINAL and status != RunStatus.CANCELLED:
         raise Conflict(f"the run is {status}: only a run that has not ended can be cancelled")
