@@ -9,10 +9,11 @@ from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call, check
 from receiver.api.event_stream import EventStream
 from receiver.api.lists import page, read_cursor, read_query
+from receiver.api.runs import find_run_ids
 from receiver.api.schemas import EventQuery
 from receiver.domain.matching import check_event_types
 from receiver.domain.server_sent import comment, event_frame, retry_hint
-from receiver.errors import BadRequest, EventsLost, NotFound, Unavailable
+from receiver.errors import BadRequest, EventsLost, Unavailable
 from receiver.storage.events import FILTERS, EventFilter
 
 _LISTS = ("event_types", *FILTERS)
@@ -62,11 +63,15 @@ def _reset(error: EventsLost, newest: int) -> bytes:
 
 
 async def _filter(call: Call, query: EventQuery) -> EventFilter:
-    await _check_runs(call, query.run_id or [])
+    named = {
+        "model": query.model,
+        "task_type": query.task_type,
+        "run_id": await find_run_ids(call, query.run_id or []),
+    }
     return EventFilter(
         organization_id=call.organization_id,
         types=None if query.event_types is None else _types(query.event_types),
-        filters={name: values for name in FILTERS if (values := getattr(query, name))},
+        filters={name: values for name, values in named.items() if values},
         task_uid=None if query.task_id is None else await _task_uid(call, query.task_id),
     )
 
@@ -79,17 +84,8 @@ def _types(names: list[str]) -> frozenset[str]:
 
 
 async def _task_uid(call: Call, task_id: str) -> str:
-    """Return Ringback's id of a task that may be named by the provider's."""
-    try:
-        return str((await call.services.tracker.task(call.organization_id, task_id))["uid"])
-    except NotFound as error:  # a filter that lets nothing through is a mistake
-        raise BadRequest(error.message, code="invalid_query_params", param="task_id") from None
-
-
-async def _check_runs(call: Call, run_ids: list[str]) -> None:
-    unknown = await call.services.runs.unknown(call.organization_id, run_ids) if run_ids else []
-    if unknown:
-        raise BadRequest(f"there is no run {unknown[0][:80]!r}", code="invalid_query_params", param="run_id")
+    """Return Ringback's id of a task that is named by it or by the provider's. Raises `NotFound`."""
+    return str((await call.services.tracker.task(call.organization_id, task_id))["uid"])
 
 
 def _read(parameters: QueryParams) -> dict[str, Any]:

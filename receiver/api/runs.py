@@ -1,16 +1,18 @@
 """Runs: several tasks in dependency order (contracts/pi.md, with a list, cancel and retry besides)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from models import RunStatus, StepStatus
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call, check
+from receiver.api.ids import read_id
 from receiver.api.lists import page, read_cursor, read_query
 from receiver.api.run_schemas import CreateRun, RunQuery
 from receiver.api.schemas import WaitQuery
 from receiver.domain.graph import Graph, check_graph
 from receiver.domain.run_representations import native_run
-from receiver.errors import Conflict
+from receiver.errors import Conflict, NotFound
 from receiver.runs.service import RunRequest, RunRow
 from receiver.storage.runs import RunFilter
 
@@ -66,6 +68,15 @@ async def retry_run(call: Call) -> Reply:
         if not call.is_resumed:
             raise
         return _shown(await runs.run(call.organization_id, uid))  # the request before was not answered, but obeyed
+
+
+async def find_run_ids(call: Call, given: Sequence[str]) -> list[str]:
+    """Return the ids of runs that a query's `run_id` names. Raises `BadRequest`, `NotFound`."""
+    uids = [read_id(each, param="run_id", code="invalid_query_params") for each in given]
+    unknown = await call.services.runs.unknown(call.organization_id, uids) if uids else []
+    if unknown:
+        raise NotFound(f"there is no run {unknown[0]!r}", code="run_not_found", param="run_id")
+    return uids
 
 
 def _created(uid: str, graph: Graph) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from pydantic import (
 )
 
 from models import DeliveryFormat, DeliveryStatus, Scope, SignatureScheme, TaskStatus
-from receiver.domain.ids import is_id
 from receiver.providers.registry import DEFAULT_PROVIDER
 
 ShortName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
@@ -71,15 +70,6 @@ def _moment(value: Any) -> Any:
 
 
 Timestamp = Annotated[datetime, BeforeValidator(_moment)]
-
-
-def _is_run_id(value: str) -> str:
-    if not is_id(value):
-        raise ValueError("is not a UUID")
-    return value
-
-
-RunId = Annotated[str, StringConstraints(to_lower=True), AfterValidator(_is_run_id)]
 
 
 class WebhookConfig(BaseModel):
@@ -207,7 +197,7 @@ class TaskQuery(Page):
     status: TaskStatus | None = None
     model: str | None = None
     task_type: str | None = None
-    run_id: RunId | None = None
+    run_id: str | None = None
     created_after: Timestamp | None = None
     created_before: Timestamp | None = None
     metadata: dict[str, str] = {}

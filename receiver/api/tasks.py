@@ -6,6 +6,7 @@ from typing import Any
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call, check
 from receiver.api.lists import page, read_cursor, read_query
+from receiver.api.runs import find_run_ids
 from receiver.api.schemas import AdoptTask, Page, TaskIncludes, TaskQuery
 from receiver.api.task_requests import read_task
 from receiver.domain.representations import native_attempts, native_event, native_task
@@ -16,14 +17,15 @@ from receiver.storage.tasks import TaskFilter, tasks_matching
 
 
 async def list_tasks(call: Call) -> Reply:
-    """`GET /api/v1/tasks`: filters on status, model, task_type, created_after/before and `metadata[k]=v`."""
+    """`GET /api/v1/tasks`: filters on status, model, task_type, run_id, created_after/before and `metadata[k]=v`."""
     query = check(TaskQuery, read_query(call.request.query_params), code="invalid_query_params")
+    run_ids = await find_run_ids(call, [] if query.run_id is None else [query.run_id])
     wanted = TaskFilter(
         organization_id=call.organization_id,
         status=query.status,
         model=query.model,
         task_type=query.task_type,
-        run_uid=query.run_id,
+        run_uid=run_ids[0] if run_ids else None,
         created_after=query.created_after,
         created_before=query.created_before,
         metadata=query.metadata,

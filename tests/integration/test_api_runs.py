@@ -159,7 +159,9 @@ async def test_an_id_must_be_that_of_a_run_of_one_s_own(world: World) -> None:
     for path, method in calls.items():
         assert error_of(await world.api.request(method, f"/api/v1/runs/{run_id}{path}"), 404)["code"] == "run_not_found"
     assert run_id not in (await world.api.get("/api/v1/runs")).text
-    assert error_of(await world.api.get("/api/v1/events", params={"run_id": run_id}))["param"] == "run_id"
+    for path in ("events", "tasks"):
+        error = error_of(await world.api.get(f"/api/v1/{path}", params={"run_id": run_id}), 404)
+        assert (error["code"], error["param"]) == ("run_not_found", "run_id")
 
 
 async def test_a_query_that_cannot_be_is_refused_by_its_name(world: World) -> None:

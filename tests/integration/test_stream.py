@@ -19,7 +19,6 @@ BAD_QUERIES = {
     "event_types=task.done": "event_types",
     "event_types=,": "event_types",
     "event_types=ping": "event_types",
-    "task_id=no-such-task": "task_id",
     "run_id=no-such-run": "run_id",
     "limit=0": "limit",
     "colour=red": "colour",
