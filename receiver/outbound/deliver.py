@@ -1,14 +1,16 @@
 """One attempt at a delivery: its body and signatures, the request, and what came of it."""
 
+import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from models import DeliveryStatus
+from models import DeliveryStatus, SubscriptionKind
 from receiver.clock import utc_now
 from receiver.domain.delivery_outcomes import DeliveryOutcome, outcome_of
 from receiver.domain.keyring import KeyRing
+from receiver.domain.representations import iso
 from receiver.errors import RingbackError
 from receiver.outbound.message import Message, MessageBuilder
 from receiver.outbound.sender import Sender, SendResult
@@ -26,10 +28,17 @@ log = get_logger("outbound.deliver")
 class PreparedDelivery:
     """A delivery ready to be sent: everything but the time of the attempt.
 
-    `message` may be the reason why there is none: then every attempt fails with it, and delays nobody else.
+    Where no `message` could be built, it is the reason: every attempt fails with it, and no other delivery waits.
+    `schedule_from` is how many attempts came before the present schedule: those before a retry by hand do not count.
+    `uid`, `event_uid`, `webhook_uid` (None for a client's own callback) and `task_uid` (None for an event of no task)
+    are the ids that the API shows, for the log.
     """
 
     lease: LeasedDelivery
+    uid: str
+    event_uid: str
+    webhook_uid: str | None
+    task_uid: str | None
     url: str
     message: Message | str
     schedule_from: int = 0
@@ -73,20 +82,13 @@ class Deliverer:
         return [self._prepared(lease, found[lease.id]) for lease in held if lease not in parked]
 
     async def attempt(self, delivery: PreparedDelivery) -> Attempted:
-        """Send a parcel; return what came of it, which is to be settled."""
-        answer = await self._send(delivery)
-        outcome = self._outcome(delivery, answer)
-        settlement = _settlement(delivery.lease, answer, outcome, utc_now())
-        if not answer.ok:
-            log.warning(
-                "not delivered",
-                delivery=delivery.lease.id,
-                attempt=delivery.lease.attempt,
-                status=answer.status,
-                error=answer.error,
-                next=settlement.due_at.isoformat() if settlement.due_at else None,
-            )
-        return Attempted(settlement, outcome.slow_down, outcome.gone, answer.retry_after or 0.0)
+        """Send a delivery once, and log the attempt; return its outcome, which the caller settles."""
+        result = await self._send(delivery)
+        outcome = self._outcome(delivery, result)
+        settlement = _settlement(delivery.lease, result, outcome, utc_now())
+        if not result.ok or log.is_enabled_for(logging.DEBUG):
+            _log_attempt(delivery, result, settlement)
+        return Attempted(settlement, outcome.slow_down, outcome.gone, result.retry_after or 0.0)
 
     async def settle(self, settlement: Settlement, *, deferrable: bool = False) -> None:
         """Write down what came of an attempt; return when it is on disk. Raises `StorageUnavailable`.
@@ -105,9 +107,14 @@ class Deliverer:
         return await delivery.message.send(self._sender, delivery.url, now)
 
     def _prepared(self, lease: LeasedDelivery, row: HotRow) -> PreparedDelivery:
+        subscription = row["subscription"]
         return PreparedDelivery(
             lease=lease,
-            url=row["subscription"]["endpoint_url"],
+            uid=row["delivery"]["uid"],
+            event_uid=row["event"]["uid"],
+            webhook_uid=subscription["uid"] if subscription["kind"] == SubscriptionKind.REGISTERED else None,
+            task_uid=row["task"]["uid"],
+            url=subscription["endpoint_url"],
             message=self._message(lease, row),
             schedule_from=row["delivery"]["schedule_from"],
         )
@@ -118,8 +125,8 @@ class Deliverer:
         except RingbackError as error:
             return error.message
         except Exception as error:
-            log.error("a delivery cannot be put into words", delivery=lease.id, exc_info=error)
-            return f"could not be put into words ({type(error).__name__})"
+            log.error("delivery message could not be built", delivery_id=row["delivery"]["uid"], exc_info=error)
+            return f"the message could not be built ({type(error).__name__})"
 
     def _outcome(self, delivery: PreparedDelivery, answer: SendResult) -> DeliveryOutcome:
         return outcome_of(
@@ -130,6 +137,23 @@ class Deliverer:
             delays=self._delays,
             jitter=random.random(),  # noqa: S311
         )
+
+
+def _log_attempt(delivery: PreparedDelivery, result: SendResult, settlement: Settlement) -> None:
+    """Write the one record of an attempt, with the ids that the API shows: a failure at `warning`, else at `debug`."""
+    write, event = (log.debug, "delivery attempt succeeded") if result.ok else (log.warning, "delivery attempt failed")
+    write(
+        event,
+        delivery_id=delivery.uid,
+        event_id=delivery.event_uid,
+        webhook_id=delivery.webhook_uid,
+        task_id=delivery.task_uid,
+        attempt=delivery.lease.attempt,
+        status_code=result.status,
+        duration_ms=result.duration_ms,
+        error=result.error,
+        next_attempt_at=iso(settlement.due_at),
+    )
 
 
 def _settlement(lease: LeasedDelivery, answer: SendResult, outcome: DeliveryOutcome, now: datetime) -> Settlement:

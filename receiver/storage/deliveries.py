@@ -20,12 +20,21 @@ _NOT_NEEDED_TO_SEND = frozenset(
 TO_SEND = HotQuery(
     deliveries.c.id,
     {
-        "delivery": [deliveries.c[name] for name in ("id", "status", "attempt", "schedule_from")],
+        "delivery": [deliveries.c[name] for name in ("id", "uid", "status", "attempt", "schedule_from")],
         "organization": [organizations.c.uid],
         "event": list(events.c),
         "subscription": [
             subscriptions.c[name]
-            for name in ("endpoint_url", "format", "headers", "is_active", "secret", "retired_secrets")
+            for name in (
+                "uid",
+                "kind",
+                "endpoint_url",
+                "format",
+                "headers",
+                "is_active",
+                "secret",
+                "retired_secrets",
+            )
         ],
         "task": [each for each in tasks.c if each.name not in _NOT_NEEDED_TO_SEND],
     },

@@ -1,6 +1,7 @@
 """Deliveries: how often, how long, what is written down of each attempt, and what is never done."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -8,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
+from structlog.testing import LogCapture
 
 from receiver.domain.keyring import KeyRing
+from receiver.outbound import deliver
 from tests.fakes.inbound import report
 from tests.fakes.rows import ATTEMPTS, DELIVERIES, Rows, change, eventually, select
 from tests.fakes.subscriber import Reply
@@ -236,3 +240,66 @@ async def held_back(folder: Path) -> AsyncIterator[tuple[World, asyncio.Event]]:
     async with in_process(folder, retry_schedule=schedule) as world:
         world.subscriber.answer = answer
         yield world, gate
+
+
+class Records:
+    """The log records of `receiver.outbound.deliver`, from a level up."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, level: int) -> None:
+        self._captured = LogCapture()
+        log = structlog.wrap_logger(
+            None, processors=[self._captured], wrapper_class=structlog.make_filtering_bound_logger(level)
+        )
+        monkeypatch.setattr(deliver, "log", log)
+
+    def all(self) -> list[dict[str, Any]]:
+        return [dict(entry) for entry in self._captured.entries]
+
+
+async def test_at_debug_each_attempt_is_one_record_with_the_ids_of_the_api(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = Records(monkeypatch, logging.DEBUG)
+    async with in_process(tmp_path, retry_schedule="0,0.05") as world:
+        world.subscriber.answer = lambda number, _request: 500 if number == 1 else 200
+        webhook = await world.webhook()
+        task_id = await world.created()
+        await eventually(world, DELIVERIES, settled)
+        (delivery,) = (await world.api.get("/api/v1/deliveries")).json()["data"]["data"]
+    failed, succeeded = records.all()
+    ids = {"delivery_id": delivery["id"], "event_id": delivery["event_id"], "webhook_id": webhook["id"]}
+    for record, number, status in ((failed, 1, 500), (succeeded, 2, 200)):
+        assert record.items() >= {**ids, "task_id": task_id, "attempt": number, "status_code": status}.items()
+        assert record["error"] is None
+        assert 0 <= record["duration_ms"] < 5000
+    assert (failed["log_level"], failed["event"]) == ("warning", "delivery attempt failed")
+    assert datetime.fromisoformat(failed["next_attempt_at"]) > datetime.fromisoformat(delivery["created_at"])
+    assert (succeeded["log_level"], succeeded["event"]) == ("debug", "delivery attempt succeeded")
+    assert succeeded["next_attempt_at"] is None
+
+
+async def test_at_info_only_failed_attempts_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = Records(monkeypatch, logging.INFO)
+    async with in_process(tmp_path, retry_schedule="0") as world:
+        await world.webhook()
+        await world.created()
+        await eventually(world, DELIVERIES, settled)
+        assert records.all() == []
+        world.subscriber.answer = lambda _number, _request: 410
+        await world.created()
+        await eventually(world, DELIVERIES, lambda rows: len(rows) == 2 and settled(rows))
+    (record,) = records.all()
+    assert (record["log_level"], record["status_code"], record["next_attempt_at"]) == ("warning", 410, None)
+
+
+async def test_a_client_s_own_callback_has_no_webhook_id_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = Records(monkeypatch, logging.DEBUG)
+    async with in_process(tmp_path) as world:
+        task_id = await world.created(config={"webhook_config": {"endpoint": world.subscriber.url}})
+        await world.ended(task_id)
+        await eventually(world, DELIVERIES, settled)
+        deliveries = (await world.api.get("/api/v1/deliveries")).json()["data"]["data"]
+    assert {record["delivery_id"] for record in records.all()} == {delivery["id"] for delivery in deliveries}
+    assert {(record["webhook_id"], record["task_id"]) for record in records.all()} == {(None, task_id)}
