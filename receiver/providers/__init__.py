@@ -1,4 +1,4 @@
-"""Task APIs that we call and that call us back: one adapter a provider, behind one protocol."""
+"""Task APIs that Ringback calls and that send webhooks back: one adapter per provider, behind one protocol."""
 
 from receiver.providers.base import (
     Accepted,

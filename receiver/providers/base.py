@@ -1,4 +1,46 @@
-"""The protocol that every provider's adapter speaks, and what a call to a provider can come to."""
+"""The protocol of a provider's adapter, and the outcomes of its calls.
+
+An adapter translates between one provider's API and Ringback's own types. It holds connections and a rate limiter, but
+no task: what is known of a task is in the database, and only `receiver.tracking` changes it. The adapter's methods are
+called in this order in the life of a task:
+
+1. `submit` creates the task at the provider. The task is on disk already. Just before the request is sent the adapter
+   awaits `confirm`, which writes to disk that the task is being sent; if it returns False, nothing may be sent.
+2. `parse_webhook` reads each webhook that the provider sends for the task. `redact` makes text of a body that could not
+   be applied, so that a person can read it.
+3. `fetch` polls the task when no update has arrived for some time, or when a client asks for a refresh.
+4. `history` and `parse_task` find a task whose create call got no response.
+5. `cancel`, if a client asks for it.
+
+A webhook can arrive before `submit` has returned, and any call can be made by another process than the one before.
+
+No method raises an exception for what the provider or the network does: they return an outcome, and the outcome decides
+what `receiver.tracking` does next. An adapter that reports the wrong one makes Ringback pay twice, or lose a task.
+
+| `submit` returns | the task |
+|---|---|
+| `Accepted` | takes the update's state, and is polled from now on |
+| `Refused` | fails at once, with the provider's status and message; it is not retried automatically |
+| `FailedAttempt` | retries with a backoff if it has attempts left, else it fails |
+| `NotMade` | stays queued, and the same attempt is sent again after a delay |
+| `UnknownOutcome` | is not sent again; `history` is searched until it is found, or it fails (`submission_unknown`) |
+
+| `fetch` returns | the task |
+|---|---|
+| `Found` | takes the update; if that changes nothing for too long, the task fails with `timed_out` |
+| `Missing` | is polled a few more times, for a new task may not be visible yet; then it fails (`provider_lost_task`) |
+| `NoAnswer` | stays as it is, and is polled again later, after `retry_after` at the earliest |
+
+| `cancel` returns | the client gets |
+|---|---|
+| `Cancelled` | success, and the task is cancelled |
+| `Refused` | the provider's own status and body; the task goes on |
+| `Missing` | 404; the task stays as it is |
+| `NoAnswer` | 503, and may try again; the task goes on |
+
+Every update that an adapter returns goes to `receiver.tracking.apply`, from whatever method it came: the adapter does
+not compare it with anything that it returned before.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,14 +53,14 @@ from receiver.domain.updates import ProviderUpdate
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The provider made the task and says so."""
+    """The provider made the task and confirmed it."""
 
     update: ProviderUpdate
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The provider said no for good (a 4xx): `status` and `body` are its own, to be passed on."""
+    """The provider refused for good (a 4xx). `status` and `body` are its own, to be passed on to the client."""
 
     status: int
     message: str
@@ -27,7 +69,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class NotMade:
-    """Nothing was made, for certain (429, 503, a connection that never was): it may be sent again."""
+    """The provider certainly made nothing (429, 503, no connection was established): the task may be sent again.
+
+    `retry_after` is in seconds, if the provider gave it.
+    """
 
     message: str
     retry_after: float | None = None
@@ -35,7 +80,7 @@ class NotMade:
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """The provider broke on it (a 500): this attempt failed."""
+    """The provider failed while it handled the request (such as a 500): this attempt failed."""
 
     status: int
     message: str
@@ -43,7 +88,10 @@ class FailedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class UnknownOutcome:
-    """Cut off after the request was sent (or 502, 504, an answer that makes no sense): made, or not made."""
+    """The provider may or may not have made the task.
+
+    The connection was lost after the request was sent, or the response was a 502, a 504 or one that cannot be used.
+    """
 
     message: str
 
@@ -60,14 +108,17 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """The provider does not know the task (404, or its own words for it)."""
+    """The provider does not know the task (404, or the provider's own way to report it)."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """Nothing was learned: the provider is down, slow, limiting us, or makes no sense."""
+    """The call brought no information: the provider is down, slow, limits our calls, or its response is unusable.
+
+    `retry_after` is in seconds, if the provider gave it.
+    """
 
     message: str
     retry_after: float | None = None
@@ -78,7 +129,7 @@ FetchOutcome = Found | Missing | NoAnswer
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The provider cancelled it."""
+    """The provider cancelled the task."""
 
     message: str
 
@@ -91,26 +142,34 @@ class CallPurpose(StrEnum):
 
     CREATE = "create"
     BULK = "bulk"
-    """To create one of the tasks of a bulk call."""
+    """To create a task of a bulk call."""
     POLL = "poll"
     CANCEL = "cancel"
 
 
 @dataclass(frozen=True, slots=True)
 class CallerKey:
-    """For whom a call is made, and what for. Calls of different lanes take turns, however many wait in each."""
+    """For which organization a call is made, and for what purpose.
+
+    Calls wait for the rate limit in one queue per key, and the queues take turns: many calls of one key do not delay
+    those of another.
+    """
 
     organization_id: int
     purpose: CallPurpose
 
 
-Begin = Callable[[], Awaitable[bool]]
-"""Asked when the turn of a call has come, before anything is sent; False: it is not to be made any more."""
+ConfirmSend = Callable[[], Awaitable[bool]]
+"""Awaited when the rate limit admits a call, just before it is sent; on False the call is not made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTask:
-    """What is asked of a provider: its create call, in our own form."""
+    """The arguments of a provider's create call, in Ringback's own form.
+
+    `webhook_url` is where the provider shall report, None if Ringback has no public URL; `webhook_secret` is what it
+    shall send back as proof.
+    """
 
     model: str
     task_type: str
@@ -121,27 +180,27 @@ class NewTask:
 
 
 class MalformedUpdate(ValueError):
-    """A body that is no task: not JSON, or not of the provider's form. The message says what is wrong."""
+    """A body that is not a task: not JSON, or not in the provider's form. The message says what is wrong."""
 
 
 class Provider(Protocol):
-    """One task API that we call and that calls us back."""
+    """One task API that Ringback calls and that sends webhooks back. The module's docstring says what calls what.
+
+    `caller` decides in which queue a call waits for the rate limit; calls without one share a queue.
+    """
 
     name: str
 
     async def submit(
-        self, task: NewTask, *, caller: CallerKey | None = None, begin: Begin | None = None
+        self, task: NewTask, *, caller: CallerKey | None = None, confirm: ConfirmSend | None = None
     ) -> SubmitOutcome:
-        """Create the task, unless `begin` says no: then `NotMade`.
-
-        Never raises for what the provider or the network does. Here and below, calls with no lane are in one.
-        """
+        """Create the task, unless `confirm` returns False: then the outcome is `NotMade`."""
         ...
 
     async def fetch(
         self, provider_task_id: str, *, attempt: int | None, hidden: str = "", caller: CallerKey | None = None
     ) -> FetchOutcome:
-        """Look at one task; the update carries `attempt`. `hidden` is blanked wherever the answer echoes it."""
+        """Poll one task; the update carries `attempt`. `hidden` is a secret that is redacted from the response."""
         ...
 
     async def cancel(self, provider_task_id: str, *, caller: CallerKey | None = None) -> CancelOutcome:
@@ -151,18 +210,18 @@ class Provider(Protocol):
     async def history(
         self, *, model: str, since: datetime, caller: CallerKey | None = None
     ) -> list[dict[str, Any]] | None:
-        """Return the provider's own list of tasks of `model` made since then, raw but without secrets.
+        """Return the provider's own list of the tasks of `model` that it made since then, raw but without secrets.
 
         Newest first, at most a few hundred; None when the provider gave no answer.
         """
         ...
 
     async def account_info(self) -> tuple[int, dict[str, Any]]:
-        """Return the HTTP status and the body with which the provider answers about our account, to be passed on."""
+        """Return the HTTP status and body of the provider's response about Ringback's account, to be passed on."""
         ...
 
     def paused_for(self) -> float:
-        """Return for how many seconds more the provider asked to be left alone; 0 if it did not."""
+        """Return the seconds until the end of the pause that the provider asked for; 0 if there is none."""
         ...
 
     def parse_webhook(self, body: bytes, *, attempt: int | None = None) -> ProviderUpdate:
@@ -174,7 +233,7 @@ class Provider(Protocol):
         ...
 
     def redact(self, body: bytes) -> str:
-        """Return an inbound body as text without the secrets that it echoes, whatever is wrong with it."""
+        """Return an inbound body as text without the secrets that it echoes. Never raises, whatever the body is."""
         ...
 
     async def aclose(self) -> None:

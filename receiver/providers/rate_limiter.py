@@ -1,4 +1,15 @@
-"""How often a provider may be called: a token bucket whose waiters take turns."""
+"""How often a provider may be called: a token bucket whose waiting callers take turns.
+
+Why the shared limit works as it does. A provider limits an account, not a process, so all replicas together must keep
+to one rate. Asking the database for every call would cost a round trip a call and make PostgreSQL the bottleneck.
+Instead a process reserves the next few send times at once: the shared row holds the time of the next free slot, a
+reservation moves it on by `calls` intervals, and the process then sends at the times that it got without asking again.
+It reserves at most `_AHEAD_SECONDS` worth of calls, because slots of a process that dies are lost, and because other
+processes wait for theirs. A process that keeps using its slots up reserves twice as many the next time, so that a busy
+one asks rarely and a quiet one wastes little. A slot that was not used in time is dropped: slots saved up would make a
+burst that the other processes know nothing of. While the database cannot be reached, each process falls back to its
+own token bucket: calls go on, at up to N times the rate, and the provider's 429 is obeyed.
+"""
 
 import asyncio
 import math
@@ -11,32 +22,30 @@ from receiver.domain.fair_queue import FairQueue
 from receiver.errors import StorageUnavailable
 
 LONGEST_PAUSE = 300.0
-"""Seconds; a provider that asks for more is asked again by then."""
-_WHOLE = 1 - 1e-6
-"""A token, as far as rounding can tell: a clock that cannot show the rest of the wait would be asked for ever."""
-
-
+"""Seconds. A provider that asks for a longer pause is called again after this."""
+_ONE_TOKEN = 1 - 1e-6
+"""One token, within rounding: a wait too short for the clock to resolve would otherwise never end."""
 _AHEAD_SECONDS = 0.25
-"""What a process takes of the shared budget at once is for no longer than this: it may die, and others wait too."""
+"""A process reserves at most this much of the shared limit at once."""
 
 
 class SharedRateLimiter(Protocol):
-    """A budget that several processes share."""
+    """A rate limit that several processes share."""
 
     async def reserve(self, calls: int, interval: float, burst: int) -> list[float]:
-        """Take the next `calls` moments; return the seconds until each. Raises `StorageUnavailable`."""
+        """Reserve the next `calls` slots; return the seconds until each. Raises `StorageUnavailable`."""
         ...
 
     async def pause(self, seconds: float) -> None:
-        """Let nobody call for so many seconds. Raises `StorageUnavailable`."""
+        """Grant no slot within the next `seconds`. Raises `StorageUnavailable`."""
         ...
 
 
 class RateLimiter:
     """At most `calls_per_second` on average, and `burst` at once (by default one second's worth).
 
-    With an `shared` that holds for all processes together; while that is not to be had, for this one alone.
-    It belongs to one event loop at a time, whose monotonic clock it reads.
+    With `shared` the limit is for all processes together; while the shared limit is unavailable, for this process
+    alone. An instance belongs to one event loop, whose monotonic clock it reads.
     """
 
     def __init__(
@@ -51,51 +60,51 @@ class RateLimiter:
         self._tokens = self._burst
         self._counted_at = -math.inf
         self._paused_until = -math.inf
-        self._turns: FairQueue[asyncio.Future[None]] = FairQueue()
-        self._giving: asyncio.Task[None] | None = None
-        self._allotment = shared
-        self._moments: deque[float] = deque()
+        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
+        self._serving: asyncio.Task[None] | None = None
+        self._shared = shared
+        self._slots: deque[float] = deque()
         self._reserved = 0
         self._reserved_at = -math.inf
-        self._telling: set[asyncio.Task[None]] = set()
+        self._sharing_pauses: set[asyncio.Task[None]] = set()
 
     async def acquire(self, caller: Hashable = None) -> None:
-        """Wait for a token and take it. Lanes take turns; within one it is first come, first served.
+        """Wait for a token and take it. Callers take turns; the calls of one caller are served in order.
 
-        So nobody at the head of a lane waits for more than one call of each other lane, however many wait there.
-        Who is cancelled while it waits takes no token.
+        So the first call of a caller waits for at most one call of each other caller, however many of theirs wait.
+        A call that is cancelled while it waits takes no token.
         """
         if self.is_ready():
             self._take()
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turns.add(caller, turn)
-        if self._giving is None or self._giving.done():
-            self._giving = asyncio.create_task(self._give())
+        self._waiting.add(caller, turn)
+        if self._serving is None or self._serving.done():
+            self._serving = asyncio.create_task(self._serve())
         try:
             await turn
         finally:
-            self._turns.discard(caller, turn)
+            self._waiting.discard(caller, turn)
 
     def is_ready(self) -> bool:
-        """Say whether there is a token now for who asks next: nobody waits, and nobody else need be asked for one."""
+        """Return whether `acquire` would return at once: no call waits, and a token is in this process already."""
         now = asyncio.get_running_loop().time()
-        self._forget_missed(now)
-        if self._turns or (self._allotment is not None and not self._moments):
+        self._drop_missed_slots(now)
+        if self._waiting or (self._shared is not None and not self._slots):
             return False
         return self._wait(now) <= 0
 
-    async def _give(self) -> None:
-        """Give tokens away as they come, to whoever's turn it then is, until nobody waits."""
+    async def _serve(self) -> None:
+        """Hand out tokens as they become available, to the caller whose turn it is, until no call waits."""
         try:
-            while self._turns:
+            while self._waiting:
                 await self._await_token()
-                if self._turns:
+                if self._waiting:
                     self._take()
-                    self._turns.take().set_result(None)
+                    self._waiting.take().set_result(None)
         except Exception as error:
-            while self._turns:
-                self._turns.take().set_exception(error)
+            while self._waiting:
+                self._waiting.take().set_exception(error)
 
     async def _await_token(self) -> None:
         # No event could signal a token: its time is known, until a pause moves it.
@@ -105,62 +114,62 @@ class RateLimiter:
             await asyncio.sleep(wait)
 
     async def _reserve(self) -> None:
-        """Take moments of the shared budget, if there is one and it is to be had."""
-        if self._allotment is None or self._moments:
+        """Reserve slots of the shared limit, if there is one and it is available."""
+        if self._shared is None or self._slots:
             return
-        asked = asyncio.get_running_loop().time()
-        calls = min(max(len(self._turns), self._likely(asked)), max(1, math.ceil(self._rate * _AHEAD_SECONDS)))
-        self._reserved, self._reserved_at = calls, asked
+        asked_at = asyncio.get_running_loop().time()
+        most = max(1, math.ceil(self._rate * _AHEAD_SECONDS))
+        calls = min(max(len(self._waiting), self._expected_calls(asked_at)), most)
+        self._reserved, self._reserved_at = calls, asked_at
         with suppress(StorageUnavailable):
-            waits = await self._allotment.reserve(calls, 1 / self._rate, int(self._burst))
-            self._moments.extend(asked + wait for wait in waits)
+            waits = await self._shared.reserve(calls, 1 / self._rate, int(self._burst))
+            self._slots.extend(asked_at + wait for wait in waits)
 
-    def _likely(self, now: float) -> int:
-        """Return how many calls are to be expected: twice as many as last time, if those were soon used up."""
+    def _expected_calls(self, now: float) -> int:
+        """Return how many calls to expect: twice as many as reserved last time, if those were used up soon."""
         return 2 * self._reserved if now - self._reserved_at < _AHEAD_SECONDS / 2 else 0
 
-    def _forget_missed(self, now: float) -> None:
-        # Moments that nobody came for would make a burst, some day, of which the others know nothing.
-        while self._moments and self._moments[0] < now - _AHEAD_SECONDS:
-            self._moments.popleft()
+    def _drop_missed_slots(self, now: float) -> None:
+        while self._slots and self._slots[0] < now - _AHEAD_SECONDS:
+            self._slots.popleft()
 
     def _take(self) -> None:
-        if self._moments:
-            self._moments.popleft()
+        if self._slots:
+            self._slots.popleft()
         else:
             self._tokens -= 1
 
     def pause(self, seconds: float) -> None:
-        """Let nobody call for so many seconds, at most 300. A longer pause that is already on stands."""
+        """Allow no call for `seconds`, at most 300. A longer pause that is already in effect stays."""
         if not seconds > 0:
             return
         until = asyncio.get_running_loop().time() + min(seconds, LONGEST_PAUSE)
         if until > self._paused_until:
             self._paused_until = until
-            # One call feels the way after a pause; a full burst would meet the same limit again.
+            # One call tries first after a pause; a full burst would meet the same limit again.
             self._tokens = 1.0
             self._counted_at = until
-            if self._allotment is not None:
-                telling = asyncio.create_task(_tell(self._allotment, min(seconds, LONGEST_PAUSE)))
-                self._telling.add(telling)
-                telling.add_done_callback(self._telling.discard)
+            if self._shared is not None:
+                sharing = asyncio.create_task(_share_pause(self._shared, min(seconds, LONGEST_PAUSE)))
+                self._sharing_pauses.add(sharing)
+                sharing.add_done_callback(self._sharing_pauses.discard)
 
     def paused_for(self) -> float:
-        """Return the seconds until the pause that is on ends, 0 without one."""
+        """Return the seconds until the current pause ends, 0 without one."""
         return max(0.0, self._paused_until - asyncio.get_running_loop().time())
 
     def _wait(self, now: float) -> float:
-        """Return the seconds until there is a token, which may be a moment of the shared budget."""
+        """Return the seconds until the next token, or the next slot of the shared limit."""
         if now < self._paused_until:
             return self._paused_until - now
-        if self._moments:
-            return self._moments[0] - now
+        if self._slots:
+            return self._slots[0] - now
         if now > self._counted_at:
             self._tokens = min(self._burst, self._tokens + (now - self._counted_at) * self._rate)
             self._counted_at = now
-        return 0.0 if self._tokens >= _WHOLE else (1 - self._tokens) / self._rate
+        return 0.0 if self._tokens >= _ONE_TOKEN else (1 - self._tokens) / self._rate
 
 
-async def _tell(shared: SharedRateLimiter, seconds: float) -> None:
-    with suppress(StorageUnavailable):  # the others will hear it from the provider themselves
+async def _share_pause(shared: SharedRateLimiter, seconds: float) -> None:
+    with suppress(StorageUnavailable):  # the provider's own 429 stops the other processes too
         await shared.pause(seconds)

@@ -1,4 +1,7 @@
-"""The providers by name, built from the settings. Nothing outside this package names a provider's class."""
+"""The providers by name, built from the settings.
+
+Nothing outside this package names a provider's class: a new provider is added here and nowhere else.
+"""
 
 from collections.abc import Callable
 
@@ -9,20 +12,20 @@ from receiver.settings import Settings
 
 PROVIDER_NAMES = (PiAPI.name,)
 DEFAULT_PROVIDER = PiAPI.name
-"""The provider of what names none: a task created in PiAPI's dialect, an action without `provider`."""
+"""The provider where none is named: of a task created through PiAPI's paths, of an action without `provider`."""
 
 
 def build_providers(settings: Settings, shared: Callable[[str], SharedRateLimiter] | None) -> dict[str, Provider]:
-    """Return the adapter of each provider.
+    """Return the adapter of each provider, by its name.
 
-    `shared` returns the limiter that several processes share for a provider, by its name; None where this process is
+    `shared` returns the rate limiter that all processes share for the named provider; it is None where this process is
     the only one.
     """
     return {PiAPI.name: _piapi(settings, shared)}
 
 
 def shared_secrets(settings: Settings) -> dict[str, str]:
-    """Return the secrets for webhooks of tasks that were created elsewhere, by provider."""
+    """Return the secrets for webhooks of tasks that were created outside Ringback, by provider, where they are set."""
     secret = settings.piapi_webhook_secret
     return {PiAPI.name: secret.get_secret_value()} if secret is not None else {}
 

@@ -1,6 +1,10 @@
-"""The way to a provider: httpx's requests and answers over aiohttp's connections.
+"""HTTP to a provider: httpx's requests and responses over aiohttp's connections.
 
-httpcore's pool looks at every connection for every call, so that 64 side by side cost twenty times as much.
+Why both libraries: httpx's types and errors are what the adapters are written against, and its errors say whether a
+request may have been sent, on which the fate of a create call depends (`receiver.providers.piapi.outcomes`). But the
+connection pool under httpx, httpcore, examines every connection for every call, so that 64 concurrent calls cost twenty
+times the CPU time of one. aiohttp's pool does not. This module joins the two: an httpx transport whose connections are
+aiohttp's, and whose errors are translated so that what httpx promises still holds.
 """
 
 import asyncio
@@ -15,8 +19,8 @@ import httpx
 from yarl import URL
 
 _MOST_CONNECTIONS = 200
-# Shorter than the usual servers' (5 s), so that it is we who let go of an idle connection: a server that does so
-# while a request is under way leaves us in doubt about it.
+# Shorter than the usual server's (5 s), so that Ringback closes an idle connection first: a server that closes one just
+# as a request is sent leaves it unknown whether the request was handled.
 _IDLE_SECONDS = 4.0
 _LONGEST_HEADER = 64 * 1024
 _LONG_BODY = 1 << 20
@@ -26,16 +30,16 @@ _FAULTS = (aiohttp.ClientError, OSError, ValueError)
 
 
 async def open_transport(base_url: str) -> httpx.AsyncBaseTransport:
-    """Open the way to `base_url`: through the environment's proxy, if it names one for it, else straight.
+    """Return a transport to `base_url`: through the proxy that the environment names for it, else direct.
 
-    Certificates are judged as httpx judges them. Call it in the loop that will use it.
+    Certificates are verified as httpx verifies them. Call it in the event loop that will use the transport.
     """
     # In a thread, because reading the trust store takes as long as a hundred requests.
     tls = await asyncio.to_thread(httpx.create_ssl_context)
     proxy = proxy_for(httpx.URL(base_url))
     if proxy is None:
         return AiohttpTransport(tls)
-    # httpx's own: it knows what there is between a client and a proxy, and says which of the two failed.
+    # httpx's own transport: it handles the exchange with a proxy, and its errors say which connection failed.
     limits = httpx.Limits(max_connections=_MOST_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS)
     return httpx.AsyncHTTPTransport(verify=tls, proxy=proxy, limits=limits)
 
@@ -50,10 +54,10 @@ def proxy_for(url: httpx.URL) -> str | None:
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """Sends httpx's requests through an aiohttp session, and raises what httpx raises.
+    """Sends httpx's requests through an aiohttp session, and raises httpx's errors.
 
-    `ConnectError`, `ConnectTimeout` and `UnsupportedProtocol` are only ever raised for a request of which nothing
-    left. A GET or DELETE may go out twice, when a connection that was kept was closed; a POST never does.
+    `ConnectError`, `ConnectTimeout` and `UnsupportedProtocol` are raised only if no byte of the request was sent. A GET
+    or DELETE may be sent twice, if the server closed a kept connection; a POST never is.
     """
 
     def __init__(self, tls: ssl.SSLContext) -> None:
@@ -61,16 +65,16 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls, limit=_MOST_CONNECTIONS, keepalive_timeout=_IDLE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,  # httpx's answer does it
+            auto_decompress=False,  # httpx.Response does it
             trust_env=False,
             max_line_size=_LONGEST_HEADER,
             max_field_size=_LONGEST_HEADER,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request, whose content is in memory; return the answer when its head is there."""
+        """Send the request, whose content is in memory; return the response when its headers have arrived."""
         try:
-            answer = await self._session.request(
+            response = await self._session.request(
                 request.method,
                 URL(str(request.url), encoded=True),
                 headers=[(name.decode(), value.decode()) for name, value in request.headers.raw],
@@ -80,7 +84,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             )
         except _FAULTS as error:
             raise _as_httpx(error) from error
-        return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Body(answer), request=request)
+        return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response), request=request)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -88,30 +92,30 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """An answer's body, as it comes."""
+    """A response's body, as it arrives."""
 
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
-        self._answer = answer
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            while part := await self._answer.content.readany():
+            while part := await self._response.content.readany():
                 yield part
         except _FAULTS as error:
             raise _as_httpx(error) from error
 
     async def aclose(self) -> None:
-        # Does nothing to an answer that was read to its end: its connection is already back in the pool.
-        self._answer.close()
+        # Does nothing to a response that was read to its end: its connection is already back in the pool.
+        self._response.close()
 
 
 def _data(content: bytes) -> bytes | io.BytesIO | None:
-    # aiohttp sends a long body in pieces only if it comes as a file; in one piece it would hold up the loop.
+    # aiohttp sends a long body in chunks only if it is a file object; in one piece it would block the event loop.
     return io.BytesIO(content) if len(content) > _LONG_BODY else content or None
 
 
 def _timeout(request: httpx.Request) -> aiohttp.ClientTimeout:
-    """Return httpx's limits in aiohttp's words, whose `connect` includes the wait for a free connection."""
+    """Return httpx's timeouts as aiohttp's, whose `connect` includes the wait for a free connection."""
     limits = request.extensions.get("timeout", _NO_LIMITS)
     connect, pool = limits.get("connect"), limits.get("pool")
     both = None if connect is None or pool is None else connect + pool
@@ -119,7 +123,7 @@ def _timeout(request: httpx.Request) -> aiohttp.ClientTimeout:
 
 
 def _as_httpx(error: Exception) -> httpx.TransportError:
-    """Return httpx's error for aiohttp's, without its text: some repeat a header's value."""
+    """Return the httpx error for one of aiohttp's, without its text: some texts repeat a header's value."""
     kind = type(error).__name__
     match error:
         case aiohttp.ConnectionTimeoutError():

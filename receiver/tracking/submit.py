@@ -127,13 +127,13 @@ class Submitter:
     async def _call(self, provider_name: str, task: Outgoing) -> SubmitOutcome:
         is_sending = task.submission == Submission.SENDING
 
-        async def begin() -> bool:
+        async def confirm() -> bool:
             nonlocal is_sending
             is_sending = is_sending or await self._write_intent(task)
             return is_sending
 
         provider = self._providers[provider_name]
-        outcome = await provider.submit(self._new_task(provider_name, task), caller=task.caller, begin=begin)
+        outcome = await provider.submit(self._new_task(provider_name, task), caller=task.caller, confirm=confirm)
         _log_outcome(provider_name, task, outcome)
         submission = Submission.SENDING if is_sending else Submission.WAITING
         await self._write_until_stored(provider_name, replace(task, submission=submission), outcome)

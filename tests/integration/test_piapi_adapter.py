@@ -381,7 +381,7 @@ async def test_an_answer_that_does_not_come_is_unknown(server: FakeServer) -> No
 async def test_an_answer_too_large_is_not_swallowed(
     server: FakeServer, piapi: PiAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("receiver.providers.piapi.calls.LARGEST_ANSWER", 1000)
+    monkeypatch.setattr("receiver.providers.piapi.calls.LARGEST_RESPONSE", 1000)
     server.gives(reply(200, b" " * 1001))
     assert isinstance(await piapi.submit(TASK), UnknownOutcome)
 

@@ -7,7 +7,7 @@ import pytest
 
 from receiver.providers import FailedAttempt, NoAnswer, NotMade, Refused, UnknownOutcome
 from receiver.providers.piapi.calls import CallResponse, Calls, NotSent, ResponseLost
-from receiver.providers.piapi.outcomes import judge_cancel, judge_submit
+from receiver.providers.piapi.outcomes import cancel_outcome, submit_outcome
 from receiver.providers.rate_limiter import RateLimiter
 
 KEY = "planted-key-0123456789"
@@ -31,8 +31,8 @@ class _Failing(Calls):
 async def test_what_never_left_made_nothing(kind: type[httpx.TransportError]) -> None:
     outcome = await _Failing(kind(f"x-api-key: {KEY}")).call("POST", "/")
     assert isinstance(outcome, NotSent)
-    assert isinstance(judge_submit(outcome), NotMade)
-    assert isinstance(judge_cancel(outcome), NoAnswer)
+    assert isinstance(submit_outcome(outcome), NotMade)
+    assert isinstance(cancel_outcome(outcome), NoAnswer)
     assert KEY not in outcome.message
 
 
@@ -55,8 +55,8 @@ async def test_what_never_left_made_nothing(kind: type[httpx.TransportError]) ->
 async def test_what_may_have_left_is_unknown(error: Exception) -> None:
     outcome = await _Failing(error).call("POST", "/")
     assert isinstance(outcome, ResponseLost)
-    assert isinstance(judge_submit(outcome), UnknownOutcome)
-    assert isinstance(judge_cancel(outcome), NoAnswer)
+    assert isinstance(submit_outcome(outcome), UnknownOutcome)
+    assert isinstance(cancel_outcome(outcome), NoAnswer)
     assert KEY not in outcome.message
 
 
@@ -110,10 +110,10 @@ EVERY_STATUS = {
     ("status", "outcome"), [(status, kind) for kind, statuses in EVERY_STATUS.items() for status in statuses]
 )
 def test_every_status_of_a_create_call_has_one_outcome(status: int, outcome: type) -> None:
-    assert type(judge_submit(CallResponse(status, None, "", None))) is outcome
+    assert type(submit_outcome(CallResponse(status, None, "", None))) is outcome
 
 
 def test_no_status_is_sent_again_unless_nothing_was_made() -> None:
     for status in range(100, 600):
-        outcome = judge_submit(CallResponse(status, {"code": status, "message": "m"}, "", 3.0))
+        outcome = submit_outcome(CallResponse(status, {"code": status, "message": "m"}, "", 3.0))
         assert isinstance(outcome, NotMade) == (status in EVERY_STATUS[NotMade])

@@ -308,5 +308,5 @@ def test_a_call_does_not_wait_at_all_for_a_long_pause() -> None:
         return await calls(rate_limiter).call("GET", "/"), clock()
 
     outcome, after = run(main)
-    assert outcome == NotSent("the provider's budget of calls is spent", 60)
+    assert outcome == NotSent("the rate limit of calls to the provider is used up", 60)
     assert after == 0

@@ -1,4 +1,4 @@
-"""PiAPI, the first provider."""
+"""The adapter for PiAPI, whose API is described in `receiver/providers/piapi/CONTRACT.md`."""
 
 from receiver.providers.piapi.adapter import PiAPI
 

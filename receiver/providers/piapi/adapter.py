@@ -1,4 +1,4 @@
-"""PiAPI behind the provider protocol. Contract: contracts/piapi.md."""
+"""PiAPI behind the provider protocol (`receiver/providers/piapi/CONTRACT.md`)."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -9,9 +9,9 @@ import orjson
 from receiver import telemetry
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.providers.base import (
-    Begin,
     CallerKey,
     CancelOutcome,
+    ConfirmSend,
     FetchOutcome,
     MalformedUpdate,
     Missing,
@@ -21,12 +21,12 @@ from receiver.providers.base import (
 )
 from receiver.providers.piapi import bodies, fields
 from receiver.providers.piapi.calls import CallResponse, Calls
-from receiver.providers.piapi.outcomes import body_in_form, judge_cancel, judge_fetch, judge_submit, refuse
+from receiver.providers.piapi.outcomes import cancel_outcome, envelope_of, fetch_outcome, refusal, submit_outcome
 from receiver.providers.piapi.tasks import read_task
 from receiver.providers.rate_limiter import RateLimiter
 
 PAGE_SIZE = 100
-"""The most that the list gives at once; more is an error. Contract: "Lists and account"."""
+"""The most that PiAPI's list accepts. Source: `receiver/providers/piapi/CONTRACT.md`, "Lists and account"."""
 MOST_PAGES = 3
 _LIST_NAMES = ("list", "tasks", "items", "data")
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -42,14 +42,14 @@ _OUTCOMES = {
     "NoAnswer": "no_answer",
     "Cancelled": "cancelled",
 }
-"""The names of the outcomes in the metric."""
+"""The outcomes as the metric names them."""
 
 
 class PiAPI:
-    """PiAPI's unified task API. Owns its connections: call `aclose` when done.
+    """PiAPI's unified task API. It owns its connections: call `aclose` when done.
 
-    `timeout` (seconds) bounds each phase of a call. A call waits at most `timeout` for the budget, and then takes
-    at most 5 + 3 × `timeout` altogether.
+    `timeout` (seconds) bounds each phase of a call: a call waits at most `timeout` for the rate limit, and then takes
+    at most 5 + 3 × `timeout` in total.
     """
 
     name = "piapi"
@@ -60,26 +60,26 @@ class PiAPI:
         self._calls = Calls(base_url=base_url, api_key=key, timeout=timeout, rate_limiter=rate_limiter)
 
     async def submit(
-        self, task: NewTask, *, caller: CallerKey | None = None, begin: Begin | None = None
+        self, task: NewTask, *, caller: CallerKey | None = None, confirm: ConfirmSend | None = None
     ) -> SubmitOutcome:
-        """Create the task, with our webhook in place of the client's, unless `begin` says no: then `NotMade`.
+        """Create the task, with Ringback's webhook in place of the client's, unless `confirm` returns False.
 
-        Never raises for what goes wrong there.
+        Then the outcome is `NotMade`. Raises nothing for what PiAPI or the network does.
         """
-        outcome = await self._submit(task, caller, begin)
+        outcome = await self._submit(task, caller, confirm)
         _count("submit", outcome)
         return outcome
 
     async def fetch(
         self, provider_task_id: str, *, attempt: int | None, hidden: str = "", caller: CallerKey | None = None
     ) -> FetchOutcome:
-        """Look at one task; the update carries `attempt`. `hidden` is blanked wherever the answer echoes it."""
+        """Poll one task; the update carries `attempt`. `hidden` is a secret that is redacted from the response."""
         outcome = await self._fetch(provider_task_id, attempt, hidden, caller)
         _count("fetch", outcome)
         return outcome
 
     async def cancel(self, provider_task_id: str, *, caller: CallerKey | None = None) -> CancelOutcome:
-        """Ask PiAPI to cancel one task. It can cancel only pending ones, and not of every model."""
+        """Ask PiAPI to cancel one task. PiAPI cancels only pending ones, and not those of every model."""
         outcome = await self._cancel(provider_task_id, caller)
         _count("cancel", outcome)
         return outcome
@@ -87,9 +87,9 @@ class PiAPI:
     async def history(
         self, *, model: str, since: datetime, caller: CallerKey | None = None
     ) -> list[dict[str, Any]] | None:
-        """Return PiAPI's list of tasks of `model` made since then, newest first, at most 300, without secrets.
+        """Return PiAPI's list of the tasks of `model` made since then, newest first, at most 300, without secrets.
 
-        None if there was no answer; if only a later page failed, what there was so far.
+        None if PiAPI gave no answer; if a later page failed, the pages before it.
         """
         found: list[dict[str, Any]] | None = None
         for page in range(1, MOST_PAGES + 1):
@@ -103,20 +103,20 @@ class PiAPI:
         return found if found is None else sorted(found, key=_created_at, reverse=True)
 
     async def account_info(self) -> tuple[int, dict[str, Any]]:
-        """Return PiAPI's own status and body for `GET /account/info`, for passing on; 401 or 502 without them.
+        """Return PiAPI's own status and body for `GET /account/info`, to be passed on.
 
-        An error in the envelope of a 200 counts as that status.
+        401 without a usable key, 502 without an answer. An error in the envelope of a 200 counts as that status.
         """
         if self._key_fault:
             _count("account_info", "refused")
-            return 401, body_in_form(401, self._key_fault)
+            return 401, envelope_of(401, self._key_fault)
         outcome = await self._calls.call("GET", "/account/info")
         if not isinstance(outcome, CallResponse):
             _count("account_info", "no_answer")
-            return 502, body_in_form(502, outcome.message)
+            return 502, envelope_of(502, outcome.message)
         _count("account_info", "found" if outcome.effective_status in (None, 200) else "refused")
         status = outcome.effective_status or outcome.status
-        return status, outcome.body if isinstance(outcome.body, dict) else body_in_form(status, outcome.message)
+        return status, outcome.body if isinstance(outcome.body, dict) else envelope_of(status, outcome.message)
 
     def parse_webhook(self, body: bytes, *, attempt: int | None = None) -> ProviderUpdate:
         """Turn an inbound webhook's body into an update. Raises `MalformedUpdate`."""
@@ -127,33 +127,33 @@ class PiAPI:
         try:
             body = orjson.dumps(task)
         except orjson.JSONEncodeError:
-            raise MalformedUpdate("the task cannot be JSON") from None
+            raise MalformedUpdate("the task cannot be written as JSON") from None
         return read_task(bodies.read_body(body), source=Source.POLL, attempt=attempt)
 
     def redact(self, body: bytes) -> str:
-        """Return an inbound body as text without the secrets that it echoes, whatever is wrong with it."""
+        """Return an inbound body as text without the secrets that it echoes. Never raises, whatever the body is."""
         return bodies.redact(body)
 
     def paused_for(self) -> float:
-        """Return for how many seconds more PiAPI asked to be left alone; 0 if it did not."""
+        """Return the seconds until the end of the pause that PiAPI asked for; 0 if there is none."""
         return self._calls.rate_limiter.paused_for()
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._calls.aclose()
 
-    async def _submit(self, task: NewTask, caller: CallerKey | None, begin: Begin | None) -> SubmitOutcome:
+    async def _submit(self, task: NewTask, caller: CallerKey | None, confirm: ConfirmSend | None) -> SubmitOutcome:
         if self._key_fault:
-            return refuse(401, self._key_fault)
+            return refusal(401, self._key_fault)
         try:
             content = orjson.dumps(_create_body(task))
         except orjson.JSONEncodeError:
-            return refuse(400, "the task cannot be written as JSON")
+            return refusal(400, "the task cannot be written as JSON")
         hidden = task.webhook_secret or ""
         outcome = await self._calls.call(
-            "POST", "/api/v1/task", content=content, hidden=hidden, caller=caller, begin=begin
+            "POST", "/api/v1/task", content=content, hidden=hidden, caller=caller, confirm=confirm
         )
-        return judge_submit(outcome)
+        return submit_outcome(outcome)
 
     async def _fetch(
         self, provider_task_id: str, attempt: int | None, hidden: str, caller: CallerKey | None
@@ -162,17 +162,17 @@ class PiAPI:
             return NoAnswer(self._key_fault)
         path = _task_path(provider_task_id)
         if path is None:
-            return Missing("no task can have this id")
+            return Missing("no task at PiAPI can have this id")
         outcome = await self._calls.call("GET", path, hidden=hidden, caller=caller)
-        return judge_fetch(outcome, provider_task_id, attempt=attempt)
+        return fetch_outcome(outcome, provider_task_id, attempt=attempt)
 
     async def _cancel(self, provider_task_id: str, caller: CallerKey | None) -> CancelOutcome:
         if self._key_fault:
-            return refuse(401, self._key_fault)
+            return refusal(401, self._key_fault)
         path = _task_path(provider_task_id)
         if path is None:
-            return Missing("no task can have this id")
-        return judge_cancel(await self._calls.call("DELETE", path, caller=caller))
+            return Missing("no task at PiAPI can have this id")
+        return cancel_outcome(await self._calls.call("DELETE", path, caller=caller))
 
     async def _history_page(self, model: str, since: datetime, page: int, caller: CallerKey | None) -> list[Any] | None:
         if self._key_fault:
@@ -186,11 +186,11 @@ class PiAPI:
 
 
 def _key_fault(key: str) -> str | None:
-    """Say why the key cannot be used. Never repeats it."""
+    """Return why the key cannot be used, without repeating it; None if it can."""
     if not key:
-        return "there is no key for PiAPI: set RINGBACK_PIAPI_API_KEY"
+        return "no key for PiAPI is set: set RINGBACK_PIAPI_API_KEY"
     if not (key.isascii() and key.isprintable()):
-        return "RINGBACK_PIAPI_API_KEY holds characters that no header can carry"
+        return "RINGBACK_PIAPI_API_KEY has characters that are not allowed in an HTTP header: copy the key again"
     return None
 
 
@@ -203,12 +203,12 @@ def _create_body(task: NewTask) -> dict[str, Any]:
 
 
 def _task_path(task_id: str) -> str | None:
-    # Dots alone would be resolved into another address, DELETE included.
+    # An id of dots alone would be resolved as a relative path, and the call (even DELETE) would go elsewhere.
     return f"/api/v1/task/{quote(task_id, safe='', errors='replace')}" if task_id.strip(".") else None
 
 
 def _list_in(answer: CallResponse) -> list[Any] | None:
-    """Find the list: `data` itself, or one of the names that are in use for it. An empty one may be null."""
+    """Return the list: `data` itself, or under one of the names that PiAPI uses for it. An empty one may be null."""
     data = answer.body.get("data") if isinstance(answer.body, dict) else answer.body
     if isinstance(data, dict):
         data = next((data[name] for name in _LIST_NAMES if name in data), data)

@@ -1,6 +1,7 @@
-"""The door for everything that PiAPI sends: JSON in, without the secret that it echoes and without NULs.
+"""Reads everything that PiAPI sends: JSON, without the secret that it echoes and without NUL characters.
 
-Contract: `config.webhook_config.secret` is echoed in clear and must never be stored, logged or fanned out.
+PiAPI echoes `config.webhook_config.secret` in clear (`receiver/providers/piapi/CONTRACT.md`, "Webhook"), and it
+may never be stored, logged or sent on. PostgreSQL's text and JSONB cannot hold NUL characters.
 """
 
 import re
@@ -12,7 +13,7 @@ from receiver.domain.redaction import REDACTED
 from receiver.providers.base import MalformedUpdate
 
 DEEPEST = 100
-"""Levels of nesting; orjson reads 1024 but writes 254, and what we keep is wrapped a few times more."""
+"""Levels of nesting. orjson reads 1024 but writes 254, and what is stored is wrapped in a few more."""
 
 _CONFIG_NAMES = frozenset({"webhook_config", "webhookConfig"})
 _CONFIG_NAME = re.compile(r"webhook_?config", re.IGNORECASE)
@@ -28,9 +29,9 @@ _SECRET_TEXT = re.compile(
     """,
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
-"""A secret's name and value as they look in JSON (also cut off), in JSON quoted inside JSON, and in plain text.
+"""A secret's name and value as they look in JSON (also truncated JSON), in JSON quoted inside JSON, and in plain text.
 
-Every repetition is bounded or cannot fail, so that no body makes this slow.
+Every repetition is bounded or cannot backtrack, so that no body makes this slow.
 """
 
 
@@ -40,12 +41,12 @@ def read_body(body: bytes) -> Any:
         holder = [orjson.loads(body)]
     except orjson.JSONDecodeError:
         raise MalformedUpdate("the body is not JSON") from None
-    if take_secrets_out(holder) > DEEPEST + 1:
+    if remove_secrets(holder) > DEEPEST + 1:
         raise MalformedUpdate("the body is nested too deeply")
     if b"\\u0000" in body:
         holder = _without_nuls(holder)
-        # A NUL may have hidden a name.
-        take_secrets_out(holder)
+        # A NUL inside a name may have hidden it from the first pass.
+        remove_secrets(holder)
     return holder[0]
 
 
@@ -54,14 +55,14 @@ def redact(body: bytes) -> str:
     try:
         return orjson.dumps(read_body(body)).decode()
     except MalformedUpdate:
-        return blank_secrets(body.decode("utf-8", "replace").replace("\0", ""))
+        return redact_secrets(body.decode("utf-8", "replace").replace("\0", ""))
 
 
-def take_secrets_out(value: dict[str, Any] | list[Any]) -> int:
-    """Remove, in place, what any `webhook_config` in `value` keeps secret. Returns how many levels it has.
+def remove_secrets(value: dict[str, Any] | list[Any]) -> int:
+    """Remove, in place, the secrets of every `webhook_config` in `value`; return how many levels of nesting it has.
 
-    Goes level by level, without recursion: the depth is not trusted yet. A text that has a webhook_config inside
-    (JSON in JSON, a dump in an error message) gets its secrets blanked.
+    It goes level by level, without recursion: the depth is not checked yet. In a text that contains a webhook_config
+    (JSON in JSON, a dump in an error message) the secrets are redacted.
     """
     level: list[tuple[Any, bool]] = [(value, False)]
     depth = 0
@@ -75,15 +76,15 @@ def take_secrets_out(value: dict[str, Any] | list[Any]) -> int:
                 kind = type(item)
                 if kind is dict or kind is list:
                     below.append((item, in_config or key in _CONFIG_NAMES))
-                elif kind is str and "ecret" in item and _speaks_of_a_config(key, item, in_config):
-                    container[key] = blank_secrets(item)
+                elif kind is str and "ecret" in item and _is_about_a_config(key, item, in_config):
+                    container[key] = redact_secrets(item)
         level = below
     return depth
 
 
-def blank_secrets(text: str) -> str:
-    """Blank the value of everything in `text` that is called a secret, also where the text breaks off."""
-    return _SECRET_TEXT.sub(_blanked, text)
+def redact_secrets(text: str) -> str:
+    """Redact the value of everything in `text` that is called a secret, also where the text is truncated."""
+    return _SECRET_TEXT.sub(_redacted, text)
 
 
 def _drop_secrets(config: dict[str, Any]) -> None:
@@ -91,11 +92,11 @@ def _drop_secrets(config: dict[str, Any]) -> None:
         del config[key]
 
 
-def _speaks_of_a_config(key: str | int, text: str, in_config: bool) -> bool:
+def _is_about_a_config(key: str | int, text: str, in_config: bool) -> bool:
     return in_config or key in _CONFIG_NAMES or _CONFIG_NAME.search(text) is not None
 
 
-def _blanked(match: re.Match[str]) -> str:
+def _redacted(match: re.Match[str]) -> str:
     mark = match["double"] or match["single"] or match["escaped"] or ""
     return f"{match['name']}{mark}{REDACTED}{mark}"
 

@@ -1,4 +1,4 @@
-"""One HTTP call to PiAPI: within the budget, bounded in time and size, and never an exception for what goes wrong."""
+"""One HTTP call to PiAPI: within the rate limit, bounded in time and size; what goes wrong is returned as data."""
 
 import asyncio
 from collections.abc import Mapping
@@ -10,29 +10,32 @@ import httpx
 from receiver.clock import utc_now
 from receiver.domain.redaction import REDACTED
 from receiver.domain.retry_after import retry_after_seconds
-from receiver.providers.base import Begin, CallerKey, MalformedUpdate
-from receiver.providers.piapi.bodies import blank_secrets, read_body
+from receiver.providers.base import CallerKey, ConfirmSend, MalformedUpdate
+from receiver.providers.piapi.bodies import read_body, redact_secrets
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import open_transport
 
 LONGEST_CONNECT = 5.0
 LONGEST_RETRY_AFTER = 3600.0
-LARGEST_ANSWER = 16 * 1024 * 1024
-"""Bytes: a page of a hundred tasks with their outputs is far below."""
+LARGEST_RESPONSE = 16 * 1024 * 1024
+"""Bytes. A page of a hundred tasks with their outputs is far smaller."""
 PAUSE_WITHOUT_HINT = 1.0
-"""Seconds after a 429 that does not say how long."""
+"""Seconds to pause after a 429 without `Retry-After`."""
 LONGEST_MESSAGE = 500
 
 _HEADERS = {"accept": "application/json", "accept-encoding": "gzip, deflate", "user-agent": "ringback"}
-_OF_JSON = {"content-type": "application/json"}
+_JSON_HEADER = {"content-type": "application/json"}
 _SHORTEST_HIDDEN = 6
-"""Shorter than this it is no secret worth the name, and blanking it would garble ordinary words."""
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+"""Characters. A shorter text is not a secret, and redacting it would garble ordinary words."""
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
 @dataclass(frozen=True, slots=True)
 class CallResponse:
-    """What came back. `body` is the JSON value without secrets, None where it is none; `text` is plain text only."""
+    """A response. `body` is its JSON value without secrets, None if it is not JSON; `text` is a plain-text body.
+
+    `retry_after` is in seconds.
+    """
 
     status: int
     body: Any
@@ -41,7 +44,7 @@ class CallResponse:
 
     @property
     def code(self) -> int | None:
-        """The envelope's own code."""
+        """The code in PiAPI's envelope, if it is a number."""
         code = self.body.get("code") if isinstance(self.body, dict) else None
         if isinstance(code, str) and code.isascii() and code.isdecimal() and len(code) < 10:
             code = int(code)
@@ -49,9 +52,9 @@ class CallResponse:
 
     @property
     def effective_status(self) -> int | None:
-        """What it comes to as an HTTP status: an error in the envelope of a 2xx counts as that error.
+        """The HTTP status that the response means: an error in the envelope of a 2xx counts as that error.
 
-        200 is a success; None is a 2xx whose envelope has no code, or one that is no HTTP error.
+        200 is a success; None is a 2xx whose envelope has no code, or a code that is not an HTTP error.
         """
         if not 200 <= self.status < 300:
             return self.status
@@ -61,14 +64,14 @@ class CallResponse:
 
     @property
     def message(self) -> str:
-        """The provider's own words, wherever it put them, or the status."""
-        words = _words_in(self.body) or self.text or f"HTTP {self.status} from the provider"
-        return words[:LONGEST_MESSAGE]
+        """The provider's message, wherever it put it, or one made of the status; bounded."""
+        message = _message_in(self.body) or self.text or f"HTTP {self.status} from the provider"
+        return message[:LONGEST_MESSAGE]
 
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """The request did not leave: the provider knows nothing of it."""
+    """The request was not sent: the provider knows nothing of it."""
 
     message: str
     retry_after: float | None = None
@@ -76,7 +79,7 @@ class NotSent:
 
 @dataclass(frozen=True, slots=True)
 class ResponseLost:
-    """The request left, or may have, and no whole answer came back."""
+    """The request was sent, or may have been, and no complete response arrived."""
 
     message: str
 
@@ -85,10 +88,10 @@ CallOutcome = CallResponse | NotSent | ResponseLost
 
 
 class Calls:
-    """The connections to PiAPI. Every call takes one token of `rate_limiter`.
+    """Makes calls to PiAPI. Every call takes one token of `rate_limiter`.
 
-    The key, and what a call names as `hidden`, are blanked where an answer repeats them. `timeout` bounds each
-    phase, in seconds, the wait for the budget included; connecting has at most 5.
+    The API key, and what a call names as `hidden`, are redacted where a response repeats them. `timeout` (seconds)
+    bounds each phase, the wait for the rate limit included; connecting may take at most 5.
     """
 
     def __init__(self, *, base_url: str, api_key: str, timeout: float, rate_limiter: RateLimiter) -> None:
@@ -111,23 +114,23 @@ class Calls:
         content: bytes | None = None,
         hidden: str = "",
         caller: CallerKey | None = None,
-        begin: Begin | None = None,
+        confirm: ConfirmSend | None = None,
     ) -> CallOutcome:
-        """Make one call when its turn has come. Raises nothing for what the provider or the network does."""
-        if not await self._may_call(caller):
-            return NotSent("the provider's budget of calls is spent", self.rate_limiter.paused_for() or None)
-        if begin is not None and not await begin():
-            return NotSent("the call is not to be made any more")
+        """Make one call when the rate limit admits it. Raises nothing for what the provider or the network does."""
+        if not await self._acquire_token(caller):
+            return NotSent("the rate limit of calls to the provider is used up", self.rate_limiter.paused_for() or None)
+        if confirm is not None and not await confirm():
+            return NotSent("the call was called off before it was sent")
         try:
-            # The phases' time-outs do not bound an answer that comes byte by byte.
+            # The timeouts of the phases do not bound a response that arrives byte by byte.
             async with asyncio.timeout(self._connect + 3 * self._timeout):
-                answer = await self._exchange(method, path, params, content, hidden)
-        except _NEVER_SENT as error:
+                response = await self._exchange(method, path, params, content, hidden)
+        except _NOT_SENT as error:
             return NotSent(_cause(error))
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return ResponseLost(_cause(error))
-        self._obey(answer)
-        return answer
+        self._pause_if_asked(response)
+        return response
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -135,8 +138,11 @@ class Calls:
             transport, self._opened = self._opened, None
             await transport.aclose()
 
-    async def _may_call(self, caller: CallerKey | None) -> bool:
-        """Wait for a token, but no longer than for an answer: the caller's lease on the task runs meanwhile."""
+    async def _acquire_token(self, caller: CallerKey | None) -> bool:
+        """Wait for a token, no longer than for a response: the lease on the task runs out while the call waits.
+
+        Returns whether it got one.
+        """
         if self.rate_limiter.is_ready():
             await self.rate_limiter.acquire(caller)
             return True
@@ -157,14 +163,14 @@ class Calls:
         content: bytes | None,
         hidden: str,
     ) -> CallResponse:
-        # A transport of httpx without its client: of that nothing is needed here, and it costs as much again.
+        # httpx's transport without its client: nothing of the client is needed here, and it doubles the cost of a call.
         transport = self._opened or await self._open()
         request = httpx.Request(
             method,
             self._base_url + path,
             params=params,
             content=content,
-            headers=self._headers if content is None else self._headers | _OF_JSON,
+            headers=self._headers if content is None else self._headers | _JSON_HEADER,
             extensions=self._phases,
         )
         response = await transport.handle_async_request(request)
@@ -172,37 +178,37 @@ class Calls:
             body = await _read(response)
         finally:
             await response.aclose()
-        return _answer(response, body, (self._api_key, hidden))
+        return _call_response(response, body, (self._api_key, hidden))
 
     async def _open(self) -> httpx.AsyncBaseTransport:
-        # By the first call, because that is when there is a loop, and not every process calls.
+        # Opened by the first call: it needs a running event loop, and not every process makes calls.
         async with self._opening:
             if self._opened is None:
                 self._opened = await open_transport(self._base_url)
             return self._opened
 
-    def _obey(self, answer: CallResponse) -> None:
-        if answer.effective_status == 429:
-            self.rate_limiter.pause(PAUSE_WITHOUT_HINT if answer.retry_after is None else answer.retry_after)
-        elif answer.effective_status == 503 and answer.retry_after is not None:
-            self.rate_limiter.pause(answer.retry_after)
+    def _pause_if_asked(self, response: CallResponse) -> None:
+        if response.effective_status == 429:
+            self.rate_limiter.pause(PAUSE_WITHOUT_HINT if response.retry_after is None else response.retry_after)
+        elif response.effective_status == 503 and response.retry_after is not None:
+            self.rate_limiter.pause(response.retry_after)
 
 
 async def _read(response: httpx.Response) -> bytes:
     parts: list[bytes] = []
     size = 0
-    # What is not compressed is taken as it comes: httpx's way to it costs a third of the whole call.
+    # An uncompressed body is read directly: httpx's decoding iterator costs a third of the whole call.
     is_compressed = "content-encoding" in response.headers
     stream = response.aiter_bytes() if is_compressed else cast(httpx.AsyncByteStream, response.stream)
     async for part in stream:
         size += len(part)
-        if size > LARGEST_ANSWER:
-            raise httpx.DecodingError("the answer is too large")
+        if size > LARGEST_RESPONSE:
+            raise httpx.DecodingError("the response is too large")
         parts.append(part)
     return b"".join(parts)
 
 
-def _answer(response: httpx.Response, body: bytes, hidden: tuple[str, ...]) -> CallResponse:
+def _call_response(response: httpx.Response, body: bytes, hidden: tuple[str, ...]) -> CallResponse:
     for secret in hidden:
         if len(secret) >= _SHORTEST_HIDDEN:
             body = body.replace(secret.encode(), REDACTED.encode())
@@ -217,27 +223,28 @@ def _answer(response: httpx.Response, body: bytes, hidden: tuple[str, ...]) -> C
 
 
 def _plain(body: bytes) -> str:
-    """Return a short body that is meant for people; a web page is not."""
+    """Return a plain-text body, bounded; "" for a web page, which says nothing useful in a message."""
     text = body[:LONGEST_MESSAGE].decode("utf-8", "replace").replace("\0", "").strip()
-    return "" if "<" in text else blank_secrets(text)
+    return "" if "<" in text else redact_secrets(text)
 
 
-def _words_in(body: Any) -> str:
+def _message_in(body: Any) -> str:
+    """Return the message of an error body: PiAPI's gateways and models put it in different fields."""
     if not isinstance(body, dict):
         return body.strip() if isinstance(body, str) else ""
     for name in ("message", "error", "description", "detail"):
-        words = body.get(name)
-        if isinstance(words, dict):
-            words = words.get("message")
-        if isinstance(words, str) and words.strip():
-            return words.strip()
+        message = body.get(name)
+        if isinstance(message, dict):
+            message = message.get("message")
+        if isinstance(message, str) and message.strip():
+            return message.strip()
     return ""
 
 
 def _cause(error: Exception) -> str:
-    """Name what happened. The exceptions' own texts are not ours to vouch for: some repeat a header's value."""
+    """Return a message for what happened, without the exception's own text: some repeat a header's value."""
     if isinstance(error, httpx.DecodingError):
-        return "the provider's answer cannot be read"
+        return "the provider's response cannot be read"
     if isinstance(error, httpx.TimeoutException | TimeoutError):
         return f"the provider did not answer in time ({type(error).__name__})"
     return f"the connection to the provider failed ({type(error).__name__})"

@@ -1,4 +1,4 @@
-"""Single fields of a PiAPI task in our own form. Nothing here raises: a field that makes no sense is not there."""
+"""Single fields of a PiAPI task, turned into Ringback's own form. Nothing here raises: an invalid field is dropped."""
 
 import math
 import re
@@ -25,7 +25,10 @@ STATUSES = {
     "cancelled": TaskStatus.CANCELLED,
     "canceled": TaskStatus.CANCELLED,
 }
-"""PiAPI's words, documented and seen. Contract: "Status"; any other word is not terminal."""
+"""PiAPI's status words, documented and observed; any other word is not terminal.
+
+Source: `receiver/providers/piapi/CONTRACT.md`, "Status".
+"""
 
 LONGEST_WORD = 64
 LONGEST_NAME = 200
@@ -34,30 +37,30 @@ _PROGRESS_IN_OUTPUT = ("percent", "progress", "task_progress")
 
 
 def read_status(word: str) -> tuple[TaskStatus | None, str]:
-    """Return the status that `word` means and "", or None and the unknown word in lower case, bounded."""
+    """Return (status, "") for a known word, else (None, the word in lower case and bounded)."""
     word = word.strip().lower()
     status = STATUSES.get(word)
     return status, "" if status else word[:LONGEST_WORD]
 
 
 def read_name(value: Any) -> str | None:
-    """Return a model's or task type's name."""
+    """Return a model's or task type's name, bounded; None if it is not a text or is empty."""
     return value[:LONGEST_NAME] if isinstance(value, str) and value else None
 
 
 def read_input(value: Any) -> Any:
-    """Return the input; one that is a JSON object written as text is opened."""
+    """Return the input; a JSON object that is quoted as a text is parsed."""
     if not isinstance(value, str) or not value.lstrip().startswith("{"):
         return value
     try:
-        opened = read_body(value.encode())
+        parsed = read_body(value.encode())
     except MalformedUpdate:
         return value
-    return opened if isinstance(opened, dict) else value
+    return parsed if isinstance(parsed, dict) else value
 
 
 def read_progress(task: dict[str, Any]) -> int:
-    """Return the percentage that the task, or its output, speaks of: the greatest, from 0 to 100."""
+    """Return the greatest percentage that the task or its output names, from 0 to 100; 0 if they name none."""
     output = task.get("output")
     values = [task.get("progress")]
     if isinstance(output, dict):
@@ -66,7 +69,7 @@ def read_progress(task: dict[str, Any]) -> int:
 
 
 def read_meta(task: dict[str, Any]) -> dict[str, Any] | None:
-    """Return `meta`, or the older `metadata` with its quotas besides as `usage`."""
+    """Return `meta`, or the older `metadata` with its quotas also as `usage`."""
     meta = task.get("meta") or task.get("metadata")
     if not isinstance(meta, dict):
         return None
@@ -90,7 +93,7 @@ def read_time(value: Any) -> datetime | None:
 def read_error(value: Any, *, failed: bool) -> dict[str, Any] | None:
     """Return {code, message, raw_message, detail}, or None if there is no error.
 
-    Code 0 means none, whatever the texts say; only of a task that failed the texts are kept even so.
+    Code 0 means no error, whatever the texts are; only for a task that failed are the texts kept nevertheless.
     """
     if isinstance(value, str):
         value = {"message": value}
@@ -102,8 +105,8 @@ def read_error(value: Any, *, failed: bool) -> dict[str, Any] | None:
         "raw_message": _text(value.get("raw_message")),
         "detail": value.get("detail"),
     }
-    says_something = bool(error["message"] or error["raw_message"])
-    if _is_code(error["code"]) or (says_something and (failed or error["code"] in (None, ""))):
+    has_text = bool(error["message"] or error["raw_message"])
+    if _is_code(error["code"]) or (has_text and (failed or error["code"] in (None, ""))):
         return error
     return None
 

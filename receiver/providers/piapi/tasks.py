@@ -1,4 +1,4 @@
-"""A PiAPI task, in either envelope and from a webhook or an answer, as an update."""
+"""Turns a PiAPI task, in either envelope, from a webhook or a response, into an update."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ LONGEST_ID = 200
 
 
 def read_task(body: Any, *, source: Source, attempt: int | None = None) -> ProviderUpdate:
-    """Turn a body that went through `read_body` into an update.
+    """Turn a body that `read_body` returned into an update.
 
     Takes `{"timestamp", "data": {task}}`, `{"code", "data": {task}}` and the bare task. Raises `MalformedUpdate`.
     """
@@ -22,7 +22,8 @@ def read_task(body: Any, *, source: Source, attempt: int | None = None) -> Provi
     error = fields.read_error(task.get("error"), failed=status == TaskStatus.FAILED)
     output = normalise_output(task.get("output"), task.get("works")) or None
     if status == TaskStatus.COMPLETED and error is not None and not has_output(output):
-        # Contract, "Status": an error and no output is a failure, whatever the word.
+        # An error without output is a failure, whatever the status word.
+        # Source: `receiver/providers/piapi/CONTRACT.md`, "Status".
         status = TaskStatus.FAILED
     meta = fields.read_meta(task)
     times = meta or {}
@@ -50,23 +51,23 @@ def read_task(body: Any, *, source: Source, attempt: int | None = None) -> Provi
 
 
 def find_task(body: Any) -> dict[str, Any]:
-    """Return the task in a webhook's body or an answer. Raises `MalformedUpdate` if there is none."""
+    """Return the task in the body of a webhook or a response. Raises `MalformedUpdate` if it has none."""
     if not isinstance(body, dict):
         raise MalformedUpdate("the body is not a JSON object")
     data = body.get("data")
     if isinstance(data, dict) and not ("task_id" in body and "task_id" not in data):
         return data
     if "task_id" not in body:
-        raise MalformedUpdate("there is no task in the body")
+        raise MalformedUpdate("the body has no task: task_id is missing")
     return body
 
 
 def _read_id(task: dict[str, Any]) -> str:
     task_id = task.get("task_id")
     if not isinstance(task_id, str) or not task_id:
-        raise MalformedUpdate("task_id is not a text, or is empty")
+        raise MalformedUpdate("task_id must be a text that is not empty")
     if len(task_id) > LONGEST_ID:
-        raise MalformedUpdate(f"task_id is longer than {LONGEST_ID} characters")
+        raise MalformedUpdate(f"task_id may have at most {LONGEST_ID} characters")
     return task_id
 
 
@@ -75,5 +76,5 @@ def _read_status(task: dict[str, Any]) -> tuple[TaskStatus | None, str]:
     if word is None:
         word = ""
     if not isinstance(word, str):
-        raise MalformedUpdate("status is not a text")
+        raise MalformedUpdate("status must be a text")
     return fields.read_status(word)
