@@ -1,1 +1,1 @@
-"""HTTP for programs: PiAPI's dialect, Pi's envelope, health. No SQL, no rules."""
+"""HTTP for programs: PiAPI's paths and Ringback's own, in two dialects, and health checks. No SQL, no rules."""

@@ -1,4 +1,4 @@
-"""Who calls: a key in `X-API-Key` or `Authorization: Bearer`, known by its hash."""
+"""Authenticates a request: an API key in `X-API-Key` or `Authorization: Bearer`, looked up by its hash."""
 
 import time
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from receiver.errors import NotAllowed, NotAuthenticated
 from receiver.storage.database import Database
 from receiver.storage.keys import live_key
 
-_REACH = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
-_REMEMBERED_SECONDS = 10.0
-"""A key revoked on another replica works no longer than this."""
-_MOST_REMEMBERED = 4096
+_RANKS = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
+_CACHE_SECONDS = 10.0
+"""How long a key is cached. A key that another replica revoked works for this long at most."""
+_MOST_CACHED = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """On whose behalf a request is made, and with which key; `rate_limit` is the key's own, in requests a second."""
+    """The organization and the key of a request; `rate_limit` is the key's own, in requests per second."""
 
     organization_id: int
     organization_uid: str
@@ -30,37 +30,37 @@ class Principal:
     rate_limit: float | None
 
     def require(self, scope: Scope) -> None:
-        """Raise `NotAllowed` unless the key reaches so far."""
-        if _REACH[self.scope] < _REACH[scope]:
-            raise NotAllowed(f"this key may only {self.scope}; this needs a key with the scope {scope}")
+        """Raise `NotAllowed` unless the key has this scope or a higher one."""
+        if _RANKS[self.scope] < _RANKS[scope]:
+            raise NotAllowed(f"the key has the scope {self.scope}; this call needs a key with the scope {scope}")
 
 
 class Authenticator:
-    """Knows keys. Remembers them for a few seconds, so that a busy client costs no query a request."""
+    """Looks keys up, and caches them for a few seconds, so that a busy client does not cost a query per request."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: dict[str, tuple[float, Principal]] = {}
+        self._cached: dict[str, tuple[float, Principal]] = {}
 
     async def principal(self, headers: Headers) -> Principal:
-        """Return who calls. Raises `NotAuthenticated` that says what is missing or wrong."""
-        hashed = hash_api_key(_presented(headers))
+        """Return the principal of a request. Raises `NotAuthenticated` that says what is missing or wrong."""
+        hashed = hash_api_key(_key_in(headers))
         now = time.monotonic()
-        remembered = self._known.get(hashed)
-        if remembered is not None and remembered[0] > now:
-            return remembered[1]
+        cached = self._cached.get(hashed)
+        if cached is not None and cached[0] > now:
+            return cached[1]
         rows = await self._database.read(live_key(hashed))
         if not rows:
-            raise NotAuthenticated("the API key is not one of ours, or was revoked")
+            raise NotAuthenticated("the API key is unknown or was revoked: check it, or create a new one")
         principal = _principal(rows[0])
-        if len(self._known) >= _MOST_REMEMBERED:
-            self._known.clear()
-        self._known[hashed] = (now + _REMEMBERED_SECONDS, principal)
+        if len(self._cached) >= _MOST_CACHED:
+            self._cached.clear()
+        self._cached[hashed] = (now + _CACHE_SECONDS, principal)
         return principal
 
     def forget(self) -> None:
-        """Forget every key: one was revoked."""
-        self._known.clear()
+        """Drop the cache, because a key was revoked."""
+        self._cached.clear()
 
 
 def _principal(row: Mapping[str, Any]) -> Principal:
@@ -73,14 +73,15 @@ def _principal(row: Mapping[str, Any]) -> Principal:
     )
 
 
-def _presented(headers: Headers) -> str:
+def _key_in(headers: Headers) -> str:
     key = headers.get("x-api-key")
     if key:
         return key.strip()
     authorization = headers.get("authorization")
     if not authorization:
         raise NotAuthenticated(
-            "send your key as `X-API-Key: <key>` or `Authorization: Bearer <key>`", code="missing_authorization_header"
+            "the request has no API key: send it as `X-API-Key: <key>` or `Authorization: Bearer <key>`",
+            code="missing_authorization_header",
         )
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer":

@@ -1,4 +1,4 @@
-"""`POST /api/v1/tasks`: up to a thousand tasks in one call, each taken or refused by itself."""
+"""`POST /api/v1/tasks`: up to a thousand tasks in one call, each accepted or refused separately."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -16,33 +16,33 @@ from receiver.tracking.create import Callback, TaskRequest
 
 MOST_TASKS = 1000
 BODIES = 16
-"""The body may be as large as so many of single tasks."""
+"""How many times `max_body_bytes` the body may have."""
 _CHECKS_AT_ONCE = 32
 
-Read = CreateTask | RingbackError
-"""A task as it is wanted, or why it cannot be had."""
+CheckedItem = CreateTask | RingbackError
+"""A task as requested, or why it is refused."""
 
 
 async def create_tasks(call: Call) -> Reply:
-    """Create what can be created, all of it in one transaction; it is sent to the provider in the background.
+    """Create the valid tasks, all in one transaction; they are sent to the provider in the background.
 
-    Answers 202 for each task with its id or its error, also if there is an error for each.
+    The response is 202, with an id or an error for each task, even if all of them are errors.
     """
     items = _items(await call.json())
     is_small = len(await call.raw()) <= call.services.settings.max_body_bytes
-    wanted = [_read(item, None if is_small else call.services.settings.max_body_bytes) for item in items]
+    wanted = [_check_item(item, None if is_small else call.services.settings.max_body_bytes) for item in items]
     callbacks = await _callbacks(call, wanted)
     uids = [call.new_id() for _ in wanted]
-    asked = [_request(call, each, uid, callbacks) for each, uid in zip(wanted, uids, strict=True)]
-    there = await _made_before(call, uids)
-    requests = [each for each in asked if isinstance(each, TaskRequest) and each.uid not in there]
+    requested = [_request(call, each, uid, callbacks) for each, uid in zip(wanted, uids, strict=True)]
+    existing = await _made_before(call, uids)
+    requests = [each for each in requested if isinstance(each, TaskRequest) and each.uid not in existing]
     if requests:
         await call.services.tracker.create_bulk(requests)
     data = [
         {"index": index, "error": _refusal(each)}
-        if isinstance(each, RingbackError) and uid not in there
+        if isinstance(each, RingbackError) and uid not in existing
         else {"index": index, "task_id": uid}
-        for index, (each, uid) in enumerate(zip(asked, uids, strict=True))
+        for index, (each, uid) in enumerate(zip(requested, uids, strict=True))
     ]
     return Reply({"object": "list", "data": data}, "list", status=202)
 
@@ -52,29 +52,29 @@ def _items(body: Mapping[str, Any]) -> list[Any]:
     if not isinstance(items, list):
         raise BadRequest("must be a list of tasks", param="tasks")
     if not 1 <= len(items) <= MOST_TASKS:
-        raise BadRequest(f"must have 1 to {MOST_TASKS} tasks, and has {len(items)}", param="tasks")
+        raise BadRequest(f"must have 1 to {MOST_TASKS} tasks; it has {len(items)}", param="tasks")
     return items
 
 
-def _read(item: Any, most_bytes: int | None) -> Read:
+def _check_item(item: Any, most_bytes: int | None) -> CheckedItem:
     try:
         wanted = check(CreateTask, item)
     except RingbackError as error:
         return error
     size = 0 if most_bytes is None else len(orjson.dumps([wanted.input, wanted.config, wanted.metadata]))
     if most_bytes is not None and size > most_bytes:
-        return TooLarge(f"the task has {size} bytes; at most {most_bytes} are taken")
+        return TooLarge(f"the task has {size} bytes; at most {most_bytes} are allowed (RINGBACK_MAX_BODY_BYTES)")
     return wanted
 
 
-async def _callbacks(call: Call, wanted: Sequence[Read]) -> dict[bytes, Callback | RingbackError | None]:
-    """Return every client's own callback that is named, by its name: mostly there is one for all tasks."""
-    configs = {_name(each): webhook_config_of(each) for each in wanted if isinstance(each, CreateTask)}
-    turn = asyncio.Semaphore(_CHECKS_AT_ONCE)
+async def _callbacks(call: Call, wanted: Sequence[CheckedItem]) -> dict[bytes, Callback | RingbackError | None]:
+    """Return the clients' own callbacks by their serialised `webhook_config`: most calls have one for all tasks."""
+    configs = {_config_key(each): webhook_config_of(each) for each in wanted if isinstance(each, CreateTask)}
+    limit = asyncio.Semaphore(_CHECKS_AT_ONCE)
 
     async def read(config: Any) -> Callback | RingbackError | None:
         try:
-            async with turn:
+            async with limit:
                 return await read_callback(call, config)
         except RingbackError as error:
             return error
@@ -83,21 +83,21 @@ async def _callbacks(call: Call, wanted: Sequence[Read]) -> dict[bytes, Callback
 
 
 def _request(
-    call: Call, wanted: Read, uid: str, callbacks: Mapping[bytes, Callback | RingbackError | None]
+    call: Call, wanted: CheckedItem, uid: str, callbacks: Mapping[bytes, Callback | RingbackError | None]
 ) -> TaskRequest | RingbackError:
     if isinstance(wanted, RingbackError):
         return wanted
-    callback = callbacks[_name(wanted)]
+    callback = callbacks[_config_key(wanted)]
     return callback if isinstance(callback, RingbackError) else task_request(call, wanted, uid, callback)
 
 
-def _name(wanted: CreateTask) -> bytes:
+def _config_key(wanted: CreateTask) -> bytes:
     config = webhook_config_of(wanted)
     return b"" if config is None else orjson.dumps(config)
 
 
 async def _made_before(call: Call, uids: Sequence[str]) -> set[str]:
-    """Return those of the tasks that an earlier request with the same idempotency key made."""
+    """Return the ids of those tasks that an earlier request with the same idempotency key created."""
     if not call.is_resumed:
         return set()
     return {row["uid"] for row in await call.services.database.read(task_ids_among(call.organization_id, uids))}

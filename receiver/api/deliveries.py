@@ -1,4 +1,4 @@
-"""Deliveries to query, and one to send again: `/api/v1/deliveries`."""
+"""`/api/v1/deliveries`: list and read deliveries, and send one again."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,28 +28,28 @@ async def list_deliveries(call: Call) -> Reply:
 
 
 async def list_webhook_deliveries(call: Call) -> Reply:
-    """`GET /api/v1/webhooks/{id}/deliveries`: the same for one webhook."""
+    """`GET /api/v1/webhooks/{id}/deliveries`: the deliveries of one webhook, with the same filters."""
     webhook = await find_webhook(call)
     query = check(DeliveryQuery, read_query(call.request.query_params), code="invalid_query_params")
     return await _page(call, query, webhook["id"])
 
 
 async def get_delivery(call: Call) -> Reply:
-    """`GET /api/v1/deliveries/{id}`: with the request as it would be sent, and every attempt."""
+    """`GET /api/v1/deliveries/{id}`: one delivery with its request, as it is sent, and all attempts."""
     row = await _delivery(call)
     attempts = await call.services.database.read(delivery_attempts_of(row["id"]))
-    shown = {
+    view = {
         **native_delivery(row),
         "request": await call.services.request_previews.of(row["id"], attempts[-1]["started_at"] if attempts else None),
         "attempt_history": [native_attempt(attempt) for attempt in attempts],
     }
-    return Reply(shown, "delivery")
+    return Reply(view, "delivery")
 
 
 async def retry_delivery(call: Call) -> Reply:
-    """`POST /api/v1/deliveries/{id}/retry`: on its way again, now, with its schedule begun anew.
+    """`POST /api/v1/deliveries/{id}/retry`: send it again now, with its retry schedule started from the beginning.
 
-    After a crash one that is on its way is left at that; one that was settled again meanwhile is sent once more.
+    A resumed request leaves a delivery that is pending as it is; one that has been settled since is sent once more.
     """
     if not (call.is_resumed and (await _delivery(call))["status"] == DeliveryStatus.PENDING):
         await call.services.replays.retry(call.organization_id, call.path_id("delivery_id"))
@@ -82,7 +82,7 @@ async def _delivery(call: Call) -> dict[str, Any]:
     uid = call.path_id("delivery_id")
     rows = await call.services.database.read(delivery_by_id(call.organization_id, uid))
     if not rows:
-        raise NotFound("there is no such delivery", param="delivery_id")
+        raise NotFound("there is no delivery with this id", param="delivery_id")
     return rows[0]
 
 
@@ -90,5 +90,5 @@ async def _key(call: Call, query: Callable[[int, str], Query], given: str, thing
     uid = read_id(given, param=f"{thing}_id", code="invalid_query_params")
     rows = await call.services.database.read(query(call.organization_id, uid))
     if not rows:
-        raise NotFound(f"there is no such {thing}", param=f"{thing}_id")
+        raise NotFound(f"there is no {thing} with this id", param=f"{thing}_id")
     return int(rows[0]["id"])

@@ -1,4 +1,7 @@
-"""The two forms of answers and errors: PiAPI's, and Pi's envelope for all else. Errors become HTTP here alone."""
+"""The two forms of responses and errors: PiAPI's for its paths, and Pi's envelope for all others.
+
+This is the only place where errors are turned into HTTP responses.
+"""
 
 import time
 import uuid
@@ -13,9 +16,9 @@ from receiver.errors import EventsLost, ProviderRefused, RingbackError
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an endpoint answers, before a dialect gives it its form.
+    """What an endpoint returns, before a dialect turns it into a response.
 
-    `object` names the kind of resource; `message` is PiAPI's.
+    `object` names the kind of resource, for Pi's envelope; `message` is for PiAPI's.
     """
 
     data: Any
@@ -25,10 +28,10 @@ class Reply:
 
 
 class Dialect(Protocol):
-    """A form for answers and errors."""
+    """A form of responses and errors."""
 
     def reply(self, reply: Reply, request_id: str) -> Response:
-        """Return the answer in this form."""
+        """Return the response in this form."""
         ...
 
     def error(self, error: RingbackError, request_id: str) -> Response:
@@ -37,7 +40,7 @@ class Dialect(Protocol):
 
 
 class _PiAPI:
-    """`{"code", "data", "message"}` (contracts/piapi.md)."""
+    """`{"code", "data", "message"}` (`receiver/providers/piapi/CONTRACT.md`, "Create")."""
 
     def reply(self, reply: Reply, request_id: str) -> Response:
         body = {"code": reply.status, "data": reply.data, "message": reply.message}
@@ -46,12 +49,12 @@ class _PiAPI:
     def error(self, error: RingbackError, request_id: str) -> Response:
         if isinstance(error, ProviderRefused) and error.body is not None:
             return _json(error.body, error.status, request_id)
-        body = {"code": error.status, "data": None, "message": _named(error)}
+        body = {"code": error.status, "data": None, "message": _message_with_param(error)}
         return _json(body, error.status, request_id, _retry_after(error))
 
 
-class _Pi:
-    """Pi's envelope (contracts/pi.md): the resource's own state is in `data`."""
+class _Native:
+    """Pi's envelope (`receiver/api/CONTRACTS.md`, "Pi"): the resource's own state is in `data`."""
 
     def reply(self, reply: Reply, request_id: str) -> Response:
         body = {
@@ -82,21 +85,23 @@ class _Pi:
 
 
 PIAPI: Dialect = _PiAPI()
-NATIVE: Dialect = _Pi()
+"""The dialect of the paths that PiAPI's clients use."""
+NATIVE: Dialect = _Native()
+"""The dialect of all other paths."""
 _PIAPI_PATHS = ("/api/v1/task/", "/account/", "/api/open/", "/hooks/")
 
 
 def dialect_of(path: str) -> Dialect:
-    """Return the dialect of a path that no endpoint serves."""
+    """Return the dialect for an error about a path that no endpoint serves."""
     return PIAPI if f"{path}/".startswith(_PIAPI_PATHS) else NATIVE
 
 
 def new_request_id() -> str:
-    """Return an id for a request, in Pi's form."""
+    """Return an id for a request, in the form of Pi's ids."""
     return f"req_pi_{uuid.uuid4()}"
 
 
-def _named(error: RingbackError) -> str:
+def _message_with_param(error: RingbackError) -> str:
     return f"{error.param}: {error.message}" if error.param else error.message
 
 

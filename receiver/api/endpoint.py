@@ -1,6 +1,6 @@
-"""What every endpoint has in common: the key and its limits, the body, and the dialect of its answers and errors.
+"""What all endpoints share: authentication, rate limits, reading the body, and the dialect of responses and errors.
 
-A POST with an `Idempotency-Key` is answered once (`api.idempotency`).
+A POST with an `Idempotency-Key` does its work once (`api.idempotency`).
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -33,9 +33,9 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 @dataclass(slots=True)
 class Call:
-    """One authenticated request. `claim` is what it has of its idempotency key, if it came with one.
+    """One authenticated request. `claim` is its claim of its idempotency key, if it has one.
 
-    Its body may be as large as so many usual `bodies`.
+    `bodies`: how many times `max_body_bytes` the body may have.
     """
 
     request: Request
@@ -48,21 +48,21 @@ class Call:
 
     @property
     def organization_id(self) -> int:
-        """The organization that calls."""
+        """The integer key of the caller's organization."""
         return self.principal.organization_id
 
     @property
     def is_resumed(self) -> bool:
-        """Whether a request with the same idempotency key came before and was not answered: it may have done the work.
+        """Whether an earlier request with the same idempotency key did not finish: it may have done the work.
 
-        Then look whether what `new_id` names is there already, and answer with it as it is now.
+        An endpoint then checks whether what `new_id` names exists, and if so returns it as it is now.
         """
         return self.claim is not None and self.claim.is_resumed
 
     def new_id(self) -> str:
-        """Return the id for the next thing that this request makes: a UUIDv7.
+        """Return a UUIDv7 for the next resource that this request creates.
 
-        With an idempotency key the first, second, ... are the same for every request with that key.
+        With an idempotency key the first, second, ... ids are the same for every request with that key.
         """
         if self.claim is None:
             return new_id()
@@ -70,7 +70,7 @@ class Call:
         return derived_id(self.claim.resource_id, number) if number else self.claim.resource_id
 
     def path(self, name: str) -> str:
-        """Return a parameter of the path."""
+        """Return a path parameter."""
         return str(self.request.path_params[name])
 
     def path_id(self, name: str) -> str:
@@ -78,7 +78,7 @@ class Call:
         return read_id(self.path(name), param=name)
 
     async def raw(self) -> bytes:
-        """Return the body as it came. Raises `TooLarge`."""
+        """Return the raw body. Raises `TooLarge`."""
         if self._raw is None:
             request = self.request
             most = self.services.settings.max_body_bytes * self.bodies
@@ -86,7 +86,7 @@ class Call:
         return self._raw
 
     async def json(self, *, optional: bool = False) -> dict[str, Any]:
-        """Return the body, which must be a JSON object; `optional` if it may be left out.
+        """Return the body, which must be a JSON object; {} for an empty one if it is `optional`.
 
         Raises `BadRequest`, `TooLarge`.
         """
@@ -102,21 +102,21 @@ class Call:
         return value
 
     async def body(self, schema: type[Schema], *, optional: bool = False) -> Schema:
-        """Return the body, checked. Raises `BadRequest` that names the first field that is wrong, `TooLarge`."""
+        """Return the body as `schema`. Raises `BadRequest` that names the first wrong field, `TooLarge`."""
         return check(schema, await self.json(optional=optional))
 
 
 EndpointHandler = Callable[[Call], Awaitable[Reply | ASGIApp]]
-"""Returns what is to be answered, or what answers by itself: a stream."""
+"""Returns the reply, or an ASGI application that sends the response itself: a stream."""
 
 
 def endpoint(
     handler: EndpointHandler, dialect: Dialect, scope: Scope, *, bodies: int = 1
 ) -> Callable[[Request], Awaitable[ASGIApp]]:
-    """Return a Starlette endpoint: authenticated, with `scope` required, its answers and errors in `dialect`.
+    """Return a Starlette endpoint that requires a key with `scope`, and replies in `dialect`.
 
-    A body may be as large as so many usual `bodies`.
-    Every answer to a key of ours says where that key stands (`api.limits`).
+    `bodies`: how many times `max_body_bytes` a body may have. Every response to a valid key has the headers of its
+    rate limit (`api.limits`).
     """
     return _Endpoint(handler, dialect, scope, bodies).serve
 
@@ -131,11 +131,11 @@ class _Endpoint:
     async def serve(self, request: Request) -> ASGIApp:
         request_id = new_request_id()
         headers = {"x-request-id": request_id}
-        answer = await self._caught(self._admit(request, request_id, headers), request, request_id)
-        return _with_headers(answer, headers)
+        response = await self._with_errors(self._authorize(request, request_id, headers), request, request_id)
+        return _with_headers(response, headers)
 
-    async def _admit(self, request: Request, request_id: str, headers: dict[str, str]) -> ASGIApp:
-        """Answer a request that may be made; add where its key stands to `headers`, also if it may not."""
+    async def _authorize(self, request: Request, request_id: str, headers: dict[str, str]) -> ASGIApp:
+        """Handle a request if its key allows it; add the headers of the key's rate limit, also if it does not."""
         services: Services = request.app.state.services
         principal = await services.authenticator.principal(request.headers)
         limit_status = services.key_limits.take(principal.key_id, principal.rate_limit)
@@ -147,35 +147,37 @@ class _Endpoint:
         return await (self._handle(call, request_id) if key is None else self._once(call, key, request_id))
 
     async def _once(self, call: Call, key: str, request_id: str) -> ASGIApp:
-        asked = IdempotentRequest.of(call.organization_id, f"POST {call.request.scope['path']}", key, await call.raw())
+        request = IdempotentRequest.of(
+            call.organization_id, f"POST {call.request.scope['path']}", key, await call.raw()
+        )
 
         async def work(claim: Claim) -> ASGIApp:
             call.claim = claim
-            return await self._caught(self._handle(call, request_id), call.request, request_id)
+            return await self._with_errors(self._handle(call, request_id), call.request, request_id)
 
-        return await call.services.idempotency.once(asked, work)
+        return await call.services.idempotency.once(request, work)
 
     async def _handle(self, call: Call, request_id: str) -> ASGIApp:
-        answer = await self.handler(call)
-        return self.dialect.reply(answer, request_id) if isinstance(answer, Reply) else answer
+        reply = await self.handler(call)
+        return self.dialect.reply(reply, request_id) if isinstance(reply, Reply) else reply
 
-    async def _caught(self, answering: Awaitable[ASGIApp], request: Request, request_id: str) -> ASGIApp:
+    async def _with_errors(self, response: Awaitable[ASGIApp], request: Request, request_id: str) -> ASGIApp:
         try:
-            return await answering
+            return await response
         except RingbackError as error:
             return self.dialect.error(error, request_id)
         except Exception as error:
-            log.error("a request failed", request_id=request_id, path=request.url.path, exc_info=error)
+            log.error("request failed", request_id=request_id, path=request.url.path, exc_info=error)
             return self.dialect.error(
-                RingbackError("internal error; the log has more under this request id"), request_id
+                RingbackError("internal error: the log has the details under this request id"), request_id
             )
 
 
-def _with_headers(answer: ASGIApp, headers: Mapping[str, str]) -> ASGIApp:
-    """Return an answer with these headers besides its own, which may be a stream."""
-    if isinstance(answer, Response):
-        answer.headers.update(headers)
-        return answer
+def _with_headers(response: ASGIApp, headers: Mapping[str, str]) -> ASGIApp:
+    """Return the response, which may be a stream, with these headers added."""
+    if isinstance(response, Response):
+        response.headers.update(headers)
+        return response
 
     async def stream(scope: Connection, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
@@ -184,15 +186,15 @@ def _with_headers(answer: ASGIApp, headers: Mapping[str, str]) -> ASGIApp:
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
-        await answer(scope, receive, send_with_headers)
+        await response(scope, receive, send_with_headers)
 
     return stream
 
 
 def check(schema: type[Schema], value: Any, *, code: str = "invalid_request_body", within: str | None = None) -> Schema:
-    """Return `value`, which stands at the field `within`, as `schema`.
+    """Return `value` as `schema`; `within` is the field that it is the value of, for the names in errors.
 
-    Raises `BadRequest` that names the first field that is wrong.
+    Raises `BadRequest` whose message lists all wrong fields, and whose `param` is the first of them.
     """
     try:
         return schema.model_validate(value)

@@ -1,4 +1,4 @@
-"""One reader of the live stream: Server-Sent Events, for as long as it reads and may."""
+"""The live stream for one client: Server-Sent Events, for as long as the client reads and its key is valid."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -16,23 +16,23 @@ from receiver.telemetry import get_logger, streams_open
 
 KEEP_ALIVE_SECONDS = 15.0
 STALLED_SECONDS = 20.0
-"""How long a reader may leave what was written to it unread."""
+"""A client that does not read what was sent for this long is disconnected."""
 _CHUNK_BYTES = 64 * 1024
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx would collect events until its buffer is full
+    (b"x-accel-buffering", b"no"),  # otherwise nginx buffers events until its buffer is full
 ]
 
 log = get_logger("api.event_stream")
 
 
 class _StalledError(Exception):
-    """The reader does not read."""
+    """The client does not read."""
 
 
 class EventStream:
-    """The answer to one reader, as an ASGI application: `greeting`, then what comes after a position."""
+    """The response to one client, as an ASGI application: `greeting`, then the events after a position."""
 
     def __init__(self, call: Call, wanted: EventFilter, after: int, greeting: bytes) -> None:
         self._services = call.services
@@ -43,28 +43,28 @@ class EventStream:
         self._check_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer until the reader goes, stalls or may no longer read, or the service stops."""
+        """Send events until the client disconnects, stalls or loses its key, or the service stops."""
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        if scope["method"] == "HEAD" or await self._is_read(scope, receive, send):
+        if scope["method"] == "HEAD" or await self._serve(scope, receive, send):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _is_read(self, scope: Scope, receive: Receive, send: Send) -> bool:
-        """Tell the reader all there is until an end comes; say whether it took it."""
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Send events until the stream ends; return whether the response can be closed properly."""
         with self._services.streams.follow(self._wanted, self._after) as follower, streams_open.track_inprogress():
-            leaving = asyncio.create_task(_leaves(receive, follower))
+            disconnect = asyncio.create_task(_watch_disconnect(receive, follower))
             try:
-                await self._tell(follower, send)
+                await self._send_events(follower, send)
             except _StalledError:
-                log.info("a reader of the stream does not read, and is dropped", client=scope.get("client"))
-                await _abort(scope, leaving)
+                log.info("stalled stream client disconnected", client=scope.get("client"))
+                await _abort(scope, disconnect)
                 return False
             except RingbackError as error:
-                log.info("a stream ends; its reader may come again", reason=error.message)
+                log.info("stream ended by an error", error_code=error.code, error=error.message)
             finally:
-                leaving.cancel()
+                disconnect.cancel()
         return True
 
-    async def _tell(self, follower: Follower, send: Send) -> None:
+    async def _send_events(self, follower: Follower, send: Send) -> None:
         await _write(send, self._greeting)
         while not follower.closed:
             await self._check_key()
@@ -72,18 +72,18 @@ class EventStream:
             for chunk in _chunks(frames):
                 await _write(send, chunk)
             if not frames and not await follower.wait(KEEP_ALIVE_SECONDS):
-                # With its number, so that a reader whose filter lets little through does not resume from long ago.
+                # With the position, so that a client whose filter matches little does not resume from long ago.
                 await _write(send, comment("keep-alive", str(follower.position)))
 
     async def _check_key(self) -> None:
-        """Raise `NotAuthenticated` if the key was revoked since: a stream may outlive it."""
+        """Raise `NotAuthenticated` if the key was revoked: a stream may outlast its key."""
         now = asyncio.get_running_loop().time()
         if now >= self._check_at:
             self._check_at = now + KEEP_ALIVE_SECONDS
             await self._services.authenticator.principal(self._headers)
 
 
-async def _leaves(receive: Receive, follower: Follower) -> None:
+async def _watch_disconnect(receive: Receive, follower: Follower) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     follower.leave()
@@ -98,7 +98,7 @@ async def _write(send: Send, body: bytes) -> None:
 
 
 def _chunks(frames: Sequence[bytes]) -> Iterator[bytes]:
-    """Put small frames together, so that many cost few writes, and one write holds little."""
+    """Join small frames into chunks of bounded size, so that many frames cost few writes."""
     chunk: list[bytes] = []
     size = 0
     for frame in frames:
@@ -111,10 +111,10 @@ def _chunks(frames: Sequence[bytes]) -> Iterator[bytes]:
         yield b"".join(chunk)
 
 
-async def _abort(scope: Scope, leaving: "asyncio.Task[None]") -> None:
-    """Cut the connection: closing it properly would wait for the reader."""
+async def _abort(scope: Scope, disconnect: "asyncio.Task[None]") -> None:
+    """Abort the connection: closing it properly would wait for the client."""
     extensions: dict[str, Any] = scope.get("extensions") or {}
     abort: Callable[[], None] | None = extensions.get(ABORT, {}).get("abort")
     if abort is not None:
         abort()
-        await leaving
+        await disconnect

@@ -1,4 +1,4 @@
-"""`GET /api/v1/events`: everything that happens, in pages or as it happens."""
+"""`GET /api/v1/events`: the events, in pages or as a live stream."""
 
 from typing import Any
 
@@ -22,9 +22,10 @@ _RETRY_MILLISECONDS = 2000
 
 
 async def get_events(call: Call) -> Reply | ASGIApp:
-    """Answer with a page, newest first; after `Last-Event-ID` or `after`, oldest first; or with a stream.
+    """Return a page of events, or the live stream if the request has `Accept: text/event-stream`.
 
-    What is asked for by `Accept: text/event-stream` is the stream: from now on, or after `Last-Event-ID`.
+    A page is newest first; after `Last-Event-ID` or the query's `after`, it is oldest first. The stream starts after
+    that event, or with the next one.
     """
     query = check(EventQuery, _read(call.request.query_params), code="invalid_query_params")
     wanted = await _filter(call, query)
@@ -34,17 +35,17 @@ async def get_events(call: Call) -> Reply | ASGIApp:
     limit, cursor = query.limit, read_cursor(query.cursor)
     streams = call.services.streams
     if given is None:
-        found = await streams.read_before(wanted, cursor, limit + 1)
+        events = await streams.read_before(wanted, cursor, limit + 1)
     else:
         after = await streams.check(call.organization_id, _position(given)) if cursor is None else cursor
-        found = await streams.read_after(wanted, after, limit + 1)
-    return page([{"id": event["sequence"]} for event in found], limit, found)
+        events = await streams.read_after(wanted, after, limit + 1)
+    return page([{"id": event["sequence"]} for event in events], limit, events)
 
 
 async def _stream(call: Call, wanted: EventFilter, given: str | None) -> EventStream:
     streams = call.services.streams
     if streams.feed.closed:
-        raise Unavailable("the service is stopping; come again")
+        raise Unavailable("the service is stopping: connect again")
     after, notice = await streams.now(), b""
     if given is not None:
         try:
@@ -56,10 +57,10 @@ async def _stream(call: Call, wanted: EventFilter, given: str | None) -> EventSt
 
 
 def _reset(error: EventsLost, newest: int) -> bytes:
-    """Return what tells a reader that it cannot go on where it was, and that the stream starts afresh."""
+    """Return the frames that report that the stream cannot resume where the client was, and starts with new events."""
     oldest = None if error.oldest is None else str(error.oldest)
     data = {"oldest_id": oldest, "newest_id": str(newest), "message": error.message}
-    return comment(f"{error.message}; this is a fresh start") + event_frame(str(newest), "reset", data)
+    return comment(f"{error.message}; the stream starts with new events") + event_frame(str(newest), "reset", data)
 
 
 async def _filter(call: Call, query: EventQuery) -> EventFilter:
@@ -89,7 +90,7 @@ async def _task_uid(call: Call, task_id: str) -> str:
 
 
 def _read(parameters: QueryParams) -> dict[str, Any]:
-    """Return the query; lists may be repeated or have commas."""
+    """Return the query; the values of a list may be separated by commas, or its name repeated."""
     query = read_query(parameters)
     for name in _LISTS:
         if name in query:
@@ -99,7 +100,7 @@ def _read(parameters: QueryParams) -> dict[str, Any]:
 
 
 def _position(given: str) -> int | None:
-    """Return the sequence number that a `Last-Event-ID` is, or None if it is none."""
+    """Return a `Last-Event-ID` as a sequence number, None if it is not one."""
     return int(given) if given.isascii() and given.isdigit() and len(given) <= _MOST_DIGITS else None
 
 

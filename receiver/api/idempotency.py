@@ -1,15 +1,26 @@
-"""`Idempotency-Key`: a request that comes again is answered again, and its work is done once (contracts/pi.md).
+"""`Idempotency-Key`: a request that is repeated gets the same response again, and its work is done once.
 
-A key holds for 24 hours, for one organization and one endpoint (method and path). The rules:
+A key is valid for 24 hours, for one organization and one endpoint (method and path). The rules, from
+`receiver/api/CONTRACTS.md`, "Pi", and our own:
 
-- It is claimed on disk before the work begins, with a lease that is renewed for as long as the work takes.
-- Answers 2xx and 4xx are kept, encrypted, and only then given. Not 401, 403, 429 and 5xx: after those the same
-  request may be tried again.
-- The same key with another body is 409 `idempotency_key_mismatch`, whatever became of the first.
-- Of two at once one works. The other waits for its answer: in this process for an event, for another process by
-  looking; after `PATIENCE_SECONDS` it is asked to come again (503).
-- Who died, or gave no answer that is kept, is taken over from: at once in the same process, else when the lease ends.
-  What it made is found by the claim's id (`Call.new_id`), which it was given before it was made; or else is made now.
+- The key is claimed on disk before the work begins, with a lease that is renewed for as long as the work takes.
+- Responses 2xx and 4xx are saved, encrypted, before they are sent. 401, 403, 429 and 5xx are not saved: after those the
+  same request may be tried again.
+- The same key with another body is 409 `idempotency_key_mismatch`, whatever became of the first request.
+- Of two concurrent requests one does the work. The other waits for its response: if both are in this process, for an
+  event, else by reading the row until it changes. After `WAIT_SECONDS` it gets 503 `idempotency_key_in_use`.
+- If a process dies, or its response was not saved, the next request takes the claim over: at once in the same process,
+  else when the lease has ended. That request is resumed.
+
+Why a request is resumed, and neither refused nor simply done again. The work and the saved response cannot be one
+transaction: the work has its own transactions, and between them it may call a provider, which cannot be rolled back.
+So a process can die when the task exists (and is charged) and the response is not saved. Doing the work again would
+create a second task; refusing the key would leave the client without the id of the first. The way out is that the ids
+of what a request creates are decided before it creates anything: the claim stores a `resource_id`, and `Call.new_id`
+derives from it the same ids for every request with the key. A resumed request (`Call.is_resumed`) first looks for a
+resource with that id. If it exists, the work was done, and the request returns it as it is now; if it does not, nothing
+was done, and the request does it. What a response shows only once (a new API key, a new secret) is made again, because
+no client can have received it.
 """
 
 import asyncio
@@ -45,27 +56,27 @@ log = get_logger("api.idempotency")
 HEADER = "idempotency-key"
 LEASE_SECONDS = 20.0
 _RENEW_SECONDS = LEASE_SECONDS / 4
-PATIENCE_SECONDS = 50.0
-"""Longer than a lease, so that who waits for a process that died can take over."""
-_FIRST_LOOK_SECONDS = 0.1
-_LONGEST_LOOK_SECONDS = 1.0
-_NEVER_KEPT = frozenset({401, 403, 429})
+WAIT_SECONDS = 50.0
+"""Longer than a lease, so that a request which waits for a process that died can take its claim over."""
+_FIRST_CHECK_SECONDS = 0.1
+_LONGEST_CHECK_SECONDS = 1.0
+_NEVER_SAVED = frozenset({401, 403, 429})
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 Work = Callable[[Claim], Awaitable[ASGIApp]]
-"""Does a request's work; its errors are answers already."""
+"""Does the work of a request, and returns its response; errors are responses already."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotentRequest:
-    """A request under a key: hashes of where the key holds, and of the body."""
+    """A request with a key. `scope` is a hash of organization, endpoint and key; `body` is a hash of the body."""
 
     scope: str
     body: str
 
     @classmethod
     def of(cls, organization_id: int, endpoint: str, key: str, body: bytes) -> "IdempotentRequest":
-        """Return what a request asks; `endpoint` is its method and path."""
+        """Return the hashes of a request; `endpoint` is its method and path."""
         scope = "\n".join((str(organization_id), endpoint, key))
         return cls(hashlib.sha256(scope.encode()).hexdigest(), hashlib.sha256(body).hexdigest())
 
@@ -77,7 +88,7 @@ def read_key(headers: Headers) -> str | None:
         return None
     if len(keys) > 1 or _KEY.fullmatch(keys[0]) is None:
         raise BadRequest(
-            "must be given once, with 1 to 255 printable ASCII characters",
+            "must be sent once, with 1 to 255 printable ASCII characters",
             code="invalid_idempotency_key",
             param="Idempotency-Key",
         )
@@ -85,69 +96,69 @@ def read_key(headers: Headers) -> str | None:
 
 
 class Idempotency:
-    """Answers requests under their keys. One instance a process, for it knows what is under way here."""
+    """Does the work of each key once. Use one instance per process: it knows which requests are in progress."""
 
     def __init__(self, database: Database, keyring: KeyRing) -> None:
         self._database = database
         self._keyring = keyring
         self._owner = new_id()
-        self._under_way: dict[str, asyncio.Future[SavedResponse | None]] = {}
+        self._in_progress: dict[str, asyncio.Future[SavedResponse | None]] = {}
 
-    async def once(self, asked: IdempotentRequest, work: Work) -> ASGIApp:
-        """Return the answer of `work`, which is done unless it was done before.
+    async def once(self, request: IdempotentRequest, work: Work) -> ASGIApp:
+        """Return the saved response of the key, or do `work` and return its response.
 
-        Raises `Conflict` for another body, `Unavailable` if another's work takes too long.
+        Raises `Conflict` for another body, `Unavailable` if the work of another request takes too long.
         """
-        until = asyncio.get_running_loop().time() + PATIENCE_SECONDS
-        while (other := self._under_way.get(asked.scope)) is not None:
-            kept = await _answer_of(other, until)
-            if kept is not None:
-                return self._again(kept, asked)
-        kept = None
-        mine = self._under_way[asked.scope] = asyncio.get_running_loop().create_future()
+        until = asyncio.get_running_loop().time() + WAIT_SECONDS
+        while (other := self._in_progress.get(request.scope)) is not None:
+            saved = await _response_of(other, until)
+            if saved is not None:
+                return self._repeat(saved, request)
+        saved = None
+        mine = self._in_progress[request.scope] = asyncio.get_running_loop().create_future()
         try:
-            found = await self._claim(asked, until)
+            found = await self._claim(request, until)
             if isinstance(found, SavedResponse):
-                kept = found
-                return self._again(kept, asked)
-            answer, kept = await self._do(found, asked, work)
-            return answer
+                saved = found
+                return self._repeat(saved, request)
+            response, saved = await self._do(found, request, work)
+            return response
         finally:
-            del self._under_way[asked.scope]
-            mine.set_result(kept)
+            del self._in_progress[request.scope]
+            mine.set_result(saved)
 
-    async def _claim(self, asked: IdempotentRequest, until: float) -> Claim | SavedResponse:
-        """Claim the key, or find its answer, as soon as no other process is at it."""
-        loop, delay = asyncio.get_running_loop(), _FIRST_LOOK_SECONDS
+    async def _claim(self, request: IdempotentRequest, until: float) -> Claim | SavedResponse:
+        """Claim the key, or find its response, as soon as no other process holds the claim."""
+        loop, delay = asyncio.get_running_loop(), _FIRST_CHECK_SECONDS
         while True:
-            found: ClaimResult = await self._database.writer.write(storage.claim, self._wanted(asked))
+            found: ClaimResult = await self._database.writer.write(storage.claim, self._claim_request(request))
             if not isinstance(found, ClaimedElsewhere):
                 return found
-            while await self._database.read(storage.leased(asked.scope, utc_now())):
+            while await self._database.read(storage.leased(request.scope, utc_now())):
                 if loop.time() >= until:
-                    raise _still_at_work()
+                    raise _in_use()
                 await asyncio.sleep(delay)
-                delay = min(delay * 1.5, _LONGEST_LOOK_SECONDS)
+                delay = min(delay * 1.5, _LONGEST_CHECK_SECONDS)
 
-    async def _do(self, claim: Claim, asked: IdempotentRequest, work: Work) -> tuple[ASGIApp, SavedResponse | None]:
-        async with self._leased(claim):
-            answer = await work(claim)
-            if isinstance(answer, Response) and _is_kept(answer.status_code):
-                return answer, await self._keep(claim, asked, answer)
-        with suppress(Unavailable):  # then its lease runs out by itself
-            await self._lease(claim, 0)
-        return answer, None
+    async def _do(self, claim: Claim, request: IdempotentRequest, work: Work) -> tuple[ASGIApp, SavedResponse | None]:
+        async with self._renewed(claim):
+            response = await work(claim)
+            if isinstance(response, Response) and _is_saved(response.status_code):
+                return response, await self._save(claim, request, response)
+        with suppress(Unavailable):  # then the lease ends by itself
+            await self._move_lease(claim, 0)
+        return response, None
 
-    async def _keep(self, claim: Claim, asked: IdempotentRequest, answer: Response) -> SavedResponse:
-        token = self._keyring.encrypt(bytes(answer.body).decode())
-        kept = SavedResponse(asked.body, answer.status_code, answer.headers["content-type"], token)
-        item = ResponseToSave(claim.scope, self._owner, kept)
+    async def _save(self, claim: Claim, request: IdempotentRequest, response: Response) -> SavedResponse:
+        token = self._keyring.encrypt(bytes(response.body).decode())
+        saved = SavedResponse(request.body, response.status_code, response.headers["content-type"], token)
+        item = ResponseToSave(claim.scope, self._owner, saved)
         if not await self._database.writer.write(storage.keep, item, bounded=False):
-            raise _still_at_work()
-        return kept
+            raise _in_use()
+        return saved
 
     @asynccontextmanager
-    async def _leased(self, claim: Claim) -> AsyncIterator[None]:
+    async def _renewed(self, claim: Claim) -> AsyncIterator[None]:
         renewing = asyncio.create_task(self._renew(claim))
         try:
             yield
@@ -158,50 +169,50 @@ class Idempotency:
         while True:
             await asyncio.sleep(_RENEW_SECONDS)
             try:
-                await self._lease(claim, LEASE_SECONDS)
+                await self._move_lease(claim, LEASE_SECONDS)
             except Unavailable as error:
-                log.warning("a lease could not be renewed", reason=error.message)
+                log.warning("idempotency lease not renewed", error_code=error.code, error=error.message)
 
-    async def _lease(self, claim: Claim, seconds: float) -> None:
+    async def _move_lease(self, claim: Claim, seconds: float) -> None:
         until = utc_now() + timedelta(seconds=seconds)
         await self._database.writer.run(
             lambda tx: storage.move_lease(tx, claim.scope, self._owner, until), bounded=False
         )
 
-    def _wanted(self, asked: IdempotentRequest) -> ClaimRequest:
+    def _claim_request(self, request: IdempotentRequest) -> ClaimRequest:
         now = utc_now()
         return ClaimRequest(
-            scope=asked.scope,
-            body=asked.body,
+            scope=request.scope,
+            body=request.body,
             resource_id=new_id(),
             owner=self._owner,
             now=now,
             lease_until=now + timedelta(seconds=LEASE_SECONDS),
         )
 
-    def _again(self, kept: SavedResponse, asked: IdempotentRequest) -> Response:
-        if kept.body != asked.body:
+    def _repeat(self, saved: SavedResponse, request: IdempotentRequest) -> Response:
+        if saved.body != request.body:
             raise storage.mismatch()
-        body = self._keyring.decrypt(kept.answer)
+        body = self._keyring.decrypt(saved.answer)
         return Response(
-            body, kept.status, headers={"x-idempotency-replayed": "true", "content-type": kept.content_type}
+            body, saved.status, headers={"x-idempotency-replayed": "true", "content-type": saved.content_type}
         )
 
 
-async def _answer_of(other: "asyncio.Future[SavedResponse | None]", until: float) -> SavedResponse | None:
+async def _response_of(other: "asyncio.Future[SavedResponse | None]", until: float) -> SavedResponse | None:
     left = until - asyncio.get_running_loop().time()
     done, _ = await asyncio.wait({other}, timeout=max(0.0, left))
     if not done:
-        raise _still_at_work()
+        raise _in_use()
     return other.result()
 
 
-def _is_kept(status: int) -> bool:
-    return status < 500 and status not in _NEVER_KEPT
+def _is_saved(status: int) -> bool:
+    return status < 500 and status not in _NEVER_SAVED
 
 
-def _still_at_work() -> Unavailable:
+def _in_use() -> Unavailable:
     return Unavailable(
-        "another request with this Idempotency-Key is still at work; send the same again for its answer",
+        "another request with this Idempotency-Key is still in progress: send the same request again for its response",
         code="idempotency_key_in_use",
     )

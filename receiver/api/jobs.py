@@ -1,4 +1,7 @@
-"""`GET /api/v1/jobs/{id}`: a task as Pi's job (contracts/pi.md); a step's `job_id` is the id of its task."""
+"""`GET /api/v1/jobs/{id}`: a task in the form of Pi's job (`receiver/api/CONTRACTS.md`, "Pi").
+
+A step's `job_id` is the id of its task.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +20,7 @@ _MOST_EVENTS = 200
 
 
 async def get_job(call: Call) -> Reply:
-    """Answer at once or when the job has ended; `fields` narrows the answer, `include` adds to it."""
+    """Return a job, at once or when it has ended; `fields` selects fields, `include` adds diagnostics."""
     uid = call.path_id("job_id")
     query = check(JobQuery, read_query(call.request.query_params), code="invalid_query_params")
     fields = _names(query.fields, JOB_FIELDS, code="invalid_query_params", param="fields")
@@ -42,7 +45,7 @@ async def _task(call: Call, uid: str, seconds: float | None) -> Mapping[str, Any
 
 
 async def _diagnostics(call: Call, task: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what happened on the way: every attempt, and the newest events, both oldest first."""
+    """Return the task's history: all attempts, and the newest events, both oldest first."""
     rows = await call.services.database.read(events_of_task(task["id"], _MOST_EVENTS + 1, None))
     return {
         **{name: task[name] for name in ("provider", "provider_task_id", "submission", "attempt", "max_attempts")},
@@ -62,9 +65,9 @@ def _included(query: JobQuery) -> frozenset[str]:
 
 
 def _names(given: str | None, known: tuple[str, ...], *, code: str, param: str) -> frozenset[str]:
-    """Return the names that a query lists. Raises `BadRequest` that says which there are."""
+    """Return the names that a query lists. Raises `BadRequest` that lists the known names."""
     names = [name.strip() for name in (given or "").split(",") if name.strip()]
     unknown = next((name for name in names if name not in known), None)
     if unknown is not None:
-        raise BadRequest(f"there is no {unknown[:80]!r}; known are {', '.join(known)}", code=code, param=param)
+        raise BadRequest(f"{unknown[:80]!r} is unknown; known are {', '.join(known)}", code=code, param=param)
     return frozenset(names)

@@ -1,4 +1,4 @@
-"""API keys: made once, shown once, kept as hashes."""
+"""`/api/v1/keys`: API keys. A key is returned once, when it is created, and stored as a hash."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +14,9 @@ from receiver.storage import keys as storage
 
 
 async def create_key(call: Call) -> Reply:
-    """`POST /api/v1/keys`: the key is in this answer, and never again.
+    """`POST /api/v1/keys`: create a key, which only this response contains.
 
-    One that an earlier request made, and did not tell, gets another secret.
+    A resumed request replaces the secret of the key that the earlier one created: no client got that secret.
     """
     wanted = await call.body(CreateKey)
     key = new_api_key()
@@ -33,30 +33,30 @@ async def create_key(call: Call) -> Reply:
     if not call.is_resumed:
         await run(lambda tx: storage.insert_key(tx, row))
     elif not await run(lambda tx: storage.insert_key_again(tx, row)):
-        raise Conflict("the key that this request made was revoked since")
-    return Reply({**_shown(row), "key": key}, "key")
+        raise Conflict("the key that this request created has been revoked since: send a new Idempotency-Key")
+    return Reply({**_view(row), "key": key}, "key")
 
 
 async def list_keys(call: Call) -> Reply:
-    """`GET /api/v1/keys`: every live key, newest first."""
+    """`GET /api/v1/keys`: all keys that are not revoked, newest first."""
     rows = await call.services.database.read(storage.live_keys(call.organization_id))
-    data = {"object": "list", "data": [_shown(row) for row in rows], "has_more": False, "next_cursor": None}
+    data = {"object": "list", "data": [_view(row) for row in rows], "has_more": False, "next_cursor": None}
     return Reply(data, "list")
 
 
 async def revoke_key(call: Call) -> Reply:
-    """`DELETE /api/v1/keys/{id}`."""
+    """`DELETE /api/v1/keys/{id}`: revoke a key."""
     uid = call.path_id("key_id")
     revoked = await call.services.database.writer.run(
         lambda tx: storage.revoke_key(tx, call.organization_id, uid, utc_now())
     )
     call.services.authenticator.forget()
     if not revoked:
-        raise NotFound("there is no such key", param="key_id")
+        raise NotFound("there is no key with this id", param="key_id")
     return Reply({"object": "key", "id": uid, "deleted": True}, "key")
 
 
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+def _view(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "object": "key",
         "id": row["uid"],

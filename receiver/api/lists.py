@@ -1,4 +1,4 @@
-"""Lists: pages with a cursor, newest first."""
+"""Lists: reading their queries, and pages with a cursor, newest first."""
 
 import base64
 import re
@@ -14,7 +14,7 @@ _MEMBER = re.compile(r"([a-z_]+)\[([^\[\]]{1,200})\]")
 
 
 def read_query(parameters: QueryParams) -> dict[str, Any]:
-    """Return a query as a dictionary; `metadata[k]=v` becomes `{"metadata": {k: v}}`, an empty value is none."""
+    """Return a query as a dictionary; `metadata[k]=v` becomes `{"metadata": {k: v}}`, empty values are left out."""
     query: dict[str, Any] = {}
     for name, value in parameters.multi_items():
         member = _MEMBER.fullmatch(name)
@@ -26,7 +26,7 @@ def read_query(parameters: QueryParams) -> dict[str, Any]:
 
 
 def read_cursor(cursor: str | None) -> int | None:
-    """Return the key that a cursor stands for. Raises `BadRequest`."""
+    """Return the integer key that a cursor encodes. Raises `BadRequest`."""
     if cursor is None:
         return None
     try:
@@ -35,7 +35,7 @@ def read_cursor(cursor: str | None) -> int | None:
         key = 0
     if not 0 < key < 1 << 63:
         raise BadRequest(
-            "is not a cursor of ours: take next_cursor from the page before",
+            "is not a cursor of this list: use the next_cursor of the previous page",
             code="invalid_query_params",
             param="cursor",
         )
@@ -43,7 +43,7 @@ def read_cursor(cursor: str | None) -> int | None:
 
 
 def page(rows: Sequence[Mapping[str, Any]], limit: int, items: Sequence[Any]) -> Reply:
-    """Return a page of at most `limit` items; `rows` has one more than that where there is more."""
+    """Return a page of at most `limit` items; `rows` has one row more if another page follows."""
     more = len(rows) > limit
     data = {
         "object": "list",

@@ -1,4 +1,7 @@
-"""PiAPI's dialect, so that a PiAPI client needs only another base URL (contracts/piapi.md, ringback.md)."""
+"""The endpoints of PiAPI's API, so that a PiAPI client needs only another base URL.
+
+Sources: `receiver/providers/piapi/CONTRACT.md`, and `receiver/api/CONTRACTS.md`, "Ringback".
+"""
 
 import asyncio
 from collections.abc import Mapping
@@ -25,29 +28,29 @@ _CANCELS_AT_ONCE = 16
 
 
 async def create_task(call: Call) -> Reply:
-    """`POST /api/v1/task`: waits for the provider's own answer, so that a refusal is passed on as it is."""
+    """`POST /api/v1/task`: create a task; wait for the provider's response, to pass on a refusal unchanged."""
     wanted = await call.body(CreateTask)
     uid = call.new_id()
     if call.is_resumed and (earlier := await call.services.database.read(task_by_id(call.organization_id, uid))):
-        return _created(earlier[0])
+        return _earlier_reply(earlier[0])
     request = task_request(call, wanted, uid, await read_callback(call, webhook_config_of(wanted)))
     _, outcome = await call.services.tracker.create(request, wait=call.services.settings.submit_wait_seconds)
     if isinstance(outcome, Refused):
         raise ProviderRefused(outcome.message, status=outcome.status, body=outcome.body)
     try:
         task = await call.services.tracker.task(call.organization_id, uid)
-    except Unavailable:  # it is there, and perhaps at the provider: an error would have it made again
-        task = _as_it_began(request)
+    except Unavailable:  # it is stored and may be at the provider: after an error the client would create it again
+        task = _initial_task(request)
     return Reply(piapi_task(task))
 
 
 async def get_task(call: Call) -> Reply:
-    """`GET /api/v1/task/{id}`, at once or when it has ended."""
+    """`GET /api/v1/task/{id}`: a task, at once or when it has ended."""
     return Reply(piapi_task(await read_task(call)))
 
 
 async def cancel_task(call: Call) -> Reply:
-    """`DELETE /api/v1/task/{id}`, and what one official client calls instead."""
+    """`DELETE /api/v1/task/{id}`, or `POST /api/v1/task/{id}/cancel`, which one of PiAPI's own clients uses."""
     tracker = call.services.tracker
     task = await tracker.task(call.organization_id, call.path("task_id"))
     message = await tracker.cancel(task)
@@ -55,7 +58,7 @@ async def cancel_task(call: Call) -> Reply:
 
 
 async def cancel_tasks(call: Call) -> Reply:
-    """`DELETE /api/v1/tasks?created_before=&model=`: many at once, both parameters required."""
+    """`DELETE /api/v1/tasks?created_before=&model=`: cancel many tasks; both parameters are required."""
     query = check(CancelQuery, read_query(call.request.query_params), code="invalid_query_params")
     found: list[dict[str, Any]] = []
     for status in _CANCELLABLE:
@@ -66,15 +69,15 @@ async def cancel_tasks(call: Call) -> Reply:
             created_before=query.created_before,
         )
         found += await call.services.database.read(tasks_matching(wanted, _MOST_CANCELLED - len(found)))
-    turn = asyncio.Semaphore(_CANCELS_AT_ONCE)
-    results = await asyncio.gather(*(_cancel(call, task, turn) for task in found))
+    limit = asyncio.Semaphore(_CANCELS_AT_ONCE)
+    results = await asyncio.gather(*(_cancel(call, task, limit) for task in found))
     cancelled = [uid for uid in results if uid is not None]
     data = {"cancelled": cancelled, "not_cancelled": len(found) - len(cancelled)}
     return Reply(data, message=f"{len(cancelled)} of {len(found)} tasks were cancelled")
 
 
 async def account_active(call: Call) -> Reply:
-    """`GET /account/active_tasks`: counts of what has not ended, by model."""
+    """`GET /account/active_tasks`: how many tasks have not ended, by model."""
     data: dict[str, dict[str, int]] = {}
     for row in await call.services.database.read(active_tasks(call.organization_id)):
         counts = data.setdefault(
@@ -87,7 +90,7 @@ async def account_active(call: Call) -> Reply:
 
 
 async def account_info(call: Call) -> Reply:
-    """`GET /account/info`: the provider's own answer."""
+    """`GET /account/info`: the provider's own response."""
     status, body = await call.services.providers[DEFAULT_PROVIDER].account_info()
     if status != 200:
         raise ProviderRefused(str(body.get("message", "the provider gave no answer")), status=status, body=body)
@@ -116,16 +119,16 @@ async def histories(call: Call) -> Reply:
     )
 
 
-def _created(task: Mapping[str, Any]) -> Reply:
-    """Answer with a task that an earlier request made, as it is now. Raises `ProviderRefused` if that was its end."""
+def _earlier_reply(task: Mapping[str, Any]) -> Reply:
+    """Return a task that an earlier request created, as it is now. Raises `ProviderRefused` if it was refused."""
     code = (task["error"] or {}).get("code")
     if task["submission"] == Submission.REFUSED and isinstance(code, int) and 400 <= code < 500:
         raise ProviderRefused(task["error"]["message"], status=code)
     return Reply(piapi_task(task))
 
 
-def _as_it_began(request: TaskRequest) -> dict[str, Any]:
-    """Return what is known of a task that was just made and cannot be read."""
+def _initial_task(request: TaskRequest) -> dict[str, Any]:
+    """Return the row of a task that was just created, as far as it is known without reading it."""
     unknown = ("output", "meta", "detail", "logs", "error", "started_at", "ended_at", "provider_task_id")
     return {
         **dict.fromkeys(unknown),
@@ -141,8 +144,9 @@ def _as_it_began(request: TaskRequest) -> dict[str, Any]:
     }
 
 
-async def _cancel(call: Call, task: Mapping[str, Any], turn: asyncio.Semaphore) -> str | None:
-    async with turn:
+async def _cancel(call: Call, task: Mapping[str, Any], limit: asyncio.Semaphore) -> str | None:
+    """Cancel a task; return its id, or None if it could not be cancelled."""
+    async with limit:
         try:
             await call.services.tracker.cancel(task)
         except RingbackError:

@@ -16,61 +16,61 @@ Row = Mapping[str, Any]
 
 
 async def recover(call: Call) -> Reply:
-    """`POST /api/v1/webhooks/{id}/recover`: what was given up since a moment is sent again."""
+    """`POST /api/v1/webhooks/{id}/recover`: send the deliveries again that failed for good since `since`."""
     webhook = await find_webhook(call)
     wanted = await call.body(RecoverRequest)
     uid = call.new_id()
-    if (begun := await _begun(call, webhook, uid)) is not None:
-        return begun
+    if (earlier := await _earlier_reply(call, webhook, uid)) is not None:
+        return earlier
     row = await call.services.replays.recover(webhook, uid, wanted.since)
     return Reply(native_replay(row, webhook["uid"], {}), "replay", status=202)
 
 
 async def replay(call: Call) -> Reply:
-    """`POST /api/v1/webhooks/{id}/replay`: every event that matches is sent again, delivered or not."""
+    """`POST /api/v1/webhooks/{id}/replay`: send all events again that match, delivered or not."""
     webhook = await find_webhook(call)
     wanted = await call.body(ReplayRequest)
     uid = call.new_id()
-    if (begun := await _begun(call, webhook, uid)) is not None:
-        return begun
+    if (earlier := await _earlier_reply(call, webhook, uid)) is not None:
+        return earlier
     row = await call.services.replays.replay(webhook, uid, wanted.since, wanted.until, wanted.event_types)
     return Reply(native_replay(row, webhook["uid"], {}), "replay", status=202)
 
 
 async def list_replays(call: Call) -> Reply:
-    """`GET /api/v1/webhooks/{id}/replays`, newest first."""
+    """`GET /api/v1/webhooks/{id}/replays`: the replays of a webhook, newest first."""
     webhook = await find_webhook(call)
     query = check(Page, read_query(call.request.query_params), code="invalid_query_params")
     rows = await call.services.database.read(replays_of(webhook["id"], query.limit + 1, read_cursor(query.cursor)))
-    return page(rows, query.limit, await _shown(call, webhook, rows))
+    return page(rows, query.limit, await _views(call, webhook, rows))
 
 
 async def get_replay(call: Call) -> Reply:
-    """`GET /api/v1/webhooks/{id}/replays/{replay_id}`: how far it is."""
+    """`GET /api/v1/webhooks/{id}/replays/{replay_id}`: a replay and its progress."""
     webhook = await find_webhook(call)
-    return Reply((await _shown(call, webhook, [await _replay(call, webhook)]))[0], "replay")
+    return Reply((await _views(call, webhook, [await _replay(call, webhook)]))[0], "replay")
 
 
 async def cancel_replay(call: Call) -> Reply:
-    """`POST /api/v1/webhooks/{id}/replays/{replay_id}/cancel`, or `DELETE`: what waits of it is not sent."""
+    """`POST /api/v1/webhooks/{id}/replays/{replay_id}/cancel`, or `DELETE`: end it and its pending deliveries."""
     webhook = await find_webhook(call)
     await call.services.replays.cancel(await _replay(call, webhook))
-    return Reply((await _shown(call, webhook, [await _replay(call, webhook)]))[0], "replay")
+    return Reply((await _views(call, webhook, [await _replay(call, webhook)]))[0], "replay")
 
 
-async def _begun(call: Call, webhook: Row, uid: str) -> Reply | None:
-    """Answer with the replay that an earlier request with the same idempotency key began, if there is one."""
+async def _earlier_reply(call: Call, webhook: Row, uid: str) -> Reply | None:
+    """Return the replay that an earlier request with the same idempotency key created, if it did."""
     rows = await call.services.database.read(replay_by_id(webhook["id"], uid)) if call.is_resumed else []
-    return Reply((await _shown(call, webhook, rows))[0], "replay", status=202) if rows else None
+    return Reply((await _views(call, webhook, rows))[0], "replay", status=202) if rows else None
 
 
 async def _replay(call: Call, webhook: Row) -> Row:
     rows = await call.services.database.read(replay_by_id(webhook["id"], call.path_id("replay_id")))
     if not rows:
-        raise NotFound("there is no such replay of this webhook", param="replay_id")
+        raise NotFound("this webhook has no replay with this id", param="replay_id")
     return rows[0]
 
 
-async def _shown(call: Call, webhook: Row, rows: Sequence[Row]) -> list[dict[str, Any]]:
+async def _views(call: Call, webhook: Row, rows: Sequence[Row]) -> list[dict[str, Any]]:
     counts = counts_by_replay(await call.services.database.read(deliveries_by_status([row["id"] for row in rows])))
     return [native_replay(row, webhook["uid"], counts.get(row["id"], {})) for row in rows]

@@ -1,4 +1,4 @@
-"""Every path that the service answers."""
+"""All paths of the service."""
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -24,7 +24,7 @@ class _Inbound:
 
 
 def routes() -> list[BaseRoute]:
-    """Return the routes, the busiest first: they are tried in order."""
+    """Return the routes, the busiest first, for they are tried in order."""
     inbound = _Inbound()
     return [
         Route("/hooks/{provider}/{task_id}", inbound),
@@ -39,10 +39,10 @@ def routes() -> list[BaseRoute]:
 
 
 def refuse_path(request: Request, error: Exception) -> Response:
-    """Answer a path or a method that is not there, in the dialect of the path."""
+    """Return the error for an unknown path or method, in the dialect of the path."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     message = (
-        f"{request.method} is not answered at {request.url.path}" if status == 405 else "there is nothing at this path"
+        f"{request.url.path} does not accept {request.method}" if status == 405 else "there is nothing at this path"
     )
     refusal = RingbackError(message, code=_CODES.get(status))
     refusal.status = status

@@ -1,4 +1,4 @@
-"""What clients may send of runs and jobs, checked before it comes near a table."""
+"""Schemas of what clients send for runs and jobs."""
 
 from typing import Annotated, Any
 
@@ -9,38 +9,38 @@ from receiver.api.schemas import Metadata, Object, Page, Retry, WaitQuery
 from receiver.domain.graph import STEP_ATTEMPTS, OnFailure, StepSpec, check_count
 
 MOST_NAMES = 100
-"""Of one step's `input_map` and `depends_on`."""
+"""In one step's `input_map`, and in its `depends_on`."""
 
 
-def _few(value: Any) -> Any:
-    """Count before anybody looks at each: the body may hold a hundred thousand."""
+def _check_size(value: Any) -> Any:
+    """Check the number of members before each is validated: the body may contain a hundred thousand."""
     if isinstance(value, dict | list) and len(value) > MOST_NAMES:
-        raise ValueError(f"has at most {MOST_NAMES} members")
+        raise ValueError(f"may have at most {MOST_NAMES} members")
     return value
 
 
 class StepRetry(Retry):
-    """How a provider's failure of a step is tried again."""
+    """How a step is retried when the provider fails it."""
 
     max_attempts: Annotated[int, Field(ge=1, le=5)] = STEP_ATTEMPTS
 
 
 class CreateStep(BaseModel):
-    """One step of `POST /api/v1/runs`; what it may not be within its graph is said by `receiver.domain.graph`."""
+    """One step of `POST /api/v1/runs`; `receiver.domain.graph` checks it within its graph."""
 
     model_config = ConfigDict(extra="forbid")
 
     id: str
     action: str
     input: Object = {}
-    input_map: Annotated[dict[str, str], BeforeValidator(_few)] = {}
-    depends_on: Annotated[list[str], BeforeValidator(_few)] = []
+    input_map: Annotated[dict[str, str], BeforeValidator(_check_size)] = {}
+    depends_on: Annotated[list[str], BeforeValidator(_check_size)] = []
     on_failure: OnFailure = OnFailure.STOP
     retry: StepRetry = StepRetry()
 
     @property
     def spec(self) -> StepSpec:
-        """The step as everything else knows it."""
+        """The step as the rest of the code represents it."""
         return StepSpec(
             id=self.id,
             action=self.action,
@@ -54,7 +54,7 @@ class CreateStep(BaseModel):
 
 
 class CreateRun(BaseModel):
-    """`POST /api/v1/runs`: Pi's create, with `on_failure` and `retry` of each step besides."""
+    """`POST /api/v1/runs`: Pi's create, extended by `on_failure` and `retry` of each step."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -77,7 +77,7 @@ class RunQuery(Page):
 
 
 class JobQuery(WaitQuery):
-    """The query of `GET /api/v1/jobs/{id}`: names with commas between them; `expand` is another word for `include`."""
+    """The query of `GET /api/v1/jobs/{id}`: names separated by commas; `expand` is an alias of `include`."""
 
     fields: str | None = None
     include: str | None = None

@@ -1,4 +1,7 @@
-"""Runs: several tasks in dependency order (contracts/pi.md, with a list, cancel and retry besides)."""
+"""`/api/v1/runs`: several tasks in the order of their dependencies.
+
+Pi's endpoints (`receiver/api/CONTRACTS.md`, "Pi"), extended by list, cancel and retry.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +21,7 @@ from receiver.storage.runs import RunFilter
 
 
 async def create_run(call: Call) -> Reply:
-    """`POST /api/v1/runs`: when this is answered the run is on disk, and its first steps have begun."""
+    """`POST /api/v1/runs`: create a run. When this returns it is on disk, and its first steps have started."""
     wanted = await call.body(CreateRun)
     runs = call.services.runs
     steps = [step.spec for step in wanted.steps]
@@ -32,17 +35,17 @@ async def create_run(call: Call) -> Reply:
 
 
 async def get_run(call: Call) -> Reply:
-    """`GET /api/v1/runs/{id}`, at once or when it has ended."""
+    """`GET /api/v1/runs/{id}`: a run, at once or when it has ended."""
     uid = call.path_id("run_id")
     query = check(WaitQuery, read_query(call.request.query_params), code="invalid_query_params")
     runs = call.services.runs
     if query.wait_for_completion:
-        return _shown(await runs.wait(call.organization_id, uid, query.timeout_seconds))
-    return _shown(await runs.run(call.organization_id, uid))
+        return _reply(await runs.wait(call.organization_id, uid, query.timeout_seconds))
+    return _reply(await runs.run(call.organization_id, uid))
 
 
 async def list_runs(call: Call) -> Reply:
-    """`GET /api/v1/runs`: filters on status and `metadata[k]=v`, newest first."""
+    """`GET /api/v1/runs`: the runs, newest first; filters on status and `metadata[k]=v`."""
     query = check(RunQuery, read_query(call.request.query_params), code="invalid_query_params")
     wanted = RunFilter(
         organization_id=call.organization_id,
@@ -55,19 +58,19 @@ async def list_runs(call: Call) -> Reply:
 
 
 async def cancel_run(call: Call) -> Reply:
-    """`POST /api/v1/runs/{id}/cancel`."""
-    return _shown(await call.services.runs.cancel(call.organization_id, call.path_id("run_id")))
+    """`POST /api/v1/runs/{id}/cancel`: cancel a run and its tasks."""
+    return _reply(await call.services.runs.cancel(call.organization_id, call.path_id("run_id")))
 
 
 async def retry_run(call: Call) -> Reply:
-    """`POST /api/v1/runs/{id}/retry`: what is completed is kept, all else is done again."""
+    """`POST /api/v1/runs/{id}/retry`: keep the completed steps, and do all others again."""
     uid, runs = call.path_id("run_id"), call.services.runs
     try:
-        return _shown(await runs.retry(call.organization_id, uid))
+        return _reply(await runs.retry(call.organization_id, uid))
     except Conflict:
         if not call.is_resumed:
             raise
-        return _shown(await runs.run(call.organization_id, uid))  # the request before was not answered, but obeyed
+        return _reply(await runs.run(call.organization_id, uid))  # the earlier request with this key did it already
 
 
 async def find_run_ids(call: Call, given: Sequence[str]) -> list[str]:
@@ -80,10 +83,10 @@ async def find_run_ids(call: Call, given: Sequence[str]) -> list[str]:
 
 
 def _created(uid: str, graph: Graph) -> dict[str, Any]:
-    """Return what Pi tells of a new run, which is the same for every run: it may be further by now."""
+    """Return a new run in Pi's form: always as pending, although its first steps may have started."""
     steps = [{"id": step.id, "status": StepStatus.PENDING} for step in graph.steps]
     return {"run_id": uid, "status": RunStatus.PENDING, "steps": steps}
 
 
-def _shown(run: RunRow) -> Reply:
+def _reply(run: RunRow) -> Reply:
     return Reply(native_run(run, run["steps"]), "run")

@@ -1,4 +1,4 @@
-"""What clients may send, checked before it comes near a table."""
+"""Schemas of what clients send: bodies and queries."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -20,45 +20,45 @@ from receiver.providers.registry import DEFAULT_PROVIDER
 
 ShortName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 DEEPEST = 100
-"""Levels of nesting; what is deeper cannot be written everywhere where it must go."""
+"""Levels of nesting. A deeper value cannot be written by every JSON library and database that it passes."""
 
 
-def _shallow(value: Any) -> Any:
+def _check_depth(value: Any) -> Any:
     level = [value]
     for _ in range(DEEPEST):
         level = [child for each in level if isinstance(each, dict | list) for child in _children(each)]
         if not level:
             return value
-    raise ValueError(f"is nested more than {DEEPEST} levels deep")
+    raise ValueError(f"may be nested at most {DEEPEST} levels deep")
 
 
 def _children(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 
 
-Object = Annotated[dict[str, Any], BeforeValidator(_shallow)]
+Object = Annotated[dict[str, Any], BeforeValidator(_check_depth)]
 MOST_METADATA_BYTES = 16 * 1024
 
 
-def _small(value: dict[str, Any]) -> dict[str, Any]:
+def _check_bytes(value: dict[str, Any]) -> dict[str, Any]:
     if len(orjson.dumps(value)) > MOST_METADATA_BYTES:
         raise ValueError(f"may have at most {MOST_METADATA_BYTES} bytes")
     return value
 
 
-Metadata = Annotated[Object, AfterValidator(_small)]
-_NO_MOMENT = "is not a moment that this calendar knows"
+Metadata = Annotated[Object, AfterValidator(_check_bytes)]
+_OUT_OF_RANGE = "is out of range: years 1 to 9999 are supported"
 
 
-def _moment(value: Any) -> Any:
-    """Read unix seconds, also as text, and ISO 8601; what names no time zone is UTC."""
+def _read_time(value: Any) -> Any:
+    """Return the time given as unix seconds (a number or a text) or as ISO 8601; without a time zone it is UTC."""
     if isinstance(value, str) and value.replace(".", "", 1).isdigit():
         value = float(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return datetime.fromtimestamp(value, UTC)
         except (OverflowError, OSError, ValueError):
-            raise ValueError(_NO_MOMENT) from None
+            raise ValueError(_OUT_OF_RANGE) from None
     try:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):
@@ -66,10 +66,10 @@ def _moment(value: Any) -> Any:
     try:
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except OverflowError:
-        raise ValueError(_NO_MOMENT) from None
+        raise ValueError(_OUT_OF_RANGE) from None
 
 
-Timestamp = Annotated[datetime, BeforeValidator(_moment)]
+Timestamp = Annotated[datetime, BeforeValidator(_read_time)]
 
 
 class WebhookConfig(BaseModel):
@@ -77,11 +77,11 @@ class WebhookConfig(BaseModel):
 
     endpoint: str = ""
     secret: Annotated[str, StringConstraints(max_length=500, pattern=r"^[\x20-\x7e]*$")] | None = None
-    """It goes into a header as it is."""
+    """Sent as a header's value, so printable ASCII only."""
 
 
 class Retry(BaseModel):
-    """How a provider's failure is tried again."""
+    """How a task is retried when the provider fails it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -90,7 +90,7 @@ class Retry(BaseModel):
 
 
 class CreateTask(BaseModel):
-    """`POST /api/v1/task`: PiAPI's create, with `metadata` and `retry` besides."""
+    """`POST /api/v1/task`: PiAPI's create, extended by `metadata` and `retry`."""
 
     model: ShortName
     task_type: ShortName
@@ -111,7 +111,7 @@ class AdoptTask(BaseModel):
 
 
 class _WebhookFields(BaseModel):
-    """What a webhook may be given, and set back to nothing; more rules are in `receiver.domain`."""
+    """The fields of a webhook that are optional and can be reset by null; `receiver.domain` has more rules for them."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -134,7 +134,7 @@ class CreateWebhook(_WebhookFields):
 
 
 class ChangeWebhook(_WebhookFields):
-    """`PATCH /api/v1/webhooks/{id}`: only what is given is changed, and null sets back."""
+    """`PATCH /api/v1/webhooks/{id}`: only given fields are changed; null resets a field."""
 
     endpoint_url: str = ""
     secret: str = ""
@@ -179,11 +179,11 @@ class CreateKey(BaseModel):
     name: ShortName
     scope: Scope = Scope.WRITE
     rate_limit: Annotated[float, Field(ge=0.001, le=100_000, strict=True)] | None = None
-    """Requests a second, to each process; null is what `RINGBACK_KEY_RATE` says."""
+    """Requests per second to each process; null means the default, `RINGBACK_KEY_RATE`."""
 
 
 class Page(BaseModel):
-    """The query of every list."""
+    """The query parameters that all lists have."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -204,7 +204,7 @@ class TaskQuery(Page):
 
 
 class EventQuery(Page):
-    """The query of `GET /api/v1/events`; `after` is what `Last-Event-ID` says where there is no header."""
+    """The query of `GET /api/v1/events`; `after` is the alternative to the `Last-Event-ID` header."""
 
     event_types: list[str] | None = None
     model: list[str] | None = None
@@ -226,20 +226,23 @@ class DeliveryQuery(Page):
 
 
 class WaitQuery(BaseModel):
-    """The long poll's query, as Pi has it: `timeout_seconds` is 1 to 30, and 20 if it is not given."""
+    """The query of a long poll, as Pi has it: `timeout_seconds` is 1 to 30, by default 20."""
 
     wait_for_completion: bool = False
     timeout_seconds: Annotated[float, Field(ge=1, le=30)] = 20
 
 
 class TaskIncludes(BaseModel):
-    """What else `GET /api/v1/tasks/{id}` is to tell."""
+    """What `GET /api/v1/tasks/{id}` shall include in addition."""
 
     include: Literal["attempts"] | None = None
 
 
 class HistoryQuery(BaseModel):
-    """The query of `GET /api/open/tasks/histories` (contracts/piapi.md): `page_size` is at most 100."""
+    """The query of `GET /api/open/tasks/histories`.
+
+    Source: `receiver/providers/piapi/CONTRACT.md`, "Lists and account".
+    """
 
     page: Annotated[int, Field(ge=1, le=100_000)] = 1
     page_size: Annotated[int, Field(ge=1, le=100)] = 10

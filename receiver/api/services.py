@@ -1,4 +1,4 @@
-"""What the endpoints may use, put together once by `app`."""
+"""What the endpoints may use: one object that `receiver.app` builds at start."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

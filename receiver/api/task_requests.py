@@ -1,4 +1,4 @@
-"""What a client's request for a task asks of tracking, for one task and for many: used by both dialects."""
+"""Turns a client's request for a task into one for `receiver.tracking`; used for single tasks and bulk calls."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ _WEBHOOK_CONFIG = "webhook_config"
 
 
 def task_request(call: Call, wanted: CreateTask, uid: str, callback: Callback | None) -> TaskRequest:
-    """Return the request for tracking; `uid` is the id that the task will have."""
+    """Return the request for `receiver.tracking.create`; `uid` is the id that the task will have."""
     config = {name: value for name, value in (wanted.config or {}).items() if name != _WEBHOOK_CONFIG}
     return TaskRequest(
         uid=uid,
@@ -32,12 +32,12 @@ def task_request(call: Call, wanted: CreateTask, uid: str, callback: Callback | 
 
 
 def webhook_config_of(wanted: CreateTask) -> Any:
-    """Return the client's own `config.webhook_config`, unchecked; None if there is none."""
+    """Return the client's own `config.webhook_config`, unchecked; None if the request has none."""
     return (wanted.config or {}).get(_WEBHOOK_CONFIG)
 
 
 async def read_callback(call: Call, webhook_config: Any) -> Callback | None:
-    """Return a client's own callback, checked; None if it names none. Raises `BadRequest`."""
+    """Return a client's own callback, checked; None if the config names no endpoint. Raises `BadRequest`."""
     if webhook_config is None:
         return None
     wanted = check(WebhookConfig, webhook_config, within=f"config.{_WEBHOOK_CONFIG}")
@@ -50,7 +50,10 @@ async def read_callback(call: Call, webhook_config: Any) -> Callback | None:
 
 
 async def read_task(call: Call) -> Mapping[str, Any]:
-    """Return the row of the task that the path names, at once or when it has ended, as the query asks."""
+    """Return the row of the path's task: at once, or when it has ended if the query asks to wait.
+
+    Raises `BadRequest`, `NotFound`.
+    """
     query = check(WaitQuery, read_query(call.request.query_params), code="invalid_query_params")
     tracker = call.services.tracker
     if query.wait_for_completion:

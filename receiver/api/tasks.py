@@ -1,4 +1,4 @@
-"""Ringback's own endpoints for tasks, in Pi's envelope."""
+"""`/api/v1/tasks`: Ringback's own endpoints for tasks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,13 +36,13 @@ async def list_tasks(call: Call) -> Reply:
 
 
 async def get_task(call: Call) -> Reply:
-    """`GET /api/v1/tasks/{id}`, at once or when it has ended; with its attempts if there were several."""
+    """`GET /api/v1/tasks/{id}`: a task, at once or when it has ended; with its attempts if it had several."""
     query = check(TaskIncludes, read_query(call.request.query_params), code="invalid_query_params")
     return await _reply(call, await read_task(call), with_attempts=query.include == "attempts")
 
 
 async def list_events(call: Call) -> Reply:
-    """`GET /api/v1/tasks/{id}/events`: the task's history, newest first."""
+    """`GET /api/v1/tasks/{id}/events`: the task's events, newest first."""
     query = check(Page, read_query(call.request.query_params), code="invalid_query_params")
     task = await call.services.tracker.task(call.organization_id, call.path("task_id"))
     rows = await call.services.database.read(events_of_task(task["id"], query.limit + 1, read_cursor(query.cursor)))
@@ -50,12 +50,12 @@ async def list_events(call: Call) -> Reply:
 
 
 async def refresh_task(call: Call) -> Reply:
-    """`POST /api/v1/tasks/{id}/refresh`: looks at the provider now."""
+    """`POST /api/v1/tasks/{id}/refresh`: poll the task at its provider now, and return it."""
     return Reply(native_task(await call.services.tracker.refresh(call.organization_id, call.path("task_id"))))
 
 
 async def cancel_task(call: Call) -> Reply:
-    """`POST /api/v1/tasks/{id}/cancel`."""
+    """`POST /api/v1/tasks/{id}/cancel`: cancel a task, at its provider too."""
     tracker = call.services.tracker
     task = await tracker.task(call.organization_id, call.path("task_id"))
     await tracker.cancel(task)
@@ -63,7 +63,7 @@ async def cancel_task(call: Call) -> Reply:
 
 
 async def retry_task(call: Call) -> Reply:
-    """`POST /api/v1/tasks/{id}/retry`: another attempt at a task that failed or was cancelled."""
+    """`POST /api/v1/tasks/{id}/retry`: start another attempt at a task that failed or was cancelled."""
     tracker = call.services.tracker
     task = await tracker.task(call.organization_id, call.path("task_id"))
     if not call.is_resumed or task["status"] in RETRYABLE:
@@ -72,18 +72,18 @@ async def retry_task(call: Call) -> Reply:
 
 
 async def adopt_task(call: Call) -> Reply:
-    """`POST /api/v1/tasks/adopt`: tracks a task that was made elsewhere, from now on."""
+    """`POST /api/v1/tasks/adopt`: track a task that was created outside Ringback."""
     wanted = await call.body(AdoptTask)
     if wanted.provider not in call.services.providers:
         known = ", ".join(sorted(call.services.providers))
-        raise BadRequest(f"there is no such provider; known: {known}", param="provider")
+        raise BadRequest(f"there is no provider with this name; known are {known}", param="provider")
     tracker = call.services.tracker
     task = await tracker.adopt(call.organization_id, wanted.provider, wanted.provider_task_id, wanted.metadata)
     return await _reply(call, task)
 
 
 async def _reply(call: Call, task: Mapping[str, Any], *, with_attempts: bool = False) -> Reply:
-    answer = native_task(task)
+    view = native_task(task)
     if with_attempts or task["attempt"] > 1:
-        answer["attempts"] = native_attempts(task, await call.services.tracker.attempts(task))
-    return Reply(answer)
+        view["attempts"] = native_attempts(task, await call.services.tracker.attempts(task))
+    return Reply(view)

@@ -1,1 +1,1 @@
-"""Telling subscribers: the address guard, the sender, one delivery's attempt, and who is told."""
+"""Outbound webhooks: subscriptions, the address guard, building and signing messages, sending, and replays."""

@@ -1,4 +1,4 @@
-"""One attempt at a delivery: its body and signatures, the request, and what came of it."""
+"""One attempt at a delivery: build the signed message, send it, decide the outcome, and store that."""
 
 import logging
 import random
@@ -46,7 +46,10 @@ class PreparedDelivery:
 
 @dataclass(slots=True)
 class Attempted:
-    """What came of an attempt, and what it says of the endpoint's pace."""
+    """The outcome of an attempt, and what it means for the rate at which the endpoint is sent to.
+
+    `slow_down`: the endpoint fails or asks for fewer requests; `gone`: it answered 410; `retry_after` is in seconds.
+    """
 
     settlement: Settlement
     slow_down: bool
@@ -55,7 +58,7 @@ class Attempted:
 
     @property
     def delivered(self) -> bool:
-        """Whether the subscriber has it."""
+        """Whether the subscriber accepted the delivery."""
         return self.settlement.status == DeliveryStatus.DELIVERED
 
 
@@ -72,7 +75,10 @@ class Deliverer:
         self._messages = MessageBuilder(keyring)
 
     async def prepare(self, leases: Sequence[LeasedDelivery]) -> list[PreparedDelivery]:
-        """Read what the leased deliveries need, in one query; those that must not be sent now are left out."""
+        """Read what the leased deliveries need, in one query; return those that may be sent now.
+
+        Left out are deliveries whose lease was lost, and those whose subscription is inactive, which are parked.
+        """
         rows = await self._database.read_by_keys(TO_SEND, [lease.id for lease in leases])
         found = {row["delivery"]["id"]: row for row in rows}
         held = [lease for lease in leases if _is_held(lease, found.get(lease.id))]
@@ -91,9 +97,9 @@ class Deliverer:
         return Attempted(settlement, outcome.slow_down, outcome.gone, result.retry_after or 0.0)
 
     async def settle(self, settlement: Settlement, *, deferrable: bool = False) -> None:
-        """Write down what came of an attempt; return when it is on disk. Raises `StorageUnavailable`.
+        """Store the outcome of an attempt; return when it is on disk. Raises `StorageUnavailable`.
 
-        A `deferrable` one may wait a little for a commit that others need.
+        A `deferrable` one may wait a little for a commit that other writes need anyway.
         """
         held = await self._database.writer.write(self._settler.settle, settlement, bounded=False, deferrable=deferrable)
         counted(deliveries_settled, settlement.status if held else "lease lost").inc()
@@ -128,11 +134,11 @@ class Deliverer:
             log.error("delivery message could not be built", delivery_id=row["delivery"]["uid"], exc_info=error)
             return f"the message could not be built ({type(error).__name__})"
 
-    def _outcome(self, delivery: PreparedDelivery, answer: SendResult) -> DeliveryOutcome:
+    def _outcome(self, delivery: PreparedDelivery, result: SendResult) -> DeliveryOutcome:
         return outcome_of(
-            ok=answer.ok,
-            status_code=answer.status,
-            retry_after=answer.retry_after,
+            ok=result.ok,
+            status_code=result.status,
+            retry_after=result.retry_after,
             attempts=delivery.lease.attempt - delivery.schedule_from,
             delays=self._delays,
             jitter=random.random(),  # noqa: S311
@@ -156,7 +162,7 @@ def _log_attempt(delivery: PreparedDelivery, result: SendResult, settlement: Set
     )
 
 
-def _settlement(lease: LeasedDelivery, answer: SendResult, outcome: DeliveryOutcome, now: datetime) -> Settlement:
+def _settlement(lease: LeasedDelivery, result: SendResult, outcome: DeliveryOutcome, now: datetime) -> Settlement:
     return Settlement(
         delivery_id=lease.id,
         subscription_id=lease.subscription_id,
@@ -164,11 +170,11 @@ def _settlement(lease: LeasedDelivery, answer: SendResult, outcome: DeliveryOutc
         status=outcome.status,
         due_at=None if outcome.delay is None else now + timedelta(seconds=outcome.delay),
         settled_at=None if outcome.status == DeliveryStatus.PENDING else now,
-        started_at=answer.started_at,
-        duration_ms=answer.duration_ms,
-        status_code=answer.status,
-        error=answer.error,
-        response=answer.response,
+        started_at=result.started_at,
+        duration_ms=result.duration_ms,
+        status_code=result.status,
+        error=result.error,
+        response=result.response,
     )
 
 

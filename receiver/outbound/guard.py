@@ -1,8 +1,14 @@
-"""The address guard: no subscriber's URL reaches an address that it may not.
+"""The address guard: Ringback connects to no address that the operator has not allowed (SSRF protection).
 
-A URL is judged when it is registered, by `check`, and again at each delivery: literal addresses by
-`check_literal`, names by the resolver, which judges the very addresses that are then connected to. So a name
-that changes its mind between the two (DNS rebinding) gains nothing.
+A subscriber chooses the URL that Ringback posts to. Without a guard it could name a database, a router or a cloud's
+metadata service that is reachable from Ringback and not from the subscriber.
+
+Why a check at registration is not enough: a host name can resolve to a public address while `check` asks, and to a
+private one a second later, when a delivery connects (DNS rebinding). So every delivery is checked again, and on the
+addresses that the connection uses: aiohttp asks the guard's own resolver, the resolver checks each address that the
+name resolves to, and aiohttp connects to one of just these, without a second lookup (its DNS cache is off). aiohttp
+resolves no literal address, so those are checked by `check_literal`, before the request. The URL is parsed by yarl, as
+aiohttp does, so that the guard and the connection cannot read one URL in two ways. Redirects are not followed.
 """
 
 import asyncio
@@ -16,7 +22,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from aiohttp import ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL  # aiohttp's own reader of URLs: what is judged is what is connected to
+from yarl import URL  # aiohttp's own URL parser: what is checked is what is connected to
 
 from receiver.errors import BadRequest, SettingsError
 from receiver.settings import Settings
@@ -33,15 +39,14 @@ Network = IPv4Network | IPv6Network
 
 
 class TargetForbidden(OSError):
-    """A target that the guard does not let through; the text says why, for a person.
+    """A target that the guard does not allow; the text is the reason, for a person.
 
-    An OSError because that is what aiohttp expects of a resolver: it comes out as the `os_error` of a
-    `ClientConnectorDNSError`.
+    An OSError because aiohttp expects that of a resolver: it becomes the `os_error` of a `ClientConnectorDNSError`.
     """
 
 
-class _Reach(IntEnum):
-    """How far an address reaches, the least dangerous first."""
+class _AddressKind(IntEnum):
+    """What kind of network an address is in, the least dangerous first."""
 
     PUBLIC = 0
     PRIVATE = 1
@@ -64,12 +69,13 @@ _PRIVATE = _networks(
     "::1/128",
     "fc00::/7",
 )
-# What nobody means by "private": the IANA special-purpose registries, and where clouds serve credentials.
+# Forbidden even with RINGBACK_ALLOW_PRIVATE_TARGETS: IANA's special-purpose registries, and where clouds serve
+# credentials.
 _FORBIDDEN = _networks(
     "0.0.0.0/8",
-    "100.100.100.200/32",  # Alibaba's metadata
-    "168.63.129.16/32",  # Azure's wire server, in spite of its public address
-    "169.254.0.0/16",  # link-local, and most clouds' metadata
+    "100.100.100.200/32",  # Alibaba's metadata service
+    "168.63.129.16/32",  # Azure's wire server, although the address is a public one
+    "169.254.0.0/16",  # link-local, and most clouds' metadata services
     "192.0.0.0/24",
     "192.0.2.0/24",
     "192.88.99.0/24",  # 6to4 relays
@@ -80,14 +86,14 @@ _FORBIDDEN = _networks(
     "2001::/23",
     "2001:db8::/32",
     "3fff::/20",
-    "fd00:ec2::/32",  # Amazon's metadata, names and time
-    "fd20:ce::254/128",  # Google's metadata
+    "fd00:ec2::/32",  # Amazon's metadata, DNS and time services
+    "fd20:ce::254/128",  # Google's metadata service
 )
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Where a URL leads; `host` as aiohttp connects to it, `address` when it is a literal one."""
+    """A parsed URL; `host` as aiohttp connects to it, `address` if the host is a literal address."""
 
     scheme: str
     host: str
@@ -96,10 +102,11 @@ class _Target:
 
 
 class AddressGuard:
-    """Lets through https to public addresses, and what the operator allowed besides.
+    """Allows https to public addresses, and in addition what the operator allows.
 
-    `hosts` are names (lower-case, IDNA, no trailing dot) and `networks` what they stand in; both may be
-    plain http. With `allow_private`, so may every private or loopback address. `inner` resolves names.
+    `hosts` are allowed names (lower-case, IDNA, no trailing dot) and `networks` allowed addresses; both also by plain
+    http. With `allow_private` every private or loopback address is allowed too, also by plain http. `inner` is the
+    resolver that looks names up.
     """
 
     def __init__(
@@ -114,13 +121,13 @@ class AddressGuard:
         self._hosts = frozenset(hosts)
         self._networks = tuple(networks)
         self._inner = inner
-        self._admitted = lru_cache(maxsize=1024)(self._admit)  # what a URL itself says never changes
+        self._check_url_cached = lru_cache(maxsize=1024)(self._check_url)  # no lookup in it: its result never changes
 
     @classmethod
     def from_settings(cls, settings: Settings, *, inner: AbstractResolver | None = None) -> "AddressGuard":
-        """Return the guard that `RINGBACK_ALLOW_PRIVATE_TARGETS` and `RINGBACK_ALLOWED_TARGETS` ask for.
+        """Return the guard that `RINGBACK_ALLOW_PRIVATE_TARGETS` and `RINGBACK_ALLOWED_TARGETS` describe.
 
-        Raises `SettingsError` for an allowed target that is neither a network, an address nor a name.
+        Raises `SettingsError` for an allowed target that is not a network, an address or a name.
         """
         hosts, networks = set(), list(settings.allowed_networks)
         for target in settings.allowed_hosts:
@@ -131,38 +138,38 @@ class AddressGuard:
         return cls(allow_private=settings.allow_private_targets, hosts=hosts, networks=networks, inner=inner)
 
     async def check(self, url: str) -> None:
-        """Judge a URL that somebody registers, its name's addresses included.
+        """Check a URL that is being registered, including the addresses that its name resolves to.
 
-        Raises `BadRequest` (`invalid_endpoint_url`, param `endpoint_url`) that says which rule it breaks.
+        Raises `BadRequest` (`invalid_endpoint_url`, param `endpoint_url`) that names the rule which it breaks.
         """
         try:
-            target = self._admit(url)
+            target = self._check_url(url)
             if target.address is None:
                 async with asyncio.timeout(_LOOKUP_SECONDS):
                     await self.resolve(target.scheme, target.host, target.port)
         except TargetForbidden as forbidden:
             raise _refused(str(forbidden)) from None
-        except OSError:  # TimeoutError is one too
-            raise _refused("the host name does not resolve") from None
+        except OSError:  # includes TimeoutError
+            raise _refused("the host name does not resolve: check its spelling and its DNS records") from None
 
     def check_literal(self, url: str) -> None:
-        """Judge all of a URL but the addresses of its name: for aiohttp resolves no literal address.
+        """Check all of a URL except the addresses of its name, which the resolver checks.
 
         Raises `TargetForbidden`.
         """
-        self._admitted(url)
+        self._check_url_cached(url)
 
     def resolver(self, scheme: str = "https") -> AbstractResolver:
-        """Return a resolver for aiohttp that refuses a name with any forbidden address among its own.
+        """Return a resolver for aiohttp that refuses a name if any of its addresses is forbidden.
 
-        aiohttp does not tell a resolver the scheme, so each resolver serves one.
+        aiohttp does not pass the scheme to a resolver, so there is one resolver for each scheme.
         """
         return _GuardedResolver(self, scheme)
 
     async def resolve(
         self, scheme: str, host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Resolve a name and judge its addresses. Raises `TargetForbidden`, or OSError when it has none."""
+        """Resolve a name and check its addresses. Raises `TargetForbidden`, or OSError if it has none."""
         try:
             answers = await (self._inner or ThreadedResolver()).resolve(host, port, family)
         except UnicodeError:  # from Python's own idna codec
@@ -170,26 +177,26 @@ class AddressGuard:
         if not answers:
             raise OSError("the host name does not resolve")
         for answer in answers:
-            self._judge(scheme, host, ip_address(answer["host"]))
+            self._check_address(scheme, host, ip_address(answer["host"]))
         return answers
 
-    def _admit(self, url: str) -> _Target:
-        target = _read(url)
+    def _check_url(self, url: str) -> _Target:
+        target = _parse(url)
         if target.address is not None:
-            self._judge(target.scheme, target.host, target.address)
+            self._check_address(target.scheme, target.host, target.address)
         elif not (self._networks or self._may_be_plain(target.scheme, target.host)):
             raise TargetForbidden("the URL must start with https://")
         return target
 
-    def _judge(self, scheme: str, host: str, address: Address) -> None:
-        if self._is_allowed(host) or self._stands_in_allowed_network(address):
+    def _check_address(self, scheme: str, host: str, address: Address) -> None:
+        if self._is_allowed(host) or self._is_in_allowed_network(address):
             return
         if not self._may_be_plain(scheme, host):
             raise TargetForbidden("the URL must start with https://")
-        reach = _reach(address)
-        if self._allow_private and reach is _Reach.FORBIDDEN:
+        kind = _kind_of(address)
+        if self._allow_private and kind is _AddressKind.FORBIDDEN:
             raise TargetForbidden(f"{address} is neither public nor private")
-        if reach is not _Reach.PUBLIC and not self._allow_private:
+        if kind is not _AddressKind.PUBLIC and not self._allow_private:
             raise TargetForbidden(f"{address} is not public")
 
     def _may_be_plain(self, scheme: str, host: str) -> bool:
@@ -198,7 +205,7 @@ class AddressGuard:
     def _is_allowed(self, host: str) -> bool:
         return host.removesuffix(".") in self._hosts
 
-    def _stands_in_allowed_network(self, address: Address) -> bool:
+    def _is_in_allowed_network(self, address: Address) -> bool:
         return self._is_listed(address) or all(self._is_listed(inner) for inner in _unwrapped(address))
 
     def _is_listed(self, address: Address) -> bool:
@@ -216,20 +223,20 @@ class _GuardedResolver(AbstractResolver):
         return await self._guard.resolve(self._scheme, host, port, family)
 
     async def close(self) -> None:
-        """Close nothing: the guard holds no connection."""
+        """Do nothing: the guard holds no connection."""
 
 
-def _read(url: str) -> _Target:
-    """Read a URL as aiohttp will. Raises `TargetForbidden` for one that could be read in two ways."""
+def _parse(url: str) -> _Target:
+    """Parse a URL as aiohttp does. Raises `TargetForbidden` for one that parsers could read in two ways."""
     if len(url) > LONGEST_URL:
-        raise TargetForbidden(f"the URL is longer than {LONGEST_URL} characters")
+        raise TargetForbidden(f"the URL may have at most {LONGEST_URL} characters")
     if not url.isprintable() or " " in url or "\\" in url:
-        raise TargetForbidden("the URL must hold no white space, control characters or backslashes")
+        raise TargetForbidden("the URL may not contain white space, control characters or backslashes")
     start = _START.match(url)
     if start is None:
         raise TargetForbidden("the URL must start with https:// and name a host")
     if "@" in start[1]:
-        raise TargetForbidden("the URL must hold no user name and no password")
+        raise TargetForbidden("the URL may not contain a user name or password")
     try:
         parts = URL(url)
         host, port = parts.raw_host, parts.port
@@ -241,13 +248,13 @@ def _read(url: str) -> _Target:
 
 
 def _literal(host: str) -> Address | None:
-    """Return the address that `host` spells out, None for a name.
+    """Return the address that `host` is written as, None for a name. Raises `TargetForbidden`.
 
-    Odd spellings (`127.1`, `0x7f.1`, `0177.0.0.1`, `2130706433`) are refused whatever they mean: whether
-    they are an address depends on who reads them. The rule is WHATWG's: a last label that is a number.
+    Unusual spellings of addresses (`127.1`, `0x7f.1`, `0177.0.0.1`, `2130706433`) are refused whatever they mean, for
+    parsers disagree on them. The rule is that of the WHATWG URL standard: a last label that is a number.
     """
     if "%" in host:
-        raise TargetForbidden("the URL's host must have no zone and no percent signs")
+        raise TargetForbidden("the URL's host may not have a zone or percent signs")
     try:
         return ip_address(host)
     except ValueError:
@@ -259,21 +266,21 @@ def _literal(host: str) -> Address | None:
     return None
 
 
-def _reach(address: Address) -> _Reach:
-    return max(map(_reach_of_one, _unwrapped(address)))
+def _kind_of(address: Address) -> _AddressKind:
+    return max(map(_kind_of_one, _unwrapped(address)))
 
 
-def _reach_of_one(address: Address) -> _Reach:
+def _kind_of_one(address: Address) -> _AddressKind:
     if any(address in network for network in _FORBIDDEN):
-        return _Reach.FORBIDDEN
+        return _AddressKind.FORBIDDEN
     if any(address in network for network in _PRIVATE):
-        return _Reach.PRIVATE
+        return _AddressKind.PRIVATE
     routed = address.version == 4 or address in _GLOBAL_UNICAST_6
-    return _Reach.PUBLIC if routed and address.is_global else _Reach.FORBIDDEN
+    return _AddressKind.PUBLIC if routed and address.is_global else _AddressKind.FORBIDDEN
 
 
 def _unwrapped(address: Address) -> tuple[Address, ...]:
-    """Return the IPv4 addresses that an IPv6 address carries packets to, or the address itself."""
+    """Return the IPv4 addresses to which packets for an IPv6 address are forwarded, or the address itself."""
     if isinstance(address, IPv4Address):
         return (address,)
     if address.teredo is not None:
@@ -288,7 +295,7 @@ def _allowed_name(target: str) -> str:
         name = URL.build(scheme="http", host=target).raw_host or ""
         _literal(name)
     except (ValueError, TargetForbidden):
-        raise SettingsError(f"RINGBACK_ALLOWED_TARGETS: {target} is no network, address or host name") from None
+        raise SettingsError(f"RINGBACK_ALLOWED_TARGETS: {target} is not a network, an address or a host name") from None
     return name.removesuffix(".")
 
 

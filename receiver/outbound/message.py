@@ -1,4 +1,4 @@
-"""What one subscriber is told: the body in its form, and the headers of an attempt with their signatures."""
+"""The message of a delivery: the body in the subscription's format, and the headers of an attempt, signed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,16 +25,16 @@ from receiver.errors import RingbackError
 from receiver.outbound.sender import Sender, SendResult
 
 _SHORTEST_ECHO = 8
-"""Characters. What is shorter is no secret, and would be found everywhere."""
+"""Characters. A shorter text is not a secret, and would be found everywhere."""
 _JSON = "application/json"
 _CLOUDEVENT = "application/cloudevents+json"
 
 
 @dataclass(slots=True, kw_only=True)
 class Message:
-    """An event as one subscriber is told of it, never changed: everything but the time of the attempt.
+    """An event in the form in which one subscriber gets it: all that is the same for every attempt.
 
-    `secrets` are those that sign now, the newest first; `own_headers` are the user's.
+    `secrets` are those that sign now, the newest first; `own_headers` are those that the user added to the webhook.
     """
 
     id: str
@@ -45,14 +45,14 @@ class Message:
     own_headers: Mapping[str, str]
 
     async def send(self, sender: Sender, url: str, now: datetime) -> SendResult:
-        """Make an attempt now; return what came of it, without what the answer echoes of the secrets it was sent."""
-        answer = await sender.send(url, self.headers(now), self.body)
-        answer.response = self._without_echoes(answer.response)
-        return answer
+        """Send it to `url` now; return the result, with the secrets redacted that the response echoes."""
+        result = await sender.send(url, self.headers(now), self.body)
+        result.response = self._without_echoes(result.response)
+        return result
 
     def headers(self, now: datetime) -> dict[str, str]:
-        """Return the headers of an attempt that is made now."""
-        return {**self.own_headers, **self._ours(int(now.timestamp()))}
+        """Return the headers of an attempt at the time `now`."""
+        return {**self.own_headers, **self._format_headers(int(now.timestamp()))}
 
     def _without_echoes(self, response: str) -> str:
         for secret in (*self.secrets, *self.own_headers.values()):
@@ -60,9 +60,10 @@ class Message:
                 response = response.replace(secret, REDACTED)
         return response
 
-    def _ours(self, timestamp: int) -> dict[str, str]:
+    def _format_headers(self, timestamp: int) -> dict[str, str]:
         if self.format == DeliveryFormat.PIAPI:
-            # PiAPI's proof is the secret itself (contracts/piapi.md); the id lets the client drop repeats.
+            # PiAPI's proof is the secret itself (`receiver/providers/piapi/CONTRACT.md`, "Webhook"); the id lets the
+            # client drop duplicates.
             secret = {"x-webhook-secret": self.secrets[0]} if self.secrets else {}
             return {"content-type": _JSON} | secret | {"webhook-id": self.id}
         headers = {"content-type": _CLOUDEVENT if self.format == DeliveryFormat.CLOUDEVENTS else _JSON}
@@ -74,7 +75,7 @@ class Message:
 
 
 class MessageBuilder:
-    """Composes messages. What it decrypts it remembers, for as long as there is room."""
+    """Builds messages. It caches what it decrypts, in memory and bounded."""
 
     def __init__(self, keyring: KeyRing) -> None:
         self._decrypt = lru_cache(maxsize=1024)(keyring.decrypt)
@@ -82,9 +83,9 @@ class MessageBuilder:
     def build(
         self, subscription: Fields, event: Fields, task: Fields | None, *, organization_uid: str, now: datetime
     ) -> Message:
-        """Return what this subscriber is told of an event; `task` is the row of its task, None if it has none.
+        """Return the message of an event for this subscription; `task` is the row of its task, None if it has none.
 
-        Raises `MasterKeyMissing` when what is encrypted in the subscription cannot be read.
+        Raises `MasterKeyMissing` if the key that encrypted the subscription's secret or headers is gone.
         """
         form = DeliveryFormat(subscription["format"])
         if task is not None:
@@ -109,12 +110,12 @@ class MessageBuilder:
         )
 
     def own_headers(self, subscription: Fields) -> dict[str, str]:
-        """Return the user's own headers. Raises `MasterKeyMissing`."""
+        """Return the headers that the user added to the webhook. Raises `MasterKeyMissing`."""
         token = subscription["headers"]
         return dict(orjson.loads(self._decrypt(token))) if token else {}
 
     def newest_secret(self, subscription: Fields) -> str | None:
-        """Return the secret that a rotation made last. Raises `MasterKeyMissing`."""
+        """Return the subscription's present secret, the newest of a rotation. Raises `MasterKeyMissing`."""
         return self._decrypt(subscription["secret"]) if subscription["secret"] else None
 
     def _secrets(self, subscription: Fields, form: DeliveryFormat, now: datetime) -> tuple[str, ...]:
@@ -122,7 +123,7 @@ class MessageBuilder:
         if newest is None:
             if form == DeliveryFormat.PIAPI:
                 return ()
-            raise RingbackError("it has no secret to sign with")
+            raise RingbackError("the webhook has no secret to sign with: rotate its secret")
         return (newest, *self._retired(subscription, now))
 
     def _retired(self, subscription: Fields, now: datetime) -> list[str]:
@@ -131,7 +132,7 @@ class MessageBuilder:
             try:
                 secrets.append(self._decrypt(token))
             except MasterKeyMissing:
-                continue  # it was going anyway, and the newest signs
+                continue  # it retires anyway, and the newest secret signs
         return secrets
 
 
@@ -148,5 +149,5 @@ def _body(form: DeliveryFormat, task: Fields | None, event: Fields, organization
 
 
 def source_of(organization_uid: str) -> str:
-    """Return the `source` of an organization's CloudEvents. Not the public URL: that may change, and this may not."""
+    """Return the `source` of an organization's CloudEvents. It may never change, so it is not the public URL."""
     return f"urn:ringback:{organization_uid}"

@@ -1,4 +1,4 @@
-"""`ping`: a signed trial delivery to one webhook, at once and past the table."""
+"""`ping`: a signed test delivery to one webhook, sent at once and not stored."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ from receiver.outbound.sender import Sender, SendResult
 
 
 class Pinger:
-    """Sends pings through a sender of its own: trials of endpoints that hang hold up no delivery."""
+    """Sends pings through a separate sender, so that tests of endpoints that hang delay no delivery."""
 
     def __init__(self, sender: Sender, keyring: KeyRing) -> None:
         self._sender = sender
         self._messages = MessageBuilder(keyring)
 
     async def ping(self, subscription: Fields) -> dict[str, Any]:
-        """Send a ping to a webhook, active or not; return what was sent and what came of it.
+        """Send a ping to a webhook, active or not; return the request and its result, as the API shows them.
 
         `subscription` is a row of `storage.subscriptions.webhook_by_id`. Raises `MasterKeyMissing`.
         """
@@ -36,18 +36,18 @@ class Pinger:
         message = self._messages.build(
             subscription, event, None, organization_uid=subscription["organization_uid"], now=now
         )
-        answer = await message.send(self._sender, subscription["endpoint_url"], now)
-        return _shown(message, message.headers(now), answer)
+        result = await message.send(self._sender, subscription["endpoint_url"], now)
+        return _test_view(message, message.headers(now), result)
 
 
-def _shown(message: Message, headers: dict[str, str], answer: SendResult) -> dict[str, Any]:
+def _test_view(message: Message, headers: dict[str, str], result: SendResult) -> dict[str, Any]:
     return {
         "object": "test",
         "event_id": message.id,
-        "delivered": answer.ok,
-        "status_code": answer.status,
-        "error": answer.error,
-        "duration_ms": answer.duration_ms,
-        "response": answer.response,
+        "delivered": result.ok,
+        "status_code": result.status,
+        "error": result.error,
+        "duration_ms": result.duration_ms,
+        "response": result.response,
         "request": {"headers": without_secrets(headers), "body": orjson.loads(message.body)},
     }

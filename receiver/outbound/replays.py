@@ -1,4 +1,4 @@
-"""Sending again: one delivery by hand, what was given up since, or all that matched."""
+"""Sends events again: one delivery, the deliveries that failed for good since a time, or all events that match."""
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
@@ -31,17 +31,17 @@ from receiver.storage.replays import (
 Row = Mapping[str, Any]
 
 MOST_DELIVERIES = 100_000
-"""One request sends no more than this."""
+"""At most this many deliveries per replay."""
 BATCH = 200
-"""So many are put on their way in one transaction."""
+"""How many deliveries one transaction queues."""
 MOST_PENDING = 500
-"""No further batch of a replay while so many of it are on their way: it must not crowd out what is new."""
+"""No further batch of a replay while this many of its deliveries are pending: it may not delay new events."""
 _PAGE = 1000
 _COUNTED_AT_ONCE = 5000
 
 
 class Replays:
-    """Asks for replays, and takes them on batch by batch. `lease_seconds` is how long an attempt may be under way."""
+    """Creates replays, and queues their deliveries batch by batch. An attempt takes at most `lease_seconds`."""
 
     def __init__(
         self, database: Database, dispatcher: Dispatcher, *, retention_days: int, lease_seconds: float
@@ -51,37 +51,40 @@ class Replays:
         self._retention = timedelta(days=retention_days) if retention_days else None
         self._lease = timedelta(seconds=lease_seconds)
         self.asked = asyncio.Event()
-        """Set when there is a new replay to take on."""
+        """Set when a replay was created, to wake the worker that advances replays."""
 
     async def retry(self, organization_id: int, uid: str) -> None:
-        """Put a settled delivery on its way again. Raises `NotFound`, `Conflict`."""
+        """Send a settled delivery again, now. Raises `NotFound`, `Conflict`."""
         found = await self._database.read(delivery_to_retry(organization_id, uid))
         if not found:
-            raise NotFound("there is no such delivery", param="delivery_id")
+            raise NotFound("there is no delivery with this id", param="delivery_id")
         delivery = found[0]
         if delivery["status"] == DeliveryStatus.PENDING:
-            raise Conflict("it is on its way already")
+            raise Conflict("the delivery is pending already: wait until it is settled")
         if not delivery["is_active"]:
-            raise Conflict("its webhook is removed or switched off")
+            raise Conflict("the webhook of this delivery is removed or inactive: only an active one is sent to")
         now = utc_now()
         due_at = now
-        if delivery["leased"]:  # cancelled under an attempt, which may not have ended yet: never two at once
+        if delivery["leased"]:  # cancelled during an attempt, which may not have ended yet: never two at once
             due_at = max(now, delivery["settled_at"] + self._lease)
         if not await self._database.writer.run(lambda tx: retry_delivery(tx, delivery, due_at)):
-            raise Conflict("it is on its way already")
+            raise Conflict("the delivery is pending already: wait until it is settled")
         self._dispatcher.wake()
 
     async def recover(self, webhook: Row, uid: str, since: datetime) -> dict[str, Any]:
-        """Send again what was given up since a moment; return the replay's row. Raises `BadRequest`."""
+        """Start to send again the deliveries that failed for good since then; return the replay's row.
+
+        Raises `BadRequest`.
+        """
         now = utc_now()
         self._check(webhook, since, now)
         total = await self._count(count_given_up(webhook["id"], since, now, MOST_DELIVERIES + 1))
-        return await self._begin(webhook, uid, ReplayKind.RECOVER, since, now, None, total)
+        return await self._create(webhook, uid, ReplayKind.RECOVER, since, now, None, total)
 
     async def replay(
         self, webhook: Row, uid: str, since: datetime, until: datetime | None, event_types: Sequence[str] | None
     ) -> dict[str, Any]:
-        """Send again all events that match the webhook; return the replay's row. Raises `BadRequest`."""
+        """Start to send again all events that match the webhook; return the replay's row. Raises `BadRequest`."""
         now = utc_now()
         self._check(webhook, since, now)
         if until is not None and until <= since:
@@ -89,21 +92,21 @@ class Replays:
         until = min(until or now, now)
         types = _narrowed(webhook["event_types"], event_types)
         total = await self._count_matching(webhook, types, since, until)
-        return await self._begin(webhook, uid, ReplayKind.REPLAY, since, until, types, total)
+        return await self._create(webhook, uid, ReplayKind.REPLAY, since, until, types, total)
 
     async def cancel(self, replay: Row) -> int:
-        """End a replay; what of it is on its way is not sent. Return how many. Raises `Conflict` if it is over."""
+        """Cancel a replay and its pending deliveries; return how many those were. Raises `Conflict` if it has ended."""
         now = utc_now()
         if replay["status"] != ReplayStatus.RUNNING and not await self._count(pending_of(replay["id"], 1)):
-            raise Conflict(f"it is {replay['status']}, and nothing of it is on its way")
+            raise Conflict(f"the replay is {replay['status']}, and none of its deliveries is pending")
         return await self._database.writer.run(lambda tx: cancel_replay(tx, replay["id"], now))
 
     async def running(self) -> list[dict[str, Any]]:
-        """Return the replays that are not done."""
+        """Return the replays that have not ended."""
         return await self._database.read(running_replays())
 
     async def advance(self, replay: Row) -> bool:
-        """Put the next batch of a replay (of `running`) on its way; say whether there may be more to do at once."""
+        """Queue the next batch of a replay (a row of `running`); return whether another may follow at once."""
         if replay["deleted_at"] is not None:
             await self._database.writer.run(lambda tx: cancel_replay(tx, replay["id"], utc_now()), bounded=False)
             return False
@@ -112,38 +115,38 @@ class Replays:
         if await self._count(pending_of(replay["id"], MOST_PENDING)) >= MOST_PENDING:
             return False
         if replay["kind"] == ReplayKind.RECOVER:
-            step = await self._next_given_up(replay)
-            sent = await self._database.writer.run(lambda tx: send_given_up(tx, step, utc_now()), bounded=False)
+            batch = await self._next_given_up(replay)
+            sent = await self._database.writer.run(lambda tx: send_given_up(tx, batch, utc_now()), bounded=False)
         else:
-            step = await self._next_events(replay)
-            sent = await self._database.writer.run(lambda tx: send_events(tx, step, utc_now()), bounded=False)
+            batch = await self._next_events(replay)
+            sent = await self._database.writer.run(lambda tx: send_events(tx, batch, utc_now()), bounded=False)
         if sent:
             self._dispatcher.wake()
-        return not step.is_last
+        return not batch.is_last
 
     async def _next_given_up(self, replay: Row) -> ReplayBatch:
         query = deliveries_to_recover(
             replay["subscription_id"], replay["since"], replay["until"], replay["cursor"], BATCH + 1
         )
         keys = [row["id"] for row in await self._database.read(query)]
-        return _step(replay, keys[:BATCH], is_last=len(keys) <= BATCH)
+        return _batch(replay, keys[:BATCH], is_last=len(keys) <= BATCH)
 
     async def _next_events(self, replay: Row) -> ReplayBatch:
         page = await self._database.read(_events(replay, replay["cursor"], _PAGE))
         matching = [row["id"] for row in page if _matches(replay, row)]
         if len(matching) > BATCH:
-            return _step(replay, matching[:BATCH], is_last=False)
-        return _step(replay, matching, is_last=len(page) < _PAGE, seen=[row["id"] for row in page])
+            return _batch(replay, matching[:BATCH], is_last=False)
+        return _batch(replay, matching, is_last=len(page) < _PAGE, seen=[row["id"] for row in page])
 
     def _check(self, webhook: Row, since: datetime, now: datetime) -> None:
         if not webhook["is_active"]:
-            raise BadRequest("the webhook is switched off: switch it on (is_active) first", param="webhook_id")
+            raise BadRequest("the webhook is inactive: set is_active to true first", param="webhook_id")
         if since >= now:
             raise BadRequest("must be in the past", param="since")
         if self._retention is not None and since < now - self._retention:
             earliest = iso((now - self._retention).astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1))
             raise BadRequest(
-                f"is before what is kept ({self._retention.days} days): the earliest allowed is {earliest}",
+                f"is before the retention of {self._retention.days} days: the earliest allowed is {earliest}",
                 param="since",
             )
 
@@ -165,7 +168,7 @@ class Replays:
             after = page[-1]["id"]
         return total
 
-    async def _begin(
+    async def _create(
         self,
         webhook: Row,
         uid: str,
@@ -177,8 +180,8 @@ class Replays:
     ) -> dict[str, Any]:
         if total > MOST_DELIVERIES:
             raise BadRequest(
-                f"more than {MOST_DELIVERIES:,} deliveries would be sent: narrow it down "
-                + ("with until or event_types" if kind == ReplayKind.REPLAY else "with a later since"),
+                f"more than {MOST_DELIVERIES:,} deliveries would be sent: "
+                + ("narrow it with until or event_types" if kind == ReplayKind.REPLAY else "choose a later since"),
                 param="since",
             )
         row = {
@@ -201,12 +204,14 @@ class Replays:
         return {**row, "id": key}
 
 
-def _narrowed(listens_to: Collection[str], wanted: Sequence[str] | None) -> list[str]:
+def _narrowed(subscribed: Collection[str], wanted: Sequence[str] | None) -> list[str]:
     if wanted is None:
-        return sorted(listens_to)
-    both = sorted(set(check_event_types(wanted, as_pi=False)) & set(listens_to))
+        return sorted(subscribed)
+    both = sorted(set(check_event_types(wanted, as_pi=False)) & set(subscribed))
     if not both:
-        raise BadRequest(f"the webhook listens to none of these, but to {', '.join(listens_to)}", param="event_types")
+        raise BadRequest(
+            f"the webhook subscribes to none of these; it subscribes to {', '.join(subscribed)}", param="event_types"
+        )
     return both
 
 
@@ -226,12 +231,12 @@ def _matches(subscription: Row, event: Row) -> bool:
     )
 
 
-def _step(replay: Row, keys: Sequence[int], *, is_last: bool, seen: Sequence[int] | None = None) -> ReplayBatch:
-    dealt_with = keys if seen is None else seen
+def _batch(replay: Row, keys: Sequence[int], *, is_last: bool, seen: Sequence[int] | None = None) -> ReplayBatch:
+    processed = keys if seen is None else seen
     return ReplayBatch(
         replay_id=replay["id"],
         keys=keys,
         cursor_was=replay["cursor"],
-        cursor=dealt_with[-1] if dealt_with else replay["cursor"],
+        cursor=processed[-1] if processed else replay["cursor"],
         is_last=is_last,
     )

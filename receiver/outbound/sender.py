@@ -1,4 +1,4 @@
-"""The sender: one signed body to one URL, and what came of it as data."""
+"""The sender: posts one signed body to one URL, and returns the result as data."""
 
 import asyncio
 import io
@@ -21,22 +21,23 @@ from receiver.domain.retry_after import retry_after_seconds
 from receiver.outbound.guard import AddressGuard, TargetForbidden
 
 KEPT_BYTES = 4096
-# Shorter than the usual servers' (5 s), so that it is we who let go of an idle connection: a server that
-# does so while a request is under way costs that request its attempt.
+"""How much of a response's body is stored."""
 _LONG_BODY = 1 << 20
+# Shorter than the usual server's (5 s), so that Ringback closes an idle connection first: a server that closes one just
+# as a request is sent makes that attempt fail.
 _IDLE_SECONDS = 4.0
 _HEADERS = {
     "user-agent": f"Ringback/{version('ringback')}",
-    "accept-encoding": "identity",  # the answer is kept as it comes: a few bytes cannot unpack to gigabytes
+    "accept-encoding": "identity",  # the response is stored as it is: a small one cannot unpack to gigabytes
 }
 
 
 @dataclass(slots=True, kw_only=True)
 class SendResult:
-    """What came of one delivery attempt.
+    """The result of one attempt.
 
-    `status` is None when no answer came; `error` is for a person and None when an answer came whole;
-    `response` is the start of the answer's body; `retry_after` is in seconds from the answer, a day at most.
+    `status` is None if no response arrived; `error` is for a person, and None if a response arrived complete;
+    `response` is the start of the response's body; `retry_after` is in seconds from the response, at most a day.
     """
 
     status: int | None
@@ -48,13 +49,13 @@ class SendResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the subscriber took it: a 2xx that came whole and in time."""
+        """Whether the subscriber accepted it: a 2xx that arrived complete and in time."""
         return self.error is None and self.status is not None and 200 <= self.status < 300
 
 
 @dataclass(slots=True)
-class _Heard:
-    """What is known so far of an attempt under way, to be kept however it ends."""
+class _Received:
+    """What has been received of a response up to now, to be returned however the attempt ends."""
 
     status: int | None = None
     error: str | None = None
@@ -65,8 +66,8 @@ class _Heard:
 class Sender:
     """Posts bodies to subscribers, at most `connections` at once to each of https and http.
 
-    `timeout` is for a whole attempt in seconds, the wait for a free connection and the answer's body
-    included. Opens its connections at the first `send`; an async context manager, or use `aclose`.
+    `timeout` (seconds) is for a whole attempt, including the wait for a free connection and the response's body.
+    Connections are opened by the first `send`. Use it as an async context manager, or call `aclose`.
     """
 
     def __init__(self, guard: AddressGuard, *, timeout: float, connections: int = 256) -> None:
@@ -87,43 +88,43 @@ class Sender:
             await session.close()
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> SendResult:
-        """Post `body` to `url` and return what came of it.
+        """Post `body` to `url` and return the result.
 
-        Whatever goes wrong is in the answer; nothing is raised but CancelledError. Redirects are not
-        followed (Standard Webhooks: a 3xx is a failure).
+        What goes wrong is in the result; only CancelledError is raised. Redirects are not followed: a 3xx is a failure
+        (`receiver/api/CONTRACTS.md`, "Standard Webhooks").
         """
-        started_at, started, heard = utc_now(), time.monotonic(), _Heard()
+        started_at, started, received = utc_now(), time.monotonic(), _Received()
         try:
             self._guard.check_literal(url)
             async with asyncio.timeout(self._timeout):
-                await self._post(_read_url(url), headers, body, heard)
+                await self._post(_read_url(url), headers, body, received)
         except TimeoutError:
-            heard.error = f"timed out after {self._timeout:g} s"
+            received.error = f"timed out after {self._timeout:g} s"
         except Exception as error:
-            heard.error = _explain(error)
+            received.error = _explain(error)
         return SendResult(
-            status=heard.status,
-            error=heard.error,
-            response=heard.body.decode(errors="replace").replace("\0", ""),
+            status=received.status,
+            error=received.error,
+            response=received.body.decode(errors="replace").replace("\0", ""),
             duration_ms=round((time.monotonic() - started) * 1000),
-            retry_after=heard.retry_after,
+            retry_after=received.retry_after,
             started_at=started_at,
         )
 
-    async def _post(self, url: URL, headers: Mapping[str, str], body: bytes, heard: _Heard) -> None:
-        # aiohttp sends a long body in pieces only if it comes as a file; in one piece it would hold up the loop.
+    async def _post(self, url: URL, headers: Mapping[str, str], body: bytes, received: _Received) -> None:
+        # aiohttp sends a long body in chunks only if it is a file object; in one piece it would block the event loop.
         data = io.BytesIO(body) if len(body) > _LONG_BODY else body
         response = await self._session(url.scheme).post(url, headers=headers, data=data, allow_redirects=False)
         try:
-            heard.status = response.status
-            heard.retry_after = retry_after_seconds(
+            received.status = response.status
+            received.retry_after = retry_after_seconds(
                 response.headers.get("retry-after"), utc_now(), longest=LONGEST_RETRY_AFTER
             )
-            await _read_start(response.content, heard.body)
+            await _read_start(response.content, received.body)
             if 300 <= response.status < 400:
-                heard.error = "redirects are not followed"
+                received.error = "redirects are not followed"
         finally:
-            # Does nothing to an answer that was read to its end: its connection is already back in the pool.
+            # Does nothing to a response that was read to its end: its connection is already back in the pool.
             response.close()
 
     def _session(self, scheme: str) -> aiohttp.ClientSession:
@@ -134,7 +135,7 @@ class Sender:
     def _open(self, scheme: str) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             resolver=self._guard.resolver(scheme),
-            use_dns_cache=False,  # so that the guard judges each new connection
+            use_dns_cache=False,  # so that the guard checks each new connection
             limit=self._connections,
             limit_per_host=0,
             keepalive_timeout=_IDLE_SECONDS,
@@ -143,7 +144,7 @@ class Sender:
             connector=connector,
             headers=_HEADERS,
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # `send` has the one clock
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # `send` has the only timeout
             auto_decompress=False,
             trust_env=False,
             read_bufsize=KEPT_BYTES,
@@ -162,7 +163,7 @@ async def _read_start(content: aiohttp.StreamReader, into: bytearray) -> None:
 
 
 def _explain(error: Exception) -> str:
-    """Say for a person what went wrong, with nothing of the URL: it may hold a token."""
+    """Return what went wrong, for a person, with nothing of the URL: it may contain a token."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorDNSError) else error
     match cause:
         case TargetForbidden():
@@ -172,11 +173,11 @@ def _explain(error: Exception) -> str:
         case aiohttp.ClientConnectorSSLError():
             return f"TLS: no secure connection ({_tls_fault(cause.os_error)})"
         case aiohttp.ServerDisconnectedError():
-            return "connection closed without an answer"
+            return "connection closed without a response"
         case aiohttp.ClientPayloadError():
-            return "connection lost in the middle of the answer"
+            return "connection lost in the middle of the response"
         case aiohttp.ClientResponseError():
-            return "the answer is not valid HTTP"
+            return "the response is not valid HTTP"
         case OSError():
             return _network_fault(cause, resolving=cause is not error)
     return f"could not be sent ({type(error).__name__})"

@@ -1,4 +1,4 @@
-"""Writing down what came of attempts, many in one commit, and what it means for their endpoints."""
+"""Stores the outcomes of attempts, many in one commit, and disables the endpoints that keep failing."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,32 +19,33 @@ log = get_logger("outbound.settle")
 
 
 class Settler:
-    """Settles attempts. One instance a process: its `settle` is the handler that the writer groups by."""
+    """Settles attempts. Use one instance per process: its `settle` is the handler by which the writer groups items."""
 
     def __init__(self, after_commit: AfterCommit) -> None:
         self._after_commit = after_commit
 
     async def settle(self, tx: Transaction, settlements: Sequence[Settlement]) -> list[bool | Exception]:
-        """Write outcomes of attempts; False for one whose lease was lost."""
+        """Write the outcomes of attempts; return for each whether its lease was still held."""
         held = await tx.settle(settlements)
         now = utc_now()
         mine = [settlement for settlement, is_held in zip(settlements, held, strict=True) if is_held]
         for row in await self._endpoints(tx, mine):
             outcomes = [each for each in mine if each.subscription_id == row["id"]]
-            await self._judge_endpoint(tx, row, outcomes, now)
+            await self._update_endpoint(tx, row, outcomes, now)
         return list(held)
 
     async def _endpoints(self, tx: Transaction, settlements: Sequence[Settlement]) -> list[dict[str, Any]]:
-        """Return the endpoints whose record these outcomes may change: the failed, and those that failed before."""
+        """Return the active webhooks whose failure record may change: those that failed now, or were failing before."""
         failed = {each.subscription_id for each in settlements if each.status != DeliveryStatus.DELIVERED}
         recovered = await tx.failing({each.subscription_id for each in settlements} - failed)
         if not failed and not recovered:
             return []
         return await active_webhooks(tx, failed | recovered)
 
-    async def _judge_endpoint(
+    async def _update_endpoint(
         self, tx: Transaction, row: dict[str, Any], outcomes: Sequence[Settlement], now: datetime
     ) -> None:
+        """Update since when an endpoint has been failing; disable it if it is gone, or has failed for too long."""
         if any(each.status_code == GONE and each.status != DeliveryStatus.DELIVERED for each in outcomes):
             await self._disable(tx, row, DisabledReason.GONE, now)
         elif any(each.status == DeliveryStatus.DELIVERED for each in outcomes):
@@ -56,8 +57,8 @@ class Settler:
             await self._disable(tx, row, DisabledReason.FAILING, now)
 
     async def _disable(self, tx: Transaction, row: dict[str, Any], reason: DisabledReason, now: datetime) -> None:
-        """Switch an endpoint off, keep what waits for it, and tell the others."""
-        log.warning("a webhook was disabled", webhook=row["uid"], reason=reason)
+        """Disable an endpoint, keep its pending deliveries, and record the event for the other webhooks."""
+        log.warning("webhook disabled", webhook_id=row["uid"], reason=reason)
         await change_subscription(tx, row["uid"], {"is_active": False, "disabled_reason": reason}, now)
         event = NewEvent(
             uid=new_id(),

@@ -1,4 +1,4 @@
-"""Who is told: registering callback URLs, checked and with their secrets encrypted."""
+"""Registers callback URLs, checked and with their secrets and headers encrypted."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -34,8 +34,8 @@ Columns = dict[str, Any]
 
 _PI_FIELDS = frozenset({"endpoint_url", "secret"})
 _PLAIN = ("endpoint_url", "format", "description", "rate_limit", "max_in_flight", "ordered", "signature", "is_active")
-"""Fields that are columns as they are, once their schema has seen them."""
-_FRESH: Mapping[str, Any] = {
+"""Fields that are stored unchanged, once their schema has checked them."""
+_DEFAULTS: Mapping[str, Any] = {
     "kind": SubscriptionKind.REGISTERED,
     "format": DeliveryFormat.STANDARD,
     "filters": None,
@@ -51,7 +51,7 @@ _FRESH: Mapping[str, Any] = {
     "failing_since": None,
     "disabled_reason": None,
 }
-"""A webhook of which nothing but its URL was said."""
+"""The columns of a webhook that is registered with nothing but its URL."""
 _SHARED_SECRET_FORMATS = frozenset({DeliveryFormat.PI, DeliveryFormat.PIAPI})
 _CHECK_HOLDS_SECONDS = 60.0
 _MOST_CHECKED = 1024
@@ -59,7 +59,7 @@ _MOST_CHECKED = 1024
 
 @dataclass(frozen=True, slots=True)
 class SavedSubscription:
-    """A subscription as it is on disk now; `secret` is what its owner must be told of now and never again."""
+    """A subscription as it is stored; `secret` is one that Ringback made, to be returned now and never again."""
 
     row: Columns
     secret: str | None = None
@@ -78,16 +78,16 @@ class Subscriptions:
     async def register(self, organization_id: int, uid: str, given: Mapping[str, Any]) -> SavedSubscription:
         """Register a callback URL as `uid`; `given` are the fields of `POST /api/v1/webhooks` that are not null.
 
-        With Pi's fields alone (`endpoint_url`, `secret`) it is told as Pi tells: format `pi`, and of
-        `task.completed` and `task.failed`. Raises `BadRequest`.
+        With only Pi's fields (`endpoint_url`, `secret`) the webhook behaves like one of Pi: its format is `pi`, and it
+        gets `task.completed` and `task.failed`. Raises `BadRequest`.
         """
         as_pi = given.keys() == _PI_FIELDS
-        fresh = {**_FRESH, "format": DeliveryFormat.PI} if as_pi else _FRESH
-        values, made = self._columns(fresh, {"event_types": None, **given})
+        defaults = {**_DEFAULTS, "format": DeliveryFormat.PI} if as_pi else _DEFAULTS
+        values, secret = self._columns(defaults, {"event_types": None, **given})
         await self._guard.check(given["endpoint_url"])
         now = utc_now()
         row = {
-            **fresh,
+            **defaults,
             **values,
             "uid": uid,
             "organization_id": organization_id,
@@ -95,12 +95,12 @@ class Subscriptions:
             "updated_at": now,
         }
         await self._writer.run(lambda tx: insert_subscription(tx, row))
-        return SavedSubscription(row, made)
+        return SavedSubscription(row, secret)
 
-    async def registered(self, uid: str, given: Mapping[str, Any]) -> SavedSubscription | None:
-        """Return what `register` made of the same, as it is now, where nobody was told; None if it made nothing.
+    async def find_registered(self, uid: str, given: Mapping[str, Any]) -> SavedSubscription | None:
+        """Return what an earlier `register` with the same arguments stored, as it is now; None if it stored nothing.
 
-        Raises `NotFound` if it was removed since.
+        For a request that is resumed: the client never got the response. Raises `NotFound` if it was removed since.
         """
         row = await self._writer.run(lambda tx: find_subscription(tx, uid))
         if row is None:
@@ -108,15 +108,15 @@ class Subscriptions:
         if row["deleted_at"] is not None:
             raise _gone()
         secret = self._messages.newest_secret(row) if given.get("secret") is None else None
-        return SavedSubscription(row, None if secret is None else _to_tell(secret, row["signature"]))
+        return SavedSubscription(row, None if secret is None else _secret_to_return(secret, row["signature"]))
 
     async def change(self, uid: str, given: Mapping[str, Any]) -> SavedSubscription:
-        """Change what is given of a subscription; None sets back what may be None. Raises `BadRequest`, `NotFound`.
+        """Change the `given` fields of a subscription; None resets a field. Raises `BadRequest`, `NotFound`.
 
-        A new secret, or another way to sign, replaces the old at once: `rotate` is for a change without a gap.
+        A new secret or signature scheme replaces the old one at once; `rotate` lets both sign for some time.
         """
         if not given:
-            raise BadRequest("nothing to change was given", code="no_changes")
+            raise BadRequest("the request names no field to change: name at least one", code="no_changes")
         if "endpoint_url" in given:
             await self._guard.check(given["endpoint_url"])
 
@@ -125,15 +125,15 @@ class Subscriptions:
             if row is None:
                 return _gone()
             try:
-                values, made = self._columns(row, given)
+                values, secret = self._columns(row, given)
             except BadRequest as refusal:
                 return refusal
-            return SavedSubscription(await _write(tx, row, values), made)
+            return SavedSubscription(await _write(tx, row, values), secret)
 
         return await self._run(work)
 
     async def rotate(self, uid: str, overlap: timedelta, secret: str | None = None) -> SavedSubscription:
-        """Give a subscription a new secret, of its own way to sign; the old one signs too for `overlap` more.
+        """Replace a subscription's secret by `secret` or a new one; the old one signs as well for `overlap` longer.
 
         Raises `BadRequest`, `NotFound`.
         """
@@ -152,31 +152,31 @@ class Subscriptions:
                 "secret": self._keyring.encrypt(new),
                 "retired_secrets": retire(row["retired_secrets"], row["secret"], overlap, utc_now()) or None,
             }
-            return SavedSubscription(await _write(tx, row, values), _to_tell(new, scheme))
+            return SavedSubscription(await _write(tx, row, values), _secret_to_return(new, scheme))
 
         return await self._run(work)
 
     async def remove(self, uid: str) -> None:
-        """Remove a subscription; what waits for it is cancelled."""
+        """Remove a subscription, and cancel its pending deliveries."""
         await self._writer.run(lambda tx: remove_subscription(tx, uid, utc_now()))
 
-    def shown(self, row: Columns) -> dict[str, Any]:
-        """Return a subscription as its owner may see it: of headers the names, of an ed25519 key the public half.
+    def view(self, row: Columns) -> dict[str, Any]:
+        """Return a subscription as the API shows it: the names of its headers, the public half of an ed25519 key.
 
-        Both are null where the master key that encrypted them is gone.
+        Both are null if the master key that encrypted them is gone.
         """
-        shown = native_webhook(row)
+        view = native_webhook(row)
         try:
-            shown["headers"] = redacted_headers(self._messages.own_headers(row)) or None
+            view["headers"] = redacted_headers(self._messages.own_headers(row)) or None
         except MasterKeyMissing:
-            shown["headers"] = None
+            view["headers"] = None
         if row["signature"] == SignatureScheme.ASYMMETRIC:
-            shown["public_key"] = self._public_key(row)
-        return shown
+            view["public_key"] = self._public_key(row)
+        return view
 
     async def callback(self, endpoint_url: str, secret: str | None) -> Callback:
-        """Read a client's own `config.webhook_config`. Raises `BadRequest` for a forbidden URL."""
-        await self._check_once(endpoint_url)
+        """Return the callback of a client's own `config.webhook_config`. Raises `BadRequest` for a forbidden URL."""
+        await self._check_if_not_recent(endpoint_url)
         return Callback(
             endpoint_url=endpoint_url,
             secret=self._keyring.encrypt(secret) if secret else None,
@@ -184,7 +184,7 @@ class Subscriptions:
         )
 
     def _columns(self, row: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[Columns, str | None]:
-        """Return the columns that `given` fields change, and a secret to tell. Raises `BadRequest`."""
+        """Return the columns that the `given` fields change, and the secret to return, if any. Raises `BadRequest`."""
         values = {name: given[name] for name in _PLAIN if name in given}
         form, scheme = (values.get(name, row[name]) for name in ("format", "signature"))
         _check_scheme(form, scheme, "signature" if "signature" in given else "format")
@@ -201,7 +201,7 @@ class Subscriptions:
             new = secret if secret is not None else new_secret(scheme)
             check_secret(new, scheme)
             values |= {"secret": self._keyring.encrypt(new), "retired_secrets": None}
-            return values, None if secret is not None else _to_tell(new, scheme)
+            return values, None if secret is not None else _secret_to_return(new, scheme)
         return values, None
 
     def _encrypted_headers(self, row: Mapping[str, Any], headers: Mapping[str, str] | None) -> str | None:
@@ -222,11 +222,15 @@ class Subscriptions:
     async def _run(
         self, work: Callable[[Transaction], Awaitable[SavedSubscription | RingbackError]]
     ) -> SavedSubscription:
-        # Refusals are returned to the writer, which raises them here: raised there, they would be its batch's fault.
+        # `work` returns a refusal instead of raising it, and the writer raises it here: an exception inside the
+        # transaction would make the writer roll the whole batch back and try it again in halves.
         return cast(SavedSubscription, await self._writer.run(work))
 
-    async def _check_once(self, url: str) -> None:
-        """Check a URL that comes with every create only now and then; each delivery is guarded in any case."""
+    async def _check_if_not_recent(self, url: str) -> None:
+        """Check a URL unless it was checked within a minute: it may come with every create.
+
+        Each delivery is guarded in any case.
+        """
         now = asyncio.get_running_loop().time()
         if self._checked.get(url, 0.0) > now:
             return
@@ -245,16 +249,16 @@ async def _write(tx: Transaction, row: Columns, values: Columns) -> Columns:
 def _check_scheme(form: str, scheme: str, field: str) -> None:
     if scheme == SignatureScheme.ASYMMETRIC and form in _SHARED_SECRET_FORMATS:
         raise BadRequest(
-            f"format {form} proves itself by a secret that both sides know: with it signature must be v1; "
-            "v1a goes with the formats standard and cloudevents",
+            f"signature v1a does not work with the format {form}, which is signed with a shared secret: "
+            "use v1, or one of the formats standard and cloudevents",
             param=field,
         )
 
 
-def _to_tell(secret: str, scheme: str) -> str | None:
+def _secret_to_return(secret: str, scheme: str) -> str | None:
     """Return the secret if its owner needs it: an ed25519 key stays here, and its public half is always shown."""
     return None if scheme == SignatureScheme.ASYMMETRIC else secret
 
 
 def _gone() -> NotFound:
-    return NotFound("there is no such webhook", param="webhook_id")
+    return NotFound("there is no webhook with this id", param="webhook_id")

@@ -100,12 +100,12 @@ def before_the_work_of_a_key() -> None:
 def after_the_work_before_its_answer_is_kept() -> None:
     """A request with an idempotency key did its work; nobody was told. Others need not wait long for its lease."""
     patch.object(idempotency, "LEASE_SECONDS", 1.0).start()
-    patch.object(idempotency.Idempotency, "_keep", die).start()
+    patch.object(idempotency.Idempotency, "_save", die).start()
 
 
 def before_the_commit_of_a_kept_answer() -> None:
     """The answer is written down, and not on disk."""
-    keep = idempotency.Idempotency._keep
+    keep = idempotency.Idempotency._save
 
     async def keep_or_die(self: Any, *arguments: Any) -> Any:
         patch.object(SQLiteConnection, "commit", die).start()
@@ -113,7 +113,7 @@ def before_the_commit_of_a_kept_answer() -> None:
         return await keep(self, *arguments)
 
     patch.object(idempotency, "LEASE_SECONDS", 1.0).start()
-    patch.object(idempotency.Idempotency, "_keep", keep_or_die).start()
+    patch.object(idempotency.Idempotency, "_save", keep_or_die).start()
 
 
 def before_the_commit_of_a_run() -> None:

@@ -1,4 +1,4 @@
-"""`GET /api/v1/jobs/{id}`: any task as Pi's job, whole or in part, with what happened on the way if asked for."""
+"""`GET /api/v1/jobs/{id}`: any task as Pi's job, with selected fields and diagnostics."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ FLAKY = {"fail_attempts": 1, "error": {"code": 7, "message": "out of paint"}}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One world for all of these: each looks at its own jobs alone."""
+    """One world for the whole module: each test looks only at its own jobs."""
     async with world_with_actions(tmp_path_factory.mktemp("world")) as world:
         yield world
 
@@ -68,14 +68,14 @@ async def test_a_step_s_job_is_its_task_in_pi_s_form(world: World) -> None:
     assert shown["created_at"] == run["created_at"]
 
 
-async def test_a_job_that_gave_nothing_has_no_result_and_says_what_was_wrong(world: World) -> None:
+async def test_a_job_without_a_result_has_its_error(world: World) -> None:
     run = await ended(world, await begin(world, step("a", sandbox=FAILS)))
     shown = await job(world, step_of(run, "a")["job_id"])
     assert list(shown) == FIELDS
     assert (shown["status"], shown["error_log"], shown["result_url"]) == ("failed", "task failed", None)
 
 
-async def test_fields_narrows_the_answer(world: World) -> None:
+async def test_fields_selects_fields_of_the_job(world: World) -> None:
     task_id = await world.created()
     await world.ended(task_id)
     narrow = await job(world, task_id, fields="id,status,result_url")
@@ -85,7 +85,7 @@ async def test_fields_narrows_the_answer(world: World) -> None:
 
 
 @pytest.mark.parametrize("word", ["include", "expand"])
-async def test_diagnostics_tell_what_happened_on_the_way(world: World, word: str) -> None:
+async def test_diagnostics_have_the_attempts_and_events(world: World, word: str) -> None:
     flaky = {**FLAKY, "key": word}
     run = await ended(world, await begin(world, step("a", sandbox=flaky, retry={"backoff_seconds": 0})))
     job_id = step_of(run, "a")["job_id"]
@@ -102,7 +102,7 @@ async def test_diagnostics_tell_what_happened_on_the_way(world: World, word: str
     assert [first["provider_task_id"], second["provider_task_id"]] == ids
 
 
-async def test_what_cannot_be_asked_is_refused_with_what_can(world: World) -> None:
+async def test_an_unknown_name_in_the_query_is_refused_with_the_known_ones(world: World) -> None:
     task_id = await world.created()
     code, param, message = await refused(world, task_id, fields="id,colour")
     assert (code, param) == ("invalid_query_params", "fields")

@@ -1,4 +1,4 @@
-"""Keys: who may call what, by either header, and how a key comes and goes."""
+"""API keys: which calls each scope allows, with either header; creating and revoking keys."""
 
 from collections.abc import AsyncIterator
 
@@ -50,14 +50,14 @@ every_path = pytest.mark.parametrize(("method", "path", "dialect", "scope"), PAT
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One world for all of these: each makes its own keys."""
+    """One world for the whole module: each test makes its own keys."""
     async with in_process(tmp_path_factory.mktemp("world")) as world:
         yield world
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def anyone(world: World) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that says nothing of who it is."""
+async def anonymous(world: World) -> AsyncIterator[httpx.AsyncClient]:
+    """A client without a key."""
     async with httpx.AsyncClient(base_url=world.base) as client:
         yield client
 
@@ -75,26 +75,26 @@ async def keys(world: World) -> dict[Scope, str]:
 
 
 def refused(answer: httpx.Response, dialect: str, status: int, code: str) -> bool:
-    """Say whether it is a refusal of this status in this dialect, with the code where the dialect has one."""
+    """Return whether it is an error of this status in this dialect, with the code where the dialect has codes."""
     if dialect == PIAPI:
         return answer.status_code == status and answer.json()["code"] == status and answer.json()["data"] is None
     return answer.status_code == status and answer.json()["error"]["code"] == code
 
 
 @every_path
-async def test_without_a_key_every_path_says_so_in_its_dialect(
-    anyone: httpx.AsyncClient, method: str, path: str, dialect: str, scope: Scope
+async def test_without_a_key_every_path_is_refused_in_its_dialect(
+    anonymous: httpx.AsyncClient, method: str, path: str, dialect: str, scope: Scope
 ) -> None:
-    answer = await anyone.request(method, path)
+    answer = await anonymous.request(method, path)
     assert refused(answer, dialect, 401, "missing_authorization_header")
     assert "X-API-Key" in answer.text
-    wrong = await anyone.request(method, path, headers={"x-api-key": "no-key-of-ours"})
+    wrong = await anonymous.request(method, path, headers={"x-api-key": "no-key-of-ours"})
     assert refused(wrong, dialect, 401, "invalid_api_key")
 
 
 @every_path
-async def test_either_header_opens_every_path(
-    anyone: httpx.AsyncClient, method: str, path: str, dialect: str, scope: Scope
+async def test_both_headers_work_for_every_path(
+    anonymous: httpx.AsyncClient, method: str, path: str, dialect: str, scope: Scope
 ) -> None:
     statuses = set()
     for headers in (
@@ -102,17 +102,17 @@ async def test_either_header_opens_every_path(
         {"Authorization": f"Bearer {API_KEY}"},
         {"authorization": f"bearer {API_KEY}"},
     ):
-        statuses.add((await anyone.request(method, path, headers=headers)).status_code)
+        statuses.add((await anonymous.request(method, path, headers=headers)).status_code)
     assert len(statuses) == 1
     assert statuses <= {200, 400, 404}
 
 
 @every_path
-async def test_a_key_reaches_as_far_as_its_scope(
-    keys: dict[Scope, str], anyone: httpx.AsyncClient, method: str, path: str, dialect: str, scope: Scope
+async def test_a_key_may_call_what_its_scope_allows(
+    keys: dict[Scope, str], anonymous: httpx.AsyncClient, method: str, path: str, dialect: str, scope: Scope
 ) -> None:
     for owned, key in keys.items():
-        answer = await anyone.request(method, path, headers={"x-api-key": key})
+        answer = await anonymous.request(method, path, headers={"x-api-key": key})
         if ORDER.index(owned) >= ORDER.index(scope):
             assert answer.status_code in (200, 400, 404)
         else:
@@ -126,22 +126,24 @@ async def test_a_key_reaches_as_far_as_its_scope(
         ("Basic abc", "invalid_authorization_scheme"),
         ("Bearer", "missing_bearer_token"),
         (API_KEY, "invalid_authorization_scheme"),
-        ("Bearer nobody", "invalid_api_key"),
+        ("Bearer unknown-key", "invalid_api_key"),
     ],
 )
-async def test_what_is_wrong_with_the_header_is_said(anyone: httpx.AsyncClient, authorization: str, code: str) -> None:
-    answer = await anyone.get("/api/v1/tasks", headers={"authorization": authorization})
+async def test_each_fault_of_the_header_has_its_error_code(
+    anonymous: httpx.AsyncClient, authorization: str, code: str
+) -> None:
+    answer = await anonymous.get("/api/v1/tasks", headers={"authorization": authorization})
     assert refused(answer, NATIVE, 401, code)
     assert answer.json()["error"]["type"] == "authentication_error"
 
 
-async def test_health_and_metrics_ask_for_no_key(anyone: httpx.AsyncClient) -> None:
-    assert (await anyone.get("/livez")).json() == {"status": "ok"}
-    assert (await anyone.get("/readyz")).json() == {"status": "ready"}
-    assert "ringback_updates_total" in (await anyone.get("/metrics")).text
+async def test_health_and_metrics_need_no_key(anonymous: httpx.AsyncClient) -> None:
+    assert (await anonymous.get("/livez")).json() == {"status": "ok"}
+    assert (await anonymous.get("/readyz")).json() == {"status": "ready"}
+    assert "ringback_updates_total" in (await anonymous.get("/metrics")).text
 
 
-async def test_a_key_is_shown_once_and_kept_as_a_hash(world: World) -> None:
+async def test_a_key_is_returned_once_and_stored_as_a_hash(world: World) -> None:
     key = await made(world, "read")
     listed = (await world.api.get("/api/v1/keys")).json()["data"]["data"]
     assert listed[0] == {name: value for name, value in key.items() if name != "key"}
@@ -152,18 +154,18 @@ async def test_a_key_is_shown_once_and_kept_as_a_hash(world: World) -> None:
     assert key["key"] not in row.values()
 
 
-async def test_a_revoked_key_opens_nothing_from_then_on(world: World, anyone: httpx.AsyncClient) -> None:
+async def test_a_revoked_key_is_refused_at_once(world: World, anonymous: httpx.AsyncClient) -> None:
     key = await made(world, "admin")
     headers = {"x-api-key": key["key"]}
-    assert (await anyone.get("/api/v1/keys", headers=headers)).status_code == 200
+    assert (await anonymous.get("/api/v1/keys", headers=headers)).status_code == 200
     revoked = await world.api.delete(f"/api/v1/keys/{key['id']}")
     assert revoked.json()["data"] == {"object": "key", "id": key["id"], "deleted": True}
-    assert refused(await anyone.get("/api/v1/keys", headers=headers), NATIVE, 401, "invalid_api_key")
+    assert refused(await anonymous.get("/api/v1/keys", headers=headers), NATIVE, 401, "invalid_api_key")
     assert key["id"] not in [each["id"] for each in (await world.api.get("/api/v1/keys")).json()["data"]["data"]]
     assert (await world.api.delete(f"/api/v1/keys/{key['id']}")).status_code == 404
 
 
-async def test_a_key_that_never_was_cannot_be_revoked(world: World) -> None:
+async def test_revoking_an_unknown_key_is_404(world: World) -> None:
     answer = await world.api.delete(f"/api/v1/keys/{new_id()}")
     assert (answer.status_code, answer.json()["error"]["param"]) == (404, "key_id")
 

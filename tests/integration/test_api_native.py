@@ -38,7 +38,7 @@ BAD_QUERIES = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One world for all of these: each looks at no task but its own."""
+    """One world for the whole module: each test looks only at its own tasks."""
     async with in_process(tmp_path_factory.mktemp("world")) as world:
         yield world
 
@@ -64,7 +64,7 @@ async def paged(world: World, path: str, limit: int) -> list[dict[str, Any]]:
     return items
 
 
-async def test_answers_come_in_pi_s_envelope(world: World) -> None:
+async def test_responses_have_pi_s_envelope(world: World) -> None:
     task_id = await world.created(LASTING)
     answer = await world.api.get(f"/api/v1/tasks/{task_id}")
     body = answer.json()
@@ -79,7 +79,7 @@ async def test_answers_come_in_pi_s_envelope(world: World) -> None:
 @pytest.mark.parametrize(
     "path", ["/api/v1/tasks/{}", "/api/v1/tasks/{}/events", "/api/v1/tasks/{}/refresh", "/api/v1/tasks/{}/cancel"]
 )
-async def test_a_task_that_never_was_is_a_404_in_pi_s_form(world: World, path: str) -> None:
+async def test_an_unknown_task_is_a_404_in_pi_s_form(world: World, path: str) -> None:
     method = "POST" if path.endswith(("refresh", "cancel")) else "GET"
     answer = await world.api.request(method, path.format(new_id()))
     error = answer.json()["error"]
@@ -87,7 +87,7 @@ async def test_a_task_that_never_was_is_a_404_in_pi_s_form(world: World, path: s
     assert error["request_id"] == answer.headers["x-request-id"]
 
 
-async def test_a_path_that_is_not_there_answers_in_the_dialect_of_the_path(world: World) -> None:
+async def test_an_unknown_path_is_a_404_in_the_dialect_of_the_path(world: World) -> None:
     for path in ("/api/v1/nothing", "/nothing"):
         answer = await world.api.get(path)
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
@@ -100,7 +100,7 @@ async def test_a_path_that_is_not_there_answers_in_the_dialect_of_the_path(world
     assert (answer.status_code, answer.json()["code"]) == (405, 405)
 
 
-async def test_tasks_are_filtered_by_what_they_are(world: World) -> None:
+async def test_tasks_are_filtered_by_status_model_and_type(world: World) -> None:
     lasting = await world.created(LASTING, model="filter-a", task_type="x")
     ended = await world.created(model="filter-a", task_type="y")
     await world.ended(ended)
@@ -133,7 +133,7 @@ async def test_tasks_are_filtered_by_their_metadata(world: World) -> None:
 
 
 @pytest.mark.parametrize(("value", "asked"), [(42, "42"), (1.5, "1.5"), (True, "true"), (False, "false")])
-async def test_metadata_that_is_no_text_is_found_by_how_json_writes_it(world: World, value: Any, asked: str) -> None:
+async def test_metadata_that_is_not_a_text_is_found_by_its_json(world: World, value: Any, asked: str) -> None:
     name = f"value-{asked}"
     mine = await world.created(LASTING, metadata={name: value})
     assert await listed(world, **{f"metadata[{name}]": asked}) == [mine]
@@ -152,7 +152,7 @@ async def test_a_bad_query_is_refused_by_its_field(world: World, query: str, fie
     assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", "invalid_query_params", field)
 
 
-async def test_pages_are_newest_first_and_skip_and_repeat_nothing_while_tasks_come_in(world: World) -> None:
+async def test_pages_are_newest_first_and_skip_and_repeat_nothing_while_tasks_are_created(world: World) -> None:
     there = [await world.created(LASTING, model="paged") for _ in range(11)]
     seen: list[str] = []
     cursor: str | None = ""
@@ -183,7 +183,7 @@ async def test_a_task_s_history_is_paged_newest_first(world: World) -> None:
     assert len({event["id"] for event in items}) == len(items)
 
 
-async def test_refresh_looks_at_the_provider_now(world: World) -> None:
+async def test_refresh_polls_the_provider_now(world: World) -> None:
     task_id = await world.created({"webhook": "lost"})
     async with asyncio.timeout(10):
         while not (await world.provider.get("/sandbox/tasks")).json()["tasks"][-1]["terminal"]:
@@ -195,13 +195,13 @@ async def test_refresh_looks_at_the_provider_now(world: World) -> None:
     assert again.json()["data"] == answer.json()["data"]
 
 
-async def test_refresh_of_a_task_that_the_provider_will_not_show_is_no_error(world: World) -> None:
+async def test_refresh_of_a_task_that_the_provider_does_not_show_is_not_an_error(world: World) -> None:
     task_id = await world.created({"poll": "error", "outcome": "never"})
     answer = await world.api.post(f"/api/v1/tasks/{task_id}/refresh")
     assert (answer.status_code, answer.json()["data"]["task_id"]) == (200, task_id)
 
 
-async def test_cancel_answers_in_pi_s_form(world: World) -> None:
+async def test_cancel_has_pi_s_envelope(world: World) -> None:
     task_id = await world.created(LASTING)
     answer = await world.api.post(f"/api/v1/tasks/{task_id}/cancel")
     assert (answer.status_code, answer.json()["data"]["status"]) == (200, "cancelled")
@@ -213,7 +213,7 @@ async def test_cancel_answers_in_pi_s_form(world: World) -> None:
     assert "only a pending task" in refused.json()["error"]["message"]
 
 
-async def test_the_long_poll_is_answered_to_all_who_wait(world: World) -> None:
+async def test_all_long_polls_of_a_task_return_at_its_end(world: World) -> None:
     task_id = await world.created(BY_HAND)
     path = f"/api/v1/tasks/{task_id}?wait_for_completion=true&timeout_seconds=20"
     waiting = [asyncio.create_task(world.api.get(path)) for _ in range(10)]

@@ -1,4 +1,4 @@
-"""PiAPI's dialect: a PiAPI client needs only another base URL (contracts/piapi.md, contracts/ringback.md)."""
+"""PiAPI's endpoints: a PiAPI client needs only another base URL (`receiver/providers/piapi/CONTRACT.md`)."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ BAD_CREATES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One world for all of these: each looks at no task but its own."""
+    """One world for the whole module: each test looks only at its own tasks."""
     async with in_process(tmp_path_factory.mktemp("world")) as world:
         yield world
 
@@ -64,7 +64,7 @@ async def provider_id_of(world: World, task_id: str) -> str:
     return str((await world.task(task_id))["provider_task_id"])
 
 
-async def test_a_created_task_has_ringback_s_id_and_the_provider_s_besides(world: World) -> None:
+async def test_a_created_task_has_ringback_s_id_and_also_the_provider_s(world: World) -> None:
     answer = await world.create(LASTING, config={"service_mode": "private"}, metadata={"order": "7"})
     assert answer.status_code == 200
     assert answer.json() == {"code": 200, "message": "success", "data": answer.json()["data"]}
@@ -91,7 +91,7 @@ async def test_a_bad_create_is_refused_by_its_field_and_the_provider_is_not_call
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff", b'{"model": NaN}'])
-async def test_a_create_that_is_no_json_object_is_refused(world: World, body: bytes) -> None:
+async def test_a_create_that_is_not_a_json_object_is_refused(world: World, body: bytes) -> None:
     answer = await world.api.post("/api/v1/task", content=body)
     assert (answer.status_code, answer.json()["code"]) == (400, 400)
 
@@ -102,7 +102,7 @@ async def test_a_create_that_is_too_large_is_refused(world: World) -> None:
 
 
 @pytest.mark.parametrize(("conduct", "status"), [("refuse", 400), ("unauthorized", 401)])
-async def test_the_provider_s_refusal_is_passed_on_in_its_own_words(world: World, conduct: str, status: int) -> None:
+async def test_the_provider_s_refusal_is_passed_on_unchanged(world: World, conduct: str, status: int) -> None:
     answer = await world.create({"submit": conduct, "key": conduct})
     assert answer.status_code == status
     assert answer.json()["code"] == status
@@ -111,7 +111,7 @@ async def test_the_provider_s_refusal_is_passed_on_in_its_own_words(world: World
     assert (newest["status"], newest["error"]["code"]) == ("failed", status)
 
 
-async def test_a_task_that_the_provider_could_not_take_yet_is_answered_as_pending(world: World) -> None:
+async def test_a_task_that_the_provider_cannot_accept_yet_is_returned_as_pending(world: World) -> None:
     answer = await world.create({"submit": "unavailable", "key": new_id()})
     assert (answer.status_code, answer.json()["data"]["status"]) == (200, "pending")
     assert (await world.ended(answer.json()["data"]["task_id"]))["status"] == "completed"
@@ -126,7 +126,7 @@ async def test_the_long_poll_wakes_when_the_task_ends(world: World) -> None:
     assert time.monotonic() - begun < 3
 
 
-async def test_the_long_poll_answers_with_the_present_state_when_its_time_is_up(world: World) -> None:
+async def test_the_long_poll_returns_the_present_state_after_its_timeout(world: World) -> None:
     task_id = await world.created(LASTING)
     begun = time.monotonic()
     answer = await world.api.get(f"/api/v1/task/{task_id}?wait_for_completion=true&timeout_seconds=1")
@@ -135,7 +135,7 @@ async def test_the_long_poll_answers_with_the_present_state_when_its_time_is_up(
 
 
 @pytest.mark.parametrize("seconds", ["0", "31", "x", "-1", "nan"])
-async def test_the_long_poll_s_time_is_1_to_30_seconds(world: World, seconds: str) -> None:
+async def test_the_long_poll_s_timeout_is_1_to_30_seconds(world: World, seconds: str) -> None:
     task_id = await world.created(LASTING)
     answer = await world.api.get(f"/api/v1/task/{task_id}?wait_for_completion=true&timeout_seconds={seconds}")
     assert answer.status_code == 400
@@ -148,15 +148,13 @@ async def test_the_long_poll_s_time_is_1_to_30_seconds(world: World, seconds: st
     ids=["an id", "no id", "a NUL", "long", "not ASCII"],
 )
 @pytest.mark.parametrize(("method", "path"), [("GET", "{}"), ("DELETE", "{}"), ("POST", "{}/cancel")])
-async def test_a_task_that_never_was_is_a_404_in_piapi_s_form(
-    world: World, method: str, path: str, task_id: str
-) -> None:
+async def test_an_unknown_task_is_a_404_in_piapi_s_form(world: World, method: str, path: str, task_id: str) -> None:
     answer = await world.api.request(method, httpx.URL(f"{world.base}/api/v1/task/{path.format(task_id)}"))
     assert (answer.status_code, answer.json()["code"], answer.json()["data"]) == (404, 404, None)
     assert answer.json()["message"].startswith("task_id:")
 
 
-async def test_the_provider_s_id_works_wherever_an_id_is_taken(world: World) -> None:
+async def test_the_provider_s_id_works_in_every_path_with_a_task_id(world: World) -> None:
     task_id = await world.created(LASTING)
     provider_id = await provider_id_of(world, task_id)
     native = f"/api/v1/tasks/{provider_id}"
@@ -183,7 +181,7 @@ async def test_a_pending_task_can_be_cancelled(world: World, method: str, path: 
     assert raw["status"] == "cancelled"
 
 
-async def test_a_processing_task_s_cancellation_is_refused_in_the_provider_s_words(world: World) -> None:
+async def test_cancelling_a_processing_task_is_refused_with_the_provider_s_message(world: World) -> None:
     task_id = await world.created(RUNNING)
     await status_is(world, task_id, "processing")
     answer = await world.api.delete(f"/api/v1/task/{task_id}")

@@ -1,4 +1,4 @@
-"""`/api/v1/runs` as HTTP: what is refused and how it is named, lists, and who may see what."""
+"""`/api/v1/runs` as HTTP: error codes, lists, and access by organization."""
 
 import copy
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ OTHER_ORGANIZATION = (
     "INSERT INTO organization (id, uid, name, created_at) SELECT 2, ?, 'other', created_at FROM organization"
 )
 FORGET_ANSWERS = "UPDATE idempotency_key SET status = NULL, answer = NULL, owner = ?, lease_until = created_at"
-"""As if another process had died after the work, and before it answered."""
+"""As if another process had died after the work and before its response."""
 MINE = {"metadata[mine]": "1"}
 A = {"id": "a", "action": "campaigns.generate"}
 B = {"id": "b", "action": "campaigns.generate", "depends_on": ["a"]}
@@ -53,7 +53,7 @@ BAD_GRAPHS: dict[str, tuple[list[dict[str, Any]], str, str, str]] = {
     "invalid_step_id": ([{**A, "id": "a b"}], BODY, "a b", "steps[0].id"),
     "unknown_action": ([{**A, "action": "campaign.generate"}], BODY, "a", "steps[0].action"),
 }
-"""Each fault's name: steps that have it, the code of the error, and where it is."""
+"""For each fault: steps that have it, the code of the error, and its path."""
 BAD_BODIES: dict[str, Any] = {
     "steps": {},
     "steps.0.action": {"steps": [{"id": "a"}]},
@@ -76,7 +76,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One world for all of these: each looks at its own runs alone."""
+    """One world for the whole module: each test looks only at its own runs."""
     async with world_with_actions(tmp_path_factory.mktemp("world")) as world:
         yield world
 
@@ -120,7 +120,7 @@ async def test_a_run_has_1_to_10_steps(world: World) -> None:
     assert (await ask(world, *({**A, "id": f"a{number}"} for number in range(10)))).status_code == 202
 
 
-async def test_an_unknown_action_is_told_the_nearest_known_names(world: World) -> None:
+async def test_the_error_for_an_unknown_action_has_the_most_similar_names(world: World) -> None:
     error = error_of(await ask(world, {**A, "action": "campaigns.genrate"}))
     assert "use campaigns.generate" in error["issues"][0]["message"]
 
@@ -144,7 +144,7 @@ async def test_what_is_too_large_is_refused(world: World) -> None:
     assert error_of(await ask(world, {**A, "input_map": crowd}))["param"] == "steps.0.input_map"
 
 
-async def test_an_id_must_be_that_of_a_run_of_one_s_own(world: World) -> None:
+async def test_only_a_run_of_the_caller_s_organization_is_found(world: World) -> None:
     run_id = await begin(world, step("a"))
     await ended(world, run_id)
     calls = {"": "GET", "/cancel": "POST", "/retry": "POST"}
@@ -164,7 +164,7 @@ async def test_an_id_must_be_that_of_a_run_of_one_s_own(world: World) -> None:
         assert (error["code"], error["param"]) == ("run_not_found", "run_id")
 
 
-async def test_a_query_that_cannot_be_is_refused_by_its_name(world: World) -> None:
+async def test_an_invalid_query_parameter_is_refused_by_its_name(world: World) -> None:
     run_id = await begin(world, step("a"))
     for seconds in ("0", "31", "soon", "-1"):
         answer = await world.api.get(f"/api/v1/runs/{run_id}", params={"timeout_seconds": seconds})
@@ -221,7 +221,7 @@ async def test_a_run_is_made_once_under_one_idempotency_key(world: World) -> Non
     assert len(await made(world, run["id"])) == 1
 
 
-async def test_what_died_before_its_answer_is_found_and_not_made_again(world: World) -> None:
+async def test_a_run_whose_create_got_no_response_is_found_and_not_made_again(world: World) -> None:
     key, body = {"Idempotency-Key": "launch-18"}, {"steps": [step("a", sandbox=HELD)]}
     first = await world.api.post("/api/v1/runs", json=body, headers=key)
     run_id = first.json()["data"]["run_id"]
@@ -232,7 +232,7 @@ async def test_what_died_before_its_answer_is_found_and_not_made_again(world: Wo
     assert len(await made(world, run_id)) == 1
 
 
-async def test_a_retry_that_was_obeyed_and_not_answered_is_answered_when_it_comes_again(world: World) -> None:
+async def test_a_retry_that_got_no_response_returns_the_run_when_it_is_repeated(world: World) -> None:
     script = {"fail_attempts": 1, "key": "flaky", "outcome": "never"}
     run_id, key = await begin(world, step("a", sandbox=script)), {"Idempotency-Key": "again"}
     await ended(world, run_id)

@@ -1,4 +1,4 @@
-"""Registering callback URLs: `/api/v1/webhooks` (contracts/pi.md, contracts/ringback.md)."""
+"""`/api/v1/webhooks`: registering callback URLs (`receiver/api/CONTRACTS.md`)."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -47,13 +47,13 @@ FORBIDDEN = {
     "https://exa mple.com/": "white space",
     "https://-.-/": "does not resolve",
     "https://" + "a" * 64 + ".com/": "not a valid name",
-    "https://1.1.1.1/" + "a" * 2048: "longer than 2048",
+    "https://1.1.1.1/" + "a" * 2048: "at most 2048",
 }
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One world for all of these, with the address guard as it is in earnest."""
+    """One world for the whole module, with the address guard as in production."""
     async with in_process(tmp_path_factory.mktemp("world"), allow_private_targets="false") as world:
         yield world
 
@@ -82,7 +82,7 @@ async def test_a_refused_callback_is_named_in_piapi_s_form_and_the_provider_is_n
     assert (await world.provider_stats())["created"] == before
 
 
-async def test_a_registered_webhook_shows_a_secret_of_ours_once_and_never_again(world: World) -> None:
+async def test_a_secret_that_ringback_made_is_returned_once_and_never_again(world: World) -> None:
     webhook = await register(world)
     assert webhook["secret"].startswith("whsec_")
     assert (webhook["format"], webhook["is_active"]) == ("standard", True)
@@ -96,7 +96,7 @@ async def test_a_registered_webhook_shows_a_secret_of_ours_once_and_never_again(
     assert webhook["secret"] not in row["secret"]
 
 
-async def test_pi_s_fields_alone_make_a_webhook_of_pi_s(world: World) -> None:
+async def test_with_only_pi_s_fields_a_webhook_behaves_like_pi_s(world: World) -> None:
     webhook = await register(world, secret="a-secret-of-mine")
     assert "secret" not in webhook
     assert (webhook["object"], webhook["format"]) == ("webhook", "pi")
@@ -104,7 +104,7 @@ async def test_pi_s_fields_alone_make_a_webhook_of_pi_s(world: World) -> None:
 
 
 @pytest.mark.parametrize("form", ["standard", "pi", "piapi"])
-async def test_a_format_can_be_asked_for(world: World, form: str) -> None:
+async def test_a_format_can_be_chosen(world: World, form: str) -> None:
     webhook = await register(world, format=form, event_types=["job.completed", "task.updated"])
     assert webhook["format"] == form
     assert set(webhook["event_types"]) == {"task.completed", "task.updated"}
@@ -144,7 +144,7 @@ async def test_webhooks_are_listed_newest_first_page_by_page(world: World) -> No
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-async def test_a_webhook_that_never_was_is_a_404(world: World, method: str) -> None:
+async def test_an_unknown_webhook_is_a_404(world: World, method: str) -> None:
     answer = await world.api.request(method, f"/api/v1/webhooks/{new_id()}", json={"is_active": False})
     assert (answer.status_code, answer.json()["error"]["param"]) == (404, "webhook_id")
 
@@ -170,7 +170,7 @@ async def test_a_bad_change_is_refused_and_changes_nothing(world: World, change:
     assert shown == {name: value for name, value in webhook.items() if name != "secret"}
 
 
-async def test_what_is_changed_is_kept(world: World) -> None:
+async def test_changes_are_stored(world: World) -> None:
     webhook = await register(world)
     change = {"endpoint_url": "https://8.8.8.8/x", "format": "pi", "event_types": ["task.failed"], "is_active": False}
     changed = (await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json=change)).json()["data"]
@@ -179,7 +179,7 @@ async def test_what_is_changed_is_kept(world: World) -> None:
     assert (await world.api.get(f"/api/v1/webhooks/{webhook['id']}")).json()["data"] == changed
 
 
-async def test_a_webhook_switched_off_is_told_nothing_until_it_is_switched_on(tmp_path: Path) -> None:
+async def test_an_inactive_webhook_is_sent_nothing_until_it_is_active_again(tmp_path: Path) -> None:
     async with in_process(tmp_path, retry_schedule="0,0.2,0.2,0.2,0.2,0.2,0.2,0.2,0.2,0.2,0.2,0.2,0.2") as world:
         webhook = await world.webhook()
         world.subscriber.answer = lambda _number, _request: 500
@@ -199,7 +199,7 @@ async def test_a_webhook_switched_off_is_told_nothing_until_it_is_switched_on(tm
         assert not world.subscriber.of(later)
 
 
-async def test_a_removed_webhook_is_told_nothing_and_what_waits_for_it_is_cancelled(tmp_path: Path) -> None:
+async def test_a_removed_webhook_is_sent_nothing_and_its_pending_deliveries_are_cancelled(tmp_path: Path) -> None:
     async with in_process(tmp_path, retry_schedule="0,0.3,0.3") as world:
         webhook = await world.webhook()
         world.subscriber.answer = lambda _number, _request: 500
@@ -219,7 +219,7 @@ async def test_a_removed_webhook_is_told_nothing_and_what_waits_for_it_is_cancel
         assert {row["webhook"] for row in select(world, DELIVERIES) if row["status"] != "cancelled"} == {other["id"]}
 
 
-async def test_an_answer_that_comes_after_the_removal_settles_nothing(tmp_path: Path) -> None:
+async def test_a_response_after_the_removal_settles_nothing(tmp_path: Path) -> None:
     async with in_process(tmp_path) as world:
         webhook, arrived, gate = await world.webhook(), asyncio.Event(), asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""`POST /api/v1/tasks`: many tasks in one call, each taken or refused by itself, sent when their turn comes."""
+"""`POST /api/v1/tasks`: many tasks in one call, each accepted or refused separately, sent in the background."""
 
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -22,13 +22,13 @@ QUIET = {"webhook": "lost", "outcome": "never"}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One world for those that look at no task but their own."""
+    """One world for the tests that look only at their own tasks."""
     async with in_process(tmp_path_factory.mktemp("world")) as world:
         yield world
 
 
 def wanted(sandbox: Mapping[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
-    """Return what a client asks for in one task."""
+    """Return the body of one task."""
     given = {"prompt": "a cat", **({"sandbox": dict(sandbox)} if sandbox else {})}
     return {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": given, **fields}
 
@@ -38,7 +38,7 @@ async def ask(world: World, *tasks: Any, **headers: str) -> httpx.Response:
 
 
 async def created(world: World, *tasks: Any) -> list[str]:
-    """Create tasks that must all be taken; return their ids."""
+    """Create tasks that must all be accepted; return their ids."""
     answer = await ask(world, *tasks)
     assert answer.status_code == 202, answer.text
     return [item["task_id"] for item in answer.json()["data"]["data"]]
@@ -60,7 +60,7 @@ async def test_all_tasks_of_a_call_are_created_and_end(world: World) -> None:
     assert len({task["provider_task_id"] for task in ended}) == 15
 
 
-async def test_its_history_begins_with_waiting(world: World) -> None:
+async def test_a_bulk_task_s_first_event_shows_it_waiting(world: World) -> None:
     (task_id,) = await created(world, wanted())
     await world.ended(task_id)
     events = await world.events(task_id)
@@ -68,7 +68,7 @@ async def test_its_history_begins_with_waiting(world: World) -> None:
     assert events[0]["data"]["submission"] == "waiting"
 
 
-async def test_bad_tasks_do_not_stop_good_ones(world: World) -> None:
+async def test_invalid_tasks_do_not_stop_valid_ones(world: World) -> None:
     forbidden = {"webhook_config": {"endpoint": "ftp://example.com"}}
     answer = await ask(
         world,
@@ -94,7 +94,7 @@ async def test_bad_tasks_do_not_stop_good_ones(world: World) -> None:
         assert (await world.ended(item["task_id"]))["status"] == "completed"
 
 
-async def test_a_call_of_which_nothing_is_taken_is_answered_as_others_are(world: World) -> None:
+async def test_a_call_of_which_all_tasks_are_refused_is_202_too(world: World) -> None:
     before = select(world, COUNT)
     answer = await ask(world, {}, {})
     assert (answer.status_code, len(answer.json()["data"]["data"])) == (202, 2)
@@ -106,12 +106,12 @@ async def test_a_call_of_which_nothing_is_taken_is_answered_as_others_are(world:
     [{"tasks": []}, {"tasks": [{}] * 1001}, {}, {"tasks": {"model": "flux"}}],
     ids=["none", "too many", "not said", "no list"],
 )
-async def test_what_is_no_list_of_one_to_a_thousand_tasks_is_refused_whole(world: World, body: Any) -> None:
+async def test_a_body_without_one_to_a_thousand_tasks_is_refused(world: World, body: Any) -> None:
     answer = await world.api.post("/api/v1/tasks", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tasks")
 
 
-async def test_a_repeat_under_its_key_gets_the_same_tasks(world: World) -> None:
+async def test_a_repeat_with_the_same_key_gets_the_same_tasks(world: World) -> None:
     before = select(world, COUNT)[0]["tasks"]
     tasks = [wanted(), {}, wanted()]
     first, again = [await ask(world, *tasks, **{"idempotency-key": "one bulk"}) for _ in range(2)]
@@ -120,7 +120,7 @@ async def test_a_repeat_under_its_key_gets_the_same_tasks(world: World) -> None:
     assert select(world, COUNT)[0]["tasks"] == before + 2
 
 
-async def test_a_bulk_that_was_not_answered_is_found_under_its_key(
+async def test_a_bulk_call_that_got_no_response_is_resumed_by_its_key(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fails(*_: Any) -> None:
@@ -129,7 +129,7 @@ async def test_a_bulk_that_was_not_answered_is_found_under_its_key(
     before = select(world, COUNT)[0]["tasks"]
     tasks = [wanted(), {}, wanted()]
     with monkeypatch.context() as broken:
-        broken.setattr(Idempotency, "_keep", fails)
+        broken.setattr(Idempotency, "_save", fails)
         assert (await ask(world, *tasks, **{"idempotency-key": "unanswered"})).status_code == 503
     items = (await ask(world, *tasks, **{"idempotency-key": "unanswered"})).json()["data"]["data"]
     assert select(world, COUNT)[0]["tasks"] == before + 2
@@ -137,7 +137,7 @@ async def test_a_bulk_that_was_not_answered_is_found_under_its_key(
     assert "error" in items[1]
 
 
-async def test_tasks_of_a_bulk_may_mention_others(world: World) -> None:
+async def test_tasks_of_a_bulk_call_may_refer_to_others(world: World) -> None:
     (origin,) = await created(world, wanted({"pending_seconds": 0.2}))
     task = wanted()
     task["input"]["origin_task_id"] = origin
@@ -149,7 +149,7 @@ async def test_tasks_of_a_bulk_may_mention_others(world: World) -> None:
     assert sent == (await world.task(origin))["provider_task_id"]
 
 
-async def test_a_callback_that_all_tasks_name_is_one_and_told_of_each(world: World) -> None:
+async def test_a_callback_that_all_tasks_name_is_stored_once_and_gets_all_their_events(world: World) -> None:
     url = f"{world.subscriber.base}/bulk"
     config = {"webhook_config": {"endpoint": url, "secret": "s3cret"}}
     ids = await created(world, *(wanted(config=config) for _ in range(5)))
@@ -161,7 +161,7 @@ async def test_a_callback_that_all_tasks_name_is_one_and_told_of_each(world: Wor
     assert len(select(world, "SELECT id FROM subscription WHERE endpoint_url = ?", url)) == 1
 
 
-async def test_a_body_may_be_larger_than_one_task_s_and_each_task_may_not(tmp_path: Path) -> None:
+async def test_the_body_may_be_larger_than_max_body_bytes_and_each_task_may_not(tmp_path: Path) -> None:
     async with in_process(tmp_path, max_body_bytes="2048") as world:
         small, large = wanted(metadata={"note": "x" * 1000}), wanted(metadata={"note": "x" * 3000})
         answer = await ask(world, *[small] * 5, large, **{"idempotency-key": "large"})
@@ -172,7 +172,7 @@ async def test_a_body_may_be_larger_than_one_task_s_and_each_task_may_not(tmp_pa
         assert (await ask(world, *[small] * 40)).status_code == 413
 
 
-async def test_neither_a_single_create_nor_a_look_waits_for_a_bulk_before_it(
+async def test_neither_a_single_create_nor_a_poll_waits_for_a_bulk_call_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("receiver.app._DRAIN_SECONDS", 0.1)
@@ -183,14 +183,14 @@ async def test_neither_a_single_create_nor_a_look_waits_for_a_bulk_before_it(
             pass
         single = await world.task(await world.created(QUIET))
         order = [task["task_id"] for task in (await world.provider.get("/sandbox/tasks")).json()["tasks"]]
-        # In one line it would be behind the 22 that are in hand by now.
+        # In a common queue it would wait behind the 22 that are claimed by now.
         assert order.index(single["provider_task_id"]) < before + 12
         before = await made(world)
         assert (await world.api.post(f"/api/v1/tasks/{watched}/refresh")).status_code == 200
         assert await made(world) < before + 12
 
 
-async def test_a_provider_that_is_busy_gets_them_all_in_the_end(tmp_path: Path) -> None:
+async def test_a_busy_provider_gets_all_tasks_in_the_end(tmp_path: Path) -> None:
     async with in_process(tmp_path) as world:
         await world.provider_options(submit_status=429, retry_after=0, concurrency=3)
         ids = await created(world, *(wanted() for _ in range(12)))

@@ -13,7 +13,7 @@ from tests.fakes.world import World
 
 
 def read(heard: Heard) -> BaseCloudEvent:
-    """Read a delivery as the public package does. Raises when it is no CloudEvent."""
+    """Read a delivery with the public package. Raises if it is not a CloudEvent."""
     return from_structured(HTTPMessage(heard.headers, heard.body), JSONFormat())
 
 
@@ -24,7 +24,7 @@ async def heard_by(world: World, **fields: Any) -> tuple[dict[str, Any], str, He
     return webhook, task_id, world.subscriber.of(task_id)[0]
 
 
-async def test_the_public_package_reads_what_is_sent_and_the_signature_holds(world: World) -> None:
+async def test_the_public_package_reads_the_body_and_the_signature_verifies(world: World) -> None:
     webhook, task_id, heard = await heard_by(world, event_types=["task.completed"])
     verify_standard(webhook["secret"], heard)
     event, task = read(heard), await world.task(task_id)
@@ -50,7 +50,7 @@ async def test_the_source_is_the_organization_s_and_the_same_for_every_event(wor
     assert {read(first).get_source(), read(second).get_source()} == {f"urn:ringback:{organization['uid']}"}
 
 
-async def test_an_event_of_no_task_is_a_cloudevent_too(world: World) -> None:
+async def test_an_event_without_a_task_is_a_cloudevent_too(world: World) -> None:
     webhook = await world.webhook(format="cloudevents")
     await world.api.post(f"/api/v1/webhooks/{webhook['id']}/test")
     (heard,) = world.subscriber.heard

@@ -1,4 +1,4 @@
-"""Deliveries: how often, how long, what is written down of each attempt, and what is never done."""
+"""Deliveries: the retry schedule, timeouts, what is stored and logged of each attempt, refused targets."""
 
 import asyncio
 import logging
@@ -38,7 +38,7 @@ def gaps(attempts: Rows) -> list[float]:
     ]
 
 
-async def test_what_was_taken_at_once_is_one_attempt(world: World) -> None:
+async def test_a_delivery_that_is_accepted_at_once_has_one_attempt(world: World) -> None:
     await world.webhook()
     await world.created()
     (row,) = await eventually(world, DELIVERIES, settled)
@@ -49,7 +49,7 @@ async def test_what_was_taken_at_once_is_one_attempt(world: World) -> None:
     assert 0 <= attempt["duration_ms"] < 5000
 
 
-async def test_a_failure_is_tried_again_as_the_schedule_says_until_it_is_dead(tmp_path: Path) -> None:
+async def test_a_failed_delivery_is_retried_by_the_schedule_until_it_is_dead(tmp_path: Path) -> None:
     async with in_process(tmp_path, retry_schedule="0,0.2,0.5") as world:
         world.subscriber.answer = lambda number, _request: 499 + number
         await world.webhook()
@@ -68,7 +68,7 @@ async def test_a_failure_is_tried_again_as_the_schedule_says_until_it_is_dead(tm
         assert stamps == sorted(stamps)
 
 
-async def test_only_the_first_4_kb_of_an_answer_are_kept(world: World) -> None:
+async def test_only_the_first_4_kb_of_a_response_are_stored(world: World) -> None:
     world.subscriber.answer = lambda _number, _request: Response("é" * 5000, 200)
     await world.webhook()
     await world.created()
@@ -94,7 +94,7 @@ async def test_a_redirect_is_a_failure_and_is_not_followed(tmp_path: Path) -> No
         assert {heard.path for heard in world.subscriber.heard} == {"/told"}
 
 
-async def test_a_subscriber_that_says_when_to_come_again_is_obeyed(tmp_path: Path) -> None:
+async def test_a_subscriber_s_retry_after_is_respected(tmp_path: Path) -> None:
     async with in_process(tmp_path, retry_schedule="0,0.1,0.1") as world:
         later = Response("busy", 429, headers={"retry-after": "1"})
         world.subscriber.answer = lambda number, _request: later if number == 1 else 200
@@ -106,7 +106,7 @@ async def test_a_subscriber_that_says_when_to_come_again_is_obeyed(tmp_path: Pat
         assert 0.98 <= gap < 5
 
 
-async def test_a_subscriber_that_is_too_slow_is_a_failure(tmp_path: Path) -> None:
+async def test_a_response_that_is_too_slow_is_a_failure(tmp_path: Path) -> None:
     async with in_process(tmp_path, retry_schedule="0,0.1", delivery_timeout_seconds="0.3") as world:
 
         def answer(number: int, _request: Request) -> Any:
@@ -122,7 +122,7 @@ async def test_a_subscriber_that_is_too_slow_is_a_failure(tmp_path: Path) -> Non
         assert 290 <= first["duration_ms"] < 5000
 
 
-async def test_a_subscriber_that_is_not_there_is_a_failure_with_its_reason(tmp_path: Path) -> None:
+async def test_a_refused_connection_is_a_failure_with_its_reason(tmp_path: Path) -> None:
     async with in_process(tmp_path, retry_schedule="0") as world:
         await world.webhook(endpoint_url="http://127.0.0.1:9/told?token=planted-token")
         await world.created()
@@ -132,7 +132,7 @@ async def test_a_subscriber_that_is_not_there_is_a_failure_with_its_reason(tmp_p
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
-async def test_a_target_that_became_private_since_it_was_registered_is_not_reached(tmp_path: Path, host: str) -> None:
+async def test_a_target_that_became_private_after_registration_is_not_reached(tmp_path: Path, host: str) -> None:
     async with in_process(tmp_path, allow_private_targets="false", retry_schedule="0") as world:
         await world.webhook(endpoint_url="https://1.1.1.1/told")
         port = world.subscriber.base.rpartition(":")[2]
@@ -147,7 +147,7 @@ async def test_a_target_that_became_private_since_it_was_registered_is_not_reach
         assert world.subscriber.heard == []
 
 
-async def test_only_the_events_that_were_asked_for_are_told(world: World) -> None:
+async def test_only_subscribed_events_are_sent(world: World) -> None:
     await world.webhook(event_types=["task.created", "task.failed"])
     completed, failed = await world.created(), await world.created({"outcome": "failed"})
     for task_id in (completed, failed):
@@ -157,7 +157,7 @@ async def test_only_the_events_that_were_asked_for_are_told(world: World) -> Non
     assert told == sorted([("task.created", completed), ("task.created", failed), ("task.failed", failed)])
 
 
-async def test_a_client_s_own_callback_is_told_of_its_own_tasks_alone_as_piapi_would(world: World) -> None:
+async def test_a_client_s_own_callback_gets_only_its_tasks_events_in_piapi_s_form(world: World) -> None:
     config = {"webhook_config": {"endpoint": world.subscriber.url, "secret": "mine"}}
     task_id = await world.created(config=config)
     other = await world.created()
@@ -171,13 +171,13 @@ async def test_a_client_s_own_callback_is_told_of_its_own_tasks_alone_as_piapi_w
     assert last["data"]["config"]["webhook_config"] == {"endpoint": world.subscriber.url, "secret": ""}
 
 
-async def test_a_callback_without_a_secret_is_told_without_one(world: World) -> None:
+async def test_a_callback_without_a_secret_is_sent_none(world: World) -> None:
     await world.created(config={"webhook_config": {"endpoint": world.subscriber.url}})
     await world.subscriber.until(lambda heard: heard)
     assert "x-webhook-secret" not in world.subscriber.heard[0].headers
 
 
-async def test_an_event_is_told_in_the_same_words_at_every_attempt(tmp_path: Path) -> None:
+async def test_every_attempt_sends_the_same_body(tmp_path: Path) -> None:
     async with held_back(tmp_path) as (world, gate):
         config = {"webhook_config": {"endpoint": f"{world.subscriber.base}/callback", "secret": "mine"}}
         for form in ("standard", "pi"):
@@ -199,7 +199,7 @@ async def test_an_event_is_told_in_the_same_words_at_every_attempt(tmp_path: Pat
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "cancelled"])
-async def test_the_event_of_an_end_shows_the_task_as_it_then_is(world: World, outcome: str) -> None:
+async def test_the_event_of_a_task_s_end_has_its_final_state(world: World, outcome: str) -> None:
     await world.webhook()
     task_id = await world.created(BY_HAND)
     await report(world, task_id, "processing", output={"percent": 40}, meta={"started_at": "2026-01-01T00:00:00Z"})
@@ -208,7 +208,7 @@ async def test_the_event_of_an_end_shows_the_task_as_it_then_is(world: World, ou
     assert world.subscriber.heard[0].json["data"] == await world.task(task_id)
 
 
-async def test_the_event_of_an_end_that_ringback_concludes_shows_the_task_as_it_then_is(tmp_path: Path) -> None:
+async def test_the_event_of_an_end_that_ringback_decides_has_the_final_state(tmp_path: Path) -> None:
     async with in_process(tmp_path, task_timeout_seconds="0.5", poll_first_seconds="0.2") as world:
         await world.webhook()
         task = await world.ended(await world.created(BY_HAND))
@@ -230,7 +230,7 @@ async def test_a_webhook_whose_secret_cannot_be_read_delays_no_other(world: Worl
 
 @asynccontextmanager
 async def held_back(folder: Path) -> AsyncIterator[tuple[World, asyncio.Event]]:
-    """Run a world whose subscriber takes nothing until the gate is open."""
+    """Run a world whose subscriber accepts nothing until the gate is open."""
     gate = asyncio.Event()
 
     def answer(_number: int, _request: Request) -> Reply:

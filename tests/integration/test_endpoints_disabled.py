@@ -1,4 +1,4 @@
-"""Endpoints that are switched off because they are gone or never well: who is told, what is kept, who is spared."""
+"""Endpoints that are disabled because they returned 410 or keep failing, and the event that reports it."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -18,8 +18,8 @@ OFTEN = ",".join(["0", *["0.1"] * 50])
 ONCE = "0,3600"
 
 
-async def watched(world: World) -> dict[str, Any]:
-    """Register the one that is told when another is disabled."""
+async def register_watcher(world: World) -> dict[str, Any]:
+    """Register a webhook that receives the event when another one is disabled."""
     return await world.webhook(endpoint_url=world.subscriber.base + OTHERS, event_types=["webhook.disabled"])
 
 
@@ -27,16 +27,16 @@ def notices(heard: list[Heard]) -> list[Any]:
     return [each.json for each in heard if each.path == OTHERS]
 
 
-async def shown(world: World, webhook: dict[str, Any]) -> dict[str, Any]:
+async def current(world: World, webhook: dict[str, Any]) -> dict[str, Any]:
     answer = await world.api.get(f"/api/v1/webhooks/{webhook['id']}")
     assert answer.status_code == 200, answer.text
     return dict(answer.json()["data"])
 
 
-async def switch_on(world: World, webhook: dict[str, Any]) -> None:
+async def activate(world: World, webhook: dict[str, Any]) -> None:
     answer = await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"is_active": True})
     assert answer.status_code == 200, answer.text
-    found = await shown(world, webhook)
+    found = await current(world, webhook)
     assert (found["is_active"], found["disabled_reason"], found["failing_since"]) == (True, None, None)
 
 
@@ -45,7 +45,7 @@ def fails_since(world: World, days: float, kind: str = "registered") -> None:
     change(world, "UPDATE subscription SET failing_since = ? WHERE kind = ?", moment, kind)
 
 
-async def test_one_that_answers_410_is_disabled_at_once_and_sent_what_waited_when_it_is_switched_on(
+async def test_an_endpoint_that_returns_410_is_disabled_at_once_and_gets_pending_deliveries_when_activated(
     world: World,
 ) -> None:
     leaving, back = asyncio.Event(), asyncio.Event()
@@ -57,13 +57,13 @@ async def test_one_that_answers_410_is_disabled_at_once_and_sent_what_waited_whe
         return 410
 
     world.subscriber.answer = answer
-    await watched(world)
+    await register_watcher(world)
     leaver = await world.webhook(event_types=["task.created", "webhook.disabled"], max_in_flight=1)
     task_ids = {await world.created(BY_HAND) for _ in range(5)}
     await eventually(world, DELIVERIES, lambda rows: len(rows) == len(task_ids))
     leaving.set()
     await world.subscriber.until(notices)
-    found = await shown(world, leaver)
+    found = await current(world, leaver)
     assert (found["is_active"], found["disabled_reason"]) == (False, "gone")
     (notice,) = notices(world.subscriber.heard)
     assert notice["type"] == "webhook.disabled"
@@ -79,7 +79,7 @@ async def test_one_that_answers_410_is_disabled_at_once_and_sent_what_waited_whe
     await eventually(world, DELIVERIES, kept)
     assert {heard.json["data"]["task_id"] for heard in world.subscriber.accepted if heard.path == "/told"} == set()
     back.set()
-    await switch_on(world, leaver)
+    await activate(world, leaver)
     await world.subscriber.until(lambda heard: len(heard) - len(notices(heard)) >= len(task_ids) + 1)
     await eventually(world, DELIVERIES, lambda rows: all(row["status"] == "delivered" for row in rows))
     accepted = [heard.json for heard in world.subscriber.accepted if heard.path == "/told"]
@@ -88,9 +88,9 @@ async def test_one_that_answers_410_is_disabled_at_once_and_sent_what_waited_whe
     assert len(notices(world.subscriber.heard)) == 1
 
 
-async def test_one_that_answers_410_is_asked_nothing_more_until_it_is_switched_on(world: World) -> None:
+async def test_an_endpoint_that_returned_410_gets_no_request_until_it_is_activated(world: World) -> None:
     world.subscriber.answer = lambda _number, request: 200 if request.url.path == OTHERS else 410
-    await watched(world)
+    await register_watcher(world)
     leaver = await world.webhook(event_types=["task.created"])
     await world.created(BY_HAND)
     await world.subscriber.until(notices)
@@ -98,12 +98,12 @@ async def test_one_that_answers_410_is_asked_nothing_more_until_it_is_switched_o
     await eventually(world, DELIVERIES, lambda rows: all(row["due_at"] is None for row in rows))
     assert [heard.status for heard in world.subscriber.heard if heard.path == "/told"] == [410]
     world.subscriber.answer = lambda _number, _request: 200
-    await switch_on(world, leaver)
+    await activate(world, leaver)
     await world.subscriber.until(lambda heard: len(heard) >= 3)
     assert world.subscriber.of(later) == [], "what happened while it was off is for a replay"
 
 
-async def test_one_that_answers_410_is_not_sent_the_next_that_waits(world: World) -> None:
+async def test_an_endpoint_that_returned_410_is_not_sent_its_next_pending_delivery(world: World) -> None:
     leaving = asyncio.Event()
 
     async def answer(_number: int, _request: Request) -> Reply:
@@ -120,44 +120,44 @@ async def test_one_that_answers_410_is_not_sent_the_next_that_waits(world: World
     assert [heard.status for heard in world.subscriber.heard] == [410]
 
 
-async def test_one_that_has_failed_for_five_days_is_disabled_at_its_next_failure(tmp_path: Path) -> None:
+async def test_an_endpoint_that_has_failed_for_five_days_is_disabled_at_its_next_failure(tmp_path: Path) -> None:
     async with in_process(tmp_path, retry_schedule=ONCE) as world:
         world.subscriber.answer = lambda _number, request: 200 if request.url.path == OTHERS else 500
         failing = await world.webhook(event_types=["task.created"])
         fails_since(world, 5.01)
-        watcher = await watched(world)
+        watcher = await register_watcher(world)
         task_id = await world.created(BY_HAND)
         await world.subscriber.until(notices)
         (notice,) = notices(world.subscriber.heard)
         assert (notice["data"]["webhook"]["id"], notice["data"]["reason"]) == (failing["id"], "failing")
-        found = await shown(world, failing)
+        found = await current(world, failing)
         assert (found["is_active"], found["disabled_reason"]) == (False, "failing")
-        assert (await shown(world, watcher))["is_active"] is True
+        assert (await current(world, watcher))["is_active"] is True
         world.subscriber.answer = lambda _number, _request: 200
-        await switch_on(world, failing)
+        await activate(world, failing)
         await world.subscriber.until(lambda heard: any(each.path == "/told" and each.status == 200 for each in heard))
         assert [heard.status for heard in world.subscriber.of(task_id)] == [500, 200]
 
 
-async def test_one_that_has_failed_for_less_than_five_days_is_not_disabled(tmp_path: Path) -> None:
+async def test_an_endpoint_that_has_failed_for_less_than_five_days_is_not_disabled(tmp_path: Path) -> None:
     async with in_process(tmp_path, retry_schedule=ONCE) as world:
         world.subscriber.answer = lambda _number, _request: 500
         failing = await world.webhook(event_types=["task.created"])
         fails_since(world, 4.99)
-        before = (await shown(world, failing))["failing_since"]
+        before = (await current(world, failing))["failing_since"]
         await world.created(BY_HAND)
         await eventually(world, ATTEMPTS, bool)
-        found = await shown(world, failing)
+        found = await current(world, failing)
         assert (found["is_active"], found["disabled_reason"], found["failing_since"]) == (True, None, before)
 
 
-async def test_a_success_at_the_last_moment_keeps_it(tmp_path: Path) -> None:
+async def test_a_success_before_the_limit_keeps_the_endpoint_active(tmp_path: Path) -> None:
     async with in_process(tmp_path, retry_schedule=ONCE) as world:
         failing = await world.webhook(event_types=["task.created"])
         fails_since(world, 5.01)
         await world.created(BY_HAND)
         await eventually(world, ATTEMPTS, bool)
-        found = await shown(world, failing)
+        found = await current(world, failing)
         assert (found["is_active"], found["disabled_reason"], found["failing_since"]) == (True, None, None)
 
 
@@ -172,14 +172,14 @@ async def test_the_first_failure_starts_the_clock_and_a_success_stops_it(tmp_pat
         for failures in (1, 2):
             await replies.put(500)
             await eventually(world, ATTEMPTS, lambda rows, failures=failures: len(rows) == failures)  # type: ignore[misc]
-            since.append((await shown(world, webhook))["failing_since"])
+            since.append((await current(world, webhook))["failing_since"])
         first_start = datetime.fromisoformat(select(world, ATTEMPTS)[0]["started_at"]).replace(tzinfo=UTC)
         started = datetime.fromisoformat(since[0])
         assert started >= first_start.replace(microsecond=first_start.microsecond // 1000 * 1000)
         assert since[1] == since[0]
         await replies.put(200)
         await eventually(world, DELIVERIES, lambda rows: all(row["status"] == "delivered" for row in rows))
-        found = await shown(world, webhook)
+        found = await current(world, webhook)
         assert (found["is_active"], found["failing_since"]) == (True, None)
 
 
@@ -187,7 +187,7 @@ async def test_the_first_failure_starts_the_clock_and_a_success_stops_it(tmp_pat
 async def test_a_client_s_own_callback_is_never_disabled(tmp_path: Path, status: int) -> None:
     async with in_process(tmp_path, retry_schedule=OFTEN) as world:
         world.subscriber.answer = lambda _number, request: 200 if request.url.path == OTHERS else status
-        await watched(world)
+        await register_watcher(world)
         await world.created(BY_HAND, config={"webhook_config": {"endpoint": world.subscriber.url, "secret": "mine"}})
         so_far = len(await eventually(world, ATTEMPTS, bool))
         fails_since(world, 6, kind="callback")

@@ -1,4 +1,4 @@
-"""Every format as its readers read it: public verifiers, and events that are of no task."""
+"""Every format, verified by public libraries; also events without a task."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ SECRET = "a-secret-that-a-user-chose"
 
 
 async def register(world: World, **fields: Any) -> dict[str, dict[str, Any]]:
-    """Register one webhook a format, each at a path of its own."""
+    """Register one webhook per format, each with its own path."""
     return {
         form: await world.webhook(endpoint_url=f"{world.subscriber.base}/{form}", format=form, **fields)
         for form in FORMATS
     }
 
 
-async def told(world: World, text: str, paths: tuple[str, ...] = FORMATS) -> dict[str, Heard]:
-    """Return what was heard of something, once all of these paths heard of it."""
+async def received(world: World, text: str, paths: tuple[str, ...] = FORMATS) -> dict[str, Heard]:
+    """Return the request at each path that contains `text`, once all paths have received one."""
 
     def found(heard: list[Heard]) -> dict[str, Heard]:
         return {each.path.strip("/"): each for each in heard if text.encode() in each.body}
@@ -43,7 +43,7 @@ def verify(form: str, webhook: dict[str, Any], heard: Heard) -> None:
 async def test_every_format_verifies_and_one_id_is_in_all(world: World) -> None:
     webhooks = await register(world, event_types=["task.completed"], headers={"X-Tenant": "acme"})
     task_id = await world.created()
-    heard = await told(world, task_id)
+    heard = await received(world, task_id)
     for form, webhook in webhooks.items():
         verify(form, webhook, heard[form])
         assert heard[form].headers["x-tenant"] == "acme"
@@ -52,11 +52,11 @@ async def test_every_format_verifies_and_one_id_is_in_all(world: World) -> None:
     assert types == {**dict.fromkeys(FORMATS, "application/json"), "cloudevents": "application/cloudevents+json"}
 
 
-async def test_each_format_tells_the_task_in_its_own_form(world: World) -> None:
+async def test_each_format_has_its_own_form_of_the_task(world: World) -> None:
     await register(world, event_types=["task.completed"])
     task_id = await world.created(metadata={"customer": "acme"})
     task = await world.ended(task_id)
-    bodies = {form: each.json for form, each in (await told(world, task_id)).items()}
+    bodies = {form: each.json for form, each in (await received(world, task_id)).items()}
     assert bodies["standard"].keys() == {"type", "timestamp", "data"}
     assert bodies["standard"]["data"]["task_id"] == task_id
     assert bodies["standard"]["data"]["output"] == task["output"]
@@ -70,13 +70,13 @@ async def test_each_format_tells_the_task_in_its_own_form(world: World) -> None:
 
 async def test_a_given_secret_signs_in_every_format(world: World) -> None:
     await register(world, event_types=["task.created"], secret=SECRET)
-    heard = await told(world, await world.created())
+    heard = await received(world, await world.created())
     assert heard["piapi"].headers["x-webhook-secret"] == SECRET
     verify_pi(SECRET, heard["pi"])
 
 
 @pytest.mark.parametrize("form", ["standard", "cloudevents"])
-async def test_an_ed25519_signature_verifies_with_the_public_key_that_is_shown(world: World, form: str) -> None:
+async def test_an_ed25519_signature_verifies_with_the_returned_public_key(world: World, form: str) -> None:
     webhook = await world.webhook(format=form, signature="v1a", event_types=["task.created"])
     assert "secret" not in webhook
     task_id = await world.created()
@@ -86,14 +86,14 @@ async def test_an_ed25519_signature_verifies_with_the_public_key_that_is_shown(w
     assert "whsk_" not in repr([webhook, heard])
 
 
-async def test_a_webhook_that_was_disabled_is_told_of_in_every_format(world: World) -> None:
+async def test_the_event_of_a_disabled_webhook_is_sent_in_every_format(world: World) -> None:
     webhooks = await register(world, event_types=["webhook.disabled"], filters={"model": "another"})
     world.subscriber.answer = lambda _number, request: 410 if request.url.path == "/gone" else 200
     gone = await world.webhook(
         endpoint_url=f"{world.subscriber.base}/gone", event_types=["task.created"], headers={"X-Tenant": "planted"}
     )
     await world.created()
-    heard = await told(world, gone["id"])
+    heard = await received(world, gone["id"])
     for form, webhook in webhooks.items():
         verify(form, webhook, heard[form])
     bodies = {form: each.json for form, each in heard.items() if form in webhooks}
@@ -108,7 +108,7 @@ async def test_a_webhook_that_was_disabled_is_told_of_in_every_format(world: Wor
     assert (shown["is_active"], shown["disabled_reason"]) == (False, "gone")
 
 
-async def test_only_tasks_that_pass_the_filters_are_told_of(world: World) -> None:
+async def test_only_events_of_tasks_that_match_the_filters_are_sent(world: World) -> None:
     base, types = world.subscriber.base, ["task.created"]
     await world.webhook(endpoint_url=f"{base}/all", event_types=types)
     await world.webhook(endpoint_url=f"{base}/model", event_types=types, filters={"model": ["kling", "luma"]})
@@ -125,7 +125,7 @@ async def test_only_tasks_that_pass_the_filters_are_told_of(world: World) -> Non
     assert told_of == everything | {("/model", "kling"), ("/mine", "kling"), ("/type", "img2img")}
 
 
-async def test_a_changed_filter_holds_for_what_comes_next(world: World) -> None:
+async def test_a_changed_filter_applies_to_later_events(world: World) -> None:
     webhook = await world.webhook(event_types=["task.created"], filters={"model": "another"})
     before = await world.created()
     await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"filters": None})

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: which requests are one, which answers are kept, and how (contracts/pi.md)."""
+"""`Idempotency-Key`: which requests are the same, and which responses are saved (`receiver/api/CONTRACTS.md`)."""
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ REPLAYED = "x-idempotency-replayed"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One world for all of these: each has idempotency keys of its own."""
+    """One world for the whole module: each test has its own idempotency keys."""
     async with in_process(tmp_path_factory.mktemp("world")) as world:
         yield world
 
@@ -37,8 +37,8 @@ def hook(world: World, **fields: Any) -> dict[str, Any]:
     return {"endpoint_url": world.subscriber.url, "event_types": ["run.completed"], **fields}
 
 
-def is_again(answer: httpx.Response, first: httpx.Response) -> bool:
-    """Say whether it is the first answer, given again."""
+def is_repeat_of(answer: httpx.Response, first: httpx.Response) -> bool:
+    """Return whether it is the saved first response."""
     same = (answer.status_code, answer.content) == (first.status_code, first.content)
     assert answer.headers["content-type"] == first.headers["content-type"]
     assert answer.headers["x-request-id"] != first.headers["x-request-id"]
@@ -50,7 +50,7 @@ async def made(world: World, table: str) -> int:
     return int(select(world, f"SELECT count(*) AS count FROM {table}")[0]["count"])
 
 
-async def test_the_same_again_is_answered_again_and_done_once_in_piapi_s_dialect(world: World) -> None:
+async def test_a_repeat_gets_the_same_response_and_the_work_is_done_once_in_piapi_s_dialect(world: World) -> None:
     key, before = new_id(), await world.provider_stats()
     body = {**TASK, "input": {"sandbox": {"pending_seconds": 60.0}}}
     first = await post(world, "/api/v1/task", body, key)
@@ -58,20 +58,20 @@ async def test_the_same_again_is_answered_again_and_done_once_in_piapi_s_dialect
     task_id = first.json()["data"]["task_id"]
     await report(world, task_id, "completed", output={"image_url": "https://example.com/i.png"})
     assert (await world.task(task_id))["status"] == "completed"
-    assert is_again(await post(world, "/api/v1/task", body, key), first)
+    assert is_repeat_of(await post(world, "/api/v1/task", body, key), first)
     assert (await world.provider_stats())["created"] == before["created"] + 1
 
 
-async def test_the_same_again_is_answered_again_and_done_once_in_pi_s_dialect(world: World) -> None:
+async def test_a_repeat_gets_the_same_response_and_the_work_is_done_once_in_pi_s_dialect(world: World) -> None:
     key, before = new_id(), await made(world, "subscription")
     first = await post(world, "/api/v1/webhooks", hook(world), key)
     assert first.json()["id"] == first.headers["x-request-id"]
     for _ in range(2):
-        assert is_again(await post(world, "/api/v1/webhooks", hook(world), key), first)
+        assert is_repeat_of(await post(world, "/api/v1/webhooks", hook(world), key), first)
     assert await made(world, "subscription") == before + 1
 
 
-async def test_the_same_body_is_the_same_bytes(world: World) -> None:
+async def test_the_same_body_means_the_same_bytes(world: World) -> None:
     key = new_id()
     headers = {"idempotency-key": key}
     first = await world.api.post("/api/v1/task", content=b'{"model":"m","task_type":"t","input":{}}', headers=headers)
@@ -80,7 +80,7 @@ async def test_the_same_body_is_the_same_bytes(world: World) -> None:
     assert spaced.status_code == 409
 
 
-async def test_another_body_is_refused_and_nothing_is_done(world: World) -> None:
+async def test_another_body_is_refused_and_no_work_is_done(world: World) -> None:
     key, before = new_id(), await made(world, "subscription")
     first = await post(world, "/api/v1/webhooks", hook(world), key)
     refused = await post(world, "/api/v1/webhooks", hook(world, description="another"), key)
@@ -89,7 +89,7 @@ async def test_another_body_is_refused_and_nothing_is_done(world: World) -> None
     assert (error["type"], error["param"]) == ("invalid_request_error", "Idempotency-Key")
     assert error["request_id"] == refused.headers["x-request-id"]
     assert await made(world, "subscription") == before + 1
-    assert is_again(await post(world, "/api/v1/webhooks", hook(world), key), first)
+    assert is_repeat_of(await post(world, "/api/v1/webhooks", hook(world), key), first)
 
 
 async def test_another_body_is_refused_in_piapi_s_form_on_its_paths(world: World) -> None:
@@ -100,7 +100,7 @@ async def test_another_body_is_refused_in_piapi_s_form_on_its_paths(world: World
     assert "Idempotency-Key" in refused.json()["message"]
 
 
-async def test_a_key_holds_for_one_endpoint_with_its_parameters(world: World) -> None:
+async def test_a_key_is_valid_for_one_endpoint_with_its_parameters(world: World) -> None:
     key = new_id()
     webhooks = [await world.webhook(event_types=["run.completed"]) for _ in range(2)]
     for each in webhooks:
@@ -111,7 +111,7 @@ async def test_a_key_holds_for_one_endpoint_with_its_parameters(world: World) ->
     assert (rotated.status_code, REPLAYED in rotated.headers) == (200, False)
 
 
-async def test_a_key_holds_for_one_organization(world: World) -> None:
+async def test_a_key_is_valid_for_one_organization(world: World) -> None:
     name, secret, now = new_id(), f"rb_{new_id()}", "2026-01-01 00:00:00.000000"
     change(world, "INSERT INTO organization (uid, name, created_at) VALUES (?, ?, ?)", new_id(), name, now)
     (organization,) = select(world, "SELECT id FROM organization WHERE name = ?", name)
@@ -128,18 +128,18 @@ async def test_a_key_holds_for_one_organization(world: World) -> None:
     assert theirs.json()["data"]["id"] != ours.json()["data"]["id"]
 
 
-async def test_another_api_key_of_the_organization_gets_the_same_answer(world: World) -> None:
+async def test_another_api_key_of_the_organization_gets_the_same_response(world: World) -> None:
     other = (await world.api.post("/api/v1/keys", json={"name": "another"})).json()["data"]["key"]
     key = new_id()
     first = await post(world, "/api/v1/webhooks", hook(world), key)
-    assert is_again(await post(world, "/api/v1/webhooks", hook(world), key, **{"x-api-key": other}), first)
+    assert is_repeat_of(await post(world, "/api/v1/webhooks", hook(world), key, **{"x-api-key": other}), first)
 
 
 @pytest.mark.parametrize("key", ["a", "x" * 255, '"~ !"'], ids=["one", "255", "marks"])
 async def test_a_key_is_1_to_255_printable_characters(world: World, key: str) -> None:
     first = await post(world, "/api/v1/webhooks", hook(world), key)
     assert first.status_code == 200
-    assert is_again(await post(world, "/api/v1/webhooks", hook(world), key), first)
+    assert is_repeat_of(await post(world, "/api/v1/webhooks", hook(world), key), first)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ async def test_any_other_key_is_refused(world: World, path: str, keys: list[byte
 
 
 async def refusals(world: World) -> Mapping[str, tuple[str, Any, int]]:
-    """Return requests that are refused for what they ask."""
+    """Return requests that are refused for their content."""
     webhook = await world.webhook()
     return {
         "a wrong field": ("/api/v1/webhooks", {"endpoint_url": 5}, 400),
@@ -171,24 +171,24 @@ async def refusals(world: World) -> Mapping[str, tuple[str, Any, int]]:
 
 
 @pytest.mark.parametrize("kind", ["a wrong field", "no such thing", "a wrong moment", "the provider"])
-async def test_a_refusal_of_the_work_is_kept(world: World, kind: str) -> None:
+async def test_a_4xx_of_the_work_is_saved(world: World, kind: str) -> None:
     path, body, status = (await refusals(world))[kind]
     key, before = new_id(), await world.provider_stats()
     first = await post(world, path, body, key)
     assert first.status_code == status
-    assert is_again(await post(world, path, body, key), first)
+    assert is_repeat_of(await post(world, path, body, key), first)
     asked = [stats["requests"].get("POST /api/v1/task", 0) for stats in (before, await world.provider_stats())]
     assert asked[1] - asked[0] == (kind == "the provider")
 
 
-async def test_what_is_no_json_is_kept_too(world: World) -> None:
+async def test_the_refusal_of_a_body_that_is_not_json_is_saved_too(world: World) -> None:
     headers = {"idempotency-key": new_id()}
     first = await world.api.post("/api/v1/webhooks", content=b"{", headers=headers)
     assert first.json()["error"]["code"] == "invalid_json_body"
-    assert is_again(await world.api.post("/api/v1/webhooks", content=b"{", headers=headers), first)
+    assert is_repeat_of(await world.api.post("/api/v1/webhooks", content=b"{", headers=headers), first)
 
 
-async def test_who_may_not_ask_may_try_the_key_again(world: World) -> None:
+async def test_after_a_403_the_same_key_can_be_used_again(world: World) -> None:
     made = [{"name": "k", "scope": "read"}, {"name": "k", "rate_limit": 0.001}]
     reader, slow = [(await world.api.post("/api/v1/keys", json=each)).json()["data"]["key"] for each in made]
     assert (await world.api.get("/api/v1/tasks", headers={"x-api-key": slow})).status_code == 200
@@ -200,9 +200,7 @@ async def test_who_may_not_ask_may_try_the_key_again(world: World) -> None:
     assert (first.status_code, REPLAYED in first.headers) == (200, False)
 
 
-async def test_after_an_error_of_ours_the_work_is_done_with_the_same_key(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_after_a_5xx_the_work_is_done_with_the_same_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     path, key = f"/api/v1/webhooks/{(await world.webhook())['id']}/test", new_id()
     with monkeypatch.context() as broken:
         broken.setattr(Pinger, "ping", None)
@@ -211,10 +209,10 @@ async def test_after_an_error_of_ours_the_work_is_done_with_the_same_key(
     assert other.status_code == 409
     first = await post(world, path, {}, key)
     assert (first.status_code, REPLAYED in first.headers) == (200, False)
-    assert is_again(await post(world, path, {}, key), first)
+    assert is_repeat_of(await post(world, path, {}, key), first)
 
 
-async def test_a_key_that_cannot_be_claimed_does_nothing(world: World) -> None:
+async def test_no_work_is_done_if_the_key_cannot_be_claimed(world: World) -> None:
     key, before = new_id(), await made(world, "subscription")
     with refusing_writes(world):
         refused = await post(world, "/api/v1/webhooks", hook(world), key)
@@ -234,7 +232,7 @@ async def test_only_posts_have_keys(world: World) -> None:
     assert await made(world, "idempotency_key") == before
 
 
-async def test_without_a_key_nothing_is_kept(world: World) -> None:
+async def test_without_a_key_nothing_is_saved(world: World) -> None:
     before = await made(world, "idempotency_key")
     ids = {(await world.webhook())["id"] for _ in range(2)}
     assert len(ids) == 2
@@ -260,7 +258,7 @@ async def test_after_24_hours_a_key_is_new(world: World) -> None:
     assert answer.json()["data"]["id"] != first.json()["data"]["id"]
 
 
-async def test_no_secret_of_a_kept_answer_is_on_disk_in_clear(world: World) -> None:
+async def test_no_secret_of_a_saved_response_is_on_disk_in_clear(world: World) -> None:
     webhook = await post(world, "/api/v1/webhooks", hook(world), new_id())
     rotated = await post(world, f"/api/v1/webhooks/{webhook.json()['data']['id']}/rotate-secret", {}, new_id())
     api_key = await post(world, "/api/v1/keys", {"name": "k"}, new_id())

@@ -1,4 +1,4 @@
-"""Two requests at once with one `Idempotency-Key`: one works, the other waits and is told the same."""
+"""Concurrent requests with one `Idempotency-Key`: one does the work, the others get the same response."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +23,7 @@ replicas = pytest.mark.postgresql_only("several processes")
 
 
 class Hold:
-    """Work that goes on until it is let go: a ping whose subscriber does not answer."""
+    """Work that goes on until it is released: a ping whose subscriber does not respond."""
 
     def __init__(self, world: World, path: str) -> None:
         self._world = world
@@ -58,7 +58,7 @@ async def hold(world: World) -> Hold:
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> Callable[[int], Any]:
-    """Have calls of a function counted; return what waits until there were so many."""
+    """Count the calls of a function; return a function that waits for a number of calls."""
     original, calls, news = getattr(owner, name), [0], asyncio.Condition()
 
     async def count() -> None:
@@ -89,28 +89,28 @@ async def replica(world: World) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def one_answer(first: httpx.Response, *others: httpx.Response) -> bool:
+def one_response(first: httpx.Response, *others: httpx.Response) -> bool:
     for other in others:
         assert (other.headers.get(REPLAYED), other.status_code) == ("true", first.status_code)
         assert other.headers["x-request-id"] != first.headers["x-request-id"]
     return REPLAYED not in first.headers and {other.content for other in others} == {first.content}
 
 
-async def test_in_one_process_the_others_wait_and_are_told_the_same(
+async def test_in_one_process_the_others_wait_and_get_the_same_response(
     hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waiting = counted(monkeypatch, idempotency, "_answer_of")
+    waiting = counted(monkeypatch, idempotency, "_response_of")
     first = hold.ask()
     await hold.begun.wait()
     others = [hold.ask() for _ in range(5)]
     await waiting(5)
     assert not any(each.done() for each in (first, *others))
     hold.let_go.set()
-    assert one_answer(await first, *[await each for each in others])
+    assert one_response(await first, *[await each for each in others])
     assert hold.pings == 1
 
 
-async def test_of_many_that_come_at_once_one_works(world: World) -> None:
+async def test_of_many_concurrent_requests_one_does_the_work(world: World) -> None:
     key = {"idempotency-key": new_id()}
     body = {"model": "flux", "task_type": "txt2img", "input": {"prompt": "a cat"}}
     answers = await asyncio.gather(*(world.api.post("/api/v1/task", json=body, headers=key) for _ in range(20)))
@@ -119,10 +119,10 @@ async def test_of_many_that_come_at_once_one_works(world: World) -> None:
     assert (await world.provider_stats())["created"] == 1
 
 
-async def test_another_body_is_refused_also_while_the_first_is_at_work(
+async def test_another_body_is_refused_while_the_first_request_is_in_progress_too(
     hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waiting = counted(monkeypatch, idempotency, "_answer_of")
+    waiting = counted(monkeypatch, idempotency, "_response_of")
     first = hold.ask()
     await hold.begun.wait()
     other = hold.ask(another="body")
@@ -133,8 +133,8 @@ async def test_another_body_is_refused_also_while_the_first_is_at_work(
     assert hold.pings == 1
 
 
-async def test_who_waited_for_an_error_of_ours_does_the_work(hold: Hold, monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting = counted(monkeypatch, idempotency, "_answer_of")
+async def test_a_request_that_waited_for_a_5xx_does_the_work(hold: Hold, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = counted(monkeypatch, idempotency, "_response_of")
     ping = Pinger.ping
 
     async def fails(self: Pinger, subscription: Any) -> Any:
@@ -150,23 +150,25 @@ async def test_who_waited_for_an_error_of_ours_does_the_work(hold: Hold, monkeyp
     hold.let_go.set()
     assert (await first).status_code == 500
     worked, *told = sorted([await each for each in others], key=lambda answer: REPLAYED in answer.headers)
-    assert one_answer(worked, *told)
+    assert one_response(worked, *told)
     assert hold.pings == 2
 
 
-async def test_who_waits_too_long_is_asked_to_come_again(hold: Hold, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_that_waits_too_long_is_a_503_with_retry_after(
+    hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = hold.ask()
     await hold.begun.wait()
-    monkeypatch.setattr(idempotency, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(idempotency, "WAIT_SECONDS", 0.05)
     refused = await hold.ask()
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "idempotency_key_in_use")
     assert refused.headers["retry-after"] == str(refused.json()["error"]["retry_after"]) == "1"
     hold.let_go.set()
-    assert one_answer(await first, await hold.ask())
+    assert one_response(await first, await hold.ask())
 
 
 @replicas
-async def test_in_another_process_the_other_waits_and_is_told_the_same(
+async def test_in_another_process_the_other_waits_and_gets_the_same_response(
     world: World, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = counted(monkeypatch, storage, "leased")
@@ -177,12 +179,12 @@ async def test_in_another_process_the_other_waits_and_is_told_the_same(
         await looked(2)
         assert not any(each.done() for each in (first, *others))
         hold.let_go.set()
-        assert one_answer(await first, *[await each for each in others])
+        assert one_response(await first, *[await each for each in others])
     assert hold.pings == 1
 
 
 @replicas
-async def test_of_many_at_two_processes_at_once_one_works(world: World) -> None:
+async def test_of_many_concurrent_requests_to_two_processes_one_does_the_work(world: World) -> None:
     key = {"idempotency-key": new_id()}
     body = {"endpoint_url": world.subscriber.url}
     async with replica(world) as there:
@@ -194,7 +196,7 @@ async def test_of_many_at_two_processes_at_once_one_works(world: World) -> None:
 
 
 @replicas
-async def test_long_work_keeps_its_lease(world: World, hold: Hold, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_lease_of_long_work_is_renewed(world: World, hold: Hold, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idempotency, "LEASE_SECONDS", 2.0)
     monkeypatch.setattr(idempotency, "_RENEW_SECONDS", 0.1)
     async with replica(world) as there:
@@ -205,14 +207,14 @@ async def test_long_work_keeps_its_lease(world: World, hold: Hold, monkeypatch: 
         renewed = (
             f"SELECT 1 AS is_so FROM idempotency_key WHERE lease_until > timestamptz '{created}Z' + interval '4.5 s'"
         )
-        await eventually(world, renewed, lambda rows: rows)  # so the first lease would be over
+        await eventually(world, renewed, lambda rows: rows)  # so the first lease would have ended
         hold.let_go.set()
-        assert one_answer(await first, await other)
+        assert one_response(await first, await other)
     assert hold.pings == 1
 
 
 @replicas
-async def test_work_whose_lease_ran_out_is_taken_over_and_its_late_answer_is_not_given(
+async def test_work_whose_lease_ended_is_taken_over_and_its_late_response_is_not_sent(
     world: World, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(idempotency, "LEASE_SECONDS", 0.1)
@@ -226,14 +228,14 @@ async def test_work_whose_lease_ran_out_is_taken_over_and_its_late_answer_is_not
         hold.let_go.set()
         late, answer = await first, await other
         assert (late.status_code, late.json()["error"]["code"]) == (503, "idempotency_key_in_use")
-        assert one_answer(answer, await hold.ask())
+        assert one_response(answer, await hold.ask())
 
 
 @replicas
-async def test_after_an_error_of_ours_another_process_takes_over_at_once(
+async def test_after_a_5xx_another_process_takes_over_at_once(
     world: World, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idempotency, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(idempotency, "WAIT_SECONDS", 2.0)
     hold.let_go.set()
     async with replica(world) as there:
         with monkeypatch.context() as broken:

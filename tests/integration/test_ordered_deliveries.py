@@ -1,4 +1,4 @@
-"""What a subscription may ask of its pace: the order of a task's events, attempts side by side and a second."""
+"""Limits of a subscription: ordered events per task, concurrent attempts, and attempts per second."""
 
 import asyncio
 import time
@@ -19,15 +19,15 @@ STEPS = (20, 40, 60)
 LIFE = ["task.created", "task.submitted", *["task.updated"] * len(STEPS), "task.completed"]
 
 
-class Doorkeeper:
-    """Answers, and writes down when each request began and what it was answered, as (webhook-id, status or None)."""
+class RecordingSubscriber:
+    """Responds, and records the start of each request and its response, as (webhook-id, status or None)."""
 
     def __init__(self) -> None:
         self.log: list[tuple[str, int | None]] = []
         self.times: Counter[str] = Counter()
 
     async def answer(self, _number: int, request: Request) -> Reply:
-        """Refuse every other event at its first attempt, and every fourth at its second too."""
+        """Refuse every second event at its first attempt, and every fourth at its second too."""
         event_id = request.headers["webhook-id"]
         self.log.append((event_id, None))
         self.times[event_id] += 1
@@ -39,15 +39,15 @@ class Doorkeeper:
 
 
 async def live(world: World, task_id: str) -> None:
-    """Let the task make progress, and end."""
+    """Report progress of the task, and its end."""
     for percent in STEPS:
         answer = await report(world, task_id, "processing", output={"percent": percent})
         assert answer.status_code == 200, answer.text
     await report(world, task_id, "completed", output=PICTURE)
 
 
-async def told(world: World, tasks: int) -> None:
-    """Wait until everything of so many tasks is settled."""
+async def all_settled(world: World, tasks: int) -> None:
+    """Wait until all deliveries of `count` tasks are settled."""
     await eventually(
         world,
         DELIVERIES,
@@ -63,14 +63,14 @@ async def history(world: World, task_id: str) -> list[str]:
     return [event["id"] for event in events]
 
 
-async def test_each_task_s_events_come_in_order_though_some_are_refused_at_first(tmp_path: Path) -> None:
+async def test_each_task_s_events_arrive_in_order_although_some_are_refused_at_first(tmp_path: Path) -> None:
     async with in_process(tmp_path, retry_schedule=OFTEN) as world:
-        doorkeeper = Doorkeeper()
+        doorkeeper = RecordingSubscriber()
         world.subscriber.answer = doorkeeper.answer
         await world.webhook(event_types=["task.*"], ordered=True)
         task_ids = await asyncio.gather(*[world.created(BY_HAND) for _ in range(6)])
         await asyncio.gather(*[live(world, task_id) for task_id in task_ids])
-        await told(world, len(task_ids))
+        await all_settled(world, len(task_ids))
         assert len([status for _, status in doorkeeper.log if status == 500]) >= len(task_ids)
         for task_id in task_ids:
             expected = await history(world, task_id)
@@ -82,7 +82,7 @@ async def test_each_task_s_events_come_in_order_though_some_are_refused_at_first
             assert [status is None for _, status in mine] == [True, False] * len(exchanges)
 
 
-async def test_an_event_that_is_held_keeps_back_its_own_task_alone(world: World) -> None:
+async def test_an_event_without_a_response_delays_only_its_own_task(world: World) -> None:
     gate, held = asyncio.Event(), asyncio.Event()
     first = ""
 
@@ -108,7 +108,7 @@ async def test_an_event_that_is_held_keeps_back_its_own_task_alone(world: World)
     assert [heard.event_id for heard in world.subscriber.of(slow)] == await history(world, slow)
 
 
-async def test_an_event_that_is_refused_keeps_back_its_own_task_alone(tmp_path: Path) -> None:
+async def test_a_refused_event_delays_only_its_own_task(tmp_path: Path) -> None:
     async with in_process(tmp_path, retry_schedule=OFTEN) as world:
         refused = ""
         passes = asyncio.Event()
@@ -127,13 +127,13 @@ async def test_an_event_that_is_refused_keeps_back_its_own_task_alone(tmp_path: 
         await world.subscriber.until(lambda _heard: len(world.subscriber.of(quick)) >= len(LIFE))
         assert {heard.event_id for heard in world.subscriber.of(slow)} == {refused}
         passes.set()
-        await told(world, 2)
+        await all_settled(world, 2)
         for task_id in (slow, quick):
             accepted = [heard.event_id for heard in world.subscriber.of(task_id) if heard.status == 200]
             assert accepted == await history(world, task_id)
 
 
-async def test_one_that_is_given_up_lets_the_next_go(tmp_path: Path) -> None:
+async def test_after_a_dead_delivery_the_next_is_sent(tmp_path: Path) -> None:
     async with in_process(tmp_path, retry_schedule="0,0.1") as world:
 
         async def answer(_number: int, request: Request) -> Reply:
@@ -143,7 +143,7 @@ async def test_one_that_is_given_up_lets_the_next_go(tmp_path: Path) -> None:
         await world.webhook(event_types=["task.*"], ordered=True)
         task_id = await world.created(BY_HAND)
         await live(world, task_id)
-        await told(world, 1)
+        await all_settled(world, 1)
         first, *others = await history(world, task_id)
         heard: list[Heard] = world.subscriber.heard
         assert [(each.event_id, each.status) for each in heard] == [
@@ -155,7 +155,7 @@ async def test_one_that_is_given_up_lets_the_next_go(tmp_path: Path) -> None:
         assert [row["status"] for row in rows] == ["dead", *["delivered"] * len(others)]
 
 
-async def test_no_more_are_in_flight_than_the_subscription_allows(world: World) -> None:
+async def test_no_more_deliveries_are_in_flight_than_the_subscription_allows(world: World) -> None:
     count = 12
     opened: Counter[str] = Counter()
     most: Counter[str] = Counter()
@@ -187,7 +187,7 @@ async def test_no_more_are_in_flight_than_the_subscription_allows(world: World) 
     assert most["/free"] >= 2
 
 
-async def test_no_more_are_begun_a_second_than_the_subscription_allows(world: World) -> None:
+async def test_no_more_deliveries_per_second_are_started_than_the_subscription_allows(world: World) -> None:
     count, rate = 10, 20
     begun: list[float] = []
 

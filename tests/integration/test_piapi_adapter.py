@@ -1,4 +1,4 @@
-"""The PiAPI adapter against a real server on loopback, which answers, refuses, stalls and cuts off as told."""
+"""The PiAPI adapter against a real server on loopback, which responds, refuses, stalls and disconnects on demand."""
 
 import asyncio
 import logging
@@ -55,7 +55,7 @@ def payload(name: str) -> bytes:
 
 
 def reply(status: int, body: bytes | Any = b"", **headers: str) -> bytes:
-    """Return a whole HTTP answer."""
+    """Return a complete HTTP response."""
     content = body if isinstance(body, bytes) else orjson.dumps(body)
     lines = [f"HTTP/1.1 {status} Whatever", f"content-length: {len(content)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -79,12 +79,12 @@ class Request:
 
 
 HANG = None
-"""Read the request and say nothing more until the end of the test."""
+"""Read the request and send nothing until the end of the test."""
 
 
 @dataclass
 class FakeServer:
-    """Answers each request with what `answer` gives for it, and hangs up where that is not a whole answer."""
+    """Responds to each request with what `answer` returns for it, and closes if that is not a complete response."""
 
     answer: Callable[[Request], bytes | None] = lambda _: reply(500)
     requests: list[Request] = field(default_factory=list)
@@ -92,7 +92,7 @@ class FakeServer:
     _connections: set[asyncio.Task[None]] = field(default_factory=set)
     _over: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def gives(self, answer: bytes | None) -> None:
+    def responds(self, answer: bytes | None) -> None:
         self.answer = lambda _: answer
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -162,7 +162,7 @@ async def piapi(server: FakeServer) -> AsyncIterator[PiAPI]:
 async def opened(
     url: str, *, api_key: str | None = KEY, patience: float = 10, rate_limiter: RateLimiter | None = None
 ) -> AsyncIterator[PiAPI]:
-    """An adapter that is closed again."""
+    """An adapter that is closed at the end."""
     adapter = PiAPI(base_url=url, api_key=api_key, timeout=patience, rate_limiter=rate_limiter or RateLimiter(1000))
     try:
         yield adapter
@@ -175,13 +175,13 @@ def counted(call: str, outcome: str) -> float:
     return value
 
 
-def test_it_speaks_the_protocol() -> None:
+def test_it_implements_the_protocol() -> None:
     provider: Provider = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, rate_limiter=RateLimiter(1))
     assert provider.name == "piapi"
 
 
 async def test_a_task_is_created_with_our_webhook_in_place_of_the_clients(server: FakeServer, piapi: PiAPI) -> None:
-    server.gives(reply(200, payload("created")))
+    server.responds(reply(200, payload("created")))
     before = counted("submit", "accepted")
     outcome = await piapi.submit(TASK)
     assert isinstance(outcome, Accepted)
@@ -203,8 +203,8 @@ async def test_a_task_is_created_with_our_webhook_in_place_of_the_clients(server
     }
 
 
-async def test_without_a_webhook_of_ours_none_is_sent(server: FakeServer, piapi: PiAPI) -> None:
-    server.gives(reply(200, payload("created")))
+async def test_without_a_public_url_no_webhook_is_sent(server: FakeServer, piapi: PiAPI) -> None:
+    server.responds(reply(200, payload("created")))
     config = {"webhook_config": {"endpoint": "https://client.example.com"}}
     await piapi.submit(NewTask(model="m", task_type="t", input={}, config=config))
     assert orjson.loads(server.requests[0].body) == {"model": "m", "task_type": "t", "input": {}}
@@ -239,13 +239,13 @@ UNKNOWN = [
 
 @pytest.mark.parametrize("answer", ACCEPTED)
 async def test_a_task_in_a_success_is_accepted(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
-    server.gives(answer)
+    server.responds(answer)
     assert isinstance(await piapi.submit(TASK), Accepted)
 
 
 @pytest.mark.parametrize("answer", UNKNOWN)
-async def test_what_makes_no_sense_or_is_cut_off_is_unknown(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
-    server.gives(answer)
+async def test_an_unusable_or_truncated_response_is_unknown(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
+    server.responds(answer)
     before = counted("submit", "unknown")
     assert isinstance(await piapi.submit(TASK), UnknownOutcome)
     assert counted("submit", "unknown") == before + 1
@@ -254,17 +254,17 @@ async def test_what_makes_no_sense_or_is_cut_off_is_unknown(server: FakeServer, 
 
 @pytest.mark.parametrize("status", [500, 501, 505])
 async def test_the_providers_own_failure_is_a_failed_attempt(server: FakeServer, piapi: PiAPI, status: int) -> None:
-    server.gives(reply(status, {"code": status, "message": "broken"}))
+    server.responds(reply(status, {"code": status, "message": "broken"}))
     assert await piapi.submit(TASK) == FailedAttempt(status, "broken")
 
 
-async def test_a_failure_in_the_envelope_counts_as_one(server: FakeServer, piapi: PiAPI) -> None:
-    server.gives(reply(200, {"code": 500, "message": "broken"}))
+async def test_a_failure_in_the_envelope_counts_as_a_failure(server: FakeServer, piapi: PiAPI) -> None:
+    server.responds(reply(200, {"code": 500, "message": "broken"}))
     assert await piapi.submit(TASK) == FailedAttempt(500, "broken")
 
 
 async def test_a_redirect_is_not_followed(server: FakeServer, piapi: PiAPI) -> None:
-    server.gives(reply(308, location=server.url + "/elsewhere"))
+    server.responds(reply(308, location=server.url + "/elsewhere"))
     outcome = await piapi.submit(TASK)
     assert isinstance(outcome, FailedAttempt)
     assert "RINGBACK_PIAPI_BASE_URL" in outcome.message
@@ -294,37 +294,37 @@ async def test_a_redirect_is_not_followed(server: FakeServer, piapi: PiAPI) -> N
         (reply(200, payload("error_code_message")), {"code": 400, "message": "invalid task type"}),
     ],
 )
-async def test_a_refusal_brings_the_providers_own_words(
+async def test_a_refusal_has_the_providers_own_message_and_body(
     server: FakeServer, piapi: PiAPI, answer: bytes, body: dict[str, Any]
 ) -> None:
-    server.gives(answer)
+    server.responds(answer)
     outcome = await piapi.submit(TASK)
     assert outcome == Refused(body["code"], body["message"], body)
 
 
 @pytest.mark.parametrize("status", [425, 429, 503])
-async def test_what_was_turned_away_was_not_made(server: FakeServer, status: int) -> None:
-    server.gives(reply(status, {"message": "later"}, retry_after="7"))
+async def test_a_task_that_was_turned_away_was_not_made(server: FakeServer, status: int) -> None:
+    server.responds(reply(status, {"message": "later"}, retry_after="7"))
     async with opened(server.url) as piapi:
         assert await piapi.submit(TASK) == NotMade("later", 7)
 
 
-async def test_a_limit_in_the_envelope_is_a_limit(server: FakeServer, piapi: PiAPI) -> None:
-    server.gives(reply(200, {"code": 429, "message": "slow down"}))
+async def test_a_429_in_the_envelope_is_a_rate_limit(server: FakeServer, piapi: PiAPI) -> None:
+    server.responds(reply(200, {"code": 429, "message": "slow down"}))
     assert await piapi.submit(TASK) == NotMade("slow down", None)
 
 
 async def test_retry_after_may_be_a_date(server: FakeServer, piapi: PiAPI) -> None:
     at = format_datetime(datetime.now(UTC) + timedelta(hours=9), usegmt=True)
-    server.gives(reply(503, retry_after=at))
+    server.responds(reply(503, retry_after=at))
     outcome = await piapi.submit(TASK)
     assert isinstance(outcome, NotMade)
     assert outcome.retry_after == 3600
 
 
 @pytest.mark.parametrize(("status", "headers"), [(429, {}), (429, {"retry_after": "60"}), (503, {"retry_after": "60"})])
-async def test_a_limit_pauses_all_calls(server: FakeServer, status: int, headers: dict[str, str]) -> None:
-    server.gives(reply(status, **headers))
+async def test_a_429_pauses_all_calls(server: FakeServer, status: int, headers: dict[str, str]) -> None:
+    server.responds(reply(status, **headers))
     rate_limiter = RateLimiter(1000)
     async with opened(server.url, rate_limiter=rate_limiter) as piapi:
         await piapi.fetch("a", attempt=1)
@@ -343,7 +343,7 @@ async def test_each_call_takes_a_token(server: FakeServer) -> None:
         async def acquire(self, caller: Hashable = None) -> None:
             self.taken += 1
 
-    server.gives(reply(200, {"code": 200, "data": []}))
+    server.responds(reply(200, {"code": 200, "data": []}))
     rate_limiter = Counting(1)
     async with opened(server.url, rate_limiter=rate_limiter) as piapi:
         await piapi.submit(TASK)
@@ -354,9 +354,9 @@ async def test_each_call_takes_a_token(server: FakeServer) -> None:
     assert rate_limiter.taken == len(server.requests) == 5
 
 
-async def test_a_connection_that_never_was_made_nothing() -> None:
+async def test_a_refused_connection_made_nothing() -> None:
     with socket.socket() as held:
-        # Bound but not listening: nobody else can have the port, and connections are refused.
+        # Bound but not listening: no other process can take the port, and connections are refused.
         held.bind(("127.0.0.1", 0))
         async with opened(f"http://127.0.0.1:{held.getsockname()[1]}") as piapi:
             assert isinstance(await piapi.submit(TASK), NotMade)
@@ -367,22 +367,22 @@ async def test_a_connection_that_never_was_made_nothing() -> None:
             assert (status, body["code"]) == (502, 502)
 
 
-async def test_an_answer_that_does_not_come_is_unknown(server: FakeServer) -> None:
+async def test_a_missing_response_is_unknown(server: FakeServer) -> None:
     async with opened(server.url, patience=0.5) as piapi:
-        # Connected already, so that only the wait for the answer can run out.
-        server.gives(reply(404))
+        # Connected already, so that only the wait for the response can time out.
+        server.responds(reply(404))
         await piapi.fetch("a", attempt=1)
-        server.gives(HANG)
+        server.responds(HANG)
         assert isinstance(await piapi.submit(TASK), UnknownOutcome)
         outcomes = await asyncio.gather(piapi.fetch("a", attempt=1), piapi.cancel("a"))
     assert all(isinstance(outcome, NoAnswer) for outcome in outcomes)
 
 
-async def test_an_answer_too_large_is_not_swallowed(
+async def test_a_response_that_is_too_large_is_not_read(
     server: FakeServer, piapi: PiAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("receiver.providers.piapi.calls.LARGEST_RESPONSE", 1000)
-    server.gives(reply(200, b" " * 1001))
+    server.responds(reply(200, b" " * 1001))
     assert isinstance(await piapi.submit(TASK), UnknownOutcome)
 
 
@@ -401,20 +401,20 @@ async def test_without_a_key_nothing_is_sent_and_the_setting_is_named(server: Fa
 
 
 @pytest.mark.parametrize("key", ["planted\r\nkey-0123456789", "planted-klíč-0123456789"])
-async def test_a_key_that_no_header_can_carry_is_not_repeated(server: FakeServer, key: str) -> None:
+async def test_a_key_that_is_invalid_in_a_header_is_not_repeated_in_the_message(server: FakeServer, key: str) -> None:
     async with opened(server.url, api_key=key) as piapi:
         assert "planted" not in repr(await piapi.submit(TASK))
         assert "planted" not in repr(await piapi.account_info())
 
 
-async def test_the_key_and_the_secret_never_come_back(
+async def test_the_key_and_the_secret_are_redacted_everywhere(
     server: FakeServer, piapi: PiAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     words = f"no such key: {KEY}, webhook secret {SECRET}"
     for status in (200, 400, 401, 429, 500, 502, 503):
         for body in ({"code": status, "message": words, "data": {"key": KEY}}, words.encode()):
-            server.gives(reply(status, body, retry_after="0"))
+            server.responds(reply(status, body, retry_after="0"))
             assert "planted" not in repr(await piapi.submit(TASK))
             assert KEY not in repr(await piapi.fetch("a", attempt=1))
             assert KEY not in repr(await piapi.cancel("a"))
@@ -423,7 +423,7 @@ async def test_the_key_and_the_secret_never_come_back(
     assert "planted" not in caplog.text
 
 
-async def test_an_input_that_cannot_be_json_is_refused(server: FakeServer, piapi: PiAPI) -> None:
+async def test_an_input_that_cannot_be_written_as_json_is_refused(server: FakeServer, piapi: PiAPI) -> None:
     outcome = await piapi.submit(NewTask(model="m", task_type="t", input={"n": 2**80}))
     assert isinstance(outcome, Refused)
     assert outcome.status == 400
@@ -431,7 +431,7 @@ async def test_an_input_that_cannot_be_json_is_refused(server: FakeServer, piapi
 
 
 async def test_a_task_is_found(server: FakeServer, piapi: PiAPI) -> None:
-    server.gives(reply(200, payload("created")))
+    server.responds(reply(200, payload("created")))
     outcome = await piapi.fetch(CREATED_ID, attempt=4)
     assert isinstance(outcome, Found)
     assert (outcome.update.source, outcome.update.attempt) == (Source.POLL, 4)
@@ -452,7 +452,7 @@ async def test_a_task_is_found(server: FakeServer, piapi: PiAPI) -> None:
 async def test_a_task_that_the_provider_does_not_know_is_missing(
     server: FakeServer, piapi: PiAPI, answer: bytes
 ) -> None:
-    server.gives(answer)
+    server.responds(answer)
     assert isinstance(await piapi.fetch("a", attempt=1), Missing)
     assert isinstance(await piapi.cancel("a"), Missing)
 
@@ -474,25 +474,25 @@ async def test_a_task_that_the_provider_does_not_know_is_missing(
     ],
 )
 async def test_anything_else_is_no_answer(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
-    server.gives(answer)
+    server.responds(answer)
     assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
 
 
-async def test_no_answer_says_how_long_to_wait(server: FakeServer, piapi: PiAPI) -> None:
-    server.gives(reply(503, {"message": "later"}, retry_after="9"))
+async def test_no_answer_has_the_retry_after(server: FakeServer, piapi: PiAPI) -> None:
+    server.responds(reply(503, {"message": "later"}, retry_after="9"))
     assert await piapi.fetch("a", attempt=1) == NoAnswer("later", 9)
 
 
 @pytest.mark.parametrize("task_id", ["../tasks", "a/b?c=d#e", "ü \n"])
 async def test_an_id_stays_one_segment_of_the_path(server: FakeServer, piapi: PiAPI, task_id: str) -> None:
-    server.gives(reply(200, {"code": 200, "data": {"task_id": task_id}}))
+    server.responds(reply(200, {"code": 200, "data": {"task_id": task_id}}))
     assert isinstance(await piapi.fetch(task_id, attempt=1), Found)
     assert server.requests[0].path.count("/") == 4
     assert server.requests[0].query == {}
 
 
 @pytest.mark.parametrize("task_id", ["", ".", ".."])
-async def test_an_id_of_dots_is_asked_of_nobody(server: FakeServer, piapi: PiAPI, task_id: str) -> None:
+async def test_no_call_is_made_for_an_id_of_dots(server: FakeServer, piapi: PiAPI, task_id: str) -> None:
     assert isinstance(await piapi.fetch(task_id, attempt=1), Missing)
     assert isinstance(await piapi.cancel(task_id), Missing)
     assert server.requests == []
@@ -502,7 +502,7 @@ async def test_an_id_of_dots_is_asked_of_nobody(server: FakeServer, piapi: PiAPI
     "answer", [reply(200, {"code": 200, "message": "success"}), reply(200, {"code": 0}), reply(204)]
 )
 async def test_a_task_is_cancelled(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
-    server.gives(answer)
+    server.responds(answer)
     assert isinstance(await piapi.cancel("a"), Cancelled)
     assert (server.requests[0].method, server.requests[0].target) == ("DELETE", "/api/v1/task/a")
 
@@ -510,13 +510,13 @@ async def test_a_task_is_cancelled(server: FakeServer, piapi: PiAPI, answer: byt
 @pytest.mark.parametrize("status", [200, 400])
 async def test_a_cancellation_is_refused(server: FakeServer, piapi: PiAPI, status: int) -> None:
     body = {"code": 400, "message": "only a pending task can be cancelled"}
-    server.gives(reply(status, body))
+    server.responds(reply(status, body))
     assert await piapi.cancel("a") == Refused(400, body["message"], body)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("answer", [reply(429, retry_after="0"), reply(500), reply(200, b"<html>"), b""])
 async def test_a_cancellation_without_an_answer(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
-    server.gives(answer)
+    server.responds(answer)
     assert isinstance(await piapi.cancel("a"), NoAnswer)
 
 
@@ -551,7 +551,7 @@ async def test_history_is_paged_newest_first_and_without_secrets(server: FakeSer
 
 
 async def test_history_ends_after_three_pages(server: FakeServer, piapi: PiAPI) -> None:
-    server.gives(reply(200, {"code": 200, "data": [item(n) for n in range(100)]}))
+    server.responds(reply(200, {"code": 200, "data": [item(n) for n in range(100)]}))
     tasks = await piapi.history(model="m", since=datetime.now(UTC))
     assert tasks is not None
     assert len(tasks) == 300
@@ -570,15 +570,15 @@ async def test_history_ends_after_three_pages(server: FakeServer, piapi: PiAPI) 
     ],
 )
 async def test_the_history_is_found_under_every_name(server: FakeServer, piapi: PiAPI, body: Any) -> None:
-    server.gives(reply(200, body))
+    server.responds(reply(200, body))
     tasks = await piapi.history(model="m", since=datetime.now(UTC))
     assert tasks is not None
     assert [task["task_id"] for task in tasks] == ["t1"]
 
 
 @pytest.mark.parametrize("data", [None, [], {"list": None}, {"tasks": []}])
-async def test_an_empty_history_is_an_answer(server: FakeServer, piapi: PiAPI, data: Any) -> None:
-    server.gives(reply(200, {"code": 200, "data": data}))
+async def test_an_empty_history_is_not_a_failure(server: FakeServer, piapi: PiAPI, data: Any) -> None:
+    server.responds(reply(200, {"code": 200, "data": data}))
     assert await piapi.history(model="m", since=datetime.now(UTC)) == []
 
 
@@ -592,12 +592,12 @@ async def test_an_empty_history_is_an_answer(server: FakeServer, piapi: PiAPI, d
         b"",
     ],
 )
-async def test_no_history_is_no_answer(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
-    server.gives(answer)
+async def test_a_failed_history_is_none(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
+    server.responds(answer)
     assert await piapi.history(model="m", since=datetime.now(UTC)) is None
 
 
-async def test_a_page_that_fails_leaves_the_pages_before_it(server: FakeServer, piapi: PiAPI) -> None:
+async def test_if_a_page_fails_the_pages_before_it_are_returned(server: FakeServer, piapi: PiAPI) -> None:
     first = reply(200, {"code": 200, "data": [item(n) for n in range(100)]})
     server.answer = lambda request: first if request.query["page"] == "1" else reply(500)
     tasks = await piapi.history(model="m", since=datetime.now(UTC))
@@ -607,17 +607,17 @@ async def test_a_page_that_fails_leaves_the_pages_before_it(server: FakeServer, 
 
 async def test_the_account_is_passed_on(server: FakeServer, piapi: PiAPI) -> None:
     body = {"code": 200, "data": {"account_name": "me", "webhook_config": {"secret": SECRET}}, "message": "success"}
-    server.gives(reply(200, body))
+    server.responds(reply(200, body))
     assert await piapi.account_info() == (
         200,
         {"code": 200, "data": {"account_name": "me", "webhook_config": {}}, "message": "success"},
     )
     assert server.requests[0].target == "/account/info"
-    server.gives(reply(401, payload("error_error")))
+    server.responds(reply(401, payload("error_error")))
     assert await piapi.account_info() == (401, {"error": "unauthorized"})
-    server.gives(reply(200, {"code": 401, "message": "unauthorized"}))
+    server.responds(reply(200, {"code": 401, "message": "unauthorized"}))
     assert await piapi.account_info() == (401, {"code": 401, "message": "unauthorized"})
-    server.gives(reply(500, b"<html>"))
+    server.responds(reply(500, b"<html>"))
     assert await piapi.account_info() == (
         500,
         {"code": 500, "data": None, "message": "HTTP 500 from the provider"},
@@ -625,7 +625,7 @@ async def test_the_account_is_passed_on(server: FakeServer, piapi: PiAPI) -> Non
 
 
 async def test_one_connection_serves_many_calls(server: FakeServer, piapi: PiAPI) -> None:
-    server.gives(reply(200, payload("created")))
+    server.responds(reply(200, payload("created")))
     for _ in range(3):
         await piapi.fetch(CREATED_ID, attempt=1)
     assert len(server._connections) == 1

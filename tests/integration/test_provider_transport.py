@@ -1,4 +1,4 @@
-"""The way to a provider: what leaves once and what never left, odd answers, and what stands between."""
+"""The transport to a provider: what is sent once or never, unusual responses, TLS and proxies."""
 
 import asyncio
 import gzip
@@ -34,7 +34,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Server:
-    """Says the next of `answers` to each request, and hangs up when it has no more: it sees all that arrives."""
+    """Sends the next of `answers` to each request, and closes when it has no more; records all that arrives."""
 
     def __init__(self, *answers: bytes) -> None:
         self.answers = list(answers)
@@ -103,8 +103,8 @@ async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None
 
 
 async def test_a_post_on_a_connection_that_was_closed_is_not_sent_again() -> None:
-    class ClosesLate(Server):
-        """Keeps the connection until it has heard a second request there, and lets go of it without a word."""
+    class ClosesOnSecondRequest(Server):
+        """Keeps the connection until a second request arrives on it, and closes it without a response."""
 
         async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self.connections += 1
@@ -112,7 +112,7 @@ async def test_a_post_on_a_connection_that_was_closed_is_not_sent_again() -> Non
             writer.write(WHOLE)
             self.requests.append(await read_request(reader))
 
-    server = ClosesLate()
+    server = ClosesOnSecondRequest()
     async with listening(server.talk) as url, calling(url) as calls:
         assert isinstance(await calls.call("GET", "/"), CallResponse)
         outcome = await calls.call("POST", "/", content=b"{}")
@@ -135,7 +135,7 @@ async def test_a_post_on_a_connection_that_was_closed_is_not_sent_again() -> Non
     ],
     ids=["closed", "half a line", "nonsense", "short", "half a chunk", "no chunk", "no gzip", "a huge header"],
 )
-async def test_a_post_without_a_whole_answer_is_lost_and_sent_once(answer: bytes) -> None:
+async def test_a_post_without_a_complete_response_is_lost_and_sent_once(answer: bytes) -> None:
     server = Server(answer)
     async with listening(server.talk) as url, calling(url) as calls:
         outcome = await calls.call("POST", "/", content=b"{}")
@@ -144,7 +144,7 @@ async def test_a_post_without_a_whole_answer_is_lost_and_sent_once(answer: bytes
     assert KEY not in outcome.message
 
 
-async def test_a_post_that_is_not_answered_in_time_is_lost() -> None:
+async def test_a_post_without_a_response_in_time_is_lost() -> None:
     async with listening(silence) as url, calling(url, patience=0.2) as calls:
         outcome = await calls.call("POST", "/", content=b"{}")
     assert outcome == ResponseLost("the provider did not answer in time (ReadTimeout)")
@@ -216,14 +216,14 @@ def server_tls(file: Path) -> ssl.SSLContext:
     ],
     ids=["whole", "continue", "hints", "to the end", "HTTP 1.0", "no reason", "gzip", "deflate", "a long header"],
 )
-async def test_an_odd_answer_is_an_answer(answer: bytes) -> None:
+async def test_an_unusual_response_is_read(answer: bytes) -> None:
     outcome = await answer_to(answer)
     assert isinstance(outcome, CallResponse)
     assert (outcome.status, outcome.body) == (200, {"code": 200, "data": []})
 
 
 @pytest.mark.parametrize("status", [204, 304, 404, 429])
-async def test_an_answer_without_a_body_is_an_answer(status: int) -> None:
+async def test_a_response_without_a_body_is_read(status: int) -> None:
     outcome = await answer_to(b"HTTP/1.1 %d\r\ncontent-length: 0\r\nretry-after: 0\r\n\r\n" % status, "POST")
     assert isinstance(outcome, CallResponse)
     assert (outcome.status, outcome.body, outcome.retry_after) == (status, None, 0)
@@ -251,7 +251,7 @@ async def test_a_header_cannot_smuggle_in_another_one() -> None:
     assert KEY not in str(caught.value)
 
 
-async def test_a_long_body_arrives_whole() -> None:
+async def test_a_long_body_arrives_complete() -> None:
     server = Server(WHOLE)
     content = b"[" + b"1," * 1_500_000 + b"1]"
     async with listening(server.talk) as url, calling(url) as calls:
@@ -259,7 +259,7 @@ async def test_a_long_body_arrives_whole() -> None:
     assert server.requests[0].endswith(content)
 
 
-async def test_the_environments_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environments_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(WHOLE)
     async with listening(server.talk) as proxy, calling("http://provider.test") as calls:
         monkeypatch.setenv("HTTP_PROXY", proxy)
@@ -290,7 +290,7 @@ def test_the_environment_names_the_proxy(
     assert proxy_for(httpx.URL(url)) == proxy
 
 
-async def test_without_a_proxy_the_way_is_straight() -> None:
+async def test_without_a_proxy_the_connection_is_direct() -> None:
     transport = await open_transport("https://api.piapi.ai")
     assert isinstance(transport, AiohttpTransport)
     await transport.aclose()

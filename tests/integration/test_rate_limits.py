@@ -1,4 +1,4 @@
-"""How much a key may ask, and what every answer says of it, in both dialects (contracts/pi.md)."""
+"""Rate limits of API keys, and their headers in every response, in both dialects."""
 
 import asyncio
 import time
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LIMIT, REMAINING, RESET = "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"
 SLOW = 0.001
-"""Requests a second: the bucket holds one, and no test waits for the next."""
+"""Requests per second: the bucket holds one, and no test waits for the next."""
 DIALECTS = pytest.mark.parametrize("path", ["/api/v1/task/x", "/api/v1/tasks/x"], ids=["piapi", "native"])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One world for all of these: each makes its own keys, which may ask nine times and hardly ever again."""
+    """One world for the whole module: each test makes its own keys, each for nine requests."""
     async with in_process(tmp_path_factory.mktemp("world"), key_rate="9/h") as world:
         change(world, "UPDATE api_key SET rate_limit = 10000")
         yield world
@@ -40,7 +40,7 @@ async def key_of(world: World, **fields: Any) -> dict[str, str]:
 
 
 def limit_status(answer: httpx.Response) -> tuple[int, int]:
-    """Return the limit and what remains of it; check the rest."""
+    """Return the limit and the remaining requests; check the other headers."""
     assert answer.headers["x-request-id"].startswith("req_pi_")
     for name in (LIMIT, REMAINING, RESET):
         assert answer.headers.get_list(name) == [answer.headers[name]]
@@ -49,7 +49,7 @@ def limit_status(answer: httpx.Response) -> tuple[int, int]:
 
 
 @DIALECTS
-async def test_every_answer_to_a_key_says_where_it_stands(world: World, path: str) -> None:
+async def test_every_response_to_a_key_has_the_headers_of_its_limit(world: World, path: str) -> None:
     key = await key_of(world)
     answers = [await world.api.get(path, headers=key) for _ in range(11)]
     assert [answer.status_code for answer in answers] == [404] * 9 + [429] * 2
@@ -65,15 +65,16 @@ async def test_every_answer_to_a_key_says_where_it_stands(world: World, path: st
         ("POST", "/api/v1/task", "write", 400),
         ("POST", "/api/v1/task", "read", 403),
         ("GET", "/api/v1/keys", "write", 403),
-        ("GET", "/api/v1/webhooks/x", "read", 404),
+        ("GET", "/api/v1/webhooks/x", "read", 400),
+        ("GET", "/api/v1/webhooks/018f0000-0000-7000-8000-000000000000", "read", 404),
     ],
 )
-async def test_whatever_the_answer_is(world: World, method: str, path: str, scope: str, status: int) -> None:
+async def test_errors_have_the_headers_too(world: World, method: str, path: str, scope: str, status: int) -> None:
     answer = await world.api.request(method, path, headers=await key_of(world, scope=scope))
     assert (answer.status_code, limit_status(answer)) == (status, (9, 8))
 
 
-async def test_also_for_an_error_of_ours_and_for_an_answer_that_is_given_again(
+async def test_a_5xx_and_a_repeated_response_have_the_headers_too(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = await key_of(world) | {"idempotency-key": new_id()}
@@ -87,14 +88,14 @@ async def test_also_for_an_error_of_ours_and_for_an_answer_that_is_given_again(
     assert [limit_status(answer) for answer in answers] == [(9, 8), (9, 7), (9, 6)]
 
 
-async def test_who_has_no_key_has_no_standing(world: World) -> None:
+async def test_without_a_valid_key_there_are_no_headers(world: World) -> None:
     answer = await world.api.get("/api/v1/tasks", headers={"x-api-key": "no-key-of-ours"})
     assert answer.status_code == 401
     assert answer.headers["x-request-id"].startswith("req_pi_")
     assert not {LIMIT, REMAINING, RESET} & answer.headers.keys()
 
 
-async def test_one_too_many_is_refused_in_pi_s_form(world: World) -> None:
+async def test_a_request_over_the_limit_is_refused_in_pi_s_form(world: World) -> None:
     key = await key_of(world, rate_limit=SLOW)
     assert (await world.api.get("/api/v1/tasks", headers=key)).status_code == 200
     refused = await world.api.get("/api/v1/tasks", headers=key)
@@ -106,7 +107,7 @@ async def test_one_too_many_is_refused_in_pi_s_form(world: World) -> None:
     assert error["request_id"] == refused.headers["x-request-id"]
 
 
-async def test_one_too_many_is_refused_in_piapi_s_form_on_its_paths(world: World) -> None:
+async def test_a_request_over_the_limit_is_refused_in_piapi_s_form_on_its_paths(world: World) -> None:
     key = await key_of(world, rate_limit=SLOW)
     body = {"model": "flux", "task_type": "txt2img", "input": {}}
     before = await world.provider_stats()
@@ -118,14 +119,14 @@ async def test_one_too_many_is_refused_in_piapi_s_form_on_its_paths(world: World
     assert (await world.provider_stats())["created"] == before["created"] + 1
 
 
-async def test_a_key_that_is_over_its_limit_holds_up_no_other(world: World) -> None:
+async def test_a_key_over_its_limit_does_not_affect_others(world: World) -> None:
     slow, other = await key_of(world, rate_limit=SLOW), await key_of(world, rate_limit=SLOW)
     statuses = [(await world.api.get("/api/v1/tasks", headers=key)).status_code for key in (slow, slow, other)]
     assert statuses == [200, 429, 200]
     assert (await world.api.get("/api/v1/tasks")).status_code == 200
 
 
-async def test_what_a_key_may_not_is_counted_all_the_same(world: World) -> None:
+async def test_a_request_that_the_scope_forbids_counts_too(world: World) -> None:
     key = await key_of(world, scope="read", rate_limit=SLOW)
     statuses = [(await world.api.get("/api/v1/keys", headers=key)).status_code for _ in range(2)]
     assert statuses == [403, 429]
@@ -141,7 +142,7 @@ async def test_a_stream_is_one_request_however_long_it_is_read(world: World) -> 
     assert limit_status(await world.api.get("/api/v1/tasks", headers=key)) == (9, 7)
 
 
-async def test_a_key_s_own_limit_is_shown(world: World) -> None:
+async def test_a_key_s_own_limit_is_returned(world: World) -> None:
     made = await world.api.post("/api/v1/keys", json={"name": "mine", "rate_limit": 2.5})
     assert made.json()["data"]["rate_limit"] == 2.5
     plain = await world.api.post("/api/v1/keys", json={"name": "plain"})
@@ -151,18 +152,18 @@ async def test_a_key_s_own_limit_is_shown(world: World) -> None:
 
 
 @pytest.mark.parametrize("rate", [0, -1, 0.0001, 100_001, "5", True], ids=repr)
-async def test_a_limit_that_cannot_be_is_refused(world: World, rate: Any) -> None:
+async def test_an_invalid_limit_is_refused(world: World, rate: Any) -> None:
     answer = await world.api.post("/api/v1/keys", json={"name": "k", "rate_limit": rate})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "rate_limit")
 
 
-async def test_the_setting_is_for_keys_that_have_no_limit_of_their_own(world: World) -> None:
+async def test_the_setting_is_for_keys_without_their_own_limit(world: World) -> None:
     for rate, limit in ((None, 9), (50, 50), (0.5, 1), (2.5, 3)):
         answer = await world.api.get("/api/v1/tasks", headers=await key_of(world, rate_limit=rate))
         assert limit_status(answer) == (limit, limit - 1)
 
 
-async def test_the_provider_and_whoever_asks_for_health_are_never_limited(world: World) -> None:
+async def test_inbound_webhooks_and_health_checks_are_never_limited(world: World) -> None:
     key = await key_of(world, rate_limit=SLOW)
     task_id = await world.created({"outcome": "never", "webhook": "lost"})
     body = notice((await world.task(task_id))["provider_task_id"], "processing")

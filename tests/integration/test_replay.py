@@ -1,4 +1,4 @@
-"""Sending again in bulk: `recover` and `replay`, with progress, and an end before the end."""
+"""Sending again in bulk: `recover` and `replay`, their progress and their cancellation."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +19,7 @@ Replay = dict[str, Any]
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    """A world that gives a delivery up after two attempts."""
+    """A world where a delivery is dead after two attempts."""
     async with in_process(tmp_path, retry_schedule="0,0.05") as world:
         yield world
 
@@ -43,7 +43,7 @@ def is_over(replay: Replay) -> bool:
     return bool(replay["status"] != "running" and replay["pending"] == 0)
 
 
-async def test_a_new_webhook_is_told_of_the_past_with_the_ids_that_events_always_had(world: World) -> None:
+async def test_a_replay_sends_past_events_with_their_ids_to_a_new_webhook(world: World) -> None:
     before = add_events(world, 5, ago=timedelta(hours=3))
     wanted = add_events(world, 450, ago=timedelta(hours=2)) + add_events(world, 1, type="task.failed")
     webhook = await world.webhook()
@@ -76,7 +76,7 @@ async def test_a_replay_can_be_narrowed_by_time_and_type(world: World) -> None:
     assert {heard.event_id for heard in world.subscriber.heard} == set(wanted)
 
 
-async def test_a_replay_obeys_the_webhook_s_filters(world: World) -> None:
+async def test_a_replay_applies_the_webhook_s_filters(world: World) -> None:
     add_events(world, 1200, model="kling")
     wanted = add_events(world, 7, model="flux", metadata={"customer": 7})
     add_events(world, 3, model="flux", metadata={"customer": 8})
@@ -86,12 +86,12 @@ async def test_a_replay_obeys_the_webhook_s_filters(world: World) -> None:
     assert Counter(heard.event_id for heard in world.subscriber.heard) == Counter(wanted)
 
 
-async def test_a_replay_of_nothing_is_done(world: World) -> None:
+async def test_a_replay_of_nothing_is_done_at_once(world: World) -> None:
     done = await until(world, await ask(world, await world.webhook(), "replay", since=hours_ago(1)), is_over)
     assert (done["status"], done["deliveries"], done["sent"]) == ("done", 0, 0)
 
 
-async def test_recover_sends_what_was_given_up_and_nothing_else(world: World) -> None:
+async def test_recover_sends_dead_deliveries_and_nothing_else(world: World) -> None:
     webhook = await world.webhook()
     await world.ended(await world.created())
     await world.subscriber.until(lambda heard: len(heard) == 1)
@@ -110,14 +110,14 @@ async def test_recover_sends_what_was_given_up_and_nothing_else(world: World) ->
     assert [(row["status"], row["attempt"]) for row in rows] == [("delivered", 1), ("dead", 2), ("delivered", 3)]
 
 
-async def test_what_fails_again_is_given_up_again_and_the_replay_is_done(world: World) -> None:
+async def test_deliveries_that_fail_again_are_dead_again_and_the_replay_is_done(world: World) -> None:
     add_events(world, 3)
     world.subscriber.answer = lambda _number, _request: 500
     done = await until(world, await ask(world, await world.webhook(), "replay", since=hours_ago(2)), is_over)
     assert (done["status"], done["sent"], done["dead"], done["delivered"]) == ("done", 3, 3, 0)
 
 
-async def test_a_replay_waits_while_much_of_it_is_on_its_way_and_a_cancel_ends_it(
+async def test_a_replay_waits_while_many_of_its_deliveries_are_pending_and_a_cancel_ends_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replays, "BATCH", 10)
@@ -138,14 +138,14 @@ async def test_a_replay_waits_while_much_of_it_is_on_its_way_and_a_cancel_ends_i
     )
     assert cancelled["ended_at"]
     assert (await world.api.delete(path)).status_code == 409
-    # What was cancelled under an attempt may still be on its way: it is retried when that must have ended.
+    # A delivery that was cancelled during an attempt may still be in flight: it is retried when that must have ended.
     (row,) = select(world, "SELECT uid FROM delivery WHERE leased LIMIT 1")
     again = (await world.api.post(f"/api/v1/deliveries/{row['uid']}/retry")).json()["data"]
     assert again["next_attempt_at"] > cancelled["ended_at"]
     world.subscriber.closing.set()
 
 
-async def test_what_is_on_its_way_of_a_replay_that_is_done_can_be_cancelled(tmp_path: Path) -> None:
+async def test_pending_deliveries_of_a_replay_that_is_done_can_be_cancelled(tmp_path: Path) -> None:
     async with in_process(tmp_path, retry_schedule="0,3600") as world:
         add_events(world, 3)
         webhook = await world.webhook()
@@ -171,7 +171,7 @@ async def test_a_replay_stops_with_its_webhook(world: World, monkeypatch: pytest
     world.subscriber.closing.set()
 
 
-async def test_a_webhook_that_is_switched_off_meanwhile_gets_the_rest_when_it_is_on(
+async def test_a_webhook_that_is_disabled_during_a_replay_gets_the_rest_when_activated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replays, "BATCH", 3)
@@ -192,7 +192,7 @@ async def test_a_webhook_that_is_switched_off_meanwhile_gets_the_rest_when_it_is
         assert {heard.event_id for heard in world.subscriber.accepted} == set(wanted)
 
 
-async def test_live_deliveries_pass_a_replay(world: World) -> None:
+async def test_new_deliveries_overtake_a_replay(world: World) -> None:
     add_events(world, 1000)
     webhook = await world.webhook()
     asked = await ask(world, webhook, "replay", since=hours_ago(2))
@@ -245,7 +245,7 @@ async def test_a_replay_that_can_match_nothing_is_refused(
 
 
 @pytest.mark.parametrize("what", ["replay", "recover"])
-async def test_a_webhook_that_is_off_is_sent_nothing_again(world: World, what: str) -> None:
+async def test_nothing_is_replayed_to_an_inactive_webhook(world: World, what: str) -> None:
     webhook = await world.webhook()
     await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"is_active": False})
     answer = await world.api.post(f"/api/v1/webhooks/{webhook['id']}/{what}", json={"since": hours_ago(1)})
@@ -253,7 +253,7 @@ async def test_a_webhook_that_is_off_is_sent_nothing_again(world: World, what: s
 
 
 @pytest.mark.parametrize("filters", [None, {"model": ["flux"]}])
-async def test_a_request_for_too_many_says_to_narrow_it_down(
+async def test_a_replay_of_too_many_deliveries_is_refused_with_advice(
     world: World, monkeypatch: pytest.MonkeyPatch, filters: dict[str, Any] | None
 ) -> None:
     monkeypatch.setattr(replays, "MOST_DELIVERIES", 10)
@@ -262,13 +262,13 @@ async def test_a_request_for_too_many_says_to_narrow_it_down(
     add_events(world, 11)
     answer = await world.api.post(path, json={"since": hours_ago(2)})
     assert answer.status_code == 400
-    assert "narrow it down" in answer.json()["error"]["message"]
+    assert "narrow it with" in answer.json()["error"]["message"]
     assert select(world, "SELECT 1 FROM replay") == []
 
 
-async def test_a_replay_is_its_webhook_s_alone(world: World) -> None:
+async def test_a_replay_is_found_only_under_its_webhook(world: World) -> None:
     mine, other = await world.webhook(), await world.webhook(description="another")
     asked = await ask(world, mine, "replay", since=hours_ago(1))
-    for webhook_id, replay_id in ((other["id"], asked["id"]), (mine["id"], new_id()), (mine["id"], "never-was")):
+    for webhook_id, replay_id in ((other["id"], asked["id"]), (mine["id"], new_id())):
         assert (await world.api.get(f"/api/v1/webhooks/{webhook_id}/replays/{replay_id}")).status_code == 404
     assert (await world.api.post(f"/api/v1/webhooks/{new_id()}/recover", json={"since": 1})).status_code == 404

@@ -50,11 +50,11 @@ class RecordingProvider:
         self.before_turn: Callable[[], Awaitable[Any]] | None = None
 
     async def submit(
-        self, task: NewTask, *, caller: CallerKey | None = None, begin: Callable[[], Awaitable[bool]] | None = None
+        self, task: NewTask, *, caller: CallerKey | None = None, confirm: Callable[[], Awaitable[bool]] | None = None
     ) -> SubmitOutcome:
         if self.before_turn is not None:
             await self.before_turn()
-        if begin is not None and not await begin():
+        if confirm is not None and not await confirm():
             return NotMade("no longer")
         self._note(caller)
         self.inputs.append(task.input)

@@ -1,4 +1,4 @@
-"""The sender, against real servers on loopback that answer well, badly, slowly or not at all."""
+"""The sender, against real servers on loopback that respond correctly, wrongly, slowly or not at all."""
 
 import asyncio
 import socket
@@ -33,14 +33,14 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @pytest.fixture
 async def sender() -> AsyncIterator[Sender]:
-    """A sender that may reach loopback and has time."""
+    """A sender that may reach loopback, with a long timeout."""
     async with Sender(AddressGuard(allow_private=True), timeout=10) as made:
         yield made
 
 
 @pytest.fixture
-async def hasty() -> AsyncIterator[Sender]:
-    """A sender that may reach loopback and has no time."""
+async def impatient_sender() -> AsyncIterator[Sender]:
+    """A sender that may reach loopback, with a short timeout."""
     async with Sender(AddressGuard(allow_private=True), timeout=SHORT) as made:
         yield made
 
@@ -55,8 +55,8 @@ async def serving(handler: Handler) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def talking(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A TCP server that says whatever `talk` says, and then hangs up; yields its port."""
+async def tcp_server(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """A TCP server that sends what `talk` sends, and then closes; yields its port."""
 
     conversations: list[asyncio.Task[None]] = []
 
@@ -84,8 +84,8 @@ async def read_request(reader: asyncio.StreamReader) -> None:
     await reader.readexactly(len(BODY))
 
 
-def saying(answer: bytes) -> Talk:
-    """A talk that reads one request and answers with these bytes."""
+def responds_with(answer: bytes) -> Talk:
+    """A `talk` that reads one request and responds with these bytes."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -96,7 +96,7 @@ def saying(answer: bytes) -> Talk:
 
 
 def answering(status: int = 200, text: str = "", **headers: str) -> Handler:
-    """A handler with always the same answer."""
+    """A handler that always returns the same response."""
 
     async def handler(_: web.Request) -> web.Response:
         return web.Response(status=status, text=text, headers=headers)
@@ -110,12 +110,12 @@ async def send_to(sender: Sender, handler: Handler) -> SendResult:
 
 
 async def talk_to(sender: Sender, talk: Talk) -> SendResult:
-    async with talking(talk) as port:
+    async with tcp_server(talk) as port:
         return await sender.send(f"http://127.0.0.1:{port}/", HEADERS, BODY)
 
 
 class Names(AbstractResolver):
-    """A resolver whose every answer is what it was told last."""
+    """A resolver that returns the addresses that were set last."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -133,7 +133,7 @@ class Names(AbstractResolver):
         pass
 
 
-async def test_a_2xx_is_taken(sender: Sender) -> None:
+async def test_a_2xx_is_a_success(sender: Sender) -> None:
     before = utc_now()
     answer = await send_to(sender, answering(200, "thanks"))
     assert answer.ok
@@ -143,7 +143,7 @@ async def test_a_2xx_is_taken(sender: Sender) -> None:
     assert 0 <= answer.duration_ms < 10_000
 
 
-async def test_what_is_sent_arrives_as_it_was_given(sender: Sender) -> None:
+async def test_the_request_arrives_unchanged(sender: Sender) -> None:
     seen = []
 
     async def handler(request: web.Request) -> web.Response:
@@ -161,7 +161,7 @@ async def test_what_is_sent_arrives_as_it_was_given(sender: Sender) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 410, 429, 500, 502, 503, 504])
-async def test_an_error_status_is_not_taken_and_speaks_for_itself(sender: Sender, status: int) -> None:
+async def test_an_error_status_is_a_failure_without_an_error_text(sender: Sender, status: int) -> None:
     answer = await send_to(sender, answering(status, "no"))
     assert not answer.ok
     assert (answer.status, answer.error, answer.response) == (status, None, "no")
@@ -181,7 +181,7 @@ async def test_a_redirect_is_a_failure_and_is_not_followed(sender: Sender, statu
     assert asked == ["/hook"]
 
 
-async def test_a_silent_server_times_out(hasty: Sender) -> None:
+async def test_a_silent_server_times_out(impatient_sender: Sender) -> None:
     closed = asyncio.Event()
 
     async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -189,15 +189,15 @@ async def test_a_silent_server_times_out(hasty: Sender) -> None:
         await reader.read()
         closed.set()
 
-    async with talking(talk) as port:
-        answer = await hasty.send(f"http://127.0.0.1:{port}/", HEADERS, BODY)
+    async with tcp_server(talk) as port:
+        answer = await impatient_sender.send(f"http://127.0.0.1:{port}/", HEADERS, BODY)
         await closed.wait()
     assert (answer.status, answer.error) == (None, "timed out after 0.2 s")
     assert SHORT * 1000 <= answer.duration_ms < 5000
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 ", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
-async def test_an_answer_that_drips_does_not_outlive_the_timeout(hasty: Sender, head: bytes) -> None:
+async def test_a_response_that_arrives_byte_by_byte_times_out(impatient_sender: Sender, head: bytes) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(head)
@@ -206,7 +206,7 @@ async def test_an_answer_that_drips_does_not_outlive_the_timeout(hasty: Sender, 
             await writer.drain()
             await asyncio.sleep(0.01)
 
-    answer = await talk_to(hasty, talk)
+    answer = await talk_to(impatient_sender, talk)
     assert answer.error == "timed out after 0.2 s"
     assert not answer.ok
     assert answer.duration_ms < 5000
@@ -215,20 +215,20 @@ async def test_an_answer_that_drips_does_not_outlive_the_timeout(hasty: Sender, 
         assert answer.response.startswith("x")
 
 
-async def test_a_server_that_answers_without_listening_does_not_outlive_the_timeout(hasty: Sender) -> None:
+async def test_a_server_that_responds_without_reading_the_request_times_out(impatient_sender: Sender) -> None:
     done = asyncio.Event()
 
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nx")
         await done.wait()
 
-    async with talking(talk) as port:
-        answer = await hasty.send(f"http://127.0.0.1:{port}/", HEADERS, b"x" * 1_000_000)
+    async with tcp_server(talk) as port:
+        answer = await impatient_sender.send(f"http://127.0.0.1:{port}/", HEADERS, b"x" * 1_000_000)
         done.set()
     assert (answer.status, answer.error) == (200, "timed out after 0.2 s")
 
 
-async def test_of_a_huge_answer_only_the_start_is_read(sender: Sender) -> None:
+async def test_only_the_start_of_a_huge_response_is_read(sender: Sender) -> None:
     written, size = 0, 10_000_000
     hung_up = asyncio.Event()
 
@@ -244,7 +244,7 @@ async def test_of_a_huge_answer_only_the_start_is_read(sender: Sender) -> None:
         finally:
             hung_up.set()
 
-    async with talking(talk) as port:
+    async with tcp_server(talk) as port:
         answer = await sender.send(f"http://127.0.0.1:{port}/", HEADERS, BODY)
         await hung_up.wait()
     assert answer.ok
@@ -252,18 +252,20 @@ async def test_of_a_huge_answer_only_the_start_is_read(sender: Sender) -> None:
     assert written < size
 
 
-async def test_a_compressed_answer_is_not_unpacked(sender: Sender) -> None:
-    answer = await talk_to(sender, saying(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc"))
+async def test_a_compressed_response_is_not_decompressed(sender: Sender) -> None:
+    answer = await talk_to(
+        sender, responds_with(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc")
+    )
     assert answer.ok
     assert answer.response == "abc"
 
 
-async def test_a_response_is_text_that_every_database_takes(sender: Sender) -> None:
-    answer = await talk_to(sender, saying(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\na\x00b\xff\xc3\xa9"))
+async def test_a_response_is_text_that_every_database_can_store(sender: Sender) -> None:
+    answer = await talk_to(sender, responds_with(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\na\x00b\xff\xc3\xa9"))
     assert answer.response == "ab\ufffdé"
 
 
-async def test_nobody_at_home(sender: Sender) -> None:
+async def test_a_refused_connection(sender: Sender) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         answer = await sender.send(f"http://127.0.0.1:{free.getsockname()[1]}/", HEADERS, BODY)
@@ -272,12 +274,12 @@ async def test_nobody_at_home(sender: Sender) -> None:
 
 
 async def test_a_connection_that_is_closed_at_once(sender: Sender) -> None:
-    answer = await talk_to(sender, saying(b""))
-    assert (answer.status, answer.error) == (None, "connection closed without an answer")
+    answer = await talk_to(sender, responds_with(b""))
+    assert (answer.status, answer.error) == (None, "connection closed without a response")
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Close with a reset instead of a farewell."""
+    """Close with a reset."""
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
     writer.transport.abort()
 
@@ -294,14 +296,14 @@ async def test_a_connection_that_is_reset(sender: Sender) -> None:
 @pytest.mark.parametrize(
     "framing", [b"content-length: 100\r\n\r\nhalf", b"transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n"]
 )
-async def test_an_answer_that_dies_in_the_middle_is_not_taken(sender: Sender, framing: bytes) -> None:
-    answer = await talk_to(sender, saying(b"HTTP/1.1 200 OK\r\n" + framing))
+async def test_a_response_that_ends_in_the_middle_is_a_failure(sender: Sender, framing: bytes) -> None:
+    answer = await talk_to(sender, responds_with(b"HTTP/1.1 200 OK\r\n" + framing))
     assert not answer.ok
-    assert (answer.status, answer.error) == (200, "connection lost in the middle of the answer")
+    assert (answer.status, answer.error) == (200, "connection lost in the middle of the response")
     assert answer.response == "half"
 
 
-async def test_an_answer_that_is_reset_in_the_middle_is_not_taken(sender: Sender) -> None:
+async def test_a_response_that_is_reset_in_the_middle_is_a_failure(sender: Sender) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n")
@@ -322,9 +324,9 @@ async def test_an_answer_that_is_reset_in_the_middle_is_not_taken(sender: Sender
         b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
     ],
 )
-async def test_an_answer_that_is_no_http(sender: Sender, rubbish: bytes) -> None:
-    answer = await talk_to(sender, saying(rubbish))
-    assert (answer.status, answer.error) == (None, "the answer is not valid HTTP")
+async def test_a_response_that_is_not_http(sender: Sender, rubbish: bytes) -> None:
+    answer = await talk_to(sender, responds_with(rubbish))
+    assert (answer.status, answer.error) == (None, "the response is not valid HTTP")
 
 
 async def test_retry_after_in_seconds(sender: Sender) -> None:
@@ -391,7 +393,7 @@ async def test_cancelling_is_not_swallowed(sender: Sender) -> None:
         await reader.read()
         closed.set()
 
-    async with talking(talk) as port:
+    async with tcp_server(talk) as port:
         sending = asyncio.create_task(sender.send(f"http://127.0.0.1:{port}/", HEADERS, BODY))
         await asked.wait()
         sending.cancel()
@@ -407,7 +409,7 @@ async def test_a_forbidden_literal_address_is_not_connected_to(url: str) -> None
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         met.append(writer)
 
-    async with talking(talk) as port, Sender(AddressGuard(), timeout=10) as sender:
+    async with tcp_server(talk) as port, Sender(AddressGuard(), timeout=10) as sender:
         answer = await sender.send(url.format(port=port), HEADERS, BODY)
     assert answer.status is None
     assert answer.error is not None
@@ -416,7 +418,7 @@ async def test_a_forbidden_literal_address_is_not_connected_to(url: str) -> None
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_name_that_changes_its_mind_after_registration_is_not_connected_to(scheme: str) -> None:
+async def test_a_name_that_is_rebound_after_registration_is_not_connected_to(scheme: str) -> None:
     met = []
     names = Names("93.184.216.34")
     guard = AddressGuard(inner=names)
@@ -424,7 +426,7 @@ async def test_a_name_that_changes_its_mind_after_registration_is_not_connected_
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         met.append(writer)
 
-    async with talking(talk) as port, Sender(guard, timeout=10) as sender:
+    async with tcp_server(talk) as port, Sender(guard, timeout=10) as sender:
         await guard.check(f"https://hooks.example.com:{port}/")
         names.address = "127.0.0.1"
         answer = await sender.send(f"{scheme}://hooks.example.com:{port}/", HEADERS, BODY)
@@ -436,11 +438,11 @@ async def test_a_name_that_changes_its_mind_after_registration_is_not_connected_
     assert met == []
 
 
-async def test_every_new_connection_is_judged_anew() -> None:
+async def test_every_new_connection_is_checked() -> None:
     names = Names("127.0.0.1")
     guard = AddressGuard(allow_private=True, inner=names)
-    hang_up = saying(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-    async with talking(hang_up) as port, Sender(guard, timeout=10) as sender:
+    hang_up = responds_with(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    async with tcp_server(hang_up) as port, Sender(guard, timeout=10) as sender:
         url = f"http://hooks.example.com:{port}/"
         assert (await sender.send(url, HEADERS, BODY)).ok
         names.address = "169.254.169.254"
@@ -449,7 +451,7 @@ async def test_every_new_connection_is_judged_anew() -> None:
     assert names.asked == 2
 
 
-async def test_a_name_that_is_gone() -> None:
+async def test_a_name_that_does_not_resolve_any_more() -> None:
     async with Sender(AddressGuard(inner=Names("")), timeout=10) as sender:
         answer = await sender.send("https://hooks.example.com/", HEADERS, BODY)
     assert (answer.status, answer.error) == (None, "name not resolved")
@@ -457,7 +459,7 @@ async def test_a_name_that_is_gone() -> None:
 
 @pytest.fixture(scope="module")
 def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """A server's TLS with a certificate that nobody signed."""
+    """TLS for a server with a self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
@@ -486,13 +488,13 @@ def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     return context
 
 
-async def test_a_certificate_that_nobody_signed_is_not_trusted(sender: Sender, self_signed: ssl.SSLContext) -> None:
+async def test_a_self_signed_certificate_is_not_trusted(sender: Sender, self_signed: ssl.SSLContext) -> None:
     heard = []
 
     async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         heard.append(await reader.read())
 
-    async with talking(talk, self_signed) as port:
+    async with tcp_server(talk, self_signed) as port:
         answer = await sender.send(f"https://127.0.0.1:{port}/", HEADERS, BODY)
     assert (answer.status, answer.error) == (
         None,
@@ -506,7 +508,7 @@ async def test_a_server_without_tls(sender: Sender) -> None:
         await reader.read(1)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    async with talking(talk) as port:
+    async with tcp_server(talk) as port:
         answer = await sender.send(f"https://127.0.0.1:{port}/", HEADERS, BODY)
     assert answer.status is None
     assert answer.error is not None
@@ -523,7 +525,7 @@ async def test_a_server_without_tls(sender: Sender) -> None:
         ("http://127.0.0.1:9/", {"x-planted": "planted\r\nsecret"}),
     ],
 )
-async def test_nothing_is_raised_and_no_secret_is_said(sender: Sender, url: str, headers: dict[str, str]) -> None:
+async def test_nothing_is_raised_and_no_error_has_a_secret(sender: Sender, url: str, headers: dict[str, str]) -> None:
     answer = await sender.send(url, headers, BODY)
     assert not answer.ok
     assert answer.error
@@ -531,8 +533,12 @@ async def test_nothing_is_raised_and_no_secret_is_said(sender: Sender, url: str,
 
 
 async def test_no_error_names_the_url(sender: Sender) -> None:
-    for talk in (saying(b""), saying(b"rubbish\r\n\r\n"), saying(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n")):
-        async with talking(talk) as port:
+    for talk in (
+        responds_with(b""),
+        responds_with(b"rubbish\r\n\r\n"),
+        responds_with(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"),
+    ):
+        async with tcp_server(talk) as port:
             answer = await sender.send(f"http://127.0.0.1:{port}/planted?planted", HEADERS, BODY)
         assert answer.error
         assert "planted" not in answer.error
@@ -543,7 +549,7 @@ async def test_a_sender_can_be_made_without_a_loop_and_closed_unused() -> None:
     await sender.aclose()
 
 
-async def test_a_closed_sender_says_so_without_raising(sender: Sender) -> None:
+async def test_a_closed_sender_returns_an_error_without_raising(sender: Sender) -> None:
     async with serving(answering()) as url:
         await sender.send(url, HEADERS, BODY)
         await sender.aclose()

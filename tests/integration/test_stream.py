@@ -208,7 +208,7 @@ async def test_an_id_that_cannot_be_resumed_from_is_refused_in_json_and_a_fresh_
     assert answer.json()["error"]["code"] == "event_id_unknown"
     assert answer.json()["error"]["oldest_id"] == "4"
     async with reading(world, after=given) as reader:
-        assert reader.comments[0].endswith("this is a fresh start")
+        assert reader.comments[0].endswith("the stream starts with new events")
         (reset,) = reader.seen
         assert (reset.event, reset.data["oldest_id"], reset.data["newest_id"]) == ("reset", "4", str(stored[-1]))
         assert reader.last_id == str(stored[-1])

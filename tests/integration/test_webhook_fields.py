@@ -1,4 +1,4 @@
-"""What a webhook may be given beside Pi's fields, what is refused of it, and what is shown (issue: subscriptions)."""
+"""Ringback's own fields of a webhook: which values are refused, and what the API returns."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -72,7 +72,7 @@ async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Async
         yield world
 
 
-async def shown(world: World, webhook: dict[str, Any]) -> dict[str, Any]:
+async def view_of(world: World, webhook: dict[str, Any]) -> dict[str, Any]:
     answer = await world.api.get(f"/api/v1/webhooks/{webhook['id']}")
     assert answer.status_code == 200, answer.text
     return dict(answer.json()["data"])
@@ -84,7 +84,7 @@ async def patch(world: World, webhook: dict[str, Any], **fields: Any) -> dict[st
     return dict(answer.json()["data"])
 
 
-async def test_everything_that_was_given_is_shown_but_the_values_of_headers(world: World) -> None:
+async def test_all_given_fields_are_returned_except_the_values_of_headers(world: World) -> None:
     webhook = await world.webhook(**FULL)
     assert webhook.pop("secret").startswith("whsec_")
     assert webhook["filters"] == {"model": ["Qubico/flux1-schnell"], "metadata": {"customer": [7]}}
@@ -93,18 +93,18 @@ async def test_everything_that_was_given_is_shown_but_the_values_of_headers(worl
     for name in ("format", "description", "rate_limit", "max_in_flight", "ordered", "signature"):
         assert webhook[name] == FULL[name]
     assert (webhook["failing_since"], webhook["disabled_reason"]) == (None, None)
-    assert await shown(world, webhook) == webhook
+    assert await view_of(world, webhook) == webhook
     assert (await world.api.get("/api/v1/webhooks")).json()["data"]["data"][0] == webhook
 
 
-async def test_values_of_headers_are_in_no_row_and_no_answer(world: World) -> None:
+async def test_values_of_headers_are_in_no_row_and_no_response(world: World) -> None:
     webhook = await world.webhook(**FULL)
     (row,) = select(world, "SELECT * FROM subscription WHERE uid = ?", webhook["id"])
     assert PLANTED not in repr(row)
-    assert PLANTED not in repr([webhook, await shown(world, webhook), await patch(world, webhook, description="x")])
+    assert PLANTED not in repr([webhook, await view_of(world, webhook), await patch(world, webhook, description="x")])
 
 
-async def test_pi_s_fields_alone_are_as_pi_s_and_with_any_other_they_are_ours(world: World) -> None:
+async def test_only_pi_s_fields_make_a_webhook_like_pi_s_and_any_other_field_ringback_s_own(world: World) -> None:
     pi = await world.webhook(secret="a-secret-of-mine")
     assert (pi["format"], pi["event_types"]) == ("pi", ["task.completed", "task.failed"])
     for fields in ({"filters": {"model": "m"}}, {"description": "d"}, {"ordered": False}):
@@ -116,7 +116,7 @@ async def test_pi_s_fields_alone_are_as_pi_s_and_with_any_other_they_are_ours(wo
 @pytest.mark.parametrize(
     ("fields", "field", "allowed"), BAD, ids=[f"{field} {fields}"[:60] for fields, field, _ in BAD]
 )
-async def test_what_is_wrong_is_refused_by_its_name_with_what_is_allowed(
+async def test_a_wrong_field_is_refused_by_its_name_with_the_allowed_values(
     world: World, fields: dict[str, Any], field: str, allowed: str
 ) -> None:
     known = len(select(world, "SELECT uid FROM subscription"))
@@ -130,40 +130,40 @@ async def test_what_is_wrong_is_refused_by_its_name_with_what_is_allowed(
 @pytest.mark.parametrize(
     ("fields", "field", "allowed"), BAD, ids=[f"{field} {fields}"[:60] for fields, field, _ in BAD]
 )
-async def test_so_is_a_wrong_change_which_changes_nothing(
+async def test_a_wrong_change_is_refused_likewise_and_changes_nothing(
     world: World, fields: dict[str, Any], field: str, allowed: str
 ) -> None:
     webhook = await world.webhook()
-    before = await shown(world, webhook)
+    before = await view_of(world, webhook)
     answer = await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"description": "new", **fields})
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, field)
     assert allowed in error["message"]
-    assert await shown(world, webhook) == before
+    assert await view_of(world, webhook) == before
 
 
 @pytest.mark.parametrize("name", ["endpoint_url", "secret", "format", "ordered", "signature", "is_active"])
-async def test_what_cannot_be_nothing_is_not_set_back(world: World, name: str) -> None:
+async def test_a_field_that_cannot_be_null_is_not_reset(world: World, name: str) -> None:
     webhook = await world.webhook()
     answer = await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={name: None})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
 
 
-async def test_each_field_can_be_changed_and_null_sets_it_back(world: World) -> None:
+async def test_each_field_can_be_changed_and_null_resets_it(world: World) -> None:
     webhook = await world.webhook()
-    fresh = await shown(world, webhook)
+    fresh = await view_of(world, webhook)
     changed = await patch(world, webhook, **FULL)
     assert changed["headers"] == {"X-Tenant": "***", "Authorization": "***"}
     assert {name: changed[name] for name in ("format", "rate_limit", "max_in_flight", "ordered", "description")} == {
         name: FULL[name] for name in ("format", "rate_limit", "max_in_flight", "ordered", "description")
     }
-    assert await shown(world, webhook) == changed
+    assert await view_of(world, webhook) == changed
     optional = ("event_types", "filters", "headers", "description", "rate_limit", "max_in_flight")
     again = await patch(world, webhook, **dict.fromkeys(optional), format="standard", ordered=False)
     assert {**again, "updated_at": None} == {**fresh, "updated_at": None}
 
 
-async def test_a_header_given_back_as_it_was_shown_keeps_its_value(world: World) -> None:
+async def test_a_header_sent_back_as_it_was_returned_keeps_its_value(world: World) -> None:
     webhook = await world.webhook(event_types=["task.created"], headers={"X-Tenant": PLANTED, "X-Old": "old"})
     changed = await patch(world, webhook, headers={"X-Tenant": "***", "X-New": "new"})
     assert changed["headers"] == {"X-Tenant": "***", "X-New": "***"}
@@ -175,7 +175,7 @@ async def test_a_header_given_back_as_it_was_shown_keeps_its_value(world: World)
     await world.api.delete(f"/api/v1/webhooks/{webhook['id']}")
 
 
-async def test_switching_on_forgets_why_it_was_off(world: World) -> None:
+async def test_activating_a_webhook_clears_the_reason_why_it_was_disabled(world: World) -> None:
     webhook = await world.webhook()
     change(
         world,
@@ -183,7 +183,7 @@ async def test_switching_on_forgets_why_it_was_off(world: World) -> None:
         "disabled_reason = 'failing' WHERE uid = ?",
         webhook["id"],
     )
-    off = await shown(world, webhook)
+    off = await view_of(world, webhook)
     assert off["is_active"] is False
     assert (off["failing_since"], off["disabled_reason"]) == ("2026-01-01T00:00:00Z", "failing")
     assert (await patch(world, webhook, description="still off"))["disabled_reason"] == "failing"
@@ -191,14 +191,14 @@ async def test_switching_on_forgets_why_it_was_off(world: World) -> None:
     assert (on["is_active"], on["failing_since"], on["disabled_reason"]) == (True, None, None)
 
 
-async def test_another_way_to_sign_makes_another_secret(world: World) -> None:
+async def test_another_signature_scheme_makes_another_secret(world: World) -> None:
     webhook = await world.webhook()
     key = await patch(world, webhook, signature="v1a")
     assert key["public_key"].startswith("whpk_")
     assert "secret" not in key
     assert await patch(world, webhook, signature="v1a") == {
         **key,
-        "updated_at": (await shown(world, key))["updated_at"],
+        "updated_at": (await view_of(world, key))["updated_at"],
     }
     answer = await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"format": "piapi"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "format")
@@ -207,10 +207,10 @@ async def test_another_way_to_sign_makes_another_secret(world: World) -> None:
     assert "public_key" not in shared
 
 
-async def test_a_webhook_whose_master_key_is_gone_is_shown_and_can_be_mended(world: World) -> None:
+async def test_a_webhook_whose_master_key_is_gone_is_returned_and_can_be_repaired(world: World) -> None:
     webhook = await world.webhook(headers={"X-Tenant": "a"}, signature="v1a")
     change(world, "UPDATE subscription SET headers = 'x', secret = 'x' WHERE uid = ?", webhook["id"])
-    broken = await shown(world, webhook)
+    broken = await view_of(world, webhook)
     assert (broken["headers"], broken["public_key"]) == (None, None)
     tried = (await world.api.post(f"/api/v1/webhooks/{webhook['id']}/test")).json()
     assert tried["error"]["code"] == "master_key_missing"
@@ -222,7 +222,7 @@ async def test_a_webhook_whose_master_key_is_gone_is_shown_and_can_be_mended(wor
     assert tried["delivered"] is True
 
 
-async def test_two_changes_at_once_both_hold(world: World) -> None:
+async def test_two_concurrent_changes_are_both_stored(world: World) -> None:
     import asyncio
 
     webhook = await world.webhook()
@@ -231,5 +231,5 @@ async def test_two_changes_at_once_both_hold(world: World) -> None:
         patch(world, webhook, rate_limit=5),
         patch(world, webhook, filters={"model": "m"}),
     )
-    now = await shown(world, webhook)
+    now = await view_of(world, webhook)
     assert (now["description"], now["rate_limit"], now["filters"]) == ("a", 5, {"model": ["m"]})

@@ -1,4 +1,4 @@
-"""`POST /api/v1/webhooks/{id}/test`: a signed ping now, and its answer shown."""
+"""`POST /api/v1/webhooks/{id}/test`: sends a signed ping now, and returns the response."""
 
 import asyncio
 from pathlib import Path
@@ -41,7 +41,7 @@ async def test_a_ping_is_signed_like_any_delivery(world: World, form: str) -> No
         assert heard.headers["x-pi-event"] == "ping"
 
 
-async def test_what_is_shown_of_the_request_holds_neither_secret_nor_signature(world: World) -> None:
+async def test_the_returned_request_has_neither_secret_nor_signature(world: World) -> None:
     for form in ("standard", "pi", "piapi"):
         webhook = await world.webhook(format=form, headers={"X-Tenant": PLANTED})
         result = await tried(world, webhook)
@@ -52,7 +52,7 @@ async def test_what_is_shown_of_the_request_holds_neither_secret_nor_signature(w
             assert value not in repr(result)
 
 
-async def test_an_answer_that_echoes_what_it_was_sent_is_kept_and_shown_without_it(world: World) -> None:
+async def test_a_response_that_echoes_secrets_is_stored_and_returned_without_them(world: World) -> None:
     world.subscriber.answer = lambda _number, request: Response(f"got {dict(request.headers)}", 200)
     secret = "a-secret-for-piapi"
     webhook = await world.webhook(
@@ -74,7 +74,7 @@ async def test_an_ed25519_ping_verifies(world: World) -> None:
     verify_ed25519(webhook["public_key"], world.subscriber.heard[0])
 
 
-async def test_a_failure_is_shown_as_it_was_and_nothing_is_kept_or_tried_again(world: World) -> None:
+async def test_a_failure_is_returned_and_nothing_is_stored_or_retried(world: World) -> None:
     webhook = await world.webhook()
     world.subscriber.answer = lambda _number, _request: Response("no such thing", 404)
     result = await tried(world, webhook)
@@ -87,13 +87,13 @@ async def test_a_failure_is_shown_as_it_was_and_nothing_is_kept_or_tried_again(w
     assert (shown["is_active"], shown["failing_since"]) == (True, None)
 
 
-async def test_a_webhook_that_is_switched_off_can_be_tried(world: World) -> None:
+async def test_an_inactive_webhook_can_be_tested(world: World) -> None:
     webhook = await world.webhook()
     await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"is_active": False})
     assert (await tried(world, webhook))["delivered"] is True
 
 
-async def test_trials_of_an_endpoint_that_hangs_hold_up_no_delivery(tmp_path: Path) -> None:
+async def test_tests_of_an_endpoint_that_hangs_delay_no_delivery(tmp_path: Path) -> None:
     async with in_process(tmp_path, delivery_timeout_seconds="1") as world:
         world.subscriber.answer = lambda _number, request: (
             world.subscriber.hang() if request.url.path == "/hangs" else 200

@@ -1,4 +1,4 @@
-"""What a request makes has ids that an idempotency key decides."""
+"""The ids of what a request creates follow from its idempotency key."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def ids(claim: Claim | None, number: int) -> list[str]:
     return [call.new_id() for _ in range(number)]
 
 
-def test_under_one_claim_every_request_makes_the_same_ids_in_the_same_order() -> None:
+def test_all_requests_with_one_claim_make_the_same_ids_in_the_same_order() -> None:
     first, other = (Claim("scope", new_id(), is_resumed=False) for _ in range(2))
     made = ids(first, 1000)
     assert made == ids(Claim("scope", first.resource_id, is_resumed=True), 1000)
@@ -28,7 +28,7 @@ def test_without_a_key_each_id_is_new() -> None:
     assert all(map(is_id, ids(None, 10)))
 
 
-def test_only_a_claim_that_somebody_left_is_resumed() -> None:
+def test_only_a_claim_that_an_earlier_request_left_is_resumed() -> None:
     for claim, is_resumed in (
         (None, False),
         (Claim("scope", new_id(), is_resumed=False), False),

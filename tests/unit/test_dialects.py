@@ -1,4 +1,4 @@
-"""Errors as HTTP: all that contracts/pi.md has in them, and PiAPI's plain form."""
+"""Errors as HTTP responses: Pi's fields (`receiver/api/CONTRACTS.md`), and PiAPI's simpler form."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def bad_graph() -> BadRequest:
     return caught.value
 
 
-def shown(error: RingbackError) -> dict[str, Any]:
+def error_body(error: RingbackError) -> dict[str, Any]:
     answer = NATIVE.error(error, "req_pi_1")
     assert answer.status_code == error.status
     body = orjson.loads(bytes(answer.body))
@@ -25,8 +25,8 @@ def shown(error: RingbackError) -> dict[str, Any]:
     return dict(body["error"])
 
 
-def test_every_fault_of_a_run_is_named_in_issues() -> None:
-    error = shown(bad_graph())
+def test_all_faults_of_a_run_are_listed_in_issues() -> None:
+    error = error_body(bad_graph())
     assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_run_dag")
     assert [issue["code"] for issue in error["issues"]] == ["self_dependency", "unknown_dependency"]
     assert error["issues"][0].keys() == {"code", "message", "step_id", "param"}
@@ -38,17 +38,17 @@ def test_every_fault_of_a_run_is_named_in_issues() -> None:
     [RateLimited("too many", retry_after=7), StorageUnavailable("gone", retry_after=7)],
     ids=["429", "503"],
 )
-def test_when_to_come_again_is_in_the_header_and_in_pi_s_body(error: RingbackError) -> None:
-    assert shown(error)["retry_after"] == 7
+def test_retry_after_is_in_the_header_and_in_pi_s_body(error: RingbackError) -> None:
+    assert error_body(error)["retry_after"] == 7
     for dialect in (NATIVE, PIAPI):
         assert dialect.error(error, "req_pi_1").headers["retry-after"] == "7"
 
 
 def test_what_an_error_does_not_have_is_left_out() -> None:
-    assert shown(BadRequest("no")).keys() == {"type", "code", "message", "request_id"}
+    assert error_body(BadRequest("no")).keys() == {"type", "code", "message", "request_id"}
     assert "retry-after" not in NATIVE.error(BadRequest("no"), "req_pi_1").headers
 
 
-def test_piapi_s_form_has_the_field_in_its_message() -> None:
+def test_piapi_s_message_starts_with_the_field() -> None:
     answer = PIAPI.error(BadRequest("is not there", param="model"), "req_pi_1")
     assert orjson.loads(bytes(answer.body)) == {"code": 400, "data": None, "message": "model: is not there"}

@@ -1,4 +1,4 @@
-"""The address guard: which URLs it lets through, at registration and again at each connection."""
+"""The address guard: which URLs it allows, at registration and again at each connection."""
 
 import asyncio
 import socket
@@ -16,10 +16,11 @@ from receiver.settings import Settings
 
 PUBLIC = "93.184.216.34"
 NAME = "hooks.example.com"
+DOES_NOT_RESOLVE = "the host name does not resolve: check its spelling and its DNS records"
 
 
 class Names(AbstractResolver):
-    """A resolver whose every answer is what it was told last."""
+    """A resolver that returns the addresses that were set last."""
 
     def __init__(self, *addresses: str) -> None:
         self.addresses: Iterable[str] = addresses
@@ -29,7 +30,7 @@ class Names(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         self.asked.append(host)
-        host.encode("idna")  # as the real one does, with UnicodeError for labels that are too long
+        host.encode("idna")  # like the real one, raises UnicodeError for labels that are too long
         return [
             ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
             for address in self.addresses
@@ -40,7 +41,7 @@ class Names(AbstractResolver):
 
 
 class NoNames(Names):
-    """A resolver that knows nobody."""
+    """A resolver that knows no name."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -59,14 +60,14 @@ class SlowNames(Names):
 
 
 def guard(*addresses: str, private: bool = False, allowed: str = "") -> AddressGuard:
-    """A guard by settings, for which every name has `addresses`."""
+    """Return a guard built from settings, for which every name resolves to `addresses`."""
     settings = Settings(allow_private_targets=private, allowed_targets=allowed)
     return AddressGuard.from_settings(settings, inner=Names(*(addresses or (PUBLIC,))))
 
 
-async def refusal(judge: AddressGuard, url: str) -> str:
+async def refusal(guarded: AddressGuard, url: str) -> str:
     with pytest.raises(BadRequest) as refused:
-        await judge.check(url)
+        await guarded.check(url)
     assert refused.value.code == "invalid_endpoint_url"
     assert refused.value.param == "endpoint_url"
     return refused.value.message
@@ -90,7 +91,7 @@ def literal(address: str) -> str:
         "https://" + PUBLIC + "/" + "x" * 2000,
     ],
 )
-async def test_https_to_a_public_address_is_let_through(url: str) -> None:
+async def test_https_to_a_public_address_is_allowed(url: str) -> None:
     await guard().check(url)
     guard().check_literal(url)
 
@@ -109,29 +110,29 @@ async def test_https_to_a_public_address_is_let_through(url: str) -> None:
         ("https:///hooks.example.com", "name a host"),
         ("https://?x", "name a host"),
         ("https://:443/", "host or port"),
-        ("https://user@hooks.example.com/", "no user name"),
-        ("https://user:password@hooks.example.com/", "no user name"),
-        ("https://@hooks.example.com/", "no user name"),
-        ("https://hooks.example.com:443@127.0.0.1/", "no user name"),
-        ("https://[]@/", "no user name"),
+        ("https://user@hooks.example.com/", "a user name"),
+        ("https://user:password@hooks.example.com/", "a user name"),
+        ("https://@hooks.example.com/", "a user name"),
+        ("https://hooks.example.com:443@127.0.0.1/", "a user name"),
+        ("https://[]@/", "a user name"),
         ("https://hooks.example.com:0/", "host or port"),
         ("https://hooks.example.com:65536/", "host or port"),
         ("https://hooks.example.com:x/", "host or port"),
-        ("https://hooks.example.com/\n", "no white space"),
-        ("https://hooks.example.com/a b", "no white space"),
-        (" https://hooks.example.com/", "no white space"),
-        ("https://hooks.\texample.com/", "no white space"),
+        ("https://hooks.example.com/\n", "not contain white space"),
+        ("https://hooks.example.com/a b", "not contain white space"),
+        (" https://hooks.example.com/", "not contain white space"),
+        ("https://hooks.\texample.com/", "not contain white space"),
         ("https://hooks.example.com/\x00", "control characters"),
         ("https://hooks.example.com\\@127.0.0.1/", "backslashes"),
         ("https://hooks.example.com/\u200b", "control characters"),
         ("https://hooks.example.com/\ud800", "control characters"),
-        ("https://hooks.example.com/" + "x" * 2048, "longer than 2048"),
+        ("https://hooks.example.com/" + "x" * 2048, "at most 2048"),
         ("https://hooks..example.com/", "not a valid name"),
         ("https://.example.com/", "not a valid name"),
         ("https://hooks.example.com../", "not a valid name"),
-        ("https://hooks%2eexample.com/", "no percent signs"),
-        ("https://[fe80::1%25eth0]/", "no zone"),
-        ("https://[2606:4700::1111%251]/", "no zone"),
+        ("https://hooks%2eexample.com/", "percent signs"),
+        ("https://[fe80::1%25eth0]/", "a zone"),
+        ("https://[2606:4700::1111%251]/", "a zone"),
         ("https://" + "x" * 64 + ".example.com/", "not a valid name"),
         ("https://" + "x." * 127 + "com/", "not a valid name"),
         ("https://hooks.example.com[::1]/", "host or port"),
@@ -165,13 +166,13 @@ async def test_a_bad_url_is_refused_with_the_rule_that_it_breaks(url: str, reaso
         "hooks.example.1",
     ],
 )
-@pytest.mark.parametrize("judge", [guard(), guard(private=True), guard(allowed="0.0.0.0/0,::/0")])
-async def test_an_odd_spelling_of_an_address_is_refused_whatever_it_means(judge: AddressGuard, host: str) -> None:
-    assert "address in its usual form" in await refusal(judge, f"https://{host}/")
+@pytest.mark.parametrize("guarded", [guard(), guard(private=True), guard(allowed="0.0.0.0/0,::/0")])
+async def test_an_unusual_spelling_of_an_address_is_refused_whatever_it_means(guarded: AddressGuard, host: str) -> None:
+    assert "address in its usual form" in await refusal(guarded, f"https://{host}/")
 
 
 @pytest.mark.parametrize("host", ["１２７.０.０.１", "127。0。0。1", "①②⑦.⓪.⓪.①"])
-async def test_an_address_in_other_digits_is_judged_as_what_it_becomes(host: str) -> None:
+async def test_an_address_in_other_digits_is_checked_as_the_address_that_it_becomes(host: str) -> None:
     assert await refusal(guard(), f"https://{host}/") == "127.0.0.1 is not public"
 
 
@@ -249,7 +250,7 @@ async def test_an_address_that_is_not_public_is_refused_in_the_url_and_behind_a_
 
 
 @pytest.mark.parametrize("address", [*WRAPPED_PUBLIC, teredo("8.8.8.8", "8.8.4.4")])
-async def test_a_wrapped_address_is_judged_by_what_it_wraps(address: str) -> None:
+async def test_a_wrapped_address_is_checked_by_the_address_inside(address: str) -> None:
     await guard().check(literal(address))
     await guard(address).check(f"https://{NAME}/")
 
@@ -257,10 +258,10 @@ async def test_a_wrapped_address_is_judged_by_what_it_wraps(address: str) -> Non
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("address", PRIVATE)
 async def test_private_targets_can_be_allowed_as_a_whole(address: str, scheme: str) -> None:
-    judge = guard(address, private=True)
-    await judge.check(literal(address).replace("https", scheme))
-    await judge.check(f"{scheme}://{NAME}/")
-    assert await judge.resolver(scheme).resolve(NAME, 80)
+    guarded = guard(address, private=True)
+    await guarded.check(literal(address).replace("https", scheme))
+    await guarded.check(f"{scheme}://{NAME}/")
+    assert await guarded.resolver(scheme).resolve(NAME, 80)
 
 
 @pytest.mark.parametrize("address", FORBIDDEN)
@@ -270,26 +271,26 @@ async def test_link_local_and_metadata_are_not_private(address: str) -> None:
 
 
 @pytest.mark.parametrize("allowed", ["10.1.0.0/16", "10.1.2.3", "192.168.0.0/16, 10.1.2.0/24", "::ffff:10.1.2.3"])
-async def test_an_allowed_network_is_let_through_and_nothing_beside_it(allowed: str) -> None:
-    judge = guard("::ffff:10.1.2.3" if ":" in allowed else "10.1.2.3", allowed=allowed)
+async def test_an_allowed_network_is_allowed_and_its_neighbours_are_not(allowed: str) -> None:
+    guarded = guard("::ffff:10.1.2.3" if ":" in allowed else "10.1.2.3", allowed=allowed)
     for scheme in ("http", "https"):
-        await judge.check(f"{scheme}://{NAME}/")
-        assert await judge.resolver(scheme).resolve(NAME, 80)
-    assert await refusal(judge, "https://10.2.0.1/") == "10.2.0.1 is not public"
-    assert await refusal(judge, "https://127.0.0.1/") == "127.0.0.1 is not public"
+        await guarded.check(f"{scheme}://{NAME}/")
+        assert await guarded.resolver(scheme).resolve(NAME, 80)
+    assert await refusal(guarded, "https://10.2.0.1/") == "10.2.0.1 is not public"
+    assert await refusal(guarded, "https://127.0.0.1/") == "127.0.0.1 is not public"
 
 
-async def test_a_wrapped_address_in_an_allowed_network_is_let_through() -> None:
+async def test_a_wrapped_address_in_an_allowed_network_is_allowed() -> None:
     await guard(allowed="10.0.0.0/8").check("http://[::ffff:10.0.0.1]/")
     await guard(allowed="10.0.0.0/8").check("http://[64:ff9b::10.0.0.1]/")
 
 
-async def test_an_allowed_network_does_not_make_http_to_public_addresses_good() -> None:
-    judge = guard(PUBLIC, allowed="10.0.0.0/8")
-    assert "must start with https://" in await refusal(judge, f"http://{NAME}/")
+async def test_an_allowed_network_does_not_allow_http_to_public_addresses() -> None:
+    guarded = guard(PUBLIC, allowed="10.0.0.0/8")
+    assert "must start with https://" in await refusal(guarded, f"http://{NAME}/")
     with pytest.raises(TargetForbidden, match="must start with https://"):
-        await judge.resolver("http").resolve(NAME, 80)
-    assert await judge.resolver("https").resolve(NAME, 443)
+        await guarded.resolver("http").resolve(NAME, 80)
+    assert await guarded.resolver("https").resolve(NAME, 443)
 
 
 @pytest.mark.parametrize(
@@ -304,16 +305,16 @@ async def test_an_allowed_network_does_not_make_http_to_public_addresses_good() 
     ],
 )
 @pytest.mark.parametrize("address", ["10.0.0.1", "127.0.0.1", "169.254.169.254", PUBLIC])
-async def test_an_allowed_host_is_let_through_wherever_it_leads(allowed: str, host: str, address: str) -> None:
+async def test_an_allowed_host_is_allowed_whatever_it_resolves_to(allowed: str, host: str, address: str) -> None:
     for scheme in ("http", "https"):
         await guard(address, allowed=allowed).check(f"{scheme}://{host}:8080/")
 
 
-async def test_an_allowed_host_opens_no_other_door() -> None:
-    judge = guard("10.0.0.1", allowed="hooks.internal")
+async def test_an_allowed_host_allows_no_other_host() -> None:
+    guarded = guard("10.0.0.1", allowed="hooks.internal")
     for host in ("other.internal", "x.hooks.internal", "hooks.internal.example.com"):
-        assert await refusal(judge, f"https://{host}/") == "10.0.0.1 is not public"
-    assert await refusal(judge, "https://10.0.0.1/") == "10.0.0.1 is not public"
+        assert await refusal(guarded, f"https://{host}/") == "10.0.0.1 is not public"
+    assert await refusal(guarded, "https://10.0.0.1/") == "10.0.0.1 is not public"
 
 
 @pytest.mark.parametrize("allowed", ["[::1]", "::1"])
@@ -322,7 +323,7 @@ async def test_a_single_ipv6_address_can_be_allowed(allowed: str) -> None:
 
 
 @pytest.mark.parametrize("allowed", ["hooks.internal:80", "*.internal", "a b", "127.1"])
-def test_an_allowed_target_that_is_none_is_a_fault_of_the_settings(allowed: str) -> None:
+def test_an_invalid_allowed_target_is_an_error_in_the_settings(allowed: str) -> None:
     with pytest.raises(SettingsError, match="RINGBACK_ALLOWED_TARGETS"):
         guard(allowed=allowed)
 
@@ -333,16 +334,16 @@ async def test_localhost_by_name_is_refused(url: str) -> None:
 
 
 async def test_the_real_resolver_knows_localhost() -> None:
-    judge = AddressGuard.from_settings(Settings())
-    assert (await refusal(judge, "https://localhost/")) in ("127.0.0.1 is not public", "::1 is not public")
+    guarded = AddressGuard.from_settings(Settings())
+    assert (await refusal(guarded, "https://localhost/")) in ("127.0.0.1 is not public", "::1 is not public")
 
 
 @pytest.mark.parametrize("names", [NoNames(), Names()])
 async def test_a_name_that_does_not_resolve_is_refused_for_that_reason(names: AbstractResolver) -> None:
-    judge = AddressGuard(inner=names)
-    assert await refusal(judge, f"https://{NAME}/") == "the host name does not resolve"
+    guarded = AddressGuard(inner=names)
+    assert await refusal(guarded, f"https://{NAME}/") == DOES_NOT_RESOLVE
     with pytest.raises(OSError, match="not") as failure:
-        await judge.resolver().resolve(NAME, 443)
+        await guarded.resolver().resolve(NAME, 443)
     assert not isinstance(failure.value, TargetForbidden)
 
 
@@ -351,11 +352,11 @@ async def test_a_name_that_takes_too_long_to_resolve_is_refused(monkeypatch: pyt
     assert "does not resolve" in await refusal(AddressGuard(inner=SlowNames()), f"https://{NAME}/")
 
 
-async def test_the_resolver_judges_again_when_a_name_changes_its_mind() -> None:
+async def test_the_resolver_checks_each_connection_of_a_name_that_is_rebound() -> None:
     names = Names(PUBLIC)
-    judge = AddressGuard(inner=names)
-    await judge.check(f"https://{NAME}/")
-    resolver = judge.resolver()
+    guarded = AddressGuard(inner=names)
+    await guarded.check(f"https://{NAME}/")
+    resolver = guarded.resolver()
     assert [answer["host"] for answer in await resolver.resolve(NAME, 443)] == [PUBLIC]
     names.addresses = ["127.0.0.1"]
     with pytest.raises(TargetForbidden, match=r"^127\.0\.0\.1 is not public$"):
@@ -373,7 +374,7 @@ async def test_literal_addresses_are_not_resolved() -> None:
 
 
 @given(st.text() | st.from_regex(r"\Ahttps://[^/]{0,30}/.{0,10}\Z"))
-def test_any_text_is_judged_without_another_error(url: str) -> None:
+def test_any_text_is_allowed_or_refused_without_another_error(url: str) -> None:
     try:
         guard().check_literal(url)
     except TargetForbidden:
@@ -382,7 +383,7 @@ def test_any_text_is_judged_without_another_error(url: str) -> None:
 
 
 @given(st.ip_addresses())
-def test_no_address_is_let_through_that_python_calls_local(address: IPv4Address | IPv6Address) -> None:
+def test_no_address_is_allowed_that_python_calls_local(address: IPv4Address | IPv6Address) -> None:
     try:
         guard().check_literal(literal(str(address)))
     except TargetForbidden:

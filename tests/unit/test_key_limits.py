@@ -1,4 +1,4 @@
-"""The bucket of each API key: what it lets through, what it says, and how little it remembers."""
+"""The token bucket of each API key: what it allows, what it reports, and how little it stores."""
 
 import time
 
@@ -29,7 +29,7 @@ def clock() -> Clock:
 
 
 def allowed(counted: KeyLimits, times: int, key_id: int = 1, rate_limit: float | None = None) -> int:
-    """Ask so many times; return how often that was allowed."""
+    """Make requests; return how many were allowed."""
     return sum(counted.take(key_id, rate_limit).retry_after is None for _ in range(times))
 
 
@@ -38,7 +38,7 @@ def allowed(counted: KeyLimits, times: int, key_id: int = 1, rate_limit: float |
     [(KeyLimit.of(1000), 1000), (KeyLimit.of(600, 60), 600), (KeyLimit.of(2.5), 3), (KeyLimit.of(0.01), 1)],
     ids=["1000 a second", "600 a minute", "2.5 a second", "1 in 100 seconds"],
 )
-def test_so_many_at_once_and_then_one_an_interval(clock: Clock, rate: KeyLimit, burst: int) -> None:
+def test_a_burst_at_once_and_then_one_request_per_interval(clock: Clock, rate: KeyLimit, burst: int) -> None:
     counted = KeyLimits(rate, clock)
     assert allowed(counted, burst + 5) == burst
     for _ in range(50):
@@ -48,7 +48,7 @@ def test_so_many_at_once_and_then_one_an_interval(clock: Clock, rate: KeyLimit, 
     assert allowed(counted, burst + 5) == burst
 
 
-def test_the_standing_counts_down_and_says_when_all_is_there_again(clock: Clock) -> None:
+def test_the_status_counts_down_and_has_the_time_when_the_bucket_is_full(clock: Clock) -> None:
     counted = KeyLimits(KeyLimit.of(4, 8), clock)
     now = time.time()
     standings = [counted.take(1, None) for _ in range(5)]
@@ -61,14 +61,14 @@ def test_the_standing_counts_down_and_says_when_all_is_there_again(clock: Clock)
     assert counted.take(1, None).remaining == 1
 
 
-def test_what_was_refused_does_not_count(clock: Clock) -> None:
+def test_a_refused_request_does_not_count(clock: Clock) -> None:
     counted = KeyLimits(KeyLimit.of(1), clock)
     assert allowed(counted, 1000) == 1
     clock.move(1)
     assert allowed(counted, 1) == 1
 
 
-def test_one_too_many_is_an_error_that_says_when_to_come_again(clock: Clock) -> None:
+def test_a_request_over_the_limit_is_an_error_with_retry_after(clock: Clock) -> None:
     counted = KeyLimits(KeyLimit.of(1, 30), clock)
     counted.take(1, None).check()
     with pytest.raises(RateLimited) as caught:
@@ -76,14 +76,14 @@ def test_one_too_many_is_an_error_that_says_when_to_come_again(clock: Clock) -> 
     assert (caught.value.retry_after, caught.value.status, caught.value.code) == (30, 429, "rate_limit_exceeded")
 
 
-def test_each_key_has_a_bucket_and_its_own_limit_comes_before_the_default(clock: Clock) -> None:
+def test_each_key_has_a_bucket_and_its_own_limit_overrides_the_default(clock: Clock) -> None:
     counted = KeyLimits(KeyLimit.of(3), clock)
     assert allowed(counted, 10, key_id=1) == 3
     assert allowed(counted, 10, key_id=2, rate_limit=5) == 5
     assert allowed(counted, 10, key_id=3, rate_limit=0.5) == 1
 
 
-def test_of_many_keys_those_not_used_for_longest_are_forgotten(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_many_keys_the_least_recently_used_are_forgotten(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_MOST_KEYS", 10)
     counted = KeyLimits(KeyLimit.of(1), clock)
     for key_id in range(1000):
@@ -96,12 +96,12 @@ def test_of_many_keys_those_not_used_for_longest_are_forgotten(clock: Clock, mon
 @pytest.mark.parametrize(
     ("setting", "requests"), [(None, (1000, 1)), ("5/s", (5, 1)), ("600/m", (600, 60)), ("1.5/h", (1.5, 3600))], ids=str
 )
-def test_the_setting_says_how_many_in_which_time(setting: str | None, requests: tuple[float, float]) -> None:
+def test_the_setting_is_a_number_of_requests_and_a_time(setting: str | None, requests: tuple[float, float]) -> None:
     environment = {} if setting is None else {"RINGBACK_KEY_RATE": setting}
     assert load_settings(environment, env_file=None).key_requests == requests
 
 
 @pytest.mark.parametrize("setting", ["10", "0/s", "-1/s", "1/d", "x"])
-def test_a_setting_that_is_no_rate_is_refused(setting: str) -> None:
+def test_a_setting_that_is_not_a_rate_is_refused(setting: str) -> None:
     with pytest.raises(SettingsError, match="RINGBACK_KEY_RATE: must be a number and a period"):
         load_settings({"RINGBACK_KEY_RATE": setting}, env_file=None)

@@ -1,4 +1,4 @@
-"""The secret that PiAPI echoes goes no further than the door, whatever the body looks like."""
+"""The secret that PiAPI echoes is removed when a body is read, whatever the body looks like."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ PIAPI = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, rate_limit
 CONFIG = {"endpoint": "https://r.example.com/h", "secret": PLANTED}
 
 
-def test_the_endpoint_stays_and_the_secret_goes() -> None:
+def test_the_endpoint_is_kept_and_the_secret_removed() -> None:
     value = read_body(orjson.dumps({"config": {"service_mode": "public", "webhook_config": CONFIG}}))
     assert value == {"config": {"service_mode": "public", "webhook_config": {"endpoint": CONFIG["endpoint"]}}}
 
@@ -39,19 +39,19 @@ def test_the_endpoint_stays_and_the_secret_goes() -> None:
         orjson.dumps({"webhook_config": CONFIG}).decode(),
     ],
 )
-def test_the_secret_is_found_wherever_it_hides(body: Any) -> None:
+def test_the_secret_is_found_wherever_it_is(body: Any) -> None:
     raw = orjson.dumps(body)
     assert PLANTED in raw.decode()
     assert PLANTED not in repr(read_body(raw))
     assert PLANTED not in PIAPI.redact(raw)
 
 
-def test_a_clients_own_words_are_left_alone() -> None:
+def test_a_clients_own_texts_are_not_changed() -> None:
     body = {"input": {"prompt": "the secret: a garden", "secret": "mine"}}
     assert read_body(orjson.dumps(body)) == body
 
 
-def test_redacting_valid_json_gives_json() -> None:
+def test_redacting_valid_json_returns_json() -> None:
     assert PIAPI.redact(b'{"webhook_config": {"secret": "x", "endpoint": "y"}, "n": "a\\u0000b"}') == (
         '{"webhook_config":{"endpoint":"y"},"n":"ab"}'
     )
@@ -73,12 +73,12 @@ def test_redacting_valid_json_gives_json() -> None:
         b"[" * 300 + b'{"webhook_config": {"secret": "%s"}}' + b"]" * 300,
     ],
 )
-def test_a_broken_body_is_blanked(body: bytes) -> None:
+def test_a_malformed_body_is_redacted(body: bytes) -> None:
     raw = body.replace(b"%s", PLANTED.encode())
     assert "Zq7" not in PIAPI.redact(raw)
 
 
-def test_a_body_in_another_encoding_is_blanked() -> None:
+def test_a_body_in_another_encoding_is_redacted() -> None:
     assert "Zq7" not in PIAPI.redact(f'{{"secret": "{PLANTED}"}}'.encode("utf-16"))
 
 
@@ -88,7 +88,7 @@ def test_redacted_text_has_no_nuls() -> None:
 
 @PATIENT
 @given(cut=st.integers(min_value=0, max_value=400))
-def test_a_body_cut_anywhere_gives_no_part_of_the_secret(cut: int) -> None:
+def test_a_body_truncated_anywhere_reveals_no_part_of_the_secret(cut: int) -> None:
     task = {
         "task_id": "a",
         "input": orjson.dumps({"webhook_config": CONFIG}).decode(),
@@ -99,12 +99,12 @@ def test_a_body_cut_anywhere_gives_no_part_of_the_secret(cut: int) -> None:
 
 @PATIENT
 @given(text=st.text(alphabet="secret\"\\': =x\n{}", max_size=200))
-def test_blanking_twice_is_blanking_once(text: str) -> None:
+def test_redacting_twice_is_the_same_as_once(text: str) -> None:
     once = redact_secrets(text)
     assert redact_secrets(once) == once
 
 
 @pytest.mark.parametrize("piece", ["secret", 'secret"', "secret:", '"secret":', "\\", 'secret\\"', 'secret:\\"', " "])
-def test_no_body_makes_it_slow(piece: str) -> None:
-    # Quadratic work on this much text would take minutes, not a moment.
+def test_no_body_makes_redaction_slow(piece: str) -> None:
+    # Quadratic work on this much text would take minutes instead of milliseconds.
     redact_secrets("secret" + piece * 100_000)

@@ -1,4 +1,4 @@
-"""What goes wrong on the way to PiAPI, and what its answers say between the lines."""
+"""Failures of calls to PiAPI, and errors inside its successful responses."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ class _Failing(Calls):
     "kind",
     [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol],
 )
-async def test_what_never_left_made_nothing(kind: type[httpx.TransportError]) -> None:
+async def test_a_request_that_was_not_sent_made_nothing(kind: type[httpx.TransportError]) -> None:
     outcome = await _Failing(kind(f"x-api-key: {KEY}")).call("POST", "/")
     assert isinstance(outcome, NotSent)
     assert isinstance(submit_outcome(outcome), NotMade)
@@ -52,7 +52,7 @@ async def test_what_never_left_made_nothing(kind: type[httpx.TransportError]) ->
         TimeoutError(KEY),
     ],
 )
-async def test_what_may_have_left_is_unknown(error: Exception) -> None:
+async def test_a_request_that_may_have_been_sent_is_unknown(error: Exception) -> None:
     outcome = await _Failing(error).call("POST", "/")
     assert isinstance(outcome, ResponseLost)
     assert isinstance(submit_outcome(outcome), UnknownOutcome)
@@ -75,7 +75,7 @@ async def test_what_may_have_left_is_unknown(error: Exception) -> None:
         (None, None),
     ],
 )
-def test_the_envelopes_code_counts_where_http_says_success(body: Any, effective_status: int | None) -> None:
+def test_the_envelopes_code_counts_where_the_http_status_is_success(body: Any, effective_status: int | None) -> None:
     assert CallResponse(200, body, "", None).effective_status == effective_status
     assert CallResponse(500, body, "", None).effective_status == 500
 
@@ -94,7 +94,7 @@ def test_the_envelopes_code_counts_where_http_says_success(body: Any, effective_
         ({"message": "x" * 9000}, "x" * 500),
     ],
 )
-def test_the_providers_words_are_found_wherever_they_are(body: Any, message: str) -> None:
+def test_the_providers_message_is_found_in_every_field_that_it_uses(body: Any, message: str) -> None:
     assert CallResponse(400, body, "", None).message == message
 
 
@@ -113,7 +113,7 @@ def test_every_status_of_a_create_call_has_one_outcome(status: int, outcome: typ
     assert type(submit_outcome(CallResponse(status, None, "", None))) is outcome
 
 
-def test_no_status_is_sent_again_unless_nothing_was_made() -> None:
+def test_a_task_is_sent_again_only_for_statuses_where_nothing_was_made() -> None:
     for status in range(100, 600):
         outcome = submit_outcome(CallResponse(status, {"code": status, "message": "m"}, "", 3.0))
         assert isinstance(outcome, NotMade) == (status in EVERY_STATUS[NotMade])

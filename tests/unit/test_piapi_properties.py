@@ -1,4 +1,4 @@
-"""Whatever bytes or JSON come as a PiAPI task: an update that can be stored, or `MalformedUpdate`."""
+"""Any bytes and any JSON, read as a PiAPI task, are an update that can be stored, or `MalformedUpdate`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""PiAPI's tasks, in every form of the contract, as updates."""
+"""PiAPI's tasks, in all forms of `receiver/providers/piapi/CONTRACT.md`, as updates."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_each_model_family_gets_its_urls(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in PAYLOADS.glob("*.json")))
-def test_no_payload_brings_its_secret_in(name: str) -> None:
+def test_no_update_contains_the_payload_s_secret(name: str) -> None:
     body = payload(name)
     assert "planted-secret" not in PIAPI.redact(body)
     if not name.startswith("error"):
@@ -70,7 +70,7 @@ def test_no_payload_brings_its_secret_in(name: str) -> None:
         assert update.error is None or name in ("failed", "completed_with_error")
 
 
-def test_a_webhook_is_read_whole() -> None:
+def test_all_fields_of_a_webhook_are_read() -> None:
     update = PIAPI.parse_webhook(payload("webhook"), attempt=3)
     assert update == ProviderUpdate(
         source=Source.WEBHOOK,
@@ -96,13 +96,13 @@ def test_a_webhook_is_read_whole() -> None:
     assert update.meta["usage"]["consume"] == 150000
 
 
-def test_a_new_task_has_nothing_yet() -> None:
+def test_a_new_task_has_no_output_yet() -> None:
     update = PIAPI.parse_webhook(payload("created"))
     assert update.status == TaskStatus.PENDING
     assert (update.output, update.error, update.logs, update.started_at, update.ended_at) == (None,) * 5
 
 
-def test_the_older_envelope_is_read_as_well() -> None:
+def test_the_older_envelope_is_read_too() -> None:
     update = PIAPI.parse_webhook(payload("ace_step"))
     assert update.input == {"prompt": "sea", "n": 1}
     assert update.model is None
@@ -114,7 +114,7 @@ def test_the_older_envelope_is_read_as_well() -> None:
     assert update.output["works"][0]["workId"] == 51
 
 
-def test_a_failure_keeps_its_error_whole() -> None:
+def test_a_failure_keeps_all_of_its_error() -> None:
     update = PIAPI.parse_webhook(payload("failed"))
     assert update.status == TaskStatus.FAILED
     assert update.error == {
@@ -161,12 +161,12 @@ def test_the_task_is_found_in_every_wrapping(shape: str) -> None:
         (" Canceled ", TaskStatus.CANCELLED),
     ],
 )
-def test_status_words_are_known_in_any_case(word: str, status: TaskStatus) -> None:
+def test_status_words_are_case_insensitive(word: str, status: TaskStatus) -> None:
     update = parse({"status": word})
     assert (update.status, update.word) == (status, "")
 
 
-def test_an_unknown_word_is_kept_bounded_and_is_no_status() -> None:
+def test_an_unknown_word_is_kept_bounded_and_is_not_a_status() -> None:
     assert (parse({"status": "Queueing"}).status, parse({"status": "Queueing"}).word) == (None, "queueing")
     assert parse({"status": "x" * 100}).word == "x" * 64
 
@@ -212,7 +212,7 @@ def test_progress_is_found_and_clipped(task: dict[str, Any], progress: int) -> N
         (1724511853, None),
     ],
 )
-def test_times_become_utc_or_nothing(text: Any, moment: datetime | None) -> None:
+def test_times_become_utc_or_none(text: Any, moment: datetime | None) -> None:
     assert parse({"meta": {"created_at": text}}).created_at == moment
 
 
@@ -227,7 +227,7 @@ def test_times_become_utc_or_nothing(text: Any, moment: datetime | None) -> None
         (None, None),
     ],
 )
-def test_an_input_that_is_json_in_text_is_opened(given_input: Any, read: Any) -> None:
+def test_an_input_that_is_json_in_a_text_is_parsed(given_input: Any, read: Any) -> None:
     assert parse({"input": given_input}).input == read
 
 
@@ -277,14 +277,14 @@ def test_errors_are_kept_when_they_are_errors(error: Any, status: str, kept: dic
         b'{"data": {"task_id": "a", "n": NaN}}',
     ],
 )
-def test_what_is_no_task_is_malformed_and_the_message_does_not_repeat_it(body: bytes) -> None:
+def test_what_is_not_a_task_is_malformed_and_the_message_does_not_repeat_it(body: bytes) -> None:
     with pytest.raises(MalformedUpdate) as caught:
         PIAPI.parse_webhook(body)
     assert 0 < len(str(caught.value)) < 80
     assert "xxx" not in str(caught.value)
 
 
-def test_nuls_are_stripped_everywhere() -> None:
+def test_nul_characters_are_removed_everywhere() -> None:
     update = parse({"status": "processing\0", "lo\0gs": ["a\0b"], "input": '{"p": "\\u0000q"}'})
     assert update.status == TaskStatus.PROCESSING
     assert update.input == {"p": "q"}
@@ -299,7 +299,7 @@ def test_what_was_read_can_be_written_again() -> None:
     assert orjson.dumps([update.output, update.detail])
 
 
-def test_an_item_of_the_history_is_a_look() -> None:
+def test_an_item_of_the_history_is_an_update_of_source_poll() -> None:
     task = orjson.loads(payload("flux"))["data"]
     update = PIAPI.parse_task(task, attempt=2)
     assert (update.source, update.attempt) == (Source.POLL, 2)
@@ -308,6 +308,6 @@ def test_an_item_of_the_history_is_a_look() -> None:
 
 
 @pytest.mark.parametrize("value", [2**80, "\ud800", {1, 2}])
-def test_an_item_that_cannot_be_json_is_malformed(value: Any) -> None:
+def test_an_item_that_cannot_be_written_as_json_is_malformed(value: Any) -> None:
     with pytest.raises(MalformedUpdate):
         PIAPI.parse_task({"task_id": "a", "input": value})

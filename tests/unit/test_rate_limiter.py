@@ -1,4 +1,4 @@
-"""The budget of calls, and the time a call may take. Run on a clock of their own: no test waits."""
+"""The rate limiter, and how long a call may take. The tests have their own clock, so none of them waits."""
 
 import asyncio
 import selectors
@@ -15,20 +15,20 @@ Result = TypeVar("Result")
 
 
 class _Selector(selectors.DefaultSelector):
-    """Passes the time that it should have waited."""
+    """Advances the clock instead of waiting."""
 
     now = 1000.0
 
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0)
         if not ready:
-            assert timeout is not None, "everything waits for ever"
+            assert timeout is not None, "no timer is set: the loop would never return"
             self.now += max(0.0, timeout)
         return ready
 
 
 def run(main: Callable[[], Awaitable[Result]]) -> Result:
-    """Run `main` on a loop whose clock jumps to whatever is next."""
+    """Run `main` on an event loop whose clock jumps to the next timer."""
     selector = _Selector()
     loop = asyncio.SelectorEventLoop(selector)
     loop.time = lambda: selector.now  # type: ignore[method-assign]
@@ -45,7 +45,7 @@ def clock() -> float:
 
 
 async def times(rate_limiter: RateLimiter, count: int) -> list[float]:
-    """Return when each of `count` callers got its token, in the order they asked."""
+    """Return when each of `count` calls got its token, in the order of the calls."""
 
     async def caller() -> float:
         await rate_limiter.acquire()
@@ -54,7 +54,7 @@ async def times(rate_limiter: RateLimiter, count: int) -> list[float]:
     return list(await asyncio.gather(*(caller() for _ in range(count))))
 
 
-def test_a_burst_goes_at_once_and_the_rest_at_the_rate() -> None:
+def test_a_burst_is_allowed_at_once_and_the_rest_at_the_rate() -> None:
     assert run(lambda: times(RateLimiter(2), 6)) == [0, 0, 0.5, 1.0, 1.5, 2.0]
 
 
@@ -66,7 +66,7 @@ def test_a_slow_rate_has_a_burst_of_one() -> None:
     assert run(lambda: times(RateLimiter(0.25), 3)) == [0, 4, 8]
 
 
-def test_tokens_do_not_pile_up_beyond_the_burst() -> None:
+def test_tokens_do_not_accumulate_beyond_the_burst() -> None:
     async def main() -> list[float]:
         rate_limiter = RateLimiter(10, burst=2)
         await times(rate_limiter, 2)
@@ -76,7 +76,7 @@ def test_tokens_do_not_pile_up_beyond_the_burst() -> None:
     assert run(main) == [60, 60, 60.1, 60.2]
 
 
-def test_a_pause_holds_everybody_even_who_waits_already() -> None:
+def test_a_pause_holds_all_calls_even_those_that_wait_already() -> None:
     async def main() -> list[float]:
         rate_limiter = RateLimiter(1)
         await rate_limiter.acquire()
@@ -88,7 +88,7 @@ def test_a_pause_holds_everybody_even_who_waits_already() -> None:
     assert run(main) == [30.5, 31.5]
 
 
-def test_after_a_pause_one_call_feels_the_way() -> None:
+def test_after_a_pause_one_call_tries_first() -> None:
     async def main() -> list[float]:
         rate_limiter = RateLimiter(10)
         rate_limiter.pause(5)
@@ -124,7 +124,7 @@ def test_a_cancelled_waiter_takes_no_token() -> None:
 
 
 async def order(rate_limiter: RateLimiter, callers: str) -> str:
-    """Return the lanes of callers that ask at once, in the order in which they got their tokens."""
+    """Return the callers of calls made at once, in the order in which they got their tokens."""
     got: list[str] = []
 
     async def caller(caller: str) -> None:
@@ -135,7 +135,7 @@ async def order(rate_limiter: RateLimiter, callers: str) -> str:
     return "".join(got)
 
 
-def test_lanes_take_turns_so_that_one_call_waits_for_no_line() -> None:
+def test_callers_take_turns_so_that_one_call_does_not_wait_for_a_long_queue() -> None:
     async def main() -> str:
         rate_limiter = RateLimiter(1)
         await rate_limiter.acquire()
@@ -144,7 +144,7 @@ def test_lanes_take_turns_so_that_one_call_waits_for_no_line() -> None:
     assert run(main) == "bclblblbbbbb"
 
 
-def test_whose_turn_it_is_is_settled_when_there_is_a_token() -> None:
+def test_the_next_caller_is_chosen_when_a_token_is_available() -> None:
     async def main() -> tuple[str, float]:
         rate_limiter = RateLimiter(0.1)
         await rate_limiter.acquire()
@@ -157,7 +157,7 @@ def test_whose_turn_it_is_is_settled_when_there_is_a_token() -> None:
     assert run(main) == ("bbbb", 30)
 
 
-def test_tokens_are_handed_out_at_the_rate_however_many_lanes_there_are() -> None:
+def test_tokens_are_handed_out_at_the_rate_however_many_callers_wait() -> None:
     async def main() -> float:
         rate_limiter = RateLimiter(4, burst=1)
         await order(rate_limiter, "abcdefgh")
@@ -166,7 +166,7 @@ def test_tokens_are_handed_out_at_the_rate_however_many_lanes_there_are() -> Non
     assert run(main) == 1.75
 
 
-def test_a_lane_whose_callers_gave_up_holds_up_nobody() -> None:
+def test_a_caller_whose_calls_were_cancelled_delays_no_other() -> None:
     async def main() -> list[float]:
         rate_limiter = RateLimiter(1)
         await rate_limiter.acquire()
@@ -180,7 +180,7 @@ def test_a_lane_whose_callers_gave_up_holds_up_nobody() -> None:
 
 
 class _Shared:
-    """A budget that others share, as it gives its moments away; the third time it is not to be had."""
+    """A shared limit with a list of slots; the third reservation fails as if the database were away."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -196,25 +196,25 @@ class _Shared:
         return
 
 
-def test_moments_of_a_shared_budget_are_taken_in_turn() -> None:
+def test_slots_of_a_shared_limit_are_taken_in_turn() -> None:
     async def main() -> tuple[str, float]:
         return await order(RateLimiter(8, shared=_Shared()), "bbbc"), clock()
 
     assert run(main) == ("bcbb", 2.25)
 
 
-def test_a_shared_budget_is_asked_for_no_more_than_wait() -> None:
+def test_only_as_many_slots_are_reserved_as_calls_wait() -> None:
     async def main() -> tuple[list[int], list[float]]:
         shared = _Shared()
         got = await times(RateLimiter(2, shared=shared), 4)
         return shared.asked, got
 
-    # While it is not to be had, this process alone goes by the rate.
+    # While the shared limit is unavailable, this process applies the rate alone.
     assert run(main) == ([1, 1, 1, 1], [1.0, 2.0, 2.0, 3.0])
 
 
 class _Generous:
-    """A budget that others share and that gives every moment at once."""
+    """A shared limit that grants all slots at once."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -227,7 +227,7 @@ class _Generous:
         return
 
 
-def test_a_shared_budget_is_asked_for_more_where_that_is_soon_used_up_and_for_a_quarter_of_a_second_at_most() -> None:
+def test_more_slots_are_reserved_if_the_last_were_soon_used_but_a_quarter_of_a_second_at_most() -> None:
     async def main() -> list[int]:
         shared = _Generous()
         rate_limiter = RateLimiter(40, shared=shared)
@@ -238,7 +238,7 @@ def test_a_shared_budget_is_asked_for_more_where_that_is_soon_used_up_and_for_a_
     assert run(main) == [1, 2, 4, 8, 10, 10]
 
 
-def test_moments_that_nobody_came_for_are_forgotten() -> None:
+def test_slots_that_were_not_used_in_time_are_dropped() -> None:
     async def main() -> list[int]:
         shared = _Generous()
         rate_limiter = RateLimiter(40, shared=shared)
@@ -252,7 +252,7 @@ def test_moments_that_nobody_came_for_are_forgotten() -> None:
     assert run(main) == [1, 2, 4, 1, 2]
 
 
-def test_who_waits_hears_of_an_error_in_the_budget() -> None:
+def test_an_error_of_the_shared_limiter_reaches_the_waiting_calls() -> None:
     class Broken(_Shared):
         async def reserve(self, calls: int, interval: float, burst: int) -> list[float]:
             raise RuntimeError("broken")
@@ -265,13 +265,13 @@ def test_who_waits_hears_of_an_error_in_the_budget() -> None:
 
 
 @pytest.mark.parametrize(("rate", "burst"), [(0, None), (-1, None), (float("inf"), None), (1, 0)])
-def test_a_budget_that_makes_no_sense_is_refused(rate: float, burst: int | None) -> None:
+def test_an_invalid_rate_or_burst_is_refused(rate: float, burst: int | None) -> None:
     with pytest.raises(ValueError, match="must be"):
         RateLimiter(rate, burst)
 
 
 class _Hanging(Calls):
-    """Calls that are never answered, and yet never run into one phase's time-out: an answer byte by byte."""
+    """Calls whose response arrives byte by byte and never ends, so that no phase times out."""
 
     async def _exchange(self, *_: Any) -> Any:
         await asyncio.Event().wait()
@@ -281,7 +281,7 @@ def calls(rate_limiter: RateLimiter) -> Calls:
     return _Hanging(base_url="http://127.0.0.1:9", api_key="k" * 16, timeout=10, rate_limiter=rate_limiter)
 
 
-def test_an_answer_that_never_ends_is_lost_in_the_end() -> None:
+def test_a_response_that_never_ends_times_out_as_lost() -> None:
     async def main() -> tuple[Any, float]:
         return await calls(RateLimiter(1)).call("GET", "/"), clock()
 
@@ -290,7 +290,7 @@ def test_an_answer_that_never_ends_is_lost_in_the_end() -> None:
     assert after == 35
 
 
-def test_a_call_does_not_wait_for_the_budget_for_ever() -> None:
+def test_a_call_waits_for_the_rate_limit_only_for_a_bounded_time() -> None:
     async def main() -> tuple[Any, float]:
         rate_limiter = RateLimiter(0.01)
         await rate_limiter.acquire()

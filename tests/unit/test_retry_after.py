@@ -1,4 +1,4 @@
-"""The `Retry-After` header: one reader for providers and subscribers."""
+"""The `Retry-After` header: one parser for providers and subscribers."""
 
 from datetime import UTC, datetime
 

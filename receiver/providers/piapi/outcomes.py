@@ -2,7 +2,7 @@
 
 Source: `receiver/providers/piapi/CONTRACT.md`, "Create" and "Errors and limits".
 
-Why a create call needs so many cases. PiAPI has no idempotency key: a create call that is sent twice makes two tasks,
+Why a create call needs several cases. PiAPI has no idempotency key: a create call that is sent twice makes two tasks,
 and both are charged. So a call may be sent again only if it is certain that PiAPI made nothing. The cases differ in
 exactly that:
 
@@ -11,9 +11,9 @@ exactly that:
 - PiAPI decided against it (a 4xx). `Refused`: the same request would be refused again.
 - PiAPI failed while it handled the request (a 500), which it reports itself. `FailedAttempt`: the attempt is over, and
   another attempt may follow.
-- All else: the connection was lost after the request was sent, a gateway gave up waiting (502, 504, 520, 524), or the
-  response cannot be used. `UnknownOutcome`: the task may exist, so the request is never sent again. The task is found
-  by its webhook or in PiAPI's list, or it fails with `submission_unknown`, which a person may retry.
+- Everything else: the connection was lost after the request was sent, a gateway stopped waiting (502, 504, 520, 524),
+  or the response cannot be used. `UnknownOutcome`: the task may exist, so the request is never sent again. It is
+  found by its webhook or in PiAPI's list, or it fails with `submission_unknown`, which a person may retry.
 
 A status that is in no list below is therefore unknown: the safe mistake is to wait, and not to pay twice.
 """
