@@ -5,13 +5,13 @@ from typing import Any
 
 from models import DeliveryStatus
 from receiver.api.dialects import Reply
-from receiver.api.endpoint import Call, check
-from receiver.api.ids import read_id
-from receiver.api.lists import page, read_cursor, read_query
+from receiver.api.endpoint import Call
+from receiver.api.ids import find_row, read_id
+from receiver.api.lists import page, read_cursor
 from receiver.api.schemas import DeliveryQuery
 from receiver.api.webhooks import find_webhook
 from receiver.domain.delivery_views import native_attempt, native_delivery
-from receiver.errors import BadRequest, NotFound
+from receiver.errors import BadRequest
 from receiver.storage.database import Query
 from receiver.storage.deliveries import DeliveryFilter, deliveries_matching, delivery_attempts_of, delivery_by_id
 from receiver.storage.events import event_key
@@ -20,7 +20,7 @@ from receiver.storage.subscriptions import webhook_key
 
 async def list_deliveries(call: Call) -> Reply:
     """`GET /api/v1/deliveries`: filters on status, webhook_id, event_id, task_id and created_after/before."""
-    query = check(DeliveryQuery, read_query(call.request.query_params), code="invalid_query_params")
+    query = call.query(DeliveryQuery)
     webhook = None
     if query.webhook_id is not None:
         webhook = await _key(call, webhook_key, query.webhook_id, "webhook")
@@ -30,7 +30,7 @@ async def list_deliveries(call: Call) -> Reply:
 async def list_webhook_deliveries(call: Call) -> Reply:
     """`GET /api/v1/webhooks/{id}/deliveries`: the deliveries of one webhook, with the same filters."""
     webhook = await find_webhook(call)
-    query = check(DeliveryQuery, read_query(call.request.query_params), code="invalid_query_params")
+    query = call.query(DeliveryQuery)
     return await _page(call, query, webhook["id"])
 
 
@@ -79,16 +79,10 @@ async def _page(call: Call, query: DeliveryQuery, subscription_id: int | None) -
 
 
 async def _delivery(call: Call) -> dict[str, Any]:
-    uid = call.path_id("delivery_id")
-    rows = await call.services.database.read(delivery_by_id(call.organization_id, uid))
-    if not rows:
-        raise NotFound("there is no delivery with this id", param="delivery_id")
-    return rows[0]
+    query = delivery_by_id(call.organization_id, call.path_id("delivery_id"))
+    return await find_row(call.services.database, query, "delivery")
 
 
 async def _key(call: Call, query: Callable[[int, str], Query], given: str, thing: str) -> int:
     uid = read_id(given, param=f"{thing}_id", code="invalid_query_params")
-    rows = await call.services.database.read(query(call.organization_id, uid))
-    if not rows:
-        raise NotFound(f"there is no {thing} with this id", param=f"{thing}_id")
-    return int(rows[0]["id"])
+    return int((await find_row(call.services.database, query(call.organization_id, uid), thing))["id"])

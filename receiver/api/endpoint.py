@@ -3,7 +3,7 @@
 A POST with an `Idempotency-Key` does its work once (`api.idempotency`).
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from receiver.api.auth import Principal
 from receiver.api.dialects import Dialect, Reply, new_request_id
 from receiver.api.idempotency import IdempotentRequest, read_key
 from receiver.api.ids import read_id
+from receiver.api.lists import read_query
 from receiver.api.services import Services
 from receiver.asgi import read_body
 from receiver.domain.ids import derived_id, new_id
@@ -104,6 +105,13 @@ class Call:
     async def body(self, schema: type[Schema], *, optional: bool = False) -> Schema:
         """Return the body as `schema`. Raises `BadRequest` that names the first wrong field, `TooLarge`."""
         return check(schema, await self.json(optional=optional))
+
+    def query(self, schema: type[Schema], *, lists: Collection[str] = ()) -> Schema:
+        """Return the query as `schema`; `lists` are the parameters with several values.
+
+        Raises `BadRequest` (`invalid_query_params`) that names the first wrong parameter.
+        """
+        return check(schema, read_query(self.request.query_params, lists), code="invalid_query_params")
 
 
 EndpointHandler = Callable[[Call], Awaitable[Reply | ASGIApp]]

@@ -1,14 +1,11 @@
 """`GET /api/v1/events`: the events, in pages or as a live stream."""
 
-from typing import Any
-
-from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp
 
 from receiver.api.dialects import Reply
-from receiver.api.endpoint import Call, check
+from receiver.api.endpoint import Call
 from receiver.api.event_stream import EventStream
-from receiver.api.lists import page, read_cursor, read_query
+from receiver.api.lists import page, read_cursor
 from receiver.api.runs import find_run_ids
 from receiver.api.schemas import EventQuery
 from receiver.domain.matching import check_event_types
@@ -27,7 +24,7 @@ async def get_events(call: Call) -> Reply | ASGIApp:
     A page is newest first; after `Last-Event-ID` or the query's `after`, it is oldest first. The stream starts after
     that event, or with the next one.
     """
-    query = check(EventQuery, _read(call.request.query_params), code="invalid_query_params")
+    query = call.query(EventQuery, lists=_LISTS)
     wanted = await _filter(call, query)
     given = call.request.headers.get("last-event-id") or query.after
     if _wants_stream(call):
@@ -87,16 +84,6 @@ def _types(names: list[str]) -> frozenset[str]:
 async def _task_uid(call: Call, task_id: str) -> str:
     """Return Ringback's id of a task that is named by it or by the provider's. Raises `NotFound`."""
     return str((await call.services.tracker.task(call.organization_id, task_id))["uid"])
-
-
-def _read(parameters: QueryParams) -> dict[str, Any]:
-    """Return the query; the values of a list may be separated by commas, or its name repeated."""
-    query = read_query(parameters)
-    for name in _LISTS:
-        if name in query:
-            parts = (part.strip() for value in parameters.getlist(name) for part in value.split(","))
-            query[name] = [part for part in parts if part]
-    return query
 
 
 def _position(given: str) -> int | None:

@@ -4,8 +4,11 @@ Task ids are the exception: a task is also found by the provider's id, which may
 of a task is 404.
 """
 
+from typing import Any
+
 from receiver.domain.ids import is_id
-from receiver.errors import BadRequest
+from receiver.errors import BadRequest, NotFound
+from receiver.storage.database import Database, Query
 
 
 def read_id(text: str, *, param: str, code: str | None = None) -> str:
@@ -17,3 +20,11 @@ def read_id(text: str, *, param: str, code: str | None = None) -> str:
     if not is_id(uid):
         raise BadRequest(f"{text[:80]!r} is not a UUID", code=code or f"invalid_{param}", param=param)
     return uid
+
+
+async def find_row(database: Database, query: Query, thing: str) -> dict[str, Any]:
+    """Return the row of a `thing` that is queried by its id. Raises `NotFound` with the param `<thing>_id`."""
+    rows = await database.read(query)
+    if not rows:
+        raise NotFound(f"there is no {thing} with this id", param=f"{thing}_id")
+    return rows[0]

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from receiver.api.dialects import Reply
-from receiver.api.endpoint import Call, check
-from receiver.api.lists import read_query
+from receiver.api.endpoint import Call
 from receiver.api.run_schemas import JobQuery
 from receiver.domain.representations import native_attempts, native_event
 from receiver.domain.run_representations import JOB_FIELDS, native_job
@@ -22,7 +21,7 @@ _MOST_EVENTS = 200
 async def get_job(call: Call) -> Reply:
     """Return a job, at once or when it has ended; `fields` selects fields, `include` adds diagnostics."""
     uid = call.path_id("job_id")
-    query = check(JobQuery, read_query(call.request.query_params), code="invalid_query_params")
+    query = call.query(JobQuery)
     fields = _names(query.fields, JOB_FIELDS, code="invalid_query_params", param="fields")
     included = _included(query)
     task = await _task(call, uid, query.timeout_seconds if query.wait_for_completion else None)

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from starlette.datastructures import QueryParams
@@ -13,16 +13,22 @@ from receiver.errors import BadRequest
 _MEMBER = re.compile(r"([a-z_]+)\[([^\[\]]{1,200})\]")
 
 
-def read_query(parameters: QueryParams) -> dict[str, Any]:
-    """Return a query as a dictionary; `metadata[k]=v` becomes `{"metadata": {k: v}}`, empty values are left out."""
+def read_query(parameters: QueryParams, lists: Collection[str] = ()) -> dict[str, Any]:
+    """Return a query as a dictionary; `metadata[k]=v` becomes `{"metadata": {k: v}}`, empty values are left out.
+
+    A parameter that `lists` names becomes a list: its values are separated by commas, or its name is repeated.
+    """
     query: dict[str, Any] = {}
+    members: dict[str, dict[str, str]] = {}
     for name, value in parameters.multi_items():
         member = _MEMBER.fullmatch(name)
         if member is not None:
-            query.setdefault(member[1], {})[member[2]] = value
+            members.setdefault(member[1], {})[member[2]] = value
+        elif name in lists and value != "":
+            query.setdefault(name, []).extend(part for each in value.split(",") if (part := each.strip()))
         elif value != "":
             query[name] = value
-    return query
+    return {**members, **query}  # where a name has both forms, the schema refuses the plain value
 
 
 def read_cursor(cursor: str | None) -> int | None:

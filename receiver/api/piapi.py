@@ -9,8 +9,7 @@ from typing import Any
 
 from models import Submission, TaskStatus
 from receiver.api.dialects import Reply
-from receiver.api.endpoint import Call, check
-from receiver.api.lists import read_query
+from receiver.api.endpoint import Call
 from receiver.api.schemas import CancelQuery, CreateTask, HistoryQuery
 from receiver.api.task_requests import read_callback, read_task, task_request, webhook_config_of
 from receiver.clock import utc_now
@@ -59,7 +58,7 @@ async def cancel_task(call: Call) -> Reply:
 
 async def cancel_tasks(call: Call) -> Reply:
     """`DELETE /api/v1/tasks?created_before=&model=`: cancel many tasks; both parameters are required."""
-    query = check(CancelQuery, read_query(call.request.query_params), code="invalid_query_params")
+    query = call.query(CancelQuery)
     found: list[dict[str, Any]] = []
     for status in _CANCELLABLE:
         wanted = TaskFilter(
@@ -99,7 +98,7 @@ async def account_info(call: Call) -> Reply:
 
 async def histories(call: Call) -> Reply:
     """`GET /api/open/tasks/histories`: Ringback's own tasks, newest first."""
-    query = check(HistoryQuery, read_query(call.request.query_params), code="invalid_query_params")
+    query = call.query(HistoryQuery)
     wanted = TaskFilter(
         organization_id=call.organization_id,
         model=query.model,

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from receiver.api.dialects import Reply
-from receiver.api.endpoint import Call, check
-from receiver.api.lists import page, read_cursor, read_query
+from receiver.api.endpoint import Call
+from receiver.api.ids import find_row
+from receiver.api.lists import page, read_cursor
 from receiver.api.schemas import Page, RecoverRequest, ReplayRequest
 from receiver.api.webhooks import find_webhook
 from receiver.domain.delivery_views import counts_by_replay, native_replay
-from receiver.errors import NotFound
 from receiver.storage.replays import deliveries_by_status, replay_by_id, replays_of
 
 Row = Mapping[str, Any]
@@ -40,7 +40,7 @@ async def replay(call: Call) -> Reply:
 async def list_replays(call: Call) -> Reply:
     """`GET /api/v1/webhooks/{id}/replays`: the replays of a webhook, newest first."""
     webhook = await find_webhook(call)
-    query = check(Page, read_query(call.request.query_params), code="invalid_query_params")
+    query = call.query(Page)
     rows = await call.services.database.read(replays_of(webhook["id"], query.limit + 1, read_cursor(query.cursor)))
     return page(rows, query.limit, await _views(call, webhook, rows))
 
@@ -65,10 +65,7 @@ async def _earlier_reply(call: Call, webhook: Row, uid: str) -> Reply | None:
 
 
 async def _replay(call: Call, webhook: Row) -> Row:
-    rows = await call.services.database.read(replay_by_id(webhook["id"], call.path_id("replay_id")))
-    if not rows:
-        raise NotFound("this webhook has no replay with this id", param="replay_id")
-    return rows[0]
+    return await find_row(call.services.database, replay_by_id(webhook["id"], call.path_id("replay_id")), "replay")
 
 
 async def _views(call: Call, webhook: Row, rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from models import RunStatus, StepStatus
 from receiver.api.dialects import Reply
-from receiver.api.endpoint import Call, check
+from receiver.api.endpoint import Call
 from receiver.api.ids import read_id
-from receiver.api.lists import page, read_cursor, read_query
+from receiver.api.lists import page, read_cursor
 from receiver.api.run_schemas import CreateRun, RunQuery
 from receiver.api.schemas import WaitQuery
 from receiver.domain.graph import Graph, check_graph
@@ -37,7 +37,7 @@ async def create_run(call: Call) -> Reply:
 async def get_run(call: Call) -> Reply:
     """`GET /api/v1/runs/{id}`: a run, at once or when it has ended."""
     uid = call.path_id("run_id")
-    query = check(WaitQuery, read_query(call.request.query_params), code="invalid_query_params")
+    query = call.query(WaitQuery)
     runs = call.services.runs
     if query.wait_for_completion:
         return _reply(await runs.wait(call.organization_id, uid, query.timeout_seconds))
@@ -46,7 +46,7 @@ async def get_run(call: Call) -> Reply:
 
 async def list_runs(call: Call) -> Reply:
     """`GET /api/v1/runs`: the runs, newest first; filters on status and `metadata[k]=v`."""
-    query = check(RunQuery, read_query(call.request.query_params), code="invalid_query_params")
+    query = call.query(RunQuery)
     wanted = RunFilter(
         organization_id=call.organization_id,
         status=query.status,

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from receiver.api.endpoint import Call, check
-from receiver.api.lists import read_query
 from receiver.api.schemas import CreateTask, WaitQuery, WebhookConfig
 from receiver.errors import BadRequest
 from receiver.providers.registry import DEFAULT_PROVIDER
@@ -54,7 +53,7 @@ async def read_task(call: Call) -> Mapping[str, Any]:
 
     Raises `BadRequest`, `NotFound`.
     """
-    query = check(WaitQuery, read_query(call.request.query_params), code="invalid_query_params")
+    query = call.query(WaitQuery)
     tracker = call.services.tracker
     if query.wait_for_completion:
         return await tracker.wait(call.organization_id, call.path("task_id"), query.timeout_seconds)

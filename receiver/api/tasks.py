@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from receiver.api.dialects import Reply
-from receiver.api.endpoint import Call, check
-from receiver.api.lists import page, read_cursor, read_query
+from receiver.api.endpoint import Call
+from receiver.api.lists import page, read_cursor
 from receiver.api.runs import find_run_ids
 from receiver.api.schemas import AdoptTask, Page, TaskIncludes, TaskQuery
 from receiver.api.task_requests import read_task
@@ -18,7 +18,7 @@ from receiver.storage.tasks import TaskFilter, tasks_matching
 
 async def list_tasks(call: Call) -> Reply:
     """`GET /api/v1/tasks`: filters on status, model, task_type, run_id, created_after/before and `metadata[k]=v`."""
-    query = check(TaskQuery, read_query(call.request.query_params), code="invalid_query_params")
+    query = call.query(TaskQuery)
     run_ids = await find_run_ids(call, [] if query.run_id is None else [query.run_id])
     wanted = TaskFilter(
         organization_id=call.organization_id,
@@ -37,13 +37,13 @@ async def list_tasks(call: Call) -> Reply:
 
 async def get_task(call: Call) -> Reply:
     """`GET /api/v1/tasks/{id}`: a task, at once or when it has ended; with its attempts if it had several."""
-    query = check(TaskIncludes, read_query(call.request.query_params), code="invalid_query_params")
+    query = call.query(TaskIncludes)
     return await _reply(call, await read_task(call), with_attempts=query.include == "attempts")
 
 
 async def list_events(call: Call) -> Reply:
     """`GET /api/v1/tasks/{id}/events`: the task's events, newest first."""
-    query = check(Page, read_query(call.request.query_params), code="invalid_query_params")
+    query = call.query(Page)
     task = await call.services.tracker.task(call.organization_id, call.path("task_id"))
     rows = await call.services.database.read(events_of_task(task["id"], query.limit + 1, read_cursor(query.cursor)))
     return page(rows, query.limit, [native_event(row, task["uid"]) for row in rows])

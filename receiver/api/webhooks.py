@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 from receiver.api.dialects import Reply
-from receiver.api.endpoint import Call, check
-from receiver.api.lists import page, read_cursor, read_query
+from receiver.api.endpoint import Call
+from receiver.api.ids import find_row
+from receiver.api.lists import page, read_cursor
 from receiver.api.schemas import ChangeWebhook, CreateWebhook, Page, RotateSecret
-from receiver.errors import NotFound
 from receiver.outbound.subscriptions import SavedSubscription
 from receiver.storage.subscriptions import webhook_by_id, webhooks
 
@@ -27,7 +27,7 @@ async def create_webhook(call: Call) -> Reply:
 
 async def list_webhooks(call: Call) -> Reply:
     """`GET /api/v1/webhooks`: the webhooks, newest first."""
-    query = check(Page, read_query(call.request.query_params), code="invalid_query_params")
+    query = call.query(Page)
     rows = await call.services.database.read(webhooks(call.organization_id, query.limit + 1, read_cursor(query.cursor)))
     return page(rows, query.limit, [call.services.subscriptions.view(row) for row in rows])
 
@@ -83,7 +83,5 @@ def _reply(call: Call, saved: SavedSubscription) -> Reply:
 
 async def find_webhook(call: Call) -> dict[str, Any]:
     """Return the row of the path's webhook. Raises `BadRequest`, `NotFound`."""
-    rows = await call.services.database.read(webhook_by_id(call.organization_id, call.path_id("webhook_id")))
-    if not rows:
-        raise NotFound("there is no webhook with this id", param="webhook_id")
-    return rows[0]
+    query = webhook_by_id(call.organization_id, call.path_id("webhook_id"))
+    return await find_row(call.services.database, query, "webhook")

@@ -32,6 +32,8 @@ BAD_QUERIES = {
     "cursor=%C3%A9": "cursor",
     "cursor=" + base64.urlsafe_b64encode(b"9" * 30).decode(): "cursor",
     "metadata=x": "metadata",
+    "metadata=x&metadata[tier]=gold": "metadata",
+    "metadata[tier]=gold&metadata=x": "metadata",
     "colour=red": "colour",
 }
 

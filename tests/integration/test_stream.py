@@ -19,6 +19,7 @@ BAD_QUERIES = {
     "event_types=task.done": "event_types",
     "event_types=,": "event_types",
     "event_types=ping": "event_types",
+    "event_types[task]=x": "event_types",
     "run_id=no-such-run": "run_id",
     "limit=0": "limit",
     "colour=red": "colour",
