@@ -1,7 +1,7 @@
 """`Idempotency-Key`: a request that is repeated gets the same response again, and its work is done once.
 
-A key is valid for 24 hours, for one organization and one endpoint (method and path). The rules, from
-`receiver/api/CONTRACTS.md`, "Pi", and our own:
+A key is valid for 24 hours, for one organization and one endpoint (method and path). The rules are those of
+`receiver/api/CONTRACTS.md`, "Pi", made precise:
 
 - The key is claimed on disk before the work begins, with a lease that is renewed for as long as the work takes.
 - Responses 2xx and 4xx are saved, encrypted, before they are sent. 401, 403, 429 and 5xx are not saved: after those the

@@ -1,4 +1,4 @@
-"""The address guard: Ringback connects to no address that the operator has not allowed (SSRF protection).
+"""The address guard: deliveries reach only public addresses, and those that the operator allows (SSRF protection).
 
 A subscriber chooses the URL that Ringback posts to. Without a guard it could name a database, a router or a cloud's
 metadata service that is reachable from Ringback and not from the subscriber.

@@ -115,7 +115,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """The call brought no information: the provider is down, slow, limits our calls, or its response is unusable.
+    """The call brought no information: the provider is down, slow, limits the calls, or its response is unusable.
 
     `retry_after` is in seconds, if the provider gave it.
     """
