@@ -179,12 +179,15 @@ class DeliveryDispatcher:
                 # The delivery is sent again when it is claimed.
                 log.error(
                     "settling delivery failed",
+                    delivery_id=delivery.uid,
                     attempt=delivery.lease.attempt,
                     error_code=error.code,
                     error=error.message,
                 )
             except Exception as error:
-                log.error("settling delivery failed", attempt=delivery.lease.attempt, exc_info=error)
+                log.error(
+                    "settling delivery failed", delivery_id=delivery.uid, attempt=delivery.lease.attempt, exc_info=error
+                )
             return
 
     def _leave_queue(self, key: int, attempted: Attempted) -> list[LeasedDelivery]:
