@@ -39,29 +39,23 @@ def serve(
 
 def _serve(host: str, port: int, workers: int) -> int:
     from receiver.cli.listening import listen
-    from receiver.errors import StartError
-    from receiver.runs.actions_file import read_actions
     from receiver.serving import process
-    from receiver.serving.start import started
+    from receiver.serving.start import prepared
     from receiver.settings import load_settings
     from receiver.telemetry import configure_logging
 
     settings = load_settings()
-    # The service reads the file again: here a wrong one is refused before anything is made.
-    read_actions(settings.actions_file)
     configure_logging(settings.log_format, settings.log_level)
-    if workers > 1 and settings.is_sqlite:
-        raise StartError("SQLite serves one process: leave --workers at 1, or set RINGBACK_DATABASE_URL to PostgreSQL")
-    with started(settings) as start:
-        if start.new_admin_key is not None:
+    with prepared(settings, workers) as keys:
+        if keys.new_admin_key is not None:
             typer.echo(
-                f"Your admin key, shown only now:\n\n  {start.new_admin_key}\n\n"
-                "Keep it, for example: export RINGBACK_API_KEY=…"
+                f"Your admin key, shown only now:\n\n  {keys.new_admin_key}\n\n"
+                "Keep it, for example: export RINGBACK_API_KEY=..."
             )
         with listen(host, port) as (listening, url):
             typer.echo(f"Ringback on {url}, {_storage(settings)}, {_reachability(settings)}")
             if workers == 1:
-                return process.serve(settings, start.master_keys, listening)
+                return process.serve(settings, keys.master_keys, listening)
             return process.supervise(workers, listening)
 
 

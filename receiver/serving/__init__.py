@@ -1,1 +1,1 @@
-"""Running the service: the process that serves, and the processes of several workers."""
+"""Running the service: what is prepared once, the process that serves, and the supervisor of several workers."""

@@ -1,6 +1,6 @@
-"""A process that serves, alone or as one of several workers, and the process that supervises the workers.
+"""The three kinds of process of the service: one that serves alone, a worker, and the supervisor of several workers.
 
-What is imported decides how fast a start is, so each function imports what it needs: the supervisor never loads the
+Imports decide how fast a process starts, so each function here imports what it needs: the supervisor never imports the
 application.
 """
 
@@ -18,19 +18,19 @@ from receiver.settings import Settings, load_settings
 from receiver.telemetry import configure_logging
 
 _LINGER_SECONDS = 1.0
-"""When the service stops, a request that is already sent over an open connection has this long to arrive."""
+"""When the service stops, a request that was already sent on an open connection has this long to arrive."""
 _STOP_SECONDS = 15
-"""How long a stop waits for requests to be answered."""
+"""How long a stop waits until all requests are answered."""
 _GARBAGE_THRESHOLDS = (10_000, 10, 10)
-"""Of Python's collector. The defaults are for small programs: a busy service would collect garbage all the time."""
+"""Of Python's garbage collector. With its defaults, meant for small programs, a busy service would always collect."""
 
 
 def serve(
-    settings: Settings, keys: list[str], listening: socket.socket, ready: Callable[[], None] = lambda: None
+    settings: Settings, keys: list[str], listening: socket.socket, on_ready: Callable[[], None] = lambda: None
 ) -> int:
     """Serve on a listening socket until a signal stops the process; return the exit status.
 
-    `keys` are the master keys, oldest first; `ready` is called when the first request can be answered.
+    `keys` are the master keys, oldest first; `on_ready` is called when the first request can be answered.
     """
     import uvicorn
 
@@ -54,50 +54,55 @@ def serve(
     )
 
     def started() -> None:
-        collect_garbage()
-        ready()
+        start_garbage_collection()
+        on_ready()
 
-    server = Server(config, end_waits=lambda: app.state.end_waits(), linger=_LINGER_SECONDS, ready=started)
-    # uvicorn handles the signals while it runs, and afterwards raises them again for the handlers before it. With
-    # these, a signal that comes before it runs is not lost, and one that it obeyed ends nothing twice.
+    server = Server(config, end_waits=lambda: app.state.end_waits(), linger_seconds=_LINGER_SECONDS, on_ready=started)
+    # uvicorn handles signals while it runs, and raises those it received again for the earlier handlers when it ends.
+    # With these handlers a signal that arrives before it runs is not lost, and one that it obeyed does not kill the
+    # process afterwards.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, server.handle_exit)
     server.run(sockets=[listening])
     return 0 if server.started else uvicorn.config.STARTUP_FAILURE
 
 
-def serve_as_worker(listening: socket.socket, control: socket.socket) -> int:
-    """Serve as one of several workers; the supervisor has done what is done once. Return the exit status."""
-    from receiver.serving.workers import report_ready, stop_with_supervisor
+def serve_as_worker(listening: socket.socket, control_socket: socket.socket) -> int:
+    """Serve as one of several workers, after the supervisor's own preparation; return the exit status."""
+    from receiver.serving.worker import report_ready, stop_with_supervisor
 
-    stop_with_supervisor(control)
+    stop_with_supervisor(control_socket)
     from receiver.serving.master_keys import master_keys
     from receiver.storage.schema import check_schema
 
     settings = load_settings()
     configure_logging(settings.log_format, settings.log_level)
-    # Checked again: after an upgrade, SIGHUP alone must not start a worker on an old schema.
+    # Checked in each worker too: after an upgrade, SIGHUP alone could start a worker of the new version on an old
+    # schema.
     asyncio.run(check_schema(settings))
-    return serve(settings, master_keys(settings), listening, ready=lambda: report_ready(control))
+    return serve(settings, master_keys(settings), listening, on_ready=lambda: report_ready(control_socket))
 
 
 def supervise(workers: int, listening: socket.socket) -> int:
     """Keep `workers` processes serving on one socket until a signal stops them; return the exit status."""
-    from receiver.serving.workers import Workers
+    from receiver.serving.supervisor import WorkerSupervisor
 
-    # -P: the folder that it is started in may have a package `models` too.
+    # -P: the folder in which the service is started could contain a package named `models` too.
     command = [sys.executable, "-P", "-m", "receiver.cli", "serve"]
     try:
         folder = tempfile.TemporaryDirectory(prefix="ringback-")
     except OSError as error:
-        raise StartError(f"workers share their counters in a temporary folder ({error}): set TMPDIR to one") from None
-    collect_garbage()
+        raise StartError(
+            f"cannot create the temporary folder in which workers share their metrics ({error}); "
+            "set TMPDIR to a folder that can be written to"
+        ) from None
+    start_garbage_collection()
     with folder as counters:
-        return asyncio.run(Workers(command, listening, workers, Path(counters)).run())
+        return asyncio.run(WorkerSupervisor(command, listening, workers, Path(counters)).run())
 
 
-def collect_garbage() -> None:
-    """Collect garbage from now on, but not among the objects that exist now: they live as long as the process."""
+def start_garbage_collection() -> None:
+    """Collect garbage from now on, except among the objects that exist already: they live as long as the process."""
     gc.freeze()
     gc.set_threshold(*_GARBAGE_THRESHOLDS)
     gc.enable()

@@ -1,4 +1,4 @@
-"""uvicorn, with what streams need of it: an end of all waits when it stops, and a way to cut a connection."""
+"""uvicorn, extended for long-lived requests: a stop ends streams and long polls, and a connection can be aborted."""
 
 import asyncio
 import contextlib
@@ -13,50 +13,54 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from receiver.asgi import ABORT
 
-_GRACE_SECONDS = 2.0
-"""When the service stops, a client that does not read what was written to it has this long."""
-_TICK_SECONDS = 0.05
+_UNREAD_SECONDS = 2.0
+"""When the service stops, a client that does not read its response is disconnected after this time."""
+_CHECK_SECONDS = 0.05
 
-_NO_LINGERING = struct.pack("ii", 1, 0)
+_DISCARD_UNSENT = struct.pack("ii", 1, 0)
+"""SO_LINGER with a time of 0: a close discards what was not sent, and resets the connection."""
 _FILES = 65_536
 
 
 def raise_file_limit() -> None:
-    """Let this process have as many connections as it may: the usual limit of 1,024 is for others' `select`."""
+    """Raise this process's limit of open files, and so of connections, as far as the hard limit allows.
+
+    The usual soft limit of 1,024 exists for programs that call `select`, which this one does not.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):  # it goes on with what it has
+        with contextlib.suppress(OSError, ValueError):  # the present limit will do
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class ServerConnection(HttpToolsProtocol):
-    """A connection that the application may cut, and that a client which does not read cannot keep open."""
+    """A connection that the application can abort, and that a client which stops reading cannot keep open."""
 
     def on_message_begin(self) -> None:
-        """Offer the application to cut the connection."""
+        """Offer the application the extension `ABORT`."""
         super().on_message_begin()
         self.scope["extensions"] = {ABORT: {"abort": self.abort}}
 
     @property
     def idle(self) -> bool:
-        """Whether no request is under way on it."""
+        """Whether no request is in progress on it."""
         return self.cycle is None or self.cycle.response_complete
 
     def shutdown(self) -> None:
-        """Finish what is under way; cut it after a while if nobody takes it."""
+        """Finish the request in progress; abort after `_UNREAD_SECONDS` if the client does not read the response."""
         super().shutdown()
-        self.loop.call_later(_GRACE_SECONDS, self._cut_if_stuck)
+        self.loop.call_later(_UNREAD_SECONDS, self._abort_if_unread)
 
     def abort(self) -> None:
-        """Cut the connection, and have the kernel drop what was not read of it."""
+        """Reset the connection, and let the kernel discard what the client has not received."""
         connected = self.transport.get_extra_info("socket")
         if connected is not None:
-            with contextlib.suppress(OSError):  # it is gone already
-                connected.setsockopt(SOL_SOCKET, SO_LINGER, _NO_LINGERING)
+            with contextlib.suppress(OSError):  # it is closed already
+                connected.setsockopt(SOL_SOCKET, SO_LINGER, _DISCARD_UNSENT)
         self.transport.abort()
 
-    def _cut_if_stuck(self) -> None:
+    def _abort_if_unread(self) -> None:
         if self.flow.write_paused:
             self.abort()
 
@@ -64,8 +68,9 @@ class ServerConnection(HttpToolsProtocol):
 class Server(uvicorn.Server):
     """Ends streams and long polls before it waits for connections to close.
 
-    When it is told to stop, idle connections stay open for `linger` seconds: a request that is on its way already is
-    answered, and the answer says that the connection closes. `ready` is called when the server has started.
+    `end_waits` ends them. During a stop, idle connections stay open for `linger_seconds`: a request that the client has
+    already sent is answered, and the response says that the connection closes. `on_ready` is called when the server
+    has started.
     """
 
     def __init__(
@@ -73,30 +78,31 @@ class Server(uvicorn.Server):
         config: uvicorn.Config,
         end_waits: Callable[[], None],
         *,
-        linger: float = 0.0,
-        ready: Callable[[], None] = lambda: None,
+        linger_seconds: float = 0.0,
+        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
         self._end_waits = end_waits
-        self._linger = linger
-        self._ready = ready
-        self._serving: asyncio.AbstractEventLoop | None = None
+        self._linger_seconds = linger_seconds
+        self._on_ready = on_ready
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop, from the end of the start to the beginning of the stop."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take a signal. Waits end at once and not at the next tick, for `/readyz` goes by that."""
+        """Handle a signal to stop. Waits end at once, not at uvicorn's next check: `/readyz` depends on that."""
         super().handle_exit(sig, frame)
-        if self._serving is not None:
-            self._serving.call_soon_threadsafe(self._end_waits)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._end_waits)
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        """Start, and say so."""
+        """Start, then call `on_ready`."""
         await super().startup(sockets)
-        self._serving = asyncio.get_running_loop()
-        self._ready()
+        self._loop = asyncio.get_running_loop()
+        self._on_ready()
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stop gracefully."""
-        self._serving = None
+        self._loop = None
         self._end_waits()
         for server in self.servers:
             server.close()
@@ -104,11 +110,12 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             if isinstance(connection, ServerConnection) and not connection.idle:
                 connection.shutdown()
-        await self._while_connected(self._linger)
+        await self._wait_until_disconnected(self._linger_seconds)
         await super().shutdown(sockets)
 
-    async def _while_connected(self, seconds: float) -> None:
+    async def _wait_until_disconnected(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self.server_state.connections and not self.force_exit:  # noqa: ASYNC110 - uvicorn tells nobody
-                    await asyncio.sleep(_TICK_SECONDS)
+                # Polled, because uvicorn has no event for the end of its last connection.
+                while self.server_state.connections and not self.force_exit:  # noqa: ASYNC110
+                    await asyncio.sleep(_CHECK_SECONDS)

@@ -1,4 +1,4 @@
-"""What is done once before anything is served: the database's lock, its schema, the keys."""
+"""What is done once before the service starts: its settings checked, its database prepared, its keys read or made."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,6 +6,8 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from receiver.clock import utc_now
+from receiver.errors import StartError
+from receiver.runs.actions_file import read_actions
 from receiver.serving.master_keys import master_keys
 from receiver.settings import Settings
 from receiver.storage.database import Database
@@ -15,26 +17,32 @@ from receiver.storage.sqlite.location import lock_database
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """The master keys, oldest first, and the admin key if the first start made one just now."""
+class InstallationKeys:
+    """The master keys, oldest first, and the admin key if this start made one."""
 
     master_keys: list[str]
     new_admin_key: str | None
 
 
 @contextmanager
-def started(settings: Settings) -> Iterator[Started]:
-    """Prepare the database and the keys. A SQLite file stays locked for this process until the context ends.
+def prepared(settings: Settings, workers: int) -> Iterator[InstallationKeys]:
+    """Prepare the database and the keys for `workers` processes that serve.
 
-    Raises `StartError` that says what to do.
+    A SQLite database stays locked for this process until the context ends. Raises `StartError` or `SettingsError` that
+    say what to do; a fault of the settings is found before anything is created.
     """
+    if workers > 1 and settings.is_sqlite:
+        raise StartError(
+            "SQLite can be served by one process only; set --workers to 1, or RINGBACK_DATABASE_URL to PostgreSQL"
+        )
+    read_actions(settings.actions_file)  # checked here alone: each process that serves reads the file again
     with closing(lock_database(settings.sqlite_path)) if settings.is_sqlite else nullcontext():
         keys = master_keys(settings)
-        yield Started(keys, asyncio.run(_prepare_database(settings)))
+        yield InstallationKeys(keys, asyncio.run(_prepare_database(settings)))
 
 
 async def ensure_keys(database: Database, settings: Settings) -> str | None:
-    """Ensure that the first organization and an admin key exist; return the key if one was made just now."""
+    """Ensure that the first organization and an admin key exist; return the admin key if this call made it."""
     admin_key = settings.api_key.get_secret_value() if settings.api_key is not None else None
     return await database.writer.run(lambda tx: ensure_admin_key(tx, admin_key, utc_now()))
 

@@ -1,6 +1,7 @@
-"""A small stand-in for the service under `receiver.serving.workers`, as processes: `… keep N GRACE_SECONDS`.
+"""A small stand-in for the service under `receiver.serving.supervisor`, as processes: `... supervise N GRACE_SECONDS`.
 
-A file `broken` in its folder keeps a worker from starting.
+The process that this starts supervises N workers, which run this file too. A file `broken` in its folder makes workers
+exit at their start.
 """
 
 import asyncio
@@ -9,29 +10,29 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 from receiver import telemetry
-from receiver.serving import workers
+from receiver.serving.supervisor import WorkerSupervisor
+from receiver.serving.worker import report_ready, stop_with_supervisor
 
 BROKEN_STATUS = 3
 
 
-def keep(number: int) -> None:
-    """Keep so many workers; print where they listen."""
+def supervise(workers: int, grace_seconds: float) -> None:
+    """Supervise workers; print the URL at which they listen."""
     counters = Path("counters")
     counters.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
         command = [sys.executable, "-m", "tests.fakes.standin"]
-        sys.exit(asyncio.run(workers.Workers(command, listening, number, counters).run()))
+        supervisor = WorkerSupervisor(command, listening, workers, counters, grace_seconds)
+        sys.exit(asyncio.run(supervisor.run()))
 
 
-def work(listening: socket.socket, line: socket.socket) -> None:
-    """Serve. What does not end by itself, `/hang`, is waited for longer than any test does."""
-    workers.stop_with_supervisor(line)
+def work(listening: socket.socket, control_socket: socket.socket) -> None:
+    """Serve as a worker. A request for `/hang` is never answered; one for `/wait` is when the worker stops."""
+    stop_with_supervisor(control_socket)
     if Path("broken").exists():
         sys.exit(BROKEN_STATUS)
     import uvicorn
@@ -40,8 +41,6 @@ def work(listening: socket.socket, line: socket.socket) -> None:
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-    # All that the server needs of it; to import it would be to import the whole house, which takes a second.
-    sys.modules["receiver.api.event_stream"] = cast(Any, SimpleNamespace(ABORT=""))
     from receiver.serving.server import Server, ServerConnection
 
     stopping = asyncio.Event()
@@ -65,7 +64,7 @@ def work(listening: socket.socket, line: socket.socket) -> None:
 
     app = Starlette(routes=[Route(f"/{each.__name__}", each) for each in (pid, wait, hang, metrics)])
     config = uvicorn.Config(app, http=ServerConnection, log_level="critical", ws="none", timeout_graceful_shutdown=60)
-    server = Server(config, stopping.set, linger=1.0, ready=lambda: workers.report_ready(line))
+    server = Server(config, stopping.set, linger_seconds=1.0, on_ready=lambda: report_ready(control_socket))
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, server.handle_exit)
     server.run(sockets=[listening])
@@ -73,8 +72,7 @@ def work(listening: socket.socket, line: socket.socket) -> None:
 
 if __name__ == "__main__":
     telemetry.configure_logging("json")
-    if sys.argv[1] == "keep":
-        workers.GRACE_SECONDS = float(sys.argv[3])
-        keep(int(sys.argv[2]))
+    if sys.argv[1] == "supervise":
+        supervise(int(sys.argv[2]), float(sys.argv[3]))
     else:
         work(socket.socket(fileno=int(sys.argv[2])), socket.socket(fileno=int(sys.argv[4])))

@@ -84,7 +84,7 @@ async def test_a_database_without_its_key_is_refused_and_gets_no_new_one(setting
     master_keys(settings)
     await migrate(settings)
     key_file(settings).unlink()
-    with pytest.raises(StartError, match=r"put it back, or set RINGBACK_SECRET_KEY"):
+    with pytest.raises(StartError, match=r"restore the file, or set RINGBACK_SECRET_KEY"):
         master_keys(settings)
     assert not key_file(settings).exists()
 

@@ -1,4 +1,4 @@
-"""A process that keeps workers, watched from outside: what it logs, who answers, and a load of requests."""
+"""A supervisor and its workers as processes: their log, their answers worker by worker, and a load of requests."""
 
 import asyncio
 import contextlib
@@ -16,14 +16,15 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-READY, ENDED, AGAIN = "a worker is ready", "a worker ended", "a worker is started again"
-RENEWED, NOT_RENEWED = "all workers are new", "no new worker could be started: the old ones stay"
+READY, ENDED, RESTARTING = "worker ready", "worker ended unexpectedly", "restarting worker"
+REPLACED, NOT_REPLACED = "replaced all workers", "could not replace worker; kept the old one"
+KILLED = "worker exceeded grace period; sent SIGKILL"
 BOUND_SECONDS = 90.0
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-class Service:
-    """A process that keeps workers, and what it logs. `pids` are the workers that said they are ready."""
+class SupervisedService:
+    """A supervisor's process. `pids` are the process ids of the workers that logged that they are ready."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -31,8 +32,8 @@ class Service:
         self.url = ""
         self.pids: list[int] = []
 
-    async def begin(self, workers: int) -> None:
-        """Wait until so many are ready. Raises AssertionError if it ends instead."""
+    async def wait_ready(self, workers: int) -> None:
+        """Wait until `workers` of them are ready. Raises AssertionError if the service ends before that."""
         while len(self.pids) < workers:
             await self.logged(READY)
         assert self.process.stdout is not None
@@ -41,7 +42,7 @@ class Service:
         self.url = found[0]
 
     async def logged(self, *events: str) -> dict[str, Any]:
-        """Return the next line of the log that is one of these events. Raises AssertionError at the log's end."""
+        """Return the next log record of one of these events. Raises AssertionError at the end of the log."""
         assert self.process.stderr is not None
         async for line in self.process.stderr:
             entry = json.loads(line)
@@ -49,35 +50,35 @@ class Service:
                 self.pids.append(entry["pid"])
             if entry["event"] in events:
                 return dict(entry)
-        raise AssertionError(f"it ended, and never said {events}")
+        raise AssertionError(f"the service ended without logging {events}")
 
-    async def silence(self) -> None:
-        """Wait until nobody is there who could log: neither it nor a worker."""
+    async def wait_ended(self) -> None:
+        """Wait until the supervisor and all workers have ended: then nothing has its standard error open."""
         assert self.process.stderr is not None
         await self.process.stderr.read()
 
     async def stop(self, which: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal; return the exit status when nobody is there any more."""
+        """Send a signal to the supervisor; return its exit status when all processes have ended."""
         self.process.send_signal(which)
-        await self.silence()
+        await self.wait_ended()
         return await self.process.wait()
 
     async def get(self, path: str, **headers: str) -> Any:
-        """Ask on a connection of its own; return the answer, which must be a 200."""
+        """Send a request on a new connection; return the JSON of the response, which must be a 200."""
         async with httpx.AsyncClient(base_url=self.url, headers=headers, timeout=BOUND_SECONDS) as client:
-            answer = await client.get(path)
-        assert answer.status_code == 200
-        return answer.json()
+            response = await client.get(path)
+        assert response.status_code == 200
+        return response.json()
 
     async def metric(self, name: str) -> float:
-        """Return the sum of a metric's samples of this name."""
+        """Return the sum of the samples of this name at `/metrics`."""
         async with httpx.AsyncClient(base_url=self.url, timeout=BOUND_SECONDS) as client:
             families = text_string_to_metric_families((await client.get("/metrics")).text)
         return sum(sample.value for family in families for sample in family.samples if sample.name == name)
 
     @contextmanager
     def only(self, pid: int) -> Iterator[None]:
-        """Let only this worker answer: the others stand still."""
+        """Let only this worker answer: suspend the others."""
         others = [other for other in self.pids if other != pid]
         for other in others:
             os.kill(other, signal.SIGSTOP)
@@ -87,44 +88,44 @@ class Service:
             for other in others:
                 os.kill(other, signal.SIGCONT)
 
-    async def under_way(self, path: str) -> list[asyncio.Task[Any]]:
-        """Ask every worker for what does not end by itself; return when each of them is at it."""
-        asking = []
+    async def in_progress(self, path: str) -> list[asyncio.Task[Any]]:
+        """Send each worker a request that it does not answer by itself; return the requests when all have begun."""
+        requests = []
         for pid in self.pids:
             with self.only(pid):
                 before = await self.metric("ringback_streams_open")
-                asking.append(asyncio.create_task(self.get(path)))
+                requests.append(asyncio.create_task(self.get(path)))
                 while await self.metric("ringback_streams_open") == before:
                     pass
-        return asking
+        return requests
 
 
 @asynccontextmanager
 async def load(url: str, **headers: str) -> AsyncIterator[Counter[int | str]]:
-    """Ask without a pause, on a connection that stays open and on new ones; give how often which status came."""
-    answers: Counter[int | str] = Counter()
-    over = asyncio.Event()
+    """Send requests without a pause, on a connection that stays open and on new ones; count the statuses and errors."""
+    statuses: Counter[int | str] = Counter()
+    ending = asyncio.Event()
 
-    async def ask(most_kept: int) -> None:
-        limits = httpx.Limits(max_keepalive_connections=most_kept)
+    async def send(max_idle: int) -> None:
+        limits = httpx.Limits(max_keepalive_connections=max_idle)
         async with httpx.AsyncClient(headers=headers, limits=limits, timeout=BOUND_SECONDS) as client:
-            while not over.is_set():
+            while not ending.is_set():
                 try:
-                    answers[(await client.get(url)).status_code] += 1
+                    statuses[(await client.get(url)).status_code] += 1
                 except httpx.TransportError as error:
-                    answers[repr(error)] += 1
+                    statuses[repr(error)] += 1
 
-    asking = [asyncio.create_task(ask(most_kept)) for most_kept in (0, 1)]
+    sending = [asyncio.create_task(send(max_idle)) for max_idle in (0, 1)]
     try:
-        yield answers
+        yield statuses
     finally:
-        over.set()  # and none is cancelled: httpx leaves what it had begun of a connection behind
-        await asyncio.gather(*asking)
+        ending.set()  # not cancelled, because httpx would leave half-open connections behind
+        await asyncio.gather(*sending)
 
 
 @asynccontextmanager
-async def kept(folder: Path, *command: str, **settings: str) -> AsyncIterator[Service]:
-    """Run a command that keeps workers, in `folder`; at the end kill it if it still runs."""
+async def supervised(folder: Path, *command: str, **settings: str) -> AsyncIterator[SupervisedService]:
+    """Run a command that supervises workers, in `folder`; at the end kill it if it still runs."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", *command),
@@ -133,7 +134,7 @@ async def kept(folder: Path, *command: str, **settings: str) -> AsyncIterator[Se
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    service = Service(process)
+    service = SupervisedService(process)
     try:
         async with asyncio.timeout(BOUND_SECONDS):
             yield service
@@ -143,7 +144,7 @@ async def kept(folder: Path, *command: str, **settings: str) -> AsyncIterator[Se
         try:
             async with asyncio.timeout(BOUND_SECONDS):
                 await process.communicate()
-        except TimeoutError:  # it left workers behind
+        except TimeoutError:  # workers outlived their supervisor
             for pid in service.pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,141 @@
+"""One worker process of `ringback serve --workers N`, seen from both ends of its control socket.
+
+The supervisor and each worker share a pair of connected sockets, the control socket. The worker sends one byte on it
+when it is ready. The supervisor never writes; when its process ends, whatever the reason, the worker reads end-of-file
+there and stops too.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from receiver.telemetry import get_logger
+
+log = get_logger("serving.worker")
+
+GRACE_SECONDS = 50.0
+"""How long a worker may take to stop: a little more than closing its connections and draining its queues may take."""
+GRACE_EXCEEDED = "worker exceeded grace period; sent SIGKILL"
+
+_READY = b"r"
+
+
+def report_ready(control_socket: socket.socket) -> None:
+    """Report to the supervisor that this worker answers requests. Called in the worker."""
+    with contextlib.suppress(OSError):  # the supervisor is gone, which `stop_with_supervisor` handles
+        control_socket.send(_READY)
+
+
+def stop_with_supervisor(control_socket: socket.socket) -> None:
+    """Stop this worker when its supervisor ends: gracefully, or by SIGKILL after `GRACE_SECONDS`.
+
+    Called in the worker, before anything that takes time. SIGHUP, which a terminal or an operator may send to the
+    whole process group, is ignored from now on: it is meant for the supervisor.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def watch() -> None:
+        control_socket.recv(1)  # the supervisor never writes, so this returns at end-of-file
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="ringback-control", daemon=True).start()
+
+
+class WorkerProcess:
+    """One worker process, seen from its supervisor."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, control_socket: socket.socket, grace_seconds: float
+    ) -> None:
+        self.stop_requested = False
+        self._process = process
+        self._control_socket = control_socket
+        self._grace_seconds = grace_seconds
+        self._ready = asyncio.create_task(self._read_readiness())
+
+    @classmethod
+    async def start(
+        cls,
+        command: Sequence[str],
+        listening: socket.socket,
+        environment: Mapping[str, str],
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> Self:
+        """Start a worker with the two sockets as `--fd` and `--control-fd`. Raises `OSError`.
+
+        It gets a process group of its own, so that Ctrl-C at a terminal reaches the supervisor alone, which then stops
+        its workers in order.
+        """
+        control_socket, worker_end = socket.socketpair()
+        with worker_end:
+            fds = (listening.fileno(), worker_end.fileno())
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                *("--fd", str(fds[0]), "--control-fd", str(fds[1])),
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **environment},
+                pass_fds=fds,
+                process_group=0,
+            )
+        control_socket.setblocking(False)
+        return cls(process, control_socket, grace_seconds)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    async def wait_ready(self) -> bool:
+        """Wait until it answers requests; return False if it ends before that."""
+        return await asyncio.shield(self._ready)
+
+    async def wait_ended(self) -> int:
+        """Wait until it has ended; return its exit status, or minus the number of the signal that ended it."""
+        status = await self._process.wait()
+        await asyncio.wait({self._ready})
+        self._control_socket.close()
+        return status
+
+    async def stop(self) -> None:
+        """Stop it gracefully, or by SIGKILL when its grace period is over; return when it has ended."""
+        self.request_stop()
+        try:
+            async with asyncio.timeout(self._grace_seconds):
+                await self.wait_ended()
+        except TimeoutError:
+            self.kill(GRACE_EXCEEDED)
+            await self.wait_ended()
+
+    def request_stop(self) -> None:
+        """Send SIGTERM, unless that was done before."""
+        if not self.stop_requested:
+            self.stop_requested = True
+            self.send_signal(signal.SIGTERM)
+
+    def kill(self, event: str) -> None:
+        """Send SIGKILL if it still runs, and log why: `event` is the log record's event."""
+        if self._process.returncode is None:
+            log.error(event, pid=self.pid)
+            self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, which: signal.Signals) -> None:
+        """Send a signal, if it still runs."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(which)
+
+    async def _read_readiness(self) -> bool:
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            received = await asyncio.get_running_loop().sock_recv(self._control_socket, 1)
+        if received:
+            log.info("worker ready", pid=self.pid)
+        return bool(received)
