@@ -1,8 +1,8 @@
-"""The `ringback` command. Heavy imports wait inside the commands that need them, so that it starts at once."""
+"""The `ringback` command. Each command imports what is slow to import when it runs, so that `ringback` starts fast."""
 
 
 def main() -> None:
-    """Run the command line; the console script `ringback`."""
+    """Run the command line: the console script `ringback`."""
     from receiver.cli.commands import app
 
     app(prog_name="ringback")

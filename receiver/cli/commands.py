@@ -1,4 +1,4 @@
-"""The commands, put together."""
+"""The root command `ringback`, with all its subcommands."""
 
 from typing import Annotated
 
@@ -6,14 +6,14 @@ import typer
 
 from receiver.cli import delivery, key, run, task, webhook
 from receiver.cli.demo.command import demo
-from receiver.cli.failure import FailingGroup
+from receiver.cli.failure import FailureReportingGroup
 from receiver.cli.listen import listen
 from receiver.cli.migrate import migrate
 from receiver.cli.sandbox import sandbox
 from receiver.cli.serve import serve
 
 app = typer.Typer(
-    cls=FailingGroup,
+    cls=FailureReportingGroup,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -22,8 +22,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"ringback {version('ringback')}")
@@ -31,10 +31,10 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback(
-    epilog="The client commands (task, run, webhook, delivery, key, listen) talk to RINGBACK_URL "
-    "(http://127.0.0.1:8080 by default) with RINGBACK_API_KEY, from the environment or a file .env.\n\n"
+    epilog="The client commands (task, run, webhook, delivery, key, listen) send requests to RINGBACK_URL "
+    "(http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from the environment or a file .env.\n\n"
     "Exit status: 0 done, 1 the task or run failed, 2 usage, 3 not reachable or not allowed, 4 timed out.\n\n"
-    "A first look: ringback demo"
+    "To see it work: ringback demo"
 )
 def ringback(
     version: Annotated[

@@ -1,7 +1,7 @@
-"""What a command prints: JSON for programs, tables for people, and signs of life on a terminal only."""
+"""What a command prints: JSON for programs, tables for people, and spinners only if a person watches a terminal."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 
 _PIPED_WIDTH = 4096
-"""Wide enough that nothing is cut or folded where no person reads."""
+"""The width of output that does not go to a terminal: nothing is cut or folded there."""
 _STATUS_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "processing": "cyan"}
 
 
@@ -21,15 +21,33 @@ def print_json(value: Any) -> None:
     typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
 
+def print_result(value: Any, as_json: bool, print_text: Callable[[Any], None]) -> None:
+    """Print a value as JSON, or with `print_text` for a person."""
+    if as_json:
+        print_json(value)
+    else:
+        print_text(value)
+
+
+def print_page(page: Mapping[str, Any], as_json: bool, print_items: Callable[[Any], None]) -> None:
+    """Print a page of a list as JSON, or its items with `print_items` and a hint if there are more of them."""
+    if as_json:
+        print_json(page)
+        return
+    print_items(page["data"])
+    if page["has_more"]:
+        typer.echo("There are more: use --limit N or --all.", err=True)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print rows under their headings; on a terminal as wide as it is, elsewhere nothing is cut."""
+    """Print rows under their headings: as wide as the terminal; without one, nothing is cut."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        # The first one is an id, which a person copies.
+        # The first column holds ids, which people copy: they stay on one line.
         table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(cell(value) for value in row))
@@ -37,7 +55,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
-    """Print names and values, one a line; what has no value is left out."""
+    """Print names and values, one field a line, without the fields that have no value."""
     from rich.console import Console
     from rich.table import Table
 
@@ -51,7 +69,7 @@ def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
 
 
 def cell(value: Any) -> Any:
-    """Return a value as rich text: no markup in it is obeyed, and no control character reaches the terminal."""
+    """Return a value as rich text. Markup in it has no effect, and control characters are replaced."""
     from rich.text import Text
 
     if value is None:
@@ -65,7 +83,7 @@ def cell(value: Any) -> Any:
 
 
 def age(moment: str | None) -> str | None:
-    """Return how long ago an ISO 8601 moment was, such as `42s`, `7m`, `3h` or `12d`."""
+    """Return how long ago an ISO 8601 time was, such as `42s`, `7m`, `3h` or `12d`; other text as it is."""
     if not moment:
         return None
     try:
@@ -79,13 +97,13 @@ def age(moment: str | None) -> str | None:
 
 
 def watched(as_json: bool) -> bool:
-    """Say whether a person watches: then there may be spinners and bars, on stderr."""
+    """Return whether a person watches: only then are spinners and progress bars shown, on stderr."""
     return not as_json and sys.stderr.isatty()
 
 
 @contextmanager
 def spinner(text: str, as_json: bool) -> Iterator[None]:
-    """Show that something is being done, if a person watches."""
+    """Show a spinner with a text while the context lasts, if a person watches."""
     if not watched(as_json):
         yield
         return

@@ -1,21 +1,24 @@
-"""`ringback delivery`: what was sent to whom, and sending it again."""
+"""`ringback delivery`: list, get, retry."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from receiver.cli.console import Json, age, print_fields, print_json, print_table, spinner
+from receiver.cli.console import Json, age, print_fields, print_page, print_result, print_table, spinner
+from receiver.cli.options import CreatedAfter, CreatedBefore, Limit, ListAll
 
-app = typer.Typer(no_args_is_help=True, help="Look at what was sent to whom, and send it again.")
+app = typer.Typer(no_args_is_help=True, help="List deliveries, show their attempts, send them again.")
 
-DeliveryId = Annotated[str, typer.Argument(metavar="ID", help="As `ringback delivery list` shows it.")]
+DeliveryId = Annotated[str, typer.Argument(metavar="ID", help="As shown by `ringback delivery list`.")]
 
 
 class DeliveryStatusChoice(StrEnum):
-    """The states that a list can be narrowed to."""
+    """The states by which a list can be filtered."""
 
+    # The same as `models.states.DeliveryStatus`, which is not imported: importing `models` would slow every command
+    # down.
     PENDING = "pending"
     DELIVERED = "delivered"
     DEAD = "dead"
@@ -24,93 +27,73 @@ class DeliveryStatusChoice(StrEnum):
 
 @app.command(
     "list",
-    epilog="`dead` is what was given up after the last attempt.\n\n"
+    epilog="`dead` deliveries were given up after their last attempt.\n\n"
     "Examples:\n\n"
     "  ringback delivery list --status dead --webhook $ID\n\n"
     "  ringback delivery list --task $TASK_ID --all --json",
 )
 def list_deliveries(
-    status: Annotated[DeliveryStatusChoice | None, typer.Option(help="Only those in this state.")] = None,
-    webhook: Annotated[str | None, typer.Option(metavar="ID", help="Only to this webhook.")] = None,
-    event: Annotated[str | None, typer.Option(metavar="ID", help="Only of this event.")] = None,
-    task: Annotated[str | None, typer.Option(metavar="ID", help="Only of this task.")] = None,
-    created_after: Annotated[str | None, typer.Option(metavar="TIME", help="ISO 8601, unix seconds, or 24h.")] = None,
-    created_before: Annotated[str | None, typer.Option(metavar="TIME", help="ISO 8601, unix seconds, or 24h.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 20,
-    everything: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,
+    status: Annotated[DeliveryStatusChoice | None, typer.Option(help="Only deliveries in this state.")] = None,
+    webhook: Annotated[str | None, typer.Option(metavar="ID", help="Only deliveries to this webhook.")] = None,
+    event: Annotated[str | None, typer.Option(metavar="ID", help="Only deliveries of this event.")] = None,
+    task: Annotated[str | None, typer.Option(metavar="ID", help="Only deliveries of this task's events.")] = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    limit: Limit = 20,
+    list_all: ListAll = False,
     as_json: Json = False,
 ) -> None:
-    """List deliveries, the newest first."""
+    """List deliveries, newest first."""
     from receiver.cli.inputs import moment
     from receiver.cli.service import service
 
     filters = {
-        "status": status.value if status else None,
+        "status": status,
         "webhook_id": webhook,
         "event_id": event,
         "task_id": task,
-        "created_after": moment(created_after) if created_after else None,
-        "created_before": moment(created_before) if created_before else None,
+        "created_after": moment(created_after),
+        "created_before": moment(created_before),
     }
-    given = {name: value for name, value in filters.items() if value is not None}
-    with spinner("looking", as_json), service() as client:
-        page = client.collect("/api/v1/deliveries", given, None if everything else limit)
-    if as_json:
-        print_json(page)
-        return
-    print_table(("id", "event", "url", "status", "attempts", "last answer", "age"), map(_row, page["data"]))
-    if page["has_more"]:
-        typer.echo("There are more: --limit N, or --all.", err=True)
+    with spinner("loading", as_json), service() as client:
+        page = client.collect("/api/v1/deliveries", filters, None if list_all else limit)
+    print_page(page, as_json, _print_table)
 
 
-@app.command(epilog="Signatures, secrets and your own headers' values are not shown.")
+@app.command(epilog="Signatures, secrets and the values of your own headers are not shown.")
 def get(delivery_id: DeliveryId, as_json: Json = False) -> None:
     """Print a delivery with its request and every attempt."""
-    from receiver.cli.service import segment, service
+    from receiver.cli.service import path_segment, service
 
-    with spinner("looking", as_json), service() as client:
-        delivery = client.call("GET", f"/api/v1/deliveries/{segment(delivery_id)}")
-    if as_json:
-        print_json(delivery)
-        return
-    _print(delivery)
-    if delivery["attempt_history"]:
-        typer.echo()
-        print_table(("attempt", "started", "ms", "answer", "body"), map(_attempt, delivery["attempt_history"]))
+    with spinner("loading", as_json), service() as client:
+        delivery = client.call("GET", f"/api/v1/deliveries/{path_segment(delivery_id)}")
+    print_result(delivery, as_json, _print)
 
 
-@app.command(epilog="What was delivered can be sent again, too. Its schedule of attempts begins anew.")
+@app.command(epilog="A delivery that succeeded can be sent again too. Its retry schedule starts from the beginning.")
 def retry(delivery_id: DeliveryId, as_json: Json = False) -> None:
     """Send a delivery again, now."""
-    from receiver.cli.service import segment, service
+    from receiver.cli.service import path_segment, service
 
-    with spinner("sending", as_json), service() as client:
-        delivery = client.call("POST", f"/api/v1/deliveries/{segment(delivery_id)}/retry")
-    if as_json:
-        print_json(delivery)
-    else:
-        typer.echo(f"{delivery_id} is on its way again")
+    with spinner("requesting", as_json), service() as client:
+        delivery = client.call("POST", f"/api/v1/deliveries/{path_segment(delivery_id)}/retry")
+    print_result(delivery, as_json, lambda _delivery: typer.echo(f"{delivery_id} is pending again"))
 
 
-def _row(delivery: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (
-        delivery["id"],
-        delivery["event_type"],
-        delivery["endpoint_url"],
-        delivery["status"],
-        delivery["attempts"],
-        _answer(delivery["last_status_code"], delivery["last_error"]),
-        age(delivery["created_at"]),
-    )
-
-
-def _attempt(attempt: Mapping[str, Any]) -> tuple[Any, ...]:
-    answer = _answer(attempt["status_code"], attempt["error"])
-    return (attempt["number"], attempt["started_at"], attempt["duration_ms"], answer, attempt["response"])
-
-
-def _answer(status_code: int | None, error: str | None) -> str | None:
-    return " ".join(str(part) for part in (status_code, error) if part is not None) or None
+def _print_table(deliveries: Sequence[Mapping[str, Any]]) -> None:
+    rows = [
+        (
+            delivery["id"],
+            delivery["event_type"],
+            delivery["endpoint_url"],
+            delivery["status"],
+            delivery["attempts"],
+            _response(delivery["last_status_code"], delivery["last_error"]),
+            age(delivery["created_at"]),
+        )
+        for delivery in deliveries
+    ]
+    print_table(("id", "event", "url", "status", "attempts", "last response", "age"), rows)
 
 
 def _print(delivery: Mapping[str, Any]) -> None:
@@ -130,3 +113,15 @@ def _print(delivery: Mapping[str, Any]) -> None:
             ("headers", "\n".join(f"{name}: {value}" for name, value in (request.get("headers") or {}).items())),
         ]
     )
+    if delivery["attempt_history"]:
+        typer.echo()
+        print_table(("attempt", "started", "ms", "response", "body"), map(_attempt_row, delivery["attempt_history"]))
+
+
+def _attempt_row(attempt: Mapping[str, Any]) -> tuple[Any, ...]:
+    response = _response(attempt["status_code"], attempt["error"])
+    return (attempt["number"], attempt["started_at"], attempt["duration_ms"], response, attempt["response"])
+
+
+def _response(status_code: int | None, error: str | None) -> str | None:
+    return " ".join(str(part) for part in (status_code, error) if part is not None) or None

@@ -1,4 +1,4 @@
-"""How a command ends: the exit statuses, and the one exception that carries one."""
+"""How a command ends: the exit statuses, and the exception that carries one of them with a message."""
 
 from enum import IntEnum
 from typing import Any
@@ -10,19 +10,21 @@ from receiver.errors import RingbackError, SettingsError
 
 
 class Status(IntEnum):
-    """The exit statuses that scripts rely on."""
+    """The exit statuses, which scripts rely on."""
 
     DONE = 0
     TASK_FAILED = 1
-    """The task or the run."""
+    """The task or the run failed or was cancelled; also: not every line, delivery or ping succeeded."""
     USAGE = 2
+    """The command line, a setting, or the request was wrong."""
     UNREACHABLE = 3
-    """Not reachable, or not allowed."""
+    """The service was not reachable, or did not allow it; also: the service could not start."""
     TIMED_OUT = 4
+    """The time to wait was over."""
 
 
 class Failure(Exception):
-    """A command cannot do what it was asked; `message` is one line that says what to do."""
+    """A command cannot do what was requested. `message` is one line: what is wrong, then what to do."""
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
@@ -31,27 +33,27 @@ class Failure(Exception):
 
 
 class ServiceUnreachable(Failure):
-    """The service cannot be reached now. It may come back."""
+    """The service cannot be reached at the moment; a retry may succeed."""
 
     def __init__(self, message: str) -> None:
         super().__init__(Status.UNREACHABLE, message)
 
 
-class FailingGroup(TyperGroup):
-    """Turns failures of every command below it into a line on stderr and an exit status: the one place."""
+class FailureReportingGroup(TyperGroup):
+    """The root command. It alone turns failures of the commands into a message on stderr and an exit status."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was named."""
+        """Run the subcommand that the user named."""
         try:
             return super().invoke(ctx)
         except Failure as failure:
-            raise _ended(failure.message, failure.status) from None
+            raise _exit(failure.message, failure.status) from None
         except SettingsError as error:
-            raise _ended(f"the settings are wrong:\n{error.message}", Status.USAGE) from None
+            raise _exit(f"the settings are wrong:\n{error.message}", Status.USAGE) from None
         except RingbackError as error:
-            raise _ended(error.message, Status.UNREACHABLE) from None
+            raise _exit(error.message, Status.UNREACHABLE) from None
 
 
-def _ended(message: str, status: Status) -> typer.Exit:
+def _exit(message: str, status: Status) -> typer.Exit:
     typer.echo(f"ringback: {message}", err=True)
     return typer.Exit(status)

@@ -1,4 +1,4 @@
-"""Following the service's stream from outside: Server-Sent Events over HTTP, through lost connections."""
+"""A client of the service's event stream: Server-Sent Events over HTTP, resumed after lost connections."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,14 +13,15 @@ from receiver.cli.service import connection, reaching, read_answer
 
 _PATH = "/api/v1/events"
 _EVENT_STREAM = "text/event-stream"
-_QUIET_SECONDS = 45.0
-"""The stream says something every 15 seconds; what is silent for so long is lost."""
-_LONGEST_WAIT_SECONDS = 30.0
+_SILENT_SECONDS = 45.0
+"""The service sends something every 15 seconds; a stream that is silent for this long is lost."""
+_FIRST_DELAY_SECONDS = 1.0
+_MAX_DELAY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class StreamMessage:
-    """One event of a stream; `data` is read from JSON."""
+    """One message of the stream. `id` is the last id that the stream sent; `data` is parsed from JSON."""
 
     id: str | None
     event: str
@@ -29,61 +30,64 @@ class StreamMessage:
 
 @dataclass(frozen=True, slots=True)
 class StreamOpened:
-    """The stream is open; `again` says that it was before."""
+    """The stream is open; `again` is True if it was open before."""
 
     again: bool
 
 
 @dataclass(frozen=True, slots=True)
 class StreamLost:
-    """The stream is gone, and is tried again in so many seconds."""
+    """The stream was lost; the next attempt to open it is in `delay` seconds."""
 
     reason: str
-    wait: float
+    delay: float
 
 
 def follow(params: Mapping[str, Any], since: str | None) -> Iterator[StreamMessage | StreamOpened | StreamLost]:
-    """Follow the stream for ever, after an event's number or from now on.
+    """Follow the stream without end, after the event with the number `since`, or from now on if that is None.
 
-    Raises `Failure` where it cannot be opened at first, or may not be.
+    Raises `Failure` if the stream cannot be opened the first time, or if the service refuses it.
     """
-    wait, opened = 1.0, False
-    timeout = httpx.Timeout(_QUIET_SECONDS, connect=10.0)
+    delay, was_open = _FIRST_DELAY_SECONDS, False
+    timeout = httpx.Timeout(_SILENT_SECONDS, connect=10.0)
     with httpx.Client(**{**connection(), "timeout": timeout}) as client:
         while True:
             try:
                 for block in _blocks(client, params, since):
                     if block is None:
-                        yield StreamOpened(again=opened)
-                        wait, opened = 1.0, True
+                        yield StreamOpened(again=was_open)
+                        delay, was_open = _FIRST_DELAY_SECONDS, True
                         continue
                     since = block.get("id", since)
                     if block.get("data"):
                         yield StreamMessage(since, block.get("event", "message"), orjson.loads(block["data"]))
                 reason = "the service ended the stream"
-            except ServiceUnreachable as gone:
-                if not opened:
+            except ServiceUnreachable as error:
+                if not was_open:
                     raise
-                reason = gone.message
-            yield StreamLost(reason, wait)
-            time.sleep(wait)
-            wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
+                reason = error.message
+            yield StreamLost(reason, delay)
+            time.sleep(delay)
+            delay = min(delay * 2, _MAX_DELAY_SECONDS)
 
 
 def _blocks(client: httpx.Client, params: Mapping[str, Any], since: str | None) -> Iterator[dict[str, str] | None]:
-    """Open the stream once; give None when it is open, then its blocks."""
+    """Open the stream once; yield None when it is open, then its blocks until it ends."""
     headers = {"accept": _EVENT_STREAM, **({"last-event-id": since} if since is not None else {})}
     with reaching(client.base_url), client.stream("GET", _PATH, params=params, headers=headers) as answer:
         if not answer.headers.get("content-type", "").startswith(_EVENT_STREAM):
             answer.read()
             read_answer(answer)
-            raise Failure(Status.UNREACHABLE, "the service gives no stream of events: is it an older Ringback?")
+            raise Failure(
+                Status.UNREACHABLE,
+                "the service returned no event stream; check that it has the version of this command",
+            )
         yield None
         yield from parse(answer.iter_bytes())
 
 
 def parse(chunks: Iterable[bytes]) -> Iterator[dict[str, str]]:
-    """Read Server-Sent Events (WHATWG HTML, 9.2): each block's fields by name, `data` lines joined."""
+    """Parse Server-Sent Events (WHATWG HTML, 9.2): yield each block's fields by name, its `data` lines joined."""
     block: dict[str, str] = {}
     for line in _lines(chunks):
         if not line:
@@ -101,7 +105,7 @@ def parse(chunks: Iterable[bytes]) -> Iterator[dict[str, str]]:
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
     rest = bytearray()
     for chunk in chunks:
-        # Not str.splitlines: text may hold other characters that it takes for the end of a line.
+        # Not str.splitlines: it also splits at other characters, which a line of text may contain.
         *whole, tail = chunk.split(b"\n")
         for part in whole:
             rest += part

@@ -1,8 +1,8 @@
-"""What a user gives on the command line, read and checked: JSON, files, `key=value`. Faults are `Failure`s."""
+"""Values from the command line, read and checked: JSON, files, `key=value`, times. Wrong ones raise `Failure`."""
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,36 +11,26 @@ import orjson
 
 from receiver.cli.failure import Failure, Status
 
-_LENGTH = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([smhd]?)")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([smhd]?)")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def json_object(given: str, option: str) -> dict[str, Any]:
-    """Return the JSON object that an option holds: as text, as `@file`, or as `@-` for standard input."""
+    """Return the JSON object in an option's value, which is JSON text, `@file`, or `@-` for standard input."""
     if given.startswith("@"):
         text = _read(given.removeprefix("@"), f"{option} {given}")
     else:
         text = given.encode(errors="replace")
-    return _object(text, option, ', such as \'{"prompt": "a cat"}\'')
+    return _parse_object(text, option, ', such as \'{"prompt": "a cat"}\'')
 
 
 def json_file(name: str, option: str) -> dict[str, Any]:
-    """Return the JSON object that a file holds; `-` is standard input."""
-    return _object(_read(name, f"{option} {name}"), f"{option} {name}")
-
-
-def _object(text: bytes, what: str, hint: str = "") -> dict[str, Any]:
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise Failure(Status.USAGE, f"{what} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise Failure(Status.USAGE, f"{what} must be a JSON object{hint}")
-    return value
+    """Return the JSON object in a file; the name `-` is standard input."""
+    return _parse_object(_read(name, f"{option} {name}"), f"{option} {name}")
 
 
 def pairs(given: Sequence[str], option: str) -> dict[str, str]:
-    """Return `key=value` options as text by key."""
+    """Return the values of `key=value` options as text, by key."""
     found = {}
     for pair in given:
         key, equals, value = pair.partition("=")
@@ -51,40 +41,59 @@ def pairs(given: Sequence[str], option: str) -> dict[str, str]:
 
 
 def typed_pairs(given: Sequence[str], option: str) -> dict[str, Any]:
-    """Return `key=value` options by key: a value that is JSON as what it is, any other as text."""
-    return {key: _typed(value) for key, value in pairs(given, option).items()}
+    """Return the values of `key=value` options by key: parsed if they are JSON, otherwise as text."""
+    return {key: _parse_or_keep(value) for key, value in pairs(given, option).items()}
 
 
 def seconds(given: str, option: str) -> float:
-    """Return a length of time such as `90`, `90s`, `30m`, `24h` or `7d` in seconds."""
-    match = _LENGTH.fullmatch(given.strip())
+    """Return a duration such as `90`, `90s`, `30m`, `24h` or `7d` in seconds."""
+    match = _DURATION.fullmatch(given.strip())
     if match is None:
-        raise Failure(Status.USAGE, f"{option} {given}: must be a length of time, such as 90s, 30m, 24h or 7d")
+        raise Failure(Status.USAGE, f"{option} {given}: must be a duration, such as 90s, 30m, 24h or 7d")
     return float(match[1]) * _UNITS[match[2]]
 
 
-def moment(given: str) -> str:
-    """Return a moment for the service: `30m`, `24h` or `7d` mean so long ago; anything else is passed on as it is."""
-    match = _LENGTH.fullmatch(given.strip())
+def moment(given: str | None) -> str | None:
+    """Return a time in a form that the API accepts.
+
+    A duration with a unit, such as `30m`, `24h` or `7d`, means that long ago. Any other text is returned unchanged, for
+    the service to check.
+    """
+    match = _DURATION.fullmatch(given.strip()) if given else None
     if match is None or not match[2]:
         return given
     try:
         return (datetime.now(UTC) - timedelta(seconds=float(match[1]) * _UNITS[match[2]])).isoformat()
     except OverflowError:
-        raise Failure(Status.USAGE, f"{given} ago is before the calendar begins") from None
+        raise Failure(Status.USAGE, f"{given} ago is before the year 1; give a shorter time") from None
 
 
-def _typed(value: str) -> Any:
+def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that are not None: options that were not given are left out of a request."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _parse_object(text: bytes, source: str, hint: str = "") -> dict[str, Any]:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Failure(Status.USAGE, f"{source} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise Failure(Status.USAGE, f"{source} must be a JSON object{hint}")
+    return value
+
+
+def _parse_or_keep(value: str) -> Any:
     try:
         return orjson.loads(value)
     except orjson.JSONDecodeError:
         return value
 
 
-def _read(name: str, what: str) -> bytes:
+def _read(name: str, source: str) -> bytes:
     if name == "-":
         return sys.stdin.buffer.read()
     try:
         return Path(name).read_bytes()
     except OSError as error:
-        raise Failure(Status.USAGE, f"{what}: {error.strerror}") from None
+        raise Failure(Status.USAGE, f"{source}: {error.strerror}") from None

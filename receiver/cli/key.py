@@ -1,18 +1,20 @@
-"""`ringback key`: the API keys."""
+"""`ringback key`: create, list, revoke."""
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from receiver.cli.console import Json, age, print_fields, print_json, print_table, spinner
+from receiver.cli.console import Json, age, print_fields, print_page, print_result, print_table, spinner
 
-app = typer.Typer(no_args_is_help=True, help="Make and revoke API keys. This needs a key of scope admin.")
+app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys. This needs a key with the scope admin.")
 
 
 class ScopeChoice(StrEnum):
-    """What a key may do; each holds the ones before it."""
+    """What a key allows; each scope includes the ones before it."""
 
+    # The same as `models.states.Scope`, which is not imported: importing `models` would slow every command down.
     READ = "read"
     WRITE = "write"
     ADMIN = "admin"
@@ -20,37 +22,54 @@ class ScopeChoice(StrEnum):
 
 @app.command(epilog="Example: ringback key create --name dashboard --scope read")
 def create(
-    name: Annotated[str, typer.Option(help="Who will use it.")],
-    scope: Annotated[ScopeChoice, typer.Option(help="What it may do.")] = ScopeChoice.WRITE,
+    name: Annotated[str, typer.Option(help="Who or what will use it.")],
+    scope: Annotated[
+        ScopeChoice, typer.Option(help="What it allows; each scope includes the ones before it.")
+    ] = ScopeChoice.WRITE,
     rate_limit: Annotated[
-        float | None, typer.Option(help="Requests a second, to each process of the service.", metavar="N")
+        float | None, typer.Option(help="Requests a second to each process of the service.", metavar="N")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a key; it is printed once."""
+    """Create a key; it is printed once."""
     from receiver.cli.service import service
 
-    with spinner("making a key", as_json), service() as client:
-        body = {"name": name, "scope": scope.value, "rate_limit": rate_limit}
+    with spinner("creating a key", as_json), service() as client:
+        body = {"name": name, "scope": scope, "rate_limit": rate_limit}
         key = client.call("POST", "/api/v1/keys", body=body)
-    if as_json:
-        print_json(key)
-        return
-    shown = ("id", "name", "scope", "rate_limit", "key")
-    print_fields([(name.replace("_", " "), key.get(name)) for name in shown])
-    typer.echo("Keep the key: it is not shown again.", err=True)
+    print_result(key, as_json, _print)
 
 
 @app.command("list")
 def list_keys(as_json: Json = False) -> None:
-    """List the keys, by their first characters."""
+    """List the keys, each with its first characters."""
     from receiver.cli.service import service
 
-    with spinner("looking", as_json), service() as client:
+    with spinner("loading", as_json), service() as client:
         page = client.collect("/api/v1/keys")
-    if as_json:
-        print_json(page)
-        return
+    print_page(page, as_json, _print_table)
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As shown by `ringback key list`.")],
+    as_json: Json = False,
+) -> None:
+    """Revoke a key: requests with it are refused from now on."""
+    from receiver.cli.service import path_segment, service
+
+    with spinner("revoking", as_json), service() as client:
+        revoked = client.call("DELETE", f"/api/v1/keys/{path_segment(key_id)}")
+    print_result(revoked, as_json, lambda _revoked: typer.echo(f"{key_id} is revoked"))
+
+
+def _print(key: Mapping[str, Any]) -> None:
+    names = ("id", "name", "scope", "rate_limit", "key")
+    print_fields([(name.replace("_", " "), key.get(name)) for name in names])
+    typer.echo("Keep the key: it is not shown again.", err=True)
+
+
+def _print_table(keys: Sequence[Mapping[str, Any]]) -> None:
     rows = [
         (
             key.get("id"),
@@ -60,22 +79,6 @@ def list_keys(as_json: Json = False) -> None:
             key.get("rate_limit"),
             age(key.get("created_at")),
         )
-        for key in page["data"]
+        for key in keys
     ]
     print_table(("id", "name", "scope", "begins with", "a second", "age"), rows)
-
-
-@app.command()
-def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `ringback key list` shows it.")],
-    as_json: Json = False,
-) -> None:
-    """Revoke a key: it opens nothing any more, at once."""
-    from receiver.cli.service import segment, service
-
-    with spinner("revoking", as_json), service() as client:
-        gone = client.call("DELETE", f"/api/v1/keys/{segment(key_id)}")
-    if as_json:
-        print_json(gone)
-    else:
-        typer.echo(f"{key_id} is revoked")

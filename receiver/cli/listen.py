@@ -1,4 +1,4 @@
-"""`ringback listen`: events to a laptop, with no tunnel."""
+"""`ringback listen`: forwards events to a URL on this machine, without a tunnel."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -14,15 +14,15 @@ from receiver.cli.failure import Failure, Status
 if TYPE_CHECKING:
     import httpx
 
-_ANSWER_SECONDS = 20.0
-"""As long as a real delivery waits for its answer."""
+_RESPONSE_SECONDS = 20.0
+"""As long as a delivery waits for its response by default."""
 _KEPT_BYTES = 4096
 _SHOWN_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Forwarded:
-    """What came of one event: the local answer's status, or why there is none."""
+class ForwardResult:
+    """The result of forwarding one event: the status of the local response, or the error if there is none."""
 
     status: int | None
     response: str
@@ -31,37 +31,37 @@ class Forwarded:
 
 
 def listen(
-    forward_to: Annotated[str, typer.Option(metavar="URL", help="Where each event is posted to.")],
+    forward_to: Annotated[str, typer.Option(metavar="URL", help="The URL to which each event is posted.")],
     event: Annotated[
         list[str] | None, typer.Option(metavar="TYPE", help="Such as task.completed or task.*; may be repeated.")
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Only tasks of this model; may be repeated.")] = None,
     secret: Annotated[
-        str | None, typer.Option(help="What is signed with; without it one is made for this run and printed.")
+        str | None, typer.Option(help="The secret that signs the requests; by default one is made and printed.")
     ] = None,
     since: Annotated[
-        int | None, typer.Option(metavar="ID", min=0, help="Begin after the event with this number, not with now.")
+        int | None, typer.Option(metavar="NUMBER", min=0, help="Begin after the event with this number, not now.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Forward events to a URL on this machine, signed like real deliveries (format standard).
+    """Forward events to a URL on this machine, signed like real deliveries in the format standard.
 
-    Goes on after a lost connection where it was. Events are forwarded one after the other, each once; what the
-    URL answers is shown. Ctrl-C ends it.
+    After a lost connection it resumes at the next event. Events are forwarded one after the other, each once, and the
+    URL's responses are printed. Ctrl-C ends it.
     """
     from receiver.domain.signatures import new_secret
 
     params = {"event_types": event or [], "model": model or []}
-    screen: Screen = _Lines() if as_json else _Text()
+    output: Output = _JsonOutput() if as_json else _TextOutput()
     try:
         _check(forward_to, secret)
-        _run(forward_to, secret or new_secret(), params, None if since is None else str(since), screen, secret is None)
+        _run(forward_to, secret or new_secret(), params, None if since is None else str(since), output, secret is None)
     except KeyboardInterrupt:
         return
 
 
 def _run(
-    url: str, secret: str, params: Mapping[str, Any], since: str | None, screen: "Screen", secret_is_new: bool
+    url: str, secret: str, params: Mapping[str, Any], since: str | None, output: "Output", secret_is_new: bool
 ) -> None:
     import httpx
 
@@ -69,23 +69,23 @@ def _run(
     from receiver.cli.service import is_loopback
 
     loopback = is_loopback(httpx.URL(url).host)
-    with httpx.Client(timeout=_ANSWER_SECONDS, trust_env=not loopback) as client:
-        for news in follow(params, since):
-            match news:
+    with httpx.Client(timeout=_RESPONSE_SECONDS, trust_env=not loopback) as client:
+        for item in follow(params, since):
+            match item:
                 case StreamOpened(again=False):
-                    screen.began(url, secret if secret_is_new else None)
+                    output.print_start(url, secret if secret_is_new else None)
                 case StreamOpened():
                     _note("connected again")
-                case StreamLost(reason=reason, wait=wait):
-                    _note(f"{reason}; trying again in {wait:g} s")
-                case _ if news.event == "reset":
-                    _note(f"events may have been missed: {news.data['message']}")
+                case StreamLost(reason=reason, delay=delay):
+                    _note(f"{reason}; trying again in {delay:g} s")
+                case _ if item.event == "reset":
+                    _note(f"events may have been missed: {item.data['message']}")
                 case _:
-                    screen.forwarded(news.data, _forward(client, url, secret, news.data))
+                    output.print_result(item.data, _forward(client, url, secret, item.data))
 
 
-def _forward(client: "httpx.Client", url: str, secret: str, event: Mapping[str, Any]) -> Forwarded:
-    """Post one event as a delivery of the format `standard` (contracts/standard-webhooks.md)."""
+def _forward(client: "httpx.Client", url: str, secret: str, event: Mapping[str, Any]) -> ForwardResult:
+    """Post one event as a delivery of the format `standard` (receiver/api/CONTRACTS.md, "Standard Webhooks")."""
     import httpx
     import orjson
 
@@ -95,21 +95,21 @@ def _forward(client: "httpx.Client", url: str, secret: str, event: Mapping[str, 
     signed = standard_headers([secret], event["id"], int(time.time()), body)
     headers = {"content-type": "application/json", **signed}
     status, response, error = None, "", None
-    began = time.monotonic()
+    started_at = time.monotonic()
     try:
         with client.stream("POST", url, content=body, headers=headers) as answer:
             status, response = answer.status_code, _read(answer.iter_bytes())
     except httpx.TimeoutException:
-        error = f"no answer within {_ANSWER_SECONDS:g} s"
+        error = f"no response within {_RESPONSE_SECONDS:g} s"
     except httpx.ConnectError:
-        error = "nobody listens there"
+        error = "could not connect"
     except httpx.HTTPError as fault:
         error = str(fault) or type(fault).__name__
-    return Forwarded(status, response, error, round((time.monotonic() - began) * 1000))
+    return ForwardResult(status, response, error, round((time.monotonic() - started_at) * 1000))
 
 
 def _read(chunks: Iterable[bytes]) -> str:
-    """Return the beginning of a body; an endless one is left alone after that."""
+    """Return the first bytes of a body; what follows, which may never end, is not read."""
     kept = bytearray()
     for chunk in chunks:
         kept += chunk
@@ -122,41 +122,41 @@ def _note(text: str) -> None:
     typer.echo(f"ringback: {cell(text)}", err=True)
 
 
-class _Text:
-    """For people: a line an event."""
+class _TextOutput:
+    """For people: one line for each event."""
 
-    def began(self, url: str, secret: str | None) -> None:
+    def print_start(self, url: str, secret: str | None) -> None:
         typer.echo(f"Forwarding events to {url}; Ctrl-C ends it")
-        typer.echo(f"Signed with {secret}" if secret else "Signed with the secret that was given")
+        typer.echo(f"Signed with {secret}" if secret else "Signed with the given secret")
 
-    def forwarded(self, event: Mapping[str, Any], outcome: Forwarded) -> None:
+    def print_result(self, event: Mapping[str, Any], result: ForwardResult) -> None:
         moment = time.strftime("%H:%M:%S")
-        answer = outcome.status if outcome.status is not None else outcome.error
+        outcome = result.status if result.status is not None else result.error
         data = event.get("data") or {}
-        subject = data.get("task_id") or data.get("id") or ""  # a run's own event is about the run
-        line = f"{moment}  #{event['sequence']}  {event['type']}  {subject}  {answer} in {outcome.duration_ms} ms"
-        if outcome.status is not None and outcome.status >= HTTPStatus.MULTIPLE_CHOICES:
-            line += f": {' '.join(outcome.response.split())[:_SHOWN_CHARACTERS]}"
+        subject = data.get("task_id") or data.get("id") or ""  # the second is a run's, in the run's own events
+        line = f"{moment}  #{event['sequence']}  {event['type']}  {subject}  {outcome} in {result.duration_ms} ms"
+        if result.status is not None and result.status >= HTTPStatus.MULTIPLE_CHOICES:
+            line += f": {' '.join(result.response.split())[:_SHOWN_CHARACTERS]}"
         typer.echo(str(cell(line)))
 
 
-class _Lines:
-    """For programs: a line of JSON an event, after one that says how they are signed."""
+class _JsonOutput:
+    """For programs: one line of JSON with the URL and the secret, then one for each event."""
 
-    def began(self, url: str, secret: str | None) -> None:
+    def print_start(self, url: str, secret: str | None) -> None:
         self._print({"forward_to": url, "secret": secret})
 
-    def forwarded(self, event: Mapping[str, Any], outcome: Forwarded) -> None:
+    def print_result(self, event: Mapping[str, Any], result: ForwardResult) -> None:
         self._print(
             {
                 "id": event["id"],
                 "sequence": event["sequence"],
                 "type": event["type"],
                 "task_id": (event.get("data") or {}).get("task_id"),
-                "status": outcome.status,
-                "response": outcome.response,
-                "error": outcome.error,
-                "duration_ms": outcome.duration_ms,
+                "status": result.status,
+                "response": result.response,
+                "error": result.error,
+                "duration_ms": result.duration_ms,
             }
         )
 
@@ -166,7 +166,7 @@ class _Lines:
         typer.echo(orjson.dumps(value).decode())
 
 
-Screen = _Text | _Lines
+Output = _TextOutput | _JsonOutput
 
 
 def _check(url: str, secret: str | None) -> None:

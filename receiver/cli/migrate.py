@@ -1,4 +1,4 @@
-"""`ringback migrate`: the database's schema."""
+"""`ringback migrate`: brings the database's schema up to date."""
 
 import typer
 
@@ -8,8 +8,8 @@ from receiver.cli.console import Json, print_json
 def migrate(as_json: Json = False) -> None:
     """Bring the database to this version's schema.
 
-    On SQLite `serve` does it by itself. On PostgreSQL run it once before a new version starts: it waits for others
-    that do the same.
+    On SQLite, `serve` does this itself. On PostgreSQL, run it once before a new version starts; if another process is
+    migrating the database, it waits for that.
     """
     import asyncio
 
@@ -23,6 +23,6 @@ def migrate(as_json: Json = False) -> None:
     if as_json:
         print_json({"before": before, "now": now})
     elif before == now:
-        typer.echo(f"the schema is at {now} already")
+        typer.echo(f"The schema is already at {now}.")
     else:
-        typer.echo(f"the schema was at {before or 'nothing'}, and is at {now} now")
+        typer.echo(f"The schema was at {before or 'nothing'} and is now at {now}.")

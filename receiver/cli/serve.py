@@ -1,4 +1,4 @@
-"""`ringback serve`: the service itself."""
+"""`ringback serve`: runs the service."""
 
 import gc
 import socket
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8080,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; more than 1 needs PostgreSQL.")] = 1,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 chooses a free one.")] = 8080,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that serve; more than 1 needs PostgreSQL.")] = 1,
     fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     control_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the service: receive webhooks, track tasks, notify subscribers.
 
-    On SQLite the first start creates the database, its master key (beside it, mode 0600) and, without
-    RINGBACK_API_KEY, an admin key, which it prints once.
+    On SQLite, the first start creates the database, its master key (beside it, mode 0600) and, unless
+    RINGBACK_API_KEY is set, an admin key, which is printed once.
 
-    SIGTERM and Ctrl-C stop it when the requests in progress are finished. With several workers, one that dies is
-    replaced, and SIGHUP replaces all of them one after the other: each stops when its successor is ready, and no
-    request is refused.
+    SIGTERM and Ctrl-C stop it after the requests in progress are finished. With several workers, one that ends
+    unexpectedly is restarted, and SIGHUP replaces all of them one after the other: each stops when its successor is
+    ready, and no request is refused.
     """
-    gc.disable()  # until the service has started: what is imported and created for that is not garbage
-    if fd is not None and control_fd is not None:
+    gc.disable()  # enabled after the start: nothing that is imported and created until then is garbage
+    if fd is not None and control_fd is not None:  # started by the supervisor
         from receiver.serving.process import serve_as_worker
 
         status = serve_as_worker(socket.socket(fileno=fd), socket.socket(fileno=control_fd))
@@ -53,17 +53,17 @@ def _serve(host: str, port: int, workers: int) -> int:
                 "Keep it, for example: export RINGBACK_API_KEY=..."
             )
         with listen(host, port) as (listening, url):
-            typer.echo(f"Ringback on {url}, {_storage(settings)}, {_reachability(settings)}")
+            typer.echo(f"Ringback on {url}, {_database(settings)}, {_updates(settings)}")
             if workers == 1:
                 return process.serve(settings, keys.master_keys, listening)
             return process.supervise(workers, listening)
 
 
-def _storage(settings: "Settings") -> str:
-    return f"its database is {settings.sqlite_path}" if settings.is_sqlite else "its database is on PostgreSQL"
+def _database(settings: "Settings") -> str:
+    return f"database: {settings.sqlite_path}" if settings.is_sqlite else "database: PostgreSQL"
 
 
-def _reachability(settings: "Settings") -> str:
+def _updates(settings: "Settings") -> str:
     if settings.public_url is None:
         return "no RINGBACK_PUBLIC_URL: tasks are tracked by polling alone"
-    return f"providers report to {settings.public_url}/hooks/…"
+    return f"providers send webhooks to {settings.public_url}/hooks/..."

@@ -1,4 +1,4 @@
-"""Talking to the service: where it is, with which key, and what its answers mean for the exit status."""
+"""The client of the service's HTTP API: its URL and key, requests, and what responses mean for the exit status."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,17 +10,20 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from receiver.cli.failure import Failure, ServiceUnreachable, Status
+from receiver.cli.inputs import without_none
 from receiver.settings import client_settings
 
-TIMEOUT = httpx.Timeout(60.0, connect=10.0, pool=None)
-"""Seconds; a create may wait 10 for the provider, and more when the service is busy."""
-_MOST_A_PAGE = 200
-_SUCCESS_CODES = (0, 200)
-"""PiAPI's own code for success, in the envelope."""
-_NOT_ALLOWED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS})
+OUTAGE_SECONDS = 60.0
+"""How long a service that has answered before may be unreachable, or full: as a rule it is being restarted."""
 
-_PASSING = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
-"""What a proxy says while the service starts again, and the service while it is full."""
+_TIMEOUT = httpx.Timeout(60.0, connect=10.0, pool=None)
+"""Seconds. A create may wait 10 s for the provider, and longer when the service is busy."""
+_PAGE_SIZE = 200
+_SUCCESS_CODES = (0, 200)
+"""The `code` of a success in PiAPI's envelope."""
+_NOT_ALLOWED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS})
+_TEMPORARY = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
+"""Statuses from a proxy while the service restarts, and from the service while it is full."""
 
 
 def connection() -> dict[str, Any]:
@@ -28,25 +31,25 @@ def connection() -> dict[str, Any]:
     url, key = client_settings()
     parts = split_url(url, "RINGBACK_URL")
     if key is not None and not (key.isascii() and key.isprintable()):
-        raise Failure(Status.USAGE, "RINGBACK_API_KEY has characters that no key has; copy it again")
+        raise Failure(Status.USAGE, "RINGBACK_API_KEY contains characters that no key has; copy it again")
     return {
         "base_url": url.rstrip("/"),
         "headers": {"Authorization": f"Bearer {key}"} if key else {},
-        "timeout": TIMEOUT,
-        # A proxy of the environment has no business with loopback.
+        "timeout": _TIMEOUT,
+        # Requests to loopback go there directly, even if the environment names a proxy.
         "trust_env": not is_loopback(parts.hostname or ""),
     }
 
 
 @contextmanager
 def service() -> Iterator["ServiceClient"]:
-    """Open a connection to the service for one command."""
+    """Open a client of the service for one command."""
     with httpx.Client(**connection()) as client:
         yield ServiceClient(client)
 
 
 class ServiceClient:
-    """The service's HTTP interface, as the commands use it. Every fault is a `Failure`."""
+    """Sends requests to the service. Everything that goes wrong is raised as a `Failure`."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
@@ -60,18 +63,21 @@ class ServiceClient:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Send a request and return the `data` of its answer."""
+        """Send a request and return the `data` of the response."""
         with reaching(self._client.base_url):
             answer = self._client.request(method, path, params=params, json=body, headers=headers)
         return read_answer(answer)
 
-    def collect(self, path: str, params: Mapping[str, Any] | None = None, most: int | None = None) -> dict[str, Any]:
-        """Return a list with at most `most` items (all, if None), whatever number of pages that takes."""
+    def collect(self, path: str, filters: Mapping[str, Any] | None = None, most: int | None = None) -> dict[str, Any]:
+        """Return a list with at most `most` items (None: all), read page by page. Filters that are None do not count.
+
+        The result has the form of one page: `data`, `has_more` and `next_cursor`.
+        """
         found: list[Any] = []
         cursor: dict[str, str] = {}
         while True:
-            size = _MOST_A_PAGE if most is None else min(_MOST_A_PAGE, most - len(found))
-            page = self.call("GET", path, params={**(params or {}), "limit": size, **cursor})
+            size = _PAGE_SIZE if most is None else min(_PAGE_SIZE, most - len(found))
+            page = self.call("GET", path, params={**without_none(filters or {}), "limit": size, **cursor})
             found += page["data"]
             more = bool(page.get("has_more") and page.get("next_cursor"))
             if not more or len(found) == most:
@@ -82,46 +88,50 @@ class ServiceClient:
 
 @contextmanager
 def reaching(url: httpx.URL) -> Iterator[None]:
-    """Turn what can go wrong on the way to the service into a `Failure` that says what to do."""
-    place = str(url).rstrip("/")
+    """Turn errors of the connection to the service into a `ServiceUnreachable` that says what to do."""
+    base = str(url).rstrip("/")
     try:
         yield
     except httpx.ConnectError:
-        raise ServiceUnreachable(f"cannot reach {place}: is `ringback serve` running? Set RINGBACK_URL.") from None
+        raise ServiceUnreachable(
+            f"cannot reach {base}; start the service with `ringback serve`, or set RINGBACK_URL"
+        ) from None
     except httpx.TimeoutException:
-        raise ServiceUnreachable(f"{place} gives no answer: is it a Ringback? Set RINGBACK_URL.") from None
+        raise ServiceUnreachable(
+            f"{base} did not respond in time; check that it is a Ringback service, or set RINGBACK_URL"
+        ) from None
     except httpx.TransportError:
         raise ServiceUnreachable(
-            f"the connection to {place} broke: what was asked for may or may not have been done"
+            f"the connection to {base} was lost before the response; the request may or may not have taken effect"
         ) from None
 
 
 def read_answer(answer: httpx.Response) -> Any:
-    """Return the `data` of an answer in either envelope, PiAPI's or Pi's; raises `Failure` for any other answer."""
-    body = _body(answer)
-    if answer.status_code in _PASSING:
+    """Return the `data` of a response in PiAPI's or Pi's envelope. Raises `Failure` for any other response."""
+    body = _json_or_none(answer)
+    if answer.status_code in _TEMPORARY:
         raise ServiceUnreachable(_explain(answer, body))
     if not answer.is_success:
-        raise Failure(_status_for(answer.status_code), _explain(answer, body))
+        raise Failure(_exit_status(answer.status_code), _explain(answer, body))
     if answer.status_code == HTTPStatus.NO_CONTENT:
         return None
     if not isinstance(body, dict) or not {"data", "code"} & body.keys():
-        place = str(answer.url.copy_with(path="/", query=None)).rstrip("/")
-        raise Failure(Status.UNREACHABLE, f"{place} does not answer as Ringback does: is RINGBACK_URL right?")
+        base = str(answer.url.copy_with(path="/", query=None)).rstrip("/")
+        raise Failure(Status.UNREACHABLE, f"{base} does not respond as Ringback does; check RINGBACK_URL")
     if body.get("code", 200) not in _SUCCESS_CODES:
-        raise Failure(_status_for(body["code"]), _explain(answer, body))
+        raise Failure(_exit_status(body["code"]), _explain(answer, body))
     return body.get("data")
 
 
-def segment(identifier: str) -> str:
-    """Return an id as one segment of a path, whatever is in it."""
+def path_segment(identifier: str) -> str:
+    """Return an id as one segment of a URL path, with every special character quoted."""
     if not identifier or identifier in (".", ".."):
-        raise Failure(Status.USAGE, f"{identifier!r} is no id")
+        raise Failure(Status.USAGE, f"{identifier!r} is not an id")
     return quote(identifier, safe="")
 
 
 def split_url(url: str, name: str) -> Any:
-    """Return a URL's parts. Raises `Failure` that says what `name` must be."""
+    """Return the parts of a URL. Raises `Failure` that calls it `name` if it is not an HTTP URL."""
     fault = Failure(Status.USAGE, f"{name} is not an http:// or https:// URL, such as http://127.0.0.1:8080")
     try:
         parts = urlsplit(url)
@@ -135,44 +145,50 @@ def split_url(url: str, name: str) -> Any:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a host is this machine itself."""
+    """Return whether a host name or address is this machine's loopback."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _body(answer: httpx.Response) -> Any:
+def _json_or_none(answer: httpx.Response) -> Any:
     try:
         return answer.json()
     except ValueError:
         return None
 
 
-def _status_for(code: Any) -> Status:
+def _exit_status(code: Any) -> Status:
     if not isinstance(code, int) or code >= HTTPStatus.INTERNAL_SERVER_ERROR or code in _NOT_ALLOWED:
         return Status.UNREACHABLE
     return Status.USAGE if code >= HTTPStatus.BAD_REQUEST else Status.UNREACHABLE
 
 
 def _explain(answer: httpx.Response, body: Any) -> str:
-    said = " ".join(_said(body).split()) or f"HTTP {answer.status_code}"
+    """Return the error message of a response on one line, and what to do about it where that is known."""
+    message = " ".join(_error_message(body).split()) or f"HTTP {answer.status_code}"
+    advice = _advice(answer)
+    return f"{message.removesuffix('.')}; {advice}" if advice else message
+
+
+def _advice(answer: httpx.Response) -> str | None:
     match answer.status_code:
         case HTTPStatus.UNAUTHORIZED if "authorization" not in answer.request.headers:
-            return f"{said}: set RINGBACK_API_KEY"
+            return "set RINGBACK_API_KEY"
         case HTTPStatus.UNAUTHORIZED:
-            return f"{said}: is RINGBACK_API_KEY right?"
+            return "check RINGBACK_API_KEY"
         case HTTPStatus.FORBIDDEN:
-            return f"{said}: this key may not do that; use one with more rights (`ringback key create --scope ...`)"
+            return "use a key with the required scope (`ringback key create --scope ...`)"
         case HTTPStatus.TOO_MANY_REQUESTS | HTTPStatus.SERVICE_UNAVAILABLE if "retry-after" in answer.headers:
-            return f"{said}: try again in {answer.headers['retry-after']} s"
+            return f"try again in {answer.headers['retry-after']} s"
     if answer.is_redirect:
-        return f"the service has moved to {answer.headers.get('location', 'another place')}: set RINGBACK_URL to it"
-    return said
+        return f"the service has moved to {answer.headers.get('location', 'another URL')}, so set RINGBACK_URL to it"
+    return None
 
 
-def _said(body: Any) -> str:
-    """Return what an error body says, whatever its form."""
+def _error_message(body: Any) -> str:
+    """Return the message of an error body in any of the API's forms; an empty string if it has none."""
     if not isinstance(body, dict):
         return ""
     error = body.get("error")

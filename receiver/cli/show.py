@@ -1,27 +1,37 @@
-"""Tasks as people read them, from either dialect: PiAPI's form and the native one."""
+"""How tasks, runs and replays are printed for people."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
+
+import typer
 
 from receiver.cli.console import age, print_fields, print_table
 
+ApiObject = dict[str, Any]
+"""A task, run or replay as the API returns it."""
+
 ENDS = frozenset({"completed", "failed", "cancelled"})
+"""The terminal states of tasks and runs. Stated here, because importing `models` would slow every command down."""
+STEP_COLUMNS = ("step", "action", "status", "took", "task", "result")
 _NEVER = "0001-01-01T00:00:00Z"
+"""PiAPI's form of a time that has not come."""
 
 
 def print_task(task: Mapping[str, Any]) -> None:
-    """Print one task, a field a line."""
+    """Print a task, one field a line: from the native form, or PiAPI's, which has some fields in `meta`."""
     meta = task.get("meta") or {}
+    percent = percent_of(task)
     print_fields(
         [
             ("task", task.get("task_id")),
-            ("model", _kind(task)),
+            ("model", _model_and_type(task)),
             ("status", task.get("status")),
-            ("progress", f"{percent_of(task)} %" if percent_of(task) else None),
+            ("progress", f"{percent} %" if percent else None),
             ("attempt", task.get("attempt", meta.get("attempt"))),
             ("provider's id", task.get("provider_task_id", meta.get("provider_task_id"))),
-            ("created", _moment(task, "created_at")),
-            ("ended", _moment(task, "ended_at")),
+            ("created", _time_of(task, "created_at")),
+            ("ended", _time_of(task, "ended_at")),
             ("metadata", task.get("metadata")),
             ("error", error_message(task)),
             ("result", result_url(task)),
@@ -35,10 +45,10 @@ def print_tasks(tasks: Sequence[Mapping[str, Any]]) -> None:
     rows = [
         (
             task.get("task_id"),
-            _kind(task),
+            _model_and_type(task),
             task.get("status"),
             f"{percent_of(task)} %",
-            age(_moment(task, "created_at")),
+            age(_time_of(task, "created_at")),
             result_url(task) or error_message(task),
         )
         for task in tasks
@@ -46,8 +56,53 @@ def print_tasks(tasks: Sequence[Mapping[str, Any]]) -> None:
     print_table(("id", "model/type", "status", "progress", "age", "result"), rows)
 
 
+def print_run(run: Mapping[str, Any]) -> None:
+    """Print a run, one field a line, then its steps as a table."""
+    print_fields(
+        [
+            ("run", run.get("id")),
+            ("status", run.get("status")),
+            ("created", _iso(run.get("created_at"))),
+            ("updated", _iso(run.get("updated_at"))),
+            ("metadata", run.get("metadata")),
+        ]
+    )
+    steps = run.get("steps") or []
+    if steps:
+        typer.echo()
+        print_table(STEP_COLUMNS, map(step_row, steps))
+
+
+def step_row(step: Mapping[str, Any]) -> Sequence[Any]:
+    """Return a step's cells for `STEP_COLUMNS`."""
+    error, result = step.get("error") or {}, step.get("result") or {}
+    outcome = error.get("message") or error.get("code") or result.get("result_url")
+    return (step["id"], step["action"], step["status"], _duration_of(step), step["job_id"], outcome)
+
+
+def print_replay(replay: Mapping[str, Any]) -> None:
+    """Print a replay, one field a line."""
+    print_fields(
+        [
+            ("replay", replay.get("id")),
+            ("kind", replay.get("kind")),
+            ("status", replay.get("status")),
+            ("since", replay.get("since")),
+            ("until", replay.get("until")),
+            ("events", " ".join(replay.get("event_types") or ())),
+            ("deliveries", replay.get("deliveries")),
+            ("sent", replay.get("sent")),
+            ("delivered", replay.get("delivered")),
+            ("pending", replay.get("pending")),
+            ("given up", replay.get("dead")),
+            ("cancelled", replay.get("cancelled")),
+            ("age", age(replay.get("created_at"))),
+        ]
+    )
+
+
 def result_url(task: Mapping[str, Any]) -> str | None:
-    """Return the one URL that a finished task is about, or None."""
+    """Return the URL of a task's main result, or None."""
     output = task.get("output")
     if not isinstance(output, dict):
         return None
@@ -57,23 +112,36 @@ def result_url(task: Mapping[str, Any]) -> str | None:
 
 
 def percent_of(task: Mapping[str, Any]) -> int:
-    """Return how far a task is: the native form has `progress`, PiAPI's what the model's output says."""
+    """Return a task's progress in percent: the native form has `progress`, PiAPI's has it in the model's output."""
     output = task.get("output")
-    said = output if isinstance(output, dict) else {}
-    found = task.get("progress") or said.get("progress") or said.get("percent") or said.get("task_progress")
+    fields = output if isinstance(output, dict) else {}
+    found = task.get("progress") or fields.get("progress") or fields.get("percent") or fields.get("task_progress")
     return int(found) if isinstance(found, int | float) else 0
 
 
 def error_message(task: Mapping[str, Any]) -> str | None:
-    """Return what went wrong with a task, or None."""
+    """Return the message of a task's error, or None."""
     error = task.get("error") or {}
     return str(error["message"]) if error.get("message") else None
 
 
-def _kind(task: Mapping[str, Any]) -> str:
+def _model_and_type(task: Mapping[str, Any]) -> str:
     return f"{task.get('model')}/{task.get('task_type')}"
 
 
-def _moment(task: Mapping[str, Any], name: str) -> str | None:
+def _time_of(task: Mapping[str, Any], name: str) -> str | None:
     moment = task.get(name) or (task.get("meta") or {}).get(name)
     return None if moment == _NEVER else moment
+
+
+def _duration_of(step: Mapping[str, Any]) -> str | None:
+    started, ended = step.get("started_at"), step.get("completed_at")
+    if started is None:
+        return None
+    return f"{max(0, int((ended or datetime.now(UTC).timestamp()) - started))} s"
+
+
+def _iso(unix_seconds: int | None) -> str | None:
+    if unix_seconds is None:
+        return None
+    return datetime.fromtimestamp(unix_seconds, UTC).isoformat().replace("+00:00", "Z")

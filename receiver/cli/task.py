@@ -5,20 +5,19 @@ from typing import Annotated, Any
 
 import typer
 
-from receiver.cli.console import Json, print_json, spinner
+from receiver.cli.console import Json, print_json, print_page, print_result, spinner
 from receiver.cli.failure import Failure, Status
+from receiver.cli.options import CreatedAfter, CreatedBefore, Limit, ListAll, Timeout, Wait
 
-app = typer.Typer(no_args_is_help=True, help="Create tasks, look at them, wait for them, cancel them, retry them.")
+app = typer.Typer(no_args_is_help=True, help="Create tasks, show them, wait for them, cancel them, retry them.")
 
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="Ringback's task id, or the provider's.")]
-Timeout = Annotated[
-    float | None, typer.Option(metavar="SECONDS", min=0, help="Stop waiting after so long; exit status 4.")
-]
 
 
 class TaskStatusChoice(StrEnum):
-    """The states that a list can be narrowed to."""
+    """The states by which a list can be filtered."""
 
+    # The same as `models.states.TaskStatus`, which is not imported: importing `models` would slow every command down.
     QUEUED = "queued"
     STAGED = "staged"
     PENDING = "pending"
@@ -33,41 +32,46 @@ class TaskStatusChoice(StrEnum):
     "  ringback task create --model Qubico/flux1-dev --task-type txt2img -i prompt='a cat' --wait\n\n"
     "  ringback task create --model kling --task-type video_generation --input @input.json --json\n\n"
     "  ringback task create --bulk tasks.jsonl > ids.txt\n\n"
-    'Each line of a bulk is what `POST /api/v1/task` takes: {"model": ..., "task_type": ..., "input": {...}}. '
-    "Lines that are refused are named, and the exit status is 1; the others are created."
+    "Each line of a bulk file is a body of `POST /api/v1/task`: "
+    '{"model": ..., "task_type": ..., "input": {...}}. '
+    "If lines are refused, they are reported by their number and the exit status is 1; the other lines' tasks are "
+    "created."
 )
 def create(
     model: Annotated[str | None, typer.Option(help="The provider's model, such as kling.")] = None,
-    task_type: Annotated[str | None, typer.Option(help="What the model is to do, such as video_generation.")] = None,
+    task_type: Annotated[str | None, typer.Option(help="The model's task type, such as video_generation.")] = None,
     bulk: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Create a task for each line of JSON; - is stdin.")
+        str | None,
+        typer.Option(metavar="FILE", help="Create a task for each line of a file of JSON lines; - is stdin."),
     ] = None,
     input_json: Annotated[
         str, typer.Option("--input", metavar="JSON", help="The model's input: JSON, @FILE, or @- for stdin.")
     ] = "{}",
     field: Annotated[
         list[str] | None,
-        typer.Option("-i", "--field", metavar="KEY=VALUE", help="One field of the input; the value is JSON or text."),
+        typer.Option(
+            "-i", "--field", metavar="KEY=VALUE", help="One field of the input; its value is JSON, or else text."
+        ),
     ] = None,
     webhook: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where to tell of this task, in PiAPI's form.")
+        str | None, typer.Option(metavar="URL", help="A URL to notify of this task, in PiAPI's format.")
     ] = None,
     webhook_secret: Annotated[str | None, typer.Option(help="Sent to that URL as x-webhook-secret.")] = None,
     metadata: Annotated[
-        str | None, typer.Option(metavar="JSON", help="Your own words on the task: JSON or @FILE.")
+        str | None, typer.Option(metavar="JSON", help="Your own metadata for the task: JSON or @FILE.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it ends; exit status 1 if it fails.")] = False,
+    wait: Wait = False,
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Create a task and print it, or many and print their ids."""
+    """Create a task and print it, or create many and print their ids."""
     from receiver.cli.bulk import create_bulk
     from receiver.cli.inputs import json_object, typed_pairs
     from receiver.cli.service import service
 
     if bulk is not None:
         if model or task_type or field or webhook or webhook_secret or metadata or wait or input_json != "{}":
-            raise Failure(Status.USAGE, "--bulk goes with no other option but --json: the lines say it all")
+            raise Failure(Status.USAGE, "--bulk allows no other option but --json; put the rest into the file's lines")
         with service() as client:
             create_bulk(client, bulk, as_json)
         return
@@ -86,67 +90,61 @@ def create(
         body["metadata"] = json_object(metadata, "--metadata")
     with spinner("creating the task", as_json), service() as client:
         task = client.call("POST", "/api/v1/task", body=body)
-    if wait:
-        _wait([task["task_id"]], timeout, as_json)
-    _print(task, as_json)
+    _finish(task, wait, timeout, as_json)
 
 
 @app.command(epilog="Example: ringback task get 01998c2e-7d1b-7f00-8000-000000000000 --json")
 def get(task_id: TaskId, as_json: Json = False) -> None:
     """Print a task as it is now."""
-    from receiver.cli.service import segment, service
+    from receiver.cli.service import path_segment, service
+    from receiver.cli.show import print_task
 
-    with spinner("looking", as_json), service() as client:
-        task = client.call("GET", f"/api/v1/tasks/{segment(task_id)}")
-    _print(task, as_json)
+    with spinner("loading", as_json), service() as client:
+        task = client.call("GET", f"/api/v1/tasks/{path_segment(task_id)}")
+    print_result(task, as_json, print_task)
 
 
 @app.command(
     "list",
     epilog="Examples:\n\n"
-    "  ringback task list --status failed --created-after 2025-11-01T00:00:00Z\n\n"
+    "  ringback task list --status failed --created-after 24h\n\n"
     "  ringback task list --metadata campaign=spring --all --json",
 )
 def list_tasks(
     status: Annotated[TaskStatusChoice | None, typer.Option(help="Only tasks in this state.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only this model's.")] = None,
-    task_type: Annotated[str | None, typer.Option(help="Only of this type.")] = None,
-    created_after: Annotated[str | None, typer.Option(metavar="TIME", help="ISO 8601 or unix seconds.")] = None,
-    created_before: Annotated[str | None, typer.Option(metavar="TIME", help="ISO 8601 or unix seconds.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only tasks of this model.")] = None,
+    task_type: Annotated[str | None, typer.Option(help="Only tasks of this type.")] = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
     metadata: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only with this in their metadata; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Only tasks with this in their metadata; may be repeated."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 20,
-    everything: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,
+    limit: Limit = 20,
+    list_all: ListAll = False,
     as_json: Json = False,
 ) -> None:
-    """List tasks, the newest first."""
-    from receiver.cli.inputs import pairs
+    """List tasks, newest first."""
+    from receiver.cli.inputs import moment, pairs
     from receiver.cli.service import service
     from receiver.cli.show import print_tasks
 
     filters = {
-        "status": status.value if status else None,
+        "status": status,
         "model": model,
         "task_type": task_type,
-        "created_after": created_after,
-        "created_before": created_before,
+        "created_after": moment(created_after),
+        "created_before": moment(created_before),
         **{f"metadata[{key}]": value for key, value in pairs(metadata or (), "--metadata").items()},
     }
-    given = {name: value for name, value in filters.items() if value is not None}
-    with spinner("looking", as_json), service() as client:
-        page = client.collect("/api/v1/tasks", given, None if everything else limit)
-    if as_json:
-        print_json(page)
-        return
-    print_tasks(page["data"])
-    if page["has_more"]:
-        typer.echo("There are more: --limit N, or --all.", err=True)
+    with spinner("loading", as_json), service() as client:
+        page = client.collect("/api/v1/tasks", filters, None if list_all else limit)
+    print_page(page, as_json, print_tasks)
 
 
 @app.command(
-    epilog="Several ids are waited for side by side. With --json one id prints its task, several print a list "
-    '(`{"object": "list", "data": [...]}`) in the order given.\n\n'
+    epilog="Several tasks are waited for concurrently. With --json, one id prints its task, and several ids print a "
+    'list (`{"object": "list", "data": [...]}`) in the order given.\n\n'
     "Exit status: 0 all completed, 1 one failed or was cancelled, 4 not all ended in time.\n\n"
     "Example: ringback task wait $ID --timeout 600 --json"
 )
@@ -155,70 +153,59 @@ def wait(
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Wait until tasks end, and print them."""
+    """Wait until tasks have ended, and print them."""
     _wait(list(dict.fromkeys(ids)), timeout, as_json)
 
 
-@app.command(epilog="Only a task that the provider has not begun can be cancelled, and not every model allows it.")
+@app.command(epilog="A task can be cancelled only before the provider begins it, and not with every model.")
 def cancel(task_id: TaskId, as_json: Json = False) -> None:
     """Cancel a task."""
-    from receiver.cli.service import segment, service
+    from receiver.cli.service import path_segment, service
 
     with spinner("cancelling", as_json), service() as client:
-        task = client.call("POST", f"/api/v1/task/{segment(task_id)}/cancel")
-    if as_json:
-        print_json(task)
-    else:
-        typer.echo(f"{task_id} is cancelled")
+        task = client.call("POST", f"/api/v1/task/{path_segment(task_id)}/cancel")
+    print_result(task, as_json, lambda _task: typer.echo(f"{task_id} is cancelled"))
 
 
 @app.command(
-    epilog="A task that failed with submission_unknown may have been made, and paid for, the first time too.\n\n"
+    epilog="A task that failed with submission_unknown may have been created and charged at its first attempt too.\n\n"
     "Example: ringback task retry 01998c2e-7d1b-7f00-8000-000000000000 --wait"
 )
-def retry(
-    task_id: TaskId,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it ends; exit status 1 if it fails.")] = False,
-    timeout: Timeout = None,
-    as_json: Json = False,
-) -> None:
-    """Try a task again that failed or was cancelled; its id stays the same."""
-    from receiver.cli.service import segment, service
+def retry(task_id: TaskId, wait: Wait = False, timeout: Timeout = None, as_json: Json = False) -> None:
+    """Retry a task that failed or was cancelled; its id stays the same."""
+    from receiver.cli.service import path_segment, service
 
     with spinner("retrying", as_json), service() as client:
-        task = client.call("POST", f"/api/v1/tasks/{segment(task_id)}/retry")
-    if wait:
-        _wait([task["task_id"]], timeout, as_json)
-    _print(task, as_json)
+        task = client.call("POST", f"/api/v1/tasks/{path_segment(task_id)}/retry")
+    _finish(task, wait, timeout, as_json)
 
 
-def _print(task: Any, as_json: bool) -> None:
+def _finish(task: Any, wait: bool, timeout: float | None, as_json: bool) -> None:
+    """Print a task that was created or retried; with `wait`, when it has ended."""
     from receiver.cli.show import print_task
 
-    if as_json:
-        print_json(task)
-    else:
-        print_task(task)
+    if wait:
+        _wait([task["task_id"]], timeout, as_json)
+    print_result(task, as_json, print_task)
 
 
 def _wait(ids: list[str], timeout: float | None, as_json: bool) -> None:
-    """Wait, print the tasks, and end the command with the status that this means."""
+    """Wait for tasks, print them, and end the command with the exit status that their states mean."""
     from receiver.cli.show import print_task
-    from receiver.cli.waiting import status_of, wait_for
+    from receiver.cli.waiting import end_status, has_ended, wait_for_tasks
 
-    waited = wait_for(ids, timeout, as_json=as_json)
-    known = [each.task or {"task_id": each.task_id} for each in waited]
+    states = wait_for_tasks(ids, timeout, as_json=as_json)
+    tasks = [state or {"task_id": task_id} for task_id, state in zip(ids, states, strict=True)]
     if as_json:
-        print_json(known[0] if len(known) == 1 else {"object": "list", "data": known})
+        print_json(tasks[0] if len(tasks) == 1 else {"object": "list", "data": tasks})
     else:
-        for number, task in enumerate(known):
+        for number, task in enumerate(tasks):
             if number:
                 typer.echo()
             print_task(task)
-    status = status_of(waited)
+    status = end_status(states)
     if status is Status.TIMED_OUT:
-        late = sum(not each.ended for each in waited)
-        raise Failure(
-            status, f"{late} of {len(waited)} not ended after {timeout:g} s; wait again, or look with `task get`"
-        )
+        late = sum(not has_ended(state) for state in states)
+        message = f"{late} of {len(states)} tasks have not ended after {timeout:g} s; wait again, or use `task get`"
+        raise Failure(status, message)
     raise typer.Exit(status)

@@ -1,100 +1,104 @@
-"""Waiting for tasks or a run to end: long polls side by side, through a restart of the service, with a live display."""
+"""Waiting for tasks, a run or a replay to end, through a restart of the service; and what their end means.
+
+Tasks and runs are waited for with long polls, several tasks concurrently. A replay has no long poll, so it is polled.
+"""
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from receiver.cli.console import watched
 from receiver.cli.failure import ServiceUnreachable, Status
-from receiver.cli.service import connection, reaching, read_answer, segment
-from receiver.cli.show import ENDS, percent_of
-from receiver.cli.steps import RunDocument, live_steps
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from receiver.cli.progress import OnUpdate, replay_progress, run_progress, task_progress
+from receiver.cli.service import OUTAGE_SECONDS, connection, path_segment, reaching, read_answer
+from receiver.cli.show import ENDS, ApiObject
 
 _LONG_POLL_SECONDS = 30
-_WATCHED_POLL_SECONDS = 3
-"""Shorter where a person watches the progress."""
+_WATCHED_TASK_SECONDS = 3
 _WATCHED_RUN_SECONDS = 1
-_PATIENCE_SECONDS = 60.0
-"""How long a service that was there may be gone: it is being started again, as a rule."""
+"""Long polls are shorter while a person watches, so that the display shows progress."""
 _PAUSE_SECONDS = 1.0
-_ANSWER_SECONDS = 10.0
-"""How long the service may take to answer, besides the waiting that it was asked for."""
-_MOST_ROWS = 12
-_AT_ONCE = 100
-
-TaskDocument = dict[str, Any]
-LastSeen = dict[str, Any] | None
-"""A task or a run as it was last seen, if it was."""
-OnChange = Callable[[str, TaskDocument], None]
+_REPLAY_PAUSE_SECONDS = 0.5
+_RESPONSE_SECONDS = 10.0
+"""How long the service may take to respond, in addition to the time of the long poll."""
+_MOST_CONNECTIONS = 100
 
 
-@dataclass(frozen=True)
-class Waited:
-    """How the waiting for one task ended: its last known state, and whether that is its end."""
+def wait_for_tasks(ids: Sequence[str], max_seconds: float | None, *, as_json: bool) -> list[ApiObject]:
+    """Wait until all tasks have ended, or for `max_seconds`; return their last known states in the order of `ids`.
 
-    task_id: str
-    task: TaskDocument | None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the task is over."""
-        return _is_over(self.task)
-
-
-def wait_for(ids: Sequence[str], longest: float | None, *, as_json: bool) -> list[Waited]:
-    """Wait until all tasks ended, or for `longest` seconds; the results are in the order of `ids`."""
-    with _display(ids, as_json) as news:
-        seconds = _WATCHED_POLL_SECONDS if watched(as_json) else _LONG_POLL_SECONDS
-        asked = [_Asked(f"/api/v1/task/{segment(each)}", partial(news, each)) for each in ids]
-        found = asyncio.run(_wait_for_all(asked, longest, seconds))
-    return [Waited(task_id, task) for task_id, task in zip(ids, found, strict=True)]
+    A state is empty if the service returned none.
+    """
+    with task_progress(ids, as_json) as on_update:
+        seconds = _WATCHED_TASK_SECONDS if watched(as_json) else _LONG_POLL_SECONDS
+        targets = [
+            _Target(f"/api/v1/task/{path_segment(task_id)}", seconds, _PAUSE_SECONDS, partial(on_update, task_id))
+            for task_id in ids
+        ]
+        return asyncio.run(_wait_for_all(targets, max_seconds))
 
 
-def wait_for_run(run_id: str, longest: float | None, *, as_json: bool) -> RunDocument | None:
-    """Wait until a run ended, or for `longest` seconds; return its last known state."""
-    with live_steps(as_json) as news:
+def wait_for_run(run_id: str, max_seconds: float | None, *, as_json: bool) -> ApiObject:
+    """Wait until a run has ended, or for `max_seconds`; return its last known state."""
+    with run_progress(as_json) as on_update:
         seconds = _WATCHED_RUN_SECONDS if watched(as_json) else _LONG_POLL_SECONDS
-        path = f"/api/v1/runs/{segment(run_id)}"
-        return asyncio.run(_wait_for_all([_Asked(path, news)], longest, seconds))[0]
+        target = _Target(f"/api/v1/runs/{path_segment(run_id)}", seconds, _PAUSE_SECONDS, on_update)
+        return asyncio.run(_wait_for_all([target], max_seconds))[0]
 
 
-def status_of(waited: Sequence[Waited]) -> Status:
-    """Return the exit status: timed out if any task is not over, failed if any did not complete."""
-    return end_status([each.task for each in waited])
+def wait_for_replay(webhook_path: str, replay: ApiObject, max_seconds: float | None, *, as_json: bool) -> ApiObject:
+    """Wait until no delivery of a replay is pending, or for `max_seconds`; return its last known state."""
+    with replay_progress(as_json) as on_update:
+        path = f"{webhook_path}/replays/{path_segment(replay['id'])}"
+        target = _Target(path, 0, _REPLAY_PAUSE_SECONDS, on_update, has_ended=replay_has_ended)
+        return asyncio.run(_wait_for_all([target], max_seconds, known=replay))[0]
 
 
-def end_status(found: Sequence[LastSeen]) -> Status:
-    """Return the exit status for tasks or runs as they are."""
-    if not all(map(_is_over, found)):
+def has_ended(state: ApiObject) -> bool:
+    """Return whether a task or a run is in a terminal state."""
+    return state.get("status") in ENDS
+
+
+def replay_has_ended(replay: ApiObject) -> bool:
+    """Return whether no delivery of a replay is pending, and no more will be added."""
+    return replay["status"] != "running" and not replay["pending"]
+
+
+def end_status(states: Sequence[ApiObject]) -> Status:
+    """Return the exit status for tasks or runs: timed out unless all have ended, failed unless all completed."""
+    if not all(map(has_ended, states)):
         return Status.TIMED_OUT
-    completed = all(each is not None and each["status"] == "completed" for each in found)
-    return Status.DONE if completed else Status.TASK_FAILED
+    return Status.DONE if all(state["status"] == "completed" for state in states) else Status.TASK_FAILED
 
 
-def _is_over(found: LastSeen) -> bool:
-    return found is not None and found.get("status") in ENDS
+def replay_end_status(replay: ApiObject) -> Status:
+    """Return the exit status for a replay that has ended: failed unless all of it was delivered."""
+    failed = replay["status"] == "cancelled" or replay["dead"] or replay["cancelled"]
+    return Status.TASK_FAILED if failed else Status.DONE
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What is asked for again and again, and who hears of each answer."""
+class _Target:
+    """What to wait for."""
 
     path: str
-    news: Callable[[dict[str, Any]], None]
+    long_poll_seconds: int
+    """0 where the API has no long poll."""
+    pause_seconds: float
+    """The shortest time from one poll to the next. A service that responds at once, as a full one, is not flooded."""
+    on_update: OnUpdate
+    has_ended: Callable[[ApiObject], bool] = has_ended
 
 
-async def _wait_for_all(asked: Sequence[_Asked], longest: float | None, seconds: int) -> list[LastSeen]:
-    async with httpx.AsyncClient(**connection(), limits=httpx.Limits(max_connections=_AT_ONCE)) as client:
-        waits = [asyncio.ensure_future(_Wait(client, each, seconds).run(longest)) for each in asked]
+async def _wait_for_all(
+    targets: Sequence[_Target], max_seconds: float | None, known: ApiObject | None = None
+) -> list[ApiObject]:
+    async with httpx.AsyncClient(**connection(), limits=httpx.Limits(max_connections=_MOST_CONNECTIONS)) as client:
+        waits = [asyncio.ensure_future(_Wait(client, target, known).run(max_seconds)) for target in targets]
         try:
             return await asyncio.gather(*waits)
         finally:
@@ -104,90 +108,53 @@ async def _wait_for_all(asked: Sequence[_Asked], longest: float | None, seconds:
 
 
 class _Wait:
-    """Waits for one task or run."""
+    """Waits for one target. `known` is its state if the service has just returned it."""
 
-    def __init__(self, client: httpx.AsyncClient, asked: _Asked, seconds: int) -> None:
+    def __init__(self, client: httpx.AsyncClient, target: _Target, known: ApiObject | None) -> None:
         self._client = client
-        self._asked = asked
-        self._seconds = seconds
-        self._found: LastSeen = None
+        self._target = target
+        self._state = known or {}
 
-    async def run(self, longest: float | None) -> LastSeen:
-        """Return what is known when it ended or the time is up."""
+    async def run(self, max_seconds: float | None) -> ApiObject:
+        """Return the last known state when the target has ended or the time is over."""
         loop = asyncio.get_running_loop()
-        deadline = None if longest is None else loop.time() + longest
-        await self._look(0)
+        deadline = None if max_seconds is None else loop.time() + max_seconds
+        if not self._state:
+            await self._poll(0)  # without retries: a service that never responded is reported at once
         try:
             async with asyncio.timeout_at(deadline):
-                while not _is_over(self._found):
-                    left = self._seconds if deadline is None else math.ceil(deadline - loop.time())
-                    began = loop.time()
-                    await self._patiently(min(self._seconds, max(1, left)))
-                    if not _is_over(self._found):
-                        # A service that does not let us wait must not be flooded.
-                        await asyncio.sleep(max(0.0, began + _PAUSE_SECONDS - loop.time()))
+                while not self._target.has_ended(self._state):
+                    await self._poll_and_pause(deadline)
         except TimeoutError:
             pass
-        return self._found
+        return self._state
 
-    async def _patiently(self, seconds: int) -> None:
-        """Look, and bear it for a while if the service is gone."""
+    async def _poll_and_pause(self, deadline: float | None) -> None:
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + _PATIENCE_SECONDS
+        started_at, longest = loop.time(), self._target.long_poll_seconds
+        left = longest if deadline is None else math.ceil(deadline - started_at)
+        await self._poll_with_retries(min(longest, max(1, left)))
+        if not self._target.has_ended(self._state):
+            await asyncio.sleep(max(0.0, started_at + self._target.pause_seconds - loop.time()))
+
+    async def _poll_with_retries(self, seconds: int) -> None:
+        """Poll; retry while the service is unreachable, for `OUTAGE_SECONDS` at most."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + OUTAGE_SECONDS
         while True:
             try:
-                return await self._look(seconds)
+                return await self._poll(seconds)
             except ServiceUnreachable:
-                if loop.time() > give_up:
+                if loop.time() > give_up_at:
                     raise
                 await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _look(self, seconds: int) -> None:
-        """Ask for it, and with `seconds` let the service wait so long for its end."""
+    async def _poll(self, seconds: int) -> None:
+        """Read the state; with `seconds`, let the service respond when the target has ended or this time is over."""
         params: dict[str, str | int] = {"wait_for_completion": "true", "timeout_seconds": seconds} if seconds else {}
         with reaching(self._client.base_url):
-            timeout = httpx.Timeout(seconds + _ANSWER_SECONDS, pool=None)
-            answer = await self._client.get(self._asked.path, params=params, timeout=timeout)
-        self._found = read_answer(answer)
-        self._asked.news(self._found)
-
-
-@contextmanager
-def _display(ids: Sequence[str], as_json: bool) -> Iterator[OnChange]:
-    """Show the tasks and how far they are while they are waited for, if a person watches."""
-    if not watched(as_json):
-        yield lambda task_id, task: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _bar_a_task(progress, ids) if len(ids) <= _MOST_ROWS else _one_bar(progress, ids)
-
-
-def _bar_a_task(progress: "Progress", ids: Sequence[str]) -> OnChange:
-    bars = {task_id: progress.add_task(f"{task_id}  ...", total=None) for task_id in ids}
-
-    def news(task_id: str, task: TaskDocument) -> None:
-        ended, percent = task.get("status") in ENDS, percent_of(task)
-        progress.update(
-            bars[task_id],
-            description=f"{task_id}  {task.get('status')}",
-            total=100 if ended or percent else None,
-            completed=100 if ended else percent,
-        )
-
-    return news
-
-
-def _one_bar(progress: "Progress", ids: Sequence[str]) -> OnChange:
-    bar = progress.add_task(f"0 of {len(ids)} tasks ended", total=len(ids))
-    over: set[str] = set()
-
-    def news(task_id: str, task: TaskDocument) -> None:
-        if task.get("status") in ENDS:
-            over.add(task_id)
-        progress.update(bar, description=f"{len(over)} of {len(ids)} tasks ended", completed=len(over))
-
-    return news
+            timeout = httpx.Timeout(seconds + _RESPONSE_SECONDS, pool=None)
+            answer = await self._client.get(self._target.path, params=params, timeout=timeout)
+        if state := read_answer(answer):
+            self._state = state
+            self._target.on_update(state)

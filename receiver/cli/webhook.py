@@ -1,29 +1,30 @@
-"""`ringback webhook`: who is told of what."""
+"""`ringback webhook`: URLs that receive events, their secrets, and sending events again."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from receiver.cli.console import Json, age, print_fields, print_json, print_table, spinner
+from receiver.cli.console import Json, age, print_fields, print_page, print_result, print_table, spinner
 from receiver.cli.failure import Failure, Status
+from receiver.cli.options import TIME_HELP, EventTypes, Timeout, Wait
 
-app = typer.Typer(no_args_is_help=True, help="Register URLs that are told when tasks end.")
+app = typer.Typer(no_args_is_help=True, help="Register URLs that receive events, test them, send events again.")
 
-WebhookId = Annotated[str, typer.Argument(metavar="ID", help="As `ringback webhook list` shows it.")]
-Since = Annotated[str, typer.Option(metavar="TIME", help="ISO 8601, unix seconds, or how long ago: 30m, 24h, 7d.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait until nothing of it is on its way.")]
-Timeout = Annotated[
-    float | None, typer.Option(metavar="SECONDS", min=0, help="Stop waiting after so long; exit status 4.")
-]
+WebhookId = Annotated[str, typer.Argument(metavar="ID", help="As shown by `ringback webhook list`.")]
+Since = Annotated[str, typer.Option(metavar="TIME", help=TIME_HELP)]
 
 
 class FormatChoice(StrEnum):
-    """The forms in which a subscriber can be told."""
+    """The formats of the requests that a webhook receives."""
 
+    # The same as `models.states.DeliveryFormat`, which is not imported: importing `models` would slow every command
+    # down.
     STANDARD = "standard"
     PI = "pi"
     PIAPI = "piapi"
+    CLOUDEVENTS = "cloudevents"
 
 
 @app.command(
@@ -32,36 +33,29 @@ class FormatChoice(StrEnum):
     "  ringback webhook add https://example.com/hooks --format pi --secret $SECRET --event task.completed"
 )
 def add(
-    url: Annotated[str, typer.Argument(metavar="URL", help="An https:// URL that can be reached from the service.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="An https:// URL that the service can reach.")],
     secret: Annotated[
-        str | None, typer.Option(help="What the notices are signed with; without it one is made and printed once.")
+        str | None, typer.Option(help="The secret that signs the requests; by default one is made and printed once.")
     ] = None,
-    form: Annotated[FormatChoice, typer.Option("--format", help="The form of the notices.")] = FormatChoice.STANDARD,
-    event: Annotated[
-        list[str] | None, typer.Option(metavar="TYPE", help="Such as task.completed; may be repeated.")
-    ] = None,
-    description: Annotated[str | None, typer.Option(help="A word for whoever reads the list.")] = None,
+    form: Annotated[FormatChoice, typer.Option("--format", help="The format of the requests.")] = FormatChoice.STANDARD,
+    event: EventTypes = None,
+    description: Annotated[str | None, typer.Option(help="A note, shown with the webhook.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Register a URL."""
+    """Register a URL that receives events."""
+    from receiver.cli.inputs import without_none
     from receiver.cli.service import service
 
-    given = {
+    fields = {
         "endpoint_url": url,
         "secret": secret,
-        "format": form.value,
+        "format": form,
         "event_types": event or None,
         "description": description,
     }
-    body = {name: value for name, value in given.items() if value is not None}
     with spinner("registering", as_json), service() as client:
-        webhook = client.call("POST", "/api/v1/webhooks", body=body)
-    if as_json:
-        print_json(webhook)
-        return
-    _print(webhook)
-    if webhook.get("secret"):
-        typer.echo("Keep the secret: it is not shown again.", err=True)
+        webhook = client.call("POST", "/api/v1/webhooks", body=without_none(fields))
+    print_result(webhook, as_json, _print)
 
 
 @app.command("list")
@@ -69,63 +63,39 @@ def list_webhooks(as_json: Json = False) -> None:
     """List the registered URLs."""
     from receiver.cli.service import service
 
-    with spinner("looking", as_json), service() as client:
+    with spinner("loading", as_json), service() as client:
         page = client.collect("/api/v1/webhooks")
-    if as_json:
-        print_json(page)
-        return
-    rows = [
-        (
-            webhook.get("id"),
-            webhook.get("endpoint_url"),
-            webhook.get("format"),
-            " ".join(webhook.get("event_types") or ()),
-            "yes" if webhook.get("is_active") else "no",
-            age(webhook.get("created_at")),
-        )
-        for webhook in page["data"]
-    ]
-    print_table(("id", "url", "format", "events", "active", "age"), rows)
+    print_page(page, as_json, _print_table)
 
 
-@app.command(epilog="What is on its way to it is not sent any more.")
-def remove(
-    webhook_id: WebhookId,
-    as_json: Json = False,
-) -> None:
-    """Remove a URL: it is told no more."""
-    from receiver.cli.service import segment, service
+@app.command(epilog="Pending deliveries to it are cancelled.")
+def remove(webhook_id: WebhookId, as_json: Json = False) -> None:
+    """Remove a URL: it receives no more events."""
+    from receiver.cli.service import path_segment, service
 
     with spinner("removing", as_json), service() as client:
-        gone = client.call("DELETE", f"/api/v1/webhooks/{segment(webhook_id)}")
-    if as_json:
-        print_json(gone)
-    else:
-        typer.echo(f"{webhook_id} is removed")
+        removed = client.call("DELETE", f"/api/v1/webhooks/{path_segment(webhook_id)}")
+    print_result(removed, as_json, lambda _removed: typer.echo(f"{webhook_id} is removed"))
 
 
 @app.command(
-    "test", epilog="Exit status: 0 if it was taken (2xx), 1 if not. Nothing is kept of it, and it is not tried again."
+    "test",
+    epilog="Exit status: 0 if it was accepted (2xx), 1 if not. The ping is not stored, and not sent again.",
 )
 def send_ping(webhook_id: WebhookId, as_json: Json = False) -> None:
-    """Send a signed `ping` to a URL, and show what it answers."""
-    from receiver.cli.service import segment, service
+    """Send a signed `ping` to a URL, and print the response."""
+    from receiver.cli.service import path_segment, service
 
     with spinner("sending a ping", as_json), service() as client:
-        result = client.call("POST", f"/api/v1/webhooks/{segment(webhook_id)}/test")
-    if as_json:
-        print_json(result)
-    else:
-        names = ("delivered", "status_code", "error", "duration_ms", "response")
-        shown = {**result, "delivered": "yes" if result.get("delivered") else "no"}
-        print_fields((name.replace("_", " "), shown.get(name)) for name in names)
+        result = client.call("POST", f"/api/v1/webhooks/{path_segment(webhook_id)}/test")
+    print_result(result, as_json, _print_ping)
     raise typer.Exit(Status.DONE if result.get("delivered") else Status.TASK_FAILED)
 
 
 @app.command(
-    epilog="Delivered or not, each event is sent with the id that it always had. Without --event: all that the "
-    "webhook listens to.\n\n"
-    "Exit status with --wait: 0 all delivered, 1 one was given up or cancelled, 4 not all over in time.\n\n"
+    epilog="Each event is sent with its original id, even if it was delivered before. Without --event: all events "
+    "that the webhook is registered for.\n\n"
+    "Exit status with --wait: 0 all delivered, 1 one was given up or cancelled, 4 not all have ended in time.\n\n"
     "Examples:\n\n"
     "  ringback webhook replay $ID --since 24h --wait\n\n"
     "  ringback webhook replay $ID --since 2025-11-01T00:00:00Z --until 2025-11-02T00:00:00Z --event task.failed"
@@ -133,82 +103,74 @@ def send_ping(webhook_id: WebhookId, as_json: Json = False) -> None:
 def replay(
     webhook_id: WebhookId,
     since: Since,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="As --since; now if it is left out.")] = None,
-    event: Annotated[
-        list[str] | None, typer.Option(metavar="TYPE", help="Such as task.completed; may be repeated.")
-    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Like --since; now by default.")] = None,
+    event: EventTypes = None,
     wait: Wait = False,
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Send everything that matched since a moment again."""
+    """Send all matching events since a time again."""
     from receiver.cli.inputs import moment
 
-    given = {"since": moment(since), "until": moment(until) if until else None, "event_types": event or None}
-    body = {name: value for name, value in given.items() if value is not None}
-    _send_again(webhook_id, "replay", body, timeout if wait else 0, as_json)
+    fields = {"since": moment(since), "until": moment(until), "event_types": event or None}
+    _send_again(webhook_id, "replay", fields, wait, timeout, as_json)
 
 
 @app.command(
-    epilog="Exit status with --wait: as of `replay`.\n\nExample: ringback webhook recover $ID --since 24h --wait"
+    epilog="Exit status with --wait: as for `replay`.\n\nExample: ringback webhook recover $ID --since 24h --wait"
 )
 def recover(
     webhook_id: WebhookId, since: Since, wait: Wait = False, timeout: Timeout = None, as_json: Json = False
 ) -> None:
-    """Send again what was given up since a moment."""
+    """Send the deliveries that were given up since a time again."""
     from receiver.cli.inputs import moment
 
-    _send_again(webhook_id, "recover", {"since": moment(since)}, timeout if wait else 0, as_json)
+    _send_again(webhook_id, "recover", {"since": moment(since)}, wait, timeout, as_json)
 
 
 @app.command(
-    epilog="The old secret signs beside the new one for the overlap, so that the receiver can change over meanwhile."
-    "\n\nExample: ringback webhook rotate $ID --overlap 24h"
+    epilog="During the overlap each request is signed with both secrets, so that the receiver can be changed to the "
+    "new one.\n\nExample: ringback webhook rotate $ID --overlap 24h"
 )
 def rotate(
     webhook_id: WebhookId,
     overlap: Annotated[
         str, typer.Option(metavar="TIME", help="How long the old secret signs too: 0 to 7d, such as 24h.")
     ] = "24h",
-    secret: Annotated[str | None, typer.Option(help="The new secret; without it one is made and printed once.")] = None,
+    secret: Annotated[str | None, typer.Option(help="The new secret; by default one is made and printed once.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Change a URL's secret."""
-    from receiver.cli.inputs import seconds
-    from receiver.cli.service import segment, service
+    """Replace a URL's secret by a new one."""
+    from receiver.cli.inputs import seconds, without_none
+    from receiver.cli.service import path_segment, service
 
-    body: dict[str, Any] = {"overlap_seconds": int(seconds(overlap, "--overlap"))}
-    if secret is not None:
-        body["secret"] = secret
+    body = without_none({"overlap_seconds": int(seconds(overlap, "--overlap")), "secret": secret})
     with spinner("changing the secret", as_json), service() as client:
-        webhook = client.call("POST", f"/api/v1/webhooks/{segment(webhook_id)}/rotate-secret", body=body)
-    if as_json:
-        print_json(webhook)
+        webhook = client.call("POST", f"/api/v1/webhooks/{path_segment(webhook_id)}/rotate-secret", body=body)
+    print_result(webhook, as_json, _print)
+
+
+def _send_again(
+    webhook_id: str, action: str, fields: dict[str, Any], wait: bool, timeout: float | None, as_json: bool
+) -> None:
+    """Start a replay and print it; with `wait`, when it has ended, with the exit status that this means."""
+    from receiver.cli.inputs import without_none
+    from receiver.cli.service import path_segment, service
+    from receiver.cli.show import print_replay
+    from receiver.cli.waiting import replay_end_status, replay_has_ended, wait_for_replay
+
+    path = f"/api/v1/webhooks/{path_segment(webhook_id)}"
+    with spinner("requesting", as_json), service() as client:
+        replay = client.call("POST", f"{path}/{action}", body=without_none(fields))
+    if wait:
+        replay = wait_for_replay(path, replay, timeout, as_json=as_json)
+    print_result(replay, as_json, print_replay)
+    if not wait:
         return
-    _print(webhook)
-    if webhook.get("secret"):
-        typer.echo("Keep the secret: it is not shown again.", err=True)
-
-
-def _send_again(webhook_id: str, what: str, body: dict[str, Any], longest: float | None, as_json: bool) -> None:
-    """Ask for it; wait `longest` seconds for its end (None: however long, 0: not at all), and print it."""
-    from receiver.cli.replaying import follow, is_over, print_replay, status_of
-    from receiver.cli.service import segment, service
-
-    path = f"/api/v1/webhooks/{segment(webhook_id)}"
-    with service() as client:
-        with spinner("asking", as_json):
-            asked = client.call("POST", f"{path}/{what}", body=body)
-        found = asked if longest == 0 else follow(client, f"{path}/replays/{asked['id']}", asked, longest, as_json)
-    if as_json:
-        print_json(found)
-    else:
-        print_replay(found)
-    if longest == 0:
-        return
-    if not is_over(found):
-        raise Failure(Status.TIMED_OUT, f"{found['pending']} are still on their way after {longest:g} s")
-    raise typer.Exit(status_of(found))
+    if not replay_has_ended(replay):
+        message = f"the replay has not ended after {timeout:g} s, and {replay['pending']} deliveries are pending"
+        raise Failure(Status.TIMED_OUT, f"{message}; see `delivery list --webhook {webhook_id} --status pending`")
+    raise typer.Exit(replay_end_status(replay))
 
 
 def _print(webhook: dict[str, Any]) -> None:
@@ -222,3 +184,26 @@ def _print(webhook: dict[str, Any]) -> None:
             ("secret", webhook.get("secret")),
         ]
     )
+    if webhook.get("secret"):
+        typer.echo("Keep the secret: it is not shown again.", err=True)
+
+
+def _print_table(webhooks: Sequence[dict[str, Any]]) -> None:
+    rows = [
+        (
+            webhook.get("id"),
+            webhook.get("endpoint_url"),
+            webhook.get("format"),
+            " ".join(webhook.get("event_types") or ()),
+            "yes" if webhook.get("is_active") else "no",
+            age(webhook.get("created_at")),
+        )
+        for webhook in webhooks
+    ]
+    print_table(("id", "url", "format", "events", "active", "age"), rows)
+
+
+def _print_ping(result: dict[str, Any]) -> None:
+    names = ("delivered", "status_code", "error", "duration_ms", "response")
+    fields = {**result, "delivered": "yes" if result.get("delivered") else "no"}
+    print_fields((name.replace("_", " "), fields.get(name)) for name in names)

@@ -1,4 +1,4 @@
-"""The command line as a user has it: a process of its own, with the settings for a world and no others."""
+"""The command line as a user runs it: as a process, with the settings for a world and no others."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ class Ringback:
         self._folder = world.folder
 
     async def run(self, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
-        """Run a command to its end; return its exit status, what it printed, and what it said on stderr."""
+        """Run a command to its end; return its exit status, its stdout and its stderr."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -39,7 +39,7 @@ class Ringback:
         return process.returncode, out.decode(), err.decode()
 
     async def data(self, *arguments: str, status: int = 0, stdin: str = "") -> Any:
-        """Run a command with `--json`; return what it printed, which must be JSON and nothing else."""
+        """Run a command with `--json`; return the JSON that it printed. There must be no other output on stdout."""
         returned, out, err = await self.run(*arguments, "--json", stdin=stdin)
         assert returned == status, err
         return json.loads(out)

@@ -1,4 +1,4 @@
-"""SIGTERM: what is under way is finished, within a bound; what is not begun is done after the next start."""
+"""SIGTERM: work in progress is finished within a bound; work that has not begun is done after the next start."""
 
 import asyncio
 from collections import Counter
@@ -20,24 +20,24 @@ async def stopped(world: ProcessWorld) -> int:
         return await world.stop()
 
 
-async def test_deliveries_under_way_are_finished_and_the_rest_follows_after_the_next_start(tmp_path: Path) -> None:
+async def test_deliveries_in_flight_are_finished_and_the_others_are_sent_after_the_next_start(tmp_path: Path) -> None:
     async with in_processes(tmp_path, **SOON) as world:
-        gate, under_way = asyncio.Event(), asyncio.Event()
+        gate, in_flight = asyncio.Event(), asyncio.Event()
 
         async def answer_at_the_gate() -> int:
-            under_way.set()
+            in_flight.set()
             await gate.wait()
             return 200
 
         world.subscriber.answer = lambda _number, _request: answer_at_the_gate()
         await world.webhook()
         task_ids = await asyncio.gather(*(world.created() for _ in range(COUNT)))
-        await happens(under_way)
+        await happens(in_flight)
         stopping = asyncio.create_task(stopped(world))
         gate.set()
         status = await stopping
-        held = "SELECT uid FROM delivery WHERE leased UNION SELECT uid FROM task WHERE leased"
-        assert not select(world, held)
+        leased = "SELECT uid FROM delivery WHERE leased UNION SELECT uid FROM task WHERE leased"
+        assert not select(world, leased)
         await world.start()
         await asyncio.gather(*(world.ended(task_id) for task_id in task_ids))
         await world.subscriber.until(lambda heard: len({each.event_id for each in heard}) == COUNT)
@@ -45,11 +45,11 @@ async def test_deliveries_under_way_are_finished_and_the_rest_follows_after_the_
         assert status == 0, world.log()
 
 
-async def test_creates_under_way_are_answered(tmp_path: Path) -> None:
+async def test_creates_in_progress_are_answered(tmp_path: Path) -> None:
     async with in_processes(tmp_path, **SOON) as world:
         slow = {"submit": "hang", "hang_seconds": 1.0}
         creating = [asyncio.create_task(world.created(slow, input={"prompt": str(number)})) for number in range(10)]
-        await made_by_the_provider(world, 10)
+        await created_at_the_provider(world, 10)
         status = await stopped(world)
         task_ids = await asyncio.gather(*creating)
         assert {row["submission"] for row in select(world, "SELECT submission FROM task")} == {"accepted"}
@@ -60,7 +60,7 @@ async def test_creates_under_way_are_answered(tmp_path: Path) -> None:
         assert status == 0, world.log()
 
 
-async def test_a_long_poll_under_way_is_answered(tmp_path: Path) -> None:
+async def test_a_long_poll_in_progress_is_answered(tmp_path: Path) -> None:
     async with in_processes(tmp_path) as world:
         task_id = await world.created({"outcome": "never"})
         query = "wait_for_completion=true&timeout_seconds=2"
@@ -71,7 +71,7 @@ async def test_a_long_poll_under_way_is_answered(tmp_path: Path) -> None:
         assert status == 0, world.log()
 
 
-async def test_a_subscriber_that_hangs_does_not_hold_the_stop(tmp_path: Path) -> None:
+async def test_a_subscriber_that_hangs_does_not_delay_the_stop(tmp_path: Path) -> None:
     async with in_processes(tmp_path, delivery_timeout_seconds="1.5", **SOON) as world:
         hanging = asyncio.Event()
 
@@ -92,10 +92,10 @@ async def test_a_subscriber_that_hangs_does_not_hold_the_stop(tmp_path: Path) ->
         assert status == 0, world.log()
 
 
-async def test_a_connection_that_is_open_hears_at_once_that_the_service_is_not_ready(tmp_path: Path) -> None:
+async def test_an_open_connection_reads_at_once_that_the_service_is_not_ready(tmp_path: Path) -> None:
     async with in_processes(tmp_path, **SOON) as world:
         creating = asyncio.create_task(world.created({"submit": "hang", "hang_seconds": 1.0}))
-        await made_by_the_provider(world, 1)
+        await created_at_the_provider(world, 1)
         async with httpx.AsyncClient(base_url=world.base, limits=httpx.Limits(max_connections=1)) as probe:
             assert (await probe.get("/readyz")).status_code == 200
             stopping = asyncio.create_task(stopped(world))
@@ -110,13 +110,13 @@ async def test_a_connection_that_is_open_hears_at_once_that_the_service_is_not_r
 
 
 async def happens(event: asyncio.Event) -> None:
-    """Wait for it. Raises TimeoutError."""
+    """Wait for an event. Raises TimeoutError."""
     async with asyncio.timeout(10):
         await event.wait()
 
 
-async def made_by_the_provider(world: ProcessWorld, count: int) -> None:
-    """Wait until the provider has so many tasks. Raises TimeoutError."""
+async def created_at_the_provider(world: ProcessWorld, count: int) -> None:
+    """Wait until the provider has `count` tasks. Raises TimeoutError."""
     async with asyncio.timeout(10):
         while (await world.provider_stats())["created"] < count:
             pass

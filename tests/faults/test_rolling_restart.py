@@ -1,4 +1,4 @@
-"""A rolling restart under load: while one replica stops and starts, the other answers."""
+"""A rolling restart under load: while one replica restarts, the other one answers."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.faults.load import PROVIDER, SETTINGS, Listener, Load, every_sequence
 pytestmark = pytest.mark.postgresql_only("several processes")
 
 
-async def test_a_rolling_restart_answers_webhooks_with_nothing_but_200_and_leaves_no_lease(tmp_path: Path) -> None:
+async def test_a_rolling_restart_answers_every_webhook_with_200_and_leaves_no_lease(tmp_path: Path) -> None:
     async with replicas(tmp_path, PROVIDER, hasty=False, **SETTINGS) as pair:
         world = pair.world
         await subscribe(world)
@@ -23,7 +23,7 @@ async def test_a_rolling_restart_answers_webhooks_with_nothing_but_200_and_leave
                     await load.more(10)
                     await replica.start()
                 await load.more(20)
-            # Leases last 90 s and more: were one left behind, this would give up before it has run out.
+            # Leases last 90 s and longer: if one were left behind, this would time out before the lease does.
             await nothing_was_lost(world, load)
             await load.waited()
             await listener.saw(every_sequence(world))

@@ -1,4 +1,4 @@
-"""The client commands against a service that answers as it is told: exit statuses, JSON, and what is said of faults."""
+"""The client commands against a scripted service: exit statuses, JSON, and error messages."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 from receiver.cli import waiting
 from receiver.cli.commands import app
 
-pytestmark = pytest.mark.no_database("the service is made up")
+pytestmark = pytest.mark.no_database("the service is scripted")
 
 KEY = "rb_test_0123456789abcdef"
 TASK = {"task_id": "t1", "model": "kling", "task_type": "video_generation", "status": "processing", "output": None}
@@ -32,47 +32,47 @@ FAILED = {**TASK, "status": "failed", "error": {"code": 1, "message": "the model
 HANG = "hang"
 
 
-class ServiceClient:
-    """Answers each path with what was put there, in turn, and the last one again and again."""
+class ScriptedService:
+    """Answers each path with the answers that were set for it, in turn; the last one is repeated."""
 
     def __init__(self) -> None:
         self.url = ""
         self.answers: dict[str, deque[Any]] = defaultdict(deque)
         self.requests: list[tuple[str, Request, Any]] = []
-        self.asked = threading.Event()
+        self.requested = threading.Event()
 
-    def says(self, call: str, *answers: Any) -> None:
-        """Put answers: `data` for a 200, a (status, body) or a (status, body, headers), or `HANG`."""
+    def set_answers(self, call: str, *answers: Any) -> None:
+        """Set answers: `data` for a 200, a (status, body) or a (status, body, headers), or `HANG`."""
         self.answers[call].extend(answers)
 
     def body(self, call: str) -> Any:
-        """Return the body of the last such request."""
+        """Return the body of the last request of this method and path."""
         return next(body for name, _, body in reversed(self.requests) if name == call)
 
     def queries(self, call: str) -> list[dict[str, str]]:
-        """Return the query of each such request."""
+        """Return the query of each request of this method and path."""
         return [dict(request.query_params) for name, request, _ in self.requests if name == call]
 
     async def answer(self, request: Request) -> Response:
         raw = await request.body()
         call = f"{request.method} {request.url.path}"
         self.requests.append((call, request, json.loads(raw) if raw else None))
-        self.asked.set()
+        self.requested.set()
         queue = self.answers[call]
         if not queue:
-            return JSONResponse({"code": 404, "data": None, "message": "there is no such thing"}, 404)
-        said = queue.popleft() if len(queue) > 1 else queue[0]
-        if said == HANG:
+            return JSONResponse({"code": 404, "data": None, "message": "task not found"}, 404)
+        answer = queue.popleft() if len(queue) > 1 else queue[0]
+        if answer == HANG:
             while (await request.receive())["type"] != "http.disconnect":
                 pass
             return Response()
-        status, body, *headers = said if isinstance(said, tuple) else (200, {"code": 200, "data": said})
+        status, body, *headers = answer if isinstance(answer, tuple) else (200, {"code": 200, "data": answer})
         return JSONResponse(body, status, headers=headers[0] if headers else None)
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ServiceClient]:
-    service = ServiceClient()
+def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedService]:
+    service = ScriptedService()
     listening = socket.create_server(("127.0.0.1", 0))
     service.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     methods = ["GET", "POST", "DELETE"]
@@ -96,16 +96,16 @@ def run(*arguments: str) -> Result:
 
 
 def data_of(result: Result) -> Any:
-    """Return what was printed, which must be JSON and nothing else."""
+    """Return the JSON that was printed; there must be no other output."""
     assert result.stderr == ""
     return json.loads(result.stdout)
 
 
-def test_a_task_is_created_in_piapis_dialect(service: ServiceClient) -> None:
-    service.says("POST /api/v1/task", TASK)
+def test_a_task_is_created_in_piapis_dialect(service: ScriptedService) -> None:
+    service.set_answers("POST /api/v1/task", TASK)
     webhook = ("--webhook", "https://example.com/h", "--webhook-secret", "s3cret")
-    what = ("--model", "kling", "--task-type", "video_generation", "--input", '{"a": 1, "n": 1}', "-i", "n=2")
-    result = run("task", "create", *what, *webhook, "--metadata", '{"order": "17"}', "--json")
+    task = ("--model", "kling", "--task-type", "video_generation", "--input", '{"a": 1, "n": 1}', "-i", "n=2")
+    result = run("task", "create", *task, *webhook, "--metadata", '{"order": "17"}', "--json")
     assert result.exit_code == 0
     assert data_of(result) == TASK
     assert service.body("POST /api/v1/task") == {
@@ -118,8 +118,8 @@ def test_a_task_is_created_in_piapis_dialect(service: ServiceClient) -> None:
     assert service.requests[0][1].headers["authorization"] == f"Bearer {KEY}"
 
 
-def test_without_json_a_task_is_printed_for_people(service: ServiceClient) -> None:
-    service.says("GET /api/v1/tasks/t1", DONE)
+def test_without_json_a_task_is_printed_for_people(service: ScriptedService) -> None:
+    service.set_answers("GET /api/v1/tasks/t1", DONE)
     result = run("task", "get", "t1")
     assert result.exit_code == 0
     assert "kling/video_generation" in result.stdout
@@ -127,9 +127,11 @@ def test_without_json_a_task_is_printed_for_people(service: ServiceClient) -> No
 
 
 @pytest.mark.parametrize(("end", "status"), [(DONE, 0), (FAILED, 1), ({**TASK, "status": "cancelled"}, 1)])
-def test_create_and_wait_exits_as_the_task_ends(service: ServiceClient, end: dict[str, Any], status: int) -> None:
-    service.says("POST /api/v1/task", TASK)
-    service.says("GET /api/v1/task/t1", TASK, end)
+def test_create_with_wait_exits_with_the_status_of_the_tasks_end(
+    service: ScriptedService, end: dict[str, Any], status: int
+) -> None:
+    service.set_answers("POST /api/v1/task", TASK)
+    service.set_answers("GET /api/v1/task/t1", TASK, end)
     result = run("task", "create", "--model", "kling", "--task-type", "video_generation", "--wait", "--json")
     assert result.exit_code == status
     assert data_of(result) == end
@@ -139,52 +141,52 @@ def test_create_and_wait_exits_as_the_task_ends(service: ServiceClient, end: dic
     ]
 
 
-def test_several_tasks_are_waited_for_side_by_side_and_printed_in_order(service: ServiceClient) -> None:
-    service.says("GET /api/v1/task/t1", TASK, TASK, TASK, DONE)
-    service.says("GET /api/v1/task/t2", {**DONE, "task_id": "t2"})
+def test_several_tasks_are_waited_for_concurrently_and_printed_in_order(service: ScriptedService) -> None:
+    service.set_answers("GET /api/v1/task/t1", TASK, TASK, TASK, DONE)
+    service.set_answers("GET /api/v1/task/t2", {**DONE, "task_id": "t2"})
     result = run("task", "wait", "t1", "t2", "t1", "--json")
     assert result.exit_code == 0
     assert [task["task_id"] for task in data_of(result)["data"]] == ["t1", "t2"]
 
 
-def test_one_failed_task_among_many_exits_1(service: ServiceClient) -> None:
-    service.says("GET /api/v1/task/t1", DONE)
-    service.says("GET /api/v1/task/t2", {**FAILED, "task_id": "t2"})
+def test_one_failed_task_among_many_exits_1(service: ScriptedService) -> None:
+    service.set_answers("GET /api/v1/task/t1", DONE)
+    service.set_answers("GET /api/v1/task/t2", {**FAILED, "task_id": "t2"})
     result = run("task", "wait", "t1", "t2")
     assert result.exit_code == 1
     assert "the model gave up" in result.stdout
 
 
-def test_a_wait_that_is_too_long_exits_4_with_what_is_known(service: ServiceClient) -> None:
-    service.says("GET /api/v1/task/t1", TASK, HANG)
+def test_a_wait_that_times_out_exits_4_and_prints_the_last_known_state(service: ScriptedService) -> None:
+    service.set_answers("GET /api/v1/task/t1", TASK, HANG)
     result = run("task", "wait", "t1", "--timeout", "0.3", "--json")
     assert result.exit_code == 4
     assert json.loads(result.stdout) == TASK
-    assert result.stderr == "ringback: 1 of 1 not ended after 0.3 s; wait again, or look with `task get`\n"
+    assert result.stderr == "ringback: 1 of 1 tasks have not ended after 0.3 s; wait again, or use `task get`\n"
 
 
-def test_a_wait_of_no_time_says_how_it_stands(service: ServiceClient) -> None:
-    service.says("GET /api/v1/task/t1", TASK)
-    service.says("GET /api/v1/task/t2", DONE)
+def test_a_wait_of_0_seconds_reads_the_state_once(service: ScriptedService) -> None:
+    service.set_answers("GET /api/v1/task/t1", TASK)
+    service.set_answers("GET /api/v1/task/t2", DONE)
     assert run("task", "wait", "t1", "--timeout", "0").exit_code == 4
     assert run("task", "wait", "t2", "--timeout", "0").exit_code == 0
 
 
-def test_a_wait_outlives_a_restart_of_the_service(service: ServiceClient) -> None:
-    service.says("GET /api/v1/task/t1", TASK, (502, {}), (503, {"error": {"message": "full"}}), DONE)
+def test_a_wait_continues_through_a_restart_of_the_service(service: ScriptedService) -> None:
+    service.set_answers("GET /api/v1/task/t1", TASK, (502, {}), (503, {"error": {"message": "full"}}), DONE)
     assert run("task", "wait", "t1").exit_code == 0
 
 
-def test_a_wait_for_a_service_that_was_never_there_ends_at_once(service: ServiceClient) -> None:
-    service.says("GET /api/v1/task/t1", (503, {"error": {"message": "full"}}, {"retry-after": "7"}))
+def test_a_wait_for_a_service_that_never_responded_ends_at_once(service: ScriptedService) -> None:
+    service.set_answers("GET /api/v1/task/t1", (503, {"error": {"message": "full"}}, {"retry-after": "7"}))
     result = run("task", "wait", "t1")
-    assert (result.exit_code, result.stderr) == (3, "ringback: full: try again in 7 s\n")
+    assert (result.exit_code, result.stderr) == (3, "ringback: full; try again in 7 s\n")
 
 
-def test_one_unknown_id_ends_the_whole_wait(service: ServiceClient) -> None:
-    service.says("GET /api/v1/task/t1", TASK, HANG)
+def test_one_unknown_id_ends_the_whole_wait(service: ScriptedService) -> None:
+    service.set_answers("GET /api/v1/task/t1", TASK, HANG)
     result = run("task", "wait", "t1", "t9")
-    assert (result.exit_code, result.stderr) == (2, "ringback: there is no such thing\n")
+    assert (result.exit_code, result.stderr) == (2, "ringback: task not found\n")
 
 
 PI_ERROR = {"error": {"type": "invalid_request_error", "code": "x", "message": "limit: too much", "request_id": "r"}}
@@ -197,22 +199,22 @@ PI_ERROR = {"error": {"type": "invalid_request_error", "code": "x", "message": "
         (404, {"code": 404, "data": None, "message": "record not found"}, 2, "record not found"),
         (409, {"code": 409, "message": "it has ended"}, 2, "it has ended"),
         (413, {}, 2, "HTTP 413"),
-        (401, {"message": "no such key"}, 3, "no such key: is RINGBACK_API_KEY right?"),
-        (403, {"message": "no"}, 3, "no: this key may not do that"),
+        (401, {"message": "no such key"}, 3, "no such key; check RINGBACK_API_KEY"),
+        (403, {"message": "The key lacks a scope."}, 3, "The key lacks a scope; use a key with the required scope"),
         (429, {"message": "slow down"}, 3, "slow down"),
         (500, {"description": "?"}, 3, "HTTP 500"),
         (500, ["odd"], 3, "HTTP 500"),
         (503, {"error": "full\nof\nit"}, 3, "full of it"),
         (200, {"code": 500, "message": "failed to create"}, 3, "failed to create"),
-        (200, {"hello": "world"}, 3, "does not answer as Ringback does"),
-        (200, "text", 3, "does not answer as Ringback does"),
-        (301, {}, 3, "has moved to"),
+        (200, {"hello": "world"}, 3, "does not respond as Ringback does"),
+        (200, "text", 3, "does not respond as Ringback does"),
+        (301, {}, 3, "HTTP 301; the service has moved to"),
     ],
 )
-def test_a_fault_is_one_line_and_a_status(
-    service: ServiceClient, status: int, body: Any, exit_code: int, line: str
+def test_an_error_is_one_line_and_an_exit_status(
+    service: ScriptedService, status: int, body: Any, exit_code: int, line: str
 ) -> None:
-    service.says("GET /api/v1/tasks/t1", (status, body))
+    service.set_answers("GET /api/v1/tasks/t1", (status, body))
     result = run("task", "get", "t1", "--json")
     assert result.exit_code == exit_code
     assert result.stdout == ""
@@ -221,26 +223,28 @@ def test_a_fault_is_one_line_and_a_status(
     assert KEY not in result.stderr
 
 
-def test_without_a_key_the_line_says_to_set_it(service: ServiceClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_key_the_message_says_to_set_it(service: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RINGBACK_API_KEY")
-    service.says("GET /api/v1/tasks/t1", (401, {"message": "no key"}))
-    assert run("task", "get", "t1").stderr == "ringback: no key: set RINGBACK_API_KEY\n"
+    service.set_answers("GET /api/v1/tasks/t1", (401, {"message": "no key"}))
+    assert run("task", "get", "t1").stderr == "ringback: no key; set RINGBACK_API_KEY\n"
 
 
-def test_a_service_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreachable_service_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    with socket.socket() as bound:  # bound and deaf: nobody else can take the port meanwhile
+    with socket.socket() as bound:  # bound without listening: no other process can take the port
         bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         (tmp_path / ".env").write_text(f"RINGBACK_URL={url}\n")
         monkeypatch.delenv("RINGBACK_URL", raising=False)
         result = run("task", "list")
     assert result.exit_code == 3
-    assert result.stderr == f"ringback: cannot reach {url}: is `ringback serve` running? Set RINGBACK_URL.\n"
+    assert (
+        result.stderr == f"ringback: cannot reach {url}; start the service with `ringback serve`, or set RINGBACK_URL\n"
+    )
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:8080", "http://", "http://x:y", "http://[", "http://x:99999"])
-def test_a_url_that_is_none_is_a_usage_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str) -> None:
+def test_an_invalid_url_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RINGBACK_URL", url)
     result = run("task", "list")
@@ -248,10 +252,10 @@ def test_a_url_that_is_none_is_a_usage_fault(monkeypatch: pytest.MonkeyPatch, tm
     assert "RINGBACK_URL" in result.stderr
 
 
-def test_a_list_follows_the_cursor(service: ServiceClient) -> None:
+def test_a_list_follows_the_cursor(service: ScriptedService) -> None:
     first = {"object": "list", "data": [TASK] * 200, "has_more": True, "next_cursor": "c2"}
     last = {"object": "list", "data": [DONE], "has_more": False, "next_cursor": None}
-    service.says("GET /api/v1/tasks", first, last)
+    service.set_answers("GET /api/v1/tasks", first, last)
     result = run("task", "list", "--all", "--status", "failed", "--metadata", "order=17", "--json")
     page = data_of(result)
     assert (len(page["data"]), page["has_more"], page["next_cursor"]) == (201, False, None)
@@ -259,28 +263,28 @@ def test_a_list_follows_the_cursor(service: ServiceClient) -> None:
     assert service.queries("GET /api/v1/tasks") == [filters, {**filters, "cursor": "c2"}]
 
 
-def test_a_list_says_if_there_is_more_and_cuts_nothing_when_piped(service: ServiceClient) -> None:
+def test_a_list_hints_at_more_items_and_cuts_nothing_without_a_terminal(service: ScriptedService) -> None:
     url = "https://cdn.example.com/" + "x" * 300
     task = {**DONE, "output": {"video_url": url}, "progress": 100, "created_at": "2020-01-01T00:00:00Z"}
-    service.says("GET /api/v1/tasks", {"data": [task], "has_more": True, "next_cursor": "c"})
+    service.set_answers("GET /api/v1/tasks", {"data": [task], "has_more": True, "next_cursor": "c"})
     result = run("task", "list", "--limit", "1")
     assert url in result.stdout
     assert "--all" in result.stderr
     assert service.queries("GET /api/v1/tasks") == [{"limit": "1"}]
 
 
-def test_a_cancel_without_data_is_a_success(service: ServiceClient) -> None:
-    service.says("POST /api/v1/task/t1/cancel", (200, {"code": 200, "message": "success"}))
+def test_a_cancel_without_data_is_a_success(service: ScriptedService) -> None:
+    service.set_answers("POST /api/v1/task/t1/cancel", (200, {"code": 200, "message": "success"}))
     result = run("task", "cancel", "t1")
     assert (result.exit_code, result.stdout) == (0, "t1 is cancelled\n")
 
 
-def test_ctrl_c_is_quiet(service: ServiceClient) -> None:
-    service.says("GET /api/v1/task/t1", TASK, HANG)
+def test_ctrl_c_prints_nothing(service: ScriptedService) -> None:
+    service.set_answers("GET /api/v1/task/t1", TASK, HANG)
     command = [sys.executable, "-m", "receiver.cli", "task", "wait", "t1"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=dict(os.environ)) as process:
-        assert service.asked.wait(30)
+        assert service.requested.wait(30)
         process.send_signal(signal.SIGINT)
         output = process.communicate(timeout=30)
     assert output == ("", "")

@@ -1,4 +1,4 @@
-"""`ringback task create --bulk` and `task retry`, against the real thing."""
+"""`ringback task create --bulk` and `task retry` against a real service."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from receiver.domain.ids import new_id
 from tests.fakes.command import Ringback
 from tests.fakes.world import World
 
-pytestmark = pytest.mark.sqlite_only("the commands speak HTTP; what is behind it, other tests change")
+pytestmark = pytest.mark.sqlite_only("the commands use HTTP alone; other tests cover the database")
 
 LINE = '{"model": "kling", "task_type": "video_generation", "input": {"prompt": "a cat"}, "metadata": {"n": %d}}'
 
@@ -22,7 +22,7 @@ async def test_each_line_of_a_file_becomes_a_task(world: World) -> None:
     assert [(task["status"], task["metadata"]["n"]) for task in tasks] == [("completed", 1), ("completed", 2)]
 
 
-async def test_lines_come_from_standard_input_too(world: World) -> None:
+async def test_lines_are_read_from_standard_input_too(world: World) -> None:
     printed = await Ringback(world).data("task", "create", "--bulk", "-", stdin=f"{LINE % 1}\n{LINE % 2}\n")
     assert [line["line"] for line in printed["data"]] == [1, 2]
     assert (await world.task(printed["data"][1]["task_id"]))["metadata"] == {"n": 2}
@@ -33,7 +33,7 @@ async def test_lines_come_from_standard_input_too(world: World) -> None:
     [("--bulk", "x", "--model", "kling"), ("--bulk", "not-there.jsonl"), ("--model", "kling"), ()],
     ids=["two ways", "no file", "no task type", "nothing"],
 )
-async def test_what_makes_no_sense_exits_2(world: World, arguments: tuple[str, ...]) -> None:
+async def test_wrong_usage_exits_2(world: World, arguments: tuple[str, ...]) -> None:
     status, out, err = await Ringback(world).run("task", "create", *arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)
 

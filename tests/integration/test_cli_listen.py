@@ -1,4 +1,4 @@
-"""`ringback listen` as a process: events to a local server, verified by what is not ours."""
+"""`ringback listen` as a process: events to a local server, verified with another library."""
 
 import asyncio
 import base64
@@ -22,7 +22,7 @@ from tests.fakes.servers import bound, url_of
 from tests.fakes.subscriber import Heard
 from tests.fakes.world import API_KEY, SOON, World, in_processes
 
-pytestmark = pytest.mark.sqlite_only("the commands speak HTTP; what is behind it, other tests change")
+pytestmark = pytest.mark.sqlite_only("the commands use HTTP alone; other tests cover the database")
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -36,7 +36,7 @@ class Listen:
         self.process = process
 
     async def line(self, words: str = "", *, error: bool = False, seconds: float = 20) -> str:
-        """Return the next line that has these words."""
+        """Return the next line that contains `words`."""
         stream = self.process.stderr if error else self.process.stdout
         assert stream is not None
         async with asyncio.timeout(seconds):
@@ -51,7 +51,7 @@ class Listen:
         return json.loads(await self.line())
 
     async def interrupt(self) -> tuple[int, str]:
-        """Press Ctrl-C; return the exit status, and what else it said."""
+        """Send SIGINT as Ctrl-C does; return the exit status, and the rest of stderr."""
         self.process.send_signal(signal.SIGINT)
         async with asyncio.timeout(10):
             _, error = await self.process.communicate()
@@ -61,7 +61,7 @@ class Listen:
 
 @asynccontextmanager
 async def listening(world: World, *arguments: str, to: str | None = None, key: str = API_KEY) -> AsyncIterator[Listen]:
-    """Run it, forwarding to the world's subscriber unless told otherwise."""
+    """Run it, forwarding to `to`, by default the world's subscriber."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "receiver.cli", "listen", "--forward-to", to or world.subscriber.url, *arguments),
@@ -79,14 +79,14 @@ async def listening(world: World, *arguments: str, to: str | None = None, key: s
 
 
 def verified(heard: list[Heard], secret: str) -> list[str]:
-    """Return the ids of what was heard, in order; each is signed with the secret."""
+    """Verify the signatures of requests with a secret; return their event ids in order."""
     for each in heard:
         assert standardwebhooks.Webhook(secret).verify(each.body, each.headers) == each.json
         assert each.json.keys() == {"type", "timestamp", "data"}
     return [each.event_id for each in heard]
 
 
-async def test_events_are_forwarded_signed_with_the_secret_that_it_shows(world: World) -> None:
+async def test_events_are_forwarded_signed_with_the_printed_secret(world: World) -> None:
     async with listening(world, "--event", "task.completed", "--model", "flux") as listen:
         assert world.subscriber.url in await listen.line()
         secret = (await listen.line("whsec_")).split()[-1]
@@ -102,10 +102,10 @@ async def test_events_are_forwarded_signed_with_the_secret_that_it_shows(world: 
     assert verified([heard], secret) == [event["id"] for event in (await world.events(task_id))[-1:]]
 
 
-async def test_it_goes_on_where_it_was_when_the_service_was_killed(tmp_path: Path) -> None:
+async def test_it_resumes_at_the_next_event_after_the_service_was_killed(tmp_path: Path) -> None:
     async with in_processes(tmp_path, **SOON) as world, listening(world, "--json") as listen:
-        began = await listen.record()
-        assert began.keys() == {"forward_to", "secret"}
+        start = await listen.record()
+        assert start.keys() == {"forward_to", "secret"}
         task_ids = await asyncio.gather(*(world.created() for _ in range(5)))
         await world.subscriber.until(lambda heard: len(heard) >= 7)
         await world.kill()
@@ -113,16 +113,16 @@ async def test_it_goes_on_where_it_was_when_the_service_was_killed(tmp_path: Pat
         await world.start()
         await asyncio.gather(*(world.ended(task_id) for task_id in task_ids))
         await listen.line("connected again", error=True)
-        written = [row["uid"] for row in select(world, ALL)]
-        await world.subscriber.until(lambda heard: heard and heard[-1].event_id == written[-1])
-        assert verified(world.subscriber.heard, began["secret"]) == written
-        shown = [await listen.record() for _ in written]
-        assert [each["id"] for each in shown] == written
-        assert {each["status"] for each in shown} == {200}
+        stored = [row["uid"] for row in select(world, ALL)]
+        await world.subscriber.until(lambda heard: heard and heard[-1].event_id == stored[-1])
+        assert verified(world.subscriber.heard, start["secret"]) == stored
+        printed = [await listen.record() for _ in stored]
+        assert [each["id"] for each in printed] == stored
+        assert {each["status"] for each in printed} == {200}
         assert (await listen.interrupt())[0] == 0
 
 
-async def test_it_begins_where_it_is_told_with_a_secret_that_it_is_given(world: World) -> None:
+async def test_it_begins_after_the_given_event_and_signs_with_the_given_secret(world: World) -> None:
     task_id = await world.created()
     await world.ended(task_id)
     events = await world.events(task_id)
@@ -136,7 +136,7 @@ async def test_it_begins_where_it_is_told_with_a_secret_that_it_is_given(world: 
         assert heard.headers["webhook-signature"] == f"v1,{signature}"
 
 
-async def test_a_local_server_that_refuses_or_is_not_there_is_shown_and_not_waited_for(world: World) -> None:
+async def test_a_local_server_that_refuses_or_is_unreachable_is_reported_and_not_retried(world: World) -> None:
     world.subscriber.answer = lambda number, _request: Response("no \x1b[31m such\nroute", 404)
     async with listening(world, "--event", "task.completed") as listen:
         await listen.line("whsec_")
@@ -149,10 +149,10 @@ async def test_a_local_server_that_refuses_or_is_not_there_is_shown_and_not_wait
             await listen.record()
             await world.created()
             outcome = await listen.record()
-    assert (outcome["status"], outcome["error"]) == (None, "nobody listens there")
+    assert (outcome["status"], outcome["error"]) == (None, "could not connect")
 
 
-async def test_it_says_when_it_cannot_go_on_where_it_was(world: World) -> None:
+async def test_it_reports_when_it_cannot_resume(world: World) -> None:
     async with listening(world, "--since", "1000") as listen:
         assert "event 1000 never existed" in await listen.line("missed", error=True)
         task_id = await world.created()
@@ -168,11 +168,11 @@ async def test_it_says_when_it_cannot_go_on_where_it_was(world: World) -> None:
         (["--since", "-1"], "--since"),
     ],
 )
-async def test_what_makes_no_sense_is_a_fault_of_usage(world: World, arguments: list[str], fault: str) -> None:
+async def test_wrong_usage_exits_2(world: World, arguments: list[str], fault: str) -> None:
     assert await ended(world, *arguments, fault=fault) == (2, fault)
 
 
-async def test_a_wrong_key_or_no_service_ends_it_at_once(world: World) -> None:
+async def test_a_wrong_key_or_an_unreachable_service_ends_it_at_once(world: World) -> None:
     assert await ended(world, key="no-such-key", fault="RINGBACK_API_KEY") == (3, "RINGBACK_API_KEY")
     assert await ended(world, to="nowhere", fault="--forward-to") == (2, "--forward-to")
     with bound() as closed:
@@ -181,7 +181,7 @@ async def test_a_wrong_key_or_no_service_ends_it_at_once(world: World) -> None:
 
 
 async def ended(world: World, *arguments: str, fault: str = "", **options: str) -> tuple[int, str]:
-    """Run it to its end; return the exit status, and the fault if it is named."""
+    """Run it to its end; return the exit status, and `fault` if stderr contains it, else all of stderr."""
     async with listening(world, *arguments, **options) as listen:
         async with asyncio.timeout(20):
             _, error = await listen.process.communicate()

@@ -1,4 +1,4 @@
-"""The commands against the real thing: `ringback serve` and `ringback sandbox` as processes."""
+"""The commands against a real service: `ringback serve` and `ringback sandbox` as processes."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 
 from tests.fakes.ports import free_port
 
-pytestmark = pytest.mark.sqlite_only("the commands speak HTTP; what is behind it, other tests change")
+pytestmark = pytest.mark.sqlite_only("the commands use HTTP alone; other tests cover the database")
 
 KEY = "an-admin-key-for-the-tests"
 COMMAND = [sys.executable, "-m", "receiver.cli"]
@@ -24,12 +24,12 @@ CLEAN = {name: value for name, value in os.environ.items() if not name.startswit
 
 @contextmanager
 def running(folder: Path, *arguments: str, ready: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command until the end of the context; it is ready when `ready` answers."""
+    """Run a command until the end of the context; it is ready when the URL `ready` responds."""
     with (folder / f"{arguments[0]}.log").open("wb") as log:
         environment = {**CLEAN, **settings}
         process = subprocess.Popen([*COMMAND, *arguments], cwd=folder, env=environment, stdout=log, stderr=log)
     try:
-        transport = httpx.HTTPTransport(retries=8)  # waits 0.5, 1, 2 ... s between connects that were refused
+        transport = httpx.HTTPTransport(retries=8)  # waits 0.5, 1, 2 ... s between refused connections
         with httpx.Client(transport=transport, timeout=30) as client:
             assert client.get(ready).is_success
         yield process
@@ -92,7 +92,7 @@ def ringback(url: str, tmp_path: Path) -> Ringback:
 CREATE = ("task", "create", "--model", "kling", "--task-type", "video_generation", "-i", "prompt=a cat")
 
 
-def test_a_task_goes_from_create_to_its_result(ringback: Ringback) -> None:
+def test_a_task_is_created_and_completes(ringback: Ringback) -> None:
     done = ringback.data(*CREATE, "--metadata", '{"order": "17"}', "--wait", "--timeout", "30")
     assert done["status"] == "completed"
     assert done["output"]["video_url"].endswith(".mp4")
@@ -103,13 +103,13 @@ def test_a_task_goes_from_create_to_its_result(ringback: Ringback) -> None:
     assert ringback.data("task", "list", "--metadata", "order=18")["data"] == []
 
 
-def test_a_task_that_fails_exits_1_and_says_why(ringback: Ringback) -> None:
+def test_a_task_that_fails_exits_1_with_the_reason(ringback: Ringback) -> None:
     result = ringback.run(*CREATE, "-i", 'sandbox={"outcome": "failed"}', "--wait", "--timeout", "30")
     assert result.returncode == 1
     assert "task failed" in result.stdout
 
 
-def test_a_task_that_the_provider_refuses_exits_2_with_its_words(ringback: Ringback) -> None:
+def test_a_task_that_the_provider_refuses_exits_2_with_its_message(ringback: Ringback) -> None:
     result = ringback.run(*CREATE, "-i", 'sandbox={"submit": "refuse"}')
     assert result.returncode == 2
     assert "the prompt was refused" in result.stderr
@@ -129,7 +129,7 @@ def test_a_task_that_never_ends_times_out(ringback: Ringback) -> None:
     assert result.returncode == 4
 
 
-def test_an_id_that_never_was_exits_2(ringback: Ringback) -> None:
+def test_an_unknown_id_exits_2(ringback: Ringback) -> None:
     for command in ("get", "wait", "cancel"):
         result = ringback.run("task", command, "01998c2e-7d1b-7f00-8000-000000000000")
         assert (result.returncode, result.stderr.count("\n")) == (2, 1)
@@ -141,16 +141,18 @@ def test_webhooks_are_added_listed_and_removed(ringback: Ringback) -> None:
     assert (added["format"], added["event_types"]) == ("standard", ["task.completed"])
     given = ringback.data("webhook", "add", "http://127.0.0.1:9/pi", "--secret", "s3cret-s3cret", "--format", "pi")
     assert "secret" not in given
+    cloudevents = ringback.data("webhook", "add", "http://127.0.0.1:9/ce", "--format", "cloudevents")
+    assert cloudevents["format"] == "cloudevents"
     listed = ringback.run("webhook", "list")
     assert "http://127.0.0.1:9/hook" in listed.stdout
     assert added["secret"] not in listed.stdout
-    for webhook in (added, given):
+    for webhook in (added, given, cloudevents):
         assert ringback.run("webhook", "remove", webhook["id"]).returncode == 0
     assert ringback.data("webhook", "list")["data"] == []
     assert ringback.run("webhook", "remove", added["id"]).returncode == 2
 
 
-def test_a_forbidden_webhook_exits_2_and_says_which_rule(ringback: Ringback) -> None:
+def test_a_forbidden_url_exits_2_with_the_rule(ringback: Ringback) -> None:
     result = ringback.run("webhook", "add", "ftp://example.com")
     assert result.returncode == 2
     assert "http" in result.stderr
@@ -172,7 +174,7 @@ def test_keys_are_created_listed_and_revoked(ringback: Ringback, url: str, tmp_p
     assert "RINGBACK_API_KEY" in refused.stderr
 
 
-def test_a_key_may_have_a_limit_of_its_own(ringback: Ringback, url: str, tmp_path: Path) -> None:
+def test_a_key_may_have_its_own_rate_limit(ringback: Ringback, url: str, tmp_path: Path) -> None:
     made = ringback.data("key", "create", "--name", "slow", "--rate-limit", "0.01")
     assert made["rate_limit"] == 0.01
     assert "0.01" in ringback.run("key", "list").stdout
@@ -184,13 +186,13 @@ def test_a_key_may_have_a_limit_of_its_own(ringback: Ringback, url: str, tmp_pat
     assert ringback.run("key", "create", "--name", "none", "--rate-limit", "0").returncode == 2
 
 
-def test_a_port_that_is_taken_is_said_so(ringback: Ringback, url: str) -> None:
+def test_a_port_in_use_is_reported(ringback: Ringback, url: str) -> None:
     result = ringback.run("sandbox", "--port", url.rpartition(":")[2])
     assert result.returncode == 3
     assert "choose another --port" in result.stderr
 
 
-def test_the_service_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+def test_the_service_stops_on_ctrl_c(tmp_path: Path) -> None:
     port = free_port()
     ready = f"http://127.0.0.1:{port}/readyz"
     with running(tmp_path, "serve", "--port", str(port), ready=ready) as process:

@@ -1,4 +1,4 @@
-"""`task create --bulk`, without a service: how lines become calls, and what a call that is not answered comes to."""
+"""`task create --bulk` without a service: how lines are put into requests, and retries of unanswered requests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,20 +12,20 @@ from receiver.cli.failure import Failure, ServiceUnreachable, Status
 
 
 class Client:
-    """Takes every task that is an object; `gone` is how many calls are not answered after the first."""
+    """Accepts every task that is an object; the first `unanswered` requests after the first one fail."""
 
-    def __init__(self, gone: int = 0) -> None:
+    def __init__(self, unanswered: int = 0) -> None:
         self.calls: list[list[Any]] = []
         self.keys: list[str] = []
-        self._gone = gone
+        self._unanswered = unanswered
         self._ids: Iterator[int] = iter(range(1_000_000))
 
     def call(self, method: str, path: str, *, body: Any, headers: dict[str, str]) -> Any:
         assert (method, path) == ("POST", "/api/v1/tasks")
         self.keys.append(headers["Idempotency-Key"])
-        if self.calls and self._gone:
-            self._gone -= 1
-            raise ServiceUnreachable("it is gone")
+        if self.calls and self._unanswered:
+            self._unanswered -= 1
+            raise ServiceUnreachable("no answer")
         self.calls.append(body["tasks"])
         return {"object": "list", "data": [self._answer(*each) for each in enumerate(body["tasks"])]}
 
@@ -36,7 +36,7 @@ class Client:
 
 
 @pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk, "_PAUSE_SECONDS", 0.0)
 
 
@@ -46,7 +46,7 @@ def create(tmp_path: Path, client: Client, *lines: bytes, as_json: bool = False)
     bulk.create_bulk(client, str(file), as_json)  # type: ignore[arg-type]
 
 
-def test_a_thousand_lines_go_into_a_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_request_has_at_most_a_thousand_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     client = Client()
     create(tmp_path, client, *[b"{}"] * 2001)
     assert [len(call) for call in client.calls] == [1000, 1000, 1]
@@ -54,14 +54,14 @@ def test_a_thousand_lines_go_into_a_call(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out.split() == [f"t{number}" for number in range(2001)]
 
 
-def test_a_call_is_no_larger_than_the_service_takes(tmp_path: Path) -> None:
+def test_a_request_is_not_larger_than_the_service_accepts(tmp_path: Path) -> None:
     client = Client()
     line = orjson.dumps({"input": "x" * 3_000_000})
     create(tmp_path, client, *[line] * 5)
     assert [len(call) for call in client.calls] == [2, 2, 1]
 
 
-def test_refused_lines_are_named_by_their_number_and_the_others_created(
+def test_refused_lines_are_reported_by_number_and_the_others_created(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(Failure, match="2 of 4 lines were refused") as caught:
@@ -72,7 +72,7 @@ def test_refused_lines_are_named_by_their_number_and_the_others_created(
     assert [line.partition(":")[2].split(":")[0] for line in err.splitlines()] == [" line 3", " line 4"]
 
 
-def test_json_tells_what_became_of_each_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_the_result_of_each_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(Failure):
         create(tmp_path, Client(), b"{}", b"7", as_json=True)
     out, _ = capsys.readouterr()
@@ -85,33 +85,33 @@ def test_json_tells_what_became_of_each_line(tmp_path: Path, capsys: pytest.Capt
     }
 
 
-def test_a_file_of_bad_lines_alone_calls_nobody(tmp_path: Path) -> None:
+def test_a_file_of_bad_lines_alone_sends_no_request(tmp_path: Path) -> None:
     client = Client()
     with pytest.raises(Failure, match="1 of 1"):
         create(tmp_path, client, b"{")
     assert client.calls == []
 
 
-def test_a_call_that_was_not_answered_is_made_again_under_its_key(tmp_path: Path) -> None:
-    client = Client(gone=3)
+def test_a_request_that_got_no_answer_is_repeated_with_the_same_key(tmp_path: Path) -> None:
+    client = Client(unanswered=3)
     create(tmp_path, client, *[b"{}"] * 1001)
     assert [len(call) for call in client.calls] == [1000, 1]
     assert len(set(client.keys[1:])) == 1
 
 
-def test_what_was_created_is_printed_before_the_service_was_gone_for_good(
+def test_created_tasks_are_printed_even_if_the_service_stays_unreachable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(bulk, "OUTAGE_SECONDS", 0.0)
     with pytest.raises(ServiceUnreachable):
-        create(tmp_path, Client(gone=9), *[b"{}"] * 1001, as_json=True)
+        create(tmp_path, Client(unanswered=9), *[b"{}"] * 1001, as_json=True)
     assert len(orjson.loads(capsys.readouterr().out)["data"]) == 1000
 
 
-def test_a_service_that_never_was_there_is_not_waited_for(tmp_path: Path) -> None:
-    class Nobody(Client):
+def test_the_first_request_is_not_repeated(tmp_path: Path) -> None:
+    class Unreachable(Client):
         def call(self, *_: Any, **__: Any) -> Any:
-            raise ServiceUnreachable("it never was")
+            raise ServiceUnreachable("no answer")
 
     with pytest.raises(ServiceUnreachable):
-        create(tmp_path, Nobody(), b"{}")
+        create(tmp_path, Unreachable(), b"{}")

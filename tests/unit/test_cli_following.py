@@ -1,4 +1,4 @@
-"""Reading Server-Sent Events as the standard has them, however they are cut into pieces."""
+"""Parsing Server-Sent Events as the standard defines them, wherever the stream is cut into chunks."""
 
 from itertools import pairwise
 
@@ -23,14 +23,14 @@ BLOCKS = [
 
 
 @given(st.sets(st.integers(1, len(STREAM) - 1)))
-def test_a_stream_reads_the_same_however_it_is_cut(cuts: set[int]) -> None:
-    places = [0, *sorted(cuts), len(STREAM)]
-    assert list(parse(STREAM[start:end] for start, end in pairwise(places))) == BLOCKS
+def test_the_chunks_of_a_stream_do_not_matter(cuts: set[int]) -> None:
+    bounds = [0, *sorted(cuts), len(STREAM)]
+    assert list(parse(STREAM[start:end] for start, end in pairwise(bounds))) == BLOCKS
 
 
-def test_lines_may_end_as_in_dos_and_data_may_have_several() -> None:
+def test_lines_may_end_with_crlf_and_data_may_have_several_lines() -> None:
     assert list(parse([b"id: 1\r\ndata: a\r\ndata:b\r\n", b"\r\n"])) == [{"id": "1", "data": "a\nb"}]
 
 
-def test_what_was_cut_off_is_not_an_event() -> None:
+def test_an_incomplete_block_is_not_an_event() -> None:
     assert list(parse([b"id: 1\ndata: whole\n\nid: 2\ndata: ha"])) == [{"id": "1", "data": "whole"}]

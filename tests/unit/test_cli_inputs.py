@@ -1,4 +1,4 @@
-"""What a user gives on the command line, read and checked; and the help that says how."""
+"""Values from the command line, read and checked; help texts; wrong usage."""
 
 import io
 import re
@@ -12,7 +12,7 @@ from receiver.cli.commands import app
 from receiver.cli.console import age, cell
 from receiver.cli.failure import Failure, Status
 from receiver.cli.inputs import json_object, pairs, typed_pairs
-from receiver.cli.service import segment
+from receiver.cli.service import path_segment
 from receiver.cli.show import result_url
 
 COMMANDS = [
@@ -20,32 +20,35 @@ COMMANDS = [
     "demo",
     "sandbox",
     "migrate",
-    *(f"task {name}" for name in ("create", "get", "list", "wait", "cancel")),
-    *(f"webhook {name}" for name in ("add", "list", "remove")),
+    "listen",
+    *(f"task {name}" for name in ("create", "get", "list", "wait", "cancel", "retry")),
+    *(f"run {name}" for name in ("create", "get", "cancel")),
+    *(f"webhook {name}" for name in ("add", "list", "remove", "test", "replay", "recover", "rotate")),
+    *(f"delivery {name}" for name in ("list", "get", "retry")),
     *(f"key {name}" for name in ("create", "list", "revoke")),
 ]
 
 
-def test_json_comes_as_text_or_from_a_file(tmp_path: Path) -> None:
+def test_json_is_read_from_the_value_or_a_file(tmp_path: Path) -> None:
     file = tmp_path / "input.json"
     file.write_text('{"prompt": "a cat"}')
     assert json_object('{"n": 2}', "--input") == {"n": 2}
     assert json_object(f"@{file}", "--input") == {"prompt": "a cat"}
 
 
-def test_json_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"n": 3}')))
     assert json_object("@-", "--input") == {"n": 3}
 
 
 @pytest.mark.parametrize("given", ["{", "[1]", '"text"', "", "@/not/there.json", "\udc80"])
-def test_what_is_no_json_object_is_a_usage_fault_that_names_the_option(given: str) -> None:
-    with pytest.raises(Failure, match="--input") as fault:
+def test_what_is_not_a_json_object_is_a_usage_error_that_names_the_option(given: str) -> None:
+    with pytest.raises(Failure, match="--input") as failure:
         json_object(given, "--input")
-    assert fault.value.status is Status.USAGE
+    assert failure.value.status is Status.USAGE
 
 
-def test_a_value_is_json_if_it_can_be_and_text_otherwise() -> None:
+def test_a_value_is_parsed_if_it_is_json_and_text_otherwise() -> None:
     given = ["prompt=a cat = nice", "n=2", "on=true", 'ids=["a"]', 'word="2"', "none=null", "empty="]
     assert typed_pairs(given, "-i") == {
         "prompt": "a cat = nice",
@@ -68,18 +71,18 @@ def test_a_pair_needs_a_key_and_a_value(given: str) -> None:
         pairs([given], "--metadata")
 
 
-def test_an_id_stays_one_segment_of_the_path() -> None:
-    assert segment("a/b?c") == "a%2Fb%3Fc"
-    for nothing in ("", ".", ".."):
+def test_an_id_stays_one_path_segment() -> None:
+    assert path_segment("a/b?c") == "a%2Fb%3Fc"
+    for invalid in ("", ".", ".."):
         with pytest.raises(Failure):
-            segment(nothing)
+            path_segment(invalid)
 
 
-def test_a_cell_obeys_neither_markup_nor_control_characters() -> None:
+def test_markup_and_control_characters_have_no_effect_in_a_cell() -> None:
     assert cell("[red]\x1b[2Jx").plain == "[red]\N{REPLACEMENT CHARACTER}[2Jx"
 
 
-def test_the_age_of_what_is_no_time_is_shown_as_it_is() -> None:
+def test_the_age_of_what_is_not_a_time_is_that_text() -> None:
     assert age("soon") == "soon"
     assert age(None) is None
     assert re.fullmatch(r"\d+d", age("2020-01-01T00:00:00Z") or "")
@@ -95,19 +98,19 @@ def test_the_age_of_what_is_no_time_is_shown_as_it_is() -> None:
         (None, None),
     ],
 )
-def test_the_result_is_the_one_url_that_the_task_is_about(output: object, url: str | None) -> None:
+def test_the_result_is_the_url_of_the_main_output(output: object, url: str | None) -> None:
     assert result_url({"output": output}) == url
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str) -> None:
+def test_every_command_has_help(command: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), "--help"])
     assert result.exit_code == 0
     assert "Usage:" in result.stdout
     assert "--install-completion" not in result.stdout
 
 
-def test_the_version_is_the_distributions() -> None:
+def test_the_version_is_that_of_the_distribution() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert re.fullmatch(r"ringback \d+\.\d+\.\d+\n", result.stdout)
 
@@ -133,7 +136,7 @@ def test_wrong_usage_exits_2_and_prints_nothing_on_stdout(arguments: list[str]) 
     assert result.stderr != ""
 
 
-def test_wrong_settings_are_all_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_all_wrong_settings_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RINGBACK_DATABASE_URL", "mysql://x")
     monkeypatch.setenv("RINGBACK_NONSENSE", "1")
@@ -143,10 +146,10 @@ def test_wrong_settings_are_all_named(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert "RINGBACK_NONSENSE" in result.stderr
 
 
-def test_migrate_says_where_the_schema_was_and_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_migrate_reports_the_version_before_and_after(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RINGBACK_DATABASE_URL", f"sqlite:///{tmp_path / 'x.db'}")
-    assert "was at nothing, and is at" in CliRunner().invoke(app, ["migrate"]).stdout
+    assert "was at nothing and is now at" in CliRunner().invoke(app, ["migrate"]).stdout
     assert "already" in CliRunner().invoke(app, ["migrate"]).stdout
     again = CliRunner().invoke(app, ["migrate", "--json"])
     assert again.stdout.startswith("{")

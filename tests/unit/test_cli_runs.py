@@ -1,12 +1,13 @@
-"""`ringback run` for people: a table of steps, alive while they are waited for; and what its end means."""
+"""`ringback run` for people: the table of steps, the live table during a wait, and the exit status."""
 
 from typing import Any
 
 import pytest
 
-from receiver.cli import steps
+from receiver.cli import progress
 from receiver.cli.failure import Status
-from receiver.cli.steps import live_steps, print_run
+from receiver.cli.progress import run_progress
+from receiver.cli.show import print_run
 from receiver.cli.waiting import end_status
 
 STEP = {"action": "campaigns.generate", "job_id": "t1", "result": None, "error": None}
@@ -27,7 +28,7 @@ RUN: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_a_run_is_printed_with_a_row_a_step(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_printed_with_a_row_for_each_step(capsys: pytest.CaptureFixture[str]) -> None:
     print_run(RUN)
     fields, _, table = capsys.readouterr().out.partition("\n\n")
     assert "2025-10-09T08:53:20Z" in fields
@@ -37,33 +38,33 @@ def test_a_run_is_printed_with_a_row_a_step(capsys: pytest.CaptureFixture[str]) 
     assert three[:5] == ["three", "campaigns.generate", "skipped", "-", "-"]
 
 
-def test_a_run_of_which_nothing_is_known_is_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_with_nothing_but_an_id_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     print_run({"id": "r1"})
     assert capsys.readouterr().out.split() == ["run", "r1"]
 
 
-def test_where_a_person_watches_the_steps_are_shown_on_stderr(
+def test_a_person_who_watches_sees_the_steps_on_stderr(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(steps, "watched", lambda _as_json: True)
+    monkeypatch.setattr(progress, "watched", lambda _as_json: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
     under_way = {**STEP, "id": "four", "status": "processing", "started_at": 1760000000, "completed_at": None}
-    with live_steps(False) as news:
-        news({**RUN, "steps": [*RUN["steps"], under_way]})
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "processing" in said.err
-    assert "[red]out of paint" in said.err
+    with run_progress(False) as on_update:
+        on_update({**RUN, "steps": [*RUN["steps"], under_way]})
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "processing" in printed.err
+    assert "[red]out of paint" in printed.err
 
 
-def test_where_nobody_watches_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    with live_steps(True) as news:
-        news(RUN)
+def test_without_a_person_who_watches_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with run_progress(True) as on_update:
+        on_update(RUN)
     assert capsys.readouterr() == ("", "")
 
 
-def test_the_exit_status_is_that_of_the_end() -> None:
+def test_the_exit_status_follows_from_the_last_state() -> None:
     assert end_status([{"status": "completed"}]) is Status.DONE
     assert end_status([{"status": "failed"}]) is end_status([{"status": "cancelled"}]) is Status.TASK_FAILED
-    assert end_status([{"status": "in_progress"}]) is end_status([None]) is Status.TIMED_OUT
+    assert end_status([{"status": "in_progress"}]) is end_status([{}]) is Status.TIMED_OUT

@@ -1,0 +1,19 @@
+"""Options that several commands share, each defined once. (`--json` is defined in `receiver.cli.console`.)"""
+
+from typing import Annotated
+
+import typer
+
+TIME_HELP = "ISO 8601, unix seconds, or how long ago: 30m, 24h, 7d."
+
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until it has ended; exit status 1 if it did not succeed.")]
+Timeout = Annotated[
+    float | None, typer.Option(metavar="SECONDS", min=0, help="Stop waiting after this time, with exit status 4.")
+]
+EventTypes = Annotated[
+    list[str] | None, typer.Option("--event", metavar="TYPE", help="Such as task.completed; may be repeated.")
+]
+CreatedAfter = Annotated[str | None, typer.Option(metavar="TIME", help=TIME_HELP)]
+CreatedBefore = Annotated[str | None, typer.Option(metavar="TIME", help=TIME_HELP)]
+Limit = Annotated[int, typer.Option(min=1, help="List at most this many, the newest.")]
+ListAll = Annotated[bool, typer.Option("--all", help="List all, without a limit.")]

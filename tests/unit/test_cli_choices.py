@@ -1,0 +1,42 @@
+"""The command line's own copies of states and names agree with `models`, which it does not import, to start fast."""
+
+import subprocess
+import sys
+from enum import StrEnum
+
+import pytest
+
+from models import RUN_TERMINAL, STEP_TERMINAL, TERMINAL, DeliveryFormat, DeliveryStatus, Scope, StepStatus, TaskStatus
+from receiver.cli.delivery import DeliveryStatusChoice
+from receiver.cli.key import ScopeChoice
+from receiver.cli.progress import STEP_UNDER_WAY
+from receiver.cli.show import ENDS
+from receiver.cli.task import TaskStatusChoice
+from receiver.cli.webhook import FormatChoice
+
+
+@pytest.mark.parametrize(
+    ("choice", "state"),
+    [
+        (TaskStatusChoice, TaskStatus),
+        (DeliveryStatusChoice, DeliveryStatus),
+        (ScopeChoice, Scope),
+        (FormatChoice, DeliveryFormat),
+    ],
+)
+def test_a_choice_has_the_values_of_its_model(choice: type[StrEnum], state: type[StrEnum]) -> None:
+    assert list(map(str, choice)) == list(map(str, state))
+
+
+def test_tasks_and_runs_end_in_the_terminal_states() -> None:
+    assert set(map(str, TERMINAL)) == set(map(str, RUN_TERMINAL)) == ENDS
+
+
+def test_a_step_is_under_way_from_its_beginning_to_its_end() -> None:
+    assert set(map(str, set(StepStatus) - STEP_TERMINAL - {StepStatus.PENDING})) == STEP_UNDER_WAY
+
+
+def test_the_command_line_imports_nothing_slow_before_a_command_runs() -> None:
+    slow = {"models", "httpx", "pydantic", "rich", "sqlalchemy", "structlog", "uvicorn"}
+    program = f"import sys, receiver.cli.commands; print(sorted({slow} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
