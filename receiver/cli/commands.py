@@ -1,5 +1,7 @@
 """The root command `ringback`, with all its subcommands."""
 
+from collections.abc import Callable
+from inspect import getdoc
 from typing import Annotated
 
 import typer
@@ -44,14 +46,21 @@ def ringback(
     """Knows when your AI generation task is done, even if the webhook never comes, and tells everyone who asked."""
 
 
-app.command(epilog="Example: ringback serve --host 0.0.0.0 --port 8080")(serve)
-app.command(epilog="Example: ringback demo --tasks 50 --keep")(demo)
-app.command(epilog="Example: ringback sandbox --lose-share 0.3 --seed 7 --option outcome=failed")(sandbox)
-app.command(epilog="Example: RINGBACK_DATABASE_URL=sqlite:////srv/ringback.db ringback migrate")(migrate)
-app.command(
-    epilog="Example: ringback listen --forward-to http://localhost:3000/hook --event task.completed\n\n"
-    "Exit status: 0 ended by Ctrl-C, 2 usage, 3 not reachable or not allowed."
-)(listen)
+def _add(command: Callable[..., None], epilog: str) -> None:
+    """Add a command. Its help is its docstring, with each paragraph on one line: Typer wraps only such lines well."""
+    paragraphs = (getdoc(command) or "").split("\n\n")
+    app.command(help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs), epilog=epilog)(command)
+
+
+_add(serve, "Example: ringback serve --host 0.0.0.0 --port 8080")
+_add(demo, "Example: ringback demo --tasks 50 --keep")
+_add(sandbox, "Example: ringback sandbox --lose-share 0.3 --seed 7 --option outcome=failed")
+_add(migrate, "Example: RINGBACK_DATABASE_URL=sqlite:////srv/ringback.db ringback migrate")
+_add(
+    listen,
+    "Example: ringback listen --forward-to http://localhost:3000/hook --event task.completed\n\n"
+    "Exit status: 0 ended by Ctrl-C, 2 usage, 3 not reachable or not allowed.",
+)
 app.add_typer(task.app, name="task")
 app.add_typer(run.app, name="run")
 app.add_typer(webhook.app, name="webhook")

@@ -11,15 +11,13 @@ def migrate(as_json: Json = False) -> None:
     On SQLite, `serve` does this itself. On PostgreSQL, run it once before a new version starts; if another process is
     migrating the database, it waits for that.
     """
-    import asyncio
-
+    from receiver.serving.start import migrate_database
     from receiver.settings import load_settings
-    from receiver.storage.schema import migrate as migrate_schema
     from receiver.telemetry import configure_logging
 
     settings = load_settings()
     configure_logging(settings.log_format, settings.log_level)
-    before, now = asyncio.run(migrate_schema(settings))
+    before, now = migrate_database(settings)
     if as_json:
         print_json({"before": before, "now": now})
     elif before == now:

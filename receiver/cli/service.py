@@ -168,7 +168,8 @@ def _exit_status(code: Any) -> Status:
 def _explain(answer: httpx.Response, body: Any) -> str:
     """Return the error message of a response on one line, and what to do about it where that is known."""
     message = " ".join(_error_message(body).split()) or f"HTTP {answer.status_code}"
-    advice = _advice(answer)
+    # A response with a task carries the provider's refusal, which no other Ringback key changes.
+    advice = None if isinstance(body, dict) and body.get("data") else _advice(answer)
     return f"{message.removesuffix('.')}; {advice}" if advice else message
 
 

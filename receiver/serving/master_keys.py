@@ -18,7 +18,7 @@ def master_keys(settings: Settings) -> list[str]:
         return _split(settings.secret_key.get_secret_value())
     file = key_file(settings)
     if not file.exists():
-        if settings.sqlite_path.exists() and settings.sqlite_path.stat().st_size > 0:
+        if not is_new(settings):
             raise StartError(
                 f"{file} is missing, and the secrets in {settings.sqlite_path} cannot be read without it; "
                 "restore the file, or set RINGBACK_SECRET_KEY to the key that was in it"
@@ -33,6 +33,11 @@ def master_keys(settings: Settings) -> list[str]:
             "if the service never started with this database, remove the file"
         )
     return keys
+
+
+def is_new(settings: Settings) -> bool:
+    """Return whether the SQLite database does not exist yet, or is an empty file."""
+    return not settings.sqlite_path.exists() or settings.sqlite_path.stat().st_size == 0
 
 
 def key_file(settings: Settings) -> Path:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from receiver.clock import utc_now
 from receiver.errors import StartError
 from receiver.runs.actions_file import read_actions
-from receiver.serving.master_keys import master_keys
+from receiver.serving.master_keys import is_new, master_keys
 from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.keys import ensure_admin_key
 from receiver.storage.schema import check_schema, migrate
-from receiver.storage.sqlite.location import lock_database
+from receiver.storage.sqlite.location import check_location, lock_database
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,19 @@ def prepared(settings: Settings, workers: int) -> Iterator[InstallationKeys]:
     with closing(lock_database(settings.sqlite_path)) if settings.is_sqlite else nullcontext():
         keys = master_keys(settings)
         yield InstallationKeys(keys, asyncio.run(_prepare_database(settings)))
+
+
+def migrate_database(settings: Settings) -> tuple[str | None, str]:
+    """Bring the database to this version's schema; return the revisions before and now. Raises `StartError`.
+
+    A new SQLite database gets its master key first: a start refuses a database whose key is missing, because the
+    secrets in it could not be read.
+    """
+    if settings.is_sqlite:
+        check_location(settings.sqlite_path)
+        if is_new(settings):
+            master_keys(settings)
+    return asyncio.run(migrate(settings))
 
 
 async def ensure_keys(database: Database, settings: Settings) -> str | None:

@@ -72,7 +72,7 @@ class WorkerProcess:
     ) -> Self:
         """Start a worker with the two sockets as `--fd` and `--control-fd`. Raises `OSError`.
 
-        It gets a process group of its own, so that Ctrl-C at a terminal reaches the supervisor alone, which then stops
+        It gets its own process group, so that Ctrl-C at a terminal reaches the supervisor alone, which then stops
         its workers in order.
         """
         control_socket, worker_end = socket.socketpair()

@@ -200,6 +200,7 @@ PI_ERROR = {"error": {"type": "invalid_request_error", "code": "x", "message": "
         (409, {"code": 409, "message": "it has ended"}, 2, "it has ended"),
         (413, {}, 2, "HTTP 413"),
         (401, {"message": "no such key"}, 3, "no such key; check RINGBACK_API_KEY"),
+        (401, {"data": {"task_id": "t1"}, "message": "the provider refused"}, 3, "the provider refused\n"),
         (403, {"message": "The key lacks a scope."}, 3, "The key lacks a scope; use a key with the required scope"),
         (429, {"message": "slow down"}, 3, "slow down"),
         (500, {"description": "?"}, 3, "HTTP 500"),

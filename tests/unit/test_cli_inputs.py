@@ -14,6 +14,8 @@ from receiver.cli.failure import Failure, Status
 from receiver.cli.inputs import json_object, pairs, typed_pairs
 from receiver.cli.service import path_segment
 from receiver.cli.show import result_url
+from receiver.serving.start import prepared
+from receiver.settings import load_settings
 
 COMMANDS = [
     "serve",
@@ -153,3 +155,11 @@ def test_migrate_reports_the_version_before_and_after(monkeypatch: pytest.Monkey
     assert "already" in CliRunner().invoke(app, ["migrate"]).stdout
     again = CliRunner().invoke(app, ["migrate", "--json"])
     assert again.stdout.startswith("{")
+
+
+def test_a_new_database_that_was_migrated_can_be_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RINGBACK_DATABASE_URL", f"sqlite:///{tmp_path / 'x.db'}")
+    assert CliRunner().invoke(app, ["migrate"]).exit_code == 0
+    with prepared(load_settings(), workers=1) as keys:
+        assert len(keys.master_keys) == 1
