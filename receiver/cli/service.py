@@ -16,7 +16,7 @@ from receiver.settings import client_settings
 OUTAGE_SECONDS = 60.0
 """How long a service that has answered before may be unreachable, or full: as a rule it is being restarted."""
 
-_TIMEOUT = httpx.Timeout(60.0, connect=10.0, pool=None)
+TIMEOUT = httpx.Timeout(60.0, connect=10.0, pool=None)
 """Seconds. A create may wait 10 s for the provider, and longer when the service is busy."""
 _PAGE_SIZE = 200
 _SUCCESS_CODES = (0, 200)
@@ -35,7 +35,7 @@ def connection() -> dict[str, Any]:
     return {
         "base_url": url.rstrip("/"),
         "headers": {"Authorization": f"Bearer {key}"} if key else {},
-        "timeout": _TIMEOUT,
+        "timeout": TIMEOUT,
         # Requests to loopback go there directly, even if the environment names a proxy.
         "trust_env": not is_loopback(parts.hostname or ""),
     }
