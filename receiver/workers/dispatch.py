@@ -206,7 +206,7 @@ class DeliveryDispatcher:
         try:
             await self._writer.run(lambda tx: give_back(tx, unsent, utc_now()), bounded=False)
         except Exception as error:  # the leases run out by themselves
-            log.error("ending leases failed", deliveries=len(unsent), exc_info=error)
+            log.error("ending leases failed", delivery_count=len(unsent), exc_info=error)
 
     async def _claim(self) -> None:
         while True:

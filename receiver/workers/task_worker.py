@@ -83,7 +83,7 @@ class TaskWorker:
             try:
                 await self._writer.run(lambda tx: give_back_tasks(tx, keys, utc_now()), bounded=False)
             except Unavailable as error:  # the leases run out by themselves
-                log.error("ending leases failed", tasks=len(keys), error_code=error.code, error=error.message)
+                log.error("ending leases failed", task_count=len(keys), error_code=error.code, error=error.message)
 
     async def _claim_and_start(self) -> None:
         """Claim as many due tasks as there are free slots, and start to act on them."""

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.no_database("the service is scripted")
 KEY = "rb_test_0123456789abcdef"
 TASK = {"task_id": "t1", "model": "kling", "task_type": "video_generation", "status": "processing", "output": None}
 DONE = {**TASK, "status": "completed", "output": {"video_url": "https://cdn.example.com/a.mp4"}}
-FAILED = {**TASK, "status": "failed", "error": {"code": 1, "message": "the model gave up"}}
+FAILED = {**TASK, "status": "failed", "error": {"code": 1, "message": "the model failed"}}
 HANG = "hang"
 
 
@@ -154,7 +154,7 @@ def test_one_failed_task_among_many_exits_1(service: ScriptedService) -> None:
     service.set_answers("GET /api/v1/task/t2", {**FAILED, "task_id": "t2"})
     result = run("task", "wait", "t1", "t2")
     assert result.exit_code == 1
-    assert "the model gave up" in result.stdout
+    assert "the model failed" in result.stdout
 
 
 def test_a_wait_that_times_out_exits_4_and_prints_the_last_known_state(service: ScriptedService) -> None:
