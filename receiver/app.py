@@ -15,7 +15,7 @@ from receiver.api.services import Services
 from receiver.clock import utc_now
 from receiver.domain.actions import Actions
 from receiver.domain.keyring import KeyRing
-from receiver.domain.transitions import PollSchedule
+from receiver.domain.schedules import PollSchedule
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.feed import Feed
 from receiver.events.postgresql_log import PostgreSQLLog

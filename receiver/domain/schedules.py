@@ -4,10 +4,38 @@ All are in seconds. `jitter` is a random number in [0, 1) that the caller draws.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 _POLL_GROWTH = 1.5
 _LONGEST_RETRY = 3600.0
 _LONGEST_RESEND = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class PollSchedule:
+    """When to poll a task. All in seconds.
+
+    `first` is the delay of the first poll after an update, `longest` the longest delay between two polls, and `timeout`
+    the time without any update after which a task fails.
+    """
+
+    first: float
+    longest: float
+    timeout: float
+
+    def after_update(self, now: datetime) -> datetime:
+        """Return when to poll a task that has just received an update."""
+        return now + timedelta(seconds=min(self.first, self.timeout))
+
+    def after_poll(self, poll_count: int, last_update_at: datetime, now: datetime) -> datetime:
+        """Return when to poll again after the `poll_count`-th poll without a change; never later than the deadline."""
+        delay = poll_delay(poll_count, first=self.first, longest=self.longest)
+        return min(now + timedelta(seconds=delay), max(self.deadline(last_update_at), now))
+
+    def deadline(self, last_update_at: datetime) -> datetime:
+        """Return when a task that has received no update since `last_update_at` times out."""
+        return last_update_at + timedelta(seconds=self.timeout)
 
 
 def poll_delay(poll_count: int, *, first: float, longest: float) -> float:

@@ -17,7 +17,7 @@ order of the updates of a provider's history, repeats included, and keep any eve
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any
@@ -26,7 +26,8 @@ import orjson
 
 from models import TERMINAL, EventType, ReceiptReason, Submission, TaskStatus
 from receiver.domain.outputs import leaf_count
-from receiver.domain.schedules import poll_delay, retry_delay
+from receiver.domain.schedules import PollSchedule, retry_delay
+from receiver.domain.task_state import TaskState
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import Conflict
 
@@ -81,75 +82,6 @@ _NEW_ATTEMPT: Mapping[str, Any] = {
 """The columns that every further attempt resets, and their values."""
 _MOST_WORDS = 8
 """How many unknown status words of a provider are stored for one task; further ones are ignored."""
-
-
-@dataclass(frozen=True, slots=True)
-class PollSchedule:
-    """When to poll a task. All in seconds.
-
-    `first` is the delay of the first poll after an update, `longest` the longest delay between two polls, and `timeout`
-    the time without any update after which a task fails.
-    """
-
-    first: float
-    longest: float
-    timeout: float
-
-    def after_update(self, now: datetime) -> datetime:
-        """Return when to poll a task that has just received an update."""
-        return now + timedelta(seconds=min(self.first, self.timeout))
-
-    def after_poll(self, poll_count: int, last_update_at: datetime, now: datetime) -> datetime:
-        """Return when to poll again after the `poll_count`-th poll without a change; never later than the deadline."""
-        delay = poll_delay(poll_count, first=self.first, longest=self.longest)
-        return min(now + timedelta(seconds=delay), max(self.deadline(last_update_at), now))
-
-    def deadline(self, last_update_at: datetime) -> datetime:
-        """Return when a task that has received no update since `last_update_at` times out."""
-        return last_update_at + timedelta(seconds=self.timeout)
-
-
-@dataclass(slots=True)
-class TaskState:
-    """The columns of a task's row that a decision depends on.
-
-    Not frozen: creating a frozen dataclass takes three times as long, and one is created for every update.
-    """
-
-    id: int
-    uid: str
-    organization_id: int
-    status: str
-    submission: str
-    attempt: int
-    max_attempts: int
-    backoff_seconds: float
-    provider_task_id: str | None
-    progress: int
-    revision: str
-    words: list[str] | None
-    callback_id: int | None
-    ended_event: str | None
-    poll_count: int
-    last_update_at: datetime
-    model: str = ""
-    task_type: str = ""
-    metadata: dict[str, Any] | None = None
-    started_at: datetime | None = None
-    provider: str = ""
-    run_uid: str | None = None
-    step: str | None = None
-
-    def apply_changes(self, changes: Mapping[str, Any]) -> None:
-        """Apply changes of the row to this state. Columns that the state does not have are ignored."""
-        for name, value in changes.items():
-            if name in _STATE_NAMES:
-                setattr(self, name, value)
-
-
-STATE_COLUMNS = tuple(each.name for each in fields(TaskState))
-"""The names of the fields of `TaskState`, in order: the columns that both databases select."""
-_STATE_NAMES = frozenset(STATE_COLUMNS)
 
 
 @dataclass(slots=True)

@@ -23,7 +23,8 @@ from receiver.storage.receipts import insert_receipts, new_receipt
 from receiver.storage.transaction import Transaction
 from receiver.storage.writer import Writer
 from receiver.telemetry import counted, get_logger, inbound_received, inbound_refused
-from receiver.tracking.apply import Applier, Arrival
+from receiver.tracking.apply import Applier
+from receiver.tracking.update_batch import Arrival
 
 log = get_logger("inbound.receive")
 

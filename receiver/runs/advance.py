@@ -20,7 +20,7 @@ from receiver.domain.ids import new_id
 from receiver.domain.references import UnresolvedReference, mapped_input
 from receiver.domain.run_representations import native_run
 from receiver.domain.steps import action_of, step_of
-from receiver.domain.transitions import TaskState
+from receiver.domain.task_state import TaskState
 from receiver.events.after_commit import WakeTimer
 from receiver.events.record import task_created
 from receiver.storage.runs import lock_runs, write_runs

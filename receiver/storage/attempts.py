@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Select, insert, select, tuple_
 
-from receiver.domain.transitions import TaskState
+from receiver.domain.task_state import TaskState
 from receiver.storage.tables import task_attempts, tasks
 from receiver.storage.transaction import Transaction
 

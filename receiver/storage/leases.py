@@ -33,7 +33,7 @@ from sqlalchemy import bindparam, update
 from models import TERMINAL, Submission, TaskStatus
 from models.columns import Moment
 from receiver.clock import utc_now
-from receiver.domain.transitions import TaskState
+from receiver.domain.task_state import TaskState
 from receiver.storage.tables import deliveries, idempotency_keys, tasks
 from receiver.storage.transaction import TaskChange, Transaction
 

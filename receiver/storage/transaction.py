@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from sqlalchemy import Executable, Row
 
 from models import SubscriptionKind
-from receiver.domain.transitions import TaskState
+from receiver.domain.task_state import TaskState
 
 Values = Mapping[str, Any]
 

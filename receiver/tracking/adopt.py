@@ -16,7 +16,8 @@ from receiver.errors import NotFound, Unavailable
 from receiver.providers import CallerKey, CallPurpose, Found, Missing, NoAnswer, Provider
 from receiver.storage.database import Database
 from receiver.storage.tasks import add_metadata, owner_of
-from receiver.tracking.apply import Applier, Arrival
+from receiver.tracking.apply import Applier
+from receiver.tracking.update_batch import Arrival
 
 
 class Adopter:

@@ -8,7 +8,8 @@ from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import Conflict, NotFound, ProviderRefused, Unavailable
 from receiver.providers import CallerKey, CallPurpose, Cancelled, Missing, NoAnswer, Provider, Refused
 from receiver.storage.writer import Writer
-from receiver.tracking.apply import Applied, Applier, Arrival
+from receiver.tracking.apply import Applied, Applier
+from receiver.tracking.update_batch import Arrival
 
 
 class Canceller:

@@ -19,7 +19,7 @@ from models import TERMINAL, Submission, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.domain.schedules import poll_delay
-from receiver.domain.transitions import TaskState
+from receiver.domain.task_state import TaskState
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.providers import CallerKey, CallPurpose, Found, MalformedUpdate, Missing, NoAnswer, Provider
 from receiver.storage.database import Database
@@ -27,9 +27,10 @@ from receiver.storage.leases import Postponement, postpone
 from receiver.storage.tasks import assigned_provider_ids, task_by_uid, unconfirmed_tasks
 from receiver.storage.transaction import DueTask
 from receiver.telemetry import get_logger
-from receiver.tracking.apply import Applied, Applier, Arrival
+from receiver.tracking.apply import Applied, Applier
 from receiver.tracking.submit import FIRST_SEARCH_SECONDS, Outgoing, Submitter
 from receiver.tracking.task_references import TaskReferences
+from receiver.tracking.update_batch import Arrival
 
 log = get_logger("tracking.poll")
 

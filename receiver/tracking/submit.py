@@ -48,8 +48,9 @@ from receiver.providers import (
 from receiver.storage.database import Database
 from receiver.storage.leases import Intent, Postponement, mark_sending, postpone
 from receiver.telemetry import get_logger
-from receiver.tracking.apply import Applied, Applier, Arrival
+from receiver.tracking.apply import Applied, Applier
 from receiver.tracking.task_references import Ready, Resolved, TaskReferences, Unresolvable, Waits
+from receiver.tracking.update_batch import Arrival
 
 log = get_logger("tracking.submit")
 

@@ -24,7 +24,7 @@ from models import Event, Task
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
-from receiver.domain.transitions import PollSchedule
+from receiver.domain.schedules import PollSchedule
 from receiver.domain.updates import ProviderUpdate
 from receiver.inbound.receive import InboundEndpoint
 from receiver.providers.piapi import PiAPI

@@ -11,7 +11,7 @@ from sqlalchemy import insert, select
 from models import EventType, SubscriptionKind, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
-from receiver.domain.transitions import PollSchedule
+from receiver.domain.schedules import PollSchedule
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.feed import Feed
@@ -20,8 +20,9 @@ from receiver.storage.database import Database
 from receiver.storage.keys import ensure_organization
 from receiver.storage.tables import deliveries, events, receipts, subscriptions, tasks
 from receiver.storage.transaction import LeasedDelivery
-from receiver.tracking.apply import Applied, Applier, Arrival
+from receiver.tracking.apply import Applied, Applier
 from receiver.tracking.create import Callback, Creator, TaskRequest
+from receiver.tracking.update_batch import Arrival
 from tests.fakes.databases import outside, settings_in
 
 SCHEDULE = PollSchedule(first=15, longest=300, timeout=86400)

@@ -9,7 +9,7 @@ from sqlalchemy import delete, insert, select
 
 from models import EventType, Submission, SubscriptionKind, TaskStatus
 from receiver.domain.ids import new_id
-from receiver.domain.transitions import TaskState
+from receiver.domain.task_state import TaskState
 from receiver.storage.database import Database
 from receiver.storage.tables import events, tasks
 from receiver.storage.transaction import Listener, TaskChange, Transaction

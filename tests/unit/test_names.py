@@ -59,7 +59,7 @@ def test_a_log_record_has_a_short_stable_phrase_and_the_api_s_names_for_ids() ->
             if not isinstance(phrase, ast.Constant) or not isinstance(phrase.value, str):
                 faults.append(f"{where}: the phrase is not a constant")
             elif len(phrase.value) > 60 or phrase.value.endswith(".") or phrase.value.startswith(("a ", "the ")):
-                faults.append(f"{where}: {phrase.value!r}")
+                faults.append(f"{where}: {ast.unparse(phrase)}")
             faults += [f"{where}: {each.arg}=" for each in call.keywords if each.arg in RECORD_IDS]
     assert faults == []
 
@@ -71,5 +71,5 @@ def test_every_logger_is_named_after_its_module() -> None:
         for node in ast.walk(module):
             match node:
                 case ast.Call(func=ast.Name(id="get_logger"), args=[ast.Constant(value=name)]) if name != expected:
-                    faults.append(f"{path}: {name}")
+                    faults.append(f"{path}: {name!r}")
     assert faults == []

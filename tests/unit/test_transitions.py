@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from models import TERMINAL, EventType, ReceiptReason, Submission, TaskStatus
-from receiver.domain.transitions import ALLOWED, NOTHING, Decision, PollSchedule, TaskState, decide, revision
+from receiver.domain.schedules import PollSchedule
+from receiver.domain.task_state import TaskState
+from receiver.domain.transitions import ALLOWED, NOTHING, Decision, decide, revision
 from receiver.domain.updates import ProviderUpdate, Source
 
 Q, S, P, R = TaskStatus.QUEUED, TaskStatus.STAGED, TaskStatus.PENDING, TaskStatus.PROCESSING

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from models import EventType, ReceiptReason, Submission, TaskStatus
-from receiver.domain.transitions import NOTHING, PollSchedule, decide
+from receiver.domain.schedules import PollSchedule
+from receiver.domain.transitions import NOTHING, decide
 from receiver.domain.updates import Source
 from tests.unit.test_transitions import (
     ERROR,

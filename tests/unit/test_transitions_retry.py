@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import TERMINAL, EventType, ReceiptReason, Submission, TaskStatus
-from receiver.domain.transitions import RETRYABLE, TaskState, decide, retry
+from receiver.domain.task_state import TaskState
+from receiver.domain.transitions import RETRYABLE, decide, retry
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import Conflict
 from tests.unit.test_transitions import ERROR, NOW, SCHEDULE, C, F, P, Q, R, S, X, reported, task_state

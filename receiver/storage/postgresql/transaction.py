@@ -32,7 +32,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models import DeliveryStatus, Submission, SubscriptionKind
-from receiver.domain.transitions import STATE_COLUMNS, TaskState
+from receiver.domain.task_state import STATE_COLUMNS, TaskState
 from receiver.storage.postgresql.values import encoder_of, write_document, write_text
 from receiver.storage.tables import deliveries as delivery_table
 from receiver.storage.tables import events as event_table

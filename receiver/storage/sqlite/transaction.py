@@ -16,7 +16,7 @@ import orjson
 from sqlalchemy import Executable, Row
 
 from models import DeliveryStatus, Submission, SubscriptionKind
-from receiver.domain.transitions import STATE_COLUMNS, TaskState
+from receiver.domain.task_state import STATE_COLUMNS, TaskState
 from receiver.storage.sqlite.values import decoder_of, encoder_of, read_moment, write_document, write_moment
 from receiver.storage.tables import tasks
 from receiver.storage.transaction import (

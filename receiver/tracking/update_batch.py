@@ -1,0 +1,200 @@
+"""The updates of one transaction: their tasks, loaded and locked, and what is to be written of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from models import Submission
+from receiver.domain.ids import new_id
+from receiver.domain.task_state import TaskState
+from receiver.domain.transitions import STORED_ONCE, Decision
+from receiver.domain.updates import ProviderUpdate
+from receiver.events.record import event_of
+from receiver.storage.attempts import Ended, ProviderId, attempts_at_provider
+from receiver.storage.tasks import content_of, new_task
+from receiver.storage.transaction import NewEvent, TaskChange, Transaction
+from receiver.telemetry import get_logger
+
+log = get_logger("tracking.update_batch")
+
+DEFAULT_ORGANIZATION_ID = 1
+"""The organization of a task that was created elsewhere and is known only from its webhook: the first organization."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Arrival:
+    """An update to be applied. `task_uid` is None where the provider's id alone says which task it is about.
+
+    `body` returns the text that a receipt keeps, without secrets; it is None for an update that is not an inbound
+    webhook.
+    """
+
+    provider: str
+    update: ProviderUpdate
+    task_uid: str | None = None
+    body: Callable[[], str] | None = None
+    organization_id: int = DEFAULT_ORGANIZATION_ID
+    """The organization of the task, if this update creates it."""
+    metadata: dict[str, Any] | None = None
+    """The metadata of the task, if this update creates it."""
+
+
+_NO_NAMES = {("", None)}
+
+
+class UpdateBatch:
+    """The tasks of one transaction as they are after the updates decided up to now, and what is to be written."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self.by_uid: dict[str, TaskState] = {}
+        self.by_provider_id: dict[tuple[str, str], str] = {}
+        self.changes: dict[int, TaskChange] = {}
+        self.events: list[NewEvent] = []
+        self.receipts: list[dict[str, Any]] = []
+        self.incomplete: dict[int, NewEvent] = {}
+        """By the task's key: events of tasks that ended with unchanged content, which the snapshot has to show."""
+        self.ended_attempts: list[Ended] = []
+        self.superseded: dict[ProviderId, tuple[str, int]] = {}
+        """By the provider's id of an attempt that another one followed: the task's id and that attempt's number.
+
+        Only what `_find_superseded` looked up is in it.
+        """
+        self.step_events: list[NewEvent] = []
+        """The events of tasks that are steps of runs."""
+
+    def add(self, loaded: Mapping[str, TaskState]) -> None:
+        """Add tasks as they are in the table."""
+        self.by_uid.update(loaded)
+        for uid, task in loaded.items():
+            if task.provider_task_id is not None:
+                self.by_provider_id[task.provider, task.provider_task_id] = uid
+
+    def find(self, arrival: Arrival) -> TaskState | None:
+        """Return the task that an update is about, None if it has no row."""
+        uid = arrival.task_uid
+        if uid is None:
+            name = (arrival.provider, str(arrival.update.provider_task_id))
+            uid = self.by_provider_id.get(name) or self.superseded.get(name, (None, 0))[0]
+        return None if uid is None else self.by_uid.get(uid)
+
+    def with_attempt(self, arrival: Arrival) -> ProviderUpdate:
+        """Return the update; with its attempt's number if its provider's id is that of a superseded attempt."""
+        if not self.superseded or arrival.task_uid is not None:
+            return arrival.update
+        found = self.superseded.get((arrival.provider, str(arrival.update.provider_task_id)))
+        if found is None:
+            return arrival.update
+        return replace(arrival.update, attempt=found[1])
+
+    def is_taken_by_another(self, arrival: Arrival, task: TaskState) -> bool:
+        """Whether the provider's task belongs to another task already: two tasks may never share one."""
+        if task.provider_task_id is not None:
+            return False
+        owner = self.by_provider_id.get((arrival.provider, str(arrival.update.provider_task_id)), task.uid)
+        return owner != task.uid
+
+    def without_row(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
+        """Return one arrival for each task that has no row yet: by its id, or by a provider's id without an owner."""
+        missing = [arrival for arrival in arrivals if self.find(arrival) is None]
+        chosen: list[Arrival] = []
+        taken: set[tuple[str, str | None]] = set(self.by_provider_id)
+        # Arrivals with a task's id go first: a row made for the provider's id alone would take that id from them.
+        for arrival in sorted(missing, key=lambda arrival: arrival.task_uid is None):
+            names = {("", arrival.task_uid), (arrival.provider, arrival.update.provider_task_id)} - _NO_NAMES
+            if not names & taken:
+                chosen.append(arrival)
+                taken |= names
+        return chosen
+
+    def change(self, task: TaskState, decision: Decision) -> None:
+        """Note what is to be written of a task, and change its state accordingly."""
+        values = dict(decision.changes)
+        if "due_at" in values:
+            values["leased"] = False
+        if decision.event is not None:
+            event = self._event(task, decision)
+            if values.get("ended_at"):
+                values["ended_event"] = event.uid
+            if decision.keeps_content:
+                self.incomplete[task.id] = event
+        change = self.changes.get(task.id)
+        if change is None:
+            change = self.changes[task.id] = TaskChange(task.id, task.status, task.attempt, values)
+        else:
+            change.values.update(values)
+        task.apply_changes(values)
+
+    def _event(self, task: TaskState, decision: Decision) -> NewEvent:
+        event = event_of(task, decision, self.now)
+        self.events.append(event)
+        if task.run_uid is not None:
+            self.step_events.append(event)
+        return event
+
+
+async def load_tasks(tx: Transaction, arrivals: Sequence[Arrival], batch: UpdateBatch) -> None:
+    """Load and lock the tasks of all updates; insert rows for those that have none."""
+    uids = {arrival.task_uid for arrival in arrivals if arrival.task_uid is not None}
+    # Also by the provider's ids: a task that has none yet may not get one that belongs to another task.
+    provider_ids = {
+        (arrival.provider, arrival.update.provider_task_id) for arrival in arrivals if arrival.update.provider_task_id
+    }
+    batch.add(await tx.load_tasks(uids, provider_ids))
+    if missing := batch.without_row(arrivals):
+        await _find_superseded(tx, missing, batch)
+        await _insert(tx, batch.without_row(arrivals), batch)
+
+
+async def _find_superseded(tx: Transaction, missing: Sequence[Arrival], batch: UpdateBatch) -> None:
+    """Find tasks by the provider's id of an earlier attempt, which their rows no longer have."""
+    names = {
+        (arrival.provider, str(arrival.update.provider_task_id)) for arrival in missing if arrival.task_uid is None
+    }
+    if names and (found := await attempts_at_provider(tx, names)):
+        batch.superseded.update(found)
+        batch.add(await tx.load_tasks({uid for uid, _ in found.values()} - batch.by_uid.keys()))
+
+
+async def _insert(tx: Transaction, arrivals: Sequence[Arrival], batch: UpdateBatch) -> None:
+    """Insert rows for tasks that only the provider knows: created elsewhere, or purged here."""
+    if not arrivals:
+        return
+    uids = [arrival.task_uid or new_id() for arrival in arrivals]
+    await tx.insert_tasks([_new_task(arrival, uid, batch.now) for arrival, uid in zip(arrivals, uids, strict=True)])
+    batch.add(await tx.load_tasks(uids))
+    log.info("tasks created from updates", task_ids=uids)
+
+
+async def complete_snapshots(tx: Transaction, batch: UpdateBatch) -> None:
+    """Add the stored content to the snapshots of ends that left it unchanged: an event shows the whole task."""
+    if not batch.incomplete:
+        return
+    for key, stored in (await content_of(tx, batch.incomplete)).items():
+        known = {**stored, **batch.changes[key].values}
+        content = {name: known[name] for name in STORED_ONCE if known[name] is not None}
+        batch.incomplete[key].snapshot.update(content)
+
+
+def _new_task(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
+    """Return the row of a task that is known only from this update, which is applied to the row afterwards."""
+    update = arrival.update
+    attempt, created_at = update.attempt or 1, update.created_at or now
+    return new_task(
+        uid=uid,
+        organization_id=arrival.organization_id,
+        provider=arrival.provider,
+        model=update.model or "unknown",
+        task_type=update.task_type or "unknown",
+        input=update.input,
+        submission=Submission.ACCEPTED if update.provider_task_id else Submission.UNKNOWN,
+        now=now,
+        config={name: value for name, value in (update.config or {}).items() if name != "webhook_config"},
+        metadata=arrival.metadata,
+        attempt=attempt,
+        max_attempts=attempt,
+        provider_task_id=update.provider_task_id,
+        created_at=created_at,
+        submitted_at=created_at,
+    )
