@@ -10,7 +10,7 @@ import pytest
 
 from receiver.telemetry import configure_logging
 from tests.fakes import databases
-from tests.fakes.fork_server import end_nursery
+from tests.fakes.fork_server import end_fork_server
 from tests.fakes.world import World, in_process
 
 pytest_plugins = ["tests.fakes.unraisable"]
@@ -46,7 +46,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def pytest_unconfigure() -> None:
     """Stop and remove what this process made for all of its tests."""
-    end_nursery()
+    end_fork_server()
     databases.end_session()
 
 

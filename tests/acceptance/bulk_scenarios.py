@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from receiver.sandbox import SandboxOptions
-from tests.fakes.verified_subscribers import Audience
+from tests.fakes.verified_subscribers import VerifiedSubscribers
 from tests.fakes.world import QUICK, World
 
 MODELS = ("Qubico/flux1-schnell", "kling", "hailuo", "luma", "Qubico/ace-step", "midjourney")
@@ -19,7 +19,7 @@ def provider(**knobs: Any) -> SandboxOptions:
 
 
 async def create_many(
-    world: World, audience: Audience, count: int, script: Mapping[str, Any] | None = None
+    world: World, subscribers: VerifiedSubscribers, count: int, script: Mapping[str, Any] | None = None
 ) -> list[str]:
     """Create tasks side by side, of several models; every fifth fails at the provider."""
 
@@ -29,7 +29,7 @@ async def create_many(
             {**(script or {}), **outcome},
             model=MODELS[number % len(MODELS)],
             input={"prompt": f"picture {number}"},
-            config=audience.config,
+            config=subscribers.config,
         )
 
     return list(await asyncio.gather(*(create(number) for number in range(count))))

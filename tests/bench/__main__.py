@@ -16,23 +16,35 @@ from pathlib import Path
 import structlog
 import uvloop
 
+from tests.bench.context import BenchContext
 from tests.bench.creation import creation
 from tests.bench.databases import Databases
 from tests.bench.deliveries import deliveries, isolation
-from tests.bench.flow import flow
+from tests.bench.end_to_end import end_to_end
 from tests.bench.growth import growth
 from tests.bench.inbound import inbound
 from tests.bench.listing import listing
 from tests.bench.recovery import recovery
 from tests.bench.report import Report
 from tests.bench.runs import runs
-from tests.bench.stage import Stage
 from tests.bench.startup import startup
 from tests.bench.streams import streams
 
-PARTS: dict[str, Callable[[Stage], Awaitable[None]]] = {
+PARTS: dict[str, Callable[[BenchContext], Awaitable[None]]] = {
     part.__name__: part
-    for part in (inbound, flow, deliveries, isolation, creation, runs, recovery, startup, listing, growth, streams)
+    for part in (
+        inbound,
+        end_to_end,
+        deliveries,
+        isolation,
+        creation,
+        runs,
+        recovery,
+        startup,
+        listing,
+        growth,
+        streams,
+    )
 }
 
 
@@ -59,10 +71,10 @@ async def measure(parts: list[str], report: Report, runs: int) -> None:
     """Measure some parts, one after the other."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     gc.disable()  # it would stop the load, which is the clock of all this
-    with Databases.beginning() as databases:
-        stage = Stage(databases, report, runs)
+    with Databases.temporary() as databases:
+        context = BenchContext(databases, report, runs)
         for part in parts:
-            await PARTS[part](stage)
+            await PARTS[part](context)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from tests.bench.material import request, wanted
+from tests.bench.prepared_requests import request, task_request
 from tests.bench.processes import Service
 
 CREATES_A_SECOND = 20.0
@@ -45,7 +45,7 @@ class Clients:
             await asyncio.gather(*following, return_exceptions=True)
 
     async def _create(self) -> None:
-        await self._call("created", "POST", "/api/v1/task", wanted(next(self._models)))
+        await self._call("created", "POST", "/api/v1/task", task_request(next(self._models)))
 
     async def _list(self) -> None:
         await self._call("listed", "GET", f"/api/v1/tasks?status={next(self._statuses)}&limit=50")
@@ -72,11 +72,11 @@ class Clients:
             await asyncio.sleep(1)
 
 
-async def _steadily(call: Callable[[], Coroutine[Any, Any, None]], a_second: float, seconds: float) -> None:
+async def _steadily(call: Callable[[], Coroutine[Any, Any, None]], per_second: float, seconds: float) -> None:
     """Make calls at this pace, whether or not those before were answered."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     async with asyncio.TaskGroup() as group:
-        for number in range(int(a_second * seconds)):
-            await asyncio.sleep(max(0.0, started + number / a_second - loop.time()))
+        for number in range(int(per_second * seconds)):
+            await asyncio.sleep(max(0.0, started + number / per_second - loop.time()))
             group.create_task(call())

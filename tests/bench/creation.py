@@ -7,13 +7,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import repeat
 
+from tests.bench.context import BenchContext
 from tests.bench.databases import KINDS
-from tests.bench.load import drive
-from tests.bench.material import create_many, create_one
+from tests.bench.load import closed_loop
+from tests.bench.prepared_requests import create_many, create_one
 from tests.bench.processes import Service, ringback
 from tests.bench.provider import KEY, providing
 from tests.bench.report import at_least
-from tests.bench.stage import Stage
 
 _MANY = 1_000
 _SECONDS = 1.0
@@ -32,26 +32,26 @@ class _Creating:
     many: Service
 
 
-async def creation(stage: Stage) -> None:
+async def creation(context: BenchContext) -> None:
     """Measure both, in turn."""
     async with AsyncExitStack() as resources:
         provider = await resources.enter_async_context(providing())
-        begun = (resources.enter_async_context(_creating(stage, kind, provider.base)) for kind in KINDS)
+        begun = (resources.enter_async_context(_creating(context, kind, provider.base)) for kind in KINDS)
         both = await asyncio.gather(*begun)
-        for _ in stage.runs("creation"):
+        for _ in context.runs("creation"):
             for each in both:
-                await _measure(stage, each)
+                await _measure(context, each)
 
 
-async def _measure(stage: Stage, each: _Creating) -> None:
-    add, kind = stage.report.add, each.kind
-    single = (await drive([each.single.port], repeat(create_one()), seconds=_SECONDS)).expect(b"200").rate
+async def _measure(context: BenchContext, each: _Creating) -> None:
+    add, kind = context.report.add, each.kind
+    single = (await closed_loop([each.single.port], repeat(create_one()), seconds=_SECONDS)).expect(b"200").rate
     add("tasks created one a call, a second", kind, single, form="{:,.0f}")
     started = time.perf_counter()
-    outcome = await drive([each.many.port], [create_many(_MANY)], connections=1)
+    outcome = await closed_loop([each.many.port], [create_many(_MANY)], connections=1)
     many = _MANY / (time.perf_counter() - started)
     if any(outcome.statuses[status] for status in _NOT_THERE):
-        stage.report.note(_ROW, kind, "POST /api/v1/tasks is not there", form="{:.1f} ×", aim=_AIM)
+        context.report.note(_ROW, kind, "POST /api/v1/tasks is not there", form="{:.1f} ×", aim=_AIM)
         return
     outcome.expect(b"202")
     add("tasks created a thousand a call, a second", kind, many, form="{:,.0f}")
@@ -59,9 +59,9 @@ async def _measure(stage: Stage, each: _Creating) -> None:
 
 
 @asynccontextmanager
-async def _creating(stage: Stage, kind: str, provider: str) -> AsyncIterator[_Creating]:
+async def _creating(context: BenchContext, kind: str, provider: str) -> AsyncIterator[_Creating]:
     settings = {"piapi_base_url": provider, "piapi_api_key": KEY}
-    one, other = await stage.databases.new(kind), await stage.databases.new(kind)
+    one, other = await context.databases.new(kind), await context.databases.new(kind)
     async with (
         ringback(one, {**settings, "provider_rate": _AT_ONCE}) as single,
         ringback(other, {**settings, "provider_rate": _HARDLY_EVER}) as many,

@@ -70,7 +70,7 @@ class Store:
         for statement in statements:
             self._connected().execute(statement)
 
-    async def settled(self) -> None:
+    async def until_settled(self) -> None:
         """Return when no delivery is under way or waits."""
         await self.until_none("SELECT count(*) FROM delivery WHERE due_at IS NOT NULL")
 
@@ -106,7 +106,7 @@ class Databases:
 
     @classmethod
     @contextmanager
-    def beginning(cls) -> Iterator[Self]:
+    def temporary(cls) -> Iterator[Self]:
         """Clean up at the end: everything that was made goes."""
         with ExitStack() as resources:
             folder = Path(tempfile.mkdtemp(prefix="ringback-bench-"))

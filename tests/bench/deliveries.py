@@ -5,13 +5,13 @@ import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from tests.bench.bulk import add_due_deliveries, add_waiting
+from tests.bench.context import BenchContext
 from tests.bench.databases import KINDS, SQLITE, Store
-from tests.bench.line import line
+from tests.bench.delivering_service import delivering_service
 from tests.bench.load import percentiles
 from tests.bench.processes import ringback
 from tests.bench.report import at_least, at_most
-from tests.bench.stage import Stage
+from tests.bench.seed_rows import add_due_deliveries, add_pending_tasks
 from tests.bench.subscriber import Subscriber, subscribing
 
 _COUNT = 4_000
@@ -30,59 +30,59 @@ class _Backlog:
 
     async def rate(self) -> float:
         """Return how many deliveries a second are made, from the first to the last."""
-        self.subscriber.forget()
-        add_due_deliveries(self.store, add_waiting(self.store, _COUNT), self.webhook)
-        await self.subscriber.heard(_COUNT)
-        await self.store.settled()
+        self.subscriber.reset()
+        add_due_deliveries(self.store, add_pending_tasks(self.store, _COUNT), self.webhook)
+        await self.subscriber.received(_COUNT)
+        await self.store.until_settled()
         return (_COUNT - 1) / self.subscriber.span()
 
 
-async def deliveries(stage: Stage) -> None:
+async def deliveries(context: BenchContext) -> None:
     """Measure deliveries that are claimed from the table."""
     async with AsyncExitStack() as resources:
         backlogs = []
         for kind in KINDS:
-            store = await stage.databases.new(kind)
+            store = await context.databases.new(kind)
             subscriber = await resources.enter_async_context(subscribing())
             service = await resources.enter_async_context(ringback(store))
-            backlogs.append(_Backlog(store, subscriber, await service.tell(subscriber.url)))
-        for _ in stage.runs("deliveries"):
+            backlogs.append(_Backlog(store, subscriber, await service.subscribe(subscriber.url)))
+        for _ in context.runs("deliveries"):
             bare = await _bare_rate(backlogs[0].subscriber)
-            stage.report.add("bare aiohttp, 64 at a time, a second", "", bare, form="{:,.0f}")
+            context.report.add("bare aiohttp, 64 at a time, a second", "", bare, form="{:,.0f}")
             for backlog in backlogs:
                 ours, kind = await backlog.rate(), backlog.store.kind
-                stage.report.add("deliveries claimed, made and settled, a second", kind, ours, form="{:,.0f}")
-                stage.report.add("  of bare aiohttp", kind, ours / bare, form="{:.0%}", aim=at_least(0.6))
+                context.report.add("deliveries claimed, made and settled, a second", kind, ours, form="{:,.0f}")
+                context.report.add("  of bare aiohttp", kind, ours / bare, form="{:.0%}", aim=at_least(0.6))
 
 
-async def isolation(stage: Stage) -> None:
+async def isolation(context: BenchContext) -> None:
     """Measure a healthy subscriber beside one that hangs and one that fails."""
-    for _ in stage.runs("isolation"):
-        alone, beside = await _p99(stage), await _p99(stage, "/hang", "/fail")
-        add = stage.report.add
+    for _ in context.runs("isolation"):
+        alone, beside = await _p99(context), await _p99(context, "/hang", "/fail")
+        add = context.report.add
         add("p99 ms at 200 a second, alone", SQLITE, alone, form="{:.1f}")
         add("  beside one that hangs and one that fails", SQLITE, beside, form="{:.1f}")
         add("  beside against alone", SQLITE, beside / alone, form="{:.1f} ×", aim=at_most(2))
 
 
-async def _p99(stage: Stage, *neighbours: str) -> float:
+async def _p99(context: BenchContext, *neighbours: str) -> float:
     """Return the 99th percentile of the healthy one's latencies, in milliseconds."""
-    store = await stage.databases.new(SQLITE)
+    store = await context.databases.new(SQLITE)
     try:
-        async with line(store, told=int(_BESIDE_RATE * (_BESIDE_SECONDS + _WARM_UP_SECONDS))) as measured:
+        async with delivering_service(store, told=int(_BESIDE_RATE * (_BESIDE_SECONDS + _WARM_UP_SECONDS))) as measured:
             for neighbour in neighbours:
-                await measured.service.tell(measured.subscriber.base + neighbour)
+                await measured.service.subscribe(measured.subscriber.base + neighbour)
             await measured.latencies(_BESIDE_RATE, _WARM_UP_SECONDS)
             return percentiles(await measured.latencies(_BESIDE_RATE, _BESIDE_SECONDS))[1]
     finally:
-        stage.databases.drop(store)
+        context.databases.drop(store)
 
 
 async def _bare_rate(subscriber: Subscriber) -> float:
     """Return how many posts a second bare aiohttp makes, from a process of its own as ours is."""
-    subscriber.forget()
-    command = [sys.executable, "-m", "tests.bench.bare", subscriber.url, str(_COUNT)]
+    subscriber.reset()
+    command = [sys.executable, "-m", "tests.bench.bare_aiohttp", subscriber.url, str(_COUNT)]
     process = await asyncio.create_subprocess_exec(*command)
-    await subscriber.heard(_COUNT)
+    await subscriber.received(_COUNT)
     await process.wait()
     return (_COUNT - 1) / subscriber.span()

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from tests.bench.bulk import add_waiting
+from tests.bench.context import BenchContext
 from tests.bench.databases import POSTGRESQL, SQLITE, Store
-from tests.bench.load import drive
-from tests.bench.material import webhooks
-from tests.bench.processes import Service, compared, ringback
+from tests.bench.load import closed_loop
+from tests.bench.prepared_requests import webhooks
+from tests.bench.processes import Service, comparison_server, ringback
 from tests.bench.report import Aim, at_least
-from tests.bench.stage import Stage
+from tests.bench.seed_rows import add_pending_tasks
 
 _SECONDS = 1.3
 _PLAIN_SECONDS = 1.0
@@ -34,12 +34,12 @@ class Receiver:
     async def rate(self, seconds: float = _SECONDS) -> float:
         """Return how many webhooks a second were made durable."""
         ports = [service.port for service in self.services]
-        return (await drive(ports, self.requests, seconds=seconds)).expect(b"200").rate
+        return (await closed_loop(ports, self.requests, seconds=seconds)).expect(b"200").rate
 
     async def warm_up(self) -> None:
         """Let the first ones be nobody's figure."""
         few = [next(self.requests) for _ in range(_WARM_UP)]
-        (await drive([service.port for service in self.services], few)).expect(b"200")
+        (await closed_loop([service.port for service in self.services], few)).expect(b"200")
 
 
 @dataclass
@@ -52,12 +52,12 @@ class _Compared:
     two: Receiver | None
 
 
-async def inbound(stage: Stage) -> None:
+async def inbound(context: BenchContext) -> None:
     """Measure webhooks made durable."""
     async with AsyncExitStack() as resources:
 
         async def begin(kind: str, what: str, processes: int = 1) -> Receiver:
-            return await resources.enter_async_context(_receiving(stage, kind, what, processes))
+            return await resources.enter_async_context(_receiving(context, kind, what, processes))
 
         nothing, one, one_plain, other, other_plain, two = await asyncio.gather(
             begin(SQLITE, "limit"),
@@ -68,13 +68,13 @@ async def inbound(stage: Stage) -> None:
             begin(POSTGRESQL, "ringback", processes=2),
         )
         compared = (_Compared(SQLITE, one, one_plain, None), _Compared(POSTGRESQL, other, other_plain, two))
-        for _ in stage.runs("inbound"):
+        for _ in context.runs("inbound"):
             for each in compared:
-                await _measure(stage, nothing, each)
+                await _measure(context, nothing, each)
 
 
-async def _measure(stage: Stage, nothing: Receiver, each: _Compared) -> None:
-    add, kind = stage.report.add, each.kind
+async def _measure(context: BenchContext, nothing: Receiver, each: _Compared) -> None:
+    add, kind = context.report.add, each.kind
     nothing.requests = webhooks(range(1, _WAITING + 1))  # it stores nothing: so it may take the same ones again
     limit = await nothing.rate()
     add("the same route, nothing stored, a second", "", limit, form="{:,.0f}")
@@ -89,10 +89,10 @@ async def _measure(stage: Stage, nothing: Receiver, each: _Compared) -> None:
 
 
 @asynccontextmanager
-async def _receiving(stage: Stage, kind: str, what: str, processes: int) -> AsyncIterator[Receiver]:
-    store = await stage.databases.new(kind)
+async def _receiving(context: BenchContext, kind: str, what: str, processes: int) -> AsyncIterator[Receiver]:
+    store = await context.databases.new(kind)
     each = _PLAIN_WAITING if what == "plain" else _WAITING
-    numbers = add_waiting(store, _WARM_UP + each * stage.how_often)
+    numbers = add_pending_tasks(store, _WARM_UP + each * context.run_count)
     async with AsyncExitStack() as resources:
         services = await asyncio.gather(
             *(resources.enter_async_context(_serving(what, store)) for _ in range(processes))
@@ -100,10 +100,10 @@ async def _receiving(stage: Stage, kind: str, what: str, processes: int) -> Asyn
         receiver = Receiver(services, webhooks(numbers))
         await receiver.warm_up()
         yield receiver
-    stage.databases.drop(store)
+    context.databases.drop(store)
 
 
 @asynccontextmanager
 async def _serving(what: str, store: Store) -> AsyncIterator[Service]:
-    async with ringback(store) if what == "ringback" else compared(what, store) as service:
+    async with ringback(store) if what == "ringback" else comparison_server(what, store) as service:
         yield service

@@ -8,13 +8,13 @@ from urllib.parse import urlencode
 from sqlalchemy.dialects import postgresql, sqlite
 
 from receiver.storage.tasks import TaskFilter, tasks_matching
-from tests.bench.bulk import MODEL, RARE_MODEL
+from tests.bench.context import SIZES, BenchContext
 from tests.bench.databases import KINDS, Store
-from tests.bench.load import drive, percentiles
-from tests.bench.material import request
+from tests.bench.load import closed_loop, percentiles
+from tests.bench.prepared_requests import request
 from tests.bench.processes import Service, ringback
 from tests.bench.report import at_most
-from tests.bench.stage import SIZES, Stage
+from tests.bench.seed_rows import MODEL, RARE_MODEL
 
 _PAGE = 50
 _EACH = 60
@@ -22,34 +22,34 @@ _ASKED = [(status, model) for status in ("completed", "failed") for model in (MO
 _PLAN = "  full scans in its plans"
 
 
-async def listing(stage: Stage) -> None:
+async def listing(context: BenchContext) -> None:
     """Measure pages at the front and deep in the list, of what is common and of what is rare."""
     async with AsyncExitStack() as resources:
         services: list[tuple[Store, Service]] = []
         for kind in KINDS:
-            store = await stage.grown(kind, SIZES[-1])
+            store = await context.with_history(kind, SIZES[-1])
             services.append((store, await resources.enter_async_context(ringback(store))))
             scans = [plan for asked in _ASKED if _scans(store, plan := _plan(store, *asked))]
-            stage.report.add(_PLAN, kind, len(scans), form="{:.0f}", aim=at_most(0))
-        for number in stage.runs("listing"):
+            context.report.add(_PLAN, kind, len(scans), form="{:.0f}", aim=at_most(0))
+        for number in context.runs("listing"):
             for store, service in services:
                 requests = _requests(random.Random(number))
-                outcome = (await drive([service.port], requests, connections=1)).expect(b"200")
+                outcome = (await closed_loop([service.port], requests, connections=1)).expect(b"200")
                 middle, slow = percentiles(outcome.latencies)
-                add = stage.report.add
+                add = context.report.add
                 add("a page of 50 out of 1,000,000 tasks, p50 ms", store.kind, middle, form="{:.1f}")
                 add("  a page of 50 out of 1,000,000 tasks, p99 ms", store.kind, slow, form="{:.1f}", aim=at_most(20))
 
 
-def _requests(dice: random.Random) -> list[bytes]:
+def _requests(rng: random.Random) -> list[bytes]:
     """Return the requests in a random order; every other one begins somewhere in the list."""
     requests = []
     for status, model in _ASKED * _EACH:
         query: dict[str, str | int] = {"status": status, "model": model, "limit": _PAGE}
-        if dice.random() < 0.5:
-            query["cursor"] = base64.urlsafe_b64encode(str(dice.randrange(1, SIZES[-1])).encode()).decode().rstrip("=")
+        if rng.random() < 0.5:
+            query["cursor"] = base64.urlsafe_b64encode(str(rng.randrange(1, SIZES[-1])).encode()).decode().rstrip("=")
         requests.append(request("GET", f"/api/v1/tasks?{urlencode(query)}"))
-    dice.shuffle(requests)
+    rng.shuffle(requests)
     return requests
 
 

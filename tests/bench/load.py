@@ -101,7 +101,7 @@ async def _connect(
     return [connection for _, connection in made]
 
 
-async def drive(
+async def closed_loop(
     ports: Sequence[int], requests: Iterable[bytes], *, connections: int = CONNECTIONS, seconds: float = math.inf
 ) -> Outcome:
     """Send requests, each connection its next one when it has its answer, until none is left or the time is over.
@@ -132,7 +132,7 @@ async def drive(
     return outcome
 
 
-async def pace(port: int, requests: Iterable[bytes], a_second: float) -> list[float]:
+async def open_loop(port: int, requests: Iterable[bytes], per_second: float) -> list[float]:
     """Send so many requests a second, whether or not those before were answered; return when each was sent.
 
     Only if no connection is free a request waits for one; that wait counts as the service's.
@@ -144,7 +144,7 @@ async def pace(port: int, requests: Iterable[bytes], a_second: float) -> list[fl
     sent: list[float] = []
     start = time.perf_counter()
     for number, request in enumerate(requests):
-        if (wait := start + number / a_second - time.perf_counter()) > 0:
+        if (wait := start + number / per_second - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
         sent.append(time.perf_counter())
         (await free.get()).send(request)

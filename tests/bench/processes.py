@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from tests.bench.databases import Store
-from tests.bench.material import request
+from tests.bench.prepared_requests import request
 
 _START_SECONDS = 30.0
 _LOOK_SECONDS = 0.005
@@ -52,7 +52,7 @@ class Service:
         finally:
             writer.close()
 
-    async def tell(self, url: str, **fields: Any) -> str:
+    async def subscribe(self, url: str, **fields: Any) -> str:
         """Register a subscriber of every end of a task; return its id."""
         wanted = {"endpoint_url": url, "event_types": ["task.completed"], **fields}
         status, body = await self.call("POST", "/api/v1/webhooks", wanted)
@@ -73,9 +73,9 @@ async def ringback(
 
 
 @asynccontextmanager
-async def compared(kind: str, store: Store) -> AsyncIterator[Service]:
-    """Run one of `tests.bench.servers`."""
-    command = ["tests.bench.servers", kind, str(free_port())]
+async def comparison_server(kind: str, store: Store) -> AsyncIterator[Service]:
+    """Run one of `tests.bench.comparison_servers`."""
+    command = ["tests.bench.comparison_servers", kind, str(free_port())]
     async with _running(command, store.folder, store.environment, "/livez") as service:
         yield service
 

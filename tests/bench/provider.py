@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from tests.bench.wire import answer, listening
+from tests.bench.http_server import http_response, serving
 
 KEY = "any-key-will-do"
 
@@ -19,12 +19,12 @@ class Provider:
     def __init__(self) -> None:
         self.base = ""
         self.created = 0
-        self.looked_at: set[str] = set()
+        self.polled: set[str] = set()
         self._numbers = itertools.count()
         self._awaited = 0
         self._enough = asyncio.Event()
 
-    async def all_looked_at(self, count: int, seconds: float) -> bool:
+    async def all_polled(self, count: int, seconds: float) -> bool:
         """Wait until so many tasks were looked at, `seconds` at most; say whether they were."""
         self._awaited = count
         self._enough.clear()
@@ -35,15 +35,15 @@ class Provider:
             return False
         return True
 
-    def take(self, request: bytes) -> bytes:
+    def respond(self, request: bytes) -> bytes:
         """Answer a create or a look."""
         method, path, _ = request.split(b" ", 2)
         if method == b"POST":
             self.created += 1
             return _told(_task(f"made-{next(self._numbers)}", "pending", None))
         uid = path.rsplit(b"/", 1)[-1].decode()
-        self.looked_at.add(uid)
-        if len(self.looked_at) == self._awaited:
+        self.polled.add(uid)
+        if len(self.polled) == self._awaited:
             self._enough.set()
         return _told(_task(uid, "completed", {"image_url": f"https://img.example.com/{uid}.png"}))
 
@@ -52,12 +52,12 @@ class Provider:
 async def providing() -> AsyncIterator[Provider]:
     """Run a provider."""
     provider = Provider()
-    async with listening(provider.take) as provider.base:
+    async with serving(provider.respond) as provider.base:
         yield provider
 
 
 def _told(task: dict[str, Any]) -> bytes:
-    return answer(orjson.dumps({"code": 200, "data": task, "message": "success"}))
+    return http_response(orjson.dumps({"code": 200, "data": task, "message": "success"}))
 
 
 def _task(uid: str, status: str, output: dict[str, Any] | None) -> dict[str, Any]:

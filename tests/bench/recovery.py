@@ -3,14 +3,14 @@
 import asyncio
 import time
 
-from tests.bench.bulk import add_waiting, task_id
+from tests.bench.context import BenchContext
 from tests.bench.databases import KINDS, Store
 from tests.bench.load import percentiles
-from tests.bench.material import request
+from tests.bench.prepared_requests import request
 from tests.bench.processes import Service, ringback
 from tests.bench.provider import KEY, Provider, providing
 from tests.bench.report import at_least, at_most
-from tests.bench.stage import Stage
+from tests.bench.seed_rows import add_pending_tasks, task_id
 
 _DUE = 10_000
 _BUDGET = 2_000
@@ -19,31 +19,31 @@ _LONGEST_SECONDS = 6.0
 _PROBE_SECONDS = 0.01
 
 
-async def recovery(stage: Stage) -> None:
+async def recovery(context: BenchContext) -> None:
     """Measure how fast they are looked at, and how long others wait meanwhile."""
     async with providing() as provider:
-        for _ in stage.runs("recovery"):
+        for _ in context.runs("recovery"):
             for kind in KINDS:
-                store = await stage.databases.new(kind)
-                await _measure(stage, store, provider)
-                stage.databases.drop(store)
+                store = await context.databases.new(kind)
+                await _measure(context, store, provider)
+                context.databases.drop(store)
 
 
-async def _measure(stage: Stage, store: Store, provider: Provider) -> None:
-    add_waiting(store, _DUE, due_in=-1)
-    provider.looked_at.clear()
+async def _measure(context: BenchContext, store: Store, provider: Provider) -> None:
+    add_pending_tasks(store, _DUE, due_in=-1)
+    provider.polled.clear()
     settings = {"piapi_base_url": provider.base, "piapi_api_key": KEY, "provider_rate": f"{_BUDGET}/s"}
     async with ringback(store, settings) as service:
-        started, before = time.perf_counter(), len(provider.looked_at)
+        started, before = time.perf_counter(), len(provider.polled)
         stopped = asyncio.Event()
         probing = asyncio.create_task(_probe(service, stopped))
-        await provider.all_looked_at(_DUE, _LONGEST_SECONDS)
+        await provider.all_polled(_DUE, _LONGEST_SECONDS)
         seconds = time.perf_counter() - started
         stopped.set()
         waits = await probing
-    looks = (len(provider.looked_at) - before) / seconds
+    looks = (len(provider.polled) - before) / seconds
     middle, slow = percentiles(waits)
-    add = stage.report.add
+    add = context.report.add
     add("10,000 due tasks: looks a second", store.kind, looks, form="{:,.0f}")
     add("  of what the provider's budget allows", store.kind, looks / _BUDGET, form="{:.0%}", aim=at_least(0.9))
     add("  a light request meanwhile, p50 ms", store.kind, middle, form="{:.1f}")

@@ -10,14 +10,14 @@ from typing import Any
 
 import orjson
 
-from tests.bench.bulk import MODEL
+from tests.bench.context import BenchContext
 from tests.bench.databases import KINDS, Store
-from tests.bench.load import drive
-from tests.bench.material import create_one, request, wanted
+from tests.bench.http_server import http_response, serving
+from tests.bench.load import closed_loop
+from tests.bench.prepared_requests import create_one, request, task_request
 from tests.bench.processes import Service, ringback
 from tests.bench.provider import KEY
-from tests.bench.stage import Stage
-from tests.bench.wire import answer, listening
+from tests.bench.seed_rows import MODEL
 
 _RUNS, _STEPS = 100, 5
 _TASKS = _RUNS * _STEPS
@@ -37,7 +37,7 @@ class _Running:
         """Create so many, each in a call; return how many a second complete, the last one included."""
         (before,) = self.store.rows(_COMPLETED.format(table))[0]
         started = time.perf_counter()
-        (await drive([self.service.port], itertools.repeat(content, count))).expect(status)
+        (await closed_loop([self.service.port], itertools.repeat(content, count))).expect(status)
         await self.store.until_none(_LEFT.format(table))
         seconds = time.perf_counter() - started
         if self.store.rows(_COMPLETED.format(table))[0][0] != before + count:
@@ -45,20 +45,20 @@ class _Running:
         return count / seconds
 
 
-async def runs(stage: Stage) -> None:
+async def runs(context: BenchContext) -> None:
     """Measure both, in turn."""
     made = itertools.count()
     async with AsyncExitStack() as resources:
-        provider = await resources.enter_async_context(listening(lambda _: _completed(next(made))))
-        begun = (resources.enter_async_context(_running(stage, kind, provider)) for kind in KINDS)
+        provider = await resources.enter_async_context(serving(lambda _: _completed(next(made))))
+        begun = (resources.enter_async_context(_running(context, kind, provider)) for kind in KINDS)
         both = await asyncio.gather(*begun)
-        for _ in stage.runs("runs"):
+        for _ in context.runs("runs"):
             for each in both:
-                await _measure(stage, each)
+                await _measure(context, each)
 
 
-async def _measure(stage: Stage, each: _Running) -> None:
-    add, kind = stage.report.add, each.store.kind
+async def _measure(context: BenchContext, each: _Running) -> None:
+    add, kind = context.report.add, each.store.kind
     tasks = await each.rate("task", create_one(), _TASKS, b"200")
     whole = await each.rate("run", _create_run(), _RUNS, b"202")
     add("lone tasks created, done at once: a second", kind, tasks, form="{:,.0f}")
@@ -67,8 +67,8 @@ async def _measure(stage: Stage, each: _Running) -> None:
 
 
 @asynccontextmanager
-async def _running(stage: Stage, kind: str, provider: str) -> AsyncIterator[_Running]:
-    store = await stage.databases.new(kind)
+async def _running(context: BenchContext, kind: str, provider: str) -> AsyncIterator[_Running]:
+    store = await context.databases.new(kind)
     settings = {"piapi_base_url": provider, "piapi_api_key": KEY, "provider_rate": _BUDGET}
     async with ringback(store, settings) as service:
         yield _Running(store, service)
@@ -80,7 +80,7 @@ def _create_run() -> bytes:
 
 
 def _step(number: int) -> dict[str, Any]:
-    step = {"id": f"s{number}", "action": f"{MODEL}:txt2img", "input": wanted()["input"]}
+    step = {"id": f"s{number}", "action": f"{MODEL}:txt2img", "input": task_request()["input"]}
     if number == 0:
         return step
     before = f"s{number - 1}"
@@ -90,7 +90,7 @@ def _step(number: int) -> dict[str, Any]:
 def _completed(number: int) -> bytes:
     """Return the provider's answer to a create: the task is there, and is done."""
     task = {
-        **wanted(),
+        **task_request(),
         "task_id": f"made-{number}",
         "status": "completed",
         "config": {"service_mode": "public", "webhook_config": {"endpoint": "", "secret": ""}},
@@ -99,4 +99,4 @@ def _completed(number: int) -> bytes:
         "logs": [],
         "error": {"code": 0, "raw_message": "", "message": "", "detail": None},
     }
-    return answer(orjson.dumps({"code": 200, "data": task, "message": "success"}))
+    return http_response(orjson.dumps({"code": 200, "data": task, "message": "success"}))

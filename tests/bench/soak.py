@@ -21,10 +21,10 @@ import structlog
 import uvloop
 from rich.console import Console
 
-from tests.bench.bulk import MODEL, RARE_MODEL
 from tests.bench.clients import Clients
 from tests.bench.databases import POSTGRESQL, SQLITE, Databases, Store
 from tests.bench.processes import Service, free_port, ringback, sandbox
+from tests.bench.seed_rows import MODEL, RARE_MODEL
 from tests.bench.subscriber import subscribing
 
 _SAMPLE_SECONDS = 2.0
@@ -66,12 +66,12 @@ class Sample:
 
 async def soak(kind: str, minutes: float) -> bool:
     """Run everything for so long; say whether all was well at the end."""
-    with Databases.beginning() as databases:
+    with Databases.temporary() as databases:
         store = await databases.new(kind)
         async with _services(store) as services, subscribing() as subscriber:
-            await services[0].tell(subscriber.url, event_types=["task.*"])
+            await services[0].subscribe(subscriber.url, event_types=["task.*"])
             for fault in ("/fail", "/hang"):
-                await services[0].tell(subscriber.base + fault, filters={"model": RARE_MODEL})
+                await services[0].subscribe(subscriber.base + fault, filters={"model": RARE_MODEL})
             clients = Clients(services, common=MODEL, rare=RARE_MODEL, rare_every=_RARE_EVERY)
             working = asyncio.create_task(clients.work(minutes * 60))
             samples = await _watch(working, store, services, minutes * 60)

@@ -2,24 +2,24 @@
 
 import time
 
-from tests.bench.bulk import add_waiting
+from tests.bench.context import BenchContext
 from tests.bench.databases import KINDS, SQLITE
 from tests.bench.processes import ringback
 from tests.bench.report import at_most
-from tests.bench.stage import Stage
+from tests.bench.seed_rows import add_pending_tasks
 
 _TASKS = 10_000
 
 
-async def startup(stage: Stage) -> None:
+async def startup(context: BenchContext) -> None:
     """Measure the start."""
-    stores = [await stage.databases.new(kind) for kind in KINDS]
+    stores = [await context.databases.new(kind) for kind in KINDS]
     for store in stores:
-        add_waiting(store, _TASKS)
-    for _ in stage.runs("startup"):
+        add_pending_tasks(store, _TASKS)
+    for _ in context.runs("startup"):
         for store in stores:
             started = time.perf_counter()
             async with ringback(store):
                 seconds = time.perf_counter() - started
             aim = at_most(1) if store.kind == SQLITE else None
-            stage.report.add("start to ready, s", store.kind, seconds, form="{:.2f}", aim=aim)
+            context.report.add("start to ready, s", store.kind, seconds, form="{:.2f}", aim=aim)

@@ -3,11 +3,11 @@
 import asyncio
 import resource
 
+from tests.bench.context import BenchContext
 from tests.bench.databases import SQLITE
-from tests.bench.material import request
+from tests.bench.prepared_requests import request
 from tests.bench.processes import Service, ringback
 from tests.bench.report import at_most
-from tests.bench.stage import Stage
 
 CONNECTIONS = 2_000
 _WARM_UP = 100
@@ -19,14 +19,14 @@ _REQUEST = request("GET", "/api/v1/events").replace(b"\r\n\r\n", b"\r\naccept: t
 Reader = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def streams(stage: Stage) -> None:
+async def streams(context: BenchContext) -> None:
     """Measure memory before and with them."""
     _raise_file_limit(CONNECTIONS + 500)
-    for _ in stage.runs("streams"):
-        store = await stage.databases.new(SQLITE)
+    for _ in context.runs("streams"):
+        store = await context.databases.new(SQLITE)
         async with ringback(store) as service:
             each = await _kib_each(service)
-        stage.report.add("an idle stream of 2,000, KiB", SQLITE, each, form="{:.1f}", aim=at_most(25))
+        context.report.add("an idle stream of 2,000, KiB", SQLITE, each, form="{:.1f}", aim=at_most(25))
 
 
 async def _kib_each(service: Service) -> float:

@@ -5,9 +5,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tests.bench.wire import answer, listening
+from tests.bench.http_server import http_response, serving
 
-_OK, _FAIL = answer(), answer(status="500 Internal Server Error")
+_OK, _FAIL = http_response(), http_response(status="500 Internal Server Error")
 _TASK = b'"task_id":"'
 _LOST_AFTER_SECONDS = 60.0
 
@@ -18,7 +18,7 @@ class Subscriber:
     def __init__(self) -> None:
         self.base = ""
         self.count = 0
-        self.moments: dict[str, float] = {}
+        self.first_received_at: dict[str, float] = {}
         """When each task was first heard of, by its id."""
         self._awaited = 0
         self._enough = asyncio.Event()
@@ -28,12 +28,12 @@ class Subscriber:
         """Where it is told and answers well."""
         return f"{self.base}/ok"
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Begin anew."""
         self.count = 0
-        self.moments.clear()
+        self.first_received_at.clear()
 
-    async def heard(self, count: int) -> None:
+    async def received(self, count: int) -> None:
         """Return when it heard so many since it began."""
         self._awaited = count
         self._enough.clear()
@@ -46,9 +46,9 @@ class Subscriber:
 
     def span(self) -> float:
         """Return the seconds from the first to the last that it heard."""
-        return max(self.moments.values()) - min(self.moments.values())
+        return max(self.first_received_at.values()) - min(self.first_received_at.values())
 
-    def take(self, request: bytes) -> bytes | None:
+    def respond(self, request: bytes) -> bytes | None:
         """Answer a delivery."""
         path = request.split(b" ", 2)[1]
         if path == b"/hang":
@@ -57,7 +57,7 @@ class Subscriber:
             return _FAIL
         self.count += 1
         at = request.find(_TASK) + len(_TASK)
-        self.moments.setdefault(request[at : at + 36].decode(), time.perf_counter())
+        self.first_received_at.setdefault(request[at : at + 36].decode(), time.perf_counter())
         if self.count == self._awaited:
             self._enough.set()
         return _OK
@@ -67,5 +67,5 @@ class Subscriber:
 async def subscribing() -> AsyncIterator[Subscriber]:
     """Run a subscriber."""
     subscriber = Subscriber()
-    async with listening(subscriber.take) as subscriber.base:
+    async with serving(subscriber.respond) as subscriber.base:
         yield subscriber

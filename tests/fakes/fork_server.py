@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-_IMPORTED = ("tests.fakes.crashing", "receiver.app", "receiver.cli.serve", "receiver.storage.schema")
+_IMPORTED = ("tests.fakes.crash_points", "receiver.app", "receiver.cli.serve", "receiver.storage.schema")
 _ROOT = Path(__file__).resolve().parents[2]
 _ORDER_BYTES = 65_536
 
@@ -55,7 +55,7 @@ class Child:
         self._news.close()
 
 
-class Nursery:
+class ForkServer:
     """Starts services."""
 
     def __init__(self) -> None:
@@ -85,17 +85,17 @@ class Nursery:
         self._process.wait(30)
 
 
-_present: list[Nursery] = []
+_present: list[ForkServer] = []
 
 
-def nursery() -> Nursery:
-    """Return this process's nursery, which is there from the first use until `end_nursery`."""
+def fork_server() -> ForkServer:
+    """Return this process's fork server, which exists from the first use until `end_fork_server`."""
     if not _present:
-        _present.append(Nursery())
+        _present.append(ForkServer())
     return _present[0]
 
 
-def end_nursery() -> None:
+def end_fork_server() -> None:
     """End it, if it was used."""
     while _present:
         _present.pop().close()
@@ -133,7 +133,7 @@ def _watch(order: Sequence[Any], news: int, log: int) -> NoReturn:
 
 def _serve(arguments: list[str], folder: str, environment: dict[str, str], crash: str | None, *, log: int) -> NoReturn:
     from receiver.cli import main as ringback
-    from tests.fakes.crashing import POINTS
+    from tests.fakes.crash_points import POINTS
 
     os.setsid()
     os.chdir(folder)

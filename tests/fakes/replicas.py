@@ -17,9 +17,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from receiver.sandbox import SandboxOptions
-from tests.fakes.hasty import QUICK_CALLS
 from tests.fakes.ports import free_port
 from tests.fakes.servers import served
+from tests.fakes.short_leases import SHORT_TIMEOUTS
 from tests.fakes.world import QUICK, ProcessWorld, World, in_processes
 
 _METHODS = ["GET", "POST", "PATCH", "DELETE"]
@@ -98,11 +98,11 @@ def _may_come_twice(request: Request) -> bool:
 class Replica(ProcessWorld):
     """One `ringback serve` of several; what it is asked itself goes past the balancer."""
 
-    is_hasty = False
+    has_short_leases = False
 
     async def start(self, *, crash: str | None = None) -> None:
         """Start it, and return when it is ready."""
-        await super().start(crash=crash or ("hurry" if self.is_hasty else None))
+        await super().start(crash=crash or ("shorten_leases" if self.has_short_leases else None))
 
     async def outlast_leases(self) -> None:
         """Leave leases to run out by themselves: others that live have some."""
@@ -134,14 +134,16 @@ class Replicas:
 
 @asynccontextmanager
 async def replicas(
-    folder: Path, options: SandboxOptions = QUICK, *, hasty: bool = True, **settings: Any
+    folder: Path, options: SandboxOptions = QUICK, *, short_leases: bool = True, **settings: Any
 ) -> AsyncIterator[Replicas]:
     """Run two replicas, and all that a world has besides."""
-    if hasty:
-        settings = {**QUICK_CALLS, **settings}
+    if short_leases:
+        settings = {**SHORT_TIMEOUTS, **settings}
     async with AsyncExitStack() as stack:
         world = await stack.enter_async_context(in_processes(folder, options, start=False, **settings))
-        each = [await stack.enter_async_context(_replica(world, name, hasty=hasty)) for name in ("one", "two")]
+        each = [
+            await stack.enter_async_context(_replica(world, name, short_leases=short_leases)) for name in ("one", "two")
+        ]
         balancer = Balancer([replica.base for replica in each])
         stack.push_async_callback(balancer.aclose)
         listening = socket.create_server(("127.0.0.1", world.port))
@@ -151,11 +153,11 @@ async def replicas(
 
 
 @asynccontextmanager
-async def _replica(world: World, name: str, *, hasty: bool) -> AsyncIterator[Replica]:
+async def _replica(world: World, name: str, *, short_leases: bool) -> AsyncIterator[Replica]:
     folder = world.folder / name
     folder.mkdir()
     replica = Replica(folder, free_port(), world.environment, world.subscriber)
-    replica.is_hasty = hasty
+    replica.has_short_leases = short_leases
     async with replica.api, replica.provider:
         try:
             yield replica

@@ -19,7 +19,7 @@ PI_SECRET = "whsec_" + base64.b64encode(b"a secret that a client of Pi's chose")
 CALLBACK_SECRET = "a-secret-of-the-clients-own"
 
 
-class Audience:
+class VerifiedSubscribers:
     """The three, at three paths of the world's one subscriber."""
 
     def __init__(self, world: World, standard_secret: str) -> None:
@@ -29,7 +29,7 @@ class Audience:
         self._ends: dict[str, dict[str, set[str]]] = {path: defaultdict(set) for path in (STANDARD, PI, CALLBACK)}
 
     @classmethod
-    async def gather(cls, world: World) -> "Audience":
+    async def register(cls, world: World) -> "VerifiedSubscribers":
         """Register the two that are registered; the third comes with each task's `config`."""
         base = world.subscriber.base
         standard = await world.webhook(endpoint_url=base + STANDARD)
@@ -42,10 +42,10 @@ class Audience:
         """A task's `config`, with the client's own callback."""
         return {"webhook_config": {"endpoint": self._world.subscriber.base + CALLBACK, "secret": CALLBACK_SECRET}}
 
-    async def told(self, task_ids: Collection[str], seconds: float = 30) -> None:
+    async def until_notified(self, task_ids: Collection[str], seconds: float = 30) -> None:
         """Wait until all three took the news of the end of each task. Raises TimeoutError."""
         try:
-            await self._world.subscriber.until(lambda heard: self._know(heard, task_ids), seconds)
+            await self._world.subscriber.until(lambda heard: self._note_ends(heard, task_ids), seconds)
         except TimeoutError:
             missing = {path: [each for each in task_ids if not known[each]] for path, known in self._ends.items()}
             raise AssertionError(f"not told of: {missing}") from None
@@ -63,7 +63,7 @@ class Audience:
             taken = [(heard.path, heard.event_id) for heard in self._world.subscriber.accepted]
             assert len(taken) == len(set(taken))
 
-    def _know(self, heard: list[Heard], task_ids: Collection[str]) -> bool:
+    def _note_ends(self, heard: list[Heard], task_ids: Collection[str]) -> bool:
         for each in heard[self._read :]:
             ended = _ended(each) if each.status < 300 else None
             if ended is not None:

@@ -20,7 +20,7 @@ from receiver.settings import Settings, load_settings
 from receiver.storage.database import Database
 from receiver.storage.leases import end_leases
 from tests.fakes import databases
-from tests.fakes.fork_server import Child, nursery
+from tests.fakes.fork_server import Child, fork_server
 from tests.fakes.ports import free_port
 from tests.fakes.servers import bound, served
 from tests.fakes.subscriber import Subscriber, listening
@@ -29,7 +29,7 @@ API_KEY = "an-admin-key-for-tests"
 PROVIDER_KEY = "the-providers-own-key"
 QUICK = SandboxOptions(duration=0.05, pending_seconds=0.0, webhook_retry_seconds=0.2)
 """A provider that is fast and otherwise well behaved."""
-SOON: Mapping[str, Any] = {"poll_first_seconds": "0.3", "poll_max_seconds": "1"}
+FAST_POLLING: Mapping[str, Any] = {"poll_first_seconds": "0.3", "poll_max_seconds": "1"}
 """Settings with which polling does not keep a test waiting."""
 _PATIENCE_SECONDS = 60.0
 """What a process may take to start or to end, on a machine that has other things to do."""
@@ -119,7 +119,7 @@ class ProcessWorld(World):
             await self.outlast_leases()
         environment = {**_clean_environment(), **self.environment}
         log = self.folder / "serve.log"
-        self.process = await nursery().begin(
+        self.process = await fork_server().begin(
             "serve", "--port", str(self.port), folder=self.folder, environment=environment, log=log, crash=crash
         )
         await self._ready()

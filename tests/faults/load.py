@@ -206,7 +206,7 @@ def every_sequence(world: World) -> list[int]:
     return [row["id"] for row in select(world, "SELECT id FROM event ORDER BY id")]
 
 
-def refused_in_good_order(answers: Sequence[Answer]) -> None:
+def refusals_carry_retry_after(answers: Sequence[Answer]) -> None:
     """Whoever could not be served was told so soon, and when to come again."""
     assert {answer.status for answer in answers} == {200, 503}
     assert all(answer.retry_after for answer in answers if answer.status == 503)

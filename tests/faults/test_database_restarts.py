@@ -16,7 +16,7 @@ from tests.faults.load import (
     Load,
     every_sequence,
     nothing_was_lost,
-    refused_in_good_order,
+    refusals_carry_retry_after,
     subscribe,
 )
 
@@ -48,7 +48,7 @@ async def test_after_three_immediate_restarts_all_goes_on_by_itself(tmp_path: Pa
                 await nothing_was_lost(world, load)
                 await load.waited()
                 await listener.saw(every_sequence(world))
-            refused_in_good_order(pair.balancer.answers)
+            refusals_carry_retry_after(pair.balancer.answers)
 
 
 async def creates_under_way(replica: Replica) -> list[asyncio.Task[str]]:

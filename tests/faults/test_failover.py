@@ -16,7 +16,7 @@ from tests.faults.load import (
     Load,
     every_sequence,
     nothing_was_lost,
-    refused_in_good_order,
+    refusals_carry_retry_after,
     subscribe,
 )
 
@@ -49,7 +49,7 @@ async def test_a_failover_to_a_standby_is_waited_for_and_loses_nothing(tmp_path:
                     await nothing_was_lost(world, load)
                     await load.waited()
                     await listener.saw(every_sequence(world))
-                refused_in_good_order(pair.balancer.answers)
+                refusals_carry_retry_after(pair.balancer.answers)
 
 
 def connected(server: Server) -> int:

@@ -8,7 +8,7 @@ import httpx
 from starlette.requests import Request
 
 from tests.fakes.rows import DELIVERIES, eventually, select
-from tests.fakes.world import SOON, ProcessWorld, in_processes
+from tests.fakes.world import FAST_POLLING, ProcessWorld, in_processes
 
 COUNT = 80
 BOUND_SECONDS = 15.0
@@ -21,7 +21,7 @@ async def stopped(world: ProcessWorld) -> int:
 
 
 async def test_deliveries_in_flight_are_finished_and_the_others_are_sent_after_the_next_start(tmp_path: Path) -> None:
-    async with in_processes(tmp_path, **SOON) as world:
+    async with in_processes(tmp_path, **FAST_POLLING) as world:
         gate, in_flight = asyncio.Event(), asyncio.Event()
 
         async def answer_at_the_gate() -> int:
@@ -46,7 +46,7 @@ async def test_deliveries_in_flight_are_finished_and_the_others_are_sent_after_t
 
 
 async def test_creates_in_progress_are_answered(tmp_path: Path) -> None:
-    async with in_processes(tmp_path, **SOON) as world:
+    async with in_processes(tmp_path, **FAST_POLLING) as world:
         slow = {"submit": "hang", "hang_seconds": 1.0}
         creating = [asyncio.create_task(world.created(slow, input={"prompt": str(number)})) for number in range(10)]
         await created_at_the_provider(world, 10)
@@ -72,7 +72,7 @@ async def test_a_long_poll_in_progress_is_answered(tmp_path: Path) -> None:
 
 
 async def test_a_subscriber_that_hangs_does_not_delay_the_stop(tmp_path: Path) -> None:
-    async with in_processes(tmp_path, delivery_timeout_seconds="1.5", **SOON) as world:
+    async with in_processes(tmp_path, delivery_timeout_seconds="1.5", **FAST_POLLING) as world:
         hanging = asyncio.Event()
 
         def hang(_number: int, _request: Request) -> asyncio.Future[int]:
@@ -93,7 +93,7 @@ async def test_a_subscriber_that_hangs_does_not_delay_the_stop(tmp_path: Path) -
 
 
 async def test_an_open_connection_reads_at_once_that_the_service_is_not_ready(tmp_path: Path) -> None:
-    async with in_processes(tmp_path, **SOON) as world:
+    async with in_processes(tmp_path, **FAST_POLLING) as world:
         creating = asyncio.create_task(world.created({"submit": "hang", "hang_seconds": 1.0}))
         await created_at_the_provider(world, 1)
         async with httpx.AsyncClient(base_url=world.base, limits=httpx.Limits(max_connections=1)) as probe:

@@ -9,7 +9,7 @@ import pytest
 from receiver.domain.ids import new_id
 from tests.fakes.rows import select
 from tests.fakes.verifiers import verify_standard
-from tests.fakes.world import SOON, ProcessWorld, in_processes
+from tests.fakes.world import FAST_POLLING, ProcessWorld, in_processes
 
 TASK = {"model": "flux", "task_type": "txt2img", "input": {"prompt": "a cat"}}
 REPLAYED = "x-idempotency-replayed"
@@ -32,7 +32,7 @@ async def killed_and_asked_again(world: ProcessWorld, point: str, path: str, bod
 
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_task_is_made_once_and_found_by_its_key(tmp_path: Path, point: str) -> None:
-    async with in_processes(tmp_path, start=False, **SOON) as world:
+    async with in_processes(tmp_path, start=False, **FAST_POLLING) as world:
         answer = await killed_and_asked_again(world, point, "/api/v1/task", TASK)
         task_id = answer.json()["data"]["task_id"]
         assert [row["uid"] for row in select(world, "SELECT uid FROM task")] == [task_id]
@@ -41,7 +41,7 @@ async def test_a_task_is_made_once_and_found_by_its_key(tmp_path: Path, point: s
 
 
 async def test_a_webhook_is_made_once_and_its_secret_is_told(tmp_path: Path) -> None:
-    async with in_processes(tmp_path, start=False, **SOON) as world:
+    async with in_processes(tmp_path, start=False, **FAST_POLLING) as world:
         body = {"endpoint_url": world.subscriber.url}
         answer = await killed_and_asked_again(world, POINTS[0], "/api/v1/webhooks", body)
         webhook = answer.json()["data"]
@@ -51,7 +51,7 @@ async def test_a_webhook_is_made_once_and_its_secret_is_told(tmp_path: Path) -> 
 
 
 async def test_work_that_was_not_done_is_done_under_its_key(tmp_path: Path) -> None:
-    async with in_processes(tmp_path, start=False, **SOON) as world:
+    async with in_processes(tmp_path, start=False, **FAST_POLLING) as world:
         answer = await killed_and_asked_again(world, "before_the_work_of_a_key", "/api/v1/task", TASK)
         task_id = answer.json()["data"]["task_id"]
         assert [row["uid"] for row in select(world, "SELECT uid FROM task")] == [task_id]

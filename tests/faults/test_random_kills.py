@@ -15,14 +15,14 @@ MOST_BETWEEN = 15
 
 @pytest.mark.parametrize("seed", [20])
 async def test_what_was_acknowledged_is_there_and_everything_ends(tmp_path: Path, backend: str, seed: int) -> None:
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     async with in_processes(tmp_path, PROVIDER, **SETTINGS) as world:
         await subscribe(world)
         load, listener = Load(world), Listener([world])
         async with listener.listening():
             async with load.running():
                 for _ in range(KILLS[backend]):
-                    await load.more(dice.randrange(MOST_BETWEEN))
+                    await load.more(rng.randrange(MOST_BETWEEN))
                     await world.kill()
                     await world.start()
                 await load.more(MOST_BETWEEN)

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fakes.backlog import add_events, hours_ago
+from tests.fakes.past_events import add_events, hours_ago
 from tests.fakes.rows import select
 from tests.fakes.world import ProcessWorld, in_processes
 

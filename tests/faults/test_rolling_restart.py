@@ -11,7 +11,7 @@ pytestmark = pytest.mark.postgresql_only("several processes")
 
 
 async def test_a_rolling_restart_answers_every_webhook_with_200_and_leaves_no_lease(tmp_path: Path) -> None:
-    async with replicas(tmp_path, PROVIDER, hasty=False, **SETTINGS) as pair:
+    async with replicas(tmp_path, PROVIDER, short_leases=False, **SETTINGS) as pair:
         world = pair.world
         await subscribe(world)
         load, listener = Load(world), Listener(pair.each)

@@ -39,7 +39,7 @@ from tests.fakes.pipeline import (
 )
 from tests.fakes.rows import eventually, select
 from tests.fakes.servers import bound, served, url_of
-from tests.fakes.world import SOON, ProcessWorld, World, in_processes
+from tests.fakes.world import FAST_POLLING, ProcessWorld, World, in_processes
 
 PATIENT = SandboxOptions(duration=0.05, pending_seconds=0.0, webhook_retry_seconds=0.2, webhook_attempts=60)
 """A provider whose webhooks outlast a restart."""
@@ -64,7 +64,7 @@ async def service(
     folder: Path, options: SandboxOptions = PATIENT, *, crash: str | None = None
 ) -> AsyncIterator[ProcessWorld]:
     """Run the real service, of which a subscriber hears each end of a run; `crash` is where it kills itself."""
-    settings = {**SOON, "actions_file": str(ACTIONS), "submission_unknown_seconds": "2"}
+    settings = {**FAST_POLLING, "actions_file": str(ACTIONS), "submission_unknown_seconds": "2"}
     async with in_processes(folder, options, start=False, **settings) as world:
         await world.start(crash=crash)
         await world.webhook(event_types=["run.completed", "run.failed"])
@@ -135,10 +135,10 @@ async def test_a_kill_between_two_steps_neither_loses_nor_repeats_one(tmp_path: 
 
 @pytest.mark.parametrize("seed", [20])
 async def test_kills_at_random_moments_of_a_run_neither_lose_nor_repeat_a_step(tmp_path: Path, seed: int) -> None:
-    dice, count = random.Random(seed), 5
+    rng, count = random.Random(seed), 5
     async with service(tmp_path, SLOWER) as world:
         run_id = await begin(world, *chain(count))
-        for moment in sorted(dice.sample(range(1, 3 * count), KILLS)):
+        for moment in sorted(rng.sample(range(1, 3 * count), KILLS)):
             await until(world, run_id, partial(is_as_far, moment))
             await world.kill()
             await world.start()
@@ -161,7 +161,7 @@ def is_as_far(moment: int, run: Run) -> bool:
 
 
 async def test_a_run_waits_for_a_provider_that_answers_503_and_goes_on_by_itself(tmp_path: Path) -> None:
-    async with world_with_actions(tmp_path, **SOON) as world:
+    async with world_with_actions(tmp_path, **FAST_POLLING) as world:
         await world.webhook(event_types=["run.completed"])
         run_id = await begin(world, *chain(2, **HELD))
         run = await until_steps(world, run_id, s1="processing")
@@ -175,7 +175,7 @@ async def test_a_run_waits_for_a_provider_that_answers_503_and_goes_on_by_itself
 
 async def test_a_run_waits_for_a_provider_that_is_not_there_and_goes_on_by_itself(tmp_path: Path) -> None:
     with bound() as silent:
-        async with world_with_actions(tmp_path, piapi_base_url=url_of(silent), **SOON) as world:
+        async with world_with_actions(tmp_path, piapi_base_url=url_of(silent), **FAST_POLLING) as world:
             await world.webhook(event_types=["run.completed"])
             run_id = await begin(world, *chain(2))
             await eventually(

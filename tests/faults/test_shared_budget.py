@@ -59,7 +59,7 @@ async def test_two_together_call_as_often_as_one_may_and_a_429_to_one_holds_for_
     provider = Watched(create_sandbox(QUICK))
     async with (
         served(provider) as base,
-        replicas(tmp_path, hasty=False, piapi_base_url=base, provider_rate=f"{RATE}/s") as pair,
+        replicas(tmp_path, short_leases=False, piapi_base_url=base, provider_rate=f"{RATE}/s") as pair,
     ):
         await create(pair, CREATES)
         task_id = await pair.each[0].created({"submit": "rate_limited", "retry_after": RETRY_AFTER})

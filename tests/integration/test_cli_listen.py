@@ -20,7 +20,7 @@ from starlette.responses import Response
 from tests.fakes.rows import select
 from tests.fakes.servers import bound, url_of
 from tests.fakes.subscriber import Heard
-from tests.fakes.world import API_KEY, SOON, World, in_processes
+from tests.fakes.world import API_KEY, FAST_POLLING, World, in_processes
 
 pytestmark = pytest.mark.sqlite_only("the commands use HTTP alone; other tests cover the database")
 
@@ -103,7 +103,7 @@ async def test_events_are_forwarded_signed_with_the_printed_secret(world: World)
 
 
 async def test_it_resumes_at_the_next_event_after_the_service_was_killed(tmp_path: Path) -> None:
-    async with in_processes(tmp_path, **SOON) as world, listening(world, "--json") as listen:
+    async with in_processes(tmp_path, **FAST_POLLING) as world, listening(world, "--json") as listen:
         start = await listen.record()
         assert start.keys() == {"forward_to", "secret"}
         task_ids = await asyncio.gather(*(world.created() for _ in range(5)))

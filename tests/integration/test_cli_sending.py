@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.backlog import add_events
 from tests.fakes.command import Ringback
+from tests.fakes.past_events import add_events
 from tests.fakes.rows import eventually
 from tests.fakes.world import World, in_process
 

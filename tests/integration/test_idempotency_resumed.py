@@ -11,7 +11,7 @@ import pytest_asyncio
 from receiver.api.idempotency import Idempotency
 from receiver.domain.ids import new_id
 from receiver.errors import StorageUnavailable
-from tests.fakes.backlog import add_events, hours_ago
+from tests.fakes.past_events import add_events, hours_ago
 from tests.fakes.rows import eventually, select
 from tests.fakes.verifiers import verify_standard
 from tests.fakes.world import World, in_process

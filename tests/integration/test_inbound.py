@@ -15,7 +15,7 @@ from receiver.storage.database import Database
 from receiver.storage.writer import Writer
 from tests.fakes.inbound import hook_secret, notice, post, report
 from tests.fakes.rows import RECEIPTS, select
-from tests.fakes.world import SOON, World, in_process, in_processes
+from tests.fakes.world import FAST_POLLING, World, in_process, in_processes
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -210,7 +210,7 @@ async def test_an_unknown_status_word_changes_no_status_and_is_recorded_once(wor
 
 
 async def test_an_unknown_status_word_is_logged_once(tmp_path: Path) -> None:
-    async with in_processes(tmp_path, **SOON) as world:
+    async with in_processes(tmp_path, **FAST_POLLING) as world:
         for _ in range(2):
             task_id = await world.created(BY_HAND)
             assert (await report(world, task_id, "meditating")).status_code == 200

@@ -10,7 +10,7 @@ import pytest
 
 from receiver.domain.ids import new_id
 from receiver.outbound import replays
-from tests.fakes.backlog import add_events, hours_ago
+from tests.fakes.past_events import add_events, hours_ago
 from tests.fakes.rows import change, eventually, select
 from tests.fakes.world import World, in_process
 

@@ -12,7 +12,7 @@ from receiver.api import event_stream
 from receiver.storage.database import Database
 from tests.fakes.reader import EVENT_STREAM, Reader, numbers, reading
 from tests.fakes.rows import change, select
-from tests.fakes.world import SOON, World, in_process, in_processes
+from tests.fakes.world import FAST_POLLING, World, in_process, in_processes
 
 OTHER = {"model": "kling", "task_type": "video_generation"}
 BAD_QUERIES = {
@@ -110,7 +110,7 @@ async def test_readers_continue_from_the_database_where_the_feed_is_too_small(
 
 
 async def test_no_event_is_lost_or_repeated_by_a_kill_and_a_restart(tmp_path: Path) -> None:
-    async with in_processes(tmp_path, **SOON) as world:
+    async with in_processes(tmp_path, **FAST_POLLING) as world:
         async with reading(world) as reader:
             await make(world, 5)
             begun = await asyncio.gather(*(world.created() for _ in range(5)))

@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from tests.acceptance.bulk_scenarios import all_end_as_asked, create_many, provider
 from tests.fakes.rows import DELIVERIES, eventually
-from tests.fakes.verified_subscribers import CALLBACK, PI, STANDARD, Audience
+from tests.fakes.verified_subscribers import CALLBACK, PI, STANDARD, VerifiedSubscribers
 from tests.fakes.world import in_processes
 
 COUNT = 40
@@ -16,11 +16,11 @@ COUNT = 40
 async def test_a_subscriber_that_fails_at_times_gets_everything_in_the_end(tmp_path: Path) -> None:
     async with in_processes(tmp_path, provider()) as world:
         world.subscriber.answer = lambda number, _request: 500 if number % 3 == 0 else 200
-        audience = await Audience.gather(world)
-        task_ids = await create_many(world, audience, COUNT)
+        subscribers = await VerifiedSubscribers.register(world)
+        task_ids = await create_many(world, subscribers, COUNT)
         await all_end_as_asked(world, task_ids)
-        await audience.told(task_ids)
-        await audience.check(task_ids)
+        await subscribers.until_notified(task_ids)
+        await subscribers.check(task_ids)
         await eventually(world, DELIVERIES, lambda rows: all(row["status"] == "delivered" for row in rows))
         refused = [heard for heard in world.subscriber.heard if heard.status == 500]
         assert len(refused) > COUNT / 3
@@ -40,11 +40,11 @@ async def test_a_subscriber_that_hangs_delays_no_other(tmp_path: Path) -> None:
             return asyncio.ensure_future(world.subscriber.hang())
 
         world.subscriber.answer = answer
-        audience = await Audience.gather(world)
+        subscribers = await VerifiedSubscribers.register(world)
         await world.webhook(endpoint_url=f"{world.subscriber.base}/hangs", event_types=["task.*"])
-        task_ids = await create_many(world, audience, COUNT)
-        await audience.told(task_ids, seconds=15)
-        await audience.check(task_ids)
+        task_ids = await create_many(world, subscribers, COUNT)
+        await subscribers.until_notified(task_ids, seconds=15)
+        await subscribers.check(task_ids)
         assert hanging > 0
         assert not [heard for heard in world.subscriber.heard if heard.path == "/hangs"]
 
@@ -59,7 +59,7 @@ async def test_a_dozen_subscribers_that_hang_delay_no_other(tmp_path: Path) -> N
         world.subscriber.answer = answer
         for number in range(12):
             await world.webhook(endpoint_url=f"{world.subscriber.base}/hangs/{number}", event_types=["task.*"])
-        audience = await Audience.gather(world)
-        task_ids = await create_many(world, audience, COUNT)
-        await audience.told(task_ids, seconds=15)
-        await audience.check(task_ids)
+        subscribers = await VerifiedSubscribers.register(world)
+        task_ids = await create_many(world, subscribers, COUNT)
+        await subscribers.until_notified(task_ids, seconds=15)
+        await subscribers.check(task_ids)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from tests.bench.databases import Store
 
-HISTORY = 1 << 32
+FIRST_ENDED = 1 << 32
 """The numbers of tasks that ended long ago begin here; those of tasks that wait for their webhook begin at 1."""
 MODEL, RARE_MODEL = "Qubico/flux1-schnell", "Qubico/hunyuan"
 _DAYS = 30
@@ -61,7 +61,7 @@ def task_id(number: int) -> str:
     return f"01900000-0000-7000-8000-{number:012x}"
 
 
-def add_waiting(store: Store, count: int, *, model: str = MODEL, due_in: float = 3600) -> range:
+def add_pending_tasks(store: Store, count: int, *, model: str = MODEL, due_in: float = 3600) -> range:
     """Add tasks that the provider works on, to be looked at in so many seconds; return their numbers."""
     numbers = range(store.tasks + 1, store.tasks + count + 1)
     store.tasks += count
@@ -72,11 +72,11 @@ def add_waiting(store: Store, count: int, *, model: str = MODEL, due_in: float =
     return numbers
 
 
-def add_history(store: Store, count: int) -> None:
+def add_ended_tasks(store: Store, count: int) -> None:
     """Add tasks that ended in the last days: most completed, most of one model. As fast as the database can."""
     words = _words(store)
     start = int(time.time()) - (_DAYS + 1) * 86400
-    moment = words.moment(f"{start} + (n - {HISTORY}) * {_DAYS * 86400.0 / count}")
+    moment = words.moment(f"{start} + (n - {FIRST_ENDED}) * {_DAYS * 86400.0 / count}")
     columns = _columns(words, model=_models(), status=_statuses(), moment=moment)
     columns |= {
         "progress": "100",
@@ -85,7 +85,7 @@ def add_history(store: Store, count: int) -> None:
         "started_at": moment,
         "ended_at": moment,
     }
-    insert = _insert("task", columns, words.series(HISTORY, HISTORY + count - 1))
+    insert = _insert("task", columns, words.series(FIRST_ENDED, FIRST_ENDED + count - 1))
     (_fill_sqlite if store.is_sqlite else _fill_postgresql)(store, insert)
 
 

@@ -9,14 +9,14 @@ Handler = Callable[[bytes], bytes | None]
 """Takes a whole request and gives the whole answer; None keeps the caller waiting for ever."""
 
 
-def answer(body: bytes = b"", status: str = "200 OK") -> bytes:
+def http_response(body: bytes = b"", status: str = "200 OK") -> bytes:
     """Return a whole HTTP answer."""
     kind = "content-type: application/json\r\n" if body else ""
     return f"HTTP/1.1 {status}\r\n{kind}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 @asynccontextmanager
-async def listening(handler: Handler) -> AsyncIterator[str]:
+async def serving(handler: Handler) -> AsyncIterator[str]:
     """Answer requests on a free port of loopback; yield the address."""
     server = await asyncio.get_running_loop().create_server(lambda: _Peer(handler), "127.0.0.1", 0)
     try:

@@ -10,7 +10,7 @@ import pytest
 from receiver.sandbox import SandboxOptions
 from tests.fakes.inbound import report
 from tests.fakes.rows import select
-from tests.fakes.world import SOON, ProcessWorld, in_processes
+from tests.fakes.world import FAST_POLLING, ProcessWorld, in_processes
 
 PATIENT = SandboxOptions(duration=0.05, pending_seconds=0.0, webhook_retry_seconds=0.2, webhook_attempts=60)
 """A provider whose webhooks outlast a restart."""
@@ -51,7 +51,7 @@ async def test_after_the_provider_s_answer_the_task_that_it_made_is_found_again(
 
 
 async def test_after_the_provider_s_answer_its_history_tells_which_task_it_made(tmp_path: Path) -> None:
-    async with in_processes(tmp_path, public=False, start=False, **SOON) as world:
+    async with in_processes(tmp_path, public=False, start=False, **FAST_POLLING) as world:
         await world.start(crash="after_the_providers_answer")
         await world.webhook()
         task_id = await create_until_death(world)
@@ -63,7 +63,7 @@ async def test_after_the_provider_s_answer_its_history_tells_which_task_it_made(
 
 
 async def test_after_the_provider_s_answer_our_own_address_in_its_history_is_enough(tmp_path: Path) -> None:
-    async with in_processes(tmp_path, start=False, **SOON) as world:
+    async with in_processes(tmp_path, start=False, **FAST_POLLING) as world:
         await world.start(crash="after_the_providers_answer")
         task_id = await create_until_death(world, {"webhook": "lost"})
         await world.start()
@@ -115,7 +115,7 @@ async def test_the_provider_s_own_repeats_end_the_task_after_a_kill(tmp_path: Pa
 
 
 async def test_after_sending_before_settling_it_is_sent_again_with_the_same_id(tmp_path: Path) -> None:
-    async with in_processes(tmp_path, start=False, **SOON) as world:
+    async with in_processes(tmp_path, start=False, **FAST_POLLING) as world:
         await world.start(crash="after_sending_before_settling")
         await world.webhook()
         await world.create()

@@ -1,4 +1,4 @@
-"""What deliveries are compared with: bare aiohttp, 64 posts side by side. `python -m tests.bench.bare URL COUNT`."""
+"""Bare aiohttp, 64 POSTs at a time, the baseline for deliveries. `python -m tests.bench.bare_aiohttp URL COUNT`."""
 
 import asyncio
 import sys

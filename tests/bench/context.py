@@ -6,31 +6,31 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from tests.bench.bulk import add_history
 from tests.bench.databases import KINDS, Databases, Store
 from tests.bench.report import Report
+from tests.bench.seed_rows import add_ended_tasks
 
 SIZES = (10_000, 100_000, 1_000_000)
 """How many tasks there are in tables that have grown."""
 
 
 @dataclass
-class Stage:
+class BenchContext:
     """The bench while it runs."""
 
     databases: Databases
     report: Report
-    how_often: int
+    run_count: int
     _grown: dict[tuple[str, int], Store] = field(default_factory=dict)
     _console: Console = field(default_factory=lambda: Console(stderr=True))
 
     def runs(self, what: str) -> Iterator[int]:
         """Count the runs of a part, and say so."""
-        for number in range(1, self.how_often + 1):
-            self._console.print(f"{what}: run {number} of {self.how_often}")
+        for number in range(1, self.run_count + 1):
+            self._console.print(f"{what}: run {number} of {self.run_count}")
             yield number
 
-    async def grown(self, kind: str, size: int) -> Store:
+    async def with_history(self, kind: str, size: int) -> Store:
         """Return the database whose table has so many old tasks. All of them are made when the first is asked for."""
         if not self._grown:
             self._console.print(f"tables of {', '.join(f'{size:,}' for size in SIZES)} tasks")
@@ -43,4 +43,4 @@ class Stage:
 
     def _fill(self, kind: str) -> None:
         for size in SIZES:
-            add_history(self._grown[kind, size], size)
+            add_ended_tasks(self._grown[kind, size], size)

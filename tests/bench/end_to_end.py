@@ -2,11 +2,11 @@
 
 from contextlib import AsyncExitStack
 
+from tests.bench.context import BenchContext
 from tests.bench.databases import KINDS
-from tests.bench.line import Line, lines_on
+from tests.bench.delivering_service import DeliveringService, delivering_services
 from tests.bench.load import percentiles
 from tests.bench.report import Aim, at_least, at_most
-from tests.bench.stage import Stage
 
 _SECONDS = 1.2
 _WAITING = 12_000
@@ -18,32 +18,32 @@ _QUIET_AIMS = (at_most(2.5), at_most(8))
 _BUSY_AIMS = (at_most(4), at_most(15))
 
 
-async def flow(stage: Stage) -> None:
+async def end_to_end(context: BenchContext) -> None:
     """Measure webhooks that are delivered to a subscriber who answers at once."""
     async with AsyncExitStack() as resources:
-        stores = [await stage.databases.new(kind) for kind in KINDS]
-        waiting = _WAITING * stage.how_often
-        lines = await lines_on(stores, resources, waiting)
-        for _ in stage.runs("flow"):
+        stores = [await context.databases.new(kind) for kind in KINDS]
+        waiting = _WAITING * context.run_count
+        lines = await delivering_services(stores, resources, waiting)
+        for _ in context.runs("end_to_end"):
             for each in lines:
-                await _measure(stage, each)
+                await _measure(context, each)
 
 
-async def _measure(stage: Stage, measured: Line) -> None:
+async def _measure(context: BenchContext, measured: DeliveringService) -> None:
     kind = measured.store.kind
     inbound = await measured.inbound_rate(_SECONDS)
     told = await measured.rate(_SECONDS)
-    add = stage.report.add
+    add = context.report.add
     add("webhook in, delivered, settled: a second", kind, told, form="{:,.0f}")
     add("  of inbound alone", kind, told / inbound, form="{:.0%}", aim=at_least(0.45))
     quiet = await measured.latencies(_QUIET_RATE, _QUIET_SECONDS)
-    _add_percentiles(stage, "webhook to subscriber at 50 a second", kind, quiet, _QUIET_AIMS)
+    _add_percentiles(context, "webhook to subscriber at 50 a second", kind, quiet, _QUIET_AIMS)
     busy = await measured.latencies(told / 2, _BUSY_SECONDS)
-    _add_percentiles(stage, "webhook to subscriber at half of what it can", kind, busy, _BUSY_AIMS)
+    _add_percentiles(context, "webhook to subscriber at half of what it can", kind, busy, _BUSY_AIMS)
     add("memory of a loaded process, MiB", kind, measured.service.resident_mib(), form="{:.0f}", aim=at_most(120))
 
 
-def _add_percentiles(stage: Stage, what: str, kind: str, seconds: list[float], aims: tuple[Aim, Aim]) -> None:
+def _add_percentiles(context: BenchContext, what: str, kind: str, seconds: list[float], aims: tuple[Aim, Aim]) -> None:
     middle, slow = percentiles(seconds)
-    stage.report.add(f"{what}, p50 ms", kind, middle, form="{:.1f}", aim=aims[0])
-    stage.report.add(f"  {what}, p99 ms", kind, slow, form="{:.1f}", aim=aims[1])
+    context.report.add(f"{what}, p50 ms", kind, middle, form="{:.1f}", aim=aims[0])
+    context.report.add(f"  {what}, p99 ms", kind, slow, form="{:.1f}", aim=aims[1])

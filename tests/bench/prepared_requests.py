@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from receiver.domain.keyring import KeyRing
-from tests.bench.bulk import MODEL, task_id
 from tests.bench.databases import API_KEY, SECRET_KEY
+from tests.bench.seed_rows import MODEL, task_id
 
 _HOOK = b"POST /hooks/piapi/"
 _PROMPT = "a cat in the rain, " * 10
@@ -31,19 +31,19 @@ def webhook(number: int) -> bytes:
     return head.encode() + body
 
 
-def task_of(request: bytes) -> str:
+def task_id_of(request: bytes) -> str:
     """Return the id of the task that a webhook's request is for."""
     return request[len(_HOOK) : len(_HOOK) + 36].decode()
 
 
 def create_one() -> bytes:
     """Return the request of a client that creates one task."""
-    return request("POST", "/api/v1/task", wanted())
+    return request("POST", "/api/v1/task", task_request())
 
 
 def create_many(count: int) -> bytes:
     """Return the request of a client that creates so many at once."""
-    return request("POST", "/api/v1/tasks", {"tasks": [wanted()] * count})
+    return request("POST", "/api/v1/tasks", {"tasks": [task_request()] * count})
 
 
 def request(method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
@@ -61,7 +61,7 @@ def _keyring() -> KeyRing:
     return KeyRing([SECRET_KEY])
 
 
-def wanted(model: str = MODEL) -> dict[str, Any]:
+def task_request(model: str = MODEL) -> dict[str, Any]:
     """Return what a client asks for in one task."""
     return {"model": model, "task_type": "txt2img", "input": {"prompt": _PROMPT}}
 
@@ -69,7 +69,7 @@ def wanted(model: str = MODEL) -> dict[str, Any]:
 def _completed(number: int) -> dict[str, Any]:
     return {
         "task_id": f"p-{number}",
-        **wanted(),
+        **task_request(),
         "status": "completed",
         "config": {"service_mode": "public", "webhook_config": {"endpoint": "https://x", "secret": "s"}},
         "output": {"image_url": f"https://img.example.com/{number}.png", "image_urls": None},

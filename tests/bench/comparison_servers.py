@@ -1,4 +1,4 @@
-"""What the product is compared with, in a process of its own: `python -m tests.bench.servers KIND PORT`.
+"""What the product is compared with, in a process of its own: `python -m tests.bench.comparison_servers KIND PORT`.
 
 `limit` is the same route, which verifies and parses and stores nothing; `plain` is how one would write it by hand:
 one SQLModel transaction a request. Both are served as `ringback serve` is.

@@ -21,7 +21,7 @@ from receiver.storage.postgresql import PostgreSQLConnection
 from receiver.storage.replays import send_events
 from receiver.storage.sqlite import SQLiteConnection
 from receiver.tracking.submit import Submitter
-from tests.fakes.hasty import hurry
+from tests.fakes.short_leases import shorten_leases
 
 
 def die(*_: Any, **__: Any) -> Any:
@@ -176,6 +176,6 @@ POINTS: dict[str, Callable[[], None]] = {
         after_the_commit_of_a_run,
         before_the_commit_of_a_step_s_end,
         after_the_commit_of_a_step_s_end,
-        hurry,  # which kills nobody
+        shorten_leases,  # which kills nobody
     )
 }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from unittest.mock import patch
 
-QUICK_CALLS: Mapping[str, Any] = {"provider_timeout_seconds": "2", "delivery_timeout_seconds": "2"}
+SHORT_TIMEOUTS: Mapping[str, Any] = {"provider_timeout_seconds": "2", "delivery_timeout_seconds": "2"}
 """Settings that go with it."""
 _LEASE_SECONDS = 9.0
 """Longer than a delivery's timeout and 5 s: with less left of its lease none is begun."""
@@ -22,7 +22,7 @@ _SHORTER: dict[str, Any] = {
 }
 
 
-def hurry() -> None:
+def shorten_leases() -> None:
     """Make this process such a service, before it is put together."""
     for target, value in _SHORTER.items():
         patch(target, value).start()
