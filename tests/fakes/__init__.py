@@ -1,1 +1,1 @@
-"""Real servers on loopback that stand for what Ringback talks to: a provider, subscribers, the service itself."""
+"""Test doubles that are real servers on loopback: a provider, subscribers, databases, and the service itself."""

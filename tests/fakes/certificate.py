@@ -1,4 +1,4 @@
-"""A certificate for loopback that nobody signed."""
+"""A self-signed certificate for loopback."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 def self_signed(folder: Path) -> Path:
-    """Write a key and its certificate for 127.0.0.1 into one PEM file; return the file."""
+    """Write a private key and its certificate for 127.0.0.1 into one PEM file; return the file's path."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)

@@ -1,6 +1,6 @@
 """Named points at which `ringback serve` kills itself with SIGKILL.
 
-The service has no such switches of its own: the point is put in from outside, before it starts.
+The service has no such switches itself: a test patches the point into the process before the service starts.
 """
 
 import os
@@ -25,17 +25,17 @@ from tests.fakes.short_leases import shorten_leases
 
 
 def die(*_: Any, **__: Any) -> Any:
-    """End this process as a power cut would."""
+    """End this process without any clean-up, as a power cut would."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def after_the_providers_answer() -> None:
-    """The provider made the task; its answer is not on disk."""
+    """The provider has created the task; its response is not committed."""
     patch.object(Submitter, "_write_until_stored", die).start()
 
 
 def after_the_commit_before_the_200() -> None:
-    """An inbound webhook is on disk; the provider has not heard of it."""
+    """An inbound webhook is committed; the provider has not received the 200."""
     answer = receive._answer
 
     async def answer_or_die(send: Any, status: int, *rest: Any) -> None:
@@ -47,7 +47,7 @@ def after_the_commit_before_the_200() -> None:
 
 
 def before_the_commit_of_a_webhook() -> None:
-    """An inbound webhook was read and nothing of it is on disk."""
+    """An inbound webhook has been read; nothing of it is committed."""
     apply = receive.InboundEndpoint._apply
 
     async def apply_or_die(self: Any, *arguments: Any) -> None:
@@ -59,7 +59,7 @@ def before_the_commit_of_a_webhook() -> None:
 
 
 def after_sending_before_settling() -> None:
-    """A subscriber was told; that is not on disk."""
+    """A subscriber has received a delivery; the outcome is not committed."""
     send = Sender.send
 
     async def send_and_die(self: Any, *arguments: Any) -> Any:
@@ -70,7 +70,7 @@ def after_sending_before_settling() -> None:
 
 
 def between_two_batches_of_a_replay() -> None:
-    """The first batch is on disk."""
+    """The first batch is committed, the second is not begun."""
     advance = Replays.advance
 
     async def advance_and_die(self: Any, *arguments: Any) -> Any:
@@ -81,7 +81,7 @@ def between_two_batches_of_a_replay() -> None:
 
 
 def before_the_commit_of_a_batch_of_a_replay() -> None:
-    """The rows of a batch are written, and not on disk."""
+    """The rows of a batch are written but not committed."""
     send = send_events
 
     async def send_and_die(*arguments: Any) -> Any:
@@ -92,32 +92,35 @@ def before_the_commit_of_a_batch_of_a_replay() -> None:
 
 
 def before_the_work_of_a_key() -> None:
-    """A request has claimed its idempotency key and done nothing."""
+    """A request has claimed its idempotency key and done nothing else. The key's lease is short, so a retry is too."""
     patch.object(idempotency, "LEASE_SECONDS", 1.0).start()
     patch.object(idempotency.Idempotency, "_do", die).start()
 
 
-def after_the_work_before_its_answer_is_kept() -> None:
-    """A request with an idempotency key did its work; nobody was told. Others need not wait long for its lease."""
+def after_the_work_before_its_answer_is_stored() -> None:
+    """A request with an idempotency key has done its work; its response is neither stored nor sent.
+
+    The key's lease is short, so that a retry does not wait long for it.
+    """
     patch.object(idempotency, "LEASE_SECONDS", 1.0).start()
     patch.object(idempotency.Idempotency, "_save", die).start()
 
 
-def before_the_commit_of_a_kept_answer() -> None:
-    """The answer is written down, and not on disk."""
-    keep = idempotency.Idempotency._save
+def before_the_commit_of_a_stored_answer() -> None:
+    """The response for an idempotency key is written but not committed."""
+    save = idempotency.Idempotency._save
 
-    async def keep_or_die(self: Any, *arguments: Any) -> Any:
+    async def save_or_die(self: Any, *arguments: Any) -> Any:
         patch.object(SQLiteConnection, "commit", die).start()
         patch.object(PostgreSQLConnection, "commit", die).start()
-        return await keep(self, *arguments)
+        return await save(self, *arguments)
 
     patch.object(idempotency, "LEASE_SECONDS", 1.0).start()
-    patch.object(idempotency.Idempotency, "_save", keep_or_die).start()
+    patch.object(idempotency.Idempotency, "_save", save_or_die).start()
 
 
 def before_the_commit_of_a_run() -> None:
-    """A run and the tasks of its first steps are written, and not on disk."""
+    """A run and the tasks of its first steps are written but not committed."""
     create = Runs._create
 
     async def create_and_die(self: Any, *arguments: Any) -> None:
@@ -128,7 +131,7 @@ def before_the_commit_of_a_run() -> None:
 
 
 def after_the_commit_of_a_run() -> None:
-    """A run is on disk; who asked for it has not heard of it."""
+    """A run is committed; its creator has received no response."""
     create = Runs.create
 
     async def create_and_die(self: Any, *arguments: Any) -> None:
@@ -139,12 +142,12 @@ def after_the_commit_of_a_run() -> None:
 
 
 def before_the_commit_of_a_step_s_end() -> None:
-    """A step's end, and what follows from it for its run, are written, and not on disk."""
+    """A step's end, and what follows from it for its run, are written but not committed."""
     _at_a_step_s_end(lambda _tx: die())
 
 
 def after_the_commit_of_a_step_s_end() -> None:
-    """A step's end, and what follows from it for its run, are on disk; nobody was woken for it."""
+    """A step's end, and what follows from it for its run, are committed; no worker has been woken."""
     _at_a_step_s_end(lambda tx: tx.after_commit.insert(0, die))
 
 
@@ -170,12 +173,12 @@ POINTS: dict[str, Callable[[], None]] = {
         between_two_batches_of_a_replay,
         before_the_commit_of_a_batch_of_a_replay,
         before_the_work_of_a_key,
-        after_the_work_before_its_answer_is_kept,
-        before_the_commit_of_a_kept_answer,
+        after_the_work_before_its_answer_is_stored,
+        before_the_commit_of_a_stored_answer,
         before_the_commit_of_a_run,
         after_the_commit_of_a_run,
         before_the_commit_of_a_step_s_end,
         after_the_commit_of_a_step_s_end,
-        shorten_leases,  # which kills nobody
+        shorten_leases,  # not a crash: it only changes how long the process waits
     )
 }

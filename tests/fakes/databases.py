@@ -1,7 +1,7 @@
-"""Databases for tests: a SQLite file, or one on PostgreSQL; which of them it is, the running test says.
+"""Databases for tests: a SQLite file or a database on PostgreSQL, depending on the parameter of the running test.
 
-A test process migrates one of each kind, and every test gets a copy, which takes milliseconds. `TEST_POSTGRESQL_URL`
-names a server that is there already, for those who would rather not have one started.
+A test process migrates one database of each kind, and every test gets a copy of it, which takes milliseconds.
+`TEST_POSTGRESQL_URL` names an existing server to use; without it the tests start their own.
 """
 
 import asyncio
@@ -28,15 +28,15 @@ from receiver.storage.sqlite.values import write_moment
 from tests.fakes.postgresql import Server, forgetful_server
 
 MASTER_KEY = "a-master-key-for-tests"
-"""For PostgreSQL, beside which there is no file to keep one in."""
+"""For PostgreSQL; with SQLite the key is in a file beside the database."""
 _END_SESSIONS = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = ?"
 
 
 class Outside(Protocol):
-    """A connection past the service."""
+    """A direct connection to a database, which bypasses the service."""
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Any:
-        """Run a statement with a `?` for each parameter; return its cursor. Documents and moments are text."""
+        """Run a statement with a `?` for each parameter; return its cursor. JSON documents and times are text."""
         ...
 
 
@@ -44,22 +44,23 @@ class Databases(Protocol):
     """Databases of one kind, one for each folder."""
 
     def environment(self, folder: Path, *, migrated: bool = True) -> dict[str, str]:
-        """Return the settings that name the folder's database; it is made if it is not there yet."""
+        """Return the settings that name the folder's database, which the first call creates."""
         ...
 
     def drop(self) -> None:
-        """Remove them all."""
+        """Remove all of them."""
         ...
 
 
 class SQLiteFiles:
-    """A file in the folder, which pytest removes."""
+    """One file in each folder; pytest removes it with the folder."""
 
     def environment(self, folder: Path, *, migrated: bool = True) -> dict[str, str]:
         path = folder / "ringback.db"
         settings = {"RINGBACK_DATABASE_URL": f"sqlite:///{path}"}
         if migrated and not path.exists():
-            master_keys(load_settings(settings, env_file=None))  # a database whose key is gone would be refused
+            # Creates the key's file: the service refuses a database that exists without its key.
+            master_keys(load_settings(settings, env_file=None))
             shutil.copyfile(_session.migrated_file(), path)
         return settings
 
@@ -68,7 +69,7 @@ class SQLiteFiles:
 
 
 class PostgreSQLDatabases:
-    """A database on the session's server."""
+    """One database for each folder, all on the session's server."""
 
     def __init__(self) -> None:
         self._names: dict[Path, str] = {}
@@ -84,7 +85,7 @@ class PostgreSQLDatabases:
 
 
 class _Session:
-    """What this process made for all of its tests."""
+    """What this process creates once for all of its tests: the migrated databases and the PostgreSQL server."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None
@@ -93,14 +94,14 @@ class _Session:
         self._numbers = count(1)
 
     def migrated_file(self) -> Path:
-        """Return a SQLite file to copy."""
+        """Return the path of a migrated SQLite file to copy."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="ringback-tests-"))
             _migrate({"RINGBACK_DATABASE_URL": f"sqlite:///{self._folder / 'migrated.db'}"})
         return self._folder / "migrated.db"
 
     def migrated_template(self) -> str:
-        """Return the name of a PostgreSQL database to copy."""
+        """Return the name of a migrated PostgreSQL database to copy."""
         if self._template is None:
             self._template = self.create("template0")
             _migrate(self.environment(self._template))
@@ -111,21 +112,21 @@ class _Session:
         return _on(urlsplit(self._maintenance())._replace(path=f"/{name}").geturl())
 
     def create(self, template: str) -> str:
-        """Make a PostgreSQL database; return its name, for the server may be everybody's."""
+        """Create a PostgreSQL database; return its name, which is unique even on a server that others use too."""
         name = f"ringback_test_{os.getpid()}_{next(self._numbers)}"
         with outside(self._maintenance()) as server:
             server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
 
     def drop(self, *names: str) -> None:
-        """Remove PostgreSQL databases, whoever still looks at them."""
+        """Remove PostgreSQL databases, even those that still have connections."""
         if names:
             with outside(self._maintenance()) as server:
                 for name in names:
                     server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def end(self) -> None:
-        """Remove everything."""
+        """Remove everything that was created, and reset to the initial state."""
         if self._folder is not None:
             shutil.rmtree(self._folder)
         if self._server is not None:
@@ -135,7 +136,7 @@ class _Session:
         self.__init__()  # type: ignore[misc]
 
     def _maintenance(self) -> str:
-        """Return the address of the server; ours is started when it is first asked for."""
+        """Return the server's URL. Without `TEST_POSTGRESQL_URL`, the first call starts a server."""
         given = os.environ.get("TEST_POSTGRESQL_URL")
         if given is not None:
             return given
@@ -147,41 +148,41 @@ class _Session:
 _session = _Session()
 _kinds: dict[str, type[Databases]] = {"sqlite": SQLiteFiles, "postgresql": PostgreSQLDatabases}
 present: Databases = SQLiteFiles()
-"""Those of the running test."""
+"""The databases of the running test."""
 
 
 def begin(kind: str) -> Databases:
-    """Have every database be of this kind from now on."""
+    """Switch to databases of this kind, "sqlite" or "postgresql"; return the new `present`."""
     global present
     present = _kinds[kind]()
     return present
 
 
 def end_session() -> None:
-    """Remove what this process made for all of its tests."""
+    """Remove what this process created for all of its tests."""
     _session.end()
 
 
 def settings_in(folder: Path, *, migrated: bool = True) -> Settings:
-    """Return the settings of the folder's database, and no others."""
+    """Return settings that name the folder's database; all others have their defaults."""
     return load_settings(present.environment(folder, migrated=migrated), env_file=None)
 
 
 async def migrated_on(server: Server) -> dict[str, Any]:
-    """Migrate the one database of a server of the test's own; return the settings for it, as a world takes them."""
+    """Migrate the database of a test's own server; return the settings for it as keyword arguments of a world."""
     await migrate(load_settings(_on(server.url()), env_file=None))
     return {"database_url": server.url(), "secret_key": MASTER_KEY}
 
 
 @contextmanager
 def outside(url: str) -> Iterator[Outside]:
-    """Connect to a database past the service; each statement is its own transaction."""
+    """Connect to a database directly, bypassing the service; each statement is its own transaction."""
     if url.startswith("sqlite:///"):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=10, isolation_level=None)) as connection:
             yield connection
     else:
         with closing(psycopg.connect(url, autocommit=True, cursor_factory=_Cursor)) as connection:
-            # This thread is the service's too: whatever it has locked, it cannot let go while this waits.
+            # The service may run in this thread: it cannot release a lock while this connection waits for it.
             connection.execute("SET lock_timeout = '5s'")
             connection.execute("SET timezone = 'UTC'")
             for kind, loader in (("uuid", TextLoader), ("jsonb", TextLoader), ("timestamptz", _MomentLoader)):
@@ -191,7 +192,7 @@ def outside(url: str) -> Iterator[Outside]:
 
 @contextmanager
 def read_only(url: str) -> Iterator[None]:
-    """Let nobody write: another process holds SQLite's lock, or PostgreSQL is as a standby is."""
+    """Make every write fail: hold SQLite's write lock, or set PostgreSQL to read-only, as a standby is."""
     if url.startswith("sqlite:///"):
         with outside(url) as database:
             database.execute("BEGIN IMMEDIATE")
@@ -209,7 +210,7 @@ def read_only(url: str) -> Iterator[None]:
 
 
 class _Cursor(psycopg.Cursor[Any]):
-    """Takes parameters as SQLite does."""
+    """Accepts `?` for parameters, as SQLite does."""
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> "_Cursor":
         query = query.replace("%", "%%").replace("?", "%s") if params else query
@@ -217,7 +218,7 @@ class _Cursor(psycopg.Cursor[Any]):
 
 
 class _MomentLoader(TimestamptzLoader):
-    """Reads a moment as the text that SQLite keeps."""
+    """Returns a timestamp as the text that SQLite stores for it."""
 
     def load(self, data: Any) -> Any:
         return write_moment(super().load(data))
@@ -228,6 +229,6 @@ def _on(url: str) -> dict[str, str]:
 
 
 def _migrate(environment: dict[str, str]) -> None:
-    """Migrate, in a loop of its own: this one may be running."""
+    """Migrate in another thread with its own event loop: this thread's loop may be running."""
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, migrate(load_settings(environment, env_file=None))).result()

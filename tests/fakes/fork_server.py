@@ -1,7 +1,8 @@
-"""Processes of `ringback serve` that begin at once: they are forked from one that has imported everything already.
+"""`ringback serve` processes that start in milliseconds, forked from a process that has imported everything.
 
-Importing takes more of a processor than all that a service then does in a test, and a test kills several.
-`python -m tests.fakes.fork_server FD` is that one; it ends when whoever asks it does.
+Importing takes more CPU time than everything that a service does in a test, and one test may start several services.
+`python -m tests.fakes.fork_server FD` is the process that forks; it exits when the process at the other end of the
+socket FD does.
 """
 
 import asyncio
@@ -22,41 +23,45 @@ _ORDER_BYTES = 65_536
 
 
 class Child:
-    """A running service. It is nobody's child here: what became of it is heard from the one that watches it."""
+    """A service started by the fork server.
 
-    def __init__(self, pid: int, news: socket.socket) -> None:
+    It is not a child of this process, which therefore cannot wait for it: the fork server's child that is its parent
+    reports its exit status on the socket `status`.
+    """
+
+    def __init__(self, pid: int, status: socket.socket) -> None:
         self.pid = pid
-        self._news = news
+        self._status = status
         self._returncode: int | None = None
 
     @property
     def returncode(self) -> int | None:
-        """The exit status, negative for a signal; None as long as it runs."""
+        """The exit status, negative for a signal; None while it runs."""
         if self._returncode is None:
             try:
-                self._hear(self._news.recv(64))
+                self._set_returncode(self._status.recv(64))
             except BlockingIOError:
                 return None
         return self._returncode
 
     def send_signal(self, which: int) -> None:
-        """Send it a signal, if it still runs."""
+        """Send it a signal if it still runs."""
         if self.returncode is None:
             os.kill(self.pid, which)
 
     async def wait(self) -> int:
-        """Wait for its end; return the exit status."""
-        while (status := self.returncode) is None:
-            self._hear(await asyncio.get_running_loop().sock_recv(self._news, 64))
-        return status
+        """Wait until it has ended; return the exit status."""
+        while (returncode := self.returncode) is None:
+            self._set_returncode(await asyncio.get_running_loop().sock_recv(self._status, 64))
+        return returncode
 
-    def _hear(self, news: bytes) -> None:
-        self._returncode = int(news)
-        self._news.close()
+    def _set_returncode(self, message: bytes) -> None:
+        self._returncode = int(message)
+        self._status.close()
 
 
 class ForkServer:
-    """Starts services."""
+    """Starts services through the forking process. An order is a JSON document with two file descriptors."""
 
     def __init__(self) -> None:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -65,22 +70,25 @@ class ForkServer:
                 [sys.executable, "-m", "tests.fakes.fork_server", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 cwd=_ROOT,
-                start_new_session=True,  # Ctrl-C is for the tests, which end it
+                start_new_session=True,  # Ctrl-C reaches the tests alone, which then end this process
             )
 
     async def begin(
         self, *arguments: str, folder: Path, environment: Mapping[str, str], log: Path, crash: str | None
     ) -> Child:
-        """Run `ringback` with these arguments in this folder, with this environment and no other."""
-        news, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Run `ringback` with these arguments in `folder`, with `environment` and no other variables.
+
+        Its output is appended to `log`. `crash` names a crash point of `tests.fakes.crash_points`.
+        """
+        status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         order = json.dumps([arguments, str(folder), dict(environment), crash]).encode()
         with theirs, log.open("ab") as output:
             socket.send_fds(self._orders, [order], [theirs.fileno(), output.fileno()])
-        news.setblocking(False)
-        return Child(int(await asyncio.get_running_loop().sock_recv(news, 64)), news)
+        status.setblocking(False)
+        return Child(int(await asyncio.get_running_loop().sock_recv(status, 64)), status)
 
     def close(self) -> None:
-        """End it; what it started is killed by whoever asked for it."""
+        """End the forking process. Services that it started go on: the tests that started them kill them."""
         self._orders.close()
         self._process.wait(30)
 
@@ -96,7 +104,7 @@ def fork_server() -> ForkServer:
 
 
 def end_fork_server() -> None:
-    """End it, if it was used."""
+    """End this process's fork server, if it was used."""
     while _present:
         _present.pop().close()
 
@@ -104,7 +112,7 @@ def end_fork_server() -> None:
 def main() -> None:
     for name in _IMPORTED:
         importlib.import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a watcher ended
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that its own children are reaped without a wait
     orders = socket.socket(fileno=int(sys.argv[1]))
     while True:
         order, files, _, _ = socket.recv_fds(orders, _ORDER_BYTES, 2)
@@ -117,17 +125,17 @@ def main() -> None:
             os.close(file)
 
 
-def _watch(order: Sequence[Any], news: int, log: int) -> NoReturn:
-    """Start the service, say who it is, and when it is over what became of it."""
+def _watch(order: Sequence[Any], status: int, log: int) -> NoReturn:
+    """Start the service; write its pid to the socket `status`, and its exit status when it has ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:
-        os.close(news)
+        os.close(status)
         _serve(*order, log=log)
     os.close(log)
-    os.write(news, str(pid).encode())
-    _, status = os.waitpid(pid, 0)
-    os.write(news, str(os.waitstatus_to_exitcode(status)).encode())
+    os.write(status, str(pid).encode())
+    _, wait_status = os.waitpid(pid, 0)
+    os.write(status, str(os.waitstatus_to_exitcode(wait_status)).encode())
     os._exit(0)
 
 

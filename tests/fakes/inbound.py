@@ -1,4 +1,4 @@
-"""Webhooks posted by hand, as the provider would."""
+"""Provider webhooks that a test posts itself."""
 
 import time
 from typing import Any
@@ -11,18 +11,18 @@ from tests.fakes.world import World
 
 
 def hook_secret(world: World, task_id: str) -> str:
-    """Return the secret that Ringback gave the provider for this task."""
+    """Return the webhook secret that Ringback sent to the provider for this task."""
     return KeyRing(master_keys(world.settings)).hook_secret(task_id)
 
 
 def notice(provider_task_id: str, status: str, **fields: Any) -> dict[str, Any]:
-    """Return a webhook's body (contracts/piapi.md)."""
+    """Return a webhook's body (`receiver/providers/piapi/CONTRACT.md`, section "Webhook")."""
     task = {"task_id": provider_task_id, "model": "Qubico/flux1-schnell", "task_type": "txt2img", "status": status}
     return {"timestamp": int(time.time()), "data": {**task, **fields}}
 
 
 async def report(world: World, task_id: str, status: str, **fields: Any) -> httpx.Response:
-    """Post a webhook of the task's present attempt."""
+    """Post a webhook for the task's current attempt."""
     task = await world.task(task_id)
     body = notice(task["provider_task_id"], status, **fields)
     return await post(world, task_id, json=body, attempt=task["attempt"])
@@ -31,7 +31,7 @@ async def report(world: World, task_id: str, status: str, **fields: Any) -> http
 async def post(
     world: World, task_id: str, *, secret: str | None = None, attempt: int = 1, **content: Any
 ) -> httpx.Response:
-    """Post anything to a task's address, with the right secret unless another is given."""
+    """Post any content to a task's webhook URL, with the right secret unless `secret` is given."""
     secret = hook_secret(world, task_id) if secret is None else secret
     return await world.provider.post(
         f"{world.base}/hooks/piapi/{task_id}",

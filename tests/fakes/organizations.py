@@ -1,4 +1,4 @@
-"""Organizations besides `default`, which no call of the API can make."""
+"""Organizations in addition to `default`; the API cannot create them."""
 
 from models import Scope
 from receiver.clock import utc_now
@@ -9,7 +9,7 @@ from tests.fakes.world import World
 
 
 def another_organization(world: World) -> dict[str, str]:
-    """Make one with a key of its own; return the header that speaks for it."""
+    """Create an organization with its own admin key; return the header that authenticates as it."""
     name, secret, now = new_id(), f"the-key-of-{new_id()}", utc_now().replace(tzinfo=None).isoformat(" ")
     change(world, "INSERT INTO organization (uid, name, created_at) VALUES (?, ?, ?)", new_id(), name, now)
     (organization,) = select(world, "SELECT id FROM organization WHERE name = ?", name)

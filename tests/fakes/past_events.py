@@ -1,4 +1,4 @@
-"""Events of the past, put into the database behind the service's back: replays have something to send."""
+"""Past events, inserted into the database directly, so that a replay has events to send."""
 
 import json
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def add_events(
     model: str = "flux",
     metadata: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Add events, each of a task of its own that ended so long ago; return their ids, the oldest first."""
+    """Add events, each for its own task, which ended `ago` before now; return the event ids, oldest first."""
     moment = (datetime.now(UTC) - ago).replace(tzinfo=None).isoformat(" ", "microseconds")
     uids = [new_id() for _ in range(count)]
     with outside(world.database) as database:
@@ -40,5 +40,5 @@ def add_events(
 
 
 def hours_ago(hours: float) -> str:
-    """Return a moment as the API takes it."""
+    """Return the time that many hours ago, in the form that the API accepts."""
     return (datetime.now(UTC) - timedelta(hours=hours)).isoformat()

@@ -1,8 +1,8 @@
-"""Ports of loopback for processes that bind one themselves: nobody else takes them in between.
+"""Free loopback ports for processes that bind a port themselves; no other process takes a port in between.
 
-They are not those that the system hands out to outgoing connections (on Linux from 32768), nor those from which
-`ringback demo` takes its own; and each of pytest-xdist's workers has a share of its own. What serves in this process
-needs none of this: it binds its socket first and keeps it.
+The ports are neither those that the system assigns to outgoing connections (on Linux from 32768) nor those that
+`ringback demo` uses, and each pytest-xdist worker has its own share of them. A server in this process does not need
+them: it binds its socket first and keeps it.
 """
 
 import os
@@ -14,7 +14,7 @@ _PORTS = range(30_000, 32_768)
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now, never the same twice."""
+    """Return a port on which no process listens; never the same port twice. Raises RuntimeError if none is left."""
     for port in _untried:
         with socket.socket() as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -23,15 +23,15 @@ def free_port() -> int:
             except OSError:
                 continue
         return port
-    raise RuntimeError("every port was given out")
+    raise RuntimeError("no free port is left: every port was returned before or is in use")
 
 
 def _share() -> Iterator[int]:
-    """Give this worker's ports once each; from the middle, for another suite may run on this machine."""
+    """Yield each of this worker's ports once, from a random start: another test run may use this machine too."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     ports = _PORTS[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
-    middle = random.SystemRandom().randrange(len(ports))
-    yield from (*ports[middle:], *ports[:middle])
+    start = random.SystemRandom().randrange(len(ports))
+    yield from (*ports[start:], *ports[:start])
 
 
 _untried = _share()

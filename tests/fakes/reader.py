@@ -1,4 +1,4 @@
-"""A reader of the live stream, written from the standard and not from our own code."""
+"""A client of the live event stream, written from the Server-Sent Events standard and not from Ringback's code."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +16,7 @@ EVENT_STREAM = {"accept": "text/event-stream"}
 
 @dataclass(frozen=True)
 class Seen:
-    """One event as a reader sees it."""
+    """One event that a reader received."""
 
     id: str
     event: str
@@ -24,17 +24,17 @@ class Seen:
 
     @property
     def sequence(self) -> int:
-        """The event's number."""
+        """The event's sequence number."""
         return int(self.data["sequence"])
 
     @property
     def task_id(self) -> Any:
-        """The task that it is about."""
+        """The id of the event's task; None for an event of a run."""
         return self.data["data"].get("task_id")
 
 
 class Reader:
-    """Keeps what it reads: `seen`, `comments`, and the `last_id` to resume after."""
+    """Reads a stream and keeps its events (`seen`), its `comments`, and the `last_id` to resume after."""
 
     def __init__(self, answer: httpx.Response) -> None:
         self.answer = answer
@@ -45,21 +45,21 @@ class Reader:
         self._blocks = self._read()
 
     async def until(self, enough: Callable[[list[Seen]], Any], seconds: float = 20) -> list[Seen]:
-        """Read until `enough` says so of what was seen. Raises TimeoutError, EOFError."""
+        """Read until `enough` holds for the events seen; return them. Raises TimeoutError, EOFError."""
         async with asyncio.timeout(seconds):
             while not enough(self.seen):
                 await self._step()
         return self.seen
 
     async def comment(self, words: str, seconds: float = 20) -> str:
-        """Read on to a comment that has these words."""
+        """Read until a comment contains `words`; return it. Raises TimeoutError, EOFError."""
         async with asyncio.timeout(seconds):
             while not any(words in comment for comment in self.comments):
                 await self._step()
         return next(comment for comment in self.comments if words in comment)
 
     async def end(self, seconds: float = 20) -> list[Seen]:
-        """Read until the service ends the stream."""
+        """Read until the service ends the stream; return the events seen. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
             try:
                 while True:
@@ -104,7 +104,7 @@ class Reader:
 async def reading(
     world: World, after: str | int | None = None, *, key: str | None = None, **query: Any
 ) -> AsyncIterator[Reader]:
-    """Follow the stream, after an event's number or from now on; it has begun when this returns."""
+    """Open the stream, after an event's sequence number or from now; the stream has begun when this yields."""
     headers = {name.encode(): value.encode() for name, value in EVENT_STREAM.items()}
     if after is not None:
         headers[b"last-event-id"] = str(after).encode()
@@ -118,6 +118,6 @@ async def reading(
 
 
 def numbers(seen: list[Seen]) -> list[int]:
-    """Return the events' numbers, in the order in which they came."""
+    """Return the events' sequence numbers, in the order in which they were received."""
     assert all(each.id == str(each.sequence) for each in seen)
     return [each.sequence for each in seen]

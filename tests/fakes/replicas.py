@@ -1,4 +1,4 @@
-"""Several `ringback serve` side by side on one PostgreSQL, and before them a balancer, as a reverse proxy is one."""
+"""Several `ringback serve` processes on one PostgreSQL database, behind a load balancer."""
 
 import asyncio
 import itertools
@@ -23,26 +23,27 @@ from tests.fakes.short_leases import SHORT_TIMEOUTS
 from tests.fakes.world import QUICK, ProcessWorld, World, in_processes
 
 _METHODS = ["GET", "POST", "PATCH", "DELETE"]
-_OF_THE_CONNECTION = {"connection", "content-length", "date", "host", "keep-alive", "server", "transfer-encoding"}
-_PATIENCE_SECONDS = 40.0
+_NOT_FORWARDED = {"connection", "content-length", "date", "host", "keep-alive", "server", "transfer-encoding"}
+_TIMEOUT_SECONDS = 40.0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client was told through the balancer; `status` is 502 where no replica answered."""
+    """A response that a client received through the balancer; `status` is 502 where no replica answered."""
 
     path: str
     is_waiting: bool
-    """Whether the client had asked to wait."""
+    """Whether the request was a long poll."""
     status: int
     retry_after: str | None
     seconds: float
 
 
 class Balancer:
-    """Gives each request to the next replica, and to another if a connection is refused, or closed before the answer.
+    """Forwards each request to the next replica in turn, and to another one if that fails.
 
-    The latter only for what may come twice: GET, webhooks, and what has an `Idempotency-Key`.
+    A refused connection is always retried; one that is closed before the response is retried only for requests that
+    may be repeated: GET, webhooks, and requests with an `Idempotency-Key`.
     """
 
     def __init__(self, bases: Sequence[str]) -> None:
@@ -50,19 +51,19 @@ class Balancer:
         self._bases = bases
         self._turns = itertools.count()
         no_limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        self._client = httpx.AsyncClient(timeout=_PATIENCE_SECONDS, limits=no_limits, trust_env=False)
+        self._client = httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, limits=no_limits, trust_env=False)
 
     def app(self) -> Starlette:
         """Return the server's application."""
-        return Starlette(routes=[Route("/{path:path}", self._take, methods=_METHODS)])
+        return Starlette(routes=[Route("/{path:path}", self._handle, methods=_METHODS)])
 
     async def aclose(self) -> None:
-        """Close what it has open to the replicas."""
+        """Close the connections to the replicas."""
         await self._client.aclose()
 
-    async def _take(self, request: Request) -> Response:
+    async def _handle(self, request: Request) -> Response:
         began = time.monotonic()
-        response = await self._pass_on(request, await request.body())
+        response = await self._forward(request, await request.body())
         answer = Answer(
             request.url.path,
             "wait_for_completion" in request.query_params,
@@ -73,54 +74,54 @@ class Balancer:
         self.answers.append(answer)
         return response
 
-    async def _pass_on(self, request: Request, body: bytes) -> Response:
+    async def _forward(self, request: Request, body: bytes) -> Response:
         turn = next(self._turns)
-        headers = [(name, value) for name, value in request.headers.raw if name.decode() not in _OF_THE_CONNECTION]
-        for place in range(len(self._bases)):
-            url = f"{self._bases[(turn + place) % len(self._bases)]}{request.url.path}?{request.url.query}"
+        headers = [(name, value) for name, value in request.headers.raw if name.decode() not in _NOT_FORWARDED]
+        for offset in range(len(self._bases)):
+            url = f"{self._bases[(turn + offset) % len(self._bases)]}{request.url.path}?{request.url.query}"
             try:
                 answer = await self._client.request(request.method, url, content=body, headers=headers)
             except httpx.ConnectError:
                 continue
             except httpx.TransportError:
-                if not _may_come_twice(request):
+                if not _is_repeatable(request):
                     break
                 continue
-            kept = {name: value for name, value in answer.headers.items() if name not in _OF_THE_CONNECTION}
+            kept = {name: value for name, value in answer.headers.items() if name not in _NOT_FORWARDED}
             return Response(answer.content, answer.status_code, kept)
         return Response("no replica answered", 502)
 
 
-def _may_come_twice(request: Request) -> bool:
+def _is_repeatable(request: Request) -> bool:
     return request.method == "GET" or request.url.path.startswith("/hooks/") or "idempotency-key" in request.headers
 
 
 class Replica(ProcessWorld):
-    """One `ringback serve` of several; what it is asked itself goes past the balancer."""
+    """One of several `ringback serve` processes; its own clients bypass the balancer."""
 
     has_short_leases = False
 
     async def start(self, *, crash: str | None = None) -> None:
-        """Start it, and return when it is ready."""
+        """Start it; return when it is ready."""
         await super().start(crash=crash or ("shorten_leases" if self.has_short_leases else None))
 
     async def outlast_leases(self) -> None:
-        """Leave leases to run out by themselves: others that live have some."""
+        """Do nothing: leases run out by themselves, since other replicas that run hold some of them."""
 
     async def becomes(self, status: int, seconds: float = 20) -> None:
-        """Wait until `/readyz` answers so. Raises TimeoutError."""
+        """Wait until `/readyz` answers with `status`. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
             while (answer := await self.api.get("/readyz")).status_code != status:
                 assert answer.status_code in (200, 503), answer.text
 
     async def made(self, model: str) -> int:
-        """Count the tasks of a model that the provider has made."""
+        """Return how many tasks of a model the provider has created."""
         tasks = (await self.provider.get("/sandbox/tasks")).json()["tasks"]
         return sum(task["model"] == model for task in tasks)
 
 
 class Replicas:
-    """All of them. `world` is what a client sees, through the balancer."""
+    """All replicas of a service. `world` reaches them as a client does, through the balancer."""
 
     def __init__(self, world: World, balancer: Balancer, each: Sequence[Replica]) -> None:
         self.world = world
@@ -128,7 +129,7 @@ class Replicas:
         self.each = each
 
     async def become(self, status: int) -> None:
-        """Wait until `/readyz` of each answers so. Raises TimeoutError."""
+        """Wait until `/readyz` of each replica answers with `status`. Raises TimeoutError."""
         await asyncio.gather(*(replica.becomes(status) for replica in self.each))
 
 
@@ -136,7 +137,7 @@ class Replicas:
 async def replicas(
     folder: Path, options: SandboxOptions = QUICK, *, short_leases: bool = True, **settings: Any
 ) -> AsyncIterator[Replicas]:
-    """Run two replicas, and all that a world has besides."""
+    """Run two replicas with everything else that a world has; `short_leases` as in `tests.fakes.short_leases`."""
     if short_leases:
         settings = {**SHORT_TIMEOUTS, **settings}
     async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The database of a world, looked into and moved on from outside."""
+"""Direct reads and writes of a world's database, bypassing the service."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,7 +23,7 @@ RECEIPTS = "SELECT * FROM receipt ORDER BY id"
 
 
 def select(world: World, query: str, *parameters: Any) -> Rows:
-    """Return what is on disk."""
+    """Return the rows that a query selects from the committed data."""
     with outside(world.database) as database:
         found = database.execute(query, parameters)
         names = [column[0] for column in found.description]
@@ -31,18 +31,18 @@ def select(world: World, query: str, *parameters: Any) -> Rows:
 
 
 def change(world: World, statement: str, *parameters: Any) -> None:
-    """Write to the database behind the service's back."""
+    """Run a statement that changes the database."""
     with outside(world.database) as database:
         database.execute(statement, parameters)
 
 
 def refusing_writes(world: World) -> AbstractContextManager[None]:
-    """Let the service read and not write: another process has SQLite's lock, or PostgreSQL became a standby."""
+    """Let the service read but not write, as when another process locks SQLite or PostgreSQL becomes a standby."""
     return read_only(world.database)
 
 
 async def eventually(world: World, query: str, enough: Callable[[Rows], Any], seconds: float = 10) -> Rows:
-    """Return the rows once `enough` says so of them. Between looks the service commits once. Raises TimeoutError."""
+    """Return the rows once `enough` holds for them. The service commits once between two reads. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while not enough(rows := select(world, query)):
             await world.api.get("/readyz")

@@ -1,4 +1,4 @@
-"""Any ASGI application on a loopback socket, in this loop."""
+"""ASGI applications served on loopback in the test's own event loop."""
 
 import asyncio
 import contextlib
@@ -15,12 +15,12 @@ from receiver.serving.server import Server, ServerConnection
 
 _GRACE_SECONDS = 2.0
 _TICK_SECONDS = 0.002
-_TURNS = 8
-"""Of the loop: more than it takes to make a connection that was accepted."""
+_LOOP_TURNS = 8
+"""Iterations of the event loop: more than it needs to set up a connection that it has accepted."""
 
 
 class _Server(Server):
-    """Stops when it is told to and as soon as it can, not at uvicorn's ticks of 0.1 s: every test waits for it."""
+    """Stops as soon as it can instead of at uvicorn's ticks of 0.1 s, since every test waits for it."""
 
     def __init__(self, config: uvicorn.Config, app: ASGIApp) -> None:
         super().__init__(config, end_waits=lambda: _end_waits(app))
@@ -41,18 +41,18 @@ class _Server(Server):
             connection.shutdown()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GRACE_SECONDS):
-                while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110 - uvicorn tells nobody
+                while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110 - uvicorn has no event
                     await asyncio.sleep(_TICK_SECONDS)
         for task in self.server_state.tasks:
             task.cancel()
         await self.lifespan.shutdown()
 
     async def _stop_accepting(self) -> None:
-        # asyncio forgets to close a connection whose server is closed between accepting it and making it.
+        # asyncio never closes a connection whose server closes after accepting it and before setting it up.
         for server in self.servers:
             for listening in server.sockets:
                 asyncio.get_running_loop().remove_reader(listening.fileno())
-        for _ in range(_TURNS):
+        for _ in range(_LOOP_TURNS):
             await asyncio.sleep(0)
         for server in self.servers:
             server.close()
@@ -64,14 +64,14 @@ def _end_waits(app: ASGIApp) -> None:
 
 
 def bound() -> socket.socket:
-    """Return a socket on a free loopback port; until somebody serves on it, a client is refused there."""
+    """Return a socket bound to a free loopback port; until a server listens on it, connections are refused."""
     taken = socket.socket()
     taken.bind(("127.0.0.1", 0))
     return taken
 
 
 def url_of(listening: socket.socket) -> str:
-    """Return a socket's address."""
+    """Return the URL of a server on this socket."""
     return f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
@@ -79,9 +79,9 @@ def url_of(listening: socket.socket) -> str:
 async def served(
     app: ASGIApp, listening: socket.socket | None = None, *, http: Any = ServerConnection
 ) -> AsyncIterator[str]:
-    """Serve an app, on the given socket or on a free port; yield its address, which is good at once."""
+    """Serve an app on the given socket or on a free port; yield its URL, which accepts requests at once."""
     listening = listening or bound()
-    # asyncio does this only for sockets of its own making; without it every answer waits 40 ms for an ACK.
+    # asyncio sets this only on sockets that it creates; without it every response waits 40 ms for an ACK.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.listen()
     config = uvicorn.Config(app, http=http, log_level="warning", ws="none")

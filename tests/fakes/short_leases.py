@@ -1,6 +1,6 @@
-"""A service that does not wait long for the dead, nor remember long.
+"""A service with short leases and caches, so that a test does not wait long for what a dead process has leased.
 
-The real one has no such switches: its leases outlast every call that it may make, and so every test.
+The service has no settings for this: its leases must outlast every call that it may make, and so outlast every test.
 """
 
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from typing import Any
 from unittest.mock import patch
 
 SHORT_TIMEOUTS: Mapping[str, Any] = {"provider_timeout_seconds": "2", "delivery_timeout_seconds": "2"}
-"""Settings that go with it."""
+"""Settings with which every call is shorter than the short leases."""
 _LEASE_SECONDS = 9.0
-"""Longer than a delivery's timeout and 5 s: with less left of its lease none is begun."""
+"""Longer than a delivery's timeout plus 5 s: no delivery attempt begins with less time left in its lease."""
 
 _SHORTER: dict[str, Any] = {
     "receiver.app.task_lease_seconds": lambda _timeout: _LEASE_SECONDS,
@@ -23,6 +23,6 @@ _SHORTER: dict[str, Any] = {
 
 
 def shorten_leases() -> None:
-    """Make this process such a service, before it is put together."""
+    """Shorten the leases of this process; call it before the service is created."""
     for target, value in _SHORTER.items():
         patch(target, value).start()

@@ -1,4 +1,4 @@
-"""A subscriber: a real server that keeps what it is told, and misbehaves on request."""
+"""A subscriber: a real server that records the deliveries that it receives, and misbehaves on request."""
 
 import asyncio
 import inspect
@@ -16,12 +16,12 @@ from starlette.routing import Route
 from tests.fakes.servers import served
 
 Reply = int | Response
-"""A status, or a whole answer."""
+"""A status code or a whole response."""
 
 
 @dataclass(frozen=True)
 class Heard:
-    """One delivery as it came."""
+    """One request that delivered an event, and the status that it was answered with."""
 
     path: str
     headers: dict[str, str]
@@ -30,29 +30,29 @@ class Heard:
 
     @property
     def json(self) -> Any:
-        """The body."""
+        """The body, parsed."""
         return orjson.loads(self.body)
 
     @property
     def event_id(self) -> str:
-        """The `webhook-id`."""
+        """The event's id, from the `webhook-id` header."""
         return self.headers["webhook-id"]
 
 
 class Subscriber:
-    """Keeps every delivery in `heard`. `answer` decides what each is answered, by its number from 1."""
+    """Records every delivery in `heard`. `answer` returns the reply to each, given its number from 1."""
 
     def __init__(self) -> None:
         self.base = ""
         self.heard: list[Heard] = []
         self.answer: Callable[[int, Request], Reply | Awaitable[Reply]] = lambda _number, _request: 200
         self.closing = asyncio.Event()
-        self._news = asyncio.Condition()
+        self._arrived = asyncio.Condition()
         self._requests = 0
 
     @property
     def url(self) -> str:
-        """The address to register."""
+        """The URL to register."""
         return f"{self.base}/told"
 
     @property
@@ -61,34 +61,34 @@ class Subscriber:
         return [heard for heard in self.heard if heard.status < 300]
 
     def of(self, task_id: str) -> list[Heard]:
-        """Return what was heard of one task."""
+        """Return the deliveries about one task."""
         return [heard for heard in self.heard if task_id.encode() in heard.body]
 
     async def until(self, enough: Callable[[list[Heard]], Any], seconds: float = 20) -> None:
-        """Wait until `enough` says so of what was heard. Raises TimeoutError."""
-        async with asyncio.timeout(seconds), self._news:
-            await self._news.wait_for(lambda: enough(self.heard))
+        """Wait until `enough` holds for the deliveries received. Raises TimeoutError."""
+        async with asyncio.timeout(seconds), self._arrived:
+            await self._arrived.wait_for(lambda: enough(self.heard))
 
     async def hang(self) -> int:
-        """Keep the sender waiting for as long as this server runs: `await` it in an answer."""
+        """Wait until this server closes, then return 503. An `answer` that awaits it keeps its sender waiting."""
         await self.closing.wait()
         return 503
 
-    async def _hear(self, request: Request) -> Response:
+    async def _receive(self, request: Request) -> Response:
         body = await request.body()
         self._requests += 1
         reply = self.answer(self._requests, request)
         if inspect.isawaitable(reply):
             reply = await reply
         response = Response("heard", reply) if isinstance(reply, int) else reply
-        async with self._news:
+        async with self._arrived:
             self.heard.append(Heard(request.url.path, dict(request.headers), body, response.status_code))
-            self._news.notify_all()
+            self._arrived.notify_all()
         return response
 
     def app(self) -> Starlette:
         """Return the server's application."""
-        return Starlette(routes=[Route("/{path:path}", self._hear, methods=["POST"])])
+        return Starlette(routes=[Route("/{path:path}", self._receive, methods=["POST"])])
 
 
 @asynccontextmanager

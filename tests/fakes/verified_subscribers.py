@@ -1,17 +1,13 @@
-"""Three who are told of every end of a task: one in each format, each verified by means that are not ours."""
+"""Three subscribers that receive the end of every task, one in each format, each verified by code that is not ours."""
 
 import base64
-import hashlib
-import hmac
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import standardwebhooks
-import svix
-
 from models import TERMINAL
 from tests.fakes.subscriber import Heard
+from tests.fakes.verifiers import verify_pi, verify_standard
 from tests.fakes.world import World
 
 STANDARD, PI, CALLBACK = "/standard", "/pi", "/callback"
@@ -20,7 +16,7 @@ CALLBACK_SECRET = "a-secret-of-the-clients-own"
 
 
 class VerifiedSubscribers:
-    """The three, at three paths of the world's one subscriber."""
+    """The three subscribers, at three paths of the world's subscriber."""
 
     def __init__(self, world: World, standard_secret: str) -> None:
         self._world = world
@@ -30,7 +26,7 @@ class VerifiedSubscribers:
 
     @classmethod
     async def register(cls, world: World) -> "VerifiedSubscribers":
-        """Register the two that are registered; the third comes with each task's `config`."""
+        """Register two of them as webhooks; the third is the callback in each task's `config`."""
         base = world.subscriber.base
         standard = await world.webhook(endpoint_url=base + STANDARD)
         pi = await world.webhook(endpoint_url=base + PI, secret=PI_SECRET)
@@ -39,19 +35,22 @@ class VerifiedSubscribers:
 
     @property
     def config(self) -> dict[str, Any]:
-        """A task's `config`, with the client's own callback."""
+        """A task's `config`, with the third subscriber as the client's own callback."""
         return {"webhook_config": {"endpoint": self._world.subscriber.base + CALLBACK, "secret": CALLBACK_SECRET}}
 
     async def until_notified(self, task_ids: Collection[str], seconds: float = 30) -> None:
-        """Wait until all three took the news of the end of each task. Raises TimeoutError."""
+        """Wait until all three have accepted the end of each task. Raises AssertionError that lists what is missing."""
         try:
             await self._world.subscriber.until(lambda heard: self._note_ends(heard, task_ids), seconds)
         except TimeoutError:
             missing = {path: [each for each in task_ids if not known[each]] for path, known in self._ends.items()}
-            raise AssertionError(f"not told of: {missing}") from None
+            raise AssertionError(f"ends that were not delivered: {missing}") from None
 
     async def check(self, task_ids: Collection[str], *, repeats: bool = False) -> None:
-        """Each delivery verifies, and each end has one id for all; with `repeats` it may be taken twice."""
+        """Check that each delivery verifies and that each end has one event id at all three.
+
+        Without `repeats`, also check that no event was accepted twice.
+        """
         for heard in self._world.subscriber.heard:
             self._verify(heard)
         for task_id in task_ids:
@@ -60,8 +59,8 @@ class VerifiedSubscribers:
             for path, known in self._ends.items():
                 assert known[task_id] == set(history), path
         if not repeats:
-            taken = [(heard.path, heard.event_id) for heard in self._world.subscriber.accepted]
-            assert len(taken) == len(set(taken))
+            accepted = [(heard.path, heard.event_id) for heard in self._world.subscriber.accepted]
+            assert len(accepted) == len(set(accepted))
 
     def _note_ends(self, heard: list[Heard], task_ids: Collection[str]) -> bool:
         for each in heard[self._read :]:
@@ -74,11 +73,10 @@ class VerifiedSubscribers:
     def _verify(self, heard: Heard) -> None:
         match heard.path:
             case "/standard":
-                _verify_standard(self._standard_secret, heard)
+                verify_standard(self._standard_secret, heard)
             case "/pi":
-                _verify_standard(PI_SECRET, heard)
-                signature = hmac.new(PI_SECRET.encode(), heard.body, hashlib.sha256).hexdigest()
-                assert heard.headers["x-pi-signature"] == f"sha256={signature}"
+                verify_standard(PI_SECRET, heard)
+                verify_pi(PI_SECRET, heard)
                 assert heard.headers["x-pi-event"] == heard.json["type"]
                 assert heard.json["id"] == f"evt_pi_{heard.event_id}"
             case "/callback":
@@ -90,14 +88,9 @@ _ENDS = ("task.completed", "task.failed", "task.cancelled")
 
 
 def _ended(heard: Heard) -> str | None:
-    """Return the task that a delivery says has ended."""
+    """Return the id of the task whose end a delivery reports; None if it reports no end."""
     body: Mapping[str, Any] = heard.json
     if heard.path == PI:
         return str(body["data"]["job"]["id"])
     task: Mapping[str, Any] = body["data"]
     return str(task["task_id"]) if task["status"] in TERMINAL else None
-
-
-def _verify_standard(secret: str, heard: Heard) -> None:
-    assert standardwebhooks.Webhook(secret).verify(heard.body, heard.headers) == heard.json
-    svix.Webhook(secret).verify(heard.body, heard.headers)

@@ -1,4 +1,4 @@
-"""What subscribers verify deliveries with; none of it is ours."""
+"""Verification of deliveries by a subscriber, with public packages instead of Ringback's code."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from tests.fakes.subscriber import Heard
 
 WebhookVerificationError = standardwebhooks.WebhookVerificationError
-"""What both packages raise."""
+"""Both packages raise it."""
 
 
 def verify_standard(secret: str, heard: Heard) -> None:
@@ -21,13 +21,13 @@ def verify_standard(secret: str, heard: Heard) -> None:
 
 
 def verify_pi(secret: str, heard: Heard) -> None:
-    """Verify `X-Pi-Signature` as Pi's documentation says."""
+    """Verify `X-Pi-Signature` as Pi's documentation specifies. Raises AssertionError."""
     signature = hmac.new(secret.encode(), heard.body, hashlib.sha256).hexdigest()
     assert hmac.compare_digest(heard.headers["x-pi-signature"], f"sha256={signature}")
 
 
 def verify_ed25519(public_key: str, heard: Heard) -> None:
-    """Verify one of the `v1a` signatures with `cryptography`. Raises `AssertionError` if none is this key's."""
+    """Verify with `cryptography` that a `v1a` signature is this key's. Raises `AssertionError` if none is."""
     key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key.removeprefix("whpk_")))
     content = f"{heard.event_id}.{heard.headers['webhook-timestamp']}.".encode() + heard.body
     signatures = [each.split(",", 1) for each in heard.headers["webhook-signature"].split(" ")]

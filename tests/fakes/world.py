@@ -1,4 +1,7 @@
-"""The whole world on loopback: the sandbox provider, a subscriber, and Ringback in this process or in its own."""
+"""A complete environment on loopback: the sandbox provider, a subscriber, and Ringback itself.
+
+Ringback runs in the test's process (`in_process`) or in its own process (`in_processes`).
+"""
 
 import asyncio
 import os
@@ -28,15 +31,19 @@ from tests.fakes.subscriber import Subscriber, listening
 API_KEY = "an-admin-key-for-tests"
 PROVIDER_KEY = "the-providers-own-key"
 QUICK = SandboxOptions(duration=0.05, pending_seconds=0.0, webhook_retry_seconds=0.2)
-"""A provider that is fast and otherwise well behaved."""
+"""A provider that completes tasks fast and has no faults."""
 FAST_POLLING: Mapping[str, Any] = {"poll_first_seconds": "0.3", "poll_max_seconds": "1"}
-"""Settings with which polling does not keep a test waiting."""
-_PATIENCE_SECONDS = 60.0
-"""What a process may take to start or to end, on a machine that has other things to do."""
+"""Settings with such short poll intervals that a test does not wait long for a poll."""
+_PROCESS_TIMEOUT_SECONDS = 60.0
+"""How long a process may take to start or to end, on a busy machine."""
 
 
 class World:
-    """What a test has at hand. `api` speaks to Ringback with an admin key, `provider` to the sandbox."""
+    """A running Ringback with its provider, subscriber and database, as a test uses them.
+
+    `api` is a client of Ringback with an admin key, `provider` a client of the sandbox, and `subscriber` the server
+    that receives deliveries.
+    """
 
     def __init__(self, folder: Path, port: int, environment: Mapping[str, str], subscriber: Subscriber) -> None:
         self.folder = folder
@@ -51,34 +58,34 @@ class World:
 
     @property
     def database(self) -> str:
-        """The address of the database."""
+        """The URL of the database."""
         return self.environment["RINGBACK_DATABASE_URL"]
 
     @property
     def settings(self) -> Settings:
-        """The settings that this world's environment makes."""
+        """The settings loaded from this world's environment."""
         return load_settings(self.environment, env_file=None)
 
     async def create(self, sandbox: Mapping[str, Any] | None = None, **fields: Any) -> httpx.Response:
-        """Create a task; `sandbox` is its script at the provider."""
+        """Send a request to create a task; `sandbox` is its script at the provider. Return the response."""
         body = {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": {"prompt": "a cat"}, **fields}
         body["input"] = {**body["input"], **({"sandbox": dict(sandbox)} if sandbox else {})}
         return await self.api.post("/api/v1/task", json=body)
 
     async def created(self, sandbox: Mapping[str, Any] | None = None, **fields: Any) -> str:
-        """Create a task that must be taken; return its id."""
+        """Create a task, which must be accepted; return its id."""
         answer = await self.create(sandbox, **fields)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["data"]["task_id"])
 
     async def task(self, task_id: str) -> dict[str, Any]:
-        """Return a task as it is."""
+        """Return the current state of a task."""
         answer = await self.api.get(f"/api/v1/tasks/{task_id}")
         assert answer.status_code == 200, answer.text
         return dict(answer.json()["data"])
 
     async def ended(self, task_id: str, seconds: float = 30) -> dict[str, Any]:
-        """Wait until the task has ended; return it. Raises TimeoutError."""
+        """Wait until a task has ended; return it. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
             while True:
                 answer = await self.api.get(
@@ -93,13 +100,13 @@ class World:
         return list(reversed(answer.json()["data"]["data"]))
 
     async def webhook(self, **fields: Any) -> dict[str, Any]:
-        """Register the subscriber; return the webhook, with its secret if Ringback made it."""
+        """Register the subscriber; return the webhook, with its secret if Ringback generated it."""
         answer = await self.api.post("/api/v1/webhooks", json={"endpoint_url": self.subscriber.url, **fields})
         assert answer.status_code == 200, answer.text
         return dict(answer.json()["data"])
 
     async def provider_stats(self) -> dict[str, Any]:
-        """Return what the sandbox counted."""
+        """Return the sandbox's counters."""
         return dict((await self.provider.get("/sandbox/stats")).json())
 
     async def provider_options(self, **options: Any) -> None:
@@ -109,12 +116,15 @@ class World:
 
 
 class ProcessWorld(World):
-    """A world whose Ringback is a process of its own, which may be killed and started again."""
+    """A world whose Ringback is a separate process, which can be killed and restarted."""
 
     process: Child | None = None
 
     async def start(self, *, crash: str | None = None) -> None:
-        """Start `ringback serve`, and return when it is ready; `crash` names a point at which it kills itself."""
+        """Start `ringback serve`; return when it is ready.
+
+        `crash` names a point of `tests.fakes.crash_points` at which it kills itself.
+        """
         if self.process is not None:
             await self.outlast_leases()
         environment = {**_clean_environment(), **self.environment}
@@ -125,53 +135,56 @@ class ProcessWorld(World):
         await self._ready()
 
     async def kill(self) -> None:
-        """End it with SIGKILL."""
+        """End the process with SIGKILL."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
 
-    async def died(self, seconds: float = _PATIENCE_SECONDS) -> int:
-        """Wait until it ended by itself; return its exit status."""
+    async def died(self, seconds: float = _PROCESS_TIMEOUT_SECONDS) -> int:
+        """Wait until the process has ended by itself; return its exit status. Raises TimeoutError."""
         assert self.process is not None
         async with asyncio.timeout(seconds):
             return await self.process.wait()
 
     async def stop(self) -> int:
-        """End it with SIGTERM; return its exit status."""
+        """End the process with SIGTERM; return its exit status. Raises TimeoutError."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return await self.died()
 
     def log(self) -> str:
-        """Return what it printed."""
+        """Return everything that the process printed."""
         return (self.folder / "serve.log").read_text(errors="replace")
 
     async def outlast_leases(self) -> None:
-        """Let all leases run out, as they do after minutes. Only PostgreSQL's are not ended by the next start."""
+        """End all leases, which otherwise last minutes. On SQLite the next start does so itself."""
         if not self.settings.is_sqlite:
             async with await Database.open(self.settings) as database:
                 await database.writer.run(lambda tx: end_leases(tx, utc_now()))
 
     async def _ready(self) -> None:
         assert self.process is not None
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(_PROCESS_TIMEOUT_SECONDS):
             while self.process.returncode is None:
                 try:
                     if (await self.api.get("/readyz")).status_code == 200:
                         return
                 except httpx.TransportError:
                     await asyncio.sleep(0.02)
-        raise AssertionError(f"it did not start:\n{self.log()}")
+        raise AssertionError(f"`ringback serve` did not start:\n{self.log()}")
 
 
 @asynccontextmanager
 async def in_process(
     folder: Path, options: SandboxOptions = QUICK, *, public: bool = True, **settings: str
 ) -> AsyncIterator[World]:
-    """Run a world with Ringback in this process: fast, and open to the debugger."""
+    """Run a world with Ringback in this process: it is fast, and a debugger can step into it."""
     with bound() as listening:
         port = listening.getsockname()[1]
-        async with _surroundings(folder, port, options, public=public, settings=settings) as (environment, subscriber):
+        async with _provider_and_subscriber(folder, port, options, public=public, settings=settings) as (
+            environment,
+            subscriber,
+        ):
             world = World(folder, port, environment, subscriber)
             keys = await _prepare(world.settings)
             async with world.api, world.provider, served(create_app(world.settings, keys), listening):
@@ -182,9 +195,12 @@ async def in_process(
 async def in_processes(
     folder: Path, options: SandboxOptions = QUICK, *, public: bool = True, start: bool = True, **settings: str
 ) -> AsyncIterator[ProcessWorld]:
-    """Run a world with the real `ringback serve` in a process of its own."""
+    """Run a world with the real `ringback serve` in its own process; with `start=False` the test starts it."""
     port = free_port()
-    async with _surroundings(folder, port, options, public=public, settings=settings) as (environment, subscriber):
+    async with _provider_and_subscriber(folder, port, options, public=public, settings=settings) as (
+        environment,
+        subscriber,
+    ):
         world = ProcessWorld(folder, port, environment, subscriber)
         async with world.api, world.provider:
             try:
@@ -197,7 +213,7 @@ async def in_processes(
 
 
 @asynccontextmanager
-async def _surroundings(
+async def _provider_and_subscriber(
     folder: Path, port: int, options: SandboxOptions, *, public: bool, settings: Mapping[str, str]
 ) -> AsyncIterator[tuple[dict[str, str], Subscriber]]:
     async with served(create_sandbox(options)) as provider, listening() as subscriber:
@@ -224,7 +240,7 @@ async def _prepare(settings: Settings) -> list[str]:
 
 
 def _clean_environment() -> dict[str, str]:
-    """Return this process's environment without the settings that whoever runs the tests may have."""
+    """Return this process's environment without any Ringback settings of the developer."""
     root = str(Path(__file__).resolve().parents[2])
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
-    return {**kept, "PYTHONPATH": root}
+    others = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
+    return {**others, "PYTHONPATH": root}

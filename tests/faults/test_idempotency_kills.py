@@ -13,7 +13,7 @@ from tests.fakes.world import FAST_POLLING, ProcessWorld, in_processes
 
 TASK = {"model": "flux", "task_type": "txt2img", "input": {"prompt": "a cat"}}
 REPLAYED = "x-idempotency-replayed"
-POINTS = ["after_the_work_before_its_answer_is_kept", "before_the_commit_of_a_kept_answer"]
+POINTS = ["after_the_work_before_its_answer_is_stored", "before_the_commit_of_a_stored_answer"]
 
 
 async def killed_and_asked_again(world: ProcessWorld, point: str, path: str, body: Any) -> httpx.Response:
