@@ -1,4 +1,4 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Each sets up .venv by itself.
+# On a fresh machine, start with `make demo` or `make test`. Each sets up .venv if it does not exist.
 PYTHON ?= python3
 LOCK := deploy/requirements.lock
 BIN := .venv/bin
@@ -7,18 +7,18 @@ READY := .venv/.ready
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check bench soak lock format
 
-help: ## list what can be made
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(READY) ## set up .venv from the lock file (again only when the lock file changed)
+install: $(READY) ## set up .venv from the lock file (nothing to do if it is up to date)
 
-demo: $(READY) ## run the main job end to end with the bundled sandbox provider
+demo: $(READY) ## run the demo: the whole service with the bundled sandbox provider
 	@$(BIN)/ringback demo
 
 test: $(READY) ## run the whole test suite
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-check: $(READY) ## format, lint, types, layers
+check: $(READY) ## check format, lint rules, types and import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -27,22 +27,22 @@ check: $(READY) ## format, lint, types, layers
 bench: $(READY) ## measure speed as ratios in one run
 	@$(BIN)/python -m tests.bench
 
-soak: $(READY) ## run a mixed load for ten minutes (DATABASE=postgresql: on that)
+soak: $(READY) ## run a mixed load for ten minutes on SQLite (or with DATABASE=postgresql)
 	@$(BIN)/python -m tests.bench.soak --minutes 10 $(if $(DATABASE),--database $(DATABASE))
 
-format: $(READY) ## format the code
+format: $(READY) ## fix lint findings and format the code
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-lock: ## resolve pyproject.toml into the lock file again
+lock: ## update the lock file from pyproject.toml
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet uv
 	.venv/lock/bin/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file $(LOCK)
 	rm -rf .venv/lock
 
 $(READY): $(LOCK) pyproject.toml
-	@echo "setting up .venv"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ringback needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
+	@echo "Setting up .venv"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ringback needs Python 3.11 or newer. Name one, for example: make PYTHON=python3.12 demo")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

@@ -1,7 +1,8 @@
-"""`make bench`: speed as ratios in one run, on SQLite and on PostgreSQL. Prints a table and writes JSON.
+"""Measure Ringback's speed as ratios in one run, on SQLite and on PostgreSQL. Prints a table and writes JSON.
 
-Everything that it needs it starts, and stops again; the databases are in a temporary folder. Every figure is shown
-with its spread over the runs, whose loads alternate: what one minute is slow for, is slow for all of them.
+The bench starts and stops everything that it needs; its databases are in a temporary folder. Every figure is the
+median of several runs, shown between the lowest and the highest. The runs of what is compared alternate, so that a slow
+minute of the machine affects all of them alike.
 """
 
 import argparse
@@ -49,15 +50,22 @@ PARTS: dict[str, Callable[[BenchContext], Awaitable[None]]] = {
 
 
 def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", help=f"what to measure: {', '.join(PARTS)}; all of it if none is named")
-    parser.add_argument("--runs", type=int, default=3, help="how often each is measured, in turn")
-    parser.add_argument("--json", type=Path, default=Path(".bench.json"), help="where the figures are written")
+    """Measure the parts named on the command line, print the table and write the JSON file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description=__doc__,
+        epilog="\n".join(["parts:", *(f"  {name:<12}{part.__doc__}" for name, part in PARTS.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="a part to measure (default: all parts, listed below)")
+    parser.add_argument("--runs", type=int, default=3, help="how often each figure is measured (default: %(default)s)")
+    parser.add_argument(
+        "--json", type=Path, default=Path(".bench.json"), help="the file for the figures (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     if unknown := [part for part in arguments.parts if part not in PARTS]:
-        parser.error(f"there is no part {unknown[0]!r}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it leaves nothing behind
+        parser.error(f"unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that SIGTERM cleans up too
     started, report = time.monotonic(), Report(load_before=os.getloadavg()[0])
     try:
         uvloop.run(measure(arguments.parts or list(PARTS), report, arguments.runs))
@@ -68,9 +76,9 @@ def main() -> None:
 
 
 async def measure(parts: list[str], report: Report, runs: int) -> None:
-    """Measure some parts, one after the other."""
+    """Measure parts, one after the other."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    gc.disable()  # it would stop the load, which is the clock of all this
+    gc.disable()  # a collection would pause the load generator, whose clock measures everything
     with Databases.temporary() as databases:
         context = BenchContext(databases, report, runs)
         for part in parts:

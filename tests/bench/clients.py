@@ -1,4 +1,4 @@
-"""What clients do all day, at a steady pace: create tasks, list them, follow the stream."""
+"""The clients of a soak test, at a constant rate: they create tasks, list them, and follow the stream."""
 
 import asyncio
 import itertools
@@ -18,27 +18,27 @@ _CHUNK = 65_536
 
 
 class Clients:
-    """They use the services in turn. Every `rare_every`-th task is of the rare model."""
+    """Clients that use several services in turn. Every `rare_every`-th task is for the model `rare`."""
 
     def __init__(self, services: Sequence[Service], *, common: str, rare: str, rare_every: int) -> None:
         self.answers: Counter[str] = Counter()
-        """How many calls of each kind were answered well, and how many were not."""
+        """How many calls of each kind were answered with 200, how many with each other status, and ended streams."""
         self.refusals: dict[int, bytes] = {}
-        """The last answer with each status that is not 200."""
+        """The last response body for each status other than 200."""
         self.streamed = 0
-        """Bytes that the streams brought."""
+        """Bytes received on the streams."""
         self._services = itertools.cycle(services)
         self._streams = [next(self._services) for _ in range(_STREAMS)]
         self._models = itertools.cycle([rare, *[common] * (rare_every - 1)])
         self._statuses = itertools.cycle(_STATUSES)
 
-    async def work(self, seconds: float) -> None:
-        """Go on for so long, and then finish what was begun."""
+    async def run(self, seconds: float) -> None:
+        """Make calls for `seconds`, then wait for their responses and close the streams."""
         following = [asyncio.create_task(self._follow(service)) for service in self._streams]
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_steadily(self._create, CREATES_A_SECOND, seconds))
-                group.create_task(_steadily(self._list, _LISTS_A_SECOND, seconds))
+                group.create_task(_at_rate(self._create, CREATES_A_SECOND, seconds))
+                group.create_task(_at_rate(self._list, _LISTS_A_SECOND, seconds))
         finally:
             for each in following:
                 each.cancel()
@@ -57,7 +57,7 @@ class Clients:
             self.refusals[status] = answer
 
     async def _follow(self, service: Service) -> None:
-        """Follow the stream, again when it ends."""
+        """Follow the stream, and reopen it when it ends."""
         follow = request("GET", "/api/v1/events").replace(b"\r\n\r\n", b"\r\naccept: text/event-stream\r\n\r\n")
         while True:
             with suppress(OSError):
@@ -72,8 +72,8 @@ class Clients:
             await asyncio.sleep(1)
 
 
-async def _steadily(call: Callable[[], Coroutine[Any, Any, None]], per_second: float, seconds: float) -> None:
-    """Make calls at this pace, whether or not those before were answered."""
+async def _at_rate(call: Callable[[], Coroutine[Any, Any, None]], per_second: float, seconds: float) -> None:
+    """Make `per_second` calls a second, whether or not earlier ones have been answered."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     async with asyncio.TaskGroup() as group:

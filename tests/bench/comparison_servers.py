@@ -1,7 +1,7 @@
-"""What the product is compared with, in a process of its own: `python -m tests.bench.comparison_servers KIND PORT`.
+"""Servers that Ringback is compared with: `python -m tests.bench.comparison_servers KIND PORT`.
 
-`limit` is the same route, which verifies and parses and stores nothing; `plain` is how one would write it by hand:
-one SQLModel transaction a request. Both are served as `ringback serve` is.
+`limit` is the same route, which verifies and parses webhooks but stores nothing. `plain` is the obvious way to write
+it: one SQLModel transaction a request. Both run on the same HTTP server, with the same options, as `ringback serve`.
 """
 
 import sys
@@ -41,7 +41,7 @@ Store = Callable[[str, ProviderUpdate], Awaitable[None]]
 
 
 class _NoWriter:
-    """Answers at once, as if it were stored."""
+    """A writer that stores nothing and returns at once, as if the update were stored."""
 
     async def write(self, _handler: Any, _item: Any, *, bounded: bool = True) -> Applied:
         return Applied("", "completed", changed=bounded)
@@ -51,11 +51,11 @@ class _NoApplier:
     poll_schedule = PollSchedule(15, 300, 86400)
 
     async def apply(self, *_: Any) -> None:
-        """Never called."""
+        """Do nothing; the writer above never calls it."""
 
 
 def limit(settings: Settings) -> Starlette:
-    """Return the same route with nothing behind it."""
+    """Return the app with the same route and no storage."""
     provider = _provider()
     hooks = InboundEndpoint(
         _NoWriter(),  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ def limit(settings: Settings) -> Starlette:
 
 
 def plain(settings: Settings) -> Starlette:
-    """Return one SQLModel transaction a request, on the same tables."""
+    """Return the app with one SQLModel transaction a request, on the same tables."""
     provider, keyring = _provider(), KeyRing(master_keys(settings))
     store, close = _on_sqlite(settings) if settings.is_sqlite else _on_postgresql(settings)
 
@@ -89,13 +89,13 @@ def plain(settings: Settings) -> Starlette:
 
 
 def _on_sqlite(settings: Settings) -> tuple[Store, Callable[[], Awaitable[None]]]:
-    """In the loop's own thread: SQLite has one writer, and threads that wait for it are only slower."""
+    """Store in the event loop's thread: SQLite has one writer, and threads that wait for it are only slower."""
     engine = create_engine(f"sqlite:///{settings.sqlite_path}", connect_args={"timeout": 30})
     event.listen(engine, "connect", lambda connection, _record: configure(connection, writes=True))
 
     async def store(task_id: str, update: ProviderUpdate) -> None:
         with Session(engine) as session:
-            task = session.exec(_asked_for(task_id)).one()
+            task = session.exec(_task_with_id(task_id)).one()
             session.add_all([task, _ended(task, update)])
             session.commit()
 
@@ -110,20 +110,20 @@ def _on_postgresql(settings: Settings) -> tuple[Store, Callable[[], Awaitable[No
 
     async def store(task_id: str, update: ProviderUpdate) -> None:
         async with AsyncSession(engine) as session:
-            task = (await session.exec(_asked_for(task_id))).one()
+            task = (await session.exec(_task_with_id(task_id))).one()
             session.add_all([task, _ended(task, update)])
             await session.commit()
 
     return store, engine.dispose
 
 
-def _asked_for(task_id: str) -> Any:
+def _task_with_id(task_id: str) -> Any:
     statement: Select[Any] = select(Task).where(Task.uid == task_id)
     return statement
 
 
 def _ended(task: Task, update: ProviderUpdate) -> Event:
-    """Write the end into the task; return the event of it."""
+    """Set the task to completed; return the event for that."""
     task.status, task.output, task.due_at = str(update.status), update.output, None
     task.ended_at = task.updated_at = now = utc_now()
     return Event(

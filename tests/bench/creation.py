@@ -1,4 +1,4 @@
-"""Creating tasks: a thousand in one call against one a call, at a provider that answers at once."""
+"""Creating tasks, a thousand in one call against one a call, with a provider that responds at once."""
 
 import asyncio
 import time
@@ -17,15 +17,15 @@ from tests.bench.report import at_least
 
 _MANY = 1_000
 _SECONDS = 1.0
-_NOT_THERE = (b"404", b"405")
-_ROW = "  of those created one a call"
+_NO_ENDPOINT = (b"404", b"405")
+_ROW = "  against one a call"
 _AIM = at_least(10)
-_AT_ONCE, _HARDLY_EVER = "100000/s", "1/h"
+_UNLIMITED, _ALMOST_NEVER = "100000/s", "1/h"
 
 
 @dataclass
 class _Creating:
-    """Two services on one kind of database. `many` sends hardly any task on, or it would be busy with that."""
+    """Two services on one kind of database. `many` submits almost no task, or it would be busy with submissions."""
 
     kind: str
     single: Service
@@ -33,7 +33,7 @@ class _Creating:
 
 
 async def creation(context: BenchContext) -> None:
-    """Measure both, in turn."""
+    """Measure tasks created a thousand in one call, against one a call."""
     async with AsyncExitStack() as resources:
         provider = await resources.enter_async_context(providing())
         begun = (resources.enter_async_context(_creating(context, kind, provider.base)) for kind in KINDS)
@@ -50,8 +50,8 @@ async def _measure(context: BenchContext, each: _Creating) -> None:
     started = time.perf_counter()
     outcome = await closed_loop([each.many.port], [create_many(_MANY)], connections=1)
     many = _MANY / (time.perf_counter() - started)
-    if any(outcome.statuses[status] for status in _NOT_THERE):
-        context.report.note(_ROW, kind, "POST /api/v1/tasks is not there", form="{:.1f} ×", aim=_AIM)
+    if any(outcome.statuses[status] for status in _NO_ENDPOINT):
+        context.report.note(_ROW, kind, "POST /api/v1/tasks does not exist", form="{:.1f} ×", aim=_AIM)
         return
     outcome.expect(b"202")
     add("tasks created a thousand a call, a second", kind, many, form="{:,.0f}")
@@ -63,7 +63,7 @@ async def _creating(context: BenchContext, kind: str, provider: str) -> AsyncIte
     settings = {"piapi_base_url": provider, "piapi_api_key": KEY}
     one, other = await context.databases.new(kind), await context.databases.new(kind)
     async with (
-        ringback(one, {**settings, "provider_rate": _AT_ONCE}) as single,
-        ringback(other, {**settings, "provider_rate": _HARDLY_EVER}) as many,
+        ringback(one, {**settings, "provider_rate": _UNLIMITED}) as single,
+        ringback(other, {**settings, "provider_rate": _ALMOST_NEVER}) as many,
     ):
         yield _Creating(kind, single, many)

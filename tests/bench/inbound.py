@@ -1,4 +1,8 @@
-"""Webhooks made durable: against the same route that stores nothing, the plain way, and with a second replica."""
+"""Inbound webhooks made durable.
+
+They are compared with the same route without storage, with the obvious way to write it (one SQLModel transaction a
+request), and with two replicas.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -17,7 +21,7 @@ _SECONDS = 1.3
 _PLAIN_SECONDS = 1.0
 _WARM_UP = 300
 _WAITING = 15_000
-"""Tasks for one run: more than are ended in it. Where they are too few, the run is only shorter."""
+"""Pending tasks for one run: more than end in it. If they were too few, the run would only be shorter."""
 _PLAIN_WAITING = 2_000
 _OF_LIMIT: dict[str, Aim] = {SQLITE: at_least(0.45), POSTGRESQL: at_least(0.28)}
 _OF_PLAIN: dict[str, Aim] = {SQLITE: at_least(25), POSTGRESQL: at_least(10)}
@@ -26,25 +30,25 @@ _OF_ONE = at_least(1.35)
 
 @dataclass
 class Receiver:
-    """Who takes webhooks on one database: one process or several, each task's webhook once."""
+    """The services that receive webhooks on one database, and the webhooks: each task's is sent once."""
 
     services: Sequence[Service]
     requests: Iterator[bytes]
 
     async def rate(self, seconds: float = _SECONDS) -> float:
-        """Return how many webhooks a second were made durable."""
+        """Return how many webhooks a second are answered, and so made durable."""
         ports = [service.port for service in self.services]
         return (await closed_loop(ports, self.requests, seconds=seconds)).expect(b"200").rate
 
     async def warm_up(self) -> None:
-        """Let the first ones be nobody's figure."""
+        """Send the first webhooks without measuring them."""
         few = [next(self.requests) for _ in range(_WARM_UP)]
         (await closed_loop([service.port for service in self.services], few)).expect(b"200")
 
 
 @dataclass
 class _Compared:
-    """What is measured in turn; `two` are two replicas on one database, where there can be two."""
+    """What is measured in turn on one kind of database; `two` is a pair of replicas on one PostgreSQL database."""
 
     kind: str
     ours: Receiver
@@ -53,7 +57,7 @@ class _Compared:
 
 
 async def inbound(context: BenchContext) -> None:
-    """Measure webhooks made durable."""
+    """Measure how many inbound webhooks a second are made durable."""
     async with AsyncExitStack() as resources:
 
         async def begin(kind: str, what: str, processes: int = 1) -> Receiver:
@@ -75,17 +79,17 @@ async def inbound(context: BenchContext) -> None:
 
 async def _measure(context: BenchContext, nothing: Receiver, each: _Compared) -> None:
     add, kind = context.report.add, each.kind
-    nothing.requests = webhooks(range(1, _WAITING + 1))  # it stores nothing: so it may take the same ones again
+    nothing.requests = webhooks(range(1, _WAITING + 1))  # it stores nothing, so it accepts the same ones again
     limit = await nothing.rate()
-    add("the same route, nothing stored, a second", "", limit, form="{:,.0f}")
+    add("inbound webhooks a second, same route, no storage", "", limit, form="{:,.0f}")
     ours = await each.ours.rate()
-    add("inbound webhooks made durable, a second", kind, ours, form="{:,.0f}")
-    add("  of the same route, nothing stored", kind, ours / limit, form="{:.0%}", aim=_OF_LIMIT[kind])
+    add("inbound webhooks made durable a second", kind, ours, form="{:,.0f}")
+    add("  against the same route without storage", kind, ours / limit, form="{:.0%}", aim=_OF_LIMIT[kind])
     if each.two is not None:
         both = await each.two.rate()
-        add("  two replicas, of one", kind, both / ours, form="{:.2f} ×", aim=_OF_ONE)
+        add("  two replicas against one", kind, both / ours, form="{:.2f} ×", aim=_OF_ONE)
     plain = await each.plain.rate(_PLAIN_SECONDS)
-    add("  of one SQLModel transaction a request", kind, ours / plain, form="{:.1f} ×", aim=_OF_PLAIN[kind])
+    add("  against one SQLModel transaction a request", kind, ours / plain, form="{:.1f} ×", aim=_OF_PLAIN[kind])
 
 
 @asynccontextmanager

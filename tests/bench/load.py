@@ -1,4 +1,8 @@
-"""The load: requests made beforehand, over kept connections, closed (each waits for its answer) or at a set pace."""
+"""The load generator: it sends prepared requests over persistent connections.
+
+In a closed loop (`closed_loop`) each connection sends its next request when it has received a response. In an open loop
+(`open_loop`) requests are sent at a given rate, whether or not earlier ones have been answered.
+"""
 
 import asyncio
 import itertools
@@ -11,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import cast
 
 CONNECTIONS = 64
-"""Over which a provider reports: enough for the service to have something to group."""
+"""How many connections a load has: enough for the service to group several requests into one commit."""
 _LENGTH = b"content-length: "
 
 
 @dataclass
 class Outcome:
-    """What came of a load: answers by status, the seconds that each took, and the seconds that all took."""
+    """The result of a load: responses by status, the latency of each in seconds, and the seconds of the whole load."""
 
     seconds: float = 0.0
     statuses: Counter[bytes] = field(default_factory=Counter)
@@ -25,23 +29,23 @@ class Outcome:
 
     @property
     def answered(self) -> int:
-        """How many answers there were."""
+        """How many responses were received."""
         return self.statuses.total()
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
+        """Responses a second."""
         return self.answered / self.seconds
 
     def expect(self, status: bytes) -> "Outcome":
-        """Return it if every answer had this status; a load that was refused says nothing."""
+        """Return itself if every response had this status. Otherwise end the bench: refused loads measure nothing."""
         if set(self.statuses) != {status}:
-            raise SystemExit(f"not every answer was {status.decode()}: {dict(self.statuses)}")
+            raise SystemExit(f"every response must be {status.decode()}, but the load received {dict(self.statuses)}")
         return self
 
 
 class _Connection(asyncio.Protocol):
-    """Sends a request and, when it was answered, says so to `free`. It never sends two at once."""
+    """Sends one request at a time; calls `free` when the response is complete or the connection is lost."""
 
     def __init__(self, outcome: Outcome, free: "Callable[[_Connection], None]") -> None:
         self._outcome = outcome
@@ -58,7 +62,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._missing:
             self._missing -= len(data)
-        elif not self._begins(self._head + data if self._head else data):
+        elif not self._parse_head(self._head + data if self._head else data):
             return
         if self._missing <= 0:
             self._outcome.latencies.append(time.perf_counter() - self._sent)
@@ -67,7 +71,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         if not self._closed:
-            self._outcome.statuses[b"cut"] += 1
+            self._outcome.statuses[b"connection lost"] += 1
             self._free(self)
 
     def send(self, request: bytes) -> None:
@@ -76,12 +80,12 @@ class _Connection(asyncio.Protocol):
         self._transport.write(request)
 
     def close(self) -> None:
-        """Send no more."""
+        """Close the connection."""
         self._closed = True
         self._transport.close()
 
-    def _begins(self, data: bytes) -> bool:
-        """Read the head of an answer; say whether it is here as a whole."""
+    def _parse_head(self, data: bytes) -> bool:
+        """Parse the head of a response; return whether it was complete."""
         end = data.find(b"\r\n\r\n")
         self._head = data if end < 0 else b""
         if end < 0:
@@ -97,21 +101,21 @@ async def _connect(
 ) -> list[_Connection]:
     loop = asyncio.get_running_loop()
     spread = itertools.islice(itertools.cycle(ports), count)
-    made = [await loop.create_connection(lambda: _Connection(outcome, free), "127.0.0.1", port) for port in spread]
-    return [connection for _, connection in made]
+    opened = [await loop.create_connection(lambda: _Connection(outcome, free), "127.0.0.1", port) for port in spread]
+    return [connection for _, connection in opened]
 
 
 async def closed_loop(
     ports: Sequence[int], requests: Iterable[bytes], *, connections: int = CONNECTIONS, seconds: float = math.inf
 ) -> Outcome:
-    """Send requests, each connection its next one when it has its answer, until none is left or the time is over.
+    """Send requests until none is left or `seconds` have passed; each connection waits for its response in between.
 
-    Given an iterator, the next load goes on where this one ended.
+    `requests` may be an iterator, which the next load continues.
     """
     outcome, remaining, until = Outcome(), iter(requests), math.inf
     open_now, done = connections, asyncio.Event()
 
-    def go_on(connection: _Connection) -> None:
+    def send_next(connection: _Connection) -> None:
         nonlocal open_now
         request = next(remaining, None) if time.perf_counter() < until else None
         if request is not None:
@@ -122,24 +126,25 @@ async def closed_loop(
         if open_now == 0:
             done.set()
 
-    made = await _connect(ports, connections, outcome, go_on)
+    opened = await _connect(ports, connections, outcome, send_next)
     started = time.perf_counter()
     until = started + seconds
-    for connection in made:
-        go_on(connection)
+    for connection in opened:
+        send_next(connection)
     await done.wait()
     outcome.seconds = time.perf_counter() - started
     return outcome
 
 
 async def open_loop(port: int, requests: Iterable[bytes], per_second: float) -> list[float]:
-    """Send so many requests a second, whether or not those before were answered; return when each was sent.
+    """Send `per_second` requests a second, whether or not earlier ones are answered; return when each was sent.
 
-    Only if no connection is free a request waits for one; that wait counts as the service's.
+    The times are those of the performance counter. A request waits for a connection only if none is free; its time is
+    taken before that wait, which so counts as the service's latency.
     """
     outcome, free = Outcome(), asyncio.Queue[_Connection]()
-    made = await _connect([port], CONNECTIONS, outcome, free.put_nowait)
-    for connection in made:
+    opened = await _connect([port], CONNECTIONS, outcome, free.put_nowait)
+    for connection in opened:
         free.put_nowait(connection)
     sent: list[float] = []
     start = time.perf_counter()
@@ -148,7 +153,7 @@ async def open_loop(port: int, requests: Iterable[bytes], per_second: float) -> 
             await asyncio.sleep(wait)
         sent.append(time.perf_counter())
         (await free.get()).send(request)
-    for _ in made:
+    for _ in opened:
         (await free.get()).close()
     outcome.expect(b"200")
     return sent

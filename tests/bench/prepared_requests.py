@@ -1,4 +1,4 @@
-"""What the bench sends: the webhooks that end tasks, the calls of clients, all as bytes made beforehand."""
+"""The requests that the bench sends, as bytes prepared in advance: webhooks that complete tasks, and client calls."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -15,7 +15,7 @@ _PROMPT = "a cat in the rain, " * 10
 
 
 def webhooks(numbers: Iterable[int]) -> Iterator[bytes]:
-    """Return the requests that complete these tasks, made already."""
+    """Return the webhooks that complete these tasks, all built before the first is sent."""
     return iter([webhook(number) for number in numbers])
 
 
@@ -42,12 +42,12 @@ def create_one() -> bytes:
 
 
 def create_many(count: int) -> bytes:
-    """Return the request of a client that creates so many at once."""
+    """Return the request of a client that creates `count` tasks in one call."""
     return request("POST", "/api/v1/tasks", {"tasks": [task_request()] * count})
 
 
 def request(method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
-    """Return a client's whole HTTP request, with its key."""
+    """Return a client's whole HTTP request, with its API key."""
     content = b"" if body is None else orjson.dumps(body)
     head = (
         f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-api-key: {API_KEY}\r\n"
@@ -62,7 +62,7 @@ def _keyring() -> KeyRing:
 
 
 def task_request(model: str = MODEL) -> dict[str, Any]:
-    """Return what a client asks for in one task."""
+    """Return the body of a request for one task."""
     return {"model": model, "task_type": "txt2img", "input": {"prompt": _PROMPT}}
 
 

@@ -1,4 +1,4 @@
-"""The bench's servers, each in a process of its own."""
+"""The bench's servers, each in its own process."""
 
 import asyncio
 import os
@@ -17,32 +17,32 @@ from tests.bench.databases import Store
 from tests.bench.prepared_requests import request
 
 _START_SECONDS = 30.0
-_LOOK_SECONDS = 0.005
-_OPEN = {"RINGBACK_ALLOW_PRIVATE_TARGETS": "true", "RINGBACK_KEY_RATE": "1000000/s"}
-"""What a load from one machine with one key needs."""
+_CHECK_SECONDS = 0.005
+_NO_LIMITS = {"RINGBACK_ALLOW_PRIVATE_TARGETS": "true", "RINGBACK_KEY_RATE": "1000000/s"}
+"""Settings for a load from one machine with one API key."""
 _ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Service:
-    """A process that listens on a port."""
+    """A server process, its port on loopback and its log."""
 
     port: int
     process: asyncio.subprocess.Process
     log: Path
 
     def resident_mib(self) -> float:
-        """Return how much memory it has at the moment. Linux only."""
+        """Return the resident memory of the process, in MiB. Linux only."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return int(next(line.split()[1] for line in lines if line.startswith("VmRSS:"))) / 1024
 
     async def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Make one call of a client; return the status and the JSON body."""
+        """Make one client call; return the status and the parsed JSON body."""
         status, content = await self.exchange(method, path, body)
         return status, orjson.loads(content)
 
     async def exchange(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
-        """Make one call on a connection of its own; return the status and the body."""
+        """Make one client call on its own connection; return the status and the body."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(request(method, path, body))
@@ -53,11 +53,11 @@ class Service:
             writer.close()
 
     async def subscribe(self, url: str, **fields: Any) -> str:
-        """Register a subscriber of every end of a task; return its id."""
-        wanted = {"endpoint_url": url, "event_types": ["task.completed"], **fields}
-        status, body = await self.call("POST", "/api/v1/webhooks", wanted)
+        """Register a webhook for `task.completed`, or what `fields` say instead; return its id."""
+        webhook = {"endpoint_url": url, "event_types": ["task.completed"], **fields}
+        status, body = await self.call("POST", "/api/v1/webhooks", webhook)
         if status != 200:
-            raise SystemExit(f"no webhook was registered: {body}")
+            raise SystemExit(f"registering a webhook failed with status {status}: {body}")
         return str(body["data"]["id"])
 
 
@@ -65,16 +65,16 @@ class Service:
 async def ringback(
     store: Store, settings: Mapping[str, str] = MappingProxyType({}), *, port: int | None = None
 ) -> AsyncIterator[Service]:
-    """Run the product itself, `ringback serve`; `settings` by their names in lower case."""
+    """Run `ringback serve` on the store; the names in `settings` are in lower case and without the prefix."""
     given = {f"RINGBACK_{name.upper()}": value for name, value in settings.items()}
     command = ["receiver.cli", "serve", "--port", str(port or free_port())]
-    async with _running(command, store.folder, _OPEN | store.environment | given, "/readyz") as service:
+    async with _running(command, store.folder, _NO_LIMITS | store.environment | given, "/readyz") as service:
         yield service
 
 
 @asynccontextmanager
 async def comparison_server(kind: str, store: Store) -> AsyncIterator[Service]:
-    """Run one of `tests.bench.comparison_servers`."""
+    """Run a server of `tests.bench.comparison_servers` on the store; `kind` is one of its `KINDS`."""
     command = ["tests.bench.comparison_servers", kind, str(free_port())]
     async with _running(command, store.folder, store.environment, "/livez") as service:
         yield service
@@ -89,7 +89,7 @@ async def sandbox(folder: Path, *options: str) -> AsyncIterator[Service]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a loopback port on which no process listens."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
 
@@ -98,7 +98,7 @@ def free_port() -> int:
 async def _running(
     command: Sequence[str], folder: Path, environment: Mapping[str, str], path: str
 ) -> AsyncIterator[Service]:
-    """Run a module with its arguments, the port last; yield it when it answers at `path`."""
+    """Run a module with its arguments, of which the port is the last; yield it when it answers at `path`."""
     log = folder / "server.log"
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
     with log.open("ab") as output:
@@ -111,23 +111,23 @@ async def _running(
         )
     service = Service(int(command[-1]), process, log)
     try:
-        await _answers(service, path)
+        await _wait_until_ready(service, path)
         yield service
     finally:
-        if process.returncode is None:  # nothing of it is needed any more, least of all its patience
+        if process.returncode is None:  # its state is not needed any more, and a graceful stop would take time
             process.kill()
         await process.wait()
 
 
-async def _answers(service: Service, path: str) -> None:
-    """Return when the server answers; one that has no such path answers too."""
+async def _wait_until_ready(service: Service, path: str) -> None:
+    """Return when the server answers with 200, or with 404 if it does not have this path."""
     async with asyncio.timeout(_START_SECONDS):
         while service.process.returncode is None:
             try:
                 status, _ = await service.exchange("GET", path)
             except OSError:
-                await asyncio.sleep(_LOOK_SECONDS)
+                await asyncio.sleep(_CHECK_SECONDS)
                 continue
             if status in (200, 404):
                 return
-    raise SystemExit(f"a server of the bench did not start:\n{service.log.read_text(errors='replace')}")
+    raise SystemExit(f"a server did not start; its log:\n{service.log.read_text(errors='replace')}")

@@ -1,4 +1,4 @@
-"""A provider that answers at once: every task it is given it accepts, every task it is asked for has completed."""
+"""A provider that responds at once: it accepts every task, and every poll finds the task completed."""
 
 import asyncio
 import itertools
@@ -14,7 +14,7 @@ KEY = "any-key-will-do"
 
 
 class Provider:
-    """What it was asked."""
+    """The provider's counters. `polled` has the provider's ids of the tasks that were polled."""
 
     def __init__(self) -> None:
         self.base = ""
@@ -25,7 +25,7 @@ class Provider:
         self._enough = asyncio.Event()
 
     async def all_polled(self, count: int, seconds: float) -> bool:
-        """Wait until so many tasks were looked at, `seconds` at most; say whether they were."""
+        """Wait until `count` tasks have been polled, `seconds` at most; return whether they have."""
         self._awaited = count
         self._enough.clear()
         try:
@@ -36,27 +36,27 @@ class Provider:
         return True
 
     def respond(self, request: bytes) -> bytes:
-        """Answer a create or a look."""
+        """Return the response to a create or a poll."""
         method, path, _ = request.split(b" ", 2)
         if method == b"POST":
             self.created += 1
-            return _told(_task(f"made-{next(self._numbers)}", "pending", None))
+            return _envelope(_task(f"made-{next(self._numbers)}", "pending", None))
         uid = path.rsplit(b"/", 1)[-1].decode()
         self.polled.add(uid)
         if len(self.polled) == self._awaited:
             self._enough.set()
-        return _told(_task(uid, "completed", {"image_url": f"https://img.example.com/{uid}.png"}))
+        return _envelope(_task(uid, "completed", {"image_url": f"https://img.example.com/{uid}.png"}))
 
 
 @asynccontextmanager
 async def providing() -> AsyncIterator[Provider]:
-    """Run a provider."""
+    """Run a provider; yield it."""
     provider = Provider()
     async with serving(provider.respond) as provider.base:
         yield provider
 
 
-def _told(task: dict[str, Any]) -> bytes:
+def _envelope(task: dict[str, Any]) -> bytes:
     return http_response(orjson.dumps({"code": 200, "data": task, "message": "success"}))
 
 

@@ -1,4 +1,4 @@
-"""What was measured: each figure as it came out in each run, beside its aim."""
+"""The bench's report: each figure as measured in each run, beside its aim."""
 
 import os
 import platform
@@ -12,38 +12,38 @@ from rich.console import Console
 from rich.table import Table
 
 _BUSY = 0.5
-"""A load beside which figures say little."""
+"""A load average of the machine above which the figures are not reliable."""
 
 
 @dataclass(frozen=True)
 class Aim:
-    """A bound that the median is to keep."""
+    """A lower or upper bound for the median of a figure."""
 
     bound: float
     at_least: bool
 
     def is_met(self, value: float) -> bool:
-        """Say whether a figure keeps it."""
+        """Return whether a figure meets the aim."""
         return value >= self.bound if self.at_least else value <= self.bound
 
     def shown(self, form: str) -> str:
-        """Return it as the table shows it."""
+        """Return the aim as the table shows it."""
         return f"{'≥' if self.at_least else '≤'} {form.format(self.bound)}"
 
 
 def at_least(bound: float) -> Aim:
-    """Return the aim of what should be great."""
+    """Return an aim with a lower bound."""
     return Aim(bound, at_least=True)
 
 
 def at_most(bound: float) -> Aim:
-    """Return the aim of what should be small."""
+    """Return an aim with an upper bound."""
     return Aim(bound, at_least=False)
 
 
 @dataclass
 class Row:
-    """One figure of one database, as it came out in each run; `form` is how a value is written."""
+    """One figure of one database, with its value from each run; `form` is the format string of a value."""
 
     what: str
     database: str
@@ -54,23 +54,23 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the median keeps the aim; None where there is no aim, or nothing was measured."""
+        """Whether the median meets the aim; None without an aim or without a value."""
         return None if self.aim is None or not self.values else self.aim.is_met(statistics.median(self.values))
 
     def cells(self) -> tuple[str, ...]:
-        """Return the cells of the table."""
+        """Return the row's cells of the table."""
         aim = self.aim.shown(self.form) if self.aim is not None else ""
         met = {True: "[green]met[/]", False: "[red]not met[/]", None: ""}[self.met]
-        return self.what, self.database, " ".join(filter(None, (self._reached(), self.note))), aim, met
+        return self.what, self.database, " ".join(filter(None, (self._spread(), self.note))), aim, met
 
     def summary(self) -> dict[str, object]:
-        """Return it for the JSON file."""
+        """Return the row for the JSON file."""
         spread = (min(self.values), statistics.median(self.values), max(self.values)) if self.values else None
         aim = {"bound": self.aim.bound, "at_least": self.aim.at_least} if self.aim is not None else None
         names = {"what": self.what.strip(), "database": self.database, "note": self.note}
         return {**names, "values": self.values, "low_median_high": spread, "aim": aim, "met": self.met}
 
-    def _reached(self) -> str:
+    def _spread(self) -> str:
         if not self.values:
             return ""
         low, middle, high = (
@@ -80,32 +80,32 @@ class Row:
 
 
 class Report:
-    """The rows, in the order in which they were first measured; a name that is indented belongs to what is above."""
+    """The rows, in the order in which they were first measured. An indented name refers to the row above it."""
 
     def __init__(self, load_before: float) -> None:
         self._load_before = load_before
         self._rows: dict[tuple[str, str], Row] = {}
 
     def add(self, what: str, database: str, value: float, *, form: str, aim: Aim | None = None) -> None:
-        """Add one run's figure."""
+        """Add a figure's value from one run."""
         self._row(what, database, form, aim).values.append(value)
 
     def note(self, what: str, database: str, note: str, *, form: str = "", aim: Aim | None = None) -> None:
-        """Say something of a row, such as why there is no figure."""
+        """Add a note to a row, such as why it has no value."""
         self._row(what, database, form, aim).note = note
 
     def show(self, seconds: float) -> None:
-        """Print the table."""
-        table = Table("measured in one run", "database", "low … median … high", "aim", "")
+        """Print the table; `seconds` is how long the whole bench took."""
+        table = Table("figure", "database", "low … median … high", "aim", "")
         for row in self._rows.values():
             table.add_row(*row.cells())
         missed = [row for row in self._rows.values() if row.met is False]
         console = Console(width=None if Console().is_terminal else 160)
         console.print(table)
-        console.print(f"{_count(self._rows.values())} aims, {len(missed)} not met; {seconds:.0f} s in all")
+        console.print(f"{_count(self._rows.values())} aims, {len(missed)} not met; measured in {seconds:.0f} s")
         if self._load_before > _BUSY:
             console.print(
-                f"[yellow]The machine was busy when this began (load {self._load_before:.1f}): measure again.[/]"
+                f"[yellow]The machine was busy at the start (load {self._load_before:.1f}). Measure again.[/]"
             )
 
     def write(self, file: Path, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Runs of five steps, one after the other, against as many lone tasks, at a provider that is done at once."""
+"""Runs of five steps in a row against the same number of single tasks, with a provider that completes them at once."""
 
 import asyncio
 import itertools
@@ -21,35 +21,35 @@ from tests.bench.seed_rows import MODEL
 
 _RUNS, _STEPS = 100, 5
 _TASKS = _RUNS * _STEPS
-_BUDGET = "100000/s"
-_LEFT = "SELECT count(*) FROM {} WHERE status NOT IN ('completed', 'failed', 'cancelled')"
+_UNLIMITED = "100000/s"
+_NOT_ENDED = "SELECT count(*) FROM {} WHERE status NOT IN ('completed', 'failed', 'cancelled')"
 _COMPLETED = "SELECT count(*) FROM {} WHERE status = 'completed'"
 
 
 @dataclass
 class _Running:
-    """A service that sends tasks on as fast as it can."""
+    """A service that submits tasks as fast as it can."""
 
     store: Store
     service: Service
 
     async def rate(self, table: str, content: bytes, count: int, status: bytes) -> float:
-        """Create so many, each in a call; return how many a second complete, the last one included."""
+        """Create `count` rows of `table`, each in its own call; return how many a second complete, all included."""
         (before,) = self.store.rows(_COMPLETED.format(table))[0]
         started = time.perf_counter()
         (await closed_loop([self.service.port], itertools.repeat(content, count))).expect(status)
-        await self.store.until_none(_LEFT.format(table))
+        await self.store.until_none(_NOT_ENDED.format(table))
         seconds = time.perf_counter() - started
         if self.store.rows(_COMPLETED.format(table))[0][0] != before + count:
-            raise SystemExit(f"not every {table} was completed")
+            raise SystemExit(f"not every {table} completed; read the log of the service: {self.service.log}")
         return count / seconds
 
 
 async def runs(context: BenchContext) -> None:
-    """Measure both, in turn."""
-    made = itertools.count()
+    """Measure runs of five steps against single tasks."""
+    numbers = itertools.count()
     async with AsyncExitStack() as resources:
-        provider = await resources.enter_async_context(serving(lambda _: _completed(next(made))))
+        provider = await resources.enter_async_context(serving(lambda _: _completed(next(numbers))))
         begun = (resources.enter_async_context(_running(context, kind, provider)) for kind in KINDS)
         both = await asyncio.gather(*begun)
         for _ in context.runs("runs"):
@@ -61,21 +61,21 @@ async def _measure(context: BenchContext, each: _Running) -> None:
     add, kind = context.report.add, each.store.kind
     tasks = await each.rate("task", create_one(), _TASKS, b"200")
     whole = await each.rate("run", _create_run(), _RUNS, b"202")
-    add("lone tasks created, done at once: a second", kind, tasks, form="{:,.0f}")
-    add(f"runs of {_STEPS} steps, done at once: a second", kind, whole, form="{:,.0f}")
-    add("  the time of a step over that of a lone task", kind, tasks / (whole * _STEPS), form="{:.2f} ×")
+    add("single tasks created and completed a second", kind, tasks, form="{:,.0f}")
+    add(f"runs of {_STEPS} steps created and completed a second", kind, whole, form="{:,.0f}")
+    add("  time of a step against a single task", kind, tasks / (whole * _STEPS), form="{:.2f} ×")
 
 
 @asynccontextmanager
 async def _running(context: BenchContext, kind: str, provider: str) -> AsyncIterator[_Running]:
     store = await context.databases.new(kind)
-    settings = {"piapi_base_url": provider, "piapi_api_key": KEY, "provider_rate": _BUDGET}
+    settings = {"piapi_base_url": provider, "piapi_api_key": KEY, "provider_rate": _UNLIMITED}
     async with ringback(store, settings) as service:
         yield _Running(store, service)
 
 
 def _create_run() -> bytes:
-    """Return the request of a client that creates a run whose steps each use what the one before gave."""
+    """Return the request of a client that creates a run in which each step uses the result of the previous one."""
     return request("POST", "/api/v1/runs", {"steps": [_step(number) for number in range(_STEPS)]})
 
 
@@ -88,7 +88,7 @@ def _step(number: int) -> dict[str, Any]:
 
 
 def _completed(number: int) -> bytes:
-    """Return the provider's answer to a create: the task is there, and is done."""
+    """Return the provider's response to a create: the task is already completed."""
     task = {
         **task_request(),
         "task_id": f"made-{number}",

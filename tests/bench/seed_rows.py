@@ -1,6 +1,6 @@
-"""Rows put into a store by SQL alone: a million tasks in seconds.
+"""Rows inserted into a store by SQL alone: a million tasks in seconds.
 
-A task's id is made from a number, so that nobody has to read it back: `task_id(number)`.
+A task's id is derived from its number (`task_id`), so that it need not be read back from the database.
 """
 
 import time
@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from tests.bench.databases import Store
 
 FIRST_ENDED = 1 << 32
-"""The numbers of tasks that ended long ago begin here; those of tasks that wait for their webhook begin at 1."""
+"""The first number of a task that ended in the past. Tasks that wait for their webhook are numbered from 1."""
 MODEL, RARE_MODEL = "Qubico/flux1-schnell", "Qubico/hunyuan"
 _DAYS = 30
 
 
 class _SQLite:
-    """How SQLite says it. `n` is the number of the row."""
+    """SQL expressions for SQLite. `n` is the number of the row."""
 
-    no = "0"
+    false = "0"
 
     def series(self, first: int, last: int) -> str:
         return (
@@ -36,9 +36,9 @@ class _SQLite:
 
 
 class _PostgreSQL:
-    """How PostgreSQL says it."""
+    """SQL expressions for PostgreSQL. `n` is the number of the row."""
 
-    no = "false"
+    false = "false"
 
     def series(self, first: int, last: int) -> str:
         return f"generate_series({first}::bigint, {last}::bigint) AS n"
@@ -53,62 +53,62 @@ class _PostgreSQL:
         return f"({text})::jsonb"
 
 
-_Words = _SQLite | _PostgreSQL
+_Dialect = _SQLite | _PostgreSQL
 
 
 def task_id(number: int) -> str:
-    """Return the outer id of the task with this number."""
+    """Return the UUID of the task with this number."""
     return f"01900000-0000-7000-8000-{number:012x}"
 
 
 def add_pending_tasks(store: Store, count: int, *, model: str = MODEL, due_in: float = 3600) -> range:
-    """Add tasks that the provider works on, to be looked at in so many seconds; return their numbers."""
+    """Add tasks that the provider works on, with the next poll due in `due_in` seconds; return their numbers."""
     numbers = range(store.tasks + 1, store.tasks + count + 1)
     store.tasks += count
-    words, now = _words(store), int(time.time())
-    columns = _columns(words, model=f"'{model}'", status="'pending'", moment=words.moment(str(now)))
-    columns |= {"revision": "'2.000.000000.000000.0'", "progress": "0", "due_at": words.moment(str(now + due_in))}
-    store.execute(_insert("task", columns, words.series(numbers[0], numbers[-1])))
+    dialect, now = _dialect(store), int(time.time())
+    columns = _columns(dialect, model=f"'{model}'", status="'pending'", moment=dialect.moment(str(now)))
+    columns |= {"revision": "'2.000.000000.000000.0'", "progress": "0", "due_at": dialect.moment(str(now + due_in))}
+    store.execute(_insert("task", columns, dialect.series(numbers[0], numbers[-1])))
     return numbers
 
 
 def add_ended_tasks(store: Store, count: int) -> None:
-    """Add tasks that ended in the last days: most completed, most of one model. As fast as the database can."""
-    words = _words(store)
+    """Add tasks that ended in the last days, most of them completed and of one model, as fast as the database can."""
+    dialect = _dialect(store)
     start = int(time.time()) - (_DAYS + 1) * 86400
-    moment = words.moment(f"{start} + (n - {FIRST_ENDED}) * {_DAYS * 86400.0 / count}")
-    columns = _columns(words, model=_models(), status=_statuses(), moment=moment)
+    moment = dialect.moment(f"{start} + (n - {FIRST_ENDED}) * {_DAYS * 86400.0 / count}")
+    columns = _columns(dialect, model=_models(), status=_statuses(), moment=moment)
     columns |= {
         "progress": "100",
-        "output": words.document("""'{"image_url":"https://img.example.com/' || n || '.png"}'"""),
-        "meta": words.document("""'{"usage":{"type":"point","frozen":0,"consume":20000}}'"""),
+        "output": dialect.document("""'{"image_url":"https://img.example.com/' || n || '.png"}'"""),
+        "meta": dialect.document("""'{"usage":{"type":"point","frozen":0,"consume":20000}}'"""),
         "started_at": moment,
         "ended_at": moment,
     }
-    insert = _insert("task", columns, words.series(FIRST_ENDED, FIRST_ENDED + count - 1))
+    insert = _insert("task", columns, dialect.series(FIRST_ENDED, FIRST_ENDED + count - 1))
     (_fill_sqlite if store.is_sqlite else _fill_postgresql)(store, insert)
 
 
 def add_due_deliveries(store: Store, tasks: range, subscription_uid: str) -> None:
-    """Add a delivery that is due for each of these tasks, which wait for no webhook any more, with its event."""
-    words, now = _words(store), _words(store).moment(str(int(time.time())))
+    """Add an event and a due delivery of it for each of these tasks, which may not receive a webhook afterwards."""
+    dialect, now = _dialect(store), _dialect(store).moment(str(int(time.time())))
     ids = f"uid BETWEEN '{task_id(tasks[0])}' AND '{task_id(tasks[-1])}'"
-    snapshot = words.document("""'{"status":"completed","attempt":1,"progress":100}'""")
+    snapshot = dialect.document("""'{"status":"completed","attempt":1,"progress":100}'""")
     event = {"organization_id": "1", "task_id": "id", "type": "'task.completed'", "snapshot": snapshot}
-    event |= {"uid": words.uid(9, "id"), "created_at": now}
+    event |= {"uid": dialect.uid(9, "id"), "created_at": now}
     delivery = {"organization_id": "1", "event_id": "event.id", "task_id": "event.task_id", "status": "'pending'"}
-    delivery |= {"subscription_id": "subscription.id", "attempt": "0", "schedule_from": "0", "leased": words.no}
-    delivery |= {"uid": words.uid(8, "event.id"), "created_at": now, "due_at": now}
-    of_them = f"event JOIN task ON task.id = event.task_id, subscription WHERE subscription.uid = '{subscription_uid}'"
+    delivery |= {"subscription_id": "subscription.id", "attempt": "0", "schedule_from": "0", "leased": dialect.false}
+    delivery |= {"uid": dialect.uid(8, "event.id"), "created_at": now, "due_at": now}
+    source = f"event JOIN task ON task.id = event.task_id, subscription WHERE subscription.uid = '{subscription_uid}'"
     store.execute(
         "BEGIN",
         _insert("event", event, f"task WHERE {ids} ORDER BY id"),
-        _insert("delivery", delivery, f"{of_them} AND task.{ids} ORDER BY event.id"),
+        _insert("delivery", delivery, f"{source} AND task.{ids} ORDER BY event.id"),
         "COMMIT",
     )
 
 
-def _words(store: Store) -> _Words:
+def _dialect(store: Store) -> _Dialect:
     return _SQLite() if store.is_sqlite else _PostgreSQL()
 
 
@@ -116,10 +116,10 @@ def _insert(table: str, columns: Mapping[str, str], source: str) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(columns.values())} FROM {source}"
 
 
-def _columns(words: _Words, *, model: str, status: str, moment: str) -> dict[str, str]:
+def _columns(dialect: _Dialect, *, model: str, status: str, moment: str) -> dict[str, str]:
     prompt = "a cat in the rain, " * 10
     return {
-        "uid": words.uid(8, "n"),
+        "uid": dialect.uid(8, "n"),
         "organization_id": "1",
         "provider": "'piapi'",
         "model": model,
@@ -131,12 +131,12 @@ def _columns(words: _Words, *, model: str, status: str, moment: str) -> dict[str
         "backoff_seconds": "1.0",
         "provider_task_id": "'p-' || n",
         "revision": "''",
-        "input": words.document(f"""'{{"prompt":"{prompt}"}}'"""),
+        "input": dialect.document(f"""'{{"prompt":"{prompt}"}}'"""),
         "created_at": moment,
         "updated_at": moment,
         "submitted_at": moment,
         "last_update_at": moment,
-        "leased": words.no,
+        "leased": dialect.false,
         "poll_count": "0",
     }
 
@@ -149,7 +149,7 @@ def _models() -> str:
 
 
 def _statuses() -> str:
-    # The factor keeps the status of a task apart from its model.
+    # The factor makes a task's status independent of its model.
     return (
         "CASE WHEN n * 7919 % 1009 < 30 THEN 'failed' WHEN n * 7919 % 1009 < 40 THEN 'cancelled' ELSE 'completed' END"
     )
@@ -167,20 +167,20 @@ def _fill_sqlite(store: Store, insert: str) -> None:
         "COMMIT",
         "PRAGMA wal_checkpoint(TRUNCATE)",
     )
-    store.close()  # the next connection has the usual pragmas
+    store.close()  # so that the next connection has the usual pragmas
 
 
 def _fill_postgresql(store: Store, insert: str) -> None:
     indexes = store.rows("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'task' AND indexname LIKE 'ix%'")
     store.execute(
         "SET maintenance_work_mem = '512MB'",
-        "SET session_replication_role = replica",  # a million checks of the same foreign key prove nothing
+        "SET session_replication_role = replica",  # skips a million checks of the same foreign key
         "BEGIN",
         *(f"DROP INDEX {name}" for name, _ in indexes),
         insert,
         *(definition for _, definition in indexes),
         "COMMIT",
-        "VACUUM (ANALYZE, FREEZE) task",  # what autovacuum would do a little later
+        "VACUUM (ANALYZE, FREEZE) task",  # autovacuum would do it a little later
         "CHECKPOINT",
     )
     store.close()

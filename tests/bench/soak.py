@@ -1,8 +1,8 @@
-"""`make soak`: ten minutes of everything at once, and nothing may grow. `python -m tests.bench.soak --minutes 10`.
+"""Run a mixed load for some minutes and check that neither memory nor a queue grows.
 
 Clients create tasks, list them and follow the stream; the sandbox provider loses a fifth of its webhooks; one
-subscriber is well, and two more, who hear of few tasks, fail and hang. It ends with 0 only if memory stayed flat, no
-queue grew, every task ended and every delivery was settled.
+subscriber is healthy, and of two others, which receive few events, one fails and one hangs. The exit status is 0 only
+if memory and all queues stayed level, every task ended and every delivery was settled.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from tests.bench.seed_rows import MODEL, RARE_MODEL
 from tests.bench.subscriber import subscribing
 
 _SAMPLE_SECONDS = 2.0
-_SHOW_SECONDS = 30.0
-_SHOWN_AT_LEAST = 10
-_LAST_WORK_SECONDS = 60.0
+_PRINT_SECONDS = 30.0
+_PRINTED_AT_LEAST = 10
+_DRAIN_SECONDS = 60.0
 _RARE_EVERY = 50
-_GROWTH = 1.10
+_ALLOWED_GROWTH = 1.10
 _SLACK = 80.0
-"""So much more may wait by chance: what comes in a second."""
+"""How much longer a queue may be by chance: about what arrives in a second."""
 _PROVIDER = ("--lose-share", "0.2", "--duration", "0.5", "--webhook-retry-seconds", "1")
 _SETTINGS = {
     "piapi_api_key": "any-key-will-do",
@@ -55,7 +55,7 @@ console = Console()
 
 @dataclass(frozen=True)
 class Sample:
-    """What there was at one moment: MiB of all processes, and lengths of queues."""
+    """The state at one moment: the memory of all service processes in MiB, and the lengths of queues."""
 
     memory: float
     tasks_open: float
@@ -65,7 +65,7 @@ class Sample:
 
 
 async def soak(kind: str, minutes: float) -> bool:
-    """Run everything for so long; say whether all was well at the end."""
+    """Run the load for `minutes` on one kind of database; return whether all checks passed."""
     with Databases.temporary() as databases:
         store = await databases.new(kind)
         async with _services(store) as services, subscribing() as subscriber:
@@ -73,28 +73,32 @@ async def soak(kind: str, minutes: float) -> bool:
             for fault in ("/fail", "/hang"):
                 await services[0].subscribe(subscriber.base + fault, filters={"model": RARE_MODEL})
             clients = Clients(services, common=MODEL, rare=RARE_MODEL, rare_every=_RARE_EVERY)
-            working = asyncio.create_task(clients.work(minutes * 60))
+            working = asyncio.create_task(clients.run(minutes * 60))
             samples = await _watch(working, store, services, minutes * 60)
             await working
-            _say(f"{dict(clients.answers)}, {subscriber.count:,} deliveries heard, {clients.streamed:,} bytes streamed")
+            received = f"{subscriber.count:,} deliveries received, {clients.streamed:,} bytes streamed"
+            _print(f"{dict(clients.answers)}, {received}")
             for status, answer in clients.refusals.items():
-                _say(f"{status}: {answer.decode()}")
-            verdicts = _judge(samples) | await _last_work(store, clients)
-    for what, is_well in verdicts.items():
-        _say(f"{'[green]ok[/]  ' if is_well else '[red]NOT[/] '} {what}")
-    return all(verdicts.values())
+                _print(f"{status}: {answer.decode()}")
+            checks = _compare_thirds(samples) | await _drain(store, clients)
+    for what, has_passed in checks.items():
+        _print(f"{'[green]ok[/]    ' if has_passed else '[red]FAILED[/]'} {what}")
+    return all(checks.values())
 
 
 @asynccontextmanager
 async def _services(store: Store) -> AsyncIterator[Sequence[Service]]:
-    """Run the provider and the service: one process on SQLite, two on PostgreSQL that hear of each other's tasks."""
+    """Run the provider and the service: one process on SQLite, two on PostgreSQL.
+
+    Each of the two names the other in its public URL, so that it receives the webhooks of the other's tasks.
+    """
     ports = [free_port() for _ in range(1 if store.is_sqlite else 2)]
     async with AsyncExitStack() as resources:
         provider = await resources.enter_async_context(sandbox(store.folder, *_PROVIDER))
         settings = {**_SETTINGS, "piapi_base_url": f"http://127.0.0.1:{provider.port}"}
         services = []
-        for place, port in enumerate(ports):
-            public = f"http://127.0.0.1:{ports[place - 1]}"
+        for index, port in enumerate(ports):
+            public = f"http://127.0.0.1:{ports[index - 1]}"
             service = ringback(store, {**settings, "public_url": public}, port=port)
             services.append(await resources.enter_async_context(service))
         yield services
@@ -103,15 +107,15 @@ async def _services(store: Store) -> AsyncIterator[Sequence[Service]]:
 async def _watch(
     working: "asyncio.Task[None]", store: Store, services: Sequence[Service], seconds: float
 ) -> list[Sample]:
-    """Take samples while they work; show some."""
+    """Take samples while the clients work; print some of them."""
     samples: list[Sample] = []
     started = time.monotonic()
-    shown = started
+    printed = started
     while not working.done():
         samples.append(await _sample(store, services))
-        if time.monotonic() - shown >= min(_SHOW_SECONDS, seconds / _SHOWN_AT_LEAST):
-            shown = time.monotonic()
-            _say(f"{shown - started:4.0f} s  {_shown(samples[-1])}")
+        if time.monotonic() - printed >= min(_PRINT_SECONDS, seconds / _PRINTED_AT_LEAST):
+            printed = time.monotonic()
+            _print(f"{printed - started:4.0f} s  {_described(samples[-1])}")
         await asyncio.wait([working], timeout=_SAMPLE_SECONDS)
     return samples
 
@@ -127,9 +131,9 @@ async def _sample(store: Store, services: Sequence[Service]) -> Sample:
     return Sample(sum(service.resident_mib() for service in services), open_, due, pending, waiting)
 
 
-async def _last_work(store: Store, clients: Clients) -> dict[str, bool]:
-    """Let what is under way end, for a bounded time; say whether all did."""
-    deadline = time.monotonic() + _LAST_WORK_SECONDS
+async def _drain(store: Store, clients: Clients) -> dict[str, bool]:
+    """Wait until all tasks have ended and all deliveries are settled, for a bounded time; return the checks."""
+    deadline = time.monotonic() + _DRAIN_SECONDS
     while (left := [store.rows(query)[0][0] for query in (_NOT_ENDED, _NOT_SETTLED)]) != [0, 0]:
         if time.monotonic() > deadline:
             break
@@ -137,7 +141,7 @@ async def _last_work(store: Store, clients: Clients) -> dict[str, bool]:
     tasks = store.rows("SELECT count(*) FROM task")[0][0]
     deliveries = store.rows("SELECT count(*) FROM delivery")[0][0]
     return {
-        f"every task that was answered is there ({clients.answers['created']:,} of {tasks:,})": (
+        f"every acknowledged task is stored ({clients.answers['created']:,} acknowledged, {tasks:,} stored)": (
             0 < clients.answers["created"] <= tasks
         ),
         f"every task ended ({left[0]} of {tasks:,} did not)": left[0] == 0,
@@ -145,23 +149,23 @@ async def _last_work(store: Store, clients: Clients) -> dict[str, bool]:
     }
 
 
-def _judge(samples: Sequence[Sample]) -> dict[str, bool]:
-    """Compare the last third with the second: the first is for warming up."""
+def _compare_thirds(samples: Sequence[Sample]) -> dict[str, bool]:
+    """Compare the means of the last and the second third of the samples; the first third is the warm-up."""
     third = len(samples) // 3
-    verdicts = {}
+    checks = {}
     for field in fields(Sample):
         second, last = (
             statistics.fmean(getattr(sample, field.name) for sample in part)
             for part in (samples[third : 2 * third], samples[2 * third :])
         )
         slack = 0.0 if field.name == "memory" else _SLACK
-        verdicts[f"{_name(field.name)}: {second:.1f} in the second third, {last:.1f} in the last"] = (
-            last <= second * _GROWTH + slack
+        checks[f"{_name(field.name)}: {second:.1f} in the second third, {last:.1f} in the last"] = (
+            last <= second * _ALLOWED_GROWTH + slack
         )
-    return verdicts
+    return checks
 
 
-def _shown(sample: Sample) -> str:
+def _described(sample: Sample) -> str:
     queues = ", ".join(f"{_name(each.name)} {getattr(sample, each.name):.0f}" for each in fields(sample)[1:])
     return f"memory {sample.memory:.1f} MiB, {queues}"
 
@@ -170,18 +174,22 @@ def _name(field: str) -> str:
     return field.replace("_", " ")
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
-    """Soak; end with 0 if all was well."""
-    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10, help="how long the clients work")
-    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    """Run the load that the command line describes; exit with 0 if all checks passed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.soak", description=__doc__)
+    parser.add_argument(
+        "--minutes", type=float, default=10, help="how long the clients send requests (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--database", choices=("sqlite", "postgresql"), default="sqlite", help="the database (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it leaves nothing behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that SIGTERM cleans up too
     kind = SQLITE if arguments.database == "sqlite" else POSTGRESQL
     sys.exit(0 if uvloop.run(soak(kind, arguments.minutes)) else 1)
 

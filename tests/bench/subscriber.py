@@ -1,4 +1,4 @@
-"""A subscriber that answers at once, or misbehaves: `/ok` answers 200, `/fail` 500, `/hang` never."""
+"""A subscriber that responds at once or misbehaves: `/ok` returns 200, `/fail` 500, and `/hang` never responds."""
 
 import asyncio
 import time
@@ -8,55 +8,55 @@ from contextlib import asynccontextmanager
 from tests.bench.http_server import http_response, serving
 
 _OK, _FAIL = http_response(), http_response(status="500 Internal Server Error")
-_TASK = b'"task_id":"'
-_LOST_AFTER_SECONDS = 60.0
+_TASK_ID = b'"task_id":"'
+_TIMEOUT_SECONDS = 60.0
 
 
 class Subscriber:
-    """What was heard at `/ok`. Moments are those of the performance counter."""
+    """The deliveries received at `/ok`. Times are those of the performance counter."""
 
     def __init__(self) -> None:
         self.base = ""
         self.count = 0
         self.first_received_at: dict[str, float] = {}
-        """When each task was first heard of, by its id."""
+        """When the first delivery for each task was received, by the task's id."""
         self._awaited = 0
         self._enough = asyncio.Event()
 
     @property
     def url(self) -> str:
-        """Where it is told and answers well."""
+        """The URL at which it accepts deliveries."""
         return f"{self.base}/ok"
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Discard what was received."""
         self.count = 0
         self.first_received_at.clear()
 
     async def received(self, count: int) -> None:
-        """Return when it heard so many since it began."""
+        """Wait until `count` deliveries have been received since the last reset. Ends the bench on a timeout."""
         self._awaited = count
         self._enough.clear()
         if self.count < count:
             try:
-                async with asyncio.timeout(_LOST_AFTER_SECONDS):
+                async with asyncio.timeout(_TIMEOUT_SECONDS):
                     await self._enough.wait()
             except TimeoutError:
-                raise SystemExit(f"the subscriber heard {self.count} of {count}") from None
+                raise SystemExit(f"the subscriber received only {self.count} of {count} deliveries") from None
 
     def span(self) -> float:
-        """Return the seconds from the first to the last that it heard."""
+        """Return the seconds from the first to the last delivery received."""
         return max(self.first_received_at.values()) - min(self.first_received_at.values())
 
     def respond(self, request: bytes) -> bytes | None:
-        """Answer a delivery."""
+        """Return the response to a delivery; None keeps the sender waiting."""
         path = request.split(b" ", 2)[1]
         if path == b"/hang":
             return None
         if path == b"/fail":
             return _FAIL
         self.count += 1
-        at = request.find(_TASK) + len(_TASK)
+        at = request.find(_TASK_ID) + len(_TASK_ID)
         self.first_received_at.setdefault(request[at : at + 36].decode(), time.perf_counter())
         if self.count == self._awaited:
             self._enough.set()
@@ -65,7 +65,7 @@ class Subscriber:
 
 @asynccontextmanager
 async def subscribing() -> AsyncIterator[Subscriber]:
-    """Run a subscriber."""
+    """Run a subscriber; yield it."""
     subscriber = Subscriber()
     async with serving(subscriber.respond) as subscriber.base:
         yield subscriber
