@@ -1,4 +1,4 @@
-"""Many tasks side by side, with all that may happen to them, and what must be true of them in the end."""
+"""Scenarios with many tasks at once: they are created, they end, and every subscriber receives each end."""
 
 import asyncio
 from collections import Counter
@@ -14,14 +14,24 @@ MODELS = ("Qubico/flux1-schnell", "kling", "hailuo", "luma", "Qubico/ace-step", 
 
 
 def provider(**knobs: Any) -> SandboxOptions:
-    """Return a quick provider that misbehaves as it is told to."""
+    """Return the options of a fast provider that has these faults."""
     return replace(QUICK, **knobs)
+
+
+async def create_and_verify(world: World, count: int, script: Mapping[str, Any] | None = None) -> list[str]:
+    """Create tasks; check that all end as they should and that every subscriber accepts every end. Return their ids."""
+    subscribers = await VerifiedSubscribers.register(world)
+    task_ids = await create_many(world, subscribers, count, script)
+    await all_end_as_scripted(world, task_ids)
+    await subscribers.until_notified(task_ids)
+    await subscribers.check(task_ids)
+    return task_ids
 
 
 async def create_many(
     world: World, subscribers: VerifiedSubscribers, count: int, script: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Create tasks side by side, of several models; every fifth fails at the provider."""
+    """Create tasks of several models concurrently, each with `script`; every fifth fails at the provider."""
 
     async def create(number: int) -> str:
         outcome = {"outcome": "failed"} if number % 5 == 4 else {}
@@ -35,8 +45,8 @@ async def create_many(
     return list(await asyncio.gather(*(create(number) for number in range(count))))
 
 
-async def all_end_as_asked(world: World, task_ids: list[str]) -> None:
-    """Every task is terminal, the right one, with its output; and the provider made each once."""
+async def all_end_as_scripted(world: World, task_ids: list[str]) -> None:
+    """Check that every task of `create_many` ends in the right status with its output, and was created only once."""
     tasks = await asyncio.gather(*(world.ended(task_id) for task_id in task_ids))
     for number, task in enumerate(tasks):
         if number % 5 == 4:
@@ -50,6 +60,6 @@ async def all_end_as_asked(world: World, task_ids: list[str]) -> None:
 
 
 async def ends_by_source(world: World, task_ids: list[str]) -> Counter[str]:
-    """Count by which way the end of each task came."""
+    """Return how many of these tasks ended by an update of each source, such as `webhook` and `poll`."""
     histories = await asyncio.gather(*(world.events(task_id) for task_id in task_ids))
     return Counter(history[-1]["data"]["source"] for history in histories)

@@ -1,4 +1,4 @@
-"""Cancelling and retrying runs: whatever the moment, nothing is begun or paid for that need not be."""
+"""Cancelling and retrying runs: at any moment, no step is begun or paid for that is not needed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -36,19 +36,19 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One world for all of these: each looks at its own runs alone."""
+    """One world for all tests of this module; each test uses only its own runs."""
     async with world_with_actions(tmp_path_factory.mktemp("world")) as world:
         yield world
 
 
-async def recalls(world: World) -> int:
-    """Return how often the provider was asked to cancel a task."""
+async def cancel_requests(world: World) -> int:
+    """Return how many requests to cancel a task the provider has received."""
     return int((await world.provider_stats())["requests"].get("DELETE /api/v1/task/{task_id}", 0))
 
 
-async def test_cancelling_recalls_what_the_provider_has_not_begun_and_begins_nothing_more(world: World) -> None:
+async def test_cancelling_a_run_cancels_its_pending_provider_tasks_and_begins_no_other_step(world: World) -> None:
     run_id = await begin(world, step("a", sandbox=WAITING), step("b", "a"))
-    while not await made(world, run_id):  # a step is queued before and after it was sent
+    while not await made(world, run_id):  # the step's status is `queued` both before and after it is submitted
         pass
     answer = await change(world, run_id, "cancel")
     assert (answer.status_code, answer.json()["data"]["status"]) == (200, "cancelled")
@@ -58,8 +58,10 @@ async def test_cancelling_recalls_what_the_provider_has_not_begun_and_begins_not
     assert await ends_of(world, run_id) == ["run.created", "run.cancelled"]
 
 
-async def test_a_run_cancelled_while_its_first_step_is_sent_is_recalled_when_the_answer_is_there(world: World) -> None:
-    # The create call is answered only when the provider has made the task and told of it.
+async def test_a_step_that_is_being_submitted_when_its_run_is_cancelled_is_cancelled_after_the_response(
+    world: World,
+) -> None:
+    # The provider responds to the create call only after it has created the task and sent a webhook for it.
     run_id = await begin(world, step("a", sandbox={**WAITING, "submit": "hang", "hang_seconds": 0.3}))
     await until(world, run_id, lambda run: step_of(run, "a")["job_id"])
     while not await made(world, run_id):
@@ -69,14 +71,14 @@ async def test_a_run_cancelled_while_its_first_step_is_sent_is_recalled_when_the
     assert [task["status"] for task in await made(world, run_id)] == ["cancelled"]
 
 
-async def test_what_cannot_be_cancelled_ends_by_itself_and_is_not_tried_again(world: World) -> None:
+async def test_a_task_that_cannot_be_cancelled_ends_by_itself_and_is_not_retried(world: World) -> None:
     held = step("a", sandbox=HELD, retry={"max_attempts": 5, "backoff_seconds": 0})
     run_id = await begin(world, held, step("b", sandbox=HELD), step("c", "a", "b"))
     run = await until_steps(world, run_id, a="processing", b="processing")
-    asked = await recalls(world)
+    before = await cancel_requests(world)
     assert (await change(world, run_id, "cancel")).status_code == 200
     async with asyncio.timeout(20):
-        while await recalls(world) < asked + 2:
+        while await cancel_requests(world) < before + 2:
             pass
     await push(world, run, "a", "failed")
     await push(world, run, "b", "completed")
@@ -98,7 +100,7 @@ async def test_a_step_that_waits_for_its_next_attempt_is_cancelled_at_once(world
     assert len(await made(world, run_id)) == 1
 
 
-async def test_only_a_run_that_has_not_ended_can_be_cancelled_and_cancelling_twice_does_no_harm(world: World) -> None:
+async def test_a_run_that_has_ended_cannot_be_cancelled_and_a_second_cancel_changes_nothing(world: World) -> None:
     done, run_id = await begin(world, step("a")), await begin(world, step("a", sandbox=WAITING))
     await ended(world, done)
     refused = await change(world, done, "cancel")
@@ -109,7 +111,7 @@ async def test_only_a_run_that_has_not_ended_can_be_cancelled_and_cancelling_twi
     assert await ends_of(world, run_id) == ["run.created", "run.cancelled"]
 
 
-async def test_a_run_is_cancelled_by_the_command_line(world: World) -> None:
+async def test_the_command_line_cancels_a_run(world: World) -> None:
     run_id, ringback = await begin(world, step("a", sandbox=WAITING)), Ringback(world)
     status, out, err = await ringback.run("run", "get", run_id, "--wait", "--timeout", "0")
     assert (status, "queued" in out or "pending" in out, "run get" in err) == (4, True, True)
@@ -117,7 +119,7 @@ async def test_a_run_is_cancelled_by_the_command_line(world: World) -> None:
     assert (await ringback.data("run", "get", run_id, "--wait", status=1))["status"] == "cancelled"
 
 
-async def test_a_retry_keeps_what_is_completed_and_asks_the_provider_nothing_again_for_it(world: World) -> None:
+async def test_a_retry_keeps_completed_steps_and_does_not_submit_them_again(world: World) -> None:
     flaky = step("flaky", "good", sandbox={"fail_attempts": 1, "key": "flaky"})
     run_id = await begin(world, step("good"), flaky, step("last", "flaky"))
     failed = await ended(world, run_id)
@@ -132,7 +134,7 @@ async def test_a_retry_keeps_what_is_completed_and_asks_the_provider_nothing_aga
     assert await ends_of(world, run_id) == ["run.created", "run.failed", "run.completed"]
 
 
-async def test_a_cancelled_run_goes_on_by_a_retry(world: World) -> None:
+async def test_a_retry_continues_a_cancelled_run(world: World) -> None:
     run_id = await begin(world, step("a"), step("b", "a", sandbox=WAITING), step("c", "b"))
     await until(world, run_id, lambda run: step_of(run, "b")["status"] == "queued")
     await change(world, run_id, "cancel")
@@ -144,26 +146,26 @@ async def test_a_cancelled_run_goes_on_by_a_retry(world: World) -> None:
     await change(world, run_id, "cancel")
 
 
-async def test_a_stop_waits_for_the_cancelling_that_is_under_way(
+async def test_a_stop_of_the_service_waits_for_cancel_requests_in_flight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stopping, recalled = asyncio.Event(), list[str]()
+    stopping, cancelled = asyncio.Event(), list[str]()
     cancel, stop = Tracker.cancel, Supervisor.stop
 
     async def cancel_later(tracker: Tracker, task: Any) -> str:
         await stopping.wait()
         message = await cancel(tracker, task)
-        recalled.append(task["run_uid"])
+        cancelled.append(task["run_uid"])
         return message
 
-    async def tell_of_stop(supervisor: Supervisor) -> None:
+    async def stop_and_signal(supervisor: Supervisor) -> None:
         stopping.set()
         await stop(supervisor)
 
     monkeypatch.setattr(Tracker, "cancel", cancel_later)
-    monkeypatch.setattr(Supervisor, "stop", tell_of_stop)
+    monkeypatch.setattr(Supervisor, "stop", stop_and_signal)
     async with world_with_actions(tmp_path) as world:
         run_id = await begin(world, step("a", sandbox=WAITING))
         await until(world, run_id, lambda run: step_of(run, "a")["status"] == "queued")
         await change(world, run_id, "cancel")
-    assert run_id in recalled
+    assert run_id in cancelled

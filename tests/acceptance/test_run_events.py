@@ -1,4 +1,4 @@
-"""What happens to runs is told like everything else: signed in every format, streamed, replayed, filtered."""
+"""Events of runs are delivered like those of tasks: signed in every format, streamed, replayed and filtered."""
 
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -37,7 +37,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 def data_of(form: str, heard: Heard, run_id: str) -> Any:
-    """Return what a delivery tells, once the rest of it is as its format has it."""
+    """Check the parts of a delivery that its format prescribes; return its data."""
     body: Mapping[str, Any] = heard.json
     assert body["type"] in ("run.created", "run.completed")
     match form:
@@ -63,7 +63,7 @@ def verify(form: str, secret: str, heard: Heard) -> None:
         verify_pi(secret, heard)
 
 
-async def test_subscribers_are_told_in_every_format_and_the_stream_tells_the_same(world: World) -> None:
+async def test_deliveries_in_every_format_and_the_stream_carry_the_same_events(world: World) -> None:
     base = world.subscriber.base
     webhooks = {
         form: await world.webhook(endpoint_url=f"{base}/{form}", format=form, event_types=["run.*"]) for form in FORMATS
@@ -84,22 +84,22 @@ async def test_subscribers_are_told_in_every_format_and_the_stream_tells_the_sam
         assert (data_of(form, heard, run_id), heard.event_id) == (event["data"], event["id"])
 
 
-async def test_each_end_is_told_by_its_name_with_the_run_as_it_then_was(world: World) -> None:
+async def test_each_kind_of_end_has_its_event_type_with_the_state_of_the_run_at_that_time(world: World) -> None:
     await world.webhook(event_types=["run.failed", "run.cancelled"])
     failing = await begin(world, step("a", sandbox=FAILS), step("b", "a"))
     cancelled = await begin(world, step("a", sandbox=WAITING))
     await change(world, cancelled, "cancel")
     await world.subscriber.until(lambda heard: len(heard) == 2)
-    told = {heard.json["data"]["id"]: heard.json for heard in world.subscriber.heard}
-    assert {run_id: body["type"] for run_id, body in told.items()} == {
+    delivered = {heard.json["data"]["id"]: heard.json for heard in world.subscriber.heard}
+    assert {run_id: body["type"] for run_id, body in delivered.items()} == {
         failing: "run.failed",
         cancelled: "run.cancelled",
     }
-    assert told[failing]["data"]["status"] == "failed"
-    assert told[failing]["data"]["steps"][0]["error"]["message"] == "task failed"
+    assert delivered[failing]["data"]["status"] == "failed"
+    assert delivered[failing]["data"]["steps"][0]["error"]["message"] == "task failed"
 
 
-async def test_a_webhook_is_told_of_the_runs_that_it_names_and_of_their_tasks(world: World) -> None:
+async def test_a_webhook_with_a_run_id_filter_receives_events_of_that_run_and_of_its_tasks(world: World) -> None:
     mine, other = await begin(world, step("a", sandbox=HELD)), await begin(world, step("a", sandbox=HELD))
     types = ["run.completed", "task.completed"]
     await world.webhook(event_types=types, filters={"run_id": mine})
@@ -112,7 +112,7 @@ async def test_a_webhook_is_told_of_the_runs_that_it_names_and_of_their_tasks(wo
     assert whole["data"] == run
 
 
-async def test_metadata_tells_whose_runs_a_webhook_is_told_of_also_when_it_is_replayed(world: World) -> None:
+async def test_a_metadata_filter_selects_the_runs_that_a_webhook_receives_also_in_a_replay(world: World) -> None:
     types = ["run.completed"]
     webhook = await world.webhook(event_types=types, filters={"metadata": {"customer": "acme"}})
     acme = await begin(world, step("a"), metadata={"customer": "acme"})

@@ -1,4 +1,4 @@
-"""Runs: each step begins when what it depends on is completed, and what one gives the next may use."""
+"""Runs: a step begins when the steps that it depends on are completed, and may use their results."""
 
 import asyncio
 import json
@@ -56,7 +56,7 @@ CAMPAIGN: dict[str, Any] = {
     ],
     "metadata": {"pipeline": "campaign-launch", "market": "dach"},
 }
-"""The contract's example, with a third step."""
+"""The example of `receiver/api/CONTRACTS.md`, section "Pi", with a third step."""
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -64,12 +64,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One world for all of these: each looks at its own runs alone."""
+    """One world for all tests of this module; each test uses only its own runs."""
     async with world_with_actions(tmp_path_factory.mktemp("world")) as world:
         yield world
 
 
-async def test_the_contract_s_example_goes_from_step_to_step(world: World) -> None:
+async def test_the_example_of_the_contract_runs_step_by_step(world: World) -> None:
     answer = await world.api.post("/api/v1/runs", json=CAMPAIGN)
     envelope = answer.json()
     assert (answer.status_code, envelope["object"], envelope["status"]) == (202, "run", "queued")
@@ -91,7 +91,7 @@ async def test_the_contract_s_example_goes_from_step_to_step(world: World) -> No
     assert await ends_of(world, run_id) == ["run.created", "run.completed"]
 
 
-async def test_a_run_is_in_pi_s_form(world: World) -> None:
+async def test_a_run_has_the_fields_of_the_pi_contract(world: World) -> None:
     run = await ended(world, await begin(world, *CAMPAIGN["steps"]))
     fields = ["id", "org_id", "status", "steps", "metadata", "created_at", "updated_at"]
     assert (list(run), run["metadata"]) == (fields, None)
@@ -107,7 +107,7 @@ async def test_a_run_is_in_pi_s_form(world: World) -> None:
     assert (task["run_id"], task["step"], task["status"]) == (run["id"], "generate_hero", "completed")
 
 
-async def test_the_same_by_the_command_line(world: World) -> None:
+async def test_the_command_line_creates_a_run_and_waits_for_its_end(world: World) -> None:
     ringback = Ringback(world)
     run = await ringback.data("run", "create", "-f", "-", "--wait", stdin=json.dumps(CAMPAIGN))
     assert run == await look(world, run["id"])
@@ -119,7 +119,7 @@ async def test_the_same_by_the_command_line(world: World) -> None:
     assert "step 'a' did not complete" in out
 
 
-async def test_what_is_wrong_with_a_run_is_one_line_that_names_it_all(world: World) -> None:
+async def test_an_invalid_run_is_reported_in_one_line_that_names_every_problem(world: World) -> None:
     ringback = Ringback(world)
     bad = {"steps": [step("a", "z"), step("a b", action="nothing")]}
     status, out, err = await ringback.run("run", "create", "-f", "-", stdin=json.dumps(bad))
@@ -132,7 +132,7 @@ async def test_what_is_wrong_with_a_run_is_one_line_that_names_it_all(world: Wor
     assert (status, err) == (2, "ringback: '17' is not a UUID\n")
 
 
-async def test_steps_that_are_ready_run_side_by_side_and_the_last_of_them_lets_the_next_begin(world: World) -> None:
+async def test_steps_that_are_ready_run_concurrently_and_the_end_of_the_last_begins_the_next(world: World) -> None:
     run_id = await begin(world, step("a", sandbox=HELD), step("b", sandbox=HELD), step("c", "a", "b"))
     run = await until_steps(world, run_id, a="processing", b="processing", c="pending")
     assert run["status"] == "in_progress"
@@ -144,7 +144,7 @@ async def test_steps_that_are_ready_run_side_by_side_and_the_last_of_them_lets_t
     assert len(await made(world, run_id)) == 3
 
 
-async def test_a_failed_step_skips_all_below_it_and_what_had_not_begun(world: World) -> None:
+async def test_a_failed_step_skips_its_dependents_and_every_step_that_has_not_begun(world: World) -> None:
     steps = [step("bad", sandbox=FAILS), step("below", "bad"), step("deep", "below"), step("slow", sandbox=HELD)]
     run_id = await begin(world, *steps, step("late", "slow"))
     run = await until_steps(world, run_id, bad="failed", below="skipped", deep="skipped", late="skipped")
@@ -159,14 +159,14 @@ async def test_a_failed_step_skips_all_below_it_and_what_had_not_begun(world: Wo
     assert await ends_of(world, run_id) == ["run.created", "run.failed"]
 
 
-async def test_with_on_failure_continue_the_others_go_on_and_the_run_fails_all_the_same(world: World) -> None:
+async def test_with_on_failure_continue_independent_steps_go_on_and_the_run_still_fails(world: World) -> None:
     bad = step("bad", sandbox=FAILS, on_failure="continue")
     run = await ended(world, await begin(world, bad, step("below", "bad"), step("other"), step("late", "other")))
     assert run["status"] == "failed"
     assert statuses(run) == {"bad": "failed", "below": "skipped", "other": "completed", "late": "completed"}
 
 
-async def test_a_passing_failure_is_tried_again_under_the_same_job(world: World) -> None:
+async def test_a_temporary_failure_is_retried_under_the_same_job_id(world: World) -> None:
     script = {"fail_attempts": 2, "key": "work"}
     run_id = await begin(world, step("a", sandbox=script, retry={"backoff_seconds": 0.01}), step("b", "a"))
     run = await ended(world, run_id)
@@ -176,7 +176,9 @@ async def test_a_passing_failure_is_tried_again_under_the_same_job(world: World)
     assert (await world.task(job_id))["attempt"] == 3
 
 
-async def test_a_reference_that_leads_nowhere_fails_its_step_with_what_was_there(world: World) -> None:
+async def test_a_reference_that_leads_nowhere_fails_its_step_and_the_error_names_the_existing_fields(
+    world: World,
+) -> None:
     path = "$steps.brand.result.address.city"
     brand = step("brand", action="brands.extract", input={"url": "https://example.com"})
     run = await ended(world, await begin(world, brand, step("ad", "brand", input_map={"city": path}), step("c", "ad")))
@@ -188,13 +190,13 @@ async def test_a_reference_that_leads_nowhere_fails_its_step_with_what_was_there
     assert len(await made(world, run["id"])) == 1
 
 
-async def test_a_first_step_that_cannot_begin_ends_its_run_at_once(world: World) -> None:
+async def test_a_first_step_that_cannot_begin_fails_its_run_at_once(world: World) -> None:
     run = await look(world, await begin(world, step("a", input_map={"b": "$run.metadata.b"}), step("c", "a")))
     assert (run["status"], statuses(run)) == ("failed", {"a": "failed", "c": "skipped"})
     assert await ends_of(world, run["id"]) == ["run.created", "run.failed"]
 
 
-async def test_a_long_poll_wakes_when_the_run_ends_and_not_before(
+async def test_a_long_poll_returns_when_the_run_ends_and_not_before(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(after_commit, "_REREAD_SECONDS", 3600.0)
@@ -206,13 +208,13 @@ async def test_a_long_poll_wakes_when_the_run_ends_and_not_before(
         assert (await waiting)["status"] == "completed"
 
 
-async def test_a_long_poll_whose_time_is_up_answers_with_the_run_as_it_is(world: World) -> None:
+async def test_a_long_poll_that_times_out_returns_the_current_state_of_the_run(world: World) -> None:
     run_id = await begin(world, step("a", sandbox=HELD))
     run = await look(world, run_id, wait_for_completion="true", timeout_seconds=1)
     assert run["status"] == "in_progress"
 
 
-async def test_a_run_goes_on_after_a_kill(tmp_path: Path) -> None:
+async def test_a_run_continues_after_a_kill(tmp_path: Path) -> None:
     async with in_processes(tmp_path, SandboxOptions(duration=0.05), actions_file=str(ACTIONS)) as world:
         run_id = await begin(world, step("a", sandbox=HELD), step("b", "a"), step("c", "b"))
         run = await until_steps(world, run_id, a="processing")
