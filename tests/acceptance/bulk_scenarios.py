@@ -55,7 +55,7 @@ async def all_end_as_scripted(world: World, task_ids: list[str]) -> None:
             assert task["status"] == "completed"
             assert any(task["output"].get(f"{kind}_url") for kind in ("image", "video", "audio"))
     stats = await world.provider_stats()
-    assert stats["created"] == len(task_ids)
+    assert stats["created"] == len(task_ids), stats
     assert max(Counter(stats["by_endpoint"]).values(), default=1) == 1
 
 

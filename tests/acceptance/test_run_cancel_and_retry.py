@@ -19,7 +19,7 @@ from tests.fakes.pipeline import (
     change,
     ended,
     ends_of,
-    look,
+    get_run,
     made,
     push,
     statuses,
@@ -91,7 +91,7 @@ async def test_a_task_that_cannot_be_cancelled_ends_by_itself_and_is_not_retried
 async def test_a_step_that_waits_for_its_next_attempt_is_cancelled_at_once(world: World) -> None:
     retry = {"max_attempts": 2, "backoff_seconds": 3600}
     run_id = await begin(world, step("a", sandbox=FAILS, retry=retry))
-    run = await look(world, run_id)
+    run = await get_run(world, run_id)
     async with asyncio.timeout(20):
         while (await world.task(step_of(run, "a")["job_id"]))["attempt"] == 1:
             pass

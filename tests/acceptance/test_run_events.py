@@ -16,7 +16,7 @@ from tests.fakes.pipeline import (
     begin,
     change,
     ended,
-    look,
+    get_run,
     push,
     step,
     until_steps,
@@ -72,7 +72,7 @@ async def test_deliveries_in_every_format_and_the_stream_carry_the_same_events(w
         run_id = await begin(world, step("a"), step("b", "a"), metadata={"order": 17})
         streamed = await reader.until(lambda seen: len(seen) == 2)
     await world.subscriber.until(lambda heard: len(heard) == 2 * len(FORMATS))
-    run = await look(world, run_id)
+    run = await get_run(world, run_id)
     created, completed = (each.data for each in streamed)
     assert [created["type"], completed["type"]] == ["run.created", "run.completed"]
     assert {each["status"] for each in created["data"]["steps"]} == {"pending"}

@@ -20,7 +20,7 @@ from tests.fakes.pipeline import (
     begin,
     ended,
     ends_of,
-    look,
+    get_run,
     made,
     made_for,
     push,
@@ -110,7 +110,7 @@ async def test_a_run_has_the_fields_of_the_pi_contract(world: World) -> None:
 async def test_the_command_line_creates_a_run_and_waits_for_its_end(world: World) -> None:
     ringback = Ringback(world)
     run = await ringback.data("run", "create", "-f", "-", "--wait", stdin=json.dumps(CAMPAIGN))
-    assert run == await look(world, run["id"])
+    assert run == await get_run(world, run["id"])
     assert run["status"] == "completed"
     (world.folder / "failing.json").write_text(json.dumps({"steps": [step("a", sandbox=FAILS), step("b", "a")]}))
     status, out, err = await ringback.run("run", "create", "-f", "failing.json", "--wait")
@@ -191,7 +191,7 @@ async def test_a_reference_that_leads_nowhere_fails_its_step_and_the_error_names
 
 
 async def test_a_first_step_that_cannot_begin_fails_its_run_at_once(world: World) -> None:
-    run = await look(world, await begin(world, step("a", input_map={"b": "$run.metadata.b"}), step("c", "a")))
+    run = await get_run(world, await begin(world, step("a", input_map={"b": "$run.metadata.b"}), step("c", "a")))
     assert (run["status"], statuses(run)) == ("failed", {"a": "failed", "c": "skipped"})
     assert await ends_of(world, run["id"]) == ["run.created", "run.failed"]
 
@@ -203,14 +203,14 @@ async def test_a_long_poll_returns_when_the_run_ends_and_not_before(
     run_id = await begin(world, step("a", sandbox=HELD), step("b", "a"))
     run = await until_steps(world, run_id, a="processing")
     async with asyncio.timeout(20):
-        waiting = asyncio.create_task(look(world, run_id, wait_for_completion="true", timeout_seconds=30))
+        waiting = asyncio.create_task(get_run(world, run_id, wait_for_completion="true", timeout_seconds=30))
         await push(world, run, "a", "completed")
         assert (await waiting)["status"] == "completed"
 
 
 async def test_a_long_poll_that_times_out_returns_the_current_state_of_the_run(world: World) -> None:
     run_id = await begin(world, step("a", sandbox=HELD))
-    run = await look(world, run_id, wait_for_completion="true", timeout_seconds=1)
+    run = await get_run(world, run_id, wait_for_completion="true", timeout_seconds=1)
     assert run["status"] == "in_progress"
 
 

@@ -13,12 +13,11 @@ from models import STEP_TERMINAL
 from receiver.api import idempotency
 from receiver.domain.advance import STEP_OF
 from receiver.inbound import receive
-from receiver.outbound.replays import Replays
+from receiver.outbound import replays
 from receiver.outbound.sender import Sender
 from receiver.runs.advance import Advancer
 from receiver.runs.service import Runs
 from receiver.storage.postgresql import PostgreSQLConnection
-from receiver.storage.replays import send_events
 from receiver.storage.sqlite import SQLiteConnection
 from receiver.tracking.submit import Submitter
 from tests.fakes.short_leases import shorten_leases
@@ -27,6 +26,29 @@ from tests.fakes.short_leases import shorten_leases
 def die(*_: Any, **__: Any) -> Any:
     """End this process without any clean-up, as a power cut would."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _die_after(owner: Any, name: str) -> None:
+    """Patch an async function of a class or module so that the process dies when it has returned."""
+    function = getattr(owner, name)
+
+    async def call_and_die(*arguments: Any) -> None:
+        await function(*arguments)
+        die()
+
+    patch.object(owner, name, call_and_die).start()
+
+
+def _die_at_first_commit_in(owner: Any, name: str) -> None:
+    """Patch an async function of a class so that the process dies at the next commit after it was called."""
+    function = getattr(owner, name)
+
+    async def call(*arguments: Any) -> Any:
+        patch.object(SQLiteConnection, "commit", die).start()
+        patch.object(PostgreSQLConnection, "commit", die).start()
+        return await function(*arguments)
+
+    patch.object(owner, name, call).start()
 
 
 def after_the_providers_answer() -> None:
@@ -48,47 +70,22 @@ def after_the_commit_before_the_200() -> None:
 
 def before_the_commit_of_a_webhook() -> None:
     """An inbound webhook has been read; nothing of it is committed."""
-    apply = receive.InboundEndpoint._apply
-
-    async def apply_or_die(self: Any, *arguments: Any) -> None:
-        patch.object(SQLiteConnection, "commit", die).start()
-        patch.object(PostgreSQLConnection, "commit", die).start()
-        await apply(self, *arguments)
-
-    patch.object(receive.InboundEndpoint, "_apply", apply_or_die).start()
+    _die_at_first_commit_in(receive.InboundEndpoint, "_apply")
 
 
 def after_sending_before_settling() -> None:
     """A subscriber has received a delivery; the outcome is not committed."""
-    send = Sender.send
-
-    async def send_and_die(self: Any, *arguments: Any) -> Any:
-        await send(self, *arguments)
-        die()
-
-    patch.object(Sender, "send", send_and_die).start()
+    _die_after(Sender, "send")
 
 
 def between_two_batches_of_a_replay() -> None:
     """The first batch is committed, the second is not begun."""
-    advance = Replays.advance
-
-    async def advance_and_die(self: Any, *arguments: Any) -> Any:
-        await advance(self, *arguments)
-        die()
-
-    patch.object(Replays, "advance", advance_and_die).start()
+    _die_after(replays.Replays, "advance")
 
 
 def before_the_commit_of_a_batch_of_a_replay() -> None:
     """The rows of a batch are written but not committed."""
-    send = send_events
-
-    async def send_and_die(*arguments: Any) -> Any:
-        await send(*arguments)
-        die()
-
-    patch("receiver.outbound.replays.send_events", send_and_die).start()
+    _die_after(replays, "send_events")
 
 
 def before_the_work_of_a_key() -> None:
@@ -108,37 +105,18 @@ def after_the_work_before_its_answer_is_stored() -> None:
 
 def before_the_commit_of_a_stored_answer() -> None:
     """The response for an idempotency key is written but not committed."""
-    save = idempotency.Idempotency._save
-
-    async def save_or_die(self: Any, *arguments: Any) -> Any:
-        patch.object(SQLiteConnection, "commit", die).start()
-        patch.object(PostgreSQLConnection, "commit", die).start()
-        return await save(self, *arguments)
-
     patch.object(idempotency, "LEASE_SECONDS", 1.0).start()
-    patch.object(idempotency.Idempotency, "_save", save_or_die).start()
+    _die_at_first_commit_in(idempotency.Idempotency, "_save")
 
 
 def before_the_commit_of_a_run() -> None:
     """A run and the tasks of its first steps are written but not committed."""
-    create = Runs._create
-
-    async def create_and_die(self: Any, *arguments: Any) -> None:
-        await create(self, *arguments)
-        die()
-
-    patch.object(Runs, "_create", create_and_die).start()
+    _die_after(Runs, "_create")
 
 
 def after_the_commit_of_a_run() -> None:
     """A run is committed; its creator has received no response."""
-    create = Runs.create
-
-    async def create_and_die(self: Any, *arguments: Any) -> None:
-        await create(self, *arguments)
-        die()
-
-    patch.object(Runs, "create", create_and_die).start()
+    _die_after(Runs, "create")
 
 
 def before_the_commit_of_a_step_s_end() -> None:

@@ -9,6 +9,11 @@ from receiver.domain.keyring import KeyRing
 from receiver.serving.master_keys import master_keys
 from tests.fakes.world import World
 
+SILENT = {"outcome": "never", "webhook": "lost"}
+"""A script for the provider: the task never ends and all its webhooks are lost, so that the test alone posts them."""
+PICTURE = {"image_url": "https://example.com/i.png"}
+"""The output of a task that generates an image."""
+
 
 def hook_secret(world: World, task_id: str) -> str:
     """Return the webhook secret that Ringback sent to the provider for this task."""

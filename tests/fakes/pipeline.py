@@ -53,7 +53,7 @@ async def begin(world: World, *steps: Step, **fields: Any) -> str:
     return str(answer.json()["data"]["run_id"])
 
 
-async def look(world: World, run_id: str, **query: Any) -> Run:
+async def get_run(world: World, run_id: str, **query: Any) -> Run:
     """Return the current state of a run."""
     answer = await world.api.get(f"/api/v1/runs/{run_id}", params=query)
     assert answer.status_code == 200, answer.text
@@ -63,7 +63,7 @@ async def look(world: World, run_id: str, **query: Any) -> Run:
 async def ended(world: World, run_id: str, seconds: float = 20) -> Run:
     """Wait until the run has ended; return it. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
-        while (run := await look(world, run_id, wait_for_completion="true"))["status"] not in RUN_TERMINAL:
+        while (run := await get_run(world, run_id, wait_for_completion="true"))["status"] not in RUN_TERMINAL:
             pass
     return run
 
@@ -71,7 +71,7 @@ async def ended(world: World, run_id: str, seconds: float = 20) -> Run:
 async def until(world: World, run_id: str, enough: Callable[[Run], Any], seconds: float = 20) -> Run:
     """Return the run once `enough` holds for it. The service commits once between two reads. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
-        while not enough(run := await look(world, run_id)):
+        while not enough(run := await get_run(world, run_id)):
             await world.api.get("/readyz")
     return run
 

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ API_KEY = "an-admin-key-for-tests"
 PROVIDER_KEY = "the-providers-own-key"
 QUICK = SandboxOptions(duration=0.05, pending_seconds=0.0, webhook_retry_seconds=0.2)
 """A provider that completes tasks fast and has no faults."""
+PERSISTENT = replace(QUICK, webhook_attempts=60)
+"""The same, but it repeats a webhook for so long that a restart of the service does not lose it."""
 FAST_POLLING: Mapping[str, Any] = {"poll_first_seconds": "0.3", "poll_max_seconds": "1"}
 """Settings with such short poll intervals that a test does not wait long for a poll."""
 _PROCESS_TIMEOUT_SECONDS = 60.0

@@ -1,4 +1,4 @@
-"""What clients and the provider do while something breaks, and what must be true of it afterwards."""
+"""A load of clients and provider webhooks during a fault, and the checks that nothing was lost afterwards."""
 
 import asyncio
 import itertools
@@ -21,38 +21,39 @@ SHARED_SECRET = "for-tasks-that-were-created-elsewhere"
 PROVIDER = SandboxOptions(
     duration=0.2, pending_seconds=0.05, lose_share=0.1, webhook_retry_seconds=0.3, webhook_attempts=60
 )
-"""A provider that loses a webhook in ten, and sends the others until they are taken."""
+"""A provider that loses one webhook in ten and repeats the others until they are accepted."""
 SETTINGS: Mapping[str, Any] = {
     "piapi_webhook_secret": SHARED_SECRET,
     "poll_first_seconds": "0.5",
     "poll_max_seconds": "1",
     "submission_unknown_seconds": "2",
 }
-AT_ONCE = 4
+_CLIENTS = 4
 _PAUSE_SECONDS = 0.05
-"""Between two requests of one client; and before one that was not answered is made again."""
-_PICTURE = "picture "
-_FEW_SECONDS = 10.0
-"""In which a request that need not wait is answered, whatever is broken and for as long as these tests break it."""
+"""The pause before each request of a client, also before a repeated one."""
+_PROMPT = "picture "
+_LONGEST_RESPONSE_SECONDS = 10.0
+"""Within this time every request but a long poll is answered, whatever is broken and for as long as tests break it."""
 _ENDS = ("task.completed", "task.failed")
 
 
 class Load:
-    """Clients that create tasks and wait for their ends, and a provider that reports of tasks made elsewhere.
+    """Clients that create tasks and wait for their ends, and a provider that also reports tasks created elsewhere.
 
-    Every other create has an `Idempotency-Key` and is repeated until it is answered with 200; the others are made
-    once, and again only where the answer is 503: then nothing was stored. Webhooks are repeated, as providers do.
+    Every other create has an `Idempotency-Key` and is repeated until it is answered with 200. The others are sent
+    once, and repeated only after a 503, which means that nothing was stored. Webhooks are repeated until they are
+    answered with 200, as providers do.
     """
 
     def __init__(self, world: World) -> None:
         self.created: list[str] = []
-        """Ids of tasks whose create was answered with 200, the first time that it was asked for."""
-        self.created_again: list[str] = []
-        """Ids of the others: whether the provider heard of the first time may never be known."""
+        """Ids of tasks whose create was answered with 200 at the first request, or after 503s only."""
+        self.created_on_retry: list[str] = []
+        """Ids of tasks whose create was repeated: whether the first request reached the provider may stay unknown."""
         self.reported: list[str] = []
-        """The provider's ids of webhooks that were answered with 200."""
+        """The provider's ids of the tasks for which a webhook was answered with 200."""
         self.unanswered = 0
-        """Creates of which nobody knows whether they made a task."""
+        """How many creates received no response and are not repeated: each may or may not have created a task."""
         self._world = world
         self._over = False
         self._numbers = itertools.count()
@@ -61,26 +62,26 @@ class Load:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Go on until the end of the context, and then until everything is answered."""
+        """Send requests until the context ends, then wait until the last of them are answered."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
+            for _ in range(_CLIENTS):
                 group.create_task(self._create_each())
                 group.create_task(self._report_each())
             yield
             self._over = True
 
     async def more(self, answers: int, seconds: float = 30) -> None:
-        """Wait until so many more were acknowledged. Raises TimeoutError."""
+        """Wait until `answers` more creates and webhooks have been acknowledged. Raises TimeoutError."""
         enough = self._acknowledged() + answers
         async with asyncio.timeout(seconds), self._progress:
             await self._progress.wait_for(lambda: self._acknowledged() >= enough)
 
     async def waited(self) -> None:
-        """Return when those who created a task know of its end."""
+        """Wait until every client that created a task has learned of its end by a long poll."""
         await asyncio.gather(*self._waiting)
 
     def _acknowledged(self) -> int:
-        return len(self.created) + len(self.created_again) + len(self.reported)
+        return len(self.created) + len(self.created_on_retry) + len(self.reported)
 
     async def _create_each(self) -> None:
         while not self._over:
@@ -88,14 +89,14 @@ class Load:
             headers = {"idempotency-key": f"create-{number}"} if number % 2 else {}
             acknowledged = self.created
             while (answer := await self._create(number, headers)) is None:
-                acknowledged = self.created_again if headers else self.created
+                acknowledged = self.created_on_retry if headers else self.created
             if answer:
                 self._waiting.append(asyncio.create_task(self._wait(answer)))
                 await self._note(acknowledged, answer)
 
     async def _create(self, number: int, headers: dict[str, str]) -> str | None:
-        """Create a task; return its id, "" if nobody knows whether there is one, None to try again."""
-        body = {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": {"prompt": f"{_PICTURE}{number}"}}
+        """Create a task; return its id, "" if it may or may not exist, or None if the create must be repeated."""
+        body = {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": {"prompt": f"{_PROMPT}{number}"}}
         await asyncio.sleep(_PAUSE_SECONDS)
         answer = None
         with suppress(httpx.TransportError):
@@ -108,7 +109,7 @@ class Load:
         return ""
 
     async def _wait(self, task_id: str) -> None:
-        """Wait for the task's end, as often as it takes."""
+        """Wait for the task's end by long polls, until one of them returns it."""
         query = {"wait_for_completion": "true", "timeout_seconds": "30"}
         while True:
             with suppress(httpx.TransportError):
@@ -143,17 +144,17 @@ class Load:
 
 
 class Listener:
-    """A client of the live stream: when that ends or breaks, it comes again for what is after the last it saw."""
+    """A client of the live stream, which reconnects when it ends or breaks and resumes after the last event seen."""
 
     def __init__(self, worlds: Sequence[World]) -> None:
         self.seen: list[Seen] = []
         self.times = 0
-        """How often a stream was opened."""
+        """How often the stream was opened."""
         self._worlds = itertools.cycle(worlds)
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        """Listen meanwhile."""
+        """Follow the stream until the context ends."""
         task = asyncio.create_task(self._listen())
         try:
             yield
@@ -163,7 +164,7 @@ class Listener:
                 await task
 
     async def saw(self, sequences: list[int], seconds: float = 20) -> None:
-        """Wait for the last of these, and check that they came one after the other, and nothing else."""
+        """Wait for the last of these sequence numbers; check that exactly these were seen, in this order."""
         async with asyncio.timeout(seconds):
             while not self.seen or self.seen[-1].sequence < sequences[-1]:  # noqa: ASYNC110 - see `Reader`
                 await asyncio.sleep(0.01)
@@ -184,46 +185,62 @@ class Listener:
             await asyncio.sleep(_PAUSE_SECONDS)
 
 
+@asynccontextmanager
+async def under_load(world: World, replicas: Sequence[World]) -> AsyncIterator[tuple[Load, Listener]]:
+    """Run a load on `world`, and a stream client that reconnects to each of `replicas` in turn.
+
+    When the context ends, check that nothing was lost and that the stream showed each event once and in order.
+    """
+    await subscribe(world)
+    load, listener = Load(world), Listener(replicas)
+    async with listener.listening():
+        async with load.running():
+            yield load, listener
+        await nothing_was_lost(world, load)
+        await load.waited()
+        await listener.saw(every_sequence(world))
+
+
 async def subscribe(world: World) -> None:
-    """Register two: one is told of everything, one of ends."""
+    """Register two webhooks: one for all events of tasks, at `/all`, and one for their ends, at `/ends`."""
     await world.webhook(endpoint_url=f"{world.subscriber.base}/all", event_types=[*TASK_EVENTS])
     await world.webhook(endpoint_url=f"{world.subscriber.base}/ends")
 
 
 async def nothing_was_lost(world: World, load: Load, seconds: float = 30) -> None:
-    """What was acknowledged is there, every task ended, none was made twice, and all were told of every event."""
+    """Check that what was acknowledged is stored, every task ended, none was created twice, and all were delivered."""
     tasks = await _every_task(world, seconds)
     by_provider_id = {task["provider_task_id"]: task for task in tasks.values()}
     assert {tasks[task_id]["status"] for task_id in load.created} == {"completed"}
     assert {by_provider_id[provider_id]["status"] for provider_id in load.reported} == {"completed"}
-    assert set(load.created_again) <= tasks.keys()
-    await _nothing_was_made_twice(world, tasks)
-    await _everyone_was_told(world, seconds)
+    assert set(load.created_on_retry) <= tasks.keys()
+    await _nothing_was_created_twice(world, tasks)
+    await _every_event_was_delivered(world, seconds)
 
 
 def every_sequence(world: World) -> list[int]:
-    """Return the numbers of all events, in order."""
+    """Return the sequence numbers of all events, in order."""
     return [row["id"] for row in select(world, "SELECT id FROM event ORDER BY id")]
 
 
 def refusals_carry_retry_after(answers: Sequence[Answer]) -> None:
-    """Whoever could not be served was told so soon, and when to come again."""
+    """Check that every request was answered soon, with 200 or with a 503 that has a `Retry-After`."""
     assert {answer.status for answer in answers} == {200, 503}
     assert all(answer.retry_after for answer in answers if answer.status == 503)
     slowest = max((answer for answer in answers if not answer.is_waiting), key=lambda answer: answer.seconds)
-    assert slowest.seconds < _FEW_SECONDS, slowest
+    assert slowest.seconds < _LONGEST_RESPONSE_SECONDS, slowest
 
 
 async def _every_task(world: World, seconds: float) -> dict[str, dict[str, Any]]:
-    """Return all tasks when all of them have ended, by id."""
+    """Wait until all tasks have ended; return them by id."""
     ids = [str(row["uid"]) for row in select(world, "SELECT uid FROM task")]
     return {task["task_id"]: task for task in await asyncio.gather(*(world.ended(task_id, seconds) for task_id in ids))}
 
 
-async def _nothing_was_made_twice(world: World, tasks: dict[str, dict[str, Any]]) -> None:
-    """One provider task a task, and a request; and what is given up as never made was never made."""
-    wishes = Counter(task["input"]["prompt"] for task in (await world.provider.get("/sandbox/tasks")).json()["tasks"])
-    assert not [prompt for prompt, times in wishes.items() if times > 1 and prompt.startswith(_PICTURE)]
+async def _nothing_was_created_twice(world: World, tasks: dict[str, dict[str, Any]]) -> None:
+    """Check that each task and each create made one provider task at most, and those given up as unknown made none."""
+    prompts = Counter(task["input"]["prompt"] for task in (await world.provider.get("/sandbox/tasks")).json()["tasks"])
+    assert not [prompt for prompt, times in prompts.items() if times > 1 and prompt.startswith(_PROMPT)]
     stats = await world.provider_stats()
     assert stats["created"] == len(stats["by_endpoint"])
     assert max(stats["by_endpoint"].values()) == 1
@@ -231,19 +248,22 @@ async def _nothing_was_made_twice(world: World, tasks: dict[str, dict[str, Any]]
     assert made <= tasks.keys()
     for task_id in made:
         assert tasks[task_id]["status"] == "completed", tasks[task_id]
-    never_made = [task for task in tasks.values() if task["status"] != "completed"]
-    assert {task["error"]["code"] for task in never_made} <= {"submission_unknown"}
+    given_up = [task for task in tasks.values() if task["status"] != "completed"]
+    assert {task["error"]["code"] for task in given_up} <= {"submission_unknown"}
 
 
-async def _everyone_was_told(world: World, seconds: float) -> None:
-    """Each event reached each subscriber, at least once; each task ended once; nothing was told that is not there."""
+async def _every_event_was_delivered(world: World, seconds: float) -> None:
+    """Check that each task ended once, and each subscriber received each of its events and no event that is not stored.
+
+    An event may have been delivered more than once.
+    """
     events = select(world, "SELECT e.uid, e.type, t.uid AS task FROM event e JOIN task t ON t.id = e.task_id")
     ends = [event for event in events if event["type"] in _ENDS]
     assert len({event["task"] for event in ends}) == len(ends)
     wanted = {("/all", event["uid"]) for event in events} | {("/ends", event["uid"]) for event in ends}
 
-    def told() -> set[tuple[str, str]]:
+    def delivered() -> set[tuple[str, str]]:
         return {(heard.path, heard.event_id) for heard in world.subscriber.accepted}
 
-    await world.subscriber.until(lambda _heard: wanted <= told(), seconds)
-    assert told() == wanted
+    await world.subscriber.until(lambda _heard: wanted <= delivered(), seconds)
+    assert delivered() == wanted

@@ -1,4 +1,4 @@
-"""Two replicas with nothing broken: what happens at one is known at the other."""
+"""Two replicas without any fault: what happens at one is known at the other."""
 
 import asyncio
 import time
@@ -9,28 +9,26 @@ from statistics import median
 import pytest
 import pytest_asyncio
 
-from tests.fakes.inbound import report
+from tests.fakes.inbound import PICTURE, SILENT, report
 from tests.fakes.replicas import Replicas, replicas
 from tests.faults.load import PROVIDER, SETTINGS, Listener, Load, every_sequence
 
-pytestmark = [pytest.mark.postgresql_only("several processes"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.postgresql_only("SQLite has one process"), pytest.mark.asyncio(loop_scope="module")]
 
-BY_HAND = {"outcome": "never", "webhook": "lost"}
-PICTURE = {"image_url": "https://example.com/i.png"}
 SOON_SECONDS = 0.25
-"""A replica that was not told would look by itself after up to 1 s."""
-REMEMBERED_SECONDS = 10
+"""A replica that was not notified would read the database itself after up to 1 s."""
+KEY_CACHE_SECONDS = 10
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Replicas]:
-    """Two that all tests here share."""
+    """Two replicas that all tests of this module share."""
     folder: Path = tmp_path_factory.mktemp("pair")
     async with replicas(folder, PROVIDER, **SETTINGS) as pair:
         yield pair
 
 
-async def test_a_long_poll_wakes_soon_after_a_webhook_at_the_other(pair: Replicas) -> None:
+async def test_a_long_poll_at_one_returns_soon_after_a_webhook_at_the_other(pair: Replicas) -> None:
     one, two = pair.each
     query = {"wait_for_completion": "true", "timeout_seconds": "30"}
 
@@ -39,7 +37,7 @@ async def test_a_long_poll_wakes_soon_after_a_webhook_at_the_other(pair: Replica
         assert answer.json()["data"]["status"] == "completed"
         return time.monotonic()
 
-    task_ids = [await one.created(BY_HAND) for _ in range(15)]
+    task_ids = [await one.created(SILENT) for _ in range(15)]
     polls = [asyncio.create_task(poll(task_id)) for task_id in task_ids]
     delays = []
     for task_id, polling in zip(task_ids, polls, strict=True):
@@ -49,7 +47,7 @@ async def test_a_long_poll_wakes_soon_after_a_webhook_at_the_other(pair: Replica
     assert median(delays) < SOON_SECONDS, delays
 
 
-async def test_streams_of_both_show_what_both_write_once_and_in_order(pair: Replicas) -> None:
+async def test_the_streams_of_both_show_the_events_of_both_once_and_in_order(pair: Replicas) -> None:
     load, listeners = Load(pair.world), [Listener([replica]) for replica in pair.each]
     async with listeners[0].listening(), listeners[1].listening():
         async with load.running():
@@ -60,11 +58,11 @@ async def test_streams_of_both_show_what_both_write_once_and_in_order(pair: Repl
             assert listener.times == 1
 
 
-async def test_a_webhook_registered_at_one_is_told_of_events_of_the_other(pair: Replicas) -> None:
+async def test_a_webhook_registered_at_one_receives_events_of_the_other(pair: Replicas) -> None:
     one, two = pair.each
     url = f"{pair.world.subscriber.base}/registered-at-one"
     await one.webhook(endpoint_url=url, event_types=["task.created"])
-    task_id = await two.created(BY_HAND)
+    task_id = await two.created(SILENT)
     await pair.world.subscriber.until(
         lambda heard: any(
             each.path == "/registered-at-one" and each.json["data"]["task_id"] == task_id for each in heard
@@ -74,14 +72,14 @@ async def test_a_webhook_registered_at_one_is_told_of_events_of_the_other(pair: 
 
 async def test_a_key_revoked_at_one_soon_stops_working_at_the_other(pair: Replicas) -> None:
     one, two = pair.each
-    made = (await one.api.post("/api/v1/keys", json={"name": "brief", "scope": "read"})).json()["data"]
+    created = (await one.api.post("/api/v1/keys", json={"name": "brief", "scope": "read"})).json()["data"]
 
     async def status() -> int:
-        return (await two.api.get("/api/v1/tasks", headers={"x-api-key": made["key"]})).status_code
+        return (await two.api.get("/api/v1/tasks", headers={"x-api-key": created["key"]})).status_code
 
     assert await status() == 200
-    assert (await one.api.delete(f"/api/v1/keys/{made['id']}")).status_code == 200
-    async with asyncio.timeout(REMEMBERED_SECONDS):
+    assert (await one.api.delete(f"/api/v1/keys/{created['id']}")).status_code == 200
+    async with asyncio.timeout(KEY_CACHE_SECONDS):
         while (now := await status()) == 200:
             pass
     assert now == 401

@@ -1,4 +1,4 @@
-"""PostgreSQL goes away as in a power cut and comes back, under load: nothing is lost, and all goes on by itself."""
+"""PostgreSQL stops as in a power cut and restarts, under load: nothing is lost and the service recovers by itself."""
 
 import asyncio
 from pathlib import Path
@@ -9,54 +9,39 @@ import pytest
 from tests.fakes.databases import migrated_on
 from tests.fakes.postgresql import own_server
 from tests.fakes.replicas import Replica, replicas
-from tests.faults.load import (
-    PROVIDER,
-    SETTINGS,
-    Listener,
-    Load,
-    every_sequence,
-    nothing_was_lost,
-    refusals_carry_retry_after,
-    subscribe,
-)
+from tests.faults.load import PROVIDER, SETTINGS, refusals_carry_retry_after, under_load
 
-pytestmark = pytest.mark.postgresql_only("a server of its own")
+pytestmark = pytest.mark.postgresql_only("it needs its own server")
 
 RESTARTS = 3
-UNDER_WAY = 3
+IN_FLIGHT = 3
 
 
-async def test_after_three_immediate_restarts_all_goes_on_by_itself(tmp_path: Path) -> None:
+async def test_the_service_recovers_by_itself_from_three_immediate_restarts(tmp_path: Path) -> None:
     async with own_server() as server:
         settings: dict[str, Any] = {**await migrated_on(server), "submit_wait_seconds": "1", **SETTINGS}
         async with replicas(tmp_path, PROVIDER, **settings) as pair:
-            world = pair.world
-            await subscribe(world)
-            load, listener = Load(world), Listener(pair.each)
-            async with listener.listening():
-                async with load.running():
-                    for _ in range(RESTARTS):
-                        await load.more(20)
-                        creating = await creates_under_way(pair.each[0])
-                        await server.stop("immediate")
-                        await pair.become(503)
-                        # Those were made, and may be paid for: whoever was told otherwise would make them again.
-                        load.created += await asyncio.gather(*creating)
-                        await server.start()
-                        await pair.become(200)
+            async with under_load(pair.world, pair.each) as (load, _):
+                for _ in range(RESTARTS):
                     await load.more(20)
-                await nothing_was_lost(world, load)
-                await load.waited()
-                await listener.saw(every_sequence(world))
+                    creating = await creates_in_flight(pair.each[0])
+                    await server.stop("immediate")
+                    await pair.become(503)
+                    # The provider created these, and may charge for them. A client that received an error would
+                    # create them again.
+                    load.created += await asyncio.gather(*creating)
+                    await server.start()
+                    await pair.become(200)
+                await load.more(20)
             refusals_carry_retry_after(pair.balancer.answers)
 
 
-async def creates_under_way(replica: Replica) -> list[asyncio.Task[str]]:
-    """Begin to create tasks; the provider has made them and keeps its answers back for a while."""
+async def creates_in_flight(replica: Replica) -> list[asyncio.Task[str]]:
+    """Begin to create tasks; return when the provider has created them and is delaying its responses."""
     slow = {"submit": "hang", "hang_seconds": 0.5}
     before = await replica.made("slow")
-    creating = [asyncio.create_task(replica.created(slow, model="slow")) for _ in range(UNDER_WAY)]
+    creating = [asyncio.create_task(replica.created(slow, model="slow")) for _ in range(IN_FLIGHT)]
     async with asyncio.timeout(10):
-        while await replica.made("slow") < before + UNDER_WAY:
+        while await replica.made("slow") < before + IN_FLIGHT:
             pass
     return creating

@@ -1,4 +1,4 @@
-"""A commit that a crash of PostgreSQL took: it is told from that of another transaction that got its number."""
+"""A commit that a crash of PostgreSQL lost is not mistaken for that of another transaction with the same number."""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from tests.fakes.databases import MASTER_KEY, outside
 from tests.fakes.postgresql import own_server
 from tests.storage.rows import add_organization, add_tasks, task_row
 
-pytestmark = pytest.mark.postgresql_only("a server of its own")
+pytestmark = pytest.mark.postgresql_only("it needs its own server")
 
 NUMBER = "SELECT pg_current_xact_id()::text::bigint"
 IN_MEMORY = {"wal_writer_delay": "10s", "autovacuum": "off"}
-"""With these, what is not committed is hardly ever on the disk when the server dies: it gives its number again."""
+"""Settings with which an uncommitted transaction is hardly ever on disk at a crash, so its number is assigned again."""
 
 
-async def test_a_commit_that_a_crash_took_is_not_taken_for_the_one_that_got_its_number(
+async def test_a_lost_commit_is_not_mistaken_for_another_transaction_with_the_same_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with own_server(**IN_MEMORY) as server:

@@ -1,4 +1,4 @@
-"""`kill -9` during a replay: it goes on where it was, and puts no event on its way twice."""
+"""`kill -9` during a replay: it continues where it stopped, and creates no delivery of an event twice."""
 
 from collections import Counter
 from pathlib import Path
@@ -12,11 +12,11 @@ from tests.fakes.rows import select
 from tests.fakes.world import ProcessWorld, in_processes
 
 EVENTS = 300
-TWICE = "SELECT event_id, subscription_id FROM delivery GROUP BY event_id, subscription_id HAVING count(*) > 1"
+DUPLICATES = "SELECT event_id, subscription_id FROM delivery GROUP BY event_id, subscription_id HAVING count(*) > 1"
 
 
-async def ask(world: ProcessWorld, webhook: dict[str, Any]) -> None:
-    """Ask for everything; a service that dies over it may not answer any more."""
+async def replay_everything(world: ProcessWorld, webhook: dict[str, Any]) -> None:
+    """Request a replay of all events; a service that dies during it may not respond."""
     try:
         answer = await world.api.post(f"/api/v1/webhooks/{webhook['id']}/replay", json={"since": hours_ago(2)})
     except httpx.TransportError:
@@ -24,8 +24,11 @@ async def ask(world: ProcessWorld, webhook: dict[str, Any]) -> None:
     assert (answer.status_code, answer.json()["data"]["deliveries"]) == (202, EVENTS)
 
 
-async def ends_as_asked(world: ProcessWorld, webhook: dict[str, Any], wanted: list[str]) -> Counter[str]:
-    """Check that each event arrives, that none is there twice, and the progress; return how often each was heard."""
+async def completes(world: ProcessWorld, webhook: dict[str, Any], wanted: list[str]) -> Counter[str]:
+    """Wait until the replay is done; check its counters and that each event has one delivery and was received.
+
+    Return how often each event was received.
+    """
     while True:
         listing = (await world.api.get(f"/api/v1/webhooks/{webhook['id']}/replays")).json()["data"]["data"]
         (replay,) = listing
@@ -34,40 +37,40 @@ async def ends_as_asked(world: ProcessWorld, webhook: dict[str, Any], wanted: li
     assert (replay["status"], replay["deliveries"], replay["sent"]) == ("done", EVENTS, EVENTS)
     assert replay["delivered"] == EVENTS
     assert select(world, "SELECT count(*) AS count FROM delivery") == [{"count": EVENTS}]
-    assert select(world, TWICE) == []
-    told = Counter(heard.event_id for heard in world.subscriber.heard)
-    assert told.keys() == set(wanted)
-    return told
+    assert select(world, DUPLICATES) == []
+    received = Counter(heard.event_id for heard in world.subscriber.heard)
+    assert received.keys() == set(wanted)
+    return received
 
 
 @pytest.mark.parametrize(
     ("point", "sent"), [("between_two_batches_of_a_replay", 200), ("before_the_commit_of_a_batch_of_a_replay", 0)]
 )
-async def test_a_replay_goes_on_after_a_kill_at_a_named_point(tmp_path: Path, point: str, sent: int) -> None:
+async def test_a_replay_continues_after_a_kill_at_a_named_point(tmp_path: Path, point: str, sent: int) -> None:
     async with in_processes(tmp_path, start=False) as world:
         await world.start(crash=point)
         wanted = add_events(world, EVENTS)
         webhook = await world.webhook()
-        await ask(world, webhook)
+        await replay_everything(world, webhook)
         await world.died()
         assert select(world, "SELECT status, sent FROM replay") == [{"status": "running", "sent": sent}]
         assert select(world, "SELECT count(*) AS count FROM delivery") == [{"count": sent}]
         await world.start()
-        await ends_as_asked(world, webhook, wanted)
+        await completes(world, webhook, wanted)
 
 
-@pytest.mark.parametrize("heard_before", [1, 60, 220])
-async def test_a_replay_goes_on_after_a_kill_in_the_middle(tmp_path: Path, heard_before: int) -> None:
+@pytest.mark.parametrize("received_before", [1, 60, 220])
+async def test_a_replay_continues_after_a_kill_in_the_middle(tmp_path: Path, received_before: int) -> None:
     async with in_processes(tmp_path) as world:
         wanted = add_events(world, EVENTS)
         webhook = await world.webhook()
-        await ask(world, webhook)
-        await world.subscriber.until(lambda heard: len(heard) >= heard_before)
+        await replay_everything(world, webhook)
+        await world.subscriber.until(lambda heard: len(heard) >= received_before)
         await world.kill()
-        known = select(
+        settled = select(
             world, "SELECT e.uid FROM delivery d JOIN event e ON e.id = d.event_id WHERE status = 'delivered'"
         )
         await world.start()
-        told = await ends_as_asked(world, webhook, wanted)
-        # Only what was under way when it died is heard again.
-        assert {uid for uid, times in told.items() if times > 1}.isdisjoint(row["uid"] for row in known)
+        received = await completes(world, webhook, wanted)
+        # Only deliveries that were in flight at the kill are sent again.
+        assert {uid for uid, times in received.items() if times > 1}.isdisjoint(row["uid"] for row in settled)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.replicas import Replica, replicas
-from tests.faults.load import PROVIDER, SETTINGS, Listener, Load, every_sequence, nothing_was_lost, subscribe
+from tests.faults.load import PROVIDER, SETTINGS, under_load
 
-pytestmark = pytest.mark.postgresql_only("several processes")
+pytestmark = pytest.mark.postgresql_only("SQLite has one process")
 
 HELD_CREATES = 4
 HELD_DELIVERIES = 6
@@ -18,29 +18,26 @@ HELD_DELIVERIES = 6
 
 async def test_after_a_kill_of_one_of_two_the_other_finishes_everything(tmp_path: Path) -> None:
     async with replicas(tmp_path, PROVIDER, **SETTINGS) as pair:
-        world, (killed, left) = pair.world, pair.each
-        await subscribe(world)
-        load, listener = Load(world), Listener([killed, left])
-        async with listener.listening():
-            async with load.running():
-                await load.more(40)
-                async with at_work(killed):
-                    await killed.kill()
-                await load.more(20)
-            await nothing_was_lost(world, load)
-            await load.waited()
-            await listener.saw(every_sequence(world))
+        killed = pair.each[0]
+        async with under_load(pair.world, pair.each) as (load, listener):
+            await load.more(40)
+            async with requests_in_flight(killed):
+                await killed.kill()
+            await load.more(20)
         assert listener.times == 2
 
 
 @asynccontextmanager
-async def at_work(replica: Replica) -> AsyncIterator[None]:
-    """Keep it waiting: like the other for its subscribers' answers, and for the provider's to its creates."""
-    held, let_go = asyncio.Semaphore(0), asyncio.Event()
+async def requests_in_flight(replica: Replica) -> AsyncIterator[None]:
+    """Hold responses to a replica until the context ends: subscribers' to deliveries, and the provider's to creates.
+
+    Both replicas share the subscribers, so the other replica's deliveries are held too.
+    """
+    held, released = asyncio.Semaphore(0), asyncio.Event()
 
     async def hold() -> int:
         held.release()
-        await let_go.wait()
+        await released.wait()
         return 503
 
     replica.subscriber.answer = lambda _number, _request: hold()
@@ -55,5 +52,5 @@ async def at_work(replica: Replica) -> AsyncIterator[None]:
             pass
     yield
     replica.subscriber.answer = lambda _number, _request: 200
-    let_go.set()
+    released.set()
     await asyncio.gather(*creating, return_exceptions=True)

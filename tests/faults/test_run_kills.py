@@ -1,9 +1,10 @@
-"""`kill -9` during a run, and a provider that is gone for a while: it goes on, each step is made once, told once."""
+"""`kill -9` during a run, and a provider outage: the run continues, and each step is submitted and reported once."""
 
 import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from tests.fakes.pipeline import (
     begin,
     ended,
     ends_of,
-    look,
+    get_run,
     made,
     push,
     statuses,
@@ -39,18 +40,16 @@ from tests.fakes.pipeline import (
 )
 from tests.fakes.rows import eventually, select
 from tests.fakes.servers import bound, served, url_of
-from tests.fakes.world import FAST_POLLING, ProcessWorld, World, in_processes
+from tests.fakes.world import FAST_POLLING, PERSISTENT, ProcessWorld, World, in_processes
 
-PATIENT = SandboxOptions(duration=0.05, pending_seconds=0.0, webhook_retry_seconds=0.2, webhook_attempts=60)
-"""A provider whose webhooks outlast a restart."""
-SLOWER = SandboxOptions(duration=0.2, pending_seconds=0.05, webhook_retry_seconds=0.2, webhook_attempts=60)
+SLOWER = replace(PERSISTENT, duration=0.2, pending_seconds=0.05)
 KILLS = 5
 _RANKS = {StepStatus.QUEUED: 1, StepStatus.PROCESSING: 2, StepStatus.COMPLETED: 3}
-"""How far a step is."""
+"""How far a step has come, by its status."""
 
 
 def chain(count: int, **first: Any) -> list[Step]:
-    """Return steps of which each uses what the one before it gave."""
+    """Return steps of which each uses the result of the previous one; `first` is the script of the first step."""
     steps = [step("s1", sandbox=first or None)]
     for number in range(2, count + 1):
         before = f"s{number - 1}"
@@ -61,9 +60,9 @@ def chain(count: int, **first: Any) -> list[Step]:
 
 @asynccontextmanager
 async def service(
-    folder: Path, options: SandboxOptions = PATIENT, *, crash: str | None = None
+    folder: Path, options: SandboxOptions = PERSISTENT, *, crash: str | None = None
 ) -> AsyncIterator[ProcessWorld]:
-    """Run the real service, of which a subscriber hears each end of a run; `crash` is where it kills itself."""
+    """Run the service in its own process with a subscriber to the ends of runs; `crash` is where it kills itself."""
     settings = {**FAST_POLLING, "actions_file": str(ACTIONS), "submission_unknown_seconds": "2"}
     async with in_processes(folder, options, start=False, **settings) as world:
         await world.start(crash=crash)
@@ -72,14 +71,14 @@ async def service(
 
 
 async def ask_until_death(world: ProcessWorld, *steps: Step) -> None:
-    """Ask for a run that kills the service."""
+    """Create a run in a way that kills the service; wait until it is dead."""
     with pytest.raises(httpx.TransportError):
         await ask(world, *steps)
     await world.died()
 
 
 async def completes(world: World, run_id: str, count: int, *, events: tuple[str, ...] = ("run.completed",)) -> Run:
-    """Check that the run completes, each step was made once with the right input, and its end is told by one id."""
+    """Check that the run completes, each step was submitted once with the right input, and its end has one event id."""
     run = await ended(world, run_id)
     assert run["status"] == "completed", run
     names = [f"s{number}" for number in range(1, count + 1)]
@@ -91,13 +90,13 @@ async def completes(world: World, run_id: str, count: int, *, events: tuple[str,
     assert [task["input"].get("after") for task in tasks] == [None, *(each["campaign_id"] for each in results[:-1])]
     assert await ends_of(world, run_id) == ["run.created", *events]
     await world.subscriber.until(lambda heard: any(each.json["type"] == "run.completed" for each in heard))
-    told = [heard for heard in world.subscriber.heard if heard.json["type"] == "run.completed"]
-    assert len({heard.event_id for heard in told}) == 1
-    assert told[0].json["data"] == run
+    ends = [heard for heard in world.subscriber.heard if heard.json["type"] == "run.completed"]
+    assert len({heard.event_id for heard in ends}) == 1
+    assert ends[0].json["data"] == run
     return run
 
 
-async def test_before_the_commit_of_a_run_nothing_of_it_is_there(tmp_path: Path) -> None:
+async def test_before_the_commit_of_a_run_nothing_of_it_is_stored(tmp_path: Path) -> None:
     async with service(tmp_path, crash="before_the_commit_of_a_run") as world:
         await ask_until_death(world, *chain(2))
         assert [select(world, f"SELECT id FROM {table}") for table in ("run", "run_step", "task", "event")] == [[]] * 4
@@ -105,7 +104,7 @@ async def test_before_the_commit_of_a_run_nothing_of_it_is_there(tmp_path: Path)
         await completes(world, await begin(world, *chain(2)), 2)
 
 
-async def test_after_the_commit_of_a_run_it_goes_on_though_nobody_was_answered(tmp_path: Path) -> None:
+async def test_after_the_commit_of_a_run_it_continues_although_its_creator_received_no_response(tmp_path: Path) -> None:
     async with service(tmp_path, crash="after_the_commit_of_a_run") as world:
         await ask_until_death(world, *chain(2))
         (row,) = select(world, "SELECT uid FROM run")
@@ -117,7 +116,7 @@ async def test_after_the_commit_of_a_run_it_goes_on_though_nobody_was_answered(t
     "point",
     ["after_the_providers_answer", "before_the_commit_of_a_step_s_end", "after_the_commit_of_a_step_s_end"],
 )
-async def test_a_kill_between_two_steps_neither_loses_nor_repeats_one(tmp_path: Path, point: str) -> None:
+async def test_a_kill_between_two_steps_neither_loses_nor_repeats_a_step(tmp_path: Path, point: str) -> None:
     async with service(tmp_path) as world:
         run_id = await begin(world, *chain(3, **HELD))
         run = await until_steps(world, run_id, s1="processing")
@@ -126,8 +125,8 @@ async def test_a_kill_between_two_steps_neither_loses_nor_repeats_one(tmp_path: 
         await push(world, run, "s1", "completed")
         await world.died()
         (first, second, _) = select(world, "SELECT status FROM run_step ORDER BY position")
-        is_on_disk = point != "before_the_commit_of_a_step_s_end"
-        wanted = ("completed", "queued") if is_on_disk else ("processing", "pending")
+        is_committed = point != "before_the_commit_of_a_step_s_end"
+        wanted = ("completed", "queued") if is_committed else ("processing", "pending")
         assert (first["status"], second["status"]) == wanted
         await world.start()
         await completes(world, run_id, 3)
@@ -139,12 +138,13 @@ async def test_kills_at_random_moments_of_a_run_neither_lose_nor_repeat_a_step(t
     async with service(tmp_path, SLOWER) as world:
         run_id = await begin(world, *chain(count))
         for moment in sorted(rng.sample(range(1, 3 * count), KILLS)):
-            await until(world, run_id, partial(is_as_far, moment))
+            await until(world, run_id, partial(has_reached, moment))
             await world.kill()
             await world.start()
         events = ["run.completed"]
         while (run := await ended(world, run_id))["status"] == "failed":
-            # Killed between the intent and the call: it was not made, and it is for a person to say that it be sent.
+            # It was killed between the intent and the call. Whether the provider created the task is unknown to
+            # Ringback, so only a person may have it sent again.
             assert {each["error"]["code"] for each in run["steps"] if each["status"] == "failed"} == {
                 "submission_unknown"
             }
@@ -154,13 +154,13 @@ async def test_kills_at_random_moments_of_a_run_neither_lose_nor_repeat_a_step(t
         assert set((await world.provider_stats())["by_endpoint"].values()) == {1}
 
 
-def is_as_far(moment: int, run: Run) -> bool:
-    """Say whether a run has come so far, where each step that is done counts three, or has ended before."""
-    come = sum(_RANKS.get(StepStatus(status), 0) for status in statuses(run).values())
-    return come >= moment or run["status"] in RUN_TERMINAL
+def has_reached(moment: int, run: Run) -> bool:
+    """Return whether the ranks of a run's steps add up to `moment`, or the run has ended."""
+    reached = sum(_RANKS.get(StepStatus(status), 0) for status in statuses(run).values())
+    return reached >= moment or run["status"] in RUN_TERMINAL
 
 
-async def test_a_run_waits_for_a_provider_that_answers_503_and_goes_on_by_itself(tmp_path: Path) -> None:
+async def test_a_run_waits_while_the_provider_answers_503_and_continues_by_itself(tmp_path: Path) -> None:
     async with world_with_actions(tmp_path, **FAST_POLLING) as world:
         await world.webhook(event_types=["run.completed"])
         run_id = await begin(world, *chain(2, **HELD))
@@ -168,12 +168,12 @@ async def test_a_run_waits_for_a_provider_that_answers_503_and_goes_on_by_itself
         await world.provider_options(submit_status=503, poll_status=503)
         await push(world, run, "s1", "completed")
         await eventually(world, "SELECT poll_count FROM task WHERE submission = 'waiting' AND poll_count >= 1", bool)
-        assert statuses(await look(world, run_id)) == {"s1": "completed", "s2": "queued"}
+        assert statuses(await get_run(world, run_id)) == {"s1": "completed", "s2": "queued"}
         await world.provider_options(submit_status=None, poll_status=None)
         await completes(world, run_id, 2)
 
 
-async def test_a_run_waits_for_a_provider_that_is_not_there_and_goes_on_by_itself(tmp_path: Path) -> None:
+async def test_a_run_waits_while_the_provider_refuses_connections_and_continues_by_itself(tmp_path: Path) -> None:
     with bound() as silent:
         async with world_with_actions(tmp_path, piapi_base_url=url_of(silent), **FAST_POLLING) as world:
             await world.webhook(event_types=["run.completed"])
@@ -181,7 +181,7 @@ async def test_a_run_waits_for_a_provider_that_is_not_there_and_goes_on_by_itsel
             await eventually(
                 world, "SELECT poll_count FROM task WHERE submission = 'waiting' AND poll_count >= 1", bool
             )
-            async with served(create_sandbox(PATIENT), silent):
+            async with served(create_sandbox(PERSISTENT), silent):
                 await completes(world, run_id, 2)
 
 
@@ -189,11 +189,11 @@ _TOGETHER = 8
 
 
 @pytest.mark.postgresql_only("SQLite has one process")
-async def test_two_processes_that_hear_of_a_step_s_end_at_once_begin_the_next_one_once(tmp_path: Path) -> None:
+async def test_two_processes_that_receive_a_step_s_end_at_once_begin_the_next_step_once(tmp_path: Path) -> None:
     async with world_with_actions(tmp_path) as world, another(world) as other:
         runs = [await begin(world, *chain(2, **HELD)) for _ in range(_TOGETHER)]
         held = [step_of(await until_steps(world, run_id, s1="processing"), "s1") for run_id in runs]
-        await both_hear(world, other, *(each["job_id"] for each in held))
+        await complete_at_both(world, other, *(each["job_id"] for each in held))
         for run_id in runs:
             assert (await ended(world, run_id))["status"] == "completed"
             assert len(await made(world, run_id)) == 2
@@ -201,7 +201,7 @@ async def test_two_processes_that_hear_of_a_step_s_end_at_once_begin_the_next_on
 
 
 @pytest.mark.postgresql_only("SQLite has one process")
-async def test_two_processes_that_hear_of_two_steps_at_once_begin_what_waits_for_both_once(
+async def test_two_processes_that_receive_the_ends_of_two_steps_at_once_begin_their_dependent_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world_with_actions(tmp_path) as world, another(world) as other:
@@ -209,7 +209,7 @@ async def test_two_processes_that_hear_of_two_steps_at_once_begin_what_waits_for
         run = await until_steps(world, run_id, a="processing", b="processing")
         meet_before_the_lock(monkeypatch)
         answers = await asyncio.gather(
-            hear(world, step_of(run, "a")["job_id"]), hear(other, step_of(run, "b")["job_id"])
+            complete(world, step_of(run, "a")["job_id"]), complete(other, step_of(run, "b")["job_id"])
         )
         assert [answer.status_code for answer in answers] == [200, 200]
         assert (await ended(world, run_id))["status"] == "completed"
@@ -218,13 +218,13 @@ async def test_two_processes_that_hear_of_two_steps_at_once_begin_what_waits_for
 
 
 def meet_before_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the next two transactions that want a run's lock ask for it at the same time."""
-    meeting, coming = asyncio.Barrier(2), iter(range(2))
+    """Make the next two transactions that lock a run request the lock at the same time."""
+    barrier, first_two = asyncio.Barrier(2), iter(range(2))
 
     async def lock_together(*arguments: Any) -> Any:
-        if next(coming, None) is not None:
+        if next(first_two, None) is not None:
             async with asyncio.timeout(20):
-                await meeting.wait()
+                await barrier.wait()
         return await lock_runs(*arguments)
 
     monkeypatch.setattr(advance, "lock_runs", lock_together)
@@ -240,12 +240,12 @@ async def another(world: World) -> AsyncIterator[World]:
             yield other
 
 
-async def both_hear(world: World, other: World, *task_ids: str) -> None:
-    """Tell both of the ends of these tasks at once."""
-    answers = await asyncio.gather(*(hear(each, task_id) for task_id in task_ids for each in (world, other)))
+async def complete_at_both(world: World, other: World, *task_ids: str) -> None:
+    """Post the webhooks that complete these tasks to both services at once."""
+    answers = await asyncio.gather(*(complete(each, task_id) for task_id in task_ids for each in (world, other)))
     assert {answer.status_code for answer in answers} == {200}
 
 
-async def hear(world: World, task_id: str) -> httpx.Response:
-    """Tell a service that a task of a step has completed."""
+async def complete(world: World, task_id: str) -> httpx.Response:
+    """Post the webhook that completes a step's task to a service; return the response."""
     return await report(world, task_id, "completed", output={"campaign_id": f"of {task_id}"})

@@ -1,4 +1,4 @@
-"""The calls to a provider that two replicas make: together they keep within one budget, and obey one 429."""
+"""The provider calls of two replicas: together they keep within one rate limit, and both obey one 429."""
 
 import asyncio
 import itertools
@@ -15,27 +15,27 @@ from tests.fakes.replicas import Replicas, replicas
 from tests.fakes.servers import served
 from tests.fakes.world import QUICK
 
-pytestmark = pytest.mark.postgresql_only("several processes")
+pytestmark = pytest.mark.postgresql_only("SQLite has one process")
 
 RATE = 20
 CREATES = 60
 RETRY_AFTER = 2
 JITTER_SECONDS = 0.5
-"""How much later than another a call may arrive that was allowed at the same time."""
-CLOCKS_SECONDS = 0.2
-"""How exactly processes agree on when a pause ends."""
+"""The largest difference between the arrivals of two calls that were allowed at the same time."""
+CLOCK_SKEW_SECONDS = 0.2
+"""The largest difference between the times at which two processes end the same pause."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call to the provider: when it came, and how it was answered."""
+    """A call to the provider: when it was received, and the status of its response."""
 
     at: float
     status: int
 
 
-class Watched:
-    """A provider, and the calls that it got."""
+class RecordedProvider:
+    """A provider that records the calls that it receives, except those to its own controls."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.calls: list[Call] = []
@@ -55,8 +55,8 @@ class Watched:
         await self._app(scope, receive, note)
 
 
-async def test_two_together_call_as_often_as_one_may_and_a_429_to_one_holds_for_both(tmp_path: Path) -> None:
-    provider = Watched(create_sandbox(QUICK))
+async def test_two_replicas_share_one_rate_limit_and_a_429_to_one_pauses_both(tmp_path: Path) -> None:
+    provider = RecordedProvider(create_sandbox(QUICK))
     async with (
         served(provider) as base,
         replicas(tmp_path, short_leases=False, piapi_base_url=base, provider_rate=f"{RATE}/s") as pair,
@@ -66,18 +66,20 @@ async def test_two_together_call_as_often_as_one_may_and_a_429_to_one_holds_for_
         await create(pair, CREATES // 2)
         await pair.world.ended(task_id)
         assert (await pair.world.provider_stats())["created"] == CREATES + CREATES // 2 + 1
-    within_budget([call.at for call in provider.calls])
+    within_rate_limit([call.at for call in provider.calls])
     (refusal,) = (call.at for call in provider.calls if call.status == 429)
-    assert not [call for call in provider.calls if JITTER_SECONDS < call.at - refusal < RETRY_AFTER - CLOCKS_SECONDS]
+    assert not [
+        call for call in provider.calls if JITTER_SECONDS < call.at - refusal < RETRY_AFTER - CLOCK_SKEW_SECONDS
+    ]
 
 
 async def create(pair: Replicas, tasks: int) -> None:
-    """Create tasks at both at once, half at each."""
+    """Create tasks at both replicas at once, half at each."""
     creating = [pair.each[number % 2].created(input={"prompt": f"{number}"}) for number in range(tasks)]
     await asyncio.gather(*creating)
 
 
-def within_budget(moments: Sequence[float]) -> None:
-    """At no time were there more calls than one process may make: a second's worth at once, and so many a second."""
+def within_rate_limit(moments: Sequence[float]) -> None:
+    """Check that there were never more calls than one process may make: a burst of `RATE`, and then `RATE` a second."""
     for (first, began), (last, ended) in itertools.combinations(enumerate(sorted(moments)), 2):
         assert last - first + 1 <= RATE + RATE * (ended - began + JITTER_SECONDS), (began, ended)

@@ -14,7 +14,7 @@ from tests.fakes.pipeline import (
     HELD,
     begin,
     ended,
-    look,
+    get_run,
     made_for,
     push,
     step,
@@ -128,5 +128,5 @@ async def test_a_long_poll_for_a_job_wakes_at_its_end(world: World) -> None:
     job_id = step_of(run, "a")["job_id"]
     assert (await job(world, job_id, wait_for_completion="true", timeout_seconds=1))["status"] == "processing"
     waiting = asyncio.create_task(job(world, job_id, wait_for_completion="true"))
-    await push(world, await look(world, run_id), "a", "completed")
+    await push(world, await get_run(world, run_id), "a", "completed")
     assert (await waiting)["status"] == "completed"

@@ -28,7 +28,7 @@ AVOIDED = re.compile(
         rf"\b{word.replace('-', '')}\b"
         for word in (
             *("no-body", "who-ever", "a-new", "so- many", "for- ever", "th-rice", "here-by", "h-e", "hi-m", "hi-s"),
-            *("him-self", "her-self", "is no- UUID", "gave- up"),
+            *("hi-mself", "her-self", "is no- UUID", "gave- up"),
         )
     ),
     re.IGNORECASE,
