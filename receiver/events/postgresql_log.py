@@ -57,14 +57,14 @@ class PostgreSQLLog:
         if first == self._feed.newest + 1 and last - first == len(events) - 1:
             self._feed.publish(events)
         else:
-            self._notices.heard.set()
+            self._notices.received.set()
 
     async def run(self) -> None:
         """Read new events until cancelled, whenever there are some and a client waits for them."""
         while True:
             try:
                 async with asyncio.timeout(_READ_SECONDS):
-                    await self._notices.heard.wait()
+                    await self._notices.received.wait()
             except TimeoutError:
                 pass
             await self._wait_for_client()
@@ -83,7 +83,7 @@ class PostgreSQLLog:
     async def refresh(self) -> None:
         """Publish events that were left unread, as far as that can be done soon. Raises `StorageUnavailable`."""
         is_old = asyncio.get_running_loop().time() > self._read_at + _READ_SECONDS
-        if not self._notices.heard.is_set() and not is_old:
+        if not self._notices.received.is_set() and not is_old:
             return
         try:
             async with asyncio.timeout(_READ_SECONDS):
@@ -94,11 +94,11 @@ class PostgreSQLLog:
     async def catch_up(self) -> None:
         """Publish every event that is committed by now. Raises `StorageUnavailable`."""
         async with self._reading:
-            self._notices.heard.clear()
+            self._notices.received.clear()
             try:
                 await self._read_new()
             except BaseException:
-                self._notices.heard.set()  # what was not published is still unread
+                self._notices.received.set()  # what was not published is still unread
                 raise
 
     async def _wait_for_client(self) -> None:

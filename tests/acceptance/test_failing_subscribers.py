@@ -18,10 +18,10 @@ async def test_a_subscriber_that_sometimes_fails_receives_every_event_in_the_end
         world.subscriber.answer = lambda number, _request: 500 if number % 3 == 0 else 200
         await create_and_verify(world, COUNT)
         await eventually(world, DELIVERIES, lambda rows: all(row["status"] == "delivered" for row in rows))
-        refused = [heard for heard in world.subscriber.heard if heard.status == 500]
+        refused = [received for received in world.subscriber.received if received.status == 500]
         assert len(refused) > COUNT / 3
-        accepted = {(heard.path, heard.event_id): heard.body for heard in world.subscriber.accepted}
-        assert all(accepted[heard.path, heard.event_id] == heard.body for heard in refused)
+        accepted = {(received.path, received.event_id): received.body for received in world.subscriber.accepted}
+        assert all(accepted[received.path, received.event_id] == received.body for received in refused)
 
 
 async def test_a_subscriber_that_hangs_delays_no_other(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ async def test_a_subscriber_that_hangs_delays_no_other(tmp_path: Path) -> None:
         await subscribers.until_notified(task_ids, seconds=15)
         await subscribers.check(task_ids)
         assert hanging > 0
-        assert not [heard for heard in world.subscriber.heard if heard.path == "/hangs"]
+        assert not [received for received in world.subscriber.received if received.path == "/hangs"]
 
 
 async def test_a_dozen_subscribers_that_hang_delay_no_other(tmp_path: Path) -> None:

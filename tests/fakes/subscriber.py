@@ -20,7 +20,7 @@ Reply = int | Response
 
 
 @dataclass(frozen=True)
-class Heard:
+class ReceivedDelivery:
     """One request that delivered an event, and the status that it was answered with."""
 
     path: str
@@ -40,11 +40,11 @@ class Heard:
 
 
 class Subscriber:
-    """Records every delivery in `heard`. `answer` returns the reply to each, given its number from 1."""
+    """Records every delivery in `received`. `answer` returns the reply to each, given its number from 1."""
 
     def __init__(self) -> None:
         self.base = ""
-        self.heard: list[Heard] = []
+        self.received: list[ReceivedDelivery] = []
         self.answer: Callable[[int, Request], Reply | Awaitable[Reply]] = lambda _number, _request: 200
         self.closing = asyncio.Event()
         self._arrived = asyncio.Condition()
@@ -56,18 +56,18 @@ class Subscriber:
         return f"{self.base}/told"
 
     @property
-    def accepted(self) -> list[Heard]:
+    def accepted(self) -> list[ReceivedDelivery]:
         """The deliveries that were answered with a 2xx."""
-        return [heard for heard in self.heard if heard.status < 300]
+        return [received for received in self.received if received.status < 300]
 
-    def of(self, task_id: str) -> list[Heard]:
+    def of(self, task_id: str) -> list[ReceivedDelivery]:
         """Return the deliveries about one task."""
-        return [heard for heard in self.heard if task_id.encode() in heard.body]
+        return [received for received in self.received if task_id.encode() in received.body]
 
-    async def until(self, enough: Callable[[list[Heard]], Any], seconds: float = 20) -> None:
+    async def until(self, enough: Callable[[list[ReceivedDelivery]], Any], seconds: float = 20) -> None:
         """Wait until `enough` holds for the deliveries received. Raises TimeoutError."""
         async with asyncio.timeout(seconds), self._arrived:
-            await self._arrived.wait_for(lambda: enough(self.heard))
+            await self._arrived.wait_for(lambda: enough(self.received))
 
     async def hang(self) -> int:
         """Wait until this server closes, then return 503. An `answer` that awaits it keeps its sender waiting."""
@@ -82,7 +82,7 @@ class Subscriber:
             reply = await reply
         response = Response("heard", reply) if isinstance(reply, int) else reply
         async with self._arrived:
-            self.heard.append(Heard(request.url.path, dict(request.headers), body, response.status_code))
+            self.received.append(ReceivedDelivery(request.url.path, dict(request.headers), body, response.status_code))
             self._arrived.notify_all()
         return response
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from models import TERMINAL
-from tests.fakes.subscriber import Heard
+from tests.fakes.subscriber import ReceivedDelivery
 from tests.fakes.verifiers import verify_pi, verify_standard
 from tests.fakes.world import World
 
@@ -41,7 +41,7 @@ class VerifiedSubscribers:
     async def until_notified(self, task_ids: Collection[str], seconds: float = 30) -> None:
         """Wait until all three have accepted the end of each task. Raises AssertionError that lists what is missing."""
         try:
-            await self._world.subscriber.until(lambda heard: self._note_ends(heard, task_ids), seconds)
+            await self._world.subscriber.until(lambda received: self._note_ends(received, task_ids), seconds)
         except TimeoutError:
             missing = {path: [each for each in task_ids if not known[each]] for path, known in self._ends.items()}
             raise AssertionError(f"ends that were not delivered: {missing}") from None
@@ -51,46 +51,46 @@ class VerifiedSubscribers:
 
         Without `repeats`, also check that no event was accepted twice.
         """
-        for heard in self._world.subscriber.heard:
-            self._verify(heard)
+        for received in self._world.subscriber.received:
+            self._verify(received)
         for task_id in task_ids:
             history = [event["id"] for event in await self._world.events(task_id) if event["type"] in _ENDS]
             assert len(history) == 1, history
             for path, known in self._ends.items():
                 assert known[task_id] == set(history), path
         if not repeats:
-            accepted = [(heard.path, heard.event_id) for heard in self._world.subscriber.accepted]
+            accepted = [(received.path, received.event_id) for received in self._world.subscriber.accepted]
             assert len(accepted) == len(set(accepted))
 
-    def _note_ends(self, heard: list[Heard], task_ids: Collection[str]) -> bool:
-        for each in heard[self._read :]:
+    def _note_ends(self, received: list[ReceivedDelivery], task_ids: Collection[str]) -> bool:
+        for each in received[self._read :]:
             ended = _ended(each) if each.status < 300 else None
             if ended is not None:
                 self._ends[each.path][ended].add(each.event_id)
-        self._read = len(heard)
+        self._read = len(received)
         return all(known[task_id] for known in self._ends.values() for task_id in task_ids)
 
-    def _verify(self, heard: Heard) -> None:
-        match heard.path:
+    def _verify(self, received: ReceivedDelivery) -> None:
+        match received.path:
             case "/standard":
-                verify_standard(self._standard_secret, heard)
+                verify_standard(self._standard_secret, received)
             case "/pi":
-                verify_standard(PI_SECRET, heard)
-                verify_pi(PI_SECRET, heard)
-                assert heard.headers["x-pi-event"] == heard.json["type"]
-                assert heard.json["id"] == f"evt_pi_{heard.event_id}"
+                verify_standard(PI_SECRET, received)
+                verify_pi(PI_SECRET, received)
+                assert received.headers["x-pi-event"] == received.json["type"]
+                assert received.json["id"] == f"evt_pi_{received.event_id}"
             case "/callback":
-                assert heard.headers["x-webhook-secret"] == CALLBACK_SECRET
-                assert isinstance(heard.json["timestamp"], int)
+                assert received.headers["x-webhook-secret"] == CALLBACK_SECRET
+                assert isinstance(received.json["timestamp"], int)
 
 
 _ENDS = ("task.completed", "task.failed", "task.cancelled")
 
 
-def _ended(heard: Heard) -> str | None:
+def _ended(received: ReceivedDelivery) -> str | None:
     """Return the id of the task whose end a delivery reports; None if it reports no end."""
-    body: Mapping[str, Any] = heard.json
-    if heard.path == PI:
+    body: Mapping[str, Any] = received.json
+    if received.path == PI:
         return str(body["data"]["job"]["id"])
     task: Mapping[str, Any] = body["data"]
     return str(task["task_id"]) if task["status"] in TERMINAL else None

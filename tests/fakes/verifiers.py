@@ -8,29 +8,29 @@ import standardwebhooks
 import svix
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from tests.fakes.subscriber import Heard
+from tests.fakes.subscriber import ReceivedDelivery
 
 WebhookVerificationError = standardwebhooks.WebhookVerificationError
 """Both packages raise it."""
 
 
-def verify_standard(secret: str, heard: Heard) -> None:
+def verify_standard(secret: str, received: ReceivedDelivery) -> None:
     """Verify the Standard Webhooks headers with two public packages. Raises `WebhookVerificationError`."""
-    assert standardwebhooks.Webhook(secret).verify(heard.body, heard.headers) == heard.json
-    svix.Webhook(secret).verify(heard.body, heard.headers)
+    assert standardwebhooks.Webhook(secret).verify(received.body, received.headers) == received.json
+    svix.Webhook(secret).verify(received.body, received.headers)
 
 
-def verify_pi(secret: str, heard: Heard) -> None:
+def verify_pi(secret: str, received: ReceivedDelivery) -> None:
     """Verify `X-Pi-Signature` as Pi's documentation specifies. Raises AssertionError."""
-    signature = hmac.new(secret.encode(), heard.body, hashlib.sha256).hexdigest()
-    assert hmac.compare_digest(heard.headers["x-pi-signature"], f"sha256={signature}")
+    signature = hmac.new(secret.encode(), received.body, hashlib.sha256).hexdigest()
+    assert hmac.compare_digest(received.headers["x-pi-signature"], f"sha256={signature}")
 
 
-def verify_ed25519(public_key: str, heard: Heard) -> None:
+def verify_ed25519(public_key: str, received: ReceivedDelivery) -> None:
     """Verify with `cryptography` that a `v1a` signature is this key's. Raises `AssertionError` if none is."""
     key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key.removeprefix("whpk_")))
-    content = f"{heard.event_id}.{heard.headers['webhook-timestamp']}.".encode() + heard.body
-    signatures = [each.split(",", 1) for each in heard.headers["webhook-signature"].split(" ")]
+    content = f"{received.event_id}.{received.headers['webhook-timestamp']}.".encode() + received.body
+    signatures = [each.split(",", 1) for each in received.headers["webhook-signature"].split(" ")]
     assert any(_is_valid(key, encoded, content) for scheme, encoded in signatures if scheme == "v1a")
 
 

@@ -263,7 +263,7 @@ async def _every_event_was_delivered(world: World, seconds: float) -> None:
     wanted = {("/all", event["uid"]) for event in events} | {("/ends", event["uid"]) for event in ends}
 
     def delivered() -> set[tuple[str, str]]:
-        return {(heard.path, heard.event_id) for heard in world.subscriber.accepted}
+        return {(received.path, received.event_id) for received in world.subscriber.accepted}
 
     await world.subscriber.until(lambda _heard: wanted <= delivered(), seconds)
     assert delivered() == wanted

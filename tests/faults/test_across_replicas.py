@@ -64,8 +64,8 @@ async def test_a_webhook_registered_at_one_receives_events_of_the_other(pair: Re
     await one.webhook(endpoint_url=url, event_types=["task.created"])
     task_id = await two.created(SILENT)
     await pair.world.subscriber.until(
-        lambda heard: any(
-            each.path == "/registered-at-one" and each.json["data"]["task_id"] == task_id for each in heard
+        lambda received: any(
+            each.path == "/registered-at-one" and each.json["data"]["task_id"] == task_id for each in received
         )
     )
 

@@ -39,8 +39,8 @@ async def test_after_the_provider_s_answer_its_webhook_identifies_the_task_that_
         task_id = await create_until_death(world)
         await world.start()
         events = await completes_once(world, task_id)
-        await world.subscriber.until(lambda heard: heard)
-        assert [heard.event_id for heard in world.subscriber.heard] == [events[-1]["id"]]
+        await world.subscriber.until(lambda received: received)
+        assert [received.event_id for received in world.subscriber.received] == [events[-1]["id"]]
 
 
 async def test_after_the_provider_s_answer_its_history_identifies_the_task_that_it_created(tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ async def test_after_the_provider_s_answer_its_history_identifies_the_task_that_
         await world.start()
         events = await completes_once(world, task_id)
         assert events[-1]["data"]["source"] == "poll"
-        await world.subscriber.until(lambda heard: heard)
-        assert [heard.event_id for heard in world.subscriber.heard] == [events[-1]["id"]]
+        await world.subscriber.until(lambda received: received)
+        assert [received.event_id for received in world.subscriber.received] == [events[-1]["id"]]
 
 
 async def test_after_the_provider_s_answer_the_webhook_url_in_its_history_identifies_the_task(tmp_path: Path) -> None:
@@ -115,10 +115,10 @@ async def test_a_delivery_sent_before_the_kill_but_not_settled_is_sent_again_wit
         await world.webhook()
         await world.create()
         await world.died()
-        (first,) = world.subscriber.heard
+        (first,) = world.subscriber.received
         await world.start()
-        await world.subscriber.until(lambda heard: len(heard) >= 2)
-        first, second = world.subscriber.heard
+        await world.subscriber.until(lambda received: len(received) >= 2)
+        first, second = world.subscriber.received
         assert first.event_id == second.event_id
         assert first.body == second.body
         await completes_once(world, first.json["data"]["task_id"])
@@ -140,5 +140,5 @@ async def end_has_one_event(world: ProcessWorld, task_id: str) -> None:
     """Check that the task has one event for its end, and that the subscriber received that event and no other."""
     ends = [event["id"] for event in await world.events(task_id) if event["type"] == "task.completed"]
     assert len(ends) == 1
-    await world.subscriber.until(lambda heard: heard)
-    assert {heard.event_id for heard in world.subscriber.heard} == set(ends)
+    await world.subscriber.until(lambda received: received)
+    assert {received.event_id for received in world.subscriber.received} == set(ends)

@@ -40,8 +40,8 @@ async def test_deliveries_in_flight_are_finished_and_the_others_are_sent_after_t
         assert not select(world, leased)
         await world.start()
         await asyncio.gather(*(world.ended(task_id) for task_id in task_ids))
-        await world.subscriber.until(lambda heard: len({each.event_id for each in heard}) == COUNT)
-        assert max(Counter(heard.event_id for heard in world.subscriber.heard).values()) == 1
+        await world.subscriber.until(lambda received: len({each.event_id for each in received}) == COUNT)
+        assert max(Counter(received.event_id for received in world.subscriber.received).values()) == 1
         assert status == 0, world.log()
 
 
@@ -86,8 +86,8 @@ async def test_a_subscriber_that_hangs_does_not_delay_the_stop(tmp_path: Path) -
         status = await stopped(world)
         world.subscriber.answer = lambda _number, _request: 200
         await world.start()
-        await world.subscriber.until(lambda heard: heard)
-        assert world.subscriber.heard[0].json["data"]["task_id"] == task_id
+        await world.subscriber.until(lambda received: received)
+        assert world.subscriber.received[0].json["data"]["task_id"] == task_id
         await eventually(world, DELIVERIES, lambda rows: rows[0]["status"] == "delivered")
         assert status == 0, world.log()
 

@@ -47,7 +47,7 @@ async def test_a_webhook_is_registered_once_and_its_secret_is_returned(tmp_path:
         webhook = answer.json()["data"]
         assert [row["uid"] for row in select(world, "SELECT uid FROM subscription")] == [webhook["id"]]
         await world.api.post(f"/api/v1/webhooks/{webhook['id']}/test")
-        verify_standard(webhook["secret"], world.subscriber.heard[-1])
+        verify_standard(webhook["secret"], world.subscriber.received[-1])
 
 
 async def test_work_that_was_not_done_is_done_when_the_key_is_repeated(tmp_path: Path) -> None:

@@ -77,6 +77,6 @@ async def test_after_a_kill_with_a_hundred_in_flight_all_arrive_and_only_those_a
         events = select(world, "SELECT uid FROM event WHERE type = 'task.created'")
         assert len(events) == len(set(task_ids)) == TASKS
         wanted = {(path, event["uid"]) for path in PATHS for event in events}
-        assert {(heard.path, heard.event_id) for heard in world.subscriber.accepted} == wanted
+        assert {(received.path, received.event_id) for received in world.subscriber.accepted} == wanted
         assert holder.begun == {key: 2 if key in in_flight else 1 for key in wanted}
         assert all(len(bodies) == 1 for bodies in holder.bodies.values())

@@ -38,7 +38,7 @@ async def completes(world: ProcessWorld, webhook: dict[str, Any], wanted: list[s
     assert replay["delivered"] == EVENTS
     assert select(world, "SELECT count(*) AS count FROM delivery") == [{"count": EVENTS}]
     assert select(world, DUPLICATES) == []
-    received = Counter(heard.event_id for heard in world.subscriber.heard)
+    received = Counter(each.event_id for each in world.subscriber.received)
     assert received.keys() == set(wanted)
     return received
 
@@ -65,7 +65,7 @@ async def test_a_replay_continues_after_a_kill_in_the_middle(tmp_path: Path, rec
         wanted = add_events(world, EVENTS)
         webhook = await world.webhook()
         await replay_everything(world, webhook)
-        await world.subscriber.until(lambda heard: len(heard) >= received_before)
+        await world.subscriber.until(lambda each: len(each) >= received_before)
         await world.kill()
         settled = select(
             world, "SELECT e.uid FROM delivery d JOIN event e ON e.id = d.event_id WHERE status = 'delivered'"

@@ -89,9 +89,9 @@ async def completes(world: World, run_id: str, count: int, *, events: tuple[str,
     assert [result["headline"] for result in results] == names
     assert [task["input"].get("after") for task in tasks] == [None, *(each["campaign_id"] for each in results[:-1])]
     assert await ends_of(world, run_id) == ["run.created", *events]
-    await world.subscriber.until(lambda heard: any(each.json["type"] == "run.completed" for each in heard))
-    ends = [heard for heard in world.subscriber.heard if heard.json["type"] == "run.completed"]
-    assert len({heard.event_id for heard in ends}) == 1
+    await world.subscriber.until(lambda received: any(each.json["type"] == "run.completed" for each in received))
+    ends = [received for received in world.subscriber.received if received.json["type"] == "run.completed"]
+    assert len({received.event_id for received in ends}) == 1
     assert ends[0].json["data"] == run
     return run
 

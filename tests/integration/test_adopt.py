@@ -74,7 +74,9 @@ async def test_a_task_that_has_ended_is_delivered_at_once(world: World) -> None:
     webhook = await world.webhook(event_types=["task.completed"])
     task = await adopted(world, provider_task_id)
     assert (task["status"], task["output"]["image_url"]) == ("completed", PICTURE["image_url"])
-    await world.subscriber.until(lambda heard: any(each.json["data"]["task_id"] == task["task_id"] for each in heard))
+    await world.subscriber.until(
+        lambda received: any(each.json["data"]["task_id"] == task["task_id"] for each in received)
+    )
     await world.api.delete(f"/api/v1/webhooks/{webhook['id']}")
 
 

@@ -88,13 +88,13 @@ async def test_one_delivery_shows_its_request_without_secrets_and_its_attempts(w
     assert first["started_at"] < second["started_at"]
     assert second["duration_ms"] >= 0
     assert (delivery["attempts"], delivery["last_status_code"]) == (2, 200)
-    request, heard = delivery["request"], world.subscriber.heard[-1]
+    request, received = delivery["request"], world.subscriber.received[-1]
     assert request["url"] == webhook["endpoint_url"]
-    assert request["body"] == heard.json
+    assert request["body"] == received.json
     shown = {name.lower(): value for name, value in request["headers"].items()}
-    assert shown.keys() == heard.headers.keys() - TRANSPORT
+    assert shown.keys() == received.headers.keys() - TRANSPORT
     for name, value in shown.items():
-        assert value in (heard.headers[name], "***")
+        assert value in (received.headers[name], "***")
     assert not {"a-secret-of-mine", "confidential"} & set(shown.values())
     assert all(value == "***" for name, value in shown.items() if "signature" in name or "secret" in name)
 
@@ -102,7 +102,7 @@ async def test_one_delivery_shows_its_request_without_secrets_and_its_attempts(w
 async def test_a_client_s_own_callback_is_listed_without_a_webhook(world: World) -> None:
     config = {"webhook_config": {"endpoint": f"{world.subscriber.base}/mine", "secret": "s"}}
     await world.ended(await world.created(config=config))
-    await world.subscriber.until(lambda heard: heard)
+    await world.subscriber.until(lambda received: received)
     delivery = (await listed(world))[0]
     assert (delivery["webhook_id"], delivery["endpoint_url"]) == (None, f"{world.subscriber.base}/mine")
 
@@ -112,7 +112,7 @@ async def test_lists_are_filtered_and_paged_newest_first(world: World) -> None:
     first, second = await world.created(), await world.created()
     for task_id in (first, second):
         await world.ended(task_id)
-    await world.subscriber.until(lambda heard: len(heard) == 4)
+    await world.subscriber.until(lambda received: len(received) == 4)
     while await listed(world, status="pending"):
         assert (await world.api.get("/readyz")).status_code == 200
     everything = await listed(world)
@@ -181,7 +181,7 @@ async def test_a_retried_dead_delivery_starts_its_schedule_from_the_beginning(wo
     delivered = await until(world, dead["id"], lambda delivery: delivery["settled_at"])
     assert (delivered["status"], delivered["attempts"]) == ("delivered", 5)
     assert [attempt["number"] for attempt in delivered["attempt_history"]] == [1, 2, 3, 4, 5]
-    assert len({heard.event_id for heard in world.subscriber.heard}) == 1
+    assert len({received.event_id for received in world.subscriber.received}) == 1
 
 
 async def test_a_delivered_delivery_can_be_sent_again(world: World) -> None:
@@ -189,8 +189,8 @@ async def test_a_delivered_delivery_can_be_sent_again(world: World) -> None:
     await world.ended(await world.created())
     delivery = await settled(world)
     assert (await world.api.post(f"/api/v1/deliveries/{delivery['id']}/retry")).status_code == 202
-    await world.subscriber.until(lambda heard: len(heard) == 2)
-    first, second = world.subscriber.heard
+    await world.subscriber.until(lambda received: len(received) == 2)
+    first, second = world.subscriber.received
     assert (first.event_id, first.body) == (second.event_id, second.body)
 
 
@@ -199,7 +199,7 @@ async def test_a_pending_delivery_or_one_of_a_removed_webhook_is_not_retried(tmp
         webhook = await world.webhook()
         world.subscriber.answer = lambda number, _request: 500 if number == 1 else 200
         await world.ended(await world.created())
-        await world.subscriber.until(lambda heard: heard)
+        await world.subscriber.until(lambda received: received)
         (row,) = await listed(world)
         waiting = await until(world, row["id"], lambda delivery: delivery["next_attempt_at"])
         assert waiting["next_attempt_at"] > waiting["attempt_history"][0]["started_at"]
@@ -222,4 +222,4 @@ async def test_no_delivery_of_an_inactive_webhook_is_retried(world: World) -> No
     assert (await world.api.post(path)).status_code == 409
     await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"is_active": True})
     assert (await world.api.post(path)).status_code == 202
-    await world.subscriber.until(lambda heard: len(heard) == 2)
+    await world.subscriber.until(lambda received: len(received) == 2)

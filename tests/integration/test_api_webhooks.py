@@ -184,13 +184,13 @@ async def test_an_inactive_webhook_is_sent_nothing_until_it_is_active_again(tmp_
         webhook = await world.webhook()
         world.subscriber.answer = lambda _number, _request: 500
         task_id = await world.created()
-        await world.subscriber.until(lambda heard: heard)
+        await world.subscriber.until(lambda received: received)
         await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"is_active": False})
         await eventually(world, DELIVERIES, lambda rows: rows[0]["due_at"] is None)
-        heard = len(world.subscriber.heard)
+        received = len(world.subscriber.received)
         later = await world.created()
         await world.ended(later)
-        assert len(world.subscriber.heard) == heard
+        assert len(world.subscriber.received) == received
         assert [row["status"] for row in select(world, DELIVERIES)] == ["pending"]
         world.subscriber.answer = lambda _number, _request: 200
         await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"is_active": True})
@@ -204,7 +204,7 @@ async def test_a_removed_webhook_is_sent_nothing_and_its_pending_deliveries_are_
         webhook = await world.webhook()
         world.subscriber.answer = lambda _number, _request: 500
         await world.created()
-        await world.subscriber.until(lambda heard: heard)
+        await world.subscriber.until(lambda received: received)
         removed = await world.api.delete(f"/api/v1/webhooks/{webhook['id']}")
         assert removed.json()["data"] == {"object": "webhook", "id": webhook["id"], "deleted": True}
         (row,) = select(world, DELIVERIES)
@@ -215,7 +215,7 @@ async def test_a_removed_webhook_is_sent_nothing_and_its_pending_deliveries_are_
         world.subscriber.answer = lambda _number, _request: 200
         await world.created()
         await world.subscriber.until(lambda _: world.subscriber.accepted)
-        assert {heard.path for heard in world.subscriber.accepted} == {"/other"}
+        assert {received.path for received in world.subscriber.accepted} == {"/other"}
         assert {row["webhook"] for row in select(world, DELIVERIES) if row["status"] != "cancelled"} == {other["id"]}
 
 

@@ -154,10 +154,10 @@ async def test_a_callback_that_all_tasks_name_is_stored_once_and_gets_all_their_
     config = {"webhook_config": {"endpoint": url, "secret": "s3cret"}}
     ids = await created(world, *(wanted(config=config) for _ in range(5)))
 
-    def told(heard: list[Any]) -> set[str]:
-        return {each.json["data"]["task_id"] for each in heard if each.path == "/bulk" and _is_end(each.json)}
+    def told(received: list[Any]) -> set[str]:
+        return {each.json["data"]["task_id"] for each in received if each.path == "/bulk" and _is_end(each.json)}
 
-    await world.subscriber.until(lambda heard: told(heard) == set(ids))
+    await world.subscriber.until(lambda received: told(received) == set(ids))
     assert len(select(world, "SELECT id FROM subscription WHERE endpoint_url = ?", url)) == 1
 
 

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from tests.fakes.rows import select
 from tests.fakes.servers import bound, url_of
-from tests.fakes.subscriber import Heard
+from tests.fakes.subscriber import ReceivedDelivery
 from tests.fakes.world import API_KEY, FAST_POLLING, World, in_processes
 
 pytestmark = pytest.mark.sqlite_only("the commands use HTTP alone; other tests cover the database")
@@ -78,12 +78,12 @@ async def listening(world: World, *arguments: str, to: str | None = None, key: s
             await process.communicate()
 
 
-def verified(heard: list[Heard], secret: str) -> list[str]:
+def verified(received: list[ReceivedDelivery], secret: str) -> list[str]:
     """Verify the signatures of requests with a secret; return their event ids in order."""
-    for each in heard:
+    for each in received:
         assert standardwebhooks.Webhook(secret).verify(each.body, each.headers) == each.json
         assert each.json.keys() == {"type", "timestamp", "data"}
-    return [each.event_id for each in heard]
+    return [each.event_id for each in received]
 
 
 async def test_events_are_forwarded_signed_with_the_printed_secret(world: World) -> None:
@@ -97,9 +97,9 @@ async def test_events_are_forwarded_signed_with_the_printed_secret(world: World)
         assert "task.completed" in line
         assert " 200 in " in line
         assert await listen.interrupt() == (0, "")
-    (heard,) = world.subscriber.heard
-    assert heard.json["data"] == await world.task(task_id)
-    assert verified([heard], secret) == [event["id"] for event in (await world.events(task_id))[-1:]]
+    (received,) = world.subscriber.received
+    assert received.json["data"] == await world.task(task_id)
+    assert verified([received], secret) == [event["id"] for event in (await world.events(task_id))[-1:]]
 
 
 async def test_it_resumes_at_the_next_event_after_the_service_was_killed(tmp_path: Path) -> None:
@@ -107,15 +107,15 @@ async def test_it_resumes_at_the_next_event_after_the_service_was_killed(tmp_pat
         start = await listen.record()
         assert start.keys() == {"forward_to", "secret"}
         task_ids = await asyncio.gather(*(world.created() for _ in range(5)))
-        await world.subscriber.until(lambda heard: len(heard) >= 7)
+        await world.subscriber.until(lambda received: len(received) >= 7)
         await world.kill()
         assert "trying again in 1 s" in await listen.line("trying again", error=True)
         await world.start()
         await asyncio.gather(*(world.ended(task_id) for task_id in task_ids))
         await listen.line("connected again", error=True)
         stored = [row["uid"] for row in select(world, ALL)]
-        await world.subscriber.until(lambda heard: heard and heard[-1].event_id == stored[-1])
-        assert verified(world.subscriber.heard, start["secret"]) == stored
+        await world.subscriber.until(lambda received: received and received[-1].event_id == stored[-1])
+        assert verified(world.subscriber.received, start["secret"]) == stored
         printed = [await listen.record() for _ in stored]
         assert [each["id"] for each in printed] == stored
         assert {each["status"] for each in printed} == {200}
@@ -130,10 +130,10 @@ async def test_it_begins_after_the_given_event_and_signs_with_the_given_secret(w
     async with listening(world, "--json", "--secret", secret, "--since", str(events[0]["sequence"])) as listen:
         assert await listen.record() == {"forward_to": world.subscriber.url, "secret": None}
         assert [(await listen.record())["id"] for _ in events[1:]] == [event["id"] for event in events[1:]]
-    for heard in world.subscriber.heard:
-        content = f"{heard.event_id}.{heard.headers['webhook-timestamp']}.".encode() + heard.body
+    for received in world.subscriber.received:
+        content = f"{received.event_id}.{received.headers['webhook-timestamp']}.".encode() + received.body
         signature = base64.b64encode(hmac.digest(secret.encode(), content, hashlib.sha256)).decode()
-        assert heard.headers["webhook-signature"] == f"v1,{signature}"
+        assert received.headers["webhook-signature"] == f"v1,{signature}"
 
 
 async def test_a_local_server_that_refuses_or_is_unreachable_is_reported_and_not_retried(world: World) -> None:

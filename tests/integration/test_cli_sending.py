@@ -73,6 +73,6 @@ async def test_a_secret_is_rotated_and_printed_once(world: World) -> None:
     assert rotated["secret"].startswith("whsec_")
     assert rotated["secret"] != webhook["secret"]
     await ringback.data("webhook", "test", webhook["id"])
-    assert len(world.subscriber.heard[-1].headers["webhook-signature"].split()) == 2
+    assert len(world.subscriber.received[-1].headers["webhook-signature"].split()) == 2
     status, _, err = await ringback.run("webhook", "rotate", webhook["id"], "--overlap", "soon")
     assert (status, "such as" in err) == (2, True)

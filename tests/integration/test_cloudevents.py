@@ -7,17 +7,17 @@ from cloudevents.core.bindings.http import HTTPMessage, from_structured
 from cloudevents.core.formats.json import JSONFormat
 
 from tests.fakes.rows import select
-from tests.fakes.subscriber import Heard
+from tests.fakes.subscriber import ReceivedDelivery
 from tests.fakes.verifiers import verify_standard
 from tests.fakes.world import World
 
 
-def read(heard: Heard) -> BaseCloudEvent:
+def read(received: ReceivedDelivery) -> BaseCloudEvent:
     """Read a delivery with the public package. Raises if it is not a CloudEvent."""
-    return from_structured(HTTPMessage(heard.headers, heard.body), JSONFormat())
+    return from_structured(HTTPMessage(received.headers, received.body), JSONFormat())
 
 
-async def heard_by(world: World, **fields: Any) -> tuple[dict[str, Any], str, Heard]:
+async def heard_by(world: World, **fields: Any) -> tuple[dict[str, Any], str, ReceivedDelivery]:
     webhook = await world.webhook(format="cloudevents", **fields)
     task_id = await world.created()
     await world.subscriber.until(lambda _: world.subscriber.of(task_id))
@@ -25,12 +25,12 @@ async def heard_by(world: World, **fields: Any) -> tuple[dict[str, Any], str, He
 
 
 async def test_the_public_package_reads_the_body_and_the_signature_verifies(world: World) -> None:
-    webhook, task_id, heard = await heard_by(world, event_types=["task.completed"])
-    verify_standard(webhook["secret"], heard)
-    event, task = read(heard), await world.task(task_id)
-    assert heard.headers["content-type"] == "application/cloudevents+json"
+    webhook, task_id, received = await heard_by(world, event_types=["task.completed"])
+    verify_standard(webhook["secret"], received)
+    event, task = read(received), await world.task(task_id)
+    assert received.headers["content-type"] == "application/cloudevents+json"
     assert event.get_specversion() == "1.0"
-    assert event.get_id() == heard.event_id
+    assert event.get_id() == received.event_id
     assert event.get_type() == "task.completed"
     assert event.get_subject() == task_id
     assert event.get_datacontenttype() == "application/json"
@@ -53,7 +53,7 @@ async def test_the_source_is_the_organization_s_and_the_same_for_every_event(wor
 async def test_an_event_without_a_task_is_a_cloudevent_too(world: World) -> None:
     webhook = await world.webhook(format="cloudevents")
     await world.api.post(f"/api/v1/webhooks/{webhook['id']}/test")
-    (heard,) = world.subscriber.heard
-    event = read(heard)
+    (received,) = world.subscriber.received
+    event = read(received)
     assert (event.get_type(), event.get_subject()) == ("ping", None)
-    verify_standard(webhook["secret"], heard)
+    verify_standard(webhook["secret"], received)

@@ -61,10 +61,10 @@ async def test_a_failed_delivery_is_retried_by_the_schedule_until_it_is_dead(tmp
         first, second = gaps(attempts)
         assert 0.2 * 0.8 - 0.01 <= first < 0.2 * 1.2 + 2
         assert 0.5 * 0.8 - 0.01 <= second < 0.5 * 1.2 + 2
-        heard = world.subscriber.heard
-        assert len({each.event_id for each in heard}) == 1
-        assert len({each.body for each in heard}) == 1
-        stamps = [int(each.headers["webhook-timestamp"]) for each in heard]
+        received = world.subscriber.received
+        assert len({each.event_id for each in received}) == 1
+        assert len({each.body for each in received}) == 1
+        stamps = [int(each.headers["webhook-timestamp"]) for each in received]
         assert stamps == sorted(stamps)
 
 
@@ -91,7 +91,7 @@ async def test_a_redirect_is_a_failure_and_is_not_followed(tmp_path: Path) -> No
         attempts = select(world, ATTEMPTS)
         assert [attempt["status_code"] for attempt in attempts] == redirects
         assert {attempt["error"] for attempt in attempts} == {"redirects are not followed"}
-        assert {heard.path for heard in world.subscriber.heard} == {"/told"}
+        assert {received.path for received in world.subscriber.received} == {"/told"}
 
 
 async def test_a_subscriber_s_retry_after_is_respected(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ async def test_a_target_that_became_private_after_registration_is_not_reached(tm
             assert attempts[0]["error"].startswith("address forbidden: ")
             assert attempts[0]["error"].endswith(reason)
             change(world, "DELETE FROM delivery_attempt")
-        assert world.subscriber.heard == []
+        assert world.subscriber.received == []
 
 
 async def test_only_subscribed_events_are_sent(world: World) -> None:
@@ -152,8 +152,8 @@ async def test_only_subscribed_events_are_sent(world: World) -> None:
     completed, failed = await world.created(), await world.created({"outcome": "failed"})
     for task_id in (completed, failed):
         await world.ended(task_id)
-    await world.subscriber.until(lambda heard: len(heard) >= 3)
-    told = sorted((heard.json["type"], heard.json["data"]["task_id"]) for heard in world.subscriber.heard)
+    await world.subscriber.until(lambda received: len(received) >= 3)
+    told = sorted((received.json["type"], received.json["data"]["task_id"]) for received in world.subscriber.received)
     assert told == sorted([("task.created", completed), ("task.created", failed), ("task.failed", failed)])
 
 
@@ -162,10 +162,10 @@ async def test_a_client_s_own_callback_gets_only_its_tasks_events_in_piapi_s_for
     task_id = await world.created(config=config)
     other = await world.created()
     await world.ended(other)
-    await world.subscriber.until(lambda heard: any(each.json["data"]["status"] == "completed" for each in heard))
-    assert {heard.json["data"]["task_id"] for heard in world.subscriber.heard} == {task_id}
-    assert {heard.headers["x-webhook-secret"] for heard in world.subscriber.heard} == {"mine"}
-    last = world.subscriber.heard[-1].json
+    await world.subscriber.until(lambda received: any(each.json["data"]["status"] == "completed" for each in received))
+    assert {received.json["data"]["task_id"] for received in world.subscriber.received} == {task_id}
+    assert {received.headers["x-webhook-secret"] for received in world.subscriber.received} == {"mine"}
+    last = world.subscriber.received[-1].json
     assert last.keys() == {"timestamp", "data"}
     assert last["data"] == (await world.api.get(f"/api/v1/task/{task_id}")).json()["data"]
     assert last["data"]["config"]["webhook_config"] == {"endpoint": world.subscriber.url, "secret": ""}
@@ -173,8 +173,8 @@ async def test_a_client_s_own_callback_gets_only_its_tasks_events_in_piapi_s_for
 
 async def test_a_callback_without_a_secret_is_sent_none(world: World) -> None:
     await world.created(config={"webhook_config": {"endpoint": world.subscriber.url}})
-    await world.subscriber.until(lambda heard: heard)
-    assert "x-webhook-secret" not in world.subscriber.heard[0].headers
+    await world.subscriber.until(lambda received: received)
+    assert "x-webhook-secret" not in world.subscriber.received[0].headers
 
 
 async def test_every_attempt_sends_the_same_body(tmp_path: Path) -> None:
@@ -185,8 +185,8 @@ async def test_every_attempt_sends_the_same_body(tmp_path: Path) -> None:
         task_id = await world.created(BY_HAND, config=config)
         usage = {"usage": {"type": "point", "frozen": 5, "consume": 0}}
         await report(world, task_id, "processing", output={"percent": 40}, meta=usage, detail={"step": 1})
-        await world.subscriber.until(lambda heard: len(heard) >= 8)
-        first = {(heard.path, heard.event_id): heard.json for heard in world.subscriber.heard}
+        await world.subscriber.until(lambda received: len(received) >= 8)
+        first = {(received.path, received.event_id): received.json for received in world.subscriber.received}
         usage = {"usage": {"type": "point", "frozen": 0, "consume": 5}}
         await report(world, task_id, "failed", error={"code": 1, "message": "no"}, meta=usage, detail={"step": 2})
         await report(world, task_id, "completed", output=PICTURE, meta=usage, detail={"step": 3})
@@ -194,8 +194,8 @@ async def test_every_attempt_sends_the_same_body(tmp_path: Path) -> None:
         await world.subscriber.until(
             lambda _: {(h.path, h.event_id) for h in world.subscriber.accepted} >= first.keys()
         )
-        for heard in world.subscriber.accepted:
-            assert first.get((heard.path, heard.event_id), heard.json) == heard.json
+        for received in world.subscriber.accepted:
+            assert first.get((received.path, received.event_id), received.json) == received.json
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "cancelled"])
@@ -204,8 +204,8 @@ async def test_the_event_of_a_task_s_end_has_its_final_state(world: World, outco
     task_id = await world.created(BY_HAND)
     await report(world, task_id, "processing", output={"percent": 40}, meta={"started_at": "2026-01-01T00:00:00Z"})
     await report(world, task_id, outcome, output=PICTURE if outcome == "completed" else None)
-    await world.subscriber.until(lambda heard: heard)
-    assert world.subscriber.heard[0].json["data"] == await world.task(task_id)
+    await world.subscriber.until(lambda received: received)
+    assert world.subscriber.received[0].json["data"] == await world.task(task_id)
 
 
 async def test_the_event_of_an_end_that_ringback_decides_has_the_final_state(tmp_path: Path) -> None:
@@ -213,8 +213,8 @@ async def test_the_event_of_an_end_that_ringback_decides_has_the_final_state(tmp
         await world.webhook()
         task = await world.ended(await world.created(BY_HAND))
         assert (task["status"], task["error"]["code"]) == ("failed", "timed_out")
-        await world.subscriber.until(lambda heard: heard)
-        assert world.subscriber.heard[0].json["data"] == task
+        await world.subscriber.until(lambda received: received)
+        assert world.subscriber.received[0].json["data"] == task
 
 
 async def test_a_webhook_whose_secret_cannot_be_read_delays_no_other(world: World) -> None:
@@ -224,8 +224,8 @@ async def test_a_webhook_whose_secret_cannot_be_read_delays_no_other(world: Worl
     change(world, "UPDATE subscription SET secret = ? WHERE uid = ?", gone, broken["id"])
     for _ in range(3):
         await world.created()
-    await world.subscriber.until(lambda heard: len(heard) >= 3, seconds=10)
-    assert {heard.path for heard in world.subscriber.heard} == {"/told"}
+    await world.subscriber.until(lambda received: len(received) >= 3, seconds=10)
+    assert {received.path for received in world.subscriber.received} == {"/told"}
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ import pytest
 from starlette.requests import Request
 
 from tests.fakes.rows import ATTEMPTS, DELIVERIES, Rows, change, eventually, select
-from tests.fakes.subscriber import Heard, Reply
+from tests.fakes.subscriber import ReceivedDelivery, Reply
 from tests.fakes.world import World, in_process
 
 BY_HAND = {"outcome": "never", "webhook": "lost"}
@@ -23,8 +23,8 @@ async def register_watcher(world: World) -> dict[str, Any]:
     return await world.webhook(endpoint_url=world.subscriber.base + OTHERS, event_types=["webhook.disabled"])
 
 
-def notices(heard: list[Heard]) -> list[Any]:
-    return [each.json for each in heard if each.path == OTHERS]
+def notices(received: list[ReceivedDelivery]) -> list[Any]:
+    return [each.json for each in received if each.path == OTHERS]
 
 
 async def current(world: World, webhook: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ async def test_an_endpoint_that_returns_410_is_disabled_at_once_and_gets_pending
     await world.subscriber.until(notices)
     found = await current(world, leaver)
     assert (found["is_active"], found["disabled_reason"]) == (False, "gone")
-    (notice,) = notices(world.subscriber.heard)
+    (notice,) = notices(world.subscriber.received)
     assert notice["type"] == "webhook.disabled"
     assert notice["data"]["reason"] == "gone"
     told = notice["data"]["webhook"]
@@ -77,15 +77,17 @@ async def test_an_endpoint_that_returns_410_is_disabled_at_once_and_gets_pending
         return len(mine) == len(task_ids) and all((row["status"], row["due_at"]) == ("pending", None) for row in mine)
 
     await eventually(world, DELIVERIES, kept)
-    assert {heard.json["data"]["task_id"] for heard in world.subscriber.accepted if heard.path == "/told"} == set()
+    assert {
+        received.json["data"]["task_id"] for received in world.subscriber.accepted if received.path == "/told"
+    } == set()
     back.set()
     await activate(world, leaver)
-    await world.subscriber.until(lambda heard: len(heard) - len(notices(heard)) >= len(task_ids) + 1)
+    await world.subscriber.until(lambda received: len(received) - len(notices(received)) >= len(task_ids) + 1)
     await eventually(world, DELIVERIES, lambda rows: all(row["status"] == "delivered" for row in rows))
-    accepted = [heard.json for heard in world.subscriber.accepted if heard.path == "/told"]
+    accepted = [received.json for received in world.subscriber.accepted if received.path == "/told"]
     assert {each["type"] for each in accepted} == {"task.created"}
     assert sorted(each["data"]["task_id"] for each in accepted) == sorted(task_ids)
-    assert len(notices(world.subscriber.heard)) == 1
+    assert len(notices(world.subscriber.received)) == 1
 
 
 async def test_an_endpoint_that_returned_410_gets_no_request_until_it_is_activated(world: World) -> None:
@@ -96,10 +98,10 @@ async def test_an_endpoint_that_returned_410_gets_no_request_until_it_is_activat
     await world.subscriber.until(notices)
     later = await world.created(BY_HAND)
     await eventually(world, DELIVERIES, lambda rows: all(row["due_at"] is None for row in rows))
-    assert [heard.status for heard in world.subscriber.heard if heard.path == "/told"] == [410]
+    assert [received.status for received in world.subscriber.received if received.path == "/told"] == [410]
     world.subscriber.answer = lambda _number, _request: 200
     await activate(world, leaver)
-    await world.subscriber.until(lambda heard: len(heard) >= 3)
+    await world.subscriber.until(lambda received: len(received) >= 3)
     assert world.subscriber.of(later) == [], "what happened while it was off is for a replay"
 
 
@@ -117,7 +119,7 @@ async def test_an_endpoint_that_returned_410_is_not_sent_its_next_pending_delive
     await eventually(world, DELIVERIES, lambda rows: len(rows) == 3)
     leaving.set()
     await eventually(world, DELIVERIES, lambda rows: all(row["due_at"] is None for row in rows))
-    assert [heard.status for heard in world.subscriber.heard] == [410]
+    assert [received.status for received in world.subscriber.received] == [410]
 
 
 async def test_an_endpoint_that_has_failed_for_five_days_is_disabled_at_its_next_failure(tmp_path: Path) -> None:
@@ -128,15 +130,17 @@ async def test_an_endpoint_that_has_failed_for_five_days_is_disabled_at_its_next
         watcher = await register_watcher(world)
         task_id = await world.created(BY_HAND)
         await world.subscriber.until(notices)
-        (notice,) = notices(world.subscriber.heard)
+        (notice,) = notices(world.subscriber.received)
         assert (notice["data"]["webhook"]["id"], notice["data"]["reason"]) == (failing["id"], "failing")
         found = await current(world, failing)
         assert (found["is_active"], found["disabled_reason"]) == (False, "failing")
         assert (await current(world, watcher))["is_active"] is True
         world.subscriber.answer = lambda _number, _request: 200
         await activate(world, failing)
-        await world.subscriber.until(lambda heard: any(each.path == "/told" and each.status == 200 for each in heard))
-        assert [heard.status for heard in world.subscriber.of(task_id)] == [500, 200]
+        await world.subscriber.until(
+            lambda received: any(each.path == "/told" and each.status == 200 for each in received)
+        )
+        assert [received.status for received in world.subscriber.of(task_id)] == [500, 200]
 
 
 async def test_an_endpoint_that_has_failed_for_less_than_five_days_is_not_disabled(tmp_path: Path) -> None:
@@ -197,4 +201,4 @@ async def test_a_client_s_own_callback_is_never_disabled(tmp_path: Path, status:
         assert {row["status"] for row in rows} == {"delivered"}
         callbacks = select(world, "SELECT is_active, disabled_reason FROM subscription WHERE kind = 'callback'")
         assert callbacks == [{"is_active": 1, "disabled_reason": None}]
-        assert notices(world.subscriber.heard) == []
+        assert notices(world.subscriber.received) == []

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.subscriber import Heard
+from tests.fakes.subscriber import ReceivedDelivery
 from tests.fakes.verifiers import verify_ed25519, verify_pi, verify_standard
 from tests.fakes.world import World
 
@@ -20,35 +20,35 @@ async def register(world: World, **fields: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-async def received(world: World, text: str, paths: tuple[str, ...] = FORMATS) -> dict[str, Heard]:
+async def received(world: World, text: str, paths: tuple[str, ...] = FORMATS) -> dict[str, ReceivedDelivery]:
     """Return the request at each path that contains `text`, once all paths have received one."""
 
-    def found(heard: list[Heard]) -> dict[str, Heard]:
-        return {each.path.strip("/"): each for each in heard if text.encode() in each.body}
+    def found(deliveries: list[ReceivedDelivery]) -> dict[str, ReceivedDelivery]:
+        return {each.path.strip("/"): each for each in deliveries if text.encode() in each.body}
 
-    await world.subscriber.until(lambda heard: found(heard).keys() >= set(paths))
-    return found(world.subscriber.heard)
+    await world.subscriber.until(lambda deliveries: found(deliveries).keys() >= set(paths))
+    return found(world.subscriber.received)
 
 
-def verify(form: str, webhook: dict[str, Any], heard: Heard) -> None:
+def verify(form: str, webhook: dict[str, Any], deliveries: ReceivedDelivery) -> None:
     if form == "piapi":
-        assert heard.headers["x-webhook-secret"] == webhook["secret"]
-        assert "webhook-signature" not in heard.headers
+        assert deliveries.headers["x-webhook-secret"] == webhook["secret"]
+        assert "webhook-signature" not in deliveries.headers
         return
-    verify_standard(webhook["secret"], heard)
+    verify_standard(webhook["secret"], deliveries)
     if form == "pi":
-        verify_pi(webhook["secret"], heard)
+        verify_pi(webhook["secret"], deliveries)
 
 
 async def test_every_format_verifies_and_one_id_is_in_all(world: World) -> None:
     webhooks = await register(world, event_types=["task.completed"], headers={"X-Tenant": "acme"})
     task_id = await world.created()
-    heard = await received(world, task_id)
+    deliveries = await received(world, task_id)
     for form, webhook in webhooks.items():
-        verify(form, webhook, heard[form])
-        assert heard[form].headers["x-tenant"] == "acme"
-    assert len({each.event_id for each in heard.values()}) == 1
-    types = {form: each.headers["content-type"] for form, each in heard.items()}
+        verify(form, webhook, deliveries[form])
+        assert deliveries[form].headers["x-tenant"] == "acme"
+    assert len({each.event_id for each in deliveries.values()}) == 1
+    types = {form: each.headers["content-type"] for form, each in deliveries.items()}
     assert types == {**dict.fromkeys(FORMATS, "application/json"), "cloudevents": "application/cloudevents+json"}
 
 
@@ -70,9 +70,9 @@ async def test_each_format_has_its_own_form_of_the_task(world: World) -> None:
 
 async def test_a_given_secret_signs_in_every_format(world: World) -> None:
     await register(world, event_types=["task.created"], secret=SECRET)
-    heard = await received(world, await world.created())
-    assert heard["piapi"].headers["x-webhook-secret"] == SECRET
-    verify_pi(SECRET, heard["pi"])
+    deliveries = await received(world, await world.created())
+    assert deliveries["piapi"].headers["x-webhook-secret"] == SECRET
+    verify_pi(SECRET, deliveries["pi"])
 
 
 @pytest.mark.parametrize("form", ["standard", "cloudevents"])
@@ -81,9 +81,9 @@ async def test_an_ed25519_signature_verifies_with_the_returned_public_key(world:
     assert "secret" not in webhook
     task_id = await world.created()
     await world.subscriber.until(lambda _: world.subscriber.of(task_id))
-    (heard,) = world.subscriber.of(task_id)
-    verify_ed25519(webhook["public_key"], heard)
-    assert "whsk_" not in repr([webhook, heard])
+    (deliveries,) = world.subscriber.of(task_id)
+    verify_ed25519(webhook["public_key"], deliveries)
+    assert "whsk_" not in repr([webhook, deliveries])
 
 
 async def test_the_event_of_a_disabled_webhook_is_sent_in_every_format(world: World) -> None:
@@ -93,15 +93,15 @@ async def test_the_event_of_a_disabled_webhook_is_sent_in_every_format(world: Wo
         endpoint_url=f"{world.subscriber.base}/gone", event_types=["task.created"], headers={"X-Tenant": "planted"}
     )
     await world.created()
-    heard = await received(world, gone["id"])
+    deliveries = await received(world, gone["id"])
     for form, webhook in webhooks.items():
-        verify(form, webhook, heard[form])
-    bodies = {form: each.json for form, each in heard.items() if form in webhooks}
+        verify(form, webhook, deliveries[form])
+    bodies = {form: each.json for form, each in deliveries.items() if form in webhooks}
     data = bodies["standard"]["data"]
     assert (data["reason"], data["webhook"]["id"], data["webhook"]["is_active"]) == ("gone", gone["id"], False)
     assert all(body["data"] == data for body in bodies.values())
     assert {body["type"] for body in bodies.values()} == {"webhook.disabled"}
-    assert heard["pi"].headers["x-pi-event"] == "webhook.disabled"
+    assert deliveries["pi"].headers["x-pi-event"] == "webhook.disabled"
     assert "subject" not in bodies["cloudevents"]
     assert "planted" not in repr(bodies)
     shown = (await world.api.get(f"/api/v1/webhooks/{gone['id']}")).json()["data"]
@@ -119,8 +119,10 @@ async def test_only_events_of_tasks_that_match_the_filters_are_sent(world: World
         "img2img": await world.created(task_type="img2img", metadata={"customer": "other"}),
         "plain": await world.created(),
     }
-    await world.subscriber.until(lambda heard: len(heard) >= 6)
-    told_of = {(heard.path, name) for name, task_id in created.items() for heard in world.subscriber.of(task_id)}
+    await world.subscriber.until(lambda deliveries: len(deliveries) >= 6)
+    told_of = {
+        (deliveries.path, name) for name, task_id in created.items() for deliveries in world.subscriber.of(task_id)
+    }
     everything = {("/all", name) for name in created}
     assert told_of == everything | {("/model", "kling"), ("/mine", "kling"), ("/type", "img2img")}
 

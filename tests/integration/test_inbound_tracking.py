@@ -13,7 +13,7 @@ from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
 from tests.fakes.inbound import hook_secret, notice, post, report
 from tests.fakes.rows import RECEIPTS, change, select
-from tests.fakes.subscriber import Heard
+from tests.fakes.subscriber import ReceivedDelivery
 from tests.fakes.world import World, in_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -33,7 +33,7 @@ async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Async
         yield world
 
 
-async def deliveries_of(world: World, task_id: str, count: int = 1) -> list[Heard]:
+async def deliveries_of(world: World, task_id: str, count: int = 1) -> list[ReceivedDelivery]:
     """Return the deliveries for a task when there are at least `count`. Raises TimeoutError."""
     await world.subscriber.until(lambda _: len(world.subscriber.of(task_id)) >= count)
     return world.subscriber.of(task_id)
@@ -57,7 +57,7 @@ async def test_a_failed_task_may_be_corrected_and_the_event_names_the_one_that_i
     failed, completed = ends(await world.events(task_id))
     assert (failed["type"], completed["type"]) == ("task.failed", "task.completed")
     assert completed["data"]["corrects"] == failed["id"]
-    delivered = {heard.event_id: heard.json for heard in await deliveries_of(world, task_id, 2)}
+    delivered = {received.event_id: received.json for received in await deliveries_of(world, task_id, 2)}
     assert delivered.keys() == {failed["id"], completed["id"]}
     assert delivered[failed["id"]]["data"]["error"]["message"] == "task failed"
     assert delivered[completed["id"]]["data"]["output"]["image_url"] == PICTURE["image_url"]
@@ -65,7 +65,10 @@ async def test_a_failed_task_may_be_corrected_and_the_event_names_the_one_that_i
 
 async def test_a_providers_correction_is_applied_and_both_ends_are_delivered(world: World) -> None:
     task_id = await world.created({"outcome": "failed_then_completed", "duration": 0.1})
-    assert [heard.json["type"] for heard in await deliveries_of(world, task_id, 2)] == ["task.failed", "task.completed"]
+    assert [each.json["type"] for each in await deliveries_of(world, task_id, 2)] == [
+        "task.failed",
+        "task.completed",
+    ]
     assert (await world.task(task_id))["status"] == "completed"
 
 
@@ -113,7 +116,7 @@ async def test_the_same_webhook_many_times_at_once_is_one_event(world: World) ->
     answers = await asyncio.gather(*(report(world, task_id, "completed", output=PICTURE) for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}
     (end,) = ends(await world.events(task_id))
-    assert {heard.event_id for heard in await deliveries_of(world, task_id)} == {end["id"]}
+    assert {received.event_id for received in await deliveries_of(world, task_id)} == {end["id"]}
     assert receipts_of(world, task_id) == []
 
 

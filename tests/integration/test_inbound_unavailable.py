@@ -70,7 +70,7 @@ async def test_after_the_lock_is_released_the_loops_continue(world: World) -> No
         assert may_retry(await world.api.get("/readyz"))
     task_id = await world.created()
     assert (await world.ended(task_id))["status"] == "completed"
-    await world.subscriber.until(lambda heard: heard)
+    await world.subscriber.until(lambda received: received)
 
 
 async def test_the_outcome_of_a_create_call_is_written_although_the_database_was_locked(world: World) -> None:

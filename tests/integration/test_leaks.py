@@ -215,11 +215,16 @@ def test_no_response_shows_a_secret_except_once_when_it_is_created(scenario: Lea
 
 def test_no_delivery_holds_a_secret_except_its_own_endpoints_header(scenario: LeakScenario) -> None:
     own = {"/callback": CLIENTS, "/piapi": PLAIN}
-    assert {heard.path for heard in scenario.world.subscriber.heard} == {"/standard", "/pi", "/piapi", "/callback"}
-    for heard in scenario.world.subscriber.heard:
-        assert heard.headers.get("x-webhook-secret") == own.get(heard.path)
-        others = {name: value for name, value in heard.headers.items() if name != "x-webhook-secret"}
-        assert scenario.found_in(heard.body + repr(others).encode()) == [], heard.path
+    assert {each.path for each in scenario.world.subscriber.received} == {
+        "/standard",
+        "/pi",
+        "/piapi",
+        "/callback",
+    }
+    for received in scenario.world.subscriber.received:
+        assert received.headers.get("x-webhook-secret") == own.get(received.path)
+        others = {name: value for name, value in received.headers.items() if name != "x-webhook-secret"}
+        assert scenario.found_in(received.body + repr(others).encode()) == [], received.path
 
 
 def _malformed(secret: str) -> list[bytes]:

@@ -11,8 +11,8 @@ async def test_a_task_completes_and_its_subscriber_receives_the_event(world: Wor
     task = await world.ended(task_id)
     assert task["status"] == "completed"
     assert task["output"]["image_url"]
-    await world.subscriber.until(lambda heard: len(heard) >= 1)
-    (delivery,) = world.subscriber.heard
+    await world.subscriber.until(lambda received: len(received) >= 1)
+    (delivery,) = world.subscriber.received
     body = Webhook(webhook["secret"]).verify(delivery.body, delivery.headers)
     assert body["type"] == "task.completed"
     assert body["data"] == task

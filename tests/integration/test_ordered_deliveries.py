@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from tests.fakes.inbound import report
 from tests.fakes.rows import DELIVERIES, eventually
-from tests.fakes.subscriber import Heard, Reply
+from tests.fakes.subscriber import ReceivedDelivery, Reply
 from tests.fakes.world import World, in_process
 
 BY_HAND = {"outcome": "never", "webhook": "lost"}
@@ -100,12 +100,12 @@ async def test_an_event_without_a_response_delays_only_its_own_task(world: World
     await held.wait()
     quick = await world.created(BY_HAND)
     await asyncio.gather(live(world, slow), live(world, quick))
-    await world.subscriber.until(lambda heard: len(heard) >= len(LIFE))
-    assert [heard.event_id for heard in world.subscriber.of(quick)] == await history(world, quick)
+    await world.subscriber.until(lambda received: len(received) >= len(LIFE))
+    assert [received.event_id for received in world.subscriber.of(quick)] == await history(world, quick)
     assert world.subscriber.of(slow) == []
     gate.set()
-    await world.subscriber.until(lambda heard: len(heard) >= 2 * len(LIFE))
-    assert [heard.event_id for heard in world.subscriber.of(slow)] == await history(world, slow)
+    await world.subscriber.until(lambda received: len(received) >= 2 * len(LIFE))
+    assert [received.event_id for received in world.subscriber.of(slow)] == await history(world, slow)
 
 
 async def test_a_refused_event_delays_only_its_own_task(tmp_path: Path) -> None:
@@ -121,15 +121,15 @@ async def test_a_refused_event_delays_only_its_own_task(tmp_path: Path) -> None:
         world.subscriber.answer = answer
         await world.webhook(event_types=["task.*"], ordered=True)
         slow = await world.created(BY_HAND)
-        await world.subscriber.until(lambda heard: heard)
+        await world.subscriber.until(lambda received: received)
         quick = await world.created(BY_HAND)
         await asyncio.gather(live(world, slow), live(world, quick))
         await world.subscriber.until(lambda _heard: len(world.subscriber.of(quick)) >= len(LIFE))
-        assert {heard.event_id for heard in world.subscriber.of(slow)} == {refused}
+        assert {received.event_id for received in world.subscriber.of(slow)} == {refused}
         passes.set()
         await all_settled(world, 2)
         for task_id in (slow, quick):
-            accepted = [heard.event_id for heard in world.subscriber.of(task_id) if heard.status == 200]
+            accepted = [received.event_id for received in world.subscriber.of(task_id) if received.status == 200]
             assert accepted == await history(world, task_id)
 
 
@@ -145,8 +145,8 @@ async def test_after_a_dead_delivery_the_next_is_sent(tmp_path: Path) -> None:
         await live(world, task_id)
         await all_settled(world, 1)
         first, *others = await history(world, task_id)
-        heard: list[Heard] = world.subscriber.heard
-        assert [(each.event_id, each.status) for each in heard] == [
+        received: list[ReceivedDelivery] = world.subscriber.received
+        assert [(each.event_id, each.status) for each in received] == [
             (first, 500),
             (first, 500),
             *[(event_id, 200) for event_id in others],
@@ -179,10 +179,10 @@ async def test_no_more_deliveries_are_in_flight_than_the_subscription_allows(wor
     await world.webhook(endpoint_url=f"{world.subscriber.base}/single", event_types=["task.created"], max_in_flight=1)
     await world.webhook(endpoint_url=f"{world.subscriber.base}/free", event_types=["task.created"])
     await asyncio.gather(*[world.created(BY_HAND) for _ in range(count)])
-    await world.subscriber.until(lambda heard: len(heard) >= count)
+    await world.subscriber.until(lambda received: len(received) >= count)
     assert opened["/single"] == 1
     go_on.set()
-    await world.subscriber.until(lambda heard: len(heard) >= 2 * count)
+    await world.subscriber.until(lambda received: len(received) >= 2 * count)
     assert most["/single"] == 1
     assert most["/free"] >= 2
 
@@ -198,5 +198,5 @@ async def test_no_more_deliveries_per_second_are_started_than_the_subscription_a
     world.subscriber.answer = answer
     await world.webhook(event_types=["task.created"], rate_limit=rate)
     await asyncio.gather(*[world.created(BY_HAND) for _ in range(count)])
-    await world.subscriber.until(lambda heard: len(heard) >= count)
+    await world.subscriber.until(lambda received: len(received) >= count)
     assert begun[-1] - begun[0] >= (count - 1) / rate - 0.05

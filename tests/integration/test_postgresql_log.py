@@ -62,7 +62,7 @@ class Replica:
     def is_behind(self) -> bool:
         """Whether there are events that it has not begun to read."""
         assert self.database.shared is not None
-        return self.database.shared.notices.heard.is_set()
+        return self.database.shared.notices.received.is_set()
 
 
 @asynccontextmanager

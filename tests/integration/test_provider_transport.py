@@ -158,15 +158,15 @@ async def test_a_refused_connection_sent_nothing() -> None:
 
 
 async def test_a_certificate_that_is_not_trusted_sent_nothing(tmp_path: Path) -> None:
-    heard: list[bytes] = []
+    received: list[bytes] = []
 
     async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-        heard.append(await reader.read())
+        received.append(await reader.read())
 
     async with listening(talk, server_tls(self_signed(tmp_path))) as url, calling(url) as calls:
         outcome = await calls.call("POST", "/", content=b"{}")
     assert outcome == NotSent("the connection to the provider failed (ConnectError)")
-    assert not any(heard)
+    assert not any(received)
 
 
 async def test_a_server_that_does_not_speak_tls_sent_nothing() -> None:

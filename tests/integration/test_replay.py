@@ -57,7 +57,7 @@ async def test_a_replay_sends_past_events_with_their_ids_to_a_new_webhook(world:
     done = await until(world, asked, is_over)
     assert (done["status"], done["sent"], done["delivered"], done["dead"]) == ("done", 451, 451, 0)
     assert done["ended_at"]
-    told = Counter(heard.event_id for heard in world.subscriber.heard)
+    told = Counter(received.event_id for received in world.subscriber.received)
     assert told == Counter(wanted)
     assert not told.keys() & set(before)
     listing = (await world.api.get(f"/api/v1/webhooks/{webhook['id']}/replays")).json()["data"]["data"]
@@ -73,7 +73,7 @@ async def test_a_replay_can_be_narrowed_by_time_and_type(world: World) -> None:
     body = {"since": hours_ago(2.5), "until": hours_ago(1.5), "event_types": ["job.failed"]}
     done = await until(world, await ask(world, webhook, "replay", **body), is_over)
     assert (done["deliveries"], done["sent"], done["event_types"]) == (3, 3, ["task.failed"])
-    assert {heard.event_id for heard in world.subscriber.heard} == set(wanted)
+    assert {received.event_id for received in world.subscriber.received} == set(wanted)
 
 
 async def test_a_replay_applies_the_webhook_s_filters(world: World) -> None:
@@ -83,7 +83,7 @@ async def test_a_replay_applies_the_webhook_s_filters(world: World) -> None:
     webhook = await world.webhook(filters={"model": ["flux"], "metadata": {"customer": 7}})
     done = await until(world, await ask(world, webhook, "replay", since=hours_ago(2)), is_over)
     assert (done["deliveries"], done["sent"], done["delivered"]) == (7, 7, 7)
-    assert Counter(heard.event_id for heard in world.subscriber.heard) == Counter(wanted)
+    assert Counter(received.event_id for received in world.subscriber.received) == Counter(wanted)
 
 
 async def test_a_replay_of_nothing_is_done_at_once(world: World) -> None:
@@ -94,7 +94,7 @@ async def test_a_replay_of_nothing_is_done_at_once(world: World) -> None:
 async def test_recover_sends_dead_deliveries_and_nothing_else(world: World) -> None:
     webhook = await world.webhook()
     await world.ended(await world.created())
-    await world.subscriber.until(lambda heard: len(heard) == 1)
+    await world.subscriber.until(lambda received: len(received) == 1)
     world.subscriber.answer = lambda _number, _request: 500
     for _ in range(2):
         await world.ended(await world.created())
@@ -102,10 +102,10 @@ async def test_recover_sends_dead_deliveries_and_nothing_else(world: World) -> N
     dead = {row["id"] for row in select(world, "SELECT id FROM delivery WHERE status = 'dead'")}
     change(world, "UPDATE delivery SET settled_at = '2025-01-01 00:00:00.000000' WHERE id = ?", min(dead))
     world.subscriber.answer = lambda _number, _request: 200
-    heard_before = len(world.subscriber.heard)
+    heard_before = len(world.subscriber.received)
     done = await until(world, await ask(world, webhook, "recover", since=hours_ago(1)), is_over)
     assert (done["kind"], done["deliveries"], done["sent"], done["delivered"]) == ("recover", 1, 1, 1)
-    assert len(world.subscriber.heard) == heard_before + 1
+    assert len(world.subscriber.received) == heard_before + 1
     rows = select(world, "SELECT id, status, attempt FROM delivery ORDER BY id")
     assert [(row["status"], row["attempt"]) for row in rows] == [("delivered", 1), ("dead", 2), ("delivered", 3)]
 
@@ -151,7 +151,7 @@ async def test_pending_deliveries_of_a_replay_that_is_done_can_be_cancelled(tmp_
         webhook = await world.webhook()
         world.subscriber.answer = lambda _number, _request: 500
         asked = await ask(world, webhook, "replay", since=hours_ago(2))
-        await until(world, asked, lambda replay: replay["status"] == "done" and len(world.subscriber.heard) == 3)
+        await until(world, asked, lambda replay: replay["status"] == "done" and len(world.subscriber.received) == 3)
         await eventually(world, "SELECT * FROM delivery_attempt", lambda rows: len(rows) == 3)
         answer = await world.api.delete(f"/api/v1/webhooks/{webhook['id']}/replays/{asked['id']}")
         assert (answer.json()["data"]["status"], answer.json()["data"]["cancelled"]) == ("cancelled", 3)
@@ -189,18 +189,18 @@ async def test_a_webhook_that_is_disabled_during_a_replay_gets_the_rest_when_act
         await world.api.patch(path, json={"is_active": True})
         done = await until(world, asked, is_over)
         assert (done["status"], done["sent"], done["delivered"]) == ("done", 9, 9)
-        assert {heard.event_id for heard in world.subscriber.accepted} == set(wanted)
+        assert {received.event_id for received in world.subscriber.accepted} == set(wanted)
 
 
 async def test_new_deliveries_overtake_a_replay(world: World) -> None:
     add_events(world, 1000)
     webhook = await world.webhook()
     asked = await ask(world, webhook, "replay", since=hours_ago(2))
-    await world.subscriber.until(lambda heard: heard)
+    await world.subscriber.until(lambda received: received)
     task_id = await world.created()
     await world.ended(task_id)
     await world.subscriber.until(lambda _heard: world.subscriber.of(task_id))
-    assert len(world.subscriber.heard) < 1000
+    assert len(world.subscriber.received) < 1000
     done = await until(world, asked, is_over)
     assert done["delivered"] == 1000
 

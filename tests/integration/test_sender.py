@@ -462,10 +462,10 @@ def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
 
 
 async def test_a_self_signed_certificate_is_not_trusted(sender: Sender, self_signed: ssl.SSLContext) -> None:
-    heard = []
+    received = []
 
     async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-        heard.append(await reader.read())
+        received.append(await reader.read())
 
     async with tcp_server(talk, self_signed) as port:
         answer = await sender.send(f"https://127.0.0.1:{port}/", HEADERS, BODY)
@@ -473,7 +473,7 @@ async def test_a_self_signed_certificate_is_not_trusted(sender: Sender, self_sig
         None,
         "TLS: certificate not trusted (self-signed certificate)",
     )
-    assert heard == []
+    assert received == []
 
 
 async def test_a_server_without_tls(sender: Sender) -> None:

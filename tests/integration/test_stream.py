@@ -60,10 +60,10 @@ async def test_an_event_is_the_same_as_in_its_delivery(world: World) -> None:
     async with reading(world) as reader:
         (task_id,) = await make(world, 1, input={"prompt": "two\u2028lines\r\nand \U0001f408"})
         seen = await reader.until(lambda seen: seen and seen[-1].event == "task.completed")
-        await world.subscriber.until(lambda heard: len({each.event_id for each in heard}) == len(seen))
+        await world.subscriber.until(lambda received: len({each.event_id for each in received}) == len(seen))
     delivered = {
-        heard.event_id: standardwebhooks.Webhook(webhook["secret"]).verify(heard.body, heard.headers)
-        for heard in world.subscriber.heard
+        received.event_id: standardwebhooks.Webhook(webhook["secret"]).verify(received.body, received.headers)
+        for received in world.subscriber.received
     }
     for each in seen:
         assert each.data.keys() == {"id", "type", "timestamp", "sequence", "data"}

@@ -169,7 +169,7 @@ async def test_a_header_sent_back_as_it_was_returned_keeps_its_value(world: Worl
     assert changed["headers"] == {"X-Tenant": "***", "X-New": "***"}
     task_id = await world.created()
     await world.subscriber.until(lambda _: world.subscriber.of(task_id))
-    (told,) = (heard for heard in world.subscriber.of(task_id) if "x-tenant" in heard.headers)
+    (told,) = (received for received in world.subscriber.of(task_id) if "x-tenant" in received.headers)
     assert (told.headers["x-tenant"], told.headers["x-new"]) == (PLANTED, "new")
     assert "x-old" not in told.headers
     await world.api.delete(f"/api/v1/webhooks/{webhook['id']}")

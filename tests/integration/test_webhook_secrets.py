@@ -9,7 +9,7 @@ import pytest
 
 from receiver.domain.ids import new_id
 from tests.fakes.rows import change, select
-from tests.fakes.subscriber import Heard
+from tests.fakes.subscriber import ReceivedDelivery
 from tests.fakes.verifiers import WebhookVerificationError, verify_ed25519, verify_pi, verify_standard
 from tests.fakes.world import World
 
@@ -22,7 +22,7 @@ async def rotate(world: World, webhook: dict[str, Any], **fields: Any) -> dict[s
     return dict(answer.json()["data"])
 
 
-async def next_delivery(world: World) -> Heard:
+async def next_delivery(world: World) -> ReceivedDelivery:
     task_id = await world.created()
     await world.subscriber.until(lambda _: world.subscriber.of(task_id))
     return world.subscriber.of(task_id)[0]
@@ -49,16 +49,16 @@ async def test_during_the_overlap_the_old_and_the_new_secret_verify_and_then_the
     rotated = await rotate(world, webhook)
     assert rotated["secret"].startswith("whsec_")
     assert rotated["secret"] != webhook["secret"]
-    heard = await next_delivery(world)
+    received = await next_delivery(world)
     for secret in (webhook["secret"], rotated["secret"]):
-        verify_standard(secret, heard)
+        verify_standard(secret, received)
     if form == "pi":
-        verify_pi(rotated["secret"], heard)
+        verify_pi(rotated["secret"], received)
     let_overlaps_end(world)
-    heard = await next_delivery(world)
-    verify_standard(rotated["secret"], heard)
+    received = await next_delivery(world)
+    verify_standard(rotated["secret"], received)
     with pytest.raises(WebhookVerificationError):
-        verify_standard(webhook["secret"], heard)
+        verify_standard(webhook["secret"], received)
 
 
 async def test_piapi_s_header_is_only_the_newest_secret(world: World) -> None:
@@ -72,14 +72,14 @@ async def test_an_ed25519_key_is_rotated_to_another(world: World) -> None:
     rotated = await rotate(world, webhook)
     assert "secret" not in rotated
     assert rotated["public_key"] != webhook["public_key"]
-    heard = await next_delivery(world)
+    received = await next_delivery(world)
     for key in (webhook["public_key"], rotated["public_key"]):
-        verify_ed25519(key, heard)
+        verify_ed25519(key, received)
     let_overlaps_end(world)
-    heard = await next_delivery(world)
-    verify_ed25519(rotated["public_key"], heard)
+    received = await next_delivery(world)
+    verify_ed25519(rotated["public_key"], received)
     with pytest.raises(AssertionError):
-        verify_ed25519(webhook["public_key"], heard)
+        verify_ed25519(webhook["public_key"], received)
 
 
 async def test_the_new_secret_is_returned_once_and_is_in_no_row(world: World) -> None:
@@ -96,12 +96,12 @@ async def test_a_secret_that_the_user_chose_can_replace_the_old_at_once(world: W
     webhook = await world.webhook(event_types=["task.created"])
     first = await rotate(world, webhook)
     await rotate(world, webhook, secret=f"whsec_{'A' * 43}=", overlap_seconds=0)
-    heard = await next_delivery(world)
-    verify_standard(f"whsec_{'A' * 43}=", heard)
-    assert " " not in heard.headers["webhook-signature"]
+    received = await next_delivery(world)
+    verify_standard(f"whsec_{'A' * 43}=", received)
+    assert " " not in received.headers["webhook-signature"]
     for secret in (webhook["secret"], first["secret"]):
         with pytest.raises(WebhookVerificationError):
-            verify_standard(secret, heard)
+            verify_standard(secret, received)
 
 
 async def test_a_patched_secret_replaces_all_others_at_once(world: World) -> None:
@@ -114,12 +114,12 @@ async def test_a_patched_secret_replaces_all_others_at_once(world: World) -> Non
 async def test_concurrent_rotations_all_succeed_and_few_retired_secrets_are_stored(world: World) -> None:
     webhook = await world.webhook(event_types=["task.created"])
     rotated = await asyncio.gather(*(rotate(world, webhook) for _ in range(8)))
-    heard = await next_delivery(world)
-    assert len(heard.headers["webhook-signature"].split(" ")) == 6
+    received = await next_delivery(world)
+    assert len(received.headers["webhook-signature"].split(" ")) == 6
     valid = 0
     for each in rotated:
         try:
-            verify_standard(each["secret"], heard)
+            verify_standard(each["secret"], received)
             valid += 1
         except WebhookVerificationError:
             continue

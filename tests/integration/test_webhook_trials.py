@@ -27,28 +27,28 @@ async def test_a_ping_is_signed_like_any_delivery(world: World, form: str) -> No
     assert (result["delivered"], result["status_code"], result["error"]) == (True, 200, None)
     assert result["response"] == "heard"
     assert result["duration_ms"] >= 0
-    (heard,) = world.subscriber.heard
-    assert heard.headers["x-tenant"] == PLANTED
-    assert heard.json["type"] == "ping"
-    assert heard.json["data"]["webhook"]["id"] == webhook["id"]
-    assert (result["event_id"], result["request"]["body"]) == (heard.event_id, heard.json)
+    (received,) = world.subscriber.received
+    assert received.headers["x-tenant"] == PLANTED
+    assert received.json["type"] == "ping"
+    assert received.json["data"]["webhook"]["id"] == webhook["id"]
+    assert (result["event_id"], result["request"]["body"]) == (received.event_id, received.json)
     if form == "piapi":
-        assert heard.headers["x-webhook-secret"] == webhook["secret"]
+        assert received.headers["x-webhook-secret"] == webhook["secret"]
     else:
-        verify_standard(webhook["secret"], heard)
+        verify_standard(webhook["secret"], received)
     if form == "pi":
-        verify_pi(webhook["secret"], heard)
-        assert heard.headers["x-pi-event"] == "ping"
+        verify_pi(webhook["secret"], received)
+        assert received.headers["x-pi-event"] == "ping"
 
 
 async def test_the_returned_request_has_neither_secret_nor_signature(world: World) -> None:
     for form in ("standard", "pi", "piapi"):
         webhook = await world.webhook(format=form, headers={"X-Tenant": PLANTED})
         result = await tried(world, webhook)
-        heard = world.subscriber.heard[-1]
+        received = world.subscriber.received[-1]
         assert result["request"]["headers"].keys() >= {"content-type", "webhook-id", "X-Tenant"}
         hidden = {"webhook-signature", "x-pi-signature", "x-webhook-secret", "x-tenant"}
-        for value in (heard.headers[name] for name in hidden & heard.headers.keys()):
+        for value in (received.headers[name] for name in hidden & received.headers.keys()):
             assert value not in repr(result)
 
 
@@ -71,7 +71,7 @@ async def test_a_response_that_echoes_secrets_is_stored_and_returned_without_the
 async def test_an_ed25519_ping_verifies(world: World) -> None:
     webhook = await world.webhook(signature="v1a")
     await tried(world, webhook)
-    verify_ed25519(webhook["public_key"], world.subscriber.heard[0])
+    verify_ed25519(webhook["public_key"], world.subscriber.received[0])
 
 
 async def test_a_failure_is_returned_and_nothing_is_stored_or_retried(world: World) -> None:

@@ -29,10 +29,10 @@ _INTERVAL_SECONDS = 0.025
 
 
 class Notices:
-    """Sends notices to the other processes, and sets `heard` when one of theirs arrives."""
+    """Sends notices to the other processes, and sets `received` when one of theirs arrives."""
 
     def __init__(self, dsn: str) -> None:
-        self.heard = asyncio.Event()
+        self.received = asyncio.Event()
         """Set when another process sent a notice, or may have; the reader clears it."""
         self._dsn = dsn
         self._to_send = asyncio.Event()
@@ -62,7 +62,7 @@ class Notices:
         self._connection = await connect_raw(self._dsn)  # to the primary: a standby can neither listen nor notify
         self._connection.add_termination_listener(lambda *_: self._to_send.set())
         await self._connection.add_listener(_CHANNEL, self._hear)
-        self.heard.set()  # notices may have been sent before this
+        self.received.set()  # notices may have been sent before this
 
     async def _send_all(self) -> None:
         while self._connection is not None and not self._connection.is_closed():
@@ -73,7 +73,7 @@ class Notices:
 
     def _hear(self, connection: Any, pid: int, _channel: str, _payload: object) -> None:
         if pid != connection.get_server_pid():
-            self.heard.set()
+            self.received.set()
 
     def _drop(self) -> None:
         if self._connection is not None:
