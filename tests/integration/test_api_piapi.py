@@ -185,7 +185,7 @@ async def test_cancelling_a_processing_task_is_refused_with_the_provider_s_messa
     task_id = await world.created(RUNNING)
     await status_is(world, task_id, "processing")
     answer = await world.api.delete(f"/api/v1/task/{task_id}")
-    message = "only a pending task can be cancelled, and this one is processing"
+    message = "only a pending task can be cancelled; this task is processing"
     assert (answer.status_code, answer.json()) == (400, {"code": 400, "message": message})
     assert (await world.task(task_id))["status"] == "processing"
 

@@ -163,7 +163,7 @@ async def test_it_reports_when_it_cannot_resume(world: World) -> None:
     ("arguments", "fault"),
     [
         (["--secret", "short"], "8 to 500"),
-        (["--event", "task.done"], "no event type"),
+        (["--event", "task.done"], "is not an event type"),
         (["--since", "x"], "--since"),
         (["--since", "-1"], "--since"),
     ],

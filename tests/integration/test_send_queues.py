@@ -120,8 +120,8 @@ class SendingHarness:
         created = await self.tracking.database.writer.write(self.tracking.creator.create_bulk, requests)
         return [each.uid for each in created]
 
-    async def send(self, uid: str) -> SubmitOutcome:
-        """Send a task that waits, as the process that claimed it would."""
+    async def send(self, uid: str, submission: Submission | None = None) -> SubmitOutcome:
+        """Send a task, as the process that claimed it would; `submission` is what it was then, if not what it is now."""
         row = await self.tracking.task(uid)
         outgoing = Outgoing(
             uid=uid,
@@ -131,7 +131,7 @@ class SendingHarness:
             task_type=row["task_type"],
             input=row["input"],
             config=row["config"],
-            submission=Submission(row["submission"]),
+            submission=submission or Submission(row["submission"]),
             tries=row["poll_count"],
         )
         return await self.submitter.send("piapi", outgoing)
@@ -335,7 +335,7 @@ async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn_is_not_sent(
 
 async def test_of_two_processes_with_the_same_task_one_sends_it(harness: SendingHarness) -> None:
     (uid,) = await harness.bulk(1)
-    outcomes = await asyncio.gather(harness.send(uid), harness.send(uid))
+    outcomes = await asyncio.gather(*(harness.send(uid, Submission.WAITING) for _ in range(2)))
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Accepted", "NotMade"]
     assert len(harness.provider.inputs) == 1
     assert (await harness.tracking.task(uid))["submission"] == Submission.ACCEPTED
