@@ -121,7 +121,7 @@ class SendingHarness:
         return [each.uid for each in created]
 
     async def send(self, uid: str, submission: Submission | None = None) -> SubmitOutcome:
-        """Send a task, as the process that claimed it would; `submission` is what it was then, if not what it is now."""
+        """Send a task, as the process that claimed it would; `submission` is what it was then, if not as it is now."""
         row = await self.tracking.task(uid)
         outgoing = Outgoing(
             uid=uid,
