@@ -1,7 +1,7 @@
 """The three kinds of process of the service: one that serves alone, a worker, and the supervisor of several workers.
 
 Imports decide how fast a process starts, so each function here imports what it needs: the supervisor never imports the
-application.
+application, and a worker watches its supervisor before it imports anything that takes time.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from receiver.errors import StartError
-from receiver.settings import Settings, load_settings
-from receiver.telemetry import configure_logging
+if TYPE_CHECKING:
+    from receiver.settings import Settings
 
 _LINGER_SECONDS = 1.0
 """When the service stops, a request that was already sent on an open connection has this long to arrive."""
@@ -26,7 +26,7 @@ _GARBAGE_THRESHOLDS = (10_000, 10, 10)
 
 
 def serve(
-    settings: Settings, keys: list[str], listening: socket.socket, on_ready: Callable[[], None] = lambda: None
+    settings: "Settings", keys: list[str], listening: socket.socket, on_ready: Callable[[], None] = lambda: None
 ) -> int:
     """Serve on a listening socket until a signal stops the process; return the exit status.
 
@@ -73,7 +73,9 @@ def serve_as_worker(listening: socket.socket, control_socket: socket.socket) -> 
 
     stop_with_supervisor(control_socket)
     from receiver.serving.master_keys import master_keys
+    from receiver.settings import load_settings
     from receiver.storage.schema import check_schema
+    from receiver.telemetry import configure_logging
 
     settings = load_settings()
     configure_logging(settings.log_format, settings.log_level)
@@ -85,6 +87,7 @@ def serve_as_worker(listening: socket.socket, control_socket: socket.socket) -> 
 
 def supervise(workers: int, listening: socket.socket) -> int:
     """Keep `workers` processes serving on one socket until a signal stops them; return the exit status."""
+    from receiver.errors import StartError
     from receiver.serving.supervisor import WorkerSupervisor
 
     # -P: the folder in which the service is started could contain a package named `models` too.

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from receiver.clock import utc_now
@@ -13,7 +13,7 @@ from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.keys import ensure_admin_key
 from receiver.storage.schema import check_schema, migrate
-from receiver.storage.sqlite.location import check_location, lock_database
+from receiver.storage.sqlite.location import lock_database
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,14 @@ def prepared(settings: Settings, workers: int) -> Iterator[InstallationKeys]:
     """Prepare the database and the keys for `workers` processes that serve.
 
     A SQLite database stays locked for this process until the context ends. Raises `StartError` or `SettingsError` that
-    say what to do; a fault of the settings is found before anything is created.
+    say what to do.
     """
     if workers > 1 and settings.is_sqlite:
         raise StartError(
             "SQLite can be served by one process only; set --workers to 1, or RINGBACK_DATABASE_URL to PostgreSQL"
         )
     read_actions(settings.actions_file)  # checked here alone: each process that serves reads the file again
-    with closing(lock_database(settings.sqlite_path)) if settings.is_sqlite else nullcontext():
+    with _locked(settings):
         keys = master_keys(settings)
         yield InstallationKeys(keys, asyncio.run(_prepare_database(settings)))
 
@@ -45,19 +45,23 @@ def migrate_database(settings: Settings) -> tuple[str | None, str]:
     """Bring the database to this version's schema; return the revisions before and now. Raises `StartError`.
 
     A new SQLite database gets its master key first: a start refuses a database whose key is missing, because the
-    secrets in it could not be read.
+    secrets in it could not be read. One that another process serves is refused.
     """
-    if settings.is_sqlite:
-        check_location(settings.sqlite_path)
-        if is_new(settings):
+    with _locked(settings):
+        if settings.is_sqlite and is_new(settings):
             master_keys(settings)
-    return asyncio.run(migrate(settings))
+        return asyncio.run(migrate(settings))
 
 
 async def ensure_keys(database: Database, settings: Settings) -> str | None:
     """Ensure that the first organization and an admin key exist; return the admin key if this call made it."""
     admin_key = settings.api_key.get_secret_value() if settings.api_key is not None else None
     return await database.writer.run(lambda tx: ensure_admin_key(tx, admin_key, utc_now()))
+
+
+def _locked(settings: Settings) -> AbstractContextManager[object]:
+    """Lock a SQLite database for this process until the context ends. Entering raises `StartError`."""
+    return closing(lock_database(settings.sqlite_path)) if settings.is_sqlite else nullcontext()
 
 
 async def _prepare_database(settings: Settings) -> str | None:

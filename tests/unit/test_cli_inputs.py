@@ -163,3 +163,13 @@ def test_a_new_database_that_was_migrated_can_be_served(monkeypatch: pytest.Monk
     assert CliRunner().invoke(app, ["migrate"]).exit_code == 0
     with prepared(load_settings(), workers=1) as keys:
         assert len(keys.master_keys) == 1
+
+
+def test_a_database_that_is_served_is_not_migrated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RINGBACK_DATABASE_URL", f"sqlite:///{tmp_path / 'x.db'}")
+    with prepared(load_settings(), workers=1):
+        refused = CliRunner().invoke(app, ["migrate"])
+    assert refused.exit_code == Status.UNREACHABLE
+    assert "another Ringback process" in refused.stderr
+    assert CliRunner().invoke(app, ["migrate"]).exit_code == 0
