@@ -17,6 +17,7 @@ def read_query(parameters: QueryParams, lists: Collection[str] = ()) -> dict[str
     """Return a query as a dictionary; `metadata[k]=v` becomes `{"metadata": {k: v}}`, empty values are left out.
 
     A parameter that `lists` names becomes a list: its values are separated by commas, or its name is repeated.
+    Raises `BadRequest` where a name has both forms, `k=v` and `k[m]=v`.
     """
     query: dict[str, Any] = {}
     members: dict[str, dict[str, str]] = {}
@@ -28,7 +29,9 @@ def read_query(parameters: QueryParams, lists: Collection[str] = ()) -> dict[str
             query.setdefault(name, []).extend(part for each in value.split(",") if (part := each.strip()))
         elif value != "":
             query[name] = value
-    return {**members, **query}  # where a name has both forms, the schema refuses the plain value
+    for name in members.keys() & query.keys():
+        raise BadRequest(f"has both forms, {name}= and {name}[...]=", code="invalid_query_params", param=name)
+    return query | members
 
 
 def read_cursor(cursor: str | None) -> int | None:

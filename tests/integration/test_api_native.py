@@ -35,6 +35,9 @@ BAD_QUERIES = {
     "metadata=x&metadata[tier]=gold": "metadata",
     "metadata[tier]=gold&metadata=x": "metadata",
     "colour=red": "colour",
+    "model=x&model[a]=b": "model",
+    "run_id[a]=b&run_id=x": "run_id",
+    "model=&model[a]=b": "model",
 }
 
 
