@@ -68,6 +68,7 @@ def test_redacting_valid_json_returns_json() -> None:
         b'{\\\\\\"secret\\\\\\": \\\\\\"a\\\\\\\\\\\\\\"%s\\\\\\"',
         b"x-webhook-secret: %s\r\n",
         b"secret=%s&x=1",
+        b"secret: ***%s\r\n",
         b'\xff\xfe{"secret": "%s"}',
         b'{"SECRET" : \n "%s", "n": NaN}',
         b"[" * 300 + b'{"webhook_config": {"secret": "%s"}}' + b"]" * 300,
@@ -98,7 +99,7 @@ def test_a_body_truncated_anywhere_reveals_no_part_of_the_secret(cut: int) -> No
 
 
 @PATIENT
-@given(text=st.text(alphabet="secret\"\\': =x\n{}", max_size=200))
+@given(text=st.text(alphabet="secret\"\\': =x\n{}*", max_size=200))
 def test_redacting_twice_is_the_same_as_once(text: str) -> None:
     once = redact_secrets(text)
     assert redact_secrets(once) == once

@@ -24,7 +24,7 @@ _SECRET_TEXT = re.compile(
       | (?P<single> ') (?:\\.|[^'\\])* '?
       | (?P<escaped> (?P<slashes>\\{1,31}) (?P<mark>["'])) (?: (?! (?<!\\) (?P=slashes)(?P=mark) ) . )*
         (?: (?P=slashes)(?P=mark) )?
-      | \*\*\* | [^\r\n,;&}\]]+
+      | \*\*\*(?![^\s,;&}\]]) | [^\r\n,;&}\]]+
     )
     """,
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
