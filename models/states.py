@@ -33,7 +33,8 @@ class Submission(StrEnum):
     ACCEPTED = "accepted"
     """The provider has the task, and we know its id."""
     REFUSED = "refused"
-    """It was refused, failed for good, or was given up before it was made: the provider has no task."""
+    """The provider refused the call or it failed for good, or it was not made because the input references a task that
+    has no id at the provider. The provider has no task."""
 
 
 class EventType(StrEnum):

@@ -8,7 +8,7 @@ The tree, with the HTTP status and the `code` of each response:
     ├── BadRequest                                400  invalid_request_body
     │   ├── EventsLost                            400  event_id_unknown
     │   ├── UnknownAction (domain.actions)        400  invalid_request_body
-    │   ├── InvalidGraph (domain.graph)           400  invalid_run_dag
+    │   ├── InvalidGraph (domain.graph)           400  invalid_run_dag; invalid_request_body for some faults
     │   └── InvalidReference (domain.references)  400  invalid_reference
     ├── NotAuthenticated                          401  invalid_api_key
     ├── NotAllowed                                403  permission_denied
@@ -20,7 +20,7 @@ The tree, with the HTTP status and the `code` of each response:
     │   ├── WriterFull                            503  writer_full
     │   └── StorageUnavailable                    503  storage_unavailable
     ├── ProviderRefused                            *   provider_refused; the status is the provider's own
-    ├── ClientGone (asgi)                          -   the client is gone: no response can be sent
+    ├── ClientGone (asgi)                          -   the client disconnected: no response can be sent
     ├── MasterKeyMissing (domain.keyring)         500  master_key_missing
     └── UnresolvedReference (domain.references)    -   reference_leads_nowhere; becomes the error of a run's step
 
@@ -175,7 +175,11 @@ class WriterFull(Unavailable):
 
 
 class StorageUnavailable(Unavailable):
-    """Raised when the database is locked, full or not reachable; nothing of the write is on disk. Send it again."""
+    """Raised when the database is locked, full or not reachable. Send the request again.
+
+    Nothing of the write is on disk, unless the connection to PostgreSQL broke during the commit: then it is unknown. An
+    `Idempotency-Key` makes sending it again safe in either case.
+    """
 
     code = "storage_unavailable"
 

@@ -19,8 +19,8 @@ create a second task; refusing the key would leave the client without the id of 
 of what a request creates are decided before it creates anything: the claim stores a `resource_id`, and `Call.new_id`
 derives from it the same ids for every request with the key. A resumed request (`Call.is_resumed`) first looks for a
 resource with that id. If it exists, the work was done, and the request returns it as it is now; if it does not, nothing
-was done, and the request does it. What a response shows only once (a new API key, a new secret) is made again, because
-no client can have received it.
+was done, and the request does it. A new API key or a rotated secret, which a response shows only once, is made again,
+because no client can have received it.
 """
 
 import asyncio

@@ -89,7 +89,7 @@ class PostgreSQLLog:
             async with asyncio.timeout(_READ_SECONDS):
                 await self.catch_up()
         except TimeoutError:  # a transaction that hangs delays the feed, but not the client that asks
-            log.warning("event feed is behind", seconds=_READ_SECONDS)
+            log.info("event feed is behind", seconds=_READ_SECONDS)
 
     async def catch_up(self) -> None:
         """Publish every event that is committed by now. Raises `StorageUnavailable`."""

@@ -201,10 +201,8 @@ class Runs:
                     except Conflict:
                         await watch.changed(_SENDING_SECONDS)
         except RingbackError as error:
-            # The task runs to its end; the run stays cancelled.
-            log.warning(
-                "cancelling step failed", run_id=uid, task_id=task_uid, error_code=error.code, error=error.message
-            )
+            # The task runs to its end; the run stays cancelled. Not a warning: many providers cannot cancel.
+            log.info("cancelling step failed", run_id=uid, task_id=task_uid, error_code=error.code, error=error.message)
 
     async def _with_steps(self, rows: Sequence[Mapping[str, Any]]) -> list[RunRow]:
         steps = await self._database.read(steps_of([row["id"] for row in rows])) if rows else []

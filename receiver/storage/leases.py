@@ -12,9 +12,10 @@ no list of workers, no heartbeat and no clean-up of dead claims. What keeps this
 
 - A lease is longer than anything that is done under it, so that a lease that ran out means that its holder died. The
   times are of the processes' own clocks, which must therefore agree to well within a lease.
-- A holder that was only slow may come back after its lease ended and another process took the row. So whatever follows
-  from the work repeats in its WHERE what the holder held (the `attempt` of a delivery; attempt and submission of a
-  task), and changes nothing if that is not so any more.
+- A holder that was only slow may come back after its lease ended and another process took the row. So the outcome of
+  the work repeats in its WHERE what the holder held (the `attempt` of a delivery; attempt and submission of a task),
+  and changes nothing if that is not so any more. What only moves `due_at` forward to now (`poll_now`,
+  `give_back_tasks`) may hit the lease of another holder: the task is then polled once more, which does no harm.
 - A process that stops in order returns its leases, so that others need not wait for their end (`give_back_tasks`,
   `receiver.storage.deliveries.give_back`). On SQLite only one process has the file, so each start ends all leases
   that the last process may have left (`end_leases`).

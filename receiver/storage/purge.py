@@ -1,6 +1,7 @@
 """Deletes rows that are older than the retention, children before their parents, because foreign keys are checked.
 
-Each purge checks its conditions again in its own statement: the keys were read before, and a row may have changed.
+The keys were read before, so each purge checks again in the writer's transaction that a row may go. Only receipts need
+no check, because they never change.
 
 A SQLite file does not shrink by this: SQLite reuses the free pages first, so that the file stays as large as the
 busiest retention period needed. Returning pages to the disk would move others under the writer's lock, for no gain.

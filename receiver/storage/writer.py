@@ -12,7 +12,8 @@ handler writes all of its items with one statement (or a few), however many they
 Three rules follow for handlers and callers:
 
 - A caller may rely on its write as soon as `write` returns: it is on disk. If `write` raises an error, nothing of it
-  is. A caller that is cancelled cannot know, for a write that was taken is not taken back.
+  is, with one exception: the connection to PostgreSQL broke during the commit, and it is unknown what became of it. A
+  caller that is cancelled cannot know either, for a write that was taken is not taken back.
 - Items of different callers share a transaction, so an item that fails must not make the others fail. A handler
   returns an error for an item that it refuses; if something raises, the batch is split (`Writer._commit_halves`).
 - A handler may be called several times for the same item, each time in a new transaction (`Writer._commit_batch`).

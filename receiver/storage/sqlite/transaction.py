@@ -1,8 +1,8 @@
 """The hot statements on SQLite.
 
-The methods are coroutines because the protocol has coroutines; none of them waits. Any number of items is one
-statement, as on PostgreSQL: keys are passed as one JSON array (`json_each`), rows to write as one `executemany`. The
-writer's transaction holds SQLite's only write lock, so nothing needs to be locked by row or skipped because it is.
+The methods are coroutines because the protocol has coroutines; none of them waits. Many items are few statements, as on
+PostgreSQL: keys are passed as one JSON array (`json_each`), rows to write as one `executemany` for each set of columns.
+The writer's transaction holds SQLite's only write lock, so nothing needs to be locked by row or skipped because it is.
 """
 
 import sqlite3
