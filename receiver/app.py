@@ -23,9 +23,8 @@ from receiver.events.stream import Streams
 from receiver.inbound.receive import InboundEndpoint
 from receiver.outbound.deliver import Deliverer
 from receiver.outbound.guard import AddressGuard
-from receiver.outbound.ping import Pinger
+from receiver.outbound.message import MessageBuilder
 from receiver.outbound.replays import Replays
-from receiver.outbound.request_preview import RequestPreviews
 from receiver.outbound.sender import Sender
 from receiver.outbound.settle import Settler
 from receiver.outbound.subscriptions import Subscriptions
@@ -65,6 +64,7 @@ class Service:
 
     def __init__(self, settings: Settings, database: Database, keys: list[str], actions: Actions) -> None:
         writer, keyring = database.writer, KeyRing(keys)
+        messages = MessageBuilder(keyring)
         task_lease = task_lease_seconds(settings.provider_timeout_seconds)
         delivery_lease = delivery_lease_seconds(settings.delivery_timeout_seconds)
         self.shared = database.shared
@@ -83,7 +83,7 @@ class Service:
         self.sender = Sender(guard, timeout=settings.delivery_timeout_seconds, connections=_CONNECTIONS)
         self.test_sender = Sender(guard, timeout=settings.delivery_timeout_seconds, connections=_TEST_CONNECTIONS)
         self.dispatcher.connect(
-            database, Deliverer(database, self.sender, Settler(after_commit), keyring, settings.retry_delays)
+            database, Deliverer(database, self.sender, Settler(after_commit), messages, settings.retry_delays)
         )
         self.task_worker = TaskWorker(
             writer, poller, after_commit.due, lease_seconds=task_lease, concurrency=_task_concurrency(settings)
@@ -118,10 +118,10 @@ class Service:
             tracker=self.tracker,
             runs=self.runs,
             streams=Streams(database, self.feed, self.log),
-            subscriptions=Subscriptions(writer, guard, keyring),
-            pinger=Pinger(self.test_sender, keyring),
+            subscriptions=Subscriptions(writer, guard, keyring, messages),
             replays=replays,
-            request_previews=RequestPreviews(database, keyring),
+            messages=messages,
+            test_sender=self.test_sender,
             authenticator=Authenticator(database),
             key_limits=KeyLimits(KeyLimit.of(*settings.key_requests)),
             idempotency=Idempotency(database, keyring),

@@ -12,6 +12,7 @@ from receiver.api.schemas import DeliveryQuery
 from receiver.api.webhooks import find_webhook
 from receiver.domain.delivery_views import native_attempt, native_delivery
 from receiver.errors import BadRequest
+from receiver.outbound.request_preview import request_preview
 from receiver.storage.database import Query
 from receiver.storage.deliveries import DeliveryFilter, deliveries_matching, delivery_attempts_of, delivery_by_id
 from receiver.storage.events import event_key
@@ -36,11 +37,12 @@ async def list_webhook_deliveries(call: Call) -> Reply:
 
 async def get_delivery(call: Call) -> Reply:
     """`GET /api/v1/deliveries/{id}`: one delivery with its request, as it is sent, and all attempts."""
-    row = await _delivery(call)
-    attempts = await call.services.database.read(delivery_attempts_of(row["id"]))
+    row, database = await _delivery(call), call.services.database
+    attempts = await database.read(delivery_attempts_of(row["id"]))
+    sent_at = attempts[-1]["started_at"] if attempts else None
     view = {
         **native_delivery(row),
-        "request": await call.services.request_previews.of(row["id"], attempts[-1]["started_at"] if attempts else None),
+        "request": await request_preview(database, call.services.messages, row["id"], sent_at),
         "attempt_history": [native_attempt(attempt) for attempt in attempts],
     }
     return Reply(view, "delivery")

@@ -7,9 +7,9 @@ from receiver.api.auth import Authenticator
 from receiver.api.idempotency import Idempotency
 from receiver.api.limits import KeyLimits
 from receiver.events.stream import Streams
-from receiver.outbound.ping import Pinger
+from receiver.outbound.message import MessageBuilder
 from receiver.outbound.replays import Replays
-from receiver.outbound.request_preview import RequestPreviews
+from receiver.outbound.sender import Sender
 from receiver.outbound.subscriptions import Subscriptions
 from receiver.providers import Provider
 from receiver.runs.service import Runs
@@ -28,9 +28,9 @@ class Services:
     runs: Runs
     streams: Streams
     subscriptions: Subscriptions
-    pinger: Pinger
     replays: Replays
-    request_previews: RequestPreviews
+    messages: MessageBuilder
+    test_sender: Sender
     authenticator: Authenticator
     key_limits: KeyLimits
     idempotency: Idempotency

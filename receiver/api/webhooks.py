@@ -11,6 +11,7 @@ from receiver.api.endpoint import Call
 from receiver.api.ids import find_row
 from receiver.api.lists import page, read_cursor
 from receiver.api.schemas import ChangeWebhook, CreateWebhook, Page, RotateSecret
+from receiver.outbound.ping import send_ping
 from receiver.outbound.subscriptions import SavedSubscription
 from receiver.storage.subscriptions import webhook_by_id, webhooks
 
@@ -65,7 +66,8 @@ async def test_webhook(call: Call) -> Reply:
 
     A resumed request sends another ping.
     """
-    return Reply(await call.services.pinger.ping(await find_webhook(call)), "test")
+    services, row = call.services, await find_webhook(call)
+    return Reply(await send_ping(services.test_sender, services.messages, row), "test")
 
 
 async def delete_webhook(call: Call) -> Reply:

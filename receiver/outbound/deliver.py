@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from models import DeliveryStatus, SubscriptionKind
 from receiver.clock import utc_now
 from receiver.domain.delivery_outcomes import DeliveryOutcome, outcome_of
-from receiver.domain.keyring import KeyRing
 from receiver.domain.representations import iso
 from receiver.errors import RingbackError
 from receiver.outbound.message import Message, MessageBuilder
@@ -66,13 +65,13 @@ class Deliverer:
     """Makes attempts. `delays` are the seconds before each attempt, the first included."""
 
     def __init__(
-        self, database: Database, sender: Sender, settler: Settler, keyring: KeyRing, delays: Sequence[float]
+        self, database: Database, sender: Sender, settler: Settler, messages: MessageBuilder, delays: Sequence[float]
     ) -> None:
         self._database = database
         self._sender = sender
         self._settler = settler
         self._delays = delays
-        self._messages = MessageBuilder(keyring)
+        self._messages = messages
 
     async def prepare(self, leases: Sequence[LeasedDelivery]) -> list[PreparedDelivery]:
         """Read what the leased deliveries need, in one query; return those that may be sent now.

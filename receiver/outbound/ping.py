@@ -8,36 +8,26 @@ from models import EventType
 from receiver.clock import utc_now
 from receiver.domain.delivery_views import without_secrets
 from receiver.domain.ids import new_id
-from receiver.domain.keyring import KeyRing
 from receiver.domain.representations import Fields, native_webhook
 from receiver.outbound.message import Message, MessageBuilder
 from receiver.outbound.sender import Sender, SendResult
 
 
-class Pinger:
-    """Sends pings through a separate sender, so that tests of endpoints that hang delay no delivery."""
+async def send_ping(sender: Sender, messages: MessageBuilder, subscription: Fields) -> dict[str, Any]:
+    """Send a ping to a webhook, active or not; return the request and its result, as the API shows them.
 
-    def __init__(self, sender: Sender, keyring: KeyRing) -> None:
-        self._sender = sender
-        self._messages = MessageBuilder(keyring)
-
-    async def ping(self, subscription: Fields) -> dict[str, Any]:
-        """Send a ping to a webhook, active or not; return the request and its result, as the API shows them.
-
-        `subscription` is a row of `storage.subscriptions.webhook_by_id`. Raises `MasterKeyMissing`.
-        """
-        now = utc_now()
-        event = {
-            "uid": new_id(),
-            "type": EventType.PING,
-            "snapshot": {"webhook": native_webhook(subscription)},
-            "created_at": now,
-        }
-        message = self._messages.build(
-            subscription, event, None, organization_uid=subscription["organization_uid"], now=now
-        )
-        result = await message.send(self._sender, subscription["endpoint_url"], now)
-        return _test_view(message, message.headers(now), result)
+    `subscription` is a row of `storage.subscriptions.webhook_by_id`. Raises `MasterKeyMissing`.
+    """
+    now = utc_now()
+    event = {
+        "uid": new_id(),
+        "type": EventType.PING,
+        "snapshot": {"webhook": native_webhook(subscription)},
+        "created_at": now,
+    }
+    message = messages.build(subscription, event, None, organization_uid=subscription["organization_uid"], now=now)
+    result = await message.send(sender, subscription["endpoint_url"], now)
+    return _test_view(message, message.headers(now), result)
 
 
 def _test_view(message: Message, headers: dict[str, str], result: SendResult) -> dict[str, Any]:

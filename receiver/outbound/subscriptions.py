@@ -68,11 +68,11 @@ class SavedSubscription:
 class Subscriptions:
     """Registers subscriptions, and reads clients' own `webhook_config`."""
 
-    def __init__(self, writer: Writer, guard: AddressGuard, keyring: KeyRing) -> None:
+    def __init__(self, writer: Writer, guard: AddressGuard, keyring: KeyRing, messages: MessageBuilder) -> None:
         self._writer = writer
         self._guard = guard
         self._keyring = keyring
-        self._messages = MessageBuilder(keyring)
+        self._messages = messages
         self._checked: dict[str, float] = {}
 
     async def register(self, organization_id: int, uid: str, given: Mapping[str, Any]) -> SavedSubscription:

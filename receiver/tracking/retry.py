@@ -39,9 +39,8 @@ class Retrier:
             except RingbackError as refusal:
                 results.append(refusal)
             else:
-                states[uid] = replace(
-                    states[uid], status=TaskStatus.QUEUED
-                )  # a second retry of it in this batch then conflicts
+                # A second retry of it in this batch then conflicts.
+                states[uid] = replace(states[uid], status=TaskStatus.QUEUED)
                 results.append(None)
         if started:
             await self._write(tx, started, now)

@@ -8,9 +8,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from receiver.api import webhooks
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing, hash_api_key
-from receiver.outbound.ping import Pinger
 from receiver.serving.master_keys import master_keys
 from tests.fakes.inbound import report
 from tests.fakes.rows import change, refusing_writes, select
@@ -203,7 +203,7 @@ async def test_after_a_403_the_same_key_can_be_used_again(world: World) -> None:
 async def test_after_a_5xx_the_work_is_done_with_the_same_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     path, key = f"/api/v1/webhooks/{(await world.webhook())['id']}/test", new_id()
     with monkeypatch.context() as broken:
-        broken.setattr(Pinger, "ping", None)
+        broken.setattr(webhooks, "send_ping", None)
         assert (await post(world, path, {}, key)).status_code == 500
     other = await post(world, path, {"another": "body"}, key)
     assert other.status_code == 409

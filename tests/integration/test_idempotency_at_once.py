@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from receiver.api import idempotency
+from receiver.api import idempotency, webhooks
 from receiver.app import create_app
 from receiver.domain.ids import new_id
-from receiver.outbound.ping import Pinger
+from receiver.outbound.ping import send_ping
 from receiver.serving.master_keys import master_keys
 from receiver.storage import idempotency as storage
 from tests.fakes.rows import eventually, select
@@ -135,14 +135,13 @@ async def test_another_body_is_refused_while_the_first_request_is_in_progress_to
 
 async def test_a_request_that_waited_for_a_5xx_does_the_work(hold: Hold, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = counted(monkeypatch, idempotency, "_response_of")
-    ping = Pinger.ping
 
-    async def fails(self: Pinger, subscription: Any) -> Any:
-        monkeypatch.setattr(Pinger, "ping", ping)
-        await ping(self, subscription)
+    async def fails(*given: Any) -> Any:
+        monkeypatch.setattr(webhooks, "send_ping", send_ping)
+        await send_ping(*given)
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(Pinger, "ping", fails)
+    monkeypatch.setattr(webhooks, "send_ping", fails)
     first = hold.ask()
     await hold.begun.wait()
     others = [hold.ask() for _ in range(3)]
@@ -239,7 +238,7 @@ async def test_after_a_5xx_another_process_takes_over_at_once(
     hold.let_go.set()
     async with replica(world) as there:
         with monkeypatch.context() as broken:
-            broken.setattr(Pinger, "ping", None)
+            broken.setattr(webhooks, "send_ping", None)
             assert (await hold.ask()).status_code == 500
         answer = await hold.ask(there)
         assert (answer.status_code, REPLAYED in answer.headers) == (200, False)

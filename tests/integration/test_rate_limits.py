@@ -9,8 +9,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from receiver.api import webhooks
 from receiver.domain.ids import new_id
-from receiver.outbound.ping import Pinger
 from tests.fakes.inbound import notice, post
 from tests.fakes.reader import reading
 from tests.fakes.rows import change
@@ -80,7 +80,7 @@ async def test_a_5xx_and_a_repeated_response_have_the_headers_too(
     key = await key_of(world) | {"idempotency-key": new_id()}
     path = f"/api/v1/webhooks/{(await world.webhook())['id']}/test"
     with monkeypatch.context() as broken:
-        broken.setattr(Pinger, "ping", None)
+        broken.setattr(webhooks, "send_ping", None)
         failed = await world.api.post(path, headers=key)
     answers = [failed, await world.api.post(path, headers=key), await world.api.post(path, headers=key)]
     assert [answer.status_code for answer in answers] == [500, 200, 200]
