@@ -30,7 +30,7 @@ def read_query(parameters: QueryParams, lists: Collection[str] = ()) -> dict[str
         elif value != "":
             query[name] = value
     for name in members.keys() & query.keys():
-        raise BadRequest(f"has both forms, {name}= and {name}[...]=", code="invalid_query_params", param=name)
+        raise BadRequest(f"give either {name}= or {name}[...]=, not both", code="invalid_query_params", param=name)
     return query | members
 
 
