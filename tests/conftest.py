@@ -11,10 +11,12 @@ import pytest
 from receiver.telemetry import configure_logging
 from tests.fakes import databases
 from tests.fakes.fork_server import end_fork_server
+from tests.fakes.loopback import allow_loopback_only
 from tests.fakes.world import World, in_process
 
 pytest_plugins = ["tests.fakes.unraisable"]
 
+allow_loopback_only()
 configure_logging()
 # Every client makes one, from a hundred certificates; here none has more to verify than the others.
 patch("httpx._transports.default.create_ssl_context", cache(httpx.create_ssl_context)).start()

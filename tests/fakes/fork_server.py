@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tests.fakes.loopback import allow_loopback_only
+
 _IMPORTED = ("tests.fakes.crash_points", "receiver.app", "receiver.cli.serve", "receiver.storage.schema")
 _ROOT = Path(__file__).resolve().parents[2]
 _ORDER_BYTES = 65_536
@@ -112,6 +114,7 @@ def end_fork_server() -> None:
 def main() -> None:
     for name in _IMPORTED:
         importlib.import_module(name)
+    allow_loopback_only()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that its own children are reaped without a wait
     orders = socket.socket(fileno=int(sys.argv[1]))
     while True:
