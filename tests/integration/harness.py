@@ -54,6 +54,30 @@ class FakeDispatcher:
         self.wakes += 1
 
 
+class BaseFakeProvider:
+    """A `Provider` of which a subclass defines `submit`, `fetch`, `cancel` and `history`."""
+
+    name = "piapi"
+
+    async def account_info(self) -> tuple[int, dict[str, Any]]:
+        raise NotImplementedError
+
+    def parse_webhook(self, body: bytes, *, attempt: int | None = None) -> ProviderUpdate:
+        raise NotImplementedError
+
+    def parse_task(self, task: dict[str, Any], *, attempt: int | None = None) -> ProviderUpdate:
+        raise NotImplementedError
+
+    def redact(self, body: bytes) -> str:
+        raise NotImplementedError
+
+    def paused_for(self) -> float:
+        return 0.0
+
+    async def aclose(self) -> None:
+        return
+
+
 class TrackingHarness:
     """A database with the update path, and shortcuts for tests of tracking."""
 

@@ -34,13 +34,11 @@ from receiver.tracking.create import TaskRequest
 from receiver.tracking.poll import Poller
 from receiver.tracking.submit import Outgoing, Submitter
 from receiver.workers.task_worker import TaskWorker
-from tests.integration.harness import LEASE, TrackingHarness, tracking
+from tests.integration.harness import LEASE, BaseFakeProvider, TrackingHarness, tracking
 
 
-class RecordingProvider:
+class RecordingProvider(BaseFakeProvider):
     """A provider that accepts everything and records its callers; `before_turn` is awaited before each create call."""
-
-    name = "piapi"
 
     def __init__(self) -> None:
         self.callers: list[CallerKey | None] = []
@@ -72,23 +70,8 @@ class RecordingProvider:
         self._note(caller)
         return []
 
-    async def account_info(self) -> tuple[int, dict[str, Any]]:
-        raise NotImplementedError
-
     def paused_for(self) -> float:
         return self.pause
-
-    def parse_webhook(self, body: bytes, *, attempt: int | None = None) -> ProviderUpdate:
-        raise NotImplementedError
-
-    def parse_task(self, task: dict[str, Any], *, attempt: int | None = None) -> ProviderUpdate:
-        raise NotImplementedError
-
-    def redact(self, body: bytes) -> str:
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        return
 
     def _note(self, caller: CallerKey | None) -> None:
         self.callers.append(caller)

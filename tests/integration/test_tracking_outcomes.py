@@ -12,21 +12,18 @@ from structlog.testing import capture_logs
 from models import EventType, Submission, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
-from receiver.domain.updates import ProviderUpdate
 from receiver.providers import Cancelled, CancelOutcome, FetchOutcome, NewTask, NoAnswer, SubmitOutcome
 from receiver.storage.tables import tasks
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.poll import Poller
 from receiver.tracking.submit import Submitter
-from tests.integration.harness import LEASE, SCHEDULE, TrackingHarness, tracking
+from tests.integration.harness import LEASE, SCHEDULE, BaseFakeProvider, TrackingHarness, tracking
 
 LONG_AGO = timedelta(seconds=SCHEDULE.timeout + 60)
 
 
-class SilentProvider:
+class SilentProvider(BaseFakeProvider):
     """A provider that never answers; `during_call` is awaited during each call."""
-
-    name = "piapi"
 
     def __init__(self) -> None:
         self.during_call: Callable[[], Awaitable[Any]] | None = None
@@ -49,24 +46,6 @@ class SilentProvider:
     async def history(self, **_: Any) -> list[dict[str, Any]] | None:
         await self._ask()
         return []
-
-    async def account_info(self) -> tuple[int, dict[str, Any]]:
-        raise NotImplementedError
-
-    def parse_webhook(self, body: bytes, *, attempt: int | None = None) -> ProviderUpdate:
-        raise NotImplementedError
-
-    def parse_task(self, task: dict[str, Any], *, attempt: int | None = None) -> ProviderUpdate:
-        raise NotImplementedError
-
-    def redact(self, body: bytes) -> str:
-        raise NotImplementedError
-
-    def paused_for(self) -> float:
-        return 0.0
-
-    async def aclose(self) -> None:
-        return
 
 
 class PollingHarness:
