@@ -1,7 +1,7 @@
 """The three kinds of process of the service: one that serves alone, a worker, and the supervisor of several workers.
 
 Imports decide how fast a process starts, so each function here imports what it needs: the supervisor never imports the
-application, and a worker watches its supervisor before it imports anything that takes time.
+application, and a worker watches its supervisor before it imports the application and its settings.
 """
 
 import asyncio

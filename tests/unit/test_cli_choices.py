@@ -36,7 +36,20 @@ def test_a_step_is_under_way_from_its_beginning_to_its_end() -> None:
     assert set(map(str, set(StepStatus) - STEP_TERMINAL - {StepStatus.PENDING})) == STEP_UNDER_WAY
 
 
+def imported(module: str, slow: set[str]) -> str:
+    """Return which of the slow modules an import of `module` in a new process brings with it."""
+    program = f"import sys, {module}; print(sorted({slow} & set(sys.modules)))"
+    return subprocess.check_output([sys.executable, "-c", program], text=True)
+
+
 def test_the_command_line_imports_nothing_slow_before_a_command_runs() -> None:
     slow = {"models", "httpx", "pydantic", "rich", "sqlalchemy", "structlog", "uvicorn"}
-    program = f"import sys, receiver.cli.commands; print(sorted({slow} & set(sys.modules)))"
-    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
+    assert imported("receiver.cli.commands", slow) == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "module", ["receiver.serving.worker", "receiver.serving.process", "receiver.serving.supervisor"]
+)
+def test_the_processes_are_kept_without_the_application_and_the_settings(module: str) -> None:
+    slow = {"models", "httpx", "pydantic", "sqlalchemy", "starlette", "uvicorn", "receiver.app", "receiver.settings"}
+    assert imported(module, slow) == "[]\n"
