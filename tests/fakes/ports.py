@@ -1,8 +1,9 @@
 """Free loopback ports for processes that bind a port themselves; no other process takes a port in between.
 
 The ports are neither those that the system assigns to outgoing connections (on Linux from 32768) nor those that
-`ringback demo` uses, and each pytest-xdist worker has its own share of them. A server in this process does not need
-them: it binds its socket first and keeps it.
+`ringback demo` uses, and each pytest-xdist worker has its own share of them. This process keeps each port bound, so
+that another test run on the same machine does not take it while no server of this one listens there. A server in this
+process does not need them: it binds its socket first and keeps it.
 """
 
 import os
@@ -16,12 +17,15 @@ _PORTS = range(30_000, 32_768)
 def free_port() -> int:
     """Return a port on which no process listens; never the same port twice. Raises RuntimeError if none is left."""
     for port in _untried:
-        with socket.socket() as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                trial.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        kept = socket.socket()
+        try:
+            kept.bind(("127.0.0.1", port))
+        except OSError:
+            kept.close()
+            continue
+        # Set after the bind, so that the bind fails beside any other socket, and a server can still listen here.
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _kept.append(kept)
         return port
     raise RuntimeError("no free port is left: every port was returned before or is in use")
 
@@ -35,3 +39,4 @@ def _share() -> Iterator[int]:
 
 
 _untried = _share()
+_kept: list[socket.socket] = []

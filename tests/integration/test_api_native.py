@@ -227,4 +227,4 @@ async def test_all_long_polls_of_a_task_return_at_its_end(world: World) -> None:
     await report(world, task_id, "completed", output={"image_url": "https://example.com/i.png"})
     answers = await asyncio.gather(*waiting)
     assert {answer.json()["data"]["status"] for answer in answers} == {"completed"}
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 10  # and not only at the end of the 20 seconds

@@ -123,7 +123,7 @@ async def test_the_long_poll_wakes_when_the_task_ends(world: World) -> None:
     answer = await world.api.get(f"/api/v1/task/{task_id}?wait_for_completion=true&timeout_seconds=30")
     assert answer.json()["data"]["status"] == "completed"
     assert answer.json()["data"]["output"]["image_url"]
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 15  # and not only at the end of the 30 seconds
 
 
 async def test_the_long_poll_returns_the_present_state_after_its_timeout(world: World) -> None:
@@ -131,7 +131,7 @@ async def test_the_long_poll_returns_the_present_state_after_its_timeout(world: 
     begun = time.monotonic()
     answer = await world.api.get(f"/api/v1/task/{task_id}?wait_for_completion=true&timeout_seconds=1")
     assert (answer.status_code, answer.json()["data"]["status"]) == (200, "pending")
-    assert 1 <= time.monotonic() - begun < 3
+    assert 1 <= time.monotonic() - begun < 15  # and not 20 seconds, the default
 
 
 @pytest.mark.parametrize("seconds", ["0", "31", "x", "-1", "nan"])

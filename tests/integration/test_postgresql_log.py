@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -196,10 +197,17 @@ async def test_other_processes_read_a_commit_at_once(settings: Settings) -> None
     async with replica(settings) as writer, replica(settings) as reader:
         await writer.write()
         await until(lambda: reader.feed.newest == writer.feed.newest)
-        began = asyncio.get_running_loop().time()
-        key = await writer.write()
-        await until(lambda: reader.feed.newest == key)
-        assert asyncio.get_running_loop().time() - began < 0.5  # and not only at the next read, a second later
+        delays = [await _delay(writer, reader) for _ in range(5)]
+        assert median(delays) < 0.25, delays  # and not only at the next read, up to a second later
+
+
+async def _delay(writer: Replica, reader: Replica) -> float:
+    """Write an event; return the seconds until the other process has read it."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    key = await writer.write()
+    await until(lambda: reader.feed.newest == key)
+    return clock() - began
 
 
 async def test_an_event_whose_notice_was_lost_is_read_all_the_same(
