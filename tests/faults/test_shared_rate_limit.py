@@ -66,11 +66,12 @@ async def test_two_replicas_share_one_rate_limit_and_a_429_to_one_pauses_both(tm
         await create(pair, CREATES // 2)
         await pair.world.ended(task_id)
         assert (await pair.world.provider_stats())["created"] == CREATES + CREATES // 2 + 1
-    assert too_early([call.at for call in provider.calls], began) == []
+    calls = sorted(call.at for call in provider.calls)
     (refusal,) = (call.at for call in provider.calls if call.status == 429)
-    assert not [
-        call for call in provider.calls if JITTER_SECONDS < call.at - refusal < RETRY_AFTER - CLOCK_SKEW_SECONDS
-    ]
+    pause_ends = refusal + RETRY_AFTER - CLOCK_SKEW_SECONDS
+    assert [at for at in calls if refusal + JITTER_SECONDS < at < pause_ends] == []
+    assert too_early(calls, began) == []
+    assert too_early([at for at in calls if at >= pause_ends], pause_ends) == []
 
 
 async def create(pair: Replicas, tasks: int) -> None:
@@ -79,9 +80,9 @@ async def create(pair: Replicas, tasks: int) -> None:
     await asyncio.gather(*creating)
 
 
-def too_early(moments: Sequence[float], began: float) -> list[float]:
-    """Return the moments that one process with this rate limit cannot reach: a burst of `RATE`, then `RATE` a second.
+def too_early(calls: Sequence[float], began: float) -> list[float]:
+    """Return those of the calls that exceed what one process may make: a burst of `RATE`, and then `RATE` a second.
 
     Counted from `began`, before the first call, and not from call to call: a call may arrive late, but never early.
     """
-    return [at for number, at in enumerate(sorted(moments)) if at < began + (number - RATE) / RATE]
+    return [at for number, at in enumerate(calls) if at < began + (number - RATE) / RATE]
