@@ -35,7 +35,10 @@ class Run(SQLModel, table=True):
     updated_at: datetime = Field(sa_type=Moment)
     """When the run, or a step of it, last changed."""
     ended_at: datetime | None = Field(default=None, sa_type=Moment)
-    """When the run ended; null until then, and again after a retry."""
+    """When the run ended; null until then, and again after a retry or while a correction continues it."""
+    ended_event: str | None = Field(default=None, sa_type=PublicId)
+    """The id of the event that ended the run, which the next end refers to when a correction leads to it. Null until it
+    has ended, and again after a retry."""
 
 
 class RunStep(SQLModel, table=True):

@@ -22,7 +22,8 @@ class Task(SQLModel, table=True):
     The row is inserted when a client creates the task, when a step of a run begins, or when an update arrives for a
     task of the provider's that has no row yet (an adopted one). It ends in a terminal state, from which only a retry or
     the one allowed correction (`failed` to `completed`) leads on. It is purged, with its attempts, events and
-    deliveries, when it ended longer ago than the retention; not while a delivery of it is pending, or its run is kept.
+    deliveries, when it last changed longer ago than the retention; not while a delivery of it is pending, or its run is
+    kept.
     """
 
     __tablename__: ClassVar[str] = "task"
@@ -89,10 +90,10 @@ class Task(SQLModel, table=True):
     """Percent, as the provider reports it; 100 when completed, 0 at the beginning of an attempt."""
     revision: str = ""
     """Orders the snapshots of the present attempt, so that an older one changes nothing; see
-    `receiver.domain.transitions.revision`. Set by each applied update that is not terminal; empty before the first."""
+    `receiver.domain.revisions`. Set by each applied update; empty before the first."""
     words: Any = Field(default=None, sa_type=Document, nullable=True)
-    """The provider's status words in this attempt that we do not know, sorted, each once. Null before the first one,
-    after the end, and at the beginning of an attempt."""
+    """The provider's status words in this attempt that we do not know, sorted, each once. Null before the first one, at
+    the beginning of an attempt, and after an end that the provider reported."""
 
     input: Any = Field(default=None, sa_type=Document, nullable=True)
     """The provider's `input` as the client sent it; of an adopted task as its first update showed it, null if that
@@ -105,7 +106,7 @@ class Task(SQLModel, table=True):
     set it once."""
     output: Any = Field(default=None, sa_type=Document, nullable=True)
     """The output of the newest snapshot, replaced whole by each newer one. Null while there is none, and from the
-    beginning of a further attempt. Never changes once the task is completed."""
+    beginning of a further attempt. Never changes once the task is completed with an output."""
     error: Any = Field(default=None, sa_type=Document, nullable=True)
     """The error of the newest snapshot or of the end. After a failed attempt it stays until the next one reports
     something; null after completion and after a client's retry."""
@@ -128,17 +129,18 @@ class Task(SQLModel, table=True):
     """The step's id in that run; null for any other task. Never changes."""
 
     created_at: datetime = Field(sa_type=Moment)
-    """When the row was inserted; of an adopted task when the provider created it, if it reports that."""
+    """When the row was inserted, by our clock."""
     updated_at: datetime = Field(sa_type=Moment)
-    """When state or content last changed; neither a claim nor an update without news changes it."""
+    """When state or content last changed, by our clock; neither a claim nor an update without news changes it. The
+    retention of a task that has ended counts from here, because the provider's clock may be wrong."""
     submitted_at: datetime | None = Field(default=None, sa_type=Moment)
     """When the create call of the newest attempt that was sent began, written before the call; null before the first.
     While a further attempt waits to be sent it is still that of the attempt before."""
     started_at: datetime | None = Field(default=None, sa_type=Moment)
     """When the provider began to work on the present attempt; null until it reports that."""
     ended_at: datetime | None = Field(default=None, sa_type=Moment)
-    """When the task ended, by the provider's clock where it reports that, otherwise by ours. Null until then, and
-    again after a client's retry."""
+    """When the task ended, by the provider's clock where it reports that, otherwise by ours: to be shown, and nothing
+    is calculated with it. Null until then, and again after a client's retry."""
     last_update_at: datetime = Field(sa_type=Moment)
     """When the last update with news arrived, a further attempt was begun, or the row was inserted. The time-out
     counts from here."""
@@ -150,3 +152,9 @@ class Task(SQLModel, table=True):
     poll_count: int = 0
     """How many polls brought no news since the last update with news; while the attempt waits to be sent, how many
     times sending it failed or was put off. Set to 0 by news and at the beginning of an attempt."""
+    missing_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    """How many polls in a row the provider answered with "not found". Set to 0 when the provider knows the task."""
+    missing_since: datetime | None = Field(default=None, sa_type=Moment)
+    """When the first of them was answered; null while `missing_count` is 0."""
+    exception_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    """How many times in a row acting on it raised an exception. Set to 0 by an update, also by one without news."""

@@ -39,7 +39,7 @@ from receiver.tracking.adopt import Adopter
 from receiver.tracking.apply import Applier
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator
-from receiver.tracking.poll import Poller
+from receiver.tracking.poll import MissingRule, Poller
 from receiver.tracking.retry import Retrier
 from receiver.tracking.submit import Submitter
 from receiver.tracking.submit import lease_seconds as task_lease_seconds
@@ -77,7 +77,13 @@ class Service:
         applier = Applier(_poll_schedule(settings), after_commit, advancer)
         submitter = Submitter(database, applier, self.providers, keyring, settings.public_url, lease_seconds=task_lease)
         poller = Poller(
-            database, applier, submitter, self.providers, keyring, unknown_seconds=settings.submission_unknown_seconds
+            database,
+            applier,
+            submitter,
+            self.providers,
+            keyring,
+            unknown_seconds=settings.submission_unknown_seconds,
+            missing=MissingRule(settings.missing_polls, settings.missing_seconds),
         )
         guard = AddressGuard.from_settings(settings)
         self.sender = Sender(guard, timeout=settings.delivery_timeout_seconds, connections=_CONNECTIONS)

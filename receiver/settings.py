@@ -102,6 +102,13 @@ class Settings(BaseModel):
 
     The error is `submission_unknown`. Ten minutes leave time for a late webhook and for a slow provider history.
     """
+    missing_polls: Annotated[int, Field(ge=1)] = 3
+    """After this many polls in a row that the provider answers with "not found", that is believed: the task fails.
+
+    The error is `provider_lost_task`. A single such answer may be a gateway's, or the task is not visible yet.
+    """
+    missing_seconds: Annotated[float, Field(ge=0, le=_MAX_SECONDS, allow_inf_nan=False)] = 120
+    """The first of these answers must be at least this many seconds old."""
     provider_timeout_seconds: Seconds = 30
     """The time limit of each phase of a call to a provider, in seconds; connecting has 5 at most."""
     writer_queue: Annotated[int, Field(ge=1)] = 4096

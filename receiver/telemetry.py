@@ -31,6 +31,12 @@ inbound_received = Counter(
 updates_applied = Counter(
     "ringback_updates_total", "Updates of tasks, by source (webhook, poll, submit) and by effect", ["source", "did"]
 )
+unknown_statuses = Counter(
+    "ringback_unknown_statuses_total", "Updates whose status word is not known, by word", ["provider", "status"]
+)
+task_exceptions = Counter(
+    "ringback_task_exceptions_total", "Exceptions while a task was submitted, polled or searched for", ["provider"]
+)
 provider_calls = Counter(
     "ringback_provider_calls_total", "Calls to providers, by call and outcome", ["provider", "call", "outcome"]
 )

@@ -4,9 +4,9 @@
 result is written, calling it again returns no further change. So it is safe to call it after every change of a step,
 and it is called in the transaction of that change.
 
-A step has the state of its task (`STEP_OF`), the one correction `failed → completed` included. A skipped step stays
-skipped, and the first terminal state of a run stands, even when one of its steps is corrected afterwards. `retry`
-continues such a run, and keeps the completed steps.
+A step has the state of its task (`STEP_OF`), the one correction `failed → completed` included. With a correction, and
+with a result that comes after its step completed, the run is corrected too (`heal`): the steps that were skipped for it
+start, and a run that had failed goes on. `retry` does the same at a client's request, and runs failed steps again.
 """
 
 from collections.abc import Mapping
@@ -52,6 +52,7 @@ class Advance:
     `skip` steps never start; each id is mapped to the id of the step that is the cause.
     `cancel` steps have not started.
     `cancel_at_provider` steps are under way: their provider is asked to cancel them, and may refuse.
+    `is_retry`: whether the next end of the run corrects no earlier one, because the client asked for it.
     """
 
     status: RunStatus
@@ -61,6 +62,7 @@ class Advance:
     skip: Mapping[str, str] = field(default_factory=dict)
     cancel: tuple[str, ...] = ()
     cancel_at_provider: tuple[str, ...] = ()
+    is_retry: bool = False
 
     @property
     def changes(self) -> dict[str, StepStatus]:
@@ -111,7 +113,19 @@ def retry(graph: Graph, status: str, statuses: Statuses) -> Advance:
         raise Conflict(f"the run is {status}: only a failed or cancelled run can be retried")
     reset = _steps_in(graph, statuses, RETRYABLE)
     then = {**statuses, **dict.fromkeys(reset, StepStatus.PENDING)}
-    return replace(advance(graph, RunStatus.PENDING, then), reset=reset)
+    return replace(advance(graph, RunStatus.PENDING, then), reset=reset, is_retry=True)
+
+
+def heal(graph: Graph, status: str, statuses: Statuses) -> Advance:
+    """Return what follows when a step that had failed has completed after all: what was skipped for it may start.
+
+    `statuses` has the new state of the step. Nothing changes in a run that completed or was cancelled.
+    """
+    if status in (RunStatus.COMPLETED, RunStatus.CANCELLED):
+        return Advance(RunStatus(status))
+    reset = _steps_in(graph, statuses, frozenset({StepStatus.SKIPPED}))
+    then = {**statuses, **dict.fromkeys(reset, StepStatus.PENDING)}
+    return replace(advance(graph, RunStatus.IN_PROGRESS, then), reset=reset)
 
 
 def _steps_to_skip(graph: Graph, statuses: Statuses) -> dict[str, str]:

@@ -33,6 +33,7 @@ EVENT_FIELDS = (
     "error",
     "started_at",
     "ended_at",
+    "words",
     *STORED_ONCE,
 )
 """The columns of a task whose values at the time of an event are in the event's snapshot."""
@@ -57,6 +58,7 @@ def native_task(task: Fields) -> dict[str, Any]:
         "submission": task["submission"],
         "provider": task["provider"],
         "provider_task_id": task["provider_task_id"],
+        "unknown_statuses": task["words"] or [],
         "run_id": task["run_uid"],
         "step": task["step"],
         "usage": (task["meta"] or {}).get("usage"),
@@ -178,11 +180,12 @@ def native_webhook(subscription: Fields) -> dict[str, Any]:
 def task_at(task: Fields, event: Fields) -> dict[str, Any]:
     """Return the task's columns as they were at `event`, so that every attempt of a delivery has the same body.
 
-    The columns `STORED_ONCE` of a completed task are read from its row, where they never change again.
+    The columns `STORED_ONCE` of a task that completed with its result are read from its row, where they never change
+    again.
     """
     snapshot = event["snapshot"]
     then = {name: snapshot.get(name) for name in EVENT_FIELDS}
-    if event["type"] == EventType.TASK_COMPLETED:
+    if event["type"] == EventType.TASK_COMPLETED and "output" not in snapshot:
         then.update({name: task[name] for name in STORED_ONCE})
     return {**task, **then, "progress": then["progress"] or 0, "updated_at": event["created_at"]}
 

@@ -47,6 +47,11 @@ def poll_delay(poll_count: int, *, first: float, longest: float) -> float:
     return _grown(first, _POLL_GROWTH, poll_count, longest)
 
 
+def exception_delay(count: int) -> float:
+    """Return the delay before a task is acted on again after `count` exceptions (from 1) in a row: 1, 2, 4 ... 60."""
+    return _grown(1.0, 2.0, count - 1, _LONGEST_RESEND)
+
+
 def delivery_delay(attempt: int, delays: Sequence[float], jitter: float) -> float | None:
     """Return the delay between a delivery's `attempt`-th attempt (from 1) and the next one, varied by up to ±20 %.
 

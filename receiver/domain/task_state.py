@@ -33,6 +33,10 @@ class TaskState:
     task_type: str = ""
     metadata: dict[str, Any] | None = None
     started_at: datetime | None = None
+    ended_at: datetime | None = None
+    missing_count: int = 0
+    missing_since: datetime | None = None
+    exception_count: int = 0
     provider: str = ""
     run_uid: str | None = None
     step: str | None = None

@@ -1,17 +1,20 @@
 """The state machine of a task: the table of allowed transitions, and `decide`, which every change goes through.
 
 Why the end of a task does not depend on the order of its updates: webhooks arrive late, twice and out of order, and a
-poll may return an older state than a webhook that was applied before it. Four rules make the outcome the same for any
+poll may return an older state than a webhook that was applied before it. Five rules make the outcome the same for any
 order of the updates of a provider's history, repeats included, and keep any event from being written twice:
 
-- A task that has not ended keeps the greatest snapshot that it has received, in the total order that `revision`
-  defines. A maximum is the same in whatever order its candidates arrive.
+- A task that has not ended keeps the greatest snapshot that it has received, in the total order that
+  `receiver.domain.revisions` defines, and the furthest state. A maximum is the same in whatever order its candidates
+  arrive.
 - A snapshot replaces the stored one as a whole, because a merge would depend on the order of the parts.
 - The first terminal state stands: a history has one, apart from the correction below. A different one that arrives
   later is kept as a receipt and changes nothing.
 - One correction is allowed, `failed → completed`, and only when the provider itself reports it: a provider may finish
   work after it has reported a failure, and the client has paid for that output. Of these two, `completed` wins in
   either order of arrival, because `completed → failed` is not in `ALLOWED`.
+- A completed task has the result of a `completed`; only if none had one, that of the greatest running snapshot, or of
+  one that arrives after the end. Some providers report the end first and the result later, or an empty end after it.
 
 `tests/unit/test_transitions_properties.py` checks this for generated histories.
 """
@@ -19,25 +22,24 @@ order of the updates of a provider's history, repeats included, and keep any eve
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from hashlib import blake2b
 from typing import Any
 
-import orjson
-
 from models import TERMINAL, EventType, ReceiptReason, Submission, TaskStatus
-from receiver.domain.outputs import leaf_count
+from receiver.domain.outputs import has_output, leaf_count
+from receiver.domain.revisions import (
+    RANK,
+    WITHOUT_RESULT,
+    completed_by,
+    final_revision,
+    has_result,
+    is_end,
+    is_final,
+    revision_of,
+)
 from receiver.domain.schedules import PollSchedule, retry_delay
 from receiver.domain.task_state import TaskState
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import Conflict
-
-RANK: Mapping[str, int] = {
-    TaskStatus.QUEUED: 0,
-    TaskStatus.STAGED: 1,
-    TaskStatus.PENDING: 2,
-    TaskStatus.PROCESSING: 3,
-}
-"""Which of two states that are not terminal is further on. Within an attempt a task never moves to a lower rank."""
 
 ALLOWED: Mapping[str, frozenset[TaskStatus]] = {
     TaskStatus.QUEUED: frozenset(TaskStatus) - {TaskStatus.QUEUED},
@@ -59,9 +61,11 @@ ENDING: Mapping[TaskStatus, EventType] = {
     TaskStatus.CANCELLED: EventType.TASK_CANCELLED,
 }
 """The terminal states, and the event that a task writes when it enters each."""
+ENDS = frozenset(ENDING.values())
 STORED_ONCE = ("output", "logs", "detail", "meta")
-"""Columns that the snapshot of a `task.completed` event omits. A completed task's row never changes again, so readers
-take them from the row, and a large output is stored once."""
+"""Columns that the snapshot of a `task.completed` event omits. The row of a task that completed with its result never
+changes again, so readers take them from the row, and a large output is stored once. Only the event of a completion
+without its final result has them, for the result may still come."""
 RETRYABLE = frozenset({TaskStatus.FAILED, TaskStatus.CANCELLED})
 """The terminal states after which a client may request another attempt. A request is not an update, so these
 transitions are not in `ALLOWED`."""
@@ -78,6 +82,9 @@ _NEW_ATTEMPT: Mapping[str, Any] = {
     "meta": None,
     "started_at": None,
     "poll_count": 0,
+    "missing_count": 0,
+    "missing_since": None,
+    "exception_count": 0,
 }
 """The columns that every further attempt resets, and their values."""
 _MOST_WORDS = 8
@@ -99,8 +106,7 @@ class Decision:
     receipt: ReceiptReason | None = None
     message: str = ""
     keeps_content: bool = False
-    """Whether the task ended by an update without content. The stored content then stays, and the caller copies it into
-    the event's snapshot."""
+    """Whether stored content stays. The caller then copies it into the event's snapshot."""
 
 
 NOTHING = Decision()
@@ -163,21 +169,6 @@ def retry(task: TaskState, now: datetime) -> Decision:
     return Decision(changes, EventType.TASK_UPDATED, snapshot)
 
 
-def revision(status: TaskStatus, progress: int, logs: list[Any] | None, output: dict[str, Any] | None) -> str:
-    """Return a text by which snapshots of a running task compare: the greater one is the newer one.
-
-    An update has no sequence number, so the order is derived from what grows while a task runs: the rank of the state,
-    then progress, then the number of log entries, then the number of values in the output. The numbers are padded, so
-    that the order of the texts is the order of the numbers.
-
-    Two different snapshots may agree in all of these. The digest at the end does not tell which is newer. It makes the
-    order total, so that the same one of the two wins whichever arrives first. A task without any snapshot has the
-    revision "", which is less than any other.
-    """
-    digest = blake2b(orjson.dumps([logs, output], option=orjson.OPT_SORT_KEYS), digest_size=6).hexdigest()
-    return f"{RANK[status]}.{progress:03d}.{len(logs or ()):06d}.{leaf_count(output):06d}.{digest}"
-
-
 def _superseded_reason(task: TaskState, update: ProviderUpdate) -> str | None:
     """Return why an update does not concern the task's current attempt; None if it does.
 
@@ -208,61 +199,133 @@ def _is_outdated(task: TaskState, update: ProviderUpdate) -> bool:
 
 
 def _after_end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
-    """Return what an update changes on a task that has ended: nothing, a receipt, or the one correction.
+    """Return what an update changes on a task that has ended: nothing, a correction, a late result, or a receipt.
 
     The correction is the only entry that `ALLOWED` has for a terminal state, `failed → completed`. The event that it
     writes names the event that it corrects, so that a subscriber who acted on the failure can undo it.
     """
-    if update.status is None or update.status not in TERMINAL or update.status == task.status:
-        return NOTHING
     if not update.by_provider:
         return NOTHING
-    if update.status in ALLOWED[task.status]:
-        return _end(task, update, now)
-    return Decision(
-        receipt=ReceiptReason.CONFLICTING, message=f"the task is {task.status}, but the update says {update.status}"
-    )
+    if update.status in TERMINAL and update.status != task.status:
+        if update.status in ALLOWED[task.status]:
+            return _end(task, update, now)
+        return _conflict(f"the task is {task.status}, but the update says {update.status}")
+    if task.status == TaskStatus.COMPLETED and (late := _late_result(task, update, now)) is not None:
+        return late
+    if _differs(task, update):
+        said = f"an unknown status ({update.word})" if update.status is None else "another result or reason"
+        return _conflict(f"the task is {task.status}, and the update has {said}")
+    return NOTHING
+
+
+def _conflict(message: str) -> Decision:
+    return Decision(receipt=ReceiptReason.CONFLICTING, message=message)
+
+
+def _late_result(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision | None:
+    """Return what the result of `update` changes on a task that completed without its final result, else None."""
+    if not is_end(task.revision) or is_final(task.revision) or not has_output(update.output):
+        return None
+    is_complete = update.status == TaskStatus.COMPLETED
+    new_revision = final_revision(update) if is_complete else completed_by(revision_of(update))
+    if new_revision <= task.revision:
+        return None
+    changes = {
+        **(_content(update) if is_complete else {"output": update.output}),
+        "error": None,
+        "progress": 100,
+        "revision": new_revision,
+        "ended_at": (is_complete and update.ended_at) or task.ended_at,
+        "updated_at": now,
+        "last_update_at": now,
+    }
+    snapshot = _snapshot(task, update, TaskStatus.COMPLETED) | {
+        "ended_at": changes["ended_at"],
+        "corrects": task.ended_event,
+    }
+    snapshot.pop("error", None)
+    return _completed(changes, snapshot, is_final=is_complete)
+
+
+def _differs(task: TaskState, update: ProviderUpdate) -> bool:
+    """Return whether an update reports what neither the task's end nor an earlier snapshot of it can have had."""
+    if update.status is None:
+        return bool(update.word) and (has_output(update.output) or update.error is not None)
+    if update.status != task.status:
+        return False
+    if is_end(task.revision):
+        return final_revision(update) not in (task.revision, WITHOUT_RESULT)
+    # It ended by Ringback's own conclusion, or by an older version.
+    return task.status != TaskStatus.COMPLETED and (has_output(update.output) or update.error is not None)
 
 
 def _record_unknown_word(task: TaskState, update: ProviderUpdate, now: datetime, schedule: PollSchedule) -> Decision:
-    """Return what a status word that Ringback does not know changes: the state never, but each word has one event."""
+    """Return what a status word that Ringback does not know changes: never the state.
+
+    Each word has one event, and what the update says besides is kept as a running task's snapshot: the word may well
+    mean an end.
+    """
     known = task.words or []
-    if not update.word or update.word in known or len(known) >= _MOST_WORDS:
+    is_new_word = bool(update.word) and update.word not in known and len(known) < _MOST_WORDS
+    says_more = bool(update.progress or update.logs or update.error or leaf_count(update.output))
+    new_revision = revision_of(update) if says_more else ""
+    is_newer = new_revision > task.revision
+    if not is_new_word and not is_newer:
         return _without_change(task, update, now, schedule)
+    words = sorted([*known, update.word]) if is_new_word else task.words
     changes = {
         **_provider_id_changes(task, update),
-        "words": sorted([*known, update.word]),
-        "updated_at": now,
-        "last_update_at": now,
-        "poll_count": 0,
+        **({**_content(update), "revision": new_revision} if is_newer else {}),
+        **_news(task, now),
+        "words": words,
         "due_at": schedule.after_update(now),
     }
-    snapshot = _snapshot(task, update, TaskStatus(task.status)) | {"provider_status": update.word}
-    return Decision(changes, EventType.TASK_UPDATED, snapshot)
+    snapshot = _snapshot(task, update, TaskStatus(task.status)) | {"words": words}
+    if update.word:
+        snapshot["provider_status"] = update.word
+    return _with_stored_content(Decision(changes, EventType.TASK_UPDATED, snapshot), is_newer)
 
 
 def _move_forward(task: TaskState, update: ProviderUpdate, now: datetime, schedule: PollSchedule) -> Decision:
     status = update.status
     assert status is not None  # noqa: S101 - decide() has checked it
-    new_revision = revision(status, update.progress, update.logs, update.output)
-    if new_revision <= task.revision:
+    new_revision = revision_of(update)
+    is_newer = new_revision > task.revision
+    if not is_newer and RANK[status] <= RANK[task.status]:
         return _without_change(task, update, now, schedule)
     changes = {
         **_provider_id_changes(task, update),
-        **_content(update),
+        **({**_content(update), "revision": new_revision} if is_newer else {}),
+        **_news(task, now),
         "status": status,
-        "revision": new_revision,
-        "updated_at": now,
-        "last_update_at": now,
-        "poll_count": 0,
         "due_at": schedule.after_update(now),
     }
     is_submitted = task.status == TaskStatus.QUEUED
-    return Decision(
-        changes,
-        EventType.TASK_SUBMITTED if is_submitted else EventType.TASK_UPDATED,
-        _snapshot(task, update, status),
-    )
+    event = EventType.TASK_SUBMITTED if is_submitted else EventType.TASK_UPDATED
+    return _with_stored_content(Decision(changes, event, _snapshot(task, update, status)), is_newer)
+
+
+def _with_stored_content(decision: Decision, is_newer: bool) -> Decision:
+    """Return a decision whose event shows the stored content, unless the update's is the newer one."""
+    if not is_newer:
+        decision.keeps_content = True
+        for name in STORED_ONCE:
+            decision.snapshot.pop(name, None)
+    return decision
+
+
+def _news(task: TaskState, now: datetime) -> dict[str, Any]:
+    return {"updated_at": now, "last_update_at": now, "poll_count": 0, **_no_faults(task)}
+
+
+def _no_faults(task: TaskState) -> dict[str, Any]:
+    """Return the changes that say that the provider knows the task, and that acting on it works."""
+    changes: dict[str, Any] = {}
+    if task.missing_count:
+        changes |= {"missing_count": 0, "missing_since": None}
+    if task.exception_count:
+        changes["exception_count"] = 0
+    return changes
 
 
 def _end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
@@ -271,27 +334,43 @@ def _end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
     changes = {
         **_provider_id_changes(task, update),
         **(_content(update) if _has_content(update) else {}),
+        **_no_faults(task),
         "status": status,
         "error": None if status == TaskStatus.COMPLETED else update.error,
         "progress": _progress(task, update, status),
-        "words": None,  # the events have them; in the row they would depend on which updates arrived before the end
         "ended_at": update.ended_at or now,
         "updated_at": now,
         "last_update_at": now,
         "due_at": None,
     }
+    if update.by_provider:
+        # The events have them; in the row they would depend on which updates arrived before the end.
+        changes["words"] = None
+    if _has_content(update):
+        changes["revision"] = final_revision(update)
     if update.source == Source.SUBMIT and status == TaskStatus.FAILED and update.provider_task_id is None:
         changes["submission"] = Submission.REFUSED
     snapshot = _snapshot(task, update, status) | {
         "submission": changes.get("submission", task.submission),
         "ended_at": changes["ended_at"],
     }
-    if status == TaskStatus.COMPLETED:
-        for name in STORED_ONCE:
-            snapshot.pop(name, None)
     if task.status in TERMINAL:
         snapshot["corrects"] = task.ended_event
-    return Decision(changes, ENDING[status], snapshot, keeps_content=not _has_content(update))
+    if status != TaskStatus.COMPLETED:
+        return Decision(changes, ENDING[status], snapshot, keeps_content=not _has_content(update))
+    if changes["revision"] == WITHOUT_RESULT and has_result(task.revision):
+        del changes["output"]
+        changes["revision"] = completed_by(task.revision)
+    return _completed(changes, snapshot, is_final=is_final(changes["revision"]))
+
+
+def _completed(changes: dict[str, Any], snapshot: dict[str, Any], *, is_final: bool) -> Decision:
+    """Return the decision of a completion; its event has a copy of the content only while that is not final."""
+    for name in STORED_ONCE:
+        snapshot.pop(name, None)
+    if not is_final:
+        snapshot["output"] = changes.get("output")
+    return Decision(changes, EventType.TASK_COMPLETED, snapshot, keeps_content=not is_final)
 
 
 def _is_unsent(task: TaskState) -> bool:
@@ -326,6 +405,7 @@ def _without_change(task: TaskState, update: ProviderUpdate, now: datetime, sche
     """
     changes = _provider_id_changes(task, update)
     if update.source == Source.POLL:
+        changes |= _no_faults(task)
         changes["poll_count"] = task.poll_count + 1
         changes["due_at"] = schedule.after_poll(task.poll_count + 1, task.last_update_at, now)
     if update.provider_task_id in changes.values():
@@ -383,5 +463,6 @@ def _snapshot(task: TaskState, update: ProviderUpdate, status: TaskStatus) -> di
         "detail": update.detail,
         "meta": update.meta,
         "started_at": None if status == TaskStatus.QUEUED else update.started_at or task.started_at,
+        "words": task.words,
     }
     return {name: value for name, value in snapshot.items() if value is not None}

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from models import STEP_TERMINAL, EventType, StepStatus, Submission, TaskStatus
+from models import RUN_TERMINAL, STEP_TERMINAL, EventType, StepStatus, Submission, TaskStatus
 from receiver.domain.actions import Action, build_input, read_result
-from receiver.domain.advance import STEP_OF, Advance, advance
+from receiver.domain.advance import STEP_OF, Advance, advance, heal
 from receiver.domain.graph import Graph, StepSpec
 from receiver.domain.ids import new_id
 from receiver.domain.references import UnresolvedReference, mapped_input
@@ -46,7 +46,10 @@ class Advancer:
             for task in changed:
                 if task.run_uid == change.run["uid"]:
                     change.apply_task(task, outcomes.get(task.uid, {}))
-            change.apply_plan(advance)
+            if change.is_corrected:
+                change.apply_correction()
+            else:
+                change.apply_plan(advance)
         return await self.write(tx, changes, now)
 
     async def write(self, tx: Transaction, changes: Sequence["RunChange"], now: datetime) -> list[NewEvent]:
@@ -78,10 +81,13 @@ class RunChange:
         self.cancel_at_provider: tuple[str, ...] = ()
         """The ids of tasks that their provider is asked to cancel after the commit."""
         self.is_changed = False
+        self.is_corrected = False
+        """Whether a step that had failed has completed, or the result of a completed step has changed."""
         self._graph = Graph(tuple(step_of(step["spec"]) for step in run["steps"]))
         self._steps: dict[str, dict[str, Any]] = {step["name"]: step for step in run["steps"]}
         self._changed: set[str] = set()
         self._event: EventType | None = None
+        self._corrects: str | None = None
 
     @property
     def changed_steps(self) -> list[dict[str, Any]]:
@@ -95,16 +101,40 @@ class RunChange:
         was retried and the step has another task now) changes nothing.
         """
         step = self._steps.get(str(task.step))
-        if step is None or step["task_uid"] != task.uid or step["status"] == STEP_OF[task.status]:
+        if step is None or step["task_uid"] != task.uid:
             return
+        if step["status"] == STEP_OF[task.status]:
+            self._apply_late_result(step, task, outcome)
+            return
+        self.is_corrected |= (step["status"], task.status) == (StepStatus.FAILED, TaskStatus.COMPLETED)
         values: dict[str, Any] = {"status": STEP_OF[task.status], "result": None, "error": None, "completed_at": None}
         if values["status"] in STEP_TERMINAL:
             values["completed_at"] = self.now
         if values["status"] == StepStatus.COMPLETED:
-            values["result"] = read_result(action_of(step["spec"]), outcome.get("output"), task_id=task.uid)
+            values["result"] = _result(step, task, outcome)
         elif task.status in (TaskStatus.FAILED, TaskStatus.CANCELLED):
             values["error"] = outcome.get("error") or {"code": task.status, "message": f"the task was {task.status}"}
         self._change(step, values)
+
+    def _apply_late_result(self, step: dict[str, Any], task: TaskState, outcome: Mapping[str, Any]) -> None:
+        """Set the result of a step that completed before its task had one."""
+        if task.status == TaskStatus.COMPLETED and (result := _result(step, task, outcome)) != step["result"]:
+            self._change(step, {"result": result})
+            self.is_corrected = True
+
+    def apply_correction(self) -> None:
+        """Start what did not start for want of a result that has come now; a run that had failed goes on with it.
+
+        A run that can start nothing more keeps its end, and has no second event for it.
+        """
+        status, ended_at, ended_event = (self.run[name] for name in ("status", "ended_at", "ended_event"))
+        for step in self._steps.values():
+            if step["status"] == StepStatus.FAILED and step["task_uid"] is None:  # its input could not be made
+                self._change(step, {"status": StepStatus.SKIPPED})
+        self.apply_plan(heal)
+        if self.run["status"] == status and status in RUN_TERMINAL and not self.tasks:
+            self._event = None
+            self.run |= {"ended_at": ended_at, "ended_event": ended_event}
 
     def apply_plan(self, plan: Plan) -> None:
         """Apply what `plan` decides for the run as it is now, until nothing more follows from it."""
@@ -125,12 +155,21 @@ class RunChange:
         """Return the events of the new tasks and of the run; `keys` are the new tasks' row keys by their ids."""
         found = [task_created(row, keys[row["uid"]], self.now) for row in self.tasks]
         if self._event is not None:
-            found.append(run_event(self.run, self._event, self.now))
+            event = run_event(self.run, self._event, self.now)
+            event.uid = self.run["ended_event"]
+            if self._corrects is not None:
+                event.snapshot["corrects"] = self._corrects
+            found.append(event)
         return found
 
     def _set_status(self, decided: Advance) -> None:
+        if decided.is_retry:
+            self.run["ended_event"] = None
         if decided.event is not None:
+            if self._event is None:
+                self._corrects = self.run["ended_event"]
             self._event = decided.event
+            self.run["ended_event"] = new_id()
         if decided.status != self.run["status"]:
             ended_at = self.now if decided.event is not None else None
             self.run |= {"status": decided.status, "ended_at": ended_at}
@@ -179,6 +218,10 @@ def run_event(run: Mapping[str, Any], type: EventType, now: datetime) -> NewEven
         run_uid=run["uid"],
         metadata=run["metadata"],
     )
+
+
+def _result(step: Mapping[str, Any], task: TaskState, outcome: Mapping[str, Any]) -> Any:
+    return read_result(action_of(step["spec"]), outcome.get("output"), task_id=task.uid)
 
 
 async def _outcomes(tx: Transaction, changed: Sequence[TaskState]) -> dict[str, dict[str, Any]]:

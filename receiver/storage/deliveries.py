@@ -14,7 +14,8 @@ from receiver.storage.tables import deliveries, delivery_attempts, events, organ
 from receiver.storage.transaction import LeasedDelivery, Transaction
 
 _NOT_NEEDED_TO_SEND = frozenset(
-    {"revision", "words", "poll_count", "leased", "due_at", "last_update_at", "ended_event", "callback_id"}
+    {"revision", "words", "poll_count", "missing_count", "missing_since", "exception_count"}
+    | {"leased", "due_at", "last_update_at", "ended_event", "callback_id"}
 )
 
 TO_SEND = HotQuery(

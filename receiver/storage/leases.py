@@ -61,6 +61,8 @@ class Postponement:
     submission: Submission
     poll_count: int
     due_at: datetime
+    missing_count: int = 0
+    missing_since: datetime | None = None
     last_update_at: datetime | None = None
     """The task's `last_update_at` when this was decided: it is not applied if an update arrived since. None to apply it
     in any case."""
@@ -79,6 +81,9 @@ _POSTPONE = (
     .values(
         submission=bindparam("now_submission"),
         poll_count=bindparam("now_poll_count"),
+        missing_count=bindparam("now_missing_count"),
+        missing_since=bindparam("now_missing_since", type_=Moment),
+        exception_count=0,
         due_at=bindparam("now_due"),
         leased=False,
     )
@@ -121,6 +126,13 @@ async def postpone(tx: Transaction, items: Sequence[Postponement]) -> list[Excep
     return [None] * len(items)
 
 
+async def count_exception(tx: Transaction, task: TaskState, due_at: datetime) -> None:
+    """Count an exception on a task that was acted on, and end its lease: it is due again at `due_at`."""
+    is_same = (tasks.c.id == task.id, tasks.c.attempt == task.attempt, tasks.c.status.not_in(TERMINAL))
+    changes = {"exception_count": tasks.c.exception_count + 1, "due_at": due_at, "leased": False}
+    await tx.execute(update(tasks).where(*is_same).values(changes))
+
+
 async def poll_now(tx: Transaction, uid: str, now: datetime) -> None:
     """Make a task due for a poll now, if its provider has it and it has not ended."""
     is_running = (tasks.c.submission == Submission.ACCEPTED, tasks.c.due_at.is_not(None))
@@ -157,6 +169,8 @@ def _parameters(item: Postponement) -> dict[str, Any]:
         "submission_was": item.submission_was,
         "now_submission": item.submission,
         "now_poll_count": item.poll_count,
+        "now_missing_count": item.missing_count,
+        "now_missing_since": item.missing_since,
         "now_due": item.due_at,
         "known_update_at": item.last_update_at,
     }

@@ -41,7 +41,8 @@ _IS_SUBSCRIPTION_IN_USE = or_(
 
 def oldest_tasks(after: int, limit: int) -> Select[Any]:
     """Return the query for a page of tasks in the order of their row keys, which is the order of insertion."""
-    columns = (tasks.c.id, tasks.c.status, tasks.c.created_at, tasks.c.ended_at)
+    # `updated_at` of a task that has ended is its end by our own clock; `ended_at` is by the provider's.
+    columns = (tasks.c.id, tasks.c.status, tasks.c.created_at, tasks.c.updated_at.label("ended_at"))
     return select(*columns).where(tasks.c.id > after).order_by(tasks.c.id).limit(limit)
 
 
@@ -89,7 +90,7 @@ async def purge_tasks(tx: Transaction, keys: Sequence[int], before: datetime) ->
     time: the run's steps refer to it.
     """
     has_pending = exists().where(deliveries.c.task_id == tasks.c.id, deliveries.c.status == DeliveryStatus.PENDING)
-    is_over = and_(tasks.c.status.in_(_TERMINAL), tasks.c.ended_at < before)
+    is_over = and_(tasks.c.status.in_(_TERMINAL), tasks.c.updated_at < before)
     run_is_kept = exists().where(runs.c.uid == tasks.c.run_uid, _run_is_over(before).is_not(true()))
     found = await tx.execute(select(tasks.c.id).where(tasks.c.id.in_(keys), is_over, ~has_pending, ~run_is_kept))
     gone = [row.id for row in found]

@@ -77,7 +77,12 @@ _UPDATE_STEP = (
 _UPDATE_RUN = (
     update(runs)
     .where(runs.c.id == bindparam("run_key"))
-    .values(status=bindparam("new_status"), updated_at=bindparam("now"), ended_at=bindparam("new_ended_at"))
+    .values(
+        status=bindparam("new_status"),
+        updated_at=bindparam("now"),
+        ended_at=bindparam("new_ended_at"),
+        ended_event=bindparam("new_ended_event"),
+    )
 )
 
 
@@ -92,7 +97,13 @@ async def write_runs(tx: Transaction, changed: Sequence[Values], steps: Sequence
         await tx.execute(
             _UPDATE_RUN,
             [
-                {"run_key": run["id"], "new_status": run["status"], "new_ended_at": run["ended_at"], "now": now}
+                {
+                    "run_key": run["id"],
+                    "new_status": run["status"],
+                    "new_ended_at": run["ended_at"],
+                    "new_ended_event": run["ended_event"],
+                    "now": now,
+                }
                 for run in changed
             ],
         )

@@ -33,12 +33,12 @@ from receiver.events.record import record
 from receiver.storage.attempts import Ended, keep_attempts
 from receiver.storage.receipts import insert_receipts, new_receipt
 from receiver.storage.transaction import NewEvent, Transaction
-from receiver.telemetry import counted, get_logger, updates_applied
+from receiver.telemetry import counted, get_logger, unknown_statuses, updates_applied
 from receiver.tracking.update_batch import Arrival, UpdateBatch, complete_snapshots, load_tasks
 
 log = get_logger("tracking.apply")
 
-_MOST_WORDS_LOGGED = 256
+_MOST_WORDS = 256
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class Applier:
         self.poll_schedule = poll_schedule
         self.after_commit = after_commit
         self._runs = runs
-        self._words_logged: set[str] = set()
+        self._words: set[str] = set()
 
     async def apply(self, tx: Transaction, arrivals: Sequence[Arrival]) -> list[Applied | Exception]:
         """Apply the updates in order; the results are in the same order."""
@@ -105,7 +105,7 @@ class Applier:
         receipt = decision.receipt if arrival.body is not None else None
         if receipt is not None:
             batch.receipts.append(_receipt(arrival, decision, batch.now))
-        self._log_unknown_word(arrival)
+        self._count_unknown_word(arrival)
         counted(updates_applied, update.source, decision.event or (receipt and "receipt") or "nothing").inc()
         if task is None:
             return Applied(str(arrival.task_uid), "", changed=False, receipt=receipt)
@@ -117,13 +117,17 @@ class Applier:
             return Decision(receipt=ReceiptReason.CONFLICTING, message=message)
         return decide(task, update, now=batch.now, schedule=self.poll_schedule, jitter=random.random())  # noqa: S311
 
-    def _log_unknown_word(self, arrival: Arrival) -> None:
-        """Log a status word that the adapter does not know, once per process."""
+    def _count_unknown_word(self, arrival: Arrival) -> None:
+        """Count a status word that the adapter does not know; log it once per process."""
         word = arrival.update.word
-        if arrival.update.status is None and word and word not in self._words_logged:
-            if len(self._words_logged) < _MOST_WORDS_LOGGED:
-                self._words_logged.add(word)
+        if arrival.update.status is not None or not word:
+            return
+        if word not in self._words:
+            if len(self._words) < _MOST_WORDS:
+                self._words.add(word)
             log.warning("unknown provider status", provider=arrival.provider, provider_status=word)
+        # A provider may invent words without end: those after the first ones share a counter.
+        counted(unknown_statuses, arrival.provider, word if word in self._words else "other").inc()
 
 
 def _ended(task: TaskState, update: ProviderUpdate, now: datetime) -> Ended:

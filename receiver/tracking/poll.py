@@ -11,22 +11,23 @@ tracking another client's work under this task would be worse than failing. With
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from models import TERMINAL, Submission, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
-from receiver.domain.schedules import poll_delay
+from receiver.domain.redaction import REDACTED
+from receiver.domain.schedules import exception_delay, poll_delay
 from receiver.domain.task_state import TaskState
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.providers import CallerKey, CallPurpose, Found, MalformedUpdate, Missing, NoAnswer, Provider
 from receiver.storage.database import Database
-from receiver.storage.leases import Postponement, postpone
+from receiver.storage.leases import Postponement, count_exception, postpone
 from receiver.storage.tasks import assigned_provider_ids, task_by_uid, unconfirmed_tasks
 from receiver.storage.transaction import DueTask
-from receiver.telemetry import get_logger
+from receiver.telemetry import counted, get_logger, task_exceptions
 from receiver.tracking.apply import Applied, Applier
 from receiver.tracking.submit import FIRST_SEARCH_SECONDS, Outgoing, Submitter
 from receiver.tracking.task_references import TaskReferences
@@ -37,10 +38,29 @@ log = get_logger("tracking.poll")
 _LONGEST_SEARCH_SECONDS = 60.0
 _SHORT_PAUSE_SECONDS = 1.0
 """While a provider asks for a pause of at most this long, tasks are still claimed: their calls wait for its end."""
-_MISSING_POLLS = 3
-"""After this many polls without an update, an answer that the provider does not know the task is believed."""
+_MOST_EXCEPTIONS = 8
+"""After this many exceptions in a row (about two minutes), a task fails; earlier if its time-out has passed."""
+_LONGEST_REASON = 300
 _CLOCK_SKEW_SECONDS = 60.0
 """The history is searched from this long before the create call: the provider's clock may be behind ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class MissingRule:
+    """When "not found" is believed: after `polls` such answers in a row, if the first is `seconds` old.
+
+    A single one proves little: a new task may not be visible at the provider yet, or a gateway answers in its place.
+    """
+
+    polls: int
+    seconds: float
+
+    def believes(self, count: int, since: datetime, now: datetime) -> bool:
+        """Return whether `count` answers in a row, the first of them at `since`, are enough."""
+        return count >= self.polls and now >= since + timedelta(seconds=self.seconds)
+
+
+DEFAULT_MISSING_RULE = MissingRule(polls=3, seconds=120)
 
 
 class Poller:
@@ -55,6 +75,7 @@ class Poller:
         keyring: KeyRing,
         *,
         unknown_seconds: float,
+        missing: MissingRule = DEFAULT_MISSING_RULE,
     ) -> None:
         self._database = database
         self._writer = database.writer
@@ -64,6 +85,7 @@ class Poller:
         self._references = TaskReferences(database)
         self._keyring = keyring
         self._unknown_seconds = unknown_seconds
+        self._missing = missing
 
     def may_send(self) -> bool:
         """Return whether a task can be sent now: False if every provider has asked for a pause."""
@@ -84,10 +106,40 @@ class Poller:
             await self._submitter.send(task.provider, _outgoing(row))
 
     async def poll_now(self, uid: str) -> None:
-        """Poll a task now, whenever it is due. Does nothing for a task that has ended or has no provider's id."""
+        """Poll a task now, whenever it is due, also one that has ended: its result may have come later.
+
+        A task whose create call got no answer is searched for. Does nothing for one that was not sent.
+        """
         task = (await self._writer.run(lambda tx: tx.load_tasks([uid]))).get(uid)
-        if task is not None and task.provider_task_id is not None and task.status not in TERMINAL:
+        if task is None:
+            return
+        if task.provider_task_id is None:
+            await self._find_now(task)
+        elif task.status in TERMINAL:
+            await self._poll_ended(task)
+        else:
             await self._poll(task)
+
+    async def count_exception(self, task: TaskState, error: Exception) -> None:
+        """Count an exception that acting on a task raised; after several in a row the task fails.
+
+        The first one is logged with its traceback. Without a bound, a task that no code can act on would never end.
+        """
+        counted(task_exceptions, task.provider).inc()
+        count = task.exception_count + 1
+        ids = {"task_id": task.uid, "provider": task.provider, "exception_count": count}
+        if count == 1:
+            log.error("acting on task failed", **ids, exc_info=error)
+        else:
+            log.warning("acting on task failed again", **ids, error=type(error).__name__)
+        now = utc_now()
+        if count >= _MOST_EXCEPTIONS or now >= self._applier.poll_schedule.deadline(task.last_update_at):
+            reason = f"{type(error).__name__}: {error}".replace(self._keyring.hook_secret(task.uid), REDACTED)
+            message = f"Ringback cannot act on the task, an exception was raised {count} times: "
+            await self._fail(task, "internal_error", message + reason[:_LONGEST_REASON])
+        due_at = now + timedelta(seconds=exception_delay(count))
+        await self._writer.run(lambda tx: count_exception(tx, task, due_at), bounded=False)
+        self._applier.after_commit.due.set(due_at)
 
     async def _row(self, uid: str) -> Mapping[str, Any] | None:
         rows = await self._database.read(task_by_uid(uid))
@@ -102,19 +154,41 @@ class Poller:
             case Found(update):
                 if not (await self._apply(task, update)).changed:
                     await self._time_out(task)
-            case Missing() if task.poll_count >= _MISSING_POLLS:
-                message = "the provider does not know the task; retry it to create it there again"
-                await self._fail(task, "provider_lost_task", message)
-            case Missing() | NoAnswer():
-                log.warning(
-                    "poll failed",
-                    task_id=task.uid,
-                    provider=task.provider,
-                    provider_task_id=task.provider_task_id,
-                    error=outcome.message,
-                )
-                await self._postpone_poll(task, outcome.retry_after if isinstance(outcome, NoAnswer) else None)
+            case Missing(message):
+                _log_failed_poll(task, message)
+                await self._count_missing(task)
+            case NoAnswer(message, retry_after):
+                _log_failed_poll(task, message)
+                await self._postpone_poll(task, retry_after, task.missing_count, task.missing_since)
                 await self._time_out(task)
+
+    async def _count_missing(self, task: TaskState) -> None:
+        now = utc_now()
+        count, since = task.missing_count + 1, task.missing_since or now
+        if self._missing.believes(count, since, now):
+            message = "the provider does not know the task; retry it to create it there again"
+            await self._fail(task, "provider_lost_task", message)
+            return
+        await self._postpone_poll(task, None, count, since)
+        await self._time_out(task)
+
+    async def _poll_ended(self, task: TaskState) -> None:
+        """Poll a task that has ended, and apply what the provider reports; nothing else of it changes."""
+        provider, secret = self._providers[task.provider], self._keyring.hook_secret(task.uid)
+        outcome = await provider.fetch(
+            str(task.provider_task_id), attempt=task.attempt, hidden=secret, caller=_caller(task.organization_id)
+        )
+        if isinstance(outcome, Found):
+            await self._apply(task, outcome.update)
+        else:
+            _log_failed_poll(task, outcome.message)
+
+    async def _find_now(self, task: TaskState) -> None:
+        row = await self._row(task.uid)
+        if row is not None and task.submission in (Submission.SENDING, Submission.UNKNOWN):
+            update = await self._find(row)
+            if update is not None:
+                await self._apply(task, update)
 
     async def _time_out(self, task: TaskState) -> bool:
         """Fail a task whose last update is too long ago; return whether that was so."""
@@ -147,12 +221,7 @@ class Poller:
         provider = self._providers[row["provider"]]
         since = (row["submitted_at"] or row["created_at"]) - timedelta(seconds=_CLOCK_SKEW_SECONDS)
         listed = await provider.history(model=row["model"], since=since, caller=_caller(row["organization_id"]))
-        candidates = []
-        for item in listed or ():
-            try:
-                candidates.append(provider.parse_task(item, attempt=row["attempt"]))
-            except MalformedUpdate:
-                continue
+        candidates = [update for item in listed or () if (update := _parsed(provider, item, row)) is not None]
         for update in candidates:
             if _names_task(update, row):
                 return update
@@ -188,13 +257,22 @@ class Poller:
         )
         await self._apply(task, update)
 
-    async def _postpone_poll(self, task: TaskState, retry_after: float | None) -> None:
+    async def _postpone_poll(
+        self, task: TaskState, retry_after: float | None, missing_count: int, missing_since: datetime | None
+    ) -> None:
         now = utc_now()
         due_at = self._applier.poll_schedule.after_poll(task.poll_count + 1, task.last_update_at, now)
         delay = max((due_at - now).total_seconds(), retry_after or 0)
-        await self._postpone(task, Submission.ACCEPTED, delay)
+        await self._postpone(task, Submission.ACCEPTED, delay, missing_count, missing_since)
 
-    async def _postpone(self, task: TaskState, submission: Submission, delay: float) -> None:
+    async def _postpone(
+        self,
+        task: TaskState,
+        submission: Submission,
+        delay: float,
+        missing_count: int = 0,
+        missing_since: datetime | None = None,
+    ) -> None:
         due_at = utc_now() + timedelta(seconds=delay)
         item = Postponement(
             uid=task.uid,
@@ -203,6 +281,8 @@ class Poller:
             submission=submission,
             poll_count=task.poll_count + 1,
             due_at=due_at,
+            missing_count=missing_count,
+            missing_since=missing_since,
             last_update_at=task.last_update_at,
         )
         await self._writer.write(postpone, item, bounded=False)
@@ -228,18 +308,41 @@ def _outgoing(row: Mapping[str, Any]) -> Outgoing:
     )
 
 
+def _log_failed_poll(task: TaskState, message: str) -> None:
+    log.warning(
+        "poll failed",
+        task_id=task.uid,
+        provider=task.provider,
+        provider_task_id=task.provider_task_id,
+        error=message,
+    )
+
+
+def _parsed(provider: Provider, item: Any, row: Mapping[str, Any]) -> ProviderUpdate | None:
+    """Return one item of the provider's history as an update; None if it cannot be read, for it may be another's."""
+    try:
+        return provider.parse_task(item, attempt=row["attempt"])
+    except MalformedUpdate:
+        return None
+
+
+def _webhook_url(update: ProviderUpdate) -> str:
+    """Return the webhook URL that the provider has for a task, "" if it has none. The item may be of any form."""
+    webhook_config = (update.config or {}).get("webhook_config")
+    endpoint = webhook_config.get("endpoint") if isinstance(webhook_config, dict) else webhook_config
+    return endpoint if isinstance(endpoint, str) and "://" in endpoint else ""
+
+
 def _names_task(update: ProviderUpdate, row: Mapping[str, Any]) -> bool:
     """Return whether the webhook URL that the provider has is that of this task and attempt."""
-    endpoint = ((update.config or {}).get("webhook_config") or {}).get("endpoint") or ""
     attempt = f"?attempt={row['attempt']}" if row["attempt"] > 1 else ""
-    return str(endpoint).endswith(f"/{row['uid']}{attempt}")
+    return _webhook_url(update).endswith(f"/{row['uid']}{attempt}")
 
 
 def _has_same_request(update: ProviderUpdate, row: Mapping[str, Any], request: Any) -> bool:
     """Return whether the provider's task has no webhook URL, and the model, type and input of this one's request."""
-    endpoint = ((update.config or {}).get("webhook_config") or {}).get("endpoint")
     return (
-        not endpoint
+        not _webhook_url(update)
         and update.model in (None, "", row["model"])
         and update.task_type in (None, "", row["task_type"])
         and update.input == request

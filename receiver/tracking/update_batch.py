@@ -8,7 +8,7 @@ from typing import Any
 from models import Submission
 from receiver.domain.ids import new_id
 from receiver.domain.task_state import TaskState
-from receiver.domain.transitions import STORED_ONCE, Decision
+from receiver.domain.transitions import ENDS, STORED_ONCE, Decision
 from receiver.domain.updates import ProviderUpdate
 from receiver.events.record import event_of
 from receiver.storage.attempts import Ended, ProviderId, attempts_at_provider
@@ -115,7 +115,7 @@ class UpdateBatch:
             values["leased"] = False
         if decision.event is not None:
             event = self._event(task, decision)
-            if values.get("ended_at"):
+            if decision.event in ENDS:
                 values["ended_event"] = event.uid
             if decision.keeps_content:
                 self.incomplete[task.id] = event
@@ -180,7 +180,7 @@ async def complete_snapshots(tx: Transaction, batch: UpdateBatch) -> None:
 def _new_task(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
     """Return the row of a task that is known only from this update, which is applied to the row afterwards."""
     update = arrival.update
-    attempt, created_at = update.attempt or 1, update.created_at or now
+    attempt = update.attempt or 1
     return new_task(
         uid=uid,
         organization_id=arrival.organization_id,
@@ -195,6 +195,5 @@ def _new_task(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
         attempt=attempt,
         max_attempts=attempt,
         provider_task_id=update.provider_task_id,
-        created_at=created_at,
-        submitted_at=created_at,
+        submitted_at=now,
     )

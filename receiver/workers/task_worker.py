@@ -123,8 +123,16 @@ class TaskWorker:
     async def _act_on(self, due: DueTask) -> None:
         try:
             await self._poller.act_on(due)
-        except Exception as error:  # its lease runs out, and it is claimed again
-            log.error("acting on task failed", task_id=due.state.uid, exc_info=error)
+        except Unavailable as error:  # the database's: its lease runs out, and it is claimed again
+            log.warning("acting on task failed", task_id=due.state.uid, error_code=error.code, error=error.message)
+        except Exception as error:
+            await self._count_exception(due, error)
+
+    async def _count_exception(self, due: DueTask, error: Exception) -> None:
+        try:
+            await self._poller.count_exception(due.state, error)
+        except Exception as second:  # its lease runs out, and it is claimed again
+            log.error("counting an exception failed", task_id=due.state.uid, exc_info=second)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         slots = self._slots_for(self._running.pop(task))
