@@ -33,9 +33,8 @@ def may_hold(body: bytes, secret: str) -> bool:
     """Return whether JSON in `body` may hold `secret`; False is certain, and saves a look at every text."""
     if len(secret) < _SHORTEST_WHOLE:
         return False
-    # Escapes can hide any character, UTF-16 and UTF-32 any text, and each other character may have been escaped.
-    is_hidden = b"\\u" in body or b"\0" in body or _PLAIN.fullmatch(secret) is None
-    return is_hidden or secret.encode() in body
+    # UTF-16 and UTF-32 hide any text, \u escapes any character, and characters that are not plain may be escaped too.
+    return b"\0" in body or b"\\u" in body or _PLAIN.fullmatch(secret) is None or secret.encode() in body
 
 
 def redact_value(value: Any, secrets: Sequence[str]) -> Any:

@@ -74,6 +74,14 @@ def read_json(body: bytes, *, cut: bool = False) -> Any:
 
     `cut` says whether what is too deep becomes null; otherwise such a body is malformed.
     """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _read_leniently(body, cut=cut)
+    return _read_leniently(body, cut=cut) if _is_too_deep(value, body) else _without_nuls(value, body)
+
+
+def _read_leniently(body: bytes, *, cut: bool) -> Any:
     tried: bytes | None = None
     for written, is_cut in _readings(body):
         if written == tried:
@@ -83,12 +91,11 @@ def read_json(body: bytes, *, cut: bool = False) -> Any:
             value = orjson.loads(written)
         except orjson.JSONDecodeError:
             continue
-        # No value has more levels than it has brackets.
-        is_deep = written.count(b"[") + written.count(b"{") > DEEPEST and not is_cut and _is_too_deep(value)
+        is_deep = not is_cut and _is_too_deep(value, written)
         if (is_deep or is_cut) and not cut:
             raise MalformedUpdate("the body is nested too deeply")
         if not is_deep:
-            return _without_nuls(value) if b"\\u0000" in written else value
+            return _without_nuls(value, written)
     raise MalformedUpdate("the body is not JSON")
 
 
@@ -166,7 +173,9 @@ def _mend_character(found: re.Match[str]) -> str:
     return found[0]
 
 
-def _is_too_deep(value: Any) -> bool:
+def _is_too_deep(value: Any, written: bytes) -> bool:
+    if written.count(b"[") + written.count(b"{") <= DEEPEST:
+        return False  # no value has more levels than it has brackets
     level = [value]
     for _ in range(DEEPEST + 1):
         level = [each for each in level if type(each) is dict or type(each) is list]
@@ -194,11 +203,15 @@ def _without_depths(text: str) -> str:
     return "".join([*kept, text[begin:]]) if depth == 0 else text
 
 
-def _without_nuls(value: Any) -> Any:
+def _without_nuls(value: Any, written: bytes) -> Any:
+    return _remove_nuls(value) if b"\\u0000" in written else value
+
+
+def _remove_nuls(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("\0", "")
     if isinstance(value, list):
-        return [_without_nuls(item) for item in value]
+        return [_remove_nuls(item) for item in value]
     if isinstance(value, dict):
-        return {key.replace("\0", ""): _without_nuls(item) for key, item in value.items()}
+        return {key.replace("\0", ""): _remove_nuls(item) for key, item in value.items()}
     return value
