@@ -99,6 +99,16 @@ async def test_an_odd_name_is_stored_too(world: World) -> None:
     assert (await world.task(task_id))["output"]["x\ufffd"] == 1
 
 
+async def test_every_value_that_is_read_is_stored_as_it_is(world: World) -> None:
+    numbers = [2**64 - 1, -(2**63), 1.7976931348623157e308, 5e-324, -0.0, 1e19, 0.1]
+    texts = ["\uffff\ufffe\x7f\x85\u2028\ufeff", "\U0010ffff", "\x01\x1f", "x" * 20_000, "\\u0000", "\\ud83d"]
+    names = {text[:50]: None for text in texts}
+    task_id = await world.created(SILENT)
+    body = await completion(world, task_id, note=[numbers, texts, names, [[[[{}]]]]])
+    assert (await post(world, task_id, content=b"\xef\xbb\xbf" + orjson.dumps(body))).status_code == 200
+    assert (await world.task(task_id))["output"]["note"] == [numbers, texts, names, [[[[{}]]]]]
+
+
 @pytest.mark.parametrize(
     ("encoding", "pack"),
     [

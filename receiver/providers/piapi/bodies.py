@@ -15,8 +15,8 @@ from receiver.domain.redaction import REDACTED, may_hold, redact_text, redact_va
 from receiver.providers.base import MalformedUpdate
 from receiver.providers.lenient_json import read_json
 
-_CONFIG_NAMES = frozenset({"webhook_config", "webhookConfig"})
-_CONFIG_NAME = re.compile(r"webhook_?config", re.IGNORECASE)
+_CONFIG_NAMES = frozenset({"webhook_config", "webhookConfig", "WebhookConfig", "webhookconfig", "webhook-config"})
+_CONFIG_NAME = re.compile(r"webhook[_-]?config", re.IGNORECASE)
 _SECRET_TEXT = re.compile(
     r"""
     (?P<name> secret \w{0,32} (?:\\{0,31}["'])? \s* [:=] \s*)
