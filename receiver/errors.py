@@ -15,6 +15,8 @@ The tree, with the HTTP status and the `code` of each response:
     ├── NotFound                                  404  not_found
     ├── Conflict                                  409  conflict
     ├── TooLarge                                  413  body_too_large
+    ├── EncodingUnknown (domain.content_encoding) 415  content_encoding_unknown
+    ├── EncodingBroken (domain.content_encoding)  400  content_encoding_broken
     ├── RateLimited                               429  rate_limit_exceeded
     ├── Unavailable                               503  unavailable
     │   ├── WriterFull                            503  writer_full

@@ -4,8 +4,11 @@ The secret is checked before the body is read and before the database is queried
 little. A 200 means that the update is on disk; for any other response the provider sends its webhook again.
 """
 
+import contextlib
 import hmac
+import re
 from collections.abc import Mapping
+from urllib.parse import parse_qsl
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -13,9 +16,9 @@ from starlette.types import Receive, Scope, Send
 from models import ReceiptReason
 from receiver.asgi import read_body
 from receiver.clock import utc_now
+from receiver.domain.content_encoding import ACCEPTED, EncodingBroken, EncodingUnknown, content_encodings, unpack
 from receiver.domain.ids import is_id
 from receiver.domain.keyring import KeyRing
-from receiver.domain.redaction import REDACTED
 from receiver.errors import RingbackError, TooLarge, Unavailable
 from receiver.providers import MalformedUpdate, Provider
 from receiver.storage.leases import poll_now
@@ -29,6 +32,8 @@ from receiver.tracking.update_batch import Arrival
 log = get_logger("inbound.receive")
 
 _SECRET_HEADER = b"x-webhook-secret"
+_ENCODING_HEADER = b"content-encoding"
+_ATTEMPT = re.compile(r"0{0,3}[1-9][0-9]{0,2}")
 _JSON = (b"content-type", b"application/json")
 
 
@@ -49,7 +54,9 @@ class InboundEndpoint:
         self._applier = applier
         self._providers = providers
         self._keyring = keyring
-        self._shared_secrets = shared_secrets
+        # Without blanks around it, as a header's value has none either.
+        self._shared_secrets = {name: secret.strip() for name, secret in shared_secrets.items()}
+        self._header_forms = {name: _header_forms(secret) for name, secret in self._shared_secrets.items()}
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,30 +68,35 @@ class InboundEndpoint:
             await _answer(send, 404, f"provider {parameters['provider'][:40]!r} does not exist")
         elif scope["method"] != "POST":
             await _answer(send, 405, "use POST", ((b"allow", b"POST"),))
-        elif not self._is_authentic(provider.name, task_uid, _header(scope, _SECRET_HEADER)):
-            counted(inbound_refused, provider.name).inc()
-            await _answer(send, 401, "the webhook secret is missing or wrong")
         else:
-            await self._receive(provider, task_uid, scope, receive, send)
+            secret = self._verified_secret(provider.name, task_uid, _presented_secret(scope))
+            if secret is None:
+                counted(inbound_refused, provider.name).inc()
+                await _answer(send, 401, "the webhook secret is missing or wrong")
+            else:
+                await self._receive(provider, task_uid, secret, scope, receive, send)
 
-    def _is_authentic(self, provider: str, task_uid: str | None, presented: str) -> bool:
+    def _verified_secret(self, provider: str, task_uid: str | None, presented: bytes) -> str | None:
+        """Return the secret that was presented, as text; None if it is wrong."""
         if task_uid is not None:
-            return is_id(task_uid) and self._keyring.verify_hook(task_uid, presented)
-        shared = self._shared_secrets.get(provider)
-        return shared is not None and hmac.compare_digest(presented.encode(), shared.encode())
+            derived = presented.decode("latin-1")
+            return derived if is_id(task_uid) and self._keyring.verify_hook(task_uid, derived) else None
+        matches = [hmac.compare_digest(presented, form) for form in self._header_forms.get(provider, ())]
+        return self._shared_secrets[provider] if any(matches) else None
 
     async def _receive(
-        self, provider: Provider, task_uid: str | None, scope: Scope, receive: Receive, send: Send
+        self, provider: Provider, task_uid: str | None, secret: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
         try:
-            body = await read_body(scope, receive, self._max_body_bytes)
-            # The provider may echo the secret anywhere in the body: it is removed before anything else reads it.
-            body = body.replace(_header(scope, _SECRET_HEADER).encode(), REDACTED.encode())
-            await self._apply(provider, task_uid, body, _attempt(scope))
+            await self._apply(provider, task_uid, secret, scope, receive)
         except TooLarge as error:
             await self._poll_now(task_uid)
             counted(inbound_received, provider.name, "too large").inc()
             await _answer(send, 413, error.message, ((b"connection", b"close"),))
+        except EncodingUnknown as error:
+            await self._poll_now(task_uid)
+            counted(inbound_received, provider.name, "unknown encoding").inc()
+            await _answer(send, 415, error.message, ((b"accept-encoding", ACCEPTED.encode()),))
         except MalformedUpdate as error:
             counted(inbound_received, provider.name, "malformed").inc()
             await _answer(send, 400, str(error))
@@ -101,16 +113,30 @@ class InboundEndpoint:
             counted(inbound_received, provider.name, "stored").inc()
             await _answer(send, 200, "success")
 
-    async def _apply(self, provider: Provider, task_uid: str | None, body: bytes, attempt: int | None) -> None:
+    async def _apply(
+        self, provider: Provider, task_uid: str | None, secret: str, scope: Scope, receive: Receive
+    ) -> None:
+        encodings = content_encodings(",".join(_header_values(scope, _ENCODING_HEADER)))
+        body = await read_body(scope, receive, self._max_body_bytes)
+        attempt = _attempt(scope) if task_uid is not None else None
         try:
-            update = provider.parse_webhook(body, attempt=attempt if task_uid is not None else None)
-        except MalformedUpdate as error:
-            await self._store_receipt(provider, task_uid, body, str(error))
-            raise
-        arrival = Arrival(provider=provider.name, task_uid=task_uid, update=update, body=lambda: provider.redact(body))
+            if encodings:
+                body = unpack(body, encodings, self._max_body_bytes)
+            update = provider.parse_webhook(body, attempt=attempt, hidden=secret)
+        except (EncodingBroken, MalformedUpdate) as error:
+            # What can be read of it: the bytes as they came, if nothing could be unpacked.
+            readable = (error.unpacked if isinstance(error, EncodingBroken) else b"") or body
+            await self._store_receipt(provider, task_uid, provider.redact(readable, hidden=secret), str(error))
+            raise MalformedUpdate(str(error)) from None
+        arrival = Arrival(
+            provider=provider.name,
+            task_uid=task_uid,
+            update=update,
+            body=lambda: provider.redact(body, hidden=secret),
+        )
         await self._writer.write(self._applier.apply, arrival)
 
-    async def _store_receipt(self, provider: Provider, task_uid: str | None, body: bytes, message: str) -> None:
+    async def _store_receipt(self, provider: Provider, task_uid: str | None, body: str, message: str) -> None:
         """Store a body that cannot be parsed as a receipt, and poll the task now: the body may have been its end."""
         now = utc_now()
         receipt = new_receipt(
@@ -119,7 +145,7 @@ class InboundEndpoint:
             provider_task_id=None,
             reason=ReceiptReason.MALFORMED,
             message=message,
-            body=provider.redact(body),
+            body=body,
             now=now,
         )
 
@@ -143,22 +169,40 @@ class InboundEndpoint:
         self._applier.after_commit.due.set(now)
 
 
-def _header(scope: Scope, wanted: bytes) -> str:
-    for name, value in scope["headers"]:
-        if name == wanted:
-            return str(value.decode("latin-1"))
-    return ""
+def _header_values(scope: Scope, wanted: bytes) -> list[str]:
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
+
+
+def _presented_secret(scope: Scope) -> bytes:
+    """Return the value of the secret's header without blanks around it; b"" if there are several that differ."""
+    values = {value.strip(b" \t") for name, value in scope["headers"] if name == _SECRET_HEADER}
+    return values.pop() if len(values) == 1 else b""
+
+
+def _header_forms(secret: str) -> list[bytes]:
+    """Return the bytes by which a header can hold `secret`: some clients write UTF-8, some Latin-1. None for ""."""
+    forms = {secret.encode("utf-8", "surrogateescape")}
+    with contextlib.suppress(UnicodeEncodeError):
+        forms.add(secret.encode("latin-1"))
+    return sorted(forms - {b""})
 
 
 def _attempt(scope: Scope) -> int:
-    """Return the attempt in the URL that the provider was given: `?attempt=2`. The first attempt has no parameter."""
+    """Return the attempt in the URL that the provider was given: `?attempt=2`. The first attempt has no parameter.
+
+    What else the query holds, and numbers that no attempt has, are ignored: proxies add parameters of their own.
+    """
     query: bytes = scope["query_string"]
-    number = query.removeprefix(b"attempt=")
-    return int(number) if query.startswith(b"attempt=") and number.isdigit() and len(number) < 4 else 1
+    if not query:
+        return 1
+    for name, value in parse_qsl(query.decode("latin-1")):
+        if name == "attempt" and _ATTEMPT.fullmatch(value):
+            return int(value)
+    return 1
 
 
 async def _answer(send: Send, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-    body = orjson.dumps({"code": status, "message": message})
+    body = orjson.dumps({"code": status, "data": None, "message": message})
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
     await send({"type": "http.response.body", "body": body})

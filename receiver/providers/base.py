@@ -224,16 +224,22 @@ class Provider(Protocol):
         """Return the seconds until the end of the pause that the provider asked for; 0 if there is none."""
         ...
 
-    def parse_webhook(self, body: bytes, *, attempt: int | None = None) -> ProviderUpdate:
-        """Turn an inbound webhook's body into an update. Raises `MalformedUpdate`."""
+    def parse_webhook(self, body: bytes, *, attempt: int | None = None, hidden: str = "") -> ProviderUpdate:
+        """Turn an inbound webhook's body into an update. Raises `MalformedUpdate`.
+
+        `hidden` is the secret that came with it, which is redacted (`receiver.domain.redaction`).
+        """
         ...
 
     def parse_task(self, task: dict[str, Any], *, attempt: int | None = None) -> ProviderUpdate:
         """Turn one item of `history` into an update (source `poll`). Raises `MalformedUpdate`."""
         ...
 
-    def redact(self, body: bytes) -> str:
-        """Return an inbound body as text without the secrets that it echoes. Never raises, whatever the body is."""
+    def redact(self, body: bytes, *, hidden: str = "") -> str:
+        """Return an inbound body as text without the secrets that it echoes. Never raises, whatever the body is.
+
+        `hidden` is the secret that came with it.
+        """
         ...
 
     async def aclose(self) -> None:

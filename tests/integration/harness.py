@@ -62,13 +62,13 @@ class BaseFakeProvider:
     async def account_info(self) -> tuple[int, dict[str, Any]]:
         raise NotImplementedError
 
-    def parse_webhook(self, body: bytes, *, attempt: int | None = None) -> ProviderUpdate:
+    def parse_webhook(self, body: bytes, *, attempt: int | None = None, hidden: str = "") -> ProviderUpdate:
         raise NotImplementedError
 
     def parse_task(self, task: dict[str, Any], *, attempt: int | None = None) -> ProviderUpdate:
         raise NotImplementedError
 
-    def redact(self, body: bytes) -> str:
+    def redact(self, body: bytes, *, hidden: str = "") -> str:
         raise NotImplementedError
 
     def paused_for(self) -> float:

@@ -1,8 +1,11 @@
 """The PiAPI adapter against a real server on loopback, which responds, refuses, stalls and disconnects on demand."""
 
 import asyncio
+import gzip
 import logging
 import socket
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -386,6 +389,78 @@ async def test_a_response_that_is_too_large_is_not_read(
     assert isinstance(await piapi.submit(TASK), UnknownOutcome)
 
 
+def packed(body: bytes, encoding: str) -> bytes:
+    """Return a response whose body has that content encoding."""
+    return reply(
+        200, gzip.compress(body) if "gzip" in encoding.lower() else zlib.compress(body), content_encoding=encoding
+    )
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip", "deflate"])
+async def test_a_packed_response_is_unpacked(server: FakeServer, piapi: PiAPI, encoding: str) -> None:
+    server.responds(packed(payload("created"), encoding))
+    assert isinstance(await piapi.submit(TASK), Accepted)
+    assert isinstance(await piapi.fetch(CREATED_ID, attempt=1), Found)
+
+
+async def test_a_response_that_only_claims_to_be_packed_by_an_unknown_encoding_is_read(
+    server: FakeServer, piapi: PiAPI
+) -> None:
+    server.responds(reply(200, payload("created"), content_encoding="aws-chunked"))
+    assert isinstance(await piapi.submit(TASK), Accepted)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_response_that_unpacks_to_too_much_is_not_unpacked_and_takes_no_memory(
+    server: FakeServer, piapi: PiAPI, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.setattr("receiver.providers.piapi.calls.LARGEST_RESPONSE", 1 << 20)
+    answer = packed(bytes(100 << 20), encoding)
+    server.responds(answer)
+    tracemalloc.start()
+    try:
+        assert isinstance(await piapi.submit(TASK), UnknownOutcome)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
+    assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
+
+
+ODD_NOTES = [b"cut \\ud83d", b"caf\xe9", b"\xed\xa0\xbd", b"a\nb\0"]
+
+
+def odd_bodies(body: bytes) -> list[bytes]:
+    """Return a task's body with `"@"` in it in the forms that are not strict JSON."""
+    odd = [body.replace(b"@", note) for note in ODD_NOTES]
+    odd += [body.replace(b'"@"', number) for number in (b"NaN", b"-Infinity", b"1e999", b"9" * 5000)]
+    return [*odd, b"\xef\xbb\xbf" + body, body.decode().encode("utf-16"), body.replace(b'"@"', b"[" * 500 + b"]" * 500)]
+
+
+@pytest.mark.parametrize("number", range(11))
+async def test_responses_with_odd_bytes_are_read(server: FakeServer, piapi: PiAPI, number: int) -> None:
+    task = {"task_id": "t", "status": "completed", "output": {"image_url": "https://x.example/a.png", "note": "@"}}
+    body = odd_bodies(orjson.dumps({"code": 200, "data": task, "message": "success"}))[number]
+    server.responds(reply(200, body))
+    accepted, found = await piapi.submit(TASK), await piapi.fetch("t", attempt=1)
+    assert isinstance(accepted, Accepted)
+    assert isinstance(found, Found)
+    for update in (accepted.update, found.update):
+        assert (update.status, (update.output or {})["image_url"]) == ("completed", "https://x.example/a.png")
+        assert orjson.loads(orjson.dumps(update.output)) == update.output
+
+
+@pytest.mark.parametrize("number", range(11))
+async def test_an_odd_task_in_the_history_does_not_hide_the_others(
+    server: FakeServer, piapi: PiAPI, number: int
+) -> None:
+    foreign = {**item(2), "output": {"note": "@"}}
+    body = odd_bodies(orjson.dumps({"code": 200, "data": [foreign, item(1)]}))[number]
+    server.responds(reply(200, body))
+    tasks = await piapi.history(model="m", since=datetime.now(UTC))
+    assert tasks is not None
+    assert [piapi.parse_task(task).provider_task_id for task in tasks] == ["t2", "t1"]
+
+
 @pytest.mark.parametrize("key", [None, "", "  "])
 async def test_without_a_key_nothing_is_sent_and_the_setting_is_named(server: FakeServer, key: str | None) -> None:
     async with opened(server.url, api_key=key) as piapi:
@@ -398,6 +473,16 @@ async def test_without_a_key_nothing_is_sent_and_the_setting_is_named(server: Fa
         assert await piapi.history(model="m", since=datetime.now(UTC)) is None
         assert (await piapi.account_info())[0] == 401
     assert server.requests == []
+
+
+async def test_a_short_key_garbles_no_id_and_no_url(server: FakeServer) -> None:
+    task = {"task_id": "ab-123456-cd", "output": {"video_url": "https://x.example/123456/v.mp4", "seed": 1234567}}
+    server.responds(reply(200, {"code": 200, "data": task | {"status": "completed", "detail": "123456"}}))
+    async with opened(server.url, api_key="123456") as piapi:
+        found = await piapi.fetch("ab-123456-cd", attempt=1, hidden="x" * 43)
+    assert isinstance(found, Found)
+    assert found.update.output == task["output"]
+    assert found.update.detail == "***"
 
 
 @pytest.mark.parametrize("key", ["planted\r\nkey-0123456789", "planted-klíč-0123456789"])

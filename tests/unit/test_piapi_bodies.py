@@ -27,6 +27,7 @@ def test_the_endpoint_is_kept_and_the_secret_removed() -> None:
     [
         {"webhook_config": CONFIG},
         {"webhookConfig": CONFIG},
+        {"WebhookConfig": {"Endpoint": CONFIG["endpoint"], "Secret": PLANTED}},
         {"a": [{"b": {"webhook_config": {"more": [{"secret": PLANTED}]}}}]},
         {"webhook_config": [CONFIG]},
         {"webhook_config": {"Secret": PLANTED}},
@@ -60,6 +61,8 @@ def test_redacting_valid_json_returns_json() -> None:
 @pytest.mark.parametrize(
     "body",
     [
+        b'{"a": [{"secret": "%s"}], "x-webhook-secret": "%s"}',
+        b'{"a": "secret=%s"}',
         b'{"webhook_config": {"secret": "%s"}',
         b'{"secret": "%s',
         b"{'secret': '%s'}",
@@ -74,7 +77,7 @@ def test_redacting_valid_json_returns_json() -> None:
         b"[" * 300 + b'{"webhook_config": {"secret": "%s"}}' + b"]" * 300,
     ],
 )
-def test_a_malformed_body_is_redacted(body: bytes) -> None:
+def test_a_body_that_is_kept_as_text_is_redacted_wherever_a_secret_is_named(body: bytes) -> None:
     raw = body.replace(b"%s", PLANTED.encode())
     assert "Zq7" not in PIAPI.redact(raw)
 

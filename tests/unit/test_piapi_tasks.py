@@ -269,12 +269,8 @@ def test_errors_are_kept_when_they_are_errors(error: Any, status: str, kept: dic
         b'{"data": {"task_id": "\\u0000"}}',
         b'{"data": {"task_id": "a", "status": 3}}',
         b'{"data": {"task_id": "' + b"x" * 201 + b'"}}',
-        b'{"data": {"task_id": "\\ud800"}}',
-        b'{"data": {"task_id": "\xff"}}',
-        b'{"data": {"task_id": "a", "n": 1' + b"0" * 400 + b"}}",
         b'{"data": {"task_id": "a", "n": ' + b"[" * 101 + b"]" * 101 + b"}}",
         b"[" * 100_000,
-        b'{"data": {"task_id": "a", "n": NaN}}',
     ],
 )
 def test_what_is_not_a_task_is_malformed_and_the_message_does_not_repeat_it(body: bytes) -> None:

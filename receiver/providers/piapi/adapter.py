@@ -118,9 +118,9 @@ class PiAPI:
         status = outcome.effective_status or outcome.status
         return status, outcome.body if isinstance(outcome.body, dict) else envelope_of(status, outcome.message)
 
-    def parse_webhook(self, body: bytes, *, attempt: int | None = None) -> ProviderUpdate:
-        """Turn an inbound webhook's body into an update. Raises `MalformedUpdate`."""
-        return read_task(bodies.read_body(body), source=Source.WEBHOOK, attempt=attempt)
+    def parse_webhook(self, body: bytes, *, attempt: int | None = None, hidden: str = "") -> ProviderUpdate:
+        """Turn an inbound webhook's body into an update, without the secret `hidden`. Raises `MalformedUpdate`."""
+        return read_task(bodies.read_body(body, (hidden,)), source=Source.WEBHOOK, attempt=attempt)
 
     def parse_task(self, task: dict[str, Any], *, attempt: int | None = None) -> ProviderUpdate:
         """Turn one item of `history` into an update (source `poll`). Raises `MalformedUpdate`."""
@@ -130,9 +130,9 @@ class PiAPI:
             raise MalformedUpdate("the task cannot be written as JSON") from None
         return read_task(bodies.read_body(body), source=Source.POLL, attempt=attempt)
 
-    def redact(self, body: bytes) -> str:
-        """Return an inbound body as text without the secrets that it echoes. Never raises, whatever the body is."""
-        return bodies.redact(body)
+    def redact(self, body: bytes, *, hidden: str = "") -> str:
+        """Return an inbound body as text without the secrets that it echoes, nor `hidden`. Never raises."""
+        return bodies.redact(body, (hidden,))
 
     def paused_for(self) -> float:
         """Return the seconds until the end of the pause that PiAPI asked for; 0 if there is none."""

@@ -1,22 +1,22 @@
-"""Reads everything that PiAPI sends: JSON, without the secret that it echoes and without NUL characters.
+"""Reads everything that PiAPI sends: JSON, leniently, without the secrets that it echoes.
 
 PiAPI echoes `config.webhook_config.secret` in clear (`receiver/providers/piapi/CONTRACT.md`, "Webhook"), and it
-may never be stored, logged or sent on. PostgreSQL's text and JSONB cannot hold NUL characters.
+may never be stored, logged or sent on. It is removed by its name, after parsing; where else a known secret stands,
+`receiver.domain.redaction` redacts it.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
-from receiver.domain.redaction import REDACTED
+from receiver.domain.redaction import REDACTED, may_hold, redact_text, redact_value
 from receiver.providers.base import MalformedUpdate
+from receiver.providers.lenient_json import read_json
 
-DEEPEST = 100
-"""Levels of nesting. orjson reads 1024 but writes 254, and what is stored is wrapped in a few more."""
-
-_CONFIG_NAMES = frozenset({"webhook_config", "webhookConfig"})
-_CONFIG_NAME = re.compile(r"webhook_?config", re.IGNORECASE)
+_CONFIG_NAMES = frozenset({"webhook_config", "webhookConfig", "WebhookConfig", "webhookconfig", "webhook-config"})
+_CONFIG_NAME = re.compile(r"webhook[_-]?config", re.IGNORECASE)
 _SECRET_TEXT = re.compile(
     r"""
     (?P<name> secret \w{0,32} (?:\\{0,31}["'])? \s* [:=] \s*)
@@ -35,39 +35,42 @@ Every repetition is bounded or cannot backtrack, so that no body makes this slow
 """
 
 
-def read_body(body: bytes) -> Any:
-    """Return the JSON value of `body`, without secrets and NULs. Raises `MalformedUpdate`."""
-    try:
-        holder = [orjson.loads(body)]
-    except orjson.JSONDecodeError:
-        raise MalformedUpdate("the body is not JSON") from None
-    if remove_secrets(holder) > DEEPEST + 1:
-        raise MalformedUpdate("the body is nested too deeply")
-    if b"\\u0000" in body:
-        holder = _without_nuls(holder)
-        # A NUL inside a name may have hidden it from the first pass.
-        remove_secrets(holder)
-    return holder[0]
+def read_body(body: bytes, hidden: Sequence[str] = (), *, cut: bool = False) -> Any:
+    """Return the JSON value of `body`, without the secrets of webhooks and without those in `hidden`.
 
-
-def redact(body: bytes) -> str:
-    """Return an inbound body as text without the secrets that it echoes and without NULs. Never raises."""
-    try:
-        return orjson.dumps(read_body(body)).decode()
-    except MalformedUpdate:
-        return redact_secrets(body.decode("utf-8", "replace").replace("\0", ""))
-
-
-def remove_secrets(value: dict[str, Any] | list[Any]) -> int:
-    """Remove, in place, the secrets of every `webhook_config` in `value`; return how many levels of nesting it has.
-
-    It goes level by level, without recursion: the depth is not checked yet. In a text that contains a webhook_config
-    (JSON in JSON, a dump in an error message) the secrets are redacted.
+    `cut` is that of `read_json`. Raises `MalformedUpdate`.
     """
-    level: list[tuple[Any, bool]] = [(value, False)]
-    depth = 0
+    value = [read_json(body, cut=cut)]
+    remove_secrets(value)
+    return _without(hidden, body, value)[0]
+
+
+def redact(body: bytes, hidden: Sequence[str] = ()) -> str:
+    """Return an inbound body as text without anything that is called a secret, nor what is `hidden`. Never raises."""
+    try:
+        value = [read_json(body)]
+    except MalformedUpdate:
+        return redact_plain(body, hidden)
+    remove_secrets(value, everywhere=True)
+    return orjson.dumps(_without(hidden, body, value)[0]).decode()
+
+
+def redact_plain(body: bytes, hidden: Sequence[str] = ()) -> str:
+    """Return a body that is no JSON as text without secrets and without NULs. Never raises."""
+    # Without NULs the ASCII part of UTF-16 and UTF-32 can be read too, whatever the order of their bytes.
+    text = redact_secrets(body.decode("utf-8", "replace").replace("\0", ""))
+    for secret in hidden:
+        text = redact_text(text, secret)
+    return text
+
+
+def remove_secrets(value: dict[str, Any] | list[Any], *, everywhere: bool = False) -> None:
+    """Remove, in place, the secrets of every `webhook_config` in `value`, or those `everywhere` in it.
+
+    In a text that contains a webhook_config (JSON in JSON, a dump in an error message) the secrets are redacted.
+    """
+    level: list[tuple[Any, bool]] = [(value, everywhere)]
     while level:
-        depth += 1
         below: list[tuple[Any, bool]] = []
         for container, in_config in level:
             if in_config and type(container) is dict:
@@ -79,12 +82,16 @@ def remove_secrets(value: dict[str, Any] | list[Any]) -> int:
                 elif kind is str and "ecret" in item and _is_about_a_config(key, item, in_config):
                     container[key] = redact_secrets(item)
         level = below
-    return depth
 
 
 def redact_secrets(text: str) -> str:
     """Redact the value of everything in `text` that is called a secret, also where the text is truncated."""
     return _SECRET_TEXT.sub(_redacted, text)
+
+
+def _without(hidden: Sequence[str], body: bytes, value: list[Any]) -> list[Any]:
+    held = [secret for secret in hidden if may_hold(body, secret)]
+    return redact_value(value, held) if held else value
 
 
 def _drop_secrets(config: dict[str, Any]) -> None:
@@ -99,13 +106,3 @@ def _is_about_a_config(key: str | int, text: str, in_config: bool) -> bool:
 def _redacted(match: re.Match[str]) -> str:
     mark = match["double"] or match["single"] or match["escaped"] or ""
     return f"{match['name']}{mark}{REDACTED}{mark}"
-
-
-def _without_nuls(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.replace("\0", "")
-    if isinstance(value, list):
-        return [_without_nuls(item) for item in value]
-    if isinstance(value, dict):
-        return {key.replace("\0", ""): _without_nuls(item) for key, item in value.items()}
-    return value
