@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.fakes.inbound import PICTURE, SILENT, report
+from tests.fakes.inbound import PICTURE, report
 from tests.fakes.pipeline import (
+    HELD,
     begin,
     change,
     ended,
@@ -47,7 +48,7 @@ async def run_events(world: World, run_id: str) -> list[dict[str, Any]]:
 
 
 async def test_before_its_end_a_run_goes_on_as_if_the_step_had_not_failed(world: World) -> None:
-    run_id = await begin(world, step("a", sandbox=SILENT), step("b", "a"), step("slow", sandbox=SILENT))
+    run_id = await begin(world, step("a", sandbox=HELD), step("b", "a"), step("slow", sandbox=HELD))
     run = await until_steps(world, run_id, a="processing", slow="processing")
     await says(world, run, "a", "failed", error=ERROR)
     await until_steps(world, run_id, a="failed", b="skipped")
@@ -61,7 +62,7 @@ async def test_before_its_end_a_run_goes_on_as_if_the_step_had_not_failed(world:
 
 
 async def test_after_its_end_a_run_goes_on_and_its_new_end_corrects_the_one_that_was_told(world: World) -> None:
-    run_id = await begin(world, step("a", sandbox=SILENT), step("b", "a"))
+    run_id = await begin(world, step("a", sandbox=HELD), step("b", "a"))
     run = await until_steps(world, run_id, a="processing")
     await says(world, run, "a", "failed", error=ERROR)
     assert (await ended(world, run_id))["status"] == "failed"
@@ -76,7 +77,7 @@ async def test_after_its_end_a_run_goes_on_and_its_new_end_corrects_the_one_that
 
 
 async def test_a_run_that_cannot_go_on_keeps_its_end_and_tells_it_once(world: World) -> None:
-    both = [step("a", sandbox=SILENT, on_failure="continue"), step("b", sandbox=SILENT, on_failure="continue")]
+    both = [step("a", sandbox=HELD, on_failure="continue"), step("b", sandbox=HELD, on_failure="continue")]
     run_id = await begin(world, *both, step("c", "a", "b"))
     run = await until_steps(world, run_id, a="processing", b="processing")
     await says(world, run, "a", "failed", error=ERROR)
@@ -92,7 +93,7 @@ async def test_a_run_that_cannot_go_on_keeps_its_end_and_tells_it_once(world: Wo
 async def test_a_step_that_lacked_a_late_result_begins_when_it_comes(world: World) -> None:
     run_id = await begin(
         world,
-        step("a", sandbox=SILENT, **ANY),
+        step("a", sandbox=HELD, **ANY),
         step("b", "a", input_map={"image": IMAGE}),
         step("c", "b"),
     )
@@ -108,7 +109,7 @@ async def test_a_step_that_lacked_a_late_result_begins_when_it_comes(world: Worl
 
 
 async def test_a_cancelled_run_stays_cancelled(world: World) -> None:
-    run_id = await begin(world, step("a", sandbox=SILENT, on_failure="continue"), step("b", "a"))
+    run_id = await begin(world, step("a", sandbox=HELD, on_failure="continue"), step("b", "a"))
     run = await until_steps(world, run_id, a="processing")
     await change(world, run_id, "cancel")
     await says(world, run, "a", "failed", error=ERROR)
@@ -119,7 +120,7 @@ async def test_a_cancelled_run_stays_cancelled(world: World) -> None:
 
 
 async def test_the_end_of_a_run_that_was_retried_corrects_nothing(world: World) -> None:
-    run_id = await begin(world, step("a", sandbox=SILENT), step("b", "a"))
+    run_id = await begin(world, step("a", sandbox=HELD), step("b", "a"))
     run = await until_steps(world, run_id, a="processing")
     await says(world, run, "a", "failed", error=ERROR)
     await ended(world, run_id)
