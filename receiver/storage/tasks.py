@@ -156,6 +156,12 @@ def unconfirmed_tasks(provider: str, model: str, except_uid: str) -> Select[Any]
     )
 
 
+def overdue_unsent_tasks(before: datetime, limit: int) -> Select[Any]:
+    """Return the query for (uid) of tasks that wait to be sent and have had no update since a time."""
+    is_waiting = (tasks.c.due_at.is_not(None), tasks.c.submission == Submission.WAITING)
+    return select(tasks.c.uid).where(*is_waiting, tasks.c.last_update_at < before).limit(limit)
+
+
 def referenced_tasks(organization_id: int, provider: str, uids: Sequence[str]) -> Select[Any]:
     """Return the query for (uid, status, provider_task_id) of the tasks that another task's input refers to.
 

@@ -25,7 +25,7 @@ from receiver.domain.updates import ProviderUpdate, Source
 from receiver.providers import CallerKey, CallPurpose, Found, MalformedUpdate, Missing, NoAnswer, Provider
 from receiver.storage.database import Database
 from receiver.storage.leases import Postponement, count_exception, postpone
-from receiver.storage.tasks import assigned_provider_ids, task_by_uid, unconfirmed_tasks
+from receiver.storage.tasks import assigned_provider_ids, overdue_unsent_tasks, task_by_uid, unconfirmed_tasks
 from receiver.storage.transaction import DueTask
 from receiver.telemetry import counted, get_logger, task_exceptions
 from receiver.tracking.apply import Applied, Applier
@@ -41,6 +41,7 @@ _SHORT_PAUSE_SECONDS = 1.0
 _MOST_EXCEPTIONS = 8
 """After this many exceptions in a row (about two minutes), a task fails; earlier if its time-out has passed."""
 _LONGEST_REASON = 300
+_MOST_OVERDUE = 200
 _CLOCK_SKEW_SECONDS = 60.0
 """The history is searched from this long before the create call: the provider's clock may be behind ours."""
 
@@ -104,6 +105,18 @@ class Poller:
             await self._search(due, row)
         elif not await self._time_out(task):
             await self._submitter.send(task.provider, _outgoing(row))
+
+    async def time_out_unsent(self) -> None:
+        """Fail tasks whose time-out passed while they waited to be sent. For the time of a long pause: see `may_send`.
+
+        While tasks may be sent, each is claimed in its turn, and then times out by itself.
+        """
+        before = utc_now() - timedelta(seconds=self._applier.poll_schedule.timeout)
+        overdue = [row["uid"] for row in await self._database.read(overdue_unsent_tasks(before, _MOST_OVERDUE))]
+        found = await self._writer.run(lambda tx: tx.load_tasks(overdue), bounded=False) if overdue else {}
+        for task in found.values():
+            if task.submission == Submission.WAITING and task.status not in TERMINAL:
+                await self._time_out(task)
 
     async def poll_now(self, uid: str) -> None:
         """Poll a task now, whenever it is due, also one that has ended: its result may have come later.

@@ -34,7 +34,7 @@ from receiver.tracking.create import TaskRequest
 from receiver.tracking.poll import Poller
 from receiver.tracking.submit import Outgoing, Submitter
 from receiver.workers.task_worker import TaskWorker
-from tests.integration.harness import LEASE, BaseFakeProvider, TrackingHarness, tracking
+from tests.integration.harness import LEASE, SCHEDULE, BaseFakeProvider, TrackingHarness, tracking
 
 
 class RecordingProvider(BaseFakeProvider):
@@ -405,3 +405,15 @@ async def test_a_task_of_another_organization_is_not_resolved(harness: SendingHa
     (uid,) = await harness.bulk(1, input={"origin_task_id": theirs})
     await harness.send(uid)
     assert harness.provider.inputs[1] == {"origin_task_id": theirs}
+
+
+async def test_a_task_that_waits_through_a_long_pause_of_the_provider_times_out(harness: SendingHarness) -> None:
+    old, young = await harness.bulk(2)
+    await harness._write(old, last_update_at=utc_now() - timedelta(seconds=SCHEDULE.timeout + 1))
+    harness.provider.pause = 3600.0
+    async with harness.working(4), asyncio.timeout(10):
+        while (row := await harness.tracking.task(old))["status"] != TaskStatus.FAILED:
+            continue
+    assert row["error"]["code"] == "timed_out"
+    assert (await harness.tracking.task(young))["status"] == TaskStatus.QUEUED
+    assert harness.provider.inputs == []

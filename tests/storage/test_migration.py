@@ -27,6 +27,8 @@ from tests.storage.rows import NOW
 FIRST_REVISION = "0001"
 RENAMED = {"looks": "poll_count", "heard_at": "last_update_at"}
 """The columns of `task` that a later revision renames, and their names now."""
+ADDED: dict[str, Any] = {"missing_count": 0, "missing_since": None, "exception_count": 0}
+"""The columns of `task` that later revisions add, with the values that existing rows get."""
 EARLIER = NOW - timedelta(minutes=10)
 LATER = NOW + timedelta(minutes=3)
 BASE: dict[str, Any] = {
@@ -180,7 +182,7 @@ async def test_every_row_keeps_its_values_under_the_new_names(
     async with await Database.open(settings) as database:
         found = {row.pop("uid"): row for row in await database.read(select(tasks))}
     assert {uid: {**row, "uid": uid} for uid, row in found.items()} == {
-        row["uid"]: {"id": found[row["uid"]]["id"], **renamed(row)} for row in filled.values()
+        row["uid"]: {"id": found[row["uid"]]["id"], **renamed(row), **ADDED} for row in filled.values()
     }
 
 
