@@ -20,6 +20,7 @@ from receiver.api.dialects import Dialect, Reply, new_request_id
 from receiver.api.idempotency import IdempotentRequest, read_key
 from receiver.api.ids import read_id
 from receiver.api.lists import read_query
+from receiver.api.paths import segment_text
 from receiver.api.services import Services
 from receiver.asgi import read_body
 from receiver.domain.ids import derived_id, new_id
@@ -72,7 +73,7 @@ class Call:
 
     def path(self, name: str) -> str:
         """Return a path parameter."""
-        return str(self.request.path_params[name])
+        return segment_text(str(self.request.path_params[name]))
 
     def path_id(self, name: str) -> str:
         """Return an id from the path. Raises `BadRequest` (`invalid_<name>`) for what is not a UUID."""

@@ -3,7 +3,7 @@
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Send
 from starlette.types import Scope as Connection
 
@@ -39,15 +39,29 @@ def routes() -> list[BaseRoute]:
 
 
 def refuse_path(request: Request, error: Exception) -> Response:
-    """Return the error for an unknown path or method, in the dialect of the path."""
+    """Return the error for an unknown path or method, in the dialect of the path; 405 names the methods in `Allow`."""
     status = error.status_code if isinstance(error, HTTPException) else 500
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    allowed = _allowed(request) if status == 405 else ""
     message = (
-        f"{request.url.path} does not accept {request.method}" if status == 405 else "there is nothing at this path"
+        f"{path} does not accept {request.method}; it accepts {allowed}" if allowed else "there is nothing at this path"
     )
     refusal = RingbackError(message, code=_CODES.get(status))
     refusal.status = status
     refusal.kind = "invalid_request_error"
-    return dialect_of(request.url.path).error(refusal, new_request_id())
+    response = dialect_of(path).error(refusal, new_request_id())
+    if allowed:
+        response.headers["allow"] = allowed
+    return response
+
+
+def _allowed(request: Request) -> str:
+    """Return the methods that the request's path accepts: several routes may have the same path."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.methods and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= set(route.methods)
+    return ", ".join(sorted(methods))
 
 
 def _piapi() -> list[Route]:
