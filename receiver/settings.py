@@ -85,7 +85,12 @@ class Settings(BaseModel):
     got out of control.
     """
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
-    """The largest body that is accepted, in bytes (1 MiB); a larger one gets 413."""
+    """The largest body of a provider's webhook, in bytes (1 MiB); a larger one gets 413."""
+    max_request_bytes: Annotated[int, Field(ge=1024)] = 16_777_216
+    """The largest body of an API request, in bytes (16 MiB); a larger one gets 413.
+
+    Enough for the pictures that clients put into inputs as base64.
+    """
     retry_schedule: str = "0,5,300,1800,7200,18000,36000,50400,72000,86400"
     """Seconds before each delivery attempt, the first one included; as many attempts as there are numbers.
 

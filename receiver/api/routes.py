@@ -80,7 +80,7 @@ def _piapi() -> list[Route]:
 def _native() -> list[Route]:
     return [
         _route("GET", "/api/v1/tasks", tasks.list_tasks, NATIVE, Scope.READ),
-        _route("POST", "/api/v1/tasks", bulk.create_tasks, NATIVE, Scope.WRITE, bodies=bulk.BODIES),
+        _route("POST", "/api/v1/tasks", bulk.create_tasks, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/tasks/adopt", tasks.adopt_task, NATIVE, Scope.WRITE),
         _route("GET", "/api/v1/tasks/{task_id}", tasks.get_task, NATIVE, Scope.READ),
         _route("GET", "/api/v1/tasks/{task_id}/events", tasks.list_events, NATIVE, Scope.READ),
@@ -131,7 +131,5 @@ def _deliveries() -> list[Route]:
     ]
 
 
-def _route(
-    method: str, path: str, handler: EndpointHandler, dialect: Dialect, scope: Scope, *, bodies: int = 1
-) -> Route:
-    return Route(path, endpoint(handler, dialect, scope, bodies=bodies), methods=[method])
+def _route(method: str, path: str, handler: EndpointHandler, dialect: Dialect, scope: Scope) -> Route:
+    return Route(path, endpoint(handler, dialect, scope), methods=[method])
