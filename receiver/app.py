@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from receiver.api.auth import Authenticator
+from receiver.api.cors import CorsMiddleware
 from receiver.api.idempotency import Idempotency
 from receiver.api.limits import KeyLimit, KeyLimits
 from receiver.api.paths import PathMiddleware
@@ -188,12 +189,20 @@ def create_app(settings: Settings, keys: list[str]) -> Starlette:
 
     app = Starlette(
         routes=routes(),
-        middleware=[Middleware(PathMiddleware)],
+        middleware=_middleware(settings),
         lifespan=lifespan,
         exception_handlers={HTTPException: refuse_path},
     )
     app.router.redirect_slashes = False  # `PathMiddleware` has removed them
     return app
+
+
+def _middleware(settings: Settings) -> list[Middleware]:
+    """Return what every request passes, the outermost first."""
+    middleware = [Middleware(PathMiddleware)]
+    if settings.allowed_origins:
+        middleware.append(Middleware(CorsMiddleware, origins=settings.allowed_origins))
+    return middleware
 
 
 def _task_concurrency(settings: Settings) -> int:

@@ -19,6 +19,9 @@ _CLIENT_NAMES = frozenset({"RINGBACK_URL"})
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)")
 _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+ANY_ORIGIN = "*"
 _MIN_KEY_CHARACTERS = 16
 _MIN_WEBHOOK_SECRET_CHARACTERS = 16
 """Shorter ones still work: the provider's own documentation uses some."""
@@ -71,6 +74,11 @@ class Settings(BaseModel):
     """
     allowed_targets: str = ""
     """Networks (CIDR) and host names, comma-separated, that the address guard lets through. None by default."""
+    cors_origins: str = ""
+    """Origins of web pages, comma-separated, that may call the API from a browser (CORS); `*` for any. None by default.
+
+    An origin is `scheme://host` or `scheme://host:port`.
+    """
     trusted_proxies: str = "127.0.0.1"
     """Addresses, comma-separated, whose `X-Forwarded-*` headers are trusted. By default a proxy on this machine."""
     root_path: str = ""
@@ -229,6 +237,19 @@ class Settings(BaseModel):
                 ip_network(part, strict=False)
         return value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _known_origins(cls, value: str) -> str:
+        for part in _split(value):
+            _origin(part)
+        return value
+
+    @cached_property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """The origins of web pages that may call the API, as browsers write them; `("*",)` for any."""
+        origins = tuple(map(_origin, _split(self.cors_origins)))
+        return (ANY_ORIGIN,) if ANY_ORIGIN in origins else origins
+
     @cached_property
     def provider_calls_per_second(self) -> float:
         """`RINGBACK_PROVIDER_RATE` as calls per second."""
@@ -345,6 +366,22 @@ def _read_rate(value: str) -> tuple[float, float]:
     match = _RATE.fullmatch(value)
     assert match is not None  # noqa: S101 - the validator has checked it
     return float(match[1]), _PERIODS[match[2]]
+
+
+def _origin(text: str) -> str:
+    """Return an origin as browsers write it: in lower case, without the scheme's default port. Raises `ValueError`."""
+    if text == ANY_ORIGIN:
+        return text
+    try:
+        parts = urlsplit(text)
+        host, port = (parts.hostname or "").encode("idna").decode(), parts.port
+    except ValueError:
+        host, port, parts = "", None, urlsplit("")
+    is_more = parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc
+    if not host or is_more or "*" in host or not _SCHEME.fullmatch(parts.scheme):
+        raise ValueError("must be origins, comma-separated, such as https://app.example.com, or * for any")
+    address = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{address}" + (f":{port}" if port not in (None, _DEFAULT_PORTS.get(parts.scheme)) else "")
 
 
 def _split(value: str) -> list[str]:
