@@ -9,7 +9,7 @@
 """
 
 import re
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -31,7 +31,7 @@ class PathMiddleware:
         """Hand the request on, with its path in that form."""
         if scope["type"] == "http":
             root = scope.get("root_path", "")
-            raw = scope["raw_path"].removeprefix(root.encode())
+            raw = (scope.get("raw_path") or quote(scope["path"]).encode()).removeprefix(root.encode())
             if not _is_normal(raw):
                 scope["path"] = root + normal_path(raw)
         await self._app(scope, receive, send)
