@@ -19,6 +19,8 @@ _CLIENT_NAMES = frozenset({"RINGBACK_URL"})
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)")
 _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_DRIVER = re.compile(r"(?<=^sqlite)\+\w+(?=:)|(?<=^postgresql)\+\w+(?=:)")
+"""The name of a driver, as in the URLs of SQLAlchemy (`postgresql+asyncpg://`). Ringback has its own drivers."""
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 ANY_ORIGIN = "*"
@@ -158,6 +160,7 @@ class Settings(BaseModel):
     @classmethod
     def _known_database(cls, value: str) -> str:
         _check_one_line(value)
+        value = _DRIVER.sub("", value)
         if not value.startswith(("sqlite:///", "postgresql://", "postgres://")):
             raise ValueError("must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE")
         return value

@@ -102,7 +102,7 @@ class ServerConnection(HttpToolsProtocol):
             super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        if cycle.scope["http_version"] == "1.0":
+        if cycle.scope["http_version"] != "1.1":
             app = cast("ASGI3Application", _WithoutChunks(cast("ASGIApp", app), cycle))
         super()._start_asgi_task(cycle, app)
 
@@ -134,9 +134,9 @@ class ServerConnection(HttpToolsProtocol):
 
 
 class _WithoutChunks:
-    """Responds to one HTTP/1.0 request: a body whose length is not known ends with the connection.
+    """Responds to one request in HTTP/1.0 or older: a body whose length is not known ends with the connection.
 
-    HTTP/1.0 has no chunks (RFC 9112, section 7.1).
+    Only HTTP/1.1 has chunks (RFC 9112, section 6.1).
     """
 
     def __init__(self, app: ASGIApp, cycle: RequestResponseCycle) -> None:

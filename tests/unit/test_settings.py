@@ -197,6 +197,19 @@ def test_rates_schedules_and_targets_are_parsed() -> None:
     assert settings.allowed_hosts == {"hooks.internal", "192.0.2.7"}
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("sqlite+aiosqlite:///x.db", "sqlite:///x.db"),
+        ("postgresql+asyncpg://u@h/d+e:f", "postgresql://u@h/d+e:f"),
+        ("postgresql://u+v:w@h/d", "postgresql://u+v:w@h/d"),
+        ("postgres://h/d", "postgres://h/d"),
+    ],
+)
+def test_the_driver_in_a_database_s_url_means_nothing(given: str, read: str) -> None:
+    assert load(database_url=given, secret_key="a-key-for-all-of-them").database_url == read
+
+
 def test_origins_are_written_as_browsers_write_them() -> None:
     given = (
         "https://App.Example.com/, http://localhost:5173 ,https://a.example:443,http://[::1]:80,https://müller.example"
