@@ -1,4 +1,4 @@
-"""The settings: read once at the start, checked together, frozen. No other module reads `RINGBACK_*` variables."""
+"""The settings: read once at the start, checked together, frozen. `receiver/environment.py` alone reads variables."""
 
 import re
 from collections.abc import Mapping
@@ -13,17 +13,12 @@ from pydantic.fields import FieldInfo
 
 from receiver.environment import PREFIX, read_values, with_secret_files
 from receiver.errors import SettingsError
+from receiver.setting_values import ANY_ORIGIN, check_one_line, is_text, read_origin, without_driver
 
 _CLIENT_NAMES = frozenset({"RINGBACK_URL"})
 """Read by the command line's client commands only; not an unknown setting where the service finds them."""
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)")
 _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_DRIVER = re.compile(r"(?<=^sqlite)\+\w+(?=:)|(?<=^postgresql)\+\w+(?=:)")
-"""The name of a driver, as in the URLs of SQLAlchemy (`postgresql+asyncpg://`). Ringback has its own drivers."""
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-ANY_ORIGIN = "*"
 _MIN_KEY_CHARACTERS = 16
 _MIN_WEBHOOK_SECRET_CHARACTERS = 16
 """Shorter ones still work: the provider's own documentation uses some."""
@@ -145,7 +140,7 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _text(cls, value: Any) -> Any:
-        if isinstance(value, str) and not _is_unicode(value):
+        if isinstance(value, str) and not is_text(value):
             raise ValueError("must be a text in UTF-8")
         return value
 
@@ -153,14 +148,14 @@ class Settings(BaseModel):
     @classmethod
     def _one_line(cls, value: Any) -> Any:
         if isinstance(value, SecretStr):
-            _check_one_line(value.get_secret_value())
+            check_one_line(value.get_secret_value())
         return value
 
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: str) -> str:
-        _check_one_line(value)
-        value = _DRIVER.sub("", value)
+        check_one_line(value)
+        value = without_driver(value)
         if not value.startswith(("sqlite:///", "postgresql://", "postgres://")):
             raise ValueError("must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE")
         return value
@@ -198,7 +193,7 @@ class Settings(BaseModel):
     def _http_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        _check_one_line(value)
+        check_one_line(value)
         parts = urlsplit(value)
         if " " in value:
             raise ValueError("must be one URL, without blanks in it")
@@ -244,13 +239,13 @@ class Settings(BaseModel):
     @classmethod
     def _known_origins(cls, value: str) -> str:
         for part in _split(value):
-            _origin(part)
+            read_origin(part)
         return value
 
     @cached_property
     def allowed_origins(self) -> tuple[str, ...]:
         """The origins of web pages that may call the API, as browsers write them; `("*",)` for any."""
-        origins = tuple(map(_origin, _split(self.cors_origins)))
+        origins = tuple(map(read_origin, _split(self.cors_origins)))
         return (ANY_ORIGIN,) if ANY_ORIGIN in origins else origins
 
     @cached_property
@@ -355,36 +350,10 @@ def _fault(fault: Any) -> str:
     return str(fault["msg"].removeprefix("Value error, "))
 
 
-def _is_unicode(value: str) -> bool:
-    """Return whether a value is text: bytes of the environment that are not UTF-8 become lone surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def _check_one_line(value: str) -> None:
-    if _CONTROL.search(value):
-        raise ValueError("has a line break or another control character in it")
-
-
 def _read_rate(value: str) -> tuple[float, float]:
     match = _RATE.fullmatch(value)
     assert match is not None  # noqa: S101 - the validator has checked it
     return float(match[1]), _PERIODS[match[2]]
-
-
-def _origin(text: str) -> str:
-    """Return an origin as browsers write it: in lower case, without the scheme's default port. Raises `ValueError`."""
-    if text == ANY_ORIGIN:
-        return text
-    try:
-        parts = urlsplit(text)
-        host, port = (parts.hostname or "").encode("idna").decode(), parts.port
-    except ValueError:
-        host, port, parts = "", None, urlsplit("")
-    is_more = parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc
-    if not host or is_more or "*" in host or not _SCHEME.fullmatch(parts.scheme):
-        raise ValueError("must be origins, comma-separated, such as https://app.example.com, or * for any")
-    address = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{address}" + (f":{port}" if port not in (None, _DEFAULT_PORTS.get(parts.scheme)) else "")
 
 
 def _split(value: str) -> list[str]:
