@@ -6,10 +6,13 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 
 from receiver.api.auth import Authenticator
+from receiver.api.cors import CorsMiddleware
 from receiver.api.idempotency import Idempotency
 from receiver.api.limits import KeyLimit, KeyLimits
+from receiver.api.paths import PathMiddleware
 from receiver.api.routes import refuse_path, routes
 from receiver.api.services import Services
 from receiver.clock import utc_now
@@ -190,7 +193,22 @@ def create_app(settings: Settings, keys: list[str]) -> Starlette:
             async with service.running():
                 yield
 
-    return Starlette(routes=routes(), lifespan=lifespan, exception_handlers={HTTPException: refuse_path})
+    app = Starlette(
+        routes=routes(),
+        middleware=_middleware(settings),
+        lifespan=lifespan,
+        exception_handlers={HTTPException: refuse_path},
+    )
+    app.router.redirect_slashes = False  # `PathMiddleware` has removed them
+    return app
+
+
+def _middleware(settings: Settings) -> list[Middleware]:
+    """Return what every request passes, the outermost first."""
+    middleware = [Middleware(PathMiddleware)]
+    if settings.allowed_origins:
+        middleware.append(Middleware(CorsMiddleware, origins=settings.allowed_origins))
+    return middleware
 
 
 def _task_concurrency(settings: Settings) -> int:

@@ -140,7 +140,7 @@ class Conflict(RingbackError):
 
 
 class TooLarge(RingbackError):
-    """Raised when a body is larger than its limit (`RINGBACK_MAX_BODY_BYTES` or a multiple). Send a smaller one."""
+    """Raised when a body is larger than its limit, which `message` names with its setting. Send a smaller one."""
 
     status = 413
     code = "body_too_large"

@@ -1,38 +1,46 @@
-"""The settings: read once at the start, checked together, frozen. No other module reads `RINGBACK_*` variables."""
+"""The settings: read once at the start, checked together, frozen. `receiver/environment.py` alone reads variables."""
 
-import os
 import re
 from collections.abc import Mapping
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
+from receiver.environment import PREFIX, read_values, with_secret_files
 from receiver.errors import SettingsError
+from receiver.setting_values import ANY_ORIGIN, check_one_line, is_text, read_origin, without_driver
 
-PREFIX = "RINGBACK_"
 _CLIENT_NAMES = frozenset({"RINGBACK_URL"})
 """Read by the command line's client commands only; not an unknown setting where the service finds them."""
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)")
 _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _MIN_KEY_CHARACTERS = 16
+_MIN_WEBHOOK_SECRET_CHARACTERS = 16
+"""Shorter ones still work: the provider's own documentation uses some."""
 
 _MAX_SECONDS = 10 * 365 * 86400.0
 """Ten years: a longer time is a typing error."""
+
+_CONFIDENTIAL = "confidential"
+"""Marks a setting that has a secret in it and is a plain text nevertheless; those of the type `SecretStr` have one."""
 
 Seconds = Annotated[float, Field(gt=0, le=_MAX_SECONDS, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
-    """Every setting of the service. The environment and README name each one as `RINGBACK_<NAME>`."""
+    """Every setting of the service. The environment and README name each one as `RINGBACK_<NAME>`.
+
+    One that has a secret may be in a file instead, which `RINGBACK_<NAME>_FILE` names.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    database_url: str = "sqlite:///ringback.db"
+    database_url: Annotated[str, _CONFIDENTIAL] = Field(default="sqlite:///ringback.db", repr=False)
     """A SQLite file, or PostgreSQL as `postgresql://user:pass@host/db` (a socket: `...@/db?host=/directory`).
 
     SQLite by default: it needs no other service. Several processes need PostgreSQL.
@@ -63,6 +71,11 @@ class Settings(BaseModel):
     """
     allowed_targets: str = ""
     """Networks (CIDR) and host names, comma-separated, that the address guard lets through. None by default."""
+    cors_origins: str = ""
+    """Origins of web pages, comma-separated, that may call the API from a browser (CORS); `*` for any. None by default.
+
+    An origin is `scheme://host` or `scheme://host:port`.
+    """
     trusted_proxies: str = "127.0.0.1"
     """Addresses, comma-separated, whose `X-Forwarded-*` headers are trusted. By default a proxy on this machine."""
     root_path: str = ""
@@ -85,7 +98,12 @@ class Settings(BaseModel):
     got out of control.
     """
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
-    """The largest body that is accepted, in bytes (1 MiB); a larger one gets 413."""
+    """The largest body of a provider's webhook, in bytes (1 MiB); a larger one gets 413."""
+    max_request_bytes: Annotated[int, Field(ge=1024)] = 16_777_216
+    """The largest body of an API request, in bytes (16 MiB); a larger one gets 413.
+
+    Enough for the pictures that clients put into inputs as base64.
+    """
     retry_schedule: str = "0,5,300,1800,7200,18000,36000,50400,72000,86400"
     """Seconds before each delivery attempt, the first one included; as many attempts as there are numbers.
 
@@ -126,9 +144,25 @@ class Settings(BaseModel):
     Without it, a step's action is `model:task_type`.
     """
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        if isinstance(value, str) and not is_text(value):
+            raise ValueError("must be a text in UTF-8")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _one_line(cls, value: Any) -> Any:
+        if isinstance(value, SecretStr):
+            check_one_line(value.get_secret_value())
+        return value
+
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: str) -> str:
+        check_one_line(value)
+        value = without_driver(value)
         if not value.startswith(("sqlite:///", "postgresql://", "postgres://")):
             raise ValueError("must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE")
         return value
@@ -146,6 +180,14 @@ class Settings(BaseModel):
                 raise ValueError(f"each master key needs at least {_MIN_KEY_CHARACTERS} characters")
         return value
 
+    @field_validator("api_key", "piapi_api_key")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        key = "" if value is None else value.get_secret_value()
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise ValueError("has a blank or another character that no key in an HTTP header can have; copy it again")
+        return value
+
     @field_validator("api_key")
     @classmethod
     def _long_api_key(cls, value: SecretStr | None) -> SecretStr | None:
@@ -158,7 +200,10 @@ class Settings(BaseModel):
     def _http_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
+        check_one_line(value)
         parts = urlsplit(value)
+        if " " in value:
+            raise ValueError("must be one URL, without blanks in it")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be an http:// or https:// URL")
         return value.rstrip("/")
@@ -197,6 +242,19 @@ class Settings(BaseModel):
                 ip_network(part, strict=False)
         return value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _known_origins(cls, value: str) -> str:
+        for part in _split(value):
+            read_origin(part)
+        return value
+
+    @cached_property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """The origins of web pages that may call the API, as browsers write them; `("*",)` for any."""
+        origins = tuple(map(read_origin, _split(self.cors_origins)))
+        return (ANY_ORIGIN,) if ANY_ORIGIN in origins else origins
+
     @cached_property
     def provider_calls_per_second(self) -> float:
         """`RINGBACK_PROVIDER_RATE` as calls per second."""
@@ -224,6 +282,16 @@ class Settings(BaseModel):
         return frozenset(part.lower() for part in _split(self.allowed_targets) if "/" not in part)
 
     @property
+    def short_webhook_secrets(self) -> list[str]:
+        """The names of the settings whose shared webhook secret is so short that it could be guessed."""
+        secrets = {name: getattr(self, name) for name in type(self).model_fields if name.endswith("_webhook_secret")}
+        return [
+            _name(name)
+            for name, secret in secrets.items()
+            if secret is not None and len(secret.get_secret_value()) < _MIN_WEBHOOK_SECRET_CHARACTERS
+        ]
+
+    @property
     def is_sqlite(self) -> bool:
         """Whether the database is a SQLite file."""
         return self.database_url.startswith("sqlite:///")
@@ -235,43 +303,58 @@ class Settings(BaseModel):
         return Path(self.database_url.removeprefix("sqlite:///"))
 
 
+def secret_settings() -> list[str]:
+    """Return the names of the settings that have a secret, so that each may be in a file (`<name>_FILE`)."""
+    return [_name(field) for field, info in Settings.model_fields.items() if _has_secret(info)]
+
+
 def load_settings(environment: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")) -> Settings:
     """Read the settings from the environment, and those that it does not have from the file `.env`.
 
-    An empty value counts as not set. Raises `SettingsError`, which names every wrong and every unknown setting.
+    An empty value counts as not set, and blanks around a value are not part of it. Raises `SettingsError`, which names
+    every wrong and every unknown setting.
     """
-    values = {name: value for name, value in _read_file(env_file).items() if name.startswith(PREFIX)}
-    source = os.environ if environment is None else environment
-    values.update({name: value for name, value in source.items() if name.startswith(PREFIX)})
-    fields = {
-        name.removeprefix(PREFIX).lower(): value
-        for name, value in values.items()
-        if name not in _CLIENT_NAMES and value != ""
-    }
+    given = read_values(environment, env_file)
+    values, faults = with_secret_files(given, secret_settings())
+    fields = {name.removeprefix(PREFIX).lower(): value for name, value in values.items() if name not in _CLIENT_NAMES}
+    settings = None
     try:
-        return Settings.model_validate(fields)
+        settings = Settings.model_validate(fields)
     except ValidationError as error:
-        raise SettingsError("\n".join(_fault(fault) for fault in error.errors())) from None
+        for fault in error.errors():
+            name, message = _name(str(fault["loc"][0])), _fault(fault)
+            if (file := given.get(f"{name}_FILE")) is not None:
+                name, message = f"{name}_FILE", f"{file}: {message}"
+            faults.setdefault(name, message)  # of a setting whose file cannot be read, that is the fault
+    if settings is None or faults:
+        raise SettingsError("\n".join(f"{name}: {fault}" for name, fault in faults.items()))
+    return settings
 
 
 def client_settings() -> tuple[str, str | None]:
-    """Return (`RINGBACK_URL`, `RINGBACK_API_KEY`) for the client commands, from the environment or `.env`."""
-    values = {**_read_file(Path(".env")), **os.environ}
-    return values.get("RINGBACK_URL") or "http://127.0.0.1:8080", values.get("RINGBACK_API_KEY") or None
+    """Return (`RINGBACK_URL`, `RINGBACK_API_KEY`) for the client commands, from the environment, `.env` or a file.
+
+    Raises `SettingsError`.
+    """
+    values, faults = with_secret_files(read_values(None, Path(".env")), [_name("api_key")])
+    if faults:
+        raise SettingsError("\n".join(f"{name}: {fault}" for name, fault in faults.items()))
+    return values.get("RINGBACK_URL", "http://127.0.0.1:8080"), values.get("RINGBACK_API_KEY")
 
 
-def _read_file(env_file: Path | None) -> dict[str, str]:
-    if env_file is None or not env_file.is_file():
-        return {}
-    return {name: value for name, value in dotenv_values(env_file).items() if value is not None}
+def _name(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+def _has_secret(info: FieldInfo) -> bool:
+    return _CONFIDENTIAL in info.metadata or SecretStr in (info.annotation, *get_args(info.annotation))
 
 
 def _fault(fault: Any) -> str:
     """Return what is wrong with one setting. The value is never repeated: it may be a secret."""
-    name = PREFIX + str(fault["loc"][0]).upper()
     if fault["type"] == "extra_forbidden":
-        return f"{name}: unknown setting; correct the name or remove it"
-    return f"{name}: {fault['msg'].removeprefix('Value error, ')}"
+        return "unknown setting; correct the name or remove it"
+    return str(fault["msg"].removeprefix("Value error, "))
 
 
 def _read_rate(value: str) -> tuple[float, float]:

@@ -74,18 +74,17 @@ def _principal(row: Mapping[str, Any]) -> Principal:
 
 
 def _key_in(headers: Headers) -> str:
-    key = headers.get("x-api-key")
+    key = headers.get("x-api-key", "").strip()
     if key:
-        return key.strip()
-    authorization = headers.get("authorization")
-    if not authorization:
+        return key
+    scheme, _, token = " ".join(headers.get("authorization", "").split()).partition(" ")
+    if not scheme:
         raise NotAuthenticated(
             "the request has no API key: send it as `X-API-Key: <key>` or `Authorization: Bearer <key>`",
             code="missing_authorization_header",
         )
-    scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer":
         raise NotAuthenticated("the Authorization scheme must be Bearer", code="invalid_authorization_scheme")
-    if not token.strip():
+    if not token:
         raise NotAuthenticated("the Bearer token is empty", code="missing_bearer_token")
-    return token.strip()
+    return token

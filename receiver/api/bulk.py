@@ -10,13 +10,11 @@ from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call, check
 from receiver.api.schemas import CreateTask
 from receiver.api.task_requests import read_callback, task_request, webhook_config_of
-from receiver.errors import BadRequest, RingbackError, TooLarge
+from receiver.errors import BadRequest, RingbackError
 from receiver.storage.tasks import task_ids_among
 from receiver.tracking.create import Callback, TaskRequest
 
 MOST_TASKS = 1000
-BODIES = 16
-"""How many times `max_body_bytes` the body may have."""
 _CHECKS_AT_ONCE = 32
 
 CheckedItem = CreateTask | RingbackError
@@ -29,8 +27,7 @@ async def create_tasks(call: Call) -> Reply:
     The response is 202, with an id or an error for each task, even if all of them are errors.
     """
     items = _items(await call.json())
-    is_small = len(await call.raw()) <= call.services.settings.max_body_bytes
-    wanted = [_check_item(item, None if is_small else call.services.settings.max_body_bytes) for item in items]
+    wanted = [_check_item(item) for item in items]
     callbacks = await _callbacks(call, wanted)
     uids = [call.new_id() for _ in wanted]
     requested = [_request(call, each, uid, callbacks) for each, uid in zip(wanted, uids, strict=True)]
@@ -56,15 +53,11 @@ def _items(body: Mapping[str, Any]) -> list[Any]:
     return items
 
 
-def _check_item(item: Any, most_bytes: int | None) -> CheckedItem:
+def _check_item(item: Any) -> CheckedItem:
     try:
-        wanted = check(CreateTask, item)
+        return check(CreateTask, item)
     except RingbackError as error:
         return error
-    size = 0 if most_bytes is None else len(orjson.dumps([wanted.input, wanted.config, wanted.metadata]))
-    if most_bytes is not None and size > most_bytes:
-        return TooLarge(f"the task has {size} bytes; at most {most_bytes} are allowed (RINGBACK_MAX_BODY_BYTES)")
-    return wanted
 
 
 async def _callbacks(call: Call, wanted: Sequence[CheckedItem]) -> dict[bytes, Callback | RingbackError | None]:

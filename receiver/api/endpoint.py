@@ -20,8 +20,10 @@ from receiver.api.dialects import Dialect, Reply, new_request_id
 from receiver.api.idempotency import IdempotentRequest, read_key
 from receiver.api.ids import read_id
 from receiver.api.lists import read_query
+from receiver.api.paths import segment_text
 from receiver.api.services import Services
 from receiver.asgi import read_body
+from receiver.byte_order_marks import without_mark
 from receiver.domain.ids import derived_id, new_id
 from receiver.errors import BadRequest, RingbackError
 from receiver.storage.idempotency import Claim
@@ -34,16 +36,12 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 @dataclass(slots=True)
 class Call:
-    """One authenticated request. `claim` is its claim of its idempotency key, if it has one.
-
-    `bodies`: how many times `max_body_bytes` the body may have.
-    """
+    """One authenticated request. `claim` is its claim of its idempotency key, if it has one."""
 
     request: Request
     services: Services
     principal: Principal
     claim: Claim | None = None
-    bodies: int = 1
     _raw: bytes | None = None
     _ids: int = 0
 
@@ -72,7 +70,7 @@ class Call:
 
     def path(self, name: str) -> str:
         """Return a path parameter."""
-        return str(self.request.path_params[name])
+        return segment_text(str(self.request.path_params[name]))
 
     def path_id(self, name: str) -> str:
         """Return an id from the path. Raises `BadRequest` (`invalid_<name>`) for what is not a UUID."""
@@ -82,16 +80,20 @@ class Call:
         """Return the raw body. Raises `TooLarge`."""
         if self._raw is None:
             request = self.request
-            most = self.services.settings.max_body_bytes * self.bodies
-            self._raw = await read_body(request.scope, request.receive, most)
+            most = self.services.settings.max_request_bytes
+            self._raw = await read_body(request.scope, request.receive, most, setting="RINGBACK_MAX_REQUEST_BYTES")
         return self._raw
+
+    async def text(self) -> bytes:
+        """Return the raw body without a byte order mark, in UTF-8 if the mark is one of UTF-16. Raises `TooLarge`."""
+        return without_mark(await self.raw())
 
     async def json(self, *, optional: bool = False) -> dict[str, Any]:
         """Return the body, which must be a JSON object; {} for an empty one if it is `optional`.
 
         Raises `BadRequest`, `TooLarge`.
         """
-        body = await self.raw()
+        body = await self.text()
         if optional and not body:
             return {}
         try:
@@ -118,15 +120,12 @@ EndpointHandler = Callable[[Call], Awaitable[Reply | ASGIApp]]
 """Returns the reply, or an ASGI application that sends the response itself: a stream."""
 
 
-def endpoint(
-    handler: EndpointHandler, dialect: Dialect, scope: Scope, *, bodies: int = 1
-) -> Callable[[Request], Awaitable[ASGIApp]]:
+def endpoint(handler: EndpointHandler, dialect: Dialect, scope: Scope) -> Callable[[Request], Awaitable[ASGIApp]]:
     """Return a Starlette endpoint that requires a key with `scope`, and replies in `dialect`.
 
-    `bodies`: how many times `max_body_bytes` a body may have. Every response to a valid key has the headers of its
-    rate limit (`api.limits`).
+    Every response to a valid key has the headers of its rate limit (`api.limits`).
     """
-    return _Endpoint(handler, dialect, scope, bodies).serve
+    return _Endpoint(handler, dialect, scope).serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,6 @@ class _Endpoint:
     handler: EndpointHandler
     dialect: Dialect
     scope: Scope
-    bodies: int
 
     async def serve(self, request: Request) -> ASGIApp:
         request_id = new_request_id()
@@ -150,13 +148,14 @@ class _Endpoint:
         headers |= limit_status.headers
         limit_status.check()
         principal.require(self.scope)
-        call = Call(request, services, principal, bodies=self.bodies)
+        call = Call(request, services, principal)
         key = read_key(request.headers) if request.method == "POST" else None
         return await (self._handle(call, request_id) if key is None else self._once(call, key, request_id))
 
     async def _once(self, call: Call, key: str, request_id: str) -> ASGIApp:
+        # The same request with and without a byte order mark is the same request.
         request = IdempotentRequest.of(
-            call.organization_id, f"POST {call.request.scope['path']}", key, await call.raw()
+            call.organization_id, f"POST {call.request.scope['path']}", key, await call.text()
         )
 
         async def work(claim: Claim) -> ASGIApp:

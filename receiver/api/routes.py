@@ -3,7 +3,7 @@
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Send
 from starlette.types import Scope as Connection
 
@@ -39,15 +39,29 @@ def routes() -> list[BaseRoute]:
 
 
 def refuse_path(request: Request, error: Exception) -> Response:
-    """Return the error for an unknown path or method, in the dialect of the path."""
+    """Return the error for an unknown path or method, in the dialect of the path; 405 names the methods in `Allow`."""
     status = error.status_code if isinstance(error, HTTPException) else 500
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    allowed = _allowed(request) if status == 405 else ""
     message = (
-        f"{request.url.path} does not accept {request.method}" if status == 405 else "there is nothing at this path"
+        f"{path} does not accept {request.method}; it accepts {allowed}" if allowed else "there is nothing at this path"
     )
     refusal = RingbackError(message, code=_CODES.get(status))
     refusal.status = status
     refusal.kind = "invalid_request_error"
-    return dialect_of(request.url.path).error(refusal, new_request_id())
+    response = dialect_of(path).error(refusal, new_request_id())
+    if allowed:
+        response.headers["allow"] = allowed
+    return response
+
+
+def _allowed(request: Request) -> str:
+    """Return the methods that the request's path accepts: several routes may have the same path."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.methods and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= set(route.methods)
+    return ", ".join(sorted(methods))
 
 
 def _piapi() -> list[Route]:
@@ -66,7 +80,7 @@ def _piapi() -> list[Route]:
 def _native() -> list[Route]:
     return [
         _route("GET", "/api/v1/tasks", tasks.list_tasks, NATIVE, Scope.READ),
-        _route("POST", "/api/v1/tasks", bulk.create_tasks, NATIVE, Scope.WRITE, bodies=bulk.BODIES),
+        _route("POST", "/api/v1/tasks", bulk.create_tasks, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/tasks/adopt", tasks.adopt_task, NATIVE, Scope.WRITE),
         _route("GET", "/api/v1/tasks/{task_id}", tasks.get_task, NATIVE, Scope.READ),
         _route("GET", "/api/v1/tasks/{task_id}/events", tasks.list_events, NATIVE, Scope.READ),
@@ -117,7 +131,5 @@ def _deliveries() -> list[Route]:
     ]
 
 
-def _route(
-    method: str, path: str, handler: EndpointHandler, dialect: Dialect, scope: Scope, *, bodies: int = 1
-) -> Route:
-    return Route(path, endpoint(handler, dialect, scope, bodies=bodies), methods=[method])
+def _route(method: str, path: str, handler: EndpointHandler, dialect: Dialect, scope: Scope) -> Route:
+    return Route(path, endpoint(handler, dialect, scope), methods=[method])

@@ -5,12 +5,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 import typer
 
+from receiver.byte_order_marks import MOST_MARK_BYTES, encoding_of, without_mark
 from receiver.cli.console import print_json
 from receiver.cli.failure import Failure, ServiceUnreachable, Status
 from receiver.cli.progress import file_progress
@@ -37,7 +39,7 @@ def create_bulk(client: ServiceClient, name: str, as_json: bool) -> None:
     results: list[LineResult] = []
     with _opened(name) as file, file_progress(file, "creating tasks", as_json) as advance:
         try:
-            for result in _results(client, file, advance):
+            for result in _results(client, _lines(file), advance):
                 results.append(result)
                 if not as_json:
                     _print(result)
@@ -74,6 +76,14 @@ def _batches(file: Iterable[bytes], advance: Callable[[int], None]) -> Iterator[
         size += len(text)
     if batch:
         yield batch
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a file in UTF-8, whatever its byte order mark says that it is written in."""
+    start = file.read(MOST_MARK_BYTES)
+    rest = file.readline() if encoding_of(start) in (None, "utf-8") else file.read()
+    yield from BytesIO(without_mark(start + rest))
+    yield from file
 
 
 def _parse(number: int, text: bytes) -> NumberedTask | LineResult:

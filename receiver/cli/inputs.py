@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from receiver.byte_order_marks import without_mark
 from receiver.cli.failure import Failure, Status
 
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([smhd]?)")
@@ -17,11 +18,13 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def json_object(given: str, option: str) -> dict[str, Any]:
     """Return the JSON object in an option's value, which is JSON text, `@file`, or `@-` for standard input."""
+    source = option
     if given.startswith("@"):
-        text = _read(given.removeprefix("@"), f"{option} {given}")
+        source = f"{option} {given}"
+        text = _read(given.removeprefix("@"), source)
     else:
         text = given.encode(errors="replace")
-    return _parse_object(text, option, ', such as \'{"prompt": "a cat"}\'')
+    return _parse_object(text, source, ', such as \'{"prompt": "a cat"}\'')
 
 
 def json_file(name: str, option: str) -> dict[str, Any]:
@@ -74,13 +77,23 @@ def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse_object(text: bytes, source: str, hint: str = "") -> dict[str, Any]:
+    text = without_mark(text)
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise Failure(Status.USAGE, f"{source} is not JSON: {error}") from None
+        what = f"is not JSON: {error}" if _is_utf8(text) else "is not a text in UTF-8: save it in that encoding"
+        raise Failure(Status.USAGE, f"{source} {what}") from None
     if not isinstance(value, dict):
         raise Failure(Status.USAGE, f"{source} must be a JSON object{hint}")
     return value
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _parse_or_keep(value: str) -> Any:

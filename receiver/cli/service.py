@@ -30,7 +30,7 @@ def connection() -> dict[str, Any]:
     """Return the keyword arguments for an httpx client of the service, from `RINGBACK_URL` and `RINGBACK_API_KEY`."""
     url, key = client_settings()
     parts = split_url(url, "RINGBACK_URL")
-    if key is not None and not (key.isascii() and key.isprintable()):
+    if key is not None and (not (key.isascii() and key.isprintable()) or " " in key):
         raise Failure(Status.USAGE, "RINGBACK_API_KEY contains characters that no key has; copy it again")
     return {
         "base_url": url.rstrip("/"),

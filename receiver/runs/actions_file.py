@@ -3,6 +3,7 @@
 import tomllib
 from pathlib import Path
 
+from receiver.byte_order_marks import without_mark
 from receiver.domain.actions import Actions, parse_actions
 from receiver.errors import SettingsError
 from receiver.providers.registry import DEFAULT_PROVIDER, PROVIDER_NAMES
@@ -16,11 +17,13 @@ def read_actions(path: Path | None) -> Actions:
     if path is None:
         return Actions(DEFAULT_PROVIDER)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(without_mark(path.read_bytes()).decode())
         return parse_actions(data, providers=PROVIDER_NAMES, default_provider=DEFAULT_PROVIDER)
     except OSError as error:
         raise _fault(path, str(error.strerror)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise _fault(path, "not a text in UTF-8: save it in that encoding") from None
+    except tomllib.TOMLDecodeError as error:
         raise _fault(path, f"not valid TOML: {error}") from None
     except SettingsError as error:
         raise _fault(path, error.message) from None

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from receiver.byte_order_marks import without_mark
 from receiver.domain.keyring import new_master_key
 from receiver.errors import StartError
 from receiver.settings import Settings
@@ -26,7 +27,10 @@ def master_keys(settings: Settings) -> list[str]:
         _create(file)
     if file.stat().st_mode & 0o077:
         raise StartError(f"{file} can be read by others; run: chmod 600 {file}")
-    keys = _split(file.read_text())
+    try:
+        keys = _split(without_mark(file.read_bytes()).decode())
+    except UnicodeDecodeError:
+        raise StartError(f"{file} is not a text; restore the master key in it") from None
     if not keys:
         raise StartError(
             f"{file} is empty; restore the master key in it, or set RINGBACK_SECRET_KEY; "

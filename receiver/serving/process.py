@@ -43,6 +43,7 @@ def serve(
         app,
         loop="uvloop",
         http=ServerConnection,
+        ws="none",
         lifespan="on",
         access_log=False,
         log_level="warning",

@@ -14,6 +14,9 @@ from receiver.storage.database import Database
 from receiver.storage.keys import ensure_admin_key
 from receiver.storage.schema import check_schema, migrate
 from receiver.storage.sqlite.location import lock_database
+from receiver.telemetry import get_logger
+
+log = get_logger("serving.start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ def prepared(settings: Settings, workers: int) -> Iterator[InstallationKeys]:
         raise StartError(
             "SQLite can be served by one process only; set --workers to 1, or RINGBACK_DATABASE_URL to PostgreSQL"
         )
+    _warn_of_short_secrets(settings)
     read_actions(settings.actions_file)  # checked here alone: each process that serves reads the file again
     with _locked(settings):
         keys = master_keys(settings)
@@ -57,6 +61,16 @@ async def ensure_keys(database: Database, settings: Settings) -> str | None:
     """Ensure that the first organization and an admin key exist; return the admin key if this call made it."""
     admin_key = settings.api_key.get_secret_value() if settings.api_key is not None else None
     return await database.writer.run(lambda tx: ensure_admin_key(tx, admin_key, utc_now()))
+
+
+def _warn_of_short_secrets(settings: Settings) -> None:
+    for setting in settings.short_webhook_secrets:
+        log.warning(
+            "short webhook secret",
+            setting=setting,
+            advice="it could be guessed: set one of at least 16 characters here and at the provider, for example from "
+            "`openssl rand -hex 32`",
+        )
 
 
 def _locked(settings: Settings) -> AbstractContextManager[object]:

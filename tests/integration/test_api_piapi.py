@@ -97,8 +97,9 @@ async def test_a_create_that_is_not_a_json_object_is_refused(world: World, body:
 
 
 async def test_a_create_that_is_too_large_is_refused(world: World) -> None:
-    answer = await world.create(input={"prompt": "x" * 1024 * 1024})
+    answer = await world.create(input={"prompt": "x" * 16 * 1024 * 1024})
     assert (answer.status_code, answer.json()["code"]) == (413, 413)
+    assert "RINGBACK_MAX_REQUEST_BYTES" in answer.json()["message"]
 
 
 @pytest.mark.parametrize(("conduct", "status"), [("refuse", 400), ("unauthorized", 401)])

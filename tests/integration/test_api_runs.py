@@ -134,7 +134,7 @@ async def test_a_body_of_the_wrong_types_is_refused_by_its_field(world: World) -
 
 
 async def test_what_is_too_large_is_refused(world: World) -> None:
-    error = error_of(await ask(world, {**A, "input": {"prompt": "x" * (1 << 20)}}), 413)
+    error = error_of(await ask(world, {**A, "input": {"prompt": "x" * (16 << 20)}}), 413)
     assert error["code"] == "body_too_large"
     deep: Any = {}
     for _ in range(200):

@@ -161,15 +161,14 @@ async def test_a_callback_that_all_tasks_name_is_stored_once_and_gets_all_their_
     assert len(select(world, "SELECT id FROM subscription WHERE endpoint_url = ?", url)) == 1
 
 
-async def test_the_body_may_be_larger_than_max_body_bytes_and_each_task_may_not(tmp_path: Path) -> None:
-    async with in_process(tmp_path, max_body_bytes="2048") as world:
-        small, large = wanted(metadata={"note": "x" * 1000}), wanted(metadata={"note": "x" * 3000})
-        answer = await ask(world, *[small] * 5, large, **{"idempotency-key": "large"})
+async def test_the_body_is_bounded_as_a_whole_and_not_by_the_limit_of_webhooks(tmp_path: Path) -> None:
+    async with in_process(tmp_path, max_body_bytes="1024", max_request_bytes="16384") as world:
+        answer = await ask(world, *[wanted(metadata={"note": "x" * 3000})] * 5, **{"idempotency-key": "large"})
         assert answer.status_code == 202
-        items = answer.json()["data"]["data"]
-        assert [item["index"] for item in items if "task_id" in item] == [0, 1, 2, 3, 4]
-        assert items[5]["error"]["code"] == "body_too_large"
-        assert (await ask(world, *[small] * 40)).status_code == 413
+        assert all("task_id" in item for item in answer.json()["data"]["data"])
+        refused = await ask(world, *[wanted(metadata={"note": "x" * 3000})] * 6)
+        assert refused.status_code == 413
+        assert "RINGBACK_MAX_REQUEST_BYTES" in refused.json()["error"]["message"]
 
 
 async def test_neither_a_single_create_nor_a_poll_waits_for_a_bulk_call_before_it(

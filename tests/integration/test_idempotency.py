@@ -241,7 +241,7 @@ async def test_without_a_key_nothing_is_saved(world: World) -> None:
 
 async def test_a_body_that_is_too_large_is_refused_before_its_key_is_claimed(world: World) -> None:
     before = await made(world, "idempotency_key")
-    answer = await post(world, "/api/v1/task", {**TASK, "input": {"prompt": "x" * 1024 * 1024}}, new_id())
+    answer = await post(world, "/api/v1/task", {**TASK, "input": {"prompt": "x" * 16 * 1024 * 1024}}, new_id())
     assert (answer.status_code, answer.json()["code"]) == (413, 413)
     assert await made(world, "idempotency_key") == before
 

@@ -37,6 +37,13 @@ def test_the_bundled_file_defines_pi_s_actions() -> None:
     assert build_input(actions.find("campaigns.generate"), {"prompt": "x"}) == {"locale": "en", "prompt": "x"}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_the_file_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "actions.toml"
+    path.write_bytes(ACTIONS.read_text(encoding="utf-8").replace("\n", "\r\n").encode(encoding))
+    assert read_actions(path) == read_actions(ACTIONS)
+
+
 def test_without_a_file_only_models_with_task_types_are_actions() -> None:
     actions = read_actions(None)
     assert actions.named == {}
@@ -53,7 +60,7 @@ def test_the_error_lists_all_faults(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"[actions", "not valid TOML: "), (b"\xff", "not valid TOML: "), (None, "No such file or directory")],
+    [(b"[actions", "not valid TOML: "), (b"\xff", "not a text in UTF-8"), (None, "No such file or directory")],
     ids=["no-toml", "no-text", "missing"],
 )
 def test_the_error_names_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, words: str) -> None:

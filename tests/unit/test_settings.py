@@ -111,6 +111,13 @@ def test_an_unknown_setting_is_reported_together_with_the_others() -> None:
         {"retry_schedule": "-1"},
         {"retry_schedule": ","},
         {"allowed_targets": "10.0.0.0/99"},
+        {"cors_origins": "app.example.com"},
+        {"cors_origins": "https://app.example.com/path"},
+        {"cors_origins": "https://*.example.com"},
+        {"cors_origins": "https://a.example, https://b.example:port"},
+        {"cors_origins": "https://a:b@a.example"},
+        {"cors_origins": "null"},
+        {"cors_origins": "https://"},
         {"poll_first_seconds": "0"},
         {"retention_days": "1.5"},
         {"allow_private_targets": "perhaps"},
@@ -188,6 +195,35 @@ def test_rates_schedules_and_targets_are_parsed() -> None:
     assert settings.retry_delays == (0, 1.5, 60)
     assert [str(network) for network in settings.allowed_networks] == ["10.0.0.0/8"]
     assert settings.allowed_hosts == {"hooks.internal", "192.0.2.7"}
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("sqlite+aiosqlite:///x.db", "sqlite:///x.db"),
+        ("postgresql+asyncpg://u@h/d+e:f", "postgresql://u@h/d+e:f"),
+        ("postgresql://u+v:w@h/d", "postgresql://u+v:w@h/d"),
+        ("postgres://h/d", "postgres://h/d"),
+    ],
+)
+def test_the_driver_in_a_database_s_url_means_nothing(given: str, read: str) -> None:
+    assert load(database_url=given, secret_key="a-key-for-all-of-them").database_url == read
+
+
+def test_origins_are_written_as_browsers_write_them() -> None:
+    given = (
+        "https://App.Example.com/, http://localhost:5173 ,https://a.example:443,http://[::1]:80,https://müller.example"
+    )
+    assert load(cors_origins=given).allowed_origins == (
+        "https://app.example.com",
+        "http://localhost:5173",
+        "https://a.example",
+        "http://[::1]",
+        "https://xn--mller-kva.example",
+    )
+    assert load(cors_origins="capacitor://localhost").allowed_origins == ("capacitor://localhost",)
+    assert load(cors_origins="https://a.example,*").allowed_origins == ("*",)
+    assert load().allowed_origins == ()
 
 
 @pytest.mark.parametrize(("rate", "calls"), [("10/s", 10), ("0.5/s", 0.5), ("600/m", 10), ("3600/h", 1)])

@@ -1,5 +1,6 @@
 """Connecting when the service starts or migrates: a failure becomes one line for the operator, with what to do."""
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -7,20 +8,36 @@ from asyncpg.exceptions import (
     ClientConfigurationError,
     InvalidAuthorizationSpecificationError,
     InvalidCatalogNameError,
+    InvalidParameterValueError,
+    ProtocolViolationError,
     TargetServerAttributeNotMatched,
     TooManyConnectionsError,
+    UndefinedObjectError,
 )
 from sqlalchemy import NullPool
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receiver.errors import StartError
 from receiver.storage.postgresql.errors import driver_error
+from receiver.storage.postgresql.location import POOLER_ADVICE, read_location
 from receiver.storage.postgresql.server import core_engine
+from receiver.telemetry import get_logger
+
+log = get_logger("storage.postgresql.connecting")
 
 
 @asynccontextmanager
 async def connected(dsn: str) -> AsyncIterator[AsyncConnection]:
-    """Open a connection that may write, for the length of the context. Raises `StartError`, which says what to do."""
+    """Open a connection that may write, for the length of the context.
+
+    Raises `SettingsError` for a wrong URL and `StartError` if it cannot be opened; both say what to do.
+    """
+    if read_location(dsn).is_unbound:
+        log.warning(
+            "channel binding not used",
+            advice="the driver cannot do it; sslmode=verify-full in RINGBACK_DATABASE_URL protects as well, because it "
+            "verifies the server's certificate",
+        )
     engine = core_engine(dsn, writes=True, poolclass=NullPool)
     try:
         try:
@@ -48,6 +65,17 @@ def _cannot_connect(error: Exception) -> StartError:
             do = "the server is a read-only standby; name the primary in RINGBACK_DATABASE_URL"
         case TooManyConnectionsError():
             do = "raise the server's max_connections, or run fewer processes"
+        case UndefinedObjectError() | InvalidParameterValueError():
+            do = "correct or remove that parameter in RINGBACK_DATABASE_URL"
+        case ProtocolViolationError() if "startup parameter" in what:
+            do = POOLER_ADVICE
+        case ssl.SSLCertVerificationError():
+            what = f"its certificate cannot be verified: {cause.verify_message}"
+            do = "name its root certificate in RINGBACK_DATABASE_URL (sslrootcert=FILE), or use sslmode=require"
+        case ConnectionError() if "SSL upgrade" in what:
+            do = "the server has no TLS: switch it on, or remove sslmode from RINGBACK_DATABASE_URL"
+        case ssl.SSLError():
+            do = "correct sslmode and the certificates in RINGBACK_DATABASE_URL"
         case ClientConfigurationError() | ValueError():
             what = "its URL is not valid"  # the driver's own message may contain parts of the password
             do = "correct RINGBACK_DATABASE_URL, in the form postgresql://USER:PASSWORD@HOST/DATABASE"

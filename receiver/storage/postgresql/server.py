@@ -10,13 +10,14 @@ from asyncpg.connect_utils import SessionAttribute
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from receiver.storage.postgresql.location import read_location
 from receiver.storage.postgresql.values import NUL, write_document, write_text
 
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 15.0
 """After this many seconds without a response the connection is given up as broken."""
+_APPLICATION = {"application_name": "ringback"}
 _SESSION = {
-    "application_name": "ringback",
     "timezone": "UTC",
     "jit": "off",  # it takes longer to compile these statements than to run them
     # A process that hangs in the middle of a transaction may not keep rows locked for the others.
@@ -37,11 +38,13 @@ async def connect(dsn: str, *, writes: bool = True, settings: Mapping[str, str] 
     A connection never goes to a standby, even if the URL names one and the primary is down: a standby is behind, maybe
     for as long as the connection lasts, and does not know which transactions are open on the primary.
     """
+    location = read_location(dsn)
     connection: asyncpg.Connection = await asyncpg.connect(
-        dsn,
-        timeout=CONNECT_SECONDS,
+        location.dsn,
+        timeout=location.connect_seconds or CONNECT_SECONDS,
         command_timeout=COMMAND_SECONDS,
-        server_settings={**_SESSION, **settings},
+        server_settings={**_APPLICATION, **location.settings, **_SESSION, **settings},
+        ssl=location.tls,
         target_session_attrs=SessionAttribute.read_write if writes else SessionAttribute.primary,
     )
     await connection.set_type_codec("uuid", encoder=str, decoder=str, schema="pg_catalog", format="text")

@@ -1,0 +1,75 @@
+"""Paths as clients write them, in the one form that the routes are matched with.
+
+- Slashes at the end, and repeated ones, mean nothing: `//api/v1/task/` is `/api/v1/task`. Such a request is answered
+  and not redirected, because senders of webhooks, and clients that post, do not follow redirects.
+- A percent-encoded slash belongs to the id that it stands in: `/api/v1/tasks/a%2Fb/events` names the task `a/b`. In
+  the form for matching, `%2F` and `%25` stay encoded, and `segment_text` decodes them.
+- Below `/api/v1/task` and `/api/v1/tasks` the plain slashes of an id count as encoded: all up to the end, or up to a
+  last segment that is the name of an action, is the id. An id that ends in such a name has to be encoded.
+"""
+
+import re
+from urllib.parse import quote, unquote
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+_TASKS = ([b"api", b"v1", b"task"], [b"api", b"v1", b"tasks"])
+_ACTIONS = frozenset({b"events", b"refresh", b"cancel", b"retry"})
+_PLAIN_SLASHES = 4
+"""The slashes in `/api/v1/tasks/{id}`; a task's path with more has an action, or slashes in its id."""
+_KEPT = re.compile(rb"%(2[fF]|25)|%(?![0-9a-fA-F]{2})")
+"""An encoded slash, an encoded `%`, or a `%` that encodes nothing."""
+
+
+class PathMiddleware:
+    """Brings the path of each request into the form for matching."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request on, with its path in that form."""
+        if scope["type"] == "http":
+            root = scope.get("root_path", "")
+            raw = (scope.get("raw_path") or quote(scope["path"]).encode()).removeprefix(root.encode())
+            if not _is_normal(raw):
+                scope["path"] = root + normal_path(raw)
+        await self._app(scope, receive, send)
+
+
+def normal_path(raw: bytes) -> str:
+    """Return a raw path, which is still percent-encoded, in the form for matching."""
+    segments = [segment for segment in raw.split(b"/") if segment]
+    if segments[:3] in _TASKS and len(segments) > _PLAIN_SLASHES:
+        segments = [*segments[:3], *_task_segments(segments[3:])]
+    return "/" + "/".join(map(_decoded, segments))
+
+
+def segment_text(segment: str) -> str:
+    """Return the text that a segment of a path in the form for matching stands for."""
+    return unquote(segment)
+
+
+def _is_normal(raw: bytes) -> bool:
+    """Return whether a raw path has the form for matching already, as those of most requests have."""
+    return (
+        b"%" not in raw
+        and b"//" not in raw
+        and not raw.endswith(b"/")
+        and (raw.count(b"/") <= _PLAIN_SLASHES or not raw.startswith(b"/api/v1/task"))
+    )
+
+
+def _task_segments(segments: list[bytes]) -> list[bytes]:
+    """Return the id of a task as one segment, then the action if there is one."""
+    if segments[-1] in _ACTIONS:
+        return [b"%2F".join(segments[:-1]), segments[-1]]
+    return [b"%2F".join(segments)]
+
+
+def _decoded(segment: bytes) -> str:
+    return unquote(_KEPT.sub(_kept, segment).decode("ascii", "replace"))
+
+
+def _kept(match: re.Match[bytes]) -> bytes:
+    return b"%252F" if match[1] in (b"2F", b"2f") else b"%2525"

@@ -1,0 +1,90 @@
+"""Where settings come from: the environment, a file `.env`, and a file for each secret.
+
+A secret in a file is how Docker and Kubernetes hand it over: `RINGBACK_PIAPI_API_KEY_FILE=/run/secrets/piapi` means
+that the setting `RINGBACK_PIAPI_API_KEY` is the content of that file.
+"""
+
+import io
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from receiver.byte_order_marks import without_mark
+from receiver.errors import SettingsError
+
+PREFIX = "RINGBACK_"
+_FILE = "_FILE"
+_MOST_SECRET_BYTES = 65_536
+"""A larger file is not a secret, and may have no end (`/dev/zero`)."""
+
+
+def read_values(environment: Mapping[str, str] | None, env_file: Path | None) -> dict[str, str]:
+    """Return the `RINGBACK_*` values by name, without the blanks around them; empty ones count as not set.
+
+    The environment (None: that of the process) takes precedence over the file. Raises `SettingsError` if the file
+    cannot be read.
+    """
+    values = _read_env_file(env_file)
+    values.update(os.environ if environment is None else environment)
+    stripped = {name: value.strip() for name, value in values.items() if name.startswith(PREFIX)}
+    return {name: value for name, value in stripped.items() if value}
+
+
+def with_secret_files(values: Mapping[str, str], secrets: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Replace each `<name>_FILE` by `<name>` with the file's content, for the names in `secrets`.
+
+    Returns the values, and what is wrong by the name of the setting. No content of a file is ever part of that.
+    """
+    found, faults = dict(values), {}
+    for name in secrets:
+        path = found.pop(name + _FILE, None)
+        if path is None:
+            continue
+        if name in found:
+            faults[name + _FILE] = f"{name} is set too; remove one of them"
+            continue
+        try:
+            found[name] = _read_secret(Path(path))
+        except SettingsError as error:
+            faults[name + _FILE] = f"{path}: {error.message}"
+    return found, faults
+
+
+def _read_env_file(path: Path | None) -> dict[str, str]:
+    if path is None or not path.is_file():
+        return {}
+    try:
+        text = _decoded(path.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error.message}") from None
+    values = dotenv_values(stream=io.StringIO(text))
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _read_secret(path: Path) -> str:
+    """Return what is in the file of a secret, without the blanks and line breaks around it."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_SECRET_BYTES + 1)
+    except OSError as error:
+        raise SettingsError(str(error.strerror)) from None
+    if len(content) > _MOST_SECRET_BYTES:
+        raise SettingsError(f"larger than {_MOST_SECRET_BYTES} bytes, which no secret is")
+    secret = _decoded(content).strip()
+    if not secret:
+        raise SettingsError("empty")
+    return secret
+
+
+def _decoded(content: bytes) -> str:
+    try:
+        text = without_mark(content).decode()
+    except UnicodeDecodeError:
+        text = "\x00"
+    if "\x00" in text:  # UTF-16 without a byte order mark is full of them
+        raise SettingsError("not a text in UTF-8; save it in that encoding")
+    return text

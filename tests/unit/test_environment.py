@@ -1,0 +1,235 @@
+"""Where settings come from: blanks around values, files for secrets, and `.env` in the encodings that editors write."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from receiver.errors import SettingsError
+from receiver.serving.start import prepared
+from receiver.settings import Settings, client_settings, load_settings, secret_settings
+
+KEY = "a-key-of-more-than-16"
+BLANKS = ["{}\n", "{}\r\n", " {} ", "\t{}\n\n", "\u00a0{}"]
+SECRETS = [
+    "RINGBACK_DATABASE_URL",
+    "RINGBACK_SECRET_KEY",
+    "RINGBACK_API_KEY",
+    "RINGBACK_PIAPI_API_KEY",
+    "RINGBACK_PIAPI_WEBHOOK_SECRET",
+]
+ROOT = Path(__file__).parents[2]
+
+
+def load(**environment: str) -> Settings:
+    return load_settings({f"RINGBACK_{name.upper()}": value for name, value in environment.items()}, env_file=None)
+
+
+def faults(**environment: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(**environment)
+    return sorted(caught.value.message.splitlines())
+
+
+def secret_of(settings: Settings, name: str) -> str:
+    value = getattr(settings, name.removeprefix("RINGBACK_").lower())
+    return str(value.get_secret_value() if isinstance(value, SecretStr) else value)
+
+
+@pytest.mark.parametrize("blanks", BLANKS)
+def test_blanks_around_a_value_are_not_part_of_it(blanks: str) -> None:
+    settings = load(
+        public_url=blanks.format("http://h"),
+        database_url=blanks.format("sqlite:///x.db"),
+        piapi_webhook_secret=blanks.format("123456"),
+        piapi_api_key=blanks.format(KEY),
+        retention_days=blanks.format("7"),
+        log_level=blanks.format("debug"),
+        allow_private_targets=blanks.format("true"),
+        provider_rate=blanks.format("10/s"),
+        retry_schedule=blanks.format("0,5"),
+    )
+    assert (settings.public_url, settings.database_url) == ("http://h", "sqlite:///x.db")
+    assert secret_of(settings, "RINGBACK_PIAPI_WEBHOOK_SECRET") == "123456"
+    assert secret_of(settings, "RINGBACK_PIAPI_API_KEY") == KEY
+    assert (settings.retention_days, settings.log_level, settings.allow_private_targets) == (7, "debug", True)
+    assert (settings.provider_rate, settings.retry_delays) == ("10/s", (0, 5))
+
+
+def test_a_value_of_blanks_counts_as_not_set() -> None:
+    assert load(piapi_api_key=" \n", public_url="\t") == load()
+
+
+def test_every_setting_with_a_secret_may_be_in_a_file() -> None:
+    assert secret_settings() == SECRETS
+    of_that_type = {name for name, info in Settings.model_fields.items() if "SecretStr" in str(info.annotation)}
+    assert {name.lower().removeprefix("ringback_") for name in SECRETS} == of_that_type | {"database_url"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_is_read_from_its_file(tmp_path: Path, name: str, encoding: str) -> None:
+    secret = "sqlite:///elsewhere.db" if name == "RINGBACK_DATABASE_URL" else KEY
+    file = tmp_path / "secret"
+    file.write_bytes(f"{secret}\r\n".encode(encoding))
+    settings = load_settings({f"{name}_FILE": f" {file} "}, env_file=None)
+    assert secret_of(settings, name) == secret
+    env_file = tmp_path / ".env"
+    env_file.write_text(f"{name}_FILE={file}\n")
+    assert load_settings({}, env_file=env_file) == settings
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file or directory"),
+        (b"", "empty"),
+        (b" \r\n", "empty"),
+        (b"\xef\xbb\xbf", "empty"),
+        (b"\xff\xfe\x00", "not a text in UTF-8"),
+        (b"s3cret-\xe9-s3cret-s3cret", "not a text in UTF-8"),
+        ("a-key-of-more-than-16".encode("utf-16-le"), "not a text in UTF-8"),
+        (b"s3cret" * 20_000, "larger than"),
+    ],
+    ids=["missing", "empty", "blank", "mark alone", "half", "latin-1", "UTF-16 without a mark", "large"],
+)
+def test_the_fault_of_a_file_names_the_setting_and_the_path(
+    tmp_path: Path, name: str, content: bytes | None, words: str
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    named = {"RINGBACK_DATABASE_URL": "postgresql://u@h/d"} if name == "RINGBACK_SECRET_KEY" else {}
+    with pytest.raises(SettingsError) as caught:
+        load_settings({**named, f"{name}_FILE": str(file), "RINGBACK_RETENTION_DAYS": "-1"}, env_file=None)
+    first, second = sorted(caught.value.message.splitlines(), key=lambda line: "RETENTION" in line)
+    assert first.startswith(f"{name}_FILE: {file}: {words}")
+    assert second.startswith("RINGBACK_RETENTION_DAYS: ")
+    assert "s3cret" not in first
+
+
+def test_a_folder_is_no_secret(tmp_path: Path) -> None:
+    assert faults(api_key_file=str(tmp_path)) == [f"RINGBACK_API_KEY_FILE: {tmp_path}: Is a directory"]
+
+
+def test_what_is_wrong_in_a_file_is_reported_under_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("two\nlines-of-more-than-16")
+    (fault,) = faults(piapi_webhook_secret_file=str(file))
+    assert fault.startswith(f"RINGBACK_PIAPI_WEBHOOK_SECRET_FILE: {file}: has a line break")
+
+
+def test_a_secret_and_its_file_together_are_a_fault(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(KEY)
+    assert faults(api_key=KEY, api_key_file=str(file)) == [
+        "RINGBACK_API_KEY_FILE: RINGBACK_API_KEY is set too; remove one of them"
+    ]
+
+
+def test_only_secrets_have_files() -> None:
+    assert faults(public_url_file="/x") == ["RINGBACK_PUBLIC_URL_FILE: unknown setting; correct the name or remove it"]
+
+
+@pytest.mark.parametrize("name", ["api_key", "piapi_api_key"])
+@pytest.mark.parametrize("value", ["a-key-with a-blank", "a-key-with\na-break", "a-key-with-ü-in-it", "a-key\x07-bell"])
+def test_a_key_that_no_header_can_carry_is_a_fault(name: str, value: str) -> None:
+    (fault,) = faults(**{name: value})
+    assert fault.startswith(f"RINGBACK_{name.upper()}: has a ")
+    assert value not in fault
+
+
+@pytest.mark.parametrize("name", ["secret_key", "piapi_webhook_secret", "database_url", "public_url", "piapi_base_url"])
+def test_a_control_character_is_a_fault(name: str) -> None:
+    start = "postgresql://u:p" if name == "database_url" else "http://name" if name.endswith("url") else "k" * 16
+    (fault, *_) = [each for each in faults(**{name: f"{start}\nx@h/d"}) if name.upper() in each]
+    assert "line break" in fault
+
+
+def test_a_url_has_no_blanks_in_it() -> None:
+    assert faults(public_url="http://h http://i") == ["RINGBACK_PUBLIC_URL: must be one URL, without blanks in it"]
+
+
+def test_a_webhook_secret_may_have_any_letters() -> None:
+    assert secret_of(load(piapi_webhook_secret="schlüssel 猫"), "RINGBACK_PIAPI_WEBHOOK_SECRET") == "schlüssel 猫"
+
+
+def test_a_value_that_is_not_utf_8_is_a_fault() -> None:
+    assert faults(piapi_webhook_secret="\udce9", root_path="/\udce9") == [
+        "RINGBACK_PIAPI_WEBHOOK_SECRET: must be a text in UTF-8",
+        "RINGBACK_ROOT_PATH: must be a text in UTF-8",
+    ]
+
+
+def test_the_password_of_the_database_is_not_shown() -> None:
+    settings = load(database_url="postgresql://me:hunter2@host/db", secret_key=KEY)
+    assert "hunter2" not in f"{settings} {settings!r}"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+def test_the_env_file_is_read_in_the_encodings_that_editors_write(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes("RINGBACK_RETENTION_DAYS=7\r\nRINGBACK_PIAPI_WEBHOOK_SECRET='schlüssel '\r\n".encode(encoding))
+    settings = load_settings({}, env_file=file)
+    assert settings.retention_days == 7
+    assert secret_of(settings, "RINGBACK_PIAPI_WEBHOOK_SECRET") == "schlüssel"
+
+
+@pytest.mark.parametrize("content", ["RINGBACK_API_KEY=ü".encode("latin-1"), "RINGBACK_X=1".encode("utf-16-le")])
+def test_an_env_file_that_is_not_text_is_a_fault_that_names_it(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(content)
+    with pytest.raises(SettingsError, match="not a text in UTF-8; save it in that encoding") as caught:
+        load_settings({}, env_file=file)
+    assert caught.value.message.startswith(f"{file}: ")
+
+
+def test_the_client_commands_read_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("RINGBACK_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "key").write_text("k3y\n")
+    (tmp_path / ".env").write_bytes("RINGBACK_URL= http://127.0.0.1:1 \nRINGBACK_API_KEY_FILE=key\n".encode("utf-16"))
+    assert client_settings() == ("http://127.0.0.1:1", "k3y")
+    monkeypatch.setenv("RINGBACK_API_KEY", "other")
+    with pytest.raises(SettingsError, match="RINGBACK_API_KEY_FILE: RINGBACK_API_KEY is set too"):
+        client_settings()
+
+
+@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("migrate",), ("task", "list")])
+def test_a_command_says_what_is_wrong_with_the_env_file_and_nothing_else(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / ".env").write_bytes(b"RINGBACK_API_KEY=\xfc\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "receiver.cli", *command],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "ringback: the settings are wrong:",
+        ".env: not a text in UTF-8; save it in that encoding",
+    ]
+
+
+@pytest.mark.parametrize(("secret", "records"), [("123456", 1), ("ü" * 15, 1), ("a" * 16, 0), (None, 0)])
+def test_a_short_webhook_secret_is_warned_of_once_at_the_start_and_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], secret: str | None, records: int
+) -> None:
+    given = {} if secret is None else {"piapi_webhook_secret": secret}
+    settings = load(database_url=f"sqlite:///{tmp_path}/ringback.db", **given)
+    with prepared(settings, workers=1):
+        pass
+    printed = "".join(capsys.readouterr())
+    assert printed.count("short webhook secret") == records
+    assert printed.count("RINGBACK_PIAPI_WEBHOOK_SECRET") == records
+    assert secret is None or secret not in printed
