@@ -39,16 +39,21 @@ from receiver.tracking.update_batch import Arrival, UpdateBatch, complete_snapsh
 log = get_logger("tracking.apply")
 
 _MOST_WORDS = 256
+_TAKEN = Decision(receipt=ReceiptReason.CONFLICTING, message="the provider's task belongs to another task of Ringback")
 
 
 @dataclass(slots=True)
 class Applied:
-    """What an update did. `status` is the task's status afterwards; `changed` says whether there is an event."""
+    """What an update did. `status` is the task's status afterwards; `changed` says whether there is an event.
+
+    `is_taken` says that it did nothing because the provider's task belongs to another task of Ringback.
+    """
 
     task_uid: str
     status: str
     changed: bool
     receipt: ReceiptReason | None = None
+    is_taken: bool = False
 
 
 class RunAdvancer(Protocol):
@@ -95,7 +100,8 @@ class Applier:
         """Decide one update and note in the batch what is to be written for it."""
         task = batch.find(arrival)
         update = batch.with_attempt(arrival)
-        decision = self._decide(arrival, task, update, batch)
+        is_taken = task is None or batch.is_taken_by_another(arrival, task)
+        decision = _TAKEN if task is None or is_taken else self._decide(task, update, batch.now)
         if task is not None and decision.changes:
             if decision.changes.get("attempt", task.attempt) != task.attempt:
                 batch.ended_attempts.append(_ended(task, update, batch.now))
@@ -108,14 +114,11 @@ class Applier:
         self._count_unknown_word(arrival)
         counted(updates_applied, update.source, decision.event or (receipt and "receipt") or "nothing").inc()
         if task is None:
-            return Applied(str(arrival.task_uid), "", changed=False, receipt=receipt)
-        return Applied(task.uid, task.status, decision.event is not None, receipt)
+            return Applied(str(arrival.task_uid), "", changed=False, receipt=receipt, is_taken=True)
+        return Applied(task.uid, task.status, decision.event is not None, receipt, is_taken)
 
-    def _decide(self, arrival: Arrival, task: TaskState | None, update: ProviderUpdate, batch: UpdateBatch) -> Decision:
-        if task is None or batch.is_taken_by_another(arrival, task):
-            message = "the provider's task belongs to another task of Ringback"
-            return Decision(receipt=ReceiptReason.CONFLICTING, message=message)
-        return decide(task, update, now=batch.now, schedule=self.poll_schedule, jitter=random.random())  # noqa: S311
+    def _decide(self, task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
+        return decide(task, update, now=now, schedule=self.poll_schedule, jitter=random.random())  # noqa: S311
 
     def _count_unknown_word(self, arrival: Arrival) -> None:
         """Count a status word that the adapter does not know; log it once per process."""

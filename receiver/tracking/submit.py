@@ -199,7 +199,8 @@ class Submitter:
             case Accepted(update):
                 if update.status is None and not update.word:
                     update = replace(update, status=TaskStatus.PENDING)
-                await self._apply(provider_name, task, update)
+                if (await self._apply(provider_name, task, update)).is_taken:
+                    await self._apply(provider_name, task, _taken_failure(str(update.provider_task_id)))
             case Refused(status, message):
                 await self._apply(provider_name, task, _failure(status, message, retryable=False))
             case FailedAttempt(status, message):
@@ -241,10 +242,19 @@ def _log_outcome(provider_name: str, task: Outgoing, outcome: SubmitOutcome) -> 
 
 def _reference_failure(uid: str, status: str) -> ProviderUpdate:
     message = f"not sent: the input references task {uid}, which is {status} and has no id at the provider"
+    return _own_failure("mentioned_task_unknown", message)
+
+
+def _taken_failure(provider_task_id: str) -> ProviderUpdate:
+    message = f"the provider answered with its task {provider_task_id}, which belongs to another task of Ringback"
+    return _own_failure("provider_task_taken", message)
+
+
+def _own_failure(code: str, message: str) -> ProviderUpdate:
     return ProviderUpdate(
         source=Source.SUBMIT,
         status=TaskStatus.FAILED,
-        error={"code": "mentioned_task_unknown", "message": message, "raw_message": "", "detail": None},
+        error={"code": code, "message": message, "raw_message": "", "detail": None},
         retryable=False,
         by_provider=False,
         is_snapshot=False,
