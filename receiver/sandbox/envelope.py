@@ -10,7 +10,8 @@ from receiver.sandbox.task import SandboxTask
 _STATUSES = frozenset({"staged", "pending", "processing", "completed", "failed", "cancelled"})
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 _OFFSET = timezone(timedelta(hours=8))
-_PRICE = 20000
+PRICE = 20000
+"""The points that a task costs."""
 _NUMBERS = {"staged": 5, "pending": 5, "processing": 10}
 _DONE = 99
 
@@ -19,7 +20,7 @@ def envelope(task: SandboxTask) -> dict[str, Any]:
     """Return the response body of a create or a poll."""
     code = task.script.code
     if code is None:
-        code = 0 if task.shape == "old_envelope" else 200
+        code = 0 if task.shape == "old_envelope" else task.family.code
     return {"code": code, "message": "success", "data": task_data(task)}
 
 
@@ -104,11 +105,11 @@ def _older_data(task: SandboxTask, word: str) -> dict[str, Any]:
 def _status_word(task: SandboxTask) -> str:
     if task.status not in _STATUSES:
         return task.status
-    word = task.status
-    if word == "completed" and task.script.success_word is not None:
-        word = task.script.success_word
+    word, family = task.status, task.family
+    if word == "completed":
+        word = task.script.success_word or family.success_word
     cases = {"lower": word, "title": word.title(), "upper": word.upper()}
-    return cases[task.script.status_case]
+    return cases[task.script.status_case or family.status_case]
 
 
 def _input_text(task: SandboxTask) -> str:
@@ -118,8 +119,8 @@ def _input_text(task: SandboxTask) -> str:
 def _usage(task: SandboxTask) -> tuple[int, int]:
     """Return the points reserved and the points spent."""
     if not task.terminal:
-        return _PRICE, 0
-    return 0, 0 if task.error or task.output is None else _PRICE
+        return PRICE, 0
+    return 0, 0 if task.error or task.output is None else PRICE
 
 
 def _error(task: SandboxTask) -> dict[str, Any]:
