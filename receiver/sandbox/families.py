@@ -1,6 +1,7 @@
 """The model families: their names in PiAPI's account paths, their models, and how they report. Pure.
 
 Sources: `receiver/providers/piapi/CONTRACT.md`, "Output, by model family", "Status" and "Lists and account".
+Families that PiAPI's histories do not name (of later years) have the name of their models.
 """
 
 import re

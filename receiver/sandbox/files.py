@@ -14,7 +14,7 @@ from receiver.sandbox.script import fault_of
 MOST_UPLOADS = 100
 """How many uploaded files are kept; the oldest is forgotten for the next."""
 LARGEST_UPLOAD = 10 * 1024 * 1024
-"""Bytes of one file. Source: `receiver/providers/piapi/CONTRACT.md`, "Paths that answer at once"."""
+"""Bytes of one file, as at PiAPI."""
 _UPLOADED = frozenset({"jpg", "jpeg", "png", "webp", "mp4", "wav", "mp3"})
 _MEDIA_TYPES = {".glb": "model/gltf-binary", ".webp": "image/webp", ".wav": "audio/wav"}
 _PNG = base64.b64decode(
