@@ -27,7 +27,13 @@ def envelope(task: SandboxTask) -> dict[str, Any]:
 def task_data(task: SandboxTask, word: str | None = None) -> dict[str, Any]:
     """Return the task in PiAPI's JSON, with the webhook secret in clear text; `word` replaces the status."""
     word = word if word is not None else _status_word(task)
-    return _older_data(task, word) if task.shape == "old_envelope" else _data(task, word)
+    match task.shape:
+        case "old_envelope":
+            return _older_data(task, word)
+        case "old_suno":
+            return _old_suno_data(task, word)
+        case _:
+            return _data(task, word)
 
 
 def raw_task(task: SandboxTask) -> dict[str, Any]:
@@ -100,6 +106,19 @@ def _older_data(task: SandboxTask, word: str) -> dict[str, Any]:
     if task.error is not None:
         data["error"] = _error(task)
     return data
+
+
+def _old_suno_data(task: SandboxTask, word: str) -> dict[str, Any]:
+    """Return the form of suno's older path, which has the clips beside the status and no output."""
+    frozen, consume = _usage(task)
+    data = {
+        "task_id": task.id,
+        "input": _input_text(task),
+        "status": word,
+        "clips": (task.output or {}).get("clips"),
+        "metadata": {**_times(task), "quota_frozen": frozen, "quota_usage": consume},
+    }
+    return data if task.error is None else {**data, "error": _error(task)}
 
 
 def _status_word(task: SandboxTask) -> str:

@@ -19,6 +19,7 @@ Shape = Literal[
     "luma",
     "audio",
     "suno",
+    "old_suno",
     "udio",
     "lyrics",
     "trellis",

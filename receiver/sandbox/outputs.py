@@ -47,7 +47,7 @@ def finished_output(shape: Shape, base_url: str, task_id: str, given: Mapping[st
             return _luma(files, task_id, given)
         case "audio":
             return {"audio_url": media}
-        case "suno":
+        case "suno" | "old_suno":
             return {"clips": {clip["id"]: clip for clip in (_suno_clip(files, task_id, n, given) for n in (1, 2))}}
         case "udio":
             return {"songs": [_udio_song(files, task_id, number, given) for number in (1, 2)]}

@@ -9,7 +9,9 @@ from pydantic.dataclasses import dataclass
 
 from receiver.sandbox.families import Shape, StatusCase, SuccessCode, shape_of
 
-Outcome = Literal["completed", "failed", "cancelled", "never", "completed_with_error", "failed_then_completed"]
+Outcome = Literal[
+    "completed", "failed", "cancelled", "never", "completed_with_error", "failed_then_completed", "output_later"
+]
 WebhookBehaviour = Literal[
     "sent",
     "lost",
@@ -77,7 +79,8 @@ class Script:
     """From `processing` to the terminal state."""
     outcome: Outcome = "completed"
     """How the task ends. `never`: it stays `processing`. `completed_with_error`: completed, with an error and without
-    an output. `failed_then_completed`: failed, and corrected to completed after another `duration`."""
+    an output. `failed_then_completed`: failed, and corrected to completed after another `duration`. `output_later`:
+    completed with an empty output, and with the whole one after another `duration`."""
     fail_attempts: Count = 0
     """How many tasks of the same work end as failed before one ends with `outcome`."""
     error: ScriptedError = dataclasses.field(default_factory=ScriptedError)

@@ -135,8 +135,8 @@ class Sandbox:
         self._enter(task, "processing", output={})
         self._announce(task)
         await self._process(task)
-        if task.outcome == "failed_then_completed":
-            self._finish(task, "failed")
+        if task.outcome in ("failed_then_completed", "output_later"):
+            self._finish(task, "failed" if task.outcome == "failed_then_completed" else "output_later")
             await asyncio.sleep(task.script.duration)
             self._finish(task, "completed")
         elif task.outcome != "never":
@@ -158,10 +158,10 @@ class Sandbox:
         self._announce(task, entry.word)
 
     def _finish(self, task: SandboxTask, outcome: str) -> None:
-        status = "completed" if outcome == "completed_with_error" else outcome
+        status = "completed" if outcome in ("completed_with_error", "output_later") else outcome
         failed = outcome in ("failed", "completed_with_error")
         error = task.script.error if failed else None
-        output = {} if failed else self._output_in(task, status)
+        output = {} if failed or outcome == "output_later" else self._output_in(task, status)
         self._enter(task, status, output=output, error=error)
         self._announce(task)
 

@@ -128,6 +128,14 @@ async def test_the_older_envelope_has_no_model(client: httpx.AsyncClient) -> Non
     assert failed["data"]["error"]["code"] == 10000
 
 
+async def test_the_older_suno_has_its_clips_beside_the_status(client: httpx.AsyncClient) -> None:
+    task = (await finished(client, model="suno", shape="old_suno"))["data"]
+    assert set(task) == {"task_id", "input", "status", "clips", "metadata"}
+    assert len(task["clips"]) == 2
+    failed = (await finished(client, model="suno", shape="old_suno", outcome="failed"))["data"]
+    assert (failed["clips"], failed["error"]["code"]) == (None, 10000)
+
+
 async def test_logs_and_progress_stay_in_the_task(client: httpx.AsyncClient) -> None:
     task = (await finished(client, logs=3, progress=2, outcome="never"))["data"]
     assert task["logs"] == ["step 1 of 3", "step 2 of 3", "step 3 of 3"]
