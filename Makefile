@@ -1,14 +1,15 @@
 # On a fresh machine, start with `make demo` or `make test`. Each sets up .venv if it does not exist.
 PYTHON ?= python3
 LOCK := deploy/requirements.lock
+CLIENTS := .venv/clients
 BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench soak lock format
+.PHONY: help install demo test test-clients check bench soak lock format
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(READY) ## set up .venv from the lock file (nothing to do if it is up to date)
 
@@ -17,6 +18,12 @@ demo: $(READY) ## run the demo: the whole service with the bundled sandbox provi
 
 test: $(READY) ## run the whole test suite
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+test-clients: $(READY) ## drive public clients of PiAPI, unchanged (tests/clients/README.md)
+	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check piapi-skills==1.2.0
+	@$(BIN)/python -m tests.clients --skills $(CLIENTS)/bin/python \
+		$(if $(MCP_SERVER),--mcp-server $(MCP_SERVER)) $(if $(N8N_NODES),--n8n-nodes $(N8N_NODES)) $(if $(RECORD),--record)
 
 check: $(READY) ## check format, lint rules, types and import layers
 	$(BIN)/ruff format --check .

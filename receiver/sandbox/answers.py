@@ -10,6 +10,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from receiver.sandbox.body_forms import WrittenBody
+
 _NONSENSE = "<html><body><h1>Just a moment...</h1></body></html>"
 _BAD_GATEWAY = "<html><head><title>502 Bad Gateway</title></head><body>cloudflare</body></html>"
 
@@ -25,6 +27,19 @@ def refusal(status: int, message: str, *, retry_after: int | None = None) -> Res
     if retry_after is not None:
         answer.headers["retry-after"] = str(retry_after)
     return answer
+
+
+def model_refusal(status: int, message: str, *, retry_after: int | None = None) -> Response:
+    """Return the error `{"error": {"message", "type", "code"}}` of the paths under `/v1`."""
+    answer = as_json({"error": {"message": message, "type": "invalid_request_error", "code": status}}, status)
+    if status == 429:
+        answer.headers["retry-after"] = str(retry_after or 1)
+    return answer
+
+
+def written(body: WrittenBody) -> Response:
+    """Return a 200 with a body that is written already."""
+    return Response(body.content, headers=body.headers, media_type="application/json")
 
 
 def not_found() -> Response:

@@ -10,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from receiver.sandbox.answers import refusal
+from receiver.sandbox.answers import model_refusal, refusal
 from receiver.sandbox.controls import ControlPaths
+from receiver.sandbox.direct import DirectPaths
 from receiver.sandbox.piapi import PiapiPaths
 from receiver.sandbox.script import SandboxOptions
 from receiver.sandbox.tasks import Sandbox
@@ -40,16 +41,20 @@ def create_sandbox(options: SandboxOptions) -> Starlette:
 
         return Route(path, count, methods=[method])
 
-    piapi, controls = PiapiPaths(sandbox), ControlPaths(sandbox, requests)
+    routes = [
+        *_piapi_routes(PiapiPaths(sandbox)),
+        *_direct_routes(DirectPaths(sandbox)),
+        *_control_routes(ControlPaths(sandbox, requests)),
+    ]
     return Starlette(
-        routes=[counted(*route) for route in [*_piapi_routes(piapi), *_control_routes(controls)]],
+        routes=[counted(method, path, _guarded(sandbox, path, endpoint)) for method, path, endpoint in routes],
         exception_handlers={HTTPException: _in_piapi_form},
         lifespan=lifespan,
     )
 
 
 def _piapi_routes(piapi: PiapiPaths) -> list[tuple[str, str, Endpoint]]:
-    routes: list[tuple[str, str, Endpoint]] = [
+    return [
         ("POST", "/api/v1/task", piapi.create),
         ("GET", "/api/v1/task/{task_id}", piapi.get),
         ("DELETE", "/api/v1/task/{task_id}", piapi.cancel),
@@ -59,7 +64,15 @@ def _piapi_routes(piapi: PiapiPaths) -> list[tuple[str, str, Endpoint]]:
         ("GET", "/account/info", piapi.account),
         ("GET", "/api/open/tasks/histories", piapi.histories),
     ]
-    return [(method, path, _guarded(piapi, endpoint)) for method, path, endpoint in routes]
+
+
+def _direct_routes(direct: DirectPaths) -> list[tuple[str, str, Endpoint]]:
+    return [
+        ("POST", "/v1/chat/completions", direct.chat),
+        ("POST", "/v1/images/generations", direct.images),
+        ("POST", "/v1/audio/speech", direct.speech),
+        ("POST", "/api/ephemeral_resource", direct.upload),
+    ]
 
 
 def _control_routes(controls: ControlPaths) -> list[tuple[str, str, Endpoint]]:
@@ -72,9 +85,14 @@ def _control_routes(controls: ControlPaths) -> list[tuple[str, str, Endpoint]]:
     ]
 
 
-def _guarded(piapi: PiapiPaths, endpoint: Endpoint) -> Endpoint:
+def _guarded(sandbox: Sandbox, path: str, endpoint: Endpoint) -> Endpoint:
+    """Return the endpoint behind the check of the key, which the sandbox's own paths and the files do not need."""
+    if path.startswith(("/sandbox/", "/files/")):
+        return endpoint
+    refuse = model_refusal if path.startswith("/v1/") else refusal
+
     async def guard(request: Request) -> Response:
-        return await endpoint(request) if piapi.authorized(request) else refusal(401, "unauthorized")
+        return await endpoint(request) if sandbox.authorizes(request) else refuse(401, "unauthorized")
 
     return guard
 

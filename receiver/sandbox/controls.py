@@ -1,8 +1,6 @@
 """The sandbox's control paths (statistics, options, forced status changes) and the files that outputs link to."""
 
-import base64
 import dataclasses
-import mimetypes
 from collections import Counter
 from typing import Any
 
@@ -16,14 +14,6 @@ from receiver.sandbox.envelope import raw_task
 from receiver.sandbox.script import KnobRefused, ScriptedError, fault_of
 from receiver.sandbox.tasks import Sandbox
 
-_PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
-_FIRST_BYTES = {
-    "image/png": _PNG,
-    "video/mp4": b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom",
-    "audio/mpeg": b"ID3\x04\x00\x00\x00\x00\x00\x00",
-}
 _GET_TASK = "GET /api/v1/task/{task_id}"
 
 
@@ -89,6 +79,6 @@ class ControlPaths:
         return as_json(options)
 
     async def file(self, request: Request) -> Response:
-        """`GET /files/{name}`: the first bytes of a file of the name's media type."""
-        kind = mimetypes.guess_type(request.path_params["name"])[0] or "application/octet-stream"
-        return Response(_FIRST_BYTES.get(kind, b"sandbox"), media_type=kind)
+        """`GET /files/{name}`: an uploaded file, else a sample of the name's media type."""
+        content, media_type = self._sandbox.files.get(request.path_params["name"])
+        return Response(content, media_type=media_type)

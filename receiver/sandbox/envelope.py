@@ -10,7 +10,8 @@ from receiver.sandbox.task import SandboxTask
 _STATUSES = frozenset({"staged", "pending", "processing", "completed", "failed", "cancelled"})
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 _OFFSET = timezone(timedelta(hours=8))
-_PRICE = 20000
+PRICE = 20000
+"""The points that a task costs."""
 _NUMBERS = {"staged": 5, "pending": 5, "processing": 10}
 _DONE = 99
 
@@ -19,14 +20,20 @@ def envelope(task: SandboxTask) -> dict[str, Any]:
     """Return the response body of a create or a poll."""
     code = task.script.code
     if code is None:
-        code = 0 if task.shape == "old_envelope" else 200
+        code = 0 if task.shape == "old_envelope" else task.family.code
     return {"code": code, "message": "success", "data": task_data(task)}
 
 
 def task_data(task: SandboxTask, word: str | None = None) -> dict[str, Any]:
     """Return the task in PiAPI's JSON, with the webhook secret in clear text; `word` replaces the status."""
     word = word if word is not None else _status_word(task)
-    return _older_data(task, word) if task.shape == "old_envelope" else _data(task, word)
+    match task.shape:
+        case "old_envelope":
+            return _older_data(task, word)
+        case "old_suno":
+            return _old_suno_data(task, word)
+        case _:
+            return _data(task, word)
 
 
 def raw_task(task: SandboxTask) -> dict[str, Any]:
@@ -101,14 +108,27 @@ def _older_data(task: SandboxTask, word: str) -> dict[str, Any]:
     return data
 
 
+def _old_suno_data(task: SandboxTask, word: str) -> dict[str, Any]:
+    """Return the form of suno's older path, which has the clips beside the status and no output."""
+    frozen, consume = _usage(task)
+    data = {
+        "task_id": task.id,
+        "input": _input_text(task),
+        "status": word,
+        "clips": (task.output or {}).get("clips"),
+        "metadata": {**_times(task), "quota_frozen": frozen, "quota_usage": consume},
+    }
+    return data if task.error is None else {**data, "error": _error(task)}
+
+
 def _status_word(task: SandboxTask) -> str:
     if task.status not in _STATUSES:
         return task.status
-    word = task.status
-    if word == "completed" and task.script.success_word is not None:
-        word = task.script.success_word
+    word, family = task.status, task.family
+    if word == "completed":
+        word = task.script.success_word or family.success_word
     cases = {"lower": word, "title": word.title(), "upper": word.upper()}
-    return cases[task.script.status_case]
+    return cases[task.script.status_case or family.status_case]
 
 
 def _input_text(task: SandboxTask) -> str:
@@ -118,8 +138,8 @@ def _input_text(task: SandboxTask) -> str:
 def _usage(task: SandboxTask) -> tuple[int, int]:
     """Return the points reserved and the points spent."""
     if not task.terminal:
-        return _PRICE, 0
-    return 0, 0 if task.error or task.output is None else _PRICE
+        return PRICE, 0
+    return 0, 0 if task.error or task.output is None else PRICE
 
 
 def _error(task: SandboxTask) -> dict[str, Any]:

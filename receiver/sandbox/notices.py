@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from receiver.sandbox.background import Background
+from receiver.sandbox.body_forms import WrittenBody
 from receiver.sandbox.script import SandboxOptions
 
 
@@ -17,7 +18,7 @@ class Notice:
 
     endpoint: str
     secret: str | None
-    body: bytes
+    body: WrittenBody
 
 
 @dataclass
@@ -87,13 +88,16 @@ class NoticeSender:
     async def _post(self, notice: Notice) -> bool:
         if self._client is None:
             raise RuntimeError("the sandbox sends webhooks only while its lifespan runs: start it first")
-        headers = {b"content-type": b"application/json"}
+        written = {"content-type": "application/json", **notice.body.headers}
+        headers = {name.encode(): value.encode() for name, value in written.items()}
         if notice.secret is not None:
             headers[b"x-webhook-secret"] = notice.secret.encode()
         # No time limit for a free connection of the pool: waiting for one is not the subscriber's fault.
         timeout = httpx.Timeout(self._options().webhook_timeout_seconds, pool=None)
         try:
-            answer = await self._client.post(notice.endpoint, content=notice.body, headers=headers, timeout=timeout)
+            answer = await self._client.post(
+                notice.endpoint, content=notice.body.content, headers=headers, timeout=timeout
+            )
         except (httpx.HTTPError, httpx.InvalidURL):
             return False
         return answer.is_success

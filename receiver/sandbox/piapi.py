@@ -1,6 +1,5 @@
 """The endpoints of PiAPI's paths."""
 
-import secrets
 from collections.abc import Mapping
 
 from starlette.requests import Request
@@ -15,14 +14,18 @@ from receiver.sandbox.answers import (
     not_found,
     outage,
     refusal,
+    written,
 )
-from receiver.sandbox.envelope import envelope, task_data
+from receiver.sandbox.body_forms import noted, write
+from receiver.sandbox.envelope import PRICE, envelope, task_data
 from receiver.sandbox.script import KnobRefused, Script, SubmitBehaviour, poll_behaviour, read_script
 from receiver.sandbox.task import RequestRefused, SandboxTask, read_create
 from receiver.sandbox.tasks import Sandbox
 
 _BULK_MODELS = frozenset({"kling", "midjourney", "suno", "luma", "all"})
 _MAX_PAGE_SIZE = 100
+_POINTS_A_DOLLAR = 10_000_000
+_POINTS = 100 * _POINTS_A_DOLLAR
 
 
 class PiapiPaths:
@@ -30,12 +33,6 @@ class PiapiPaths:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
-
-    def authorized(self, request: Request) -> bool:
-        """Whether the request has the key of the options, or any key if the options have none."""
-        given = request.headers.get("x-api-key") or _bearer(request.headers.get("authorization", ""))
-        wanted = self._sandbox.options.api_key
-        return bool(given) and (wanted is None or secrets.compare_digest(given.encode(), wanted.encode()))
 
     async def create(self, request: Request) -> Response:
         """`POST /api/v1/task`."""
@@ -51,7 +48,9 @@ class PiapiPaths:
         refused = _refused_create(behaviour, script)
         if refused is not None:
             return refused
-        return await self._answer_create(request, self._sandbox.create(wanted, script), behaviour)
+        return await self._answer_create(
+            request, self._sandbox.create(wanted, script, self._sandbox.files_url(request)), behaviour
+        )
 
     async def get(self, request: Request) -> Response:
         """`GET /api/v1/task/{task_id}`."""
@@ -74,7 +73,7 @@ class PiapiPaths:
                 return nonsense()
             case "hang":
                 await hang(request, task.script.hang_seconds)
-        return as_json(envelope(task))
+        return _answer(task)
 
     async def cancel(self, request: Request) -> Response:
         """`DELETE /api/v1/task/{task_id}`, and `POST .../cancel`, which one official client uses."""
@@ -106,12 +105,14 @@ class PiapiPaths:
         return as_json({"code": 200, "message": "success", "data": data})
 
     async def account(self, request: Request) -> Response:
-        """`GET /account/info`."""
-        data = {"account_id": "sandbox", "account_name": "Sandbox", "plan": "sandbox", "credits": 1_000_000}
-        return as_json({"code": 200, "message": "success", "data": data})
+        """`GET /account/info`: the points spent and reserved are those of the tasks made here."""
+        tasks = self._sandbox.tasks.values()
+        frozen = PRICE * sum(not task.terminal for task in tasks)
+        used = PRICE * sum(task.status in ("completed", "success") and task.error is None for task in tasks)
+        return as_json({"code": 200, "message": "success", "data": _account(frozen, used)})
 
     async def histories(self, request: Request) -> Response:
-        """`GET /api/open/tasks/histories`: tasks in pages, newest first."""
+        """`GET /api/open/tasks/histories`: tasks in pages, newest first, of a family if the query names one."""
         query = request.query_params
         try:
             page, size = _number(query, "page", 1), _number(query, "page_size", 10)
@@ -120,19 +121,18 @@ class PiapiPaths:
             return refusal(400, str(error))
         if page < 1 or not 1 <= size <= _MAX_PAGE_SIZE:
             return refusal(400, f"page must be 1 or more, and page_size 1 to {_MAX_PAGE_SIZE}")
-        model = query.get("model", "")
         found = [
             task
             for task in reversed(self._sandbox.tasks.values())
-            if since <= task.created_ns // 1_000_000_000 <= until and model in ("", task.request.model)
+            if since <= task.created_ns // 1_000_000_000 <= until and _is_of(task, query.get("model", ""))
         ]
-        shown = found[(page - 1) * size : page * size]
-        data = {"total": len(found), "list": [task_data(task) for task in shown]}
-        return as_json({"code": 200, "message": "success", "data": data})
+        shown = [noted(task_data(task), task.script.body) for task in found[(page - 1) * size : page * size]]
+        data = {"data": shown, "page": page, "size": size, "total": len(found)}
+        return written(write({"code": 200, "message": "success", "data": data}))
 
     async def _answer_create(self, request: Request, task: SandboxTask, behaviour: SubmitBehaviour) -> Response:
         # The body shows the new task, even if the notice of its end is acknowledged before this response is sent.
-        answer = as_json(envelope(task))
+        answer = _answer(task)
         if task.script.webhook == "before_answer":
             await self._sandbox.wait_until_notified(task)
         match behaviour:
@@ -148,11 +148,48 @@ class PiapiPaths:
         return self._sandbox.tasks.get(request.path_params["task_id"])
 
 
+def _answer(task: SandboxTask) -> Response:
+    """Return the task, in the form of body that its script asks for."""
+    body, form = envelope(task), task.script.body
+    return written(write({**body, "data": noted(body["data"], form)}, form))
+
+
+def _is_of(task: SandboxTask, model: str) -> bool:
+    """Whether the task is of the family, or of the very model, that a history's query names; blank names all."""
+    return not model or task.family.is_named(model) or task.request.model == model
+
+
+def _account(frozen: int, used: int) -> dict[str, object]:
+    """Return the account with these points reserved and spent, of those that it began with."""
+    remaining = _POINTS - frozen - used
+    return {
+        "id": 1,
+        "account_id": "sandbox",
+        "name": "Sandbox",
+        "account_name": "Sandbox",
+        "plan": "sandbox",
+        "is_enable": True,
+        "max_concurrent_task_count": 50,
+        "credits": remaining,
+        "equivalent_in_usd": remaining / _POINTS_A_DOLLAR,
+        "wallet": {"point_remain": remaining, "point_frozen": frozen, "point_used": used, "mj_remain": 0},
+        "credit_pack_info": {
+            "credit_packs_count": 1,
+            "total_credits": _POINTS,
+            "frozen_credits": frozen,
+            "used_credits": used,
+            "expired_credits": 0,
+        },
+    }
+
+
 def _refused_create(behaviour: SubmitBehaviour, script: Script) -> Response | None:
     """Return the response to a create that makes no task, or None if it makes one."""
     match behaviour:
         case "refuse":
             return refusal(400, "invalid request: the prompt was refused")
+        case "refuse_in_200":
+            return as_json({"code": 1102, "data": None, "message": "account balance not enough"})
         case "unauthorized":
             return refusal(401, "unauthorized")
         case "rate_limited":
@@ -169,18 +206,13 @@ def _refused_create(behaviour: SubmitBehaviour, script: Script) -> Response | No
 
 def _count_active(data: dict[str, dict[str, object]], task: SandboxTask) -> None:
     counts = data.setdefault(
-        task.request.model, {"staged_count": 0, "pending_count": 0, "processing_count": 0, "active_tasks": []}
+        task.family.name, {"staged_count": 0, "pending_count": 0, "processing_count": 0, "active_tasks": []}
     )
     name = f"{task.status}_count"
     if isinstance(count := counts.get(name), int):
         counts[name] = count + 1
     if isinstance(active := counts["active_tasks"], list):
         active.append({"task_id": task.id, "task_type": task.request.task_type, "status": task.status})
-
-
-def _bearer(authorization: str) -> str:
-    scheme, _, token = authorization.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _number(query: Mapping[str, str], name: str, default: int | None = None) -> int:

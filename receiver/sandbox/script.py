@@ -7,19 +7,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-Outcome = Literal["completed", "failed", "cancelled", "never", "completed_with_error", "failed_then_completed"]
-Shape = Literal[
-    "flux",
-    "hailuo",
-    "kling",
-    "kling_works",
-    "luma",
-    "audio",
-    "midjourney",
-    "old_envelope",
-    "wan",
-    "brand",
-    "campaign",
+from receiver.sandbox.families import Shape, StatusCase, SuccessCode, shape_of
+
+Outcome = Literal[
+    "completed", "failed", "cancelled", "never", "completed_with_error", "failed_then_completed", "output_later"
 ]
 WebhookBehaviour = Literal[
     "sent",
@@ -36,6 +27,7 @@ WebhookBehaviour = Literal[
 SubmitBehaviour = Literal[
     "ok",
     "refuse",
+    "refuse_in_200",
     "unauthorized",
     "rate_limited",
     "unavailable",
@@ -45,6 +37,7 @@ SubmitBehaviour = Literal[
     "hang",
     "nonsense",
 ]
+BodyForm = Literal["plain", "bom", "nan", "surrogate", "bad_byte", "utf16", "gzip"]
 PollBehaviour = Literal["ok", "not_found", "error", "rate_limited", "nonsense", "hang"]
 
 ScriptSeconds = Annotated[float, Field(strict=True, ge=0, le=86400, allow_inf_nan=False)]
@@ -57,26 +50,6 @@ _STRICT = ConfigDict(extra="forbid")
 
 # Temporary refusals: only the first create fails unless the script says how many.
 _PASSING_REFUSALS = frozenset({"rate_limited", "unavailable"})
-
-# The first word that a model's name contains sets the shape; a name with none of them has `flux`, an image.
-_SHAPE_BY_WORD: tuple[tuple[str, Shape], ...] = (
-    ("midjourney", "midjourney"),
-    ("hailuo", "hailuo"),
-    ("luma", "luma"),
-    ("kling", "kling"),
-    ("veo3", "kling"),
-    ("sora2", "kling"),
-    ("seedance", "kling"),
-    ("wan", "wan"),
-    ("skyreels", "wan"),
-    ("hunyuan", "wan"),
-    ("ace-step", "audio"),
-    ("diffrhythm", "audio"),
-    ("mmaudio", "audio"),
-    ("tts", "audio"),
-    ("sandbox/brands", "brand"),
-    ("sandbox/campaigns", "campaign"),
-)
 
 
 class KnobRefused(ValueError):
@@ -106,7 +79,8 @@ class Script:
     """From `processing` to the terminal state."""
     outcome: Outcome = "completed"
     """How the task ends. `never`: it stays `processing`. `completed_with_error`: completed, with an error and without
-    an output. `failed_then_completed`: failed, and corrected to completed after another `duration`."""
+    an output. `failed_then_completed`: failed, and corrected to completed after another `duration`. `output_later`:
+    completed with an empty output, and with the whole one after another `duration`."""
     fail_attempts: Count = 0
     """How many tasks of the same work end as failed before one ends with `outcome`."""
     error: ScriptedError = dataclasses.field(default_factory=ScriptedError)
@@ -115,12 +89,15 @@ class Script:
 
     shape: Shape | None = None
     """Where the output has its URLs. None: the shape of the model's family."""
-    status_case: Literal["lower", "title", "upper"] = "lower"
-    """The letter case of status words."""
+    status_case: StatusCase | None = None
+    """The letter case of status words. None: the case of the model's family."""
     success_word: str | None = None
-    """The status word that replaces `completed`."""
-    code: Literal[200, 0] | None = None
-    """The envelope's code for success. None: 0 in the older envelope, otherwise 200."""
+    """The status word that replaces `completed`. None: the word of the model's family."""
+    code: SuccessCode | None = None
+    """The envelope's code for success. None: 0 in the older envelope, otherwise that of the model's family."""
+    body: BodyForm = "plain"
+    """How JSON about the task is written, in answers and notices: with a byte order mark, with a NaN, with a lone
+    surrogate, with a byte that is not UTF-8, in UTF-16, or compressed with gzip."""
     extra_status: str | None = None
     """The status word of one additional notice, half-way through `processing`."""
     progress: Annotated[Count, Field(le=1000)] = 0
@@ -158,8 +135,8 @@ class SandboxOptions(Script):
 
     api_key: str | None = None
     """The accepted API key. None: a request needs a key, and any key is accepted."""
-    public_base_url: str = "http://127.0.0.1/files"
-    """The beginning of the URLs in outputs."""
+    public_base_url: str | None = None
+    """The beginning of the URLs in outputs. None: `/files` at the address that the request was sent to."""
     concurrency: Annotated[int, Field(strict=True, ge=1)] | None = None
     """How many tasks may be pending or processing; the others are `staged`. None: no limit."""
     submit_status: ErrorStatus | None = None
@@ -201,12 +178,9 @@ def patch_options(options: SandboxOptions, patch: object) -> SandboxOptions:
     return _read(SandboxOptions, {**_values(SandboxOptions, options), **patch}, "")
 
 
-def shape_for(script: Script, model: str) -> Shape:
+def shape_for(script: Script, model: str, task_type: str = "") -> Shape:
     """Return the output's shape: the script's, or that of the model's family."""
-    if script.shape is not None:
-        return script.shape
-    name = model.lower()
-    return next((shape for word, shape in _SHAPE_BY_WORD if word in name), "flux")
+    return script.shape or shape_of(model, task_type)
 
 
 def submit_behaviour(script: Script, earlier_failures: int) -> SubmitBehaviour:

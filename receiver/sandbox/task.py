@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from receiver.sandbox.script import Outcome, Script, ScriptedError, Shape, fault_of
+from receiver.sandbox.families import SandboxFamily, Shape, family_of
+from receiver.sandbox.script import Outcome, Script, ScriptedError, fault_of
 
 TERMINAL = frozenset({"completed", "success", "failed", "cancelled", "canceled"})
 CANCELLABLE = frozenset({"pending", "staged"})
@@ -71,6 +72,8 @@ class SandboxTask:
     script: Script
     shape: Shape
     outcome: Outcome
+    files_url: str
+    """The beginning of the URLs in the output."""
     rng: random.Random
     """The task's own random generator, so that its random faults do not depend on other tasks."""
     status: str = "pending"
@@ -83,6 +86,11 @@ class SandboxTask:
     polls: int = 0
     admitted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the task is no longer staged."""
+
+    @property
+    def family(self) -> SandboxFamily:
+        """The family of the task's model."""
+        return family_of(self.request.model)
 
     @property
     def terminal(self) -> bool:

@@ -2,14 +2,17 @@
 
 import asyncio
 import random
+import secrets
 import time
 import uuid
 from collections import Counter
 from typing import Any
 
 import orjson
+from starlette.requests import Request
 
 from receiver.sandbox.background import Background
+from receiver.sandbox.files import Files
 from receiver.sandbox.notices import NoticeSender
 from receiver.sandbox.outputs import finished_output, progress_output
 from receiver.sandbox.script import (
@@ -33,6 +36,7 @@ class Sandbox:
 
     def __init__(self, options: SandboxOptions) -> None:
         self.options = options
+        self.files = Files()
         self.tasks: dict[str, SandboxTask] = {}
         self.created_by_endpoint: Counter[str] = Counter()
         self.background = Background()
@@ -59,16 +63,27 @@ class Sandbox:
         self._submit_failures[work] += behaviour != "ok"
         return behaviour
 
-    def create(self, request: CreateRequest, script: Script) -> SandboxTask:
-        """Make a task, and start its script."""
+    def authorizes(self, request: Request) -> bool:
+        """Whether the request has the key of the options, or any key if the options have none."""
+        given = request.headers.get("x-api-key") or _bearer(request.headers.get("authorization", ""))
+        wanted = self.options.api_key
+        return bool(given) and (wanted is None or secrets.compare_digest(given.encode(), wanted.encode()))
+
+    def files_url(self, request: Request) -> str:
+        """Return the beginning of the URLs of files, without a slash at its end, as the request's client reaches it."""
+        return (self.options.public_base_url or f"{request.base_url}files").rstrip("/")
+
+    def create(self, request: CreateRequest, script: Script, files_url: str) -> SandboxTask:
+        """Make a task, and start its script. `files_url` is the beginning of the URLs in its output."""
         work = _work_key(request, script)
         task = SandboxTask(
             # Not from the seed: a restarted sandbox may not assign the ids of an earlier run again.
             id=str(uuid.uuid4()),
             request=request,
             script=script,
-            shape=shape_for(script, request.model),
+            shape=shape_for(script, request.model, request.task_type),
             outcome=outcome_of(script, self._created_by_work[work]),
+            files_url=files_url,
             rng=random.Random(self._rng.getrandbits(64)),  # noqa: S311 - for faults, not for keys
         )
         self._created_by_work[work] += 1
@@ -106,10 +121,10 @@ class Sandbox:
         self._announce(task)
         self._webhook_faults[task.id].release()
 
-    def cancel_before(self, created_ns: int, model: str) -> int:
-        """Cancel a model's cancellable tasks (`all`: every model's) older than `created_ns`; return how many."""
+    def cancel_before(self, created_ns: int, family: str) -> int:
+        """Cancel a family's cancellable tasks (`all`: every family's) older than `created_ns`; return how many."""
         older = [task for task in self.tasks.values() if task.created_ns < created_ns]
-        return sum(self.cancel(task) for task in older if model in ("all", task.request.model))
+        return sum(self.cancel(task) for task in older if family == "all" or task.family.is_named(family))
 
     async def _run_script(self, task: SandboxTask) -> None:
         if task.status == "staged":
@@ -120,8 +135,8 @@ class Sandbox:
         self._enter(task, "processing", output={})
         self._announce(task)
         await self._process(task)
-        if task.outcome == "failed_then_completed":
-            self._finish(task, "failed")
+        if task.outcome in ("failed_then_completed", "output_later"):
+            self._finish(task, "failed" if task.outcome == "failed_then_completed" else "output_later")
             await asyncio.sleep(task.script.duration)
             self._finish(task, "completed")
         elif task.outcome != "never":
@@ -143,17 +158,17 @@ class Sandbox:
         self._announce(task, entry.word)
 
     def _finish(self, task: SandboxTask, outcome: str) -> None:
-        status = "completed" if outcome == "completed_with_error" else outcome
+        status = "completed" if outcome in ("completed_with_error", "output_later") else outcome
         failed = outcome in ("failed", "completed_with_error")
         error = task.script.error if failed else None
-        output = {} if failed else self._output_in(task, status)
+        output = {} if failed or outcome == "output_later" else self._output_in(task, status)
         self._enter(task, status, output=output, error=error)
         self._announce(task)
 
     def _output_in(self, task: SandboxTask, status: str) -> dict[str, Any]:
         if status.casefold() not in ("completed", "success"):
             return {}
-        return finished_output(task.shape, self.options.public_base_url, task.id, task.request.input)
+        return finished_output(task.shape, task.files_url, task.id, task.request.input)
 
     def _announce(self, task: SandboxTask, word: str | None = None) -> None:
         self._webhook_faults[task.id].announce(word)
@@ -204,3 +219,8 @@ def _work_key(request: CreateRequest, script: Script) -> str:
         or request.webhook.endpoint
         or orjson.dumps([request.model, request.input], option=orjson.OPT_SORT_KEYS).decode()
     )
+
+
+def _bearer(authorization: str) -> str:
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""

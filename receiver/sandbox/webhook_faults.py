@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
-import orjson
-
+from receiver.sandbox.body_forms import WrittenBody, noted, write
 from receiver.sandbox.envelope import task_data
 from receiver.sandbox.notices import Notice, NoticeSender, Sending
 from receiver.sandbox.script import SandboxOptions
@@ -76,10 +76,11 @@ class WebhookFaults:
         secret = _WRONG_SECRET if self._behaviour == "wrong_secret" else webhook.secret or None
         return Notice(endpoint=webhook.endpoint, secret=secret, body=self._body(word))
 
-    def _body(self, word: str | None) -> bytes:
+    def _body(self, word: str | None) -> WrittenBody:
         if self._behaviour == "not_json":
-            return _NOT_JSON
-        body = {"timestamp": int(time.time()), "data": task_data(self._task, word)}
+            return WrittenBody(_NOT_JSON)
+        form = self._task.script.body
+        body: dict[str, Any] = {"timestamp": int(time.time()), "data": noted(task_data(self._task, word), form)}
         if self._behaviour == "too_large":
             body["padding"] = "x" * _TOO_LARGE
-        return orjson.dumps(body)
+        return write(body, form)

@@ -4,20 +4,34 @@ import base64
 import hashlib
 import hmac
 
+import replicate
 import standardwebhooks
 import svix
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from replicate.webhook import WebhookSigningSecret
 
 from tests.fakes.subscriber import ReceivedDelivery
 
 WebhookVerificationError = standardwebhooks.WebhookVerificationError
-"""Both packages raise it."""
+"""The first two packages raise it."""
+_TOLERANCE_SECONDS = 300
 
 
 def verify_standard(secret: str, received: ReceivedDelivery) -> None:
-    """Verify the Standard Webhooks headers with two public packages. Raises `WebhookVerificationError`."""
+    """Verify the Standard Webhooks headers with three public packages. Raises `WebhookVerificationError`."""
     assert standardwebhooks.Webhook(secret).verify(received.body, received.headers) == received.json
     svix.Webhook(secret).verify(received.body, received.headers)
+    verify_replicate(secret, received)
+
+
+def verify_replicate(secret: str, received: ReceivedDelivery) -> None:
+    """Verify a delivery with Replicate's client. Raises `replicate.webhook.WebhookValidationError`."""
+    replicate.webhooks.validate(
+        headers=received.headers,
+        body=received.body.decode(),
+        secret=WebhookSigningSecret(key=secret),
+        tolerance=_TOLERANCE_SECONDS,
+    )
 
 
 def verify_pi(secret: str, received: ReceivedDelivery) -> None:

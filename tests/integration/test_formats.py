@@ -1,11 +1,13 @@
 """Every format, verified by public libraries; also events without a task."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from replicate.webhook import WebhookValidationError
 
 from tests.fakes.subscriber import ReceivedDelivery
-from tests.fakes.verifiers import verify_ed25519, verify_pi, verify_standard
+from tests.fakes.verifiers import verify_ed25519, verify_pi, verify_replicate, verify_standard
 from tests.fakes.world import World
 
 FORMATS = ("standard", "pi", "piapi", "cloudevents")
@@ -50,6 +52,17 @@ async def test_every_format_verifies_and_one_id_is_in_all(world: World) -> None:
     assert len({each.event_id for each in deliveries.values()}) == 1
     types = {form: each.headers["content-type"] for form, each in deliveries.items()}
     assert types == {**dict.fromkeys(FORMATS, "application/json"), "cloudevents": "application/cloudevents+json"}
+
+
+async def test_replicate_s_client_accepts_a_delivery_and_refuses_a_changed_one(world: World) -> None:
+    webhook = await world.webhook(event_types=["task.completed"])
+    delivery = (await received(world, await world.created(), ("told",)))["told"]
+    verify_replicate(webhook["secret"], delivery)
+    with pytest.raises(WebhookValidationError):
+        verify_replicate(webhook["secret"], replace(delivery, body=delivery.body.replace(b"completed", b"cancelled")))
+    stale = {**delivery.headers, "webhook-timestamp": str(int(delivery.headers["webhook-timestamp"]) - 3600)}
+    with pytest.raises(WebhookValidationError, match="tolerance"):
+        verify_replicate(webhook["secret"], replace(delivery, headers=stale))
 
 
 async def test_each_format_has_its_own_form_of_the_task(world: World) -> None:

@@ -1,6 +1,7 @@
 """The sandbox on a real socket, with a real subscriber: its webhooks, and the connections that it closes."""
 
 import asyncio
+import gzip
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -231,6 +232,28 @@ async def test_progress_logs_and_an_unknown_word_are_sent_while_processing(
 async def test_a_failure_is_corrected(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
     await create(client, subscriber, outcome="failed_then_completed")
     assert await subscriber.statuses(4) == ["pending", "processing", "failed", "completed"]
+
+
+async def test_the_output_may_come_after_the_end(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
+    await create(client, subscriber, webhook="terminal_only", outcome="output_later")
+    first, second = await subscriber.next_task(), await subscriber.next_task()
+    assert (first["status"], first["output"]) == (second["status"], {}) == ("completed", {})
+    assert second["output"]["image_url"]
+
+
+async def test_a_notice_may_be_compressed(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
+    task_id = await create(client, subscriber, body="gzip")
+    notice = await subscriber.next()
+    assert notice.headers["content-encoding"] == "gzip"
+    assert orjson.loads(gzip.decompress(await notice.body()))["data"]["task_id"] == task_id
+
+
+async def test_a_notice_may_hold_what_strict_readers_refuse(client: httpx.AsyncClient, subscriber: Subscriber) -> None:
+    await create(client, subscriber, body="nan")
+    sent = await (await subscriber.next()).body()
+    assert b'"note": NaN' in sent
+    with pytest.raises(orjson.JSONDecodeError):
+        orjson.loads(sent)
 
 
 async def test_a_staged_task_is_notified_when_it_is_admitted(subscriber: Subscriber) -> None:

@@ -1,8 +1,9 @@
 """The sandbox's paths, called in this process. A task with `before_answer` and without an endpoint has ended
 when its create call is answered, so that no test has to wait."""
 
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -73,7 +74,7 @@ async def test_a_task_completes_with_its_output(client: httpx.AsyncClient) -> No
     answer = await finished(client)
     task = answer["data"]
     assert (answer["code"], answer["message"], task["status"]) == (200, "success", "completed")
-    assert task["output"]["image_url"] == f"http://127.0.0.1/files/{task['task_id']}.png"
+    assert task["output"]["image_url"] == f"http://sandbox/files/{task['task_id']}.png"
     assert task["meta"]["usage"] == {"type": "point", "frozen": 0, "consume": 20000}
     assert task["meta"]["ended_at"] > task["meta"]["started_at"] > task["meta"]["created_at"]
 
@@ -127,6 +128,14 @@ async def test_the_older_envelope_has_no_model(client: httpx.AsyncClient) -> Non
     assert failed["data"]["error"]["code"] == 10000
 
 
+async def test_the_older_suno_has_its_clips_beside_the_status(client: httpx.AsyncClient) -> None:
+    task = (await finished(client, model="suno", shape="old_suno"))["data"]
+    assert set(task) == {"task_id", "input", "status", "clips", "metadata"}
+    assert len(task["clips"]) == 2
+    failed = (await finished(client, model="suno", shape="old_suno", outcome="failed"))["data"]
+    assert (failed["clips"], failed["error"]["code"]) == (None, 10000)
+
+
 async def test_logs_and_progress_stay_in_the_task(client: httpx.AsyncClient) -> None:
     task = (await finished(client, logs=3, progress=2, outcome="never"))["data"]
     assert task["logs"] == ["step 1 of 3", "step 2 of 3", "step 3 of 3"]
@@ -167,6 +176,24 @@ async def test_a_request_without_a_key_is_refused(client: httpx.AsyncClient) -> 
     assert (answer.status_code, answer.json()) == (401, {"code": 401, "message": "unauthorized"})
     bearer = {"x-api-key": "", "authorization": "Bearer anything"}
     assert (await client.get("/account/info", headers=bearer)).status_code == 200
+
+
+async def test_a_model_path_refuses_a_missing_key_in_the_form_of_its_clients(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/chat/completions", json={}, headers={"x-api-key": ""})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (401, "unauthorized")
+    upload = await client.post("/api/ephemeral_resource", json={}, headers={"x-api-key": ""})
+    assert (upload.status_code, upload.json()) == (401, {"code": 401, "message": "unauthorized"})
+
+
+async def test_the_account_tells_what_the_tasks_cost(client: httpx.AsyncClient) -> None:
+    before = (await client.get("/account/info")).json()["data"]
+    await finished(client)
+    await create(client, pending_seconds=3600)
+    after = (await client.get("/account/info")).json()["data"]
+    assert before["equivalent_in_usd"] == 100
+    assert (after["wallet"]["point_used"], after["wallet"]["point_frozen"]) == (20000, 20000)
+    assert after["credits"] == before["credits"] - 40000
+    assert after["credit_pack_info"]["used_credits"] == 20000
 
 
 async def test_with_a_configured_key_every_other_key_is_refused() -> None:
@@ -224,15 +251,39 @@ async def raw_tasks(client: httpx.AsyncClient) -> list[dict[str, Any]]:
     return tasks
 
 
+async def history(client: httpx.AsyncClient, **query: Any) -> dict[str, Any]:
+    page: dict[str, Any] = (await client.get("/api/open/tasks/histories", params=query)).json()["data"]
+    return page
+
+
 async def test_the_history_is_newest_first_and_paged(client: httpx.AsyncClient) -> None:
     made = [(await create(client, model=model))["task_id"] for model in ("luma", "kling", "luma")]
-    page = await client.get("/api/open/tasks/histories", params={"page": 1, "page_size": 2})
-    assert page.json()["data"]["total"] == 3
-    assert [task["task_id"] for task in page.json()["data"]["list"]] == [made[2], made[1]]
-    rest = await client.get("/api/open/tasks/histories", params={"page": 2, "page_size": 2})
-    assert [task["task_id"] for task in rest.json()["data"]["list"]] == [made[0]]
-    one = await client.get("/api/open/tasks/histories", params={"model": "kling"})
-    assert [task["task_id"] for task in one.json()["data"]["list"]] == [made[1]]
+    page = await history(client, page=1, page_size=2)
+    assert {**page, "data": [task["task_id"] for task in page["data"]]} == {
+        "data": [made[2], made[1]],
+        "page": 1,
+        "size": 2,
+        "total": 3,
+    }
+    rest = await history(client, page=2, page_size=2)
+    assert [task["task_id"] for task in rest["data"]] == [made[0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "models"),
+    [
+        ("mj", ["midjourney"]),
+        ("flux", ["Qubico/flux1-dev", "Qubico/flux1-schnell"]),
+        ("music-s", ["music-s"]),
+        ("Qubico/flux1-dev", ["Qubico/flux1-dev"]),
+        ("nothing", []),
+    ],
+)
+async def test_the_history_is_filtered_by_family(client: httpx.AsyncClient, name: str, models: list[str]) -> None:
+    for model in ("Qubico/flux1-schnell", "Qubico/flux1-dev", "midjourney", "music-s", "music-u"):
+        await create(client, model=model)
+    page = await history(client, model=name)
+    assert ([task["model"] for task in page["data"]], page["total"]) == (models, len(models))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +312,7 @@ async def test_tasks_above_the_concurrency_are_staged_and_admitted_in_order() ->
         await client.delete(f"/api/v1/task/{made[0]['task_id']}")
         states = [task["status"] for task in await raw_tasks(client)]
         assert states == ["cancelled", "pending", "staged"]
-        active = (await client.get("/account/active_tasks")).json()["data"]["Qubico/flux1-dev"]
+        active = (await client.get("/account/active_tasks")).json()["data"]["flux"]
         assert (active["staged_count"], active["pending_count"], active["processing_count"]) == (1, 1, 0)
         assert len(active["active_tasks"]) == 2
         await client.post("/sandbox/options", json={"concurrency": None})
@@ -377,6 +428,67 @@ async def test_stats_count_creates_polls_and_requests(client: httpx.AsyncClient)
 async def test_raw_tasks_contain_no_secret(client: httpx.AsyncClient) -> None:
     await create(client, config={"webhook_config": {"endpoint": "", "secret": "planted"}})
     assert "planted" not in (await client.get("/sandbox/tasks")).text
+
+
+FAMILIES_WITH_FILES = ["kling", "luma", "music-s", "music-u", "Qubico/trellis", "midjourney", "Qubico/tts", "hailuo"]
+
+
+@pytest.mark.parametrize("model", FAMILIES_WITH_FILES)
+async def test_every_url_of_an_output_is_a_file_of_its_type(client: httpx.AsyncClient, model: str) -> None:
+    task = (await finished(client, model=model))["data"]
+    urls = set(re.findall(r"http://sandbox/files/[^'\"]+", str(task["output"])))
+    types = {"mp4": "video/mp4", "png": "image/png", "mp3": "audio/mpeg", "glb": "model/gltf-binary"}
+    assert urls
+    for url in urls:
+        served = await client.get(url)
+        assert served.headers["content-type"] == types[url.rpartition(".")[2]]
+        assert served.content != b"sandbox"
+
+
+async def test_a_family_reports_in_its_own_words(client: httpx.AsyncClient) -> None:
+    wan, sora = await finished(client, model="Wan"), await finished(client, model="sora2")
+    assert (wan["code"], wan["data"]["status"]) == (0, "Completed")
+    assert (sora["code"], sora["data"]["status"]) == (200, "success")
+    plain = await finished(client, model="Wan", status_case="lower", code=200, success_word="done")
+    assert (plain["code"], plain["data"]["status"]) == (200, "done")
+
+
+async def test_a_refusal_may_come_with_status_200(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/api/v1/task", json=body(submit="refuse_in_200"))
+    assert (answer.status_code, answer.json()["code"]) == (200, 1102)
+    assert await raw_tasks(client) == []
+
+
+@pytest.mark.parametrize(
+    ("form", "fault"),
+    [
+        ("bom", lambda content: content.startswith(b"\xef\xbb\xbf{")),
+        ("nan", lambda content: b'"note": NaN' in content),
+        ("surrogate", lambda content: b"cut \\ud83d" in content),
+        ("bad_byte", lambda content: b"caf\xe9" in content),
+        ("utf16", lambda content: content[:2] in (b"\xff\xfe", b"\xfe\xff")),
+    ],
+)
+async def test_a_body_can_be_in_a_form_that_strict_readers_refuse(
+    client: httpx.AsyncClient, form: str, fault: Callable[[bytes], bool]
+) -> None:
+    answer = await client.post("/api/v1/task", json=body(body=form, outcome="never"))
+    assert fault(answer.content)
+    [task] = await raw_tasks(client)
+    assert fault((await client.get(f"/api/v1/task/{task['task_id']}")).content)
+
+
+async def test_one_such_item_is_in_the_history_as_well(client: httpx.AsyncClient) -> None:
+    await create(client)
+    assert b"caf" not in (await client.get("/api/open/tasks/histories")).content
+    await client.post("/api/v1/task", json=body(body="bad_byte"))
+    assert b"caf\xe9" in (await client.get("/api/open/tasks/histories")).content
+
+
+async def test_a_compressed_body_says_so(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/api/v1/task", json=body(body="gzip"))
+    assert answer.headers["content-encoding"] == "gzip"
+    assert answer.json()["code"] == 200
 
 
 async def test_files_have_the_content_of_their_media_type(client: httpx.AsyncClient) -> None:

@@ -12,7 +12,6 @@ from receiver.sandbox.script import (
     patch_options,
     poll_behaviour,
     read_script,
-    shape_for,
     submit_behaviour,
     timeline,
 )
@@ -53,32 +52,6 @@ def test_options_are_patched_and_validated() -> None:
     for patch, name in [({"lose_share": 2}, "lose_share"), ({"nothing": 1}, "nothing"), ("x", "options")]:
         with pytest.raises(KnobRefused, match=f"^{name}: "):
             patch_options(SandboxOptions(), patch)
-
-
-@pytest.mark.parametrize(
-    ("model", "shape"),
-    [
-        ("Qubico/flux1-dev", "flux"),
-        ("Qubico/image-toolkit", "flux"),
-        ("kling", "kling"),
-        ("veo3", "kling"),
-        ("sora2", "kling"),
-        ("seedance", "kling"),
-        ("hailuo", "hailuo"),
-        ("luma", "luma"),
-        ("Wan", "wan"),
-        ("Qubico/skyreels", "wan"),
-        ("Qubico/hunyuan", "wan"),
-        ("ace-step", "audio"),
-        ("Qubico/diffrhythm", "audio"),
-        ("Qubico/tts", "audio"),
-        ("Qubico/mmaudio", "audio"),
-        ("midjourney", "midjourney"),
-    ],
-)
-def test_the_output_has_the_shape_of_its_model_family(model: str, shape: str) -> None:
-    assert shape_for(Script(), model) == shape
-    assert shape_for(Script(shape="old_envelope"), model) == "old_envelope"
 
 
 def test_a_busy_provider_recovers_after_the_configured_failures() -> None:
