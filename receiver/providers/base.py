@@ -212,7 +212,8 @@ class Provider(Protocol):
     ) -> list[dict[str, Any]] | None:
         """Return the provider's own list of the tasks of `model` that it made since then, raw but without secrets.
 
-        Newest first, at most a few hundred; None when the provider gave no answer.
+        It may have tasks of other models too. Newest first, at most a few hundred, each once; None when the provider
+        gave no answer.
         """
         ...
 
