@@ -21,6 +21,10 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)")
 _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _MIN_KEY_CHARACTERS = 16
 
+_PIAPI_URL = "https://api.piapi.ai"
+_PIAPI_UPLOAD_URL = "https://upload.theapi.app"
+_UPLOAD_PATH = "/api/ephemeral_resource"
+
 _MAX_SECONDS = 10 * 365 * 86400.0
 """Ten years: a longer time is a typing error."""
 
@@ -47,8 +51,10 @@ class Settings(BaseModel):
     """An admin key of the organization `default`. Without it, the first start makes one and prints it once."""
     public_url: str | None = None
     """Where providers can reach the service. Without it, tasks are created with no webhook and only polled."""
-    piapi_base_url: str = "https://api.piapi.ai"
+    piapi_base_url: str = _PIAPI_URL
     """PiAPI's base URL; another one for a proxy or the sandbox."""
+    piapi_upload_url: str | None = None
+    """Where PiAPI takes uploaded files. By default PiAPI's own host for that, or the base URL where that is another."""
     piapi_api_key: SecretStr | None = None
     """The API key for PiAPI. Without it, PiAPI refuses every task."""
     piapi_webhook_secret: SecretStr | None = None
@@ -104,6 +110,11 @@ class Settings(BaseModel):
     """
     provider_timeout_seconds: Seconds = 30
     """The time limit of each phase of a call to a provider, in seconds; connecting has 5 at most."""
+    forward_timeout_seconds: Seconds = 300
+    """How long a request that is passed on to a provider (chat, pictures, speech) may go without a byte of the answer.
+
+    Five minutes: a picture can take that long, and a provider sends nothing before it is made.
+    """
     writer_queue: Annotated[int, Field(ge=1)] = 4096
     """How many writes may wait for the database; a further one gets 503 with `Retry-After`.
 
@@ -146,7 +157,7 @@ class Settings(BaseModel):
             raise ValueError(f"needs at least {_MIN_KEY_CHARACTERS} characters")
         return value
 
-    @field_validator("public_url", "piapi_base_url")
+    @field_validator("public_url", "piapi_base_url", "piapi_upload_url")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
         if value is None:
@@ -215,6 +226,12 @@ class Settings(BaseModel):
     def allowed_hosts(self) -> frozenset[str]:
         """The host names (and single addresses) that the address guard lets through."""
         return frozenset(part.lower() for part in _split(self.allowed_targets) if "/" not in part)
+
+    @property
+    def upload_url(self) -> str:
+        """The base URL of the provider's file uploads."""
+        default = _PIAPI_UPLOAD_URL if self.piapi_base_url == _PIAPI_URL else self.piapi_base_url
+        return (self.piapi_upload_url or default).removesuffix(_UPLOAD_PATH)
 
     @property
     def is_sqlite(self) -> bool:

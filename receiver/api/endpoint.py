@@ -119,14 +119,14 @@ EndpointHandler = Callable[[Call], Awaitable[Reply | ASGIApp]]
 
 
 def endpoint(
-    handler: EndpointHandler, dialect: Dialect, scope: Scope, *, bodies: int = 1
+    handler: EndpointHandler, dialect: Dialect, scope: Scope, *, bodies: int = 1, idempotent: bool = True
 ) -> Callable[[Request], Awaitable[ASGIApp]]:
     """Return a Starlette endpoint that requires a key with `scope`, and replies in `dialect`.
 
     `bodies`: how many times `max_body_bytes` a body may have. Every response to a valid key has the headers of its
-    rate limit (`api.limits`).
+    rate limit (`api.limits`). `idempotent`: whether a POST obeys an `Idempotency-Key`.
     """
-    return _Endpoint(handler, dialect, scope, bodies).serve
+    return _Endpoint(handler, dialect, scope, bodies, idempotent).serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,7 @@ class _Endpoint:
     dialect: Dialect
     scope: Scope
     bodies: int
+    idempotent: bool
 
     async def serve(self, request: Request) -> ASGIApp:
         request_id = new_request_id()
@@ -151,7 +152,7 @@ class _Endpoint:
         limit_status.check()
         principal.require(self.scope)
         call = Call(request, services, principal, bodies=self.bodies)
-        key = read_key(request.headers) if request.method == "POST" else None
+        key = read_key(request.headers) if request.method == "POST" and self.idempotent else None
         return await (self._handle(call, request_id) if key is None else self._once(call, key, request_id))
 
     async def _once(self, call: Call, key: str, request_id: str) -> ASGIApp:

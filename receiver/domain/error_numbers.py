@@ -28,15 +28,15 @@ _LONGEST_NUMBER = 9
 def piapi_error(error: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return a task's error in PiAPI's form: code 0 and empty texts if there is none.
 
-    The word of our own code is in `raw_message`, which is empty for our own failures otherwise. A word of the
-    provider's that is no number stays as it is.
+    The word of our own code is in `raw_message`, which is empty for our own failures otherwise or repeats `message`. A
+    word of the provider's that is no number stays as it is.
     """
     if not error:
         return dict(_NO_ERROR)
     shown = {**_NO_ERROR, **{name: value for name, value in error.items() if value is not None}}
     word = shown["code"]
     shown["code"] = _number(word)
-    if isinstance(word, str) and word in OWN_NUMBERS and not shown["raw_message"]:
+    if isinstance(word, str) and word in OWN_NUMBERS and shown["raw_message"] in ("", shown["message"]):
         shown["raw_message"] = word
     return shown
 

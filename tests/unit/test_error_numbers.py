@@ -44,6 +44,12 @@ def test_our_own_failures_have_numbers_and_keep_their_words(word: str) -> None:
     assert shown == {"code": OWN_NUMBERS[word], "raw_message": word, "message": "what happened", "detail": None}
 
 
+def test_a_text_that_only_repeats_the_message_gives_way_to_the_word() -> None:
+    shown = piapi_error({"code": "timed_out", "message": "m", "raw_message": "m", "detail": None})
+    assert (shown["raw_message"], shown["message"]) == ("timed_out", "m")
+    assert piapi_error({"code": "timed_out", "message": "m", "raw_message": "other"})["raw_message"] == "other"
+
+
 def test_a_number_stands_for_one_word() -> None:
     assert len(set(OWN_NUMBERS.values())) == len(OWN_NUMBERS)
     assert all(90_000 <= number < 90_100 for number in OWN_NUMBERS.values())

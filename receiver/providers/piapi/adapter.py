@@ -14,6 +14,8 @@ from receiver.providers.base import (
     CancelOutcome,
     ConfirmSend,
     FetchOutcome,
+    ForwardedRequest,
+    ForwardOutcome,
     MalformedUpdate,
     Missing,
     NewTask,
@@ -22,6 +24,7 @@ from receiver.providers.base import (
 )
 from receiver.providers.piapi import bodies, fields
 from receiver.providers.piapi.calls import CallResponse, Calls
+from receiver.providers.piapi.forwarding import KEY_REFUSED, Forwarder
 from receiver.providers.piapi.outcomes import cancel_outcome, envelope_of, fetch_outcome, refusal, submit_outcome
 from receiver.providers.piapi.tasks import read_task
 from receiver.providers.rate_limiter import RateLimiter
@@ -31,7 +34,6 @@ PAGE_SIZE = 100
 MOST_PAGES = 3
 _LIST_NAMES = ("data", "list", "tasks", "items")
 _UNKNOWN_FAMILY = frozenset({400, 404, 422})
-KEY_REFUSED = "PiAPI does not accept Ringback's own key: check RINGBACK_PIAPI_API_KEY"
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 _OUTCOMES = {
@@ -44,6 +46,8 @@ _OUTCOMES = {
     "Missing": "missing",
     "NoAnswer": "no_answer",
     "Cancelled": "cancelled",
+    "ForwardedAnswer": "forwarded",
+    "NotForwarded": "not_forwarded",
 }
 """The outcomes as the metric names them."""
 
@@ -52,15 +56,34 @@ class PiAPI:
     """PiAPI's unified task API. It owns its connections: call `aclose` when done.
 
     `timeout` (seconds) bounds each phase of a call: a call waits at most `timeout` for the rate limit, and then takes
-    at most 5 + 3 × `timeout` in total.
+    at most 5 + 3 × `timeout` in total. `forward_timeout` (seconds) bounds each silence of a forwarded request.
+    `upload_url` is where files are uploaded; None if it is `base_url`.
     """
 
     name = "piapi"
 
-    def __init__(self, *, base_url: str, api_key: str | None, timeout: float, rate_limiter: RateLimiter) -> None:
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str | None,
+        timeout: float,
+        rate_limiter: RateLimiter,
+        upload_url: str | None = None,
+        forward_timeout: float = 300.0,
+    ) -> None:
         key = (api_key or "").strip()
         self._key_fault = _key_fault(key)
         self._calls = Calls(base_url=base_url, api_key=key, timeout=timeout, rate_limiter=rate_limiter)
+        self._forwarder = Forwarder(
+            base_url=base_url,
+            upload_url=upload_url or base_url,
+            api_key=key,
+            key_fault=self._key_fault,
+            wait=timeout,
+            idle=forward_timeout,
+            rate_limiter=rate_limiter,
+        )
 
     async def submit(
         self, task: NewTask, *, caller: CallerKey | None = None, confirm: ConfirmSend | None = None
@@ -123,6 +146,23 @@ class PiAPI:
             outcome.body if isinstance(outcome.body, dict) else envelope_of(outcome.status, outcome.message)
         )
 
+    async def forward(self, request: ForwardedRequest, *, caller: CallerKey | None = None) -> ForwardOutcome:
+        """Pass a request on to PiAPI, with Ringback's own key; return the answer when its headers have arrived."""
+        outcome = await self._forwarder.forward(request, caller)
+        _count("forward", outcome)
+        return outcome
+
+    def task_in_answer(self, body: bytes) -> ProviderUpdate | None:
+        """Return the task in a body of the form `{"code", "data": {"task_id", ...}}`, None if it is no such body."""
+        try:
+            answer = bodies.read_body(body)
+            is_envelope = isinstance(answer, dict) and "code" in answer and isinstance(answer.get("data"), dict)
+            if not is_envelope or not answer["data"].get("task_id"):
+                return None
+            return read_task(answer, source=Source.POLL)
+        except MalformedUpdate:
+            return None
+
     def parse_webhook(self, body: bytes, *, attempt: int | None = None) -> ProviderUpdate:
         """Turn an inbound webhook's body into an update. Raises `MalformedUpdate`."""
         return read_task(bodies.read_body(body), source=Source.WEBHOOK, attempt=attempt)
@@ -146,6 +186,7 @@ class PiAPI:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._calls.aclose()
+        await self._forwarder.aclose()
 
     async def _submit(self, task: NewTask, caller: CallerKey | None, confirm: ConfirmSend | None) -> SubmitOutcome:
         if self._key_fault:
