@@ -6,15 +6,16 @@ An `Idempotency-Key` is not obeyed: the answer may be a stream, and is not kept.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from starlette.types import Receive, Send
 from starlette.types import Scope as Connection
 
-from receiver.api.endpoint import Call
-from receiver.asgi import ClientGone
+from receiver.api.endpoint import Call, EndpointHandler
+from receiver.asgi import ABORT, ClientGone
 from receiver.errors import ProviderRefused, RingbackError, TooLarge, Unavailable
 from receiver.providers import (
     AnswerCut,
@@ -42,29 +43,32 @@ LARGEST_TASK = 256 * 1024
 """Bytes. A longer answer is not looked at to see whether it is a task."""
 STALLED_SECONDS = 60.0
 """A client that does not read what was sent for this long is disconnected."""
-_PASSED_ON = ("accept", "accept-language", "content-type", "content-length", "content-encoding", "openai-beta")
-"""Headers of a request that concern the provider: they describe the body, or the answer that is wanted."""
+_PASSED_ON = ("accept", "accept-language", "openai-beta")
+"""Headers of a request that concern the provider: they describe the answer that is wanted."""
+_OF_BODY = ("content-type", "content-length", "content-encoding")
 
 log = get_logger("api.passthrough")
 
 
-async def forward(call: Call) -> "ForwardedResponse":
-    """`POST /v1/...`, `GET /v1/models`, `POST /api/ephemeral_resource`: pass the request on, and the answer back."""
+def forwarding(path: str) -> EndpointHandler:
+    """Return the endpoint that passes requests for this path on. The path is the provider's, without our own prefix."""
+    return partial(_forward, path)
+
+
+async def _forward(path: str, call: Call) -> "ForwardedResponse":
     request = call.request
-    body = _RequestBody(request.receive, request.headers.get("content-length"), has_body=request.method != "GET")
-    names = _PASSED_ON if request.method != "GET" else ("accept", "accept-language")
+    has_body = request.method == "POST"
+    body = _RequestBody(request.receive, request.headers.get("content-length"), has_body=has_body)
+    names = _PASSED_ON + (_OF_BODY if has_body else ())
     forwarded = ForwardedRequest(
         method=request.method,
-        path=str(request.scope["path"]),
+        path=path,
         query=request.scope["query_string"].decode("ascii", "replace"),
         headers={name: request.headers[name] for name in names if name in request.headers},
-        body=body if request.method != "GET" else None,
+        body=body if has_body else None,
     )
-    answering = asyncio.ensure_future(
-        call.services.providers[DEFAULT_PROVIDER].forward(
-            forwarded, caller=CallerKey(call.organization_id, CallPurpose.FORWARD)
-        )
-    )
+    caller = CallerKey(call.organization_id, CallPurpose.FORWARD)
+    answering = asyncio.ensure_future(call.services.providers[DEFAULT_PROVIDER].forward(forwarded, caller=caller))
     gone = asyncio.create_task(body.client_gone())
     try:
         outcome = await _unless_gone(answering, gone)
@@ -73,22 +77,24 @@ async def forward(call: Call) -> "ForwardedResponse":
     except BaseException:
         gone.cancel()
         raise
-    return ForwardedResponse(call, outcome, gone)
+    return ForwardedResponse(call, path, outcome, gone)
 
 
 class ForwardedResponse:
     """The provider's answer to one client, as an ASGI application. `gone` ends when the client has disconnected."""
 
-    def __init__(self, call: Call, answer: ForwardedAnswer, gone: "asyncio.Task[None]") -> None:
+    def __init__(self, call: Call, path: str, answer: ForwardedAnswer, gone: "asyncio.Task[None]") -> None:
         self._call = call
+        self._path = path
         self._answer = answer
         self._gone = gone
         self._copy: bytearray | None = bytearray() if _may_be_task(answer) else None
         """The answer so far, if it may be a task."""
+        self._adopting: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         """Send the answer as it arrives, until it or the connection to the client ends."""
-        sending = asyncio.create_task(self._send(send))
+        sending = asyncio.create_task(self._send(scope, send))
         try:
             await asyncio.wait({sending, self._gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -97,15 +103,20 @@ class ForwardedResponse:
             with suppress(asyncio.CancelledError):
                 await sending
             await self._answer.aclose()
+            if self._adopting is not None:
+                await asyncio.wait({self._adopting})
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, scope: Connection, send: Send) -> None:
         """Send the answer. What is broken off is not closed properly, so that no client takes it for the whole."""
         try:
             await self._send_parts(send)
         except AnswerCut as cut:
             log.warning("forwarded answer cut", path=self._path, error=str(cut))
+            if scope["http_version"] == "1.0":  # a connection that is closed properly would be the end of the answer
+                _abort(scope)
         except TimeoutError:
             log.info("stalled client of a forwarded answer disconnected", path=self._path)
+            _abort(scope)
         else:
             await _write(send, b"", more=False)
 
@@ -122,7 +133,8 @@ class ForwardedResponse:
             self._keep(part)
             await _write(send, part, more=True)
         if self._copy is not None:
-            await self._adopt(bytes(self._copy))
+            self._adopting = asyncio.create_task(self._adopt(bytes(self._copy)))
+            await asyncio.shield(self._adopting)  # the task exists and costs, even if the client is gone by now
 
     def _keep(self, part: bytes) -> None:
         if self._copy is not None:
@@ -146,10 +158,6 @@ class ForwardedResponse:
             )
         else:
             log.info("task of a forwarded answer tracked", task_id=task_id, provider_task_id=update.provider_task_id)
-
-    @property
-    def _path(self) -> str:
-        return str(self._call.request.scope["path"])
 
 
 class _RequestBody:
@@ -202,6 +210,13 @@ async def _unless_gone(answering: "asyncio.Future[ForwardOutcome]", gone: "async
             answering.cancel()
             with suppress(asyncio.CancelledError):
                 await answering
+
+
+def _abort(scope: Connection) -> None:
+    extensions: dict[str, Any] = scope.get("extensions") or {}
+    abort: Callable[[], None] | None = extensions.get(ABORT, {}).get("abort")
+    if abort is not None:
+        abort()
 
 
 def _error(outcome: NotForwarded) -> RingbackError:

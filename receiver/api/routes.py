@@ -140,7 +140,7 @@ def _forwarded() -> list[Route]:
 
 
 def _passed_on(method: str, path: str, dialect: Dialect, scope: Scope) -> Route:
-    return Route(path, endpoint(passthrough.forward, dialect, scope, idempotent=False), methods=[method])
+    return Route(path, endpoint(passthrough.forwarding(path), dialect, scope, idempotent=False), methods=[method])
 
 
 def _route(

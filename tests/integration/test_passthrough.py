@@ -12,6 +12,7 @@ import pytest_asyncio
 from structlog.testing import capture_logs
 
 from receiver.api.passthrough import FORWARDED_POSTS, UPLOAD_PATH
+from receiver.app import create_app
 from tests.fakes.forward_provider import Exchange, ForwardProvider, fixed, forward_provider, in_parts
 from tests.fakes.world import API_KEY, PROVIDER_KEY, World, in_process
 
@@ -364,9 +365,48 @@ async def test_files_are_uploaded_to_their_own_host(world: World, provider: Forw
 
 
 async def test_the_models_can_be_asked_for(world: World, provider: ForwardProvider) -> None:
-    answer = await world.api.get("/v1/models")
+    answer = await world.api.request("GET", "/v1/models", json={})
     assert (answer.status_code, answer.json()) == (200, {"ok": True})
-    assert (provider.calls[0].method, provider.calls[0].body) == ("GET", b"")
+    assert (await world.api.head("/v1/models")).status_code == 200
+    assert [(call.method, call.body) for call in provider.calls] == [("GET", b""), ("HEAD", b"")]
+
+
+async def test_the_provider_gets_the_path_without_ringback_s_own_prefix(
+    world: World, provider: ForwardProvider
+) -> None:
+    async with with_provider(world, piapi_base_url=f"{provider.url}/theirs", root_path="/ours") as other:
+        settings = other.settings
+    app = create_app(settings, ["a-master-key-for-tests"])
+    transport = httpx.ASGITransport(app, root_path="/ours")
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
+        answer = await client.post(f"http://test/ours{CHAT}", json=ASKED, headers={"x-api-key": API_KEY})
+    assert answer.status_code == 200, answer.text
+    assert provider.calls[0].path == f"/theirs{CHAT}"
+
+
+async def test_a_client_that_breaks_off_its_body_ends_the_call(world: World, provider: ForwardProvider) -> None:
+    host, port = "127.0.0.1", world.port
+    reader, writer = await asyncio.open_connection(host, port)
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\ncontent-length: 1000\r\n\r\nsome of it"
+    writer.write(head.encode())
+    await provider.until(lambda calls: calls and calls[0].body == b"some of it")
+    writer.close()
+    await writer.wait_closed()
+    await asyncio.wait_for(provider.calls[0].broken.wait(), 10)
+    assert await reader.read() == b""
+
+
+async def test_an_answer_to_http_1_0_ends_with_the_connection_and_a_cut_one_with_a_reset(
+    world: World, provider: ForwardProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.providers.piapi.forwarding.LARGEST_ANSWER", 10)
+    request = f"POST {CHAT} HTTP/1.0\r\nx-api-key: {API_KEY}\r\ncontent-length: 2\r\n\r\n{{}}".encode()
+    provider.answer = in_parts([b"x" * 8, b"y" * 8], "text/plain")
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+    writer.write(request)
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(), 10)
+    writer.close()
 
 
 async def test_only_a_key_that_may_write_is_passed_on(world: World, provider: ForwardProvider) -> None:

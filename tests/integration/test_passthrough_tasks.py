@@ -1,14 +1,16 @@
 """An answer that is passed on and is a task: from then on the client's organization has it, to its end."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.fakes.forward_provider import Exchange, ForwardProvider, fixed, forward_provider, in_parts
 from tests.fakes.organizations import another_organization
-from tests.fakes.world import FAST_POLLING, World, in_process
+from tests.fakes.world import API_KEY, FAST_POLLING, World, in_process
 
 IMAGES = "/v1/images/generations"
 TASK = {"task_id": "theirs-1", "model": "gpt-image-1", "task_type": "generate", "status": "pending", "input": {"a": 1}}
@@ -93,3 +95,17 @@ async def test_any_other_answer_is_passed_on_and_not_tracked(
     answered = await world.api.post(IMAGES, json={})
     assert answered.status_code in (200, 400)
     assert await tasks(world) == []
+
+
+async def test_a_task_is_tracked_though_the_client_disconnects_at_the_end_of_its_answer(
+    world: World, provider: ForwardProvider
+) -> None:
+    provider.answer = fixed(200, MADE)
+    async with (
+        httpx.AsyncClient(base_url=world.base, headers={"x-api-key": API_KEY}) as client,
+        client.stream("POST", IMAGES, json={}) as response,
+    ):
+        await anext(response.aiter_raw())
+    async with asyncio.timeout(10):
+        while not await tasks(world):
+            pass

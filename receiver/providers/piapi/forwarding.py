@@ -45,10 +45,10 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.
 
 
 class Forwarder:
-    """Passes requests on. Each takes one token of `rate_limiter`, for which it waits `wait` seconds at most.
+    """Passes requests on. Each takes one token of `rate_limiter`.
 
-    `idle` (seconds) bounds the wait for the answer and each silence in it. `key_fault` says why `api_key` cannot be
-    used; None if it can.
+    `wait` (seconds) bounds the waits for a token and for a free connection; `idle` (seconds) bounds the wait for the
+    answer and each silence in it. `key_fault` says why `api_key` cannot be used; None if it can.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Forwarder:
         self._api_key = api_key
         self._key_fault = key_fault
         self._wait = wait
-        self._phases = {"timeout": httpx.Timeout(idle, connect=min(LONGEST_CONNECT, idle)).as_dict()}
+        self._phases = {"timeout": httpx.Timeout(idle, connect=min(LONGEST_CONNECT, idle), pool=wait).as_dict()}
         self._rate_limiter = rate_limiter
         self._opening = asyncio.Lock()
         self._opened: dict[str, httpx.AsyncBaseTransport] = {}
