@@ -64,7 +64,7 @@ async def _forward(path: str, call: Call) -> "ForwardedResponse":
         method=request.method,
         path=path,
         query=request.scope["query_string"].decode("ascii", "replace"),
-        headers={name: request.headers[name] for name in names if name in request.headers},
+        headers={name: value for name in names if (value := request.headers.get(name)) and value.isascii()},
         body=body if has_body else None,
     )
     caller = CallerKey(call.organization_id, CallPurpose.FORWARD)

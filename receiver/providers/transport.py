@@ -84,6 +84,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 URL(str(request.url), encoded=True),
                 headers=_headers(request),
                 data=_data(request),
+                skip_auto_headers=("content-type",),
                 allow_redirects=False,
                 timeout=_timeout(request),
             )

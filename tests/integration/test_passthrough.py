@@ -364,6 +364,14 @@ async def test_files_are_uploaded_to_their_own_host(world: World, provider: Forw
     assert [call.path for call in provider.calls] == [CHAT] * 2
 
 
+async def test_a_header_that_no_request_may_have_is_left_out_and_none_is_added(
+    world: World, provider: ForwardProvider
+) -> None:
+    answer = await world.api.post(CHAT, content=b"{}", headers={b"accept-language": "fü".encode("latin-1")})
+    assert answer.status_code == 200
+    assert not {"accept-language", "content-type"} & provider.calls[0].headers.keys()
+
+
 async def test_the_models_can_be_asked_for(world: World, provider: ForwardProvider) -> None:
     answer = await world.api.request("GET", "/v1/models", json={})
     assert (answer.status_code, answer.json()) == (200, {"ok": True})
