@@ -60,13 +60,13 @@ class BaseFakeProvider:
 
     name = "piapi"
 
-    async def account_info(self) -> tuple[int, dict[str, Any]]:
-        raise NotImplementedError
-
     async def forward(self, request: ForwardedRequest, *, caller: CallerKey | None = None) -> ForwardOutcome:
         raise NotImplementedError
 
     def task_in_answer(self, body: bytes) -> ProviderUpdate | None:
+        raise NotImplementedError
+
+    async def account_info(self) -> tuple[int, dict[str, Any]]:
         raise NotImplementedError
 
     def parse_webhook(self, body: bytes, *, attempt: int | None = None) -> ProviderUpdate:

@@ -12,7 +12,7 @@ from typing import cast
 import httpx
 
 from receiver.clock import utc_now
-from receiver.domain.redaction import HiddenText
+from receiver.domain.hidden_text import HiddenText
 from receiver.domain.retry_after import retry_after_seconds
 from receiver.providers.base import (
     AnswerCut,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.domain.redaction import HiddenText
+from receiver.domain.hidden_text import HiddenText
 
 SECRETS = st.text("ab", min_size=1, max_size=6)
 
