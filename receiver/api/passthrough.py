@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from starlette.requests import Request
 from starlette.types import Receive, Send
 from starlette.types import Scope as Connection
 
@@ -58,7 +59,7 @@ def forwarding(path: str) -> EndpointHandler:
 async def _forward(path: str, call: Call) -> "ForwardedResponse":
     request = call.request
     has_body = request.method == "POST"
-    body = _RequestBody(request.receive, request.headers.get("content-length"), has_body=has_body)
+    body = _RequestBody(request, MOST_REQUEST_BYTES, has_body=has_body)
     names = _PASSED_ON + (_OF_BODY if has_body else ())
     forwarded = ForwardedRequest(
         method=request.method,
@@ -161,13 +162,18 @@ class ForwardedResponse:
 
 
 class _RequestBody:
-    """The client's body as it arrives, bounded. `fault` is what ended it too early."""
+    """The client's body as it arrives, `most` bytes of it. `fault` is what ended it too early.
 
-    def __init__(self, receive: Receive, length: str | None, *, has_body: bool) -> None:
-        if length is not None and length.isascii() and length.isdigit() and int(length) > MOST_REQUEST_BYTES:
-            raise TooLarge(f"the body has {int(length)} bytes; send at most {MOST_REQUEST_BYTES}")
+    Raises `TooLarge` at once if its length is known to be greater.
+    """
+
+    def __init__(self, request: Request, most: int, *, has_body: bool) -> None:
+        length = request.headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and int(length) > most:
+            raise TooLarge(f"the body has {int(length)} bytes; send at most {most}")
         self.fault: RingbackError | None = None
-        self._receive = receive
+        self._receive = request.receive
+        self._most = most
         self._received = asyncio.Event()
         if not has_body:
             self._received.set()
@@ -181,8 +187,8 @@ class _RequestBody:
                 raise self.fault
             part = message.get("body", b"")
             size += len(part)
-            if size > MOST_REQUEST_BYTES:
-                self.fault = TooLarge(f"the body has more than {MOST_REQUEST_BYTES} bytes, the most that is accepted")
+            if size > self._most:
+                self.fault = TooLarge(f"the body has more than {self._most} bytes; send at most {self._most}")
                 raise self.fault
             if part:
                 yield part
