@@ -23,6 +23,10 @@ _MIN_KEY_CHARACTERS = 16
 _MIN_WEBHOOK_SECRET_CHARACTERS = 16
 """Shorter ones still work: the provider's own documentation uses some."""
 
+_PIAPI_URL = "https://api.piapi.ai"
+_PIAPI_UPLOAD_URL = "https://upload.theapi.app"
+_UPLOAD_PATH = "/api/ephemeral_resource"
+
 _MAX_SECONDS = 10 * 365 * 86400.0
 """Ten years: a longer time is a typing error."""
 
@@ -55,8 +59,10 @@ class Settings(BaseModel):
     """An admin key of the organization `default`. Without it, the first start makes one and prints it once."""
     public_url: str | None = None
     """Where providers can reach the service. Without it, tasks are created with no webhook and only polled."""
-    piapi_base_url: str = "https://api.piapi.ai"
+    piapi_base_url: str = _PIAPI_URL
     """PiAPI's base URL; another one for a proxy or the sandbox."""
+    piapi_upload_url: str | None = None
+    """Where PiAPI takes uploaded files. By default PiAPI's own host for that, or the base URL where that is another."""
     piapi_api_key: SecretStr | None = None
     """The API key for PiAPI. Without it, PiAPI refuses every task."""
     piapi_webhook_secret: SecretStr | None = None
@@ -129,6 +135,11 @@ class Settings(BaseModel):
     """The first of these answers must be at least this many seconds old."""
     provider_timeout_seconds: Seconds = 30
     """The time limit of each phase of a call to a provider, in seconds; connecting has 5 at most."""
+    forward_timeout_seconds: Seconds = 300
+    """How long a request that is passed on to a provider (chat, pictures, speech) may go without a byte of the answer.
+
+    Five minutes: a picture can take that long, and a provider sends nothing before it is made.
+    """
     writer_queue: Annotated[int, Field(ge=1)] = 4096
     """How many writes may wait for the database; a further one gets 503 with `Retry-After`.
 
@@ -195,7 +206,7 @@ class Settings(BaseModel):
             raise ValueError(f"needs at least {_MIN_KEY_CHARACTERS} characters")
         return value
 
-    @field_validator("public_url", "piapi_base_url")
+    @field_validator("public_url", "piapi_base_url", "piapi_upload_url")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
         if value is None:
@@ -290,6 +301,12 @@ class Settings(BaseModel):
             for name, secret in secrets.items()
             if secret is not None and len(secret.get_secret_value()) < _MIN_WEBHOOK_SECRET_CHARACTERS
         ]
+
+    @property
+    def upload_url(self) -> str:
+        """The base URL of the provider's file uploads."""
+        default = _PIAPI_UPLOAD_URL if self.piapi_base_url == _PIAPI_URL else self.piapi_base_url
+        return (self.piapi_upload_url or default).removesuffix(_UPLOAD_PATH)
 
     @property
     def is_sqlite(self) -> bool:

@@ -88,7 +88,7 @@ PIAPI: Dialect = _PiAPI()
 """The dialect of the paths that PiAPI's clients use."""
 NATIVE: Dialect = _Native()
 """The dialect of all other paths."""
-_PIAPI_PATHS = ("/api/v1/task/", "/account/", "/api/open/", "/hooks/")
+_PIAPI_PATHS = ("/api/v1/task/", "/account/", "/api/open/", "/api/ephemeral_resource/", "/hooks/")
 
 
 def dialect_of(path: str) -> Dialect:

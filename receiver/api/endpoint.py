@@ -120,12 +120,15 @@ EndpointHandler = Callable[[Call], Awaitable[Reply | ASGIApp]]
 """Returns the reply, or an ASGI application that sends the response itself: a stream."""
 
 
-def endpoint(handler: EndpointHandler, dialect: Dialect, scope: Scope) -> Callable[[Request], Awaitable[ASGIApp]]:
+def endpoint(
+    handler: EndpointHandler, dialect: Dialect, scope: Scope, *, idempotent: bool = True
+) -> Callable[[Request], Awaitable[ASGIApp]]:
     """Return a Starlette endpoint that requires a key with `scope`, and replies in `dialect`.
 
-    Every response to a valid key has the headers of its rate limit (`api.limits`).
+    Every response to a valid key has the headers of its rate limit (`api.limits`). `idempotent`: whether a POST obeys
+    an `Idempotency-Key`.
     """
-    return _Endpoint(handler, dialect, scope).serve
+    return _Endpoint(handler, dialect, scope, idempotent).serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ class _Endpoint:
     handler: EndpointHandler
     dialect: Dialect
     scope: Scope
+    idempotent: bool
 
     async def serve(self, request: Request) -> ASGIApp:
         request_id = new_request_id()
@@ -149,7 +153,7 @@ class _Endpoint:
         limit_status.check()
         principal.require(self.scope)
         call = Call(request, services, principal)
-        key = read_key(request.headers) if request.method == "POST" else None
+        key = read_key(request.headers) if request.method == "POST" and self.idempotent else None
         return await (self._handle(call, request_id) if key is None else self._once(call, key, request_id))
 
     async def _once(self, call: Call, key: str, request_id: str) -> ASGIApp:

@@ -7,20 +7,43 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
 from models import Submission, TaskStatus
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
-from receiver.api.schemas import CancelQuery, CreateTask, HistoryQuery
+from receiver.api.piapi_queries import CancelQuery, HistoryQuery
+from receiver.api.schemas import CreateTask
 from receiver.api.task_requests import read_callback, read_task, task_request, webhook_config_of
 from receiver.clock import utc_now
-from receiver.domain.representations import piapi_task
-from receiver.errors import ProviderRefused, RingbackError, Unavailable
+from receiver.domain.model_families import (
+    ALL_MODELS,
+    ALWAYS_ACTIVE_KEYS,
+    active_key,
+    family_named,
+    family_names,
+    models_wanted,
+)
+from receiver.domain.representations import piapi_active_task, piapi_task
+from receiver.errors import BadRequest, ProviderRefused, RingbackError, Unavailable
 from receiver.providers import Refused
 from receiver.providers.registry import DEFAULT_PROVIDER
-from receiver.storage.tasks import TaskFilter, active_tasks, count_tasks, task_by_id, tasks_matching
+from receiver.storage.tasks import (
+    TaskFilter,
+    count_active,
+    count_tasks,
+    models_of,
+    newest_active,
+    task_by_id,
+    tasks_matching,
+)
 from receiver.tracking.create import TaskRequest
 
-ALL_MODELS = "all"
+MOST_ACTIVE_LISTED = 100
+"""How many active tasks of a family are listed, the newest; the counts are of all."""
+_MOST_ACTIVE_READ = 2000
 _CANCELLABLE = ("queued", "staged", "pending")
 _MOST_CANCELLED = 1000
 _CANCELS_AT_ONCE = 16
@@ -57,14 +80,18 @@ async def cancel_task(call: Call) -> Reply:
 
 
 async def cancel_tasks(call: Call) -> Reply:
-    """`DELETE /api/v1/tasks?created_before=&model=`: cancel many tasks; both parameters are required."""
+    """`DELETE /api/v1/tasks?created_before=&model=`: cancel many tasks; both parameters are required.
+
+    `model` is `all`, a family, or a model of the organization's tasks. Raises `BadRequest` for any other.
+    """
     query = call.query(CancelQuery)
+    models = await _models_to_cancel(call, query.model)
     found: list[dict[str, Any]] = []
     for status in _CANCELLABLE:
         wanted = TaskFilter(
             organization_id=call.organization_id,
             status=status,
-            model=None if query.model == ALL_MODELS else query.model,
+            models=models,
             created_before=query.created_before,
         )
         found += await call.services.database.read(tasks_matching(wanted, _MOST_CANCELLED - len(found)))
@@ -76,24 +103,23 @@ async def cancel_tasks(call: Call) -> Reply:
 
 
 async def account_active(call: Call) -> Reply:
-    """`GET /account/active_tasks`: how many tasks have not ended, by model."""
-    data: dict[str, dict[str, int]] = {}
-    for row in await call.services.database.read(active_tasks(call.organization_id)):
-        counts = data.setdefault(
-            row["model"], {"staged_count": 0, "pending_count": 0, "processing_count": 0, "active_tasks": 0}
-        )
-        name = "pending" if row["status"] == "queued" else row["status"]
-        counts[f"{name}_count"] += row["count"]
-        counts["active_tasks"] += row["count"]
+    """`GET /account/active_tasks`: the tasks that have not ended, by family, with their numbers by state."""
+    read = call.services.database.read
+    data = {key: _no_active() for key in ALWAYS_ACTIVE_KEYS}
+    for row in await read(count_active(call.organization_id)):
+        counts = data.setdefault(active_key(row["model"]), _no_active())
+        counts[f"{_active_state(row['status'])}_count"] += row["count"]
+    for row in await read(newest_active(call.organization_id, MOST_ACTIVE_LISTED, _MOST_ACTIVE_READ)):
+        listed = data.setdefault(active_key(row["model"]), _no_active())["active_tasks"]
+        if len(listed) < MOST_ACTIVE_LISTED:
+            listed.append(piapi_active_task(row))
     return Reply(data)
 
 
-async def account_info(call: Call) -> Reply:
-    """`GET /account/info`: the provider's own response."""
+async def account_info(call: Call) -> ASGIApp:
+    """`GET /account/info`: the provider's own response, unchanged."""
     status, body = await call.services.providers[DEFAULT_PROVIDER].account_info()
-    if status != 200:
-        raise ProviderRefused(str(body.get("message", "the provider gave no answer")), status=status, body=body)
-    return Reply(body.get("data", body), message=str(body.get("message", "success")))
+    return Response(orjson.dumps(body), status, media_type="application/json")
 
 
 async def histories(call: Call) -> Reply:
@@ -101,21 +127,45 @@ async def histories(call: Call) -> Reply:
     query = call.query(HistoryQuery)
     wanted = TaskFilter(
         organization_id=call.organization_id,
-        model=query.model,
+        models=await _models(call, query.model),
         created_after=query.start_time,
         created_before=query.end_time,
     )
     read = call.services.database.read
     rows = await read(tasks_matching(wanted, query.page_size, (query.page - 1) * query.page_size))
     total = (await read(count_tasks(wanted)))[0]["count"]
-    return Reply(
-        {
-            "total": total,
-            "page": query.page,
-            "page_size": query.page_size,
-            "list": [piapi_task(row) for row in rows],
-        }
-    )
+    items = [piapi_task(row) for row in rows]
+    page = {"data": items, "page": query.page, "size": query.page_size, "total": total}
+    # Earlier versions of Ringback had these two names.
+    return Reply({**page, "list": items, "page_size": query.page_size})
+
+
+async def _models(call: Call, wanted: str) -> list[str] | None:
+    """Return the models of the organization's tasks that a client means by `wanted`; None for all."""
+    if not wanted or wanted.strip().lower() == ALL_MODELS:
+        return None
+    rows = await call.services.database.read(models_of(call.organization_id))
+    return models_wanted(wanted, [row["model"] for row in rows])
+
+
+async def _models_to_cancel(call: Call, wanted: str) -> list[str] | None:
+    models = await _models(call, wanted)
+    if models == [] and family_named(wanted) is None:
+        names = ", ".join([ALL_MODELS, *family_names()])
+        raise BadRequest(
+            f"no family of models has this name, and none of your tasks has such a model; use one of {names}",
+            code="invalid_query_params",
+            param="model",
+        )
+    return models
+
+
+def _no_active() -> dict[str, Any]:
+    return {"staged_count": 0, "pending_count": 0, "processing_count": 0, "active_tasks": []}
+
+
+def _active_state(status: str) -> str:
+    return TaskStatus.PENDING if status == TaskStatus.QUEUED else status
 
 
 def _earlier_reply(task: Mapping[str, Any]) -> Reply:

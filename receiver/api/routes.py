@@ -8,7 +8,20 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as Connection
 
 from models import Scope
-from receiver.api import bulk, deliveries, events, health, jobs, keys, piapi, replays, runs, tasks, webhooks
+from receiver.api import (
+    bulk,
+    deliveries,
+    events,
+    health,
+    jobs,
+    keys,
+    passthrough,
+    piapi,
+    replays,
+    runs,
+    tasks,
+    webhooks,
+)
 from receiver.api.dialects import NATIVE, PIAPI, Dialect, dialect_of, new_request_id
 from receiver.api.endpoint import EndpointHandler, endpoint
 from receiver.errors import RingbackError
@@ -32,6 +45,7 @@ def routes() -> list[BaseRoute]:
         *_piapi(),
         *_native(),
         *_runs(),
+        *_forwarded(),
         Route("/livez", health.livez),
         Route("/readyz", health.readyz),
         Route("/metrics", health.metrics),
@@ -129,6 +143,18 @@ def _deliveries() -> list[Route]:
         _route("DELETE", replay, replays.cancel_replay, NATIVE, Scope.WRITE),
         _route("POST", f"{replay}/cancel", replays.cancel_replay, NATIVE, Scope.WRITE),
     ]
+
+
+def _forwarded() -> list[Route]:
+    return [
+        *(_passed_on("POST", path, NATIVE, Scope.WRITE) for path in passthrough.FORWARDED_POSTS),
+        *(_passed_on("GET", path, NATIVE, Scope.READ) for path in passthrough.FORWARDED_GETS),
+        _passed_on("POST", passthrough.UPLOAD_PATH, PIAPI, Scope.WRITE),
+    ]
+
+
+def _passed_on(method: str, path: str, dialect: Dialect, scope: Scope) -> Route:
+    return Route(path, endpoint(passthrough.forwarding(path), dialect, scope, idempotent=False), methods=[method])
 
 
 def _route(method: str, path: str, handler: EndpointHandler, dialect: Dialect, scope: Scope) -> Route:

@@ -73,9 +73,9 @@ Timestamp = Annotated[datetime, BeforeValidator(_read_time)]
 
 
 class WebhookConfig(BaseModel):
-    """A client's own `config.webhook_config`; an empty endpoint means none."""
+    """A client's own `config.webhook_config` that names an endpoint."""
 
-    endpoint: str = ""
+    endpoint: str
     secret: Annotated[str, StringConstraints(max_length=500, pattern=r"^[\x20-\x7e]*$")] | None = None
     """Sent as a header's value, so printable ASCII only."""
 
@@ -236,23 +236,3 @@ class TaskIncludes(BaseModel):
     """What `GET /api/v1/tasks/{id}` shall include in addition."""
 
     include: Literal["attempts"] | None = None
-
-
-class HistoryQuery(BaseModel):
-    """The query of `GET /api/open/tasks/histories`.
-
-    Source: `receiver/providers/piapi/CONTRACT.md`, "Lists and account".
-    """
-
-    page: Annotated[int, Field(ge=1, le=100_000)] = 1
-    page_size: Annotated[int, Field(ge=1, le=100)] = 10
-    model: str | None = None
-    start_time: Timestamp | None = None
-    end_time: Timestamp | None = None
-
-
-class CancelQuery(BaseModel):
-    """The query of `DELETE /api/v1/tasks`: both are required."""
-
-    created_before: Timestamp
-    model: ShortName

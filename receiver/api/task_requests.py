@@ -37,11 +37,9 @@ def webhook_config_of(wanted: CreateTask) -> Any:
 
 async def read_callback(call: Call, webhook_config: Any) -> Callback | None:
     """Return a client's own callback, checked; None if the config names no endpoint. Raises `BadRequest`."""
-    if webhook_config is None:
+    if _names_no_endpoint(webhook_config):
         return None
     wanted = check(WebhookConfig, webhook_config, within=f"config.{_WEBHOOK_CONFIG}")
-    if not wanted.endpoint:
-        return None
     try:
         return await call.services.subscriptions.callback(wanted.endpoint, wanted.secret)
     except BadRequest as error:
@@ -58,3 +56,11 @@ async def read_task(call: Call) -> Mapping[str, Any]:
     if query.wait_for_completion:
         return await tracker.wait(call.organization_id, call.path("task_id"), query.timeout_seconds)
     return await tracker.task(call.organization_id, call.path("task_id"))
+
+
+def _names_no_endpoint(webhook_config: Any) -> bool:
+    """Whether a config means "no callback": clients write that as null, as an empty value or with an empty endpoint."""
+    if not isinstance(webhook_config, dict):
+        return not webhook_config
+    endpoint = webhook_config.get("endpoint")
+    return endpoint is None or (isinstance(endpoint, str) and not endpoint.strip())

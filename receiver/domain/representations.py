@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from models import EventType, TaskStatus
+from receiver.domain.error_numbers import piapi_error
 from receiver.domain.transitions import STORED_ONCE
 
 Fields = Mapping[str, Any]
@@ -14,7 +15,6 @@ Fields = Mapping[str, Any]
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 """What PiAPI writes for a time that is not set."""
 _OFFSET_LENGTH = len("+00:00")
-_NO_ERROR = {"code": 0, "raw_message": "", "message": "", "detail": None}
 _PIAPI_STATUS = {TaskStatus.QUEUED: TaskStatus.PENDING}
 """PiAPI has no status for a task that it has not accepted yet."""
 _JOB_STATUS = {
@@ -90,13 +90,11 @@ def piapi_task(task: Fields) -> dict[str, Any]:
     The provider's own id is in `meta.provider_task_id`. `config.webhook_config` has the client's endpoint, but never
     its secret.
     """
-    status = _PIAPI_STATUS.get(task["status"], task["status"])
-    error = task["error"]
     return {
         "task_id": task["uid"],
         "model": task["model"],
         "task_type": task["task_type"],
-        "status": status,
+        "status": _PIAPI_STATUS.get(task["status"], task["status"]),
         "config": {
             "service_mode": "",
             **(task["config"] or {}),
@@ -114,7 +112,24 @@ def piapi_task(task: Fields) -> dict[str, Any]:
         },
         "detail": task["detail"],
         "logs": task["logs"] or [],
-        "error": {**_NO_ERROR, **error} if error else _NO_ERROR,
+        "error": piapi_error(task["error"]),
+    }
+
+
+def piapi_active_task(task: Fields) -> dict[str, Any]:
+    """Return a task that has not ended as an item of PiAPI's active tasks: a part of `piapi_task`, under its names."""
+    return {
+        "task_id": task["uid"],
+        "model": task["model"],
+        "task_type": task["task_type"],
+        "status": _PIAPI_STATUS.get(task["status"], task["status"]),
+        "meta": {
+            "created_at": iso(task["created_at"]),
+            "started_at": iso(task["started_at"]) or _ZERO_TIME,
+            "ended_at": _ZERO_TIME,
+            "provider_task_id": task["provider_task_id"],
+            "attempt": task["attempt"],
+        },
     }
 
 

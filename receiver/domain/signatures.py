@@ -8,7 +8,7 @@ from secrets import token_bytes
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from models import SignatureScheme
+from models import DeliveryFormat, SignatureScheme
 from receiver.errors import BadRequest
 
 PREFIX = "whsec_"
@@ -18,6 +18,8 @@ _NEW_KEY_BYTES = 32
 _SECRET_CHARACTERS = range(8, 501)
 _KEY_BYTES = range(24, 65)
 _SEED_BYTES = 32
+_OPAQUE_SECRET_FORMATS = frozenset({DeliveryFormat.PI, DeliveryFormat.PIAPI})
+"""Their subscribers take the secret as it is, and decode nothing in it."""
 
 
 def new_secret(scheme: SignatureScheme = SignatureScheme.SYMMETRIC) -> str:
@@ -26,15 +28,25 @@ def new_secret(scheme: SignatureScheme = SignatureScheme.SYMMETRIC) -> str:
     return prefix + base64.b64encode(token_bytes(_NEW_KEY_BYTES)).decode()
 
 
-def check_secret(secret: str, scheme: SignatureScheme = SignatureScheme.SYMMETRIC) -> None:
-    """Raise `BadRequest` (param `secret`) unless a subscription may have this secret.
+def check_secret(
+    secret: str,
+    scheme: SignatureScheme = SignatureScheme.SYMMETRIC,
+    form: DeliveryFormat = DeliveryFormat.STANDARD,
+) -> None:
+    """Raise `BadRequest` (param `secret`) unless a subscription with this format may have this secret.
 
-    `v1`: 8 to 500 characters (Pi); after a prefix `whsec_`, the base64 of 24 to 64 bytes (Standard Webhooks).
+    `v1`: 8 to 500 characters. With the format `pi` any (`receiver/api/CONTRACTS.md`, "Pi"): it is a key as it is. With
+    `piapi` printable ones: the secret is a header's value. With the others, which verifiers of Standard Webhooks read,
+    it is printable, and after a prefix `whsec_` the base64 of 24 to 64 bytes.
     `v1a`: `whsk_` and the base64 of an ed25519 key: its 32 bytes, optionally followed by the public key's 32.
     """
     if scheme == SignatureScheme.ASYMMETRIC:
         _check_private_key(secret)
-    else:
+        return
+    _check_text(secret)
+    if form != DeliveryFormat.PI and not secret.isprintable():
+        raise _refused("secret may not have control characters")
+    if form not in _OPAQUE_SECRET_FORMATS:
         _check_shared_secret(secret)
 
 
@@ -42,10 +54,11 @@ def check_secret(secret: str, scheme: SignatureScheme = SignatureScheme.SYMMETRI
 def signing_key(secret: str) -> bytes:
     """Return the HMAC key of a secret: the decoded base64 after `whsec_`, or the UTF-8 of any other secret.
 
-    The base64 may lack its padding, which the public verifiers allow too. Raises ValueError for invalid base64 and for
-    text that has no UTF-8; `check_secret` refuses such secrets.
+    What follows `whsec_` without being base64 makes the whole text the key, as in a secret of Pi's that happens to
+    begin so. The base64 may lack its padding, which the public verifiers allow too. Raises ValueError for text that
+    has no UTF-8; `check_secret` refuses such secrets.
     """
-    return _decoded(secret.removeprefix(PREFIX)) if secret.startswith(PREFIX) else secret.encode()
+    return (_standard_key(secret) if secret.startswith(PREFIX) else None) or secret.encode()
 
 
 def public_key(secret: str) -> str:
@@ -53,14 +66,14 @@ def public_key(secret: str) -> str:
     return PUBLIC_PREFIX + base64.b64encode(_private_key(secret).public_key().public_bytes_raw()).decode()
 
 
-def sign_standard(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
+def sign_standard(secret: str, message_id: str, timestamp: int, body: bytes, *, shared: bool = False) -> str:
     """Return a signature over `{message_id}.{timestamp}.{body}` (Standard Webhooks), in the secret's own scheme.
 
-    It is `v1,<base64 HMAC-SHA256>`, or `v1a,<base64 ed25519>` with a `whsk_` secret. `message_id` may not contain a
-    dot; `timestamp` is the time of the attempt in unix seconds.
+    It is `v1,<base64 HMAC-SHA256>`, or `v1a,<base64 ed25519>` with a `whsk_` secret that is not `shared`. `message_id`
+    may not contain a dot; `timestamp` is the time of the attempt in unix seconds.
     """
     content = b"%b.%d.%b" % (message_id.encode(), timestamp, body)
-    if secret.startswith(PRIVATE_PREFIX):
+    if secret.startswith(PRIVATE_PREFIX) and not shared:
         scheme, signature = SignatureScheme.ASYMMETRIC, _private_key(secret).sign(content)
     else:
         scheme, signature = SignatureScheme.SYMMETRIC, hmac.digest(signing_key(secret), content, "sha256")
@@ -75,31 +88,44 @@ def sign_pi(secret: str, body: bytes) -> str:
     return "sha256=" + hmac.digest(secret.encode(), body, "sha256").hex()
 
 
-def standard_headers(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+def standard_headers(
+    secrets: Sequence[str], message_id: str, timestamp: int, body: bytes, *, shared: bool = False
+) -> dict[str, str]:
     """Return the three Standard Webhooks headers of one attempt, with one signature for each secret.
 
-    `secrets` are all that sign at present: one, or several during a rotation.
+    `secrets` are all that sign at present: one, or several during a rotation. With `shared` they are HMAC keys, however
+    they begin.
     """
+    signatures = [sign_standard(secret, message_id, timestamp, body, shared=shared) for secret in secrets]
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join(sign_standard(secret, message_id, timestamp, body) for secret in secrets),
+        "webhook-signature": " ".join(signatures),
     }
 
 
-def _check_shared_secret(secret: str) -> None:
+def _check_text(secret: str) -> None:
     if len(secret) not in _SECRET_CHARACTERS:
         raise _refused("secret must have 8 to 500 characters")
+    try:
+        secret.encode()
+    except UnicodeEncodeError:
+        raise _refused("secret must be text") from None
+
+
+def _check_shared_secret(secret: str) -> None:
     if secret.startswith((PRIVATE_PREFIX, PUBLIC_PREFIX)):
         raise _refused("secret is an ed25519 key; with signature v1 it may not begin with whsk_ or whpk_")
-    if not secret.isprintable():
-        raise _refused("secret may not have control characters")
+    if secret.startswith(PREFIX) and len(_standard_key(secret) or b"") not in _KEY_BYTES:
+        raise _refused("secret must have the base64 of 24 to 64 bytes after whsec_; only the format pi takes any text")
+
+
+def _standard_key(secret: str) -> bytes | None:
+    """Return the decoded base64 after `whsec_`, None if it is none."""
     try:
-        key = signing_key(secret)
+        return _decoded(secret.removeprefix(PREFIX))
     except ValueError:
-        raise _refused("secret must be text, and after whsec_ valid base64") from None
-    if secret.startswith(PREFIX) and len(key) not in _KEY_BYTES:
-        raise _refused("secret must have the base64 of 24 to 64 bytes after whsec_")
+        return None
 
 
 def _check_private_key(secret: str) -> None:

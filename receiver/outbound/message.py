@@ -67,8 +67,9 @@ class Message:
             secret = {"x-webhook-secret": self.secrets[0]} if self.secrets else {}
             return {"content-type": _JSON} | secret | {"webhook-id": self.id}
         headers = {"content-type": _CLOUDEVENT if self.format == DeliveryFormat.CLOUDEVENTS else _JSON}
-        headers |= standard_headers(self.secrets, self.id, timestamp, self.body)
-        if self.format == DeliveryFormat.PI:
+        is_pi = self.format == DeliveryFormat.PI
+        headers |= standard_headers(self.secrets, self.id, timestamp, self.body, shared=is_pi)
+        if is_pi:
             headers["x-pi-event"] = job_event_type(self.event_type)
             headers["x-pi-signature"] = sign_pi(self.secrets[0], self.body)
         return headers

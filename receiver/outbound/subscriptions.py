@@ -145,7 +145,7 @@ class Subscriptions:
             scheme = SignatureScheme(row["signature"])
             new = secret if secret is not None else new_secret(scheme)
             try:
-                check_secret(new, scheme)
+                check_secret(new, scheme, DeliveryFormat(row["format"]))
             except BadRequest as refusal:
                 return refusal
             values = {
@@ -199,10 +199,26 @@ class Subscriptions:
         secret = given.get("secret")
         if secret is not None or scheme != row["signature"] or row["secret"] is None:
             new = secret if secret is not None else new_secret(scheme)
-            check_secret(new, scheme)
+            check_secret(new, scheme, DeliveryFormat(form))
             values |= {"secret": self._keyring.encrypt(new), "retired_secrets": None}
             return values, None if secret is not None else _secret_to_return(new, scheme)
+        if form != row["format"]:
+            self._check_present_secret(row, DeliveryFormat(form))
         return values, None
+
+    def _check_present_secret(self, row: Mapping[str, Any], form: DeliveryFormat) -> None:
+        """Raise `BadRequest` if the format that a webhook is to get does not take the secret that it has."""
+        try:
+            present = self._messages.newest_secret(row)
+        except MasterKeyMissing:
+            return
+        if present is None:
+            return
+        try:
+            check_secret(present, SignatureScheme(row["signature"]), form)
+        except BadRequest as refusal:
+            message = f"the webhook's present secret does not suit the format {form} ({refusal.message}): give another"
+            raise BadRequest(message, param="secret") from None
 
     def _encrypted_headers(self, row: Mapping[str, Any], headers: Mapping[str, str] | None) -> str | None:
         try:

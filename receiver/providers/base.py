@@ -12,6 +12,9 @@ called in this order in the life of a task:
 4. `history` and `parse_task` find a task whose create call got no response.
 5. `cancel`, if a client asks for it.
 
+`forward` is apart from that: it passes on what a client asks of the provider's other APIs, which make no task as a
+rule. If an answer is a task nevertheless, `task_in_answer` finds it.
+
 A webhook can arrive before `submit` has returned, and any call can be made by another process than the one before.
 
 No method raises an exception for what the provider or the network does: they return an outcome, and the outcome decides
@@ -38,11 +41,16 @@ what `receiver.tracking` does next. An adapter that reports the wrong one makes 
 | `Missing` | 404; the task stays as it is |
 | `NoAnswer` | 503, and may try again; the task goes on |
 
+| `forward` returns | the client gets |
+|---|---|
+| `ForwardedAnswer` | the provider's own status and body, as they come |
+| `NotForwarded` | its status and message |
+
 Every update that an adapter returns goes to `receiver.tracking.apply`, from whatever method it came: the adapter does
 not compare it with anything that it returned before.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -137,6 +145,55 @@ class Cancelled:
 CancelOutcome = Cancelled | Refused | Missing | NoAnswer
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardedRequest:
+    """A client's request to be passed on. It has none of the client's credentials.
+
+    `path` and `query` (without its `?`) are as the client sent them; `headers` describe the body and the answer that is
+    wanted. `body` yields the body as it arrives, and is None for a request without one; what it raises ends the call.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: AsyncIterable[bytes] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardedAnswer:
+    """The provider's answer to a forwarded request, when its headers have arrived.
+
+    `headers` are those that concern the client, in lower case. `body` yields the body as it arrives, without Ringback's
+    key; it raises `AnswerCut`. `aclose` ends the call, whether the body was read or not.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: AsyncIterator[bytes]
+    aclose: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class NotForwarded:
+    """There is no answer to be passed on. `status` (502, 503 or 504) and `code` are for the client.
+
+    `retry_after` is in seconds, where the same request may succeed then.
+    """
+
+    status: int
+    code: str
+    message: str
+    retry_after: float | None = None
+
+
+ForwardOutcome = ForwardedAnswer | NotForwarded
+
+
+class AnswerCut(Exception):
+    """The body of an answer that ends too early, pauses too long or is too large. The message says which."""
+
+
 class CallPurpose(StrEnum):
     """What a call to a provider is for."""
 
@@ -145,6 +202,7 @@ class CallPurpose(StrEnum):
     """To create a task of a bulk call."""
     POLL = "poll"
     CANCEL = "cancel"
+    FORWARD = "forward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,12 +270,24 @@ class Provider(Protocol):
     ) -> list[dict[str, Any]] | None:
         """Return the provider's own list of the tasks of `model` that it made since then, raw but without secrets.
 
-        Newest first, at most a few hundred; None when the provider gave no answer.
+        It may have tasks of other models too. Newest first, at most a few hundred, each once; None when the provider
+        gave no answer.
         """
         ...
 
     async def account_info(self) -> tuple[int, dict[str, Any]]:
         """Return the HTTP status and body of the provider's response about Ringback's account, to be passed on."""
+        ...
+
+    async def forward(self, request: ForwardedRequest, *, caller: CallerKey | None = None) -> ForwardOutcome:
+        """Pass a request on, with Ringback's own key; return the answer when its headers have arrived.
+
+        The request is sent once at most.
+        """
+        ...
+
+    def task_in_answer(self, body: bytes) -> ProviderUpdate | None:
+        """Return the task (source `poll`) that the body of a forwarded answer is, None if it is none. Never raises."""
         ...
 
     def paused_for(self) -> float:

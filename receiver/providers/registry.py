@@ -35,6 +35,8 @@ def _piapi(settings: Settings, shared: Callable[[str], SharedRateLimiter] | None
         base_url=settings.piapi_base_url,
         api_key=settings.piapi_api_key.get_secret_value() if settings.piapi_api_key else None,
         timeout=settings.provider_timeout_seconds,
+        upload_url=settings.upload_url,
+        forward_timeout=settings.forward_timeout_seconds,
         rate_limiter=RateLimiter(
             settings.provider_calls_per_second, shared=shared(PiAPI.name) if shared is not None else None
         ),

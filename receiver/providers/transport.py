@@ -10,8 +10,9 @@ aiohttp's, and whose errors are translated so that what httpx promises still hol
 import asyncio
 import io
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from types import MappingProxyType
+from typing import cast
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -72,13 +73,18 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request, whose content is in memory; return the response when its headers have arrived."""
+        """Send the request; return the response when its headers have arrived.
+
+        Content that is not in memory is sent as its stream yields it. If the stream raises, `RemoteProtocolError` is
+        raised.
+        """
         try:
             response = await self._session.request(
                 request.method,
                 URL(str(request.url), encoded=True),
-                headers=[(name.decode(), value.decode()) for name, value in request.headers.raw],
-                data=_data(request.content),
+                headers=_headers(request),
+                data=_data(request),
+                skip_auto_headers=("content-type",),
                 allow_redirects=False,
                 timeout=_timeout(request),
             )
@@ -109,7 +115,16 @@ class _Body(httpx.AsyncByteStream):
         self._response.close()
 
 
-def _data(content: bytes) -> bytes | io.BytesIO | None:
+def _headers(request: httpx.Request) -> list[tuple[str, str]]:
+    # aiohttp decides by the content whether to send it in chunks, and refuses this header beside that.
+    raw = request.headers.raw
+    return [(name.decode(), value.decode()) for name, value in raw if name.lower() != b"transfer-encoding"]
+
+
+def _data(request: httpx.Request) -> bytes | io.BytesIO | AsyncIterable[bytes] | None:
+    if not isinstance(request.stream, httpx.ByteStream):
+        return cast(httpx.AsyncByteStream, request.stream)
+    content = request.content
     # aiohttp sends a long body in chunks only if it is a file object; in one piece it would block the event loop.
     return io.BytesIO(content) if len(content) > _LONG_BODY else content or None
 

@@ -15,6 +15,12 @@ from receiver.storage.page_filter import PageFilter
 from receiver.storage.tables import subscriptions, tasks
 from receiver.storage.transaction import Transaction, Values
 
+MOST_MODELS = 1000
+"""How many models of an organization are looked at to find those of a family."""
+
+_MOST_RANKED = 20_000
+"""Of how many tasks that have not ended the newest of each model are found."""
+
 _WITH_CALLBACK = select(tasks, subscriptions.c.endpoint_url.label("callback_url")).select_from(
     tasks.outerjoin(subscriptions, tasks.c.callback_id == subscriptions.c.id)
 )
@@ -22,10 +28,14 @@ _WITH_CALLBACK = select(tasks, subscriptions.c.endpoint_url.label("callback_url"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFilter(PageFilter):
-    """Which tasks to list; `metadata` has the names and values that their metadata must have."""
+    """Which tasks to list; `metadata` has the names and values that their metadata must have.
+
+    `models` are several models, any of which a task may have; None for any model.
+    """
 
     status: str | None = None
     model: str | None = None
+    models: Sequence[str] | None = None
     task_type: str | None = None
     run_uid: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -111,8 +121,11 @@ def task_ids_among(organization_id: int, uids: Sequence[str]) -> Select[Any]:
 
 def tasks_matching(wanted: TaskFilter, limit: int, offset: int = 0) -> Select[Any]:
     """Return the query for a page of tasks, newest first."""
-    query = _WITH_CALLBACK.where(_is_wanted(wanted)).order_by(tasks.c.id.desc()).limit(limit)
-    return query.offset(offset) if offset else query
+    if wanted.models is None:
+        return _page(_WITH_CALLBACK.where(_is_wanted(wanted)), limit, offset)
+    # The tasks of several models are not in the order of one index. Their keys alone are sorted, not the whole rows.
+    keys = _sorted_page(select(tasks.c.id).where(_is_wanted(wanted)), limit, offset).subquery()
+    return _WITH_CALLBACK.where(tasks.c.id.in_(select(keys.c.id))).order_by(tasks.c.id.desc())
 
 
 def count_tasks(wanted: TaskFilter) -> Select[Any]:
@@ -120,15 +133,45 @@ def count_tasks(wanted: TaskFilter) -> Select[Any]:
     return select(func.count().label("count")).select_from(tasks).where(_is_wanted(wanted))
 
 
-def active_tasks(organization_id: int) -> Select[Any]:
+def models_of(organization_id: int) -> Select[Any]:
+    """Return the query for the models that tasks of the organization have, each once: `MOST_MODELS` at most.
+
+    It looks for the next greater model again and again, each time with one step in the index on (organization, model).
+    A DISTINCT would read every entry of it.
+    """
+    is_ours = tasks.c.organization_id == organization_id
+    found = select(func.min(tasks.c.model).label("model")).where(is_ours).cte("found", recursive=True)
+    greater = select(func.min(tasks.c.model)).where(is_ours, tasks.c.model > found.c.model).scalar_subquery()
+    found = found.union_all(select(greater).where(found.c.model.is_not(None)))
+    return select(found.c.model).where(found.c.model.is_not(None)).limit(MOST_MODELS)
+
+
+def count_active(organization_id: int) -> Select[Any]:
     """Return the query for (model, status, count) of the tasks that have not ended."""
     return (
         select(tasks.c.model, tasks.c.status, func.count().label("count"))
-        .where(
-            tasks.c.organization_id == organization_id,
-            tasks.c.status.in_([status for status in TaskStatus if status not in TERMINAL]),
-        )
+        .where(_is_active(organization_id))
         .group_by(tasks.c.model, tasks.c.status)
+    )
+
+
+def newest_active(organization_id: int, each: int, most: int) -> Select[Any]:
+    """Return the query for the tasks that have not ended, newest first: `each` of a model and `most` in all, at most.
+
+    Columns: those that identify a task, its state and its times, not its documents, which may be large.
+    """
+    # The inner limit also keeps SQLite from ranking every task of the organization, in the order of another index.
+    keys = select(tasks.c.id, tasks.c.model).where(_is_active(organization_id))
+    active = _sorted_page(keys, _MOST_RANKED, 0).subquery()
+    rank = func.row_number().over(partition_by=active.c.model, order_by=active.c.id.desc()).label("rank")
+    ranked = select(active.c.id, rank).subquery()
+    names = ("uid", "model", "task_type", "status", "attempt", "provider_task_id", "created_at", "started_at")
+    return (
+        select(*(tasks.c[name] for name in names))
+        .join(ranked, ranked.c.id == tasks.c.id)
+        .where(ranked.c.rank <= each)
+        .order_by(tasks.c.id.desc())
+        .limit(most)
     )
 
 
@@ -205,4 +248,24 @@ def _is_wanted(wanted: TaskFilter) -> ColumnElement[bool]:
     conditions = wanted.conditions(
         tasks, status=wanted.status, model=wanted.model, task_type=wanted.task_type, run_uid=wanted.run_uid
     )
+    if wanted.models is not None:
+        conditions.append(tasks.c.model.in_(wanted.models))
     return and_(*conditions, *(has_metadata(tasks.c.metadata, name, value) for name, value in wanted.metadata.items()))
+
+
+def _is_active(organization_id: int) -> ColumnElement[bool]:
+    open_states = [status for status in TaskStatus if status not in TERMINAL]
+    return and_(tasks.c.organization_id == organization_id, tasks.c.status.in_(open_states))
+
+
+def _page(query: Select[Any], limit: int, offset: int) -> Select[Any]:
+    query = query.order_by(tasks.c.id.desc()).limit(limit)
+    return query.offset(offset) if offset else query
+
+
+def _sorted_page(query: Select[Any], limit: int, offset: int) -> Select[Any]:
+    """Return a page of what the query's conditions find in an index, sorted afterwards.
+
+    `id + 0`, because by `id` alone a planner may read the whole table from its end, hoping to find the page soon.
+    """
+    return query.order_by((tasks.c.id + 0).desc()).limit(limit).offset(offset)

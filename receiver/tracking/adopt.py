@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from receiver.domain.updates import ProviderUpdate
 from receiver.errors import NotFound, Unavailable
 from receiver.providers import CallerKey, CallPurpose, Found, Missing, NoAnswer, Provider
 from receiver.storage.database import Database
@@ -42,6 +43,17 @@ class Adopter:
             uid = (await self._database.writer.write(self._applier.apply, arrival)).task_uid
         if metadata is not None:
             await self._database.writer.run(lambda tx: add_metadata(tx, organization_id, uid, metadata))
+        return uid
+
+    async def adopt_update(self, organization_id: int, provider: str, update: ProviderUpdate) -> str:
+        """Track a provider's task that is known from an answer of the provider's; return its outer id.
+
+        The provider is not asked. Raises `NotFound` for a task that belongs to another organization.
+        """
+        uid = await self._known(organization_id, provider, str(update.provider_task_id))
+        if uid is None:
+            arrival = Arrival(provider=provider, update=update, organization_id=organization_id)
+            uid = (await self._database.writer.write(self._applier.apply, arrival)).task_uid
         return uid
 
     async def _known(self, organization_id: int, provider: str, provider_task_id: str) -> str | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models import TERMINAL, Submission
+from receiver.domain.updates import ProviderUpdate
 from receiver.errors import NotFound
 from receiver.events.after_commit import Waiting
 from receiver.providers import SubmitOutcome
@@ -114,6 +115,10 @@ class Tracker:
         return await self.task(
             organization_id, await self._adopter.adopt(organization_id, provider, provider_task_id, metadata)
         )
+
+    async def adopt_update(self, organization_id: int, provider: str, update: ProviderUpdate) -> str:
+        """Track a task that an answer of the provider's shows; return its id. Raises as `Adopter.adopt_update` does."""
+        return await self._adopter.adopt_update(organization_id, provider, update)
 
     async def attempts(self, task: Fields) -> list[Fields]:
         """Return a task's earlier attempts, oldest first: none for most tasks."""

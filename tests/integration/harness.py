@@ -15,6 +15,7 @@ from receiver.domain.schedules import PollSchedule
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.feed import Feed
+from receiver.providers import CallerKey, ForwardedRequest, ForwardOutcome
 from receiver.runs.advance import Advancer
 from receiver.storage.database import Database
 from receiver.storage.keys import ensure_organization
@@ -58,6 +59,12 @@ class BaseFakeProvider:
     """A `Provider` of which a subclass defines `submit`, `fetch`, `cancel` and `history`."""
 
     name = "piapi"
+
+    async def forward(self, request: ForwardedRequest, *, caller: CallerKey | None = None) -> ForwardOutcome:
+        raise NotImplementedError
+
+    def task_in_answer(self, body: bytes) -> ProviderUpdate | None:
+        raise NotImplementedError
 
     async def account_info(self) -> tuple[int, dict[str, Any]]:
         raise NotImplementedError

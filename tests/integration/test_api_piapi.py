@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -234,18 +235,70 @@ async def test_cancelling_many_needs_both_parameters(world: World, query: dict[s
     assert answer.json()["message"].startswith(f"{field}:")
 
 
-async def test_active_tasks_are_counted_by_model(world: World) -> None:
-    for _ in range(2):
-        await world.created(LASTING, model="midjourney")
-    await status_is(world, await world.created(RUNNING, model="midjourney"), "processing")
-    counts = (await world.api.get("/account/active_tasks")).json()["data"]["midjourney"]
-    assert counts == {"staged_count": 0, "pending_count": 2, "processing_count": 1, "active_tasks": 3}
+async def test_cancelling_the_tasks_of_an_unknown_model_is_refused_and_names_the_families(world: World) -> None:
+    task_id = await world.created(LASTING, model="a-model-of-mine")
+    query = {"created_before": str(int(time.time()) + 5), "model": "nonsense"}
+    answer = await world.api.delete("/api/v1/tasks", params=query)
+    assert (answer.status_code, answer.json()["code"], answer.json()["data"]) == (400, 400, None)
+    for name in ("model", "all", "kling", "midjourney", "suno", "luma"):
+        assert name in answer.json()["message"]
+    assert (await world.task(task_id))["status"] == "pending"
+    mine = await world.api.delete("/api/v1/tasks", params={**query, "model": "A-Model-Of-Mine"})
+    assert mine.json()["data"]["cancelled"] == [task_id]
+
+
+@pytest.mark.parametrize("family", ["flux", "FLUX"])
+async def test_many_are_cancelled_at_once_by_family(world: World, family: str) -> None:
+    mine = [await world.created(LASTING, model=f"Qubico/flux1-{name}") for name in ("dev", "schnell", "dev-advanced")]
+    query = {"created_before": str(int((time.time() + 5) * 1000)), "model": family}
+    answer = await world.api.delete("/api/v1/tasks", params=query)
+    assert set(answer.json()["data"]["cancelled"]) >= set(mine)
+    none = await world.api.delete("/api/v1/tasks", params={**query, "model": "trellis"})
+    assert (none.status_code, none.json()["data"]["cancelled"]) == (200, [])
+
+
+async def test_active_tasks_are_listed_by_family_with_their_numbers(world: World) -> None:
+    pending = [await world.created(LASTING, model="midjourney") for _ in range(2)]
+    running = await world.created(RUNNING, model="midjourney")
+    await status_is(world, running, "processing")
+    data = (await world.api.get("/account/active_tasks")).json()["data"]
+    active = data["midjourney"]
+    listed = active.pop("active_tasks")
+    assert active == {"staged_count": 0, "pending_count": 2, "processing_count": 1}
+    assert [(task["task_id"], task["status"]) for task in listed] == [
+        (running, "processing"),
+        (pending[1], "pending"),
+        (pending[0], "pending"),
+    ]
+    assert {task["model"] for task in listed} == {"midjourney"}
+    assert listed[0].keys() >= {"task_type", "meta"}
+    assert data["music-u"] == {"staged_count": 0, "pending_count": 0, "processing_count": 0, "active_tasks": []}
+
+
+async def test_models_of_one_family_are_active_under_one_key(world: World) -> None:
+    created = [await world.created(LASTING, model=model) for model in ("veo3", "veo3.1", "google/Veo3-fast")]
+    of_no_family = await world.created(LASTING, model="acme/painter")
+    data = (await world.api.get("/account/active_tasks")).json()["data"]
+    assert [task["task_id"] for task in data["veo"]["active_tasks"]] == created[::-1]
+    assert data["veo"]["pending_count"] == 3
+    assert [task["task_id"] for task in data["acme/painter"]["active_tasks"]] == [of_no_family]
+
+
+async def test_a_long_list_of_active_tasks_is_cut_and_its_number_is_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.api.piapi.MOST_ACTIVE_LISTED", 2)
+    created = [await world.created(LASTING, model=model) for model in ("sora2", "sora2-pro", "sora2")]
+    active = (await world.api.get("/account/active_tasks")).json()["data"]["sora"]
+    assert active["pending_count"] == 3
+    assert [task["task_id"] for task in active["active_tasks"]] == created[:0:-1]
 
 
 async def test_account_info_is_the_provider_s_own(world: World) -> None:
     answer = await world.api.get("/account/info")
-    assert (answer.status_code, answer.json()["code"]) == (200, 200)
-    assert answer.json()["data"]["plan"] == "sandbox"
+    theirs = await world.provider.get("/account/info")
+    assert (answer.status_code, answer.json()) == (theirs.status_code, theirs.json())
+    assert "x-request-id" in answer.headers
 
 
 async def test_the_history_is_paged_newest_first(world: World) -> None:
@@ -253,10 +306,68 @@ async def test_the_history_is_paged_newest_first(world: World) -> None:
     mine = [await world.created(LASTING, model="history") for _ in range(5)]
     query: dict[str, Any] = {"model": "history", "page_size": 2, "start_time": begun - 1}
     pages = [
-        (await world.api.get("/api/open/tasks/histories", params={**query, "page": n})).json() for n in (1, 2, 3, 4)
+        (await world.api.get("/api/open/tasks/histories", params={**query, "page": n})).json()["data"]
+        for n in (1, 2, 3, 4)
     ]
-    assert [task["task_id"] for page in pages for task in page["data"]["list"]] == mine[::-1]
-    assert {page["data"]["total"] for page in pages} == {5}
+    for name in ("data", "list"):
+        assert [task["task_id"] for page in pages for task in page[name]] == mine[::-1]
+    assert [(page["page"], page["size"], page["total"]) for page in pages] == [(n, 2, 5) for n in (1, 2, 3, 4)]
+
+
+async def listed(world: World, **query: Any) -> list[str]:
+    answer = await world.api.get("/api/open/tasks/histories", params=query)
+    assert answer.status_code == 200, answer.text
+    return [task["task_id"] for task in answer.json()["data"]["data"]]
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("Qubico/hunyuan", ["hunyuan", "HUNYUAN", " hunyuan ", "Qubico/hunyuan", "qubico/HUNYUAN"]),
+        ("music-u", ["music-u", "udio"]),
+        ("music-s", ["music-s", "suno", "Suno"]),
+        ("kling-turbo", ["kling", "kling-turbo", "Kling-Turbo"]),
+        ("Qubico/image-toolkit", ["image_toolkit", "image-toolkit"]),
+        ("Wan", ["wan", "Wan"]),
+        ("of-no-family", ["of-no-family", "OF-NO-family"]),
+    ],
+)
+async def test_the_history_filters_by_family_or_model_in_any_case(world: World, model: str, names: list[str]) -> None:
+    task_id = await world.created(LASTING, model=model)
+    for name in names:
+        assert (await listed(world, model=name))[0] == task_id, name
+    for everything in ("all", "ALL", ""):
+        assert (await listed(world, model=everything))[0] == task_id
+    assert task_id not in await listed(world, model="skyreels")
+    assert await listed(world, model="no-such-model") == []
+
+
+async def test_the_tasks_of_several_models_are_one_list_in_the_order_of_their_creation(world: World) -> None:
+    begun = int(time.time() * 1000)
+    models = ("hailuo", "t2v-01", "hailuo", "minimax/hailuo-02", "t2v-01")
+    mine = [await world.created(LASTING, model=model) for model in models]
+    pages = [await listed(world, model="hailuo", start_time=begun, size=2, page=page) for page in (1, 2, 3)]
+    assert [task_id for page in pages for task_id in page] == mine[::-1]
+
+
+@pytest.mark.parametrize("name", ["page_size", "size", "pageSize", "limit"])
+async def test_the_size_of_a_page_has_several_names(world: World, name: str) -> None:
+    for _ in range(2):
+        await world.created(LASTING)
+    assert len(await listed(world, **{name: "1"})) == 1
+
+
+async def test_the_times_of_a_history_may_be_seconds_milliseconds_or_iso(world: World) -> None:
+    task_id = await world.created(LASTING, model="timed")
+    now = time.time()
+    for factor in (1, 1000, 1_000_000, 1_000_000_000):
+        early, late = str(int((now - 3600) * factor)), str(int((now + 3600) * factor))
+        assert await listed(world, model="timed", start_time=early, end_time=late) == [task_id]
+        assert await listed(world, model="timed", start_time=late) == []
+        assert await listed(world, model="timed", end_time=early) == []
+    early, late = (datetime.fromtimestamp(now + hours * 3600, UTC).isoformat() for hours in (-1, 1))
+    assert await listed(world, model="timed", start_time=early, end_time=late) == [task_id]
+    assert await listed(world, model="timed", start_time="0", end_time="", page="", unknown="x") == [task_id]
 
 
 @pytest.mark.parametrize("query", ["page_size=101", "page_size=0", "page=0", "page=x", "start_time=yesterday"])
@@ -264,6 +375,34 @@ async def test_a_bad_history_query_is_refused(world: World, query: str) -> None:
     answer = await world.api.get(f"/api/open/tasks/histories?{query}")
     assert (answer.status_code, answer.json()["code"]) == (400, 400)
     assert answer.json()["message"].startswith(query.partition("=")[0])
+
+
+@pytest.mark.parametrize(
+    "webhook_config",
+    [
+        None,
+        {},
+        [],
+        "",
+        {"endpoint": None},
+        {"endpoint": ""},
+        {"endpoint": " ", "secret": None},
+        {"endpoint": None, "secret": None},
+        {"endpoint": "", "secret": ""},
+        {"secret": "only a secret"},
+        {"endpoint": None, "secret": 5},
+    ],
+)
+async def test_a_webhook_config_without_an_endpoint_means_no_callback(world: World, webhook_config: Any) -> None:
+    answer = await world.create(LASTING, config={"service_mode": "public", "webhook_config": webhook_config})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["data"]["config"]["webhook_config"] == {"endpoint": "", "secret": ""}
+
+
+async def test_a_callback_s_secret_may_be_null(world: World) -> None:
+    answer = await world.create(config={"webhook_config": {"endpoint": world.subscriber.url, "secret": None}})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["data"]["config"]["webhook_config"]["endpoint"] == world.subscriber.url
 
 
 async def status_is(world: World, task_id: str, status: str) -> None:

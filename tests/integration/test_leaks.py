@@ -77,7 +77,7 @@ class LeakScenario:
         await world.webhook(endpoint_url=f"{base}/pi", secret=CHOSEN)
         plain = await world.webhook(endpoint_url=f"{base}/piapi", secret=REPLACED, format="piapi")
         await world.api.patch(f"/api/v1/webhooks/{plain['id']}", json={"secret": PLAIN})
-        for body in ({"secret": [PLAIN]}, {"secret": "short"}, {"secret": f"whsec_{PLAIN}"}):
+        for body in ({"secret": [PLAIN]}, {"secret": "short"}, {"secret": f"{PLAIN}\n"}):
             await world.api.patch(f"/api/v1/webhooks/{plain['id']}", json=body)
         for scope in ("admin", "read"):
             key = (await world.api.post("/api/v1/keys", json={"name": "k", "scope": scope})).json()["data"]

@@ -471,7 +471,9 @@ async def test_without_a_key_nothing_is_sent_and_the_setting_is_named(server: Fa
         assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
         assert isinstance(await piapi.cancel("a"), Refused)
         assert await piapi.history(model="m", since=datetime.now(UTC)) is None
-        assert (await piapi.account_info())[0] == 401
+        status, body = await piapi.account_info()
+        assert (status, body["code"]) == (502, 502)
+        assert "RINGBACK_PIAPI_API_KEY" in body["message"]
     assert server.requests == []
 
 
@@ -630,26 +632,97 @@ async def test_history_is_paged_newest_first_and_without_secrets(server: FakeSer
     assert server.requests[1].query == {
         "page": "2",
         "page_size": "100",
-        "model": "Qubico/flux1-dev",
+        "model": "flux",
         "start_time": str(int(since.timestamp())),
     }
 
 
 async def test_history_ends_after_three_pages(server: FakeServer, piapi: PiAPI) -> None:
-    server.responds(reply(200, {"code": 200, "data": [item(n) for n in range(100)]}))
+    def page(request: Request) -> bytes:
+        start = int(request.query["page"]) * 1000
+        return reply(200, {"code": 200, "data": {"data": [item(n) for n in range(start, start + 100)]}})
+
+    server.answer = page
     tasks = await piapi.history(model="m", since=datetime.now(UTC))
     assert tasks is not None
     assert len(tasks) == 300
     assert len(server.requests) == 3
 
 
+def of_model(name: str, number: int = 1) -> dict[str, Any]:
+    return {**item(number), "model": name}
+
+
+async def test_a_family_s_list_without_the_model_is_followed_by_the_list_of_all(
+    server: FakeServer, piapi: PiAPI
+) -> None:
+    all_of_them = reply(200, {"code": 200, "data": {"data": [of_model("Qubico/flux1-dev", 2), of_model("kling")]}})
+    of_family = reply(200, {"code": 200, "data": {"data": [of_model("Qubico/flux1-schnell", 3)]}})
+    server.answer = lambda request: of_family if "model" in request.query else all_of_them
+    tasks = await piapi.history(model="Qubico/flux1-dev", since=datetime.now(UTC))
+    assert tasks is not None
+    assert [task["task_id"] for task in tasks] == ["t3", "t2", "t1"]
+    assert [request.query.get("model") for request in server.requests] == ["flux", None]
+
+
+async def test_a_family_s_list_with_the_model_is_enough(server: FakeServer, piapi: PiAPI) -> None:
+    server.responds(reply(200, {"code": 200, "data": {"data": [of_model("MIDJOURNEY"), of_model("niji", 2)]}}))
+    assert len(await piapi.history(model="midjourney", since=datetime.now(UTC)) or ()) == 2
+    assert [request.query.get("model") for request in server.requests] == ["mj"]
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+async def test_a_family_that_the_provider_does_not_know_is_not_the_end_of_the_search(
+    server: FakeServer, piapi: PiAPI, status: int
+) -> None:
+    found = reply(200, {"code": 200, "data": {"data": [of_model("kling")]}})
+    server.answer = lambda request: reply(status) if "model" in request.query else found
+    tasks = await piapi.history(model="kling", since=datetime.now(UTC))
+    assert tasks is not None
+    assert [task["task_id"] for task in tasks] == ["t1"]
+
+
+async def test_a_provider_that_does_not_answer_is_asked_once(server: FakeServer, piapi: PiAPI) -> None:
+    server.responds(reply(500))
+    assert await piapi.history(model="kling", since=datetime.now(UTC)) is None
+    assert len(server.requests) == 1
+
+
+async def test_a_task_that_moved_to_the_next_page_is_listed_once(server: FakeServer, piapi: PiAPI) -> None:
+    pages = {"1": [of_model("kling", n) for n in range(100)], "2": [of_model("kling", 0), of_model("kling", 100)]}
+    server.answer = lambda request: reply(200, {"code": 200, "data": {"data": pages[request.query["page"]]}})
+    tasks = await piapi.history(model="kling", since=datetime.now(UTC))
+    assert tasks is not None
+    assert sorted(task["task_id"] for task in tasks) == sorted(f"t{n}" for n in range(101))
+
+
+async def test_odd_items_of_a_history_hide_no_other(server: FakeServer, piapi: PiAPI) -> None:
+    odd: list[Any] = [
+        None,
+        7,
+        "none",
+        [],
+        {},
+        {"task_id": None},
+        {"task_id": []},
+        {"meta": "x"},
+        {"model": 5, "meta": {"created_at": 1}},
+    ]
+    server.responds(reply(200, {"code": 200, "data": {"data": [*odd, of_model("kling"), *odd]}}))
+    tasks = await piapi.history(model="kling", since=datetime.now(UTC))
+    assert tasks is not None
+    assert "t1" in [task.get("task_id") for task in tasks]
+
+
 @pytest.mark.parametrize(
     "body",
     [
         {"code": 200, "data": {"list": [item(1), "noise"]}},
+        {"code": 200, "data": {"data": [item(1)], "page": 1, "size": 100, "total": 1}},
+        {"code": 200, "data": {"list": None, "data": [item(1)]}},
+        {"code": 200, "data": {"data": None, "list": [item(1)]}},
         {"code": 0, "data": {"tasks": [item(1)]}},
         {"code": 200, "data": {"items": [item(1)]}},
-        {"code": 200, "data": {"data": [item(1)], "total": 1}},
         {"data": [item(1)]},
         [item(1)],
     ],
@@ -698,10 +771,11 @@ async def test_the_account_is_passed_on(server: FakeServer, piapi: PiAPI) -> Non
         {"code": 200, "data": {"account_name": "me", "webhook_config": {}}, "message": "success"},
     )
     assert server.requests[0].target == "/account/info"
-    server.responds(reply(401, payload("error_error")))
-    assert await piapi.account_info() == (401, {"error": "unauthorized"})
-    server.responds(reply(200, {"code": 401, "message": "unauthorized"}))
-    assert await piapi.account_info() == (401, {"code": 401, "message": "unauthorized"})
+    for unauthorized in (reply(401, payload("error_error")), reply(200, {"code": 401, "message": "unauthorized"})):
+        server.responds(unauthorized)
+        status, answer = await piapi.account_info()
+        assert (status, answer["code"]) == (502, 502)
+        assert "RINGBACK_PIAPI_API_KEY" in answer["message"]
     server.responds(reply(500, b"<html>"))
     assert await piapi.account_info() == (
         500,

@@ -60,8 +60,8 @@ BAD = [
     ({"signature": "v1a", "format": "piapi"}, "signature", "standard and cloudevents"),
     ({"signature": "v1a", "secret": "a shared secret"}, "secret", "whsk_"),
     ({"secret": "short"}, "secret", "8 to 500"),
-    ({"secret": "eight\nlines"}, "secret", "control"),
-    ({"secret": "whsk_" + "A" * 43 + "="}, "secret", "v1"),
+    ({"format": "standard", "secret": "eight\nlines"}, "secret", "control"),
+    ({"format": "standard", "secret": "whsk_" + "A" * 43 + "="}, "secret", "v1"),
     ({"colour": "red"}, "colour", "not permitted"),
 ]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
+import standardwebhooks
 
 from receiver.domain.ids import new_id
 from tests.fakes.rows import change, select
@@ -171,3 +172,69 @@ async def test_a_retired_secret_that_no_master_key_decrypts_delays_no_delivery(w
     retired = orjson.dumps([{"secret": "x", "until": "2999-01-01T00:00:00+00:00"}]).decode()
     change(world, "UPDATE subscription SET retired_secrets = ? WHERE uid = ?", retired, webhook["id"])
     verify_standard(rotated["secret"], await next_delivery(world))
+
+
+PI_SECRETS = [
+    "whsec_my-own.secret",
+    "whsec_" + "not base64 ü",
+    "whsk_looks-like-a-private-key",
+    "whpk_looks-like-a-public-key",
+    "a line\nand another",
+    "12345678",
+    "x" * 500,
+]
+
+
+def verify_text_as_key(secret: str, received: ReceivedDelivery) -> None:
+    """Verify both signatures of a delivery in Pi's format with the text of the secret as the key."""
+    verify_pi(secret, received)
+    standardwebhooks.Webhook(secret.encode()).verify(received.body, received.headers)
+
+
+@pytest.mark.parametrize("secret", PI_SECRETS)
+async def test_pi_s_webhook_takes_any_secret_of_8_to_500_characters(world: World, secret: str) -> None:
+    answer = await world.api.post("/api/v1/webhooks", json={"endpoint_url": world.subscriber.url, "secret": secret})
+    assert answer.status_code == 200, answer.text
+    webhook = answer.json()["data"]
+    assert webhook["format"] == "pi"
+    assert "secret" not in webhook
+    task_id = await world.created()
+    await world.subscriber.until(lambda _: world.subscriber.of(task_id))
+    verify_text_as_key(secret, world.subscriber.of(task_id)[0])
+
+
+async def test_pi_s_secret_can_be_rotated_to_any_other(world: World) -> None:
+    answer = await world.api.post(
+        "/api/v1/webhooks", json={"endpoint_url": world.subscriber.url, "secret": "whsec_my-own.secret"}
+    )
+    await rotate(world, answer.json()["data"], secret="whsec_my-other.secret")
+    task_id = await world.created()
+    await world.subscriber.until(lambda _: world.subscriber.of(task_id))
+    received = world.subscriber.of(task_id)[0]
+    verify_text_as_key("whsec_my-other.secret", received)
+    standardwebhooks.Webhook(b"whsec_my-own.secret").verify(received.body, received.headers)
+
+
+@pytest.mark.parametrize("secret", ["x" * 7, "x" * 501])
+async def test_pi_s_secret_has_8_to_500_characters(world: World, secret: str) -> None:
+    answer = await world.api.post("/api/v1/webhooks", json={"endpoint_url": world.subscriber.url, "secret": secret})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "secret")
+
+
+async def test_a_format_that_verifiers_of_standard_webhooks_read_takes_no_secret_that_they_could_not_read(
+    world: World,
+) -> None:
+    odd = "whsec_my-own.secret"
+    for fields in ({"format": "standard"}, {"format": "cloudevents"}, {"event_types": ["task.completed"]}):
+        answer = await world.api.post(
+            "/api/v1/webhooks", json={"endpoint_url": world.subscriber.url, "secret": odd, **fields}
+        )
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "secret")
+        assert odd not in answer.text
+    webhook = await world.webhook(format="pi", secret=odd)
+    path = f"/api/v1/webhooks/{webhook['id']}"
+    answer = await world.api.patch(path, json={"format": "standard"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "secret")
+    assert odd not in answer.text
+    changed = await world.api.patch(path, json={"format": "standard", "secret": "plain text of mine"})
+    assert changed.status_code == 200, changed.text

@@ -25,6 +25,7 @@ CONTRACT = {
     "api_key": None,
     "public_url": None,
     "piapi_base_url": "https://api.piapi.ai",
+    "piapi_upload_url": None,
     "piapi_api_key": None,
     "piapi_webhook_secret": None,
     "allow_private_targets": False,
@@ -35,6 +36,7 @@ CONTRACT = {
     "poll_max_seconds": 300,
     "task_timeout_seconds": 86400,
     "provider_rate": "10/s",
+    "forward_timeout_seconds": 300,
     "max_body_bytes": 1048576,
     "retry_schedule": "0,5,300,1800,7200,18000,36000,50400,72000,86400",
     "delivery_timeout_seconds": 20,
@@ -229,6 +231,25 @@ def test_origins_are_written_as_browsers_write_them() -> None:
 @pytest.mark.parametrize(("rate", "calls"), [("10/s", 10), ("0.5/s", 0.5), ("600/m", 10), ("3600/h", 1)])
 def test_a_rate_is_a_number_and_a_period(rate: str, calls: float) -> None:
     assert load(provider_rate=rate).provider_calls_per_second == calls
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({}, "https://upload.theapi.app"),
+        ({"piapi_base_url": "https://api.piapi.ai/"}, "https://upload.theapi.app"),
+        ({"piapi_base_url": "http://127.0.0.1:9000"}, "http://127.0.0.1:9000"),
+        ({"piapi_upload_url": "https://files.example.com/"}, "https://files.example.com"),
+        ({"piapi_upload_url": "https://files.example.com/api/ephemeral_resource"}, "https://files.example.com"),
+        (
+            {"piapi_base_url": "http://127.0.0.1:9000", "piapi_upload_url": "http://127.0.0.1:9001"},
+            "http://127.0.0.1:9001",
+        ),
+    ],
+)
+def test_files_are_uploaded_to_piapi_s_own_host_unless_another_is_set(given: dict[str, str], url: str) -> None:
+    environment = {f"RINGBACK_{name.upper()}": value for name, value in given.items()}
+    assert load_settings(environment, env_file=None).upload_url == url
 
 
 def test_urls_lose_their_trailing_slash() -> None:

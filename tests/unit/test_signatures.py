@@ -13,6 +13,7 @@ import svix.webhooks
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models import DeliveryFormat
 from receiver.domain.signatures import (
     check_secret,
     new_secret,
@@ -123,11 +124,55 @@ def test_an_invalid_secret_is_refused(secret: str) -> None:
     assert secret == "" or secret not in refusal.value.message
 
 
-@given(st.text(max_size=600))
-def test_a_secret_is_either_refused_or_signs(secret: str) -> None:
+OPAQUE = [
+    "whsec_my-own.secret",
+    "whsec_",
+    "whsec_not base64!",
+    "whsec_" + "é" * 40,
+    "whsk_" + "A" * 43 + "=",
+    "whpk_12345678",
+    " leading and trailing ",
+    "two\nlines and a \t tab",
+    "nul\0inside",
+    "😀" * 8,
+    "x" * 500,
+    whsec(3),
+    whsec(65),
+]
+
+
+@pytest.mark.parametrize("secret", [each for each in OPAQUE if len(each) >= 8])
+def test_pi_s_format_takes_any_text_as_a_secret(secret: str) -> None:
+    check_secret(secret, form=DeliveryFormat.PI)
+    expected = hmac.new(secret.encode(), BODY, hashlib.sha256).hexdigest()
+    assert sign_pi(secret, BODY) == f"sha256={expected}"
+    assert standard_headers([secret], "evt_1", 1, BODY, shared=True)["webhook-signature"].startswith("v1,")
+
+
+@pytest.mark.parametrize("secret", ["whsec_my-own.secret", "whsec_not base64!", "whsec_" + "é" * 40, "whsec_===="])
+def test_what_follows_whsec_without_being_base64_makes_the_whole_text_the_key(secret: str) -> None:
+    assert signing_key(secret) == secret.encode()
+
+
+@pytest.mark.parametrize("form", list(DeliveryFormat))
+@pytest.mark.parametrize("secret", ["", "x" * 7, "x" * 501, "\ud800" * 8])
+def test_no_format_takes_a_secret_that_is_too_short_too_long_or_no_text(form: DeliveryFormat, secret: str) -> None:
+    with pytest.raises(BadRequest):
+        check_secret(secret, form=form)
+
+
+def test_the_format_of_a_secret_sent_as_a_header_takes_any_printable_text() -> None:
+    for secret in ("whsec_my-own.secret", "whsk_12345678"):
+        check_secret(secret, form=DeliveryFormat.PIAPI)
+    with pytest.raises(BadRequest):
+        check_secret("two\nlines", form=DeliveryFormat.PIAPI)
+
+
+@given(st.text(max_size=600), st.sampled_from(list(DeliveryFormat)))
+def test_a_secret_is_either_refused_or_signs(secret: str, form: DeliveryFormat) -> None:
     try:
-        check_secret(secret)
+        check_secret(secret, form=form)
     except BadRequest:
         return
-    assert sign_standard(secret, "evt_1", 1, b"").startswith("v1,")
+    assert sign_standard(secret, "evt_1", 1, b"", shared=True).startswith("v1,")
     assert sign_pi(secret, b"").startswith("sha256=")

@@ -7,12 +7,15 @@ from urllib.parse import quote
 import orjson
 
 from receiver import telemetry
+from receiver.domain.model_families import history_name
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.providers.base import (
     CallerKey,
     CancelOutcome,
     ConfirmSend,
     FetchOutcome,
+    ForwardedRequest,
+    ForwardOutcome,
     MalformedUpdate,
     Missing,
     NewTask,
@@ -21,6 +24,7 @@ from receiver.providers.base import (
 )
 from receiver.providers.piapi import bodies, fields
 from receiver.providers.piapi.calls import CallResponse, Calls
+from receiver.providers.piapi.forwarding import KEY_REFUSED, Forwarder
 from receiver.providers.piapi.outcomes import cancel_outcome, envelope_of, fetch_outcome, refusal, submit_outcome
 from receiver.providers.piapi.tasks import read_task
 from receiver.providers.rate_limiter import RateLimiter
@@ -28,7 +32,8 @@ from receiver.providers.rate_limiter import RateLimiter
 PAGE_SIZE = 100
 """The most that PiAPI's list accepts. Source: `receiver/providers/piapi/CONTRACT.md`, "Lists and account"."""
 MOST_PAGES = 3
-_LIST_NAMES = ("list", "tasks", "items", "data")
+_LIST_NAMES = ("data", "list", "tasks", "items")
+_UNKNOWN_FAMILY = frozenset({400, 404, 422})
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 _OUTCOMES = {
@@ -41,6 +46,8 @@ _OUTCOMES = {
     "Missing": "missing",
     "NoAnswer": "no_answer",
     "Cancelled": "cancelled",
+    "ForwardedAnswer": "forwarded",
+    "NotForwarded": "not_forwarded",
 }
 """The outcomes as the metric names them."""
 
@@ -49,15 +56,34 @@ class PiAPI:
     """PiAPI's unified task API. It owns its connections: call `aclose` when done.
 
     `timeout` (seconds) bounds each phase of a call: a call waits at most `timeout` for the rate limit, and then takes
-    at most 5 + 3 × `timeout` in total.
+    at most 5 + 3 × `timeout` in total. `forward_timeout` (seconds) bounds each silence of a forwarded request.
+    `upload_url` is where files are uploaded; None if it is `base_url`.
     """
 
     name = "piapi"
 
-    def __init__(self, *, base_url: str, api_key: str | None, timeout: float, rate_limiter: RateLimiter) -> None:
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str | None,
+        timeout: float,
+        rate_limiter: RateLimiter,
+        upload_url: str | None = None,
+        forward_timeout: float = 300.0,
+    ) -> None:
         key = (api_key or "").strip()
         self._key_fault = _key_fault(key)
         self._calls = Calls(base_url=base_url, api_key=key, timeout=timeout, rate_limiter=rate_limiter)
+        self._forwarder = Forwarder(
+            base_url=base_url,
+            upload_url=upload_url or base_url,
+            api_key=key,
+            key_fault=self._key_fault,
+            wait=timeout,
+            idle=forward_timeout,
+            rate_limiter=rate_limiter,
+        )
 
     async def submit(
         self, task: NewTask, *, caller: CallerKey | None = None, confirm: ConfirmSend | None = None
@@ -87,36 +113,55 @@ class PiAPI:
     async def history(
         self, *, model: str, since: datetime, caller: CallerKey | None = None
     ) -> list[dict[str, Any]] | None:
-        """Return PiAPI's list of the tasks of `model` made since then, newest first, at most 300, without secrets.
+        """Return PiAPI's list of the tasks of `model` made since then, newest first, at most 600, without secrets.
 
-        None if PiAPI gave no answer; if a later page failed, the pages before it.
+        PiAPI filters by families, not by models: the tasks of the model's family are asked for, and those of all models
+        if PiAPI names no such family or its list has no task of the model. None if PiAPI gave no answer; if a later
+        page failed, the pages before it.
         """
-        found: list[dict[str, Any]] | None = None
-        for page in range(1, MOST_PAGES + 1):
-            items = await self._history_page(model, since, page, caller)
-            if items is None:
-                break
-            found = (found or []) + [item for item in items if isinstance(item, dict)]
-            if len(items) < PAGE_SIZE:
-                break
+        family = history_name(model)
+        found = None if family is None else await self._history_pages(family, since, caller)
+        if family is None or (found is not None and not _may_have(model, found)):
+            more = await self._history_pages(None, since, caller)
+            found = more if found is None else found + (more or [])
         _count("history", "no_answer" if found is None else "found")
-        return found if found is None else sorted(found, key=_created_at, reverse=True)
+        return None if found is None else sorted(_each_once(found), key=_created_at, reverse=True)
 
     async def account_info(self) -> tuple[int, dict[str, Any]]:
         """Return PiAPI's own status and body for `GET /account/info`, to be passed on.
 
-        401 without a usable key, 502 without an answer. An error in the envelope of a 200 counts as that status.
+        502 without a usable key, with one that PiAPI refuses, and without an answer.
         """
         if self._key_fault:
             _count("account_info", "refused")
-            return 401, envelope_of(401, self._key_fault)
+            return _unauthorized(self._key_fault)
         outcome = await self._calls.call("GET", "/account/info")
         if not isinstance(outcome, CallResponse):
             _count("account_info", "no_answer")
             return 502, envelope_of(502, outcome.message)
         _count("account_info", "found" if outcome.effective_status in (None, 200) else "refused")
-        status = outcome.effective_status or outcome.status
-        return status, outcome.body if isinstance(outcome.body, dict) else envelope_of(status, outcome.message)
+        if outcome.effective_status == 401:
+            return _unauthorized(KEY_REFUSED)
+        return outcome.status, (
+            outcome.body if isinstance(outcome.body, dict) else envelope_of(outcome.status, outcome.message)
+        )
+
+    async def forward(self, request: ForwardedRequest, *, caller: CallerKey | None = None) -> ForwardOutcome:
+        """Pass a request on to PiAPI, with Ringback's own key; return the answer when its headers have arrived."""
+        outcome = await self._forwarder.forward(request, caller)
+        _count("forward", outcome)
+        return outcome
+
+    def task_in_answer(self, body: bytes) -> ProviderUpdate | None:
+        """Return the task in a body of the form `{"code", "data": {"task_id", ...}}`, None if it is no such body."""
+        try:
+            answer = bodies.read_body(body)
+            is_envelope = isinstance(answer, dict) and "code" in answer and isinstance(answer.get("data"), dict)
+            if not is_envelope or not answer["data"].get("task_id"):
+                return None
+            return read_task(answer, source=Source.POLL)
+        except MalformedUpdate:
+            return None
 
     def parse_webhook(self, body: bytes, *, attempt: int | None = None, hidden: str = "") -> ProviderUpdate:
         """Turn an inbound webhook's body into an update, without the secret `hidden`. Raises `MalformedUpdate`."""
@@ -141,6 +186,7 @@ class PiAPI:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._calls.aclose()
+        await self._forwarder.aclose()
 
     async def _submit(self, task: NewTask, caller: CallerKey | None, confirm: ConfirmSend | None) -> SubmitOutcome:
         if self._key_fault:
@@ -174,15 +220,34 @@ class PiAPI:
             return Missing("no task at PiAPI can have this id")
         return cancel_outcome(await self._calls.call("DELETE", path, caller=caller))
 
-    async def _history_page(self, model: str, since: datetime, page: int, caller: CallerKey | None) -> list[Any] | None:
+    async def _history_pages(
+        self, family: str | None, since: datetime, caller: CallerKey | None
+    ) -> list[dict[str, Any]] | None:
+        found: list[dict[str, Any]] | None = None
+        for page in range(1, MOST_PAGES + 1):
+            items = await self._history_page(family, since, page, caller)
+            if items is None:
+                break
+            found = (found or []) + [item for item in items if isinstance(item, dict)]
+            if len(items) < PAGE_SIZE:
+                break
+        return found
+
+    async def _history_page(
+        self, family: str | None, since: datetime, page: int, caller: CallerKey | None
+    ) -> list[Any] | None:
+        """Return the items of one page; [] too if PiAPI does not know the family; None without an answer."""
         if self._key_fault:
             return None
-        params: dict[str, str | int] = {"page": page, "page_size": PAGE_SIZE, "model": model}
-        params["start_time"] = int(since.timestamp())
+        params: dict[str, str | int] = {"page": page, "page_size": PAGE_SIZE, "start_time": int(since.timestamp())}
+        if family is not None:
+            params["model"] = family
         outcome = await self._calls.call("GET", "/api/open/tasks/histories", params=params, caller=caller)
-        return (
-            _list_in(outcome) if isinstance(outcome, CallResponse) and outcome.effective_status in (None, 200) else None
-        )
+        if not isinstance(outcome, CallResponse):
+            return None
+        if outcome.effective_status in (None, 200):
+            return _list_in(outcome)
+        return [] if family is not None and outcome.effective_status in _UNKNOWN_FAMILY else None
 
 
 def _key_fault(key: str) -> str | None:
@@ -211,10 +276,30 @@ def _list_in(answer: CallResponse) -> list[Any] | None:
     """Return the list: `data` itself, or under one of the names that PiAPI uses for it. An empty one may be null."""
     data = answer.body.get("data") if isinstance(answer.body, dict) else answer.body
     if isinstance(data, dict):
-        data = next((data[name] for name in _LIST_NAMES if name in data), data)
+        named = [data[name] for name in _LIST_NAMES if name in data]
+        data = next((each for each in named if isinstance(each, list)), named[0] if named else data)
     if data is None and answer.effective_status == 200:
         return []
     return data if isinstance(data, list) else None
+
+
+def _may_have(model: str, tasks: list[dict[str, Any]]) -> bool:
+    """Whether one of the tasks may have this model: one names it, or none of them names any."""
+    names = {str(task["model"]).strip().lower() for task in tasks if task.get("model")}
+    return model.strip().lower() in names or (bool(tasks) and not names)
+
+
+def _each_once(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the tasks without repetitions: while pages are read, new tasks move others to the next page."""
+    seen: dict[Any, dict[str, Any]] = {}
+    for number, task in enumerate(tasks):
+        task_id = task.get("task_id")
+        seen.setdefault(task_id if isinstance(task_id, str | int) else ("without id", number), task)
+    return list(seen.values())
+
+
+def _unauthorized(message: str) -> tuple[int, dict[str, Any]]:
+    return 502, {"code": 502, "data": None, "message": f"provider_unauthorized: {message}"}
 
 
 def _created_at(task: dict[str, Any]) -> datetime:

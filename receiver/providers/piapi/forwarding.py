@@ -1,0 +1,187 @@
+"""Passes requests on to PiAPI's APIs that make no task: chat, pictures, speech and the upload of files.
+
+Nothing is kept: the request's body is sent as it arrives, and the answer's is returned as it arrives, so that a stream
+of events reaches the client event by event. Connections are apart from those of `receiver.providers.piapi.calls`: an
+answer can take minutes, and many of them may not keep a task from being polled.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import cast
+
+import httpx
+
+from receiver.clock import utc_now
+from receiver.domain.hidden_text import HiddenText
+from receiver.domain.retry_after import retry_after_seconds
+from receiver.providers.base import (
+    AnswerCut,
+    CallerKey,
+    ForwardedAnswer,
+    ForwardedRequest,
+    ForwardOutcome,
+    NotForwarded,
+)
+from receiver.providers.piapi.calls import LONGEST_CONNECT, LONGEST_RETRY_AFTER, PAUSE_WITHOUT_HINT
+from receiver.providers.rate_limiter import RateLimiter
+from receiver.providers.transport import open_transport
+
+UPLOAD_PATH = "/api/ephemeral_resource"
+"""The path that PiAPI serves at another host. Source: `receiver/providers/piapi/CONTRACT.md`, "Other APIs"."""
+LARGEST_ANSWER = 256 * 1024 * 1024
+"""Bytes. Speech and pictures as base64 are far smaller."""
+LONGEST_ANSWER_SECONDS = 3600.0
+KEY_REFUSED = "the provider does not accept Ringback's own key: check RINGBACK_PIAPI_API_KEY"
+
+_PASSED_BACK = (
+    *("content-type", "content-length", "content-encoding", "content-disposition", "content-language"),
+    *("cache-control", "retry-after"),
+)
+"""Headers of an answer that concern the client. Cookies and the like are between PiAPI and us."""
+_UNAVAILABLE = "provider_unavailable"
+_TIMEOUT = "provider_timeout"
+_UNAUTHORIZED = "provider_unauthorized"
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+
+
+class Forwarder:
+    """Passes requests on. Each takes one token of `rate_limiter`.
+
+    `wait` (seconds) bounds the waits for a token and for a free connection; `idle` (seconds) bounds the wait for the
+    answer and each silence in it. `key_fault` says why `api_key` cannot be used; None if it can.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        upload_url: str,
+        api_key: str,
+        key_fault: str | None,
+        wait: float,
+        idle: float,
+        rate_limiter: RateLimiter,
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._upload_url = upload_url.rstrip("/")
+        self._api_key = api_key
+        self._key_fault = key_fault
+        self._wait = wait
+        self._phases = {"timeout": httpx.Timeout(idle, connect=min(LONGEST_CONNECT, idle), pool=wait).as_dict()}
+        self._rate_limiter = rate_limiter
+        self._opening = asyncio.Lock()
+        self._opened: dict[str, httpx.AsyncBaseTransport] = {}
+
+    async def forward(self, request: ForwardedRequest, caller: CallerKey | None) -> ForwardOutcome:
+        """Pass a request on; return the answer when its headers have arrived."""
+        if self._key_fault:
+            return NotForwarded(502, _UNAUTHORIZED, self._key_fault)
+        if not await self._acquire_token(caller):
+            message = "the rate limit of calls to the provider is used up"
+            return NotForwarded(503, "unavailable", message, self._rate_limiter.paused_for() or 1.0)
+        deadline = asyncio.get_running_loop().time() + LONGEST_ANSWER_SECONDS
+        try:
+            response = await self._send(request)
+        except _NOT_SENT as error:
+            return NotForwarded(502, _UNAVAILABLE, f"the provider cannot be reached ({type(error).__name__})")
+        except httpx.TimeoutException as error:
+            return NotForwarded(504, _TIMEOUT, f"the provider did not answer in time ({type(error).__name__})")
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            return NotForwarded(502, _UNAVAILABLE, f"the connection to the provider failed ({type(error).__name__})")
+        self._pause_if_asked(response)
+        refusal = _refusal(response)
+        if refusal is not None:
+            await response.aclose()
+            return refusal
+        return ForwardedAnswer(
+            status=response.status_code,
+            headers={name: response.headers[name] for name in _PASSED_BACK if name in response.headers},
+            body=_body(response, HiddenText(self._api_key), deadline),
+            aclose=response.aclose,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        opened, self._opened = self._opened, {}
+        for transport in opened.values():
+            await transport.aclose()
+
+    async def _acquire_token(self, caller: CallerKey | None) -> bool:
+        if self._rate_limiter.paused_for() > self._wait:
+            return False
+        try:
+            async with asyncio.timeout(self._wait):
+                await self._rate_limiter.acquire(caller)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _send(self, request: ForwardedRequest) -> httpx.Response:
+        base_url = self._upload_url if request.path == UPLOAD_PATH else self._base_url
+        headers = {
+            **request.headers,
+            "accept-encoding": "identity",  # nothing between us and the client unpacks it
+            "user-agent": "ringback",
+            "authorization": f"Bearer {self._api_key}",
+            "x-api-key": self._api_key,
+        }
+        sent = httpx.Request(
+            request.method,
+            f"{base_url}{request.path}{'?' if request.query else ''}{request.query}",
+            headers=headers,
+            content=request.body,
+            extensions=self._phases,
+        )
+        return await (await self._transport(base_url)).handle_async_request(sent)
+
+    async def _transport(self, base_url: str) -> httpx.AsyncBaseTransport:
+        async with self._opening:
+            if base_url not in self._opened:
+                self._opened[base_url] = await open_transport(base_url)
+            return self._opened[base_url]
+
+    def _pause_if_asked(self, response: httpx.Response) -> None:
+        if response.status_code not in (429, 503):
+            return
+        given = response.headers.get("retry-after")
+        seconds = retry_after_seconds(given, utc_now(), longest=LONGEST_RETRY_AFTER)
+        if seconds is None and response.status_code == 429:
+            seconds = PAUSE_WITHOUT_HINT
+        if seconds is not None:
+            self._rate_limiter.pause(seconds)
+
+
+def _refusal(response: httpx.Response) -> NotForwarded | None:
+    """Return what the client gets instead of an answer that is not for it; None for one that is."""
+    status = response.status_code
+    if status == 401:
+        return NotForwarded(502, _UNAUTHORIZED, KEY_REFUSED)
+    if 300 <= status < 400:
+        message = f"the provider redirects (HTTP {status}): check RINGBACK_PIAPI_BASE_URL and RINGBACK_PIAPI_UPLOAD_URL"
+        return NotForwarded(502, _UNAVAILABLE, message)
+    length = response.headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and int(length) > LARGEST_ANSWER:
+        return NotForwarded(502, _UNAVAILABLE, f"the provider's answer has more than {LARGEST_ANSWER} bytes")
+    return None
+
+
+async def _body(response: httpx.Response, hidden: HiddenText, deadline: float) -> AsyncIterator[bytes]:
+    size = 0
+    parts = aiter(cast(httpx.AsyncByteStream, response.stream))
+    while True:
+        try:
+            async with asyncio.timeout_at(deadline):
+                part = await anext(parts)
+        except StopAsyncIteration:
+            break
+        except (httpx.TimeoutException, TimeoutError):
+            raise AnswerCut("the provider's answer paused or lasted too long") from None
+        except (httpx.HTTPError, OSError) as error:
+            raise AnswerCut(f"the provider's answer ended too early ({type(error).__name__})") from None
+        size += len(part)
+        if size > LARGEST_ANSWER:
+            raise AnswerCut(f"the provider's answer has more than {LARGEST_ANSWER} bytes")
+        if shown := hidden.add(part):
+            yield shown
+    if rest := hidden.rest():
+        yield rest

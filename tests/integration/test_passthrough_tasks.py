@@ -1,0 +1,111 @@
+"""An answer that is passed on and is a task: from then on the client's organization has it, to its end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fakes.forward_provider import Exchange, ForwardProvider, fixed, forward_provider, in_parts
+from tests.fakes.organizations import another_organization
+from tests.fakes.world import API_KEY, FAST_POLLING, World, in_process
+
+IMAGES = "/v1/images/generations"
+TASK = {"task_id": "theirs-1", "model": "gpt-image-1", "task_type": "generate", "status": "pending", "input": {"a": 1}}
+MADE = {"code": 200, "message": "success", "data": TASK}
+DONE = {"code": 200, "data": {**TASK, "status": "completed", "output": {"image_url": "https://x.example/a.png"}}}
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[ForwardProvider]:
+    async with forward_provider() as provider:
+        yield provider
+
+
+@pytest.fixture
+async def world(tmp_path: Path, provider: ForwardProvider) -> AsyncIterator[World]:
+    """A world with that provider, which is polled often."""
+    async with in_process(tmp_path, piapi_base_url=provider.url, public=False, **FAST_POLLING) as world:
+        yield world
+
+
+async def tasks(world: World) -> list[dict[str, Any]]:
+    return list((await world.api.get("/api/v1/tasks")).json()["data"]["data"])
+
+
+async def test_an_answer_that_is_a_task_is_tracked_to_its_end(world: World, provider: ForwardProvider) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await fixed(200, DONE if exchange.call.method == "GET" else MADE)(exchange)
+
+    provider.answer = answer
+    answered = await world.api.post(IMAGES, json={"prompt": "a cat"})
+    assert (answered.status_code, answered.json()) == (200, MADE)
+    task = await world.task("theirs-1")
+    assert (task["model"], task["task_type"], task["input"]) == ("gpt-image-1", "generate", {"a": 1})
+    ended = await world.ended(task["task_id"])
+    assert (ended["status"], ended["output"]["image_url"]) == ("completed", "https://x.example/a.png")
+    assert [call.path for call in provider.calls][:2] == [IMAGES, "/api/v1/task/theirs-1"]
+    assert (await world.api.post(IMAGES, json={})).json() == MADE
+    assert [each["task_id"] for each in await tasks(world)] == [task["task_id"]]
+
+
+async def test_the_task_belongs_to_the_client_s_organization(world: World, provider: ForwardProvider) -> None:
+    provider.answer = fixed(200, MADE)
+    theirs = another_organization(world)
+    answered = await world.api.post(IMAGES, json={}, headers=theirs)
+    assert answered.json() == MADE
+    assert (await world.api.get("/api/v1/tasks/theirs-1")).status_code == 404
+    assert (await world.api.get("/api/v1/tasks/theirs-1", headers=theirs)).status_code == 200
+    assert (await world.api.post(IMAGES, json={})).json() == MADE  # the same task, of another organization's
+    assert await tasks(world) == []
+
+
+@pytest.mark.parametrize("size", [1, 7])
+async def test_a_task_may_come_in_parts(world: World, provider: ForwardProvider, size: int) -> None:
+    text = b'{"code": 0, "data": {"task_id": "theirs-2", "status": "processing"}}'
+    provider.answer = in_parts([text[at : at + size] for at in range(0, len(text), size)])
+    assert (await world.api.post(IMAGES, json={})).content == text
+    assert (await world.task("theirs-2"))["provider_task_id"] == "theirs-2"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        fixed(200, {"choices": [{"message": {"content": "task_id"}}]}),
+        fixed(200, {"data": TASK}),
+        fixed(200, {"task_id": "x", "status": "completed"}),
+        fixed(200, {"code": 200, "data": {"url": "https://x.example/a.png"}}),
+        fixed(200, {"code": 200, "data": {"task_id": ""}}),
+        fixed(200, {"code": 200, "data": {"task_id": []}}),
+        fixed(200, {"code": 200, "data": None}),
+        fixed(200, [MADE]),
+        fixed(200, b"not json"),
+        fixed(200, b""),
+        fixed(400, MADE),
+        fixed(200, MADE, "text/plain"),
+        fixed(200, {**MADE, "more": "x" * 300_000}),
+    ],
+)
+async def test_any_other_answer_is_passed_on_and_not_tracked(
+    world: World, provider: ForwardProvider, answer: Any
+) -> None:
+    provider.answer = answer
+    answered = await world.api.post(IMAGES, json={})
+    assert answered.status_code in (200, 400)
+    assert await tasks(world) == []
+
+
+async def test_a_task_is_tracked_though_the_client_disconnects_at_the_end_of_its_answer(
+    world: World, provider: ForwardProvider
+) -> None:
+    provider.answer = fixed(200, MADE)
+    async with (
+        httpx.AsyncClient(base_url=world.base, headers={"x-api-key": API_KEY}) as client,
+        client.stream("POST", IMAGES, json={}) as response,
+    ):
+        await anext(response.aiter_raw())
+    async with asyncio.timeout(10):
+        while not await tasks(world):
+            pass
