@@ -148,7 +148,7 @@ async def test_405_names_all_methods_of_the_path(world: World, path: str) -> Non
     assert answer.headers["x-request-id"]
 
 
-@pytest.mark.parametrize("path", ["/hooks/piapi", f"/hooks/piapi/{new_id()}/"])
+@pytest.mark.parametrize("path", ["/hooks/piapi", f"/hooks/piapi/{new_id()}/"], ids=["shared", "of-a-task"])
 async def test_405_of_a_webhook_path_names_post(world: World, path: str) -> None:
     answer = await world.api.get(path)
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")

@@ -102,7 +102,11 @@ def test_a_body_that_is_cut_off_is_broken_and_keeps_what_was_unpacked(name: str)
         assert BODY.startswith(caught.value.unpacked)
 
 
-@pytest.mark.parametrize("body", [BODY, b"\x1f\x8b\xff" + BODY, gzip.compress(BODY)[:-8] + b"\0" * 8])
+@pytest.mark.parametrize(
+    "body",
+    [BODY, b"\x1f\x8b\xff" + BODY, gzip.compress(BODY)[:-8] + b"\0" * 8],
+    ids=["plain", "another-method", "wrong-check-sum"],
+)
 def test_a_body_that_is_not_in_its_encoding_is_broken(body: bytes) -> None:
     with pytest.raises(EncodingBroken, match="not in the content encoding gzip"):
         unpack(body, ["gzip"], LIMIT)
