@@ -215,6 +215,7 @@ ACCEPTED = [
     reply(201, {"code": 0, "data": {"task_id": "a", "status": "Pending"}}),
     reply(200, {"code": 200, "data": {"task_id": "a"}}),
     reply(200, {"task_id": "a", "status": ""}),
+    reply(200, {"code": 200, "data": {"task_id": 123456, "status": "pending"}}),
 ]
 UNKNOWN = [
     reply(200, b"<html>welcome</html>", content_type="text/html"),
@@ -222,7 +223,7 @@ UNKNOWN = [
     reply(204),
     reply(200, {"code": 200, "data": None, "message": "success"}),
     reply(200, {"code": 0, "data": {"task_id": ""}}),
-    reply(200, {"code": 200, "data": {"task_id": 5}}),
+    reply(200, {"code": 200, "data": {"task_id": True}}),
     reply(200, {"code": 502, "message": "bad gateway"}),
     reply(200, {"code": 10001, "message": "?"}),
     reply(200, payload("created"), content_encoding="gzip"),
@@ -467,7 +468,7 @@ async def test_a_task_that_the_provider_does_not_know_is_missing(
         reply(200),
         reply(200, b"<html>"),
         reply(200, {"code": 200, "data": None}),
-        reply(200, {"code": 200, "data": {"task_id": "a", "status": 7}}),
+        reply(200, {"code": 200, "data": {"task_id": ["a"], "status": "completed"}}),
         reply(200, {"code": 200, "data": {"task_id": "another", "status": "completed"}}),
         b"",
         b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{",
