@@ -19,7 +19,8 @@ The tree, with the HTTP status and the `code` of each response:
     ├── Unavailable                               503  unavailable
     │   ├── WriterFull                            503  writer_full
     │   └── StorageUnavailable                    503  storage_unavailable
-    ├── ProviderRefused                            *   provider_refused; the status is the provider's own
+    ├── ProviderRefused                            *   provider_refused; the status is the provider's own.
+    │                                                  provider_unauthorized (502) if it refused Ringback's own key
     ├── ClientGone (asgi)                          -   the client disconnected: no response can be sent
     ├── MasterKeyMissing (domain.keyring)         500  master_key_missing
     └── UnresolvedReference (domain.references)    -   reference_leads_nowhere; becomes the error of a run's step
@@ -187,13 +188,18 @@ class StorageUnavailable(Unavailable):
 class ProviderRefused(RingbackError):
     """Raised when the provider refused a request for good; `status` and `body` are the provider's own.
 
-    The client has to change the request.
+    The client has to change the request. With the code `provider_unauthorized` it cannot: the provider refused
+    Ringback's own key, and its operator has to mend `RINGBACK_PIAPI_API_KEY`.
     """
 
     code = "provider_refused"
     kind = "invalid_request_error"
 
-    def __init__(self, message: str, *, status: int, body: dict[str, Any] | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, status: int, body: dict[str, Any] | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message, code=code)
         self.status = status
         self.body = body
+        if status >= 500:
+            self.kind = RingbackError.kind

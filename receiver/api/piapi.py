@@ -15,7 +15,7 @@ from receiver.api.task_requests import read_callback, read_task, task_request, w
 from receiver.clock import utc_now
 from receiver.domain.representations import piapi_task
 from receiver.errors import ProviderRefused, RingbackError, Unavailable
-from receiver.providers import Refused
+from receiver.providers import PROVIDER_UNAUTHORIZED, Refused
 from receiver.providers.registry import DEFAULT_PROVIDER
 from receiver.storage.tasks import TaskFilter, active_tasks, count_tasks, task_by_id, tasks_matching
 from receiver.tracking.create import TaskRequest
@@ -35,7 +35,7 @@ async def create_task(call: Call) -> Reply:
     request = task_request(call, wanted, uid, await read_callback(call, webhook_config_of(wanted)))
     _, outcome = await call.services.tracker.create(request, wait=call.services.settings.submit_wait_seconds)
     if isinstance(outcome, Refused):
-        raise ProviderRefused(outcome.message, status=outcome.status, body=outcome.body)
+        raise ProviderRefused(outcome.message, status=outcome.status, body=outcome.body, code=outcome.code)
     try:
         task = await call.services.tracker.task(call.organization_id, uid)
     except Unavailable:  # it is stored and may be at the provider: after an error the client would create it again
@@ -123,6 +123,8 @@ def _earlier_reply(task: Mapping[str, Any]) -> Reply:
     code = (task["error"] or {}).get("code")
     if task["submission"] == Submission.REFUSED and isinstance(code, int) and 400 <= code < 500:
         raise ProviderRefused(task["error"]["message"], status=code)
+    if task["submission"] == Submission.REFUSED and code == PROVIDER_UNAUTHORIZED:
+        raise ProviderRefused(task["error"]["message"], status=502, code=code)
     return Reply(piapi_task(task))
 
 

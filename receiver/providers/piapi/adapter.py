@@ -21,7 +21,15 @@ from receiver.providers.base import (
 )
 from receiver.providers.piapi import bodies, fields
 from receiver.providers.piapi.calls import CallResponse, Calls
-from receiver.providers.piapi.outcomes import cancel_outcome, envelope_of, fetch_outcome, refusal, submit_outcome
+from receiver.providers.piapi.outcomes import (
+    cancel_outcome,
+    envelope_of,
+    fetch_outcome,
+    is_unauthorized,
+    refusal,
+    submit_outcome,
+    unauthorized,
+)
 from receiver.providers.piapi.tasks import read_task
 from receiver.providers.rate_limiter import RateLimiter
 
@@ -105,16 +113,18 @@ class PiAPI:
     async def account_info(self) -> tuple[int, dict[str, Any]]:
         """Return PiAPI's own status and body for `GET /account/info`, to be passed on.
 
-        401 without a usable key, 502 without an answer. An error in the envelope of a 200 counts as that status.
+        502 without an answer, or if PiAPI refuses the key. An error in the envelope of a 200 counts as that status.
         """
         if self._key_fault:
             _count("account_info", "refused")
-            return 401, envelope_of(401, self._key_fault)
+            return 502, unauthorized(self._key_fault).body
         outcome = await self._calls.call("GET", "/account/info")
         if not isinstance(outcome, CallResponse):
             _count("account_info", "no_answer")
             return 502, envelope_of(502, outcome.message)
         _count("account_info", "found" if outcome.effective_status in (None, 200) else "refused")
+        if is_unauthorized(outcome):
+            return 502, unauthorized(outcome.message).body
         status = outcome.effective_status or outcome.status
         return status, outcome.body if isinstance(outcome.body, dict) else envelope_of(status, outcome.message)
 
@@ -144,7 +154,7 @@ class PiAPI:
 
     async def _submit(self, task: NewTask, caller: CallerKey | None, confirm: ConfirmSend | None) -> SubmitOutcome:
         if self._key_fault:
-            return refusal(401, self._key_fault)
+            return unauthorized(self._key_fault)
         try:
             content = orjson.dumps(_create_body(task))
         except orjson.JSONEncodeError:
@@ -168,7 +178,7 @@ class PiAPI:
 
     async def _cancel(self, provider_task_id: str, caller: CallerKey | None) -> CancelOutcome:
         if self._key_fault:
-            return refusal(401, self._key_fault)
+            return unauthorized(self._key_fault)
         path = _task_path(provider_task_id)
         if path is None:
             return Missing("no task at PiAPI can have this id")

@@ -12,6 +12,7 @@ from receiver.domain.redaction import REDACTED
 from receiver.domain.retry_after import retry_after_seconds
 from receiver.providers.base import CallerKey, ConfirmSend, MalformedUpdate
 from receiver.providers.piapi.bodies import read_body, redact_secrets
+from receiver.providers.piapi.reasons import message_of
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import open_transport
 
@@ -65,7 +66,7 @@ class CallResponse:
     @property
     def message(self) -> str:
         """The provider's message, wherever it put it, or one made of the status; bounded."""
-        message = _message_in(self.body) or self.text or f"HTTP {self.status} from the provider"
+        message = message_of(self.body) or self.text or f"HTTP {self.status} from the provider"
         return message[:LONGEST_MESSAGE]
 
 
@@ -226,19 +227,6 @@ def _plain(body: bytes) -> str:
     """Return a plain-text body, bounded; "" for a web page, which says nothing useful in a message."""
     text = body[:LONGEST_MESSAGE].decode("utf-8", "replace").replace("\0", "").strip()
     return "" if "<" in text else redact_secrets(text)
-
-
-def _message_in(body: Any) -> str:
-    """Return the message of an error body: PiAPI's gateways and models put it in different fields."""
-    if not isinstance(body, dict):
-        return body.strip() if isinstance(body, str) else ""
-    for name in ("message", "error", "description", "detail"):
-        message = body.get(name)
-        if isinstance(message, dict):
-            message = message.get("message")
-        if isinstance(message, str) and message.strip():
-            return message.strip()
-    return ""
 
 
 def _cause(error: Exception) -> str:

@@ -69,7 +69,8 @@ _ERROR_NAME = re.compile(r"err|fail", re.IGNORECASE)
 def words_of(value: Any) -> str:
     """Return the words in a value of any form, bounded; "" if it has none, or only says that there is no error.
 
-    A list's items are joined. An item with a `loc`, of a field that is wrong, reads `body.input: field required`.
+    A list's items are joined. What is wrong with a field reads `body.input: field required`, from an item with a `loc`
+    or an object of lists by field.
     """
     words = _words(value, _DEEPEST)
     return "" if says_no_error(words) else _bounded(words)
@@ -140,7 +141,8 @@ def _words_in_object(value: dict[str, Any], deepest: int) -> str:
         words = _words(value.get(name), deepest - 1)
         if words and not says_no_error(words):
             return _with_place(value.get("loc"), words)
-    return ""
+    lists = ((name, _words(item, deepest - 1)) for name, item in value.items() if isinstance(item, list))
+    return "; ".join(f"{name[:60]}: {words}" for name, words in lists if words)
 
 
 def _with_place(place: Any, words: str) -> str:
