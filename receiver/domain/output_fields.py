@@ -7,6 +7,7 @@ Source: `receiver/providers/piapi/CONTRACT.md`, "Output, by model family" and "T
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 IMAGE, VIDEO, AUDIO, MODEL, TEXT, OTHER = "image", "video", "audio", "model", "text", "other"
 """The kinds of files. A `model` is a 3D file."""
@@ -128,8 +129,7 @@ LONGEST_NAME = 100
 _PARTS = re.compile(r"3[dD]|[A-Z]+(?![a-z])|[A-Z]?[a-z]+[0-9]*|[0-9]+")
 
 
-@dataclass(frozen=True, slots=True)
-class NameMeaning:
+class NameMeaning(NamedTuple):
     """What the name of a field tells about the URLs in it; `kind` is None if it tells none."""
 
     kind: str | None
@@ -154,4 +154,16 @@ def meaning_of(name: str) -> NameMeaning:
         is_file=not _FILE_WORDS.isdisjoint(words),
         is_beside=not _BESIDE_WORDS.isdisjoint(words),
         is_no_file=not _NO_FILE_WORDS.isdisjoint(words),
+    )
+
+
+@lru_cache(maxsize=4096)
+def meaning_within(outer: NameMeaning, name: str) -> NameMeaning:
+    """Return what a field's name tells within another field: the inner name tells the kind, if it tells one."""
+    own = meaning_of(name)
+    return NameMeaning(
+        kind=own.kind or outer.kind,
+        is_file=own.is_file or own.kind is not None,
+        is_beside=own.is_beside or outer.is_beside,
+        is_no_file=own.is_no_file or outer.is_no_file,
     )

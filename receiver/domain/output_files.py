@@ -7,8 +7,9 @@ first. Each URL is listed once. The work is bounded, whatever the output is, and
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -27,6 +28,7 @@ from receiver.domain.output_fields import (
     NameMeaning,
     OutputField,
     meaning_of,
+    meaning_within,
 )
 
 MOST_FILES = 1000
@@ -35,15 +37,23 @@ MOST_VALUES = 5000
 LONGEST_URL = 8192
 _LONGEST_PATH = 300
 _LONGEST_CONTENT_TYPE = 100
-_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_URL = re.compile(r"https?://[^\s/?#][^\s]*", re.IGNORECASE)
-_ENDING = re.compile(r"\.([A-Za-z0-9]{1,12})$")
+_URL = re.compile(r"https?://[^\s/?#]+(?P<path>[^\s?#]*)\S*", re.IGNORECASE)
+_LONGEST_ENDING = 12
+_CONTENT_TYPES = frozenset(CONTENT_TYPE_NAMES)
 _PAGE_ENDINGS = frozenset({"html", "htm", "php", "aspx"})
 _MODEL_TYPES = ("model/", "gltf")
-_STEPS = {field.path: tuple(re.findall(r"\[\]|\{\}|\w+", field.path)) for field in OUTPUT_FIELDS}
+_Steps = tuple[tuple[str, str], ...]
+"""The names of a path, each with "[]" or "{}" if what is there is spread, else ""."""
+_Found = tuple[str, Any, str | None]
+"""The path of a value, the value, and the content type beside it."""
+_TABLE: dict[str, list[tuple[_Steps, OutputField, int]]] = {}
+"""The fields of the table with their place in it, by the first name of their path."""
+for _place, _field in enumerate(OUTPUT_FIELDS):
+    _steps = tuple((name, spread) for name, spread in re.findall(r"(\w+)(\[\]|\{\})?", _field.path))
+    _TABLE.setdefault(_steps[0][0], []).append((_steps, _field, _place))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OutputFile:
     """One file of an output. `name` is the path of its field, as in an input map: `works[0].cover.resource`.
 
@@ -66,14 +76,16 @@ class OutputFile:
 def find_files(output: dict[str, Any]) -> list[OutputFile]:
     """Return the files of an output, at most 1,000, in the order that the module's docstring gives."""
     known: dict[str, OutputFile] = {}
-    for field in OUTPUT_FIELDS:
-        for file in _files_of(output, field):
+    seen: dict[_Steps, list[_Found]] = {}
+    for steps, field in _fields_present(output):
+        for file in _files_of(_values_at(output, steps, seen), field):
             if len(known) < MOST_FILES:
                 known.setdefault(file.url, file)
     other: dict[str, OutputFile] = {}
-    for file in _files_by_name(output):
-        if file.url not in known and len(known) + len(other) < MOST_FILES:
-            other.setdefault(file.url, file)
+    if _has_other_url(output, known):
+        for file in _files_by_name(output):
+            if file.url not in known and len(known) + len(other) < MOST_FILES:
+                other.setdefault(file.url, file)
     found = [*known.values(), *other.values()]
     return [file for file in found if file.is_result] + [file for file in found if not file.is_result]
 
@@ -81,32 +93,65 @@ def find_files(output: dict[str, Any]) -> list[OutputFile]:
 def is_url(value: Any) -> bool:
     """Return whether a value is an http or https URL. Base64, `data:` URLs, and texts that begin with one are not."""
     # Some models return the image itself, in base64, in the field where others return its URL.
-    return isinstance(value, str) and len(value) <= LONGEST_URL and _URL.fullmatch(value.strip()) is not None
+    if not isinstance(value, str) or len(value) > LONGEST_URL:
+        return False
+    text = value.strip()
+    return text[:4].lower() == "http" and _URL.fullmatch(text) is not None
 
 
-def _files_of(output: dict[str, Any], field: OutputField) -> Iterator[OutputFile]:
-    """Yield the files in one field of the table."""
-    for path, value, beside in _values_at(output, _STEPS[field.path]):
-        for name, url, content_type in _urls_in(path, value, beside):
+def _fields_present(output: dict[str, Any]) -> list[tuple[_Steps, OutputField]]:
+    """Return the fields of the table whose first name has a value, in the table's order."""
+    rows = [row for name, value in output.items() if value and name in _TABLE for row in _TABLE[name]]
+    return [(steps, field) for steps, field, _ in sorted(rows, key=lambda row: row[2])]
+
+
+def _has_other_url(output: dict[str, Any], known: Mapping[str, Any]) -> bool:
+    """Return whether there is a URL that is not known: only then are the names of all fields looked at."""
+    waiting: list[Any] = [output]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str) and value not in known and is_url(value) and value.strip() not in known:
+            return True
+    return False
+
+
+def _files_of(level: list[_Found], field: OutputField) -> Iterator[OutputFile]:
+    """Yield the files in one field of the table. Of several URLs in one object only the preferred one is a result."""
+    for path, value, beside in level:
+        for name, url, content_type, is_preferred in _urls_in(path, value, beside):
             kind = field.kind or _kind_of(url, meaning_of(""), content_type) or OTHER
-            yield OutputFile(url, kind, name, content_type if _fits(content_type, kind) else None, field.is_result)
+            shown_type = content_type if content_type is not None and _fits(content_type, kind) else None
+            yield OutputFile(url, kind, name, shown_type, field.is_result and is_preferred)
 
 
-def _values_at(output: dict[str, Any], steps: tuple[str, ...]) -> list[tuple[str, Any, str | None]]:
-    """Return (path, value, content type beside it) of what `steps` lead to; at most 1,000."""
-    level: list[tuple[str, Any, str | None]] = [("", output, None)]
-    for step in steps:
-        below: list[tuple[str, Any, str | None]] = []
-        for path, value, content_type in level:
-            if step in ("[]", "{}"):
-                below += [(each_path, item, content_type) for each_path, item in _items(path, value, step == "{}")]
-            elif isinstance(value, dict) and value.get(step):
-                below.append((_joined(path, step), value[step], _content_type_in(value) or content_type))
-        level = below[:MOST_FILES]
-    return level
+def _values_at(output: dict[str, Any], steps: _Steps, seen: dict[_Steps, list[_Found]]) -> list[_Found]:
+    """Return what `steps` lead to, at most 1,000 values. `seen` has what the beginnings of paths lead to."""
+    if steps not in seen:
+        level: list[_Found] = _values_at(output, steps[:-1], seen) if steps[:-1] else [("", output, None)]
+        seen[steps] = _step(level, *steps[-1])[:MOST_FILES]
+    return seen[steps]
 
 
-def _items(path: str, value: Any, also_of_objects: bool) -> list[tuple[str, Any]]:
+def _step(level: list[_Found], name: str, spread: str) -> list[_Found]:
+    below: list[_Found] = []
+    for path, value, content_type in level:
+        found = value.get(name) if isinstance(value, dict) else None
+        if not found:
+            continue
+        place = f"{path}.{name}" if path else name
+        beside = _content_type_in(value) or content_type
+        if spread:
+            below += [(each, item, beside) for each, item in _items(place, found, also_of_objects=spread == "{}")]
+        else:
+            below.append((place, found, beside))
+    return below
+
+
+def _items(path: str, value: Any, *, also_of_objects: bool = False) -> list[tuple[str, Any]]:
     if isinstance(value, list):
         return [(_joined(path, index), item) for index, item in enumerate(value[:MOST_FILES])]
     if also_of_objects and isinstance(value, dict):
@@ -114,40 +159,35 @@ def _items(path: str, value: Any, also_of_objects: bool) -> list[tuple[str, Any]
     return []
 
 
-def _urls_in(path: str, value: Any, content_type: str | None) -> Iterator[tuple[str, str, str | None]]:
-    """Yield (path, URL, content type) of a URL, an object with one, or the items of a list of these."""
-    for each_path, item in _items(path, value, False) if isinstance(value, list) else [(path, value)]:
+def _urls_in(path: str, value: Any, content_type: str | None) -> Iterator[tuple[str, str, str | None, bool]]:
+    """Yield (path, URL, content type, whether it is the preferred one) of a URL, an object with some, or a list."""
+    for each_path, item in _items(path, value) if isinstance(value, list) else ((path, value),):
         if isinstance(item, dict):
-            name = next((name for name in URL_NAMES if is_url(item.get(name))), None)
-            if name is not None:
-                yield _joined(each_path, name), item[name].strip(), _content_type_in(item) or content_type
+            names = [name for name in URL_NAMES if name in item and is_url(item[name])]
+            beside = _content_type_in(item) or content_type
+            for name in names:
+                yield f"{each_path}.{name}"[:_LONGEST_PATH], item[name].strip(), beside, name is names[0]
         elif is_url(item):
-            yield each_path, item.strip(), content_type
+            yield each_path, item.strip(), content_type, True
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a value is: its path, what the names on the way tell, and the content type of the nearest object."""
-
-    path: str
-    meaning: NameMeaning
-    content_type: str | None
+_Place = tuple[str, NameMeaning, str | None]
+"""Where a value is: its path, what the names on the way tell, and the content type of the nearest object."""
 
 
 def _files_by_name(output: dict[str, Any]) -> Iterator[OutputFile]:
     """Yield the files that their field's name, their ending or a content type shows, in order of appearance."""
-    waiting: list[tuple[_Place, Any]] = [(_Place("", meaning_of(""), None), output)]
+    waiting: list[tuple[_Place, Any]] = [(("", meaning_of(""), None), output)]
     for _ in range(MOST_VALUES):
         if not waiting:
             return
         place, value = waiting.pop()
         if isinstance(value, str):
-            file = None if place.meaning.is_no_file else _file(place, value.strip())
+            file = _file(place, value.strip())
             if file is not None:
                 yield file
-            continue
-        below = _fields_of(place, value) if isinstance(value, dict) else _items_of(place, value)
-        waiting += reversed(below)
+        else:
+            waiting += reversed(_fields_of(place, value) if isinstance(value, dict) else _items_of(place, value))
 
 
 def _may_lead_to_files(value: Any) -> bool:
@@ -155,48 +195,38 @@ def _may_lead_to_files(value: Any) -> bool:
 
 
 def _items_of(place: _Place, value: list[Any]) -> list[tuple[_Place, Any]]:
-    return [
-        (_Place(_joined(place.path, index), place.meaning, place.content_type), item)
-        for index, item in enumerate(value)
-        if _may_lead_to_files(item)
-    ]
+    path, meaning, content_type = place
+    items = [(index, item) for index, item in enumerate(value) if _may_lead_to_files(item)]
+    return [((_joined(path, index), meaning, content_type), item) for index, item in items]
 
 
 def _fields_of(place: _Place, value: dict[str, Any]) -> list[tuple[_Place, Any]]:
     """Return the fields of an object. A picture beside a sound or a video in the same object is its cover."""
-    content_type = _content_type_in(value) or place.content_type
+    path, outer, content_type = place
+    content_type = _content_type_in(value) or content_type
     fields: list[tuple[_Place, Any]] = []
+    kinds: list[str | None] = []
     for name, item in value.items():
         if _may_lead_to_files(item):
-            meaning = _within(place.meaning, meaning_of(name[:LONGEST_NAME]))
-            fields.append((_Place(_joined(place.path, name), meaning, content_type), item))
-    kinds = [_kind_of(item, each.meaning, content_type) if isinstance(item, str) else None for each, item in fields]
-    if VIDEO in kinds or AUDIO in kinds:
-        return [
-            (replace(each, meaning=replace(each.meaning, is_beside=True)) if kind == IMAGE else each, item)
-            for (each, item), kind in zip(fields, kinds, strict=True)
-        ]
-    return fields
-
-
-def _within(outer: NameMeaning, own: NameMeaning) -> NameMeaning:
-    """Return what a name tells inside a field: the inner name tells the kind, if it tells one."""
-    return NameMeaning(
-        kind=own.kind or outer.kind,
-        is_file=own.is_file or own.kind is not None,
-        is_beside=own.is_beside or outer.is_beside,
-        is_no_file=own.is_no_file or outer.is_no_file,
-    )
+            meaning = meaning_within(outer, name[:LONGEST_NAME])
+            fields.append(((_joined(path, name), meaning, content_type), item))
+            kinds.append(_kind_of(item, meaning, content_type) if isinstance(item, str) else None)
+    if VIDEO not in kinds and AUDIO not in kinds:
+        return fields
+    return [
+        ((each[0], each[1]._replace(is_beside=True), each[2]) if kind == IMAGE else each, item)
+        for (each, item), kind in zip(fields, kinds, strict=True)
+    ]
 
 
 def _file(place: _Place, url: str) -> OutputFile | None:
     """Return the file at a URL; None if nothing tells that it is one, as with the address of a page."""
-    kind = _kind_of(url, place.meaning, place.content_type)
-    if kind is None and (not place.meaning.is_file or _ending(url) in _PAGE_ENDINGS):
+    path, meaning, content_type = place
+    kind = _kind_of(url, meaning, content_type)
+    if meaning.is_no_file or (kind is None and (not meaning.is_file or _ending(url) in _PAGE_ENDINGS)):
         return None
     kind = kind or OTHER
-    content_type = place.content_type if _fits(place.content_type, kind) else None
-    return OutputFile(url, kind, place.path, content_type, not place.meaning.is_beside)
+    return OutputFile(url, kind, path, content_type if _fits(content_type, kind) else None, not meaning.is_beside)
 
 
 def _kind_of(url: str, meaning: NameMeaning, content_type: str | None) -> str | None:
@@ -212,6 +242,7 @@ def _kind_of(url: str, meaning: NameMeaning, content_type: str | None) -> str | 
     return meaning.kind or by_ending or by_type
 
 
+@lru_cache(maxsize=256)
 def _kind_of_type(content_type: str | None) -> str | None:
     if content_type is None:
         return None
@@ -227,13 +258,15 @@ def _fits(content_type: str | None, kind: str) -> bool:
 
 def _ending(url: str) -> str:
     """Return the ending of a URL's path in lower case, "" if it has none."""
-    path = re.split(r"[?#]", url[8:], maxsplit=1)[0]
-    _, slash, last = path.rpartition("/")
-    match = _ENDING.search(unquote(last)) if slash else None
-    return match[1].lower() if match else ""
+    match = _URL.match(url)
+    last = match["path"].rpartition("/")[2] if match else ""
+    name, _, ending = (unquote(last) if "%" in last else last).rpartition(".")
+    return ending.lower() if name and ending.isalnum() and len(ending) <= _LONGEST_ENDING else ""
 
 
 def _content_type_in(value: dict[str, Any]) -> str | None:
+    if _CONTENT_TYPES.isdisjoint(value):
+        return None
     found = next((value[name] for name in CONTENT_TYPE_NAMES if isinstance(value.get(name), str) and value[name]), None)
     return found[:_LONGEST_CONTENT_TYPE] if found else None
 
@@ -242,5 +275,7 @@ def _joined(path: str, part: str | int) -> str:
     """Return the path of an item or field within `path`, in the form of the references of an input map."""
     if isinstance(part, int):
         return f"{path}[{part}]"[:_LONGEST_PATH]
-    name = part if _PLAIN_NAME.fullmatch(part[:_LONGEST_PATH]) else json.dumps(part[:_LONGEST_PATH], ensure_ascii=False)
+    name = part[:_LONGEST_PATH]
+    if not (name.isascii() and name.isidentifier()):
+        name = json.dumps(name, ensure_ascii=False)
     return f"{path}.{name}"[:_LONGEST_PATH] if path else name[:_LONGEST_PATH]

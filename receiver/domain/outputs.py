@@ -83,15 +83,19 @@ def _as_object(output: Any) -> dict[str, Any] | None:
 
 
 def _fill_names(result: dict[str, Any], files: list[OutputFile]) -> None:
-    first = {kind: next((file.url for file in files if file.is_result and file.kind == kind), None) for kind in KINDS}
-    images = [file.url for file in files if file.is_result and file.kind == IMAGE]
-    may_list_images = not any(_has_url(result.get(name)) for name in _READ_WITH_IMAGE_URL)
-    for kind, url in first.items():
-        if url is not None and is_blank(result.get(f"{kind}_url")):
-            result[f"{kind}_url"] = url
-    if images and may_list_images and is_blank(result.get("image_urls")):
-        result["image_urls"] = images
-    if files and is_blank(result.get("output_files")):
+    if not files:
+        return
+    found: dict[str, list[str]] = {}
+    for file in files:
+        if file.is_result:
+            found.setdefault(file.kind, []).append(file.url)
+    may_list_images = IMAGE in found and not any(_has_url(result.get(name)) for name in _READ_WITH_IMAGE_URL)
+    for kind in KINDS:
+        if kind in found and is_blank(result.get(f"{kind}_url")):
+            result[f"{kind}_url"] = found[kind][0]
+    if may_list_images and is_blank(result.get("image_urls")):
+        result["image_urls"] = found[IMAGE]
+    if is_blank(result.get("output_files")):
         result["output_files"] = [file.as_json() for file in files]
 
 

@@ -225,6 +225,13 @@ def test_a_url_in_two_fields_is_listed_once_under_the_preferred_one() -> None:
     assert files({"download_url": CDN + "v.mp4", "video_url": CDN + "v.mp4"}) == [("video_url", "video", "v.mp4")]
 
 
+def test_of_several_urls_in_one_object_only_the_preferred_one_is_a_result() -> None:
+    marked = {"resource": CDN + "marked.png", "resource_without_watermark": CDN + "clean.png"}
+    output = {"works": [{"image": marked}, {"image": {"resource": CDN + "second.png"}}]}
+    assert normalised(output)["image_urls"] == [CDN + "clean.png", CDN + "second.png"]
+    assert [url for _, _, url in files(output)] == ["clean.png", "second.png", "marked.png"]
+
+
 def test_the_number_of_files_and_the_work_are_bounded() -> None:
     many = {"images": [f"{CDN}{number}.png" for number in range(100_000)]}
     assert len(normalised(many)["output_files"]) == MOST_FILES

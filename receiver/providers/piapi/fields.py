@@ -129,9 +129,10 @@ def read_time(value: Any) -> datetime | None:
     A time is an RFC 3339 text, without an offset in UTC, or the seconds or milliseconds since 1970 as a number or text.
     """
     if isinstance(value, str):
-        if not _NUMBER.fullmatch(value.strip()):
-            return _iso_time(value.strip())
-        value = float(value)
+        text = value.strip()
+        if not (text[:9].isdecimal() and _NUMBER.fullmatch(text)):
+            return _iso_time(text)
+        value = float(text)
     return _unix_time(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
@@ -168,9 +169,12 @@ def _given_error(value: Any, *, failed: bool) -> dict[str, Any] | None:
             "raw_message": "",
             "detail": value if words and words != value else None,
         }
-    code, raw_message = _scalar(value.get("code")), reasons.as_text(value.get("raw_message"))
+    code = _scalar(value.get("code"))
+    if not failed and not _is_code(code) and code not in (None, ""):
+        return None
+    raw_message = reasons.as_text(value.get("raw_message"))
     message = reasons.words_of(reasons.as_text(value.get("message"))) or reasons.words_of(value)
-    if not _is_code(code) and (not message or not (failed or code in (None, ""))):
+    if not _is_code(code) and not message:
         return None
     is_whole = set(value) <= _ERROR_NAMES and len(message) < reasons.LONGEST_WORDS
     detail = value.get("detail") if is_whole else value
