@@ -41,15 +41,9 @@ def main_url(output: Mapping[str, Any]) -> str | None:
     """
     files = output.get("output_files")
     listed = [each for each in files if _is_listed(each)] if isinstance(files, list) else []
-    names = [
-        output.get("video_url"),
-        output.get("image_url"),
-        _first(output.get("image_urls")),
-        output.get("audio_url"),
-    ]
     candidates = (
         *(each["url"] for each in listed if each.get("kind") == MODEL),
-        *names,
+        *(_first(output.get(name)) for name in ("video_url", "image_url", "image_urls", "audio_url")),
         *(each["url"] for each in listed if each.get("kind") in (TEXT, OTHER)),
     )
     return next((each for each in candidates if isinstance(each, str) and each), None)
@@ -111,7 +105,8 @@ def _is_listed(value: Any) -> bool:
 
 
 def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, list) and value else None
+    """Return the first item of a list, and any other value as it is."""
+    return (value[0] if value else None) if isinstance(value, list) else value
 
 
 def _leaves(value: Any, skipping: frozenset[str] = frozenset()) -> Iterator[Any]:

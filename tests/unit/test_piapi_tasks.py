@@ -336,6 +336,9 @@ def test_a_failed_task_always_has_an_error(task: dict[str, Any]) -> None:
         ({"error": ["content moderated", "nsfw"]}, "content moderated; nsfw"),
         ({"error": {"msg": "too long", "type": "limit"}}, "too long"),
         ({"error": {"code": 3, "reason": "no face"}}, "no face"),
+        ({"error": {"code": 3, "message": ["one", "two"]}}, "one; two"),
+        ({"error": {"code": 3, "message": '{"error": {"message": "quoted"}}'}}, "quoted"),
+        ({"error": '{"a": 1}'}, '{"a": 1}'),
         ({"error": {"error": {"message": "inner"}}}, "inner"),
         ({"errors": [{"msg": "one"}, {"message": "two"}]}, "one; two"),
         ({"message": "content moderated"}, "content moderated"),
@@ -371,6 +374,7 @@ def test_the_original_of_an_error_is_kept_whole_if_it_is_not_just_the_message() 
     assert detail(fail_reason="x") is None
     assert detail(error={"code": 1, "message": "x"}) is None
     assert detail(error={"code": 1, "message": "x", "trace": [1]}) == {"code": 1, "message": "x", "trace": [1]}
+    assert detail(error={"code": 1, "message": ["x", "y"]}) == {"code": 1, "message": ["x", "y"]}
     assert detail(output={"error_messages": ["x", "y"]}) == ["x", "y"]
     assert detail(error="x" * 5000) == "x" * 5000
     long = parse({"status": "failed", "error": "x" * 5000}).error

@@ -172,12 +172,12 @@ def _given_error(value: Any, *, failed: bool) -> dict[str, Any] | None:
     code = _scalar(value.get("code"))
     if not failed and not _is_code(code) and code not in (None, ""):
         return None
-    raw_message = reasons.as_text(value.get("raw_message"))
-    message = reasons.words_of(reasons.as_text(value.get("message"))) or reasons.words_of(value)
+    given, raw_message = reasons.as_text(value.get("message")), reasons.as_text(value.get("raw_message"))
+    message = reasons.words_of(value.get("message")) or reasons.words_of(given) or reasons.words_of(value)
     if not _is_code(code) and not message:
         return None
-    is_whole = set(value) <= _ERROR_NAMES and len(message) < reasons.LONGEST_WORDS
-    detail = value.get("detail") if is_whole else value
+    is_all = set(value) <= _ERROR_NAMES and message in (given.strip(), raw_message.strip())
+    detail = value.get("detail") if is_all or not message else value
     return {"code": code, "message": message, "raw_message": raw_message, "detail": detail}
 
 

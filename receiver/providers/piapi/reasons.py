@@ -62,6 +62,7 @@ _NO_ERROR = frozenset(
 _PAGE = re.compile(r"\s*<(?:!doctype|html|head|body|\?xml)\b", re.IGNORECASE)
 _TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,200})", re.IGNORECASE)
 _LOGGED = re.compile(r"error|fail|exception|denied|reject|moderat|not allowed|timed? ?out|invalid", re.IGNORECASE)
+_LONGEST_JSON = 20_000
 _LOGS_READ = 20
 _ERROR_NAME = re.compile(r"err|fail", re.IGNORECASE)
 
@@ -125,8 +126,8 @@ def _at(task: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 
 def _words(value: Any, deepest: int) -> str:
     if isinstance(value, str):
-        return _without_markup(value.strip())
-    if value is None or isinstance(value, bool) or deepest == 0:
+        return _words_in_text(value.strip(), deepest)
+    if deepest == 0:
         return ""
     if isinstance(value, list):
         found = (_words(item, deepest - 1) for item in value[:_MOST_ITEMS])
@@ -151,12 +152,18 @@ def _with_place(place: Any, words: str) -> str:
     return f"{'.'.join(str(each)[:60] for each in place[:_MOST_ITEMS] if isinstance(each, str | int))}: {words}"
 
 
-def _without_markup(text: str) -> str:
-    """Return the title of a web page; any other text as it is."""
-    if not _PAGE.match(text):
-        return text
-    title = _TITLE.search(text[:10_000])
-    return " ".join(title[1].split()) if title else ""
+def _words_in_text(text: str, deepest: int) -> str:
+    """Return a text's first characters; the words in it if it is JSON that has some, the title if it is a web page."""
+    if _PAGE.match(text):
+        title = _TITLE.search(text[:10_000])
+        return " ".join(title[1].split()) if title else ""
+    if deepest and text[:1] in ("{", "[") and len(text) <= _LONGEST_JSON:
+        try:
+            words = _words(orjson.loads(text), deepest - 1)
+        except orjson.JSONDecodeError:
+            words = ""
+        return words.replace("\0", "") or text
+    return text[: LONGEST_WORDS + 1]
 
 
 def _logged(logs: Any) -> str:
