@@ -39,7 +39,8 @@ _LONGEST_PATH = 300
 _LONGEST_CONTENT_TYPE = 100
 _URL = re.compile(r"https?://[^\s/?#]+(?P<path>[^\s?#]*)\S*", re.IGNORECASE)
 _LONGEST_ENDING = 12
-_CONTENT_TYPES = frozenset(CONTENT_TYPE_NAMES)
+_TYPE_NAMES = frozenset({*CONTENT_TYPE_NAMES, "type"})
+_KIND_OR_MIME = re.compile(r"(?:image|video|audio)(?:/[\w.+-]{1,60})?", re.IGNORECASE)
 _PAGE_ENDINGS = frozenset({"html", "htm", "php", "aspx"})
 _MODEL_TYPES = ("model/", "gltf")
 _Steps = tuple[tuple[str, str], ...]
@@ -265,9 +266,12 @@ def _ending(url: str) -> str:
 
 
 def _content_type_in(value: dict[str, Any]) -> str | None:
-    if _CONTENT_TYPES.isdisjoint(value):
+    """Return the content type that an object has, or its `type` if that is a kind or a MIME type of one."""
+    if _TYPE_NAMES.isdisjoint(value):
         return None
     found = next((value[name] for name in CONTENT_TYPE_NAMES if isinstance(value.get(name), str) and value[name]), None)
+    if found is None and isinstance(value.get("type"), str) and _KIND_OR_MIME.fullmatch(value["type"]):
+        found = value["type"]
     return found[:_LONGEST_CONTENT_TYPE] if found else None
 
 

@@ -46,7 +46,7 @@ def main_url(output: Mapping[str, Any]) -> str | None:
         *(_first(output.get(name)) for name in ("video_url", "image_url", "image_urls", "audio_url")),
         *(each["url"] for each in listed if each.get("kind") in (TEXT, OTHER)),
     )
-    return next((each for each in candidates if isinstance(each, str) and each), None)
+    return next((each for each in candidates if isinstance(each, str) and not is_blank(each)), None)
 
 
 def has_output(output: Any) -> bool:
@@ -94,7 +94,8 @@ def _fill_names(result: dict[str, Any], files: list[OutputFile]) -> None:
 
 
 def _has_url(value: Any) -> bool:
-    return any(map(is_url, value)) if isinstance(value, list) else is_url(value)
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return any(map(is_url, values))
 
 
 def _is_listed(value: Any) -> bool:

@@ -315,6 +315,10 @@ ERRORS_IN_A_SUCCESS = [
     ({"error": "no such model", "code": 200}, 400, "no such model"),
     ({"errors": [{"loc": ["body", "input"], "msg": "field required"}]}, 400, "body.input: field required"),
     ({"success": False, "message": "quota exceeded"}, 402, "quota exceeded"),
+    ({"success": "false", "message": "no such model"}, 400, "no such model"),
+    ({"error": True, "message": "no such model"}, 400, "no such model"),
+    ({"error_code": 5, "error_msg": "no such model"}, 400, "no such model"),
+    ({"code": 4001, "data": "no such model", "message": ""}, 400, "no such model"),
     ({"code": 200, "data": {"status": "failed", "error": {"code": 5, "message": "no face"}}}, 400, "no face"),
 ]
 

@@ -203,6 +203,8 @@ def test_a_content_type_is_shown_where_it_is_that_of_the_file() -> None:
         {"url": CDN + "a", "kind": "video", "name": "file", "content_type": "video/mp4"},
         {"url": CDN + "b", "kind": "image", "name": "poster"},
     ]
+    typed = [{"type": "video", "url": CDN + "a"}, {"type": "m2v_txt2video", "url": CDN + "b"}]
+    assert [each["kind"] for each in normalised(typed)["output_files"]] == ["video", "other"]
     unknown = {"file": {"url": CDN + "a.mp4", "content_type": "application/octet-stream"}}
     assert [each["kind"] for each in normalised(unknown)["output_files"]] == ["video"]
 

@@ -45,7 +45,7 @@ from receiver.providers.base import (
 )
 from receiver.providers.piapi.calls import CallOutcome, CallResponse, NotSent, ResponseLost
 from receiver.providers.piapi.fields import read_status
-from receiver.providers.piapi.reasons import error_words, says_no_error, words_of
+from receiver.providers.piapi.reasons import error_words, reason_of, says_no_error, words_of
 from receiver.providers.piapi.tasks import has_task, read_task
 
 NOT_MADE = frozenset({425, 429, 503, 521, 523, 525, 526})
@@ -190,13 +190,21 @@ def _plain_error(response: CallResponse) -> str:
         return ""
     data = body.get("data")
     for each in (body, data if isinstance(data, dict) else {}):
-        words = words_of(each.get("error")) or words_of(each.get("errors"))
-        if words or each.get("success") is False or read_status(each.get("status"))[0] == TaskStatus.FAILED:
+        words, _ = reason_of(each, failed=False)
+        if words or _says_failed(each):
             return words or error_words(each)
     code = body.get("code")
     is_other_code = response.effective_status is None and code not in (None, "", True) and not _is_success_code(code)
+    if is_other_code and isinstance(data, str):
+        return error_words(body) or words_of(data)
     has_no_data = code is None and "data" in body and data is None
     return error_words(body) if leaf_count(data) == 0 and (is_other_code or has_no_data) else ""
+
+
+def _says_failed(body: dict[str, Any]) -> bool:
+    """Return whether a field says that the call failed, whatever the words are."""
+    is_no_success = any(body.get(name) in (False, "false", "False") for name in ("success", "ok"))
+    return is_no_success or body.get("error") is True or read_status(body.get("status"))[0] == TaskStatus.FAILED
 
 
 def _is_success_code(code: Any) -> bool:
