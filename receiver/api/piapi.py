@@ -28,7 +28,7 @@ from receiver.domain.model_families import (
 )
 from receiver.domain.representations import piapi_active_task, piapi_task
 from receiver.errors import BadRequest, ProviderRefused, RingbackError, Unavailable
-from receiver.providers import Refused
+from receiver.providers import PROVIDER_UNAUTHORIZED, Refused
 from receiver.providers.registry import DEFAULT_PROVIDER
 from receiver.storage.tasks import (
     TaskFilter,
@@ -58,7 +58,7 @@ async def create_task(call: Call) -> Reply:
     request = task_request(call, wanted, uid, await read_callback(call, webhook_config_of(wanted)))
     _, outcome = await call.services.tracker.create(request, wait=call.services.settings.submit_wait_seconds)
     if isinstance(outcome, Refused):
-        raise ProviderRefused(outcome.message, status=outcome.status, body=outcome.body)
+        raise ProviderRefused(outcome.message, status=outcome.status, body=outcome.body, code=outcome.code)
     try:
         task = await call.services.tracker.task(call.organization_id, uid)
     except Unavailable:  # it is stored and may be at the provider: after an error the client would create it again
@@ -173,6 +173,8 @@ def _earlier_reply(task: Mapping[str, Any]) -> Reply:
     code = (task["error"] or {}).get("code")
     if task["submission"] == Submission.REFUSED and isinstance(code, int) and 400 <= code < 500:
         raise ProviderRefused(task["error"]["message"], status=code)
+    if task["submission"] == Submission.REFUSED and code == PROVIDER_UNAUTHORIZED:
+        raise ProviderRefused(task["error"]["message"], status=502, code=code)
     return Reply(piapi_task(task))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from receiver.cli.console import age, print_fields, print_table
+from receiver.domain.outputs import main_url
 
 ApiObject = dict[str, Any]
 """A task, run or replay as the API returns it."""
@@ -104,11 +105,7 @@ def print_replay(replay: Mapping[str, Any]) -> None:
 def result_url(task: Mapping[str, Any]) -> str | None:
     """Return the URL of a task's main result, or None."""
     output = task.get("output")
-    if not isinstance(output, dict):
-        return None
-    images = output.get("image_urls") or [None]
-    candidates = (output.get("video_url"), output.get("image_url"), output.get("audio_url"), images[0])
-    return next((str(url) for url in candidates if url), None)
+    return main_url(output) if isinstance(output, dict) else None
 
 
 def percent_of(task: Mapping[str, Any]) -> int:

@@ -1,44 +1,63 @@
-"""The output of a task: normalised to the same four URL fields for every model, and measured."""
+"""The output of a task: normalised to the same fields for every model, and measured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-KINDS = ("image", "video", "audio")
-_URL_NAMES = ("resource_without_watermark", "resourceWithoutWatermark", "resource", "url")
-"""The fields in which an object may have its URL, the preferred one first."""
-_BOOKKEEPING = frozenset(
-    {"percent", "progress", "task_progress", "status", "type", "contentType", "id", "workId", "taskId", "task_id"}
-    | {"createTime", "width", "height", "duration"}
-)
-"""Fields that models also fill when there is no result."""
+from receiver.domain.output_fields import AUDIO, BOOKKEEPING, IMAGE, LONGEST_NAME, MODEL, OTHER, TEXT, VIDEO, meaning_of
+from receiver.domain.output_files import OutputFile, find_files, is_url
+
+KINDS = (IMAGE, VIDEO, AUDIO)
+"""The kinds of files that have a field of their own, such as `image_url`."""
+_READ_WITH_IMAGE_URL = ("image_url", "temporary_image_urls", "discord_image_url")
+"""Fields that PiAPI's clients read together with `image_urls`: with a copy in it they would show a picture twice."""
 
 
-def normalise_output(output: Any, works: Any = None) -> dict[str, Any] | None:
-    """Return a copy of `output` with `image_url`, `image_urls`, `video_url` and `audio_url`, from the model's own form.
+def normalise_output(output: Any, beside: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """Return a copy of `output` with `image_url`, `image_urls`, `video_url`, `audio_url` and `output_files`.
 
-    Nothing is removed, a field that has a value keeps it, and a field without a value is not added. `works` is a list
-    that the older envelope has next to the output; it is stored as `output.works`. An output that is not an object
-    becomes `{"value": output}`, a blank one None. Never raises, whatever the types. Source:
+    `output_files` lists every file, as `{url, kind, name, content_type?}`. Nothing is removed, a field that has a value
+    keeps it, and a field without a value is not added. `beside` has fields that stand next to the output in an older
+    envelope; each is stored in the output under its own name, unless the output has a value there. An output that is
+    not an object becomes `{"value": output}`, a blank one None. Never raises, whatever the types. Source:
     `receiver/providers/piapi/CONTRACT.md`, "Output, by model family" and "The older envelope".
     """
     result = _as_object(output)
-    if isinstance(works, list) and works:
-        result = result or {}
-        if _is_blank(result.get("works")):
-            result["works"] = works
+    for name, value in (beside or {}).items():
+        if not is_blank(value):
+            result = {} if result is None else result
+            if is_blank(result.get(name)):
+                result[name] = value
     if result is None:
         return None
-    for kind in KINDS:
-        if _is_blank(result.get(f"{kind}_url")):
-            _fill(result, f"{kind}_url", next(_candidates(result, kind), None))
-    if _is_blank(result.get("image_urls")):
-        _fill(result, "image_urls", _all_images(result))
+    _fill_names(result, find_files(result))
     return result
 
 
+def main_url(output: Mapping[str, Any]) -> str | None:
+    """Return the URL of the main result of a normalised output, None if it has none.
+
+    A 3D file is the main result wherever there is one, for the videos and pictures beside it only show it. Else it is
+    the video, the image or the sound, in this order, or else the first other file.
+    """
+    files = output.get("output_files")
+    listed = [each for each in files if _is_listed(each)] if isinstance(files, list) else []
+    candidates = (
+        *(each["url"] for each in listed if each.get("kind") == MODEL),
+        *(_first(output.get(name)) for name in ("video_url", "image_url", "image_urls", "audio_url")),
+        *(each["url"] for each in listed if each.get("kind") in (TEXT, OTHER)),
+    )
+    return next((each for each in candidates if isinstance(each, str) and not is_blank(each)), None)
+
+
 def has_output(output: Any) -> bool:
-    """Return whether there is a result: a value outside the bookkeeping fields, such as a percentage."""
-    return any(value for value in _leaves(output, skipping=_BOOKKEEPING))
+    """Return whether there is a result: a value outside the bookkeeping fields, such as a percentage.
+
+    A URL of what only comes with a result (a cover, a repeated input) is none.
+    """
+    files = find_files(_as_object(output) or {})
+    beside = {file.url for file in files if not file.is_result}
+    leaves = _leaves(output, skipping=BOOKKEEPING)
+    return any(value and not (isinstance(value, str) and value.strip() in beside) for value in leaves)
 
 
 def leaf_count(value: Any) -> int:
@@ -46,67 +65,49 @@ def leaf_count(value: Any) -> int:
     return sum(1 for _ in _leaves(value))
 
 
+def is_blank(value: Any) -> bool:
+    """Return whether a value says nothing: null, a blank text, an empty list or object."""
+    return value is None or value == [] or value == {} or (isinstance(value, str) and not value.strip())
+
+
 def _as_object(output: Any) -> dict[str, Any] | None:
     if isinstance(output, dict):
         return dict(output)
-    return None if _is_blank(output) else {"value": output}
+    return None if is_blank(output) else {"value": output}
 
 
-def _fill(result: dict[str, Any], name: str, found: str | list[str] | None) -> None:
-    if found:
-        result[name] = found
+def _fill_names(result: dict[str, Any], files: list[OutputFile]) -> None:
+    if not files:
+        return
+    found: dict[str, list[str]] = {}
+    for file in files:
+        if file.is_result:
+            found.setdefault(file.kind, []).append(file.url)
+    may_list_images = IMAGE in found and not any(_has_url(result.get(name)) for name in _READ_WITH_IMAGE_URL)
+    for kind in KINDS:
+        if kind in found and is_blank(result.get(f"{kind}_url")):
+            result[f"{kind}_url"] = found[kind][0]
+    if may_list_images and is_blank(result.get("image_urls")):
+        result["image_urls"] = found[IMAGE]
+    if is_blank(result.get("output_files")):
+        result["output_files"] = [file.as_json() for file in files]
 
 
-def _candidates(output: dict[str, Any], kind: str) -> Iterator[str]:
-    """Yield the URLs of one kind, the preferred one first."""
-    yield from _urls(output.get(kind))
-    yield from _work_urls(output.get("works"), kind)
-    generation = output.get("generation")
-    if isinstance(generation, dict):
-        yield from _urls(generation.get(kind))
-    if kind == "image":
-        for name in ("image_urls", "temporary_image_urls", "discord_image_url"):
-            yield from _urls(output.get(name))
+def _has_url(value: Any) -> bool:
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return any(map(is_url, values))
 
 
-def _all_images(output: dict[str, Any]) -> list[str]:
-    return (
-        _urls(output.get("temporary_image_urls"))
-        or list(_work_urls(output.get("works"), "image"))
-        or _urls(output.get("image_url"))
-    )
+def _is_listed(value: Any) -> bool:
+    """Return whether a value is a file of `output_files` that does not only come with a result."""
+    if not isinstance(value, dict) or not isinstance(value.get("url"), str):
+        return False
+    return not meaning_of(str(value.get("name"))[:LONGEST_NAME]).is_beside
 
 
-def _work_urls(works: Any, kind: str) -> Iterator[str]:
-    for work in works if isinstance(works, list) else ():
-        if not isinstance(work, dict):
-            continue
-        yield from _urls(work.get(kind))
-        if kind in str(work.get("contentType")).lower():
-            yield from _urls(work.get("resource"))
-
-
-def _urls(value: Any) -> list[str]:
-    """Return the URLs in `value`: a string, an object with a URL, or a list of either."""
-    if not value:
-        return []
-    items = value if isinstance(value, list) else [value]
-    return [url for url in map(_url, items) if url is not None]
-
-
-def _url(value: Any) -> str | None:
-    if isinstance(value, dict):
-        return next((value[name] for name in _URL_NAMES if _is_url(value.get(name))), None)
-    return value if _is_url(value) else None
-
-
-def _is_url(value: Any) -> bool:
-    # Some models return the image itself, in base64, in the field where others return its URL.
-    return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
-
-
-def _is_blank(value: Any) -> bool:
-    return value is None or value == [] or value == {} or (isinstance(value, str) and not value.strip())
+def _first(value: Any) -> Any:
+    """Return the first item of a list, and any other value as it is."""
+    return (value[0] if value else None) if isinstance(value, list) else value
 
 
 def _leaves(value: Any, skipping: frozenset[str] = frozenset()) -> Iterator[Any]:
@@ -118,5 +119,5 @@ def _leaves(value: Any, skipping: frozenset[str] = frozenset()) -> Iterator[Any]
             waiting.extend(value for key, value in item.items() if key not in skipping)
         elif isinstance(item, list):
             waiting.extend(item)
-        elif not _is_blank(item):
+        elif not is_blank(item):
             yield item

@@ -7,6 +7,7 @@ from typing import Any
 
 from models import EventType, TaskStatus
 from receiver.domain.error_numbers import piapi_error
+from receiver.domain.outputs import main_url
 from receiver.domain.transitions import STORED_ONCE
 
 Fields = Mapping[str, Any]
@@ -265,14 +266,8 @@ def _event_data(task: Fields | None, event: Fields) -> Any:
 
 
 def result_url(output: Fields | None) -> str | None:
-    """Return the URL of the main result in a normalised output: video, image or audio, in this order; else None."""
-    if not output:
-        return None
-    for name in ("video_url", "image_url", "audio_url"):
-        if isinstance(output.get(name), str) and output[name]:
-            return str(output[name])
-    images = output.get("image_urls")
-    return str(images[0]) if isinstance(images, list) and images else None
+    """Return the URL of the main result in a normalised output, as `receiver.domain.outputs.main_url` finds it."""
+    return main_url(output) if output else None
 
 
 def iso(moment: datetime | str | None) -> str | None:

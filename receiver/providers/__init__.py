@@ -1,6 +1,7 @@
 """Task APIs that Ringback calls and that send webhooks back: one adapter per provider, behind one protocol."""
 
 from receiver.providers.base import (
+    PROVIDER_UNAUTHORIZED,
     Accepted,
     AnswerCut,
     CallerKey,
@@ -26,6 +27,7 @@ from receiver.providers.base import (
 )
 
 __all__ = [
+    "PROVIDER_UNAUTHORIZED",
     "Accepted",
     "AnswerCut",
     "CallPurpose",

@@ -58,6 +58,9 @@ from typing import Any, Protocol
 
 from receiver.domain.updates import ProviderUpdate
 
+PROVIDER_UNAUTHORIZED = "provider_unauthorized"
+"""The `code` of a refusal of Ringback's own key: nothing that the client sent is wrong."""
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
@@ -68,11 +71,17 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The provider refused for good (a 4xx). `status` and `body` are its own, to be passed on to the client."""
+    """The provider refused for good (a 4xx). `status` and `body` are its own, to be passed on to the client.
+
+    `code` is Ringback's own word for the reason, None where the provider's status is the code. `detail` is what the
+    provider said besides the message, for the task's error; None if that is all.
+    """
 
     status: int
     message: str
     body: dict[str, Any]
+    code: str | None = None
+    detail: Any = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,8 @@ class Canceller:
                 if applied.status != TaskStatus.CANCELLED:
                     raise Conflict(f"the task was {applied.status} before it could be cancelled")
                 return message
-            case Refused(status, message, body):
-                raise ProviderRefused(message, status=status, body=body)
+            case Refused(status, message, body, code):
+                raise ProviderRefused(message, status=status, body=body, code=code)
             case Missing(message):
                 raise NotFound(f"the provider does not know the task, so it cannot cancel it: {message}")
             case NoAnswer(message):

@@ -201,8 +201,9 @@ class Submitter:
                     update = replace(update, status=TaskStatus.PENDING)
                 if (await self._apply(provider_name, task, update)).is_taken:
                     await self._apply(provider_name, task, _taken_failure(str(update.provider_task_id)))
-            case Refused(status, message):
-                await self._apply(provider_name, task, _failure(status, message, retryable=False))
+            case Refused(status, message, code=code, detail=detail):
+                failure = _failure(code or status, message, detail=detail, retryable=False)
+                await self._apply(provider_name, task, failure)
             case FailedAttempt(status, message):
                 await self._apply(provider_name, task, _failure(status, message, retryable=True))
             case NotMade():
@@ -261,11 +262,11 @@ def _own_failure(code: str, message: str) -> ProviderUpdate:
     )
 
 
-def _failure(status: int, message: str, *, retryable: bool) -> ProviderUpdate:
+def _failure(code: int | str, message: str, *, detail: Any = None, retryable: bool) -> ProviderUpdate:
     return ProviderUpdate(
         source=Source.SUBMIT,
         status=TaskStatus.FAILED,
-        error={"code": status, "message": message, "raw_message": message, "detail": None},
+        error={"code": code, "message": message, "raw_message": message, "detail": detail},
         retryable=retryable,
         is_snapshot=False,
     )

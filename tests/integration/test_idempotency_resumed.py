@@ -85,7 +85,7 @@ async def test_a_task_is_not_made_twice(world: World, client: Client) -> None:
     assert (await world.provider_stats())["created"] == before["created"] + 1
 
 
-@pytest.mark.parametrize(("conduct", "status"), [("refuse", 400), ("unauthorized", 401)])
+@pytest.mark.parametrize(("conduct", "status"), [("refuse", 400), ("unauthorized", 502)])
 async def test_a_task_that_the_provider_refused_is_refused_again_and_not_sent_again(
     world: World, client: Client, conduct: str, status: int
 ) -> None:

@@ -30,8 +30,7 @@ MALFORMED = {
     "a number": b"17",
     "no task": b'{"timestamp": 1}',
     "a task without an id": b'{"data": {"status": "completed"}}',
-    "an id that is not a string": b'{"data": {"task_id": 5, "status": "completed"}}',
-    "a status that is not a string": b'{"data": {"task_id": "t-1", "status": {"is": "completed"}}}',
+    "an id that is neither a text nor a number": b'{"data": {"task_id": [5], "status": "completed"}}',
     "too deep": b'{"data": ' + b'{"a":' * 400 + b"1" + b"}" * 401,
 }
 

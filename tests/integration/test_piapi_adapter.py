@@ -218,6 +218,7 @@ ACCEPTED = [
     reply(201, {"code": 0, "data": {"task_id": "a", "status": "Pending"}}),
     reply(200, {"code": 200, "data": {"task_id": "a"}}),
     reply(200, {"task_id": "a", "status": ""}),
+    reply(200, {"code": 200, "data": {"task_id": 123456, "status": "pending"}}),
 ]
 UNKNOWN = [
     reply(200, b"<html>welcome</html>", content_type="text/html"),
@@ -225,7 +226,7 @@ UNKNOWN = [
     reply(204),
     reply(200, {"code": 200, "data": None, "message": "success"}),
     reply(200, {"code": 0, "data": {"task_id": ""}}),
-    reply(200, {"code": 200, "data": {"task_id": 5}}),
+    reply(200, {"code": 200, "data": {"task_id": True}}),
     reply(200, {"code": 502, "message": "bad gateway"}),
     reply(200, {"code": 10001, "message": "?"}),
     reply(200, payload("created"), content_encoding="gzip"),
@@ -282,7 +283,7 @@ async def test_a_redirect_is_not_followed(server: FakeServer, piapi: PiAPI) -> N
             reply(404, payload("error_code_data_message")),
             {"code": 404, "data": None, "message": "record not found"},
         ),
-        (reply(401, payload("error_error")), {"code": 401, "data": None, "message": "unauthorized"}),
+        (reply(402, payload("error_error")), {"code": 402, "data": None, "message": "unauthorized"}),
         (
             reply(422, payload("error_description")),
             {"code": 422, "data": None, "message": "the model is not known"},
@@ -303,6 +304,118 @@ async def test_a_refusal_has_the_providers_own_message_and_body(
     server.responds(answer)
     outcome = await piapi.submit(TASK)
     assert outcome == Refused(body["code"], body["message"], body)
+
+
+ERRORS_IN_A_SUCCESS = [
+    ({"code": 1102, "message": "account balance not enough"}, 402, "account balance not enough"),
+    ({"code": "1102", "data": {}, "message": "account balance not enough"}, 402, "account balance not enough"),
+    ({"code": 1102, "data": {"task_id": ""}, "message": "insufficient credits, try again"}, 402, None),
+    ({"code": 10001, "message": "the prompt is not allowed"}, 400, "the prompt is not allowed"),
+    ({"code": -1, "msg": "no such model"}, 400, "no such model"),
+    ({"code": "InvalidParameter", "message": "no such model"}, 400, "no such model"),
+    ({"data": None, "message": "no such model"}, 400, "no such model"),
+    ({"error": {"code": "E1", "message": "no such model"}}, 400, "no such model"),
+    ({"error": "no such model", "code": 200}, 400, "no such model"),
+    ({"errors": [{"loc": ["body", "input"], "msg": "field required"}]}, 400, "body.input: field required"),
+    ({"success": False, "message": "quota exceeded"}, 402, "quota exceeded"),
+    ({"success": "false", "message": "no such model"}, 400, "no such model"),
+    ({"error": True, "message": "no such model"}, 400, "no such model"),
+    ({"error_code": 5, "error_msg": "no such model"}, 400, "no such model"),
+    ({"code": 4001, "data": "no such model", "message": ""}, 400, "no such model"),
+    ({"code": 200, "data": {"status": "failed", "error": {"code": 5, "message": "no face"}}}, 400, "no face"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "message"), ERRORS_IN_A_SUCCESS)
+async def test_an_error_inside_a_success_is_a_refusal_with_its_words(
+    server: FakeServer, piapi: PiAPI, body: dict[str, Any], status: int, message: str | None
+) -> None:
+    server.responds(reply(200, body))
+    outcome = await piapi.submit(TASK)
+    assert isinstance(outcome, Refused)
+    assert outcome.status == status
+    assert outcome.message == (message or body["message"])
+    is_in_form = isinstance(body.get("code"), int) and "message" in body
+    assert outcome.body == (body if is_in_form else {"code": status, "data": None, "message": outcome.message})
+
+
+UNTOLD = [
+    {"code": 200, "message": "account balance not enough"},
+    {"code": 0, "data": {}, "message": "please wait"},
+    {"code": 1, "message": "success"},
+    {"code": 201, "message": "created"},
+    {"code": 10001, "message": "upstream timed out"},
+    {"code": 10001, "message": "internal error, try again later"},
+    {"code": 10001},
+    {"data": None, "message": "Task submitted"},
+    {"message": "hello"},
+    {"error": None, "message": "ok"},
+    {"error": "none"},
+    {"success": True},
+    {"data": {"queue": 3}},
+    ["no such model"],
+    "no such model",
+]
+
+
+@pytest.mark.parametrize("body", UNTOLD)
+async def test_a_success_without_a_task_that_is_not_plainly_an_error_is_unknown(
+    server: FakeServer, piapi: PiAPI, body: Any
+) -> None:
+    server.responds(reply(200, body))
+    assert isinstance(await piapi.submit(TASK), UnknownOutcome)
+
+
+async def test_a_rate_limit_inside_a_success_made_nothing(server: FakeServer, piapi: PiAPI) -> None:
+    server.responds(reply(200, {"code": 1302, "message": "rate limit reached"}, retry_after="4"))
+    assert await piapi.submit(TASK) == NotMade("rate limit reached", 4)
+
+
+async def test_what_a_refusal_says_besides_its_message_is_its_detail(server: FakeServer, piapi: PiAPI) -> None:
+    body = {"detail": [{"loc": ["body", "input"], "msg": "field required", "type": "missing"}]}
+    server.responds(reply(422, body))
+    outcome = await piapi.submit(TASK)
+    assert isinstance(outcome, Refused)
+    assert (outcome.message, outcome.detail) == ("body.input: field required", body)
+    server.responds(reply(400, {"code": 400, "data": None, "message": "m", "trace": "x" * 5000}))
+    large = await piapi.submit(TASK)
+    assert isinstance(large, Refused)
+    assert large.detail is None
+
+
+WRONG_KEY = [
+    reply(401, payload("error_error")),
+    reply(401),
+    reply(403, {"message": "Invalid API key"}),
+    reply(403, {"error": {"message": "the API key was not found"}}),
+    reply(200, {"code": 401, "message": "unauthorized"}),
+    reply(200, {"code": 10002, "message": "invalid api key"}),
+]
+
+
+@pytest.mark.parametrize("answer", WRONG_KEY)
+async def test_a_refusal_of_ringback_s_own_key_is_told_from_one_of_the_client_s(
+    server: FakeServer, piapi: PiAPI, answer: bytes
+) -> None:
+    server.responds(answer)
+    for outcome in (await piapi.submit(TASK), await piapi.cancel("a")):
+        assert isinstance(outcome, Refused)
+        assert (outcome.status, outcome.code, outcome.body["code"]) == (502, "provider_unauthorized", 502)
+        assert "RINGBACK_PIAPI_API_KEY" in outcome.message
+        assert outcome.body["message"] == outcome.message
+        assert outcome.body["error"] == {"code": "provider_unauthorized"}
+    polled = await piapi.fetch("a", attempt=1)
+    assert isinstance(polled, NoAnswer)
+    assert "RINGBACK_PIAPI_API_KEY" in polled.message
+    status, body = await piapi.account_info()
+    assert (status, body["error"]["code"]) == (502, "provider_unauthorized")
+
+
+async def test_a_403_that_does_not_speak_of_the_key_is_passed_on(server: FakeServer, piapi: PiAPI) -> None:
+    server.responds(reply(403, {"code": 403, "message": "your plan does not include this model"}))
+    outcome = await piapi.submit(TASK)
+    assert isinstance(outcome, Refused)
+    assert (outcome.status, outcome.code) == (403, None)
 
 
 @pytest.mark.parametrize("status", [425, 429, 503])
@@ -466,7 +579,8 @@ async def test_without_a_key_nothing_is_sent_and_the_setting_is_named(server: Fa
     async with opened(server.url, api_key=key) as piapi:
         outcome = await piapi.submit(TASK)
         assert isinstance(outcome, Refused)
-        assert outcome.status == outcome.body["code"] == 401
+        assert outcome.status == outcome.body["code"] == 502
+        assert outcome.code == "provider_unauthorized"
         assert "RINGBACK_PIAPI_API_KEY" in outcome.message
         assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
         assert isinstance(await piapi.cancel("a"), Refused)
@@ -554,7 +668,7 @@ async def test_a_task_that_the_provider_does_not_know_is_missing(
         reply(200),
         reply(200, b"<html>"),
         reply(200, {"code": 200, "data": None}),
-        reply(200, {"code": 200, "data": {"task_id": "a", "status": 7}}),
+        reply(200, {"code": 200, "data": {"task_id": ["a"], "status": "completed"}}),
         reply(200, {"code": 200, "data": {"task_id": "another", "status": "completed"}}),
         b"",
         b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{",
@@ -776,6 +890,10 @@ async def test_the_account_is_passed_on(server: FakeServer, piapi: PiAPI) -> Non
         status, answer = await piapi.account_info()
         assert (status, answer["code"]) == (502, 502)
         assert "RINGBACK_PIAPI_API_KEY" in answer["message"]
+    server.responds(reply(402, payload("error_error")))
+    assert await piapi.account_info() == (402, {"error": "unauthorized"})
+    server.responds(reply(200, {"code": 402, "message": "unpaid"}))
+    assert await piapi.account_info() == (200, {"code": 402, "message": "unpaid"})
     server.responds(reply(500, b"<html>"))
     assert await piapi.account_info() == (
         500,

@@ -37,19 +37,25 @@ async def types(world: World, task_id: str) -> list[str]:
     return [event["type"] for event in await world.events(task_id)]
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "status", "message"),
-    [("refuse", 400, "invalid request: the prompt was refused"), ("unauthorized", 401, "unauthorized")],
-)
-async def test_a_refusal_is_passed_on_with_the_providers_own_message(
-    world: World, behaviour: str, status: int, message: str
-) -> None:
-    answer = await world.create({"submit": behaviour}, retry={"max_attempts": 5, "backoff_seconds": 0})
+async def test_a_refusal_is_passed_on_with_the_providers_own_message(world: World) -> None:
+    status, message = 400, "invalid request: the prompt was refused"
+    answer = await world.create({"submit": "refuse"}, retry={"max_attempts": 5, "backoff_seconds": 0})
     assert (answer.status_code, answer.json()) == (status, {"code": status, "message": message})
     task = await only_task(world)
     assert (task["status"], task["submission"], task["attempt"]) == ("failed", "refused", 1)
     assert (task["error"]["code"], task["error"]["message"]) == (status, message)
     assert await types(world, task["task_id"]) == [EventType.TASK_CREATED, EventType.TASK_FAILED]
+    assert await calls(world) == (1, 0)
+
+
+async def test_a_wrong_key_of_ringback_s_own_is_not_taken_for_one_of_the_client_s(world: World) -> None:
+    answer = await world.create({"submit": "unauthorized"}, retry={"max_attempts": 5, "backoff_seconds": 0})
+    body = answer.json()
+    assert (answer.status_code, body["code"], body["error"]["code"]) == (502, 502, "provider_unauthorized")
+    assert "RINGBACK_PIAPI_API_KEY" in body["message"]
+    task = await only_task(world)
+    assert (task["status"], task["submission"], task["attempt"]) == ("failed", "refused", 1)
+    assert (task["error"]["code"], task["error"]["message"]) == ("provider_unauthorized", body["message"])
     assert await calls(world) == (1, 0)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from receiver.api.dialects import NATIVE, PIAPI
 from receiver.domain.graph import StepSpec, check_graph
-from receiver.errors import BadRequest, RateLimited, RingbackError, StorageUnavailable
+from receiver.errors import BadRequest, ProviderRefused, RateLimited, RingbackError, StorageUnavailable
 
 
 def bad_graph() -> BadRequest:
@@ -52,3 +52,11 @@ def test_what_an_error_does_not_have_is_left_out() -> None:
 def test_piapi_s_message_starts_with_the_field() -> None:
     answer = PIAPI.error(BadRequest("is not there", param="model"), "req_pi_1")
     assert orjson.loads(bytes(answer.body)) == {"code": 400, "data": None, "message": "model: is not there"}
+
+
+def test_a_refusal_of_ringback_s_own_key_is_not_the_client_s_fault() -> None:
+    own = ProviderRefused("mend the key", status=502, body={"code": 502}, code="provider_unauthorized")
+    error = error_body(own)
+    assert (error["type"], error["code"]) == ("api_error", "provider_unauthorized")
+    of_the_request = error_body(ProviderRefused("no", status=400))
+    assert (of_the_request["type"], of_the_request["code"]) == ("invalid_request_error", "provider_refused")

@@ -24,8 +24,16 @@ from receiver.providers.base import (
 )
 from receiver.providers.piapi import bodies, fields
 from receiver.providers.piapi.calls import CallResponse, Calls
-from receiver.providers.piapi.forwarding import KEY_REFUSED, Forwarder
-from receiver.providers.piapi.outcomes import cancel_outcome, envelope_of, fetch_outcome, refusal, submit_outcome
+from receiver.providers.piapi.forwarding import Forwarder
+from receiver.providers.piapi.outcomes import (
+    cancel_outcome,
+    envelope_of,
+    fetch_outcome,
+    is_unauthorized,
+    refusal,
+    submit_outcome,
+    unauthorized,
+)
 from receiver.providers.piapi.tasks import read_task
 from receiver.providers.rate_limiter import RateLimiter
 
@@ -134,14 +142,14 @@ class PiAPI:
         """
         if self._key_fault:
             _count("account_info", "refused")
-            return _unauthorized(self._key_fault)
+            return 502, unauthorized(self._key_fault).body
         outcome = await self._calls.call("GET", "/account/info")
         if not isinstance(outcome, CallResponse):
             _count("account_info", "no_answer")
             return 502, envelope_of(502, outcome.message)
         _count("account_info", "found" if outcome.effective_status in (None, 200) else "refused")
-        if outcome.effective_status == 401:
-            return _unauthorized(KEY_REFUSED)
+        if is_unauthorized(outcome):
+            return 502, unauthorized(outcome.message).body
         return outcome.status, (
             outcome.body if isinstance(outcome.body, dict) else envelope_of(outcome.status, outcome.message)
         )
@@ -190,7 +198,7 @@ class PiAPI:
 
     async def _submit(self, task: NewTask, caller: CallerKey | None, confirm: ConfirmSend | None) -> SubmitOutcome:
         if self._key_fault:
-            return refusal(401, self._key_fault)
+            return unauthorized(self._key_fault)
         try:
             content = orjson.dumps(_create_body(task))
         except orjson.JSONEncodeError:
@@ -214,7 +222,7 @@ class PiAPI:
 
     async def _cancel(self, provider_task_id: str, caller: CallerKey | None) -> CancelOutcome:
         if self._key_fault:
-            return refusal(401, self._key_fault)
+            return unauthorized(self._key_fault)
         path = _task_path(provider_task_id)
         if path is None:
             return Missing("no task at PiAPI can have this id")
@@ -296,10 +304,6 @@ def _each_once(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
         task_id = task.get("task_id")
         seen.setdefault(task_id if isinstance(task_id, str | int) else ("without id", number), task)
     return list(seen.values())
-
-
-def _unauthorized(message: str) -> tuple[int, dict[str, Any]]:
-    return 502, {"code": 502, "data": None, "message": f"provider_unauthorized: {message}"}
 
 
 def _created_at(task: dict[str, Any]) -> datetime:

@@ -13,6 +13,7 @@ from receiver.domain.retry_after import retry_after_seconds
 from receiver.errors import RingbackError
 from receiver.providers.base import CallerKey, ConfirmSend, MalformedUpdate
 from receiver.providers.piapi.bodies import read_body, redact_plain
+from receiver.providers.piapi.reasons import message_of
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import open_transport
 
@@ -66,7 +67,7 @@ class CallResponse:
     @property
     def message(self) -> str:
         """The provider's message, wherever it put it, or one made of the status; bounded."""
-        message = _message_in(self.body) or self.text or f"HTTP {self.status} from the provider"
+        message = message_of(self.body) or self.text or f"HTTP {self.status} from the provider"
         return message[:LONGEST_MESSAGE]
 
 
@@ -236,19 +237,6 @@ def _plain(body: bytes, hidden: tuple[str, ...]) -> str:
     # Redacted before it is cut, or a part of a secret could be left at the end.
     text = redact_plain(body[:_LONGEST_PLAIN], hidden).strip()[:LONGEST_MESSAGE]
     return "" if "<" in text else text
-
-
-def _message_in(body: Any) -> str:
-    """Return the message of an error body: PiAPI's gateways and models put it in different fields."""
-    if not isinstance(body, dict):
-        return body.strip() if isinstance(body, str) else ""
-    for name in ("message", "error", "description", "detail"):
-        message = body.get(name)
-        if isinstance(message, dict):
-            message = message.get("message")
-        if isinstance(message, str) and message.strip():
-            return message.strip()
-    return ""
 
 
 def _cause(error: Exception) -> str:

@@ -8,7 +8,8 @@ exactly that:
 
 - Certainly nothing was made: the request was never sent, or it was turned away before it was handled (429, 503 and the
   gateway's codes for "could not reach the server"). `NotMade`, and the same attempt is sent again.
-- PiAPI decided against it (a 4xx). `Refused`: the same request would be refused again.
+- PiAPI decided against it (a 4xx, or a success that is plainly an error). `Refused`: the same request would be refused
+  again. So it is if PiAPI refuses Ringback's own key, but then with a code that says so.
 - PiAPI failed while it handled the request (a 500), which it reports itself. `FailedAttempt`: the attempt is over, and
   another attempt may follow.
 - Everything else: the connection was lost after the request was sent, a gateway stopped waiting (502, 504, 520, 524),
@@ -18,10 +19,16 @@ exactly that:
 A status that is in no list below is therefore unknown: the safe mistake is to wait, and not to pay twice.
 """
 
+import re
 from typing import Any
 
+import orjson
+
+from models import TaskStatus
+from receiver.domain.outputs import is_blank, leaf_count
 from receiver.domain.updates import Source
 from receiver.providers.base import (
+    PROVIDER_UNAUTHORIZED,
     Accepted,
     Cancelled,
     CancelOutcome,
@@ -37,7 +44,9 @@ from receiver.providers.base import (
     UnknownOutcome,
 )
 from receiver.providers.piapi.calls import CallOutcome, CallResponse, NotSent, ResponseLost
-from receiver.providers.piapi.tasks import find_task, read_task
+from receiver.providers.piapi.fields import read_status
+from receiver.providers.piapi.reasons import error_words, reason_of, says_no_error, words_of
+from receiver.providers.piapi.tasks import has_task, read_task
 
 NOT_MADE = frozenset({425, 429, 503, 521, 523, 525, 526})
 """Turned away before anything was made. The last four are the gateway's codes for "could not reach the server"."""
@@ -48,7 +57,21 @@ REDIRECTS = frozenset({301, 307, 308})
 PROVIDER_FAULTS = frozenset(range(500, 512)) - {502, 503, 504}
 """The provider's own failures. From 512 on they are a gateway's, which does not know what the server did."""
 GONE = frozenset({404, 410})
+LARGEST_DETAIL = 4096
+"""Bytes. A larger body of a refusal is passed on to the client, and not kept with the task."""
 _UNKNOWN_TASK = ("record not found", "task not found")
+_KEY = r"(?:api[ _-]?key|access[ _-]?token|credentials?|authorization)"
+_WRONG = r"(?:invalid|wrong|missing|incorrect|expired|revoked|unknown|required|not (?:valid|found|provided))"
+_KEY_REFUSED = re.compile(rf"{_KEY}.{{0,40}}{_WRONG}|{_WRONG}.{{0,40}}{_KEY}|unauthori[sz]ed|unauthenticated", re.I)
+_NO_MONEY = re.compile(r"balance|credit|quota|insufficient|payment|billing|top.?up|not enough point", re.I)
+_NOT_ENOUGH = re.compile(r"insufficient|not enough|too low|exhausted|run out", re.I)
+_TOO_MANY = re.compile(r"too many requests|rate.?limit", re.I)
+_MAY_BE_MADE = re.compile(
+    r"time.?out|timed out|gateway|unavailable|internal|unexpected|try again|retry|upstream"
+    r"|success|submitted|accepted|created|queued|processing|in progress",
+    re.I,
+)
+"""Words of an answer without a task after which the task may exist all the same."""
 
 
 def submit_outcome(outcome: CallOutcome) -> SubmitOutcome:
@@ -57,11 +80,13 @@ def submit_outcome(outcome: CallOutcome) -> SubmitOutcome:
         return NotMade(outcome.message, outcome.retry_after)
     if isinstance(outcome, ResponseLost):
         return UnknownOutcome(outcome.message)
-    if 200 <= outcome.status < 300 and _has_task(outcome.body):
+    if 200 <= outcome.status < 300 and has_task(outcome.body, is_created=True):
         return _accept(outcome)
+    if is_unauthorized(outcome):
+        return unauthorized(outcome.message)
     status = outcome.effective_status
     if status is None or status == 200:
-        return UnknownOutcome(_unusable(outcome))
+        return _error_inside(outcome) or UnknownOutcome(_unusable(outcome))
     if status in NOT_MADE:
         return NotMade(outcome.message, outcome.retry_after)
     if _is_refusal(status):
@@ -77,7 +102,7 @@ def fetch_outcome(outcome: CallOutcome, provider_task_id: str, *, attempt: int |
     """Return the outcome of a poll of one task."""
     if not isinstance(outcome, CallResponse):
         return _no_answer(outcome)
-    if 200 <= outcome.status < 300 and _has_task(outcome.body):
+    if 200 <= outcome.status < 300 and has_task(outcome.body):
         try:
             update = read_task(outcome.body, source=Source.POLL, attempt=attempt)
         except MalformedUpdate as error:
@@ -96,6 +121,8 @@ def cancel_outcome(outcome: CallOutcome) -> CancelOutcome:
         return Cancelled(outcome.message)
     if _is_missing(outcome):
         return Missing(outcome.message)
+    if is_unauthorized(outcome):
+        return unauthorized(outcome.message)
     if outcome.effective_status is not None and _is_refusal(outcome.effective_status):
         return refusal(outcome.effective_status, outcome.message, outcome.body)
     return _no_answer(outcome)
@@ -103,7 +130,20 @@ def cancel_outcome(outcome: CallOutcome) -> CancelOutcome:
 
 def refusal(status: int, message: str, body: Any = None) -> Refused:
     """Return a refusal with PiAPI's own body, or with one built in PiAPI's form."""
-    return Refused(status, message, envelope_of(status, message, body))
+    return Refused(status, message, envelope_of(status, message, body), detail=_detail(status, message, body))
+
+
+def unauthorized(words: str) -> Refused:
+    """Return the refusal of Ringback's own key, so that no client takes it for a refusal of its own key."""
+    message = f"the provider does not accept Ringback's own key: RINGBACK_PIAPI_API_KEY is missing or wrong ({words})"
+    body = {"code": 502, "data": None, "message": message, "error": {"code": PROVIDER_UNAUTHORIZED}}
+    return Refused(502, message, body, PROVIDER_UNAUTHORIZED)
+
+
+def is_unauthorized(response: CallResponse) -> bool:
+    """Return whether PiAPI refused Ringback's own key: a 401, or a 403 or an error in a success that names the key."""
+    status = response.effective_status
+    return status == 401 or (status in (403, None) and _KEY_REFUSED.search(error_words(response.body)) is not None)
 
 
 def envelope_of(status: int, message: str, body: Any = None) -> dict[str, Any]:
@@ -113,6 +153,16 @@ def envelope_of(status: int, message: str, body: Any = None) -> dict[str, Any]:
     return {"code": status, "data": None, "message": message}
 
 
+def _detail(status: int, message: str, body: Any) -> Any:
+    """Return the body of a refusal if it says more than its status and message and is not large, else None."""
+    if not isinstance(body, dict):
+        return None
+    more = [
+        item for item in body.values() if not is_blank(item) and item is not False and item not in (status, message)
+    ]
+    return body if more and len(orjson.dumps(body)) <= LARGEST_DETAIL else None
+
+
 def _accept(response: CallResponse) -> SubmitOutcome:
     try:
         return Accepted(read_task(response.body, source=Source.SUBMIT))
@@ -120,11 +170,47 @@ def _accept(response: CallResponse) -> SubmitOutcome:
         return UnknownOutcome(f"the provider's response cannot be used: {error}")
 
 
-def _has_task(body: Any) -> bool:
-    try:
-        return bool(find_task(body).get("task_id"))
-    except MalformedUpdate:
-        return False
+def _error_inside(response: CallResponse) -> SubmitOutcome | None:
+    """Return the outcome of a 2xx that has no task and is plainly an error; None if that cannot be told.
+
+    Source: `receiver/providers/piapi/CONTRACT.md`, "Errors and limits".
+    """
+    words = _plain_error(response)
+    if not any(map(str.isalpha, words)) or (_MAY_BE_MADE.search(words) and not _NOT_ENOUGH.search(words)):
+        return None
+    if _TOO_MANY.search(words):
+        return NotMade(words, response.retry_after)
+    return refusal(402 if _NO_MONEY.search(words) else 400, words, response.body)
+
+
+def _plain_error(response: CallResponse) -> str:
+    """Return the words of a body that says by itself that it is an error, "" if it does not."""
+    body = response.body
+    if not isinstance(body, dict):
+        return ""
+    data = body.get("data")
+    for each in (body, data if isinstance(data, dict) else {}):
+        words, _ = reason_of(each, failed=False)
+        if words or _says_failed(each):
+            return words or error_words(each)
+    code = body.get("code")
+    is_other_code = response.effective_status is None and code not in (None, "", True) and not _is_success_code(code)
+    if is_other_code and isinstance(data, str):
+        return error_words(body) or words_of(data)
+    has_no_data = code is None and "data" in body and data is None
+    return error_words(body) if leaf_count(data) == 0 and (is_other_code or has_no_data) else ""
+
+
+def _says_failed(body: dict[str, Any]) -> bool:
+    """Return whether a field says that the call failed, whatever the words are."""
+    is_no_success = any(body.get(name) in (False, "false", "False") for name in ("success", "ok"))
+    return is_no_success or body.get("error") is True or read_status(body.get("status"))[0] == TaskStatus.FAILED
+
+
+def _is_success_code(code: Any) -> bool:
+    """Return whether a code says success: 0, 1, 2xx or a word such as `success`."""
+    text = str(code).strip()
+    return says_no_error(text) or text == "1" or (len(text) == 3 and text.startswith("2"))
 
 
 def _is_refusal(status: int) -> bool:
@@ -139,6 +225,8 @@ def _is_missing(response: CallResponse) -> bool:
 def _no_answer(outcome: CallOutcome) -> NoAnswer:
     if isinstance(outcome, ResponseLost):
         return NoAnswer(outcome.message)
+    if isinstance(outcome, CallResponse) and is_unauthorized(outcome):
+        return NoAnswer(unauthorized(outcome.message).message, outcome.retry_after)
     if isinstance(outcome, CallResponse) and outcome.effective_status in (None, 200):
         return NoAnswer(_unusable(outcome), outcome.retry_after)
     return NoAnswer(outcome.message, outcome.retry_after)
