@@ -19,7 +19,7 @@ from receiver.api.auth import Principal
 from receiver.api.dialects import Dialect, Reply, new_request_id
 from receiver.api.idempotency import IdempotentRequest, read_key
 from receiver.api.ids import read_id
-from receiver.api.lists import read_query
+from receiver.api.lists import check_names, read_query
 from receiver.api.services import Services
 from receiver.asgi import read_body
 from receiver.domain.ids import derived_id, new_id
@@ -119,14 +119,20 @@ EndpointHandler = Callable[[Call], Awaitable[Reply | ASGIApp]]
 
 
 def endpoint(
-    handler: EndpointHandler, dialect: Dialect, scope: Scope, *, bodies: int = 1
+    handler: EndpointHandler,
+    dialect: Dialect,
+    scope: Scope,
+    *,
+    bodies: int = 1,
+    query: type[BaseModel] | None = None,
 ) -> Callable[[Request], Awaitable[ASGIApp]]:
     """Return a Starlette endpoint that requires a key with `scope`, and replies in `dialect`.
 
-    `bodies`: how many times `max_body_bytes` a body may have. Every response to a valid key has the headers of its
+    `bodies`: how many times `max_body_bytes` a body may have. `query` is the schema of the query; without one the path
+    takes none. Every response to a valid key has the headers of its
     rate limit (`api.limits`).
     """
-    return _Endpoint(handler, dialect, scope, bodies).serve
+    return _Endpoint(handler, dialect, scope, bodies, tuple(query.model_fields) if query is not None else ()).serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +141,7 @@ class _Endpoint:
     dialect: Dialect
     scope: Scope
     bodies: int
+    query_names: tuple[str, ...]
 
     async def serve(self, request: Request) -> ASGIApp:
         request_id = new_request_id()
@@ -166,6 +173,8 @@ class _Endpoint:
         return await call.services.idempotency.once(request, work)
 
     async def _handle(self, call: Call, request_id: str) -> ASGIApp:
+        if not self.dialect.ignores_unknown_queries:
+            check_names(call.request.query_params, self.query_names)
         reply = await self.handler(call)
         return self.dialect.reply(reply, request_id) if isinstance(reply, Reply) else reply
 

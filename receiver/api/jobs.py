@@ -49,7 +49,7 @@ async def _diagnostics(call: Call, task: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: task[name] for name in ("provider", "provider_task_id", "submission", "attempt", "max_attempts")},
         "attempts": native_attempts(task, await call.services.tracker.attempts(task)),
-        "events": [native_event(row, task["uid"]) for row in reversed(rows[:_MOST_EVENTS])],
+        "events": [native_event(task, row) for row in reversed(rows[:_MOST_EVENTS])],
         "has_more": len(rows) > _MOST_EVENTS,
     }
 

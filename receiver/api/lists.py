@@ -34,6 +34,22 @@ def read_query(parameters: QueryParams, lists: Collection[str] = ()) -> dict[str
     return query | members
 
 
+def check_names(parameters: QueryParams, known: Collection[str]) -> None:
+    """Raise `BadRequest` that names the first parameter which is not `known`, and those that are.
+
+    `metadata[k]` counts as `metadata`. To ignore a name would hide a mistake: a misspelt filter returns everything.
+    """
+    for name in parameters:
+        member = _MEMBER.fullmatch(name)
+        if (plain := name if member is None else member[1]) not in known:
+            names = f"known are {', '.join(known)}" if known else "this path takes none"
+            raise BadRequest(
+                f"{plain[:80]!r} is not a query parameter of this path; {names}",
+                code="invalid_query_params",
+                param=plain[:80],
+            )
+
+
 def read_cursor(cursor: str | None) -> int | None:
     """Return the integer key that a cursor encodes. Raises `BadRequest`."""
     if cursor is None:

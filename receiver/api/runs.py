@@ -85,7 +85,7 @@ async def find_run_ids(call: Call, given: Sequence[str]) -> list[str]:
 def _created(uid: str, graph: Graph) -> dict[str, Any]:
     """Return a new run in Pi's form: always as pending, although its first steps may have started."""
     steps = [{"id": step.id, "status": StepStatus.PENDING} for step in graph.steps]
-    return {"run_id": uid, "status": RunStatus.PENDING, "steps": steps}
+    return {"object": "run", "run_id": uid, "status": RunStatus.PENDING, "steps": steps}
 
 
 def _reply(run: RunRow) -> Reply:
