@@ -54,7 +54,7 @@ async def list_runs(call: Call) -> Reply:
         before=read_cursor(query.cursor),
     )
     rows = await call.services.runs.page(wanted, query.limit + 1)
-    return page(rows, query.limit, [native_run(row, row["steps"]) for row in rows])
+    return page(rows, query.limit, (native_run(row, row["steps"]) for row in rows))
 
 
 async def cancel_run(call: Call) -> Reply:

@@ -32,7 +32,7 @@ async def list_tasks(call: Call) -> Reply:
         before=read_cursor(query.cursor),
     )
     rows = await call.services.database.read(tasks_matching(wanted, query.limit + 1))
-    return page(rows, query.limit, [native_task(row) for row in rows])
+    return page(rows, query.limit, (native_task(row) for row in rows))
 
 
 async def get_task(call: Call) -> Reply:
@@ -46,7 +46,7 @@ async def list_events(call: Call) -> Reply:
     query = call.query(Page)
     task = await call.services.tracker.task(call.organization_id, call.path("task_id"))
     rows = await call.services.database.read(events_of_task(task["id"], query.limit + 1, read_cursor(query.cursor)))
-    return page(rows, query.limit, [native_event(task, row) for row in rows])
+    return page(rows, query.limit, (native_event(task, row) for row in rows))
 
 
 async def refresh_task(call: Call) -> Reply:

@@ -1,9 +1,11 @@
 """Answers whose head or body is not as it should be: what counts is the status, against raw servers on loopback."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.response_head import MOST_HEAD_BYTES
@@ -164,3 +166,31 @@ async def test_cancelling_while_a_body_is_waited_for_is_not_swallowed(sender: Se
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
+
+
+class Loopback(AbstractResolver):
+    """A resolver for which every name is this machine."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        self.asked.append(host)
+        return [ResolveResult(hostname=host, host="127.0.0.1", port=port, family=socket.AF_INET, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_only_the_host_is_rewritten_in_a_url_with_a_name_that_is_not_ascii() -> None:
+    names = Loopback()
+    async with (
+        RawServer(b"HTTP/1.1 200 OK\r\n" + EMPTY + b"\r\n") as server,
+        Sender(AddressGuard(allow_private=True, inner=names), timeout=10) as sender,
+    ):
+        check(await sender.send(f"http://Bücher.example:{server.port}/a/../%2F?x=+%2b#y", HEADERS, BODY), 200)
+    assert server.request_lines == [b"POST /a/../%2F?x=+%2b HTTP/1.1"]
+    assert b"\r\nhost: xn--bcher-kva.example:%d\r\n" % server.port in server.requests[0].lower()
+    assert names.asked == ["xn--bcher-kva.example"]
