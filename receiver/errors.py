@@ -121,6 +121,7 @@ class NotAllowed(RingbackError):
 class NotFound(RingbackError):
     """Raised when the organization has no such resource. Trying again does not help.
 
+    The code names the kind of resource, such as `task_not_found`; `not_found` alone is for a path.
     The response is the same for a resource of another organization, so that no one learns of its existence.
     """
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from receiver.api.dialects import Reply
+from receiver.api.dialects import Reply, error_object
 from receiver.api.endpoint import Call, check
 from receiver.api.schemas import CreateTask
 from receiver.api.task_requests import read_callback, task_request, webhook_config_of
@@ -36,7 +36,7 @@ async def create_tasks(call: Call) -> Reply:
     if requests:
         await call.services.tracker.create_bulk(requests)
     data = [
-        {"index": index, "error": _refusal(each)}
+        {"index": index, "error": error_object(each)}
         if isinstance(each, RingbackError) and uid not in existing
         else {"index": index, "task_id": uid}
         for index, (each, uid) in enumerate(zip(requested, uids, strict=True))
@@ -94,8 +94,3 @@ async def _made_before(call: Call, uids: Sequence[str]) -> set[str]:
     if not call.is_resumed:
         return set()
     return {row["uid"] for row in await call.services.database.read(task_ids_among(call.organization_id, uids))}
-
-
-def _refusal(error: RingbackError) -> dict[str, str]:
-    refusal = {"code": error.code, "message": error.message}
-    return refusal if error.param is None else {**refusal, "param": error.param}

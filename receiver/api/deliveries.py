@@ -8,7 +8,7 @@ from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
 from receiver.api.ids import find_row, read_id
 from receiver.api.lists import page, read_cursor
-from receiver.api.schemas import DeliveryQuery
+from receiver.api.schemas import DeliveryQuery, WebhookDeliveryQuery
 from receiver.api.webhooks import find_webhook
 from receiver.domain.delivery_views import native_attempt, native_delivery
 from receiver.errors import BadRequest
@@ -31,7 +31,7 @@ async def list_deliveries(call: Call) -> Reply:
 async def list_webhook_deliveries(call: Call) -> Reply:
     """`GET /api/v1/webhooks/{id}/deliveries`: the deliveries of one webhook, with the same filters."""
     webhook = await find_webhook(call)
-    query = call.query(DeliveryQuery)
+    query = call.query(WebhookDeliveryQuery)
     return await _page(call, query, webhook["id"])
 
 
@@ -43,7 +43,7 @@ async def get_delivery(call: Call) -> Reply:
     view = {
         **native_delivery(row),
         "request": await request_preview(database, call.services.messages, row["id"], sent_at),
-        "attempt_history": [native_attempt(attempt) for attempt in attempts],
+        "attempts": [native_attempt(attempt) for attempt in attempts],
     }
     return Reply(view, "delivery")
 
@@ -58,7 +58,7 @@ async def retry_delivery(call: Call) -> Reply:
     return Reply(native_delivery(await _delivery(call)), "delivery", status=202)
 
 
-async def _page(call: Call, query: DeliveryQuery, subscription_id: int | None) -> Reply:
+async def _page(call: Call, query: WebhookDeliveryQuery, subscription_id: int | None) -> Reply:
     if query.created_after and query.created_before and query.created_before <= query.created_after:
         raise BadRequest("must be after created_after", code="invalid_query_params", param="created_before")
     task = event = None

@@ -28,7 +28,12 @@ class Reply:
 
 
 class Dialect(Protocol):
-    """A form of responses and errors."""
+    """A form of responses and errors.
+
+    `ignores_unknown_queries`: whether a query parameter that a path does not know is ignored, not refused.
+    """
+
+    ignores_unknown_queries: bool
 
     def reply(self, reply: Reply, request_id: str) -> Response:
         """Return the response in this form."""
@@ -41,6 +46,8 @@ class Dialect(Protocol):
 
 class _PiAPI:
     """`{"code", "data", "message"}` (`receiver/providers/piapi/CONTRACT.md`, "Create")."""
+
+    ignores_unknown_queries = True  # its clients may send what only PiAPI knows
 
     def reply(self, reply: Reply, request_id: str) -> Response:
         body = {"code": reply.status, "data": reply.data, "message": reply.message}
@@ -56,6 +63,8 @@ class _PiAPI:
 class _Native:
     """Pi's envelope (`receiver/api/CONTRACTS.md`, "Pi"): the resource's own state is in `data`."""
 
+    ignores_unknown_queries = False
+
     def reply(self, reply: Reply, request_id: str) -> Response:
         body = {
             "id": request_id,
@@ -67,16 +76,7 @@ class _Native:
         return _json(body, reply.status, request_id)
 
     def error(self, error: RingbackError, request_id: str) -> Response:
-        detail: dict[str, Any] = {
-            "type": error.kind,
-            "code": error.code,
-            "message": error.message,
-            "request_id": request_id,
-        }
-        if error.param is not None:
-            detail["param"] = error.param
-        if error.issues:
-            detail["issues"] = error.issues
+        detail = {**error_object(error), "request_id": request_id}
         if isinstance(error, EventsLost):
             detail["oldest_id"] = None if error.oldest is None else str(error.oldest)
         if error.retry_after is not None:
@@ -96,13 +96,25 @@ def dialect_of(path: str) -> Dialect:
     return PIAPI if f"{path}/".startswith(_PIAPI_PATHS) else NATIVE
 
 
+def error_object(error: RingbackError) -> dict[str, Any]:
+    """Return an error in Pi's form, as a response has it, but for the id of the request."""
+    detail: dict[str, Any] = {"type": error.kind, "code": error.code, "message": error.message}
+    if error.param is not None:
+        detail["param"] = error.param
+    if error.issues:
+        detail["issues"] = error.issues
+    return detail
+
+
 def new_request_id() -> str:
     """Return an id for a request, in the form of Pi's ids."""
     return f"req_pi_{uuid.uuid4()}"
 
 
 def _message_with_param(error: RingbackError) -> str:
-    return f"{error.param}: {error.message}" if error.param else error.message
+    """Return the message, beginning with the field that is wrong; that of a schema begins so already."""
+    start = f"{error.param}: "
+    return error.message if error.param is None or error.message.startswith(start) else start + error.message
 
 
 def _retry_after(error: RingbackError) -> dict[str, str]:

@@ -19,7 +19,7 @@ from receiver.api.auth import Principal
 from receiver.api.dialects import Dialect, Reply, new_request_id
 from receiver.api.idempotency import IdempotentRequest, read_key
 from receiver.api.ids import read_id
-from receiver.api.lists import read_query
+from receiver.api.lists import check_names, read_query
 from receiver.api.paths import segment_text
 from receiver.api.services import Services
 from receiver.asgi import read_body
@@ -121,14 +121,20 @@ EndpointHandler = Callable[[Call], Awaitable[Reply | ASGIApp]]
 
 
 def endpoint(
-    handler: EndpointHandler, dialect: Dialect, scope: Scope, *, idempotent: bool = True
+    handler: EndpointHandler,
+    dialect: Dialect,
+    scope: Scope,
+    *,
+    query: type[BaseModel] | None = None,
+    passes_on: bool = False,
 ) -> Callable[[Request], Awaitable[ASGIApp]]:
     """Return a Starlette endpoint that requires a key with `scope`, and replies in `dialect`.
 
-    Every response to a valid key has the headers of its rate limit (`api.limits`). `idempotent`: whether a POST obeys
-    an `Idempotency-Key`.
+    `query` is the schema of the query; without one the path takes none. `passes_on`: the request is passed on to the
+    provider, whose matter its query is; an `Idempotency-Key` is not obeyed. Every response to a valid key has the
+    headers of its rate limit (`api.limits`).
     """
-    return _Endpoint(handler, dialect, scope, idempotent).serve
+    return _Endpoint(handler, dialect, scope, tuple(query.model_fields) if query is not None else (), passes_on).serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +142,8 @@ class _Endpoint:
     handler: EndpointHandler
     dialect: Dialect
     scope: Scope
-    idempotent: bool
+    query_names: tuple[str, ...]
+    passes_on: bool
 
     async def serve(self, request: Request) -> ASGIApp:
         request_id = new_request_id()
@@ -153,7 +160,7 @@ class _Endpoint:
         limit_status.check()
         principal.require(self.scope)
         call = Call(request, services, principal)
-        key = read_key(request.headers) if request.method == "POST" and self.idempotent else None
+        key = read_key(request.headers) if request.method == "POST" and not self.passes_on else None
         return await (self._handle(call, request_id) if key is None else self._once(call, key, request_id))
 
     async def _once(self, call: Call, key: str, request_id: str) -> ASGIApp:
@@ -169,6 +176,8 @@ class _Endpoint:
         return await call.services.idempotency.once(request, work)
 
     async def _handle(self, call: Call, request_id: str) -> ASGIApp:
+        if not self.passes_on and not self.dialect.ignores_unknown_queries:
+            check_names(call.request.query_params, self.query_names)
         reply = await self.handler(call)
         return self.dialect.reply(reply, request_id) if isinstance(reply, Reply) else reply
 

@@ -23,8 +23,11 @@ def read_id(text: str, *, param: str, code: str | None = None) -> str:
 
 
 async def find_row(database: Database, query: Query, thing: str) -> dict[str, Any]:
-    """Return the row of a `thing` that is queried by its id. Raises `NotFound` with the param `<thing>_id`."""
+    """Return the row of a `thing` that is queried by its id.
+
+    Raises `NotFound` with the code `<thing>_not_found` and the param `<thing>_id`.
+    """
     rows = await database.read(query)
     if not rows:
-        raise NotFound(f"there is no {thing} with this id", param=f"{thing}_id")
+        raise NotFound(f"there is no {thing} with this id", code=f"{thing}_not_found", param=f"{thing}_id")
     return rows[0]

@@ -8,6 +8,7 @@ from typing import Any
 
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
+from receiver.api.lists import first_items
 from receiver.api.run_schemas import JobQuery
 from receiver.domain.representations import native_attempts, native_event
 from receiver.domain.run_representations import JOB_FIELDS, native_job
@@ -46,11 +47,12 @@ async def _task(call: Call, uid: str, seconds: float | None) -> Mapping[str, Any
 async def _diagnostics(call: Call, task: Mapping[str, Any]) -> dict[str, Any]:
     """Return the task's history: all attempts, and the newest events, both oldest first."""
     rows = await call.services.database.read(events_of_task(task["id"], _MOST_EVENTS + 1, None))
+    events = first_items((native_event(task, row) for row in rows), _MOST_EVENTS)
     return {
         **{name: task[name] for name in ("provider", "provider_task_id", "submission", "attempt", "max_attempts")},
         "attempts": native_attempts(task, await call.services.tracker.attempts(task)),
-        "events": [native_event(row, task["uid"]) for row in reversed(rows[:_MOST_EVENTS])],
-        "has_more": len(rows) > _MOST_EVENTS,
+        "events": events[::-1],
+        "has_more": len(rows) > len(events),
     }
 
 

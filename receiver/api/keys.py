@@ -5,7 +5,8 @@ from typing import Any
 
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
-from receiver.api.schemas import CreateKey
+from receiver.api.lists import page, read_cursor
+from receiver.api.schemas import CreateKey, Page
 from receiver.clock import utc_now
 from receiver.domain.keyring import new_api_key
 from receiver.domain.representations import iso
@@ -39,9 +40,10 @@ async def create_key(call: Call) -> Reply:
 
 async def list_keys(call: Call) -> Reply:
     """`GET /api/v1/keys`: all keys that are not revoked, newest first."""
-    rows = await call.services.database.read(storage.live_keys(call.organization_id))
-    data = {"object": "list", "data": [_view(row) for row in rows], "has_more": False, "next_cursor": None}
-    return Reply(data, "list")
+    query = call.query(Page)
+    keys = storage.live_keys(call.organization_id, query.limit + 1, read_cursor(query.cursor))
+    rows = await call.services.database.read(keys)
+    return page(rows, query.limit, [_view(row) for row in rows])
 
 
 async def revoke_key(call: Call) -> Reply:
@@ -52,7 +54,7 @@ async def revoke_key(call: Call) -> Reply:
     )
     call.services.authenticator.forget()
     if not revoked:
-        raise NotFound("there is no key with this id", param="key_id")
+        raise NotFound("there is no key with this id", code="key_not_found", param="key_id")
     return Reply({"object": "key", "id": uid, "deleted": True}, "key")
 
 

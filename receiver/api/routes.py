@@ -1,5 +1,6 @@
 """All paths of the service."""
 
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,6 +25,16 @@ from receiver.api import (
 )
 from receiver.api.dialects import NATIVE, PIAPI, Dialect, dialect_of, new_request_id
 from receiver.api.endpoint import EndpointHandler, endpoint
+from receiver.api.run_schemas import JobQuery, RunQuery
+from receiver.api.schemas import (
+    DeliveryQuery,
+    EventQuery,
+    GetTask,
+    Page,
+    TaskQuery,
+    WaitQuery,
+    WebhookDeliveryQuery,
+)
 from receiver.errors import RingbackError
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -93,17 +104,17 @@ def _piapi() -> list[Route]:
 
 def _native() -> list[Route]:
     return [
-        _route("GET", "/api/v1/tasks", tasks.list_tasks, NATIVE, Scope.READ),
+        _route("GET", "/api/v1/tasks", tasks.list_tasks, NATIVE, Scope.READ, query=TaskQuery),
         _route("POST", "/api/v1/tasks", bulk.create_tasks, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/tasks/adopt", tasks.adopt_task, NATIVE, Scope.WRITE),
-        _route("GET", "/api/v1/tasks/{task_id}", tasks.get_task, NATIVE, Scope.READ),
-        _route("GET", "/api/v1/tasks/{task_id}/events", tasks.list_events, NATIVE, Scope.READ),
+        _route("GET", "/api/v1/tasks/{task_id}", tasks.get_task, NATIVE, Scope.READ, query=GetTask),
+        _route("GET", "/api/v1/tasks/{task_id}/events", tasks.list_events, NATIVE, Scope.READ, query=Page),
         _route("POST", "/api/v1/tasks/{task_id}/refresh", tasks.refresh_task, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/tasks/{task_id}/cancel", tasks.cancel_task, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/tasks/{task_id}/retry", tasks.retry_task, NATIVE, Scope.WRITE),
-        _route("GET", "/api/v1/events", events.get_events, NATIVE, Scope.READ),
+        _route("GET", "/api/v1/events", events.get_events, NATIVE, Scope.READ, query=EventQuery),
         _route("POST", "/api/v1/webhooks", webhooks.create_webhook, NATIVE, Scope.WRITE),
-        _route("GET", "/api/v1/webhooks", webhooks.list_webhooks, NATIVE, Scope.READ),
+        _route("GET", "/api/v1/webhooks", webhooks.list_webhooks, NATIVE, Scope.READ, query=Page),
         _route("GET", "/api/v1/webhooks/{webhook_id}", webhooks.get_webhook, NATIVE, Scope.READ),
         _route("PATCH", "/api/v1/webhooks/{webhook_id}", webhooks.change_webhook, NATIVE, Scope.WRITE),
         _route("DELETE", "/api/v1/webhooks/{webhook_id}", webhooks.delete_webhook, NATIVE, Scope.WRITE),
@@ -111,7 +122,7 @@ def _native() -> list[Route]:
         _route("POST", "/api/v1/webhooks/{webhook_id}/test", webhooks.test_webhook, NATIVE, Scope.WRITE),
         *_deliveries(),
         _route("POST", "/api/v1/keys", keys.create_key, NATIVE, Scope.ADMIN),
-        _route("GET", "/api/v1/keys", keys.list_keys, NATIVE, Scope.ADMIN),
+        _route("GET", "/api/v1/keys", keys.list_keys, NATIVE, Scope.ADMIN, query=Page),
         _route("DELETE", "/api/v1/keys/{key_id}", keys.revoke_key, NATIVE, Scope.ADMIN),
     ]
 
@@ -119,26 +130,31 @@ def _native() -> list[Route]:
 def _runs() -> list[Route]:
     return [
         _route("POST", "/api/v1/runs", runs.create_run, NATIVE, Scope.WRITE),
-        _route("GET", "/api/v1/runs", runs.list_runs, NATIVE, Scope.READ),
-        _route("GET", "/api/v1/runs/{run_id}", runs.get_run, NATIVE, Scope.READ),
+        _route("GET", "/api/v1/runs", runs.list_runs, NATIVE, Scope.READ, query=RunQuery),
+        _route("GET", "/api/v1/runs/{run_id}", runs.get_run, NATIVE, Scope.READ, query=WaitQuery),
         _route("POST", "/api/v1/runs/{run_id}/cancel", runs.cancel_run, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/runs/{run_id}/retry", runs.retry_run, NATIVE, Scope.WRITE),
-        _route("GET", "/api/v1/jobs/{job_id}", jobs.get_job, NATIVE, Scope.READ),
+        _route("GET", "/api/v1/jobs/{job_id}", jobs.get_job, NATIVE, Scope.READ, query=JobQuery),
     ]
 
 
 def _deliveries() -> list[Route]:
     replay = "/api/v1/webhooks/{webhook_id}/replays/{replay_id}"
     return [
-        _route("GET", "/api/v1/deliveries", deliveries.list_deliveries, NATIVE, Scope.READ),
+        _route("GET", "/api/v1/deliveries", deliveries.list_deliveries, NATIVE, Scope.READ, query=DeliveryQuery),
         _route("GET", "/api/v1/deliveries/{delivery_id}", deliveries.get_delivery, NATIVE, Scope.READ),
         _route("POST", "/api/v1/deliveries/{delivery_id}/retry", deliveries.retry_delivery, NATIVE, Scope.WRITE),
         _route(
-            "GET", "/api/v1/webhooks/{webhook_id}/deliveries", deliveries.list_webhook_deliveries, NATIVE, Scope.READ
+            "GET",
+            "/api/v1/webhooks/{webhook_id}/deliveries",
+            deliveries.list_webhook_deliveries,
+            NATIVE,
+            Scope.READ,
+            query=WebhookDeliveryQuery,
         ),
         _route("POST", "/api/v1/webhooks/{webhook_id}/recover", replays.recover, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/webhooks/{webhook_id}/replay", replays.replay, NATIVE, Scope.WRITE),
-        _route("GET", "/api/v1/webhooks/{webhook_id}/replays", replays.list_replays, NATIVE, Scope.READ),
+        _route("GET", "/api/v1/webhooks/{webhook_id}/replays", replays.list_replays, NATIVE, Scope.READ, query=Page),
         _route("GET", replay, replays.get_replay, NATIVE, Scope.READ),
         _route("DELETE", replay, replays.cancel_replay, NATIVE, Scope.WRITE),
         _route("POST", f"{replay}/cancel", replays.cancel_replay, NATIVE, Scope.WRITE),
@@ -154,8 +170,16 @@ def _forwarded() -> list[Route]:
 
 
 def _passed_on(method: str, path: str, dialect: Dialect, scope: Scope) -> Route:
-    return Route(path, endpoint(passthrough.forwarding(path), dialect, scope, idempotent=False), methods=[method])
+    return Route(path, endpoint(passthrough.forwarding(path), dialect, scope, passes_on=True), methods=[method])
 
 
-def _route(method: str, path: str, handler: EndpointHandler, dialect: Dialect, scope: Scope) -> Route:
-    return Route(path, endpoint(handler, dialect, scope), methods=[method])
+def _route(
+    method: str,
+    path: str,
+    handler: EndpointHandler,
+    dialect: Dialect,
+    scope: Scope,
+    *,
+    query: type[BaseModel] | None = None,
+) -> Route:
+    return Route(path, endpoint(handler, dialect, scope, query=query), methods=[method])

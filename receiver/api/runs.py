@@ -54,7 +54,7 @@ async def list_runs(call: Call) -> Reply:
         before=read_cursor(query.cursor),
     )
     rows = await call.services.runs.page(wanted, query.limit + 1)
-    return page(rows, query.limit, [native_run(row, row["steps"]) for row in rows])
+    return page(rows, query.limit, (native_run(row, row["steps"]) for row in rows))
 
 
 async def cancel_run(call: Call) -> Reply:
@@ -85,7 +85,7 @@ async def find_run_ids(call: Call, given: Sequence[str]) -> list[str]:
 def _created(uid: str, graph: Graph) -> dict[str, Any]:
     """Return a new run in Pi's form: always as pending, although its first steps may have started."""
     steps = [{"id": step.id, "status": StepStatus.PENDING} for step in graph.steps]
-    return {"run_id": uid, "status": RunStatus.PENDING, "steps": steps}
+    return {"object": "run", "run_id": uid, "status": RunStatus.PENDING, "steps": steps}
 
 
 def _reply(run: RunRow) -> Reply:

@@ -185,8 +185,6 @@ class CreateKey(BaseModel):
 class Page(BaseModel):
     """The query parameters that all lists have."""
 
-    model_config = ConfigDict(extra="forbid")
-
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     cursor: str | None = None
 
@@ -214,15 +212,20 @@ class EventQuery(Page):
     after: str | None = None
 
 
-class DeliveryQuery(Page):
-    """The query of `GET /api/v1/deliveries`."""
+class WebhookDeliveryQuery(Page):
+    """The query of `GET /api/v1/webhooks/{id}/deliveries`."""
 
     status: DeliveryStatus | None = None
-    webhook_id: str | None = None
     event_id: str | None = None
     task_id: str | None = None
     created_after: Timestamp | None = None
     created_before: Timestamp | None = None
+
+
+class DeliveryQuery(WebhookDeliveryQuery):
+    """The query of `GET /api/v1/deliveries`."""
+
+    webhook_id: str | None = None
 
 
 class WaitQuery(BaseModel):
@@ -232,7 +235,7 @@ class WaitQuery(BaseModel):
     timeout_seconds: Annotated[float, Field(ge=1, le=30)] = 20
 
 
-class TaskIncludes(BaseModel):
-    """What `GET /api/v1/tasks/{id}` shall include in addition."""
+class GetTask(WaitQuery):
+    """The query of `GET /api/v1/tasks/{id}`."""
 
     include: Literal["attempts"] | None = None

@@ -7,7 +7,7 @@ from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
 from receiver.api.lists import page, read_cursor
 from receiver.api.runs import find_run_ids
-from receiver.api.schemas import AdoptTask, Page, TaskIncludes, TaskQuery
+from receiver.api.schemas import AdoptTask, GetTask, Page, TaskQuery
 from receiver.api.task_requests import read_task
 from receiver.domain.representations import native_attempts, native_event, native_task
 from receiver.domain.transitions import RETRYABLE
@@ -32,12 +32,12 @@ async def list_tasks(call: Call) -> Reply:
         before=read_cursor(query.cursor),
     )
     rows = await call.services.database.read(tasks_matching(wanted, query.limit + 1))
-    return page(rows, query.limit, [native_task(row) for row in rows])
+    return page(rows, query.limit, (native_task(row) for row in rows))
 
 
 async def get_task(call: Call) -> Reply:
     """`GET /api/v1/tasks/{id}`: a task, at once or when it has ended; with its attempts if it had several."""
-    query = call.query(TaskIncludes)
+    query = call.query(GetTask)
     return await _reply(call, await read_task(call), with_attempts=query.include == "attempts")
 
 
@@ -46,7 +46,7 @@ async def list_events(call: Call) -> Reply:
     query = call.query(Page)
     task = await call.services.tracker.task(call.organization_id, call.path("task_id"))
     rows = await call.services.database.read(events_of_task(task["id"], query.limit + 1, read_cursor(query.cursor)))
-    return page(rows, query.limit, [native_event(row, task["uid"]) for row in rows])
+    return page(rows, query.limit, (native_event(task, row) for row in rows))
 
 
 async def refresh_task(call: Call) -> Reply:

@@ -87,7 +87,7 @@ def _print_table(deliveries: Sequence[Mapping[str, Any]]) -> None:
             delivery["event_type"],
             delivery["endpoint_url"],
             delivery["status"],
-            delivery["attempts"],
+            delivery["attempt_count"],
             _response(delivery["last_status_code"], delivery["last_error"]),
             age(delivery["created_at"]),
         )
@@ -106,21 +106,21 @@ def _print(delivery: Mapping[str, Any]) -> None:
             ("webhook", delivery["webhook_id"]),
             ("url", delivery["endpoint_url"]),
             ("status", delivery["status"]),
-            ("attempts", delivery["attempts"]),
+            ("attempts", delivery["attempt_count"]),
             ("next attempt", delivery["next_attempt_at"]),
             ("created", delivery["created_at"]),
             ("settled", delivery["settled_at"]),
             ("headers", "\n".join(f"{name}: {value}" for name, value in (request.get("headers") or {}).items())),
         ]
     )
-    if delivery["attempt_history"]:
+    if delivery["attempts"]:
         typer.echo()
-        print_table(("attempt", "started", "ms", "response", "body"), map(_attempt_row, delivery["attempt_history"]))
+        print_table(("attempt", "started", "ms", "response", "body"), map(_attempt_row, delivery["attempts"]))
 
 
 def _attempt_row(attempt: Mapping[str, Any]) -> tuple[Any, ...]:
     response = _response(attempt["status_code"], attempt["error"])
-    return (attempt["number"], attempt["started_at"], attempt["duration_ms"], response, attempt["response"])
+    return (attempt["attempt"], attempt["started_at"], attempt["duration_ms"], response, attempt["response"])
 
 
 def _response(status_code: int | None, error: str | None) -> str | None:

@@ -14,8 +14,8 @@ _PUBLIC_HEADERS = frozenset({"content-type", "webhook-id", "webhook-timestamp", 
 def native_delivery(delivery: Fields) -> dict[str, Any]:
     """Return a delivery as the lists return it. Times are ISO 8601 in UTC, or null.
 
-    `webhook_id` is null for a client's callback, which is not in `/api/v1/webhooks`. `attempts` is the number of
-    attempts that were started. `next_attempt_at` is null when the delivery is settled or in flight, or waits for its
+    `webhook_id` is null for a client's callback, which is not in `/api/v1/webhooks`. `attempt_count` is the number
+    of attempts that were started. `next_attempt_at` is null when the delivery is settled or in flight, or waits for its
     webhook to be enabled. `last_status_code` and `last_error` are those of the last attempt that ended.
     """
     is_waiting = delivery["status"] == DeliveryStatus.PENDING and not delivery["leased"]
@@ -29,7 +29,7 @@ def native_delivery(delivery: Fields) -> dict[str, Any]:
         "task_id": delivery["task_uid"],
         "replay_id": delivery["replay_uid"],
         "status": delivery["status"],
-        "attempts": delivery["attempt"],
+        "attempt_count": delivery["attempt"],
         "next_attempt_at": iso(delivery["due_at"]) if is_waiting else None,
         "last_status_code": delivery["status_code"],
         "last_error": delivery["error"],
@@ -41,7 +41,7 @@ def native_delivery(delivery: Fields) -> dict[str, Any]:
 def native_attempt(attempt: Fields) -> dict[str, Any]:
     """Return one attempt of a delivery. `response` is the beginning of the response body."""
     return {
-        "number": attempt["number"],
+        "attempt": attempt["number"],
         "started_at": iso(attempt["started_at"]),
         "duration_ms": attempt["duration_ms"],
         "status_code": attempt["status_code"],

@@ -24,6 +24,7 @@ _JOB_STATUS = {
     TaskStatus.FAILED: "failed",
     TaskStatus.CANCELLED: "failed",
 }
+_WEBHOOK_TIMES = ("failing_since", "created_at", "updated_at")
 _JOB_EVENT: Mapping[str, str] = {EventType.TASK_COMPLETED: "job.completed", EventType.TASK_FAILED: "job.failed"}
 EVENT_FIELDS = (
     "status",
@@ -43,6 +44,7 @@ EVENT_FIELDS = (
 def native_task(task: Fields) -> dict[str, Any]:
     """Return a task as `GET /api/v1/tasks/{id}` returns it. Times are ISO 8601 in UTC, or null."""
     return {
+        "object": "task",
         "task_id": task["uid"],
         "model": task["model"],
         "task_type": task["task_type"],
@@ -148,25 +150,25 @@ def pi_job(task: Fields) -> dict[str, Any]:
     }
 
 
-def native_event(event: Fields, task_uid: str) -> dict[str, Any]:
-    """Return an event as a task's history returns it. The output of a completed task is in the task, not its event."""
+def native_event(task: Fields | None, event: Fields) -> dict[str, Any]:
+    """Return an event as the API returns it everywhere: in pages, in the stream, in a task's history, in diagnostics.
+
+    `task` is None for an event without a task. `type`, `timestamp` and `data` are those of a delivery in the format
+    `standard`. `created_at`, which all resources have, is the same time.
+    """
+    snapshot, moment = event["snapshot"], iso(event["created_at"])
     return {
+        "object": "event",
         "id": event["uid"],
         "sequence": event["id"],
         "type": event["type"],
-        "task_id": task_uid,
-        "created_at": iso(event["created_at"]),
-        "data": event["snapshot"],
-    }
-
-
-def stream_event(task: Fields | None, event: Fields) -> dict[str, Any]:
-    """Return an event as `GET /api/v1/events` and its stream return it: with the task as it was at that time."""
-    return {
-        "id": event["uid"],
-        "type": event["type"],
-        "timestamp": iso(event["created_at"]),
-        "sequence": event["id"],
+        "timestamp": moment,
+        "created_at": moment,
+        "task_id": None if task is None else task["uid"],
+        "run_id": event["run_uid"],
+        "source": snapshot.get("source"),
+        "provider_status": snapshot.get("provider_status"),
+        "retry_at": iso(snapshot.get("retry_at")),
         "data": _event_data(task, event),
     }
 
@@ -240,7 +242,9 @@ def pi_body(task: Fields | None, event: Fields) -> dict[str, Any]:
         "object": "event",
         "type": job_event_type(event["type"]),
         "created_at": unix(event["created_at"]),
-        "data": event["snapshot"] if task is None else {"job": pi_job(task_at(task, event))},
+        "data": _event_data(None, event)
+        if task is None
+        else {"job": pi_job(task_at(task, event)), **_earlier_end(event)},
     }
 
 
@@ -252,8 +256,9 @@ def piapi_body(task: Fields | None, event: Fields) -> dict[str, Any]:
     """
     timestamp = unix(event["created_at"])
     if task is None:
-        return {"timestamp": timestamp, "type": event["type"], "data": event["snapshot"]}
-    return {"timestamp": timestamp, "data": piapi_task(task_at(task, event))}
+        return {"timestamp": timestamp, "type": event["type"], "data": _event_data(None, event)}
+    data = piapi_task(task_at(task, event))
+    return {"timestamp": timestamp, "data": {**data, "meta": {**data["meta"], **_earlier_end(event)}}}
 
 
 def job_event_type(event_type: str) -> str:
@@ -261,8 +266,24 @@ def job_event_type(event_type: str) -> str:
     return _JOB_EVENT.get(event_type, event_type)
 
 
-def _event_data(task: Fields | None, event: Fields) -> Any:
-    return event["snapshot"] if task is None else native_task(task_at(task, event))
+def _event_data(task: Fields | None, event: Fields) -> dict[str, Any]:
+    """Return what an event is about, as it was then: a task, a run, or a webhook."""
+    if task is not None:
+        return {**native_task(task_at(task, event)), **_earlier_end(event)}
+    snapshot: Fields = event["snapshot"]
+    if event["run_uid"] is not None:
+        return {"object": "run", **snapshot}
+    return {**snapshot, "webhook": _webhook_then(snapshot["webhook"])}
+
+
+def _webhook_then(webhook: Fields) -> dict[str, Any]:
+    """Return the webhook of a stored snapshot. Those of earlier versions have times of another precision."""
+    return {**webhook, **{name: iso(webhook[name]) for name in _WEBHOOK_TIMES}}
+
+
+def _earlier_end(event: Fields) -> dict[str, Any]:
+    """Return the id of the earlier end that a correction replaces (`corrects`) or a client retried (`retries`)."""
+    return {name: event["snapshot"][name] for name in ("corrects", "retries") if name in event["snapshot"]}
 
 
 def result_url(output: Fields | None) -> str | None:
@@ -271,14 +292,17 @@ def result_url(output: Fields | None) -> str | None:
 
 
 def iso(moment: datetime | str | None) -> str | None:
-    """Return a time as ISO 8601 in UTC with a `Z`. A string is a time as JSON has it, such as in a stored snapshot."""
+    """Return a time as ISO 8601 in UTC with microseconds and a `Z`: always 27 characters, so that texts sort as times.
+
+    A string is a time as JSON has it, such as in a stored snapshot.
+    """
     if moment is None:
         return None
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment)
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    return moment.isoformat()[:-_OFFSET_LENGTH] + "Z"
+    return moment.isoformat(timespec="microseconds")[:-_OFFSET_LENGTH] + "Z"
 
 
 def unix(moment: datetime | str) -> int:

@@ -8,6 +8,7 @@ from models import TaskStatus
 from receiver.domain.representations import Fields, pi_job, unix
 
 JOB_FIELDS = (
+    "object",
     "id",
     "org_id",
     "type",
@@ -19,12 +20,13 @@ JOB_FIELDS = (
     "updated_at",
     "job_result",
 )
-"""The fields of a job, in Pi's order."""
+"""The fields of a job, in Pi's order, after its kind."""
 
 
 def native_run(run: Fields, steps: Sequence[Fields]) -> dict[str, Any]:
     """Return a run with its steps. Times are unix seconds, or null."""
     return {
+        "object": "run",
         "id": run["uid"],
         "org_id": run["organization_uid"],
         "status": run["status"],
@@ -37,7 +39,7 @@ def native_run(run: Fields, steps: Sequence[Fields]) -> dict[str, Any]:
 
 def native_job(task: Fields, organization_uid: str) -> dict[str, Any]:
     """Return a task as `GET /api/v1/jobs/{id}` returns it. A completed task has its output in `job_result`."""
-    job = {**pi_job(task), "org_id": organization_uid}
+    job = {"object": "job", **pi_job(task), "org_id": organization_uid}
     if task["status"] == TaskStatus.COMPLETED:
         job["job_result"] = task["output"]
     return {name: job[name] for name in JOB_FIELDS if name in job}

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from receiver.domain.representations import stream_event
+from receiver.domain.representations import native_event
 from receiver.domain.server_sent import event_frame
 from receiver.errors import EventsLost
 from receiver.events.feed import Entry, Feed, StreamCursor
@@ -144,4 +144,4 @@ class Streams:
 
 def _api_event(row: dict[str, Any]) -> dict[str, Any]:
     event, task = event_and_task(row)
-    return stream_event(task, event)
+    return native_event(task, event)

@@ -7,8 +7,9 @@ Why a check at registration is not enough: a host name can resolve to a public a
 private one a second later, when a delivery connects (DNS rebinding). So every delivery is checked again, and on the
 addresses that the connection uses: aiohttp asks the guard's own resolver, the resolver checks each address that the
 name resolves to, and aiohttp connects to one of just these, without a second lookup (its DNS cache is off). aiohttp
-resolves no literal address, so those are checked by `check_literal`, before the request. The URL is parsed by yarl, as
-aiohttp does, so that the guard and the connection cannot read one URL in two ways. Redirects are not followed.
+resolves no literal address, so those are checked by `check_literal`, before the request. The URL is parsed by
+`target_url`, as for the request, so that the guard and the connection cannot read one URL in two ways. Redirects are
+not followed.
 """
 
 import asyncio
@@ -25,11 +26,11 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL  # aiohttp's own URL parser: what is checked is what is connected to
 
 from receiver.errors import BadRequest, SettingsError
+from receiver.outbound.target_url import authority_of, target_url
 from receiver.settings import Settings
 
 LONGEST_URL = 2048
 _LOOKUP_SECONDS = 5.0
-_START = re.compile(r"https?://([^/?#]+)", re.IGNORECASE)
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 _LONGEST_NAME = 253
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -227,18 +228,18 @@ class _GuardedResolver(AbstractResolver):
 
 
 def _parse(url: str) -> _Target:
-    """Parse a URL as aiohttp does. Raises `TargetForbidden` for one that parsers could read in two ways."""
+    """Parse a URL as the sender does. Raises `TargetForbidden` for one that parsers could read in two ways."""
     if len(url) > LONGEST_URL:
         raise TargetForbidden(f"the URL may have at most {LONGEST_URL} characters")
     if not url.isprintable() or " " in url or "\\" in url:
         raise TargetForbidden("the URL may not contain white space, control characters or backslashes")
-    start = _START.match(url)
-    if start is None:
+    authority = authority_of(url)
+    if authority is None:
         raise TargetForbidden("the URL must start with https:// and name a host")
-    if "@" in start[1]:
+    if "@" in authority:
         raise TargetForbidden("the URL may not contain a user name or password")
     try:
-        parts = URL(url)
+        parts = target_url(url)
         host, port = parts.raw_host, parts.port
     except ValueError:
         raise TargetForbidden("the URL's host or port is not valid") from None

@@ -22,6 +22,7 @@ async def send_ping(sender: Sender, messages: MessageBuilder, subscription: Fiel
     event = {
         "uid": new_id(),
         "type": EventType.PING,
+        "run_uid": None,
         "snapshot": {"webhook": native_webhook(subscription)},
         "created_at": now,
     }

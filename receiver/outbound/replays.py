@@ -57,7 +57,7 @@ class Replays:
         """Send a settled delivery again, now. Raises `NotFound`, `Conflict`."""
         found = await self._database.read(delivery_to_retry(organization_id, uid))
         if not found:
-            raise NotFound("there is no delivery with this id", param="delivery_id")
+            raise NotFound("there is no delivery with this id", code="delivery_not_found", param="delivery_id")
         delivery = found[0]
         if delivery["status"] == DeliveryStatus.PENDING:
             raise Conflict("the delivery is pending already: wait until it is settled")

@@ -6,26 +6,33 @@ import os
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import Self
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from receiver.clock import utc_now
 from receiver.domain.delivery_outcomes import LONGEST_RETRY_AFTER
 from receiver.domain.retry_after import retry_after_seconds
 from receiver.outbound.guard import AddressGuard, TargetForbidden
+from receiver.outbound.response_head import MOST_HEAD_BYTES, HeadUnreadable, StatusFirstHandler
+from receiver.outbound.target_url import target_url
 
 KEPT_BYTES = 4096
 """How much of a response's body is stored."""
 _LONG_BODY = 1 << 20
+_BODY_SECONDS = 5.0
+"""How long the body of a response is waited for. It is only for a person to read: the status is known already."""
 # Shorter than the usual server's (5 s), so that Ringback closes an idle connection first: a server that closes one just
 # as a request is sent makes that attempt fail.
 _IDLE_SECONDS = 4.0
+_PROTOCOL: type[ResponseHandler] = StatusFirstHandler
 _HEADERS = {
     "user-agent": f"Ringback/{version('ringback')}",
     "accept-encoding": "identity",  # the response is stored as it is: a small one cannot unpack to gigabytes
@@ -36,8 +43,9 @@ _HEADERS = {
 class SendResult:
     """The result of one attempt.
 
-    `status` is None if no response arrived; `error` is for a person, and None if a response arrived complete;
-    `response` is the start of the response's body; `retry_after` is in seconds from the response, at most a day.
+    `status` is None if no response arrived; `error` is for a person, and None if a status other than a redirect's
+    arrived; `response` is the start of the response's body, as far as it could be read; `retry_after` is in seconds
+    from the response, at most a day.
     """
 
     status: int | None
@@ -49,7 +57,7 @@ class SendResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the subscriber accepted it: a 2xx that arrived complete and in time."""
+        """Whether the subscriber accepted it: a 2xx that arrived in time, whatever followed the status."""
         return self.error is None and self.status is not None and 200 <= self.status < 300
 
 
@@ -99,7 +107,8 @@ class Sender:
             async with asyncio.timeout(self._timeout):
                 await self._post(_read_url(url), headers, body, received)
         except TimeoutError:
-            received.error = f"timed out after {self._timeout:g} s"
+            if received.status is None:
+                received.error = f"timed out after {self._timeout:g} s"
         except Exception as error:
             received.error = _explain(error)
         return SendResult(
@@ -114,15 +123,16 @@ class Sender:
     async def _post(self, url: URL, headers: Mapping[str, str], body: bytes, received: _Received) -> None:
         # aiohttp sends a long body in chunks only if it is a file object; in one piece it would block the event loop.
         data = io.BytesIO(body) if len(body) > _LONG_BODY else body
-        response = await self._session(url.scheme).post(url, headers=headers, data=data, allow_redirects=False)
         try:
-            received.status = response.status
-            received.retry_after = retry_after_seconds(
-                response.headers.get("retry-after"), utc_now(), longest=LONGEST_RETRY_AFTER
-            )
-            await _read_start(response.content, received.body)
-            if 300 <= response.status < 400:
-                received.error = "redirects are not followed"
+            response = await self._session(url.scheme).post(url, headers=headers, data=data, allow_redirects=False)
+        except HeadUnreadable as head:
+            _note(received, head.status, head.retry_after)
+            return
+        try:
+            _note(received, response.status, response.headers.get("retry-after"))
+            with suppress(aiohttp.ClientError, OSError, HeadUnreadable):  # TimeoutError is an OSError
+                async with asyncio.timeout(_BODY_SECONDS):
+                    await _read_start(response.content, received.body)
         finally:
             # Does nothing to a response that was read to its end: its connection is already back in the pool.
             response.close()
@@ -140,6 +150,8 @@ class Sender:
             limit_per_host=0,
             keepalive_timeout=_IDLE_SECONDS,
         )
+        # aiohttp has no public setting for the protocol of its connections.
+        connector._factory = partial(_PROTOCOL, loop=asyncio.get_running_loop())
         return aiohttp.ClientSession(
             connector=connector,
             headers=_HEADERS,
@@ -148,10 +160,20 @@ class Sender:
             auto_decompress=False,
             trust_env=False,
             read_bufsize=KEPT_BYTES,
+            max_line_size=MOST_HEAD_BYTES,
+            max_field_size=MOST_HEAD_BYTES,
+            max_headers=MOST_HEAD_BYTES,
         )
 
 
-_read_url = lru_cache(maxsize=1024)(URL)
+_read_url = lru_cache(maxsize=1024)(target_url)
+
+
+def _note(received: _Received, status: int, retry_after: str | None) -> None:
+    received.status = status
+    received.retry_after = retry_after_seconds(retry_after, utc_now(), longest=LONGEST_RETRY_AFTER)
+    if 300 <= status < 400:
+        received.error = "redirects are not followed"
 
 
 async def _read_start(content: aiohttp.StreamReader, into: bytearray) -> None:
@@ -174,8 +196,6 @@ def _explain(error: Exception) -> str:
             return f"TLS: no secure connection ({_tls_fault(cause.os_error)})"
         case aiohttp.ServerDisconnectedError():
             return "connection closed without a response"
-        case aiohttp.ClientPayloadError():
-            return "connection lost in the middle of the response"
         case aiohttp.ClientResponseError():
             return "the response is not valid HTTP"
         case OSError():

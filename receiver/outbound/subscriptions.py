@@ -277,4 +277,4 @@ def _secret_to_return(secret: str, scheme: str) -> str | None:
 
 
 def _gone() -> NotFound:
-    return NotFound("there is no webhook with this id", param="webhook_id")
+    return NotFound("there is no webhook with this id", code="webhook_not_found", param="webhook_id")

@@ -103,13 +103,15 @@ def live_key(hashed: str) -> Select[Any]:
     )
 
 
-def live_keys(organization_id: int) -> Select[Any]:
-    """Return the query for an organization's live keys, newest first."""
-    return (
+def live_keys(organization_id: int, limit: int, before: int | None = None) -> Select[Any]:
+    """Return the query for a page of an organization's live keys, newest first."""
+    query = (
         select(api_keys)
         .where(api_keys.c.organization_id == organization_id, api_keys.c.revoked_at.is_(None))
         .order_by(api_keys.c.id.desc())
+        .limit(limit)
     )
+    return query if before is None else query.where(api_keys.c.id < before)
 
 
 def _live_admin_key() -> Select[Any]:

@@ -85,4 +85,4 @@ class Adopter:
 def _unknown(provider_task_id: str) -> NotFound:
     # The same message for both cases: otherwise one organization could learn of the tasks of another.
     message = f"the provider has no task {provider_task_id[:80]!r} that you can adopt; check the id and the provider"
-    return NotFound(message, param="provider_task_id")
+    return NotFound(message, code="task_not_found", param="provider_task_id")

@@ -41,7 +41,9 @@ class Canceller:
             case Refused(status, message, body, code):
                 raise ProviderRefused(message, status=status, body=body, code=code)
             case Missing(message):
-                raise NotFound(f"the provider does not know the task, so it cannot cancel it: {message}")
+                raise NotFound(
+                    f"the provider does not know the task, so it cannot cancel it: {message}", code="task_not_found"
+                )
             case NoAnswer(message):
                 raise Unavailable(f"the provider did not answer ({message}); the task is not cancelled, try again")
 

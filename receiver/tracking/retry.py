@@ -35,7 +35,7 @@ class Retrier:
             try:
                 started.append((states[uid], _decide(states[uid], now)))
             except KeyError:
-                results.append(NotFound("the task no longer exists"))
+                results.append(NotFound("the task no longer exists", code="task_not_found", param="task_id"))
             except RingbackError as refusal:
                 results.append(refusal)
             else:

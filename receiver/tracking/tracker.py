@@ -81,7 +81,7 @@ class Tracker:
         """Return a task's row, by Ringback's id or the provider's. Raises `NotFound`."""
         rows = await self._database.read(task_by_id(organization_id, task_id))
         if not rows:
-            raise NotFound(f"task {task_id[:80]!r} does not exist", param="task_id")
+            raise NotFound(f"task {task_id[:80]!r} does not exist", code="task_not_found", param="task_id")
         return rows[0]
 
     async def wait(self, organization_id: int, task_id: str, seconds: float) -> Fields:

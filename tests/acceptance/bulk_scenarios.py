@@ -62,4 +62,4 @@ async def all_end_as_scripted(world: World, task_ids: list[str]) -> None:
 async def ends_by_source(world: World, task_ids: list[str]) -> Counter[str]:
     """Return how many of these tasks ended by an update of each source, such as `webhook` and `poll`."""
     histories = await asyncio.gather(*(world.events(task_id) for task_id in task_ids))
-    return Counter(history[-1]["data"]["source"] for history in histories)
+    return Counter(history[-1]["source"] for history in histories)

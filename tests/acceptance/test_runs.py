@@ -75,7 +75,8 @@ async def test_the_example_of_the_contract_runs_step_by_step(world: World) -> No
     assert (answer.status_code, envelope["object"], envelope["status"]) == (202, "run", "queued")
     run_id = envelope["data"].pop("run_id")
     names = ["extract_brand", "generate_hero", "localize_german"]
-    assert envelope["data"] == {"status": "pending", "steps": [{"id": name, "status": "pending"} for name in names]}
+    steps = [{"id": name, "status": "pending"} for name in names]
+    assert envelope["data"] == {"object": "run", "status": "pending", "steps": steps}
     run = await ended(world, run_id)
     assert (run["status"], run["metadata"]) == ("completed", CAMPAIGN["metadata"])
     assert statuses(run) == dict.fromkeys(names, "completed")
@@ -93,7 +94,7 @@ async def test_the_example_of_the_contract_runs_step_by_step(world: World) -> No
 
 async def test_a_run_has_the_fields_of_the_pi_contract(world: World) -> None:
     run = await ended(world, await begin(world, *CAMPAIGN["steps"]))
-    fields = ["id", "org_id", "status", "steps", "metadata", "created_at", "updated_at"]
+    fields = ["object", "id", "org_id", "status", "steps", "metadata", "created_at", "updated_at"]
     assert (list(run), run["metadata"]) == (fields, None)
     hero = step_of(run, "generate_hero")
     assert list(hero) == [

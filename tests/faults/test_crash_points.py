@@ -50,7 +50,7 @@ async def test_after_the_provider_s_answer_its_history_identifies_the_task_that_
         task_id = await create_until_death(world)
         await world.start()
         events = await completes_once(world, task_id)
-        assert events[-1]["data"]["source"] == "poll"
+        assert events[-1]["source"] == "poll"
         await world.subscriber.until(lambda received: received)
         assert [received.event_id for received in world.subscriber.received] == [events[-1]["id"]]
 

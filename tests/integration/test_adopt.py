@@ -97,7 +97,7 @@ async def test_a_task_that_ringback_created_can_be_adopted_without_effect(world:
 
 async def test_a_task_that_the_provider_does_not_know_is_not_found(world: World) -> None:
     answer = await adopt(world, new_id())
-    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "task_not_found")
 
 
 async def test_a_task_of_another_organization_gets_the_same_response_as_an_unknown_one(world: World) -> None:

@@ -66,7 +66,7 @@ async def test_a_delivery_is_listed_with_its_outcome(world: World) -> None:
         "task_id": task_id,
         "replay_id": None,
         "status": "delivered",
-        "attempts": 1,
+        "attempt_count": 1,
         "next_attempt_at": None,
         "last_status_code": 200,
         "last_error": None,
@@ -82,12 +82,12 @@ async def test_one_delivery_shows_its_request_without_secrets_and_its_attempts(w
     world.subscriber.answer = lambda number, _request: 500 if number == 1 else 200
     await world.ended(await world.created())
     delivery = await settled(world)
-    first, second = delivery["attempt_history"]
-    assert (first["number"], first["status_code"], first["response"]) == (1, 500, "heard")
-    assert (second["number"], second["status_code"], second["error"]) == (2, 200, None)
+    first, second = delivery["attempts"]
+    assert (first["attempt"], first["status_code"], first["response"]) == (1, 500, "heard")
+    assert (second["attempt"], second["status_code"], second["error"]) == (2, 200, None)
     assert first["started_at"] < second["started_at"]
     assert second["duration_ms"] >= 0
-    assert (delivery["attempts"], delivery["last_status_code"]) == (2, 200)
+    assert (delivery["attempt_count"], delivery["last_status_code"]) == (2, 200)
     request, received = delivery["request"], world.subscriber.received[-1]
     assert request["url"] == webhook["endpoint_url"]
     assert request["body"] == received.json
@@ -170,17 +170,17 @@ async def test_a_retried_dead_delivery_starts_its_schedule_from_the_beginning(wo
     world.subscriber.answer = lambda _number, _request: 500
     await world.ended(await world.created())
     dead = await settled(world)
-    assert (dead["status"], dead["attempts"]) == ("dead", 2)
+    assert (dead["status"], dead["attempt_count"]) == ("dead", 2)
     again = await world.api.post(f"/api/v1/deliveries/{dead['id']}/retry")
     assert (again.status_code, again.json()["data"]["status"]) == (202, "pending")
     assert again.json()["data"]["settled_at"] is None
     dead = await until(world, dead["id"], lambda delivery: delivery["settled_at"])
-    assert (dead["status"], dead["attempts"]) == ("dead", 4)
+    assert (dead["status"], dead["attempt_count"]) == ("dead", 4)
     world.subscriber.answer = lambda _number, _request: 200
     assert (await world.api.post(f"/api/v1/deliveries/{dead['id']}/retry")).status_code == 202
     delivered = await until(world, dead["id"], lambda delivery: delivery["settled_at"])
-    assert (delivered["status"], delivered["attempts"]) == ("delivered", 5)
-    assert [attempt["number"] for attempt in delivered["attempt_history"]] == [1, 2, 3, 4, 5]
+    assert (delivered["status"], delivered["attempt_count"]) == ("delivered", 5)
+    assert [attempt["attempt"] for attempt in delivered["attempts"]] == [1, 2, 3, 4, 5]
     assert len({received.event_id for received in world.subscriber.received}) == 1
 
 
@@ -202,7 +202,7 @@ async def test_a_pending_delivery_or_one_of_a_removed_webhook_is_not_retried(tmp
         await world.subscriber.until(lambda received: received)
         (row,) = await listed(world)
         waiting = await until(world, row["id"], lambda delivery: delivery["next_attempt_at"])
-        assert waiting["next_attempt_at"] > waiting["attempt_history"][0]["started_at"]
+        assert waiting["next_attempt_at"] > waiting["attempts"][0]["started_at"]
 
         async def retried() -> int:
             return (await world.api.post(f"/api/v1/deliveries/{row['id']}/retry")).status_code

@@ -26,7 +26,9 @@ from tests.fakes.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-FIELDS = ["id", "org_id", "type", "status", "payload", "result_url", "error_log", "created_at", "updated_at"]
+FIELDS = [
+    *("object", "id", "org_id", "type", "status", "payload", "result_url", "error_log", "created_at", "updated_at"),
+]
 FLAKY = {"fail_attempts": 1, "error": {"code": 7, "message": "out of paint"}}
 
 

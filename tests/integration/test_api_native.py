@@ -89,6 +89,7 @@ async def test_an_unknown_task_is_a_404_in_pi_s_form(world: World, path: str) ->
     answer = await world.api.request(method, path.format(new_id()))
     error = answer.json()["error"]
     assert (answer.status_code, error["type"], error["param"]) == (404, "invalid_request_error", "task_id")
+    assert error["code"] == "task_not_found"
     assert error["request_id"] == answer.headers["x-request-id"]
 
 

@@ -130,7 +130,7 @@ async def test_a_body_with_a_too_large_content_length_is_not_read_and_the_task_i
     assert status.startswith("HTTP/1.1 413 ")
     assert "100 Continue" not in answer
     assert (await world.ended(task_id, seconds=5))["status"] == "completed"
-    assert (await world.events(task_id))[-1]["data"]["source"] == "poll"
+    assert (await world.events(task_id))[-1]["source"] == "poll"
 
 
 async def test_a_body_that_grows_too_large_is_read_no_further_and_the_task_is_polled_now(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ async def test_a_body_that_is_not_a_task_is_kept_as_a_receipt(world: World, body
     (receipt,) = receipts_of(world, task_id)
     assert (receipt["reason"], receipt["provider"]) == ("malformed", "piapi")
     assert receipt["message"] == answer.json()["message"]
-    assert "webhook" not in {event["data"].get("source") for event in await world.events(task_id)}
+    assert "webhook" not in {event["source"] for event in await world.events(task_id)}
 
 
 async def test_a_task_whose_webhook_was_malformed_is_polled_now(world: World) -> None:
@@ -169,7 +169,7 @@ async def test_a_task_whose_webhook_was_malformed_is_polled_now(world: World) ->
     await ended_at_the_provider(world)
     assert (await post(world, task_id, content=b"<html>")).status_code == 400
     assert (await world.ended(task_id, seconds=5))["status"] == "completed"
-    assert (await world.events(task_id))[-1]["data"]["source"] == "poll"
+    assert (await world.events(task_id))[-1]["source"] == "poll"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ async def test_an_unknown_status_word_changes_no_status_and_is_recorded_once(wor
         assert (await report(world, task_id, word)).status_code == 200
     task, events = await world.task(task_id), await world.events(task_id)
     assert (task["status"], task["output"]) == (before["status"], before["output"])
-    words = [event["data"]["provider_status"] for event in events if "provider_status" in event["data"]]
+    words = [event["provider_status"] for event in events if event["provider_status"] is not None]
     assert words == ["meditating", "levitating"]
     assert {event["type"] for event in events[-2:]} == {"task.updated"}
     assert (await report(world, task_id, "COMPLETED")).status_code == 200

@@ -192,8 +192,9 @@ async def test_a_silent_server_times_out(impatient_sender: Sender) -> None:
     assert SHORT * 1000 <= answer.duration_ms < 5000
 
 
-@pytest.mark.parametrize("head", [b"HTTP/1.1 200 ", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
-async def test_a_response_that_arrives_byte_by_byte_times_out(impatient_sender: Sender, head: bytes) -> None:
+def drips_after(head: bytes) -> Talk:
+    """A `talk` that reads one request, sends `head`, then one byte after the other without an end."""
+
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(head)
@@ -202,16 +203,26 @@ async def test_a_response_that_arrives_byte_by_byte_times_out(impatient_sender: 
             await writer.drain()
             await asyncio.sleep(0.01)
 
-    answer = await talk_to(impatient_sender, talk)
-    assert answer.error == "timed out after 0.2 s"
+    return talk
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 ", b"HTTP/1.1 200 OK\r\n"])
+async def test_a_head_that_arrives_byte_by_byte_times_out(impatient_sender: Sender, head: bytes) -> None:
+    answer = await talk_to(impatient_sender, drips_after(head))
+    assert (answer.status, answer.error) == (None, "timed out after 0.2 s")
     assert not answer.ok
     assert answer.duration_ms < 5000
-    if head.endswith(b"\r\n\r\n"):
-        assert answer.status == 200
-        assert answer.response.startswith("x")
 
 
-async def test_a_server_that_responds_without_reading_the_request_times_out(impatient_sender: Sender) -> None:
+@pytest.mark.parametrize("status", [200, 503])
+async def test_a_body_that_does_not_end_is_read_in_part(impatient_sender: Sender, status: int) -> None:
+    answer = await talk_to(impatient_sender, drips_after(b"HTTP/1.1 %d Whatever\r\n\r\n" % status))
+    assert (answer.status, answer.error, answer.ok) == (status, None, status == 200)
+    assert answer.response.startswith("x")
+    assert answer.duration_ms < 5000
+
+
+async def test_a_server_that_responds_without_reading_the_request_is_believed(impatient_sender: Sender) -> None:
     done = asyncio.Event()
 
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -221,7 +232,7 @@ async def test_a_server_that_responds_without_reading_the_request_times_out(impa
     async with tcp_server(talk) as port:
         answer = await impatient_sender.send(f"http://127.0.0.1:{port}/", HEADERS, b"x" * 1_000_000)
         done.set()
-    assert (answer.status, answer.error) == (200, "timed out after 0.2 s")
+    assert (answer.status, answer.error) == (200, None)
 
 
 async def test_only_the_start_of_a_huge_response_is_read(sender: Sender) -> None:
@@ -292,14 +303,16 @@ async def test_a_connection_that_is_reset(sender: Sender) -> None:
 @pytest.mark.parametrize(
     "framing", [b"content-length: 100\r\n\r\nhalf", b"transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n"]
 )
-async def test_a_response_that_ends_in_the_middle_is_a_failure(sender: Sender, framing: bytes) -> None:
-    answer = await talk_to(sender, responds_with(b"HTTP/1.1 200 OK\r\n" + framing))
-    assert not answer.ok
-    assert (answer.status, answer.error) == (200, "connection lost in the middle of the response")
-    assert answer.response == "half"
+@pytest.mark.parametrize("status", [200, 500])
+async def test_a_response_that_ends_in_the_middle_is_judged_by_its_status(
+    sender: Sender, framing: bytes, status: int
+) -> None:
+    answer = await talk_to(sender, responds_with(b"HTTP/1.1 %d Whatever\r\n" % status + framing))
+    assert (answer.status, answer.error, answer.response) == (status, None, "half")
+    assert answer.ok == (status == 200)
 
 
-async def test_a_response_that_is_reset_in_the_middle_is_a_failure(sender: Sender) -> None:
+async def test_a_response_that_is_reset_in_the_middle_is_judged_by_its_status(sender: Sender) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n")
@@ -307,17 +320,20 @@ async def test_a_response_that_is_reset_in_the_middle_is_a_failure(sender: Sende
         reset(writer)
 
     answer = await talk_to(sender, talk)
-    assert not answer.ok
-    assert answer.error is not None
-    assert answer.error.startswith("connection ")
+    # The reset may overtake the bytes before it: then no status has arrived.
+    assert (answer.status, answer.error) in [(200, None), (None, "connection reset by peer")]
 
 
 @pytest.mark.parametrize(
     "rubbish",
     [
         b"SSH-2.0-OpenSSH_9.0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000 + b"\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+        b"HTTP/1.1 OK\r\n\r\n",
+        b"HTTP/1.1 20 OK\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        b"200 OK\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nrubbish\r\n\r\n",
+        b"<html>" * 100_000,
     ],
 )
 async def test_a_response_that_is_not_http(sender: Sender, rubbish: bytes) -> None:
@@ -509,7 +525,7 @@ async def test_no_error_names_the_url(sender: Sender) -> None:
     for talk in (
         responds_with(b""),
         responds_with(b"rubbish\r\n\r\n"),
-        responds_with(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"),
+        responds_with(b"HTTP/1.1 302 Found\r\nlocation: /planted\r\n\r\n"),
     ):
         async with tcp_server(talk) as port:
             answer = await sender.send(f"http://127.0.0.1:{port}/planted?planted", HEADERS, BODY)

@@ -66,7 +66,7 @@ async def test_an_event_is_the_same_as_in_its_delivery(world: World) -> None:
         for received in world.subscriber.received
     }
     for each in seen:
-        assert each.data.keys() == {"id", "type", "timestamp", "sequence", "data"}
+        assert (each.data["object"], each.data["task_id"], each.data["run_id"]) == ("event", task_id, None)
         assert each.event == each.data["type"]
         assert {name: each.data[name] for name in ("type", "timestamp", "data")} == delivered[each.data["id"]]
     assert seen[-1].data["data"] == await world.task(task_id)

@@ -185,7 +185,7 @@ async def test_activating_a_webhook_clears_the_reason_why_it_was_disabled(world:
     )
     off = await view_of(world, webhook)
     assert off["is_active"] is False
-    assert (off["failing_since"], off["disabled_reason"]) == ("2026-01-01T00:00:00Z", "failing")
+    assert (off["failing_since"], off["disabled_reason"]) == ("2026-01-01T00:00:00.000000Z", "failing")
     assert (await patch(world, webhook, description="still off"))["disabled_reason"] == "failing"
     on = await patch(world, webhook, is_active=True)
     assert (on["is_active"], on["failing_since"], on["disabled_reason"]) == (True, None, None)

@@ -159,6 +159,6 @@ async def test_a_changed_key_replaces_the_previous_one_and_may_be_changed_back(
         await ensure_keys(opened, with_key(settings, now))
         (row,) = await live(opened, now)
         assert await live(opened, then) == []
-        names = [each["name"] for each in await opened.read(live_keys(row["organization_id"]))]
+        names = [each["name"] for each in await opened.read(live_keys(row["organization_id"], 10))]
         assert sorted(names) == ["RINGBACK_API_KEY", "first admin key"]
     assert len(await live(opened, made)) == 1

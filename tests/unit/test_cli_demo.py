@@ -122,8 +122,8 @@ def observations(**changes: Any) -> Observations:
             {"task_id": "t1", "status": "failed", "metadata": {"demo": "1"}, "error": None},
         ],
         endings=[
-            {"id": "e-t0", "type": "task.completed", "task_id": "t0", "data": {"source": "webhook"}},
-            {"id": "e-t1", "type": "task.failed", "task_id": "t1", "data": {"source": "poll"}},
+            {"id": "e-t0", "type": "task.completed", "task_id": "t0", "source": "webhook"},
+            {"id": "e-t1", "type": "task.failed", "task_id": "t1", "source": "poll"},
         ],
         subscriber=subscriber,
         creates_by_endpoint={"http://x/hooks/piapi/t0": 1, "http://x/hooks/piapi/t1?attempt=2": 1},

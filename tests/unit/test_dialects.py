@@ -4,8 +4,10 @@ from typing import Any
 
 import orjson
 import pytest
+from pydantic import BaseModel
 
 from receiver.api.dialects import NATIVE, PIAPI
+from receiver.api.endpoint import check
 from receiver.domain.graph import StepSpec, check_graph
 from receiver.errors import BadRequest, ProviderRefused, RateLimited, RingbackError, StorageUnavailable
 
@@ -47,6 +49,28 @@ def test_retry_after_is_in_the_header_and_in_pi_s_body(error: RingbackError) -> 
 def test_what_an_error_does_not_have_is_left_out() -> None:
     assert error_body(BadRequest("no")).keys() == {"type", "code", "message", "request_id"}
     assert "retry-after" not in NATIVE.error(BadRequest("no"), "req_pi_1").headers
+
+
+class Given(BaseModel):
+    """Something that a client sends."""
+
+    model: str
+    size: int
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"size": 1}, "model: Field required"),
+        ({}, "model: Field required; size: Field required"),
+    ],
+)
+def test_a_wrong_field_is_named_once_in_every_dialect(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        check(Given, given)
+    assert orjson.loads(bytes(PIAPI.error(caught.value, "req_pi_1").body))["message"] == message
+    error = error_body(caught.value)
+    assert (error["message"], error["param"]) == (message, "model")
 
 
 def test_piapi_s_message_starts_with_the_field() -> None:

@@ -60,7 +60,7 @@ def check(seen: Observations) -> CheckResult:
     made = {urlsplit(endpoint).path.rpartition("/")[2] for endpoint in seen.creates_by_endpoint}
     return CheckResult(
         by_status=dict(Counter(task["status"] for task in seen.tasks)),
-        ended_by=dict(Counter(str((event.get("data") or {}).get("source")) for event in seen.endings)),
+        ended_by=dict(Counter(str(event.get("source")) for event in seen.endings)),
         made_twice=len(made_twice),
         not_notified=len(missed),
         unknown=len(unknown),

@@ -1,0 +1,69 @@
+"""Queries and pages of lists."""
+
+from typing import Any
+
+import orjson
+import pytest
+from starlette.datastructures import QueryParams
+
+from receiver.api.lists import MOST_PAGE_BYTES, check_names, page, read_cursor
+from receiver.errors import BadRequest
+
+
+def shown(numbers: range, limit: int, size: int = 1) -> dict[str, Any]:
+    """Return a page, parsed: of rows with these numbers, each an item of `size` bytes."""
+    rows = [{"id": number} for number in numbers]
+    reply = page(rows, limit, ({"id": row["id"], "text": "x" * size} for row in rows))
+    return dict(orjson.loads(orjson.dumps(reply.data)))
+
+
+def test_a_page_has_at_most_limit_items_and_a_cursor_to_the_next() -> None:
+    first = shown(range(10, 6, -1), 3)
+    assert [item["id"] for item in first["data"]] == [10, 9, 8]
+    assert (first["has_more"], read_cursor(first["next_cursor"])) == (True, 8)
+
+
+@pytest.mark.parametrize("numbers", [range(3, 0, -1), range(0)])
+def test_the_last_page_has_no_cursor(numbers: range) -> None:
+    last = shown(numbers, 3)
+    assert len(last["data"]) == len(numbers)
+    assert (last["has_more"], last["next_cursor"]) == (False, None)
+
+
+def test_a_page_of_large_items_is_shorter_and_continues_where_it_ended() -> None:
+    first = shown(range(10, 0, -1), 9, size=MOST_PAGE_BYTES // 2)
+    assert [item["id"] for item in first["data"]] == [10, 9]
+    assert (first["has_more"], read_cursor(first["next_cursor"])) == (True, 9)
+
+
+def test_an_item_larger_than_a_page_is_a_page() -> None:
+    first = shown(range(2, 0, -1), 2, size=MOST_PAGE_BYTES + 1)
+    assert [item["id"] for item in first["data"]] == [2]
+    assert first["has_more"]
+    assert not shown(range(1, 0, -1), 2, size=MOST_PAGE_BYTES + 1)["has_more"]
+
+
+@pytest.mark.parametrize("query", ["limit=1", "metadata[a]=b&metadata[c]=d", "limit=&metadata=x", ""])
+def test_known_names_pass(query: str) -> None:
+    check_names(QueryParams(query), ("limit", "metadata"))
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("colour=red", "colour"),
+        ("limit=1&colour=", "colour"),
+        ("Limit=1", "Limit"),
+        ("tags[a]=b", "tags"),
+        ("%00=", "\0"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_known_ones(query: str, param: str) -> None:
+    with pytest.raises(BadRequest, match="known are limit, metadata") as caught:
+        check_names(QueryParams(query), ("limit", "metadata"))
+    assert (caught.value.code, caught.value.param) == ("invalid_query_params", param)
+
+
+def test_a_path_without_a_query_says_so() -> None:
+    with pytest.raises(BadRequest, match="'limit' is not a query parameter of this path; this path takes none"):
+        check_names(QueryParams("limit=1"), ())
