@@ -155,8 +155,8 @@ def _answer(task: SandboxTask) -> Response:
 
 
 def _is_of(task: SandboxTask, model: str) -> bool:
-    """Whether the task is of the family, or of the very model, that a history's query names; blank names all."""
-    return not model or task.family.is_named(model) or task.request.model == model
+    """Whether the task is of the family that a history's query names; blank names all."""
+    return not model or task.family.is_named(model)
 
 
 def _account(frozen: int, used: int) -> dict[str, object]:

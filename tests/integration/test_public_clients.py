@@ -122,7 +122,6 @@ def pictures(output: dict[str, Any]) -> list[str]:
     return [*one, *(output.get("image_urls") or []), *(output.get("temporary_image_urls") or [])]
 
 
-@pytest.mark.xfail(strict=True, reason="the service fills in image_urls where the provider gave none")
 async def test_the_mcp_server_lists_each_picture_once(world: World) -> None:
     images = {"image_faceswap", "generate_image", "midjourney_imagine"}
     async with replaying(world, "piapi-mcp-server") as replay:
@@ -133,7 +132,6 @@ async def test_the_mcp_server_lists_each_picture_once(world: World) -> None:
         assert len(set(listed)) == len(listed), operation
 
 
-@pytest.mark.xfail(strict=True, reason="the service has none of these paths")
 @pytest.mark.parametrize("client", ["piapi-skills", "n8n-nodes-piapi"])
 async def test_a_client_gets_the_answers_that_need_no_task(world: World, client: str) -> None:
     async with replaying(world, client) as replay:
