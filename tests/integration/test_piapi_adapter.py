@@ -643,8 +643,7 @@ async def test_a_task_is_found(server: FakeServer, piapi: PiAPI) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        reply(404),
-        reply(404, b"<html>"),
+        reply(404, {"code": 404, "data": None, "message": "record not found"}),
         reply(200, payload("error_code_data_message")),
         reply(500, {"code": 500, "data": None, "message": "failed to find task: Record not found"}),
         reply(400, {"error": "task not found"}),
@@ -677,6 +676,15 @@ async def test_a_task_that_the_provider_does_not_know_is_missing(
 async def test_anything_else_is_no_answer(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
     server.responds(answer)
     assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
+
+
+@pytest.mark.parametrize("answer", [reply(404), reply(404, b"<html>")])
+async def test_a_404_without_the_providers_words_is_no_answer_to_a_poll_and_the_end_of_a_cancel(
+    server: FakeServer, piapi: PiAPI, answer: bytes
+) -> None:
+    server.responds(answer)
+    assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
+    assert isinstance(await piapi.cancel("a"), Missing)
 
 
 async def test_no_answer_has_the_retry_after(server: FakeServer, piapi: PiAPI) -> None:

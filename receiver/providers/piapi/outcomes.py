@@ -59,7 +59,16 @@ PROVIDER_FAULTS = frozenset(range(500, 512)) - {502, 503, 504}
 GONE = frozenset({404, 410})
 LARGEST_DETAIL = 4096
 """Bytes. A larger body of a refusal is passed on to the client, and not kept with the task."""
-_UNKNOWN_TASK = ("record not found", "task not found")
+_UNKNOWN_TASK = re.compile(
+    r"\b(?:task|record|job)(?:[ _]?id)?[\s:='\"]{0,4}[\w-]{0,64}['\"]?\s{0,2}(?:was |is |could |can)?"
+    r"(?:not (?:be )?found|does(?: not|n't) exist|not exist|unknown)"
+    r"|\b(?:no such|unknown|non-?existent|could not find|cannot find) (?:the )?(?:task|record|job)\b",
+    re.IGNORECASE,
+)
+_OTHER_404 = re.compile(
+    r"\b(?:page|route|path|url|endpoint|resource|file|host|server|service|upstream)\b", re.IGNORECASE
+)
+"""Words of a 404 that is about the address and not about a task: a gateway's, or that of a wrong base URL."""
 _KEY = r"(?:api[ _-]?key|access[ _-]?token|credentials?|authorization)"
 _WRONG = r"(?:invalid|wrong|missing|incorrect|expired|revoked|unknown|required|not (?:valid|found|provided))"
 _KEY_REFUSED = re.compile(rf"{_KEY}.{{0,40}}{_WRONG}|{_WRONG}.{{0,40}}{_KEY}|unauthori[sz]ed|unauthenticated", re.I)
@@ -110,7 +119,7 @@ def fetch_outcome(outcome: CallOutcome, provider_task_id: str, *, attempt: int |
         if update.provider_task_id == provider_task_id:
             return Found(update)
         return NoAnswer("the provider's response is about another task")
-    return Missing(outcome.message) if _is_missing(outcome) else _no_answer(outcome)
+    return Missing(outcome.message) if _says_missing(outcome) else _no_answer(outcome)
 
 
 def cancel_outcome(outcome: CallOutcome) -> CancelOutcome:
@@ -219,7 +228,21 @@ def _is_refusal(status: int) -> bool:
 
 def _is_missing(response: CallResponse) -> bool:
     # Some models report it only in the message, under another code.
-    return response.effective_status in GONE or any(text in response.message.lower() for text in _UNKNOWN_TASK)
+    return response.effective_status in GONE or _UNKNOWN_TASK.search(response.message) is not None
+
+
+def _says_missing(response: CallResponse) -> bool:
+    """Return whether this is PiAPI's own word that it has no such task, and no gateway's 404.
+
+    PiAPI's is an object with a code, or one whose words are about a task or a record. Source:
+    `receiver/providers/piapi/CONTRACT.md`, "Errors and limits".
+    """
+    if not isinstance(response.body, dict):
+        return False
+    if _UNKNOWN_TASK.search(response.message):
+        return True
+    code = str(response.body.get("code"))
+    return code in map(str, GONE) and _OTHER_404.search(response.message) is None
 
 
 def _no_answer(outcome: CallOutcome) -> NoAnswer:
