@@ -129,7 +129,7 @@ class Task(SQLModel, table=True):
     """The step's id in that run; null for any other task. Never changes."""
 
     created_at: datetime = Field(sa_type=Moment)
-    """When the row was inserted, by our clock."""
+    """When the row was inserted; of an adopted task when the provider created it, if it reports a time in the past."""
     updated_at: datetime = Field(sa_type=Moment)
     """When state or content last changed, by our clock; neither a claim nor an update without news changes it. The
     retention of a task that has ended counts from here, because the provider's clock may be wrong."""

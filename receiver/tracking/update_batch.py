@@ -181,6 +181,8 @@ def _new_task(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
     """Return the row of a task that is known only from this update, which is applied to the row afterwards."""
     update = arrival.update
     attempt = update.attempt or 1
+    # Not later than now, whatever the provider's clock says: the clean-up takes rows behind a young one to be younger.
+    created_at = min(update.created_at or now, now)
     return new_task(
         uid=uid,
         organization_id=arrival.organization_id,
@@ -195,5 +197,6 @@ def _new_task(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
         attempt=attempt,
         max_attempts=attempt,
         provider_task_id=update.provider_task_id,
-        submitted_at=now,
+        created_at=created_at,
+        submitted_at=created_at,
     )

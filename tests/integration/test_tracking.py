@@ -8,6 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from models import EventType, ReceiptReason, Submission, TaskStatus
+from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.updates import Source
 from receiver.tracking.create import CALLBACK_EVENTS, Callback
@@ -224,3 +225,10 @@ async def test_a_long_poll_is_woken_by_changes_of_its_own_task_only(harness: Tra
         assert await watch.changed(0)
         await harness.receive(TaskStatus.PROCESSING, uid)
         assert not await watch.changed(0)
+
+
+async def test_a_providers_clock_that_is_ahead_does_not_put_a_creation_into_the_future(
+    harness: TrackingHarness,
+) -> None:
+    applied = await harness.receive(TaskStatus.PENDING, created_at=datetime(2999, 1, 1, tzinfo=UTC))
+    assert (await harness.task(applied.task_uid))["created_at"] <= utc_now()

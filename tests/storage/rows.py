@@ -25,7 +25,7 @@ def row_of(instance: SQLModel) -> dict[str, Any]:
 
 
 def task_row(**fields: Any) -> dict[str, Any]:
-    """Return a task's whole row; columns that are not given are as in a new task."""
+    """Return a task's whole row; columns that are not given are as in a new task. One that ended last changed then."""
     given: dict[str, Any] = {
         "uid": new_id(),
         "organization_id": 1,
@@ -33,7 +33,7 @@ def task_row(**fields: Any) -> dict[str, Any]:
         "model": "flux",
         "task_type": "txt2img",
         "created_at": NOW,
-        "updated_at": NOW,
+        "updated_at": fields.get("ended_at") or NOW,
         "last_update_at": NOW,
         **fields,
     }

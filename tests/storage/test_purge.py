@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise, product
 from typing import Any
 
@@ -131,6 +131,15 @@ async def test_no_old_task_is_missed_whatever_the_page_size(
     keys_of_rows = await add_tasks(database, *rows, task_row(status=TaskStatus.COMPLETED, ended_at=NOW))
     assert await cleaner(database).clean(NOW) == {"tasks": 15}
     assert await keys(database, tasks) == {*keys_of_rows[:20:4], keys_of_rows[20]}
+
+
+@pytest.mark.parametrize("theirs", [datetime(1970, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC), OLD, YOUNG])
+async def test_the_providers_clock_purges_no_task_and_keeps_none(database: Database, theirs: datetime) -> None:
+    await add_organization(database)
+    ended: dict[str, Any] = {"status": TaskStatus.COMPLETED, "ended_at": theirs, "created_at": CREATED}
+    kept, _ = await add_tasks(database, task_row(**ended, updated_at=YOUNG), task_row(**ended, updated_at=OLD))
+    assert await cleaner(database).clean(NOW) == {"tasks": 1}
+    assert await keys(database, tasks) == {kept}
 
 
 async def test_events_of_no_task_are_purged_unless_a_delivery_is_pending(database: Database) -> None:
