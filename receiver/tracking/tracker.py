@@ -6,12 +6,13 @@ from typing import Any
 
 from models import TERMINAL, Submission
 from receiver.domain.updates import ProviderUpdate
-from receiver.errors import NotFound
+from receiver.errors import NotFound, Unavailable
 from receiver.events.after_commit import Waiting
 from receiver.providers import SubmitOutcome
 from receiver.storage.attempts import attempts_of
 from receiver.storage.database import Database
 from receiver.storage.tasks import task_by_id
+from receiver.telemetry import get_logger
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator, TaskRequest
@@ -20,6 +21,8 @@ from receiver.tracking.retry import Retrier
 from receiver.tracking.submit import Outgoing, Submitter
 
 Fields = Mapping[str, Any]
+
+log = get_logger("tracking.tracker")
 
 
 class Tracker:
@@ -62,13 +65,21 @@ class Tracker:
             config=request.config,
             submission=Submission.SENDING,
         )
-        sending = asyncio.create_task(self._submitter.send(request.provider, outgoing))
+        sending = asyncio.create_task(self._submitter.send(request.provider, outgoing), name=created.uid)
         self._sending.add(sending)
-        sending.add_done_callback(self._sending.discard)
+        sending.add_done_callback(self._sent)
         done, _ = await asyncio.wait({sending}, timeout=wait)
         if not done or sending.exception() is not None:
             return created.uid, None  # it is on disk: when its lease runs out, a worker claims it
         return created.uid, sending.result()
+
+    def _sent(self, sending: asyncio.Task[SubmitOutcome]) -> None:
+        self._sending.discard(sending)
+        error = None if sending.cancelled() else sending.exception()
+        if isinstance(error, Unavailable):
+            log.warning("submitting failed", task_id=sending.get_name(), error_code=error.code, error=error.message)
+        elif error is not None:
+            log.error("submitting failed", task_id=sending.get_name(), exc_info=error)
 
     async def create_bulk(self, requests: Sequence[TaskRequest]) -> None:
         """Create tasks in one transaction; they are sent in the background, in turn with other tasks.

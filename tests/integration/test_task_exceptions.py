@@ -21,6 +21,7 @@ from receiver.telemetry import task_exceptions
 from receiver.tracking.poll import Poller
 from receiver.tracking.submit import Submitter
 from receiver.workers.task_worker import TaskWorker
+from tests.fakes.world import in_process
 from tests.integration.harness import LEASE, BaseFakeProvider, TrackingHarness, tracking
 
 TRIES = 8
@@ -183,3 +184,19 @@ async def test_an_unavailable_database_is_not_the_tasks_fault(broken: Broken) ->
     await broken.worker.drain(10)
     row = await broken.tracking.task(uid)
     assert (row["exception_count"], row["status"]) == (0, TaskStatus.PROCESSING)
+
+
+async def test_an_exception_while_a_create_is_sent_is_logged_and_the_client_gets_its_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> SubmitOutcome:
+        raise AttributeError("odd answer")
+
+    monkeypatch.setattr("receiver.providers.piapi.adapter.submit_outcome", broken)
+    with capture_logs() as records:
+        async with in_process(tmp_path) as world:
+            answer = await world.create()
+    assert (answer.status_code, answer.json()["data"]["status"]) == (200, "pending")
+    (logged,) = [record for record in records if record["event"] == "submitting failed"]
+    assert logged["task_id"] == answer.json()["data"]["task_id"]
+    assert isinstance(logged["exc_info"], AttributeError)
