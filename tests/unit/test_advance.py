@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from models import RUN_EVENTS, RUN_TERMINAL, STEP_TERMINAL, TASK_EVENTS, EventType, RunStatus, StepStatus, TaskStatus
-from receiver.domain.advance import ENDING, STEP_OF, UNDER_WAY, Advance, advance, cancel, retry
+from receiver.domain.advance import ENDING, STEP_OF, UNDER_WAY, Advance, advance, cancel, heal, retry
 from receiver.domain.graph import Graph, OnFailure, StepSpec
 from receiver.errors import Conflict
 
@@ -105,9 +105,21 @@ def test_a_correction_before_the_end_of_the_run_counts() -> None:
     assert advance(graph, IN_PROGRESS, states(C, C)).status == RunStatus.COMPLETED
 
 
-def test_a_correction_does_not_start_skipped_steps() -> None:
-    graph = Graph((step("a", on_failure=CONTINUE), step("b", "a"), step("c")))
-    assert advance(graph, IN_PROGRESS, states(C, S, C)).status == RunStatus.FAILED
+@pytest.mark.parametrize("status", [IN_PROGRESS, RunStatus.FAILED])
+def test_a_correction_starts_the_steps_that_were_skipped_for_it(status: RunStatus) -> None:
+    graph = Graph((step("a", on_failure=CONTINUE), step("b", "a"), step("c", "b"), step("d")))
+    assert heal(graph, status, states(C, S, S, C)) == Advance(IN_PROGRESS, reset=("b", "c"), start=("b",))
+
+
+def test_a_correction_leaves_what_another_failure_skipped() -> None:
+    graph = Graph((step("a", on_failure=CONTINUE), step("b", "a"), step("c", on_failure=CONTINUE), step("d", "c", "a")))
+    healed = heal(graph, RunStatus.FAILED, states(C, S, F, S))
+    assert (healed.status, healed.start, dict(healed.skip)) == (IN_PROGRESS, ("b",), {"d": "c"})
+
+
+@pytest.mark.parametrize("status", [RunStatus.COMPLETED, RunStatus.CANCELLED])
+def test_a_correction_changes_no_run_that_completed_or_was_cancelled(status: RunStatus) -> None:
+    assert heal(a_diamond(), status, states(C, X, X, X, X)) == Advance(status)
 
 
 def test_cancelling_ends_a_run_at_once() -> None:
@@ -134,18 +146,18 @@ def test_a_run_that_ended_cannot_be_cancelled(status: RunStatus) -> None:
 
 def test_retrying_runs_failed_and_skipped_steps_again() -> None:
     again = retry(a_diamond(), RunStatus.FAILED, states(C, F, C, S, F))
-    assert again == Advance(IN_PROGRESS, reset=("b", "d", "e"), start=("b", "e"))
+    assert again == Advance(IN_PROGRESS, reset=("b", "d", "e"), start=("b", "e"), is_retry=True)
     assert again.changes == {"b": Q, "d": P, "e": Q}
 
 
 def test_retrying_a_cancelled_run_keeps_its_steps_under_way() -> None:
     again = retry(a_diamond(), RunStatus.CANCELLED, states(C, R, X, X, C))
-    assert again == Advance(IN_PROGRESS, reset=("c", "d"), start=("c",))
+    assert again == Advance(IN_PROGRESS, reset=("c", "d"), start=("c",), is_retry=True)
 
 
 def test_retrying_a_run_whose_failed_steps_were_all_corrected_completes_it() -> None:
     again = retry(a_diamond(), RunStatus.FAILED, states(C, C, C, C, C))
-    assert again == Advance(RunStatus.COMPLETED, EventType.RUN_COMPLETED)
+    assert again == Advance(RunStatus.COMPLETED, EventType.RUN_COMPLETED, is_retry=True)
 
 
 @pytest.mark.parametrize("status", [RunStatus.PENDING, RunStatus.IN_PROGRESS, RunStatus.COMPLETED])
