@@ -13,6 +13,7 @@ import pytest_asyncio
 from starlette.routing import Route
 
 from receiver.api.dialects import NATIVE, PIAPI, Dialect
+from receiver.api.passthrough import FORWARDED_GETS, FORWARDED_POSTS
 from receiver.api.routes import routes
 from receiver.domain.ids import new_id
 from tests.fakes.world import World, in_process
@@ -189,7 +190,8 @@ def error_of(answer: httpx.Response) -> dict[str, Json]:
 
 
 async def test_every_path_is_in_the_table() -> None:
-    assert served(NATIVE) == set(ALL)
+    passed_on = {("POST", path) for path in FORWARDED_POSTS} | {("GET", path) for path in FORWARDED_GETS}
+    assert served(NATIVE) - passed_on == set(ALL)
     assert len(ALL) == len(set(ALL))
 
 

@@ -144,7 +144,7 @@ async def send(world: World, task_id: str, body: bytes, *headers: tuple[str, str
 async def polled_to_its_end(world: World, task_id: str) -> bool:
     """Return whether the task ends soon, by a poll and not by a webhook."""
     await world.ended(task_id, seconds=5)
-    return bool((await world.events(task_id))[-1]["data"]["source"] == "poll")
+    return bool((await world.events(task_id))[-1]["source"] == "poll")
 
 
 async def test_a_body_that_unpacks_to_more_than_the_bound_is_refused_and_the_task_is_polled_now(world: World) -> None:
