@@ -273,7 +273,9 @@ def _event_data(task: Fields | None, event: Fields) -> dict[str, Any]:
     snapshot: Fields = event["snapshot"]
     if event["run_uid"] is not None:
         return {"object": "run", **snapshot}
-    return {**snapshot, "webhook": _webhook_then(snapshot["webhook"])}
+    if "webhook" in snapshot:
+        return {**snapshot, "webhook": _webhook_then(snapshot["webhook"])}
+    return dict(snapshot)
 
 
 def _webhook_then(webhook: Fields) -> dict[str, Any]:
