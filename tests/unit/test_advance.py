@@ -134,18 +134,18 @@ def test_a_run_that_ended_cannot_be_cancelled(status: RunStatus) -> None:
 
 def test_retrying_runs_failed_and_skipped_steps_again() -> None:
     again = retry(a_diamond(), RunStatus.FAILED, states(C, F, C, S, F))
-    assert again == Advance(IN_PROGRESS, reset=("b", "d", "e"), start=("b", "e"))
+    assert again == Advance(IN_PROGRESS, reset=("b", "d", "e"), start=("b", "e"), is_retry=True)
     assert again.changes == {"b": Q, "d": P, "e": Q}
 
 
 def test_retrying_a_cancelled_run_keeps_its_steps_under_way() -> None:
     again = retry(a_diamond(), RunStatus.CANCELLED, states(C, R, X, X, C))
-    assert again == Advance(IN_PROGRESS, reset=("c", "d"), start=("c",))
+    assert again == Advance(IN_PROGRESS, reset=("c", "d"), start=("c",), is_retry=True)
 
 
 def test_retrying_a_run_whose_failed_steps_were_all_corrected_completes_it() -> None:
     again = retry(a_diamond(), RunStatus.FAILED, states(C, C, C, C, C))
-    assert again == Advance(RunStatus.COMPLETED, EventType.RUN_COMPLETED)
+    assert again == Advance(RunStatus.COMPLETED, EventType.RUN_COMPLETED, is_retry=True)
 
 
 @pytest.mark.parametrize("status", [RunStatus.PENDING, RunStatus.IN_PROGRESS, RunStatus.COMPLETED])
