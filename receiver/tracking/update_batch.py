@@ -54,7 +54,7 @@ class UpdateBatch:
         self.events: list[NewEvent] = []
         self.receipts: list[dict[str, Any]] = []
         self.incomplete: list[tuple[int, NewEvent, dict[str, Any]]] = []
-        """The task's key, and an event whose snapshot has to show the stored content, as changed by then in this batch."""
+        """A task's key, an event whose snapshot has to show the stored content, and what this batch changed by then."""
         self.ended_attempts: list[Ended] = []
         self.superseded: dict[ProviderId, tuple[str, int]] = {}
         """By the provider's id of an attempt that another one followed: the task's id and that attempt's number.
