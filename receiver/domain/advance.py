@@ -117,12 +117,15 @@ def retry(graph: Graph, status: str, statuses: Statuses) -> Advance:
 
 
 def heal(graph: Graph, status: str, statuses: Statuses) -> Advance:
-    """Return what follows when a step that had failed has completed after all: what was skipped for it may start.
+    """Return what follows when a step that had failed has completed after all, or has got its result late.
 
-    `statuses` has the new state of the step. Nothing changes in a run that completed or was cancelled.
+    `statuses` has the new state of the step. What was skipped for it may start. A run that completed tells its end once
+    more, for the result is part of it. Nothing changes in a run that was cancelled.
     """
-    if status in (RunStatus.COMPLETED, RunStatus.CANCELLED):
-        return Advance(RunStatus(status))
+    if status == RunStatus.COMPLETED:
+        return Advance(RunStatus.COMPLETED, EventType.RUN_COMPLETED)
+    if status == RunStatus.CANCELLED:
+        return Advance(RunStatus.CANCELLED)
     reset = _steps_in(graph, statuses, frozenset({StepStatus.SKIPPED}))
     then = {**statuses, **dict.fromkeys(reset, StepStatus.PENDING)}
     return replace(advance(graph, RunStatus.IN_PROGRESS, then), reset=reset)

@@ -3,6 +3,7 @@
 Source of the names and of their order: `receiver/providers/piapi/CONTRACT.md`, "Webhook".
 """
 
+import re
 import zlib
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ _DEFLATE = "deflate"
 _NONE = frozenset({"", "identity", "none", "utf-8", "utf8"})
 """No encoding. The last three are no encodings at all, but senders that mean the characters write them here."""
 _GZIP_BEGINNING = b"\x1f\x8b"
+_JSON_BEGINNING = re.compile(rb"(?:\xef\xbb\xbf|\xfe\xff|\xff\xfe)?[\s\x00]*+[{\[][\s\x00]*+[\"{}\[\]]")
+"""An object or array, also in UTF-16 and UTF-32. No gzip or zlib header matches."""
 _GZIP_WINDOW, _ZLIB_WINDOW, _RAW_WINDOW = 31, 15, -15
 """What zlib's `wbits` expects around the data: a gzip header, a zlib header, nothing."""
 _MOST_MEMBERS = 64
@@ -63,9 +66,15 @@ def content_encodings(header: str) -> tuple[str, ...]:
 def unpack(body: bytes, encodings: Sequence[str], limit: int) -> bytes:
     """Return `body` without its `encodings` (of `content_encodings`), at most `limit` bytes.
 
+    Some proxies unpack a body and leave the header, others remove the header of a body that is packed: JSON is returned
+    as it is, and gzip is unpacked though no encoding is named.
     Takes about that much memory, whatever the body would unpack to. Raises `TooLarge` and `EncodingBroken`.
     """
+    if not encodings and body.startswith(_GZIP_BEGINNING):
+        encodings = ("gzip",)
     for name in reversed(encodings):
+        if _JSON_BEGINNING.match(body):
+            break
         body = _unpack_gzip(body, limit) if name in _GZIP else _unpack_one(body, _deflate_window(body), limit, name)[0]
     return body
 

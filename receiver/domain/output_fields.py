@@ -81,6 +81,8 @@ BOOKKEEPING = frozenset(
     | {"createTime", "updateTime", "created_at", "updated_at", "width", "height", "duration", "size", "format"}
     | {"model", "model_name", "model_version", "major_model_version", "finished", "is_video_pending", "output_files"}
     | {"error", "errors", "error_message", "error_messages", "fail_reason", "failure_reason", "queue_position"}
+    | {"seed", "seeds", "steps", "fps", "resolution", "aspect_ratio", "guidance_scale", "negative_prompt", "timings"}
+    | {"inference_time", "has_nsfw_concepts", "nsfw", "cost", "credits"}
 )
 """Fields that models also fill when there is no result, and the fields of a failure."""
 

@@ -120,8 +120,7 @@ class InboundEndpoint:
         body = await read_body(scope, receive, self._max_body_bytes)
         attempt = _attempt(scope) if task_uid is not None else None
         try:
-            if encodings:
-                body = unpack(body, encodings, self._max_body_bytes)
+            body = unpack(body, encodings, self._max_body_bytes)
             update = provider.parse_webhook(body, attempt=attempt, hidden=secret)
         except (EncodingBroken, MalformedUpdate) as error:
             # What can be read of it: the bytes as they came, if nothing could be unpacked.

@@ -5,12 +5,15 @@ databases store: no lone surrogates, no NULs, no numbers that are not finite, no
 
 | in a body | becomes |
 |---|---|
-| UTF-8, UTF-16 or UTF-32, with or without a byte order mark | the same text |
+| UTF-8, UTF-16 or UTF-32, with or without a byte order mark, also one in Latin-1's letters | the same text |
 | bytes that are invalid in that encoding, lone surrogates (escaped or raw, also in names) | U+FFFD |
 | control characters in texts | themselves; NULs are removed, escaped ones too |
 | a backslash in a text that begins no escape of JSON | itself; `\\'` is an apostrophe |
 | blanks, byte order marks, control characters and invalid bytes between values | nothing |
 | NaN, infinities (each library has its own words), numbers beyond a double such as 1e999 | null |
+| `undefined`, `None`, `nil`; `True`, `False` | null; true, false |
+| numbers such as `+5`, `.5`, `5.` and `007` | the same number |
+| a comma before a closing bracket | nothing |
 | integers beyond 64 bits | a double, as JavaScript reads them |
 | a name twice in an object | the last one |
 | arrays and objects more than `DEEPEST` levels deep | null, or the body is refused |
@@ -40,6 +43,8 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_MARK_IN_LETTERS = codecs.BOM_UTF8.decode("latin-1")
+"""UTF-8's mark, read as Latin-1 and written as UTF-8 again."""
 _SURROGATE_PAIR = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]")
 _LONE_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
 """Surrogates as UTF-8 would have them if it allowed them (CESU-8). No valid UTF-8 contains these bytes."""
@@ -49,9 +54,16 @@ _TEXT = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
 _BLANK = r"\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2060\ufeff\ufffd"
 _BEGINNING = re.compile(rf'[{_BLANK}]*+[\[{{"0-9+\-tfni]', re.IGNORECASE)
 """How every JSON value begins: a web page, the usual body that is none, is not looked at any further."""
-_PARTS = re.compile(rf'(?P<text>{_TEXT})|(?P<blank>[{_BLANK}]+)|(?P<word>[^"{{}}\[\],:{_BLANK}]+)', re.DOTALL)
+_PARTS = re.compile(
+    rf"(?P<text>{_TEXT})|(?P<blank>[{_BLANK}]+)|(?P<comma>,)(?=[{_BLANK}]*+[\]}}])"
+    rf'|(?P<word>[^"{{}}\[\],:{_BLANK}]+)',
+    re.DOTALL,
+)
 _BRACKETS = re.compile(rf"{_TEXT}|(?P<opening>[\[{{])|(?P<closing>[\]}}])", re.DOTALL)
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_LOOSE_NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?")
+_WORDS = {"undefined": "null", "None": "null", "nil": "null", "True": "true", "False": "false"}
+"""What templates of other languages write."""
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf(?:inity)?|1\.\#(?:inf|ind|nan|[qs]nan)[0-9]*)(?:\([^()]*\))?", re.IGNORECASE)
 """As the libraries of Python, JavaScript, Java, Go and Lua write them, and the C libraries of Linux and Windows."""
 _HEX = "[0-9a-fA-F]"
@@ -139,7 +151,7 @@ def _decode(body: bytes, encoding: str) -> str:
     """Return the text, without a byte order mark before it; what is invalid becomes U+FFFD."""
     if encoding == "utf-8":
         body = _LONE_SURROGATE.sub("\ufffd".encode(), _SURROGATE_PAIR.sub(_join_surrogates, body))
-    return body.decode(encoding, "replace").removeprefix("\ufeff")
+    return body.decode(encoding, "replace").removeprefix("\ufeff").removeprefix(_MARK_IN_LETTERS)
 
 
 def _join_surrogates(pair: re.Match[bytes]) -> bytes:
@@ -155,9 +167,21 @@ def _mend(part: re.Match[str]) -> str:
             return found if _IN_TEXT.search(found) is None else _IN_TEXT.sub(_mend_character, found)
         case "blank":
             return " "
+        case "comma":
+            return ""
+    if _LOOSE_NUMBER.fullmatch(found):
+        return _number(found)
+    return "null" if _NOT_FINITE.fullmatch(found) else _WORDS.get(found, found)
+
+
+def _number(found: str) -> str:
+    value = float(found)
+    if not math.isfinite(value):
+        return "null"
     if _NUMBER.fullmatch(found):
-        return found if math.isfinite(float(found)) else "null"
-    return "null" if _NOT_FINITE.fullmatch(found) else found
+        return found
+    sign, digits = "-" * found.startswith("-"), found.lstrip("+-0")
+    return sign + digits if digits.isdecimal() else repr(value)
 
 
 def _mend_character(found: re.Match[str]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from models import RUN_TERMINAL, STEP_TERMINAL, EventType, StepStatus, Submission, TaskStatus
+from models import STEP_TERMINAL, EventType, RunStatus, StepStatus, Submission, TaskStatus
 from receiver.domain.actions import Action, build_input, read_result
 from receiver.domain.advance import STEP_OF, Advance, advance, heal
 from receiver.domain.graph import Graph, StepSpec
@@ -125,14 +125,14 @@ class RunChange:
     def apply_correction(self) -> None:
         """Start what did not start for want of a result that has come now; a run that had failed goes on with it.
 
-        A run that can start nothing more keeps its end, and has no second event for it.
+        A run that failed and can start nothing more keeps its end, and has no second event for it.
         """
         status, ended_at, ended_event = (self.run[name] for name in ("status", "ended_at", "ended_event"))
-        for step in self._steps.values():
+        for step in self._steps.values() if status != RunStatus.CANCELLED else ():
             if step["status"] == StepStatus.FAILED and step["task_uid"] is None:  # its input could not be made
                 self._change(step, {"status": StepStatus.SKIPPED})
         self.apply_plan(heal)
-        if self.run["status"] == status and status in RUN_TERMINAL and not self.tasks:
+        if self.run["status"] == status == RunStatus.FAILED and not self.tasks:
             self._event = None
             self.run |= {"ended_at": ended_at, "ended_event": ended_event}
 

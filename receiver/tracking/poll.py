@@ -29,7 +29,7 @@ from receiver.storage.tasks import assigned_provider_ids, overdue_unsent_tasks, 
 from receiver.storage.transaction import DueTask
 from receiver.telemetry import counted, get_logger, task_exceptions
 from receiver.tracking.apply import Applied, Applier
-from receiver.tracking.submit import FIRST_SEARCH_SECONDS, Outgoing, Submitter
+from receiver.tracking.submit import FIRST_SEARCH_SECONDS, TASK_TAKEN, Outgoing, Submitter, taken_message
 from receiver.tracking.task_references import TaskReferences
 from receiver.tracking.update_batch import Arrival
 
@@ -208,7 +208,14 @@ class Poller:
         schedule = self._applier.poll_schedule
         if utc_now() < schedule.deadline(task.last_update_at):
             return False
-        await self._fail(task, "timed_out", f"no update of the task for {schedule.timeout:g} s")
+        message = f"no update of the task for {schedule.timeout:g} s"
+        if not task.words:
+            await self._fail(task, "timed_out", message)
+            return True
+        # The word may have meant an end: its reason stays.
+        row = await self._row(task.uid) or {}
+        message += f"; Ringback does not know the provider's status {', '.join(map(repr, task.words))}"
+        await self._fail(task, "timed_out", message, row.get("error"))
         return True
 
     async def _search(self, due: DueTask, row: Mapping[str, Any]) -> None:
@@ -217,7 +224,8 @@ class Poller:
         began = due.submitted_at or row["created_at"]
         update = await self._find(row)
         if update is not None:
-            await self._apply(task, update)
+            if (await self._apply(task, update)).is_taken:  # somebody adopted it before it was found
+                await self._fail(task, TASK_TAKEN, taken_message(str(update.provider_task_id)))
         elif utc_now() >= began + timedelta(seconds=self._unknown_seconds):
             await self._fail(
                 task,
@@ -256,13 +264,13 @@ class Poller:
         arrival = Arrival(provider=task.provider, task_uid=task.uid, update=replace(update, attempt=task.attempt))
         return await self._writer.write(self._applier.apply, arrival, bounded=False)
 
-    async def _fail(self, task: TaskState, code: str, message: str) -> None:
+    async def _fail(self, task: TaskState, code: str, message: str, detail: Any = None) -> None:
         """Fail a task by Ringback's own decision, unless there was an update since the decision."""
         log.warning("task failed by Ringback", task_id=task.uid, provider=task.provider, error_code=code, error=message)
         update = ProviderUpdate(
             source=Source.POLL,
             status=TaskStatus.FAILED,
-            error={"code": code, "message": message, "raw_message": "", "detail": None},
+            error={"code": code, "message": message, "raw_message": "", "detail": detail},
             by_provider=False,
             is_snapshot=False,
             last_update_at=task.last_update_at,

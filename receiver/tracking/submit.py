@@ -54,6 +54,8 @@ from receiver.tracking.update_batch import Arrival
 
 log = get_logger("tracking.submit")
 
+TASK_TAKEN = "provider_task_taken"
+"""The error code of a task whose task at the provider belongs to another task of Ringback already."""
 FIRST_SEARCH_SECONDS = 5.0
 """After this time a task whose create call got no answer is searched for."""
 _FIRST_WAIT_SECONDS = 0.5
@@ -200,7 +202,8 @@ class Submitter:
                 if update.status is None and not update.word:
                     update = replace(update, status=TaskStatus.PENDING)
                 if (await self._apply(provider_name, task, update)).is_taken:
-                    await self._apply(provider_name, task, _taken_failure(str(update.provider_task_id)))
+                    message = taken_message(str(update.provider_task_id))
+                    await self._apply(provider_name, task, _own_failure(TASK_TAKEN, message))
             case Refused(status, message, code=code, detail=detail):
                 failure = _failure(code or status, message, detail=detail, retryable=False)
                 await self._apply(provider_name, task, failure)
@@ -246,9 +249,9 @@ def _reference_failure(uid: str, status: str) -> ProviderUpdate:
     return _own_failure("mentioned_task_unknown", message)
 
 
-def _taken_failure(provider_task_id: str) -> ProviderUpdate:
-    message = f"the provider answered with its task {provider_task_id}, which belongs to another task of Ringback"
-    return _own_failure("provider_task_taken", message)
+def taken_message(provider_task_id: str) -> str:
+    """Return the message of a task that fails with `TASK_TAKEN`."""
+    return f"the provider answered with its task {provider_task_id}, which belongs to another task of Ringback"
 
 
 def _own_failure(code: str, message: str) -> ProviderUpdate:

@@ -53,13 +53,13 @@ class UpdateBatch:
         self.changes: dict[int, TaskChange] = {}
         self.events: list[NewEvent] = []
         self.receipts: list[dict[str, Any]] = []
-        self.incomplete: dict[int, NewEvent] = {}
-        """By the task's key: events of tasks that ended with unchanged content, which the snapshot has to show."""
+        self.incomplete: list[tuple[int, NewEvent, dict[str, Any]]] = []
+        """A task's key, an event whose snapshot has to show the stored content, and what this batch changed by then."""
         self.ended_attempts: list[Ended] = []
         self.superseded: dict[ProviderId, tuple[str, int]] = {}
         """By the provider's id of an attempt that another one followed: the task's id and that attempt's number.
 
-        Only what `_find_superseded` looked up is in it.
+        Only what `_find_superseded` looked up is in it, and the attempts that end in this batch.
         """
         self.step_events: list[NewEvent] = []
         """The events of tasks that are steps of runs."""
@@ -113,17 +113,19 @@ class UpdateBatch:
         values = dict(decision.changes)
         if "due_at" in values:
             values["leased"] = False
-        if decision.event is not None:
-            event = self._event(task, decision)
-            if decision.event in ENDS:
-                values["ended_event"] = event.uid
-            if decision.keeps_content:
-                self.incomplete[task.id] = event
+        event = self._event(task, decision) if decision.event is not None else None
+        if event is not None and decision.event in ENDS:
+            values["ended_event"] = event.uid
         change = self.changes.get(task.id)
         if change is None:
             change = self.changes[task.id] = TaskChange(task.id, task.status, task.attempt, values)
         else:
             change.values.update(values)
+        if event is not None and decision.keeps_content:
+            changed = {name: change.values[name] for name in STORED_ONCE if name in change.values}
+            self.incomplete.append((task.id, event, changed))
+        if task.provider_task_id is not None and values.get("attempt", task.attempt) != task.attempt:
+            self.superseded[task.provider, task.provider_task_id] = (task.uid, task.attempt)
         task.apply_changes(values)
 
     def _event(self, task: TaskState, decision: Decision) -> NewEvent:
@@ -168,13 +170,13 @@ async def _insert(tx: Transaction, arrivals: Sequence[Arrival], batch: UpdateBat
 
 
 async def complete_snapshots(tx: Transaction, batch: UpdateBatch) -> None:
-    """Add the stored content to the snapshots of ends that left it unchanged: an event shows the whole task."""
+    """Add the stored content to the snapshots of events that left it unchanged: an event shows the whole task."""
     if not batch.incomplete:
         return
-    for key, stored in (await content_of(tx, batch.incomplete)).items():
-        known = {**stored, **batch.changes[key].values}
-        content = {name: known[name] for name in STORED_ONCE if known[name] is not None}
-        batch.incomplete[key].snapshot.update(content)
+    stored = await content_of(tx, {key for key, _, _ in batch.incomplete})
+    for key, event, changed in batch.incomplete:
+        known = {**stored[key], **changed}
+        event.snapshot.update({name: value for name, value in known.items() if value is not None})
 
 
 def _new_task(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:

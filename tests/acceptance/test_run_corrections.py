@@ -67,8 +67,8 @@ async def test_after_its_end_a_run_goes_on_and_its_new_end_corrects_the_one_that
     await says(world, run, "a", "failed", error=ERROR)
     assert (await ended(world, run_id))["status"] == "failed"
     await says(world, run, "a", "completed", output=PICTURE)
-    run = await until_steps(world, run_id, a="completed", b="completed")
-    assert run["status"] == "completed"
+    await until_steps(world, run_id, a="completed", b="completed")
+    assert (await ended(world, run_id))["status"] == "completed"
     created, failed, completed = await run_events(world, run_id)
     assert [each["type"] for each in (created, failed, completed)] == ["run.created", "run.failed", "run.completed"]
     assert completed["data"]["corrects"] == failed["id"]
@@ -102,10 +102,44 @@ async def test_a_step_that_lacked_a_late_result_begins_when_it_comes(world: Worl
     run = await ended(world, run_id)
     assert step_of(run, "b")["error"]["code"] == "reference_leads_nowhere"
     await says(world, run, "a", "completed", output=PICTURE)
-    run = await until_steps(world, run_id, b="completed", c="completed")
+    await until_steps(world, run_id, b="completed", c="completed")
+    run = await ended(world, run_id)
     assert (run["status"], step_of(run, "a")["result"]["image_url"]) == ("completed", PICTURE["image_url"])
     _, failed, completed = await run_events(world, run_id)
     assert completed["data"]["corrects"] == failed["id"]
+
+
+async def test_a_result_that_comes_after_a_run_completed_is_told_with_the_run(world: World) -> None:
+    run_id = await begin(world, step("a", sandbox=HELD, **ANY))
+    run = await until_steps(world, run_id, a="processing")
+    await says(world, run, "a", "completed", output={})
+    first = await ended(world, run_id)
+    for _ in range(2):
+        await says(world, run, "a", "completed", output=PICTURE)
+    _, told, corrected = await run_events(world, run_id)
+    assert (corrected["type"], corrected["data"]["corrects"]) == ("run.completed", told["id"])
+    (step_then,) = corrected["data"]["steps"]
+    assert step_then["result"]["image_url"] == PICTURE["image_url"]
+    run = await ended(world, run_id)
+    assert (run["status"], step_of(run, "a")["completed_at"]) == ("completed", step_of(first, "a")["completed_at"])
+
+
+async def test_a_late_result_changes_no_other_step_of_a_cancelled_run(world: World) -> None:
+    run_id = await begin(
+        world,
+        step("a", sandbox=HELD, on_failure="continue", **ANY),
+        step("b", "a", input_map={"image": IMAGE}, on_failure="continue"),
+        step("slow", sandbox=HELD),
+    )
+    run = await until_steps(world, run_id, a="processing", slow="processing")
+    await says(world, run, "a", "completed", output={})
+    await until_steps(world, run_id, b="failed")
+    await change(world, run_id, "cancel")
+    await says(world, run, "a", "completed", output=PICTURE)
+    run = await until_steps(world, run_id, a="completed")
+    assert step_of(run, "a")["result"]["image_url"] == PICTURE["image_url"]
+    assert statuses(run)["b"] == "failed"
+    assert (await ends_of(world, run_id))[-1] == "run.cancelled"
 
 
 async def test_a_cancelled_run_stays_cancelled(world: World) -> None:

@@ -188,6 +188,14 @@ async def test_a_body_that_is_not_packed_though_its_header_says_so_is_kept_as_it
     assert receipts_of(world, task_id)[0]["body"] == '{"data":"as it came"}'
 
 
+async def test_a_proxy_may_unpack_a_body_and_leave_its_header_or_pack_it_without_one(world: World) -> None:
+    for pack, headers in ((bytes, [("content-encoding", "gzip")]), (gzip.compress, [])):
+        task_id = await world.created(SILENT)
+        body = orjson.dumps(await completion(world, task_id))
+        assert (await send(world, task_id, pack(body), *headers)).status_code == 200
+        assert (await world.task(task_id))["status"] == "completed"
+
+
 async def test_a_body_nested_too_deeply_is_refused(world: World) -> None:
     task_id = await world.created(SILENT)
     body = orjson.dumps(await completion(world, task_id, note="@")).replace(b'"@"', b"[" * 2000 + b"]" * 2000)

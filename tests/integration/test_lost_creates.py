@@ -32,6 +32,8 @@ class LosesAnswers:
     def __init__(self) -> None:
         self.made: list[dict[str, Any]] = []
         self.asked: list[str] = []
+        self.tells = True
+        """Whether its history has any tasks."""
 
     async def __call__(self, exchange: Exchange) -> None:
         call = exchange.call
@@ -52,7 +54,7 @@ class LosesAnswers:
     def _history(self, query: str) -> dict[str, Any]:
         (family,) = parse_qs(query).get("model", [""])
         self.asked.append(family)
-        found = [task for task in self.made if family in ("", history_name(task["model"]))]
+        found = [task for task in self.made if self.tells and family in ("", history_name(task["model"]))]
         items = [*ODD, *reversed(found), *ODD]
         return {"code": 200, "data": {"data": items, "page": 1, "size": 100, "total": len(items)}, "message": "success"}
 
@@ -79,3 +81,17 @@ async def test_lost_creates_are_found_by_their_families_beside_odd_items(
     assert tuple(by_id[task["provider_task_id"]] for task in ended) == MODELS
     assert len(losing.made) == len(MODELS)  # none was paid for twice
     assert set(losing.asked) == {history_name(model) or "" for model in MODELS}
+
+
+async def test_a_lost_create_that_somebody_adopted_first_ends(tmp_path: Path, provider: ForwardProvider) -> None:
+    provider.answer = losing = LosesAnswers()
+    losing.tells = False
+    async with in_process(tmp_path, piapi_base_url=provider.url, public=True, **FAST_POLLING) as world:
+        created = await world.created(model="midjourney")
+        theirs = losing.made[0]["task_id"]
+        adopted = await world.api.post("/api/v1/tasks/adopt", json={"provider": "piapi", "provider_task_id": theirs})
+        losing.tells = True
+        task = await world.ended(created)
+        assert (await world.ended(adopted.json()["data"]["task_id"]))["status"] == "completed"
+    assert (task["status"], task["error"]["code"]) == ("failed", "provider_task_taken")
+    assert theirs in task["error"]["message"]

@@ -32,12 +32,13 @@ async def test_an_unknown_provider_task_becomes_a_task(harness: TrackingHarness)
         task_type="video_generation",
         input={"prompt": "a dog"},
         config={"service_mode": "public", "webhook_config": {"endpoint": "https://x", "secret": ""}},
-        created_at=born,
+        created_at=born,  # by the provider's clock, which decides nothing
         progress=30,
     )
     task = await harness.task(applied.task_uid)
     assert (task["model"], task["task_type"], task["input"]) == ("kling", "video_generation", {"prompt": "a dog"})
-    assert (task["status"], task["progress"], task["created_at"]) == (TaskStatus.PROCESSING, 30, born)
+    assert (task["status"], task["progress"]) == (TaskStatus.PROCESSING, 30)
+    assert task["created_at"] == task["updated_at"] != born
     assert (task["submission"], task["provider_task_id"]) == (Submission.ACCEPTED, "pt-1")
     assert task["config"] == {"service_mode": "public"}
     assert task["due_at"] is not None
@@ -147,6 +148,36 @@ async def test_updates_in_one_transaction_are_decided_one_after_the_other(harnes
     assert completed["snapshot"]["corrects"] == failed["uid"]
     assert (await harness.task(two))["ended_event"] == completed["uid"]
     assert (await harness.task(two))["output"] == {"image_url": "u"}
+
+
+async def test_each_event_of_one_transaction_shows_the_content_of_its_own_moment(harness: TrackingHarness) -> None:
+    uid, other = await harness.create(), await harness.create()
+    preview, picture = {"image_url": "preview"}, {"image_url": "final"}
+    await harness.apply_together(
+        arrival(TaskStatus.PROCESSING, uid, logs=["one"]),
+        arrival(TaskStatus.COMPLETED, uid, output={}),
+        arrival(TaskStatus.COMPLETED, uid, output=picture, logs=["one", "two"]),
+        arrival(None, other, word="odd", provider_task_id="pt-2", progress=50, output=preview),
+        arrival(TaskStatus.PROCESSING, other, provider_task_id="pt-2", progress=20),
+        arrival(TaskStatus.COMPLETED, other, provider_task_id="pt-2"),
+        arrival(TaskStatus.COMPLETED, other, provider_task_id="pt-2", output=picture),
+    )
+    told = [row for row in await harness.events() if row["type"] != EventType.TASK_CREATED]
+    keys = [(await harness.task(each))["id"] for each in (uid, other)]
+    of_one, of_other = ([row["snapshot"] for row in told if row["task_id"] == key] for key in keys)
+    assert [snapshot.get("output", "none here") for snapshot in of_one] == ["none here", {}, "none here"]
+    assert "two" not in str(of_one[1])
+    assert [snapshot.get("output") for snapshot in of_other] == [preview, preview, preview, None]
+    assert [(await harness.task(each))["output"] for each in (uid, other)] == [picture, picture]
+
+
+async def test_a_failure_that_is_told_twice_at_once_begins_one_attempt(harness: TrackingHarness) -> None:
+    uid = await harness.create(max_attempts=5)
+    await harness.receive(TaskStatus.PROCESSING, uid)
+    await harness.apply_together(*(arrival(TaskStatus.FAILED, error=ERROR) for _ in range(3)))
+    task = await harness.task(uid)
+    assert (task["status"], task["attempt"]) == (TaskStatus.QUEUED, 2)
+    assert [row["reason"] for row in await harness.receipts()] == [ReceiptReason.SUPERSEDED] * 2
 
 
 async def test_only_an_inbound_webhook_leaves_a_receipt(harness: TrackingHarness) -> None:

@@ -100,6 +100,18 @@ async def test_a_task_without_updates_times_out(harness: PollingHarness) -> None
     assert (await harness.tracking.types())[-1] == EventType.TASK_FAILED
 
 
+async def test_a_time_out_after_an_unknown_word_keeps_word_output_and_error(harness: PollingHarness) -> None:
+    uid = await harness.tracking.create()
+    said = {"code": 7, "message": "held for review", "raw_message": "", "detail": None}
+    await harness.tracking.receive(None, uid, word="quarantined", output={"image_url": "u"}, error=said)
+    await harness.age(uid)
+    await harness.act_on(uid)
+    task = await harness.tracking.task(uid)
+    assert (task["error"]["code"], task["error"]["detail"]) == ("timed_out", said)
+    assert "'quarantined'" in task["error"]["message"]
+    assert (task["output"], task["words"]) == ({"image_url": "u"}, ["quarantined"])
+
+
 async def test_a_failed_poll_and_a_timeout_are_logged_with_the_ids_of_the_api(tmp_path: Path) -> None:
     with capture_logs() as records:
         async with tracking(tmp_path) as tracked:

@@ -104,9 +104,22 @@ def test_a_body_that_is_cut_off_is_broken_and_keeps_what_was_unpacked(name: str)
 
 @pytest.mark.parametrize(
     "body",
-    [BODY, b"\x1f\x8b\xff" + BODY, gzip.compress(BODY)[:-8] + b"\0" * 8],
-    ids=["plain", "another-method", "wrong-check-sum"],
+    [b"<html>" + BODY, b"\x1f\x8b\xff" + BODY, gzip.compress(BODY)[:-8] + b"\0" * 8],
+    ids=["a-page", "another-method", "wrong-check-sum"],
 )
 def test_a_body_that_is_not_in_its_encoding_is_broken(body: bytes) -> None:
     with pytest.raises(EncodingBroken, match="not in the content encoding gzip"):
         unpack(body, ["gzip"], LIMIT)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate"])
+@pytest.mark.parametrize("charset", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_json_that_is_not_packed_though_its_header_says_so_is_itself(encoding: str, charset: str) -> None:
+    body = BODY.decode().encode(charset)
+    assert unpack(body, [encoding], LIMIT) == body
+    assert unpack(gzip.compress(body), [encoding, "gzip"], LIMIT) == body
+
+
+def test_a_gzip_body_is_unpacked_though_no_encoding_is_named() -> None:
+    assert unpack(gzip.compress(BODY), (), LIMIT) == BODY
+    assert unpack(BODY, (), 1) == BODY

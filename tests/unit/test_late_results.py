@@ -23,7 +23,7 @@ def completed(output: Any = None, **fields: Any) -> ProviderUpdate:
     return reported(C, output=output, **fields)
 
 
-@pytest.mark.parametrize("empty", [None, {}, {"percent": 100}], ids=["none", "empty", "bookkeeping"])
+@pytest.mark.parametrize("empty", [None, {}, {"percent": 100, "seed": 7}], ids=["none", "empty", "bookkeeping"])
 def test_a_result_that_comes_after_the_end_completes_the_task(empty: Any) -> None:
     row = row_after([reported(R), completed(empty), completed(PICTURE, meta={"usage": 7})])
     assert (row.state.status, row.content["output"], row.content["meta"]) == (C, PICTURE, {"usage": 7})

@@ -102,6 +102,22 @@ def test_a_number_that_is_not_finite_is_null(word: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        *(("undefined", None), ("None", None), ("nil", None), ("True", True), ("False", False)),
+        *(("+5", 5), (".5", 0.5), ("-.5", -0.5), ("5.", 5.0), ("007", 7), ("-007", -7), ("00", 0), ("+1e2", 100.0)),
+    ],
+)
+def test_a_word_or_number_of_another_language_is_what_it_means(word: str, value: Any) -> None:
+    assert read_json(f'{{"a":{word},"b":[{word} , 1]}}'.encode()) == {"a": value, "b": [value, 1]}
+
+
+@pytest.mark.parametrize("body", ['{"a":[1, 2,],}', '{"a":[1,2 ,\n] , }', '\xef\xbb\xbf{"a":[1,2]}'])
+def test_a_comma_too_many_and_a_mark_in_letters_are_ignored(body: str) -> None:
+    assert read_json(body.encode()) == {"a": [1, 2]}
+
+
+@pytest.mark.parametrize(
     ("number", "value"),
     [
         (b"18446744073709551615", 2**64 - 1),
@@ -224,6 +240,8 @@ def test_what_is_too_deep_is_malformed_or_cut(levels: int, odd: bytes) -> None:
         b'{"a":"' + b"\xed\xa0" * 400_000 + b'"}',
         b"\0" * 1_000_000,
         b"[" + b"-" * 1_000_000,
+        b"[1" + b", " * 500_000 + b"]",
+        b"[1," + b" " * 1_000_000 + b",]",
         b"[" + b"1" * 1_000_000 + b"e",
     ],
 )

@@ -47,6 +47,14 @@ def test_the_secret_is_found_wherever_it_is(body: Any) -> None:
     assert PLANTED not in PIAPI.redact(raw)
 
 
+def test_an_object_that_is_quoted_as_a_text_is_read_without_its_secrets() -> None:
+    body = orjson.dumps(orjson.dumps({"data": {"task_id": "x", "config": {"webhook_config": CONFIG}}}).decode())
+    value = read_body(body, (CONFIG["endpoint"],))
+    assert value["data"]["task_id"] == "x"
+    assert PLANTED not in repr(value)
+    assert CONFIG["endpoint"] not in repr(value)
+
+
 def test_a_clients_own_texts_are_not_changed() -> None:
     body = {"input": {"prompt": "the secret: a garden", "secret": "mine"}}
     assert read_body(orjson.dumps(body)) == body

@@ -41,6 +41,8 @@ def read_body(body: bytes, hidden: Sequence[str] = (), *, cut: bool = False) -> 
     `cut` is that of `read_json`. Raises `MalformedUpdate`.
     """
     value = [read_json(body, cut=cut)]
+    if isinstance(value[0], str) and value[0].lstrip().startswith("{"):  # a JSON object, quoted once too often
+        value = [read_json(value[0].encode(), cut=cut)]
     remove_secrets(value)
     return _without(hidden, body, value)[0]
 

@@ -206,8 +206,7 @@ async def _read(response: httpx.Response) -> bytes:
             raise httpx.DecodingError("the response is too large")
         parts.append(part)
     body = b"".join(parts)
-    encoding = response.headers.get("content-encoding")
-    return body if encoding is None else _unpacked(body, encoding)
+    return _unpacked(body, response.headers.get("content-encoding", ""))
 
 
 def _unpacked(body: bytes, encoding: str) -> bytes:

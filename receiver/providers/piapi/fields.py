@@ -17,7 +17,8 @@ _WORDS = {
     " generating rendering working executing active ongoing preparing preprocessing postprocessing uploading"
     " downloading finalizing streaming training",
     TaskStatus.COMPLETED: "completed complete success successful succeeded succeed done finished finish ok",
-    TaskStatus.FAILED: "failed failure fail error errored rejected expired timeout timed_out aborted crashed",
+    TaskStatus.FAILED: "failed failure fail error errored rejected expired timeout timed_out aborted crashed"
+    " terminated killed",
     TaskStatus.CANCELLED: "cancelled canceled user_cancelled user_canceled cancelled_by_user canceled_by_user"
     " aborted_by_user",
 }
