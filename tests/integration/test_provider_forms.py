@@ -99,6 +99,8 @@ REASONS: list[tuple[dict[str, Any], str]] = [
     ({"task_status_msg": "risk control"}, "risk control"),
     ({"output": {"error_messages": ["moderated"]}}, "moderated"),
     ({"error": {"code": 5, "msg": "no face"}}, "no face"),
+    ({"failMsg": "flagged", "task": {"state": "gone"}}, "flagged"),
+    ({"output": {"works": [{"status": "failed", "last_error": {"text": "blurred"}}]}}, "blurred"),
     ({}, "the provider gave no reason"),
 ]
 
@@ -140,6 +142,11 @@ async def test_a_task_whose_id_is_a_number_is_tracked(world: World) -> None:
     task_id = await world.created(input={"task_id": number, "then": done})
     task = await world.ended(task_id)
     assert (task["status"], task["provider_task_id"]) == ("completed", str(number))
+
+
+async def test_a_status_under_another_name_ends_the_task(world: World) -> None:
+    task_id = await world.created(input={"then": {"task_status": "succeed", "output": {"url": IMAGE}}})
+    assert (await world.ended(task_id))["status"] == "completed"
 
 
 @pytest.mark.parametrize("status", [7, True, ["done"], {"is": "done"}])
