@@ -428,6 +428,7 @@ def test_a_config_of_another_form_is_harmless(config: Any) -> None:
 @pytest.mark.parametrize("number", [123456, 1, 2**63])
 def test_an_id_may_be_a_whole_number(number: int) -> None:
     assert parse({"task_id": number}).provider_task_id == str(number)
+    assert parse({"task_id": 7.0}).provider_task_id == "7"
 
 
 @pytest.mark.parametrize("data", [{"taskId": "a"}, {"taskId": 7}, {"id": "a", "status": "pending"}])

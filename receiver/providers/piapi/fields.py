@@ -81,7 +81,9 @@ def read_task_status(task: dict[str, Any]) -> tuple[TaskStatus | None, str]:
 
 
 def read_task_id(value: Any) -> str:
-    """Return a task's id, "" if it is none: a text, or a whole number above zero, as some models write it."""
+    """Return a task's id, "" if it is none: a text, or a whole number above zero, as some write it (`7.0` too)."""
+    if isinstance(value, float) and value.is_integer() and value < 2**53:
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**LONGEST_NUMBER:
         return str(value)
     return value if isinstance(value, str) else ""
