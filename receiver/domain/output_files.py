@@ -8,10 +8,12 @@ first. Each URL is listed once. The work is bounded, whatever the output is, and
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
+
+import orjson
 
 from receiver.domain.output_fields import (
     AUDIO,
@@ -35,6 +37,8 @@ MOST_FILES = 1000
 MOST_VALUES = 5000
 """How many objects, lists and URLs of an output are looked at."""
 LONGEST_URL = 8192
+LONGEST_JSON = 256 * 1024
+"""Characters of a text that is read as JSON."""
 _LONGEST_PATH = 300
 _LONGEST_CONTENT_TYPE = 100
 _URL = re.compile(r"https?://[^\s/?#]+(?P<path>[^\s?#]*)\S*", re.IGNORECASE)
@@ -115,7 +119,7 @@ def _has_other_url(output: dict[str, Any], known: Mapping[str, Any]) -> bool:
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
-        elif isinstance(value, str) and value not in known and is_url(value) and value.strip() not in known:
+        elif isinstance(value, str) and value not in known and _may_lead_to_files(value) and value.strip() not in known:
             return True
     return False
 
@@ -177,22 +181,42 @@ _Place = tuple[str, NameMeaning, str | None]
 
 
 def _files_by_name(output: dict[str, Any]) -> Iterator[OutputFile]:
-    """Yield the files that their field's name, their ending or a content type shows, in order of appearance."""
-    waiting: list[tuple[_Place, Any]] = [(("", meaning_of(""), None), output)]
+    """Yield the files that their field's name, their ending or a content type shows, in order of appearance.
+
+    In a text that is JSON too: the name of a file in it is the path of the text.
+    """
+    waiting: list[tuple[_Place, Any, str | None]] = [(("", meaning_of(""), None), output, None)]
     for _ in range(MOST_VALUES):
         if not waiting:
             return
-        place, value = waiting.pop()
+        place, value, text_path = waiting.pop()
+        if isinstance(value, str) and not is_url(value):
+            value, text_path = (_json_in(value), place[0]) if text_path is None else (None, text_path)
         if isinstance(value, str):
             file = _file(place, value.strip())
             if file is not None:
-                yield file
-        else:
-            waiting += reversed(_fields_of(place, value) if isinstance(value, dict) else _items_of(place, value))
+                yield file if text_path is None else replace(file, name=text_path)
+        elif value is not None:
+            below = _fields_of(place, value) if isinstance(value, dict) else _items_of(place, value)
+            waiting += [(each, item, text_path) for each, item in reversed(below)]
 
 
 def _may_lead_to_files(value: Any) -> bool:
-    return (isinstance(value, dict | list) and bool(value)) or is_url(value)
+    if isinstance(value, str):
+        return is_url(value) or _may_be_json(value)
+    return isinstance(value, dict | list) and bool(value)
+
+
+def _may_be_json(text: str) -> bool:
+    return text.lstrip()[:1] in ("{", "[") and len(text) <= LONGEST_JSON and "http" in text
+
+
+def _json_in(text: str) -> dict[str, Any] | list[Any] | None:
+    try:
+        value = orjson.loads(text)
+    except (orjson.JSONDecodeError, UnicodeEncodeError):
+        return None
+    return value if isinstance(value, dict | list) else None
 
 
 def _items_of(place: _Place, value: list[Any]) -> list[tuple[_Place, Any]]:
@@ -250,7 +274,9 @@ def _kind_of_type(content_type: str | None) -> str | None:
     text = content_type.lower()
     if any(each in text for each in _MODEL_TYPES):
         return MODEL
-    return next((kind for kind in (IMAGE, VIDEO, AUDIO, TEXT) if kind in text), OTHER if "/" in text else None)
+    named = next((kind for kind in (IMAGE, VIDEO, AUDIO, TEXT) if kind in text), None)
+    # Some models write an ending there: `mp3`.
+    return named or KIND_BY_ENDING.get(text.strip(" .")) or (OTHER if "/" in text else None)
 
 
 def _fits(content_type: str | None, kind: str) -> bool:

@@ -3,7 +3,18 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from receiver.domain.output_fields import AUDIO, BOOKKEEPING, IMAGE, LONGEST_NAME, MODEL, OTHER, TEXT, VIDEO, meaning_of
+from receiver.domain.output_fields import (
+    AUDIO,
+    BOOKKEEPING,
+    IMAGE,
+    LONGEST_NAME,
+    MODEL,
+    OTHER,
+    TEXT,
+    URL_NAMES,
+    VIDEO,
+    meaning_of,
+)
 from receiver.domain.output_files import OutputFile, find_files, is_url
 
 KINDS = (IMAGE, VIDEO, AUDIO)
@@ -41,10 +52,12 @@ def main_url(output: Mapping[str, Any]) -> str | None:
     """
     files = output.get("output_files")
     listed = [each for each in files if _is_listed(each)] if isinstance(files, list) else []
+    named = [_first(output.get(name)) for name in ("video_url", "image_url", "image_urls", "audio_url")]
     candidates = (
         *(each["url"] for each in listed if each.get("kind") == MODEL),
-        *(_first(output.get(name)) for name in ("video_url", "image_url", "image_urls", "audio_url")),
+        *filter(is_url, named),
         *(each["url"] for each in listed if each.get("kind") in (TEXT, OTHER)),
+        *named,  # an address of another kind, such as s3://
     )
     return next((each for each in candidates if isinstance(each, str) and not is_blank(each)), None)
 
@@ -106,8 +119,10 @@ def _is_listed(value: Any) -> bool:
 
 
 def _first(value: Any) -> Any:
-    """Return the first item of a list, and any other value as it is."""
-    return (value[0] if value else None) if isinstance(value, list) else value
+    """Return the first item of a list, the URL of an object that has one, and any other value as it is."""
+    first = (value[0] if value else None) if isinstance(value, list) else value
+    urls = [first[name] for name in URL_NAMES if is_url(first.get(name))] if isinstance(first, dict) else []
+    return urls[0].strip() if urls else first
 
 
 def _leaves(value: Any, skipping: frozenset[str] = frozenset()) -> Iterator[Any]:

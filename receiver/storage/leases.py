@@ -68,6 +68,15 @@ class Postponement:
     in any case."""
 
 
+@dataclass(frozen=True, slots=True)
+class LostAnswer:
+    """What is known of a create call whose outcome is unknown: `error` has the provider's words, if it sent any."""
+
+    uid: str
+    attempt: int
+    error: dict[str, Any]
+
+
 _KNOWN_UPDATE_AT = bindparam("known_update_at", type_=Moment)
 _POSTPONE = (
     update(tasks)
@@ -123,6 +132,15 @@ async def mark_sending(tx: Transaction, intents: Sequence[Intent]) -> list[bool 
 async def postpone(tx: Transaction, items: Sequence[Postponement]) -> list[Exception | None]:
     """Apply postponements; one that no longer applies changes nothing. A handler of the writer."""
     await tx.execute(_POSTPONE, [_parameters(item) for item in items])
+    return [None] * len(items)
+
+
+async def keep_lost_answers(tx: Transaction, items: Sequence[LostAnswer]) -> list[Exception | None]:
+    """Keep the words of create calls whose outcome is unknown with their tasks. A handler of the writer."""
+    for item in sorted(items, key=lambda each: each.uid):
+        is_same = (tasks.c.uid == item.uid, tasks.c.attempt == item.attempt, tasks.c.submission == Submission.SENDING)
+        changes = {"error": item.error}
+        await tx.execute(update(tasks).where(*is_same, tasks.c.status.not_in(TERMINAL)).values(changes))
     return [None] * len(items)
 
 

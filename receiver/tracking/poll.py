@@ -230,8 +230,8 @@ class Poller:
             await self._fail(
                 task,
                 "submission_unknown",
-                "the provider did not answer the create call, and there was no update of the task since; "
-                "it may have been created, and charged, all the same: check that before you retry it",
+                f"the provider did not answer the create call{_known_of(row)}, and there was no update of the task "
+                "since; it may have been created, and charged, all the same: check that before you retry it",
             )
         else:
             delay = poll_delay(task.poll_count, first=FIRST_SEARCH_SECONDS, longest=_LONGEST_SEARCH_SECONDS)
@@ -327,6 +327,12 @@ def _outgoing(row: Mapping[str, Any]) -> Outgoing:
         bulk=row["bulk"],
         tries=row["poll_count"],
     )
+
+
+def _known_of(row: Mapping[str, Any]) -> str:
+    """Return what is known of a create call whose outcome is unknown, in brackets; "" if nothing is."""
+    words = (row["error"] or {}).get("message")
+    return f" as expected ({words})" if words else ""
 
 
 def _log_failed_poll(task: TaskState, message: str) -> None:

@@ -46,7 +46,7 @@ from receiver.providers import (
     UnknownOutcome,
 )
 from receiver.storage.database import Database
-from receiver.storage.leases import Intent, Postponement, mark_sending, postpone
+from receiver.storage.leases import Intent, LostAnswer, Postponement, keep_lost_answers, mark_sending, postpone
 from receiver.telemetry import get_logger
 from receiver.tracking.apply import Applied, Applier
 from receiver.tracking.task_references import Ready, Resolved, TaskReferences, Unresolvable, Waits
@@ -212,7 +212,10 @@ class Submitter:
             case NotMade():
                 delay = resend_delay(task.tries, outcome.retry_after, random.random())  # noqa: S311
                 await self._postpone(task, Submission.WAITING, task.tries + 1, delay)
-            case UnknownOutcome():
+            case UnknownOutcome(message=message):
+                error = {"code": None, "message": message, "raw_message": message, "detail": None}
+                lost = LostAnswer(uid=task.uid, attempt=task.attempt, error=error)
+                await self._writer.write(keep_lost_answers, lost, bounded=False)
                 await self._postpone(task, Submission.UNKNOWN, 0, FIRST_SEARCH_SECONDS)
 
     async def _apply(self, provider_name: str, task: Outgoing, update: ProviderUpdate) -> Applied:

@@ -229,6 +229,16 @@ async def test_a_key_that_the_provider_refuses_is_not_the_client_s_fault(
     assert "RINGBACK_PIAPI_API_KEY" in answer.json()["message"]
 
 
+async def test_a_403_is_about_ringback_s_key_only_if_its_words_are(world: World, provider: ForwardProvider) -> None:
+    provider.answer = fixed(403, {"message": "invalid api key"})
+    answer = await world.api.post(CHAT, json=ASKED)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "provider_unauthorized")
+    for body in ({"code": 403, "message": "your plan does not allow uploads"}, {}):
+        provider.answer = fixed(403, body)
+        answer = await world.api.post(UPLOAD_PATH, json={})
+        assert (answer.status_code, answer.json()) == (403, body)
+
+
 async def test_without_a_key_for_the_provider_nothing_is_sent(world: World, provider: ForwardProvider) -> None:
     async with with_provider(world, piapi_base_url=provider.url, piapi_api_key="") as other:
         answer = await other.api.post(CHAT, json=ASKED)

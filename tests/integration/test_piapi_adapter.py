@@ -308,6 +308,7 @@ async def test_a_refusal_has_the_providers_own_message_and_body(
 
 ERRORS_IN_A_SUCCESS = [
     ({"code": 1102, "message": "account balance not enough"}, 402, "account balance not enough"),
+    ({"code": 0, "data": None, "message": "insufficient credits"}, 402, "insufficient credits"),
     ({"code": "1102", "data": {}, "message": "account balance not enough"}, 402, "account balance not enough"),
     ({"code": 1102, "data": {"task_id": ""}, "message": "insufficient credits, try again"}, 402, None),
     ({"code": 10001, "message": "the prompt is not allowed"}, 400, "the prompt is not allowed"),
@@ -723,6 +724,13 @@ async def test_a_cancellation_is_refused(server: FakeServer, piapi: PiAPI, statu
     assert await piapi.cancel("a") == Refused(400, body["message"], body)  # type: ignore[arg-type]
 
 
+async def test_a_cancellation_is_refused_by_an_error_inside_a_success(server: FakeServer, piapi: PiAPI) -> None:
+    server.responds(reply(200, {"code": 10, "message": "the task cannot be cancelled"}))
+    outcome = await piapi.cancel("a")
+    assert isinstance(outcome, Refused)
+    assert (outcome.status, outcome.message) == (400, "the task cannot be cancelled")
+
+
 @pytest.mark.parametrize("answer", [reply(429, retry_after="0"), reply(500), reply(200, b"<html>"), b""])
 async def test_a_cancellation_without_an_answer(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
     server.responds(answer)
@@ -902,6 +910,11 @@ async def test_the_account_is_passed_on(server: FakeServer, piapi: PiAPI) -> Non
     assert await piapi.account_info() == (402, {"error": "unauthorized"})
     server.responds(reply(200, {"code": 402, "message": "unpaid"}))
     assert await piapi.account_info() == (200, {"code": 402, "message": "unpaid"})
+    for unusable in (reply(200, b"<html>"), reply(200, [1]), reply(200, b"null")):
+        server.responds(unusable)
+        status, answer = await piapi.account_info()
+        assert (status, answer["code"]) == (502, 502)
+        assert "cannot be used" in answer["message"]
     server.responds(reply(500, b"<html>"))
     assert await piapi.account_info() == (
         500,

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from receiver.domain.ids import new_id
-from tests.fakes.inbound import report
+from tests.fakes.inbound import notice, post, report
 from tests.fakes.servers import served
 from tests.fakes.world import FAST_POLLING, World, in_process
 
@@ -99,6 +99,8 @@ REASONS: list[tuple[dict[str, Any], str]] = [
     ({"task_status_msg": "risk control"}, "risk control"),
     ({"output": {"error_messages": ["moderated"]}}, "moderated"),
     ({"error": {"code": 5, "msg": "no face"}}, "no face"),
+    ({"failMsg": "flagged", "task": {"state": "gone"}}, "flagged"),
+    ({"output": {"works": [{"status": "failed", "last_error": {"text": "blurred"}}]}}, "blurred"),
     ({}, "the provider gave no reason"),
 ]
 
@@ -128,6 +130,17 @@ async def test_an_error_inside_a_success_of_create_is_a_refusal_with_its_words(w
     }
 
 
+async def test_the_words_of_an_answer_that_is_no_clear_refusal_stay_with_the_task(world: World) -> None:
+    answer = {"code": 10000, "data": None, "message": "sensitive words, try again"}
+    task = (await world.create(input={"answer": answer})).json()["data"]
+    assert task["status"] == "pending"
+    assert (task["error"]["code"], task["error"]["message"].endswith(answer["message"])) == (0, True)
+    known = await world.task(task["task_id"])
+    assert (known["submission"], known["error"]["message"]) == ("unknown", task["error"]["message"])
+    assert (await post(world, task["task_id"], json=notice(new_id(), "processing"))).status_code == 200
+    assert (await world.task(task["task_id"]))["error"] is None
+
+
 async def test_the_fields_that_a_refusal_names_are_in_its_message(world: World) -> None:
     body = {"detail": [{"loc": ["body", "input"], "msg": "field required"}]}
     answer = await world.create(input={"answer": body, "http_status": 422})
@@ -140,6 +153,11 @@ async def test_a_task_whose_id_is_a_number_is_tracked(world: World) -> None:
     task_id = await world.created(input={"task_id": number, "then": done})
     task = await world.ended(task_id)
     assert (task["status"], task["provider_task_id"]) == ("completed", str(number))
+
+
+async def test_a_status_under_another_name_ends_the_task(world: World) -> None:
+    task_id = await world.created(input={"then": {"task_status": "succeed", "output": {"url": IMAGE}}})
+    assert (await world.ended(task_id))["status"] == "completed"
 
 
 @pytest.mark.parametrize("status", [7, True, ["done"], {"is": "done"}])

@@ -161,6 +161,7 @@ async def test_an_unknown_submission_without_any_update_fails_with_its_own_code(
         task_id = await world.created({"submit": "nonsense"}, retry=retry)
         task = await world.ended(task_id)
         assert (task["status"], task["error"]["code"]) == ("failed", "submission_unknown")
+        assert "did not answer the create call as expected (HTTP 200 with" in task["error"]["message"]
         assert (task["attempt"], task["provider_task_id"]) == (1, None)
         assert await calls(world) == (1, 0)
 

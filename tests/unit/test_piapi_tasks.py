@@ -215,6 +215,20 @@ def test_an_unknown_word_comes_with_the_output_and_the_error() -> None:
     assert parse({"status": "moderated", "message": "hello", "detail": "two more"}).error is None
 
 
+@pytest.mark.parametrize("name", ["task_status", "taskStatus", "state", "jobStatus"])
+@pytest.mark.parametrize("beside", [{}, {"status": ""}, {"status": None}, {"status": 200}])
+def test_a_task_without_a_status_word_has_that_of_another_field(name: str, beside: dict[str, Any]) -> None:
+    update = parse({**beside, name: "SUCCEED", "output": {"url": CDN + "a.png"}})
+    assert (update.status, update.word) == (TaskStatus.COMPLETED, "")
+    assert update.output is not None
+    assert name not in update.output
+
+
+def test_a_status_word_counts_before_other_fields_even_if_it_is_unknown() -> None:
+    update = parse({"status": "moderating", "state": "success"})
+    assert (update.status, update.word) == (None, "moderating")
+
+
 @pytest.mark.parametrize("task", [{}, {"status": ""}, {"status": None}, {"status": "  "}])
 def test_a_missing_status_is_unknown_without_a_word(task: dict[str, Any]) -> None:
     assert (parse(task).status, parse(task).word) == (None, "")
@@ -355,6 +369,17 @@ def test_a_failed_task_always_has_an_error(task: dict[str, Any]) -> None:
         ({"detail": [{"loc": ["body", "input"], "msg": "field required"}]}, "body.input: field required"),
         ({"logs": ["started", {"message": "Error: out of memory"}, "bye"]}, "Error: out of memory"),
         ({"error": {"code": 0, "message": ""}, "message": "said elsewhere"}, "said elsewhere"),
+        ({"failMsg": "flagged", "failCode": "422"}, "flagged"),
+        ({"last_error": {"message": "no face"}}, "no face"),
+        ({"meta": {"exception": "out of memory"}}, "out of memory"),
+        ({"output": {"works": [{"status": "failed", "error": "blurred"}]}}, "blurred"),
+        ({"result": {"failure": {"reason": "moderated"}}, "statusMessage": "failed"}, "moderated"),
+        ({"status_msg": "risk control"}, "risk control"),
+        ({"error": {"prompt": "too long", "code": "E1"}}, "prompt: too long"),
+        ({"logs": [{"time": 1, "message": "NSFW detected"}]}, "NSFW detected"),
+        ({"output": "the prompt was blocked"}, "the prompt was blocked"),
+        ({"output": ["the prompt was blocked"]}, "the prompt was blocked"),
+        ({"output": CDN + "partial.png", "input": {"reason": "why"}, "error_count": "two"}, NO_REASON),
         ({"error": "<!DOCTYPE html><html><head><title>502 Bad\n Gateway</title></head></html>"}, "502 Bad Gateway"),
     ],
 )
@@ -385,6 +410,8 @@ def test_the_original_of_an_error_is_kept_whole_if_it_is_not_just_the_message() 
 def test_a_code_beside_the_words_is_kept() -> None:
     update = parse({"status": "failed", "error_code": 1301, "error_msg": "sensitive"})
     assert update.error == {"code": 1301, "message": "sensitive", "raw_message": "", "detail": None}
+    camel = parse({"status": "failed", "failCode": "422", "failMsg": "flagged"})
+    assert camel.error == {"code": "422", "message": "flagged", "raw_message": "", "detail": None}
 
 
 def test_completed_with_a_list_of_errors_and_no_output_is_failed() -> None:
@@ -401,6 +428,7 @@ def test_a_config_of_another_form_is_harmless(config: Any) -> None:
 @pytest.mark.parametrize("number", [123456, 1, 2**63])
 def test_an_id_may_be_a_whole_number(number: int) -> None:
     assert parse({"task_id": number}).provider_task_id == str(number)
+    assert parse({"task_id": 7.0}).provider_task_id == "7"
 
 
 @pytest.mark.parametrize("data", [{"taskId": "a"}, {"taskId": 7}, {"id": "a", "status": "pending"}])

@@ -29,6 +29,8 @@ from receiver.sandbox.script import Script, shape_for
         ("Qubico/hunyuan", "hunyuan", "wan"),
         ("Qubico/framepack", "framepack", "wan"),
         ("Qubico/hug-video", "hug_video", "wan"),
+        ("Qubico/omni-human", "omni-human", "wan"),
+        ("Qubico/diffrythm", "diffrhythm", "audio"),
         ("Qubico/ace-step", "ace-step", "audio"),
         ("Qubico/diffrhythm", "diffrhythm", "audio"),
         ("Qubico/f5-tts", "tts", "audio"),
@@ -89,7 +91,7 @@ IN_HISTORIES = {
     *("mj", "mmaudio", "music-s", "music-u", "sd", "skyreels", "trellis", "tts", "video_toolkit", "wan"),
 }
 """The families by which PiAPI's page about histories lets users filter."""
-LATER = {"veo3", "sora2", "seedance", "framepack", "gemini", "qwen-image", "ace-step"}
+LATER = {"veo3", "sora2", "seedance", "framepack", "gemini", "qwen-image", "ace-step", "omni-human"}
 
 
 def test_families_have_the_names_of_piapi_s_histories() -> None:

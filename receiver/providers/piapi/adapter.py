@@ -150,9 +150,11 @@ class PiAPI:
         _count("account_info", "found" if outcome.effective_status in (None, 200) else "refused")
         if is_unauthorized(outcome):
             return 502, unauthorized(outcome.message).body
-        return outcome.status, (
-            outcome.body if isinstance(outcome.body, dict) else envelope_of(outcome.status, outcome.message)
-        )
+        if isinstance(outcome.body, dict):
+            return outcome.status, outcome.body
+        if 200 <= outcome.status < 400:  # a web page, say: a success without an account would mislead the client
+            return 502, envelope_of(502, f"the provider's response cannot be used: {outcome.message}")
+        return outcome.status, envelope_of(outcome.status, outcome.message)
 
     async def forward(self, request: ForwardedRequest, *, caller: CallerKey | None = None) -> ForwardOutcome:
         """Pass a request on to PiAPI, with Ringback's own key; return the answer when its headers have arrived."""

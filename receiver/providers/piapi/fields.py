@@ -28,6 +28,8 @@ STATUSES = {re.sub("_", "", word): status for status, words in _WORDS.items() fo
 Any other word is not terminal. Source: `receiver/providers/piapi/CONTRACT.md`, "Status".
 """
 
+_STATUS_NAMES = ("task_status", "taskStatus", "state", "job_status", "jobStatus")
+"""Where a task without a `status` may have it."""
 LONGEST_WORD = 64
 LONGEST_NAME = 200
 LONGEST_NUMBER = 40
@@ -40,7 +42,7 @@ _EARLIEST = 100_000_000
 """Seconds since 1970. A smaller number is a duration or a placeholder, and as milliseconds the same time is 1e11."""
 _ERROR_NAMES = frozenset({"code", "message", "raw_message", "detail"})
 ENVELOPE_NAMES = (
-    frozenset({"task_id", "taskId", "id", "model", "task_type", "type", "object", "status", "state", "task_status"})
+    frozenset({"task_id", "taskId", "id", "model", "task_type", "type", "object", "status", *_STATUS_NAMES})
     | {"config", "webhook_config", "service_mode", "input", "output", "prompt", "meta", "metadata", "usage", "logs"}
     | {"progress", "percent", "attempt", "retries", "priority", "queue_position", "position", "eta", "provider"}
     | {"created_at", "started_at", "ended_at", "updated_at", "finished_at", "timestamp", "createTime", "updateTime"}
@@ -68,8 +70,21 @@ def read_status(word: Any) -> tuple[TaskStatus | None, str]:
     return status, "" if status else text
 
 
+def read_task_status(task: dict[str, Any]) -> tuple[TaskStatus | None, str]:
+    """Return `read_status` of a task's `status`; without a text there, of another field that names a known status."""
+    given = task.get("status")
+    if not (isinstance(given, str) and given.strip()):
+        others = (read_status(task[name]) for name in _STATUS_NAMES if isinstance(task.get(name), str))
+        known = next((each for each in others if each[0] is not None), None)
+        if known is not None:
+            return known
+    return read_status(given)
+
+
 def read_task_id(value: Any) -> str:
-    """Return a task's id, "" if it is none: a text, or a whole number above zero, as some models write it."""
+    """Return a task's id, "" if it is none: a text, or a whole number above zero, as some write it (`7.0` too)."""
+    if isinstance(value, float) and value.is_integer() and value < 2**53:
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**LONGEST_NUMBER:
         return str(value)
     return value if isinstance(value, str) else ""
@@ -175,6 +190,7 @@ def _given_error(value: Any, *, failed: bool) -> dict[str, Any] | None:
         return None
     given, raw_message = reasons.as_text(value.get("message")), reasons.as_text(value.get("raw_message"))
     message = reasons.words_of(value.get("message")) or reasons.words_of(given) or reasons.words_of(value)
+    message = message or (reasons.texts_of(value) if failed else "")
     if not _is_code(code) and not message:
         return None
     is_all = set(value) <= _ERROR_NAMES and message in (given.strip(), raw_message.strip())

@@ -23,6 +23,7 @@ from receiver.providers.base import (
     NotForwarded,
 )
 from receiver.providers.piapi.calls import LONGEST_CONNECT, LONGEST_RETRY_AFTER, PAUSE_WITHOUT_HINT
+from receiver.providers.piapi.outcomes import names_our_key
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import open_transport
 
@@ -93,10 +94,24 @@ class Forwarder:
         if refusal is not None:
             await response.aclose()
             return refusal
+        body = _body(response, HiddenText(self._api_key), deadline)
+        if response.status_code == 403:
+            try:
+                first = await anext(body, b"")  # all of an error is in the first part
+            except AnswerCut as cut:
+                await response.aclose()
+                return NotForwarded(502, _UNAVAILABLE, str(cut))
+            except BaseException:
+                await response.aclose()
+                raise
+            if names_our_key(first):
+                await response.aclose()
+                return NotForwarded(502, _UNAUTHORIZED, KEY_REFUSED)
+            body = _resumed(first, body)
         return ForwardedAnswer(
             status=response.status_code,
             headers={name: response.headers[name] for name in _PASSED_BACK if name in response.headers},
-            body=_body(response, HiddenText(self._api_key), deadline),
+            body=body,
             aclose=response.aclose,
         )
 
@@ -163,6 +178,12 @@ def _refusal(response: httpx.Response) -> NotForwarded | None:
     if length.isascii() and length.isdigit() and int(length) > LARGEST_ANSWER:
         return NotForwarded(502, _UNAVAILABLE, f"the provider's answer has more than {LARGEST_ANSWER} bytes")
     return None
+
+
+async def _resumed(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for part in rest:
+        yield part
 
 
 async def _body(response: httpx.Response, hidden: HiddenText, deadline: float) -> AsyncIterator[bytes]:

@@ -43,6 +43,7 @@ from receiver.providers.base import (
     SubmitOutcome,
     UnknownOutcome,
 )
+from receiver.providers.piapi.bodies import read_body
 from receiver.providers.piapi.calls import CallOutcome, CallResponse, NotSent, ResponseLost
 from receiver.providers.piapi.fields import read_status
 from receiver.providers.piapi.reasons import error_words, reason_of, says_no_error, words_of
@@ -134,6 +135,8 @@ def cancel_outcome(outcome: CallOutcome) -> CancelOutcome:
         return unauthorized(outcome.message)
     if outcome.effective_status is not None and _is_refusal(outcome.effective_status):
         return refusal(outcome.effective_status, outcome.message, outcome.body)
+    if 200 <= outcome.status < 300 and isinstance(refused := _error_inside(outcome), Refused):
+        return refused
     return _no_answer(outcome)
 
 
@@ -153,6 +156,15 @@ def is_unauthorized(response: CallResponse) -> bool:
     """Return whether PiAPI refused Ringback's own key: a 401, or a 403 or an error in a success that names the key."""
     status = response.effective_status
     return status == 401 or (status in (403, None) and _KEY_REFUSED.search(error_words(response.body)) is not None)
+
+
+def names_our_key(body: bytes) -> bool:
+    """Return whether the body of a 403 says that it is about the key."""
+    try:
+        words = error_words(read_body(body))
+    except MalformedUpdate:
+        return False
+    return _KEY_REFUSED.search(words) is not None
 
 
 def envelope_of(status: int, message: str, body: Any = None) -> dict[str, Any]:
@@ -206,8 +218,10 @@ def _plain_error(response: CallResponse) -> str:
     is_other_code = response.effective_status is None and code not in (None, "", True) and not _is_success_code(code)
     if is_other_code and isinstance(data, str):
         return error_words(body) or words_of(data)
-    has_no_data = code is None and "data" in body and data is None
-    return error_words(body) if leaf_count(data) == 0 and (is_other_code or has_no_data) else ""
+    words = error_words(body)
+    # A success code says nothing against words such as "insufficient credits" where the task should be.
+    has_no_data = "data" in body and data is None and (code is None or _NOT_ENOUGH.search(words) is not None)
+    return words if leaf_count(data) == 0 and (is_other_code or has_no_data) else ""
 
 
 def _says_failed(body: dict[str, Any]) -> bool:

@@ -45,9 +45,9 @@ REASON_FIELDS = (
     ("detail",),
     ("details",),
 )
-"""Where the reason of a task's failure may be, the preferred place first; a log that speaks of one comes last."""
+"""Where the reason of a task's failure usually is, the preferred place first; `_named_reason` finds other places."""
 REASON_NAMES = frozenset(path[0] for path in REASON_FIELDS) - {"output"}
-CODE_FIELDS = ("error_code", "errorCode", "err_code", "errcode", "fail_code", "failure_code")
+CODE_FIELDS = ("error_code", "errorCode", "err_code", "errCode", "errcode", "fail_code", "failCode", "failure_code")
 
 _BODY_FIELDS = ("message", "error", "description", "detail", "errors", "msg", "error_message", "errorMessage")
 _MORE_BODY_FIELDS = ("error_msg", "err_msg", "errmsg", "reason", "fail_reason", "task_status_msg", "title")
@@ -61,10 +61,27 @@ _NO_ERROR = frozenset(
 )
 _PAGE = re.compile(r"\s*<(?:!doctype|html|head|body|\?xml)\b", re.IGNORECASE)
 _TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,200})", re.IGNORECASE)
-_LOGGED = re.compile(r"error|fail|exception|denied|reject|moderat|not allowed|timed? ?out|invalid", re.IGNORECASE)
+_LOGGED = re.compile(
+    r"error|fail|exception|denied|reject|moderat|nsfw|unsafe|sensitive|violat|blocked|forbidden|abort|crash"
+    r"|not allowed|not enough|insufficient|out of memory|timed? ?out|invalid|unable to|cannot|could not",
+    re.IGNORECASE,
+)
 _LONGEST_JSON = 20_000
 _LOGS_READ = 20
 _ERROR_NAME = re.compile(r"err|fail", re.IGNORECASE)
+_NAME_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_REASON_WORDS = frozenset(
+    {"err", "error", "errors", "errmsg", "fail", "failed", "failure", "failures", "failmsg"}
+    | {"exception", "exceptions", "cause", "reason", "reasons"}
+)
+_MESSAGE_WORDS = frozenset({"message", "messages", "msg", "msgs"})
+_NO_REASON_WORDS = frozenset(
+    {"code", "codes", "count", "counts", "rate", "id", "ids", "url", "urls", "time", "at", "prompt"}
+)
+"""Words in the names of fields that tell something else of an error than its words."""
+_NOT_SEARCHED = frozenset({"input", "config", "webhook_config", "task_id", "model", "task_type"})
+_MOST_SEARCHED, _MOST_TRIED = 1000, 100
+"""How many objects and lists of a task are searched for a reason, and how many fields are read."""
 
 
 def words_of(value: Any) -> str:
@@ -90,13 +107,26 @@ def error_words(body: Any) -> str:
     """Return the words of the error in an HTTP response's body, "" if it has none."""
     if not isinstance(body, dict):
         return words_of(body) if isinstance(body, str | list) else ""
-    return next(filter(None, (words_of(body.get(name)) for name in _BODY_FIELDS + _MORE_BODY_FIELDS)), "")
+    fields = [body.get(name) for name in _BODY_FIELDS + _MORE_BODY_FIELDS]
+    return next(filter(None, [*map(words_of, fields), *map(texts_of, fields)]), "")
+
+
+def texts_of(error: Any) -> str:
+    """Return the texts of an error's object under names that are not known: `prompt: too long`."""
+    if not isinstance(error, dict):
+        return ""
+    texts = [(name, item.strip()) for name, item in error.items() if isinstance(item, str)]
+    is_code = [name.lower().endswith(("code", "id", "url")) for name, _ in texts]
+    found = [f"{name[:60]}: {text}" for (name, text), code in zip(texts, is_code, strict=True) if not code]
+    return _bounded("; ".join(words for words in found[:_MOST_ITEMS] if not says_no_error(words.partition(": ")[2])))
 
 
 def reason_of(task: Mapping[str, Any], *, failed: bool) -> tuple[str, Any]:
     """Return (words, the value that they are from) of a task's failure; ("", None) if they are nowhere.
 
-    Of a task that may not have failed only the fields are read that are named after an error.
+    Of a failed task without words in `REASON_FIELDS` they are looked for in its logs and in all fields that are named
+    after a reason or a message, and at last its output is read, if that is a text. Of a task that may not have failed
+    only the fields of `REASON_FIELDS` are read that are named after an error.
     """
     for path in REASON_FIELDS:
         if failed or _ERROR_NAME.search(path[-1]):
@@ -104,7 +134,16 @@ def reason_of(task: Mapping[str, Any], *, failed: bool) -> tuple[str, Any]:
             words = words_of(value)
             if words:
                 return words, value
-    return _logged(task.get("logs")) if failed else "", None
+    if not failed:
+        return "", None
+    if (logged := _logged(task.get("logs"))) != "":
+        return logged, None
+    for names in (_REASON_WORDS, _MESSAGE_WORDS):
+        found = _named_reason(task, names)
+        if found[0]:
+            return found
+    said = words_of(task.get("output")) if isinstance(task.get("output"), str | list) else ""
+    return ("", None) if "://" in said else (said, task.get("output") if said else None)
 
 
 def code_of(task: Mapping[str, Any]) -> Any:
@@ -122,6 +161,37 @@ def _at(task: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
+
+
+def _named_reason(task: Mapping[str, Any], wanted: frozenset[str]) -> tuple[str, Any]:
+    """Return (words, value) of the field nearest to the task whose name has one of these words; ("", None) if none.
+
+    Not recursive: a task may be nested deeper than the stack.
+    """
+    level: list[Any] = [{name: value for name, value in task.items() if name not in _NOT_SEARCHED}]
+    searched = tried = 0
+    while level:
+        below: list[Any] = []
+        for container in level:
+            searched += 1
+            if searched > _MOST_SEARCHED:
+                return "", None
+            named = container.items() if isinstance(container, dict) else [("", item) for item in container]
+            for name, value in named:
+                if tried < _MOST_TRIED and _is_named(name, wanted):
+                    tried += 1
+                    words = words_of(value)
+                    if words and "://" not in words[:8]:
+                        return words, value
+                if isinstance(value, dict | list):
+                    below.append(value)
+        level = below
+    return "", None
+
+
+def _is_named(name: str, wanted: frozenset[str]) -> bool:
+    parts = {part.lower() for part in _NAME_PARTS.findall(name[:100])}
+    return not wanted.isdisjoint(parts) and _NO_REASON_WORDS.isdisjoint(parts)
 
 
 def _words(value: Any, deepest: int) -> str:

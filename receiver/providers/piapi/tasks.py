@@ -18,7 +18,7 @@ def read_task(body: Any, *, source: Source, attempt: int | None = None) -> Provi
     """
     task = find_task(body, is_created=source == Source.SUBMIT)
     task_id = _read_id(task, is_created=source == Source.SUBMIT)
-    status, word = fields.read_status(task.get("status"))
+    status, word = fields.read_task_status(task)
     output = normalise_output(fields.read_output(task.get("output")), fields.read_beside(task)) or None
     error = fields.read_error(task, status)
     if status == TaskStatus.COMPLETED and error is not None and not has_output(output):
@@ -91,5 +91,5 @@ def _created_id(task: dict[str, Any]) -> str:
     """
     if task.get("task_id"):
         return ""
-    has_status = fields.read_status(task.get("status"))[0] is not None
+    has_status = fields.read_task_status(task)[0] is not None
     return fields.read_task_id(task.get("taskId")) or (fields.read_task_id(task.get("id")) if has_status else "")
