@@ -597,7 +597,8 @@ async def test_a_short_key_garbles_no_id_and_no_url(server: FakeServer) -> None:
     async with opened(server.url, api_key="123456") as piapi:
         found = await piapi.fetch("ab-123456-cd", attempt=1, hidden="x" * 43)
     assert isinstance(found, Found)
-    assert found.update.output == task["output"]
+    files = [{"url": "https://x.example/123456/v.mp4", "kind": "video", "name": "video_url"}]
+    assert found.update.output == {**task["output"], "output_files": files}
     assert found.update.detail == "***"
 
 
