@@ -10,9 +10,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from receiver.byte_order_marks import without_mark
 from receiver.errors import SettingsError
+from receiver.setting_values import trimmed
 
 PREFIX = "RINGBACK_"
 _FILE = "_FILE"
@@ -21,14 +23,14 @@ _MOST_SECRET_BYTES = 65_536
 
 
 def read_values(environment: Mapping[str, str] | None, env_file: Path | None) -> dict[str, str]:
-    """Return the `RINGBACK_*` values by name, without the blanks around them; empty ones count as not set.
+    """Return the `RINGBACK_*` values by name, without what `trimmed` removes around them; empty ones count as not set.
 
     The environment (None: that of the process) takes precedence over the file. Raises `SettingsError` if the file
     cannot be read.
     """
     values = _read_env_file(env_file)
     values.update(os.environ if environment is None else environment)
-    stripped = {name: value.strip() for name, value in values.items() if name.startswith(PREFIX)}
+    stripped = {name: trimmed(value) for name, value in values.items() if name.startswith(PREFIX)}
     return {name: value for name, value in stripped.items() if value}
 
 
@@ -61,8 +63,18 @@ def _read_env_file(path: Path | None) -> dict[str, str]:
         raise SettingsError(f"{path}: {error.strerror}") from None
     except SettingsError as error:
         raise SettingsError(f"{path}: {error.message}") from None
+    _check_lines(text, path)
     values = dotenv_values(stream=io.StringIO(text))
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _check_lines(text: str, path: Path) -> None:
+    """Raise `SettingsError` for a setting that cannot be read: it would be left out, as if it were not set."""
+    for binding in parse_stream(io.StringIO(text)):
+        before, prefix, _ = binding.original.string.partition(PREFIX)
+        if binding.error and prefix:
+            line = binding.original.line + before.count("\n")
+            raise SettingsError(f"{path}: line {line} cannot be read; look for a missing quote")
 
 
 def _read_secret(path: Path) -> str:
@@ -74,7 +86,7 @@ def _read_secret(path: Path) -> str:
         raise SettingsError(str(error.strerror)) from None
     if len(content) > _MOST_SECRET_BYTES:
         raise SettingsError(f"larger than {_MOST_SECRET_BYTES} bytes, which no secret is")
-    secret = _decoded(content).strip()
+    secret = trimmed(_decoded(content))
     if not secret:
         raise SettingsError("empty")
     return secret

@@ -5,6 +5,10 @@ from urllib.parse import urlsplit
 
 ANY_ORIGIN = "*"
 """What stands for every origin."""
+_INVISIBLE = r"\u200b-\u200d\u2060\ufeff"
+"""Characters without a width, which web pages and editors leave around what is copied from them."""
+_AROUND = re.compile(rf"^[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+$")
+_BLANK = re.compile(rf"[\s{_INVISIBLE}]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DRIVER = re.compile(r"(?<=^sqlite)\+\w+(?=:)|(?<=^postgresql)\+\w+(?=:)")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
@@ -16,10 +20,32 @@ def is_text(value: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
+def trimmed(value: str) -> str:
+    """Return a value without the blanks, line breaks and invisible characters around it."""
+    return _AROUND.sub("", value)
+
+
 def check_one_line(value: str) -> None:
     """Raise `ValueError` for a line break or another control character."""
     if _CONTROL.search(value):
         raise ValueError("has a line break or another control character in it")
+
+
+def read_base_url(value: str) -> str:
+    """Return a base URL, to which paths are added, without a slash at its end. Raises `ValueError`."""
+    check_one_line(value)
+    if _BLANK.search(value):
+        raise ValueError("must be one URL, without blanks in it")
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an http:// or https:// URL")
+    if "?" in value or "#" in value:
+        raise ValueError("must be a URL to which paths can be added, so without ? and #")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("has a port that is not a number from 0 to 65535") from None
+    return value.rstrip("/")
 
 
 def without_driver(url: str) -> str:

@@ -6,14 +6,13 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from receiver.environment import PREFIX, read_values, with_secret_files
 from receiver.errors import SettingsError
-from receiver.setting_values import ANY_ORIGIN, check_one_line, is_text, read_origin, without_driver
+from receiver.setting_values import ANY_ORIGIN, check_one_line, is_text, read_base_url, read_origin, without_driver
 
 _CLIENT_NAMES = frozenset({"RINGBACK_URL"})
 """Read by the command line's client commands only; not an unknown setting where the service finds them."""
@@ -209,15 +208,7 @@ class Settings(BaseModel):
     @field_validator("public_url", "piapi_base_url", "piapi_upload_url")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        check_one_line(value)
-        parts = urlsplit(value)
-        if " " in value:
-            raise ValueError("must be one URL, without blanks in it")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http:// or https:// URL")
-        return value.rstrip("/")
+        return None if value is None else read_base_url(value)
 
     @field_validator("root_path")
     @classmethod

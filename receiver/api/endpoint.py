@@ -24,6 +24,7 @@ from receiver.api.paths import segment_text
 from receiver.api.services import Services
 from receiver.asgi import read_body
 from receiver.byte_order_marks import without_mark
+from receiver.domain.content_encoding import content_encodings, unpack
 from receiver.domain.ids import derived_id, new_id
 from receiver.errors import BadRequest, RingbackError
 from receiver.storage.idempotency import Claim
@@ -77,15 +78,20 @@ class Call:
         return read_id(self.path(name), param=name)
 
     async def raw(self) -> bytes:
-        """Return the raw body. Raises `TooLarge`."""
+        """Return the body, unpacked if it has a `Content-Encoding`, and within the bound both before and after.
+
+        Raises `TooLarge`, `EncodingUnknown`, `EncodingBroken`.
+        """
         if self._raw is None:
             request = self.request
             most = self.services.settings.max_request_bytes
-            self._raw = await read_body(request.scope, request.receive, most, setting="RINGBACK_MAX_REQUEST_BYTES")
+            encodings = content_encodings(",".join(request.headers.getlist("content-encoding")))
+            body = await read_body(request.scope, request.receive, most, setting="RINGBACK_MAX_REQUEST_BYTES")
+            self._raw = unpack(body, encodings, most) if encodings else body
         return self._raw
 
     async def text(self) -> bytes:
-        """Return the raw body without a byte order mark, in UTF-8 if the mark is one of UTF-16. Raises `TooLarge`."""
+        """Return the body without a byte order mark, in UTF-8 if the mark is one of UTF-16. Raises `TooLarge`."""
         return without_mark(await self.raw())
 
     async def json(self, *, optional: bool = False) -> dict[str, Any]:
@@ -221,5 +227,6 @@ def check(schema: type[Schema], value: Any, *, code: str = "invalid_request_body
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         fields = [".".join(map(str, ((within,) if within else ()) + fault["loc"])) for fault in faults]
-        message = "; ".join(f"{field}: {fault['msg']}" for field, fault in zip(fields, faults, strict=True))
+        start = [f"{field}: " if field else "" for field in fields]  # none if the value as a whole is wrong
+        message = "; ".join(before + fault["msg"] for before, fault in zip(start, faults, strict=True))
         raise BadRequest(message.replace("Value error, ", ""), code=code, param=fields[0] or None) from None

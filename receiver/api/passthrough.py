@@ -17,6 +17,7 @@ from starlette.types import Scope as Connection
 
 from receiver.api.endpoint import Call, EndpointHandler
 from receiver.asgi import ABORT, ClientGone
+from receiver.domain.content_encoding import content_encodings, unpack
 from receiver.errors import ProviderRefused, RingbackError, TooLarge, Unavailable
 from receiver.providers import (
     AnswerCut,
@@ -144,7 +145,11 @@ class ForwardedResponse:
 
     async def _adopt(self, body: bytes) -> None:
         services = self._call.services
-        update = services.providers[DEFAULT_PROVIDER].task_in_answer(body)
+        try:  # Ringback asks for an answer that is not packed, and passes on what comes
+            plain = unpack(body, content_encodings(self._answer.headers.get("content-encoding", "")), LARGEST_TASK)
+        except RingbackError:
+            return
+        update = services.providers[DEFAULT_PROVIDER].task_in_answer(plain)
         if update is None:
             return
         try:
@@ -236,7 +241,7 @@ def _error(outcome: NotForwarded) -> RingbackError:
 
 def _may_be_task(answer: ForwardedAnswer) -> bool:
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind == "application/json" and "content-encoding" not in answer.headers and answer.status < 300
+    return kind == "application/json" and answer.status < 300
 
 
 async def _write(send: Send, body: bytes, *, more: bool) -> None:

@@ -1,5 +1,6 @@
 """Schemas of what clients send: bodies and queries."""
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -47,13 +48,16 @@ def _check_bytes(value: dict[str, Any]) -> dict[str, Any]:
 
 
 Metadata = Annotated[Object, AfterValidator(_check_bytes)]
+_UNENCODED_OFFSET = re.compile(r"(:[0-9]{2}(?:[.,][0-9]+)?) ([0-9]{2}:?[0-9]{2})$")
+"""The end of an ISO time whose `+` was not encoded in a query, where it means a blank."""
 _OUT_OF_RANGE = "is out of range: years 1 to 9999 are supported"
 
 
 def _read_time(value: Any) -> Any:
     """Return the time given as unix seconds (a number or a text) or as ISO 8601; without a time zone it is UTC."""
-    if isinstance(value, str) and value.replace(".", "", 1).isdigit():
-        value = float(value)
+    if isinstance(value, str):
+        value = _UNENCODED_OFFSET.sub(r"\1+\2", value)
+        value = float(value) if value.replace(".", "", 1).isdecimal() else value
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return datetime.fromtimestamp(value, UTC)

@@ -88,7 +88,8 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 def _parse(number: int, text: bytes) -> NumberedTask | LineResult:
     try:
-        return number, orjson.loads(text)
+        # Files that were joined have a mark at the beginning of each.
+        return number, orjson.loads(without_mark(text))
     except orjson.JSONDecodeError as error:
         return {"line": number, "error": {"code": "invalid_json", "message": f"is not JSON: {error}"}}
 

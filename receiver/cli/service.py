@@ -64,7 +64,7 @@ class ServiceClient:
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         """Send a request and return the `data` of the response."""
-        with reaching(self._client.base_url):
+        with reaching(self._client.base_url), only_text():
             answer = self._client.request(method, path, params=params, json=body, headers=headers)
         return read_answer(answer)
 
@@ -106,6 +106,15 @@ def reaching(url: httpx.URL) -> Iterator[None]:
         ) from None
 
 
+@contextmanager
+def only_text() -> Iterator[None]:
+    """Turn an argument of the command line that is not UTF-8, and so cannot be sent, into a usage error."""
+    try:
+        yield
+    except UnicodeEncodeError:
+        raise Failure(Status.USAGE, "an argument is not a text in UTF-8; write it in that encoding") from None
+
+
 def read_answer(answer: httpx.Response) -> Any:
     """Return the `data` of a response in PiAPI's or Pi's envelope. Raises `Failure` for any other response."""
     body = _json_or_none(answer)
@@ -127,7 +136,8 @@ def path_segment(identifier: str) -> str:
     """Return an id as one segment of a URL path, with every special character quoted."""
     if not identifier or identifier in (".", ".."):
         raise Failure(Status.USAGE, f"{identifier!r} is not an id")
-    return quote(identifier, safe="")
+    with only_text():
+        return quote(identifier, safe="")
 
 
 def split_url(url: str, name: str) -> Any:

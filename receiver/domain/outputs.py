@@ -67,10 +67,13 @@ def has_output(output: Any) -> bool:
 
     A URL of what only comes with a result (a cover, a repeated input) is none.
     """
-    files = find_files(_as_object(output) or {})
+    leaves = [value for value in _leaves(output, skipping=BOOKKEEPING) if value]
+    if not all(map(is_url, leaves)):
+        return True
+    # Most webhooks report progress alone, and need no look for files.
+    files = find_files(_as_object(output) or {}) if leaves else []
     beside = {file.url for file in files if not file.is_result}
-    leaves = _leaves(output, skipping=BOOKKEEPING)
-    return any(value and not (isinstance(value, str) and value.strip() in beside) for value in leaves)
+    return any(url.strip() not in beside for url in leaves)
 
 
 def leaf_count(value: Any) -> int:

@@ -86,6 +86,20 @@ class RateLimiter:
         finally:
             self._waiting.discard(caller, turn)
 
+    async def acquire_within(self, seconds: float, caller: Hashable = None) -> bool:
+        """Wait for a token at most this long; return whether there was one. One that is ready is taken in any case."""
+        if self.is_ready():
+            await self.acquire(caller)
+            return True
+        if self.paused_for() > seconds:
+            return False
+        try:
+            async with asyncio.timeout(seconds):
+                await self.acquire(caller)
+        except TimeoutError:
+            return False
+        return True
+
     def is_ready(self) -> bool:
         """Return whether `acquire` would return at once: no call waits, and a token is in this process already."""
         now = asyncio.get_running_loop().time()

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ BAD_QUERIES = {
     "limit=x": "limit",
     "created_after=yesterday": "created_after",
     "created_after=nan": "created_after",
+    "created_after=%C2%B2": "created_after",
     "created_before=1e400": "created_before",
     "created_before=99999999999999": "created_before",
     "created_before=9999-12-31T23:59:59-23:59": "created_before",
@@ -125,6 +127,18 @@ async def test_tasks_are_filtered_by_age_in_unix_seconds_and_iso_8601(world: Wor
     assert await listed(world, model="filter-age", created_before=moment) == []
     assert await listed(world, model="filter-age", created_before=int(time.time()) + 10) == [second, first]
     assert await listed(world, model="filter-age", created_after=f"{time.time() + 10}") == []
+
+
+async def test_an_offset_whose_plus_was_not_encoded_is_read_as_meant(world: World) -> None:
+    task_id = await world.created(LASTING, model="filter-offset")
+    moment = datetime.fromisoformat((await world.task(task_id))["created_at"]).astimezone(timezone(timedelta(hours=5)))
+    for given, found in ((moment - timedelta(seconds=1), [task_id]), (moment, [])):
+        for text in (given.isoformat(), given.isoformat(" "), given.isoformat().replace("+05:00", "+0500")):
+            assert "+" in text
+            answer = await world.api.get(f"/api/v1/tasks?model=filter-offset&created_after={text}")
+            assert [task["task_id"] for task in answer.json()["data"]["data"]] == found
+    day = await world.api.get("/api/v1/tasks?model=filter-offset&created_after=2026-01-31 09:30")
+    assert day.status_code == 200
 
 
 async def test_tasks_are_filtered_by_their_metadata(world: World) -> None:

@@ -224,6 +224,22 @@ def test_an_error_is_one_line_and_an_exit_status(
     assert KEY not in result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("task", "list", "--model", "\udce9"),
+        ("task", "create", "--model", "m", "--task-type", "t", "-i", "prompt=\udce9"),
+        ("task", "wait", "\udce9"),
+        ("webhook", "add", "https://h.example/\udce9"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_an_argument_that_is_not_utf_8_is_a_usage_error(service: ScriptedService, arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "ringback: an argument is not a text in UTF-8; write it in that encoding\n"
+
+
 def test_without_a_key_the_message_says_to_set_it(service: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RINGBACK_API_KEY")
     service.set_answers("GET /api/v1/tasks/t1", (401, {"message": "no key"}))

@@ -1,11 +1,13 @@
 """An answer that is passed on and is a task: from then on the client's organization has it, to its end."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from tests.fakes.forward_provider import Exchange, ForwardProvider, fixed, forward_provider, in_parts
@@ -70,6 +72,19 @@ async def test_a_task_may_come_in_parts(world: World, provider: ForwardProvider,
     assert (await world.task("theirs-2"))["provider_task_id"] == "theirs-2"
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+async def test_a_task_may_come_packed_though_it_was_not_asked_for(
+    world: World, provider: ForwardProvider, encoding: str
+) -> None:
+    text = orjson.dumps(MADE)
+    packed = gzip.compress(text) if encoding == "gzip" else text
+    provider.answer = fixed(200, packed, content_encoding=encoding)
+    async with world.api.stream("POST", IMAGES, json={}) as answer:
+        assert b"".join([part async for part in answer.aiter_raw()]) == packed
+        assert answer.headers["content-encoding"] == encoding
+    assert (await world.task("theirs-1"))["provider_task_id"] == "theirs-1"
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -85,6 +100,7 @@ async def test_a_task_may_come_in_parts(world: World, provider: ForwardProvider,
         fixed(200, b""),
         fixed(400, MADE),
         fixed(200, MADE, "text/plain"),
+        fixed(200, b"packed", content_encoding="br"),
         fixed(200, {**MADE, "more": "x" * 300_000}),
     ],
 )

@@ -593,12 +593,14 @@ async def test_without_a_key_nothing_is_sent_and_the_setting_is_named(server: Fa
 
 
 async def test_a_short_key_garbles_no_id_and_no_url(server: FakeServer) -> None:
-    task = {"task_id": "ab-123456-cd", "output": {"video_url": "https://x.example/123456/v.mp4", "seed": 1234567}}
-    server.responds(reply(200, {"code": 200, "data": task | {"status": "completed", "detail": "123456"}}))
+    output = {"video_url": "https://x.example/123456/v.mp4", "seed": 1234567}
+    task = {"task_id": "ab-123456-cd", "status": "completed", "output": output, "detail": "123456"}
+    server.responds(reply(200, {"code": 200, "data": task}))
     async with opened(server.url, api_key="123456") as piapi:
         found = await piapi.fetch("ab-123456-cd", attempt=1, hidden="x" * 43)
     assert isinstance(found, Found)
-    assert found.update.output == task["output"]
+    files = [{"url": "https://x.example/123456/v.mp4", "kind": "video", "name": "video_url"}]
+    assert found.update.output == {**output, "output_files": files}
     assert found.update.detail == "***"
 
 

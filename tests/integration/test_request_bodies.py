@@ -1,8 +1,10 @@
-"""The bodies of API requests: byte order marks, and how large they may be."""
+"""The bodies of API requests: byte order marks, packed ones, and how large they may be."""
 
 import base64
+import gzip
 import random
-from collections.abc import AsyncIterator
+import zlib
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -34,7 +36,8 @@ def encoded(text: str, encoding: str) -> bytes:
 
 
 async def post(world: World, path: str, content: bytes, **headers: str) -> httpx.Response:
-    return await world.api.post(path, content=content, headers={"content-type": "application/json", **headers})
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await world.api.post(path, content=content, headers={"content-type": "application/json", **named})
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -66,6 +69,31 @@ async def test_the_same_request_with_and_without_a_mark_is_the_same_request(worl
         again = await post(world, "/api/v1/task", encoded(TASK, encoding), **key)
         assert (again.status_code, again.content) == (200, first.content)
         assert again.headers["x-idempotency-replayed"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"), [("gzip", gzip.compress), ("X-GZIP", gzip.compress), ("deflate", zlib.compress)]
+)
+async def test_a_packed_body_is_unpacked(world: World, encoding: str, pack: Callable[[bytes], bytes]) -> None:
+    key = new_id()
+    created = await post(world, "/api/v1/task", pack(TASK.encode()), content_encoding=encoding, idempotency_key=key)
+    assert created.status_code == 200, created.text
+    assert (await world.task(created.json()["data"]["task_id"]))["input"] == {"prompt": "a cät"}
+    again = await post(world, "/api/v1/task", TASK.encode(), idempotency_key=key)
+    assert again.headers["x-idempotency-replayed"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [("br", b"x", 415), ("gzip", b"{}", 400), ("gzip", gzip.compress(b" " * 20_000_000), 413)],
+    ids=["unknown", "broken", "large"],
+)
+async def test_a_body_that_cannot_be_unpacked_is_refused_as_such(
+    world: World, encoding: str, body: bytes, status: int
+) -> None:
+    answer = await post(world, "/api/v1/runs", body, content_encoding=encoding)
+    assert answer.status_code == status
+    assert "not JSON" not in answer.json()["error"]["message"]
 
 
 async def test_a_picture_in_base64_goes_to_the_provider_and_back_whole(world: World) -> None:

@@ -117,9 +117,14 @@ def test_a_correction_leaves_what_another_failure_skipped() -> None:
     assert (healed.status, healed.start, dict(healed.skip)) == (IN_PROGRESS, ("b",), {"d": "c"})
 
 
-@pytest.mark.parametrize("status", [RunStatus.COMPLETED, RunStatus.CANCELLED])
-def test_a_correction_changes_no_run_that_completed_or_was_cancelled(status: RunStatus) -> None:
-    assert heal(a_diamond(), status, states(C, X, X, X, X)) == Advance(status)
+def test_a_correction_changes_no_run_that_was_cancelled() -> None:
+    assert heal(a_diamond(), RunStatus.CANCELLED, states(C, X, X, X, X)) == Advance(RunStatus.CANCELLED)
+
+
+def test_a_completed_run_tells_its_end_once_more_with_a_late_result() -> None:
+    assert heal(a_diamond(), RunStatus.COMPLETED, states(C, C, C, C, C)) == Advance(
+        RunStatus.COMPLETED, EventType.RUN_COMPLETED
+    )
 
 
 def test_cancelling_ends_a_run_at_once() -> None:

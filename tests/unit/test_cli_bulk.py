@@ -115,3 +115,9 @@ def test_the_first_request_is_not_repeated(tmp_path: Path) -> None:
 
     with pytest.raises(ServiceUnreachable):
         create(tmp_path, Unreachable(), b"{}")
+
+
+def test_each_of_several_files_that_were_joined_may_begin_with_a_mark(tmp_path: Path) -> None:
+    client = Client()
+    create(tmp_path, client, *["\ufeff{}".encode()] * 2)
+    assert client.calls == [[{}, {}]]

@@ -80,6 +80,11 @@ def test_an_id_stays_one_path_segment() -> None:
             path_segment(invalid)
 
 
+def test_an_id_that_is_not_utf_8_is_a_usage_error() -> None:
+    with pytest.raises(Failure, match="not a text in UTF-8"):
+        path_segment("\udce9")
+
+
 def test_markup_and_control_characters_have_no_effect_in_a_cell() -> None:
     assert cell("[red]\x1b[2Jx").plain == "[red]\N{REPLACEMENT CHARACTER}[2Jx"
 

@@ -13,7 +13,7 @@ from receiver.serving.start import prepared
 from receiver.settings import Settings, client_settings, load_settings, secret_settings
 
 KEY = "a-key-of-more-than-16"
-BLANKS = ["{}\n", "{}\r\n", " {} ", "\t{}\n\n", "\u00a0{}"]
+BLANKS = ["{}\n", "{}\r\n", " {} ", "\t{}\n\n", "\u00a0{}", "\ufeff{}", "{}\u200b"]
 SECRETS = [
     "RINGBACK_DATABASE_URL",
     "RINGBACK_SECRET_KEY",
@@ -150,8 +150,16 @@ def test_a_control_character_is_a_fault(name: str) -> None:
     assert "line break" in fault
 
 
-def test_a_url_has_no_blanks_in_it() -> None:
-    assert faults(public_url="http://h http://i") == ["RINGBACK_PUBLIC_URL: must be one URL, without blanks in it"]
+@pytest.mark.parametrize("blank", [" ", "\u200b", "\u00a0"])
+def test_a_url_has_no_blanks_in_it(blank: str) -> None:
+    assert faults(public_url=f"http://h{blank}/x") == ["RINGBACK_PUBLIC_URL: must be one URL, without blanks in it"]
+
+
+@pytest.mark.parametrize("name", ["public_url", "piapi_base_url", "piapi_upload_url"])
+@pytest.mark.parametrize("end", ["?key=1", "/?", "/#top", ":8o80", ":99999"])
+def test_paths_can_be_added_to_a_url(name: str, end: str) -> None:
+    (fault,) = faults(**{name: f"http://h{end}"})
+    assert fault.startswith(f"RINGBACK_{name.upper()}: ")
 
 
 def test_a_webhook_secret_may_have_any_letters() -> None:
@@ -177,6 +185,16 @@ def test_the_env_file_is_read_in_the_encodings_that_editors_write(tmp_path: Path
     settings = load_settings({}, env_file=file)
     assert settings.retention_days == 7
     assert secret_of(settings, "RINGBACK_PIAPI_WEBHOOK_SECRET") == "schlüssel"
+
+
+def test_a_setting_that_cannot_be_read_is_a_fault_and_no_other_line_is(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("another program's line\n\nRINGBACK_API_KEY='0123456789abcdef\nRINGBACK_RETENTION_DAYS=7\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings({}, env_file=file)
+    assert caught.value.message == f"{file}: line 3 cannot be read; look for a missing quote"
+    file.write_text("another program's line\nRINGBACK_RETENTION_DAYS=7\n")
+    assert load_settings({}, env_file=file).retention_days == 7
 
 
 @pytest.mark.parametrize("content", ["RINGBACK_API_KEY=ü".encode("latin-1"), "RINGBACK_X=1".encode("utf-16-le")])

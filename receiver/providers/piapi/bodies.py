@@ -93,6 +93,11 @@ def redact_secrets(text: str) -> str:
 
 def _without(hidden: Sequence[str], body: bytes, value: list[Any]) -> list[Any]:
     held = [secret for secret in hidden if may_hold(body, secret)]
+    if held:
+        # Mostly it stood only in the webhook_config, where it is removed by now. To write the rest as JSON and search
+        # that takes a tenth of the time that it takes to look at each text.
+        rest = orjson.dumps(value)
+        held = [secret for secret in held if may_hold(rest, secret)]
     return redact_value(value, held) if held else value
 
 

@@ -21,7 +21,7 @@ LONGEST_CONNECT = 5.0
 LONGEST_RETRY_AFTER = 3600.0
 LARGEST_RESPONSE = 16 * 1024 * 1024
 """Bytes. A page of a hundred tasks with their outputs is far smaller."""
-PAUSE_WITHOUT_HINT = 1.0
+_PAUSE_WITHOUT_HINT = 1.0
 """Seconds to pause after a 429 without `Retry-After`."""
 LONGEST_MESSAGE = 500
 
@@ -119,7 +119,8 @@ class Calls:
         confirm: ConfirmSend | None = None,
     ) -> CallOutcome:
         """Make one call when the rate limit admits it. Raises nothing for what the provider or the network does."""
-        if not await self._acquire_token(caller):
+        # No longer than for a response: the lease on the task runs out while the call waits.
+        if not await self.rate_limiter.acquire_within(self._timeout, caller):
             return NotSent("the rate limit of calls to the provider is used up", self.rate_limiter.paused_for() or None)
         if confirm is not None and not await confirm():
             return NotSent("the call was called off before it was sent")
@@ -131,7 +132,7 @@ class Calls:
             return NotSent(_cause(error))
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return ResponseLost(_cause(error))
-        self._pause_if_asked(response)
+        pause_if_asked(self.rate_limiter, response.effective_status, response.retry_after)
         return response
 
     async def aclose(self) -> None:
@@ -139,23 +140,6 @@ class Calls:
         if self._opened is not None:
             transport, self._opened = self._opened, None
             await transport.aclose()
-
-    async def _acquire_token(self, caller: CallerKey | None) -> bool:
-        """Wait for a token, no longer than for a response: the lease on the task runs out while the call waits.
-
-        Returns whether it got one.
-        """
-        if self.rate_limiter.is_ready():
-            await self.rate_limiter.acquire(caller)
-            return True
-        if self.rate_limiter.paused_for() > self._timeout:
-            return False
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self.rate_limiter.acquire(caller)
-        except TimeoutError:
-            return False
-        return True
 
     async def _exchange(
         self,
@@ -189,11 +173,13 @@ class Calls:
                 self._opened = await open_transport(self._base_url)
             return self._opened
 
-    def _pause_if_asked(self, response: CallResponse) -> None:
-        if response.effective_status == 429:
-            self.rate_limiter.pause(PAUSE_WITHOUT_HINT if response.retry_after is None else response.retry_after)
-        elif response.effective_status == 503 and response.retry_after is not None:
-            self.rate_limiter.pause(response.retry_after)
+
+def pause_if_asked(rate_limiter: RateLimiter, status: int | None, retry_after: float | None) -> None:
+    """Pause all calls if a response with this status, and these seconds in its `Retry-After`, asks for it."""
+    if status == 429:
+        rate_limiter.pause(_PAUSE_WITHOUT_HINT if retry_after is None else retry_after)
+    elif status == 503 and retry_after is not None:
+        rate_limiter.pause(retry_after)
 
 
 async def _read(response: httpx.Response) -> bytes:

@@ -22,7 +22,7 @@ from receiver.providers.base import (
     ForwardOutcome,
     NotForwarded,
 )
-from receiver.providers.piapi.calls import LONGEST_CONNECT, LONGEST_RETRY_AFTER, PAUSE_WITHOUT_HINT
+from receiver.providers.piapi.calls import LONGEST_CONNECT, LONGEST_RETRY_AFTER, pause_if_asked
 from receiver.providers.piapi.outcomes import names_our_key
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import open_transport
@@ -77,7 +77,7 @@ class Forwarder:
         """Pass a request on; return the answer when its headers have arrived."""
         if self._key_fault:
             return NotForwarded(502, _UNAUTHORIZED, self._key_fault)
-        if not await self._acquire_token(caller):
+        if not await self._rate_limiter.acquire_within(self._wait, caller):
             message = "the rate limit of calls to the provider is used up"
             return NotForwarded(503, "unavailable", message, self._rate_limiter.paused_for() or 1.0)
         deadline = asyncio.get_running_loop().time() + LONGEST_ANSWER_SECONDS
@@ -89,7 +89,9 @@ class Forwarder:
             return NotForwarded(504, _TIMEOUT, f"the provider did not answer in time ({type(error).__name__})")
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return NotForwarded(502, _UNAVAILABLE, f"the connection to the provider failed ({type(error).__name__})")
-        self._pause_if_asked(response)
+        given = response.headers.get("retry-after")
+        seconds = retry_after_seconds(given, utc_now(), longest=LONGEST_RETRY_AFTER)
+        pause_if_asked(self._rate_limiter, response.status_code, seconds)
         refusal = _refusal(response)
         if refusal is not None:
             await response.aclose()
@@ -121,16 +123,6 @@ class Forwarder:
         for transport in opened.values():
             await transport.aclose()
 
-    async def _acquire_token(self, caller: CallerKey | None) -> bool:
-        if self._rate_limiter.paused_for() > self._wait:
-            return False
-        try:
-            async with asyncio.timeout(self._wait):
-                await self._rate_limiter.acquire(caller)
-        except TimeoutError:
-            return False
-        return True
-
     async def _send(self, request: ForwardedRequest) -> httpx.Response:
         base_url = self._upload_url if request.path == UPLOAD_PATH else self._base_url
         headers = {
@@ -154,16 +146,6 @@ class Forwarder:
             if base_url not in self._opened:
                 self._opened[base_url] = await open_transport(base_url)
             return self._opened[base_url]
-
-    def _pause_if_asked(self, response: httpx.Response) -> None:
-        if response.status_code not in (429, 503):
-            return
-        given = response.headers.get("retry-after")
-        seconds = retry_after_seconds(given, utc_now(), longest=LONGEST_RETRY_AFTER)
-        if seconds is None and response.status_code == 429:
-            seconds = PAUSE_WITHOUT_HINT
-        if seconds is not None:
-            self._rate_limiter.pause(seconds)
 
 
 def _refusal(response: httpx.Response) -> NotForwarded | None:
