@@ -19,6 +19,7 @@ from receiver.domain.output_files import OutputFile, find_files, is_url
 
 KINDS = (IMAGE, VIDEO, AUDIO)
 """The kinds of files that have a field of their own, such as `image_url`."""
+_FILLED_NAMES = tuple(f"{kind}_url" for kind in KINDS)
 _READ_WITH_IMAGE_URL = ("image_url", "temporary_image_urls", "discord_image_url")
 """Fields that PiAPI's clients read together with `image_urls`: with a copy in it they would show a picture twice."""
 
@@ -67,6 +68,9 @@ def has_output(output: Any) -> bool:
 
     A URL of what only comes with a result (a cover, a repeated input) is none.
     """
+    # Of a normalised output these fields tell it at once: only results fill them.
+    if isinstance(output, dict) and any(is_url(output.get(name)) for name in _FILLED_NAMES):
+        return True
     leaves = [value for value in _leaves(output, skipping=BOOKKEEPING) if value]
     if not all(map(is_url, leaves)):
         return True
