@@ -219,6 +219,7 @@ ACCEPTED = [
     reply(200, {"code": 200, "data": {"task_id": "a"}}),
     reply(200, {"task_id": "a", "status": ""}),
     reply(200, {"code": 200, "data": {"task_id": 123456, "status": "pending"}}),
+    reply(200, payload("created"), content_encoding="gzip"),  # and yet it is not packed
 ]
 UNKNOWN = [
     reply(200, b"<html>welcome</html>", content_type="text/html"),
@@ -229,7 +230,6 @@ UNKNOWN = [
     reply(200, {"code": 200, "data": {"task_id": True}}),
     reply(200, {"code": 502, "message": "bad gateway"}),
     reply(200, {"code": 10001, "message": "?"}),
-    reply(200, payload("created"), content_encoding="gzip"),
     reply(408),
     reply(502, b"<html>bad gateway</html>"),
     reply(504),
