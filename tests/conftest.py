@@ -53,6 +53,13 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture
+def quick_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Search for a task whose create call got no answer at once, not after 5 s."""
+    for module in ("submit", "poll"):
+        monkeypatch.setattr(f"receiver.tracking.{module}.FIRST_SEARCH_SECONDS", 0.05)
+
+
+@pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     """A world with Ringback in this process and a provider that behaves."""
     async with in_process(tmp_path) as world:

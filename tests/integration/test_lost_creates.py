@@ -14,6 +14,8 @@ from receiver.domain.model_families import history_name
 from tests.fakes.forward_provider import Exchange, ForwardProvider, fixed, forward_provider
 from tests.fakes.world import FAST_POLLING, in_process
 
+pytestmark = pytest.mark.usefixtures("quick_search")
+
 ODD: list[Any] = [
     None,
     7,

@@ -25,6 +25,7 @@ async def test_a_task_ends_whatever_form_the_provider_writes_in(polling: World, 
     assert all(task["output"]["image_url"].endswith(".png") for task in ends.values())
 
 
+@pytest.mark.usefixtures("quick_search")
 @pytest.mark.parametrize("submit", ["bad_gateway", "cut"])
 async def test_a_lost_create_is_found_beside_an_odd_task_in_the_history(polling: World, submit: str) -> None:
     for form in ("surrogate", "nan", "bad_byte"):

@@ -10,15 +10,6 @@ from receiver.sandbox import create_sandbox
 from tests.fakes.servers import bound, served, url_of
 from tests.fakes.world import QUICK, World, in_process
 
-SEARCH = 0.05
-
-
-@pytest.fixture
-def quick_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Search for a task whose create call got no answer at once, not after 5 s."""
-    monkeypatch.setattr("receiver.tracking.submit.FIRST_SEARCH_SECONDS", SEARCH)
-    monkeypatch.setattr("receiver.tracking.poll.FIRST_SEARCH_SECONDS", SEARCH)
-
 
 async def only_task(world: World) -> dict[str, Any]:
     """Return the only task."""
