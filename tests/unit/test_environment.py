@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from receiver.errors import SettingsError
 from receiver.serving.start import prepared
 from receiver.settings import Settings, client_settings, load_settings, secret_settings
+from tests.unit.test_settings import faults, load
 
 KEY = "a-key-of-more-than-16"
 BLANKS = ["{}\n", "{}\r\n", " {} ", "\t{}\n\n", "\u00a0{}", "\ufeff{}", "{}\u200b"]
@@ -22,16 +23,6 @@ SECRETS = [
     "RINGBACK_PIAPI_WEBHOOK_SECRET",
 ]
 ROOT = Path(__file__).parents[2]
-
-
-def load(**environment: str) -> Settings:
-    return load_settings({f"RINGBACK_{name.upper()}": value for name, value in environment.items()}, env_file=None)
-
-
-def faults(**environment: str) -> list[str]:
-    with pytest.raises(SettingsError) as caught:
-        load(**environment)
-    return sorted(caught.value.message.splitlines())
 
 
 def secret_of(settings: Settings, name: str) -> str:
