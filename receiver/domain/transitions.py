@@ -309,9 +309,12 @@ def _with_stored_content(decision: Decision, is_newer: bool) -> Decision:
     """Return a decision whose event shows the stored content, unless the update's is the newer one."""
     if not is_newer:
         decision.keeps_content = True
-        for name in STORED_ONCE:
-            decision.snapshot.pop(name, None)
+        decision.snapshot = _without_content(decision.snapshot)
     return decision
+
+
+def _without_content(snapshot: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in snapshot.items() if name not in STORED_ONCE}
 
 
 def _news(task: TaskState, now: datetime) -> dict[str, Any]:
@@ -366,8 +369,7 @@ def _end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
 
 def _completed(changes: dict[str, Any], snapshot: dict[str, Any], *, is_final: bool) -> Decision:
     """Return the decision of a completion; its event has a copy of the content only while that is not final."""
-    for name in STORED_ONCE:
-        snapshot.pop(name, None)
+    snapshot = _without_content(snapshot)
     if not is_final:
         snapshot["output"] = changes.get("output")
     return Decision(changes, EventType.TASK_COMPLETED, snapshot, keeps_content=not is_final)

@@ -52,3 +52,18 @@ class ProviderUpdate:
     is_snapshot: bool = True
     last_update_at: datetime | None = None
     retryable: bool = True
+
+
+def own_failure(
+    source: Source, code: str, message: str, *, detail: Any = None, last_update_at: datetime | None = None
+) -> ProviderUpdate:
+    """Return the failure of a task by Ringback's own decision: it is final, and the stored content stays."""
+    return ProviderUpdate(
+        source=source,
+        status=TaskStatus.FAILED,
+        error={"code": code, "message": message, "raw_message": "", "detail": detail},
+        by_provider=False,
+        is_snapshot=False,
+        last_update_at=last_update_at,
+        retryable=False,
+    )

@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from models import TERMINAL, Submission, TaskStatus
+from models import TERMINAL, Submission
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.domain.redaction import REDACTED
 from receiver.domain.schedules import exception_delay, poll_delay
 from receiver.domain.task_state import TaskState
-from receiver.domain.updates import ProviderUpdate, Source
-from receiver.providers import CallerKey, CallPurpose, Found, MalformedUpdate, Missing, NoAnswer, Provider
+from receiver.domain.updates import ProviderUpdate, Source, own_failure
+from receiver.providers import CallerKey, CallPurpose, FetchOutcome, Found, MalformedUpdate, Missing, NoAnswer, Provider
 from receiver.storage.database import Database
 from receiver.storage.leases import Postponement, count_exception, postpone
 from receiver.storage.tasks import assigned_provider_ids, overdue_unsent_tasks, task_by_uid, unconfirmed_tasks
@@ -61,9 +61,6 @@ class MissingRule:
         return count >= self.polls and now >= since + timedelta(seconds=self.seconds)
 
 
-DEFAULT_MISSING_RULE = MissingRule(polls=3, seconds=120)
-
-
 class Poller:
     """Does what a due task needs. Every call ends with the task's `due_at` moved into the future, or the task ended."""
 
@@ -76,7 +73,7 @@ class Poller:
         keyring: KeyRing,
         *,
         unknown_seconds: float,
-        missing: MissingRule = DEFAULT_MISSING_RULE,
+        missing: MissingRule,
     ) -> None:
         self._database = database
         self._writer = database.writer
@@ -158,12 +155,16 @@ class Poller:
         rows = await self._database.read(task_by_uid(uid))
         return rows[0] if rows else None
 
-    async def _poll(self, task: TaskState) -> None:
-        provider, secret = self._providers[task.provider], self._keyring.hook_secret(task.uid)
-        outcome = await provider.fetch(
-            str(task.provider_task_id), attempt=task.attempt, hidden=secret, caller=_caller(task.organization_id)
+    async def _fetch(self, task: TaskState) -> FetchOutcome:
+        return await self._providers[task.provider].fetch(
+            str(task.provider_task_id),
+            attempt=task.attempt,
+            hidden=self._keyring.hook_secret(task.uid),
+            caller=_caller(task.organization_id),
         )
-        match outcome:
+
+    async def _poll(self, task: TaskState) -> None:
+        match await self._fetch(task):
             case Found(update):
                 if not (await self._apply(task, update)).changed:
                     await self._time_out(task)
@@ -172,7 +173,7 @@ class Poller:
                 await self._count_missing(task)
             case NoAnswer(message, retry_after):
                 _log_failed_poll(task, message)
-                await self._postpone_poll(task, retry_after, task.missing_count, task.missing_since)
+                await self._postpone_poll(task, retry_after)
                 await self._time_out(task)
 
     async def _count_missing(self, task: TaskState) -> None:
@@ -182,15 +183,12 @@ class Poller:
             message = "the provider does not know the task; retry it to create it there again"
             await self._fail(task, "provider_lost_task", message)
             return
-        await self._postpone_poll(task, None, count, since)
+        await self._postpone_poll(replace(task, missing_count=count, missing_since=since))
         await self._time_out(task)
 
     async def _poll_ended(self, task: TaskState) -> None:
         """Poll a task that has ended, and apply what the provider reports; nothing else of it changes."""
-        provider, secret = self._providers[task.provider], self._keyring.hook_secret(task.uid)
-        outcome = await provider.fetch(
-            str(task.provider_task_id), attempt=task.attempt, hidden=secret, caller=_caller(task.organization_id)
-        )
+        outcome = await self._fetch(task)
         if isinstance(outcome, Found):
             await self._apply(task, outcome.update)
         else:
@@ -267,33 +265,17 @@ class Poller:
     async def _fail(self, task: TaskState, code: str, message: str, detail: Any = None) -> None:
         """Fail a task by Ringback's own decision, unless there was an update since the decision."""
         log.warning("task failed by Ringback", task_id=task.uid, provider=task.provider, error_code=code, error=message)
-        update = ProviderUpdate(
-            source=Source.POLL,
-            status=TaskStatus.FAILED,
-            error={"code": code, "message": message, "raw_message": "", "detail": detail},
-            by_provider=False,
-            is_snapshot=False,
-            last_update_at=task.last_update_at,
-            retryable=False,
+        await self._apply(
+            task, own_failure(Source.POLL, code, message, detail=detail, last_update_at=task.last_update_at)
         )
-        await self._apply(task, update)
 
-    async def _postpone_poll(
-        self, task: TaskState, retry_after: float | None, missing_count: int, missing_since: datetime | None
-    ) -> None:
+    async def _postpone_poll(self, task: TaskState, retry_after: float | None = None) -> None:
         now = utc_now()
         due_at = self._applier.poll_schedule.after_poll(task.poll_count + 1, task.last_update_at, now)
         delay = max((due_at - now).total_seconds(), retry_after or 0)
-        await self._postpone(task, Submission.ACCEPTED, delay, missing_count, missing_since)
+        await self._postpone(task, Submission.ACCEPTED, delay)
 
-    async def _postpone(
-        self,
-        task: TaskState,
-        submission: Submission,
-        delay: float,
-        missing_count: int = 0,
-        missing_since: datetime | None = None,
-    ) -> None:
+    async def _postpone(self, task: TaskState, submission: Submission, delay: float) -> None:
         due_at = utc_now() + timedelta(seconds=delay)
         item = Postponement(
             uid=task.uid,
@@ -302,8 +284,8 @@ class Poller:
             submission=submission,
             poll_count=task.poll_count + 1,
             due_at=due_at,
-            missing_count=missing_count,
-            missing_since=missing_since,
+            missing_count=task.missing_count,
+            missing_since=task.missing_since,
             last_update_at=task.last_update_at,
         )
         await self._writer.write(postpone, item, bounded=False)

@@ -31,7 +31,7 @@ from models import Submission, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.domain.schedules import poll_delay, resend_delay
-from receiver.domain.updates import ProviderUpdate, Source
+from receiver.domain.updates import ProviderUpdate, Source, own_failure
 from receiver.errors import Unavailable
 from receiver.providers import (
     Accepted,
@@ -203,7 +203,7 @@ class Submitter:
                     update = replace(update, status=TaskStatus.PENDING)
                 if (await self._apply(provider_name, task, update)).is_taken:
                     message = taken_message(str(update.provider_task_id))
-                    await self._apply(provider_name, task, _own_failure(TASK_TAKEN, message))
+                    await self._apply(provider_name, task, own_failure(Source.SUBMIT, TASK_TAKEN, message))
             case Refused(status, message, code=code, detail=detail):
                 failure = _failure(code or status, message, detail=detail, retryable=False)
                 await self._apply(provider_name, task, failure)
@@ -249,23 +249,12 @@ def _log_outcome(provider_name: str, task: Outgoing, outcome: SubmitOutcome) -> 
 
 def _reference_failure(uid: str, status: str) -> ProviderUpdate:
     message = f"not sent: the input references task {uid}, which is {status} and has no id at the provider"
-    return _own_failure("mentioned_task_unknown", message)
+    return own_failure(Source.SUBMIT, "mentioned_task_unknown", message)
 
 
 def taken_message(provider_task_id: str) -> str:
     """Return the message of a task that fails with `TASK_TAKEN`."""
     return f"the provider answered with its task {provider_task_id}, which belongs to another task of Ringback"
-
-
-def _own_failure(code: str, message: str) -> ProviderUpdate:
-    return ProviderUpdate(
-        source=Source.SUBMIT,
-        status=TaskStatus.FAILED,
-        error={"code": code, "message": message, "raw_message": "", "detail": None},
-        retryable=False,
-        by_provider=False,
-        is_snapshot=False,
-    )
 
 
 def _failure(code: int | str, message: str, *, detail: Any = None, retryable: bool) -> ProviderUpdate:

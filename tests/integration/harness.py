@@ -23,11 +23,13 @@ from receiver.storage.tables import deliveries, events, receipts, subscriptions,
 from receiver.storage.transaction import LeasedDelivery
 from receiver.tracking.apply import Applied, Applier
 from receiver.tracking.create import Callback, Creator, TaskRequest
+from receiver.tracking.poll import MissingRule
 from receiver.tracking.update_batch import Arrival
 from tests.fakes.databases import outside, settings_in
 
 SCHEDULE = PollSchedule(first=15, longest=300, timeout=86400)
 LEASE = 60.0
+MISSING = MissingRule(polls=3, seconds=120)
 _REFUSE_ON_SQLITE = [
     "CREATE TRIGGER no_delivery BEFORE INSERT ON delivery BEGIN SELECT RAISE(ABORT, 'no delivery'); END"
 ]

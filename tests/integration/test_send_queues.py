@@ -34,7 +34,7 @@ from receiver.tracking.create import TaskRequest
 from receiver.tracking.poll import Poller
 from receiver.tracking.submit import Outgoing, Submitter
 from receiver.workers.task_worker import TaskWorker
-from tests.integration.harness import LEASE, SCHEDULE, BaseFakeProvider, TrackingHarness, tracking
+from tests.integration.harness import LEASE, MISSING, SCHEDULE, BaseFakeProvider, TrackingHarness, tracking
 
 
 class RecordingProvider(BaseFakeProvider):
@@ -94,7 +94,9 @@ class SendingHarness:
         providers, keyring = {"piapi": self.provider}, KeyRing(["a-master-key-for-tests"])
         writer = harness.database.writer
         self.submitter = Submitter(harness.database, harness.applier, providers, keyring, None, lease_seconds=LEASE)
-        self.poller = Poller(harness.database, harness.applier, self.submitter, providers, keyring, unknown_seconds=600)
+        self.poller = Poller(
+            harness.database, harness.applier, self.submitter, providers, keyring, unknown_seconds=600, missing=MISSING
+        )
         self.canceller = Canceller(writer, harness.applier, providers)
 
     async def bulk(self, count: int, organization_id: int = 1, **fields: Any) -> list[str]:

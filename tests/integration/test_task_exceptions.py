@@ -22,7 +22,7 @@ from receiver.tracking.poll import Poller
 from receiver.tracking.submit import Submitter
 from receiver.workers.task_worker import TaskWorker
 from tests.fakes.world import in_process
-from tests.integration.harness import LEASE, BaseFakeProvider, TrackingHarness, tracking
+from tests.integration.harness import LEASE, MISSING, BaseFakeProvider, TrackingHarness, tracking
 
 TRIES = 8
 
@@ -67,7 +67,9 @@ class Broken:
         writer = harness.database.writer
         providers = {"piapi": self.provider}
         submitter = Submitter(harness.database, harness.applier, providers, self.keyring, None, lease_seconds=LEASE)
-        poller = Poller(harness.database, harness.applier, submitter, providers, self.keyring, unknown_seconds=600)
+        poller = Poller(
+            harness.database, harness.applier, submitter, providers, self.keyring, unknown_seconds=600, missing=MISSING
+        )
         self.worker = TaskWorker(writer, poller, self.due, lease_seconds=LEASE)
 
     async def set(self, uid: str, **values: Any) -> None:

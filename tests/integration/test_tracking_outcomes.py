@@ -17,7 +17,7 @@ from receiver.storage.tables import tasks
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.poll import Poller
 from receiver.tracking.submit import Submitter
-from tests.integration.harness import LEASE, SCHEDULE, BaseFakeProvider, TrackingHarness, tracking
+from tests.integration.harness import LEASE, MISSING, SCHEDULE, BaseFakeProvider, TrackingHarness, tracking
 
 LONG_AGO = timedelta(seconds=SCHEDULE.timeout + 60)
 
@@ -58,7 +58,9 @@ class PollingHarness:
         writer = harness.database.writer
         keyring = KeyRing(["a-master-key-for-tests"])
         submitter = Submitter(harness.database, harness.applier, providers, keyring, None, lease_seconds=LEASE)
-        self.poller = Poller(harness.database, harness.applier, submitter, providers, keyring, unknown_seconds=600)
+        self.poller = Poller(
+            harness.database, harness.applier, submitter, providers, keyring, unknown_seconds=600, missing=MISSING
+        )
         self.canceller = Canceller(writer, harness.applier, providers)
 
     async def age(self, uid: str, **values: Any) -> None:
