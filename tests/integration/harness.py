@@ -11,11 +11,12 @@ from sqlalchemy import insert, select
 from models import EventType, SubscriptionKind, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
+from receiver.domain.keyring import KeyRing
 from receiver.domain.schedules import PollSchedule
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.feed import Feed
-from receiver.providers import CallerKey, ForwardedRequest, ForwardOutcome
+from receiver.providers import CallerKey, ForwardedRequest, ForwardOutcome, Provider
 from receiver.runs.advance import Advancer
 from receiver.storage.database import Database
 from receiver.storage.keys import ensure_organization
@@ -23,13 +24,14 @@ from receiver.storage.tables import deliveries, events, receipts, subscriptions,
 from receiver.storage.transaction import LeasedDelivery
 from receiver.tracking.apply import Applied, Applier
 from receiver.tracking.create import Callback, Creator, TaskRequest
-from receiver.tracking.poll import MissingRule
+from receiver.tracking.poll import MissingRule, Poller
+from receiver.tracking.submit import Submitter
 from receiver.tracking.update_batch import Arrival
 from tests.fakes.databases import outside, settings_in
 
 SCHEDULE = PollSchedule(first=15, longest=300, timeout=86400)
 LEASE = 60.0
-MISSING = MissingRule(polls=3, seconds=120)
+KEYRING = KeyRing(["a-master-key-for-tests"])
 _REFUSE_ON_SQLITE = [
     "CREATE TRIGGER no_delivery BEFORE INSERT ON delivery BEGIN SELECT RAISE(ABORT, 'no delivery'); END"
 ]
@@ -100,6 +102,16 @@ class TrackingHarness:
         )
         self.applier = Applier(SCHEDULE, after_commit, Advancer(after_commit.due))
         self.creator = Creator(after_commit, lease_seconds=LEASE)
+
+    def calling(self, provider: Provider) -> tuple[Submitter, Poller]:
+        """Return what sends tasks to a provider, and what polls it."""
+        providers = {"piapi": provider}
+        submitter = Submitter(self.database, self.applier, providers, KEYRING, None, lease_seconds=LEASE)
+        missing = MissingRule(polls=3, seconds=120)
+        poller = Poller(
+            self.database, self.applier, submitter, providers, KEYRING, unknown_seconds=600, missing=missing
+        )
+        return submitter, poller
 
     async def create(self, callback: Callback | None = None, organization_id: int = 1, **fields: Any) -> str:
         """Create a task; return its id."""

@@ -14,7 +14,6 @@ from structlog.testing import capture_logs
 from models import EventType, Submission, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
-from receiver.domain.keyring import KeyRing
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.providers import (
     Accepted,
@@ -31,10 +30,9 @@ from receiver.providers import (
 from receiver.storage.tables import tasks
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import TaskRequest
-from receiver.tracking.poll import Poller
-from receiver.tracking.submit import Outgoing, Submitter
+from receiver.tracking.submit import Outgoing
 from receiver.workers.task_worker import TaskWorker
-from tests.integration.harness import LEASE, MISSING, SCHEDULE, BaseFakeProvider, TrackingHarness, tracking
+from tests.integration.harness import LEASE, SCHEDULE, BaseFakeProvider, TrackingHarness, tracking
 
 
 class RecordingProvider(BaseFakeProvider):
@@ -91,13 +89,8 @@ class SendingHarness:
     def __init__(self, harness: TrackingHarness) -> None:
         self.tracking = harness
         self.provider = RecordingProvider()
-        providers, keyring = {"piapi": self.provider}, KeyRing(["a-master-key-for-tests"])
-        writer = harness.database.writer
-        self.submitter = Submitter(harness.database, harness.applier, providers, keyring, None, lease_seconds=LEASE)
-        self.poller = Poller(
-            harness.database, harness.applier, self.submitter, providers, keyring, unknown_seconds=600, missing=MISSING
-        )
-        self.canceller = Canceller(writer, harness.applier, providers)
+        self.submitter, self.poller = harness.calling(self.provider)
+        self.canceller = Canceller(harness.database.writer, harness.applier, {"piapi": self.provider})
 
     async def bulk(self, count: int, organization_id: int = 1, **fields: Any) -> list[str]:
         """Create tasks together; return their ids."""

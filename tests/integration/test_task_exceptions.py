@@ -12,17 +12,14 @@ from structlog.testing import capture_logs
 
 from models import EventType, Submission, TaskStatus
 from receiver.clock import utc_now
-from receiver.domain.keyring import KeyRing
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import StorageUnavailable
 from receiver.providers import CancelOutcome, FetchOutcome, Found, NewTask, SubmitOutcome
 from receiver.storage.tables import tasks
 from receiver.telemetry import task_exceptions
-from receiver.tracking.poll import Poller
-from receiver.tracking.submit import Submitter
 from receiver.workers.task_worker import TaskWorker
 from tests.fakes.world import in_process
-from tests.integration.harness import LEASE, MISSING, BaseFakeProvider, TrackingHarness, tracking
+from tests.integration.harness import KEYRING, LEASE, BaseFakeProvider, TrackingHarness, tracking
 
 TRIES = 8
 
@@ -62,15 +59,9 @@ class Broken:
     def __init__(self, harness: TrackingHarness) -> None:
         self.tracking = harness
         self.provider = BrokenProvider()
-        self.keyring = KeyRing(["a-master-key-for-tests"])
         self.due = harness.applier.after_commit.due
-        writer = harness.database.writer
-        providers = {"piapi": self.provider}
-        submitter = Submitter(harness.database, harness.applier, providers, self.keyring, None, lease_seconds=LEASE)
-        poller = Poller(
-            harness.database, harness.applier, submitter, providers, self.keyring, unknown_seconds=600, missing=MISSING
-        )
-        self.worker = TaskWorker(writer, poller, self.due, lease_seconds=LEASE)
+        _, poller = harness.calling(self.provider)
+        self.worker = TaskWorker(harness.database.writer, poller, self.due, lease_seconds=LEASE)
 
     async def set(self, uid: str, **values: Any) -> None:
         await self.tracking.database.writer.run(
@@ -167,7 +158,7 @@ async def test_a_poll_that_works_forgets_earlier_exceptions(broken: Broken) -> N
 
 async def test_a_secret_in_the_exception_is_not_in_the_error(broken: Broken) -> None:
     uid = await polled(broken)
-    secret = broken.keyring.hook_secret(uid)
+    secret = KEYRING.hook_secret(uid)
     broken.provider.error = ValueError(f"odd field: {secret}")
     await broken.set(uid, last_update_at=utc_now() - timedelta(days=2))
     row = await broken.act(uid)

@@ -11,13 +11,10 @@ from structlog.testing import capture_logs
 
 from models import EventType, Submission, TaskStatus
 from receiver.clock import utc_now
-from receiver.domain.keyring import KeyRing
 from receiver.providers import Cancelled, CancelOutcome, FetchOutcome, NewTask, NoAnswer, SubmitOutcome
 from receiver.storage.tables import tasks
 from receiver.tracking.cancel import Canceller
-from receiver.tracking.poll import Poller
-from receiver.tracking.submit import Submitter
-from tests.integration.harness import LEASE, MISSING, SCHEDULE, BaseFakeProvider, TrackingHarness, tracking
+from tests.integration.harness import SCHEDULE, BaseFakeProvider, TrackingHarness, tracking
 
 LONG_AGO = timedelta(seconds=SCHEDULE.timeout + 60)
 
@@ -54,14 +51,8 @@ class PollingHarness:
     def __init__(self, harness: TrackingHarness) -> None:
         self.tracking = harness
         self.provider = SilentProvider()
-        providers = {"piapi": self.provider}
-        writer = harness.database.writer
-        keyring = KeyRing(["a-master-key-for-tests"])
-        submitter = Submitter(harness.database, harness.applier, providers, keyring, None, lease_seconds=LEASE)
-        self.poller = Poller(
-            harness.database, harness.applier, submitter, providers, keyring, unknown_seconds=600, missing=MISSING
-        )
-        self.canceller = Canceller(writer, harness.applier, providers)
+        _, self.poller = harness.calling(self.provider)
+        self.canceller = Canceller(harness.database.writer, harness.applier, {"piapi": self.provider})
 
     async def age(self, uid: str, **values: Any) -> None:
         """Set a task's times so that it has had no update for too long."""
