@@ -29,7 +29,8 @@ _HEADERS = {"accept": "application/json", "accept-encoding": "gzip, deflate", "u
 _JSON_HEADER = {"content-type": "application/json"}
 _LONGEST_PLAIN = 64 * 1024
 """Bytes of a plain-text body that are looked at: a message is far shorter."""
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+"""Errors after which it is certain that nothing was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class Calls:
             # The timeouts of the phases do not bound a response that arrives byte by byte.
             async with asyncio.timeout(self._connect + 3 * self._timeout):
                 response = await self._exchange(method, path, params, content, hidden)
-        except _NOT_SENT as error:
+        except NOT_SENT as error:
             return NotSent(_cause(error))
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return ResponseLost(_cause(error))

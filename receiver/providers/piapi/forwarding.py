@@ -15,6 +15,7 @@ from receiver.clock import utc_now
 from receiver.domain.hidden_text import HiddenText
 from receiver.domain.retry_after import retry_after_seconds
 from receiver.providers.base import (
+    PROVIDER_UNAUTHORIZED,
     AnswerCut,
     CallerKey,
     ForwardedAnswer,
@@ -22,7 +23,7 @@ from receiver.providers.base import (
     ForwardOutcome,
     NotForwarded,
 )
-from receiver.providers.piapi.calls import LONGEST_CONNECT, LONGEST_RETRY_AFTER, pause_if_asked
+from receiver.providers.piapi.calls import LONGEST_CONNECT, LONGEST_RETRY_AFTER, NOT_SENT, pause_if_asked
 from receiver.providers.piapi.outcomes import names_our_key
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import open_transport
@@ -41,8 +42,6 @@ _PASSED_BACK = (
 """Headers of an answer that concern the client. Cookies and the like are between PiAPI and us."""
 _UNAVAILABLE = "provider_unavailable"
 _TIMEOUT = "provider_timeout"
-_UNAUTHORIZED = "provider_unauthorized"
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
 class Forwarder:
@@ -76,14 +75,14 @@ class Forwarder:
     async def forward(self, request: ForwardedRequest, caller: CallerKey | None) -> ForwardOutcome:
         """Pass a request on; return the answer when its headers have arrived."""
         if self._key_fault:
-            return NotForwarded(502, _UNAUTHORIZED, self._key_fault)
+            return NotForwarded(502, PROVIDER_UNAUTHORIZED, self._key_fault)
         if not await self._rate_limiter.acquire_within(self._wait, caller):
             message = "the rate limit of calls to the provider is used up"
             return NotForwarded(503, "unavailable", message, self._rate_limiter.paused_for() or 1.0)
         deadline = asyncio.get_running_loop().time() + LONGEST_ANSWER_SECONDS
         try:
             response = await self._send(request)
-        except _NOT_SENT as error:
+        except NOT_SENT as error:
             return NotForwarded(502, _UNAVAILABLE, f"the provider cannot be reached ({type(error).__name__})")
         except httpx.TimeoutException as error:
             return NotForwarded(504, _TIMEOUT, f"the provider did not answer in time ({type(error).__name__})")
@@ -108,7 +107,7 @@ class Forwarder:
                 raise
             if names_our_key(first):
                 await response.aclose()
-                return NotForwarded(502, _UNAUTHORIZED, KEY_REFUSED)
+                return NotForwarded(502, PROVIDER_UNAUTHORIZED, KEY_REFUSED)
             body = _resumed(first, body)
         return ForwardedAnswer(
             status=response.status_code,
@@ -152,7 +151,7 @@ def _refusal(response: httpx.Response) -> NotForwarded | None:
     """Return what the client gets instead of an answer that is not for it; None for one that is."""
     status = response.status_code
     if status == 401:
-        return NotForwarded(502, _UNAUTHORIZED, KEY_REFUSED)
+        return NotForwarded(502, PROVIDER_UNAUTHORIZED, KEY_REFUSED)
     if 300 <= status < 400:
         message = f"the provider redirects (HTTP {status}): check RINGBACK_PIAPI_BASE_URL and RINGBACK_PIAPI_UPLOAD_URL"
         return NotForwarded(502, _UNAVAILABLE, message)
