@@ -28,6 +28,9 @@ class IdempotencyKey(SQLModel, table=True):
     resource_id: str = Field(sa_type=PublicId)
     """The id of what the request creates. It is chosen before the work begins, so that a process which takes the work
     over finds what the first one created."""
+    found_state: str | None = None
+    """For a request that changes what exists already (a retry): the state that it found before the work began, so that
+    a repetition can tell whether the work was done. Null for requests that create something."""
     owner: str = Field(sa_type=PublicId)
     """The process that does the work, or did it last."""
     lease_until: datetime = Field(sa_type=Moment)

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import ClassVar
 
+from sqlalchemy import Text
 from sqlmodel import Field, SQLModel
 
 from models.columns import BigKey, Moment, PublicId
@@ -25,7 +26,7 @@ class Organization(SQLModel, table=True):
 
 
 class ApiKey(SQLModel, table=True):
-    """An API key, stored as its hash alone.
+    """An API key, stored as its hash alone; only the first start's key is also kept encrypted, until it was used.
 
     The row is inserted by the first start, by the setting `RINGBACK_API_KEY` or by `POST /api/v1/keys`. It stays
     after the key is revoked, and is never deleted.
@@ -44,6 +45,9 @@ class ApiKey(SQLModel, table=True):
     key because its response was lost: no client knows the first secret then."""
     hint: str
     """The key's first characters, so that a person can tell keys apart; replaced together with `hash`."""
+    sealed: str | None = Field(default=None, sa_type=Text)
+    """The first admin key itself, encrypted, so that each start shows it again until it was used once. Null since then,
+    and for every other key."""
     rate_limit: float | None = None
     """The most requests per second; null means the limit of the settings."""
     created_at: datetime = Field(sa_type=Moment)

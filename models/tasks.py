@@ -123,6 +123,10 @@ class Task(SQLModel, table=True):
     """The id of the event that ended the task, which a correction or a retry refers to. Null until it has ended, and
     again after a client's retry; a correction replaces it with its own."""
 
+    cancel_requested_at: datetime | None = Field(default=None, sa_type=Moment)
+    """When its run was cancelled while it was under way: the provider is then asked to cancel it, until it has answered.
+    Null for any other task, and again when the provider has refused, or the run is retried."""
+
     run_uid: str | None = Field(default=None, sa_type=PublicId)
     """The run that it is a step of; null for any other task. Never changes."""
     step: str | None = None
@@ -136,6 +140,9 @@ class Task(SQLModel, table=True):
     submitted_at: datetime | None = Field(default=None, sa_type=Moment)
     """When the create call of the newest attempt that was sent began, written before the call; null before the first.
     While a further attempt waits to be sent it is still that of the attempt before."""
+    submit_token: str | None = Field(default=None, sa_type=PublicId)
+    """Made anew each time a process writes that it is about to send the task, so that it can find out whether a write
+    whose outcome it does not know was its own. Null before the first."""
     started_at: datetime | None = Field(default=None, sa_type=Moment)
     """When the provider began to work on the present attempt; null until it reports that."""
     ended_at: datetime | None = Field(default=None, sa_type=Moment)

@@ -27,7 +27,13 @@ from tests.storage.rows import NOW
 FIRST_REVISION = "0001"
 RENAMED = {"looks": "poll_count", "heard_at": "last_update_at"}
 """The columns of `task` that a later revision renames, and their names now."""
-ADDED: dict[str, Any] = {"missing_count": 0, "missing_since": None, "exception_count": 0}
+ADDED: dict[str, Any] = {
+    "missing_count": 0,
+    "missing_since": None,
+    "exception_count": 0,
+    "cancel_requested_at": None,
+    "submit_token": None,
+}
 """The columns of `task` that later revisions add, with the values that existing rows get."""
 EARLIER = NOW - timedelta(minutes=10)
 LATER = NOW + timedelta(minutes=3)
