@@ -79,7 +79,7 @@ class Task(SQLModel, table=True):
     `max_attempts` or because the client asks for a retry."""
     max_attempts: int = 1
     """After how many attempts a failure is final. As requested; a client's retry raises it where needed, and
-    cancelling the run of a step lowers it to the present attempt."""
+    cancelling the run of a step lowers it to the present attempt, until the run is retried."""
     backoff_seconds: float = 1.0
     """The base of the delay before each further attempt by `max_attempts`. Never changes."""
     provider_task_id: str | None = None
@@ -124,8 +124,9 @@ class Task(SQLModel, table=True):
     again after a client's retry; a correction replaces it with its own."""
 
     cancel_requested_at: datetime | None = Field(default=None, sa_type=Moment)
-    """When its run was cancelled while it was under way: the provider is then asked to cancel it, until it has answered.
-    Null for any other task, and again when the provider has refused, or the run is retried."""
+    """When its run was cancelled while it was under way: from then on the provider is asked to cancel it, until it has
+    answered. Null for any other task, and again when the provider has refused or the run is retried. A task that has
+    ended keeps it."""
 
     run_uid: str | None = Field(default=None, sa_type=PublicId)
     """The run that it is a step of; null for any other task. Never changes."""
@@ -152,13 +153,13 @@ class Task(SQLModel, table=True):
     """When the last update with news arrived, a further attempt was begun, or the row was inserted. The time-out
     counts from here."""
     due_at: datetime | None = Field(default=None, sa_type=Moment)
-    """When a process must act on it next (send, poll, search or fail it), or when its lease ends if it is `leased`.
-    Null when it has ended."""
+    """When a process must act on it next (send, poll, search, recall or fail it), or when its lease ends if it
+    is `leased`. Null when it has ended."""
     leased: bool = False
     """Whether a process is acting on it. Set by a claim, cleared by every other change of `due_at`."""
     poll_count: int = 0
     """How many polls brought no news since the last update with news; while the attempt waits to be sent, how many
-    times sending it failed or was put off. Set to 0 by news and at the beginning of an attempt."""
+    times sending it failed or was put off. Set to 0 by news, at the beginning of an attempt and by a recall."""
     missing_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     """How many polls in a row the provider answered with "not found". Set to 0 when the provider knows the task."""
     missing_since: datetime | None = Field(default=None, sa_type=Moment)

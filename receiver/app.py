@@ -43,6 +43,7 @@ from receiver.tracking.apply import Applier
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator
 from receiver.tracking.poll import MissingRule, Poller
+from receiver.tracking.recall import RecalledTasks
 from receiver.tracking.retry import Retrier
 from receiver.tracking.submit import Submitter
 from receiver.tracking.submit import lease_seconds as task_lease_seconds
@@ -107,7 +108,7 @@ class Service:
             Adopter(database, applier, self.providers),
             self.waiting,
         )
-        self.runs = Runs(database, after_commit, self.tracker, actions, advancer)
+        self.runs = Runs(database, after_commit, RecalledTasks(after_commit), actions, advancer)
         replays = Replays(
             database, self.dispatcher, retention_days=settings.retention_days, lease_seconds=delivery_lease
         )
@@ -163,7 +164,6 @@ class Service:
             yield
         finally:
             await supervisor.stop()
-            await self.runs.drain(_DRAIN_SECONDS)
             await self.tracker.drain(_DRAIN_SECONDS)
             await self.task_worker.drain(_DRAIN_SECONDS)
             await self.dispatcher.drain(_DRAIN_SECONDS)

@@ -16,7 +16,8 @@ from receiver.api.schemas import WaitQuery
 from receiver.domain.graph import Graph, check_graph
 from receiver.domain.run_representations import native_run
 from receiver.errors import Conflict, NotFound
-from receiver.runs.service import RunRequest, RunRow
+from receiver.runs.changes import RunRow
+from receiver.runs.service import RunRequest
 from receiver.storage.runs import RunFilter
 
 

@@ -51,7 +51,8 @@ class Advance:
     `start` steps get a task. If the input of one cannot be built, the caller fails it instead and advances again.
     `skip` steps never start; each id is mapped to the id of the step that is the cause.
     `cancel` steps have not started.
-    `cancel_at_provider` steps are under way: their provider is asked to cancel them, and may refuse.
+    `recall` steps are under way: a task that waits to be sent is cancelled; for the others their provider is asked,
+    and may refuse.
     `is_retry`: whether the next end of the run corrects no earlier one, because the client asked for it.
     """
 
@@ -61,7 +62,7 @@ class Advance:
     start: tuple[str, ...] = ()
     skip: Mapping[str, str] = field(default_factory=dict)
     cancel: tuple[str, ...] = ()
-    cancel_at_provider: tuple[str, ...] = ()
+    recall: tuple[str, ...] = ()
     is_retry: bool = False
 
     @property
@@ -90,7 +91,7 @@ def advance(graph: Graph, status: str, statuses: Statuses) -> Advance:
 def cancel(graph: Graph, status: str, statuses: Statuses) -> Advance:
     """Return what cancelling a run changes: the run ends at once, and later updates of its tasks do not change it.
 
-    For a run that is cancelled already, it only repeats `cancel_at_provider`. Raises `Conflict` for a run that ended
+    For a run that is cancelled already, it only repeats `recall`. Raises `Conflict` for a run that ended
     otherwise.
     """
     if status in RUN_TERMINAL and status != RunStatus.CANCELLED:
@@ -99,7 +100,7 @@ def cancel(graph: Graph, status: str, statuses: Statuses) -> Advance:
         RunStatus.CANCELLED,
         EventType.RUN_CANCELLED if status != RunStatus.CANCELLED else None,
         cancel=_steps_in(graph, statuses, frozenset({StepStatus.PENDING})),
-        cancel_at_provider=_steps_in(graph, statuses, UNDER_WAY),
+        recall=_steps_in(graph, statuses, UNDER_WAY),
     )
 
 

@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 _POLL_GROWTH = 1.5
 _LONGEST_RETRY = 3600.0
 _LONGEST_RESEND = 60.0
+_FIRST_RECALL = 1.0
+_LONGEST_RECALL = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,15 @@ class PollSchedule:
     def after_poll(self, poll_count: int, last_update_at: datetime, now: datetime) -> datetime:
         """Return when to poll again after the `poll_count`-th poll without a change; never later than the deadline."""
         delay = poll_delay(poll_count, first=self.first, longest=self.longest)
+        return min(now + timedelta(seconds=delay), max(self.deadline(last_update_at), now))
+
+    def after_recall(self, poll_count: int, last_update_at: datetime, now: datetime) -> datetime:
+        """Return when to look again at a task that its provider has not cancelled yet; never later than the deadline.
+
+        The delays grow as those of `after_poll`, from 1 s to 60 s: until it has answered, it works for nothing.
+        """
+        first, longest = min(_FIRST_RECALL, self.first), min(_LONGEST_RECALL, self.longest)
+        delay = poll_delay(poll_count, first=first, longest=longest)
         return min(now + timedelta(seconds=delay), max(self.deadline(last_update_at), now))
 
     def deadline(self, last_update_at: datetime) -> datetime:

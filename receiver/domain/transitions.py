@@ -38,7 +38,7 @@ from receiver.domain.revisions import (
 )
 from receiver.domain.schedules import PollSchedule, retry_delay
 from receiver.domain.task_state import TaskState
-from receiver.domain.updates import ProviderUpdate, Source
+from receiver.domain.updates import ProviderUpdate, Source, cancellation
 from receiver.errors import Conflict
 
 ALLOWED: Mapping[str, frozenset[TaskStatus]] = {
@@ -131,7 +131,7 @@ def decide(
     if update.status is None:
         return _record_unknown_word(task, update, now, schedule)
     if update.status in TERMINAL:
-        if update.status == TaskStatus.CANCELLED and not update.by_provider and not _is_unsent(task):
+        if update.status == TaskStatus.CANCELLED and not update.by_provider and not is_unsent(task):
             return NOTHING  # the provider may have the task, and then only the provider can cancel it
         if _has_attempts_left(task, update):
             return _start_next_attempt(task, update, now, jitter)
@@ -167,6 +167,31 @@ def retry(task: TaskState, now: datetime) -> Decision:
         "retries": task.ended_event,
     }
     return Decision(changes, EventType.TASK_UPDATED, snapshot)
+
+
+def recall(task: TaskState, now: datetime) -> Decision:
+    """Return what cancelling the run of a step's task changes.
+
+    A task that waits to be sent is cancelled. Any other begins no further attempt, and is due for its recall: its
+    provider is asked to cancel it (`receiver.tracking.recall`). One that is being sent is due when the outcome of the
+    create call is applied: until then it is leased to the process that calls.
+    """
+    if task.status in TERMINAL:
+        return NOTHING
+    if is_unsent(task):
+        return _end(task, cancellation(Source.SUBMIT, task.attempt, by_provider=False), now)
+    changes = {"cancel_requested_at": now, "max_attempts": task.attempt, "poll_count": 0}
+    return Decision(changes if task.submission == Submission.SENDING else {**changes, "due_at": now})
+
+
+def resume(task: TaskState, max_attempts: int) -> Decision:
+    """Return what retrying a cancelled run changes on a step's task that is still under way: it is not recalled.
+
+    It has `max_attempts` attempts again, the number that the run's client requested.
+    """
+    if task.status in TERMINAL:
+        return NOTHING
+    return Decision({"cancel_requested_at": None, "max_attempts": max(task.attempt, max_attempts)})
 
 
 def _superseded_reason(task: TaskState, update: ProviderUpdate) -> str | None:
@@ -278,7 +303,7 @@ def _record_unknown_word(task: TaskState, update: ProviderUpdate, now: datetime,
         **({**_content(update), "revision": new_revision} if is_newer else {}),
         **_news(task, now),
         "words": words,
-        "due_at": schedule.after_update(now),
+        "due_at": _next_look(task, update, now, schedule),
     }
     snapshot = _snapshot(task, update, TaskStatus(task.status)) | {"words": words}
     if update.word:
@@ -298,7 +323,7 @@ def _move_forward(task: TaskState, update: ProviderUpdate, now: datetime, schedu
         **({**_content(update), "revision": new_revision} if is_newer else {}),
         **_news(task, now),
         "status": status,
-        "due_at": schedule.after_update(now),
+        "due_at": _next_look(task, update, now, schedule),
     }
     is_submitted = task.status == TaskStatus.QUEUED
     event = EventType.TASK_SUBMITTED if is_submitted else EventType.TASK_UPDATED
@@ -375,12 +400,14 @@ def _completed(changes: dict[str, Any], snapshot: dict[str, Any], *, is_final: b
     return Decision(changes, EventType.TASK_COMPLETED, snapshot, keeps_content=not is_final)
 
 
-def _is_unsent(task: TaskState) -> bool:
+def is_unsent(task: TaskState) -> bool:
+    """Return whether the provider certainly has nothing of a task's present attempt, which waits to be sent."""
     return task.status == TaskStatus.QUEUED and task.submission == Submission.WAITING
 
 
 def _has_attempts_left(task: TaskState, update: ProviderUpdate) -> bool:
-    return update.status == TaskStatus.FAILED and update.retryable and task.attempt < task.max_attempts
+    may_restart = task.attempt < task.max_attempts and task.cancel_requested_at is None
+    return update.status == TaskStatus.FAILED and update.retryable and may_restart
 
 
 def _start_next_attempt(task: TaskState, update: ProviderUpdate, now: datetime, jitter: float) -> Decision:
@@ -409,10 +436,19 @@ def _without_change(task: TaskState, update: ProviderUpdate, now: datetime, sche
     if update.source == Source.POLL:
         changes |= _no_faults(task)
         changes["poll_count"] = task.poll_count + 1
-        changes["due_at"] = schedule.after_poll(task.poll_count + 1, task.last_update_at, now)
+        is_recalled = task.cancel_requested_at is not None
+        after_look = schedule.after_recall if is_recalled else schedule.after_poll
+        changes["due_at"] = after_look(task.poll_count + 1, task.last_update_at, now)
     if update.provider_task_id in changes.values():
-        changes.update(last_update_at=now, poll_count=0, due_at=schedule.after_update(now))
+        changes.update(last_update_at=now, poll_count=0, due_at=_next_look(task, update, now, schedule))
     return Decision(changes) if changes else NOTHING
+
+
+def _next_look(task: TaskState, update: ProviderUpdate, now: datetime, schedule: PollSchedule) -> datetime:
+    """Return when to look at a task after news: at once if it is to be recalled, and its provider's id is known now."""
+    if task.cancel_requested_at is None:
+        return schedule.after_update(now)
+    return now if _provider_id_changes(task, update) else schedule.after_recall(0, now, now)
 
 
 def _provider_id_changes(task: TaskState, update: ProviderUpdate) -> dict[str, Any]:

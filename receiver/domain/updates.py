@@ -54,6 +54,17 @@ class ProviderUpdate:
     retryable: bool = True
 
 
+def cancellation(source: Source, attempt: int, *, by_provider: bool) -> ProviderUpdate:
+    """Return the cancellation of an attempt, by its provider or by Ringback's own decision: the content stays."""
+    return ProviderUpdate(
+        source=source,
+        status=TaskStatus.CANCELLED,
+        attempt=attempt,
+        by_provider=by_provider,
+        is_snapshot=False,
+    )
+
+
 def own_failure(
     source: Source, code: str, message: str, *, detail: Any = None, last_update_at: datetime | None = None
 ) -> ProviderUpdate:

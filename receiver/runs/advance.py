@@ -78,8 +78,8 @@ class RunChange:
         self.now = now
         self.tasks: list[dict[str, Any]] = []
         """The rows of new tasks, one for each step that starts."""
-        self.cancel_at_provider: tuple[str, ...] = ()
-        """The ids of tasks that their provider is asked to cancel after the commit."""
+        self.recall: tuple[str, ...] = ()
+        """The ids of tasks that are cancelled with the run, at once or by their provider."""
         self.is_changed = False
         self.is_corrected = False
         """Whether a step that had failed has completed, or the result of a completed step has changed."""
@@ -140,7 +140,7 @@ class RunChange:
         """Apply what `plan` decides for the run as it is now, until nothing more follows from it."""
         decided = plan(self._graph, self.run["status"], {name: step["status"] for name, step in self._steps.items()})
         self._set_status(decided)
-        self.cancel_at_provider += tuple(self._steps[name]["task_uid"] for name in decided.cancel_at_provider)
+        self.recall += tuple(self._steps[name]["task_uid"] for name in decided.recall)
         for name in decided.reset:
             self._change(self._steps[name], {**_NOT_STARTED, "status": StepStatus.PENDING})
         for name, cause in decided.skip.items():

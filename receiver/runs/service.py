@@ -1,43 +1,30 @@
 """What the API asks of runs: create, wait, cancel, retry. `receiver.runs.advance` advances them."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
-from models import RUN_TERMINAL, TERMINAL, EventType, RunStatus, StepStatus
+from models import RUN_TERMINAL, EventType, RunStatus, StepStatus
 from receiver.clock import utc_now
 from receiver.domain import advance as rules
 from receiver.domain.actions import Actions
 from receiver.domain.graph import Graph
 from receiver.domain.steps import document_of
-from receiver.errors import Conflict, NotFound, RingbackError, Unavailable
 from receiver.events.after_commit import AfterCommit
 from receiver.events.record import record
-from receiver.runs.advance import Advancer, Plan, RunChange, run_event
+from receiver.runs.advance import Advancer, RunChange, run_event
+from receiver.runs.changes import Asked, RunChanger, RunRow, StepTasks, unknown_run
 from receiver.storage.database import Database
 from receiver.storage.runs import (
     RunFilter,
     insert_run,
-    lock_runs,
     run_by_id,
     runs_among,
     runs_matching,
     steps_of,
 )
-from receiver.storage.tasks import stop_retries
 from receiver.storage.transaction import Transaction
-from receiver.telemetry import get_logger
-
-log = get_logger("runs.service")
-
-_CANCEL_TRIES = 5
-_SENDING_SECONDS = 30.0
-"""A task that is being sent cannot be cancelled: how often, and how long each time, a change of it is waited for."""
-
-RunRow = dict[str, Any]
-"""The row of a run with its organization's outer id, and the rows of its steps as `steps`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,18 +37,6 @@ class RunRequest:
     metadata: dict[str, Any] | None = None
 
 
-class StepTasks(Protocol):
-    """The tasks of steps. All that `receiver.runs` knows of `receiver.tracking`."""
-
-    async def task(self, organization_id: int, task_id: str) -> Mapping[str, Any]:
-        """Return a task's row. Raises `NotFound`."""
-        ...
-
-    async def cancel(self, task: Mapping[str, Any]) -> str:
-        """Cancel a task. Raises `Conflict` while it is being sent, or for one that has ended."""
-        ...
-
-
 class Runs:
     """Runs, as the API uses them. `actions` are what their steps may do."""
 
@@ -72,8 +47,7 @@ class Runs:
         self._database = database
         self._after_commit = after_commit
         self._advancer = advancer
-        self._tasks = tasks
-        self._cancelling: set[asyncio.Task[None]] = set()
+        self._changer = RunChanger(after_commit, tasks, advancer)
 
     async def create(self, request: RunRequest) -> None:
         """Create a run and start its first steps; return when both are on disk."""
@@ -83,7 +57,7 @@ class Runs:
         """Return a run with its steps. Raises `NotFound`."""
         rows = await self._database.read(run_by_id(organization_id, uid))
         if not rows:
-            raise _unknown(uid)
+            raise unknown_run(uid)
         return (await self._with_steps(rows))[0]
 
     async def unknown(self, organization_id: int, uids: Sequence[str]) -> list[str]:
@@ -104,31 +78,20 @@ class Runs:
         )
 
     async def cancel(self, organization_id: int, uid: str) -> RunRow:
-        """Cancel a run and return it.
+        """Cancel a run and return it when that is on disk.
 
-        Steps under way are cancelled at their provider in the background; where the provider refuses, their tasks
-        run to their end. Raises `NotFound`, and `Conflict` for a run that ended otherwise.
+        Tasks of its steps that wait to be sent are cancelled with it. For those under way the task worker asks their
+        provider; where that refuses, they run to their end. For a run that is cancelled already this is repeated.
+        Raises `NotFound`, and `Conflict` for a run that ended otherwise.
         """
-        change = await self._change(organization_id, uid, rules.cancel)
-        if change.cancel_at_provider:
-            cancelling = asyncio.create_task(self._cancel_steps(organization_id, uid, change.cancel_at_provider))
-            self._cancelling.add(cancelling)
-            cancelling.add_done_callback(self._cancelling.discard)
-        return change.run
+        return await self._changer.change(self._database.writer, Asked(organization_id, uid, rules.cancel))
 
     async def retry(self, organization_id: int, uid: str) -> RunRow:
         """Retry the steps that failed, were skipped or were cancelled; the results of completed steps are kept.
 
         Raises `NotFound`, and `Conflict` for a run that neither failed nor was cancelled.
         """
-        return (await self._change(organization_id, uid, rules.retry)).run
-
-    async def drain(self, seconds: float) -> None:
-        """Wait for the cancel calls under way, `seconds` at most, then abandon them."""
-        if self._cancelling:
-            _, late = await asyncio.wait(self._cancelling, timeout=seconds)
-            for cancelling in late:
-                cancelling.cancel()
+        return await self._changer.change(self._database.writer, Asked(organization_id, uid, rules.retry))
 
     async def _create(self, tx: Transaction, request: RunRequest, now: datetime) -> None:
         values = {
@@ -154,60 +117,6 @@ class Runs:
         change.apply_plan(rules.advance)
         await record(tx, [created, *await self._advancer.write(tx, [change], now)], self._after_commit, now)
 
-    async def _change(self, organization_id: int, uid: str, plan: Plan) -> RunChange:
-        """Apply `plan` to a run in one transaction. Raises `NotFound`, and what `plan` raises."""
-        now = utc_now()
-
-        async def work(tx: Transaction) -> RunChange | RingbackError:
-            found = [run for run in await lock_runs(tx, [uid]) if run["organization_id"] == organization_id]
-            if not found:
-                return _unknown(uid)
-            change = RunChange(found[0], now)
-            try:
-                change.apply_plan(plan)
-            except RingbackError as refusal:
-                return refusal
-            await record(tx, await self._advancer.write(tx, [change], now), self._after_commit, now)
-            return change
-
-        outcome = await self._database.writer.run(work)
-        assert isinstance(outcome, RunChange)  # noqa: S101 - the writer raises an error that `work` returns
-        return outcome
-
-    async def _cancel_steps(self, organization_id: int, uid: str, task_uids: Sequence[str]) -> None:
-        try:
-            await self._database.writer.run(lambda tx: stop_retries(tx, task_uids), bounded=False)
-        except Unavailable as error:  # the steps of the cancelled run may be tried again
-            log.warning(
-                "stopping retries failed", run_id=uid, task_ids=task_uids, error_code=error.code, error=error.message
-            )
-        await asyncio.gather(*(self._cancel_step(organization_id, uid, task_uid) for task_uid in task_uids))
-
-    async def _cancel_step(self, organization_id: int, uid: str, task_uid: str) -> None:
-        """Cancel the task of a step, unless the run is retried in the meantime.
-
-        A task that is being sent cannot be cancelled yet, and the provider would charge for it: its next change is
-        waited for, then it is cancelled.
-        """
-        try:
-            with self._after_commit.waiting.watch(task_uid) as watch:
-                for _ in range(_CANCEL_TRIES):
-                    run = await self.run(organization_id, uid)
-                    task = await self._tasks.task(organization_id, task_uid)
-                    if run["status"] != RunStatus.CANCELLED or task["status"] in TERMINAL:
-                        return
-                    try:
-                        await self._tasks.cancel(task)
-                    except Conflict:
-                        await watch.changed(_SENDING_SECONDS)
-        except RingbackError as error:
-            # The task runs to its end; the run stays cancelled. Not a warning: many providers cannot cancel.
-            log.info("cancelling step failed", run_id=uid, task_id=task_uid, error_code=error.code, error=error.message)
-
     async def _with_steps(self, rows: Sequence[Mapping[str, Any]]) -> list[RunRow]:
         steps = await self._database.read(steps_of([row["id"] for row in rows])) if rows else []
         return [{**row, "steps": [step for step in steps if step["run_id"] == row["id"]]} for row in rows]
-
-
-def _unknown(uid: str) -> NotFound:
-    return NotFound(f"run {uid[:80]!r} does not exist", code="run_not_found", param="run_id")

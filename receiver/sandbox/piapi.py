@@ -77,6 +77,9 @@ class PiapiPaths:
 
     async def cancel(self, request: Request) -> Response:
         """`DELETE /api/v1/task/{task_id}`, and `POST .../cancel`, which one official client uses."""
+        options = self._sandbox.options
+        if options.cancel_status is not None:
+            return outage(options.cancel_status, options.retry_after)
         task = self._find(request)
         if task is None:
             return not_found()

@@ -143,6 +143,8 @@ class SandboxOptions(Script):
     """During an outage: the HTTP status of every create. No task is made."""
     poll_status: ErrorStatus | None = None
     """During an outage: the HTTP status of every poll."""
+    cancel_status: ErrorStatus | None = None
+    """During an outage: the HTTP status of every request to cancel a task. Nothing is cancelled."""
 
     webhook_attempts: Annotated[Count, Field(ge=1)] = 3
     """How many attempts to send a notice."""

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, update
+from sqlalchemy import and_, bindparam, case, update
 
 from models import TERMINAL, Submission, TaskStatus
 from models.columns import Moment
@@ -61,6 +61,8 @@ class Postponement:
     submission: Submission
     poll_count: int
     due_at: datetime
+    cancel_requested_at: datetime | None
+    """The task's `cancel_requested_at` when this was decided: one that was set since makes the task due at once."""
     missing_count: int = 0
     missing_since: datetime | None = None
     last_update_at: datetime | None = None
@@ -78,6 +80,11 @@ class LostAnswer:
 
 
 _KNOWN_UPDATE_AT = bindparam("known_update_at", type_=Moment)
+_IS_RECALLED_SINCE = and_(
+    tasks.c.submission != Submission.WAITING,  # the cancel of a run ends those
+    tasks.c.cancel_requested_at.is_not(None),
+    tasks.c.cancel_requested_at.is_distinct_from(bindparam("known_recall_at", type_=Moment)),
+)
 _POSTPONE = (
     update(tasks)
     .where(
@@ -93,7 +100,7 @@ _POSTPONE = (
         missing_count=bindparam("now_missing_count"),
         missing_since=bindparam("now_missing_since", type_=Moment),
         exception_count=0,
-        due_at=bindparam("now_due"),
+        due_at=case((_IS_RECALLED_SINCE, bindparam("at_once", type_=Moment)), else_=bindparam("now_due", type_=Moment)),
         leased=False,
     )
 )
@@ -102,8 +109,8 @@ _POSTPONE = (
 async def mark_sending(tx: Transaction, intents: Sequence[Intent]) -> list[bool | Exception]:
     """Record that tasks are being sent, before their provider is called, and renew their leases.
 
-    The result is False for a task that does not wait to be sent any more, and may not be sent: it was cancelled, or its
-    lease ran out and another process sends it. A handler of the writer.
+    The result is False for a task that does not wait to be sent any more, and may not be sent: it or its run was
+    cancelled, or its lease ran out and another process sends it. A handler of the writer.
     """
     found = await tx.load_tasks({intent.uid for intent in intents})
     now = utc_now()
@@ -177,7 +184,8 @@ async def give_back_tasks(tx: Transaction, keys: Collection[int], now: datetime)
 
 
 def _is_waiting(task: TaskState, attempt: int) -> bool:
-    return task.attempt == attempt and task.status == TaskStatus.QUEUED and task.submission == Submission.WAITING
+    is_queued = task.attempt == attempt and task.status == TaskStatus.QUEUED
+    return is_queued and task.submission == Submission.WAITING and task.cancel_requested_at is None
 
 
 def _parameters(item: Postponement) -> dict[str, Any]:
@@ -190,5 +198,7 @@ def _parameters(item: Postponement) -> dict[str, Any]:
         "now_missing_count": item.missing_count,
         "now_missing_since": item.missing_since,
         "now_due": item.due_at,
+        "at_once": utc_now(),
+        "known_recall_at": item.cancel_requested_at,
         "known_update_at": item.last_update_at,
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Select, bindparam, insert, select, update
 
+from receiver.domain.advance import UNDER_WAY
 from receiver.domain.ids import is_id
 from receiver.storage.metadata_filter import has_metadata
 from receiver.storage.page_filter import PageFilter
@@ -49,6 +50,16 @@ def runs_matching(wanted: RunFilter, limit: int) -> Select[Any]:
 def steps_of(run_keys: Collection[int]) -> Select[Any]:
     """Return the query for the steps of these runs, in the order of their positions."""
     return select(run_steps).where(run_steps.c.run_id.in_(run_keys)).order_by(run_steps.c.run_id, run_steps.c.position)
+
+
+async def tasks_under_way(tx: Transaction, run_uids: Collection[str]) -> list[tuple[int, str, str]]:
+    """Return (organization's row key, run's id, task's id) of the steps under way of these runs. Nothing is locked."""
+    of_runs = select(runs.c.organization_id, runs.c.uid, run_steps.c.task_uid).join(
+        run_steps, run_steps.c.run_id == runs.c.id
+    )
+    is_under_way = (run_steps.c.status.in_(UNDER_WAY), run_steps.c.task_uid.is_not(None))
+    rows = await tx.execute(of_runs.where(runs.c.uid.in_(run_uids), *is_under_way))
+    return [(row.organization_id, row.uid, row.task_uid) for row in rows]
 
 
 async def lock_runs(tx: Transaction, uids: Collection[str]) -> list[dict[str, Any]]:

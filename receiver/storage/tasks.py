@@ -238,12 +238,6 @@ async def add_metadata(tx: Transaction, organization_id: int, uid: str, metadata
     await tx.execute(update(tasks).where(*has_none).values({tasks.c.metadata: metadata}))
 
 
-async def stop_retries(tx: Transaction, uids: Collection[str]) -> None:
-    """Make the present attempt of these tasks their last one."""
-    await tx.load_tasks(uids)  # locks them in the order of their keys
-    await tx.execute(update(tasks).where(tasks.c.uid.in_(uids)).values(max_attempts=tasks.c.attempt))
-
-
 def _is_wanted(wanted: TaskFilter) -> ColumnElement[bool]:
     conditions = wanted.conditions(
         tasks, status=wanted.status, model=wanted.model, task_type=wanted.task_type, run_uid=wanted.run_uid

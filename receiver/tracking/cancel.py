@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models import TERMINAL, TaskStatus
-from receiver.domain.updates import ProviderUpdate, Source
+from receiver.domain.updates import Source, cancellation
 from receiver.errors import Conflict, NotFound, ProviderRefused, Unavailable
 from receiver.providers import CallerKey, CallPurpose, Cancelled, Missing, NoAnswer, Provider, Refused
 from receiver.storage.writer import Writer
@@ -54,12 +54,7 @@ class Canceller:
         return "cancelled before it was sent"
 
     async def _apply(self, task: Mapping[str, Any], *, by_provider: bool) -> Applied:
-        update = ProviderUpdate(
-            source=Source.POLL if by_provider else Source.SUBMIT,
-            status=TaskStatus.CANCELLED,
-            attempt=task["attempt"],
-            by_provider=by_provider,
-            is_snapshot=False,
-        )
+        source = Source.POLL if by_provider else Source.SUBMIT
+        update = cancellation(source, task["attempt"], by_provider=by_provider)
         arrival = Arrival(provider=task["provider"], task_uid=task["uid"], update=update)
         return await self._writer.write(self._applier.apply, arrival)

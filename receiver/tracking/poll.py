@@ -1,4 +1,4 @@
-"""Acts on one due task: submits it, searches for it, polls it or times it out.
+"""Acts on one due task: submits it, searches for it, recalls it, polls it or times it out.
 
 Why an unknown submission is searched for. When a create call is cut off after the request was sent (or answered with
 502, 504 or nonsense), the provider may or may not have made the task, and may or may not charge for it. Sending it
@@ -21,6 +21,7 @@ from receiver.domain.keyring import KeyRing
 from receiver.domain.redaction import REDACTED
 from receiver.domain.schedules import exception_delay, poll_delay
 from receiver.domain.task_state import TaskState
+from receiver.domain.transitions import is_unsent
 from receiver.domain.updates import ProviderUpdate, Source, own_failure
 from receiver.providers import CallerKey, CallPurpose, FetchOutcome, Found, MalformedUpdate, Missing, NoAnswer, Provider
 from receiver.storage.database import Database
@@ -29,6 +30,7 @@ from receiver.storage.tasks import assigned_provider_ids, overdue_unsent_tasks, 
 from receiver.storage.transaction import DueTask
 from receiver.telemetry import counted, get_logger, task_exceptions
 from receiver.tracking.apply import Applied, Applier
+from receiver.tracking.recall import Recaller
 from receiver.tracking.submit import FIRST_SEARCH_SECONDS, TASK_TAKEN, Outgoing, Submitter, taken_message
 from receiver.tracking.task_references import TaskReferences
 from receiver.tracking.update_batch import Arrival
@@ -84,16 +86,25 @@ class Poller:
         self._keyring = keyring
         self._unknown_seconds = unknown_seconds
         self._missing = missing
+        self._recaller = Recaller(database.writer, applier, providers, missing.believes)
 
     def may_send(self) -> bool:
         """Return whether a task can be sent now: False if every provider has asked for a pause."""
         return any(each.paused_for() <= _SHORT_PAUSE_SECONDS for each in self._providers.values())
 
     async def act_on(self, due: DueTask) -> None:
-        """Do what a claimed task needs: poll it if the provider's id is known, else search for it or submit it."""
+        """Do what a claimed task needs: poll it if the provider's id is known, else search for it or submit it.
+
+        One that is to be recalled is polled only if the provider has not answered the recall.
+        """
         task = due.state
+        is_recalled = task.cancel_requested_at is not None
         if task.provider_task_id is not None:
-            await self._poll(task)
+            if not (is_recalled and await self._recaller.recall(task)):
+                await self._poll(task)
+            return
+        if is_recalled and is_unsent(task):
+            await self._recaller.cancel_unsent(task)
             return
         row = await self._row(task.uid)
         if row is None or row["status"] in TERMINAL or row["attempt"] != task.attempt:
@@ -271,7 +282,9 @@ class Poller:
 
     async def _postpone_poll(self, task: TaskState, retry_after: float | None = None) -> None:
         now = utc_now()
-        due_at = self._applier.poll_schedule.after_poll(task.poll_count + 1, task.last_update_at, now)
+        schedule = self._applier.poll_schedule
+        after_look = schedule.after_poll if task.cancel_requested_at is None else schedule.after_recall
+        due_at = after_look(task.poll_count + 1, task.last_update_at, now)
         delay = max((due_at - now).total_seconds(), retry_after or 0)
         await self._postpone(task, Submission.ACCEPTED, delay)
 
@@ -284,6 +297,7 @@ class Poller:
             submission=submission,
             poll_count=task.poll_count + 1,
             due_at=due_at,
+            cancel_requested_at=task.cancel_requested_at,
             missing_count=task.missing_count,
             missing_since=task.missing_since,
             last_update_at=task.last_update_at,

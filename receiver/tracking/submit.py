@@ -231,6 +231,7 @@ class Submitter:
             submission=submission,
             poll_count=poll_count,
             due_at=due_at,
+            cancel_requested_at=None,
         )
         await self._writer.write(postpone, item, bounded=False)
         self._applier.after_commit.due.set(due_at)

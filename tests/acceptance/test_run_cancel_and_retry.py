@@ -2,14 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from receiver.tracking.tracker import Tracker
-from receiver.workers.supervisor import Supervisor
 from tests.fakes.command import Ringback
 from tests.fakes.pipeline import (
     FAILS,
@@ -144,28 +140,3 @@ async def test_a_retry_continues_a_cancelled_run(world: World) -> None:
     assert (await change(world, run_id, "retry")).status_code == 409
     await until(world, run_id, lambda run: step_of(run, "b")["job_id"])
     await change(world, run_id, "cancel")
-
-
-async def test_a_stop_of_the_service_waits_for_cancel_requests_in_flight(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopping, cancelled = asyncio.Event(), list[str]()
-    cancel, stop = Tracker.cancel, Supervisor.stop
-
-    async def cancel_later(tracker: Tracker, task: Any) -> str:
-        await stopping.wait()
-        message = await cancel(tracker, task)
-        cancelled.append(task["run_uid"])
-        return message
-
-    async def stop_and_signal(supervisor: Supervisor) -> None:
-        stopping.set()
-        await stop(supervisor)
-
-    monkeypatch.setattr(Tracker, "cancel", cancel_later)
-    monkeypatch.setattr(Supervisor, "stop", stop_and_signal)
-    async with world_with_actions(tmp_path) as world:
-        run_id = await begin(world, step("a", sandbox=WAITING))
-        await until(world, run_id, lambda run: step_of(run, "a")["status"] == "queued")
-        await change(world, run_id, "cancel")
-    assert run_id in cancelled

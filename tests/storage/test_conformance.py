@@ -82,6 +82,7 @@ async def test_a_loaded_task_has_all_that_a_decision_needs(database: Database) -
         "task_type": "video_generation",
         "metadata": {"customer": "7"},
         "provider": "piapi",
+        "cancel_requested_at": NOW,
     }
     row = task_row(**given)
     (key,) = await add_tasks(database, row)

@@ -129,18 +129,18 @@ def test_a_completed_run_tells_its_end_once_more_with_a_late_result() -> None:
 
 def test_cancelling_ends_a_run_at_once() -> None:
     ended = cancel(a_diamond(), IN_PROGRESS, states(C, R, Q, P, F))
-    assert ended == Advance(RunStatus.CANCELLED, EventType.RUN_CANCELLED, cancel=("d",), cancel_at_provider=("b", "c"))
+    assert ended == Advance(RunStatus.CANCELLED, EventType.RUN_CANCELLED, cancel=("d",), recall=("b", "c"))
     assert ended.changes == {"d": X}
 
 
 def test_cancelling_a_run_of_which_no_step_has_started() -> None:
     ended = cancel(a_diamond(), RunStatus.PENDING, states(P, P, P, P, P))
-    assert (ended.status, ended.cancel, ended.cancel_at_provider) == (RunStatus.CANCELLED, tuple("abcde"), ())
+    assert (ended.status, ended.cancel, ended.recall) == (RunStatus.CANCELLED, tuple("abcde"), ())
 
 
 def test_cancelling_again_only_asks_the_provider_to_cancel_the_steps_under_way() -> None:
     again = cancel(a_diamond(), RunStatus.CANCELLED, states(C, R, X, X, C))
-    assert again == Advance(RunStatus.CANCELLED, cancel_at_provider=("b",))
+    assert again == Advance(RunStatus.CANCELLED, recall=("b",))
 
 
 @pytest.mark.parametrize("status", [RunStatus.COMPLETED, RunStatus.FAILED])

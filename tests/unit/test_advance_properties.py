@@ -214,7 +214,7 @@ def test_a_cancelled_run_starts_no_step_and_ignores_later_updates(scenario: Scen
         list(simulation.started),
     )
     decided = cancel(simulation.graph, simulation.status, simulation.statuses)
-    assert (set(decided.cancel), set(decided.cancel_at_provider)) == (waiting, set(running))
+    assert (set(decided.cancel), set(decided.recall)) == (waiting, set(running))
     simulation.write(decided)
     while simulation.under_way():
         simulation.report()

@@ -374,11 +374,13 @@ async def test_a_hanging_poll_is_answered_after_the_delay(client: httpx.AsyncCli
 
 async def test_an_outage_is_turned_on_and_off(client: httpx.AsyncClient) -> None:
     task = await create(client)
-    switched = await client.post("/sandbox/options", json={"submit_status": 503, "poll_status": 429})
+    outages = {"submit_status": 503, "poll_status": 429, "cancel_status": 503}
+    switched = await client.post("/sandbox/options", json=outages)
     assert (switched.json()["submit_status"], "api_key" in switched.json()) == (503, False)
     assert (await client.post("/api/v1/task", json=body())).status_code == 503
     assert (await client.get(f"/api/v1/task/{task['task_id']}")).headers["retry-after"] == "1"
-    await client.post("/sandbox/options", json={"submit_status": None, "poll_status": None})
+    assert (await client.delete(f"/api/v1/task/{task['task_id']}")).status_code == 503
+    await client.post("/sandbox/options", json=dict.fromkeys(outages))
     await create(client)
     assert len(await raw_tasks(client)) == 2
 

@@ -1,0 +1,140 @@
+"""Recalling the tasks of a cancelled run's steps: what the cancel writes of them, and asking their providers.
+
+Why a recall is a row that is due. The answer to a cancel promises that no step of the run is sent any more, and that
+what is under way is cancelled where its provider agrees. So all of it is written in the transaction that cancels the
+run: tasks that wait to be sent end, the others begin no further attempt, and `cancel_requested_at` says that the
+provider is still to be asked. The worker that claims such a task asks (`receiver.tracking.poll`), until it is answered; a
+process that dies, a database that fails and a provider that is down only delay it.
+
+An intent to send (`receiver.storage.leases.mark_sending`) and a further attempt (`receiver.domain.transitions`) read
+the same column on the locked row: whichever of them and the cancel commits first, the other one sees it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from receiver.clock import utc_now
+from receiver.domain import transitions
+from receiver.domain.task_state import TaskState
+from receiver.domain.updates import Source, cancellation
+from receiver.events.after_commit import AfterCommit
+from receiver.providers import (
+    PROVIDER_UNAUTHORIZED,
+    CallerKey,
+    CallPurpose,
+    Cancelled,
+    Missing,
+    NoAnswer,
+    Provider,
+    Refused,
+)
+from receiver.storage.recalls import RefusedRecall, give_up_recalls
+from receiver.storage.transaction import NewEvent, Transaction
+from receiver.storage.writer import Writer
+from receiver.telemetry import get_logger
+from receiver.tracking.apply import Applier
+from receiver.tracking.update_batch import Arrival, UpdateBatch, complete_snapshots
+
+log = get_logger("tracking.recall")
+
+Believes = Callable[[int, datetime, datetime], bool]
+"""Whether a count of answers in a row that the provider has no such task is believed: the count, since when, now."""
+
+
+class RecalledTasks:
+    """Writes what the cancel or the retry of a run changes on the tasks of its steps, in the same transaction."""
+
+    def __init__(self, after_commit: AfterCommit) -> None:
+        self._after_commit = after_commit
+
+    async def recall(self, tx: Transaction, tasks: Sequence[TaskState], now: datetime) -> list[NewEvent]:
+        """Cancel locked tasks that wait to be sent, and make the others due for their recall; return the events.
+
+        The states change in place.
+        """
+        batch = UpdateBatch(now)
+        for task in tasks:
+            decision = transitions.recall(task, now)
+            if decision.changes:
+                batch.change(task, decision)
+        await complete_snapshots(tx, batch)
+        await tx.update_tasks(list(batch.changes.values()))
+        tx.after_commit.append(lambda: self._after_commit.due.set(now))
+        return batch.events
+
+    async def resume(self, tx: Transaction, tasks: Sequence[tuple[TaskState, int]], now: datetime) -> None:
+        """Give up the recalls of locked tasks; each again has the number of attempts that is given with it."""
+        batch = UpdateBatch(now)
+        for task, max_attempts in tasks:
+            decision = transitions.resume(task, max_attempts)
+            if decision.changes:
+                batch.change(task, decision)
+        await tx.update_tasks(list(batch.changes.values()))
+
+
+class Recaller:
+    """Asks providers to cancel the tasks that are to be recalled.
+
+    `believes_missing` decides when a provider is believed that it has no such task: a new one may not be visible yet.
+    """
+
+    def __init__(
+        self, writer: Writer, applier: Applier, providers: Mapping[str, Provider], believes_missing: Believes
+    ) -> None:
+        self._writer = writer
+        self._applier = applier
+        self._providers = providers
+        self._believes_missing = believes_missing
+
+    async def cancel_unsent(self, task: TaskState) -> None:
+        """Cancel a task whose create call, made before its run was cancelled, has created nothing."""
+        await self._apply(task, by_provider=False)
+
+    async def recall(self, task: TaskState) -> bool:
+        """Ask the provider to cancel a claimed task; return whether that is settled, by its consent or its refusal.
+
+        If not, the task is still to be recalled, and its due time is unchanged. A refusal of Ringback's own key settles
+        nothing: it says nothing about the task.
+        """
+        caller = CallerKey(task.organization_id, CallPurpose.CANCEL)
+        match await self._providers[task.provider].cancel(str(task.provider_task_id), caller=caller):
+            case Cancelled():
+                await self._apply(task, by_provider=True)
+                return True
+            case Refused(message=message, code=code) if code != PROVIDER_UNAUTHORIZED:
+                await self._give_up(task, message)
+                return True
+            case Missing(message) if self._is_missing(task):
+                await self._give_up(task, message)
+                return True
+            case Refused(message=message) | Missing(message) | NoAnswer(message):
+                log.warning("recall failed", **_ids(task), error=message)
+                return False
+
+    def _is_missing(self, task: TaskState) -> bool:
+        asked_at = task.cancel_requested_at or task.last_update_at
+        return self._believes_missing(task.poll_count + 1, asked_at, utc_now())
+
+    async def _give_up(self, task: TaskState, message: str) -> None:
+        """Let the task run to its end. Not a warning: many providers cannot cancel what they have begun."""
+        log.info("recall refused", **_ids(task), error=message)
+        assert task.cancel_requested_at is not None  # noqa: S101 - only such tasks are recalled
+        due_at = self._applier.poll_schedule.after_update(utc_now())
+        refused = RefusedRecall(task.uid, task.attempt, task.cancel_requested_at, due_at)
+        await self._writer.write(give_up_recalls, refused, bounded=False)
+        self._applier.after_commit.due.set(due_at)
+
+    async def _apply(self, task: TaskState, *, by_provider: bool) -> None:
+        source = Source.POLL if by_provider else Source.SUBMIT
+        update = cancellation(source, task.attempt, by_provider=by_provider)
+        arrival = Arrival(provider=task.provider, task_uid=task.uid, update=update)
+        await self._writer.write(self._applier.apply, arrival, bounded=False)
+
+
+def _ids(task: TaskState) -> dict[str, str | None]:
+    return {
+        "task_id": task.uid,
+        "run_id": task.run_uid,
+        "provider": task.provider,
+        "provider_task_id": task.provider_task_id,
+    }
