@@ -3,8 +3,8 @@
 Why a recall is a row that is due. The answer to a cancel promises that no step of the run is sent any more, and that
 what is under way is cancelled where its provider agrees. So all of it is written in the transaction that cancels the
 run: tasks that wait to be sent end, the others begin no further attempt, and `cancel_requested_at` says that the
-provider is still to be asked. The worker that claims such a task asks (`receiver.tracking.poll`), until it is answered; a
-process that dies, a database that fails and a provider that is down only delay it.
+provider is still to be asked. The worker that claims such a task asks it (`receiver.tracking.poll`), again and again
+until it answers: a process that dies, a database that fails and a provider that is down only delay the recall.
 
 An intent to send (`receiver.storage.leases.mark_sending`) and a further attempt (`receiver.domain.transitions`) read
 the same column on the locked row: whichever of them and the cancel commits first, the other one sees it.
