@@ -22,10 +22,12 @@ from tests.fakes.inbound import report
 from tests.fakes.pipeline import (
     ACTIONS,
     HELD,
+    WAITING,
     Run,
     Step,
     ask,
     begin,
+    change,
     ended,
     ends_of,
     get_run,
@@ -152,6 +154,34 @@ async def test_kills_at_random_moments_of_a_run_neither_lose_nor_repeat_a_step(t
             assert (await world.api.post(f"/api/v1/runs/{run_id}/retry")).status_code == 200
         await completes(world, run_id, count, events=tuple(events))
         assert set((await world.provider_stats())["by_endpoint"].values()) == {1}
+
+
+async def test_a_cancelled_run_is_neither_sent_nor_tried_again_after_a_kill_and_its_provider_is_asked_to_cancel(
+    tmp_path: Path,
+) -> None:
+    retry = {"max_attempts": 3, "backoff_seconds": 0}
+    async with service(tmp_path) as world:
+        begun = (step("pending", sandbox=WAITING), step("held", sandbox=HELD, retry=retry))
+        run_id = await begin(world, *begun, step("next", "held"))
+        run = await until_steps(world, run_id, held="processing")
+        while len(await made(world, run_id)) < 2:
+            pass
+        await world.provider_options(submit_status=503, cancel_status=503)
+        unsent = await begin(world, step("unsent"))
+        for each in (run_id, unsent):
+            assert (await change(world, each, "cancel")).status_code == 200
+        await world.kill()
+        await world.provider_options(submit_status=None, cancel_status=None)
+        await world.start()
+        await until_steps(world, run_id, pending="cancelled", next="cancelled")
+        await push(world, run, "held", "failed")
+        run = await until_steps(world, run_id, held="failed")
+        assert (await world.task(step_of(run, "held")["job_id"]))["attempt"] == 1
+        assert statuses(await get_run(world, unsent)) == {"unsent": "cancelled"}
+        tasks = {task["input"]["prompt"]: task["status"] for task in await made(world, run_id)}
+        assert tasks == {"pending": "cancelled", "held": "failed"}
+        assert (await world.provider_stats())["created"] == 2
+        assert await ends_of(world, run_id) == ["run.created", "run.cancelled"]
 
 
 def has_reached(moment: int, run: Run) -> bool:

@@ -26,6 +26,7 @@ from receiver.tracking.poll import MissingRule
 from tests.integration.harness import tracking
 from tests.integration.run_harness import RunHarness, told
 
+ONE_DATABASE = pytest.mark.sqlite_only("the statements are those of other tests; only the answers differ")
 DOWN = NoAnswer("it is down")
 REFUSED = Refused(400, "only pending tasks", {})
 OUR_KEY_REFUSED = Refused(502, "wrong key", {}, PROVIDER_UNAUTHORIZED)
@@ -78,6 +79,7 @@ async def test_a_step_under_way_is_recalled_and_its_provider_s_consent_ends_it(h
     assert (await harness.step(run, "a"))["status"] == "cancelled"
 
 
+@ONE_DATABASE
 @pytest.mark.parametrize("answer", [DOWN, OUR_KEY_REFUSED, Missing("not visible yet")])
 async def test_a_recall_that_settles_nothing_is_made_again_and_the_task_is_polled_meanwhile(
     harness: RunHarness, answer: CancelOutcome
@@ -94,6 +96,7 @@ async def test_a_recall_that_settles_nothing_is_made_again_and_the_task_is_polle
     assert (await harness.task(run))["status"] == TaskStatus.CANCELLED
 
 
+@ONE_DATABASE
 async def test_a_provider_that_is_down_altogether_is_asked_again_later(harness: RunHarness) -> None:
     run = await harness.sent()
     await harness.cancel(run)
@@ -104,6 +107,7 @@ async def test_a_provider_that_is_down_altogether_is_asked_again_later(harness: 
     assert (task["cancel_requested_at"] is None, task["leased"]) == (False, False)
 
 
+@ONE_DATABASE
 async def test_a_result_that_a_poll_finds_ends_an_unanswered_recall(harness: RunHarness) -> None:
     run = await harness.sent()
     await harness.cancel(run)
@@ -129,6 +133,7 @@ async def test_a_refused_recall_is_dropped_and_the_task_runs_to_its_end_without_
     assert (task["status"], task["attempt"], harness.provider.calls) == (TaskStatus.FAILED, 1, ["cancel", "fetch"])
 
 
+@ONE_DATABASE
 async def test_a_provider_that_keeps_saying_that_it_has_no_such_task_is_believed_in_the_end(
     harness: RunHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +166,8 @@ async def test_a_step_that_is_being_sent_is_due_at_once_when_the_outcome_is_know
     task = await harness.task(run)
     assert (task["due_at"] <= utc_now(), task["leased"]) == (True, False)
     assert status in (None, task["status"])
+    intent = Intent(task["uid"], task["attempt"], 60.0)
+    assert await harness.tracking.database.writer.write(mark_sending, intent) is False
     harness.provider.calls.clear()
     await harness.act_on(run)
     if isinstance(answer, UnknownOutcome):  # it may exist: it is searched for, and recalled when it is found
@@ -184,6 +191,7 @@ async def test_a_poll_that_was_under_way_at_the_cancel_does_not_put_the_recall_o
     assert (harness.provider.calls, (await harness.task(run))["due_at"] <= utc_now()) == (["fetch"], True)
 
 
+@ONE_DATABASE
 async def test_cancelling_a_run_again_repeats_a_recall_that_was_refused(harness: RunHarness) -> None:
     run = await harness.sent()
     harness.provider.cancels = [REFUSED, Cancelled("success")]
@@ -217,6 +225,7 @@ async def test_retrying_the_run_drops_the_recall_and_gives_the_step_its_attempts
     assert (await harness.task(run))["attempt"] == 2
 
 
+@ONE_DATABASE
 async def test_a_run_of_another_organization_is_neither_found_nor_changed(harness: RunHarness) -> None:
     run, other = await harness.begin("a"), await harness.tracking.organization("another")
     with pytest.raises(Exception, match="does not exist"):
