@@ -10,7 +10,7 @@ called in this order in the life of a task:
    be applied, so that a person can read it.
 3. `fetch` polls the task when no update has arrived for some time, or when a client asks for a refresh.
 4. `history` and `parse_task` find a task whose create call got no response.
-5. `cancel`, if a client asks for it.
+5. `cancel`, if a client asks for it, or as a recall after the cancel of its run (`receiver.tracking.recall`).
 
 `forward` is apart from that: it passes on what a client asks of the provider's other APIs, which make no task as a
 rule. If an answer is a task nevertheless, `task_in_answer` finds it.
@@ -34,12 +34,12 @@ what `receiver.tracking` does next. An adapter that reports the wrong one makes 
 | `Missing` | is polled a few more times, for a new task may not be visible yet; then it fails (`provider_lost_task`) |
 | `NoAnswer` | stays as it is, and is polled again later, after `retry_after` at the earliest |
 
-| `cancel` returns | the client gets |
-|---|---|
-| `Cancelled` | success, and the task is cancelled |
-| `Refused` | the provider's own status and body; the task goes on |
-| `Missing` | 404; the task stays as it is |
-| `NoAnswer` | 503, and may try again; the task goes on |
+| `cancel` returns | the client gets | a recall |
+|---|---|---|
+| `Cancelled` | success, and the task is cancelled | the same |
+| `Refused` | the provider's own status and body; the task goes on | is given up, unless it is Ringback's key |
+| `Missing` | 404; the task stays as it is | is repeated, and given up after several |
+| `NoAnswer` | 503, and may try again; the task goes on | is repeated |
 
 | `forward` returns | the client gets |
 |---|---|

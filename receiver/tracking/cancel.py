@@ -57,4 +57,5 @@ class Canceller:
         source = Source.POLL if by_provider else Source.SUBMIT
         update = cancellation(source, task["attempt"], by_provider=by_provider)
         arrival = Arrival(provider=task["provider"], task_uid=task["uid"], update=update)
-        return await self._writer.write(self._applier.apply, arrival)
+        # What the provider has done is written however much waits: it cannot be taken back.
+        return await self._writer.write(self._applier.apply, arrival, bounded=not by_provider)
