@@ -22,7 +22,7 @@ log = get_logger("serving.start")
 
 @dataclass(frozen=True, slots=True)
 class InstallationKeys:
-    """The master keys, oldest first, and the first admin key while nobody has used it."""
+    """The master keys, oldest first, and the first admin key until it was used."""
 
     master_keys: list[str]
     unused_admin_key: str | None

@@ -124,7 +124,7 @@ async def test_the_admin_key_is_created_once_and_stored_hashed(
     (row,) = await live(opened, key)
     assert (row["scope"], row["hash"], row["hint"]) == (Scope.ADMIN, hash_api_key(key), key[:7])
     assert key not in repr(await opened.read(select(api_keys)))
-    assert await ensure_keys(opened, settings, KEYS) == key  # nobody has used it, so it may not have been seen
+    assert await ensure_keys(opened, settings, KEYS) == key  # it was not used, so it may not have been seen
     assert len(await opened.read(select(api_keys))) == 1
     assert key.encode() not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
 
