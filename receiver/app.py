@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 
 from receiver.api.auth import Authenticator
 from receiver.api.cors import CorsMiddleware
-from receiver.api.idempotency import Idempotency
+from receiver.api.idempotency import LEASE_SECONDS, Idempotency
 from receiver.api.limits import KeyLimit, KeyLimits
 from receiver.api.paths import PathMiddleware
 from receiver.api.routes import refuse_path, routes
@@ -49,6 +49,7 @@ from receiver.tracking.submit import Submitter
 from receiver.tracking.submit import lease_seconds as task_lease_seconds
 from receiver.tracking.tracker import Tracker
 from receiver.workers.cleanup import Cleaner
+from receiver.workers.clock_keeper import ClockKeeper
 from receiver.workers.dispatch import DeliveryDispatcher
 from receiver.workers.dispatch import lease_seconds as delivery_lease_seconds
 from receiver.workers.replay import ReplayWorker
@@ -113,6 +114,7 @@ class Service:
             database, self.dispatcher, retention_days=settings.retention_days, lease_seconds=delivery_lease
         )
         self.replay_worker = ReplayWorker(replays)
+        self.clock_keeper = ClockKeeper(database, longest_lease=max(task_lease, delivery_lease, LEASE_SECONDS))
         self.cleaner = Cleaner(database, retention_days=settings.retention_days)
         self.inbound = InboundEndpoint(
             writer,
@@ -144,6 +146,7 @@ class Service:
             "deliveries": self.dispatcher.run,
             "replays": self.replay_worker.run,
             "cleanup": self.cleaner.run,
+            "clock": self.clock_keeper.run,
         }
         if self.shared is not None and self.log is not None:
             loops |= {"notices": self.shared.notices.run, "log": self.log.run}
@@ -184,9 +187,10 @@ def create_app(settings: Settings, keys: list[str]) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with await Database.open(settings) as database:
+            service = Service(settings, database, keys, actions)
+            await service.clock_keeper.begin()
             if settings.is_sqlite:  # only this process has the file: a process that held a lease has ended
                 await database.writer.run(lambda tx: end_leases(tx, utc_now()))
-            service = Service(settings, database, keys, actions)
             app.state.services = service.services
             app.state.inbound = service.inbound
             app.state.end_waits = service.end_waits

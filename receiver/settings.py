@@ -55,7 +55,7 @@ class Settings(BaseModel):
     processes must have the same one.
     """
     api_key: SecretStr | None = None
-    """An admin key of the organization `default`. Without it, the first start makes one and prints it once."""
+    """An admin key of the organization `default`. Without it, the first start makes one, printed until it was used."""
     public_url: str | None = None
     """Where providers can reach the service. Without it, tasks are created with no webhook and only polled."""
     piapi_base_url: str = _PIAPI_URL

@@ -41,6 +41,16 @@ provider_calls = Counter(
     "ringback_provider_calls_total", "Calls to providers, by call and outcome", ["provider", "call", "outcome"]
 )
 deliveries_settled = Counter("ringback_delivery_attempts_total", "Delivery attempts, by outcome", ["outcome"])
+sent_without_lease = Counter(
+    "ringback_sent_without_lease_total",
+    "Sends of a delivery or a create call that went on after their lease had ended",
+    ["what"],
+)
+clock_jumps = Counter(
+    "ringback_clock_jumps_total",
+    "Jumps by more than 2 s, by clock (wall, database) and direction (forward, back)",
+    ["clock", "direction"],
+)
 streams_open = Gauge("ringback_streams_open", "Open connections to the event stream", multiprocess_mode="livesum")
 writer_batch = Histogram(
     "ringback_writer_batch_size",

@@ -9,9 +9,12 @@ from starlette.datastructures import Headers
 
 from models import Scope
 from receiver.domain.keyring import hash_api_key
-from receiver.errors import NotAllowed, NotAuthenticated
+from receiver.errors import NotAllowed, NotAuthenticated, Unavailable
 from receiver.storage.database import Database
-from receiver.storage.keys import live_key
+from receiver.storage.keys import forget_sealed, live_key
+from receiver.telemetry import get_logger
+
+log = get_logger("api.auth")
 
 _RANKS = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
 _CACHE_SECONDS = 10.0
@@ -52,11 +55,20 @@ class Authenticator:
         rows = await self._database.read(live_key(hashed))
         if not rows:
             raise NotAuthenticated("the API key is unknown or was revoked: check it, or create a new one")
+        if rows[0]["sealed"] is not None:
+            await self._forget_sealed(rows[0]["id"])
         principal = _principal(rows[0])
         if len(self._cached) >= _MOST_CACHED:
             self._cached.clear()
         self._cached[hashed] = (now + _CACHE_SECONDS, principal)
         return principal
+
+    async def _forget_sealed(self, key_id: int) -> None:
+        """Note that the first admin key was used: no later start shows it."""
+        try:
+            await self._database.writer.run(lambda tx: forget_sealed(tx, key_id))
+        except Unavailable as error:  # the next request that is not served from the cache tries again
+            log.info("first use of a key not stored", error_code=error.code)
 
     def forget(self) -> None:
         """Drop the cache, because a key was revoked."""

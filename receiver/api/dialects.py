@@ -3,7 +3,6 @@
 This is the only place where errors are turned into HTTP responses.
 """
 
-import time
 import uuid
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 import orjson
 from starlette.responses import Response
 
+from receiver.clock import wall_now
 from receiver.errors import EventsLost, ProviderRefused, RingbackError
 
 
@@ -70,7 +70,7 @@ class _Native:
             "id": request_id,
             "object": reply.object,
             "status": "queued" if reply.status == 202 else "completed",
-            "created_at": int(time.time()),
+            "created_at": int(wall_now().timestamp()),
             "data": reply.data,
         }
         return _json(body, reply.status, request_id)

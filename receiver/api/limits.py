@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from receiver.clock import wall_now
 from receiver.errors import RateLimited
 
 _MOST_KEYS = 10_000
@@ -81,7 +82,7 @@ class KeyLimits:
         return LimitStatus(
             limit=limit.burst,
             remaining=(limit.burst * limit.interval - (full_at - now)) // limit.interval,
-            reset_at=math.ceil(time.time() + (full_at - now) / _SECOND),
+            reset_at=math.ceil(wall_now().timestamp() + (full_at - now) / _SECOND),
             retry_after=None if early_by <= 0 else math.ceil(early_by / _SECOND),
         )
 

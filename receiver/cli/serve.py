@@ -20,7 +20,7 @@ def serve(
     """Run the service: receive webhooks, track tasks, notify subscribers.
 
     On SQLite, the first start creates the database, its master key (beside it, mode 0600) and, unless
-    RINGBACK_API_KEY is set, an admin key, which is printed once.
+    RINGBACK_API_KEY is set, an admin key, which each start prints until it was used.
 
     SIGTERM and Ctrl-C stop it after the requests in progress are finished. With several workers, one that ends
     unexpectedly is restarted, and SIGHUP replaces all of them one after the other: each stops when its successor is
@@ -47,9 +47,9 @@ def _serve(host: str, port: int, workers: int) -> int:
     settings = load_settings()
     configure_logging(settings.log_format, settings.log_level)
     with prepared(settings, workers) as keys:
-        if keys.new_admin_key is not None:
+        if keys.unused_admin_key is not None:
             typer.echo(
-                f"Your admin key, shown only now:\n\n  {keys.new_admin_key}\n\n"
+                f"Your admin key, shown at each start until it is used:\n\n  {keys.unused_admin_key}\n\n"
                 "Keep it, for example: export RINGBACK_API_KEY=..."
             )
         with listen(host, port) as (listening, url):

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import uuid
+from datetime import datetime
 
 from uuid_utils import uuid7
 
@@ -12,6 +13,12 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 def new_id() -> str:
     """Return a new random UUIDv7, in lower case with hyphens."""
     return str(uuid7())
+
+
+def first_id_at(moment: datetime) -> str:
+    """Return the UUIDv7 that sorts before all others of this moment, to find rows by the time in their ids."""
+    milliseconds = max(0, int(moment.timestamp() * 1000))
+    return str(uuid.UUID(int=milliseconds << 80 | 7 << 76 | 2 << 62))
 
 
 def derived_id(first: str, number: int) -> str:

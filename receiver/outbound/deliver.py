@@ -5,12 +5,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from models import DeliveryStatus, SubscriptionKind
-from receiver.clock import utc_now
+from receiver.clock import utc_now, wall_now
 from receiver.domain.delivery_outcomes import DeliveryOutcome, outcome_of
 from receiver.domain.representations import iso
 from receiver.errors import RingbackError
+from receiver.lease_check import SendLease, under
 from receiver.outbound.message import Message, MessageBuilder
 from receiver.outbound.sender import Sender, SendResult
 from receiver.outbound.settle import Settler
@@ -18,7 +20,7 @@ from receiver.storage.database import Database
 from receiver.storage.deliveries import TO_SEND, park
 from receiver.storage.hot import HotRow
 from receiver.storage.transaction import LeasedDelivery, Settlement
-from receiver.telemetry import counted, deliveries_settled, get_logger
+from receiver.telemetry import counted, deliveries_settled, get_logger, sent_without_lease
 
 log = get_logger("outbound.deliver")
 
@@ -87,8 +89,16 @@ class Deliverer:
         return [self._prepared(lease, found[lease.id]) for lease in held if lease not in parked]
 
     async def attempt(self, delivery: PreparedDelivery) -> Attempted:
-        """Send a delivery once, and log the attempt; return its outcome, which the caller settles."""
-        result = await self._send(delivery)
+        """Send a delivery once, and log the attempt; return its outcome, which the caller settles.
+
+        Raises `LeaseEnded` if the delivery's lease ended before the request was written: then nothing was sent.
+        """
+        lease = SendLease(delivery.lease.lease_until)
+        with under(lease):
+            result = await self._send(delivery)
+        if lease.has_ended():
+            counted(sent_without_lease, "delivery").inc()
+            log.warning("delivery outlasted its lease", **_ids(delivery))
         outcome = self._outcome(delivery, result)
         settlement = _settlement(delivery.lease, result, outcome, utc_now())
         if not result.ok or log.is_enabled_for(logging.DEBUG):
@@ -104,12 +114,11 @@ class Deliverer:
         counted(deliveries_settled, settlement.status if held else "lease lost").inc()
 
     async def _send(self, delivery: PreparedDelivery) -> SendResult:
-        now = utc_now()
         if isinstance(delivery.message, str):
             return SendResult(
-                status=None, error=delivery.message, response="", duration_ms=0, retry_after=None, started_at=now
+                status=None, error=delivery.message, response="", duration_ms=0, retry_after=None, started_at=utc_now()
             )
-        return await delivery.message.send(self._sender, delivery.url, now)
+        return await delivery.message.send(self._sender, delivery.url, wall_now())
 
     def _prepared(self, lease: LeasedDelivery, row: HotRow) -> PreparedDelivery:
         subscription = row["subscription"]
@@ -149,16 +158,22 @@ def _log_attempt(delivery: PreparedDelivery, result: SendResult, settlement: Set
     write, event = (log.debug, "delivery attempt succeeded") if result.ok else (log.warning, "delivery attempt failed")
     write(
         event,
-        delivery_id=delivery.uid,
-        event_id=delivery.event_uid,
-        webhook_id=delivery.webhook_uid,
-        task_id=delivery.task_uid,
-        attempt=delivery.lease.attempt,
+        **_ids(delivery),
         status_code=result.status,
         duration_ms=result.duration_ms,
         error=result.error,
         next_attempt_at=iso(settlement.due_at),
     )
+
+
+def _ids(delivery: PreparedDelivery) -> dict[str, Any]:
+    return {
+        "delivery_id": delivery.uid,
+        "event_id": delivery.event_uid,
+        "webhook_id": delivery.webhook_uid,
+        "task_id": delivery.task_uid,
+        "attempt": delivery.lease.attempt,
+    }
 
 
 def _settlement(lease: LeasedDelivery, result: SendResult, outcome: DeliveryOutcome, now: datetime) -> Settlement:

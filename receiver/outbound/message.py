@@ -45,7 +45,7 @@ class Message:
     own_headers: Mapping[str, str]
 
     async def send(self, sender: Sender, url: str, now: datetime) -> SendResult:
-        """Send it to `url` now; return the result, with the secrets redacted that the response echoes."""
+        """Send it to `url` now, by the wall clock; return the result, with the secrets redacted that it echoes."""
         result = await sender.send(url, self.headers(now), self.body)
         result.response = self._without_echoes(result.response)
         return result

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from models import EventType
-from receiver.clock import utc_now
+from receiver.clock import utc_now, wall_now
 from receiver.domain.delivery_views import without_secrets
 from receiver.domain.ids import new_id
 from receiver.domain.representations import Fields, native_webhook
@@ -27,8 +27,9 @@ async def send_ping(sender: Sender, messages: MessageBuilder, subscription: Fiel
         "created_at": now,
     }
     message = messages.build(subscription, event, None, organization_uid=subscription["organization_uid"], now=now)
-    result = await message.send(sender, subscription["endpoint_url"], now)
-    return _test_view(message, message.headers(now), result)
+    sent_at = wall_now()
+    result = await message.send(sender, subscription["endpoint_url"], sent_at)
+    return _test_view(message, message.headers(sent_at), result)
 
 
 def _test_view(message: Message, headers: dict[str, str], result: SendResult) -> dict[str, Any]:

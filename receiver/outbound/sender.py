@@ -17,9 +17,10 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
-from receiver.clock import utc_now
+from receiver.clock import utc_now, wall_now
 from receiver.domain.delivery_outcomes import LONGEST_RETRY_AFTER
 from receiver.domain.retry_after import retry_after_seconds
+from receiver.lease_check import LeasedRequest, LeaseEnded
 from receiver.outbound.guard import AddressGuard, TargetForbidden
 from receiver.outbound.response_head import MOST_HEAD_BYTES, HeadUnreadable, StatusFirstHandler
 from receiver.outbound.target_url import target_url
@@ -98,8 +99,8 @@ class Sender:
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> SendResult:
         """Post `body` to `url` and return the result.
 
-        What goes wrong is in the result; only CancelledError is raised. Redirects are not followed: a 3xx is a failure
-        (`receiver/api/CONTRACTS.md`, "Standard Webhooks").
+        What goes wrong is in the result; only CancelledError is raised, and `LeaseEnded` if it is sent under a lease.
+        Redirects are not followed: a 3xx is a failure (`receiver/api/CONTRACTS.md`, "Standard Webhooks").
         """
         started_at, started, received = utc_now(), time.monotonic(), _Received()
         try:
@@ -109,6 +110,8 @@ class Sender:
         except TimeoutError:
             if received.status is None:
                 received.error = f"timed out after {self._timeout:g} s"
+        except LeaseEnded:
+            raise
         except Exception as error:
             received.error = _explain(error)
         return SendResult(
@@ -154,6 +157,7 @@ class Sender:
         connector._factory = partial(_PROTOCOL, loop=asyncio.get_running_loop())
         return aiohttp.ClientSession(
             connector=connector,
+            request_class=LeasedRequest,
             headers=_HEADERS,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # `send` has the only timeout
@@ -171,7 +175,7 @@ _read_url = lru_cache(maxsize=1024)(target_url)
 
 def _note(received: _Received, status: int, retry_after: str | None) -> None:
     received.status = status
-    received.retry_after = retry_after_seconds(retry_after, utc_now(), longest=LONGEST_RETRY_AFTER)
+    received.retry_after = retry_after_seconds(retry_after, wall_now(), longest=LONGEST_RETRY_AFTER)
     if 300 <= status < 400:
         received.error = "redirects are not followed"
 

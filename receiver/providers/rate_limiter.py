@@ -4,7 +4,7 @@ Why the shared limit works as it does. A provider limits an account, not a proce
 to one rate. Asking the database for every call would cost a round trip a call and make PostgreSQL the bottleneck.
 Instead a process reserves the next few send times at once: the shared row holds the time of the next free slot, a
 reservation moves it on by `calls` intervals, and the process then sends at the times that it got without asking again.
-It reserves at most `_AHEAD_SECONDS` worth of calls, because slots of a process that dies are lost, and because other
+It reserves at most `AHEAD_SECONDS` worth of calls, because slots of a process that dies are lost, and because other
 processes wait for theirs. A process that keeps using its slots up reserves twice as many the next time, so that a busy
 one asks rarely and a quiet one wastes little. A slot that was not used in time is dropped: slots saved up would make a
 burst that the other processes know nothing of. While the database cannot be reached, each process falls back to its
@@ -18,15 +18,12 @@ from collections.abc import Hashable
 from contextlib import suppress
 from typing import Protocol
 
+from receiver.domain.call_budget import AHEAD_SECONDS, LONGEST_PAUSE
 from receiver.domain.fair_queue import FairQueue
 from receiver.errors import StorageUnavailable
 
-LONGEST_PAUSE = 300.0
-"""Seconds. A provider that asks for a longer pause is called again after this."""
 _ONE_TOKEN = 1 - 1e-6
 """One token, within rounding: a wait too short for the clock to resolve would otherwise never end."""
-_AHEAD_SECONDS = 0.25
-"""A process reserves at most this much of the shared limit at once."""
 
 
 class SharedRateLimiter(Protocol):
@@ -132,7 +129,7 @@ class RateLimiter:
         if self._shared is None or self._slots:
             return
         asked_at = asyncio.get_running_loop().time()
-        most = max(1, math.ceil(self._rate * _AHEAD_SECONDS))
+        most = max(1, math.ceil(self._rate * AHEAD_SECONDS))
         calls = min(max(len(self._waiting), self._expected_calls(asked_at)), most)
         self._reserved, self._reserved_at = calls, asked_at
         with suppress(StorageUnavailable):
@@ -141,10 +138,10 @@ class RateLimiter:
 
     def _expected_calls(self, now: float) -> int:
         """Return how many calls to expect: twice as many as reserved last time, if those were used up soon."""
-        return 2 * self._reserved if now - self._reserved_at < _AHEAD_SECONDS / 2 else 0
+        return 2 * self._reserved if now - self._reserved_at < AHEAD_SECONDS / 2 else 0
 
     def _drop_missed_slots(self, now: float) -> None:
-        while self._slots and self._slots[0] < now - _AHEAD_SECONDS:
+        while self._slots and self._slots[0] < now - AHEAD_SECONDS:
             self._slots.popleft()
 
     def _take(self) -> None:

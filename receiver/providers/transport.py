@@ -19,6 +19,8 @@ import aiohttp
 import httpx
 from yarl import URL
 
+from receiver.lease_check import LeasedRequest
+
 _MOST_CONNECTIONS = 200
 # Shorter than the usual server's (5 s), so that Ringback closes an idle connection first: a server that closes one just
 # as a request is sent leaves it unknown whether the request was handled.
@@ -58,12 +60,14 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     """Sends httpx's requests through an aiohttp session, and raises httpx's errors.
 
     `ConnectError`, `ConnectTimeout` and `UnsupportedProtocol` are raised only if no byte of the request was sent. A GET
-    or DELETE may be sent twice, if the server closed a kept connection; a POST never is.
+    or DELETE may be sent twice, if the server closed a kept connection; a POST never is. `LeaseEnded` is raised where
+    a request is sent under a lease (`receiver.lease_check`).
     """
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         tls.set_alpn_protocols(["http/1.1"])
         self._session = aiohttp.ClientSession(
+            request_class=LeasedRequest,
             connector=aiohttp.TCPConnector(ssl=tls, limit=_MOST_CONNECTIONS, keepalive_timeout=_IDLE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # httpx.Response does it

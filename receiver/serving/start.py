@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import dataclass
 
 from receiver.clock import utc_now
+from receiver.domain.keyring import KeyRing
 from receiver.errors import StartError
 from receiver.runs.actions_file import read_actions
 from receiver.serving.master_keys import is_new, master_keys
@@ -21,10 +22,10 @@ log = get_logger("serving.start")
 
 @dataclass(frozen=True, slots=True)
 class InstallationKeys:
-    """The master keys, oldest first, and the admin key if this start made one."""
+    """The master keys, oldest first, and the first admin key until it was used."""
 
     master_keys: list[str]
-    new_admin_key: str | None
+    unused_admin_key: str | None
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def prepared(settings: Settings, workers: int) -> Iterator[InstallationKeys]:
     read_actions(settings.actions_file)  # checked here alone: each process that serves reads the file again
     with _locked(settings):
         keys = master_keys(settings)
-        yield InstallationKeys(keys, asyncio.run(_prepare_database(settings)))
+        yield InstallationKeys(keys, asyncio.run(_prepare_database(settings, KeyRing(keys))))
 
 
 def migrate_database(settings: Settings) -> tuple[str | None, str]:
@@ -57,10 +58,10 @@ def migrate_database(settings: Settings) -> tuple[str | None, str]:
         return asyncio.run(migrate(settings))
 
 
-async def ensure_keys(database: Database, settings: Settings) -> str | None:
-    """Ensure that the first organization and an admin key exist; return the admin key if this call made it."""
+async def ensure_keys(database: Database, settings: Settings, keyring: KeyRing) -> str | None:
+    """Ensure that the first organization and an admin key exist; return the first admin key while it is unused."""
     admin_key = settings.api_key.get_secret_value() if settings.api_key is not None else None
-    return await database.writer.run(lambda tx: ensure_admin_key(tx, admin_key, utc_now()))
+    return await database.writer.run(lambda tx: ensure_admin_key(tx, admin_key, utc_now(), keyring))
 
 
 def _warn_of_short_secrets(settings: Settings) -> None:
@@ -78,10 +79,10 @@ def _locked(settings: Settings) -> AbstractContextManager[object]:
     return closing(lock_database(settings.sqlite_path)) if settings.is_sqlite else nullcontext()
 
 
-async def _prepare_database(settings: Settings) -> str | None:
+async def _prepare_database(settings: Settings, keyring: KeyRing) -> str | None:
     if settings.is_sqlite:
         await migrate(settings)
     else:
         await check_schema(settings)
     async with await Database.open(settings) as database:
-        return await ensure_keys(database, settings)
+        return await ensure_keys(database, settings, keyring)

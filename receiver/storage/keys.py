@@ -8,9 +8,12 @@ from sqlalchemy import Select, insert, select, update
 
 from models import Scope
 from receiver.domain.ids import new_id
-from receiver.domain.keyring import hash_api_key, new_api_key
+from receiver.domain.keyring import KeyRing, MasterKeyMissing, hash_api_key, new_api_key
 from receiver.storage.tables import api_keys, organizations
 from receiver.storage.transaction import Transaction
+from receiver.telemetry import get_logger
+
+log = get_logger("storage.keys")
 
 DEFAULT_ORGANIZATION = "default"
 _HINT_LENGTH = 7
@@ -75,8 +78,15 @@ async def revoke_key(tx: Transaction, organization_id: int, uid: str, now: datet
     """Revoke one of the organization's live keys; return whether there was one."""
     is_live = (api_keys.c.organization_id == organization_id, api_keys.c.uid == uid, api_keys.c.revoked_at.is_(None))
     found = await tx.execute(select(api_keys.c.id).where(*is_live))
-    await tx.execute(update(api_keys).where(*is_live).values(revoked_at=now))
+    await tx.execute(update(api_keys).where(*is_live).values(revoked_at=now, sealed=None))
     return bool(found)
+
+
+async def forget_sealed(tx: Transaction, key_id: int) -> None:
+    """Delete the encrypted copy of a first key: it was used, so somebody has it."""
+    await tx.execute(
+        update(api_keys).where(api_keys.c.id == key_id, api_keys.c.sealed.is_not(None)).values(sealed=None)
+    )
 
 
 async def replace_key(tx: Transaction, values: Mapping[str, Any], now: datetime) -> None:
@@ -89,7 +99,8 @@ async def replace_key(tx: Transaction, values: Mapping[str, Any], now: datetime)
     await tx.execute(update(api_keys).where(*others, api_keys.c.revoked_at.is_(None)).values(revoked_at=now))
     known = await tx.execute(select(api_keys.c.id).where(api_keys.c.hash == values["hash"]))
     if known:
-        await tx.execute(update(api_keys).where(api_keys.c.hash == values["hash"]).values(revoked_at=None))
+        restored = {"revoked_at": None, "sealed": None}
+        await tx.execute(update(api_keys).where(api_keys.c.hash == values["hash"]).values(restored))
     else:
         await insert_key(tx, values)
 
@@ -119,10 +130,11 @@ def _live_admin_key() -> Select[Any]:
     return select(api_keys.c.id).where(api_keys.c.scope == Scope.ADMIN, api_keys.c.revoked_at.is_(None)).limit(1)
 
 
-async def ensure_admin_key(tx: Transaction, admin_key: str | None, now: datetime) -> str | None:
+async def ensure_admin_key(tx: Transaction, admin_key: str | None, now: datetime, keyring: KeyRing) -> str | None:
     """Ensure that the default organization and an admin key exist: `admin_key`, or a new one if there is none.
 
-    Return the key if it was created just now.
+    Return the first admin key if it was made just now, or by an earlier start and never used: that start may have been
+    killed before it showed it. Until its first use it is in its row encrypted by `keyring`.
     """
     # The organization's row stays locked, so that of several processes that start at once only one creates the key.
     organization_id = await ensure_organization(tx, DEFAULT_ORGANIZATION, now)
@@ -131,7 +143,23 @@ async def ensure_admin_key(tx: Transaction, admin_key: str | None, now: datetime
         await replace_key(tx, row, now)
         return None
     if await tx.execute(_live_admin_key()):
-        return None
+        return await _unused_key(tx, keyring)
     key = new_api_key()
-    await insert_key(tx, key_row(organization_id, key, _FIRST, Scope.ADMIN, now))
+    row = key_row(organization_id, key, _FIRST, Scope.ADMIN, now)
+    await insert_key(tx, {**row, "sealed": keyring.encrypt(key)})
     return key
+
+
+async def _unused_key(tx: Transaction, keyring: KeyRing) -> str | None:
+    """Return the first admin key if it is live and was never used, and if a master key decrypts it."""
+    is_unused = (api_keys.c.sealed.is_not(None), api_keys.c.revoked_at.is_(None))
+    found = await tx.execute(select(api_keys.c.sealed).where(*is_unused).order_by(api_keys.c.id.desc()).limit(1))
+    try:
+        return keyring.decrypt(found[0].sealed) if found else None
+    except MasterKeyMissing:
+        log.warning(
+            "first admin key not shown",
+            advice="it was never used, and the master key that encrypted it is gone: set RINGBACK_API_KEY to a key of "
+            "your own, or put that master key back at the front of RINGBACK_SECRET_KEY",
+        )
+        return None

@@ -10,8 +10,9 @@ A task and a delivery need one column for this. `due_at` is when the row must be
 it. If the process dies, the row is due again when the lease ends, and the next claim by any process takes it: there is
 no list of workers, no heartbeat and no clean-up of dead claims. What keeps this correct:
 
-- A lease is longer than anything that is done under it, so that a lease that ran out means that its holder died. The
-  times are of the processes' own clocks, which must therefore agree to well within a lease.
+- A lease is longer than anything that is done under it, so that a lease that ran out means that its holder died, or
+  was frozen. All processes have the same time (`receiver.clock`), and a holder looks at its lease once more right
+  before it sends something (`receiver.lease_check`).
 - A holder that was only slow may come back after its lease ended and another process took the row. So the outcome of
   the work repeats in its WHERE what the holder held (the `attempt` of a delivery; attempt and submission of a task),
   and changes nothing if that is not so any more. What only moves `due_at` forward to now (`poll_now`,

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, Table, and_, delete, exists, or_, select, true
 
 from models import RUN_TERMINAL, TERMINAL, DeliveryStatus, ReplayStatus, SubscriptionKind
+from receiver.domain.ids import first_id_at
 from receiver.storage.tables import (
     deliveries,
     delivery_attempts,
@@ -37,6 +38,12 @@ _IS_SUBSCRIPTION_IN_USE = or_(
     exists().where(deliveries.c.subscription_id == subscriptions.c.id),
     exists().where(replays.c.subscription_id == subscriptions.c.id),
 )
+
+
+def an_event_between(first: datetime, last: datetime) -> Select[Any]:
+    """Return the query for one event whose id was made between two times, found by the index on ids."""
+    is_between = and_(events.c.uid >= first_id_at(first), events.c.uid < first_id_at(last))
+    return select(events.c.id).where(is_between).limit(1)
 
 
 def oldest_tasks(after: int, limit: int) -> Select[Any]:

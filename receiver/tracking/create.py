@@ -50,10 +50,14 @@ class TaskRequest:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A task that is on disk: leased to this process, which sends it now, or (of a bulk) waiting to be sent."""
+    """A task that is on disk: leased to this process, which sends it now, or (of a bulk) waiting to be sent.
+
+    `lease_until` is the end of that lease; a task of a bulk has none.
+    """
 
     id: int
     uid: str
+    lease_until: datetime | None = None
 
 
 class Creator:
@@ -101,7 +105,10 @@ class Creator:
         keys = await tx.insert_tasks(rows)
         events = [task_created(row, key, now) for row, key in zip(rows, keys, strict=True)]
         await record(tx, events, self._after_commit, now)
-        return [Created(key, request.uid) for key, request in zip(keys, requests, strict=True)]
+        return [
+            Created(key, request.uid, due_at if initial.leased else None)
+            for key, request, due_at in zip(keys, requests, due, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

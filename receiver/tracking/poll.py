@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from models import TERMINAL, Submission
-from receiver.clock import utc_now
+from receiver.clock import earliest_elsewhere, utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.domain.redaction import REDACTED
 from receiver.domain.schedules import exception_delay, poll_delay
@@ -249,7 +249,7 @@ class Poller:
     async def _find(self, row: Mapping[str, Any]) -> ProviderUpdate | None:
         """Find the task in the provider's history: by its webhook URL, or else as the only match of its request."""
         provider = self._providers[row["provider"]]
-        since = (row["submitted_at"] or row["created_at"]) - timedelta(seconds=_CLOCK_SKEW_SECONDS)
+        since = earliest_elsewhere(row["submitted_at"] or row["created_at"]) - timedelta(seconds=_CLOCK_SKEW_SECONDS)
         listed = await provider.history(model=row["model"], since=since, caller=_caller(row["organization_id"]))
         candidates = [update for item in listed or () if (update := _parsed(provider, item, row)) is not None]
         for update in candidates:

@@ -24,7 +24,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from models import Submission, TaskStatus
@@ -33,6 +33,7 @@ from receiver.domain.keyring import KeyRing
 from receiver.domain.schedules import poll_delay, resend_delay
 from receiver.domain.updates import ProviderUpdate, Source, own_failure
 from receiver.errors import Unavailable
+from receiver.lease_check import SendLease, under
 from receiver.providers import (
     Accepted,
     CallerKey,
@@ -47,7 +48,7 @@ from receiver.providers import (
 )
 from receiver.storage.database import Database
 from receiver.storage.leases import Intent, LostAnswer, Postponement, keep_lost_answers, mark_sending, postpone
-from receiver.telemetry import get_logger
+from receiver.telemetry import counted, get_logger, sent_without_lease
 from receiver.tracking.apply import Applied, Applier
 from receiver.tracking.task_references import Ready, Resolved, TaskReferences, Unresolvable, Waits
 from receiver.tracking.update_batch import Arrival
@@ -76,7 +77,8 @@ def lease_seconds(provider_timeout: float) -> float:
 class Outgoing:
     """One attempt of a task that is to be sent; `tries` counts the earlier calls for it that made nothing.
 
-    `submission` is that of its row: `sending` if the intent is written already, else `waiting`.
+    `submission` is that of its row: `sending` if the intent is written already, with a lease until `lease_until`, else
+    `waiting`.
     """
 
     uid: str
@@ -87,6 +89,7 @@ class Outgoing:
     input: dict[str, Any]
     config: dict[str, Any] | None
     submission: Submission
+    lease_until: datetime | None = None
     bulk: bool = False
     tries: int = 0
 
@@ -130,17 +133,37 @@ class Submitter:
     async def _call(self, provider_name: str, task: Outgoing) -> SubmitOutcome:
         is_sending = task.submission == Submission.SENDING
 
+        lease = SendLease(task.lease_until or self._new_lease_end())
+
         async def confirm() -> bool:
             nonlocal is_sending
-            is_sending = is_sending or await self._write_intent(task)
-            return is_sending
+            if not is_sending:
+                lease.until = self._new_lease_end()  # before the write, so that the row's lease ends no earlier
+                is_sending = await self._write_intent(task)
+            return is_sending and lease.may_send()
 
         provider = self._providers[provider_name]
-        outcome = await provider.submit(self._new_task(provider_name, task), caller=task.caller, confirm=confirm)
+        with under(lease):
+            outcome = await provider.submit(self._new_task(provider_name, task), caller=task.caller, confirm=confirm)
         _log_outcome(provider_name, task, outcome)
         submission = Submission.SENDING if is_sending else Submission.WAITING
         await self._write_until_stored(provider_name, replace(task, submission=submission), outcome)
+        if is_sending and lease.has_ended():
+            await self._after_lease(provider_name, task, outcome)
         return outcome
+
+    async def _after_lease(self, provider_name: str, task: Outgoing, outcome: SubmitOutcome) -> None:
+        """Mend what another process may have done with a task whose lease ended during its create call."""
+        if isinstance(outcome, NotMade):
+            # The other process took the call for one whose answer was lost. But nothing was sent, and only this
+            # process could send it: the task may be sent after all.
+            await self._write_until_stored(provider_name, replace(task, submission=Submission.UNKNOWN), outcome)
+        else:
+            counted(sent_without_lease, "create").inc()
+            log.warning("create call outlasted its lease", task_id=task.uid, attempt=task.attempt)
+
+    def _new_lease_end(self) -> datetime:
+        return utc_now() + timedelta(seconds=self._lease_seconds)
 
     async def _write_intent(self, task: Outgoing) -> bool:
         """Write that the task is being sent; return False if it may not be sent any more, or that was not stored."""

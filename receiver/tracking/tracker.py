@@ -64,6 +64,7 @@ class Tracker:
             input=request.input,
             config=request.config,
             submission=Submission.SENDING,
+            lease_until=created.lease_until,
         )
         sending = asyncio.create_task(self._submitter.send(request.provider, outgoing), name=created.uid)
         self._sending.add(sending)

@@ -1,6 +1,10 @@
 """Retention: purges old rows, in small batches with pauses in between, so that other writes are hardly delayed.
 
 Idempotency keys have their own, shorter retention, and are purged even where `RINGBACK_RETENTION_DAYS` is 0.
+
+What is purged is gone, so a clock that was set a year ahead may not decide it. The time is trusted when the service's
+clock was not set for a day, or when rows show that it was a day earlier a day ago (`Cleaner.is_time_trusted`). Else
+nothing is purged until one of these is so: for a day after a start that follows a stop or an idle time of a day.
 """
 
 import asyncio
@@ -10,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from models import RUN_TERMINAL, TERMINAL
-from receiver.clock import utc_now
+from receiver.clock import SERVICE_CLOCK, AnchoredClock, utc_now
 from receiver.storage import purge
 from receiver.storage.database import Database, Query
 from receiver.storage.idempotency import KEPT
@@ -22,6 +26,7 @@ log = get_logger("workers.cleanup")
 FIRST_SECONDS = 60.0
 """The first clean-up waits this long, so that it does not slow the start."""
 EVERY_SECONDS = 3600.0
+_TRUSTED_AFTER = timedelta(days=1)
 TASKS_AT_ONCE = 50
 RUNS_AT_ONCE = 50
 _ROWS_AT_ONCE = 200
@@ -42,20 +47,32 @@ class Cleaner:
         retention_days: int,
         first_seconds: float = FIRST_SECONDS,
         every_seconds: float = EVERY_SECONDS,
+        clock: AnchoredClock = SERVICE_CLOCK,
     ) -> None:
         self._database = database
         self._retention = timedelta(days=retention_days)
         self._first = first_seconds
         self._every = every_seconds
+        self._clock = clock
 
     async def run(self) -> None:
         """Clean up at intervals until cancelled."""
         await asyncio.sleep(self._first)
         while True:
-            purged = await self.clean(utc_now())
-            if purged:
-                log.info("purged", **purged)
+            now = utc_now()
+            if await self.is_time_trusted(now):
+                if purged := await self.clean(now):
+                    log.info("purged", **purged)
+            else:
+                log.info("nothing purged yet", reason="no event shows that the clock was right a day ago")
             await asyncio.sleep(self._every)
+
+    async def is_time_trusted(self, now: datetime) -> bool:
+        """Return whether `now` may decide what is too old: the clock was not set for a day, or events are as old."""
+        if self._clock.steady_seconds() >= _TRUSTED_AFTER.total_seconds():
+            return True
+        day_ago = now - _TRUSTED_AFTER
+        return bool(await self._database.read(purge.an_event_between(day_ago - _TRUSTED_AFTER, day_ago)))
 
     async def clean(self, now: datetime) -> dict[str, int]:
         """Purge what is too old; return how many rows of each kind were purged, without zeros."""

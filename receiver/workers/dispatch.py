@@ -14,6 +14,7 @@ from receiver.clock import utc_now
 from receiver.domain.endpoint_queues import DEFAULT_IN_FLIGHT, EndpointQueues, Limits
 from receiver.errors import Unavailable
 from receiver.events.after_commit import WakeTimer
+from receiver.lease_check import LeaseEnded
 from receiver.outbound.deliver import Attempted, Deliverer, PreparedDelivery
 from receiver.storage.database import Database
 from receiver.storage.deliveries import give_back
@@ -147,6 +148,12 @@ class DeliveryDispatcher:
         was_full = self._queues[key].is_full()
         try:
             attempted = await self._deliverer.attempt(delivery)
+        except LeaseEnded:  # this process was frozen: any process claims the delivery again
+            log.warning("delivery not sent: its lease ended", delivery_id=delivery.uid, attempt=delivery.lease.attempt)
+            self._queues.abandoned(key)
+            self._wake.set()
+            self.wake()
+            return
         except BaseException:
             self._queues.abandoned(key)  # its lease runs out, and it is sent again
             self._wake.set()

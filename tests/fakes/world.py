@@ -17,6 +17,7 @@ import httpx
 from models import TERMINAL
 from receiver.app import create_app
 from receiver.clock import utc_now
+from receiver.domain.keyring import KeyRing
 from receiver.sandbox import SandboxOptions, create_sandbox
 from receiver.serving.master_keys import master_keys
 from receiver.serving.start import ensure_keys
@@ -238,7 +239,7 @@ async def _provider_and_subscriber(
 async def _prepare(settings: Settings) -> list[str]:
     keys = master_keys(settings)
     async with await Database.open(settings) as database:
-        await ensure_keys(database, settings)
+        await ensure_keys(database, settings, KeyRing(keys))
     return keys
 
 

@@ -1,18 +1,22 @@
 """The keys that the first start creates, and that every later start requires."""
 
+import asyncio
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
+from starlette.datastructures import Headers
 
 from models import Scope
+from receiver.api.auth import Authenticator
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing, hash_api_key
-from receiver.errors import StartError
+from receiver.errors import StartError, StorageUnavailable
 from receiver.serving.master_keys import key_file, master_keys
 from receiver.serving.start import ensure_keys
 from receiver.settings import Settings, load_settings
@@ -22,6 +26,7 @@ from receiver.storage.schema import migrate
 from receiver.storage.tables import api_keys, organizations
 
 FIRST, SECOND = "the-first-admin-key", "the-second-admin-key"
+KEYS = KeyRing(["the-master-key"])
 
 
 @pytest.fixture
@@ -114,28 +119,97 @@ async def test_keys_from_the_settings_take_precedence_and_no_file_is_created(set
 async def test_the_admin_key_is_created_once_and_stored_hashed(
     opened: Database, settings: Settings, tmp_path: Path
 ) -> None:
-    key = await ensure_keys(opened, settings)
+    key = await ensure_keys(opened, settings, KEYS)
     assert key is not None
     (row,) = await live(opened, key)
     assert (row["scope"], row["hash"], row["hint"]) == (Scope.ADMIN, hash_api_key(key), key[:7])
     assert key not in repr(await opened.read(select(api_keys)))
-    assert await ensure_keys(opened, settings) is None
+    assert await ensure_keys(opened, settings, KEYS) == key  # it was not used, so it may not have been seen
     assert len(await opened.read(select(api_keys))) == 1
     assert key.encode() not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
 
 
+async def used(database: Database, key: str) -> None:
+    """Authenticate once with a key, as a request does."""
+    await Authenticator(database).principal(Headers({"x-api-key": key}))
+
+
+async def sealed(database: Database) -> list[str | None]:
+    return [row["sealed"] for row in await database.read(select(api_keys).order_by(api_keys.c.id))]
+
+
+async def test_the_admin_key_is_shown_at_each_start_until_its_first_use(opened: Database, settings: Settings) -> None:
+    key = await ensure_keys(opened, settings, KEYS)
+    assert key is not None
+    assert await ensure_keys(opened, settings, KEYS) == key
+    await used(opened, key)
+    assert await sealed(opened) == [None]
+    assert await ensure_keys(opened, settings, KEYS) is None
+    assert len(await live(opened, key)) == 1
+
+
+async def test_processes_that_start_at_once_all_show_the_same_key(opened: Database, settings: Settings) -> None:
+    shown = await asyncio.gather(*(ensure_keys(opened, settings, KEYS) for _ in range(4)))
+    assert len(set(shown)) == 1
+    assert shown[0] is not None
+
+
+async def test_after_the_first_use_a_request_writes_nothing(opened: Database, settings: Settings) -> None:
+    key = await ensure_keys(opened, settings, KEYS)
+    assert key is not None
+    await used(opened, key)
+    with patch.object(opened.writer, "run", side_effect=AssertionError("a write")):
+        await used(opened, key)
+
+
+async def test_a_first_use_that_cannot_be_stored_is_served_all_the_same(opened: Database, settings: Settings) -> None:
+    key = await ensure_keys(opened, settings, KEYS)
+    assert key is not None
+    with patch.object(opened.writer, "run", side_effect=StorageUnavailable("the disk is full")):
+        await used(opened, key)
+    assert await ensure_keys(opened, settings, KEYS) == key
+
+
+async def test_an_unused_key_is_shown_after_a_rotation_and_not_without_its_master_key(
+    opened: Database, settings: Settings
+) -> None:
+    key = await ensure_keys(opened, settings, KEYS)
+    assert key is not None
+    assert await ensure_keys(opened, settings, KeyRing(["the-master-key", "a-newer-one"])) == key
+    assert await ensure_keys(opened, settings, KeyRing(["a-newer-one"])) is None
+    assert len(await live(opened, key)) == 1  # it may have been noted down
+
+
+async def test_a_key_that_the_setting_names_counts_as_used(opened: Database, settings: Settings) -> None:
+    key = await ensure_keys(opened, settings, KEYS)
+    assert key is not None
+    assert await ensure_keys(opened, with_key(settings, key), KEYS) is None
+    assert await sealed(opened) == [None]
+    assert await ensure_keys(opened, settings, KEYS) is None
+
+
+async def test_a_revoked_first_key_is_not_shown_again(opened: Database, settings: Settings) -> None:
+    key = await ensure_keys(opened, settings, KEYS)
+    assert key is not None
+    (row,) = await live(opened, key)
+    await opened.writer.run(lambda tx: revoke_key(tx, row["organization_id"], row["uid"], utc_now()))
+    another = await ensure_keys(opened, settings, KEYS)
+    assert another not in (None, key)
+    assert (await sealed(opened))[0] is None
+
+
 async def test_the_default_organization_is_created_once(opened: Database, settings: Settings) -> None:
-    await ensure_keys(opened, settings)
-    await ensure_keys(opened, settings)
+    await ensure_keys(opened, settings, KEYS)
+    await ensure_keys(opened, settings, KEYS)
     assert [row["name"] for row in await opened.read(select(organizations))] == ["default"]
 
 
 async def test_an_admin_key_is_created_again_when_none_is_left(opened: Database, settings: Settings) -> None:
-    key = await ensure_keys(opened, settings)
+    key = await ensure_keys(opened, settings, KEYS)
     assert key is not None
     (row,) = await live(opened, key)
     await opened.writer.run(lambda tx: revoke_key(tx, row["organization_id"], row["uid"], utc_now()))
-    another = await ensure_keys(opened, settings)
+    another = await ensure_keys(opened, settings, KEYS)
     assert another is not None
     assert another != key
     assert await live(opened, key) == []
@@ -143,7 +217,7 @@ async def test_an_admin_key_is_created_again_when_none_is_left(opened: Database,
 
 async def test_a_key_from_the_settings_is_stored_and_no_other_is_created(opened: Database, settings: Settings) -> None:
     for _ in range(2):
-        assert await ensure_keys(opened, with_key(settings, FIRST)) is None
+        assert await ensure_keys(opened, with_key(settings, FIRST), KEYS) is None
     (row,) = await live(opened, FIRST)
     assert (row["scope"], row["name"]) == (Scope.ADMIN, "RINGBACK_API_KEY")
     assert len(await opened.read(select(api_keys))) == 1
@@ -153,10 +227,10 @@ async def test_a_key_from_the_settings_is_stored_and_no_other_is_created(opened:
 async def test_a_changed_key_replaces_the_previous_one_and_may_be_changed_back(
     opened: Database, settings: Settings
 ) -> None:
-    made = await ensure_keys(opened, settings)
+    made = await ensure_keys(opened, settings, KEYS)
     assert made is not None
     for now, then in ((FIRST, SECOND), (SECOND, FIRST), (FIRST, SECOND)):
-        await ensure_keys(opened, with_key(settings, now))
+        await ensure_keys(opened, with_key(settings, now), KEYS)
         (row,) = await live(opened, now)
         assert await live(opened, then) == []
         names = [each["name"] for each in await opened.read(live_keys(row["organization_id"], 10))]

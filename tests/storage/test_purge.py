@@ -12,7 +12,8 @@ from sqlalchemy import func, insert, select, update
 
 import models
 from models import TERMINAL, DeliveryStatus, EventType, ReplayKind, ReplayStatus, SubscriptionKind, TaskStatus
-from receiver.domain.ids import new_id
+from receiver.clock import AnchoredClock
+from receiver.domain.ids import first_id_at, new_id
 from receiver.storage.database import Database
 from receiver.storage.idempotency import KEPT
 from receiver.storage.tables import (
@@ -245,13 +246,38 @@ async def test_a_retention_of_0_keeps_everything(database: Database) -> None:
 async def test_the_cleaner_runs_soon_after_the_start_and_then_repeatedly(database: Database) -> None:
     await add_organization(database)
     ended: dict[str, Any] = {"status": TaskStatus.COMPLETED, "ended_at": OLD, "created_at": OLD}
-    running = asyncio.create_task(Cleaner(database, retention_days=DAYS, first_seconds=0, every_seconds=0.01).run())
+    often = Cleaner(database, retention_days=DAYS, first_seconds=0, every_seconds=0.01, clock=steady(days=1))
+    running = asyncio.create_task(often.run())
     async with asyncio.timeout(10):
         for _ in range(2):
             await add_tasks(database, task_row(**ended))
             while await keys(database, tasks):
                 await database.writer.run(lambda tx: tx.execute(select(1)))
     running.cancel()
+
+
+async def test_nothing_is_purged_by_a_clock_that_nothing_shows_to_be_right(database: Database) -> None:
+    """A start a year after the last event: the service was off for a year, or its clock is a year ahead."""
+    young = Cleaner(database, retention_days=DAYS, clock=steady(hours=23))
+    assert not await young.is_time_trusted(NOW)
+    await add_organization(database)
+    for age, trusted in (({"days": 365}, False), ({"hours": 2}, False), ({"hours": 30}, True)):
+        await add_event_of_age(database, timedelta(**age))
+        assert await young.is_time_trusted(NOW) is trusted
+    assert not await young.is_time_trusted(NOW + timedelta(days=365))
+    old = Cleaner(database, retention_days=DAYS, clock=steady(hours=24))
+    assert await old.is_time_trusted(NOW + timedelta(days=365))
+
+
+def steady(**since: float) -> AnchoredClock:
+    """Return a clock that was set so long ago."""
+    seconds = iter([0.0])
+    return AnchoredClock(0.0, lambda: next(seconds, timedelta(**since).total_seconds()))
+
+
+async def add_event_of_age(database: Database, age: timedelta) -> None:
+    event = new_event(None, uid=first_id_at(NOW - age), created_at=NOW - age)
+    await database.writer.run(lambda tx: tx.insert_events([event]))
 
 
 async def test_many_tasks_are_purged_in_small_batches_with_other_writes_in_between(database: Database) -> None:

@@ -7,10 +7,11 @@ from typing import Any, cast
 
 import httpx
 
-from receiver.clock import utc_now
+from receiver.clock import wall_now
 from receiver.domain.content_encoding import EncodingUnknown, content_encodings, unpack
 from receiver.domain.retry_after import retry_after_seconds
 from receiver.errors import RingbackError
+from receiver.lease_check import LeaseEnded, check_lease
 from receiver.providers.base import CallerKey, ConfirmSend, MalformedUpdate
 from receiver.providers.piapi.bodies import read_body, redact_plain
 from receiver.providers.piapi.reasons import message_of
@@ -131,6 +132,8 @@ class Calls:
                 response = await self._exchange(method, path, params, content, hidden)
         except NOT_SENT as error:
             return NotSent(_cause(error))
+        except LeaseEnded:
+            return NotSent("its lease ended before it was sent")
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return ResponseLost(_cause(error))
         pause_if_asked(self.rate_limiter, response.effective_status, response.retry_after)
@@ -152,6 +155,7 @@ class Calls:
     ) -> CallResponse:
         # httpx's transport without its client: nothing of the client is needed here, and it doubles the cost of a call.
         transport = self._opened or await self._open()
+        check_lease()  # a connection through a proxy looks no later
         request = httpx.Request(
             method,
             self._base_url + path,
@@ -214,7 +218,7 @@ def _call_response(response: httpx.Response, body: bytes, hidden: tuple[str, ...
     except MalformedUpdate:
         value = None
         text = _plain(body, hidden)
-    retry_after = retry_after_seconds(response.headers.get("retry-after"), utc_now(), longest=LONGEST_RETRY_AFTER)
+    retry_after = retry_after_seconds(response.headers.get("retry-after"), wall_now(), longest=LONGEST_RETRY_AFTER)
     return CallResponse(response.status_code, value, text, retry_after)
 
 

@@ -11,7 +11,7 @@ from typing import cast
 
 import httpx
 
-from receiver.clock import utc_now
+from receiver.clock import wall_now
 from receiver.domain.hidden_text import HiddenText
 from receiver.domain.retry_after import retry_after_seconds
 from receiver.providers.base import (
@@ -89,7 +89,7 @@ class Forwarder:
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return NotForwarded(502, _UNAVAILABLE, f"the connection to the provider failed ({type(error).__name__})")
         given = response.headers.get("retry-after")
-        seconds = retry_after_seconds(given, utc_now(), longest=LONGEST_RETRY_AFTER)
+        seconds = retry_after_seconds(given, wall_now(), longest=LONGEST_RETRY_AFTER)
         pause_if_asked(self._rate_limiter, response.status_code, seconds)
         refusal = _refusal(response)
         if refusal is not None:
