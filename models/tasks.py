@@ -142,7 +142,8 @@ class Task(SQLModel, table=True):
     While a further attempt waits to be sent it is still that of the attempt before."""
     submit_token: str | None = Field(default=None, sa_type=PublicId)
     """Made anew each time a process writes that it is about to send the task, so that it can find out whether a write
-    whose outcome it does not know was its own. Null before the first."""
+    whose outcome it does not know was its own. Null before the first, and while the row itself was that write (a task of
+    a single create)."""
     started_at: datetime | None = Field(default=None, sa_type=Moment)
     """When the provider began to work on the present attempt; null until it reports that."""
     ended_at: datetime | None = Field(default=None, sa_type=Moment)

@@ -17,7 +17,9 @@ The outcome of the call decides what follows:
   again and is sent again later.
 - unknown (502, 504, cut off, an unreadable response): the task may exist. It becomes `unknown` and is searched for.
 
-The outcome is known only to this process, so writing it is repeated while the database is unavailable.
+The outcome is known only to this process, so writing it is repeated while the database is unavailable. It is also the
+only one that knows that a task was certainly not sent: where it did not learn in time that its intent is on disk (the
+answer to the commit is missing), nothing is sent, and the task waits again as soon as that is known.
 """
 
 import asyncio
@@ -32,7 +34,7 @@ from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.domain.schedules import poll_delay, resend_delay
 from receiver.domain.updates import ProviderUpdate, Source, own_failure
-from receiver.errors import Unavailable
+from receiver.errors import OutcomeUnknown, Unavailable
 from receiver.providers import (
     Accepted,
     CallerKey,
@@ -116,6 +118,7 @@ class Submitter:
         self._lease_seconds = lease_seconds
         self._keyring = keyring
         self._public_url = public_url
+        self._writing: set[asyncio.Task[None]] = set()
 
     async def send(self, provider_name: str, task: Outgoing) -> SubmitOutcome:
         """Send the task and write the outcome; return it when it is on disk.
@@ -132,7 +135,7 @@ class Submitter:
 
         async def confirm() -> bool:
             nonlocal is_sending
-            is_sending = is_sending or await self._write_intent(task)
+            is_sending = is_sending or await self._write_intent(provider_name, task)
             return is_sending
 
         provider = self._providers[provider_name]
@@ -142,13 +145,37 @@ class Submitter:
         await self._write_until_stored(provider_name, replace(task, submission=submission), outcome)
         return outcome
 
-    async def _write_intent(self, task: Outgoing) -> bool:
-        """Write that the task is being sent; return False if it may not be sent any more, or that was not stored."""
+    async def _write_intent(self, provider_name: str, task: Outgoing) -> bool:
+        """Write that the task is being sent; return False if it may not be sent, or it is not known that it may."""
         try:
             intent = Intent(task.uid, task.attempt, self._lease_seconds)
             return await self._writer.write(mark_sending, intent, bounded=False)
+        except OutcomeUnknown as unknown:
+            unknown.when_stored(lambda is_ours: self.not_sent(provider_name, task) if is_ours else None)
+            return False
         except Unavailable:
             return False
+
+    def not_sent(self, provider_name: str, task: Outgoing) -> None:
+        """Let a task wait again whose row says that this process sends it, because it did not. Does not wait.
+
+        It is sent in its turn, with an intent of its own.
+        """
+        task = replace(task, submission=Submission.SENDING)
+        outcome = NotMade("the database confirmed too late that the task may be sent")
+        writing = asyncio.create_task(self._write_until_stored(provider_name, task, outcome), name=task.uid)
+        self._writing.add(writing)
+        writing.add_done_callback(self._wrote)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until the tasks that were not sent wait again, `seconds` at most."""
+        if self._writing:
+            await asyncio.wait(self._writing, timeout=seconds)
+
+    def _wrote(self, writing: "asyncio.Task[None]") -> None:
+        self._writing.discard(writing)
+        if not writing.cancelled() and (error := writing.exception()) is not None:
+            log.error("task that was not sent could not be put back", task_id=writing.get_name(), exc_info=error)
 
     async def _resolve(self, provider_name: str, task: Outgoing) -> Resolved | NotMade:
         try:
