@@ -12,9 +12,9 @@ handler writes all of its items with one statement (or a few), however many they
 Three rules follow for handlers and callers:
 
 - A caller may rely on its write as soon as `write` returns: it is on disk. If `write` raises an error, nothing of it
-  is, with one exception: `OutcomeUnknown`, when the answer to the commit is missing. Until the outcome is known, nothing
-  that depends on the write is done: neither by the caller (`OutcomeUnknown.later`) nor by `Transaction.after_commit`. A
-  caller that is cancelled cannot know either, for a write that was taken is not taken back.
+  is, with one exception: `OutcomeUnknown`, when the answer to the commit is missing. Until the outcome is known,
+  nothing that depends on the write is done: neither by the caller (`OutcomeUnknown.later`) nor by
+  `Transaction.after_commit`. A caller that is cancelled cannot know either: a write that was taken is not taken back.
 - Items of different callers share a transaction, so an item that fails must not make the others fail. A handler
   returns an error for an item that it refuses; if something raises, the batch is split (`Writer._commit_halves`).
 - A handler may be called several times for the same item, each time in a new transaction (`Writer._commit_batch`).
@@ -27,7 +27,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
-from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable, WriterFull
+from receiver.errors import OutcomeUnknown, Unavailable, WriterFull
 from receiver.storage.commit_delay import COMMIT_DELAY_SECONDS, CommitDelay
 from receiver.storage.transaction import Transaction
 from receiver.telemetry import get_logger, writer_batch, writer_waiting
@@ -314,7 +314,7 @@ async def _run_each(
 
 
 def _is_cancelled() -> bool:
-    """Return whether this task is to end. A `CancelledError` may also come from within the driver, for a broken call."""
+    """Return whether this task is to end. A `CancelledError` may also come from the driver, for a broken call."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

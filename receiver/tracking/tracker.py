@@ -17,7 +17,7 @@ from receiver.tracking.adopt import Adopter
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator, TaskRequest
 from receiver.tracking.poll import Poller
-from receiver.tracking.retry import Retrier
+from receiver.tracking.retry import Retrier, Retry
 from receiver.tracking.submit import Outgoing, Submitter
 
 Fields = Mapping[str, Any]
@@ -125,9 +125,12 @@ class Tracker:
         """Cancel a task; return the message for the client. Raises as `Canceller.cancel` does."""
         return await self._canceller.cancel(task)
 
-    async def retry(self, task: Fields) -> None:
-        """Start another attempt of a task that failed or was cancelled. Raises `Conflict`."""
-        await self._database.writer.write(self._retrier.retry, task["uid"])
+    async def retry(self, task: Fields, *, past_attempt: int | None = None) -> None:
+        """Start another attempt of a task that failed or was cancelled. Raises `Conflict`.
+
+        Does nothing for a task that is past the attempt `past_attempt` already.
+        """
+        await self._database.writer.write(self._retrier.retry, Retry(task["uid"], past_attempt))
 
     async def adopt(
         self, organization_id: int, provider: str, provider_task_id: str, metadata: dict[str, Any] | None

@@ -9,18 +9,19 @@ What each transaction of the service leaves, and what a caller does that cannot 
 | transaction | evidence | without an answer |
 |---|---|---|
 | create, bulk, run, a step's next task | the row (lasting) | 504; sent only when it is known to be on disk |
-| update from a webhook | its event (lasting); none if it wrote no event | 5xx: the provider repeats it, which does no harm |
+| update from a webhook | its event (lasting), if it wrote one | 5xx: the provider repeats it, without harm |
 | update from a poll or a create call; receipt | as above | polled, or written, again |
 | intent to send (`leases.mark_sending`) | `submit_token` (trace) | not sent; sent again when it is known |
-| claim of tasks, of deliveries | the end of the lease (trace) | not acted on until it is known; else the lease runs out |
-| settlement of a delivery | an event if an endpoint is disabled | written again: guarded by the attempt, it counts once |
-| postponement, return of a lease, `cancel_requested_at` | none | written again, or done by the next claim: guarded |
+| claim of tasks, of deliveries | the end of the lease (trace) | not acted on until it is known |
+| settlement of a delivery | an event, if it disables the endpoint | written again: the attempt guards it |
+| postponement, return of a lease, `cancel_requested_at` | none | written again, or left to the next claim |
 | claim of an idempotency key | owner and lease (trace) | claimed again, before any work |
 | saved response, state found | none | 504: the repeated request finds what the work made |
-| retry of a task or run, cancel | the event or the new task (lasting) | 504; a repetition with the key compares states |
+| retry of a task or run, cancel | the event or the new task (lasting) | 504; a repetition compares states |
 | webhook, API key, replay: created | the row (lasting) | 504 |
-| webhook: changed, rotated, removed; key revoked | none; of a rotation the new secret (trace) | 504; the same again does no harm |
-| delivery retried, replay cancelled | none | 504; as above |
+| webhook rotated | the new secret (trace) | 504; a repetition compares states |
+| webhook changed or removed, key revoked | none | 504; the same again does no harm |
+| delivery retried, replay cancelled | none | 504; a repetition compares states |
 | batch of a replay | its deliveries (lasting) | written again: guarded by the cursor |
 | purge | none | purged again |
 """

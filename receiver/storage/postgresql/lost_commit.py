@@ -60,7 +60,12 @@ class LostCommit:
     """A commit whose answer is missing; `committing` is the statement, under way or failed, on the session."""
 
     def __init__(
-        self, dsn: str, session: Session, evidence: CommitEvidence, committing: "asyncio.Task[str]", core: AsyncConnection
+        self,
+        dsn: str,
+        session: Session,
+        evidence: CommitEvidence,
+        committing: "asyncio.Task[str]",
+        core: AsyncConnection,
     ) -> None:
         self._dsn = dsn
         self._session = session

@@ -352,10 +352,7 @@ class PostgreSQLTransaction:
 @cache
 def _insert_into(table: Table, names: tuple[str, ...]) -> str:
     columns = ", ".join(names)
-    return (
-        f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({_arrays(table, names, 1)}) "
-        "RETURNING id, uid"
-    )
+    return f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({_arrays(table, names, 1)}) RETURNING id, uid"
 
 
 @cache
