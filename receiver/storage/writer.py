@@ -132,6 +132,7 @@ class Writer:
         *,
         bounded: bool = True,
         deferrable: bool = False,
+        until_known: bool = False,
         weight: int = 1,
     ) -> Result:
         """Write `item` with `handler`; return the handler's result for it when it is on disk.
@@ -139,7 +140,9 @@ class Writer:
         `weight` is how many rows the item stands for. In a batch each handler runs once, with all of its items, in the
         order in which the first item of each arrived. `bounded=False` is for callers that are few by themselves and
         whose writes may not be refused, such as outcomes of calls already made. `deferrable` is for a write that no
-        client waits for: it shares the next commit, or gets one of its own after `DEFER_SECONDS`.
+        client waits for: it shares the next commit, or gets one of its own after `DEFER_SECONDS`. `until_known` is for
+        a write that is repeated until it is stored: if its commit is held, it waits for the outcome as long as that
+        takes, for the repetition would wait for the locks of the held one, and all other writes with it.
         Raises `WriterFull` and `StorageUnavailable` (nothing was stored), `OutcomeUnknown` (whose `later` is the result
         that this would have returned, once the write is known to be on disk), or the error that the handler returned.
         """
@@ -153,7 +156,12 @@ class Writer:
         else:
             self._waiting.append(write)
             self._wake.set()
-        return cast(Result, await write.future)
+        try:
+            return cast(Result, await write.future)
+        except OutcomeUnknown as unknown:
+            if not until_known or unknown.later is None:
+                raise
+            return cast(Result, await asyncio.shield(unknown.later))
 
     async def run(self, work: Callable[[Transaction], Awaitable[Result]], *, bounded: bool = True) -> Result:
         """Run `work` as one write in the next transaction; return its result when that is on disk.

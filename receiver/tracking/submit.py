@@ -24,7 +24,7 @@ answer to the commit is missing), nothing is sent, and the task waits again as s
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -133,37 +133,56 @@ class Submitter:
     async def _call(self, provider_name: str, task: Outgoing) -> SubmitOutcome:
         is_sending = task.submission == Submission.SENDING
 
+        unknown: OutcomeUnknown | None = None
+
         async def confirm() -> bool:
-            nonlocal is_sending
-            is_sending = is_sending or await self._write_intent(provider_name, task)
+            nonlocal is_sending, unknown
+            try:
+                is_sending = is_sending or await self._write_intent(task)
+            except OutcomeUnknown as error:
+                unknown = error
             return is_sending
 
         provider = self._providers[provider_name]
         outcome = await provider.submit(self._new_task(provider_name, task), caller=task.caller, confirm=confirm)
         _log_outcome(provider_name, task, outcome)
+        if unknown is not None and unknown.later is not None:
+            # To write to the task now would wait for the lock of the transaction whose commit is held.
+            unknown.later.add_done_callback(lambda later: self._intent_known(task, later))
+            return outcome
         submission = Submission.SENDING if is_sending else Submission.WAITING
         await self._write_until_stored(provider_name, replace(task, submission=submission), outcome)
         return outcome
 
-    async def _write_intent(self, provider_name: str, task: Outgoing) -> bool:
-        """Write that the task is being sent; return False if it may not be sent, or it is not known that it may."""
+    async def _write_intent(self, task: Outgoing) -> bool:
+        """Write that the task is being sent; return False if it may not be sent any more, or that was not stored.
+
+        Raises `OutcomeUnknown`.
+        """
         try:
             intent = Intent(task.uid, task.attempt, self._lease_seconds)
             return await self._writer.write(mark_sending, intent, bounded=False)
-        except OutcomeUnknown as unknown:
-            unknown.when_stored(lambda is_ours: self.not_sent(provider_name, task) if is_ours else None)
-            return False
+        except OutcomeUnknown:
+            raise
         except Unavailable:
             return False
 
-    def not_sent(self, provider_name: str, task: Outgoing) -> None:
-        """Let a task wait again whose row says that this process sends it, because it did not. Does not wait.
+    def _intent_known(self, task: Outgoing, later: "asyncio.Future[bool]") -> None:
+        """Let a task wait again that was not sent, because its intent became known, or was lost, too late."""
+        if not later.cancelled():
+            is_sending = later.exception() is None and later.result()
+            self.not_sent(replace(task, submission=Submission.SENDING if is_sending else Submission.WAITING))
+
+    def not_sent(self, task: Outgoing) -> None:
+        """Let a task wait again that this process holds and has not sent; `submission` is its row's. Does not wait.
 
         It is sent in its turn, with an intent of its own.
         """
-        task = replace(task, submission=Submission.SENDING)
-        outcome = NotMade("the database confirmed too late that the task may be sent")
-        writing = asyncio.create_task(self._write_until_stored(provider_name, task, outcome), name=task.uid)
+
+        async def write() -> None:
+            await self._postpone(task, Submission.WAITING, task.tries, 0.0)
+
+        writing = asyncio.create_task(self._until_stored(write), name=task.uid)
         self._writing.add(writing)
         writing.add_done_callback(self._wrote)
 
@@ -216,12 +235,15 @@ class Submitter:
 
     async def _write_until_stored(self, provider_name: str, task: Outgoing, outcome: SubmitOutcome) -> None:
         """Write the outcome, and try again while the database is unavailable: only this process knows the outcome."""
+        await self._until_stored(lambda: self._write(provider_name, task, outcome))
+
+    async def _until_stored(self, write: Callable[[], Awaitable[None]]) -> None:
         for delay in _WRITE_RETRY_SECONDS:
             try:
-                return await self._write(provider_name, task, outcome)
+                return await write()
             except Unavailable:
                 await asyncio.sleep(delay)
-        return await self._write(provider_name, task, outcome)
+        return await write()
 
     async def _write(self, provider_name: str, task: Outgoing, outcome: SubmitOutcome) -> None:
         match outcome:
@@ -242,12 +264,12 @@ class Submitter:
             case UnknownOutcome(message=message):
                 error = {"code": None, "message": message, "raw_message": message, "detail": None}
                 lost = LostAnswer(uid=task.uid, attempt=task.attempt, error=error)
-                await self._writer.write(keep_lost_answers, lost, bounded=False)
+                await self._writer.write(keep_lost_answers, lost, bounded=False, until_known=True)
                 await self._postpone(task, Submission.UNKNOWN, 0, FIRST_SEARCH_SECONDS)
 
     async def _apply(self, provider_name: str, task: Outgoing, update: ProviderUpdate) -> Applied:
         arrival = Arrival(provider=provider_name, task_uid=task.uid, update=replace(update, attempt=task.attempt))
-        return await self._writer.write(self._applier.apply, arrival, bounded=False)
+        return await self._writer.write(self._applier.apply, arrival, bounded=False, until_known=True)
 
     async def _postpone(self, task: Outgoing, submission: Submission, poll_count: int, delay: float) -> None:
         due_at = utc_now() + timedelta(seconds=delay)
@@ -259,7 +281,7 @@ class Submitter:
             poll_count=poll_count,
             due_at=due_at,
         )
-        await self._writer.write(postpone, item, bounded=False)
+        await self._writer.write(postpone, item, bounded=False, until_known=True)
         self._applier.after_commit.due.set(due_at)
 
 

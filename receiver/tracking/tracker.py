@@ -70,7 +70,7 @@ class Tracker:
         try:
             await self._database.writer.write(self._creator.create, request)
         except OutcomeUnknown as unknown:
-            unknown.when_stored(lambda _: self._submitter.not_sent(request.provider, outgoing))
+            unknown.when_stored(lambda _: self._submitter.not_sent(outgoing))
             if unknown.later is not None:
                 self._unknown.add(unknown.later)
                 unknown.later.add_done_callback(self._unknown.discard)
