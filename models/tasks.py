@@ -141,7 +141,7 @@ class Task(SQLModel, table=True):
     """When the create call of the newest attempt that was sent began, written before the call; null before the first.
     While a further attempt waits to be sent it is still that of the attempt before."""
     submit_token: str | None = Field(default=None, sa_type=PublicId)
-    """Made anew each time a process writes that it is about to send the task, so that it can find out whether a write
+    """A new one each time a process writes that it is about to send the task, so that it can find out whether a write
     whose outcome it does not know was its own. Null before the first, and while the row itself was that write (a task of
     a single create)."""
     started_at: datetime | None = Field(default=None, sa_type=Moment)

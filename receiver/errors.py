@@ -192,10 +192,10 @@ class StorageUnavailable(Unavailable):
 class OutcomeUnknown(Unavailable):
     """Raised when a write may be on disk and may not be: the answer to its commit is missing.
 
-    It is an `Unavailable`, so that whoever repeats a write that does no harm a second time needs to know no more. Who
-    acts on a write, or tells a client that nothing was stored, catches it first. `later` is the write's result once the
-    commit is known to be on disk, `StorageUnavailable` once it is known not to be, and `OutcomeUnknown` if that cannot
-    be found out. It is None where nobody asks any more.
+    It is an `Unavailable`, so that code which repeats a write without harm needs no case of its own for it. Code that
+    acts on a write, or reports that nothing was stored, catches it first. `later` is the write's result once the commit
+    is known to be on disk, `StorageUnavailable` once it is known not to be, and `OutcomeUnknown` if that cannot be
+    found out. It is None where the outcome is not asked for any more.
     """
 
     status = 504

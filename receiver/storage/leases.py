@@ -47,7 +47,7 @@ from receiver.storage.transaction import TaskChange, Transaction
 class Intent:
     """The intent to send one attempt of a task; its lease ends `lease_seconds` after this is written.
 
-    `token` is made anew for each intent. It is written with it, so that a process that did not learn whether its intent
+    Each intent has a `token` of its own. It is written with it, so that a process that did not learn whether its intent
     is on disk can tell it from that of another process.
     """
 

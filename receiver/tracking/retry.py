@@ -17,7 +17,7 @@ from receiver.storage.transaction import TaskChange, Transaction
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
+class RetryRequest:
     """A client's request for another attempt of a task; nothing is done if it is past `past_attempt` already."""
 
     uid: str
@@ -34,7 +34,7 @@ class Retrier:
     def __init__(self, after_commit: AfterCommit) -> None:
         self._after_commit = after_commit
 
-    async def retry(self, tx: Transaction, requests: Sequence[Retry]) -> list[Exception | None]:
+    async def retry(self, tx: Transaction, requests: Sequence[RetryRequest]) -> list[Exception | None]:
         """Set tasks that failed or were cancelled to be sent again.
 
         The results are in the order of `requests`: None, or `Conflict` or `NotFound` for a task that cannot be retried.

@@ -17,7 +17,7 @@ from receiver.tracking.adopt import Adopter
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator, TaskRequest
 from receiver.tracking.poll import Poller
-from receiver.tracking.retry import Retrier, Retry
+from receiver.tracking.retry import Retrier, RetryRequest
 from receiver.tracking.submit import Outgoing, Submitter
 
 Fields = Mapping[str, Any]
@@ -130,7 +130,7 @@ class Tracker:
 
         Does nothing for a task that is past the attempt `past_attempt` already.
         """
-        await self._database.writer.write(self._retrier.retry, Retry(task["uid"], past_attempt))
+        await self._database.writer.write(self._retrier.retry, RetryRequest(task["uid"], past_attempt))
 
     async def adopt(
         self, organization_id: int, provider: str, provider_task_id: str, metadata: dict[str, Any] | None

@@ -69,9 +69,9 @@ async def test_a_claim_is_bound_to_the_state_that_its_first_request_found(databa
     again = await claimed(database, wanted())
     assert again == Claim("a", first.resource_id, is_resumed=True, found_state="attempt 1")
     later = NOW + KEPT + LEASE
-    anew = await claimed(database, wanted(now=later, lease_until=later + LEASE))
-    assert isinstance(anew, Claim)
-    assert (anew.is_resumed, anew.found_state) == (False, None)
+    new_claim = await claimed(database, wanted(now=later, lease_until=later + LEASE))
+    assert isinstance(new_claim, Claim)
+    assert (new_claim.is_resumed, new_claim.found_state) == (False, None)
     assert (await database.read(select(idempotency_keys.c.found_state)))[0]["found_state"] is None
 
 
