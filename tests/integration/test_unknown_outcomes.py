@@ -21,7 +21,7 @@ TASK = {"model": "flux", "task_type": "txt2img", "input": {"prompt": "a cat"}}
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.6)
 
 
 async def creates_of(world: World) -> int:

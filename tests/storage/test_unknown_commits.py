@@ -30,9 +30,17 @@ def url(tmp_path: Path) -> str:
 
 
 @pytest.fixture(autouse=True)
-async def _impatient(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def _organization(database: Database) -> None:
     await add_organization(database)
-    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.3)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Report the outcome of a held commit as unknown soon."""
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.5)
+
+
+held = pytest.mark.usefixtures("impatient")
 
 
 class Notice:
@@ -62,6 +70,7 @@ async def keys(database: Database) -> list[int]:
     return [row["id"] for row in await database.read(select(tasks.c.id))]
 
 
+@held
 async def test_a_held_commit_is_unknown_until_it_is_on_disk_and_what_depends_on_it_waits(
     database: Database, url: str
 ) -> None:
@@ -76,6 +85,7 @@ async def test_a_held_commit_is_unknown_until_it_is_on_disk_and_what_depends_on_
     assert notice.told.is_set()
 
 
+@held
 async def test_a_held_commit_that_comes_to_nothing_is_reported_as_not_stored(database: Database, url: str) -> None:
     notice = Notice()
     with held_commits(url):
@@ -87,6 +97,7 @@ async def test_a_held_commit_that_comes_to_nothing_is_reported_as_not_stored(dat
     assert await keys(database) == []
 
 
+@held
 async def test_only_a_few_commits_may_be_held_and_then_nothing_is_begun(
     database: Database, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +112,7 @@ async def test_only_a_few_commits_may_be_held_and_then_nothing_is_begun(
     await database.writer.run(Notice().work)
 
 
+@held
 async def test_outcomes_that_are_not_known_when_the_service_stops_are_given_up(url: str, tmp_path: Path) -> None:
     with held_commits(url):
         async with await Database.open(settings_in(tmp_path)) as stopping:

@@ -85,8 +85,10 @@ class LostCommit:
             log.error("asking for the outcome of a commit failed", exc_info=error)
             is_committed = None
         finally:
-            self._committing.cancel()
+            # In this order: the driver passes a cancelled call on to the server, which would undo a COMMIT under way.
             await _close(self._core)
+            self._committing.cancel()
+            self._committing.add_done_callback(_retrieved)
             await engine.dispose()
         log.warning("commit outcome known", committed=is_committed)
         if is_committed is None:
@@ -124,6 +126,12 @@ class LostCommit:
         if self._committing.done() and str(found.state).startswith("idle in transaction"):
             await connection.execute(_END, {"pid": self._session.pid})
         return False
+
+
+def _retrieved(committing: "asyncio.Task[str]") -> None:
+    """Mark the error of a COMMIT as seen: its outcome is known by other means."""
+    if not committing.cancelled():
+        committing.exception()
 
 
 async def _close(core: AsyncConnection) -> None:
