@@ -142,8 +142,9 @@ class Task(SQLModel, table=True):
     """When the create call of the newest attempt that was sent began, written before the call; null before the first.
     While a further attempt waits to be sent it is still that of the attempt before."""
     submit_token: str | None = Field(default=None, sa_type=PublicId)
-    """Made anew each time a process writes that it is about to send the task, so that it can find out whether a write
-    whose outcome it does not know was its own. Null before the first."""
+    """A new one each time a process writes that it is about to send the task, so that it can find out whether a write
+    whose outcome it does not know was its own. Null before the first; for the first attempt of a single create, whose
+    row itself is that write, too."""
     started_at: datetime | None = Field(default=None, sa_type=Moment)
     """When the provider began to work on the present attempt; null until it reports that."""
     ended_at: datetime | None = Field(default=None, sa_type=Moment)

@@ -20,7 +20,8 @@ The tree, with the HTTP status and the `code` of each response:
     ├── RateLimited                               429  rate_limit_exceeded
     ├── Unavailable                               503  unavailable
     │   ├── WriterFull                            503  writer_full
-    │   └── StorageUnavailable                    503  storage_unavailable
+    │   ├── StorageUnavailable                    503  storage_unavailable
+    │   └── OutcomeUnknown                        504  outcome_unknown
     ├── ProviderRefused                            *   provider_refused; the status is the provider's own.
     │                                                  provider_unauthorized (502) if it refused Ringback's own key
     ├── ClientGone (asgi)                          -   the client disconnected: no response can be sent
@@ -31,7 +32,8 @@ A raise may replace the `code` by a more precise one, such as `run_not_found` or
 line prints `message` as one line and exits with a status other than 0.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -162,7 +164,10 @@ class RateLimited(RingbackError):
 
 
 class Unavailable(RingbackError):
-    """Raised when nothing was stored and the same request may succeed in `retry_after` seconds: send it again."""
+    """Raised when the same request may succeed in `retry_after` seconds: send it again.
+
+    Nothing was stored, unless it is an `OutcomeUnknown`.
+    """
 
     status = 503
     code = "unavailable"
@@ -179,13 +184,46 @@ class WriterFull(Unavailable):
 
 
 class StorageUnavailable(Unavailable):
-    """Raised when the database is locked, full or not reachable. Send the request again.
-
-    Nothing of the write is on disk, unless the connection to PostgreSQL broke during the commit: then it is unknown. An
-    `Idempotency-Key` makes sending it again safe in either case.
-    """
+    """Raised when the database is locked, full or not reachable, and nothing of the write is on disk. Send it again."""
 
     code = "storage_unavailable"
+
+
+class OutcomeUnknown(Unavailable):
+    """Raised when a write may be on disk and may not be: the answer to its commit is missing.
+
+    It is an `Unavailable`, so that code which repeats a write without harm needs no case of its own for it. Code that
+    acts on a write, or reports that nothing was stored, catches it first. `later` is the write's result once the commit
+    is known to be on disk, `StorageUnavailable` once it is known not to be, and `OutcomeUnknown` if that cannot be
+    found out. It is None where the outcome is not asked for any more.
+    """
+
+    status = 504
+    code = "outcome_unknown"
+
+    def __init__(self, message: str = "", *, later: "asyncio.Future[Any] | None" = None) -> None:
+        super().__init__(message or _OUTCOME_UNKNOWN)
+        self.later = later
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the outcome is still being asked for."""
+        return self.later is not None and not self.later.done()
+
+    def when_stored(self, call: Callable[[Any], None]) -> None:
+        """Call `call` with the write's result as soon as it is known to be on disk; never if it is not."""
+        if self.later is not None:
+            self.later.add_done_callback(lambda later: call(later.result()) if _has_result(later) else None)
+
+
+_OUTCOME_UNKNOWN = (
+    "the database did not confirm the write, so it may have been stored: repeat the same request with the same "
+    "Idempotency-Key to learn it; without a key, look for what it makes (list tasks by metadata) before you repeat it"
+)
+
+
+def _has_result(later: "asyncio.Future[Any]") -> bool:
+    return not later.cancelled() and later.exception() is None
 
 
 class ProviderRefused(RingbackError):

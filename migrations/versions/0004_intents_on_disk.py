@@ -1,4 +1,4 @@
-"""Keep on disk what was intended: a recall, who sends a task, a first key not used yet, what a repeated request found."""
+"""Keep on disk what was intended: recalls, who sends a task, an unused first key, what a request found."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from models import DeliveryStatus
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
 from receiver.api.ids import find_row, read_id
 from receiver.api.lists import page, read_cursor
+from receiver.api.repetition import after_work, has_moved
 from receiver.api.schemas import DeliveryQuery, WebhookDeliveryQuery
 from receiver.api.webhooks import find_webhook
 from receiver.domain.delivery_views import native_attempt, native_delivery
+from receiver.domain.representations import iso
 from receiver.errors import BadRequest
 from receiver.outbound.request_preview import request_preview
 from receiver.storage.database import Query
@@ -51,11 +52,12 @@ async def get_delivery(call: Call) -> Reply:
 async def retry_delivery(call: Call) -> Reply:
     """`POST /api/v1/deliveries/{id}/retry`: send it again now, with its retry schedule started from the beginning.
 
-    A resumed request leaves a delivery that is pending as it is; one that has been settled since is sent once more.
+    A resumed request leaves a delivery as it is that is not in the state any more which the first one found.
     """
-    if not (call.is_resumed and (await _delivery(call))["status"] == DeliveryStatus.PENDING):
+    row = await _delivery(call)
+    if not await has_moved(call, f"{row['status']} {iso(row['settled_at'])}"):
         await call.services.replays.retry(call.organization_id, call.path_id("delivery_id"))
-    return Reply(native_delivery(await _delivery(call)), "delivery", status=202)
+    return Reply(native_delivery(await after_work(_delivery(call))), "delivery", status=202)
 
 
 async def _page(call: Call, query: WebhookDeliveryQuery, subscription_id: int | None) -> Reply:

@@ -4,7 +4,7 @@ A POST with an `Idempotency-Key` does its work once (`api.idempotency`).
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import orjson
@@ -26,7 +26,7 @@ from receiver.asgi import read_body
 from receiver.byte_order_marks import without_mark
 from receiver.domain.content_encoding import content_encodings, unpack
 from receiver.domain.ids import derived_id, new_id
-from receiver.errors import BadRequest, RingbackError
+from receiver.errors import BadRequest, OutcomeUnknown, RingbackError
 from receiver.storage.idempotency import Claim
 from receiver.telemetry import get_logger
 
@@ -55,9 +55,23 @@ class Call:
     def is_resumed(self) -> bool:
         """Whether an earlier request with the same idempotency key did not finish: it may have done the work.
 
-        An endpoint then checks whether what `new_id` names exists, and if so returns it as it is now.
+        An endpoint then checks whether what `new_id` names exists, and if so returns it as it is now; one that creates
+        nothing checks whether what it changes has moved past the state that was found (`found`).
         """
         return self.claim is not None and self.claim.is_resumed
+
+    async def found(self, state: str) -> str:
+        """Return the state that the first request with this idempotency key found, before it began its work.
+
+        For that request, and for one without a key, that is `state`, which is stored with the key: so a request that
+        is resumed can tell whether the work was done. Raises `Unavailable` if it could not be stored.
+        """
+        if self.claim is None:
+            return state
+        if self.claim.found_state is None:
+            await self.services.idempotency.bind(self.claim, state)
+            self.claim = replace(self.claim, found_state=state)
+        return str(self.claim.found_state)
 
     def new_id(self) -> str:
         """Return a UUIDv7 for the next resource that this request creates.
@@ -177,7 +191,8 @@ class _Endpoint:
 
         async def work(claim: Claim) -> ASGIApp:
             call.claim = claim
-            return await self._with_errors(self._handle(call, request_id), call.request, request_id)
+            handling = self._handle(call, request_id)
+            return await self._with_errors(handling, call.request, request_id, but_unknown=True)
 
         return await call.services.idempotency.once(request, work)
 
@@ -187,10 +202,15 @@ class _Endpoint:
         reply = await self.handler(call)
         return self.dialect.reply(reply, request_id) if isinstance(reply, Reply) else reply
 
-    async def _with_errors(self, response: Awaitable[ASGIApp], request: Request, request_id: str) -> ASGIApp:
+    async def _with_errors(
+        self, response: Awaitable[ASGIApp], request: Request, request_id: str, *, but_unknown: bool = False
+    ) -> ASGIApp:
+        """Return the response, or that of the error; `but_unknown`: an `OutcomeUnknown` is raised."""
         try:
             return await response
         except RingbackError as error:
+            if but_unknown and isinstance(error, OutcomeUnknown):
+                raise
             return self.dialect.error(error, request_id)
         except Exception as error:
             log.error("request failed", request_id=request_id, path=request.url.path, exc_info=error)

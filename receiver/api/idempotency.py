@@ -5,10 +5,11 @@ A key is valid for 24 hours, for one organization and one endpoint (method and p
 
 - The key is claimed on disk before the work begins, with a lease that is renewed for as long as the work takes.
 - Responses 2xx and 4xx are saved, encrypted, before they are sent. 401, 403, 429 and 5xx are not saved: after those the
-  same request may be tried again.
+  same request may be tried again. If a response cannot be saved, the work is done all the same: 504 `outcome_unknown`.
 - The same key with another body is 409 `idempotency_key_mismatch`, whatever became of the first request.
 - Of two concurrent requests one does the work. The other waits for its response: if both are in this process, for an
   event, else by reading the row until it changes. After `WAIT_SECONDS` it gets 503 `idempotency_key_in_use`.
+- While it is not known whether the work is on disk (`OutcomeUnknown`), the claim is kept, and other requests wait.
 - If a process dies, or its response was not saved, the next request takes the claim over: at once in the same process,
   else when the lease has ended. That request is resumed.
 
@@ -19,15 +20,15 @@ create a second task; refusing the key would leave the client without the id of 
 of what a request creates are decided before it creates anything: the claim stores a `resource_id`, and `Call.new_id`
 derives from it the same ids for every request with the key. A resumed request (`Call.is_resumed`) first looks for a
 resource with that id. If it exists, the work was done, and the request returns it as it is now; if it does not, nothing
-was done, and the request does it. A new API key or a rotated secret, which a response shows only once, is made again,
-because no client can have received it.
+was done, and the request does it. A request that changes what exists compares the present state with the one that the
+key's first request found (`Call.found`); `receiver.api.repetition` says for every endpoint how it learns what was done.
 """
 
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -38,7 +39,7 @@ from starlette.types import ASGIApp
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
-from receiver.errors import BadRequest, Unavailable
+from receiver.errors import BadRequest, OutcomeUnknown, StorageUnavailable, Unavailable
 from receiver.storage import idempotency as storage
 from receiver.storage.database import Database
 from receiver.storage.idempotency import (
@@ -64,7 +65,7 @@ _NEVER_SAVED = frozenset({401, 403, 429})
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 Work = Callable[[Claim], Awaitable[ASGIApp]]
-"""Does the work of a request, and returns its response; errors are responses already."""
+"""Does the work of a request, and returns its response; errors are responses already, but for `OutcomeUnknown`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,35 +104,70 @@ class Idempotency:
         self._keyring = keyring
         self._owner = new_id()
         self._in_progress: dict[str, asyncio.Future[SavedResponse | None]] = {}
+        self._held: set[asyncio.Task[None]] = set()
+        """The claims that are kept until it is known whether their work is on disk."""
 
     async def once(self, request: IdempotentRequest, work: Work) -> ASGIApp:
         """Return the saved response of the key, or do `work` and return its response.
 
-        Raises `Conflict` for another body, `Unavailable` if the work of another request takes too long.
+        Raises `Conflict` for another body, `Unavailable` if the work of another request takes too long, and
+        `OutcomeUnknown` if `work` does, or if its response could not be saved.
         """
         until = asyncio.get_running_loop().time() + WAIT_SECONDS
         while (other := self._in_progress.get(request.scope)) is not None:
             saved = await _response_of(other, until)
             if saved is not None:
                 return self._repeat(saved, request)
-        saved = None
-        mine = self._in_progress[request.scope] = asyncio.get_running_loop().create_future()
+        self._in_progress[request.scope] = asyncio.get_running_loop().create_future()
+        saved = held = None
         try:
             found = await self._claim(request, until)
             if isinstance(found, SavedResponse):
                 saved = found
                 return self._repeat(saved, request)
-            response, saved = await self._do(found, request, work)
+            try:
+                response, saved = await self._do(found, request, work)
+            except OutcomeUnknown as unknown:
+                if unknown.is_pending:
+                    held = self._hold(found, unknown)
+                raise
             return response
         finally:
-            del self._in_progress[request.scope]
-            mine.set_result(saved)
+            if held is None:
+                self._end(request.scope, saved)
+            else:
+                held.add_done_callback(lambda _: self._end(request.scope, None))
+
+    async def bind(self, claim: Claim, state: str) -> None:
+        """Store the state that a request found, before its work begins. Raises `Unavailable`: it may not begin."""
+        with _not_begun():
+            held = await self._database.writer.run(lambda tx: storage.bind(tx, claim.scope, self._owner, state))
+        if not held:
+            raise _in_use()
+
+    def _end(self, scope: str, saved: SavedResponse | None) -> None:
+        self._in_progress.pop(scope).set_result(saved)
+
+    def _hold(self, claim: Claim, unknown: OutcomeUnknown) -> "asyncio.Task[None]":
+        """Keep a claim until it is known whether its work is on disk: until then nothing can be looked up."""
+
+        async def wait() -> None:
+            assert unknown.later is not None  # noqa: S101 - it is pending
+            async with self._renewed(claim):
+                await asyncio.wait({unknown.later})
+            await self._give_back(claim)
+
+        held = asyncio.create_task(wait())
+        self._held.add(held)
+        held.add_done_callback(self._held.discard)
+        return held
 
     async def _claim(self, request: IdempotentRequest, until: float) -> Claim | SavedResponse:
         """Claim the key, or find its response, as soon as no other process holds the claim."""
         loop, delay = asyncio.get_running_loop(), _FIRST_CHECK_SECONDS
         while True:
-            found: ClaimResult = await self._database.writer.write(storage.claim, self._claim_request(request))
+            with _not_begun():
+                found: ClaimResult = await self._database.writer.write(storage.claim, self._claim_request(request))
             if not isinstance(found, ClaimedElsewhere):
                 return found
             while await self._database.read(storage.leased(request.scope, utc_now())):
@@ -141,19 +177,34 @@ class Idempotency:
                 delay = min(delay * 1.5, _LONGEST_CHECK_SECONDS)
 
     async def _do(self, claim: Claim, request: IdempotentRequest, work: Work) -> tuple[ASGIApp, SavedResponse | None]:
-        async with self._renewed(claim):
-            response = await work(claim)
-            if isinstance(response, Response) and _is_saved(response.status_code):
-                return response, await self._save(claim, request, response)
+        try:
+            async with self._renewed(claim):
+                response = await work(claim)
+                if isinstance(response, Response) and _is_saved(response.status_code):
+                    return response, await self._save(claim, request, response)
+        except OutcomeUnknown as unknown:
+            if not unknown.is_pending:
+                await self._give_back(claim)
+            raise
+        await self._give_back(claim)
+        return response, None
+
+    async def _give_back(self, claim: Claim) -> None:
         with suppress(Unavailable):  # then the lease ends by itself
             await self._move_lease(claim, 0)
-        return response, None
 
     async def _save(self, claim: Claim, request: IdempotentRequest, response: Response) -> SavedResponse:
         token = self._keyring.encrypt(bytes(response.body).decode())
         saved = SavedResponse(request.body, response.status_code, response.headers["content-type"], token)
         item = ResponseToSave(claim.scope, self._owner, saved)
-        if not await self._database.writer.write(storage.keep, item, bounded=False):
+        try:
+            is_kept = await self._database.writer.write(storage.keep, item, bounded=False)
+        except Unavailable as error:
+            raise OutcomeUnknown(
+                f"the request was handled, but its response could not be stored ({error.message}): repeat the same "
+                "request with the same Idempotency-Key for the response"
+            ) from error
+        if not is_kept:
             raise _in_use()
         return saved
 
@@ -205,6 +256,16 @@ async def _response_of(other: "asyncio.Future[SavedResponse | None]", until: flo
     if not done:
         raise _in_use()
     return other.result()
+
+
+@contextmanager
+def _not_begun() -> Iterator[None]:
+    """Turn an unknown outcome of a write that comes before the work into an error that says so."""
+    try:
+        yield
+    except OutcomeUnknown as error:
+        message = "the database did not confirm the Idempotency-Key; the request was not begun, try again"
+        raise StorageUnavailable(message) from error
 
 
 def _is_saved(status: int) -> bool:

@@ -15,6 +15,7 @@ from models import Submission, TaskStatus
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
 from receiver.api.piapi_queries import CancelQuery, HistoryQuery
+from receiver.api.repetition import cancelled
 from receiver.api.schemas import CreateTask
 from receiver.api.task_requests import read_callback, read_task, task_request, webhook_config_of
 from receiver.clock import utc_now
@@ -73,10 +74,8 @@ async def get_task(call: Call) -> Reply:
 
 async def cancel_task(call: Call) -> Reply:
     """`DELETE /api/v1/task/{id}`, or `POST /api/v1/task/{id}/cancel`, which one of PiAPI's own clients uses."""
-    tracker = call.services.tracker
-    task = await tracker.task(call.organization_id, call.path("task_id"))
-    message = await tracker.cancel(task)
-    return Reply(piapi_task(await tracker.task(call.organization_id, task["uid"])), message=message)
+    task, message = await cancelled(call)
+    return Reply(piapi_task(task), message=message)
 
 
 async def cancel_tasks(call: Call) -> Reply:

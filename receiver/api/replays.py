@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from models import ReplayStatus
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
 from receiver.api.ids import find_row
 from receiver.api.lists import page, read_cursor
+from receiver.api.repetition import after_work, has_moved
 from receiver.api.schemas import Page, RecoverRequest, ReplayRequest
 from receiver.api.webhooks import find_webhook
 from receiver.domain.delivery_views import counts_by_replay, native_replay
@@ -54,14 +56,20 @@ async def get_replay(call: Call) -> Reply:
 async def cancel_replay(call: Call) -> Reply:
     """`POST /api/v1/webhooks/{id}/replays/{replay_id}/cancel`, or `DELETE`: end it and its pending deliveries."""
     webhook = await find_webhook(call)
-    await call.services.replays.cancel(await _replay(call, webhook))
-    return Reply((await _views(call, webhook, [await _replay(call, webhook)]))[0], "replay")
+    row = await _replay(call, webhook)
+    if not (await has_moved(call, row["status"]) and row["status"] == ReplayStatus.CANCELLED):
+        await call.services.replays.cancel(row)
+    return await after_work(_present(call, webhook))
 
 
 async def _earlier_reply(call: Call, webhook: Row, uid: str) -> Reply | None:
     """Return the replay that an earlier request with the same idempotency key created, if it did."""
     rows = await call.services.database.read(replay_by_id(webhook["id"], uid)) if call.is_resumed else []
     return Reply((await _views(call, webhook, rows))[0], "replay", status=202) if rows else None
+
+
+async def _present(call: Call, webhook: Row) -> Reply:
+    return Reply((await _views(call, webhook, [await _replay(call, webhook)]))[0], "replay")
 
 
 async def _replay(call: Call, webhook: Row) -> Row:

@@ -11,11 +11,12 @@ from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
 from receiver.api.ids import read_id
 from receiver.api.lists import page, read_cursor
+from receiver.api.repetition import has_moved
 from receiver.api.run_schemas import CreateRun, RunQuery
 from receiver.api.schemas import WaitQuery
 from receiver.domain.graph import Graph, check_graph
 from receiver.domain.run_representations import native_run
-from receiver.errors import Conflict, NotFound
+from receiver.errors import NotFound
 from receiver.runs.changes import RunRow
 from receiver.runs.service import RunRequest
 from receiver.storage.runs import RunFilter
@@ -60,18 +61,18 @@ async def list_runs(call: Call) -> Reply:
 
 async def cancel_run(call: Call) -> Reply:
     """`POST /api/v1/runs/{id}/cancel`: cancel a run and its tasks."""
-    return _reply(await call.services.runs.cancel(call.organization_id, call.path_id("run_id")))
+    uid, runs = call.path_id("run_id"), call.services.runs
+    run = await runs.run(call.organization_id, uid)
+    if await has_moved(call, run["ended_event"]) and run["status"] == RunStatus.CANCELLED:
+        return _reply(run)
+    return _reply(await runs.cancel(call.organization_id, uid))
 
 
 async def retry_run(call: Call) -> Reply:
     """`POST /api/v1/runs/{id}/retry`: keep the completed steps, and do all others again."""
     uid, runs = call.path_id("run_id"), call.services.runs
-    try:
-        return _reply(await runs.retry(call.organization_id, uid))
-    except Conflict:
-        if not call.is_resumed:
-            raise
-        return _reply(await runs.run(call.organization_id, uid))  # the earlier request with this key did it already
+    run = await runs.run(call.organization_id, uid)
+    return _reply(run if await has_moved(call, run["ended_event"]) else await runs.retry(call.organization_id, uid))
 
 
 async def find_run_ids(call: Call, given: Sequence[str]) -> list[str]:

@@ -1,16 +1,16 @@
 """`/api/v1/tasks`: Ringback's own endpoints for tasks."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
 from receiver.api.lists import page, read_cursor
+from receiver.api.repetition import after_work, cancelled
 from receiver.api.runs import find_run_ids
 from receiver.api.schemas import AdoptTask, GetTask, Page, TaskQuery
 from receiver.api.task_requests import read_task
 from receiver.domain.representations import native_attempts, native_event, native_task
-from receiver.domain.transitions import RETRYABLE
 from receiver.errors import BadRequest
 from receiver.storage.events import events_of_task
 from receiver.storage.tasks import TaskFilter, tasks_matching
@@ -56,19 +56,17 @@ async def refresh_task(call: Call) -> Reply:
 
 async def cancel_task(call: Call) -> Reply:
     """`POST /api/v1/tasks/{id}/cancel`: cancel a task, at its provider too."""
-    tracker = call.services.tracker
-    task = await tracker.task(call.organization_id, call.path("task_id"))
-    await tracker.cancel(task)
-    return Reply(native_task(await tracker.task(call.organization_id, task["uid"])))
+    task, _ = await cancelled(call)
+    return Reply(native_task(task))
 
 
 async def retry_task(call: Call) -> Reply:
     """`POST /api/v1/tasks/{id}/retry`: start another attempt at a task that failed or was cancelled."""
     tracker = call.services.tracker
     task = await tracker.task(call.organization_id, call.path("task_id"))
-    if not call.is_resumed or task["status"] in RETRYABLE:
-        await tracker.retry(task)
-    return await _reply(call, await tracker.task(call.organization_id, task["uid"]))
+    found = await call.found(str(task["attempt"]))
+    await tracker.retry(task, past_attempt=int(found) if call.is_resumed else None)
+    return await after_work(_reply_with(call, tracker.task(call.organization_id, task["uid"])))
 
 
 async def adopt_task(call: Call) -> Reply:
@@ -80,6 +78,10 @@ async def adopt_task(call: Call) -> Reply:
     tracker = call.services.tracker
     task = await tracker.adopt(call.organization_id, wanted.provider, wanted.provider_task_id, wanted.metadata)
     return await _reply(call, task)
+
+
+async def _reply_with(call: Call, reading: Awaitable[Mapping[str, Any]]) -> Reply:
+    return await _reply(call, await reading)
 
 
 async def _reply(call: Call, task: Mapping[str, Any], *, with_attempts: bool = False) -> Reply:

@@ -102,7 +102,7 @@ class InboundEndpoint:
             await _answer(send, 400, str(error))
         except Unavailable as error:
             counted(inbound_received, provider.name, "unavailable").inc()
-            await _answer(send, 503, error.message, ((b"retry-after", str(error.retry_after).encode()),))
+            await _answer(send, error.status, error.message, ((b"retry-after", str(error.retry_after).encode()),))
         except RingbackError as error:
             await _answer(send, error.status, error.message)
         except Exception as error:

@@ -110,7 +110,9 @@ class Deliverer:
 
         A `deferrable` one may wait a little for a commit that other writes need anyway.
         """
-        held = await self._database.writer.write(self._settler.settle, settlement, bounded=False, deferrable=deferrable)
+        held = await self._database.writer.write(
+            self._settler.settle, settlement, bounded=False, deferrable=deferrable, until_known=True
+        )
         counted(deliveries_settled, settlement.status if held else "lease lost").inc()
 
     async def _send(self, delivery: PreparedDelivery) -> SendResult:

@@ -25,6 +25,7 @@ from receiver.storage.subscriptions import (
     insert_subscription,
     lock_subscription,
     remove_subscription,
+    with_secret,
 )
 from receiver.storage.transaction import Transaction
 from receiver.storage.writer import Writer
@@ -107,7 +108,11 @@ class Subscriptions:
             return None
         if row["deleted_at"] is not None:
             raise _gone()
-        secret = self._messages.newest_secret(row) if given.get("secret") is None else None
+        return self.as_saved(row) if given.get("secret") is None else SavedSubscription(row, None)
+
+    def as_saved(self, row: Columns) -> SavedSubscription:
+        """Return a subscription with its present secret, for a client that never got the response with it."""
+        secret = self._messages.newest_secret(row)
         return SavedSubscription(row, None if secret is None else _secret_to_return(secret, row["signature"]))
 
     async def change(self, uid: str, given: Mapping[str, Any]) -> SavedSubscription:
@@ -148,10 +153,12 @@ class Subscriptions:
                 check_secret(new, scheme, DeliveryFormat(row["format"]))
             except BadRequest as refusal:
                 return refusal
+            encrypted = self._keyring.encrypt(new)
             values = {
-                "secret": self._keyring.encrypt(new),
+                "secret": encrypted,
                 "retired_secrets": retire(row["retired_secrets"], row["secret"], overlap, utc_now()) or None,
             }
+            tx.leaves(lambda: with_secret(uid, encrypted))
             return SavedSubscription(await _write(tx, row, values), _secret_to_return(new, scheme))
 
         return await self._run(work)

@@ -5,6 +5,9 @@ its response is lost, the client repeats the request, and whatever was created m
 the row that claims the key also holds the id of what the work creates (`resource_id`), chosen beforehand. A process
 that takes the key over gets that id with `is_resumed`, and looks whether it exists before it creates it.
 
+A request that changes what exists already creates nothing with that id. It binds its claim to the state that it found
+(`found_state`, `bind`) before its work begins: a request that is resumed compares it with the present state.
+
 `claim` and `keep` are handlers of the writer: each handles any number of keys with a few statements.
 """
 
@@ -15,7 +18,7 @@ from itertools import compress
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, bindparam, insert, select, update
+from sqlalchemy import Row, Select, and_, bindparam, func, insert, select, update
 
 from receiver.errors import Conflict
 from receiver.storage.tables import idempotency_keys as keys
@@ -43,11 +46,13 @@ class Claim:
     """The right to do the work of a key's request, until the lease ends.
 
     `is_resumed` is true if the key was claimed before and has no response: the resource may exist already.
+    `found_state` is what the claim was bound to before; None if it was not, so that no work can have been done.
     """
 
     scope: str
     resource_id: str
     is_resumed: bool
+    found_state: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,9 @@ async def claim(tx: Transaction, wanted: Sequence[ClaimRequest]) -> list[ClaimRe
     known = {row.scope: row for row in await tx.execute(lock.with_for_update())}
     if new := [_row(each) for each in wanted if each.scope not in known]:
         await tx.execute(insert(keys), sorted(new, key=itemgetter("scope")))
+    one = wanted[0]
+    is_ours = and_(keys.c.scope == one.scope, keys.c.owner == one.owner, keys.c.lease_until == one.lease_until)
+    tx.leaves(lambda: select(keys.c.id).where(is_ours))
     return [
         await _claim_again(tx, known[each.scope], each) if each.scope in known else _new_claim(each) for each in wanted
     ]
@@ -116,6 +124,13 @@ async def keep(tx: Transaction, answers: Sequence[ResponseToSave]) -> list[bool]
             [_parameters(each) for each in held],
         )
     return is_held
+
+
+async def bind(tx: Transaction, scope: str, owner: str, state: str) -> bool:
+    """Bind a claim to the state that its request found, once. Return False if another process has taken it over."""
+    is_held = and_(keys.c.scope == scope, keys.c.owner == owner, keys.c.status.is_(None))
+    first = func.coalesce(keys.c.found_state, state)
+    return bool(await tx.execute(update(keys).where(is_held).values(found_state=first).returning(keys.c.id)))
 
 
 async def move_lease(tx: Transaction, scope: str, owner: str, until: datetime) -> None:
@@ -142,7 +157,7 @@ async def _claim_again(tx: Transaction, row: Row[Any], wanted: ClaimRequest) -> 
         return ClaimedElsewhere()
     lease = {"owner": wanted.owner, "lease_until": wanted.lease_until}
     await tx.execute(update(keys).where(keys.c.id == row.id).values(**lease))
-    return Claim(row.scope, row.resource_id, is_resumed=True)
+    return Claim(row.scope, row.resource_id, is_resumed=True, found_state=row.found_state)
 
 
 def _new_claim(wanted: ClaimRequest) -> Claim:
@@ -154,6 +169,7 @@ def _row(wanted: ClaimRequest) -> dict[str, Any]:
         "scope": wanted.scope,
         "body": wanted.body,
         "resource_id": wanted.resource_id,
+        "found_state": None,
         "owner": wanted.owner,
         "lease_until": wanted.lease_until,
         "status": None,

@@ -58,6 +58,7 @@ async def ensure_organization(tx: Transaction, name: str, now: datetime) -> int:
 async def insert_key(tx: Transaction, values: Mapping[str, Any]) -> None:
     """Insert one key."""
     await tx.execute(insert(api_keys), [values])
+    tx.leaves(lambda: select(api_keys.c.id).where(api_keys.c.uid == values["uid"]), is_lasting=True)
 
 
 async def insert_key_again(tx: Transaction, values: Mapping[str, Any]) -> bool:

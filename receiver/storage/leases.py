@@ -22,19 +22,23 @@ no list of workers, no heartbeat and no clean-up of dead claims. What keeps this
   that the last process may have left (`end_leases`).
 - A task that was being sent when its lease ran out is not sent again: the provider may have it (`Submission.SENDING`).
 
+A process that does not learn whether its claim or its intent is on disk does not act on it (`OutcomeUnknown`) until it
+knows; both are evidence of their own transaction, by the end of the lease and by the intent's token.
+
 An idempotency key has a lease of the same kind in `lease_until` and `owner` (`receiver.storage.idempotency`).
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, update
+from sqlalchemy import and_, bindparam, case, select, update
 
 from models import TERMINAL, Submission, TaskStatus
 from models.columns import Moment
 from receiver.clock import utc_now
+from receiver.domain.ids import new_id
 from receiver.domain.task_state import TaskState
 from receiver.storage.tables import deliveries, idempotency_keys, tasks
 from receiver.storage.transaction import TaskChange, Transaction
@@ -42,11 +46,16 @@ from receiver.storage.transaction import TaskChange, Transaction
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """The intent to send one attempt of a task; its lease ends `lease_seconds` after this is written."""
+    """The intent to send one attempt of a task; its lease ends `lease_seconds` after this is written.
+
+    Each intent has a `token` of its own. It is written with it, so that a process that did not learn whether its intent
+    is on disk can tell it from that of another process.
+    """
 
     uid: str
     attempt: int
     lease_seconds: float
+    token: str = field(default_factory=new_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,18 +124,19 @@ async def mark_sending(tx: Transaction, intents: Sequence[Intent]) -> list[bool 
     """
     found = await tx.load_tasks({intent.uid for intent in intents})
     now = utc_now()
-    changes: dict[str, TaskChange] = {}
+    changes: dict[int, TaskChange] = {}
     results: list[bool | Exception] = []
     for intent in intents:
         task = found.get(intent.uid)
-        is_first = task is not None and task.uid not in changes and _is_waiting(task, intent.attempt)
+        is_first = task is not None and task.id not in changes and _is_waiting(task, intent.attempt)
         if task is not None and is_first:
-            changes[task.uid] = TaskChange(
+            changes[task.id] = TaskChange(
                 id=task.id,
                 from_status=task.status,
                 from_attempt=task.attempt,
                 values={
                     "submission": Submission.SENDING,
+                    "submit_token": intent.token,
                     "submitted_at": now,
                     "due_at": now + timedelta(seconds=intent.lease_seconds),
                     "leased": True,
@@ -134,6 +144,9 @@ async def mark_sending(tx: Transaction, intents: Sequence[Intent]) -> list[bool 
             )
         results.append(is_first)
     await tx.update_tasks(list(changes.values()))
+    if changes:
+        token = next(iter(changes.values())).values["submit_token"]
+        tx.leaves(lambda: select(tasks.c.id).where(tasks.c.id.in_(changes), tasks.c.submit_token == token))
     return results
 
 

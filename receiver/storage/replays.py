@@ -115,6 +115,7 @@ def count_given_up(subscription_id: int, since: datetime, until: datetime, most:
 
 async def insert_replay(tx: Transaction, values: Values) -> int:
     """Insert one replay; return its row key."""
+    tx.leaves(lambda: select(replays.c.id).where(replays.c.uid == values["uid"]), is_lasting=True)
     return int((await tx.execute(insert(replays).values(**values).returning(replays.c.id)))[0][0])
 
 

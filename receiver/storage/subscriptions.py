@@ -65,6 +65,12 @@ async def set_failing_since(tx: Transaction, key: int, moment: datetime | None) 
 async def insert_subscription(tx: Transaction, values: Mapping[str, Any]) -> None:
     """Insert one subscription."""
     await tx.execute(insert(subscriptions), [values])
+    tx.leaves(lambda: select(subscriptions.c.id).where(subscriptions.c.uid == values["uid"]), is_lasting=True)
+
+
+def with_secret(uid: str, secret: str) -> Select[Any]:
+    """Return the query that finds a subscription whose secret is this one, which is encrypted."""
+    return select(subscriptions.c.id).where(subscriptions.c.uid == uid, subscriptions.c.secret == secret)
 
 
 async def find_subscription(tx: Transaction, uid: str) -> dict[str, Any] | None:

@@ -119,11 +119,26 @@ class Settlement:
     response: str
 
 
+Trace = Callable[[], Executable]
+"""Returns a query that finds a row which a transaction wrote."""
+
+
 class Transaction(Protocol):
     """One transaction of the writer. Each method writes or reads any number of items with one statement, or a few."""
 
     after_commit: list[Callable[[], None]]
-    """Called in order when the transaction is on disk, and not at all if it fails. They may neither raise nor block."""
+    """Called in order when the transaction is known to be on disk, and not at all if it fails. They may neither raise
+    nor block."""
+
+    def leaves(self, trace: Trace, *, is_lasting: bool = False) -> None:
+        """Note a query that finds a row if this transaction was committed, and none if it was not.
+
+        It costs nothing, for it is only made and run where the answer to the commit is missing. `is_lasting` if nothing
+        removes or changes that row later, so that not finding it proves that the transaction was not committed. Tasks,
+        events and deliveries that are inserted are such evidence by themselves
+        (`receiver.storage.postgresql.commit_evidence`).
+        """
+        ...
 
     async def execute(self, statement: Executable, parameters: Sequence[Values] | None = None) -> Sequence[Row[Any]]:
         """Run a SQLAlchemy Core statement; return its rows, or an empty sequence."""

@@ -12,8 +12,9 @@ handler writes all of its items with one statement (or a few), however many they
 Three rules follow for handlers and callers:
 
 - A caller may rely on its write as soon as `write` returns: it is on disk. If `write` raises an error, nothing of it
-  is, with one exception: the connection to PostgreSQL broke during the commit, and it is unknown what became of it. A
-  caller that is cancelled cannot know either, for a write that was taken is not taken back.
+  is, with one exception: `OutcomeUnknown`, when the answer to the commit is missing. Until the outcome is known,
+  nothing that depends on the write is done: neither by the caller (`OutcomeUnknown.later`) nor by
+  `Transaction.after_commit`. A caller that is cancelled cannot know either: a write that was taken is not taken back.
 - Items of different callers share a transaction, so an item that fails must not make the others fail. A handler
   returns an error for an item that it refuses; if something raises, the batch is split (`Writer._commit_halves`).
 - A handler may be called several times for the same item, each time in a new transaction (`Writer._commit_batch`).
@@ -23,9 +24,10 @@ Three rules follow for handlers and callers:
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
-from receiver.errors import StorageUnavailable, WriterFull
+from receiver.errors import OutcomeUnknown, Unavailable, WriterFull
 from receiver.storage.commit_delay import COMMIT_DELAY_SECONDS, CommitDelay
 from receiver.storage.transaction import Transaction
 from receiver.telemetry import get_logger, writer_batch, writer_waiting
@@ -56,7 +58,11 @@ class WriteConnection(Protocol):
         ...
 
     async def commit(self) -> None:
-        """Commit; return when the transaction is on disk. Raises `StorageUnavailable`."""
+        """Commit; return when the transaction is on disk.
+
+        Raises `StorageUnavailable` if it is not, and `OutcomeUnknown` if that is not known; then its `later` returns or
+        raises as this does, once it is known, and another transaction may be begun in the meantime.
+        """
         ...
 
     async def rollback(self) -> None:
@@ -67,7 +73,7 @@ class WriteConnection(Protocol):
         """Return whether another process's write caused the error, so that the same batch may succeed now."""
         ...
 
-    def unavailable(self, error: Exception) -> StorageUnavailable | None:
+    def unavailable(self, error: BaseException) -> Unavailable | None:
         """Return the error for the client if the database is at fault; None if the statement or its values are."""
         ...
 
@@ -86,6 +92,15 @@ class _Write:
         self.item = item
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.weight = weight
+
+
+@dataclass(slots=True)
+class _Written:
+    """A batch whose commit was asked for: `unknown` if its outcome is not known."""
+
+    results: list[Any]
+    after_commit: list[Callable[[], None]]
+    unknown: OutcomeUnknown | None = None
 
 
 class Writer:
@@ -117,6 +132,7 @@ class Writer:
         *,
         bounded: bool = True,
         deferrable: bool = False,
+        until_known: bool = False,
         weight: int = 1,
     ) -> Result:
         """Write `item` with `handler`; return the handler's result for it when it is on disk.
@@ -124,8 +140,11 @@ class Writer:
         `weight` is how many rows the item stands for. In a batch each handler runs once, with all of its items, in the
         order in which the first item of each arrived. `bounded=False` is for callers that are few by themselves and
         whose writes may not be refused, such as outcomes of calls already made. `deferrable` is for a write that no
-        client waits for: it shares the next commit, or gets one of its own after `DEFER_SECONDS`.
-        Raises `WriterFull`, `StorageUnavailable` (nothing was stored), or the error that the handler returned.
+        client waits for: it shares the next commit, or gets one of its own after `DEFER_SECONDS`. `until_known` is for
+        a write that is repeated until it is stored: if its commit is held, it waits for the outcome as long as that
+        takes, for the repetition would wait for the locks of the held one, and all other writes with it.
+        Raises `WriterFull` and `StorageUnavailable` (nothing was stored), `OutcomeUnknown` (whose `later` is the result
+        that this would have returned, once the write is known to be on disk), or the error that the handler returned.
         """
         is_full = self._weight > 0 and self._weight + weight > self._capacity
         if self._closing or (bounded and is_full):
@@ -137,7 +156,12 @@ class Writer:
         else:
             self._waiting.append(write)
             self._wake.set()
-        return cast(Result, await write.future)
+        try:
+            return cast(Result, await write.future)
+        except OutcomeUnknown as unknown:
+            if not until_known or unknown.later is None:
+                raise
+            return cast(Result, await asyncio.shield(unknown.later))
 
     async def run(self, work: Callable[[Transaction], Awaitable[Result]], *, bounded: bool = True) -> Result:
         """Run `work` as one write in the next transaction; return its result when that is on disk.
@@ -205,19 +229,21 @@ class Writer:
     async def _process(self, batch: list[_Write]) -> None:
         """Commit a batch, and report to each caller its result, or its error."""
         try:
-            results, after_commit = await self._commit_batch(batch)
-        except StorageUnavailable as error:
+            written = await self._commit_batch(batch)
+        except Unavailable as error:
             log.warning("batch not stored", writes=len(batch), error_code=error.code, error=error.message)
             _fail(batch, error)
         except Exception as error:
             await self._commit_halves(batch, error)
         else:
-            for write, result in zip(batch, results, strict=True):
+            if written.unknown is not None:
+                _report_later(batch, written, written.unknown)
+                return
+            for write, result in zip(batch, written.results, strict=True):
                 _report(write, result)
-            for call in after_commit:
-                call()
+            _call_all(written.after_commit)
 
-    async def _commit_batch(self, batch: list[_Write]) -> tuple[list[Any], list[Callable[[], None]]]:
+    async def _commit_batch(self, batch: list[_Write]) -> _Written:
         """Commit a batch; try again if another process's writes conflict with it.
 
         Why: with several processes on one PostgreSQL, a row that a handler did not find may be inserted by another
@@ -237,18 +263,28 @@ class Writer:
                 log.debug("batch conflicted; trying again", writes=len(batch), error=type(error).__name__)
         return await self._commit_once(batch)
 
-    async def _commit_once(self, batch: list[_Write]) -> tuple[list[Any], list[Callable[[], None]]]:
+    async def _commit_once(self, batch: list[_Write]) -> _Written:
         try:
             transaction = await self._connection.begin()
             results = await _handle(transaction, batch)
-            await self._connection.commit()
-        except Exception as error:
+            unknown = await self._commit()
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
             await self._connection.rollback()
             unavailable = self._connection.unavailable(error)
             if unavailable is not None:
                 raise unavailable from error
             raise
-        return results, transaction.after_commit
+        return _Written(results, transaction.after_commit, unknown)
+
+    async def _commit(self) -> OutcomeUnknown | None:
+        try:
+            await self._connection.commit()
+        except OutcomeUnknown as unknown:
+            await self._connection.rollback()
+            return unknown
+        return None
 
     async def _commit_halves(self, batch: list[_Write], error: Exception) -> None:
         """Commit the two halves of a batch that failed, each by itself.
@@ -285,13 +321,62 @@ async def _run_each(
     return [await work(transaction) for work in works]
 
 
-def _report(write: _Write, result: Any) -> None:
-    if write.future.done():  # its caller was cancelled; the write is stored all the same
+def _is_cancelled() -> bool:
+    """Return whether this task is to end. A `CancelledError` may also come from the driver, for a broken call."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _call_all(after_commit: list[Callable[[], None]]) -> None:
+    for call in after_commit:
+        try:
+            call()
+        except Exception as error:  # the write is on disk, and what waits in a row is found again
+            log.error("call after a commit failed", exc_info=error)
+
+
+def _report_later(batch: list[_Write], written: _Written, unknown: OutcomeUnknown) -> None:
+    """Report to each caller that the outcome is not known; when it is, its result, and do what follows from it."""
+    log.warning("commit outcome unknown", writes=len(batch))
+    if unknown.later is None:
+        _fail(batch, unknown)
         return
-    if isinstance(result, Exception):
-        write.future.set_exception(result)
+    loop = asyncio.get_running_loop()
+    laters: list[asyncio.Future[Any]] = [loop.create_future() for _ in batch]
+    for write, later in zip(batch, laters, strict=True):
+        later.add_done_callback(_retrieved)
+        _report(write, OutcomeUnknown(later=later))
+
+    def known(commit: "asyncio.Future[Any]") -> None:
+        if commit.cancelled():
+            for later in laters:
+                later.cancel()
+            return
+        error = commit.exception()
+        for later, result in zip(laters, written.results, strict=True):
+            _settle(later, result if error is None else error)
+        if error is None:
+            _call_all(written.after_commit)
+
+    unknown.later.add_done_callback(known)
+
+
+def _retrieved(later: "asyncio.Future[Any]") -> None:
+    """Mark an exception as seen: a caller need not wait for what becomes known later."""
+    if not later.cancelled():
+        later.exception()
+
+
+def _report(write: _Write, result: Any) -> None:
+    if not write.future.done():  # else its caller was cancelled; the write is stored all the same
+        _settle(write.future, result)
+
+
+def _settle(future: "asyncio.Future[Any]", result: Any) -> None:
+    if isinstance(result, BaseException):
+        future.set_exception(result)
     else:
-        write.future.set_result(result)
+        future.set_result(result)
 
 
 def _fail(batch: list[_Write], error: Exception) -> None:

@@ -1,7 +1,7 @@
 """Retrying a task on its client's request. Retries after a failure follow from `receiver.tracking.apply`."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from models import TaskStatus
@@ -16,22 +16,38 @@ from receiver.storage.attempts import Ended, keep_attempts
 from receiver.storage.transaction import TaskChange, Transaction
 
 
+@dataclass(frozen=True, slots=True)
+class RetryRequest:
+    """A client's request for another attempt of a task; nothing is done if it is past `past_attempt` already."""
+
+    uid: str
+    past_attempt: int | None = None
+
+    def was_done(self, task: TaskState) -> bool:
+        """Return whether an earlier request has done this one's work."""
+        return self.past_attempt is not None and task.attempt > self.past_attempt
+
+
 class Retrier:
     """Starts further attempts. One instance per process: the writer groups by its handler `retry`."""
 
     def __init__(self, after_commit: AfterCommit) -> None:
         self._after_commit = after_commit
 
-    async def retry(self, tx: Transaction, uids: Sequence[str]) -> list[Exception | None]:
+    async def retry(self, tx: Transaction, requests: Sequence[RetryRequest]) -> list[Exception | None]:
         """Set tasks that failed or were cancelled to be sent again.
 
-        The results are in the order of `uids`: None, or `Conflict` or `NotFound` for a task that cannot be retried.
+        The results are in the order of `requests`: None, or `Conflict` or `NotFound` for a task that cannot be retried.
         """
         now = utc_now()
-        states = await tx.load_tasks(set(uids))
+        states = await tx.load_tasks({request.uid for request in requests})
         started: list[tuple[TaskState, Decision]] = []
         results: list[Exception | None] = []
-        for uid in uids:
+        for request in requests:
+            uid = request.uid
+            if uid in states and request.was_done(states[uid]):
+                results.append(None)
+                continue
             try:
                 started.append((states[uid], _decide(states[uid], now)))
             except KeyError:

@@ -17,12 +17,14 @@ The outcome of the call decides what follows:
   again and is sent again later.
 - unknown (502, 504, cut off, an unreadable response): the task may exist. It becomes `unknown` and is searched for.
 
-The outcome is known only to this process, so writing it is repeated while the database is unavailable.
+The outcome is known only to this process, so writing it is repeated while the database is unavailable. It is also the
+only one that knows that a task was certainly not sent: where it did not learn in time that its intent is on disk (the
+answer to the commit is missing), nothing is sent, and the task waits again as soon as that is known.
 """
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,7 +34,7 @@ from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.domain.schedules import poll_delay, resend_delay
 from receiver.domain.updates import ProviderUpdate, Source, own_failure
-from receiver.errors import Unavailable
+from receiver.errors import OutcomeUnknown, Unavailable
 from receiver.lease_check import SendLease, under
 from receiver.providers import (
     Accepted,
@@ -119,6 +121,7 @@ class Submitter:
         self._lease_seconds = lease_seconds
         self._keyring = keyring
         self._public_url = public_url
+        self._writing: set[asyncio.Task[None]] = set()
 
     async def send(self, provider_name: str, task: Outgoing) -> SubmitOutcome:
         """Send the task and write the outcome; return it when it is on disk.
@@ -134,18 +137,26 @@ class Submitter:
         is_sending = task.submission == Submission.SENDING
 
         lease = SendLease(task.lease_until or self._new_lease_end())
+        unknown: OutcomeUnknown | None = None
 
         async def confirm() -> bool:
-            nonlocal is_sending
+            nonlocal is_sending, unknown
             if not is_sending:
                 lease.until = self._new_lease_end()  # before the write, so that the row's lease ends no earlier
-                is_sending = await self._write_intent(task)
+                try:
+                    is_sending = await self._write_intent(task)
+                except OutcomeUnknown as error:
+                    unknown = error
             return is_sending and lease.may_send()
 
         provider = self._providers[provider_name]
         with under(lease):
             outcome = await provider.submit(self._new_task(provider_name, task), caller=task.caller, confirm=confirm)
         _log_outcome(provider_name, task, outcome)
+        if unknown is not None and unknown.later is not None:
+            # To write to the task now would wait for the lock of the transaction whose commit is held.
+            unknown.later.add_done_callback(lambda later: self._intent_known(task, later))
+            return outcome
         submission = Submission.SENDING if is_sending else Submission.WAITING
         await self._write_until_stored(provider_name, replace(task, submission=submission), outcome)
         if is_sending and lease.has_ended():
@@ -166,12 +177,46 @@ class Submitter:
         return utc_now() + timedelta(seconds=self._lease_seconds)
 
     async def _write_intent(self, task: Outgoing) -> bool:
-        """Write that the task is being sent; return False if it may not be sent any more, or that was not stored."""
+        """Write that the task is being sent; return False if it may not be sent any more, or that was not stored.
+
+        Raises `OutcomeUnknown`.
+        """
         try:
             intent = Intent(task.uid, task.attempt, self._lease_seconds)
             return await self._writer.write(mark_sending, intent, bounded=False)
+        except OutcomeUnknown:
+            raise
         except Unavailable:
             return False
+
+    def _intent_known(self, task: Outgoing, later: "asyncio.Future[bool]") -> None:
+        """Let a task wait again that was not sent, because its intent became known, or was lost, too late."""
+        if not later.cancelled():
+            is_sending = later.exception() is None and later.result()
+            self.not_sent(replace(task, submission=Submission.SENDING if is_sending else Submission.WAITING))
+
+    def not_sent(self, task: Outgoing) -> None:
+        """Let a task wait again that this process holds and has not sent; `submission` is its row's. Does not wait.
+
+        It is sent in its turn, with an intent of its own.
+        """
+
+        async def write() -> None:
+            await self._postpone(task, Submission.WAITING, task.tries, 0.0)
+
+        writing = asyncio.create_task(self._until_stored(write), name=task.uid)
+        self._writing.add(writing)
+        writing.add_done_callback(self._wrote)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until the tasks that were not sent wait again, `seconds` at most."""
+        if self._writing:
+            await asyncio.wait(self._writing, timeout=seconds)
+
+    def _wrote(self, writing: "asyncio.Task[None]") -> None:
+        self._writing.discard(writing)
+        if not writing.cancelled() and (error := writing.exception()) is not None:
+            log.error("task that was not sent could not be put back", task_id=writing.get_name(), exc_info=error)
 
     async def _resolve(self, provider_name: str, task: Outgoing) -> Resolved | NotMade:
         try:
@@ -212,12 +257,15 @@ class Submitter:
 
     async def _write_until_stored(self, provider_name: str, task: Outgoing, outcome: SubmitOutcome) -> None:
         """Write the outcome, and try again while the database is unavailable: only this process knows the outcome."""
+        await self._until_stored(lambda: self._write(provider_name, task, outcome))
+
+    async def _until_stored(self, write: Callable[[], Awaitable[None]]) -> None:
         for delay in _WRITE_RETRY_SECONDS:
             try:
-                return await self._write(provider_name, task, outcome)
+                return await write()
             except Unavailable:
                 await asyncio.sleep(delay)
-        return await self._write(provider_name, task, outcome)
+        return await write()
 
     async def _write(self, provider_name: str, task: Outgoing, outcome: SubmitOutcome) -> None:
         match outcome:
@@ -238,12 +286,12 @@ class Submitter:
             case UnknownOutcome(message=message):
                 error = {"code": None, "message": message, "raw_message": message, "detail": None}
                 lost = LostAnswer(uid=task.uid, attempt=task.attempt, error=error)
-                await self._writer.write(keep_lost_answers, lost, bounded=False)
+                await self._writer.write(keep_lost_answers, lost, bounded=False, until_known=True)
                 await self._postpone(task, Submission.UNKNOWN, 0, FIRST_SEARCH_SECONDS)
 
     async def _apply(self, provider_name: str, task: Outgoing, update: ProviderUpdate) -> Applied:
         arrival = Arrival(provider=provider_name, task_uid=task.uid, update=replace(update, attempt=task.attempt))
-        return await self._writer.write(self._applier.apply, arrival, bounded=False)
+        return await self._writer.write(self._applier.apply, arrival, bounded=False, until_known=True)
 
     async def _postpone(self, task: Outgoing, submission: Submission, poll_count: int, delay: float) -> None:
         due_at = utc_now() + timedelta(seconds=delay)
@@ -256,7 +304,7 @@ class Submitter:
             due_at=due_at,
             cancel_requested_at=None,
         )
-        await self._writer.write(postpone, item, bounded=False)
+        await self._writer.write(postpone, item, bounded=False, until_known=True)
         self._applier.after_commit.due.set(due_at)
 
 

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from models import TERMINAL, Submission
 from receiver.domain.updates import ProviderUpdate
-from receiver.errors import NotFound, Unavailable
+from receiver.errors import NotFound, OutcomeUnknown, Unavailable
 from receiver.events.after_commit import Waiting
 from receiver.providers import SubmitOutcome
 from receiver.storage.attempts import attempts_of
@@ -17,7 +18,7 @@ from receiver.tracking.adopt import Adopter
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator, TaskRequest
 from receiver.tracking.poll import Poller
-from receiver.tracking.retry import Retrier
+from receiver.tracking.retry import Retrier, RetryRequest
 from receiver.tracking.submit import Outgoing, Submitter
 
 Fields = Mapping[str, Any]
@@ -48,15 +49,17 @@ class Tracker:
         self._adopter = adopter
         self._waiting = waiting
         self._sending: set[asyncio.Task[SubmitOutcome]] = set()
+        self._unknown: set[asyncio.Future[Any]] = set()
+        """The creates of which it is not known yet whether they are on disk."""
 
     async def create(self, request: TaskRequest, *, wait: float) -> tuple[str, SubmitOutcome | None]:
         """Create a task and send it; return its id, and the outcome if that is known within `wait` seconds, else None.
 
-        Raises `WriterFull` and `StorageUnavailable`: then nothing was stored and nothing was sent.
+        Raises `WriterFull` and `StorageUnavailable`: then nothing was stored and nothing was sent. Raises
+        `OutcomeUnknown`: then nothing was sent, and the task is sent as soon as it is known to be on disk.
         """
-        created = await self._database.writer.write(self._creator.create, request)
         outgoing = Outgoing(
-            uid=created.uid,
+            uid=request.uid,
             organization_id=request.organization_id,
             attempt=1,
             model=request.model,
@@ -64,15 +67,23 @@ class Tracker:
             input=request.input,
             config=request.config,
             submission=Submission.SENDING,
-            lease_until=created.lease_until,
         )
-        sending = asyncio.create_task(self._submitter.send(request.provider, outgoing), name=created.uid)
+        try:
+            created = await self._database.writer.write(self._creator.create, request)
+        except OutcomeUnknown as unknown:
+            unknown.when_stored(lambda _: self._submitter.not_sent(outgoing))
+            if unknown.later is not None:
+                self._unknown.add(unknown.later)
+                unknown.later.add_done_callback(self._unknown.discard)
+            raise
+        outgoing = replace(outgoing, lease_until=created.lease_until)
+        sending = asyncio.create_task(self._submitter.send(request.provider, outgoing), name=request.uid)
         self._sending.add(sending)
         sending.add_done_callback(self._sent)
         done, _ = await asyncio.wait({sending}, timeout=wait)
         if not done or sending.exception() is not None:
-            return created.uid, None  # it is on disk: when its lease runs out, a worker claims it
-        return created.uid, sending.result()
+            return request.uid, None  # it is on disk: when its lease runs out, a worker claims it
+        return request.uid, sending.result()
 
     def _sent(self, sending: asyncio.Task[SubmitOutcome]) -> None:
         self._sending.discard(sending)
@@ -85,7 +96,7 @@ class Tracker:
     async def create_bulk(self, requests: Sequence[TaskRequest]) -> None:
         """Create tasks in one transaction; they are sent in the background, in turn with other tasks.
 
-        Raises `WriterFull` and `StorageUnavailable`: then nothing was stored.
+        Raises `WriterFull` and `StorageUnavailable`: then nothing was stored. Raises `OutcomeUnknown`.
         """
         await self._database.writer.write(self._creator.create_bulk, requests, weight=len(requests))
 
@@ -116,9 +127,12 @@ class Tracker:
         """Cancel a task; return the message for the client. Raises as `Canceller.cancel` does."""
         return await self._canceller.cancel(task)
 
-    async def retry(self, task: Fields) -> None:
-        """Start another attempt of a task that failed or was cancelled. Raises `Conflict`."""
-        await self._database.writer.write(self._retrier.retry, task["uid"])
+    async def retry(self, task: Fields, *, past_attempt: int | None = None) -> None:
+        """Start another attempt of a task that failed or was cancelled. Raises `Conflict`.
+
+        Does nothing for a task that is past the attempt `past_attempt` already.
+        """
+        await self._database.writer.write(self._retrier.retry, RetryRequest(task["uid"], past_attempt))
 
     async def adopt(
         self, organization_id: int, provider: str, provider_task_id: str, metadata: dict[str, Any] | None
@@ -137,6 +151,7 @@ class Tracker:
         return list(await self._database.read(attempts_of(task["id"]))) if task["attempt"] > 1 else []
 
     async def drain(self, seconds: float) -> None:
-        """Wait for the create calls under way, `seconds` at most."""
-        if self._sending:
-            await asyncio.wait(self._sending, timeout=seconds)
+        """Wait for the create calls under way, and for creates whose commit is not confirmed, `seconds` at most."""
+        if waits := self._sending | self._unknown:
+            await asyncio.wait(waits, timeout=seconds)
+        await self._submitter.drain(seconds)

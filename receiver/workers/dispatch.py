@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from receiver.clock import utc_now
 from receiver.domain.endpoint_queues import DEFAULT_IN_FLIGHT, EndpointQueues, Limits
-from receiver.errors import Unavailable
+from receiver.errors import OutcomeUnknown, Unavailable
 from receiver.events.after_commit import WakeTimer
 from receiver.lease_check import LeaseEnded
 from receiver.outbound.deliver import Attempted, Deliverer, PreparedDelivery
@@ -232,6 +232,9 @@ class DeliveryDispatcher:
         )
         try:
             await asyncio.shield(claiming)
+        except OutcomeUnknown as unknown:  # what is not known to be ours is not sent
+            unknown.when_stored(self.hand_over)
+            raise
         finally:  # when cancelled too: what was claimed has to reach the queues, where `drain` finds it
             claimed = await claiming
             self.hand_over(claimed)

@@ -2,10 +2,10 @@
 
 import asyncio
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from receiver.clock import utc_now
-from receiver.errors import Unavailable
+from receiver.errors import OutcomeUnknown, Unavailable
 from receiver.events.after_commit import WakeTimer
 from receiver.storage.leases import give_back_tasks
 from receiver.storage.transaction import DueTask, SendQueue, Transaction
@@ -97,9 +97,13 @@ class TaskWorker:
         polls, unsent = self._polls.free, self._unsent.free if may_send else 0
         # A task that finishes during this claim asks for no other: the result of this one says if another is needed.
         self._polls.may_be_more = self._unsent.may_be_more = False
-        claiming = asyncio.ensure_future(self._claim(polls, unsent))
+        until = utc_now() + self._lease
+        claiming = asyncio.ensure_future(self._claim(polls, unsent, until))
         try:
             await asyncio.shield(claiming)
+        except OutcomeUnknown as unknown:  # what is not known to be ours is not acted on
+            unknown.when_stored(lambda claimed: self._start_late(claimed, until))
+            raise
         finally:  # when cancelled too: claimed tasks must be in `_running`, where `drain` finds them
             claimed = await claiming
             self._start(claimed)
@@ -113,9 +117,8 @@ class TaskWorker:
             self._timed_out_at = now
             await self._poller.time_out_unsent()
 
-    async def _claim(self, polls: int, unsent: int) -> list[DueTask]:
+    async def _claim(self, polls: int, unsent: int, until: datetime) -> list[DueTask]:
         now = utc_now()
-        until = now + self._lease
 
         async def work(tx: Transaction) -> list[DueTask]:
             found = await tx.claim_polls(now, until, polls) if polls else []
@@ -131,6 +134,11 @@ class TaskWorker:
             task = asyncio.create_task(self._act_on(due))
             self._running[task] = due
             task.add_done_callback(self._finished)
+
+    def _start_late(self, claimed: list[DueTask], until: datetime) -> None:
+        """Start to act on tasks whose claim became known late, if half of their lease is left: it covers every call."""
+        if utc_now() < until - self._lease / 2:
+            self._start(claimed)
 
     async def _act_on(self, due: DueTask) -> None:
         try:

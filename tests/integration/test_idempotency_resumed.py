@@ -1,16 +1,17 @@
 """Work that was done without a saved response: the next request with the key finds it, and does not repeat it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
 
-from receiver.api.idempotency import Idempotency
 from receiver.domain.ids import new_id
 from receiver.errors import StorageUnavailable
+from receiver.storage import idempotency as storage
+from receiver.storage.transaction import Transaction
 from tests.fakes.past_events import add_events, hours_ago
 from tests.fakes.rows import eventually, select
 from tests.fakes.verifiers import verify_standard
@@ -39,9 +40,9 @@ class Client:
 
     async def gets_no_response(self, path: str, **body: Any) -> None:
         with self._monkeypatch.context() as broken:
-            broken.setattr(Idempotency, "_save", _fails)
+            broken.setattr(storage, "keep", _fails)
             refused = await self.asks(path, **body)
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert (refused.status_code, refused.headers["retry-after"]) == (504, "1")
 
     async def asks(self, path: str, **body: Any) -> httpx.Response:
         return await self._world.api.post(path, json=body, headers=self._headers)
@@ -55,8 +56,8 @@ class Client:
         return answer
 
 
-async def _fails(*_: Any) -> None:
-    raise StorageUnavailable("the disk is full just now")
+async def _fails(_tx: Transaction, answers: Sequence[Any]) -> list[Exception]:
+    return [StorageUnavailable("the disk is full just now") for _ in answers]
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from receiver.storage.idempotency import (
     ClaimResult,
     ResponseToSave,
     SavedResponse,
+    bind,
     claim,
     keep,
     leased,
@@ -53,6 +54,25 @@ async def kept(database: Database, scope: str = "a", owner: str = HERE) -> bool:
 async def test_the_first_request_claims_the_key_with_its_own_id(database: Database) -> None:
     first = wanted()
     assert await claimed(database, first) == Claim("a", first.resource_id, is_resumed=False)
+
+
+async def bound(database: Database, state: str, owner: str = HERE) -> bool:
+    return await database.writer.run(lambda tx: bind(tx, "a", owner, state))
+
+
+async def test_a_claim_is_bound_to_the_state_that_its_first_request_found(database: Database) -> None:
+    first = wanted()
+    await claimed(database, first)
+    assert await bound(database, "attempt 1")
+    assert await bound(database, "attempt 2")  # which changes nothing
+    assert not await bound(database, "attempt 1", owner=THERE)
+    again = await claimed(database, wanted())
+    assert again == Claim("a", first.resource_id, is_resumed=True, found_state="attempt 1")
+    later = NOW + KEPT + LEASE
+    new_claim = await claimed(database, wanted(now=later, lease_until=later + LEASE))
+    assert isinstance(new_claim, Claim)
+    assert (new_claim.is_resumed, new_claim.found_state) == (False, None)
+    assert (await database.read(select(idempotency_keys.c.found_state)))[0]["found_state"] is None
 
 
 async def test_another_process_waits_until_the_response_is_saved(database: Database) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from receiver.errors import StorageUnavailable, WriterFull
+from receiver.errors import StorageUnavailable, Unavailable, WriterFull
 from receiver.storage.sqlite import SQLiteConnection
 from receiver.storage.transaction import Transaction
 from receiver.storage.writer import MOST_AT_ONCE, Writer
@@ -50,7 +50,7 @@ class CountingConnection:
     def is_conflict(self, error: Exception) -> bool:
         return self.inner.is_conflict(error)
 
-    def unavailable(self, error: Exception) -> StorageUnavailable | None:
+    def unavailable(self, error: BaseException) -> Unavailable | None:
         return self.inner.unavailable(error)
 
     async def aclose(self) -> None:

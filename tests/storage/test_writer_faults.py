@@ -1,12 +1,15 @@
 """The writer when the database is locked, full or broken: its callers get a 503, nothing is stored, it continues."""
 
 import asyncio
+import resource
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 import pytest
 from sqlalchemy import text
 
-from receiver.errors import StorageUnavailable
+from receiver.errors import OutcomeUnknown, StorageUnavailable
 from receiver.storage.transaction import Transaction
 from tests.storage.test_writer import INSERT, Notes, locked, notes
 
@@ -85,6 +88,53 @@ async def test_a_commit_that_fails_stores_nothing_and_leaves_no_transaction_open
     notes.connection.fault = None
     assert await notes.writer.write(notes.insert, "kept") == "wrote kept"
     assert notes.on_disk() == ["kept"]
+
+
+@contextmanager
+def no_file_grows_beyond(size: int) -> Iterator[None]:
+    """Make every write beyond this size fail, as on a broken disk; for this process."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_commit_whose_pages_cannot_be_written_stores_nothing_also_for_the_next_start(notes: Notes) -> None:
+    notes.writer.start()
+    assert await notes.writer.write(notes.insert, "kept") == "wrote kept"
+    wal = notes.path.with_name(f"{notes.path.name}-wal")
+    with no_file_grows_beyond(wal.stat().st_size + 100):
+        with pytest.raises(StorageUnavailable, match="nothing was stored"):
+            await notes.writer.write(notes.insert, "lost")
+        left = [(path, path.read_bytes()) for path in (notes.path, wal)]  # what a crash at this moment would leave
+    copied = notes.path.with_name("copied.db")
+    for path, data in left:
+        path.with_name(path.name.replace(notes.path.name, copied.name)).write_bytes(data)
+    with closing(sqlite3.connect(copied)) as found:
+        assert found.execute("SELECT body FROM note").fetchall() == [("kept",)]
+    assert notes.on_disk() == ["kept"]
+    assert await notes.writer.write(notes.insert, "again") == "wrote again"
+    assert notes.on_disk() == ["kept", "again"]
+
+
+async def test_a_commit_that_the_disk_did_not_confirm_is_unknown(notes: Notes) -> None:
+    class Unconfirmed(sqlite3.Connection):
+        def commit(self) -> None:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            raise error
+
+    notes.writer.start()
+    inner = notes.connection.inner
+    driver, inner._driver = inner._driver, sqlite3.connect(notes.path, factory=Unconfirmed, isolation_level=None)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await notes.writer.run(lambda _tx: asyncio.sleep(0))
+    assert not caught.value.is_pending
+    inner._driver.close()
+    inner._driver = driver
+    assert await notes.writer.write(notes.insert, "kept") == "wrote kept"
 
 
 async def test_a_wrong_statement_is_not_reported_as_unavailable(notes: Notes) -> None:

@@ -1,15 +1,15 @@
 """The writer's connection to PostgreSQL: one connection, replaced when it is lost.
 
-Why a lost answer to COMMIT needs care: when the connection breaks between sending COMMIT and receiving the answer, the
-transaction may be on disk or not. Reporting a failure for one that is on disk would be wrong: the client's error says
-that nothing was stored, so it repeats its request; and `after_commit` does not run, so deliveries that were inserted
-already leased to this process wait for the end of their lease. Reporting success for one that was lost would break the
-promise that what is acknowledged is on disk.
+Why a missing answer to COMMIT needs care: the transaction may be on disk or not. Reporting a failure for one that is on
+disk would be wrong: the client's error says that nothing was stored, so it repeats its request; and `after_commit` does
+not run, so deliveries that were inserted already leased to this process wait for the end of their lease. Reporting
+success for one that was lost would break the promise that what is acknowledged is on disk.
 
-So the connection asks the server as soon as it can be reached again (`_was_committed`), by two facts that the
-transaction left: PostgreSQL's own number for it, and the id of a row that it inserted (`CommitEvidence`). The number
-alone does not suffice, see `_find_outcome`. A transaction that inserted no task, event or delivery leaves no such
-evidence and is reported as failed: what it wrote can be written a second time.
+So the server is asked for the outcome (`receiver.storage.postgresql.lost_commit`). For as long as `PATIENCE_SECONDS`
+since the COMMIT the writer waits for that, and then knows; after that "not known" is an answer of its own
+(`OutcomeUnknown`), the asking goes on in the background, and the writer continues on a new connection. Commits that are
+held for a reason that does not pass, such as a standby that is gone, would leave one more open connection each: with
+`_MOST_LOST` of them no other transaction is begun.
 """
 
 import asyncio
@@ -18,33 +18,43 @@ import asyncpg
 from sqlalchemy import NullPool
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from receiver.errors import StorageUnavailable
+from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable
 from receiver.storage.postgresql import errors
+from receiver.storage.postgresql.lost_commit import LostCommit, Session, session_of
 from receiver.storage.postgresql.server import core_engine
-from receiver.storage.postgresql.transaction import CommitEvidence, PostgreSQLTransaction
+from receiver.storage.postgresql.transaction import PostgreSQLTransaction
 from receiver.telemetry import get_logger
 
 log = get_logger("storage.postgresql.connection")
 
-_OUTCOME_SECONDS = 10.0
-"""How long to ask for the outcome of a commit whose answer was lost."""
-_OUTCOME_INTERVAL_SECONDS = 0.1
-"""How long to wait before asking again."""
+PATIENCE_SECONDS = 10.0
+"""How long a commit may take, the search for its outcome included, before its outcome is reported as unknown."""
+_MOST_LOST = 4
+_NO_TIMEOUT_SECONDS = 86400.0
+"""The driver's own time-out would ask the server to cancel the COMMIT, which then does not wait for its standby."""
 
 
 class PostgreSQLConnection:
     """The one connection of this process that writes."""
 
     def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
         self._engine = core_engine(dsn, writes=True, poolclass=NullPool)
         self._core: AsyncConnection | None = None
         self._driver: asyncpg.Connection | None = None
         self._transaction: PostgreSQLTransaction | None = None
+        self._session: Session | None = None
         self._is_suspect = False
+        self._lost: set[asyncio.Task[None]] = set()
+        """The searches for outcomes that are not known yet."""
 
     async def begin(self) -> PostgreSQLTransaction:
         """Begin a transaction, on a new connection if the last one broke. Raises `StorageUnavailable`."""
         self._transaction = None
+        if len(self._lost) >= _MOST_LOST:
+            raise StorageUnavailable(
+                f"the database has not confirmed {_MOST_LOST} earlier writes yet; nothing was stored, try again"
+            )
         try:
             core, driver = await self._connected()
             await driver.execute("BEGIN")
@@ -57,14 +67,18 @@ class PostgreSQLConnection:
     async def commit(self) -> None:
         """Commit; return when the transaction is on disk. Raises `StorageUnavailable` if it is not.
 
-        If the answer to COMMIT is lost, the outcome is looked up on the server as soon as it can be reached.
+        If that is not known after `PATIENCE_SECONDS`, or cannot be found out, it raises `OutcomeUnknown`, whose `later`
+        returns or raises the same as this.
         """
         assert self._driver is not None  # noqa: S101 - `begin` came before
-        try:
-            await self._driver.execute("COMMIT")
-        except Exception as error:
-            if not errors.is_unavailable(error) or not await self._was_committed():
-                raise
+        until = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        committing = asyncio.ensure_future(self._driver.execute("COMMIT", timeout=_NO_TIMEOUT_SECONDS))
+        await asyncio.wait({committing}, timeout=PATIENCE_SECONDS)
+        if not committing.done() or errors.is_answer_missing(committing):
+            await self._find_outcome(committing, until)
+        elif not errors.is_committed(committing):
+            committing.result()  # raises the server's refusal, if it is one
+            raise RuntimeError("a statement of the transaction failed and was ignored; nothing of it was stored")
 
     async def rollback(self) -> None:
         """Undo the transaction, if one is open."""
@@ -76,21 +90,24 @@ class PostgreSQLConnection:
         except Exception:
             self._is_suspect = True
 
-    def is_conflict(self, error: Exception) -> bool:
+    def is_conflict(self, error: BaseException) -> bool:
         """Return whether another process's write caused the error."""
         return errors.is_conflict(error)
 
-    def unavailable(self, error: Exception) -> StorageUnavailable | None:
+    def unavailable(self, error: BaseException) -> Unavailable | None:
         """Return the error for the client if the database is at fault; None if the statement or its values are."""
-        if isinstance(error, StorageUnavailable):
+        if isinstance(error, Unavailable):
             return error
         if not errors.is_unavailable(error):
             return None
         self._is_suspect = True  # a new connection may reach a server that can be written to
-        return errors.unavailable(error, "cannot be written to")
+        return errors.unavailable(error, "cannot be written to", "nothing was stored, try again")
 
     async def aclose(self) -> None:
-        """Close the connection."""
+        """Close the connection, and give up asking for outcomes that are not known yet."""
+        for asking in self._lost:
+            asking.cancel()
+        await asyncio.gather(*self._lost, return_exceptions=True)
         await self._drop()
         await self._engine.dispose()
 
@@ -101,6 +118,7 @@ class PostgreSQLConnection:
             self._core = await self._engine.connect()
             self._driver = (await self._core.get_raw_connection()).driver_connection
             assert self._driver is not None  # noqa: S101 - just made
+            self._session = await session_of(self._driver)
             self._is_suspect = False
         return self._core, self._driver
 
@@ -115,39 +133,19 @@ class PostgreSQLConnection:
             except Exception as error:
                 log.debug("broken connection not closed", error=type(error).__name__)
 
-    async def _was_committed(self) -> bool:
-        """Return whether the transaction is on disk; False also if that cannot be found out in `_OUTCOME_SECONDS`."""
-        evidence = self._transaction.evidence if self._transaction is not None else None
-        self._is_suspect = True
-        if evidence is None:  # what it wrote can be written a second time
-            return False
-        try:
-            async with asyncio.timeout(_OUTCOME_SECONDS):
-                # No event tells when a server can be reached again.
-                while (is_committed := await self._find_outcome(evidence)) is None:  # noqa: ASYNC110
-                    await asyncio.sleep(_OUTCOME_INTERVAL_SECONDS)
-        except Exception as error:
-            log.warning("commit outcome unknown", error=type(error).__name__)
-            return False
-        log.warning("commit answer lost", committed=is_committed)
-        return is_committed
-
-    async def _find_outcome(self, evidence: CommitEvidence) -> bool | None:
-        """Return whether the transaction is on disk; None if the server cannot be reached, or is still committing it.
-
-        The transaction's status is only asked in order to wait while it is in progress. Its end is decided by the row:
-        a server that crashed before the commit was on disk, or a standby that was promoted without it, has forgotten
-        the transaction and gives its number to another one, which may be reported as committed.
-        """
-        try:
-            _, driver = await self._connected()
-            status = await driver.fetchval("SELECT pg_xact_status($1::text::xid8)", evidence.transaction)
-            if status == "in progress":
-                return None
-            found = await driver.fetchval(f"SELECT true FROM {evidence.table} WHERE uid = $1::uuid", evidence.uid)
-        except Exception as error:
-            self._is_suspect = True
-            if not errors.is_unavailable(error):
-                raise
-            return None
-        return bool(found)
+    async def _find_outcome(self, committing: "asyncio.Task[str]", until: float) -> None:
+        """Wait until the outcome is known, as far as the patience allows. Returns and raises as `commit` does."""
+        assert self._core is not None  # noqa: S101 - `begin` came before
+        assert self._session is not None  # noqa: S101
+        assert self._transaction is not None  # noqa: S101
+        log.warning("commit answer missing", broken=committing.done())
+        lost = LostCommit(self._dsn, self._session, self._transaction.evidence, committing, self._core)
+        self._core = self._driver = None  # they are the search's from now on
+        asking = asyncio.create_task(lost.outcome())
+        self._lost.add(asking)
+        asking.add_done_callback(self._lost.discard)
+        left = until - asyncio.get_running_loop().time()
+        done, _ = await asyncio.wait({asking}, timeout=max(0.0, left))
+        if not done:
+            raise OutcomeUnknown(later=asking)
+        asking.result()

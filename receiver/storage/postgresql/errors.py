@@ -5,16 +5,23 @@ first, so the same batch is tried again and may succeed; `receiver.storage.write
 (`is_unavailable`) fails the whole batch with 503, because no part of it could be stored. Anything else is the fault of
 one item, which is found by splitting the batch.
 
+The driver has errors of its own besides the server's (`InterfaceError`, `InternalClientError`): after a connection was
+cut it may report its own confusion ("another operation is in progress", a message of the protocol that it did not
+expect). All of them mean a connection that is of no use any more, but for those about a value or a feature.
+
 Unique and foreign key violations are conflicts here although they may also be an item's fault: from the error alone the
 two cannot be told apart, and trying again does no harm.
 """
 
-import asyncpg
+import asyncio
+
 from asyncpg.exceptions import (
     DeadlockDetectedError,
     ForeignKeyViolationError,
     IdleInTransactionSessionTimeoutError,
     InsufficientResourcesError,
+    InterfaceError,
+    InternalClientError,
     InvalidAuthorizationSpecificationError,
     InvalidCatalogNameError,
     LockNotAvailableError,
@@ -23,9 +30,12 @@ from asyncpg.exceptions import (
     PostgresSystemError,
     ReadOnlySQLTransactionError,
     SerializationError,
-    TargetServerAttributeNotMatched,
     UniqueViolationError,
+    UnsupportedClientFeatureError,
+    UnsupportedServerFeatureError,
 )
+from sqlalchemy.exc import PendingRollbackError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from receiver.errors import StorageUnavailable
 
@@ -37,18 +47,24 @@ _CONFLICTS = (
     UniqueViolationError,
 )
 _UNAVAILABLE = (
+    EOFError,
     IdleInTransactionSessionTimeoutError,
     InsufficientResourcesError,
+    InterfaceError,
+    InternalClientError,
     InvalidAuthorizationSpecificationError,
     InvalidCatalogNameError,
     OperatorInterventionError,
     OSError,
+    PendingRollbackError,
+    PoolTimeoutError,
     PostgresConnectionError,
     PostgresSystemError,
     ReadOnlySQLTransactionError,
-    TargetServerAttributeNotMatched,
     TimeoutError,
 )
+_ABOUT_A_VALUE = (UnsupportedClientFeatureError, UnsupportedServerFeatureError, ValueError)
+"""Kinds of `InterfaceError` about what the driver was given, which a new connection does not mend."""
 
 
 def driver_error(error: BaseException) -> BaseException:
@@ -65,15 +81,30 @@ def is_conflict(error: BaseException) -> bool:
 def is_unavailable(error: BaseException) -> bool:
     """Return whether the database or the network is at fault, and not the statement or its values."""
     cause = driver_error(error)
-    return isinstance(cause, _UNAVAILABLE) or _is_closed(cause)
+    if isinstance(cause, asyncio.CancelledError):  # the driver's: who was cancelled does not ask
+        return True
+    is_about_a_value = isinstance(cause, InterfaceError) and isinstance(cause, _ABOUT_A_VALUE)
+    return isinstance(cause, _UNAVAILABLE) and not is_about_a_value
 
 
-def unavailable(error: BaseException, what_fails: str) -> StorageUnavailable:
+def is_answer_missing(committing: "asyncio.Task[str]") -> bool:
+    """Return whether a COMMIT, which is no longer under way, ended without the server's answer."""
+    if committing.cancelled():
+        return True
+    error = committing.exception()
+    return error is not None and is_unavailable(error)
+
+
+def is_committed(committing: "asyncio.Task[str]") -> bool:
+    """Return whether the server answered a COMMIT with success.
+
+    In a transaction that a failed statement has ended, COMMIT is a ROLLBACK, which is no error.
+    """
+    return committing.exception() is None and committing.result() == "COMMIT"
+
+
+def unavailable(error: BaseException, what_fails: str, advice: str = "try again") -> StorageUnavailable:
     """Return the error for the client; `what_fails` completes "the database ...", such as "cannot be read"."""
     cause = driver_error(error)
     reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-    return StorageUnavailable(f"the database {what_fails} at present ({reason}); try again")
-
-
-def _is_closed(error: BaseException) -> bool:
-    return isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
+    return StorageUnavailable(f"the database {what_fails} at present ({reason}); {advice}")

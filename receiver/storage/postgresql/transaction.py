@@ -20,19 +20,19 @@ once, to exactly the rows that the UPDATE then changes.
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from types import MappingProxyType
 from typing import Any
 
 import asyncpg
-from sqlalchemy import Executable, Row, Table
+from sqlalchemy import Executable, Row, Table, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
+from receiver.storage.postgresql.commit_evidence import CommitEvidence
 from receiver.storage.postgresql.values import encoder_of, write_document, write_text
 from receiver.storage.tables import deliveries as delivery_table
 from receiver.storage.tables import events as event_table
@@ -46,11 +46,11 @@ from receiver.storage.transaction import (
     SendQueue,
     Settlement,
     TaskChange,
+    Trace,
     Values,
 )
 
 _STATE = ", ".join(STATE_COLUMNS)
-_TRANSACTION = "pg_current_xact_id()::text AS transaction"
 
 _LOAD_TASKS = f"""
 SELECT {_STATE} FROM task WHERE id IN (
@@ -193,23 +193,12 @@ _DELIVERY_COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CommitEvidence:
-    """How to find out whether a transaction was committed: its number on the server, and a row that it inserted."""
-
-    transaction: str
-    """PostgreSQL's `xid8` of the transaction, as text."""
-    table: str
-    uid: str
-
-
 class PostgreSQLTransaction:
     """A transaction on the writer's connection: `core` is SQLAlchemy's connection, `driver` the one beneath it."""
 
     def __init__(self, core: AsyncConnection, driver: asyncpg.Connection) -> None:
         self.after_commit: list[Callable[[], None]] = []
-        self.evidence: CommitEvidence | None = None
-        """None until a task, an event or a delivery was inserted."""
+        self.evidence = CommitEvidence()
         self._core = core
         self._driver = driver
 
@@ -217,6 +206,10 @@ class PostgreSQLTransaction:
         """Run a SQLAlchemy Core statement; return its rows, or an empty sequence."""
         result = await self._core.execute(statement, parameters)
         return result.fetchall() if result.returns_rows else ()
+
+    def leaves(self, trace: Trace, *, is_lasting: bool = False) -> None:
+        """Note a query that finds a row if this transaction was committed."""
+        self.evidence.add(trace, is_lasting=is_lasting)
 
     async def load_tasks(
         self, uids: Collection[str], provider_ids: Collection[tuple[str, str]] = ()
@@ -292,11 +285,13 @@ class PostgreSQLTransaction:
     async def claim_polls(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
         """Claim due tasks that were sent, or may have been, oldest first."""
         rows = await self._driver.fetch(_CLAIM_POLLS, now, lease_until, limit)
+        self._leaves_lease(task_table, rows, lease_until)
         return [DueTask(_state(row), row["submitted_at"]) for row in sorted(rows, key=lambda row: row["due_at"])]
 
     async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:
         """Claim due tasks that wait to be sent, one of each queue in turn."""
         rows = await self._driver.fetch(_CLAIM_UNSENT, now, lease_until, limit, *after)
+        self._leaves_lease(task_table, rows, lease_until)
         rows.sort(key=lambda row: row["position"])
         return [DueTask(_state(row), row["submitted_at"], (row["organization_id"], row["bulk"])) for row in rows]
 
@@ -305,6 +300,7 @@ class PostgreSQLTransaction:
     ) -> list[LeasedDelivery]:
         """Claim due deliveries, at most `limit` of each subscription."""
         rows = await self._driver.fetch(_CLAIM_DELIVERIES, list(skip), now, limit, lease_until)
+        self._leaves_lease(delivery_table, rows, lease_until)
         rows.sort(key=lambda row: (row["was_due_at"], row["id"]))
         return [LeasedDelivery(row["id"], row["subscription_id"], row["attempt"], lease_until) for row in rows]
 
@@ -339,10 +335,16 @@ class PostgreSQLTransaction:
             for each in settlements
         ]
 
+    def _leaves_lease(self, table: Table, claimed: Sequence[asyncpg.Record], until: datetime) -> None:
+        # The end of a lease is a time to the microsecond: no other process claims the same row until the same one.
+        if claimed:
+            key = claimed[0]["id"]
+            self.leaves(lambda: select(table.c.id).where(table.c.id == key, table.c.due_at == until, table.c.leased))
+
     async def _insert(self, table: Table, names: tuple[str, ...], columns: Sequence[Sequence[Any]]) -> list[int]:
         """Insert rows, given as one list for each column; return their row keys in the order of the rows."""
         rows = await self._driver.fetch(_insert_into(table, names), *columns)
-        self.evidence = CommitEvidence(rows[0]["transaction"], table.name, rows[0]["uid"])
+        self.evidence.inserted = (table.name, rows[0]["uid"])
         keys = {row["uid"]: row["id"] for row in rows}
         return [keys[uid] for uid in columns[names.index("uid")]]
 
@@ -350,10 +352,7 @@ class PostgreSQLTransaction:
 @cache
 def _insert_into(table: Table, names: tuple[str, ...]) -> str:
     columns = ", ".join(names)
-    return (
-        f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({_arrays(table, names, 1)}) "
-        f"RETURNING id, uid, {_TRANSACTION}"
-    )
+    return f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({_arrays(table, names, 1)}) RETURNING id, uid"
 
 
 @cache

@@ -3,6 +3,12 @@
 A statement on pages that are in memory takes microseconds, less than passing it to a thread would. Only a commit waits
 for the disk. On a slow disk it runs in a thread of its own, while the loop continues and the next batch collects; on a
 quick disk it runs on the loop, because the thread would take longer than the commit.
+
+What a COMMIT that fails means. It appends the transaction's pages to the WAL, the last one marked as a commit, waits
+until they are on the disk, and then makes them visible. If a page cannot be written (the disk is full or broken), the
+mark is not there, and SQLite has rolled the transaction back or leaves it open, and `rollback` ends it: nothing was
+stored. If only the wait for the disk fails, all pages may be in the file. This process does not show them, and its next
+commit overwrites them, but if it dies before that, the next start finds the mark: the outcome is unknown.
 """
 
 import asyncio
@@ -15,7 +21,7 @@ from typing import Any
 
 from sqlalchemy import StaticPool, create_engine
 
-from receiver.errors import StorageUnavailable
+from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable
 from receiver.storage.sqlite.transaction import SQLiteTransaction
 from receiver.storage.sqlite.values import read_document, write_document
 
@@ -29,6 +35,8 @@ _LONGEST_SAMPLE_SECONDS = 4 * QUICK_COMMIT_SECONDS
 """The most that one commit counts for in the average: a slow one, such as one that checkpoints the WAL, does not
 predict the next."""
 _BUSY_RETRY_SECONDS = 0.005
+_WAIT_FAILED = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
+"""The errors of a commit whose pages were all written, and perhaps not kept by the disk."""
 
 
 def configure(connection: Any, *, writes: bool) -> None:
@@ -80,7 +88,10 @@ class SQLiteConnection:
                 return SQLiteTransaction(self._core, self._driver)
 
     async def commit(self) -> None:
-        """Return when the transaction is on disk. Raises `StorageUnavailable` if it is not."""
+        """Return when the transaction is on disk. Raises `StorageUnavailable` if it is not.
+
+        Raises `OutcomeUnknown` if the disk did not confirm what was written.
+        """
         try:
             if self._commit_seconds < QUICK_COMMIT_SECONDS or self._commits_in_thread >= _PROBE_EVERY:
                 self._commit_here()
@@ -88,7 +99,8 @@ class SQLiteConnection:
                 self._commits_in_thread += 1
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._driver.commit)
         except sqlite3.OperationalError as error:
-            raise _unavailable(error) from error
+            is_unknown = getattr(error, "sqlite_errorcode", None) in _WAIT_FAILED
+            raise (OutcomeUnknown() if is_unknown else _unavailable(error)) from error
         self._is_free = True
 
     def _commit_here(self) -> None:
@@ -112,14 +124,14 @@ class SQLiteConnection:
         """
         return self._driver.execute(sql, parameters).fetchall() if self._is_free else None
 
-    def is_conflict(self, error: Exception) -> bool:
+    def is_conflict(self, error: BaseException) -> bool:
         """Return False: SQLite has one writer, so no other process's write can conflict."""
         return False
 
-    def unavailable(self, error: Exception) -> StorageUnavailable | None:
+    def unavailable(self, error: BaseException) -> Unavailable | None:
         """Return the error for the client if the database is at fault; None if the statement or its values are."""
         cause = getattr(error, "orig", None) or error
-        if isinstance(cause, StorageUnavailable):
+        if isinstance(cause, Unavailable):
             return cause
         return (
             _unavailable(cause)

@@ -28,6 +28,7 @@ from receiver.storage.transaction import (
     SendQueue,
     Settlement,
     TaskChange,
+    Trace,
     Values,
 )
 
@@ -107,6 +108,9 @@ class SQLiteTransaction:
         self.after_commit: list[Callable[[], None]] = []
         self._core = core
         self._driver = driver
+
+    def leaves(self, trace: Trace, *, is_lasting: bool = False) -> None:
+        """Do nothing: the answer to a commit cannot get lost, because the database is in this process."""
 
     async def execute(self, statement: Executable, parameters: Sequence[Values] | None = None) -> Sequence[Row[Any]]:
         """Run a SQLAlchemy Core statement; return its rows, or an empty sequence."""

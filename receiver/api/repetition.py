@@ -1,0 +1,81 @@
+"""How a POST that is repeated with its `Idempotency-Key` learns what an earlier request with the key has done.
+
+It matters when the first request has no saved response: the process died, the answer to a commit is missing, or what
+was stored could not be read. Either the work creates something, whose ids are the same for every request with the key
+(`Call.new_id`), or it changes something, whose state the first request stored with the key (`Call.found`).
+
+| POST | learns it by | if it was done, it returns |
+|---|---|---|
+| `/api/v1/task` | the task's id | the task as it is now, or the refusal that it met |
+| `/api/v1/tasks` | the tasks' ids | the ids; tasks that are missing are created |
+| `/api/v1/tasks/adopt` | the provider's id: adopting twice is adopting once | the task |
+| `.../tasks/{id}/refresh` | nothing: it polls again, which changes nothing | the task |
+| `.../task/{id}/cancel`, `.../tasks/{id}/cancel` | the status found had not ended, and is `cancelled` now | the task |
+| `.../tasks/{id}/retry` | the attempt is past the one found | the task |
+| `/api/v1/runs` | the run's id | the run's id |
+| `.../runs/{id}/cancel`, `.../retry` | the event of the run's end is not the one found | the run |
+| `/api/v1/webhooks` | the webhook's id | the webhook, with the secret that Ringback made |
+| `.../rotate-secret` | the stored secret is not the one found | the webhook, with its present secret |
+| `.../webhooks/{id}/test` | nothing: it changes nothing, and sends another ping | the new ping's result |
+| `.../replay`, `.../recover` | the replay's id | the replay |
+| `.../replays/{id}/cancel` | the status found was another, and is `cancelled` now | the replay |
+| `.../deliveries/{id}/retry` | status or time of its end are not those found | the delivery |
+| `/api/v1/keys` | the key's id | the key with a new secret: no client got the first one |
+
+The state may also have moved because of another request, without the key; then the answer shows it as it is, and
+nothing is done in addition. Requests that are passed on to the provider do not obey the key.
+"""
+
+from collections.abc import Awaitable, Mapping
+from typing import Any, TypeVar
+
+from models import TERMINAL, TaskStatus
+from receiver.api.endpoint import Call
+from receiver.errors import Conflict, NotFound, OutcomeUnknown, ProviderRefused, Unavailable
+
+Result = TypeVar("Result")
+
+
+async def has_moved(call: Call, state: Any) -> bool:
+    """Return whether the state is past the one that the key's first request found; False for a first request.
+
+    It is called before the work begins.
+    """
+    return await call.found(str(state)) != str(state)
+
+
+async def after_work(reading: Awaitable[Result]) -> Result:
+    """Read what the response shows, after the work is on disk.
+
+    Raises `OutcomeUnknown` where that cannot be read: an `Unavailable` would say that the request may be sent again.
+    """
+    try:
+        return await reading
+    except Unavailable as error:
+        raise OutcomeUnknown(
+            f"the request was done, but its result cannot be read at present ({error.message}): read the resource, or "
+            "repeat the same request with the same Idempotency-Key"
+        ) from error
+
+
+async def cancelled(call: Call) -> tuple[Mapping[str, Any], str]:
+    """Cancel the path's task, unless an earlier request with the key did; return its row, and the provider's message.
+
+    Raises as `Tracker.cancel` does, and `NotFound`.
+    """
+    tracker = call.services.tracker
+    task = await tracker.task(call.organization_id, call.path("task_id"))
+    was_ended = await call.found(task["status"]) in TERMINAL
+    if not was_ended and task["status"] == TaskStatus.CANCELLED:
+        return task, "cancelled"
+    try:
+        message = await tracker.cancel(task)
+    except (Conflict, NotFound, ProviderRefused):
+        # The earlier request may have cancelled it at the provider, which does not do that twice.
+        if not call.is_resumed or was_ended:
+            raise
+        task = await tracker.refresh(call.organization_id, task["uid"])
+        if task["status"] != TaskStatus.CANCELLED:
+            raise
+        return task, "cancelled"
+    return await after_work(tracker.task(call.organization_id, task["uid"])), message
