@@ -141,7 +141,7 @@ class Task(SQLModel, table=True):
     """When the create call of the newest attempt that was sent began, written before the call; null before the first.
     While a further attempt waits to be sent it is still that of the attempt before."""
     submit_token: str | None = Field(default=None, sa_type=PublicId)
-    """Made anew each time a process writes that it is about to send the task, so that it can find out whether a write
+    """Made new each time a process writes that it is about to send the task, so that it can find out whether a write
     whose outcome it does not know was its own. Null before the first."""
     started_at: datetime | None = Field(default=None, sa_type=Moment)
     """When the provider began to work on the present attempt; null until it reports that."""
@@ -149,18 +149,20 @@ class Task(SQLModel, table=True):
     """When the task ended, by the provider's clock where it reports that, otherwise by ours: to be shown, and nothing
     is calculated with it. Null until then, and again after a client's retry."""
     last_update_at: datetime = Field(sa_type=Moment)
-    """When the last update with news arrived, a further attempt was begun, or the row was inserted. The time-out
-    counts from here."""
+    """When the last update with news arrived, a poll was last answered with a known status, a further attempt was
+    begun, or the row was inserted. The time-out counts from here, and the later looks at a task that Ringback ended."""
     due_at: datetime | None = Field(default=None, sa_type=Moment)
     """When a process must act on it next (send, poll, search or fail it), or when its lease ends if it is `leased`.
-    Null when it has ended."""
+    Null when it has ended; but while a failure that Ringback concluded by itself may be wrong, when to look again."""
     leased: bool = False
     """Whether a process is acting on it. Set by a claim, cleared by every other change of `due_at`."""
     poll_count: int = 0
     """How many polls brought no news since the last update with news; while the attempt waits to be sent, how many
-    times sending it failed or was put off. Set to 0 by news and at the beginning of an attempt."""
+    times sending it failed or was put off; after an end of Ringback's own, how many later looks were answered. Set to 0
+    by news and at the beginning of an attempt."""
     missing_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
-    """How many polls in a row the provider answered with "not found". Set to 0 when the provider knows the task."""
+    """How many polls in a row the provider answered with "not found"; while the create call has no answer, how many
+    complete lists did not have the task. Set to 0 when the provider knows the task."""
     missing_since: datetime | None = Field(default=None, sa_type=Moment)
     """When the first of them was answered; null while `missing_count` is 0."""
     exception_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from models import EventType, Submission, TaskStatus
 from receiver.clock import utc_now
-from receiver.providers import Cancelled, CancelOutcome, FetchOutcome, NewTask, NoAnswer, SubmitOutcome
+from receiver.providers import Cancelled, CancelOutcome, FetchOutcome, History, NewTask, NoAnswer, SubmitOutcome
 from receiver.storage.tables import tasks
 from receiver.tracking.cancel import Canceller
 from tests.integration.harness import SCHEDULE, BaseFakeProvider, TrackingHarness, tracking
@@ -40,9 +40,9 @@ class SilentProvider(BaseFakeProvider):
         await self._ask()
         return Cancelled("success")
 
-    async def history(self, **_: Any) -> list[dict[str, Any]] | None:
+    async def history(self, **_: Any) -> History:
         await self._ask()
-        return []
+        return History([], is_complete=True)
 
 
 class PollingHarness:
@@ -89,7 +89,7 @@ async def test_a_task_without_updates_times_out(harness: PollingHarness) -> None
     await harness.age(uid)
     await harness.act_on(uid)
     task = await harness.tracking.task(uid)
-    assert (task["status"], task["error"]["code"], task["due_at"]) == (TaskStatus.FAILED, "timed_out", None)
+    assert (task["status"], task["error"]["code"]) == (TaskStatus.FAILED, "timed_out")
     assert (await harness.tracking.types())[-1] == EventType.TASK_FAILED
 
 
@@ -134,6 +134,10 @@ async def test_a_task_with_an_update_at_the_last_moment_does_not_time_out(harnes
 async def test_an_unknown_submission_without_updates_fails_and_is_never_sent_again(harness: PollingHarness) -> None:
     uid = await harness.tracking.create()
     await harness.age(uid, submission=Submission.UNKNOWN)
+    await harness.act_on(uid)
+    task = await harness.tracking.task(uid)
+    assert (task["status"], task["submission"]) == (TaskStatus.QUEUED, Submission.UNKNOWN)  # one look proves nothing
+    await harness.age(uid, missing_since=utc_now() - LONG_AGO)
     await harness.act_on(uid)
     task = await harness.tracking.task(uid)
     assert (task["status"], task["error"]["code"]) == (TaskStatus.FAILED, "submission_unknown")
