@@ -10,6 +10,7 @@ An end of ours may be wrong, because it follows from what the provider did not s
 provider has completed it (`receiver.domain.transitions`).
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -40,6 +41,7 @@ _SHORT_PAUSE_SECONDS = 1.0
 _MOST_EXCEPTIONS = 8
 """After this many exceptions in a row (about two minutes), a task fails; earlier if its time-out has passed."""
 _LONGEST_REASON = 300
+_LONGEST_FIND_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,21 @@ class Poller:
             await self._poll_ended(task)
         else:
             await self._poll(task)
+
+    async def finds_lost_create(self, row: Mapping[str, Any]) -> bool:
+        """Return whether the provider turns out to have a task that failed with `submission_unknown`, within 10 s."""
+        if row["provider_task_id"] is not None or (row["error"] or {}).get("code") != "submission_unknown":
+            return False
+        looking = asyncio.create_task(self.poll_now(row["uid"]))
+        await asyncio.wait({looking}, timeout=_LONGEST_FIND_SECONDS)
+        if not looking.done():
+            looking.cancel()
+            return False
+        if (error := looking.exception()) is not None:
+            log.warning("looking for a lost create failed", task_id=row["uid"], error=type(error).__name__)
+            return False
+        found = await self._row(row["uid"])
+        return found is not None and found["provider_task_id"] is not None
 
     async def count_exception(self, task: TaskState, error: Exception) -> None:
         """Count an exception that acting on a task raised; after several in a row the task fails.

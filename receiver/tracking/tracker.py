@@ -6,7 +6,7 @@ from typing import Any
 
 from models import TERMINAL, Submission
 from receiver.domain.updates import ProviderUpdate
-from receiver.errors import NotFound, Unavailable
+from receiver.errors import Conflict, NotFound, Unavailable
 from receiver.events.after_commit import Waiting
 from receiver.providers import SubmitOutcome
 from receiver.storage.attempts import attempts_of
@@ -116,7 +116,16 @@ class Tracker:
         return await self._canceller.cancel(task)
 
     async def retry(self, task: Fields) -> None:
-        """Start another attempt of a task that failed or was cancelled. Raises `Conflict`."""
+        """Start another attempt of a task that failed or was cancelled. Raises `Conflict`.
+
+        One that failed with `submission_unknown` is looked for once more first: if the provider has it, another attempt
+        would be paid for besides it. Repeated, the request is obeyed.
+        """
+        if await self._poller.finds_lost_create(task):
+            raise Conflict(
+                "the provider has made the task all the same: wait for its end there, or repeat this request to begin "
+                "another attempt, which is paid for besides"
+            )
         await self._database.writer.write(self._retrier.retry, task["uid"])
 
     async def adopt(

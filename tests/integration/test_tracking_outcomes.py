@@ -24,6 +24,7 @@ class SilentProvider(BaseFakeProvider):
 
     def __init__(self) -> None:
         self.during_call: Callable[[], Awaitable[Any]] | None = None
+        self.looks = 0
 
     async def _ask(self) -> None:
         if self.during_call is not None:
@@ -41,6 +42,7 @@ class SilentProvider(BaseFakeProvider):
         return Cancelled("success")
 
     async def history(self, **_: Any) -> History:
+        self.looks += 1
         await self._ask()
         return History([], is_complete=True)
 
@@ -141,6 +143,18 @@ async def test_an_unknown_submission_without_updates_fails_and_is_never_sent_aga
     await harness.act_on(uid)
     task = await harness.tracking.task(uid)
     assert (task["status"], task["error"]["code"]) == (TaskStatus.FAILED, "submission_unknown")
+
+
+async def test_one_look_at_the_list_serves_all_lost_creates_that_are_due(harness: PollingHarness) -> None:
+    uids = [await harness.tracking.create() for _ in range(100)]
+    for uid in uids:
+        await harness.age(uid, submission=Submission.UNKNOWN)
+    now = utc_now()
+    (due,) = await harness.tracking.database.writer.run(lambda tx: tx.claim_polls(now, now + timedelta(minutes=3), 1))
+    await harness.poller.act_on(due)
+    rows = await harness.tracking.tasks()
+    assert {(row["missing_count"], row["leased"]) for row in rows} == {(1, False)}
+    assert harness.provider.looks == 1
 
 
 async def test_an_unknown_submission_that_a_webhook_identifies_at_the_last_moment_is_accepted(
