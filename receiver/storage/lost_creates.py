@@ -74,8 +74,8 @@ def assigned_provider_ids(provider: str, provider_task_ids: Collection[str]) -> 
 
 
 def last_change(uid: str) -> Select[Any]:
-    """Return the query for (updated_at) of one task: when its state or content last changed."""
-    return select(tasks.c.updated_at).where(tasks.c.uid == uid)
+    """Return the query for (updated_at, last_update_at) of one task: when it last changed, and was last heard of."""
+    return select(tasks.c.updated_at, tasks.c.last_update_at).where(tasks.c.uid == uid)
 
 
 async def claim_lost_creates(

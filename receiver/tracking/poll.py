@@ -237,11 +237,12 @@ class Poller:
 
     async def _reached_limit(self, task: TaskState) -> bool:
         """Fail a task that has not changed for too long, whatever the provider says; return whether that was so."""
-        (row,) = await self._database.read(last_change(task.uid)) or [{"updated_at": utc_now()}]
-        if not self._applier.poll_schedule.is_too_old(row["updated_at"], utc_now()):
+        schedule = self._applier.poll_schedule
+        rows = await self._database.read(last_change(task.uid))
+        if not rows or not schedule.is_too_old(rows[0]["updated_at"], utc_now()):
             return False
-        limit = self._applier.poll_schedule.limit
-        await self._conclusions.fail(task, "timed_out", f"the task has not changed for {limit:g} s")
+        as_it_is = replace(task, last_update_at=rows[0]["last_update_at"])  # the poll may have been an answer
+        await self._conclusions.fail(as_it_is, "timed_out", f"the task has not changed for {schedule.limit:g} s")
         return True
 
     async def _time_out(self, task: TaskState) -> bool:

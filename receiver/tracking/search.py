@@ -182,10 +182,13 @@ class Searcher:
                 look.rows.setdefault(row["uid"], row)
 
     def _gives_up(self, look: _Look) -> bool:
-        """Return whether one of the creates may be given up for good if it is not found now."""
-        kept = (row for row in look.rows.values() if is_ended(row) or failed_status(row["error"]) is None)
-        oldest = look.began - timedelta(seconds=self._unknown_seconds)
-        return any(row["uid"] in look.claimed and row["submitted_at"] <= oldest for row in kept)
+        """Return whether one of the creates may be given up if it is not found now: then the clocks are not trusted."""
+        claimed = (row for uid, row in look.rows.items() if uid in look.claimed)
+        return any(look.began >= row["submitted_at"] + timedelta(seconds=self._seconds(row)) for row in claimed)
+
+    def _seconds(self, row: Row) -> float:
+        """Return how long after its create call a task is searched for at least."""
+        return self._unknown_seconds if failed_status(row["error"]) is None else self._failed_seconds
 
     async def _apply_named(self, look: _Look, listed: ListedTasks) -> None:
         """Apply the entries whose webhook URL names a create."""
@@ -265,7 +268,7 @@ class Searcher:
         if is_complete:
             task = replace(task, missing_count=task.missing_count + 1, missing_since=task.missing_since or began)
         status = failed_status(row["error"])
-        seconds = self._unknown_seconds if status is None else self._failed_seconds
+        seconds = self._seconds(row)
         left = self._seconds_left(task, row, began, seconds)
         if is_complete and left <= 0:
             await self._give_up(task, row, status)
