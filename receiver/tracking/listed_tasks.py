@@ -9,7 +9,10 @@ from receiver.domain.updates import ProviderUpdate
 from receiver.providers import MalformedUpdate, Provider
 from receiver.storage.database import Database
 from receiver.storage.lost_creates import inputs_of
+from receiver.telemetry import get_logger
 from receiver.tracking.task_references import TaskReferences
+
+log = get_logger("tracking.listed_tasks")
 
 _INPUTS_AT_ONCE = 20
 """An input may have pictures in it, and so be large."""
@@ -31,7 +34,10 @@ class Requests:
         for start in range(0, len(uids), _INPUTS_AT_ONCE):
             for row in await self._database.read(inputs_of(uids[start : start + _INPUTS_AT_ONCE])):
                 sent = await self._references.as_sent(row)
-                found[row["uid"]] = request_digest(model, rows[row["uid"]]["task_type"], sent)
+                try:
+                    found[row["uid"]] = request_digest(model, rows[row["uid"]]["task_type"], sent)
+                except (TypeError, ValueError, RecursionError) as error:  # it is found by its webhook URL alone
+                    log.warning("request cannot be compared", task_id=row["uid"], error=type(error).__name__)
         return found
 
 
@@ -39,7 +45,8 @@ class ListedTasks:
     """The entries of a list that may be of the creates `rows`, whose requests have the digests `requests`.
 
     `named` has the entries whose webhook URL names one of the creates, by its id and the number of the attempt;
-    `unnamed` those without a webhook URL that have the request of one, with its digest.
+    `unnamed` those without a webhook URL that have the request of one, with its digest. `is_unreadable` says that an
+    entry raised an exception: it may be one of the creates, so that the list proves nothing about those that it lacks.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class ListedTasks:
         self._uids = frozenset(rows)
         self._requests = frozenset(requests.values())
         self._types = sorted({row["task_type"] for row in rows.values()})
+        self.is_unreadable = False
         self.named: dict[str, dict[int, ProviderUpdate]] = {}
         self.unnamed: list[tuple[bytes, ProviderUpdate]] = []
 
@@ -79,6 +87,11 @@ class ListedTasks:
             update = self._provider.parse_task(item)
         except MalformedUpdate:
             return None
+        except Exception as error:
+            if not self.is_unreadable:
+                log.error("entry of the provider's list cannot be read", provider=self._provider.name, exc_info=error)
+            self.is_unreadable = True
+            return None
         return update if update.provider_task_id else None
 
     def _named(self, update: ProviderUpdate) -> tuple[str, int] | None:
@@ -91,7 +104,10 @@ class ListedTasks:
         if _webhook_url(update) or update.model not in (None, "", self._model):
             return None
         types = [update.task_type] if update.task_type else self._types
-        digests = {request_digest(self._model, each, update.input) for each in types} & self._requests
+        try:
+            digests = {request_digest(self._model, each, update.input) for each in types} & self._requests
+        except (TypeError, ValueError, RecursionError):  # no request of ours is like that
+            return None
         return digests.pop() if len(digests) == 1 else None
 
 

@@ -31,6 +31,7 @@ from receiver.domain.lost_creates import SKEW_SECONDS, WIDE_SKEW_SECONDS, Listed
 from receiver.domain.schedules import poll_delay
 from receiver.domain.task_state import TaskState
 from receiver.domain.updates import ProviderUpdate
+from receiver.errors import Unavailable
 from receiver.providers import CallerKey, CallPurpose, Provider
 from receiver.storage.database import Database
 from receiver.storage.lost_creates import (
@@ -56,6 +57,8 @@ _FEWEST_LOOKS = 2
 _TOGETHER = timedelta(hours=1)
 """One look serves creates that began within this time: for others the list would have to be read from too far back."""
 _MOST_AT_ONCE = 1000
+_MOST_COMPARED = 10_000
+"""If more creates than this have no answer, those with equal requests are not told apart: some would be left out."""
 
 Row = Mapping[str, Any]
 CountException = Callable[[TaskState, Exception], Coroutine[Any, Any, None]]
@@ -135,6 +138,8 @@ class Searcher:
         look = _Look(*name, utc_now(), own, acted_on | await self._claim_others(between))
         try:
             is_complete = await self._read_and_apply(look)
+        except Unavailable:  # the database's: the leases run out, and the tasks are claimed again
+            raise
         except Exception as error:
             for task in look.claimed.values():
                 await self._count_exception(task, error)
@@ -169,7 +174,7 @@ class Searcher:
         listed.read(history.tasks)
         await self._apply_named(look, listed)
         await self._apply_equal(look, listed)
-        return history.is_complete
+        return history.is_complete and not listed.is_unreadable
 
     async def _add_others(self, look: _Look) -> None:
         """Add the creates of the same time that others act on: an entry with the same request may be theirs."""
@@ -177,7 +182,7 @@ class Searcher:
         apart = timedelta(seconds=self._call_seconds + 2 * SKEW_SECONDS)
         between = SubmittedBetween(look.provider, look.model, first - apart, last + apart)
         missing = look.claimed.keys() - look.rows.keys()
-        for query in (lost_creates(missing), creates_without_answer(between, _MOST_AT_ONCE)):
+        for query in (lost_creates(missing), creates_without_answer(between, _MOST_COMPARED)):
             for row in await self._database.read(query):
                 look.rows.setdefault(row["uid"], row)
 
@@ -202,6 +207,8 @@ class Searcher:
 
     async def _apply_equal(self, look: _Look, listed: ListedTasks) -> None:
         """Apply entries without a webhook URL that have the request of a create, where it is clear whose they are."""
+        if len(look.rows) >= _MOST_COMPARED:
+            return
         entries = await self._free(look.provider, listed.unnamed)
         creates = [
             LostCreate(
@@ -237,7 +244,14 @@ class Searcher:
         task = look.claimed.get(row["uid"]) or await self._state(row["uid"])
         if task is None or task.attempt != row["attempt"]:
             return
-        applied = await self._conclusions.apply(task, update, keeps_receipt=is_ended(row))
+        try:
+            applied = await self._conclusions.apply(task, update, keeps_receipt=is_ended(row))
+        except Unavailable:
+            raise
+        except Exception as error:  # of this task alone: the others of the look go on
+            look.found.add(task.uid)
+            await self._count_exception(task, error)
+            return
         if not applied.is_taken:
             look.found.add(task.uid)
             ids = {"task_id": task.uid, "provider": task.provider, "provider_task_id": update.provider_task_id}
