@@ -158,7 +158,7 @@ class Searcher:
 
     async def _read_and_apply(self, look: _Look) -> bool:
         """Read the list, and apply what it has of the creates; return whether it was complete."""
-        await self._add_others(look)
+        look.rows |= await self._open_creates(look)
         look.requests = await self._requests.digests(look.model, look.rows)
         listed = ListedTasks(self._providers[look.provider], look.model, look.rows, look.requests)
         first, last = _bounds(look.rows.values())
@@ -176,15 +176,17 @@ class Searcher:
         await self._apply_equal(look, listed)
         return history.is_complete and not listed.is_unreadable
 
-    async def _add_others(self, look: _Look) -> None:
-        """Add the creates of the same time that others act on: an entry with the same request may be theirs."""
+    async def _open_creates(self, look: _Look) -> dict[str, Row]:
+        """Return the creates of the look, and those of the same time that others act on, as they are now.
+
+        An entry with the same request may be of one of these.
+        """
         first, last = _bounds(look.rows.values())
         apart = timedelta(seconds=self._call_seconds + 2 * SKEW_SECONDS)
         between = SubmittedBetween(look.provider, look.model, first - apart, last + apart)
-        missing = look.claimed.keys() - look.rows.keys()
-        for query in (lost_creates(missing), creates_without_answer(between, _MOST_COMPARED)):
-            for row in await self._database.read(query):
-                look.rows.setdefault(row["uid"], row)
+        own = lost_creates(look.claimed.keys() | look.rows.keys())
+        queries = (creates_without_answer(between, _MOST_COMPARED), own)
+        return {row["uid"]: row for query in queries for row in await self._database.read(query)}
 
     def _gives_up(self, look: _Look) -> bool:
         """Return whether one of the creates may be given up if it is not found now: then the clocks are not trusted."""
@@ -207,8 +209,14 @@ class Searcher:
 
     async def _apply_equal(self, look: _Look, listed: ListedTasks) -> None:
         """Apply entries without a webhook URL that have the request of a create, where it is clear whose they are."""
-        if len(look.rows) >= _MOST_COMPARED:
+        if not listed.unnamed:
             return
+        # Read after the list: what was made since the first reading may be in the list, and is not to be taken.
+        rows = await self._open_creates(look)
+        if len(rows) >= _MOST_COMPARED:
+            return
+        new = {uid: row for uid, row in rows.items() if uid not in look.requests}
+        look.requests |= await self._requests.digests(look.model, new)
         entries = await self._free(look.provider, listed.unnamed)
         creates = [
             LostCreate(
@@ -218,13 +226,13 @@ class Searcher:
                 submitted_at=row["submitted_at"],
                 is_pending=uid not in look.claimed and row["submission"] == Submission.SENDING,
             )
-            for uid, row in look.rows.items()
+            for uid, row in rows.items()
             if uid in look.requests and uid not in look.found
         ]
         found = assign(creates, entries, call_seconds=self._call_seconds)
         updates = {str(update.provider_task_id): update for _, update in listed.unnamed}
         for uid, provider_task_id in found.items():
-            await self._apply(look, look.rows[uid], updates[provider_task_id], is_certain=False)
+            await self._apply(look, rows[uid], updates[provider_task_id], is_certain=False)
 
     async def _free(self, provider: str, unnamed: list[tuple[bytes, ProviderUpdate]]) -> list[ListedEntry]:
         """Return those of these entries that belong to no task, and to no earlier attempt of one."""

@@ -27,6 +27,8 @@ class SilentProvider(BaseFakeProvider):
         self.during_call: Callable[[], Awaitable[Any]] | None = None
         self.looks = 0
         self.asked_since: list[datetime] = []
+        self.items: list[dict[str, Any]] = []
+        """What it lists, as the fields of updates."""
         self.found: ProviderUpdate | None = None
         """What a poll finds, if it is answered at all."""
 
@@ -45,11 +47,17 @@ class SilentProvider(BaseFakeProvider):
         await self._ask()
         return Cancelled("success")
 
-    async def history(self, *, since: datetime, **_: Any) -> History:
+    def parse_task(self, task: dict[str, Any], *, attempt: int | None = None) -> ProviderUpdate:
+        return ProviderUpdate(source=Source.POLL, status=TaskStatus.PENDING, **task)
+
+    async def history(
+        self, *, since: datetime, keep: Callable[[dict[str, Any]], bool] | None = None, **_: Any
+    ) -> History:
         self.looks += 1
         self.asked_since.append(since)
+        wanted = [item for item in self.items if keep is None or keep(item)]
         await self._ask()
-        return History([], is_complete=True)
+        return History(wanted, is_complete=True)
 
 
 class PollingHarness:
@@ -176,6 +184,21 @@ async def test_a_task_whose_polls_are_answered_does_not_time_out_before_the_limi
     task = await harness.tracking.task(uid)
     assert (task["status"], task["error"]["code"]) == (TaskStatus.FAILED, "timed_out")
     assert "has not changed" in task["error"]["message"]
+
+
+@pytest.mark.parametrize("is_begun", [True, False])
+async def test_an_entry_that_may_be_of_a_create_that_began_meanwhile_is_not_taken(
+    harness: PollingHarness, is_begun: bool
+) -> None:
+    uid = await harness.tracking.create()
+    await harness.age(uid, submission=Submission.UNKNOWN, submitted_at=utc_now())
+    harness.provider.items = [
+        {"provider_task_id": "pt-9", "model": "flux", "input": {"prompt": "a cat"}, "created_at": utc_now()}
+    ]
+    harness.provider.during_call = harness.tracking.create if is_begun else None
+    await harness.act_on(uid)
+    task = await harness.tracking.task(uid)
+    assert task["provider_task_id"] == (None if is_begun else "pt-9")
 
 
 async def test_one_look_at_the_list_serves_all_lost_creates_that_are_due(harness: PollingHarness) -> None:
