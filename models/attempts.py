@@ -14,7 +14,8 @@ _HAS_PROVIDER_TASK_ID = text("provider_task_id IS NOT NULL")
 class TaskAttempt(SQLModel, table=True):
     """One attempt of a task that ended without success and was followed by another attempt.
 
-    The row is inserted in the transaction that begins the next attempt, never changes, and is purged with its task.
+    The row is inserted in the transaction that begins the next attempt, and is purged with its task. It never changes,
+    but that the provider's id may become known later.
     """
 
     __tablename__: ClassVar[str] = "task_attempt"

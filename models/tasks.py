@@ -151,18 +151,21 @@ class Task(SQLModel, table=True):
     """When the task ended, by the provider's clock where it reports that, otherwise by ours: to be shown, and nothing
     is calculated with it. Null until then, and again after a client's retry."""
     last_update_at: datetime = Field(sa_type=Moment)
-    """When the last update with news arrived, a further attempt was begun, or the row was inserted. The time-out
-    counts from here."""
+    """When the last update with news arrived, a poll was last answered with a known status, a further attempt was
+    begun, or the row was inserted. The time-out counts from here, and the later looks at a task that Ringback ended."""
     due_at: datetime | None = Field(default=None, sa_type=Moment)
-    """When a process must act on it next (send, poll, search, recall or fail it), or when its lease ends if it
-    is `leased`. Null when it has ended."""
+    """When a process must act on it next (send, poll, search, recall or fail it), or when its lease ends if it is
+    `leased`. Null when it has ended; but while a failure that Ringback concluded by itself may be wrong, when to look
+    again."""
     leased: bool = False
     """Whether a process is acting on it. Set by a claim, cleared by every other change of `due_at`."""
     poll_count: int = 0
     """How many polls brought no news since the last update with news; while the attempt waits to be sent, how many
-    times sending it failed or was put off. Set to 0 by news, at the beginning of an attempt and by a recall."""
+    times sending it failed or was put off; after an end of Ringback's own, how many later looks were answered. Set to 0
+    by news, at the beginning of an attempt and by a recall."""
     missing_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
-    """How many polls in a row the provider answered with "not found". Set to 0 when the provider knows the task."""
+    """How many polls in a row the provider answered with "not found"; while the create call has no answer, how many
+    complete lists did not have the task. Set to 0 when the provider knows the task."""
     missing_since: datetime | None = Field(default=None, sa_type=Moment)
     """When the first of them was answered; null while `missing_count` is 0."""
     exception_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})

@@ -88,6 +88,7 @@ class Service:
             self.providers,
             keyring,
             unknown_seconds=settings.submission_unknown_seconds,
+            failed_seconds=settings.failed_create_seconds,
             missing=MissingRule(settings.missing_polls, settings.missing_seconds),
         )
         guard = AddressGuard.from_settings(settings)
@@ -222,4 +223,9 @@ def _task_concurrency(settings: Settings) -> int:
 
 
 def _poll_schedule(settings: Settings) -> PollSchedule:
-    return PollSchedule(settings.poll_first_seconds, settings.poll_max_seconds, settings.task_timeout_seconds)
+    return PollSchedule(
+        settings.poll_first_seconds,
+        settings.poll_max_seconds,
+        settings.task_timeout_seconds,
+        settings.task_limit_seconds,
+    )

@@ -64,6 +64,11 @@ class Settings(BaseModel):
     """Where PiAPI takes uploaded files. By default PiAPI's own host for that, or the base URL where that is another."""
     piapi_api_key: SecretStr | None = None
     """The API key for PiAPI. Without it, PiAPI refuses every task."""
+    piapi_unavailable: Literal["not_made", "unknown"] = "not_made"
+    """What a 503 of PiAPI's to a create call means: `not_made`, and it is sent again; or `unknown`, like a 500.
+
+    A 503 with the words of a gateway that lost its connection to the server is always `unknown`.
+    """
     piapi_webhook_secret: SecretStr | None = None
     """The shared secret for webhooks (to `/hooks/piapi`) of tasks that were created elsewhere.
 
@@ -93,7 +98,16 @@ class Settings(BaseModel):
     poll_max_seconds: Seconds = 300
     """The longest wait between two polls of a task, in seconds: how late a lost webhook is noticed at most."""
     task_timeout_seconds: Seconds = 86400
-    """A task with no update for this many seconds fails with `timed_out`. A day: longer than any model takes."""
+    """A task about which the provider has said nothing for this many seconds fails with `timed_out`.
+
+    A day: longer than any model takes. The time before it is sent does not count, and a poll that the provider answers
+    with "processing" is news.
+    """
+    task_limit_seconds: Seconds = 2_592_000
+    """A task that has not changed for this many seconds fails in any case: not sent, not found, or always processing.
+
+    30 days: no provider keeps a task so long, and no task may be without an end.
+    """
     provider_rate: str = "10/s"
     """Calls to one provider, from all processes together: a number and a period (`s`, `m`, `h`)."""
     key_rate: str = "1000/s"
@@ -121,9 +135,16 @@ class Settings(BaseModel):
     submit_wait_seconds: Annotated[float, Field(ge=0, le=_MAX_SECONDS, allow_inf_nan=False)] = 10
     """How long a create request waits for the provider's response, in seconds; then it returns the queued task."""
     submission_unknown_seconds: Seconds = 600
-    """A create call whose response was lost is searched for this many seconds; then it fails.
+    """A create call whose response was lost is searched for this many seconds at least; then it fails.
 
-    The error is `submission_unknown`. Ten minutes leave time for a late webhook and for a slow provider history.
+    It fails with `submission_unknown` when the provider's list, read to its end after that time, does not have it. Ten
+    minutes leave time for a late webhook and for a list that is behind.
+    """
+    failed_create_seconds: Seconds = 10
+    """A create call that the provider answered with an error (a 500) is searched for this many seconds.
+
+    If the provider's complete list does not have the task then, the attempt failed. Long enough for a list that is a
+    little behind, short enough for a client that waits.
     """
     missing_polls: Annotated[int, Field(ge=1)] = 3
     """After this many polls in a row that the provider answers with "not found", that is believed: the task fails.

@@ -55,7 +55,7 @@ def pytest_unconfigure() -> None:
 @pytest.fixture
 def quick_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Search for a task whose create call got no answer at once, not after 5 s."""
-    for module in ("submit", "poll"):
+    for module in ("submit", "search"):
         monkeypatch.setattr(f"receiver.tracking.{module}.FIRST_SEARCH_SECONDS", 0.05)
 
 

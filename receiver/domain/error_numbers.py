@@ -18,6 +18,7 @@ OWN_NUMBERS: Mapping[str, int] = {
     "provider_unauthorized": 90007,
     "cancelled": 90008,
     "provider_task_taken": 90009,
+    "create_call_failed": 90010,
 }
 """Ringback's own codes and their numbers, in a range in which PiAPI has none. A number never changes its meaning."""
 

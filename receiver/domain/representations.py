@@ -284,8 +284,11 @@ def _webhook_then(webhook: Fields) -> dict[str, Any]:
 
 
 def _earlier_end(event: Fields) -> dict[str, Any]:
-    """Return the id of the earlier end that a correction replaces (`corrects`) or a client retried (`retries`)."""
-    return {name: event["snapshot"][name] for name in ("corrects", "retries") if name in event["snapshot"]}
+    """Return the id of the earlier end that a correction replaces (`corrects`) or a client retried (`retries`).
+
+    The `note` of a correction says who is charged for what, where the earlier end was Ringback's own conclusion.
+    """
+    return {name: event["snapshot"][name] for name in ("corrects", "retries", "note") if name in event["snapshot"]}
 
 
 def result_url(output: Fields | None) -> str | None:

@@ -12,19 +12,26 @@ _LONGEST_RETRY = 3600.0
 _LONGEST_RESEND = 60.0
 _FIRST_RECALL = 1.0
 _LONGEST_RECALL = 60.0
+LATER_LOOKS = (30.0, 600.0, 7200.0, 86400.0)
+"""When a task that Ringback ended by itself is looked at again, in seconds after its end, if the provider answers."""
+_UNANSWERED_LOOKS = (15.0, 900.0)
+"""The shortest and the longest delay after such a look that the provider did not answer."""
+_MONTH = 30 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
 class PollSchedule:
     """When to poll a task. All in seconds.
 
-    `first` is the delay of the first poll after an update, `longest` the longest delay between two polls, and `timeout`
-    the time without any update after which a task fails.
+    `first` is the delay of the first poll after an update, `longest` the longest delay between two polls, `timeout` the
+    time without any answer about a task after which it fails, and `limit` the time without any change after which it
+    fails whatever is answered.
     """
 
     first: float
     longest: float
     timeout: float
+    limit: float = _MONTH
 
     def after_update(self, now: datetime) -> datetime:
         """Return when to poll a task that has just received an update."""
@@ -48,6 +55,10 @@ class PollSchedule:
         """Return when a task that has received no update since `last_update_at` times out."""
         return last_update_at + timedelta(seconds=self.timeout)
 
+    def is_too_old(self, changed_at: datetime, now: datetime) -> bool:
+        """Return whether a task that has not changed since `changed_at` may stay open no longer."""
+        return now >= changed_at + timedelta(seconds=self.limit)
+
 
 def poll_delay(poll_count: int, *, first: float, longest: float) -> float:
     """Return the delay before the next poll of a task that was polled `poll_count` times since its last update.
@@ -56,6 +67,26 @@ def poll_delay(poll_count: int, *, first: float, longest: float) -> float:
     the number of polls grows with the logarithm of the age.
     """
     return _grown(first, _POLL_GROWTH, poll_count, longest)
+
+
+def later_look(looks: int, ended_at: datetime, now: datetime) -> datetime | None:
+    """Return when to look at a task again that Ringback ended, after `looks` looks that were answered; None for never.
+
+    An end of ours may be wrong: the provider was silent, or its list was behind. So the looks go on for a day.
+    """
+    if looks >= len(LATER_LOOKS):
+        return None
+    return max(ended_at + timedelta(seconds=LATER_LOOKS[looks]), now)
+
+
+def look_after_silence(ended_at: datetime, now: datetime) -> datetime | None:
+    """Return when to look again after a look without an answer: after half the time since the end, 15 s to 15 min.
+
+    None when the end is a month ago.
+    """
+    age = (now - ended_at).total_seconds()
+    shortest, longest = _UNANSWERED_LOOKS
+    return None if age >= _MONTH else now + timedelta(seconds=min(max(age / 2, shortest), longest))
 
 
 def exception_delay(count: int) -> float:

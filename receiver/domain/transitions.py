@@ -36,7 +36,7 @@ from receiver.domain.revisions import (
     is_final,
     revision_of,
 )
-from receiver.domain.schedules import PollSchedule, retry_delay
+from receiver.domain.schedules import PollSchedule, later_look, retry_delay
 from receiver.domain.task_state import TaskState
 from receiver.domain.updates import ProviderUpdate, Source, cancellation
 from receiver.errors import Conflict
@@ -87,6 +87,12 @@ _NEW_ATTEMPT: Mapping[str, Any] = {
     "exception_count": 0,
 }
 """The columns that every further attempt resets, and their values."""
+UNPROVEN_ENDS = frozenset({"submission_unknown", "provider_lost_task", "timed_out", "internal_error"})
+"""The error codes of ends that follow from what the provider did not say: they may be wrong."""
+_MAY_BE_AT_PROVIDER = frozenset({Submission.SENDING, Submission.UNKNOWN, Submission.ACCEPTED})
+_MADE_AFTER_ALL = "the provider had made this task, and charges for it, although its create call was reported as failed"
+_COMPLETED_AFTER_ALL = "the provider completed this task, and charges for it, after Ringback had reported it as failed"
+"""What the event of a correction says about the money, if the failure was Ringback's own conclusion."""
 _MOST_WORDS = 8
 """How many unknown status words of a provider are stored for one task; further ones are ignored."""
 
@@ -127,7 +133,7 @@ def decide(
     if _is_outdated(task, update):
         return NOTHING
     if task.status in TERMINAL:
-        return _after_end(task, update, now)
+        return _after_end(task, update, now, schedule)
     if update.status is None:
         return _record_unknown_word(task, update, now, schedule)
     if update.status in TERMINAL:
@@ -223,7 +229,7 @@ def _is_outdated(task: TaskState, update: ProviderUpdate) -> bool:
     return failed_create and update.provider_task_id is None and task.provider_task_id is not None
 
 
-def _after_end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
+def _after_end(task: TaskState, update: ProviderUpdate, now: datetime, schedule: PollSchedule) -> Decision:
     """Return what an update changes on a task that has ended: nothing, a correction, a late result, or a receipt.
 
     The correction is the only entry that `ALLOWED` has for a terminal state, `failed → completed`. The event that it
@@ -231,6 +237,9 @@ def _after_end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decisi
     """
     if not update.by_provider:
         return NOTHING
+    is_unproven = task.status == TaskStatus.FAILED and task.provider_task_id is None
+    if is_unproven and update.provider_task_id and update.status != TaskStatus.COMPLETED:
+        return _found_after_end(task, update, now, schedule)
     if update.status in TERMINAL and update.status != task.status:
         if update.status in ALLOWED[task.status]:
             return _end(task, update, now)
@@ -241,6 +250,22 @@ def _after_end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decisi
         said = f"an unknown status ({update.word})" if update.status is None else "another result or reason"
         return _conflict(f"the task is {task.status}, and the update has {said}")
     return NOTHING
+
+
+def _found_after_end(task: TaskState, update: ProviderUpdate, now: datetime, schedule: PollSchedule) -> Decision:
+    """Return what changes when the provider turns out to have a task that failed without proof.
+
+    The state stands, for the failure was told. The provider's id is kept, and while the provider has not ended the task
+    it is looked at on: it may complete, which corrects the failure.
+    """
+    said = update.status or repr(update.word)
+    message = (
+        f"the task is {task.status}, but the provider made it all the same, and may charge for it: its task there is "
+        f"{update.provider_task_id}, which is {said}"
+    )
+    due_at = None if update.status in TERMINAL else schedule.after_update(now)
+    changes = {**_provider_id_changes(task, update), "due_at": due_at, "poll_count": 0}
+    return Decision(changes, receipt=ReceiptReason.CONFLICTING, message=message)
 
 
 def _conflict(message: str) -> Decision:
@@ -371,6 +396,8 @@ def _end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
         "last_update_at": now,
         "due_at": None,
     }
+    if _is_looked_at_again(task, update):
+        changes |= {"due_at": later_look(0, now, now), "poll_count": 0}
     if update.by_provider:
         # The events have them; in the row they would depend on which updates arrived before the end.
         changes["words"] = None
@@ -384,12 +411,20 @@ def _end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
     }
     if task.status in TERMINAL:
         snapshot["corrects"] = task.ended_event
+        if not is_end(task.revision):  # the end that is corrected was Ringback's own
+            snapshot["note"] = _MADE_AFTER_ALL if task.provider_task_id is None else _COMPLETED_AFTER_ALL
     if status != TaskStatus.COMPLETED:
         return Decision(changes, ENDING[status], snapshot, keeps_content=not _has_content(update))
     if changes["revision"] == WITHOUT_RESULT and has_result(task.revision):
         del changes["output"]
         changes["revision"] = completed_by(task.revision)
     return _completed(changes, snapshot, is_final=is_final(changes["revision"]))
+
+
+def _is_looked_at_again(task: TaskState, update: ProviderUpdate) -> bool:
+    """Return whether a task that ends is looked at again later: by our own decision, when the provider may have it."""
+    code = (update.error or {}).get("code")
+    return not update.by_provider and code in UNPROVEN_ENDS and task.submission in _MAY_BE_AT_PROVIDER
 
 
 def _completed(changes: dict[str, Any], snapshot: dict[str, Any], *, is_final: bool) -> Decision:
@@ -436,9 +471,13 @@ def _without_change(task: TaskState, update: ProviderUpdate, now: datetime, sche
     if update.source == Source.POLL:
         changes |= _no_faults(task)
         changes["poll_count"] = task.poll_count + 1
+        # A known status is an answer, and so it is news for the time-out; an unknown word is not.
+        heard_at = task.last_update_at if update.status is None else now
+        if heard_at != task.last_update_at:
+            changes["last_update_at"] = heard_at
         is_recalled = task.cancel_requested_at is not None
         after_look = schedule.after_recall if is_recalled else schedule.after_poll
-        changes["due_at"] = after_look(task.poll_count + 1, task.last_update_at, now)
+        changes["due_at"] = after_look(task.poll_count + 1, heard_at, now)
     if update.provider_task_id in changes.values():
         changes.update(last_update_at=now, poll_count=0, due_at=_next_look(task, update, now, schedule))
     return Decision(changes) if changes else NOTHING

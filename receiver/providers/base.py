@@ -26,13 +26,13 @@ what `receiver.tracking` does next. An adapter that reports the wrong one makes 
 | `Refused` | fails at once, with the provider's status and message; it is not retried automatically |
 | `FailedAttempt` | retries with a backoff if it has attempts left, else it fails |
 | `NotMade` | stays queued, and the same attempt is sent again after a delay |
-| `UnknownOutcome` | is not sent again; `history` is searched until it is found, or it fails (`submission_unknown`) |
+| `UnknownOutcome` | is not sent again; it fails when `history`, complete, does not have it (`submission_unknown`) |
 
 | `fetch` returns | the task |
 |---|---|
-| `Found` | takes the update; if that changes nothing for too long, the task fails with `timed_out` |
+| `Found` | takes the update; an answer without a change still shows that the provider has the task |
 | `Missing` | is polled a few more times, for a new task may not be visible yet; then it fails (`provider_lost_task`) |
-| `NoAnswer` | stays as it is, and is polled again later, after `retry_after` at the earliest |
+| `NoAnswer` | is polled again later, after `retry_after` at least; after a long silence it fails (`timed_out`) |
 
 | `cancel` returns | the client gets | a recall |
 |---|---|---|
@@ -97,7 +97,7 @@ class NotMade:
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """The provider failed while it handled the request (such as a 500): this attempt failed."""
+    """The call failed and certainly made nothing, and sending it again soon would not help: this attempt failed."""
 
     status: int
     message: str
@@ -108,9 +108,12 @@ class UnknownOutcome:
     """The provider may or may not have made the task.
 
     The connection was lost after the request was sent, or the response was a 502, a 504 or one that cannot be used.
+    `status` is set where the response says itself that the call failed (a 500): if a complete list does not have the
+    task some seconds later, this attempt failed, with this status.
     """
 
     message: str
+    status: int | None = None
 
 
 SubmitOutcome = Accepted | Refused | NotMade | FailedAttempt | UnknownOutcome
@@ -142,6 +145,18 @@ class NoAnswer:
 
 
 FetchOutcome = Found | Missing | NoAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A part of the provider's own list of tasks, raw but without secrets, newest first, each once.
+
+    `is_complete` says whether every task of the time that was asked about was in what the provider listed: only then
+    does it prove anything that a task is not there. An answer that was cut, or none at all, is not complete.
+    """
+
+    tasks: list[dict[str, Any]]
+    is_complete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,12 +290,19 @@ class Provider(Protocol):
         ...
 
     async def history(
-        self, *, model: str, since: datetime, caller: CallerKey | None = None
-    ) -> list[dict[str, Any]] | None:
-        """Return the provider's own list of the tasks of `model` that it made since then, raw but without secrets.
+        self,
+        *,
+        model: str,
+        since: datetime,
+        until: datetime | None = None,
+        keep: Callable[[dict[str, Any]], bool] | None = None,
+        caller: CallerKey | None = None,
+    ) -> History:
+        """Return the provider's own list of the tasks of `model` that it made from `since` to `until`.
 
-        It may have tasks of other models too. Newest first, at most a few hundred, each once; None when the provider
-        gave no answer.
+        It is read to its end, however long it is, at the pace that the provider allows. `keep` says of each task
+        whether it is wanted (None: all are): the others are forgotten at once, so that a long list needs little memory.
+        There may be tasks of other models and times too.
         """
         ...
 

@@ -80,6 +80,20 @@ class Postponement:
     in any case."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaterLook:
+    """When to look again at a task that Ringback ended by itself; `due_at` is None for never.
+
+    `looks` is how many looks were answered. It is applied only while the task is failed, at this attempt, as it was.
+    """
+
+    uid: str
+    attempt: int
+    looks: int
+    due_at: datetime | None
+    last_update_at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class LostAnswer:
     """What is known of a create call whose outcome is unknown: `error` has the provider's words, if it sent any."""
@@ -156,6 +170,16 @@ async def postpone(tx: Transaction, items: Sequence[Postponement]) -> list[Excep
     return [None] * len(items)
 
 
+async def plan_later_looks(tx: Transaction, items: Sequence[LaterLook]) -> list[Exception | None]:
+    """Write when to look again at tasks that have ended. A handler of the writer."""
+    for item in sorted(items, key=lambda each: each.uid):
+        is_same = (tasks.c.uid == item.uid, tasks.c.attempt == item.attempt, tasks.c.status == TaskStatus.FAILED)
+        is_planned = (tasks.c.due_at.is_not(None), tasks.c.last_update_at == item.last_update_at)
+        changes = {"due_at": item.due_at, "leased": False, "poll_count": item.looks, "exception_count": 0}
+        await tx.execute(update(tasks).where(*is_same, *is_planned).values(changes))
+    return [None] * len(items)
+
+
 async def keep_lost_answers(tx: Transaction, items: Sequence[LostAnswer]) -> list[Exception | None]:
     """Keep the words of create calls whose outcome is unknown with their tasks. A handler of the writer."""
     for item in sorted(items, key=lambda each: each.uid):
@@ -175,7 +199,8 @@ async def count_exception(tx: Transaction, task: TaskState, due_at: datetime) ->
 async def poll_now(tx: Transaction, uid: str, now: datetime) -> None:
     """Make a task due for a poll now, if its provider has it and it has not ended."""
     is_running = (tasks.c.submission == Submission.ACCEPTED, tasks.c.due_at.is_not(None))
-    await tx.execute(update(tasks).where(tasks.c.uid == uid, *is_running).values(due_at=now, leased=False))
+    is_open = tasks.c.status.not_in(TERMINAL)
+    await tx.execute(update(tasks).where(tasks.c.uid == uid, is_open, *is_running).values(due_at=now, leased=False))
 
 
 async def end_leases(tx: Transaction, now: datetime) -> None:

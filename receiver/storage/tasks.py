@@ -181,30 +181,6 @@ def owner_of(provider: str, provider_task_id: str) -> Select[Any]:
     return select(tasks.c.uid, tasks.c.organization_id).where(*has_id)
 
 
-def assigned_provider_ids(provider: str, provider_task_ids: Collection[str | None]) -> Select[Any]:
-    """Return the query for those of these ids of the provider's that a task already has."""
-    return select(tasks.c.provider_task_id).where(
-        tasks.c.provider == provider, tasks.c.provider_task_id.in_(provider_task_ids)
-    )
-
-
-def unconfirmed_tasks(provider: str, model: str, except_uid: str) -> Select[Any]:
-    """Return the query for (organization_id, provider, input) of other tasks whose create call has no response yet."""
-    return select(tasks.c.organization_id, tasks.c.provider, tasks.c.input).where(
-        tasks.c.provider == provider,
-        tasks.c.model == model,
-        tasks.c.status == TaskStatus.QUEUED,
-        tasks.c.submission.in_((Submission.SENDING, Submission.UNKNOWN)),
-        tasks.c.uid != except_uid,
-    )
-
-
-def overdue_unsent_tasks(before: datetime, limit: int) -> Select[Any]:
-    """Return the query for (uid) of tasks that wait to be sent and have had no update since a time."""
-    is_waiting = (tasks.c.due_at.is_not(None), tasks.c.submission == Submission.WAITING)
-    return select(tasks.c.uid).where(*is_waiting, tasks.c.last_update_at < before).limit(limit)
-
-
 def referenced_tasks(organization_id: int, provider: str, uids: Sequence[str]) -> Select[Any]:
     """Return the query for (uid, status, provider_task_id) of the tasks that another task's input refers to.
 

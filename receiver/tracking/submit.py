@@ -3,7 +3,7 @@
 Why the intent is written before the call. A provider's create call costs money and has no idempotency key. If the
 process dies after the call and before its outcome is on disk, the next process has to know that the call may have
 been made. So `submission` becomes `sending` in a separate commit before the first byte is sent, under a lease;
-a `sending` task whose lease ran out is treated as unknown and searched for (`receiver.tracking.poll`), never sent
+a `sending` task whose lease ran out is treated as unknown and searched for (`receiver.tracking.search`), never sent
 again. The reverse order would lose such tasks or pay for them twice. A task that is created alone is sent at once, so
 its row is inserted as `sending`. For all others the intent is written as late as possible, when the call's turn under
 the rate limit has come: a task that still waits for its turn when the process dies is `waiting`, and another process
@@ -12,10 +12,11 @@ can safely send it.
 The outcome of the call decides what follows:
 
 - accepted, or refused for good (a 4xx): applied as an update.
-- failed (a 500): applied as a failure of this attempt; another attempt follows if the task has one left.
+- failed (a redirect): applied as a failure of this attempt; another attempt follows if the task has one left.
 - not made (429, 503, a connection that was never established): nothing exists at the provider. The task is `waiting`
   again and is sent again later.
-- unknown (502, 504, cut off, an unreadable response): the task may exist. It becomes `unknown` and is searched for.
+- unknown (500, 502, 504, cut off, an unreadable response): the task may exist. It becomes `unknown` and is searched for
+  (`receiver.tracking.search`).
 
 The outcome is known only to this process, so writing it is repeated while the database is unavailable. It is also the
 only one that knows that a task was certainly not sent: where it did not learn in time that its intent is on disk (the
@@ -31,6 +32,7 @@ from typing import Any
 
 from models import Submission, TaskStatus
 from receiver.clock import utc_now
+from receiver.domain.create_calls import failed_attempt, lost_answer
 from receiver.domain.keyring import KeyRing
 from receiver.domain.schedules import poll_delay, resend_delay
 from receiver.domain.updates import ProviderUpdate, Source, own_failure
@@ -61,6 +63,8 @@ TASK_TAKEN = "provider_task_taken"
 """The error code of a task whose task at the provider belongs to another task of Ringback already."""
 FIRST_SEARCH_SECONDS = 5.0
 """After this time a task whose create call got no answer is searched for."""
+_FIRST_LOOK_SECONDS = 0.5
+"""The same for one whose create call was answered with an error: most such calls have made nothing."""
 _FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 30.0
 """The waits of a task that references one which the provider does not know yet: the first, and the longest."""
@@ -118,7 +122,7 @@ class Submitter:
         self._applier = applier
         self._providers = providers
         self._references = TaskReferences(database)
-        self._lease_seconds = lease_seconds
+        self.lease_seconds = lease_seconds
         self._keyring = keyring
         self._public_url = public_url
         self._writing: set[asyncio.Task[None]] = set()
@@ -174,7 +178,7 @@ class Submitter:
             log.warning("create call outlasted its lease", task_id=task.uid, attempt=task.attempt)
 
     def _new_lease_end(self) -> datetime:
-        return utc_now() + timedelta(seconds=self._lease_seconds)
+        return utc_now() + timedelta(seconds=self.lease_seconds)
 
     async def _write_intent(self, task: Outgoing) -> bool:
         """Write that the task is being sent; return False if it may not be sent any more, or that was not stored.
@@ -182,7 +186,7 @@ class Submitter:
         Raises `OutcomeUnknown`.
         """
         try:
-            intent = Intent(task.uid, task.attempt, self._lease_seconds)
+            intent = Intent(task.uid, task.attempt, self.lease_seconds)
             return await self._writer.write(mark_sending, intent, bounded=False)
         except OutcomeUnknown:
             raise
@@ -276,18 +280,18 @@ class Submitter:
                     message = taken_message(str(update.provider_task_id))
                     await self._apply(provider_name, task, own_failure(Source.SUBMIT, TASK_TAKEN, message))
             case Refused(status, message, code=code, detail=detail):
-                failure = _failure(code or status, message, detail=detail, retryable=False)
+                failure = failed_attempt(code or status, message, detail=detail, retryable=False)
                 await self._apply(provider_name, task, failure)
             case FailedAttempt(status, message):
-                await self._apply(provider_name, task, _failure(status, message, retryable=True))
+                await self._apply(provider_name, task, failed_attempt(status, message))
             case NotMade():
                 delay = resend_delay(task.tries, outcome.retry_after, random.random())  # noqa: S311
                 await self._postpone(task, Submission.WAITING, task.tries + 1, delay)
-            case UnknownOutcome(message=message):
-                error = {"code": None, "message": message, "raw_message": message, "detail": None}
-                lost = LostAnswer(uid=task.uid, attempt=task.attempt, error=error)
+            case UnknownOutcome(message, status):
+                lost = LostAnswer(uid=task.uid, attempt=task.attempt, error=lost_answer(message, status))
                 await self._writer.write(keep_lost_answers, lost, bounded=False, until_known=True)
-                await self._postpone(task, Submission.UNKNOWN, 0, FIRST_SEARCH_SECONDS)
+                delay = FIRST_SEARCH_SECONDS if status is None else min(FIRST_SEARCH_SECONDS, _FIRST_LOOK_SECONDS)
+                await self._postpone(task, Submission.UNKNOWN, 0, delay)
 
     async def _apply(self, provider_name: str, task: Outgoing, update: ProviderUpdate) -> Applied:
         arrival = Arrival(provider=provider_name, task_uid=task.uid, update=replace(update, attempt=task.attempt))
@@ -327,13 +331,3 @@ def _reference_failure(uid: str, status: str) -> ProviderUpdate:
 def taken_message(provider_task_id: str) -> str:
     """Return the message of a task that fails with `TASK_TAKEN`."""
     return f"the provider answered with its task {provider_task_id}, which belongs to another task of Ringback"
-
-
-def _failure(code: int | str, message: str, *, detail: Any = None, retryable: bool) -> ProviderUpdate:
-    return ProviderUpdate(
-        source=Source.SUBMIT,
-        status=TaskStatus.FAILED,
-        error={"code": code, "message": message, "raw_message": message, "detail": detail},
-        retryable=retryable,
-        is_snapshot=False,
-    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from models import TERMINAL, Submission
 from receiver.domain.updates import ProviderUpdate
-from receiver.errors import NotFound, OutcomeUnknown, Unavailable
+from receiver.errors import Conflict, NotFound, OutcomeUnknown, Unavailable
 from receiver.events.after_commit import Waiting
 from receiver.providers import SubmitOutcome
 from receiver.storage.attempts import attempts_of
@@ -130,8 +130,15 @@ class Tracker:
     async def retry(self, task: Fields, *, past_attempt: int | None = None) -> None:
         """Start another attempt of a task that failed or was cancelled. Raises `Conflict`.
 
-        Does nothing for a task that is past the attempt `past_attempt` already.
+        One that failed with `submission_unknown` is looked for once more first: if the provider has it, another attempt
+        would be paid for besides it. Repeated, the request is obeyed. Does nothing for a task that is past the attempt
+        `past_attempt` already.
         """
+        if await self._poller.finds_lost_create(task):
+            raise Conflict(
+                "the provider has made the task all the same: wait for its end there; or send this request again, with "
+                "a new Idempotency-Key if it has one, to begin another attempt, which is paid for besides"
+            )
         await self._database.writer.write(self._retrier.retry, RetryRequest(task["uid"], past_attempt))
 
     async def adopt(

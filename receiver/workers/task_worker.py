@@ -1,7 +1,6 @@
 """The task worker: claims due tasks and acts on each, many concurrently."""
 
 import asyncio
-import math
 from datetime import datetime, timedelta
 
 from receiver.clock import utc_now
@@ -20,8 +19,6 @@ _MIN_CLAIM = 16
 """While more tasks are due, a claim waits until this many slots are free: a claim of 1 costs as much as one of 16."""
 _CLAIM_SECONDS = 1.0
 """Due tasks are claimed this often even when nothing wakes the worker: another process may have died."""
-_OVERDUE_SECONDS = 10.0
-"""While nothing may be sent, tasks that wait to be sent are timed out this often."""
 _FIRST_QUEUE: SendQueue = (0, False)
 
 
@@ -62,7 +59,6 @@ class TaskWorker:
         self._polls = _Slots(concurrency)
         self._unsent = _Slots(concurrency)
         self._last_queue = _FIRST_QUEUE
-        self._timed_out_at = -math.inf
 
     async def run(self) -> None:
         """Claim due tasks and act on them until cancelled."""
@@ -92,8 +88,6 @@ class TaskWorker:
     async def _claim_and_start(self) -> None:
         """Claim as many due tasks as there are free slots, and start to act on them."""
         may_send = self._poller.may_send()
-        if not may_send:
-            await self._time_out_unsent()
         polls, unsent = self._polls.free, self._unsent.free if may_send else 0
         # A task that finishes during this claim asks for no other: the result of this one says if another is needed.
         self._polls.may_be_more = self._unsent.may_be_more = False
@@ -110,12 +104,6 @@ class TaskWorker:
         of_queues = sum(due.queue is not None for due in claimed)
         self._polls.may_be_more = len(claimed) - of_queues == polls
         self._unsent.may_be_more = may_send and of_queues == unsent
-
-    async def _time_out_unsent(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if now >= self._timed_out_at + _OVERDUE_SECONDS:
-            self._timed_out_at = now
-            await self._poller.time_out_unsent()
 
     async def _claim(self, polls: int, unsent: int, until: datetime) -> list[DueTask]:
         now = utc_now()

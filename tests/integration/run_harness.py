@@ -16,6 +16,7 @@ from receiver.providers import (
     CancelOutcome,
     FetchOutcome,
     Found,
+    History,
     NewTask,
     SubmitOutcome,
 )
@@ -60,9 +61,9 @@ class AnsweringProvider(BaseFakeProvider):
     async def cancel(self, provider_task_id: str, **_: Any) -> CancelOutcome:
         return self._answer("cancel", self.cancels)
 
-    async def history(self, **_: Any) -> list[dict[str, Any]] | None:
+    async def history(self, **_: Any) -> History:
         self.calls.append("history")
-        return []
+        return History([], is_complete=True)
 
     def _answer(self, call: str, answers: list[Answer]) -> Answer:
         self.calls.append(call)

@@ -28,6 +28,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 SHORT: dict[str, Any] = {
     "task_timeout_seconds": "0.5",
+    "task_limit_seconds": "0.5",
     "poll_first_seconds": "0.05",
     "poll_max_seconds": "0.1",
     "submission_unknown_seconds": "0.3",

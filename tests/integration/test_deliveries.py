@@ -211,6 +211,7 @@ async def test_the_event_of_a_task_s_end_has_its_final_state(world: World, outco
 async def test_the_event_of_an_end_that_ringback_decides_has_the_final_state(tmp_path: Path) -> None:
     async with in_process(tmp_path, task_timeout_seconds="0.5", poll_first_seconds="0.2") as world:
         await world.webhook()
+        await world.provider_options(poll_status=503)
         task = await world.ended(await world.created(BY_HAND))
         assert (task["status"], task["error"]["code"]) == ("failed", "timed_out")
         await world.subscriber.until(lambda received: received)

@@ -1,4 +1,7 @@
-"""A create whose answer was lost is found in the history of a provider that filters it by families of models."""
+"""A create whose answer was lost is searched for in the provider's list until that proves something, and after it.
+
+The provider filters its list by families of models.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +15,8 @@ import pytest
 from receiver.clock import utc_now
 from receiver.domain.model_families import history_name
 from tests.fakes.forward_provider import Exchange, ForwardProvider, fixed, forward_provider
-from tests.fakes.world import FAST_POLLING, in_process
+from tests.fakes.rows import RECEIPTS, eventually
+from tests.fakes.world import FAST_POLLING, World, in_process
 
 pytestmark = pytest.mark.usefixtures("quick_search")
 
@@ -29,25 +33,49 @@ ODD: list[Any] = [
 
 
 class LosesAnswers:
-    """Makes a task of every create, answers 502, and lists it as PiAPI does: under `data.data`, by family."""
+    """Makes a task of every create, answers `status`, and lists it as PiAPI does: under `data.data`, by family."""
 
-    def __init__(self) -> None:
+    def __init__(self, status: int = 502) -> None:
         self.made: list[dict[str, Any]] = []
         self.asked: list[str] = []
+        self.status = status
         self.tells = True
         """Whether its history has any tasks."""
+        self.is_down = False
+        """Whether its history, and every poll, is answered with 502."""
+        self.completes = True
+        """Whether its tasks are completed when they are polled; they are processing otherwise."""
+        self.polls = 0
+        self._called = asyncio.Event()
 
     async def __call__(self, exchange: Exchange) -> None:
         call = exchange.call
+        self._called.set()
         if call.path == "/api/open/tasks/histories":
-            await fixed(200, self._history(call.query))(exchange)
+            answer = self._history(call.query)
+            await fixed(502 if self.is_down else 200, answer)(exchange)
         elif call.method == "POST":
             self._make(orjson.loads(call.body))
-            await fixed(502, b"<html>bad gateway</html>", "text/html")(exchange)
+            await fixed(self.status, {"code": self.status, "message": "it broke"})(exchange)
+        elif self.is_down:
+            await fixed(502, b"")(exchange)
         else:
+            self.polls += 1
             task = next(each for each in self.made if call.path.endswith(each["task_id"]))
-            output = {"image_url": "https://x.example/a.png"}
-            await fixed(200, {"code": 200, "data": {**task, "status": "completed", "output": output}})(exchange)
+            await fixed(200, {"code": 200, "data": {**task, **self._state()}})(exchange)
+
+    def _state(self) -> dict[str, Any]:
+        if not self.completes:
+            return {"status": "processing"}
+        return {"status": "completed", "output": {"image_url": "https://x.example/a.png"}}
+
+    async def until_asked(self, calls: int) -> None:
+        """Wait until its history was asked for this many times more. Raises TimeoutError."""
+        wanted = len(self.asked) + calls
+        async with asyncio.timeout(20):
+            while len(self.asked) < wanted:
+                self._called.clear()
+                await self._called.wait()
 
     def _make(self, wanted: dict[str, Any]) -> None:
         meta = {"created_at": utc_now().isoformat()}
@@ -97,3 +125,141 @@ async def test_a_lost_create_that_somebody_adopted_first_ends(tmp_path: Path, pr
         assert (await world.ended(adopted.json()["data"]["task_id"]))["status"] == "completed"
     assert (task["status"], task["error"]["code"]) == ("failed", "provider_task_taken")
     assert theirs in task["error"]["message"]
+
+
+SHORT: dict[str, Any] = {**FAST_POLLING, "submission_unknown_seconds": "0.2", "failed_create_seconds": "0.2"}
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at tasks that Ringback ended again at once, not after 30 s."""
+    monkeypatch.setattr("receiver.domain.schedules.LATER_LOOKS", tuple(0.3 * n for n in range(1, 60)))
+    monkeypatch.setattr("receiver.domain.schedules._UNANSWERED_LOOKS", (0.1, 0.2))
+
+
+async def ends(world: World, task_id: str) -> list[dict[str, Any]]:
+    return [each for each in await world.events(task_id) if each["type"] in ("task.completed", "task.failed")]
+
+
+async def until(world: World, status: str) -> dict[str, Any]:
+    """Wait until the only task has this status; return it. Raises TimeoutError."""
+    (row,) = await eventually(world, "SELECT uid, status FROM task", lambda rows: rows[0]["status"] == status, 20)
+    return await world.task(str(row["uid"]))
+
+
+async def test_while_the_provider_does_not_answer_a_lost_create_is_not_given_up(
+    tmp_path: Path, provider: ForwardProvider
+) -> None:
+    provider.answer = losing = LosesAnswers()
+    losing.is_down = True
+    async with in_process(tmp_path, piapi_base_url=provider.url, **SHORT) as world:
+        task_id = await world.created()
+        await losing.until_asked(5)  # the last of them long after the time in which an answer could be expected
+        task = await world.task(task_id)
+        assert (task["status"], task["submission"]) == ("queued", "unknown")
+        losing.is_down = False
+        assert (await world.ended(task_id))["status"] == "completed"
+        assert [each["type"] for each in await ends(world, task_id)] == ["task.completed"]
+
+
+@pytest.mark.parametrize("public", [True, False])
+async def test_a_500_after_the_task_was_made_is_paid_for_once(
+    tmp_path: Path, provider: ForwardProvider, public: bool
+) -> None:
+    provider.answer = losing = LosesAnswers(500)
+    async with in_process(tmp_path, piapi_base_url=provider.url, public=public, **SHORT) as world:
+        task_id = await world.created(model="midjourney", retry={"max_attempts": 3, "backoff_seconds": 0})
+        task = await world.ended(task_id)
+    assert (task["status"], task["attempt"], len(losing.made)) == ("completed", 1, 1)
+
+
+async def test_after_a_500_the_attempt_fails_when_two_complete_looks_do_not_find_it(
+    tmp_path: Path, provider: ForwardProvider
+) -> None:
+    provider.answer = losing = LosesAnswers(500)
+    losing.tells = False
+    losing.is_down = True
+    async with in_process(tmp_path, piapi_base_url=provider.url, **SHORT) as world:
+        task_id = await world.created(model="midjourney")
+        await losing.until_asked(4)
+        task = await world.task(task_id)
+        assert (task["status"], task["error"]["code"]) == ("queued", "create_call_failed")
+        losing.is_down = False
+        looks = len(losing.asked)
+        task = await world.ended(task_id)
+        assert (task["error"]["code"], task["error"]["message"]) == (500, "it broke")
+        assert len(losing.asked) >= looks + 2
+
+
+@pytest.mark.usefixtures("quick_looks")
+async def test_a_lost_create_that_is_found_after_its_end_heals_and_says_that_it_is_charged(
+    tmp_path: Path, provider: ForwardProvider
+) -> None:
+    provider.answer = losing = LosesAnswers()
+    losing.tells = losing.completes = False
+    async with in_process(tmp_path, piapi_base_url=provider.url, **SHORT) as world:
+        task_id = await world.created(model="midjourney")
+        assert (await world.ended(task_id))["error"]["code"] == "submission_unknown"
+        losing.tells = True
+        rows = await eventually(world, RECEIPTS, lambda rows: rows)
+        assert (rows[0]["task_uid"], rows[0]["provider_task_id"]) == (task_id, "theirs-0")
+        assert "charge" in rows[0]["message"]
+        task = await world.task(task_id)  # it runs there: the failure was told, but the id is kept
+        assert (task["status"], task["provider_task_id"]) == ("failed", "theirs-0")
+        losing.completes = True
+        assert (await until(world, "completed"))["output"]["image_url"]
+        failed, completed = await ends(world, task_id)
+        assert completed["data"]["corrects"] == failed["id"]
+        assert "charges for it" in completed["data"]["note"]
+    assert len(losing.made) == 1
+
+
+@pytest.mark.usefixtures("quick_looks")
+async def test_a_task_that_timed_out_heals_when_the_provider_answers_again(
+    tmp_path: Path, provider: ForwardProvider
+) -> None:
+    provider.answer = losing = LosesAnswers()
+    losing.completes = False
+    async with in_process(tmp_path, piapi_base_url=provider.url, task_timeout_seconds="0.6", **SHORT) as world:
+        task_id = await world.created(model="midjourney")
+        await until(world, "processing")
+        await eventually(world, "SELECT 1", lambda _: losing.polls >= 4)  # answered without a change: no silence
+        assert (await world.task(task_id))["status"] == "processing"
+        losing.is_down = True
+        assert (await world.ended(task_id))["error"]["code"] == "timed_out"
+        losing.is_down, losing.completes = False, True
+        await until(world, "completed")
+        assert "charges for it" in (await ends(world, task_id))[1]["data"]["note"]
+
+
+async def test_a_retry_looks_first_whether_the_provider_has_the_lost_create(
+    tmp_path: Path, provider: ForwardProvider
+) -> None:
+    provider.answer = losing = LosesAnswers()
+    losing.tells = losing.completes = False
+    async with in_process(tmp_path, piapi_base_url=provider.url, **SHORT) as world:
+        task_id = await world.created(model="midjourney")
+        await world.ended(task_id)
+        losing.tells = True
+        answer = await world.api.post(f"/api/v1/tasks/{task_id}/retry")
+        assert (answer.status_code, len(losing.made)) == (409, 1)
+        assert (await world.task(task_id))["provider_task_id"] == "theirs-0"
+
+
+async def test_an_attempt_that_is_found_after_another_one_began_is_a_receipt_that_names_it(
+    tmp_path: Path, provider: ForwardProvider
+) -> None:
+    provider.answer = losing = LosesAnswers()
+    losing.tells = False
+    async with in_process(tmp_path, piapi_base_url=provider.url, **SHORT) as world:
+        task_id = await world.created(model="midjourney")
+        await world.ended(task_id)
+        assert (await world.api.post(f"/api/v1/tasks/{task_id}/retry")).status_code == 200
+        await losing.until_asked(1)
+        losing.tells = True
+        task = await world.ended(task_id)
+        assert (task["status"], task["attempt"], task["provider_task_id"]) == ("completed", 2, "theirs-1")
+        (receipt,) = await eventually(world, RECEIPTS, lambda rows: rows)
+    assert (receipt["reason"], receipt["provider_task_id"]) == ("superseded", "theirs-0")
+    assert "paid for" in receipt["message"]
+    assert task["attempts"][0]["provider_task_id"] == "theirs-0"

@@ -25,6 +25,7 @@ from receiver.providers import (
     Cancelled,
     FailedAttempt,
     Found,
+    History,
     Missing,
     NewTask,
     NoAnswer,
@@ -163,10 +164,21 @@ async def piapi(server: FakeServer) -> AsyncIterator[PiAPI]:
 
 @asynccontextmanager
 async def opened(
-    url: str, *, api_key: str | None = KEY, patience: float = 10, rate_limiter: RateLimiter | None = None
+    url: str,
+    *,
+    api_key: str | None = KEY,
+    patience: float = 10,
+    rate_limiter: RateLimiter | None = None,
+    trusts_503: bool = True,
 ) -> AsyncIterator[PiAPI]:
     """An adapter that is closed at the end."""
-    adapter = PiAPI(base_url=url, api_key=api_key, timeout=patience, rate_limiter=rate_limiter or RateLimiter(1000))
+    adapter = PiAPI(
+        base_url=url,
+        api_key=api_key,
+        timeout=patience,
+        rate_limiter=rate_limiter or RateLimiter(1000),
+        trusts_503=trusts_503,
+    )
     try:
         yield adapter
     finally:
@@ -257,14 +269,41 @@ async def test_an_unusable_or_truncated_response_is_unknown(server: FakeServer, 
 
 
 @pytest.mark.parametrize("status", [500, 501, 505])
-async def test_the_providers_own_failure_is_a_failed_attempt(server: FakeServer, piapi: PiAPI, status: int) -> None:
+async def test_after_the_providers_own_failure_the_task_may_exist(
+    server: FakeServer, piapi: PiAPI, status: int
+) -> None:
     server.responds(reply(status, {"code": status, "message": "broken"}))
-    assert await piapi.submit(TASK) == FailedAttempt(status, "broken")
+    assert await piapi.submit(TASK) == UnknownOutcome("broken", status)
 
 
 async def test_a_failure_in_the_envelope_counts_as_a_failure(server: FakeServer, piapi: PiAPI) -> None:
     server.responds(reply(200, {"code": 500, "message": "broken"}))
-    assert await piapi.submit(TASK) == FailedAttempt(500, "broken")
+    assert await piapi.submit(TASK) == UnknownOutcome("broken", 500)
+
+
+async def test_a_503_means_that_nothing_was_made_unless_a_setting_says_otherwise(server: FakeServer) -> None:
+    server.responds(reply(503, {"message": "no capacity"}))
+    async with opened(server.url) as piapi:
+        assert await piapi.submit(TASK) == NotMade("no capacity")
+    async with opened(server.url, trusts_503=False) as piapi:
+        assert await piapi.submit(TASK) == UnknownOutcome("no capacity", 503)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+        "upstream request timeout",
+        "Backend fetch failed",
+        "first byte timeout",
+    ],
+)
+async def test_a_503_of_a_gateway_that_lost_the_connection_is_unknown(
+    server: FakeServer, piapi: PiAPI, words: str
+) -> None:
+    for body in (words.encode(), {"message": words}):
+        server.responds(reply(503, body))
+        assert await piapi.submit(TASK) == UnknownOutcome(words, 503)
 
 
 async def test_a_redirect_is_not_followed(server: FakeServer, piapi: PiAPI) -> None:
@@ -479,7 +518,7 @@ async def test_a_refused_connection_made_nothing() -> None:
             assert isinstance(await piapi.submit(TASK), NotMade)
             assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
             assert isinstance(await piapi.cancel("a"), NoAnswer)
-            assert await piapi.history(model="m", since=datetime.now(UTC)) is None
+            assert not (await piapi.history(model="m", since=datetime.now(UTC))).is_complete
             status, body = await piapi.account_info()
             assert (status, body["code"]) == (502, 502)
 
@@ -570,8 +609,7 @@ async def test_an_odd_task_in_the_history_does_not_hide_the_others(
     foreign = {**item(2), "output": {"note": "@"}}
     body = odd_bodies(orjson.dumps({"code": 200, "data": [foreign, item(1)]}))[number]
     server.responds(reply(200, body))
-    tasks = await piapi.history(model="m", since=datetime.now(UTC))
-    assert tasks is not None
+    tasks = await listed(piapi, model="m", since=datetime.now(UTC))
     assert [piapi.parse_task(task).provider_task_id for task in tasks] == ["t2", "t1"]
 
 
@@ -585,7 +623,7 @@ async def test_without_a_key_nothing_is_sent_and_the_setting_is_named(server: Fa
         assert "RINGBACK_PIAPI_API_KEY" in outcome.message
         assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
         assert isinstance(await piapi.cancel("a"), Refused)
-        assert await piapi.history(model="m", since=datetime.now(UTC)) is None
+        assert await piapi.history(model="m", since=datetime.now(UTC)) == History([], is_complete=False)
         status, body = await piapi.account_info()
         assert (status, body["code"]) == (502, 502)
         assert "RINGBACK_PIAPI_API_KEY" in body["message"]
@@ -739,6 +777,16 @@ async def test_a_cancellation_without_an_answer(server: FakeServer, piapi: PiAPI
     assert isinstance(await piapi.cancel("a"), NoAnswer)
 
 
+SINCE = datetime(2025, 3, 1, tzinfo=UTC)
+
+
+async def listed(piapi: PiAPI, *, model: str, since: datetime) -> list[dict[str, Any]]:
+    """Return the tasks of a list that is complete."""
+    found = await piapi.history(model=model, since=since)
+    assert found.is_complete
+    return found.tasks
+
+
 def item(number: int) -> dict[str, Any]:
     created_at = (datetime(2025, 3, 2, tzinfo=UTC) + timedelta(minutes=number)).isoformat()
     return {
@@ -755,8 +803,7 @@ async def test_history_is_paged_newest_first_and_without_secrets(server: FakeSer
 
     server.answer = page
     since = datetime(2025, 3, 2, tzinfo=UTC)
-    tasks = await piapi.history(model="Qubico/flux1-dev", since=since)
-    assert tasks is not None
+    tasks = await listed(piapi, model="Qubico/flux1-dev", since=since)
     assert [task["task_id"] for task in tasks] == [f"t{n}" for n in reversed(range(130))]
     assert SECRET not in repr(tasks)
     assert piapi.parse_task(tasks[0]).provider_task_id == "t129"
@@ -769,16 +816,57 @@ async def test_history_is_paged_newest_first_and_without_secrets(server: FakeSer
     }
 
 
-async def test_history_ends_after_three_pages(server: FakeServer, piapi: PiAPI) -> None:
+async def test_history_is_read_to_its_end_however_long_it_is(server: FakeServer, piapi: PiAPI) -> None:
     def page(request: Request) -> bytes:
-        start = int(request.query["page"]) * 1000
-        return reply(200, {"code": 200, "data": {"data": [item(n) for n in range(start, start + 100)]}})
+        start = int(request.query["page"]) * 100
+        return reply(200, {"code": 200, "data": {"data": [item(n) for n in range(start, min(start + 100, 950))]}})
 
     server.answer = page
-    tasks = await piapi.history(model="m", since=datetime.now(UTC))
-    assert tasks is not None
-    assert len(tasks) == 300
+    wanted = await piapi.history(model="m", since=SINCE, keep=lambda task: task["task_id"] == "t940")
+    assert ([task["task_id"] for task in wanted.tasks], wanted.is_complete) == (["t940"], True)
+    assert len(server.requests) == 9
+
+
+async def test_a_list_without_a_filter_by_time_is_read_back_to_that_time(server: FakeServer, piapi: PiAPI) -> None:
+    def page(request: Request) -> bytes:
+        newest = 5000 - (int(request.query["page"]) - 1) * 100
+        return reply(200, {"code": 200, "data": {"data": [item(n) for n in range(newest, newest - 100, -1)]}})
+
+    server.answer = page
+    since = datetime(2025, 3, 2, tzinfo=UTC) + timedelta(minutes=4750)
+    found = await piapi.history(model="m", since=since)
+    assert found.is_complete
+    assert "t4750" in [task["task_id"] for task in found.tasks]
     assert len(server.requests) == 3
+
+
+async def test_a_list_that_repeats_its_first_page_is_not_complete(server: FakeServer, piapi: PiAPI) -> None:
+    server.responds(reply(200, {"code": 200, "data": {"data": [item(n) for n in range(100)]}}))
+    found = await piapi.history(model="m", since=SINCE)
+    assert (len(found.tasks), found.is_complete) == (100, False)
+
+
+async def test_new_tasks_that_move_the_others_to_later_pages_hide_none(server: FakeServer, piapi: PiAPI) -> None:
+    made = [item(n) for n in range(250, 0, -1)]
+
+    def page(request: Request) -> bytes:
+        start = (int(request.query["page"]) - 1) * 100
+        answer = reply(200, {"code": 200, "data": {"data": made[start : start + 100], "total": len(made)}})
+        made[:0] = [item(len(made) + n) for n in range(40, 0, -1)]
+        return answer
+
+    server.answer = page
+    found = await piapi.history(model="m", since=SINCE)
+    assert found.is_complete
+    assert {f"t{n}" for n in range(1, 251)} <= {task["task_id"] for task in found.tasks}
+
+
+async def test_a_page_is_asked_for_again_when_the_provider_asks_to_wait(server: FakeServer, piapi: PiAPI) -> None:
+    answers = iter([reply(429, retry_after="0"), reply(200, {"data": []})])
+    first = reply(200, {"code": 200, "data": [item(n) for n in range(100)]})
+    server.answer = lambda request: first if request.query["page"] == "1" else next(answers)
+    found = await piapi.history(model="m", since=SINCE)
+    assert (len(found.tasks), found.is_complete) == (100, True)
 
 
 def of_model(name: str, number: int = 1) -> dict[str, Any]:
@@ -791,15 +879,14 @@ async def test_a_family_s_list_without_the_model_is_followed_by_the_list_of_all(
     all_of_them = reply(200, {"code": 200, "data": {"data": [of_model("Qubico/flux1-dev", 2), of_model("kling")]}})
     of_family = reply(200, {"code": 200, "data": {"data": [of_model("Qubico/flux1-schnell", 3)]}})
     server.answer = lambda request: of_family if "model" in request.query else all_of_them
-    tasks = await piapi.history(model="Qubico/flux1-dev", since=datetime.now(UTC))
-    assert tasks is not None
+    tasks = await listed(piapi, model="Qubico/flux1-dev", since=datetime.now(UTC))
     assert [task["task_id"] for task in tasks] == ["t3", "t2", "t1"]
     assert [request.query.get("model") for request in server.requests] == ["flux", None]
 
 
 async def test_a_family_s_list_with_the_model_is_enough(server: FakeServer, piapi: PiAPI) -> None:
     server.responds(reply(200, {"code": 200, "data": {"data": [of_model("MIDJOURNEY"), of_model("niji", 2)]}}))
-    assert len(await piapi.history(model="midjourney", since=datetime.now(UTC)) or ()) == 2
+    assert len(await listed(piapi, model="midjourney", since=datetime.now(UTC))) == 2
     assert [request.query.get("model") for request in server.requests] == ["mj"]
 
 
@@ -809,22 +896,20 @@ async def test_a_family_that_the_provider_does_not_know_is_not_the_end_of_the_se
 ) -> None:
     found = reply(200, {"code": 200, "data": {"data": [of_model("kling")]}})
     server.answer = lambda request: reply(status) if "model" in request.query else found
-    tasks = await piapi.history(model="kling", since=datetime.now(UTC))
-    assert tasks is not None
+    tasks = await listed(piapi, model="kling", since=datetime.now(UTC))
     assert [task["task_id"] for task in tasks] == ["t1"]
 
 
 async def test_a_provider_that_does_not_answer_is_asked_once(server: FakeServer, piapi: PiAPI) -> None:
     server.responds(reply(500))
-    assert await piapi.history(model="kling", since=datetime.now(UTC)) is None
+    assert await piapi.history(model="kling", since=datetime.now(UTC)) == History([], is_complete=False)
     assert len(server.requests) == 1
 
 
 async def test_a_task_that_moved_to_the_next_page_is_listed_once(server: FakeServer, piapi: PiAPI) -> None:
     pages = {"1": [of_model("kling", n) for n in range(100)], "2": [of_model("kling", 0), of_model("kling", 100)]}
     server.answer = lambda request: reply(200, {"code": 200, "data": {"data": pages[request.query["page"]]}})
-    tasks = await piapi.history(model="kling", since=datetime.now(UTC))
-    assert tasks is not None
+    tasks = await listed(piapi, model="kling", since=datetime.now(UTC))
     assert sorted(task["task_id"] for task in tasks) == sorted(f"t{n}" for n in range(101))
 
 
@@ -841,8 +926,7 @@ async def test_odd_items_of_a_history_hide_no_other(server: FakeServer, piapi: P
         {"model": 5, "meta": {"created_at": 1}},
     ]
     server.responds(reply(200, {"code": 200, "data": {"data": [*odd, of_model("kling"), *odd]}}))
-    tasks = await piapi.history(model="kling", since=datetime.now(UTC))
-    assert tasks is not None
+    tasks = await listed(piapi, model="kling", since=datetime.now(UTC))
     assert "t1" in [task.get("task_id") for task in tasks]
 
 
@@ -861,15 +945,14 @@ async def test_odd_items_of_a_history_hide_no_other(server: FakeServer, piapi: P
 )
 async def test_the_history_is_found_under_every_name(server: FakeServer, piapi: PiAPI, body: Any) -> None:
     server.responds(reply(200, body))
-    tasks = await piapi.history(model="m", since=datetime.now(UTC))
-    assert tasks is not None
+    tasks = await listed(piapi, model="m", since=datetime.now(UTC))
     assert [task["task_id"] for task in tasks] == ["t1"]
 
 
 @pytest.mark.parametrize("data", [None, [], {"list": None}, {"tasks": []}])
 async def test_an_empty_history_is_not_a_failure(server: FakeServer, piapi: PiAPI, data: Any) -> None:
     server.responds(reply(200, {"code": 200, "data": data}))
-    assert await piapi.history(model="m", since=datetime.now(UTC)) == []
+    assert await piapi.history(model="m", since=datetime.now(UTC)) == History([], is_complete=True)
 
 
 @pytest.mark.parametrize(
@@ -882,17 +965,18 @@ async def test_an_empty_history_is_not_a_failure(server: FakeServer, piapi: PiAP
         b"",
     ],
 )
-async def test_a_failed_history_is_none(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
+async def test_a_failed_history_is_not_complete(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
     server.responds(answer)
-    assert await piapi.history(model="m", since=datetime.now(UTC)) is None
+    assert await piapi.history(model="m", since=datetime.now(UTC)) == History([], is_complete=False)
 
 
-async def test_if_a_page_fails_the_pages_before_it_are_returned(server: FakeServer, piapi: PiAPI) -> None:
+async def test_if_a_page_fails_the_pages_before_it_are_returned_and_the_list_is_not_complete(
+    server: FakeServer, piapi: PiAPI
+) -> None:
     first = reply(200, {"code": 200, "data": [item(n) for n in range(100)]})
     server.answer = lambda request: first if request.query["page"] == "1" else reply(500)
-    tasks = await piapi.history(model="m", since=datetime.now(UTC))
-    assert tasks is not None
-    assert len(tasks) == 100
+    found = await piapi.history(model="m", since=datetime.now(UTC))
+    assert (len(found.tasks), found.is_complete) == (100, False)
 
 
 async def test_the_account_is_passed_on(server: FakeServer, piapi: PiAPI) -> None:

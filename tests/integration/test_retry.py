@@ -24,7 +24,7 @@ async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Async
     """One world for all tests of this module: each uses only its own tasks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("receiver.tracking.submit.FIRST_SEARCH_SECONDS", 0.05)
-        patch.setattr("receiver.tracking.poll.FIRST_SEARCH_SECONDS", 0.05)
+        patch.setattr("receiver.tracking.search.FIRST_SEARCH_SECONDS", 0.05)
         async with in_process(tmp_path_factory.mktemp("world"), submission_unknown_seconds="0.3") as world:
             yield world
 

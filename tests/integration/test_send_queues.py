@@ -22,6 +22,7 @@ from receiver.providers import (
     Cancelled,
     CancelOutcome,
     FetchOutcome,
+    History,
     NewTask,
     NoAnswer,
     NotMade,
@@ -64,9 +65,9 @@ class RecordingProvider(BaseFakeProvider):
         self._note(caller)
         return Cancelled("success")
 
-    async def history(self, *, caller: CallerKey | None = None, **_: Any) -> list[dict[str, Any]] | None:
+    async def history(self, *, caller: CallerKey | None = None, **_: Any) -> History:
         self._note(caller)
-        return []
+        return History([], is_complete=True)
 
     def paused_for(self) -> float:
         return self.pause
@@ -402,13 +403,20 @@ async def test_a_task_of_another_organization_is_not_resolved(harness: SendingHa
     assert harness.provider.inputs[1] == {"origin_task_id": theirs}
 
 
-async def test_a_task_that_waits_through_a_long_pause_of_the_provider_times_out(harness: SendingHarness) -> None:
-    old, young = await harness.bulk(2)
-    await harness._write(old, last_update_at=utc_now() - timedelta(seconds=SCHEDULE.timeout + 1))
-    harness.provider.pause = 3600.0
+async def test_a_task_that_waits_longer_than_the_time_out_is_sent_when_its_turn_comes(harness: SendingHarness) -> None:
+    (uid,) = await harness.bulk(1)
+    long_ago = utc_now() - timedelta(seconds=SCHEDULE.timeout + 1)
+    await harness._write(uid, last_update_at=long_ago, updated_at=long_ago)
     async with harness.working(4), asyncio.timeout(10):
-        while (row := await harness.tracking.task(old))["status"] != TaskStatus.FAILED:
+        await harness.provider.until_called(1)
+    row = await harness.tracking.task(uid)
+    assert (row["submission"], row["error"]) == (Submission.ACCEPTED, None)
+
+
+async def test_a_task_that_waits_longer_than_any_task_may_fails_unsent(harness: SendingHarness) -> None:
+    (uid,) = await harness.bulk(1)
+    await harness._write(uid, updated_at=utc_now() - timedelta(seconds=SCHEDULE.limit + 1))
+    async with harness.working(4), asyncio.timeout(10):
+        while (row := await harness.tracking.task(uid))["status"] != TaskStatus.FAILED:
             continue
-    assert row["error"]["code"] == "timed_out"
-    assert (await harness.tracking.task(young))["status"] == TaskStatus.QUEUED
-    assert harness.provider.inputs == []
+    assert (row["error"]["code"], row["due_at"], harness.provider.inputs) == ("timed_out", None, [])

@@ -137,12 +137,13 @@ async def test_without_a_public_url_the_history_identifies_a_task_by_its_request
 
 
 @pytest.mark.usefixtures("quick_search")
-async def test_two_tasks_with_the_same_request_are_not_guessed_apart(tmp_path: Path) -> None:
-    async with in_process(tmp_path, public=False, submission_unknown_seconds="0.5") as world:
-        task_ids = [await world.created({"submit": "bad_gateway"}) for _ in range(2)]
+async def test_lost_creates_with_the_same_request_are_assigned_one_to_one(tmp_path: Path) -> None:
+    async with in_process(tmp_path, public=False, poll_first_seconds="0.05") as world:
+        task_ids = [await world.created({"submit": "bad_gateway"}) for _ in range(3)]
         tasks = [await world.ended(task_id) for task_id in task_ids]
-        assert [(task["status"], task["provider_task_id"]) for task in tasks] == [("failed", None)] * 2
-        assert await calls(world) == (2, 2)
+        assert [task["status"] for task in tasks] == ["completed"] * 3
+        assert len({task["provider_task_id"] for task in tasks}) == 3
+        assert await calls(world) == (3, 3)
 
 
 @pytest.mark.usefixtures("quick_search")

@@ -1,7 +1,7 @@
 """Ringback's own decisions, made while an update arrives: the update takes precedence."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 
 from models import EventType, Submission, TaskStatus
 from receiver.clock import utc_now
-from receiver.providers import Cancelled, CancelOutcome, FetchOutcome, NewTask, NoAnswer, SubmitOutcome
+from receiver.domain.updates import ProviderUpdate, Source
+from receiver.providers import Cancelled, CancelOutcome, FetchOutcome, Found, History, NewTask, NoAnswer, SubmitOutcome
 from receiver.storage.tables import tasks
 from receiver.tracking.cancel import Canceller
 from tests.integration.harness import SCHEDULE, BaseFakeProvider, TrackingHarness, tracking
@@ -24,6 +25,12 @@ class SilentProvider(BaseFakeProvider):
 
     def __init__(self) -> None:
         self.during_call: Callable[[], Awaitable[Any]] | None = None
+        self.looks = 0
+        self.asked_since: list[datetime] = []
+        self.items: list[dict[str, Any]] = []
+        """What it lists, as the fields of updates."""
+        self.found: ProviderUpdate | None = None
+        """What a poll finds, if it is answered at all."""
 
     async def _ask(self) -> None:
         if self.during_call is not None:
@@ -34,15 +41,23 @@ class SilentProvider(BaseFakeProvider):
 
     async def fetch(self, provider_task_id: str, **_: Any) -> FetchOutcome:
         await self._ask()
-        return NoAnswer("it is down")
+        return NoAnswer("it is down") if self.found is None else Found(self.found)
 
     async def cancel(self, provider_task_id: str, **_: Any) -> CancelOutcome:
         await self._ask()
         return Cancelled("success")
 
-    async def history(self, **_: Any) -> list[dict[str, Any]] | None:
+    def parse_task(self, task: dict[str, Any], *, attempt: int | None = None) -> ProviderUpdate:
+        return ProviderUpdate(source=Source.POLL, status=TaskStatus.PENDING, **task)
+
+    async def history(
+        self, *, since: datetime, keep: Callable[[dict[str, Any]], bool] | None = None, **_: Any
+    ) -> History:
+        self.looks += 1
+        self.asked_since.append(since)
+        wanted = [item for item in self.items if keep is None or keep(item)]
         await self._ask()
-        return []
+        return History(wanted, is_complete=True)
 
 
 class PollingHarness:
@@ -89,7 +104,7 @@ async def test_a_task_without_updates_times_out(harness: PollingHarness) -> None
     await harness.age(uid)
     await harness.act_on(uid)
     task = await harness.tracking.task(uid)
-    assert (task["status"], task["error"]["code"], task["due_at"]) == (TaskStatus.FAILED, "timed_out", None)
+    assert (task["status"], task["error"]["code"]) == (TaskStatus.FAILED, "timed_out")
     assert (await harness.tracking.types())[-1] == EventType.TASK_FAILED
 
 
@@ -136,7 +151,66 @@ async def test_an_unknown_submission_without_updates_fails_and_is_never_sent_aga
     await harness.age(uid, submission=Submission.UNKNOWN)
     await harness.act_on(uid)
     task = await harness.tracking.task(uid)
+    assert (task["status"], task["submission"]) == (TaskStatus.QUEUED, Submission.UNKNOWN)  # one look proves nothing
+    await harness.age(uid, missing_since=utc_now() - LONG_AGO)
+    await harness.act_on(uid)
+    task = await harness.tracking.task(uid)
     assert (task["status"], task["error"]["code"]) == (TaskStatus.FAILED, "submission_unknown")
+
+
+async def test_before_a_lost_create_is_given_up_the_list_is_read_from_long_before_it(harness: PollingHarness) -> None:
+    uid = await harness.tracking.create()
+    await harness.age(uid, submission=Submission.UNKNOWN, submitted_at=utc_now() - timedelta(seconds=30))
+    await harness.act_on(uid)
+    await harness.age(uid)
+    await harness.act_on(uid)
+    submitted_at = (await harness.tracking.task(uid))["submitted_at"]
+    assert utc_now() - harness.provider.asked_since[0] < timedelta(minutes=10)
+    assert submitted_at - harness.provider.asked_since[1] > timedelta(hours=1)  # a clock may be an hour wrong
+
+
+async def test_a_task_whose_polls_are_answered_does_not_time_out_before_the_limit(harness: PollingHarness) -> None:
+    uid = await harness.tracking.create()
+    await harness.tracking.receive(TaskStatus.PROCESSING, uid)
+    harness.provider.found = ProviderUpdate(
+        source=Source.POLL, status=TaskStatus.PROCESSING, provider_task_id="pt-1", attempt=1
+    )
+    await harness.age(uid)
+    await harness.act_on(uid)
+    task = await harness.tracking.task(uid)
+    assert (task["status"], task["last_update_at"] > utc_now() - LONG_AGO) == (TaskStatus.PROCESSING, True)
+    await harness.age(uid, updated_at=utc_now() - timedelta(seconds=SCHEDULE.limit + 1))
+    await harness.act_on(uid)
+    task = await harness.tracking.task(uid)
+    assert (task["status"], task["error"]["code"]) == (TaskStatus.FAILED, "timed_out")
+    assert "has not changed" in task["error"]["message"]
+
+
+@pytest.mark.parametrize("is_begun", [True, False])
+async def test_an_entry_that_may_be_of_a_create_that_began_meanwhile_is_not_taken(
+    harness: PollingHarness, is_begun: bool
+) -> None:
+    uid = await harness.tracking.create()
+    await harness.age(uid, submission=Submission.UNKNOWN, submitted_at=utc_now())
+    harness.provider.items = [
+        {"provider_task_id": "pt-9", "model": "flux", "input": {"prompt": "a cat"}, "created_at": utc_now()}
+    ]
+    harness.provider.during_call = harness.tracking.create if is_begun else None
+    await harness.act_on(uid)
+    task = await harness.tracking.task(uid)
+    assert task["provider_task_id"] == (None if is_begun else "pt-9")
+
+
+async def test_one_look_at_the_list_serves_all_lost_creates_that_are_due(harness: PollingHarness) -> None:
+    uids = [await harness.tracking.create() for _ in range(100)]
+    for uid in uids:
+        await harness.age(uid, submission=Submission.UNKNOWN)
+    now = utc_now()
+    (due,) = await harness.tracking.database.writer.run(lambda tx: tx.claim_polls(now, now + timedelta(minutes=3), 1))
+    await harness.poller.act_on(due)
+    rows = await harness.tracking.tasks()
+    assert {(row["missing_count"], row["leased"]) for row in rows} == {(1, False)}
+    assert harness.provider.looks == 1
 
 
 async def test_an_unknown_submission_that_a_webhook_identifies_at_the_last_moment_is_accepted(

@@ -113,8 +113,8 @@ def test_the_providers_message_is_found_in_every_field_that_it_uses(body: Any, m
 EVERY_STATUS = {
     Refused: {400, 401, 402, 403, 404, 409, 422, 451, 499},
     NotMade: {425, 429, 503, 521, 523, 525, 526},
-    FailedAttempt: {301, 307, 308, 500, 501, 505, 507, 511},
-    UnknownOutcome: {100, 204, 302, 303, 304, 408, 502, 504, 520, 522, 524, 530, 599},
+    FailedAttempt: {301, 307, 308},
+    UnknownOutcome: {500, 501, 505, 507, 511, 100, 204, 302, 303, 304, 408, 502, 504, 520, 522, 524, 530, 599},
 }
 
 

@@ -115,10 +115,11 @@ def test_a_poll_without_a_change_is_counted_and_the_next_waits_half_as_long_agai
 
 
 def test_a_poll_is_never_scheduled_after_the_deadline() -> None:
-    task = task_state(R, poll_count=50, last_update_at=NOW - timedelta(seconds=86400 - 7))
-    assert seconds_until_due(decided(task, reported(R, Source.POLL))) == 7
-    late = task_state(R, poll_count=50, last_update_at=NOW - timedelta(days=2))
-    assert seconds_until_due(decided(late, reported(R, Source.POLL))) == 0
+    unknown = reported(None, Source.POLL, word="dreaming")
+    task = task_state(R, poll_count=50, words=["dreaming"], last_update_at=NOW - timedelta(seconds=86400 - 7))
+    assert seconds_until_due(decided(task, unknown)) == 7
+    late = task_state(R, poll_count=50, words=["dreaming"], last_update_at=NOW - timedelta(days=2))
+    assert seconds_until_due(decided(late, unknown)) == 0
     short = PollSchedule(first=15, longest=300, timeout=4)
     assert short.after_update(NOW) == NOW + timedelta(seconds=4)
 
@@ -133,6 +134,13 @@ def test_an_update_with_a_change_postpones_the_poll_whatever_its_source(source: 
 
 def test_a_webhook_without_a_change_does_not_postpone_the_poll() -> None:
     assert decided(task_state(R), reported(R)) == NOTHING
+
+
+def test_a_poll_that_is_answered_restarts_the_time_out_though_nothing_changed() -> None:
+    task = task_state(R, last_update_at=NOW - timedelta(seconds=86400 - 7))
+    decision = decided(task, reported(R, Source.POLL))
+    assert (decision.event, decision.changes["last_update_at"]) == (None, NOW)
+    assert "updated_at" not in decision.changes
 
 
 def test_a_poll_that_returns_a_known_word_is_counted() -> None:

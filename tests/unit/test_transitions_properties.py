@@ -239,7 +239,9 @@ def test_every_change_of_state_is_in_the_table(arrival: Arrival) -> None:
 
 @NO_DEADLINE
 @given(arrivals(), st.data())
-def test_a_task_is_due_until_it_ends_and_never_after(arrival: Arrival, data: st.DataObject) -> None:
+def test_a_task_is_due_until_it_ends_and_after_that_only_while_a_failure_may_be_corrected(
+    arrival: Arrival, data: st.DataObject
+) -> None:
     conclusion = ProviderUpdate(source=Source.POLL, status=TaskStatus.FAILED, by_provider=False, retryable=False)
     received = [*arrival[1]]
     received.insert(data.draw(st.integers(0, len(received))), conclusion)
@@ -248,6 +250,8 @@ def test_a_task_is_due_until_it_ends_and_never_after(arrival: Arrival, data: st.
         ended_as = row.state.status if row.state.status in TERMINAL else None
         decision = row.apply(update)
         if decision.changes:
-            assert (row.content["due_at"] is None) == (row.state.status in TERMINAL)
+            is_due = row.content["due_at"] is not None
+            assert is_due or row.state.status in TERMINAL
+            assert not is_due or row.state.status not in (TaskStatus.COMPLETED, TaskStatus.CANCELLED)
         if not update.by_provider and ended_as is not None:
             assert row.state.status == ended_as

@@ -1,13 +1,13 @@
 """PiAPI behind the provider protocol (`receiver/providers/piapi/CONTRACT.md`)."""
 
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 
 from receiver import telemetry
-from receiver.domain.model_families import history_name
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.providers.base import (
     CallerKey,
@@ -16,15 +16,17 @@ from receiver.providers.base import (
     FetchOutcome,
     ForwardedRequest,
     ForwardOutcome,
+    History,
     MalformedUpdate,
     Missing,
     NewTask,
     NoAnswer,
     SubmitOutcome,
 )
-from receiver.providers.piapi import bodies, fields
+from receiver.providers.piapi import bodies
 from receiver.providers.piapi.calls import CallResponse, Calls
 from receiver.providers.piapi.forwarding import Forwarder
+from receiver.providers.piapi.history import Window, read_history
 from receiver.providers.piapi.outcomes import (
     cancel_outcome,
     envelope_of,
@@ -36,13 +38,6 @@ from receiver.providers.piapi.outcomes import (
 )
 from receiver.providers.piapi.tasks import read_task
 from receiver.providers.rate_limiter import RateLimiter
-
-PAGE_SIZE = 100
-"""The most that PiAPI's list accepts. Source: `receiver/providers/piapi/CONTRACT.md`, "Lists and account"."""
-MOST_PAGES = 3
-_LIST_NAMES = ("data", "list", "tasks", "items")
-_UNKNOWN_FAMILY = frozenset({400, 404, 422})
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 _OUTCOMES = {
     "Accepted": "accepted",
@@ -65,7 +60,8 @@ class PiAPI:
 
     `timeout` (seconds) bounds each phase of a call: a call waits at most `timeout` for the rate limit, and then takes
     at most 5 + 3 × `timeout` in total. `forward_timeout` (seconds) bounds each silence of a forwarded request.
-    `upload_url` is where files are uploaded; None if it is `base_url`.
+    `upload_url` is where files are uploaded; None if it is `base_url`. `trusts_503` says whether a 503 to a create call
+    means that no task was made.
     """
 
     name = "piapi"
@@ -79,9 +75,11 @@ class PiAPI:
         rate_limiter: RateLimiter,
         upload_url: str | None = None,
         forward_timeout: float = 300.0,
+        trusts_503: bool = True,
     ) -> None:
         key = (api_key or "").strip()
         self._key_fault = _key_fault(key)
+        self._trusts_503 = trusts_503
         self._calls = Calls(base_url=base_url, api_key=key, timeout=timeout, rate_limiter=rate_limiter)
         self._forwarder = Forwarder(
             base_url=base_url,
@@ -119,21 +117,24 @@ class PiAPI:
         return outcome
 
     async def history(
-        self, *, model: str, since: datetime, caller: CallerKey | None = None
-    ) -> list[dict[str, Any]] | None:
-        """Return PiAPI's list of the tasks of `model` made since then, newest first, at most 600, without secrets.
+        self,
+        *,
+        model: str,
+        since: datetime,
+        until: datetime | None = None,
+        keep: Callable[[dict[str, Any]], bool] | None = None,
+        caller: CallerKey | None = None,
+    ) -> History:
+        """Return PiAPI's list of the tasks of `model` of this time, as `receiver.providers.piapi.history` reads it.
 
-        PiAPI filters by families, not by models: the tasks of the model's family are asked for, and those of all models
-        if PiAPI names no such family or its list has no task of the model. None if PiAPI gave no answer; if a later
-        page failed, the pages before it.
+        Without a usable key nothing is asked, and the list is not complete.
         """
-        family = history_name(model)
-        found = None if family is None else await self._history_pages(family, since, caller)
-        if family is None or (found is not None and not _may_have(model, found)):
-            more = await self._history_pages(None, since, caller)
-            found = more if found is None else found + (more or [])
-        _count("history", "no_answer" if found is None else "found")
-        return None if found is None else sorted(_each_once(found), key=_created_at, reverse=True)
+        if self._key_fault:
+            _count("history", "no_answer")
+            return History([], is_complete=False)
+        found = await read_history(self._calls, Window(model, since, until), keep or _keep_all, caller)
+        _count("history", "found" if found.is_complete else "no_answer")
+        return found
 
     async def account_info(self) -> tuple[int, dict[str, Any]]:
         """Return PiAPI's own status and body for `GET /account/info`, to be passed on.
@@ -209,7 +210,7 @@ class PiAPI:
         outcome = await self._calls.call(
             "POST", "/api/v1/task", content=content, hidden=hidden, caller=caller, confirm=confirm
         )
-        return submit_outcome(outcome)
+        return submit_outcome(outcome, trusts_503=self._trusts_503)
 
     async def _fetch(
         self, provider_task_id: str, attempt: int | None, hidden: str, caller: CallerKey | None
@@ -230,34 +231,9 @@ class PiAPI:
             return Missing("no task at PiAPI can have this id")
         return cancel_outcome(await self._calls.call("DELETE", path, caller=caller))
 
-    async def _history_pages(
-        self, family: str | None, since: datetime, caller: CallerKey | None
-    ) -> list[dict[str, Any]] | None:
-        found: list[dict[str, Any]] | None = None
-        for page in range(1, MOST_PAGES + 1):
-            items = await self._history_page(family, since, page, caller)
-            if items is None:
-                break
-            found = (found or []) + [item for item in items if isinstance(item, dict)]
-            if len(items) < PAGE_SIZE:
-                break
-        return found
 
-    async def _history_page(
-        self, family: str | None, since: datetime, page: int, caller: CallerKey | None
-    ) -> list[Any] | None:
-        """Return the items of one page; [] too if PiAPI does not know the family; None without an answer."""
-        if self._key_fault:
-            return None
-        params: dict[str, str | int] = {"page": page, "page_size": PAGE_SIZE, "start_time": int(since.timestamp())}
-        if family is not None:
-            params["model"] = family
-        outcome = await self._calls.call("GET", "/api/open/tasks/histories", params=params, caller=caller)
-        if not isinstance(outcome, CallResponse):
-            return None
-        if outcome.effective_status in (None, 200):
-            return _list_in(outcome)
-        return [] if family is not None and outcome.effective_status in _UNKNOWN_FAMILY else None
+def _keep_all(_task: dict[str, Any]) -> bool:
+    return True
 
 
 def _key_fault(key: str) -> str | None:
@@ -280,37 +256,6 @@ def _create_body(task: NewTask) -> dict[str, Any]:
 def _task_path(task_id: str) -> str | None:
     # An id of dots alone would be resolved as a relative path, and the call (even DELETE) would go elsewhere.
     return f"/api/v1/task/{quote(task_id, safe='', errors='replace')}" if task_id.strip(".") else None
-
-
-def _list_in(answer: CallResponse) -> list[Any] | None:
-    """Return the list: `data` itself, or under one of the names that PiAPI uses for it. An empty one may be null."""
-    data = answer.body.get("data") if isinstance(answer.body, dict) else answer.body
-    if isinstance(data, dict):
-        named = [data[name] for name in _LIST_NAMES if name in data]
-        data = next((each for each in named if isinstance(each, list)), named[0] if named else data)
-    if data is None and answer.effective_status == 200:
-        return []
-    return data if isinstance(data, list) else None
-
-
-def _may_have(model: str, tasks: list[dict[str, Any]]) -> bool:
-    """Whether one of the tasks may have this model: one names it, or none of them names any."""
-    names = {str(task["model"]).strip().lower() for task in tasks if task.get("model")}
-    return model.strip().lower() in names or (bool(tasks) and not names)
-
-
-def _each_once(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the tasks without repetitions: while pages are read, new tasks move others to the next page."""
-    seen: dict[Any, dict[str, Any]] = {}
-    for number, task in enumerate(tasks):
-        task_id = task.get("task_id")
-        seen.setdefault(task_id if isinstance(task_id, str | int) else ("without id", number), task)
-    return list(seen.values())
-
-
-def _created_at(task: dict[str, Any]) -> datetime:
-    times = fields.read_meta(task) or task
-    return fields.read_time(times.get("created_at")) or _LONG_AGO
 
 
 def _count(call: str, outcome: object) -> None:

@@ -10,8 +10,10 @@ exactly that:
   gateway's codes for "could not reach the server"). `NotMade`, and the same attempt is sent again.
 - PiAPI decided against it (a 4xx, or a success that is plainly an error). `Refused`: the same request would be refused
   again. So it is if PiAPI refuses Ringback's own key, but then with a code that says so.
-- PiAPI failed while it handled the request (a 500), which it reports itself. `FailedAttempt`: the attempt is over, and
-  another attempt may follow.
+- PiAPI failed while it handled the request (a 500), which it reports itself: before or after it made the task.
+  `UnknownOutcome` with the status: PiAPI's list is looked at first, and only if it is complete and does not have the
+  task is the attempt over. So it is with a 503 whose words are those of a gateway that lost its connection to a server
+  which had the request; with any other 503 as `RINGBACK_PIAPI_UNAVAILABLE` says.
 - Everything else: the connection was lost after the request was sent, a gateway stopped waiting (502, 504, 520, 524),
   or the response cannot be used. `UnknownOutcome`: the task may exist, so the request is never sent again. It is
   found by its webhook or in PiAPI's list, or it fails with `submission_unknown`, which a person may retry.
@@ -56,7 +58,7 @@ TEMPORARY = frozenset({408, 425, 429})
 REDIRECTS = frozenset({301, 307, 308})
 """Redirects of a POST to another address: nothing was made. Redirects are not followed."""
 PROVIDER_FAULTS = frozenset(range(500, 512)) - {502, 503, 504}
-"""The provider's own failures. From 512 on they are a gateway's, which does not know what the server did."""
+"""The provider's own failures, after which the task may exist. From 512 on they are a gateway's."""
 GONE = frozenset({404, 410})
 LARGEST_DETAIL = 4096
 """Bytes. A larger body of a refusal is passed on to the client, and not kept with the task."""
@@ -76,6 +78,12 @@ _KEY_REFUSED = re.compile(rf"{_KEY}.{{0,40}}{_WRONG}|{_WRONG}.{{0,40}}{_KEY}|una
 _NO_MONEY = re.compile(r"balance|credit|quota|insufficient|payment|billing|top.?up|not enough point", re.I)
 _NOT_ENOUGH = re.compile(r"insufficient|not enough|too low|exhausted|run out", re.I)
 _TOO_MANY = re.compile(r"too many requests|rate.?limit", re.I)
+_LOST_AT_GATEWAY = re.compile(
+    r"disconnect|connection (?:termination|was reset|reset)|reset (?:reason|before headers)|upstream request time"
+    r"|backend (?:fetch failed|read error)|first byte time|time.?out|timed out|prematurely closed",
+    re.I,
+)
+"""Words of a 503 of gateways (Envoy, Varnish and others) that lost a connection with the request in it."""
 _MAY_BE_MADE = re.compile(
     r"time.?out|timed out|gateway|unavailable|internal|unexpected|try again|retry|upstream"
     r"|success|submitted|accepted|created|queued|processing|in progress",
@@ -84,8 +92,11 @@ _MAY_BE_MADE = re.compile(
 """Words of an answer without a task after which the task may exist all the same."""
 
 
-def submit_outcome(outcome: CallOutcome) -> SubmitOutcome:
-    """Return the outcome of a create call."""
+def submit_outcome(outcome: CallOutcome, *, trusts_503: bool = True) -> SubmitOutcome:
+    """Return the outcome of a create call.
+
+    `trusts_503` says whether a 503 means that nothing was made, if its words do not say otherwise.
+    """
     if isinstance(outcome, NotSent):
         return NotMade(outcome.message, outcome.retry_after)
     if isinstance(outcome, ResponseLost):
@@ -97,6 +108,8 @@ def submit_outcome(outcome: CallOutcome) -> SubmitOutcome:
     status = outcome.effective_status
     if status is None or status == 200:
         return _error_inside(outcome) or UnknownOutcome(_unusable(outcome))
+    if status == 503 and not (trusts_503 and _LOST_AT_GATEWAY.search(outcome.message) is None):
+        return UnknownOutcome(outcome.message, status)
     if status in NOT_MADE:
         return NotMade(outcome.message, outcome.retry_after)
     if _is_refusal(status):
@@ -104,7 +117,7 @@ def submit_outcome(outcome: CallOutcome) -> SubmitOutcome:
     if status in REDIRECTS:
         return FailedAttempt(status, f"the provider redirects (HTTP {status}): check RINGBACK_PIAPI_BASE_URL")
     if status in PROVIDER_FAULTS:
-        return FailedAttempt(status, outcome.message)
+        return UnknownOutcome(outcome.message, status)
     return UnknownOutcome(outcome.message)
 
 

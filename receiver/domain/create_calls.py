@@ -1,0 +1,57 @@
+"""What is kept of a create call whose outcome is unknown, in the task's `error` until it is known. Pure functions."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from models import TaskStatus
+from receiver.domain.updates import ProviderUpdate, Source
+
+CREATE_CALL_FAILED = "create_call_failed"
+"""The error code of a task while it is not known whether the provider made it although it answered with an error.
+
+The error's `detail` has the provider's `status`."""
+
+
+def lost_answer(message: str, status: int | None) -> dict[str, Any]:
+    """Return the error to keep: with `status` if the provider said with it that the call failed."""
+    code, detail = (None, None) if status is None else (CREATE_CALL_FAILED, {"status": status})
+    return {"code": code, "message": message, "raw_message": message, "detail": detail}
+
+
+def failed_status(error: Any) -> int | None:
+    """Return the status with which the provider said that the create call failed, None if it did not say so."""
+    if not isinstance(error, Mapping) or error.get("code") != CREATE_CALL_FAILED:
+        return None
+    detail = error.get("detail")
+    status = detail.get("status") if isinstance(detail, Mapping) else None
+    return status if isinstance(status, int) else None
+
+
+def known_words(error: Any) -> str:
+    """Return what is known of a create call whose outcome is unknown, in brackets; "" if nothing is.
+
+    An error with another code is that of an earlier attempt.
+    """
+    if not isinstance(error, Mapping) or error.get("code") not in (None, CREATE_CALL_FAILED):
+        return ""
+    return f" as expected ({error['message']})" if error.get("message") else ""
+
+
+def failed_attempt(
+    code: int | str,
+    message: str,
+    *,
+    detail: Any = None,
+    retryable: bool = True,
+    last_update_at: datetime | None = None,
+) -> ProviderUpdate:
+    """Return the failure of an attempt by its create call, with the provider's code and message."""
+    return ProviderUpdate(
+        source=Source.SUBMIT,
+        status=TaskStatus.FAILED,
+        error={"code": code, "message": message, "raw_message": message, "detail": detail},
+        retryable=retryable,
+        is_snapshot=False,
+        last_update_at=last_update_at,
+    )
