@@ -224,9 +224,12 @@ def every_sequence(world: World) -> list[int]:
 
 
 def refusals_carry_retry_after(answers: Sequence[Answer]) -> None:
-    """Check that every request was answered soon, with 200 or with a 503 that has a `Retry-After`."""
-    assert {answer.status for answer in answers} == {200, 503}
-    assert all(answer.retry_after for answer in answers if answer.status == 503)
+    """Check that every request was answered soon, with 200 or with a 503 that has a `Retry-After`.
+
+    A 504 is allowed where a write was not confirmed, or its response could not be stored.
+    """
+    assert {answer.status for answer in answers} - {504} == {200, 503}
+    assert all(answer.retry_after for answer in answers if answer.status != 200)
     slowest = max((answer for answer in answers if not answer.is_waiting), key=lambda answer: answer.seconds)
     assert slowest.seconds < _LONGEST_RESPONSE_SECONDS, slowest
 
