@@ -8,6 +8,7 @@ import asyncio
 import sqlite3
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from sqlalchemy.exc import OperationalError
 from receiver.errors import StorageUnavailable
 from receiver.storage.hot import HotPlan, HotQuery, HotRow
 from receiver.storage.sqlite.connection import SQLiteConnection, configure
+from receiver.storage.sqlite.snapshot import SQLiteSnapshot, snapshot_of
 from receiver.storage.sqlite.values import decoder_of, read_document, write_document
 
 _CONNECTIONS = 4
@@ -39,6 +41,7 @@ class SQLiteReader:
     """Reads committed rows. Hot queries run on the writer's connection whenever no transaction is open on it."""
 
     def __init__(self, path: Path, writes: SQLiteConnection) -> None:
+        self._path = path
         self._engine = _engine(path)
         self._threads = ThreadPoolExecutor(_CONNECTIONS, "ringback-read")
         self._writes = writes
@@ -63,6 +66,10 @@ class SQLiteReader:
         except sqlite3.OperationalError as error:
             raise _unavailable(error) from error
         return [plan.row(row) for row in rows]
+
+    def snapshot(self) -> AbstractAsyncContextManager[SQLiteSnapshot]:
+        """Open a snapshot for several queries. Raises `StorageUnavailable`."""
+        return snapshot_of(_engine(self._path))
 
     async def aclose(self) -> None:
         """Close every connection."""
