@@ -2,7 +2,7 @@
 filtered.
 
 Three sources are compared. How many events a webhook subscribes to comes from the log alone; how its deliveries stand,
-from the deliveries; and for each event without one, what the webhook's filters say of it, from `receiver.domain.matching`.
+from the deliveries; and for each event without one, `receiver.domain.matching` is asked what the filters say of it.
 """
 
 from collections import Counter
@@ -28,6 +28,7 @@ _FIELDS = {
     GapKind.DELIVERY_UNPROVEN: "delivered",
     GapKind.DELIVERY_CANCELLED: "cancelled",
     GapKind.DELIVERY_NOT_DUE: "waiting",
+    GapKind.DELIVERY_DOUBLED: "doubled",
 }
 """How a delivery stands, and the field of an account that counts it; a gap is listed besides."""
 _IDS = ("webhook_id", "event_id", "event_type", "task_id")
@@ -55,7 +56,6 @@ class DeliveryReport:
         accounts = {key: Account() for key in self._webhooks}
         callbacks = Account()
         await self._count_deliveries(chunk, accounts, callbacks)
-        await self._count_doubled(chunk, accounts, callbacks)
         for key, webhook in self._webhooks.items():
             await self._explain(chunk, webhook, accounts[key], events)
             self._totals[key].add(accounts[key])
@@ -97,13 +97,6 @@ class DeliveryReport:
             return self._findings.overdue_deliveries
         return self._findings.gap(GapKind(standing)) if standing in list(GapKind) else None
 
-    async def _count_doubled(self, chunk: Chunk, accounts: Mapping[int, Account], callbacks: Account) -> None:
-        for row in await self._snapshot.read(queries.doubled_deliveries(chunk)):
-            account = callbacks if row["webhook_key"] is None else accounts.get(row["webhook_key"])
-            if account is not None and self._is_subscribed(row):
-                account.doubled += row["count"] - 1
-            self._findings.gap(GapKind.DELIVERY_DOUBLED).add(1, [_ids(row)])
-
     async def _explain(self, chunk: Chunk, webhook: ReportedWebhook, account: Account, events: Row) -> None:
         """Count the events that a webhook subscribes to, and class those that it has no delivery of."""
         is_whole_range = webhook.created_at <= chunk.window.since and webhook.deleted_at is None
@@ -112,7 +105,7 @@ class DeliveryReport:
         else:
             (row,) = await self._snapshot.read(queries.count_events_for(chunk, webhook))
             account.events = row["count"]
-        if not account.without_delivery and not account.doubled:
+        if not account.without_delivery:
             return
         for group in await self._snapshot.read(queries.undelivered(chunk, webhook)):
             field = _reason(webhook, group)

@@ -45,8 +45,8 @@ class Made:
 class Account:
     """The events of a subscription, each counted once in one of the fields after `events`.
 
-    `events` is counted from the log alone, the others from the deliveries and from the events that have none: the two
-    agree, unless a delivery is doubled, or the report itself is wrong.
+    `events` is counted from the log alone, the others up to `missing` from the deliveries and from the events that have
+    none: the two agree, or the report itself is wrong.
     """
 
     events: int = 0
@@ -61,7 +61,7 @@ class Account:
     """Without a delivery, because the subscription was switched off."""
     missing: int = 0
     doubled: int = 0
-    """Deliveries beyond the first of an event; the fields before have counted them too."""
+    """Deliveries beyond the first of an event, which alone is counted in the fields before."""
     earlier_settings: int = 0
     """Deliveries of events that the subscription would not receive with its present event types; apart from the
     others."""
@@ -69,7 +69,7 @@ class Account:
     @property
     def without_delivery(self) -> int:
         """How many of the events have no delivery, calculated from the others."""
-        return self.events + self.doubled - self.delivered - self.waiting - self.dead - self.cancelled
+        return self.events - self.delivered - self.waiting - self.dead - self.cancelled
 
     @property
     def explained(self) -> int:

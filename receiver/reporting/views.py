@@ -58,14 +58,10 @@ def _most_interesting(findings: Findings) -> list[tuple[ReportedWebhook, Account
 
 
 def _webhook(webhook: ReportedWebhook, account: Account) -> dict[str, Any]:
-    if webhook.deleted_at is not None:
-        state = "removed"
-    else:
-        state = "active" if webhook.is_active else "switched_off"
     return {
         "webhook_id": webhook.uid,
         "endpoint_url": webhook.endpoint_url,
-        "state": state,
+        "state": webhook.state,
         "changed_at": iso(webhook.changed_at),
         **asdict(account),
         "adds_up": account.adds_up,

@@ -4,7 +4,18 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, BindParameter, ColumnElement, Executable, any_, bindparam, literal, select
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Executable,
+    any_,
+    bindparam,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
@@ -15,6 +26,9 @@ from receiver.storage.postgresql.raw_connection import RawConnection
 from receiver.storage.postgresql.server import COMMAND_SECONDS, core_engine
 
 CONNECTIONS = 5
+_ONCE_BY_KEYS = select(*(func.set_config(name, "off", True) for name in ("enable_seqscan", "enable_bitmapscan")))
+"""Until the transaction ends, rows are found by keys and in their order: a snapshot is read in ranges of keys, and a
+plan that reads a whole table for each of them would be made where the tables have grown since they were analysed."""
 _KEYS: BindParameter[Any] = bindparam("keys", type_=ARRAY(BigInteger()))
 
 
@@ -77,7 +91,9 @@ class PostgreSQLReader:
             raise (unavailable(error, "cannot be read") if is_unavailable(error) else error) from error
         try:
             await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            yield PostgreSQLSnapshot(connection)  # its first query begins the transaction
+            snapshot = PostgreSQLSnapshot(connection)
+            await snapshot.read(_ONCE_BY_KEYS)  # begins the transaction
+            yield snapshot
         finally:
             await connection.close()
 

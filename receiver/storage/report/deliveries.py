@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, Select, and_, case, exists, func, literal, null, or_, select
+from sqlalchemy import CTE, ColumnElement, FromClause, Select, and_, case, exists, func, literal, null, or_, select
 
 from models import DeliveryStatus, EventType, ReplayKind, SubscriptionKind
 from receiver.domain.gaps import GapKind
@@ -66,35 +66,6 @@ def deliveries_standing(chunk: Chunk, standing: str, limit: int) -> Select[Any]:
         .where(found.c.standing == standing)
         .order_by(found.c.id)
         .limit(limit)
-    )
-
-
-def doubled_deliveries(chunk: Chunk) -> Select[Any]:
-    """Return the query for the pairs of event and subscription that have several deliveries, replays apart.
-
-    `count` is how many; the others are as for `deliveries_standing` and for `count_deliveries`.
-    """
-    pair = (
-        select(deliveries.c.event_id, deliveries.c.subscription_id, func.count().label("count"))
-        .select_from(_WITH_REPLAY)
-        .where(chunk.rows_of(events), _IS_OWN)
-        .group_by(deliveries.c.event_id, deliveries.c.subscription_id)
-        .having(func.count() > 1)
-        .cte("pair")
-    )
-    return (
-        select(
-            pair.c["count"],
-            _webhook_key(),
-            _is_within().label("is_within"),
-            events.c.uid.label("event_id"),
-            events.c.type.label("event_type"),
-            tasks.c.uid.label("task_id"),
-            _webhook_uid(),
-        )
-        .join(events, events.c.id == pair.c.event_id)
-        .join(subscriptions, subscriptions.c.id == pair.c.subscription_id)
-        .outerjoin(tasks, tasks.c.id == events.c.task_id)
     )
 
 
@@ -162,6 +133,7 @@ def _standings(chunk: Chunk) -> CTE:
     was_taken_back = or_(subscriptions.c.deleted_at.is_not(None), deliveries.c.replay_id.is_not(None))
     is_overdue = and_(is_pending, due_at < chunk.window.overdue_before, _IS_ACTIVE, ~_is_held())
     standing = case(
+        (and_(_IS_OWN, _is_again()), GapKind.DELIVERY_DOUBLED),
         (and_(status == DeliveryStatus.DELIVERED, _is_answered()), DELIVERED),
         (status == DeliveryStatus.DELIVERED, GapKind.DELIVERY_UNPROVEN),
         (status == DeliveryStatus.DEAD, DEAD),
@@ -171,6 +143,8 @@ def _standings(chunk: Chunk) -> CTE:
         (is_overdue, OVERDUE),
         else_=WAITING,
     )
+    registered_by = events.c.created_at >= subscriptions.c.created_at
+    not_removed = or_(subscriptions.c.deleted_at.is_(None), events.c.created_at < subscriptions.c.deleted_at)
     return (
         select(
             deliveries.c.id,
@@ -180,12 +154,23 @@ def _standings(chunk: Chunk) -> CTE:
             _webhook_key(),
             events.c.type.label("event_type"),
             _IS_OWN.label("is_own"),
-            _is_within().label("is_within"),
+            and_(registered_by, not_removed).label("is_within"),
             standing.label("standing"),
         )
         .select_from(_WITH_REPLAY.join(subscriptions, subscriptions.c.id == deliveries.c.subscription_id))
         .where(chunk.rows_of(events))
         .cte("standing")
+    )
+
+
+def _is_again() -> ColumnElement[bool]:
+    """Return the condition that the subscription has an earlier delivery of the same event, replays apart."""
+    earlier = deliveries.alias("before")
+    return exists().where(
+        earlier.c.event_id == deliveries.c.event_id,
+        earlier.c.subscription_id + 0 == deliveries.c.subscription_id,
+        earlier.c.id < deliveries.c.id,
+        _is_none_of_replay(earlier),
     )
 
 
@@ -202,17 +187,11 @@ def _is_held() -> ColumnElement[bool]:
         subscriptions.c.ordered,
         exists().where(
             earlier.c.task_id == deliveries.c.task_id,
-            earlier.c.subscription_id == deliveries.c.subscription_id,
+            earlier.c.subscription_id + 0 == deliveries.c.subscription_id,
             earlier.c.id < deliveries.c.id,
             earlier.c.status == DeliveryStatus.PENDING,
         ),
     )
-
-
-def _is_within() -> ColumnElement[bool]:
-    """Return the condition that the event came while the subscription was registered."""
-    is_after = events.c.created_at >= subscriptions.c.created_at
-    return and_(is_after, or_(subscriptions.c.deleted_at.is_(None), events.c.created_at < subscriptions.c.deleted_at))
 
 
 def _is_for(chunk: Chunk, webhook: ReportedWebhook) -> ColumnElement[bool]:
@@ -258,9 +237,15 @@ def _undelivered(chunk: Chunk, webhook: ReportedWebhook) -> CTE:
 
 def _has_own_delivery(subscription_key: ColumnElement[Any]) -> ColumnElement[bool]:
     """Return the condition that the event has a delivery to a subscription, replays apart."""
-    is_replayed = exists().where(replays.c.id == deliveries.c.replay_id, replays.c.kind == ReplayKind.REPLAY)
-    of_event = and_(deliveries.c.event_id == events.c.id, deliveries.c.subscription_id == subscription_key)
-    return exists().where(of_event, or_(deliveries.c.replay_id.is_(None), ~is_replayed))
+    # Not as a plain column: an event has few deliveries, a subscription many, and SQLite does not know which.
+    of_event = and_(deliveries.c.event_id == events.c.id, deliveries.c.subscription_id + 0 == subscription_key)
+    return exists().where(of_event, _is_none_of_replay(deliveries))
+
+
+def _is_none_of_replay(table: FromClause) -> ColumnElement[bool]:
+    replay = replays.alias("made_by")
+    is_replayed = exists().where(replay.c.id == table.c.replay_id, replay.c.kind == ReplayKind.REPLAY)
+    return or_(table.c.replay_id.is_(None), ~is_replayed)
 
 
 def _webhook_key() -> ColumnElement[Any]:

@@ -51,6 +51,13 @@ class ReportedWebhook:
         return self.changed_at + SETTLED_AFTER
 
     @property
+    def state(self) -> str:
+        """`active`, `switched_off` or `removed`."""
+        if self.deleted_at is not None:
+            return "removed"
+        return "active" if self.is_active else "switched_off"
+
+    @property
     def compares_metadata(self) -> bool:
         """Whether one of its filters is about metadata."""
         return "metadata" in (self.filters or {})

@@ -41,8 +41,8 @@ class SQLiteReader:
     """Reads committed rows. Hot queries run on the writer's connection whenever no transaction is open on it."""
 
     def __init__(self, path: Path, writes: SQLiteConnection) -> None:
-        self._path = path
         self._engine = _engine(path)
+        self._snapshots = _engine(path)
         self._threads = ThreadPoolExecutor(_CONNECTIONS, "ringback-read")
         self._writes = writes
         self._hot = sqlite3.connect(path, timeout=0, isolation_level=None)
@@ -69,11 +69,12 @@ class SQLiteReader:
 
     def snapshot(self) -> AbstractAsyncContextManager[SQLiteSnapshot]:
         """Open a snapshot for several queries. Raises `StorageUnavailable`."""
-        return snapshot_of(_engine(self._path))
+        return snapshot_of(self._snapshots)
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._engine.dispose)
+        for engine in (self._engine, self._snapshots):
+            await asyncio.get_running_loop().run_in_executor(self._threads, engine.dispose)
         self._threads.shutdown()
         self._hot.close()
 

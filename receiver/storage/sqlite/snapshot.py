@@ -33,7 +33,7 @@ class SQLiteSnapshot:
 
 @asynccontextmanager
 async def snapshot_of(engine: Engine) -> AsyncIterator[SQLiteSnapshot]:
-    """Open a snapshot; `engine` is its own, and is disposed of at the end.
+    """Open a snapshot on a connection of `engine`, which is for snapshots alone. Raises `StorageUnavailable`.
 
     A query that runs when the context is left, because its caller was cancelled, is interrupted: while a snapshot is
     open, the WAL cannot start over.
@@ -47,9 +47,8 @@ async def snapshot_of(engine: Engine) -> AsyncIterator[SQLiteSnapshot]:
         finally:
             driver: Any = connection.connection.driver_connection
             driver.interrupt()
-            await asyncio.shield(loop.run_in_executor(threads, connection.close))
+            await asyncio.shield(loop.run_in_executor(threads, _end, connection))
     finally:
-        engine.dispose()
         threads.shutdown(wait=False)
 
 
@@ -62,3 +61,8 @@ def _begin(engine: Engine) -> Connection:
         message = f"the database cannot be read at present ({error.orig}); try again"
         raise StorageUnavailable(message) from error
     return connection
+
+
+def _end(connection: Connection) -> None:
+    connection.exec_driver_sql("ROLLBACK")
+    connection.close()
