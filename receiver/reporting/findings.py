@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from receiver.domain.gaps import GapKind
@@ -28,7 +29,8 @@ class Listing:
     def add(self, count: int, items: Iterable[Mapping[str, Any]]) -> None:
         """Count `count` more, and list as many of `items` as there is room for."""
         self.count += count
-        self.shown += [dict(item) for item in items][: self.room]
+        # A row may have names of a kind of text that cannot be written as JSON.
+        self.shown += [{str(name): value for name, value in item.items()} for item in islice(items, self.room)]
 
 
 @dataclass(slots=True)
