@@ -24,7 +24,7 @@ _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class Reporter:
-    """Makes reports. `retention_days` is how long ended tasks are kept, 0 for ever since the first."""
+    """Makes reports. `retention_days` is how long ended tasks are kept; 0 keeps all of them."""
 
     def __init__(self, database: Database, *, retention_days: int, longest_seconds: float = LONGEST_SECONDS) -> None:
         self._database = database

@@ -332,8 +332,9 @@ async def test_another_organization_s_rows_do_not_count(history: History) -> Non
 
 
 async def test_a_report_that_takes_too_long_is_refused_and_the_next_one_is_made(history: History) -> None:
-    with pytest.raises(BadRequest, match="choose a later time"):
-        await history.report(longest_seconds=0.0)
+    for _ in range(6):  # more often than there are connections
+        with pytest.raises(BadRequest, match="choose a later time"):
+            await history.report(longest_seconds=0.0)
     assert (await history.report()).adds_up
 
 

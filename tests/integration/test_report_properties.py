@@ -18,7 +18,7 @@ from receiver.errors import Conflict
 from receiver.storage.subscriptions import change_subscription, remove_subscription
 from receiver.storage.tables import subscriptions, tasks
 from tests.integration.harness import tracking
-from tests.integration.report_history import CALLBACK, OUTPUT, History
+from tests.integration.report_history import CALLBACK, HOUR, OUTPUT, History
 
 MANY = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 FILTERS: tuple[Mapping[str, Any] | None, ...] = (
@@ -72,11 +72,11 @@ async def deliver(history: History, number: int) -> None:
     await history.deliver(DeliveryStatus.DEAD if is_dead else DeliveryStatus.DELIVERED, 500 if is_dead else 204)
 
 
-async def subscribe(history: History, number: int) -> None:
+async def subscribe(history: History, number: int, **since: Any) -> None:
+    given = since or {"created_at": utc_now(), "updated_at": utc_now()}
     types = (list(EventType), [EventType.TASK_COMPLETED, EventType.TASK_FAILED])[number % 2]
     filters = FILTERS[number % len(FILTERS)]
-    recent = {"created_at": utc_now(), "updated_at": utc_now()} if number % 4 == 0 else {}
-    await history.subscribe(event_types=types, filters=filters, ordered=number % 3 == 0, **recent)
+    await history.subscribe(event_types=types, filters=filters, ordered=number % 3 == 0, **given)
 
 
 async def switch(history: History, number: int) -> None:
@@ -98,7 +98,8 @@ STEPS: tuple[Callable[[History, int], Awaitable[None]], ...] = (
 async def happen(folder: Path, script: list[tuple[int, int]]) -> None:
     async with tracking(folder) as harness:
         history = History(harness, 1)
-        await history.subscribe()
+        for number in range(len(FILTERS)):
+            await subscribe(history, number, created_at=utc_now() - HOUR, updated_at=utc_now() - HOUR)
         for step, number in script:
             await STEPS[step](history, number)
         found = await history.report()
