@@ -32,6 +32,7 @@ from receiver.outbound.sender import Sender
 from receiver.outbound.settle import Settler
 from receiver.outbound.subscriptions import Subscriptions
 from receiver.providers.registry import build_providers, shared_secrets
+from receiver.reporting.reporter import Reporter
 from receiver.runs.actions_file import read_actions
 from receiver.runs.advance import Advancer
 from receiver.runs.service import Runs
@@ -133,6 +134,7 @@ class Service:
             streams=Streams(database, self.feed, self.log),
             subscriptions=Subscriptions(writer, guard, keyring, messages),
             replays=replays,
+            reporter=Reporter(database, retention_days=settings.retention_days),
             messages=messages,
             test_sender=self.test_sender,
             authenticator=Authenticator(database),

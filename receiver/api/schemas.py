@@ -232,6 +232,12 @@ class DeliveryQuery(WebhookDeliveryQuery):
     webhook_id: str | None = None
 
 
+class ReportQuery(BaseModel):
+    """The query of `GET /api/v1/report`; by default of the last 24 hours."""
+
+    since: Timestamp | None = None
+
+
 class WaitQuery(BaseModel):
     """The query of a long poll, as Pi has it: `timeout_seconds` is 1 to 30, by default 20."""
 

@@ -12,6 +12,7 @@ from receiver.outbound.replays import Replays
 from receiver.outbound.sender import Sender
 from receiver.outbound.subscriptions import Subscriptions
 from receiver.providers import Provider
+from receiver.reporting.reporter import Reporter
 from receiver.runs.service import Runs
 from receiver.settings import Settings
 from receiver.storage.database import Database
@@ -29,6 +30,7 @@ class Services:
     streams: Streams
     subscriptions: Subscriptions
     replays: Replays
+    reporter: Reporter
     messages: MessageBuilder
     test_sender: Sender
     authenticator: Authenticator

@@ -11,6 +11,7 @@ from receiver.cli.demo.command import demo
 from receiver.cli.failure import FailureReportingGroup
 from receiver.cli.listen import listen
 from receiver.cli.migrate import migrate
+from receiver.cli.report import report
 from receiver.cli.sandbox import sandbox
 from receiver.cli.serve import serve
 
@@ -33,7 +34,7 @@ def _print_version(requested: bool) -> None:
 
 
 @app.callback(
-    epilog="The client commands (task, run, webhook, delivery, key, listen) send requests to RINGBACK_URL "
+    epilog="The client commands (task, run, webhook, delivery, key, report, listen) send requests to RINGBACK_URL "
     "(http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from the environment or a file .env.\n\n"
     "Exit status: 0 done, 1 the task or run failed, 2 usage, 3 not reachable or not allowed, 4 timed out.\n\n"
     "To see it work: ringback demo"
@@ -60,6 +61,11 @@ _add(
     listen,
     "Example: ringback listen --forward-to http://localhost:3000/hook --event task.completed\n\n"
     "Exit status: 0 ended by Ctrl-C, 2 usage, 3 not reachable or not allowed.",
+)
+_add(
+    report,
+    "Examples:\n\n  ringback report --since 24h\n\n  ringback report --since 7d --json | jq .gaps\n\n"
+    "Exit status: 0 everything adds up, 1 something is missing, 2 usage, 3 not reachable or not allowed.",
 )
 app.add_typer(task.app, name="task")
 app.add_typer(run.app, name="run")

@@ -14,7 +14,8 @@ class Status(IntEnum):
 
     DONE = 0
     TASK_FAILED = 1
-    """The task or the run failed or was cancelled; also: not every line, delivery or ping succeeded."""
+    """The task or the run failed or was cancelled; also: not every line, delivery or ping succeeded, or a
+    report does not add up."""
     USAGE = 2
     """The command line, a setting, or the request was wrong."""
     UNREACHABLE = 3

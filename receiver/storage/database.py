@@ -1,6 +1,7 @@
 """One database: connections to read from, and the writer through which all writes go."""
 
 from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -20,6 +21,14 @@ Query = Select[Any]
 """A query for `Database.read`; the function of this package that returns it says which columns its rows have."""
 
 
+class Snapshot(Protocol):
+    """Reads the committed rows as they were at one moment, however many queries are run."""
+
+    async def read(self, statement: Executable) -> list[dict[str, Any]]:
+        """Run a query; return its rows by column name. Raises `StorageUnavailable`."""
+        ...
+
+
 class Reader(Protocol):
     """Reads committed rows."""
 
@@ -29,6 +38,10 @@ class Reader(Protocol):
 
     async def read_by_keys(self, query: HotQuery, keys: Collection[int]) -> list[HotRow]:
         """Run a query of the hot path; return its rows by table. Raises `StorageUnavailable`."""
+        ...
+
+    def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
+        """Open a snapshot for several queries. Raises `StorageUnavailable`."""
         ...
 
     async def aclose(self) -> None:
@@ -71,6 +84,10 @@ class Database:
     async def read_by_keys(self, query: HotQuery, keys: Collection[int]) -> list[HotRow]:
         """Run a query of the hot path for a few keys; return its rows by table. Raises `StorageUnavailable`."""
         return await self._reader.read_by_keys(query, keys)
+
+    def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
+        """Open a snapshot: what its queries read is of one moment. Keep it short. Raises `StorageUnavailable`."""
+        return self._reader.snapshot()
 
     async def check(self) -> None:
         """Return when the database has completed a read and an empty write.

@@ -1,10 +1,23 @@
 """Reads PostgreSQL: Core queries on a pool of connections, hot queries on a connection of their own."""
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, BindParameter, ColumnElement, Executable, any_, bindparam
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Executable,
+    any_,
+    bindparam,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
 from receiver.storage.hot import Decoder, HotPlan, HotQuery, HotRow
@@ -13,7 +26,24 @@ from receiver.storage.postgresql.raw_connection import RawConnection
 from receiver.storage.postgresql.server import COMMAND_SECONDS, core_engine
 
 CONNECTIONS = 5
+_ONCE_BY_KEYS = select(*(func.set_config(name, "off", True) for name in ("enable_seqscan", "enable_bitmapscan")))
+"""Until the transaction ends, rows are found by keys and in their order: a snapshot is read in ranges of keys, and a
+plan that reads a whole table for each of them would be made where the tables have grown since they were analysed."""
 _KEYS: BindParameter[Any] = bindparam("keys", type_=ARRAY(BigInteger()))
+
+
+class PostgreSQLSnapshot:
+    """Reads the rows as they were when the snapshot was made."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def read(self, statement: Executable) -> list[dict[str, Any]]:
+        """Run a query; return its rows by column name. Raises `StorageUnavailable`."""
+        try:
+            return [dict(row) for row in (await self._connection.execute(statement)).mappings()]
+        except Exception as error:
+            raise (unavailable(error, "cannot be read") if is_unavailable(error) else error) from error
 
 
 class PostgreSQLReader:
@@ -50,6 +80,22 @@ class PostgreSQLReader:
                 _decoder,
             )
         return [plan.row(tuple(row)) for row in await self._hot.fetch(plan.sql, list(keys))]
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[PostgreSQLSnapshot]:
+        """Open a snapshot for several queries. Raises `StorageUnavailable`."""
+        await self.read(select(literal(1)))  # a broken connection is replaced here, not in the midst of the snapshot
+        try:
+            connection = await self._engine.connect()
+        except Exception as error:
+            raise (unavailable(error, "cannot be read") if is_unavailable(error) else error) from error
+        try:
+            await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            snapshot = PostgreSQLSnapshot(connection)
+            await snapshot.read(_ONCE_BY_KEYS)  # begins the transaction
+            yield snapshot
+        finally:
+            await connection.close()
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -8,6 +8,7 @@ import asyncio
 import sqlite3
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from sqlalchemy.exc import OperationalError
 from receiver.errors import StorageUnavailable
 from receiver.storage.hot import HotPlan, HotQuery, HotRow
 from receiver.storage.sqlite.connection import SQLiteConnection, configure
+from receiver.storage.sqlite.snapshot import SQLiteSnapshot, snapshot_of
 from receiver.storage.sqlite.values import decoder_of, read_document, write_document
 
 _CONNECTIONS = 4
@@ -40,6 +42,7 @@ class SQLiteReader:
 
     def __init__(self, path: Path, writes: SQLiteConnection) -> None:
         self._engine = _engine(path)
+        self._snapshots = _engine(path)
         self._threads = ThreadPoolExecutor(_CONNECTIONS, "ringback-read")
         self._writes = writes
         self._hot = sqlite3.connect(path, timeout=0, isolation_level=None)
@@ -64,9 +67,14 @@ class SQLiteReader:
             raise _unavailable(error) from error
         return [plan.row(row) for row in rows]
 
+    def snapshot(self) -> AbstractAsyncContextManager[SQLiteSnapshot]:
+        """Open a snapshot for several queries. Raises `StorageUnavailable`."""
+        return snapshot_of(self._snapshots)
+
     async def aclose(self) -> None:
         """Close every connection."""
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._engine.dispose)
+        for engine in (self._engine, self._snapshots):
+            await asyncio.get_running_loop().run_in_executor(self._threads, engine.dispose)
         self._threads.shutdown()
         self._hot.close()
 
