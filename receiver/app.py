@@ -127,7 +127,7 @@ class Service:
             tracker=self.tracker,
             runs=self.runs,
             streams=Streams(database, self.feed, self.log),
-            subscriptions=Subscriptions(writer, guard, keyring, messages),
+            subscriptions=Subscriptions(database, guard, keyring, messages),
             replays=replays,
             messages=messages,
             test_sender=self.test_sender,

@@ -42,6 +42,9 @@ provider_calls = Counter(
 )
 deliveries_settled = Counter("ringback_delivery_attempts_total", "Delivery attempts, by outcome", ["outcome"])
 streams_open = Gauge("ringback_streams_open", "Open connections to the event stream", multiprocess_mode="livesum")
+open_writers_left = Counter(
+    "ringback_open_writers_left_total", "Waits for transactions that write events that were given up after their bound"
+)
 writer_batch = Histogram(
     "ringback_writer_batch_size",
     "Writes in one commit",

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receiver.errors import StorageUnavailable
 from receiver.storage.postgresql import errors
+from receiver.storage.postgresql.own_sessions import mark_as_writer
 from receiver.storage.postgresql.server import core_engine
 from receiver.storage.postgresql.transaction import CommitEvidence, PostgreSQLTransaction
 from receiver.telemetry import get_logger
@@ -101,6 +102,7 @@ class PostgreSQLConnection:
             self._core = await self._engine.connect()
             self._driver = (await self._core.get_raw_connection()).driver_connection
             assert self._driver is not None  # noqa: S101 - just made
+            await mark_as_writer(self._driver)
             self._is_suspect = False
         return self._core, self._driver
 
