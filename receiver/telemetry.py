@@ -50,6 +50,9 @@ writer_batch = Histogram(
     "Writes in one commit",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
+writes_set_apart = Counter(
+    "ringback_writes_set_apart_total", "Times that a write met a lock of another session, and was put aside for a while"
+)
 writer_waiting = Gauge("ringback_writer_waiting", "Writes that wait for their commit", multiprocess_mode="livesum")
 
 

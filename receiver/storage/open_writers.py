@@ -47,7 +47,10 @@ class OpenWriters:
         return cls(database, table, await _writers_of(database, table))
 
     async def ended(self, within: float = MOST_SECONDS) -> bool:
-        """Wait until all have ended, at most `within` seconds; return whether they have. Raises `StorageUnavailable`."""
+        """Wait until all have ended, at most `within` seconds; return whether they have.
+
+        Raises `StorageUnavailable`.
+        """
         clock = asyncio.get_running_loop().time
         end = clock() + within
         while self._open:

@@ -1,9 +1,8 @@
-"""Events whose COMMIT is under way in another process: webhooks and replays miss none, and others' sessions delay none."""
+"""Events whose COMMIT is under way in another process are missed by none, and sessions of others delay none."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 

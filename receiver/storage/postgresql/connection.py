@@ -31,24 +31,28 @@ _OUTCOME_SECONDS = 10.0
 """How long to ask for the outcome of a commit whose answer was lost."""
 _OUTCOME_INTERVAL_SECONDS = 0.1
 """How long to wait before asking again."""
+_LOCKS = {"lock_timeout": "250ms"}
+"""Longer than a transaction of another process of ours holds a lock, unless its disk is slow. A wait for a lock that
+lasts longer sets the writes that need it apart; they do not fail because of it."""
+_BEGIN_BRIEF = "BEGIN; SET LOCAL lock_timeout = '50ms'"
 
 
 class PostgreSQLConnection:
     """The one connection of this process that writes."""
 
     def __init__(self, dsn: str) -> None:
-        self._engine = core_engine(dsn, writes=True, poolclass=NullPool)
+        self._engine = core_engine(dsn, writes=True, settings=_LOCKS, poolclass=NullPool)
         self._core: AsyncConnection | None = None
         self._driver: asyncpg.Connection | None = None
         self._transaction: PostgreSQLTransaction | None = None
         self._is_suspect = False
 
-    async def begin(self) -> PostgreSQLTransaction:
+    async def begin(self, *, is_brief: bool = False) -> PostgreSQLTransaction:
         """Begin a transaction, on a new connection if the last one broke. Raises `StorageUnavailable`."""
         self._transaction = None
         try:
             core, driver = await self._connected()
-            await driver.execute("BEGIN")
+            await driver.execute(_BEGIN_BRIEF if is_brief else "BEGIN")
         except Exception as error:
             self._is_suspect = True
             raise (self.unavailable(error) or error) from error
@@ -81,11 +85,15 @@ class PostgreSQLConnection:
         """Return whether another process's write caused the error."""
         return errors.is_conflict(error)
 
+    def is_locked(self, error: Exception) -> bool:
+        """Return whether a row or table that a statement needs was locked by another session for too long."""
+        return errors.is_locked(error)
+
     def unavailable(self, error: Exception) -> StorageUnavailable | None:
         """Return the error for the client if the database is at fault; None if the statement or its values are."""
         if isinstance(error, StorageUnavailable):
             return error
-        if not errors.is_unavailable(error):
+        if errors.is_locked(error) or not errors.is_unavailable(error):
             return None
         self._is_suspect = True  # a new connection may reach a server that can be written to
         return errors.unavailable(error, "cannot be written to")

@@ -9,7 +9,7 @@ transaction costs nothing more, and every role may read who holds it.
 import asyncpg
 
 _CLASS = 0x52494E47
-"""The first half of the lock's number: "RING" in ASCII. A migration locks another number (`receiver.storage.schema`)."""
+"""The first half of the lock's number: "RING" in ASCII. `receiver.storage.postgresql.migrating` locks another one."""
 _WRITER = 1
 
 _TAKE = f"SELECT pg_advisory_lock_shared({_CLASS}, {_WRITER})"
@@ -29,8 +29,8 @@ AND (
     OR EXISTS (SELECT FROM pg_stat_get_activity(writing.pid) AS session WHERE session.application_name = 'ringback')
 )
 """
-"""The transactions of Ringback's writers that have begun to write `:relation`. An INSERT or UPDATE locks the table until
-its transaction ends. The application's name is for processes of a version that does not take the advisory lock yet."""
+"""The transactions of Ringback's writers that have begun to write `:relation`. A write locks the table until its
+transaction ends. The application's name is for processes of a version that does not take the advisory lock yet."""
 
 
 async def mark_as_writer(connection: asyncpg.Connection) -> None:

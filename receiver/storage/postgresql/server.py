@@ -24,7 +24,7 @@ from receiver.storage.postgresql.values import NUL, write_document, write_text
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 15.0
 """After this many seconds without a response the connection is given up as broken."""
-LOCK_SECONDS = 2.0
+LOCK_SECONDS = 1.0
 """How long a statement waits for a lock that another session holds. The writer waits for less."""
 _APPLICATION = {"application_name": "ringback"}
 _SESSION = {
@@ -44,7 +44,8 @@ _BY_KEYS = {
 }
 _SET_WHERE_KNOWN = """
 SELECT set_config(name, value, false) FROM (VALUES
-    ('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END),
+    ('synchronous_commit', CASE current_setting('synchronous_commit')
+        WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END),
     ('idle_session_timeout', '0'), ('transaction_timeout', '0')
 ) AS wanted(name, value) WHERE current_setting(name, true) IS NOT NULL
 """

@@ -65,7 +65,7 @@ class SQLiteConnection:
         self._commit_seconds = 0.0
         self._commits_in_thread = 0
 
-    async def begin(self) -> SQLiteTransaction:
+    async def begin(self, *, is_brief: bool = False) -> SQLiteTransaction:
         """Begin a transaction that holds the write lock. Raises `StorageUnavailable` if another process keeps it."""
         deadline = asyncio.get_running_loop().time() + self._busy_seconds
         while True:
@@ -114,6 +114,10 @@ class SQLiteConnection:
 
     def is_conflict(self, error: Exception) -> bool:
         """Return False: SQLite has one writer, so no other process's write can conflict."""
+        return False
+
+    def is_locked(self, error: Exception) -> bool:
+        """Return False: SQLite's one lock is waited for when a transaction begins."""
         return False
 
     def unavailable(self, error: Exception) -> StorageUnavailable | None:
