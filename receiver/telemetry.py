@@ -45,6 +45,7 @@ streams_open = Gauge("ringback_streams_open", "Open connections to the event str
 open_writers_left = Counter(
     "ringback_open_writers_left_total", "Waits for transactions that write events that were given up after their bound"
 )
+sqlite_wal_bytes = Gauge("ringback_sqlite_wal_bytes", "Size of SQLite's WAL", multiprocess_mode="mostrecent")
 writer_batch = Histogram(
     "ringback_writer_batch_size",
     "Writes in one commit",

@@ -101,10 +101,14 @@ class _Write:
 class Writer:
     """Commits the writes that wait, in order, one transaction at a time.
 
-    `capacity` is the most weight that may wait; a bounded write beyond it is refused.
+    `capacity` is the most weight that may wait; a bounded write beyond it is refused. So is one that is not `essential`
+    while `is_scarce` returns True: the disk is full.
     """
 
-    def __init__(self, connection: WriteConnection, *, capacity: int = 4096) -> None:
+    def __init__(
+        self, connection: WriteConnection, *, capacity: int = 4096, is_scarce: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._is_scarce = is_scarce
         self._connection = connection
         self._capacity = capacity
         self._waiting: deque[_Write] = deque()
@@ -128,19 +132,23 @@ class Writer:
         *,
         bounded: bool = True,
         deferrable: bool = False,
+        essential: bool = False,
         weight: int = 1,
     ) -> Result:
         """Write `item` with `handler`; return the handler's result for it when it is on disk.
 
         `weight` is how many rows the item stands for. In a batch each handler runs once, with all of its items, in the
         order in which the first item of each arrived. `bounded=False` is for callers that are few by themselves and
-        whose writes may not be refused, such as outcomes of calls already made. `deferrable` is for a write that no
+        whose writes may not be refused, such as outcomes of calls already made. `essential` is for a bounded write that
+        is stored even while the disk is so full that others are refused. `deferrable` is for a write that no
         client waits for: it shares the next commit, or gets one of its own after `DEFER_SECONDS`.
         Raises `WriterFull`, `StorageUnavailable` (nothing was stored), or the error that the handler returned.
         """
         is_full = self._weight > 0 and self._weight + weight > self._capacity
         if self._closing or (bounded and is_full):
             raise WriterFull("the queue of writes is full; nothing was stored, try again")
+        if bounded and not essential and self._is_scarce():
+            raise StorageUnavailable("the disk is full; nothing was stored, try again when there is room")
         write = _Write(handler, item, weight, bounded)
         self._weight += weight
         if deferrable:

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from receiver.errors import StorageUnavailable
 from receiver.storage import set_apart
 from receiver.storage.database import Database
+from receiver.storage.postgresql import table_locks
 from receiver.storage.postgresql.server import connect
 from receiver.storage.transaction import Transaction
 from tests.fakes.databases import outside, settings_in
@@ -78,6 +79,18 @@ async def test_a_write_that_stays_locked_is_unavailable_after_its_time(
             await task_by_key(database, 1)
     assert await database.writer.write(load, row["uid"]) == row["uid"]
     assert (await task_by_key(database, 1))["progress"] == 1
+
+
+async def test_a_check_names_a_table_that_another_session_has_locked(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_locks, "OLD_SECONDS", 0.0)
+    monkeypatch.setattr("receiver.storage.database._WRITE_SECONDS", 0.0)
+    await database.check()
+    with holding(url, "LOCK TABLE delivery IN SHARE MODE"):
+        with pytest.raises(StorageUnavailable, match=r"table delivery is locked by session \d+"):
+            await database.check()
+    await database.check()
 
 
 @pytest.mark.parametrize(("given", "expected"), [("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")])

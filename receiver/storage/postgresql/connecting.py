@@ -57,7 +57,7 @@ async def connected(
 
 
 async def warn_if_not_durable(connection: AsyncConnection) -> None:
-    """Log a warning for each setting of the server with which it loses what it has acknowledged; none is ours to set."""
+    """Log a warning for each setting of the server with which it loses what it acknowledged."""
     for name in ("fsync", "full_page_writes"):
         if (await connection.execute(text(f"SHOW {name}"))).scalar_one() == "off":
             log.warning(

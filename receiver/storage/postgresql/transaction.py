@@ -218,6 +218,10 @@ class PostgreSQLTransaction:
         result = await self._core.execute(statement, parameters)
         return result.fetchall() if result.returns_rows else ()
 
+    async def write_to_disk(self) -> None:
+        """Write a message to the server's WAL that is read by none."""
+        await self._driver.execute("SELECT pg_logical_emit_message(true, 'ringback', '')")
+
     async def load_tasks(
         self, uids: Collection[str], provider_ids: Collection[tuple[str, str]] = ()
     ) -> dict[str, TaskState]:
