@@ -1,9 +1,9 @@
 """Tells the sessions of Ringback that write from all others: each holds a shared advisory lock as long as it lives.
 
-Any client that may connect may also open a transaction and leave it open: a person in psql, a backup, a report. What such a
-session has locked says nothing about rows that Ringback is about to commit. The name of an application would not tell
-the two apart: the URL may set it, and a person may use the same URL. The lock is taken once for each connection, so a
-transaction costs nothing more, and every role may read who holds it.
+A person in psql, a backup or a report may open a transaction too, and leave it open. What such a session has locked
+says nothing about rows that Ringback is about to commit. The name of an application would not tell the two apart: the
+URL may set it, and a person may use the same URL. The lock is taken once for each connection, so a transaction costs
+nothing more, and every role may read who holds it.
 """
 
 import asyncpg

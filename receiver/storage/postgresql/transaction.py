@@ -219,7 +219,7 @@ class PostgreSQLTransaction:
         return result.fetchall() if result.returns_rows else ()
 
     async def write_to_disk(self) -> None:
-        """Write a message to the server's WAL that is read by none."""
+        """Write a message to the server's WAL that is not read again."""
         await self._driver.execute("SELECT pg_logical_emit_message(true, 'ringback', '')")
 
     async def load_tasks(

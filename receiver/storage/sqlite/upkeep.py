@@ -1,8 +1,9 @@
 """Watches the files of a SQLite database: the WAL stays small, and the reserve is there.
 
-SQLite writes to the WAL and copies it back into the database at a checkpoint. What a reader still needs is not copied
-and the WAL does not start again from its beginning: a transaction that another program leaves open on the file (a shell, a backup) lets the
-WAL grow with every write. Nothing here can end it, so it is logged and measured (`ringback_sqlite_wal_bytes`).
+SQLite writes to the WAL and copies it back into the database at a checkpoint. What a reader still needs is not copied,
+and the WAL does not start from its beginning: a transaction that another program leaves open on the file (a shell, a
+backup) lets the WAL grow with every write. Nothing here can end it, so it is logged and measured
+(`ringback_sqlite_wal_bytes`).
 
 When the reader has left, a commit would copy all of the WAL at once and hold up every write meanwhile. So while the WAL
 is larger than `LARGE_BYTES`, commits do not checkpoint. A connection in a thread copies it beside the writes (a
