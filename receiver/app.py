@@ -73,7 +73,7 @@ class Service:
         messages = MessageBuilder(keyring)
         task_lease = task_lease_seconds(settings.provider_timeout_seconds)
         delivery_lease = delivery_lease_seconds(settings.delivery_timeout_seconds)
-        self.shared = database.shared
+        self.shared, self.upkeep = database.shared, database.upkeep
         self.providers = build_providers(settings, self.shared.rate_limiter if self.shared else None)
         self.dispatcher = DeliveryDispatcher(timeout=settings.delivery_timeout_seconds)
         self.feed, self.waiting = Feed(), Waiting()
@@ -132,7 +132,7 @@ class Service:
             tracker=self.tracker,
             runs=self.runs,
             streams=Streams(database, self.feed, self.log),
-            subscriptions=Subscriptions(writer, guard, keyring, messages),
+            subscriptions=Subscriptions(database, guard, keyring, messages),
             replays=replays,
             reporter=Reporter(database, retention_days=settings.retention_days),
             messages=messages,
@@ -153,6 +153,8 @@ class Service:
         }
         if self.shared is not None and self.log is not None:
             loops |= {"notices": self.shared.notices.run, "log": self.log.run}
+        if self.upkeep is not None:
+            loops["upkeep"] = self.upkeep.run
         return loops
 
     def end_waits(self) -> None:

@@ -52,10 +52,17 @@ clock_jumps = Counter(
     ["clock", "direction"],
 )
 streams_open = Gauge("ringback_streams_open", "Open connections to the event stream", multiprocess_mode="livesum")
+open_writers_left = Counter(
+    "ringback_open_writers_left_total", "Waits for transactions that write events that were given up after their bound"
+)
+sqlite_wal_bytes = Gauge("ringback_sqlite_wal_bytes", "Size of SQLite's WAL", multiprocess_mode="mostrecent")
 writer_batch = Histogram(
     "ringback_writer_batch_size",
     "Writes in one commit",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+)
+writes_set_apart = Counter(
+    "ringback_writes_set_apart_total", "Times that a write met a lock of another session, and was put aside for a while"
 )
 writer_waiting = Gauge("ringback_writer_waiting", "Writes that wait for their commit", multiprocess_mode="livesum")
 

@@ -9,7 +9,8 @@ def migrate(as_json: Json = False) -> None:
     """Bring the database to this version's schema.
 
     On SQLite, `serve` does this itself. On PostgreSQL, run it once before a new version starts; if another process is
-    migrating the database, it waits for that.
+    migrating the database, it waits for that. If another session has a table locked, it tries several times, then says
+    which one.
     """
     from receiver.serving.start import migrate_database
     from receiver.settings import load_settings

@@ -3,11 +3,11 @@
 Why gaps need care. PostgreSQL assigns a sequence number when an event is inserted, but shows the event when its
 transaction commits, and a transaction with a greater number may commit first. A reader that trusts `sequence > last`
 would then move past the smaller number and never show that event. So when a number is missing, the reader finds out
-which transactions were writing events at that moment and waits until all of them have ended. A number that is still
-missing was rolled back and never comes. Those transactions are known by their lock on the table of events, which each
-one takes before it gets its first number and holds until its end. Transactions that began later are not waited for:
-their numbers are greater than the gap. One that hangs delays the feed of every process until PostgreSQL ends it, which
-is the price of never skipping an event.
+which of Ringback's transactions were writing events at that moment and waits until all of them have ended
+(`receiver.storage.open_writers`). A number that is still missing was rolled back and never comes. Transactions that
+began later are not waited for: their numbers are greater than the gap. One that hangs delays the feed of every process
+until PostgreSQL ends it, which is the price of never skipping an event. It does not delay a start for longer than
+`_BEGIN_SECONDS`: the feed then begins later, and until then a client that asks for events gets a 503.
 
 While no client of this process follows a stream or waits in a long poll, nothing is read: with many writers that would
 be a query for every few commits of any process. The notices stay unread until a client comes.
@@ -15,13 +15,15 @@ be a query for every few commits of any process. The notices stay unread until a
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from receiver.errors import StorageUnavailable
 from receiver.events.after_commit import Waiting
 from receiver.events.feed import Feed
 from receiver.storage.database import Database
-from receiver.storage.events import event_writers, events_after, newest_event
+from receiver.storage.events import events_after, newest_event
+from receiver.storage.open_writers import EVENTS, OpenWriters
 from receiver.storage.transaction import NewEvent
 from receiver.telemetry import get_logger
 
@@ -35,8 +37,8 @@ _READ_SECONDS = 1.0
 _BATCH_SECONDS = 0.02
 """Commits that follow each other within this time are read together."""
 _PAGE = 500
-_GAP_SECONDS = 0.005
-"""How often the transactions before a gap are checked: PostgreSQL sends no message when one ends."""
+_BEGIN_SECONDS = 1.0
+"""How long a start waits for transactions that are writing events."""
 
 
 class PostgreSQLLog:
@@ -49,12 +51,13 @@ class PostgreSQLLog:
         self._waiting = waiting
         self._reading = asyncio.Lock()
         self._read_at = 0.0
+        self._has_begun = False
 
     def publish(self, events: Sequence[tuple[int, NewEvent]]) -> None:
         """Take events that this process has committed, and notify the other processes."""
         self._notices.send()
         first, last = events[0][0], events[-1][0]
-        if first == self._feed.newest + 1 and last - first == len(events) - 1:
+        if self._has_begun and first == self._feed.newest + 1 and last - first == len(events) - 1:
             self._feed.publish(events)
         else:
             self._notices.received.set()
@@ -62,12 +65,11 @@ class PostgreSQLLog:
     async def run(self) -> None:
         """Read new events until cancelled, whenever there are some and a client waits for them."""
         while True:
-            try:
-                async with asyncio.timeout(_READ_SECONDS):
-                    await self._notices.received.wait()
-            except TimeoutError:
-                pass
-            await self._wait_for_client()
+            if self._has_begun:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_READ_SECONDS):
+                        await self._notices.received.wait()
+                await self._wait_for_client()
             try:
                 await self.catch_up()
             except StorageUnavailable as error:
@@ -76,27 +78,39 @@ class PostgreSQLLog:
             await asyncio.sleep(_BATCH_SECONDS)
 
     async def begin(self) -> None:
-        """Begin the feed after the newest event on disk. Raises `StorageUnavailable`."""
-        async with self._reading:
-            await self._begin()
+        """Begin the feed after the newest event on disk, or leave that to `run` if it takes long.
+
+        Raises `StorageUnavailable`.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_BEGIN_SECONDS), self._reading:
+                await self._begin()
+        if not self._has_begun:
+            log.warning("event feed begins later", seconds=_BEGIN_SECONDS)
 
     async def refresh(self) -> None:
-        """Publish events that were left unread, as far as that can be done soon. Raises `StorageUnavailable`."""
+        """Publish events that were left unread, as far as that can be done soon.
+
+        Raises `StorageUnavailable`, also if the feed has not begun yet.
+        """
         is_old = asyncio.get_running_loop().time() > self._read_at + _READ_SECONDS
-        if not self._notices.received.is_set() and not is_old:
+        if self._has_begun and not self._notices.received.is_set() and not is_old:
             return
         try:
             async with asyncio.timeout(_READ_SECONDS):
                 await self.catch_up()
         except TimeoutError:  # a transaction that hangs delays the feed, but not the client that asks
             log.info("event feed is behind", seconds=_READ_SECONDS)
+            if not self._has_begun:
+                message = "another process is still writing events from before this one started; try again"
+                raise StorageUnavailable(message) from None
 
     async def catch_up(self) -> None:
         """Publish every event that is committed by now. Raises `StorageUnavailable`."""
         async with self._reading:
             self._notices.received.clear()
             try:
-                await self._read_new()
+                await (self._read_new() if self._has_begun else self._begin())
             except BaseException:
                 self._notices.received.set()  # what was not published is still unread
                 raise
@@ -116,6 +130,7 @@ class PostgreSQLLog:
     async def _begin(self) -> None:
         newest = (await self._database.read(newest_event()))[0]["newest"] or 0
         await self._wait_for_writers()  # events before the newest one may not be committed yet
+        self._has_begun = True
         if newest > self._feed.newest:
             self._feed.begin(newest)
         self._waiting.wake_all()
@@ -158,13 +173,7 @@ class PostgreSQLLog:
 
     async def _wait_for_writers(self) -> None:
         """Wait until every transaction that is writing events now has ended. Raises `StorageUnavailable`."""
-        writers = await self._writers()
-        while writers:
-            await asyncio.sleep(_GAP_SECONDS)
-            writers &= await self._writers()
-
-    async def _writers(self) -> set[str]:
-        return {row["writer"] for row in await self._database.read(event_writers())}
+        await (await OpenWriters.of(self._database, EVENTS)).ended()
 
 
 def _before_gap(rows: Sequence[Mapping[str, Any]], after: int) -> list[Mapping[str, Any]]:

@@ -133,7 +133,7 @@ class InboundEndpoint:
             update=update,
             body=lambda: provider.redact(body, hidden=secret),
         )
-        await self._writer.write(self._applier.apply, arrival)
+        await self._writer.write(self._applier.apply, arrival, essential=True)
 
     async def _store_receipt(self, provider: Provider, task_uid: str | None, body: str, message: str) -> None:
         """Store a body that cannot be parsed as a receipt, and poll the task now: the body may have been its end."""

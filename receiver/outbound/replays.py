@@ -1,4 +1,9 @@
-"""Sends events again: one delivery, the deliveries that failed for good since a time, or all events that match."""
+"""Sends events again: one delivery, the deliveries that failed for good since a time, or all events that match.
+
+What a replay sends is what was written up to the moment it was asked for, also by transactions whose COMMIT was under
+way then: the first batch waits for them (`receiver.storage.open_writers`). Events of transactions that began later are
+matched with the webhook as usual.
+"""
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
@@ -12,6 +17,7 @@ from receiver.domain.representations import iso
 from receiver.errors import BadRequest, Conflict, NotFound
 from receiver.events.after_commit import Dispatcher
 from receiver.storage.database import Database
+from receiver.storage.open_writers import DELIVERIES, EVENTS, OpenWriters
 from receiver.storage.replays import (
     ReplayBatch,
     cancel_replay,
@@ -38,6 +44,10 @@ MOST_PENDING = 500
 """No further batch of a replay while this many of its deliveries are pending: it may not delay new events."""
 _PAGE = 1000
 _COUNTED_AT_ONCE = 5000
+_COUNT_SECONDS = 1.0
+"""How long a request for a replay waits for open transactions, so that its `total` has their events too."""
+_ADVANCE_SECONDS = 0.2
+"""How long the worker waits for them before it turns to the next replay."""
 
 
 class Replays:
@@ -52,6 +62,8 @@ class Replays:
         self._lease = timedelta(seconds=lease_seconds)
         self.asked = asyncio.Event()
         """Set when a replay was created, to wake the worker that advances replays."""
+        self._awaited: dict[int, OpenWriters] = {}
+        """For each replay that waits to begin, the transactions that it waits for."""
 
     async def retry(self, organization_id: int, uid: str) -> None:
         """Send a settled delivery again, now. Raises `NotFound`, `Conflict`."""
@@ -78,6 +90,7 @@ class Replays:
         """
         now = utc_now()
         self._check(webhook, since, now)
+        await (await OpenWriters.of(self._database, DELIVERIES)).ended(_COUNT_SECONDS)
         total = await self._count(count_given_up(webhook["id"], since, now, MOST_DELIVERIES + 1))
         return await self._create(webhook, uid, ReplayKind.RECOVER, since, now, None, total)
 
@@ -91,6 +104,7 @@ class Replays:
             raise BadRequest(f"must be after since ({iso(since)})", param="until")
         until = min(until or now, now)
         types = _narrowed(webhook["event_types"], event_types)
+        await (await OpenWriters.of(self._database, EVENTS)).ended(_COUNT_SECONDS)
         total = await self._count_matching(webhook, types, since, until)
         return await self._create(webhook, uid, ReplayKind.REPLAY, since, until, types, total)
 
@@ -103,7 +117,10 @@ class Replays:
 
     async def running(self) -> list[dict[str, Any]]:
         """Return the replays that have not ended."""
-        return await self._database.read(running_replays())
+        rows = await self._database.read(running_replays())
+        keys = {row["id"] for row in rows}
+        self._awaited = {key: writers for key, writers in self._awaited.items() if key in keys}
+        return rows
 
     async def advance(self, replay: Row) -> bool:
         """Queue the next batch of a replay (a row of `running`); return whether another may follow at once."""
@@ -114,6 +131,8 @@ class Replays:
             return False
         if await self._count(pending_of(replay["id"], MOST_PENDING)) >= MOST_PENDING:
             return False
+        if not replay["cursor"] and not await self._may_begin(replay):
+            return False
         if replay["kind"] == ReplayKind.RECOVER:
             batch = await self._next_given_up(replay)
             sent = await self._database.writer.run(lambda tx: send_given_up(tx, batch, utc_now()), bounded=False)
@@ -123,6 +142,14 @@ class Replays:
         if sent:
             self._dispatcher.wake()
         return not batch.is_last
+
+    async def _may_begin(self, replay: Row) -> bool:
+        """Return whether all that the replay is to send is visible by now."""
+        writers = self._awaited.get(replay["id"])
+        if writers is None:
+            table = DELIVERIES if replay["kind"] == ReplayKind.RECOVER else EVENTS
+            writers = self._awaited[replay["id"]] = await OpenWriters.of(self._database, table)
+        return await writers.ended(_ADVANCE_SECONDS)
 
     async def _next_given_up(self, replay: Row) -> ReplayBatch:
         query = deliveries_to_recover(

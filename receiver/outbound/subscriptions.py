@@ -19,6 +19,8 @@ from receiver.domain.signatures import check_secret, new_secret, public_key
 from receiver.errors import BadRequest, NotFound, RingbackError
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.message import MessageBuilder
+from receiver.storage.database import Database
+from receiver.storage.open_writers import EVENTS, OpenWriters
 from receiver.storage.subscriptions import (
     change_subscription,
     find_subscription,
@@ -28,7 +30,6 @@ from receiver.storage.subscriptions import (
     with_secret,
 )
 from receiver.storage.transaction import Transaction
-from receiver.storage.writer import Writer
 from receiver.tracking.create import Callback
 
 Columns = dict[str, Any]
@@ -36,6 +37,8 @@ Columns = dict[str, Any]
 _PI_FIELDS = frozenset({"endpoint_url", "secret"})
 _PLAIN = ("endpoint_url", "format", "description", "rate_limit", "max_in_flight", "ordered", "signature", "is_active")
 """Fields that are stored unchanged, once their schema has checked them."""
+_MATCHED = frozenset({"is_active", "event_types", "filters"})
+"""Fields that decide which events a subscription gets."""
 _DEFAULTS: Mapping[str, Any] = {
     "kind": SubscriptionKind.REGISTERED,
     "format": DeliveryFormat.STANDARD,
@@ -69,8 +72,9 @@ class SavedSubscription:
 class Subscriptions:
     """Registers subscriptions, and reads clients' own `webhook_config`."""
 
-    def __init__(self, writer: Writer, guard: AddressGuard, keyring: KeyRing, messages: MessageBuilder) -> None:
-        self._writer = writer
+    def __init__(self, database: Database, guard: AddressGuard, keyring: KeyRing, messages: MessageBuilder) -> None:
+        self._database = database
+        self._writer = database.writer
         self._guard = guard
         self._keyring = keyring
         self._messages = messages
@@ -96,6 +100,7 @@ class Subscriptions:
             "updated_at": now,
         }
         await self._writer.run(lambda tx: insert_subscription(tx, row))
+        await self._matched_from_now_on()
         return SavedSubscription(row, secret)
 
     async def find_registered(self, uid: str, given: Mapping[str, Any]) -> SavedSubscription | None:
@@ -135,7 +140,10 @@ class Subscriptions:
                 return refusal
             return SavedSubscription(await _write(tx, row, values), secret)
 
-        return await self._run(work)
+        saved = await self._run(work)
+        if given.keys() & _MATCHED:
+            await self._matched_from_now_on()
+        return saved
 
     async def rotate(self, uid: str, overlap: timedelta, secret: str | None = None) -> SavedSubscription:
         """Replace a subscription's secret by `secret` or a new one; the old one signs as well for `overlap` longer.
@@ -248,6 +256,13 @@ class Subscriptions:
         # `work` returns a refusal instead of raising it, and the writer raises it here: an exception inside the
         # transaction would make the writer roll the whole batch back and try it again in halves.
         return cast(SavedSubscription, await self._writer.run(work))
+
+    async def _matched_from_now_on(self) -> None:
+        """Return when every event that is committed from now on has been matched with what was just written.
+
+        A transaction of another process may have read the subscriptions before that, and commit its events after it.
+        """
+        await (await OpenWriters.of(self._database, EVENTS)).ended()
 
     async def _check_if_not_recent(self, url: str) -> None:
         """Check a URL unless it was checked within a minute: it may come with every create.

@@ -1,5 +1,6 @@
 """One database: connections to read from, and the writer through which all writes go."""
 
+import asyncio
 from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -10,6 +11,7 @@ from sqlalchemy import Executable, Select, literal, select
 from receiver.settings import Settings
 from receiver.storage.hot import HotQuery, HotRow
 from receiver.storage.sqlite import SQLiteConnection, SQLiteReader
+from receiver.storage.sqlite.upkeep import SQLiteUpkeep
 from receiver.storage.transaction import Transaction
 from receiver.storage.writer import Writer
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from receiver.storage.postgresql import PostgreSQL
 
 
+_WRITE_SECONDS = 1.0
 Query = Select[Any]
 """A query for `Database.read`; the function of this package that returns it says which columns its rows have."""
 
@@ -53,13 +56,21 @@ class Database:
     """Reads run on a few connections of their own; writes go through `writer`, one commit for many.
 
     `shared` is what several processes on one PostgreSQL share (notices, rate limits); None on SQLite, where this is the
-    only process.
+    only process. `upkeep` looks after the files of SQLite while it runs; None on PostgreSQL.
     """
 
-    def __init__(self, reader: Reader, writer: Writer, shared: "PostgreSQL | None" = None) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        writer: Writer,
+        shared: "PostgreSQL | None" = None,
+        upkeep: SQLiteUpkeep | None = None,
+    ) -> None:
         self._reader = reader
         self.writer = writer
         self.shared = shared
+        self.upkeep = upkeep
+        self._written_at = float("-inf")
 
     @classmethod
     async def open(cls, settings: Settings) -> Self:
@@ -67,7 +78,9 @@ class Database:
         if settings.is_sqlite:
             path = settings.sqlite_path
             connection = SQLiteConnection(path)
-            database = cls(SQLiteReader(path, connection), Writer(connection, capacity=settings.writer_queue))
+            reserve = connection.reserve
+            writer = Writer(connection, capacity=settings.writer_queue, is_scarce=lambda: reserve.is_needed)
+            database = cls(SQLiteReader(path, connection), writer, upkeep=SQLiteUpkeep(path, writer, reserve))
         else:
             from receiver.storage.postgresql import PostgreSQL
 
@@ -90,12 +103,21 @@ class Database:
         return self._reader.snapshot()
 
     async def check(self) -> None:
-        """Return when the database has completed a read and an empty write.
+        """Return when the database has completed a read and a write.
 
-        Raises `StorageUnavailable`, `WriterFull`.
+        The write is a real one, which waits for the disk, at most once in `_WRITE_SECONDS`, and an empty transaction in
+        between. Raises `StorageUnavailable`, `WriterFull`.
         """
         await self.read(select(literal(1)))
-        await self.writer.run(_write_nothing)
+        now = asyncio.get_running_loop().time()
+        is_real = now >= self._written_at + _WRITE_SECONDS
+        if is_real and self.shared is not None:
+            from receiver.storage.postgresql.table_locks import refuse_locked, table_locks
+
+            refuse_locked(await self.read(table_locks()))
+        await self.writer.run(_write_something if is_real else _write_nothing)
+        if is_real:
+            self._written_at = now
 
     async def aclose(self) -> None:
         """Commit the writes that wait, then close every connection."""
@@ -111,6 +133,10 @@ class Database:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+async def _write_something(tx: Transaction) -> None:
+    await tx.write_to_disk()
 
 
 async def _write_nothing(_tx: Transaction) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Executable, Select, and_, func, or_, select, text
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 
 from receiver.domain.ids import is_id
 from receiver.domain.matching import matches
@@ -119,19 +119,6 @@ def events_after(after: int, limit: int) -> Select[Any]:
         .where(events.c.id > after)
         .order_by(events.c.id)
         .limit(limit)
-    )
-
-
-def event_writers() -> Executable:
-    """Return the query for the open transactions that have begun to write events. PostgreSQL only.
-
-    An INSERT locks the table until its transaction ends, before it takes a sequence number; so a sequence number that
-    is missing can only still be committed by one of these (see `receiver.events.postgresql_log`).
-    """
-    return text(
-        "SELECT virtualtransaction AS writer FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' "
-        f"AND relation = '{events.name}'::regclass AND granted "
-        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
 
 

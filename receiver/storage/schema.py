@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 from sqlalchemy import Connection, NullPool, create_engine, inspect, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 import migrations
 from receiver.errors import StartError
@@ -14,8 +15,6 @@ from receiver.telemetry import get_logger
 
 log = get_logger("storage.schema")
 
-_LOCK = 0x52494E47
-"""The number of the advisory lock that a migration holds on PostgreSQL: "RING" in ASCII."""
 _TABLE = "alembic_version"
 """Where Alembic stores the revision of a database."""
 
@@ -25,7 +24,8 @@ async def migrate(settings: Settings) -> tuple[str | None, str]:
 
     All revisions run in one transaction. On SQLite an existing database is copied to `<file>.before-<revision>` first;
     the copy is removed when the migration has succeeded, and stays if it fails. On PostgreSQL an advisory lock keeps
-    other processes from migrating at the same time.
+    other processes from migrating at the same time, and a lock that another session holds is waited for within bounds
+    (`receiver.storage.postgresql.migrating`).
     Raises `StartError` for a database of a newer version, or one that cannot be reached.
     """
     before, now = _migrate_file(settings.sqlite_path) if settings.is_sqlite else await _migrate_server(settings)
@@ -47,10 +47,23 @@ async def current_revision(settings: Settings) -> str | None:
     """Return the revision of the database's schema; None if it has none yet. Raises `StartError`."""
     if settings.is_sqlite:
         return _revision_of_file(settings.sqlite_path) if settings.sqlite_path.exists() else None
-    from receiver.storage.postgresql.connecting import connected
+    from receiver.storage.postgresql.connecting import connected, warn_if_not_durable
 
     async with connected(settings.database_url) as connection:
-        return await connection.run_sync(_revision)
+        try:
+            await warn_if_not_durable(connection)
+            return await connection.run_sync(_revision)
+        except DBAPIError as error:
+            raise _cannot_read(error) from None
+
+
+def _cannot_read(error: DBAPIError) -> Exception:
+    """Return the error in one line for a server that cannot answer at present; any other as it is."""
+    from receiver.storage.postgresql.errors import is_unavailable, unavailable
+
+    if not is_unavailable(error):
+        return error
+    return StartError(f"{unavailable(error, 'cannot be read').message}; `ringback migrate` may be at work")
 
 
 def _migrate_file(path: Path) -> tuple[str | None, str]:
@@ -62,10 +75,18 @@ def _migrate_file(path: Path) -> tuple[str | None, str]:
     copy = _copy(path, before) if before is not None else None
     engine = create_engine("sqlite://", creator=lambda: _open(path), poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        # SQLite's DDL is transactional as long as the driver does not commit by itself: hence AUTOCOMMIT and BEGIN.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        _upgrade(connection)
-        connection.exec_driver_sql("COMMIT")
+        try:
+            # SQLite's DDL is transactional as long as the driver does not commit by itself: AUTOCOMMIT and BEGIN.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            _upgrade(connection)
+            connection.exec_driver_sql("COMMIT")
+        except OperationalError as error:
+            if "locked" not in str(error.orig):
+                raise
+            raise StartError(
+                f"{path} is locked by another process ({error.orig}), nothing was migrated; "
+                "end that process or its transaction, then run `ringback migrate` again"
+            ) from None
     engine.dispose()
     if copy is not None:
         copy.unlink()
@@ -73,17 +94,16 @@ def _migrate_file(path: Path) -> tuple[str | None, str]:
 
 
 async def _migrate_server(settings: Settings) -> tuple[str | None, str]:
-    from receiver.storage.postgresql.connecting import connected
+    from receiver.storage.postgresql.migrating import migrate_server
 
-    async with connected(settings.database_url) as connection:
-        await connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
-        before = await connection.run_sync(_revision)
-        _refuse_newer(before)
-        if before != migrations.HEAD:
-            await connection.exec_driver_sql("BEGIN")
-            await connection.run_sync(_upgrade)
-            await connection.exec_driver_sql("COMMIT")
-    return before, migrations.HEAD
+    return await migrate_server(settings.database_url, revision=_migrated_from, upgrade=_upgrade)
+
+
+def _migrated_from(connection: Connection) -> str | None:
+    """Return the revision of a database that may be migrated. Raises `StartError` for one of a newer version."""
+    before = _revision(connection)
+    _refuse_newer(before)
+    return before
 
 
 def _upgrade(connection: Connection) -> None:

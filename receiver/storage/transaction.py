@@ -144,6 +144,10 @@ class Transaction(Protocol):
         """Run a SQLAlchemy Core statement; return its rows, or an empty sequence."""
         ...
 
+    async def write_to_disk(self) -> None:
+        """Write a few bytes that mean nothing and stay in no table: the commit then has to reach the disk."""
+        ...
+
     async def load_tasks(
         self, uids: Collection[str], provider_ids: Collection[tuple[str, str]] = ()
     ) -> dict[str, TaskState]:

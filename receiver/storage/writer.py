@@ -9,7 +9,7 @@ waited for once, for 1 write or for 500, and under load the wait per write shrin
 This is why the statements in `receiver.storage.transaction` take lists: the writer groups a batch by handler, and each
 handler writes all of its items with one statement (or a few), however many they are.
 
-Three rules follow for handlers and callers:
+Four rules follow for handlers and callers:
 
 - A caller may rely on its write as soon as `write` returns: it is on disk. If `write` raises an error, nothing of it
   is, with one exception: `OutcomeUnknown`, when the answer to the commit is missing. Until the outcome is known,
@@ -17,6 +17,8 @@ Three rules follow for handlers and callers:
   `Transaction.after_commit`. A caller that is cancelled cannot know either: a write that was taken is not taken back.
 - Items of different callers share a transaction, so an item that fails must not make the others fail. A handler
   returns an error for an item that it refuses; if something raises, the batch is split (`Writer._commit_halves`).
+- An item that waits for a lock of another session is set apart (`receiver.storage.set_apart`): writes of one process
+  are not always stored in the order in which they arrived.
 - A handler may be called several times for the same item, each time in a new transaction (`Writer._commit_batch`).
   So its only effects are statements in that transaction and calls left in `Transaction.after_commit`.
 """
@@ -24,13 +26,15 @@ Three rules follow for handlers and callers:
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
-from receiver.errors import OutcomeUnknown, Unavailable, WriterFull
+from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable, WriterFull
 from receiver.storage.commit_delay import COMMIT_DELAY_SECONDS, CommitDelay
+from receiver.storage.set_apart import SetApart
 from receiver.storage.transaction import Transaction
-from receiver.telemetry import get_logger, writer_batch, writer_waiting
+from receiver.telemetry import get_logger, writer_batch, writer_waiting, writes_set_apart
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -53,8 +57,8 @@ log = get_logger("storage.writer")
 class WriteConnection(Protocol):
     """The one connection on which a writer's transactions run, one at a time."""
 
-    async def begin(self) -> Transaction:
-        """Begin a transaction. Raises `StorageUnavailable`."""
+    async def begin(self, *, is_brief: bool = False) -> Transaction:
+        """Begin a transaction, which waits only briefly for a lock if `is_brief`. Raises `StorageUnavailable`."""
         ...
 
     async def commit(self) -> None:
@@ -73,6 +77,10 @@ class WriteConnection(Protocol):
         """Return whether another process's write caused the error, so that the same batch may succeed now."""
         ...
 
+    def is_locked(self, error: BaseException) -> bool:
+        """Return whether a row or table that a statement needs was locked by another session for too long."""
+        ...
+
     def unavailable(self, error: BaseException) -> Unavailable | None:
         """Return the error for the client if the database is at fault; None if the statement or its values are."""
         ...
@@ -85,9 +93,11 @@ class WriteConnection(Protocol):
 class _Write:
     """One write that waits: `weight` is how many rows it stands for."""
 
-    __slots__ = ("future", "handler", "item", "weight")
+    __slots__ = ("apart_until", "bounded", "future", "handler", "item", "weight")
 
-    def __init__(self, handler: WriteHandler[Any, Any], item: Any, weight: int) -> None:
+    def __init__(self, handler: WriteHandler[Any, Any], item: Any, weight: int, bounded: bool) -> None:
+        self.apart_until: float | None = None
+        self.bounded = bounded
         self.handler = handler
         self.item = item
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -106,15 +116,20 @@ class _Written:
 class Writer:
     """Commits the writes that wait, in order, one transaction at a time.
 
-    `capacity` is the most weight that may wait; a bounded write beyond it is refused.
+    `capacity` is the most weight that may wait; a bounded write beyond it is refused. So is one that is not `essential`
+    while `is_scarce` returns True: the disk is full.
     """
 
-    def __init__(self, connection: WriteConnection, *, capacity: int = 4096) -> None:
+    def __init__(
+        self, connection: WriteConnection, *, capacity: int = 4096, is_scarce: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._is_scarce = is_scarce
         self._connection = connection
         self._capacity = capacity
         self._waiting: deque[_Write] = deque()
         self._deferred: deque[_Write] = deque()
         self._deferred_timer: asyncio.TimerHandle | None = None
+        self._apart: SetApart[_Write] = SetApart()
         self._weight = 0
         self._commit_delay = CommitDelay()
         self._wake = asyncio.Event()
@@ -133,13 +148,15 @@ class Writer:
         bounded: bool = True,
         deferrable: bool = False,
         until_known: bool = False,
+        essential: bool = False,
         weight: int = 1,
     ) -> Result:
         """Write `item` with `handler`; return the handler's result for it when it is on disk.
 
         `weight` is how many rows the item stands for. In a batch each handler runs once, with all of its items, in the
         order in which the first item of each arrived. `bounded=False` is for callers that are few by themselves and
-        whose writes may not be refused, such as outcomes of calls already made. `deferrable` is for a write that no
+        whose writes may not be refused, such as outcomes of calls already made. `essential` is for a bounded write that
+        is stored even while the disk is so full that others are refused. `deferrable` is for a write that no
         client waits for: it shares the next commit, or gets one of its own after `DEFER_SECONDS`. `until_known` is for
         a write that is repeated until it is stored: if its commit is held, it waits for the outcome as long as that
         takes, for the repetition would wait for the locks of the held one, and all other writes with it.
@@ -149,7 +166,9 @@ class Writer:
         is_full = self._weight > 0 and self._weight + weight > self._capacity
         if self._closing or (bounded and is_full):
             raise WriterFull("the queue of writes is full; nothing was stored, try again")
-        write = _Write(handler, item, weight)
+        if bounded and not essential and self._is_scarce():
+            raise StorageUnavailable("the disk is full; nothing was stored, try again when there is room")
+        write = _Write(handler, item, weight, bounded)
         self._weight += weight
         if deferrable:
             self._defer(write)
@@ -173,6 +192,7 @@ class Writer:
     async def aclose(self) -> None:
         """Commit the writes that still wait, refuse new ones, then close the connection."""
         self._closing = True
+        self._apart.hurry(asyncio.get_running_loop().time())
         self._flush_deferred()
         self._wake.set()
         if self._task is not None:
@@ -180,16 +200,45 @@ class Writer:
         await self._connection.aclose()
 
     async def _run(self) -> None:
-        while self._waiting or not self._closing:
+        while self._waiting or self._apart or not self._closing:
+            if self._apart:
+                await self._try_apart()
             if not self._waiting:
-                self._wake.clear()
-                await self._wake.wait()
+                await self._wait_for_work()
                 continue
             await self._wait_for_more()
             batch = self._next_batch()
             writer_waiting.set(len(self._waiting))
             writer_batch.observe(len(batch))
             await self._process(batch)
+
+    async def _wait_for_work(self) -> None:
+        """Wait until a write is to be stored: a new one, or one that is set apart."""
+        self._wake.clear()
+        if self._closing and not self._apart:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._apart.next_at if self._apart else None):
+                await self._wake.wait()
+
+    async def _try_apart(self) -> None:
+        """Try one part of the writes that are set apart again, if its time has come."""
+        writes = list(self._apart.take(asyncio.get_running_loop().time()))
+        if writes:
+            self._weight -= sum(write.weight for write in writes)
+            await self._process(writes)
+            self._apart.tried()
+
+    def _set_apart(self, batch: list[_Write]) -> None:
+        over = self._apart.add(batch, asyncio.get_running_loop().time())
+        self._weight += sum(write.weight for write in batch) - sum(write.weight for write in over)
+        writes_set_apart.inc(len(batch))
+        if over:
+            error = StorageUnavailable(
+                "what this request changes is locked by another session of the database; nothing was stored, try again"
+            )
+            log.warning("writes not stored: locked", writes=len(over), error_code=error.code)
+            _fail(list(over), error)
 
     async def _wait_for_more(self) -> None:
         """Wait `COMMIT_DELAY_SECONDS` for more writes where that pays; see `receiver.storage.commit_delay`."""
@@ -234,7 +283,10 @@ class Writer:
             log.warning("batch not stored", writes=len(batch), error_code=error.code, error=error.message)
             _fail(batch, error)
         except Exception as error:
-            await self._commit_halves(batch, error)
+            if self._connection.is_locked(error):
+                self._set_apart(batch)
+            else:
+                await self._commit_halves(batch, error)
         else:
             if written.unknown is not None:
                 _report_later(batch, written, written.unknown)
@@ -265,7 +317,7 @@ class Writer:
 
     async def _commit_once(self, batch: list[_Write]) -> _Written:
         try:
-            transaction = await self._connection.begin()
+            transaction = await self._connection.begin(is_brief=bool(self._apart))
             results = await _handle(transaction, batch)
             unknown = await self._commit()
         except (Exception, asyncio.CancelledError) as error:

@@ -12,7 +12,7 @@ from receiver.reporting.reporter import Reporter
 from receiver.storage.tables import deliveries, delivery_attempts
 from receiver.storage.transaction import Transaction
 from receiver.tracking.create import Callback
-from receiver.tracking.retry import Retrier
+from receiver.tracking.retry import Retrier, RetryRequest
 from tests.integration.harness import TrackingHarness
 
 HOUR = timedelta(hours=1)
@@ -43,7 +43,7 @@ class History:
 
     async def retry(self, task: str | None = None) -> None:
         retrier = Retrier(self.harness.applier.after_commit)
-        await self.harness.database.writer.write(retrier.retry, task or self.task)
+        await self.harness.database.writer.write(retrier.retry, RetryRequest(task or self.task))
 
     async def change(self, *statements: Any) -> None:
         async def work(tx: Transaction) -> None:

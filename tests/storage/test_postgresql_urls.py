@@ -51,9 +51,9 @@ async def test_neon_s_parameters_work_over_tls(
 
 
 async def test_a_url_s_parameters_reach_the_server(url: str) -> None:
-    more = "&application_name=mine&options=-c%20statement_timeout%3D7s&connect_timeout=10&keepalives=1"
+    more = "&application_name=mine&options=-c%20work_mem%3D7MB&connect_timeout=10&keepalives=1"
     async with connected(url + more) as connection:
-        for name, value in (("application_name", "mine"), ("statement_timeout", "7s"), ("TimeZone", "UTC")):
+        for name, value in (("application_name", "mine"), ("work_mem", "7MB"), ("TimeZone", "UTC")):
             assert (await connection.execute(text(f"SHOW {name}"))).scalar() == value
     plain = await connect(url)
     assert await plain.fetchval("SHOW application_name") == "ringback"

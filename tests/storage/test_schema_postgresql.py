@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import migrations
 import models
 from receiver.errors import StartError
 from receiver.settings import Settings
+from receiver.storage.postgresql import migrating
 from receiver.storage.postgresql.server import core_engine
 from receiver.storage.schema import check_schema, current_revision, migrate
 from tests.fakes.databases import outside
@@ -55,13 +56,19 @@ async def test_the_migrated_schema_is_what_the_models_declare(settings: Settings
     assert await run_sync(settings, differences) == []
 
 
-async def test_a_database_without_its_schema_is_refused_with_advice(settings: Settings) -> None:
+async def test_a_database_without_its_schema_is_refused_with_advice(
+    settings: Settings, logged: list[MutableMapping[str, Any]]
+) -> None:
     assert await current_revision(settings) is None
     with pytest.raises(StartError, match="ringback migrate"):
         await check_schema(settings)
     before, now = await migrate(settings)
     assert (before, await current_revision(settings)) == (None, now)
+    logged.clear()
     await check_schema(settings)
+    with outside(settings.database_url) as database:
+        is_unsafe = database.execute("SHOW fsync").fetchone() == ("off",)  # a server for tests alone may be
+    assert any(record.get("setting") == "fsync" for record in logged) == is_unsafe
 
 
 async def test_a_second_migration_does_nothing(settings: Settings) -> None:
@@ -137,3 +144,25 @@ async def test_a_downgrade_and_an_upgrade_restore_the_same_schema(settings: Sett
     assert await run_sync(settings, tables) == {"alembic_version"}
     assert await migrate(settings) == (None, head)
     assert await run_sync(settings, tables) == before
+
+
+async def test_a_migration_behind_a_lock_names_who_holds_it_and_works_once_it_is_gone(
+    settings: Settings, add_revision: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, head = await migrate(settings)
+    for name, seconds in (("TRIES", 2), ("_PAUSE_SECONDS", 0.01), ("_LOOK_SECONDS", 0.02)):
+        monkeypatch.setattr(migrating, name, seconds)
+    monkeypatch.setattr(migrating, "_SETTINGS", {"lock_timeout": "400ms"})
+    add_revision("op.execute('ALTER TABLE task ADD later integer')")
+    with outside(settings.database_url) as foreign:
+        foreign.execute("SET application_name = 'a report'")
+        foreign.execute("BEGIN")
+        foreign.execute("SELECT count(*) FROM task")
+        (pid,) = foreign.execute("SELECT pg_backend_pid()").fetchone()
+        with pytest.raises(
+            StartError, match=rf"session {pid} of user \w+ \(a report\) idle in transaction.*run"
+        ) as caught:
+            await migrate(settings)
+        assert "\n" not in caught.value.message
+        foreign.execute("ROLLBACK")
+    assert await migrate(settings) == (head, "9999")

@@ -32,8 +32,8 @@ class CountingConnection:
         self.gate.set()
         self.fault: Exception | None = None
 
-    async def begin(self) -> Transaction:
-        return await self.inner.begin()
+    async def begin(self, *, is_brief: bool = False) -> Transaction:
+        return await self.inner.begin(is_brief=is_brief)
 
     async def commit(self) -> None:
         self.committing.set()
@@ -49,6 +49,9 @@ class CountingConnection:
 
     def is_conflict(self, error: Exception) -> bool:
         return self.inner.is_conflict(error)
+
+    def is_locked(self, error: BaseException) -> bool:
+        return self.inner.is_locked(error)
 
     def unavailable(self, error: BaseException) -> Unavailable | None:
         return self.inner.unavailable(error)

@@ -1,8 +1,9 @@
 """Connecting when the service starts or migrates: a failure becomes one line for the operator, with what to do."""
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 
 from asyncpg.exceptions import (
     ClientConfigurationError,
@@ -14,21 +15,24 @@ from asyncpg.exceptions import (
     TooManyConnectionsError,
     UndefinedObjectError,
 )
-from sqlalchemy import NullPool
+from sqlalchemy import NullPool, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receiver.errors import StartError
 from receiver.storage.postgresql.errors import driver_error
 from receiver.storage.postgresql.location import POOLER_ADVICE, read_location
-from receiver.storage.postgresql.server import core_engine
+from receiver.storage.postgresql.server import COMMAND_SECONDS, core_engine
 from receiver.telemetry import get_logger
 
 log = get_logger("storage.postgresql.connecting")
+_NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
 @asynccontextmanager
-async def connected(dsn: str) -> AsyncIterator[AsyncConnection]:
-    """Open a connection that may write, for the length of the context.
+async def connected(
+    dsn: str, settings: Mapping[str, str] = _NO_SETTINGS, *, command_seconds: float | None = COMMAND_SECONDS
+) -> AsyncIterator[AsyncConnection]:
+    """Open a connection that may write, for the length of the context; `settings` are the session's.
 
     Raises `SettingsError` for a wrong URL and `StartError` if it cannot be opened; both say what to do.
     """
@@ -38,7 +42,7 @@ async def connected(dsn: str) -> AsyncIterator[AsyncConnection]:
             advice="the driver cannot do it; sslmode=verify-full in RINGBACK_DATABASE_URL protects as well, because it "
             "verifies the server's certificate",
         )
-    engine = core_engine(dsn, writes=True, poolclass=NullPool)
+    engine = core_engine(dsn, writes=True, settings=settings, command_seconds=command_seconds, poolclass=NullPool)
     try:
         try:
             connection = await engine.connect()
@@ -50,6 +54,17 @@ async def connected(dsn: str) -> AsyncIterator[AsyncConnection]:
             await connection.close()
     finally:
         await engine.dispose()
+
+
+async def warn_if_not_durable(connection: AsyncConnection) -> None:
+    """Log a warning for each setting of the server with which it loses what it acknowledged."""
+    for name in ("fsync", "full_page_writes"):
+        if (await connection.execute(text(f"SHOW {name}"))).scalar_one() == "off":
+            log.warning(
+                "server setting loses data",
+                setting=name,
+                advice=f"after a crash of its machine the server may lose what was acknowledged: set {name} = on there",
+            )
 
 
 def _cannot_connect(error: Exception) -> StartError:

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable
 from receiver.storage.postgresql import errors
 from receiver.storage.postgresql.lost_commit import LostCommit, Session, session_of
+from receiver.storage.postgresql.own_sessions import mark_as_writer
 from receiver.storage.postgresql.server import core_engine
 from receiver.storage.postgresql.transaction import PostgreSQLTransaction
 from receiver.telemetry import get_logger
@@ -32,6 +33,10 @@ PATIENCE_SECONDS = 10.0
 _MOST_LOST = 4
 _NO_TIMEOUT_SECONDS = 86400.0
 """The driver's own time-out would ask the server to cancel the COMMIT, which then does not wait for its standby."""
+_LOCKS = {"lock_timeout": "250ms"}
+"""Longer than a transaction of another process of ours holds a lock, unless its disk is slow. A wait for a lock that
+lasts longer sets the writes that need it apart; they do not fail because of it."""
+_BEGIN_BRIEF = "BEGIN; SET LOCAL lock_timeout = '50ms'"
 
 
 class PostgreSQLConnection:
@@ -39,7 +44,7 @@ class PostgreSQLConnection:
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self._engine = core_engine(dsn, writes=True, poolclass=NullPool)
+        self._engine = core_engine(dsn, writes=True, settings=_LOCKS, poolclass=NullPool)
         self._core: AsyncConnection | None = None
         self._driver: asyncpg.Connection | None = None
         self._transaction: PostgreSQLTransaction | None = None
@@ -48,7 +53,7 @@ class PostgreSQLConnection:
         self._lost: set[asyncio.Task[None]] = set()
         """The searches for outcomes that are not known yet."""
 
-    async def begin(self) -> PostgreSQLTransaction:
+    async def begin(self, *, is_brief: bool = False) -> PostgreSQLTransaction:
         """Begin a transaction, on a new connection if the last one broke. Raises `StorageUnavailable`."""
         self._transaction = None
         if len(self._lost) >= _MOST_LOST:
@@ -57,7 +62,7 @@ class PostgreSQLConnection:
             )
         try:
             core, driver = await self._connected()
-            await driver.execute("BEGIN")
+            await driver.execute(_BEGIN_BRIEF if is_brief else "BEGIN")
         except Exception as error:
             self._is_suspect = True
             raise (self.unavailable(error) or error) from error
@@ -94,11 +99,15 @@ class PostgreSQLConnection:
         """Return whether another process's write caused the error."""
         return errors.is_conflict(error)
 
+    def is_locked(self, error: BaseException) -> bool:
+        """Return whether a row or table that a statement needs was locked by another session for too long."""
+        return errors.is_locked(error)
+
     def unavailable(self, error: BaseException) -> Unavailable | None:
         """Return the error for the client if the database is at fault; None if the statement or its values are."""
         if isinstance(error, Unavailable):
             return error
-        if not errors.is_unavailable(error):
+        if errors.is_locked(error) or not errors.is_unavailable(error):
             return None
         self._is_suspect = True  # a new connection may reach a server that can be written to
         return errors.unavailable(error, "cannot be written to", "nothing was stored, try again")
@@ -119,6 +128,7 @@ class PostgreSQLConnection:
             self._driver = (await self._core.get_raw_connection()).driver_connection
             assert self._driver is not None  # noqa: S101 - just made
             self._session = await session_of(self._driver)
+            await mark_as_writer(self._driver)
             self._is_suspect = False
         return self._core, self._driver
 

@@ -2,7 +2,9 @@
 
 The writer treats each class in its own way. A conflict (`is_conflict`) means that another process's transaction was
 first, so the same batch is tried again and may succeed; `receiver.storage.writer` says why. An unavailable database
-(`is_unavailable`) fails the whole batch with 503, because no part of it could be stored. Anything else is the fault of
+(`is_unavailable`) fails the whole batch with 503, because no part of it could be stored. A lock that another session
+holds for long (`is_locked`) is unavailability to a reader; the writer sets the writes that need it apart
+(`receiver.storage.set_apart`). Anything else is the fault of
 one item, which is found by splitting the batch.
 
 The driver has errors of its own besides the server's (`InterfaceError`, `InternalClientError`): after a connection was
@@ -42,7 +44,6 @@ from receiver.errors import StorageUnavailable
 _CONFLICTS = (
     DeadlockDetectedError,
     ForeignKeyViolationError,
-    LockNotAvailableError,
     SerializationError,
     UniqueViolationError,
 )
@@ -54,6 +55,7 @@ _UNAVAILABLE = (
     InternalClientError,
     InvalidAuthorizationSpecificationError,
     InvalidCatalogNameError,
+    LockNotAvailableError,
     OperatorInterventionError,
     OSError,
     PendingRollbackError,
@@ -76,6 +78,11 @@ def driver_error(error: BaseException) -> BaseException:
 def is_conflict(error: BaseException) -> bool:
     """Return whether another process's write caused the error, so that the same transaction may succeed now."""
     return isinstance(driver_error(error), _CONFLICTS)
+
+
+def is_locked(error: BaseException) -> bool:
+    """Return whether another session held a lock for longer than the session's `lock_timeout`."""
+    return isinstance(driver_error(error), LockNotAvailableError)
 
 
 def is_unavailable(error: BaseException) -> bool:

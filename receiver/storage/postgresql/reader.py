@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
 from receiver.storage.hot import Decoder, HotPlan, HotQuery, HotRow
-from receiver.storage.postgresql.errors import is_unavailable, unavailable
+from receiver.storage.postgresql.errors import is_locked, is_unavailable, unavailable
 from receiver.storage.postgresql.raw_connection import RawConnection
 from receiver.storage.postgresql.server import COMMAND_SECONDS, core_engine
 
@@ -63,6 +63,8 @@ class PostgreSQLReader:
         except Exception as error:
             if not is_unavailable(error):
                 raise
+            if is_locked(error):  # a second wait for the same lock would only take longer
+                raise unavailable(error, "cannot be read") from error
         # A pooled connection may have broken since it was last used; SQLAlchemy has discarded the whole pool by now.
         try:
             return await self._read(statement)

@@ -1,4 +1,12 @@
-"""Connections to PostgreSQL, with asyncpg directly and through SQLAlchemy."""
+"""Connections to PostgreSQL, with asyncpg directly and through SQLAlchemy.
+
+A server, a role, a database or the URL may have defaults for a session that weaken what the service promises, so each
+session sets what it relies on. "On disk" is `synchronous_commit`: never below `on`, and a stronger `remote_apply`
+stays. What follows from READ COMMITTED (a statement sees what was committed before it began) is relied on by every
+lock and by `receiver.storage.open_writers`. Waits have bounds of their own: for a lock, and for a statement, a little
+before the driver gives up, so that the server does not go on with it alone. `default_transaction_read_only` is left as
+it is: providers of servers set it on purpose, for example when the disk is full, and it is answered with 503.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -16,9 +24,14 @@ from receiver.storage.postgresql.values import NUL, write_document, write_text
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 15.0
 """After this many seconds without a response the connection is given up as broken."""
+LOCK_SECONDS = 1.0
+"""How long a statement waits for a lock that another session holds. The writer waits for less."""
 _APPLICATION = {"application_name": "ringback"}
 _SESSION = {
     "timezone": "UTC",
+    "default_transaction_isolation": "read committed",
+    "statement_timeout": "14s",
+    "lock_timeout": f"{LOCK_SECONDS}s",
     "jit": "off",  # it takes longer to compile these statements than to run them
     # A process that hangs in the middle of a transaction may not keep rows locked for the others.
     "idle_in_transaction_session_timeout": "20s",
@@ -29,11 +42,28 @@ _BY_KEYS = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
 }
+_SET_WHERE_KNOWN = """
+SELECT set_config(name, value, false) FROM (VALUES
+    ('synchronous_commit', CASE current_setting('synchronous_commit')
+        WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END),
+    ('idle_session_timeout', '0'), ('transaction_timeout', '0')
+) AS wanted(name, value) WHERE current_setting(name, true) IS NOT NULL
+"""
+"""What depends on the present value, and settings that older servers do not have. `set_config` also outlasts a reload
+of the server's configuration."""
 _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
-async def connect(dsn: str, *, writes: bool = True, settings: Mapping[str, str] = _NO_SETTINGS) -> asyncpg.Connection:
+async def connect(
+    dsn: str,
+    *,
+    writes: bool = True,
+    settings: Mapping[str, str] = _NO_SETTINGS,
+    command_seconds: float | None = COMMAND_SECONDS,
+) -> asyncpg.Connection:
     """Open a connection of the driver's own; with `writes`, to a server that accepts writes.
+
+    `settings` are the session's, `command_seconds` bounds each statement; None for no bound on this side.
 
     A connection never goes to a standby, even if the URL names one and the primary is down: a standby is behind, maybe
     for as long as the connection lasts, and does not know which transactions are open on the primary.
@@ -42,11 +72,12 @@ async def connect(dsn: str, *, writes: bool = True, settings: Mapping[str, str] 
     connection: asyncpg.Connection = await asyncpg.connect(
         location.dsn,
         timeout=location.connect_seconds or CONNECT_SECONDS,
-        command_timeout=COMMAND_SECONDS,
+        command_timeout=command_seconds,
         server_settings={**_APPLICATION, **location.settings, **_SESSION, **settings},
         ssl=location.tls,
         target_session_attrs=SessionAttribute.read_write if writes else SessionAttribute.primary,
     )
+    await connection.execute(_SET_WHERE_KNOWN)
     await connection.set_type_codec("uuid", encoder=str, decoder=str, schema="pg_catalog", format="text")
     return connection
 
@@ -61,11 +92,18 @@ async def connect_raw(dsn: str, *, writes: bool = True) -> asyncpg.Connection:
     return connection
 
 
-def core_engine(dsn: str, *, writes: bool, **pool: Any) -> AsyncEngine:
+def core_engine(
+    dsn: str,
+    *,
+    writes: bool,
+    settings: Mapping[str, str] = _NO_SETTINGS,
+    command_seconds: float | None = COMMAND_SECONDS,
+    **pool: Any,
+) -> AsyncEngine:
     """Return a SQLAlchemy engine; each statement is a transaction of its own, except after an explicit BEGIN."""
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: connect(dsn, writes=writes),
+        async_creator=lambda: connect(dsn, writes=writes, settings=settings, command_seconds=command_seconds),
         isolation_level="AUTOCOMMIT",
         hide_parameters=True,  # errors are logged, and values may not be
         json_serializer=write_document,

@@ -211,6 +211,10 @@ class PostgreSQLTransaction:
         """Note a query that finds a row if this transaction was committed."""
         self.evidence.add(trace, is_lasting=is_lasting)
 
+    async def write_to_disk(self) -> None:
+        """Write a message to the server's WAL that is not read again."""
+        await self._driver.execute("SELECT pg_logical_emit_message(true, 'ringback', '')")
+
     async def load_tasks(
         self, uids: Collection[str], provider_ids: Collection[tuple[str, str]] = ()
     ) -> dict[str, TaskState]:

@@ -22,6 +22,7 @@ from typing import Any
 from sqlalchemy import StaticPool, create_engine
 
 from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable
+from receiver.storage.sqlite.reserve import Reserve, is_full
 from receiver.storage.sqlite.transaction import SQLiteTransaction
 from receiver.storage.sqlite.values import read_document, write_document
 
@@ -37,6 +38,10 @@ predict the next."""
 _BUSY_RETRY_SECONDS = 0.005
 _WAIT_FAILED = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
 """The errors of a commit whose pages were all written, and perhaps not kept by the disk."""
+CHECKPOINT_PAGES = 1000
+"""A commit checkpoints when the WAL has this many pages; see `receiver.storage.sqlite.upkeep` for a larger one."""
+_WAL_KEPT_BYTES = 64 * 1024 * 1024
+"""To this size the WAL's file is cut when it starts again from its beginning."""
 
 
 def configure(connection: Any, *, writes: bool) -> None:
@@ -45,6 +50,8 @@ def configure(connection: Any, *, writes: bool) -> None:
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA journal_size_limit={_WAL_KEPT_BYTES}")
+        connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA cache_size=-8192")
     else:
@@ -69,11 +76,13 @@ class SQLiteConnection:
         self._driver: sqlite3.Connection = self._core.connection.driver_connection  # type: ignore[assignment]
         self._thread = ThreadPoolExecutor(1, "ringback-commit")
         self._busy_seconds = busy_seconds
+        self.reserve = Reserve(path)
+        self._has_room_again = False
         self._is_free = True
         self._commit_seconds = 0.0
         self._commits_in_thread = 0
 
-    async def begin(self) -> SQLiteTransaction:
+    async def begin(self, *, is_brief: bool = False) -> SQLiteTransaction:
         """Begin a transaction that holds the write lock. Raises `StorageUnavailable` if another process keeps it."""
         deadline = asyncio.get_running_loop().time() + self._busy_seconds
         while True:
@@ -99,8 +108,11 @@ class SQLiteConnection:
                 self._commits_in_thread += 1
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._driver.commit)
         except sqlite3.OperationalError as error:
-            is_unknown = getattr(error, "sqlite_errorcode", None) in _WAIT_FAILED
-            raise (OutcomeUnknown() if is_unknown else _unavailable(error)) from error
+            if getattr(error, "sqlite_errorcode", None) in _WAIT_FAILED:
+                raise OutcomeUnknown from error
+            if is_full(error):
+                raise  # `unavailable` makes room
+            raise _unavailable(error) from error
         self._is_free = True
 
     def _commit_here(self) -> None:
@@ -125,12 +137,26 @@ class SQLiteConnection:
         return self._driver.execute(sql, parameters).fetchall() if self._is_free else None
 
     def is_conflict(self, error: BaseException) -> bool:
-        """Return False: SQLite has one writer, so no other process's write can conflict."""
+        """Return whether the same batch may succeed now: the disk was full, and the reserve has made room.
+
+        SQLite has one writer, so no other process's write can conflict.
+        """
+        has_room, self._has_room_again = self._has_room_again, False
+        return has_room
+
+    def is_locked(self, error: BaseException) -> bool:
+        """Return False: SQLite's one lock is waited for when a transaction begins."""
         return False
 
     def unavailable(self, error: BaseException) -> Unavailable | None:
-        """Return the error for the client if the database is at fault; None if the statement or its values are."""
+        """Return the error for the client if the database is at fault; None if the statement or its values are.
+
+        None as well if the disk was full and has room again: `is_conflict` then returns True.
+        """
         cause = getattr(error, "orig", None) or error
+        if is_full(cause) and self.reserve.spend():
+            self._has_room_again = True
+            return None
         if isinstance(cause, Unavailable):
             return cause
         return (

@@ -117,6 +117,11 @@ class SQLiteTransaction:
         result = self._core.execute(statement, parameters)
         return result.fetchall() if result.returns_rows else ()
 
+    async def write_to_disk(self) -> None:
+        """Write the first page, with a number that SQLite leaves to applications and that nothing reads."""
+        (number,) = self._driver.execute("PRAGMA user_version").fetchone()
+        self._driver.execute(f"PRAGMA user_version={(number + 1) % 2**31}")
+
     async def load_tasks(
         self, uids: Collection[str], provider_ids: Collection[tuple[str, str]] = ()
     ) -> dict[str, TaskState]:

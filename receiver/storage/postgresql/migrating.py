@@ -1,0 +1,154 @@
+"""Migrates a schema on PostgreSQL beside sessions that use it: every wait has a bound, and says what it waits for.
+
+A change of a table waits until no other session uses that table, and all that come later wait behind it, the service
+too. So a try waits only for `_LOCK_SECONDS`, then gives way for `_PAUSE_SECONDS`, and begins again. While a try waits,
+a second connection asks the server who is in the way: that is the only moment at which the server knows it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+import migrations
+from receiver.errors import StartError
+from receiver.storage.postgresql.connecting import connected
+from receiver.storage.postgresql.errors import driver_error, is_locked, is_unavailable
+from receiver.telemetry import get_logger
+
+log = get_logger("storage.postgresql.migrating")
+
+TRIES = 6
+_LOCK_SECONDS = 3.0
+_PAUSE_SECONDS = 2.0
+_OTHER_SECONDS = 600.0
+"""How long another migration is waited for."""
+_LOOK_SECONDS = 0.25
+_LOCK = 0x52494E47
+"""The number of the advisory lock that a migration holds: "RING" in ASCII."""
+_SETTINGS = {"lock_timeout": f"{_LOCK_SECONDS}s", "statement_timeout": "0"}
+_BLOCKING = text(
+    "SELECT pid, usename AS user, application_name AS application, state, "
+    "extract(epoch FROM clock_timestamp() - xact_start)::int AS seconds FROM pg_stat_activity WHERE pid = ANY(:pids)"
+)
+_HOLDERS = f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid = {_LOCK} AND granted"
+
+
+async def migrate_server(
+    dsn: str, *, revision: Callable[[Connection], str | None], upgrade: Callable[[Connection], None]
+) -> tuple[str | None, str]:
+    """Migrate to the newest revision in one transaction; return (the revision before, the revision now).
+
+    `revision` reads the present one, and refuses what cannot be migrated; `upgrade` runs the migrations. Raises
+    `StartError`, which names the sessions that hold a lock, if it stays locked for `TRIES` tries.
+    """
+    async with (
+        connected(dsn, _SETTINGS, command_seconds=None) as connection,
+        connected(dsn, {"lock_timeout": "1s"}) as watching,
+    ):
+        try:
+            await _lock_out_others(connection, watching)
+            for number in range(1, TRIES + 1):
+                blockers: dict[int, str] = {}
+                try:
+                    return await _try(connection, watching, blockers, revision, upgrade)
+                except DBAPIError as error:
+                    if not is_locked(error):
+                        raise
+                await connection.exec_driver_sql("ROLLBACK")
+                who = "; ".join(blockers.values()) or "a session that has ended since"
+                log.warning("migration waits for a lock", number=number, tries=TRIES, held_by=who)
+                if number < TRIES:
+                    await asyncio.sleep(_PAUSE_SECONDS)
+        except DBAPIError as error:
+            if not is_unavailable(error):
+                raise
+            cause = driver_error(error)
+            raise StartError(f"the migration was interrupted ({cause}), nothing was changed; run it again") from None
+    pids = ", ".join(map(str, blockers)) or "PID"
+    raise StartError(
+        f"the schema cannot be migrated, nothing was changed: a table is locked by {who}; end what that session does, "
+        f"or the session itself with SELECT pg_terminate_backend({pids}), then run `ringback migrate` again"
+    )
+
+
+async def _try(
+    connection: AsyncConnection,
+    watching: AsyncConnection,
+    blockers: dict[int, str],
+    revision: Callable[[Connection], str | None],
+    upgrade: Callable[[Connection], None],
+) -> tuple[str | None, str]:
+    pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+    ended = asyncio.Event()
+    watch = asyncio.create_task(_watch(watching, pid, blockers, ended))
+    try:
+        before = await connection.run_sync(revision)
+        if before != migrations.HEAD:
+            await connection.exec_driver_sql("BEGIN")
+            await connection.run_sync(upgrade)
+            await connection.exec_driver_sql("COMMIT")
+    finally:
+        ended.set()
+        await asyncio.gather(watch, return_exceptions=True)
+    return before, migrations.HEAD
+
+
+async def _watch(watching: AsyncConnection, pid: int, blockers: dict[int, str], ended: asyncio.Event) -> None:
+    """Keep in `blockers` who is in the way of a session, until `ended` is set."""
+    while not ended.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await ended.wait()
+        found = {} if ended.is_set() else await _look(watching, pid)
+        if found:
+            blockers.clear()
+            blockers.update(found)
+
+
+async def _look(watching: AsyncConnection, pid: int) -> dict[int, str]:
+    pids = (await watching.execute(text("SELECT pg_blocking_pids(:pid)"), {"pid": pid})).scalar_one()
+    return await _describe(watching, pids)
+
+
+async def _describe(watching: AsyncConnection, pids: list[int]) -> dict[int, str]:
+    """Return a line for each of these sessions. What they run is left out: it may have secrets in it."""
+    if not pids:
+        return {}
+    rows = (await watching.execute(_BLOCKING, {"pids": pids})).mappings()
+    return {row["pid"]: _line(dict(row)) for row in rows}
+
+
+def _line(row: dict[str, Any]) -> str:
+    parts = [f"session {row['pid']}"]
+    if row["user"]:
+        parts.append(f"of user {row['user']}")
+    if row["application"]:
+        parts.append(f"({row['application']})")
+    if row["state"]:
+        parts.append(row["state"])
+    if row["seconds"] is not None:
+        parts.append(f"in a transaction for {row['seconds']} s")
+    return " ".join(parts)
+
+
+async def _lock_out_others(connection: AsyncConnection, watching: AsyncConnection) -> None:
+    """Wait until this is the only process that migrates the database. Raises `StartError` after `_OTHER_SECONDS`."""
+    loop = asyncio.get_running_loop()
+    began = said_at = loop.time()
+    while not (await connection.execute(text(f"SELECT pg_try_advisory_lock({_LOCK})"))).scalar_one():
+        now = loop.time()
+        if now - began > _OTHER_SECONDS:
+            raise StartError(
+                "another process is still migrating the database; end it, then run `ringback migrate` again"
+            )
+        if now - said_at >= _LOCK_SECONDS:
+            said_at = now
+            pids = [row[0] for row in await watching.execute(text(_HOLDERS))]
+            who = "; ".join((await _describe(watching, pids)).values())
+            log.warning("another migration is at work", seconds=round(now - began), held_by=who)
+        await asyncio.sleep(_LOOK_SECONDS)

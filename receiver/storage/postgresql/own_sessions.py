@@ -1,0 +1,38 @@
+"""Tells the sessions of Ringback that write from all others: each holds a shared advisory lock as long as it lives.
+
+A person in psql, a backup or a report may open a transaction too, and leave it open. What such a session has locked
+says nothing about rows that Ringback is about to commit. The name of an application would not tell the two apart: the
+URL may set it, and a person may use the same URL. The lock is taken once for each connection, so a transaction costs
+nothing more, and every role may read who holds it.
+"""
+
+import asyncpg
+
+_CLASS = 0x52494E47
+"""The first half of the lock's number: "RING" in ASCII. `receiver.storage.postgresql.migrating` locks another one."""
+_WRITER = 1
+
+_TAKE = f"SELECT pg_advisory_lock_shared({_CLASS}, {_WRITER})"
+OPEN_WRITERS = f"""
+WITH held AS MATERIALIZED (
+    SELECT locktype, relation, mode, granted, pid, virtualtransaction, classid, objid, objsubid FROM pg_locks
+    WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())
+)
+SELECT DISTINCT writing.virtualtransaction AS writer FROM held AS writing
+WHERE writing.locktype = 'relation' AND writing.relation = to_regclass(:relation) AND writing.granted
+AND writing.mode = 'RowExclusiveLock'
+AND (
+    EXISTS (
+        SELECT FROM held AS own WHERE own.pid = writing.pid AND own.locktype = 'advisory'
+        AND own.classid = {_CLASS} AND own.objid = {_WRITER} AND own.objsubid = 2
+    )
+    OR EXISTS (SELECT FROM pg_stat_get_activity(writing.pid) AS session WHERE session.application_name = 'ringback')
+)
+"""
+"""The transactions of Ringback's writers that have begun to write `:relation`. A write locks the table until its
+transaction ends. The application's name is for processes of a version that does not take the advisory lock yet."""
+
+
+async def mark_as_writer(connection: asyncpg.Connection) -> None:
+    """Mark this session as one of Ringback's that write. It stays so until it ends."""
+    await connection.execute(_TAKE)
