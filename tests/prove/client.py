@@ -1,4 +1,4 @@
-"""A client of the service: it writes down each call and what came of it, and repeats one with a key until it is answered."""
+"""A client of the service: it writes down each call and what came of it, and repeats one with a key."""
 
 import asyncio
 import random

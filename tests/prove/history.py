@@ -1,7 +1,7 @@
 """The history of a campaign: one JSON line for each thing that a client, the provider, a subscriber or a reader saw.
 
-A line is `{"n", "at", "who", "what", ...}`: its number from 1, the seconds since the campaign began by a monotone clock,
-who saw it, and what. README.md of this folder lists them all. The file has no secrets.
+A line is `{"n", "at", "who", "what", ...}`: its number from 1, the seconds since the campaign began by a monotone
+clock, who saw it, and what. README.md of this folder lists them all. The file has no secrets.
 """
 
 import itertools

@@ -48,7 +48,7 @@ SETTINGS: Mapping[str, str] = {
 }
 """The service's settings in campaigns: everything is as by default, but waits are short."""
 SHORT_LEASES = ("shorten_leases",)
-"""Leases last minutes by default, because they outlast every call; here they last seconds (`tests.fakes.short_leases`)."""
+"""Leases last minutes by default, to outlast every call; here they last seconds (`tests.fakes.short_leases`)."""
 _WEBHOOKS: Mapping[str, Mapping[str, Any]] = {
     "all": {"event_types": ["task.*", "run.*"]},
     "ends": {},
