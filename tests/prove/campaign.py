@@ -4,21 +4,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.fakes.fork_server import ForkServer
 from tests.prove.calm import add_up, calm_down, stream_to_its_end
+from tests.prove.commits import proxied
 from tests.prove.history import History
 from tests.prove.rows import write_rows
-from tests.prove.stores import Kind, Store, Stores
+from tests.prove.stores import Kind, Stores
 from tests.prove.world import Ground, World, running
 
 Fault = Callable[[World, int], Awaitable[None]]
 """Does the faults of a campaign, so many rounds of them, while the load runs."""
-Way = Callable[[Store, Path, History, str], AbstractAsyncContextManager[str]]
-"""Opens another way to the database, such as a proxy; yields its URL for the service."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +28,14 @@ class Campaign:
     what: str
     """One sentence for the report."""
     fault: Fault
+    rounds: tuple[int, int]
+    """How many rounds of it there are in a quick proof, and in a whole one."""
     kinds: tuple[Kind, ...] = ("sqlite", "postgresql")
     settings: Mapping[str, str] = field(default_factory=dict)
     points: tuple[str, ...] = ()
     """Changes to each start of the service, of `tests.fakes.crash_points`."""
-    way: Way | None = None
-    skipped: Callable[[], str | None] = lambda: None
-    """Why it cannot be tried on this machine; None if it can."""
+    meets_commits: bool = False
+    """Whether the service reaches PostgreSQL through a proxy that meets its COMMITs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +73,10 @@ async def run_campaign(
 async def _run(campaign: Campaign, ground: Ground, history: History, seed: int, rounds: int) -> None:
     own_seed = f"{seed} {campaign.name} {ground.store.kind}"
     async with AsyncExitStack() as stack:
-        if campaign.way is not None:
-            way = campaign.way(ground.store, ground.folder, history, own_seed)
-            url = await stack.enter_async_context(way)
-            ground = Ground(store=ground.store, folder=ground.folder, forks=ground.forks, database_url=url)
+        if campaign.meets_commits and ground.store.kind == "postgresql":
+            way = proxied(ground.store, ground.folder, history, own_seed)
+            url, proxy = await stack.enter_async_context(way)
+            ground = replace(ground, database_url=url, commits=proxy)
         world = await stack.enter_async_context(running(ground, history, own_seed, campaign.settings, campaign.points))
         async with world.follower.following():
             async with world.load.running():

@@ -6,6 +6,7 @@ clock, who saw it, and what. README.md of this folder lists them all. The file h
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,9 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.counts: dict[tuple[str, str], int] = {}
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.answers: Counter[int] = Counter()
+        """The statuses that clients got."""
         self._began = time.monotonic()
         self._numbers = itertools.count(1)
         self._calls = itertools.count(1)
@@ -43,7 +46,9 @@ class History:
         """Add a line. A value that JSON has no form for is written as its text."""
         line = {"n": next(self._numbers), "at": round(self.now, 4), "who": who, "what": what, **fields}
         self._file.write(orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
-        self.counts[who, what] = self.counts.get((who, what), 0) + 1
+        self.counts[who, what] += 1
+        if (who, what) == ("client", "answer"):
+            self.answers[fields["status"]] += 1
 
     def call(self, op: str, **fields: Any) -> int:
         """Add the line of a client's call; return its number, which its answer repeats."""
@@ -53,7 +58,7 @@ class History:
 
     def count(self, who: str, what: str) -> int:
         """Return how many lines there are of this kind."""
-        return self.counts.get((who, what), 0)
+        return self.counts[who, what]
 
 
 def read(path: Path) -> Iterator[Line]:

@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 import uuid
+from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -76,9 +77,11 @@ class Provider:
     def __init__(self, history: History, seed: str, notices: Notices) -> None:
         self.weather = Weather()
         self.tasks: dict[str, ProviderTask] = {}
+        self.notices = notices
+        self.drawn: Counter[str] = Counter()
+        """How many calls had each fault of the weather, by the call and the fault."""
         self._history = history
         self._seed = seed
-        self._notices = notices
         self._running: set[asyncio.Task[None]] = set()
         self._calls = random.Random(f"{seed} calls")
 
@@ -151,8 +154,15 @@ class Provider:
     ) -> Response:
         """Answer as the weather says, after its delay; write it down."""
         task_id = task.id if task else None
+        if answering.fault is not None:
+            self.drawn[f"to {op}: {answering.fault}"] += 1
         self._history.write(
-            "provider", "answered", op=op, status=answering.status, cut=answering.cut, provider_task_id=task_id
+            "provider",
+            "answered",
+            op=op,
+            status=None if answering.cut else answering.status,
+            fault=answering.fault,
+            provider_task_id=task_id,
         )
         await asyncio.sleep(answering.delay)
         if answering.cut:
@@ -206,7 +216,7 @@ class Provider:
 
     def _tell(self, task: ProviderTask) -> None:
         if task.endpoint:
-            for notice in self._notices.of(task.id, task.endpoint, task.secret, task.data(), self.weather, task.rng):
+            for notice in self.notices.of(task.id, task.endpoint, task.secret, task.data(), self.weather, task.rng):
                 self._start(notice)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

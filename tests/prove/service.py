@@ -42,6 +42,7 @@ class Service:
         self._forks = forks
         self._points = points
         self._child: Child | None = None
+        self._starting = asyncio.Lock()
 
     @property
     def pid(self) -> int:
@@ -59,19 +60,9 @@ class Service:
 
         Raises `NotStarted`, unless it was started with points: then it may have died at one.
         """
-        if self.runs:
-            return
-        self.starts += 1
-        crash = ",".join((*self._points, *points)) or None
-        self._child = await self._forks.begin(
-            *("serve", "--port", str(self.port)),
-            folder=self._folder,
-            environment=self.environment,
-            log=self._log,
-            crash=crash,
-        )
-        if not await self._is_ready() and not points:
-            raise NotStarted(f"{self.name} did not start:\n{self.log()[-3000:]}")
+        async with self._starting:
+            if not self.runs:
+                await self._start(points)
 
     async def command(self, *arguments: str) -> int:
         """Run another command of `ringback` to its end; return its exit status."""
@@ -114,6 +105,19 @@ class Service:
     def log(self) -> str:
         """Return everything that it printed."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    async def _start(self, points: tuple[str, ...]) -> None:
+        self.starts += 1
+        crash = ",".join((*self._points, *points)) or None
+        self._child = await self._forks.begin(
+            *("serve", "--port", str(self.port)),
+            folder=self._folder,
+            environment=self.environment,
+            log=self._log,
+            crash=crash,
+        )
+        if not await self._is_ready() and not points:
+            raise NotStarted(f"{self.name} did not start:\n{self.log()[-3000:]}")
 
     async def _end(self, which: signal.Signals) -> int:
         if self._child is None:

@@ -21,9 +21,9 @@ class Store:
     server: Server | None = None
 
     @property
-    def file(self) -> Path:
-        """The file of a SQLite database."""
-        return Path(self.url.removeprefix("sqlite:///"))
+    def name(self) -> str:
+        """The name of a PostgreSQL database."""
+        return self.url.split("/")[3].partition("?")[0]
 
     def environment(self, url: str | None = None) -> dict[str, str]:
         """Return the settings that name the database; `url` is another way to reach it."""
@@ -40,7 +40,7 @@ class Store:
         """Remove a PostgreSQL database; SQLite's file goes with its folder."""
         if self.server is not None:
             with outside(self.server.url()) as server:
-                server.execute(f"DROP DATABASE {self.url.split('/')[3].partition('?')[0]} WITH (FORCE)")
+                server.execute(f"DROP DATABASE {self.name} WITH (FORCE)")
 
 
 class Stores:
@@ -55,7 +55,7 @@ class Stores:
         if kind == "sqlite":
             return Store(kind, f"sqlite:///{folder / 'ringback.db'}")
         if self._server is None:
-            self._server = Server.make({"lock_timeout": 0})
+            self._server = Server.make({})
         name = f"prove_{next(self._numbers)}"
         with outside(self._server.url()) as server:
             server.execute(f"CREATE DATABASE {name}")

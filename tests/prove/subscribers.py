@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,8 @@ class Subscribers:
         self.base = ""
         self.faults: Mapping[str, float] = {}
         self.endpoints: dict[str, Endpoint] = {"callback": Endpoint(None)}
+        self.drawn: Counter[str] = Counter()
+        """How many deliveries were answered with each fault."""
         self._history = history
         self._rng = random.Random(f"{seed} subscribers")
 
@@ -61,6 +64,8 @@ class Subscribers:
             return Response("no such endpoint", 404)
         endpoint.received += 1
         fault = self._fault(endpoint)
+        if fault is not None:
+            self.drawn[fault] += 1
         response = self._response(fault)
         headers = dict(request.headers)
         answer = None if fault in ("hang", "cut") else response.status_code

@@ -2,17 +2,21 @@
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
 class Answering:
-    """How one call is answered. `delay` is in seconds; `makes` says whether the call does what was asked."""
+    """How one call is answered. `delay` is in seconds; `makes` says whether the call does what was asked.
+
+    `fault` names the fault, if it is one.
+    """
 
     status: int = 200
     makes: bool = True
     cut: bool = False
     delay: float = 0.0
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,6 @@ def _drawn(shares: Mapping[str, float], faults: Mapping[str, Answering], rng: ra
     drawn = rng.random()
     for name, share in shares.items():
         if drawn < share:
-            return faults[name]
+            return replace(faults[name], fault=name)
         drawn -= share
     return Answering()

@@ -14,6 +14,7 @@ import httpx
 from tests.fakes.fork_server import ForkServer
 from tests.fakes.servers import served
 from tests.prove.client import Client
+from tests.prove.commits import CommitProxy
 from tests.prove.history import History
 from tests.prove.load import Load
 from tests.prove.notices import Notices
@@ -72,7 +73,8 @@ class World:
     client: Client
     load: Load
     follower: Follower
-    settings: Mapping[str, str]
+    commits: CommitProxy | None
+    """Meets the service's COMMITs; None where the campaign has no such proxy."""
 
     def fault(self, what: str, *, hit: bool, **details: Any) -> None:
         """Write down a fault: `hit` says whether it is known to have met what it was meant for."""
@@ -91,24 +93,28 @@ class World:
     async def register(self) -> None:
         """Register the webhooks that every campaign has."""
         for name, fields in _WEBHOOKS.items():
-            secret = new_secret(name)
-            endpoint = Endpoint(secret)
-            self.subscribers.endpoints[name] = endpoint
-            body = {"endpoint_url": self.subscribers.url(name), "secret": secret, "format": "standard", **fields}
-            path = "/api/v1/webhooks"
-            answer = await self.client.repeated("webhook", path, body, key=f"w-{name}", mark=name, name=name)
-            endpoint.webhook_id = str(answer.data["id"])
+            await self.register_one(name, fields)
+
+    async def register_one(self, name: str, fields: Mapping[str, Any], *, gone_after: int | None = None) -> None:
+        """Register a webhook for the endpoint of this name, which is gone after so many deliveries."""
+        secret = new_secret(name)
+        endpoint = Endpoint(secret, gone_after=gone_after)
+        self.subscribers.endpoints[name] = endpoint
+        body = {"endpoint_url": self.subscribers.url(name), "secret": secret, "format": "standard", **fields}
+        answer = await self.client.repeated("webhook", "/api/v1/webhooks", body, key=f"w-{name}", mark=name, name=name)
+        endpoint.webhook_id = str(answer.data["id"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """Where a campaign takes place. `root` is the folder that the service is imported from, a changed copy perhaps."""
+    """Where a campaign takes place. `forks` starts the service, from a changed copy perhaps."""
 
     store: Store
     folder: Path
     forks: ForkServer
+    commits: CommitProxy | None = None
     database_url: str | None = None
-    """Another way to the database for the service alone, such as a proxy."""
+    """The service's own way to the database, through the proxy `commits`; None if it has none."""
 
 
 @asynccontextmanager
@@ -150,7 +156,7 @@ async def running(
                 client=client,
                 load=Load(client, subscribers, seed, CLIENTS),
                 follower=Follower(history, lambda: routes.choice(services).base, API_KEY),
-                settings=environment,
+                commits=ground.commits,
             )
             try:
                 await _prepare(world)

@@ -1,0 +1,34 @@
+"""Restarts in order: of the service, one process after the other, and of PostgreSQL, also as in a power cut."""
+
+import asyncio
+from typing import Literal
+
+from tests.prove.world import World
+
+_MODES: tuple[Literal["immediate", "fast"], ...] = ("immediate", "fast")
+
+
+async def roll(world: World, rounds: int) -> None:
+    """Stop each process with SIGTERM and start it again, one after the other."""
+    for _ in range(rounds):
+        for service in world.services:
+            await world.load.more(world.rng.randint(3, 12))
+            status = await service.stop()
+            world.fault("graceful restart", hit=True, service=service.name, status=status)
+            await service.start()
+    await world.load.more(10)
+
+
+async def restart_database(world: World, rounds: int) -> None:
+    """Stop PostgreSQL, without a checkpoint or in order, for some seconds, and start it again."""
+    server = world.store.server
+    assert server is not None
+    for _ in range(rounds):
+        await world.load.more(world.rng.randint(4, 15))
+        mode = world.rng.choice(_MODES)
+        seconds = world.rng.uniform(0.2, 3.0)
+        await server.stop(mode)
+        await asyncio.sleep(seconds)
+        await server.start()
+        world.fault("database restart", hit=True, mode=mode, seconds=round(seconds, 2))
+    await world.load.more(10)
