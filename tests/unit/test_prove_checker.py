@@ -48,11 +48,12 @@ class Story:
         about = {"event_id": event_id, "type": type, "task_id": task_id}
         self.add("subscriber:all", "received", **{**about, "ok": True, "answer": answer, **fields})
 
-    def event(self, uid: str, type: str, task_uid: str | None, run_uid: str | None = None, **fields: Any) -> None:
+    def event(self, uid: str, type: str, task_id: str | None, run_id: str | None = None, **fields: Any) -> None:
         sequence = len(self.tables.get("events", [])) + 1
-        self.row("events", uid=uid, sequence=sequence, type=type, task_uid=task_uid, run_uid=run_uid, **fields)
-        self.row("deliveries", webhook_id="w1", event_uid=uid, status="delivered", attempt=1)
-        self.received(uid, type, task_uid)
+        about = {"event_id": uid, "sequence": sequence, "type": type, "task_id": task_id, "run_id": run_id}
+        self.row("events", **about, snapshot=fields)
+        self.row("deliveries", webhook_id="w1", event_id=uid, status="delivered", attempt=1)
+        self.received(uid, type, task_id)
         self.add("stream", "event", event_id=uid, sequence=sequence, type=type)
 
     def verdict(self) -> Verdict:
@@ -60,8 +61,10 @@ class Story:
         return check(list(parsed([*self.lines, *ends])))
 
     def _webhook(self) -> None:
-        self.call(1, "webhook", ids=["w1"], target="all")
-        self.row("webhooks", uid="w1", name="all", kind="registered", ordered=True, is_active=True, event_types=None)
+        self.call(1, "webhook", ids=["w1"], name="all")
+        self.row(
+            "webhooks", webhook_id="w1", name="all", kind="registered", ordered=True, is_active=True, event_types=None
+        )
 
     def _task(self, uid: str, provider_id: str, *, mark: str, key: str | None, op: str) -> None:
         self.add("client", "call", call=10, op=op, key=key, mark=mark)
@@ -69,46 +72,49 @@ class Story:
         self.add("client", "answer", call=10, status=200, code=None, ids=[uid])
         self._end(uid, provider_id, mark=mark)
 
-    def _end(self, uid: str, provider_id: str, *, mark: str, run_uid: str | None = None) -> None:
+    def _end(self, uid: str, provider_id: str, *, mark: str, run_id: str | None = None) -> None:
         known = {"provider_task_id": provider_id}
-        self.event(f"{uid}-created", "task.created", uid, run_uid, attempt=1)
+        self.event(f"{uid}-created", "task.created", uid, run_id, attempt=1)
         self.add("provider", "ended", status="completed", **known)
         self.add("provider", "webhook", status="completed", kind="true", answer=200, **known)
-        self.event(f"{uid}-completed", "task.completed", uid, run_uid, attempt=1, **known)
+        self.event(f"{uid}-completed", "task.completed", uid, run_id, attempt=1, **known)
         states = {"status": "completed", "submission": "accepted", "attempt": 1, "ended_event": f"{uid}-completed"}
-        self.row("tasks", uid=uid, mark=mark, run_uid=run_uid, submitted_at="2026-01-01T00:00:00Z", **states, **known)
+        self.row("tasks", task_id=uid, mark=mark, run_id=run_id, submitted_at="2026-01-01T00:00:00Z", **states, **known)
 
     def _run(self) -> None:
         self.call(20, "run", status=202, mark="m2", ids=["r1"])
-        self.made("p2", "m2/one", "t2")
-        self._end("t2", "p2", mark="m2/one", run_uid="r1")
+        self.made("p2", "m2.s1", "t2")
+        self._end("t2", "p2", mark="m2.s1", run_id="r1")
         self.event("r1-completed", "run.completed", None, "r1")
-        self.row("runs", uid="r1", mark="m2", status="completed", ended_event="r1-completed", ended_at=None)
-        self.row("steps", run_uid="r1", name="one", status="completed", task_uid="t2")
+        self.row("runs", run_id="r1", mark="m2", status="completed", ended_event="r1-completed", ended_at=None)
+        self.row("steps", run_id="r1", name="one", status="completed", task_id="t2")
 
 
 def lost_row(story: Story) -> None:
-    story.call(30, "bulk", ids=["t3"], marks=["m3"])
+    story.call(30, "bulk", ids=["t3"], mark="m3", count=1)
 
 
 def open_task(story: Story) -> None:
-    story.rows("tasks", uid="t1")[0].update(status="processing", ended_event=None)
+    story.rows("tasks", task_id="t1")[0].update(status="processing", ended_event=None)
 
 
 def second_row_of_a_key(story: Story) -> None:
     story.call(30, "create", key="k1", mark="m1", ids=["t1"])
-    story.row("tasks", **{**story.rows("tasks", uid="t1")[0], "uid": "t9", "provider_task_id": None})
+    story.row("tasks", **{**story.rows("tasks", task_id="t1")[0], "task_id": "t9", "provider_task_id": None})
 
 
 def attempt_too_many(story: Story) -> None:
     story.call(30, "task_retry", target="t1", key="again", status=503, code="storage_unavailable")
     story.call(31, "task_retry", target="t1", key="again")
-    story.rows("tasks", uid="t1")[0]["attempt"] = 3
+    for number in (2, 3):
+        story.event(f"t1-again-{number}", "task.updated", "t1", status="queued", attempt=number, retries="t1-completed")
 
 
 def stored_all_the_same(story: Story) -> None:
     story.call(30, "create", status=503, code="storage_unavailable", mark="m3")
-    story.row("tasks", **{**story.rows("tasks", uid="t1")[0], "uid": "t3", "mark": "m3", "provider_task_id": None})
+    story.row(
+        "tasks", **{**story.rows("tasks", task_id="t1")[0], "task_id": "t3", "mark": "m3", "provider_task_id": None}
+    )
 
 
 def internal_error(story: Story) -> None:
@@ -127,9 +133,9 @@ def bought_after_a_cancel(story: Story) -> None:
     story.rows("runs")[0].update(status="cancelled", ended_at="2026-01-01T00:00:05Z", ended_event="r1-cancelled")
     story.event("r1-cancelled", "run.cancelled", None, "r1")
     story.call(30, "run_cancel", target="r1")
-    story.made("p9", "m2/one", "t2", attempt=2)
-    story.rows("tasks", uid="t2")[0].update(attempt=2, submitted_at="2026-01-01T00:00:06Z")
-    story.row("attempts", task_uid="t2", number=1, provider_task_id="p2", submitted_at="2026-01-01T00:00:00Z")
+    story.made("p9", "m2.s1", "t2", attempt=2)
+    story.rows("tasks", task_id="t2")[0].update(attempt=2, submitted_at="2026-01-01T00:00:06Z")
+    story.row("attempts", task_id="t2", number=1, provider_task_id="p2", submitted_at="2026-01-01T00:00:00Z")
 
 
 def cancelled_yet_completed(story: Story) -> None:
@@ -146,7 +152,7 @@ def row_against_the_provider(story: Story) -> None:
             line["status"] = "failed"
         if line.get("provider_task_id") == "p1" and line["what"] == "webhook":
             line["answer"] = None
-    story.rows("events", uid="t1-completed")[0]["provider_task_id"] = None
+    story.rows("events", event_id="t1-completed")[0]["snapshot"]["provider_task_id"] = None
 
 
 def event_of_another_attempt(story: Story) -> None:
@@ -159,7 +165,7 @@ def forged_accepted(story: Story) -> None:
 
 def never_told(story: Story) -> None:
     story.lines = [line for line in story.lines if line.get("event_id") != "t1-created" or line["who"] == "stream"]
-    story.rows("deliveries", event_uid="t1-created")[0]["status"] = "pending"
+    story.rows("deliveries", event_id="t1-created")[0]["status"] = "pending"
 
 
 def never_received(story: Story) -> None:
@@ -184,7 +190,7 @@ def gap_in_the_stream(story: Story) -> None:
 
 
 def end_without_event(story: Story) -> None:
-    story.rows("tasks", uid="t1")[0]["ended_event"] = None
+    story.rows("tasks", task_id="t1")[0]["ended_event"] = None
 
 
 def second_end(story: Story) -> None:
@@ -196,11 +202,11 @@ def step_unlike_its_task(story: Story) -> None:
 
 
 def second_delivery(story: Story) -> None:
-    story.row("deliveries", webhook_id="w1", event_uid="t1-created", status="delivered", attempt=1)
+    story.row("deliveries", webhook_id="w1", event_id="t1-created", status="delivered", attempt=1)
 
 
 def gap_in_the_report(story: Story) -> None:
-    story.row("report", exit=1, data={"gaps": ["t1"]})
+    story.add("report", "report", status=1, missing=False, told={"gaps": ["t1"]})
 
 
 CONTRADICTIONS: dict[str, Callable[[Story], None]] = {
@@ -255,7 +261,7 @@ def test_every_promise_can_be_broken() -> None:
 def test_a_call_under_way_when_its_run_was_cancelled_is_no_contradiction() -> None:
     story = Story()
     bought_after_a_cancel(story)
-    story.rows("tasks", uid="t2")[0]["submitted_at"] = "2026-01-01T00:00:04Z"
+    story.rows("tasks", task_id="t2")[0]["submitted_at"] = "2026-01-01T00:00:04Z"
     assert "nothing after a cancel" not in story.verdict().broken_promises
 
 
@@ -270,7 +276,7 @@ def test_a_task_that_the_provider_denied_is_counted_and_not_held_against_the_ser
 def test_a_delivery_that_was_given_up_is_counted() -> None:
     story = Story()
     never_told(story)
-    story.rows("deliveries", event_uid="t1-created")[0]["status"] = "dead"
+    story.rows("deliveries", event_id="t1-created")[0]["status"] = "dead"
     verdict = story.verdict()
     assert verdict.anomalies == ()
     assert verdict.counts["deliveries given up"] == 1
@@ -278,17 +284,33 @@ def test_a_delivery_that_was_given_up_is_counted() -> None:
 
 def test_a_webhook_is_owed_only_what_was_created_after_its_registration() -> None:
     story = Story()
-    story.call(30, "webhook", ids=["w2"], target="late")
-    story.row("webhooks", uid="w2", name="late", kind="registered", ordered=False, is_active=True, event_types=None)
+    story.call(30, "webhook", ids=["w2"], name="late")
+    story.row(
+        "webhooks", webhook_id="w2", name="late", kind="registered", ordered=False, is_active=True, event_types=None
+    )
     assert story.verdict().anomalies == ()
+
+
+def test_a_webhook_with_a_replay_of_everything_is_owed_everything() -> None:
+    story = Story()
+    story.call(30, "webhook", ids=["w2"], name="late")
+    story.call(31, "replay", target="w2", status=202)
+    story.row("webhooks", webhook_id="w2", name="late", kind="registered", ordered=False, is_active=True)
+    assert "everything is told" in story.verdict().broken_promises
+
+
+def test_a_step_that_begins_again_unasked_is_an_anomaly() -> None:
+    story = Story()
+    story.row("tasks", **{**story.rows("tasks", task_id="t2")[0], "task_id": "t9", "provider_task_id": None})
+    assert "one key, one attempt" in story.verdict().broken_promises
 
 
 def test_a_false_failure_is_counted_until_it_is_healed() -> None:
     story = Story()
-    story.rows("tasks", uid="t1")[0].update(status="failed", error_code="submission_unknown", provider_task_id=None)
+    story.rows("tasks", task_id="t1")[0].update(status="failed", error="submission_unknown", provider_task_id=None)
     assert story.verdict().counts["false failures"] == 1
     story = Story()
-    story.rows("events", uid="t1-completed")[0]["corrects"] = "t1-failed"
+    story.rows("events", event_id="t1-completed")[0]["snapshot"]["corrects"] = "t1-failed"
     counts = story.verdict().counts
     assert (counts["false failures"], counts["false failures healed"]) == (0, 1)
 

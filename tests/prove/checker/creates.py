@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from tests.prove.checker.line import Line
 from tests.prove.checker.promise import Found, found
-from tests.prove.checker.view import ENDED, Call, Row, View
+from tests.prove.checker.view import ENDED, Call, Row, View, root_of
 
 NOTHING_STORED = frozenset({503, 429, 400, 401, 403, 404, 409, 413, 422})
 """The statuses of a create's answer that say that nothing was stored."""
@@ -46,26 +46,24 @@ def one_key_one_work(view: View) -> Iterator[Found]:
         for mark in marks:
             rows = _rows_with(view, op, mark)
             if len(rows) > 1:
-                ids = [str(row["uid"]) for row in rows]
+                ids = [str(row["run_id" if op == "run" else "task_id"]) for row in rows]
                 yield found(f"key {key!r} ({op}) made {len(rows)} rows: {ids}", *(call.began for call in calls))
 
 
 def one_key_one_attempt(view: View) -> Iterator[Found]:
-    """Yield tasks that were attempted more often than was asked for; a repeated request with one key asks once."""
-    asked: dict[str, set[str]] = defaultdict(set)
-    calls: dict[str, list[Call]] = defaultdict(list)
-    for call in view.calls_of("task_retry"):
-        if call.target is not None:
-            asked[call.target].add(call.key or f"call {call.began['call']}")
-            calls[call.target].append(call)
-    for uid, retries in asked.items():
-        task = view.tasks.get(uid)
-        if task is None:
-            continue
-        most = _attempts_asked(view, task.get("mark")) + len(retries)
-        if int(task["attempt"]) > most:
-            began = [call.began for call in calls[uid]]
-            yield found(f"task {uid} is at attempt {task['attempt']}, but {most} were asked for", *began)
+    """Yield tasks and steps that were begun again more often than clients asked for it; one key asks once."""
+    retries = _retries_asked(view)
+    for uid, events in view.events_by_task.items():
+        begun = [event for event in events if event.get("retries")]
+        asked = retries.get(uid, {})
+        if len(begun) > len(asked):
+            text = f"task {uid} was begun again {len(begun)} times, but that was asked for {len(asked)} times"
+            yield found(text, *(call.began for call in asked.values()))
+    for mark, rows in view.tasks_by_mark.items():
+        run_id = rows[0].get("run_id")
+        if run_id is not None and len(rows) > 1 + len(retries.get(str(run_id), {})):
+            ids = [str(row["task_id"]) for row in rows]
+            yield found(f"step {mark!r} of run {run_id} was begun {len(rows)} times: {ids}", _begin(view, mark))
 
 
 def nothing_stored_is_true(view: View) -> Iterator[Found]:
@@ -81,12 +79,12 @@ def nothing_stored_is_true(view: View) -> Iterator[Found]:
         rows = _rows_with(view, calls[0].op, mark)
         refusals = [call.answered for call in calls if _says_nothing_stored(call)]
         if len(rows) > possible and refusals:
-            ids = [str(row["uid"]) for row in rows]
+            ids = [str(row["run_id" if calls[0].op == "run" else "task_id"]) for row in rows]
             yield found(
                 f"{calls[0].op} of {mark!r}: {len(refusals)} answers say that nothing was stored, yet {ids}", *refusals
             )
         elif not rows and not possible:
-            bought = [made for made in view.made.values() if _root(made.mark) == mark]
+            bought = [made for made in view.made.values() if made.mark is not None and root_of(made.mark) == mark]
             if bought:
                 yield found(f"{mark!r} was refused, yet the provider made {bought[0].id}", *refusals, bought[0].line)
 
@@ -113,9 +111,13 @@ def _rows_with(view: View, op: str, mark: str) -> Sequence[Row]:
     return (view.runs_by_mark if op == "run" else view.tasks_by_mark).get(mark, [])
 
 
-def _attempts_asked(view: View, mark: object) -> int:
-    call = view.created_by(mark)
-    return 1 if call is None else int(call.began.get("max_attempts") or 1)
+def _retries_asked(view: View) -> dict[str, dict[str, Call]]:
+    """Return by task or run the requests to do it again, one for each key and one for each request without."""
+    asked: dict[str, dict[str, Call]] = defaultdict(dict)
+    for call in view.calls_of("task_retry", "run_retry"):
+        if call.target is not None:
+            asked[call.target].setdefault(call.key or f"call {call.began['call']}", call)
+    return asked
 
 
 def _says_nothing_stored(call: Call) -> bool:
@@ -132,7 +134,3 @@ def _says_nothing_stored(call: Call) -> bool:
 def _begin(view: View, mark: object) -> Line | None:
     call = view.created_by(mark)
     return None if call is None else call.began
-
-
-def _root(mark: str | None) -> str | None:
-    return None if mark is None else mark.partition("/")[0]

@@ -12,7 +12,7 @@ def everything_is_told(view: View) -> Iterator[Found]:
     """Yield events that a matching webhook has not acknowledged, unless it was given up or switched off."""
     told = _acknowledged(view)
     given_up = {
-        (str(row["webhook_id"]), str(row["event_uid"]))
+        (str(row["webhook_id"]), str(row["event_id"]))
         for row in view.table("deliveries")
         if row["status"] in ("dead", "cancelled")
     }
@@ -20,9 +20,11 @@ def everything_is_told(view: View) -> Iterator[Found]:
         if not webhook.get("is_active", True):
             continue
         for event in _wanted_events(view, uid, webhook):
-            pair = uid, str(event["uid"])
+            pair = uid, str(event["event_id"])
             if (str(webhook["name"]), pair[1]) not in told and pair not in given_up:
-                text = f"{webhook['name']} has not acknowledged {event['type']} {event['uid']} of {_subject(event)}"
+                text = (
+                    f"{webhook['name']} has not acknowledged {event['type']} {event['event_id']} of {_subject(event)}"
+                )
                 yield found(text)
 
 
@@ -33,7 +35,7 @@ def delivered_was_received(view: View) -> Iterator[Found]:
         webhook = view.webhooks.get(str(row["webhook_id"]))
         if webhook is None or row["status"] != "delivered":
             continue
-        if (str(webhook["name"]), str(row["event_uid"])) not in told:
+        if (str(webhook["name"]), str(row["event_id"])) not in told:
             yield found(f"event {row['event_uid']} counts as delivered to {webhook['name']}, which never had it")
 
 
@@ -48,7 +50,7 @@ def told_under_one_id(view: View) -> Iterator[Found]:
                 f"{line.who} received {line.get('type')} under {line.get('event_id')}, which no event has", line
             )
         elif line.get("type") not in (None, event["type"]) or _is_of_another(line, event):
-            yield found(f"{line.who} received {event['uid']} as {line.get('type')} of {line.get('task_id')}", line)
+            yield found(f"{line.who} received {event['event_id']} as {line.get('type')} of {line.get('task_id')}", line)
 
 
 def every_delivery_is_signed(view: View) -> Iterator[Found]:
@@ -67,13 +69,13 @@ def ordered_is_in_order(view: View) -> Iterator[Found]:
     for line in view.of("subscriber", "received"):
         event = view.events.get(str(line.get("event_id")))
         name = line.who.partition(":")[2]
-        if event is None or name not in ordered or event.get("task_uid") is None:
+        if event is None or name not in ordered or event.get("task_id") is None:
             continue
-        about = name, str(event["task_uid"])
+        about = name, str(event["task_id"])
         sequence = int(event["sequence"])
         later = newest.get(about)
         if later is not None and sequence < later[0]:
-            yield found(f"{name} received {event['type']} {event['uid']} after a later event", later[1], line)
+            yield found(f"{name} received {event['type']} {event['event_id']} after a later event", later[1], line)
         elif is_accepted(line):
             newest[about] = sequence, line
 
@@ -107,30 +109,34 @@ def _acknowledged(view: View) -> set[tuple[str, str]]:
 def _wanted_events(view: View, uid: str, webhook: Row) -> Iterator[Row]:
     """Yield the events that a webhook must be told of: those that match, of what was asked for after it existed."""
     types = webhook.get("event_types")
-    registered = _registered(view, uid, webhook)
+    registered = _owed_from(view, uid)
     for event in view.events.values():
         if types and event["type"] not in types:
             continue
         if not _matches(view, webhook.get("filters"), event):
             continue
         began = _creation(view, event)
-        if began is not None and registered is not None and began.n > registered:
+        if registered is not None and (registered == 0 or (began is not None and began.n > registered)):
             yield event
 
 
-def _registered(view: View, uid: str, webhook: Row) -> int | None:
-    """Return the line from which on a webhook is registered: that of its answer; 0 if the history has no call of it."""
-    calls = [call for call in view.calls_of("webhook") if uid in call.ids or call.target == webhook.get("name")]
-    if not calls:
+def _owed_from(view: View, uid: str) -> int | None:
+    """Return the line after which what is asked for is owed to a webhook: that of the answer that registered it.
+
+    0 means everything: the webhook is older than the history, or everything was sent again to it at its client's
+    request. None means nothing: the answer that names it was lost.
+    """
+    if any(call.target == uid and call.is_acknowledged for call in view.calls_of("replay")):
         return 0
+    calls = [call for call in view.calls_of("webhook") if uid in call.ids]
     answers = [call.answered.n for call in calls if call.answered is not None and call.is_acknowledged]
     return min(answers) if answers else None
 
 
 def _creation(view: View, event: Row) -> Line | None:
     """Return the line at which what the event is about was asked for first."""
-    task = view.tasks.get(str(event.get("task_uid")))
-    run = view.runs.get(str(event.get("run_uid")))
+    task = view.tasks.get(str(event.get("task_id")))
+    run = view.runs.get(str(event.get("run_id")))
     for row in (run, task):
         call = None if row is None else view.created_by(row.get("mark"))
         if call is not None:
@@ -142,7 +148,7 @@ def _matches(view: View, filters: object, event: Row) -> bool:
     """Return whether an event passes a webhook's filters; only those by model and task type are known here."""
     if not isinstance(filters, dict) or not any(filters.values()):
         return True
-    task = view.tasks.get(str(event.get("task_uid")))
+    task = view.tasks.get(str(event.get("task_id")))
     if task is None:
         return False
     wanted = {name: values for name, values in filters.items() if values}
@@ -150,7 +156,7 @@ def _matches(view: View, filters: object, event: Row) -> bool:
 
 
 def _is_of_another(line: Line, event: Row) -> bool:
-    return line.get("task_id") is not None and event.get("task_uid") not in (None, line["task_id"])
+    return line.get("task_id") is not None and event.get("task_id") not in (None, line["task_id"])
 
 
 def _replayed(view: View, uid: str) -> bool:
@@ -158,7 +164,7 @@ def _replayed(view: View, uid: str) -> bool:
 
 
 def _subject(event: Row) -> str:
-    return str(event.get("task_uid") or event.get("run_uid"))
+    return str(event.get("task_id") or event.get("run_id"))
 
 
 def deliveries_by_status(view: View) -> dict[str, int]:

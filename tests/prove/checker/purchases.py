@@ -54,7 +54,11 @@ def nothing_after_a_cancel(view: View) -> Iterator[Found]:
             continue
         for made in view.made.values():
             task = _task_of(view, made)
-            if task is None or made.line.n < call.answered.n or call.target not in (task["uid"], task.get("run_uid")):
+            if (
+                task is None
+                or made.line.n < call.answered.n
+                or call.target not in (task["task_id"], task.get("run_id"))
+            ):
                 continue
             if not _was_under_way(view, call, made, task):
                 text = f"{call.op} of {call.target} was acknowledged, then the provider was asked for {made.id}"
@@ -101,7 +105,9 @@ def _retried(view: View, cancel: Call) -> bool:
 
 def _was_under_way(view: View, call: Call, made: Made, task: Row) -> bool:
     """Whether the intent of the attempt was written before the cancel, by the times in the rows."""
-    rows = [row for row in view.table("attempts") if row["task_uid"] == task["uid"] and row["number"] == made.attempt]
+    rows = [
+        row for row in view.table("attempts") if row["task_id"] == task["task_id"] and row["number"] == made.attempt
+    ]
     submitted = _moment(rows[0].get("submitted_at") if rows else task.get("submitted_at"))
     run = view.runs.get(str(call.target))
     cancelled = _moment((task if run is None else run).get("ended_at"))

@@ -21,7 +21,9 @@ def ends_have_events(view: View) -> Iterator[Found]:
                     f"{kind} {uid} is {row['status']}, and its ended_event {row.get('ended_event')} does not exist"
                 )
             elif event["type"] != f"{kind}.{row['status']}":
-                yield found(f"{kind} {uid} is {row['status']}, but its end is told as {event['type']} {event['uid']}")
+                yield found(
+                    f"{kind} {uid} is {row['status']}, but its end is told as {event['type']} {event['event_id']}"
+                )
 
 
 def one_end_an_attempt(view: View) -> Iterator[Found]:
@@ -30,13 +32,13 @@ def one_end_an_attempt(view: View) -> Iterator[Found]:
         ends = [event for event in events if event["type"] in END_EVENTS and not event.get("corrects")]
         for attempt, count in Counter(event.get("attempt") for event in ends).items():
             if count > 1:
-                ids = [event["uid"] for event in ends if event.get("attempt") == attempt]
+                ids = [event["event_id"] for event in ends if event.get("attempt") == attempt]
                 yield found(f"task {uid} attempt {attempt} ended {count} times: {ids}")
 
 
 def runs_follow_their_steps(view: View) -> Iterator[Found]:
     """Yield runs whose end does not follow from their steps, and steps whose state is not that of their task."""
-    steps = grouped(view.table("steps"), "run_uid")
+    steps = grouped(view.table("steps"), "run_id")
     for uid, run in view.runs.items():
         statuses = [str(step["status"]) for step in steps.get(uid, [])]
         if run["status"] == "completed" and set(statuses) != {"completed"}:
@@ -50,23 +52,23 @@ def runs_follow_their_steps(view: View) -> Iterator[Found]:
 
 
 def one_delivery_a_webhook(view: View) -> Iterator[Found]:
-    """Yield events that have more than one delivery to a webhook of which no replay was asked."""
-    replayed = {call.target for call in view.calls_of("replay")}
-    pairs = Counter((str(row["webhook_id"]), str(row["event_uid"])) for row in view.table("deliveries"))
+    """Yield events that have more than one delivery to a webhook, replays apart."""
+    own = [row for row in view.table("deliveries") if row.get("replay_id") is None]
+    pairs = Counter((str(row["webhook_id"]), str(row["event_id"])) for row in own)
     for (webhook, event), count in pairs.items():
-        if count > 1 and webhook not in replayed:
+        if count > 1:
             yield found(f"event {event} has {count} deliveries to webhook {webhook}")
 
 
 def report_adds_up(view: View) -> Iterator[Found]:
     """Yield what `ringback report` says does not add up; nothing if the command does not exist."""
-    for row in view.table("report"):
-        if row.get("exit") not in (0, None):
-            yield found(f"`ringback report` exits with {row['exit']}: {str(row.get('data') or row.get('text'))[:300]}")
+    for line in view.reports:
+        if line.get("status") != 0:
+            yield found(f"`ringback report` exits with {line.get('status')}: {str(line.get('told'))[:300]}", line)
 
 
 def _wrong_step(view: View, step: Row) -> Iterator[Found]:
-    task = view.tasks.get(str(step.get("task_uid")))
+    task = view.tasks.get(str(step.get("task_id")))
     if task is None or task["status"] not in ENDED:
         return
     # A step whose result could not be read has failed although its task completed.

@@ -24,7 +24,7 @@ def rows_agree_with_the_provider(view: View) -> Iterator[Found]:
     """Yield ended tasks whose end is not what the provider's own record says; our own failures are counted apart."""
     for uid, task in view.tasks.items():
         made = view.made.get(str(task.get("provider_task_id")))
-        if made is None or task["status"] not in ENDED or task.get("error_code") in OWN_CODES:
+        if made is None or task["status"] not in ENDED or task.get("error") in OWN_CODES:
             continue
         if task["status"] not in made.statuses:
             text = f"task {uid} is {task['status']}, but at the provider {made.id} is {sorted(made.statuses) or 'open'}"
@@ -60,12 +60,12 @@ def healed(view: View) -> list[Row]:
 
 
 def _is_false_failure(view: View, task: Row) -> bool:
-    if task["status"] != "failed" or task.get("error_code") not in OWN_CODES:
+    if task["status"] != "failed" or task.get("error") not in OWN_CODES:
         return False
     return any(
         "completed" in made.statuses and made.attempt == task["attempt"]
         for made in view.made.values()
-        if made.task_id == task["uid"] or (made.task_id is None and made.mark == task.get("mark"))
+        if made.task_id == task["task_id"] or (made.task_id is None and made.mark == task.get("mark"))
     )
 
 
@@ -92,8 +92,8 @@ def _has_receipt(view: View, provider_id: str) -> bool:
 
 def _wrong_end(event: Row, made: Made) -> Iterator[Found]:
     status = str(event["type"]).removeprefix("task.")
-    if status in ENDED and event.get("error_code") not in OWN_CODES and status not in made.statuses:
-        text = f"event {event['uid']} says {status}, but at the provider {made.id} is {sorted(made.statuses) or 'open'}"
+    if status in ENDED and event.get("error") not in OWN_CODES and status not in made.statuses:
+        text = f"event {event['event_id']} says {status}, but at the provider {made.id} is {sorted(made.statuses) or 'open'}"
         yield found(text, made.line, *made.ends)
 
 
@@ -102,7 +102,11 @@ def _wrong_attempt(event: Row, made: Made) -> Iterator[Found]:
     # The event of a further attempt still names the provider's task of the one before, which failed.
     is_restart = event["type"] == "task.updated" and event.get("status") == "queued"
     if attempt is not None and int(attempt) != made.attempt and not is_restart:
-        text = f"event {event['uid']} ({event['type']}) is of attempt {attempt}, but {made.id} is of {made.attempt}"
+        text = (
+            f"event {event['event_id']} ({event['type']}) is of attempt {attempt}, but {made.id} is of {made.attempt}"
+        )
         yield found(text, made.line)
-    elif made.task_id is not None and event.get("task_uid") not in (None, made.task_id):
-        yield found(f"event {event['uid']} is of task {event['task_uid']}, but {made.id} of {made.task_id}", made.line)
+    elif made.task_id is not None and event.get("task_id") not in (None, made.task_id):
+        yield found(
+            f"event {event['event_id']} is of task {event['task_uid']}, but {made.id} of {made.task_id}", made.line
+        )

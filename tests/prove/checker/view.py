@@ -43,12 +43,13 @@ class Call:
 
     @property
     def marks(self) -> list[str]:
-        """The marks of what it creates, one a task or run, in the order of the ids in its answer."""
-        several = self.began.get("marks")
-        if several is not None:
-            return [str(mark) for mark in several]
+        """The marks of what it creates, one a task or run; those of a bulk end with `.b` and the position in it."""
         mark = self.began.get("mark")
-        return [] if mark is None else [str(mark)]
+        if mark is None:
+            return []
+        if self.op == "bulk":
+            return [f"{mark}.b{position}" for position in range(int(self.began.get("count") or 0))]
+        return [str(mark)]
 
     @property
     def status(self) -> int | None:
@@ -114,6 +115,8 @@ class View:
         self.calls: dict[int, Call] = {}
         self.made: dict[str, Made] = {}
         self.tables: dict[str, list[Row]] = {}
+        self.reports: list[Line] = []
+        """What `ringback report` said at the end; empty where there is no such command."""
         self._by_who: dict[str, list[Line]] = defaultdict(list)
         for line in lines:
             self._add(line)
@@ -137,6 +140,8 @@ class View:
                     made.answered = line.get("status")
             case "rows", table:
                 self.tables.setdefault(table, []).extend(line.get("rows") or ())
+            case "report", "report" if not line.get("missing"):
+                self.reports.append(line)
 
     def _add_end(self, line: Line) -> None:
         made = self.made.get(str(line["provider_task_id"]))
@@ -159,23 +164,23 @@ class View:
     @cached_property
     def tasks(self) -> dict[str, Row]:
         """The tasks at the end, by id."""
-        return {str(row["uid"]): row for row in self.table("tasks")}
+        return {str(row["task_id"]): row for row in self.table("tasks")}
 
     @cached_property
     def runs(self) -> dict[str, Row]:
         """The runs at the end, by id."""
-        return {str(row["uid"]): row for row in self.table("runs")}
+        return {str(row["run_id"]): row for row in self.table("runs")}
 
     @cached_property
     def events(self) -> dict[str, Row]:
-        """The events at the end, by id, in the order of their sequence numbers."""
+        """The events at the end, by id, in the order of their sequence numbers, with their snapshot's fields."""
         rows = sorted(self.table("events"), key=lambda row: int(row["sequence"]))
-        return {str(row["uid"]): row for row in rows}
+        return {str(row["event_id"]): {**(row.get("snapshot") or {}), **row} for row in rows}
 
     @cached_property
     def webhooks(self) -> dict[str, Row]:
         """The webhooks at the end, by id: registered ones, and callbacks of clients."""
-        return {str(row["uid"]): row for row in self.table("webhooks")}
+        return {str(row["webhook_id"]): row for row in self.table("webhooks")}
 
     @cached_property
     def registered(self) -> dict[str, Row]:
@@ -195,22 +200,22 @@ class View:
     @cached_property
     def events_by_task(self) -> dict[str, list[Row]]:
         """The events of each task, in the order of their sequence numbers."""
-        return grouped(self.events.values(), "task_uid")
+        return grouped(self.events.values(), "task_id")
 
     @cached_property
     def tasks_by_provider_id(self) -> dict[str, Row]:
         """The tasks at the end, by the provider's ids of all their attempts."""
         found = {
-            str(row["provider_task_id"]): self.tasks[str(row["task_uid"])]
+            str(row["provider_task_id"]): self.tasks[str(row["task_id"])]
             for row in self.table("attempts")
-            if row.get("provider_task_id") and str(row["task_uid"]) in self.tasks
+            if row.get("provider_task_id") and str(row["task_id"]) in self.tasks
         }
         present = {str(row["provider_task_id"]): row for row in self.tasks.values() if row.get("provider_task_id")}
         return found | present
 
     def created_by(self, mark: Any) -> Call | None:
         """Return the first call that asked for what has this mark (of a step: the mark of its run)."""
-        return self._first_calls.get(str(mark)) or self._first_calls.get(str(mark).partition("/")[0])
+        return self._first_calls.get(str(mark)) or self._first_calls.get(root_of(str(mark)))
 
     @cached_property
     def _first_calls(self) -> dict[str, Call]:
@@ -219,6 +224,11 @@ class View:
             for mark in call.marks:
                 found.setdefault(mark, call)
         return found
+
+
+def root_of(mark: str) -> str:
+    """Return the mark of the run of a step's mark, which is `<mark of the run>.s<position>`."""
+    return mark.partition(".s")[0]
 
 
 def _text(value: Any) -> str | None:
