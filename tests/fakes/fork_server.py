@@ -63,15 +63,20 @@ class Child:
 
 
 class ForkServer:
-    """Starts services through the forking process. An order is a JSON document with two file descriptors."""
+    """Starts services through the forking process. An order is a JSON document with two file descriptors.
 
-    def __init__(self) -> None:
+    `root` is the folder that the service is imported from, if it is a changed copy.
+    """
+
+    def __init__(self, root: Path = _ROOT) -> None:
+        self.root = root
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.fakes.fork_server", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                cwd=_ROOT,
+                cwd=root,  # the first place for imports
+                env={**os.environ, "PYTHONPATH": str(_ROOT)},
                 start_new_session=True,  # Ctrl-C reaches the tests alone, which then end this process
             )
 
@@ -80,7 +85,7 @@ class ForkServer:
     ) -> Child:
         """Run `ringback` with these arguments in `folder`, with `environment` and no other variables.
 
-        Its output is appended to `log`. `crash` names a crash point of `tests.fakes.crash_points`.
+        Its output is appended to `log`. `crash` names crash points of `tests.fakes.crash_points`, with commas between.
         """
         status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         order = json.dumps([arguments, str(folder), dict(environment), crash]).encode()
@@ -152,8 +157,8 @@ def _serve(arguments: list[str], folder: str, environment: dict[str, str], crash
     os.environ.update(environment)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    if crash is not None:
-        POINTS[crash]()
+    for point in crash.split(",") if crash is not None else ():
+        POINTS[point]()
     sys.argv = ["ringback", *arguments]
     ringback()
     sys.exit()

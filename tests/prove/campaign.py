@@ -1,0 +1,91 @@
+"""One campaign: a load, a fault, then calm, and the history of all that every party saw."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.fakes.fork_server import ForkServer
+from tests.prove.calm import add_up, calm_down, stream_to_its_end
+from tests.prove.history import History
+from tests.prove.rows import write_rows
+from tests.prove.stores import Kind, Store, Stores
+from tests.prove.world import Ground, World, running
+
+Fault = Callable[[World, int], Awaitable[None]]
+"""Does the faults of a campaign, so many rounds of them, while the load runs."""
+Way = Callable[[Store, Path, History, str], AbstractAsyncContextManager[str]]
+"""Opens another way to the database, such as a proxy; yields its URL for the service."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Campaign:
+    """A kind of fault, and on which databases it is tried."""
+
+    name: str
+    what: str
+    """One sentence for the report."""
+    fault: Fault
+    kinds: tuple[Kind, ...] = ("sqlite", "postgresql")
+    settings: Mapping[str, str] = field(default_factory=dict)
+    points: tuple[str, ...] = ()
+    """Changes to each start of the service, of `tests.fakes.crash_points`."""
+    way: Way | None = None
+    skipped: Callable[[], str | None] = lambda: None
+    """Why it cannot be tried on this machine; None if it can."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a campaign; `error` is why it could not be carried through."""
+
+    campaign: Campaign
+    kind: Kind
+    history: Path
+    seconds: float
+    error: str | None = None
+
+
+async def run_campaign(
+    campaign: Campaign, kind: Kind, seed: int, out: Path, stores: Stores, forks: ForkServer, rounds: int
+) -> Outcome:
+    """Run a campaign; its history is `out/<campaign>-<kind>.jsonl`."""
+    path = out / f"{campaign.name}-{kind}.jsonl"
+    began = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="ringback-prove-"))
+    error = None
+    with History(path) as history:
+        history.write("campaign", "begin", name=campaign.name, database=kind, seed=seed, rounds=rounds)
+        try:
+            store = stores.new(kind, folder)
+            await _run(campaign, Ground(store=store, folder=folder, forks=forks), history, seed, rounds)
+            store.drop()
+        except Exception as raised:
+            error = f"{type(raised).__name__}: {raised}"
+        history.write("campaign", "end", error=error)
+    shutil.rmtree(folder, ignore_errors=True)
+    return Outcome(campaign=campaign, kind=kind, history=path, seconds=round(time.monotonic() - began, 1), error=error)
+
+
+async def _run(campaign: Campaign, ground: Ground, history: History, seed: int, rounds: int) -> None:
+    own_seed = f"{seed} {campaign.name} {ground.store.kind}"
+    async with AsyncExitStack() as stack:
+        if campaign.way is not None:
+            way = campaign.way(ground.store, ground.folder, history, own_seed)
+            url = await stack.enter_async_context(way)
+            ground = Ground(store=ground.store, folder=ground.folder, forks=ground.forks, database_url=url)
+        world = await stack.enter_async_context(running(ground, history, own_seed, campaign.settings, campaign.points))
+        async with world.follower.following():
+            async with world.load.running():
+                await campaign.fault(world, rounds)
+                history.write("campaign", "faults over")
+                await world.start_all()
+            history.write("campaign", "load over")
+            await calm_down(world)
+            await world.load.waited()
+            await stream_to_its_end(world)
+        await add_up(world)
+        write_rows(history, ground.store)
