@@ -73,4 +73,4 @@ def _wrong_step(view: View, step: Row) -> Iterator[Found]:
         return
     # A step whose result could not be read has failed although its task completed.
     if step["status"] != task["status"] and (step["status"], task["status"]) != ("failed", "completed"):
-        yield found(f"step {step['name']} of run {step['run_uid']} is {step['status']}, but its task {task['status']}")
+        yield found(f"step {step['name']} of run {step['run_id']} is {step['status']}, but its task {task['status']}")

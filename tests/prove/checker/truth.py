@@ -108,5 +108,5 @@ def _wrong_attempt(event: Row, made: Made) -> Iterator[Found]:
         yield found(text, made.line)
     elif made.task_id is not None and event.get("task_id") not in (None, made.task_id):
         yield found(
-            f"event {event['event_id']} is of task {event['task_uid']}, but {made.id} of {made.task_id}", made.line
+            f"event {event['event_id']} is of task {event['task_id']}, but {made.id} of {made.task_id}", made.line
         )
