@@ -36,7 +36,7 @@ def delivered_was_received(view: View) -> Iterator[Found]:
         if webhook is None or row["status"] != "delivered":
             continue
         if (str(webhook["name"]), str(row["event_id"])) not in told:
-            yield found(f"event {row['event_uid']} counts as delivered to {webhook['name']}, which never had it")
+            yield found(f"event {row['event_id']} counts as delivered to {webhook['name']}, which never had it")
 
 
 def told_under_one_id(view: View) -> Iterator[Found]:

@@ -93,7 +93,8 @@ def _has_receipt(view: View, provider_id: str) -> bool:
 def _wrong_end(event: Row, made: Made) -> Iterator[Found]:
     status = str(event["type"]).removeprefix("task.")
     if status in ENDED and event.get("error") not in OWN_CODES and status not in made.statuses:
-        text = f"event {event['event_id']} says {status}, but at the provider {made.id} is {sorted(made.statuses) or 'open'}"
+        record = sorted(made.statuses) or "open"
+        text = f"event {event['event_id']} says {status}, but at the provider {made.id} is {record}"
         yield found(text, made.line, *made.ends)
 
 
