@@ -86,6 +86,7 @@ class ForkServer:
         """Run `ringback` with these arguments in `folder`, with `environment` and no other variables.
 
         Its output is appended to `log`. `crash` names crash points of `tests.fakes.crash_points`, with commas between.
+        If the environment names a clock of `tests.fakes.stepped_clock`, that is its wall clock.
         """
         status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         order = json.dumps([arguments, str(folder), dict(environment), crash]).encode()
@@ -150,6 +151,7 @@ def _watch(order: Sequence[Any], status: int, log: int) -> NoReturn:
 def _serve(arguments: list[str], folder: str, environment: dict[str, str], crash: str | None, *, log: int) -> NoReturn:
     from receiver.cli import main as ringback
     from tests.fakes.crash_points import POINTS
+    from tests.fakes.stepped_clock import install
 
     os.setsid()
     os.chdir(folder)
@@ -157,6 +159,7 @@ def _serve(arguments: list[str], folder: str, environment: dict[str, str], crash
     os.environ.update(environment)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    install(environment)
     for point in crash.split(",") if crash is not None else ():
         POINTS[point]()
     sys.argv = ["ringback", *arguments]

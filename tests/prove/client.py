@@ -11,8 +11,9 @@ import httpx
 
 from tests.prove.history import History
 
-_PATIENCE_SECONDS = 45.0
-"""Of one call: longer than the service may take for a long poll or for a key that is in use."""
+_PATIENCE_SECONDS = 8.0
+"""How long a client waits for an answer; then it goes on, or repeats a call with a key."""
+_LONG_POLL_SECONDS = 26.0
 _REPEAT_SECONDS = 150.0
 """How long a call with a key is repeated; long after the faults have ended."""
 
@@ -85,7 +86,8 @@ class Client:
         refused: httpx.ConnectError | None = None
         for base in bases:
             try:
-                timeout = httpx.Timeout(_PATIENCE_SECONDS, connect=2, pool=None)
+                patience = _LONG_POLL_SECONDS if "wait_for_completion" in path else _PATIENCE_SECONDS
+                timeout = httpx.Timeout(patience, connect=2, pool=None)
                 return await self._http.request(method, base + path, json=body, headers=headers, timeout=timeout)
             except httpx.ConnectTimeout as error:
                 refused = httpx.ConnectError(str(error))

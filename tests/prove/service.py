@@ -9,6 +9,7 @@ import httpx
 
 from tests.fakes.fork_server import Child, ForkServer
 from tests.fakes.ports import free_port
+from tests.fakes.stepped_clock import SteppedClock
 
 START_SECONDS = 60.0
 """How long a process may take to start or to stop, on a busy machine."""
@@ -31,7 +32,8 @@ class Service:
         self.name = name
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"
-        self.environment = dict(environment)
+        self.clock = SteppedClock(folder / f"{name}.clock")
+        self.environment = {**environment, **self.clock.environment}
         self.starts = 0
         self.is_frozen = False
         self.root = forks.root
