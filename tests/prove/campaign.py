@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.fakes.fork_server import ForkServer
-from tests.prove.calm import add_up, calm_down, stream_to_its_end
+from tests.prove.calm import CALM_SECONDS, add_up, calm_down, stream_to_its_end
 from tests.prove.commits import proxied
 from tests.prove.history import History
 from tests.prove.rows import write_rows
@@ -34,6 +34,8 @@ class Campaign:
     settings: Mapping[str, str] = field(default_factory=dict)
     points: tuple[str, ...] = ()
     """Changes to each start of the service, of `tests.fakes.crash_points`."""
+    calm_seconds: float = CALM_SECONDS
+    """Within this time after the last fault everything has to have ended."""
     meets_commits: bool = False
     """Whether the service reaches PostgreSQL through a proxy that meets its COMMITs."""
 
@@ -58,7 +60,8 @@ async def run_campaign(
     folder = Path(tempfile.mkdtemp(prefix="ringback-prove-"))
     error = None
     with History(path) as history:
-        history.write("campaign", "begin", name=campaign.name, database=kind, seed=seed, rounds=rounds)
+        about = {"name": campaign.name, "database": kind, "seed": seed, "rounds": rounds}
+        history.write("campaign", "begin", **about, wall=time.time())
         try:
             store = stores.new(kind, folder)
             await _run(campaign, Ground(store=store, folder=folder, forks=forks), history, seed, rounds)
@@ -84,7 +87,7 @@ async def _run(campaign: Campaign, ground: Ground, history: History, seed: int, 
                 history.write("campaign", "faults over")
                 await world.start_all()
             history.write("campaign", "load over")
-            await calm_down(world)
+            await calm_down(world, campaign.calm_seconds)
             await world.load.waited()
             await stream_to_its_end(world)
         await add_up(world)

@@ -146,6 +146,13 @@ def acknowledged_end_is_nowhere(story: Story) -> None:
     story.add("provider", "webhook", provider_task_id="elsewhere", status="completed", kind="true", answer=200)
 
 
+def stored_by_a_later_poll(story: Story) -> None:
+    story.lines.insert(0, {"who": "campaign", "what": "begin", "at": 0.0, "wall": 0.0})
+    event = story.rows("events", event_id="t1-completed")[0]
+    event["snapshot"]["source"] = "poll"
+    event["created_at"] = "1970-01-01T01:00:00Z"
+
+
 def row_against_the_provider(story: Story) -> None:
     for line in story.lines:
         if line.get("provider_task_id") == "p1" and line["what"] == "ended":
@@ -221,6 +228,7 @@ CONTRADICTIONS: dict[str, Callable[[Story], None]] = {
     "nothing after a cancel": bought_after_a_cancel,
     "cancelled stays cancelled": cancelled_yet_completed,
     "acknowledged webhooks stand": acknowledged_end_is_nowhere,
+    "answered webhooks are on disk": stored_by_a_later_poll,
     "rows agree with the provider": row_against_the_provider,
     "events agree with the provider": event_of_another_attempt,
     "forged is refused": forged_accepted,
@@ -320,3 +328,19 @@ def test_faults_are_counted_with_those_that_hit() -> None:
     story.add("fault", "kill", hit=True)
     story.add("fault", "kill", hit=False)
     assert story.verdict().faults == {"kill": (2, 1)}
+
+
+def test_an_end_that_a_poll_stored_before_its_webhook_was_answered_is_no_contradiction() -> None:
+    story = Story()
+    stored_by_a_later_poll(story)
+    story.rows("events", event_id="t1-completed")[0]["created_at"] = "1970-01-01 00:00:00.500000"
+    assert story.verdict().anomalies == ()
+
+
+def test_a_correction_of_a_failure_is_no_second_end() -> None:
+    story = Story()
+    story.event("t1-failed", "task.failed", "t1", attempt=1, error="timed_out")
+    story.event("t1-healed", "task.completed", "t1", attempt=1, provider_task_id="p1", corrects="t1-failed")
+    story.rows("tasks", task_id="t1")[0]["ended_event"] = "t1-healed"
+    story.tables["events"] = [row for row in story.tables["events"] if row["event_id"] != "t1-completed"]
+    assert "one end an attempt" not in story.verdict().broken_promises

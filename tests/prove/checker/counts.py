@@ -46,8 +46,9 @@ def faults_of(view: View) -> dict[str, tuple[int, int]]:
     done: Counter[str] = Counter()
     hit: Counter[str] = Counter()
     for line in view.of("fault"):
-        done[line.what] += 1
-        hit[line.what] += bool(line.get("hit", True))
+        times = int(line.get("times") or 1) if line.get("hit", True) else 1
+        done[line.what] += times
+        hit[line.what] += times * bool(line.get("hit", True))
     return {name: (done[name], hit[name]) for name in sorted(done)}
 
 

@@ -60,6 +60,11 @@ PROMISES: tuple[Promise, ...] = (
         truth.acknowledged_webhooks_stand,
     ),
     Promise(
+        "answered webhooks are on disk",
+        "A webhook that was answered with 200 is on disk then: its end does not depend on a later poll.",
+        truth.answered_webhooks_are_on_disk,
+    ),
+    Promise(
         "rows agree with the provider",
         "A task has no other end than its provider's own record, except where Ringback itself failed it.",
         truth.rows_agree_with_the_provider,

@@ -2,10 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import datetime
 
 from tests.prove.checker.promise import Found, found
-from tests.prove.checker.view import Call, Made, Row, View
+from tests.prove.checker.view import Call, Made, Row, View, moment_of
 
 REFUSED_BUT_MADE = frozenset({429, 503})
 """Answers to a create call that mean "nothing was made": a provider that makes a task all the same is not believed."""
@@ -108,14 +107,7 @@ def _was_under_way(view: View, call: Call, made: Made, task: Row) -> bool:
     rows = [
         row for row in view.table("attempts") if row["task_id"] == task["task_id"] and row["number"] == made.attempt
     ]
-    submitted = _moment(rows[0].get("submitted_at") if rows else task.get("submitted_at"))
+    submitted = moment_of(rows[0].get("submitted_at") if rows else task.get("submitted_at"))
     run = view.runs.get(str(call.target))
-    cancelled = _moment((task if run is None else run).get("ended_at"))
+    cancelled = moment_of((task if run is None else run).get("ended_at"))
     return submitted is not None and cancelled is not None and submitted <= cancelled
-
-
-def _moment(text: object) -> datetime | None:
-    if not text:
-        return None
-    moment = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-    return moment.replace(tzinfo=None)

@@ -27,9 +27,12 @@ def ends_have_events(view: View) -> Iterator[Found]:
 
 
 def one_end_an_attempt(view: View) -> Iterator[Found]:
-    """Yield attempts that were told to have ended more than once, corrections apart."""
+    """Yield attempts that were told to have ended more than once, corrections of a failure apart.
+
+    A completion is never corrected in a campaign: its provider gives the result together with the end.
+    """
     for uid, events in view.events_by_task.items():
-        ends = [event for event in events if event["type"] in END_EVENTS and not event.get("corrects")]
+        ends = [event for event in events if event["type"] in END_EVENTS and not _corrects_a_failure(view, event)]
         for attempt, count in Counter(event.get("attempt") for event in ends).items():
             if count > 1:
                 ids = [event["event_id"] for event in ends if event.get("attempt") == attempt]
@@ -65,6 +68,11 @@ def report_adds_up(view: View) -> Iterator[Found]:
     for line in view.reports:
         if line.get("status") != 0:
             yield found(f"`ringback report` exits with {line.get('status')}: {str(line.get('told'))[:300]}", line)
+
+
+def _corrects_a_failure(view: View, event: Row) -> bool:
+    corrected = view.events.get(str(event.get("corrects")))
+    return corrected is not None and (corrected["type"], event["type"]) == ("task.failed", "task.completed")
 
 
 def _wrong_step(view: View, step: Row) -> Iterator[Found]:

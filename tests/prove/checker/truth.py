@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from tests.prove.checker.line import Line
 from tests.prove.checker.promise import Found, found
-from tests.prove.checker.view import ENDED, OWN_CODES, Made, Row, View
+from tests.prove.checker.view import ENDED, OWN_CODES, Made, Row, View, moment_of
 
 TRUE_KINDS = frozenset({"true", "late", "double"})
+_CLOCK_TOLERANCE_SECONDS = 0.2
 
 
 def acknowledged_webhooks_stand(view: View) -> Iterator[Found]:
@@ -18,6 +19,26 @@ def acknowledged_webhooks_stand(view: View) -> Iterator[Found]:
                 yield found(f"the {status} of {provider_id} was answered with 200, and no row has it", line)
         elif task.get("provider_task_id") == provider_id and not _is_at(task, status):
             yield found(f"the {status} of {provider_id} was answered with 200, yet the task is {task['status']}", line)
+
+
+def answered_webhooks_are_on_disk(view: View) -> Iterator[Found]:
+    """Yield ends that a webhook reported and got a 200 for, and that were stored only later, because a poll found them.
+
+    The time of the event is compared with that of the answer, both by the wall clock; nothing is yielded where the
+    service's clock was stepped.
+    """
+    if view.wall is None or any("clock" in line.what for line in view.of("fault")):
+        return
+    answered = _acknowledged_ends(view)
+    for event in view.events.values():
+        status, line = answered.get(str(event.get("provider_task_id")), (None, None))
+        stored = moment_of(event.get("created_at"))
+        if line is None or event["type"] != f"task.{status}" or event.get("source") != "poll" or stored is None:
+            continue
+        late = stored.timestamp() - (view.wall + line.at)
+        if late > _CLOCK_TOLERANCE_SECONDS:
+            name = line["provider_task_id"]
+            yield found(f"the {status} of {name} was answered with 200 {late:.1f} s before a poll stored it", line)
 
 
 def rows_agree_with_the_provider(view: View) -> Iterator[Found]:
@@ -70,14 +91,14 @@ def _is_false_failure(view: View, task: Row) -> bool:
 
 
 def _acknowledged_ends(view: View) -> dict[str, tuple[str, Line]]:
-    """Return the end of each provider's task that was answered with 2xx; `completed` wins over any other."""
+    """Return the end of each provider's task that was answered with 2xx, the first; `completed` wins over another."""
     ends: dict[str, tuple[str, Line]] = {}
     for line in view.of("provider", "webhook"):
         status, answer = str(line.get("status")), line.get("answer")
         if line.get("kind") not in TRUE_KINDS or status not in ENDED or answer is None or not 200 <= int(answer) < 300:
             continue
         name = str(line["provider_task_id"])
-        if name not in ends or status == "completed":
+        if name not in ends or (status == "completed" != ends[name][0]):
             ends[name] = status, line
     return ends
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -162,6 +163,12 @@ class View:
         return [call for call in self.calls.values() if call.op in ops]
 
     @cached_property
+    def wall(self) -> float | None:
+        """The wall clock of the harness when the history began, in unix seconds; None if the history does not say."""
+        walls = [line.get("wall") for line in self.of("campaign", "begin")]
+        return None if not walls or walls[0] is None else float(walls[0]) - self.of("campaign", "begin")[0].at
+
+    @cached_property
     def tasks(self) -> dict[str, Row]:
         """The tasks at the end, by id."""
         return {str(row["task_id"]): row for row in self.table("tasks")}
@@ -224,6 +231,14 @@ class View:
             for mark in call.marks:
                 found.setdefault(mark, call)
         return found
+
+
+def moment_of(text: Any) -> datetime | None:
+    """Return a time as the rows have it: ISO 8601, UTC also where it does not say so; None for null."""
+    if not text:
+        return None
+    moment = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def root_of(mark: str) -> str:
