@@ -1,47 +1,81 @@
-"""Prove that the service keeps its promises under faults: `python -m tests.prove --help`."""
+"""Prove that the service keeps its promises under faults.
+
+Campaigns of faults are run on both databases against real processes; what every party saw is kept as a history, which
+a checker compares with the promises. Copies of the service with a fault each, the mutants, are run in the same way:
+the checker must find each. The exit status is 0 only if there is no anomaly and every mutant was caught.
+"""
 
 import argparse
 import asyncio
+import logging
 import random
+import signal
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.fakes.fork_server import ForkServer
+import structlog
+
 from tests.fakes.loopback import allow_loopback_only
-from tests.prove.campaign import Outcome, run_campaign
-from tests.prove.plan import CAMPAIGNS
-from tests.prove.stores import KINDS, Kind, Stores
+from tests.prove.machine import facts
+from tests.prove.plan import CAMPAIGNS, MUTANTS
+from tests.prove.proof import Choice, Proof
+from tests.prove.report import write_report
+from tests.prove.results import failed
+from tests.prove.stores import KINDS
 
-
-async def prove(names: list[str], kinds: tuple[Kind, ...], seed: int, out: Path, *, rounds: int) -> list[Outcome]:
-    stores, forks = Stores(), ForkServer()
-    outcomes = []
-    try:
-        for campaign in CAMPAIGNS:
-            for kind in kinds:
-                if kind in campaign.kinds and (not names or campaign.name in names):
-                    outcome = await run_campaign(campaign, kind, seed, out / str(seed), stores, forks, rounds)
-                    print(outcome.campaign.name, outcome.kind, outcome.seconds, outcome.error or "", flush=True)
-                    outcomes.append(outcome)
-    finally:
-        forks.close()
-        stores.close()
-    return outcomes
+_MOST_SEEDS = 1_000_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.prove", description=__doc__)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
-    parser.add_argument("--database", choices=KINDS)
-    parser.add_argument("--campaign", nargs="*", default=[])
-    parser.add_argument("--out", type=Path, default=Path("proof"))
-    parser.add_argument("--rounds", type=int, default=4)
-    arguments = parser.parse_args()
+    """Run the proof that the command line describes."""
+    choice = _choice()
     allow_loopback_only()
-    kinds: tuple[Kind, ...] = (arguments.database,) if arguments.database else KINDS
-    print(f"seed {arguments.seed}")
-    outcomes = asyncio.run(prove(arguments.campaign, kinds, arguments.seed, arguments.out, rounds=arguments.rounds))
-    sys.exit(any(outcome.error for outcome in outcomes))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that SIGTERM cleans up too
+    command = f"make prove{' QUICK=1' if choice.quick else ''} SEED={choice.seed}"
+    print(f"seed {choice.seed}; the same proof again: {command}", flush=True)
+    began, clock = datetime.now(UTC), time.monotonic()
+    proof = Proof(choice)
+    asyncio.run(proof.run())
+    told = facts(command, choice.seed, began, time.monotonic() - clock, quick=choice.quick)
+    report = write_report(choice.out, told, proof.campaigns, proof.mutants)
+    has_failed = failed(proof.campaigns, proof.mutants)
+    print(f"{'FAILED' if has_failed else 'passed'}; the report is {report}", flush=True)
+    sys.exit(has_failed)
+
+
+def _choice() -> Choice:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.prove", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="some campaigns and mutants, in about two minutes")
+    parser.add_argument("--seed", type=int, help="decides what happens; drawn and printed if it is not given")
+    parser.add_argument("--database", choices=KINDS, help="only on this one")
+    parser.add_argument(
+        "--campaign", nargs="+", metavar="NAME", help=f"only these: {', '.join(each.name for each in CAMPAIGNS)}"
+    )
+    parser.add_argument("--mutant", nargs="+", metavar="NAME", help="only these mutants, by the names in the report")
+    parser.add_argument("--out", type=Path, default=Path("proof"), help="the folder of the report (%(default)s)")
+    given = parser.parse_args()
+    _check_names(parser, given.campaign, {each.name for each in CAMPAIGNS})
+    _check_names(parser, given.mutant, {each.name for each in MUTANTS})
+    is_partial = given.campaign is not None or given.mutant is not None
+    return Choice(
+        seed=random.SystemRandom().randrange(_MOST_SEEDS) if given.seed is None else given.seed,
+        out=given.out,
+        quick=given.quick,
+        kinds=(given.database,) if given.database else KINDS,
+        campaigns=(given.campaign or ()) if is_partial else None,
+        mutants=(given.mutant or ()) if is_partial else None,
+    )
+
+
+def _check_names(parser: argparse.ArgumentParser, given: list[str] | None, known: set[str]) -> None:
+    unknown = sorted(set(given or ()) - known)
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,172 @@
+"""A proof: chosen campaigns and mutants are run and checked; each result is printed as soon as it is known."""
+
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.fakes.fork_server import ForkServer
+from tests.prove.campaign import Campaign, Outcome, run_campaign
+from tests.prove.checker import Verdict, check, lines_of
+from tests.prove.mutants.mutating import Mutant, OutOfDate, mutated
+from tests.prove.plan import CAMPAIGNS, MUTANTS, QUICK_CAMPAIGNS, QUICK_MUTANTS
+from tests.prove.results import CampaignResult, MutantResult
+from tests.prove.schedule import Job, run_all
+from tests.prove.stores import Kind, Stores
+
+_KINDS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a proof consists of. `campaigns` and `mutants` are names; None for all, or in a quick one for some."""
+
+    seed: int
+    out: Path
+    quick: bool
+    kinds: tuple[Kind, ...]
+    campaigns: Sequence[str] | None = None
+    mutants: Sequence[str] | None = None
+
+
+@dataclass
+class Proof:
+    """Runs what was chosen. `campaigns` and `mutants` are the results."""
+
+    choice: Choice
+    campaigns: list[CampaignResult] = field(default_factory=list)
+    mutants: list[MutantResult] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """Where the histories are kept."""
+        return self.choice.out / str(self.choice.seed)
+
+    async def run(self) -> None:
+        """Run all of it."""
+        self._began = time.monotonic()
+        self._stores, self._forks = Stores(), ForkServer()
+        try:
+            jobs = [*self._campaign_jobs(), *self._mutant_jobs()]
+            self._total = len(jobs)
+            await run_all(jobs)
+        finally:
+            self._forks.close()
+            self._stores.close()
+
+    def _campaign_jobs(self) -> list[Job]:
+        def job(campaign: Campaign, kind: Kind) -> Job:
+            return Job(kind, lambda: self._campaign(campaign, kind))
+
+        return [job(campaign, kind) for campaign, kind in self._chosen_campaigns()]
+
+    def _chosen_campaigns(self) -> list[tuple[Campaign, Kind]]:
+        names = self.choice.campaigns
+        each = [(campaign, kind) for campaign in CAMPAIGNS for kind in campaign.kinds if kind in self.choice.kinds]
+        if names is not None:
+            return [(campaign, kind) for campaign, kind in each if campaign.name in names]
+        if not self.choice.quick:
+            return each
+        rng = random.Random(f"{self.choice.seed} campaigns")
+        fixed = [(campaign, kind) for campaign, kind in each if (campaign.name, kind) in QUICK_CAMPAIGNS]
+        others = [one for one in each if one not in fixed]
+        return fixed + [
+            rng.choice(of_kind) for kind in self.choice.kinds if (of_kind := [one for one in others if one[1] == kind])
+        ]
+
+    def _mutant_jobs(self) -> list[Job]:
+        def job(mutant: Mutant, number: int) -> Job:
+            return Job(mutant.kind, lambda: self._mutant(mutant, number))
+
+        numbered = [(number, each) for number, each in enumerate(MUTANTS, 1) if each.kind in self.choice.kinds]
+        if self.choice.mutants is not None:
+            numbered = [(number, each) for number, each in numbered if each.name in self.choice.mutants]
+        elif self.choice.quick:
+            rng = random.Random(f"{self.choice.seed} mutants")
+            numbered = rng.sample(numbered, min(QUICK_MUTANTS, len(numbered)))
+        return [job(mutant, number) for number, mutant in numbered]
+
+    async def _campaign(self, campaign: Campaign, kind: Kind) -> None:
+        rounds = campaign.rounds[0 if self.choice.quick else 1]
+        outcome = await run_campaign(campaign, kind, self.choice.seed, self.folder, self._stores, self._forks, rounds)
+        verdict = _verdict(outcome)
+        result = CampaignResult(
+            campaign=campaign.name,
+            database=_KINDS[kind],
+            seed=self.choice.seed,
+            history=str(outcome.history.relative_to(self.choice.out)),
+            seconds=outcome.seconds,
+            anomalies=verdict.anomalies,
+            counts=verdict.counts,
+            faults=verdict.faults,
+            broken=outcome.error,
+        )
+        self.campaigns.append(result)
+        done = sum(done for done, _ in verdict.faults.values())
+        hit = sum(hit for _, hit in verdict.faults.values())
+        found = result.broken or f"{done} faults, {hit} hit, {_number(len(result.anomalies))}"
+        self._tell(f"{campaign.name} on {_KINDS[kind]}: {found}", outcome.seconds)
+
+    async def _mutant(self, mutant: Mutant, number: int) -> None:
+        began = time.monotonic()
+        outcome, broken = None, None
+        try:
+            outcome = await self._run_mutant(mutant, number)
+            broken = outcome.error
+        except OutOfDate as error:
+            broken = str(error)
+        verdict = _verdict(outcome) if outcome is not None else Verdict((), {}, {})
+        caught_by = tuple(name for name in verdict.broken_promises if name in mutant.promises)
+        result = MutantResult(
+            mutant=mutant.name,
+            sentence=mutant.what,
+            campaign=mutant.name,
+            database=_KINDS[mutant.kind],
+            seed=self.choice.seed,
+            history=str(outcome.history.relative_to(self.choice.out)) if outcome is not None else "",
+            seconds=round(time.monotonic() - began, 1),
+            caught_by=caught_by,
+            anomalies=verdict.anomalies,
+            broken=broken,
+        )
+        self.mutants.append(result)
+        found = broken or (f"caught by {', '.join(caught_by)}" if caught_by else "NOT CAUGHT")
+        self._tell(f"mutant that {mutant.name}: {found}", result.seconds)
+
+    async def _run_mutant(self, mutant: Mutant, number: int) -> Outcome:
+        with tempfile.TemporaryDirectory(prefix="ringback-mutant-") as folder:
+            forks = ForkServer(mutated(mutant, Path(folder)))
+            try:
+                campaign = Campaign(
+                    name=f"mutant-{number:02}",
+                    what=mutant.what,
+                    fault=mutant.fault,
+                    rounds=(mutant.rounds, mutant.rounds),
+                    settings=mutant.settings,
+                    calm_seconds=_MUTANTS_CALM_SECONDS,
+                )
+                return await run_campaign(
+                    campaign, mutant.kind, self.choice.seed, self.folder, self._stores, forks, mutant.rounds
+                )
+            finally:
+                forks.close()
+
+    def _tell(self, text: str, seconds: float) -> None:
+        done = len(self.campaigns) + len(self.mutants)
+        passed = int(time.monotonic() - self._began)
+        print(f"[{done:2}/{self._total}] {passed // 60:2}:{passed % 60:02}  {text}  ({seconds:.0f} s)", flush=True)
+
+
+_MUTANTS_CALM_SECONDS = 15.0
+"""A mutant may never come to rest; what is open after this time is an anomaly."""
+
+
+def _verdict(outcome: Outcome) -> Verdict:
+    """Check a history, unless its campaign broke off: then it is incomplete."""
+    return check(lines_of(outcome.history)) if outcome.error is None else Verdict((), {}, {})
+
+
+def _number(anomalies: int) -> str:
+    return "no anomaly" if not anomalies else f"{anomalies} ANOMALIES"
