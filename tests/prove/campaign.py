@@ -17,7 +17,7 @@ from tests.prove.stores import Kind, Stores
 from tests.prove.world import Ground, World, running
 
 Fault = Callable[[World, int], Awaitable[None]]
-"""Does the faults of a campaign, so many rounds of them, while the load runs."""
+"""Does the faults of a campaign, in rounds, while the load runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,8 @@ class Campaign:
     settings: Mapping[str, str] = field(default_factory=dict)
     points: tuple[str, ...] = ()
     """Changes to each start of the service, of `tests.fakes.crash_points`."""
+    impossible: str | None = None
+    """Why it cannot be tried on this machine; None if it can."""
     calm_seconds: float = CALM_SECONDS
     """Within this time after the last fault everything has to have ended."""
     meets_commits: bool = False

@@ -14,7 +14,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def facts(command: str, seed: int, began: datetime, seconds: float, *, quick: bool) -> Facts:
-    """Return the facts of a proof that began at `began` and took so many seconds."""
+    """Return the facts of a proof that began at `began` and took `seconds`."""
     return Facts(
         commit=_commit(),
         command=command,

@@ -45,6 +45,13 @@ CAMPAIGNS: tuple[Campaign, ...] = (
         rounds=(2, 8),
     ),
     Campaign(
+        name="forgetful-database",
+        what="power cuts of a PostgreSQL whose default is to answer before a commit is on disk",
+        fault=restarts.restart_forgetful_database,
+        kinds=("postgresql",),
+        rounds=(2, 8),
+    ),
+    Campaign(
         name="frozen",
         what="SIGSTOP of a process, on PostgreSQL for longer than its leases last while another process goes on",
         fault=frozen.freeze,
@@ -79,6 +86,7 @@ CAMPAIGNS: tuple[Campaign, ...] = (
     Campaign(
         name="full-disk",
         what="SQLite's files cannot grow for seconds",
+        impossible=disk.IMPOSSIBLE,
         fault=disk.fill,
         kinds=("sqlite",),
         rounds=(2, 8),

@@ -89,6 +89,9 @@ class Proof:
         return [job(mutant, number) for number, mutant in numbered]
 
     async def _campaign(self, campaign: Campaign, kind: Kind) -> None:
+        if campaign.impossible is not None:
+            self._skip(campaign, kind, campaign.impossible)
+            return
         rounds = campaign.rounds[0 if self.choice.quick else 1]
         outcome = await run_campaign(campaign, kind, self.choice.seed, self.folder, self._stores, self._forks, rounds)
         verdict = _verdict(outcome)
@@ -108,6 +111,11 @@ class Proof:
         hit = sum(hit for _, hit in verdict.faults.values())
         found = result.broken or f"{done} faults, {hit} hit, {_number(len(result.anomalies))}"
         self._tell(f"{campaign.name} on {_KINDS[kind]}: {found}", outcome.seconds)
+
+    def _skip(self, campaign: Campaign, kind: Kind, why: str) -> None:
+        seed = self.choice.seed
+        self.campaigns.append(CampaignResult(campaign=campaign.name, database=_KINDS[kind], seed=seed, skipped=why))
+        self._tell(f"{campaign.name} on {_KINDS[kind]}: skipped, {why}", 0)
 
     async def _mutant(self, mutant: Mutant, number: int) -> None:
         began = time.monotonic()

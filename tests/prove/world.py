@@ -96,7 +96,7 @@ class World:
             await self.register_one(name, fields)
 
     async def register_one(self, name: str, fields: Mapping[str, Any], *, gone_after: int | None = None) -> None:
-        """Register a webhook for the endpoint of this name, which is gone after so many deliveries."""
+        """Register a webhook for the endpoint of this name, which is gone after `gone_after` deliveries."""
         secret = new_secret(name)
         endpoint = Endpoint(secret, gone_after=gone_after)
         self.subscribers.endpoints[name] = endpoint

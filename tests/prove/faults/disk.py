@@ -10,6 +10,7 @@ from tests.prove.world import World
 
 _ROOM_BYTES = 24 * 1024
 """How much each file may still grow: a few transactions."""
+IMPOSSIBLE = None if hasattr(resource, "prlimit") else "only Linux lets a process limit the files of another"
 _FULL_SECONDS = (1.5, 4.0)
 
 
