@@ -1,50 +1,52 @@
-"""What a whole proof has found: the results of its campaigns and of its mutants, and the facts of the machine."""
+"""What a proof has found: the results of its campaigns and of its mutants, and the facts of where it was made."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.prove.checker.promise import Anomaly
+from tests.prove.checker import Anomaly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CampaignResult:
     """One campaign on one database. `history` is the path of its file, relative to the folder of the report.
 
-    `skipped` says why it was not run, `broken` what broke in the harness itself; both are None for one that ran.
+    `broken` says what broke in the harness itself; None for a campaign that was carried through.
     """
 
     campaign: str
+    what: str
     database: str
-    seed: int
-    history: str = ""
-    seconds: float = 0.0
+    history: str
+    rounds: int
+    seconds: float
     anomalies: tuple[Anomaly, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     faults: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """By fault: how many times it was done, and how many of them hit."""
-    skipped: str | None = None
+    notes: tuple[str, ...] = ()
+    """What was left out in it."""
     broken: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MutantResult:
-    """One mutant, and the promises that caught it (none: it was not caught). `broken` as of a campaign."""
+    """One mutant, and the promises that caught it: none if it was not caught. `tries` counts the seeds it took."""
 
     mutant: str
-    sentence: str
-    campaign: str
+    what: str
     database: str
-    seed: int
-    history: str = ""
-    seconds: float = 0.0
+    history: str
+    seconds: float
     caught_by: tuple[str, ...] = ()
-    anomalies: tuple[Anomaly, ...] = ()
+    anomaly: Anomaly | None = None
+    """The first that caught it."""
+    tries: int = 1
     broken: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Where and how the proof was made. Nothing in it names the machine or a path."""
+    """Where and how a proof was made. Nothing in it names a machine or a path."""
 
     commit: str
     command: str
@@ -52,23 +54,16 @@ class Facts:
     began: str
     """The date and time, UTC."""
     seconds: float
-    quick: bool
+    is_quick: bool
     cores: int
+    system: str
     python: str
     sqlite: str
     postgresql: str
-    system: str
-    root: bool
+    is_root: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignText:
-    """What the report says of a campaign: its name, and a sentence that says what is done to the service."""
-
-    name: str
-    sentence: str
-
-
-def failed(campaigns: list[CampaignResult], mutants: list[MutantResult]) -> bool:
-    """Whether the proof failed: an anomaly, a mutant that was not caught, or a harness that broke."""
-    return any(each.anomalies or each.broken for each in campaigns) or any(not each.caught_by for each in mutants)
+def is_proven(campaigns: Sequence[CampaignResult], mutants: Sequence[MutantResult]) -> bool:
+    """Whether no promise was broken, every mutant was caught, and nothing of the harness broke."""
+    campaigns_hold = not any(each.anomalies or each.broken for each in campaigns)
+    return campaigns_hold and all(each.caught_by and not each.broken for each in mutants)
