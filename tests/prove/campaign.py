@@ -67,7 +67,7 @@ async def run_campaign(
             await _run(campaign, Ground(store=store, folder=folder, forks=forks), history, seed, rounds)
             store.drop()
         except Exception as raised:
-            error = f"{type(raised).__name__}: {raised}"
+            error = _text_of(raised)
         history.write("campaign", "end", error=error)
     shutil.rmtree(folder, ignore_errors=True)
     return Outcome(campaign=campaign, kind=kind, history=path, seconds=round(time.monotonic() - began, 1), error=error)
@@ -92,3 +92,10 @@ async def _run(campaign: Campaign, ground: Ground, history: History, seed: int, 
             await stream_to_its_end(world)
         await add_up(world)
         write_rows(history, ground.store)
+
+
+def _text_of(error: BaseException) -> str:
+    """Return an exception as text; of a group, those in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_text_of(each) for each in error.exceptions)
+    return f"{type(error).__name__}: {error}"

@@ -60,6 +60,12 @@ class Load:
         while self._waiting:
             await asyncio.gather(*self._waiting)
 
+    async def stop(self) -> None:
+        """End the long polls that still wait."""
+        for waiting in self._waiting:
+            waiting.cancel()
+        await asyncio.gather(*self._waiting, return_exceptions=True)
+
     async def more(self, answers: int, seconds: float = 30) -> bool:
         """Wait until `answers` more calls were answered with a success; return False if that takes too long."""
         enough = self._answered + answers

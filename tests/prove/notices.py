@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
@@ -28,8 +27,6 @@ class Notices:
         self._history = history
         self._client = client
         self._route = route
-        self.sent: Counter[str] = Counter()
-        """How many webhooks of each kind there were: true, late, double, forged, and lost, which are not sent."""
 
     def of(
         self,
@@ -47,11 +44,10 @@ class Notices:
         body = {"timestamp": int(time.time()), "data": dict(data)}
 
         def send(delay: float, kind: str, secret: str = secret, body: Any = body) -> Work:
-            self.sent[kind] += 1
             return self._send(endpoint, secret, body, task_id=task_id, delay=delay, kind=kind)
 
         if lost < weather.lost:
-            self.sent["lost"] += 1
+            self._history.write("fault", "webhook lost", hit=True, provider_task_id=task_id)
             self._history.write(
                 "provider", "webhook", provider_task_id=task_id, status=data["status"], kind="lost", answer=None
             )
@@ -80,6 +76,9 @@ class Notices:
                 kind=kind,
                 answer=answer,
             )
+            if kind != "true" and not attempt:
+                hit = answer is not None
+                self._history.write("fault", f"webhook {kind}", hit=hit, provider_task_id=task_id)
             if answer is not None and answer < 300:
                 return
 

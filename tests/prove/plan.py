@@ -13,6 +13,10 @@ from tests.prove.faults import (
     restarts,
     subscribers,
 )
+from tests.prove.mutants.catalogue import MUTANTS
+from tests.prove.stores import Kind
+
+__all__ = ["CAMPAIGNS", "MUTANTS", "QUICK_CAMPAIGNS", "QUICK_MUTANTS"]
 
 CAMPAIGNS: tuple[Campaign, ...] = (
     Campaign(
@@ -99,3 +103,10 @@ CAMPAIGNS: tuple[Campaign, ...] = (
         rounds=(1, 4),
     ),
 )
+
+QUICK_CAMPAIGNS: frozenset[tuple[str, Kind]] = frozenset(
+    {("combined", "sqlite"), ("commits", "postgresql"), ("kills", "sqlite")}
+)
+"""What a quick proof always has; besides, one more campaign on each database, which the seed decides."""
+QUICK_MUTANTS = 4
+"""How many mutants a quick proof has, which the seed decides."""

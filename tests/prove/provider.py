@@ -9,7 +9,6 @@ import asyncio
 import random
 import time
 import uuid
-from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -77,9 +76,7 @@ class Provider:
     def __init__(self, history: History, seed: str, notices: Notices) -> None:
         self.weather = Weather()
         self.tasks: dict[str, ProviderTask] = {}
-        self.notices = notices
-        self.drawn: Counter[str] = Counter()
-        """How many calls had each fault of the weather, by the call and the fault."""
+        self._notices = notices
         self._history = history
         self._seed = seed
         self._running: set[asyncio.Task[None]] = set()
@@ -155,7 +152,7 @@ class Provider:
         """Answer as the weather says, after its delay; write it down."""
         task_id = task.id if task else None
         if answering.fault is not None:
-            self.drawn[f"to {op}: {answering.fault}"] += 1
+            self._history.write("fault", f"provider: {answering.fault}, to {op}", hit=True, provider_task_id=task_id)
         self._history.write(
             "provider",
             "answered",
@@ -216,7 +213,7 @@ class Provider:
 
     def _tell(self, task: ProviderTask) -> None:
         if task.endpoint:
-            for notice in self.notices.of(task.id, task.endpoint, task.secret, task.data(), self.weather, task.rng):
+            for notice in self._notices.of(task.id, task.endpoint, task.secret, task.data(), self.weather, task.rng):
                 self._start(notice)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.prove.checker import PROMISES
 from tests.prove.checker.counts import BESIDES, LOAD
-from tests.prove.results import CampaignResult, Facts, MutantResult, is_proven
+from tests.prove.results import CampaignResult, Facts, MutantResult, failed
 
 NAME = "report.md"
 NOT_TRIED: tuple[str, ...] = (
@@ -73,7 +73,7 @@ def _summary(facts: Facts, campaigns: Sequence[CampaignResult], mutants: Sequenc
         "",
         f"{verdict} in {len(campaigns)} campaigns, and the checker caught {caught} of {len(mutants)} mutants"
         + (f"; **{broken} of them broke in the harness**." if broken else ".")
-        + ("" if is_proven(campaigns, mutants) else " **This proof failed.**"),
+        + (" **This proof failed.**" if failed(campaigns, mutants) else ""),
         "",
         _table(("", ""), _facts(facts)),
     ]
@@ -85,11 +85,11 @@ def _facts(facts: Facts) -> list[tuple[str, str]]:
         ("commit", facts.commit),
         ("command", f"`{facts.command}`"),
         ("seed", str(facts.seed)),
-        ("began", f"{facts.began}, and took {facts.seconds / 60:.1f} minutes"),
-        ("kind", "quick: a selection" if facts.is_quick else "whole"),
+        ("began", f"{facts.began} UTC, and took {facts.seconds / 60:.1f} minutes"),
+        ("kind", "quick: a selection" if facts.quick else "whole"),
         ("machine", f"{facts.system}, {facts.cores} cores"),
         ("software", f"Python {facts.python}, SQLite {facts.sqlite}, PostgreSQL {facts.postgresql}"),
-        ("user", "root" if facts.is_root else "not root"),
+        ("user", "root" if facts.root else "not root"),
     ]
 
 

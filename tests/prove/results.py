@@ -1,9 +1,9 @@
-"""What a proof has found: the results of its campaigns and of its mutants, and the facts of where it was made."""
+"""What a whole proof has found: the results of its campaigns and of its mutants, and the facts of the machine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.prove.checker import Anomaly
+from tests.prove.checker.promise import Anomaly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,10 +15,12 @@ class CampaignResult:
 
     campaign: str
     what: str
+    """What is done in it, as a sentence of the report without its end."""
     database: str
-    history: str
+    seed: int
     rounds: int
-    seconds: float
+    history: str = ""
+    seconds: float = 0.0
     anomalies: tuple[Anomaly, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     faults: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -30,23 +32,27 @@ class CampaignResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MutantResult:
-    """One mutant, and the promises that caught it: none if it was not caught. `tries` counts the seeds it took."""
+    """One mutant, and the promises that caught it (none: it was not caught). `broken` as of a campaign.
+
+    `tries` is how many times it was run, with seeds of their own, until it was caught.
+    """
 
     mutant: str
     what: str
     database: str
-    history: str
-    seconds: float
+    seed: int
+    history: str = ""
+    seconds: float = 0.0
     caught_by: tuple[str, ...] = ()
     anomaly: Anomaly | None = None
-    """The first that caught it."""
+    """The first one that caught it."""
     tries: int = 1
     broken: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Where and how a proof was made. Nothing in it names a machine or a path."""
+    """Where and how the proof was made. Nothing in it names the machine or a path."""
 
     commit: str
     command: str
@@ -54,16 +60,15 @@ class Facts:
     began: str
     """The date and time, UTC."""
     seconds: float
-    is_quick: bool
+    quick: bool
     cores: int
-    system: str
     python: str
     sqlite: str
     postgresql: str
-    is_root: bool
+    system: str
+    root: bool
 
 
-def is_proven(campaigns: Sequence[CampaignResult], mutants: Sequence[MutantResult]) -> bool:
-    """Whether no promise was broken, every mutant was caught, and nothing of the harness broke."""
-    campaigns_hold = not any(each.anomalies or each.broken for each in campaigns)
-    return campaigns_hold and all(each.caught_by and not each.broken for each in mutants)
+def failed(campaigns: Sequence[CampaignResult], mutants: Sequence[MutantResult]) -> bool:
+    """Whether the proof failed: an anomaly, a mutant that was not caught, or a harness that broke."""
+    return any(each.anomalies or each.broken for each in campaigns) or any(not each.caught_by for each in mutants)

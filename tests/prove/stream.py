@@ -72,6 +72,9 @@ class Follower:
         event = orjson.loads(data)
         numbers = [value.decode() for name, _, value in lines if name == b"id"]
         self.last = numbers[-1] if numbers else self.last
+        if b"event: reset" in block:
+            self._history.write("stream", "reset", told=event)
+            return
         self._history.write(
             "stream",
             "event",

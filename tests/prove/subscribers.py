@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,8 +42,6 @@ class Subscribers:
         self.base = ""
         self.faults: Mapping[str, float] = {}
         self.endpoints: dict[str, Endpoint] = {"callback": Endpoint(None)}
-        self.drawn: Counter[str] = Counter()
-        """How many deliveries were answered with each fault."""
         self._history = history
         self._rng = random.Random(f"{seed} subscribers")
 
@@ -65,7 +62,7 @@ class Subscribers:
         endpoint.received += 1
         fault = self._fault(endpoint)
         if fault is not None:
-            self.drawn[fault] += 1
+            self._history.write("fault", f"subscriber: {fault}", hit=True, name=name)
         response = self._response(fault)
         headers = dict(request.headers)
         answer = None if fault in ("hang", "cut") else response.status_code

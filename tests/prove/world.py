@@ -162,6 +162,7 @@ async def running(
                 await _prepare(world)
                 yield world
             finally:
+                await world.load.stop()
                 await asyncio.gather(*(service.kill() for service in services))
                 await provider.stop()
 

@@ -26,7 +26,6 @@ BAD_ANSWERS = Weather(
     lost=0.15,
 )
 OUTAGE = Weather(submit={"503": 0.5, "cut before": 0.5}, look={"503": 0.5, "cut": 0.5}, lost=0.5)
-_KINDS = ("lost", "double", "late", "forged")
 
 
 async def spoil_webhooks(world: World, rounds: int) -> None:
@@ -34,9 +33,6 @@ async def spoil_webhooks(world: World, rounds: int) -> None:
     for _ in range(rounds):
         world.provider.weather = replace(BAD_WEBHOOKS, lost=world.rng.choice((0.1, 0.3, 0.9)))
         await world.load.more(world.rng.randint(10, 18))
-    for kind in _KINDS:
-        times = world.provider.notices.sent[kind]
-        world.fault(f"webhook {kind}", hit=times > 0, times=times)
 
 
 async def spoil_answers(world: World, rounds: int) -> None:
@@ -52,5 +48,3 @@ async def spoil_answers(world: World, rounds: int) -> None:
         world.fault("provider outage", hit=refused > 0, seconds=round(seconds, 2), refused=refused)
     world.provider.weather = BAD_ANSWERS
     await world.load.more(10)
-    for name, times in sorted(world.provider.drawn.items()):
-        world.fault(f"provider answer {name}", hit=True, times=times)
