@@ -4,7 +4,7 @@ import random
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.fakes.fork_server import ForkServer
@@ -53,6 +53,7 @@ class Proof:
             self._total = len(jobs)
             await run_all(jobs)
         finally:
+            self._sort()
             self._forks.close()
             self._stores.close()
 
@@ -97,13 +98,16 @@ class Proof:
         verdict = _verdict(outcome)
         result = CampaignResult(
             campaign=campaign.name,
+            what=campaign.what,
             database=_KINDS[kind],
             seed=self.choice.seed,
+            rounds=rounds,
             history=str(outcome.history.relative_to(self.choice.out)),
             seconds=outcome.seconds,
             anomalies=verdict.anomalies,
             counts=verdict.counts,
             faults=verdict.faults,
+            notes=verdict.notes,
             broken=outcome.error,
         )
         self.campaigns.append(result)
@@ -118,32 +122,35 @@ class Proof:
         self._tell(f"{campaign.name} on {_KINDS[kind]}: skipped, {why}", 0)
 
     async def _mutant(self, mutant: Mutant, number: int) -> None:
+        """Run a mutant until it is caught; what a fault meets is chance, so that it is tried more than once."""
         began = time.monotonic()
-        outcome, broken = None, None
-        try:
-            outcome = await self._run_mutant(mutant, number)
-            broken = outcome.error
-        except OutOfDate as error:
-            broken = str(error)
-        verdict = _verdict(outcome) if outcome is not None else Verdict((), {}, {})
-        caught_by = tuple(name for name in verdict.broken_promises if name in mutant.promises)
         result = MutantResult(
-            mutant=mutant.name,
-            sentence=mutant.what,
-            campaign=mutant.name,
-            database=_KINDS[mutant.kind],
-            seed=self.choice.seed,
-            history=str(outcome.history.relative_to(self.choice.out)) if outcome is not None else "",
-            seconds=round(time.monotonic() - began, 1),
-            caught_by=caught_by,
-            anomalies=verdict.anomalies,
-            broken=broken,
+            mutant=mutant.name, what=mutant.what, database=_KINDS[mutant.kind], seed=self.choice.seed, tries=0
         )
+        while not result.caught_by and not result.broken and result.tries < _MUTANTS_TRIES:
+            result = await self._try_mutant(mutant, number, result)
         self.mutants.append(result)
-        found = broken or (f"caught by {', '.join(caught_by)}" if caught_by else "NOT CAUGHT")
-        self._tell(f"mutant that {mutant.name}: {found}", result.seconds)
+        found = result.broken or (f"caught by {', '.join(result.caught_by)}" if result.caught_by else "NOT CAUGHT")
+        self._tell(f"mutant that {mutant.name}: {found}", time.monotonic() - began)
 
-    async def _run_mutant(self, mutant: Mutant, number: int) -> Outcome:
+    async def _try_mutant(self, mutant: Mutant, number: int, before: MutantResult) -> MutantResult:
+        try:
+            outcome = await self._run_mutant(mutant, number, self.choice.seed + before.tries)
+        except OutOfDate as error:
+            return replace(before, tries=before.tries + 1, broken=str(error))
+        caught = [each for each in _verdict(outcome).anomalies if each.promise in mutant.promises]
+        return replace(
+            before,
+            tries=before.tries + 1,
+            seed=self.choice.seed + before.tries,
+            history=str(outcome.history.relative_to(self.choice.out)),
+            seconds=before.seconds + outcome.seconds,
+            caught_by=tuple(dict.fromkeys(each.promise for each in caught)),
+            anomaly=caught[0] if caught else None,
+            broken=outcome.error,
+        )
+
+    async def _run_mutant(self, mutant: Mutant, number: int, seed: int) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="ringback-mutant-") as folder:
             forks = ForkServer(mutated(mutant, Path(folder)))
             try:
@@ -155,11 +162,16 @@ class Proof:
                     settings=mutant.settings,
                     calm_seconds=_MUTANTS_CALM_SECONDS,
                 )
-                return await run_campaign(
-                    campaign, mutant.kind, self.choice.seed, self.folder, self._stores, forks, mutant.rounds
-                )
+                return await run_campaign(campaign, mutant.kind, seed, self.folder, self._stores, forks, mutant.rounds)
             finally:
                 forks.close()
+
+    def _sort(self) -> None:
+        """Put the results in the order of the plan."""
+        campaigns = [(each.name, _KINDS[kind]) for each in CAMPAIGNS for kind in each.kinds]
+        self.campaigns.sort(key=lambda result: campaigns.index((result.campaign, result.database)))
+        mutants = [each.name for each in MUTANTS]
+        self.mutants.sort(key=lambda result: mutants.index(result.mutant))
 
     def _tell(self, text: str, seconds: float) -> None:
         done = len(self.campaigns) + len(self.mutants)
@@ -169,6 +181,7 @@ class Proof:
 
 _MUTANTS_CALM_SECONDS = 15.0
 """A mutant may never come to rest; what is open after this time is an anomaly."""
+_MUTANTS_TRIES = 2
 
 
 def _verdict(outcome: Outcome) -> Verdict:

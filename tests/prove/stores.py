@@ -61,6 +61,13 @@ class Stores:
             server.execute(f"CREATE DATABASE {name}")
         return Store(kind, self._server.url(name), self._server)
 
+    def version(self) -> str | None:
+        """Return the version of PostgreSQL, if its server was started."""
+        if self._server is None:
+            return None
+        with outside(self._server.url()) as server:
+            return str(server.execute("SHOW server_version").fetchone()[0])
+
     def close(self) -> None:
         """Remove the server."""
         if self._server is not None:

@@ -8,7 +8,7 @@ streams saw.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.prove.checker.counts import counts_of, faults_of
+from tests.prove.checker.counts import counts_of, faults_of, notes_of
 from tests.prove.checker.line import Line, lines_of
 from tests.prove.checker.promise import Anomaly, Promise
 from tests.prove.checker.promises import PROMISES
@@ -24,6 +24,8 @@ class Verdict:
     anomalies: tuple[Anomaly, ...]
     counts: dict[str, int]
     faults: dict[str, tuple[int, int]]
+    notes: tuple[str, ...] = ()
+    """What could not be checked."""
 
     @property
     def broken_promises(self) -> tuple[str, ...]:
@@ -35,4 +37,4 @@ def check(lines: Sequence[Line]) -> Verdict:
     """Check a history against every promise. Raises `KeyError` or `ValueError` for a history that is incomplete."""
     view = View(lines)
     anomalies = tuple(anomaly for promise in PROMISES for anomaly in promise.anomalies(view))
-    return Verdict(anomalies, counts_of(view), faults_of(view))
+    return Verdict(anomalies, counts_of(view), faults_of(view), notes_of(view))

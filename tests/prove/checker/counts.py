@@ -52,6 +52,16 @@ def faults_of(view: View) -> dict[str, tuple[int, int]]:
     return {name: (done[name], hit[name]) for name in sorted(done)}
 
 
+def notes_of(view: View) -> tuple[str, ...]:
+    """Return what was left out of a campaign, as sentences of the report without their ends."""
+    notes = []
+    if not view.reports:
+        notes.append("`ringback report`, which the service does not have")
+    if view.of("campaign", "slow"):
+        notes.append("some of the load: it did not come as far as planned before the next fault")
+    return tuple(notes)
+
+
 def _load(view: View) -> dict[str, int]:
     acknowledged = [call for call in view.calls.values() if call.is_acknowledged]
     ids: dict[str, set[str]] = defaultdict(set)
