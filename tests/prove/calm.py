@@ -27,7 +27,7 @@ _COMMAND_SECONDS = 60.0
 
 
 async def calm_down(world: World, within: float) -> bool:
-    """Stop all faults; return whether everything ended `within` that many seconds. What is still open is written down."""
+    """Stop all faults; return whether everything ended `within` these seconds. What is still open is written down."""
     world.provider.weather = Weather(lost=0.0)
     world.subscribers.faults = {}
     for endpoint in world.subscribers.endpoints.values():
