@@ -49,33 +49,50 @@ class Outcome:
     campaign: Campaign
     kind: Kind
     history: Path
+    rounds: int
     seconds: float
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How long a campaign does its faults: at most `rounds` times, and no further round begins after `seconds`."""
+
+    rounds: int
+    seconds: float
+
+
 async def run_campaign(
-    campaign: Campaign, kind: Kind, seed: int, out: Path, stores: Stores, forks: ForkServer, rounds: int
+    campaign: Campaign, kind: Kind, seed: int, out: Path, stores: Stores, forks: ForkServer, extent: Extent
 ) -> Outcome:
     """Run a campaign; its history is `out/<campaign>-<kind>.jsonl`."""
     path = out / f"{campaign.name}-{kind}.jsonl"
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="ringback-prove-"))
-    error = None
+    error, rounds = None, 0
     with History(path) as history:
-        about = {"name": campaign.name, "database": kind, "seed": seed, "rounds": rounds}
+        about = {"name": campaign.name, "database": kind, "seed": seed, "rounds": extent.rounds}
         history.write("campaign", "begin", **about, wall=time.time())
         try:
             store = stores.new(kind, folder)
-            await _run(campaign, Ground(store=store, folder=folder, forks=forks), history, seed, rounds)
+            rounds = await _run(campaign, Ground(store=store, folder=folder, forks=forks), history, seed, extent)
             store.drop()
         except Exception as raised:
             error = _text_of(raised)
         history.write("campaign", "end", error=error)
     shutil.rmtree(folder, ignore_errors=True)
-    return Outcome(campaign=campaign, kind=kind, history=path, seconds=round(time.monotonic() - began, 1), error=error)
+    return Outcome(
+        campaign=campaign,
+        kind=kind,
+        history=path,
+        rounds=rounds,
+        seconds=round(time.monotonic() - began, 1),
+        error=error,
+    )
 
 
-async def _run(campaign: Campaign, ground: Ground, history: History, seed: int, rounds: int) -> None:
+async def _run(campaign: Campaign, ground: Ground, history: History, seed: int, extent: Extent) -> int:
+    """Run a campaign; return how many rounds of faults it had."""
     own_seed = f"{seed} {campaign.name} {ground.store.kind}"
     async with AsyncExitStack() as stack:
         if campaign.meets_commits and ground.store.kind == "postgresql":
@@ -85,7 +102,8 @@ async def _run(campaign: Campaign, ground: Ground, history: History, seed: int, 
         world = await stack.enter_async_context(running(ground, history, own_seed, campaign.settings, campaign.points))
         async with world.follower.following():
             async with world.load.running():
-                await campaign.fault(world, rounds)
+                world.until = time.monotonic() + extent.seconds
+                await campaign.fault(world, extent.rounds)
                 history.write("campaign", "faults over")
                 await world.start_all()
             history.write("campaign", "load over")
@@ -94,6 +112,7 @@ async def _run(campaign: Campaign, ground: Ground, history: History, seed: int, 
             await stream_to_its_end(world)
         await add_up(world)
         write_rows(history, ground.store)
+        return max(world.begun, default=0)
 
 
 def _text_of(error: BaseException) -> str:

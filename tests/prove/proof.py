@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.fakes.fork_server import ForkServer
-from tests.prove.campaign import Campaign, Outcome, run_campaign
+from tests.prove.campaign import Campaign, Extent, Outcome, run_campaign
 from tests.prove.checker import Verdict, check, lines_of
 from tests.prove.mutants.mutating import Mutant, OutOfDate, mutated
 from tests.prove.plan import CAMPAIGNS, MUTANTS, QUICK_CAMPAIGNS, QUICK_MUTANTS
@@ -93,15 +93,16 @@ class Proof:
         if campaign.impossible is not None:
             self._skip(campaign, kind, campaign.impossible)
             return
-        rounds = campaign.rounds[0 if self.choice.quick else 1]
-        outcome = await run_campaign(campaign, kind, self.choice.seed, self.folder, self._stores, self._forks, rounds)
+        quick = self.choice.quick
+        extent = Extent(campaign.rounds[0 if quick else 1], _QUICK_SECONDS if quick else _WHOLE_SECONDS)
+        outcome = await run_campaign(campaign, kind, self.choice.seed, self.folder, self._stores, self._forks, extent)
         verdict = _verdict(outcome)
         result = CampaignResult(
             campaign=campaign.name,
             what=campaign.what,
             database=_KINDS[kind],
             seed=self.choice.seed,
-            rounds=rounds,
+            rounds=outcome.rounds,
             history=str(outcome.history.relative_to(self.choice.out)),
             seconds=outcome.seconds,
             anomalies=verdict.anomalies,
@@ -117,8 +118,15 @@ class Proof:
         self._tell(f"{campaign.name} on {_KINDS[kind]}: {found}", outcome.seconds)
 
     def _skip(self, campaign: Campaign, kind: Kind, why: str) -> None:
-        seed = self.choice.seed
-        self.campaigns.append(CampaignResult(campaign=campaign.name, database=_KINDS[kind], seed=seed, skipped=why))
+        result = CampaignResult(
+            campaign=campaign.name,
+            what=campaign.what,
+            database=_KINDS[kind],
+            seed=self.choice.seed,
+            rounds=0,
+            notes=(f"not tried: {why}",),
+        )
+        self.campaigns.append(result)
         self._tell(f"{campaign.name} on {_KINDS[kind]}: skipped, {why}", 0)
 
     async def _mutant(self, mutant: Mutant, number: int) -> None:
@@ -162,7 +170,8 @@ class Proof:
                     settings=mutant.settings,
                     calm_seconds=_MUTANTS_CALM_SECONDS,
                 )
-                return await run_campaign(campaign, mutant.kind, seed, self.folder, self._stores, forks, mutant.rounds)
+                extent = Extent(mutant.rounds, _WHOLE_SECONDS)
+                return await run_campaign(campaign, mutant.kind, seed, self.folder, self._stores, forks, extent)
             finally:
                 forks.close()
 
@@ -179,6 +188,9 @@ class Proof:
         print(f"[{done:2}/{self._total}] {passed // 60:2}:{passed % 60:02}  {text}  ({seconds:.0f} s)", flush=True)
 
 
+_QUICK_SECONDS = 15.0
+_WHOLE_SECONDS = 60.0
+"""A campaign begins rounds of faults for this time: on a busy machine a proof does less, and takes no longer."""
 _MUTANTS_CALM_SECONDS = 15.0
 """A mutant may never come to rest; what is open after this time is an anomaly."""
 _MUTANTS_TRIES = 2

@@ -10,6 +10,7 @@ import random
 import time
 import uuid
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -195,10 +196,10 @@ class Provider:
         """Run a task to its end, unless it is recalled, and send its webhooks."""
         shape = self.weather.life(task.rng)
         self._tell(task)
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(shape.pending):
                 await task.recalled.wait()
-        except TimeoutError:
+        if task.status == "pending":
             task.status = "processing"
             self._tell(task)
             await asyncio.sleep(shape.processing)

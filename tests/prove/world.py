@@ -1,10 +1,12 @@
 """Everything that a campaign runs: the provider, the subscribers, the database and the processes of the service."""
 
 import asyncio
+import math
 import random
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -75,10 +77,22 @@ class World:
     follower: Follower
     commits: CommitProxy | None
     """Meets the service's COMMITs; None where the campaign has no such proxy."""
+    until: float = math.inf
+    """When no further round of faults begins, by the monotone clock: a busy machine has fewer rounds."""
+    begun: list[int] = field(default_factory=list)
+    """The numbers of the rounds that began, from 1."""
 
     def fault(self, what: str, *, hit: bool, **details: Any) -> None:
         """Write down a fault: `hit` says whether it is known to have met what it was meant for."""
         self.history.write("fault", what, hit=hit, **details)
+
+    def rounds(self, most: int) -> Iterator[int]:
+        """Yield the numbers of rounds, at least one of them, and no more when the time for faults is over."""
+        for number in range(most):
+            if number and time.monotonic() > self.until:
+                return
+            self.begun.append(number + 1)
+            yield number
 
     def any_service(self) -> Service:
         """Return one of the processes at random."""

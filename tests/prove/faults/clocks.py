@@ -9,7 +9,7 @@ _STEPS = (3600.0, -3600.0, 900.0, -900.0, 40.0, -40.0)
 
 async def step(world: World, rounds: int) -> None:
     """Step the clock of a process at a random moment; at the end each clock goes right again, which is a step too."""
-    for _ in range(rounds):
+    for _ in world.rounds(rounds):
         await world.load.more(world.rng.randint(4, 12))
         service = world.any_service()
         seconds = world.rng.choice(_STEPS)

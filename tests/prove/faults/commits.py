@@ -8,7 +8,7 @@ _SHARES = (0.03, 0.08, 0.2)
 async def meet(world: World, rounds: int) -> None:
     """Let a share of all COMMITs meet a fault; the proxy writes down each."""
     assert world.commits is not None
-    for _ in range(rounds):
+    for _ in world.rounds(rounds):
         world.commits.share = world.rng.choice(_SHARES)
         before = world.commits.met
         await world.load.more(world.rng.randint(10, 18), seconds=25)

@@ -16,7 +16,7 @@ _FULL_SECONDS = (1.5, 4.0)
 
 async def fill(world: World, rounds: int) -> None:
     """Let the files of the service grow no further for some seconds, then let them."""
-    for _ in range(rounds):
+    for _ in world.rounds(rounds):
         await world.load.more(world.rng.randint(4, 12))
         (service,) = world.services
         before = _refused(world)

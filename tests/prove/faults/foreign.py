@@ -27,7 +27,7 @@ _SQLITE = {
 async def interfere(world: World, rounds: int) -> None:
     """Hold a lock or a transaction from outside while the load runs."""
     kinds = _POSTGRESQL if world.store.kind == "postgresql" else _SQLITE
-    for _ in range(rounds):
+    for _ in world.rounds(rounds):
         await world.load.more(world.rng.randint(3, 10))
         name, statements = world.rng.choice([*kinds.items()])
         seconds = world.rng.uniform(*_SECONDS)

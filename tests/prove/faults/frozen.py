@@ -16,7 +16,7 @@ async def freeze(world: World, rounds: int) -> None:
     world.provider.weather = Weather(submit={"slow": 0.3})
     world.subscribers.faults = {"slow": 0.3}
     has_others = len(world.services) > 1
-    for _ in range(rounds):
+    for _ in world.rounds(rounds):
         await world.load.more(world.rng.randint(4, 12))
         service = world.any_service()
         seconds = world.rng.uniform(*(_PAST_THE_LEASE_SECONDS if has_others else _STALL_SECONDS))

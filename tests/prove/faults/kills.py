@@ -24,7 +24,7 @@ _REACHED_SECONDS = 10.0
 
 async def kill_at_random(world: World, rounds: int) -> None:
     """Kill a process after a random share of work, and start it again after a random pause."""
-    for _ in range(rounds):
+    for _ in world.rounds(rounds):
         await world.load.more(world.rng.randint(4, 18))
         await asyncio.sleep(world.rng.uniform(0, 0.3))
         service = world.any_service()
@@ -37,7 +37,9 @@ async def kill_at_random(world: World, rounds: int) -> None:
 
 async def kill_at_points(world: World, rounds: int) -> None:
     """Start a process so that it kills itself at a point of its work; then start it again without that."""
-    for point in world.rng.choices(POINTS, k=rounds):
+    first = world.rng.randrange(len(POINTS))
+    for number in world.rounds(rounds):
+        point = POINTS[(first + number) % len(POINTS)]
         await world.load.more(world.rng.randint(2, 8))
         service = world.any_service()
         await service.stop()

@@ -30,14 +30,14 @@ OUTAGE = Weather(submit={"503": 0.5, "cut before": 0.5}, look={"503": 0.5, "cut"
 
 async def spoil_webhooks(world: World, rounds: int) -> None:
     """Lose, double, delay, repeat and forge webhooks, more or less of each in every round."""
-    for _ in range(rounds):
+    for _ in world.rounds(rounds):
         world.provider.weather = replace(BAD_WEBHOOKS, lost=world.rng.choice((0.1, 0.3, 0.9)))
         await world.load.more(world.rng.randint(10, 18))
 
 
 async def spoil_answers(world: World, rounds: int) -> None:
     """Answer calls badly; between such times nothing is answered well for some seconds."""
-    for _ in range(rounds):
+    for _ in world.rounds(rounds):
         world.provider.weather = BAD_ANSWERS
         await world.load.more(world.rng.randint(8, 16))
         seconds = world.rng.uniform(0.5, 3.0)

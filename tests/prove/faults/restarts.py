@@ -11,7 +11,7 @@ _MODES: tuple[Literal["immediate", "fast"], ...] = ("immediate", "fast")
 
 async def roll(world: World, rounds: int) -> None:
     """Stop each process with SIGTERM and start it again, one after the other."""
-    for _ in range(rounds):
+    for _ in world.rounds(rounds):
         for service in world.services:
             await world.load.more(world.rng.randint(3, 12))
             status = await service.stop()
@@ -22,7 +22,7 @@ async def roll(world: World, rounds: int) -> None:
 
 async def restart_database(world: World, rounds: int) -> None:
     """Stop PostgreSQL, without a checkpoint or in order, for some seconds, and start it again."""
-    for _ in range(rounds):
+    for _ in world.rounds(rounds):
         await world.load.more(world.rng.randint(4, 15))
         await _restart(world, world.rng.choice(_MODES))
     await world.load.more(10)
@@ -33,7 +33,7 @@ async def restart_forgetful_database(world: World, rounds: int) -> None:
     with outside(world.store.url) as database:
         database.execute(f"ALTER DATABASE {world.store.name} SET synchronous_commit = off")
     await _restart(world, "immediate")  # from here on every session has the new default
-    for _ in range(rounds):
+    for _ in world.rounds(rounds):
         await world.load.more(world.rng.randint(4, 15))
         await _restart(world, "immediate")
     await world.load.more(10)

@@ -11,7 +11,7 @@ WORSE = {"500": 0.4, "cut": 0.2, "hang": 0.1}
 async def spoil_answers(world: World, rounds: int) -> None:
     """Answer deliveries badly; a webhook that was registered for this purpose is gone after some of them."""
     await world.register_one("gone", {"event_types": ["task.*"]}, gone_after=world.rng.randint(3, 20))
-    for _ in range(rounds):
+    for _ in world.rounds(rounds):
         world.subscribers.faults = BAD
         world.subscribers.endpoints["flaky"].faults = WORSE
         await world.load.more(world.rng.randint(8, 15))
