@@ -1,12 +1,11 @@
 """One campaign: a load, a fault, then calm, and the history of all that every party saw."""
 
-import shutil
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.fakes.fork_server import ForkServer
 from tests.prove.calm import CALM_SECONDS, add_up, calm_down, stream_to_its_end
@@ -68,19 +67,18 @@ async def run_campaign(
     """Run a campaign; its history is `out/<campaign>-<kind>.jsonl`."""
     path = out / f"{campaign.name}-{kind}.jsonl"
     began = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="ringback-prove-"))
     error, rounds = None, 0
-    with History(path) as history:
+    with History(path) as history, TemporaryDirectory(prefix="ringback-prove-", ignore_cleanup_errors=True) as folder:
         about = {"name": campaign.name, "database": kind, "seed": seed, "rounds": extent.rounds}
         history.write("campaign", "begin", **about, wall=time.time())
         try:
-            store = stores.new(kind, folder)
-            rounds = await _run(campaign, Ground(store=store, folder=folder, forks=forks), history, seed, extent)
+            store = stores.new(kind, Path(folder))
+            ground = Ground(store=store, folder=Path(folder), forks=forks)
+            rounds = await _run(campaign, ground, history, seed, extent)
             store.drop()
         except Exception as raised:
             error = _text_of(raised)
         history.write("campaign", "end", error=error)
-    shutil.rmtree(folder, ignore_errors=True)
     return Outcome(
         campaign=campaign,
         kind=kind,

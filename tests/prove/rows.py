@@ -11,8 +11,7 @@ _QUERIES = {
     "tasks": (
         "SELECT uid AS task_id, run_uid AS run_id, step, status, submission, attempt, max_attempts, provider_task_id, "
         "bulk, input, error, ended_event, cancel_requested_at, due_at, leased, created_at, updated_at, ended_at, "
-        "submitted_at, "
-        "callback_id FROM task ORDER BY id"
+        "submitted_at, callback_id FROM task ORDER BY id"
     ),
     "attempts": (
         "SELECT t.uid AS task_id, a.number, a.provider_task_id, a.status, a.error, a.submitted_at FROM task_attempt a "
