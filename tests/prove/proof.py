@@ -13,7 +13,7 @@ from tests.prove.checker import Verdict, check, lines_of
 from tests.prove.mutants.mutating import Mutant, OutOfDate, mutated
 from tests.prove.plan import CAMPAIGNS, MUTANTS, QUICK_CAMPAIGNS, QUICK_MUTANTS
 from tests.prove.results import CampaignResult, MutantResult
-from tests.prove.schedule import Job, run_all
+from tests.prove.schedule import LANES, Job, run_all
 from tests.prove.stores import Kind, Stores
 
 _KINDS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
@@ -94,7 +94,7 @@ class Proof:
             self._skip(campaign, kind, campaign.impossible)
             return
         quick = self.choice.quick
-        extent = Extent(campaign.rounds[0 if quick else 1], _QUICK_SECONDS if quick else _WHOLE_SECONDS)
+        extent = Extent(campaign.rounds[0 if quick else 1], self._fault_seconds())
         outcome = await run_campaign(campaign, kind, self.choice.seed, self.folder, self._stores, self._forks, extent)
         verdict = _verdict(outcome)
         result = CampaignResult(
@@ -170,10 +170,18 @@ class Proof:
                     settings=mutant.settings,
                     calm_seconds=_MUTANTS_CALM_SECONDS,
                 )
-                extent = Extent(mutant.rounds, _WHOLE_SECONDS)
+                extent = Extent(mutant.rounds, self._fault_seconds())
                 return await run_campaign(campaign, mutant.kind, seed, self.folder, self._stores, forks, extent)
             finally:
                 forks.close()
+
+    def _fault_seconds(self) -> float:
+        """Return for how long the next campaign begins rounds of faults: its share of the time that is left."""
+        whole = _QUICK_SECONDS if self.choice.quick else _WHOLE_SECONDS
+        left = whole - (time.monotonic() - self._began)
+        jobs = self._total - len(self.campaigns) - len(self.mutants)
+        share = left * min(LANES, jobs) / jobs * _FAULTY_SHARE
+        return min(max(share, _SHORTEST_SECONDS), _LONGEST_SECONDS)
 
     def _sort(self) -> None:
         """Put the results in the order of the plan."""
@@ -188,9 +196,11 @@ class Proof:
         print(f"[{done:2}/{self._total}] {passed // 60:2}:{passed % 60:02}  {text}  ({seconds:.0f} s)", flush=True)
 
 
-_QUICK_SECONDS = 15.0
-_WHOLE_SECONDS = 60.0
-"""A campaign begins rounds of faults for this time: on a busy machine a proof does less, and takes no longer."""
+_QUICK_SECONDS, _WHOLE_SECONDS = 130.0, 24 * 60.0
+"""How long a proof should take. On a busy machine it does less in this time."""
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 3.0, 60.0
+_FAULTY_SHARE = 0.5
+"""The share of a campaign's time in which faults begin; the rest is for its start, for calm and for the check."""
 _MUTANTS_CALM_SECONDS = 15.0
 """A mutant may never come to rest; what is open after this time is an anomaly."""
 _MUTANTS_TRIES = 2

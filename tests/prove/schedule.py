@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from tests.prove.stores import Kind
 
+LANES = 2
+
 
 @dataclass(frozen=True)
 class Job:
