@@ -193,7 +193,10 @@ class Proof:
     def _tell(self, text: str, seconds: float) -> None:
         done = len(self.campaigns) + len(self.mutants)
         passed = int(time.monotonic() - self._began)
-        print(f"[{done:2}/{self._total}] {passed // 60:2}:{passed % 60:02}  {text}  ({seconds:.0f} s)", flush=True)
+        print(
+            f"[{done:2}/{self._total}] {passed // 60:2}:{passed % 60:02}  {text.splitlines()[0]}  ({seconds:.0f} s)",
+            flush=True,
+        )
 
 
 _QUICK_SECONDS, _WHOLE_SECONDS = 130.0, 24 * 60.0

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.fakes.stepped_clock import SteppedClock
 START_SECONDS = 60.0
 """How long a process may take to start or to stop, on a busy machine."""
 _LOOK_SECONDS = 0.02
+_RESTART_SECONDS = 0.5
 
 
 class NotStarted(Exception):
@@ -58,6 +60,7 @@ class Service:
     async def start(self, *points: str) -> None:
         """Start it if it does not run; return when it is ready. `points` are for this start alone.
 
+        If it ends, because the database cannot be reached for example, it is started again, as by a process manager.
         Raises `NotStarted`, unless it was started with points: then it may have died at one.
         """
         async with self._starting:
@@ -107,17 +110,20 @@ class Service:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     async def _start(self, points: tuple[str, ...]) -> None:
-        self.starts += 1
-        crash = ",".join((*self._points, *points)) or None
-        self._child = await self._forks.begin(
-            *("serve", "--port", str(self.port)),
-            folder=self._folder,
-            environment=self.environment,
-            log=self._log,
-            crash=crash,
-        )
-        if not await self._is_ready() and not points:
-            raise NotStarted(f"{self.name} did not start:\n{self.log()[-3000:]}")
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
+            self.starts += 1
+            self._child = await self._forks.begin(
+                *("serve", "--port", str(self.port)),
+                folder=self._folder,
+                environment=self.environment,
+                log=self._log,
+                crash=",".join((*self._points, *points)) or None,
+            )
+            if await self._is_ready() or points:
+                return
+            await asyncio.sleep(_RESTART_SECONDS)
+        raise NotStarted(f"{self.name} did not start: {self.log()[-1000:]}")
 
     async def _end(self, which: signal.Signals) -> int:
         if self._child is None:
