@@ -54,7 +54,7 @@ MUTANTS: tuple[Mutant, ...] = (
         fault=nothing,
     ),
     Mutant(
-        name="names each attempt anew",
+        name="gives each attempt another id",
         what="a delivery gets another id at each attempt",
         file="receiver/outbound/message.py",
         old="standard_headers(self.secrets, self.id, timestamp,",
