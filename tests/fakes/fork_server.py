@@ -76,7 +76,7 @@ class ForkServer:
                 [sys.executable, "-m", "tests.fakes.fork_server", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 cwd=root,  # the first place for imports
-                env={**os.environ, "PYTHONPATH": str(_ROOT)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join((str(_ROOT), *_given_paths()))},
                 start_new_session=True,  # Ctrl-C reaches the tests alone, which then end this process
             )
 
@@ -132,6 +132,10 @@ def main() -> None:
             _watch(json.loads(order), *files)
         for file in files:
             os.close(file)
+
+
+def _given_paths() -> list[str]:
+    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 
 
 def _watch(order: Sequence[Any], status: int, log: int) -> NoReturn:

@@ -1,6 +1,7 @@
 """After the faults: fair weather, and a bounded wait until every task, run and delivery has ended."""
 
 import asyncio
+import os
 import sys
 import time
 from typing import Any
@@ -24,6 +25,7 @@ _LOOK_SECONDS = 0.25
 _STEADY_LOOKS = 4
 """How many looks in a row must find nothing open: an end may begin another attempt."""
 _COMMAND_SECONDS = 60.0
+_INHERITED = ("PATH", "PYTHONPATH")
 
 
 async def calm_down(world: World, within: float) -> bool:
@@ -57,12 +59,12 @@ async def add_up(world: World) -> None:
     """Run `ringback report` against the service, and write down its exit status and what it printed."""
     environment = {**world.services[0].environment, "RINGBACK_URL": world.services[0].base}
     environment["RINGBACK_API_KEY"] = API_KEY
-    status, printed = await _command(world, environment, "report", "--since", "24h", "--json")
+    status, printed, said = await _command(world, environment, "report", "--since", "24h", "--json")
     try:
         told: Any = orjson.loads(printed)
     except orjson.JSONDecodeError:
         told = None
-    world.history.write("report", "report", status=status, missing=status == 2 and told is None, told=told)
+    world.history.write("report", "report", status=status, missing=status == 2 and told is None, told=told, said=said)
 
 
 def _open_now(world: World) -> dict[str, int]:
@@ -70,20 +72,21 @@ def _open_now(world: World) -> dict[str, int]:
     return {**found, "provider": world.provider.open}
 
 
-async def _command(world: World, environment: dict[str, str], *arguments: str) -> tuple[int, bytes]:
+async def _command(world: World, environment: dict[str, str], *arguments: str) -> tuple[int, bytes, str]:
+    """Run a command of `ringback`; return its exit status, what it printed, and the end of what it said of errors."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "receiver.cli", *arguments),
         cwd=world.services[0].root,
-        env={"PATH": "", **environment},
+        env={**{name: os.environ[name] for name in _INHERITED if name in os.environ}, **environment},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
     )
     try:
         async with asyncio.timeout(_COMMAND_SECONDS):
-            printed, _ = await process.communicate()
+            printed, said = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()
-        return -1, b""
-    return process.returncode or 0, printed
+        return -1, b"", "no end in time"
+    return process.returncode or 0, printed, said.decode(errors="replace")[-500:]
