@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import logging
 import random
+import shlex
 import signal
 import sys
 import time
@@ -34,7 +35,7 @@ def main() -> None:
     allow_loopback_only()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that SIGTERM cleans up too
-    command = f"make prove{' QUICK=1' if choice.quick else ''} SEED={choice.seed}"
+    command = _command(choice)
     print(f"seed {choice.seed}; the same proof again: {command}", flush=True)
     began, clock = datetime.now(UTC), time.monotonic()
     proof = Proof(choice)
@@ -44,6 +45,18 @@ def main() -> None:
     has_failed = failed(proof.campaigns, proof.mutants)
     print(f"{'FAILED' if has_failed else 'passed'}; the report is {report}", flush=True)
     sys.exit(has_failed)
+
+
+def _command(choice: Choice) -> str:
+    """Return the command that does the same again."""
+    names = [*(choice.campaigns or ()), *(choice.mutants or ())]
+    if not names and len(choice.kinds) == len(KINDS):
+        return f"make prove{' QUICK=1' if choice.quick else ''} SEED={choice.seed}"
+    words = ["python -m tests.prove", *(["--quick"] if choice.quick else []), f"--seed {choice.seed}"]
+    words += [f"--database {choice.kinds[0]}"] if len(choice.kinds) == 1 else []
+    words += ["--campaign", *map(shlex.quote, choice.campaigns)] if choice.campaigns else []
+    words += ["--mutant", *map(shlex.quote, choice.mutants)] if choice.mutants else []
+    return " ".join(words)
 
 
 def _choice() -> Choice:

@@ -47,8 +47,9 @@ def report(facts: Facts, campaigns: Sequence[CampaignResult], mutants: Sequence[
         _numbers("Load", "What the campaigns did, both databases apart.", LOAD, campaigns),
         _numbers(
             "No anomaly, and not hidden",
-            "What a user of the service may see, and what no promise excludes. A false failure is a task that Ringback "
-            "itself failed although its provider completed it; one that healed was corrected later, under its own id.",
+            "What a user of the service may see, and what no promise excludes. A false failure is a task that is "
+            "failed at the end although its provider completed it; one that healed was corrected to completed, under "
+            "its own id.",
             BESIDES,
             campaigns,
         ),

@@ -125,6 +125,10 @@ def bought_twice(story: Story) -> None:
     story.made("p9", "m1", "t1")
 
 
+def bought_beside_another(story: Story) -> None:
+    story.made("p9", "m1", "t1", attempt=2)
+
+
 def bought_without_a_row(story: Story) -> None:
     story.made("p9", "m9", "t9")
 
@@ -224,6 +228,7 @@ CONTRADICTIONS: dict[str, Callable[[Story], None]] = {
     "nothing stored is true": stored_all_the_same,
     "no internal error": internal_error,
     "never bought twice": bought_twice,
+    "one attempt at a time": bought_beside_another,
     "intent first": bought_without_a_row,
     "nothing after a cancel": bought_after_a_cancel,
     "cancelled stays cancelled": cancelled_yet_completed,

@@ -40,6 +40,11 @@ PROMISES: tuple[Promise, ...] = (
         purchases.never_bought_twice,
     ),
     Promise(
+        "one attempt at a time",
+        "A further attempt is bought only after the one before has failed at the provider, or at a client's request.",
+        purchases.one_attempt_at_a_time,
+    ),
+    Promise(
         "intent first",
         "Before the provider is asked to make a task, a row says so.",
         purchases.intent_first,

@@ -21,6 +21,24 @@ def never_bought_twice(view: View) -> Iterator[Found]:
             yield found(f"the provider made {len(ids)} tasks for {name}: {ids}", *(made.line for made in purchases))
 
 
+def one_attempt_at_a_time(view: View) -> Iterator[Found]:
+    """Yield the provider's tasks for a further attempt that were made while an earlier attempt could still succeed.
+
+    A client that asks for a retry is told that the attempt before may exist all the same, and be paid for.
+    """
+    by_task: dict[str, list[Made]] = defaultdict(list)
+    for made in view.made.values():
+        if made.task_id is not None and made.answered not in REFUSED_BUT_MADE:
+            by_task[made.task_id].append(made)
+    asked = {call.target for call in view.calls_of("task_retry")}
+    for task_id, purchases in by_task.items():
+        for made in purchases:
+            open_ones = [each for each in purchases if each.attempt < made.attempt and _is_open(each, made.line.n)]
+            if open_ones and task_id not in asked:
+                text = f"the provider made {made.id} for attempt {made.attempt} of task {task_id}"
+                yield found(f"{text}, while {open_ones[0].id} could still succeed", open_ones[0].line, made.line)
+
+
 def refused_but_made(view: View) -> int:
     """Return how many tasks a provider made for an attempt besides the one that counts, after it said that it did not.
 
@@ -85,6 +103,11 @@ def by_attempt(view: View) -> dict[tuple[str, int], list[Made]]:
         if name is not None:
             groups[name, made.attempt].append(made)
     return groups
+
+
+def _is_open(made: Made, n: int) -> bool:
+    """Whether the provider's task had not failed, nor been recalled, before this line."""
+    return not any(line["status"] in ("failed", "cancelled") and line.n < n for line in made.ends)
 
 
 def _task_of(view: View, made: Made) -> Row | None:
