@@ -1,31 +1,7 @@
 """The history of a campaign: one JSON line for each thing that a client, the provider, a subscriber or a reader saw.
 
 A line is `{"n", "at", "who", "what", ...}`: its number from 1, the seconds since the campaign began by a monotone
-clock, who saw it, and what. The file has no secrets.
-
-| who | what | further fields |
-|---|---|---|
-| `client` | `call` | `call` (its number), `op`, `key` (Idempotency-Key or null), `mark`, `target` (an id), `count` |
-| | `answer` | `call`, `status`, `code` (of an error), `ids`, `seconds`, `replayed`, `task_status` |
-| | `no_answer` | `call`, `error`, `sent` (false: no connection was made) |
-| `provider` | `made` | `provider_task_id`, `mark`, `attempt`, `task_id` and `webhook` (from the URL of its webhook) |
-| | `answered` | `op` (`create`, `fetch`, `list`, `cancel`), `status` (null: cut), `fault`, `provider_task_id` |
-| | `recalled`, `ended` | `provider_task_id`, `mark`, `status` |
-| | `webhook` | `provider_task_id`, `status`, `kind` (`true`, `late`, `double`, `forged`, `lost`), `answer` |
-| `subscriber:NAME` | `received` | `webhook_id`, `event_id`, `type`, `task_id`, `run_id`, `ok` (signature), `answer` |
-| `stream` | `opened` | `after`, `status` |
-| | `event` | `event_id`, `sequence`, `type`, `task_id`, `run_id` |
-| | `reset` | `told`: the service could not resume it |
-| `fault` | what was done | `hit`: whether it is known to have met what it was meant for; details |
-| `campaign` | `begin` | `name`, `database`, `seed`, `rounds`, `wall` (unix seconds at the beginning) |
-| | `slow` | the load did not come as far as the next fault wanted |
-| | `faults over`, `load over`, `end` | `error`: why the campaign broke off |
-| | `calm`, `stream` | `reached`: whether everything had ended, and the stream was read to its end, in time |
-| `report` | `report` | what `ringback report` told, and its exit `status`; `missing`: there is no such command |
-| `rows` | a table | `rows`: all rows at the end (`tests.prove.rows`) |
-
-A mark is unique in a campaign, and goes with what is created through every party: `m0-12` is that of a single task,
-`m0-12.b3` of one of a bulk, `m0-12.s2` of a step of a run.
+clock, who saw it, and what. README.md of this folder lists them all. The file has no secrets.
 """
 
 import itertools
