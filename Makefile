@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-clients check bench soak lock format
+.PHONY: help install demo test test-clients prove check bench soak lock format
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ test-clients: $(READY) ## drive public clients of PiAPI, unchanged (tests/client
 	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check piapi-skills==1.2.0
 	@$(BIN)/python -m tests.clients --skills $(CLIENTS)/bin/python \
 		$(if $(MCP_SERVER),--mcp-server $(MCP_SERVER)) $(if $(N8N_NODES),--n8n-nodes $(N8N_NODES)) $(if $(RECORD),--record)
+
+prove: $(READY) ## prove the promises under faults, in 30 minutes at most (with QUICK=1 in 3; SEED=... repeats one)
+	@$(BIN)/python -m tests.prove $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) \
+		$(if $(DATABASE),--database $(DATABASE)) $(if $(CAMPAIGN),--campaign $(CAMPAIGN))
 
 check: $(READY) ## check format, lint rules, types and import layers
 	$(BIN)/ruff format --check .

@@ -63,15 +63,20 @@ class Child:
 
 
 class ForkServer:
-    """Starts services through the forking process. An order is a JSON document with two file descriptors."""
+    """Starts services through the forking process. An order is a JSON document with two file descriptors.
 
-    def __init__(self) -> None:
+    `root` is the folder that the service is imported from, if it is a changed copy.
+    """
+
+    def __init__(self, root: Path = _ROOT) -> None:
+        self.root = root
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.fakes.fork_server", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                cwd=_ROOT,
+                cwd=root,  # the first place for imports
+                env={**os.environ, "PYTHONPATH": os.pathsep.join((str(_ROOT), *_given_paths()))},
                 start_new_session=True,  # Ctrl-C reaches the tests alone, which then end this process
             )
 
@@ -80,8 +85,8 @@ class ForkServer:
     ) -> Child:
         """Run `ringback` with these arguments in `folder`, with `environment` and no other variables.
 
-        Its output is appended to `log`. `crash` names a crash point of `tests.fakes.crash_points`. If the environment
-        names a clock of `tests.fakes.stepped_clock`, that is its wall clock.
+        Its output is appended to `log`. `crash` names crash points of `tests.fakes.crash_points`, with commas between.
+        If the environment names a clock of `tests.fakes.stepped_clock`, that is its wall clock.
         """
         status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         order = json.dumps([arguments, str(folder), dict(environment), crash]).encode()
@@ -129,6 +134,10 @@ def main() -> None:
             os.close(file)
 
 
+def _given_paths() -> list[str]:
+    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+
+
 def _watch(order: Sequence[Any], status: int, log: int) -> NoReturn:
     """Start the service; write its pid to the socket `status`, and its exit status when it has ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -155,8 +164,8 @@ def _serve(arguments: list[str], folder: str, environment: dict[str, str], crash
     os.dup2(log, 1)
     os.dup2(log, 2)
     install(environment)
-    if crash is not None:
-        POINTS[crash]()
+    for point in crash.split(",") if crash is not None else ():
+        POINTS[point]()
     sys.argv = ["ringback", *arguments]
     ringback()
     sys.exit()

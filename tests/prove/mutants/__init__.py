@@ -1,0 +1,1 @@
+"""Mutants: copies of the service with one fault each, which the checker must catch."""
