@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from sqlalchemy import Executable, Select, literal, select
 
+from receiver.errors import StorageUnavailable
 from receiver.settings import Settings
 from receiver.storage.hot import HotQuery, HotRow
 from receiver.storage.sqlite import SQLiteConnection, SQLiteReader
@@ -116,6 +117,8 @@ class Database:
 
             refuse_locked(await self.read(table_locks()))
         await self.writer.run(_write_something if is_real else _write_nothing)
+        if self.upkeep is not None and self.upkeep.reserve.is_needed:
+            raise StorageUnavailable("the disk is full: this write has used the room that is kept for others")
         if is_real:
             self._written_at = now
 

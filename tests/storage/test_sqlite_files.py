@@ -109,6 +109,8 @@ async def test_while_the_disk_is_full_only_what_is_essential_is_stored(
     assert reserve.spend()
     assert not beside.exists()
     with pytest.raises(StorageUnavailable, match="disk is full"):
+        await database.check()
+    with pytest.raises(StorageUnavailable, match="disk is full"):
         await add_tasks(database, task_row())
     row = task_row()
     await database.writer.run(lambda tx: tx.insert_tasks([row]), bounded=False)

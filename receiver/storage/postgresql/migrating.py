@@ -2,7 +2,7 @@
 
 A change of a table waits until no other session uses that table, and all that come later wait behind it, the service
 too. So a try waits only for `_LOCK_SECONDS`, then gives way for `_PAUSE_SECONDS`, and begins again. While a try waits,
-a second connection asks the server who is in the way: that is the only moment at which the server knows it.
+another connection asks the server who is in the way: that is the only moment at which the server knows it.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ import migrations
 from receiver.errors import StartError
 from receiver.storage.postgresql.connecting import connected
 from receiver.storage.postgresql.errors import driver_error, is_locked, is_unavailable
+from receiver.storage.postgresql.server import connect
 from receiver.telemetry import get_logger
 
 log = get_logger("storage.postgresql.migrating")
@@ -27,15 +28,19 @@ _LOCK_SECONDS = 3.0
 _PAUSE_SECONDS = 2.0
 _OTHER_SECONDS = 600.0
 """How long another migration is waited for."""
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 0.5
 _LOCK = 0x52494E47
 """The number of the advisory lock that a migration holds: "RING" in ASCII."""
 _SETTINGS = {"lock_timeout": f"{_LOCK_SECONDS}s", "statement_timeout": "0"}
-_BLOCKING = text(
+_DESCRIBE = (
     "SELECT pid, usename AS user, application_name AS application, state, "
-    "extract(epoch FROM clock_timestamp() - xact_start)::int AS seconds FROM pg_stat_activity WHERE pid = ANY(:pids)"
+    "extract(epoch FROM clock_timestamp() - xact_start)::int AS seconds FROM pg_stat_activity WHERE pid IN ({which})"
 )
-_HOLDERS = f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid = {_LOCK} AND granted"
+_IN_THE_WAY = "SELECT unnest(pg_blocking_pids($1))"
+_MIGRATING = (
+    f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid = {_LOCK} AND granted "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 
 
 async def migrate_server(
@@ -46,16 +51,13 @@ async def migrate_server(
     `revision` reads the present one, and refuses what cannot be migrated; `upgrade` runs the migrations. Raises
     `StartError`, which names the sessions that hold a lock, if it stays locked for `TRIES` tries.
     """
-    async with (
-        connected(dsn, _SETTINGS, command_seconds=None) as connection,
-        connected(dsn, {"lock_timeout": "1s"}) as watching,
-    ):
+    async with connected(dsn, _SETTINGS, command_seconds=None) as connection:
         try:
-            await _lock_out_others(connection, watching)
+            await _lock_out_others(connection, dsn)
             for number in range(1, TRIES + 1):
                 blockers: dict[int, str] = {}
                 try:
-                    return await _try(connection, watching, blockers, revision, upgrade)
+                    return await _try(connection, dsn, blockers, revision, upgrade)
                 except DBAPIError as error:
                     if not is_locked(error):
                         raise
@@ -68,7 +70,7 @@ async def migrate_server(
             if not is_unavailable(error):
                 raise
             cause = driver_error(error)
-            raise StartError(f"the migration was interrupted ({cause}), nothing was changed; run it again") from None
+            raise StartError(f"the migration was interrupted ({cause}); run `ringback migrate` again") from None
     pids = ", ".join(map(str, blockers)) or "PID"
     raise StartError(
         f"the schema cannot be migrated, nothing was changed: a table is locked by {who}; end what that session does, "
@@ -78,14 +80,14 @@ async def migrate_server(
 
 async def _try(
     connection: AsyncConnection,
-    watching: AsyncConnection,
+    dsn: str,
     blockers: dict[int, str],
     revision: Callable[[Connection], str | None],
     upgrade: Callable[[Connection], None],
 ) -> tuple[str | None, str]:
     pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
     ended = asyncio.Event()
-    watch = asyncio.create_task(_watch(watching, pid, blockers, ended))
+    watch = asyncio.create_task(_watch(dsn, pid, blockers, ended))
     try:
         before = await connection.run_sync(revision)
         if before != migrations.HEAD:
@@ -98,28 +100,25 @@ async def _try(
     return before, migrations.HEAD
 
 
-async def _watch(watching: AsyncConnection, pid: int, blockers: dict[int, str], ended: asyncio.Event) -> None:
+async def _watch(dsn: str, pid: int, blockers: dict[int, str], ended: asyncio.Event) -> None:
     """Keep in `blockers` who is in the way of a session, until `ended` is set."""
     while not ended.is_set():
         with suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_SECONDS):
                 await ended.wait()
-        found = {} if ended.is_set() else await _look(watching, pid)
+        found = {} if ended.is_set() else await _sessions(dsn, _IN_THE_WAY, pid)
         if found:
             blockers.clear()
             blockers.update(found)
 
 
-async def _look(watching: AsyncConnection, pid: int) -> dict[int, str]:
-    pids = (await watching.execute(text("SELECT pg_blocking_pids(:pid)"), {"pid": pid})).scalar_one()
-    return await _describe(watching, pids)
-
-
-async def _describe(watching: AsyncConnection, pids: list[int]) -> dict[int, str]:
-    """Return a line for each of these sessions. What they run is left out: it may have secrets in it."""
-    if not pids:
-        return {}
-    rows = (await watching.execute(_BLOCKING, {"pids": pids})).mappings()
+async def _sessions(dsn: str, which: str, *arguments: Any) -> dict[int, str]:
+    """Return a line for each session that `which` selects. What they run is left out: it may have secrets in it."""
+    connection = await connect(dsn)
+    try:
+        rows = await connection.fetch(_DESCRIBE.format(which=which), *arguments)
+    finally:
+        await connection.close()
     return {row["pid"]: _line(dict(row)) for row in rows}
 
 
@@ -136,7 +135,7 @@ def _line(row: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
-async def _lock_out_others(connection: AsyncConnection, watching: AsyncConnection) -> None:
+async def _lock_out_others(connection: AsyncConnection, dsn: str) -> None:
     """Wait until this is the only process that migrates the database. Raises `StartError` after `_OTHER_SECONDS`."""
     loop = asyncio.get_running_loop()
     began = said_at = loop.time()
@@ -148,7 +147,6 @@ async def _lock_out_others(connection: AsyncConnection, watching: AsyncConnectio
             )
         if now - said_at >= _LOCK_SECONDS:
             said_at = now
-            pids = [row[0] for row in await watching.execute(text(_HOLDERS))]
-            who = "; ".join((await _describe(watching, pids)).values())
+            who = "; ".join((await _sessions(dsn, _MIGRATING)).values())
             log.warning("another migration is at work", seconds=round(now - began), held_by=who)
         await asyncio.sleep(_LOOK_SECONDS)
