@@ -79,6 +79,15 @@ class SetApart(Generic[Write]):
             self._parts += [_Part(left[:middle], now), _Part(left[middle:], now)]
         return [write for write in writes if (write.apart_until or 0.0) <= now]
 
+    def over(self, now: float) -> Sequence[Write]:
+        """Take the writes whose time is over, tried or not: with many parts their turn may come late."""
+        found: list[Write] = []
+        for part in self._parts:
+            found += [write for write in part.writes if (write.apart_until or 0.0) <= now]
+            part.writes = [write for write in part.writes if (write.apart_until or 0.0) > now]
+        self._parts = [part for part in self._parts if part.writes]
+        return found
+
     def take(self, now: float) -> Sequence[Write]:
         """Take the part that is to be tried now, if there is one; call `tried` when that is done."""
         part = min(self._parts, key=lambda part: part.next_at, default=None)

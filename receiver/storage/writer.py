@@ -223,7 +223,11 @@ class Writer:
 
     async def _try_apart(self) -> None:
         """Try one part of the writes that are set apart again, if its time has come."""
-        writes = list(self._apart.take(asyncio.get_running_loop().time()))
+        now = asyncio.get_running_loop().time()
+        over = list(self._apart.over(now))
+        self._weight -= sum(write.weight for write in over)
+        _fail_locked(over)
+        writes = list(self._apart.take(now))
         if writes:
             self._weight -= sum(write.weight for write in writes)
             await self._process(writes)
@@ -233,12 +237,7 @@ class Writer:
         over = self._apart.add(batch, asyncio.get_running_loop().time())
         self._weight += sum(write.weight for write in batch) - sum(write.weight for write in over)
         writes_set_apart.inc(len(batch))
-        if over:
-            error = StorageUnavailable(
-                "what this request changes is locked by another session of the database; nothing was stored, try again"
-            )
-            log.warning("writes not stored: locked", writes=len(over), error_code=error.code)
-            _fail(list(over), error)
+        _fail_locked(list(over))
 
     async def _wait_for_more(self) -> None:
         """Wait `COMMIT_DELAY_SECONDS` for more writes where that pays; see `receiver.storage.commit_delay`."""
@@ -429,6 +428,15 @@ def _settle(future: "asyncio.Future[Any]", result: Any) -> None:
         future.set_exception(result)
     else:
         future.set_result(result)
+
+
+def _fail_locked(over: list[_Write]) -> None:
+    if over:
+        error = StorageUnavailable(
+            "rows or tables are locked by another session of the database; nothing was stored, try again"
+        )
+        log.warning("writes not stored: locked", writes=len(over), error_code=error.code)
+        _fail(over, error)
 
 
 def _fail(batch: list[_Write], error: Exception) -> None:

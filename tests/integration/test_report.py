@@ -157,15 +157,6 @@ async def test_each_gap_is_found_by_its_id_and_nothing_else_is(history: History)
     assert after.tasks.created - after.tasks.ended - after.tasks.open == not_proven + 2
 
 
-async def test_an_open_task_that_is_never_due_is_a_gap(history: History) -> None:
-    waiting = await history.create()
-    assert (await history.report()).adds_up
-    await history.change(update(tasks).where(tasks.c.uid == waiting).values(due_at=None))
-    found = await history.report()
-    assert found.gaps[GapKind.TASK_NOT_DUE].shown == [{"task_id": waiting, "status": "queued"}]
-    assert (found.tasks.created, found.tasks.ended, found.tasks.open, found.adds_up) == (2, 1, 0, False)
-
-
 async def test_what_is_overdue_is_listed_and_adds_up(history: History) -> None:
     waiting = await history.create()
     await history.change(
@@ -188,6 +179,7 @@ async def test_a_delivery_behind_an_earlier_one_of_an_ordered_webhook_is_not_ove
     assert [each["event_type"] for each in found.overdue_deliveries.shown] == [EventType.TASK_CREATED]
 
 
+@pytest.mark.sqlite_only("what is asked of the database is asked of both by the other tests")
 async def test_dead_deliveries_are_listed_and_add_up(history: History) -> None:
     await history.create()
     await history.deliver(DeliveryStatus.DEAD, 500)
@@ -223,6 +215,7 @@ async def test_metadata_that_an_adopted_task_got_later_makes_no_gap(history: His
     assert found.webhooks[1][1] == Account(events=2, filtered=1, unknown=1)
 
 
+@pytest.mark.sqlite_only("what is asked of the database is asked of both by the other tests")
 async def test_events_from_before_a_change_of_a_webhook_are_not_judged_by_its_present_settings(
     history: History,
 ) -> None:
@@ -248,6 +241,7 @@ async def test_events_from_before_a_registration_do_not_count_and_a_removal_canc
     assert registered == Account(events=1, waiting=1)
 
 
+@pytest.mark.sqlite_only("what is asked of the database is asked of both by the other tests")
 async def test_a_webhook_that_is_switched_off_misses_nothing(history: History) -> None:
     await history.create()
     (row,) = await history.harness.database.read(select(subscriptions.c.uid).where(subscriptions.c.id == REGISTERED))
@@ -297,6 +291,7 @@ async def test_corrections_and_retries_have_events_of_their_own(history: History
     assert [each["task_id"] for each in found.gaps[GapKind.END_EVENTS_DIFFER].shown] == [corrected]
 
 
+@pytest.mark.sqlite_only("what is asked of the database is asked of both by the other tests")
 async def test_lists_are_cut_and_counts_are_not(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(found_things, "MOST_LISTED", 3)
     monkeypatch.setattr(keys, "KEYS_AT_ONCE", 2)
@@ -325,6 +320,7 @@ async def test_only_what_was_created_in_the_range_counts(history: History) -> No
     assert (cut.tasks.created, cut.is_cut) == (1, True)
 
 
+@pytest.mark.sqlite_only("what is asked of the database is asked of both by the other tests")
 async def test_another_organization_s_rows_do_not_count(history: History) -> None:
     other = await history.harness.organization("other")
     found = await Reporter(history.harness.database, retention_days=90).report(other, utc_now() - HOUR)

@@ -20,7 +20,7 @@ from receiver.storage.tables import subscriptions, tasks
 from tests.integration.harness import tracking
 from tests.integration.report_history import CALLBACK, HOUR, OUTPUT, History
 
-MANY = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 FILTERS: tuple[Mapping[str, Any] | None, ...] = (
     None,
     {"model": ["flux"]},
@@ -112,6 +112,7 @@ async def happen(folder: Path, script: list[tuple[int, int]]) -> None:
         assert listed == len(await harness.deliveries())
 
 
+@pytest.mark.sqlite_only("each history needs a database of its own, which takes long to make on PostgreSQL")
 @pytest.mark.usefixtures("backend")
 def test_an_honest_history_adds_up() -> None:
     @MANY
