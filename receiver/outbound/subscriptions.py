@@ -90,16 +90,14 @@ class Subscriptions:
         defaults = {**_DEFAULTS, "format": DeliveryFormat.PI} if as_pi else _DEFAULTS
         values, secret = self._columns(defaults, {"event_types": None, **given})
         await self._guard.check(given["endpoint_url"])
-        now = utc_now()
-        row = {
-            **defaults,
-            **values,
-            "uid": uid,
-            "organization_id": organization_id,
-            "created_at": now,
-            "updated_at": now,
-        }
-        await self._writer.run(lambda tx: insert_subscription(tx, row))
+        row = {**defaults, **values, "uid": uid, "organization_id": organization_id}
+
+        async def insert(tx: Transaction) -> None:
+            # The time is taken here, for the write may have waited, and events before it are not for this webhook.
+            row["created_at"] = row["updated_at"] = utc_now()
+            await insert_subscription(tx, row)
+
+        await self._writer.run(insert)
         await self._matched_from_now_on()
         return SavedSubscription(row, secret)
 
