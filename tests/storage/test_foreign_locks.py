@@ -109,3 +109,8 @@ async def test_a_commit_waits_for_the_disk_whatever_the_database_sets(url: str, 
         assert found == [expected, "read committed", "14s"]
     finally:
         await connection.close()
+
+
+async def test_no_time_out_of_the_server_ends_the_wait_of_a_commit_for_its_standby(database: Database) -> None:
+    found = await database.writer.run(lambda tx: tx.execute(text("SHOW statement_timeout")))
+    assert found[0][0] == "0"

@@ -33,9 +33,14 @@ PATIENCE_SECONDS = 10.0
 _MOST_LOST = 4
 _NO_TIMEOUT_SECONDS = 86400.0
 """The driver's own time-out would ask the server to cancel the COMMIT, which then does not wait for its standby."""
-_LOCKS = {"lock_timeout": "250ms"}
-"""Longer than a transaction of another process of ours holds a lock, unless its disk is slow. A wait for a lock that
-lasts longer sets the writes that need it apart; they do not fail because of it."""
+_TIMEOUTS = {
+    # Longer than a transaction of another process of ours holds a lock, unless its disk is slow. A wait for a lock that
+    # lasts longer sets the writes that need it apart; they do not fail because of it.
+    "lock_timeout": "250ms",
+    # It would end a COMMIT's wait for a standby, and the server would then report a commit that the standby lacks. The
+    # statements before have short waits, and the driver's bound.
+    "statement_timeout": "0",
+}
 _BEGIN_BRIEF = "BEGIN; SET LOCAL lock_timeout = '50ms'"
 
 
@@ -44,7 +49,7 @@ class PostgreSQLConnection:
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self._engine = core_engine(dsn, writes=True, settings=_LOCKS, poolclass=NullPool)
+        self._engine = core_engine(dsn, writes=True, settings=_TIMEOUTS, poolclass=NullPool)
         self._core: AsyncConnection | None = None
         self._driver: asyncpg.Connection | None = None
         self._transaction: PostgreSQLTransaction | None = None
