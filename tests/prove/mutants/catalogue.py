@@ -6,7 +6,7 @@ from tests.prove.mutants.mutating import Mutant
 from tests.prove.weather import Weather
 
 _REPEATING = Weather(fails=0.4, doubled=0.4, repeated_later=0.5, late=0.3, lost=0.05)
-_LOSING_ANSWERS = Weather(submit={"cut after": 0.25, "502 after": 0.15})
+_LOSING_ANSWERS = Weather(submit={"cut after": 0.3, "502 after": 0.2}, lost=0.9)
 _FORGING = Weather(forged=0.5)
 _FAILING = {"500": 0.35, "cut": 0.1}
 
@@ -50,7 +50,7 @@ MUTANTS: tuple[Mutant, ...] = (
         file="receiver/events/record.py",
         old="    if deliveries:\n",
         new="    if len(deliveries) > 3:\n        deliveries.pop()\n    if deliveries:\n",
-        promises=("everything is told",),
+        promises=("everything is told", "the report adds up"),
         fault=nothing,
     ),
     Mutant(
@@ -176,5 +176,15 @@ MUTANTS: tuple[Mutant, ...] = (
         promises=("acknowledged exists",),
         fault=nothing,
         rounds=2,
+    ),
+    Mutant(
+        name="forgets the recalls of a run",
+        what="the cancel of a run leaves the tasks of its steps as they are",
+        file="receiver/runs/changes.py",
+        old="events = await self._tasks.recall(tx, recalled, now) if recalled else []",
+        new="events: list[NewEvent] = []",
+        promises=("nothing after a cancel",),
+        fault=nothing,
+        rounds=3,
     ),
 )
