@@ -263,7 +263,7 @@ def _found_after_end(task: TaskState, update: ProviderUpdate, now: datetime, sch
         f"the task is {task.status}, but the provider made it all the same, and may charge for it: its task there is "
         f"{update.provider_task_id}, which is {said}"
     )
-    due_at = None if update.status in TERMINAL else schedule.after_update(now)
+    due_at = None if update.status in TERMINAL else _next_look(task, update, now, schedule)
     changes = {**_provider_id_changes(task, update), "due_at": due_at, "poll_count": 0}
     return Decision(changes, receipt=ReceiptReason.CONFLICTING, message=message)
 

@@ -62,7 +62,8 @@ async def test_a_missing_schema_is_reported_once(tmp_path: Path) -> None:
     async with two_workers(tmp_path, migrated=False) as service:
         log = (await service.process.communicate())[1].decode()
         assert service.process.returncode == Status.UNREACHABLE
-        assert (log.count("\n"), log.count("ringback migrate")) == (1, 1)
+        lines = [line for line in log.splitlines() if "server setting loses data" not in line]
+        assert (len(lines), log.count("ringback migrate")) == (1, 1), log
 
 
 @pytest.mark.sqlite_only("SQLite refuses it")
