@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from models import TERMINAL, Submission
+from models import TERMINAL, Submission, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.domain.redaction import REDACTED
@@ -142,8 +142,12 @@ class Poller:
             await self._poll(task)
 
     async def finds_lost_create(self, row: Mapping[str, Any]) -> bool:
-        """Return whether the provider turns out to have a task that failed with `submission_unknown`, within 10 s."""
-        if row["provider_task_id"] is not None or (row["error"] or {}).get("code") != "submission_unknown":
+        """Return whether the provider turns out to have a failed task of whose create call nothing is proved.
+
+        It is looked for within 10 s: one whose call got no answer, or an error (500).
+        """
+        is_lost = row["provider_task_id"] is None and row["submission"] in (Submission.SENDING, Submission.UNKNOWN)
+        if row["status"] != TaskStatus.FAILED or not is_lost:
             return False
         looking = asyncio.create_task(self.poll_now(row["uid"]))
         await asyncio.wait({looking}, timeout=_LONGEST_FIND_SECONDS)
