@@ -144,10 +144,13 @@ class Poller:
     async def finds_lost_create(self, row: Mapping[str, Any]) -> bool:
         """Return whether the provider turns out to have a failed task of whose create call nothing is proved.
 
-        It is looked for within 10 s: one whose call got no answer, or an error (500).
+        It is looked for within 10 s: one whose call got no answer, or an error (500). One that failed without proof is
+        polled, and so corrected if it has completed meanwhile.
         """
-        is_lost = row["provider_task_id"] is None and row["submission"] in (Submission.SENDING, Submission.UNKNOWN)
-        if row["status"] != TaskStatus.FAILED or not is_lost:
+        is_named = row["provider_task_id"] is not None
+        is_lost = not is_named and row["submission"] in (Submission.SENDING, Submission.UNKNOWN)
+        is_doubtful = is_named and row["due_at"] is not None
+        if row["status"] != TaskStatus.FAILED or not (is_lost or is_doubtful):
             return False
         looking = asyncio.create_task(self.poll_now(row["uid"]))
         await asyncio.wait({looking}, timeout=_LONGEST_FIND_SECONDS)
@@ -158,7 +161,7 @@ class Poller:
             log.warning("looking for a lost create failed", task_id=row["uid"], error=type(error).__name__)
             return False
         found = await self._row(row["uid"])
-        return found is not None and found["provider_task_id"] is not None
+        return is_lost and found is not None and found["provider_task_id"] is not None
 
     async def count_exception(self, task: TaskState, error: Exception) -> None:
         """Count an exception that acting on a task raised; after several in a row the task fails.

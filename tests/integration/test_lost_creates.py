@@ -248,6 +248,21 @@ async def test_a_retry_looks_first_whether_the_provider_has_the_lost_create(
         assert (await world.task(task_id))["provider_task_id"] == "theirs-0"
 
 
+async def test_a_retry_of_a_task_that_timed_out_finds_first_that_it_has_completed(
+    tmp_path: Path, provider: ForwardProvider
+) -> None:
+    provider.answer = losing = LosesAnswers()
+    losing.completes = False
+    async with in_process(tmp_path, piapi_base_url=provider.url, task_timeout_seconds="0.6", **SHORT) as world:
+        task_id = await world.created(model="midjourney")
+        await until(world, "processing")
+        losing.is_down = True
+        assert (await world.ended(task_id))["error"]["code"] == "timed_out"
+        losing.is_down, losing.completes = False, True
+        answer = await world.api.post(f"/api/v1/tasks/{task_id}/retry")
+        assert (answer.status_code, "completed" in answer.text, len(losing.made)) == (409, True, 1)
+
+
 async def test_a_retry_of_a_run_looks_first_whether_the_provider_has_the_lost_create_of_a_step(
     tmp_path: Path, provider: ForwardProvider
 ) -> None:
