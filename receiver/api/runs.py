@@ -4,6 +4,7 @@ Pi's endpoints (`receiver/api/CONTRACTS.md`, "Pi"), extended by list, cancel and
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from models import RunStatus, StepStatus
@@ -72,7 +73,11 @@ async def retry_run(call: Call) -> Reply:
     """`POST /api/v1/runs/{id}/retry`: keep the completed steps, and do all others again."""
     uid, runs = call.path_id("run_id"), call.services.runs
     run = await runs.run(call.organization_id, uid)
-    return _reply(run if await has_moved(call, run["ended_event"]) else await runs.retry(call.organization_id, uid))
+    if await has_moved(call, run["ended_event"]):
+        return _reply(run)
+    if run["status"] in (RunStatus.FAILED, RunStatus.CANCELLED):
+        await _look_first(call, run)
+    return _reply(await runs.retry(call.organization_id, uid))
 
 
 async def find_run_ids(call: Call, given: Sequence[str]) -> list[str]:
@@ -82,6 +87,16 @@ async def find_run_ids(call: Call, given: Sequence[str]) -> list[str]:
     if unknown:
         raise NotFound(f"there is no run {unknown[0]!r}", code="run_not_found", param="run_id")
     return uids
+
+
+async def _look_first(call: Call, run: RunRow) -> None:
+    """Look for the tasks of failed steps that the provider may have made all the same. Raises `Conflict` if it has."""
+    failed = [step["task_uid"] for step in run["steps"] if step["status"] == StepStatus.FAILED and step["task_uid"]]
+    tracker, tasks = call.services.tracker, []
+    for uid in failed:
+        with suppress(NotFound):  # purged
+            tasks.append(await tracker.task(call.organization_id, uid))
+    await tracker.look_first(tasks)
 
 
 def _created(uid: str, graph: Graph) -> dict[str, Any]:

@@ -210,7 +210,13 @@ def _superseded_reason(task: TaskState, update: ProviderUpdate) -> str | None:
     id from the provider. A superseded webhook is kept as a receipt: its output may be one that the client has paid for.
     """
     if update.attempt is not None and update.attempt != task.attempt:
-        return f"it is about attempt {update.attempt}, but the current attempt is {task.attempt}"
+        money = ""
+        if update.provider_task_id and update.attempt < task.attempt:
+            charge = "charges" if update.status == TaskStatus.COMPLETED else "may charge"
+            money = (
+                f"; the provider made that one too, and {charge} for it: its task there is {update.provider_task_id}"
+            )
+        return f"it is about attempt {update.attempt}, but the current attempt is {task.attempt}{money}"
     if task.provider_task_id and update.provider_task_id and task.provider_task_id != update.provider_task_id:
         return "it is about a provider task other than the current attempt's"
     return None
@@ -424,7 +430,9 @@ def _end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
 def _is_looked_at_again(task: TaskState, update: ProviderUpdate) -> bool:
     """Return whether a task that ends is looked at again later: by our own decision, when the provider may have it."""
     code = (update.error or {}).get("code")
-    return not update.by_provider and code in UNPROVEN_ENDS and task.submission in _MAY_BE_AT_PROVIDER
+    # A number is the status (500) of a create call that the provider's complete list does not have.
+    is_unproven = code in UNPROVEN_ENDS or isinstance(code, int)
+    return not update.by_provider and is_unproven and task.submission in _MAY_BE_AT_PROVIDER
 
 
 def _completed(changes: dict[str, Any], snapshot: dict[str, Any], *, is_final: bool) -> Decision:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, insert, select, tuple_
+from sqlalchemy import Select, insert, select, tuple_, update
 
 from receiver.domain.task_state import TaskState
 from receiver.storage.tables import task_attempts, tasks
@@ -48,6 +48,19 @@ async def attempts_at_provider(tx: Transaction, names: Collection[ProviderId]) -
     # The second condition follows from the first; repeated, because the index is partial and has it as its condition.
     found = await tx.execute(query.where(named.in_(names), task_attempts.c.provider_task_id.is_not(None)))
     return {(row.provider, row.provider_task_id): (row.uid, row.number) for row in found}
+
+
+async def name_attempt(tx: Transaction, uid: str, number: int, provider_task_id: str) -> bool:
+    """Keep which task of the provider's an earlier attempt was, if that was not known; return whether it was not."""
+    of_task = select(tasks.c.id).where(tasks.c.uid == uid).scalar_subquery()
+    is_nameless = (task_attempts.c.number == number, task_attempts.c.provider_task_id.is_(None))
+    named = await tx.execute(
+        update(task_attempts)
+        .where(task_attempts.c.task_id == of_task, *is_nameless)
+        .values(provider_task_id=provider_task_id)
+        .returning(task_attempts.c.id)
+    )
+    return bool(named)
 
 
 def _row(ended: Ended, task: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, select, union, update
 
 from models import TERMINAL, ReceiptReason, Submission, TaskStatus
 from receiver.domain.task_state import TaskState
+from receiver.storage.attempts import name_attempt
 from receiver.storage.receipts import insert_receipts, new_receipt
 from receiver.storage.tables import task_attempts, tasks
 from receiver.storage.transaction import Transaction
@@ -100,15 +101,7 @@ async def name_earlier_attempt(
 
     Return whether it was not. The provider's task was created, and is paid for, although the attempt had been ended.
     """
-    of_task = select(tasks.c.id).where(tasks.c.uid == uid).scalar_subquery()
-    is_nameless = (task_attempts.c.task_id == of_task, task_attempts.c.number == number)
-    named = await tx.execute(
-        update(task_attempts)
-        .where(*is_nameless, task_attempts.c.provider_task_id.is_(None))
-        .values(provider_task_id=provider_task_id)
-        .returning(task_attempts.c.id)
-    )
-    if not named:
+    if not await name_attempt(tx, uid, number, provider_task_id):
         return False
     message = (
         f"attempt {number} was ended and followed by another one, but the provider had made it: its task there is "

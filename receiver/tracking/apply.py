@@ -30,7 +30,7 @@ from receiver.domain.transitions import Decision, decide
 from receiver.domain.updates import ProviderUpdate
 from receiver.events.after_commit import AfterCommit
 from receiver.events.record import record
-from receiver.storage.attempts import Ended, keep_attempts
+from receiver.storage.attempts import Ended, keep_attempts, name_attempt
 from receiver.storage.receipts import insert_receipts, new_receipt
 from receiver.storage.transaction import NewEvent, Transaction
 from receiver.telemetry import counted, get_logger, unknown_statuses, updates_applied
@@ -85,6 +85,8 @@ class Applier:
     async def _write(self, tx: Transaction, batch: UpdateBatch) -> None:
         if batch.ended_attempts:
             await keep_attempts(tx, batch.ended_attempts)
+        for (uid, number), provider_task_id in batch.earlier.items():
+            await name_attempt(tx, uid, number, provider_task_id)
         await tx.update_tasks(list(batch.changes.values()))
         if batch.step_events:
             changed = [batch.by_uid[str(event.task_uid)] for event in batch.step_events]
@@ -108,6 +110,8 @@ class Applier:
             batch.change(task, decision)
             if task.provider_task_id:
                 batch.by_provider_id[arrival.provider, task.provider_task_id] = task.uid
+        if task is not None and decision.receipt == ReceiptReason.SUPERSEDED:
+            batch.name_earlier(task, update)
         receipt = decision.receipt if arrival.body is not None else None
         if receipt is not None:
             batch.receipts.append(_receipt(arrival, decision, batch.now))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from models import TERMINAL, Submission
+from models import TERMINAL, Submission, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.domain.redaction import REDACTED
@@ -142,8 +142,15 @@ class Poller:
             await self._poll(task)
 
     async def finds_lost_create(self, row: Mapping[str, Any]) -> bool:
-        """Return whether the provider turns out to have a task that failed with `submission_unknown`, within 10 s."""
-        if row["provider_task_id"] is not None or (row["error"] or {}).get("code") != "submission_unknown":
+        """Return whether the provider turns out to have a failed task of whose create call nothing is proved.
+
+        It is looked for within 10 s: one whose call got no answer, or an error (500). One that failed without proof is
+        polled, and so corrected if it has completed meanwhile.
+        """
+        is_named = row["provider_task_id"] is not None
+        is_lost = not is_named and row["submission"] in (Submission.SENDING, Submission.UNKNOWN)
+        is_doubtful = is_named and row["due_at"] is not None
+        if row["status"] != TaskStatus.FAILED or not (is_lost or is_doubtful):
             return False
         looking = asyncio.create_task(self.poll_now(row["uid"]))
         await asyncio.wait({looking}, timeout=_LONGEST_FIND_SECONDS)
@@ -154,7 +161,7 @@ class Poller:
             log.warning("looking for a lost create failed", task_id=row["uid"], error=type(error).__name__)
             return False
         found = await self._row(row["uid"])
-        return found is not None and found["provider_task_id"] is not None
+        return is_lost and found is not None and found["provider_task_id"] is not None
 
     async def count_exception(self, task: TaskState, error: Exception) -> None:
         """Count an exception that acting on a task raised; after several in a row the task fails.

@@ -14,7 +14,7 @@ or its list is cut, the search goes on at growing delays, until `RINGBACK_TASK_L
 - The outcome of the call is unknown: the task fails with `submission_unknown` (`RINGBACK_SUBMISSION_UNKNOWN_SECONDS`).
   It is looked for again several times during the following day, and heals if it is found.
 - The provider said that the call failed (a 500): this attempt failed, with the provider's own words, and another one
-  follows if there is one left (`RINGBACK_FAILED_CREATE_SECONDS`).
+  follows if there is one left (`RINGBACK_FAILED_CREATE_SECONDS`). If there is none, it is looked for again too.
 
 One look serves all tasks of one model that are due: the first of them reads the list, and claims the others.
 """
@@ -30,7 +30,7 @@ from receiver.domain.create_calls import failed_attempt, failed_status, known_wo
 from receiver.domain.lost_creates import SKEW_SECONDS, WIDE_SKEW_SECONDS, ListedEntry, LostCreate, assign
 from receiver.domain.schedules import poll_delay
 from receiver.domain.task_state import TaskState
-from receiver.domain.updates import ProviderUpdate
+from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import Unavailable
 from receiver.providers import CallerKey, CallPurpose, Provider
 from receiver.storage.database import Database
@@ -318,7 +318,8 @@ class Searcher:
             words = str((row["error"] or {}).get("message"))
             log.warning("create call failed", task_id=task.uid, provider=task.provider, error_code=status)
             failure = failed_attempt(status, words, last_update_at=task.last_update_at)
-            await self._conclusions.apply(task, failure)
+            # The list may be behind, so this is a conclusion of ours: the submission stays unknown.
+            await self._conclusions.apply(task, replace(failure, source=Source.POLL, by_provider=False))
 
     async def _fail_as_unknown(self, task: TaskState, row: Row, reason: str) -> None:
         message = (

@@ -130,16 +130,21 @@ class Tracker:
     async def retry(self, task: Fields, *, past_attempt: int | None = None) -> None:
         """Start another attempt of a task that failed or was cancelled. Raises `Conflict`.
 
-        One that failed with `submission_unknown` is looked for once more first: if the provider has it, another attempt
-        would be paid for besides it. Repeated, the request is obeyed. Does nothing for a task that is past the attempt
-        `past_attempt` already.
+        It is looked for first (`look_first`). Does nothing for a task that is past the attempt `past_attempt` already.
         """
-        if await self._poller.finds_lost_create(task):
+        await self.look_first([task])
+        await self._database.writer.write(self._retrier.retry, RetryRequest(task["uid"], past_attempt))
+
+    async def look_first(self, tasks: Sequence[Fields]) -> None:
+        """Look once more for those of these failed tasks that the provider may have, before they are done again.
+
+        Raises `Conflict` if it has one: another attempt would be paid for besides it. Repeated, it is not looked for.
+        """
+        if any(await asyncio.gather(*map(self._poller.finds_lost_create, tasks))):
             raise Conflict(
                 "the provider has made the task all the same: wait for its end there; or send this request again, with "
                 "a new Idempotency-Key if it has one, to begin another attempt, which is paid for besides"
             )
-        await self._database.writer.write(self._retrier.retry, RetryRequest(task["uid"], past_attempt))
 
     async def adopt(
         self, organization_id: int, provider: str, provider_task_id: str, metadata: dict[str, Any] | None

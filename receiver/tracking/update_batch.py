@@ -56,6 +56,8 @@ class UpdateBatch:
         self.incomplete: list[tuple[int, NewEvent, dict[str, Any]]] = []
         """A task's key, an event whose snapshot has to show the stored content, and what this batch changed by then."""
         self.ended_attempts: list[Ended] = []
+        self.earlier: dict[tuple[str, int], str] = {}
+        """By a task's id and the number of an attempt that another one followed: the provider's id that it had."""
         self.superseded: dict[ProviderId, tuple[str, int]] = {}
         """By the provider's id of an attempt that another one followed: the task's id and that attempt's number.
 
@@ -127,6 +129,11 @@ class UpdateBatch:
         if task.provider_task_id is not None and values.get("attempt", task.attempt) != task.attempt:
             self.superseded[task.provider, task.provider_task_id] = (task.uid, task.attempt)
         task.apply_changes(values)
+
+    def name_earlier(self, task: TaskState, update: ProviderUpdate) -> None:
+        """Note the provider's id of an attempt that another one has followed: it may not have been known."""
+        if update.provider_task_id and update.attempt is not None and update.attempt < task.attempt:
+            self.earlier[task.uid, update.attempt] = update.provider_task_id
 
     def _event(self, task: TaskState, decision: Decision) -> NewEvent:
         event = event_of(task, decision, self.now)

@@ -15,6 +15,7 @@ import pytest
 from receiver.clock import utc_now
 from receiver.domain.model_families import history_name
 from tests.fakes.forward_provider import Exchange, ForwardProvider, fixed, forward_provider
+from tests.fakes.inbound import notice, post
 from tests.fakes.rows import RECEIPTS, eventually
 from tests.fakes.world import FAST_POLLING, World, in_process
 
@@ -232,10 +233,11 @@ async def test_a_task_that_timed_out_heals_when_the_provider_answers_again(
         assert "charges for it" in (await ends(world, task_id))[1]["data"]["note"]
 
 
+@pytest.mark.parametrize("status", [500, 502])
 async def test_a_retry_looks_first_whether_the_provider_has_the_lost_create(
-    tmp_path: Path, provider: ForwardProvider
+    tmp_path: Path, provider: ForwardProvider, status: int
 ) -> None:
-    provider.answer = losing = LosesAnswers()
+    provider.answer = losing = LosesAnswers(status)
     losing.tells = losing.completes = False
     async with in_process(tmp_path, piapi_base_url=provider.url, **SHORT) as world:
         task_id = await world.created(model="midjourney")
@@ -244,6 +246,69 @@ async def test_a_retry_looks_first_whether_the_provider_has_the_lost_create(
         answer = await world.api.post(f"/api/v1/tasks/{task_id}/retry")
         assert (answer.status_code, len(losing.made)) == (409, 1)
         assert (await world.task(task_id))["provider_task_id"] == "theirs-0"
+
+
+async def test_a_retry_of_a_task_that_timed_out_finds_first_that_it_has_completed(
+    tmp_path: Path, provider: ForwardProvider
+) -> None:
+    provider.answer = losing = LosesAnswers()
+    losing.completes = False
+    async with in_process(tmp_path, piapi_base_url=provider.url, task_timeout_seconds="0.6", **SHORT) as world:
+        task_id = await world.created(model="midjourney")
+        await until(world, "processing")
+        losing.is_down = True
+        assert (await world.ended(task_id))["error"]["code"] == "timed_out"
+        losing.is_down, losing.completes = False, True
+        answer = await world.api.post(f"/api/v1/tasks/{task_id}/retry")
+        assert (answer.status_code, "completed" in answer.text, len(losing.made)) == (409, True, 1)
+
+
+async def test_a_retry_of_a_run_looks_first_whether_the_provider_has_the_lost_create_of_a_step(
+    tmp_path: Path, provider: ForwardProvider
+) -> None:
+    provider.answer = losing = LosesAnswers()
+    losing.tells = losing.completes = False
+    step = {"id": "a", "action": "midjourney:imagine", "input": {"prompt": "a cat"}, "retry": {"max_attempts": 1}}
+    async with in_process(tmp_path, piapi_base_url=provider.url, **SHORT) as world:
+        run_id = (await world.api.post("/api/v1/runs", json={"steps": [step]})).json()["data"]["run_id"]
+        await world.api.get(f"/api/v1/runs/{run_id}", params={"wait_for_completion": "true"})
+        losing.tells = True
+        answer = await world.api.post(f"/api/v1/runs/{run_id}/retry")
+        assert (answer.status_code, len(losing.made)) == (409, 1)
+        run = (await world.api.post(f"/api/v1/runs/{run_id}/retry")).json()["data"]  # repeated, it is obeyed
+        assert run["status"] == "in_progress"
+
+
+@pytest.mark.usefixtures("quick_looks")
+async def test_a_task_that_failed_after_a_500_heals_when_the_list_has_it_later(
+    tmp_path: Path, provider: ForwardProvider
+) -> None:
+    provider.answer = losing = LosesAnswers(500)
+    losing.tells = False
+    async with in_process(tmp_path, piapi_base_url=provider.url, **SHORT) as world:
+        task_id = await world.created(model="midjourney")
+        assert (await world.ended(task_id))["error"]["code"] == 500
+        losing.tells = True
+        await until(world, "completed")
+        assert "charges for it" in (await ends(world, task_id))[1]["data"]["note"]
+    assert len(losing.made) == 1
+
+
+async def test_a_late_webhook_of_an_attempt_that_was_taken_for_not_made_names_it_and_its_charge(
+    tmp_path: Path, provider: ForwardProvider
+) -> None:
+    provider.answer = losing = LosesAnswers(500)
+    losing.tells = losing.completes = False
+    retry = {"max_attempts": 2, "backoff_seconds": 0}
+    async with in_process(tmp_path, piapi_base_url=provider.url, public=True, **SHORT) as world:
+        task_id = await world.created(model="midjourney", retry=retry)
+        await eventually(world, "SELECT 1", lambda _: len(losing.made) == 2)
+        late = notice("theirs-0", "completed", output={"image_url": "https://x.example/a.png"})
+        assert (await post(world, task_id, json=late)).status_code == 200
+        (receipt,) = await eventually(world, RECEIPTS, lambda rows: rows)
+        assert receipt["reason"] == "superseded"
+        assert "charges for it" in receipt["message"]
+        assert (await world.task(task_id))["attempts"][0]["provider_task_id"] == "theirs-0"
 
 
 async def test_an_attempt_that_is_found_after_another_one_began_is_a_receipt_that_names_it(
