@@ -14,7 +14,8 @@ from receiver.storage.tables import events, runs, tasks
 class ReportWindow:
     """The rows of an organization that were created from `since` on; `until` is the present moment.
 
-    Rows from after `until` belong to it too: a clock was set back since they were written. What was due before `overdue_before` and has not been done is overdue.
+    Rows from after `until` belong to it too: a clock was set back since they were written. What was due before
+    `overdue_before` and has not been done is overdue.
     """
 
     organization_id: int
