@@ -28,6 +28,8 @@ _UPLOAD_PATH = "/api/ephemeral_resource"
 
 _MAX_SECONDS = 10 * 365 * 86400.0
 """Ten years: a longer time is a typing error."""
+_MOST_DAYS = 36_500
+"""A hundred years; to keep all is 0."""
 
 _CONFIDENTIAL = "confidential"
 """Marks a setting that has a secret in it and is a plain text nevertheless; those of the type `SecretStr` have one."""
@@ -130,7 +132,7 @@ class Settings(BaseModel):
     """
     delivery_timeout_seconds: Seconds = 20
     """The longest time of one delivery attempt, in seconds. Standard Webhooks recommends 15 to 30."""
-    retention_days: Annotated[int, Field(ge=0)] = 90
+    retention_days: Annotated[int, Field(ge=0, le=_MOST_DAYS)] = 90
     """Finished tasks and runs, events and deliveries older than this many days are purged; 0 keeps all."""
     submit_wait_seconds: Annotated[float, Field(ge=0, le=_MAX_SECONDS, allow_inf_nan=False)] = 10
     """How long a create request waits for the provider's response, in seconds; then it returns the queued task."""

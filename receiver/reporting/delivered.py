@@ -99,7 +99,8 @@ class DeliveryReport:
 
     async def _explain(self, chunk: Chunk, webhook: ReportedWebhook, account: Account, events: Row) -> None:
         """Count the events that a webhook subscribes to, and class those that it has no delivery of."""
-        is_whole_range = webhook.created_at <= chunk.window.since and webhook.deleted_at is None
+        is_within = chunk.window.since < webhook.created_at <= chunk.window.until
+        is_whole_range = not is_within and webhook.deleted_at is None
         if is_whole_range:
             account.events = sum(events[type] for type in webhook.event_types & events.keys())
         else:

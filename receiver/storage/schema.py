@@ -11,12 +11,15 @@ from receiver.errors import StartError
 from receiver.settings import Settings
 from receiver.storage.sqlite import configure
 from receiver.storage.sqlite.location import check_location
+from receiver.storage.sqlite.reserve import is_full
 from receiver.telemetry import get_logger
 
 log = get_logger("storage.schema")
 
 _TABLE = "alembic_version"
 """Where Alembic stores the revision of a database."""
+_LOCK_SECONDS = 30.0
+"""How long a migration of a SQLite file waits for a lock that another process holds."""
 
 
 async def migrate(settings: Settings) -> tuple[str | None, str]:
@@ -68,6 +71,13 @@ def _cannot_read(error: DBAPIError) -> Exception:
 
 def _migrate_file(path: Path) -> tuple[str | None, str]:
     check_location(path)
+    try:
+        return _migrate_located(path)
+    except (OperationalError, sqlite3.OperationalError) as error:
+        raise _cannot_migrate(path, getattr(error, "orig", None) or error) or error from None
+
+
+def _migrate_located(path: Path) -> tuple[str | None, str]:
     before = _revision_of_file(path) if path.exists() else None
     if before == migrations.HEAD:
         return before, migrations.HEAD
@@ -75,22 +85,29 @@ def _migrate_file(path: Path) -> tuple[str | None, str]:
     copy = _copy(path, before) if before is not None else None
     engine = create_engine("sqlite://", creator=lambda: _open(path), poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        try:
-            # SQLite's DDL is transactional as long as the driver does not commit by itself: AUTOCOMMIT and BEGIN.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            _upgrade(connection)
-            connection.exec_driver_sql("COMMIT")
-        except OperationalError as error:
-            if "locked" not in str(error.orig):
-                raise
-            raise StartError(
-                f"{path} is locked by another process ({error.orig}), nothing was migrated; "
-                "end that process or its transaction, then run `ringback migrate` again"
-            ) from None
+        # SQLite's DDL is transactional as long as the driver does not commit by itself: AUTOCOMMIT and BEGIN.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        _upgrade(connection)
+        connection.exec_driver_sql("COMMIT")
     engine.dispose()
     if copy is not None:
         copy.unlink()
     return before, migrations.HEAD
+
+
+def _cannot_migrate(path: Path, error: BaseException) -> StartError | None:
+    """Return the error in one line if the file, its locks or its disk are at fault; None if a statement is."""
+    if is_full(error):
+        return StartError(f"the disk of {path} is full ({error}), nothing was migrated; make room, then start again")
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    if code == sqlite3.SQLITE_ERROR:
+        return None
+    if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StartError(
+            f"{path} is locked by another process ({error}), nothing was migrated; "
+            "end that process or its transaction, then start again"
+        )
+    return StartError(f"{path} cannot be read and written to ({error}), nothing was migrated; check its disk")
 
 
 async def _migrate_server(settings: Settings) -> tuple[str | None, str]:
@@ -113,7 +130,7 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=_LOCK_SECONDS, isolation_level=None)
     configure(connection, writes=True)
     return connection
 

@@ -19,6 +19,7 @@ import migrations
 import models
 from receiver.errors import StartError
 from receiver.settings import Settings
+from receiver.storage import schema
 from receiver.storage.schema import current_revision, migrate
 from receiver.storage.sqlite import PAGE_BYTES
 
@@ -113,6 +114,34 @@ async def test_a_database_of_a_newer_version_is_refused_with_advice(settings: Se
     with pytest.raises(StartError, match=r"9999.*newer.*install that version"):
         await migrate(settings)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("mode", "statement"), [("wal", "DELETE FROM organization"), ("delete", "SELECT count(*) FROM organization")]
+)
+async def test_a_file_that_another_program_has_locked_is_refused_in_one_line(
+    settings: Settings, path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, statement: str
+) -> None:
+    await migrate(settings)
+    query(path, f"PRAGMA journal_mode={mode}")
+    query(path, "DELETE FROM alembic_version")
+    monkeypatch.setattr(schema, "_LOCK_SECONDS", 0.01)
+    monkeypatch.setattr(schema, "check_location", lambda _: None)  # the lock is taken after that
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute(statement).fetchall()
+        with pytest.raises(StartError, match=r"locked by another process.*nothing was migrated"):
+            await migrate(settings)
+
+
+async def test_a_migration_without_room_on_the_disk_says_so(
+    settings: Settings, path: Path, add_revision: Callable[[str], None]
+) -> None:
+    _, head = await migrate(settings)
+    add_revision("op.execute('PRAGMA max_page_count=1'); op.execute('CREATE TABLE a (b)')")
+    with pytest.raises(StartError, match=r"disk of .* is full.*make room"):
+        await migrate(settings)
+    assert await current_revision(settings) == head
 
 
 async def test_a_failed_migration_changes_nothing_and_leaves_a_copy(

@@ -97,6 +97,27 @@ async def test_a_disk_without_room_is_not_ready_stores_nothing_and_is_ready_agai
     assert len(await database.read(select(tasks.c.id))) == 1
 
 
+async def test_a_wal_that_fills_the_disk_shrinks_when_its_reader_has_left_however_small_it_is(
+    database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reserves, "RESERVE_BYTES", 65_536)
+    assert database.upkeep is not None
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM task").fetchone()
+        await grow(database, 30)
+        with file_limit(full := wal(path).stat().st_size), pytest.raises(StorageUnavailable):
+            await grow(database, 1)
+        await database.upkeep.tend_wal()
+        assert wal(path).stat().st_size >= full
+    with file_limit(full + path.stat().st_size):
+        await database.upkeep.tend_wal()
+        assert wal(path).stat().st_size < full / 4
+        database.upkeep.reserve.make()
+        await grow(database, 1)
+    assert len(await database.read(select(tasks.c.id))) == 31
+
+
 async def test_while_the_disk_is_full_only_what_is_essential_is_stored(
     database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

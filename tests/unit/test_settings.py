@@ -122,6 +122,7 @@ def test_an_unknown_setting_is_reported_together_with_the_others() -> None:
         {"cors_origins": "https://"},
         {"poll_first_seconds": "0"},
         {"retention_days": "1.5"},
+        {"retention_days": "1000000"},
         {"allow_private_targets": "perhaps"},
         {"writer_queue": "0"},
     ],

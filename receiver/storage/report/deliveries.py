@@ -143,7 +143,9 @@ def _standings(chunk: Chunk) -> CTE:
         (is_overdue, OVERDUE),
         else_=WAITING,
     )
-    registered_by = events.c.created_at >= subscriptions.c.created_at
+    registered_by = or_(
+        events.c.created_at >= subscriptions.c.created_at, subscriptions.c.created_at > chunk.window.until
+    )
     not_removed = or_(subscriptions.c.deleted_at.is_(None), events.c.created_at < subscriptions.c.deleted_at)
     return (
         select(
@@ -195,12 +197,13 @@ def _is_held() -> ColumnElement[bool]:
 
 
 def _is_for(chunk: Chunk, webhook: ReportedWebhook) -> ColumnElement[bool]:
-    """Return the condition that an event of the chunk is of a type of the webhook, and came while it was registered."""
-    conditions = [
-        chunk.rows_of(events),
-        events.c.type.in_(sorted(webhook.event_types)),
-        events.c.created_at >= webhook.created_at,
-    ]
+    """Return the condition that an event of the chunk is of a type of the webhook, and came while it was registered.
+
+    A registration in the future is from before a clock was set back: any event may have come after it.
+    """
+    conditions = [chunk.rows_of(events), events.c.type.in_(sorted(webhook.event_types))]
+    if webhook.created_at <= chunk.window.until:
+        conditions.append(events.c.created_at >= webhook.created_at)
     if webhook.deleted_at is not None:
         conditions.append(events.c.created_at < webhook.deleted_at)
     return and_(*conditions)

@@ -50,7 +50,7 @@ def _standings(chunk: Chunk) -> CTE:
             tasks.c.uid,
             tasks.c.status,
             tasks.c.due_at,
-            or_(tasks.c.bulk, tasks.c.run_uid.is_not(None)).label("is_ours"),
+            or_(tasks.c.bulk, tasks.c.run_uid.is_not(None), tasks.c.callback_id.is_not(None)).label("is_ours"),
             func.count(case((is_end, 1))).label("ends"),
             func.count(case((is_present_end, 1))).label("present_ends"),
             func.count(case((is_end, events.c.snapshot["corrects"].as_string()))).label("corrections"),

@@ -12,9 +12,10 @@ from receiver.storage.tables import events, runs, tasks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportWindow:
-    """The rows of an organization that were created from `since` to `until`, both inclusive.
+    """The rows of an organization that were created from `since` on; `until` is the present moment.
 
-    What was due before `overdue_before` and has not been done is overdue.
+    Rows from after `until` belong to it too: a clock was set back since they were written. What was due before
+    `overdue_before` and has not been done is overdue.
     """
 
     organization_id: int
@@ -38,7 +39,7 @@ class Chunk:
             columns.id.between(self.first, self.last),
             # Not as a plain column: without statistics SQLite would take an index on it before the range of keys.
             columns.organization_id + 0 == self.window.organization_id,
-            columns.created_at.between(self.window.since, self.window.until),
+            columns.created_at >= self.window.since,
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO
 
 from receiver.errors import StartError
+from receiver.storage.sqlite.reserve import is_full
 
 _MOUNTS = Path("/proc/self/mounts")
 _NETWORK_FILE_SYSTEMS = frozenset(
@@ -71,6 +72,8 @@ def _unescaped(mount_point: str) -> str:
 
 
 def _cannot_write(path: Path, error: Exception) -> StartError:
+    if is_full(error):
+        return StartError(f"the disk of {path} is full ({error}); make room, then start again")
     return StartError(
         f"{path} cannot be written to ({error}); correct its permissions, stop the process that has it locked, "
         "or name another file in RINGBACK_DATABASE_URL"

@@ -8,6 +8,9 @@ backup) lets the WAL grow with every write. Nothing here can end it, so it is lo
 When the reader has left, a commit would copy all of the WAL at once and hold up every write meanwhile. So while the WAL
 is larger than `LARGE_BYTES`, commits do not checkpoint. A connection in a thread copies it beside the writes (a
 `PASSIVE` checkpoint takes no lock that a write needs), and when little is left to copy, it truncates the file.
+
+On a full disk no commit succeeds, and so none checkpoints: the WAL that filled the disk would stay when its reader has
+left. So while the disk is full, the WAL is made smaller in the same way, however large it is.
 """
 
 import asyncio
@@ -20,7 +23,7 @@ from sqlalchemy import text
 
 from receiver.errors import Unavailable
 from receiver.storage.sqlite.connection import CHECKPOINT_PAGES
-from receiver.storage.sqlite.reserve import Reserve
+from receiver.storage.sqlite.reserve import Reserve, is_full
 from receiver.storage.writer import Writer
 from receiver.telemetry import get_logger, sqlite_wal_bytes
 
@@ -60,16 +63,16 @@ class SQLiteUpkeep:
                 log.warning("files not looked after", error=str(error))
 
     async def tend_wal(self) -> None:
-        """Measure the WAL, and make it smaller if it is large and no reader is in the way."""
+        """Measure the WAL, and make it smaller if it is large, or fills the disk, and no reader is in the way."""
         sqlite_wal_bytes.set(size := self._size())
-        if size <= LARGE_BYTES and not self._is_large:
+        if size <= LARGE_BYTES and not self._is_large and not self.reserve.is_needed:
             return
-        if not self._is_large:
+        if size > LARGE_BYTES and not self._is_large:
             await self._checkpoint_at(0)
             self._is_large = True
         left = await asyncio.to_thread(self._shrink)
         sqlite_wal_bytes.set(size := self._size())
-        if size <= LARGE_BYTES:
+        if self._is_large and size <= LARGE_BYTES:
             await self._checkpoint_at(CHECKPOINT_PAGES)
             self._is_large = False
             log.info("wal is small again", bytes=size)
@@ -93,10 +96,18 @@ class SQLiteUpkeep:
         await self._writer.run(lambda tx: tx.execute(text(f"PRAGMA wal_autocheckpoint={pages}")), bounded=False)
 
     def _shrink(self) -> int:
-        """Copy what may be copied, and truncate the WAL if that was all; return how many pages are left to copy."""
+        """Copy what may be copied, and truncate the WAL if that was all.
+
+        Return how many pages are left to copy because of a reader.
+        """
         with closing(sqlite3.connect(self._path, timeout=0, isolation_level=None)) as connection:
             for _ in range(_TRUNCATE_TRIES):
-                _, pages, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                try:
+                    _, pages, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                except sqlite3.OperationalError as error:
+                    if is_full(error):  # the database itself has no room to grow
+                        return 0
+                    raise
                 if pages - copied > CHECKPOINT_PAGES:
                     return int(pages - copied)
                 try:
