@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import time
+from contextlib import suppress
 
 import psycopg
 
@@ -38,12 +39,12 @@ async def interfere(world: World, rounds: int) -> None:
 
 def _hold(url: str, statements: tuple[str, ...], seconds: float) -> bool:
     """Begin a transaction with these statements, keep it open, and roll it back; return whether it was granted."""
-    with outside(url) as database:
-        try:
-            for statement in statements:
-                database.execute(statement)
-        except (psycopg.errors.LockNotAvailable, sqlite3.OperationalError):  # others were first for too long
-            return False
+    is_granted = False
+    # Others were first for too long, or the database was stopped.
+    with suppress(psycopg.OperationalError, sqlite3.OperationalError), outside(url) as database:
+        for statement in statements:
+            database.execute(statement)
+        is_granted = True
         time.sleep(seconds)
         database.execute("ROLLBACK")
-    return True
+    return is_granted
