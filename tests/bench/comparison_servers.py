@@ -43,8 +43,8 @@ Store = Callable[[str, ProviderUpdate], Awaitable[None]]
 class _NoWriter:
     """A writer that stores nothing and returns at once, as if the update were stored."""
 
-    async def write(self, _handler: Any, _item: Any, *, bounded: bool = True) -> Applied:
-        return Applied("", "completed", changed=bounded)
+    async def write(self, _handler: Any, _item: Any, **_: bool) -> Applied:
+        return Applied("", "completed", changed=True)
 
 
 class _NoApplier:
