@@ -13,7 +13,7 @@ from models.states import Scope
 class Organization(SQLModel, table=True):
     """The owner of tasks, runs, subscriptions and keys.
 
-    The first start inserts `default`. A row never changes and is never deleted.
+    The first start inserts `default`. A row is never deleted, and only `purged_event` changes.
     """
 
     __tablename__: ClassVar[str] = "organization"
@@ -23,6 +23,9 @@ class Organization(SQLModel, table=True):
     """The id that the API shows: a UUIDv7."""
     name: str = Field(unique=True)
     created_at: datetime = Field(sa_type=Moment)
+    purged_event: int | None = Field(default=None, sa_type=BigKey)
+    """The greatest number of an event of it that was purged: who resumes before it has missed events. Null if none
+    was."""
 
 
 class ApiKey(SQLModel, table=True):

@@ -3,6 +3,7 @@
 A POST with an `Idempotency-Key` does its work once (`api.idempotency`).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -26,7 +27,7 @@ from receiver.asgi import read_body
 from receiver.byte_order_marks import without_mark
 from receiver.domain.content_encoding import content_encodings, unpack
 from receiver.domain.ids import derived_id, new_id
-from receiver.errors import BadRequest, OutcomeUnknown, RingbackError
+from receiver.errors import BadRequest, OutcomeUnknown, RingbackError, Unavailable
 from receiver.storage.idempotency import Claim
 from receiver.telemetry import get_logger
 
@@ -168,7 +169,13 @@ class _Endpoint:
     async def serve(self, request: Request) -> ASGIApp:
         request_id = new_request_id()
         headers = {"x-request-id": request_id}
-        response = await self._with_errors(self._authorize(request, request_id, headers), request, request_id)
+        handling = self._with_errors(self._authorize(request, request_id, headers), request, request_id)
+        try:
+            response = await handling
+        except asyncio.CancelledError:
+            if not request.app.state.services.streams.feed.closed:
+                raise
+            response = self.dialect.error(_broken_off(request.method), request_id)
         return _with_headers(response, headers)
 
     async def _authorize(self, request: Request, request_id: str, headers: dict[str, str]) -> ASGIApp:
@@ -217,6 +224,16 @@ class _Endpoint:
             return self.dialect.error(
                 RingbackError("internal error: the log has the details under this request id"), request_id
             )
+
+
+def _broken_off(method: str) -> RingbackError:
+    """Return the error for a request that is broken off because the service stops and waits no longer for it."""
+    if method in ("GET", "HEAD"):
+        return Unavailable("the service stops: send the request again")
+    return OutcomeUnknown(
+        "the service stops before the request was done, so it may have been done in part: repeat the same request with "
+        "the same Idempotency-Key; without a key, look for what it makes before you repeat it"
+    )
 
 
 def _with_headers(response: ASGIApp, headers: Mapping[str, str]) -> ASGIApp:

@@ -11,7 +11,7 @@ A key is valid for 24 hours, for one organization and one endpoint (method and p
   event, else by reading the row until it changes. After `WAIT_SECONDS` it gets 503 `idempotency_key_in_use`.
 - While it is not known whether the work is on disk (`OutcomeUnknown`), the claim is kept, and other requests wait.
 - If a process dies, or its response was not saved, the next request takes the claim over: at once in the same process,
-  else when the lease has ended. That request is resumed.
+  else when the lease has ended. That request is resumed, after the transactions that were open then have ended.
 
 Why a request is resumed, and neither refused nor simply done again. The work and the saved response cannot be one
 transaction: the work has its own transactions, and between them it may call a provider, which cannot be rolled back.
@@ -50,6 +50,7 @@ from receiver.storage.idempotency import (
     ResponseToSave,
     SavedResponse,
 )
+from receiver.storage.open_writers import WORK, OpenWriters
 from receiver.telemetry import get_logger
 
 log = get_logger("api.idempotency")
@@ -126,7 +127,7 @@ class Idempotency:
                 saved = found
                 return self._repeat(saved, request)
             try:
-                response, saved = await self._do(found, request, work)
+                response, saved = await self._do(found, request, work, until)
             except OutcomeUnknown as unknown:
                 if unknown.is_pending:
                     held = self._hold(found, unknown)
@@ -176,9 +177,13 @@ class Idempotency:
                 await asyncio.sleep(delay)
                 delay = min(delay * 1.5, _LONGEST_CHECK_SECONDS)
 
-    async def _do(self, claim: Claim, request: IdempotentRequest, work: Work) -> tuple[ASGIApp, SavedResponse | None]:
+    async def _do(
+        self, claim: Claim, request: IdempotentRequest, work: Work, until: float
+    ) -> tuple[ASGIApp, SavedResponse | None]:
         try:
             async with self._renewed(claim):
+                if claim.was_elsewhere:
+                    await self._wait_for_writers(until)
                 response = await work(claim)
                 if isinstance(response, Response) and _is_saved(response.status_code):
                     return response, await self._save(claim, request, response)
@@ -186,12 +191,26 @@ class Idempotency:
             if not unknown.is_pending:
                 await self._give_back(claim)
             raise
+        except Unavailable:
+            await self._give_back(claim)
+            raise
         await self._give_back(claim)
         return response, None
 
+    async def _wait_for_writers(self, until: float) -> None:
+        """Wait until what the process that had the claim may have written is on disk, or lost, and can be looked up.
+
+        The server may hold its COMMIT when the process is dead. Raises `Unavailable` if that takes too long.
+        """
+        clock = asyncio.get_running_loop().time
+        for table in WORK:
+            if not await (await OpenWriters.of(self._database, table)).ended(until - clock()):
+                raise _in_use()
+
     async def _give_back(self, claim: Claim) -> None:
         with suppress(Unavailable):  # then the lease ends by itself
-            await self._move_lease(claim, 0)
+            # Bounded, for the client waits: a commit that is held may have the row locked.
+            await self._move_lease(claim, 0, bounded=True)
 
     async def _save(self, claim: Claim, request: IdempotentRequest, response: Response) -> SavedResponse:
         token = self._keyring.encrypt(bytes(response.body).decode())
@@ -224,10 +243,10 @@ class Idempotency:
             except Unavailable as error:
                 log.warning("idempotency lease not renewed", error_code=error.code, error=error.message)
 
-    async def _move_lease(self, claim: Claim, seconds: float) -> None:
+    async def _move_lease(self, claim: Claim, seconds: float, *, bounded: bool = False) -> None:
         until = utc_now() + timedelta(seconds=seconds)
         await self._database.writer.run(
-            lambda tx: storage.move_lease(tx, claim.scope, self._owner, until), bounded=False
+            lambda tx: storage.move_lease(tx, claim.scope, self._owner, until), bounded=bounded
         )
 
     def _claim_request(self, request: IdempotentRequest) -> ClaimRequest:

@@ -10,10 +10,11 @@ was stored could not be read. Either the work creates something, whose ids are t
 | `/api/v1/tasks` | the tasks' ids | the ids; tasks that are missing are created |
 | `/api/v1/tasks/adopt` | the provider's id: adopting twice is adopting once | the task |
 | `.../tasks/{id}/refresh` | nothing: it polls again, which changes nothing | the task |
-| `.../task/{id}/cancel`, `.../tasks/{id}/cancel` | the status found had not ended, and is `cancelled` now | the task |
+| `.../task/{id}/cancel`, `.../tasks/{id}/cancel` | the last event of a cancel is not the one found | the task |
 | `.../tasks/{id}/retry` | the attempt is past the one found | the task |
 | `/api/v1/runs` | the run's id | the run's id |
-| `.../runs/{id}/cancel`, `.../retry` | the event of the run's end is not the one found | the run |
+| `.../runs/{id}/cancel` | the last event of a cancel is not the one found | the run |
+| `.../runs/{id}/retry` | the event of the run's end is not the one found | the run |
 | `/api/v1/webhooks` | the webhook's id | the webhook, with the secret that Ringback made |
 | `.../rotate-secret` | the stored secret is not the one found | the webhook, with its present secret |
 | `.../webhooks/{id}/test` | nothing: it changes nothing, and sends another ping | the new ping's result |
@@ -32,6 +33,8 @@ from typing import Any, TypeVar
 from models import TERMINAL, TaskStatus
 from receiver.api.endpoint import Call
 from receiver.errors import Conflict, NotFound, OutcomeUnknown, ProviderRefused, Unavailable
+from receiver.storage.database import Query
+from receiver.storage.events import newest_cancellation
 
 Result = TypeVar("Result")
 
@@ -58,6 +61,11 @@ async def after_work(reading: Awaitable[Result]) -> Result:
         ) from error
 
 
+async def last_cancellation(call: Call, query: Query) -> str:
+    """Return what tells the last cancellation of a task or run from an earlier one; a retry leaves it as it is."""
+    return str((await call.services.database.read(query))[0]["newest"])
+
+
 async def cancelled(call: Call) -> tuple[Mapping[str, Any], str]:
     """Cancel the path's task, unless an earlier request with the key did; return its row, and the provider's message.
 
@@ -65,9 +73,11 @@ async def cancelled(call: Call) -> tuple[Mapping[str, Any], str]:
     """
     tracker = call.services.tracker
     task = await tracker.task(call.organization_id, call.path("task_id"))
-    was_ended = await call.found(task["status"]) in TERMINAL
-    if not was_ended and task["status"] == TaskStatus.CANCELLED:
-        return task, "cancelled"
+    cancellation = await last_cancellation(call, newest_cancellation(task_key=task["id"]))
+    found_status, _, found_cancellation = (await call.found(f"{task['status']} {cancellation}")).partition(" ")
+    if cancellation != found_cancellation:
+        return await tracker.task(call.organization_id, task["uid"]), "cancelled"
+    was_ended = found_status in TERMINAL
     try:
         message = await tracker.cancel(task)
     except (Conflict, NotFound, ProviderRefused):

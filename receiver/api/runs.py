@@ -12,7 +12,7 @@ from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
 from receiver.api.ids import read_id
 from receiver.api.lists import page, read_cursor
-from receiver.api.repetition import has_moved
+from receiver.api.repetition import has_moved, last_cancellation
 from receiver.api.run_schemas import CreateRun, RunQuery
 from receiver.api.schemas import WaitQuery
 from receiver.domain.graph import Graph, check_graph
@@ -20,6 +20,7 @@ from receiver.domain.run_representations import native_run
 from receiver.errors import NotFound
 from receiver.runs.changes import RunRow
 from receiver.runs.service import RunRequest
+from receiver.storage.events import newest_cancellation
 from receiver.storage.runs import RunFilter
 
 
@@ -63,9 +64,8 @@ async def list_runs(call: Call) -> Reply:
 async def cancel_run(call: Call) -> Reply:
     """`POST /api/v1/runs/{id}/cancel`: cancel a run and its tasks."""
     uid, runs = call.path_id("run_id"), call.services.runs
-    run = await runs.run(call.organization_id, uid)
-    if await has_moved(call, run["ended_event"]) and run["status"] == RunStatus.CANCELLED:
-        return _reply(run)
+    if await has_moved(call, await last_cancellation(call, newest_cancellation(run_uid=uid))):
+        return _reply(await runs.run(call.organization_id, uid))
     return _reply(await runs.cancel(call.organization_id, uid))
 
 

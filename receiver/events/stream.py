@@ -17,8 +17,8 @@ from receiver.storage.events import (
     events_before,
     events_between,
     events_by_sequence,
+    kept_events,
     newest_event,
-    oldest_events,
 )
 
 MOST_AT_ONCE = 32
@@ -102,14 +102,13 @@ class Streams:
         if self._log is not None and after is not None and after > newest:
             await self._log.catch_up()  # the position may come from another process, which is ahead of this one
             newest = self.feed.newest
-        found = (await self._database.read(oldest_events(organization_id)))[0]
-        oldest, own_oldest = found["oldest"] or newest + 1, found["oldest_of_mine"]
+        kept = (await self._database.read(kept_events(organization_id)))[0]
         if after is None:
-            raise EventsLost("the position is not the number of an event", oldest=own_oldest)
+            raise EventsLost("the position is not the number of an event", oldest=kept["oldest"])
         if after > newest:
-            raise EventsLost(f"event {after} never existed", oldest=own_oldest)
-        if after + 1 < oldest:
-            raise EventsLost(f"events after event {after} were purged", oldest=own_oldest)
+            raise EventsLost(f"event {after} never existed", oldest=kept["oldest"])
+        if after < (kept["purged"] or 0):
+            raise EventsLost(f"events after event {after} were purged", oldest=kept["oldest"])
         return after
 
     async def read_before(self, wanted: EventFilter, before: int | None, limit: int) -> list[dict[str, Any]]:

@@ -6,9 +6,10 @@ from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 
+from models import EventType
 from receiver.domain.ids import is_id
 from receiver.domain.matching import matches
-from receiver.storage.tables import events, tasks
+from receiver.storage.tables import events, organizations, tasks
 
 FILTERS = ("model", "task_type", "run_id")
 """The filters of a subscription that a list or a stream of events has too."""
@@ -100,6 +101,13 @@ def events_of_task(task_key: int, limit: int, before: int | None) -> Select[Any]
     return query if before is None else query.where(events.c.id < before)
 
 
+def newest_cancellation(*, task_key: int | None = None, run_uid: str | None = None) -> Select[Any]:
+    """Return the query for the number of the last event that a task, or a run, was cancelled, as `newest`; or null."""
+    of_task = and_(events.c.task_id == task_key, events.c.type == EventType.TASK_CANCELLED)
+    of_run = and_(events.c.run_uid == run_uid, events.c.type == EventType.RUN_CANCELLED)
+    return select(func.max(events.c.id).label("newest")).where(of_run if task_key is None else of_task)
+
+
 def event_key(organization_id: int, uid: str) -> Select[Any]:
     """Return the query for an event's row key."""
     return select(events.c.id).where(events.c.organization_id == organization_id, events.c.uid == uid)
@@ -127,13 +135,14 @@ def newest_event() -> Select[Any]:
     return select(func.max(events.c.id).label("newest"))
 
 
-def oldest_events(organization_id: int) -> Select[Any]:
-    """Return the query for the oldest sequence number of all, and of one organization; null where there is none."""
-    of_organization = select(func.min(events.c.id)).where(events.c.organization_id == organization_id)
-    return select(
-        select(func.min(events.c.id)).scalar_subquery().label("oldest"),
-        of_organization.scalar_subquery().label("oldest_of_mine"),
-    )
+def kept_events(organization_id: int) -> Select[Any]:
+    """Return the query for an organization's oldest sequence number, and how far its events are purged.
+
+    Either is null where there is none.
+    """
+    oldest = select(func.min(events.c.id)).where(events.c.organization_id == organization_id)
+    wanted = (oldest.scalar_subquery().label("oldest"), organizations.c.purged_event.label("purged"))
+    return select(*wanted).where(organizations.c.id == organization_id)
 
 
 def event_and_task(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:

@@ -47,12 +47,14 @@ class Claim:
 
     `is_resumed` is true if the key was claimed before and has no response: the resource may exist already.
     `found_state` is what the claim was bound to before; None if it was not, so that no work can have been done.
+    `was_elsewhere` is true if another process had the claim: a transaction of its may be under way still.
     """
 
     scope: str
     resource_id: str
     is_resumed: bool
     found_state: str | None = None
+    was_elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,8 @@ async def _claim_again(tx: Transaction, row: Row[Any], wanted: ClaimRequest) -> 
         return ClaimedElsewhere()
     lease = {"owner": wanted.owner, "lease_until": wanted.lease_until}
     await tx.execute(update(keys).where(keys.c.id == row.id).values(**lease))
-    return Claim(row.scope, row.resource_id, is_resumed=True, found_state=row.found_state)
+    was_elsewhere = row.owner != wanted.owner
+    return Claim(row.scope, row.resource_id, is_resumed=True, found_state=row.found_state, was_elsewhere=was_elsewhere)
 
 
 def _new_claim(wanted: ClaimRequest) -> Claim:

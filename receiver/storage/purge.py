@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, and_, delete, exists, or_, select, true
+from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, delete, exists, func, or_, select, true, update
 
 from models import RUN_TERMINAL, TERMINAL, DeliveryStatus, ReplayStatus, SubscriptionKind
 from receiver.domain.ids import first_id_at
@@ -20,6 +20,7 @@ from receiver.storage.tables import (
     delivery_attempts,
     events,
     idempotency_keys,
+    organizations,
     receipts,
     replays,
     run_steps,
@@ -37,6 +38,15 @@ _IS_SUBSCRIPTION_IN_USE = or_(
     exists().where(tasks.c.callback_id == subscriptions.c.id),
     exists().where(deliveries.c.subscription_id == subscriptions.c.id),
     exists().where(replays.c.subscription_id == subscriptions.c.id),
+)
+
+_MARK_PURGED = (
+    update(organizations)
+    .where(
+        organizations.c.id == bindparam("key"),
+        func.coalesce(organizations.c.purged_event, 0) < bindparam("newest"),
+    )
+    .values(purged_event=bindparam("newest"))
 )
 
 
@@ -103,7 +113,7 @@ async def purge_tasks(tx: Transaction, keys: Sequence[int], before: datetime) ->
     gone = [row.id for row in found]
     if gone:
         await _delete_deliveries(tx, deliveries.c.task_id.in_(gone))
-        await tx.execute(delete(events).where(events.c.task_id.in_(gone)))
+        await _delete_events(tx, events.c.task_id.in_(gone))
         await tx.execute(delete(task_attempts).where(task_attempts.c.task_id.in_(gone)))
         await tx.execute(delete(tasks).where(tasks.c.id.in_(gone)))
     return len(gone)
@@ -126,7 +136,7 @@ async def purge_runs(tx: Transaction, keys: Sequence[int], before: datetime) -> 
     if gone:
         of_runs = events.c.run_uid.in_([row.uid for row in found])
         await _delete_deliveries(tx, deliveries.c.event_id.in_(select(events.c.id).where(of_runs)))
-        await tx.execute(delete(events).where(of_runs))
+        await _delete_events(tx, of_runs)
         await tx.execute(delete(run_steps).where(run_steps.c.run_id.in_(gone)))
         await tx.execute(delete(runs).where(runs.c.id.in_(gone)))
     return len(gone)
@@ -139,7 +149,7 @@ async def purge_taskless_events(tx: Transaction, keys: Sequence[int]) -> int:
     gone = [row.id for row in found]
     if gone:
         await _delete_deliveries(tx, deliveries.c.event_id.in_(gone))
-        await tx.execute(delete(events).where(events.c.id.in_(gone)))
+        await _delete_events(tx, events.c.id.in_(gone))
     return len(gone)
 
 
@@ -178,3 +188,13 @@ async def _delete_deliveries(tx: Transaction, condition: Any) -> None:
     keys = select(deliveries.c.id).where(condition)
     await tx.execute(delete(delivery_attempts).where(delivery_attempts.c.delivery_id.in_(keys)))
     await tx.execute(delete(deliveries).where(condition))
+
+
+async def _delete_events(tx: Transaction, condition: ColumnElement[bool]) -> None:
+    """Delete events, and note for each organization how far its events are purged."""
+    newest = select(events.c.organization_id, func.max(events.c.id).label("newest")).where(condition)
+    found = await tx.execute(newest.group_by(events.c.organization_id).order_by(events.c.organization_id))
+    if found:
+        marks = [{"key": row.organization_id, "newest": row.newest} for row in found]
+        await tx.execute(_MARK_PURGED, marks)
+    await tx.execute(delete(events).where(condition))

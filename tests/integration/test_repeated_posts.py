@@ -244,6 +244,18 @@ class Client:
     async def ask(self) -> httpx.Response:
         return await self._world.api.post(self._case.path, json=self._case.body, headers=self._headers)
 
+    async def lose_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Send the first request, whose work is done and whose response is lost."""
+        handle = _Endpoint._handle
+
+        async def work_and_lose(endpoint: Any, *given: Any) -> Any:
+            await handle(endpoint, *given)
+            raise OutcomeUnknown
+
+        with monkeypatch.context() as broken:
+            broken.setattr(_Endpoint, "_handle", work_and_lose)
+            assert (await self.ask()).status_code == 504
+
     def done(self) -> int:
         return self._case.count(select(self._world, self._case.query))
 
@@ -264,15 +276,7 @@ async def test_a_repetition_after_a_lost_response_tells_what_was_done_once(
 ) -> None:
     case = await CASES[path](world)
     client = Client(world, case)
-    handle = _Endpoint._handle
-
-    async def work_and_lose(self: Any, *given: Any) -> Any:
-        await handle(self, *given)
-        raise OutcomeUnknown
-
-    with monkeypatch.context() as broken:
-        broken.setattr(_Endpoint, "_handle", work_and_lose)
-        assert (await client.ask()).status_code == 504
+    await client.lose_first(monkeypatch)
     assert client.done() == case.done
     await case.meanwhile()
     answer = await client.ask()
@@ -281,6 +285,20 @@ async def test_a_repetition_after_a_lost_response_tells_what_was_done_once(
     assert client.done() == case.done
     again = await client.ask()
     assert (again.headers[REPLAYED], again.content) == ("true", answer.content)
+
+
+@pytest.mark.parametrize("what", ["tasks", "runs"])
+async def test_a_cancel_that_is_repeated_after_a_retry_cancels_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    case = await (of_cancel(world) if what == "tasks" else of_run_cancel(world))
+    client = Client(world, case)
+    await client.lose_first(monkeypatch)
+    assert (await world.api.post(case.path.replace("/cancel", "/retry"))).status_code == 200
+    answer = await client.ask()
+    assert answer.status_code == 200
+    assert answer.json()["data"]["status"] != "cancelled"
+    assert client.done() == 1
 
 
 async def test_a_repetition_does_the_work_that_was_not_done(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,6 +204,7 @@ async def test_an_id_that_cannot_be_resumed_from_is_refused_in_json_and_a_fresh_
     await make(world, 2)
     stored = on_disk(world)
     change(world, "DELETE FROM event WHERE id <= 3")  # as retention would
+    change(world, "UPDATE organization SET purged_event = 3")
     answer = await world.api.get("/api/v1/events", params={"after": given})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "event_id_unknown"
@@ -218,6 +219,15 @@ async def test_an_id_that_cannot_be_resumed_from_is_refused_in_json_and_a_fresh_
         assert await read_all(reader, world) == on_disk(world, after=stored[-1])
     oldest = (await world.api.get("/api/v1/events", params={"after": "3"})).json()["data"]["data"]
     assert [event["sequence"] for event in oldest] == on_disk(world)
+
+
+async def test_numbers_that_were_rolled_back_before_the_first_event_are_no_loss(world: World) -> None:
+    await make(world, 2)
+    change(world, "DELETE FROM event WHERE id <= 2")  # as if they had never been committed
+    async with reading(world, after="0") as reader:
+        assert await read_all(reader, world) == on_disk(world)
+    page = (await world.api.get("/api/v1/events", params={"after": "0"})).json()["data"]["data"]
+    assert [event["sequence"] for event in page] == on_disk(world)
 
 
 async def test_pages_are_newest_first_and_after_an_id_oldest_first(world: World) -> None:

@@ -8,11 +8,13 @@ import pytest
 
 from models import Submission, TaskStatus
 from receiver.domain.ids import new_id
+from receiver.storage import set_apart
 from receiver.storage.postgresql import connection
 from tests.fakes.held_commits import HELD, end_held_commits, held_commits
 from tests.fakes.inbound import notice, post
-from tests.fakes.rows import eventually, select
+from tests.fakes.rows import change, eventually, select
 from tests.fakes.world import World, in_process
+from tests.integration.test_idempotency_at_once import replica
 
 pytestmark = pytest.mark.postgresql_only("an answer can only get lost between two processes")
 
@@ -98,3 +100,37 @@ async def test_a_task_whose_intent_is_not_known_in_time_is_not_sent_and_is_sent_
         done = await world.ended(failed["task_id"])
         assert (done["status"], done["attempt"], done["submission"]) == (TaskStatus.COMPLETED, 2, Submission.ACCEPTED)
         assert await creates_of(world) == before + 1
+
+
+async def test_a_create_whose_process_died_while_its_commit_was_held_is_found_by_another_process(
+    world: World,
+) -> None:
+    key = {"idempotency-key": new_id()}
+    with held_commits(world.database):
+        died = asyncio.create_task(world.api.post("/api/v1/task", json=TASK, headers=key))
+        await eventually(world, HELD, lambda rows: rows)
+        (claim,) = select(world, "SELECT owner FROM idempotency_key")
+        change(world, "UPDATE idempotency_key SET lease_until = created_at")
+        async with replica(world) as other:
+            again = asyncio.create_task(other.post("/api/v1/task", json=TASK, headers=key))
+            await eventually(world, "SELECT owner FROM idempotency_key", lambda rows: rows[0] != claim)
+            done, _ = await asyncio.wait({again}, timeout=0.1)
+            assert not done
+            change(world, "DELETE FROM held")
+            answer = await again
+    assert answer.status_code == 200
+    (row,) = select(world, "SELECT uid FROM task")
+    assert answer.json()["data"]["task_id"] == row["uid"]
+    await died
+    await world.ended(row["uid"])
+    assert await creates_of(world) == 1
+
+
+async def test_a_response_that_cannot_be_saved_is_not_delayed_by_the_lock_on_its_key(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(set_apart, "PATIENCE_SECONDS", 0.1)
+    with held_commits(world.database, "idempotency_key", "NEW.status IS NOT NULL"):
+        async with asyncio.timeout(10):
+            answer = await world.api.post("/api/v1/task", json=TASK, headers={"idempotency-key": new_id()})
+        assert answer.status_code == 504

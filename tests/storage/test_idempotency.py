@@ -99,7 +99,7 @@ async def test_another_process_takes_over_when_the_lease_has_ended_and_the_first
     later = NOW + LEASE
     assert not await database.read(leased("a", later))
     found = await claimed(database, wanted(owner=THERE, now=later, lease_until=later + LEASE))
-    assert found == Claim("a", first.resource_id, is_resumed=True)
+    assert found == Claim("a", first.resource_id, is_resumed=True, was_elsewhere=True)
     assert await claimed(database, wanted(now=later)) == ClaimedElsewhere()
     assert not await kept(database, owner=HERE)
     assert await kept(database, owner=THERE)
@@ -170,7 +170,8 @@ async def test_the_start_of_the_only_process_ends_all_leases(database: Database)
     first = wanted()
     await claimed(database, first)
     await database.writer.run(lambda tx: end_leases(tx, NOW))
-    assert await claimed(database, wanted(owner=THERE)) == Claim("a", first.resource_id, is_resumed=True)
+    taken_over = Claim("a", first.resource_id, is_resumed=True, was_elsewhere=True)
+    assert await claimed(database, wanted(owner=THERE)) == taken_over
 
 
 @pytest.fixture

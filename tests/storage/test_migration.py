@@ -16,6 +16,7 @@ from models import Submission, TaskStatus
 from receiver.domain.ids import new_id
 from receiver.settings import Settings
 from receiver.storage.database import Database
+from receiver.storage.events import kept_events
 from receiver.storage.postgresql.server import core_engine
 from receiver.storage.schema import current_revision, migrate
 from receiver.storage.sqlite.values import write_moment
@@ -222,6 +223,21 @@ async def test_the_service_goes_on_with_the_tasks_as_they_were(
         }
         listed = await database.read(tasks_matching(TaskFilter(organization_id=1, status=TaskStatus.COMPLETED), 10))
         assert [(row["uid"], row["output"]) for row in listed] == [(uids["completed"], filled["completed"]["output"])]
+
+
+async def test_events_before_the_oldest_one_count_as_purged(
+    settings: Settings, filled: dict[str, dict[str, Any]]
+) -> None:
+    assert filled
+    with outside(settings.database_url) as database:
+        database.execute(
+            "INSERT INTO event (id, uid, organization_id, type, snapshot, created_at) "
+            "VALUES (5, ?, 1, 'webhook.disabled', '{}', ?)",
+            (new_id(), write_moment(NOW)),
+        )
+    await migrate(settings)
+    async with await Database.open(settings) as migrated:
+        assert await migrated.read(kept_events(1)) == [{"oldest": 5, "purged": 4}]
 
 
 @pytest.mark.sqlite_only("the copy is a file beside the database")

@@ -15,6 +15,7 @@ from models import TERMINAL, DeliveryStatus, EventType, ReplayKind, ReplayStatus
 from receiver.clock import AnchoredClock
 from receiver.domain.ids import first_id_at, new_id
 from receiver.storage.database import Database
+from receiver.storage.events import kept_events
 from receiver.storage.idempotency import KEPT
 from receiver.storage.tables import (
     deliveries,
@@ -160,6 +161,35 @@ async def test_events_of_no_task_are_purged_unless_a_delivery_is_pending(databas
     assert await cleaner(database).clean(NOW) == {"events": 4}
     assert await keys(database, events) == kept
     await check_no_orphans(database)
+
+
+async def test_an_organization_keeps_the_number_of_its_newest_purged_event(database: Database) -> None:
+    ours, other = await add_organization(database), await add_organization(database, "other")
+
+    async def purged() -> list[int | None]:
+        return [(await database.read(kept_events(key)))[0]["purged"] for key in (ours, other)]
+
+    assert await purged() == [None, None]
+    kept = await add(database, events, **row_of(_event(ours, NOW)))
+    gone = await add(database, events, **row_of(_event(ours, OLD)))
+    await add(database, events, **row_of(_event(other, NOW)))
+    assert await cleaner(database).clean(NOW) == {"events": 1}
+    assert kept < gone
+    assert await purged() == [gone, None]
+    # What has a smaller number and is purged later does not move it back.
+    await database.writer.run(lambda tx: tx.execute(update(events).values(created_at=OLD)))
+    assert await cleaner(database).clean(NOW) == {"events": 2}
+    assert await purged() == [gone, gone + 1]
+
+
+def _event(organization_id: int, created_at: datetime) -> models.Event:
+    return models.Event(
+        uid=new_id(),
+        organization_id=organization_id,
+        type=EventType.WEBHOOK_DISABLED,
+        snapshot={},
+        created_at=created_at,
+    )
 
 
 async def test_old_receipts_are_purged(database: Database) -> None:
