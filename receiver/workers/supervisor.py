@@ -19,6 +19,7 @@ class Supervisor:
     def __init__(self, loops: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
         self._loops = loops
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_stopping = False
 
     def start(self) -> None:
         """Start every loop."""
@@ -26,17 +27,21 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Cancel every loop. The work that a loop has started is drained by its own `drain`."""
+        self._is_stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _keep(self, name: str) -> None:
         failures = 0
-        while True:
+        while not self._is_stopping:
             started = asyncio.get_running_loop().time()
             try:
                 await self._loops[name]()
             except Exception as error:
+                if self._is_stopping:  # it ended a last piece of work, and that failed: the cancellation is lost
+                    log.warning("loop failed while it stopped", loop=name, error=str(error))
+                    return
                 if _is_unavailable(error):
                     log.warning("loop waits for the database", loop=name, error=str(error))
                     await asyncio.sleep(_RESTART_SECONDS)

@@ -7,6 +7,7 @@ import pytest
 
 from receiver.app import create_app
 from receiver.serving.master_keys import master_keys
+from receiver.storage.postgresql import connection
 from tests.fakes import servers
 from tests.fakes.held_commits import HELD, held_commits
 from tests.fakes.rows import eventually
@@ -23,6 +24,7 @@ async def test_a_request_that_a_stop_breaks_off_is_answered_as_unknown(
     world: World, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     monkeypatch.setattr(servers, "_GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 1.5)
     body = {"tasks": [TASK]} if path == "/api/v1/tasks" else TASK
     async with httpx.AsyncClient(headers={"x-api-key": API_KEY}, timeout=40) as client:
         with held_commits(world.database):
