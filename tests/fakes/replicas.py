@@ -5,7 +5,7 @@ import itertools
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,11 @@ class Replica(ProcessWorld):
     async def becomes(self, status: int, seconds: float = 20) -> None:
         """Wait until `/readyz` answers with `status`. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
-            while (answer := await self.api.get("/readyz")).status_code != status:
-                assert answer.status_code in (200, 503), answer.text
+            while True:
+                with suppress(httpx.TransportError):  # the service closes a connection that was idle for some seconds
+                    if (answer := await self.api.get("/readyz")).status_code == status:
+                        return
+                    assert answer.status_code in (200, 503), answer.text
 
     async def made(self, model: str) -> int:
         """Return how many tasks of a model the provider has created."""
