@@ -8,7 +8,8 @@ before the driver gives up, so that the server does not go on with it alone. `de
 it is: providers of servers set it on purpose, for example when the disk is full, and it is answered with 503.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Any
 
@@ -77,8 +78,9 @@ async def connect(
         ssl=location.tls,
         target_session_attrs=SessionAttribute.read_write if writes else SessionAttribute.primary,
     )
-    await connection.execute(_SET_WHERE_KNOWN)
-    await connection.set_type_codec("uuid", encoder=str, decoder=str, schema="pg_catalog", format="text")
+    async with _closed_if_it_fails(connection):
+        await connection.execute(_SET_WHERE_KNOWN)
+        await connection.set_type_codec("uuid", encoder=str, decoder=str, schema="pg_catalog", format="text")
     return connection
 
 
@@ -88,8 +90,19 @@ async def connect_raw(dsn: str, *, writes: bool = True) -> asyncpg.Connection:
     It is for statements that find their rows by keys: each is planned once, to use indexes.
     """
     connection = await connect(dsn, writes=writes, settings=_BY_KEYS)
-    await connection.set_type_codec("jsonb", encoder=str, decoder=orjson.loads, schema="pg_catalog", format="text")
+    async with _closed_if_it_fails(connection):
+        await connection.set_type_codec("jsonb", encoder=str, decoder=orjson.loads, schema="pg_catalog", format="text")
     return connection
+
+
+@asynccontextmanager
+async def _closed_if_it_fails(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Close a new connection if it cannot be prepared, also because the caller is cancelled: no other code knows it."""
+    try:
+        yield
+    except BaseException:
+        connection.terminate()
+        raise
 
 
 def core_engine(
