@@ -62,7 +62,12 @@ async def after_work(reading: Awaitable[Result]) -> Result:
 
 
 async def last_cancellation(call: Call, query: Query) -> str:
-    """Return what tells the last cancellation of a task or run from an earlier one; a retry leaves it as it is."""
+    """Return what tells the last cancellation of a task or run from an earlier one; a retry leaves it as it is.
+
+    It is not read for a request without a key, which compares nothing.
+    """
+    if call.claim is None:
+        return ""
     return str((await call.services.database.read(query))[0]["newest"])
 
 

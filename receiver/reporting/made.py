@@ -7,7 +7,8 @@ from receiver.domain.gaps import GapKind
 from receiver.reporting.findings import Findings, Made
 from receiver.storage.database import Query, Snapshot
 from receiver.storage.report.runs import count_runs, runs_standing
-from receiver.storage.report.tasks import ENDED, OPEN, OVERDUE, count_tasks, tasks_standing
+from receiver.storage.report.standings import ENDED, OPEN, OVERDUE
+from receiver.storage.report.tasks import count_tasks, tasks_standing
 from receiver.storage.report.window import Chunk
 
 ListRows = Callable[[Chunk, str, int], Query]

@@ -40,6 +40,7 @@ from models.columns import Moment
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.task_state import TaskState
+from receiver.domain.transitions import is_unsent
 from receiver.storage.tables import deliveries, idempotency_keys, tasks
 from receiver.storage.transaction import TaskChange, Transaction
 
@@ -223,8 +224,7 @@ async def give_back_tasks(tx: Transaction, keys: Collection[int], now: datetime)
 
 
 def _is_waiting(task: TaskState, attempt: int) -> bool:
-    is_queued = task.attempt == attempt and task.status == TaskStatus.QUEUED
-    return is_queued and task.submission == Submission.WAITING and task.cancel_requested_at is None
+    return task.attempt == attempt and is_unsent(task) and task.cancel_requested_at is None
 
 
 def _parameters(item: Postponement) -> dict[str, Any]:

@@ -4,34 +4,22 @@ from typing import Any
 
 from sqlalchemy import CTE, ScalarSelect, Select, and_, case, func, or_, select
 
-from models import RUN_TERMINAL, STEP_TERMINAL, EventType, RunStatus, StepStatus
-from receiver.domain.advance import STEP_OF
+from models import RUN_TERMINAL, STEP_TERMINAL, EventType, RunStatus
+from receiver.domain.advance import ENDING, STEP_OF, UNDER_WAY
 from receiver.domain.gaps import GapKind
-from receiver.storage.report.tasks import ENDED, OPEN
+from receiver.storage.report.standings import ENDED, OPEN, count_standings, rows_standing
 from receiver.storage.report.window import Chunk
 from receiver.storage.tables import events, run_steps, runs, tasks
-
-_END_EVENTS = {
-    RunStatus.COMPLETED: EventType.RUN_COMPLETED,
-    RunStatus.FAILED: EventType.RUN_FAILED,
-    RunStatus.CANCELLED: EventType.RUN_CANCELLED,
-}
-_UNDER_WAY = sorted(frozenset(StepStatus) - STEP_TERMINAL - {StepStatus.PENDING})
 
 
 def count_runs(chunk: Chunk) -> Select[Any]:
     """Return the query for (status, standing, count) of the runs of a chunk."""
-    found = _standings(chunk)
-    return select(found.c.status, found.c.standing, func.count().label("count")).group_by(
-        found.c.status, found.c.standing
-    )
+    return count_standings(_standings(chunk))
 
 
 def runs_standing(chunk: Chunk, standing: str, limit: int) -> Select[Any]:
     """Return the query for (run_id, status) of the runs of a chunk that stand so."""
-    found = _standings(chunk)
-    wanted = select(found.c.uid.label("run_id"), found.c.status).where(found.c.standing == standing)
-    return wanted.order_by(found.c.id).limit(limit)
+    return rows_standing(_standings(chunk), "run_id", standing, limit)
 
 
 def _standings(chunk: Chunk) -> CTE:
@@ -42,7 +30,7 @@ def _standings(chunk: Chunk) -> CTE:
     """
     # A run that ended under a version before `ended_event` has none; then its type alone tells the event.
     is_present_end = or_(runs.c.ended_event.is_(None), events.c.uid == runs.c.ended_event)
-    ended_as = events.c.type == case(_END_EVENTS, value=runs.c.status, else_="")
+    ended_as = events.c.type == case(dict(ENDING), value=runs.c.status, else_="")
     is_open = run_steps.c.status.not_in(sorted(STEP_TERMINAL))
     per_run = (
         select(
@@ -51,7 +39,7 @@ def _standings(chunk: Chunk) -> CTE:
             runs.c.status,
             _count_events(events.c.type == EventType.RUN_CREATED).label("creations"),
             _count_events(and_(is_present_end, ended_as)).label("present_ends"),
-            _count_steps(run_steps.c.status.in_(_UNDER_WAY)).label("under_way"),
+            _count_steps(run_steps.c.status.in_(sorted(UNDER_WAY))).label("under_way"),
             _count_steps(is_open).label("open_steps"),
             _count_differing_steps().label("differing_steps"),
         )

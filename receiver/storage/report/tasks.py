@@ -4,33 +4,22 @@ from typing import Any
 
 from sqlalchemy import CTE, Select, and_, case, func, or_, select
 
-from models import TERMINAL, EventType, TaskStatus
+from models import TERMINAL, EventType
 from receiver.domain.gaps import GapKind
+from receiver.domain.transitions import ENDING, ENDS
+from receiver.storage.report.standings import ENDED, OPEN, OVERDUE, count_standings, rows_standing
 from receiver.storage.report.window import Chunk
 from receiver.storage.tables import events, tasks
-
-ENDED, OPEN, OVERDUE = "ended", "open", "overdue"
-"""How a task without a gap stands; an overdue one is open, and nothing has acted on it for long."""
-_END_EVENTS = {
-    TaskStatus.COMPLETED: EventType.TASK_COMPLETED,
-    TaskStatus.FAILED: EventType.TASK_FAILED,
-    TaskStatus.CANCELLED: EventType.TASK_CANCELLED,
-}
 
 
 def count_tasks(chunk: Chunk) -> Select[Any]:
     """Return the query for (status, standing, count) of the tasks of a chunk."""
-    found = _standings(chunk)
-    return select(found.c.status, found.c.standing, func.count().label("count")).group_by(
-        found.c.status, found.c.standing
-    )
+    return count_standings(_standings(chunk))
 
 
 def tasks_standing(chunk: Chunk, standing: str, limit: int) -> Select[Any]:
     """Return the query for (task_id, status) of the tasks of a chunk that stand so."""
-    found = _standings(chunk)
-    wanted = select(found.c.uid.label("task_id"), found.c.status).where(found.c.standing == standing)
-    return wanted.order_by(found.c.id).limit(limit)
+    return rows_standing(_standings(chunk), "task_id", standing, limit)
 
 
 def _standings(chunk: Chunk) -> CTE:
@@ -39,9 +28,9 @@ def _standings(chunk: Chunk) -> CTE:
     A task has one event of its end for each time that it ended. Each end but the present one was followed by a
     correction or by a client's retry, and the event of that names it; so the numbers must agree.
     """
-    is_end = events.c.type.in_(_END_EVENTS.values())
+    is_end = events.c.type.in_(sorted(ENDS))
     is_present_end = and_(
-        events.c.uid == tasks.c.ended_event, events.c.type == case(_END_EVENTS, value=tasks.c.status, else_="")
+        events.c.uid == tasks.c.ended_event, events.c.type == case(dict(ENDING), value=tasks.c.status, else_="")
     )
     is_retry = and_(events.c.type == EventType.TASK_UPDATED, tasks.c.attempt > 1)
     per_task = (
