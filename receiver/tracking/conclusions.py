@@ -13,6 +13,7 @@ from receiver.domain.schedules import later_look, look_after_silence
 from receiver.domain.task_state import TaskState
 from receiver.domain.updates import ProviderUpdate, Source, own_failure
 from receiver.storage.leases import LaterLook, Postponement, plan_later_looks, postpone
+from receiver.storage.recalls import RefusedRecall, give_up_recalls
 from receiver.storage.writer import Writer
 from receiver.telemetry import get_logger
 from receiver.tracking.apply import Applied, Applier
@@ -60,6 +61,14 @@ class Conclusions:
             last_update_at=task.last_update_at,
         )
         await self._writer.write(postpone, item, bounded=False)
+        self._applier.after_commit.due.set(due_at)
+
+    async def give_up_recall(self, task: TaskState) -> None:
+        """Let a task that was to be recalled run to its end; it is polled like any other."""
+        assert task.cancel_requested_at is not None  # noqa: S101 - only such tasks are recalled
+        due_at = self._applier.poll_schedule.after_update(utc_now())
+        refused = RefusedRecall(task.uid, task.attempt, task.cancel_requested_at, due_at)
+        await self._writer.write(give_up_recalls, refused, bounded=False)
         self._applier.after_commit.due.set(due_at)
 
     async def look_later(self, task: TaskState, *, is_answered: bool) -> None:

@@ -84,7 +84,7 @@ class Poller:
         self._keyring = keyring
         self._missing = missing
         self._conclusions = Conclusions(database.writer, applier)
-        self._recaller = Recaller(database.writer, applier, providers, missing.believes)
+        self._recaller = Recaller(self._conclusions, providers, missing.believes)
         self._searcher = Searcher(
             database,
             self._conclusions,

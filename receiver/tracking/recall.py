@@ -28,12 +28,10 @@ from receiver.providers import (
     Provider,
     Refused,
 )
-from receiver.storage.recalls import RefusedRecall, give_up_recalls
 from receiver.storage.transaction import NewEvent, Transaction
-from receiver.storage.writer import Writer
 from receiver.telemetry import get_logger
-from receiver.tracking.apply import Applier
-from receiver.tracking.update_batch import Arrival, UpdateBatch, complete_snapshots
+from receiver.tracking.conclusions import Conclusions
+from receiver.tracking.update_batch import UpdateBatch, complete_snapshots
 
 log = get_logger("tracking.recall")
 
@@ -78,11 +76,8 @@ class Recaller:
     `believes_missing` decides when a provider is believed that it has no such task: a new one may not be visible yet.
     """
 
-    def __init__(
-        self, writer: Writer, applier: Applier, providers: Mapping[str, Provider], believes_missing: Believes
-    ) -> None:
-        self._writer = writer
-        self._applier = applier
+    def __init__(self, conclusions: Conclusions, providers: Mapping[str, Provider], believes_missing: Believes) -> None:
+        self._conclusions = conclusions
         self._providers = providers
         self._believes_missing = believes_missing
 
@@ -118,17 +113,11 @@ class Recaller:
     async def _give_up(self, task: TaskState, message: str) -> None:
         """Let the task run to its end. Not a warning: many providers cannot cancel what they have begun."""
         log.info("recall refused", **_ids(task), error=message)
-        assert task.cancel_requested_at is not None  # noqa: S101 - only such tasks are recalled
-        due_at = self._applier.poll_schedule.after_update(utc_now())
-        refused = RefusedRecall(task.uid, task.attempt, task.cancel_requested_at, due_at)
-        await self._writer.write(give_up_recalls, refused, bounded=False)
-        self._applier.after_commit.due.set(due_at)
+        await self._conclusions.give_up_recall(task)
 
     async def _apply(self, task: TaskState, *, by_provider: bool) -> None:
         source = Source.POLL if by_provider else Source.SUBMIT
-        update = cancellation(source, task.attempt, by_provider=by_provider)
-        arrival = Arrival(provider=task.provider, task_uid=task.uid, update=update)
-        await self._writer.write(self._applier.apply, arrival, bounded=False)
+        await self._conclusions.apply(task, cancellation(source, task.attempt, by_provider=by_provider))
 
 
 def _ids(task: TaskState) -> dict[str, str | None]:
