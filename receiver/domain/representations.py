@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from models import EventType, TaskStatus
+from receiver.domain.decisions import STORED_ONCE
 from receiver.domain.error_numbers import piapi_error
 from receiver.domain.outputs import main_url
-from receiver.domain.transitions import STORED_ONCE
 
 Fields = Mapping[str, Any]
 """A row, or the values that a row would have, by column name."""

@@ -20,23 +20,25 @@ order of the updates of a provider's history, repeats included, and keep any eve
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from models import TERMINAL, EventType, ReceiptReason, Submission, TaskStatus
-from receiver.domain.outputs import has_output, leaf_count
-from receiver.domain.revisions import (
-    RANK,
-    WITHOUT_RESULT,
-    completed_by,
-    final_revision,
-    has_result,
-    is_end,
-    is_final,
-    revision_of,
+from receiver.domain.decisions import (
+    NOTHING,
+    Decision,
+    content,
+    is_unsent,
+    next_look,
+    no_faults,
+    provider_id_changes,
+    snapshot_of,
+    without_content,
 )
-from receiver.domain.schedules import PollSchedule, later_look, retry_delay
+from receiver.domain.ends import end, late_result
+from receiver.domain.outputs import has_output, leaf_count
+from receiver.domain.revisions import RANK, WITHOUT_RESULT, final_revision, is_end, revision_of
+from receiver.domain.schedules import PollSchedule, retry_delay
 from receiver.domain.task_state import TaskState
 from receiver.domain.updates import ProviderUpdate, Source, cancellation
 from receiver.errors import Conflict
@@ -55,17 +57,6 @@ ALLOWED: Mapping[str, frozenset[TaskStatus]] = {
 `decide` looks up the terminal states alone. Its other moves follow from `RANK` and from the attempts that are left;
 `tests/unit/test_transitions_properties.py` checks each of them against this table."""
 
-ENDING: Mapping[TaskStatus, EventType] = {
-    TaskStatus.COMPLETED: EventType.TASK_COMPLETED,
-    TaskStatus.FAILED: EventType.TASK_FAILED,
-    TaskStatus.CANCELLED: EventType.TASK_CANCELLED,
-}
-"""The terminal states, and the event that a task writes when it enters each."""
-ENDS = frozenset(ENDING.values())
-STORED_ONCE = ("output", "logs", "detail", "meta")
-"""Columns that the snapshot of a `task.completed` event omits. The row of a task that completed with its result never
-changes again, so readers take them from the row, and a large output is stored once. Only the event of a completion
-without its final result has them, for the result may still come."""
 RETRYABLE = frozenset({TaskStatus.FAILED, TaskStatus.CANCELLED})
 """The terminal states after which a client may request another attempt. A request is not an update, so these
 transitions are not in `ALLOWED`."""
@@ -87,35 +78,8 @@ _NEW_ATTEMPT: Mapping[str, Any] = {
     "exception_count": 0,
 }
 """The columns that every further attempt resets, and their values."""
-UNPROVEN_ENDS = frozenset({"submission_unknown", "provider_lost_task", "timed_out", "internal_error"})
-"""The error codes of ends that follow from what the provider did not say: they may be wrong."""
-_MAY_BE_AT_PROVIDER = frozenset({Submission.SENDING, Submission.UNKNOWN, Submission.ACCEPTED})
-_MADE_AFTER_ALL = "the provider had made this task, and charges for it, although its create call was reported as failed"
-_COMPLETED_AFTER_ALL = "the provider completed this task, and charges for it, after Ringback had reported it as failed"
-"""What the event of a correction says about the money, if the failure was Ringback's own conclusion."""
 _MOST_WORDS = 8
 """How many unknown status words of a provider are stored for one task; further ones are ignored."""
-
-
-@dataclass(slots=True)
-class Decision:
-    """What to write for an update.
-
-    `changes` are columns of the task's row, by name. `event` is the event to append, with `snapshot` as its data.
-    `receipt` is the reason to keep the update as a receipt, with `message` as its explanation. All are empty for an
-    update that changes nothing (`NOTHING`).
-    """
-
-    changes: dict[str, Any] = field(default_factory=dict)
-    event: EventType | None = None
-    snapshot: dict[str, Any] = field(default_factory=dict)
-    receipt: ReceiptReason | None = None
-    message: str = ""
-    keeps_content: bool = False
-    """Whether stored content stays. The caller then copies it into the event's snapshot."""
-
-
-NOTHING = Decision()
 
 
 def decide(
@@ -141,7 +105,7 @@ def decide(
             return NOTHING  # the provider may have the task, and then only the provider can cancel it
         if _has_attempts_left(task, update):
             return _start_next_attempt(task, update, now, jitter)
-        return _end(task, update, now)
+        return end(task, update, now)
     return _move_forward(task, update, now, schedule)
 
 
@@ -185,7 +149,7 @@ def recall(task: TaskState, now: datetime) -> Decision:
     if task.status in TERMINAL:
         return NOTHING
     if is_unsent(task):
-        return _end(task, cancellation(Source.SUBMIT, task.attempt, by_provider=False), now)
+        return end(task, cancellation(Source.SUBMIT, task.attempt, by_provider=False), now)
     changes = {"cancel_requested_at": now, "max_attempts": task.attempt, "poll_count": 0}
     return Decision(changes if task.submission == Submission.SENDING else {**changes, "due_at": now})
 
@@ -248,9 +212,9 @@ def _after_end(task: TaskState, update: ProviderUpdate, now: datetime, schedule:
         return _found_after_end(task, update, now, schedule)
     if update.status in TERMINAL and update.status != task.status:
         if update.status in ALLOWED[task.status]:
-            return _end(task, update, now)
+            return end(task, update, now)
         return _conflict(f"the task is {task.status}, but the update says {update.status}")
-    if task.status == TaskStatus.COMPLETED and (late := _late_result(task, update, now)) is not None:
+    if task.status == TaskStatus.COMPLETED and (late := late_result(task, update, now)) is not None:
         return late
     if _differs(task, update):
         said = f"an unknown status ({update.word})" if update.status is None else "another result or reason"
@@ -269,38 +233,13 @@ def _found_after_end(task: TaskState, update: ProviderUpdate, now: datetime, sch
         f"the task is {task.status}, but the provider made it all the same, and may charge for it: its task there is "
         f"{update.provider_task_id}, which is {said}"
     )
-    due_at = None if update.status in TERMINAL else _next_look(task, update, now, schedule)
-    changes = {**_provider_id_changes(task, update), "due_at": due_at, "poll_count": 0}
+    due_at = None if update.status in TERMINAL else next_look(task, update, now, schedule)
+    changes = {**provider_id_changes(task, update), "due_at": due_at, "poll_count": 0}
     return Decision(changes, receipt=ReceiptReason.CONFLICTING, message=message)
 
 
 def _conflict(message: str) -> Decision:
     return Decision(receipt=ReceiptReason.CONFLICTING, message=message)
-
-
-def _late_result(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision | None:
-    """Return what the result of `update` changes on a task that completed without its final result, else None."""
-    if not is_end(task.revision) or is_final(task.revision) or not has_output(update.output):
-        return None
-    is_complete = update.status == TaskStatus.COMPLETED
-    new_revision = final_revision(update) if is_complete else completed_by(revision_of(update))
-    if new_revision <= task.revision:
-        return None
-    changes = {
-        **(_content(update) if is_complete else {"output": update.output}),
-        "error": None,
-        "progress": 100,
-        "revision": new_revision,
-        "ended_at": (is_complete and update.ended_at) or task.ended_at,
-        "updated_at": now,
-        "last_update_at": now,
-    }
-    snapshot = _snapshot(task, update, TaskStatus.COMPLETED) | {
-        "ended_at": changes["ended_at"],
-        "corrects": task.ended_event,
-    }
-    snapshot.pop("error", None)
-    return _completed(changes, snapshot, is_final=is_complete)
 
 
 def _differs(task: TaskState, update: ProviderUpdate) -> bool:
@@ -330,13 +269,13 @@ def _record_unknown_word(task: TaskState, update: ProviderUpdate, now: datetime,
         return _without_change(task, update, now, schedule)
     words = sorted([*known, update.word]) if is_new_word else task.words
     changes = {
-        **_provider_id_changes(task, update),
-        **({**_content(update), "revision": new_revision} if is_newer else {}),
+        **provider_id_changes(task, update),
+        **({**content(update), "revision": new_revision} if is_newer else {}),
         **_news(task, now),
         "words": words,
-        "due_at": _next_look(task, update, now, schedule),
+        "due_at": next_look(task, update, now, schedule),
     }
-    snapshot = _snapshot(task, update, TaskStatus(task.status)) | {"words": words}
+    snapshot = snapshot_of(task, update, TaskStatus(task.status)) | {"words": words}
     if update.word:
         snapshot["provider_status"] = update.word
     return _with_stored_content(Decision(changes, EventType.TASK_UPDATED, snapshot), is_newer)
@@ -350,102 +289,27 @@ def _move_forward(task: TaskState, update: ProviderUpdate, now: datetime, schedu
     if not is_newer and RANK[status] <= RANK[task.status]:
         return _without_change(task, update, now, schedule)
     changes = {
-        **_provider_id_changes(task, update),
-        **({**_content(update), "revision": new_revision} if is_newer else {}),
+        **provider_id_changes(task, update),
+        **({**content(update), "revision": new_revision} if is_newer else {}),
         **_news(task, now),
         "status": status,
-        "due_at": _next_look(task, update, now, schedule),
+        "due_at": next_look(task, update, now, schedule),
     }
     is_submitted = task.status == TaskStatus.QUEUED
     event = EventType.TASK_SUBMITTED if is_submitted else EventType.TASK_UPDATED
-    return _with_stored_content(Decision(changes, event, _snapshot(task, update, status)), is_newer)
+    return _with_stored_content(Decision(changes, event, snapshot_of(task, update, status)), is_newer)
 
 
 def _with_stored_content(decision: Decision, is_newer: bool) -> Decision:
     """Return a decision whose event shows the stored content, unless the update's is the newer one."""
     if not is_newer:
         decision.keeps_content = True
-        decision.snapshot = _without_content(decision.snapshot)
+        decision.snapshot = without_content(decision.snapshot)
     return decision
 
 
-def _without_content(snapshot: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in snapshot.items() if name not in STORED_ONCE}
-
-
 def _news(task: TaskState, now: datetime) -> dict[str, Any]:
-    return {"updated_at": now, "last_update_at": now, "poll_count": 0, **_no_faults(task)}
-
-
-def _no_faults(task: TaskState) -> dict[str, Any]:
-    """Return the changes that say that the provider knows the task, and that acting on it works."""
-    changes: dict[str, Any] = {}
-    if task.missing_count:
-        changes |= {"missing_count": 0, "missing_since": None}
-    if task.exception_count:
-        changes["exception_count"] = 0
-    return changes
-
-
-def _end(task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
-    status = update.status
-    assert status is not None  # noqa: S101 - decide() has checked it
-    changes = {
-        **_provider_id_changes(task, update),
-        **(_content(update) if _has_content(update) else {}),
-        **_no_faults(task),
-        "status": status,
-        "error": None if status == TaskStatus.COMPLETED else update.error,
-        "progress": _progress(task, update, status),
-        "ended_at": update.ended_at or now,
-        "updated_at": now,
-        "last_update_at": now,
-        "due_at": None,
-    }
-    if _is_looked_at_again(task, update):
-        changes |= {"due_at": later_look(0, now, now), "poll_count": 0}
-    if update.by_provider:
-        # The events have them; in the row they would depend on which updates arrived before the end.
-        changes["words"] = None
-    if _has_content(update):
-        changes["revision"] = final_revision(update)
-    if update.source == Source.SUBMIT and status == TaskStatus.FAILED and update.provider_task_id is None:
-        changes["submission"] = Submission.REFUSED
-    snapshot = _snapshot(task, update, status) | {
-        "submission": changes.get("submission", task.submission),
-        "ended_at": changes["ended_at"],
-    }
-    if task.status in TERMINAL:
-        snapshot["corrects"] = task.ended_event
-        if not is_end(task.revision):  # the end that is corrected was Ringback's own
-            snapshot["note"] = _MADE_AFTER_ALL if task.provider_task_id is None else _COMPLETED_AFTER_ALL
-    if status != TaskStatus.COMPLETED:
-        return Decision(changes, ENDING[status], snapshot, keeps_content=not _has_content(update))
-    if changes["revision"] == WITHOUT_RESULT and has_result(task.revision):
-        del changes["output"]
-        changes["revision"] = completed_by(task.revision)
-    return _completed(changes, snapshot, is_final=is_final(changes["revision"]))
-
-
-def _is_looked_at_again(task: TaskState, update: ProviderUpdate) -> bool:
-    """Return whether a task that ends is looked at again later: by our own decision, when the provider may have it."""
-    code = (update.error or {}).get("code")
-    # A number is the status (500) of a create call that the provider's complete list does not have.
-    is_unproven = code in UNPROVEN_ENDS or isinstance(code, int)
-    return not update.by_provider and is_unproven and task.submission in _MAY_BE_AT_PROVIDER
-
-
-def _completed(changes: dict[str, Any], snapshot: dict[str, Any], *, is_final: bool) -> Decision:
-    """Return the decision of a completion; its event has a copy of the content only while that is not final."""
-    snapshot = _without_content(snapshot)
-    if not is_final:
-        snapshot["output"] = changes.get("output")
-    return Decision(changes, EventType.TASK_COMPLETED, snapshot, keeps_content=not is_final)
-
-
-def is_unsent(task: TaskState) -> bool:
-    """Return whether the provider certainly has nothing of a task's present attempt, which waits to be sent."""
-    return task.status == TaskStatus.QUEUED and task.submission == Submission.WAITING
+    return {"updated_at": now, "last_update_at": now, "poll_count": 0, **no_faults(task)}
 
 
 def _has_attempts_left(task: TaskState, update: ProviderUpdate) -> bool:
@@ -463,7 +327,7 @@ def _start_next_attempt(task: TaskState, update: ProviderUpdate, now: datetime, 
         "last_update_at": now,
         "due_at": now + timedelta(seconds=delay),
     }
-    snapshot = _snapshot(task, update, TaskStatus.QUEUED) | {
+    snapshot = snapshot_of(task, update, TaskStatus.QUEUED) | {
         "submission": Submission.WAITING,
         "retry_at": now + timedelta(seconds=delay),
     }
@@ -475,9 +339,9 @@ def _without_change(task: TaskState, update: ProviderUpdate, now: datetime, sche
 
     A repeated webhook postpones no poll; otherwise a provider that repeats an old state could postpone it indefinitely.
     """
-    changes = _provider_id_changes(task, update)
+    changes = provider_id_changes(task, update)
     if update.source == Source.POLL:
-        changes |= _no_faults(task)
+        changes |= no_faults(task)
         changes["poll_count"] = task.poll_count + 1
         # A known status is an answer, and so it is news for the time-out; an unknown word is not.
         heard_at = task.last_update_at if update.status is None else now
@@ -487,67 +351,5 @@ def _without_change(task: TaskState, update: ProviderUpdate, now: datetime, sche
         after_look = schedule.after_recall if is_recalled else schedule.after_poll
         changes["due_at"] = after_look(task.poll_count + 1, heard_at, now)
     if update.provider_task_id in changes.values():
-        changes.update(last_update_at=now, poll_count=0, due_at=_next_look(task, update, now, schedule))
+        changes.update(last_update_at=now, poll_count=0, due_at=next_look(task, update, now, schedule))
     return Decision(changes) if changes else NOTHING
-
-
-def _next_look(task: TaskState, update: ProviderUpdate, now: datetime, schedule: PollSchedule) -> datetime:
-    """Return when to look at a task after news: at once if it is to be recalled, and its provider's id is known now."""
-    if task.cancel_requested_at is None:
-        return schedule.after_update(now)
-    return now if _provider_id_changes(task, update) else schedule.after_recall(0, now, now)
-
-
-def _provider_id_changes(task: TaskState, update: ProviderUpdate) -> dict[str, Any]:
-    """Return the changes that record the provider's task id; none if it is known.
-
-    Any update may be the first to have it: the response to the create call, a webhook, or the provider's task list.
-    """
-    if not update.provider_task_id or (task.provider_task_id and task.submission == Submission.ACCEPTED):
-        return {}
-    return {"provider_task_id": update.provider_task_id, "submission": Submission.ACCEPTED}
-
-
-def _content(update: ProviderUpdate) -> dict[str, Any]:
-    """Return the columns of the update's snapshot, all of them: merged parts would depend on the order of arrival."""
-    content: dict[str, Any] = {
-        "progress": update.progress,
-        "output": update.output,
-        "error": update.error,
-        "logs": update.logs,
-        "detail": update.detail,
-        "meta": update.meta,
-    }
-    if update.started_at is not None:
-        content["started_at"] = update.started_at
-    return content
-
-
-def _progress(task: TaskState, update: ProviderUpdate, status: TaskStatus) -> int:
-    if status == TaskStatus.COMPLETED:
-        return 100
-    return update.progress if _has_content(update) else task.progress
-
-
-def _has_content(update: ProviderUpdate) -> bool:
-    """Return whether the update has content as well as a state; if not, the content of the last snapshot stays."""
-    return update.by_provider and update.is_snapshot
-
-
-def _snapshot(task: TaskState, update: ProviderUpdate, status: TaskStatus) -> dict[str, Any]:
-    snapshot: dict[str, Any] = {
-        "status": status,
-        "attempt": task.attempt,
-        "progress": _progress(task, update, status),
-        "source": update.source,
-        "submission": _provider_id_changes(task, update).get("submission", task.submission),
-        "provider_task_id": update.provider_task_id or task.provider_task_id,
-        "error": update.error,
-        "output": update.output,
-        "logs": update.logs,
-        "detail": update.detail,
-        "meta": update.meta,
-        "started_at": None if status == TaskStatus.QUEUED else update.started_at or task.started_at,
-        "words": task.words,
-    }
-    return {name: value for name, value in snapshot.items() if value is not None}

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from models import EventType, SubscriptionKind
+from receiver.domain.decisions import Decision
 from receiver.domain.ids import new_id
 from receiver.domain.matching import matches
 from receiver.domain.task_state import TaskState
-from receiver.domain.transitions import Decision
 from receiver.events.after_commit import AfterCommit, Waiting
 from receiver.storage.transaction import LeasedDelivery, Listener, NewDelivery, NewEvent, Transaction
 

@@ -38,9 +38,9 @@ from sqlalchemy import and_, bindparam, case, select, update
 from models import TERMINAL, Submission, TaskStatus
 from models.columns import Moment
 from receiver.clock import utc_now
+from receiver.domain.decisions import is_unsent
 from receiver.domain.ids import new_id
 from receiver.domain.task_state import TaskState
-from receiver.domain.transitions import is_unsent
 from receiver.storage.tables import deliveries, idempotency_keys, tasks
 from receiver.storage.transaction import TaskChange, Transaction
 

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 
 from models import TERMINAL, Submission, TaskStatus
+from receiver.domain.decisions import STORED_ONCE
 from receiver.domain.ids import is_id
-from receiver.domain.transitions import STORED_ONCE
 from receiver.storage.metadata_filter import has_metadata
 from receiver.storage.page_filter import PageFilter
 from receiver.storage.tables import subscriptions, tasks

@@ -24,9 +24,10 @@ from typing import Any, Protocol
 
 from models import ReceiptReason, TaskStatus
 from receiver.clock import utc_now
+from receiver.domain.decisions import Decision
 from receiver.domain.schedules import PollSchedule
 from receiver.domain.task_state import TaskState
-from receiver.domain.transitions import Decision, decide
+from receiver.domain.transitions import decide
 from receiver.domain.updates import ProviderUpdate
 from receiver.events.after_commit import AfterCommit
 from receiver.events.record import record

@@ -18,11 +18,11 @@ from typing import Any
 
 from models import TERMINAL, Submission, TaskStatus
 from receiver.clock import utc_now
+from receiver.domain.decisions import is_unsent
 from receiver.domain.keyring import KeyRing
 from receiver.domain.redaction import REDACTED
 from receiver.domain.schedules import exception_delay
 from receiver.domain.task_state import TaskState
-from receiver.domain.transitions import is_unsent
 from receiver.providers import CallerKey, CallPurpose, FetchOutcome, Found, Missing, NoAnswer, Provider
 from receiver.storage.database import Database
 from receiver.storage.leases import count_exception

@@ -7,8 +7,8 @@ from datetime import datetime
 from models import TaskStatus
 from receiver.clock import utc_now
 from receiver.domain import transitions
+from receiver.domain.decisions import Decision
 from receiver.domain.task_state import TaskState
-from receiver.domain.transitions import Decision
 from receiver.errors import Conflict, NotFound, RingbackError
 from receiver.events.after_commit import AfterCommit
 from receiver.events.record import event_of, record

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from models import Submission
+from receiver.domain.decisions import ENDS, STORED_ONCE, Decision
 from receiver.domain.ids import new_id
 from receiver.domain.task_state import TaskState
-from receiver.domain.transitions import ENDS, STORED_ONCE, Decision
 from receiver.domain.updates import ProviderUpdate
 from receiver.events.record import event_of
 from receiver.storage.attempts import Ended, ProviderId, attempts_at_provider

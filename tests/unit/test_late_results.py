@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import EventType, ReceiptReason, TaskStatus
+from receiver.domain.decisions import NOTHING
 from receiver.domain.revisions import revision_of
-from receiver.domain.transitions import NOTHING
 from receiver.domain.updates import ProviderUpdate, Source
 from tests.unit.test_transitions import C, F, P, R, X, concluded, decided, reported, task_state
 from tests.unit.test_transitions_properties import NO_DEADLINE, START, Row, reordered, row_after

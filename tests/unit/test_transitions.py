@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from models import TERMINAL, EventType, ReceiptReason, Submission, TaskStatus
+from receiver.domain.decisions import NOTHING, Decision
 from receiver.domain.revisions import revision
 from receiver.domain.schedules import PollSchedule
 from receiver.domain.task_state import TaskState
-from receiver.domain.transitions import ALLOWED, NOTHING, Decision, decide
+from receiver.domain.transitions import ALLOWED, decide
 from receiver.domain.updates import ProviderUpdate, Source
 
 Q, S, P, R = TaskStatus.QUEUED, TaskStatus.STAGED, TaskStatus.PENDING, TaskStatus.PROCESSING

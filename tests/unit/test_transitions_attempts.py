@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from models import EventType, ReceiptReason, Submission, TaskStatus
+from receiver.domain.decisions import NOTHING
 from receiver.domain.schedules import PollSchedule
-from receiver.domain.transitions import NOTHING, decide
+from receiver.domain.transitions import decide
 from receiver.domain.updates import Source
 from tests.unit.test_transitions import (
     ERROR,

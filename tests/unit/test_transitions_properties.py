@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import TERMINAL, EventType, Submission, TaskStatus
+from receiver.domain.decisions import ENDING, Decision
 from receiver.domain.schedules import PollSchedule
 from receiver.domain.task_state import TaskState
-from receiver.domain.transitions import ALLOWED, ENDING, Decision, decide
+from receiver.domain.transitions import ALLOWED, decide
 from receiver.domain.updates import ProviderUpdate, Source
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

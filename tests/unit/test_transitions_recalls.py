@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import TERMINAL, EventType, Submission, TaskStatus
+from receiver.domain.decisions import NOTHING, Decision, is_unsent
 from receiver.domain.task_state import TaskState
-from receiver.domain.transitions import NOTHING, Decision, decide, is_unsent, recall, resume
+from receiver.domain.transitions import decide, recall, resume
 from receiver.domain.updates import ProviderUpdate, Source
 from tests.unit.test_transitions import ERROR, NOW, SCHEDULE, F, P, Q, R, S, X, concluded, decided, reported, task_state
 

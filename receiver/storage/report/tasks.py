@@ -5,8 +5,8 @@ from typing import Any
 from sqlalchemy import CTE, Select, and_, case, func, or_, select
 
 from models import TERMINAL, EventType
+from receiver.domain.decisions import ENDING, ENDS
 from receiver.domain.gaps import GapKind
-from receiver.domain.transitions import ENDING, ENDS
 from receiver.storage.report.standings import ENDED, OPEN, OVERDUE, count_standings, rows_standing
 from receiver.storage.report.window import Chunk
 from receiver.storage.tables import events, tasks
