@@ -6,14 +6,10 @@ import logging
 import socket
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Hashable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import orjson
 import pytest
@@ -37,12 +33,20 @@ from receiver.providers import (
 from receiver.providers.piapi import PiAPI
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.telemetry import provider_calls
+from tests.integration.scripted_piapi import (
+    CREATED_ID,
+    HANG,
+    KEY,
+    SECRET,
+    FakeServer,
+    odd_bodies,
+    opened,
+    payload,
+    reply,
+)
 
 pytestmark = pytest.mark.no_database("an adapter asks the provider alone")
 
-PAYLOADS = Path(__file__).parent.parent / "payloads"
-KEY = "planted-key-0123456789"
-SECRET = "planted-secret-5f0c"
 TASK = NewTask(
     model="Qubico/flux1-schnell",
     task_type="txt2img",
@@ -51,138 +55,6 @@ TASK = NewTask(
     webhook_url="https://ringback.example.com/hooks/piapi/0197",
     webhook_secret=SECRET,
 )
-CREATED_ID = "7d1e0000-0000-4000-8000-000000000016"
-
-
-def payload(name: str) -> bytes:
-    return (PAYLOADS / f"{name}.json").read_bytes()
-
-
-def reply(status: int, body: bytes | Any = b"", **headers: str) -> bytes:
-    """Return a complete HTTP response."""
-    content = body if isinstance(body, bytes) else orjson.dumps(body)
-    lines = [f"HTTP/1.1 {status} Whatever", f"content-length: {len(content)}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + content
-
-
-@dataclass
-class Request:
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def path(self) -> str:
-        return urlsplit(self.target).path
-
-    @property
-    def query(self) -> dict[str, str]:
-        return {name: values[0] for name, values in parse_qs(urlsplit(self.target).query).items()}
-
-
-HANG = None
-"""Read the request and send nothing until the end of the test."""
-
-
-@dataclass
-class FakeServer:
-    """Responds to each request with what `answer` returns for it, and closes if that is not a complete response."""
-
-    answer: Callable[[Request], bytes | None] = lambda _: reply(500)
-    requests: list[Request] = field(default_factory=list)
-    url: str = ""
-    _connections: set[asyncio.Task[None]] = field(default_factory=set)
-    _over: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def responds(self, answer: bytes | None) -> None:
-        self.answer = lambda _: answer
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            while request := await _read_request(reader):
-                self.requests.append(request)
-                answer = self.answer(request)
-                if answer is HANG:
-                    await self._over.wait()
-                    return
-                writer.write(answer)
-                await writer.drain()
-                if not _is_whole(answer):
-                    return
-        finally:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
-            self._connections.discard(task)
-
-    async def finish(self) -> None:
-        self._over.set()
-        for task in list(self._connections):
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-
-async def _read_request(reader: asyncio.StreamReader) -> Request | None:
-    try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None
-    method, target, _ = head[0].split(" ")
-    pairs = (line.split(": ", 1) for line in head[1:-2])
-    headers = {name.lower(): value for name, value in pairs}
-    body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return Request(method, target, headers, body)
-
-
-def _is_whole(answer: bytes) -> bool:
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return f"content-length: {len(body)}\r\n".encode() in head + b"\r\n"
-
-
-@pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeServer]:
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.setenv(name, "127.0.0.1")
-    fake = FakeServer()
-    listener = await asyncio.start_server(fake.serve, "127.0.0.1", 0)
-    fake.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    async with listener:
-        yield fake
-        await fake.finish()
-
-
-@pytest.fixture
-async def piapi(server: FakeServer) -> AsyncIterator[PiAPI]:
-    async with opened(server.url) as adapter:
-        yield adapter
-
-
-@asynccontextmanager
-async def opened(
-    url: str,
-    *,
-    api_key: str | None = KEY,
-    patience: float = 10,
-    rate_limiter: RateLimiter | None = None,
-    trusts_503: bool = True,
-) -> AsyncIterator[PiAPI]:
-    """An adapter that is closed at the end."""
-    adapter = PiAPI(
-        base_url=url,
-        api_key=api_key,
-        timeout=patience,
-        rate_limiter=rate_limiter or RateLimiter(1000),
-        trusts_503=trusts_503,
-    )
-    try:
-        yield adapter
-    finally:
-        await adapter.aclose()
 
 
 def counted(call: str, outcome: str) -> float:
@@ -579,16 +451,6 @@ async def test_a_response_that_unpacks_to_too_much_is_not_unpacked_and_takes_no_
     assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
 
 
-ODD_NOTES = [b"cut \\ud83d", b"caf\xe9", b"\xed\xa0\xbd", b"a\nb\0"]
-
-
-def odd_bodies(body: bytes) -> list[bytes]:
-    """Return a task's body with `"@"` in it in the forms that are not strict JSON."""
-    odd = [body.replace(b"@", note) for note in ODD_NOTES]
-    odd += [body.replace(b'"@"', number) for number in (b"NaN", b"-Infinity", b"1e999", b"9" * 5000)]
-    return [*odd, b"\xef\xbb\xbf" + body, body.decode().encode("utf-16"), body.replace(b'"@"', b"[" * 500 + b"]" * 500)]
-
-
 @pytest.mark.parametrize("number", range(11))
 async def test_responses_with_odd_bytes_are_read(server: FakeServer, piapi: PiAPI, number: int) -> None:
     task = {"task_id": "t", "status": "completed", "output": {"image_url": "https://x.example/a.png", "note": "@"}}
@@ -600,17 +462,6 @@ async def test_responses_with_odd_bytes_are_read(server: FakeServer, piapi: PiAP
     for update in (accepted.update, found.update):
         assert (update.status, (update.output or {})["image_url"]) == ("completed", "https://x.example/a.png")
         assert orjson.loads(orjson.dumps(update.output)) == update.output
-
-
-@pytest.mark.parametrize("number", range(11))
-async def test_an_odd_task_in_the_history_does_not_hide_the_others(
-    server: FakeServer, piapi: PiAPI, number: int
-) -> None:
-    foreign = {**item(2), "output": {"note": "@"}}
-    body = odd_bodies(orjson.dumps({"code": 200, "data": [foreign, item(1)]}))[number]
-    server.responds(reply(200, body))
-    tasks = await listed(piapi, model="m", since=datetime.now(UTC))
-    assert [piapi.parse_task(task).provider_task_id for task in tasks] == ["t2", "t1"]
 
 
 @pytest.mark.parametrize("key", [None, "", "  "])
@@ -775,208 +626,6 @@ async def test_a_cancellation_is_refused_by_an_error_inside_a_success(server: Fa
 async def test_a_cancellation_without_an_answer(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
     server.responds(answer)
     assert isinstance(await piapi.cancel("a"), NoAnswer)
-
-
-SINCE = datetime(2025, 3, 1, tzinfo=UTC)
-
-
-async def listed(piapi: PiAPI, *, model: str, since: datetime) -> list[dict[str, Any]]:
-    """Return the tasks of a list that is complete."""
-    found = await piapi.history(model=model, since=since)
-    assert found.is_complete
-    return found.tasks
-
-
-def item(number: int) -> dict[str, Any]:
-    created_at = (datetime(2025, 3, 2, tzinfo=UTC) + timedelta(minutes=number)).isoformat()
-    return {
-        "task_id": f"t{number}",
-        "meta": {"created_at": created_at},
-        "config": {"webhook_config": {"endpoint": "https://r.example.com", "secret": SECRET}},
-    }
-
-
-async def test_history_is_paged_newest_first_and_without_secrets(server: FakeServer, piapi: PiAPI) -> None:
-    def page(request: Request) -> bytes:
-        start = (int(request.query["page"]) - 1) * 100
-        return reply(200, {"code": 200, "data": {"list": [item(n) for n in range(start, min(start + 100, 130))]}})
-
-    server.answer = page
-    since = datetime(2025, 3, 2, tzinfo=UTC)
-    tasks = await listed(piapi, model="Qubico/flux1-dev", since=since)
-    assert [task["task_id"] for task in tasks] == [f"t{n}" for n in reversed(range(130))]
-    assert SECRET not in repr(tasks)
-    assert piapi.parse_task(tasks[0]).provider_task_id == "t129"
-    assert [request.path for request in server.requests] == ["/api/open/tasks/histories"] * 2
-    assert server.requests[1].query == {
-        "page": "2",
-        "page_size": "100",
-        "model": "flux",
-        "start_time": str(int(since.timestamp())),
-    }
-
-
-async def test_history_is_read_to_its_end_however_long_it_is(server: FakeServer, piapi: PiAPI) -> None:
-    def page(request: Request) -> bytes:
-        start = int(request.query["page"]) * 100
-        return reply(200, {"code": 200, "data": {"data": [item(n) for n in range(start, min(start + 100, 950))]}})
-
-    server.answer = page
-    wanted = await piapi.history(model="m", since=SINCE, keep=lambda task: task["task_id"] == "t940")
-    assert ([task["task_id"] for task in wanted.tasks], wanted.is_complete) == (["t940"], True)
-    assert len(server.requests) == 9
-
-
-async def test_a_list_without_a_filter_by_time_is_read_back_to_that_time(server: FakeServer, piapi: PiAPI) -> None:
-    def page(request: Request) -> bytes:
-        newest = 5000 - (int(request.query["page"]) - 1) * 100
-        return reply(200, {"code": 200, "data": {"data": [item(n) for n in range(newest, newest - 100, -1)]}})
-
-    server.answer = page
-    since = datetime(2025, 3, 2, tzinfo=UTC) + timedelta(minutes=4750)
-    found = await piapi.history(model="m", since=since)
-    assert found.is_complete
-    assert "t4750" in [task["task_id"] for task in found.tasks]
-    assert len(server.requests) == 3
-
-
-async def test_a_list_that_repeats_its_first_page_is_not_complete(server: FakeServer, piapi: PiAPI) -> None:
-    server.responds(reply(200, {"code": 200, "data": {"data": [item(n) for n in range(100)]}}))
-    found = await piapi.history(model="m", since=SINCE)
-    assert (len(found.tasks), found.is_complete) == (100, False)
-
-
-async def test_new_tasks_that_move_the_others_to_later_pages_hide_none(server: FakeServer, piapi: PiAPI) -> None:
-    made = [item(n) for n in range(250, 0, -1)]
-
-    def page(request: Request) -> bytes:
-        start = (int(request.query["page"]) - 1) * 100
-        answer = reply(200, {"code": 200, "data": {"data": made[start : start + 100], "total": len(made)}})
-        made[:0] = [item(len(made) + n) for n in range(40, 0, -1)]
-        return answer
-
-    server.answer = page
-    found = await piapi.history(model="m", since=SINCE)
-    assert found.is_complete
-    assert {f"t{n}" for n in range(1, 251)} <= {task["task_id"] for task in found.tasks}
-
-
-async def test_a_page_is_asked_for_again_when_the_provider_asks_to_wait(server: FakeServer, piapi: PiAPI) -> None:
-    answers = iter([reply(429, retry_after="0"), reply(200, {"data": []})])
-    first = reply(200, {"code": 200, "data": [item(n) for n in range(100)]})
-    server.answer = lambda request: first if request.query["page"] == "1" else next(answers)
-    found = await piapi.history(model="m", since=SINCE)
-    assert (len(found.tasks), found.is_complete) == (100, True)
-
-
-def of_model(name: str, number: int = 1) -> dict[str, Any]:
-    return {**item(number), "model": name}
-
-
-async def test_a_family_s_list_without_the_model_is_followed_by_the_list_of_all(
-    server: FakeServer, piapi: PiAPI
-) -> None:
-    all_of_them = reply(200, {"code": 200, "data": {"data": [of_model("Qubico/flux1-dev", 2), of_model("kling")]}})
-    of_family = reply(200, {"code": 200, "data": {"data": [of_model("Qubico/flux1-schnell", 3)]}})
-    server.answer = lambda request: of_family if "model" in request.query else all_of_them
-    tasks = await listed(piapi, model="Qubico/flux1-dev", since=datetime.now(UTC))
-    assert [task["task_id"] for task in tasks] == ["t3", "t2", "t1"]
-    assert [request.query.get("model") for request in server.requests] == ["flux", None]
-
-
-async def test_a_family_s_list_with_the_model_is_enough(server: FakeServer, piapi: PiAPI) -> None:
-    server.responds(reply(200, {"code": 200, "data": {"data": [of_model("MIDJOURNEY"), of_model("niji", 2)]}}))
-    assert len(await listed(piapi, model="midjourney", since=datetime.now(UTC))) == 2
-    assert [request.query.get("model") for request in server.requests] == ["mj"]
-
-
-@pytest.mark.parametrize("status", [400, 404, 422])
-async def test_a_family_that_the_provider_does_not_know_is_not_the_end_of_the_search(
-    server: FakeServer, piapi: PiAPI, status: int
-) -> None:
-    found = reply(200, {"code": 200, "data": {"data": [of_model("kling")]}})
-    server.answer = lambda request: reply(status) if "model" in request.query else found
-    tasks = await listed(piapi, model="kling", since=datetime.now(UTC))
-    assert [task["task_id"] for task in tasks] == ["t1"]
-
-
-async def test_a_provider_that_does_not_answer_is_asked_once(server: FakeServer, piapi: PiAPI) -> None:
-    server.responds(reply(500))
-    assert await piapi.history(model="kling", since=datetime.now(UTC)) == History([], is_complete=False)
-    assert len(server.requests) == 1
-
-
-async def test_a_task_that_moved_to_the_next_page_is_listed_once(server: FakeServer, piapi: PiAPI) -> None:
-    pages = {"1": [of_model("kling", n) for n in range(100)], "2": [of_model("kling", 0), of_model("kling", 100)]}
-    server.answer = lambda request: reply(200, {"code": 200, "data": {"data": pages[request.query["page"]]}})
-    tasks = await listed(piapi, model="kling", since=datetime.now(UTC))
-    assert sorted(task["task_id"] for task in tasks) == sorted(f"t{n}" for n in range(101))
-
-
-async def test_odd_items_of_a_history_hide_no_other(server: FakeServer, piapi: PiAPI) -> None:
-    odd: list[Any] = [
-        None,
-        7,
-        "none",
-        [],
-        {},
-        {"task_id": None},
-        {"task_id": []},
-        {"meta": "x"},
-        {"model": 5, "meta": {"created_at": 1}},
-    ]
-    server.responds(reply(200, {"code": 200, "data": {"data": [*odd, of_model("kling"), *odd]}}))
-    tasks = await listed(piapi, model="kling", since=datetime.now(UTC))
-    assert "t1" in [task.get("task_id") for task in tasks]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"code": 200, "data": {"list": [item(1), "noise"]}},
-        {"code": 200, "data": {"data": [item(1)], "page": 1, "size": 100, "total": 1}},
-        {"code": 200, "data": {"list": None, "data": [item(1)]}},
-        {"code": 200, "data": {"data": None, "list": [item(1)]}},
-        {"code": 0, "data": {"tasks": [item(1)]}},
-        {"code": 200, "data": {"items": [item(1)]}},
-        {"data": [item(1)]},
-        [item(1)],
-    ],
-)
-async def test_the_history_is_found_under_every_name(server: FakeServer, piapi: PiAPI, body: Any) -> None:
-    server.responds(reply(200, body))
-    tasks = await listed(piapi, model="m", since=datetime.now(UTC))
-    assert [task["task_id"] for task in tasks] == ["t1"]
-
-
-@pytest.mark.parametrize("data", [None, [], {"list": None}, {"tasks": []}])
-async def test_an_empty_history_is_not_a_failure(server: FakeServer, piapi: PiAPI, data: Any) -> None:
-    server.responds(reply(200, {"code": 200, "data": data}))
-    assert await piapi.history(model="m", since=datetime.now(UTC)) == History([], is_complete=True)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        reply(500),
-        reply(200, b"<html>"),
-        reply(200, {"code": 401, "data": []}),
-        reply(200, {"code": 200, "data": {}}),
-        b"",
-    ],
-)
-async def test_a_failed_history_is_not_complete(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
-    server.responds(answer)
-    assert await piapi.history(model="m", since=datetime.now(UTC)) == History([], is_complete=False)
-
-
-async def test_if_a_page_fails_the_pages_before_it_are_returned_and_the_list_is_not_complete(
-    server: FakeServer, piapi: PiAPI
-) -> None:
-    first = reply(200, {"code": 200, "data": [item(n) for n in range(100)]})
-    server.answer = lambda request: first if request.query["page"] == "1" else reply(500)
-    found = await piapi.history(model="m", since=datetime.now(UTC))
-    assert (len(found.tasks), found.is_complete) == (100, False)
 
 
 async def test_the_account_is_passed_on(server: FakeServer, piapi: PiAPI) -> None:

@@ -33,6 +33,12 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
+def url(tmp_path: Path) -> str:
+    """The URL of the database `database`; on PostgreSQL it is on a socket."""
+    return settings_in(tmp_path).database_url
+
+
+@pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     """A database with this version's schema and no rows."""
     async with await Database.open(settings_in(tmp_path)) as database:

@@ -6,7 +6,6 @@ Also what such a server, or a role, sets for all sessions.
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -17,15 +16,10 @@ from receiver.storage.database import Database
 from receiver.storage.postgresql import table_locks
 from receiver.storage.postgresql.server import connect
 from receiver.storage.transaction import Transaction
-from tests.fakes.databases import outside, settings_in
+from tests.fakes.databases import outside
 from tests.storage.rows import add_organization, add_tasks, task_by_key, task_row
 
 pytestmark = pytest.mark.postgresql_only("SQLite has one lock for all rows")
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return settings_in(tmp_path).database_url
 
 
 @pytest.fixture(autouse=True)

@@ -37,11 +37,6 @@ _END_OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datn
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return settings_in(tmp_path).database_url
-
-
-@pytest.fixture
 async def other(tmp_path: Path) -> AsyncIterator[Database]:
     """The same database, as another process opens it."""
     async with await Database.open(settings_in(tmp_path)) as database:

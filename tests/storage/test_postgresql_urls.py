@@ -15,18 +15,11 @@ from receiver.storage.postgresql.connecting import connected
 from receiver.storage.postgresql.server import connect
 from receiver.storage.schema import migrate
 from tests.fakes.certificate import self_signed
-from tests.fakes.databases import settings_in
 from tests.fakes.tls_front import tls_front
 
 pytestmark = pytest.mark.postgresql_only("is about the URL of a PostgreSQL server")
 
 NEON = "sslmode=require&channel_binding=require"
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    """The URL of a database on a socket."""
-    return settings_in(tmp_path).database_url
 
 
 def over_tcp(url: str, port: int, query: str) -> str:

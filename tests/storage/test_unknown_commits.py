@@ -24,11 +24,6 @@ pytestmark = pytest.mark.postgresql_only("an answer can only get lost between tw
 LATER = NOW.replace(hour=5)
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return settings_in(tmp_path).database_url
-
-
 @pytest.fixture(autouse=True)
 async def _organization(database: Database) -> None:
     await add_organization(database)
