@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
+from receiver.providers import NewTask
 from receiver.providers.piapi import PiAPI
 from receiver.providers.rate_limiter import RateLimiter
 
@@ -17,6 +18,14 @@ PAYLOADS = Path(__file__).parent.parent / "payloads"
 KEY = "planted-key-0123456789"
 SECRET = "planted-secret-5f0c"
 CREATED_ID = "7d1e0000-0000-4000-8000-000000000016"
+TASK = NewTask(
+    model="Qubico/flux1-schnell",
+    task_type="txt2img",
+    input={"prompt": "a cup"},
+    config={"service_mode": "private", "webhook_config": {"endpoint": "https://client.example.com", "secret": "own"}},
+    webhook_url="https://ringback.example.com/hooks/piapi/0197",
+    webhook_secret=SECRET,
+)
 
 
 def payload(name: str) -> bytes:
