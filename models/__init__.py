@@ -3,11 +3,13 @@
 from sqlmodel import SQLModel
 
 from models.attempts import TaskAttempt
+from models.audit import AuditEntry
 from models.budgets import ProviderBudget
 from models.deliveries import Delivery, DeliveryAttempt
 from models.events import Event
 from models.idempotency import IdempotencyKey
 from models.keys import ApiKey, Organization
+from models.limits import LimitUse
 from models.receipts import Receipt
 from models.replays import Replay
 from models.runs import Run, RunStep
@@ -44,6 +46,7 @@ __all__ = [
     "TASK_EVENTS",
     "TERMINAL",
     "ApiKey",
+    "AuditEntry",
     "Delivery",
     "DeliveryAttempt",
     "DeliveryFormat",
@@ -52,6 +55,7 @@ __all__ = [
     "Event",
     "EventType",
     "IdempotencyKey",
+    "LimitUse",
     "Organization",
     "ProviderBudget",
     "Receipt",

@@ -18,11 +18,17 @@ class IdempotencyKey(SQLModel, table=True):
     """
 
     __tablename__: ClassVar[str] = "idempotency_key"
-    __table_args__ = (Index("ix_idempotency_key_created_at", "created_at"),)
+    __table_args__ = (
+        Index("ix_idempotency_key_created_at", "created_at"),
+        Index("ix_idempotency_key_organization_id", "organization_id", "created_at"),
+    )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BigKey)
     scope: str = Field(unique=True)
     """SHA-256, in hex, of the organization, the endpoint and the client's key."""
+    organization_id: int | None = Field(default=None, sa_type=BigKey)
+    """Whose request it is, so that the keys of each organization can be counted; null for a key of an earlier
+    version."""
     body: str
     """SHA-256, in hex, of the request's body; another body under the same key is refused."""
     resource_id: str = Field(sa_type=PublicId)

@@ -1,19 +1,19 @@
 """Organizations, and the API keys that authenticate for them."""
 
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from sqlalchemy import Text
+from sqlalchemy import Text, false
 from sqlmodel import Field, SQLModel
 
-from models.columns import BigKey, Moment, PublicId
+from models.columns import BigKey, Document, Moment, PublicId
 from models.states import Scope
 
 
 class Organization(SQLModel, table=True):
     """The owner of tasks, runs, subscriptions and keys.
 
-    The first start inserts `default`. A row is never deleted, and only `purged_event` changes.
+    The first start inserts `default`, `POST /api/v1/organizations` the others. A row is never deleted.
     """
 
     __tablename__: ClassVar[str] = "organization"
@@ -26,6 +26,12 @@ class Organization(SQLModel, table=True):
     purged_event: int | None = Field(default=None, sa_type=BigKey)
     """The greatest number of an event of it that was purged: who resumes before it has missed events. Null if none
     was."""
+    limits: Any = Field(default=None, sa_type=Document, nullable=True)
+    """The limits that the operator set for it, by name (`receiver.domain.organization_limits`); those that are not
+    named have their defaults. Null if none is set."""
+    owns_provider_account: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    """Whether the provider account of the settings is its own: it may look at the account and adopt tasks that are
+    not tracked. True for `default`."""
 
 
 class ApiKey(SQLModel, table=True):
@@ -54,6 +60,10 @@ class ApiKey(SQLModel, table=True):
     rate_limit: float | None = None
     """The most requests per second; null means the limit of the settings."""
     created_at: datetime = Field(sa_type=Moment)
+    expires_at: datetime | None = Field(default=None, sa_type=Moment)
+    """From when on it is refused; null if it does not expire. Never changes."""
+    last_used_at: datetime | None = Field(default=None, sa_type=Moment)
+    """When a request with it was last accepted, at most a minute behind; null before the first."""
     revoked_at: datetime | None = Field(default=None, sa_type=Moment)
     """When the key stopped being valid; null while it is valid. A key that the setting `RINGBACK_API_KEY` replaced is
     revoked, and valid again if the setting names it again."""

@@ -128,6 +128,10 @@ class Task(SQLModel, table=True):
     answered. Null for any other task, and again when the provider has refused or the run is retried. A task that has
     ended keeps it."""
 
+    stored_bytes: int = Field(default=0, sa_type=BigKey, sa_column_kwargs={"server_default": "0"})
+    """About how many bytes of documents the row holds, for the organization's limit: of what the client sent and of
+    the newest content from the provider. 0 for what an earlier version stored."""
+
     run_uid: str | None = Field(default=None, sa_type=PublicId)
     """The run that it is a step of; null for any other task. Never changes."""
     step: str | None = None

@@ -50,7 +50,8 @@ async def ensure_organization(tx: Transaction, name: str, now: datetime) -> int:
     """Return the row key of the organization of this name, and lock its row; insert it if it does not exist."""
     wanted = select(organizations.c.id).where(organizations.c.name == name).with_for_update()
     if not (found := await tx.execute(wanted)):
-        await tx.execute(insert(organizations), [{"uid": new_id(), "name": name, "created_at": now}])
+        row = {"uid": new_id(), "name": name, "owns_provider_account": name == DEFAULT_ORGANIZATION, "created_at": now}
+        await tx.execute(insert(organizations), [row])
         found = await tx.execute(wanted)
     return int(found[0][0])
 

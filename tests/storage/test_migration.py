@@ -34,6 +34,7 @@ ADDED: dict[str, Any] = {
     "exception_count": 0,
     "cancel_requested_at": None,
     "submit_token": None,
+    "stored_bytes": 0,
 }
 """The columns of `task` that later revisions add, with the values that existing rows get."""
 EARLIER = NOW - timedelta(minutes=10)

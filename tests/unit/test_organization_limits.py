@@ -1,0 +1,36 @@
+"""The limits of an organization: what is given changes the defaults, and what makes no sense is refused by name."""
+
+from typing import Any
+
+import pytest
+
+from receiver.domain.organization_limits import LIMIT_NAMES, UNLIMITED, OrganizationLimits
+
+
+def test_what_is_not_given_keeps_its_default() -> None:
+    defaults = OrganizationLimits()
+    changed = defaults.with_values({"webhooks": 5})
+    assert changed.webhooks == 5
+    assert all(getattr(changed, name) == getattr(defaults, name) for name in LIMIT_NAMES if name != "webhooks")
+    assert defaults.with_values(None) == defaults
+
+
+def test_a_limit_can_be_lifted_and_can_be_none_at_all() -> None:
+    changed = OrganizationLimits().with_values({"streams": UNLIMITED, "open_tasks": None, "running_replays": 0})
+    assert (changed.streams, changed.open_tasks, changed.running_replays) == (None, None, 0)
+
+
+def test_numbers_may_be_texts_and_rates_may_have_fractions() -> None:
+    changed = OrganizationLimits().with_values({"webhooks": "7", "creates_per_second": "0.5"})
+    assert (changed.webhooks, changed.creates_per_second) == (7, 0.5)
+
+
+@pytest.mark.parametrize("value", [-1, "-1", "many", True, float("nan"), float("inf"), 1.5, "1e400", [], {}])
+def test_what_is_no_number_is_refused_by_the_name_of_the_limit(value: Any) -> None:
+    with pytest.raises(ValueError, match="webhooks"):
+        OrganizationLimits().with_values({"webhooks": value})
+
+
+def test_an_unknown_name_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(ValueError, match=r"tenants is not a limit; the limits are webhooks, streams"):
+        OrganizationLimits().with_values({"tenants": 1})
