@@ -13,11 +13,13 @@ from receiver.api.cors import CorsMiddleware
 from receiver.api.idempotency import LEASE_SECONDS, Idempotency
 from receiver.api.limits import KeyLimit, KeyLimits
 from receiver.api.paths import PathMiddleware
+from receiver.api.quotas import Quotas
 from receiver.api.routes import refuse_path, routes
 from receiver.api.services import Services
 from receiver.clock import utc_now
 from receiver.domain.actions import Actions
 from receiver.domain.keyring import KeyRing
+from receiver.domain.organization_limits import default_limits
 from receiver.domain.schedules import PollSchedule
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.feed import Feed
@@ -38,7 +40,9 @@ from receiver.runs.advance import Advancer
 from receiver.runs.service import Runs
 from receiver.settings import Settings
 from receiver.storage.database import Database
+from receiver.storage.known_limits import KnownLimits
 from receiver.storage.leases import end_leases
+from receiver.storage.organization_usage import OrganizationUsage
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.apply import Applier
 from receiver.tracking.cancel import Canceller
@@ -74,6 +78,8 @@ class Service:
         task_lease = task_lease_seconds(settings.provider_timeout_seconds)
         delivery_lease = delivery_lease_seconds(settings.delivery_timeout_seconds)
         self.shared, self.upkeep = database.shared, database.upkeep
+        self.known_limits = KnownLimits(database, default_limits(settings.organization_limits))
+        self.usage = OrganizationUsage(database, self.known_limits.of)
         self.providers = build_providers(settings, self.shared.rate_limiter if self.shared else None)
         self.dispatcher = DeliveryDispatcher(timeout=settings.delivery_timeout_seconds)
         self.feed, self.waiting = Feed(), Waiting()
@@ -141,6 +147,8 @@ class Service:
             key_limits=KeyLimits(KeyLimit.of(*settings.key_requests)),
             idempotency=Idempotency(database, keyring),
             providers=self.providers,
+            known_limits=self.known_limits,
+            quotas=Quotas(self.known_limits.of, self.usage),
         )
 
     def _loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
@@ -150,9 +158,12 @@ class Service:
             "replays": self.replay_worker.run,
             "cleanup": self.cleaner.run,
             "clock": self.clock_keeper.run,
+            "open tasks": self.usage.count_tasks,
+            "stored bytes": self.usage.sum_bytes,
         }
         if self.shared is not None and self.log is not None:
             loops |= {"notices": self.shared.notices.run, "log": self.log.run}
+            loops["limits"] = self.known_limits.run  # on SQLite no other process changes them
         if self.upkeep is not None:
             loops["upkeep"] = self.upkeep.run
         return loops
@@ -166,6 +177,7 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Run the loops; at the end finish the work in progress, in bounded time, and end the leases of the rest."""
         await self.services.streams.begin()
+        await self.known_limits.refresh()
         supervisor = Supervisor(self._loops())
         supervisor.start()
         try:

@@ -14,10 +14,12 @@ The tree, with the HTTP status and the `code` of each response:
     ├── NotAllowed                                403  permission_denied
     ├── NotFound                                  404  not_found
     ├── Conflict                                  409  conflict
+    │   └── LimitReached                          409  organization_limit_reached
     ├── TooLarge                                  413  body_too_large
     ├── EncodingUnknown (domain.content_encoding) 415  content_encoding_unknown
     ├── EncodingBroken (domain.content_encoding)  400  content_encoding_broken
     ├── RateLimited                               429  rate_limit_exceeded
+    │   └── OrganizationRateLimited               429  organization_rate_limited
     ├── Unavailable                               503  unavailable
     │   ├── WriterFull                            503  writer_full
     │   ├── StorageUnavailable                    503  storage_unavailable
@@ -143,6 +145,15 @@ class Conflict(RingbackError):
     kind = "invalid_request_error"
 
 
+class LimitReached(Conflict):
+    """Raised when an organization has as many of something as it may have; `param` names the limit.
+
+    The client has to remove some, or the operator has to raise the limit: trying again alone does not help.
+    """
+
+    code = "organization_limit_reached"
+
+
 class TooLarge(RingbackError):
     """Raised when a body is larger than its limit, which `message` names with its setting. Send a smaller one."""
 
@@ -161,6 +172,19 @@ class RateLimited(RingbackError):
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class OrganizationRateLimited(RateLimited):
+    """Raised when an organization does more at the moment than it may; `param` names the limit.
+
+    Nothing was stored. The client has to wait `retry_after` seconds.
+    """
+
+    code = "organization_rate_limited"
+
+    def __init__(self, message: str, *, param: str, retry_after: int) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.param = param
 
 
 class Unavailable(RingbackError):

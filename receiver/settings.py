@@ -118,6 +118,12 @@ class Settings(BaseModel):
     A number and a period. As many requests as the number may come at once. The default stops only a client that has
     got out of control.
     """
+    organization_limits: str = ""
+    """What each organization may use, where the operator has set nothing else for it: `name=value`, comma-separated.
+
+    Such as `webhooks=500,creates_per_second=unlimited`. The names and defaults are in
+    `receiver/domain/organization_limits.py`; they stop only what has got out of control.
+    """
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
     """The largest body of a provider's webhook, in bytes (1 MiB); a larger one gets 413."""
     max_request_bytes: Annotated[int, Field(ge=1024)] = 16_777_216

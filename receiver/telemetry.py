@@ -64,6 +64,9 @@ writer_batch = Histogram(
 writes_set_apart = Counter(
     "ringback_writes_set_apart_total", "Times that a write met a lock of another session, and was put aside for a while"
 )
+organization_refusals = Counter(
+    "ringback_organization_refusals_total", "Requests refused by a limit of their organization, by limit", ["limit"]
+)
 writer_waiting = Gauge("ringback_writer_waiting", "Writes that wait for their commit", multiprocess_mode="livesum")
 
 

@@ -24,14 +24,19 @@ CheckedItem = CreateTask | RingbackError
 async def create_tasks(call: Call) -> Reply:
     """Create the valid tasks, all in one transaction; they are sent to the provider in the background.
 
+    If the organization may not create as many now, the whole call is refused, and nothing is stored.
+
     The response is 202, with an id or an error for each task, even if all of them are errors.
     """
     items = _items(await call.json())
     wanted = [_check_item(item) for item in items]
-    callbacks = await _callbacks(call, wanted)
     uids = [call.new_id() for _ in wanted]
-    requested = [_request(call, each, uid, callbacks) for each, uid in zip(wanted, uids, strict=True)]
     existing = await _made_before(call, uids)
+    new = [uid for uid, each in zip(uids, wanted, strict=True) if isinstance(each, CreateTask) and uid not in existing]
+    if new:
+        call.services.quotas.admit_creates(call.organization_id, len(new), len(await call.raw()))
+    callbacks = await _callbacks(call, wanted)
+    requested = [_request(call, each, uid, callbacks) for each, uid in zip(wanted, uids, strict=True)]
     requests = [each for each in requested if isinstance(each, TaskRequest) and each.uid not in existing]
     if requests:
         await call.services.tracker.create_bulk(requests)

@@ -11,7 +11,7 @@ import orjson
 from starlette.responses import Response
 
 from receiver.clock import wall_now
-from receiver.errors import EventsLost, ProviderRefused, RingbackError
+from receiver.errors import EventsLost, LimitReached, ProviderRefused, RingbackError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,10 @@ class Dialect(Protocol):
         ...
 
 
+class PassingRefusal(Response):
+    """A refusal that is not kept for repetitions of the request: the client may have mended its cause by then."""
+
+
 class _PiAPI:
     """`{"code", "data", "message"}` (`receiver/providers/piapi/CONTRACT.md`, "Create")."""
 
@@ -57,7 +61,7 @@ class _PiAPI:
         if isinstance(error, ProviderRefused) and error.body is not None:
             return _json(error.body, error.status, request_id)
         body = {"code": error.status, "data": None, "message": _message_with_param(error)}
-        return _json(body, error.status, request_id, _retry_after(error))
+        return _json(body, error.status, request_id, _retry_after(error), _kind_of(error))
 
 
 class _Native:
@@ -81,7 +85,7 @@ class _Native:
             detail["oldest_id"] = None if error.oldest is None else str(error.oldest)
         if error.retry_after is not None:
             detail["retry_after"] = error.retry_after
-        return _json({"error": detail}, error.status, request_id, _retry_after(error))
+        return _json({"error": detail}, error.status, request_id, _retry_after(error), _kind_of(error))
 
 
 PIAPI: Dialect = _PiAPI()
@@ -121,8 +125,18 @@ def _retry_after(error: RingbackError) -> dict[str, str]:
     return {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
 
 
-def _json(body: Any, status: int, request_id: str, headers: dict[str, str] | None = None) -> Response:
-    return Response(
+def _kind_of(error: RingbackError) -> type[Response]:
+    return PassingRefusal if isinstance(error, LimitReached) else Response
+
+
+def _json(
+    body: Any,
+    status: int,
+    request_id: str,
+    headers: dict[str, str] | None = None,
+    kind: type[Response] = Response,
+) -> Response:
+    return kind(
         orjson.dumps(body),
         status,
         headers={"x-request-id": request_id, **(headers or {})},

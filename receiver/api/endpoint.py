@@ -27,9 +27,16 @@ from receiver.asgi import read_body
 from receiver.byte_order_marks import without_mark
 from receiver.domain.content_encoding import content_encodings, unpack
 from receiver.domain.ids import derived_id, new_id
-from receiver.errors import BadRequest, OutcomeUnknown, RingbackError, Unavailable
+from receiver.errors import (
+    BadRequest,
+    LimitReached,
+    OrganizationRateLimited,
+    OutcomeUnknown,
+    RingbackError,
+    Unavailable,
+)
 from receiver.storage.idempotency import Claim
-from receiver.telemetry import get_logger
+from receiver.telemetry import counted, get_logger, organization_refusals
 
 log = get_logger("api.endpoint")
 
@@ -218,6 +225,8 @@ class _Endpoint:
         except RingbackError as error:
             if but_unknown and isinstance(error, OutcomeUnknown):
                 raise
+            if isinstance(error, LimitReached | OrganizationRateLimited):
+                counted(organization_refusals, str(error.param)).inc()
             return self.dialect.error(error, request_id)
         except Exception as error:
             log.error("request failed", request_id=request_id, path=request.url.path, exc_info=error)

@@ -44,9 +44,12 @@ class EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the client disconnects, stalls or loses its key, or the service stops."""
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        if scope["method"] == "HEAD" or await self._serve(scope, receive, send):
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            if scope["method"] == "HEAD" or await self._serve(scope, receive, send):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._services.quotas.leave_stream(self._wanted.organization_id)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Send events until the stream ends; return whether the response can be closed properly."""

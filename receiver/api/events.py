@@ -40,6 +40,17 @@ async def get_events(call: Call) -> Reply | ASGIApp:
 
 
 async def _stream(call: Call, wanted: EventFilter, given: str | None) -> EventStream:
+    """Return the stream, counted as one of the organization's; it ends that count itself."""
+    quotas = call.services.quotas
+    quotas.take_stream(call.organization_id)
+    try:
+        return await _counted_stream(call, wanted, given)
+    except BaseException:
+        quotas.leave_stream(call.organization_id)
+        raise
+
+
+async def _counted_stream(call: Call, wanted: EventFilter, given: str | None) -> EventStream:
     streams = call.services.streams
     if streams.feed.closed:
         raise Unavailable("the service is stopping: connect again")

@@ -36,6 +36,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from receiver.api.dialects import PassingRefusal
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
@@ -185,7 +186,7 @@ class Idempotency:
                 if claim.was_elsewhere:
                     await self._wait_for_writers(until)
                 response = await work(claim)
-                if isinstance(response, Response) and _is_saved(response.status_code):
+                if isinstance(response, Response) and _is_saved(response):
                     return response, await self._save(claim, request, response)
         except OutcomeUnknown as unknown:
             if not unknown.is_pending:
@@ -287,8 +288,9 @@ def _not_begun() -> Iterator[None]:
         raise StorageUnavailable(message) from error
 
 
-def _is_saved(status: int) -> bool:
-    return status < 500 and status not in _NEVER_SAVED
+def _is_saved(response: Response) -> bool:
+    status = response.status_code
+    return status < 500 and status not in _NEVER_SAVED and not isinstance(response, PassingRefusal)
 
 
 def _in_use() -> Unavailable:

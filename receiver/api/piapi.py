@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from models import Submission, TaskStatus
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
+from receiver.api.organizations import require_provider_account
 from receiver.api.piapi_queries import CancelQuery, HistoryQuery
 from receiver.api.repetition import cancelled
 from receiver.api.schemas import CreateTask
@@ -56,6 +57,7 @@ async def create_task(call: Call) -> Reply:
     uid = call.new_id()
     if call.is_resumed and (earlier := await call.services.database.read(task_by_id(call.organization_id, uid))):
         return _earlier_reply(earlier[0])
+    call.services.quotas.admit_creates(call.organization_id, 1, len(await call.raw()))
     request = task_request(call, wanted, uid, await read_callback(call, webhook_config_of(wanted)))
     _, outcome = await call.services.tracker.create(request, wait=call.services.settings.submit_wait_seconds)
     if isinstance(outcome, Refused):
@@ -116,7 +118,8 @@ async def account_active(call: Call) -> Reply:
 
 
 async def account_info(call: Call) -> ASGIApp:
-    """`GET /account/info`: the provider's own response, unchanged."""
+    """`GET /account/info`: the provider's own response, unchanged, for whose account it is."""
+    await require_provider_account(call, "what the provider says about its account")
     status, body = await call.services.providers[DEFAULT_PROVIDER].account_info()
     return Response(orjson.dumps(body), status, media_type="application/json")
 

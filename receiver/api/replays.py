@@ -24,7 +24,7 @@ async def recover(call: Call) -> Reply:
     uid = call.new_id()
     if (earlier := await _earlier_reply(call, webhook, uid)) is not None:
         return earlier
-    row = await call.services.replays.recover(webhook, uid, wanted.since)
+    row = await call.services.replays.recover(webhook, uid, wanted.since, most=_most(call))
     return Reply(native_replay(row, webhook["uid"], {}), "replay", status=202)
 
 
@@ -35,7 +35,9 @@ async def replay(call: Call) -> Reply:
     uid = call.new_id()
     if (earlier := await _earlier_reply(call, webhook, uid)) is not None:
         return earlier
-    row = await call.services.replays.replay(webhook, uid, wanted.since, wanted.until, wanted.event_types)
+    row = await call.services.replays.replay(
+        webhook, uid, wanted.since, wanted.until, wanted.event_types, most=_most(call)
+    )
     return Reply(native_replay(row, webhook["uid"], {}), "replay", status=202)
 
 
@@ -60,6 +62,10 @@ async def cancel_replay(call: Call) -> Reply:
     if not (await has_moved(call, row["status"]) and row["status"] == ReplayStatus.CANCELLED):
         await call.services.replays.cancel(row)
     return await after_work(_present(call, webhook))
+
+
+def _most(call: Call) -> int | None:
+    return call.services.known_limits.of(call.organization_id).running_replays
 
 
 async def _earlier_reply(call: Call, webhook: Row, uid: str) -> Reply | None:

@@ -16,6 +16,7 @@ from receiver.api import (
     health,
     jobs,
     keys,
+    organizations,
     passthrough,
     piapi,
     replays,
@@ -127,6 +128,18 @@ def _native() -> list[Route]:
         _route("POST", "/api/v1/keys", keys.create_key, NATIVE, Scope.ADMIN),
         _route("GET", "/api/v1/keys", keys.list_keys, NATIVE, Scope.ADMIN, query=Page),
         _route("DELETE", "/api/v1/keys/{key_id}", keys.revoke_key, NATIVE, Scope.ADMIN),
+        *_organizations(),
+    ]
+
+
+def _organizations() -> list[Route]:
+    one = "/api/v1/organizations/{organization_id}"
+    return [
+        _route("GET", "/api/v1/organization", organizations.get_own_organization, NATIVE, Scope.READ),
+        _route("POST", "/api/v1/organizations", organizations.create_organization, NATIVE, Scope.ADMIN),
+        _route("GET", "/api/v1/organizations", organizations.list_organizations, NATIVE, Scope.ADMIN, query=Page),
+        _route("GET", one, organizations.get_organization, NATIVE, Scope.ADMIN),
+        _route("PATCH", one, organizations.change_organization, NATIVE, Scope.ADMIN),
     ]
 
 

@@ -32,6 +32,8 @@ async def create_run(call: Call) -> Reply:
     graph = check_graph(steps, runs.actions.issues(steps))
     uid = call.new_id()
     if not call.is_resumed or await runs.unknown(call.organization_id, [uid]):
+        # All steps count when the run is created, so that no limit ends a run in the middle.
+        call.services.quotas.admit_creates(call.organization_id, len(graph.steps), len(await call.raw()))
         await runs.create(
             RunRequest(uid=uid, organization_id=call.organization_id, graph=graph, metadata=wanted.metadata)
         )
@@ -44,7 +46,8 @@ async def get_run(call: Call) -> Reply:
     query = call.query(WaitQuery)
     runs = call.services.runs
     if query.wait_for_completion:
-        return _reply(await runs.wait(call.organization_id, uid, query.timeout_seconds))
+        with call.services.quotas.waiting(call.organization_id):
+            return _reply(await runs.wait(call.organization_id, uid, query.timeout_seconds))
     return _reply(await runs.run(call.organization_id, uid))
 
 
@@ -76,6 +79,7 @@ async def retry_run(call: Call) -> Reply:
     if await has_moved(call, run["ended_event"]):
         return _reply(run)
     if run["status"] in (RunStatus.FAILED, RunStatus.CANCELLED):
+        call.services.quotas.admit_again(call.organization_id)
         await _look_first(call, run)
     return _reply(await runs.retry(call.organization_id, uid))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from receiver.api.auth import Authenticator
 from receiver.api.idempotency import Idempotency
 from receiver.api.limits import KeyLimits
+from receiver.api.quotas import Quotas
 from receiver.events.stream import Streams
 from receiver.outbound.message import MessageBuilder
 from receiver.outbound.replays import Replays
@@ -16,6 +17,7 @@ from receiver.reporting.reporter import Reporter
 from receiver.runs.service import Runs
 from receiver.settings import Settings
 from receiver.storage.database import Database
+from receiver.storage.known_limits import KnownLimits
 from receiver.tracking.tracker import Tracker
 
 
@@ -37,3 +39,5 @@ class Services:
     key_limits: KeyLimits
     idempotency: Idempotency
     providers: Mapping[str, Provider]
+    known_limits: KnownLimits
+    quotas: Quotas

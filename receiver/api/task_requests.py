@@ -54,7 +54,8 @@ async def read_task(call: Call) -> Mapping[str, Any]:
     query = call.query(WaitQuery)
     tracker = call.services.tracker
     if query.wait_for_completion:
-        return await tracker.wait(call.organization_id, call.path("task_id"), query.timeout_seconds)
+        with call.services.quotas.waiting(call.organization_id):
+            return await tracker.wait(call.organization_id, call.path("task_id"), query.timeout_seconds)
     return await tracker.task(call.organization_id, call.path("task_id"))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
 from receiver.api.lists import page, read_cursor
+from receiver.api.organizations import require_provider_account
 from receiver.api.repetition import after_work, cancelled
 from receiver.api.runs import find_run_ids
 from receiver.api.schemas import AdoptTask, GetTask, Page, TaskQuery
@@ -13,7 +14,7 @@ from receiver.api.task_requests import read_task
 from receiver.domain.representations import native_attempts, native_event, native_task
 from receiver.errors import BadRequest
 from receiver.storage.events import events_of_task
-from receiver.storage.tasks import TaskFilter, tasks_matching
+from receiver.storage.tasks import TaskFilter, task_by_id, tasks_matching
 
 
 async def list_tasks(call: Call) -> Reply:
@@ -65,6 +66,8 @@ async def retry_task(call: Call) -> Reply:
     tracker = call.services.tracker
     task = await tracker.task(call.organization_id, call.path("task_id"))
     found = await call.found(str(task["attempt"]))
+    if int(found) == task["attempt"]:
+        call.services.quotas.admit_again(call.organization_id)
     await tracker.retry(task, past_attempt=int(found) if call.is_resumed else None)
     return await after_work(_reply_with(call, tracker.task(call.organization_id, task["uid"])))
 
@@ -76,6 +79,9 @@ async def adopt_task(call: Call) -> Reply:
         known = ", ".join(sorted(call.services.providers))
         raise BadRequest(f"there is no provider with this name; known are {known}", param="provider")
     tracker = call.services.tracker
+    if not await call.services.database.read(task_by_id(call.organization_id, wanted.provider_task_id)):
+        await require_provider_account(call, "a task that is not tracked here")
+        call.services.quotas.admit_creates(call.organization_id, 1, len(await call.raw()))
     task = await tracker.adopt(call.organization_id, wanted.provider, wanted.provider_task_id, wanted.metadata)
     return await _reply(call, task)
 

@@ -25,7 +25,8 @@ async def create_webhook(call: Call) -> Reply:
     uid, subscriptions = call.new_id(), call.services.subscriptions
     if call.is_resumed and (earlier := await subscriptions.find_registered(uid, given)):
         return _reply(call, earlier)
-    return _reply(call, await subscriptions.register(call.organization_id, uid, given))
+    most = call.services.known_limits.of(call.organization_id).webhooks
+    return _reply(call, await subscriptions.register(call.organization_id, uid, given, most=most))
 
 
 async def list_webhooks(call: Call) -> Reply:

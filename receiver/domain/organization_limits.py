@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from receiver.errors import LimitReached, SettingsError
+
 UNLIMITED = "unlimited"
 
 
@@ -41,7 +43,25 @@ class OrganizationLimits:
         A value is a number of 0 or more, or None or "unlimited" for no limit. Raises `ValueError` that names what is
         wrong.
         """
-        return replace(self, **{name: _value(name, value) for name, value in (given or {}).items()})
+        values: dict[str, Any] = {name: _value(name, value) for name, value in (given or {}).items()}
+        return replace(self, **values)
+
+
+def limit_reached(name: str, message: str) -> LimitReached:
+    """Return the refusal of what would be more than an organization may keep; `message` says why and what to do."""
+    return LimitReached(f"{message}, or ask the operator for a higher limit", param=name)
+
+
+def default_limits(text: str) -> OrganizationLimits:
+    """Return the limits of an organization for which none are set, from the value of `RINGBACK_ORGANIZATION_LIMITS`.
+
+    The value is a list of `name=value`, comma-separated. Raises `SettingsError`.
+    """
+    pairs = (part.partition("=") for part in text.split(",") if part.strip())
+    try:
+        return OrganizationLimits().with_values({name.strip(): value.strip() for name, _, value in pairs})
+    except ValueError as error:
+        raise SettingsError(f"RINGBACK_ORGANIZATION_LIMITS: {error}, such as webhooks=500,streams=unlimited") from None
 
 
 LIMIT_NAMES = tuple(field.name for field in fields(OrganizationLimits))

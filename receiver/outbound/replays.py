@@ -13,11 +13,13 @@ from typing import Any
 from models import DeliveryStatus, ReplayKind, ReplayStatus
 from receiver.clock import utc_now
 from receiver.domain.matching import check_event_types, matches
+from receiver.domain.organization_limits import limit_reached
 from receiver.domain.representations import iso
-from receiver.errors import BadRequest, Conflict, NotFound
+from receiver.errors import BadRequest, Conflict, LimitReached, NotFound
 from receiver.events.after_commit import Dispatcher
 from receiver.storage.database import Database
 from receiver.storage.open_writers import DELIVERIES, EVENTS, OpenWriters
+from receiver.storage.organizations import count_running_replays, is_below
 from receiver.storage.replays import (
     ReplayBatch,
     cancel_replay,
@@ -33,6 +35,7 @@ from receiver.storage.replays import (
     send_events,
     send_given_up,
 )
+from receiver.storage.transaction import Transaction
 
 Row = Mapping[str, Any]
 
@@ -83,30 +86,42 @@ class Replays:
             raise Conflict("the delivery is pending already: wait until it is settled")
         self._dispatcher.wake()
 
-    async def recover(self, webhook: Row, uid: str, since: datetime) -> dict[str, Any]:
+    async def recover(self, webhook: Row, uid: str, since: datetime, *, most: int | None = None) -> dict[str, Any]:
         """Start to send again the deliveries that failed for good since then; return the replay's row.
 
-        Raises `BadRequest`.
+        `most` is how many replays of the organization may run. Raises `BadRequest`, `LimitReached`.
         """
         now = utc_now()
         self._check(webhook, since, now)
+        await self._check_number(webhook["organization_id"], most)
         await (await OpenWriters.of(self._database, DELIVERIES)).ended(_COUNT_SECONDS)
         total = await self._count(count_given_up(webhook["id"], since, now, MOST_DELIVERIES + 1))
-        return await self._create(webhook, uid, ReplayKind.RECOVER, since, now, None, total)
+        return await self._create(webhook, uid, ReplayKind.RECOVER, since, now, None, total, most)
 
     async def replay(
-        self, webhook: Row, uid: str, since: datetime, until: datetime | None, event_types: Sequence[str] | None
+        self,
+        webhook: Row,
+        uid: str,
+        since: datetime,
+        until: datetime | None,
+        event_types: Sequence[str] | None,
+        *,
+        most: int | None = None,
     ) -> dict[str, Any]:
-        """Start to send again all events that match the webhook; return the replay's row. Raises `BadRequest`."""
+        """Start to send again all events that match the webhook; return the replay's row.
+
+        `most` is how many replays of the organization may run. Raises `BadRequest`, `LimitReached`.
+        """
         now = utc_now()
         self._check(webhook, since, now)
         if until is not None and until <= since:
             raise BadRequest(f"must be after since ({iso(since)})", param="until")
         until = min(until or now, now)
         types = _narrowed(webhook["event_types"], event_types)
+        await self._check_number(webhook["organization_id"], most)
         await (await OpenWriters.of(self._database, EVENTS)).ended(_COUNT_SECONDS)
         total = await self._count_matching(webhook, types, since, until)
-        return await self._create(webhook, uid, ReplayKind.REPLAY, since, until, types, total)
+        return await self._create(webhook, uid, ReplayKind.REPLAY, since, until, types, total, most)
 
     async def cancel(self, replay: Row) -> int:
         """Cancel a replay and its pending deliveries; return how many those were. Raises `Conflict` if it has ended."""
@@ -204,6 +219,7 @@ class Replays:
         until: datetime,
         event_types: Sequence[str] | None,
         total: int,
+        most: int | None,
     ) -> dict[str, Any]:
         if total > MOST_DELIVERIES:
             raise BadRequest(
@@ -226,9 +242,28 @@ class Replays:
             "created_at": utc_now(),
             "ended_at": None,
         }
-        key = await self._database.writer.run(lambda tx: insert_replay(tx, row))
+
+        async def insert(tx: Transaction) -> int | LimitReached:
+            running = count_running_replays(row["organization_id"], most or 1)
+            if most is not None and not await is_below(tx, running, most):
+                return _too_many(most)
+            return await insert_replay(tx, row)
+
+        key = await self._database.writer.run(insert)
         self.asked.set()
         return {**row, "id": key}
+
+    async def _check_number(self, organization_id: int, most: int | None) -> None:
+        """Raise `LimitReached` if as many replays run as may: before anything is counted."""
+        if most is not None:
+            running = await self._count(count_running_replays(organization_id, most))
+            if running >= most:
+                raise _too_many(most)
+
+
+def _too_many(most: int) -> LimitReached:
+    message = f"{most:,} replays of the organization may run and do: wait until one has ended, or cancel one"
+    return limit_reached("running_replays", message)
 
 
 def _narrowed(subscribed: Collection[str], wanted: Sequence[str] | None) -> list[str]:

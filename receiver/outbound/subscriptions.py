@@ -13,14 +13,16 @@ from receiver.clock import utc_now
 from receiver.domain.custom_headers import check_headers, redacted_headers
 from receiver.domain.keyring import KeyRing, MasterKeyMissing
 from receiver.domain.matching import check_event_types, check_filters
+from receiver.domain.organization_limits import limit_reached
 from receiver.domain.representations import native_webhook
 from receiver.domain.rotation import retire
 from receiver.domain.signatures import check_secret, new_secret, public_key
-from receiver.errors import BadRequest, NotFound, RingbackError
+from receiver.errors import BadRequest, LimitReached, NotFound, RingbackError
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.message import MessageBuilder
 from receiver.storage.database import Database
 from receiver.storage.open_writers import EVENTS, OpenWriters
+from receiver.storage.organizations import count_webhooks, is_below
 from receiver.storage.subscriptions import (
     change_subscription,
     find_subscription,
@@ -80,26 +82,38 @@ class Subscriptions:
         self._messages = messages
         self._checked: dict[str, float] = {}
 
-    async def register(self, organization_id: int, uid: str, given: Mapping[str, Any]) -> SavedSubscription:
+    async def register(
+        self, organization_id: int, uid: str, given: Mapping[str, Any], *, most: int | None = None
+    ) -> SavedSubscription:
         """Register a callback URL as `uid`; `given` are the fields of `POST /api/v1/webhooks` that are not null.
 
         With only Pi's fields (`endpoint_url`, `secret`) the webhook behaves like one of Pi: its format is `pi`, and it
-        gets `task.completed` and `task.failed`. Raises `BadRequest`.
+        gets `task.completed` and `task.failed`. `most` is how many webhooks the organization may have. Raises
+        `BadRequest`, `LimitReached`.
         """
+        if most is not None:  # asked before the look-up of the host, and again where writes wait for each other
+            await self._check_number(organization_id, most)
         as_pi = given.keys() == _PI_FIELDS
         defaults = {**_DEFAULTS, "format": DeliveryFormat.PI} if as_pi else _DEFAULTS
         values, secret = self._columns(defaults, {"event_types": None, **given})
         await self._guard.check(given["endpoint_url"])
         row = {**defaults, **values, "uid": uid, "organization_id": organization_id}
 
-        async def insert(tx: Transaction) -> None:
+        async def insert(tx: Transaction) -> LimitReached | None:
+            if most is not None and not await is_below(tx, count_webhooks(organization_id, most), most):
+                return _too_many(most)
             # The time is taken here, for the write may have waited, and events before it are not for this webhook.
             row["created_at"] = row["updated_at"] = utc_now()
             await insert_subscription(tx, row)
+            return None
 
         await self._writer.run(insert)
         await self._matched_from_now_on()
         return SavedSubscription(row, secret)
+
+    async def _check_number(self, organization_id: int, most: int) -> None:
+        if (await self._database.read(count_webhooks(organization_id, most)))[0]["count"] >= most:
+            raise _too_many(most)
 
     async def find_registered(self, uid: str, given: Mapping[str, Any]) -> SavedSubscription | None:
         """Return what an earlier `register` with the same arguments stored, as it is now; None if it stored nothing.
@@ -294,6 +308,10 @@ def _check_scheme(form: str, scheme: str, field: str) -> None:
 def _secret_to_return(secret: str, scheme: str) -> str | None:
     """Return the secret if its owner needs it: an ed25519 key stays here, and its public half is always shown."""
     return None if scheme == SignatureScheme.ASYMMETRIC else secret
+
+
+def _too_many(most: int) -> LimitReached:
+    return limit_reached("webhooks", f"the organization may have {most:,} webhooks and has as many: remove one")
 
 
 def _gone() -> NotFound:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
+from receiver.domain.organization_limits import default_limits
 from receiver.errors import StartError
 from receiver.runs.actions_file import read_actions
 from receiver.serving.master_keys import is_new, master_keys
@@ -40,6 +41,7 @@ def prepared(settings: Settings, workers: int) -> Iterator[InstallationKeys]:
             "SQLite can be served by one process only; set --workers to 1, or RINGBACK_DATABASE_URL to PostgreSQL"
         )
     _warn_of_short_secrets(settings)
+    default_limits(settings.organization_limits)
     read_actions(settings.actions_file)  # checked here alone: each process that serves reads the file again
     with _locked(settings):
         keys = master_keys(settings)

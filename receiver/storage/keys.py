@@ -1,4 +1,4 @@
-"""Organizations and API keys."""
+"""API keys."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,13 +9,13 @@ from sqlalchemy import Select, insert, select, update
 from models import Scope
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing, MasterKeyMissing, hash_api_key, new_api_key
+from receiver.storage.organizations import DEFAULT_ORGANIZATION, ensure_organization
 from receiver.storage.tables import api_keys, organizations
 from receiver.storage.transaction import Transaction
 from receiver.telemetry import get_logger
 
 log = get_logger("storage.keys")
 
-DEFAULT_ORGANIZATION = "default"
 _HINT_LENGTH = 7
 _SETTING = "RINGBACK_API_KEY"
 """The name of the key that comes from the setting of this name."""
@@ -44,16 +44,6 @@ def key_row(
         "rate_limit": rate_limit,
         "created_at": now,
     }
-
-
-async def ensure_organization(tx: Transaction, name: str, now: datetime) -> int:
-    """Return the row key of the organization of this name, and lock its row; insert it if it does not exist."""
-    wanted = select(organizations.c.id).where(organizations.c.name == name).with_for_update()
-    if not (found := await tx.execute(wanted)):
-        row = {"uid": new_id(), "name": name, "owns_provider_account": name == DEFAULT_ORGANIZATION, "created_at": now}
-        await tx.execute(insert(organizations), [row])
-        found = await tx.execute(wanted)
-    return int(found[0][0])
 
 
 async def insert_key(tx: Transaction, values: Mapping[str, Any]) -> None:

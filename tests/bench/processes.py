@@ -13,13 +13,18 @@ from typing import Any
 
 import orjson
 
+from receiver.domain.organization_limits import LIMIT_NAMES
 from tests.bench.databases import Store
 from tests.bench.prepared_requests import request
 
 _START_SECONDS = 30.0
 _CHECK_SECONDS = 0.005
-_NO_LIMITS = {"RINGBACK_ALLOW_PRIVATE_TARGETS": "true", "RINGBACK_KEY_RATE": "1000000/s"}
-"""Settings for a load from one machine with one API key."""
+_NO_LIMITS = {
+    "RINGBACK_ALLOW_PRIVATE_TARGETS": "true",
+    "RINGBACK_KEY_RATE": "1000000/s",
+    "RINGBACK_ORGANIZATION_LIMITS": ",".join(f"{name}=unlimited" for name in LIMIT_NAMES),
+}
+"""Settings for a load from one machine with one API key, in one organization."""
 _ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -1,4 +1,4 @@
-"""Organizations in addition to `default`; the API cannot create them."""
+"""Organizations in addition to `default`, made without the API."""
 
 from models import Scope
 from receiver.clock import utc_now
@@ -8,10 +8,13 @@ from tests.fakes.rows import change, select
 from tests.fakes.world import World
 
 
-def another_organization(world: World) -> dict[str, str]:
+def another_organization(world: World, *, owns_provider_account: bool = False) -> dict[str, str]:
     """Create an organization with its own admin key; return the header that authenticates as it."""
     name, secret, now = new_id(), f"the-key-of-{new_id()}", utc_now().replace(tzinfo=None).isoformat(" ")
-    change(world, "INSERT INTO organization (uid, name, created_at) VALUES (?, ?, ?)", new_id(), name, now)
+    values = (new_id(), name, owns_provider_account, now)
+    change(
+        world, "INSERT INTO organization (uid, name, owns_provider_account, created_at) VALUES (?, ?, ?, ?)", *values
+    )
     (organization,) = select(world, "SELECT id FROM organization WHERE name = ?", name)
     change(
         world,

@@ -19,7 +19,7 @@ from receiver.events.feed import Feed
 from receiver.providers import CallerKey, ForwardedRequest, ForwardOutcome, Provider
 from receiver.runs.advance import Advancer
 from receiver.storage.database import Database
-from receiver.storage.keys import ensure_organization
+from receiver.storage.organizations import ensure_organization
 from receiver.storage.tables import deliveries, events, receipts, subscriptions, tasks
 from receiver.storage.transaction import LeasedDelivery
 from receiver.tracking.apply import Applied, Applier

@@ -101,7 +101,7 @@ async def test_a_task_that_the_provider_does_not_know_is_not_found(world: World)
 
 
 async def test_a_task_of_another_organization_gets_the_same_response_as_an_unknown_one(world: World) -> None:
-    theirs = another_organization(world)
+    theirs = another_organization(world, owns_provider_account=True)
     provider_task_id = await elsewhere(world, **BY_HAND)
     assert (await adopt(world, provider_task_id, headers=theirs)).status_code == 200
     refused, unknown = await adopt(world, provider_task_id), await adopt(world, "never-was")

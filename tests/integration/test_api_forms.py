@@ -35,6 +35,8 @@ BODIES: Mapping[Key, Json] = {
     ("POST", "/api/v1/webhooks/{webhook_id}/replay"): {"since": LONG_AGO},
     ("POST", "/api/v1/runs"): RUN,
     ("POST", "/api/v1/keys"): {"name": "another"},
+    ("POST", "/api/v1/organizations"): {"name": "acme"},
+    ("PATCH", "/api/v1/organizations/{organization_id}"): {"limits": {"webhooks": 5}},
 }
 WITHOUT_BODY: tuple[Key, ...] = (
     ("GET", "/api/v1/tasks"),
@@ -62,6 +64,9 @@ WITHOUT_BODY: tuple[Key, ...] = (
     ("POST", "/api/v1/runs/{run_id}/retry"),
     ("GET", "/api/v1/jobs/{job_id}"),
     ("GET", "/api/v1/keys"),
+    ("GET", "/api/v1/organization"),
+    ("GET", "/api/v1/organizations"),
+    ("GET", "/api/v1/organizations/{organization_id}"),
     ("DELETE", "/api/v1/webhooks/{webhook_id}/replays/{replay_id}"),
     ("DELETE", "/api/v1/webhooks/{webhook_id}"),
     ("DELETE", "/api/v1/keys/{key_id}"),
@@ -79,6 +84,7 @@ LISTS = [
     ("GET", "/api/v1/deliveries"),
     ("GET", "/api/v1/runs"),
     ("GET", "/api/v1/keys"),
+    ("GET", "/api/v1/organizations"),
 ]
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 NAMES_OF_TIMES = frozenset({"timestamp", "since", "until", "time"})
@@ -108,6 +114,7 @@ async def ids(world: World) -> dict[str, str]:
     await world.api.get(f"/api/v1/runs/{run_id}", params={"wait_for_completion": "true"})
     replay = await world.api.post(f"/api/v1/webhooks/{webhook['id']}/replay", json={"since": LONG_AGO})
     key = await world.api.post("/api/v1/keys", json={"name": "one"})
+    organization = await world.api.post("/api/v1/organizations", json={"name": "one"})
     delivery = (await world.api.get("/api/v1/deliveries")).json()["data"]["data"][0]
     return {
         "task_id": task_id,
@@ -116,6 +123,7 @@ async def ids(world: World) -> dict[str, str]:
         "webhook_id": webhook["id"],
         "replay_id": replay.json()["data"]["id"],
         "key_id": key.json()["data"]["id"],
+        "organization_id": organization.json()["data"]["id"],
         "delivery_id": delivery["id"],
     }
 

@@ -185,6 +185,12 @@ async def of_key(world: World) -> Case:
     return Case("/api/v1/keys", f"SELECT uid FROM api_key WHERE name = '{mine}'", body={"name": mine})
 
 
+async def of_organization(world: World) -> Case:
+    name = new_id()[:13]
+    query = f"SELECT k.uid FROM api_key k JOIN organization o ON o.id = k.organization_id WHERE o.name = '{name}'"
+    return Case("/api/v1/organizations", query, body={"name": name}, shows={"name": name})
+
+
 CASES: dict[str, Prepare] = {
     "/api/v1/task": of_create,
     "/api/v1/task/{task_id}/cancel": of_piapi_cancel,
@@ -201,6 +207,7 @@ CASES: dict[str, Prepare] = {
     "/api/v1/webhooks/{webhook_id}/replays/{replay_id}/cancel": of_replay_cancel,
     "/api/v1/deliveries/{delivery_id}/retry": of_delivery_retry,
     "/api/v1/keys": of_key,
+    "/api/v1/organizations": of_organization,
     "/api/v1/runs": of_run,
     "/api/v1/runs/{run_id}/cancel": of_run_cancel,
     "/api/v1/runs/{run_id}/retry": of_run_retry,

@@ -37,6 +37,7 @@ SETTINGS: Mapping[str, str] = {
     "allow_private_targets": "true",
     "provider_rate": "1000/s",
     "key_rate": "100000/s",
+    "organization_limits": "creates_per_second=unlimited",
     "provider_timeout_seconds": "2",
     "delivery_timeout_seconds": "2",
     "submit_wait_seconds": "2",

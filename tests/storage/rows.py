@@ -11,7 +11,7 @@ import models
 from models import EventType, SubscriptionKind
 from receiver.domain.ids import new_id
 from receiver.storage.database import Database
-from receiver.storage.keys import ensure_organization
+from receiver.storage.organizations import ensure_organization
 from receiver.storage.tables import subscriptions, tasks
 from receiver.storage.transaction import NewDelivery, NewEvent
 

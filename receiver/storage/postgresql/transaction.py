@@ -34,6 +34,7 @@ from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
 from receiver.storage.postgresql.commit_evidence import CommitEvidence
 from receiver.storage.postgresql.values import encoder_of, write_document, write_text
+from receiver.storage.stored_bytes import DOCUMENTS, stored_size
 from receiver.storage.tables import deliveries as delivery_table
 from receiver.storage.tables import events as event_table
 from receiver.storage.tables import tasks as task_table
@@ -176,6 +177,7 @@ _TYPES: Mapping[Table, Mapping[str, str]] = {
     for table in (task_table, event_table, delivery_table)
 }
 _ENCODERS = MappingProxyType({column.name: encoder_of(column.type) for column in task_table.columns})
+_SIZED = frozenset(DOCUMENTS)
 _EVENT_COLUMNS = ("uid", "organization_id", "task_id", "run_uid", "type", "snapshot", "created_at")
 _DELIVERY_COLUMNS = (
     "uid",
@@ -236,15 +238,15 @@ class PostgreSQLTransaction:
                 [change.id for change in group],
                 [change.from_status for change in group],
                 [change.from_attempt for change in group],
-                *(_column(name, [change.values for change in group]) for name in names),
+                *_columns(names, [change.values for change in group]),
             )
             if len(written) != len(group):
                 raise RuntimeError("a task is not in the state that its change was decided on")
 
     async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
         """Insert whole rows; return their row keys in order."""
-        names = tuple(rows[0])
-        return await self._insert(task_table, names, [_column(name, rows) for name in names])
+        names = tuple(name for name in rows[0] if name != "stored_bytes")
+        return await self._insert(task_table, (*names, "stored_bytes"), _columns(names, rows))
 
     async def insert_events(self, events: Sequence[NewEvent]) -> list[int]:
         """Insert events; return their sequence numbers in order."""
@@ -362,6 +364,9 @@ def _insert_into(table: Table, names: tuple[str, ...]) -> str:
 @cache
 def _update_tasks(names: tuple[str, ...]) -> str:
     assignments = ", ".join(f"{name} = given.new_{name}" for name in names)
+    if not _SIZED.isdisjoint(names):
+        names = (*names, "stored_bytes")
+        assignments += ", stored_bytes = task.stored_bytes + given.new_stored_bytes"
     columns = ", ".join(("id", "from_status", "from_attempt", *(f"new_{name}" for name in names)))
     return (
         f"UPDATE task SET {assignments} FROM unnest($1::bigint[], $2::text[], $3::integer[], "
@@ -373,6 +378,13 @@ def _update_tasks(names: tuple[str, ...]) -> str:
 
 def _arrays(table: Table, names: Sequence[str], first: int) -> str:
     return ", ".join(f"${number}::{_TYPES[table][name]}[]" for number, name in enumerate(names, first))
+
+
+def _columns(names: Sequence[str], rows: Sequence[Values]) -> list[list[Any]]:
+    """Return one list for each column; where documents are among them, one more with their sizes (`stored_bytes`)."""
+    columns = [_column(name, rows) for name in names]
+    sized = [column for name, column in zip(names, columns, strict=True) if name in _SIZED]
+    return [*columns, [stored_size(row) for row in zip(*sized, strict=True)]] if sized else columns
 
 
 def _column(name: str, rows: Iterable[Values]) -> list[Any]:

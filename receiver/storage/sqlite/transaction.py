@@ -18,6 +18,7 @@ from sqlalchemy import Executable, Row
 from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
 from receiver.storage.sqlite.values import decoder_of, encoder_of, read_moment, write_document, write_moment
+from receiver.storage.stored_bytes import DOCUMENTS, stored_size
 from receiver.storage.tables import tasks
 from receiver.storage.transaction import (
     DueTask,
@@ -39,6 +40,7 @@ _STATE_DECODERS = [
     if (decode := decoder_of(tasks.columns[name].type)) is not None
 ]
 _ENCODERS = MappingProxyType({column.name: encoder_of(column.type) for column in tasks.columns})
+_SIZED = frozenset(DOCUMENTS)
 
 _DUE_DELIVERIES = f"""
 WITH RECURSIVE endpoint(id) AS (
@@ -146,11 +148,17 @@ class SQLiteTransaction:
             groups[tuple(sorted(change.values))].append(change)
         for names, group in groups.items():
             assignments = ", ".join(f"{name} = ?" for name in names)
+            sized = [index for index, name in enumerate(names) if name in _SIZED]
+            rows = [_encoded(change.values, names) for change in group]
+            if sized:
+                assignments += ", stored_bytes = stored_bytes + ?"
+                for row in rows:
+                    row.append(stored_size(row[index] for index in sized))
             written = self._driver.executemany(
                 f"UPDATE task SET {assignments} WHERE id = ? AND status = ? AND attempt = ?",
                 [
-                    [*_encoded(change.values, names), change.id, change.from_status, change.from_attempt]
-                    for change in group
+                    [*row, change.id, change.from_status, change.from_attempt]
+                    for row, change in zip(rows, group, strict=True)
                 ],
             ).rowcount
             if written != len(group):
@@ -159,11 +167,13 @@ class SQLiteTransaction:
     async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
         """Insert whole rows; return their row keys in order."""
         first = self._next_key("task")
-        names = tuple(rows[0])
-        columns = ", ".join(("id", *names))
+        names = tuple(name for name in rows[0] if name != "stored_bytes")
+        columns = ", ".join(("id", *names, "stored_bytes"))
+        sized = [index for index, name in enumerate(names) if name in _SIZED]
+        encoded = [_encoded(row, names) for row in rows]
         self._driver.executemany(
-            f"INSERT INTO task ({columns}) VALUES ({_placeholders(len(names) + 1)})",
-            [[key, *_encoded(row, names)] for key, row in enumerate(rows, first)],
+            f"INSERT INTO task ({columns}) VALUES ({_placeholders(len(names) + 2)})",
+            [[key, *row, stored_size(row[index] for index in sized)] for key, row in enumerate(encoded, first)],
         )
         return list(range(first, first + len(rows)))
 

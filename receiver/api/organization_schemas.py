@@ -1,0 +1,52 @@
+"""Schemas of what operators send about organizations."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
+
+from receiver.api.schemas import ShortName
+from receiver.domain.ids import is_id
+from receiver.domain.organization_limits import UNLIMITED, OrganizationLimits
+
+
+def _check_name(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("may have printable characters only")
+    if is_id(name.lower()):
+        raise ValueError("may not have the form of an id")
+    return name
+
+
+def _check_limits(given: dict[str, Any]) -> dict[str, Any]:
+    """Return limits as they are stored: numbers, "unlimited", or None for the default again."""
+    checked = OrganizationLimits().with_values(
+        {name: UNLIMITED if value is None else value for name, value in given.items()}
+    )
+    stored = {name: UNLIMITED if getattr(checked, name) is None else getattr(checked, name) for name in given}
+    return {name: None if given[name] is None else value for name, value in stored.items()}
+
+
+OrganizationName = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_check_name)
+]
+LimitValues = Annotated[dict[str, Any], Field(max_length=50), AfterValidator(_check_limits)]
+
+
+class CreateOrganization(BaseModel):
+    """`POST /api/v1/organizations`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: OrganizationName
+    limits: LimitValues = {}
+    owns_provider_account: StrictBool = False
+    key_name: ShortName = "first admin key"
+
+
+class ChangeOrganization(BaseModel):
+    """`PATCH /api/v1/organizations/{id}`: of the limits, only those that are given are changed; null resets one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limits: LimitValues = {}
+    owns_provider_account: StrictBool | None = None

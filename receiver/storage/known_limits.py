@@ -1,0 +1,47 @@
+"""The limits of every organization in memory, so that asking for them costs no query."""
+
+import asyncio
+
+from receiver.domain.organization_limits import OrganizationLimits
+from receiver.storage.database import Database
+from receiver.storage.organizations import set_limits
+from receiver.telemetry import get_logger
+
+log = get_logger("storage.known_limits")
+
+EVERY_SECONDS = 1.5
+"""How often the limits are read: about how late a change by another process is known at most."""
+
+
+class KnownLimits:
+    """The limits that are set, and `defaults` for all others."""
+
+    def __init__(self, database: Database, defaults: OrganizationLimits) -> None:
+        self._database = database
+        self._defaults = defaults
+        self._own: dict[int, OrganizationLimits] = {}
+
+    def of(self, organization_id: int) -> OrganizationLimits:
+        """Return the limits of the organization with this row key."""
+        return self._own.get(organization_id, self._defaults)
+
+    async def refresh(self) -> None:
+        """Read the limits, at the start and after a change. Raises `StorageUnavailable`; those known before stay."""
+        rows = await self._database.read(set_limits())
+        self._own = {row["id"]: self._read(row["id"], row["limits"]) for row in rows}
+
+    async def run(self) -> None:
+        """Read the limits again and again: another process may have changed them."""
+        while True:
+            await asyncio.sleep(EVERY_SECONDS)
+            await self.refresh()
+
+    def _read(self, organization_id: int, limits: dict[str, object]) -> OrganizationLimits:
+        try:
+            return self._defaults.with_values(limits)
+        except ValueError as error:  # written by a later version
+            if self._own.get(organization_id) is not self._defaults:
+                log.warning(
+                    "limits of an organization not understood", organization_key=organization_id, error=str(error)
+                )
+            return self._defaults
