@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import orjson
@@ -24,22 +25,21 @@ CheckedItem = CreateTask | RingbackError
 async def create_tasks(call: Call) -> Reply:
     """Create the valid tasks, all in one transaction; they are sent to the provider in the background.
 
-    If the organization may not create as many now, the whole call is refused, and nothing is stored.
-
-    The response is 202, with an id or an error for each task, even if all of them are errors.
+    If the organization may not create as many now, the whole call is refused, and nothing is stored. Otherwise the
+    response is 202, with an id or an error for each task, even if all of them are errors.
     """
     items = _items(await call.json())
     wanted = [_check_item(item) for item in items]
     uids = [call.new_id() for _ in wanted]
     existing = await _made_before(call, uids)
     new = [uid for uid, each in zip(uids, wanted, strict=True) if isinstance(each, CreateTask) and uid not in existing]
-    if new:
-        call.services.quotas.admit_creates(call.organization_id, len(new), len(await call.raw()))
-    callbacks = await _callbacks(call, wanted)
-    requested = [_request(call, each, uid, callbacks) for each, uid in zip(wanted, uids, strict=True)]
-    requests = [each for each in requested if isinstance(each, TaskRequest) and each.uid not in existing]
-    if requests:
-        await call.services.tracker.create_bulk(requests)
+    size = len(await call.raw())
+    with call.services.quotas.admit_creates(call.organization_id, len(new), size) if new else nullcontext():
+        callbacks = await _callbacks(call, wanted)
+        requested = [_request(call, each, uid, callbacks) for each, uid in zip(wanted, uids, strict=True)]
+        requests = [each for each in requested if isinstance(each, TaskRequest) and each.uid not in existing]
+        if requests:
+            await call.services.tracker.create_bulk(requests)
     data = [
         {"index": index, "error": error_object(each)}
         if isinstance(each, RingbackError) and uid not in existing

@@ -13,11 +13,11 @@ from receiver.api.organization_schemas import ChangeOrganization, CreateOrganiza
 from receiver.api.schemas import Page
 from receiver.clock import utc_now
 from receiver.domain.keyring import new_api_key
+from receiver.domain.organization_limits import LIMIT_NAMES
 from receiver.domain.representations import iso
 from receiver.errors import BadRequest, Conflict, NotAllowed, RingbackError
 from receiver.storage import organizations as storage
 from receiver.storage.keys import insert_key, insert_key_again, key_row
-from receiver.storage.organization_usage import MOST_COUNTED
 from receiver.storage.transaction import Transaction
 
 Row = Mapping[str, Any]
@@ -135,19 +135,13 @@ def _view(call: Call, row: Row) -> dict[str, Any]:
 
 
 async def _used(call: Call, organization_id: int) -> dict[str, float]:
-    """Return what an organization uses, by the names of the limits; rates and streams are of this process alone."""
+    """Return what an organization uses, by the names of the limits and in their order."""
     quotas = call.services.quotas
-
-    async def count(query: Any) -> int:
-        return int((await call.services.database.read(query))[0]["count"])
-
-    return {
-        "webhooks": await count(storage.count_webhooks(organization_id, MOST_COUNTED)),
-        "streams": quotas.open_streams(organization_id),
-        "running_replays": await count(storage.count_running_replays(organization_id, MOST_COUNTED)),
-        "open_tasks": await quotas.usage.count(organization_id),
-        "creates_per_second": round(quotas.creates_per_second(organization_id), 1),
+    used = {
+        **await quotas.usage.counts(organization_id),
         **quotas.delivery_use(organization_id),
+        "streams": quotas.open_streams(organization_id),
+        "creates_per_second": round(quotas.creates_per_second(organization_id), 1),
         "stored_bytes": quotas.usage.stored_bytes(organization_id),
-        "idempotency_keys": await count(storage.count_idempotency_keys(organization_id, MOST_COUNTED)),
     }
+    return {name: used[name] for name in LIMIT_NAMES if name in used}

@@ -162,7 +162,7 @@ class ForwardedResponse:
                 error=error.message,
             )
         else:
-            services.quotas.usage.add(self._call.organization_id, 1, len(plain))
+            services.quotas.usage.admit(self._call.organization_id, 1, len(plain)).stored()
             log.info("task of a forwarded answer tracked", task_id=task_id, provider_task_id=update.provider_task_id)
 
 

@@ -13,7 +13,7 @@ from time import monotonic
 
 from receiver.domain.organization_limits import OrganizationLimits, limit_reached
 from receiver.errors import OrganizationRateLimited
-from receiver.storage.organization_usage import OrganizationUsage
+from receiver.storage.organization_usage import Admission, OrganizationUsage
 
 BURST_SECONDS = 10.0
 """As many tasks as may be created in this time may be created at once."""
@@ -51,21 +51,22 @@ class Quotas:
         self._creates: dict[int, _CreateBucket] = {}
         self._streams: Counter[int] = Counter()
 
-    def admit_creates(self, organization_id: int, tasks: int, size: int) -> None:
+    def admit_creates(self, organization_id: int, tasks: int, size: int) -> Admission:
         """Count tasks that are to be created, all of them or none; `size` is about their bytes.
 
-        Raises `LimitReached` for the bytes, `OrganizationRateLimited` for open tasks and tasks a second.
+        The caller creates them within the admission, which is a context. Raises `LimitReached` for the bytes,
+        `OrganizationRateLimited` for open tasks and tasks a second.
         """
         limits = self.limits_of(organization_id)
         self._check_bytes(organization_id, size, limits)
         self._check_open(organization_id, tasks, limits)
         self._take_creates(organization_id, tasks, limits)
-        self.usage.add(organization_id, tasks, size)
+        return self.usage.admit(organization_id, tasks, size)
 
-    def admit_again(self, organization_id: int) -> None:
-        """Check whether a task that has ended may be open again. Raises `OrganizationRateLimited`."""
+    def admit_again(self, organization_id: int) -> Admission:
+        """Count a task that has ended and is to be open again. Raises `OrganizationRateLimited`."""
         self._check_open(organization_id, 1, self.limits_of(organization_id))
-        self.usage.add(organization_id, 1, 0)
+        return self.usage.admit(organization_id, 1, 0)
 
     def take_stream(self, organization_id: int) -> None:
         """Count a stream or a long poll, which ends with `leave_stream`. Raises `OrganizationRateLimited`."""

@@ -33,10 +33,10 @@ async def create_run(call: Call) -> Reply:
     uid = call.new_id()
     if not call.is_resumed or await runs.unknown(call.organization_id, [uid]):
         # All steps count when the run is created, so that no limit ends a run in the middle.
-        call.services.quotas.admit_creates(call.organization_id, len(graph.steps), len(await call.raw()))
-        await runs.create(
-            RunRequest(uid=uid, organization_id=call.organization_id, graph=graph, metadata=wanted.metadata)
-        )
+        with call.services.quotas.admit_creates(call.organization_id, len(graph.steps), len(await call.raw())):
+            await runs.create(
+                RunRequest(uid=uid, organization_id=call.organization_id, graph=graph, metadata=wanted.metadata)
+            )
     return Reply(_created(uid, graph), "run", status=202)
 
 
@@ -79,8 +79,9 @@ async def retry_run(call: Call) -> Reply:
     if await has_moved(call, run["ended_event"]):
         return _reply(run)
     if run["status"] in (RunStatus.FAILED, RunStatus.CANCELLED):
-        call.services.quotas.admit_again(call.organization_id)
-        await _look_first(call, run)
+        with call.services.quotas.admit_again(call.organization_id):
+            await _look_first(call, run)
+            return _reply(await runs.retry(call.organization_id, uid))
     return _reply(await runs.retry(call.organization_id, uid))
 
 

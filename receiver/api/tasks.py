@@ -1,6 +1,7 @@
 """`/api/v1/tasks`: Ringback's own endpoints for tasks."""
 
 from collections.abc import Awaitable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from receiver.api.dialects import Reply
@@ -66,9 +67,9 @@ async def retry_task(call: Call) -> Reply:
     tracker = call.services.tracker
     task = await tracker.task(call.organization_id, call.path("task_id"))
     found = await call.found(str(task["attempt"]))
-    if int(found) == task["attempt"]:
-        call.services.quotas.admit_again(call.organization_id)
-    await tracker.retry(task, past_attempt=int(found) if call.is_resumed else None)
+    is_first = int(found) == task["attempt"]
+    with call.services.quotas.admit_again(call.organization_id) if is_first else nullcontext():
+        await tracker.retry(task, past_attempt=int(found) if call.is_resumed else None)
     return await after_work(_reply_with(call, tracker.task(call.organization_id, task["uid"])))
 
 
@@ -79,11 +80,20 @@ async def adopt_task(call: Call) -> Reply:
         known = ", ".join(sorted(call.services.providers))
         raise BadRequest(f"there is no provider with this name; known are {known}", param="provider")
     tracker = call.services.tracker
-    if not await call.services.database.read(task_by_id(call.organization_id, wanted.provider_task_id)):
-        await require_provider_account(call, "a task that is not tracked here")
-        call.services.quotas.admit_creates(call.organization_id, 1, len(await call.raw()))
-    task = await tracker.adopt(call.organization_id, wanted.provider, wanted.provider_task_id, wanted.metadata)
+    with await _adoption(call, wanted):
+        task = await tracker.adopt(call.organization_id, wanted.provider, wanted.provider_task_id, wanted.metadata)
     return await _reply(call, task)
+
+
+async def _adoption(call: Call, wanted: AdoptTask) -> AbstractContextManager[object]:
+    """Return the admission of a task that is not tracked yet; none is needed for one of the organization's own.
+
+    Raises `NotAllowed` where the provider account is not the organization's, and as `Quotas.admit_creates` does.
+    """
+    if await call.services.database.read(task_by_id(call.organization_id, wanted.provider_task_id)):
+        return nullcontext()
+    await require_provider_account(call, "a task that is not tracked here")
+    return call.services.quotas.admit_creates(call.organization_id, 1, len(await call.raw()))
 
 
 async def _reply_with(call: Call, reading: Awaitable[Mapping[str, Any]]) -> Reply:

@@ -5,16 +5,25 @@ from typing import Any
 
 from receiver.domain.ids import is_id
 
+_LENGTH = 36
+"""Characters of an id."""
+
 
 def ids_in(value: Any) -> set[str]:
-    """Return every string in `value`, at any depth, that has the form of an id and so may be a task's."""
-    return {text for text in _texts(value) if is_id(text)}
+    """Return every string in `value`, at any depth, that has the form of an id and so may be a task's.
+
+    In lower case, as all ids are: a provider may accept its own in upper case too.
+    """
+    return {text.lower() for text in _texts(value) if len(text) == _LENGTH and is_id(text.lower())}
 
 
 def with_ids(value: Any, known: Mapping[str, str]) -> Any:
-    """Return `value` with each string that is a key of `known`, at any depth, replaced by its value there."""
+    """Return `value` with each string that is a key of `known`, at any depth, replaced by its value there.
+
+    An id is also found in upper case.
+    """
     if isinstance(value, str):
-        return known.get(value, value)
+        return known.get(value.lower() if len(value) == _LENGTH else value, value)
     if isinstance(value, list):
         return [with_ids(item, known) for item in value]
     if isinstance(value, dict):

@@ -4,6 +4,8 @@ Both are counted in the background, and what this process created since is added
 created since the last count, and by what has ended, grown or been purged since. Open tasks are counted of organizations
 that create, up to what their limit needs, in an index. Bytes are summed over the whole table, page by page, because no
 index has them; that reads every row once in a while, at a tenth of one reading connection's time at most.
+
+A create that is under way is counted apart: a count may read before its commit, and may not make it forgotten.
 """
 
 import asyncio
@@ -11,10 +13,18 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
+from types import TracebackType
 
 from receiver.domain.organization_limits import OrganizationLimits
+from receiver.errors import OutcomeUnknown
 from receiver.storage.database import Database
-from receiver.storage.organizations import count_open_tasks, stored_bytes_after
+from receiver.storage.organizations import (
+    count_idempotency_keys,
+    count_open_tasks,
+    count_running_replays,
+    count_webhooks,
+    stored_bytes_after,
+)
 
 MOST_COUNTED = 1_000_000
 """Open tasks are counted up to their limit, and where that is greater or there is none, up to this number."""
@@ -33,13 +43,61 @@ _PAUSES = 10
 
 
 @dataclass(slots=True)
-class _Open:
-    """The open tasks of one organization: `counted` at `at`, and `made` by this process since."""
+class _Use:
+    """What one organization uses: as counted, as created by this process since, and as being created now."""
 
-    counted: int = 0
-    made: int = 0
-    at: float = float("-inf")
+    open_counted: int = 0
+    open_made: int = 0
+    open_under_way: int = 0
+    bytes_made: int = 0
+    bytes_under_way: int = 0
+    counted_at: float = float("-inf")
     not_before: float = float("-inf")
+    """When the open tasks may be counted again."""
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Numbers of one organization that were asked for, or are being counted; kept until then."""
+
+    counting: "asyncio.Task[dict[str, int]]"
+    until: float = float("inf")
+
+
+class Admission:
+    """Tasks that are being created, from their admission until it is known whether they are stored."""
+
+    __slots__ = ("_size", "_tasks", "_use")
+
+    def __init__(self, use: _Use, tasks: int, size: int) -> None:
+        self._use = use
+        self._tasks = tasks
+        self._size = size
+        use.open_under_way += tasks
+        use.bytes_under_way += size
+
+    def stored(self) -> None:
+        """Note that the tasks are stored."""
+        self._use.open_made += self._tasks
+        self._use.bytes_made += self._size
+        self._end()
+
+    def _end(self) -> None:
+        self._use.open_under_way -= self._tasks
+        self._use.bytes_under_way -= self._size
+        self._tasks = self._size = 0
+
+    def __enter__(self) -> "Admission":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Note that they are stored, or are not if there was an error; when that is not known, they may be."""
+        if error is None or isinstance(error, OutcomeUnknown | asyncio.CancelledError):
+            self.stored()
+        else:
+            self._end()
 
 
 class OrganizationUsage:
@@ -55,31 +113,34 @@ class OrganizationUsage:
         self._database = database
         self._limits_of = limits_of
         self._sum_seconds = sum_seconds
-        self._open: defaultdict[int, _Open] = defaultdict(_Open)
+        self._uses: defaultdict[int, _Use] = defaultdict(_Use)
         self._asked: set[int] = set()
         self._wake = asyncio.Event()
         self._summed: Counter[int] = Counter()
         self._partial: Counter[int] = Counter()
-        self._made_bytes: Counter[int] = Counter()
+        self._counts: dict[int, _Counts] = {}
 
     def open_tasks(self, organization_id: int) -> int:
         """Return how many tasks have not ended, about."""
-        each = self._open[organization_id]
-        return each.counted + each.made
+        use = self._uses[organization_id]
+        return use.open_counted + use.open_made + use.open_under_way
 
     def stored_bytes(self, organization_id: int) -> int:
         """Return how many bytes the organization's tasks have, about; after a start less, until all were summed."""
+        use = self._uses[organization_id]
         known = max(self._summed[organization_id], self._partial[organization_id])
-        return known + self._made_bytes[organization_id]
+        return known + use.bytes_made + use.bytes_under_way
 
-    def add(self, organization_id: int, tasks: int, size: int) -> None:
-        """Note that this process creates tasks of `size` bytes; have the open ones counted if that may matter."""
-        self._made_bytes[organization_id] += size
-        each = self._open[organization_id]
-        each.made += tasks
+    def admit(self, organization_id: int, tasks: int, size: int) -> Admission:
+        """Count tasks of `size` bytes in all that are being created; have the open ones counted if that may matter."""
+        use = self._uses[organization_id]
+        admission = Admission(use, tasks, size)
         limit = self._limits_of(organization_id).open_tasks
-        if limit is not None and ((each.counted + each.made) * 2 >= limit or monotonic() - each.at >= _STALE_SECONDS):
-            self.count_soon(organization_id)
+        if limit is not None:
+            is_near = (use.open_counted + use.open_made + use.open_under_way) * 2 >= limit
+            if is_near or monotonic() - use.counted_at >= _STALE_SECONDS:
+                self.count_soon(organization_id)
+        return admission
 
     def count_soon(self, organization_id: int) -> None:
         """Have the open tasks of an organization counted in the background."""
@@ -89,24 +150,47 @@ class OrganizationUsage:
     async def count(self, organization_id: int) -> int:
         """Count the open tasks of an organization now; return their number. Raises `StorageUnavailable`."""
         limit = self._limits_of(organization_id).open_tasks
-        each = self._open[organization_id]
-        began, made = monotonic(), each.made
+        use = self._uses[organization_id]
+        began, made = monotonic(), use.open_made
         most = MOST_COUNTED if limit is None else min(MOST_COUNTED, limit + 1)
         rows = await self._database.read(count_open_tasks(organization_id, most))
-        each.counted, each.at = int(rows[0]["count"]), monotonic()
-        each.made -= made
-        each.not_before = each.at + max(_COUNT_SECONDS, (each.at - began) * _PAUSES)
-        return each.counted + each.made
+        use.open_counted, use.counted_at = int(rows[0]["count"]), monotonic()
+        use.open_made -= min(made, use.open_made)  # another count may have read at the same time
+        use.not_before = use.counted_at + max(_COUNT_SECONDS, (use.counted_at - began) * _PAUSES)
+        return self.open_tasks(organization_id)
+
+    async def counts(self, organization_id: int) -> dict[str, int]:
+        """Return how much of some limits an organization uses, by their names. Raises `StorageUnavailable`.
+
+        However often it is asked, the database counts for a tenth of the time at most.
+        """
+        known = self._counts.get(organization_id)
+        if known is None or (known.counting.done() and monotonic() >= known.until):
+            known = self._counts[organization_id] = _Counts(asyncio.create_task(self._count_all(organization_id)))
+        return await asyncio.shield(known.counting)
+
+    async def _count_all(self, organization_id: int) -> dict[str, int]:
+        began, read = monotonic(), self._database.read
+        queries = {
+            "webhooks": count_webhooks(organization_id, MOST_COUNTED),
+            "running_replays": count_running_replays(organization_id, MOST_COUNTED),
+            "idempotency_keys": count_idempotency_keys(organization_id, MOST_COUNTED),
+        }
+        try:
+            found = {name: int((await read(query))[0]["count"]) for name, query in queries.items()}
+            return {**found, "open_tasks": await self.count(organization_id)}
+        finally:
+            now = monotonic()
+            self._counts[organization_id].until = now + (now - began) * _PAUSES
 
     async def count_tasks(self) -> None:
         """Count the open tasks of the organizations for which that was asked, until cancelled."""
         while True:
             await self._wake.wait()
-            soonest = min(self._open[each].not_before for each in self._asked)
-            if (wait := soonest - monotonic()) > 0:
+            organization_id = min(self._asked, key=lambda each: self._uses[each].not_before)
+            if (wait := self._uses[organization_id].not_before - monotonic()) > 0:
                 await asyncio.sleep(wait)
                 continue
-            organization_id = min(self._asked, key=lambda each: self._open[each].not_before)
             self._asked.discard(organization_id)
             if not self._asked:
                 self._wake.clear()
@@ -123,16 +207,14 @@ class OrganizationUsage:
         self._partial.clear()
         after, rows, took = 0, _SUMMED_AT_ONCE, 0.0
         while True:
-            began = monotonic()
+            began, made = monotonic(), {each: use.bytes_made for each, use in self._uses.items()}
             found = await self._database.read(stored_bytes_after(after, rows))
             seconds = monotonic() - began
             took += seconds
             for each in found:
                 self._partial[each["organization_id"]] += int(each["bytes"])
             if sum(each["tasks"] for each in found) < rows:
-                # What this process created until now is among the rows that were read.
-                self._summed, self._partial = self._partial, Counter()
-                self._made_bytes.clear()
+                self._finish_sum(made)
                 return took
             after = max(each["last"] for each in found)
             if seconds > _SLOW_SECONDS:
@@ -140,3 +222,9 @@ class OrganizationUsage:
             elif seconds < _QUICK_SECONDS:
                 rows = min(_MOST_AT_ONCE, rows * 2)
             await asyncio.sleep(seconds * _PAUSES)
+
+    def _finish_sum(self, made: dict[int, int]) -> None:
+        """Take the sum over; what this process had `made` before the last page was read is in it."""
+        self._summed, self._partial = self._partial, Counter()
+        for organization_id, size in made.items():
+            self._uses[organization_id].bytes_made -= size

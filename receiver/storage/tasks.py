@@ -195,6 +195,12 @@ def referenced_tasks(organization_id: int, provider: str, uids: Sequence[str]) -
     )
 
 
+def tasks_of_others(organization_id: int, provider: str, provider_task_ids: Sequence[str]) -> Select[Any]:
+    """Return the query for those of these ids at the provider that belong to tasks of other organizations."""
+    is_named = (tasks.c.provider == provider, tasks.c.provider_task_id.in_(provider_task_ids))
+    return select(tasks.c.provider_task_id).where(*is_named, tasks.c.organization_id != organization_id)
+
+
 async def outcomes_of(tx: Transaction, uids: Collection[str]) -> dict[str, dict[str, Any]]:
     """Return the output and the error of these tasks, by their ids."""
     rows = await tx.execute(select(tasks.c.uid, tasks.c.output, tasks.c.error).where(tasks.c.uid.in_(uids)))

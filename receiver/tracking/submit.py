@@ -54,7 +54,7 @@ from receiver.storage.database import Database
 from receiver.storage.leases import Intent, LostAnswer, Postponement, keep_lost_answers, mark_sending, postpone
 from receiver.telemetry import counted, get_logger, sent_without_lease
 from receiver.tracking.apply import Applied, Applier
-from receiver.tracking.task_references import Ready, Resolved, TaskReferences, Unresolvable, Waits
+from receiver.tracking.task_references import OfAnother, Ready, Resolved, TaskReferences, Unresolvable, Waits
 from receiver.tracking.update_batch import Arrival
 
 log = get_logger("tracking.submit")
@@ -229,7 +229,7 @@ class Submitter:
             return NotMade(error.message)
 
     async def _hold_back(
-        self, provider_name: str, task: Outgoing, resolved: Waits | Unresolvable | NotMade
+        self, provider_name: str, task: Outgoing, resolved: Waits | Unresolvable | OfAnother | NotMade
     ) -> SubmitOutcome:
         match resolved:
             case NotMade():
@@ -242,6 +242,9 @@ class Submitter:
             case Unresolvable(uid, status):
                 await self._apply(provider_name, task, _reference_failure(uid, status))
                 return NotMade(f"task {uid}, which its input references, is {status}")
+            case OfAnother(provider_task_id):
+                await self._apply(provider_name, task, _foreign_reference(provider_task_id))
+                return NotMade(f"its input names task {provider_task_id}, which is another organization's")
 
     def _new_task(self, provider_name: str, task: Outgoing) -> NewTask:
         url, secret = None, None
@@ -325,6 +328,11 @@ def _log_outcome(provider_name: str, task: Outgoing, outcome: SubmitOutcome) -> 
 
 def _reference_failure(uid: str, status: str) -> ProviderUpdate:
     message = f"not sent: the input references task {uid}, which is {status} and has no id at the provider"
+    return own_failure(Source.SUBMIT, "mentioned_task_unknown", message)
+
+
+def _foreign_reference(provider_task_id: str) -> ProviderUpdate:
+    message = f"not sent: the input names the provider's task {provider_task_id}, which is not one of yours"
     return own_failure(Source.SUBMIT, "mentioned_task_unknown", message)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from models import TERMINAL
 from receiver.domain.task_references import ids_in, with_ids
 from receiver.storage.database import Database
-from receiver.storage.tasks import referenced_tasks
+from receiver.storage.tasks import referenced_tasks, tasks_of_others
 
 _MOST_AT_ONCE = 1000
 """Ids in one query."""
@@ -35,11 +35,21 @@ class Unresolvable:
     status: str
 
 
-Resolved = Ready | Waits | Unresolvable
+@dataclass(frozen=True, slots=True)
+class OfAnother:
+    """The input names the provider's id of a task that belongs to another organization."""
+
+    provider_task_id: str
+
+
+Resolved = Ready | Waits | Unresolvable | OfAnother
 
 
 class TaskReferences:
-    """Resolves task references. Ids that are not those of the organization's tasks at this provider stay unchanged."""
+    """Resolves task references. Ids that are no tasks' of this provider stay unchanged.
+
+    The provider has one account for all organizations, and would let one work with the task of another.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -54,6 +64,8 @@ class TaskReferences:
                 if row["provider_task_id"] is None:
                     return _without_id(row)
                 known[row["uid"]] = row["provider_task_id"]
+            for row in await self._database.read(tasks_of_others(organization_id, provider, some)):
+                return OfAnother(row["provider_task_id"])
         return Ready(with_ids(given, known) if known else given)
 
     async def as_sent(self, task: Mapping[str, Any]) -> Any:

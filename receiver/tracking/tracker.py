@@ -1,7 +1,7 @@
 """What the API asks of tracking: create, wait, refresh, cancel, retry, adopt."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,11 +52,14 @@ class Tracker:
         self._unknown: set[asyncio.Future[Any]] = set()
         """The creates of which it is not known yet whether they are on disk."""
 
-    async def create(self, request: TaskRequest, *, wait: float) -> tuple[str, SubmitOutcome | None]:
+    async def create(
+        self, request: TaskRequest, *, wait: float, stored: Callable[[], None] = lambda: None
+    ) -> tuple[str, SubmitOutcome | None]:
         """Create a task and send it; return its id, and the outcome if that is known within `wait` seconds, else None.
 
-        Raises `WriterFull` and `StorageUnavailable`: then nothing was stored and nothing was sent. Raises
-        `OutcomeUnknown`: then nothing was sent, and the task is sent as soon as it is known to be on disk.
+        `stored` is called as soon as it is on disk. Raises `WriterFull` and `StorageUnavailable`: then nothing was
+        stored and nothing was sent. Raises `OutcomeUnknown`: then nothing was sent, and the task is sent as soon as it
+        is known to be on disk.
         """
         outgoing = Outgoing(
             uid=request.uid,
@@ -76,6 +79,7 @@ class Tracker:
                 self._unknown.add(unknown.later)
                 unknown.later.add_done_callback(self._unknown.discard)
             raise
+        stored()
         outgoing = replace(outgoing, lease_until=created.lease_until)
         sending = asyncio.create_task(self._submitter.send(request.provider, outgoing), name=request.uid)
         self._sending.add(sending)

@@ -13,9 +13,11 @@ import pytest_asyncio
 from starlette.routing import Route
 from typer.testing import CliRunner, Result
 
+from receiver.api.endpoint import _Endpoint
 from receiver.api.routes import routes
 from receiver.cli.commands import app
 from receiver.domain.ids import new_id
+from receiver.errors import OutcomeUnknown
 from tests.fakes.pipeline import WAITING
 from tests.fakes.reader import EVENT_STREAM
 from tests.fakes.rows import eventually, select
@@ -183,6 +185,33 @@ async def test_open_tasks_are_limited_in_both_dialects_and_for_bulks_and_runs_as
     again = await ours.ask("POST", "/api/v1/task", TASK, **key)
     assert (again.content, again.headers["x-idempotency-replayed"]) == (accepted.content, "true")
     assert ours.tasks() == (await ours.own())["used"]["open_tasks"] == 2
+
+
+async def test_a_repetition_of_an_accepted_request_whose_answer_was_lost_is_not_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = _Endpoint._handle
+
+    async def work_and_lose(endpoint: Any, *given: Any) -> Any:
+        await handle(endpoint, *given)
+        raise OutcomeUnknown
+
+    ours = await tenant(world, open_tasks=5)
+    requests = [
+        ("/api/v1/task", TASK),
+        ("/api/v1/tasks", {"tasks": [TASK] * 3}),
+        ("/api/v1/runs", {"steps": RUN["steps"][:1]}),
+    ]
+    keys = [{"idempotency-key": new_id()} for _ in requests]
+    with monkeypatch.context() as broken:
+        broken.setattr(_Endpoint, "_handle", work_and_lose)
+        for (path, body), key in zip(requests, keys, strict=True):
+            assert (await ours.ask("POST", path, body, **key)).status_code == 504
+    await ours.limit(open_tasks=0, creates_per_second=0, stored_bytes=0)
+    for (path, body), key in zip(requests, keys, strict=True):
+        assert (await ours.ask("POST", path, body, **key)).status_code in (200, 202)
+        assert (await ours.ask("POST", path, body)).status_code == 409
+    assert ours.tasks() == 5
 
 
 async def test_when_tasks_have_ended_others_may_be_created_and_a_retry_opens_one_again(world: World) -> None:

@@ -32,6 +32,7 @@ from receiver.storage.tables import tasks
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import TaskRequest
 from receiver.tracking.submit import Outgoing
+from receiver.tracking.update_batch import Arrival
 from receiver.workers.task_worker import TaskWorker
 from tests.integration.harness import LEASE, SCHEDULE, BaseFakeProvider, TrackingHarness, tracking
 
@@ -401,6 +402,27 @@ async def test_a_task_of_another_organization_is_not_resolved(harness: SendingHa
     (uid,) = await harness.bulk(1, input={"origin_task_id": theirs})
     await harness.send(uid)
     assert harness.provider.inputs[1] == {"origin_task_id": theirs}
+
+
+@pytest.mark.parametrize("written", [str, str.upper])
+async def test_a_task_that_names_the_provider_s_task_of_another_organization_is_not_sent(
+    harness: SendingHarness, written: Callable[[str], str]
+) -> None:
+    ours, theirs = new_id(), new_id()
+    other = await harness.tracking.organization("other")
+    for organization_id, provider_task_id in ((1, ours), (other, theirs)):
+        update = ProviderUpdate(
+            source=Source.POLL, status=TaskStatus.PROCESSING, provider_task_id=provider_task_id, attempt=1
+        )
+        await harness.tracking.apply(Arrival(provider="piapi", update=update, organization_id=organization_id))
+    (sent, refused) = [(await harness.bulk(1, input={"origin_task_id": written(each)}))[0] for each in (ours, theirs)]
+    await harness.send(sent)
+    await harness.send(refused)
+    assert harness.provider.inputs == [{"origin_task_id": written(ours)}]
+    row = await harness.tracking.task(refused)
+    assert (row["status"], row["submission"]) == (TaskStatus.FAILED, Submission.REFUSED)
+    assert row["error"]["code"] == "mentioned_task_unknown"
+    assert f"task {theirs}, which is not one of yours" in row["error"]["message"]
 
 
 async def test_a_task_that_waits_longer_than_the_time_out_is_sent_when_its_turn_comes(harness: SendingHarness) -> None:

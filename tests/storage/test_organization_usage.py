@@ -10,6 +10,7 @@ from sqlalchemy import select, update
 from models import TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.organization_limits import OrganizationLimits
+from receiver.errors import OutcomeUnknown, WriterFull
 from receiver.storage import organization_usage
 from receiver.storage.database import Database
 from receiver.storage.known_limits import KnownLimits
@@ -82,10 +83,35 @@ async def test_what_this_process_creates_counts_at_once_and_is_not_counted_twice
     database: Database, both: tuple[int, int]
 ) -> None:
     usage = usage_of(database)
-    usage.add(both[0], 3, 100)
-    assert (usage.open_tasks(both[0]), usage.stored_bytes(both[0])) == (3, 100)
-    await add_tasks(database, *(task_row() for _ in range(3)))
+    with usage.admit(both[0], 3, 100):
+        assert (usage.open_tasks(both[0]), usage.stored_bytes(both[0])) == (3, 100)
+        await add_tasks(database, *(task_row() for _ in range(3)))
+    assert usage.open_tasks(both[0]) == 3
     assert await usage.count(both[0]) == 3
+
+
+async def test_a_create_that_is_under_way_is_not_forgotten_by_a_count_before_its_commit(
+    database: Database, both: tuple[int, int]
+) -> None:
+    usage = usage_of(database, sum_seconds=0)
+    with usage.admit(both[0], 2, 70) as admission:
+        assert await usage.count(both[0]) == 2
+        await usage._sum_once()
+        assert usage.stored_bytes(both[0]) == 70
+        admission.stored()
+    assert (usage.open_tasks(both[0]), usage.stored_bytes(both[0])) == (2, 70)
+
+
+@pytest.mark.parametrize(
+    ("error", "left"), [(WriterFull("full"), 0), (OutcomeUnknown(), 4), (asyncio.CancelledError(), 4)], ids=type
+)
+async def test_a_create_that_failed_counts_no_more_unless_it_may_be_stored(
+    database: Database, both: tuple[int, int], error: BaseException, left: int
+) -> None:
+    usage = usage_of(database)
+    with pytest.raises(type(error)), usage.admit(both[0], 4, 40):
+        raise error
+    assert (usage.open_tasks(both[0]), usage.stored_bytes(both[0])) == (left, left * 10)
 
 
 async def test_a_count_that_was_asked_for_shows_what_has_ended(
@@ -94,7 +120,7 @@ async def test_a_count_that_was_asked_for_shows_what_has_ended(
     monkeypatch.setattr(organization_usage, "_COUNT_SECONDS", 0.01)
     usage = usage_of(database)
     loop = asyncio.create_task(usage.count_tasks())
-    usage.add(both[0], 9, 0)
+    usage.admit(both[0], 9, 0).stored()
     await eventually(lambda: usage.open_tasks(both[0]) == 0)
     await add_tasks(database, task_row(), task_row())
     usage.count_soon(both[0])
@@ -119,7 +145,7 @@ async def test_bytes_are_summed_page_by_page_over_all_tasks(
         for organization in both
     }
     usage = usage_of(database, sum_seconds=0.01)
-    usage.add(ours, 1, 10_000_000)
+    usage.admit(ours, 1, 10_000_000).stored()
     loop = asyncio.create_task(usage.sum_bytes())
     await eventually(lambda: {each: usage.stored_bytes(each) for each in both} == expected)
     await database.writer.run(lambda tx: tx.execute(update(tasks).values(stored_bytes=1)))

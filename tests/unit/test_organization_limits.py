@@ -1,10 +1,14 @@
 """The limits of an organization: what is given changes the defaults, and what makes no sense is refused by name."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from receiver.domain.organization_limits import LIMIT_NAMES, UNLIMITED, OrganizationLimits
+from receiver.domain.organization_limits import LIMIT_NAMES, UNLIMITED, OrganizationLimits, default_limits
+from receiver.errors import SettingsError
+from receiver.serving.start import prepared
+from receiver.settings import load_settings
 
 
 def test_what_is_not_given_keeps_its_default() -> None:
@@ -34,3 +38,21 @@ def test_what_is_no_number_is_refused_by_the_name_of_the_limit(value: Any) -> No
 def test_an_unknown_name_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(ValueError, match=r"tenants is not a limit; the limits are webhooks, streams"):
         OrganizationLimits().with_values({"tenants": 1})
+
+
+def test_the_setting_changes_the_defaults_of_all_organizations() -> None:
+    changed = default_limits(" webhooks=500, creates_per_second = unlimited,")
+    assert changed == OrganizationLimits(webhooks=500, creates_per_second=None)
+    assert default_limits("") == OrganizationLimits()
+
+
+@pytest.mark.parametrize("text", ["webhooks", "webhooks=", "dreams=1", "webhooks=1;streams=2", "=5"])
+def test_a_wrong_setting_stops_the_start_by_its_name(text: str, tmp_path: Path) -> None:
+    environment = {
+        "RINGBACK_ORGANIZATION_LIMITS": text,
+        "RINGBACK_DATABASE_URL": f"sqlite:///{tmp_path / 'ringback.db'}",
+    }
+    settings = load_settings(environment, env_file=None)
+    with pytest.raises(SettingsError, match=r"^RINGBACK_ORGANIZATION_LIMITS: "), prepared(settings, workers=1):
+        pass
+    assert list(tmp_path.iterdir()) == []

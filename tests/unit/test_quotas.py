@@ -1,6 +1,7 @@
 """The token bucket of an organization's creates, its part of a shared limit, and the count of its streams."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import pytest
@@ -29,9 +30,10 @@ class FakeUsage:
     def stored_bytes(self, _organization_id: int) -> int:
         return self.bytes
 
-    def add(self, _organization_id: int, tasks: int, size: int) -> None:
+    def admit(self, _organization_id: int, tasks: int, size: int) -> AbstractContextManager[object]:
         self.open += tasks
         self.bytes += size
+        return nullcontext()
 
     def count_soon(self, organization_id: int) -> None:
         self.asked.append(organization_id)
