@@ -10,6 +10,7 @@ from receiver.api.endpoint import Call
 from receiver.api.ids import find_row
 from receiver.api.lists import page, read_cursor
 from receiver.api.organization_schemas import ChangeOrganization, CreateOrganization
+from receiver.api.repetition import after_work
 from receiver.api.schemas import Page
 from receiver.clock import utc_now
 from receiver.domain.keyring import new_api_key
@@ -53,8 +54,8 @@ async def create_organization(call: Call) -> Reply:
         return int(organization_id)
 
     await call.services.database.writer.run(work)
-    await call.services.known_limits.refresh()
-    return Reply({**_view(call, await _organization(call, uid)), "key": key, "key_id": key_id}, "organization")
+    made = await after_work(_changed(call, uid))
+    return Reply({**_view(call, made), "key": key, "key_id": key_id}, "organization")
 
 
 async def list_organizations(call: Call) -> Reply:
@@ -82,8 +83,7 @@ async def change_organization(call: Call) -> Reply:
         raise BadRequest("the request names nothing to change: name at least one limit", code="no_changes")
     run = call.services.database.writer.run
     await run(lambda tx: storage.change_organization(tx, row["uid"], wanted.limits, values))
-    await call.services.known_limits.refresh()
-    return await _reply(call, await _organization(call, row["uid"]))
+    return await _reply(call, await after_work(_changed(call, row["uid"])))
 
 
 async def get_own_organization(call: Call) -> Reply:
@@ -115,6 +115,12 @@ async def _own(call: Call) -> Row:
 
 async def _organization(call: Call, uid: str) -> Row:
     return await find_row(call.services.database, storage.organization_by_id(uid), "organization")
+
+
+async def _changed(call: Call, uid: str) -> Row:
+    """Return an organization whose change is on disk; from now on its limits hold in this process."""
+    await call.services.known_limits.refresh()
+    return await _organization(call, uid)
 
 
 async def _reply(call: Call, row: Row) -> Reply:

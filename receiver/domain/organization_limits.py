@@ -70,7 +70,7 @@ _FRACTIONS = frozenset({"creates_per_second", "deliveries_per_second"})
 
 def _value(name: str, value: Any) -> float | None:
     if name not in LIMIT_NAMES:
-        raise ValueError(f"{name} is not a limit; the limits are {', '.join(LIMIT_NAMES)}")
+        raise ValueError(f"{name[:80]} is not a limit; the limits are {', '.join(LIMIT_NAMES)}")
     if value is None or value == UNLIMITED:
         return None
     try:
