@@ -129,8 +129,9 @@ class Task(SQLModel, table=True):
     ended keeps it."""
 
     stored_bytes: int = Field(default=0, sa_type=BigKey, sa_column_kwargs={"server_default": "0"})
-    """About how many bytes of documents it has, for the organization's limit: of what the client sent, and of all content
-    from the provider that was written, for earlier content is in its events. 0 for what an earlier version stored."""
+    """About how many bytes of documents it has, for the organization's limit: of what the client sent, and of all
+    content from the provider that was written, for earlier content is in its events. 0 for what an earlier version
+    stored."""
 
     run_uid: str | None = Field(default=None, sa_type=PublicId)
     """The run that it is a step of; null for any other task. Never changes."""

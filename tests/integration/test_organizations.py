@@ -20,7 +20,7 @@ from receiver.domain.ids import new_id
 from receiver.errors import OutcomeUnknown
 from tests.fakes.pipeline import WAITING
 from tests.fakes.reader import EVENT_STREAM
-from tests.fakes.rows import eventually, select
+from tests.fakes.rows import change, eventually, select
 from tests.fakes.world import API_KEY, World, in_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -299,6 +299,16 @@ async def ringback(world: World, *arguments: str) -> Result:
     """Run a command of `ringback organization` in a thread, with the operator's key."""
     environment = {"RINGBACK_URL": world.base, "RINGBACK_API_KEY": API_KEY, "NO_PROXY": "127.0.0.1"}
     return await asyncio.to_thread(CliRunner(env=environment).invoke, app, ["organization", *arguments])
+
+
+@pytest.mark.postgresql_only("SQLite has one process, and no other changes the limits")
+async def test_a_limit_that_another_process_set_holds_here_within_seconds(world: World) -> None:
+    ours = await tenant(world)
+    change(world, "UPDATE organization SET limits = CAST(? AS jsonb) WHERE uid = ?", '{"webhooks": 0}', ours.id)
+    async with asyncio.timeout(20):
+        while (await ours.own())["limits"]["webhooks"] != 0:
+            pass
+    assert refusal(await ours.ask("POST", "/api/v1/webhooks", WEBHOOK)) == reached("webhooks")
 
 
 async def test_the_command_line_makes_lists_and_limits_organizations(world: World) -> None:
