@@ -18,8 +18,8 @@ _REREAD_SECONDS = 5.0
 class Dispatcher(Protocol):
     """Sends deliveries. All that `receiver.events` knows of `receiver.workers.dispatch`."""
 
-    def has_room(self, subscription_id: int) -> bool:
-        """Return whether memory has room for one more delivery to this subscription."""
+    def has_room(self, subscription_id: int, organization_id: int) -> bool:
+        """Return whether memory has room for one more delivery to this subscription of this organization."""
         ...
 
     def hand_over(self, deliveries: Sequence[LeasedDelivery]) -> None:

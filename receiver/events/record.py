@@ -99,7 +99,7 @@ def _delivery(
     event: NewEvent, event_key: int, listener: Listener, after_commit: AfterCommit, now: datetime
 ) -> NewDelivery:
     # An ordered delivery waits in the table, where a claim can see the earlier deliveries of its task.
-    leased = not listener.ordered and after_commit.dispatcher.has_room(listener.id)
+    leased = not listener.ordered and after_commit.dispatcher.has_room(listener.id, listener.organization_id)
     return NewDelivery(
         uid=new_id(),
         organization_id=event.organization_id,
@@ -116,7 +116,7 @@ def _hand_over(
     tx: Transaction, deliveries: Sequence[NewDelivery], keys: Sequence[int], after_commit: AfterCommit
 ) -> None:
     leased = [
-        LeasedDelivery(key, row.subscription_id, row.attempt, row.due_at)
+        LeasedDelivery(key, row.subscription_id, row.attempt, row.due_at, row.organization_id)
         for key, row in zip(keys, deliveries, strict=True)
         if row.attempt
     ]
