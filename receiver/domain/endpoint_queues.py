@@ -1,9 +1,9 @@
 """The queues in which deliveries wait: organizations take turns, then the subscriptions of each.
 
 So with k organizations that have something to send, a delivery at the head of its organization waits for at most k - 1
-deliveries of others, whether those have one webhook or thousands. What organizations share is shared by the rule of
-`receiver.domain.shared_pool`: the attempts in flight (each holds a connection, and a write until its outcome is stored),
-the deliveries in memory, and the attempts in flight to one target host.
+deliveries of others, whether those have one webhook or thousands. By the rule of `receiver.domain.shared_pool`
+organizations share the attempts in flight (each holds a connection, and a write until its outcome is stored), the
+deliveries in memory, and the attempts in flight to one target host.
 
 No operation looks at all queues: an endpoint that may not start waits where that which it waits for finds it, its own
 attempt in flight, its organization's turn, its host, or a time. `now` is in seconds of a monotonic clock.
@@ -40,7 +40,8 @@ class EndpointQueues(Generic[T]):
     """The queues of all subscriptions, by the subscription's row key.
 
     `capacity` is how many deliveries all of them may hold together, `connections` how many attempts may be in flight.
-    An attempt ends twice: for its endpoint when that has answered, for its organization when that is stored (`settled`).
+    An attempt ends twice: for its endpoint when that has answered, for its organization when that is stored
+    (`settled`).
     """
 
     def __init__(self, capacity: int, connections: int = 1024) -> None:

@@ -1,7 +1,8 @@
 """Pools that organizations share, so that whatever one of them does, the others find some of it free.
 
 The rule is that of a dynamic threshold: one may use as much as is free. Alone it so gets half of the pool, two that
-want all get a third each, k of them leave 1/(k+1) free. No part is set aside for anyone, and nothing has to be configured.
+want all get a third each, k of them leave 1/(k+1) free. No part is set aside for anyone, and nothing has to be
+configured.
 """
 
 from collections import OrderedDict

@@ -3,10 +3,11 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from receiver.events.fan_out import FanOut
 from receiver.storage.transaction import LeasedDelivery, NewEvent
 
 Row = Mapping[str, Any]
@@ -49,6 +50,7 @@ class AfterCommit:
     publisher: Publisher
     lease_seconds: float
     """The lease of a delivery that goes to this process's dispatcher without a claim, in seconds."""
+    fan_out: FanOut = field(default_factory=FanOut)
 
 
 class Waiting:

@@ -97,7 +97,7 @@ class Subscriptions:
             row["created_at"] = row["updated_at"] = utc_now()
             await insert_subscription(tx, row)
 
-        await self._writer.run(insert)
+        await self._writer.run(insert, organization=organization_id)
         await self._matched_from_now_on()
         return SavedSubscription(row, secret)
 
