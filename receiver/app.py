@@ -63,7 +63,7 @@ from receiver.workers.task_worker import CONCURRENCY, TaskWorker
 
 _DRAIN_SECONDS = 10.0
 _CONNECTIONS = 1024
-"""To subscribers. An endpoint that hangs holds few (`domain.endpoint_queues`): it takes hundreds of them to use all."""
+"""To subscribers, shared by organizations (`domain.shared_pool`)."""
 
 _TEST_CONNECTIONS = 16
 """To webhooks that are tested. Separate from the others, so that testing endpoints that hang delays no delivery."""
@@ -81,7 +81,7 @@ class Service:
         self.known_limits = KnownLimits(database, default_limits(settings.organization_limits))
         self.usage = OrganizationUsage(database, self.known_limits.of)
         self.providers = build_providers(settings, self.shared.rate_limiter if self.shared else None)
-        self.dispatcher = DeliveryDispatcher(timeout=settings.delivery_timeout_seconds)
+        self.dispatcher = DeliveryDispatcher(timeout=settings.delivery_timeout_seconds, connections=_CONNECTIONS)
         self.feed, self.waiting = Feed(), Waiting()
         self.log = PostgreSQLLog(database, self.shared.notices, self.feed, self.waiting) if self.shared else None
         after_commit = AfterCommit(self.waiting, self.dispatcher, WakeTimer(), self.log or self.feed, delivery_lease)

@@ -3,10 +3,11 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from receiver.events.fan_out import FanOut
 from receiver.storage.transaction import LeasedDelivery, NewEvent
 
 Row = Mapping[str, Any]
@@ -18,8 +19,8 @@ _REREAD_SECONDS = 5.0
 class Dispatcher(Protocol):
     """Sends deliveries. All that `receiver.events` knows of `receiver.workers.dispatch`."""
 
-    def has_room(self, subscription_id: int) -> bool:
-        """Return whether memory has room for one more delivery to this subscription."""
+    def has_room(self, subscription_id: int, organization_id: int) -> bool:
+        """Return whether memory has room for one more delivery to this subscription of this organization."""
         ...
 
     def hand_over(self, deliveries: Sequence[LeasedDelivery]) -> None:
@@ -49,6 +50,7 @@ class AfterCommit:
     publisher: Publisher
     lease_seconds: float
     """The lease of a delivery that goes to this process's dispatcher without a claim, in seconds."""
+    fan_out: FanOut = field(default_factory=FanOut)
 
 
 class Waiting:

@@ -26,12 +26,14 @@ async def record(tx: Transaction, events: Sequence[NewEvent], after_commit: Afte
         {event.organization_id for event in events},
         {event.callback_id for event in events if event.callback_id is not None},
     )
+    registered, callbacks = _by_addressee(listeners)
     deliveries = [
         _delivery(event, key, listener, after_commit, now)
         for event, key in zip(events, keys, strict=True)
-        for listener in listeners
+        for listener in (*registered.get(event.organization_id, ()), *callbacks.get(event.callback_id, ()))
         if _matches(listener, event)
     ]
+    after_commit.fan_out.note(listeners, events, deliveries)
     if deliveries:
         delivery_keys = await tx.insert_deliveries(deliveries)
         _hand_over(tx, deliveries, delivery_keys, after_commit)
@@ -77,21 +79,30 @@ def task_created(row: Mapping[str, Any], key: int, now: datetime) -> NewEvent:
     )
 
 
+def _by_addressee(
+    listeners: Iterable[Listener],
+) -> tuple[dict[int, list[Listener]], dict[int | None, list[Listener]]]:
+    """Return the registered subscriptions by organization, and the clients' own callbacks by their row key.
+
+    An event is matched only with those that it may be for: others may have a thousand.
+    """
+    registered: dict[int, list[Listener]] = {}
+    callbacks: dict[int | None, list[Listener]] = {}
+    for listener in listeners:
+        if listener.kind == SubscriptionKind.CALLBACK:
+            callbacks[listener.id] = [listener]
+        else:
+            registered.setdefault(listener.organization_id, []).append(listener)
+    return registered, callbacks
+
+
 def _matches(listener: Listener, event: NewEvent) -> bool:
-    if listener.kind == SubscriptionKind.CALLBACK:
-        is_addressed = listener.id == event.callback_id
-    else:
-        is_addressed = listener.organization_id == event.organization_id
-    return (
-        is_addressed
-        and event.type in listener.event_types
-        and matches(
-            listener.filters,
-            model=event.model,
-            task_type=event.task_type,
-            metadata=event.metadata,
-            run_uid=event.run_uid,
-        )
+    return event.type in listener.event_types and matches(
+        listener.filters,
+        model=event.model,
+        task_type=event.task_type,
+        metadata=event.metadata,
+        run_uid=event.run_uid,
     )
 
 
@@ -99,7 +110,7 @@ def _delivery(
     event: NewEvent, event_key: int, listener: Listener, after_commit: AfterCommit, now: datetime
 ) -> NewDelivery:
     # An ordered delivery waits in the table, where a claim can see the earlier deliveries of its task.
-    leased = not listener.ordered and after_commit.dispatcher.has_room(listener.id)
+    leased = not listener.ordered and after_commit.dispatcher.has_room(listener.id, listener.organization_id)
     return NewDelivery(
         uid=new_id(),
         organization_id=event.organization_id,
@@ -116,7 +127,7 @@ def _hand_over(
     tx: Transaction, deliveries: Sequence[NewDelivery], keys: Sequence[int], after_commit: AfterCommit
 ) -> None:
     leased = [
-        LeasedDelivery(key, row.subscription_id, row.attempt, row.due_at)
+        LeasedDelivery(key, row.subscription_id, row.attempt, row.due_at, row.organization_id)
         for key, row in zip(keys, deliveries, strict=True)
         if row.attempt
     ]

@@ -107,7 +107,7 @@ class Subscriptions:
             await insert_subscription(tx, row)
             return None
 
-        await self._writer.run(insert)
+        await self._writer.run(insert, organization=organization_id)
         await self._matched_from_now_on()
         return SavedSubscription(row, secret)
 

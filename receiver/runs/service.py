@@ -51,7 +51,9 @@ class Runs:
 
     async def create(self, request: RunRequest) -> None:
         """Create a run and start its first steps; return when both are on disk."""
-        await self._database.writer.run(lambda tx: self._create(tx, request, utc_now()))
+        await self._database.writer.run(
+            lambda tx: self._create(tx, request, utc_now()), organization=request.organization_id
+        )
 
     async def run(self, organization_id: int, uid: str) -> RunRow:
         """Return a run with its steps. Raises `NotFound`."""

@@ -107,9 +107,10 @@ async def remove_subscription(tx: Transaction, uid: str, now: datetime) -> None:
 
 
 def endpoint_limits(subscription_ids: Collection[int]) -> Select[Any]:
-    """Return the query for (id, max_in_flight, rate_limit, ordered) of these subscriptions."""
+    """Return the query for (id, max_in_flight, rate_limit, ordered, endpoint_url) of these subscriptions."""
     table = subscriptions.c
-    return select(table.id, table.max_in_flight, table.rate_limit, table.ordered).where(table.id.in_(subscription_ids))
+    columns = (table.id, table.max_in_flight, table.rate_limit, table.ordered, table.endpoint_url)
+    return select(*columns).where(table.id.in_(subscription_ids))
 
 
 def _update_pending(uid: str) -> Any:

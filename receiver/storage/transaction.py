@@ -100,6 +100,7 @@ class LeasedDelivery:
     subscription_id: int
     attempt: int
     lease_until: datetime
+    organization_id: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -191,12 +192,21 @@ class Transaction(Protocol):
         ...
 
     async def claim_deliveries(
-        self, now: datetime, lease_until: datetime, limit: int, skip: Collection[int]
+        self,
+        now: datetime,
+        lease_until: datetime,
+        limit: int,
+        skip: Collection[int],
+        *,
+        of_organization: int = 10_000,
+        skip_organizations: Collection[int] = (),
     ) -> list[LeasedDelivery]:
         """Claim due deliveries, at most `limit` of each subscription, oldest first; adds 1 to each `attempt`.
 
-        Subscriptions in `skip` are left out. Where a subscription is ordered, so is a delivery whose task has an
-        earlier one that is still pending.
+        At most `of_organization` are claimed of an organization, shared evenly by its subscriptions: of one with more
+        subscriptions than that, one each of those that have waited longest. Subscriptions in `skip`, and those of
+        `skip_organizations`, are left out. Where a subscription is ordered, so is a delivery whose task has an earlier
+        one that is still pending.
         """
         ...
 

@@ -34,6 +34,7 @@ from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable, Wri
 from receiver.storage.commit_delay import COMMIT_DELAY_SECONDS, CommitDelay
 from receiver.storage.set_apart import SetApart
 from receiver.storage.transaction import Transaction
+from receiver.storage.write_queue import WriteQueue
 from receiver.telemetry import get_logger, writer_batch, writer_waiting, writes_set_apart
 
 Item = TypeVar("Item")
@@ -91,13 +92,35 @@ class WriteConnection(Protocol):
 
 
 class _Write:
-    """One write that waits: `weight` is how many rows it stands for."""
+    """One write that waits: `weight` is how many items it stands for."""
 
-    __slots__ = ("apart_until", "bounded", "future", "handler", "item", "weight")
+    __slots__ = (
+        "apart_until",
+        "bounded",
+        "essential",
+        "future",
+        "handler",
+        "heavy_rows",
+        "item",
+        "organization",
+        "weight",
+    )
 
-    def __init__(self, handler: WriteHandler[Any, Any], item: Any, weight: int, bounded: bool) -> None:
+    def __init__(
+        self,
+        handler: WriteHandler[Any, Any],
+        item: Any,
+        weight: int,
+        bounded: bool,
+        essential: bool,
+        organization: int | None,
+        heavy_rows: int,
+    ) -> None:
         self.apart_until: float | None = None
         self.bounded = bounded
+        self.essential = essential
+        self.organization = organization
+        self.heavy_rows = heavy_rows
         self.handler = handler
         self.item = item
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -114,10 +137,11 @@ class _Written:
 
 
 class Writer:
-    """Commits the writes that wait, in order, one transaction at a time.
+    """Commits the writes that wait, one transaction at a time: of each organization in order, organizations in turn.
 
-    `capacity` is the most weight that may wait; a bounded write beyond it is refused. So is one that is not `essential`
-    while `is_scarce` returns True: the disk is full.
+    `capacity` is the most weight of bounded writes that may wait. One beyond it is refused, one that is not `essential`
+    also where the rest is kept for essential ones, and one of an organization where others need the rest. Refused too
+    is one that is not essential while `is_scarce` returns True: the disk is full.
     """
 
     def __init__(
@@ -125,12 +149,10 @@ class Writer:
     ) -> None:
         self._is_scarce = is_scarce
         self._connection = connection
-        self._capacity = capacity
-        self._waiting: deque[_Write] = deque()
+        self._waiting: WriteQueue[_Write] = WriteQueue(capacity)
         self._deferred: deque[_Write] = deque()
         self._deferred_timer: asyncio.TimerHandle | None = None
         self._apart: SetApart[_Write] = SetApart()
-        self._weight = 0
         self._commit_delay = CommitDelay()
         self._wake = asyncio.Event()
         self._closing = False
@@ -150,10 +172,14 @@ class Writer:
         until_known: bool = False,
         essential: bool = False,
         weight: int = 1,
+        organization: int | None = None,
+        heavy_rows: int = 0,
     ) -> Result:
         """Write `item` with `handler`; return the handler's result for it when it is on disk.
 
-        `weight` is how many rows the item stands for. In a batch each handler runs once, with all of its items, in the
+        `weight` is how many items this stands for. `organization` is whose write it is, as far as that is known: one
+        that waits has its turn among those of others. `heavy_rows` is how many rows it leads to, where those are many
+        (`receiver.events.fan_out`). In a batch each handler runs once, with all of its items, in the
         order in which the first item of each arrived. `bounded=False` is for callers that are few by themselves and
         whose writes may not be refused, such as outcomes of calls already made. `essential` is for a bounded write that
         is stored even while the disk is so full that others are refused. `deferrable` is for a write that no
@@ -163,17 +189,16 @@ class Writer:
         Raises `WriterFull` and `StorageUnavailable` (nothing was stored), `OutcomeUnknown` (whose `later` is the result
         that this would have returned, once the write is known to be on disk), or the error that the handler returned.
         """
-        is_full = self._weight > 0 and self._weight + weight > self._capacity
-        if self._closing or (bounded and is_full):
+        if self._closing or (bounded and self._waiting.is_full_for(weight, organization, essential=essential)):
             raise WriterFull("the queue of writes is full; nothing was stored, try again")
         if bounded and not essential and self._is_scarce():
             raise StorageUnavailable("the disk is full; nothing was stored, try again when there is room")
-        write = _Write(handler, item, weight, bounded)
-        self._weight += weight
+        write = _Write(handler, item, weight, bounded, essential, organization, heavy_rows)
+        self._waiting.count(write, 1)
         if deferrable:
             self._defer(write)
         else:
-            self._waiting.append(write)
+            self._waiting.add(write)
             self._wake.set()
         try:
             return cast(Result, await write.future)
@@ -182,17 +207,26 @@ class Writer:
                 raise
             return cast(Result, await asyncio.shield(unknown.later))
 
-    async def run(self, work: Callable[[Transaction], Awaitable[Result]], *, bounded: bool = True) -> Result:
+    async def run(
+        self,
+        work: Callable[[Transaction], Awaitable[Result]],
+        *,
+        bounded: bool = True,
+        essential: bool = False,
+        organization: int | None = None,
+    ) -> Result:
         """Run `work` as one write in the next transaction; return its result when that is on disk.
 
         An error that `work` returns is raised here. An error that it raises splits the batch: return refusals.
         """
-        return cast(Result, await self.write(_run_each, work, bounded=bounded))
+        writing = self.write(_run_each, work, bounded=bounded, essential=essential, organization=organization)
+        return cast(Result, await writing)
 
     async def aclose(self) -> None:
         """Commit the writes that still wait, refuse new ones, then close the connection."""
         self._closing = True
         self._apart.hurry(asyncio.get_running_loop().time())
+        self._waiting.hurry()
         self._flush_deferred()
         self._wake.set()
         if self._task is not None:
@@ -203,7 +237,8 @@ class Writer:
         while self._waiting or self._apart or not self._closing:
             if self._apart:
                 await self._try_apart()
-            if not self._waiting:
+            self._waiting.wake(asyncio.get_running_loop().time())
+            if not len(self._waiting):
                 await self._wait_for_work()
                 continue
             await self._wait_for_more()
@@ -213,31 +248,39 @@ class Writer:
             await self._process(batch)
 
     async def _wait_for_work(self) -> None:
-        """Wait until a write is to be stored: a new one, or one that is set apart."""
+        """Wait until a write is to be stored: a new one, one that is set apart, or one that was ahead of its pace."""
         self._wake.clear()
         if self._closing and not self._apart:
             return
+        next_at = self._waiting.next_at()
+        if self._apart:
+            next_at = self._apart.next_at if next_at is None else min(next_at, self._apart.next_at)
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(self._apart.next_at if self._apart else None):
+            async with asyncio.timeout_at(next_at):
                 await self._wake.wait()
 
     async def _try_apart(self) -> None:
         """Try one part of the writes that are set apart again, if its time has come."""
         now = asyncio.get_running_loop().time()
         over = list(self._apart.over(now))
-        self._weight -= sum(write.weight for write in over)
+        self._count(over, -1)
         _fail_locked(over)
         writes = list(self._apart.take(now))
         if writes:
-            self._weight -= sum(write.weight for write in writes)
+            self._count(writes, -1)
             await self._process(writes)
             self._apart.tried()
 
     def _set_apart(self, batch: list[_Write]) -> None:
         over = self._apart.add(batch, asyncio.get_running_loop().time())
-        self._weight += sum(write.weight for write in batch) - sum(write.weight for write in over)
+        self._count(batch, 1)
+        self._count(over, -1)
         writes_set_apart.inc(len(batch))
         _fail_locked(list(over))
+
+    def _count(self, writes: Sequence[_Write], times: int) -> None:
+        for write in writes:
+            self._waiting.count(write, times)
 
     async def _wait_for_more(self) -> None:
         """Wait `COMMIT_DELAY_SECONDS` for more writes where that pays; see `receiver.storage.commit_delay`."""
@@ -260,19 +303,14 @@ class Writer:
             self._deferred_timer.cancel()
             self._deferred_timer = None
         if self._deferred:
-            self._waiting.extend(self._deferred)
+            for write in self._deferred:
+                self._waiting.add(write)
             self._deferred.clear()
             self._wake.set()
 
     def _next_batch(self) -> list[_Write]:
         self._flush_deferred()
-        batch = [self._waiting.popleft()]
-        weight = batch[0].weight
-        while self._waiting and weight + self._waiting[0].weight <= MOST_AT_ONCE:
-            batch.append(self._waiting.popleft())
-            weight += batch[-1].weight
-        self._weight -= weight
-        return batch
+        return self._waiting.take(asyncio.get_running_loop().time(), MOST_AT_ONCE)
 
     async def _process(self, batch: list[_Write]) -> None:
         """Commit a batch, and report to each caller its result, or its error."""

@@ -298,7 +298,14 @@ class Submitter:
 
     async def _apply(self, provider_name: str, task: Outgoing, update: ProviderUpdate) -> Applied:
         arrival = Arrival(provider=provider_name, task_uid=task.uid, update=replace(update, attempt=task.attempt))
-        return await self._writer.write(self._applier.apply, arrival, bounded=False, until_known=True)
+        return await self._writer.write(
+            self._applier.apply,
+            arrival,
+            bounded=False,
+            until_known=True,
+            organization=task.organization_id,
+            heavy_rows=self._applier.after_commit.fan_out.rows(task.organization_id),
+        )
 
     async def _postpone(self, task: Outgoing, submission: Submission, poll_count: int, delay: float) -> None:
         due_at = utc_now() + timedelta(seconds=delay)

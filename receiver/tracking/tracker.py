@@ -72,7 +72,12 @@ class Tracker:
             submission=Submission.SENDING,
         )
         try:
-            created = await self._database.writer.write(self._creator.create, request)
+            created = await self._database.writer.write(
+                self._creator.create,
+                request,
+                organization=request.organization_id,
+                heavy_rows=self._creator.heavy_rows(request.organization_id),
+            )
         except OutcomeUnknown as unknown:
             unknown.when_stored(lambda _: self._submitter.not_sent(outgoing))
             if unknown.later is not None:
@@ -102,7 +107,14 @@ class Tracker:
 
         Raises `WriterFull` and `StorageUnavailable`: then nothing was stored. Raises `OutcomeUnknown`.
         """
-        await self._database.writer.write(self._creator.create_bulk, requests, weight=len(requests))
+        organization_id = requests[0].organization_id if requests else None
+        await self._database.writer.write(
+            self._creator.create_bulk,
+            requests,
+            weight=len(requests),
+            organization=organization_id,
+            heavy_rows=self._creator.heavy_rows(organization_id, len(requests)),
+        )
 
     async def task(self, organization_id: int, task_id: str) -> Fields:
         """Return a task's row, by Ringback's id or the provider's. Raises `NotFound`."""
@@ -137,7 +149,9 @@ class Tracker:
         It is looked for first (`look_first`). Does nothing for a task that is past the attempt `past_attempt` already.
         """
         await self.look_first([task])
-        await self._database.writer.write(self._retrier.retry, RetryRequest(task["uid"], past_attempt))
+        await self._database.writer.write(
+            self._retrier.retry, RetryRequest(task["uid"], past_attempt), organization=task["organization_id"]
+        )
 
     async def look_first(self, tasks: Sequence[Fields]) -> None:
         """Look once more for those of these failed tasks that the provider may have, before they are done again.

@@ -1,5 +1,8 @@
 """The dispatcher: sends deliveries from one queue per subscription, so that a slow endpoint delays no other.
 
+Organizations take turns, then the subscriptions of each, and none may use more than its share of what all need
+(`receiver.domain.endpoint_queues`) or more than its own limits. What exceeds them waits, in memory or in the table.
+
 Most deliveries arrive here already leased, straight after the commit that wrote them, and need no claim. Claimed from
 the table are the others: those that do not fit in memory, that wait for a retry or for their turn, or that a process
 left behind when it died.
@@ -7,30 +10,43 @@ left behind when it died.
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
+from functools import lru_cache
 
 from receiver.clock import utc_now
-from receiver.domain.endpoint_queues import DEFAULT_IN_FLIGHT, EndpointQueues, Limits
+from receiver.domain.endpoint_queue import DEFAULT_IN_FLIGHT, Limits
+from receiver.domain.endpoint_queues import EndpointQueues
+from receiver.domain.organization_limits import OrganizationLimits
 from receiver.errors import OutcomeUnknown, Unavailable
 from receiver.events.after_commit import WakeTimer
 from receiver.lease_check import LeaseEnded
 from receiver.outbound.deliver import Attempted, Deliverer, PreparedDelivery
+from receiver.outbound.target_url import target_url
 from receiver.storage.database import Database
 from receiver.storage.deliveries import give_back
 from receiver.storage.subscriptions import endpoint_limits
-from receiver.storage.transaction import LeasedDelivery
+from receiver.storage.transaction import LeasedDelivery, Transaction
 from receiver.telemetry import get_logger
 
 log = get_logger("workers.dispatch")
 
 CAPACITY = 20_000
 """The deliveries of all queues together that may be in memory."""
+CONNECTIONS = 1024
+"""The attempts that may be in flight, by default. An organization may have as many as are free: half of them alone."""
 _AT_ONCE = 100
+_OF_ORGANIZATION_AT_ONCE = 400
+"""The most deliveries of one organization in a claim, which are shared by its subscriptions."""
+_LONG_CLAIM_SECONDS = 0.01
+_REST = 2
+"""After a claim that took long the next one waits this many times as long: the writer has other work too."""
 _CLAIM_SECONDS = 1.0
 """The table is claimed from this often even when nothing wakes the dispatcher: a process may have died."""
 _LIMITS_SECONDS = 5.0
 """The limits of subscriptions are read again this often, because a client may have changed them."""
+_SHARES_SECONDS = 1.0
+"""The limits of organizations, and this process's part of them, are looked at again this often."""
 _SETTLE_RETRY_SECONDS = 1.0
 _LEASE_MARGIN_SECONDS = 5
 """Left of a lease after an attempt that takes as long as it may: the time to store its outcome."""
@@ -41,15 +57,37 @@ def lease_seconds(timeout: float) -> float:
     return 3 * timeout + 30
 
 
+def _no_limits(_organization_id: int) -> OrganizationLimits:
+    return OrganizationLimits()
+
+
+def _whole(_name: str, _wanted: float) -> float:
+    return 1.0
+
+
 class DeliveryDispatcher:
     """Sends deliveries, those of each subscription at the rate that its endpoint accepts.
 
-    `timeout` is that of one attempt, in seconds.
+    `timeout` is that of one attempt, in seconds; `connections` is how many attempts may be in flight. `limits_of`
+    returns the limits of an organization, `part` how much of the limit of this name this process may use (above 0, at
+    most 1), which wants so much of it.
     """
 
-    def __init__(self, *, timeout: float) -> None:
+    def __init__(
+        self,
+        *,
+        timeout: float,
+        connections: int = CONNECTIONS,
+        limits_of: Callable[[int], OrganizationLimits] = _no_limits,
+        part: Callable[[str, float], float] = _whole,
+    ) -> None:
         self._timeout = timeout
-        self._queues: EndpointQueues[LeasedDelivery] = EndpointQueues(CAPACITY)
+        self._limits_of = limits_of
+        self._part = part
+        self._queues: EndpointQueues[LeasedDelivery] = EndpointQueues(CAPACITY, connections)
+        self._begun: dict[int, int] = {}
+        """For each organization whose limits are set, the attempts that it had begun when they were set last."""
+        self._claim_took = 0.0
         self._new: set[int] = set()
         """The keys of subscriptions whose limits have not been read yet."""
         self._ordered: set[int] = set()
@@ -64,15 +102,18 @@ class DeliveryDispatcher:
         self._writer = database.writer
         self._deliverer = deliverer
 
-    def has_room(self, subscription_id: int) -> bool:
-        """Return whether memory has room for one more delivery to this subscription."""
-        return self._queues.has_capacity(subscription_id)
+    def has_room(self, subscription_id: int, organization_id: int) -> bool:
+        """Return whether memory has room for one more delivery to this subscription of this organization."""
+        return self._queues.has_capacity(subscription_id, organization_id)
 
     def hand_over(self, deliveries: Sequence[LeasedDelivery]) -> None:
         """Take deliveries that are leased to this process."""
+        now = time.monotonic()
         for delivery in deliveries:
-            if self._queues.add(delivery.subscription_id, delivery):
+            if self._queues.add(delivery.subscription_id, delivery, delivery.organization_id, now):
                 self._new.add(delivery.subscription_id)
+                if delivery.organization_id not in self._begun:
+                    self._set_shares(delivery.organization_id, now)
         self._wake.set()
 
     def wake(self) -> None:
@@ -85,6 +126,7 @@ class DeliveryDispatcher:
             group.create_task(self._send())
             group.create_task(self._claim())
             group.create_task(self._refresh_limits())
+            group.create_task(self._refresh_shares())
 
     async def drain(self, seconds: float) -> None:
         """Finish the attempts in flight, `seconds` at most, and end the leases of deliveries that were not sent."""
@@ -128,14 +170,14 @@ class DeliveryDispatcher:
             prepared = await self._deliverer.prepare(held) if held else []
         except (asyncio.CancelledError, Unavailable):
             for delivery in reversed(ready):
-                self._queues.put_back(delivery.subscription_id, delivery)
+                self._queues.put_back(delivery.subscription_id, delivery, time.monotonic())
             ready = ()
             raise
         finally:
             ids = {each.lease.id for each in prepared}
             for delivery in ready:
                 if delivery.id not in ids:
-                    self._queues.abandoned(delivery.subscription_id)
+                    self._queues.abandoned(delivery.subscription_id, time.monotonic())
         return prepared
 
     def _start(self, delivery: PreparedDelivery) -> None:
@@ -145,19 +187,28 @@ class DeliveryDispatcher:
 
     async def _attempt(self, delivery: PreparedDelivery) -> None:
         key = delivery.lease.subscription_id
-        was_full = self._queues[key].is_full()
+        was_full = self._queues.is_full(key)
         try:
             attempted = await self._deliverer.attempt(delivery)
         except LeaseEnded:  # this process was frozen: any process claims the delivery again
             log.warning("delivery not sent: its lease ended", delivery_id=delivery.uid, attempt=delivery.lease.attempt)
-            self._queues.abandoned(key)
+            self._queues.abandoned(key, time.monotonic())
             self._wake.set()
             self.wake()
             return
         except BaseException:
-            self._queues.abandoned(key)  # its lease runs out, and it is sent again
+            self._queues.abandoned(key, time.monotonic())  # its lease runs out, and it is sent again
             self._wake.set()
             raise
+        try:
+            await self._attempted(delivery, attempted, was_full=was_full)
+        finally:
+            self._queues.settled(delivery.lease.organization_id, time.monotonic())
+            self._wake.set()
+
+    async def _attempted(self, delivery: PreparedDelivery, attempted: Attempted, *, was_full: bool) -> None:
+        """Report an attempt that was made to its queue, and store its outcome."""
+        key = delivery.lease.subscription_id
         is_ordered = key in self._ordered
         if attempted.gone:  # stored first, so that the next delivery finds the subscription disabled
             await self._settle(delivery, attempted)
@@ -165,7 +216,7 @@ class DeliveryDispatcher:
         excess = self._leave_queue(key, attempted)
         self._wake.set()
         if was_full and attempted.delivered and not is_ordered:
-            self.wake()  # the queue was full, so deliveries may wait in the table
+            self.wake()  # there was no room, so deliveries may wait in the table
         if not attempted.gone:
             await self._settle(delivery, attempted, deferrable=not is_ordered)
         await self._give_back(excess)
@@ -199,11 +250,16 @@ class DeliveryDispatcher:
 
     def _leave_queue(self, key: int, attempted: Attempted) -> list[LeasedDelivery]:
         """Report the outcome of an attempt to its queue; return deliveries that the queue may no longer hold."""
+        now = time.monotonic()
         if attempted.delivered:
-            self._queues.succeeded(key)
+            self._queues.succeeded(key, now)
             return []
         return self._queues.failed(
-            key, time.monotonic(), slow_down=attempted.slow_down, retry_after=attempted.retry_after
+            key,
+            now,
+            slow_down=attempted.slow_down,
+            retry_after=attempted.retry_after,
+            is_answered=attempted.settlement.status_code is not None,
         )
 
     async def _give_back(self, unsent: Sequence[LeasedDelivery]) -> None:
@@ -217,19 +273,35 @@ class DeliveryDispatcher:
 
     async def _claim(self) -> None:
         while True:
-            if not await self._claim_some():
+            is_done = not await self._claim_some()
+            if self._claim_took > _LONG_CLAIM_SECONDS:
+                await asyncio.sleep(_REST * self._claim_took)
+            if is_done:
                 await self._claim_timer.wait(utc_now(), _CLAIM_SECONDS)
 
     async def _claim_some(self) -> int:
         """Claim due deliveries for queues that may send, a few for each; return how many were claimed."""
+        self._claim_took = 0.0
         if self._queues.free_capacity() < _AT_ONCE:
             return 0
-        closed = self._queues.blocked(time.monotonic())
+        closed, without_room = self._queues.blocked(time.monotonic()), self._queues.without_room()
         now = utc_now()
         lease_until = now + timedelta(seconds=lease_seconds(self._timeout))
-        claiming = asyncio.ensure_future(
-            self._writer.run(lambda tx: tx.claim_deliveries(now, lease_until, _AT_ONCE, closed), bounded=False)
-        )
+
+        async def work(tx: Transaction) -> list[LeasedDelivery]:
+            started = time.monotonic()
+            claimed = await tx.claim_deliveries(
+                now,
+                lease_until,
+                _AT_ONCE,
+                closed,
+                of_organization=_OF_ORGANIZATION_AT_ONCE,
+                skip_organizations=without_room,
+            )
+            self._claim_took = time.monotonic() - started
+            return claimed
+
+        claiming = asyncio.ensure_future(self._writer.run(work, bounded=False))
         try:
             await asyncio.shield(claiming)
         except OutcomeUnknown as unknown:  # what is not known to be ours is not sent
@@ -248,8 +320,44 @@ class DeliveryDispatcher:
                 await self._read_limits(keys)
 
     async def _read_limits(self, keys: Collection[int]) -> None:
-        for row in await self._database.read(endpoint_limits(tuple(keys))):
+        wanted = tuple(keys)
+        now = time.monotonic()
+        for row in await self._database.read(endpoint_limits(wanted)):
             if row["id"] in self._queues:
-                self._queues[row["id"]].limits = Limits(row["max_in_flight"] or DEFAULT_IN_FLIGHT, row["rate_limit"])
+                limits = Limits(row["max_in_flight"] or DEFAULT_IN_FLIGHT, row["rate_limit"])
+                self._queues.set_endpoint(row["id"], limits, _host_of(row["endpoint_url"]), now)
             (self._ordered.add if row["ordered"] else self._ordered.discard)(row["id"])
-        self._new.difference_update(tuple(keys))
+        self._new.difference_update(wanted)
+
+    async def _refresh_shares(self) -> None:
+        while True:
+            await asyncio.sleep(_SHARES_SECONDS)
+            present, now = self._queues.organizations(), time.monotonic()
+            for organization_id in present:
+                self._set_shares(organization_id, now)
+            for organization_id in self._begun.keys() - set(present):
+                del self._begun[organization_id]
+            self._wake.set()
+
+    def _set_shares(self, organization_id: int, now: float) -> None:
+        """Set what an organization may use in this process: its limits, of which other processes have a part too."""
+        limits, usage = self._limits_of(organization_id), self._queues.usage(organization_id)
+        begun = usage.begun - self._begun.get(organization_id, 0)
+        in_flight, rate = limits.deliveries_in_flight, limits.deliveries_per_second
+        if in_flight:
+            part = self._part(f"organization-in-flight:{organization_id}", usage.in_flight + usage.waiting)
+            in_flight = max(1, int(in_flight * part))
+        if rate:
+            rate *= self._part(f"organization-deliveries:{organization_id}", begun + usage.waiting)
+        self._begun[organization_id] = usage.begun
+        self._queues.set_organization_limits(organization_id, in_flight=in_flight, rate=rate, now=now)
+
+
+@lru_cache(maxsize=4096)
+def _host_of(url: str) -> str:
+    """Return the host and port that a URL is sent to."""
+    try:
+        parts = target_url(url)
+    except ValueError:
+        return ""
+    return f"{parts.host}:{parts.port}".lower()

@@ -49,7 +49,7 @@ class FakeDispatcher:
         self.wakes = 0
         self.is_full = False
 
-    def has_room(self, subscription_id: int) -> bool:
+    def has_room(self, subscription_id: int, organization_id: int) -> bool:
         return not self.is_full
 
     def hand_over(self, deliveries: Sequence[LeasedDelivery]) -> None:

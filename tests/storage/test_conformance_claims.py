@@ -187,8 +187,8 @@ async def test_deliveries_are_stored_as_given(database: Database) -> None:
 async def test_due_deliveries_are_claimed_oldest_first_and_their_attempts_counted(database: Database) -> None:
     subscription = await add_subscription(database)
     keys = await add_deliveries(database, subscription, NOW, NOW - timedelta(seconds=5), NOW + MICROSECOND)
-    assert await claim_deliveries(database, limit=1) == [LeasedDelivery(keys[1], subscription, 1, NOW + LEASE)]
-    assert await claim_deliveries(database) == [LeasedDelivery(keys[0], subscription, 1, NOW + LEASE)]
+    assert await claim_deliveries(database, limit=1) == [LeasedDelivery(keys[1], subscription, 1, NOW + LEASE, 1)]
+    assert await claim_deliveries(database) == [LeasedDelivery(keys[0], subscription, 1, NOW + LEASE, 1)]
     row = await delivery(database, keys[0])
     assert (row["attempt"], row["due_at"], row["status"]) == (1, NOW + LEASE, DeliveryStatus.PENDING)
 
@@ -217,6 +217,31 @@ async def test_a_claim_takes_deliveries_of_each_subscription_up_to_the_limit(dat
     claimed = await claim_deliveries(database, limit=2)
     assert [each.subscription_id for each in claimed] == [busy, busy, quiet]
     assert [each.subscription_id for each in await claim_deliveries(database, limit=2)] == [busy, busy]
+
+
+async def test_a_claim_takes_no_more_of_an_organization_than_its_share_however_many_webhooks_it_has(
+    database: Database,
+) -> None:
+    other = await add_organization(database, "other")
+    many = [await add_subscription(database) for _ in range(5)]
+    for age, each in enumerate(many):
+        await add_deliveries(database, each, *[NOW - timedelta(minutes=age)] * 3)
+    quiet = await add_subscription(database, organization_id=other)
+    (wanted,) = await add_deliveries(database, quiet, NOW)
+
+    async def claim_of(of_organization: int, *left_out: int) -> list[int]:
+        claimed = await database.writer.run(
+            lambda tx: tx.claim_deliveries(
+                NOW, NOW + LEASE, 10, (), of_organization=of_organization, skip_organizations=left_out
+            )
+        )
+        return [each.subscription_id for each in claimed]
+
+    assert await claim_of(2, other) == [many[4], many[3]], "the oldest come first"
+    assert sorted(await claim_of(10)) == sorted([*many, *many, quiet]), "and all of them get as many"
+    assert await claim_of(100, 1) == []
+    assert await claim_of(100) == [many[2], many[1], many[0]]
+    assert (await delivery(database, wanted))["attempt"] == 1
 
 
 async def test_an_ordered_subscription_gets_the_events_of_a_task_one_by_one(database: Database) -> None:
@@ -270,7 +295,7 @@ async def test_a_lost_lease_settles_nothing(database: Database) -> None:
     lost, held = await add_deliveries(database, subscription, NOW - MICROSECOND, NOW)
     slow = (await claim_deliveries(database, limit=1))[0]
     (again,) = [each for each in await claim_deliveries(database, NOW + LEASE) if each.id == lost]
-    still_held = LeasedDelivery(held, subscription, 1, NOW)
+    still_held = LeasedDelivery(held, subscription, 1, NOW, 1)
     assert await settle(database, outcome(slow, status=DeliveryStatus.DEAD), outcome(still_held)) == [False, True]
     row = await delivery(database, lost)
     assert (row["status"], row["attempt"], row["due_at"]) == (DeliveryStatus.PENDING, 2, NOW + 2 * LEASE)

@@ -285,6 +285,85 @@ async def test_writes_of_many_rows_do_not_all_share_one_transaction(notes: Notes
     assert notes.handled == [["a", "b"], ["c"], ["d"], ["e"]]
 
 
+async def test_a_queue_that_clients_have_filled_takes_essential_writes(notes: Notes) -> None:
+    writer = Writer(notes.connection, capacity=40)
+    waiting: list[asyncio.Task[str]] = []
+
+    async def fill(prefix: str, *, essential: bool = False, organization: int | None = None) -> int:
+        for number in range(100):
+            write = writer.write(notes.insert, f"{prefix} {number}", essential=essential, organization=organization)
+            waiting.append(asyncio.create_task(write))
+            await asyncio.sleep(0)
+            if waiting[-1].done():
+                with pytest.raises(WriterFull):
+                    await waiting.pop()
+                return number
+        return 100
+
+    assert await fill("one", organization=1) == 15, "half of what is not kept for essential writes"
+    assert await fill("other", organization=2) == 8, "and another finds room"
+    assert await fill("nobody's") == 7
+    assert await fill("essential", essential=True) == 10
+    unbounded = asyncio.create_task(writer.write(notes.insert, "unbounded", bounded=False))
+    await asyncio.sleep(0)
+    writer.start()
+    await asyncio.gather(*waiting, unbounded)
+    assert len(notes.on_disk()) == 41
+
+
+async def test_organizations_take_turns_in_what_a_batch_takes(notes: Notes) -> None:
+    writes = [
+        asyncio.create_task(
+            notes.writer.write(
+                notes.insert, f"{organization} {number}", weight=100, bounded=False, organization=number_of
+            )
+        )
+        for organization, number_of, count in (("busy", 1, 8), ("quiet", 2, 2))
+        for number in range(count)
+    ]
+    await asyncio.sleep(0)
+    notes.writer.start()
+    await asyncio.gather(*writes)
+    assert notes.handled == [
+        ["busy 0", "quiet 0", "busy 1", "quiet 1", "busy 2"],
+        ["busy 3", "busy 4", "busy 5", "busy 6", "busy 7"],
+    ]
+
+
+async def test_heavy_writes_are_few_in_a_batch_and_keep_to_a_pace_that_delays_no_other(notes: Notes) -> None:
+    heavy = [
+        asyncio.create_task(
+            notes.writer.write(notes.insert, f"heavy {number}", organization=1, heavy_rows=1000, bounded=False)
+        )
+        for number in range(5)
+    ]
+    light = [
+        asyncio.create_task(notes.writer.write(notes.insert, f"light {number}", organization=2)) for number in range(5)
+    ]
+    await asyncio.sleep(0)
+    notes.writer.start()
+    await asyncio.gather(*light)
+    assert sum(body.startswith("heavy") for body in notes.handled[0]) <= 2
+    assert sum(body.startswith("light") for body in notes.handled[0]) == 5
+    assert not heavy[-1].done()
+    await asyncio.gather(*heavy)
+    assert [body for batch in notes.handled for body in batch if body.startswith("heavy")] == [
+        f"heavy {number}" for number in range(5)
+    ]
+
+
+async def test_closing_stores_writes_that_are_ahead_of_their_pace(notes: Notes) -> None:
+    notes = Notes(notes.path)
+    heavy = [
+        asyncio.create_task(notes.writer.write(notes.insert, str(number), organization=1, heavy_rows=1_000_000))
+        for number in range(3)
+    ]
+    notes.writer.start()
+    await heavy[0]
+    await asyncio.wait_for(notes.writer.aclose(), 10)
+    assert await asyncio.gather(*heavy) == ["wrote 0", "wrote 1", "wrote 2"]
+
+
 async def test_a_full_queue_refuses_bounded_writes_only(notes: Notes) -> None:
     writer = Writer(notes.connection, capacity=2)
     waiting = [asyncio.create_task(writer.write(notes.insert, body)) for body in ("one", "two")]

@@ -9,16 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.domain.endpoint_queues import (
+from receiver.domain.endpoint_queue import (
     DEFAULT_IN_FLIGHT,
     FIRST_IN_FLIGHT,
+    REMEMBERED_SECONDS,
     WAITING_PER_SLOT,
-    EndpointQueues,
     Limits,
 )
+from receiver.domain.endpoint_queues import EndpointQueues
 
 Item = tuple[int, int]
 CAPACITY = 500
+ORGANIZATIONS = 2
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Endpoint:
 
     limits: Limits
     seconds: float
+    host: str
     fails: frozenset[int]
     slow_downs: frozenset[int]
 
@@ -39,6 +42,7 @@ ENDPOINTS = st.builds(
         rate=st.none() | st.floats(0.5, 200),
     ),
     seconds=st.floats(0, 20),
+    host=st.sampled_from(["one.example:443", "other.example:443"]),
     fails=st.frozensets(st.integers(0, 40)),
     slow_downs=st.frozensets(st.integers(0, 40)),
 )
@@ -57,21 +61,19 @@ class Simulation:
         self._running: list[tuple[float, Item]] = []
         numbers: Counter[int] = Counter()
         for key in arrivals:
-            if self.queues.has_capacity(key):
-                self.queues.add(key, (key, numbers[key]))
-                self.queues[key].limits = endpoints[key].limits
+            if self.queues.has_capacity(key, key % ORGANIZATIONS):
+                self.queues.add(key, (key, numbers[key]), key % ORGANIZATIONS, self.now)
+                self.queues.set_endpoint(key, endpoints[key].limits, endpoints[key].host, self.now)
                 numbers[key] += 1
         self.offered = numbers
 
     def run(self) -> None:
         while True:
-            for item in self.queues.take(self.now, 10):
-                self._begin(item)
-            moments = [at for at in (self.queues.next_ready_at(self.now),) if at is not None]
-            if self.queues.take(self.now, 0) or any(
-                self.queues[key].ready_at(self.now) == self.now for key in self.queues
-            ):
-                continue
+            while taken := self.queues.take(self.now, 10):
+                for item in taken:
+                    self._begin(item)
+            ready_at = self.queues.next_ready_at(self.now)
+            moments = [] if ready_at is None else [ready_at]
             moments += [self._running[0][0]] if self._running else []
             if not moments:
                 return
@@ -90,9 +92,10 @@ class Simulation:
         endpoint = self.endpoints[key]
         if number in endpoint.fails | endpoint.slow_downs:
             slow = number in endpoint.slow_downs
-            self.returned += self.queues.failed(key, self.now, slow_down=slow)
+            self.returned += self.queues.failed(key, self.now, slow_down=slow, is_answered=number % 2 == 0)
         else:
-            self.queues.succeeded(key)
+            self.queues.succeeded(key, self.now)
+        self.queues.settled(key % ORGANIZATIONS, self.now)
 
 
 @st.composite
@@ -129,9 +132,26 @@ def test_limits_are_not_exceeded(simulation: Simulation) -> None:
 def filled(*keys: int, each: int = 50) -> EndpointQueues[Item]:
     queues: EndpointQueues[Item] = EndpointQueues(10_000)
     for key in keys:
-        for number in range(each):
-            queues.add(key, (key, number))
+        fill(queues, key, organization=1, each=each)
     return queues
+
+
+def fill(queues: EndpointQueues[Item], key: int, *, organization: int, each: int, host: str = "") -> None:
+    for number in range(each):
+        queues.add(key, (key, number), organization, 0.0)
+    queues.set_endpoint(key, Limits(), host or f"{key}.example:443", 0.0)
+
+
+def finish(queues: EndpointQueues[Item], items: list[Item], now: float = 0.0) -> None:
+    for key, _ in items:
+        queues.succeeded(key, now)
+        queues.settled(queues[key].organization, now)
+
+
+def fail(queues: EndpointQueues[Item], key: int, now: float, **how: bool) -> list[Item]:
+    returned = queues.failed(key, now, slow_down=how.get("slow_down", False), is_answered=how.get("is_answered", True))
+    queues.settled(queues[key].organization, now)
+    return returned
 
 
 def test_queues_take_turns() -> None:
@@ -145,23 +165,59 @@ def test_a_queue_that_had_its_turn_is_last_in_the_next_round() -> None:
     assert [key for key, _ in queues.take(0.0, 2)] == [3, 1]
 
 
+def test_an_organization_with_a_thousand_webhooks_has_one_turn_in_a_round_as_others() -> None:
+    queues: EndpointQueues[Item] = EndpointQueues(100_000)
+    for key in range(1000):
+        fill(queues, key, organization=1, each=2)
+    fill(queues, 5000, organization=2, each=3)
+    fill(queues, 6000, organization=3, each=3)
+    taken = [key for key, _ in queues.take(0.0, 9)]
+    assert taken == [0, 5000, 6000, 1, 5000, 6000, 2, 5000, 6000]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 29)), min_size=1, max_size=150), st.integers(1, 7))
+def test_a_delivery_that_may_start_waits_for_at_most_one_of_each_other_organization(
+    arrivals: list[tuple[int, int]], at_once: int
+) -> None:
+    queues: EndpointQueues[Item] = EndpointQueues(100_000, connections=100_000)
+    owners = {}
+    for number, (organization, endpoint) in enumerate(arrivals):
+        key = 100 * organization + endpoint
+        owners[key] = organization
+        queues.add(key, (key, number), organization, 0.0)
+    waiting = Counter(organization for organization, _ in arrivals)
+    begun: list[int] = []
+    while taken := queues.take(0.0, at_once):
+        begun += [owners[key] for key, _ in taken]
+        finish(queues, taken)
+    assert Counter(begun) == waiting
+    for organization, count in waiting.items():
+        places = [-1, *(place for place, each in enumerate(begun) if each == organization)]
+        assert len(places) == count + 1
+        for before, after in pairwise(places):
+            between = Counter(begun[before + 1 : after])
+            assert all(number == 1 for number in between.values())
+
+
 def test_the_concurrency_of_a_queue_starts_low_and_grows_with_each_success() -> None:
     queues = filled(1, each=200)
-    assert len(queues.take(0.0, 100)) == FIRST_IN_FLIGHT
-    for _ in range(FIRST_IN_FLIGHT):
-        queues.succeeded(1)
-    assert len(queues.take(0.0, 100)) == 2 * FIRST_IN_FLIGHT
+    running = queues.take(0.0, 100)
+    assert len(running) == FIRST_IN_FLIGHT
+    finish(queues, running)
+    running = queues.take(0.0, 100)
+    assert len(running) == 2 * FIRST_IN_FLIGHT
     for _ in range(60):
-        queues.succeeded(1)
-        queues.take(0.0, 100)
+        finish(queues, running[:1])
+        running = running[1:] + queues.take(0.0, 100)
     assert queues[1].running <= DEFAULT_IN_FLIGHT
 
 
 def test_a_queue_that_fails_shrinks_and_returns_the_deliveries_above_its_capacity() -> None:
     queues = filled(1, each=FIRST_IN_FLIGHT * (1 + WAITING_PER_SLOT))
-    assert not queues.has_capacity(1)
+    assert not queues.has_capacity(1, 1)
     queues.take(0.0, 100)
-    returned = [item for _ in range(FIRST_IN_FLIGHT) for item in queues.failed(1, 0.0, slow_down=False)]
+    returned = [item for _ in range(FIRST_IN_FLIGHT) for item in fail(queues, 1, 0.0)]
     assert len(queues[1]) <= 1 + WAITING_PER_SLOT
     assert returned[0] == (1, FIRST_IN_FLIGHT * (1 + WAITING_PER_SLOT) - 1)
     assert len(queues.take(0.0, 100)) == 1
@@ -170,38 +226,45 @@ def test_a_queue_that_fails_shrinks_and_returns_the_deliveries_above_its_capacit
 def test_each_slow_down_doubles_the_pause_until_a_success() -> None:
     queues = filled(1)
     now, pauses = 0.0, []
+    queues.take(now, 10)
+    for _ in range(FIRST_IN_FLIGHT - 1):
+        fail(queues, 1, now)
     for _ in range(8):
-        queues.take(now, 1)
-        queues.failed(1, now, slow_down=True)
+        fail(queues, 1, now, slow_down=True)
         assert queues.blocked(now) == [1]
         assert queues.take(now, 10) == []
         ready_at = queues.next_ready_at(now)
         assert ready_at is not None
         pauses.append(ready_at - now)
         now = ready_at
+        assert len(queues.take(now, 10)) == 1
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
-    queues.take(now, 1)
-    queues.succeeded(1)
-    queues.take(now, 1)
-    queues.failed(1, now, slow_down=True)
-    assert queues.next_ready_at(now) == pytest.approx(now + 1)
+    finish(queues, [(1, 0)], now)
+    queues.take(now, 10)
+    fail(queues, 1, now, slow_down=True)
+    assert queues[1].paused_until == pytest.approx(now + 1)
 
 
 def test_endpoints_that_are_down_take_little_of_the_total_capacity() -> None:
     queues: EndpointQueues[Item] = EndpointQueues(10_000)
+    now = 0.0
     for key in range(100):
-        while queues.has_capacity(key):
-            queues.add(key, (key, 0))
-        for _ in queues.take(0.0, 10_000):
-            queues.failed(key, 0.0, slow_down=False)
+        while queues.has_capacity(key, 1):
+            queues.add(key, (key, 0), 1, now)
+        for _ in queues.take(now, 10_000):
+            fail(queues, key, now)
+        now += 10
     assert queues.free_capacity() > 8_000
-    assert queues.has_capacity(1_000)
+    assert queues.has_capacity(1_000, 1)
 
 
-def test_idle_queues_are_removed() -> None:
+def test_idle_queues_are_removed_and_failures_are_remembered_for_a_while() -> None:
     queues = filled(1, 2, each=1)
     queues.take(0.0, 2)
-    queues.succeeded(1)
-    queues.failed(2, 0.0, slow_down=True)
+    finish(queues, [(1, 0)])
+    fail(queues, 2, 0.0, slow_down=True)
     queues.forget_idle(1.0)
     assert list(queues) == [2]
+    queues.forget_idle(REMEMBERED_SECONDS + 1)
+    assert list(queues) == []
+    assert queues.organizations() == []

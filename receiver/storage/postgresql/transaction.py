@@ -109,6 +109,12 @@ behind the others, so that the next claim continues where the last one stopped. 
 are free again when the transaction ends.
 """
 
+_IS_DUE = f"""waiting.subscription_id = subscription.id AND waiting.due_at IS NOT NULL AND waiting.due_at <= $2
+        AND NOT (subscription.ordered AND EXISTS (
+            SELECT 1 FROM delivery AS earlier
+            WHERE earlier.task_id = waiting.task_id AND earlier.subscription_id = waiting.subscription_id
+            AND earlier.id < waiting.id AND earlier.status = '{DeliveryStatus.PENDING}'
+        ))"""
 _CLAIM_DELIVERIES = f"""
 WITH RECURSIVE endpoint(id) AS (
     (SELECT subscription_id FROM delivery WHERE due_at IS NOT NULL ORDER BY subscription_id LIMIT 1)
@@ -117,28 +123,32 @@ WITH RECURSIVE endpoint(id) AS (
         SELECT subscription_id FROM delivery WHERE due_at IS NOT NULL AND subscription_id > endpoint.id
         ORDER BY subscription_id LIMIT 1
     ) FROM endpoint WHERE endpoint.id IS NOT NULL
+), able AS MATERIALIZED (
+    SELECT endpoint.id, subscription.ordered,
+        count(*) OVER (PARTITION BY subscription.organization_id) AS siblings,
+        row_number() OVER (PARTITION BY subscription.organization_id ORDER BY oldest.due_at, endpoint.id) AS turn
+    FROM endpoint JOIN subscription ON subscription.id = endpoint.id CROSS JOIN LATERAL (
+        SELECT waiting.due_at FROM delivery AS waiting WHERE {_IS_DUE} ORDER BY waiting.due_at, waiting.id LIMIT 1
+    ) AS oldest
+    WHERE endpoint.id <> ALL($1::bigint[]) AND subscription.organization_id <> ALL($6::bigint[])
 ), picked AS MATERIALIZED (
-    SELECT due.id, due.due_at FROM endpoint JOIN subscription ON subscription.id = endpoint.id CROSS JOIN LATERAL (
-        SELECT waiting.id, waiting.due_at FROM delivery AS waiting
-        WHERE waiting.subscription_id = endpoint.id AND waiting.due_at IS NOT NULL AND waiting.due_at <= $2
-        AND NOT (subscription.ordered AND EXISTS (
-            SELECT 1 FROM delivery AS earlier
-            WHERE earlier.task_id = waiting.task_id AND earlier.subscription_id = waiting.subscription_id
-            AND earlier.id < waiting.id AND earlier.status = '{DeliveryStatus.PENDING}'
-        ))
-        ORDER BY waiting.due_at, waiting.id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
+    SELECT due.id, due.due_at FROM able AS subscription CROSS JOIN LATERAL (
+        SELECT waiting.id, waiting.due_at FROM delivery AS waiting WHERE {_IS_DUE}
+        ORDER BY waiting.due_at, waiting.id LIMIT GREATEST(1, LEAST($3::bigint, $5::bigint / subscription.siblings))
+        FOR NO KEY UPDATE SKIP LOCKED
     ) AS due
-    WHERE endpoint.id <> ALL($1::bigint[])
+    WHERE subscription.turn <= $5::bigint
 )
 UPDATE delivery SET due_at = $4, leased = true, attempt = attempt + 1
 FROM picked WHERE delivery.id = picked.id
-RETURNING delivery.id, delivery.subscription_id, delivery.attempt, picked.due_at AS was_due_at
+RETURNING delivery.id, delivery.subscription_id, delivery.attempt, delivery.organization_id, picked.due_at AS was_due_at
 """
-"""Claims due deliveries, at most `$3` of each subscription.
+"""Claims due deliveries, at most `$3` of each subscription, and about `$5` of each organization.
 
 `endpoint` lists the subscriptions that have deliveries to send, by jumping from one to the next in `ix_delivery_due`: a
-subscription with a million of them is one step, and costs the others nothing. Then the first `$3` due rows of each are
-locked, from the same index, skipping those that another process has locked.
+subscription with a million of them is one step, and costs the others nothing. `able` counts those of each organization
+that have one to claim now, in the order of the oldest. Then the first due rows of each are locked, from the same index,
+skipping those that another process has locked: as many as the organization's `$5` give each of them, at least one.
 """
 
 _SETTLE = f"""
@@ -302,13 +312,25 @@ class PostgreSQLTransaction:
         return [DueTask(_state(row), row["submitted_at"], (row["organization_id"], row["bulk"])) for row in rows]
 
     async def claim_deliveries(
-        self, now: datetime, lease_until: datetime, limit: int, skip: Collection[int]
+        self,
+        now: datetime,
+        lease_until: datetime,
+        limit: int,
+        skip: Collection[int],
+        *,
+        of_organization: int = 10_000,
+        skip_organizations: Collection[int] = (),
     ) -> list[LeasedDelivery]:
-        """Claim due deliveries, at most `limit` of each subscription."""
-        rows = await self._driver.fetch(_CLAIM_DELIVERIES, list(skip), now, limit, lease_until)
+        """Claim due deliveries, at most `limit` of each subscription and `of_organization` of each organization."""
+        rows = await self._driver.fetch(
+            _CLAIM_DELIVERIES, list(skip), now, limit, lease_until, of_organization, list(skip_organizations)
+        )
         self._leaves_lease(delivery_table, rows, lease_until)
         rows.sort(key=lambda row: (row["was_due_at"], row["id"]))
-        return [LeasedDelivery(row["id"], row["subscription_id"], row["attempt"], lease_until) for row in rows]
+        return [
+            LeasedDelivery(row["id"], row["subscription_id"], row["attempt"], lease_until, row["organization_id"])
+            for row in rows
+        ]
 
     async def failing(self, subscription_ids: Collection[int]) -> set[int]:
         """Return those of these subscriptions whose `failing_since` is set."""

@@ -9,6 +9,8 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -42,33 +44,39 @@ _STATE_DECODERS = [
 _ENCODERS = MappingProxyType({column.name: encoder_of(column.type) for column in tasks.columns})
 _SIZED = frozenset(DOCUMENTS)
 
-_DUE_DELIVERIES = f"""
+_IS_DUE = f"""due.due_at IS NOT NULL AND due.due_at <= :now AND NOT ({{ordered}} AND EXISTS (
+    SELECT 1 FROM delivery AS earlier
+    WHERE earlier.task_id = due.task_id AND earlier.subscription_id = due.subscription_id
+    AND earlier.id < due.id AND earlier.status = '{DeliveryStatus.PENDING}'
+))"""
+_DUE_ENDPOINTS = f"""
 WITH RECURSIVE endpoint(id) AS (
     SELECT min(subscription_id) FROM delivery WHERE due_at IS NOT NULL
     UNION ALL
     SELECT (SELECT min(subscription_id) FROM delivery WHERE due_at IS NOT NULL AND subscription_id > endpoint.id)
     FROM endpoint WHERE endpoint.id IS NOT NULL
 )
-SELECT delivery.id, delivery.subscription_id, delivery.attempt + 1
-FROM endpoint JOIN subscription ON subscription.id = endpoint.id JOIN delivery ON delivery.id IN (
-    SELECT due.id FROM delivery AS due
-    WHERE due.subscription_id = endpoint.id AND due.due_at IS NOT NULL AND due.due_at <= ?2
-    AND NOT (subscription.ordered AND EXISTS (
-        SELECT 1 FROM delivery AS earlier
-        WHERE earlier.task_id = due.task_id AND earlier.subscription_id = due.subscription_id
-        AND earlier.id < due.id AND earlier.status = '{DeliveryStatus.PENDING}'
-    ))
-    ORDER BY due.due_at, due.id LIMIT ?3
-)
-WHERE endpoint.id NOT IN (SELECT value FROM json_each(?1))
-ORDER BY delivery.due_at, delivery.id
+SELECT subscription.organization_id, (
+    SELECT due.due_at FROM delivery AS due
+    WHERE due.subscription_id = endpoint.id AND {_IS_DUE.format(ordered="subscription.ordered")}
+    ORDER BY due.due_at LIMIT 1
+) AS oldest, endpoint.id, subscription.ordered
+FROM endpoint JOIN subscription ON subscription.id = endpoint.id
+WHERE endpoint.id NOT IN (SELECT value FROM json_each(:skip))
+AND subscription.organization_id NOT IN (SELECT value FROM json_each(:skip_organizations))
+AND oldest IS NOT NULL ORDER BY subscription.organization_id, oldest, endpoint.id
 """
-"""Due deliveries, at most `?3` of each subscription.
+"""The subscriptions with a delivery to claim, those of each organization in the order of their oldest one.
 
 `endpoint` lists the subscriptions that have deliveries to send, by jumping from one to the next in `ix_delivery_due`: a
-subscription with a million of them is one step, and costs the others nothing. Then the first `?3` due rows of each are
-read from the same index. The UPDATE that follows adds 1 to each `attempt`, hence `attempt + 1` here.
+subscription with a million of them is one step, and costs the others nothing.
 """
+_DUE_DELIVERIES = f"""
+SELECT due.due_at, due.id, due.subscription_id, due.attempt + 1, due.organization_id FROM delivery AS due
+WHERE due.subscription_id = :endpoint AND {_IS_DUE.format(ordered=":ordered")}
+ORDER BY due.due_at, due.id LIMIT :limit
+"""
+"""The first due deliveries of one subscription. The UPDATE that follows adds 1 to each `attempt`, hence + 1 here."""
 
 _UNSENT = f"due_at IS NOT NULL AND submission = '{Submission.WAITING}'"
 _DUE_UNSENT = f"""
@@ -277,16 +285,34 @@ class SQLiteTransaction:
         )
 
     async def claim_deliveries(
-        self, now: datetime, lease_until: datetime, limit: int, skip: Collection[int]
+        self,
+        now: datetime,
+        lease_until: datetime,
+        limit: int,
+        skip: Collection[int],
+        *,
+        of_organization: int = 10_000,
+        skip_organizations: Collection[int] = (),
     ) -> list[LeasedDelivery]:
-        """Claim due deliveries, at most `limit` of each subscription."""
-        rows = self._driver.execute(_DUE_DELIVERIES, (write_document(list(skip)), write_moment(now), limit)).fetchall()
+        """Claim due deliveries, at most `limit` of each subscription and `of_organization` of each organization."""
+        due = {"now": write_moment(now), "limit": limit}
+        left_out = {"skip": write_document(list(skip)), "skip_organizations": write_document(list(skip_organizations))}
+        endpoints = self._driver.execute(_DUE_ENDPOINTS, due | left_out).fetchall()
+        rows: list[Sequence[Any]] = []
+        for _, group in groupby(endpoints, key=itemgetter(0)):
+            siblings = list(group)
+            due["limit"] = max(1, min(limit, of_organization // len(siblings)))
+            for _, _, endpoint, ordered in siblings[:of_organization]:
+                rows += self._driver.execute(_DUE_DELIVERIES, due | {"endpoint": endpoint, "ordered": ordered})
+        if not rows:
+            return []
         self._driver.execute(
             "UPDATE delivery SET due_at = ?, leased = 1, attempt = attempt + 1 "
             "WHERE id IN (SELECT value FROM json_each(?))",
-            (write_moment(lease_until), write_document([row[0] for row in rows])),
+            (write_moment(lease_until), write_document([row[1] for row in rows])),
         )
-        return [LeasedDelivery(row[0], row[1], row[2], lease_until) for row in rows]
+        rows.sort(key=lambda row: (row[0], row[1]))
+        return [LeasedDelivery(row[1], row[2], row[3], lease_until, row[4]) for row in rows]
 
     async def failing(self, subscription_ids: Collection[int]) -> set[int]:
         """Return those of these subscriptions whose `failing_since` is set."""

@@ -1,0 +1,101 @@
+"""Pools that organizations share, so that whatever one of them does, the others find some of it free.
+
+The rule is that of a dynamic threshold: one may use as much as is free. Alone it so gets half of the pool, two that
+want all get a third each, k of them leave 1/(k+1) free. No part is set aside for anyone, and nothing has to be
+configured.
+"""
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+
+HOST_IN_FLIGHT = 256
+"""The attempts that may be in flight in one process to one target host, so at most 128 of one organization."""
+_FIRST_HOST_WINDOW = HOST_IN_FLIGHT // 2
+_SMALLEST_HOST_WINDOW = 32
+"""Not lower: of many endpoints at one host some may hang, each with one attempt at a time, and delay no other."""
+_TRIED_AGAIN = 4
+
+
+class Share:
+    """How much one of those that share a pool uses of it, and the most that it may use (None: no limit of its own)."""
+
+    def __init__(self, most: int | None = None) -> None:
+        self.used = 0
+        self.most = most
+
+
+class SharedPool(Generic[K]):
+    """A pool of `size`, whose users are named by keys."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._used = 0
+        self._crowded: OrderedDict[K, None] = OrderedDict()
+
+    @property
+    def free(self) -> int:
+        """How much of it nobody uses."""
+        return self._size - self._used
+
+    def admits(self, key: K, share: Share) -> bool:
+        """Return whether this user may use one more. One that only the others keep from it is remembered for `end`."""
+        if share.most is not None and share.used >= share.most:
+            return False
+        if share.used >= self.free:
+            self._crowded[key] = None
+            return False
+        return True
+
+    def begin(self, share: Share, count: int = 1) -> None:
+        """Use `count` more."""
+        share.used += count
+        self._used += count
+
+    def end(self, share: Share, count: int = 1) -> list[K]:
+        """Use `count` less; return the users to try again, which `admits` refused: the first few."""
+        share.used -= count
+        self._used -= count
+        return [self._crowded.popitem(last=False)[0] for _ in range(min(_TRIED_AGAIN, len(self._crowded)))]
+
+
+class TargetHost:
+    """A host and port that is sent to, shared by the organizations whose webhooks are there."""
+
+    def __init__(self) -> None:
+        self.pool: SharedPool[int] = SharedPool(HOST_IN_FLIGHT)
+        self.shares: dict[int, HostShare] = {}
+
+    def share_of(self, organization: int) -> "HostShare":
+        """Return the share of one organization in this host."""
+        if organization not in self.shares:
+            self.shares[organization] = HostShare(self, organization)
+        return self.shares[organization]
+
+
+class HostShare(Share):
+    """What one organization has in flight to one host, whose attempts adapt as those of an endpoint do.
+
+    The window is of one organization, not of the host: a host of many customers' webhooks does not slow down for all of
+    them because those of one customer do not answer.
+    """
+
+    def __init__(self, host: TargetHost, organization: int) -> None:
+        super().__init__(_FIRST_HOST_WINDOW)
+        self.host = host
+        self.organization = organization
+        self.waiting: OrderedDict[int, None] = OrderedDict()
+        """The keys of the endpoints that wait until this share is admitted again."""
+
+    def admits(self) -> bool:
+        """Return whether one more attempt may begin."""
+        return self.host.pool.admits(self.organization, self)
+
+    def answered(self) -> None:
+        """Widen the window: an attempt succeeded."""
+        self.most = min((self.most or 0) + 1, _FIRST_HOST_WINDOW)
+
+    def unanswered(self) -> None:
+        """Halve the window: an attempt got no answer."""
+        self.most = max(_SMALLEST_HOST_WINDOW, (self.most or 0) // 2)

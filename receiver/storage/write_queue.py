@@ -1,0 +1,175 @@
+"""The writes that wait for a commit: organizations take turns, and inbound webhooks keep room that only they may use.
+
+Why turns: a batch is taken from what waits, and one client that creates thousands of tasks a second would put as many
+writes before another's first one. Each organization has a queue here, and a batch takes one write of each in turn; the
+writes that belong to none (outcomes of attempts, claims, webhooks of providers) have a queue and a turn of their own.
+
+Why rows: an event of an organization with a thousand webhooks is written with a thousand deliveries. The rows that a
+write stands for bound what a batch takes of such writes, and `HEAVY_ROWS_A_SECOND` how many of them are written for one
+organization a second, so that the transactions of others stay short.
+
+Room is counted in weight, of bounded writes alone: others are bounded by those who make them. An organization may use
+as much of it as is free (`receiver.domain.shared_pool` has the rule). Times are of the loop's clock.
+"""
+
+import heapq
+from collections import OrderedDict, deque
+from typing import Generic, Protocol, TypeVar
+
+from receiver.domain.pace import Pace
+
+MOST_HEAVY_ROWS = 2_000
+"""The most rows of heavy writes in one batch, unless a single one has more."""
+HEAVY_ROWS_A_SECOND = 10_000.0
+_BURST_SECONDS = 0.25
+_RESERVED = 4
+"""One of this many parts of the capacity is kept for essential writes."""
+_TURNS_OF_NONE = 8
+"""How many writes that belong to no organization are taken in one turn: they are of all organizations."""
+
+
+class WaitingWrite(Protocol):
+    """What has to be known of a write here."""
+
+    weight: int
+    bounded: bool
+    essential: bool
+    organization: int | None
+    heavy_rows: int
+    """The rows that it stands for, if it is heavy, else 0."""
+
+
+Write = TypeVar("Write", bound=WaitingWrite)
+
+
+class WriteQueue(Generic[Write]):
+    """The writes that wait, in the order of turns; at most `capacity` in weight of bounded ones."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._plain_capacity = capacity - capacity // _RESERVED
+        self._weight = 0
+        self._plain_weight = 0
+        """The part of it that is not essential."""
+        self._weights: dict[int, int] = {}
+        self._waiting: OrderedDict[int | None, deque[Write]] = OrderedDict()
+        self._resting: dict[int, deque[Write]] = {}
+        """The queues of organizations whose heavy writes are ahead of their pace."""
+        self._rests: list[tuple[float, int]] = []
+        self._paces: dict[int, Pace] = {}
+        self._count = 0
+        self._is_hurried = False
+
+    def __len__(self) -> int:
+        """Return how many writes may be taken now."""
+        return self._count
+
+    def __bool__(self) -> bool:
+        """Return whether any write waits, also one that may not be taken now."""
+        return bool(self._count or self._resting)
+
+    def is_full_for(self, weight: int, organization: int | None, *, essential: bool) -> bool:
+        """Return whether there is no room for a bounded write. One is admitted where nothing of its kind waits."""
+        free = self._capacity - self._weight
+        if not essential:
+            free = min(free, self._plain_capacity - self._plain_weight)
+        if not (self._weight if essential else self._plain_weight):
+            return False
+        own = 0 if organization is None else self._weights.get(organization, 0)
+        return weight > free or (own > 0 and own + weight > free)
+
+    def add(self, write: Write) -> None:
+        """Let a write, which is counted already, wait at the end of its organization's queue."""
+        organization = write.organization
+        if organization is not None and organization in self._resting:
+            self._resting[organization].append(write)
+            return
+        self._count += 1
+        if organization in self._waiting:
+            self._waiting[organization].append(write)
+        else:
+            self._waiting[organization] = deque((write,))
+
+    def count(self, write: Write, times: int) -> None:
+        """Count the weight of a write that waits (1), here or set apart, or does not any more (-1)."""
+        if not write.bounded:
+            return
+        weight = times * write.weight
+        self._weight += weight
+        if not write.essential:
+            self._plain_weight += weight
+        if write.organization is not None:
+            own = self._weights.get(write.organization, 0) + weight
+            if own:
+                self._weights[write.organization] = own
+            else:
+                self._weights.pop(write.organization, None)
+
+    def next_at(self) -> float | None:
+        """Return when writes may be taken that may not be now, None if there are none."""
+        return self._rests[0][0] if self._rests else None
+
+    def wake(self, now: float) -> None:
+        """Let the writes be taken that were ahead of their pace."""
+        while self._rests and (self._rests[0][0] <= now or self._is_hurried):
+            _, organization = heapq.heappop(self._rests)
+            queue = self._resting.pop(organization)
+            self._waiting[organization] = queue
+            self._count += len(queue)
+
+    def hurry(self) -> None:
+        """Let nothing wait for its pace any more: the writer closes."""
+        self._is_hurried = True
+
+    def take(self, now: float, most: int) -> list[Write]:
+        """Remove and return a batch: one write of each organization in turn, up to the weight `most`; at least one.
+
+        Call it only when the length is not 0.
+        """
+        batch: list[Write] = []
+        weight = rows = 0
+        passed_over: list[tuple[int | None, deque[Write]]] = []
+        while self._waiting:
+            organization, queue = next(iter(self._waiting.items()))
+            if rows and rows + queue[0].heavy_rows > MOST_HEAVY_ROWS:
+                passed_over.append(self._waiting.popitem(last=False))
+                continue
+            turn = self._turn_of(organization, queue, most - weight if batch else None)
+            if not turn:
+                break
+            batch += turn
+            weight += sum(write.weight for write in turn)
+            rows += turn[-1].heavy_rows
+            self._turn_over(organization, queue, turn[-1].heavy_rows, now)
+        for organization, queue in reversed(passed_over):
+            self._waiting[organization] = queue
+            self._waiting.move_to_end(organization, last=False)
+        self._count -= len(batch)
+        for write in batch:
+            self.count(write, -1)
+        return batch
+
+    def _turn_of(self, organization: int | None, queue: deque[Write], room: int | None) -> list[Write]:
+        """Remove and return the writes of one turn, up to the weight `room`; None: the first one in any case."""
+        turn: list[Write] = []
+        left = queue[0].weight if room is None else room
+        while queue and queue[0].weight <= left and len(turn) < (_TURNS_OF_NONE if organization is None else 1):
+            left -= queue[0].weight
+            turn.append(queue.popleft())
+        return turn
+
+    def _turn_over(self, organization: int | None, queue: deque[Write], heavy_rows: int, now: float) -> None:
+        """Put the queue whose turn is over where it waits for the next one."""
+        if organization is not None and heavy_rows:
+            pace = self._paces.setdefault(organization, Pace(HEAVY_ROWS_A_SECOND, _BURST_SECONDS))
+            pace.spend(now, heavy_rows)
+            if queue and pace.ready_at(now) > now and not self._is_hurried:
+                del self._waiting[organization]
+                self._resting[organization] = queue
+                self._count -= len(queue)
+                heapq.heappush(self._rests, (pace.ready_at(now), organization))
+                return
+        if queue:
+            self._waiting.move_to_end(organization)
+        else:
+            del self._waiting[organization]
