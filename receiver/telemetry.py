@@ -86,12 +86,16 @@ def forget_worker(folder: Path, worker: int) -> None:
     mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
 
 
-def exposition() -> bytes:
-    """Return the metrics in Prometheus' text format: summed over all workers, where there are several."""
-    if _FOLDER not in os.environ:
+def exposition(folder: Path | None = None) -> bytes:
+    """Return the metrics in Prometheus' text format: summed over all workers, where there are several.
+
+    They share them in `folder`, which a worker knows by itself.
+    """
+    if folder is None and _FOLDER not in os.environ:
         return generate_latest()
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    path = None if folder is None else str(folder)
+    MultiProcessCollector(registry, path=path)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
 
 

@@ -218,6 +218,8 @@ class _Endpoint:
         except RingbackError as error:
             if but_unknown and isinstance(error, OutcomeUnknown):
                 raise
+            if isinstance(error, Unavailable) and error.reason:
+                log.warning("request not served", request_id=request_id, path=request.url.path, error=str(error))
             return self.dialect.error(error, request_id)
         except Exception as error:
             log.error("request failed", request_id=request_id, path=request.url.path, exc_info=error)

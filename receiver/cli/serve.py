@@ -2,6 +2,7 @@
 
 import gc
 import socket
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -52,11 +53,20 @@ def _serve(host: str, port: int, workers: int) -> int:
                 f"Your admin key, shown at each start until it is used:\n\n  {keys.unused_admin_key}\n\n"
                 "Keep it, for example: export RINGBACK_API_KEY=..."
             )
-        with listen(host, port) as (listening, url):
+        with listen(host, port) as (listening, url), _listening_for_metrics(settings) as metrics:
             typer.echo(f"Ringback on {url}, {_database(settings)}, {_updates(settings)}")
             if workers == 1:
-                return process.serve(settings, keys.master_keys, listening)
-            return process.supervise(workers, listening)
+                return process.serve(settings, keys.master_keys, listening, metrics=metrics)
+            return process.supervise(workers, listening, metrics=metrics, token=settings.metrics_secret)
+
+
+def _listening_for_metrics(settings: "Settings") -> AbstractContextManager[socket.socket | None]:
+    """Listen where metrics and health have a listener of their own; None if they have none."""
+    if settings.metrics_address is None:
+        return nullcontext()
+    from receiver.serving.metrics_listener import metrics_listening
+
+    return metrics_listening(settings.metrics_address)
 
 
 def _database(settings: "Settings") -> str:

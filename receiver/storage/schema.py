@@ -68,7 +68,7 @@ def _cannot_read(error: DBAPIError) -> Exception:
 
     if not is_unavailable(error):
         return error
-    return StartError(f"{unavailable(error, 'cannot be read').message}; `ringback migrate` may be at work")
+    return StartError(f"{unavailable(error, 'cannot be read')}; `ringback migrate` may be at work")
 
 
 def _migrate_file(path: Path) -> tuple[str | None, str]:
