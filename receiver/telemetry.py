@@ -5,12 +5,17 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
+from textwrap import indent
 from typing import Any, TextIO, cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from receiver.printable import printable
+
+_INDENT = "  "
+"""Before each line of a traceback, so that none looks like a record."""
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _WORKER = "PROMETHEUS_MULTIPROC_WORKER"
@@ -113,7 +118,8 @@ def configure_logging(log_format: str = "text", log_level: str = "info") -> None
     """Write log records of `log_level` and above to standard error: `text` for people or `json` for programs."""
     plain = structlog.dev.plain_traceback  # the rich one shows the values of variables, including secrets
     for_people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
-    renderer: Any = structlog.processors.JSONRenderer() if log_format == "json" else for_people
+    is_json = log_format == "json"  # which escapes everything but ASCII
+    renderers: list[Any] = [structlog.processors.JSONRenderer()] if is_json else [_clean, for_people]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -121,13 +127,25 @@ def configure_logging(log_format: str = "text", log_level: str = "info") -> None
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            renderer,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[log_level]),
         # One write per line, so that the lines of several workers do not mix.
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _StandardError())),
         cache_logger_on_first_use=True,
     )
+
+
+def _clean(_logger: Any, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Clean the texts of a record, which may come from outside: each record but a traceback is one line."""
+    for name, value in record.items():
+        if name == "exception":
+            record[name] = indent(printable(str(value), lines=True), _INDENT)
+        elif isinstance(value, str):
+            record[name] = printable(value)
+        elif not isinstance(value, int | float | None):
+            record[name] = printable(repr(value))
+    return record
 
 
 def _add_logger(_logger: Any, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from receiver.cli.console import Json, cell
+from receiver.cli.console import Json, echo, print_json_line
 from receiver.cli.failure import Failure, Status
 
 if TYPE_CHECKING:
@@ -119,15 +119,15 @@ def _read(chunks: Iterable[bytes]) -> str:
 
 
 def _note(text: str) -> None:
-    typer.echo(f"ringback: {cell(text)}", err=True)
+    echo(f"ringback: {text}", err=True)
 
 
 class _TextOutput:
     """For people: one line for each event."""
 
     def print_start(self, url: str, secret: str | None) -> None:
-        typer.echo(f"Forwarding events to {url}; Ctrl-C ends it")
-        typer.echo(f"Signed with {secret}" if secret else "Signed with the given secret")
+        echo(f"Forwarding events to {url}; Ctrl-C ends it")
+        echo(f"Signed with {secret}" if secret else "Signed with the given secret")
 
     def print_result(self, event: Mapping[str, Any], result: ForwardResult) -> None:
         moment = time.strftime("%H:%M:%S")
@@ -137,7 +137,7 @@ class _TextOutput:
         line = f"{moment}  #{event['sequence']}  {event['type']}  {subject}  {outcome} in {result.duration_ms} ms"
         if result.status is not None and result.status >= HTTPStatus.MULTIPLE_CHOICES:
             line += f": {' '.join(result.response.split())[:_SHOWN_CHARACTERS]}"
-        typer.echo(str(cell(line)))
+        echo(line)
 
 
 class _JsonOutput:
@@ -161,9 +161,7 @@ class _JsonOutput:
         )
 
     def _print(self, value: Mapping[str, Any]) -> None:
-        import orjson
-
-        typer.echo(orjson.dumps(value).decode())
+        print_json_line(value)
 
 
 Output = _TextOutput | _JsonOutput

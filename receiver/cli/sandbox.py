@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from receiver.cli.console import echo
 from receiver.cli.failure import Failure, Status
 from receiver.cli.inputs import typed_pairs
 
@@ -63,7 +64,7 @@ def _serve(host: str, port: int, knobs: dict[str, object]) -> None:
             options = patch_options(SandboxOptions(), {"public_base_url": f"{url}/files", **knobs})
         except KnobRefused as error:
             raise Failure(Status.USAGE, f"--option {error}") from None
-        typer.echo(_how_to_use(url, options.api_key))
+        echo(_how_to_use(url, options.api_key), lines=True)
         server = uvicorn.Server(
             uvicorn.Config(create_sandbox(options), log_level="warning", timeout_graceful_shutdown=2)
         )

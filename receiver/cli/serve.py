@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from receiver.cli.console import echo
+
 if TYPE_CHECKING:
     from receiver.settings import Settings
 
@@ -49,12 +51,12 @@ def _serve(host: str, port: int, workers: int) -> int:
     configure_logging(settings.log_format, settings.log_level)
     with prepared(settings, workers) as keys:
         if keys.unused_admin_key is not None:
-            typer.echo(
+            echo(
                 f"Your admin key, shown at each start until it is used:\n\n  {keys.unused_admin_key}\n\n"
                 "Keep it, for example: export RINGBACK_API_KEY=..."
             )
         with listen(host, port) as (listening, url), _listening_for_metrics(settings) as metrics:
-            typer.echo(f"Ringback on {url}, {_database(settings)}, {_updates(settings)}")
+            echo(f"Ringback on {url}, {_database(settings)}, {_updates(settings)}")
             if workers == 1:
                 return process.serve(settings, keys.master_keys, listening, metrics=metrics)
             return process.supervise(workers, listening, metrics=metrics, token=settings.metrics_secret)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from receiver.cli.console import Json, print_json, print_page, print_result, spinner
+from receiver.cli.console import Json, echo, print_json, print_page, print_result, spinner
 from receiver.cli.failure import Failure, Status
 from receiver.cli.options import CreatedAfter, CreatedBefore, Limit, ListAll, Timeout, Wait
 
@@ -164,7 +164,7 @@ def cancel(task_id: TaskId, as_json: Json = False) -> None:
 
     with spinner("cancelling", as_json), service() as client:
         task = client.call("POST", f"/api/v1/task/{path_segment(task_id)}/cancel")
-    print_result(task, as_json, lambda _task: typer.echo(f"{task_id} is cancelled"))
+    print_result(task, as_json, lambda _task: echo(f"{task_id} is cancelled"))
 
 
 @app.command(
@@ -201,7 +201,7 @@ def _wait(ids: list[str], timeout: float | None, as_json: bool) -> None:
     else:
         for number, task in enumerate(tasks):
             if number:
-                typer.echo()
+                echo()
             print_task(task)
     status = end_status(states)
     if status is Status.TIMED_OUT:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from receiver.cli.console import Json, age, print_fields, print_page, print_result, print_table, spinner
+from receiver.cli.console import Json, age, echo, print_fields, print_page, print_result, print_table, spinner
 from receiver.cli.failure import Failure, Status
 from receiver.cli.options import TIME_HELP, EventTypes, Timeout, Wait
 
@@ -75,7 +75,7 @@ def remove(webhook_id: WebhookId, as_json: Json = False) -> None:
 
     with spinner("removing", as_json), service() as client:
         removed = client.call("DELETE", f"/api/v1/webhooks/{path_segment(webhook_id)}")
-    print_result(removed, as_json, lambda _removed: typer.echo(f"{webhook_id} is removed"))
+    print_result(removed, as_json, lambda _removed: echo(f"{webhook_id} is removed"))
 
 
 @app.command(
@@ -185,7 +185,7 @@ def _print(webhook: dict[str, Any]) -> None:
         ]
     )
     if webhook.get("secret"):
-        typer.echo("Keep the secret: it is not shown again.", err=True)
+        echo("Keep the secret: it is not shown again.", err=True)
 
 
 def _print_table(webhooks: Sequence[dict[str, Any]]) -> None:

@@ -1,8 +1,9 @@
 """Hidden values of a webhook are sent to no origin but the one that they were given for.
 
-The API never returns the value of a webhook's own header, nor a secret that was stored before. A client that may change a
-webhook could still read them, if a change of its URL took them along to another origin (RFC 6454: scheme, host, port).
-So such a change has to give them again, or remove them. A signature may go anywhere: it says nothing about the secret.
+The API never returns the value of a webhook's own header, nor a secret that was stored before. A client that may change
+a webhook could still read them, if a change of its URL took them along to another origin (RFC 6454: scheme, host,
+port). So such a change has to give them again, or remove them. A signature may go anywhere: it says nothing about
+the secret.
 """
 
 from collections.abc import Mapping
