@@ -65,7 +65,16 @@ class Settings(BaseModel):
     processes must have the same one.
     """
     api_key: SecretStr | None = None
-    """An admin key of the organization `default`. Without it, the first start makes one, printed until it was used."""
+    """An admin key of the organization `default`. Without it, the first start makes one.
+
+    Until that was used, each start prints it on a terminal, or else writes it to a file (`first_key_file`).
+    """
+    first_key_file: Path | None = None
+    """The file, made with mode 0600, that gets the first admin key, also on a terminal.
+
+    By default `<database>.admin-key` beside the SQLite file; with PostgreSQL `ringback.admin-key` in the present
+    folder.
+    """
     public_url: str | None = None
     """Where providers can reach the service. Without it, tasks are created with no webhook and only polled."""
     piapi_base_url: str = _PIAPI_URL

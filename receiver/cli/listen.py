@@ -10,6 +10,7 @@ import typer
 
 from receiver.cli.console import Json, echo, print_json_line
 from receiver.cli.failure import Failure, Status
+from receiver.cli.options import SHOWN_TO_OTHERS, SecretFile
 
 if TYPE_CHECKING:
     import httpx
@@ -37,8 +38,10 @@ def listen(
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Only tasks of this model; may be repeated.")] = None,
     secret: Annotated[
-        str | None, typer.Option(help="The secret that signs the requests; by default one is made and printed.")
+        str | None,
+        typer.Option(help=f"The secret that signs the requests; by default one is made and printed. {SHOWN_TO_OTHERS}"),
     ] = None,
+    secret_file: SecretFile = None,
     since: Annotated[
         int | None, typer.Option(metavar="NUMBER", min=0, help="Begin after the event with this number, not now.")
     ] = None,
@@ -49,8 +52,10 @@ def listen(
     After a lost connection it resumes at the next event. Events are forwarded one after the other, each once, and the
     URL's responses are printed. Ctrl-C ends it.
     """
+    from receiver.cli.inputs import secret as secret_of
     from receiver.domain.signatures import new_secret
 
+    secret = secret_of(secret, secret_file, "--secret")
     params = {"event_types": event or [], "model": model or []}
     output: Output = _JsonOutput() if as_json else _TextOutput()
     try:

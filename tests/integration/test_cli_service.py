@@ -213,4 +213,8 @@ def test_the_service_stops_on_ctrl_c(tmp_path: Path) -> None:
         check_own_listener(f"http://{own}", public=ready)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) in (0, 130)
-    assert "Your admin key" in (tmp_path / "serve.log").read_text()
+    printed, file = (tmp_path / "serve.log").read_text(), tmp_path / "ringback.db.admin-key"
+    assert file.read_text().strip().startswith("rb_")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert str(file) in printed
+    assert file.read_text().strip() not in printed
