@@ -14,6 +14,7 @@ import stat
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
@@ -32,7 +33,6 @@ _STOP_SECONDS = 2.0
 _MOST_CONNECTIONS = 64
 _SOCKET_MODE = 0o660
 _BUSY = "the service does not answer in time"
-_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - it is compared with, not listened on
 
 AskFault = Callable[[], Awaitable[str | None]]
 """Says why the service is not ready; None if it is."""
@@ -130,7 +130,9 @@ async def _awaited(fault: AskFault) -> str | None:
 
 
 def _ask_worker(host: str, port: int) -> str | None:
-    connection = http.client.HTTPConnection(_EVERY_ADDRESS.get(host, host), port, timeout=_ANSWER_SECONDS)
+    if (address := ip_address(host)).is_unspecified:
+        host = "127.0.0.1" if address.version == 4 else "::1"
+    connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_SECONDS)
     try:
         connection.request("GET", "/readyz", headers={"connection": "close"})
         answer = connection.getresponse()

@@ -5,8 +5,8 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -236,7 +236,7 @@ def test_every_option_for_a_secret_has_one_for_its_file() -> None:
     assert all(found.values()), found
 
 
-def commands(group: click.Command, before: str = "") -> Iterator[tuple[str, click.Command]]:
+def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
     for name, command in getattr(group, "commands", {}).items():
         yield from commands(command, f"{before}{name} ")
         yield f"{before}{name}", command

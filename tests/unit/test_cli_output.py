@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import typer
 from hypothesis import given
@@ -139,7 +138,7 @@ async def hostile(request: Request) -> Response:
     return JSONResponse({"code": 200, "data": data, "message": HOSTILE})
 
 
-def command_names(group: click.Command, before: str = "") -> Iterator[str]:
+def command_names(group: Any, before: str = "") -> Iterator[str]:
     for name, command in getattr(group, "commands", {}).items():
         yield from command_names(command, f"{before}{name} ") if hasattr(command, "commands") else [f"{before}{name}"]
 
