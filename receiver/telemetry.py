@@ -114,8 +114,24 @@ class _StandardError:
         sys.stderr.flush()
 
 
+class _LibraryRecords(logging.Handler):
+    """Writes what libraries log (uvicorn, asyncio) as our own records: in their form, and cleaned like them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger(logger_name=record.name)
+        exception = record.exc_info if record.exc_info and record.exc_info[0] is not None else None
+        log.log(record.levelno, record.getMessage(), **({"exc_info": exception} if exception else {}))
+
+
+_library_records = _LibraryRecords(logging.WARNING)
+
+
 def configure_logging(log_format: str = "text", log_level: str = "info") -> None:
-    """Write log records of `log_level` and above to standard error: `text` for people or `json` for programs."""
+    """Write log records of `log_level` and above to standard error: `text` for people or `json` for programs.
+
+    What libraries log passes through it too, from `warning` on, where they have no handler of their own.
+    """
+    logging.getLogger().addHandler(_library_records)  # once, however often it is called
     plain = structlog.dev.plain_traceback  # the rich one shows the values of variables, including secrets
     for_people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     is_json = log_format == "json"  # which escapes everything but ASCII

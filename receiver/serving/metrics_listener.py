@@ -74,6 +74,7 @@ class MetricsServer:
             ws="none",
             lifespan="off",
             access_log=False,
+            log_config=None,
             log_level="warning",
             proxy_headers=False,
             server_header=False,

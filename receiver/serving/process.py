@@ -53,6 +53,7 @@ def serve(
         ws="none",
         lifespan="on",
         access_log=False,
+        log_config=None,  # `telemetry.configure_logging` writes its records
         log_level="warning",
         proxy_headers=True,
         forwarded_allow_ips=settings.trusted_proxies,

@@ -4,6 +4,7 @@ import ast
 import asyncio
 import io
 import json
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,6 +220,25 @@ def test_a_log_record_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixtur
     assert OBEYED.search(written) is None
     assert "\nringback: forged" not in written
     assert "ValueError" in written
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_libraries_log_has_the_same_form(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
+    configure_logging(log_format)
+    try:
+        logging.getLogger("asyncio").error("failed: %s", HOSTILE)
+        (line,) = capsys.readouterr().err.splitlines()
+        try:
+            raise ValueError(HOSTILE)
+        except ValueError:
+            logging.getLogger("asyncio").exception("Task exception was never retrieved")
+        traceback = capsys.readouterr().err
+    finally:
+        configure_logging()
+    assert OBEYED.search(line + traceback) is None
+    assert "asyncio" in line
+    assert "\nringback: forged" not in traceback
+    assert "ValueError" in traceback
 
 
 def test_letters_of_every_script_stay_as_they_are() -> None:
