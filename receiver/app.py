@@ -8,13 +8,15 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
+from receiver.api.answer_headers import AnswerHeadersMiddleware
 from receiver.api.auth import Authenticator
 from receiver.api.cors import CorsMiddleware
+from receiver.api.health import Health, Readiness
 from receiver.api.idempotency import LEASE_SECONDS, Idempotency
 from receiver.api.limits import KeyLimit, KeyLimits
 from receiver.api.paths import PathMiddleware
 from receiver.api.quotas import Quotas
-from receiver.api.routes import refuse_path, routes
+from receiver.api.routes import refuse_path, report_bug, routes
 from receiver.api.services import Services
 from receiver.clock import utc_now
 from receiver.domain.actions import Actions
@@ -43,6 +45,7 @@ from receiver.storage.database import Database
 from receiver.storage.known_limits import KnownLimits
 from receiver.storage.leases import end_leases
 from receiver.storage.organization_usage import OrganizationUsage
+from receiver.telemetry import exposition
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.apply import Applier
 from receiver.tracking.cancel import Canceller
@@ -132,6 +135,7 @@ class Service:
             shared_secrets=shared_secrets(settings),
             max_body_bytes=settings.max_body_bytes,
         )
+        self.readiness = Readiness(database, lambda: self.feed.closed)
         self.services = Services(
             settings=settings,
             database=database,
@@ -210,15 +214,17 @@ def create_app(settings: Settings, keys: list[str]) -> Starlette:
                 await database.writer.run(lambda tx: end_leases(tx, utc_now()))
             app.state.services = service.services
             app.state.inbound = service.inbound
+            app.state.readiness = service.readiness
+            app.state.health = Health(service.readiness.fault, exposition, settings.metrics_secret)
             app.state.end_waits = service.end_waits
             async with service.running():
                 yield
 
     app = Starlette(
-        routes=routes(),
+        routes=routes(with_metrics=settings.metrics_address is None),
         middleware=_middleware(settings),
         lifespan=lifespan,
-        exception_handlers={HTTPException: refuse_path},
+        exception_handlers={HTTPException: refuse_path, Exception: report_bug},
     )
     app.router.redirect_slashes = False  # `PathMiddleware` has removed them
     return app
@@ -226,7 +232,7 @@ def create_app(settings: Settings, keys: list[str]) -> Starlette:
 
 def _middleware(settings: Settings) -> list[Middleware]:
     """Return what every request passes, the outermost first."""
-    middleware = [Middleware(PathMiddleware)]
+    middleware = [Middleware(AnswerHeadersMiddleware), Middleware(PathMiddleware)]
     if settings.allowed_origins:
         middleware.append(Middleware(CorsMiddleware, origins=settings.allowed_origins))
     return middleware

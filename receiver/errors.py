@@ -190,15 +190,21 @@ class OrganizationRateLimited(RateLimited):
 class Unavailable(RingbackError):
     """Raised when the same request may succeed in `retry_after` seconds: send it again.
 
-    Nothing was stored, unless it is an `OutcomeUnknown`.
+    Nothing was stored, unless it is an `OutcomeUnknown`. `reason` is for the log alone, and so are the exception's own
+    words (`str`), which have it: the text of a driver or the system, which may name hosts, files and sessions.
     """
 
     status = 503
     code = "unavailable"
 
-    def __init__(self, message: str, *, code: str | None = None, retry_after: int = 1) -> None:
+    def __init__(self, message: str, *, code: str | None = None, retry_after: int = 1, reason: str = "") -> None:
         super().__init__(message, code=code)
         self.retry_after = retry_after
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """Return the message with the reason."""
+        return f"{self.message} ({self.reason})" if self.reason else self.message
 
 
 class WriterFull(Unavailable):

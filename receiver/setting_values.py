@@ -1,6 +1,7 @@
 """The forms that values of settings have, read and checked."""
 
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 ANY_ORIGIN = "*"
@@ -67,3 +68,20 @@ def read_origin(text: str) -> str:
         raise ValueError("must be origins, comma-separated, such as https://app.example.com, or * for any")
     address = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{address}" + (f":{port}" if port not in (None, _DEFAULT_PORTS.get(parts.scheme)) else "")
+
+
+def read_listen_address(text: str) -> tuple[str, int] | Path:
+    """Return an address to listen on: (host, port) of `host:port` or `[v6]:port`, or the path of a Unix socket.
+
+    Raises `ValueError`.
+    """
+    if text.startswith("/"):
+        return Path(text)
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or port is None or parts.netloc != text or "@" in text:
+        raise ValueError("must be host:port, such as 127.0.0.1:9464, or the absolute path of a socket")
+    return host, port

@@ -12,7 +12,15 @@ from pydantic.fields import FieldInfo
 
 from receiver.environment import PREFIX, read_values, with_secret_files
 from receiver.errors import SettingsError
-from receiver.setting_values import ANY_ORIGIN, check_one_line, is_text, read_base_url, read_origin, without_driver
+from receiver.setting_values import (
+    ANY_ORIGIN,
+    check_one_line,
+    is_text,
+    read_base_url,
+    read_listen_address,
+    read_origin,
+    without_driver,
+)
 
 _CLIENT_NAMES = frozenset({"RINGBACK_URL"})
 """Read by the command line's client commands only; not an unknown setting where the service finds them."""
@@ -57,7 +65,16 @@ class Settings(BaseModel):
     processes must have the same one.
     """
     api_key: SecretStr | None = None
-    """An admin key of the organization `default`. Without it, the first start makes one, printed until it was used."""
+    """An admin key of the organization `default`. Without it, the first start makes one.
+
+    Until that was used, each start prints it on a terminal, or else writes it to a file (`first_key_file`).
+    """
+    first_key_file: Path | None = None
+    """The file, made with mode 0600, that gets the first admin key, also on a terminal.
+
+    By default `<database>.admin-key` beside the SQLite file; with PostgreSQL `ringback.admin-key` in the present
+    folder.
+    """
     public_url: str | None = None
     """Where providers can reach the service. Without it, tasks are created with no webhook and only polled."""
     piapi_base_url: str = _PIAPI_URL
@@ -177,6 +194,13 @@ class Settings(BaseModel):
     """The form of the log records on standard error: `text` for people, `json` for programs."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe log records that are written; `debug` has one for each delivery attempt."""
+    metrics_address: str | None = None
+    """Where metrics and health have a listener of their own: `host:port`, or the path of a Unix socket.
+
+    Then `/metrics` is there alone. Without it, `/metrics` is on the public port.
+    """
+    metrics_token: SecretStr | None = None
+    """The token that `/metrics` requires, as `Authorization: Bearer <token>`. Without it, everybody may read them."""
     actions_file: Path | None = None
     """A TOML file with what the steps of runs may do, by name (`deploy/actions.toml` is an example).
 
@@ -219,7 +243,7 @@ class Settings(BaseModel):
                 raise ValueError(f"each master key needs at least {_MIN_KEY_CHARACTERS} characters")
         return value
 
-    @field_validator("api_key", "piapi_api_key")
+    @field_validator("api_key", "piapi_api_key", "metrics_token")
     @classmethod
     def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
         key = "" if value is None else value.get_secret_value()
@@ -238,6 +262,13 @@ class Settings(BaseModel):
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
         return None if value is None else read_base_url(value)
+
+    @field_validator("metrics_address")
+    @classmethod
+    def _known_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            read_listen_address(value)
+        return value
 
     @field_validator("root_path")
     @classmethod
@@ -321,6 +352,11 @@ class Settings(BaseModel):
             for name, secret in secrets.items()
             if secret is not None and len(secret.get_secret_value()) < _MIN_WEBHOOK_SECRET_CHARACTERS
         ]
+
+    @property
+    def metrics_secret(self) -> str | None:
+        """The token that `/metrics` requires; None if there is none."""
+        return None if self.metrics_token is None else self.metrics_token.get_secret_value()
 
     @property
     def upload_url(self) -> str:

@@ -5,12 +5,17 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
+from textwrap import indent
 from typing import Any, TextIO, cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from receiver.printable import printable
+
+_INDENT = "  "
+"""Before each line of a traceback, so that none looks like a record."""
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _WORKER = "PROMETHEUS_MULTIPROC_WORKER"
@@ -89,12 +94,16 @@ def forget_worker(folder: Path, worker: int) -> None:
     mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
 
 
-def exposition() -> bytes:
-    """Return the metrics in Prometheus' text format: summed over all workers, where there are several."""
-    if _FOLDER not in os.environ:
+def exposition(folder: Path | None = None) -> bytes:
+    """Return the metrics in Prometheus' text format: summed over all workers, where there are several.
+
+    They share them in `folder`, which a worker knows by itself.
+    """
+    if folder is None and _FOLDER not in os.environ:
         return generate_latest()
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    path = None if folder is None else str(folder)
+    MultiProcessCollector(registry, path=path)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
 
 
@@ -108,11 +117,28 @@ class _StandardError:
         sys.stderr.flush()
 
 
+class _LibraryRecords(logging.Handler):
+    """Writes what libraries log (uvicorn, asyncio) as our own records: in their form, and cleaned like them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger(logger_name=record.name)
+        exception = record.exc_info if record.exc_info and record.exc_info[0] is not None else None
+        log.log(record.levelno, record.getMessage(), **({"exc_info": exception} if exception else {}))
+
+
+_library_records = _LibraryRecords(logging.WARNING)
+
+
 def configure_logging(log_format: str = "text", log_level: str = "info") -> None:
-    """Write log records of `log_level` and above to standard error: `text` for people or `json` for programs."""
+    """Write log records of `log_level` and above to standard error: `text` for people or `json` for programs.
+
+    What libraries log passes through it too, from `warning` on, where they have no handler of their own.
+    """
+    logging.getLogger().addHandler(_library_records)  # once, however often it is called
     plain = structlog.dev.plain_traceback  # the rich one shows the values of variables, including secrets
     for_people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
-    renderer: Any = structlog.processors.JSONRenderer() if log_format == "json" else for_people
+    is_json = log_format == "json"  # which escapes everything but ASCII
+    renderers: list[Any] = [structlog.processors.JSONRenderer()] if is_json else [_clean, for_people]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -120,13 +146,25 @@ def configure_logging(log_format: str = "text", log_level: str = "info") -> None
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            renderer,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[log_level]),
         # One write per line, so that the lines of several workers do not mix.
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _StandardError())),
         cache_logger_on_first_use=True,
     )
+
+
+def _clean(_logger: Any, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Clean the texts of a record, which may come from outside: each record but a traceback is one line."""
+    for name, value in record.items():
+        if name == "exception":
+            record[name] = indent(printable(str(value), lines=True), _INDENT)
+        elif isinstance(value, str):
+            record[name] = printable(value)
+        elif not isinstance(value, int | float | None):
+            record[name] = printable(repr(value))
+    return record
 
 
 def _add_logger(_logger: Any, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -21,6 +21,9 @@ configure_logging()
 # Every client makes one, from a hundred certificates; here none has more to verify than the others.
 patch("httpx._transports.default.create_ssl_context", cache(httpx.create_ssl_context)).start()
 
+# Tests look at `/readyz` and `/metrics` right after what they did.
+patch("receiver.api.health.REMEMBERED_SECONDS", 0.0).start()
+
 _FLOORS_WITH_DATABASE = ("storage", "integration", "acceptance", "faults")
 
 

@@ -227,6 +227,8 @@ class _Endpoint:
                 raise
             if isinstance(error, LimitReached | OrganizationRateLimited):
                 counted(organization_refusals, str(error.param)).inc()
+            if isinstance(error, Unavailable) and error.reason:
+                log.warning("request not served", request_id=request_id, path=request.url.path, error=str(error))
             return self.dialect.error(error, request_id)
         except Exception as error:
             log.error("request failed", request_id=request_id, path=request.url.path, exc_info=error)

@@ -20,7 +20,7 @@ STALLED_SECONDS = 20.0
 _CHUNK_BYTES = 64 * 1024
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
+    (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # otherwise nginx buffers events until its buffer is full
 ]
 
@@ -62,7 +62,7 @@ class EventStream:
                 await _abort(scope, disconnect)
                 return False
             except RingbackError as error:
-                log.info("stream ended by an error", error_code=error.code, error=error.message)
+                log.info("stream ended by an error", error_code=error.code, error=str(error))
             finally:
                 disconnect.cancel()
         return True

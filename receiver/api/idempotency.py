@@ -242,7 +242,7 @@ class Idempotency:
             try:
                 await self._move_lease(claim, LEASE_SECONDS)
             except Unavailable as error:
-                log.warning("idempotency lease not renewed", error_code=error.code, error=error.message)
+                log.warning("idempotency lease not renewed", error_code=error.code, error=str(error))
 
     async def _move_lease(self, claim: Claim, seconds: float, *, bounded: bool = False) -> None:
         until = utc_now() + timedelta(seconds=seconds)

@@ -25,6 +25,7 @@ from receiver.api import (
     tasks,
     webhooks,
 )
+from receiver.api.answer_headers import HEADERS
 from receiver.api.dialects import NATIVE, PIAPI, Dialect, dialect_of, new_request_id
 from receiver.api.endpoint import EndpointHandler, endpoint
 from receiver.api.run_schemas import JobQuery, RunQuery
@@ -50,8 +51,8 @@ class _Inbound:
         await scope["app"].state.inbound(scope, receive, send)
 
 
-def routes() -> list[BaseRoute]:
-    """Return the routes, the busiest first, for they are tried in order."""
+def routes(*, with_metrics: bool = True) -> list[BaseRoute]:
+    """Return the routes, the busiest first, for they are tried in order; `with_metrics`: also `/metrics`."""
     inbound = _Inbound()
     return [
         Route("/hooks/{provider}/{task_id}", inbound),
@@ -62,7 +63,7 @@ def routes() -> list[BaseRoute]:
         *_forwarded(),
         Route("/livez", health.livez),
         Route("/readyz", health.readyz),
-        Route("/metrics", health.metrics),
+        *([Route("/metrics", health.metrics)] if with_metrics else []),
     ]
 
 
@@ -80,6 +81,17 @@ def refuse_path(request: Request, error: Exception) -> Response:
     response = dialect_of(path).error(refusal, new_request_id())
     if allowed:
         response.headers["allow"] = allowed
+    return response
+
+
+def report_bug(request: Request, _error: Exception) -> Response:
+    """Return the error for an exception that nothing caught; the server logs it with its traceback.
+
+    It passes no middleware, so it gets the headers of every answer here.
+    """
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    response = dialect_of(path).error(RingbackError("internal error: the log has the details"), new_request_id())
+    response.raw_headers.extend(HEADERS)
     return response
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
-import typer
 
 from receiver.byte_order_marks import MOST_MARK_BYTES, encoding_of, without_mark
-from receiver.cli.console import print_json
+from receiver.cli.console import echo, print_json
 from receiver.cli.failure import Failure, ServiceUnreachable, Status
 from receiver.cli.progress import file_progress
 from receiver.cli.service import OUTAGE_SECONDS, ServiceClient
@@ -119,10 +118,10 @@ def _result(number: int, answer: dict[str, Any]) -> LineResult:
 def _print(result: LineResult) -> None:
     error = result.get("error")
     if error is None:
-        typer.echo(result["task_id"])
+        echo(result["task_id"])
     else:
         field = f"{error['param']}: " if "param" in error else ""
-        typer.echo(f"ringback: line {result['line']}: {field}{error['message']}", err=True)
+        echo(f"ringback: line {result['line']}: {field}{error['message']}", err=True)
 
 
 def _opened(name: str) -> AbstractContextManager[BinaryIO]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from receiver.cli import delivery, key, organization, run, task, webhook
+from receiver.cli.console import echo
 from receiver.cli.demo.command import demo
 from receiver.cli.failure import FailureReportingGroup
 from receiver.cli.listen import listen
@@ -29,7 +30,7 @@ def _print_version(requested: bool) -> None:
     if requested:
         from importlib.metadata import version
 
-        typer.echo(f"ringback {version('ringback')}")
+        echo(f"ringback {version('ringback')}")
         raise typer.Exit
 
 

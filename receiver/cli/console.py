@@ -1,13 +1,22 @@
-"""What a command prints: JSON for programs, tables for people, and spinners only if a person watches a terminal."""
+"""What a command prints: JSON for programs, tables for people, and spinners only if a person watches a terminal.
+
+Everything that a command prints passes here, and what may come from outside is cleaned here (`receiver.printable`):
+other modules of the command line print with nothing else (`tests/unit/test_cli_output.py`).
+"""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
+
+from receiver.printable import printable, printable_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 
@@ -16,9 +25,26 @@ _PIPED_WIDTH = 4096
 _STATUS_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "processing": "cyan"}
 
 
+def echo(text: str = "", *, err: bool = False, lines: bool = False) -> None:
+    """Print a line on stdout, or stderr with `err`; with `lines`, a text of ours that has line breaks of its own."""
+    typer.echo(printable(text, lines=lines), err=err)
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    typer.echo(printable_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
+
+
+def print_json_line(value: Any) -> None:
+    """Print a value as one line of JSON."""
+    typer.echo(printable_json(orjson.dumps(value).decode()))
+
+
+def watched_console() -> "Console":
+    """Return where what is shown to a person who watches is drawn: stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 def print_result(value: Any, as_json: bool, print_text: Callable[[Any], None]) -> None:
@@ -36,7 +62,7 @@ def print_page(page: Mapping[str, Any], as_json: bool, print_items: Callable[[An
         return
     print_items(page["data"])
     if page["has_more"]:
-        typer.echo("There are more: use --limit N or --all.", err=True)
+        echo("There are more: use --limit N or --all.", err=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -64,21 +90,19 @@ def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
     table.add_column(overflow="fold")
     for name, value in fields:
         if value not in (None, "", [], {}):
-            table.add_row(name, cell(value))
+            table.add_row(name, cell(value, lines=True))  # in the second column, so no line begins with it
     Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
 
 
-def cell(value: Any) -> Any:
-    """Return a value as rich text. Markup in it has no effect, and control characters are replaced."""
+def cell(value: Any, *, lines: bool = False) -> Any:
+    """Return a value as rich text. Markup in it has no effect, and it is cleaned; with `lines`, line breaks stay."""
     from rich.text import Text
 
     if value is None:
         return Text("-", style="dim")
     if isinstance(value, dict | list):
-        value = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
-    text = "".join(
-        letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in str(value)
-    )
+        value, lines = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode(), True
+    text = printable(str(value), lines=lines)
     return Text(text, style=_STATUS_STYLES.get(text, ""))
 
 
@@ -107,7 +131,5 @@ def spinner(text: str, as_json: bool) -> Iterator[None]:
     if not watched(as_json):
         yield
         return
-    from rich.console import Console
-
-    with Console(stderr=True).status(text):
+    with watched_console().status(text):
         yield

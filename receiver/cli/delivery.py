@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from receiver.cli.console import Json, age, print_fields, print_page, print_result, print_table, spinner
+from receiver.cli.console import Json, age, echo, print_fields, print_page, print_result, print_table, spinner
 from receiver.cli.options import CreatedAfter, CreatedBefore, Limit, ListAll
 
 app = typer.Typer(no_args_is_help=True, help="List deliveries, show their attempts, send them again.")
@@ -77,7 +77,7 @@ def retry(delivery_id: DeliveryId, as_json: Json = False) -> None:
 
     with spinner("requesting", as_json), service() as client:
         delivery = client.call("POST", f"/api/v1/deliveries/{path_segment(delivery_id)}/retry")
-    print_result(delivery, as_json, lambda _delivery: typer.echo(f"{delivery_id} is pending again"))
+    print_result(delivery, as_json, lambda _delivery: echo(f"{delivery_id} is pending again"))
 
 
 def _print_table(deliveries: Sequence[Mapping[str, Any]]) -> None:
@@ -114,7 +114,7 @@ def _print(delivery: Mapping[str, Any]) -> None:
         ]
     )
     if delivery["attempts"]:
-        typer.echo()
+        echo()
         print_table(("attempt", "started", "ms", "response", "body"), map(_attempt_row, delivery["attempts"]))
 
 

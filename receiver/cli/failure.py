@@ -6,6 +6,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from receiver.cli.console import echo
 from receiver.errors import RingbackError, SettingsError
 
 
@@ -50,11 +51,11 @@ class FailureReportingGroup(TyperGroup):
         except Failure as failure:
             raise _exit(failure.message, failure.status) from None
         except SettingsError as error:
-            raise _exit(f"the settings are wrong:\n{error.message}", Status.USAGE) from None
+            raise _exit(f"the settings are wrong:\n{error.message}", Status.USAGE, lines=True) from None
         except RingbackError as error:
             raise _exit(error.message, Status.UNREACHABLE) from None
 
 
-def _exit(message: str, status: Status) -> typer.Exit:
-    typer.echo(f"ringback: {message}", err=True)
+def _exit(message: str, status: Status, *, lines: bool = False) -> typer.Exit:
+    echo(f"ringback: {message}", err=True, lines=lines)
     return typer.Exit(status)

@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from getpass import getpass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import orjson
 
 from receiver.byte_order_marks import without_mark
 from receiver.cli.failure import Failure, Status
+from receiver.setting_values import trimmed
 
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([smhd]?)")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -30,6 +32,28 @@ def json_object(given: str, option: str) -> dict[str, Any]:
 def json_file(name: str, option: str) -> dict[str, Any]:
     """Return the JSON object in a file; the name `-` is standard input."""
     return _parse_object(_read(name, f"{option} {name}"), f"{option} {name}")
+
+
+def secret(given: str | None, file: str | None, option: str) -> str | None:
+    """Return the secret of an option, or of the file that `<option>-file` names; None if neither is given.
+
+    The file `-` is standard input; on a terminal the secret is asked for and not shown.
+    """
+    if file is None:
+        return given
+    source = f"{option}-file {file}"
+    if given is not None:
+        raise Failure(Status.USAGE, f"give {option} or {option}-file, not both")
+    if file == "-" and sys.stdin.isatty():
+        text = getpass(f"{option.removeprefix('--')}: ")
+    else:
+        try:
+            text = without_mark(_read(file, source)).decode()
+        except UnicodeDecodeError:
+            raise Failure(Status.USAGE, f"{source} is not a text in UTF-8: save it in that encoding") from None
+    if not (found := trimmed(text)):
+        raise Failure(Status.USAGE, f"{source} is empty")
+    return found
 
 
 def pairs(given: Sequence[str], option: str) -> dict[str, str]:

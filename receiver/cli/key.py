@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from receiver.cli.console import Json, age, print_fields, print_page, print_result, print_table, spinner
+from receiver.cli.console import Json, age, echo, print_fields, print_page, print_result, print_table, spinner
 
 app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys. This needs a key with the scope admin.")
 
@@ -60,13 +60,13 @@ def revoke(
 
     with spinner("revoking", as_json), service() as client:
         revoked = client.call("DELETE", f"/api/v1/keys/{path_segment(key_id)}")
-    print_result(revoked, as_json, lambda _revoked: typer.echo(f"{key_id} is revoked"))
+    print_result(revoked, as_json, lambda _revoked: echo(f"{key_id} is revoked"))
 
 
 def _print(key: Mapping[str, Any]) -> None:
     names = ("id", "name", "scope", "rate_limit", "key")
     print_fields([(name.replace("_", " "), key.get(name)) for name in names])
-    typer.echo("Keep the key: it is not shown again.", err=True)
+    echo("Keep the key: it is not shown again.", err=True)
 
 
 def _print_table(keys: Sequence[Mapping[str, Any]]) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from receiver.cli.console import Json, cell
+from receiver.cli.console import Json, echo, print_json_line
 from receiver.cli.failure import Failure, Status
+from receiver.cli.options import SHOWN_TO_OTHERS, SecretFile
 
 if TYPE_CHECKING:
     import httpx
@@ -37,8 +38,10 @@ def listen(
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Only tasks of this model; may be repeated.")] = None,
     secret: Annotated[
-        str | None, typer.Option(help="The secret that signs the requests; by default one is made and printed.")
+        str | None,
+        typer.Option(help=f"The secret that signs the requests; by default one is made and printed. {SHOWN_TO_OTHERS}"),
     ] = None,
+    secret_file: SecretFile = None,
     since: Annotated[
         int | None, typer.Option(metavar="NUMBER", min=0, help="Begin after the event with this number, not now.")
     ] = None,
@@ -49,8 +52,10 @@ def listen(
     After a lost connection it resumes at the next event. Events are forwarded one after the other, each once, and the
     URL's responses are printed. Ctrl-C ends it.
     """
+    from receiver.cli.inputs import secret as secret_of
     from receiver.domain.signatures import new_secret
 
+    secret = secret_of(secret, secret_file, "--secret")
     params = {"event_types": event or [], "model": model or []}
     output: Output = _JsonOutput() if as_json else _TextOutput()
     try:
@@ -119,15 +124,15 @@ def _read(chunks: Iterable[bytes]) -> str:
 
 
 def _note(text: str) -> None:
-    typer.echo(f"ringback: {cell(text)}", err=True)
+    echo(f"ringback: {text}", err=True)
 
 
 class _TextOutput:
     """For people: one line for each event."""
 
     def print_start(self, url: str, secret: str | None) -> None:
-        typer.echo(f"Forwarding events to {url}; Ctrl-C ends it")
-        typer.echo(f"Signed with {secret}" if secret else "Signed with the given secret")
+        echo(f"Forwarding events to {url}; Ctrl-C ends it")
+        echo(f"Signed with {secret}" if secret else "Signed with the given secret")
 
     def print_result(self, event: Mapping[str, Any], result: ForwardResult) -> None:
         moment = time.strftime("%H:%M:%S")
@@ -137,7 +142,7 @@ class _TextOutput:
         line = f"{moment}  #{event['sequence']}  {event['type']}  {subject}  {outcome} in {result.duration_ms} ms"
         if result.status is not None and result.status >= HTTPStatus.MULTIPLE_CHOICES:
             line += f": {' '.join(result.response.split())[:_SHOWN_CHARACTERS]}"
-        typer.echo(str(cell(line)))
+        echo(line)
 
 
 class _JsonOutput:
@@ -161,9 +166,7 @@ class _JsonOutput:
         )
 
     def _print(self, value: Mapping[str, Any]) -> None:
-        import orjson
-
-        typer.echo(orjson.dumps(value).decode())
+        print_json_line(value)
 
 
 Output = _TextOutput | _JsonOutput

@@ -1,8 +1,6 @@
 """`ringback migrate`: brings the database's schema up to date."""
 
-import typer
-
-from receiver.cli.console import Json, print_json
+from receiver.cli.console import Json, echo, print_json
 
 
 def migrate(as_json: Json = False) -> None:
@@ -22,6 +20,6 @@ def migrate(as_json: Json = False) -> None:
     if as_json:
         print_json({"before": before, "now": now})
     elif before == now:
-        typer.echo(f"The schema is already at {now}.")
+        echo(f"The schema is already at {now}.")
     else:
-        typer.echo(f"The schema was at {before or 'nothing'} and is now at {now}.")
+        echo(f"The schema was at {before or 'nothing'} and is now at {now}.")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from receiver.cli.console import Json, age, print_fields, print_page, print_result, print_table, spinner
+from receiver.cli.console import Json, age, echo, print_fields, print_page, print_result, print_table, spinner
 from receiver.cli.failure import Failure, Status
 from receiver.domain.ids import is_id
 
@@ -107,7 +107,7 @@ def _id_of(client: Any, name_or_id: str) -> str:
 def _print_created(organization: Mapping[str, Any]) -> None:
     names = ("id", "name", "key")
     print_fields([*((name, organization.get(name)) for name in names), ("limits", organization.get("set_limits"))])
-    typer.echo("Keep the key: it is not shown again.", err=True)
+    echo("Keep the key: it is not shown again.", err=True)
 
 
 def _print(organization: Mapping[str, Any]) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from receiver.cli.console import cell, watched
+from receiver.cli.console import cell, watched, watched_console
 from receiver.cli.show import ENDS, STEP_COLUMNS, ApiObject, percent_of, step_row
+from receiver.printable import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -46,10 +47,9 @@ def run_progress(as_json: bool) -> Iterator[OnUpdate]:
     if not watched(as_json):
         yield lambda _run: None
         return
-    from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(stderr=True), transient=True, refresh_per_second=8) as live:
+    with Live(console=watched_console(), transient=True, refresh_per_second=8) as live:
         yield lambda run: live.update(_steps_table(run))
 
 
@@ -90,20 +90,19 @@ def file_progress(file: BinaryIO, description: str, as_json: bool) -> Iterator[C
 
 
 def _progress(*columns: Any, redirect_stdout: bool = True) -> "Progress":
-    from rich.console import Console
     from rich.progress import Progress
 
-    return Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=redirect_stdout)
+    return Progress(*columns, console=watched_console(), transient=True, redirect_stdout=redirect_stdout)
 
 
 def _bar_for_each(progress: "Progress", ids: Sequence[str]) -> OnTaskUpdate:
-    bars = {task_id: progress.add_task(f"{task_id}  ...", total=None) for task_id in ids}
+    bars = {task_id: progress.add_task(printable(f"{task_id}  ..."), total=None) for task_id in ids}
 
     def on_update(task_id: str, task: ApiObject) -> None:
         ended, percent = task.get("status") in ENDS, percent_of(task)
         progress.update(
             bars[task_id],
-            description=f"{task_id}  {task.get('status')}",
+            description=printable(f"{task_id}  {task.get('status')}"),
             total=100 if ended or percent else None,
             completed=100 if ended else percent,
         )
@@ -128,7 +127,7 @@ def _steps_table(run: ApiObject) -> "Table":
     from rich.spinner import Spinner
     from rich.table import Table
 
-    title = f"{run['id']}  {run['status']}"
+    title = cell(f"{run['id']}  {run['status']}")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", title=title, expand=True)
     for column in _LIVE_COLUMNS:
         table.add_column(column, overflow="ellipsis", no_wrap=True, ratio=1 if column == "result" else None)

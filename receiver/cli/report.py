@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from receiver.cli.console import Json, print_fields, print_result, print_table, spinner
+from receiver.cli.console import Json, echo, print_fields, print_result, print_table, spinner
 from receiver.cli.failure import Status
 from receiver.cli.options import TIME_HELP
 
@@ -34,7 +34,7 @@ def report(since: Annotated[str, typer.Option(metavar="TIME", help=TIME_HELP)] =
 
 def _print(found: ApiReport) -> None:
     print_fields(_summary(found))
-    typer.echo()
+    echo()
     print_table(("webhook", "url", "state", *(name.replace("_", " ") for name in _COUNTS)), _accounts(found))
     for kind in found["gaps"]["kinds"]:
         _print_listing(kind["kind"].replace("_", " "), kind["meaning"], kind)
@@ -76,7 +76,8 @@ def _print_listing(name: str, meaning: str, listing: Mapping[str, Any]) -> None:
     if not listing["count"]:
         return
     more = "" if len(shown) == listing["count"] else f", of which {len(shown)} are listed"
-    typer.echo(f"\n{name}: {listing['count']}{more} ({meaning})")
+    echo()
+    echo(f"{name}: {listing['count']}{more} ({meaning})")
     names = [each for each in ("delivery_id", "event_id", "task_id", "run_id") if shown and each in shown[0]]
     names += [each for each in ("status", "event_type", "webhook_id") if shown and each in shown[0]]
     print_table(names, ([item[each] for each in names] for item in shown))

@@ -4,8 +4,11 @@ from typing import Annotated
 
 import typer
 
+from receiver.cli.console import echo
 from receiver.cli.failure import Failure, Status
+from receiver.cli.inputs import secret as secret_of
 from receiver.cli.inputs import typed_pairs
+from receiver.cli.options import SHOWN_TO_OTHERS
 
 
 def sandbox(
@@ -28,7 +31,13 @@ def sandbox(
         float | None, typer.Option(min=0, metavar="SECONDS", help="The time between the attempts to send a webhook.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The seed of all random choices.")] = None,
-    api_key: Annotated[str | None, typer.Option(help="The only API key to accept; without it, any key.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(help=f"The only API key to accept; without it, any key. {SHOWN_TO_OTHERS}")
+    ] = None,
+    api_key_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A file with that key; - is stdin, and asks for it on a terminal."),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Any other option, such as outcome=failed; may be repeated."),
@@ -45,7 +54,7 @@ def sandbox(
         "reorder_share": reorder_share,
         "webhook_retry_seconds": webhook_retry_seconds,
         "seed": seed,
-        "api_key": api_key,
+        "api_key": secret_of(api_key, api_key_file, "--api-key"),
     }
     knobs = typed_pairs(option or (), "--option") | {name: value for name, value in named.items() if value is not None}
     _serve(host, port, knobs)
@@ -63,7 +72,7 @@ def _serve(host: str, port: int, knobs: dict[str, object]) -> None:
             options = patch_options(SandboxOptions(), {"public_base_url": f"{url}/files", **knobs})
         except KnobRefused as error:
             raise Failure(Status.USAGE, f"--option {error}") from None
-        typer.echo(_how_to_use(url, options.api_key))
+        echo(_how_to_use(url, options.api_key), lines=True)
         server = uvicorn.Server(
             uvicorn.Config(create_sandbox(options), log_level="warning", timeout_graceful_shutdown=2)
         )
@@ -74,7 +83,7 @@ def _how_to_use(url: str, api_key: str | None) -> str:
     return (
         f"The sandbox provider listens on {url}. To point Ringback at it:\n\n"
         f"  export RINGBACK_PIAPI_BASE_URL={url}\n"
-        f"  export RINGBACK_PIAPI_API_KEY={api_key or 'any-key'}\n"
+        f"  export RINGBACK_PIAPI_API_KEY={'...' if api_key else 'any-key'}\n"
         "  export RINGBACK_PUBLIC_URL=http://127.0.0.1:8080\n"
         "  ringback serve\n\n"
         f"Statistics: {url}/sandbox/stats. Ctrl-C stops the provider."

@@ -2,9 +2,12 @@
 
 import gc
 import socket
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from receiver.cli.console import echo
 
 if TYPE_CHECKING:
     from receiver.settings import Settings
@@ -20,7 +23,8 @@ def serve(
     """Run the service: receive webhooks, track tasks, notify subscribers.
 
     On SQLite, the first start creates the database, its master key (beside it, mode 0600) and, unless
-    RINGBACK_API_KEY is set, an admin key, which each start prints until it was used.
+    RINGBACK_API_KEY is set, an admin key. Until it was used, each start prints it on a terminal; elsewhere it is in a
+    file of mode 0600 beside the database, whose path is logged.
 
     SIGTERM and Ctrl-C stop it after the requests in progress are finished. With several workers, one that ends
     unexpectedly is restarted, and SIGHUP replaces all of them one after the other: each stops when its successor is
@@ -40,6 +44,7 @@ def serve(
 def _serve(host: str, port: int, workers: int) -> int:
     from receiver.cli.listening import listen
     from receiver.serving import process
+    from receiver.serving.first_key import hand_over
     from receiver.serving.start import prepared
     from receiver.settings import load_settings
     from receiver.telemetry import configure_logging
@@ -48,15 +53,21 @@ def _serve(host: str, port: int, workers: int) -> int:
     configure_logging(settings.log_format, settings.log_level)
     with prepared(settings, workers) as keys:
         if keys.unused_admin_key is not None:
-            typer.echo(
-                f"Your admin key, shown at each start until it is used:\n\n  {keys.unused_admin_key}\n\n"
-                "Keep it, for example: export RINGBACK_API_KEY=..."
-            )
-        with listen(host, port) as (listening, url):
-            typer.echo(f"Ringback on {url}, {_database(settings)}, {_updates(settings)}")
+            hand_over(settings, keys.unused_admin_key, lambda text: echo(text, lines=True))
+        with listen(host, port) as (listening, url), _listening_for_metrics(settings) as metrics:
+            echo(f"Ringback on {url}, {_database(settings)}, {_updates(settings)}")
             if workers == 1:
-                return process.serve(settings, keys.master_keys, listening)
-            return process.supervise(workers, listening)
+                return process.serve(settings, keys.master_keys, listening, metrics=metrics)
+            return process.supervise(workers, listening, metrics=metrics, token=settings.metrics_secret)
+
+
+def _listening_for_metrics(settings: "Settings") -> AbstractContextManager[socket.socket | None]:
+    """Listen where metrics and health have a listener of their own; None if they have none."""
+    if settings.metrics_address is None:
+        return nullcontext()
+    from receiver.serving.metrics_listener import metrics_listening
+
+    return metrics_listening(settings.metrics_address)
 
 
 def _database(settings: "Settings") -> str:

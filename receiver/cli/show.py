@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import typer
-
-from receiver.cli.console import age, print_fields, print_table
+from receiver.cli.console import age, echo, print_fields, print_table
 from receiver.domain.outputs import main_url
 
 ApiObject = dict[str, Any]
@@ -70,7 +68,7 @@ def print_run(run: Mapping[str, Any]) -> None:
     )
     steps = run.get("steps") or []
     if steps:
-        typer.echo()
+        echo()
         print_table(STEP_COLUMNS, map(step_row, steps))
 
 

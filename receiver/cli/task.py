@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from receiver.cli.console import Json, print_json, print_page, print_result, spinner
+from receiver.cli.console import Json, echo, print_json, print_page, print_result, spinner
 from receiver.cli.failure import Failure, Status
-from receiver.cli.options import CreatedAfter, CreatedBefore, Limit, ListAll, Timeout, Wait
+from receiver.cli.options import SHOWN_TO_OTHERS, CreatedAfter, CreatedBefore, Limit, ListAll, Timeout, Wait
 
 app = typer.Typer(no_args_is_help=True, help="Create tasks, show them, wait for them, cancel them, retry them.")
 
@@ -56,7 +56,13 @@ def create(
     webhook: Annotated[
         str | None, typer.Option(metavar="URL", help="A URL to notify of this task, in PiAPI's format.")
     ] = None,
-    webhook_secret: Annotated[str | None, typer.Option(help="Sent to that URL as x-webhook-secret.")] = None,
+    webhook_secret: Annotated[
+        str | None, typer.Option(help=f"Sent to that URL as x-webhook-secret. {SHOWN_TO_OTHERS}")
+    ] = None,
+    webhook_secret_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A file with that secret; - is stdin, and asks for it on a terminal."),
+    ] = None,
     metadata: Annotated[
         str | None, typer.Option(metavar="JSON", help="Your own metadata for the task: JSON or @FILE.")
     ] = None,
@@ -67,8 +73,10 @@ def create(
     """Create a task and print it, or create many and print their ids."""
     from receiver.cli.bulk import create_bulk
     from receiver.cli.inputs import json_object, typed_pairs
+    from receiver.cli.inputs import secret as secret_of
     from receiver.cli.service import service
 
+    webhook_secret = secret_of(webhook_secret, webhook_secret_file, "--webhook-secret")
     if bulk is not None:
         if model or task_type or field or webhook or webhook_secret or metadata or wait or input_json != "{}":
             raise Failure(Status.USAGE, "--bulk allows no other option but --json; put the rest into the file's lines")
@@ -164,7 +172,7 @@ def cancel(task_id: TaskId, as_json: Json = False) -> None:
 
     with spinner("cancelling", as_json), service() as client:
         task = client.call("POST", f"/api/v1/task/{path_segment(task_id)}/cancel")
-    print_result(task, as_json, lambda _task: typer.echo(f"{task_id} is cancelled"))
+    print_result(task, as_json, lambda _task: echo(f"{task_id} is cancelled"))
 
 
 @app.command(
@@ -201,7 +209,7 @@ def _wait(ids: list[str], timeout: float | None, as_json: bool) -> None:
     else:
         for number, task in enumerate(tasks):
             if number:
-                typer.echo()
+                echo()
             print_task(task)
     status = end_status(states)
     if status is Status.TIMED_OUT:

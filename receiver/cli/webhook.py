@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from receiver.cli.console import Json, age, print_fields, print_page, print_result, print_table, spinner
+from receiver.cli.console import Json, age, echo, print_fields, print_page, print_result, print_table, spinner
 from receiver.cli.failure import Failure, Status
-from receiver.cli.options import TIME_HELP, EventTypes, Timeout, Wait
+from receiver.cli.options import SHOWN_TO_OTHERS, TIME_HELP, EventTypes, SecretFile, Timeout, Wait
 
 app = typer.Typer(no_args_is_help=True, help="Register URLs that receive events, test them, send events again.")
 
@@ -30,25 +30,30 @@ class FormatChoice(StrEnum):
 @app.command(
     epilog="Examples:\n\n"
     "  ringback webhook add https://example.com/hooks\n\n"
-    "  ringback webhook add https://example.com/hooks --format pi --secret $SECRET --event task.completed"
+    "  ringback webhook add https://example.com/hooks --format pi --secret-file secret.txt --event task.completed"
 )
 def add(
     url: Annotated[str, typer.Argument(metavar="URL", help="An https:// URL that the service can reach.")],
     secret: Annotated[
-        str | None, typer.Option(help="The secret that signs the requests; by default one is made and printed once.")
+        str | None,
+        typer.Option(
+            help=f"The secret that signs the requests; by default one is made and printed once. {SHOWN_TO_OTHERS}"
+        ),
     ] = None,
+    secret_file: SecretFile = None,
     form: Annotated[FormatChoice, typer.Option("--format", help="The format of the requests.")] = FormatChoice.STANDARD,
     event: EventTypes = None,
     description: Annotated[str | None, typer.Option(help="A note, shown with the webhook.")] = None,
     as_json: Json = False,
 ) -> None:
     """Register a URL that receives events."""
+    from receiver.cli.inputs import secret as secret_of
     from receiver.cli.inputs import without_none
     from receiver.cli.service import service
 
     fields = {
         "endpoint_url": url,
-        "secret": secret,
+        "secret": secret_of(secret, secret_file, "--secret"),
         "format": form,
         "event_types": event or None,
         "description": description,
@@ -75,7 +80,7 @@ def remove(webhook_id: WebhookId, as_json: Json = False) -> None:
 
     with spinner("removing", as_json), service() as client:
         removed = client.call("DELETE", f"/api/v1/webhooks/{path_segment(webhook_id)}")
-    print_result(removed, as_json, lambda _removed: typer.echo(f"{webhook_id} is removed"))
+    print_result(removed, as_json, lambda _removed: echo(f"{webhook_id} is removed"))
 
 
 @app.command(
@@ -137,14 +142,19 @@ def rotate(
     overlap: Annotated[
         str, typer.Option(metavar="TIME", help="How long the old secret signs too: 0 to 7d, such as 24h.")
     ] = "24h",
-    secret: Annotated[str | None, typer.Option(help="The new secret; by default one is made and printed once.")] = None,
+    secret: Annotated[
+        str | None, typer.Option(help=f"The new secret; by default one is made and printed once. {SHOWN_TO_OTHERS}")
+    ] = None,
+    secret_file: SecretFile = None,
     as_json: Json = False,
 ) -> None:
     """Replace a URL's secret by a new one."""
     from receiver.cli.inputs import seconds, without_none
+    from receiver.cli.inputs import secret as secret_of
     from receiver.cli.service import path_segment, service
 
-    body = without_none({"overlap_seconds": int(seconds(overlap, "--overlap")), "secret": secret})
+    new = secret_of(secret, secret_file, "--secret")
+    body = without_none({"overlap_seconds": int(seconds(overlap, "--overlap")), "secret": new})
     with spinner("changing the secret", as_json), service() as client:
         webhook = client.call("POST", f"/api/v1/webhooks/{path_segment(webhook_id)}/rotate-secret", body=body)
     print_result(webhook, as_json, _print)
@@ -185,7 +195,7 @@ def _print(webhook: dict[str, Any]) -> None:
         ]
     )
     if webhook.get("secret"):
-        typer.echo("Keep the secret: it is not shown again.", err=True)
+        echo("Keep the secret: it is not shown again.", err=True)
 
 
 def _print_table(webhooks: Sequence[dict[str, Any]]) -> None:

@@ -73,7 +73,7 @@ class PostgreSQLLog:
             try:
                 await self.catch_up()
             except StorageUnavailable as error:
-                log.warning("reading events failed", error_code=error.code, error=error.message)
+                log.warning("reading events failed", error_code=error.code, error=str(error))
                 await asyncio.sleep(_READ_SECONDS)
             await asyncio.sleep(_BATCH_SECONDS)
 

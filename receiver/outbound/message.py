@@ -22,10 +22,12 @@ from receiver.domain.representations import (
 from receiver.domain.rotation import live_retired
 from receiver.domain.signatures import sign_pi, standard_headers
 from receiver.errors import RingbackError
-from receiver.outbound.sender import Sender, SendResult
+from receiver.outbound.sender import KEPT_BYTES, Sender, SendResult
 
 _SHORTEST_ECHO = 8
 """Characters. A shorter text is not a secret, and would be found everywhere."""
+_SHORTEST_CUT = KEPT_BYTES // 4
+"""Characters. A shorter response was not cut, whatever its characters take in UTF-8."""
 _JSON = "application/json"
 _CLOUDEVENT = "application/cloudevents+json"
 
@@ -55,9 +57,16 @@ class Message:
         return {**self.own_headers, **self._format_headers(int(now.timestamp()))}
 
     def _without_echoes(self, response: str) -> str:
-        for secret in (*self.secrets, *self.own_headers.values()):
+        if len(response) < _SHORTEST_ECHO:
+            return response
+        values = self.own_headers.values()
+        # The credentials of a header may come back without their scheme: `Bearer abc` as `abc`.
+        hidden = {*self.secrets, *values, *(value.rpartition(" ")[2] for value in values)}
+        for secret in sorted(hidden, key=len, reverse=True):
             if len(secret) >= _SHORTEST_ECHO:
                 response = response.replace(secret, REDACTED)
+                if len(response) >= _SHORTEST_CUT:
+                    response = _without_beginning(response, secret)
         return response
 
     def _format_headers(self, timestamp: int) -> dict[str, str]:
@@ -135,6 +144,14 @@ class MessageBuilder:
             except MasterKeyMissing:
                 continue  # it retires anyway, and the newest secret signs
         return secrets
+
+
+def _without_beginning(response: str, secret: str) -> str:
+    """Return a response without the beginning of a secret at its end, where it may have been cut."""
+    for length in range(len(secret) - 1, _SHORTEST_ECHO - 1, -1):
+        if response.endswith(secret[:length]):
+            return response[:-length] + REDACTED
+    return response
 
 
 def _body(form: DeliveryFormat, task: Fields | None, event: Fields, organization_uid: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from receiver.domain.rotation import retire
 from receiver.domain.signatures import check_secret, new_secret, public_key
 from receiver.errors import BadRequest, LimitReached, NotFound, RingbackError
 from receiver.outbound.guard import AddressGuard
+from receiver.outbound.hidden_values import check_given_again, check_secret_given_again
 from receiver.outbound.message import MessageBuilder
 from receiver.storage.database import Database
 from receiver.storage.open_writers import EVENTS, OpenWriters
@@ -135,7 +136,8 @@ class Subscriptions:
     async def change(self, uid: str, given: Mapping[str, Any]) -> SavedSubscription:
         """Change the `given` fields of a subscription; None resets a field. Raises `BadRequest`, `NotFound`.
 
-        A new secret or signature scheme replaces the old one at once; `rotate` lets both sign for some time.
+        A new secret or signature scheme replaces the old one at once; `rotate` lets both sign for some time. A new
+        origin gets hidden values only if they are given again (`hidden_values`).
         """
         if not given:
             raise BadRequest("the request names no field to change: name at least one", code="no_changes")
@@ -147,7 +149,9 @@ class Subscriptions:
             if row is None:
                 return _gone()
             try:
+                check_given_again(row, self._present_headers(row), given)
                 values, secret = self._columns(row, given)
+                check_secret_given_again(row, given, values)
             except BadRequest as refusal:
                 return refusal
             return SavedSubscription(await _write(tx, row, values), secret)
@@ -248,12 +252,15 @@ class Subscriptions:
             raise BadRequest(message, param="secret") from None
 
     def _encrypted_headers(self, row: Mapping[str, Any], headers: Mapping[str, str] | None) -> str | None:
-        try:
-            present = self._messages.own_headers(row)
-        except MasterKeyMissing:
-            present = {}
-        checked = check_headers(headers, present)
+        checked = check_headers(headers, self._present_headers(row) or {})
         return self._keyring.encrypt(orjson.dumps(checked).decode()) if checked else None
+
+    def _present_headers(self, row: Mapping[str, Any]) -> dict[str, str] | None:
+        """Return the headers that a webhook has; None if the master key that encrypted them is gone."""
+        try:
+            return self._messages.own_headers(row)
+        except MasterKeyMissing:
+            return None
 
     def _public_key(self, row: Columns) -> str | None:
         try:

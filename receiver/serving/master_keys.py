@@ -1,30 +1,32 @@
 """The master keys of this installation: from `RINGBACK_SECRET_KEY`, or from a file beside the SQLite database."""
 
-import os
 from pathlib import Path
 
 from receiver.byte_order_marks import without_mark
 from receiver.domain.keyring import new_master_key
 from receiver.errors import StartError
+from receiver.private_files import is_a_link, write_private
 from receiver.settings import Settings
 
 
 def master_keys(settings: Settings) -> list[str]:
     """Return the master keys, oldest first: from the setting, else from the file, which the first start creates.
 
-    The file has mode 0600. Raises `StartError` if others can read it, if it is empty, or if it is missing although the
-    database exists.
+    The file has mode 0600. Raises `StartError` if others can read it, if it is a symbolic link or empty, or if it is
+    missing although the database exists.
     """
     if settings.secret_key is not None:
         return _split(settings.secret_key.get_secret_value())
     file = key_file(settings)
+    if file.is_symlink():
+        raise is_a_link(file)
     if not file.exists():
         if not is_new(settings):
             raise StartError(
                 f"{file} is missing, and the secrets in {settings.sqlite_path} cannot be read without it; "
                 "restore the file, or set RINGBACK_SECRET_KEY to the key that was in it"
             )
-        _create(file)
+        write_private(file, new_master_key() + "\n")  # after a power cut it is there whole, or not at all
     if file.stat().st_mode & 0o077:
         raise StartError(f"{file} can be read by others; run: chmod 600 {file}")
     try:
@@ -51,14 +53,3 @@ def key_file(settings: Settings) -> Path:
 
 def _split(keys: str) -> list[str]:
     return [key.strip() for key in keys.split(",") if key.strip()]
-
-
-def _create(file: Path) -> None:
-    """Write a new key to a temporary file, then rename it: after a power cut the key is there whole, or not at all."""
-    temporary = file.with_name(f"{file.name}.new")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as opened:
-        opened.write(new_master_key() + "\n")
-        opened.flush()
-        os.fsync(opened.fileno())
-    temporary.rename(file)

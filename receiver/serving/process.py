@@ -5,12 +5,13 @@ application, and a worker watches its supervisor before it imports the applicati
 """
 
 import asyncio
+import contextlib
 import gc
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +27,17 @@ _GARBAGE_THRESHOLDS = (10_000, 10, 10)
 
 
 def serve(
-    settings: "Settings", keys: list[str], listening: socket.socket, on_ready: Callable[[], None] = lambda: None
+    settings: "Settings",
+    keys: list[str],
+    listening: socket.socket,
+    on_ready: Callable[[], None] = lambda: None,
+    *,
+    metrics: socket.socket | None = None,
 ) -> int:
     """Serve on a listening socket until a signal stops the process; return the exit status.
 
-    `keys` are the master keys, oldest first; `on_ready` is called when the first request can be answered.
+    `keys` are the master keys, oldest first; `on_ready` is called when the first request can be answered. `metrics` is
+    the listening socket for metrics and health, if they have one of their own.
     """
     import uvicorn
 
@@ -46,6 +53,7 @@ def serve(
         ws="none",
         lifespan="on",
         access_log=False,
+        log_config=None,  # `telemetry.configure_logging` writes its records
         log_level="warning",
         proxy_headers=True,
         forwarded_allow_ips=settings.trusted_proxies,
@@ -54,7 +62,14 @@ def serve(
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
 
+    stack = contextlib.ExitStack()
+
     def started() -> None:
+        if metrics is not None:
+            from receiver.serving.metrics_listener import fault_of_loop
+
+            fault = fault_of_loop(asyncio.get_running_loop(), app.state.readiness.fault)
+            stack.enter_context(_metrics_served(metrics, fault, settings.metrics_secret))
         start_garbage_collection()
         on_ready()
 
@@ -64,7 +79,8 @@ def serve(
     # process afterwards.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, server.handle_exit)
-    server.run(sockets=[listening])
+    with stack:
+        server.run(sockets=[listening])
     return 0 if server.started else uvicorn.config.STARTUP_FAILURE
 
 
@@ -86,8 +102,13 @@ def serve_as_worker(listening: socket.socket, control_socket: socket.socket) -> 
     return serve(settings, master_keys(settings), listening, on_ready=lambda: report_ready(control_socket))
 
 
-def supervise(workers: int, listening: socket.socket) -> int:
-    """Keep `workers` processes serving on one socket until a signal stops them; return the exit status."""
+def supervise(
+    workers: int, listening: socket.socket, *, metrics: socket.socket | None = None, token: str | None = None
+) -> int:
+    """Keep `workers` processes serving on one socket until a signal stops them; return the exit status.
+
+    `metrics` is the listening socket for the metrics of all of them, if there is one, and `token` what those require.
+    """
     from receiver.errors import StartError
     from receiver.serving.supervisor import WorkerSupervisor
 
@@ -100,9 +121,33 @@ def supervise(workers: int, listening: socket.socket) -> int:
             f"cannot create the temporary folder in which workers share their metrics ({error}); "
             "set TMPDIR to a folder that can be written to"
         ) from None
-    start_garbage_collection()
-    with folder as counters:
+    with folder as counters, contextlib.ExitStack() as stack:
+        if metrics is not None:
+            from receiver.serving.metrics_listener import fault_of_workers
+
+            stack.enter_context(_metrics_served(metrics, fault_of_workers(listening), token, Path(counters)))
+        start_garbage_collection()
         return asyncio.run(WorkerSupervisor(command, listening, workers, Path(counters)).run())
+
+
+@contextlib.contextmanager
+def _metrics_served(
+    metrics: socket.socket,
+    fault: Callable[[], Awaitable[str | None]],
+    token: str | None,
+    counters: Path | None = None,
+) -> Iterator[None]:
+    """Serve metrics and health on a socket of their own until the context ends; `counters` is the workers' folder."""
+    from receiver.api.health import Health
+    from receiver.serving.metrics_listener import MetricsServer
+    from receiver.telemetry import exposition
+
+    server = MetricsServer(Health(fault, lambda: exposition(counters), token), metrics)
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop()
 
 
 def start_garbage_collection() -> None:

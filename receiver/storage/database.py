@@ -1,6 +1,5 @@
 """One database: connections to read from, and the writer through which all writes go."""
 
-import asyncio
 from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from receiver.storage.postgresql import PostgreSQL
 
 
-_WRITE_SECONDS = 1.0
 Query = Select[Any]
 """A query for `Database.read`; the function of this package that returns it says which columns its rows have."""
 
@@ -71,7 +69,6 @@ class Database:
         self.writer = writer
         self.shared = shared
         self.upkeep = upkeep
-        self._written_at = float("-inf")
 
     @classmethod
     async def open(cls, settings: Settings) -> Self:
@@ -104,23 +101,18 @@ class Database:
         return self._reader.snapshot()
 
     async def check(self) -> None:
-        """Return when the database has completed a read and a write.
+        """Return when the database has completed a read and a write, which waits for the disk.
 
-        The write is a real one, which waits for the disk, at most once in `_WRITE_SECONDS`, and an empty transaction in
-        between. Raises `StorageUnavailable`, `WriterFull`.
+        Raises `StorageUnavailable`, `WriterFull`.
         """
         await self.read(select(literal(1)))
-        now = asyncio.get_running_loop().time()
-        is_real = now >= self._written_at + _WRITE_SECONDS
-        if is_real and self.shared is not None:
+        if self.shared is not None:
             from receiver.storage.postgresql.table_locks import refuse_locked, table_locks
 
             refuse_locked(await self.read(table_locks()))
-        await self.writer.run(_write_something if is_real else _write_nothing)
+        await self.writer.run(_write_something)
         if self.upkeep is not None and self.upkeep.reserve.is_needed:
             raise StorageUnavailable("the disk is full: this write has used the room that is kept for others")
-        if is_real:
-            self._written_at = now
 
     async def aclose(self) -> None:
         """Commit the writes that wait, then close every connection."""
@@ -140,7 +132,3 @@ class Database:
 
 async def _write_something(tx: Transaction) -> None:
     await tx.write_to_disk()
-
-
-async def _write_nothing(_tx: Transaction) -> None:
-    """Only begin and commit."""

@@ -1,5 +1,6 @@
 """The schema: migrated with Alembic, all revisions or none, by one process at a time."""
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 import migrations
 from receiver.errors import StartError
+from receiver.private_files import open_private
 from receiver.settings import Settings
 from receiver.storage.sqlite import configure
 from receiver.storage.sqlite.location import check_location
@@ -66,7 +68,7 @@ def _cannot_read(error: DBAPIError) -> Exception:
 
     if not is_unavailable(error):
         return error
-    return StartError(f"{unavailable(error, 'cannot be read').message}; `ringback migrate` may be at work")
+    return StartError(f"{unavailable(error, 'cannot be read')}; `ringback migrate` may be at work")
 
 
 def _migrate_file(path: Path) -> tuple[str | None, str]:
@@ -164,6 +166,7 @@ def _refuse_newer(revision: str | None) -> None:
 
 def _copy(path: Path, revision: str) -> Path:
     copy = path.with_name(f"{path.name}.before-{revision}")
+    os.close(open_private(copy))
     with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
         source.backup(target)
     source.close()

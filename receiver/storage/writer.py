@@ -317,7 +317,7 @@ class Writer:
         try:
             written = await self._commit_batch(batch)
         except Unavailable as error:
-            log.warning("batch not stored", writes=len(batch), error_code=error.code, error=error.message)
+            log.warning("batch not stored", writes=len(batch), error_code=error.code, error=str(error))
             _fail(batch, error)
         except Exception as error:
             if self._connection.is_locked(error):

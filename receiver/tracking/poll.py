@@ -20,7 +20,6 @@ from models import TERMINAL, Submission, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.decisions import is_unsent
 from receiver.domain.keyring import KeyRing
-from receiver.domain.redaction import REDACTED
 from receiver.domain.schedules import exception_delay
 from receiver.domain.task_state import TaskState
 from receiver.providers import CallerKey, CallPurpose, FetchOutcome, Found, Missing, NoAnswer, Provider
@@ -42,7 +41,6 @@ _SHORT_PAUSE_SECONDS = 1.0
 """While a provider asks for a pause of at most this long, tasks are still claimed: their calls wait for its end."""
 _MOST_EXCEPTIONS = 8
 """After this many exceptions in a row (about two minutes), a task fails; earlier if its time-out has passed."""
-_LONGEST_REASON = 300
 _LONGEST_FIND_SECONDS = 10.0
 
 
@@ -182,9 +180,9 @@ class Poller:
         is_silent = task.submission == Submission.ACCEPTED
         is_silent = is_silent and now >= self._applier.poll_schedule.deadline(task.last_update_at)
         if count >= _MOST_EXCEPTIONS or is_silent:
-            reason = f"{type(error).__name__}: {error}".replace(self._keyring.hook_secret(task.uid), REDACTED)
-            message = f"Ringback cannot act on the task, an exception was raised {count} times: "
-            await self._conclusions.fail(task, "internal_error", message + reason[:_LONGEST_REASON])
+            # Its text may have anything of the rows or of a driver in it: that is for the log.
+            message = f"Ringback cannot act on the task, an exception was raised {count} times: {type(error).__name__}"
+            await self._conclusions.fail(task, "internal_error", f"{message}; the log has the details")
         due_at = now + timedelta(seconds=exception_delay(count))
         await self._writer.run(lambda tx: count_exception(tx, task, due_at), bounded=False)
         self._applier.after_commit.due.set(due_at)

@@ -98,7 +98,7 @@ class Tracker:
         self._sending.discard(sending)
         error = None if sending.cancelled() else sending.exception()
         if isinstance(error, Unavailable):
-            log.warning("submitting failed", task_id=sending.get_name(), error_code=error.code, error=error.message)
+            log.warning("submitting failed", task_id=sending.get_name(), error_code=error.code, error=str(error))
         elif error is not None:
             log.error("submitting failed", task_id=sending.get_name(), exc_info=error)
 

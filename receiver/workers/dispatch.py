@@ -240,7 +240,7 @@ class DeliveryDispatcher:
                     delivery_id=delivery.uid,
                     attempt=delivery.lease.attempt,
                     error_code=error.code,
-                    error=error.message,
+                    error=str(error),
                 )
             except Exception as error:
                 log.error(

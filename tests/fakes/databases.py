@@ -61,7 +61,7 @@ class SQLiteFiles:
         if migrated and not path.exists():
             # Creates the key's file: the service refuses a database that exists without its key.
             master_keys(load_settings(settings, env_file=None))
-            shutil.copyfile(_session.migrated_file(), path)
+            shutil.copy(_session.migrated_file(), path)  # with its mode
         return settings
 
     def drop(self) -> None:

@@ -18,6 +18,7 @@ from tests.fakes.ports import free_port
 pytestmark = pytest.mark.sqlite_only("the commands use HTTP alone; other tests cover the database")
 
 KEY = "an-admin-key-for-the-tests"
+METRICS_TOKEN = "the-token-of-the-metrics"
 COMMAND = [sys.executable, "-m", "receiver.cli"]
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
 
@@ -192,10 +193,28 @@ def test_a_port_in_use_is_reported(ringback: Ringback, url: str) -> None:
     assert "choose another --port" in result.stderr
 
 
+def check_own_listener(own: str, *, public: str) -> None:
+    """Check that metrics are there, for those with the token, and no more on the public port."""
+    with httpx.Client(base_url=own) as client:
+        statuses = [client.get(path).status_code for path in ("/livez", "/readyz", "/metrics", "/api/v1/tasks")]
+        assert statuses == [200, 200, 401, 404]
+        exposed = client.get("/metrics", headers={"authorization": f"Bearer {METRICS_TOKEN}"})
+        assert "ringback_updates_total" in exposed.text
+        assert (exposed.headers["cache-control"], exposed.headers["x-content-type-options"]) == ("no-store", "nosniff")
+    assert httpx.get(public.replace("/readyz", "/metrics")).status_code == 404
+
+
 def test_the_service_stops_on_ctrl_c(tmp_path: Path) -> None:
     port = free_port()
     ready = f"http://127.0.0.1:{port}/readyz"
-    with running(tmp_path, "serve", "--port", str(port), ready=ready) as process:
+    own = f"127.0.0.1:{free_port()}"
+    settings = {"RINGBACK_METRICS_ADDRESS": own, "RINGBACK_METRICS_TOKEN": METRICS_TOKEN}
+    with running(tmp_path, "serve", "--port", str(port), ready=ready, **settings) as process:
+        check_own_listener(f"http://{own}", public=ready)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) in (0, 130)
-    assert "Your admin key" in (tmp_path / "serve.log").read_text()
+    printed, file = (tmp_path / "serve.log").read_text(), tmp_path / "ringback.db.admin-key"
+    assert file.read_text().strip().startswith("rb_")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert str(file) in printed
+    assert file.read_text().strip() not in printed

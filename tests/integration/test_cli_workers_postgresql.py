@@ -1,11 +1,12 @@
 """`ringback serve --workers 2` itself, on PostgreSQL; SQLite refuses several workers."""
 
 import os
-import re
 import signal
+import stat
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from receiver.cli.failure import Status
@@ -25,15 +26,30 @@ def two_workers(
     return supervised(folder, *serve, RINGBACK_LOG_FORMAT="json", **environment, **settings)
 
 
+async def check_metrics_of_both(own: Path) -> None:
+    """Check that the supervisor's own listener has the metrics of both workers, and knows that they are ready."""
+    assert stat.S_IMODE(own.stat().st_mode) == 0o660
+    transport = httpx.AsyncHTTPTransport(uds=str(own))
+    async with httpx.AsyncClient(base_url="http://metrics", transport=transport) as client:
+        assert 'ringback_inbound_refused_total{provider="piapi"} 2.0' in (await client.get("/metrics")).text
+        assert (await client.get("/readyz")).json() == {"status": "ready"}
+
+
 @on_postgresql
 async def test_both_workers_answer_and_a_killed_one_is_restarted(tmp_path: Path) -> None:
-    async with two_workers(tmp_path) as service:
+    own = tmp_path / "metrics.sock"
+    async with two_workers(tmp_path, RINGBACK_METRICS_ADDRESS=str(own)) as service:
         await service.wait_ready(2)
-        (key,) = re.findall(r"rb_\S+", service.printed)  # made once, and valid at both
+        key = (tmp_path / "ringback.admin-key").read_text().strip()  # made once, and valid at both
+        assert key not in service.printed
         for pid in service.pids:
             with service.only(pid):
                 await service.get("/readyz")
                 await service.get("/api/v1/tasks", **{"x-api-key": key})
+                async with httpx.AsyncClient(base_url=service.url) as client:
+                    assert (await client.post("/hooks/piapi", content=b"{}")).status_code == 401
+                    assert (await client.get("/metrics")).status_code == 404
+        await check_metrics_of_both(own)
         killed, other = service.pids
         os.kill(killed, signal.SIGKILL)
         assert (await service.logged(ENDED))["status"] == -signal.SIGKILL
@@ -43,6 +59,7 @@ async def test_both_workers_answer_and_a_killed_one_is_restarted(tmp_path: Path)
             await service.get("/readyz")
         assert other in service.pids
         assert await service.stop() == 0
+    assert not own.exists()
 
 
 @on_postgresql

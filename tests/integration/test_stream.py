@@ -75,7 +75,7 @@ async def test_an_event_is_the_same_as_in_its_delivery(world: World) -> None:
 async def test_headers_keep_proxies_from_buffering_it(world: World) -> None:
     async with reading(world) as reader:
         assert reader.answer.headers["content-type"] == "text/event-stream; charset=utf-8"
-        assert reader.answer.headers["cache-control"] == "no-cache"
+        assert reader.answer.headers["cache-control"] == "no-store"
         assert reader.answer.headers["x-accel-buffering"] == "no"
         assert reader.retry == 2000
     head = await world.api.head("/api/v1/events", headers=EVENT_STREAM)

@@ -120,7 +120,7 @@ async def test_an_exception_at_every_try_fails_the_task_after_a_bounded_number(b
     assert (row["status"], row["error"]["code"]) == (TaskStatus.FAILED, "internal_error")
     is_looked_at_again = row["due_at"] is not None
     assert is_looked_at_again == (prepare is not waiting)  # what was never sent is not at the provider
-    assert "AttributeError: 'str' object has no attribute 'get'" in row["error"]["message"]
+    assert "AttributeError" in row["error"]["message"]
     assert (await broken.tracking.types())[-1] == EventType.TASK_FAILED
     assert broken.provider.calls == TRIES
 
@@ -158,13 +158,14 @@ async def test_a_poll_that_works_forgets_earlier_exceptions(broken: Broken) -> N
     assert (row["status"], row["exception_count"]) == (TaskStatus.PROCESSING, 0)
 
 
-async def test_a_secret_in_the_exception_is_not_in_the_error(broken: Broken) -> None:
+async def test_the_text_of_the_exception_is_not_in_the_error(broken: Broken) -> None:
     uid = await polled(broken)
     secret = KEYRING.hook_secret(uid)
     broken.provider.error = ValueError(f"odd field: {secret}")
     await broken.set(uid, last_update_at=utc_now() - timedelta(days=2))
     row = await broken.act(uid)
-    assert row["error"]["message"].endswith("ValueError: odd field: ***")
+    assert "ValueError" in row["error"]["message"]
+    assert "odd field" not in row["error"]["message"]
 
 
 async def test_an_unavailable_database_is_not_the_tasks_fault(broken: Broken) -> None:

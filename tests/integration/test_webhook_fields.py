@@ -222,6 +222,22 @@ async def test_a_webhook_whose_master_key_is_gone_is_returned_and_can_be_repaire
     assert tried["delivered"] is True
 
 
+async def test_a_new_origin_gets_only_header_values_that_are_given_again(world: World) -> None:
+    webhook = await world.webhook(headers={"X-Tenant": PLANTED}, event_types=["task.created"])
+    moved = f"{world.subscriber.url.replace('127.0.0.1', 'localhost')}"
+    path = f"/api/v1/webhooks/{webhook['id']}"
+    refused = await world.api.patch(path, json={"endpoint_url": moved})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "headers_required")
+    assert (await view_of(world, webhook))["endpoint_url"] == world.subscriber.url
+    assert (await patch(world, webhook, endpoint_url=f"{world.subscriber.url}?b"))["headers"] == {"X-Tenant": "***"}
+    await patch(world, webhook, endpoint_url=moved, headers={"X-Other": "given again"})
+    await world.api.post(f"{path}/test")
+    received = world.subscriber.received[-1].headers
+    assert (received.get("x-tenant"), received["x-other"]) == (None, "given again")
+    refused = await world.api.patch(path, json={"format": "piapi"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "secret_required")
+
+
 async def test_two_concurrent_changes_are_both_stored(world: World) -> None:
     import asyncio
 

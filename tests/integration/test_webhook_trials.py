@@ -12,6 +12,7 @@ from tests.fakes.verifiers import verify_ed25519, verify_pi, verify_standard
 from tests.fakes.world import World, in_process
 
 PLANTED = "a-planted-header-value"
+BEARER = "planted-bearer-token"
 
 
 async def tried(world: World, webhook: dict[str, Any]) -> dict[str, Any]:
@@ -53,10 +54,13 @@ async def test_the_returned_request_has_neither_secret_nor_signature(world: Worl
 
 
 async def test_a_response_that_echoes_secrets_is_stored_and_returned_without_them(world: World) -> None:
-    world.subscriber.answer = lambda _number, request: Response(f"got {dict(request.headers)}", 200)
+    world.subscriber.answer = lambda _number, request: Response(f"got {dict(request.headers)} {BEARER}", 200)
     secret = "a-secret-for-piapi"
     webhook = await world.webhook(
-        format="piapi", secret=secret, headers={"X-Tenant": PLANTED}, event_types=["task.created"]
+        format="piapi",
+        secret=secret,
+        headers={"X-Tenant": PLANTED, "Authorization": f"Bearer {BEARER}"},
+        event_types=["task.created"],
     )
     result = await tried(world, webhook)
     await world.created()
@@ -66,6 +70,10 @@ async def test_a_response_that_echoes_secrets_is_stored_and_returned_without_the
         assert "'x-tenant': '***'" in response
         assert secret not in response
         assert PLANTED not in response
+        assert BEARER not in response
+    # One that is cut in the midst of a secret.
+    world.subscriber.answer = lambda _number, _request: Response("x" * (4096 - 12) + secret, 200)
+    assert (await tried(world, webhook))["response"].endswith("x***")
 
 
 async def test_an_ed25519_ping_verifies(world: World) -> None:

@@ -79,7 +79,6 @@ async def test_a_check_names_a_table_that_another_session_has_locked(
     database: Database, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table_locks, "OLD_SECONDS", 0.0)
-    monkeypatch.setattr("receiver.storage.database._WRITE_SECONDS", 0.0)
     await database.check()
     refused = pytest.raises(StorageUnavailable, match=r"table delivery is locked by session \d+")
     with holding(url, "LOCK TABLE delivery IN SHARE MODE"), refused:

@@ -3,15 +3,18 @@
 import io
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from receiver.cli.commands import app
 from receiver.cli.console import age, cell
 from receiver.cli.failure import Failure, Status
-from receiver.cli.inputs import json_object, pairs, typed_pairs
+from receiver.cli.inputs import json_object, pairs, secret, typed_pairs
 from receiver.cli.service import path_segment
 from receiver.cli.show import result_url
 from receiver.serving.start import prepared
@@ -86,7 +89,7 @@ def test_an_id_that_is_not_utf_8_is_a_usage_error() -> None:
 
 
 def test_markup_and_control_characters_have_no_effect_in_a_cell() -> None:
-    assert cell("[red]\x1b[2Jx").plain == "[red]\N{REPLACEMENT CHARACTER}[2Jx"
+    assert cell("[red]\x1b[2Jx").plain == r"[red]\x1b[2Jx"
 
 
 def test_the_age_of_what_is_not_a_time_is_that_text() -> None:
@@ -181,3 +184,59 @@ def test_a_database_that_is_served_is_not_migrated(monkeypatch: pytest.MonkeyPat
     assert refused.exit_code == Status.UNREACHABLE
     assert "another Ringback process" in refused.stderr
     assert CliRunner().invoke(app, ["migrate"]).exit_code == 0
+
+
+def test_a_secret_comes_from_a_file_or_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(b"\xef\xbb\xbfwhsec_abc\n")
+    assert secret(None, str(file), "--secret") == "whsec_abc"
+    assert secret("given", None, "--secret") == "given"
+    assert secret(None, None, "--secret") is None
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b" from-stdin\r\n")))
+    assert secret(None, "-", "--secret") == "from-stdin"
+
+
+def test_on_a_terminal_a_secret_is_asked_for_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdin", terminal)
+    monkeypatch.setattr("receiver.cli.inputs.getpass", lambda prompt: f"typed at {prompt}")
+    assert secret(None, "-", "--webhook-secret") == "typed at webhook-secret:"
+
+
+@pytest.mark.parametrize(
+    ("content", "given", "what"),
+    [
+        (b" \n", None, "empty"),
+        (b"\xff\xfe\xfd", None, "UTF-8"),
+        (b"x", "given", "not both"),
+        (None, None, "No such file"),
+    ],
+)
+def test_what_is_no_secret_is_a_usage_error(
+    tmp_path: Path, content: bytes | None, given: str | None, what: str
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(Failure, match=what) as caught:
+        secret(given, str(file), "--secret")
+    assert caught.value.status == Status.USAGE
+
+
+def test_every_option_for_a_secret_has_one_for_its_file() -> None:
+    """Other users of the machine can read a command line."""
+    found = {}
+    for name, command in commands(typer.main.get_command(app)):
+        options = {option for parameter in command.params for option in parameter.opts}
+        for option in options:
+            if re.fullmatch(r"--.*(secret|key|token|password).*(?<!-file)", option):
+                found[f"{name} {option}"] = f"{option}-file" in options
+    assert len(found) >= 5
+    assert all(found.values()), found
+
+
+def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, f"{before}{name} ")
+        yield f"{before}{name}", command

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.cli.console import Json, print_json
+from receiver.cli.console import Json, echo, print_json
 from receiver.cli.failure import Status
 
 _TERMINATED = 143
@@ -51,7 +51,7 @@ async def _demo(count: int, *, keep: bool, as_json: bool) -> Status:
         if as_json:
             print_json(summary.as_json(result, environment))
         else:
-            typer.echo(summary.as_text(result, environment, kept=keep))
+            echo(summary.as_text(result, environment, kept=keep), lines=True)
         if keep:
             sys.stdout.flush()
             with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C and SIGTERM are the regular end

@@ -114,4 +114,4 @@ def unavailable(error: BaseException, what_fails: str, advice: str = "try again"
     """Return the error for the client; `what_fails` completes "the database ...", such as "cannot be read"."""
     cause = driver_error(error)
     reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-    return StorageUnavailable(f"the database {what_fails} at present ({reason}); {advice}")
+    return StorageUnavailable(f"the database {what_fails} at present; {advice}", reason=reason)

@@ -30,4 +30,5 @@ def table_locks() -> TextClause:
 def refuse_locked(rows: Sequence[Mapping[str, Any]]) -> None:
     """Raise `StorageUnavailable` if the query found a session."""
     for row in rows:
-        raise StorageUnavailable(f"the table {row['name']} is locked by session {row['pid']} of the database")
+        reason = f"the table {row['name']} is locked by session {row['pid']} of the database"
+        raise StorageUnavailable("a table is locked by another session of the database", reason=reason)

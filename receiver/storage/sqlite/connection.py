@@ -194,4 +194,5 @@ def _is_wrong_statement(error: sqlite3.Error) -> bool:
 
 
 def _unavailable(error: Exception) -> StorageUnavailable:
-    return StorageUnavailable(f"the database cannot be written to at present ({error}); nothing was stored, try again")
+    message = "the database cannot be written to at present; nothing was stored, try again"
+    return StorageUnavailable(message, reason=str(error))

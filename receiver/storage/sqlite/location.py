@@ -1,13 +1,23 @@
-"""Checks of a SQLite database's location: a file that can be written to, on a local disk, open in one process."""
+"""Checks of a SQLite database's location: a file that can be written to, on a local disk, open in one process.
+
+The file and those beside it (WAL, lock, reserve, copies) are for the service's own user: made with mode 0600, and never
+opened through a symbolic link. The folder may be one.
+"""
 
 import fcntl
+import os
 import sqlite3
 from pathlib import Path
 from typing import IO
 
 from receiver.errors import StartError
+from receiver.private_files import close_to_others, is_a_link, open_private
 from receiver.storage.sqlite.reserve import is_full
+from receiver.telemetry import get_logger
 
+log = get_logger("storage.sqlite.location")
+
+_ENDINGS = ("-wal", "-shm", "-journal", ".lock", ".reserve")
 _MOUNTS = Path("/proc/self/mounts")
 _NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "lustre"}
@@ -28,6 +38,11 @@ def check_location(path: Path) -> None:
             f"{folder} is on a network file system ({kind}), where SQLite loses data; name a file on a local disk in "
             "RINGBACK_DATABASE_URL, or a PostgreSQL server"
         )
+    _check_not_linked(path)
+    try:
+        os.close(open_private(path))  # SQLite gives the WAL the mode that the database has
+    except OSError as error:
+        raise _cannot_write(path, error) from None
     try:
         connection = sqlite3.connect(path, timeout=5, isolation_level=None)
         try:
@@ -42,7 +57,12 @@ def check_location(path: Path) -> None:
 def lock_database(path: Path) -> IO[str]:
     """Lock a SQLite database for this process until the returned file is closed. Raises `StartError`."""
     check_location(path)
-    lock = path.with_name(f"{path.name}.lock").open("w")
+    close_database_files(path)
+    lock_path = path.with_name(f"{path.name}.lock")
+    try:
+        lock = os.fdopen(open_private(lock_path), "r+")
+    except OSError as error:
+        raise _cannot_write(lock_path, error) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -52,6 +72,40 @@ def lock_database(path: Path) -> IO[str]:
             "or name another file in RINGBACK_DATABASE_URL"
         ) from None
     return lock
+
+
+def close_database_files(path: Path) -> None:
+    """Take the rights of others from the database and the files beside it, which an earlier version gave them.
+
+    The master key's file is left out: others may have read the key, so a start refuses it (`serving.master_keys`).
+    """
+    for file in [path, *_files_beside(path), *_copies(path)]:
+        try:
+            if close_to_others(file):
+                log.warning("file was open to others", file=str(file), advice="its mode is 0600 now")
+        except OSError as error:
+            log.warning("file is open to others", file=str(file), error=error.strerror, advice=f"run: chmod 600 {file}")
+
+
+def _files_beside(path: Path) -> list[Path]:
+    return [path.with_name(path.name + ending) for ending in _ENDINGS]
+
+
+def _copies(path: Path) -> list[Path]:
+    """Return the copies that failed migrations left."""
+    start = f"{path.name}.before-"
+    return [file for file in path.absolute().parent.iterdir() if file.name.startswith(start)]
+
+
+def _check_not_linked(path: Path) -> None:
+    if path.is_symlink():
+        raise StartError(
+            f"{path} is a symbolic link; name the file itself in RINGBACK_DATABASE_URL "
+            f"(sqlite:///{path.resolve()}), and move {path.name}.key to its folder"
+        )
+    for file in _files_beside(path):
+        if file.is_symlink():
+            raise is_a_link(file)
 
 
 def _network_file_system(folder: Path) -> str | None:

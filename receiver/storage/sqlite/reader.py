@@ -105,4 +105,4 @@ def _among_keys(key: ColumnElement[Any]) -> ColumnElement[bool]:
 
 
 def _unavailable(error: BaseException | None) -> StorageUnavailable:
-    return StorageUnavailable(f"the database cannot be read at present ({error}); try again")
+    return StorageUnavailable("the database cannot be read at present; try again", reason=str(error))

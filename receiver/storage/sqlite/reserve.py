@@ -13,6 +13,7 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
+from receiver.private_files import open_private
 from receiver.telemetry import get_logger
 
 RESERVE_BYTES = 8 * 1024 * 1024
@@ -70,7 +71,8 @@ class Reserve:
         self.is_needed = False
 
     def _write(self) -> None:
-        with self._file.open("wb") as file:
+        self._file.unlink(missing_ok=True)
+        with os.fdopen(open_private(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY), "wb") as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
             else:

@@ -73,4 +73,4 @@ async def snapshot_of(engine: Engine) -> AsyncIterator[SQLiteSnapshot]:
 
 
 def _unavailable(error: OperationalError) -> StorageUnavailable:
-    return StorageUnavailable(f"the database cannot be read at present ({error.orig}); try again")
+    return StorageUnavailable("the database cannot be read at present; try again", reason=str(error.orig))

@@ -1,0 +1,179 @@
+"""A listener of its own for metrics and health: `RINGBACK_METRICS_ADDRESS`.
+
+It runs in a thread with an event loop of its own, so that it answers while requests keep the service's loop busy:
+`/livez` and `/metrics` at once, `/readyz` with what the service's loop says in time. With several workers the
+supervisor has it, because one process alone can listen at an address: its metrics are those of all workers, and it asks
+a worker whether it is ready.
+"""
+
+import asyncio
+import http.client
+import os
+import socket
+import stat
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from receiver.api.answer_headers import AnswerHeadersMiddleware
+from receiver.api.health import Health, livez
+from receiver.errors import StartError
+from receiver.serving.server import ServerConnection
+from receiver.setting_values import read_listen_address
+
+_ANSWER_SECONDS = 3.0
+_STOP_SECONDS = 2.0
+_MOST_CONNECTIONS = 64
+_SOCKET_MODE = 0o660
+_BUSY = "the service does not answer in time"
+
+AskFault = Callable[[], Awaitable[str | None]]
+"""Says why the service is not ready; None if it is."""
+
+
+@contextmanager
+def metrics_listening(address: str) -> Iterator[socket.socket]:
+    """Listen at `address` until the context ends. Raises `StartError`."""
+    place = read_listen_address(address)
+    try:
+        listening = _unix_socket(place) if isinstance(place, Path) else _tcp_socket(*place)
+    except OSError as error:
+        raise StartError(
+            f"cannot listen at {address} ({error.strerror}); name another address in RINGBACK_METRICS_ADDRESS"
+        ) from None
+    with listening:
+        yield listening
+    if isinstance(place, Path):
+        with suppress(OSError):
+            place.unlink()
+
+
+class MetricsServer:
+    """Serves `health` on a listening socket, in a thread, between `start` and `stop`."""
+
+    def __init__(self, health: Health, listening: socket.socket) -> None:
+        app = Starlette(
+            routes=[
+                Route("/livez", livez),
+                Route("/readyz", health.readyz),
+                Route("/metrics", health.metrics),
+            ],
+            middleware=[Middleware(AnswerHeadersMiddleware)],
+        )
+        config = uvicorn.Config(
+            app,
+            loop="asyncio",
+            http=ServerConnection,
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([listening],), name="ringback-metrics", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop answering."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join(_STOP_SECONDS)
+
+
+def fault_of_loop(loop: asyncio.AbstractEventLoop, fault: AskFault) -> AskFault:
+    """Return an `AskFault` for another thread, which asks `fault` on `loop` and does not wait longer than it may."""
+
+    async def ask() -> str | None:
+        awaited = _awaited(fault)
+        try:
+            asking = asyncio.run_coroutine_threadsafe(awaited, loop)
+        except RuntimeError:  # the loop is closed
+            awaited.close()
+            return _BUSY
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await asyncio.wrap_future(asking)
+        except TimeoutError:
+            return _BUSY
+
+    return ask
+
+
+def fault_of_workers(listening: socket.socket) -> AskFault:
+    """Return an `AskFault` that asks one of the workers on the public listener: the one that accepts the connection."""
+
+    async def ask() -> str | None:
+        return await asyncio.to_thread(_ask_worker, *listening.getsockname()[:2])
+
+    return ask
+
+
+async def _awaited(fault: AskFault) -> str | None:
+    """Return what `fault` does: the loop wants a coroutine."""
+    return await fault()
+
+
+def _ask_worker(host: str, port: int) -> str | None:
+    if (address := ip_address(host)).is_unspecified:
+        host = "127.0.0.1" if address.version == 4 else "::1"
+    connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_SECONDS)
+    try:
+        connection.request("GET", "/readyz", headers={"connection": "close"})
+        answer = connection.getresponse()
+        return None if answer.status == http.HTTPStatus.OK else "a worker is not ready"
+    except (OSError, http.client.HTTPException):
+        return _BUSY
+    finally:
+        connection.close()
+
+
+def _tcp_socket(host: str, port: int) -> socket.socket:
+    listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # asyncio sets this itself only on sockets whose protocol is given as TCP; for this one it is 0, the default.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    """Listen at a path, in place of a socket that an earlier process left there; the group may connect too."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            _refuse_if_served(path)
+            path.unlink()
+    listening = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o777 & ~_SOCKET_MODE)
+    try:
+        listening.bind(str(path))
+        listening.listen()
+    except OSError:
+        listening.close()
+        raise
+    finally:
+        os.umask(before)
+    return listening
+
+
+def _refuse_if_served(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return
+    raise StartError(f"another process listens at {path}; name another RINGBACK_METRICS_ADDRESS")
