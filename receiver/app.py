@@ -138,7 +138,7 @@ class Service:
             messages=messages,
             test_sender=self.test_sender,
             authenticator=Authenticator(database),
-            key_limits=KeyLimits(KeyLimit.of(*settings.key_requests)),
+            key_limits=KeyLimits(KeyLimit.of(*settings.key_requests), part=database.part),
             idempotency=Idempotency(database, keyring),
             providers=self.providers,
         )
@@ -152,7 +152,7 @@ class Service:
             "clock": self.clock_keeper.run,
         }
         if self.shared is not None and self.log is not None:
-            loops |= {"notices": self.shared.notices.run, "log": self.log.run}
+            loops |= {"notices": self.shared.notices.run, "log": self.log.run, "limits": self.shared.limits.run}
         if self.upkeep is not None:
             loops["upkeep"] = self.upkeep.run
         return loops

@@ -113,7 +113,7 @@ class Settings(BaseModel):
     provider_rate: str = "10/s"
     """Calls to one provider, from all processes together: a number and a period (`s`, `m`, `h`)."""
     key_rate: str = "1000/s"
-    """Requests with one API key to each process, for a key without its own `rate_limit`.
+    """Requests with one API key, to all processes together, for a key without its own `rate_limit`.
 
     A number and a period. As many requests as the number may come at once. The default stops only a client that has
     got out of control.

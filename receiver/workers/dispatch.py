@@ -11,7 +11,8 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 from receiver.clock import utc_now
-from receiver.domain.endpoint_queues import DEFAULT_IN_FLIGHT, EndpointQueues, Limits
+from receiver.domain.endpoint_queues import EndpointQueues
+from receiver.domain.webhook_parts import WebhookLimits
 from receiver.errors import OutcomeUnknown, Unavailable
 from receiver.events.after_commit import WakeTimer
 from receiver.lease_check import LeaseEnded
@@ -31,6 +32,8 @@ _CLAIM_SECONDS = 1.0
 """The table is claimed from this often even when nothing wakes the dispatcher: a process may have died."""
 _LIMITS_SECONDS = 5.0
 """The limits of subscriptions are read again this often, because a client may have changed them."""
+_PARTS_SECONDS = 1.0
+"""This process's parts of these limits are taken again this often."""
 _SETTLE_RETRY_SECONDS = 1.0
 _LEASE_MARGIN_SECONDS = 5
 """Left of a lease after an attempt that takes as long as it may: the time to store its outcome."""
@@ -52,6 +55,8 @@ class DeliveryDispatcher:
         self._queues: EndpointQueues[LeasedDelivery] = EndpointQueues(CAPACITY)
         self._new: set[int] = set()
         """The keys of subscriptions whose limits have not been read yet."""
+        self._limits: dict[int, WebhookLimits] = {}
+        """The limits of subscriptions that have any, of which each process takes a part."""
         self._ordered: set[int] = set()
         """The keys of subscriptions whose deliveries of one task must be sent in order."""
         self._wake = asyncio.Event()
@@ -85,6 +90,7 @@ class DeliveryDispatcher:
             group.create_task(self._send())
             group.create_task(self._claim())
             group.create_task(self._refresh_limits())
+            group.create_task(self._refresh_parts())
 
     async def drain(self, seconds: float) -> None:
         """Finish the attempts in flight, `seconds` at most, and end the leases of deliveries that were not sent."""
@@ -250,6 +256,22 @@ class DeliveryDispatcher:
     async def _read_limits(self, keys: Collection[int]) -> None:
         for row in await self._database.read(endpoint_limits(tuple(keys))):
             if row["id"] in self._queues:
-                self._queues[row["id"]].limits = Limits(row["max_in_flight"] or DEFAULT_IN_FLIGHT, row["rate_limit"])
+                self._limits[row["id"]] = WebhookLimits(row["max_in_flight"], row["rate_limit"])
+                self._take_part(row["id"])
             (self._ordered.add if row["ordered"] else self._ordered.discard)(row["id"])
         self._new.difference_update(tuple(keys))
+
+    async def _refresh_parts(self) -> None:
+        while True:
+            await asyncio.sleep(_PARTS_SECONDS)
+            for key in list(self._limits):
+                self._take_part(key)
+
+    def _take_part(self, key: int) -> None:
+        """Set the limits of a queue to this process's part; forget those of a queue that is gone or has none."""
+        limits = self._limits[key]
+        if key in self._queues:
+            queue = self._queues[key]
+            queue.limits = limits.part(key, max(1, len(queue)), self._database.part)
+        if key not in self._queues or not limits.is_limited:
+            del self._limits[key]
