@@ -137,7 +137,7 @@ class Service:
             reporter=Reporter(database, retention_days=settings.retention_days),
             messages=messages,
             test_sender=self.test_sender,
-            authenticator=Authenticator(database),
+            authenticator=Authenticator(database, settings.wrong_key_tries),
             key_limits=KeyLimits(KeyLimit.of(*settings.key_requests), part=database.part),
             idempotency=Idempotency(database, keyring),
             providers=self.providers,

@@ -118,6 +118,11 @@ class Settings(BaseModel):
     A number and a period. As many requests as the number may come at once. The default stops only a client that has
     got out of control.
     """
+    wrong_key_rate: str = "20/m"
+    """Wrong API keys from one address before its further ones get 429: a number and a period.
+
+    An address is an IPv4 address, or the /64 of an IPv6 address. Keys that are right are never slowed.
+    """
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
     """The largest body of a provider's webhook, in bytes (1 MiB); a larger one gets 413."""
     max_request_bytes: Annotated[int, Field(ge=1024)] = 16_777_216
@@ -240,7 +245,7 @@ class Settings(BaseModel):
             raise ValueError("must start with /")
         return value.rstrip("/")
 
-    @field_validator("provider_rate", "key_rate")
+    @field_validator("provider_rate", "key_rate", "wrong_key_rate")
     @classmethod
     def _known_rate(cls, value: str) -> str:
         match = _RATE.fullmatch(value)
@@ -290,6 +295,11 @@ class Settings(BaseModel):
     def key_requests(self) -> tuple[float, float]:
         """`RINGBACK_KEY_RATE` as (number of requests, period in seconds)."""
         return _read_rate(self.key_rate)
+
+    @cached_property
+    def wrong_key_tries(self) -> tuple[float, float]:
+        """`RINGBACK_WRONG_KEY_RATE` as (number of wrong keys, period in seconds)."""
+        return _read_rate(self.wrong_key_rate)
 
     @cached_property
     def retry_delays(self) -> tuple[float, ...]:

@@ -29,5 +29,5 @@ def test_only_the_limits_that_a_client_has_set_are_shared(
     ASKED.clear()
     assert limits.part(7, 3, whole) == alone
     assert limits.part(7, 3, quarter) == part
-    assert ASKED == [(name, 3) for name in names]
+    assert [(name, 3) for name in names] == ASKED
     assert limits.is_limited == bool(names)
