@@ -10,12 +10,14 @@ and the first exchange may come before theirs. Without an exchange for `_KNOWN_S
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-MOST_LIMITS = 1_000
-"""How many limits are exchanged at once. While this number is busy, each further one has the part 1/N."""
+MOST_OF_A_KIND = 500
+"""How many limits of a kind (their names begin alike, up to a colon) are exchanged at once. While this number is busy,
+each further one of the kind has the part 1/N."""
 HOLD_SECONDS = 2.0
 """A limit counts as busy for this long after its part was last asked for."""
 _KNOWN_SECONDS = 10.0
@@ -55,6 +57,8 @@ class LimitParts:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._uses: dict[str, _Use] = {}
+        self._kinds = Counter[str]()
+        """How many of `_uses` are of each kind."""
         self._processes = 1
         self._learned_at = clock()
 
@@ -66,8 +70,7 @@ class LimitParts:
         now = self._clock()
         use = self._uses.get(name)
         if use is None:
-            if len(self._uses) < MOST_LIMITS:
-                self._uses[name] = _Use(wanted, now + hold)
+            self._begin(name, wanted, now + hold)
             return self._equal
         use.wanted, use.until = wanted, now + hold
         if use.exchanges == 0 or now - self._learned_at > _KNOWN_SECONDS:
@@ -89,6 +92,7 @@ class LimitParts:
         for name, use in list(self._uses.items()):
             if use.until <= now and not use.wanted:
                 del self._uses[name]
+                self._kinds[_kind(name)] -= 1
             elif use.until <= now:
                 use.wanted = 0.0
         return {name: use.wanted for name, use in self._uses.items()}
@@ -102,9 +106,19 @@ class LimitParts:
                 self._uses[name].others = use
                 self._uses[name].exchanges += 1
 
+    def _begin(self, name: str, wanted: float, until: float) -> None:
+        kind = _kind(name)
+        if self._kinds[kind] < MOST_OF_A_KIND:
+            self._uses[name] = _Use(wanted, until)
+            self._kinds[kind] += 1
+
     @property
     def _equal(self) -> float:
         return 1 / self._processes
+
+
+def _kind(name: str) -> str:
+    return name.partition(":")[0]
 
 
 def whole(name: str, wanted: float, hold: float = HOLD_SECONDS) -> float:

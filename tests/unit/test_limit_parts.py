@@ -101,15 +101,19 @@ def test_without_exchanges_the_last_part_stays_and_then_all_are_equal() -> None:
 
 
 def test_the_names_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limit_parts, "MOST_LIMITS", 10)
+    monkeypatch.setattr(limit_parts, "MOST_OF_A_KIND", 10)
     clock = [0.0]
     parts = LimitParts(lambda: clock[0])
     parts.learn({}, 2)
     assert {parts.part(f"key:{number}", 1) for number in range(1000)} == {0.5}
     assert len(parts.to_tell()) == 10
+    parts.part("webhook-rate:1", 1)
+    assert len(parts.to_tell()) == 11, "limits of another kind have room of their own"
     clock[0] = 10
     assert set(parts.to_tell().values()) == {0}
     assert parts.to_tell() == {}
+    parts.part("key:1000", 1)
+    assert len(parts.to_tell()) == 1
 
 
 class Replicas:

@@ -15,10 +15,16 @@ from collections.abc import Callable
 
 from receiver.domain.ids import new_id
 from receiver.domain.limit_parts import HOLD_SECONDS, LimitParts, OthersUse
+from receiver.errors import Unavailable
 from receiver.storage.postgresql.own_sessions import LIVE_WRITERS
 from receiver.storage.postgresql.raw_connection import RawConnection
+from receiver.telemetry import get_logger
+
+log = get_logger("storage.postgresql.shared_limits")
 
 EVERY_SECONDS = 1.0
+_PAUSE_SECONDS = 5.0
+"""After a failure: the provider's rate limiters use the same connection, and may not wait for a table of lesser use."""
 _ROW_SECONDS = 5
 _EXCHANGE = f"""
 WITH mine AS (
@@ -62,9 +68,13 @@ class SharedLimits:
         return self._parts.part(name, wanted, hold)
 
     async def run(self) -> None:
-        """Exchange once a second while a limit is busy, until cancelled. Raises `StorageUnavailable`."""
+        """Exchange once a second while a limit is busy, until cancelled."""
         while True:
-            await self.exchange()
+            try:
+                await self.exchange()
+            except Unavailable as error:
+                log.warning("limits not exchanged", error_code=error.code, error=error.message)
+                await asyncio.sleep(_PAUSE_SECONDS)
             await asyncio.sleep(EVERY_SECONDS)
             if self._parts.is_idle():
                 self._asked.clear()
