@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from receiver.api.limits import KeyLimit, KeyLimits
 from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.postgresql import SharedLimits
+from receiver.storage.postgresql.raw_connection import RawConnection
 from receiver.storage.transaction import Transaction
 from tests.fakes.databases import settings_in
 
@@ -86,3 +88,23 @@ async def test_the_same_name_in_another_database_is_another_limit(processes: lis
         await run(apart, "SELECT 1")
         parts = await settled([processes[0], apart], [{"key:1": 10}, {"key:1": 10}])
     assert parts == [{"key:1": 1.0}, {"key:1": 1.0}]
+
+
+@pytest.mark.parametrize("rates", [(200, 200), (200, 20), (200, 0)], ids=["both busy", "one busier", "one idle"])
+async def test_a_key_gets_its_rate_over_two_processes(tmp_path: Path, rates: tuple[int, int]) -> None:
+    """Both allow 50 a second together, whatever each of them gets, on a clock that the test moves."""
+    settings, now, allowed = settings_in(tmp_path), 1000.0, 0
+    connections = [RawConnection(settings.database_url, writes=True) for _ in rates]
+    shared = [SharedLimits(connection, lambda: now) for connection in connections]
+    keys = [KeyLimits(KeyLimit.of(50), lambda: round(now * 1e9), each.part) for each in shared]
+    for second in range(10):
+        for step in range(100):
+            for key, rate in zip(keys, rates, strict=True):
+                for _ in range(rate * (step + 1) // 100 - rate * step // 100):
+                    allowed += key.take(1, None).retry_after is None and second >= 4
+            now += 0.01
+        for each in shared:
+            await each.exchange()
+    for connection in connections:
+        await connection.aclose()
+    assert 6 * 50 * 0.9 <= allowed <= 6 * 50 * 1.1
