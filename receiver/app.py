@@ -84,7 +84,12 @@ class Service:
         self.known_limits = KnownLimits(database, default_limits(settings.organization_limits))
         self.usage = OrganizationUsage(database, self.known_limits.of)
         self.providers = build_providers(settings, self.shared.rate_limiter if self.shared else None)
-        self.dispatcher = DeliveryDispatcher(timeout=settings.delivery_timeout_seconds, connections=_CONNECTIONS)
+        self.dispatcher = DeliveryDispatcher(
+            timeout=settings.delivery_timeout_seconds,
+            connections=_CONNECTIONS,
+            limits_of=self.known_limits.of,
+            part=database.part,
+        )
         self.feed, self.waiting = Feed(), Waiting()
         self.log = PostgreSQLLog(database, self.shared.notices, self.feed, self.waiting) if self.shared else None
         after_commit = AfterCommit(self.waiting, self.dispatcher, WakeTimer(), self.log or self.feed, delivery_lease)
@@ -147,12 +152,12 @@ class Service:
             reporter=Reporter(database, retention_days=settings.retention_days),
             messages=messages,
             test_sender=self.test_sender,
-            authenticator=Authenticator(database),
-            key_limits=KeyLimits(KeyLimit.of(*settings.key_requests)),
+            authenticator=Authenticator(database, settings.wrong_key_tries),
+            key_limits=KeyLimits(KeyLimit.of(*settings.key_requests), part=database.part),
             idempotency=Idempotency(database, keyring),
             providers=self.providers,
             known_limits=self.known_limits,
-            quotas=Quotas(self.known_limits.of, self.usage),
+            quotas=Quotas(self.known_limits.of, self.usage, part=database.part),
         )
 
     def _loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
@@ -166,8 +171,8 @@ class Service:
             "stored bytes": self.usage.sum_bytes,
         }
         if self.shared is not None and self.log is not None:
-            loops |= {"notices": self.shared.notices.run, "log": self.log.run}
-            loops["limits"] = self.known_limits.run  # on SQLite no other process changes them
+            loops |= {"notices": self.shared.notices.run, "log": self.log.run, "limits": self.shared.limits.run}
+            loops["known limits"] = self.known_limits.run  # on SQLite no other process changes them
         if self.upkeep is not None:
             loops["upkeep"] = self.upkeep.run
         return loops

@@ -130,10 +130,15 @@ class Settings(BaseModel):
     provider_rate: str = "10/s"
     """Calls to one provider, from all processes together: a number and a period (`s`, `m`, `h`)."""
     key_rate: str = "1000/s"
-    """Requests with one API key to each process, for a key without its own `rate_limit`.
+    """Requests with one API key, to all processes together, for a key without its own `rate_limit`.
 
     A number and a period. As many requests as the number may come at once. The default stops only a client that has
     got out of control.
+    """
+    wrong_key_rate: str = "20/m"
+    """Wrong API keys from one address before its further ones get 429: a number and a period.
+
+    An address is an IPv4 address, or the /64 of an IPv6 address. Keys that are right are never slowed.
     """
     organization_limits: str = ""
     """What each organization may use, where the operator has set nothing else for it: `name=value`, comma-separated.
@@ -277,7 +282,7 @@ class Settings(BaseModel):
             raise ValueError("must start with /")
         return value.rstrip("/")
 
-    @field_validator("provider_rate", "key_rate")
+    @field_validator("provider_rate", "key_rate", "wrong_key_rate")
     @classmethod
     def _known_rate(cls, value: str) -> str:
         match = _RATE.fullmatch(value)
@@ -327,6 +332,11 @@ class Settings(BaseModel):
     def key_requests(self) -> tuple[float, float]:
         """`RINGBACK_KEY_RATE` as (number of requests, period in seconds)."""
         return _read_rate(self.key_rate)
+
+    @cached_property
+    def wrong_key_tries(self) -> tuple[float, float]:
+        """`RINGBACK_WRONG_KEY_RATE` as (number of wrong keys, period in seconds)."""
+        return _read_rate(self.wrong_key_rate)
 
     @cached_property
     def retry_delays(self) -> tuple[float, ...]:

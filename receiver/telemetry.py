@@ -28,6 +28,11 @@ if _WORKER in os.environ:
 inbound_refused = Counter(
     "ringback_inbound_refused_total", "Inbound webhooks refused because their secret was missing or wrong", ["provider"]
 )
+wrong_keys = Counter(
+    "ringback_wrong_keys_total",
+    "Requests without a valid API key: it was missing, refused (401), or slowed (429)",
+    ["reason"],
+)
 inbound_received = Counter(
     "ringback_inbound_received_total",
     "Inbound webhooks with a valid secret, by result",

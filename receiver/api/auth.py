@@ -5,14 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Address, Headers
 
 from models import Scope
+from receiver.api.wrong_keys import WrongKeys
 from receiver.domain.keyring import hash_api_key
 from receiver.errors import NotAllowed, NotAuthenticated, Unavailable
 from receiver.storage.database import Database
 from receiver.storage.keys import forget_sealed, live_key
-from receiver.telemetry import get_logger
+from receiver.telemetry import counted, get_logger, wrong_keys
 
 log = get_logger("api.auth")
 
@@ -39,22 +40,36 @@ class Principal:
 
 
 class Authenticator:
-    """Looks keys up, and caches them for a few seconds, so that a busy client does not cost a query per request."""
+    """Looks keys up, and caches them for a few seconds, so that a busy client does not cost a query per request.
 
-    def __init__(self, database: Database) -> None:
+    `wrong_key_tries` is how many wrong keys one address may send within how many seconds before it is slowed.
+    """
+
+    def __init__(self, database: Database, wrong_key_tries: tuple[float, float] = (20, 60)) -> None:
         self._database = database
+        self._wrong_keys = WrongKeys(database, *wrong_key_tries)
         self._cached: dict[str, tuple[float, Principal]] = {}
 
-    async def principal(self, headers: Headers) -> Principal:
-        """Return the principal of a request. Raises `NotAuthenticated` that says what is missing or wrong."""
+    async def principal(self, headers: Headers, client: Address | None = None) -> Principal:
+        """Return the principal of a request from `client`.
+
+        Raises `NotAuthenticated` that says what is missing or wrong, and `RateLimited` for the wrong key of an address
+        that has sent many.
+        """
         hashed = hash_api_key(_key_in(headers))
         now = time.monotonic()
         cached = self._cached.get(hashed)
         if cached is not None and cached[0] > now:
             return cached[1]
+        host = client.host if client is not None else None
+        # A key that was valid some seconds ago is always looked up.
+        if cached is None and not await self._wrong_keys.may_exist(hashed, host):
+            raise self._wrong_keys.refusal(host)
         rows = await self._database.read(live_key(hashed))
         if not rows:
-            raise NotAuthenticated("the API key is unknown or was revoked: check it, or create a new one")
+            self._cached.pop(hashed, None)
+            self._wrong_keys.found_none(hashed)
+            raise self._wrong_keys.refusal(host)
         if rows[0]["sealed"] is not None:
             await self._forget_sealed(rows[0]["id"])
         principal = _principal(rows[0])
@@ -69,6 +84,10 @@ class Authenticator:
             await self._database.writer.run(lambda tx: forget_sealed(tx, key_id))
         except Unavailable as error:  # the next request that is not served from the cache tries again
             log.info("first use of a key not stored", error_code=error.code)
+
+    def created(self, hashed: str) -> None:
+        """Note that a key with this hash was created: it works at once, even if it was tried before."""
+        self._wrong_keys.created(hashed)
 
     def forget(self) -> None:
         """Drop the cache, because a key was revoked."""
@@ -91,12 +110,18 @@ def _key_in(headers: Headers) -> str:
         return key
     scheme, _, token = " ".join(headers.get("authorization", "").split()).partition(" ")
     if not scheme:
-        raise NotAuthenticated(
+        raise _missing(
             "the request has no API key: send it as `X-API-Key: <key>` or `Authorization: Bearer <key>`",
-            code="missing_authorization_header",
+            "missing_authorization_header",
         )
     if scheme.lower() != "bearer":
-        raise NotAuthenticated("the Authorization scheme must be Bearer", code="invalid_authorization_scheme")
+        raise _missing("the Authorization scheme must be Bearer", "invalid_authorization_scheme")
     if not token:
-        raise NotAuthenticated("the Bearer token is empty", code="missing_bearer_token")
+        raise _missing("the Bearer token is empty", "missing_bearer_token")
     return token
+
+
+def _missing(message: str, code: str) -> NotAuthenticated:
+    """Count a request without a key; return the error. It is not slowed: nothing is guessed, and nothing looked up."""
+    counted(wrong_keys, "missing").inc()
+    return NotAuthenticated(message, code=code)

@@ -188,7 +188,7 @@ class _Endpoint:
     async def _authorize(self, request: Request, request_id: str, headers: dict[str, str]) -> ASGIApp:
         """Handle a request if its key allows it; add the headers of the key's rate limit, also if it does not."""
         services: Services = request.app.state.services
-        principal = await services.authenticator.principal(request.headers)
+        principal = await services.authenticator.principal(request.headers, request.client)
         limit_status = services.key_limits.take(principal.key_id, principal.rate_limit)
         headers |= limit_status.headers
         limit_status.check()

@@ -35,6 +35,7 @@ async def create_key(call: Call) -> Reply:
         await run(lambda tx: storage.insert_key(tx, row))
     elif not await run(lambda tx: storage.insert_key_again(tx, row)):
         raise Conflict("the key that this request created has been revoked since: send a new Idempotency-Key")
+    call.services.authenticator.created(row["hash"])
     return Reply({**_view(row), "key": key}, "key")
 
 

@@ -183,7 +183,7 @@ class CreateKey(BaseModel):
     name: ShortName
     scope: Scope = Scope.WRITE
     rate_limit: Annotated[float, Field(ge=0.001, le=100_000, strict=True)] | None = None
-    """Requests per second to each process; null means the default, `RINGBACK_KEY_RATE`."""
+    """Requests per second, to all processes together; null means the default, `RINGBACK_KEY_RATE`."""
 
 
 class Page(BaseModel):

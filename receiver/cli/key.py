@@ -27,7 +27,7 @@ def create(
         ScopeChoice, typer.Option(help="What it allows; each scope includes the ones before it.")
     ] = ScopeChoice.WRITE,
     rate_limit: Annotated[
-        float | None, typer.Option(help="Requests a second to each process of the service.", metavar="N")
+        float | None, typer.Option(help="Requests a second, all replicas together.", metavar="N")
     ] = None,
     as_json: Json = False,
 ) -> None:

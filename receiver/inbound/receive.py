@@ -7,6 +7,7 @@ little. A 200 means that the update is on disk; for any other response the provi
 import contextlib
 import hmac
 import re
+import time
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
@@ -16,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from models import ReceiptReason
 from receiver.asgi import read_body
 from receiver.clock import utc_now
+from receiver.domain.client_networks import NetworkLines, client_network
 from receiver.domain.content_encoding import ACCEPTED, EncodingBroken, EncodingUnknown, content_encodings, unpack
 from receiver.domain.ids import is_id
 from receiver.domain.keyring import KeyRing
@@ -58,6 +60,7 @@ class InboundEndpoint:
         self._shared_secrets = {name: secret.strip() for name, secret in shared_secrets.items()}
         self._header_forms = {name: _header_forms(secret) for name, secret in self._shared_secrets.items()}
         self._max_body_bytes = max_body_bytes
+        self._refusals = NetworkLines()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Receive one webhook."""
@@ -71,10 +74,18 @@ class InboundEndpoint:
         else:
             secret = self._verified_secret(provider.name, task_uid, _presented_secret(scope))
             if secret is None:
-                counted(inbound_refused, provider.name).inc()
+                self._count_refusal(provider.name, scope)
                 await _answer(send, 401, "the webhook secret is missing or wrong")
             else:
                 await self._receive(provider, task_uid, secret, scope, receive, send)
+
+    def _count_refusal(self, provider: str, scope: Scope) -> None:
+        """Count a wrong secret. Its address is never slowed: it may be the provider's, or a proxy's."""
+        counted(inbound_refused, provider).inc()
+        client = scope.get("client")
+        network = client_network(client[0] if client else None)
+        if count := self._refusals.due(network, time.monotonic()):
+            log.warning("inbound webhooks refused", provider=provider, address=network, wrong_secrets=count)
 
     def _verified_secret(self, provider: str, task_uid: str | None, presented: bytes) -> str | None:
         """Return the secret that was presented, as text; None if it is wrong."""

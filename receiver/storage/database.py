@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from sqlalchemy import Executable, Select, literal, select
 
+from receiver.domain.limit_parts import Part, whole
 from receiver.errors import StorageUnavailable
 from receiver.settings import Settings
 from receiver.storage.hot import HotQuery, HotRow
@@ -55,7 +56,8 @@ class Database:
     """Reads run on a few connections of their own; writes go through `writer`, one commit for many.
 
     `shared` is what several processes on one PostgreSQL share (notices, rate limits); None on SQLite, where this is the
-    only process. `upkeep` looks after the files of SQLite while it runs; None on PostgreSQL.
+    only process. `part` tells this process's part of a limit that all share. `upkeep` looks after the files of SQLite
+    while it runs; None on PostgreSQL.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Database:
         self._reader = reader
         self.writer = writer
         self.shared = shared
+        self.part: Part = whole if shared is None else shared.limits.part
         self.upkeep = upkeep
 
     @classmethod

@@ -106,6 +106,11 @@ def live_key(hashed: str) -> Select[Any]:
     )
 
 
+def live_hashes(limit: int) -> Select[Any]:
+    """Return the query for the hashes of all live keys, as `hash`, at most `limit` of them."""
+    return select(api_keys.c.hash).where(api_keys.c.revoked_at.is_(None)).limit(limit)
+
+
 def live_keys(organization_id: int, limit: int, before: int | None = None) -> Select[Any]:
     """Return the query for a page of an organization's live keys, newest first."""
     query = (

@@ -15,9 +15,10 @@ from datetime import timedelta
 from functools import lru_cache
 
 from receiver.clock import utc_now
-from receiver.domain.endpoint_queue import DEFAULT_IN_FLIGHT, Limits
 from receiver.domain.endpoint_queues import EndpointQueues
+from receiver.domain.limit_parts import Part, whole
 from receiver.domain.organization_limits import OrganizationLimits
+from receiver.domain.webhook_parts import WebhookLimits
 from receiver.errors import OutcomeUnknown, Unavailable
 from receiver.events.after_commit import WakeTimer
 from receiver.lease_check import LeaseEnded
@@ -46,7 +47,7 @@ _CLAIM_SECONDS = 1.0
 _LIMITS_SECONDS = 5.0
 """The limits of subscriptions are read again this often, because a client may have changed them."""
 _SHARES_SECONDS = 1.0
-"""The limits of organizations, and this process's part of them, are looked at again this often."""
+"""The limits of organizations, and this process's part of every limit, are looked at again this often."""
 _SETTLE_RETRY_SECONDS = 1.0
 _LEASE_MARGIN_SECONDS = 5
 """Left of a lease after an attempt that takes as long as it may: the time to store its outcome."""
@@ -59,10 +60,6 @@ def lease_seconds(timeout: float) -> float:
 
 def _no_limits(_organization_id: int) -> OrganizationLimits:
     return OrganizationLimits()
-
-
-def _whole(_name: str, _wanted: float) -> float:
-    return 1.0
 
 
 class DeliveryDispatcher:
@@ -79,7 +76,7 @@ class DeliveryDispatcher:
         timeout: float,
         connections: int = CONNECTIONS,
         limits_of: Callable[[int], OrganizationLimits] = _no_limits,
-        part: Callable[[str, float], float] = _whole,
+        part: Part = whole,
     ) -> None:
         self._timeout = timeout
         self._limits_of = limits_of
@@ -90,6 +87,8 @@ class DeliveryDispatcher:
         self._claim_took = 0.0
         self._new: set[int] = set()
         """The keys of subscriptions whose limits have not been read yet."""
+        self._limits: dict[int, tuple[WebhookLimits, str]] = {}
+        """The limits of subscriptions that have any, of which each process takes a part, and their hosts."""
         self._ordered: set[int] = set()
         """The keys of subscriptions whose deliveries of one task must be sent in order."""
         self._wake = asyncio.Event()
@@ -324,8 +323,9 @@ class DeliveryDispatcher:
         now = time.monotonic()
         for row in await self._database.read(endpoint_limits(wanted)):
             if row["id"] in self._queues:
-                limits = Limits(row["max_in_flight"] or DEFAULT_IN_FLIGHT, row["rate_limit"])
-                self._queues.set_endpoint(row["id"], limits, _host_of(row["endpoint_url"]), now)
+                limits = WebhookLimits(row["max_in_flight"], row["rate_limit"])
+                self._limits[row["id"]] = (limits, _host_of(row["endpoint_url"]))
+                self._take_part(row["id"], now)
             (self._ordered.add if row["ordered"] else self._ordered.discard)(row["id"])
         self._new.difference_update(wanted)
 
@@ -337,7 +337,18 @@ class DeliveryDispatcher:
                 self._set_shares(organization_id, now)
             for organization_id in self._begun.keys() - set(present):
                 del self._begun[organization_id]
+            for key in list(self._limits):
+                self._take_part(key, now)
             self._wake.set()
+
+    def _take_part(self, key: int, now: float) -> None:
+        """Set the limits of a queue to this process's part; forget those of a queue that is gone or has none."""
+        limits, host = self._limits[key]
+        if key in self._queues:
+            wanted = max(1, len(self._queues[key]))
+            self._queues.set_endpoint(key, limits.part(key, wanted, self._part), host, now)
+        if key not in self._queues or not limits.is_limited:
+            del self._limits[key]
 
     def _set_shares(self, organization_id: int, now: float) -> None:
         """Set what an organization may use in this process: its limits, of which other processes have a part too."""

@@ -230,6 +230,7 @@ async def _provider_and_subscriber(
             "RINGBACK_PROVIDER_RATE": "1000/s",
             "RINGBACK_RETRY_SCHEDULE": "0,0.1,0.2,0.4,0.8,1.6",
             "RINGBACK_FAILED_CREATE_SECONDS": "0.2",
+            "RINGBACK_WRONG_KEY_RATE": "10000/m",
         }
         if public:
             environment["RINGBACK_PUBLIC_URL"] = f"http://127.0.0.1:{port}"

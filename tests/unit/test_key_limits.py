@@ -88,7 +88,7 @@ def test_with_many_keys_the_least_recently_used_are_forgotten(clock: Clock, monk
     counted = KeyLimits(KeyLimit.of(1), clock)
     for key_id in range(1000):
         assert allowed(counted, 2, key_id) == 1
-    assert len(counted._full_at) == 10
+    assert len(counted._buckets) == 10
     assert allowed(counted, 1, 999) == 0
     assert allowed(counted, 1, 1) == 1
 

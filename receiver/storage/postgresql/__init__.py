@@ -4,6 +4,7 @@ from receiver.storage.postgresql.connection import PostgreSQLConnection
 from receiver.storage.postgresql.notices import Notices
 from receiver.storage.postgresql.raw_connection import RawConnection
 from receiver.storage.postgresql.reader import PostgreSQLReader
+from receiver.storage.postgresql.shared_limits import SharedLimits
 from receiver.storage.postgresql.shared_rate_limiter import PostgreSQLRateLimiter
 
 
@@ -14,6 +15,7 @@ class PostgreSQL:
         self._dsn = dsn
         self.notices = Notices(dsn)
         self._rate_limits = RawConnection(dsn, writes=True)
+        self.limits = SharedLimits(self._rate_limits)
 
     def connection(self) -> PostgreSQLConnection:
         """Return a new connection for the writer."""
@@ -32,4 +34,4 @@ class PostgreSQL:
         await self._rate_limits.aclose()
 
 
-__all__ = ["Notices", "PostgreSQL", "PostgreSQLConnection", "PostgreSQLRateLimiter", "PostgreSQLReader"]
+__all__ = ["Notices", "PostgreSQL", "PostgreSQLConnection", "PostgreSQLRateLimiter", "PostgreSQLReader", "SharedLimits"]

@@ -32,6 +32,13 @@ AND (
 """The transactions of Ringback's writers that have begun to write `:relation`. A write locks the table until its
 transaction ends. The application's name is for processes of a version that does not take the advisory lock yet."""
 
+LIVE_WRITERS = f"""
+SELECT count(DISTINCT pid) FROM pg_locks
+WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+AND classid = {_CLASS} AND objid = {_WRITER} AND objsubid = 2 AND granted
+"""
+"""How many sessions of Ringback's writers this database has: one for each process that is live."""
+
 
 async def mark_as_writer(connection: asyncpg.Connection) -> None:
     """Mark this session as one of Ringback's that write. It stays so until it ends."""
