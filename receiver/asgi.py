@@ -1,11 +1,20 @@
 """What both the inbound endpoint and the API need from ASGI: a body of bounded size, and closing a connection."""
 
+from collections.abc import Hashable
+from typing import Any
+
 from starlette.types import Receive, Scope
 
+from receiver.body_budget import BodyBudget, BodyBudgets
 from receiver.errors import RingbackError, TooLarge
 
 ABORT = "ringback.abort"
 """The ASGI extension by which the server offers to close a connection at once: `{"abort": function}`."""
+BODIES = "ringback.bodies"
+"""The ASGI extension with the server's `BodyBudgets`: `{"budgets": ...}`. Another server may have none."""
+
+_UNCOUNTED_BYTES = 16 * 1024
+"""A body up to this size takes nothing from a budget: the bound on connections bounds these."""
 
 
 class ClientGone(RingbackError):
@@ -15,15 +24,30 @@ class ClientGone(RingbackError):
     code = "client_gone"
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int, *, setting: str = "RINGBACK_MAX_BODY_BYTES") -> bytes:
+async def read_body(
+    scope: Scope,
+    receive: Receive,
+    limit: int,
+    *,
+    setting: str = "RINGBACK_MAX_BODY_BYTES",
+    owner: Hashable = None,
+    inbound: bool = False,
+) -> bytes:
     """Return the request's body. `setting` is where `limit` comes from, for the error.
 
-    Raises `TooLarge` as soon as it is known to be larger than `limit` bytes: before the first byte is read where
-    `Content-Length` says so. Raises `ClientGone`.
+    A large one takes its bytes from the server's budget for inbound webhooks or that for the API, where `owner` has
+    half of it at most: all of them before the first is read, where its length is known. Raises `TooLarge` as soon as it
+    is known to be larger than `limit` bytes: before the first byte is read where `Content-Length` says so. Raises
+    `ClientGone`, and `Unavailable` if the budget has no room for it.
     """
+    taken = 0
     for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > limit:
-            raise TooLarge(f"the body has {int(value)} bytes; {setting} allows {limit}")
+        if name == b"content-length" and value.isdigit():
+            taken = int(value)
+            if taken > limit:
+                raise TooLarge(f"the body has {taken} bytes; {setting} allows {limit}")
+            if taken > _UNCOUNTED_BYTES:
+                await hold_body(scope, taken, owner=owner, inbound=inbound)
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -34,6 +58,31 @@ async def read_body(scope: Scope, receive: Receive, limit: int, *, setting: str 
         size += len(chunk)
         if size > limit:
             raise TooLarge(f"the body has more than the {limit} bytes that {setting} allows")
+        if size > max(taken, _UNCOUNTED_BYTES):  # its length was not known
+            await hold_body(scope, size - taken, owner=owner, inbound=inbound)
+            taken = size
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def hold_body(scope: Scope, size: int, *, owner: Hashable = None, inbound: bool = False) -> None:
+    """Take bytes from the server's budget until this request ends, waiting for room. Raises `Unavailable`."""
+    budget = _budget(scope, inbound=inbound)
+    if budget is not None:
+        await budget.take(owner, size)
+
+
+def give_back(scope: Scope, size: int, *, inbound: bool = False) -> None:
+    """Give bytes back to the server's budget that this request took and did not need."""
+    budget = _budget(scope, inbound=inbound)
+    if budget is not None:
+        budget.give_back(size)
+
+
+def _budget(scope: Scope, *, inbound: bool) -> BodyBudget | None:
+    extensions: dict[str, Any] = scope.get("extensions") or {}
+    budgets: BodyBudgets | None = extensions.get(BODIES, {}).get("budgets")
+    if budgets is None:
+        return None
+    return budgets.inbound if inbound else budgets.api

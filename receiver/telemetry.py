@@ -71,6 +71,10 @@ writer_batch = Histogram(
     "Writes in one commit",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
+connections_refused = Counter(
+    "ringback_connections_refused_total", "Connections that the server ended or did not take, by reason", ["reason"]
+)
+connections_open = Gauge("ringback_connections_open", "Open connections of clients", multiprocess_mode="livesum")
 writes_set_apart = Counter(
     "ringback_writes_set_apart_total", "Times that a write met a lock of another session, and was put aside for a while"
 )

@@ -23,7 +23,7 @@ from receiver.api.ids import read_id
 from receiver.api.lists import check_names, read_query
 from receiver.api.paths import segment_text
 from receiver.api.services import Services
-from receiver.asgi import read_body
+from receiver.asgi import give_back, hold_body, read_body
 from receiver.byte_order_marks import without_mark
 from receiver.domain.content_encoding import content_encodings, unpack
 from receiver.domain.ids import derived_id, new_id
@@ -102,14 +102,21 @@ class Call:
     async def raw(self) -> bytes:
         """Return the body, unpacked if it has a `Content-Encoding`, and within the bound both before and after.
 
-        Raises `TooLarge`, `EncodingUnknown`, `EncodingBroken`.
+        Raises `TooLarge`, `EncodingUnknown`, `EncodingBroken`; `Unavailable` if the server has no room for it.
         """
         if self._raw is None:
             request = self.request
             most = self.services.settings.max_request_bytes
             encodings = content_encodings(",".join(request.headers.getlist("content-encoding")))
-            body = await read_body(request.scope, request.receive, most, setting="RINGBACK_MAX_REQUEST_BYTES")
-            self._raw = unpack(body, encodings, most) if encodings else body
+            owner = self.organization_id
+            body = await read_body(
+                request.scope, request.receive, most, setting="RINGBACK_MAX_REQUEST_BYTES", owner=owner
+            )
+            if encodings:
+                await hold_body(request.scope, most, owner=owner)  # what it may have when it is unpacked
+                body = unpack(body, encodings, most)
+                give_back(request.scope, most - len(body))
+            self._raw = body
         return self._raw
 
     async def text(self) -> bytes:

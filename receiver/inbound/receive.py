@@ -15,7 +15,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from models import ReceiptReason
-from receiver.asgi import read_body
+from receiver.asgi import give_back, hold_body, read_body
 from receiver.clock import utc_now
 from receiver.domain.client_networks import NetworkLines, client_network
 from receiver.domain.content_encoding import ACCEPTED, EncodingBroken, EncodingUnknown, content_encodings, unpack
@@ -128,10 +128,14 @@ class InboundEndpoint:
         self, provider: Provider, task_uid: str | None, secret: str, scope: Scope, receive: Receive
     ) -> None:
         encodings = content_encodings(",".join(_header_values(scope, _ENCODING_HEADER)))
-        body = await read_body(scope, receive, self._max_body_bytes)
+        body = await read_body(scope, receive, self._max_body_bytes, inbound=True)
         attempt = _attempt(scope) if task_uid is not None else None
         try:
+            if encodings:
+                await hold_body(scope, self._max_body_bytes, inbound=True)  # what it may have when it is unpacked
             body = unpack(body, encodings, self._max_body_bytes)
+            if encodings:
+                give_back(scope, self._max_body_bytes - len(body), inbound=True)
             update = provider.parse_webhook(body, attempt=attempt, hidden=secret)
         except (EncodingBroken, MalformedUpdate) as error:
             # What can be read of it: the bytes as they came, if nothing could be unpacked.

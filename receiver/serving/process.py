@@ -42,7 +42,9 @@ def serve(
     import uvicorn
 
     from receiver.app import create_app
-    from receiver.serving.server import Server, ServerConnection, raise_file_limit
+    from receiver.serving.connection import ServerConnection
+    from receiver.serving.connection_limits import ConnectionLimits, raise_file_limit
+    from receiver.serving.server import Server
 
     raise_file_limit()
     app = create_app(settings, keys)
@@ -73,7 +75,13 @@ def serve(
         start_garbage_collection()
         on_ready()
 
-    server = Server(config, end_waits=lambda: app.state.end_waits(), linger_seconds=_LINGER_SECONDS, on_ready=started)
+    server = Server(
+        config,
+        end_waits=lambda: app.state.end_waits(),
+        limits=ConnectionLimits.of(settings),
+        linger_seconds=_LINGER_SECONDS,
+        on_ready=started,
+    )
     # uvicorn handles signals while it runs, and raises those it received again for the earlier handlers when it ends.
     # With these handlers a signal that arrives before it runs is not lost, and one that it obeyed does not kill the
     # process afterwards.

@@ -29,8 +29,9 @@ from receiver.domain.updates import ProviderUpdate
 from receiver.inbound.receive import InboundEndpoint
 from receiver.providers.piapi import PiAPI
 from receiver.providers.rate_limiter import RateLimiter
+from receiver.serving.connection import ServerConnection
 from receiver.serving.master_keys import master_keys
-from receiver.serving.server import ServerConnection
+from receiver.serving.server import Server
 from receiver.settings import Settings, load_settings
 from receiver.storage.sqlite import configure
 from receiver.telemetry import configure_logging
@@ -145,7 +146,7 @@ KINDS = {"limit": limit, "plain": plain}
 if __name__ == "__main__":
     configure_logging()
     settings = load_settings(env_file=None)
-    uvicorn.run(
+    config = uvicorn.Config(
         KINDS[sys.argv[1]](settings),
         port=int(sys.argv[2]),
         loop="uvloop",
@@ -156,3 +157,4 @@ if __name__ == "__main__":
         forwarded_allow_ips=settings.trusted_proxies,
         server_header=False,
     )
+    Server(config, end_waits=lambda: None).run(sockets=[config.bind_socket()])

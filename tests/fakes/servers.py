@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,10 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from receiver.serving.server import Server, ServerConnection
+from receiver.serving.connection import ServerConnection
+from receiver.serving.connection_limits import ConnectionLimits
+from receiver.serving.connections import Connections
+from receiver.serving.server import Server
 
 _GRACE_SECONDS = 2.0
 _TICK_SECONDS = 0.002
@@ -22,8 +25,8 @@ _LOOP_TURNS = 8
 class _Server(Server):
     """Stops as soon as it can instead of at uvicorn's ticks of 0.1 s, since every test waits for it."""
 
-    def __init__(self, config: uvicorn.Config, app: ASGIApp) -> None:
-        super().__init__(config, end_waits=lambda: _end_waits(app))
+    def __init__(self, config: uvicorn.Config, app: ASGIApp, limits: ConnectionLimits | None) -> None:
+        super().__init__(config, end_waits=lambda: _end_waits(app), limits=limits)
         self.stop = asyncio.Event()
         self.ready = asyncio.Event()
 
@@ -77,15 +80,24 @@ def url_of(listening: socket.socket) -> str:
 
 @asynccontextmanager
 async def served(
-    app: ASGIApp, listening: socket.socket | None = None, *, http: Any = ServerConnection
+    app: ASGIApp,
+    listening: socket.socket | None = None,
+    *,
+    http: Any = ServerConnection,
+    limits: ConnectionLimits | None = None,
+    state: Callable[[Connections], None] = lambda _: None,
 ) -> AsyncIterator[str]:
-    """Serve an app on the given socket or on a free port; yield its URL, which accepts requests at once."""
+    """Serve an app on the given socket or on a free port; yield its URL, which accepts requests at once.
+
+    `state` gets the server's state before it starts.
+    """
     listening = listening or bound()
     # asyncio sets this only on sockets that it creates; without it every response waits 40 ms for an ACK.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.listen()
     config = uvicorn.Config(app, http=http, log_level="warning", ws="none")
-    server = _Server(config, app)
+    server = _Server(config, app, limits)
+    state(server.connections)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     started = asyncio.create_task(server.ready.wait())
     await asyncio.wait({started, serving}, return_when=asyncio.FIRST_COMPLETED)

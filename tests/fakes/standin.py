@@ -41,7 +41,8 @@ def work(listening: socket.socket, control_socket: socket.socket) -> None:
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-    from receiver.serving.server import Server, ServerConnection
+    from receiver.serving.connection import ServerConnection
+    from receiver.serving.server import Server
 
     stopping = asyncio.Event()
 

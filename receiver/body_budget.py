@@ -1,0 +1,129 @@
+"""How many bytes of request bodies one process holds at a time; a body that finds no room waits for its turn."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from receiver.errors import Unavailable
+
+_Task = asyncio.Task[Any]
+
+
+@dataclass(slots=True)
+class _Holder:
+    """One request that holds bytes of a body; `owner` is whose they are, None if that does not matter."""
+
+    owner: Hashable
+    size: int = 0
+
+
+class BodyBudget:
+    """Bounds the bytes that requests hold, to `most` and to half of it for one owner; both in bytes.
+
+    A request holds what it took until its asyncio task ends. The oldest request that holds bytes is never made to wait:
+    so a body larger than the bound passes alone, and requests that each hold a part of their body do not wait for each
+    other without end. The bound may be passed by that one body. One that has waited for `seconds` is refused, and
+    `on_refusal` is called.
+    """
+
+    def __init__(self, most: int, seconds: float, on_refusal: Callable[[], None] = lambda: None) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._on_refusal = on_refusal
+        self._holders: dict[_Task, _Holder] = {}
+        """The oldest first."""
+        self._owners: Counter[Hashable] = Counter()
+        self._waiting: dict[asyncio.Future[None], tuple[_Holder, int]] = {}
+        """The first in line first."""
+        self.held = 0
+        """Bytes that are held now."""
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether a request waits for room: then a slow body does not get the time that a least rate would give it."""
+        return bool(self._waiting)
+
+    async def take(self, owner: Hashable, size: int) -> None:
+        """Take `size` bytes more for the request of this asyncio task. Raises `Unavailable` if there is no room."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        holder = self._holders.get(task)
+        if holder is None:
+            holder = self._holders[task] = _Holder(owner)
+            task.add_done_callback(self._release)
+        if self._has_room(holder, size):
+            self._add(holder, size)
+        else:
+            await self._wait(holder, size)
+
+    def give_back(self, size: int) -> None:
+        """Give back `size` bytes that this asyncio task took and did not need."""
+        task = asyncio.current_task()
+        if task in self._holders:
+            self._add(self._holders[task], -size)
+            self._serve_waiting()
+
+    def _has_room(self, holder: _Holder, size: int) -> bool:
+        if next(iter(self._holders.values()), holder) is holder:
+            return True
+        if holder.owner is not None and self._owners[holder.owner] + size > self._most // 2:
+            return False
+        return self.held + size <= self._most
+
+    def _add(self, holder: _Holder, size: int) -> None:
+        holder.size += size
+        self.held += size
+        if holder.owner is not None:
+            self._owners[holder.owner] += size
+            if not self._owners[holder.owner]:
+                del self._owners[holder.owner]
+
+    async def _wait(self, holder: _Holder, size: int) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = (holder, size)
+        try:
+            async with asyncio.timeout(self._seconds):
+                await turn
+        except TimeoutError:
+            self._on_refusal()
+            raise Unavailable(
+                "too many bytes of request bodies are held at the moment (RINGBACK_BODIES_IN_FLIGHT_BYTES): "
+                "send it again",
+                retry_after=5,
+            ) from None
+        finally:
+            self._waiting.pop(turn, None)
+
+    def _serve_waiting(self) -> None:
+        for turn, (holder, size) in list(self._waiting.items()):
+            if not turn.done() and self._has_room(holder, size):
+                del self._waiting[turn]
+                self._add(holder, size)
+                turn.set_result(None)
+
+    def _release(self, task: _Task) -> None:
+        holder = self._holders.pop(task)
+        self._add(holder, -holder.size)
+        self._serve_waiting()
+
+
+@dataclass(frozen=True, slots=True)
+class BodyBudgets:
+    """One budget for API requests, and one for providers' webhooks, so that neither takes the other's room."""
+
+    api: BodyBudget
+    inbound: BodyBudget
+
+    @classmethod
+    def of(cls, most: int, seconds: float, on_refusal: Callable[[], None] = lambda: None) -> "BodyBudgets":
+        """Return budgets of `most` bytes together; a quarter of it is the inbound webhooks'."""
+        budget = partial(BodyBudget, seconds=seconds, on_refusal=on_refusal)
+        return cls(api=budget(most - most // 4), inbound=budget(most // 4))
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether a request waits for room."""
+        return self.api.is_pressed or self.inbound.is_pressed

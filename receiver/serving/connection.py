@@ -1,0 +1,453 @@
+"""One connection: uvicorn's protocol, with bounds on what a client may send and on the time that it may take.
+
+An offer to change the protocol is ignored, blanks around the value of a header are not part of it, and HTTP/1.0 gets no
+chunks. Requests are parsed one at a time: what a client sends behind one waits, as bytes, until it is answered.
+"""
+
+import asyncio
+import contextlib
+import math
+import struct
+from socket import SO_LINGER, SOL_SOCKET
+from typing import Any, Literal, cast
+
+import httptools
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from receiver.asgi import ABORT
+from receiver.serving import refusals
+from receiver.serving.connections import ClientNetwork, Connections
+from receiver.serving.lingering import LingeringTransport
+from receiver.serving.old_http import WithoutChunks
+from receiver.serving.refusals import ConnectionRefusal
+from receiver.serving.request_bounds import RequestBounds
+from receiver.serving.request_flow import BodyClock, RequestFlow
+
+_STOP_UNREAD_SECONDS = 2.0
+"""When the service stops, a client that does not read its response is disconnected after this time."""
+_LINGER_SECONDS = 2.0
+"""How long a client may go on sending after a refusal, so that it can read the answer."""
+_CHECK_SECONDS = 5.0
+"""A body that keeps to the least rate, and a response that is being made, are looked at again after this time."""
+_BEHIND_BYTES = 64 * 1024
+"""With this many bytes behind a request that is in progress, reading pauses."""
+
+_DISCARD_UNSENT = struct.pack("ii", 1, 0)
+"""SO_LINGER with a time of 0: a close discards what was not sent, and resets the connection."""
+
+
+_Wait = Literal[
+    "first byte",
+    "headers",
+    "body",
+    "response",
+    "unused body",  # the rest of a body whose request is answered already
+    "next request",
+    "client",  # after a refusal: the client to read the answer, and to close
+    "close",  # the client to read what is left to send
+]
+"""What a connection waits for, which decides what the end of its deadline means."""
+
+
+class _RefusedError(Exception):
+    """Raised in a callback of the parser to stop it. `_refusal` says why."""
+
+
+class ServerConnection(HttpToolsProtocol):
+    """A connection with bounds, which the application can abort. The state of the server is a `Connections`.
+
+    Offers to change the protocol are ignored, as RFC 9110 (section 7.8) allows: the request is answered over HTTP/1.1.
+    Java's HttpClient makes such an offer (`Upgrade: h2c`) with each first request to a plain http URL.
+    """
+
+    network: ClientNetwork | None = None
+    """Whose connection it is, as counted when it was accepted."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        assert isinstance(server_state, Connections)  # noqa: S101 - `Server` made it
+        self._all = server_state
+        self._limits = server_state.limits
+        self._most_fields = self._limits.head_fields
+        self._bounds = RequestBounds(self._limits.head_bytes)
+        self._clock = BodyClock(self.loop.time)
+        self._extensions: dict[str, dict[object, object]] = {
+            ABORT: {"abort": self.abort},
+            **server_state.body_extension,
+        }
+        self._waits_for: _Wait = "first byte"
+        self._behind = bytearray()
+        """What arrived behind a request that is in progress, not parsed."""
+        self._refusal: ConnectionRefusal | None = None
+        self._is_over = False
+        """Whether what arrives is discarded: the connection ends."""
+        self._trailers = 0
+        self._unsent = 0
+        self.url = b""
+        self.headers = []
+        self.deadline = math.inf
+        self.unread_deadline = math.inf
+        self.unfinished_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Begin, with the deadline of the first byte."""
+        super().connection_made(transport)
+        self.flow = RequestFlow(transport, self._clock, self._is_full)
+        now = self.loop.time()
+        self.deadline = now + self._limits.first_byte_seconds
+        self._all.begin(self, now)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the request in progress, if there is one."""
+        self._is_over = True
+        self._behind.clear()
+        self._all.busy(self)
+        if self.network is not None:
+            self._all.dismiss(self.network)
+            self.network = None
+        super().connection_lost(exc)
+
+    # What arrives
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what the client sent, or keep it until the request before is answered."""
+        if self._is_over:
+            return
+        if self._waits_for == "response":
+            self._keep(data)
+        else:
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """Parse `data` as far as the end of one request; keep the rest."""
+        waited_for = self._waits_for
+        while data:
+            if self._waits_for in ("next request", "first byte"):
+                self._begin_request()
+            part = self._bounds.next_part(data)
+            if not part:
+                self.refuse(self._too_large())
+                return
+            rest = data[len(part) :]
+            again = self._parse(part)
+            if self._is_over:
+                return
+            data = again + rest if again else rest
+            if self._waits_for == "response":
+                if data:
+                    self._keep(data)
+                return
+        self.unfinished_bytes = self._bounds.counted
+        if self._waits_for == "body" and waited_for != "body":
+            self._wait_for_body()
+
+    def _begin_request(self) -> None:
+        self._waits_for = "headers"
+        self.deadline = self.loop.time() + self._limits.headers_seconds
+        self._all.busy(self)
+
+    def _wait_for_body(self) -> None:
+        """Begin to measure the time of a body that has not all arrived."""
+        self.deadline = self.loop.time() + self._limits.body_seconds
+        self._clock.begin(len(self.cycle.body))
+        if not (self.cycle.waiting_for_100_continue or self.flow.read_paused):
+            self._clock.run()
+        self.cycle.transport = cast(
+            "asyncio.Transport", LingeringTransport(self.transport, self._linger_after_response)
+        )
+
+    def _keep(self, data: bytes) -> None:
+        self._behind += data
+        self.unfinished_bytes = len(self._behind)
+        if self._is_full():
+            self.flow.pause_reading()
+
+    def _is_full(self) -> bool:
+        return len(self._behind) >= _BEHIND_BYTES
+
+    def _parse(self, data: bytes) -> bytes:
+        """Parse data; return what has to be parsed again: the head of a request that offered another protocol."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # The parser takes the rest for the other protocol. A new one gets the request without the offer, so that
+            # it finds the body and the next requests.
+            head = self._head_without_offer()
+            self.parser = _request_parser(self)
+            self._bounds.next_request()
+            return head
+        except httptools.HttpParserError:
+            self.refuse(self._refusal or refusals.INVALID)
+        return b""
+
+    def _head_without_offer(self) -> bytes:
+        request_line = b"%s %s HTTP/%s" % (
+            self.parser.get_method(),
+            self.url,
+            self.parser.get_http_version().encode(),
+        )
+        lines = [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([request_line, *lines, b"", b""])
+
+    # Callbacks of the parser
+
+    def on_message_begin(self) -> None:
+        """Offer the application the extensions `ABORT` and `BODIES`."""
+        if not self.idle:  # the parser found another end of the request than we did
+            self._stop_parsing(refusals.INVALID)
+        super().on_message_begin()
+        self.scope["extensions"] = self._extensions
+        self._trailers = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; blanks around its value are not part of it (RFC 9110, section 5.5).
+
+        A trailer field is dropped: it may not be merged into the headers (RFC 9110, section 6.5.1).
+        """
+        if self._waits_for != "headers":
+            self._trailers += 1
+            if self._trailers > self._most_fields:
+                self._stop_parsing(refusals.CHUNKS_TOO_LARGE)
+            return
+        name = name.lower()
+        value = value.strip(b" \t")
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+        if len(self.headers) > self._most_fields:
+            self._stop_parsing(refusals.TOO_MANY_FIELDS)
+
+    def on_headers_complete(self) -> None:
+        """Begin to serve the request, unless it has to be parsed again."""
+        if self._offers_other_protocol():
+            return
+        super().on_headers_complete()
+        self._waits_for = "body"
+        self._bounds.body_follows(self.headers)
+
+    def on_body(self, body: bytes) -> None:
+        """Give the application a part of the body."""
+        self._clock.size += len(body)
+        self._bounds.payload(len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the request's body, unless it has to be parsed again."""
+        if self._offers_other_protocol():
+            return
+        super().on_message_complete()
+        self._bounds.next_request()
+        self.unfinished_bytes = 0
+        if self.cycle.response_complete:
+            self._next_request()
+        else:
+            self._waits_for = "response"
+            self.deadline = self.loop.time() + _CHECK_SECONDS
+
+    def _stop_parsing(self, refusal: ConnectionRefusal) -> None:
+        self._refusal = refusal
+        raise _RefusedError
+
+    def _offers_other_protocol(self) -> bool:
+        # CONNECT is an upgrade to the parser too, with or without an offer.
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    # The response
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if cycle.scope["http_version"] != "1.1":
+            app = cast("ASGI3Application", WithoutChunks(cast("ASGIApp", app), cycle))
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or wait for it."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            self._wait_for_close()
+        elif self._is_over:
+            return
+        elif self._waits_for == "response":
+            self._next_request()
+        else:
+            self._waits_for = "unused body"
+            self.deadline = self.loop.time() + self._limits.body_seconds
+            self.flow.resume_reading()
+
+    def _next_request(self) -> None:
+        """Wait for the next request; if some of it has arrived, parse it."""
+        self._waits_for = "next request"
+        now = self.loop.time()
+        self.deadline = now + self._limits.keepalive_seconds
+        if self._behind:
+            data = bytes(self._behind)
+            self._behind.clear()
+            self.unfinished_bytes = 0
+            self._read(data)
+        else:
+            self._all.idle(self, now)
+        self.flow.resume_reading()
+
+    def pause_writing(self) -> None:
+        """Make the application wait: much of its response waits to be sent. The client has a time to read it."""
+        super().pause_writing()
+        self._unsent = self.transport.get_write_buffer_size()
+        self.unread_deadline = self.loop.time() + self._limits.unread_seconds
+
+    def resume_writing(self) -> None:
+        """Let the application go on."""
+        super().resume_writing()
+        self.unread_deadline = math.inf
+
+    # The end
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is in progress on it."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def shutdown(self) -> None:
+        """Finish the request in progress; abort after `_STOP_UNREAD_SECONDS` if the client does not read it."""
+        super().shutdown()
+        self.loop.call_later(_STOP_UNREAD_SECONDS, self._abort_if_unread)
+
+    def overdue(self, now: float) -> None:
+        """Act on a deadline that is over at `now`."""
+        if self.unread_deadline <= now:
+            if self._is_read(now):
+                self.unread_deadline = now + self._limits.unread_seconds
+            else:
+                self._count_and_abort(refusals.NOT_READ)
+                return
+        if self.deadline <= now:
+            self._act_on_deadline(now)
+
+    def _act_on_deadline(self, now: float) -> None:
+        match self._waits_for:
+            case "first byte":
+                self._all.count(refusals.NO_FIRST_BYTE, self._host)
+                self.close()
+            case "headers":
+                self.refuse(refusals.HEADERS_LATE)
+            case "body":
+                self._check_body(now)
+            case "unused body":
+                self._all.count(refusals.BODY_LATE, self._host)
+                self.close()
+            case "next request":
+                self.close()
+            case "response" if not self.transport.is_closing():
+                self.deadline = now + _CHECK_SECONDS
+            case "response":
+                self._wait_for_close()
+            case "client":
+                self.close()
+            case "close" if self._is_read(now):
+                self.deadline = now + self._limits.unread_seconds
+            case "close":
+                self.abort()
+
+    def _check_body(self, now: float) -> None:
+        """Refuse a body that is too slow. While others wait for room, the least rate gives it no more time."""
+        allowed = self._limits.body_seconds
+        if not self._all.bodies.is_pressed:
+            allowed += self._clock.size / self._limits.least_rate
+        if self._clock.spent >= allowed:
+            self.refuse(refusals.BODY_LATE)
+        else:
+            self.deadline = now + min(_CHECK_SECONDS, allowed - self._clock.spent)
+
+    def refuse(self, refusal: ConnectionRefusal) -> None:
+        """Answer, if an answer can still be sent; then discard what arrives, and end the connection."""
+        self._all.count(refusal, self._host)
+        self._is_over = True
+        self._all.busy(self)
+        if self.transport.is_closing():
+            return
+        if not self.idle:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self.flow.resume_writing()
+            if self.cycle.response_started or self._waits_for == "response":
+                self.abort()
+                return
+        self.transport.write(refusal.answer(self.server_state.default_headers))
+        self._linger()
+
+    def _linger_after_response(self) -> bool:
+        """Linger if the request's body has not all arrived; return whether that is so."""
+        if self._waits_for != "body" or self.transport.is_closing():
+            return False
+        self._is_over = True
+        self._linger()
+        return True
+
+    def _linger(self) -> None:
+        self._waits_for = "client"
+        self.deadline = self.loop.time() + _LINGER_SECONDS
+        self._behind.clear()
+        self.unfinished_bytes = 0
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def close(self) -> None:
+        """Close the connection when the client has read what was sent, which has a bound."""
+        self._wait_for_close()
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Reset the connection, and let the kernel discard what the client has not received."""
+        connected = self.transport.get_extra_info("socket")
+        if connected is not None:
+            with contextlib.suppress(OSError):  # it is closed already
+                connected.setsockopt(SOL_SOCKET, SO_LINGER, _DISCARD_UNSENT)
+        self.transport.abort()
+
+    def _wait_for_close(self) -> None:
+        self._is_over = True
+        self._waits_for = "close"
+        self._unsent = self.transport.get_write_buffer_size()
+        self.deadline = self.loop.time() + self._limits.unread_seconds
+
+    def _is_read(self, now: float) -> bool:
+        """Return whether the client has read at the least rate since the last look."""
+        unsent = self.transport.get_write_buffer_size()
+        read, self._unsent = self._unsent - unsent, unsent
+        return read >= self._limits.least_rate * self._limits.unread_seconds
+
+    def _count_and_abort(self, refusal: ConnectionRefusal) -> None:
+        self._all.count(refusal, self._host)
+        self.abort()
+
+    def _abort_if_unread(self) -> None:
+        if self.flow.write_paused:
+            self.abort()
+
+    def _too_large(self) -> ConnectionRefusal:
+        if self._waits_for != "headers":
+            return refusals.CHUNKS_TOO_LARGE
+        if not self.headers and len(self.url) > self._limits.head_bytes // 2:
+            return refusals.URL_TOO_LONG
+        return refusals.HEAD_TOO_LARGE
+
+    @property
+    def _host(self) -> str:
+        return self.client[0] if self.client else ""
+
+
+def _request_parser(connection: ServerConnection) -> httptools.HttpRequestParser:
+    """Return a parser as uvicorn makes it for a connection that begins."""
+    parser = httptools.HttpRequestParser(connection)
+    # Requests that the client sent behind one with `Connection: close` do not keep that one from being answered.
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser

@@ -1,0 +1,103 @@
+"""The bounds on connections and on what arrives on them, from the settings and from what this machine allows."""
+
+import contextlib
+import resource
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from receiver.settings import Settings
+
+_FILES = 65_536
+_MOST_CONNECTIONS = 10_000
+_OTHER_FILES = 1_280
+"""Descriptors that are kept for the rest: connections to subscribers and providers, the database, files."""
+_BODY_BYTES = 256 * 1024 * 1024
+_MEMORY_SHARE = 8
+"""Bodies may fill an eighth of the memory of a container: what is parsed from one takes several times its size."""
+_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def raise_file_limit() -> None:
+    """Raise this process's limit of open files, and so of connections, as far as the hard limit allows.
+
+    The usual soft limit of 1,024 exists for programs that call `select`, which this one does not.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # the present limit will do
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def default_connections() -> int:
+    """Return how many connections this process may have: such a number that descriptors are left for the rest."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _MOST_CONNECTIONS
+    return max(16, min(_MOST_CONNECTIONS, soft - min(_OTHER_FILES, soft // 2)))
+
+
+def default_body_bytes() -> int:
+    """Return how many bytes of bodies this process may hold: 256 MiB, or less in a container with little memory."""
+    limits = [limit // _MEMORY_SHARE for limit in map(_memory_limit, _MEMORY_LIMITS) if limit is not None]
+    return min([_BODY_BYTES, *limits])
+
+
+def _memory_limit(file: Path) -> int | None:
+    """Return the memory limit of the control group, in bytes; None if it has none."""
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):  # not there, or "max"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Bounds of one process. Times are in seconds, sizes in bytes.
+
+    The `least_rate`, in bytes a second, is what a body must arrive at on average once `body_seconds` are over, and what
+    a client must read at while its response waits to be sent. `trusted` are the addresses of proxies, comma-separated.
+    """
+
+    head_bytes: int = 65_536
+    head_fields: int = 100
+    first_byte_seconds: float = 30
+    headers_seconds: float = 10
+    body_seconds: float = 30
+    unread_seconds: float = 30
+    keepalive_seconds: float = 135
+    least_rate: float = 1000
+    connections: int = field(default_factory=default_connections)
+    connections_per_address: int = 1000
+    bodies_in_flight_bytes: int = field(default_factory=default_body_bytes)
+    trusted: str = "127.0.0.1"
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the bounds that the settings name. The limit of open files should have been raised before."""
+        return cls(
+            head_bytes=settings.max_head_bytes,
+            head_fields=settings.max_head_fields,
+            first_byte_seconds=settings.first_byte_seconds,
+            headers_seconds=settings.headers_seconds,
+            body_seconds=settings.body_seconds,
+            unread_seconds=settings.unread_seconds,
+            keepalive_seconds=settings.keepalive_seconds,
+            least_rate=settings.least_rate,
+            connections=settings.max_connections or default_connections(),
+            connections_per_address=settings.max_connections_per_address,
+            bodies_in_flight_bytes=settings.bodies_in_flight_bytes or default_body_bytes(),
+            trusted=settings.trusted_proxies,
+        )
+
+    @property
+    def shortest_seconds(self) -> float:
+        """The shortest of the times."""
+        return min(
+            self.first_byte_seconds,
+            self.headers_seconds,
+            self.body_seconds,
+            self.unread_seconds,
+            self.keepalive_seconds,
+        )

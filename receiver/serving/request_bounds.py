@@ -1,0 +1,67 @@
+"""How far the bytes of one connection may be parsed: never past the end of a request, never past the bounds."""
+
+from collections.abc import Iterable
+
+_END = b"\r\n\r\n"
+"""Ends a head, and a body in chunks (RFC 9112, sections 2.1 and 7.1)."""
+_PAYLOAD_SHARE = 16
+"""Bytes of framing that may stand before a byte of a body: a chunk of one byte takes six (RFC 9112, section 7.1)."""
+
+
+class RequestBounds:
+    """Divides what arrives into parts that the parser may have, and counts what is not body, in bytes.
+
+    The parser cannot be stopped within a part. So no part passes the end of a head, or of a body: two requests are
+    never in one part. `limit` bounds a request's head, blank lines before it included; and, in a body in chunks, what
+    is not payload: chunk sizes, extensions and trailer fields.
+    """
+
+    __slots__ = ("_left", "_limit", "_tail", "counted")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.counted = 0
+        """Bytes of the head so far, or of what is not payload in the body beyond what its payload allows."""
+        self._left: int | None = None
+        """Bytes of the body that are missing; None where its length is not known, or in a head."""
+        self._tail = b""
+        """The last bytes of the part before, in which the end may have begun."""
+
+    def next_request(self) -> None:
+        """Begin with another request."""
+        self.counted, self._left, self._tail = 0, None, b""
+
+    def body_follows(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Begin with the body of the request with these headers, whose names are in lower case."""
+        self.counted, self._left, self._tail = 0, None, b""
+        for name, value in headers:
+            if name == b"transfer-encoding":
+                self._left = None
+                return
+            if name == b"content-length" and value.isdigit():
+                self._left = int(value)
+
+    def next_part(self, data: bytes) -> bytes:
+        """Return the beginning of `data` that may be parsed now; b"" if the bound is reached."""
+        if self._left is not None:
+            part = data[: self._left]
+            self._left -= len(part)
+            return part
+        end = self._end(data)
+        part = data[: min(end, self._limit - self.counted)]
+        self.counted += len(part)
+        self._tail = (self._tail + part[-3:])[-3:]
+        return part
+
+    def payload(self, size: int) -> None:
+        """Count `size` bytes of a body's payload that the part before had."""
+        self.counted = max(0, self.counted - _PAYLOAD_SHARE * size)
+
+    def _end(self, data: bytes) -> int:
+        """Return the index after the first end of a head or body in `data`; its length if there is none."""
+        if self._tail:
+            across = (self._tail + data[:3]).find(_END)
+            if across >= 0:
+                return across + len(_END) - len(self._tail)
+        at = data.find(_END)
+        return len(data) if at < 0 else at + len(_END)
