@@ -26,8 +26,7 @@ async def create_tasks(call: Call) -> Reply:
 
     The response is 202, with an id or an error for each task, even if all of them are errors.
     """
-    items = _items(await call.json())
-    wanted = [_check_item(item) for item in items]
+    wanted = await call.read_json(lambda body: [_check_item(item) for item in _items(body)])
     callbacks = await _callbacks(call, wanted)
     uids = [call.new_id() for _ in wanted]
     requested = [_request(call, each, uid, callbacks) for each, uid in zip(wanted, uids, strict=True)]

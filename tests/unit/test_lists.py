@@ -6,7 +6,17 @@ import orjson
 import pytest
 from starlette.datastructures import QueryParams
 
-from receiver.api.lists import MOST_PAGE_BYTES, check_names, page, read_cursor
+from receiver.api.lists import (
+    MOST_FILTERS,
+    MOST_PAGE_BYTES,
+    MOST_PARAMETERS,
+    MOST_QUERY_BYTES,
+    check_names,
+    check_size,
+    page,
+    read_cursor,
+    read_query,
+)
 from receiver.errors import BadRequest
 
 
@@ -67,3 +77,35 @@ def test_an_unknown_name_is_refused_with_the_known_ones(query: str, param: str) 
 def test_a_path_without_a_query_says_so() -> None:
     with pytest.raises(BadRequest, match="'limit' is not a query parameter of this path; this path takes none"):
         check_names(QueryParams("limit=1"), ())
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("limit=1&limit=2", "limit"),
+        ("metadata[a]=1&metadata[a]=1", "metadata[a]"),
+        ("limit=1&limit[a]=2", "limit"),
+        ("&".join(f"metadata[{number}]=x" for number in range(MOST_FILTERS + 1)), "metadata"),
+    ],
+)
+def test_a_query_that_repeats_a_name_or_has_too_many_filters_is_refused(query: str, param: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        read_query(QueryParams(query))
+    assert (caught.value.code, caught.value.param) == ("invalid_query_params", param)
+
+
+def test_lists_are_repeated_and_empty_values_are_not() -> None:
+    assert read_query(QueryParams("model=a,b&model=c&limit=&limit=5"), ("model",)) == {
+        "model": ["a", "b", "c"],
+        "limit": "5",
+    }
+    filters = "&".join(f"metadata[{number}]=x" for number in range(MOST_FILTERS))
+    assert len(read_query(QueryParams(filters))["metadata"]) == MOST_FILTERS
+
+
+def test_a_query_is_refused_by_its_size_before_it_is_read() -> None:
+    check_size(b"a=" + b"x" * (MOST_QUERY_BYTES - 2))
+    check_size(b"&".join([b"a=1"] * MOST_PARAMETERS))
+    for query in (b"x" * (MOST_QUERY_BYTES + 1), b"&" * MOST_PARAMETERS):
+        with pytest.raises(BadRequest):
+            check_size(query)
