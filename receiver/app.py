@@ -24,6 +24,7 @@ from receiver.events.feed import Feed
 from receiver.events.postgresql_log import PostgreSQLLog
 from receiver.events.stream import Streams
 from receiver.inbound.receive import InboundEndpoint
+from receiver.loop_watchdog import LoopWatchdog
 from receiver.outbound.deliver import Deliverer
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.message import MessageBuilder
@@ -199,8 +200,9 @@ def create_app(settings: Settings, keys: list[str]) -> Starlette:
             app.state.services = service.services
             app.state.inbound = service.inbound
             app.state.end_waits = service.end_waits
-            async with service.running():
-                yield
+            with LoopWatchdog().watching():
+                async with service.running():
+                    yield
 
     app = Starlette(
         routes=routes(),
