@@ -11,8 +11,8 @@ from starlette.datastructures import QueryParams
 
 from receiver.api.dialects import Reply
 from receiver.errors import BadRequest
+from receiver.storage.large_rows import MOST_PAGE_BYTES
 
-MOST_PAGE_BYTES = 4 * 1024 * 1024
 MOST_QUERY_BYTES = 16 * 1024
 MOST_PARAMETERS = 50
 MOST_FILTERS = 10
@@ -96,13 +96,13 @@ def read_cursor(cursor: str | None) -> int | None:
     return key
 
 
-def page(rows: Sequence[Mapping[str, Any]], limit: int, items: Iterable[Any]) -> Reply:
-    """Return a page of at most `limit` items; `rows` has one row more if another page follows.
+def page(rows: Sequence[Mapping[str, Any]], limit: int, items: Iterable[Any], *, is_cut: bool = False) -> Reply:
+    """Return a page of at most `limit` items; another one follows if `rows` has one row more, or if they are cut.
 
     A page of large items has fewer (`first_items`).
     """
     shown = first_items(items, limit)
-    more = len(rows) > len(shown)
+    more = len(rows) > len(shown) or is_cut
     data = {
         "object": "list",
         "data": shown,
@@ -113,17 +113,17 @@ def page(rows: Sequence[Mapping[str, Any]], limit: int, items: Iterable[Any]) ->
 
 
 def first_items(items: Iterable[Any], most: int) -> list[orjson.Fragment]:
-    """Return the first `most` items as JSON, or fewer: those that begin within the first `MOST_PAGE_BYTES`.
+    """Return the first `most` items as JSON, or fewer: those that have `MOST_PAGE_BYTES` together, at least one.
 
     An event or a task has the task's input, which may be as large as a body.
     """
     shown: list[orjson.Fragment] = []
     size = 0
     for item in islice(items, most):
-        if size >= MOST_PAGE_BYTES:
-            break
         text = orjson.dumps(item)
         size += len(text)
+        if shown and size > MOST_PAGE_BYTES:
+            break
         shown.append(orjson.Fragment(text))
     return shown
 

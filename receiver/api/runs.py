@@ -57,8 +57,8 @@ async def list_runs(call: Call) -> Reply:
         metadata=query.metadata,
         before=read_cursor(query.cursor),
     )
-    rows = await call.services.runs.page(wanted, query.limit + 1)
-    return page(rows, query.limit, (native_run(row, row["steps"]) for row in rows))
+    rows, rest = await call.services.runs.page(wanted, query.limit + 1)
+    return page(rows, query.limit, (native_run(row, row["steps"]) for row in rows), is_cut=bool(rest))
 
 
 async def cancel_run(call: Call) -> Reply:
