@@ -75,11 +75,12 @@ class LoopWatchdog:
 
     def _on_time(self) -> None:
         lag = max(0.0, time.monotonic() - self._due)
-        loop_lag.observe(lag)
-        if lag > LONGEST_SECONDS:
-            self._report(Stall(lag, time.thread_time() - self._cpu, self._stack))
+        stall = Stall(lag, time.thread_time() - self._cpu, self._stack)
         self._stack = ()
         self._schedule()
+        loop_lag.observe(lag)
+        if lag > LONGEST_SECONDS:
+            self._report(stall)
 
     def _report(self, stall: Stall) -> None:
         loop_stalls.inc()
@@ -93,7 +94,7 @@ class LoopWatchdog:
             seconds=round(stall.seconds, 3),
             cpu_seconds=round(stall.cpu_seconds, 3),
             others_not_logged=self._unlogged,
-            stack=list(stall.stack),
+            places=list(stall.stack),  # `stack` is what structlog calls a text of its own
         )
         self._silent_until, self._unlogged = now + _LOG_SECONDS, 0
 

@@ -14,14 +14,14 @@ from tests.fakes.world import World, in_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-COUNT = 5
+COUNT = 6
 SIZE = 1_000_000
 ENVELOPE = 20_000
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """A world with five tasks of a megabyte each, and a small one."""
+    """A world with six tasks of a megabyte each, and a small one."""
     async with in_process(tmp_path_factory.mktemp("world")) as world:
         for number in range(COUNT):
             await world.created(input={"prompt": random.Random(number).randbytes(SIZE // 2).hex()})

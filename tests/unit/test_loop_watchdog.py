@@ -48,8 +48,15 @@ def test_a_stall_is_logged_with_the_places_that_held_the_loop_and_no_values(runn
     assert any(place.startswith("tests/unit/test_loop_watchdog.py:") and place.endswith(" hold") for place in stack)
     logged = [record for record in records if record["event"] == "event loop stalled"]
     assert len(logged) == 1, "one record in five seconds"
-    assert logged[0]["stack"] == list(stack)
+    assert logged[0]["places"] == list(stack)
     assert "a-secret" not in str(records)
+
+
+def test_the_record_can_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    asyncio.run(watched([], 0.6))
+    written = capsys.readouterr().err
+    assert "event loop stalled" in written
+    assert "test_loop_watchdog.py" in written
 
 
 def test_every_lag_is_measured() -> None:
