@@ -34,6 +34,7 @@ class stored_bytes(ColumnElement[int]):  # noqa: N801 - used as a function, as S
         self.document = document
 
 
+@compiles(stored_bytes)
 @compiles(stored_bytes, "sqlite")
 def _stored_bytes_on_sqlite(element: stored_bytes, compiler: Any, **options: Any) -> str:
     return f"coalesce(length(CAST({compiler.process(element.document, **options)} AS BLOB)), 0)"
