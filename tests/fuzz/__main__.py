@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("--begin", type=int, default=0, help="the number of the first one")
     parser.add_argument("--seed", type=int, help="decides what is asked; drawn and printed if it is not given")
     parser.add_argument("--only", type=int, nargs="+", help="only the requests with these numbers")
+    parser.add_argument("--worst", action="store_true", help="first the bodies that take longest, one after the other")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
@@ -26,7 +27,9 @@ def main() -> None:
     began = time.monotonic()
     made = databases.begin(given.database)
     try:
-        findings = asyncio.run(fuzz(seed, given.only or range(given.begin, given.begin + given.count)))
+        findings = asyncio.run(
+            fuzz(seed, given.only or range(given.begin, given.begin + given.count), with_worst=given.worst)
+        )
     finally:
         made.drop()
         databases.end_session()

@@ -15,6 +15,7 @@ from receiver.telemetry import configure_logging
 from tests.fuzz.claims import broken_claims
 from tests.fuzz.requests import FuzzRequest, make_request
 from tests.fuzz.service import MARK, PLANTED, FuzzedService, fuzzed_service
+from tests.fuzz.worst import worst_requests
 
 AT_ONCE = 8
 _MOST_FAILURES = 20
@@ -30,19 +31,30 @@ class Findings:
     statuses: Counter[int] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
+    names: dict[int, str] = field(default_factory=dict)
+
+    def add_name(self, number: int, name: str) -> None:
+        """Name a request that the seed does not decide."""
+        self.names[number] = name
+
     def add(self, number: int, what: str, request: FuzzRequest | None = None) -> None:
         """Note a failure, with the command that repeats it."""
-        again = f"python -m tests.fuzz --seed {self.seed} --only {number}"
+        again = self.names.get(number) or f"python -m tests.fuzz --seed {self.seed} --only {number}"
         self.failures.append(f"{what}\n  {request or ''}\n  {again}")
 
 
-async def fuzz(seed: int, numbers: Iterable[int], *, folder: Path | None = None) -> Findings:
-    """Make the requests with these numbers on the present kind of database; stop after many failures."""
+async def fuzz(seed: int, numbers: Iterable[int], *, with_worst: bool = False) -> Findings:
+    """Make the requests with these numbers on the present kind of database; stop after many failures.
+
+    `with_worst` says whether those of `tests.fuzz.worst` are made before, one after the other.
+    """
     findings = Findings(seed)
-    with tempfile.TemporaryDirectory() as own, _captured_log() as log:
-        async with fuzzed_service(folder or Path(own)) as service:
+    with tempfile.TemporaryDirectory() as folder, _captured_log() as log:
+        async with fuzzed_service(Path(folder)) as service:
             runner = _Runner(service, findings, iter(numbers))
             with LoopWatchdog(runner.note_stall).watching():
+                if with_worst:
+                    await runner.ask_worst()
                 await asyncio.gather(*(runner.work() for _ in range(AT_ONCE)))
     _check_log(log.getvalue(), findings)
     return findings
@@ -78,7 +90,17 @@ class _Runner:
 
     async def _ask(self, number: int) -> None:
         service, findings = self._service, self._findings
-        request = make_request(findings.seed, number, service.ids, service.keys)
+        await self._check(number, make_request(findings.seed, number, service.ids, service.keys))
+
+    async def ask_worst(self) -> None:
+        """Make the requests that take longest, one after the other: each alone may not hold the loop."""
+        for number, (name, request) in enumerate(worst_requests(self._service.ids), 1):
+            self._findings.add_name(-number, name)
+            await self._check(-number, request)
+            await asyncio.sleep(0.1)  # the watchdog's turn
+
+    async def _check(self, number: int, request: FuzzRequest) -> None:
+        service, findings = self._service, self._findings
         self._now[number] = request
         try:
             answer = await service.call(request)
