@@ -29,6 +29,8 @@ test-clients: $(READY) ## drive public clients of PiAPI, unchanged (tests/client
 prove: $(READY) ## prove the promises under faults, in 30 minutes at most (with QUICK=1 in 3; SEED=... repeats one)
 	@$(BIN)/python -m tests.prove $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) \
 		$(if $(DATABASE),--database $(DATABASE)) $(if $(CAMPAIGN),--campaign $(CAMPAIGN))
+	@$(if $(CAMPAIGN),,$(BIN)/python -m tests.fuzz --worst --both --count $(if $(QUICK),5000,200000) \
+		$(if $(SEED),--seed $(SEED)))
 
 check: $(READY) ## check format, lint rules, types and import layers
 	$(BIN)/ruff format --check .

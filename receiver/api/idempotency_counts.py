@@ -1,4 +1,4 @@
-"""How many idempotency keys each organization has live, so that it may have only so many.
+"""How many live idempotency keys each organization has, of which it may have a limited number.
 
 They are counted in the background, by an index, and those that are made meanwhile are added. So a request waits for no
 count, and an organization may exceed its limit by as many keys as it makes within one.
