@@ -8,7 +8,6 @@ from starlette.datastructures import QueryParams
 
 from receiver.api.lists import (
     MOST_FILTERS,
-    MOST_PAGE_BYTES,
     MOST_PARAMETERS,
     MOST_QUERY_BYTES,
     check_names,
@@ -18,6 +17,7 @@ from receiver.api.lists import (
     read_query,
 )
 from receiver.errors import BadRequest
+from receiver.storage.large_rows import MOST_PAGE_BYTES
 
 
 def shown(numbers: range, limit: int, size: int = 1) -> dict[str, Any]:
