@@ -28,6 +28,7 @@ from receiver.events.feed import Feed
 from receiver.events.postgresql_log import PostgreSQLLog
 from receiver.events.stream import Streams
 from receiver.inbound.receive import InboundEndpoint
+from receiver.loop_watchdog import LoopWatchdog
 from receiver.outbound.deliver import Deliverer
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.message import MessageBuilder
@@ -154,7 +155,7 @@ class Service:
             test_sender=self.test_sender,
             authenticator=Authenticator(database, settings.wrong_key_tries),
             key_limits=KeyLimits(KeyLimit.of(*settings.key_requests), part=database.part),
-            idempotency=Idempotency(database, keyring),
+            idempotency=Idempotency(database, keyring, limits_of=self.known_limits.of),
             providers=self.providers,
             known_limits=self.known_limits,
             quotas=Quotas(self.known_limits.of, self.usage, part=database.part),
@@ -222,8 +223,9 @@ def create_app(settings: Settings, keys: list[str]) -> Starlette:
             app.state.readiness = service.readiness
             app.state.health = Health(service.readiness.fault, exposition, settings.metrics_secret)
             app.state.end_waits = service.end_waits
-            async with service.running():
-                yield
+            with LoopWatchdog().watching():
+                async with service.running():
+                    yield
 
     app = Starlette(
         routes=routes(with_metrics=settings.metrics_address is None),

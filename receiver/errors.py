@@ -155,7 +155,10 @@ class LimitReached(Conflict):
 
 
 class TooLarge(RingbackError):
-    """Raised when a body is larger than its limit, which `message` names with its setting. Send a smaller one."""
+    """Raised when a body is larger than its limit, which `message` names with its setting. Send a smaller one.
+
+    Its limit may also be that of its values: `body_too_complex`.
+    """
 
     status = 413
     code = "body_too_large"

@@ -81,6 +81,12 @@ writes_set_apart = Counter(
 organization_refusals = Counter(
     "ringback_organization_refusals_total", "Requests refused by a limit of their organization, by limit", ["limit"]
 )
+loop_lag = Histogram(
+    "ringback_loop_lag_seconds",
+    "How late the event loop called what was due, measured twenty times a second",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
+loop_stalls = Counter("ringback_loop_stalls_total", "Times that the event loop was held for more than 200 ms")
 writer_waiting = Gauge("ringback_writer_waiting", "Writes that wait for their commit", multiprocess_mode="livesum")
 
 

@@ -28,8 +28,7 @@ async def create_tasks(call: Call) -> Reply:
     If the organization may not create as many now, the whole call is refused, and nothing is stored. Otherwise the
     response is 202, with an id or an error for each task, even if all of them are errors.
     """
-    items = _items(await call.json())
-    wanted = [_check_item(item) for item in items]
+    wanted = await call.read_json(lambda body: [_check_item(item) for item in _items(body)])
     uids = [call.new_id() for _ in wanted]
     existing = await _made_before(call, uids)
     new = [uid for uid, each in zip(uids, wanted, strict=True) if isinstance(each, CreateTask) and uid not in existing]

@@ -20,27 +20,36 @@ from receiver.api.auth import Principal
 from receiver.api.dialects import Dialect, Reply, new_request_id
 from receiver.api.idempotency import IdempotentRequest, read_key
 from receiver.api.ids import read_id
-from receiver.api.lists import check_names, read_query
+from receiver.api.lists import check_names, check_size, read_query
 from receiver.api.paths import segment_text
 from receiver.api.services import Services
 from receiver.asgi import give_back, hold_body, read_body
 from receiver.byte_order_marks import without_mark
 from receiver.domain.content_encoding import content_encodings, unpack
 from receiver.domain.ids import derived_id, new_id
+from receiver.domain.json_bounds import MOST_REQUEST_VALUES, has_more_values
 from receiver.errors import (
     BadRequest,
     LimitReached,
     OrganizationRateLimited,
     OutcomeUnknown,
     RingbackError,
+    TooLarge,
     Unavailable,
 )
+from receiver.large_bodies import LARGE_BYTES, read_apart
 from receiver.storage.idempotency import Claim
 from receiver.telemetry import counted, get_logger, organization_refusals
 
 log = get_logger("api.endpoint")
 
+MOST_FAULTS = 20
+"""How many wrong fields an error lists."""
+_LONGEST_FIELD = 100
+_LONGEST_FAULT = 300
+
 Schema = TypeVar("Schema", bound=BaseModel)
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
@@ -114,34 +123,34 @@ class Call:
             )
             if encodings:
                 await hold_body(request.scope, most, owner=owner)  # what it may have when it is unpacked
-                body = unpack(body, encodings, most)
+                packed = body
+                body = await read_apart(lambda: unpack(packed, encodings, most))
                 give_back(request.scope, most - len(body))
             self._raw = body
         return self._raw
 
     async def text(self) -> bytes:
         """Return the body without a byte order mark, in UTF-8 if the mark is one of UTF-16. Raises `TooLarge`."""
-        return without_mark(await self.raw())
+        body = await self.raw()
+        return without_mark(body) if len(body) <= LARGE_BYTES else await read_apart(lambda: without_mark(body))
 
     async def json(self, *, optional: bool = False) -> dict[str, Any]:
         """Return the body, which must be a JSON object; {} for an empty one if it is `optional`.
 
         Raises `BadRequest`, `TooLarge`.
         """
-        body = await self.text()
-        if optional and not body:
-            return {}
-        try:
-            value = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise BadRequest(f"the body is not JSON: {error}", code="invalid_json_body") from None
-        if not isinstance(value, dict):
-            raise BadRequest("the body must be a JSON object")
-        return value
+        return await self.read_json(lambda value: value, optional=optional)
 
     async def body(self, schema: type[Schema], *, optional: bool = False) -> Schema:
         """Return the body as `schema`. Raises `BadRequest` that names the first wrong field, `TooLarge`."""
-        return check(schema, await self.json(optional=optional))
+        return await self.read_json(lambda value: check(schema, value), optional=optional)
+
+    async def read_json(self, read: Callable[[dict[str, Any]], Result], *, optional: bool = False) -> Result:
+        """Return what `read` makes of `json`, and raise what it raises: for a large body in a thread."""
+        body = await self.text()
+        if len(body) <= LARGE_BYTES:
+            return read(_json_object(body, optional=optional))
+        return await read_apart(lambda: read(_json_object(body, optional=optional)))
 
     def query(self, schema: type[Schema], *, lists: Collection[str] = ()) -> Schema:
         """Return the query as `schema`; `lists` are the parameters with several values.
@@ -149,6 +158,22 @@ class Call:
         Raises `BadRequest` (`invalid_query_params`) that names the first wrong parameter.
         """
         return check(schema, read_query(self.request.query_params, lists), code="invalid_query_params")
+
+
+def _json_object(body: bytes, *, optional: bool) -> dict[str, Any]:
+    if optional and not body:
+        return {}
+    if has_more_values(body, MOST_REQUEST_VALUES):
+        raise TooLarge(
+            f"the body has more than {MOST_REQUEST_VALUES} values; send fewer at a time", code="body_too_complex"
+        )
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not JSON: {error}", code="invalid_json_body") from None
+    if not isinstance(value, dict):
+        raise BadRequest("the body must be a JSON object")
+    return value
 
 
 EndpointHandler = Callable[[Call], Awaitable[Reply | ASGIApp]]
@@ -195,6 +220,7 @@ class _Endpoint:
     async def _authorize(self, request: Request, request_id: str, headers: dict[str, str]) -> ASGIApp:
         """Handle a request if its key allows it; add the headers of the key's rate limit, also if it does not."""
         services: Services = request.app.state.services
+        check_size(request.scope["query_string"])
         principal = await services.authenticator.principal(request.headers, request.client)
         limit_status = services.key_limits.take(principal.key_id, principal.rate_limit)
         headers |= limit_status.headers
@@ -275,13 +301,25 @@ def _with_headers(response: ASGIApp, headers: Mapping[str, str]) -> ASGIApp:
 def check(schema: type[Schema], value: Any, *, code: str = "invalid_request_body", within: str | None = None) -> Schema:
     """Return `value` as `schema`; `within` is the field that it is the value of, for the names in errors.
 
-    Raises `BadRequest` whose message lists all wrong fields, and whose `param` is the first of them.
+    Raises `BadRequest` whose message lists the first `MOST_FAULTS` wrong fields, shortened, and says how many more
+    there are; its `param` is the first of them.
     """
     try:
         return schema.model_validate(value)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
-        fields = [".".join(map(str, ((within,) if within else ()) + fault["loc"])) for fault in faults]
+        listed = faults[:MOST_FAULTS]
+        fields = [
+            _shortened(".".join(_shortened(str(each)) for each in ((within,) if within else ()) + fault["loc"]))
+            for fault in listed
+        ]
         start = [f"{field}: " if field else "" for field in fields]  # none if the value as a whole is wrong
-        message = "; ".join(before + fault["msg"] for before, fault in zip(start, faults, strict=True))
-        raise BadRequest(message.replace("Value error, ", ""), code=code, param=fields[0] or None) from None
+        texts = [fault["msg"].removeprefix("Value error, ")[:_LONGEST_FAULT] for fault in listed]
+        message = "; ".join(before + text for before, text in zip(start, texts, strict=True))
+        if len(faults) > MOST_FAULTS:
+            message += f"; and {len(faults) - MOST_FAULTS} more"
+        raise BadRequest(message, code=code, param=fields[0] or None) from None
+
+
+def _shortened(field: str) -> str:
+    return field if len(field) <= _LONGEST_FIELD else f"{field[: _LONGEST_FIELD - 1]}…"

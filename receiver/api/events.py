@@ -32,11 +32,11 @@ async def get_events(call: Call) -> Reply | ASGIApp:
     limit, cursor = query.limit, read_cursor(query.cursor)
     streams = call.services.streams
     if given is None:
-        events = await streams.read_before(wanted, cursor, limit + 1)
+        events, is_cut = await streams.read_before(wanted, cursor, limit + 1)
     else:
         after = await streams.check(call.organization_id, _position(given)) if cursor is None else cursor
-        events = await streams.read_after(wanted, after, limit + 1)
-    return page([{"id": event["sequence"]} for event in events], limit, events)
+        events, is_cut = await streams.read_after(wanted, after, limit + 1)
+    return page([{"id": event["sequence"]} for event in events], limit, events, is_cut=is_cut)
 
 
 async def _stream(call: Call, wanted: EventFilter, given: str | None) -> EventStream:

@@ -5,11 +5,14 @@ A key is valid for 24 hours, for one organization and one endpoint (method and p
 
 - The key is claimed on disk before the work begins, with a lease that is renewed for as long as the work takes.
 - Responses 2xx and 4xx are saved, encrypted, before they are sent. 401, 403, 429 and 5xx are not saved: after those the
-  same request may be tried again. If a response cannot be saved, the work is done all the same: 504 `outcome_unknown`.
+  same request may be tried again. One of more than `MOST_SAVED_BYTES` is not saved either: a repeated request is
+  resumed, and returns what was done as it is then. If a response cannot be saved, the work is done all the same: 504
+  `outcome_unknown`.
 - The same key with another body is 409 `idempotency_key_mismatch`, whatever became of the first request.
 - Of two concurrent requests one does the work. The other waits for its response: if both are in this process, for an
   event, else by reading the row until it changes. After `WAIT_SECONDS` it gets 503 `idempotency_key_in_use`.
 - While it is not known whether the work is on disk (`OutcomeUnknown`), the claim is kept, and other requests wait.
+- An organization has a most of live keys (`receiver.api.idempotency_counts`): a new one above it is 429.
 - If a process dies, or its response was not saved, the next request takes the claim over: at once in the same process,
   else when the lease has ended. That request is resumed, after the transactions that were open then have ended.
 
@@ -37,9 +40,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from receiver.api.dialects import PassingRefusal
+from receiver.api.idempotency_counts import KeyCounts
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
+from receiver.domain.organization_limits import OrganizationLimits
 from receiver.errors import BadRequest, OutcomeUnknown, StorageUnavailable, Unavailable
 from receiver.storage import idempotency as storage
 from receiver.storage.database import Database
@@ -63,6 +68,8 @@ WAIT_SECONDS = 50.0
 """Longer than a lease, so that a request which waits for a process that died can take its claim over."""
 _FIRST_CHECK_SECONDS = 0.1
 _LONGEST_CHECK_SECONDS = 1.0
+MOST_SAVED_BYTES = 128 * 1024
+"""Of a response. That of a bulk create of a thousand tasks has 64 KiB."""
 _NEVER_SAVED = frozenset({401, 403, 429})
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
@@ -76,12 +83,13 @@ class IdempotentRequest:
 
     scope: str
     body: str
+    organization_id: int
 
     @classmethod
     def of(cls, organization_id: int, endpoint: str, key: str, body: bytes) -> "IdempotentRequest":
         """Return the hashes of a request; `endpoint` is its method and path."""
         scope = "\n".join((str(organization_id), endpoint, key))
-        return cls(hashlib.sha256(scope.encode()).hexdigest(), hashlib.sha256(body).hexdigest())
+        return cls(hashlib.sha256(scope.encode()).hexdigest(), hashlib.sha256(body).hexdigest(), organization_id)
 
 
 def read_key(headers: Headers) -> str | None:
@@ -101,7 +109,13 @@ def read_key(headers: Headers) -> str | None:
 class Idempotency:
     """Does the work of each key once. Use one instance per process: it knows which requests are in progress."""
 
-    def __init__(self, database: Database, keyring: KeyRing) -> None:
+    def __init__(
+        self,
+        database: Database,
+        keyring: KeyRing,
+        limits_of: Callable[[int], OrganizationLimits] = lambda _: OrganizationLimits(),
+    ) -> None:
+        self._counts = KeyCounts(database, limits_of)
         self._database = database
         self._keyring = keyring
         self._owner = new_id()
@@ -170,6 +184,8 @@ class Idempotency:
         while True:
             with _not_begun():
                 found: ClaimResult = await self._database.writer.write(storage.claim, self._claim_request(request))
+            if isinstance(found, Claim) and not found.is_resumed:
+                self._counts.note(request.organization_id)
             if not isinstance(found, ClaimedElsewhere):
                 return found
             while await self._database.read(storage.leased(request.scope, utc_now())):
@@ -259,6 +275,8 @@ class Idempotency:
             owner=self._owner,
             now=now,
             lease_until=now + timedelta(seconds=LEASE_SECONDS),
+            organization_id=request.organization_id,
+            refusal=self._counts.refusal(request.organization_id),
         )
 
     def _repeat(self, saved: SavedResponse, request: IdempotentRequest) -> Response:
@@ -290,7 +308,12 @@ def _not_begun() -> Iterator[None]:
 
 def _is_saved(response: Response) -> bool:
     status = response.status_code
-    return status < 500 and status not in _NEVER_SAVED and not isinstance(response, PassingRefusal)
+    return (
+        status < 500
+        and status not in _NEVER_SAVED
+        and len(response.body) <= MOST_SAVED_BYTES
+        and not isinstance(response, PassingRefusal)
+    )
 
 
 def _in_use() -> Unavailable:

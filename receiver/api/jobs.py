@@ -13,7 +13,8 @@ from receiver.api.run_schemas import JobQuery
 from receiver.domain.representations import native_attempts, native_event
 from receiver.domain.run_representations import JOB_FIELDS, native_job
 from receiver.errors import BadRequest, NotFound
-from receiver.storage.events import events_of_task
+from receiver.storage.events import events_of_task, large_events_of_task
+from receiver.storage.large_rows import read_first
 
 _INCLUDES = ("diagnostics",)
 _MOST_EVENTS = 200
@@ -47,13 +48,14 @@ async def _task(call: Call, uid: str, seconds: float | None) -> Mapping[str, Any
 
 async def _diagnostics(call: Call, task: Mapping[str, Any]) -> dict[str, Any]:
     """Return the task's history: all attempts, and the newest events, both oldest first."""
-    rows = await call.services.database.read(events_of_task(task["id"], _MOST_EVENTS + 1, None))
+    wanted = large_events_of_task(events_of_task(task["id"], _MOST_EVENTS + 1, None))
+    rows, rest = await read_first(call.services.database.read, wanted)
     events = first_items((native_event(task, row) for row in rows), _MOST_EVENTS)
     return {
         **{name: task[name] for name in ("provider", "provider_task_id", "submission", "attempt", "max_attempts")},
         "attempts": native_attempts(task, await call.services.tracker.attempts(task)),
         "events": events[::-1],
-        "has_more": len(rows) > len(events),
+        "has_more": bool(rest) or len(rows) > len(events),
     }
 
 

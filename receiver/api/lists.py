@@ -11,30 +11,56 @@ from starlette.datastructures import QueryParams
 
 from receiver.api.dialects import Reply
 from receiver.errors import BadRequest
+from receiver.storage.large_rows import MOST_PAGE_BYTES
 
-MOST_PAGE_BYTES = 8 * 1024 * 1024
+MOST_QUERY_BYTES = 16 * 1024
+MOST_PARAMETERS = 50
+MOST_FILTERS = 10
+"""Of the form `metadata[k]=v`: each is a condition of the query that the database is asked."""
 _MEMBER = re.compile(r"([a-z_]+)\[([^\[\]]{1,200})\]")
+
+
+def check_size(query: bytes) -> None:
+    """Raise `BadRequest` for a query, still encoded, that is too long or has too many parameters to be read."""
+    if len(query) > MOST_QUERY_BYTES:
+        raise _invalid(f"the query has {len(query)} bytes; use at most {MOST_QUERY_BYTES}")
+    if query.count(b"&") >= MOST_PARAMETERS:
+        raise _invalid(f"the query has more than {MOST_PARAMETERS} parameters")
 
 
 def read_query(parameters: QueryParams, lists: Collection[str] = ()) -> dict[str, Any]:
     """Return a query as a dictionary; `metadata[k]=v` becomes `{"metadata": {k: v}}`, empty values are left out.
 
     A parameter that `lists` names becomes a list: its values are separated by commas, or its name is repeated.
-    Raises `BadRequest` where a name has both forms, `k=v` and `k[m]=v`.
+    Raises `BadRequest` where a name has both forms, `k=v` and `k[m]=v`, where another name is repeated, and for more
+    than `MOST_FILTERS` of the second form.
     """
     query: dict[str, Any] = {}
     members: dict[str, dict[str, str]] = {}
     for name, value in parameters.multi_items():
         member = _MEMBER.fullmatch(name)
         if member is not None:
-            members.setdefault(member[1], {})[member[2]] = value
+            _set(members.setdefault(member[1], {}), member[2], value, of=name)
         elif name in lists and value != "":
             query.setdefault(name, []).extend(part for each in value.split(",") if (part := each.strip()))
         elif value != "":
-            query[name] = value
+            _set(query, name, value, of=name)
     for name in members.keys() & query.keys():
-        raise BadRequest(f"give either {name}= or {name}[...]=, not both", code="invalid_query_params", param=name)
+        raise _invalid(f"give either {name}= or {name}[...]=, not both", name)
+    for name, given in members.items():
+        if len(given) > MOST_FILTERS:
+            raise _invalid(f"give at most {MOST_FILTERS} of {name}[...]=", name)
     return query | members
+
+
+def _set(values: dict[str, Any], name: str, value: str, *, of: str) -> None:
+    if name in values:  # to take one of them would hide a mistake
+        raise _invalid(f"{of[:80]!r} is given twice", of[:80])
+    values[name] = value
+
+
+def _invalid(message: str, param: str | None = None) -> BadRequest:
+    return BadRequest(message, code="invalid_query_params", param=param)
 
 
 def check_names(parameters: QueryParams, known: Collection[str]) -> None:
@@ -70,13 +96,13 @@ def read_cursor(cursor: str | None) -> int | None:
     return key
 
 
-def page(rows: Sequence[Mapping[str, Any]], limit: int, items: Iterable[Any]) -> Reply:
-    """Return a page of at most `limit` items; `rows` has one row more if another page follows.
+def page(rows: Sequence[Mapping[str, Any]], limit: int, items: Iterable[Any], *, is_cut: bool = False) -> Reply:
+    """Return a page of at most `limit` items; another one follows if `rows` has one row more, or if they are cut.
 
     A page of large items has fewer (`first_items`).
     """
     shown = first_items(items, limit)
-    more = len(rows) > len(shown)
+    more = len(rows) > len(shown) or is_cut
     data = {
         "object": "list",
         "data": shown,
@@ -87,17 +113,17 @@ def page(rows: Sequence[Mapping[str, Any]], limit: int, items: Iterable[Any]) ->
 
 
 def first_items(items: Iterable[Any], most: int) -> list[orjson.Fragment]:
-    """Return the first `most` items as JSON, or fewer: those that begin within the first `MOST_PAGE_BYTES`.
+    """Return the first `most` items as JSON, or fewer: those that have `MOST_PAGE_BYTES` together, at least one.
 
     An event or a task has the task's input, which may be as large as a body.
     """
     shown: list[orjson.Fragment] = []
     size = 0
     for item in islice(items, most):
-        if size >= MOST_PAGE_BYTES:
-            break
         text = orjson.dumps(item)
         size += len(text)
+        if shown and size > MOST_PAGE_BYTES:
+            break
         shown.append(orjson.Fragment(text))
     return shown
 

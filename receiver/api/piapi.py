@@ -28,18 +28,22 @@ from receiver.domain.model_families import (
     family_names,
     models_wanted,
 )
-from receiver.domain.representations import piapi_active_task, piapi_task
+from receiver.domain.representations import piapi_active_task, piapi_shortened_task, piapi_task
 from receiver.errors import BadRequest, ProviderRefused, RingbackError, Unavailable
 from receiver.providers import PROVIDER_UNAUTHORIZED, Refused
 from receiver.providers.registry import DEFAULT_PROVIDER
+from receiver.storage.large_rows import read_first
 from receiver.storage.tasks import (
     TaskFilter,
     count_active,
     count_tasks,
+    large_tasks,
     models_of,
     newest_active,
+    shortened_tasks,
     task_by_id,
     tasks_matching,
+    tasks_to_cancel,
 )
 from receiver.tracking.create import TaskRequest
 
@@ -96,7 +100,7 @@ async def cancel_tasks(call: Call) -> Reply:
             models=models,
             created_before=query.created_before,
         )
-        found += await call.services.database.read(tasks_matching(wanted, _MOST_CANCELLED - len(found)))
+        found += await call.services.database.read(tasks_to_cancel(wanted, _MOST_CANCELLED - len(found)))
     limit = asyncio.Semaphore(_CANCELS_AT_ONCE)
     results = await asyncio.gather(*(_cancel(call, task, limit) for task in found))
     cancelled = [uid for uid in results if uid is not None]
@@ -135,9 +139,12 @@ async def histories(call: Call) -> Reply:
         created_before=query.end_time,
     )
     read = call.services.database.read
-    rows = await read(tasks_matching(wanted, query.page_size, (query.page - 1) * query.page_size))
+    rows, rest = await read_first(
+        read, large_tasks(tasks_matching(wanted, query.page_size, (query.page - 1) * query.page_size))
+    )
     total = (await read(count_tasks(wanted)))[0]["count"]
-    items = [piapi_task(row) for row in rows]
+    shortened = await read(shortened_tasks(rest)) if rest else []
+    items = [*map(piapi_task, rows), *map(piapi_shortened_task, shortened)]
     page = {"data": items, "page": query.page, "size": query.page_size, "total": total}
     # Earlier versions of Ringback had these two names.
     return Reply({**page, "list": items, "page_size": query.page_size})

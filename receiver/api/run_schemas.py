@@ -2,21 +2,11 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from models import RunStatus
-from receiver.api.schemas import Metadata, Object, Page, Retry, WaitQuery
+from receiver.api.schemas import Few, Metadata, Object, Page, RequestFields, Retry, WaitQuery
 from receiver.domain.graph import STEP_ATTEMPTS, OnFailure, StepSpec, check_count
-
-MOST_NAMES = 100
-"""In one step's `input_map`, and in its `depends_on`."""
-
-
-def _check_size(value: Any) -> Any:
-    """Check the number of members before each is validated: the body may contain a hundred thousand."""
-    if isinstance(value, dict | list) and len(value) > MOST_NAMES:
-        raise ValueError(f"may have at most {MOST_NAMES} members")
-    return value
 
 
 class StepRetry(Retry):
@@ -25,16 +15,16 @@ class StepRetry(Retry):
     max_attempts: Annotated[int, Field(ge=1, le=5)] = STEP_ATTEMPTS
 
 
-class CreateStep(BaseModel):
+class CreateStep(RequestFields):
     """One step of `POST /api/v1/runs`; `receiver.domain.graph` checks it within its graph."""
 
     model_config = ConfigDict(extra="forbid")
 
     id: str
     action: str
-    input: Object = {}
-    input_map: Annotated[dict[str, str], BeforeValidator(_check_size)] = {}
-    depends_on: Annotated[list[str], BeforeValidator(_check_size)] = []
+    input: Object = Field(default_factory=dict)
+    input_map: Annotated[dict[str, str], Few] = Field(default_factory=dict)
+    depends_on: Annotated[list[str], Few] = Field(default_factory=list)
     on_failure: OnFailure = OnFailure.STOP
     retry: StepRetry = StepRetry()
 
@@ -53,7 +43,7 @@ class CreateStep(BaseModel):
         )
 
 
-class CreateRun(BaseModel):
+class CreateRun(RequestFields):
     """`POST /api/v1/runs`: Pi's create, extended by `on_failure` and `retry` of each step."""
 
     model_config = ConfigDict(extra="forbid")
@@ -63,7 +53,7 @@ class CreateRun(BaseModel):
 
     @field_validator("steps", mode="before")
     @classmethod
-    def _countable(cls, value: Any) -> Any:
+    def _countable_steps(cls, value: Any) -> Any:
         if isinstance(value, list):
             check_count(len(value))
         return value

@@ -17,15 +17,20 @@ from receiver.api.run_schemas import CreateRun, RunQuery
 from receiver.api.schemas import WaitQuery
 from receiver.domain.graph import Graph, check_graph
 from receiver.domain.run_representations import native_run
-from receiver.errors import NotFound
+from receiver.errors import NotFound, TooLarge
 from receiver.runs.changes import RunRow
 from receiver.runs.service import RunRequest
 from receiver.storage.events import newest_cancellation
 from receiver.storage.runs import RunFilter
 
+MOST_RUN_BYTES = 8 * 1024 * 1024
+"""Of its request. All steps are stored at once, and each that starts is stored again as its task."""
+
 
 async def create_run(call: Call) -> Reply:
     """`POST /api/v1/runs`: create a run. When this returns it is on disk, and its first steps have started."""
+    if (size := len(await call.text())) > MOST_RUN_BYTES:
+        raise TooLarge(f"the body has {size} bytes; a run may have {MOST_RUN_BYTES}")
     wanted = await call.body(CreateRun)
     runs = call.services.runs
     steps = [step.spec for step in wanted.steps]
@@ -60,8 +65,8 @@ async def list_runs(call: Call) -> Reply:
         metadata=query.metadata,
         before=read_cursor(query.cursor),
     )
-    rows = await call.services.runs.page(wanted, query.limit + 1)
-    return page(rows, query.limit, (native_run(row, row["steps"]) for row in rows))
+    rows, rest = await call.services.runs.page(wanted, query.limit + 1)
+    return page(rows, query.limit, (native_run(row, row["steps"]) for row in rows), is_cut=bool(rest))
 
 
 async def cancel_run(call: Call) -> Reply:

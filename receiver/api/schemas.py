@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     StrictBool,
     StringConstraints,
+    model_validator,
 )
 
 from models import DeliveryFormat, DeliveryStatus, Scope, SignatureScheme, TaskStatus
@@ -37,6 +38,28 @@ def _children(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 
 
+MOST_FIELDS = 100
+"""Of an object whose fields are known, of headers, and of event types."""
+
+
+def check_members(value: Any) -> Any:
+    """Check the number of members before each is validated: a body may have a hundred thousand, each with a fault."""
+    if isinstance(value, dict | list) and len(value) > MOST_FIELDS:
+        raise ValueError(f"may have at most {MOST_FIELDS} members")
+    return value
+
+
+class RequestFields(BaseModel):
+    """What all objects are that clients send."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _countable(cls, value: Any) -> Any:
+        return check_members(value)
+
+
+Few = BeforeValidator(check_members)
+"""For a list or an object whose members are validated one by one."""
 Object = Annotated[dict[str, Any], BeforeValidator(_check_depth)]
 MOST_METADATA_BYTES = 16 * 1024
 
@@ -76,7 +99,7 @@ def _read_time(value: Any) -> Any:
 Timestamp = Annotated[datetime, BeforeValidator(_read_time)]
 
 
-class WebhookConfig(BaseModel):
+class WebhookConfig(RequestFields):
     """A client's own `config.webhook_config` that names an endpoint."""
 
     endpoint: str
@@ -84,7 +107,7 @@ class WebhookConfig(BaseModel):
     """Sent as a header's value, so printable ASCII only."""
 
 
-class Retry(BaseModel):
+class Retry(RequestFields):
     """How a task is retried when the provider fails it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -93,7 +116,7 @@ class Retry(BaseModel):
     backoff_seconds: Annotated[float, Field(ge=0, le=3600)] = 1.0
 
 
-class CreateTask(BaseModel):
+class CreateTask(RequestFields):
     """`POST /api/v1/task`: PiAPI's create, extended by `metadata` and `retry`."""
 
     model: ShortName
@@ -104,7 +127,7 @@ class CreateTask(BaseModel):
     retry: Retry = Retry()
 
 
-class AdoptTask(BaseModel):
+class AdoptTask(RequestFields):
     """`POST /api/v1/tasks/adopt`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -114,14 +137,14 @@ class AdoptTask(BaseModel):
     metadata: Metadata | None = None
 
 
-class _WebhookFields(BaseModel):
+class _WebhookFields(RequestFields):
     """The fields of a webhook that are optional and can be reset by null; `receiver.domain` has more rules for them."""
 
     model_config = ConfigDict(extra="forbid")
 
-    event_types: list[str] | None = None
+    event_types: Annotated[list[str], Few] | None = None
     filters: Object | None = None
-    headers: dict[str, str] | None = None
+    headers: Annotated[dict[str, str], Few] | None = None
     description: Annotated[str, Field(max_length=500)] | None = None
     rate_limit: Annotated[float, Field(gt=0, le=10_000, strict=True)] | None = None
     max_in_flight: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = None
@@ -148,7 +171,7 @@ class ChangeWebhook(_WebhookFields):
     is_active: StrictBool = True
 
 
-class RotateSecret(BaseModel):
+class RotateSecret(RequestFields):
     """`POST /api/v1/webhooks/{id}/rotate-secret`: at most 7 days of overlap."""
 
     model_config = ConfigDict(extra="forbid")
@@ -157,7 +180,7 @@ class RotateSecret(BaseModel):
     secret: str | None = None
 
 
-class RecoverRequest(BaseModel):
+class RecoverRequest(RequestFields):
     """`POST /api/v1/webhooks/{id}/recover`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -165,17 +188,17 @@ class RecoverRequest(BaseModel):
     since: Timestamp
 
 
-class ReplayRequest(BaseModel):
+class ReplayRequest(RequestFields):
     """`POST /api/v1/webhooks/{id}/replay`."""
 
     model_config = ConfigDict(extra="forbid")
 
     since: Timestamp
     until: Timestamp | None = None
-    event_types: list[str] | None = None
+    event_types: Annotated[list[str], Few] | None = None
 
 
-class CreateKey(BaseModel):
+class CreateKey(RequestFields):
     """`POST /api/v1/keys`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -186,7 +209,7 @@ class CreateKey(BaseModel):
     """Requests per second, to all processes together; null means the default, `RINGBACK_KEY_RATE`."""
 
 
-class Page(BaseModel):
+class Page(RequestFields):
     """The query parameters that all lists have."""
 
     limit: Annotated[int, Field(ge=1, le=200)] = 50
@@ -208,11 +231,11 @@ class TaskQuery(Page):
 class EventQuery(Page):
     """The query of `GET /api/v1/events`; `after` is the alternative to the `Last-Event-ID` header."""
 
-    event_types: list[str] | None = None
-    model: list[str] | None = None
-    task_type: list[str] | None = None
+    event_types: Annotated[list[str], Few] | None = None
+    model: Annotated[list[str], Few] | None = None
+    task_type: Annotated[list[str], Few] | None = None
     task_id: str | None = None
-    run_id: list[str] | None = None
+    run_id: Annotated[list[str], Few] | None = None
     after: str | None = None
 
 
@@ -232,13 +255,13 @@ class DeliveryQuery(WebhookDeliveryQuery):
     webhook_id: str | None = None
 
 
-class ReportQuery(BaseModel):
+class ReportQuery(RequestFields):
     """The query of `GET /api/v1/report`; by default of the last 24 hours."""
 
     since: Timestamp | None = None
 
 
-class WaitQuery(BaseModel):
+class WaitQuery(RequestFields):
     """The query of a long poll, as Pi has it: `timeout_seconds` is 1 to 30, by default 20."""
 
     wait_for_completion: bool = False

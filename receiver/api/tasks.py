@@ -14,8 +14,9 @@ from receiver.api.schemas import AdoptTask, GetTask, Page, TaskQuery
 from receiver.api.task_requests import read_task
 from receiver.domain.representations import native_attempts, native_event, native_task
 from receiver.errors import BadRequest
-from receiver.storage.events import events_of_task
-from receiver.storage.tasks import TaskFilter, task_by_id, tasks_matching
+from receiver.storage.events import events_of_task, large_events_of_task
+from receiver.storage.large_rows import read_first
+from receiver.storage.tasks import TaskFilter, large_tasks, task_by_id, tasks_matching
 
 
 async def list_tasks(call: Call) -> Reply:
@@ -33,8 +34,8 @@ async def list_tasks(call: Call) -> Reply:
         metadata=query.metadata,
         before=read_cursor(query.cursor),
     )
-    rows = await call.services.database.read(tasks_matching(wanted, query.limit + 1))
-    return page(rows, query.limit, (native_task(row) for row in rows))
+    rows, rest = await read_first(call.services.database.read, large_tasks(tasks_matching(wanted, query.limit + 1)))
+    return page(rows, query.limit, (native_task(row) for row in rows), is_cut=bool(rest))
 
 
 async def get_task(call: Call) -> Reply:
@@ -47,8 +48,9 @@ async def list_events(call: Call) -> Reply:
     """`GET /api/v1/tasks/{id}/events`: the task's events, newest first."""
     query = call.query(Page)
     task = await call.services.tracker.task(call.organization_id, call.path("task_id"))
-    rows = await call.services.database.read(events_of_task(task["id"], query.limit + 1, read_cursor(query.cursor)))
-    return page(rows, query.limit, (native_event(task, row) for row in rows))
+    wanted = large_events_of_task(events_of_task(task["id"], query.limit + 1, read_cursor(query.cursor)))
+    rows, rest = await read_first(call.services.database.read, wanted)
+    return page(rows, query.limit, (native_event(task, row) for row in rows), is_cut=bool(rest))
 
 
 async def refresh_task(call: Call) -> Reply:

@@ -41,7 +41,8 @@ LONGEST_JSON = 256 * 1024
 """Characters of a text that is read as JSON."""
 _LONGEST_PATH = 300
 _LONGEST_CONTENT_TYPE = 100
-_URL = re.compile(r"https?://[^\s/?#]+(?P<path>[^\s?#]*)\S*", re.IGNORECASE)
+_URL = re.compile(r"https?://[^\s/?#]++(?P<path>[^\s?#]*+)\S*+", re.IGNORECASE)
+# Possessive: a text that begins like a URL and goes on after a blank would else be tried in every division.
 _LONGEST_ENDING = 12
 _TYPE_NAMES = frozenset({*CONTENT_TYPE_NAMES, "type"})
 _KIND_OR_MIME = re.compile(r"(?:image|video|audio)(?:/[\w.+-]{1,60})?", re.IGNORECASE)

@@ -25,6 +25,10 @@ _SHORTEST_WHOLE = 6
 _SHORTEST_WORD = 16
 _SHORTEST_ANYWHERE = 32
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+_LONGEST_MARK = 32
+_MARK = re.compile(r"""\\{0,31}["']""")
+_MARK_BEFORE = re.compile(r"""\\{0,31}+["']\Z""")
+"""Quotes as they look in JSON that is quoted in JSON again and again."""
 _IDS = frozenset({"task_id"})
 """Names whose value is an id: two tasks would become one if it were replaced by the same three asterisks."""
 
@@ -59,7 +63,7 @@ def redact_text(text: str, secret: str) -> str:
         return text
     for form in _written_forms(secret):
         if len(secret) < _SHORTEST_ANYWHERE:
-            text = re.sub(rf"""(?P<mark>\\{{0,31}}["']){re.escape(form)}(?P=mark)""", _in_marks, text)
+            text = _redact_in_marks(text, form)
         text = _redact_string(text, form)
     return text
 
@@ -84,5 +88,18 @@ def _written_forms(secret: str) -> list[str]:
     return sorted(forms, key=len, reverse=True)
 
 
-def _in_marks(match: re.Match[str]) -> str:
-    return f"{match['mark']}{REDACTED}{match['mark']}"
+def _redact_in_marks(text: str, form: str) -> str:
+    """Redact a form of the secret wherever it is a whole text in quotes, which may be escaped.
+
+    It looks around each place of the form, and not at each quote and backslash of the text, of which there may be many.
+    """
+    kept: list[str] = []
+    begin, at = 0, text.find(form)
+    while at >= 0:
+        end = at + len(form)
+        before, after = _MARK_BEFORE.search(text, max(begin, at - _LONGEST_MARK), at), _MARK.match(text, end)
+        if before is not None and after is not None and before[0].endswith(after[0]):
+            kept += (text[begin:at], REDACTED)
+            begin = end
+        at = text.find(form, end)
+    return "".join((*kept, text[begin:]))

@@ -119,6 +119,12 @@ def piapi_task(task: Fields) -> dict[str, Any]:
     }
 
 
+def piapi_shortened_task(task: Fields) -> dict[str, Any]:
+    """Return a task that is too large for its page: without its documents, which `meta.is_shortened` tells."""
+    shown = piapi_task(task)
+    return {**shown, "meta": {**shown["meta"], "is_shortened": True}}
+
+
 def piapi_active_task(task: Fields) -> dict[str, Any]:
     """Return a task that has not ended as an item of PiAPI's active tasks: a part of `piapi_task`, under its names."""
     return {

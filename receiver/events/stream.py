@@ -10,7 +10,7 @@ from receiver.domain.server_sent import event_frame
 from receiver.errors import EventsLost
 from receiver.events.feed import Entry, Feed, StreamCursor
 from receiver.events.postgresql_log import PostgreSQLLog
-from receiver.storage.database import Database
+from receiver.storage.database import Database, Query
 from receiver.storage.events import (
     EventFilter,
     event_and_task,
@@ -18,11 +18,17 @@ from receiver.storage.events import (
     events_between,
     events_by_sequence,
     kept_events,
+    large_events,
     newest_event,
 )
+from receiver.storage.large_rows import MOST_PAGE_BYTES, read_first
 
 MOST_AT_ONCE = 32
 """Events that one follower reads at a time: what it may hold in memory while its client reads slowly."""
+_RENDERED_AT_ONCE = 8
+"""Events that one query reads for their frames: each may be as large as a body."""
+Events = tuple[list[dict[str, Any]], bool]
+"""Events as the API shows them, and whether more would follow that did not fit a page."""
 _SPAN = 5_000
 """Sequence numbers that one query of a follower covers: a filter that lets little through may not take long."""
 
@@ -46,15 +52,16 @@ class Follower(StreamCursor):
         return frames
 
     async def _from_memory(self, entries: Sequence[Entry]) -> list[bytes]:
+        newest = self._feed.newest
         wanted = [entry for entry in entries if self._wanted.admits(entry)]
-        taken = wanted[:MOST_AT_ONCE]
-        self.move(taken[-1].sequence if len(taken) < len(wanted) else self._feed.newest)
-        return await self._streams.frames(taken)
+        frames, taken = await self._streams.frames(wanted[:MOST_AT_ONCE])
+        self.move(wanted[taken - 1].sequence if taken < len(wanted) else newest)
+        return frames
 
     async def _from_database(self) -> list[bytes]:
         until = min(self._position + _SPAN, self._feed.newest)
-        rows = await self._streams.read_between(self._wanted, self._position, until, MOST_AT_ONCE)
-        self.move(rows[-1]["sequence"] if len(rows) == MOST_AT_ONCE else until)
+        rows, is_cut = await self._streams.read_between(self._wanted, self._position, until, MOST_AT_ONCE)
+        self.move(rows[-1]["sequence"] if is_cut or len(rows) == MOST_AT_ONCE else until)
         return [event_frame(str(row["sequence"]), row["type"], row) for row in rows]
 
 
@@ -111,24 +118,40 @@ class Streams:
             raise EventsLost(f"events after event {after} were purged", oldest=kept["oldest"])
         return after
 
-    async def read_before(self, wanted: EventFilter, before: int | None, limit: int) -> list[dict[str, Any]]:
-        """Return events as the API shows them, newest first."""
-        return [_api_event(row) for row in await self._database.read(events_before(wanted, before, limit))]
+    async def read_before(self, wanted: EventFilter, before: int | None, limit: int) -> Events:
+        """Return events as the API shows them, newest first, as many as fit a page, and whether that cuts them."""
+        return await self._read(events_before(wanted, before, limit))
 
-    async def read_after(self, wanted: EventFilter, after: int, limit: int) -> list[dict[str, Any]]:
-        """Return events after a position as the API shows them, oldest first."""
+    async def read_after(self, wanted: EventFilter, after: int, limit: int) -> Events:
+        """Return events after a position as the API shows them, oldest first, and whether they are cut."""
         return await self.read_between(wanted, after, await self.now(), limit)
 
-    async def read_between(self, wanted: EventFilter, after: int, until: int, limit: int) -> list[dict[str, Any]]:
-        """Return events after one position and up to another, oldest first."""
-        return [_api_event(row) for row in await self._database.read(events_between(wanted, after, until, limit))]
+    async def read_between(self, wanted: EventFilter, after: int, until: int, limit: int) -> Events:
+        """Return events after one position and up to another, oldest first, and whether they are cut."""
+        return await self._read(events_between(wanted, after, until, limit))
 
-    async def frames(self, entries: Sequence[Entry]) -> list[bytes]:
-        """Return the frames of these events. The first follower that needs a frame renders it for all."""
-        if any(entry.frame is None for entry in entries):
-            async with self._rendering:
-                await self._render([entry for entry in entries if entry.frame is None])
-        return [entry.frame for entry in entries if entry.frame]
+    async def _read(self, query: Query) -> Events:
+        rows, rest = await read_first(self._database.read, large_events(query))
+        return [_api_event(row) for row in rows], bool(rest)
+
+    async def frames(self, entries: Sequence[Entry]) -> tuple[list[bytes], int]:
+        """Return the frames of the first of these events, and of how many: until they have `MOST_PAGE_BYTES`.
+
+        The first follower that needs a frame renders it for all.
+        """
+        frames: list[bytes] = []
+        size = 0
+        for number, entry in enumerate(entries):
+            if size >= MOST_PAGE_BYTES:
+                return frames, number
+            if entry.frame is None:
+                async with self._rendering:
+                    few = entries[number : number + _RENDERED_AT_ONCE]
+                    await self._render([each for each in few if each.frame is None])
+            if entry.frame:
+                frames.append(entry.frame)
+                size += len(entry.frame)
+        return frames, len(entries)
 
     async def _render(self, entries: Sequence[Entry]) -> None:
         if not entries:

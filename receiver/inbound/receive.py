@@ -8,7 +8,7 @@ import contextlib
 import hmac
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
 
 import orjson
@@ -21,7 +21,9 @@ from receiver.domain.client_networks import NetworkLines, client_network
 from receiver.domain.content_encoding import ACCEPTED, EncodingBroken, EncodingUnknown, content_encodings, unpack
 from receiver.domain.ids import is_id
 from receiver.domain.keyring import KeyRing
+from receiver.domain.updates import ProviderUpdate
 from receiver.errors import RingbackError, TooLarge, Unavailable
+from receiver.large_bodies import LARGE_BYTES, read_apart
 from receiver.providers import MalformedUpdate, Provider
 from receiver.storage.leases import poll_now
 from receiver.storage.receipts import insert_receipts, new_receipt
@@ -36,6 +38,8 @@ log = get_logger("inbound.receive")
 _SECRET_HEADER = b"x-webhook-secret"
 _ENCODING_HEADER = b"content-encoding"
 _ATTEMPT = re.compile(r"0{0,3}[1-9][0-9]{0,2}")
+_LONGEST_QUERY = 4096
+"""Bytes of it that are looked at."""
 _JSON = (b"content-type", b"application/json")
 
 
@@ -136,17 +140,17 @@ class InboundEndpoint:
             body = unpack(body, encodings, self._max_body_bytes)
             if encodings:
                 give_back(scope, self._max_body_bytes - len(body), inbound=True)
-            update = provider.parse_webhook(body, attempt=attempt, hidden=secret)
+            update, redacted = await _read(provider, body, attempt, secret)
         except (EncodingBroken, MalformedUpdate) as error:
             # What can be read of it: the bytes as they came, if nothing could be unpacked.
             readable = (error.unpacked if isinstance(error, EncodingBroken) else b"") or body
-            await self._store_receipt(provider, task_uid, provider.redact(readable, hidden=secret), str(error))
+            await self._store_receipt(provider, task_uid, await _redacted(provider, readable, secret), str(error))
             raise MalformedUpdate(str(error)) from None
         arrival = Arrival(
             provider=provider.name,
             task_uid=task_uid,
             update=update,
-            body=lambda: provider.redact(body, hidden=secret),
+            body=redacted,
         )
         fan_out = self._applier.after_commit.fan_out
         owner = fan_out.owner(task_uid)
@@ -187,6 +191,33 @@ class InboundEndpoint:
         self._applier.after_commit.due.set(now)
 
 
+async def _read(
+    provider: Provider, body: bytes, attempt: int | None, secret: str
+) -> tuple[ProviderUpdate, Callable[[], str]]:
+    """Return the update, and what returns the body without secrets, which only a receipt needs.
+
+    Raises `MalformedUpdate`.
+    """
+
+    def redact() -> str:
+        return provider.redact(body, hidden=secret)
+
+    if len(body) <= LARGE_BYTES:
+        return provider.parse_webhook(body, attempt=attempt, hidden=secret), redact
+
+    def read() -> tuple[ProviderUpdate, str]:
+        return provider.parse_webhook(body, attempt=attempt, hidden=secret), redact()
+
+    update, redacted = await read_apart(read)
+    return update, lambda: redacted
+
+
+async def _redacted(provider: Provider, body: bytes, secret: str) -> str:
+    if len(body) <= LARGE_BYTES:
+        return provider.redact(body, hidden=secret)
+    return await read_apart(lambda: provider.redact(body, hidden=secret))
+
+
 def _header_values(scope: Scope, wanted: bytes) -> list[str]:
     return [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
 
@@ -213,7 +244,7 @@ def _attempt(scope: Scope) -> int:
     query: bytes = scope["query_string"]
     if not query:
         return 1
-    for name, value in parse_qsl(query.decode("latin-1")):
+    for name, value in parse_qsl(query[:_LONGEST_QUERY].decode("latin-1")):
         if name == "attempt" and _ATTEMPT.fullmatch(value):
             return int(value)
     return 1

@@ -17,6 +17,7 @@ databases store: no lone surrogates, no NULs, no numbers that are not finite, no
 | integers beyond 64 bits | a double, as JavaScript reads them |
 | a name twice in an object | the last one |
 | arrays and objects more than `DEEPEST` levels deep | null, or the body is refused |
+| more than `receiver.domain.json_bounds.MOST_VALUES` values | the body is refused |
 
 Well-formed JSON is read by orjson alone; the rest of this module runs only after that has failed. It reads a body in a
 time that grows with its length, whatever is in it.
@@ -30,6 +31,7 @@ from typing import Any
 
 import orjson
 
+from receiver.domain.json_bounds import MOST_VALUES, has_more_values
 from receiver.providers.base import MalformedUpdate
 
 DEEPEST = 100
@@ -86,6 +88,8 @@ def read_json(body: bytes, *, cut: bool = False) -> Any:
 
     `cut` says whether what is too deep becomes null; otherwise such a body is malformed.
     """
+    if has_more_values(body, MOST_VALUES):
+        raise MalformedUpdate(f"the body has more than {MOST_VALUES} values")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -16,9 +16,11 @@ from receiver.events.record import record
 from receiver.runs.advance import Advancer, RunChange, run_event
 from receiver.runs.changes import Asked, RunChanger, RunRow, StepTasks, unknown_run
 from receiver.storage.database import Database
+from receiver.storage.large_rows import read_first
 from receiver.storage.runs import (
     RunFilter,
     insert_run,
+    large_runs,
     run_by_id,
     runs_among,
     runs_matching,
@@ -67,9 +69,10 @@ class Runs:
         found = {row["uid"] for row in await self._database.read(runs_among(organization_id, uids))}
         return [uid for uid in uids if uid not in found]
 
-    async def page(self, wanted: RunFilter, limit: int) -> list[RunRow]:
-        """Return runs with their steps, newest first."""
-        return await self._with_steps(await self._database.read(runs_matching(wanted, limit)))
+    async def page(self, wanted: RunFilter, limit: int) -> tuple[list[RunRow], list[int]]:
+        """Return runs with their steps, newest first, as many as fit a page, and the row keys of the rest."""
+        query = large_runs(runs_matching(wanted, limit))
+        return await read_first(self._database.read, query, complete=self._with_steps)
 
     async def wait(self, organization_id: int, uid: str, seconds: float) -> RunRow:
         """Return a run when it has ended, or as it is after `seconds` or when the service stops. Raises `NotFound`."""

@@ -25,7 +25,9 @@ from starlette.routing import Route
 from receiver.api.answer_headers import AnswerHeadersMiddleware
 from receiver.api.health import Health, livez
 from receiver.errors import StartError
-from receiver.serving.server import ServerConnection
+from receiver.serving.connection import ServerConnection
+from receiver.serving.connection_limits import ConnectionLimits
+from receiver.serving.server import Server
 from receiver.setting_values import read_listen_address
 
 _ANSWER_SECONDS = 3.0
@@ -78,10 +80,10 @@ class MetricsServer:
             log_level="warning",
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=_MOST_CONNECTIONS,
             timeout_graceful_shutdown=1,
         )
-        self._server = uvicorn.Server(config)
+        limits = ConnectionLimits(connections=_MOST_CONNECTIONS, connections_per_address=_MOST_CONNECTIONS)
+        self._server = Server(config, lambda: None, limits=limits)
         self._thread = threading.Thread(
             target=self._server.run, args=([listening],), name="ringback-metrics", daemon=True
         )

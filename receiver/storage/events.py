@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from models import EventType
 from receiver.domain.ids import is_id
 from receiver.domain.matching import matches
+from receiver.storage.large_rows import LargeRows, bytes_of
 from receiver.storage.tables import events, organizations, tasks
 
 FILTERS = ("model", "task_type", "run_id")
@@ -99,6 +100,16 @@ def events_of_task(task_key: int, limit: int, before: int | None) -> Select[Any]
     """Return the query for a page of a task's events, newest first."""
     query = select(events).where(events.c.task_id == task_key).order_by(events.c.id.desc()).limit(limit)
     return query if before is None else query.where(events.c.id < before)
+
+
+def large_events(query: Select[Any]) -> LargeRows:
+    """Return a query of events with their tasks so that it can be read in pieces."""
+    return LargeRows(query, events.c.id, bytes_of(events, tasks), name="event_id")
+
+
+def large_events_of_task(query: Select[Any]) -> LargeRows:
+    """Return a query of a task's events so that it can be read in pieces."""
+    return LargeRows(query, events.c.id, bytes_of(events))
 
 
 def newest_cancellation(*, task_key: int | None = None, run_uid: str | None = None) -> Select[Any]:

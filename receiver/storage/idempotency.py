@@ -20,7 +20,7 @@ from typing import Any
 
 from sqlalchemy import Row, Select, and_, bindparam, func, insert, select, update
 
-from receiver.errors import Conflict
+from receiver.errors import Conflict, RingbackError
 from receiver.storage.tables import idempotency_keys as keys
 from receiver.storage.transaction import Transaction
 
@@ -39,6 +39,9 @@ class ClaimRequest:
     owner: str
     now: datetime
     lease_until: datetime
+    organization_id: int | None = None
+    refusal: RingbackError | None = None
+    """Why a key that is new may not be claimed; None if it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ def mismatch() -> Conflict:
 
 
 async def claim(tx: Transaction, wanted: Sequence[ClaimRequest]) -> list[ClaimResult | Exception]:
-    """Claim keys, or return their state. Each scope may be given once. For another body the result is a `Conflict`.
+    """Claim keys, or return their state. Each scope may be given once. For another body the result is a `Conflict`,
+    for a new key with a `refusal` that.
 
     If two processes insert the same key at the same time, the second one's batch fails on the unique scope; the writer
     tries it again, and then it finds the row. Rows are inserted in the order of their scopes, so that two processes
@@ -103,7 +107,7 @@ async def claim(tx: Transaction, wanted: Sequence[ClaimRequest]) -> list[ClaimRe
     """
     lock = select(keys).where(keys.c.scope.in_([each.scope for each in wanted])).order_by(keys.c.id)
     known = {row.scope: row for row in await tx.execute(lock.with_for_update())}
-    if new := [_row(each) for each in wanted if each.scope not in known]:
+    if new := [_row(each) for each in wanted if each.scope not in known and each.refusal is None]:
         await tx.execute(insert(keys), sorted(new, key=itemgetter("scope")))
     one = wanted[0]
     is_ours = and_(keys.c.scope == one.scope, keys.c.owner == one.owner, keys.c.lease_until == one.lease_until)
@@ -141,6 +145,12 @@ async def move_lease(tx: Transaction, scope: str, owner: str, until: datetime) -
     await tx.execute(update(keys).where(is_held).values(lease_until=until))
 
 
+def live_keys(organization_id: int, now: datetime, most: int) -> Select[Any]:
+    """Return the query that counts the organization's keys that are valid, as `count`: up to `most` of them."""
+    is_live = (keys.c.organization_id == organization_id, keys.c.created_at > now - KEPT)
+    return select(func.count().label("count")).select_from(select(keys.c.id).where(*is_live).limit(most).subquery())
+
+
 def leased(scope: str, now: datetime) -> Select[Any]:
     """Return the query that finds a key while a process does the work of its request."""
     return select(keys.c.id).where(keys.c.scope == scope, keys.c.status.is_(None), keys.c.lease_until > now)
@@ -149,7 +159,8 @@ def leased(scope: str, now: datetime) -> Select[Any]:
 async def _claim_again(tx: Transaction, row: Row[Any], wanted: ClaimRequest) -> ClaimResult | Exception:
     is_held = row.status is None and row.owner != wanted.owner and row.lease_until > wanted.now
     if row.created_at <= wanted.now - KEPT and not is_held:
-        await tx.execute(update(keys).where(keys.c.id == row.id).values(**_row(wanted)))
+        if wanted.refusal is None:
+            await tx.execute(update(keys).where(keys.c.id == row.id).values(**_row(wanted)))
         return _new_claim(wanted)
     if row.body != wanted.body:
         return mismatch()
@@ -163,13 +174,14 @@ async def _claim_again(tx: Transaction, row: Row[Any], wanted: ClaimRequest) -> 
     return Claim(row.scope, row.resource_id, is_resumed=True, found_state=row.found_state, was_elsewhere=was_elsewhere)
 
 
-def _new_claim(wanted: ClaimRequest) -> Claim:
-    return Claim(wanted.scope, wanted.resource_id, is_resumed=False)
+def _new_claim(wanted: ClaimRequest) -> Claim | Exception:
+    return wanted.refusal or Claim(wanted.scope, wanted.resource_id, is_resumed=False)
 
 
 def _row(wanted: ClaimRequest) -> dict[str, Any]:
     return {
         "scope": wanted.scope,
+        "organization_id": wanted.organization_id,
         "body": wanted.body,
         "resource_id": wanted.resource_id,
         "found_state": None,

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, bindparam, insert, select, update
+from sqlalchemy import Select, bindparam, func, insert, select, update
 
 from receiver.domain.advance import UNDER_WAY
 from receiver.domain.ids import is_id
+from receiver.storage.large_rows import LargeRows, bytes_of
 from receiver.storage.metadata_filter import has_metadata
 from receiver.storage.page_filter import PageFilter
 from receiver.storage.tables import organizations, run_steps, runs
@@ -45,6 +46,13 @@ def runs_matching(wanted: RunFilter, limit: int) -> Select[Any]:
     conditions = wanted.conditions(runs, status=wanted.status)
     conditions.extend(has_metadata(runs.c.metadata, name, value) for name, value in wanted.metadata.items())
     return _WITH_ORGANIZATION.where(*conditions).order_by(runs.c.id.desc()).limit(limit)
+
+
+def large_runs(query: Select[Any]) -> LargeRows:
+    """Return the query of a page of runs so that it can be read in pieces, by the sizes of their steps."""
+    of_run = run_steps.c.run_id == runs.c.id
+    size = select(func.coalesce(func.sum(bytes_of(run_steps)), 0)).where(of_run).correlate(runs).scalar_subquery()
+    return LargeRows(query, runs.c.id, size)
 
 
 def steps_of(run_keys: Collection[int]) -> Select[Any]:

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy import JSON, ColumnElement, Select, and_, case, cast, func, null, or_, select, type_coerce, update
 
 from models import TERMINAL, Submission, TaskStatus
 from receiver.domain.decisions import STORED_ONCE
 from receiver.domain.ids import is_id
+from receiver.storage.large_rows import LargeRows, bytes_of, stored_bytes
 from receiver.storage.metadata_filter import has_metadata
 from receiver.storage.page_filter import PageFilter
 from receiver.storage.tables import subscriptions, tasks
@@ -18,6 +19,9 @@ from receiver.storage.transaction import Transaction, Values
 MOST_MODELS = 1000
 """How many models of an organization are looked at to find those of a family."""
 
+_SMALL_OUTPUT = 4096
+"""Bytes, as stored."""
+_TO_CANCEL = ("uid", "organization_id", "provider", "provider_task_id", "status", "attempt")
 _MOST_RANKED = 20_000
 """Of how many tasks that have not ended the newest of each model are found."""
 
@@ -126,6 +130,32 @@ def tasks_matching(wanted: TaskFilter, limit: int, offset: int = 0) -> Select[An
     # The tasks of several models are not in the order of one index. Their keys alone are sorted, not the whole rows.
     keys = _sorted_page(select(tasks.c.id).where(_is_wanted(wanted)), limit, offset).subquery()
     return _WITH_CALLBACK.where(tasks.c.id.in_(select(keys.c.id))).order_by(tasks.c.id.desc())
+
+
+def large_tasks(query: Select[Any]) -> LargeRows:
+    """Return the query of a page of tasks so that it can be read in pieces."""
+    return LargeRows(query, tasks.c.id, bytes_of(tasks))
+
+
+def shortened_tasks(keys: Sequence[int]) -> Select[Any]:
+    """Return the query for tasks by their row keys, newest first, without documents but for a small output."""
+    output = case((stored_bytes(tasks.c.output) <= _SMALL_OUTPUT, tasks.c.output))
+    columns = [
+        column if not isinstance(column.type, JSON) else cast(null(), column.type).label(column.name)
+        for column in tasks.c
+        if column is not tasks.c.output
+    ]
+    callback = subscriptions.c.endpoint_url.label("callback_url")
+    return (
+        _WITH_CALLBACK.with_only_columns(*columns, type_coerce(output, tasks.c.output.type).label("output"), callback)
+        .where(tasks.c.id.in_(keys))
+        .order_by(tasks.c.id.desc())
+    )
+
+
+def tasks_to_cancel(wanted: TaskFilter, limit: int) -> Select[Any]:
+    """Return the query for tasks, newest first, with the columns that a cancel needs."""
+    return tasks_matching(wanted, limit).with_only_columns(*(tasks.c[name] for name in _TO_CANCEL))
 
 
 def count_tasks(wanted: TaskFilter) -> Select[Any]:

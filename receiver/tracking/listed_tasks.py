@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from receiver.domain.lost_creates import request_digest
 from receiver.domain.updates import ProviderUpdate
+from receiver.large_bodies import read_apart
 from receiver.providers import MalformedUpdate, Provider
 from receiver.storage.database import Database
 from receiver.storage.lost_creates import inputs_of
@@ -34,8 +36,9 @@ class Requests:
         for start in range(0, len(uids), _INPUTS_AT_ONCE):
             for row in await self._database.read(inputs_of(uids[start : start + _INPUTS_AT_ONCE])):
                 sent = await self._references.as_sent(row)
+                digest = partial(request_digest, model, rows[row["uid"]]["task_type"], sent)
                 try:
-                    found[row["uid"]] = request_digest(model, rows[row["uid"]]["task_type"], sent)
+                    found[row["uid"]] = await read_apart(digest)  # which looks at each value of the input
                 except (TypeError, ValueError, RecursionError) as error:  # it is found by its webhook URL alone
                     log.warning("request cannot be compared", task_id=row["uid"], error=type(error).__name__)
         return found

@@ -244,7 +244,7 @@ async def test_many_writers_at_once_are_read_once_each_and_in_order(settings: Se
         for mine in (one, two, reader):
             await until(lambda mine=mine: mine.feed.newest == keys[-1])  # type: ignore[misc]
         assert reader.seen() == [key for key in keys if key > reader.feed.oldest]
-        read = await reader.streams.read_after(ALL, 0, len(keys) + 1)
+        read, _ = await reader.streams.read_after(ALL, 0, len(keys) + 1)
         assert [event["sequence"] for event in read] == keys
 
 
@@ -294,7 +294,7 @@ async def test_events_that_were_left_unread_are_on_the_next_page(settings: Setti
     async with replica(settings) as writer, replica(settings, followed=False) as reader:
         keys = [await writer.write() for _ in range(3)]
         await until(lambda: reader.is_behind)
-        found = await reader.streams.read_after(ALL, keys[0], 10)
+        found, _ = await reader.streams.read_after(ALL, keys[0], 10)
         assert [event["sequence"] for event in found] == keys[1:]
 
 
@@ -355,4 +355,5 @@ async def test_a_transaction_that_hangs_delays_the_feed_but_not_the_client_that_
         async with asyncio.timeout(10):
             while await reader.streams.now() < second:
                 pass
-        assert [event["sequence"] for event in await reader.streams.read_after(ALL, first - 1, 10)] == [first, second]
+        found, _ = await reader.streams.read_after(ALL, first - 1, 10)
+        assert [event["sequence"] for event in found] == [first, second]

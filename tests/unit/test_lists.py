@@ -6,8 +6,18 @@ import orjson
 import pytest
 from starlette.datastructures import QueryParams
 
-from receiver.api.lists import MOST_PAGE_BYTES, check_names, page, read_cursor
+from receiver.api.lists import (
+    MOST_FILTERS,
+    MOST_PARAMETERS,
+    MOST_QUERY_BYTES,
+    check_names,
+    check_size,
+    page,
+    read_cursor,
+    read_query,
+)
 from receiver.errors import BadRequest
+from receiver.storage.large_rows import MOST_PAGE_BYTES
 
 
 def shown(numbers: range, limit: int, size: int = 1) -> dict[str, Any]:
@@ -31,7 +41,7 @@ def test_the_last_page_has_no_cursor(numbers: range) -> None:
 
 
 def test_a_page_of_large_items_is_shorter_and_continues_where_it_ended() -> None:
-    first = shown(range(10, 0, -1), 9, size=MOST_PAGE_BYTES // 2)
+    first = shown(range(10, 0, -1), 9, size=MOST_PAGE_BYTES // 2 - 100)
     assert [item["id"] for item in first["data"]] == [10, 9]
     assert (first["has_more"], read_cursor(first["next_cursor"])) == (True, 9)
 
@@ -67,3 +77,35 @@ def test_an_unknown_name_is_refused_with_the_known_ones(query: str, param: str) 
 def test_a_path_without_a_query_says_so() -> None:
     with pytest.raises(BadRequest, match="'limit' is not a query parameter of this path; this path takes none"):
         check_names(QueryParams("limit=1"), ())
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("limit=1&limit=2", "limit"),
+        ("metadata[a]=1&metadata[a]=1", "metadata[a]"),
+        ("limit=1&limit[a]=2", "limit"),
+        ("&".join(f"metadata[{number}]=x" for number in range(MOST_FILTERS + 1)), "metadata"),
+    ],
+)
+def test_a_query_that_repeats_a_name_or_has_too_many_filters_is_refused(query: str, param: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        read_query(QueryParams(query))
+    assert (caught.value.code, caught.value.param) == ("invalid_query_params", param)
+
+
+def test_lists_are_repeated_and_empty_values_are_not() -> None:
+    assert read_query(QueryParams("model=a,b&model=c&limit=&limit=5"), ("model",)) == {
+        "model": ["a", "b", "c"],
+        "limit": "5",
+    }
+    filters = "&".join(f"metadata[{number}]=x" for number in range(MOST_FILTERS))
+    assert len(read_query(QueryParams(filters))["metadata"]) == MOST_FILTERS
+
+
+def test_a_query_is_refused_by_its_size_before_it_is_read() -> None:
+    check_size(b"a=" + b"x" * (MOST_QUERY_BYTES - 2))
+    check_size(b"&".join([b"a=1"] * MOST_PARAMETERS))
+    for query in (b"x" * (MOST_QUERY_BYTES + 1), b"&" * MOST_PARAMETERS):
+        with pytest.raises(BadRequest):
+            check_size(query)

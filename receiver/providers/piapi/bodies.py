@@ -19,7 +19,7 @@ _CONFIG_NAMES = frozenset({"webhook_config", "webhookConfig", "WebhookConfig", "
 _CONFIG_NAME = re.compile(r"webhook[_-]?config", re.IGNORECASE)
 _SECRET_TEXT = re.compile(
     r"""
-    (?P<name> secret \w{0,32} (?:\\{0,31}["'])? \s* [:=] \s*)
+    (?P<name> secret \w{0,32}+ (?:\\{0,31}+["'])?+ \s*+ [:=] \s*)
     (?: (?P<double> ") (?:\\.|[^"\\])* "?
       | (?P<single> ') (?:\\.|[^'\\])* '?
       | (?P<escaped> (?P<slashes>\\{1,31}) (?P<mark>["'])) (?: (?! (?<!\\) (?P=slashes)(?P=mark) ) . )*

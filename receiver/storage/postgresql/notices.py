@@ -35,6 +35,7 @@ class Notices:
         self.received = asyncio.Event()
         """Set when another process sent a notice, or may have; the reader clears it."""
         self._dsn = dsn
+        self._pid = 0
         self._to_send = asyncio.Event()
         self._connection: asyncpg.Connection | None = None
 
@@ -61,6 +62,7 @@ class Notices:
     async def _listen(self) -> None:
         self._connection = await connect_raw(self._dsn)  # to the primary: a standby can neither listen nor notify
         self._connection.add_termination_listener(lambda *_: self._to_send.set())
+        self._pid = self._connection.get_server_pid()
         await self._connection.add_listener(_CHANNEL, self._hear)
         self.received.set()  # notices may have been sent before this
 
@@ -71,8 +73,8 @@ class Notices:
             await self._connection.execute(f"NOTIFY {_CHANNEL}")
             await asyncio.sleep(_INTERVAL_SECONDS)
 
-    def _hear(self, connection: Any, pid: int, _channel: str, _payload: object) -> None:
-        if pid != connection.get_server_pid():
+    def _hear(self, _connection: Any, pid: int, _channel: str, _payload: object) -> None:
+        if pid != self._pid:  # kept, because a connection that was ended meanwhile has none any more
             self.received.set()
 
     def _drop(self) -> None:

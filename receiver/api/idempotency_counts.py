@@ -1,0 +1,83 @@
+"""How many live idempotency keys each organization has, of which it may have a limited number.
+
+They are counted in the background, by an index, and those that are made meanwhile are added. So a request waits for no
+count, and an organization may exceed its limit by as many keys as it makes within one.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from receiver.clock import utc_now
+from receiver.domain.organization_limits import OrganizationLimits
+from receiver.errors import RateLimited, Unavailable
+from receiver.storage.database import Database
+from receiver.storage.idempotency import live_keys
+from receiver.telemetry import get_logger
+
+log = get_logger("api.idempotency_counts")
+
+_COUNT_SECONDS = 60.0
+"""How often the keys of an organization are counted that makes some."""
+_NEAR_LIMIT_SECONDS = 5.0
+"""The same for one near its limit, whose oldest keys end."""
+_NEAR = 0.9
+_SHARE = 20
+"""The time between two counts, in times of what a count took: many keys take seconds."""
+_RETRY_AFTER_SECONDS = 60
+
+
+@dataclass(slots=True)
+class _Count:
+    """`made` are those since the count began; `due` is when they are counted again."""
+
+    counted: int = 0
+    made: int = 0
+    due: float = float("-inf")
+    counting: "asyncio.Task[None] | None" = None
+
+
+class KeyCounts:
+    """Counts the live keys of each organization; `limits_of` returns the limits of one by its row key."""
+
+    def __init__(self, database: Database, limits_of: Callable[[int], OrganizationLimits]) -> None:
+        self._database = database
+        self._limits_of = limits_of
+        self._counts: dict[int, _Count] = {}
+
+    def refusal(self, organization_id: int) -> RateLimited | None:
+        """Return the error for a new key of the organization if it has as many as it may have, else None."""
+        limit = self._limits_of(organization_id).idempotency_keys
+        if limit is None:
+            return None
+        count = self._counts.setdefault(organization_id, _Count())
+        if count.counting is None and time.monotonic() >= count.due:
+            count.counting = asyncio.create_task(self._count(organization_id, count, limit))
+        if count.counted + count.made < limit:
+            return None
+        refusal = RateLimited(
+            f"the organization has {limit} Idempotency-Keys of the last 24 hours, as many as it may have "
+            "(idempotency_keys): send the request again when the oldest have ended, or without a key",
+            retry_after=_RETRY_AFTER_SECONDS,
+        )
+        refusal.code, refusal.param = "organization_rate_limited", "idempotency_keys"
+        return refusal
+
+    def note(self, organization_id: int) -> None:
+        """Note that the organization has a new key."""
+        if (count := self._counts.get(organization_id)) is not None:
+            count.made += 1
+
+    async def _count(self, organization_id: int, count: _Count, limit: int) -> None:
+        began, before = time.monotonic(), count.made
+        try:
+            rows = await self._database.read(live_keys(organization_id, utc_now(), limit + 1))
+            count.counted, count.made = rows[0]["count"], count.made - before
+        except Unavailable as error:
+            log.warning("idempotency keys not counted", error_code=error.code, error=error.message)
+        finally:
+            took = time.monotonic() - began
+            is_near = count.counted + count.made >= limit * _NEAR
+            wait = _NEAR_LIMIT_SECONDS if is_near else _COUNT_SECONDS
+            count.due, count.counting = time.monotonic() + max(wait, took * _SHARE), None

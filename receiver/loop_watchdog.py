@@ -1,0 +1,113 @@
+"""Watches the event loop: measures how late it is, and logs where it was when it was held for too long.
+
+Everything in a process shares one loop, so whatever holds it delays every request. A callback is scheduled again and
+again, and the time by which it comes late is the loop's lag. A thread looks at the stack of the loop's thread when the
+callback is overdue: afterwards nothing would tell what had held it. The stack has places in the code and no values.
+"""
+
+import asyncio
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from receiver.telemetry import get_logger, loop_lag, loop_stalls
+
+LONGEST_SECONDS = 0.2
+"""A lag above this is a stall, which is logged."""
+_INTERVAL = 0.05
+_LOOK_SECONDS = LONGEST_SECONDS / 2
+"""How often the thread looks, and how late the callback must be for it to look at the stack."""
+_LOG_SECONDS = 5.0
+"""At most one record in this time."""
+_MOST_FRAMES = 20
+
+log = get_logger("loop_watchdog")
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """The loop was held for `seconds`; of these its thread computed for `cpu_seconds`, the rest it waited.
+
+    It waits for a disk, for other threads or, on a busy machine, for a processor. `stack` has the places where it was,
+    the innermost last; empty if the thread could not look.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    stack: tuple[str, ...]
+
+
+class LoopWatchdog:
+    """Watches the running event loop. `on_stall` is told of every stall, also of those that are not logged."""
+
+    def __init__(self, on_stall: Callable[[Stall], None] = lambda stall: None) -> None:
+        self._on_stall = on_stall
+        self._ended = threading.Event()
+        self._thread_id = 0
+        self._due = self._cpu = 0.0
+        self._stack: tuple[str, ...] = ()
+        self._handle: asyncio.TimerHandle | None = None
+        self._silent_until = 0.0
+        self._unlogged = 0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch the running loop until the end of the block."""
+        self._thread_id = threading.get_ident()
+        self._schedule()
+        thread = threading.Thread(target=self._look, name="ringback-watchdog", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            if self._handle is not None:
+                self._handle.cancel()
+            thread.join()
+
+    def _schedule(self) -> None:
+        self._due, self._cpu = time.monotonic() + _INTERVAL, time.thread_time()
+        self._handle = asyncio.get_running_loop().call_later(_INTERVAL, self._on_time)
+
+    def _on_time(self) -> None:
+        lag = max(0.0, time.monotonic() - self._due)
+        stall = Stall(lag, time.thread_time() - self._cpu, self._stack)
+        self._stack = ()
+        self._schedule()
+        loop_lag.observe(lag)
+        if lag > LONGEST_SECONDS:
+            self._report(stall)
+
+    def _report(self, stall: Stall) -> None:
+        loop_stalls.inc()
+        self._on_stall(stall)
+        now = time.monotonic()
+        if now < self._silent_until:
+            self._unlogged += 1
+            return
+        log.warning(
+            "event loop stalled",
+            seconds=round(stall.seconds, 3),
+            cpu_seconds=round(stall.cpu_seconds, 3),
+            others_not_logged=self._unlogged,
+            places=list(stall.stack),  # `stack` is what structlog calls a text of its own
+        )
+        self._silent_until, self._unlogged = now + _LOG_SECONDS, 0
+
+    def _look(self) -> None:
+        while not self._ended.wait(_LOOK_SECONDS):
+            if not self._stack and time.monotonic() - self._due > _LOOK_SECONDS:
+                self._stack = _places(sys._current_frames().get(self._thread_id))
+
+
+def _places(frame: FrameType | None) -> tuple[str, ...]:
+    found: list[str] = []
+    while frame is not None and len(found) < _MOST_FRAMES:
+        file = "/".join(frame.f_code.co_filename.rsplit("/", 3)[1:])
+        found.append(f"{file}:{frame.f_lineno} {frame.f_code.co_qualname}")
+        frame = frame.f_back
+    return tuple(reversed(found))

@@ -1,0 +1,114 @@
+"""Reads rows that may be large, such as tasks with pictures in them, without reading all of a page before it is cut.
+
+The sizes come first, which both databases tell without handing over the documents. Then the rows are read piece by
+piece, until the reader has enough.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, Executable, Integer, Select, Table, func
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.types import JSON
+
+MOST_PAGE_BYTES = 4 * 1024 * 1024
+"""Of one page, as JSON, unless its first row alone has more."""
+_PIECE_BYTES = 256 * 1024
+"""As stored. PostgreSQL stores documents packed: unpacked they may have a hundred times as many bytes."""
+
+Read = Callable[[Executable], Awaitable[list[dict[str, Any]]]]
+Rows = list[dict[str, Any]]
+
+
+class stored_bytes(ColumnElement[int]):  # noqa: N801 - used as a function, as SQLAlchemy's own constructs are
+    """How many bytes a document has as it is stored; 0 if it is null."""
+
+    type = Integer()
+    inherit_cache = False
+
+    def __init__(self, document: ColumnElement[Any]) -> None:
+        self.document = document
+
+
+@compiles(stored_bytes)
+@compiles(stored_bytes, "sqlite")
+def _stored_bytes_on_sqlite(element: stored_bytes, compiler: Any, **options: Any) -> str:
+    return f"coalesce(length(CAST({compiler.process(element.document, **options)} AS BLOB)), 0)"
+
+
+@compiles(stored_bytes, "postgresql")
+def _stored_bytes_on_postgresql(element: stored_bytes, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(func.coalesce(func.pg_column_size(element.document), 0), **options))
+
+
+@dataclass(frozen=True, slots=True)
+class LargeRows:
+    """A query in a fixed order, the column that identifies each of its rows, and the expression of their size.
+
+    `name` is the name of that column in the query's rows.
+    """
+
+    query: Select[Any]
+    key: ColumnElement[int]
+    size: ColumnElement[int]
+    name: str = "id"
+
+
+def bytes_of(*tables: Table) -> ColumnElement[int]:
+    """Return the expression of the stored size of all documents in a row of these tables."""
+    documents = [column for table in tables for column in table.c if isinstance(column.type, JSON)]
+    return reduce(add, map(stored_bytes, documents))
+
+
+async def in_pieces(read: Read, wanted: LargeRows) -> AsyncIterator[tuple[Rows, list[int]]]:
+    """Yield pieces of rows, in the order of the query, each with the keys of the rows that follow it."""
+    sizes = await read(wanted.query.with_only_columns(wanted.key.label("key"), wanted.size.label("size")))
+    rest = [row["key"] for row in sizes]
+    pieces = _pieces([row["size"] for row in sizes])
+    if len(pieces) < 2:
+        yield (await read(wanted.query) if pieces else []), []
+        return
+    for count in pieces:
+        keys, rest = rest[:count], rest[count:]
+        yield await read(wanted.query.limit(None).offset(None).where(wanted.key.in_(keys))), rest
+
+
+async def read_first(
+    read: Read,
+    wanted: LargeRows,
+    *,
+    complete: Callable[[Rows], Awaitable[Rows]] | None = None,
+    most: int = MOST_PAGE_BYTES,
+) -> tuple[Rows, list[int]]:
+    """Return the first rows, until they have `most` bytes as JSON, and the keys of those that were not read.
+
+    `complete` adds to the rows of a piece what else belongs to them. The last row may go beyond `most`.
+    """
+    found: Rows = []
+    size = 0
+    async for piece, rest in in_pieces(read, wanted):
+        completed = piece if complete is None else await complete(piece)
+        for index, row in enumerate(completed):
+            found.append(row)
+            size += len(orjson.dumps(row, default=str, option=orjson.OPT_NON_STR_KEYS))
+            if size >= most:
+                return found, [*(each[wanted.name] for each in completed[index + 1 :]), *rest]
+    return found, []
+
+
+def _pieces(sizes: Sequence[int]) -> list[int]:
+    """Return how many rows each piece has."""
+    pieces: list[int] = []
+    room = 0
+    for size in sizes:
+        if pieces and size <= room:
+            pieces[-1] += 1
+        else:
+            pieces.append(1)
+            room = _PIECE_BYTES
+        room -= size
+    return pieces

@@ -1,0 +1,222 @@
+"""The service that the fuzz calls: the whole application in this process, with two organizations and planted marks."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+from sqlalchemy import select, update
+from starlette.applications import Starlette
+from starlette.types import Message
+
+from models import Scope
+from receiver.app import create_app
+from receiver.clock import utc_now
+from receiver.domain.keyring import KeyRing
+from receiver.sandbox import SandboxOptions, create_sandbox
+from receiver.serving.master_keys import master_keys
+from receiver.serving.start import ensure_keys
+from receiver.settings import Settings, load_settings
+from receiver.storage.database import Database
+from receiver.storage.keys import insert_key, key_row
+from receiver.storage.organizations import ensure_organization
+from receiver.storage.tables import deliveries
+from tests.fakes import databases
+from tests.fakes.servers import served
+from tests.fuzz.requests import TASK, FuzzRequest, Ids
+
+MARK = "mark-of-the-other-organization"
+"""Is in everything that the other organization has. No request of the fuzz has it."""
+ADMIN_KEY = "an-admin-key-for-the-fuzz-4711"
+PROVIDER_KEY = "the-providers-own-key-2342"
+WEBHOOK_SECRET = "a-planted-webhook-secret-9876"
+_KEYS = {"write": "rb_write_planted_5555_key", "read": "rb_read_planted_6666_key", "other": "rb_other_planted_7777_key"}
+_ANSWER_SECONDS = 60.0
+PLANTED = (ADMIN_KEY, PROVIDER_KEY, WEBHOOK_SECRET, *_KEYS.values())
+"""What may be in no answer and in no log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the application answered. `is_stream`: the client left after the first part."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    is_stream: bool
+
+
+class FuzzedService:
+    """Calls the application as a server does, but without a connection."""
+
+    def __init__(self, app: Starlette, ids: Ids) -> None:
+        self.ids = ids
+        self.keys = {"admin": ADMIN_KEY, "write": _KEYS["write"], "read": _KEYS["read"]}
+        self._app = app
+
+    async def call(self, request: FuzzRequest) -> Answer:
+        """Return the answer to a request. Raises what the application raises, and `TimeoutError`."""
+        client = _Client(request.body)
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": request.method,
+            "scheme": "http",
+            "path": unquote(request.raw_path),
+            "raw_path": request.raw_path.encode(),
+            "query_string": request.query,
+            "root_path": "",
+            "headers": list(request.headers),
+            "client": (request.client, 40000),
+            "server": ("127.0.0.1", 80),
+            "extensions": {},
+            "state": {},
+        }
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await self._app(scope, client.receive, client.send)
+        return client.answer
+
+
+class _Client:
+    def __init__(self, body: bytes) -> None:
+        half = len(body) // 2
+        self._parts = [body[:half], body[half:]] if half > 1000 else [body]
+        self._gone = asyncio.Event()
+        self._status = 0
+        self._headers: dict[str, str] = {}
+        self._body = bytearray()
+        self._is_stream = False
+
+    async def receive(self) -> Message:
+        if self._parts:
+            part = self._parts.pop(0)
+            return {"type": "http.request", "body": part, "more_body": bool(self._parts)}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            self._headers = {name.decode().lower(): value.decode("latin-1") for name, value in message["headers"]}
+            self._is_stream = self._headers.get("content-type", "").startswith("text/event-stream")
+        else:
+            self._body += message.get("body", b"")
+            if self._is_stream or not message.get("more_body", False):
+                self._gone.set()
+
+    @property
+    def answer(self) -> Answer:
+        return Answer(self._status, self._headers, bytes(self._body), self._is_stream)
+
+
+@asynccontextmanager
+async def fuzzed_service(folder: Path) -> AsyncIterator[FuzzedService]:
+    """Run the service on the present kind of database, with a provider on loopback."""
+    sys.addaudithook(_refuse_lookups)
+    options = SandboxOptions(duration=3600.0, pending_seconds=3600.0, webhook_retry_seconds=3600.0)
+    async with served(create_sandbox(options)) as provider:
+        settings = load_settings(
+            {
+                **databases.present.environment(folder),
+                "RINGBACK_API_KEY": ADMIN_KEY,
+                "RINGBACK_PIAPI_BASE_URL": provider,
+                "RINGBACK_PIAPI_API_KEY": PROVIDER_KEY,
+                "RINGBACK_PROVIDER_RATE": "1000/s",
+                "RINGBACK_KEY_RATE": "1000000/s",
+                "RINGBACK_ALLOWED_TARGETS": "127.0.0.1",
+                "RINGBACK_RETRY_SCHEDULE": "0",
+                "RINGBACK_POLL_FIRST_SECONDS": "3600",
+                "RINGBACK_POLL_MAX_SECONDS": "3600",
+                "RINGBACK_SUBMIT_WAIT_SECONDS": "1",
+                "RINGBACK_RETENTION_DAYS": "0",
+            },
+            env_file=None,
+        )
+        keys = master_keys(settings)
+        await _make_keys(settings, keys)
+        app = create_app(settings, keys)
+        async with app.router.lifespan_context(app):
+            yield FuzzedService(app, await _planted(app, keys))
+
+
+def _refuse_lookups(event: str, arguments: tuple[Any, ...]) -> None:
+    """Fail every look-up of a name: none belongs to the fuzz, and a look-up is a call to another machine."""
+    if event == "socket.getaddrinfo" and not _is_address(arguments[0]):
+        raise socket.gaierror(socket.EAI_NONAME, "the fuzz looks up no names")
+
+
+def _is_address(host: Any) -> bool:
+    text = host.decode() if isinstance(host, bytes) else host
+    if text is None or text == "localhost":
+        return True
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):
+            socket.inet_pton(family, text)
+            return True
+    return False
+
+
+async def _make_keys(settings: Settings, keys: list[str]) -> None:
+    async with await Database.open(settings) as database:
+        await ensure_keys(database, settings, KeyRing(keys))
+
+        async def work(tx: Any) -> None:
+            now = utc_now()
+            own, other = await ensure_organization(tx, "default", now), await ensure_organization(tx, MARK, now)
+            for name, organization, scope in (("write", own, Scope.WRITE), ("read", own, Scope.READ)):
+                await insert_key(tx, key_row(organization, _KEYS[name], name, scope, now))
+            await insert_key(tx, key_row(other, _KEYS["other"], MARK, Scope.ADMIN, now))
+
+        await database.writer.run(work)
+
+
+async def _planted(app: Starlette, keys: list[str]) -> Ids:
+    """Make the same things for both organizations, marked for the other one; return their ids."""
+    service = FuzzedService(app, Ids({}, {}, {}))
+    own = await _make(service, ADMIN_KEY, "mine")
+    other = await _make(service, _KEYS["other"], MARK)
+    database: Database = app.state.services.database
+    rows = await database.read(select(deliveries.c.uid, deliveries.c.organization_id).limit(50))
+    await database.writer.run(lambda tx: tx.execute(update(deliveries).values(due_at=None, leased=False)))
+    for ids, organization in ((own, 1), (other, 2)):
+        ids["delivery_id"] = [row["uid"] for row in rows if row["organization_id"] == organization][:3]
+    ring = KeyRing(keys)
+    return Ids(own, other, {uid: ring.hook_secret(uid) for uid in own["task_id"]})
+
+
+async def _make(service: FuzzedService, key: str, mark: str) -> dict[str, list[str]]:
+    async def made(path: str, body: dict[str, Any], method: str = "POST") -> dict[str, Any]:
+        headers = ((b"x-api-key", key.encode()),)
+        answer = await service.call(FuzzRequest(method, path, b"", headers, orjson.dumps(body), "", "127.0.0.1"))
+        assert answer.status < 300, answer.body
+        return dict(orjson.loads(answer.body)["data"])
+
+    hook = {"endpoint_url": f"http://127.0.0.1:9/{mark}", "description": mark, "secret": None, "format": "piapi"}
+    hook["secret"] = WEBHOOK_SECRET
+    webhooks = [(await made("/api/v1/webhooks", hook))["id"] for _ in range(2)]
+    task = {
+        **TASK,
+        "metadata": {"mark": mark},
+        "input": {"prompt": mark, "sandbox": {"outcome": "never", "webhook": "lost"}},
+    }
+    tasks = [(await made("/api/v1/task", task))["task_id"] for _ in range(3)]
+    step = {"id": "a", "action": "flux:txt2img", "input": {"prompt": mark}}
+    runs = [(await made("/api/v1/runs", {"steps": [step], "metadata": {"mark": mark}}))["run_id"] for _ in range(2)]
+    replay = (await made(f"/api/v1/webhooks/{webhooks[0]}/replay", {"since": 1700000000}))["id"]
+    spare = (await made("/api/v1/keys", {"name": mark, "scope": "read"}))["id"]
+    return {
+        "webhook_id": webhooks,
+        "task_id": tasks,
+        "job_id": tasks,
+        "run_id": runs,
+        "replay_id": [replay],
+        "key_id": [spare],
+    }

@@ -1,0 +1,68 @@
+"""The watchdog of the event loop."""
+
+import asyncio
+import time
+
+import pytest
+import uvloop
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+
+from receiver.loop_watchdog import LONGEST_SECONDS, LoopWatchdog, Stall
+
+
+def hold(seconds: float, secret: str) -> None:
+    """Hold the loop."""
+    assert secret
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+async def watched(stalls: list[Stall], *seconds: float) -> None:
+    """Hold the loop for each of these times, one after the other, and wait until the watchdog has seen it."""
+    seen = asyncio.Event()
+
+    def on_stall(stall: Stall) -> None:
+        stalls.append(stall)
+        seen.set()
+
+    with LoopWatchdog(on_stall).watching():
+        for each in seconds:
+            seen.clear()
+            hold(each, "a-secret")
+            if each > LONGEST_SECONDS:
+                await asyncio.wait_for(seen.wait(), 30)
+            else:
+                await asyncio.sleep(0.1)  # the time in which it would be told of one
+
+
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
+def test_a_stall_is_logged_with_the_places_that_held_the_loop_and_no_values(runner: object) -> None:
+    stalls: list[Stall] = []
+    assert callable(runner)
+    with capture_logs() as records:
+        runner(watched(stalls, 0.6, 0.6))
+    assert [stall.seconds > LONGEST_SECONDS for stall in stalls[:2]] == [True, True]
+    stack = stalls[0].stack
+    assert any(place.startswith("tests/unit/test_loop_watchdog.py:") and place.endswith(" hold") for place in stack)
+    logged = [record for record in records if record["event"] == "event loop stalled"]
+    assert len(logged) == 1, "one record in five seconds"
+    assert logged[0]["places"] == list(stack)
+    assert "a-secret" not in str(records)
+
+
+def test_the_record_can_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    asyncio.run(watched([], 0.6))
+    written = capsys.readouterr().err
+    assert "event loop stalled" in written
+    assert "test_loop_watchdog.py" in written
+
+
+def test_every_lag_is_measured() -> None:
+    def count() -> float:
+        return REGISTRY.get_sample_value("ringback_loop_lag_seconds_count") or 0.0
+
+    before = count()
+    asyncio.run(watched([], 0.0))
+    assert count() > before
