@@ -117,7 +117,7 @@ class Service:
         )
         self.replay_worker = ReplayWorker(replays)
         self.clock_keeper = ClockKeeper(database, longest_lease=max(task_lease, delivery_lease, LEASE_SECONDS))
-        self.cleaner = Cleaner(database, retention_days=settings.retention_days)
+        self.cleaner = Cleaner(database, retention_days=settings.retention_days, audit_days=settings.audit_days)
         self.inbound = InboundEndpoint(
             writer,
             applier,
@@ -150,6 +150,7 @@ class Service:
             "replays": self.replay_worker.run,
             "cleanup": self.cleaner.run,
             "clock": self.clock_keeper.run,
+            "keys": self.services.authenticator.in_use.run,
         }
         if self.shared is not None and self.log is not None:
             loops |= {"notices": self.shared.notices.run, "log": self.log.run}

@@ -16,10 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
 from models import Scope
-from receiver.api.auth import Principal
 from receiver.api.dialects import Dialect, Reply, new_request_id
 from receiver.api.idempotency import IdempotentRequest, read_key
 from receiver.api.ids import read_id
+from receiver.api.keys_in_use import Principal
 from receiver.api.lists import check_names, read_query
 from receiver.api.paths import segment_text
 from receiver.api.services import Services
@@ -28,12 +28,15 @@ from receiver.byte_order_marks import without_mark
 from receiver.domain.content_encoding import content_encodings, unpack
 from receiver.domain.ids import derived_id, new_id
 from receiver.errors import BadRequest, OutcomeUnknown, RingbackError, Unavailable
+from receiver.storage.audit import Actor
 from receiver.storage.idempotency import Claim
 from receiver.telemetry import get_logger
 
 log = get_logger("api.endpoint")
 
 Schema = TypeVar("Schema", bound=BaseModel)
+_READS = ("GET", "HEAD")
+"""Methods of requests that are broken off when their key ends, because they change nothing."""
 
 
 @dataclass(slots=True)
@@ -43,6 +46,7 @@ class Call:
     request: Request
     services: Services
     principal: Principal
+    request_id: str = ""
     claim: Claim | None = None
     _raw: bytes | None = None
     _ids: int = 0
@@ -60,6 +64,18 @@ class Call:
         nothing checks whether what it changes has moved past the state that was found (`found`).
         """
         return self.claim is not None and self.claim.is_resumed
+
+    @property
+    def actor(self) -> Actor:
+        """Who sends the request, for the audit log."""
+        client = self.request.client
+        return Actor(
+            self.organization_id,
+            self.principal.key_name,
+            self.principal.key_id,
+            client.host if client is not None else None,
+            self.request_id,
+        )
 
     async def found(self, state: str) -> str:
         """Return the state that the first request with this idempotency key found, before it began its work.
@@ -186,7 +202,10 @@ class _Endpoint:
         headers |= limit_status.headers
         limit_status.check()
         principal.require(self.scope)
-        call = Call(request, services, principal)
+        call = Call(request, services, principal, request_id)
+        if request.method in _READS:
+            with services.authenticator.in_use.hold(principal):
+                return await self._handle(call, request_id)
         key = read_key(request.headers) if request.method == "POST" and not self.passes_on else None
         return await (self._handle(call, request_id) if key is None else self._once(call, key, request_id))
 

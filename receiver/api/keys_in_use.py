@@ -8,8 +8,8 @@ with a key that it has found (`KeysInUse.known`) is at most `_VALID_SECONDS` old
 What takes long is held (`KeysInUse.hold`): streams, waiting requests, answers that are passed on. It is cancelled when
 its key ends. Requests that change something are not: they were allowed, and are finished.
 
-The same look notes when each key was last used, at most once in `_USE_SECONDS` for a key, however many processes use it:
-each sees in the row what another has noted.
+The same look notes when each key was last used, at most once in `_USE_SECONDS` for a key, however many processes use
+it: each sees in the row what another has noted.
 """
 
 import asyncio
@@ -149,7 +149,8 @@ class KeysInUse:
             row = rows.get(known.principal.key_id)
             if row is None:
                 continue  # added since
-            if row["hash"] != hashed or known.used_at < read_at - _USE_SECONDS:
+            is_idle = known.used_at < read_at - _USE_SECONDS and known.principal.key_id not in self._held
+            if row["hash"] != hashed or is_idle:
                 del self._known[hashed]
                 continue
             was_used = known.used_at > known.valid_until - _VALID_SECONDS

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.cli import delivery, key, run, task, webhook
+from receiver.cli import audit, delivery, key, run, task, webhook
 from receiver.cli.demo.command import demo
 from receiver.cli.failure import FailureReportingGroup
 from receiver.cli.listen import listen
@@ -34,8 +34,8 @@ def _print_version(requested: bool) -> None:
 
 
 @app.callback(
-    epilog="The client commands (task, run, webhook, delivery, key, report, listen) send requests to RINGBACK_URL "
-    "(http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from the environment or a file .env.\n\n"
+    epilog="The client commands (task, run, webhook, delivery, key, audit, report, listen) send requests to "
+    "RINGBACK_URL (http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from the environment or a file .env.\n\n"
     "Exit status: 0 done, 1 the task or run failed, or the report does not add up, 2 usage, 3 not reachable or not "
     "allowed, 4 timed out.\n\n"
     "To see it work: ringback demo"
@@ -73,3 +73,4 @@ app.add_typer(run.app, name="run")
 app.add_typer(webhook.app, name="webhook")
 app.add_typer(delivery.app, name="delivery")
 app.add_typer(key.app, name="key")
+app.add_typer(audit.app, name="audit")

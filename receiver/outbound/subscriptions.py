@@ -10,6 +10,7 @@ import orjson
 
 from models import DeliveryFormat, SignatureScheme, SubscriptionKind
 from receiver.clock import utc_now
+from receiver.domain.audit_values import webhook_difference
 from receiver.domain.custom_headers import check_headers, redacted_headers
 from receiver.domain.keyring import KeyRing, MasterKeyMissing
 from receiver.domain.matching import check_event_types, check_filters
@@ -19,6 +20,7 @@ from receiver.domain.signatures import check_secret, new_secret, public_key
 from receiver.errors import BadRequest, NotFound, RingbackError
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.message import MessageBuilder
+from receiver.storage.audit import Actor, audit
 from receiver.storage.database import Database
 from receiver.storage.open_writers import EVENTS, OpenWriters
 from receiver.storage.subscriptions import (
@@ -80,8 +82,10 @@ class Subscriptions:
         self._messages = messages
         self._checked: dict[str, float] = {}
 
-    async def register(self, organization_id: int, uid: str, given: Mapping[str, Any]) -> SavedSubscription:
-        """Register a callback URL as `uid`; `given` are the fields of `POST /api/v1/webhooks` that are not null.
+    async def register(self, uid: str, given: Mapping[str, Any], by: Actor) -> SavedSubscription:
+        """Register a callback URL as `uid` for the actor's organization.
+
+        `given` are the fields of `POST /api/v1/webhooks` that are not null.
 
         With only Pi's fields (`endpoint_url`, `secret`) the webhook behaves like one of Pi: its format is `pi`, and it
         gets `task.completed` and `task.failed`. Raises `BadRequest`.
@@ -90,12 +94,13 @@ class Subscriptions:
         defaults = {**_DEFAULTS, "format": DeliveryFormat.PI} if as_pi else _DEFAULTS
         values, secret = self._columns(defaults, {"event_types": None, **given})
         await self._guard.check(given["endpoint_url"])
-        row = {**defaults, **values, "uid": uid, "organization_id": organization_id}
+        row = {**defaults, **values, "uid": uid, "organization_id": by.organization_id}
 
         async def insert(tx: Transaction) -> None:
             # The time is taken here, for the write may have waited, and events before it are not for this webhook.
             row["created_at"] = row["updated_at"] = utc_now()
             await insert_subscription(tx, row)
+            await audit(tx, by, "webhook.create", uid, webhook_difference(None, row))
 
         await self._writer.run(insert)
         await self._matched_from_now_on()
@@ -118,7 +123,7 @@ class Subscriptions:
         secret = self._messages.newest_secret(row)
         return SavedSubscription(row, None if secret is None else _secret_to_return(secret, row["signature"]))
 
-    async def change(self, uid: str, given: Mapping[str, Any]) -> SavedSubscription:
+    async def change(self, uid: str, given: Mapping[str, Any], by: Actor) -> SavedSubscription:
         """Change the `given` fields of a subscription; None resets a field. Raises `BadRequest`, `NotFound`.
 
         A new secret or signature scheme replaces the old one at once; `rotate` lets both sign for some time.
@@ -136,14 +141,14 @@ class Subscriptions:
                 values, secret = self._columns(row, given)
             except BadRequest as refusal:
                 return refusal
-            return SavedSubscription(await _write(tx, row, values), secret)
+            return SavedSubscription(await _write(tx, row, values, by, "webhook.change"), secret)
 
         saved = await self._run(work)
         if given.keys() & _MATCHED:
             await self._matched_from_now_on()
         return saved
 
-    async def rotate(self, uid: str, overlap: timedelta, secret: str | None = None) -> SavedSubscription:
+    async def rotate(self, uid: str, overlap: timedelta, secret: str | None, by: Actor) -> SavedSubscription:
         """Replace a subscription's secret by `secret` or a new one; the old one signs as well for `overlap` longer.
 
         Raises `BadRequest`, `NotFound`.
@@ -165,13 +170,20 @@ class Subscriptions:
                 "retired_secrets": retire(row["retired_secrets"], row["secret"], overlap, utc_now()) or None,
             }
             tx.leaves(lambda: with_secret(uid, encrypted))
-            return SavedSubscription(await _write(tx, row, values), _secret_to_return(new, scheme))
+            written = await _write(tx, row, values, by, "webhook.rotate")
+            return SavedSubscription(written, _secret_to_return(new, scheme))
 
         return await self._run(work)
 
-    async def remove(self, uid: str) -> None:
+    async def remove(self, uid: str, by: Actor) -> None:
         """Remove a subscription, and cancel its pending deliveries."""
-        await self._writer.run(lambda tx: remove_subscription(tx, uid, utc_now()))
+
+        async def work(tx: Transaction) -> None:
+            if (row := await lock_subscription(tx, uid)) is not None:
+                await remove_subscription(tx, uid, utc_now())
+                await audit(tx, by, "webhook.remove", uid, webhook_difference(row, None))
+
+        await self._writer.run(work)
 
     def view(self, row: Columns) -> dict[str, Any]:
         """Return a subscription as the API shows it: the names of its headers, the public half of an ed25519 key.
@@ -276,10 +288,14 @@ class Subscriptions:
         self._checked[url] = now + _CHECK_HOLDS_SECONDS
 
 
-async def _write(tx: Transaction, row: Columns, values: Columns) -> Columns:
+async def _write(tx: Transaction, row: Columns, values: Columns, by: Actor, action: str) -> Columns:
     now = utc_now()
     await change_subscription(tx, row["uid"], values, now)
-    return {**row, **values, "updated_at": now}
+    changed = {**row, **values, "updated_at": now}
+    difference = webhook_difference(row, changed)
+    if any(difference):
+        await audit(tx, by, action, row["uid"], difference)
+    return changed
 
 
 def _check_scheme(form: str, scheme: str, field: str) -> None:

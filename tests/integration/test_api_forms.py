@@ -62,6 +62,8 @@ WITHOUT_BODY: tuple[Key, ...] = (
     ("POST", "/api/v1/runs/{run_id}/retry"),
     ("GET", "/api/v1/jobs/{job_id}"),
     ("GET", "/api/v1/keys"),
+    ("GET", "/api/v1/keys/{key_id}"),
+    ("GET", "/api/v1/audit"),
     ("DELETE", "/api/v1/webhooks/{webhook_id}/replays/{replay_id}"),
     ("DELETE", "/api/v1/webhooks/{webhook_id}"),
     ("DELETE", "/api/v1/keys/{key_id}"),
@@ -79,6 +81,7 @@ LISTS = [
     ("GET", "/api/v1/deliveries"),
     ("GET", "/api/v1/runs"),
     ("GET", "/api/v1/keys"),
+    ("GET", "/api/v1/audit"),
 ]
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 NAMES_OF_TIMES = frozenset({"timestamp", "since", "until", "time"})
