@@ -174,6 +174,7 @@ class Service:
         finally:
             await supervisor.stop()
             await self.tracker.drain(_DRAIN_SECONDS)
+            await self.services.authenticator.in_use.drain()
             await self.task_worker.drain(_DRAIN_SECONDS)
             await self.dispatcher.drain(_DRAIN_SECONDS)
             await self.sender.aclose()

@@ -36,7 +36,8 @@ log = get_logger("api.endpoint")
 
 Schema = TypeVar("Schema", bound=BaseModel)
 _READS = ("GET", "HEAD")
-"""Methods of requests that are broken off when their key ends, because they change nothing."""
+"""Methods of requests that are broken off when their key ends, because they change nothing; so are those that are
+passed on, as when their client is gone."""
 
 
 @dataclass(slots=True)
@@ -46,8 +47,8 @@ class Call:
     request: Request
     services: Services
     principal: Principal
-    request_id: str = ""
     claim: Claim | None = None
+    request_id: str = ""
     _raw: bytes | None = None
     _ids: int = 0
 
@@ -202,8 +203,8 @@ class _Endpoint:
         headers |= limit_status.headers
         limit_status.check()
         principal.require(self.scope)
-        call = Call(request, services, principal, request_id)
-        if request.method in _READS:
+        call = Call(request, services, principal, request_id=request_id)
+        if self.passes_on or request.method in _READS:
             with services.authenticator.in_use.hold(principal):
                 return await self._handle(call, request_id)
         key = read_key(request.headers) if request.method == "POST" and not self.passes_on else None

@@ -76,6 +76,7 @@ class KeysInUse:
         self._changed = self._notices.keys_changed if self._notices is not None else asyncio.Event()
         self._known: dict[str, _Known] = {}
         self._held: dict[int, set[KeyHold]] = {}
+        self._storing: asyncio.Task[None] | None = None
         self.changes = 0
         """How often keys have ended here: a key that was read before the last time must be read again."""
 
@@ -139,8 +140,20 @@ class KeysInUse:
         live = {key for key, row in rows.items() if row["expires_at"] is None or row["expires_at"] > now}
         self._end(ids - live)
         uses = self._confirm(rows, read_at, now)
-        if uses:
-            await self._database.writer.write(store_uses, KeyUse(uses, now), deferrable=True)
+        if uses and (self._storing is None or self._storing.done()):
+            self._storing = asyncio.create_task(self._store(KeyUse(uses, now)))
+
+    async def drain(self) -> None:
+        """Wait until the last uses that are being stored are."""
+        if self._storing is not None:
+            await asyncio.wait({self._storing})
+
+    async def _store(self, use: KeyUse) -> None:
+        """Store last uses. A writer that is slow may not delay the next look."""
+        try:
+            await self._database.writer.write(store_uses, use, deferrable=True)
+        except Exception as error:  # the next look finds that they are not stored
+            log.info("last uses of keys not stored", error=type(error).__name__)
 
     def _confirm(self, rows: dict[int, dict[str, Any]], read_at: float, now: datetime) -> list[int]:
         """Believe the keys that were found for longer; return those whose last use is to be stored."""
