@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from receiver.api.auth import Authenticator
+from receiver.api.change_limit import ChangeLimit
 from receiver.api.cors import CorsMiddleware
 from receiver.api.idempotency import LEASE_SECONDS, Idempotency
 from receiver.api.limits import KeyLimit, KeyLimits
@@ -138,6 +139,7 @@ class Service:
             messages=messages,
             test_sender=self.test_sender,
             authenticator=Authenticator(database),
+            change_limit=ChangeLimit(),
             key_limits=KeyLimits(KeyLimit.of(*settings.key_requests)),
             idempotency=Idempotency(database, keyring),
             providers=self.providers,

@@ -66,9 +66,12 @@ class Call:
         """
         return self.claim is not None and self.claim.is_resumed
 
-    @property
     def actor(self) -> Actor:
-        """Who sends the request, for the audit log."""
+        """Return who sends the request, for the audit log, and count the change that is to follow.
+
+        Raises `RateLimited` if the organization has made too many changes.
+        """
+        self.services.change_limit.take(self.organization_id)
         client = self.request.client
         return Actor(
             self.organization_id,

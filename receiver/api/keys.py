@@ -38,14 +38,14 @@ async def create_key(call: Call) -> Reply:
         expires_at=wanted.expires_at,
     )
 
+    actor = call.actor()
+
     async def insert(tx: Transaction) -> bool:
         if not call.is_resumed:
             await storage.insert_key(tx, row)
         elif not await storage.insert_key_again(tx, row):
             return False
-        await audit(
-            tx, call.actor, "key.renew" if call.is_resumed else "key.create", row["uid"], key_difference(None, row)
-        )
+        await audit(tx, actor, "key.renew" if call.is_resumed else "key.create", row["uid"], key_difference(None, row))
         return True
 
     if not await call.services.database.writer.run(insert):
@@ -70,13 +70,13 @@ async def get_key(call: Call) -> Reply:
 async def revoke_key(call: Call) -> Reply:
     """`DELETE /api/v1/keys/{id}`: revoke a key, and end what is open with it."""
     uid = call.path_id("key_id")
-    in_use = call.services.authenticator.in_use
+    in_use, actor = call.services.authenticator.in_use, call.actor()
 
     async def revoke(tx: Transaction) -> bool:
         row = await storage.revoke_key(tx, call.organization_id, uid, utc_now())
         if row is None:
             return False
-        await audit(tx, call.actor, "key.revoke", uid, key_difference(row, None))
+        await audit(tx, actor, "key.revoke", uid, key_difference(row, None))
         tx.after_commit.append(lambda: in_use.end([row["id"]]))
         return True
 

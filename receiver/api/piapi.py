@@ -97,7 +97,7 @@ async def cancel_tasks(call: Call) -> Reply:
         )
         found += await call.services.database.read(tasks_matching(wanted, _MOST_CANCELLED - len(found)))
     if found:
-        actor, asked = call.actor, {"created_before": iso(query.created_before), "model": query.model}
+        actor, asked = call.actor(), {"created_before": iso(query.created_before), "model": query.model}
         asked_for = difference(None, {**asked, "tasks": len(found)})
         await call.services.database.writer.run(lambda tx: audit(tx, actor, "task.cancel_many", None, asked_for))
     limit = asyncio.Semaphore(_CANCELS_AT_ONCE)

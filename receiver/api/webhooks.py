@@ -26,7 +26,7 @@ async def create_webhook(call: Call) -> Reply:
     uid, subscriptions = call.new_id(), call.services.subscriptions
     if call.is_resumed and (earlier := await subscriptions.find_registered(uid, given)):
         return _reply(call, earlier)
-    return _reply(call, await subscriptions.register(uid, given, call.actor))
+    return _reply(call, await subscriptions.register(uid, given, call.actor()))
 
 
 async def list_webhooks(call: Call) -> Reply:
@@ -49,7 +49,7 @@ async def change_webhook(call: Call) -> Reply:
     row = await find_webhook(call)
     wanted = await call.body(ChangeWebhook)
     given = wanted.model_dump(exclude_unset=True)
-    changed = await call.services.subscriptions.change(row["uid"], given, call.actor)
+    changed = await call.services.subscriptions.change(row["uid"], given, call.actor())
     return _reply(call, changed)
 
 
@@ -64,7 +64,7 @@ async def rotate_secret(call: Call) -> Reply:
     # The secret is stored encrypted; its hash only tells whether it is the same.
     if await has_moved(call, hashlib.sha256(str(row["secret"]).encode()).hexdigest()):
         return _reply(call, subscriptions.as_saved(row))
-    return _reply(call, await subscriptions.rotate(row["uid"], overlap, wanted.secret, call.actor))
+    return _reply(call, await subscriptions.rotate(row["uid"], overlap, wanted.secret, call.actor()))
 
 
 async def test_webhook(call: Call) -> Reply:
@@ -73,7 +73,7 @@ async def test_webhook(call: Call) -> Reply:
     A resumed request sends another ping.
     """
     services, row = call.services, await find_webhook(call)
-    actor = call.actor
+    actor = call.actor()
     await services.database.writer.run(lambda tx: audit(tx, actor, "webhook.test", row["uid"]))
     return Reply(await send_ping(services.test_sender, services.messages, row), "test")
 
@@ -81,7 +81,7 @@ async def test_webhook(call: Call) -> Reply:
 async def delete_webhook(call: Call) -> Reply:
     """`DELETE /api/v1/webhooks/{id}`: remove a webhook, and cancel its pending deliveries."""
     row = await find_webhook(call)
-    await call.services.subscriptions.remove(row["uid"], call.actor)
+    await call.services.subscriptions.remove(row["uid"], call.actor())
     return Reply({"object": "webhook", "id": row["uid"], "deleted": True}, "webhook")
 
 

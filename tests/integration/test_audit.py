@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
+from unittest.mock import patch
 
 import orjson
 import pytest
 import pytest_asyncio
 
+from receiver.api import change_limit
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.settings import load_settings
@@ -153,6 +155,20 @@ async def test_a_refused_change_has_no_entry(world: World) -> None:
     assert (await world.api.patch(path, json={"format": "pi", "signature": "v1a"})).status_code == 400
     assert (await world.api.delete(f"/api/v1/keys/{new_id()}")).status_code == 404
     assert [each["action"] for each in await entries(world, target=made["id"])] == ["webhook.create"]
+
+
+async def test_a_change_beyond_the_limit_is_refused_and_leaves_no_entry(world: World) -> None:
+    theirs = another_organization(world)
+    body = {"endpoint_url": NEVER_SENT, "event_types": ["webhook.disabled"]}
+    made = (await world.api.post("/api/v1/webhooks", json=body, headers=theirs)).json()["data"]
+    path = f"/api/v1/webhooks/{made['id']}"
+    allowed = await world.api.patch(path, json={"description": "first"}, headers=theirs)
+    with patch.object(change_limit, "MOST_AT_ONCE", 0):
+        refused = await world.api.patch(path, json={"description": "second"}, headers=theirs)
+    assert (allowed.status_code, refused.status_code) == (200, 429)
+    assert int(refused.headers["retry-after"]) > 0
+    shown = (await world.api.get("/api/v1/audit", headers=theirs)).json()["data"]["data"]
+    assert [each["action"] for each in shown] == ["webhook.change", "webhook.create"]
 
 
 async def test_an_organization_sees_its_own_entries_alone(world: World) -> None:
