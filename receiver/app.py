@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 
 from receiver.api.answer_headers import AnswerHeadersMiddleware
 from receiver.api.auth import Authenticator
+from receiver.api.change_limit import ChangeLimit
 from receiver.api.cors import CorsMiddleware
 from receiver.api.health import Health, Readiness
 from receiver.api.idempotency import LEASE_SECONDS, Idempotency
@@ -132,7 +133,7 @@ class Service:
         )
         self.replay_worker = ReplayWorker(replays)
         self.clock_keeper = ClockKeeper(database, longest_lease=max(task_lease, delivery_lease, LEASE_SECONDS))
-        self.cleaner = Cleaner(database, retention_days=settings.retention_days)
+        self.cleaner = Cleaner(database, retention_days=settings.retention_days, audit_days=settings.audit_days)
         self.inbound = InboundEndpoint(
             writer,
             applier,
@@ -154,6 +155,7 @@ class Service:
             messages=messages,
             test_sender=self.test_sender,
             authenticator=Authenticator(database, settings.wrong_key_tries),
+            change_limit=ChangeLimit(),
             key_limits=KeyLimits(KeyLimit.of(*settings.key_requests), part=database.part),
             idempotency=Idempotency(database, keyring, limits_of=self.known_limits.of),
             providers=self.providers,
@@ -170,6 +172,7 @@ class Service:
             "clock": self.clock_keeper.run,
             "open tasks": self.usage.count_tasks,
             "stored bytes": self.usage.sum_bytes,
+            "keys": self.services.authenticator.in_use.run,
         }
         if self.shared is not None and self.log is not None:
             loops |= {"notices": self.shared.notices.run, "log": self.log.run, "limits": self.shared.limits.run}
@@ -195,6 +198,7 @@ class Service:
         finally:
             await supervisor.stop()
             await self.tracker.drain(_DRAIN_SECONDS)
+            await self.services.authenticator.in_use.drain()
             await self.task_worker.drain(_DRAIN_SECONDS)
             await self.dispatcher.drain(_DRAIN_SECONDS)
             await self.sender.aclose()

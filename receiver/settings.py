@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from receiver.environment import PREFIX, read_values, with_secret_files
 from receiver.errors import SettingsError
+from receiver.key_strength import ADVICE, check_newest_master_key, weakness
 from receiver.setting_values import (
     ANY_ORIGIN,
     check_one_line,
@@ -201,6 +202,8 @@ class Settings(BaseModel):
     """The longest time of one delivery attempt, in seconds. Standard Webhooks recommends 15 to 30."""
     retention_days: Annotated[int, Field(ge=0, le=_MOST_DAYS)] = 90
     """Finished tasks and runs, events and deliveries older than this many days are purged; 0 keeps all."""
+    audit_days: Annotated[int, Field(ge=0, le=_MOST_DAYS)] = 365
+    """Entries of the audit log older than this many days are purged; 0 keeps all."""
     submit_wait_seconds: Annotated[float, Field(ge=0, le=_MAX_SECONDS, allow_inf_nan=False)] = 10
     """How long a create request waits for the provider's response, in seconds; then it returns the queued task."""
     submission_unknown_seconds: Seconds = 600
@@ -285,6 +288,7 @@ class Settings(BaseModel):
             keys = _split(value.get_secret_value())
             if not keys or any(len(key) < _MIN_KEY_CHARACTERS for key in keys):
                 raise ValueError(f"each master key needs at least {_MIN_KEY_CHARACTERS} characters")
+            check_newest_master_key(keys)
         return value
 
     @field_validator("api_key", "piapi_api_key", "metrics_token")
@@ -300,6 +304,8 @@ class Settings(BaseModel):
     def _long_api_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < _MIN_KEY_CHARACTERS:
             raise ValueError(f"needs at least {_MIN_KEY_CHARACTERS} characters")
+        if value is not None and (reason := weakness(value.get_secret_value())):
+            raise ValueError(f"could be guessed: {reason}; {ADVICE}")
         return value
 
     @field_validator("public_url", "piapi_base_url", "piapi_upload_url")

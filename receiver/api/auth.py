@@ -1,46 +1,25 @@
 """Authenticates a request: an API key in `X-API-Key` or `Authorization: Bearer`, looked up by its hash."""
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import Address, Headers
 
 from models import Scope
+from receiver.api.keys_in_use import KeysInUse, Principal, check_expiry
 from receiver.api.wrong_keys import WrongKeys
+from receiver.clock import monotonic
 from receiver.domain.keyring import hash_api_key
-from receiver.errors import NotAllowed, NotAuthenticated, Unavailable
+from receiver.errors import NotAuthenticated, Unavailable
 from receiver.storage.database import Database
 from receiver.storage.keys import forget_sealed, live_key
 from receiver.telemetry import counted, get_logger, wrong_keys
 
 log = get_logger("api.auth")
 
-_RANKS = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
-_CACHE_SECONDS = 10.0
-"""How long a key is cached. A key that another replica revoked works for this long at most."""
-_MOST_CACHED = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """The organization and the key of a request; `rate_limit` is the key's own, in requests per second."""
-
-    organization_id: int
-    organization_uid: str
-    scope: Scope
-    key_id: int
-    rate_limit: float | None
-
-    def require(self, scope: Scope) -> None:
-        """Raise `NotAllowed` unless the key has this scope or a higher one."""
-        if _RANKS[self.scope] < _RANKS[scope]:
-            raise NotAllowed(f"the key has the scope {self.scope}; this call needs a key with the scope {scope}")
-
 
 class Authenticator:
-    """Looks keys up, and caches them for a few seconds, so that a busy client does not cost a query per request.
+    """Looks keys up, and keeps them for a short time (`in_use`), so that a busy client costs no query per request.
 
     `wrong_key_tries` is how many wrong keys one address may send within how many seconds before it is slowed.
     """
@@ -48,7 +27,7 @@ class Authenticator:
     def __init__(self, database: Database, wrong_key_tries: tuple[float, float] = (20, 60)) -> None:
         self._database = database
         self._wrong_keys = WrongKeys(database, *wrong_key_tries)
-        self._cached: dict[str, tuple[float, Principal]] = {}
+        self.in_use = KeysInUse(database)
 
     async def principal(self, headers: Headers, client: Address | None = None) -> Principal:
         """Return the principal of a request from `client`.
@@ -57,25 +36,28 @@ class Authenticator:
         that has sent many.
         """
         hashed = hash_api_key(_key_in(headers))
-        now = time.monotonic()
-        cached = self._cached.get(hashed)
-        if cached is not None and cached[0] > now:
-            return cached[1]
         host = client.host if client is not None else None
+        return self.in_use.known(hashed) or await self._look_up(hashed, host)
+
+    async def _look_up(self, hashed: str, host: str | None) -> Principal:
         # A key that was valid some seconds ago is always looked up.
-        if cached is None and not await self._wrong_keys.may_exist(hashed, host):
+        if not self.in_use.was_known(hashed) and not await self._wrong_keys.may_exist(hashed, host):
             raise self._wrong_keys.refusal(host)
-        rows = await self._database.read(live_key(hashed))
+        while True:
+            changes, read_at = self.in_use.changes, monotonic()
+            rows = await self._database.read(live_key(hashed))
+            if changes == self.in_use.changes:  # else it may have been read before it was revoked here
+                break
         if not rows:
-            self._cached.pop(hashed, None)
             self._wrong_keys.found_none(hashed)
             raise self._wrong_keys.refusal(host)
-        if rows[0]["sealed"] is not None:
-            await self._forget_sealed(rows[0]["id"])
-        principal = _principal(rows[0])
-        if len(self._cached) >= _MOST_CACHED:
-            self._cached.clear()
-        self._cached[hashed] = (now + _CACHE_SECONDS, principal)
+        row = rows[0]
+        if row["expires_at"] is not None:
+            check_expiry(row["expires_at"])
+        principal = _principal(row)
+        self.in_use.add(hashed, principal, read_at, row["last_used_at"])
+        if row["sealed"] is not None:
+            await self._forget_sealed(row["id"])
         return principal
 
     async def _forget_sealed(self, key_id: int) -> None:
@@ -89,10 +71,6 @@ class Authenticator:
         """Note that a key with this hash was created: it works at once, even if it was tried before."""
         self._wrong_keys.created(hashed)
 
-    def forget(self) -> None:
-        """Drop the cache, because a key was revoked."""
-        self._cached.clear()
-
 
 def _principal(row: Mapping[str, Any]) -> Principal:
     return Principal(
@@ -101,6 +79,8 @@ def _principal(row: Mapping[str, Any]) -> Principal:
         scope=Scope(row["scope"]),
         key_id=row["id"],
         rate_limit=row["rate_limit"],
+        key_name=f"{row['name']} ({row['hint']}...)",
+        expires_at=row["expires_at"],
     )
 
 

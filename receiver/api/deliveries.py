@@ -56,7 +56,7 @@ async def retry_delivery(call: Call) -> Reply:
     """
     row = await _delivery(call)
     if not await has_moved(call, f"{row['status']} {iso(row['settled_at'])}"):
-        await call.services.replays.retry(call.organization_id, call.path_id("delivery_id"))
+        await call.services.replays.retry(call.path_id("delivery_id"), call.actor())
     return Reply(native_delivery(await after_work(_delivery(call))), "delivery", status=202)
 
 

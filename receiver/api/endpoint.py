@@ -16,10 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
 from models import Scope
-from receiver.api.auth import Principal
 from receiver.api.dialects import Dialect, Reply, new_request_id
 from receiver.api.idempotency import IdempotentRequest, read_key
 from receiver.api.ids import read_id
+from receiver.api.keys_in_use import Principal
 from receiver.api.lists import check_names, check_size, read_query
 from receiver.api.paths import segment_text
 from receiver.api.services import Services
@@ -38,6 +38,7 @@ from receiver.errors import (
     Unavailable,
 )
 from receiver.large_bodies import LARGE_BYTES, read_apart
+from receiver.storage.audit import Actor
 from receiver.storage.idempotency import Claim
 from receiver.telemetry import counted, get_logger, organization_refusals
 
@@ -50,6 +51,9 @@ _LONGEST_FAULT = 300
 
 Schema = TypeVar("Schema", bound=BaseModel)
 Result = TypeVar("Result")
+_READS = ("GET", "HEAD")
+"""Methods of requests that are broken off when their key ends, because they change nothing; so are those that are
+passed on, as when their client is gone."""
 
 
 @dataclass(slots=True)
@@ -60,6 +64,7 @@ class Call:
     services: Services
     principal: Principal
     claim: Claim | None = None
+    request_id: str = ""
     _raw: bytes | None = None
     _ids: int = 0
 
@@ -76,6 +81,21 @@ class Call:
         nothing checks whether what it changes has moved past the state that was found (`found`).
         """
         return self.claim is not None and self.claim.is_resumed
+
+    def actor(self) -> Actor:
+        """Return who sends the request, for the audit log, and count the change that is to follow.
+
+        Raises `RateLimited` if the organization has made too many changes.
+        """
+        self.services.change_limit.take(self.organization_id)
+        client = self.request.client
+        return Actor(
+            self.organization_id,
+            self.principal.key_name,
+            self.principal.key_id,
+            client.host if client is not None else None,
+            self.request_id,
+        )
 
     async def found(self, state: str) -> str:
         """Return the state that the first request with this idempotency key found, before it began its work.
@@ -226,7 +246,10 @@ class _Endpoint:
         headers |= limit_status.headers
         limit_status.check()
         principal.require(self.scope)
-        call = Call(request, services, principal)
+        call = Call(request, services, principal, request_id=request_id)
+        if self.passes_on or request.method in _READS:
+            with services.authenticator.in_use.hold(principal):
+                return await self._handle(call, request_id)
         key = read_key(request.headers) if request.method == "POST" and not self.passes_on else None
         return await (self._handle(call, request_id) if key is None else self._once(call, key, request_id))
 

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from receiver.api.endpoint import Call
 from receiver.asgi import ABORT
 from receiver.domain.server_sent import comment
-from receiver.errors import RingbackError
+from receiver.errors import NotAuthenticated, RingbackError
 from receiver.events.stream import Follower
 from receiver.storage.events import EventFilter
 from receiver.telemetry import get_logger, streams_open
@@ -36,11 +36,10 @@ class EventStream:
 
     def __init__(self, call: Call, wanted: EventFilter, after: int, greeting: bytes) -> None:
         self._services = call.services
-        self._headers = call.request.headers
+        self._principal = call.principal
         self._wanted = wanted
         self._after = after
         self._greeting = greeting
-        self._check_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the client disconnects, stalls or loses its key, or the service stops."""
@@ -56,11 +55,16 @@ class EventStream:
         with self._services.streams.follow(self._wanted, self._after) as follower, streams_open.track_inprogress():
             disconnect = asyncio.create_task(_watch_disconnect(receive, follower))
             try:
-                await self._send_events(follower, send)
+                with self._services.authenticator.in_use.hold(self._principal):
+                    await self._send_events(follower, send)
             except _StalledError:
-                log.info("stalled stream client disconnected", client=scope.get("client"))
-                await _abort(scope, disconnect)
-                return False
+                return await _end_stalled(scope, disconnect)
+            except NotAuthenticated as ended:
+                log.info("stream ended with its key", client=scope.get("client"))
+                try:
+                    await _write(send, comment(ended.message))
+                except _StalledError:
+                    return await _end_stalled(scope, disconnect)
             except RingbackError as error:
                 log.info("stream ended by an error", error_code=error.code, error=str(error))
             finally:
@@ -70,7 +74,6 @@ class EventStream:
     async def _send_events(self, follower: Follower, send: Send) -> None:
         await _write(send, self._greeting)
         while not follower.closed:
-            await self._check_key()
             frames = await follower.read()
             for chunk in _chunks(frames):
                 await _write(send, chunk)
@@ -78,12 +81,12 @@ class EventStream:
                 # With the position, so that a client whose filter matches little does not resume from long ago.
                 await _write(send, comment("keep-alive", str(follower.position)))
 
-    async def _check_key(self) -> None:
-        """Raise `NotAuthenticated` if the key was revoked: a stream may outlast its key."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._check_at:
-            self._check_at = now + KEEP_ALIVE_SECONDS
-            await self._services.authenticator.principal(self._headers)
+
+async def _end_stalled(scope: Scope, disconnect: "asyncio.Task[None]") -> bool:
+    """Abort the connection of a client that does not read; return False, for it is not closed properly."""
+    log.info("stalled stream client disconnected", client=scope.get("client"))
+    await _abort(scope, disconnect)
+    return False
 
 
 async def _watch_disconnect(receive: Receive, follower: Follower) -> None:

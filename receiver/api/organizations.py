@@ -13,11 +13,13 @@ from receiver.api.organization_schemas import ChangeOrganization, CreateOrganiza
 from receiver.api.repetition import after_work
 from receiver.api.schemas import Page
 from receiver.clock import utc_now
-from receiver.domain.keyring import new_api_key
+from receiver.domain.audit_values import difference
+from receiver.domain.keyring import hash_api_key, new_api_key
 from receiver.domain.organization_limits import LIMIT_NAMES
 from receiver.domain.representations import iso
 from receiver.errors import BadRequest, Conflict, NotAllowed, RingbackError
 from receiver.storage import organizations as storage
+from receiver.storage.audit import audit
 from receiver.storage.keys import insert_key, insert_key_again, key_row
 from receiver.storage.transaction import Transaction
 
@@ -39,7 +41,7 @@ async def create_organization(call: Call) -> Reply:
         "owns_provider_account": wanted.owns_provider_account,
         "created_at": utc_now(),
     }
-    key, key_id = new_api_key(), call.new_id()
+    key, key_id, actor = new_api_key(), call.new_id(), call.actor()
 
     async def work(tx: Transaction) -> int | RingbackError:
         earlier = await tx.execute(storage.organization_by_id(uid)) if call.is_resumed else ()
@@ -51,9 +53,11 @@ async def create_organization(call: Call) -> Reply:
             await insert_key(tx, values)
         elif not await insert_key_again(tx, values):
             return Conflict("the key that this request created has been revoked since: send a new Idempotency-Key")
+        await audit(tx, actor, "organization.create", uid, difference(None, {**_audited(row), "key_id": key_id}))
         return int(organization_id)
 
     await call.services.database.writer.run(work)
+    call.services.authenticator.created(hash_api_key(key))
     made = await after_work(_changed(call, uid))
     return Reply({**_view(call, made), "key": key, "key_id": key_id}, "organization")
 
@@ -81,8 +85,16 @@ async def change_organization(call: Call) -> Reply:
     values = {} if owns is None else {"owns_provider_account": owns}
     if not wanted.limits and not values:
         raise BadRequest("the request names nothing to change: name at least one limit", code="no_changes")
-    run = call.services.database.writer.run
-    await run(lambda tx: storage.change_organization(tx, row["uid"], wanted.limits, values))
+    actor = call.actor()
+
+    async def change(tx: Transaction) -> None:
+        before = await tx.execute(storage.organization_by_id(row["uid"]))
+        await storage.change_organization(tx, row["uid"], wanted.limits, values)
+        after = await tx.execute(storage.organization_by_id(row["uid"]))
+        was, became = (_audited(rows[0]._mapping) for rows in (before, after))
+        await audit(tx, actor, "organization.change", row["uid"], difference(was, became))
+
+    await call.services.database.writer.run(change)
     return await _reply(call, await after_work(_changed(call, row["uid"])))
 
 
@@ -98,6 +110,11 @@ async def require_provider_account(call: Call, what: str) -> None:
             f"{what} belongs to the provider account, which is not your organization's own: the operator can allow it "
             "(`ringback organization limits NAME --provider-account`)"
         )
+
+
+def _audited(row: Row) -> dict[str, Any]:
+    """Return what the audit log shows of an organization."""
+    return {name: row[name] for name in ("name", "limits", "owns_provider_account")}
 
 
 async def _require_operator(call: Call) -> None:

@@ -18,7 +18,7 @@ from starlette.types import Scope as Connection
 from receiver.api.endpoint import Call, EndpointHandler
 from receiver.asgi import ABORT, ClientGone
 from receiver.domain.content_encoding import content_encodings, unpack
-from receiver.errors import ProviderRefused, RingbackError, TooLarge, Unavailable
+from receiver.errors import NotAuthenticated, ProviderRefused, RingbackError, TooLarge, Unavailable
 from receiver.providers import (
     AnswerCut,
     CallerKey,
@@ -97,7 +97,11 @@ class ForwardedResponse:
         """Send the answer as it arrives, until it or the connection to the client ends."""
         sending = asyncio.create_task(self._send(scope, send))
         try:
-            await asyncio.wait({sending, self._gone}, return_when=asyncio.FIRST_COMPLETED)
+            with self._call.services.authenticator.in_use.hold(self._call.principal):
+                await asyncio.wait({sending, self._gone}, return_when=asyncio.FIRST_COMPLETED)
+        except NotAuthenticated:
+            log.info("forwarded answer ended with its key", path=self._path)
+            _abort(scope)
         finally:
             self._gone.cancel()
             sending.cancel()

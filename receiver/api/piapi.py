@@ -20,6 +20,7 @@ from receiver.api.repetition import cancelled
 from receiver.api.schemas import CreateTask
 from receiver.api.task_requests import read_callback, read_task, task_request, webhook_config_of
 from receiver.clock import utc_now
+from receiver.domain.audit_values import difference
 from receiver.domain.model_families import (
     ALL_MODELS,
     ALWAYS_ACTIVE_KEYS,
@@ -28,10 +29,11 @@ from receiver.domain.model_families import (
     family_names,
     models_wanted,
 )
-from receiver.domain.representations import piapi_active_task, piapi_shortened_task, piapi_task
+from receiver.domain.representations import iso, piapi_active_task, piapi_shortened_task, piapi_task
 from receiver.errors import BadRequest, ProviderRefused, RingbackError, Unavailable
 from receiver.providers import PROVIDER_UNAUTHORIZED, Refused
 from receiver.providers.registry import DEFAULT_PROVIDER
+from receiver.storage.audit import audit
 from receiver.storage.large_rows import read_first
 from receiver.storage.tasks import (
     TaskFilter,
@@ -101,6 +103,10 @@ async def cancel_tasks(call: Call) -> Reply:
             created_before=query.created_before,
         )
         found += await call.services.database.read(tasks_to_cancel(wanted, _MOST_CANCELLED - len(found)))
+    if found:
+        actor, asked = call.actor(), {"created_before": iso(query.created_before), "model": query.model}
+        asked_for = difference(None, {**asked, "tasks": len(found)})
+        await call.services.database.writer.run(lambda tx: audit(tx, actor, "task.cancel_many", None, asked_for))
     limit = asyncio.Semaphore(_CANCELS_AT_ONCE)
     results = await asyncio.gather(*(_cancel(call, task, limit) for task in found))
     cancelled = [uid for uid in results if uid is not None]

@@ -24,7 +24,7 @@ async def recover(call: Call) -> Reply:
     uid = call.new_id()
     if (earlier := await _earlier_reply(call, webhook, uid)) is not None:
         return earlier
-    row = await call.services.replays.recover(webhook, uid, wanted.since, most=_most(call))
+    row = await call.services.replays.recover(webhook, uid, wanted.since, call.actor(), most=_most(call))
     return Reply(native_replay(row, webhook["uid"], {}), "replay", status=202)
 
 
@@ -36,7 +36,7 @@ async def replay(call: Call) -> Reply:
     if (earlier := await _earlier_reply(call, webhook, uid)) is not None:
         return earlier
     row = await call.services.replays.replay(
-        webhook, uid, wanted.since, wanted.until, wanted.event_types, most=_most(call)
+        webhook, uid, wanted.since, wanted.until, wanted.event_types, call.actor(), most=_most(call)
     )
     return Reply(native_replay(row, webhook["uid"], {}), "replay", status=202)
 
@@ -60,7 +60,7 @@ async def cancel_replay(call: Call) -> Reply:
     webhook = await find_webhook(call)
     row = await _replay(call, webhook)
     if not (await has_moved(call, row["status"]) and row["status"] == ReplayStatus.CANCELLED):
-        await call.services.replays.cancel(row)
+        await call.services.replays.cancel(row, call.actor())
     return await after_work(_present(call, webhook))
 
 

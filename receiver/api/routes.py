@@ -10,6 +10,7 @@ from starlette.types import Scope as Connection
 
 from models import Scope
 from receiver.api import (
+    audit,
     bulk,
     deliveries,
     events,
@@ -30,6 +31,7 @@ from receiver.api.dialects import NATIVE, PIAPI, Dialect, dialect_of, new_reques
 from receiver.api.endpoint import EndpointHandler, endpoint
 from receiver.api.run_schemas import JobQuery, RunQuery
 from receiver.api.schemas import (
+    AuditQuery,
     DeliveryQuery,
     EventQuery,
     GetTask,
@@ -139,7 +141,9 @@ def _native() -> list[Route]:
         _route("GET", "/api/v1/report", report.get_report, NATIVE, Scope.READ, query=ReportQuery),
         _route("POST", "/api/v1/keys", keys.create_key, NATIVE, Scope.ADMIN),
         _route("GET", "/api/v1/keys", keys.list_keys, NATIVE, Scope.ADMIN, query=Page),
+        _route("GET", "/api/v1/keys/{key_id}", keys.get_key, NATIVE, Scope.ADMIN),
         _route("DELETE", "/api/v1/keys/{key_id}", keys.revoke_key, NATIVE, Scope.ADMIN),
+        _route("GET", "/api/v1/audit", audit.list_audit_entries, NATIVE, Scope.ADMIN, query=AuditQuery),
         *_organizations(),
     ]
 

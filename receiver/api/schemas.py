@@ -207,6 +207,8 @@ class CreateKey(RequestFields):
     scope: Scope = Scope.WRITE
     rate_limit: Annotated[float, Field(ge=0.001, le=100_000, strict=True)] | None = None
     """Requests per second, to all processes together; null means the default, `RINGBACK_KEY_RATE`."""
+    expires_at: Timestamp | None = None
+    """From when on it is refused; null means never."""
 
 
 class Page(RequestFields):
@@ -253,6 +255,16 @@ class DeliveryQuery(WebhookDeliveryQuery):
     """The query of `GET /api/v1/deliveries`."""
 
     webhook_id: str | None = None
+
+
+class AuditQuery(Page):
+    """The query of `GET /api/v1/audit`."""
+
+    action: str | None = None
+    target: str | None = None
+    key_id: str | None = None
+    since: Timestamp | None = None
+    until: Timestamp | None = None
 
 
 class ReportQuery(RequestFields):

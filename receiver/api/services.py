@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from receiver.api.auth import Authenticator
+from receiver.api.change_limit import ChangeLimit
 from receiver.api.idempotency import Idempotency
 from receiver.api.limits import KeyLimits
 from receiver.api.quotas import Quotas
@@ -37,6 +38,7 @@ class Services:
     test_sender: Sender
     authenticator: Authenticator
     key_limits: KeyLimits
+    change_limit: ChangeLimit
     idempotency: Idempotency
     providers: Mapping[str, Provider]
     known_limits: KnownLimits

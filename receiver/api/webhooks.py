@@ -15,6 +15,7 @@ from receiver.api.repetition import has_moved
 from receiver.api.schemas import ChangeWebhook, CreateWebhook, Page, RotateSecret
 from receiver.outbound.ping import send_ping
 from receiver.outbound.subscriptions import SavedSubscription
+from receiver.storage.audit import audit
 from receiver.storage.subscriptions import webhook_by_id, webhooks
 
 
@@ -26,7 +27,7 @@ async def create_webhook(call: Call) -> Reply:
     if call.is_resumed and (earlier := await subscriptions.find_registered(uid, given)):
         return _reply(call, earlier)
     most = call.services.known_limits.of(call.organization_id).webhooks
-    return _reply(call, await subscriptions.register(call.organization_id, uid, given, most=most))
+    return _reply(call, await subscriptions.register(uid, given, call.actor(), most=most))
 
 
 async def list_webhooks(call: Call) -> Reply:
@@ -48,7 +49,8 @@ async def change_webhook(call: Call) -> Reply:
     """
     row = await find_webhook(call)
     wanted = await call.body(ChangeWebhook)
-    changed = await call.services.subscriptions.change(row["uid"], wanted.model_dump(exclude_unset=True))
+    given = wanted.model_dump(exclude_unset=True)
+    changed = await call.services.subscriptions.change(row["uid"], given, call.actor())
     return _reply(call, changed)
 
 
@@ -63,7 +65,7 @@ async def rotate_secret(call: Call) -> Reply:
     # The secret is stored encrypted; its hash only tells whether it is the same.
     if await has_moved(call, hashlib.sha256(str(row["secret"]).encode()).hexdigest()):
         return _reply(call, subscriptions.as_saved(row))
-    return _reply(call, await subscriptions.rotate(row["uid"], overlap, wanted.secret))
+    return _reply(call, await subscriptions.rotate(row["uid"], overlap, wanted.secret, call.actor()))
 
 
 async def test_webhook(call: Call) -> Reply:
@@ -72,13 +74,15 @@ async def test_webhook(call: Call) -> Reply:
     A resumed request sends another ping.
     """
     services, row = call.services, await find_webhook(call)
+    actor = call.actor()
+    await services.database.writer.run(lambda tx: audit(tx, actor, "webhook.test", row["uid"]))
     return Reply(await send_ping(services.test_sender, services.messages, row), "test")
 
 
 async def delete_webhook(call: Call) -> Reply:
     """`DELETE /api/v1/webhooks/{id}`: remove a webhook, and cancel its pending deliveries."""
     row = await find_webhook(call)
-    await call.services.subscriptions.remove(row["uid"])
+    await call.services.subscriptions.remove(row["uid"], call.actor())
     return Reply({"object": "webhook", "id": row["uid"], "deleted": True}, "webhook")
 
 

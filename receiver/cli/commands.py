@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.cli import delivery, key, organization, run, task, webhook
+from receiver.cli import audit, delivery, key, organization, run, task, webhook
 from receiver.cli.console import echo
 from receiver.cli.demo.command import demo
 from receiver.cli.failure import FailureReportingGroup
@@ -35,8 +35,8 @@ def _print_version(requested: bool) -> None:
 
 
 @app.callback(
-    epilog="The client commands (task, run, webhook, delivery, key, organization, report, listen) send requests to "
-    "RINGBACK_URL (http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from the environment or a file "
+    epilog="The client commands (task, run, webhook, delivery, key, organization, audit, report, listen) send requests "
+    "to RINGBACK_URL (http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from the environment or a file "
     ".env.\n\n"
     "Exit status: 0 done, 1 the task or run failed, or the report does not add up, 2 usage, 3 not reachable or not "
     "allowed, 4 timed out.\n\n"
@@ -76,3 +76,4 @@ app.add_typer(webhook.app, name="webhook")
 app.add_typer(delivery.app, name="delivery")
 app.add_typer(key.app, name="key")
 app.add_typer(organization.app, name="organization")
+app.add_typer(audit.app, name="audit")

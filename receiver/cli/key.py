@@ -20,7 +20,11 @@ class ScopeChoice(StrEnum):
     ADMIN = "admin"
 
 
-@app.command(epilog="Example: ringback key create --name dashboard --scope read")
+@app.command(
+    epilog="Examples:\n\n"
+    "  ringback key create --name dashboard --scope read\n\n"
+    "  ringback key create --name contractor --expires 90d"
+)
 def create(
     name: Annotated[str, typer.Option(help="Who or what will use it.")],
     scope: Annotated[
@@ -29,14 +33,18 @@ def create(
     rate_limit: Annotated[
         float | None, typer.Option(help="Requests a second, all replicas together.", metavar="N")
     ] = None,
+    expires: Annotated[
+        str | None, typer.Option(metavar="TIME", help="When it stops working: in 90d, 24h, or at a time in ISO 8601.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Create a key; it is printed once."""
+    from receiver.cli.inputs import later_moment, without_none
     from receiver.cli.service import service
 
     with spinner("creating a key", as_json), service() as client:
-        body = {"name": name, "scope": scope, "rate_limit": rate_limit}
-        key = client.call("POST", "/api/v1/keys", body=body)
+        body = {"name": name, "scope": scope, "rate_limit": rate_limit, "expires_at": later_moment(expires)}
+        key = client.call("POST", "/api/v1/keys", body=without_none(body))
     print_result(key, as_json, _print)
 
 
@@ -64,7 +72,7 @@ def revoke(
 
 
 def _print(key: Mapping[str, Any]) -> None:
-    names = ("id", "name", "scope", "rate_limit", "key")
+    names = ("id", "name", "scope", "rate_limit", "expires_at", "key")
     print_fields([(name.replace("_", " "), key.get(name)) for name in names])
     echo("Keep the key: it is not shown again.", err=True)
 
@@ -77,8 +85,10 @@ def _print_table(keys: Sequence[Mapping[str, Any]]) -> None:
             key.get("scope"),
             key.get("hint"),
             key.get("rate_limit"),
+            key.get("expires_at"),
+            age(key.get("last_used_at")),
             age(key.get("created_at")),
         )
         for key in keys
     ]
-    print_table(("id", "name", "scope", "begins with", "a second", "age"), rows)
+    print_table(("id", "name", "scope", "begins with", "a second", "expires", "last used", "age"), rows)

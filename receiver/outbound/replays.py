@@ -12,11 +12,13 @@ from typing import Any
 
 from models import DeliveryStatus, ReplayKind, ReplayStatus
 from receiver.clock import utc_now
+from receiver.domain.audit_values import difference
 from receiver.domain.matching import check_event_types, matches
 from receiver.domain.organization_limits import limit_reached
 from receiver.domain.representations import iso
 from receiver.errors import BadRequest, Conflict, LimitReached, NotFound
 from receiver.events.after_commit import Dispatcher
+from receiver.storage.audit import Actor, audit
 from receiver.storage.database import Database
 from receiver.storage.open_writers import DELIVERIES, EVENTS, OpenWriters
 from receiver.storage.organizations import count_running_replays, is_below
@@ -68,9 +70,9 @@ class Replays:
         self._awaited: dict[int, OpenWriters] = {}
         """For each replay that waits to begin, the transactions that it waits for."""
 
-    async def retry(self, organization_id: int, uid: str) -> None:
-        """Send a settled delivery again, now. Raises `NotFound`, `Conflict`."""
-        found = await self._database.read(delivery_to_retry(organization_id, uid))
+    async def retry(self, uid: str, by: Actor) -> None:
+        """Send a settled delivery of the actor's organization again, now. Raises `NotFound`, `Conflict`."""
+        found = await self._database.read(delivery_to_retry(by.organization_id, uid))
         if not found:
             raise NotFound("there is no delivery with this id", code="delivery_not_found", param="delivery_id")
         delivery = found[0]
@@ -82,11 +84,20 @@ class Replays:
         due_at = now
         if delivery["leased"]:  # cancelled during an attempt, which may not have ended yet: never two at once
             due_at = max(now, delivery["settled_at"] + self._lease)
-        if not await self._database.writer.run(lambda tx: retry_delivery(tx, delivery, due_at)):
+
+        async def work(tx: Transaction) -> bool:
+            if not await retry_delivery(tx, delivery, due_at):
+                return False
+            await audit(tx, by, "delivery.retry", uid, ({"status": delivery["status"]}, {"status": "pending"}))
+            return True
+
+        if not await self._database.writer.run(work):
             raise Conflict("the delivery is pending already: wait until it is settled")
         self._dispatcher.wake()
 
-    async def recover(self, webhook: Row, uid: str, since: datetime, *, most: int | None = None) -> dict[str, Any]:
+    async def recover(
+        self, webhook: Row, uid: str, since: datetime, by: Actor, *, most: int | None = None
+    ) -> dict[str, Any]:
         """Start to send again the deliveries that failed for good since then; return the replay's row.
 
         `most` is how many replays of the organization may run. Raises `BadRequest`, `LimitReached`.
@@ -96,7 +107,7 @@ class Replays:
         await self._check_number(webhook["organization_id"], most)
         await (await OpenWriters.of(self._database, DELIVERIES)).ended(_COUNT_SECONDS)
         total = await self._count(count_given_up(webhook["id"], since, now, MOST_DELIVERIES + 1))
-        return await self._create(webhook, uid, ReplayKind.RECOVER, since, now, None, total, most)
+        return await self._create(webhook, uid, ReplayKind.RECOVER, since, now, None, total, by, most)
 
     async def replay(
         self,
@@ -105,6 +116,7 @@ class Replays:
         since: datetime,
         until: datetime | None,
         event_types: Sequence[str] | None,
+        by: Actor,
         *,
         most: int | None = None,
     ) -> dict[str, Any]:
@@ -121,14 +133,21 @@ class Replays:
         await self._check_number(webhook["organization_id"], most)
         await (await OpenWriters.of(self._database, EVENTS)).ended(_COUNT_SECONDS)
         total = await self._count_matching(webhook, types, since, until)
-        return await self._create(webhook, uid, ReplayKind.REPLAY, since, until, types, total, most)
+        return await self._create(webhook, uid, ReplayKind.REPLAY, since, until, types, total, by, most)
 
-    async def cancel(self, replay: Row) -> int:
+    async def cancel(self, replay: Row, by: Actor) -> int:
         """Cancel a replay and its pending deliveries; return how many those were. Raises `Conflict` if it has ended."""
         now = utc_now()
         if replay["status"] != ReplayStatus.RUNNING and not await self._count(pending_of(replay["id"], 1)):
             raise Conflict(f"the replay is {replay['status']}, and none of its deliveries is pending")
-        return await self._database.writer.run(lambda tx: cancel_replay(tx, replay["id"], now))
+
+        async def work(tx: Transaction) -> int:
+            cancelled = await cancel_replay(tx, replay["id"], now)
+            status = ({"status": replay["status"]}, {"status": ReplayStatus.CANCELLED, "deliveries": cancelled})
+            await audit(tx, by, "replay.cancel", replay["uid"], status)
+            return cancelled
+
+        return await self._database.writer.run(work)
 
     async def running(self) -> list[dict[str, Any]]:
         """Return the replays that have not ended."""
@@ -219,6 +238,7 @@ class Replays:
         until: datetime,
         event_types: Sequence[str] | None,
         total: int,
+        by: Actor,
         most: int | None,
     ) -> dict[str, Any]:
         if total > MOST_DELIVERIES:
@@ -247,6 +267,8 @@ class Replays:
             running = count_running_replays(row["organization_id"], most or 1)
             if most is not None and not await is_below(tx, running, most):
                 return _too_many(most)
+            asked = {"webhook_id": webhook["uid"], "since": iso(since), "until": iso(until), "event_types": event_types}
+            await audit(tx, by, f"webhook.{kind}", uid, difference(None, {**asked, "total": total}))
             return await insert_replay(tx, row)
 
         key = await self._database.writer.run(insert)

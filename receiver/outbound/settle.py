@@ -6,11 +6,13 @@ from typing import Any
 
 from models import DeliveryStatus, DisabledReason, EventType
 from receiver.clock import utc_now
+from receiver.domain.audit_values import webhook_difference
 from receiver.domain.delivery_outcomes import GONE, has_failed_too_long
 from receiver.domain.ids import new_id
 from receiver.domain.representations import native_webhook
 from receiver.events.after_commit import AfterCommit
 from receiver.events.record import record
+from receiver.storage.audit import SERVICE, Actor, audit
 from receiver.storage.subscriptions import active_webhooks, change_subscription, set_failing_since
 from receiver.storage.transaction import NewEvent, Settlement, Transaction
 from receiver.telemetry import get_logger
@@ -59,7 +61,10 @@ class Settler:
     async def _disable(self, tx: Transaction, row: dict[str, Any], reason: DisabledReason, now: datetime) -> None:
         """Disable an endpoint, keep its pending deliveries, and record the event for the other webhooks."""
         log.warning("webhook disabled", webhook_id=row["uid"], reason=reason)
-        await change_subscription(tx, row["uid"], {"is_active": False, "disabled_reason": reason}, now)
+        changed = {"is_active": False, "disabled_reason": reason}
+        await change_subscription(tx, row["uid"], changed, now)
+        service = Actor(row["organization_id"], SERVICE)
+        await audit(tx, service, "webhook.disable", row["uid"], webhook_difference(row, {**row, **changed}))
         event = NewEvent(
             uid=new_id(),
             organization_id=row["organization_id"],

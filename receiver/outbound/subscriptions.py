@@ -10,6 +10,7 @@ import orjson
 
 from models import DeliveryFormat, SignatureScheme, SubscriptionKind
 from receiver.clock import utc_now
+from receiver.domain.audit_values import webhook_difference
 from receiver.domain.custom_headers import check_headers, redacted_headers
 from receiver.domain.keyring import KeyRing, MasterKeyMissing
 from receiver.domain.matching import check_event_types, check_filters
@@ -21,6 +22,7 @@ from receiver.errors import BadRequest, LimitReached, NotFound, RingbackError
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.hidden_values import check_given_again, check_secret_given_again
 from receiver.outbound.message import MessageBuilder
+from receiver.storage.audit import Actor, audit
 from receiver.storage.database import Database
 from receiver.storage.open_writers import EVENTS, OpenWriters
 from receiver.storage.organizations import count_webhooks, is_below
@@ -84,36 +86,39 @@ class Subscriptions:
         self._checked: dict[str, float] = {}
 
     async def register(
-        self, organization_id: int, uid: str, given: Mapping[str, Any], *, most: int | None = None
+        self, uid: str, given: Mapping[str, Any], by: Actor, *, most: int | None = None
     ) -> SavedSubscription:
-        """Register a callback URL as `uid`; `given` are the fields of `POST /api/v1/webhooks` that are not null.
+        """Register a callback URL as `uid` for the actor's organization.
+
+        `given` are the fields of `POST /api/v1/webhooks` that are not null.
 
         With only Pi's fields (`endpoint_url`, `secret`) the webhook behaves like one of Pi: its format is `pi`, and it
         gets `task.completed` and `task.failed`. `most` is how many webhooks the organization may have. Raises
         `BadRequest`, `LimitReached`.
         """
         if most is not None:  # asked before the look-up of the host, and again where writes wait for each other
-            await self._check_number(organization_id, most)
+            await self._check_number(by.organization_id, most)
         as_pi = given.keys() == _PI_FIELDS
         defaults = {**_DEFAULTS, "format": DeliveryFormat.PI} if as_pi else _DEFAULTS
         values, secret = self._columns(defaults, {"event_types": None, **given})
         await self._guard.check(given["endpoint_url"])
-        row = {**defaults, **values, "uid": uid, "organization_id": organization_id}
+        row = {**defaults, **values, "uid": uid, "organization_id": by.organization_id}
 
         async def insert(tx: Transaction) -> LimitReached | None:
-            if most is not None and not await is_below(tx, count_webhooks(organization_id, most), most):
+            if most is not None and not await is_below(tx, count_webhooks(by.organization_id, most), most):
                 return _too_many(most)
             # The time is taken here, for the write may have waited, and events before it are not for this webhook.
             row["created_at"] = row["updated_at"] = utc_now()
             await insert_subscription(tx, row)
+            await audit(tx, by, "webhook.create", uid, webhook_difference(None, row))
             return None
 
-        await self._writer.run(insert, organization=organization_id)
+        await self._writer.run(insert, organization=by.organization_id)
         await self._matched_from_now_on()
         return SavedSubscription(row, secret)
 
     async def _check_number(self, organization_id: int, most: int) -> None:
-        if (await self._database.read(count_webhooks(organization_id, most)))[0]["count"] >= most:
+        if (await self._database.read(count_webhooks(by.organization_id, most)))[0]["count"] >= most:
             raise _too_many(most)
 
     async def find_registered(self, uid: str, given: Mapping[str, Any]) -> SavedSubscription | None:
@@ -133,7 +138,7 @@ class Subscriptions:
         secret = self._messages.newest_secret(row)
         return SavedSubscription(row, None if secret is None else _secret_to_return(secret, row["signature"]))
 
-    async def change(self, uid: str, given: Mapping[str, Any]) -> SavedSubscription:
+    async def change(self, uid: str, given: Mapping[str, Any], by: Actor) -> SavedSubscription:
         """Change the `given` fields of a subscription; None resets a field. Raises `BadRequest`, `NotFound`.
 
         A new secret or signature scheme replaces the old one at once; `rotate` lets both sign for some time. A new
@@ -154,14 +159,14 @@ class Subscriptions:
                 check_secret_given_again(row, given, values)
             except BadRequest as refusal:
                 return refusal
-            return SavedSubscription(await _write(tx, row, values), secret)
+            return SavedSubscription(await _write(tx, row, values, by, "webhook.change"), secret)
 
         saved = await self._run(work)
         if given.keys() & _MATCHED:
             await self._matched_from_now_on()
         return saved
 
-    async def rotate(self, uid: str, overlap: timedelta, secret: str | None = None) -> SavedSubscription:
+    async def rotate(self, uid: str, overlap: timedelta, secret: str | None, by: Actor) -> SavedSubscription:
         """Replace a subscription's secret by `secret` or a new one; the old one signs as well for `overlap` longer.
 
         Raises `BadRequest`, `NotFound`.
@@ -183,13 +188,20 @@ class Subscriptions:
                 "retired_secrets": retire(row["retired_secrets"], row["secret"], overlap, utc_now()) or None,
             }
             tx.leaves(lambda: with_secret(uid, encrypted))
-            return SavedSubscription(await _write(tx, row, values), _secret_to_return(new, scheme))
+            written = await _write(tx, row, values, by, "webhook.rotate")
+            return SavedSubscription(written, _secret_to_return(new, scheme))
 
         return await self._run(work)
 
-    async def remove(self, uid: str) -> None:
+    async def remove(self, uid: str, by: Actor) -> None:
         """Remove a subscription, and cancel its pending deliveries."""
-        await self._writer.run(lambda tx: remove_subscription(tx, uid, utc_now()))
+
+        async def work(tx: Transaction) -> None:
+            if (row := await lock_subscription(tx, uid)) is not None:
+                await remove_subscription(tx, uid, utc_now())
+                await audit(tx, by, "webhook.remove", uid, webhook_difference(row, None))
+
+        await self._writer.run(work)
 
     def view(self, row: Columns) -> dict[str, Any]:
         """Return a subscription as the API shows it: the names of its headers, the public half of an ed25519 key.
@@ -297,10 +309,14 @@ class Subscriptions:
         self._checked[url] = now + _CHECK_HOLDS_SECONDS
 
 
-async def _write(tx: Transaction, row: Columns, values: Columns) -> Columns:
+async def _write(tx: Transaction, row: Columns, values: Columns, by: Actor, action: str) -> Columns:
     now = utc_now()
     await change_subscription(tx, row["uid"], values, now)
-    return {**row, **values, "updated_at": now}
+    changed = {**row, **values, "updated_at": now}
+    difference = webhook_difference(row, changed)
+    if any(difference):
+        await audit(tx, by, action, row["uid"], difference)
+    return changed
 
 
 def _check_scheme(form: str, scheme: str, field: str) -> None:

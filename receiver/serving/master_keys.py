@@ -5,6 +5,7 @@ from pathlib import Path
 from receiver.byte_order_marks import without_mark
 from receiver.domain.keyring import new_master_key
 from receiver.errors import StartError
+from receiver.key_strength import check_newest_master_key
 from receiver.private_files import is_a_link, write_private
 from receiver.settings import Settings
 
@@ -12,8 +13,8 @@ from receiver.settings import Settings
 def master_keys(settings: Settings) -> list[str]:
     """Return the master keys, oldest first: from the setting, else from the file, which the first start creates.
 
-    The file has mode 0600. Raises `StartError` if others can read it, if it is a symbolic link or empty, or if it is
-    missing although the database exists.
+    The file has mode 0600. Raises `StartError` if others can read it, if it is a symbolic link or empty, if its last
+    key could be guessed, or if it is missing although the database exists.
     """
     if settings.secret_key is not None:
         return _split(settings.secret_key.get_secret_value())
@@ -38,6 +39,10 @@ def master_keys(settings: Settings) -> list[str]:
             f"{file} is empty; restore the master key in it, or set RINGBACK_SECRET_KEY; "
             "if the service never started with this database, remove the file"
         )
+    try:
+        check_newest_master_key(keys)
+    except ValueError as error:
+        raise StartError(f"{file}: {error}") from None
     return keys
 
 

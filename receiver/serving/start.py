@@ -1,7 +1,7 @@
 """What is done once before the service starts: its settings checked, its database prepared, its keys read or made."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.domain.organization_limits import default_limits
 from receiver.errors import StartError
+from receiver.key_strength import weakness
 from receiver.runs.actions_file import read_actions
 from receiver.serving.master_keys import is_new, master_keys
 from receiver.settings import Settings
@@ -45,6 +46,7 @@ def prepared(settings: Settings, workers: int) -> Iterator[InstallationKeys]:
     read_actions(settings.actions_file)  # checked here alone: each process that serves reads the file again
     with _locked(settings):
         keys = master_keys(settings)
+        _warn_of_weak_master_keys(keys)
         yield InstallationKeys(keys, asyncio.run(_prepare_database(settings, KeyRing(keys))))
 
 
@@ -73,6 +75,17 @@ def _warn_of_short_secrets(settings: Settings) -> None:
             setting=setting,
             advice="it could be guessed: set one of at least 16 characters here and at the provider, for example from "
             "`openssl rand -hex 32`",
+        )
+
+
+def _warn_of_weak_master_keys(keys: Sequence[str]) -> None:
+    """Warn of those that only verify and decrypt: the newest one is refused if it is weak."""
+    if weak := sum(weakness(key) is not None for key in keys[:-1]):
+        log.warning(
+            "weak master key kept",
+            keys=weak,
+            advice="who guesses it can report on tasks that were created with it: remove it from the setting when "
+            "these have ended and every webhook has a new secret and new headers",
         )
 
 

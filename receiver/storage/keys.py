@@ -1,14 +1,17 @@
 """API keys."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, insert, select, update
+from sqlalchemy import Select, insert, or_, select, update
 
 from models import Scope
+from receiver.domain.audit_values import key_difference
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing, MasterKeyMissing, hash_api_key, new_api_key
+from receiver.storage.audit import SERVICE, Actor, audit
 from receiver.storage.organizations import DEFAULT_ORGANIZATION, ensure_organization
 from receiver.storage.tables import api_keys, organizations
 from receiver.storage.transaction import Transaction
@@ -23,6 +26,14 @@ _FIRST = "first admin key"
 """The name of the key that a start creates if there is none."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """Keys that were used at about this time."""
+
+    key_ids: Sequence[int]
+    at: datetime
+
+
 def key_row(
     organization_id: int,
     key: str,
@@ -32,6 +43,7 @@ def key_row(
     *,
     uid: str | None = None,
     rate_limit: float | None = None,
+    expires_at: datetime | None = None,
 ) -> dict[str, Any]:
     """Return the row of a new key, which has the key's hash and its first characters, but not the key."""
     return {
@@ -42,6 +54,7 @@ def key_row(
         "hash": hash_api_key(key),
         "hint": key[:_HINT_LENGTH],
         "rate_limit": rate_limit,
+        "expires_at": expires_at,
         "created_at": now,
     }
 
@@ -66,12 +79,12 @@ async def insert_key_again(tx: Transaction, values: Mapping[str, Any]) -> bool:
     return not found or found[0].revoked_at is None
 
 
-async def revoke_key(tx: Transaction, organization_id: int, uid: str, now: datetime) -> bool:
-    """Revoke one of the organization's live keys; return whether there was one."""
+async def revoke_key(tx: Transaction, organization_id: int, uid: str, now: datetime) -> dict[str, Any] | None:
+    """Revoke one of the organization's live keys; return its row, None if there was none."""
     is_live = (api_keys.c.organization_id == organization_id, api_keys.c.uid == uid, api_keys.c.revoked_at.is_(None))
-    found = await tx.execute(select(api_keys.c.id).where(*is_live))
-    await tx.execute(update(api_keys).where(*is_live).values(revoked_at=now, sealed=None))
-    return bool(found)
+    change = update(api_keys).where(*is_live).values(revoked_at=now, sealed=None)
+    revoked = await tx.execute(change.returning(*api_keys.c))
+    return dict(revoked[0]._mapping) if revoked else None
 
 
 async def forget_sealed(tx: Transaction, key_id: int) -> None:
@@ -81,24 +94,32 @@ async def forget_sealed(tx: Transaction, key_id: int) -> None:
     )
 
 
-async def replace_key(tx: Transaction, values: Mapping[str, Any], now: datetime) -> None:
+async def replace_key(tx: Transaction, values: Mapping[str, Any], now: datetime, by: Actor) -> None:
     """Make this the only live key of its name: revoke the others, and insert it, or restore it if it was revoked."""
     others = (
         api_keys.c.organization_id == values["organization_id"],
         api_keys.c.name == values["name"],
         api_keys.c.hash != values["hash"],
     )
-    await tx.execute(update(api_keys).where(*others, api_keys.c.revoked_at.is_(None)).values(revoked_at=now))
-    known = await tx.execute(select(api_keys.c.id).where(api_keys.c.hash == values["hash"]))
+    replaced = update(api_keys).where(*others, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
+    for row in await tx.execute(replaced.returning(*api_keys.c)):
+        await audit(tx, by, "key.revoke", row.uid, key_difference(dict(row._mapping), None))
+    known = await tx.execute(select(api_keys).where(api_keys.c.hash == values["hash"]))
     if known:
         restored = {"revoked_at": None, "sealed": None}
         await tx.execute(update(api_keys).where(api_keys.c.hash == values["hash"]).values(restored))
+        if known[0].revoked_at is not None:
+            await audit(tx, by, "key.restore", known[0].uid, key_difference(None, dict(known[0]._mapping)))
     else:
         await insert_key(tx, values)
+        await audit(tx, by, "key.create", values["uid"], key_difference(None, values))
 
 
 def live_key(hashed: str) -> Select[Any]:
-    """Return the query for the live key with this hash, with its organization's id as `organization_uid`."""
+    """Return the query for the key with this hash that is not revoked, with its organization's id.
+
+    It is `organization_uid`. The key may have expired.
+    """
     return (
         select(api_keys, organizations.c.uid.label("organization_uid"))
         .join(organizations, organizations.c.id == api_keys.c.organization_id)
@@ -122,9 +143,40 @@ def live_keys(organization_id: int, limit: int, before: int | None = None) -> Se
     return query if before is None else query.where(api_keys.c.id < before)
 
 
-def _live_admin_key() -> Select[Any]:
-    """Return the query for one live admin key of any organization."""
-    return select(api_keys.c.id).where(api_keys.c.scope == Scope.ADMIN, api_keys.c.revoked_at.is_(None)).limit(1)
+def live_key_by_id(organization_id: int, uid: str) -> Select[Any]:
+    """Return the query for one of an organization's live keys."""
+    is_it = (api_keys.c.organization_id == organization_id, api_keys.c.uid == uid, api_keys.c.revoked_at.is_(None))
+    return select(api_keys).where(*is_it)
+
+
+def key_by_id(organization_id: int, uid: str) -> Select[Any]:
+    """Return the query for the row key of one of an organization's keys, also of a revoked one."""
+    return select(api_keys.c.id).where(api_keys.c.organization_id == organization_id, api_keys.c.uid == uid)
+
+
+def keys_in_use(key_ids: Collection[int]) -> Select[Any]:
+    """Return the query for (id, hash, expires_at, last_used_at) of those of these keys that are not revoked."""
+    table = api_keys.c
+    wanted = (table.id.in_(key_ids), table.revoked_at.is_(None))
+    return select(table.id, table.hash, table.expires_at, table.last_used_at).where(*wanted)
+
+
+async def store_uses(tx: Transaction, uses: Sequence[KeyUse]) -> list[None]:
+    """Store when keys were last used. A row that another process is writing is left to it."""
+    table = api_keys.c
+    for use in uses:
+        is_older = or_(table.last_used_at.is_(None), table.last_used_at < use.at)
+        stale = select(table.id).where(table.id.in_(use.key_ids), is_older)
+        locked = stale.order_by(table.id).with_for_update(skip_locked=True, key_share=True)
+        await tx.execute(update(api_keys).where(table.id.in_(locked)).values(last_used_at=use.at))
+    return [None] * len(uses)
+
+
+def _live_admin_key(now: datetime) -> Select[Any]:
+    """Return the query for one admin key of any organization that is neither revoked nor expired."""
+    table = api_keys.c
+    is_live = (table.revoked_at.is_(None), or_(table.expires_at.is_(None), table.expires_at > now))
+    return select(table.id).where(table.scope == Scope.ADMIN, *is_live).limit(1)
 
 
 async def ensure_admin_key(tx: Transaction, admin_key: str | None, now: datetime, keyring: KeyRing) -> str | None:
@@ -137,13 +189,14 @@ async def ensure_admin_key(tx: Transaction, admin_key: str | None, now: datetime
     organization_id = await ensure_organization(tx, DEFAULT_ORGANIZATION, now)
     if admin_key is not None:
         row = key_row(organization_id, admin_key, _SETTING, Scope.ADMIN, now)
-        await replace_key(tx, row, now)
+        await replace_key(tx, row, now, Actor(organization_id, f"setting {_SETTING}"))
         return None
-    if await tx.execute(_live_admin_key()):
+    if await tx.execute(_live_admin_key(now)):
         return await _unused_key(tx, keyring)
     key = new_api_key()
     row = key_row(organization_id, key, _FIRST, Scope.ADMIN, now)
     await insert_key(tx, {**row, "sealed": keyring.encrypt(key)})
+    await audit(tx, Actor(organization_id, SERVICE), "key.create", row["uid"], key_difference(None, row))
     return key
 
 

@@ -14,6 +14,7 @@ def _table(model: object) -> Table:
 organizations = _table(models.Organization)
 api_keys = _table(models.ApiKey)
 idempotency_keys = _table(models.IdempotencyKey)
+audit_entries = _table(models.AuditEntry)
 tasks = _table(models.Task)
 task_attempts = _table(models.TaskAttempt)
 events = _table(models.Event)

@@ -1,6 +1,7 @@
 """Retention: purges old rows, in small batches with pauses in between, so that other writes are hardly delayed.
 
-Idempotency keys have their own, shorter retention, and are purged even where `RINGBACK_RETENTION_DAYS` is 0.
+Idempotency keys have their own, shorter retention, and are purged even where `RINGBACK_RETENTION_DAYS` is 0; entries of
+the audit log have a longer one (`RINGBACK_AUDIT_DAYS`).
 
 What is purged is gone, so a clock that was set a year ahead may not decide it. The time is trusted when the service's
 clock was not set for a day, or when rows show that it was a day earlier a day ago (`Cleaner.is_time_trusted`). Else
@@ -16,6 +17,7 @@ from typing import Any
 from models import RUN_TERMINAL, TERMINAL
 from receiver.clock import SERVICE_CLOCK, AnchoredClock, utc_now
 from receiver.storage import purge
+from receiver.storage.audit import old_audit_entries, purge_audit_entries
 from receiver.storage.database import Database, Query
 from receiver.storage.idempotency import KEPT
 from receiver.storage.transaction import Transaction
@@ -38,19 +40,24 @@ Oldest = Callable[[int, int], Query]
 
 
 class Cleaner:
-    """Purges rows older than `retention_days` (0 keeps all): `first_seconds` after the start, then at intervals."""
+    """Purges rows older than `retention_days` (0 keeps all): `first_seconds` after the start, then at intervals.
+
+    Entries of the audit log are kept for `audit_days` (0 keeps all).
+    """
 
     def __init__(
         self,
         database: Database,
         *,
         retention_days: int,
+        audit_days: int = 0,
         first_seconds: float = FIRST_SECONDS,
         every_seconds: float = EVERY_SECONDS,
         clock: AnchoredClock = SERVICE_CLOCK,
     ) -> None:
         self._database = database
         self._retention = timedelta(days=retention_days)
+        self._audit = timedelta(days=audit_days)
         self._first = first_seconds
         self._every = every_seconds
         self._clock = clock
@@ -84,6 +91,10 @@ class Cleaner:
             lambda: purge.old_idempotency_keys(before, _ROWS_AT_ONCE),
             lambda tx, keys: purge.purge_idempotency_keys(tx, keys, before),
         )
+        if self._audit:
+            purged["audit_entries"] = await self._all(
+                lambda: old_audit_entries(now - self._audit, _ROWS_AT_ONCE), purge_audit_entries
+            )
         return {kind: count for kind, count in purged.items() if count}
 
     async def _retained(self, before: datetime) -> Counter[str]:

@@ -27,8 +27,8 @@ from receiver.storage.schema import migrate
 
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
 KINDS = (SQLITE, POSTGRESQL)
-SECRET_KEY = "a-master-key-for-the-bench"
-API_KEY = "an-admin-key-for-the-bench"
+SECRET_KEY = "Xm6tRk3vWq8ZyLc5PgJ2"
+API_KEY = "rb_bench_Gd4NfTz9WkQ2xJm7RvS5"
 _SETTLED_SECONDS = 60.0
 _CHECK_SECONDS = 0.003
 

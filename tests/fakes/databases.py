@@ -27,7 +27,7 @@ from receiver.storage.schema import migrate
 from receiver.storage.sqlite.values import write_moment
 from tests.fakes.postgresql import Server, forgetful_server
 
-MASTER_KEY = "a-master-key-for-tests"
+MASTER_KEY = "Kc5Vx8TqWm2Zr7HyLd4PgJ9nBf3sXe6u"
 """For PostgreSQL; with SQLite the key is in a file beside the database."""
 _END_SESSIONS = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = ?"
 

@@ -18,7 +18,6 @@ _SHORTER: dict[str, Any] = {
     "receiver.workers.dispatch.lease_seconds": lambda _timeout: _LEASE_SECONDS,
     "receiver.api.idempotency.LEASE_SECONDS": 4.0,
     "receiver.api.idempotency._RENEW_SECONDS": 1.0,
-    "receiver.api.auth._CACHE_SECONDS": 1.0,
 }
 
 

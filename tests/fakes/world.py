@@ -30,7 +30,7 @@ from tests.fakes.ports import free_port
 from tests.fakes.servers import bound, served
 from tests.fakes.subscriber import Subscriber, listening
 
-API_KEY = "an-admin-key-for-tests"
+API_KEY = "rb_tests_Zq7vW3kXr9TmLp4cYd8NbJ2s"
 PROVIDER_KEY = "the-providers-own-key"
 QUICK = SandboxOptions(duration=0.05, pending_seconds=0.0, webhook_retry_seconds=0.2)
 """A provider that completes tasks fast and has no faults."""

@@ -67,6 +67,8 @@ WITHOUT_BODY: tuple[Key, ...] = (
     ("GET", "/api/v1/organization"),
     ("GET", "/api/v1/organizations"),
     ("GET", "/api/v1/organizations/{organization_id}"),
+    ("GET", "/api/v1/keys/{key_id}"),
+    ("GET", "/api/v1/audit"),
     ("DELETE", "/api/v1/webhooks/{webhook_id}/replays/{replay_id}"),
     ("DELETE", "/api/v1/webhooks/{webhook_id}"),
     ("DELETE", "/api/v1/keys/{key_id}"),
@@ -85,6 +87,7 @@ LISTS = [
     ("GET", "/api/v1/runs"),
     ("GET", "/api/v1/keys"),
     ("GET", "/api/v1/organizations"),
+    ("GET", "/api/v1/audit"),
 ]
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 NAMES_OF_TIMES = frozenset({"timestamp", "since", "until", "time"})

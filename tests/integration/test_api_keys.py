@@ -42,7 +42,9 @@ PATHS = [
     ("DELETE", "/api/v1/webhooks/x", NATIVE, Scope.WRITE),
     ("POST", "/api/v1/keys", NATIVE, Scope.ADMIN),
     ("GET", "/api/v1/keys", NATIVE, Scope.ADMIN),
+    ("GET", "/api/v1/keys/x", NATIVE, Scope.ADMIN),
     ("DELETE", "/api/v1/keys/x", NATIVE, Scope.ADMIN),
+    ("GET", "/api/v1/audit", NATIVE, Scope.ADMIN),
 ]
 ORDER = [Scope.READ, Scope.WRITE, Scope.ADMIN]
 every_path = pytest.mark.parametrize(("method", "path", "dialect", "scope"), PATHS)

@@ -17,7 +17,7 @@ from tests.fakes.ports import free_port
 
 pytestmark = pytest.mark.sqlite_only("the commands use HTTP alone; other tests cover the database")
 
-KEY = "an-admin-key-for-the-tests"
+KEY = "rb_command_Wm3xKq8ZvT5rYc7L"
 METRICS_TOKEN = "the-token-of-the-metrics"
 COMMAND = [sys.executable, "-m", "receiver.cli"]
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}

@@ -13,7 +13,7 @@ from receiver.cli.failure import Status
 from tests.fakes import databases
 from tests.fakes.supervised import ENDED, READY, REPLACED, SupervisedService, load, supervised
 
-API_KEY = "an-admin-key-for-the-tests"
+API_KEY = "rb_workers_Wm3xKq8ZvT5rYc7L"
 on_postgresql = pytest.mark.postgresql_only("several processes")
 
 

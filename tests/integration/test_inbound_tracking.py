@@ -22,7 +22,7 @@ BY_HAND = {"outcome": "never", "webhook": "lost"}
 PICTURE = {"image_url": "https://example.com/i.png"}
 ERROR = {"code": 10000, "raw_message": "out of memory", "message": "task failed", "detail": None}
 SHARED = "a-secret-for-tasks-of-elsewhere"
-OLD_KEY, NEW_KEY = "an-old-master-key", "a-new-master-key"
+OLD_KEY, NEW_KEY = "Vd7KqXw2ZrM9tYc4LpH6", "Jb3NfTz8WkQ5xGm7RvS2"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -425,6 +425,27 @@ async def test_an_answer_to_http_1_0_ends_with_the_connection_and_a_cut_one_with
     writer.close()
 
 
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_a_call_ends_with_its_key(world: World, provider: ForwardProvider, has_begun: bool) -> None:
+    async def endless(exchange: Exchange) -> None:
+        if has_begun:
+            await exchange.begin(content_type="text/event-stream")
+            await exchange.part(b"data: 1\n\n")
+        await asyncio.Event().wait()
+
+    provider.answer = endless
+    key = (await world.api.post("/api/v1/keys", json={"name": "brief"})).json()["data"]
+    asking = asyncio.create_task(world.api.post(CHAT, json=ASKED, headers={"x-api-key": key["key"]}))
+    await provider.until(lambda calls: calls and calls[0].body)
+    assert (await world.api.delete(f"/api/v1/keys/{key['id']}")).status_code == 200
+    await asyncio.wait_for(provider.calls[0].broken.wait(), 10)
+    if not has_begun:
+        assert (await asking).status_code == 401
+        return
+    with pytest.raises(httpx.TransportError):
+        await asking
+
+
 async def test_only_a_key_that_may_write_is_passed_on(world: World, provider: ForwardProvider) -> None:
     created = await world.api.post("/api/v1/keys", json={"name": "reader", "scope": "read"})
     reader = {"x-api-key": created.json()["data"]["key"]}

@@ -27,7 +27,7 @@ from tests.prove.stores import Store
 from tests.prove.stream import Follower
 from tests.prove.subscribers import Endpoint, Subscribers
 
-API_KEY = "an-admin-key-for-campaigns"
+API_KEY = "rb_campaigns_Hy6tRk2vWq9XmZ4c"
 REPLICAS = {"sqlite": 1, "postgresql": 2}
 """How many processes serve: SQLite can have one."""
 CLIENTS = 5

@@ -70,9 +70,9 @@ def test_every_database_has_its_own_key(settings: Settings, tmp_path: Path) -> N
 
 @pytest.mark.sqlite_only("the master key is in a file")
 def test_the_file_may_hold_several_keys_oldest_first(settings: Settings) -> None:
-    key_file(settings).write_text("the-older-master-key, the-newer-master-key\n")
+    key_file(settings).write_text("the-older-master-key, Rk4vWq7XmZ2tYc9LpH5d\n")
     key_file(settings).chmod(0o600)
-    assert master_keys(settings) == ["the-older-master-key", "the-newer-master-key"]
+    assert master_keys(settings) == ["the-older-master-key", "Rk4vWq7XmZ2tYc9LpH5d"]
 
 
 @pytest.mark.sqlite_only("the master key is in a file")
@@ -107,12 +107,12 @@ async def test_keys_from_the_settings_take_precedence_and_no_file_is_created(set
     given = load_settings(
         {
             "RINGBACK_DATABASE_URL": settings.database_url,
-            "RINGBACK_SECRET_KEY": "the-older-master-key , the-newer-master-key",
+            "RINGBACK_SECRET_KEY": "the-older-master-key , Rk4vWq7XmZ2tYc9LpH5d",
         },
         env_file=None,
     )
     await migrate(settings)
-    assert master_keys(given) == ["the-older-master-key", "the-newer-master-key"]
+    assert master_keys(given) == ["the-older-master-key", "Rk4vWq7XmZ2tYc9LpH5d"]
     assert not key_file(settings).exists()
 
 

@@ -35,7 +35,7 @@ async def test_neon_s_parameters_work_over_tls(
     url: str, tmp_path: Path, logged: list[MutableMapping[str, Any]]
 ) -> None:
     async with tls_front(self_signed(tmp_path), socket_of(url)) as port:
-        given = {"RINGBACK_DATABASE_URL": over_tcp(url, port, NEON), "RINGBACK_SECRET_KEY": "any-master-key-at-all"}
+        given = {"RINGBACK_DATABASE_URL": over_tcp(url, port, NEON), "RINGBACK_SECRET_KEY": "Wz5kQx8VtM3rYc7LpH2d"}
         settings = load_settings(given, env_file=None)
         await migrate(settings)
         async with await Database.open(settings) as database:

@@ -84,7 +84,7 @@ async def test_of_several_processes_that_migrate_at_once_one_does_it(settings: S
     program += "; print(asyncio.run(migrate(load_settings(env_file=None)))[0])"
     environment = {
         "RINGBACK_DATABASE_URL": settings.database_url,
-        "RINGBACK_SECRET_KEY": "any-master-key-at-all",
+        "RINGBACK_SECRET_KEY": "Wz5kQx8VtM3rYc7LpH2d",
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     processes = [

@@ -13,7 +13,7 @@ from receiver.serving.start import prepared
 from receiver.settings import Settings, client_settings, load_settings, secret_settings
 from tests.unit.test_settings import faults, load
 
-KEY = "a-key-of-more-than-16"
+KEY = "Tq8vXw3ZrM6kYc9LpH4d"
 BLANKS = ["{}\n", "{}\r\n", " {} ", "\t{}\n\n", "\u00a0{}", "\ufeff{}", "{}\u200b"]
 SECRETS = [
     "RINGBACK_DATABASE_URL",

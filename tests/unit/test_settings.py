@@ -150,9 +150,11 @@ def test_no_fault_repeats_a_secret() -> None:
 
 
 def test_secrets_are_not_shown() -> None:
-    settings = load(secret_key="s3cret-master-key-1", api_key="s3cret-admin-key-1", piapi_api_key="s3cret-piapi")
+    settings = load(
+        secret_key="s3cret-Vq8Zx3Km7TyW2rLc", api_key="s3cret-Hd5NbQ9jXv4GtRk6", piapi_api_key="s3cret-piapi"
+    )
     assert "s3cret" not in f"{settings} {settings!r}"
-    assert settings.api_key == SecretStr("s3cret-admin-key-1")
+    assert settings.api_key == SecretStr("s3cret-Hd5NbQ9jXv4GtRk6")
 
 
 def test_the_settings_are_frozen() -> None:
@@ -210,7 +212,7 @@ def test_rates_schedules_and_targets_are_parsed() -> None:
     ],
 )
 def test_the_driver_in_a_database_s_url_means_nothing(given: str, read: str) -> None:
-    assert load(database_url=given, secret_key="a-key-for-all-of-them").database_url == read
+    assert load(database_url=given, secret_key="Wz5kQx8VtM3rYc7LpH2d").database_url == read
 
 
 def test_origins_are_written_as_browsers_write_them() -> None:
@@ -306,5 +308,5 @@ def test_postgresql_requires_a_master_key() -> None:
     named = {"RINGBACK_DATABASE_URL": "postgresql://user@host/name"}
     with pytest.raises(SettingsError, match="RINGBACK_SECRET_KEY: is required on PostgreSQL"):
         load_settings(named, env_file=None)
-    settings = load_settings({**named, "RINGBACK_SECRET_KEY": "a-key-for-all-of-them"}, env_file=None)
+    settings = load_settings({**named, "RINGBACK_SECRET_KEY": "Wz5kQx8VtM3rYc7LpH2d"}, env_file=None)
     assert not settings.is_sqlite

@@ -1,4 +1,4 @@
-"""Notices between the processes on one PostgreSQL (LISTEN and NOTIFY): that events were committed, and nothing more.
+"""Notices between the processes on one PostgreSQL (LISTEN and NOTIFY): that events were committed, or keys changed.
 
 Why a notice has no content: what happened is in the tables, which every process reads in any case. A notice that is
 lost with its connection costs nothing but time: the other process also reads the tables at intervals without one (see
@@ -23,24 +23,33 @@ from receiver.telemetry import get_logger
 log = get_logger("storage.postgresql.notices")
 
 _CHANNEL = "ringback"
+_KEYS_CHANNEL = "ringback_keys"
 _RECONNECT_SECONDS = 1.0
 _INTERVAL_SECONDS = 0.025
 """The least time between two notices: all commits within it share one."""
 
 
 class Notices:
-    """Sends notices to the other processes, and sets `received` when one of theirs arrives."""
+    """Sends notices to the other processes, and sets `received` or `keys_changed` when one of theirs arrives."""
 
     def __init__(self, dsn: str) -> None:
         self.received = asyncio.Event()
         """Set when another process sent a notice, or may have; the reader clears it."""
+        self.keys_changed = asyncio.Event()
+        """Set when another process revoked a key, or may have; the reader clears it."""
         self._dsn = dsn
         self._pid = 0
         self._to_send = asyncio.Event()
+        self._have_keys_changed = False
         self._connection: asyncpg.Connection | None = None
 
     def send(self) -> None:
         """Notify the other processes soon. Does not wait."""
+        self._to_send.set()
+
+    def send_keys_changed(self) -> None:
+        """Notify the other processes soon that a key was revoked. Does not wait."""
+        self._have_keys_changed = True
         self._to_send.set()
 
     async def run(self) -> None:
@@ -64,18 +73,27 @@ class Notices:
         self._connection.add_termination_listener(lambda *_: self._to_send.set())
         self._pid = self._connection.get_server_pid()
         await self._connection.add_listener(_CHANNEL, self._hear)
+        await self._connection.add_listener(_KEYS_CHANNEL, self._hear_of_keys)
         self.received.set()  # notices may have been sent before this
+        self.keys_changed.set()
 
     async def _send_all(self) -> None:
         while self._connection is not None and not self._connection.is_closed():
             await self._to_send.wait()
             self._to_send.clear()
             await self._connection.execute(f"NOTIFY {_CHANNEL}")
+            if self._have_keys_changed:
+                self._have_keys_changed = False
+                await self._connection.execute(f"NOTIFY {_KEYS_CHANNEL}")
             await asyncio.sleep(_INTERVAL_SECONDS)
 
     def _hear(self, _connection: Any, pid: int, _channel: str, _payload: object) -> None:
         if pid != self._pid:  # kept, because a connection that was ended meanwhile has none any more
             self.received.set()
+
+    def _hear_of_keys(self, connection: Any, pid: int, _channel: str, _payload: object) -> None:
+        if pid != connection.get_server_pid():
+            self.keys_changed.set()
 
     def _drop(self) -> None:
         if self._connection is not None:
