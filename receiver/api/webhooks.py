@@ -13,6 +13,7 @@ from receiver.api.ids import find_row
 from receiver.api.lists import page, read_cursor
 from receiver.api.repetition import has_moved
 from receiver.api.schemas import ChangeWebhook, CreateWebhook, Page, RotateSecret
+from receiver.lookups.resolver import looked_up_for
 from receiver.outbound.ping import send_ping
 from receiver.outbound.subscriptions import SavedSubscription
 from receiver.storage.subscriptions import webhook_by_id, webhooks
@@ -25,7 +26,8 @@ async def create_webhook(call: Call) -> Reply:
     uid, subscriptions = call.new_id(), call.services.subscriptions
     if call.is_resumed and (earlier := await subscriptions.find_registered(uid, given)):
         return _reply(call, earlier)
-    return _reply(call, await subscriptions.register(call.organization_id, uid, given))
+    with looked_up_for(call.organization_id):
+        return _reply(call, await subscriptions.register(call.organization_id, uid, given))
 
 
 async def list_webhooks(call: Call) -> Reply:
@@ -47,7 +49,8 @@ async def change_webhook(call: Call) -> Reply:
     """
     row = await find_webhook(call)
     wanted = await call.body(ChangeWebhook)
-    changed = await call.services.subscriptions.change(row["uid"], wanted.model_dump(exclude_unset=True))
+    with looked_up_for(call.organization_id):
+        changed = await call.services.subscriptions.change(row["uid"], wanted.model_dump(exclude_unset=True))
     return _reply(call, changed)
 
 

@@ -8,8 +8,8 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from receiver.outbound.guard import AddressGuard
-from receiver.outbound.response_head import MOST_HEAD_BYTES
 from receiver.outbound.sender import Sender, SendResult
+from receiver.response_head import MOST_HEAD_BYTES
 from tests.fakes.raw_server import RawServer
 
 pytestmark = pytest.mark.no_database("it sends what it is given")
