@@ -152,7 +152,10 @@ class BoundedHandler(ResponseHandler):
         else:
             super().data_received(data)
             self._beside_body += len(data)
-            if payload.total_bytes != self._body_bytes:
+            if (error := self.exception()) is not None and payload.exception() is None:
+                # aiohttp's parser refused what it got, and its reader would wait for more until its time is over.
+                payload.set_exception(aiohttp.ClientPayloadError("the body is not valid HTTP"), error)
+            elif payload.total_bytes != self._body_bytes:
                 self._body_bytes, self._beside_body = payload.total_bytes, 0
             elif self._beside_body > MOST_BYTES_BESIDE_BODY:
                 self._end("too much stands between the parts of the body")

@@ -44,6 +44,11 @@ def looked_up_for(organization_id: int) -> Iterator[None]:
         _organization.reset(before)
 
 
+def present_organization() -> int | None:
+    """Return the organization for which names are looked up here; None if it is none's."""
+    return _organization.get()
+
+
 class AddressQueries(Protocol):
     """What asks the DNS servers: `receiver.lookups.queries.Queries`."""
 
@@ -115,7 +120,7 @@ class NameLookups(AbstractResolver):
         if failure is not None and monotonic() < failure.until:
             self._count("failed a moment ago")
             raise NameNotResolved(failure.reason)
-        look_up = self._look_up_once((_organization.get(), host, family))
+        look_up = self._look_up_once((present_organization(), host, family))
         await asyncio.wait((look_up,))  # a caller that gives up takes no answer from the others that wait for it
         if look_up.cancelled():
             raise NameNotResolved("the service stops")

@@ -17,6 +17,7 @@ databases store: no lone surrogates, no NULs, no numbers that are not finite, no
 | integers beyond 64 bits | a double, as JavaScript reads them |
 | a name twice in an object | the last one |
 | arrays and objects more than `DEEPEST` levels deep | null, or the body is refused |
+| more than `MOST_VALUES` values, or `MOST_CONTAINERS` arrays and objects | the body is refused |
 
 Well-formed JSON is read by orjson alone; the rest of this module runs only after that has failed. It reads a body in a
 time that grows with its length, whatever is in it.
@@ -34,6 +35,13 @@ from receiver.providers.base import MalformedUpdate
 
 DEEPEST = 100
 """Levels of nesting. orjson reads 1024 but writes 254, and what is stored is wrapped in a few more."""
+
+MOST_VALUES = 1_000_000
+"""In one body. A page of a hundred tasks with their outputs has far fewer."""
+MOST_CONTAINERS = 100_000
+"""Arrays and objects in one body. To make more of them takes so long that everything else in the process waits."""
+_LONG_BODY = 512 * 1024
+"""Bytes. The values of a shorter body are not counted: it has no room for too many."""
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -86,6 +94,8 @@ def read_json(body: bytes, *, cut: bool = False) -> Any:
 
     `cut` says whether what is too deep becomes null; otherwise such a body is malformed.
     """
+    if len(body) > _LONG_BODY and _has_too_many_values(body):
+        raise MalformedUpdate("the body has too many values")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -195,6 +205,11 @@ def _mend_character(found: re.Match[str]) -> str:
         case "control":
             return f"\\u{ord(found[0]):04x}"
     return found[0]
+
+
+def _has_too_many_values(body: bytes) -> bool:
+    containers = body.count(b"[") + body.count(b"{")
+    return containers > MOST_CONTAINERS or containers + body.count(b",") > MOST_VALUES
 
 
 def _is_too_deep(value: Any, written: bytes) -> bool:

@@ -62,12 +62,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     `ConnectError`, `ConnectTimeout` and `UnsupportedProtocol` are raised only if no byte of the request was sent. A GET
     or DELETE may be sent twice, if the server closed a kept connection; a POST never is. `LeaseEnded` is raised where
-    a request is sent under a lease (`receiver.lease_check`).
+    a request is sent under a lease (`receiver.lease_check`). `lookups` resolves names, and is closed with it.
     """
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: ssl.SSLContext, lookups: NameLookups | None = None) -> None:
         tls.set_alpn_protocols(["http/1.1"])
-        self._lookups = NameLookups("provider", share=_MOST_CONNECTIONS)
+        self._lookups = lookups or NameLookups("provider", share=_MOST_CONNECTIONS)
         connector = aiohttp.TCPConnector(
             ssl=tls, limit=_MOST_CONNECTIONS, keepalive_timeout=_IDLE_SECONDS, resolver=self._lookups
         )
