@@ -108,7 +108,7 @@ class Service:
             failed_seconds=settings.failed_create_seconds,
             missing=MissingRule(settings.missing_polls, settings.missing_seconds),
         )
-        guard = AddressGuard.from_settings(settings)
+        self.guard = guard = AddressGuard.from_settings(settings)
         self.sender = Sender(guard, timeout=settings.delivery_timeout_seconds, connections=_CONNECTIONS)
         self.test_sender = Sender(guard, timeout=settings.delivery_timeout_seconds, connections=_TEST_CONNECTIONS)
         self.dispatcher.connect(
@@ -203,6 +203,7 @@ class Service:
             await self.dispatcher.drain(_DRAIN_SECONDS)
             await self.sender.aclose()
             await self.test_sender.aclose()
+            await self.guard.aclose()
             for provider in self.providers.values():
                 await provider.aclose()
 

@@ -50,6 +50,11 @@ task_exceptions = Counter(
 provider_calls = Counter(
     "ringback_provider_calls_total", "Calls to providers, by call and outcome", ["provider", "call", "outcome"]
 )
+name_lookups = Counter(
+    "ringback_name_lookups_total",
+    "Look-ups of host names, by purpose (subscribers, provider) and result",
+    ["purpose", "result"],
+)
 deliveries_settled = Counter("ringback_delivery_attempts_total", "Delivery attempts, by outcome", ["outcome"])
 sent_without_lease = Counter(
     "ringback_sent_without_lease_total",

@@ -91,7 +91,7 @@ async def change_organization(call: Call) -> Reply:
         before = await tx.execute(storage.organization_by_id(row["uid"]))
         await storage.change_organization(tx, row["uid"], wanted.limits, values)
         after = await tx.execute(storage.organization_by_id(row["uid"]))
-        was, became = (_audited(rows[0]._mapping) for rows in (before, after))
+        was, became = (_audited(dict(rows[0]._mapping)) for rows in (before, after))
         await audit(tx, actor, "organization.change", row["uid"], difference(was, became))
 
     await call.services.database.writer.run(change)

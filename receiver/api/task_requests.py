@@ -6,6 +6,7 @@ from typing import Any
 from receiver.api.endpoint import Call, check
 from receiver.api.schemas import CreateTask, WaitQuery, WebhookConfig
 from receiver.errors import BadRequest
+from receiver.lookups.resolver import looked_up_for
 from receiver.providers.registry import DEFAULT_PROVIDER
 from receiver.tracking.create import Callback, TaskRequest
 
@@ -41,7 +42,8 @@ async def read_callback(call: Call, webhook_config: Any) -> Callback | None:
         return None
     wanted = check(WebhookConfig, webhook_config, within=f"config.{_WEBHOOK_CONFIG}")
     try:
-        return await call.services.subscriptions.callback(wanted.endpoint, wanted.secret)
+        with looked_up_for(call.organization_id):
+            return await call.services.subscriptions.callback(wanted.endpoint, wanted.secret)
     except BadRequest as error:
         raise BadRequest(error.message, code=error.code, param=f"config.{_WEBHOOK_CONFIG}.endpoint") from None
 

@@ -13,6 +13,7 @@ from receiver.api.ids import find_row
 from receiver.api.lists import page, read_cursor
 from receiver.api.repetition import has_moved
 from receiver.api.schemas import ChangeWebhook, CreateWebhook, Page, RotateSecret
+from receiver.lookups.resolver import looked_up_for
 from receiver.outbound.ping import send_ping
 from receiver.outbound.subscriptions import SavedSubscription
 from receiver.storage.audit import audit
@@ -27,7 +28,8 @@ async def create_webhook(call: Call) -> Reply:
     if call.is_resumed and (earlier := await subscriptions.find_registered(uid, given)):
         return _reply(call, earlier)
     most = call.services.known_limits.of(call.organization_id).webhooks
-    return _reply(call, await subscriptions.register(uid, given, call.actor(), most=most))
+    with looked_up_for(call.organization_id):
+        return _reply(call, await subscriptions.register(uid, given, call.actor(), most=most))
 
 
 async def list_webhooks(call: Call) -> Reply:
@@ -49,8 +51,9 @@ async def change_webhook(call: Call) -> Reply:
     """
     row = await find_webhook(call)
     wanted = await call.body(ChangeWebhook)
-    given = wanted.model_dump(exclude_unset=True)
-    changed = await call.services.subscriptions.change(row["uid"], given, call.actor())
+    with looked_up_for(call.organization_id):
+        given = wanted.model_dump(exclude_unset=True)
+        changed = await call.services.subscriptions.change(row["uid"], given, call.actor())
     return _reply(call, changed)
 
 

@@ -49,17 +49,17 @@ class EncodingBroken(RingbackError):
         self.unpacked = unpacked
 
 
-def content_encodings(header: str) -> tuple[str, ...]:
+def content_encodings(header: str, most: int = MOST_ENCODINGS) -> tuple[str, ...]:
     """Return the encodings that a `Content-Encoding` header names, in the order in which they were applied.
 
-    They are in lower case, without `identity`. Raises `EncodingUnknown`.
+    They are in lower case, without `identity`. Raises `EncodingUnknown`, also for more than `most`.
     """
     names = tuple(name for part in header.split(",") if (name := part.strip().lower()) not in _NONE)
     for name in names:
         if name not in _GZIP and name != _DEFLATE:
             raise EncodingUnknown(f"the content encoding {name[:40]!r} is not understood; use gzip, deflate or none")
-    if len(names) > MOST_ENCODINGS:
-        raise EncodingUnknown(f"the body has {len(names)} content encodings; use at most {MOST_ENCODINGS}")
+    if len(names) > most:
+        raise EncodingUnknown(f"the body has {len(names)} content encodings; use at most {most}")
     return names
 
 

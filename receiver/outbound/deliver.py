@@ -13,6 +13,7 @@ from receiver.domain.delivery_outcomes import DeliveryOutcome, outcome_of
 from receiver.domain.representations import iso
 from receiver.errors import RingbackError
 from receiver.lease_check import SendLease, under
+from receiver.lookups.resolver import looked_up_for
 from receiver.outbound.message import Message, MessageBuilder
 from receiver.outbound.sender import Sender, SendResult
 from receiver.outbound.settle import Settler
@@ -36,6 +37,7 @@ class PreparedDelivery:
     """
 
     lease: LeasedDelivery
+    organization_id: int
     uid: str
     event_uid: str
     webhook_uid: str | None
@@ -94,7 +96,7 @@ class Deliverer:
         Raises `LeaseEnded` if the delivery's lease ended before the request was written: then nothing was sent.
         """
         lease = SendLease(delivery.lease.lease_until)
-        with under(lease):
+        with under(lease), looked_up_for(delivery.organization_id):
             result = await self._send(delivery)
         if lease.has_ended():
             counted(sent_without_lease, "delivery").inc()
@@ -126,6 +128,7 @@ class Deliverer:
         subscription = row["subscription"]
         return PreparedDelivery(
             lease=lease,
+            organization_id=row["organization"]["id"],
             uid=row["delivery"]["uid"],
             event_uid=row["event"]["uid"],
             webhook_uid=subscription["uid"] if subscription["kind"] == SubscriptionKind.REGISTERED else None,

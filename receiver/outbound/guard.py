@@ -21,11 +21,11 @@ from enum import IntEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from aiohttp import ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL  # aiohttp's own URL parser: what is checked is what is connected to
 
 from receiver.errors import BadRequest, SettingsError
+from receiver.lookups.resolver import NameLookups
 from receiver.outbound.target_url import authority_of, target_url
 from receiver.settings import Settings
 
@@ -107,7 +107,7 @@ class AddressGuard:
 
     `hosts` are allowed names (lower-case, IDNA, no trailing dot) and `networks` allowed addresses; both also by plain
     http. With `allow_private` every private or loopback address is allowed too, also by plain http. `inner` is the
-    resolver that looks names up.
+    resolver that looks names up; it is closed with the guard.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class AddressGuard:
         self._allow_private = allow_private
         self._hosts = frozenset(hosts)
         self._networks = tuple(networks)
-        self._inner = inner
+        self._inner = inner or NameLookups("subscribers")
         self._check_url_cached = lru_cache(maxsize=1024)(self._check_url)  # no lookup in it: its result never changes
 
     @classmethod
@@ -137,6 +137,10 @@ class AddressGuard:
             except ValueError:
                 hosts.add(_allowed_name(target))
         return cls(allow_private=settings.allow_private_targets, hosts=hosts, networks=networks, inner=inner)
+
+    async def aclose(self) -> None:
+        """Close the resolver that looks names up."""
+        await self._inner.close()
 
     async def check(self, url: str) -> None:
         """Check a URL that is being registered, including the addresses that its name resolves to.
@@ -172,7 +176,7 @@ class AddressGuard:
     ) -> list[ResolveResult]:
         """Resolve a name and check its addresses. Raises `TargetForbidden`, or OSError if it has none."""
         try:
-            answers = await (self._inner or ThreadedResolver()).resolve(host, port, family)
+            answers = await self._inner.resolve(host, port, family)
         except UnicodeError:  # from Python's own idna codec
             answers = []
         if not answers:

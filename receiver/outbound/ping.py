@@ -9,6 +9,7 @@ from receiver.clock import utc_now, wall_now
 from receiver.domain.delivery_views import without_secrets
 from receiver.domain.ids import new_id
 from receiver.domain.representations import Fields, native_webhook
+from receiver.lookups.resolver import looked_up_for
 from receiver.outbound.message import Message, MessageBuilder
 from receiver.outbound.sender import Sender, SendResult
 
@@ -28,7 +29,8 @@ async def send_ping(sender: Sender, messages: MessageBuilder, subscription: Fiel
     }
     message = messages.build(subscription, event, None, organization_uid=subscription["organization_uid"], now=now)
     sent_at = wall_now()
-    result = await message.send(sender, subscription["endpoint_url"], sent_at)
+    with looked_up_for(subscription["organization_id"]):
+        result = await message.send(sender, subscription["endpoint_url"], sent_at)
     return _test_view(message, message.headers(sent_at), result)
 
 

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Self
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from receiver.clock import utc_now, wall_now
@@ -22,8 +21,9 @@ from receiver.domain.delivery_outcomes import LONGEST_RETRY_AFTER
 from receiver.domain.retry_after import retry_after_seconds
 from receiver.lease_check import LeasedRequest, LeaseEnded
 from receiver.outbound.guard import AddressGuard, TargetForbidden
-from receiver.outbound.response_head import MOST_HEAD_BYTES, HeadUnreadable, StatusFirstHandler
+from receiver.outbound.response_head import HeadUnreadable, StatusFirstHandler
 from receiver.outbound.target_url import target_url
+from receiver.response_head import MOST_HEAD_BYTES, bound_responses
 
 KEPT_BYTES = 4096
 """How much of a response's body is stored."""
@@ -33,7 +33,6 @@ _BODY_SECONDS = 5.0
 # Shorter than the usual server's (5 s), so that Ringback closes an idle connection first: a server that closes one just
 # as a request is sent makes that attempt fail.
 _IDLE_SECONDS = 4.0
-_PROTOCOL: type[ResponseHandler] = StatusFirstHandler
 _HEADERS = {
     "user-agent": f"Ringback/{version('ringback')}",
     "accept-encoding": "identity",  # the response is stored as it is: a small one cannot unpack to gigabytes
@@ -153,8 +152,7 @@ class Sender:
             limit_per_host=0,
             keepalive_timeout=_IDLE_SECONDS,
         )
-        # aiohttp has no public setting for the protocol of its connections.
-        connector._factory = partial(_PROTOCOL, loop=asyncio.get_running_loop())
+        bound_responses(connector, StatusFirstHandler)
         return aiohttp.ClientSession(
             connector=connector,
             request_class=LeasedRequest,

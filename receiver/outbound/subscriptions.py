@@ -118,7 +118,7 @@ class Subscriptions:
         return SavedSubscription(row, secret)
 
     async def _check_number(self, organization_id: int, most: int) -> None:
-        if (await self._database.read(count_webhooks(by.organization_id, most)))[0]["count"] >= most:
+        if (await self._database.read(count_webhooks(organization_id, most)))[0]["count"] >= most:
             raise _too_many(most)
 
     async def find_registered(self, uid: str, given: Mapping[str, Any]) -> SavedSubscription | None:

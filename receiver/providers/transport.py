@@ -20,12 +20,13 @@ import httpx
 from yarl import URL
 
 from receiver.lease_check import LeasedRequest
+from receiver.lookups.resolver import NameLookups
+from receiver.response_head import MOST_HEAD_BYTES, bound_responses
 
 _MOST_CONNECTIONS = 200
 # Shorter than the usual server's (5 s), so that Ringback closes an idle connection first: a server that closes one just
 # as a request is sent leaves it unknown whether the request was handled.
 _IDLE_SECONDS = 4.0
-_LONGEST_HEADER = 64 * 1024
 _LONG_BODY = 1 << 20
 _NO_LIMITS: MappingProxyType[str, float | None] = MappingProxyType({})
 _FAULTS = (aiohttp.ClientError, OSError, ValueError)
@@ -61,19 +62,24 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     `ConnectError`, `ConnectTimeout` and `UnsupportedProtocol` are raised only if no byte of the request was sent. A GET
     or DELETE may be sent twice, if the server closed a kept connection; a POST never is. `LeaseEnded` is raised where
-    a request is sent under a lease (`receiver.lease_check`).
+    a request is sent under a lease (`receiver.lease_check`). `lookups` resolves names, and is closed with it.
     """
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: ssl.SSLContext, lookups: NameLookups | None = None) -> None:
         tls.set_alpn_protocols(["http/1.1"])
+        self._lookups = lookups or NameLookups("provider", share=_MOST_CONNECTIONS)
+        connector = aiohttp.TCPConnector(
+            ssl=tls, limit=_MOST_CONNECTIONS, keepalive_timeout=_IDLE_SECONDS, resolver=self._lookups
+        )
+        bound_responses(connector)
         self._session = aiohttp.ClientSession(
             request_class=LeasedRequest,
-            connector=aiohttp.TCPConnector(ssl=tls, limit=_MOST_CONNECTIONS, keepalive_timeout=_IDLE_SECONDS),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # httpx.Response does it
             trust_env=False,
-            max_line_size=_LONGEST_HEADER,
-            max_field_size=_LONGEST_HEADER,
+            max_line_size=MOST_HEAD_BYTES,
+            max_field_size=MOST_HEAD_BYTES,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -99,6 +105,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the connections."""
         await self._session.close()
+        await self._lookups.close()
 
 
 class _Body(httpx.AsyncByteStream):

@@ -11,6 +11,8 @@ from receiver.sandbox.background import Background
 from receiver.sandbox.body_forms import WrittenBody
 from receiver.sandbox.script import SandboxOptions
 
+_MOST_OF_AN_ANSWER = 64 * 1024
+
 
 @dataclass(frozen=True)
 class Notice:
@@ -95,9 +97,19 @@ class NoticeSender:
         # No time limit for a free connection of the pool: waiting for one is not the subscriber's fault.
         timeout = httpx.Timeout(self._options().webhook_timeout_seconds, pool=None)
         try:
-            answer = await self._client.post(
-                notice.endpoint, content=notice.body.content, headers=headers, timeout=timeout
-            )
+            async with self._client.stream(
+                "POST", notice.endpoint, content=notice.body.content, headers=headers, timeout=timeout
+            ) as answer:
+                await _read_start(answer)
+                return answer.is_success
         except (httpx.HTTPError, httpx.InvalidURL):
             return False
-        return answer.is_success
+
+
+async def _read_start(answer: httpx.Response) -> None:
+    """Read a short body to its end, so that the connection can be used again; a longer one is not wanted."""
+    size = 0
+    async for part in answer.aiter_raw():  # not unpacked: a small one can unpack to gigabytes
+        size += len(part)
+        if size > _MOST_OF_AN_ANSWER:
+            return

@@ -22,7 +22,7 @@ TO_SEND = HotQuery(
     deliveries.c.id,
     {
         "delivery": [deliveries.c[name] for name in ("id", "uid", "status", "attempt", "schedule_from")],
-        "organization": [organizations.c.uid],
+        "organization": [organizations.c.id, organizations.c.uid],
         "event": list(events.c),
         "subscription": [
             subscriptions.c[name]

@@ -8,6 +8,7 @@ import tracemalloc
 import zlib
 from collections.abc import Hashable
 from datetime import UTC, datetime
+from functools import cache
 
 import orjson
 import pytest
@@ -113,6 +114,12 @@ async def test_a_response_that_is_too_large_is_not_read(
     assert isinstance(await piapi.submit(TASK), UnknownOutcome)
 
 
+@cache
+def packed_twice() -> bytes:
+    """Return 100 MB, packed twice."""
+    return gzip.compress(gzip.compress(bytes(100 << 20)))
+
+
 def packed(body: bytes, encoding: str) -> bytes:
     """Return a response whose body has that content encoding."""
     return reply(
@@ -148,6 +155,49 @@ async def test_a_response_that_unpacks_to_too_much_is_not_unpacked_and_takes_no_
     finally:
         tracemalloc.stop()
     assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
+
+
+@pytest.mark.parametrize(
+    "encodings", [("gzip, gzip",), ("gzip", "gzip"), ("gzip, deflate, gzip",), ("br",), ("gzip, br",)]
+)
+async def test_a_response_that_is_packed_more_than_once_is_not_unpacked_and_takes_no_memory(
+    server: FakeServer, piapi: PiAPI, encodings: tuple[str, ...]
+) -> None:
+    body = packed_twice()
+    lines = "".join(f"content-encoding: {encoding}\r\n" for encoding in encodings)
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{lines}content-length: {len(body)}\r\n\r\n"
+    server.responds(head.encode() + body)
+    tracemalloc.start()
+    try:
+        assert isinstance(await piapi.submit(TASK), UnknownOutcome)
+        assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
+        assert tracemalloc.get_traced_memory()[1] < 5 << 20
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_refusal_that_is_packed_more_than_once_is_a_refusal(server: FakeServer, piapi: PiAPI) -> None:
+    server.responds(reply(400, gzip.compress(gzip.compress(b"{}")), content_encoding="gzip, gzip"))
+    assert isinstance(await piapi.submit(TASK), Refused)
+
+
+async def test_a_long_response_is_read_whole_packed_or_not(server: FakeServer, piapi: PiAPI) -> None:
+    task = {
+        "task_id": "t",
+        "status": "completed",
+        "output": {"image_url": "https://x.example/a.png", "note": "x" * 10**6},
+    }
+    body = orjson.dumps({"code": 200, "data": task, "message": "success"})
+    for answer in (reply(200, body), packed(body, "gzip")):
+        server.responds(answer)
+        found = await piapi.fetch("t", attempt=1)
+        assert isinstance(found, Found)
+        assert (found.update.output or {})["note"] == "x" * 10**6
+
+
+async def test_a_response_with_too_many_values_is_not_read(server: FakeServer, piapi: PiAPI) -> None:
+    server.responds(reply(200, b'{"code":200,"data":{"task_id":"t","output":[' + b"0," * 1_000_000 + b"0]}}"))
+    assert isinstance(await piapi.submit(TASK), UnknownOutcome)
 
 
 @pytest.mark.parametrize("number", range(11))

@@ -11,10 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from receiver.lookups.resolver import NameLookups
 from receiver.providers.piapi.calls import CallResponse, Calls, NotSent, ResponseLost
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import AiohttpTransport, open_transport, proxy_for
 from tests.fakes.certificate import self_signed
+from tests.fakes.dns import DnsServer
+from tests.fakes.raw_server import RawServer
 from tests.fakes.servers import bound
 
 pytestmark = pytest.mark.no_database("only speaks HTTP")
@@ -294,3 +297,41 @@ async def test_without_a_proxy_the_connection_is_direct() -> None:
     transport = await open_transport("https://api.piapi.ai")
     assert isinstance(transport, AiohttpTransport)
     await transport.aclose()
+
+
+@pytest.mark.parametrize(
+    ("answer", "part"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"", b"\r\n"),
+        (b"HTTP/1.1 102 Processing\r\n", b"x: y\r\n"),
+        (b"HTTP/1.1 200 OK\r\n", b"x: y\r\n"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3;a=", b"b"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n", b"x: y\r\n"),
+    ],
+)
+async def test_a_response_that_has_no_end_is_lost_soon(answer: bytes, part: bytes) -> None:
+    async with RawServer(answer, forever=part * (32_000 // len(part))) as server:
+        async with calling(server.url("")) as calls:
+            assert isinstance(await calls.call("POST", "/", content=b"{}"), ResponseLost)
+        await server.hung_up.wait()
+    assert server.written < 16 << 20
+
+
+async def test_interim_responses_are_passed_over() -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+    outcome = await answer_to(interim + WHOLE)
+    assert isinstance(outcome, CallResponse)
+    assert outcome.body == {"code": 200, "data": []}
+
+
+async def test_a_provider_whose_dns_is_silent_was_not_sent_anything() -> None:
+    async with DnsServer() as dns:
+        for seconds, error in ((0.1, httpx.ConnectError), (60, httpx.ConnectTimeout)):
+            lookups = NameLookups("provider", servers=dns.servers, seconds=seconds)
+            transport = AiohttpTransport(ssl.create_default_context(), lookups)
+            phases = {"timeout": httpx.Timeout(10, connect=0.3, pool=0.0).as_dict()}
+            request = httpx.Request("POST", "http://silent.example/", extensions=phases)
+            with pytest.raises(error):
+                await transport.handle_async_request(request)
+            await transport.aclose()

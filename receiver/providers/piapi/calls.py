@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import httpx
 from receiver.clock import wall_now
 from receiver.domain.content_encoding import EncodingUnknown, content_encodings, unpack
 from receiver.domain.retry_after import retry_after_seconds
-from receiver.errors import RingbackError
+from receiver.errors import RingbackError, TooLarge
 from receiver.lease_check import LeaseEnded, check_lease
 from receiver.providers.base import CallerKey, ConfirmSend, MalformedUpdate
 from receiver.providers.piapi.bodies import read_body, redact_plain
@@ -21,7 +22,11 @@ from receiver.providers.transport import open_transport
 LONGEST_CONNECT = 5.0
 LONGEST_RETRY_AFTER = 3600.0
 LARGEST_RESPONSE = 16 * 1024 * 1024
-"""Bytes. A page of a hundred tasks with their outputs is far smaller."""
+"""Bytes, as they arrive and unpacked. A page of a hundred tasks with their outputs is far smaller."""
+_MOST_ENCODINGS = 1
+"""Of a response's body. One that is packed again has no honest reason: it is read as if it were not packed."""
+_LONG_BODY = 256 * 1024
+"""Bytes, unpacked. A longer body is read in a thread: in the event loop everything else would wait for it."""
 _PAUSE_WITHOUT_HINT = 1.0
 """Seconds to pause after a 429 without `Retry-After`."""
 LONGEST_MESSAGE = 500
@@ -169,7 +174,10 @@ class Calls:
             body = await _read(response)
         finally:
             await response.aclose()
-        return _call_response(response, body, (self._api_key, hidden))
+        if len(body) <= _LONG_BODY:
+            with suppress(TooLarge):
+                return _call_response(response, body, (self._api_key, hidden), _LONG_BODY)
+        return await asyncio.to_thread(_call_response, response, body, (self._api_key, hidden), LARGEST_RESPONSE)
 
     async def _open(self) -> httpx.AsyncBaseTransport:
         # Opened by the first call: it needs a running event loop, and not every process makes calls.
@@ -196,21 +204,30 @@ async def _read(response: httpx.Response) -> bytes:
         if size > LARGEST_RESPONSE:
             raise httpx.DecodingError("the response is too large")
         parts.append(part)
-    body = b"".join(parts)
-    return _unpacked(body, response.headers.get("content-encoding", ""))
+    return b"".join(parts)
 
 
-def _unpacked(body: bytes, encoding: str) -> bytes:
+def _unpacked(body: bytes, encoding: str, limit: int) -> bytes:
     try:
-        return unpack(body, content_encodings(encoding), LARGEST_RESPONSE)
+        return unpack(body, content_encodings(encoding, _MOST_ENCODINGS), limit)
     except EncodingUnknown:
         # It was not asked for, and some servers name one that they do not use: what it is shows when it is read.
         return body
+    except TooLarge:
+        if limit < LARGEST_RESPONSE:
+            raise
+        raise httpx.DecodingError("the response is too large") from None
     except RingbackError as error:
         raise httpx.DecodingError(error.message) from None
 
 
-def _call_response(response: httpx.Response, body: bytes, hidden: tuple[str, ...]) -> CallResponse:
+def _call_response(response: httpx.Response, body: bytes, hidden: tuple[str, ...], limit: int) -> CallResponse:
+    """Return the response with this body, which may be packed.
+
+    Raises `TooLarge` if it has more than `limit` bytes when it is unpacked, and `DecodingError` for one that no limit
+    helps.
+    """
+    body = _unpacked(body, response.headers.get("content-encoding", ""), limit)
     text = ""
     try:
         # Cut, because one task nested too deeply must not hide the others of a list.

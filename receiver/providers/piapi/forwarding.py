@@ -33,6 +33,8 @@ UPLOAD_PATH = "/api/ephemeral_resource"
 LARGEST_ANSWER = 256 * 1024 * 1024
 """Bytes. Speech and pictures as base64 are far smaller."""
 LONGEST_ANSWER_SECONDS = 3600.0
+_LONGEST_NUMBER = 18
+"""Digits. Python refuses to read a number of thousands."""
 KEY_REFUSED = "the provider does not accept Ringback's own key: check RINGBACK_PIAPI_API_KEY"
 
 _PASSED_BACK = (
@@ -156,7 +158,7 @@ def _refusal(response: httpx.Response) -> NotForwarded | None:
         message = f"the provider redirects (HTTP {status}): check RINGBACK_PIAPI_BASE_URL and RINGBACK_PIAPI_UPLOAD_URL"
         return NotForwarded(502, _UNAVAILABLE, message)
     length = response.headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and int(length) > LARGEST_ANSWER:
+    if length.isascii() and length.isdigit() and (len(length) > _LONGEST_NUMBER or int(length) > LARGEST_ANSWER):
         return NotForwarded(502, _UNAVAILABLE, f"the provider's answer has more than {LARGEST_ANSWER} bytes")
     return None
 

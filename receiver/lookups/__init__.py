@@ -1,0 +1,1 @@
+"""Looking up host names, bounded in time and number, with a share for each organization."""
