@@ -37,7 +37,6 @@ from receiver.providers.base import MalformedUpdate
 DEEPEST = 100
 """Levels of nesting. orjson reads 1024 but writes 254, and what is stored is wrapped in a few more."""
 
-
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     # Before UTF-16's, with which the first of them begins.
