@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 from receiver.domain.endpoint_queue import Standing
 from receiver.domain.pace import Pace
-from receiver.domain.shared_pool import Share
+from receiver.domain.shared_pool import PoolShare
 
 FAILURES_A_SECOND = 100.0
 """How many attempts of one organization may fail a second, in one process."""
@@ -24,7 +24,7 @@ class OrganizationQueue:
     """The turns of one organization's endpoints, its share of the attempts in flight, and its rates."""
 
     def __init__(self) -> None:
-        self.share = Share()
+        self.share = PoolShare()
         self.held = 0
         """The deliveries in memory, waiting and in flight."""
         self.begun = 0

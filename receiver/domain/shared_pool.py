@@ -18,7 +18,7 @@ _SMALLEST_HOST_WINDOW = 32
 _TRIED_AGAIN = 4
 
 
-class Share:
+class PoolShare:
     """How much one of those that share a pool uses of it, and the most that it may use (None: no limit of its own)."""
 
     def __init__(self, most: int | None = None) -> None:
@@ -36,10 +36,10 @@ class SharedPool(Generic[K]):
 
     @property
     def free(self) -> int:
-        """How much of it nobody uses."""
+        """How much of it is not used."""
         return self._size - self._used
 
-    def admits(self, key: K, share: Share) -> bool:
+    def admits(self, key: K, share: PoolShare) -> bool:
         """Return whether this user may use one more. One that only the others keep from it is remembered for `end`."""
         if share.most is not None and share.used >= share.most:
             return False
@@ -48,12 +48,12 @@ class SharedPool(Generic[K]):
             return False
         return True
 
-    def begin(self, share: Share, count: int = 1) -> None:
+    def begin(self, share: PoolShare, count: int = 1) -> None:
         """Use `count` more."""
         share.used += count
         self._used += count
 
-    def end(self, share: Share, count: int = 1) -> list[K]:
+    def end(self, share: PoolShare, count: int = 1) -> list[K]:
         """Use `count` less; return the users to try again, which `admits` refused: the first few."""
         share.used -= count
         self._used -= count
@@ -74,7 +74,7 @@ class TargetHost:
         return self.shares[organization]
 
 
-class HostShare(Share):
+class HostShare(PoolShare):
     """What one organization has in flight to one host, whose attempts adapt as those of an endpoint do.
 
     The window is of one organization, not of the host: a host of many customers' webhooks does not slow down for all of

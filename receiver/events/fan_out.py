@@ -1,4 +1,4 @@
-"""Which organizations have so many webhooks that writing an event for them is heavy, and whose tasks those are.
+"""Which organizations have very many webhooks, so that writing an event for them is heavy, and whose tasks those are.
 
 An event is matched with each webhook of its organization, and a delivery is written for each that matches. The writer
 has to know that before it takes such a write into a batch with those of others (`receiver.storage.write_queue`). What
@@ -25,7 +25,7 @@ class FanOut:
         self._owners: OrderedDict[str, int] = OrderedDict()
 
     def rows(self, organization_id: int | None, events: int = 1) -> int:
-        """Return how many rows so many events lead to, or 0 where those are few."""
+        """Return how many rows this many events lead to, or 0 where those are few."""
         return 0 if organization_id is None else events * self._rows.get(organization_id, 0)
 
     def owner(self, task_uid: str | None) -> int | None:

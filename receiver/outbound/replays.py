@@ -32,6 +32,7 @@ from receiver.storage.replays import (
     events_to_replay,
     insert_replay,
     pending_of,
+    pending_replayed,
     retry_delivery,
     running_replays,
     send_events,
@@ -46,7 +47,8 @@ MOST_DELIVERIES = 100_000
 BATCH = 200
 """How many deliveries one transaction queues."""
 MOST_PENDING = 500
-"""No further batch of a replay while this many of its deliveries are pending: it may not delay new events."""
+"""No further batch of a replay while this many deliveries of its webhook's replays are pending: they may not delay new
+events."""
 _PAGE = 1000
 _COUNTED_AT_ONCE = 5000
 _COUNT_SECONDS = 1.0
@@ -163,7 +165,7 @@ class Replays:
             return False
         if not replay["is_active"]:
             return False
-        if await self._count(pending_of(replay["id"], MOST_PENDING)) >= MOST_PENDING:
+        if await self._count(pending_replayed(replay["subscription_id"], MOST_PENDING)) >= MOST_PENDING:
             return False
         if not replay["cursor"] and not await self._may_begin(replay):
             return False

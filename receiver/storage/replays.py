@@ -16,6 +16,9 @@ from receiver.domain.ids import new_id
 from receiver.storage.tables import deliveries, events, replays, runs, subscriptions, tasks
 from receiver.storage.transaction import NewDelivery, Transaction, Values
 
+_NEWEST = 100
+"""This many replays of one subscription are looked at for what is pending."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayBatch:
@@ -68,6 +71,15 @@ def deliveries_by_status(replay_ids: Collection[int]) -> Select[Any]:
 def pending_of(replay_id: int, most: int) -> Select[Any]:
     """Return the query that counts the pending deliveries of a replay, up to `most`."""
     found = select(deliveries.c.id).where(_is_pending_of(replay_id)).limit(most).subquery()
+    return select(func.count().label("count")).select_from(found)
+
+
+def pending_replayed(subscription_id: int, most: int) -> Select[Any]:
+    """Return the query that counts the pending deliveries of a subscription's newest replays, up to `most`."""
+    newest = select(replays.c.id).where(replays.c.subscription_id == subscription_id)
+    newest = newest.order_by(replays.c.id.desc()).limit(_NEWEST)
+    is_wanted = and_(deliveries.c.replay_id.in_(newest), deliveries.c.status == DeliveryStatus.PENDING)
+    found = select(deliveries.c.id).where(is_wanted).limit(most).subquery()
     return select(func.count().label("count")).select_from(found)
 
 

@@ -39,10 +39,10 @@ class WaitingWrite(Protocol):
     """The rows that it stands for, if it is heavy, else 0."""
 
 
-Write = TypeVar("Write", bound=WaitingWrite)
+Queued = TypeVar("Queued", bound=WaitingWrite)
 
 
-class WriteQueue(Generic[Write]):
+class WriteQueue(Generic[Queued]):
     """The writes that wait, in the order of turns; at most `capacity` in weight of bounded ones."""
 
     def __init__(self, capacity: int) -> None:
@@ -52,8 +52,8 @@ class WriteQueue(Generic[Write]):
         self._plain_weight = 0
         """The part of it that is not essential."""
         self._weights: dict[int, int] = {}
-        self._waiting: OrderedDict[int | None, deque[Write]] = OrderedDict()
-        self._resting: dict[int, deque[Write]] = {}
+        self._waiting: OrderedDict[int | None, deque[Queued]] = OrderedDict()
+        self._resting: dict[int, deque[Queued]] = {}
         """The queues of organizations whose heavy writes are ahead of their pace."""
         self._rests: list[tuple[float, int]] = []
         self._paces: dict[int, Pace] = {}
@@ -78,7 +78,7 @@ class WriteQueue(Generic[Write]):
         own = 0 if organization is None else self._weights.get(organization, 0)
         return weight > free or (own > 0 and own + weight > free)
 
-    def add(self, write: Write) -> None:
+    def add(self, write: Queued) -> None:
         """Let a write, which is counted already, wait at the end of its organization's queue."""
         organization = write.organization
         if organization is not None and organization in self._resting:
@@ -90,7 +90,7 @@ class WriteQueue(Generic[Write]):
         else:
             self._waiting[organization] = deque((write,))
 
-    def count(self, write: Write, times: int) -> None:
+    def count(self, write: Queued, times: int) -> None:
         """Count the weight of a write that waits (1), here or set apart, or does not any more (-1)."""
         if not write.bounded:
             return
@@ -121,14 +121,14 @@ class WriteQueue(Generic[Write]):
         """Let nothing wait for its pace any more: the writer closes."""
         self._is_hurried = True
 
-    def take(self, now: float, most: int) -> list[Write]:
+    def take(self, now: float, most: int) -> list[Queued]:
         """Remove and return a batch: one write of each organization in turn, up to the weight `most`; at least one.
 
         Call it only when the length is not 0.
         """
-        batch: list[Write] = []
+        batch: list[Queued] = []
         weight = rows = 0
-        passed_over: list[tuple[int | None, deque[Write]]] = []
+        passed_over: list[tuple[int | None, deque[Queued]]] = []
         while self._waiting:
             organization, queue = next(iter(self._waiting.items()))
             if rows and rows + queue[0].heavy_rows > MOST_HEAVY_ROWS:
@@ -149,16 +149,16 @@ class WriteQueue(Generic[Write]):
             self.count(write, -1)
         return batch
 
-    def _turn_of(self, organization: int | None, queue: deque[Write], room: int | None) -> list[Write]:
+    def _turn_of(self, organization: int | None, queue: deque[Queued], room: int | None) -> list[Queued]:
         """Remove and return the writes of one turn, up to the weight `room`; None: the first one in any case."""
-        turn: list[Write] = []
+        turn: list[Queued] = []
         left = queue[0].weight if room is None else room
         while queue and queue[0].weight <= left and len(turn) < (_TURNS_OF_NONE if organization is None else 1):
             left -= queue[0].weight
             turn.append(queue.popleft())
         return turn
 
-    def _turn_over(self, organization: int | None, queue: deque[Write], heavy_rows: int, now: float) -> None:
+    def _turn_over(self, organization: int | None, queue: deque[Queued], heavy_rows: int, now: float) -> None:
         """Put the queue whose turn is over where it waits for the next one."""
         if organization is not None and heavy_rows:
             pace = self._paces.setdefault(organization, Pace(HEAVY_ROWS_A_SECOND, _BURST_SECONDS))

@@ -68,7 +68,7 @@ class Creator:
         self._lease = timedelta(seconds=lease_seconds)
 
     def heavy_rows(self, organization_id: int | None, tasks: int = 1) -> int:
-        """Return how many rows so many new tasks lead to, if the organization has very many webhooks, else 0."""
+        """Return how many rows this many new tasks lead to, if the organization has very many webhooks, else 0."""
         return self._after_commit.fan_out.rows(organization_id, tasks)
 
     async def create(self, tx: Transaction, requests: Sequence[TaskRequest]) -> list[Created | Exception]:

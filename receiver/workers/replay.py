@@ -1,7 +1,12 @@
-"""Advances replays in the background, one batch of each in turn; after a restart they continue where they were."""
+"""Advances replays in the background, after a restart from where they were.
+
+Organizations take turns, one batch each, whether one has one replay or many; within an organization its replays do.
+"""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from receiver.outbound.replays import Replays
 from receiver.telemetry import get_logger
@@ -20,6 +25,8 @@ class ReplayWorker:
 
     def __init__(self, replays: Replays) -> None:
         self._replays = replays
+        self._last: dict[int, int] = {}
+        """For each organization with replays, the row key of the one that had the last turn."""
 
     async def run(self) -> None:
         """Advance replays until cancelled."""
@@ -27,7 +34,9 @@ class ReplayWorker:
         while True:
             self._replays.asked.clear()
             running = await self._replays.running()
-            advanced = [await self._advance(replay) for replay in running]
+            queues = self._queues(running)
+            self._last = {key: self._last[key] for key in queues if key in self._last}
+            advanced = [await self._advance_one(queue) for queue in queues.values()]
             if any(advanced):
                 pause = _FIRST_WAIT_SECONDS
                 continue
@@ -37,7 +46,25 @@ class ReplayWorker:
                     await self._replays.asked.wait()
             pause = min(pause * 2, _LONGEST_WAIT_SECONDS) if running else _FIRST_WAIT_SECONDS
 
-    async def _advance(self, replay: dict[str, object]) -> bool:
+    def _queues(self, running: Sequence[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
+        """Return the replays of each organization in the order of their turns: first those behind the last one."""
+        queues: dict[int, list[Mapping[str, Any]]] = {}
+        for replay in running:
+            queues.setdefault(replay["organization_id"], []).append(replay)
+        for key, queue in queues.items():
+            last = self._last.get(key, 0)
+            queue[:] = [each for each in queue if each["id"] > last] + [each for each in queue if each["id"] <= last]
+        return queues
+
+    async def _advance_one(self, queue: Sequence[Mapping[str, Any]]) -> bool:
+        """Queue a batch of the first of an organization's replays that may send one; return whether one did."""
+        for replay in queue:
+            self._last[replay["organization_id"]] = replay["id"]
+            if await self._advance(replay):
+                return True
+        return False
+
+    async def _advance(self, replay: Mapping[str, Any]) -> bool:
         try:
             return await self._replays.advance(replay)
         except Exception as error:

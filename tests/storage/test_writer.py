@@ -302,7 +302,7 @@ async def test_a_queue_that_clients_have_filled_takes_essential_writes(notes: No
 
     assert await fill("one", organization=1) == 15, "half of what is not kept for essential writes"
     assert await fill("other", organization=2) == 8, "and another finds room"
-    assert await fill("nobody's") == 7
+    assert await fill("of none") == 7
     assert await fill("essential", essential=True) == 10
     unbounded = asyncio.create_task(writer.write(notes.insert, "unbounded", bounded=False))
     await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from receiver.domain.endpoint_queue import Limits
 from receiver.domain.endpoint_queues import EndpointQueues
 from receiver.domain.organization_queue import FAILURES_A_SECOND
 from receiver.domain.pace import Pace
-from receiver.domain.shared_pool import HOST_IN_FLIGHT, Share, SharedPool
+from receiver.domain.shared_pool import HOST_IN_FLIGHT, PoolShare, SharedPool
 
 Item = tuple[int, int]
 CONNECTIONS = 90
@@ -59,7 +59,7 @@ def succeed(queues: EndpointQueues[Item], keys: list[int], now: float = 0.0) -> 
 @pytest.mark.parametrize("organizations", [1, 2, 5])
 def test_whoever_wants_all_of_a_pool_leaves_as_much_of_it_free_as_each_of_them_gets(organizations: int) -> None:
     pool: SharedPool[int] = SharedPool(120)
-    shares = [Share() for _ in range(organizations)]
+    shares = [PoolShare() for _ in range(organizations)]
     while admitted := [share for key, share in enumerate(shares) if pool.admits(key, share)]:
         pool.begin(admitted[0])
         shares.sort(key=lambda share: share.used)

@@ -15,7 +15,12 @@ MUTANTS: tuple[Mutant, ...] = (
         name="answers a webhook before its commit",
         what="a provider's webhook is answered with 200 while its write still waits",
         file="receiver/inbound/receive.py",
-        old="        await self._writer.write(self._applier.apply, arrival, essential=True)\n",
+        old=(
+            "        await self._writer.write(\n"
+            "            self._applier.apply, arrival, "
+            "essential=True, organization=owner, heavy_rows=fan_out.rows(owner)\n"
+            "        )\n"
+        ),
         new=(
             '        __import__("asyncio").get_running_loop().call_later(\n'
             '            0.4, __import__("asyncio").ensure_future, self._writer.write(self._applier.apply, arrival)\n'
