@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
 
+from receiver.domain.limit_parts import Part, whole
 from receiver.domain.organization_limits import OrganizationLimits, limit_reached
 from receiver.errors import OrganizationRateLimited
 from receiver.storage.organization_usage import Admission, OrganizationUsage
@@ -22,9 +23,6 @@ STREAMS_RETRY_SECONDS = 5
 _LONGEST_RETRY_SECONDS = 3600
 _DEMAND_SECONDS = 2.0
 """Over about how long the demand is averaged that a process reports for its part of a shared limit."""
-
-Part = Callable[[str, float], float]
-"""Returns this process's part (0 < part <= 1) of the limit of a name, which all processes share, by its demand."""
 
 
 class Quotas:
@@ -39,7 +37,7 @@ class Quotas:
         limits_of: Callable[[int], OrganizationLimits],
         usage: OrganizationUsage,
         *,
-        part: Part = lambda _name, _wanted: 1.0,
+        part: Part = whole,
         delivery_use: Callable[[int], Mapping[str, float]] = lambda _organization_id: {},
         clock: Callable[[], float] = monotonic,
     ) -> None:

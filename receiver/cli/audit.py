@@ -26,7 +26,7 @@ def list_entries(
     until: UntilTime = None,
     action: Annotated[str | None, typer.Option(metavar="ACTION", help="Such as webhook.change or key.revoke.")] = None,
     target: Annotated[str | None, typer.Option(metavar="ID", help="Only changes of this webhook, key, ...")] = None,
-    key: Annotated[str | None, typer.Option(metavar="ID", help="Only changes made with this key.")] = None,
+    key_id: Annotated[str | None, typer.Option(metavar="ID", help="Only changes made with this key.")] = None,
     limit: Limit = 20,
     list_all: ListAll = False,
     as_json: Json = False,
@@ -35,7 +35,7 @@ def list_entries(
     from receiver.cli.inputs import moment
     from receiver.cli.service import service
 
-    filters = {"since": moment(since), "until": moment(until), "action": action, "target": target, "key_id": key}
+    filters = {"since": moment(since), "until": moment(until), "action": action, "target": target, "key_id": key_id}
     with spinner("loading", as_json), service() as client:
         page = client.collect("/api/v1/audit", filters, None if list_all else limit)
     print_page(page, as_json, _print_table)

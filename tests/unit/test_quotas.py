@@ -1,6 +1,5 @@
 """The token bucket of an organization's creates, its part of a shared limit, and the count of its streams."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
@@ -9,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.api.quotas import BURST_SECONDS, OPEN_TASKS_RETRY_SECONDS, Quotas
+from receiver.domain.limit_parts import Part, whole
 from receiver.domain.organization_limits import OrganizationLimits
 from receiver.errors import LimitReached, OrganizationRateLimited
 from receiver.storage.organization_usage import OrganizationUsage
@@ -49,7 +49,7 @@ class Clock:
 def quotas(
     clock: Clock | None = None,
     usage: FakeUsage | None = None,
-    part: Callable[[str, float], float] = lambda _name, _wanted: 1.0,
+    part: Part = whole,
     **limits: float | str,
 ) -> Quotas:
     set_limits = OrganizationLimits().with_values(limits)
@@ -115,23 +115,23 @@ def test_the_creates_of_one_organization_take_nothing_from_another() -> None:
 
 
 def test_a_process_allows_its_part_of_a_shared_rate_and_tells_what_is_wanted_of_it() -> None:
-    clock, wanted = Clock(), dict[str, float]()
+    clock, demand = Clock(), dict[str, float]()
 
-    def half(name: str, demand: float) -> float:
-        wanted[name] = demand
+    def half(name: str, wanted: float, hold: float = 0) -> float:
+        demand[name] = wanted + hold
         return 0.5
 
     subject = quotas(clock, part=half, creates_per_second=10)
     assert admitted(subject, 50)
     assert not admitted(subject)
-    assert wanted.keys() == {"organization-creates:1"}
+    assert demand.keys() == {"organization-creates:1"}
     asked = 0
-    while wanted["organization-creates:1"] < 15 or asked < 200:  # 20 a second for ten seconds
+    while demand["organization-creates:1"] < 15 or asked < 200:  # 20 a second for ten seconds
         admitted(subject)
         clock.now += 0.05
         asked += 1
         assert asked < 1000
-    assert 15 <= wanted["organization-creates:1"] <= 25
+    assert 15 <= demand["organization-creates:1"] <= 25
 
 
 @given(
@@ -174,7 +174,7 @@ def test_streams_are_counted_until_they_end_and_a_process_has_its_part_but_at_le
     assert refused.value.param == "streams"
     subject.take_stream(OURS)
     assert (subject.open_streams(OURS), subject.open_streams(THEIRS)) == (2, 1)
-    shared = quotas(streams=10, part=lambda _name, _wanted: 0.01)
+    shared = quotas(streams=10, part=lambda _name, _wanted, _hold=2.0: 0.01)
     shared.take_stream(OURS)
     with pytest.raises(OrganizationRateLimited):
         shared.take_stream(OURS)
