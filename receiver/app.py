@@ -160,7 +160,7 @@ class Service:
             idempotency=Idempotency(database, keyring, limits_of=self.known_limits.of),
             providers=self.providers,
             known_limits=self.known_limits,
-            quotas=Quotas(self.known_limits.of, self.usage, part=database.part),
+            quotas=Quotas(self.known_limits.of, self.usage, part=database.part, delivery_use=self.dispatcher.use_of),
         )
 
     def _loops(self) -> dict[str, Callable[[], Awaitable[None]]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from receiver.clock import utc_now
 from receiver.domain.organization_limits import OrganizationLimits
-from receiver.errors import RateLimited, Unavailable
+from receiver.errors import OrganizationRateLimited, Unavailable
 from receiver.storage.database import Database
 from receiver.storage.idempotency import live_keys
 from receiver.telemetry import get_logger
@@ -46,7 +46,7 @@ class KeyCounts:
         self._limits_of = limits_of
         self._counts: dict[int, _Count] = {}
 
-    def refusal(self, organization_id: int) -> RateLimited | None:
+    def refusal(self, organization_id: int) -> OrganizationRateLimited | None:
         """Return the error for a new key of the organization if it has as many as it may have, else None."""
         limit = self._limits_of(organization_id).idempotency_keys
         if limit is None:
@@ -56,13 +56,12 @@ class KeyCounts:
             count.counting = asyncio.create_task(self._count(organization_id, count, limit))
         if count.counted + count.made < limit:
             return None
-        refusal = RateLimited(
+        return OrganizationRateLimited(
             f"the organization has {limit} Idempotency-Keys of the last 24 hours, as many as it may have "
             "(idempotency_keys): send the request again when the oldest have ended, or without a key",
+            param="idempotency_keys",
             retry_after=_RETRY_AFTER_SECONDS,
         )
-        refusal.code, refusal.param = "organization_rate_limited", "idempotency_keys"
-        return refusal
 
     def note(self, organization_id: int) -> None:
         """Note that the organization has a new key."""

@@ -84,6 +84,8 @@ class DeliveryDispatcher:
         self._queues: EndpointQueues[LeasedDelivery] = EndpointQueues(CAPACITY, connections)
         self._begun: dict[int, int] = {}
         """For each organization whose limits are set, the attempts that it had begun when they were set last."""
+        self._rates: dict[int, float] = {}
+        """For the same organizations, how many attempts a second they began lately."""
         self._claim_took = 0.0
         self._new: set[int] = set()
         """The keys of subscriptions whose limits have not been read yet."""
@@ -104,6 +106,14 @@ class DeliveryDispatcher:
     def has_room(self, subscription_id: int, organization_id: int) -> bool:
         """Return whether memory has room for one more delivery to this subscription of this organization."""
         return self._queues.has_capacity(subscription_id, organization_id)
+
+    def use_of(self, organization_id: int) -> dict[str, float]:
+        """Return what an organization uses in this process of the limits of deliveries, by their names."""
+        in_flight = (
+            self._queues.usage(organization_id).in_flight if organization_id in self._queues.organizations() else 0
+        )
+        rate = round(self._rates.get(organization_id, 0.0), 1)
+        return {"deliveries_in_flight": in_flight, "deliveries_per_second": rate}
 
     def hand_over(self, deliveries: Sequence[LeasedDelivery]) -> None:
         """Take deliveries that are leased to this process."""
@@ -337,6 +347,7 @@ class DeliveryDispatcher:
                 self._set_shares(organization_id, now)
             for organization_id in self._begun.keys() - set(present):
                 del self._begun[organization_id]
+                self._rates.pop(organization_id, None)
             for key in list(self._limits):
                 self._take_part(key, now)
             self._wake.set()
@@ -353,14 +364,14 @@ class DeliveryDispatcher:
     def _set_shares(self, organization_id: int, now: float) -> None:
         """Set what an organization may use in this process: its limits, of which other processes have a part too."""
         limits, usage = self._limits_of(organization_id), self._queues.usage(organization_id)
-        begun = usage.begun - self._begun.get(organization_id, 0)
+        begun = max(0, usage.begun - self._begun.get(organization_id, 0))  # less if it was forgotten meanwhile
         in_flight, rate = limits.deliveries_in_flight, limits.deliveries_per_second
         if in_flight:
             part = self._part(f"organization-in-flight:{organization_id}", usage.in_flight + usage.waiting)
             in_flight = max(1, int(in_flight * part))
         if rate:
             rate *= self._part(f"organization-deliveries:{organization_id}", begun + usage.waiting)
-        self._begun[organization_id] = usage.begun
+        self._begun[organization_id], self._rates[organization_id] = usage.begun, begun / _SHARES_SECONDS
         self._queues.set_organization_limits(organization_id, in_flight=in_flight, rate=rate, now=now)
 
 

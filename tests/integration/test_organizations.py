@@ -95,7 +95,7 @@ async def test_the_operator_makes_an_organization_whose_key_works(world: World) 
     acme = Tenant(world, made["id"], {"x-api-key": made["key"]})
     own = await acme.own()
     assert (own["id"], own["limits"]["webhooks"], own["limits"]["running_replays"]) == (made["id"], 5, 7)
-    assert own["used"]["webhooks"] == own["used"]["open_tasks"] == 0
+    assert own["used"]["webhooks"] == own["used"]["open_tasks"] == own["used"]["deliveries_in_flight"] == 0
     keys = (await acme.ask("GET", "/api/v1/keys")).json()["data"]["data"]
     assert [(key["id"], key["scope"]) for key in keys] == [(made["key_id"], "admin")]
     listed = (await world.api.get("/api/v1/organizations", params={"limit": 200})).json()["data"]["data"]
