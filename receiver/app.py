@@ -25,6 +25,7 @@ from receiver.domain.keyring import KeyRing
 from receiver.domain.organization_limits import default_limits
 from receiver.domain.schedules import PollSchedule
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
+from receiver.events.fan_out import MANY_WEBHOOKS
 from receiver.events.feed import Feed
 from receiver.events.postgresql_log import PostgreSQLLog
 from receiver.events.stream import Streams
@@ -47,6 +48,7 @@ from receiver.storage.database import Database
 from receiver.storage.known_limits import KnownLimits
 from receiver.storage.leases import end_leases
 from receiver.storage.organization_usage import OrganizationUsage
+from receiver.storage.subscriptions import many_webhooks
 from receiver.telemetry import exposition
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.apply import Applier
@@ -95,6 +97,7 @@ class Service:
         self.feed, self.waiting = Feed(), Waiting()
         self.log = PostgreSQLLog(database, self.shared.notices, self.feed, self.waiting) if self.shared else None
         after_commit = AfterCommit(self.waiting, self.dispatcher, WakeTimer(), self.log or self.feed, delivery_lease)
+        self.fan_out = after_commit.fan_out
         advancer = Advancer(after_commit.due)
         applier = Applier(_poll_schedule(settings), after_commit, advancer)
         submitter = Submitter(database, applier, self.providers, keyring, settings.public_url, lease_seconds=task_lease)
@@ -191,6 +194,8 @@ class Service:
         """Run the loops; at the end finish the work in progress, in bounded time, and end the leases of the rest."""
         await self.services.streams.begin()
         await self.known_limits.refresh()
+        rows = await self.services.database.read(many_webhooks(MANY_WEBHOOKS))
+        self.fan_out.begin({row["organization_id"]: row["count"] for row in rows})
         supervisor = Supervisor(self._loops())
         supervisor.start()
         try:

@@ -21,10 +21,10 @@ class Pace:
             return now
         return math.inf if self.rate == 0 else max(now, self._spent_until - self._burst)
 
-    def spend(self, now: float, count: int = 1) -> None:
-        """Count `count` of them."""
+    def spend(self, now: float) -> None:
+        """Count one."""
         if self.rate:
-            self._spent_until = max(self._spent_until, now) + count / self.rate
+            self._spent_until = max(self._spent_until, now) + 1 / self.rate
 
     def is_unspent(self, now: float) -> bool:
         """Return whether nothing has to be remembered."""

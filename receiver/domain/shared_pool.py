@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K")
 
-HOST_IN_FLIGHT = 256
+HOST_IN_FLIGHT = 512
 """The attempts that may be in flight in one process to one target host, so at most 128 of one organization."""
 _FIRST_HOST_WINDOW = HOST_IN_FLIGHT // 2
 _SMALLEST_HOST_WINDOW = 32

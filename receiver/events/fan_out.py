@@ -1,14 +1,16 @@
 """Which organizations have very many webhooks, so that writing an event for them is heavy, and whose tasks those are.
 
 An event is matched with each webhook of its organization, and a delivery is written for each that matches. The writer
-has to know that before it takes such a write into a batch with those of others (`receiver.storage.write_queue`). What
-is known here was seen in this process: the first event of an organization after a start is not known to be heavy.
+has to know that before it takes such a write into a batch with those of others (`receiver.storage.write_queue`). Of a
+provider's webhook it is known only if this process has seen its task before; otherwise the transaction that finds it
+out puts it off.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from receiver.storage.transaction import Listener, NewDelivery, NewEvent
+from receiver.storage.writer import PutOff
 
 MANY_WEBHOOKS = 20
 """An organization with more webhooks than this is looked at."""
@@ -32,6 +34,27 @@ class FanOut:
         """Return the organization of a task, if that has many webhooks and the task is known here."""
         return self._owners.get(task_uid) if self._owners and task_uid is not None else None
 
+    def begin(self, webhooks: Mapping[int, int]) -> None:
+        """Take the number of active webhooks of organizations with more than `MANY_WEBHOOKS`, at the start."""
+        self._rows = dict(webhooks)
+
+    def put_off(self, tasks: Sequence[tuple[str, int] | None]) -> dict[int, PutOff]:
+        """Return which updates of a transaction to put off, by their position, and remember whose their tasks are.
+
+        `tasks` has the task's id and its organization for each update, None for one without a task. Put off are those
+        of organizations with many webhooks of which that was not known when they were queued.
+        """
+        if not self._rows:
+            return {}
+        found: dict[int, PutOff] = {}
+        for position, task in enumerate(tasks):
+            if task is not None and task[1] in self._rows and task[0] not in self._owners:
+                found[position] = PutOff(task[1], self._rows[task[1]])
+        for position in found:
+            if (task := tasks[position]) is not None:
+                self._remember(*task)
+        return found
+
     def note(
         self, listeners: Sequence[Listener], events: Iterable[NewEvent], deliveries: Iterable[NewDelivery]
     ) -> None:
@@ -49,6 +72,9 @@ class FanOut:
                 self._rows.pop(organization_id, None)
         for event in events:
             if event.organization_id in self._rows and event.task_uid is not None:
-                self._owners[event.task_uid] = event.organization_id
-                if len(self._owners) > _MOST_TASKS:
-                    self._owners.popitem(last=False)
+                self._remember(event.task_uid, event.organization_id)
+
+    def _remember(self, task_uid: str, organization_id: int) -> None:
+        self._owners[task_uid] = organization_id
+        if len(self._owners) > _MOST_TASKS:
+            self._owners.popitem(last=False)

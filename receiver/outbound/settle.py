@@ -31,9 +31,17 @@ class Settler:
         held = await tx.settle(settlements)
         now = utc_now()
         mine = [settlement for settlement, is_held in zip(settlements, held, strict=True) if is_held]
+        outcomes: dict[int, list[Settlement]] = {}
+        for each in mine:
+            outcomes.setdefault(each.subscription_id, []).append(each)
+        recovered: list[int] = []
+        failing: list[int] = []
         for row in await self._endpoints(tx, mine):
-            outcomes = [each for each in mine if each.subscription_id == row["id"]]
-            await self._update_endpoint(tx, row, outcomes, now)
+            change = await self._update_endpoint(tx, row, outcomes[row["id"]], now)
+            if change is not None:
+                (failing if change else recovered).append(row["id"])
+        await set_failing_since(tx, recovered, None)
+        await set_failing_since(tx, failing, now)
         return list(held)
 
     async def _endpoints(self, tx: Transaction, settlements: Sequence[Settlement]) -> list[dict[str, Any]]:
@@ -46,17 +54,20 @@ class Settler:
 
     async def _update_endpoint(
         self, tx: Transaction, row: dict[str, Any], outcomes: Sequence[Settlement], now: datetime
-    ) -> None:
-        """Update since when an endpoint has been failing; disable it if it is gone, or has failed for too long."""
+    ) -> bool | None:
+        """Return whether an endpoint is failing from now on, None if that is as before.
+
+        It is disabled here if it is gone, or has failed for too long.
+        """
         if any(each.status_code == GONE and each.status != DeliveryStatus.DELIVERED for each in outcomes):
             await self._disable(tx, row, DisabledReason.GONE, now)
         elif any(each.status == DeliveryStatus.DELIVERED for each in outcomes):
-            if row["failing_since"] is not None:
-                await set_failing_since(tx, row["id"], None)
+            return False if row["failing_since"] is not None else None
         elif row["failing_since"] is None:
-            await set_failing_since(tx, row["id"], now)
+            return True
         elif has_failed_too_long(row["failing_since"], now):
             await self._disable(tx, row, DisabledReason.FAILING, now)
+        return None
 
     async def _disable(self, tx: Transaction, row: dict[str, Any], reason: DisabledReason, now: datetime) -> None:
         """Disable an endpoint, keep its pending deliveries, and record the event for the other webhooks."""

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, insert, select, update
+from sqlalchemy import Select, and_, func, insert, select, update
 
 from models import DeliveryStatus, SubscriptionKind
 from receiver.storage.tables import deliveries, organizations, subscriptions
@@ -57,9 +57,10 @@ async def active_webhooks(tx: Transaction, keys: Collection[int]) -> list[dict[s
     return [dict(row._mapping) for row in await tx.execute(select(subscriptions).where(*wanted))]
 
 
-async def set_failing_since(tx: Transaction, key: int, moment: datetime | None) -> None:
-    """Set the time of the first failure of an endpoint since its last success; None after a success."""
-    await tx.execute(update(subscriptions).where(subscriptions.c.id == key).values(failing_since=moment))
+async def set_failing_since(tx: Transaction, keys: Collection[int], moment: datetime | None) -> None:
+    """Set the time of the first failure of endpoints since their last success; None after a success."""
+    if keys:
+        await tx.execute(update(subscriptions).where(subscriptions.c.id.in_(keys)).values(failing_since=moment))
 
 
 async def insert_subscription(tx: Transaction, values: Mapping[str, Any]) -> None:
@@ -111,6 +112,13 @@ def endpoint_limits(subscription_ids: Collection[int]) -> Select[Any]:
     table = subscriptions.c
     columns = (table.id, table.max_in_flight, table.rate_limit, table.ordered, table.endpoint_url)
     return select(*columns).where(table.id.in_(subscription_ids))
+
+
+def many_webhooks(most: int) -> Select[Any]:
+    """Return the query for (organization_id, count) of the organizations with more than `most` active webhooks."""
+    table, count = subscriptions.c, func.count().label("count")
+    wanted = select(table.organization_id, count).where(table.kind == SubscriptionKind.REGISTERED, table.is_active)
+    return wanted.group_by(table.organization_id).having(func.count() > most)
 
 
 def _update_pending(uid: str) -> Any:

@@ -5,23 +5,22 @@ writes before another's first one. Each organization has a queue here, and a bat
 writes that belong to none (outcomes of attempts, claims, webhooks of providers) have a queue and a turn of their own.
 
 Why rows: an event of an organization with a thousand webhooks is written with a thousand deliveries. The rows that a
-write stands for bound what a batch takes of such writes, and `HEAVY_ROWS_A_SECOND` how many of them are written for one
-organization a second, so that the transactions of others stay short.
+write stands for bound what a batch takes of such writes, and after it their organization rests, so that most batches
+are short.
 
 Room is counted in weight, of bounded writes alone: others are bounded by those who make them. An organization may use
 as much of it as is free (`receiver.domain.shared_pool` has the rule). Times are of the loop's clock.
 """
 
 import heapq
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
+from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
-from receiver.domain.pace import Pace
-
-MOST_HEAVY_ROWS = 2_000
+MOST_HEAVY_ROWS = 1_000
 """The most rows of heavy writes in one batch, unless a single one has more."""
-HEAVY_ROWS_A_SECOND = 10_000.0
-_BURST_SECONDS = 0.25
+REST = 3
+"""After a batch with heavy writes of an organization, it rests for this many times the time that they took."""
 _RESERVED = 4
 """One of this many parts of the capacity is kept for essential writes."""
 _TURNS_OF_NONE = 8
@@ -54,9 +53,8 @@ class WriteQueue(Generic[Queued]):
         self._weights: dict[int, int] = {}
         self._waiting: OrderedDict[int | None, deque[Queued]] = OrderedDict()
         self._resting: dict[int, deque[Queued]] = {}
-        """The queues of organizations whose heavy writes are ahead of their pace."""
+        """The queues of organizations that rest after heavy writes."""
         self._rests: list[tuple[float, int]] = []
-        self._paces: dict[int, Pace] = {}
         self._count = 0
         self._is_hurried = False
 
@@ -110,18 +108,19 @@ class WriteQueue(Generic[Queued]):
         return self._rests[0][0] if self._rests else None
 
     def wake(self, now: float) -> None:
-        """Let the writes be taken that were ahead of their pace."""
+        """Let the writes of organizations be taken whose rest is over."""
         while self._rests and (self._rests[0][0] <= now or self._is_hurried):
             _, organization = heapq.heappop(self._rests)
             queue = self._resting.pop(organization)
-            self._waiting[organization] = queue
-            self._count += len(queue)
+            if queue:
+                self._waiting[organization] = queue
+                self._count += len(queue)
 
     def hurry(self) -> None:
-        """Let nothing wait for its pace any more: the writer closes."""
+        """Let nothing rest any more: the writer closes."""
         self._is_hurried = True
 
-    def take(self, now: float, most: int) -> list[Queued]:
+    def take(self, most: int) -> list[Queued]:
         """Remove and return a batch: one write of each organization in turn, up to the weight `most`; at least one.
 
         Call it only when the length is not 0.
@@ -140,7 +139,7 @@ class WriteQueue(Generic[Queued]):
             batch += turn
             weight += sum(write.weight for write in turn)
             rows += turn[-1].heavy_rows
-            self._turn_over(organization, queue, turn[-1].heavy_rows, now)
+            self._turn_over(organization, queue)
         for organization, queue in reversed(passed_over):
             self._waiting[organization] = queue
             self._waiting.move_to_end(organization, last=False)
@@ -158,17 +157,22 @@ class WriteQueue(Generic[Queued]):
             turn.append(queue.popleft())
         return turn
 
-    def _turn_over(self, organization: int | None, queue: deque[Queued], heavy_rows: int, now: float) -> None:
-        """Put the queue whose turn is over where it waits for the next one."""
-        if organization is not None and heavy_rows:
-            pace = self._paces.setdefault(organization, Pace(HEAVY_ROWS_A_SECOND, _BURST_SECONDS))
-            pace.spend(now, heavy_rows)
-            if queue and pace.ready_at(now) > now and not self._is_hurried:
-                del self._waiting[organization]
-                self._resting[organization] = queue
+    def rest(self, batch: Sequence[Queued], seconds: float, now: float) -> None:
+        """Let the organizations rest whose heavy writes are in a batch, which took `seconds` to be stored."""
+        heavy = Counter[int]()
+        for write in batch:
+            if write.heavy_rows and write.organization is not None:
+                heavy[write.organization] += write.heavy_rows
+        all_rows = len(batch) + heavy.total()
+        for organization, rows in heavy.items():
+            if organization not in self._resting:
+                queue = self._waiting.pop(organization, deque())
                 self._count -= len(queue)
-                heapq.heappush(self._rests, (pace.ready_at(now), organization))
-                return
+                self._resting[organization] = queue
+                heapq.heappush(self._rests, (now + REST * seconds * rows / all_rows, organization))
+
+    def _turn_over(self, organization: int | None, queue: deque[Queued]) -> None:
+        """Put the queue whose turn is over where it waits for the next one."""
         if queue:
             self._waiting.move_to_end(organization)
         else:

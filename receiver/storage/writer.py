@@ -55,6 +55,18 @@ _CONFLICT_TRIES = 4
 log = get_logger("storage.writer")
 
 
+class PutOff(Exception):
+    """A handler's result for an item of which it has written nothing: it is to be written in its organization's turn.
+
+    For a handler that finds out only in the transaction whose an item is, and how many rows it leads to.
+    """
+
+    def __init__(self, organization: int, heavy_rows: int) -> None:
+        super().__init__()
+        self.organization = organization
+        self.heavy_rows = heavy_rows
+
+
 class WriteConnection(Protocol):
     """The one connection on which a writer's transactions run, one at a time."""
 
@@ -245,10 +257,13 @@ class Writer:
             batch = self._next_batch()
             writer_waiting.set(len(self._waiting))
             writer_batch.observe(len(batch))
+            began = asyncio.get_running_loop().time()
             await self._process(batch)
+            ended = asyncio.get_running_loop().time()
+            self._waiting.rest(batch, ended - began, ended)
 
     async def _wait_for_work(self) -> None:
-        """Wait until a write is to be stored: a new one, one that is set apart, or one that was ahead of its pace."""
+        """Wait until a write is to be stored: a new one, one set apart, or one whose organization has rested."""
         self._wake.clear()
         if self._closing and not self._apart:
             return
@@ -310,7 +325,7 @@ class Writer:
 
     def _next_batch(self) -> list[_Write]:
         self._flush_deferred()
-        return self._waiting.take(asyncio.get_running_loop().time(), MOST_AT_ONCE)
+        return self._waiting.take(MOST_AT_ONCE)
 
     async def _process(self, batch: list[_Write]) -> None:
         """Commit a batch, and report to each caller its result, or its error."""
@@ -325,12 +340,27 @@ class Writer:
             else:
                 await self._commit_halves(batch, error)
         else:
+            batch, written.results = self._without_put_off(batch, written.results)
             if written.unknown is not None:
                 _report_later(batch, written, written.unknown)
                 return
             for write, result in zip(batch, written.results, strict=True):
                 _report(write, result)
             _call_all(written.after_commit)
+
+    def _without_put_off(self, batch: list[_Write], results: list[Any]) -> tuple[list[_Write], list[Any]]:
+        """Let the writes that their handler has put off wait again; return the others with their results."""
+        if not any(isinstance(result, PutOff) for result in results):
+            return batch, results
+        kept: list[tuple[_Write, Any]] = []
+        for write, result in zip(batch, results, strict=True):
+            if not isinstance(result, PutOff):
+                kept.append((write, result))
+                continue
+            write.organization, write.heavy_rows = result.organization, result.heavy_rows
+            self._waiting.count(write, 1)
+            self._waiting.add(write)
+        return [write for write, _ in kept], [result for _, result in kept]
 
     async def _commit_batch(self, batch: list[_Write]) -> _Written:
         """Commit a batch; try again if another process's writes conflict with it.

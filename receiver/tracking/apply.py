@@ -78,7 +78,13 @@ class Applier:
         """Apply the updates in order; the results are in the same order."""
         batch = UpdateBatch(utc_now())
         await load_tasks(tx, arrivals, batch)
-        results: list[Applied | Exception] = [self._apply_one(arrival, batch) for arrival in arrivals]
+        found = [batch.find(arrival) for arrival in arrivals]
+        tasks = [None if task is None else (task.uid, task.organization_id) for task in found]
+        put_off = self.after_commit.fan_out.put_off(tasks)
+        results: list[Applied | Exception] = [
+            put_off[position] if position in put_off else self._apply_one(arrival, batch)
+            for position, arrival in enumerate(arrivals)
+        ]
         await complete_snapshots(tx, batch)
         await self._write(tx, batch)
         return results

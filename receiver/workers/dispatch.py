@@ -10,6 +10,7 @@ left behind when it died.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from functools import lru_cache
@@ -37,6 +38,9 @@ CAPACITY = 20_000
 CONNECTIONS = 1024
 """The attempts that may be in flight, by default. An organization may have as many as are free: half of them alone."""
 _AT_ONCE = 100
+_BYTES_AT_ONCE = 1_000_000
+_STARTED_AT_ONCE = 20
+"""This many attempts, or bodies of that many bytes, are signed and begun at once: other work waits meanwhile."""
 _OF_ORGANIZATION_AT_ONCE = 400
 """The most deliveries of one organization in a claim, which are shared by its subscriptions."""
 _LONG_CLAIM_SECONDS = 0.01
@@ -86,6 +90,7 @@ class DeliveryDispatcher:
         """For each organization whose limits are set, the attempts that it had begun when they were set last."""
         self._rates: dict[int, float] = {}
         """For the same organizations, how many attempts a second they began lately."""
+        self._at_once = _AT_ONCE
         self._claim_took = 0.0
         self._new: set[int] = set()
         """The keys of subscriptions whose limits have not been read yet."""
@@ -147,12 +152,32 @@ class DeliveryDispatcher:
         while True:
             if self._new:
                 await self._read_limits(self._new)
-            ready = self._queues.take(time.monotonic(), _AT_ONCE)
+            ready = self._queues.take(time.monotonic(), self._at_once)
             if ready:
-                for delivery in await self._prepare(ready):
-                    self._start(delivery)
+                await self._start(await self._prepare(ready))
             else:
                 await self._pause()
+
+    async def _start(self, prepared: Sequence[PreparedDelivery]) -> None:
+        """Begin attempts, a few at once; take fewer deliveries the next time while their bodies are large."""
+        waiting = deque(prepared)
+        total = size = count = 0
+        try:
+            while waiting:
+                delivery = waiting.popleft()
+                self._begin(delivery)
+                length = 0 if isinstance(delivery.message, str) else len(delivery.message.body)
+                total, size, count = total + length, size + length, count + 1
+                if size > _BYTES_AT_ONCE or count >= _STARTED_AT_ONCE:
+                    await asyncio.sleep(0)
+                    size = count = 0
+        finally:  # when cancelled: `drain` ends the leases of those that wait
+            for delivery in reversed(waiting):
+                self._queues.put_back(delivery.lease.subscription_id, delivery.lease, time.monotonic())
+        if total > _BYTES_AT_ONCE:
+            self._at_once = max(1, len(prepared) * _BYTES_AT_ONCE // total)
+        elif self._at_once < _AT_ONCE:
+            self._at_once = min(2 * self._at_once, _AT_ONCE)
 
     async def _pause(self) -> None:
         """Wait until a delivery arrives or an attempt ends, or until the next queue's pause is over."""
@@ -189,7 +214,7 @@ class DeliveryDispatcher:
                     self._queues.abandoned(delivery.subscription_id, time.monotonic())
         return prepared
 
-    def _start(self, delivery: PreparedDelivery) -> None:
+    def _begin(self, delivery: PreparedDelivery) -> None:
         attempt = asyncio.create_task(self._attempt(delivery))
         self._attempts.add(attempt)
         attempt.add_done_callback(self._attempts.discard)

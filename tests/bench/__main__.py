@@ -30,6 +30,7 @@ from tests.bench.report import Report
 from tests.bench.runs import runs
 from tests.bench.startup import startup
 from tests.bench.streams import streams
+from tests.bench.tenants import tenants
 
 PARTS: dict[str, Callable[[BenchContext], Awaitable[None]]] = {
     part.__name__: part
@@ -38,6 +39,7 @@ PARTS: dict[str, Callable[[BenchContext], Awaitable[None]]] = {
         end_to_end,
         deliveries,
         isolation,
+        tenants,
         creation,
         runs,
         recovery,

@@ -170,7 +170,7 @@ async def _make_keys(settings: Settings, keys: list[str]) -> None:
 
         async def work(tx: Any) -> None:
             now = utc_now()
-            own, other = await ensure_organization(tx, "default", now), await ensure_organization(tx, MARK, now)
+            own, other = await ensure_organization(tx, "default", now), await ensure_organization(tx, "other", now)
             for name, organization, scope in (("write", own, Scope.WRITE), ("read", own, Scope.READ)):
                 await insert_key(tx, key_row(organization, _KEYS[name], name, scope, now))
             await insert_key(tx, key_row(other, _KEYS["other"], MARK, Scope.ADMIN, now))

@@ -169,7 +169,7 @@ def address_of(door: FrontDoor) -> tuple[str, int]:
 
 async def test_a_client_that_reads_slowly_and_at_the_least_rate_gets_the_whole_response() -> None:
     loop, received = asyncio.get_running_loop(), 0
-    async with front_door(**SHORT, least_rate=1_000_000) as door:
+    async with front_door(**SHORT, least_rate=100_000) as door:
         with reader_of(65_536) as client:
             await loop.sock_connect(client, address_of(door))
             await loop.sock_sendall(client, b"GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")

@@ -274,7 +274,7 @@ HOT: dict[str, tuple[str, list[Any]]] = {
     "load": (hot._LOAD_TASKS, [[], ["piapi"], ["p7"]]),
     "claim polls": (hot._CLAIM_POLLS, [NOW, NOW, 64]),
     "claim unsent": (hot._CLAIM_UNSENT, [NOW, NOW, 64, 0, False]),
-    "claim deliveries": (hot._CLAIM_DELIVERIES, [[], NOW, 100, NOW]),
+    "claim deliveries": (hot._CLAIM_DELIVERIES, [[], NOW, 100, NOW, 400, []]),
     "settle": (hot._SETTLE, [[1], [1], ["delivered"], [None], [NOW], [NOW], [1], [200], [None], [""]]),
 }
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from receiver.errors import StorageUnavailable, Unavailable, WriterFull
 from receiver.storage.sqlite import SQLiteConnection
 from receiver.storage.transaction import Transaction
-from receiver.storage.writer import MOST_AT_ONCE, Writer
+from receiver.storage.writer import MOST_AT_ONCE, PutOff, Writer
 
 pytestmark = pytest.mark.sqlite_only("counts and holds up the commits of a SQLite file")
 
@@ -330,7 +330,7 @@ async def test_organizations_take_turns_in_what_a_batch_takes(notes: Notes) -> N
     ]
 
 
-async def test_heavy_writes_are_few_in_a_batch_and_keep_to_a_pace_that_delays_no_other(notes: Notes) -> None:
+async def test_heavy_writes_are_few_in_a_batch_and_leave_time_to_others(notes: Notes) -> None:
     heavy = [
         asyncio.create_task(
             notes.writer.write(notes.insert, f"heavy {number}", organization=1, heavy_rows=1000, bounded=False)
@@ -352,7 +352,23 @@ async def test_heavy_writes_are_few_in_a_batch_and_keep_to_a_pace_that_delays_no
     ]
 
 
-async def test_closing_stores_writes_that_are_ahead_of_their_pace(notes: Notes) -> None:
+async def test_a_write_that_its_handler_puts_off_is_written_in_the_turn_of_its_organization(notes: Notes) -> None:
+    tries: list[list[str]] = []
+
+    async def reluctant(tx: Transaction, bodies: Sequence[str]) -> list[str | Exception]:
+        tries.append(list(bodies))
+        known = {body for batch in tries[:-1] for body in batch}
+        return [f"wrote {body}" if body in known else PutOff(organization=7, heavy_rows=50) for body in bodies]
+
+    writes = [asyncio.create_task(notes.writer.write(reluctant, body)) for body in ("one", "two")]
+    (kept,) = notes.begin("kept")
+    await asyncio.sleep(0)
+    notes.writer.start()
+    assert await asyncio.gather(*writes, kept) == ["wrote one", "wrote two", "wrote kept"]
+    assert tries == [["one", "two"], ["one", "two"]]
+
+
+async def test_closing_stores_the_writes_of_an_organization_that_rests(notes: Notes) -> None:
     notes = Notes(notes.path)
     heavy = [
         asyncio.create_task(notes.writer.write(notes.insert, str(number), organization=1, heavy_rows=1_000_000))

@@ -9,6 +9,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from types import MappingProxyType
@@ -109,6 +110,11 @@ most `?2` in all) and numbers them; `turn` 1 is the oldest of its queue. Sorting
 before a second of any. `(organization_id, bulk) <= (?3, ?4)` puts the queues up to the one that was served last behind
 the others, so that the next claim continues where the last one stopped.
 """
+
+
+@lru_cache(maxsize=1024)
+def _event_types(text: str) -> frozenset[str]:
+    return frozenset(orjson.loads(text))
 
 
 class SQLiteTransaction:
@@ -250,7 +256,7 @@ class SQLiteTransaction:
                 key,
                 organization_id,
                 SubscriptionKind(kind),
-                frozenset(orjson.loads(types)),
+                _event_types(types),
                 bool(ordered),
                 None if filters is None else orjson.loads(filters),
             )

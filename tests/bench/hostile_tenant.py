@@ -1,0 +1,58 @@
+"""An organization that does all it can to delay others, for some seconds.
+
+`python -m tests.bench.hostile_tenant PORT SECONDS FIRST LAST`; its pending tasks are numbered from FIRST to LAST.
+"""
+
+import asyncio
+import sys
+from itertools import repeat
+
+import uvloop
+
+from tests.bench.databases import API_KEY
+from tests.bench.load import closed_loop
+from tests.bench.prepared_requests import create_one, request, task_request, webhooks
+
+KEY = "the-key-of-the-other-organization"
+_BIG = 900_000
+_REPLAYS = 60
+
+
+async def harm(port: int, seconds: float, tasks: range) -> None:
+    """Create tasks, complete tasks, start replays, send wrong keys and large bodies, all at once and as fast as it can.
+
+    Its webhooks, which are registered already, make each event a thousand deliveries.
+    """
+    big = {**task_request(), "input": {"prompt": "a cat " * (_BIG // 6)}}
+    loads = [
+        (repeat(_theirs(create_one())), 8),
+        (webhooks(tasks), 8),
+        (repeat(request("GET", "/api/v1/tasks").replace(API_KEY.encode(), b"a-wrong-key")), 4),
+        (repeat(_theirs(request("POST", "/api/v1/task", big))), 2),
+    ]
+    await asyncio.gather(
+        *(closed_loop([port], requests, connections=count, seconds=seconds) for requests, count in loads),
+        _replay(port),
+    )
+
+
+async def _replay(port: int) -> None:
+    """Start replays of a webhook to a closed port."""
+    # A list of webhooks is short enough to be read whole.
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(_theirs(request("GET", "/api/v1/webhooks?limit=1")))
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ", 1)[1].split(b"\r", 1)[0])
+    uid = (await reader.readexactly(length)).split(b'"id":"', 1)[1][:36].decode()
+    writer.close()
+    asked = _theirs(request("POST", f"/api/v1/webhooks/{uid}/replay", {"since": "2026-01-01T00:00:00Z"}))
+    await closed_loop([port], repeat(asked, _REPLAYS), connections=2)
+
+
+def _theirs(of_quiet_one: bytes) -> bytes:
+    return of_quiet_one.replace(API_KEY.encode(), KEY.encode(), 1)
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    uvloop.run(harm(int(arguments[0]), float(arguments[1]), range(int(arguments[2]), int(arguments[3]) + 1)))
