@@ -103,6 +103,7 @@ async def _tenants(context: BenchContext, kind: str) -> AsyncIterator[_Tenants]:
             "piapi_api_key": PROVIDER_KEY,
             "provider_rate": "1000/s",
             "log_level": "error",
+            "organization_limits": "",
             "key_rate": str(Settings.model_fields["key_rate"].default),
         }
         service = await resources.enter_async_context(ringback(store, settings))

@@ -187,13 +187,13 @@ def test_a_host_that_does_not_answer_slows_down_for_all_webhooks_of_an_organizat
 
 def test_an_endpoint_that_moves_to_another_host_leaves_its_share_of_the_former_one() -> None:
     queues: EndpointQueues[Item] = EndpointQueues(100_000, 10_000)
-    add(queues, 1, webhooks=40, host="silent.example:443")
+    add(queues, 1, webhooks=80, host="silent.example:443")
     assert len(taken(queues)) == HOST_IN_FLIGHT // 2
     for key in list(queues):
         queues.set_endpoint(key, Limits(), f"{key}.example:443", 0.0)
-    assert len(taken(queues)) == 4 * 40 - HOST_IN_FLIGHT // 2
+    assert len(taken(queues)) == 4 * 80 - HOST_IN_FLIGHT // 2
     fail(queues, running(queues), 0.0)
-    add(queues, 2, webhooks=60, host="silent.example:443")
+    add(queues, 2, webhooks=80, host="silent.example:443")
     assert taken(queues, 1.0).count(2) == HOST_IN_FLIGHT // 2
 
 
