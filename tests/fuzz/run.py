@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from receiver.loop_watchdog import LONGEST_SECONDS, LoopWatchdog, Stall
+from receiver.serving.process import start_garbage_collection
 from receiver.telemetry import configure_logging
 from tests.fuzz.claims import broken_claims
 from tests.fuzz.requests import FuzzRequest, make_request
@@ -52,6 +53,7 @@ async def fuzz(seed: int, numbers: Iterable[int], *, with_worst: bool = False) -
     with tempfile.TemporaryDirectory() as folder, _captured_log() as log:
         async with fuzzed_service(Path(folder)) as service:
             runner = _Runner(service, findings, iter(numbers))
+            start_garbage_collection()  # as the service does: what exists already is not looked through again
             with LoopWatchdog(runner.note_stall).watching():
                 if with_worst:
                     await runner.ask_worst()
