@@ -280,5 +280,6 @@ async def test_idle_readers_cost_no_query_and_the_others_share_one(
         (mine,) = await make(world, 1)
         await busy.until(lambda seen: any(each.event == "task.completed" for each in seen))
         of_streams = [statement for statement in asked if "event.id IN" in statement or "event.id >" in statement]
-        assert 0 < len(of_streams) <= len(await world.events(mine))
+        events = [*await world.events(mine), *await world.events(task_id)]  # some of the other's may be read late
+        assert 0 < len(of_streams) <= len(events)
         stop.set()
