@@ -4,6 +4,7 @@ import socket
 
 import pytest
 
+from receiver.lookups.queries import NameNotResolved, Queries
 from tests.fakes.loopback import refuse_connect
 
 
@@ -40,3 +41,15 @@ def test_it_holds_in_the_process_of_the_tests() -> None:
     # 0.0.0.0 is this machine: were the connect not refused here, it would not leave it.
     with socket.socket() as connecting, pytest.raises(OSError, match="only to loopback"):
         connecting.connect(("0.0.0.0", 9))
+
+
+async def test_no_dns_server_is_asked_and_names_of_this_machine_are_known() -> None:
+    with pytest.raises(OSError, match="only names of this machine"):
+        socket.getaddrinfo("example.com", 443)
+    assert socket.getaddrinfo("localhost", 443)
+    assert socket.getaddrinfo("127.0.0.1", 443)
+    queries = Queries()
+    with pytest.raises(NameNotResolved):
+        await queries.addresses("example.com")
+    assert await queries.addresses("localhost")
+    await queries.aclose()
