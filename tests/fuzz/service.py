@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import unquote
 
 import orjson
@@ -20,6 +21,7 @@ from models import Scope
 from receiver.app import create_app
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
+from receiver.lookups.queries import NameAddresses, NoSuchName
 from receiver.sandbox import SandboxOptions, create_sandbox
 from receiver.serving.master_keys import master_keys
 from receiver.serving.start import ensure_keys
@@ -121,6 +123,7 @@ class _Client:
 async def fuzzed_service(folder: Path) -> AsyncIterator[FuzzedService]:
     """Run the service on the present kind of database, with a provider on loopback."""
     sys.addaudithook(_refuse_lookups)
+    patch("receiver.lookups.queries.Queries.addresses", _refuse_query).start()  # c-ares asks without an audit event
     options = SandboxOptions(duration=3600.0, pending_seconds=3600.0, webhook_retry_seconds=3600.0)
     async with served(create_sandbox(options)) as provider:
         settings = load_settings(
@@ -151,6 +154,10 @@ def _refuse_lookups(event: str, arguments: tuple[Any, ...]) -> None:
     """Fail every look-up of a name: none belongs to the fuzz, and a look-up is a call to another machine."""
     if event == "socket.getaddrinfo" and not _is_address(arguments[0]):
         raise socket.gaierror(socket.EAI_NONAME, "the fuzz looks up no names")
+
+
+async def _refuse_query(_queries: object, _host: str, _family: int = socket.AF_UNSPEC) -> NameAddresses:
+    raise NoSuchName("the fuzz looks up no names")
 
 
 def _is_address(host: Any) -> bool:
