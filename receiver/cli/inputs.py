@@ -34,7 +34,7 @@ def json_file(name: str, option: str) -> dict[str, Any]:
     return _parse_object(_read(name, f"{option} {name}"), f"{option} {name}")
 
 
-def secret(given: str | None, file: str | None, option: str) -> str | None:
+def secret_of(given: str | None, file: str | None, option: str) -> str | None:
     """Return the secret of an option, or of the file that `<option>-file` names; None if neither is given.
 
     The file `-` is standard input; on a terminal the secret is asked for and not shown.
