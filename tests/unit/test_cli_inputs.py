@@ -26,11 +26,14 @@ COMMANDS = [
     "sandbox",
     "migrate",
     "listen",
+    "report",
     *(f"task {name}" for name in ("create", "get", "list", "wait", "cancel", "retry")),
     *(f"run {name}" for name in ("create", "get", "cancel")),
     *(f"webhook {name}" for name in ("add", "list", "remove", "test", "replay", "recover", "rotate")),
     *(f"delivery {name}" for name in ("list", "get", "retry")),
     *(f"key {name}" for name in ("create", "list", "revoke")),
+    *(f"organization {name}" for name in ("create", "list", "limits")),
+    "audit list",
 ]
 
 
