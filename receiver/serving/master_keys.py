@@ -6,7 +6,7 @@ from receiver.byte_order_marks import without_mark
 from receiver.domain.keyring import new_master_key
 from receiver.errors import StartError
 from receiver.key_strength import check_newest_master_key
-from receiver.private_files import is_a_link, write_private
+from receiver.private_files import OTHERS, is_a_link, write_private
 from receiver.setting_values import split_list
 from receiver.settings import Settings
 
@@ -29,7 +29,7 @@ def master_keys(settings: Settings) -> list[str]:
                 "restore the file, or set RINGBACK_SECRET_KEY to the key that was in it"
             )
         write_private(file, new_master_key() + "\n")  # after a power cut it is there whole, or not at all
-    if file.stat().st_mode & 0o077:
+    if file.stat().st_mode & OTHERS:
         raise StartError(f"{file} can be read by others; run: chmod 600 {file}")
     try:
         keys = split_list(without_mark(file.read_bytes()).decode())
