@@ -8,7 +8,8 @@ from pathlib import Path
 from receiver.errors import StartError
 
 PRIVATE_MODE = 0o600
-_OTHERS = 0o077
+OTHERS = 0o077
+"""The rights of the group and of others, which a private file has none of."""
 
 
 def open_private(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int:
@@ -60,11 +61,11 @@ def close_to_others(path: Path) -> bool:
         return False
     if stat.S_ISLNK(mode):
         raise is_a_link(path)
-    if not stat.S_ISREG(mode) or not mode & _OTHERS:
+    if not stat.S_ISREG(mode) or not mode & OTHERS:
         return False
     descriptor = open_private(path, os.O_RDONLY)
     try:
-        os.fchmod(descriptor, stat.S_IMODE(mode) & ~_OTHERS)
+        os.fchmod(descriptor, stat.S_IMODE(mode) & ~OTHERS)
     finally:
         os.close(descriptor)
     return True

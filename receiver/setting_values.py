@@ -14,6 +14,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DRIVER = re.compile(r"(?<=^sqlite)\+\w+(?=:)|(?<=^postgresql)\+\w+(?=:)")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)")
+_PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+MAX_SECONDS = 10 * 365 * 86400.0
+"""Ten years: a longer time is a typing error."""
 
 
 def is_text(value: str) -> bool:
@@ -24,6 +28,30 @@ def is_text(value: str) -> bool:
 def trimmed(value: str) -> str:
     """Return a value without the blanks, line breaks and invisible characters around it."""
     return _AROUND.sub("", value)
+
+
+def split_list(value: str) -> list[str]:
+    """Return the parts of a comma-separated list, without blanks around them and without empty ones."""
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def read_rate(value: str) -> tuple[float, float]:
+    """Return (number, period in seconds) of a rate such as `10/s`. Raises `ValueError`."""
+    match = _RATE.fullmatch(value)
+    if match is None or float(match[1]) <= 0:
+        raise ValueError("must be a number and a period, such as 10/s, 600/m or 1000/h")
+    return float(match[1]), _PERIODS[match[2]]
+
+
+def read_delays(value: str) -> tuple[float, ...]:
+    """Return the seconds of a comma-separated list of at least one. Raises `ValueError`."""
+    try:
+        delays = tuple(map(float, split_list(value)))
+    except ValueError:
+        delays = ()
+    if not delays or not all(0 <= delay <= MAX_SECONDS for delay in delays):
+        raise ValueError("must be seconds, comma-separated, such as 0,5,300")
+    return delays
 
 
 def check_one_line(value: str) -> None:

@@ -1,6 +1,5 @@
 """The settings: read once at the start, checked together, frozen. `receiver/environment.py` alone reads variables."""
 
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -15,18 +14,20 @@ from receiver.errors import SettingsError
 from receiver.key_strength import ADVICE, check_newest_master_key, weakness
 from receiver.setting_values import (
     ANY_ORIGIN,
+    MAX_SECONDS,
     check_one_line,
     is_text,
     read_base_url,
+    read_delays,
     read_listen_address,
     read_origin,
+    read_rate,
+    split_list,
     without_driver,
 )
 
 _CLIENT_NAMES = frozenset({"RINGBACK_URL"})
 """Read by the command line's client commands only; not an unknown setting where the service finds them."""
-_RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)")
-_PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _MIN_KEY_CHARACTERS = 16
 _MIN_WEBHOOK_SECRET_CHARACTERS = 16
 """Shorter ones still work: the provider's own documentation uses some."""
@@ -35,15 +36,13 @@ _PIAPI_URL = "https://api.piapi.ai"
 _PIAPI_UPLOAD_URL = "https://upload.theapi.app"
 _UPLOAD_PATH = "/api/ephemeral_resource"
 
-_MAX_SECONDS = 10 * 365 * 86400.0
-"""Ten years: a longer time is a typing error."""
 _MOST_DAYS = 36_500
 """A hundred years; to keep all is 0."""
 
 _CONFIDENTIAL = "confidential"
 """Marks a setting that has a secret in it and is a plain text nevertheless; those of the type `SecretStr` have one."""
 
-Seconds = Annotated[float, Field(gt=0, le=_MAX_SECONDS, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
@@ -204,7 +203,7 @@ class Settings(BaseModel):
     """Finished tasks and runs, events and deliveries older than this many days are purged; 0 keeps all."""
     audit_days: Annotated[int, Field(ge=0, le=_MOST_DAYS)] = 365
     """Entries of the audit log older than this many days are purged; 0 keeps all."""
-    submit_wait_seconds: Annotated[float, Field(ge=0, le=_MAX_SECONDS, allow_inf_nan=False)] = 10
+    submit_wait_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] = 10
     """How long a create request waits for the provider's response, in seconds; then it returns the queued task."""
     submission_unknown_seconds: Seconds = 600
     """A create call whose response was lost is searched for this many seconds at least; then it fails.
@@ -223,7 +222,7 @@ class Settings(BaseModel):
 
     The error is `provider_lost_task`. A single such answer may be a gateway's, or the task is not visible yet.
     """
-    missing_seconds: Annotated[float, Field(ge=0, le=_MAX_SECONDS, allow_inf_nan=False)] = 120
+    missing_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] = 120
     """The first of these answers must be at least this many seconds old."""
     provider_timeout_seconds: Seconds = 30
     """The time limit of each phase of a call to a provider, in seconds; connecting has 5 at most."""
@@ -285,7 +284,7 @@ class Settings(BaseModel):
                 "is required on PostgreSQL, and must be the same for all processes; make one: openssl rand -hex 32"
             )
         if value is not None:
-            keys = _split(value.get_secret_value())
+            keys = split_list(value.get_secret_value())
             if not keys or any(len(key) < _MIN_KEY_CHARACTERS for key in keys):
                 raise ValueError(f"each master key needs at least {_MIN_KEY_CHARACTERS} characters")
             check_newest_master_key(keys)
@@ -330,26 +329,19 @@ class Settings(BaseModel):
     @field_validator("provider_rate", "key_rate", "wrong_key_rate")
     @classmethod
     def _known_rate(cls, value: str) -> str:
-        match = _RATE.fullmatch(value)
-        if match is None or float(match[1]) <= 0:
-            raise ValueError("must be a number and a period, such as 10/s, 600/m or 1000/h")
+        read_rate(value)
         return value
 
     @field_validator("retry_schedule")
     @classmethod
     def _known_schedule(cls, value: str) -> str:
-        try:
-            delays = [float(part) for part in _split(value)]
-        except ValueError:
-            delays = []
-        if not delays or not all(0 <= delay <= _MAX_SECONDS for delay in delays):
-            raise ValueError("must be seconds, comma-separated, such as 0,5,300")
+        read_delays(value)
         return value
 
     @field_validator("allowed_targets")
     @classmethod
     def _known_targets(cls, value: str) -> str:
-        for part in _split(value):
+        for part in split_list(value):
             if "/" in part:
                 ip_network(part, strict=False)
         return value
@@ -357,46 +349,46 @@ class Settings(BaseModel):
     @field_validator("cors_origins")
     @classmethod
     def _known_origins(cls, value: str) -> str:
-        for part in _split(value):
+        for part in split_list(value):
             read_origin(part)
         return value
 
     @cached_property
     def allowed_origins(self) -> tuple[str, ...]:
         """The origins of web pages that may call the API, as browsers write them; `("*",)` for any."""
-        origins = tuple(map(read_origin, _split(self.cors_origins)))
+        origins = tuple(map(read_origin, split_list(self.cors_origins)))
         return (ANY_ORIGIN,) if ANY_ORIGIN in origins else origins
 
     @cached_property
     def provider_calls_per_second(self) -> float:
         """`RINGBACK_PROVIDER_RATE` as calls per second."""
-        number, seconds = _read_rate(self.provider_rate)
+        number, seconds = read_rate(self.provider_rate)
         return number / seconds
 
     @cached_property
     def key_requests(self) -> tuple[float, float]:
         """`RINGBACK_KEY_RATE` as (number of requests, period in seconds)."""
-        return _read_rate(self.key_rate)
+        return read_rate(self.key_rate)
 
     @cached_property
     def wrong_key_tries(self) -> tuple[float, float]:
         """`RINGBACK_WRONG_KEY_RATE` as (number of wrong keys, period in seconds)."""
-        return _read_rate(self.wrong_key_rate)
+        return read_rate(self.wrong_key_rate)
 
     @cached_property
     def retry_delays(self) -> tuple[float, ...]:
         """Seconds before each delivery attempt, the first one included."""
-        return tuple(float(part) for part in _split(self.retry_schedule))
+        return read_delays(self.retry_schedule)
 
     @cached_property
     def allowed_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """The networks that the address guard lets through."""
-        return tuple(ip_network(part, strict=False) for part in _split(self.allowed_targets) if "/" in part)
+        return tuple(ip_network(part, strict=False) for part in split_list(self.allowed_targets) if "/" in part)
 
     @cached_property
     def allowed_hosts(self) -> frozenset[str]:
         """The host names (and single addresses) that the address guard lets through."""
-        return frozenset(part.lower() for part in _split(self.allowed_targets) if "/" not in part)
+        return frozenset(part.lower() for part in split_list(self.allowed_targets) if "/" not in part)
 
     @property
     def short_webhook_secrets(self) -> list[str]:
@@ -483,13 +475,3 @@ def _fault(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         return "unknown setting; correct the name or remove it"
     return str(fault["msg"].removeprefix("Value error, "))
-
-
-def _read_rate(value: str) -> tuple[float, float]:
-    match = _RATE.fullmatch(value)
-    assert match is not None  # noqa: S101 - the validator has checked it
-    return float(match[1]), _PERIODS[match[2]]
-
-
-def _split(value: str) -> list[str]:
-    return [part.strip() for part in value.split(",") if part.strip()]

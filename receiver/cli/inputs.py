@@ -34,7 +34,7 @@ def json_file(name: str, option: str) -> dict[str, Any]:
     return _parse_object(_read(name, f"{option} {name}"), f"{option} {name}")
 
 
-def secret(given: str | None, file: str | None, option: str) -> str | None:
+def secret_of(given: str | None, file: str | None, option: str) -> str | None:
     """Return the secret of an option, or of the file that `<option>-file` names; None if neither is given.
 
     The file `-` is standard input; on a terminal the secret is asked for and not shown.
@@ -86,29 +86,27 @@ def moment(given: str | None) -> str | None:
     A duration with a unit, such as `30m`, `24h` or `7d`, means that long ago. Any other text is returned unchanged, for
     the service to check.
     """
-    match = _DURATION.fullmatch(given.strip()) if given else None
-    if match is None or not match[2]:
-        return given
-    try:
-        return (datetime.now(UTC) - timedelta(seconds=float(match[1]) * _UNITS[match[2]])).isoformat()
-    except OverflowError:
-        raise Failure(Status.USAGE, f"{given} ago is before the year 1; give a shorter time") from None
+    return _moment(given, -1, "ago is before the year 1")
 
 
 def later_moment(given: str | None) -> str | None:
     """Return a time as `moment` does, but a duration means that long from now."""
-    match = _DURATION.fullmatch(given.strip()) if given else None
-    if match is None or not match[2]:
-        return given
-    try:
-        return (datetime.now(UTC) + timedelta(seconds=float(match[1]) * _UNITS[match[2]])).isoformat()
-    except OverflowError:
-        raise Failure(Status.USAGE, f"{given} from now is after the year 9999; give a shorter time") from None
+    return _moment(given, 1, "from now is after the year 9999")
 
 
 def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that are not None: options that were not given are left out of a request."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _moment(given: str | None, direction: int, beyond: str) -> str | None:
+    match = _DURATION.fullmatch(given.strip()) if given else None
+    if match is None or not match[2]:
+        return given
+    try:
+        return (datetime.now(UTC) + direction * timedelta(seconds=float(match[1]) * _UNITS[match[2]])).isoformat()
+    except OverflowError:
+        raise Failure(Status.USAGE, f"{given} {beyond}; give a shorter time") from None
 
 
 def _parse_object(text: bytes, source: str, hint: str = "") -> dict[str, Any]:

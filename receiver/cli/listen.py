@@ -52,7 +52,7 @@ def listen(
     After a lost connection it resumes at the next event. Events are forwarded one after the other, each once, and the
     URL's responses are printed. Ctrl-C ends it.
     """
-    from receiver.cli.inputs import secret as secret_of
+    from receiver.cli.inputs import secret_of
     from receiver.domain.signatures import new_secret
 
     secret = secret_of(secret, secret_file, "--secret")

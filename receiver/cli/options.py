@@ -18,9 +18,7 @@ CreatedBefore = Annotated[str | None, typer.Option(metavar="TIME", help=TIME_HEL
 Limit = Annotated[int, typer.Option(min=1, help="List at most this many, the newest.")]
 ListAll = Annotated[bool, typer.Option("--all", help="List all, without a limit.")]
 SecretFile = Annotated[
-    str | None,
-    typer.Option(
-        "--secret-file", metavar="FILE", help="A file with the secret; - is stdin, and asks for it on a terminal."
-    ),
+    str | None, typer.Option(metavar="FILE", help="A file with that secret; - is stdin, and asks for it on a terminal.")
 ]
+"""The file of the option that stands before it: `<its name>_file`."""
 SHOWN_TO_OTHERS = "Other users of this machine can read it in the list of processes; they cannot read a file."

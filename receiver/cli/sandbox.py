@@ -6,9 +6,8 @@ import typer
 
 from receiver.cli.console import echo
 from receiver.cli.failure import Failure, Status
-from receiver.cli.inputs import secret as secret_of
-from receiver.cli.inputs import typed_pairs
-from receiver.cli.options import SHOWN_TO_OTHERS
+from receiver.cli.inputs import secret_of, typed_pairs
+from receiver.cli.options import SHOWN_TO_OTHERS, SecretFile
 
 
 def sandbox(
@@ -34,10 +33,7 @@ def sandbox(
     api_key: Annotated[
         str | None, typer.Option(help=f"The only API key to accept; without it, any key. {SHOWN_TO_OTHERS}")
     ] = None,
-    api_key_file: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="A file with that key; - is stdin, and asks for it on a terminal."),
-    ] = None,
+    api_key_file: SecretFile = None,
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Any other option, such as outcome=failed; may be repeated."),

@@ -7,7 +7,7 @@ import typer
 
 from receiver.cli.console import Json, echo, print_json, print_page, print_result, spinner
 from receiver.cli.failure import Failure, Status
-from receiver.cli.options import SHOWN_TO_OTHERS, CreatedAfter, CreatedBefore, Limit, ListAll, Timeout, Wait
+from receiver.cli.options import SHOWN_TO_OTHERS, CreatedAfter, CreatedBefore, Limit, ListAll, SecretFile, Timeout, Wait
 
 app = typer.Typer(no_args_is_help=True, help="Create tasks, show them, wait for them, cancel them, retry them.")
 
@@ -59,10 +59,7 @@ def create(
     webhook_secret: Annotated[
         str | None, typer.Option(help=f"Sent to that URL as x-webhook-secret. {SHOWN_TO_OTHERS}")
     ] = None,
-    webhook_secret_file: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="A file with that secret; - is stdin, and asks for it on a terminal."),
-    ] = None,
+    webhook_secret_file: SecretFile = None,
     metadata: Annotated[
         str | None, typer.Option(metavar="JSON", help="Your own metadata for the task: JSON or @FILE.")
     ] = None,
@@ -72,8 +69,7 @@ def create(
 ) -> None:
     """Create a task and print it, or create many and print their ids."""
     from receiver.cli.bulk import create_bulk
-    from receiver.cli.inputs import json_object, typed_pairs
-    from receiver.cli.inputs import secret as secret_of
+    from receiver.cli.inputs import json_object, secret_of, typed_pairs
     from receiver.cli.service import service
 
     webhook_secret = secret_of(webhook_secret, webhook_secret_file, "--webhook-secret")

@@ -47,8 +47,7 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Register a URL that receives events."""
-    from receiver.cli.inputs import secret as secret_of
-    from receiver.cli.inputs import without_none
+    from receiver.cli.inputs import secret_of, without_none
     from receiver.cli.service import service
 
     fields = {
@@ -149,8 +148,7 @@ def rotate(
     as_json: Json = False,
 ) -> None:
     """Replace a URL's secret by a new one."""
-    from receiver.cli.inputs import seconds, without_none
-    from receiver.cli.inputs import secret as secret_of
+    from receiver.cli.inputs import seconds, secret_of, without_none
     from receiver.cli.service import path_segment, service
 
     new = secret_of(secret, secret_file, "--secret")

@@ -3,12 +3,13 @@
 What a service prints where there is no terminal ends in a log, which is kept, copied and read by many.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from receiver.errors import StartError
-from receiver.private_files import open_private, write_private
+from receiver.private_files import OTHERS, open_private, write_private
 from receiver.settings import Settings
 from receiver.telemetry import get_logger
 
@@ -62,9 +63,9 @@ def key_file_of(settings: Settings) -> Path:
 def _content(file: Path) -> str | None:
     """Return the key in a file that exists already; None if there is none, or if others can read it."""
     try:
-        if file.lstat().st_mode & 0o077:
+        if file.lstat().st_mode & OTHERS:
             return None
     except FileNotFoundError:
         return None
-    with open(open_private(file, 0), "rb") as opened:  # noqa: PTH123 - a descriptor
+    with open(open_private(file, os.O_RDONLY), "rb") as opened:  # noqa: PTH123 - a descriptor
         return opened.read(_MOST_BYTES).decode(errors="replace").strip()

@@ -6,7 +6,8 @@ from receiver.byte_order_marks import without_mark
 from receiver.domain.keyring import new_master_key
 from receiver.errors import StartError
 from receiver.key_strength import check_newest_master_key
-from receiver.private_files import is_a_link, write_private
+from receiver.private_files import OTHERS, is_a_link, write_private
+from receiver.setting_values import split_list
 from receiver.settings import Settings
 
 
@@ -17,7 +18,7 @@ def master_keys(settings: Settings) -> list[str]:
     key could be guessed, or if it is missing although the database exists.
     """
     if settings.secret_key is not None:
-        return _split(settings.secret_key.get_secret_value())
+        return split_list(settings.secret_key.get_secret_value())
     file = key_file(settings)
     if file.is_symlink():
         raise is_a_link(file)
@@ -28,10 +29,10 @@ def master_keys(settings: Settings) -> list[str]:
                 "restore the file, or set RINGBACK_SECRET_KEY to the key that was in it"
             )
         write_private(file, new_master_key() + "\n")  # after a power cut it is there whole, or not at all
-    if file.stat().st_mode & 0o077:
+    if file.stat().st_mode & OTHERS:
         raise StartError(f"{file} can be read by others; run: chmod 600 {file}")
     try:
-        keys = _split(without_mark(file.read_bytes()).decode())
+        keys = split_list(without_mark(file.read_bytes()).decode())
     except UnicodeDecodeError:
         raise StartError(f"{file} is not a text; restore the master key in it") from None
     if not keys:
@@ -54,7 +55,3 @@ def is_new(settings: Settings) -> bool:
 def key_file(settings: Settings) -> Path:
     """Return the path of the file that holds the master keys of a SQLite database."""
     return settings.sqlite_path.with_name(f"{settings.sqlite_path.name}.key")
-
-
-def _split(keys: str) -> list[str]:
-    return [key.strip() for key in keys.split(",") if key.strip()]

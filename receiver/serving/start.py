@@ -42,8 +42,9 @@ def prepared(settings: Settings, workers: int) -> Iterator[InstallationKeys]:
             "SQLite can be served by one process only; set --workers to 1, or RINGBACK_DATABASE_URL to PostgreSQL"
         )
     _warn_of_short_secrets(settings)
+    # Both are only checked here: each process that serves reads them again.
     default_limits(settings.organization_limits)
-    read_actions(settings.actions_file)  # checked here alone: each process that serves reads the file again
+    read_actions(settings.actions_file)
     with _locked(settings):
         keys = master_keys(settings)
         _warn_of_weak_master_keys(keys)

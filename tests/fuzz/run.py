@@ -25,23 +25,11 @@ _LOG_SHOWN = 3000
 
 @dataclass
 class Findings:
-    """What was asked, and what did not hold: each failure with the number of its request."""
+    """What was asked, and what did not hold."""
 
-    seed: int
     asked: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
-
-    names: dict[int, str] = field(default_factory=dict)
-
-    def add_name(self, number: int, name: str) -> None:
-        """Name a request that the seed does not decide."""
-        self.names[number] = name
-
-    def add(self, number: int, what: str, request: FuzzRequest | None = None) -> None:
-        """Note a failure, with the command that repeats it."""
-        again = self.names.get(number) or f"python -m tests.fuzz --seed {self.seed} --only {number}"
-        self.failures.append(f"{what}\n  {request or ''}\n  {again}")
 
 
 async def fuzz(seed: int, numbers: Iterable[int], *, with_worst: bool = False) -> Findings:
@@ -49,10 +37,10 @@ async def fuzz(seed: int, numbers: Iterable[int], *, with_worst: bool = False) -
 
     `with_worst` says whether those of `tests.fuzz.worst` are made before, one after the other.
     """
-    findings = Findings(seed)
+    findings = Findings()
     with tempfile.TemporaryDirectory() as folder, _captured_log() as log:
         async with fuzzed_service(Path(folder)) as service:
-            runner = _Runner(service, findings, iter(numbers))
+            runner = _Runner(service, findings, seed, iter(numbers))
             start_garbage_collection()  # as the service does: what exists already is not looked through again
             with LoopWatchdog(runner.note_stall).watching():
                 if with_worst:
@@ -78,51 +66,46 @@ def _check_log(log: str, findings: Findings) -> None:
 
 
 class _Runner:
-    def __init__(self, service: FuzzedService, findings: Findings, numbers: Iterator[int]) -> None:
+    def __init__(self, service: FuzzedService, findings: Findings, seed: int, numbers: Iterator[int]) -> None:
         self._service = service
         self._findings = findings
+        self._seed = seed
         self._numbers = numbers
-        self._now: dict[int, FuzzRequest] = {}
+        self._now: dict[str, FuzzRequest] = {}
 
     async def work(self) -> None:
         for number in self._numbers:
             if len(self._findings.failures) >= _MOST_FAILURES:
                 return
-            await self._ask(number)
-
-    async def _ask(self, number: int) -> None:
-        service, findings = self._service, self._findings
-        await self._check(number, make_request(findings.seed, number, service.ids, service.keys))
+            request = make_request(self._seed, number, self._service.ids, self._service.keys)
+            await self._check(f"python -m tests.fuzz --seed {self._seed} --only {number}", request)
 
     async def ask_worst(self) -> None:
         """Make the requests that take longest, one after the other: each alone may not hold the loop."""
-        for number, (name, request) in enumerate(worst_requests(self._service.ids), 1):
-            self._findings.add_name(-number, name)
-            await self._check(-number, request)
+        for name, request in worst_requests(self._service.ids):
+            await self._check(name, request)
             await asyncio.sleep(0.1)  # the watchdog's turn
 
-    async def _check(self, number: int, request: FuzzRequest) -> None:
-        service, findings = self._service, self._findings
-        self._now[number] = request
+    async def _check(self, again: str, request: FuzzRequest) -> None:
+        """Make a request and note what does not hold; `again` is the command that repeats it, or its name."""
+        findings = self._findings
+        self._now[again] = request
         try:
-            answer = await service.call(request)
+            answer = await self._service.call(request)
         except Exception as error:
-            findings.add(
-                number, f"{type(error).__name__}: {''.join(traceback.format_exception(error))[-2000:]}", request
-            )
+            trace = "".join(traceback.format_exception(error))[-2000:]
+            findings.failures.append(f"{type(error).__name__}: {trace}\n  {request}\n  {again}")
         else:
             findings.statuses[answer.status] += 1
             for claim in broken_claims(request, answer):
-                findings.add(number, f"{claim}: {answer.status} {answer.body[:300]!r}", request)
+                findings.failures.append(f"{claim}: {answer.status} {answer.body[:300]!r}\n  {request}\n  {again}")
         finally:
             findings.asked += 1
-            del self._now[number]
+            del self._now[again]
 
     def note_stall(self, stall: Stall) -> None:
         """Note that the loop computed for too long. Time in which it only waited is that of a busy machine."""
         if stall.cpu_seconds > LONGEST_SECONDS:
-            asked = "\n  ".join(f"{number}: {request}" for number, request in self._now.items())
+            asked = "\n  ".join(f"{again}: {request}" for again, request in self._now.items())
             places = "\n  ".join(stall.stack[-8:])
-            self._findings.add(
-                next(iter(self._now), 0), f"the loop computed for {stall.cpu_seconds:.2f} s at\n  {places}\n  {asked}"
-            )
+            self._findings.failures.append(f"the loop computed for {stall.cpu_seconds:.2f} s at\n  {places}\n  {asked}")

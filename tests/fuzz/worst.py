@@ -1,4 +1,4 @@
-"""The bodies that take longest to read, each as large as it may be: they are asked once each in every fuzz."""
+"""The bodies that take longest to read, each as large as it may be: `--worst` asks each of them once."""
 
 from collections.abc import Iterator
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from receiver.cli.commands import app
 from receiver.cli.console import age, cell
 from receiver.cli.failure import Failure, Status
-from receiver.cli.inputs import json_object, pairs, secret, typed_pairs
+from receiver.cli.inputs import json_object, pairs, secret_of, typed_pairs
 from receiver.cli.service import path_segment
 from receiver.cli.show import result_url
 from receiver.serving.start import prepared
@@ -26,11 +26,14 @@ COMMANDS = [
     "sandbox",
     "migrate",
     "listen",
+    "report",
     *(f"task {name}" for name in ("create", "get", "list", "wait", "cancel", "retry")),
     *(f"run {name}" for name in ("create", "get", "cancel")),
     *(f"webhook {name}" for name in ("add", "list", "remove", "test", "replay", "recover", "rotate")),
     *(f"delivery {name}" for name in ("list", "get", "retry")),
     *(f"key {name}" for name in ("create", "list", "revoke")),
+    *(f"organization {name}" for name in ("create", "list", "limits")),
+    "audit list",
 ]
 
 
@@ -189,11 +192,11 @@ def test_a_database_that_is_served_is_not_migrated(monkeypatch: pytest.MonkeyPat
 def test_a_secret_comes_from_a_file_or_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "secret"
     file.write_bytes(b"\xef\xbb\xbfwhsec_abc\n")
-    assert secret(None, str(file), "--secret") == "whsec_abc"
-    assert secret("given", None, "--secret") == "given"
-    assert secret(None, None, "--secret") is None
+    assert secret_of(None, str(file), "--secret") == "whsec_abc"
+    assert secret_of("given", None, "--secret") == "given"
+    assert secret_of(None, None, "--secret") is None
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b" from-stdin\r\n")))
-    assert secret(None, "-", "--secret") == "from-stdin"
+    assert secret_of(None, "-", "--secret") == "from-stdin"
 
 
 def test_on_a_terminal_a_secret_is_asked_for_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +204,7 @@ def test_on_a_terminal_a_secret_is_asked_for_and_not_shown(monkeypatch: pytest.M
     monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.stdin", terminal)
     monkeypatch.setattr("receiver.cli.inputs.getpass", lambda prompt: f"typed at {prompt}")
-    assert secret(None, "-", "--webhook-secret") == "typed at webhook-secret:"
+    assert secret_of(None, "-", "--webhook-secret") == "typed at webhook-secret:"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +223,7 @@ def test_what_is_no_secret_is_a_usage_error(
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(Failure, match=what) as caught:
-        secret(given, str(file), "--secret")
+        secret_of(given, str(file), "--secret")
     assert caught.value.status == Status.USAGE
 
 
