@@ -44,7 +44,7 @@ class EndpointQueues(Generic[T]):
     (`settled`).
     """
 
-    def __init__(self, capacity: int, connections: int = 1024) -> None:
+    def __init__(self, capacity: int, connections: int) -> None:
         self._capacity = capacity
         self._held = 0
         self._queues: dict[int, EndpointQueue[T]] = {}
