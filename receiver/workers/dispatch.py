@@ -108,11 +108,11 @@ class DeliveryDispatcher:
 
     def use_of(self, organization_id: int) -> dict[str, float]:
         """Return what an organization uses in this process of the limits of deliveries, by their names."""
-        in_flight = (
-            self._queues.usage(organization_id).in_flight if organization_id in self._queues.organizations() else 0
-        )
         rate = round(self._rates.get(organization_id, 0.0), 1)
-        return {"deliveries_in_flight": in_flight, "deliveries_per_second": rate}
+        return {
+            "deliveries_in_flight": self._queues.usage(organization_id).in_flight,
+            "deliveries_per_second": rate,
+        }
 
     def hand_over(self, deliveries: Sequence[LeasedDelivery]) -> None:
         """Take deliveries that are leased to this process."""
