@@ -51,7 +51,7 @@ class EndpointQueues(Generic[T]):
         self._queues: dict[int, EndpointQueue[T]] = {}
         self._organizations: dict[int, OrganizationQueue] = {}
         self._hosts: dict[str, TargetHost] = {}
-        self._connections: SharedPool[int] = SharedPool(connections)
+        self._connections = SharedPool(connections)
         self._turns: OrderedDict[int, None] = OrderedDict()
         """The organizations that have a delivery to start now, in the order of their turns."""
         self._timers: list[tuple[float, int, bool, int]] = []
