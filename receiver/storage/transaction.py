@@ -198,8 +198,8 @@ class Transaction(Protocol):
         limit: int,
         skip: Collection[int],
         *,
-        of_organization: int = 10_000,
-        skip_organizations: Collection[int] = (),
+        of_organization: int,
+        skip_organizations: Collection[int],
     ) -> list[LeasedDelivery]:
         """Claim due deliveries, at most `limit` of each subscription, oldest first; adds 1 to each `attempt`.
 

@@ -318,8 +318,8 @@ class PostgreSQLTransaction:
         limit: int,
         skip: Collection[int],
         *,
-        of_organization: int = 10_000,
-        skip_organizations: Collection[int] = (),
+        of_organization: int,
+        skip_organizations: Collection[int],
     ) -> list[LeasedDelivery]:
         """Claim due deliveries, at most `limit` of each subscription and `of_organization` of each organization."""
         rows = await self._driver.fetch(

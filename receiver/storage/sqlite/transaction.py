@@ -297,19 +297,20 @@ class SQLiteTransaction:
         limit: int,
         skip: Collection[int],
         *,
-        of_organization: int = 10_000,
-        skip_organizations: Collection[int] = (),
+        of_organization: int,
+        skip_organizations: Collection[int],
     ) -> list[LeasedDelivery]:
         """Claim due deliveries, at most `limit` of each subscription and `of_organization` of each organization."""
-        due = {"now": write_moment(now), "limit": limit}
+        moment = write_moment(now)
         left_out = {"skip": write_document(list(skip)), "skip_organizations": write_document(list(skip_organizations))}
-        endpoints = self._driver.execute(_DUE_ENDPOINTS, due | left_out).fetchall()
+        endpoints = self._driver.execute(_DUE_ENDPOINTS, {"now": moment, **left_out}).fetchall()
         rows: list[Sequence[Any]] = []
         for _, group in groupby(endpoints, key=itemgetter(0)):
             siblings = list(group)
-            due["limit"] = max(1, min(limit, of_organization // len(siblings)))
+            few = max(1, min(limit, of_organization // len(siblings)))
             for _, _, endpoint, ordered in siblings[:of_organization]:
-                rows += self._driver.execute(_DUE_DELIVERIES, due | {"endpoint": endpoint, "ordered": ordered})
+                wanted = {"now": moment, "limit": few, "endpoint": endpoint, "ordered": ordered}
+                rows += self._driver.execute(_DUE_DELIVERIES, wanted)
         if not rows:
             return []
         self._driver.execute(
