@@ -164,7 +164,10 @@ class Transaction(Protocol):
         ...
 
     async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
-        """Insert whole rows, which all have the same columns; return their row keys in order."""
+        """Insert whole rows, which all have the same columns; return their row keys in order.
+
+        The column `stored_bytes` is not among them: it is counted here (`receiver.storage.stored_bytes`).
+        """
         ...
 
     async def insert_events(self, events: Sequence[NewEvent]) -> list[int]:

@@ -43,7 +43,6 @@ _STATE_DECODERS = [
     if (decode := decoder_of(tasks.columns[name].type)) is not None
 ]
 _ENCODERS = MappingProxyType({column.name: encoder_of(column.type) for column in tasks.columns})
-_SIZED = frozenset(DOCUMENTS)
 
 _IS_DUE = f"""due.due_at IS NOT NULL AND due.due_at <= :now AND NOT ({{ordered}} AND EXISTS (
     SELECT 1 FROM delivery AS earlier
@@ -162,7 +161,7 @@ class SQLiteTransaction:
             groups[tuple(sorted(change.values))].append(change)
         for names, group in groups.items():
             assignments = ", ".join(f"{name} = ?" for name in names)
-            sized = [index for index, name in enumerate(names) if name in _SIZED]
+            sized = _documents(names)
             rows = [_encoded(change.values, names) for change in group]
             if sized:
                 assignments += ", stored_bytes = stored_bytes + ?"
@@ -181,9 +180,9 @@ class SQLiteTransaction:
     async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
         """Insert whole rows; return their row keys in order."""
         first = self._next_key("task")
-        names = tuple(name for name in rows[0] if name != "stored_bytes")
+        names = tuple(rows[0])
         columns = ", ".join(("id", *names, "stored_bytes"))
-        sized = [index for index, name in enumerate(names) if name in _SIZED]
+        sized = _documents(names)
         encoded = [_encoded(row, names) for row in rows]
         self._driver.executemany(
             f"INSERT INTO task ({columns}) VALUES ({_placeholders(len(names) + 2)})",
@@ -391,6 +390,11 @@ def _encoded(values: Values, names: Sequence[str]) -> list[Any]:
         for name in names
         for value in (values[name],)
     ]
+
+
+def _documents(names: Sequence[str]) -> list[int]:
+    """Return the positions of the columns whose sizes `stored_bytes` counts."""
+    return [index for index, name in enumerate(names) if name in DOCUMENTS]
 
 
 def _placeholders(count: int) -> str:
