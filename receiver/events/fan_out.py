@@ -9,8 +9,8 @@ out puts it off.
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
+from receiver.storage.queued_write import PutOff
 from receiver.storage.transaction import Listener, NewDelivery, NewEvent
-from receiver.storage.writer import PutOff
 
 MANY_WEBHOOKS = 20
 """An organization with more webhooks than this is looked at."""
