@@ -5,8 +5,9 @@ deliveries of others, whether those have one webhook or thousands. By the rule o
 organizations share the attempts in flight (each holds a connection, and a write until its outcome is stored), the
 deliveries in memory, and the attempts in flight to one target host.
 
-No operation looks at all queues: an endpoint that may not start waits where that which it waits for finds it, its own
-attempt in flight, its organization's turn, its host, or a time. `now` is in seconds of a monotonic clock.
+No start or end of an attempt looks at all queues: an endpoint that may not start waits where that which it waits for
+finds it, its own attempt in flight, its organization's turn, its host, or a time. `now` is in seconds of a monotonic
+clock.
 """
 
 import heapq
@@ -31,9 +32,9 @@ _MOST_CLAIMED = 100
 class Usage:
     """What an organization has in flight, what waits in memory, and how many attempts it has begun so far."""
 
-    in_flight: int
-    waiting: int
-    begun: int
+    in_flight: int = 0
+    waiting: int = 0
+    begun: int = 0
 
 
 class EndpointQueues(Generic[T]):
@@ -44,13 +45,13 @@ class EndpointQueues(Generic[T]):
     (`settled`).
     """
 
-    def __init__(self, capacity: int, connections: int = 1024) -> None:
+    def __init__(self, capacity: int, connections: int) -> None:
         self._capacity = capacity
         self._held = 0
         self._queues: dict[int, EndpointQueue[T]] = {}
         self._organizations: dict[int, OrganizationQueue] = {}
         self._hosts: dict[str, TargetHost] = {}
-        self._connections: SharedPool[int] = SharedPool(connections)
+        self._connections = SharedPool(connections)
         self._turns: OrderedDict[int, None] = OrderedDict()
         """The organizations that have a delivery to start now, in the order of their turns."""
         self._timers: list[tuple[float, int, bool, int]] = []
@@ -93,8 +94,10 @@ class EndpointQueues(Generic[T]):
         return list(self._organizations)
 
     def usage(self, organization: int) -> Usage:
-        """Return what an organization uses now."""
-        queue = self._organizations[organization]
+        """Return what an organization uses now, also one without a queue."""
+        queue = self._organizations.get(organization)
+        if queue is None:
+            return Usage()
         return Usage(queue.share.used, max(0, queue.held - queue.share.used), queue.begun)
 
     def set_organization_limits(

@@ -43,7 +43,8 @@ class OrganizationQueue:
         """Return when one of its endpoints may have a turn (`now`: at once); None if none waits for one."""
         if not any(self._rings):
             return None
-        return self.pace.ready_at(now) if self._rings[Standing.WORKS] else self._ready_to_fail_at(now)
+        ready_at = self.pace.ready_at(now)
+        return ready_at if self._rings[Standing.WORKS] else max(ready_at, self._failures.ready_at(now))
 
     def next_endpoint(self, now: float) -> int | None:
         """Remove and return the key of the endpoint whose turn it is; None if none may have one now."""
@@ -62,6 +63,3 @@ class OrganizationQueue:
     def is_idle(self, now: float) -> bool:
         """Return whether nothing of it is held or has to be remembered."""
         return not (self.held or self.share.used) and self.pace.is_unspent(now) and self._failures.is_unspent(now)
-
-    def _ready_to_fail_at(self, now: float) -> float:
-        return max(self.pace.ready_at(now), self._failures.ready_at(now))

@@ -6,13 +6,11 @@ configured.
 """
 
 from collections import OrderedDict
-from typing import Generic, TypeVar
-
-K = TypeVar("K")
 
 HOST_IN_FLIGHT = 512
-"""The attempts that may be in flight in one process to one target host, so at most 128 of one organization."""
-_FIRST_HOST_WINDOW = HOST_IN_FLIGHT // 2
+"""The attempts that may be in flight in one process to one target host, so at most 256 of one organization."""
+_LARGEST_HOST_WINDOW = HOST_IN_FLIGHT // 2
+"""It is the first one too."""
 _SMALLEST_HOST_WINDOW = 32
 """Not lower: of many endpoints at one host some may hang, each with one attempt at a time, and delay no other."""
 _TRIED_AGAIN = 4
@@ -26,21 +24,21 @@ class PoolShare:
         self.most = most
 
 
-class SharedPool(Generic[K]):
-    """A pool of `size`, whose users are named by keys."""
+class SharedPool:
+    """A pool of `size`, whose users are organizations: `key` is that of one."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._used = 0
-        self._crowded: OrderedDict[K, None] = OrderedDict()
+        self._crowded: OrderedDict[int, None] = OrderedDict()
 
     @property
     def free(self) -> int:
         """How much of it is not used."""
         return self._size - self._used
 
-    def admits(self, key: K, share: PoolShare) -> bool:
-        """Return whether this user may use one more. One that only the others keep from it is remembered for `end`."""
+    def admits(self, key: int, share: PoolShare) -> bool:
+        """Return whether this one may use one more. One whom only the others keep from it is remembered for `end`."""
         if share.most is not None and share.used >= share.most:
             return False
         if share.used >= self.free:
@@ -53,8 +51,8 @@ class SharedPool(Generic[K]):
         share.used += count
         self._used += count
 
-    def end(self, share: PoolShare, count: int = 1) -> list[K]:
-        """Use `count` less; return the users to try again, which `admits` refused: the first few."""
+    def end(self, share: PoolShare, count: int = 1) -> list[int]:
+        """Use `count` less; return the first few of those whom `admits` refused, who are to try again."""
         share.used -= count
         self._used -= count
         return [self._crowded.popitem(last=False)[0] for _ in range(min(_TRIED_AGAIN, len(self._crowded)))]
@@ -64,7 +62,7 @@ class TargetHost:
     """A host and port that is sent to, shared by the organizations whose webhooks are there."""
 
     def __init__(self) -> None:
-        self.pool: SharedPool[int] = SharedPool(HOST_IN_FLIGHT)
+        self.pool = SharedPool(HOST_IN_FLIGHT)
         self.shares: dict[int, HostShare] = {}
 
     def share_of(self, organization: int) -> "HostShare":
@@ -82,7 +80,7 @@ class HostShare(PoolShare):
     """
 
     def __init__(self, host: TargetHost, organization: int) -> None:
-        super().__init__(_FIRST_HOST_WINDOW)
+        super().__init__(_LARGEST_HOST_WINDOW)
         self.host = host
         self.organization = organization
         self.waiting: OrderedDict[int, None] = OrderedDict()
@@ -94,7 +92,7 @@ class HostShare(PoolShare):
 
     def answered(self) -> None:
         """Widen the window: an attempt succeeded."""
-        self.most = min((self.most or 0) + 1, _FIRST_HOST_WINDOW)
+        self.most = min((self.most or 0) + 1, _LARGEST_HOST_WINDOW)
 
     def unanswered(self) -> None:
         """Halve the window: an attempt got no answer."""

@@ -9,8 +9,8 @@ out puts it off.
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
+from receiver.storage.queued_write import PutOff
 from receiver.storage.transaction import Listener, NewDelivery, NewEvent
-from receiver.storage.writer import PutOff
 
 MANY_WEBHOOKS = 20
 """An organization with more webhooks than this is looked at."""
@@ -38,7 +38,7 @@ class FanOut:
         """Take the number of active webhooks of organizations with more than `MANY_WEBHOOKS`, at the start."""
         self._rows = dict(webhooks)
 
-    def put_off(self, tasks: Sequence[tuple[str, int] | None]) -> dict[int, PutOff]:
+    def put_off(self, tasks: Iterable[tuple[str, int] | None]) -> dict[int, PutOff]:
         """Return which updates of a transaction to put off, by their position, and remember whose their tasks are.
 
         `tasks` has the task's id and its organization for each update, None for one without a task. Put off are those
@@ -47,12 +47,13 @@ class FanOut:
         if not self._rows:
             return {}
         found: dict[int, PutOff] = {}
+        unknown: list[tuple[str, int]] = []
         for position, task in enumerate(tasks):
             if task is not None and task[1] in self._rows and task[0] not in self._owners:
                 found[position] = PutOff(task[1], self._rows[task[1]])
-        for position in found:
-            if (task := tasks[position]) is not None:
-                self._remember(*task)
+                unknown.append(task)
+        for task_uid, organization_id in unknown:
+            self._remember(task_uid, organization_id)
         return found
 
     def note(

@@ -249,9 +249,10 @@ class Replays:
                 + ("narrow it with until or event_types" if kind == ReplayKind.REPLAY else "choose a later since"),
                 param="since",
             )
+        organization_id = webhook["organization_id"]
         row = {
             "uid": uid,
-            "organization_id": webhook["organization_id"],
+            "organization_id": organization_id,
             "subscription_id": webhook["id"],
             "kind": kind,
             "status": ReplayStatus.RUNNING,
@@ -266,8 +267,7 @@ class Replays:
         }
 
         async def insert(tx: Transaction) -> int | LimitReached:
-            running = count_running_replays(row["organization_id"], most or 1)
-            if most is not None and not await is_below(tx, running, most):
+            if most is not None and not await is_below(tx, count_running_replays(organization_id, most), most):
                 return _too_many(most)
             asked = {"webhook_id": webhook["uid"], "since": iso(since), "until": iso(until), "event_types": event_types}
             await audit(tx, by, f"webhook.{kind}", uid, difference(None, {**asked, "total": total}))
@@ -279,10 +279,8 @@ class Replays:
 
     async def _check_number(self, organization_id: int, most: int | None) -> None:
         """Raise `LimitReached` if as many replays run as may: before anything is counted."""
-        if most is not None:
-            running = await self._count(count_running_replays(organization_id, most))
-            if running >= most:
-                raise _too_many(most)
+        if most is not None and await self._count(count_running_replays(organization_id, most)) >= most:
+            raise _too_many(most)
 
 
 def _too_many(most: int) -> LimitReached:

@@ -83,7 +83,7 @@ class Settler:
             task_uid=None,
             type=EventType.WEBHOOK_DISABLED,
             snapshot={
-                "webhook": native_webhook({**row, "is_active": False, "disabled_reason": reason, "updated_at": now}),
+                "webhook": native_webhook({**row, **changed, "updated_at": now}),
                 "reason": reason,
             },
             created_at=now,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, insert, select, update
 
 from models import DeliveryStatus, ReplayStatus
 from receiver.domain.ids import new_id
@@ -70,8 +70,7 @@ def deliveries_by_status(replay_ids: Collection[int]) -> Select[Any]:
 
 def pending_of(replay_id: int, most: int) -> Select[Any]:
     """Return the query that counts the pending deliveries of a replay, up to `most`."""
-    found = select(deliveries.c.id).where(_is_pending_of(replay_id)).limit(most).subquery()
-    return select(func.count().label("count")).select_from(found)
+    return _count(deliveries.c.id, _is_pending_of(replay_id), most)
 
 
 def pending_replayed(subscription_id: int, most: int) -> Select[Any]:
@@ -79,8 +78,7 @@ def pending_replayed(subscription_id: int, most: int) -> Select[Any]:
     newest = select(replays.c.id).where(replays.c.subscription_id == subscription_id)
     newest = newest.order_by(replays.c.id.desc()).limit(_NEWEST)
     is_wanted = and_(deliveries.c.replay_id.in_(newest), deliveries.c.status == DeliveryStatus.PENDING)
-    found = select(deliveries.c.id).where(is_wanted).limit(most).subquery()
-    return select(func.count().label("count")).select_from(found)
+    return _count(deliveries.c.id, is_wanted, most)
 
 
 def events_to_replay(
@@ -107,8 +105,7 @@ def count_events(
     organization_id: int, event_types: Collection[str], since: datetime, until: datetime, most: int
 ) -> Select[Any]:
     """Return the query that counts the events in a range, up to `most`."""
-    found = select(events.c.id).where(_is_in_range(organization_id, event_types, since, until)).limit(most).subquery()
-    return select(func.count().label("count")).select_from(found)
+    return _count(events.c.id, _is_in_range(organization_id, event_types, since, until), most)
 
 
 def deliveries_to_recover(
@@ -121,8 +118,7 @@ def deliveries_to_recover(
 
 def count_given_up(subscription_id: int, since: datetime, until: datetime, most: int) -> Select[Any]:
     """Return the query that counts the deliveries that were given up in a range, up to `most`."""
-    found = select(deliveries.c.id).where(_was_given_up(subscription_id, since, until)).limit(most).subquery()
-    return select(func.count().label("count")).select_from(found)
+    return _count(deliveries.c.id, _was_given_up(subscription_id, since, until), most)
 
 
 async def insert_replay(tx: Transaction, values: Values) -> int:
@@ -267,3 +263,8 @@ def _was_given_up(subscription_id: int, since: datetime, until: datetime) -> Any
         deliveries.c.settled_at >= since,
         deliveries.c.settled_at <= until,
     )
+
+
+def _count(column: ColumnElement[Any], condition: Any, most: int) -> Select[Any]:
+    found = select(column).where(condition).limit(most).subquery()
+    return select(func.count().label("count")).select_from(found)

@@ -26,7 +26,6 @@ _LONGEST_PAUSE_SECONDS = 0.5
 class ApartWrite(Protocol):
     """What has to be known of a write here."""
 
-    weight: int
     bounded: bool
     apart_until: float | None
     """When its caller gets an error, in seconds of the loop's clock; None if it was not set apart."""
@@ -52,11 +51,6 @@ class SetApart(Generic[Write]):
     def __bool__(self) -> bool:
         """Return whether a write is set apart, or is being tried again."""
         return bool(self._parts) or self._tried is not None
-
-    @property
-    def weight(self) -> int:
-        """The rows that they stand for, as far as they wait here."""
-        return sum(write.weight for part in self._parts for write in part.writes)
 
     @property
     def next_at(self) -> float:

@@ -6,7 +6,7 @@ but the task's events and earlier attempts have the content before it.
 
 from collections.abc import Iterable
 
-DOCUMENTS = ("input", "config", "metadata", "output", "error", "logs", "detail", "meta")
+DOCUMENTS = frozenset({"input", "config", "metadata", "output", "error", "logs", "detail", "meta"})
 """The columns of a task that have documents of any size."""
 
 

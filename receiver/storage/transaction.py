@@ -164,7 +164,10 @@ class Transaction(Protocol):
         ...
 
     async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
-        """Insert whole rows, which all have the same columns; return their row keys in order."""
+        """Insert whole rows, which all have the same columns; return their row keys in order.
+
+        The column `stored_bytes` is not among them: it is counted here (`receiver.storage.stored_bytes`).
+        """
         ...
 
     async def insert_events(self, events: Sequence[NewEvent]) -> list[int]:
@@ -198,8 +201,8 @@ class Transaction(Protocol):
         limit: int,
         skip: Collection[int],
         *,
-        of_organization: int = 10_000,
-        skip_organizations: Collection[int] = (),
+        of_organization: int,
+        skip_organizations: Collection[int],
     ) -> list[LeasedDelivery]:
         """Claim due deliveries, at most `limit` of each subscription, oldest first; adds 1 to each `attempt`.
 

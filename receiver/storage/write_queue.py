@@ -68,10 +68,10 @@ class WriteQueue(Generic[Queued]):
 
     def is_full_for(self, weight: int, organization: int | None, *, essential: bool) -> bool:
         """Return whether there is no room for a bounded write. One is admitted where nothing of its kind waits."""
-        free = self._capacity - self._weight
+        free, waiting = self._capacity - self._weight, self._weight
         if not essential:
-            free = min(free, self._plain_capacity - self._plain_weight)
-        if not (self._weight if essential else self._plain_weight):
+            free, waiting = min(free, self._plain_capacity - self._plain_weight), self._plain_weight
+        if not waiting:
             return False
         own = 0 if organization is None else self._weights.get(organization, 0)
         return weight > free or (own > 0 and own + weight > free)

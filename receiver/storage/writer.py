@@ -27,24 +27,18 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, cast
 
 from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable, WriterFull
 from receiver.storage.commit_delay import COMMIT_DELAY_SECONDS, CommitDelay
+from receiver.storage.queued_write import Item, PutOff, QueuedWrite, Result, WriteHandler, Written, fail
 from receiver.storage.set_apart import SetApart
 from receiver.storage.transaction import Transaction
 from receiver.storage.write_queue import WriteQueue
 from receiver.telemetry import get_logger, writer_batch, writer_waiting, writes_set_apart
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-WriteHandler = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
-"""Writes all items of a batch that are of its kind; returns for each, in their order, a result or an error."""
-
 MOST_AT_ONCE = 500
-"""The largest weight, in rows, of a batch of several writes: it bounds how long a transaction holds its locks."""
+"""The largest weight of a batch of several writes: it bounds how long a transaction holds its locks."""
 DEFER_SECONDS = 0.02
 """How long a deferrable write waits for another write to share its commit, before it gets a commit of its own."""
 _MOST_DEFERRED = 100
@@ -53,18 +47,6 @@ _CONFLICT_TRIES = 4
 """How often a batch is tried in all while it conflicts with the writes of another process."""
 
 log = get_logger("storage.writer")
-
-
-class PutOff(Exception):
-    """A handler's result for an item of which it has written nothing: it is to be written in its organization's turn.
-
-    For a handler that finds out only in the transaction whose an item is, and how many rows it leads to.
-    """
-
-    def __init__(self, organization: int, heavy_rows: int) -> None:
-        super().__init__()
-        self.organization = organization
-        self.heavy_rows = heavy_rows
 
 
 class WriteConnection(Protocol):
@@ -103,51 +85,6 @@ class WriteConnection(Protocol):
         ...
 
 
-class _Write:
-    """One write that waits: `weight` is how many items it stands for."""
-
-    __slots__ = (
-        "apart_until",
-        "bounded",
-        "essential",
-        "future",
-        "handler",
-        "heavy_rows",
-        "item",
-        "organization",
-        "weight",
-    )
-
-    def __init__(
-        self,
-        handler: WriteHandler[Any, Any],
-        item: Any,
-        weight: int,
-        bounded: bool,
-        essential: bool,
-        organization: int | None,
-        heavy_rows: int,
-    ) -> None:
-        self.apart_until: float | None = None
-        self.bounded = bounded
-        self.essential = essential
-        self.organization = organization
-        self.heavy_rows = heavy_rows
-        self.handler = handler
-        self.item = item
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.weight = weight
-
-
-@dataclass(slots=True)
-class _Written:
-    """A batch whose commit was asked for: `unknown` if its outcome is not known."""
-
-    results: list[Any]
-    after_commit: list[Callable[[], None]]
-    unknown: OutcomeUnknown | None = None
-
-
 class Writer:
     """Commits the writes that wait, one transaction at a time: of each organization in order, organizations in turn.
 
@@ -161,10 +98,10 @@ class Writer:
     ) -> None:
         self._is_scarce = is_scarce
         self._connection = connection
-        self._waiting: WriteQueue[_Write] = WriteQueue(capacity)
-        self._deferred: deque[_Write] = deque()
+        self._waiting: WriteQueue[QueuedWrite] = WriteQueue(capacity)
+        self._deferred: deque[QueuedWrite] = deque()
         self._deferred_timer: asyncio.TimerHandle | None = None
-        self._apart: SetApart[_Write] = SetApart()
+        self._apart: SetApart[QueuedWrite] = SetApart()
         self._commit_delay = CommitDelay()
         self._wake = asyncio.Event()
         self._closing = False
@@ -205,7 +142,7 @@ class Writer:
             raise WriterFull("the queue of writes is full; nothing was stored, try again")
         if bounded and not essential and self._is_scarce():
             raise StorageUnavailable("the disk is full; nothing was stored, try again when there is room")
-        write = _Write(handler, item, weight, bounded, essential, organization, heavy_rows)
+        write = QueuedWrite(handler, item, weight, bounded, essential, organization, heavy_rows)
         self._waiting.count(write, 1)
         if deferrable:
             self._defer(write)
@@ -286,14 +223,14 @@ class Writer:
             await self._process(writes)
             self._apart.tried()
 
-    def _set_apart(self, batch: list[_Write]) -> None:
+    def _set_apart(self, batch: list[QueuedWrite]) -> None:
         over = self._apart.add(batch, asyncio.get_running_loop().time())
         self._count(batch, 1)
         self._count(over, -1)
         writes_set_apart.inc(len(batch))
         _fail_locked(list(over))
 
-    def _count(self, writes: Sequence[_Write], times: int) -> None:
+    def _count(self, writes: Sequence[QueuedWrite], times: int) -> None:
         for write in writes:
             self._waiting.count(write, times)
 
@@ -305,7 +242,7 @@ class Writer:
             self._commit_delay.waited(len(self._waiting) - before)
         self._commit_delay.note_batch(len(self._waiting), asyncio.get_running_loop().time())
 
-    def _defer(self, write: _Write) -> None:
+    def _defer(self, write: QueuedWrite) -> None:
         self._deferred.append(write)
         if len(self._deferred) >= _MOST_DEFERRED:
             self._flush_deferred()
@@ -323,17 +260,17 @@ class Writer:
             self._deferred.clear()
             self._wake.set()
 
-    def _next_batch(self) -> list[_Write]:
+    def _next_batch(self) -> list[QueuedWrite]:
         self._flush_deferred()
         return self._waiting.take(MOST_AT_ONCE)
 
-    async def _process(self, batch: list[_Write]) -> None:
+    async def _process(self, batch: list[QueuedWrite]) -> None:
         """Commit a batch, and report to each caller its result, or its error."""
         try:
             written = await self._commit_batch(batch)
         except Unavailable as error:
             log.warning("batch not stored", writes=len(batch), error_code=error.code, error=str(error))
-            _fail(batch, error)
+            fail(batch, error)
         except Exception as error:
             if self._connection.is_locked(error):
                 self._set_apart(batch)
@@ -341,18 +278,13 @@ class Writer:
                 await self._commit_halves(batch, error)
         else:
             batch, written.results = self._without_put_off(batch, written.results)
-            if written.unknown is not None:
-                _report_later(batch, written, written.unknown)
-                return
-            for write, result in zip(batch, written.results, strict=True):
-                _report(write, result)
-            _call_all(written.after_commit)
+            written.report(batch)
 
-    def _without_put_off(self, batch: list[_Write], results: list[Any]) -> tuple[list[_Write], list[Any]]:
+    def _without_put_off(self, batch: list[QueuedWrite], results: list[Any]) -> tuple[list[QueuedWrite], list[Any]]:
         """Let the writes that their handler has put off wait again; return the others with their results."""
         if not any(isinstance(result, PutOff) for result in results):
             return batch, results
-        kept: list[tuple[_Write, Any]] = []
+        kept: list[tuple[QueuedWrite, Any]] = []
         for write, result in zip(batch, results, strict=True):
             if not isinstance(result, PutOff):
                 kept.append((write, result))
@@ -362,7 +294,7 @@ class Writer:
             self._waiting.add(write)
         return [write for write, _ in kept], [result for _, result in kept]
 
-    async def _commit_batch(self, batch: list[_Write]) -> _Written:
+    async def _commit_batch(self, batch: list[QueuedWrite]) -> Written:
         """Commit a batch; try again if another process's writes conflict with it.
 
         Why: with several processes on one PostgreSQL, a row that a handler did not find may be inserted by another
@@ -382,7 +314,7 @@ class Writer:
                 log.debug("batch conflicted; trying again", writes=len(batch), error=type(error).__name__)
         return await self._commit_once(batch)
 
-    async def _commit_once(self, batch: list[_Write]) -> _Written:
+    async def _commit_once(self, batch: list[QueuedWrite]) -> Written:
         try:
             transaction = await self._connection.begin(is_brief=bool(self._apart))
             results = await _handle(transaction, batch)
@@ -395,7 +327,7 @@ class Writer:
             if unavailable is not None:
                 raise unavailable from error
             raise
-        return _Written(results, transaction.after_commit, unknown)
+        return Written(results, transaction.after_commit, unknown)
 
     async def _commit(self) -> OutcomeUnknown | None:
         try:
@@ -405,7 +337,7 @@ class Writer:
             return unknown
         return None
 
-    async def _commit_halves(self, batch: list[_Write], error: Exception) -> None:
+    async def _commit_halves(self, batch: list[QueuedWrite], error: Exception) -> None:
         """Commit the two halves of a batch that failed, each by itself.
 
         A failed statement does not tell which item it failed for. Halving finds the item with few more transactions
@@ -414,14 +346,14 @@ class Writer:
         """
         if len(batch) == 1:
             log.error("write failed", item=type(batch[0].item).__name__, error=type(error).__name__, exc_info=error)
-            _fail(batch, error)
+            fail(batch, error)
             return
         middle = len(batch) // 2
         await self._process(batch[:middle])
         await self._process(batch[middle:])
 
 
-async def _handle(transaction: Transaction, batch: list[_Write]) -> list[Any]:
+async def _handle(transaction: Transaction, batch: list[QueuedWrite]) -> list[Any]:
     """Call each handler once with all of its items; return the results in the batch's order."""
     positions: dict[Any, list[int]] = {}
     for position, write in enumerate(batch):
@@ -446,67 +378,10 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _call_all(after_commit: list[Callable[[], None]]) -> None:
-    for call in after_commit:
-        try:
-            call()
-        except Exception as error:  # the write is on disk, and what waits in a row is found again
-            log.error("call after a commit failed", exc_info=error)
-
-
-def _report_later(batch: list[_Write], written: _Written, unknown: OutcomeUnknown) -> None:
-    """Report to each caller that the outcome is not known; when it is, its result, and do what follows from it."""
-    log.warning("commit outcome unknown", writes=len(batch))
-    if unknown.later is None:
-        _fail(batch, unknown)
-        return
-    loop = asyncio.get_running_loop()
-    laters: list[asyncio.Future[Any]] = [loop.create_future() for _ in batch]
-    for write, later in zip(batch, laters, strict=True):
-        later.add_done_callback(_retrieved)
-        _report(write, OutcomeUnknown(later=later))
-
-    def known(commit: "asyncio.Future[Any]") -> None:
-        if commit.cancelled():
-            for later in laters:
-                later.cancel()
-            return
-        error = commit.exception()
-        for later, result in zip(laters, written.results, strict=True):
-            _settle(later, result if error is None else error)
-        if error is None:
-            _call_all(written.after_commit)
-
-    unknown.later.add_done_callback(known)
-
-
-def _retrieved(later: "asyncio.Future[Any]") -> None:
-    """Mark an exception as seen: a caller need not wait for what becomes known later."""
-    if not later.cancelled():
-        later.exception()
-
-
-def _report(write: _Write, result: Any) -> None:
-    if not write.future.done():  # else its caller was cancelled; the write is stored all the same
-        _settle(write.future, result)
-
-
-def _settle(future: "asyncio.Future[Any]", result: Any) -> None:
-    if isinstance(result, BaseException):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
-
-
-def _fail_locked(over: list[_Write]) -> None:
+def _fail_locked(over: list[QueuedWrite]) -> None:
     if over:
         error = StorageUnavailable(
             "rows or tables are locked by another session of the database; nothing was stored, try again"
         )
         log.warning("writes not stored: locked", writes=len(over), error_code=error.code)
-        _fail(over, error)
-
-
-def _fail(batch: list[_Write], error: Exception) -> None:
-    for write in batch:
-        _report(write, error)
+        fail(over, error)

@@ -78,8 +78,7 @@ class Applier:
         """Apply the updates in order; the results are in the same order."""
         batch = UpdateBatch(utc_now())
         await load_tasks(tx, arrivals, batch)
-        found = [batch.find(arrival) for arrival in arrivals]
-        tasks = [None if task is None else (task.uid, task.organization_id) for task in found]
+        tasks = ((task.uid, task.organization_id) if task else None for task in map(batch.find, arrivals))
         put_off = self.after_commit.fan_out.put_off(tasks)
         results: list[Applied | Exception] = [
             put_off[position] if position in put_off else self._apply_one(arrival, batch)

@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from receiver.clock import utc_now
 from receiver.domain.endpoint_queues import EndpointQueues
-from receiver.domain.limit_parts import Part, whole
+from receiver.domain.limit_parts import Part
 from receiver.domain.organization_limits import OrganizationLimits
 from receiver.domain.webhook_parts import WebhookLimits
 from receiver.errors import OutcomeUnknown, Unavailable
@@ -35,8 +35,6 @@ log = get_logger("workers.dispatch")
 
 CAPACITY = 20_000
 """The deliveries of all queues together that may be in memory."""
-CONNECTIONS = 1024
-"""The attempts that may be in flight, by default. An organization may have as many as are free: half of them alone."""
 _AT_ONCE = 100
 _BYTES_AT_ONCE = 1_000_000
 _STARTED_AT_ONCE = 20
@@ -62,10 +60,6 @@ def lease_seconds(timeout: float) -> float:
     return 3 * timeout + 30
 
 
-def _no_limits(_organization_id: int) -> OrganizationLimits:
-    return OrganizationLimits()
-
-
 class DeliveryDispatcher:
     """Sends deliveries, those of each subscription at the rate that its endpoint accepts.
 
@@ -78,9 +72,9 @@ class DeliveryDispatcher:
         self,
         *,
         timeout: float,
-        connections: int = CONNECTIONS,
-        limits_of: Callable[[int], OrganizationLimits] = _no_limits,
-        part: Part = whole,
+        connections: int,
+        limits_of: Callable[[int], OrganizationLimits],
+        part: Part,
     ) -> None:
         self._timeout = timeout
         self._limits_of = limits_of
@@ -114,11 +108,11 @@ class DeliveryDispatcher:
 
     def use_of(self, organization_id: int) -> dict[str, float]:
         """Return what an organization uses in this process of the limits of deliveries, by their names."""
-        in_flight = (
-            self._queues.usage(organization_id).in_flight if organization_id in self._queues.organizations() else 0
-        )
         rate = round(self._rates.get(organization_id, 0.0), 1)
-        return {"deliveries_in_flight": in_flight, "deliveries_per_second": rate}
+        return {
+            "deliveries_in_flight": self._queues.usage(organization_id).in_flight,
+            "deliveries_per_second": rate,
+        }
 
     def hand_over(self, deliveries: Sequence[LeasedDelivery]) -> None:
         """Take deliveries that are leased to this process."""

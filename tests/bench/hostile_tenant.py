@@ -11,7 +11,7 @@ import uvloop
 
 from tests.bench.databases import API_KEY
 from tests.bench.load import closed_loop
-from tests.bench.prepared_requests import create_one, request, task_request, webhooks
+from tests.bench.prepared_requests import create_one, read_response, request, task_request, webhooks
 
 KEY = "the-key-of-the-other-organization"
 _BIG = 900_000
@@ -38,12 +38,10 @@ async def harm(port: int, seconds: float, tasks: range) -> None:
 
 async def _replay(port: int) -> None:
     """Start replays of a webhook to a closed port."""
-    # A list of webhooks is short enough to be read whole.
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(_theirs(request("GET", "/api/v1/webhooks?limit=1")))
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().split(b"content-length: ", 1)[1].split(b"\r", 1)[0])
-    uid = (await reader.readexactly(length)).split(b'"id":"', 1)[1][:36].decode()
+    _, listed = await read_response(reader)
+    uid = listed.split(b'"id":"', 1)[1][:36].decode()
     writer.close()
     asked = _theirs(request("POST", f"/api/v1/webhooks/{uid}/replay", {"since": "2026-01-01T00:00:00Z"}))
     await closed_loop([port], repeat(asked, _REPLAYS), connections=2)

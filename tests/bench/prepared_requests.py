@@ -1,5 +1,6 @@
 """The requests that the bench sends, as bytes prepared in advance: webhooks that complete tasks, and client calls."""
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -54,6 +55,13 @@ def request(method: str, path: str, body: Mapping[str, Any] | None = None) -> by
         f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
     )
     return head.encode() + content
+
+
+async def read_response(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Read the response to one request; return its status and its body."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ", 1)[1].split(b"\r", 1)[0])
+    return int(head[9:12]), await reader.readexactly(length)
 
 
 @cache

@@ -15,7 +15,7 @@ import orjson
 
 from receiver.domain.organization_limits import LIMIT_NAMES
 from tests.bench.databases import Store
-from tests.bench.prepared_requests import request
+from tests.bench.prepared_requests import read_response, request
 
 _START_SECONDS = 30.0
 _CHECK_SECONDS = 0.005
@@ -51,9 +51,7 @@ class Service:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(request(method, path, body))
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().split(b"content-length: ", 1)[1].split(b"\r", 1)[0])
-            return int(head[9:12]), await reader.readexactly(length)
+            return await read_response(reader)
         finally:
             writer.close()
 

@@ -6,7 +6,7 @@ import time
 from tests.bench.context import BenchContext
 from tests.bench.databases import KINDS, Store
 from tests.bench.load import percentiles
-from tests.bench.prepared_requests import request
+from tests.bench.prepared_requests import read_response, request
 from tests.bench.processes import Service, ringback
 from tests.bench.provider import KEY, Provider, providing
 from tests.bench.report import at_least, at_most
@@ -58,8 +58,7 @@ async def _probe(service: Service, stopped: asyncio.Event) -> list[float]:
     while not stopped.is_set():
         sent = time.perf_counter()
         writer.write(get_task)
-        head = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(int(head.lower().split(b"content-length: ", 1)[1].split(b"\r", 1)[0]))
+        await read_response(reader)
         latencies.append(time.perf_counter() - sent)
         await asyncio.sleep(_PROBE_SECONDS)
     writer.close()

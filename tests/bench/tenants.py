@@ -22,7 +22,7 @@ from tests.bench.context import BenchContext
 from tests.bench.databases import KINDS, SQLITE, Store
 from tests.bench.hostile_tenant import KEY
 from tests.bench.load import percentiles
-from tests.bench.prepared_requests import create_one, task_id_of, webhooks
+from tests.bench.prepared_requests import create_one, read_response, task_id_of, webhooks
 from tests.bench.processes import Service, free_port, ringback
 from tests.bench.provider import KEY as PROVIDER_KEY
 from tests.bench.provider import providing
@@ -118,9 +118,9 @@ async def _add_organization(store: Store) -> int:
     """Add another organization with its key; return its row key."""
     async with await Database.open(store.settings) as database:
         now = utc_now()
-        key = await database.writer.run(lambda tx: ensure_organization(tx, "other", now))
-        await database.writer.run(lambda tx: insert_key(tx, key_row(key, KEY, "theirs", Scope.ADMIN, now)))
-    return key
+        organization = await database.writer.run(lambda tx: ensure_organization(tx, "other", now))
+        await database.writer.run(lambda tx: insert_key(tx, key_row(organization, KEY, "theirs", Scope.ADMIN, now)))
+    return organization
 
 
 def _add_webhooks(store: Store, uid: str, organization: int, base: str) -> None:
@@ -168,11 +168,9 @@ async def _paced(
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             note(request)
             writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().split(b"content-length: ", 1)[1].split(b"\r", 1)[0])
-            await reader.readexactly(length)
-            if not head.startswith(b"HTTP/1.1 200"):
-                raise SystemExit(f"the quiet organization was refused: {head.splitlines()[0].decode()}")
+            status, body = await read_response(reader)
+            if status != 200:
+                raise SystemExit(f"the quiet organization was refused: {status} {body.decode()}")
             return time.perf_counter() - due
         finally:
             writer.close()

@@ -25,7 +25,10 @@ def row_of(instance: SQLModel) -> dict[str, Any]:
 
 
 def task_row(**fields: Any) -> dict[str, Any]:
-    """Return a task's whole row; columns that are not given are as in a new task. One that ended last changed then."""
+    """Return a task's row; columns that are not given are as in a new task. One that ended last changed then.
+
+    It is whole but for `stored_bytes`, which is counted when it is inserted.
+    """
     given: dict[str, Any] = {
         "uid": new_id(),
         "organization_id": 1,
@@ -38,7 +41,9 @@ def task_row(**fields: Any) -> dict[str, Any]:
         **fields,
     }
     # The model's field is `metadata_`, because SQLModel classes have an attribute `metadata` already.
-    return row_of(models.Task(**given, metadata_=given.pop("metadata", None)))
+    row = row_of(models.Task(**given, metadata_=given.pop("metadata", None)))
+    del row["stored_bytes"]
+    return row
 
 
 async def add_organization(database: Database, name: str = "default") -> int:

@@ -48,7 +48,9 @@ def sent(**fields: Any) -> dict[str, Any]:
 async def claim_deliveries(
     database: Database, now: datetime = NOW, limit: int = 10, skip: tuple[int, ...] = ()
 ) -> list[LeasedDelivery]:
-    return await database.writer.run(lambda tx: tx.claim_deliveries(now, now + LEASE, limit, skip))
+    return await database.writer.run(
+        lambda tx: tx.claim_deliveries(now, now + LEASE, limit, skip, of_organization=10_000, skip_organizations=())
+    )
 
 
 async def add_deliveries(database: Database, subscription: int, *due: datetime, attempt: int = 0) -> list[int]:

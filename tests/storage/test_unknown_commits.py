@@ -174,7 +174,7 @@ async def test_a_claim_whose_commit_was_cut_is_found_by_its_lease(
             return len(await tx.claim_polls(NOW, LATER, 10))
         if kind == "unsent":
             return len(await tx.claim_unsent(NOW, LATER, 10, (0, False)))
-        return len(await tx.claim_deliveries(NOW, LATER, 10, []))
+        return len(await tx.claim_deliveries(NOW, LATER, 10, [], of_organization=10, skip_organizations=[]))
 
     assert await database.writer.run(claim) == 1
 

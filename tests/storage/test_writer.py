@@ -11,9 +11,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from receiver.errors import StorageUnavailable, Unavailable, WriterFull
+from receiver.storage.queued_write import PutOff
 from receiver.storage.sqlite import SQLiteConnection
 from receiver.storage.transaction import Transaction
-from receiver.storage.writer import MOST_AT_ONCE, PutOff, Writer
+from receiver.storage.writer import MOST_AT_ONCE, Writer
 
 pytestmark = pytest.mark.sqlite_only("counts and holds up the commits of a SQLite file")
 

@@ -20,6 +20,7 @@ from receiver.domain.endpoint_queues import EndpointQueues
 
 Item = tuple[int, int]
 CAPACITY = 500
+CONNECTIONS = 1024
 ORGANIZATIONS = 2
 
 
@@ -53,7 +54,7 @@ class Simulation:
 
     def __init__(self, endpoints: list[Endpoint], arrivals: list[int]) -> None:
         self.endpoints = endpoints
-        self.queues: EndpointQueues[Item] = EndpointQueues(CAPACITY)
+        self.queues: EndpointQueues[Item] = EndpointQueues(CAPACITY, CONNECTIONS)
         self.now = 0.0
         self.begun: dict[int, list[tuple[float, int]]] = defaultdict(list)
         self.returned: list[Item] = []
@@ -130,7 +131,7 @@ def test_limits_are_not_exceeded(simulation: Simulation) -> None:
 
 
 def filled(*keys: int, each: int = 50) -> EndpointQueues[Item]:
-    queues: EndpointQueues[Item] = EndpointQueues(10_000)
+    queues: EndpointQueues[Item] = EndpointQueues(10_000, CONNECTIONS)
     for key in keys:
         fill(queues, key, organization=1, each=each)
     return queues
@@ -166,7 +167,7 @@ def test_a_queue_that_had_its_turn_is_last_in_the_next_round() -> None:
 
 
 def test_an_organization_with_a_thousand_webhooks_has_one_turn_in_a_round_as_others() -> None:
-    queues: EndpointQueues[Item] = EndpointQueues(100_000)
+    queues: EndpointQueues[Item] = EndpointQueues(100_000, CONNECTIONS)
     for key in range(1000):
         fill(queues, key, organization=1, each=2)
     fill(queues, 5000, organization=2, each=3)
@@ -246,7 +247,7 @@ def test_each_slow_down_doubles_the_pause_until_a_success() -> None:
 
 
 def test_endpoints_that_are_down_take_little_of_the_total_capacity() -> None:
-    queues: EndpointQueues[Item] = EndpointQueues(10_000)
+    queues: EndpointQueues[Item] = EndpointQueues(10_000, CONNECTIONS)
     now = 0.0
     for key in range(100):
         while queues.has_capacity(key, 1):

@@ -58,7 +58,7 @@ def succeed(queues: EndpointQueues[Item], keys: list[int], now: float = 0.0) -> 
 
 @pytest.mark.parametrize("organizations", [1, 2, 5])
 def test_whoever_wants_all_of_a_pool_leaves_as_much_of_it_free_as_each_of_them_gets(organizations: int) -> None:
-    pool: SharedPool[int] = SharedPool(120)
+    pool = SharedPool(120)
     shares = [PoolShare() for _ in range(organizations)]
     while admitted := [share for key, share in enumerate(shares) if pool.admits(key, share)]:
         pool.begin(admitted[0])

@@ -187,7 +187,6 @@ _TYPES: Mapping[Table, Mapping[str, str]] = {
     for table in (task_table, event_table, delivery_table)
 }
 _ENCODERS = MappingProxyType({column.name: encoder_of(column.type) for column in task_table.columns})
-_SIZED = frozenset(DOCUMENTS)
 _EVENT_COLUMNS = ("uid", "organization_id", "task_id", "run_uid", "type", "snapshot", "created_at")
 _DELIVERY_COLUMNS = (
     "uid",
@@ -255,7 +254,7 @@ class PostgreSQLTransaction:
 
     async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
         """Insert whole rows; return their row keys in order."""
-        names = tuple(name for name in rows[0] if name != "stored_bytes")
+        names = tuple(rows[0])
         return await self._insert(task_table, (*names, "stored_bytes"), _columns(names, rows))
 
     async def insert_events(self, events: Sequence[NewEvent]) -> list[int]:
@@ -318,8 +317,8 @@ class PostgreSQLTransaction:
         limit: int,
         skip: Collection[int],
         *,
-        of_organization: int = 10_000,
-        skip_organizations: Collection[int] = (),
+        of_organization: int,
+        skip_organizations: Collection[int],
     ) -> list[LeasedDelivery]:
         """Claim due deliveries, at most `limit` of each subscription and `of_organization` of each organization."""
         rows = await self._driver.fetch(
@@ -386,7 +385,7 @@ def _insert_into(table: Table, names: tuple[str, ...]) -> str:
 @cache
 def _update_tasks(names: tuple[str, ...]) -> str:
     assignments = ", ".join(f"{name} = given.new_{name}" for name in names)
-    if not _SIZED.isdisjoint(names):
+    if not DOCUMENTS.isdisjoint(names):
         names = (*names, "stored_bytes")
         assignments += ", stored_bytes = task.stored_bytes + given.new_stored_bytes"
     columns = ", ".join(("id", "from_status", "from_attempt", *(f"new_{name}" for name in names)))
@@ -405,7 +404,7 @@ def _arrays(table: Table, names: Sequence[str], first: int) -> str:
 def _columns(names: Sequence[str], rows: Sequence[Values]) -> list[list[Any]]:
     """Return one list for each column; where documents are among them, one more with their sizes (`stored_bytes`)."""
     columns = [_column(name, rows) for name in names]
-    sized = [column for name, column in zip(names, columns, strict=True) if name in _SIZED]
+    sized = [column for name, column in zip(names, columns, strict=True) if name in DOCUMENTS]
     return [*columns, [stored_size(row) for row in zip(*sized, strict=True)]] if sized else columns
 
 

@@ -43,7 +43,6 @@ _STATE_DECODERS = [
     if (decode := decoder_of(tasks.columns[name].type)) is not None
 ]
 _ENCODERS = MappingProxyType({column.name: encoder_of(column.type) for column in tasks.columns})
-_SIZED = frozenset(DOCUMENTS)
 
 _IS_DUE = f"""due.due_at IS NOT NULL AND due.due_at <= :now AND NOT ({{ordered}} AND EXISTS (
     SELECT 1 FROM delivery AS earlier
@@ -162,7 +161,7 @@ class SQLiteTransaction:
             groups[tuple(sorted(change.values))].append(change)
         for names, group in groups.items():
             assignments = ", ".join(f"{name} = ?" for name in names)
-            sized = [index for index, name in enumerate(names) if name in _SIZED]
+            sized = _documents(names)
             rows = [_encoded(change.values, names) for change in group]
             if sized:
                 assignments += ", stored_bytes = stored_bytes + ?"
@@ -181,9 +180,9 @@ class SQLiteTransaction:
     async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
         """Insert whole rows; return their row keys in order."""
         first = self._next_key("task")
-        names = tuple(name for name in rows[0] if name != "stored_bytes")
+        names = tuple(rows[0])
         columns = ", ".join(("id", *names, "stored_bytes"))
-        sized = [index for index, name in enumerate(names) if name in _SIZED]
+        sized = _documents(names)
         encoded = [_encoded(row, names) for row in rows]
         self._driver.executemany(
             f"INSERT INTO task ({columns}) VALUES ({_placeholders(len(names) + 2)})",
@@ -297,19 +296,20 @@ class SQLiteTransaction:
         limit: int,
         skip: Collection[int],
         *,
-        of_organization: int = 10_000,
-        skip_organizations: Collection[int] = (),
+        of_organization: int,
+        skip_organizations: Collection[int],
     ) -> list[LeasedDelivery]:
         """Claim due deliveries, at most `limit` of each subscription and `of_organization` of each organization."""
-        due = {"now": write_moment(now), "limit": limit}
+        moment = write_moment(now)
         left_out = {"skip": write_document(list(skip)), "skip_organizations": write_document(list(skip_organizations))}
-        endpoints = self._driver.execute(_DUE_ENDPOINTS, due | left_out).fetchall()
+        endpoints = self._driver.execute(_DUE_ENDPOINTS, {"now": moment, **left_out}).fetchall()
         rows: list[Sequence[Any]] = []
         for _, group in groupby(endpoints, key=itemgetter(0)):
             siblings = list(group)
-            due["limit"] = max(1, min(limit, of_organization // len(siblings)))
+            few = max(1, min(limit, of_organization // len(siblings)))
             for _, _, endpoint, ordered in siblings[:of_organization]:
-                rows += self._driver.execute(_DUE_DELIVERIES, due | {"endpoint": endpoint, "ordered": ordered})
+                wanted = {"now": moment, "limit": few, "endpoint": endpoint, "ordered": ordered}
+                rows += self._driver.execute(_DUE_DELIVERIES, wanted)
         if not rows:
             return []
         self._driver.execute(
@@ -390,6 +390,11 @@ def _encoded(values: Values, names: Sequence[str]) -> list[Any]:
         for name in names
         for value in (values[name],)
     ]
+
+
+def _documents(names: Sequence[str]) -> list[int]:
+    """Return the positions of the columns whose sizes `stored_bytes` counts."""
+    return [index for index, name in enumerate(names) if name in DOCUMENTS]
 
 
 def _placeholders(count: int) -> str:

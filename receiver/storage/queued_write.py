@@ -1,0 +1,140 @@
+"""A write that waits for its commit, and what its caller is told: a result, an error, or that nothing is known yet."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from receiver.errors import OutcomeUnknown
+from receiver.storage.transaction import Transaction
+from receiver.telemetry import get_logger
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+WriteHandler = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
+"""Writes all items of a batch that are of its kind; returns for each, in their order, a result or an error."""
+
+log = get_logger("storage.queued_write")
+
+
+class PutOff(Exception):
+    """A handler's result for an item of which it has written nothing: it is to be written in its organization's turn.
+
+    For a handler that finds out only in the transaction whose an item is, and how many rows it leads to.
+    """
+
+    def __init__(self, organization: int, heavy_rows: int) -> None:
+        super().__init__()
+        self.organization = organization
+        self.heavy_rows = heavy_rows
+
+
+class QueuedWrite:
+    """One write that waits: `weight` is how many items it stands for."""
+
+    __slots__ = (
+        "apart_until",
+        "bounded",
+        "essential",
+        "future",
+        "handler",
+        "heavy_rows",
+        "item",
+        "organization",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        handler: WriteHandler[Any, Any],
+        item: Any,
+        weight: int,
+        bounded: bool,
+        essential: bool,
+        organization: int | None,
+        heavy_rows: int,
+    ) -> None:
+        self.apart_until: float | None = None
+        self.bounded = bounded
+        self.essential = essential
+        self.organization = organization
+        self.heavy_rows = heavy_rows
+        self.handler = handler
+        self.item = item
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.weight = weight
+
+    def report(self, result: Any) -> None:
+        """Tell the caller its result, or its error."""
+        if not self.future.done():  # else its caller was cancelled; the write is stored all the same
+            _settle(self.future, result)
+
+
+@dataclass(slots=True)
+class Written:
+    """A batch whose commit was asked for: `unknown` if its outcome is not known."""
+
+    results: list[Any]
+    after_commit: list[Callable[[], None]]
+    unknown: OutcomeUnknown | None = None
+
+    def report(self, batch: Sequence[QueuedWrite]) -> None:
+        """Report to each caller its result, and do what follows from the commit; later, if its outcome is not known."""
+        if self.unknown is not None:
+            self._report_later(batch, self.unknown)
+            return
+        for write, result in zip(batch, self.results, strict=True):
+            write.report(result)
+        self._follow()
+
+    def _report_later(self, batch: Sequence[QueuedWrite], unknown: OutcomeUnknown) -> None:
+        """Report to each caller that the outcome is not known; when it is, its result, and do what follows from it."""
+        log.warning("commit outcome unknown", writes=len(batch))
+        if unknown.later is None:
+            fail(batch, unknown)
+            return
+        loop = asyncio.get_running_loop()
+        laters: list[asyncio.Future[Any]] = [loop.create_future() for _ in batch]
+        for write, later in zip(batch, laters, strict=True):
+            later.add_done_callback(_retrieved)
+            write.report(OutcomeUnknown(later=later))
+
+        def known(commit: "asyncio.Future[Any]") -> None:
+            if commit.cancelled():
+                for later in laters:
+                    later.cancel()
+                return
+            error = commit.exception()
+            for later, result in zip(laters, self.results, strict=True):
+                _settle(later, result if error is None else error)
+            if error is None:
+                self._follow()
+
+        unknown.later.add_done_callback(known)
+
+    def _follow(self) -> None:
+        for call in self.after_commit:
+            try:
+                call()
+            except Exception as error:  # the write is on disk, and what waits in a row is found again
+                log.error("call after a commit failed", exc_info=error)
+
+
+def fail(writes: Iterable[QueuedWrite], error: Exception) -> None:
+    """Report an error to each caller."""
+    for write in writes:
+        write.report(error)
+
+
+def _retrieved(later: "asyncio.Future[Any]") -> None:
+    """Mark an exception as seen: a caller need not wait for what becomes known later."""
+    if not later.cancelled():
+        later.exception()
+
+
+def _settle(future: "asyncio.Future[Any]", result: Any) -> None:
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
