@@ -231,9 +231,9 @@ class ServerConnection(HttpToolsProtocol):
         """Begin to serve the request, unless it has to be parsed again."""
         if self._offers_other_protocol():
             return
+        self._bounds.body_follows(self.headers)  # raises, and so refuses the request, before the application begins
         super().on_headers_complete()
         self._waits_for = "body"
-        self._bounds.body_follows(self.headers)
 
     def on_body(self, body: bytes) -> None:
         """Give the application a part of the body."""
