@@ -10,6 +10,7 @@ from uvicorn.server import ServerState
 from receiver.asgi import BODIES
 from receiver.body_budget import BodyBudgets
 from receiver.domain.client_networks import client_network
+from receiver.domain.log_lines import LogLines
 from receiver.serving.connection_limits import ConnectionLimits
 from receiver.serving.refusals import (
     BODIES_FULL,
@@ -26,7 +27,6 @@ log = get_logger("serving.connections")
 _SWEEP_SECONDS = 1.0
 _SWEEPS_A_DEADLINE = 5
 """A deadline is at most a fifth of its time late."""
-_LOG_SECONDS = 60.0
 _SPARED_SECONDS = 0.5
 _MOST_UNFINISHED_BYTES = 64 * 1024 * 1024
 """Of heads that are not complete, and of requests that wait behind another one, on all connections together."""
@@ -78,8 +78,7 @@ class Connections(ServerState):
         self._idle: dict[BoundedConnection, float] = {}
         """Those of clients that are not trusted proxies, the one that has been idle for longest first."""
         self._sweep_timer: asyncio.TimerHandle | None = None
-        self._logged_at: dict[str, float] = {}
-        self._unlogged: dict[str, int] = {}
+        self._lines = LogLines()
 
     def admit(self, host: str) -> ClientNetwork | ConnectionRefusal:
         """Count one more connection from this address ("" if it has none), or refuse it if there are too many.
@@ -134,14 +133,8 @@ class Connections(ServerState):
     def count(self, refusal: ConnectionRefusal, host: str) -> None:
         """Count a refusal, and log it if none of its kind was logged in the last minute."""
         counted(connections_refused, refusal.reason).inc()
-        now = asyncio.get_running_loop().time()
-        number = self._unlogged.get(refusal.reason, 0) + 1
-        if now - self._logged_at.get(refusal.reason, -_LOG_SECONDS) < _LOG_SECONDS:
-            self._unlogged[refusal.reason] = number
-            return
-        self._logged_at[refusal.reason] = now
-        self._unlogged[refusal.reason] = 0
-        log.warning("connections refused", reason=refusal.reason, client=host or None, number=number)
+        if number := self._lines.due(refusal.reason, asyncio.get_running_loop().time()):
+            log.warning("connections refused", reason=refusal.reason, client=host or None, number=number)
 
     def free_descriptors(self, number: int) -> None:
         """Close this number of idle connections, if there are any."""
