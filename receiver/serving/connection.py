@@ -78,8 +78,8 @@ class ServerConnection(HttpToolsProtocol):
         assert isinstance(server_state, Connections)  # noqa: S101 - `Server` made it
         self._all = server_state
         self._limits = server_state.limits
-        self._most_fields = self._limits.head_fields
-        self._bounds = RequestBounds(self._limits.head_bytes)
+        self._most_fields = self._limits.max_head_fields
+        self._bounds = RequestBounds(self._limits.max_head_bytes)
         self._clock = BodyClock(self.loop.time)
         self._extensions: dict[str, dict[object, object]] = {
             ABORT: {"abort": self.abort},
@@ -436,7 +436,7 @@ class ServerConnection(HttpToolsProtocol):
     def _too_large(self) -> ConnectionRefusal:
         if self._waits_for != "headers":
             return refusals.CHUNKS_TOO_LARGE
-        if not self.headers and len(self.url) > self._limits.head_bytes // 2:
+        if not self.headers and len(self.url) > self._limits.max_head_bytes // 2:
             return refusals.URL_TOO_LONG
         return refusals.HEAD_TOO_LARGE
 

@@ -71,7 +71,7 @@ class Connections(ServerState):
             limits.bodies_in_flight_bytes, limits.body_seconds, lambda: self.count(BODIES_FULL, "")
         )
         self.body_extension: dict[str, dict[object, object]] = {BODIES: {"budgets": self.bodies}}
-        self._trusted_hosts = ProxyHeadersMiddleware(_no_application, limits.trusted).trusted_hosts
+        self._trusted_hosts = ProxyHeadersMiddleware(_no_application, limits.trusted_proxies).trusted_hosts
         self._trusted = ClientNetwork("trusted proxies", is_trusted=True)
         self._networks: dict[str, ClientNetwork] = {}
         self._open = 0
@@ -86,11 +86,11 @@ class Connections(ServerState):
         Idle connections are closed to make room for it, where that helps.
         """
         network = self._network(host)
-        if network.open >= self.limits.connections_per_address and not network.is_trusted:
+        if network.open >= self.limits.max_connections_per_address and not network.is_trusted:
             if not self._make_room(network.idle):
                 self.count(TOO_MANY_OF_ADDRESS, host)
                 return TOO_MANY_OF_ADDRESS
-        elif self._open >= self.limits.connections and not (
+        elif self._open >= self.limits.max_connections and not (
             self._make_room(self._idle) or self._make_room(self._trusted.idle)
         ):
             self.count(TOO_MANY, host)

@@ -82,7 +82,7 @@ class MetricsServer:
             server_header=False,
             timeout_graceful_shutdown=1,
         )
-        limits = ConnectionLimits(connections=_MOST_CONNECTIONS, connections_per_address=_MOST_CONNECTIONS)
+        limits = ConnectionLimits(max_connections=_MOST_CONNECTIONS, max_connections_per_address=_MOST_CONNECTIONS)
         self._server = Server(config, lambda: None, limits=limits)
         self._thread = threading.Thread(
             target=self._server.run, args=([listening],), name="ringback-metrics", daemon=True
