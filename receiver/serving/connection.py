@@ -18,7 +18,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from receiver.asgi import ABORT
+from receiver.asgi import ABORT, BODIES
 from receiver.serving import refusals
 from receiver.serving.connections import ClientNetwork, Connections
 from receiver.serving.lingering import LingeringTransport
@@ -83,7 +83,7 @@ class ServerConnection(HttpToolsProtocol):
         self._clock = BodyClock(self.loop.time)
         self._extensions: dict[str, dict[object, object]] = {
             ABORT: {"abort": self.abort},
-            **server_state.body_extension,
+            BODIES: {"budgets": server_state.bodies},
         }
         self._waits_for: _Wait = "first byte"
         self._behind = bytearray()

@@ -7,7 +7,6 @@ from typing import Protocol
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
-from receiver.asgi import BODIES
 from receiver.body_budget import BodyBudgets
 from receiver.domain.client_networks import client_network
 from receiver.domain.log_lines import LogLines
@@ -70,7 +69,6 @@ class Connections(ServerState):
         self.bodies = BodyBudgets.of(
             limits.bodies_in_flight_bytes, limits.body_seconds, lambda: self.count(BODIES_FULL, "")
         )
-        self.body_extension: dict[str, dict[object, object]] = {BODIES: {"budgets": self.bodies}}
         self._trusted_hosts = ProxyHeadersMiddleware(_no_application, limits.trusted_proxies).trusted_hosts
         self._trusted = ClientNetwork("trusted proxies", is_trusted=True)
         self._networks: dict[str, ClientNetwork] = {}
