@@ -66,7 +66,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Start, then call `on_ready`."""
-        await super().startup([])
+        await super().startup([])  # without sockets: the acceptors have them
         self._loop = asyncio.get_running_loop()
         acceptors = [
             Acceptor(each, self._protocol, self.connections) for each in sockets or [self.config.bind_socket()]
