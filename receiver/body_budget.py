@@ -29,7 +29,7 @@ class BodyBudget:
     `on_refusal` is called.
     """
 
-    def __init__(self, most: int, seconds: float, on_refusal: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, most: int, seconds: float, on_refusal: Callable[[], None]) -> None:
         self._most = most
         self._seconds = seconds
         self._on_refusal = on_refusal
@@ -118,7 +118,7 @@ class BodyBudgets:
     inbound: BodyBudget
 
     @classmethod
-    def of(cls, most: int, seconds: float, on_refusal: Callable[[], None] = lambda: None) -> "BodyBudgets":
+    def of(cls, most: int, seconds: float, on_refusal: Callable[[], None]) -> "BodyBudgets":
         """Return budgets of `most` bytes together; a quarter of it is the inbound webhooks'."""
         budget = partial(BodyBudget, seconds=seconds, on_refusal=on_refusal)
         return cls(api=budget(most - most // 4), inbound=budget(most // 4))

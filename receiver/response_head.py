@@ -71,11 +71,10 @@ class ResponseHead:
                 self._read_status(begin, has_line)
             if not self._in_interim:
                 break
-            end = _HEAD_END.search(self._bytes, self._searched)
+            end = self._head_end()
             if end is None:
-                self._searched = max(self._searched, len(self._bytes) - _HEAD_END_LENGTH)
                 break
-            begin = end.end()
+            begin = end
             self._in_interim = False
         del self._bytes[:begin]
         self._passed += begin
@@ -100,12 +99,18 @@ class ResponseHead:
             self._is_final = True
 
     def _find_end(self) -> None:
+        end = self._head_end()
+        if end is not None and self._passed + end <= MOST_HEAD_BYTES:
+            del self._bytes[end:]
+            self.ended = True
+
+    def _head_end(self) -> int | None:
+        """Return where the present head ends; None if that has not arrived. What was searched is passed over."""
         end = _HEAD_END.search(self._bytes, self._searched)
         if end is None:
             self._searched = max(self._searched, len(self._bytes) - _HEAD_END_LENGTH)
-        elif self._passed + end.end() <= MOST_HEAD_BYTES:
-            del self._bytes[end.end() :]
-            self.ended = True
+            return None
+        return end.end()
 
 
 class BoundedHandler(ResponseHandler):

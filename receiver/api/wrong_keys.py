@@ -12,7 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from receiver.api.live_keys import LiveKeys
-from receiver.domain.client_networks import NetworkLines, client_network
+from receiver.domain.client_networks import client_network
+from receiver.domain.log_lines import LogLines
 from receiver.errors import NotAuthenticated, RateLimited, RingbackError
 from receiver.storage.database import Database
 from receiver.telemetry import counted, get_logger, wrong_keys
@@ -51,7 +52,7 @@ class WrongKeys:
         """By hash of a key that does not exist: until when that is believed."""
         self._lookups = 0
         self._lookups_until = 0.0
-        self._lines = NetworkLines()
+        self._lines = LogLines()
 
     async def may_exist(self, hashed: str, host: str | None) -> bool:
         """Return whether a key that is not cached has to be looked up; False if it is known to be wrong.

@@ -17,10 +17,11 @@ from starlette.types import Receive, Scope, Send
 from models import ReceiptReason
 from receiver.asgi import give_back, hold_body, read_body
 from receiver.clock import utc_now
-from receiver.domain.client_networks import NetworkLines, client_network
+from receiver.domain.client_networks import client_network
 from receiver.domain.content_encoding import ACCEPTED, EncodingBroken, EncodingUnknown, content_encodings, unpack
 from receiver.domain.ids import is_id
 from receiver.domain.keyring import KeyRing
+from receiver.domain.log_lines import LogLines
 from receiver.domain.updates import ProviderUpdate
 from receiver.errors import RingbackError, TooLarge, Unavailable
 from receiver.large_bodies import LARGE_BYTES, read_apart
@@ -64,7 +65,7 @@ class InboundEndpoint:
         self._shared_secrets = {name: secret.strip() for name, secret in shared_secrets.items()}
         self._header_forms = {name: _header_forms(secret) for name, secret in self._shared_secrets.items()}
         self._max_body_bytes = max_body_bytes
-        self._refusals = NetworkLines()
+        self._refusals = LogLines()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Receive one webhook."""

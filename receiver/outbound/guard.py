@@ -25,12 +25,11 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL  # aiohttp's own URL parser: what is checked is what is connected to
 
 from receiver.errors import BadRequest, SettingsError
-from receiver.lookups.resolver import NameLookups
+from receiver.lookups.resolver import LONGEST_LOOKUP, NameLookups
 from receiver.outbound.target_url import authority_of, target_url
 from receiver.settings import Settings
 
 LONGEST_URL = 2048
-_LOOKUP_SECONDS = 5.0
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 _LONGEST_NAME = 253
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -150,7 +149,7 @@ class AddressGuard:
         try:
             target = self._check_url(url)
             if target.address is None:
-                async with asyncio.timeout(_LOOKUP_SECONDS):
+                async with asyncio.timeout(LONGEST_LOOKUP):
                     await self.resolve(target.scheme, target.host, target.port)
         except TargetForbidden as forbidden:
             raise _refused(str(forbidden)) from None

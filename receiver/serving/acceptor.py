@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from receiver.domain.log_lines import LogLines
 from receiver.serving.connections import ClientNetwork, Connections
 from receiver.serving.refusals import ConnectionRefusal
 from receiver.telemetry import connections_refused, counted, get_logger
@@ -19,7 +20,7 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _PAUSE_SECONDS = 0.25
 """After the system had no descriptor or memory for a connection: the next ones wait in the backlog for this long."""
 _FREED = 8
-_LOG_SECONDS = 60.0
+_FILE_LIMIT = "file limit"
 _KEEPALIVE_IDLE_SECONDS = 60
 _KEEPALIVE_INTERVAL_SECONDS = 15
 _KEEPALIVE_PROBES = 4
@@ -42,7 +43,7 @@ class Acceptor:
         self._connections = connections
         self._connecting: set[asyncio.Task[None]] = set()
         self._resume_timer: asyncio.TimerHandle | None = None
-        self._logged_at = -_LOG_SECONDS
+        self._lines = LogLines()
         self._is_closed = False
 
     @property
@@ -106,10 +107,8 @@ class Acceptor:
 
     def _pause(self, error: OSError) -> None:
         """Accept again in a while. The connections that come meanwhile wait in the listening socket's backlog."""
-        counted(connections_refused, "file limit").inc()
-        now = self._loop.time()
-        if now - self._logged_at >= _LOG_SECONDS:
-            self._logged_at = now
+        counted(connections_refused, _FILE_LIMIT).inc()
+        if self._lines.due(_FILE_LIMIT, self._loop.time()):
             log.error(
                 "no file descriptor left for a connection",
                 error=error.strerror,

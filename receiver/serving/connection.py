@@ -1,28 +1,21 @@
-"""One connection: uvicorn's protocol, with bounds on what a client may send and on the time that it may take.
+"""One connection, with bounds on what a client may send and on the time that it may take.
 
-An offer to change the protocol is ignored, blanks around the value of a header are not part of it, and HTTP/1.0 gets no
-chunks. Requests are parsed one at a time: what a client sends behind one waits, as bytes, until it is answered.
+Requests are parsed one at a time: what a client sends behind one waits, as bytes, until it is answered.
 """
 
 import asyncio
-import contextlib
 import math
-import struct
-from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, Literal, cast
 
 import httptools
 import uvicorn
-from starlette.types import ASGIApp
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from receiver.asgi import ABORT
+from receiver.asgi import ABORT, BODIES
 from receiver.serving import refusals
 from receiver.serving.connections import ClientNetwork, Connections
+from receiver.serving.http1_connection import Http1Connection
 from receiver.serving.lingering import LingeringTransport
-from receiver.serving.old_http import WithoutChunks
 from receiver.serving.refusals import ConnectionRefusal
 from receiver.serving.request_bounds import RequestBounds
 from receiver.serving.request_flow import BodyClock, RequestFlow
@@ -35,10 +28,6 @@ _CHECK_SECONDS = 5.0
 """A body that keeps to the least rate, and a response that is being made, are looked at again after this time."""
 _BEHIND_BYTES = 64 * 1024
 """With this many bytes behind a request that is in progress, reading pauses."""
-
-_DISCARD_UNSENT = struct.pack("ii", 1, 0)
-"""SO_LINGER with a time of 0: a close discards what was not sent, and resets the connection."""
-
 
 _Wait = Literal[
     "first byte",
@@ -57,12 +46,8 @@ class _RefusedError(Exception):
     """Raised in a callback of the parser to stop it. `_refusal` says why."""
 
 
-class ServerConnection(HttpToolsProtocol):
-    """A connection with bounds, which the application can abort. The state of the server is a `Connections`.
-
-    Offers to change the protocol are ignored, as RFC 9110 (section 7.8) allows: the request is answered over HTTP/1.1.
-    Java's HttpClient makes such an offer (`Upgrade: h2c`) with each first request to a plain http URL.
-    """
+class ServerConnection(Http1Connection):
+    """A connection with bounds. The state of the server is a `Connections`."""
 
     network: ClientNetwork | None = None
     """Whose connection it is, as counted when it was accepted."""
@@ -78,12 +63,12 @@ class ServerConnection(HttpToolsProtocol):
         assert isinstance(server_state, Connections)  # noqa: S101 - `Server` made it
         self._all = server_state
         self._limits = server_state.limits
-        self._most_fields = self._limits.head_fields
-        self._bounds = RequestBounds(self._limits.head_bytes)
+        self._most_fields = self._limits.max_head_fields
+        self._bounds = RequestBounds(self._limits.max_head_bytes)
         self._clock = BodyClock(self.loop.time)
         self._extensions: dict[str, dict[object, object]] = {
             ABORT: {"abort": self.abort},
-            **server_state.body_extension,
+            BODIES: {"budgets": server_state.bodies},
         }
         self._waits_for: _Wait = "first byte"
         self._behind = bytearray()
@@ -176,28 +161,15 @@ class ServerConnection(HttpToolsProtocol):
         return len(self._behind) >= _BEHIND_BYTES
 
     def _parse(self, data: bytes) -> bytes:
-        """Parse data; return what has to be parsed again: the head of a request that offered another protocol."""
+        """Parse data; return what has to be parsed again. Refuse what cannot be parsed."""
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # The parser takes the rest for the other protocol. A new one gets the request without the offer, so that
-            # it finds the body and the next requests.
-            head = self._head_without_offer()
-            self.parser = _request_parser(self)
-            self._bounds.next_request()
-            return head
+            again = self.parse(data)
         except httptools.HttpParserError:
             self.refuse(self._refusal or refusals.INVALID)
-        return b""
-
-    def _head_without_offer(self) -> bytes:
-        request_line = b"%s %s HTTP/%s" % (
-            self.parser.get_method(),
-            self.url,
-            self.parser.get_http_version().encode(),
-        )
-        lines = [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
-        return b"\r\n".join([request_line, *lines, b"", b""])
+            return b""
+        if again:
+            self._bounds.next_request()
+        return again
 
     # Callbacks of the parser
 
@@ -219,21 +191,17 @@ class ServerConnection(HttpToolsProtocol):
             if self._trailers > self._most_fields:
                 self._stop_parsing(refusals.CHUNKS_TOO_LARGE)
             return
-        name = name.lower()
-        value = value.strip(b" \t")
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+        super().on_header(name, value.strip(b" \t"))
         if len(self.headers) > self._most_fields:
             self._stop_parsing(refusals.TOO_MANY_FIELDS)
 
     def on_headers_complete(self) -> None:
         """Begin to serve the request, unless it has to be parsed again."""
-        if self._offers_other_protocol():
+        if self.offers_other_protocol():
             return
+        self._bounds.body_follows(self.headers)  # raises, and so refuses the request, before the application begins
         super().on_headers_complete()
         self._waits_for = "body"
-        self._bounds.body_follows(self.headers)
 
     def on_body(self, body: bytes) -> None:
         """Give the application a part of the body."""
@@ -243,7 +211,7 @@ class ServerConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the request's body, unless it has to be parsed again."""
-        if self._offers_other_protocol():
+        if self.offers_other_protocol():
             return
         super().on_message_complete()
         self._bounds.next_request()
@@ -258,16 +226,7 @@ class ServerConnection(HttpToolsProtocol):
         self._refusal = refusal
         raise _RefusedError
 
-    def _offers_other_protocol(self) -> bool:
-        # CONNECT is an upgrade to the parser too, with or without an offer.
-        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
-
     # The response
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        if cycle.scope["http_version"] != "1.1":
-            app = cast("ASGI3Application", WithoutChunks(cast("ASGIApp", app), cycle))
-        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or wait for it."""
@@ -309,11 +268,6 @@ class ServerConnection(HttpToolsProtocol):
         self.unread_deadline = math.inf
 
     # The end
-
-    @property
-    def idle(self) -> bool:
-        """Whether no request is in progress on it."""
-        return self.cycle is None or self.cycle.response_complete
 
     def shutdown(self) -> None:
         """Finish the request in progress; abort after `_STOP_UNREAD_SECONDS` if the client does not read it."""
@@ -405,14 +359,6 @@ class ServerConnection(HttpToolsProtocol):
         self._wait_for_close()
         self.transport.close()
 
-    def abort(self) -> None:
-        """Reset the connection, and let the kernel discard what the client has not received."""
-        connected = self.transport.get_extra_info("socket")
-        if connected is not None:
-            with contextlib.suppress(OSError):  # it is closed already
-                connected.setsockopt(SOL_SOCKET, SO_LINGER, _DISCARD_UNSENT)
-        self.transport.abort()
-
     def _wait_for_close(self) -> None:
         self._is_over = True
         self._waits_for = "close"
@@ -436,18 +382,10 @@ class ServerConnection(HttpToolsProtocol):
     def _too_large(self) -> ConnectionRefusal:
         if self._waits_for != "headers":
             return refusals.CHUNKS_TOO_LARGE
-        if not self.headers and len(self.url) > self._limits.head_bytes // 2:
+        if not self.headers and len(self.url) > self._limits.max_head_bytes // 2:
             return refusals.URL_TOO_LONG
         return refusals.HEAD_TOO_LARGE
 
     @property
     def _host(self) -> str:
         return self.client[0] if self.client else ""
-
-
-def _request_parser(connection: ServerConnection) -> httptools.HttpRequestParser:
-    """Return a parser as uvicorn makes it for a connection that begins."""
-    parser = httptools.HttpRequestParser(connection)
-    # Requests that the client sent behind one with `Connection: close` do not keep that one from being answered.
-    parser.set_dangerous_leniencies(lenient_data_after_close=True)
-    return parser

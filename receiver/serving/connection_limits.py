@@ -2,7 +2,7 @@
 
 import contextlib
 import resource
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Self
 
@@ -54,42 +54,30 @@ def _memory_limit(file: Path) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Bounds of one process. Times are in seconds, sizes in bytes.
+    """Bounds of one process, named as the settings that they come from. Times are in seconds, sizes in bytes.
 
     The `least_rate`, in bytes a second, is what a body must arrive at on average once `body_seconds` are over, and what
-    a client must read at while its response waits to be sent. `trusted` are the addresses of proxies, comma-separated.
+    a client must read at while its response waits to be sent. `trusted_proxies` are addresses, comma-separated.
     """
 
-    head_bytes: int = 65_536
-    head_fields: int = 100
+    max_head_bytes: int = 65_536
+    max_head_fields: int = 100
     first_byte_seconds: float = 30
     headers_seconds: float = 10
     body_seconds: float = 30
     unread_seconds: float = 30
     keepalive_seconds: float = 135
     least_rate: float = 1000
-    connections: int = field(default_factory=default_connections)
-    connections_per_address: int = 1000
+    max_connections: int = field(default_factory=default_connections)
+    max_connections_per_address: int = 1000
     bodies_in_flight_bytes: int = field(default_factory=default_body_bytes)
-    trusted: str = "127.0.0.1"
+    trusted_proxies: str = "127.0.0.1"
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Return the bounds that the settings name. The limit of open files should have been raised before."""
-        return cls(
-            head_bytes=settings.max_head_bytes,
-            head_fields=settings.max_head_fields,
-            first_byte_seconds=settings.first_byte_seconds,
-            headers_seconds=settings.headers_seconds,
-            body_seconds=settings.body_seconds,
-            unread_seconds=settings.unread_seconds,
-            keepalive_seconds=settings.keepalive_seconds,
-            least_rate=settings.least_rate,
-            connections=settings.max_connections or default_connections(),
-            connections_per_address=settings.max_connections_per_address,
-            bodies_in_flight_bytes=settings.bodies_in_flight_bytes or default_body_bytes(),
-            trusted=settings.trusted_proxies,
-        )
+        named = {each.name: getattr(settings, each.name) for each in fields(cls)}
+        return cls(**{name: value for name, value in named.items() if value is not None})
 
     @property
     def shortest_seconds(self) -> float:

@@ -2,14 +2,14 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Protocol
 
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
-from receiver.asgi import BODIES
 from receiver.body_budget import BodyBudgets
+from receiver.domain.client_networks import client_network
+from receiver.domain.log_lines import LogLines
 from receiver.serving.connection_limits import ConnectionLimits
 from receiver.serving.refusals import (
     BODIES_FULL,
@@ -26,7 +26,6 @@ log = get_logger("serving.connections")
 _SWEEP_SECONDS = 1.0
 _SWEEPS_A_DEADLINE = 5
 """A deadline is at most a fifth of its time late."""
-_LOG_SECONDS = 60.0
 _SPARED_SECONDS = 0.5
 _MOST_UNFINISHED_BYTES = 64 * 1024 * 1024
 """Of heads that are not complete, and of requests that wait behind another one, on all connections together."""
@@ -70,16 +69,14 @@ class Connections(ServerState):
         self.bodies = BodyBudgets.of(
             limits.bodies_in_flight_bytes, limits.body_seconds, lambda: self.count(BODIES_FULL, "")
         )
-        self.body_extension: dict[str, dict[object, object]] = {BODIES: {"budgets": self.bodies}}
-        self._trusted_hosts = ProxyHeadersMiddleware(_no_application, limits.trusted).trusted_hosts
+        self._trusted_hosts = ProxyHeadersMiddleware(_no_application, limits.trusted_proxies).trusted_hosts
         self._trusted = ClientNetwork("trusted proxies", is_trusted=True)
         self._networks: dict[str, ClientNetwork] = {}
         self._open = 0
         self._idle: dict[BoundedConnection, float] = {}
         """Those of clients that are not trusted proxies, the one that has been idle for longest first."""
         self._sweep_timer: asyncio.TimerHandle | None = None
-        self._logged_at: dict[str, float] = {}
-        self._unlogged: dict[str, int] = {}
+        self._lines = LogLines()
 
     def admit(self, host: str) -> ClientNetwork | ConnectionRefusal:
         """Count one more connection from this address ("" if it has none), or refuse it if there are too many.
@@ -87,11 +84,11 @@ class Connections(ServerState):
         Idle connections are closed to make room for it, where that helps.
         """
         network = self._network(host)
-        if network.open >= self.limits.connections_per_address and not network.is_trusted:
+        if network.open >= self.limits.max_connections_per_address and not network.is_trusted:
             if not self._make_room(network.idle):
                 self.count(TOO_MANY_OF_ADDRESS, host)
                 return TOO_MANY_OF_ADDRESS
-        elif self._open >= self.limits.connections and not (
+        elif self._open >= self.limits.max_connections and not (
             self._make_room(self._idle) or self._make_room(self._trusted.idle)
         ):
             self.count(TOO_MANY, host)
@@ -134,14 +131,8 @@ class Connections(ServerState):
     def count(self, refusal: ConnectionRefusal, host: str) -> None:
         """Count a refusal, and log it if none of its kind was logged in the last minute."""
         counted(connections_refused, refusal.reason).inc()
-        now = asyncio.get_running_loop().time()
-        number = self._unlogged.get(refusal.reason, 0) + 1
-        if now - self._logged_at.get(refusal.reason, -_LOG_SECONDS) < _LOG_SECONDS:
-            self._unlogged[refusal.reason] = number
-            return
-        self._logged_at[refusal.reason] = now
-        self._unlogged[refusal.reason] = 0
-        log.warning("connections refused", reason=refusal.reason, client=host or None, number=number)
+        if number := self._lines.due(refusal.reason, asyncio.get_running_loop().time()):
+            log.warning("connections refused", reason=refusal.reason, client=host or None, number=number)
 
     def free_descriptors(self, number: int) -> None:
         """Close this number of idle connections, if there are any."""
@@ -165,7 +156,7 @@ class Connections(ServerState):
     def _network(self, host: str) -> ClientNetwork:
         if not host or host in self._trusted_hosts:
             return self._trusted
-        name = _network_name(host)
+        name = client_network(host)
         if name in self._trusted_hosts:  # an IPv4 address that came over IPv6
             return self._trusted
         return self._networks.get(name) or ClientNetwork(name)
@@ -199,19 +190,6 @@ class Connections(ServerState):
             connection.refuse(UNFINISHED)
             if total <= _MOST_UNFINISHED_BYTES:
                 return
-
-
-def _network_name(host: str) -> str:
-    """Return the IPv4 address, also of one that came over IPv6, or the first 64 bits of the IPv6 address."""
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if address.version == 4:
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return f"{ip_address(int(address) >> 64 << 64)}/64"
 
 
 async def _no_application(*_: object) -> None:

@@ -17,7 +17,6 @@ from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
@@ -25,9 +24,8 @@ from starlette.routing import Route
 from receiver.api.answer_headers import AnswerHeadersMiddleware
 from receiver.api.health import Health, livez
 from receiver.errors import StartError
-from receiver.serving.connection import ServerConnection
 from receiver.serving.connection_limits import ConnectionLimits
-from receiver.serving.server import Server
+from receiver.serving.server import Server, server_config
 from receiver.setting_values import read_listen_address
 
 _ANSWER_SECONDS = 3.0
@@ -69,20 +67,8 @@ class MetricsServer:
             ],
             middleware=[Middleware(AnswerHeadersMiddleware)],
         )
-        config = uvicorn.Config(
-            app,
-            loop="asyncio",
-            http=ServerConnection,
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            log_level="warning",
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-        limits = ConnectionLimits(connections=_MOST_CONNECTIONS, connections_per_address=_MOST_CONNECTIONS)
+        config = server_config(app, loop="asyncio", lifespan="off", proxy_headers=False, timeout_graceful_shutdown=1)
+        limits = ConnectionLimits(max_connections=_MOST_CONNECTIONS, max_connections_per_address=_MOST_CONNECTIONS)
         self._server = Server(config, lambda: None, limits=limits)
         self._thread = threading.Thread(
             target=self._server.run, args=([listening],), name="ringback-metrics", daemon=True

@@ -42,25 +42,18 @@ def serve(
     import uvicorn
 
     from receiver.app import create_app
-    from receiver.serving.connection import ServerConnection
     from receiver.serving.connection_limits import ConnectionLimits, raise_file_limit
-    from receiver.serving.server import Server
+    from receiver.serving.server import Server, server_config
 
     raise_file_limit()
     app = create_app(settings, keys)
-    config = uvicorn.Config(
+    config = server_config(
         app,
         loop="uvloop",
-        http=ServerConnection,
-        ws="none",
         lifespan="on",
-        access_log=False,
-        log_config=None,  # `telemetry.configure_logging` writes its records
-        log_level="warning",
         proxy_headers=True,
         forwarded_allow_ips=settings.trusted_proxies,
         root_path=settings.root_path,
-        server_header=False,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
 

@@ -32,8 +32,11 @@ class RequestBounds:
         self.counted, self._left, self._tail = 0, None, b""
 
     def body_follows(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Begin with the body of the request with these headers, whose names are in lower case."""
-        self.counted, self._left, self._tail = 0, None, b""
+        """Begin with the body of the request with these headers, whose names are in lower case.
+
+        Raises `ValueError` for a length of thousands of digits, which may all be zeros to the parser.
+        """
+        self.next_request()
         for name, value in headers:
             if name == b"transfer-encoding":
                 self._left = None

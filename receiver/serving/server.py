@@ -5,9 +5,10 @@ import contextlib
 from collections.abc import Callable
 from socket import socket
 from types import FrameType
-from typing import cast
+from typing import Any, cast
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from receiver.serving.acceptor import Acceptor
 from receiver.serving.connection import ServerConnection
@@ -15,6 +16,20 @@ from receiver.serving.connection_limits import ConnectionLimits
 from receiver.serving.connections import ClientNetwork, Connections
 
 _CHECK_SECONDS = 0.05
+
+
+def server_config(app: ASGIApp, **more: Any) -> uvicorn.Config:
+    """Return the configuration of a `Server`: what all have in common, and uvicorn's settings in `more`."""
+    return uvicorn.Config(
+        app,
+        http=ServerConnection,
+        ws="none",
+        access_log=False,
+        log_config=None,  # `telemetry.configure_logging` writes its records
+        log_level="warning",
+        server_header=False,
+        **more,
+    )
 
 
 class Server(uvicorn.Server):
@@ -51,7 +66,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Start, then call `on_ready`."""
-        await super().startup([])
+        await super().startup([])  # without sockets: the acceptors have them
         self._loop = asyncio.get_running_loop()
         acceptors = [
             Acceptor(each, self._protocol, self.connections) for each in sockets or [self.config.bind_socket()]

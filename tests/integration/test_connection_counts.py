@@ -21,8 +21,8 @@ pytestmark = pytest.mark.no_database("the server alone")
 GET = b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n"
 WAIT = b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n"
 BOUNDS: dict[str, dict[str, Any]] = {
-    "in all": {"connections": 3},
-    "from an address": {"connections_per_address": 3, "trusted": "192.0.2.1"},
+    "in all": {"max_connections": 3},
+    "from an address": {"max_connections_per_address": 3, "trusted_proxies": "192.0.2.1"},
 }
 
 
@@ -76,14 +76,17 @@ async def test_the_connection_that_has_been_idle_for_longest_makes_room(bound: s
 
 
 async def test_a_trusted_proxy_has_no_bound_of_its_own() -> None:
-    async with front_door(connections_per_address=1, trusted="127.0.0.0/8") as door, AsyncExitStack() as stack:
+    async with (
+        front_door(max_connections_per_address=1, trusted_proxies="127.0.0.0/8") as door,
+        AsyncExitStack() as stack,
+    ):
         for _ in range(4):
             await busy(stack, door)
 
 
 def test_the_bound_of_an_address_is_for_64_bits_of_ipv6_and_one_address_of_ipv4() -> None:
     def name(host: str) -> str:
-        network = Connections(ConnectionLimits(trusted="10.0.0.0/8,2001:db8:9::1")).admit(host)
+        network = Connections(ConnectionLimits(trusted_proxies="10.0.0.0/8,2001:db8:9::1")).admit(host)
         assert isinstance(network, ClientNetwork)
         return network.name
 
@@ -94,7 +97,7 @@ def test_the_bound_of_an_address_is_for_64_bits_of_ipv6_and_one_address_of_ipv4(
 
 
 async def test_what_ended_is_not_counted_and_not_remembered() -> None:
-    connections = Connections(ConnectionLimits(connections_per_address=2))
+    connections = Connections(ConnectionLimits(max_connections_per_address=2))
     for number in range(1000):
         host = f"198.51.100.{number % 200}"
         networks = [connections.admit(host), connections.admit(host)]

@@ -72,6 +72,14 @@ async def test_a_hundred_fields_pass_and_one_more_does_not() -> None:
                 assert (await client.answer())[0] == status
 
 
+async def test_a_request_whose_length_has_thousands_of_digits_is_refused_and_not_begun() -> None:
+    async with front_door() as door, raw_connection(door.url) as client:
+        await client.send(b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: %s5\r\n\r\nhello" % (b"0" * 5000))
+        assert (await client.answer())[0] == 400
+        assert await client.ended() == b""
+        assert door.requests == []
+
+
 async def test_a_trailer_field_does_not_become_a_header() -> None:
     seen: list[bytes] = []
 

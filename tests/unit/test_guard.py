@@ -348,7 +348,7 @@ async def test_a_name_that_does_not_resolve_is_refused_for_that_reason(names: Ab
 
 
 async def test_a_name_that_takes_too_long_to_resolve_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("receiver.outbound.guard._LOOKUP_SECONDS", 0.01)
+    monkeypatch.setattr("receiver.outbound.guard.LONGEST_LOOKUP", 0.01)
     assert "does not resolve" in await refusal(AddressGuard(inner=SlowNames()), f"https://{NAME}/")
 
 
