@@ -1,4 +1,4 @@
-"""Who counts as one client among those that show no valid key or secret, and how often a log line tells of them."""
+"""Which addresses count as one client before a key or secret tells who it is; how often a log line tells of them."""
 
 from collections import OrderedDict
 from functools import lru_cache

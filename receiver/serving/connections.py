@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Protocol
 
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -10,6 +9,7 @@ from uvicorn.server import ServerState
 
 from receiver.asgi import BODIES
 from receiver.body_budget import BodyBudgets
+from receiver.domain.client_networks import client_network
 from receiver.serving.connection_limits import ConnectionLimits
 from receiver.serving.refusals import (
     BODIES_FULL,
@@ -52,7 +52,7 @@ class BoundedConnection(Protocol):
 
 @dataclass(eq=False, slots=True)
 class ClientNetwork:
-    """One client's addresses: one of IPv4, or 64 bits of IPv6; or all proxies that are trusted."""
+    """One client's addresses (`client_network`), or all proxies that are trusted."""
 
     name: str
     is_trusted: bool = False
@@ -165,7 +165,7 @@ class Connections(ServerState):
     def _network(self, host: str) -> ClientNetwork:
         if not host or host in self._trusted_hosts:
             return self._trusted
-        name = _network_name(host)
+        name = client_network(host)
         if name in self._trusted_hosts:  # an IPv4 address that came over IPv6
             return self._trusted
         return self._networks.get(name) or ClientNetwork(name)
@@ -199,19 +199,6 @@ class Connections(ServerState):
             connection.refuse(UNFINISHED)
             if total <= _MOST_UNFINISHED_BYTES:
                 return
-
-
-def _network_name(host: str) -> str:
-    """Return the IPv4 address, also of one that came over IPv6, or the first 64 bits of the IPv6 address."""
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if address.version == 4:
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return f"{ip_address(int(address) >> 64 << 64)}/64"
 
 
 async def _no_application(*_: object) -> None:
