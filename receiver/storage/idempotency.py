@@ -145,12 +145,6 @@ async def move_lease(tx: Transaction, scope: str, owner: str, until: datetime) -
     await tx.execute(update(keys).where(is_held).values(lease_until=until))
 
 
-def live_keys(organization_id: int, now: datetime, most: int) -> Select[Any]:
-    """Return the query that counts the organization's keys that are valid, as `count`: up to `most` of them."""
-    is_live = (keys.c.organization_id == organization_id, keys.c.created_at > now - KEPT)
-    return select(func.count().label("count")).select_from(select(keys.c.id).where(*is_live).limit(most).subquery())
-
-
 def leased(scope: str, now: datetime) -> Select[Any]:
     """Return the query that finds a key while a process does the work of its request."""
     return select(keys.c.id).where(keys.c.scope == scope, keys.c.status.is_(None), keys.c.lease_until > now)

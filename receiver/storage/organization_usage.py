@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
 
+from receiver.clock import utc_now
 from receiver.domain.organization_limits import OrganizationLimits
 from receiver.errors import OutcomeUnknown
 from receiver.storage.database import Database
@@ -174,7 +175,7 @@ class OrganizationUsage:
         queries = {
             "webhooks": count_webhooks(organization_id, MOST_COUNTED),
             "running_replays": count_running_replays(organization_id, MOST_COUNTED),
-            "idempotency_keys": count_idempotency_keys(organization_id, MOST_COUNTED),
+            "idempotency_keys": count_idempotency_keys(organization_id, utc_now(), MOST_COUNTED),
         }
         try:
             found = {name: int((await read(query))[0]["count"]) for name, query in queries.items()}

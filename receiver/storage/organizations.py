@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, insert, select, update
 
 from models import TERMINAL, ReplayStatus, SubscriptionKind, TaskStatus
 from receiver.domain.ids import new_id
+from receiver.storage.idempotency import KEPT
 from receiver.storage.tables import idempotency_keys, organizations, replays, subscriptions, tasks
 from receiver.storage.transaction import Transaction, Values
 
@@ -99,9 +100,11 @@ def count_open_tasks(organization_id: int, most: int) -> Select[Any]:
     return _count(tasks.c.id, and_(tasks.c.organization_id == organization_id, tasks.c.status.in_(_OPEN)), most)
 
 
-def count_idempotency_keys(organization_id: int, most: int) -> Select[Any]:
-    """Return the query that counts the idempotency keys of an organization that are kept, up to `most`."""
-    return _count(idempotency_keys.c.created_at, idempotency_keys.c.organization_id == organization_id, most)
+def count_idempotency_keys(organization_id: int, now: datetime, most: int) -> Select[Any]:
+    """Return the query that counts the idempotency keys of an organization that are valid, up to `most`."""
+    table = idempotency_keys.c
+    is_valid = and_(table.organization_id == organization_id, table.created_at > now - KEPT)
+    return _count(table.created_at, is_valid, most)
 
 
 async def is_below(tx: Transaction, count: Select[Any], most: int) -> bool:

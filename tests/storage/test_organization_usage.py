@@ -1,6 +1,7 @@
 """What organizations use is counted in the background, and their limits are known without a query."""
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ from sqlalchemy import select, update
 
 from models import TaskStatus
 from receiver.clock import utc_now
+from receiver.domain.ids import new_id
 from receiver.domain.organization_limits import OrganizationLimits
 from receiver.errors import OutcomeUnknown, WriterFull
 from receiver.storage import organization_usage
 from receiver.storage.database import Database
+from receiver.storage.idempotency import KEPT, ClaimRequest, claim
 from receiver.storage.known_limits import KnownLimits
 from receiver.storage.organization_usage import OrganizationUsage
 from receiver.storage.organizations import (
@@ -157,6 +160,26 @@ async def test_a_page_of_sums_names_where_the_next_one_begins(database: Database
     keys = await add_tasks(database, *(task_row() for _ in range(5)))
     (page,) = await database.read(stored_bytes_after(keys[1], 2))
     assert (page["tasks"], page["last"]) == (2, keys[3])
+
+
+async def test_idempotency_keys_that_are_used_are_those_that_the_limit_counts(
+    database: Database, both: tuple[int, int]
+) -> None:
+    ours, theirs = both
+    for name, organization_id, age in (("new", ours, timedelta()), ("ended", ours, KEPT), ("other", theirs, KEPT / 2)):
+        now = utc_now() - age
+        request = ClaimRequest(
+            scope=name,
+            body="",
+            resource_id=new_id(),
+            owner=new_id(),
+            now=now,
+            lease_until=now,
+            organization_id=organization_id,
+        )
+        await database.writer.write(claim, request)
+    usage = usage_of(database)
+    assert [(await usage.counts(each))["idempotency_keys"] for each in both] == [1, 1]
 
 
 async def test_a_change_of_limits_is_known_here_at_once_and_to_another_process_after_its_next_look(
