@@ -44,18 +44,17 @@ async def insert_organization(tx: Transaction, values: Values) -> int | None:
 
 async def change_organization(
     tx: Transaction, uid: str, limits: Mapping[str, Any], values: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """Change limits of one organization, None to have the default again, and other columns; return the changed row.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Change limits of one organization, None to have the default again, and other columns.
 
-    None if there is no such organization.
+    Return its row as it was and as it is. It must exist: organizations are never deleted.
     """
-    found = await tx.execute(select(organizations).where(organizations.c.uid == uid).with_for_update(key_share=True))
-    if not found:
-        return None
-    merged = {**(found[0].limits or {}), **limits}
+    (found,) = await tx.execute(select(organizations).where(organizations.c.uid == uid).with_for_update(key_share=True))
+    was = dict(found._mapping)
+    merged = {**(was["limits"] or {}), **limits}
     changed = {**values, "limits": {name: value for name, value in merged.items() if value is not None} or None}
     await tx.execute(update(organizations).where(organizations.c.uid == uid).values(**changed))
-    return {**found[0]._mapping, **changed}
+    return was, {**was, **changed}
 
 
 def organization_by_id(uid: str) -> Select[Any]:

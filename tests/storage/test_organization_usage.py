@@ -192,7 +192,7 @@ async def test_a_change_of_limits_is_known_here_at_once_and_to_another_process_a
         (row,) = await database.read(organization_by_key(theirs))
 
         async def change(**limits: Any) -> Any:
-            changed = await database.writer.run(lambda tx: change_organization(tx, row["uid"], limits, {}))
+            _, changed = await database.writer.run(lambda tx: change_organization(tx, row["uid"], limits, {}))
             await here.refresh()
             await there.refresh()
             return changed
