@@ -39,7 +39,7 @@ class ClaimRequest:
     owner: str
     now: datetime
     lease_until: datetime
-    organization_id: int | None = None
+    organization_id: int
     refusal: RingbackError | None = None
     """Why a key that is new may not be claimed; None if it may."""
 
