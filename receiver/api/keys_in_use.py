@@ -50,8 +50,8 @@ class Principal:
     scope: Scope
     key_id: int
     rate_limit: float | None
-    key_name: str = ""
-    expires_at: datetime | None = None
+    key_name: str
+    expires_at: datetime | None
 
     def require(self, scope: Scope) -> None:
         """Raise `NotAllowed` unless the key has this scope or a higher one."""
