@@ -160,7 +160,7 @@ class Service:
             authenticator=Authenticator(database, settings.wrong_key_tries),
             change_limit=ChangeLimit(),
             key_limits=KeyLimits(KeyLimit.of(*settings.key_requests), part=database.part),
-            idempotency=Idempotency(database, keyring, limits_of=self.known_limits.of),
+            idempotency=Idempotency(database, keyring, self.known_limits.of),
             providers=self.providers,
             known_limits=self.known_limits,
             quotas=Quotas(self.known_limits.of, self.usage, part=database.part, delivery_use=self.dispatcher.use_of),

@@ -55,7 +55,7 @@ class Authenticator:
         if row["expires_at"] is not None:
             check_expiry(row["expires_at"])
         principal = _principal(row)
-        self.in_use.add(hashed, principal, read_at, row["last_used_at"])
+        self.in_use.add(hashed, principal, read_at)
         if row["sealed"] is not None:
             await self._forget_sealed(row["id"])
         return principal

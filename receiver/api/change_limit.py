@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 
+from receiver.domain.pace import Pace
 from receiver.errors import RateLimited
 
 MOST_AT_ONCE = 10_000
@@ -12,21 +13,20 @@ SECONDS_EACH = 0.1
 
 
 class ChangeLimit:
-    """Counts the changes of each organization in this process. Of each, one time is kept: when it may do all again."""
+    """Counts the changes of each organization in this process."""
 
-    def __init__(self, most: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._given = most
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._free_at: dict[int, float] = {}
+        self._paces: dict[int, Pace] = {}
 
     def take(self, organization_id: int) -> None:
         """Count a change. Raises `RateLimited` if the organization has made too many."""
-        now, most = self._clock(), MOST_AT_ONCE if self._given is None else self._given
-        free_at = max(now, self._free_at.get(organization_id, now)) + SECONDS_EACH
-        early_by = free_at - now - most * SECONDS_EACH
-        if early_by > 0:
+        now, pace = self._clock(), self._paces.get(organization_id)
+        if pace is None:
+            pace = self._paces[organization_id] = Pace(1 / SECONDS_EACH, (MOST_AT_ONCE - 1) * SECONDS_EACH)
+        if (wait := pace.ready_at(now) - now) > 0:
             raise RateLimited(
-                f"more than {most} changes of webhooks, keys and deliveries in a short time: try again later",
-                retry_after=math.ceil(early_by),
+                f"more than {MOST_AT_ONCE} changes of webhooks, keys and deliveries in a short time: try again later",
+                retry_after=math.ceil(wait),
             )
-        self._free_at[organization_id] = free_at
+        pace.spend(now)

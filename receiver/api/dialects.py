@@ -60,7 +60,7 @@ class _PiAPI:
     def error(self, error: RingbackError, request_id: str) -> Response:
         if isinstance(error, ProviderRefused) and error.body is not None:
             return _json(error.body, error.status, request_id)
-        body = {"code": error.status, "data": None, "message": _shortened(_message_with_param(error))}
+        body = {"code": error.status, "data": None, "message": shortened(_message_with_param(error))}
         return _json(body, error.status, request_id, _retry_after(error), _kind_of(error))
 
 
@@ -104,15 +104,15 @@ def dialect_of(path: str) -> Dialect:
 
 def error_object(error: RingbackError) -> dict[str, Any]:
     """Return an error in Pi's form, as a response has it, but for the id of the request."""
-    detail: dict[str, Any] = {"type": error.kind, "code": error.code, "message": _shortened(error.message)}
+    detail: dict[str, Any] = {"type": error.kind, "code": error.code, "message": shortened(error.message)}
     if error.param is not None:
-        detail["param"] = _shortened(error.param, LONGEST_PARAM)
+        detail["param"] = shortened(error.param, LONGEST_PARAM)
     if error.issues:
         detail["issues"] = error.issues
     return detail
 
 
-def _shortened(text: str, most: int = LONGEST_MESSAGE) -> str:
+def shortened(text: str, most: int = LONGEST_MESSAGE) -> str:
     """Return a text of bounded length: it may repeat what the client sent."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
 from models import Scope
-from receiver.api.dialects import Dialect, Reply, new_request_id
+from receiver.api.dialects import Dialect, Reply, new_request_id, shortened
 from receiver.api.idempotency import IdempotentRequest, read_key
 from receiver.api.ids import read_id
 from receiver.api.keys_in_use import Principal
@@ -295,7 +295,7 @@ class _Endpoint:
 
 def _broken_off(method: str) -> RingbackError:
     """Return the error for a request that is broken off because the service stops and waits no longer for it."""
-    if method in ("GET", "HEAD"):
+    if method in _READS:
         return Unavailable("the service stops: send the request again")
     return OutcomeUnknown(
         "the service stops before the request was done, so it may have been done in part: repeat the same request with "
@@ -332,17 +332,11 @@ def check(schema: type[Schema], value: Any, *, code: str = "invalid_request_body
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         listed = faults[:MOST_FAULTS]
-        fields = [
-            _shortened(".".join(_shortened(str(each)) for each in ((within,) if within else ()) + fault["loc"]))
-            for fault in listed
-        ]
+        names = [".".join(map(str, ((within,) if within else ()) + fault["loc"])) for fault in listed]
+        fields = [shortened(name, _LONGEST_FIELD) for name in names]
         start = [f"{field}: " if field else "" for field in fields]  # none if the value as a whole is wrong
         texts = [fault["msg"].removeprefix("Value error, ")[:_LONGEST_FAULT] for fault in listed]
         message = "; ".join(before + text for before, text in zip(start, texts, strict=True))
         if len(faults) > MOST_FAULTS:
             message += f"; and {len(faults) - MOST_FAULTS} more"
         raise BadRequest(message, code=code, param=fields[0] or None) from None
-
-
-def _shortened(field: str) -> str:
-    return field if len(field) <= _LONGEST_FIELD else f"{field[: _LONGEST_FIELD - 1]}…"

@@ -14,8 +14,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from receiver.api.remembered import Remembered
 from receiver.errors import RingbackError
+from receiver.remembered import Remembered
 from receiver.telemetry import get_logger
 
 REMEMBERED_SECONDS = 1.0

@@ -109,12 +109,7 @@ def read_key(headers: Headers) -> str | None:
 class Idempotency:
     """Does the work of each key once. Use one instance per process: it knows which requests are in progress."""
 
-    def __init__(
-        self,
-        database: Database,
-        keyring: KeyRing,
-        limits_of: Callable[[int], OrganizationLimits] = lambda _: OrganizationLimits(),
-    ) -> None:
+    def __init__(self, database: Database, keyring: KeyRing, limits_of: Callable[[int], OrganizationLimits]) -> None:
         self._counts = KeyCounts(database, limits_of)
         self._database = database
         self._keyring = keyring

@@ -13,7 +13,7 @@ from receiver.clock import utc_now
 from receiver.domain.organization_limits import OrganizationLimits
 from receiver.errors import OrganizationRateLimited, Unavailable
 from receiver.storage.database import Database
-from receiver.storage.idempotency import live_keys
+from receiver.storage.organizations import count_idempotency_keys
 from receiver.telemetry import get_logger
 
 log = get_logger("api.idempotency_counts")
@@ -71,7 +71,7 @@ class KeyCounts:
     async def _count(self, organization_id: int, count: _Count, limit: int) -> None:
         began, before = time.monotonic(), count.made
         try:
-            rows = await self._database.read(live_keys(organization_id, utc_now(), limit + 1))
+            rows = await self._database.read(count_idempotency_keys(organization_id, utc_now(), limit + 1))
             count.counted, count.made = rows[0]["count"], count.made - before
         except Unavailable as error:
             log.warning("idempotency keys not counted", error_code=error.code, error=error.message)

@@ -14,7 +14,7 @@ it: each sees in the row what another has noted.
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any
@@ -50,8 +50,8 @@ class Principal:
     scope: Scope
     key_id: int
     rate_limit: float | None
-    key_name: str = ""
-    expires_at: datetime | None = None
+    key_name: str
+    expires_at: datetime | None
 
     def require(self, scope: Scope) -> None:
         """Raise `NotAllowed` unless the key has this scope or a higher one."""
@@ -64,7 +64,6 @@ class _Known:
     principal: Principal
     valid_until: float
     used_at: float
-    stored_use: datetime | None = field(default=None)
 
 
 class KeysInUse:
@@ -97,11 +96,11 @@ class KeysInUse:
         """Return whether the key with this hash was valid when it was read some seconds ago."""
         return hashed in self._known
 
-    def add(self, hashed: str, principal: Principal, read_at: float, last_used_at: datetime | None) -> None:
+    def add(self, hashed: str, principal: Principal, read_at: float) -> None:
         """Keep a key that was read; `read_at` is the monotone time before it was."""
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
-        self._known[hashed] = _Known(principal, read_at + _VALID_SECONDS, monotonic(), last_used_at)
+        self._known[hashed] = _Known(principal, read_at + _VALID_SECONDS, monotonic())
 
     def hold(self, principal: Principal) -> "KeyHold":
         """Return a context manager in which the present task is cancelled when the key ends.
@@ -171,8 +170,8 @@ class KeysInUse:
                 del self._known[hashed]
                 continue
             was_used = known.used_at > known.valid_until - _VALID_SECONDS
-            known.valid_until, known.stored_use = read_at + _VALID_SECONDS, row["last_used_at"]
-            if was_used and _is_old(known.stored_use, now):
+            known.valid_until = read_at + _VALID_SECONDS
+            if was_used and _is_old(row["last_used_at"], now):
                 uses.add(known.principal.key_id)
         return sorted(uses)
 
@@ -227,12 +226,7 @@ class KeyHold:
             return
         # As `asyncio.timeout` does: a cancellation that came from elsewhere as well is passed on.
         if self._task.uncancel() <= self._cancelling and kind is not None and issubclass(kind, asyncio.CancelledError):
-            raise key_ended() from error
-
-
-def key_ended() -> NotAuthenticated:
-    """Return the error for what a key was used for when it ended."""
-    return NotAuthenticated("the API key was revoked or has expired: use another one")
+            raise NotAuthenticated("the API key was revoked or has expired: use another one") from error
 
 
 def check_expiry(expires_at: datetime) -> None:

@@ -1,5 +1,6 @@
 """Schemas of what operators send about organizations."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
@@ -19,11 +20,8 @@ def _check_name(name: str) -> str:
 
 def _check_limits(given: dict[str, Any]) -> dict[str, Any]:
     """Return limits as they are stored: numbers, "unlimited", or None for the default again."""
-    checked = OrganizationLimits().with_values(
-        {name: UNLIMITED if value is None else value for name, value in given.items()}
-    )
-    stored = {name: UNLIMITED if getattr(checked, name) is None else getattr(checked, name) for name in given}
-    return {name: None if given[name] is None else value for name, value in stored.items()}
+    checked = asdict(OrganizationLimits().with_values(given))
+    return {name: value if value in (None, UNLIMITED) else checked[name] for name, value in given.items()}
 
 
 OrganizationName = Annotated[

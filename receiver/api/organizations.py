@@ -88,11 +88,8 @@ async def change_organization(call: Call) -> Reply:
     actor = call.actor()
 
     async def change(tx: Transaction) -> None:
-        before = await tx.execute(storage.organization_by_id(row["uid"]))
-        await storage.change_organization(tx, row["uid"], wanted.limits, values)
-        after = await tx.execute(storage.organization_by_id(row["uid"]))
-        was, became = (_audited(dict(rows[0]._mapping)) for rows in (before, after))
-        await audit(tx, actor, "organization.change", row["uid"], difference(was, became))
+        was, became = await storage.change_organization(tx, row["uid"], wanted.limits, values)
+        await audit(tx, actor, "organization.change", row["uid"], difference(_audited(was), _audited(became)))
 
     await call.services.database.writer.run(change)
     return await _reply(call, await after_work(_changed(call, row["uid"])))

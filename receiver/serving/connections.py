@@ -51,7 +51,7 @@ class BoundedConnection(Protocol):
 
 @dataclass(eq=False, slots=True)
 class ClientNetwork:
-    """One client's addresses: one of IPv4, or 64 bits of IPv6; or all proxies that are trusted."""
+    """One client's addresses (`client_network`), or all proxies that are trusted."""
 
     name: str
     is_trusted: bool = False

@@ -39,7 +39,7 @@ class ClaimRequest:
     owner: str
     now: datetime
     lease_until: datetime
-    organization_id: int | None = None
+    organization_id: int
     refusal: RingbackError | None = None
     """Why a key that is new may not be claimed; None if it may."""
 
@@ -143,12 +143,6 @@ async def move_lease(tx: Transaction, scope: str, owner: str, until: datetime) -
     """Set the end of a lease; now gives the claim back. Does nothing if another process has taken it over."""
     is_held = and_(keys.c.scope == scope, keys.c.owner == owner, keys.c.status.is_(None))
     await tx.execute(update(keys).where(is_held).values(lease_until=until))
-
-
-def live_keys(organization_id: int, now: datetime, most: int) -> Select[Any]:
-    """Return the query that counts the organization's keys that are valid, as `count`: up to `most` of them."""
-    is_live = (keys.c.organization_id == organization_id, keys.c.created_at > now - KEPT)
-    return select(func.count().label("count")).select_from(select(keys.c.id).where(*is_live).limit(most).subquery())
 
 
 def leased(scope: str, now: datetime) -> Select[Any]:

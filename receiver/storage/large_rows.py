@@ -24,7 +24,7 @@ Read = Callable[[Executable], Awaitable[list[dict[str, Any]]]]
 Rows = list[dict[str, Any]]
 
 
-class stored_bytes(ColumnElement[int]):  # noqa: N801 - used as a function, as SQLAlchemy's own constructs are
+class document_bytes(ColumnElement[int]):  # noqa: N801 - used as a function, as SQLAlchemy's own constructs are
     """How many bytes a document has as it is stored; 0 if it is null."""
 
     type = Integer()
@@ -34,14 +34,14 @@ class stored_bytes(ColumnElement[int]):  # noqa: N801 - used as a function, as S
         self.document = document
 
 
-@compiles(stored_bytes)
-@compiles(stored_bytes, "sqlite")
-def _stored_bytes_on_sqlite(element: stored_bytes, compiler: Any, **options: Any) -> str:
+@compiles(document_bytes)
+@compiles(document_bytes, "sqlite")
+def _document_bytes_on_sqlite(element: document_bytes, compiler: Any, **options: Any) -> str:
     return f"coalesce(length(CAST({compiler.process(element.document, **options)} AS BLOB)), 0)"
 
 
-@compiles(stored_bytes, "postgresql")
-def _stored_bytes_on_postgresql(element: stored_bytes, compiler: Any, **options: Any) -> str:
+@compiles(document_bytes, "postgresql")
+def _document_bytes_on_postgresql(element: document_bytes, compiler: Any, **options: Any) -> str:
     return str(compiler.process(func.coalesce(func.pg_column_size(element.document), 0), **options))
 
 
@@ -61,7 +61,7 @@ class LargeRows:
 def bytes_of(*tables: Table) -> ColumnElement[int]:
     """Return the expression of the stored size of all documents in a row of these tables."""
     documents = [column for table in tables for column in table.c if isinstance(column.type, JSON)]
-    return reduce(add, map(stored_bytes, documents))
+    return reduce(add, map(document_bytes, documents))
 
 
 async def in_pieces(read: Read, wanted: LargeRows) -> AsyncIterator[tuple[Rows, list[int]]]:

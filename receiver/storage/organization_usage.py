@@ -12,11 +12,14 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from types import TracebackType
 
+from receiver.clock import utc_now
 from receiver.domain.organization_limits import OrganizationLimits
 from receiver.errors import OutcomeUnknown
+from receiver.remembered import Remembered
 from receiver.storage.database import Database
 from receiver.storage.organizations import (
     count_idempotency_keys,
@@ -54,14 +57,6 @@ class _Use:
     counted_at: float = float("-inf")
     not_before: float = float("-inf")
     """When the open tasks may be counted again."""
-
-
-@dataclass(slots=True)
-class _Counts:
-    """Numbers of one organization that were asked for, or are being counted; kept until then."""
-
-    counting: "asyncio.Task[dict[str, int]]"
-    until: float = float("inf")
 
 
 class Admission:
@@ -118,7 +113,7 @@ class OrganizationUsage:
         self._wake = asyncio.Event()
         self._summed: Counter[int] = Counter()
         self._partial: Counter[int] = Counter()
-        self._counts: dict[int, _Counts] = {}
+        self._counts: dict[int, Remembered[dict[str, int]]] = {}
 
     def open_tasks(self, organization_id: int) -> int:
         """Return how many tasks have not ended, about."""
@@ -137,7 +132,7 @@ class OrganizationUsage:
         admission = Admission(use, tasks, size)
         limit = self._limits_of(organization_id).open_tasks
         if limit is not None:
-            is_near = (use.open_counted + use.open_made + use.open_under_way) * 2 >= limit
+            is_near = self.open_tasks(organization_id) * 2 >= limit
             if is_near or monotonic() - use.counted_at >= _STALE_SECONDS:
                 self.count_soon(organization_id)
         return admission
@@ -164,24 +159,19 @@ class OrganizationUsage:
 
         However often it is asked, the database counts for a tenth of the time at most.
         """
-        known = self._counts.get(organization_id)
-        if known is None or (known.counting.done() and monotonic() >= known.until):
-            known = self._counts[organization_id] = _Counts(asyncio.create_task(self._count_all(organization_id)))
-        return await asyncio.shield(known.counting)
+        if organization_id not in self._counts:
+            count = partial(self._count_all, organization_id)
+            self._counts[organization_id] = Remembered(count, 0.0, times=_PAUSES)
+        return await self._counts[organization_id].get()
 
     async def _count_all(self, organization_id: int) -> dict[str, int]:
-        began, read = monotonic(), self._database.read
         queries = {
             "webhooks": count_webhooks(organization_id, MOST_COUNTED),
             "running_replays": count_running_replays(organization_id, MOST_COUNTED),
-            "idempotency_keys": count_idempotency_keys(organization_id, MOST_COUNTED),
+            "idempotency_keys": count_idempotency_keys(organization_id, utc_now(), MOST_COUNTED),
         }
-        try:
-            found = {name: int((await read(query))[0]["count"]) for name, query in queries.items()}
-            return {**found, "open_tasks": await self.count(organization_id)}
-        finally:
-            now = monotonic()
-            self._counts[organization_id].until = now + (now - began) * _PAUSES
+        found = {name: int((await self._database.read(query))[0]["count"]) for name, query in queries.items()}
+        return {**found, "open_tasks": await self.count(organization_id)}
 
     async def count_tasks(self) -> None:
         """Count the open tasks of the organizations for which that was asked, until cancelled."""

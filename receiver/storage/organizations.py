@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, insert, select, update
 
 from models import TERMINAL, ReplayStatus, SubscriptionKind, TaskStatus
 from receiver.domain.ids import new_id
+from receiver.storage.idempotency import KEPT
 from receiver.storage.tables import idempotency_keys, organizations, replays, subscriptions, tasks
 from receiver.storage.transaction import Transaction, Values
 
@@ -43,18 +44,17 @@ async def insert_organization(tx: Transaction, values: Values) -> int | None:
 
 async def change_organization(
     tx: Transaction, uid: str, limits: Mapping[str, Any], values: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """Change limits of one organization, None to have the default again, and other columns; return the changed row.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Change limits of one organization, None to have the default again, and other columns.
 
-    None if there is no such organization.
+    Return its row as it was and as it is. It must exist: organizations are never deleted.
     """
-    found = await tx.execute(select(organizations).where(organizations.c.uid == uid).with_for_update(key_share=True))
-    if not found:
-        return None
-    merged = {**(found[0].limits or {}), **limits}
+    (found,) = await tx.execute(select(organizations).where(organizations.c.uid == uid).with_for_update(key_share=True))
+    was = dict(found._mapping)
+    merged = {**(was["limits"] or {}), **limits}
     changed = {**values, "limits": {name: value for name, value in merged.items() if value is not None} or None}
     await tx.execute(update(organizations).where(organizations.c.uid == uid).values(**changed))
-    return {**found[0]._mapping, **changed}
+    return was, {**was, **changed}
 
 
 def organization_by_id(uid: str) -> Select[Any]:
@@ -99,9 +99,11 @@ def count_open_tasks(organization_id: int, most: int) -> Select[Any]:
     return _count(tasks.c.id, and_(tasks.c.organization_id == organization_id, tasks.c.status.in_(_OPEN)), most)
 
 
-def count_idempotency_keys(organization_id: int, most: int) -> Select[Any]:
-    """Return the query that counts the idempotency keys of an organization that are kept, up to `most`."""
-    return _count(idempotency_keys.c.created_at, idempotency_keys.c.organization_id == organization_id, most)
+def count_idempotency_keys(organization_id: int, now: datetime, most: int) -> Select[Any]:
+    """Return the query that counts the idempotency keys of an organization that are valid, up to `most`."""
+    table = idempotency_keys.c
+    is_valid = and_(table.organization_id == organization_id, table.created_at > now - KEPT)
+    return _count(table.created_at, is_valid, most)
 
 
 async def is_below(tx: Transaction, count: Select[Any], most: int) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy import JSON, ColumnElement, Select, and_, case, cast, func, null
 from models import TERMINAL, Submission, TaskStatus
 from receiver.domain.decisions import STORED_ONCE
 from receiver.domain.ids import is_id
-from receiver.storage.large_rows import LargeRows, bytes_of, stored_bytes
+from receiver.storage.large_rows import LargeRows, bytes_of, document_bytes
 from receiver.storage.metadata_filter import has_metadata
 from receiver.storage.page_filter import PageFilter
 from receiver.storage.tables import subscriptions, tasks
@@ -139,7 +139,7 @@ def large_tasks(query: Select[Any]) -> LargeRows:
 
 def shortened_tasks(keys: Sequence[int]) -> Select[Any]:
     """Return the query for tasks by their row keys, newest first, without documents but for a small output."""
-    output = case((stored_bytes(tasks.c.output) <= _SMALL_OUTPUT, tasks.c.output))
+    output = case((document_bytes(tasks.c.output) <= _SMALL_OUTPUT, tasks.c.output))
     columns = [
         column if not isinstance(column.type, JSON) else cast(null(), column.type).label(column.name)
         for column in tasks.c

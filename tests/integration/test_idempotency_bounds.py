@@ -29,6 +29,10 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
         yield database
 
 
+def unlimited(_organization_id: int) -> OrganizationLimits:
+    return OrganizationLimits(idempotency_keys=None)
+
+
 def limited(organization_id: int) -> OrganizationLimits:
     return OrganizationLimits(idempotency_keys=MOST if organization_id == 1 else None)
 
@@ -53,7 +57,7 @@ def asked(key: str, organization_id: int = 1) -> IdempotentRequest:
 async def test_a_large_response_is_not_saved_and_a_repetition_is_resumed(
     database: Database, size: int, is_saved: bool
 ) -> None:
-    idempotency, work = Idempotency(database, KEYRING), Work(size)
+    idempotency, work = Idempotency(database, KEYRING, unlimited), Work(size)
     for _ in range(2):
         response = await idempotency.once(asked("a"), work)
         assert isinstance(response, Response)
@@ -99,7 +103,7 @@ async def test_an_organization_has_a_most_of_keys_and_repetitions_are_answered_a
 
 
 async def test_keys_of_an_earlier_process_count(database: Database) -> None:
-    first, work = Idempotency(database, KEYRING), Work()
+    first, work = Idempotency(database, KEYRING, unlimited), Work()
     for _ in range(MOST):
         await first.once(asked(new_id()), work)
     later = Idempotency(database, KEYRING, limited)

@@ -40,7 +40,7 @@ DONE = SavedResponse("the body", 200, "application/json", "encrypted")
 
 def wanted(scope: str = "a", owner: str = HERE, **fields: Any) -> ClaimRequest:
     given = {"body": "the body", "resource_id": new_id(), "now": NOW, "lease_until": NOW + LEASE, **fields}
-    return ClaimRequest(scope=scope, owner=owner, **given)
+    return ClaimRequest(scope=scope, owner=owner, organization_id=1, **given)
 
 
 async def claimed(database: Database, asked: ClaimRequest) -> ClaimResult:

@@ -1,6 +1,7 @@
 """What organizations use is counted in the background, and their limits are known without a query."""
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ from sqlalchemy import select, update
 
 from models import TaskStatus
 from receiver.clock import utc_now
+from receiver.domain.ids import new_id
 from receiver.domain.organization_limits import OrganizationLimits
 from receiver.errors import OutcomeUnknown, WriterFull
 from receiver.storage import organization_usage
 from receiver.storage.database import Database
+from receiver.storage.idempotency import KEPT, ClaimRequest, claim
 from receiver.storage.known_limits import KnownLimits
 from receiver.storage.organization_usage import OrganizationUsage
 from receiver.storage.organizations import (
@@ -159,6 +162,26 @@ async def test_a_page_of_sums_names_where_the_next_one_begins(database: Database
     assert (page["tasks"], page["last"]) == (2, keys[3])
 
 
+async def test_idempotency_keys_that_are_used_are_those_that_the_limit_counts(
+    database: Database, both: tuple[int, int]
+) -> None:
+    ours, theirs = both
+    for name, organization_id, age in (("new", ours, timedelta()), ("ended", ours, KEPT), ("other", theirs, KEPT / 2)):
+        now = utc_now() - age
+        request = ClaimRequest(
+            scope=name,
+            body="",
+            resource_id=new_id(),
+            owner=new_id(),
+            now=now,
+            lease_until=now,
+            organization_id=organization_id,
+        )
+        await database.writer.write(claim, request)
+    usage = usage_of(database)
+    assert [(await usage.counts(each))["idempotency_keys"] for each in both] == [1, 1]
+
+
 async def test_a_change_of_limits_is_known_here_at_once_and_to_another_process_after_its_next_look(
     database: Database, both: tuple[int, int], tmp_path: Path
 ) -> None:
@@ -169,7 +192,7 @@ async def test_a_change_of_limits_is_known_here_at_once_and_to_another_process_a
         (row,) = await database.read(organization_by_key(theirs))
 
         async def change(**limits: Any) -> Any:
-            changed = await database.writer.run(lambda tx: change_organization(tx, row["uid"], limits, {}))
+            _, changed = await database.writer.run(lambda tx: change_organization(tx, row["uid"], limits, {}))
             await here.refresh()
             await there.refresh()
             return changed

@@ -2,13 +2,15 @@
 
 import pytest
 
+from receiver.api import change_limit
 from receiver.api.change_limit import SECONDS_EACH, ChangeLimit
 from receiver.errors import RateLimited
 
 
-def test_an_organization_is_refused_beyond_its_burst_and_others_are_not() -> None:
+def test_an_organization_is_refused_beyond_its_burst_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(change_limit, "MOST_AT_ONCE", 3)
     now = 100.0
-    limit = ChangeLimit(most=3, clock=lambda: now)
+    limit = ChangeLimit(clock=lambda: now)
     for _ in range(3):
         limit.take(1)
     with pytest.raises(RateLimited) as refused:
@@ -17,9 +19,12 @@ def test_an_organization_is_refused_beyond_its_burst_and_others_are_not() -> Non
     limit.take(2)
 
 
-def test_one_more_is_allowed_after_each_interval_however_often_it_was_refused() -> None:
+def test_one_more_is_allowed_after_each_interval_however_often_it_was_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(change_limit, "MOST_AT_ONCE", 1)
     now = 100.0
-    limit = ChangeLimit(most=1, clock=lambda: now)
+    limit = ChangeLimit(clock=lambda: now)
     limit.take(1)
     for _ in range(5):
         with pytest.raises(RateLimited):

@@ -7,8 +7,8 @@ from starlette.requests import Request
 
 from receiver.api import health
 from receiver.api.health import Health, Readiness
-from receiver.api.remembered import Remembered
 from receiver.errors import RingbackError, StorageUnavailable
+from receiver.remembered import Remembered
 
 
 class FakeDatabase:
@@ -78,6 +78,21 @@ async def test_what_is_remembered_is_computed_again_after_its_time() -> None:
 
     remembered = Remembered(compute, 0.0)
     assert [await remembered.get(), await remembered.get()] == [1, 2]
+
+
+async def test_it_is_remembered_for_a_multiple_of_the_time_that_it_took() -> None:
+    calls = 0
+
+    async def compute() -> int:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0.1)
+        return calls
+
+    remembered = Remembered(compute, 0.0, times=10)
+    assert [await remembered.get(), await remembered.get()] == [1, 1]
+    await asyncio.sleep(1.2)
+    assert await remembered.get() == 2
 
 
 async def test_an_error_is_remembered() -> None:

@@ -8,14 +8,16 @@ Value = TypeVar("Value")
 
 
 class Remembered(Generic[Value]):
-    """Returns what `compute` returned last, for `seconds` from its end. Who asks while it runs waits for that run.
+    """Returns what `compute` returned last, for a time from its end. Who asks while it runs waits for that run.
 
-    What it raises is remembered too. Used on one event loop.
+    The time is `seconds`, or `times` as long as it took if that is longer. What it raises is remembered too. Used on
+    one event loop.
     """
 
-    def __init__(self, compute: Callable[[], Awaitable[Value]], seconds: float) -> None:
+    def __init__(self, compute: Callable[[], Awaitable[Value]], seconds: float, times: float = 0.0) -> None:
         self._compute = compute
         self._seconds = seconds
+        self._times = times
         self._computing: asyncio.Task[Value] | None = None
         self._until = 0.0
 
@@ -27,7 +29,10 @@ class Remembered(Generic[Value]):
         return await asyncio.shield(self._computing)
 
     async def _run(self) -> Value:
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
             return await self._compute()
         finally:
-            self._until = asyncio.get_running_loop().time() + self._seconds
+            now = clock()
+            self._until = now + max(self._seconds, (now - began) * self._times)
