@@ -17,6 +17,11 @@ Result = TypeVar("Result")
 _pool = ThreadPoolExecutor(_THREADS, "ringback-body")
 
 
+async def read_by_size(body: bytes, read: Callable[[], Result]) -> Result:
+    """Return what `read` makes of a body, or raise what it raises: in a thread if the body is large."""
+    return read() if len(body) <= LARGE_BYTES else await read_apart(read)
+
+
 async def read_apart(read: Callable[[], Result]) -> Result:
     """Return what `read` returns, or raise what it raises, in a thread."""
     return await asyncio.get_running_loop().run_in_executor(_pool, read)

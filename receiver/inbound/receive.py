@@ -24,7 +24,7 @@ from receiver.domain.keyring import KeyRing
 from receiver.domain.log_lines import LogLines
 from receiver.domain.updates import ProviderUpdate
 from receiver.errors import RingbackError, TooLarge, Unavailable
-from receiver.large_bodies import LARGE_BYTES, read_apart
+from receiver.large_bodies import LARGE_BYTES, read_apart, read_by_size
 from receiver.providers import MalformedUpdate, Provider
 from receiver.storage.leases import poll_now
 from receiver.storage.receipts import insert_receipts, new_receipt
@@ -214,9 +214,7 @@ async def _read(
 
 
 async def _redacted(provider: Provider, body: bytes, secret: str) -> str:
-    if len(body) <= LARGE_BYTES:
-        return provider.redact(body, hidden=secret)
-    return await read_apart(lambda: provider.redact(body, hidden=secret))
+    return await read_by_size(body, lambda: provider.redact(body, hidden=secret))
 
 
 def _header_values(scope: Scope, wanted: bytes) -> list[str]:

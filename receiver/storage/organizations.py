@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, insert, select, update
+from sqlalchemy import Select, and_, func, insert, select, update
 
 from models import TERMINAL, ReplayStatus, SubscriptionKind, TaskStatus
 from receiver.domain.ids import new_id
+from receiver.storage.bounded_count import count_up_to
 from receiver.storage.idempotency import KEPT
 from receiver.storage.tables import idempotency_keys, organizations, replays, subscriptions, tasks
 from receiver.storage.transaction import Transaction, Values
@@ -85,25 +86,25 @@ def count_webhooks(organization_id: int, most: int) -> Select[Any]:
         subscriptions.c.kind == SubscriptionKind.REGISTERED,
         subscriptions.c.deleted_at.is_(None),
     )
-    return _count(subscriptions.c.id, is_there, most)
+    return count_up_to(most, subscriptions.c.id, is_there)
 
 
 def count_running_replays(organization_id: int, most: int) -> Select[Any]:
     """Return the query that counts the running replays of an organization, up to `most`."""
     is_running = and_(replays.c.organization_id == organization_id, replays.c.status == ReplayStatus.RUNNING)
-    return _count(replays.c.id, is_running, most)
+    return count_up_to(most, replays.c.id, is_running)
 
 
 def count_open_tasks(organization_id: int, most: int) -> Select[Any]:
     """Return the query that counts the tasks of an organization that have not ended, up to `most`."""
-    return _count(tasks.c.id, and_(tasks.c.organization_id == organization_id, tasks.c.status.in_(_OPEN)), most)
+    return count_up_to(most, tasks.c.id, and_(tasks.c.organization_id == organization_id, tasks.c.status.in_(_OPEN)))
 
 
 def count_idempotency_keys(organization_id: int, now: datetime, most: int) -> Select[Any]:
     """Return the query that counts the idempotency keys of an organization that are valid, up to `most`."""
     table = idempotency_keys.c
     is_valid = and_(table.organization_id == organization_id, table.created_at > now - KEPT)
-    return _count(table.created_at, is_valid, most)
+    return count_up_to(most, table.created_at, is_valid)
 
 
 async def is_below(tx: Transaction, count: Select[Any], most: int) -> bool:
@@ -124,8 +125,3 @@ def stored_bytes_after(after: int, rows: int) -> Select[Any]:
         func.count().label("tasks"),
         func.max(part.c.id).label("last"),
     ).group_by(part.c.organization_id)
-
-
-def _count(column: ColumnElement[Any], condition: ColumnElement[bool], most: int) -> Select[Any]:
-    found = select(column).where(condition).limit(most).subquery()
-    return select(func.count().label("count")).select_from(found)

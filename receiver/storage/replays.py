@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, insert, select, update
+from sqlalchemy import Select, and_, func, insert, select, update
 
 from models import DeliveryStatus, ReplayStatus
 from receiver.domain.ids import new_id
+from receiver.storage.bounded_count import count_up_to
 from receiver.storage.tables import deliveries, events, replays, runs, subscriptions, tasks
 from receiver.storage.transaction import NewDelivery, Transaction, Values
 
@@ -70,7 +71,7 @@ def deliveries_by_status(replay_ids: Collection[int]) -> Select[Any]:
 
 def pending_of(replay_id: int, most: int) -> Select[Any]:
     """Return the query that counts the pending deliveries of a replay, up to `most`."""
-    return _count(deliveries.c.id, _is_pending_of(replay_id), most)
+    return count_up_to(most, deliveries.c.id, _is_pending_of(replay_id))
 
 
 def pending_replayed(subscription_id: int, most: int) -> Select[Any]:
@@ -78,7 +79,7 @@ def pending_replayed(subscription_id: int, most: int) -> Select[Any]:
     newest = select(replays.c.id).where(replays.c.subscription_id == subscription_id)
     newest = newest.order_by(replays.c.id.desc()).limit(_NEWEST)
     is_wanted = and_(deliveries.c.replay_id.in_(newest), deliveries.c.status == DeliveryStatus.PENDING)
-    return _count(deliveries.c.id, is_wanted, most)
+    return count_up_to(most, deliveries.c.id, is_wanted)
 
 
 def events_to_replay(
@@ -105,7 +106,7 @@ def count_events(
     organization_id: int, event_types: Collection[str], since: datetime, until: datetime, most: int
 ) -> Select[Any]:
     """Return the query that counts the events in a range, up to `most`."""
-    return _count(events.c.id, _is_in_range(organization_id, event_types, since, until), most)
+    return count_up_to(most, events.c.id, _is_in_range(organization_id, event_types, since, until))
 
 
 def deliveries_to_recover(
@@ -118,7 +119,7 @@ def deliveries_to_recover(
 
 def count_given_up(subscription_id: int, since: datetime, until: datetime, most: int) -> Select[Any]:
     """Return the query that counts the deliveries that were given up in a range, up to `most`."""
-    return _count(deliveries.c.id, _was_given_up(subscription_id, since, until), most)
+    return count_up_to(most, deliveries.c.id, _was_given_up(subscription_id, since, until))
 
 
 async def insert_replay(tx: Transaction, values: Values) -> int:
@@ -263,8 +264,3 @@ def _was_given_up(subscription_id: int, since: datetime, until: datetime) -> Any
         deliveries.c.settled_at >= since,
         deliveries.c.settled_at <= until,
     )
-
-
-def _count(column: ColumnElement[Any], condition: Any, most: int) -> Select[Any]:
-    found = select(column).where(condition).limit(most).subquery()
-    return select(func.count().label("count")).select_from(found)
