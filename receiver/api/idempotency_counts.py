@@ -1,7 +1,8 @@
 """How many live idempotency keys each organization has, of which it may have a limited number.
 
-They are counted in the background, by an index, and those that are made meanwhile are added. So a request waits for no
-count, and an organization may exceed its limit by as many keys as it makes within one.
+They are counted in the background, by an index, and those that are made after a count are added. So a request waits for
+no count. An organization is never refused before its limit, and may exceed it by as many keys as it makes during a
+count.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ _RETRY_AFTER_SECONDS = 60
 
 @dataclass(slots=True)
 class _Count:
-    """`made` are those since the count began; `due` is when they are counted again."""
+    """`made` are those since the count ended; `due` is when they are counted again."""
 
     counted: int = 0
     made: int = 0
@@ -69,10 +70,10 @@ class KeyCounts:
             count.made += 1
 
     async def _count(self, organization_id: int, count: _Count, limit: int) -> None:
-        began, before = time.monotonic(), count.made
+        began = time.monotonic()
         try:
             rows = await self._database.read(count_idempotency_keys(organization_id, utc_now(), limit + 1))
-            count.counted, count.made = rows[0]["count"], count.made - before
+            count.counted, count.made = rows[0]["count"], 0  # what was made meanwhile may be in both
         except Unavailable as error:
             log.warning("idempotency keys not counted", error_code=error.code, error=error.message)
         finally:
