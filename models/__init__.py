@@ -7,6 +7,7 @@ from models.audit import AuditEntry
 from models.budgets import ProviderBudget
 from models.deliveries import Delivery, DeliveryAttempt
 from models.events import Event
+from models.fan_outs import FanOut
 from models.idempotency import IdempotencyKey
 from models.keys import ApiKey, Organization
 from models.limits import LimitUse
@@ -54,6 +55,7 @@ __all__ = [
     "DisabledReason",
     "Event",
     "EventType",
+    "FanOut",
     "IdempotencyKey",
     "LimitUse",
     "Organization",

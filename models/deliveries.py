@@ -16,10 +16,10 @@ _IS_REPLAYED = text("replay_id IS NOT NULL")
 class Delivery(SQLModel, table=True):
     """One event to be sent to one subscription.
 
-    The row is inserted in the transaction of its event (or of a replay's batch), one for each subscription that
-    matches. It is settled when the subscriber has it, when every attempt failed, or when it is cancelled; a retry or a
-    `recover` makes a settled one pending again. It is purged with its task, with its run, or with its event where that
-    belongs to neither; never while it is pending.
+    The row is inserted in the transaction of its event, of its event's fan-out, or of a replay's batch, one for each
+    subscription that matches. It is settled when the subscriber has it, when every attempt failed, or when it is
+    cancelled; a retry or a `recover` makes a settled one pending again. It is purged with its task, with its run, or
+    with its event where that belongs to neither; never while it is pending.
     """
 
     __tablename__: ClassVar[str] = "delivery"

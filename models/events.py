@@ -15,7 +15,8 @@ class Event(SQLModel, table=True):
     """One change. History, stream and deliveries all read this row.
 
     The row is inserted in the transaction of the change itself and never changes. It is purged with its task, with its
-    run, or, where it belongs to neither, when it is older than the retention and no delivery of it is pending.
+    run, or, where it belongs to neither, when it is older than the retention and no delivery of it is pending; never
+    before all of its deliveries are written.
     """
 
     __tablename__: ClassVar[str] = "event"

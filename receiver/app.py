@@ -25,7 +25,7 @@ from receiver.domain.keyring import KeyRing
 from receiver.domain.organization_limits import default_limits
 from receiver.domain.schedules import PollSchedule
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
-from receiver.events.fan_out import MANY_WEBHOOKS
+from receiver.events.fan_out import FanOutWriter
 from receiver.events.feed import Feed
 from receiver.events.postgresql_log import PostgreSQLLog
 from receiver.events.stream import Streams
@@ -48,7 +48,6 @@ from receiver.storage.database import Database
 from receiver.storage.known_limits import KnownLimits
 from receiver.storage.leases import end_leases
 from receiver.storage.organization_usage import OrganizationUsage
-from receiver.storage.subscriptions import many_webhooks
 from receiver.telemetry import exposition
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.apply import Applier
@@ -64,6 +63,7 @@ from receiver.workers.cleanup import Cleaner
 from receiver.workers.clock_keeper import ClockKeeper
 from receiver.workers.dispatch import DeliveryDispatcher
 from receiver.workers.dispatch import lease_seconds as delivery_lease_seconds
+from receiver.workers.fan_out import FanOutWorker
 from receiver.workers.replay import ReplayWorker
 from receiver.workers.supervisor import Supervisor
 from receiver.workers.task_worker import CONCURRENCY, TaskWorker
@@ -97,7 +97,6 @@ class Service:
         self.feed, self.waiting = Feed(), Waiting()
         self.log = PostgreSQLLog(database, self.shared.notices, self.feed, self.waiting) if self.shared else None
         after_commit = AfterCommit(self.waiting, self.dispatcher, WakeTimer(), self.log or self.feed, delivery_lease)
-        self.fan_out = after_commit.fan_out
         advancer = Advancer(after_commit.due)
         applier = Applier(_poll_schedule(settings), after_commit, advancer)
         submitter = Submitter(database, applier, self.providers, keyring, settings.public_url, lease_seconds=task_lease)
@@ -135,6 +134,7 @@ class Service:
             database, self.dispatcher, retention_days=settings.retention_days, lease_seconds=delivery_lease
         )
         self.replay_worker = ReplayWorker(replays)
+        self.fan_out_worker = FanOutWorker(database, FanOutWriter(after_commit), after_commit.fan_outs)
         self.clock_keeper = ClockKeeper(database, longest_lease=max(task_lease, delivery_lease, LEASE_SECONDS))
         self.cleaner = Cleaner(database, retention_days=settings.retention_days, audit_days=settings.audit_days)
         self.inbound = InboundEndpoint(
@@ -171,6 +171,7 @@ class Service:
             "tasks": self.task_worker.run,
             "deliveries": self.dispatcher.run,
             "replays": self.replay_worker.run,
+            "fan-out": self.fan_out_worker.run,
             "cleanup": self.cleaner.run,
             "clock": self.clock_keeper.run,
             "open tasks": self.usage.count_tasks,
@@ -194,8 +195,6 @@ class Service:
         """Run the loops; at the end finish the work in progress, in bounded time, and end the leases of the rest."""
         await self.services.streams.begin()
         await self.known_limits.refresh()
-        rows = await self.services.database.read(many_webhooks(MANY_WEBHOOKS))
-        self.fan_out.begin({row["organization_id"]: row["count"] for row in rows})
         supervisor = Supervisor(self._loops())
         supervisor.start()
         try:

@@ -1,81 +1,102 @@
-"""Which organizations have very many webhooks, so that writing an event for them is heavy, and whose tasks those are.
+"""Writes deliveries of events of an organization with many webhooks, some at a time (`receiver.events.fan_outs`).
 
-An event is matched with each webhook of its organization, and a delivery is written for each that matches. The writer
-has to know that before it takes such a write into a batch with those of others (`receiver.storage.write_queue`). Of a
-provider's webhook it is known only if this process has seen its task before; otherwise the transaction that finds it
-out puts it off.
+Each piece is one write among others: it ends after `MOST_DELIVERIES`, and where it ended is written in the same
+transaction. So a crash neither loses a delivery nor writes one twice. An organization's events are taken in their
+order, and one process at a time takes them, so that deliveries of one task to one webhook keep their order too.
 """
 
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from enum import Enum
+from itertools import takewhile
 
-from receiver.storage.queued_write import PutOff
-from receiver.storage.transaction import Listener, NewDelivery, NewEvent
+from receiver.clock import utc_now
+from receiver.events.after_commit import AfterCommit
+from receiver.events.new_deliveries import insert_deliveries, new_delivery, receives
+from receiver.storage.fan_outs import (
+    FanOutEvent,
+    FanOutListener,
+    advance_fan_outs,
+    first_fan_outs,
+    listeners_after,
+    lock_fan_outs,
+)
+from receiver.storage.transaction import NewDelivery, Transaction
 
-MANY_WEBHOOKS = 20
-"""An organization with more webhooks than this is looked at."""
-_MATCHES_A_ROW = 40
-"""Matching an event with this many webhooks takes about as long as writing one delivery."""
-_MOST_TASKS = 200_000
+MOST_DELIVERIES = 100
+"""Of one piece."""
+_MOST_LISTENERS = 200
+"""Subscriptions that one piece looks at."""
+_MOST_EVENTS = 20
+_MOST_MATCHES = 2_000
+"""Of one piece: each event with each subscription. At least one event is matched."""
 
 
-class FanOut:
-    """The rows that an event of an organization with many webhooks leads to, and the newest tasks of those."""
+class Progress(Enum):
+    """How far the deliveries of an organization's events are."""
 
-    def __init__(self) -> None:
-        self._rows: dict[int, int] = {}
-        self._owners: OrderedDict[str, int] = OrderedDict()
+    ALL_WRITTEN = "all written"
+    SOME_LEFT = "some left"
+    ELSEWHERE = "another process writes them now"
 
-    def rows(self, organization_id: int | None, events: int = 1) -> int:
-        """Return how many rows this many events lead to, or 0 where those are few."""
-        return 0 if organization_id is None else events * self._rows.get(organization_id, 0)
 
-    def owner(self, task_uid: str | None) -> int | None:
-        """Return the organization of a task, if that has many webhooks and the task is known here."""
-        return self._owners.get(task_uid) if self._owners and task_uid is not None else None
+class FanOutWriter:
+    """Writes pieces. One instance per process: the writer groups by its handler `write`."""
 
-    def begin(self, webhooks: Mapping[int, int]) -> None:
-        """Take the number of active webhooks of organizations with more than `MANY_WEBHOOKS`, at the start."""
-        self._rows = dict(webhooks)
+    def __init__(self, after_commit: AfterCommit) -> None:
+        self._after_commit = after_commit
 
-    def put_off(self, tasks: Iterable[tuple[str, int] | None]) -> dict[int, PutOff]:
-        """Return which updates of a transaction to put off, by their position, and remember whose their tasks are.
+    async def write(self, tx: Transaction, organizations: Sequence[int]) -> list[Progress | Exception]:
+        """Write a piece of each of these organizations; return how far each is then."""
+        now = utc_now()
+        return [await self._write(tx, organization_id, now) for organization_id in organizations]
 
-        `tasks` has the task's id and its organization for each update, None for one without a task. Put off are those
-        of organizations with many webhooks of which that was not known when they were queued.
-        """
-        if not self._rows:
-            return {}
-        found: dict[int, PutOff] = {}
-        unknown: list[tuple[str, int]] = []
-        for position, task in enumerate(tasks):
-            if task is not None and task[1] in self._rows and task[0] not in self._owners:
-                found[position] = PutOff(task[1], self._rows[task[1]])
-                unknown.append(task)
-        for task_uid, organization_id in unknown:
-            self._remember(task_uid, organization_id)
-        return found
+    async def _write(self, tx: Transaction, organization_id: int, now: datetime) -> Progress:
+        if not await lock_fan_outs(tx, organization_id):
+            return Progress.ELSEWHERE
+        waiting = await first_fan_outs(tx, organization_id, _MOST_EVENTS)
+        if not waiting:
+            return Progress.ALL_WRITTEN
+        first = waiting[0]
+        page = await listeners_after(tx, first, _MOST_LISTENERS)
+        is_last_page = len(page) < _MOST_LISTENERS
+        if first.after == 0 and is_last_page:
+            active = sum(each.inactive_since is None for each in page)
+            self._after_commit.fan_outs.note(organization_id, active)
+        most = max(1, _MOST_MATCHES // max(1, len(page)))
+        together = list(takewhile(lambda event: _place(event) == _place(first), waiting))[:most]
+        deliveries: list[NewDelivery] = []
+        done: list[int] = []
+        begun: dict[int, int] = {}
+        for event in together:
+            looked_at = self._add(event, page, deliveries, now)
+            if looked_at == len(page) and is_last_page:
+                done.append(event.id)
+            elif looked_at:
+                begun[event.id] = page[looked_at - 1].listener.id
+            if looked_at < len(page):
+                break
+        await insert_deliveries(tx, deliveries, self._after_commit)
+        await advance_fan_outs(tx, done, begun)
+        return Progress.ALL_WRITTEN if len(done) == len(waiting) < _MOST_EVENTS else Progress.SOME_LEFT
 
-    def note(
-        self, listeners: Sequence[Listener], events: Iterable[NewEvent], deliveries: Iterable[NewDelivery]
-    ) -> None:
-        """Remember what the rows of a transaction show; `listeners` are all of the events' organizations."""
-        if len(listeners) <= MANY_WEBHOOKS and not self._rows:
-            return
-        webhooks = Counter(listener.organization_id for listener in listeners)
-        told = Counter(event.organization_id for event in events)
-        written = Counter(delivery.organization_id for delivery in deliveries)
-        for organization_id, count in told.items():
-            rows = webhooks[organization_id] // _MATCHES_A_ROW + written[organization_id] // count
-            if webhooks[organization_id] > MANY_WEBHOOKS and rows > 1:
-                self._rows[organization_id] = rows
-            else:
-                self._rows.pop(organization_id, None)
-        for event in events:
-            if event.organization_id in self._rows and event.task_uid is not None:
-                self._remember(event.task_uid, event.organization_id)
+    def _add(
+        self, event: FanOutEvent, page: Sequence[FanOutListener], deliveries: list[NewDelivery], now: datetime
+    ) -> int:
+        """Add an event's deliveries until there are `MOST_DELIVERIES`; return how many of the page were looked at."""
+        for looked_at, each in enumerate(page):
+            if len(deliveries) >= MOST_DELIVERIES:
+                return looked_at
+            is_parked = each.inactive_since is not None
+            if each.inactive_since is not None and each.inactive_since < event.created_at:
+                continue
+            if receives(each.listener, event):
+                delivery = new_delivery(event, event.id, each.listener, self._after_commit, now)
+                # It happened while the webhook was active: it is sent when the webhook is switched on again.
+                deliveries.append(replace(delivery, attempt=0, due_at=None) if is_parked else delivery)
+        return len(page)
 
-    def _remember(self, task_uid: str, organization_id: int) -> None:
-        self._owners[task_uid] = organization_id
-        if len(self._owners) > _MOST_TASKS:
-            self._owners.popitem(last=False)
+
+def _place(event: FanOutEvent) -> tuple[int, int]:
+    return event.after, event.until

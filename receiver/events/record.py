@@ -1,42 +1,58 @@
 """Recording events and the deliveries that follow from them, in the transaction of the change itself."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from models import EventType, SubscriptionKind
 from receiver.domain.decisions import Decision
 from receiver.domain.ids import new_id
-from receiver.domain.matching import matches
 from receiver.domain.task_state import TaskState
 from receiver.events.after_commit import AfterCommit, Waiting
-from receiver.storage.transaction import LeasedDelivery, Listener, NewDelivery, NewEvent, Transaction
+from receiver.events.fan_outs import MANY_WEBHOOKS
+from receiver.events.new_deliveries import insert_deliveries, new_delivery, receives
+from receiver.storage.fan_outs import insert_fan_outs
+from receiver.storage.transaction import Listener, NewEvent, Transaction
 
 
 async def record(tx: Transaction, events: Sequence[NewEvent], after_commit: AfterCommit, now: datetime) -> None:
     """Append `events`, and insert a delivery for each event and each subscription that matches it.
 
     A delivery is written as leased to this process where its dispatcher has room, so that no claim is needed. The
-    others are due at once, and any process may claim them.
+    others are due at once, and any process may claim them. Those to registered subscriptions are written later where
+    the organization has many (`receiver.events.fan_outs`).
     """
     if not events:
         return
     keys = await tx.insert_events(events)
+    fan_outs = after_commit.fan_outs
+    organizations = {event.organization_id for event in events}
     listeners = await tx.listeners(
-        {event.organization_id for event in events},
+        {each for each in organizations if not fan_outs.has_many(each)},
         {event.callback_id for event in events if event.callback_id is not None},
     )
     registered, callbacks = _by_addressee(listeners)
+    later = {each for each in organizations if fan_outs.has_many(each)}
+    for organization_id, own in registered.items():
+        if len(own) > MANY_WEBHOOKS:
+            fan_outs.note(organization_id, len(own))
+            later.add(organization_id)
+        elif any(each.is_behind for each in own):
+            later.add(organization_id)
     deliveries = [
-        _delivery(event, key, listener, after_commit, now)
+        new_delivery(event, key, listener, after_commit, now)
         for event, key in zip(events, keys, strict=True)
-        for listener in (*registered.get(event.organization_id, ()), *callbacks.get(event.callback_id, ()))
-        if _matches(listener, event)
+        for listener in (
+            *(() if event.organization_id in later else registered.get(event.organization_id, ())),
+            *callbacks.get(event.callback_id, ()),
+        )
+        if receives(listener, event)
     ]
-    after_commit.fan_out.note(listeners, events, deliveries)
-    if deliveries:
-        delivery_keys = await tx.insert_deliveries(deliveries)
-        _hand_over(tx, deliveries, delivery_keys, after_commit)
+    await insert_deliveries(tx, deliveries, after_commit)
+    if later:
+        of_later = [(key, event) for key, event in zip(keys, events, strict=True) if event.organization_id in later]
+        await insert_fan_outs(tx, of_later)
+        tx.after_commit.append(lambda: fan_outs.wake(later))
     uids = {uid for event in events for uid in (event.task_uid, event.run_uid) if uid is not None}
     tx.after_commit.append(lambda: _wake(after_commit.waiting, uids))
     tx.after_commit.append(lambda: after_commit.publisher.publish(list(zip(keys, events, strict=True))))
@@ -94,46 +110,6 @@ def _by_addressee(
         else:
             registered.setdefault(listener.organization_id, []).append(listener)
     return registered, callbacks
-
-
-def _matches(listener: Listener, event: NewEvent) -> bool:
-    return event.type in listener.event_types and matches(
-        listener.filters,
-        model=event.model,
-        task_type=event.task_type,
-        metadata=event.metadata,
-        run_uid=event.run_uid,
-    )
-
-
-def _delivery(
-    event: NewEvent, event_key: int, listener: Listener, after_commit: AfterCommit, now: datetime
-) -> NewDelivery:
-    # An ordered delivery waits in the table, where a claim can see the earlier deliveries of its task.
-    leased = not listener.ordered and after_commit.dispatcher.has_room(listener.id, listener.organization_id)
-    return NewDelivery(
-        uid=new_id(),
-        organization_id=event.organization_id,
-        subscription_id=listener.id,
-        event_id=event_key,
-        task_id=event.task_id,
-        attempt=1 if leased else 0,
-        due_at=now + timedelta(seconds=after_commit.lease_seconds) if leased else now,
-        created_at=now,
-    )
-
-
-def _hand_over(
-    tx: Transaction, deliveries: Sequence[NewDelivery], keys: Sequence[int], after_commit: AfterCommit
-) -> None:
-    leased = [
-        LeasedDelivery(key, row.subscription_id, row.attempt, row.due_at, row.organization_id)
-        for key, row in zip(keys, deliveries, strict=True)
-        if row.attempt
-    ]
-    tx.after_commit.append(lambda: after_commit.dispatcher.hand_over(leased))
-    if len(leased) < len(deliveries):
-        tx.after_commit.append(after_commit.dispatcher.wake)
 
 
 def _wake(waiting: Waiting, uids: Iterable[str]) -> None:

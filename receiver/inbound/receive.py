@@ -153,11 +153,7 @@ class InboundEndpoint:
             update=update,
             body=redacted,
         )
-        fan_out = self._applier.after_commit.fan_out
-        owner = fan_out.owner(task_uid)
-        await self._writer.write(
-            self._applier.apply, arrival, essential=True, organization=owner, heavy_rows=fan_out.rows(owner)
-        )
+        await self._writer.write(self._applier.apply, arrival, essential=True)
 
     async def _store_receipt(self, provider: Provider, task_uid: str | None, body: str, message: str) -> None:
         """Store a body that cannot be parsed as a receipt, and poll the task now: the body may have been its end."""

@@ -146,6 +146,8 @@ def _reason(webhook: ReportedWebhook, event: Row) -> str:
     )
     if not is_match:
         return "filtered"
+    if event["is_to_be_written"]:
+        return "waiting"
     return "missing" if event["is_known"] else "unknown"
 
 

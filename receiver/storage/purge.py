@@ -19,6 +19,7 @@ from receiver.storage.tables import (
     deliveries,
     delivery_attempts,
     events,
+    fan_outs,
     idempotency_keys,
     organizations,
     receipts,
@@ -103,13 +104,15 @@ def old_subscriptions(before: datetime, limit: int) -> Select[Any]:
 async def purge_tasks(tx: Transaction, keys: Sequence[int], before: datetime) -> int:
     """Delete those of these tasks that ended before a time, with their deliveries, events and attempts.
 
-    Return how many. A task with a pending delivery stays, and so does the task of a run that has not ended before that
-    time: the run's steps refer to it.
+    Return how many. A task with a delivery that is pending, or is still to be written, stays, and so does the task of a
+    run that has not ended before that time: the run's steps refer to it.
     """
     has_pending = exists().where(deliveries.c.task_id == tasks.c.id, deliveries.c.status == DeliveryStatus.PENDING)
     is_over = and_(tasks.c.status.in_(_TERMINAL), tasks.c.updated_at < before)
     run_is_kept = exists().where(runs.c.uid == tasks.c.run_uid, _run_is_over(before).is_not(true()))
-    found = await tx.execute(select(tasks.c.id).where(tasks.c.id.in_(keys), is_over, ~has_pending, ~run_is_kept))
+    has_fan_out = exists().where(fan_outs.c.task_id == tasks.c.id)
+    is_gone = and_(is_over, ~has_pending, ~has_fan_out, ~run_is_kept)
+    found = await tx.execute(select(tasks.c.id).where(tasks.c.id.in_(keys), is_gone))
     gone = [row.id for row in found]
     if gone:
         await _delete_deliveries(tx, deliveries.c.task_id.in_(gone))
@@ -130,7 +133,9 @@ async def purge_runs(tx: Transaction, keys: Sequence[int], before: datetime) -> 
         deliveries.c.event_id == events.c.id,
         deliveries.c.status == DeliveryStatus.PENDING,
     )
-    wanted = select(runs.c.id, runs.c.uid).where(runs.c.id.in_(keys), _run_is_over(before), ~has_tasks, ~has_pending)
+    has_fan_out = exists().where(events.c.run_uid == runs.c.uid, fan_outs.c.event_id == events.c.id)
+    is_gone = and_(_run_is_over(before), ~has_tasks, ~has_pending, ~has_fan_out)
+    wanted = select(runs.c.id, runs.c.uid).where(runs.c.id.in_(keys), is_gone)
     found = await tx.execute(wanted.order_by(runs.c.id).with_for_update(of=runs))
     gone = [row.id for row in found]
     if gone:
@@ -145,7 +150,9 @@ async def purge_runs(tx: Transaction, keys: Sequence[int], before: datetime) -> 
 async def purge_taskless_events(tx: Transaction, keys: Sequence[int]) -> int:
     """Delete those of these events of neither a task nor a run that have no pending delivery; return how many."""
     has_pending = exists().where(deliveries.c.event_id == events.c.id, deliveries.c.status == DeliveryStatus.PENDING)
-    found = await tx.execute(select(events.c.id).where(events.c.id.in_(keys), events.c.task_id.is_(None), ~has_pending))
+    has_fan_out = exists().where(fan_outs.c.event_id == events.c.id)
+    is_gone = and_(events.c.task_id.is_(None), ~has_pending, ~has_fan_out)
+    found = await tx.execute(select(events.c.id).where(events.c.id.in_(keys), is_gone))
     gone = [row.id for row in found]
     if gone:
         await _delete_deliveries(tx, deliveries.c.event_id.in_(gone))

@@ -18,18 +18,6 @@ WriteHandler = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result
 log = get_logger("storage.queued_write")
 
 
-class PutOff(Exception):
-    """A handler's result for an item of which it has written nothing: it is to be written in its organization's turn.
-
-    For a handler that finds out only in the transaction whose an item is, and how many rows it leads to.
-    """
-
-    def __init__(self, organization: int, heavy_rows: int) -> None:
-        super().__init__()
-        self.organization = organization
-        self.heavy_rows = heavy_rows
-
-
 class QueuedWrite:
     """One write that waits: `weight` is how many items it stands for."""
 
@@ -39,7 +27,6 @@ class QueuedWrite:
         "essential",
         "future",
         "handler",
-        "heavy_rows",
         "item",
         "organization",
         "weight",
@@ -53,13 +40,11 @@ class QueuedWrite:
         bounded: bool,
         essential: bool,
         organization: int | None,
-        heavy_rows: int,
     ) -> None:
         self.apart_until: float | None = None
         self.bounded = bounded
         self.essential = essential
         self.organization = organization
-        self.heavy_rows = heavy_rows
         self.handler = handler
         self.item = item
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

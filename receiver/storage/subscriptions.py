@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, func, insert, select, update
+from sqlalchemy import Select, and_, insert, select, update
 
 from models import DeliveryStatus, SubscriptionKind
 from receiver.storage.tables import deliveries, organizations, subscriptions
@@ -112,13 +112,6 @@ def endpoint_limits(subscription_ids: Collection[int]) -> Select[Any]:
     table = subscriptions.c
     columns = (table.id, table.max_in_flight, table.rate_limit, table.ordered, table.endpoint_url)
     return select(*columns).where(table.id.in_(subscription_ids))
-
-
-def many_webhooks(most: int) -> Select[Any]:
-    """Return the query for (organization_id, count) of the organizations with more than `most` active webhooks."""
-    table, count = subscriptions.c, func.count().label("count")
-    wanted = select(table.organization_id, count).where(table.kind == SubscriptionKind.REGISTERED, table.is_active)
-    return wanted.group_by(table.organization_id).having(func.count() > most)
 
 
 def _update_pending(uid: str) -> Any:

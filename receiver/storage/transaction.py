@@ -61,7 +61,8 @@ class NewDelivery:
     event_id: int
     task_id: int | None
     attempt: int
-    due_at: datetime
+    due_at: datetime | None
+    """None while its subscription is switched off."""
     created_at: datetime
     replay_id: int | None = None
 
@@ -76,6 +77,8 @@ class Listener:
     event_types: frozenset[str]
     ordered: bool = False
     filters: Values | None = None
+    is_behind: bool = False
+    """Of an ordered one, whether deliveries of earlier events of its organization are still to be written."""
 
 
 SendQueue = tuple[int, bool]

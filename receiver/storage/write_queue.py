@@ -4,9 +4,9 @@ Why turns: a batch is taken from what waits, and one client that creates thousan
 writes before another's first one. Each organization has a queue here, and a batch takes one write of each in turn; the
 writes that belong to none (outcomes of attempts, claims, webhooks of providers) have a queue and a turn of their own.
 
-Why rows: an event of an organization with a thousand webhooks is written with a thousand deliveries. The rows that a
-write stands for bound what a batch takes of such writes, and after it their organization rests, so that most batches
-are short.
+Why rests: a write may stand for many rows, such as a thousand tasks that are created together, and cannot be divided.
+After a batch with such writes their organization rests, so that most batches are short. It does not while all writes
+of this process have been of one organization.
 
 Room is counted in weight, of bounded writes alone: others are bounded by those who make them. An organization may use
 as much of it as is free (`receiver.domain.shared_pool` has the rule). Times are of the loop's clock.
@@ -17,8 +17,8 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
-MOST_HEAVY_ROWS = 1_000
-"""The most rows of heavy writes in one batch, unless a single one has more."""
+HEAVY = 50
+"""A write of this weight or more is heavy."""
 REST = 3
 """After a batch with heavy writes of an organization, it rests for this many times the time that they took."""
 _RESERVED = 4
@@ -34,8 +34,6 @@ class WaitingWrite(Protocol):
     bounded: bool
     essential: bool
     organization: int | None
-    heavy_rows: int
-    """The rows that it stands for, if it is heavy, else 0."""
 
 
 Queued = TypeVar("Queued", bound=WaitingWrite)
@@ -56,6 +54,9 @@ class WriteQueue(Generic[Queued]):
         """The queues of organizations that rest after heavy writes."""
         self._rests: list[tuple[float, int]] = []
         self._count = 0
+        self._only: int | None = None
+        """The organization of all writes until now, unless there were others."""
+        self._has_several = False
         self._is_hurried = False
 
     def __len__(self) -> int:
@@ -79,6 +80,9 @@ class WriteQueue(Generic[Queued]):
     def add(self, write: Queued) -> None:
         """Let a write, which is counted already, wait at the end of its organization's queue."""
         organization = write.organization
+        if organization is not None:
+            self._has_several = self._has_several or self._only not in (None, organization)
+            self._only = organization
         if organization is not None and organization in self._resting:
             self._resting[organization].append(write)
             return
@@ -126,23 +130,15 @@ class WriteQueue(Generic[Queued]):
         Call it only when the length is not 0.
         """
         batch: list[Queued] = []
-        weight = rows = 0
-        passed_over: list[tuple[int | None, deque[Queued]]] = []
+        weight = 0
         while self._waiting:
             organization, queue = next(iter(self._waiting.items()))
-            if rows and rows + queue[0].heavy_rows > MOST_HEAVY_ROWS:
-                passed_over.append(self._waiting.popitem(last=False))
-                continue
             turn = self._turn_of(organization, queue, most - weight if batch else None)
             if not turn:
                 break
             batch += turn
             weight += sum(write.weight for write in turn)
-            rows += turn[-1].heavy_rows
             self._turn_over(organization, queue)
-        for organization, queue in reversed(passed_over):
-            self._waiting[organization] = queue
-            self._waiting.move_to_end(organization, last=False)
         self._count -= len(batch)
         for write in batch:
             self.count(write, -1)
@@ -159,17 +155,19 @@ class WriteQueue(Generic[Queued]):
 
     def rest(self, batch: Sequence[Queued], seconds: float, now: float) -> None:
         """Let the organizations rest whose heavy writes are in a batch, which took `seconds` to be stored."""
+        if not self._has_several:
+            return
         heavy = Counter[int]()
         for write in batch:
-            if write.heavy_rows and write.organization is not None:
-                heavy[write.organization] += write.heavy_rows
-        all_rows = len(batch) + heavy.total()
-        for organization, rows in heavy.items():
+            if write.weight >= HEAVY and write.organization is not None:
+                heavy[write.organization] += write.weight
+        total = sum(write.weight for write in batch)
+        for organization, weight in heavy.items():
             if organization not in self._resting:
                 queue = self._waiting.pop(organization, deque())
                 self._count -= len(queue)
                 self._resting[organization] = queue
-                heapq.heappush(self._rests, (now + REST * seconds * rows / all_rows, organization))
+                heapq.heappush(self._rests, (now + REST * seconds * weight / total, organization))
 
     def _turn_over(self, organization: int | None, queue: deque[Queued]) -> None:
         """Put the queue whose turn is over where it waits for the next one."""

@@ -31,7 +31,7 @@ from typing import Any, Protocol, cast
 
 from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable, WriterFull
 from receiver.storage.commit_delay import COMMIT_DELAY_SECONDS, CommitDelay
-from receiver.storage.queued_write import Item, PutOff, QueuedWrite, Result, WriteHandler, Written, fail
+from receiver.storage.queued_write import Item, QueuedWrite, Result, WriteHandler, Written, fail
 from receiver.storage.set_apart import SetApart
 from receiver.storage.transaction import Transaction
 from receiver.storage.write_queue import WriteQueue
@@ -122,13 +122,11 @@ class Writer:
         essential: bool = False,
         weight: int = 1,
         organization: int | None = None,
-        heavy_rows: int = 0,
     ) -> Result:
         """Write `item` with `handler`; return the handler's result for it when it is on disk.
 
         `weight` is how many items this stands for. `organization` is whose write it is, as far as that is known: one
-        that waits has its turn among those of others. `heavy_rows` is how many rows it leads to, where those are many
-        (`receiver.events.fan_out`). In a batch each handler runs once, with all of its items, in the
+        that waits has its turn among those of others. In a batch each handler runs once, with all of its items, in the
         order in which the first item of each arrived. `bounded=False` is for callers that are few by themselves and
         whose writes may not be refused, such as outcomes of calls already made. `essential` is for a bounded write that
         is stored even while the disk is so full that others are refused. `deferrable` is for a write that no
@@ -142,7 +140,7 @@ class Writer:
             raise WriterFull("the queue of writes is full; nothing was stored, try again")
         if bounded and not essential and self._is_scarce():
             raise StorageUnavailable("the disk is full; nothing was stored, try again when there is room")
-        write = QueuedWrite(handler, item, weight, bounded, essential, organization, heavy_rows)
+        write = QueuedWrite(handler, item, weight, bounded, essential, organization)
         self._waiting.count(write, 1)
         if deferrable:
             self._defer(write)
@@ -277,22 +275,7 @@ class Writer:
             else:
                 await self._commit_halves(batch, error)
         else:
-            batch, written.results = self._without_put_off(batch, written.results)
             written.report(batch)
-
-    def _without_put_off(self, batch: list[QueuedWrite], results: list[Any]) -> tuple[list[QueuedWrite], list[Any]]:
-        """Let the writes that their handler has put off wait again; return the others with their results."""
-        if not any(isinstance(result, PutOff) for result in results):
-            return batch, results
-        kept: list[tuple[QueuedWrite, Any]] = []
-        for write, result in zip(batch, results, strict=True):
-            if not isinstance(result, PutOff):
-                kept.append((write, result))
-                continue
-            write.organization, write.heavy_rows = result.organization, result.heavy_rows
-            self._waiting.count(write, 1)
-            self._waiting.add(write)
-        return [write for write, _ in kept], [result for _, result in kept]
 
     async def _commit_batch(self, batch: list[QueuedWrite]) -> Written:
         """Commit a batch; try again if another process's writes conflict with it.

@@ -78,12 +78,7 @@ class Applier:
         """Apply the updates in order; the results are in the same order."""
         batch = UpdateBatch(utc_now())
         await load_tasks(tx, arrivals, batch)
-        tasks = ((task.uid, task.organization_id) if task else None for task in map(batch.find, arrivals))
-        put_off = self.after_commit.fan_out.put_off(tasks)
-        results: list[Applied | Exception] = [
-            put_off[position] if position in put_off else self._apply_one(arrival, batch)
-            for position, arrival in enumerate(arrivals)
-        ]
+        results: list[Applied | Exception] = [self._apply_one(arrival, batch) for arrival in arrivals]
         await complete_snapshots(tx, batch)
         await self._write(tx, batch)
         return results

@@ -37,10 +37,7 @@ class Conclusions:
             update=replace(update, attempt=task.attempt),
             body=receipt_body(update) if keeps_receipt else None,
         )
-        heavy_rows = self._applier.after_commit.fan_out.rows(task.organization_id)
-        return await self._writer.write(
-            self._applier.apply, arrival, bounded=False, organization=task.organization_id, heavy_rows=heavy_rows
-        )
+        return await self._writer.write(self._applier.apply, arrival, bounded=False, organization=task.organization_id)
 
     async def fail(self, task: TaskState, code: str, message: str, detail: Any = None) -> None:
         """Fail a task by Ringback's own decision."""

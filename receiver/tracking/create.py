@@ -67,10 +67,6 @@ class Creator:
         self._after_commit = after_commit
         self._lease = timedelta(seconds=lease_seconds)
 
-    def heavy_rows(self, organization_id: int | None, tasks: int = 1) -> int:
-        """Return how many rows this many new tasks lead to, if the organization has very many webhooks, else 0."""
-        return self._after_commit.fan_out.rows(organization_id, tasks)
-
     async def create(self, tx: Transaction, requests: Sequence[TaskRequest]) -> list[Created | Exception]:
         """Insert a row and a `task.created` for each request; the results are in the same order."""
         now = utc_now()

@@ -304,7 +304,6 @@ class Submitter:
             bounded=False,
             until_known=True,
             organization=task.organization_id,
-            heavy_rows=self._applier.after_commit.fan_out.rows(task.organization_id),
         )
 
     async def _postpone(self, task: Outgoing, submission: Submission, poll_count: int, delay: float) -> None:

@@ -73,10 +73,7 @@ class Tracker:
         )
         try:
             created = await self._database.writer.write(
-                self._creator.create,
-                request,
-                organization=request.organization_id,
-                heavy_rows=self._creator.heavy_rows(request.organization_id),
+                self._creator.create, request, organization=request.organization_id
             )
         except OutcomeUnknown as unknown:
             unknown.when_stored(lambda _: self._submitter.not_sent(outgoing))
@@ -113,7 +110,6 @@ class Tracker:
             requests,
             weight=len(requests),
             organization=organization_id,
-            heavy_rows=self._creator.heavy_rows(organization_id, len(requests)),
         )
 
     async def task(self, organization_id: int, task_id: str) -> Fields:

@@ -12,6 +12,8 @@ from receiver.clock import utc_now
 from receiver.domain.gaps import GapKind
 from receiver.domain.ids import new_id
 from receiver.errors import BadRequest
+from receiver.events.fan_out import FanOutWriter, Progress
+from receiver.events.fan_outs import MANY_WEBHOOKS
 from receiver.reporting import findings as found_things
 from receiver.reporting import keys
 from receiver.reporting.findings import Account
@@ -180,6 +182,23 @@ async def test_a_delivery_behind_an_earlier_one_of_an_ordered_webhook_is_not_ove
 
 
 @pytest.mark.sqlite_only("what is asked of the database is asked of both by the other tests")
+async def test_a_delivery_that_is_still_to_be_written_waits(history: History) -> None:
+    for _ in range(MANY_WEBHOOKS):
+        await history.subscribe(filters={"model": ["none"]})
+    await history.create()
+    await history.end()
+    report = await history.report()
+    assert (report.adds_up, report.gaps) == (True, {})
+    assert report.deliveries.waiting == 2, "of `history`'s webhook, which has no filter"
+    fan_out = FanOutWriter(history.harness.applier.after_commit)
+    written = await history.harness.database.writer.write(fan_out.write, history.organization_id)
+    assert written is Progress.ALL_WRITTEN
+    await history.deliver()
+    report = await history.report()
+    assert report.adds_up
+    assert (report.deliveries.waiting, report.deliveries.delivered) == (0, 5)
+
+
 async def test_dead_deliveries_are_listed_and_add_up(history: History) -> None:
     await history.create()
     await history.deliver(DeliveryStatus.DEAD, 500)

@@ -11,7 +11,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from receiver.errors import StorageUnavailable, Unavailable, WriterFull
-from receiver.storage.queued_write import PutOff
 from receiver.storage.sqlite import SQLiteConnection
 from receiver.storage.transaction import Transaction
 from receiver.storage.writer import MOST_AT_ONCE, Writer
@@ -334,7 +333,7 @@ async def test_organizations_take_turns_in_what_a_batch_takes(notes: Notes) -> N
 async def test_heavy_writes_are_few_in_a_batch_and_leave_time_to_others(notes: Notes) -> None:
     heavy = [
         asyncio.create_task(
-            notes.writer.write(notes.insert, f"heavy {number}", organization=1, heavy_rows=1000, bounded=False)
+            notes.writer.write(notes.insert, f"heavy {number}", organization=1, weight=200, bounded=False)
         )
         for number in range(5)
     ]
@@ -344,8 +343,7 @@ async def test_heavy_writes_are_few_in_a_batch_and_leave_time_to_others(notes: N
     await asyncio.sleep(0)
     notes.writer.start()
     await asyncio.gather(*light)
-    assert sum(body.startswith("heavy") for body in notes.handled[0]) <= 2
-    assert sum(body.startswith("light") for body in notes.handled[0]) == 5
+    assert [len(batch) for batch in notes.handled[:2]] == [4, 3], "two heavy ones fill a batch, and then rest"
     assert not heavy[-1].done()
     await asyncio.gather(*heavy)
     assert [body for batch in notes.handled for body in batch if body.startswith("heavy")] == [
@@ -353,32 +351,17 @@ async def test_heavy_writes_are_few_in_a_batch_and_leave_time_to_others(notes: N
     ]
 
 
-async def test_a_write_that_its_handler_puts_off_is_written_in_the_turn_of_its_organization(notes: Notes) -> None:
-    tries: list[list[str]] = []
-
-    async def reluctant(tx: Transaction, bodies: Sequence[str]) -> list[str | Exception]:
-        tries.append(list(bodies))
-        known = {body for batch in tries[:-1] for body in batch}
-        return [f"wrote {body}" if body in known else PutOff(organization=7, heavy_rows=50) for body in bodies]
-
-    writes = [asyncio.create_task(notes.writer.write(reluctant, body)) for body in ("one", "two")]
-    (kept,) = notes.begin("kept")
-    await asyncio.sleep(0)
-    notes.writer.start()
-    assert await asyncio.gather(*writes, kept) == ["wrote one", "wrote two", "wrote kept"]
-    assert tries == [["one", "two"], ["one", "two"]]
-
-
 async def test_closing_stores_the_writes_of_an_organization_that_rests(notes: Notes) -> None:
     notes = Notes(notes.path)
     heavy = [
-        asyncio.create_task(notes.writer.write(notes.insert, str(number), organization=1, heavy_rows=1_000_000))
+        asyncio.create_task(notes.writer.write(notes.insert, str(number), organization=1, weight=1000, bounded=False))
         for number in range(3)
     ]
+    heavy.append(asyncio.create_task(notes.writer.write(notes.insert, "of another", organization=2)))
     notes.writer.start()
     await heavy[0]
     await asyncio.wait_for(notes.writer.aclose(), 10)
-    assert await asyncio.gather(*heavy) == ["wrote 0", "wrote 1", "wrote 2"]
+    assert await asyncio.gather(*heavy) == ["wrote 0", "wrote 1", "wrote 2", "wrote of another"]
 
 
 async def test_a_full_queue_refuses_bounded_writes_only(notes: Notes) -> None:

@@ -174,11 +174,13 @@ WHERE delivery.id = held.id RETURNING delivery.id, delivery.attempt
 deliveries change; the attempt itself is recorded (`tried`) in any case, once, as long as its delivery exists."""
 
 _LISTENERS = f"""
-SELECT id, organization_id, kind, event_types, ordered, filters FROM subscription
+SELECT id, organization_id, kind, event_types, ordered, filters, ordered AND EXISTS (
+    SELECT 1 FROM fan_out WHERE fan_out.organization_id = subscription.organization_id
+) FROM subscription
 WHERE is_active AND deleted_at IS NULL AND kind = '{SubscriptionKind.REGISTERED}'
 AND organization_id = ANY($1::bigint[])
 UNION ALL
-SELECT id, organization_id, kind, event_types, ordered, filters FROM subscription
+SELECT id, organization_id, kind, event_types, ordered, filters, false FROM subscription
 WHERE is_active AND deleted_at IS NULL AND id = ANY($2::bigint[])
 """
 
@@ -293,8 +295,8 @@ class PostgreSQLTransaction:
         """Return the active subscriptions that events of these organizations, or with these callbacks, may match."""
         rows = await self._driver.fetch(_LISTENERS, list(organization_ids), list(callback_ids))
         return [
-            Listener(key, organization_id, SubscriptionKind(kind), frozenset(types), ordered, filters)
-            for key, organization_id, kind, types, ordered, filters in rows
+            Listener(key, organization_id, SubscriptionKind(kind), frozenset(types), ordered, filters, is_behind)
+            for key, organization_id, kind, types, ordered, filters, is_behind in rows
         ]
 
     async def claim_polls(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:

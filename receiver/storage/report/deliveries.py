@@ -12,6 +12,7 @@ from receiver.storage.tables import (
     deliveries,
     delivery_attempts,
     events,
+    fan_outs,
     replays,
     runs,
     subscriptions,
@@ -74,7 +75,7 @@ def undelivered(chunk: Chunk, webhook: ReportedWebhook) -> Select[Any]:
 
     A group has all that the webhook's filters compare: `model`, `task_type`, `run_uid`, `metadata`. `is_settled` tells
     whether the events came after the webhook's last change; `is_known`, whether the metadata is that of then: a task
-    that was created elsewhere may be given some later.
+    that was created elsewhere may be given some later; `is_to_be_written`, whether deliveries are still to be written.
     """
     rows = _undelivered(chunk, webhook)
     columns = [column for column in rows.c if column.name not in ("key", "event_id", "event_type", "task_id")]
@@ -217,6 +218,11 @@ def _undelivered(chunk: Chunk, webhook: ReportedWebhook) -> CTE:
         creation = events.alias("creation")
         was_created = exists().where(creation.c.task_id == tasks.c.id, creation.c.type == EventType.TASK_CREATED)
         is_known = case((or_(tasks.c.id.is_(None), was_created), 1), else_=0)
+    is_to_be_written = exists().where(
+        fan_outs.c.event_id == events.c.id,
+        fan_outs.c.after_subscription_id < webhook.key,
+        fan_outs.c.until_subscription_id >= webhook.key,
+    )
     return (
         select(
             events.c.id.label("key"),
@@ -225,6 +231,7 @@ def _undelivered(chunk: Chunk, webhook: ReportedWebhook) -> CTE:
             tasks.c.uid.label("task_id"),
             case((events.c.created_at > webhook.settled_at, 1), else_=0).label("is_settled"),
             is_known.label("is_known"),
+            case((is_to_be_written, 1), else_=0).label("is_to_be_written"),
             tasks.c.model,
             tasks.c.task_type,
             (events.c.run_uid if webhook.compares_runs or webhook.compares_metadata else null()).label("run_uid"),

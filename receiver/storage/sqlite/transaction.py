@@ -78,6 +78,17 @@ ORDER BY due.due_at, due.id LIMIT :limit
 """
 """The first due deliveries of one subscription. The UPDATE that follows adds 1 to each `attempt`, hence + 1 here."""
 
+_LISTENERS = f"""
+SELECT id, organization_id, kind, event_types, ordered, filters, ordered AND EXISTS (
+    SELECT 1 FROM fan_out WHERE fan_out.organization_id = subscription.organization_id
+) FROM subscription
+WHERE is_active AND deleted_at IS NULL AND kind = '{SubscriptionKind.REGISTERED}'
+AND organization_id IN (SELECT value FROM json_each(?))
+UNION ALL
+SELECT id, organization_id, kind, event_types, ordered, filters, 0 FROM subscription
+WHERE is_active AND deleted_at IS NULL AND id IN (SELECT value FROM json_each(?))
+"""
+
 _UNSENT = f"due_at IS NOT NULL AND submission = '{Submission.WAITING}'"
 _DUE_UNSENT = f"""
 WITH RECURSIVE queue(bulk, organization_id) AS (
@@ -242,14 +253,8 @@ class SQLiteTransaction:
 
     async def listeners(self, organization_ids: Collection[int], callback_ids: Collection[int]) -> list[Listener]:
         """Return the active subscriptions that events of these organizations, or with these callbacks, may match."""
-        rows = self._driver.execute(
-            "SELECT id, organization_id, kind, event_types, ordered, filters FROM subscription "
-            "WHERE is_active AND deleted_at IS NULL "
-            f"AND kind = '{SubscriptionKind.REGISTERED}' AND organization_id IN (SELECT value FROM json_each(?)) "
-            "UNION ALL SELECT id, organization_id, kind, event_types, ordered, filters FROM subscription "
-            "WHERE is_active AND deleted_at IS NULL AND id IN (SELECT value FROM json_each(?))",
-            (write_document(list(organization_ids)), write_document(list(callback_ids))),
-        )
+        wanted = (write_document(list(organization_ids)), write_document(list(callback_ids)))
+        rows = self._driver.execute(_LISTENERS, wanted)
         return [
             Listener(
                 key,
@@ -258,8 +263,9 @@ class SQLiteTransaction:
                 _event_types(types),
                 bool(ordered),
                 None if filters is None else orjson.loads(filters),
+                bool(is_behind),
             )
-            for key, organization_id, kind, types, ordered, filters in rows
+            for key, organization_id, kind, types, ordered, filters, is_behind in rows
         ]
 
     async def claim_polls(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:

@@ -1,0 +1,88 @@
+"""Deliveries of an event: which subscriptions get one, and what becomes of it when it is written."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from receiver.domain.ids import new_id
+from receiver.domain.matching import matches
+from receiver.events.after_commit import AfterCommit
+from receiver.storage.transaction import LeasedDelivery, Listener, NewDelivery, Transaction
+
+
+class Matched(Protocol):
+    """What decides which subscriptions receive an event."""
+
+    @property
+    def type(self) -> str:
+        """The event's type."""
+        ...
+
+    @property
+    def model(self) -> str | None:
+        """The task's model; None for an event of no task."""
+        ...
+
+    @property
+    def task_type(self) -> str | None:
+        """The task's type."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, Any] | None:
+        """Of the task or the run."""
+        ...
+
+    @property
+    def run_uid(self) -> str | None:
+        """The run that the event is of, or whose step its task is."""
+        ...
+
+    @property
+    def task_id(self) -> int | None:
+        """The task's row key."""
+        ...
+
+
+def receives(listener: Listener, event: Matched) -> bool:
+    """Return whether a subscription receives an event of its organization."""
+    return event.type in listener.event_types and matches(
+        listener.filters,
+        model=event.model,
+        task_type=event.task_type,
+        metadata=event.metadata,
+        run_uid=event.run_uid,
+    )
+
+
+def new_delivery(
+    event: Matched, event_key: int, listener: Listener, after_commit: AfterCommit, now: datetime
+) -> NewDelivery:
+    """Return a delivery: leased to this process where its dispatcher has room, so that no claim is needed, or due."""
+    # An ordered delivery waits in the table, where a claim can see the earlier deliveries of its task.
+    leased = not listener.ordered and after_commit.dispatcher.has_room(listener.id, listener.organization_id)
+    return NewDelivery(
+        uid=new_id(),
+        organization_id=listener.organization_id,
+        subscription_id=listener.id,
+        event_id=event_key,
+        task_id=event.task_id,
+        attempt=1 if leased else 0,
+        due_at=now + timedelta(seconds=after_commit.lease_seconds) if leased else now,
+        created_at=now,
+    )
+
+
+async def insert_deliveries(tx: Transaction, deliveries: Sequence[NewDelivery], after_commit: AfterCommit) -> None:
+    """Insert deliveries; after the commit those that are leased go to the dispatcher, and others it may claim."""
+    if not deliveries:
+        return
+    keys = await tx.insert_deliveries(deliveries)
+    leased = [
+        LeasedDelivery(key, row.subscription_id, row.attempt, row.due_at, row.organization_id)
+        for key, row in zip(keys, deliveries, strict=True)
+        if row.attempt and row.due_at is not None
+    ]
+    tx.after_commit.append(lambda: after_commit.dispatcher.hand_over(leased))
+    if len(leased) < len(deliveries):
+        tx.after_commit.append(after_commit.dispatcher.wake)

@@ -1,0 +1,145 @@
+"""Fan-outs: events whose deliveries are written after them, some at a time (`receiver.events.fan_out`)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, and_, bindparam, delete, func, insert, or_, select, update
+
+from models import SubscriptionKind
+from receiver.storage.tables import events, fan_outs, organizations, runs, subscriptions, tasks
+from receiver.storage.transaction import Listener, NewEvent, Transaction, Values
+
+_newest = subscriptions.alias("newest")
+_INSERT = insert(fan_outs).values(
+    event_id=bindparam("event"),
+    organization_id=bindparam("organization"),
+    task_id=bindparam("task"),
+    after_subscription_id=0,
+    until_subscription_id=select(func.coalesce(func.max(_newest.c.id), 0))
+    .where(
+        _newest.c.organization_id == bindparam("organization"),
+        _newest.c.kind == SubscriptionKind.REGISTERED,
+    )
+    .scalar_subquery(),
+)
+
+_ADVANCE = (
+    update(fan_outs).where(fan_outs.c.event_id == bindparam("event")).values(after_subscription_id=bindparam("after"))
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FanOutEvent:
+    """An event whose deliveries are not all written: what matching it needs, and how far its fan-out is."""
+
+    id: int
+    organization_id: int
+    task_id: int | None
+    type: str
+    created_at: datetime
+    run_uid: str | None
+    model: str | None
+    task_type: str | None
+    metadata: Values | None
+    after: int
+    """The last subscription that was looked at."""
+    until: int
+    """The last one that is to be looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class FanOutListener:
+    """A subscription that may get a delivery of an event that happened before."""
+
+    listener: Listener
+    inactive_since: datetime | None
+    """When one that is switched off was changed last: it may have been active until then."""
+
+
+async def insert_fan_outs(tx: Transaction, new: Sequence[tuple[int, NewEvent]]) -> None:
+    """Note that the deliveries of these events, given with their row keys, are still to be written."""
+    await tx.execute(
+        _INSERT,
+        [{"event": key, "organization": event.organization_id, "task": event.task_id} for key, event in new],
+    )
+
+
+def organizations_with_fan_outs() -> Select[Any]:
+    """Return the query for the organizations that have events whose deliveries are to be written."""
+    return select(fan_outs.c.organization_id).distinct()
+
+
+async def lock_fan_outs(tx: Transaction, organization_id: int) -> bool:
+    """Let no other process write deliveries of the organization's fan-outs; return False if one does so now."""
+    wanted = select(organizations.c.id).where(organizations.c.id == organization_id)
+    # The weakest lock that excludes another of its kind: rows that refer to the organization may be inserted.
+    return bool(await tx.execute(wanted.with_for_update(key_share=True, skip_locked=True)))
+
+
+async def first_fan_outs(tx: Transaction, organization_id: int, limit: int) -> list[FanOutEvent]:
+    """Return an organization's first events whose deliveries are not all written, in their order."""
+    columns = (
+        events.c.id,
+        events.c.task_id,
+        events.c.type,
+        events.c.created_at,
+        events.c.run_uid,
+        tasks.c.model,
+        tasks.c.task_type,
+        func.coalesce(tasks.c.metadata, runs.c.metadata).label("metadata"),
+        fan_outs.c.organization_id,
+        fan_outs.c.after_subscription_id.label("after"),
+        fan_outs.c.until_subscription_id.label("until"),
+    )
+    query = (
+        select(*columns)
+        .join(events, events.c.id == fan_outs.c.event_id)
+        .outerjoin(tasks, tasks.c.id == fan_outs.c.task_id)
+        .outerjoin(runs, runs.c.uid == events.c.run_uid)
+        .where(fan_outs.c.organization_id == organization_id)
+        .order_by(fan_outs.c.event_id)
+        .limit(limit)
+    )
+    return [FanOutEvent(**row._mapping) for row in await tx.execute(query)]
+
+
+async def listeners_after(tx: Transaction, event: FanOutEvent, limit: int) -> list[FanOutListener]:
+    """Return the next subscriptions, in the order of their row keys, that may get a delivery of the event.
+
+    One that was changed and is not active since the event may have been active when it happened.
+    """
+    table = subscriptions.c
+    wanted = and_(
+        table.organization_id == event.organization_id,
+        table.kind == SubscriptionKind.REGISTERED,
+        table.id > event.after,
+        table.id <= event.until,
+        table.deleted_at.is_(None),
+        or_(table.is_active, table.updated_at >= event.created_at),
+    )
+    columns = (table.id, table.organization_id, table.kind, table.event_types, table.ordered, table.filters)
+    query = select(*columns, table.is_active, table.updated_at).where(wanted).order_by(table.id).limit(limit)
+    return [
+        FanOutListener(
+            Listener(
+                row.id,
+                row.organization_id,
+                SubscriptionKind(row.kind),
+                frozenset(row.event_types),
+                row.ordered,
+                row.filters,
+            ),
+            None if row.is_active else row.updated_at,
+        )
+        for row in await tx.execute(query)
+    ]
+
+
+async def advance_fan_outs(tx: Transaction, done: Sequence[int], begun: Mapping[int, int]) -> None:
+    """Delete the fan-outs of the events in `done`; of those in `begun` keep the subscription looked at last."""
+    if done:
+        await tx.execute(delete(fan_outs).where(fan_outs.c.event_id.in_(done)))
+    if begun:
+        await tx.execute(_ADVANCE, [{"event": event, "after": after} for event, after in begun.items()])
