@@ -1,14 +1,16 @@
 """Watches the event loop: measures how late it is, and logs where it was when it was held for too long.
 
 Everything in a process shares one loop, so whatever holds it delays every request. A callback is scheduled again and
-again, and the time by which it comes late is the loop's lag. A thread looks at the stack of the loop's thread when the
-callback is overdue: afterwards nothing would tell what had held it. The stack has places in the code and no values.
+again, and the time by which it comes late is the loop's lag. A thread looks at the stack of the loop's thread while the
+callback is overdue: afterwards nothing would tell what had held it. It looks again and again, for what held the loop at
+first need not be what held it longest. The stack has places in the code and no values.
 """
 
 import asyncio
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ _LOOK_SECONDS = LONGEST_SECONDS / 2
 _LOG_SECONDS = 5.0
 """At most one record in this time."""
 _MOST_FRAMES = 20
+_MOST_STACKS = 100
+"""Of one stall."""
 
 log = get_logger("loop_watchdog")
 
@@ -32,8 +36,8 @@ log = get_logger("loop_watchdog")
 class Stall:
     """The loop was held for `seconds`; of these its thread computed for `cpu_seconds`, the rest it waited.
 
-    It waits for a disk, for other threads or, on a busy machine, for a processor. `stack` has the places where it was,
-    the innermost last; empty if the thread could not look.
+    It waits for a disk, for other threads or, on a busy machine, for a processor. `stack` has the places where it was
+    seen most often, the innermost last; empty if the thread could not look.
     """
 
     seconds: float
@@ -49,7 +53,8 @@ class LoopWatchdog:
         self._ended = threading.Event()
         self._thread_id = 0
         self._due = self._cpu = 0.0
-        self._stack: tuple[str, ...] = ()
+        self._seen: Counter[tuple[str, ...]] = Counter()
+        """How often the loop's thread was seen at each stack since the callback was due."""
         self._handle: asyncio.TimerHandle | None = None
         self._silent_until = 0.0
         self._unlogged = 0
@@ -75,9 +80,9 @@ class LoopWatchdog:
 
     def _on_time(self) -> None:
         lag = max(0.0, time.monotonic() - self._due)
-        stall = Stall(lag, time.thread_time() - self._cpu, self._stack)
-        self._stack = ()
+        stall = Stall(lag, time.thread_time() - self._cpu, _longest(self._seen))
         self._schedule()
+        self._seen = Counter()
         loop_lag.observe(lag)
         if lag > LONGEST_SECONDS:
             self._report(stall)
@@ -100,8 +105,21 @@ class LoopWatchdog:
 
     def _look(self) -> None:
         while not self._ended.wait(_LOOK_SECONDS):
-            if not self._stack and time.monotonic() - self._due > _LOOK_SECONDS:
-                self._stack = _places(sys._current_frames().get(self._thread_id))
+            if time.monotonic() - self._due > _LOOK_SECONDS and len(self._seen) < _MOST_STACKS:
+                self._seen[_places(sys._current_frames().get(self._thread_id))] += 1
+
+
+def _longest(seen: Counter[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the stack that was seen most often, but for the line that its innermost function was at."""
+    functions: Counter[tuple[str, ...]] = Counter()
+    for stack, times in seen.items():
+        functions[_without_line(stack)] += times
+    longest = functions.most_common(1)
+    return next((stack for stack in seen if longest and _without_line(stack) == longest[0][0]), ())
+
+
+def _without_line(stack: tuple[str, ...]) -> tuple[str, ...]:
+    return (*stack[:-1], *(place.rpartition(" ")[2] for place in stack[-1:]))
 
 
 def _places(frame: FrameType | None) -> tuple[str, ...]:

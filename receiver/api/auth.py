@@ -11,8 +11,9 @@ from receiver.api.wrong_keys import WrongKeys
 from receiver.clock import monotonic
 from receiver.domain.keyring import hash_api_key
 from receiver.errors import NotAuthenticated, Unavailable
+from receiver.key_strength import weakness
 from receiver.storage.database import Database
-from receiver.storage.keys import forget_sealed, live_key
+from receiver.storage.keys import SETTING, forget_sealed, live_key
 from receiver.telemetry import counted, get_logger, wrong_keys
 
 log = get_logger("api.auth")
@@ -35,11 +36,12 @@ class Authenticator:
         Raises `NotAuthenticated` that says what is missing or wrong, and `RateLimited` for the wrong key of an address
         that has sent many.
         """
-        hashed = hash_api_key(_key_in(headers))
+        key = _key_in(headers)
+        hashed = hash_api_key(key)
         host = client.host if client is not None else None
-        return self.in_use.known(hashed) or await self._look_up(hashed, host)
+        return self.in_use.known(hashed) or await self._look_up(key, hashed, host)
 
-    async def _look_up(self, hashed: str, host: str | None) -> Principal:
+    async def _look_up(self, key: str, hashed: str, host: str | None) -> Principal:
         # A key that was valid some seconds ago is always looked up.
         if not self.in_use.was_known(hashed) and not await self._wrong_keys.may_exist(hashed, host):
             raise self._wrong_keys.refusal(host)
@@ -54,6 +56,8 @@ class Authenticator:
         row = rows[0]
         if row["expires_at"] is not None:
             check_expiry(row["expires_at"])
+        if row["name"] == SETTING:
+            _check_strength(key)
         principal = _principal(row)
         self.in_use.add(hashed, principal, read_at)
         if row["sealed"] is not None:
@@ -70,6 +74,16 @@ class Authenticator:
     def created(self, hashed: str) -> None:
         """Note that a key with this hash was created: it works at once, even if it was tried before."""
         self._wrong_keys.created(hashed)
+
+
+def _check_strength(key: str) -> None:
+    """Raise `NotAuthenticated` if a key could be guessed: an earlier version took it from the setting and stored it."""
+    if reason := weakness(key):
+        raise NotAuthenticated(
+            f"the API key could be guessed ({reason}), so it is not accepted any more: set RINGBACK_API_KEY to another "
+            "one, which replaces it",
+            code="weak_api_key",
+        )
 
 
 def _principal(row: Mapping[str, Any]) -> Principal:

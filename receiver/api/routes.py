@@ -69,8 +69,11 @@ def routes(*, with_metrics: bool = True) -> list[BaseRoute]:
     ]
 
 
-def refuse_path(request: Request, error: Exception) -> Response:
-    """Return the error for an unknown path or method, in the dialect of the path; 405 names the methods in `Allow`."""
+async def refuse_path(request: Request, error: Exception) -> Response:
+    """Return the error for an unknown path or method, in the dialect of the path; 405 names the methods in `Allow`.
+
+    Asynchronous, as the next one is, for Starlette would have a thread call it otherwise.
+    """
     status = error.status_code if isinstance(error, HTTPException) else 500
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     allowed = _allowed(request) if status == 405 else ""
@@ -86,7 +89,7 @@ def refuse_path(request: Request, error: Exception) -> Response:
     return response
 
 
-def report_bug(request: Request, _error: Exception) -> Response:
+async def report_bug(request: Request, _error: Exception) -> Response:
     """Return the error for an exception that nothing caught; the server logs it with its traceback.
 
     It passes no middleware, so it gets the headers of every answer here.

@@ -206,5 +206,5 @@ def _error_message(body: Any) -> str:
     if isinstance(error, dict):
         if issues := error.get("issues"):
             return "; ".join(f"{issue['param']}: {issue['message']}" for issue in issues)
-        return str(error.get("message") or error.get("code") or "")
+        return str(error.get("message") or body.get("message") or error.get("code") or "")
     return str(body.get("message") or error or body.get("detail") or "")

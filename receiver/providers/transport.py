@@ -28,6 +28,7 @@ _MOST_CONNECTIONS = 200
 # as a request is sent leaves it unknown whether the request was handled.
 _IDLE_SECONDS = 4.0
 _LONG_BODY = 1 << 20
+_LAST_STATUS = 599
 _NO_LIMITS: MappingProxyType[str, float | None] = MappingProxyType({})
 _FAULTS = (aiohttp.ClientError, OSError, ValueError)
 """What aiohttp raises. ValueError: a request that cannot be written as HTTP."""
@@ -46,6 +47,18 @@ async def open_transport(base_url: str) -> httpx.AsyncBaseTransport:
     # httpx's own transport: it handles the exchange with a proxy, and its errors say which connection failed.
     limits = httpx.Limits(max_connections=_MOST_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS)
     return httpx.AsyncHTTPTransport(verify=tls, proxy=proxy, limits=limits)
+
+
+async def exchange(transport: httpx.AsyncBaseTransport, request: httpx.Request) -> httpx.Response:
+    """Send the request; return the response when its headers have arrived.
+
+    A status above 599 is not one of HTTP, and no server can pass it on: `RemoteProtocolError`.
+    """
+    response = await transport.handle_async_request(request)
+    if response.status_code > _LAST_STATUS:
+        await response.aclose()
+        raise httpx.RemoteProtocolError("the status is not one of HTTP")
+    return response
 
 
 def proxy_for(url: httpx.URL) -> str | None:

@@ -20,7 +20,7 @@ from receiver.telemetry import get_logger
 log = get_logger("storage.keys")
 
 _HINT_LENGTH = 7
-_SETTING = "RINGBACK_API_KEY"
+SETTING = "RINGBACK_API_KEY"
 """The name of the key that comes from the setting of this name."""
 _FIRST = "first admin key"
 """The name of the key that a start creates if there is none."""
@@ -188,8 +188,8 @@ async def ensure_admin_key(tx: Transaction, admin_key: str | None, now: datetime
     # The organization's row stays locked, so that of several processes that start at once only one creates the key.
     organization_id = await ensure_organization(tx, DEFAULT_ORGANIZATION, now)
     if admin_key is not None:
-        row = key_row(organization_id, admin_key, _SETTING, Scope.ADMIN, now)
-        await replace_key(tx, row, now, Actor(organization_id, f"setting {_SETTING}"))
+        row = key_row(organization_id, admin_key, SETTING, Scope.ADMIN, now)
+        await replace_key(tx, row, now, Actor(organization_id, f"setting {SETTING}"))
         return None
     if await tx.execute(_live_admin_key(now)):
         return await _unused_key(tx, keyring)

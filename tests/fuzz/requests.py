@@ -1,18 +1,30 @@
 """One request of the fuzz: everything about it is decided by the seed, its number, and the ids that exist."""
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 from starlette.routing import Route
 
+from receiver.api.passthrough import FORWARDED_GETS, FORWARDED_POSTS, UPLOAD_PATH
 from receiver.api.routes import routes
 from receiver.domain.ids import new_id
 from tests.fuzz.values import NUMBERS, TEXTS, URLS, body_of
 
 ROUTES = [route for route in routes() if isinstance(route, Route)]
+_NEVER_ACCEPTED = {
+    *(f"{method} {path}" for method in ("GET", "POST") for path in (*FORWARDED_GETS, *FORWARDED_POSTS, UPLOAD_PATH)),
+    "POST /api/v1/tasks/adopt",
+}
+"""The provider on loopback refuses what these pass on or ask it for."""
+ACCEPTABLE = {
+    f"{method} {route.path}" for route in ROUTES for method in route.methods or {"POST"} if method != "HEAD"
+} - _NEVER_ACCEPTED
+"""The routes of which one request at least must be accepted."""
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "get", "X" * 40)
 _QUERY_NAMES = (
     *("limit", "cursor", "status", "model", "task_type", "run_id", "created_after", "created_before", "metadata[a]"),
@@ -24,6 +36,8 @@ _SEGMENTS = (
     *("%00", "%ff%fe", "..", ".", "%2e%2e", "a%2Fb", "%2F", "%25", "%", "%zz", "x" * 2000, "%F0%9F%98%80", "events"),
     *("cancel", "1", "-1", "null", "a%20b", "%0d%0aX:%20y", "%1b[31m", "00000000-0000-0000-0000-000000000000"),
 )
+_PLAIN = 0.2
+"""The share of requests in which nothing is odd: they show that every route is reached, and not only refused."""
 _STEP = {"id": "a", "action": "flux:txt2img", "input": {"prompt": "x"}, "retry": {"max_attempts": 2}}
 TASK: Mapping[str, Any] = {
     "model": "Qubico/flux1-schnell",
@@ -51,7 +65,9 @@ VALID: Mapping[str, Any] = {
     "/api/v1/webhooks/{webhook_id}": {"description": "e", "event_types": None, "is_active": True},
     "/api/v1/webhooks/{webhook_id}/rotate-secret": {"overlap_seconds": 5.0},
     "/api/v1/webhooks/{webhook_id}/recover": {"since": "2026-01-01T00:00:00Z"},
-    "/api/v1/webhooks/{webhook_id}/replay": {"since": 1700000000, "until": None, "event_types": ["task.created"]},
+    "/api/v1/webhooks/{webhook_id}/replay": {"since": 1700000000, "until": None, "event_types": ["task.completed"]},
+    "/api/v1/organizations": {"name": "o", "limits": {"webhooks": 5}, "owns_provider_account": False, "key_name": "k"},
+    "/api/v1/organizations/{organization_id}": {"limits": {"webhooks": 7, "streams": None}},
     "/api/v1/keys": {"name": "k", "scope": "read", "rate_limit": 10.0},
     "/api/v1/runs": {
         "steps": [_STEP, {**_STEP, "id": "b", "depends_on": ["a"], "input_map": {"u": "$steps.a.result.image_url"}}],
@@ -59,6 +75,8 @@ VALID: Mapping[str, Any] = {
     },
     "/v1/chat/completions": {"model": "gpt", "messages": [{"role": "user", "content": "hi"}]},
 }
+_QUERIES = {"DELETE /api/v1/tasks": b"created_before=1700000000&model=all"}
+"""What a plain request needs in its query."""
 NOTICE = {
     "timestamp": 1700000000,
     "data": {
@@ -80,15 +98,18 @@ NOTICE = {
 class Ids:
     """The ids that exist, by the name of the path parameter: the caller's own, and those of another organization."""
 
-    own: Mapping[str, Sequence[str]]
+    own: dict[str, list[str]]
     other: Mapping[str, Sequence[str]]
-    secrets: Mapping[str, str]
-    """The webhook secret of each task."""
+    secrets: dict[str, str]
+    """The webhook secret of each task; that of "" is for webhooks that name no task."""
 
 
 @dataclass(frozen=True, slots=True)
 class FuzzRequest:
-    """A request as a server hands it to the application. `key` names whose key it has."""
+    """A request as a server hands it to the application. `key` names whose key it has.
+
+    `route` is the method and pattern that it was made for, if the method is one of that route.
+    """
 
     method: str
     raw_path: str
@@ -97,6 +118,7 @@ class FuzzRequest:
     body: bytes
     key: str
     client: str
+    route: str = ""
 
     def __str__(self) -> str:
         body = self.body if len(self.body) <= 400 else self.body[:400] + b"..."
@@ -109,19 +131,34 @@ def make_request(seed: int, number: int, ids: Ids, keys: Mapping[str, str]) -> F
     """Return the request with this number. `keys` are API keys by whose they are."""
     rng = random.Random(f"{seed} {number}")
     route = rng.choice(ROUTES)
-    method = rng.choice(sorted(route.methods or {"POST"})) if rng.random() < 0.93 else rng.choice(METHODS)
-    path, task = _path(rng, route.path, ids)
+    is_plain = rng.random() < _PLAIN
+    is_known = is_plain or rng.random() < 0.93
+    method = rng.choice(sorted(route.methods or {"POST"})) if is_known else rng.choice(METHODS)
+    path, task = _plain_path(rng, route.path, ids) if is_plain else _path(rng, route.path, ids)
     body, described = b"", list[tuple[bytes, bytes]]()
     is_hook = route.path.startswith("/hooks")
-    if method not in ("GET", "HEAD") or rng.random() < 0.03:
-        body, described = body_of(rng, NOTICE if is_hook else VALID.get(route.path, {}))
-    whose, headers = _key(rng, keys)
-    headers += described + _headers(rng)
-    if is_hook and rng.random() < 0.8:
+    if method not in ("GET", "HEAD") or (not is_plain and rng.random() < 0.03):
+        valid = NOTICE if is_hook else VALID.get(f"{method} {route.path}", VALID.get(route.path, {}))
+        body, described = (orjson.dumps(valid), []) if is_plain else body_of(rng, valid)
+    whose, headers = ("admin", [(b"x-api-key", keys["admin"].encode())]) if is_plain else _key(rng, keys)
+    headers += described + ([(b"host", b"ringback.test")] if is_plain else _headers(rng))
+    if is_hook and (is_plain or rng.random() < 0.8):
         headers.append((b"x-webhook-secret", ids.secrets.get(task, "wrong").encode()))
     headers.append((b"content-length", str(len(body)).encode()))
     client = f"10.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(256)}"
-    return FuzzRequest(method, path, _query(rng), tuple(headers), body, whose, client)
+    query = _QUERIES.get(f"{method} {route.path}", b"") if is_plain else _query(rng)
+    of = f"{method} {route.path}" if is_known else ""
+    return FuzzRequest(method, path, query, tuple(headers), body, whose, client, of)
+
+
+def _plain_path(rng: random.Random, pattern: str, ids: Ids) -> tuple[str, str]:
+    """Return the path with the caller's own ids, and the task's."""
+    path, task = pattern, ""
+    for name in re.findall(r"{(\w+)}", pattern):
+        value = "piapi" if name == "provider" else rng.choice(ids.own[name])
+        path = path.replace(f"{{{name}}}", value)
+        task = value if name == "task_id" else task
+    return path, task
 
 
 def _path(rng: random.Random, pattern: str, ids: Ids) -> tuple[str, str]:

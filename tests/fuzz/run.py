@@ -14,13 +14,16 @@ from receiver.loop_watchdog import LONGEST_SECONDS, LoopWatchdog, Stall
 from receiver.serving.process import start_garbage_collection
 from receiver.telemetry import configure_logging
 from tests.fuzz.claims import broken_claims
-from tests.fuzz.requests import FuzzRequest, make_request
+from tests.fuzz.requests import ACCEPTABLE, FuzzRequest, make_request
 from tests.fuzz.service import MARK, PLANTED, FuzzedService, fuzzed_service
 from tests.fuzz.worst import worst_requests
 
 AT_ONCE = 8
 _MOST_FAILURES = 20
 _LOG_SHOWN = 3000
+_RENEWED_EVERY = 250
+_ENOUGH = 5000
+"""With this many requests, every route must have accepted one."""
 
 
 @dataclass
@@ -29,6 +32,8 @@ class Findings:
 
     asked: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
+    accepted: Counter[str] = field(default_factory=Counter)
+    """How many requests of each route were not refused."""
     failures: list[str] = field(default_factory=list)
 
 
@@ -40,14 +45,22 @@ async def fuzz(seed: int, numbers: Iterable[int], *, with_worst: bool = False) -
     findings = Findings()
     with tempfile.TemporaryDirectory() as folder, _captured_log() as log:
         async with fuzzed_service(Path(folder)) as service:
-            runner = _Runner(service, findings, seed, iter(numbers))
+            runner = Runner(service, findings, seed, iter(numbers))
             start_garbage_collection()  # as the service does: what exists already is not looked through again
             with LoopWatchdog(runner.note_stall).watching():
                 if with_worst:
                     await runner.ask_worst()
                 await asyncio.gather(*(runner.work() for _ in range(AT_ONCE)))
+                await runner.renew()
     _check_log(log.getvalue(), findings)
+    if findings.asked >= _ENOUGH:
+        findings.failures += [f"no request to {route} was accepted" for route in never_accepted(findings)]
     return findings
+
+
+def never_accepted(findings: Findings) -> list[str]:
+    """Return the routes of which every request was refused: what they do otherwise was not tried."""
+    return sorted(ACCEPTABLE - findings.accepted.keys())
 
 
 @contextlib.contextmanager
@@ -65,20 +78,34 @@ def _check_log(log: str, findings: Findings) -> None:
             findings.failures.append(f"the log has {what[:12]}:\n{log[max(0, at - 500) : at + _LOG_SHOWN]}")
 
 
-class _Runner:
+class Runner:
+    """Makes the requests of a fuzz, and notes in `findings` what does not hold."""
+
     def __init__(self, service: FuzzedService, findings: Findings, seed: int, numbers: Iterator[int]) -> None:
         self._service = service
         self._findings = findings
         self._seed = seed
         self._numbers = numbers
         self._now: dict[str, FuzzRequest] = {}
+        self._renewing = asyncio.Lock()
 
     async def work(self) -> None:
+        """Make one request after the other, as long as there are more and not many have failed."""
         for number in self._numbers:
             if len(self._findings.failures) >= _MOST_FAILURES:
                 return
+            if number % _RENEWED_EVERY == 0:
+                await self.renew()
             request = make_request(self._seed, number, self._service.ids, self._service.keys)
             await self._check(f"python -m tests.fuzz --seed {self._seed} --only {number}", request)
+
+    async def renew(self) -> None:
+        """Make again what was removed; at the end it shows that the service still works."""
+        try:
+            async with self._renewing:
+                await self._service.renew()
+        except (AssertionError, TimeoutError) as error:
+            self._findings.failures.append(f"the service makes nothing any more: {error}")
 
     async def ask_worst(self) -> None:
         """Make the requests that take longest, one after the other: each alone may not hold the loop."""
@@ -97,6 +124,8 @@ class _Runner:
             findings.failures.append(f"{type(error).__name__}: {trace}\n  {request}\n  {again}")
         else:
             findings.statuses[answer.status] += 1
+            if 200 <= answer.status < 300 and request.route:
+                findings.accepted[request.route] += 1
             for claim in broken_claims(request, answer):
                 findings.failures.append(f"{claim}: {answer.status} {answer.body[:300]!r}\n  {request}\n  {again}")
         finally:

@@ -1,7 +1,7 @@
 """The service that the fuzz calls: the whole application in this process, with two organizations and planted marks."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import orjson
-from sqlalchemy import select, update
 from starlette.applications import Starlette
 from starlette.types import Message
 
@@ -24,7 +23,6 @@ from receiver.settings import Settings, load_settings
 from receiver.storage.database import Database
 from receiver.storage.keys import insert_key, key_row
 from receiver.storage.organizations import ensure_organization
-from receiver.storage.tables import deliveries
 from tests.fakes import databases
 from tests.fakes.servers import served
 from tests.fuzz.requests import TASK, FuzzRequest, Ids
@@ -33,10 +31,11 @@ MARK = "mark-of-the-other-organization"
 """Is in everything that the other organization has. No request of the fuzz has it."""
 ADMIN_KEY = "an-admin-key-for-the-fuzz-4711"
 PROVIDER_KEY = "the-providers-own-key-2342"
+HOOK_SECRET = "a-planted-secret-of-the-provider-8765"
 WEBHOOK_SECRET = "a-planted-webhook-secret-9876"
 _KEYS = {"write": "rb_write_planted_5555_key", "read": "rb_read_planted_6666_key", "other": "rb_other_planted_7777_key"}
 _ANSWER_SECONDS = 60.0
-PLANTED = (ADMIN_KEY, PROVIDER_KEY, WEBHOOK_SECRET, *_KEYS.values())
+PLANTED = (ADMIN_KEY, PROVIDER_KEY, HOOK_SECRET, WEBHOOK_SECRET, *_KEYS.values())
 """What may be in no answer and in no log."""
 
 
@@ -53,10 +52,62 @@ class Answer:
 class FuzzedService:
     """Calls the application as a server does, but without a connection."""
 
-    def __init__(self, app: Starlette, ids: Ids) -> None:
+    def __init__(self, app: Starlette, ids: Ids, keyring: KeyRing) -> None:
         self.ids = ids
+        self._keyring = keyring
         self.keys = {"admin": ADMIN_KEY, "write": _KEYS["write"], "read": _KEYS["read"]}
         self._app = app
+
+    async def renew(self) -> None:
+        """Make again what requests have removed or ended: the caller's own webhooks, tasks and so on.
+
+        The new ids take the places of those before. Raises `AssertionError` if the service makes nothing any more.
+        """
+        before = (await self.asked("GET", "/api/v1/webhooks?limit=200"))["data"]
+        self.ids.own.update(await self.make(ADMIN_KEY, "mine"))
+        self.ids.secrets.update({uid: self._keyring.hook_secret(uid) for uid in self.ids.own["task_id"]})
+        for webhook in before:
+            await self.asked("DELETE", f"/api/v1/webhooks/{webhook['id']}", gone=404)
+
+    async def asked(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, key: str = ADMIN_KEY, gone: int = 0
+    ) -> dict[str, Any]:
+        """Return the data of an answer that must not be an error, except of the status `gone`."""
+        headers = ((b"x-api-key", key.encode()),)
+        plain, _, query = path.partition("?")
+        sent = b"" if body is None else orjson.dumps(body)
+        answer = await self.call(FuzzRequest(method, plain, query.encode(), headers, sent, "", "127.0.0.1"))
+        assert answer.status < 300 or answer.status == gone, f"{method} {path}: {answer.status} {answer.body!r}"
+        return dict(orjson.loads(answer.body).get("data") or {})
+
+    async def make(self, key: str, mark: str) -> dict[str, list[str]]:
+        """Make one or two things of each kind, and return their ids."""
+
+        async def made(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+            return await self.asked("POST", path, body, key=key)
+
+        hook = {"endpoint_url": f"http://127.0.0.1:9/{mark}", "description": mark, "secret": WEBHOOK_SECRET}
+        webhooks = [(await made("/api/v1/webhooks", {**hook, "format": "piapi"}))["id"] for _ in range(2)]
+        task = {
+            **TASK,
+            "metadata": {"mark": mark},
+            "input": {"prompt": mark, "sandbox": {"outcome": "never", "webhook": "lost"}},
+        }
+        tasks = [(await made("/api/v1/task", task))["task_id"] for _ in range(3)]
+        step = {"id": "a", "action": "flux:txt2img", "input": {"prompt": mark}}
+        runs = [(await made("/api/v1/runs", {"steps": [step], "metadata": {"mark": mark}}))["run_id"] for _ in range(2)]
+        replay = (await made(f"/api/v1/webhooks/{webhooks[0]}/replay", {"since": 1700000000}))["id"]
+        spare = (await made("/api/v1/keys", {"name": mark, "scope": "read"}))["id"]
+        deliveries = (await self.asked("GET", "/api/v1/deliveries?limit=3", key=key))["data"]
+        return {
+            "webhook_id": webhooks,
+            "task_id": tasks,
+            "job_id": tasks,
+            "run_id": runs,
+            "replay_id": [replay],
+            "key_id": [spare],
+            "delivery_id": [delivery["id"] for delivery in deliveries],
+        }
 
     async def call(self, request: FuzzRequest) -> Answer:
         """Return the answer to a request. Raises what the application raises, and `TimeoutError`."""
@@ -125,6 +176,7 @@ async def fuzzed_service(folder: Path) -> AsyncIterator[FuzzedService]:
                 "RINGBACK_API_KEY": ADMIN_KEY,
                 "RINGBACK_PIAPI_BASE_URL": provider,
                 "RINGBACK_PIAPI_API_KEY": PROVIDER_KEY,
+                "RINGBACK_PIAPI_WEBHOOK_SECRET": HOOK_SECRET,
                 "RINGBACK_PROVIDER_RATE": "1000/s",
                 "RINGBACK_KEY_RATE": "1000000/s",
                 "RINGBACK_ALLOWED_TARGETS": "127.0.0.1",
@@ -140,7 +192,7 @@ async def fuzzed_service(folder: Path) -> AsyncIterator[FuzzedService]:
         await _make_keys(settings, keys)
         app = create_app(settings, keys)
         async with app.router.lifespan_context(app):
-            yield FuzzedService(app, await _planted(app, keys))
+            yield await _planted(app, keys)
 
 
 async def _make_keys(settings: Settings, keys: list[str]) -> None:
@@ -157,45 +209,12 @@ async def _make_keys(settings: Settings, keys: list[str]) -> None:
         await database.writer.run(work)
 
 
-async def _planted(app: Starlette, keys: list[str]) -> Ids:
-    """Make the same things for both organizations, marked for the other one; return their ids."""
-    service = FuzzedService(app, Ids({}, {}, {}))
-    own = await _make(service, ADMIN_KEY, "mine")
-    other = await _make(service, _KEYS["other"], MARK)
-    database: Database = app.state.services.database
-    rows = await database.read(select(deliveries.c.uid, deliveries.c.organization_id).limit(50))
-    await database.writer.run(lambda tx: tx.execute(update(deliveries).values(due_at=None, leased=False)))
-    for ids, organization in ((own, 1), (other, 2)):
-        ids["delivery_id"] = [row["uid"] for row in rows if row["organization_id"] == organization][:3]
-    ring = KeyRing(keys)
-    return Ids(own, other, {uid: ring.hook_secret(uid) for uid in own["task_id"]})
-
-
-async def _make(service: FuzzedService, key: str, mark: str) -> dict[str, list[str]]:
-    async def made(path: str, body: dict[str, Any], method: str = "POST") -> dict[str, Any]:
-        headers = ((b"x-api-key", key.encode()),)
-        answer = await service.call(FuzzRequest(method, path, b"", headers, orjson.dumps(body), "", "127.0.0.1"))
-        assert answer.status < 300, answer.body
-        return dict(orjson.loads(answer.body)["data"])
-
-    hook = {"endpoint_url": f"http://127.0.0.1:9/{mark}", "description": mark, "secret": None, "format": "piapi"}
-    hook["secret"] = WEBHOOK_SECRET
-    webhooks = [(await made("/api/v1/webhooks", hook))["id"] for _ in range(2)]
-    task = {
-        **TASK,
-        "metadata": {"mark": mark},
-        "input": {"prompt": mark, "sandbox": {"outcome": "never", "webhook": "lost"}},
-    }
-    tasks = [(await made("/api/v1/task", task))["task_id"] for _ in range(3)]
-    step = {"id": "a", "action": "flux:txt2img", "input": {"prompt": mark}}
-    runs = [(await made("/api/v1/runs", {"steps": [step], "metadata": {"mark": mark}}))["run_id"] for _ in range(2)]
-    replay = (await made(f"/api/v1/webhooks/{webhooks[0]}/replay", {"since": 1700000000}))["id"]
-    spare = (await made("/api/v1/keys", {"name": mark, "scope": "read"}))["id"]
-    return {
-        "webhook_id": webhooks,
-        "task_id": tasks,
-        "job_id": tasks,
-        "run_id": runs,
-        "replay_id": [replay],
-        "key_id": [spare],
-    }
+async def _planted(app: Starlette, keys: list[str]) -> FuzzedService:
+    """Make the same things for both organizations, marked for the other one; return the service with their ids."""
+    service = FuzzedService(app, Ids({}, {}, {"": HOOK_SECRET}), KeyRing(keys))
+    other = await service.make(_KEYS["other"], MARK)
+    others = (await service.asked("GET", "/api/v1/organization", key=_KEYS["other"]))["id"]
+    spare = (await service.asked("POST", "/api/v1/organizations", {"name": "spare"}))["id"]
+    service.ids = Ids({"organization_id": [spare]}, {**other, "organization_id": [others]}, service.ids.secrets)
+    await service.renew()
+    return service

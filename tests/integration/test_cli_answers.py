@@ -203,6 +203,12 @@ PI_ERROR = {"error": {"type": "invalid_request_error", "code": "x", "message": "
         (401, {"data": {"task_id": "t1"}, "message": "the provider refused"}, 3, "the provider refused\n"),
         (403, {"message": "The key lacks a scope."}, 3, "The key lacks a scope; use a key with the required scope"),
         (429, {"message": "slow down"}, 3, "slow down"),
+        (
+            502,
+            {"code": 502, "message": "check the provider's key", "error": {"code": "c"}},
+            3,
+            "check the provider's key",
+        ),
         (500, {"description": "?"}, 3, "HTTP 500"),
         (500, ["odd"], 3, "HTTP 500"),
         (503, {"error": "full\nof\nit"}, 3, "full of it"),

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from receiver.loop_watchdog import Stall
 from tests.fuzz.claims import broken_claims
-from tests.fuzz.requests import FuzzRequest
-from tests.fuzz.service import MARK, PLANTED, Answer
+from tests.fuzz.requests import ACCEPTABLE, FuzzRequest, Ids
+from tests.fuzz.run import Findings, Runner, never_accepted
+from tests.fuzz.service import MARK, PLANTED, Answer, FuzzedService
 
 ROOT = Path(__file__).parents[2]
 COUNT, SEED = 5000, 12
@@ -59,3 +61,27 @@ def test_each_claim_can_be_broken(status: int, body: bytes) -> None:
 )
 def test_an_honest_answer_breaks_none(status: int, body: bytes) -> None:
     assert list(broken_claims(REQUEST, Answer(status, {}, body, is_stream=False))) == []
+
+
+class BrokenService(FuzzedService):
+    """Answers everything with an error, but for what it is asked to make: that it does not answer at all."""
+
+    def __init__(self) -> None:
+        self.ids = Ids({}, {}, {})
+
+    async def renew(self) -> None:
+        """Raise what the real one raises when nothing is made any more."""
+        raise AssertionError("POST /api/v1/task: 503")
+
+
+@pytest.mark.no_database("no service is asked")
+async def test_a_service_that_refuses_everything_or_stands_still_is_found() -> None:
+    findings = Findings()
+    runner = Runner(BrokenService(), findings, 1, iter(()))
+    await runner.renew()
+    runner.note_stall(Stall(0.5, 0.1, ()))  # it waited for a processor
+    assert [text.partition(":")[0] for text in findings.failures] == ["the service makes nothing any more"]
+    runner.note_stall(Stall(0.5, 0.4, ("a.py:1 held",)))
+    assert "held" in findings.failures[-1]
+    findings.accepted.update(ACCEPTABLE - {"PATCH /api/v1/webhooks/{webhook_id}"})
+    assert never_accepted(findings) == ["PATCH /api/v1/webhooks/{webhook_id}"]

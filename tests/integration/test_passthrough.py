@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from receiver.api.passthrough import FORWARDED_POSTS, UPLOAD_PATH
 from receiver.app import create_app
 from tests.fakes.forward_provider import Exchange, ForwardProvider, fixed, forward_provider, in_parts
+from tests.fakes.raw_server import RawServer
 from tests.fakes.world import API_KEY, PROVIDER_KEY, World, in_process
 
 pytestmark = [
@@ -285,6 +286,23 @@ async def test_a_redirect_is_not_followed(world: World, provider: ForwardProvide
     answer = await world.api.post(CHAT, json=ASKED)
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "provider_unavailable")
     assert len(provider.calls) == 1
+
+
+async def test_what_no_server_can_pass_on_is_left_out_or_a_502(world: World) -> None:
+    head = b"HTTP/1.1 %b Odd\r\ncontent-type: text/html; \x1b\r\ncontent-disposition: %b\r\ncontent-length: 1\r\n\r\nx"
+    for status in (b"200", b"600", b"999"):
+        async with (
+            RawServer(head % (status, PROVIDER_KEY.encode())) as server,
+            with_provider(world, piapi_base_url=server.url("")) as other,
+        ):
+            answer = await other.api.post(CHAT, json=ASKED)
+            account = await other.api.get("/account/info")
+        assert account.status_code == 502
+        if status == b"200":
+            assert (answer.status_code, answer.content) == (200, b"x")
+            assert not {"content-type", "content-disposition"} & set(answer.headers)
+        else:
+            assert (answer.status_code, answer.json()["error"]["code"]) == (502, "provider_unavailable")
 
 
 async def test_a_provider_that_is_silent_is_a_504(world: World) -> None:

@@ -1,6 +1,7 @@
 """Paths with more slashes than needed, ids with special characters, and methods that a path does not accept."""
 
 from collections.abc import AsyncIterator
+from inspect import iscoroutinefunction
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -12,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from receiver.api.routes import routes
+from receiver.api.routes import refuse_path, report_bug, routes
 from receiver.domain.ids import new_id
 from tests.fakes.command import Ringback
 from tests.fakes.inbound import PICTURE, SILENT, hook_secret, notice
@@ -172,3 +173,8 @@ async def test_an_unknown_path_is_404_in_the_form_of_its_dialect(world: World, p
     body = answer.json()
     assert answer.status_code == 404
     assert (body["code"] == 404) if is_piapi else (body["error"]["code"] == "not_found")
+
+
+async def test_a_refused_path_costs_no_thread() -> None:
+    # Starlette calls a plain function in a thread, of which there are few, and loads all of anyio for the first.
+    assert all(map(iscoroutinefunction, (refuse_path, report_bug)))

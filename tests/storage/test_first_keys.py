@@ -16,7 +16,7 @@ from models import Scope
 from receiver.api.auth import Authenticator
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing, hash_api_key
-from receiver.errors import StartError, StorageUnavailable
+from receiver.errors import NotAuthenticated, StartError, StorageUnavailable
 from receiver.serving.master_keys import key_file, master_keys
 from receiver.serving.start import ensure_keys
 from receiver.settings import Settings, load_settings
@@ -236,3 +236,16 @@ async def test_a_changed_key_replaces_the_previous_one_and_may_be_changed_back(
         names = [each["name"] for each in await opened.read(live_keys(row["organization_id"], 10))]
         assert sorted(names) == ["RINGBACK_API_KEY", "first admin key"]
     assert len(await live(opened, made)) == 1
+
+
+async def test_a_weak_key_that_is_stored_is_refused_without_the_setting_too(
+    opened: Database, settings: Settings
+) -> None:
+    weak, strong = "changemechangeme", "Vq7nT2xLw9KcR4mB8sYd"
+    await ensure_keys(opened, with_key(settings, weak), KEYS)
+    assert await ensure_keys(opened, settings, KEYS) is None
+    with pytest.raises(NotAuthenticated, match="set RINGBACK_API_KEY to another one") as refused:
+        await Authenticator(opened).principal(Headers({"x-api-key": weak}))
+    assert refused.value.code == "weak_api_key"
+    await ensure_keys(opened, with_key(settings, strong), KEYS)
+    assert (await Authenticator(opened).principal(Headers({"x-api-key": strong}))).scope == Scope.ADMIN

@@ -52,6 +52,32 @@ def test_a_stall_is_logged_with_the_places_that_held_the_loop_and_no_values(runn
     assert "a-secret" not in str(records)
 
 
+def hold_first(seconds: float) -> None:
+    """Hold the loop, in another function."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+async def held_by_two(stalls: list[Stall]) -> None:
+    seen = asyncio.Event()
+
+    def on_stall(stall: Stall) -> None:
+        stalls.append(stall)
+        seen.set()
+
+    with LoopWatchdog(on_stall).watching():
+        hold_first(0.25)
+        hold(0.75, "a-secret")
+        await asyncio.wait_for(seen.wait(), 30)
+
+
+def test_the_stack_is_that_of_what_held_the_loop_longest() -> None:
+    stalls: list[Stall] = []
+    asyncio.run(held_by_two(stalls))
+    assert stalls[0].stack[-1].endswith(" hold")
+
+
 def test_the_record_can_be_written(capsys: pytest.CaptureFixture[str]) -> None:
     asyncio.run(watched([], 0.6))
     written = capsys.readouterr().err

@@ -17,7 +17,7 @@ from receiver.providers.base import CallerKey, ConfirmSend, MalformedUpdate
 from receiver.providers.piapi.bodies import read_body, redact_plain
 from receiver.providers.piapi.reasons import message_of
 from receiver.providers.rate_limiter import RateLimiter
-from receiver.providers.transport import open_transport
+from receiver.providers.transport import exchange, open_transport
 
 LONGEST_CONNECT = 5.0
 LONGEST_RETRY_AFTER = 3600.0
@@ -169,7 +169,7 @@ class Calls:
             headers=self._headers if content is None else self._headers | _JSON_HEADER,
             extensions=self._phases,
         )
-        response = await transport.handle_async_request(request)
+        response = await exchange(transport, request)
         try:
             body = await _read(response)
         finally:

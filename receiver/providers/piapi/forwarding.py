@@ -26,7 +26,7 @@ from receiver.providers.base import (
 from receiver.providers.piapi.calls import LONGEST_CONNECT, LONGEST_RETRY_AFTER, NOT_SENT, pause_if_asked
 from receiver.providers.piapi.outcomes import names_our_key
 from receiver.providers.rate_limiter import RateLimiter
-from receiver.providers.transport import open_transport
+from receiver.providers.transport import exchange, open_transport
 
 UPLOAD_PATH = "/api/ephemeral_resource"
 """The path that PiAPI serves at another host. Source: `receiver/providers/piapi/CONTRACT.md`, "Other APIs"."""
@@ -113,7 +113,7 @@ class Forwarder:
             body = _resumed(first, body)
         return ForwardedAnswer(
             status=response.status_code,
-            headers={name: response.headers[name] for name in _PASSED_BACK if name in response.headers},
+            headers=self._passed_back(response),
             body=body,
             aclose=response.aclose,
         )
@@ -123,6 +123,15 @@ class Forwarder:
         opened, self._opened = self._opened, {}
         for transport in opened.values():
             await transport.aclose()
+
+    def _passed_back(self, response: httpx.Response) -> dict[str, str]:
+        """Return the headers that concern the client, without those that cannot be sent or have Ringback's key."""
+        found = {name: response.headers[name] for name in _PASSED_BACK if name in response.headers}
+        return {
+            name: value
+            for name, value in found.items()
+            if value.isprintable() and not (self._api_key and self._api_key in value)
+        }
 
     async def _send(self, request: ForwardedRequest) -> httpx.Response:
         base_url = self._upload_url if request.path == UPLOAD_PATH else self._base_url
@@ -140,7 +149,7 @@ class Forwarder:
             content=request.body,
             extensions=self._phases,
         )
-        return await (await self._transport(base_url)).handle_async_request(sent)
+        return await exchange(await self._transport(base_url), sent)
 
     async def _transport(self, base_url: str) -> httpx.AsyncBaseTransport:
         async with self._opening:
