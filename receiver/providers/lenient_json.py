@@ -71,16 +71,16 @@ _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf(?:inity)?|1\.\#(?:inf|ind|nan|[qs]nan
 _HEX = "[0-9a-fA-F]"
 _IN_TEXT = re.compile(
     rf"""
-    (?P<valid> \\(?: ["\\/bfnrt] | u(?![dD][89a-fA-F]){_HEX}{{4}}
-                   | u[dD][89abAB]{_HEX}{{2}} \\u[dD][c-fC-F]{_HEX}{{2}} ) )
+    (?P<valid> (?: \\(?: ["\\/bfnrt] | u(?![dD][89a-fA-F]){_HEX}{{4}}
+                      | u[dD][89abAB]{_HEX}{{2}} \\u[dD][c-fC-F]{_HEX}{{2}} ) )++ )
     | (?P<surrogate> \\u[dD][89a-fA-F]{_HEX}{{2}} )
     | (?P<apostrophe> \\' )
     | (?P<backslash> \\ )
-    | (?P<control> [\x00-\x1f] )
     """,
     re.VERBOSE,
 )
-"""Everything in a text that is, or may be, not as JSON wants it."""
+"""Every backslash in a text, with what may belong to it."""
+_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x20)}
 
 
 def read_json(body: bytes, *, cut: bool = False) -> Any:
@@ -168,7 +168,7 @@ def _mend(part: re.Match[str]) -> str:
     found = part[0]
     match part.lastgroup:
         case "text":
-            return found if _IN_TEXT.search(found) is None else _IN_TEXT.sub(_mend_character, found)
+            return (_IN_TEXT.sub(_mend_character, found) if "\\" in found else found).translate(_CONTROLS)
         case "blank":
             return " "
         case "comma":
@@ -196,8 +196,6 @@ def _mend_character(found: re.Match[str]) -> str:
             return "'"
         case "backslash":
             return "\\\\"
-        case "control":
-            return f"\\u{ord(found[0]):04x}"
     return found[0]
 
 
