@@ -272,7 +272,7 @@ def full(url: str, database: Database) -> str:
 
 HOT: dict[str, tuple[str, list[Any]]] = {
     "load": (hot._LOAD_TASKS, [[], ["piapi"], ["p7"]]),
-    "claim polls": (hot._CLAIM_POLLS, [NOW, NOW, 64]),
+    "claim polls": (hot._CLAIM_POLLS, [NOW, NOW, 64, 0]),
     "claim unsent": (hot._CLAIM_UNSENT, [NOW, NOW, 64, 0, False]),
     "claim deliveries": (hot._CLAIM_DELIVERIES, [[], NOW, 100, NOW, 400, []]),
     "settle": (hot._SETTLE, [[1], [1], ["delivered"], [None], [NOW], [NOW], [1], [200], [None], [""]]),
@@ -297,3 +297,15 @@ async def test_no_hot_statement_and_no_query_of_the_api_scans_a_whole_table(full
         plan = await plan_of(full, query, *arguments)
         for table in ("task", "delivery", "event"):
             assert f"Seq Scan on {table}" not in plan, f"{name}:\n{plan}"
+
+
+async def test_no_claim_scans_a_whole_table_while_all_of_it_is_due(full: str) -> None:
+    with outside(full) as server:
+        server.execute("UPDATE task SET status = 'pending', submission = 'accepted', due_at = created_at")
+        server.execute("UPDATE delivery SET status = 'pending', due_at = created_at")
+        server.execute("ANALYZE")
+    for name in ("claim polls", "claim deliveries"):
+        query, arguments = HOT[name]
+        plan = await plan_of(full, query, *arguments)
+        assert "Seq Scan on task" not in plan, f"{name}:\n{plan}"
+        assert "Seq Scan on delivery" not in plan, f"{name}:\n{plan}"
