@@ -1,8 +1,9 @@
-"""How many open tasks and stored bytes each organization has, in memory: no create waits for a count.
+"""How many open tasks and stored bytes each organization has, in memory: no create but the first waits for a count.
 
 Both are counted in the background, and what this process created since is added. So they lag: by what other processes
 created since the last count, and by what has ended, grown or been purged since. Open tasks are counted of organizations
-that create, up to what their limit needs, in an index. Bytes are summed over the whole table, page by page, because no
+that create, up to what their limit needs, in an index; the first create in a process waits for that, so that a start
+lets none exceed its limit. Bytes are summed over the whole table, page by page, because no
 index has them; that reads every row once in a while, at a tenth of one reading connection's time at most.
 
 A create that is under way is counted apart: a count may read before its commit, and may not make it forgotten.
@@ -11,7 +12,7 @@ A create that is under way is counted apart: a count may read before its commit,
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from types import TracebackType
@@ -57,6 +58,8 @@ class _Use:
     counted_at: float = float("-inf")
     not_before: float = float("-inf")
     """When the open tasks may be counted again."""
+    first: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held for the first count."""
 
 
 class Admission:
@@ -153,6 +156,17 @@ class OrganizationUsage:
         use.open_made -= min(made, use.open_made)  # another count may have read at the same time
         use.not_before = use.counted_at + max(_COUNT_SECONDS, (use.counted_at - began) * _PAUSES)
         return self.open_tasks(organization_id)
+
+    async def count_first(self, organization_id: int) -> None:
+        """Count the open tasks of an organization that this process has not counted yet. Raises `StorageUnavailable`.
+
+        Otherwise as many as its limit could be created in addition after each start.
+        """
+        use = self._uses[organization_id]
+        if use.counted_at == float("-inf") and self._limits_of(organization_id).open_tasks is not None:
+            async with use.first:
+                if use.counted_at == float("-inf"):
+                    await self.count(organization_id)
 
     async def counts(self, organization_id: int) -> dict[str, int]:
         """Return how much of some limits an organization uses, by their names. Raises `StorageUnavailable`.

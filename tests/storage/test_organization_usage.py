@@ -82,6 +82,18 @@ async def test_open_tasks_are_counted_no_further_than_the_limit_needs(
     assert await usage_of(database).count(both[0]) == 11
 
 
+async def test_a_process_that_has_just_started_counts_before_the_first_create_and_once(
+    database: Database, both: tuple[int, int]
+) -> None:
+    await add_tasks(database, *(task_row() for _ in range(4)))
+    usage = usage_of(database)
+    await asyncio.gather(*(usage.count_first(both[0]) for _ in range(5)))
+    assert usage.open_tasks(both[0]) == 4
+    await add_tasks(database, task_row())
+    await usage.count_first(both[0])
+    assert usage.open_tasks(both[0]) == 4
+
+
 async def test_what_this_process_creates_counts_at_once_and_is_not_counted_twice(
     database: Database, both: tuple[int, int]
 ) -> None:
