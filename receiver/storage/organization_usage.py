@@ -31,7 +31,7 @@ from receiver.storage.organizations import (
 )
 
 MOST_COUNTED = 1_000_000
-"""Open tasks are counted up to their limit, and where that is greater or there is none, up to this number."""
+"""Open tasks are counted up to their limit, and where there is none, up to this number."""
 _COUNT_SECONDS = 1.0
 """Between two counts of one organization at least. A count that takes long is repeated more rarely."""
 _STALE_SECONDS = 30.0
@@ -51,6 +51,8 @@ class _Use:
     """What one organization uses: as counted, as created by this process since, and as being created now."""
 
     open_counted: int = 0
+    counted_to: int = 0
+    """As far as the open tasks were counted: there may be more."""
     open_made: int = 0
     open_under_way: int = 0
     bytes_made: int = 0
@@ -59,7 +61,7 @@ class _Use:
     not_before: float = float("-inf")
     """When the open tasks may be counted again."""
     first: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held for the first count."""
+    """Held for a count that creates wait for."""
 
 
 class Admission:
@@ -150,23 +152,27 @@ class OrganizationUsage:
         limit = self._limits_of(organization_id).open_tasks
         use = self._uses[organization_id]
         began, made = monotonic(), use.open_made
-        most = MOST_COUNTED if limit is None else min(MOST_COUNTED, limit + 1)
+        most = MOST_COUNTED if limit is None else limit + 1
         rows = await self._database.read(count_open_tasks(organization_id, most))
-        use.open_counted, use.counted_at = int(rows[0]["count"]), monotonic()
+        use.open_counted, use.counted_to, use.counted_at = int(rows[0]["count"]), most, monotonic()
         use.open_made -= min(made, use.open_made)  # another count may have read at the same time
         use.not_before = use.counted_at + max(_COUNT_SECONDS, (use.counted_at - began) * _PAUSES)
         return self.open_tasks(organization_id)
 
-    async def count_first(self, organization_id: int) -> None:
-        """Count the open tasks of an organization that this process has not counted yet. Raises `StorageUnavailable`.
+    async def ensure_counted(self, organization_id: int) -> None:
+        """Count the open tasks of an organization if they were not counted up to its limit yet, as after a start.
 
-        Otherwise as many as its limit could be created in addition after each start.
+        Otherwise as many as the limit could be created in addition. Raises `StorageUnavailable`.
         """
         use = self._uses[organization_id]
-        if use.counted_at == float("-inf") and self._limits_of(organization_id).open_tasks is not None:
+        if self._is_unknown(use, organization_id):
             async with use.first:
-                if use.counted_at == float("-inf"):
+                if self._is_unknown(use, organization_id):
                     await self.count(organization_id)
+
+    def _is_unknown(self, use: _Use, organization_id: int) -> bool:
+        limit = self._limits_of(organization_id).open_tasks
+        return limit is not None and use.open_counted >= use.counted_to <= limit
 
     async def counts(self, organization_id: int) -> dict[str, int]:
         """Return how much of some limits an organization uses, by their names. Raises `StorageUnavailable`.
