@@ -28,7 +28,14 @@ class Task(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "task"
     __table_args__ = (
-        Index("ix_task_due", "due_at", sqlite_where=_IS_SENT_AND_DUE, postgresql_where=_IS_SENT_AND_DUE),
+        # Organizations take turns here too: what many tasks of one are due for does not delay the others' polls.
+        Index(
+            "ix_task_due",
+            "organization_id",
+            "due_at",
+            sqlite_where=_IS_SENT_AND_DUE,
+            postgresql_where=_IS_SENT_AND_DUE,
+        ),
         # Tasks that wait to be sent are in queues of their own (one for each `bulk` and organization), which take
         # turns: a long queue delays neither another queue nor the polls of tasks that were sent.
         Index(

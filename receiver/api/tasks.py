@@ -70,6 +70,7 @@ async def retry_task(call: Call) -> Reply:
     task = await tracker.task(call.organization_id, call.path("task_id"))
     found = await call.found(str(task["attempt"]))
     is_first = int(found) == task["attempt"]
+    await call.services.quotas.usage.ensure_counted(call.organization_id)
     with call.services.quotas.admit_again(call.organization_id) if is_first else nullcontext():
         await tracker.retry(task, past_attempt=int(found) if call.is_resumed else None)
     return await after_work(_reply_with(call, tracker.task(call.organization_id, task["uid"])))
@@ -95,6 +96,7 @@ async def _adoption(call: Call, wanted: AdoptTask) -> AbstractContextManager[obj
     if await call.services.database.read(task_by_id(call.organization_id, wanted.provider_task_id)):
         return nullcontext()
     await require_provider_account(call, "a task that is not tracked here")
+    await call.services.quotas.usage.ensure_counted(call.organization_id)
     return call.services.quotas.admit_creates(call.organization_id, 1, len(await call.raw()))
 
 

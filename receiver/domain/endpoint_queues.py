@@ -219,7 +219,8 @@ class EndpointQueues(Generic[T]):
     def _take_one(self, organization: int, now: float) -> list[T]:
         """Start the delivery whose turn it is in an organization; [] if none of its endpoints may start one."""
         owner = self._organizations[organization]
-        if not self._connections.admits(organization, owner.share):
+        # Its limits may have changed since it was given the turn.
+        if owner.pace.ready_at(now) > now or not self._connections.admits(organization, owner.share):
             return []
         while (key := owner.next_endpoint(now)) is not None:
             queue = self._queues[key]

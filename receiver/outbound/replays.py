@@ -267,7 +267,7 @@ class Replays:
         }
 
         async def insert(tx: Transaction) -> int | LimitReached:
-            if most is not None and not await is_below(tx, count_running_replays(organization_id, most), most):
+            if most is not None and not await is_below(tx, organization_id, count_running_replays, most):
                 return _too_many(most)
             asked = {"webhook_id": webhook["uid"], "since": iso(since), "until": iso(until), "event_types": event_types}
             await audit(tx, by, f"webhook.{kind}", uid, difference(None, {**asked, "total": total}))

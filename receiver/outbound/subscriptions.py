@@ -105,7 +105,7 @@ class Subscriptions:
         row = {**defaults, **values, "uid": uid, "organization_id": by.organization_id}
 
         async def insert(tx: Transaction) -> LimitReached | None:
-            if most is not None and not await is_below(tx, count_webhooks(by.organization_id, most), most):
+            if most is not None and not await is_below(tx, by.organization_id, count_webhooks, most):
                 return _too_many(most)
             # The time is taken here, for the write may have waited, and events before it are not for this webhook.
             row["created_at"] = row["updated_at"] = utc_now()

@@ -1,8 +1,9 @@
-"""How many open tasks and stored bytes each organization has, in memory: no create waits for a count.
+"""How many open tasks and stored bytes each organization has, in memory: no create but the first waits for a count.
 
 Both are counted in the background, and what this process created since is added. So they lag: by what other processes
 created since the last count, and by what has ended, grown or been purged since. Open tasks are counted of organizations
-that create, up to what their limit needs, in an index. Bytes are summed over the whole table, page by page, because no
+that create, up to what their limit needs, in an index; the first create in a process waits for that, so that a start
+lets none exceed its limit. Bytes are summed over the whole table, page by page, because no
 index has them; that reads every row once in a while, at a tenth of one reading connection's time at most.
 
 A create that is under way is counted apart: a count may read before its commit, and may not make it forgotten.
@@ -11,7 +12,7 @@ A create that is under way is counted apart: a count may read before its commit,
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from types import TracebackType
@@ -30,7 +31,7 @@ from receiver.storage.organizations import (
 )
 
 MOST_COUNTED = 1_000_000
-"""Open tasks are counted up to their limit, and where that is greater or there is none, up to this number."""
+"""Open tasks are counted up to their limit, and where there is none, up to this number."""
 _COUNT_SECONDS = 1.0
 """Between two counts of one organization at least. A count that takes long is repeated more rarely."""
 _STALE_SECONDS = 30.0
@@ -50,6 +51,8 @@ class _Use:
     """What one organization uses: as counted, as created by this process since, and as being created now."""
 
     open_counted: int = 0
+    counted_to: int = 0
+    """As far as the open tasks were counted: there may be more."""
     open_made: int = 0
     open_under_way: int = 0
     bytes_made: int = 0
@@ -57,6 +60,8 @@ class _Use:
     counted_at: float = float("-inf")
     not_before: float = float("-inf")
     """When the open tasks may be counted again."""
+    first: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held for a count that creates wait for."""
 
 
 class Admission:
@@ -147,12 +152,27 @@ class OrganizationUsage:
         limit = self._limits_of(organization_id).open_tasks
         use = self._uses[organization_id]
         began, made = monotonic(), use.open_made
-        most = MOST_COUNTED if limit is None else min(MOST_COUNTED, limit + 1)
+        most = MOST_COUNTED if limit is None else limit + 1
         rows = await self._database.read(count_open_tasks(organization_id, most))
-        use.open_counted, use.counted_at = int(rows[0]["count"]), monotonic()
+        use.open_counted, use.counted_to, use.counted_at = int(rows[0]["count"]), most, monotonic()
         use.open_made -= min(made, use.open_made)  # another count may have read at the same time
         use.not_before = use.counted_at + max(_COUNT_SECONDS, (use.counted_at - began) * _PAUSES)
         return self.open_tasks(organization_id)
+
+    async def ensure_counted(self, organization_id: int) -> None:
+        """Count the open tasks of an organization if they were not counted up to its limit yet, as after a start.
+
+        Otherwise as many as the limit could be created in addition. Raises `StorageUnavailable`.
+        """
+        use = self._uses[organization_id]
+        if self._is_unknown(use, organization_id):
+            async with use.first:
+                if self._is_unknown(use, organization_id):
+                    await self.count(organization_id)
+
+    def _is_unknown(self, use: _Use, organization_id: int) -> bool:
+        limit = self._limits_of(organization_id).open_tasks
+        return limit is not None and use.open_counted >= use.counted_to <= limit
 
     async def counts(self, organization_id: int) -> dict[str, int]:
         """Return how much of some limits an organization uses, by their names. Raises `StorageUnavailable`.

@@ -1,6 +1,6 @@
 """Organizations: their rows, the limits that the operator set for them, and counts of what they use."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -107,9 +107,14 @@ def count_idempotency_keys(organization_id: int, now: datetime, most: int) -> Se
     return count_up_to(most, table.created_at, is_valid)
 
 
-async def is_below(tx: Transaction, count: Select[Any], most: int) -> bool:
-    """Return whether a count is below `most`; asked in the transaction that adds one."""
-    return int((await tx.execute(count))[0][0]) < most
+async def is_below(tx: Transaction, organization_id: int, count: Callable[[int, int], Select[Any]], most: int) -> bool:
+    """Return whether an organization has fewer than `most` of what `count` counts; asked where one more is added.
+
+    Two processes that add one at the same time wait for each other: the organization's row is locked.
+    """
+    lock = select(organizations.c.id).where(organizations.c.id == organization_id)
+    await tx.execute(lock.with_for_update(key_share=True))
+    return int((await tx.execute(count(organization_id, most)))[0][0]) < most
 
 
 def stored_bytes_after(after: int, rows: int) -> Select[Any]:

@@ -185,8 +185,13 @@ class Transaction(Protocol):
         """Return the active registered subscriptions of these organizations, and the active ones of these callbacks."""
         ...
 
-    async def claim_polls(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
-        """Claim due tasks that were sent, or may have been, oldest first."""
+    async def claim_polls(self, now: datetime, lease_until: datetime, limit: int, after: int = 0) -> list[DueTask]:
+        """Claim due tasks that were sent, or may have been: as many of each organization, the oldest of each first.
+
+        If one has fewer, the others have more. The organizations take turns in the order of their row keys, beginning
+        with the first one behind `after`. No more rows are read and locked than are claimed, but for one of each
+        organization that has tasks under way.
+        """
         ...
 
     async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:

@@ -44,8 +44,8 @@ class _Slots:
 class TaskWorker:
     """Acts on due tasks: sends those that wait to be sent, polls or searches for the others.
 
-    At most `concurrency` of each kind at a time, and neither kind waits for the other. Polls are claimed oldest first.
-    Tasks to be sent are claimed from their send queues in turn, so that a large bulk delays no other organization.
+    At most `concurrency` of each kind at a time, and neither kind waits for the other. Polls are claimed as
+    many of each organization, tasks to be sent from their send queues in turn: many of one delay no other's.
     """
 
     def __init__(
@@ -58,6 +58,8 @@ class TaskWorker:
         self._running: dict[asyncio.Task[None], DueTask] = {}
         self._polls = _Slots(concurrency)
         self._unsent = _Slots(concurrency)
+        self._last_polled = 0
+        """The organization that was polled for last; 0 is before the first."""
         self._last_queue = _FIRST_QUEUE
 
     async def run(self) -> None:
@@ -109,7 +111,7 @@ class TaskWorker:
         now = utc_now()
 
         async def work(tx: Transaction) -> list[DueTask]:
-            found = await tx.claim_polls(now, until, polls) if polls else []
+            found = await tx.claim_polls(now, until, polls, self._last_polled) if polls else []
             return found + (await tx.claim_unsent(now, until, unsent, self._last_queue) if unsent else [])
 
         return await self._writer.run(work, bounded=False) if polls or unsent else []
@@ -117,7 +119,9 @@ class TaskWorker:
     def _start(self, claimed: list[DueTask]) -> None:
         for due in claimed:
             self._slots_for(due).taken += 1
-            if due.queue is not None:
+            if due.queue is None:
+                self._last_polled = due.state.organization_id
+            else:
                 self._last_queue = due.queue
             task = asyncio.create_task(self._act_on(due))
             self._running[task] = due

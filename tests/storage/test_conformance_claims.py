@@ -30,8 +30,8 @@ async def _organization(database: Database) -> None:
     assert await add_organization(database) == 1
 
 
-async def claim(database: Database, now: datetime = NOW, limit: int = 10) -> list[DueTask]:
-    return await database.writer.run(lambda tx: tx.claim_polls(now, now + LEASE, limit))
+async def claim(database: Database, now: datetime = NOW, limit: int = 10, after: int = 0) -> list[DueTask]:
+    return await database.writer.run(lambda tx: tx.claim_polls(now, now + LEASE, limit, after))
 
 
 async def claim_unsent(
@@ -94,6 +94,23 @@ async def test_due_tasks_are_claimed_oldest_first_up_to_the_limit(database: Data
     assert [each.state.id for each in await claim(database)] == [keys[1]]
     assert await claim(database) == []
     assert await claim(database, limit=0) == []
+
+
+async def test_organizations_take_turns_to_be_polled_however_many_tasks_of_one_are_due(database: Database) -> None:
+    others = [await add_organization(database, name) for name in ("b", "c")]
+    old = NOW - timedelta(hours=1)
+    await add_tasks(database, *(sent(due_at=old) for _ in range(9)))
+    await add_tasks(database, *(sent(due_at=NOW, organization_id=each) for each in others for _ in range(2)))
+    await add_tasks(database, sent(due_at=NOW + MICROSECOND, organization_id=await add_organization(database, "d")))
+
+    async def owners(limit: int, after: int) -> list[int]:
+        return [each.state.organization_id for each in await claim(database, limit=limit, after=after)]
+
+    assert await owners(4, 0) == [1, *others, 1]
+    # The next claim continues after the organization that was polled for last.
+    assert await owners(1, 1) == [others[0]]
+    assert await owners(1, others[0]) == [others[1]]
+    assert await owners(10, others[1]) == [1] * 7
 
 
 async def test_a_claimed_task_is_due_again_when_its_lease_ends(database: Database) -> None:

@@ -82,6 +82,40 @@ async def test_open_tasks_are_counted_no_further_than_the_limit_needs(
     assert await usage_of(database).count(both[0]) == 11
 
 
+async def test_a_process_that_has_just_started_counts_before_the_first_create_and_once(
+    database: Database, both: tuple[int, int]
+) -> None:
+    await add_tasks(database, *(task_row() for _ in range(4)))
+    usage = usage_of(database)
+    await asyncio.gather(*(usage.ensure_counted(both[0]) for _ in range(5)))
+    assert usage.open_tasks(both[0]) == 4
+    await add_tasks(database, task_row())
+    await usage.ensure_counted(both[0])
+    assert usage.open_tasks(both[0]) == 4
+
+
+async def test_when_a_limit_was_raised_those_that_the_last_count_left_out_are_counted(
+    database: Database, both: tuple[int, int]
+) -> None:
+    await add_tasks(database, *(task_row() for _ in range(8)))
+    limits = OrganizationLimits(open_tasks=3)
+    usage = OrganizationUsage(database, lambda _organization_id: limits)
+    await usage.ensure_counted(both[0])
+    assert usage.open_tasks(both[0]) == 4
+    limits = OrganizationLimits(open_tasks=20)
+    await usage.ensure_counted(both[0])
+    assert usage.open_tasks(both[0]) == 8
+
+
+async def test_a_limit_is_counted_to_however_great_it_is(
+    database: Database, both: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(organization_usage, "MOST_COUNTED", 5)
+    await add_tasks(database, *(task_row() for _ in range(8)))
+    assert await usage_of(database).count(both[0]) == 8
+    assert await usage_of(database, OrganizationLimits(open_tasks=None)).count(both[0]) == 5
+
+
 async def test_what_this_process_creates_counts_at_once_and_is_not_counted_twice(
     database: Database, both: tuple[int, int]
 ) -> None:

@@ -7,15 +7,16 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Select, select, text, update
+from sqlalchemy import Select, insert, select, text, update
 from sqlalchemy.dialects import postgresql
 
 from models import DeliveryStatus, Submission
 from receiver.domain.ids import new_id
 from receiver.errors import StorageUnavailable
 from receiver.storage.database import Database
+from receiver.storage.organizations import count_webhooks, is_below
 from receiver.storage.postgresql import transaction as hot
-from receiver.storage.tables import deliveries, tasks
+from receiver.storage.tables import deliveries, subscriptions, tasks
 from receiver.storage.tasks import TaskFilter, task_by_id, tasks_matching
 from receiver.storage.transaction import Settlement, Transaction
 from tests.fakes.databases import outside, read_only, settings_in
@@ -139,6 +140,30 @@ async def test_a_claim_skips_tasks_that_another_process_is_claiming(database: Da
     second = await other.writer.run(lambda tx: tx.claim_polls(NOW, NOW.replace(hour=5), 10))
     go_on.set()
     assert len({*await first, *(due.state.uid for due in second)}) == 4
+
+
+async def test_of_two_processes_that_add_the_last_webhook_of_a_limit_one_waits_and_is_refused(
+    database: Database, other: Database
+) -> None:
+    first_key = await add_subscription(database)
+    copied = [column for column in subscriptions.c if column.name not in ("id", "uid")]
+    added, go_on = asyncio.Event(), asyncio.Event()
+
+    async def add(tx: Transaction) -> bool:
+        if not await is_below(tx, 1, count_webhooks, 2):
+            return False
+        (row,) = await tx.execute(select(*copied).where(subscriptions.c.id == first_key))
+        await tx.execute(insert(subscriptions).values({**row._mapping, "uid": new_id()}))
+        added.set()
+        await go_on.wait()
+        return True
+
+    first = asyncio.create_task(database.writer.run(add))
+    await added.wait()
+    second = asyncio.create_task(other.writer.run(add))
+    await asyncio.wait({second}, timeout=0.1)
+    go_on.set()
+    assert [await first, await second] == [True, False]
 
 
 async def test_a_broken_connection_is_replaced(database: Database, url: str) -> None:
@@ -272,7 +297,7 @@ def full(url: str, database: Database) -> str:
 
 HOT: dict[str, tuple[str, list[Any]]] = {
     "load": (hot._LOAD_TASKS, [[], ["piapi"], ["p7"]]),
-    "claim polls": (hot._CLAIM_POLLS, [NOW, NOW, 64]),
+    "claim polls": (hot._CLAIM_POLLS, [NOW, NOW, 64, 0]),
     "claim unsent": (hot._CLAIM_UNSENT, [NOW, NOW, 64, 0, False]),
     "claim deliveries": (hot._CLAIM_DELIVERIES, [[], NOW, 100, NOW, 400, []]),
     "settle": (hot._SETTLE, [[1], [1], ["delivered"], [None], [NOW], [NOW], [1], [200], [None], [""]]),
@@ -297,3 +322,16 @@ async def test_no_hot_statement_and_no_query_of_the_api_scans_a_whole_table(full
         plan = await plan_of(full, query, *arguments)
         for table in ("task", "delivery", "event"):
             assert f"Seq Scan on {table}" not in plan, f"{name}:\n{plan}"
+
+
+async def test_no_claim_scans_a_whole_table_while_all_of_it_is_due(full: str) -> None:
+    with outside(full) as server:
+        overdue = "status = 'pending', due_at = timestamptz '2026-01-01 00:00Z' + id * interval '1 second'"
+        server.execute(f"UPDATE task SET {overdue}, submission = 'accepted'")
+        server.execute(f"UPDATE delivery SET {overdue}, subscription_id = 1")
+        server.execute("ANALYZE")
+    for name in ("claim polls", "claim deliveries"):
+        query, arguments = HOT[name]
+        plan = await plan_of(full, query, *arguments)
+        assert "Seq Scan on task" not in plan, f"{name}:\n{plan}"
+        assert "Seq Scan on delivery" not in plan, f"{name}:\n{plan}"

@@ -114,6 +114,17 @@ def test_the_limits_of_an_organization_hold_however_many_webhooks_it_has() -> No
     assert len(taken(queues)) == 2
 
 
+def test_limits_hold_for_an_organization_that_has_a_turn_when_they_are_set() -> None:
+    queues = queues_of(1, webhooks=5)
+    queues.set_organization_limits(1, in_flight=None, rate=0, now=0.0)
+    assert taken(queues) == []
+    queues.set_organization_limits(1, in_flight=None, rate=2.0, now=0.0)
+    assert len(taken(queues)) == 3  # a second's worth, and the next one
+    queues = queues_of(1, webhooks=5)
+    queues.set_organization_limits(1, in_flight=0, rate=None, now=0.0)
+    assert taken(queues) == []
+
+
 def test_what_exceeds_the_rate_of_an_organization_waits_and_is_not_lost() -> None:
     queues = queues_of(1, webhooks=10, each=3)
     queues.set_organization_limits(1, in_flight=None, rate=5.0, now=0.0)

@@ -18,7 +18,7 @@ than are due. The rows are selected and locked in a MATERIALIZED part of the sta
 once, to exactly the rows that the UPDATE then changes.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -62,13 +62,40 @@ SELECT {_STATE} FROM task WHERE id IN (
 ) ORDER BY id FOR NO KEY UPDATE
 """
 
+_SENT = f"due_at IS NOT NULL AND submission <> '{Submission.WAITING}'"
 _CLAIM_POLLS = f"""
-WITH due AS MATERIALIZED (
-    SELECT {_STATE}, submitted_at, due_at FROM task
-    WHERE due_at IS NOT NULL AND submission <> '{Submission.WAITING}' AND due_at <= $1
-    ORDER BY due_at LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
+WITH RECURSIVE ahead(id) AS (
+    SELECT (SELECT min(organization_id) FROM task WHERE {_SENT} AND organization_id > $4::bigint)
+    UNION ALL
+    SELECT (SELECT min(organization_id) FROM task WHERE {_SENT} AND organization_id > ahead.id)
+    FROM ahead WHERE ahead.id IS NOT NULL
+), behind(id) AS (
+    SELECT (SELECT min(organization_id) FROM task WHERE {_SENT} AND organization_id <= $4::bigint)
+    UNION ALL
+    SELECT (
+        SELECT min(organization_id) FROM task
+        WHERE {_SENT} AND organization_id > behind.id AND organization_id <= $4::bigint
+    ) FROM behind WHERE behind.id IS NOT NULL
+), owner AS MATERIALIZED (
+    SELECT id FROM (SELECT id FROM ahead UNION ALL SELECT id FROM behind) AS each
+    WHERE EXISTS (SELECT 1 FROM task WHERE {_SENT} AND organization_id = each.id AND due_at <= $1) LIMIT $3
+), due AS MATERIALIZED (
+    SELECT waiting.*, few.number AS few
+    FROM (SELECT $3::bigint / GREATEST(1, count(*)) AS number FROM owner) AS few CROSS JOIN owner CROSS JOIN LATERAL (
+        SELECT {_STATE}, submitted_at, due_at FROM task
+        WHERE {_SENT} AND organization_id = owner.id AND due_at <= $1
+        ORDER BY due_at LIMIT few.number FOR NO KEY UPDATE SKIP LOCKED
+    ) AS waiting
+), picked AS MATERIALIZED (
+    SELECT * FROM due LIMIT $3
 )
-UPDATE task SET due_at = $2, leased = true FROM due WHERE task.id = due.id RETURNING due.*
+UPDATE task SET due_at = $2, leased = true FROM picked WHERE task.id = picked.id RETURNING picked.*
+"""
+"""Claims due tasks that were sent, as many of each organization, and at most `$3` in all.
+
+`ahead` and `behind` list the organizations, from the first one behind `$4`, by jumping from one to the next in
+`ix_task_due`: one with a million tasks is one step. `owner` are the first `$3` of them that have a due task; `due`
+locks the oldest ones of each. `picked` has all of them: its LIMIT tells the planner how few rows the UPDATE changes.
 """
 
 _UNSENT = f"due_at IS NOT NULL AND submission = '{Submission.WAITING}'"
@@ -140,7 +167,7 @@ WITH RECURSIVE endpoint(id) AS (
     WHERE subscription.turn <= $5::bigint
 )
 UPDATE delivery SET due_at = $4, leased = true, attempt = attempt + 1
-FROM picked WHERE delivery.id = picked.id
+FROM picked WHERE delivery.id = picked.id AND delivery.id = ANY (ARRAY(SELECT id FROM picked))
 RETURNING delivery.id, delivery.subscription_id, delivery.attempt, delivery.organization_id, picked.due_at AS was_due_at
 """
 """Claims due deliveries, at most `$3` of each subscription, and about `$5` of each organization.
@@ -148,7 +175,9 @@ RETURNING delivery.id, delivery.subscription_id, delivery.attempt, delivery.orga
 `endpoint` lists the subscriptions that have deliveries to send, by jumping from one to the next in `ix_delivery_due`: a
 subscription with a million of them is one step, and costs the others nothing. `able` counts those of each organization
 that have one to claim now, in the order of the oldest. Then the first due rows of each are locked, from the same index,
-skipping those that another process has locked: as many as the organization's `$5` give each of them, at least one.
+skipping those that another process has locked: as many as the organization's `$5` give each of them, at least one. The
+condition with the array says nothing new: it keeps the planner, which expects far more rows after such a LIMIT, from
+reading the whole table for the UPDATE while many deliveries are due.
 """
 
 _SETTLE = f"""
@@ -299,11 +328,18 @@ class PostgreSQLTransaction:
             for key, organization_id, kind, types, ordered, filters, is_behind in rows
         ]
 
-    async def claim_polls(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
-        """Claim due tasks that were sent, or may have been, oldest first."""
-        rows = await self._driver.fetch(_CLAIM_POLLS, now, lease_until, limit)
-        self._leaves_lease(task_table, rows, lease_until)
-        return [DueTask(_state(row), row["submitted_at"]) for row in sorted(rows, key=lambda row: row["due_at"])]
+    async def claim_polls(self, now: datetime, lease_until: datetime, limit: int, after: int = 0) -> list[DueTask]:
+        """Claim due tasks that were sent, or may have been, as many of each organization."""
+        claimed: list[asyncpg.Record] = []
+        while (wanted := limit - len(claimed)) > 0:
+            rows = await self._driver.fetch(_CLAIM_POLLS, now, lease_until, wanted, after)
+            rows.sort(key=lambda row: (row["organization_id"] <= after, row["organization_id"], row["due_at"]))
+            claimed += rows
+            if not rows or max(Counter(row["organization_id"] for row in rows).values()) < rows[0]["few"]:
+                break
+            after = rows[-1]["organization_id"]
+        self._leaves_lease(task_table, claimed, lease_until)
+        return [DueTask(_state(row), row["submitted_at"]) for row in claimed]
 
     async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:
         """Claim due tasks that wait to be sent, one of each queue in turn."""

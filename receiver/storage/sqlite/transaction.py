@@ -89,6 +89,32 @@ SELECT id, organization_id, kind, event_types, ordered, filters, 0 FROM subscrip
 WHERE is_active AND deleted_at IS NULL AND id IN (SELECT value FROM json_each(?))
 """
 
+_SENT = f"due_at IS NOT NULL AND submission <> '{Submission.WAITING}'"
+_POLL_OWNERS = f"""
+WITH RECURSIVE ahead(id) AS (
+    SELECT min(organization_id) FROM task WHERE {_SENT} AND organization_id > :after
+    UNION ALL
+    SELECT (SELECT min(organization_id) FROM task WHERE {_SENT} AND organization_id > ahead.id)
+    FROM ahead WHERE ahead.id IS NOT NULL
+), behind(id) AS (
+    SELECT min(organization_id) FROM task WHERE {_SENT} AND organization_id <= :after
+    UNION ALL
+    SELECT (
+        SELECT min(organization_id) FROM task
+        WHERE {_SENT} AND organization_id > behind.id AND organization_id <= :after
+    ) FROM behind WHERE behind.id IS NOT NULL
+)
+SELECT id FROM (SELECT id FROM ahead UNION ALL SELECT id FROM behind) AS owner
+WHERE EXISTS (SELECT 1 FROM task WHERE {_SENT} AND organization_id = owner.id AND due_at <= :now) LIMIT :limit
+"""
+"""The organizations that have due tasks which were sent, from the first one behind `:after`, `:limit` at most.
+
+They are found by jumping from one to the next in `ix_task_due`: one with a million tasks is one step.
+"""
+_DUE_POLLS = f"""
+SELECT {_STATE}, submitted_at FROM task
+WHERE {_SENT} AND organization_id = ? AND due_at <= ? ORDER BY due_at, id LIMIT ?
+"""
 _UNSENT = f"due_at IS NOT NULL AND submission = '{Submission.WAITING}'"
 _DUE_UNSENT = f"""
 WITH RECURSIVE queue(bulk, organization_id) AS (
@@ -268,16 +294,21 @@ class SQLiteTransaction:
             for key, organization_id, kind, types, ordered, filters, is_behind in rows
         ]
 
-    async def claim_polls(self, now: datetime, lease_until: datetime, limit: int) -> list[DueTask]:
-        """Claim due tasks that were sent, or may have been, oldest first."""
-        rows = self._driver.execute(
-            f"SELECT {_STATE}, submitted_at FROM task "
-            f"WHERE due_at IS NOT NULL AND submission <> '{Submission.WAITING}' AND due_at <= ? "
-            "ORDER BY due_at LIMIT ?",
-            (write_moment(now), limit),
-        ).fetchall()
-        self._lease_tasks(rows, lease_until)
-        return [DueTask(_state(row), _moment_or_none(row[-1])) for row in rows]
+    async def claim_polls(self, now: datetime, lease_until: datetime, limit: int, after: int = 0) -> list[DueTask]:
+        """Claim due tasks that were sent, or may have been, as many of each organization."""
+        moment, claimed = write_moment(now), list[DueTask]()
+        while (wanted := limit - len(claimed)) > 0:
+            named = {"now": moment, "limit": wanted, "after": after}
+            owners = [owner for (owner,) in self._driver.execute(_POLL_OWNERS, named)]
+            few = wanted // max(1, len(owners))
+            found = [self._driver.execute(_DUE_POLLS, (owner, moment, few)).fetchall() for owner in owners]
+            rows = [row for of_owner in found for row in of_owner]
+            self._lease_tasks(rows, lease_until)
+            claimed += [DueTask(_state(row), _moment_or_none(row[-1])) for row in rows]
+            if all(len(of_owner) < few for of_owner in found):
+                break
+            after = owners[-1]
+        return claimed
 
     async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:
         """Claim due tasks that wait to be sent, one of each queue in turn."""
