@@ -5,6 +5,7 @@ Requests are parsed one at a time: what a client sends behind one waits, as byte
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import httptools
@@ -59,6 +60,8 @@ class ServerConnection(Http1Connection):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        self._payload: list[bytes] = []
+        """Parts of a body that the parser has found and the application does not have."""
         super().__init__(config, server_state, app_state, _loop)
         assert isinstance(server_state, Connections)  # noqa: S101 - `Server` made it
         self._all = server_state
@@ -167,6 +170,7 @@ class ServerConnection(Http1Connection):
         except httptools.HttpParserError:
             self.refuse(self._refusal or refusals.INVALID)
             return b""
+        self._give_payload()
         if again:
             self._bounds.next_request()
         return again
@@ -203,16 +207,16 @@ class ServerConnection(Http1Connection):
         super().on_headers_complete()
         self._waits_for = "body"
 
-    def on_body(self, body: bytes) -> None:
-        """Give the application a part of the body."""
-        self._clock.size += len(body)
-        self._bounds.payload(len(body))
-        super().on_body(body)
+    @property
+    def on_body(self) -> Callable[[bytes], None]:
+        """What the parser calls with each part of a body. It is cheap, because a chunk may have a single byte."""
+        return self._payload.append
 
     def on_message_complete(self) -> None:
         """End the request's body, unless it has to be parsed again."""
         if self.offers_other_protocol():
             return
+        self._give_payload()
         super().on_message_complete()
         self._bounds.next_request()
         self.unfinished_bytes = 0
@@ -221,6 +225,15 @@ class ServerConnection(Http1Connection):
         else:
             self._waits_for = "response"
             self.deadline = self.loop.time() + _CHECK_SECONDS
+
+    def _give_payload(self) -> None:
+        """Give the application all that the parser has found of the body."""
+        if self._payload:
+            body = b"".join(self._payload)
+            self._payload.clear()
+            self._clock.size += len(body)
+            self._bounds.payload(len(body))
+            super().on_body(body)
 
     def _stop_parsing(self, refusal: ConnectionRefusal) -> None:
         self._refusal = refusal

@@ -1,6 +1,9 @@
 """Bounds on what arrives before the application has a request: nothing that a client sends fills the memory."""
 
 import asyncio
+import sys
+from collections import Counter
+from types import FrameType
 
 import pytest
 
@@ -96,6 +99,23 @@ async def test_a_trailer_field_does_not_become_a_header() -> None:
         assert (await client.answer())[0] == 200
     assert b"transfer-encoding" in seen
     assert b"x-api-key" not in seen
+
+
+async def test_chunks_of_one_byte_cost_no_call_each() -> None:
+    calls: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            calls[frame.f_code.co_qualname] += 1
+
+    async with front_door() as door, raw_connection(door.url) as client:
+        sys.setprofile(count)
+        try:
+            await client.send(CHUNKED + b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n")
+            assert (await client.answer())[2] == b"20000"
+        finally:
+            sys.setprofile(None)
+    assert {name: number for name, number in calls.items() if number > 1000} == {}
 
 
 async def test_pipelined_requests_are_answered_in_order_with_their_bodies() -> None:
