@@ -88,6 +88,8 @@ class ServerConnection(Http1Connection):
         self._behind = bytearray()
         """What arrived behind a request that is in progress, or in the present turn of the loop, and is not parsed."""
         self._unused_bytes = 0
+        self._is_answered = False
+        """Whether the request is answered, and the next one begins when the client has read most of the response."""
         self._next_turn: asyncio.Handle | None = None
         self._refusal: ConnectionRefusal | None = None
         self._is_over = False
@@ -304,9 +306,15 @@ class ServerConnection(Http1Connection):
             self.flow.resume_reading()
 
     def _next_request(self) -> None:
-        """Wait for the next request; if some of it has arrived, parse it."""
-        self._waits_for = "next request"
+        """Wait for the next request; if some of it has arrived, parse it. First the client has to read its response."""
         now = self.loop.time()
+        if self.flow.write_paused:
+            self._waits_for = "response"
+            self._is_answered = True
+            self.deadline = now + _CHECK_SECONDS
+            self.flow.resume_reading()
+            return
+        self._waits_for = "next request"
         self.deadline = now + self._limits.keepalive_seconds
         if self._behind:
             data = bytes(self._behind)
@@ -327,6 +335,10 @@ class ServerConnection(Http1Connection):
         """Let the application go on."""
         super().resume_writing()
         self.unread_deadline = math.inf
+        if self._is_answered:
+            self._is_answered = False
+            if not (self._is_over or self.transport.is_closing()):
+                self._next_request()
 
     # The end
 
@@ -341,7 +353,7 @@ class ServerConnection(Http1Connection):
             if self._is_read(now):
                 self.unread_deadline = now + self._limits.unread_seconds
             else:
-                self._count_and_abort(refusals.NOT_READ)
+                self.abort_unread()
                 return
         if self.deadline <= now:
             self._act_on_deadline(now)
@@ -418,6 +430,16 @@ class ServerConnection(Http1Connection):
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes of responses that wait until the client reads."""
+        return self.transport.get_write_buffer_size()
+
+    def abort_unread(self) -> None:
+        """Abort the connection, because its client does not read its response."""
+        self._all.count(refusals.NOT_READ, self._host)
+        self.abort()
+
     def close(self) -> None:
         """Close the connection when the client has read what was sent, which has a bound."""
         self._wait_for_close()
@@ -434,10 +456,6 @@ class ServerConnection(Http1Connection):
         unsent = self.transport.get_write_buffer_size()
         read, self._unsent = self._unsent - unsent, unsent
         return read >= self._limits.least_rate * self._limits.unread_seconds
-
-    def _count_and_abort(self, refusal: ConnectionRefusal) -> None:
-        self._all.count(refusal, self._host)
-        self.abort()
 
     def _abort_if_unread(self) -> None:
         if self.flow.write_paused:
