@@ -166,7 +166,7 @@ class ServerConnection(Http1Connection):
         return self._unused_bytes > _UNUSED_BYTES and not self._bounds.knows_length
 
     def _end_unused(self) -> None:
-        """End the connection instead of reading the rest of a body that nobody wants; the response can be read."""
+        """End the connection instead of reading the rest of a body that is not used; the response can be read."""
         self._is_over = True
         self._linger()
 
