@@ -43,11 +43,16 @@ def write_private(path: Path, content: str) -> None:
     """
     temporary = path.with_name(f"{path.name}.new")
     temporary.unlink(missing_ok=True)
-    with os.fdopen(open_private(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    temporary.rename(path)
+    descriptor = open_private(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    try:
+        with os.fdopen(descriptor, "w") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        temporary.rename(path)
+    except OSError:  # what could not take its place is not left beside it: it may be a secret
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def close_to_others(path: Path) -> bool:

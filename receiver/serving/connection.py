@@ -5,10 +5,13 @@ Requests are parsed one at a time: what a client sends behind one waits, as byte
 
 import asyncio
 import math
+import time
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import httptools
 import uvicorn
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
 from receiver.asgi import ABORT, BODIES
@@ -28,6 +31,14 @@ _CHECK_SECONDS = 5.0
 """A body that keeps to the least rate, and a response that is being made, are looked at again after this time."""
 _BEHIND_BYTES = 64 * 1024
 """With this many bytes behind a request that is in progress, reading pauses."""
+_UNUSED_BYTES = 64 * 1024
+"""Of a body in chunks whose request is answered already, before the connection is ended: chunks cost time to read."""
+_PART_BYTES = 64
+"""What a part of such a body counts for besides its own bytes: there may be very many of them."""
+_TURN_SECONDS = 0.002
+"""After this processor time of parsing, the others that use the loop have their turn."""
+_TURN_BYTES = 64 * 1024
+"""After a read of this size too: uvloop goes on with one connection for as many as 32 reads."""
 
 _Wait = Literal[
     "first byte",
@@ -59,6 +70,8 @@ class ServerConnection(Http1Connection):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        self._payload: list[bytes] = []
+        """Parts of a body that the parser has found and the application does not have."""
         super().__init__(config, server_state, app_state, _loop)
         assert isinstance(server_state, Connections)  # noqa: S101 - `Server` made it
         self._all = server_state
@@ -66,13 +79,18 @@ class ServerConnection(Http1Connection):
         self._most_fields = self._limits.max_head_fields
         self._bounds = RequestBounds(self._limits.max_head_bytes)
         self._clock = BodyClock(self.loop.time)
+        self._now = time.thread_time  # the loop's time stands still within a turn
         self._extensions: dict[str, dict[object, object]] = {
             ABORT: {"abort": self.abort},
             BODIES: {"budgets": server_state.bodies},
         }
         self._waits_for: _Wait = "first byte"
         self._behind = bytearray()
-        """What arrived behind a request that is in progress, not parsed."""
+        """What arrived behind a request that is in progress, or in the present turn of the loop, and is not parsed."""
+        self._unused_bytes = 0
+        self._is_answered = False
+        """Whether the request is answered, and the next one begins when the client has read most of the response."""
+        self._next_turn: asyncio.Handle | None = None
         self._refusal: ConnectionRefusal | None = None
         self._is_over = False
         """Whether what arrives is discarded: the connection ends."""
@@ -108,33 +126,67 @@ class ServerConnection(Http1Connection):
         """Parse what the client sent, or keep it until the request before is answered."""
         if self._is_over:
             return
-        if self._waits_for == "response":
+        if self._waits_for == "response" or self._next_turn is not None:
             self._keep(data)
         else:
             self._read(data)
 
     def _read(self, data: bytes) -> None:
-        """Parse `data` as far as the end of one request; keep the rest."""
+        """Parse `data` as far as the end of one request, for one turn of the loop; keep the rest."""
         waited_for = self._waits_for
-        while data:
+        turn_ends = self._now() + _TURN_SECONDS
+        at = 0
+        while at < len(data) and self._now() < turn_ends:
             if self._waits_for in ("next request", "first byte"):
                 self._begin_request()
-            part = self._bounds.next_part(data)
+            part = self._bounds.next_part(data, at)
             if not part:
                 self.refuse(self._too_large())
                 return
-            rest = data[len(part) :]
-            again = self._parse(part)
+            at += len(part)
+            if self._waits_for == "unused body" and self._is_unused_too_long(len(part)):
+                self._end_unused()
+                return
+            if again := self._parse(part):
+                data, at = again + data[at:], 0
             if self._is_over:
                 return
-            data = again + rest if again else rest
             if self._waits_for == "response":
-                if data:
-                    self._keep(data)
+                if at < len(data):
+                    self._keep(data[at:])
                 return
         self.unfinished_bytes = self._bounds.counted
         if self._waits_for == "body" and waited_for != "body":
             self._wait_for_body()
+        if at < len(data) or at >= _TURN_BYTES:
+            self._end_turn(data[at:])
+
+    def _is_unused_too_long(self, size: int) -> bool:
+        self._unused_bytes += size + _PART_BYTES
+        return self._unused_bytes > _UNUSED_BYTES and not self._bounds.knows_length
+
+    def _end_unused(self) -> None:
+        """End the connection instead of reading the rest of a body that is not used; the response can be read."""
+        self._is_over = True
+        self._linger()
+
+    def _end_turn(self, rest: bytes) -> None:
+        """Let others have their turn of the loop before `rest` is parsed and more is read."""
+        self._next_turn = self.loop.call_soon(self._begin_turn)
+        self.flow.pause_reading()
+        self._behind += rest
+        self.unfinished_bytes += len(rest)
+
+    def _begin_turn(self) -> None:
+        self._next_turn = None
+        if self._is_over:
+            return
+        rest = bytes(self._behind)
+        self._behind.clear()
+        if self._waits_for != "body" or len(self.cycle.body) <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()  # else the application does, when it takes the body
+        if rest:
+            self._read(rest)
 
     def _begin_request(self) -> None:
         self._waits_for = "headers"
@@ -158,7 +210,7 @@ class ServerConnection(Http1Connection):
             self.flow.pause_reading()
 
     def _is_full(self) -> bool:
-        return len(self._behind) >= _BEHIND_BYTES
+        return self._next_turn is not None or len(self._behind) >= _BEHIND_BYTES
 
     def _parse(self, data: bytes) -> bytes:
         """Parse data; return what has to be parsed again. Refuse what cannot be parsed."""
@@ -167,6 +219,7 @@ class ServerConnection(Http1Connection):
         except httptools.HttpParserError:
             self.refuse(self._refusal or refusals.INVALID)
             return b""
+        self._give_payload()
         if again:
             self._bounds.next_request()
         return again
@@ -203,16 +256,16 @@ class ServerConnection(Http1Connection):
         super().on_headers_complete()
         self._waits_for = "body"
 
-    def on_body(self, body: bytes) -> None:
-        """Give the application a part of the body."""
-        self._clock.size += len(body)
-        self._bounds.payload(len(body))
-        super().on_body(body)
+    @property
+    def on_body(self) -> Callable[[bytes], None]:
+        """What the parser calls with each part of a body. It is cheap, because a chunk may have a single byte."""
+        return self._payload.append
 
     def on_message_complete(self) -> None:
         """End the request's body, unless it has to be parsed again."""
         if self.offers_other_protocol():
             return
+        self._give_payload()
         super().on_message_complete()
         self._bounds.next_request()
         self.unfinished_bytes = 0
@@ -221,6 +274,15 @@ class ServerConnection(Http1Connection):
         else:
             self._waits_for = "response"
             self.deadline = self.loop.time() + _CHECK_SECONDS
+
+    def _give_payload(self) -> None:
+        """Give the application all that the parser has found of the body."""
+        if self._payload:
+            body = b"".join(self._payload)
+            self._payload.clear()
+            self._clock.size += len(body)
+            self._bounds.payload(len(body))
+            super().on_body(body)
 
     def _stop_parsing(self, refusal: ConnectionRefusal) -> None:
         self._refusal = refusal
@@ -239,13 +301,20 @@ class ServerConnection(Http1Connection):
             self._next_request()
         else:
             self._waits_for = "unused body"
+            self._unused_bytes = 0
             self.deadline = self.loop.time() + self._limits.body_seconds
             self.flow.resume_reading()
 
     def _next_request(self) -> None:
-        """Wait for the next request; if some of it has arrived, parse it."""
-        self._waits_for = "next request"
+        """Wait for the next request; if some of it has arrived, parse it. First the client has to read its response."""
         now = self.loop.time()
+        if self.flow.write_paused:
+            self._waits_for = "response"
+            self._is_answered = True
+            self.deadline = now + _CHECK_SECONDS
+            self.flow.resume_reading()
+            return
+        self._waits_for = "next request"
         self.deadline = now + self._limits.keepalive_seconds
         if self._behind:
             data = bytes(self._behind)
@@ -266,6 +335,10 @@ class ServerConnection(Http1Connection):
         """Let the application go on."""
         super().resume_writing()
         self.unread_deadline = math.inf
+        if self._is_answered:
+            self._is_answered = False
+            if not (self._is_over or self.transport.is_closing()):
+                self._next_request()
 
     # The end
 
@@ -280,7 +353,7 @@ class ServerConnection(Http1Connection):
             if self._is_read(now):
                 self.unread_deadline = now + self._limits.unread_seconds
             else:
-                self._count_and_abort(refusals.NOT_READ)
+                self.abort_unread()
                 return
         if self.deadline <= now:
             self._act_on_deadline(now)
@@ -350,9 +423,22 @@ class ServerConnection(Http1Connection):
         self.deadline = self.loop.time() + _LINGER_SECONDS
         self._behind.clear()
         self.unfinished_bytes = 0
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes of responses that wait until the client reads."""
+        return self.transport.get_write_buffer_size()
+
+    def abort_unread(self) -> None:
+        """Abort the connection, because its client does not read its response."""
+        self._all.count(refusals.NOT_READ, self._host)
+        self.abort()
 
     def close(self) -> None:
         """Close the connection when the client has read what was sent, which has a bound."""
@@ -370,10 +456,6 @@ class ServerConnection(Http1Connection):
         unsent = self.transport.get_write_buffer_size()
         read, self._unsent = self._unsent - unsent, unsent
         return read >= self._limits.least_rate * self._limits.unread_seconds
-
-    def _count_and_abort(self, refusal: ConnectionRefusal) -> None:
-        self._all.count(refusal, self._host)
-        self.abort()
 
     def _abort_if_unread(self) -> None:
         if self.flow.write_paused:

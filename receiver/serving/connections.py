@@ -1,6 +1,7 @@
 """All connections of one process: their number in all and by address, their deadlines, and what was refused on them."""
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -30,6 +31,9 @@ _SPARED_SECONDS = 0.5
 _MOST_UNFINISHED_BYTES = 64 * 1024 * 1024
 """Of heads that are not complete, and of requests that wait behind another one, on all connections together."""
 
+_MOST_UNSENT_BYTES = 128 * 1024 * 1024
+"""Of responses that wait until their clients read, on all connections together."""
+
 
 class BoundedConnection(Protocol):
     """A connection, as `Connections` sees it."""
@@ -38,6 +42,13 @@ class BoundedConnection(Protocol):
     unread_deadline: float
     unfinished_bytes: int
     network: "ClientNetwork | None"
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes of responses that wait until the client reads."""
+
+    def abort_unread(self) -> None:
+        """Abort the connection, because its client does not read."""
 
     def overdue(self, now: float) -> None:
         """Act on a deadline that is over."""
@@ -169,13 +180,18 @@ class Connections(ServerState):
         """Act on all deadlines that are over. One look at all connections costs less than a timer for each request."""
         now = asyncio.get_running_loop().time()
         unfinished: list[BoundedConnection] = []
+        unread: list[BoundedConnection] = []
         for each in list(self.connections):
             connection: BoundedConnection = each  # type: ignore[assignment]  # uvicorn names its own classes
             if connection.deadline <= now or connection.unread_deadline <= now:
                 connection.overdue(now)
-            elif connection.unfinished_bytes:
+                continue
+            if connection.unread_deadline < math.inf:
+                unread.append(connection)
+            if connection.unfinished_bytes:
                 unfinished.append(connection)
         self._bound_unfinished(unfinished)
+        self._bound_unsent(unread)
         connections_open.set(len(self.connections))
         self._sweep_timer = None
         if self.connections:
@@ -190,6 +206,15 @@ class Connections(ServerState):
             connection.refuse(UNFINISHED)
             if total <= _MOST_UNFINISHED_BYTES:
                 return
+
+    def _bound_unsent(self, connections: list[BoundedConnection]) -> None:
+        """Abort those whose clients have read nothing for longest, where too much waits for clients."""
+        total = sum(connection.unsent_bytes for connection in connections)
+        for connection in sorted(connections, key=lambda each: each.unread_deadline):
+            if total <= _MOST_UNSENT_BYTES:
+                return
+            total -= connection.unsent_bytes
+            connection.abort_unread()
 
 
 async def _no_application(*_: object) -> None:

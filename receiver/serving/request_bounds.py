@@ -1,9 +1,13 @@
 """How far the bytes of one connection may be parsed: never past the end of a request, never past the bounds."""
 
+import re
 from collections.abc import Iterable
 
 _END = b"\r\n\r\n"
 """Ends a head, and a body in chunks (RFC 9112, sections 2.1 and 7.1)."""
+_BLANKS = re.compile(rb"[\r\n]*")
+_MOST_PART = 16 * 1024
+"""Of a body in chunks, so that a part of chunks of one byte each does not take long."""
 _PAYLOAD_SHARE = 16
 """Bytes of framing that may stand before a byte of a body: a chunk of one byte takes six (RFC 9112, section 7.1)."""
 
@@ -16,7 +20,7 @@ class RequestBounds:
     is not payload: chunk sizes, extensions and trailer fields.
     """
 
-    __slots__ = ("_left", "_limit", "_tail", "counted")
+    __slots__ = ("_is_blank", "_left", "_limit", "_tail", "counted")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -26,10 +30,12 @@ class RequestBounds:
         """Bytes of the body that are missing; None where its length is not known, or in a head."""
         self._tail = b""
         """The last bytes of the part before, in which the end may have begun."""
+        self._is_blank = True
+        """Whether nothing but blank lines has arrived of the head, as may stand before one."""
 
     def next_request(self) -> None:
         """Begin with another request."""
-        self.counted, self._left, self._tail = 0, None, b""
+        self.counted, self._left, self._tail, self._is_blank = 0, None, b"", True
 
     def body_follows(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Begin with the body of the request with these headers, whose names are in lower case.
@@ -37,6 +43,7 @@ class RequestBounds:
         Raises `ValueError` for a length of thousands of digits, which may all be zeros to the parser.
         """
         self.next_request()
+        self._is_blank = False
         for name, value in headers:
             if name == b"transfer-encoding":
                 self._left = None
@@ -44,14 +51,19 @@ class RequestBounds:
             if name == b"content-length" and value.isdigit():
                 self._left = int(value)
 
-    def next_part(self, data: bytes) -> bytes:
-        """Return the beginning of `data` that may be parsed now; b"" if the bound is reached."""
+    @property
+    def knows_length(self) -> bool:
+        """Whether the length of the present body is known: then its parts cost nothing to find."""
+        return self._left is not None
+
+    def next_part(self, data: bytes, begin: int = 0) -> bytes:
+        """Return what may be parsed now of `data`, from `begin` on; b"" if the bound is reached."""
         if self._left is not None:
-            part = data[: self._left]
+            part = data[begin : begin + self._left]
             self._left -= len(part)
             return part
-        end = self._end(data)
-        part = data[: min(end, self._limit - self.counted)]
+        most = begin + min(self._limit - self.counted, _MOST_PART)
+        part = data[begin : self._end(data, begin, min(most, len(data)))]
         self.counted += len(part)
         self._tail = (self._tail + part[-3:])[-3:]
         return part
@@ -60,11 +72,22 @@ class RequestBounds:
         """Count `size` bytes of a body's payload that the part before had."""
         self.counted = max(0, self.counted - _PAYLOAD_SHARE * size)
 
-    def _end(self, data: bytes) -> int:
-        """Return the index after the first end of a head or body in `data`; its length if there is none."""
+    def _end(self, data: bytes, begin: int, most: int) -> int:
+        """Return the index after the first end of a head or body in `data`, between `begin` and `most`; else `most`."""
+        if self._is_blank:
+            self._tail = b""
+            begin = _blanks_end(data, begin, most)
+            if begin == most:
+                return most
+            self._is_blank = False
         if self._tail:
-            across = (self._tail + data[:3]).find(_END)
+            across = (self._tail + data[begin : begin + 3]).find(_END)
             if across >= 0:
-                return across + len(_END) - len(self._tail)
-        at = data.find(_END)
-        return len(data) if at < 0 else at + len(_END)
+                return min(begin + across + len(_END) - len(self._tail), most)
+        at = data.find(_END, begin, most)
+        return most if at < 0 else at + len(_END)
+
+
+def _blanks_end(data: bytes, begin: int, most: int) -> int:
+    blanks = _BLANKS.match(data, begin, most)
+    return begin if blanks is None else blanks.end()

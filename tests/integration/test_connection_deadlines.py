@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from receiver.serving import connections as connections_module
 from receiver.telemetry import connections_refused
 from tests.fakes.front_door import SHORT, FrontDoor, front_door
 from tests.fakes.raw_client import RawConnection, raw_connection
@@ -153,6 +154,53 @@ async def test_a_client_that_does_not_read_is_disconnected() -> None:
             await loop.sock_recv(client, 1)
             await door.until_empty()
     assert refused("response not read") - before == 1
+
+
+async def test_the_next_request_begins_when_the_client_has_read_the_response() -> None:
+    loop, received = asyncio.get_running_loop(), bytearray()
+    async with front_door() as door:
+        with reader_of(4096) as client:
+            await loop.sock_connect(client, address_of(door))
+            await loop.sock_sendall(
+                client, b"GET /big HTTP/1.1\r\nHost: a\r\n\r\nGET /last HTTP/1.1\r\nHost: a\r\n\r\n"
+            )
+            await loop.sock_recv(client, 1)
+            await asyncio.sleep(0.05)  # time to begin the next one, if it would
+            assert door.requests == ["/big"]
+            async with asyncio.timeout(20):
+                while not received.endswith(b"/last"):
+                    received[:-100] = b""
+                    received += await loop.sock_recv(client, 1 << 20)
+
+
+async def test_clients_that_have_not_read_for_longest_are_disconnected_where_too_much_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = refused("response not read")
+    loop = asyncio.get_running_loop()
+    async with front_door(headers_seconds=0.3) as door:
+        with reader_of(4096) as first, reader_of(4096) as second, reader_of(4096) as third:
+            for client in (first, second, third):
+                await loop.sock_connect(client, address_of(door))
+                await loop.sock_sendall(client, b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
+                await loop.sock_recv(client, 1)
+            unsent = sum(each.unsent_bytes for each in door.connections.connections)  # type: ignore[union-attr]
+            assert unsent > 3_000_000
+            monkeypatch.setattr(connections_module, "_MOST_UNSENT_BYTES", unsent - 1)
+            async with asyncio.timeout(5):
+                while len(door.connections.connections) > 2:  # noqa: ASYNC110 - no event tells it
+                    await asyncio.sleep(0.01)
+            assert await is_reset(loop, first)
+    assert refused("response not read") - before == 1
+
+
+async def is_reset(loop: asyncio.AbstractEventLoop, client: socket.socket) -> bool:
+    try:
+        while await loop.sock_recv(client, 1 << 20):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
 
 
 def reader_of(size: int) -> socket.socket:

@@ -1,6 +1,10 @@
 """Bounds on what arrives before the application has a request: nothing that a client sends fills the memory."""
 
 import asyncio
+import sys
+import time
+from collections import Counter
+from types import FrameType
 
 import pytest
 
@@ -96,6 +100,59 @@ async def test_a_trailer_field_does_not_become_a_header() -> None:
         assert (await client.answer())[0] == 200
     assert b"transfer-encoding" in seen
     assert b"x-api-key" not in seen
+
+
+async def test_chunks_of_one_byte_cost_no_call_each() -> None:
+    calls: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            calls[frame.f_code.co_qualname] += 1
+
+    async with front_door() as door, raw_connection(door.url) as client:
+        sys.setprofile(count)
+        try:
+            await client.send(CHUNKED + b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n")
+            assert (await client.answer())[2] == b"20000"
+        finally:
+            sys.setprofile(None)
+    assert {name: number for name, number in calls.items() if number > 1000} == {}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        CHUNKED + b"20000\r\n" + b"\r\n" * (1 << 16) + b"\r\n0\r\n\r\n",
+        CHUNKED + b"2;a\r\n\r\n\r\n" * 10_000 + b"0\r\n\r\n",
+        b"\r\n" * 32_000 + START + b"\r\n",
+    ],
+    ids=["blank lines in a chunk", "blank lines in small chunks", "blank lines before a request"],
+)
+async def test_what_looks_like_many_ends_of_a_request_does_not_hold_the_loop(data: bytes) -> None:
+    turns: list[float] = []
+
+    async def watch() -> None:
+        before = time.thread_time()
+        while True:
+            await asyncio.sleep(0)
+            now = time.thread_time()
+            turns.append(now - before)
+            before = now
+
+    async with front_door() as door, raw_connection(door.url) as client:
+        watching = asyncio.create_task(watch())
+        client.writer.write(data)
+        assert (await client.answer())[0] == 200
+        watching.cancel()
+    assert max(turns) < 0.1
+
+
+async def test_the_rest_of_a_body_in_chunks_is_not_read_when_it_is_answered_already() -> None:
+    async with front_door() as door, raw_connection(door.url) as client:
+        await client.send(CHUNKED.replace(b"/body", b"/unread") + b"1\r\na\r\n")
+        assert (await client.answer())[0] == 401
+        client.writer.write(b"1\r\na\r\n" * 100_000)
+        assert await client.ended() == b""
 
 
 async def test_pipelined_requests_are_answered_in_order_with_their_bodies() -> None:

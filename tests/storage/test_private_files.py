@@ -138,3 +138,10 @@ def test_a_file_is_written_in_place_of_a_link(tmp_path: Path) -> None:
     path.symlink_to(target)
     write_private(path, "a key\n")
     assert (target.read_text(), path.read_text(), mode_of(path)) == ("somebody's file", "a key\n", 0o600)
+
+
+def test_a_file_that_cannot_take_its_place_leaves_no_copy_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_private(tmp_path / "secret", "a key\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
