@@ -99,6 +99,10 @@ class Database:
         """Run a query of the hot path for a few keys; return its rows by table. Raises `StorageUnavailable`."""
         return await self._reader.read_by_keys(query, keys)
 
+    async def read_large_by_keys(self, query: HotQuery, keys: Collection[int]) -> list[HotRow]:
+        """Do the same where rows may be large, apart from the queries of the hot path. Raises `StorageUnavailable`."""
+        return [query.row(row.values()) for row in await self.read(query.among(keys))]
+
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
         """Open a snapshot: what its queries read is of one moment. Keep it short. Raises `StorageUnavailable`."""
         return self._reader.snapshot()

@@ -4,7 +4,7 @@ The database finds a few rows by their keys in microseconds; SQLAlchemy's own wo
 long. Use this only for queries by key, with a bounded number of keys.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Dialect, Select, select
@@ -33,6 +33,18 @@ class HotQuery:
         self.key = key
         self.tables = tables
         self.query = join(select(*labels))
+
+    def among(self, keys: Collection[int]) -> Select[Any]:
+        """Return the query for the rows with these keys, to be run with SQLAlchemy: its values come decoded."""
+        return self.query.where(self.key.in_(keys))
+
+    def row(self, values: Iterable[Any]) -> HotRow:
+        """Return the values of a row of `among`, by table."""
+        rest = iter(values)
+        return {
+            name: {str(column.key): value for column, value in zip(columns, rest, strict=False)}
+            for name, columns in self.tables.items()
+        }
 
 
 class HotPlan:

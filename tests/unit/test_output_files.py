@@ -276,7 +276,12 @@ def test_no_more_places_are_written_down_than_are_looked_at(
 ) -> None:
     places: list[str] = []
     joined = output_files._joined
-    monkeypatch.setattr(output_files, "_joined", lambda *place: places.append("") or joined(*place))
+
+    def writing_down(path: str, part: str | int) -> str:
+        places.append(path)
+        return joined(path, part)
+
+    monkeypatch.setattr(output_files, "_joined", writing_down)
     find_files(output)
     assert len(places) <= MOST_VALUES + MOST_FILES + 1
 
