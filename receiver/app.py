@@ -23,7 +23,6 @@ from receiver.body_budget import BodyBudget, default_body_bytes
 from receiver.clock import utc_now
 from receiver.domain.actions import Actions
 from receiver.domain.keyring import KeyRing
-from receiver.domain.organization_limits import default_limits
 from receiver.domain.schedules import PollSchedule
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.fan_out import MANY_WEBHOOKS
@@ -88,7 +87,7 @@ class Service:
         task_lease = task_lease_seconds(settings.provider_timeout_seconds)
         delivery_lease = delivery_lease_seconds(settings.delivery_timeout_seconds)
         self.shared, self.upkeep = database.shared, database.upkeep
-        self.known_limits = KnownLimits(database, default_limits(settings.organization_limits))
+        self.known_limits = KnownLimits(database, settings.default_limits)
         self.usage = OrganizationUsage(database, self.known_limits.of)
         self.providers = build_providers(settings, self.shared.rate_limiter if self.shared else None)
         self.dispatcher = DeliveryDispatcher(

@@ -18,11 +18,11 @@ from functools import lru_cache
 from receiver.clock import utc_now
 from receiver.domain.endpoint_queues import EndpointQueues
 from receiver.domain.limit_parts import Part
-from receiver.domain.organization_limits import OrganizationLimits
 from receiver.domain.webhook_parts import WebhookLimits
 from receiver.errors import OutcomeUnknown, Unavailable
 from receiver.events.after_commit import WakeTimer
 from receiver.lease_check import LeaseEnded
+from receiver.organization_limits import OrganizationLimits
 from receiver.outbound.deliver import Attempted, Deliverer, PreparedDelivery
 from receiver.outbound.message import Message
 from receiver.outbound.target_url import target_url
