@@ -12,7 +12,7 @@ from receiver.body_budget import BodyBudget
 from receiver.clock import utc_now, wall_now
 from receiver.domain.delivery_outcomes import DeliveryOutcome, outcome_of
 from receiver.domain.representations import iso
-from receiver.errors import RingbackError
+from receiver.errors import RingbackError, Unavailable
 from receiver.large_bodies import read_apart
 from receiver.lease_check import LeaseEnded, SendLease, under
 from receiver.lookups.resolver import looked_up_for
@@ -141,7 +141,10 @@ class Deliverer:
     async def _large_message(self, delivery: PreparedDelivery) -> Message | str:
         """Read a large task and build the message about it. The room for it is held until this asyncio task ends."""
         room = _HELD_TIMES * delivery.size
-        await self._room.take(delivery.organization_id, room)
+        try:
+            await self._room.take(delivery.organization_id, room)
+        except Unavailable:
+            raise Unavailable("too many bytes of deliveries are held at the moment: it is sent later") from None
         if utc_now() + timedelta(seconds=self._sender.timeout) > delivery.lease.lease_until:
             raise LeaseEnded
         rows = await self._database.read_large_by_keys(TO_SEND, [delivery.lease.id])

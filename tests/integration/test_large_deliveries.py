@@ -12,6 +12,8 @@ from structlog.testing import capture_logs
 from receiver.body_budget import BodyBudget
 from receiver.errors import Unavailable
 from receiver.outbound.message import Message, MessageBuilder
+from receiver.storage.database import Database
+from receiver.storage.deliveries import TO_SEND
 from tests.fakes.rows import DELIVERIES, eventually, select
 from tests.fakes.world import World, in_process
 
@@ -96,4 +98,17 @@ async def test_a_large_delivery_without_room_is_given_back_and_its_attempt_does_
         await eventually(world, DELIVERIES, settled)
     assert [(row["status"], row["attempt"]) for row in select(world, DELIVERIES)] == [("delivered", 1)]
     assert len(refused) == 1
-    assert [record["error"] for record in records if record["event"] == "delivery not sent"] == ["full"]
+    assert [record["error"] for record in records if record["event"] == "delivery not sent"] == [
+        "too many bytes of deliveries are held at the moment: it is sent later"
+    ]
+
+
+async def test_a_large_row_is_read_as_a_small_one_is(tmp_path: Path) -> None:
+    async with in_process(tmp_path) as world:
+        await webhooks(world, 1)
+        await world.created(SILENT, metadata={"number": "1"}, input={"prompt": "\u00fc\U0001f600", "n": [1, 1.5, None]})
+        await eventually(world, DELIVERIES, settled)
+        async with await Database.open(world.settings) as database:
+            rows = [await read(TO_SEND, [1]) for read in (database.read_by_keys, database.read_large_by_keys)]
+    assert rows[0] == rows[1]
+    assert rows[0][0]["task"]["input"]["prompt"] == "\u00fc\U0001f600"
