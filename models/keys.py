@@ -27,7 +27,7 @@ class Organization(SQLModel, table=True):
     """The greatest number of an event of it that was purged: who resumes before it has missed events. Null if none
     was."""
     limits: Any = Field(default=None, sa_type=Document, nullable=True)
-    """The limits that the operator set for it, by name (`receiver.domain.organization_limits`); those that are not
+    """The limits that the operator set for it, by name (`receiver.organization_limits`); those that are not
     named have their defaults. Null if none is set."""
     owns_provider_account: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
     """Whether the provider account of the settings is its own: it may look at the account and adopt tasks that are

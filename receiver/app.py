@@ -19,10 +19,10 @@ from receiver.api.paths import PathMiddleware
 from receiver.api.quotas import Quotas
 from receiver.api.routes import refuse_path, report_bug, routes
 from receiver.api.services import Services
+from receiver.body_budget import BodyBudget, default_body_bytes
 from receiver.clock import utc_now
 from receiver.domain.actions import Actions
 from receiver.domain.keyring import KeyRing
-from receiver.domain.organization_limits import default_limits
 from receiver.domain.schedules import PollSchedule
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.fan_out import FanOutWriter
@@ -72,6 +72,8 @@ _DRAIN_SECONDS = 10.0
 _CONNECTIONS = 1024
 """To subscribers, shared by organizations (`domain.shared_pool`)."""
 
+_DELIVERED_SHARE = 2
+"""Deliveries of large tasks may hold half as many bytes as request bodies may."""
 _TEST_CONNECTIONS = 16
 """To webhooks that are tested. Separate from the others, so that testing endpoints that hang delays no delivery."""
 
@@ -85,7 +87,7 @@ class Service:
         task_lease = task_lease_seconds(settings.provider_timeout_seconds)
         delivery_lease = delivery_lease_seconds(settings.delivery_timeout_seconds)
         self.shared, self.upkeep = database.shared, database.upkeep
-        self.known_limits = KnownLimits(database, default_limits(settings.organization_limits))
+        self.known_limits = KnownLimits(database, settings.default_limits)
         self.usage = OrganizationUsage(database, self.known_limits.of)
         self.providers = build_providers(settings, self.shared.rate_limiter if self.shared else None)
         self.dispatcher = DeliveryDispatcher(
@@ -114,7 +116,8 @@ class Service:
         self.sender = Sender(guard, timeout=settings.delivery_timeout_seconds, connections=_CONNECTIONS)
         self.test_sender = Sender(guard, timeout=settings.delivery_timeout_seconds, connections=_TEST_CONNECTIONS)
         self.dispatcher.connect(
-            database, Deliverer(database, self.sender, Settler(after_commit), messages, settings.retry_delays)
+            database,
+            Deliverer(database, self.sender, Settler(after_commit), messages, settings.retry_delays, _room(settings)),
         )
         self.task_worker = TaskWorker(
             writer, poller, after_commit.due, lease_seconds=task_lease, concurrency=_task_concurrency(settings)
@@ -252,6 +255,12 @@ def _middleware(settings: Settings) -> list[Middleware]:
     if settings.allowed_origins:
         middleware.append(Middleware(CorsMiddleware, origins=settings.allowed_origins))
     return middleware
+
+
+def _room(settings: Settings) -> BodyBudget:
+    """Return the budget for deliveries of large tasks. One waits for room no longer than an attempt may take."""
+    most = settings.bodies_in_flight_bytes or default_body_bytes()
+    return BodyBudget(most // _DELIVERED_SHARE, settings.delivery_timeout_seconds, lambda: None)
 
 
 def _task_concurrency(settings: Settings) -> int:

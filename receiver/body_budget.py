@@ -1,15 +1,34 @@
-"""How many bytes of request bodies one process holds at a time; a body that finds no room waits for its turn."""
+"""How many bytes of large bodies one process holds at a time; a body that finds no room waits for its turn."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from receiver.errors import Unavailable
 
+_BODY_BYTES = 256 * 1024 * 1024
+_MEMORY_SHARE = 8
+"""Bodies may fill an eighth of the memory of a container: what is parsed from one takes several times its size."""
+_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _Task = asyncio.Task[Any]
+
+
+def default_body_bytes() -> int:
+    """Return how many bytes of bodies this process may hold: 256 MiB, or less in a container with little memory."""
+    limits = [limit // _MEMORY_SHARE for limit in map(_memory_limit, _MEMORY_LIMITS) if limit is not None]
+    return min([_BODY_BYTES, *limits])
+
+
+def _memory_limit(file: Path) -> int | None:
+    """Return the memory limit of the control group, in bytes; None if it has none."""
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):  # not there, or "max"
+        return None
 
 
 @dataclass(slots=True)
@@ -90,7 +109,7 @@ class BodyBudget:
         except TimeoutError:
             self._on_refusal()
             raise Unavailable(
-                "too many bytes of request bodies are held at the moment (RINGBACK_BODIES_IN_FLIGHT_BYTES): "
+                "too many bytes of large bodies are held at the moment (RINGBACK_BODIES_IN_FLIGHT_BYTES): "
                 "send it again",
                 retry_after=5,
             ) from None

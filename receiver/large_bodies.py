@@ -17,9 +17,9 @@ Result = TypeVar("Result")
 _pool = ThreadPoolExecutor(_THREADS, "ringback-body")
 
 
-async def read_by_size(body: bytes, read: Callable[[], Result]) -> Result:
-    """Return what `read` makes of a body, or raise what it raises: in a thread if the body is large."""
-    return read() if len(body) <= LARGE_BYTES else await read_apart(read)
+async def read_by_size(size: int, read: Callable[[], Result]) -> Result:
+    """Return what `read` makes of a body of this size, or raise what it raises: in a thread if the body is large."""
+    return read() if size <= LARGE_BYTES else await read_apart(read)
 
 
 async def read_apart(read: Callable[[], Result]) -> Result:

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from receiver.environment import PREFIX, read_values, with_secret_files
 from receiver.errors import SettingsError
 from receiver.key_strength import ADVICE, check_newest_master_key, weakness
+from receiver.organization_limits import OrganizationLimits, default_limits
 from receiver.setting_values import (
     ANY_ORIGIN,
     MAX_SECONDS,
@@ -144,7 +145,7 @@ class Settings(BaseModel):
     """What each organization may use, where the operator has set nothing else for it: `name=value`, comma-separated.
 
     Such as `webhooks=500,creates_per_second=unlimited`. The names and defaults are in
-    `receiver/domain/organization_limits.py`; they stop only what has got out of control.
+    `receiver/organization_limits.py`; they stop only what has got out of control.
     """
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
     """The largest body of a provider's webhook, in bytes (1 MiB); a larger one gets 413."""
@@ -191,6 +192,7 @@ class Settings(BaseModel):
     """The most bytes of large request bodies that one process holds at a time; a quarter is for inbound webhooks.
 
     A body that finds no room waits. By default 256 MiB, or an eighth of the container's memory where that is less.
+    Deliveries about tasks of more than 64 KiB may hold half as many besides.
     """
     retry_schedule: str = "0,5,300,1800,7200,18000,36000,50400,72000,86400"
     """Seconds before each delivery attempt, the first one included; as many attempts as there are numbers.
@@ -332,6 +334,12 @@ class Settings(BaseModel):
         read_rate(value)
         return value
 
+    @field_validator("organization_limits")
+    @classmethod
+    def _known_limits(cls, value: str) -> str:
+        default_limits(value)
+        return value
+
     @field_validator("retry_schedule")
     @classmethod
     def _known_schedule(cls, value: str) -> str:
@@ -379,6 +387,11 @@ class Settings(BaseModel):
     def retry_delays(self) -> tuple[float, ...]:
         """Seconds before each delivery attempt, the first one included."""
         return read_delays(self.retry_schedule)
+
+    @cached_property
+    def default_limits(self) -> OrganizationLimits:
+        """The limits of an organization for which none are set."""
+        return default_limits(self.organization_limits)
 
     @cached_property
     def allowed_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -152,7 +152,7 @@ class Call:
     async def text(self) -> bytes:
         """Return the body without a byte order mark, in UTF-8 if the mark is one of UTF-16. Raises `TooLarge`."""
         body = await self.raw()
-        return await read_by_size(body, lambda: without_mark(body))
+        return await read_by_size(len(body), lambda: without_mark(body))
 
     async def json(self, *, optional: bool = False) -> dict[str, Any]:
         """Return the body, which must be a JSON object; {} for an empty one if it is `optional`.
@@ -168,7 +168,7 @@ class Call:
     async def read_json(self, read: Callable[[dict[str, Any]], Result], *, optional: bool = False) -> Result:
         """Return what `read` makes of `json`, and raise what it raises: for a large body in a thread."""
         body = await self.text()
-        return await read_by_size(body, lambda: read(_json_object(body, optional=optional)))
+        return await read_by_size(len(body), lambda: read(_json_object(body, optional=optional)))
 
     def query(self, schema: type[Schema], *, lists: Collection[str] = ()) -> Schema:
         """Return the query as `schema`; `lists` are the parameters with several values.

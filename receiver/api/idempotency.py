@@ -44,8 +44,8 @@ from receiver.api.idempotency_counts import KeyCounts
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
-from receiver.domain.organization_limits import OrganizationLimits
 from receiver.errors import BadRequest, OutcomeUnknown, StorageUnavailable, Unavailable
+from receiver.organization_limits import OrganizationLimits
 from receiver.storage import idempotency as storage
 from receiver.storage.database import Database
 from receiver.storage.idempotency import (

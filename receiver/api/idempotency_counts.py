@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from receiver.clock import utc_now
-from receiver.domain.organization_limits import OrganizationLimits
 from receiver.errors import OrganizationRateLimited, Unavailable
+from receiver.organization_limits import OrganizationLimits
 from receiver.storage.database import Database
 from receiver.storage.organizations import count_idempotency_keys
 from receiver.telemetry import get_logger

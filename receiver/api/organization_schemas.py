@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, S
 
 from receiver.api.schemas import ShortName
 from receiver.domain.ids import is_id
-from receiver.domain.organization_limits import UNLIMITED, OrganizationLimits
+from receiver.organization_limits import UNLIMITED, OrganizationLimits
 
 
 def _check_name(name: str) -> str:

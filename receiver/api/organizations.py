@@ -15,9 +15,9 @@ from receiver.api.schemas import Page
 from receiver.clock import utc_now
 from receiver.domain.audit_values import difference
 from receiver.domain.keyring import hash_api_key, new_api_key
-from receiver.domain.organization_limits import LIMIT_NAMES
 from receiver.domain.representations import iso
 from receiver.errors import BadRequest, Conflict, NotAllowed, RingbackError
+from receiver.organization_limits import LIMIT_NAMES
 from receiver.storage import organizations as storage
 from receiver.storage.audit import audit
 from receiver.storage.keys import insert_key, insert_key_again, key_row

@@ -17,8 +17,9 @@ from starlette.types import Scope as Connection
 
 from receiver.api.endpoint import Call, EndpointHandler
 from receiver.asgi import ABORT, ClientGone
-from receiver.domain.content_encoding import content_encodings, unpack
+from receiver.domain.content_encoding import content_encodings, is_packed, unpack
 from receiver.errors import NotAuthenticated, ProviderRefused, RingbackError, TooLarge, Unavailable
+from receiver.large_bodies import read_apart, read_by_size
 from receiver.providers import (
     AnswerCut,
     CallerKey,
@@ -150,10 +151,14 @@ class ForwardedResponse:
     async def _adopt(self, body: bytes) -> None:
         services = self._call.services
         try:  # Ringback asks for an answer that is not packed, and passes on what comes
-            plain = unpack(body, content_encodings(self._answer.headers.get("content-encoding", "")), LARGEST_TASK)
+            encodings = content_encodings(self._answer.headers.get("content-encoding", ""))
+            if is_packed(body, encodings):
+                packed = body
+                body = await read_apart(lambda: unpack(packed, encodings, LARGEST_TASK))
         except RingbackError:
             return
-        update = services.providers[DEFAULT_PROVIDER].task_in_answer(plain)
+        provider = services.providers[DEFAULT_PROVIDER]
+        update = await read_by_size(len(body), lambda: provider.task_in_answer(body))
         if update is None:
             return
         try:
@@ -166,7 +171,7 @@ class ForwardedResponse:
                 error=error.message,
             )
         else:
-            services.quotas.usage.admit(self._call.organization_id, 1, len(plain)).stored()
+            services.quotas.usage.admit(self._call.organization_id, 1, len(body)).stored()
             log.info("task of a forwarded answer tracked", task_id=task_id, provider_task_id=update.provider_task_id)
 
 

@@ -1,4 +1,4 @@
-"""Refuses what is over the limits of the caller's organization (`domain.organization_limits`), before any work is done.
+"""Refuses what is over the limits of the caller's organization (`organization_limits`), before any work is done.
 
 Too many of what is kept (webhooks, replays, bytes) is 409, too much at the moment (tasks that are open or created,
 streams) is 429 with `Retry-After`. Where processes share a limit, together they may exceed it a little: each counts
@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from time import monotonic
 
 from receiver.domain.limit_parts import Part, whole
-from receiver.domain.organization_limits import OrganizationLimits, limit_reached
 from receiver.errors import OrganizationRateLimited
+from receiver.organization_limits import OrganizationLimits, limit_reached
 from receiver.storage.organization_usage import Admission, OrganizationUsage
 
 BURST_SECONDS = 10.0

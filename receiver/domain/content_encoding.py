@@ -63,6 +63,11 @@ def content_encodings(header: str, most: int = MOST_ENCODINGS) -> tuple[str, ...
     return names
 
 
+def is_packed(body: bytes, encodings: Sequence[str]) -> bool:
+    """Return whether `unpack` may return another body than this one."""
+    return body.startswith(_GZIP_BEGINNING) if not encodings else _JSON_BEGINNING.match(body) is None
+
+
 def unpack(body: bytes, encodings: Sequence[str], limit: int) -> bytes:
     """Return `body` without its `encodings` (of `content_encodings`), at most `limit` bytes.
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
@@ -90,7 +91,9 @@ def find_files(output: dict[str, Any]) -> list[OutputFile]:
     other: dict[str, OutputFile] = {}
     if _has_other_url(output, known):
         for file in _files_by_name(output):
-            if file.url not in known and len(known) + len(other) < MOST_FILES:
+            if len(known) + len(other) >= MOST_FILES:
+                break
+            if file.url not in known:
                 other.setdefault(file.url, file)
     found = [*known.values(), *other.values()]
     return [file for file in found if file.is_result] + [file for file in found if not file.is_result]
@@ -222,8 +225,8 @@ def _json_in(text: str) -> dict[str, Any] | list[Any] | None:
 
 def _items_of(place: _Place, value: list[Any]) -> list[tuple[_Place, Any]]:
     path, meaning, content_type = place
-    items = [(index, item) for index, item in enumerate(value) if _may_lead_to_files(item)]
-    return [((_joined(path, index), meaning, content_type), item) for index, item in items]
+    items = ((index, item) for index, item in enumerate(value) if _may_lead_to_files(item))
+    return [((_joined(path, index), meaning, content_type), item) for index, item in islice(items, MOST_VALUES)]
 
 
 def _fields_of(place: _Place, value: dict[str, Any]) -> list[tuple[_Place, Any]]:
@@ -232,11 +235,11 @@ def _fields_of(place: _Place, value: dict[str, Any]) -> list[tuple[_Place, Any]]
     content_type = _content_type_in(value) or content_type
     fields: list[tuple[_Place, Any]] = []
     kinds: list[str | None] = []
-    for name, item in value.items():
-        if _may_lead_to_files(item):
-            meaning = meaning_within(outer, name[:LONGEST_NAME])
-            fields.append(((_joined(path, name), meaning, content_type), item))
-            kinds.append(_kind_of(item, meaning, content_type) if isinstance(item, str) else None)
+    leading = ((name, item) for name, item in value.items() if _may_lead_to_files(item))
+    for name, item in islice(leading, MOST_VALUES):
+        meaning = meaning_within(outer, name[:LONGEST_NAME])
+        fields.append(((_joined(path, name), meaning, content_type), item))
+        kinds.append(_kind_of(item, meaning, content_type) if isinstance(item, str) else None)
     if VIDEO not in kinds and AUDIO not in kinds:
         return fields
     return [

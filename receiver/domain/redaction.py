@@ -29,6 +29,9 @@ _LONGEST_MARK = 32
 _MARK = re.compile(r"""\\{0,31}["']""")
 _MARK_BEFORE = re.compile(r"""\\{0,31}+["']\Z""")
 """Quotes as they look in JSON that is quoted in JSON again and again."""
+_JOINS_BEFORE = re.compile(r"[\w/.-]")
+_JOINS_AFTER = re.compile(r"[\w/-]|\.\w")
+"""A hyphen, slash or dot joins a word to a longer id, path or host name; a dot may also end a sentence."""
 _IDS = frozenset({"task_id"})
 """Names whose value is an id: two tasks would become one if it were replaced by the same three asterisks."""
 
@@ -76,9 +79,27 @@ def _redact_string(text: str, secret: str) -> str:
     if len(secret) >= _SHORTEST_ANYWHERE:
         return text.replace(secret, REDACTED)
     if len(secret) >= _SHORTEST_WORD:
-        # A hyphen, slash or dot joins it to a longer id, path or host name; a dot may also end a sentence.
-        return re.sub(rf"(?<![\w/.-]){re.escape(secret)}(?![\w/-]|\.\w)", REDACTED, text)
+        return _redact_word(text, secret)
     return text
+
+
+def _redact_word(text: str, secret: str) -> str:
+    """Redact the secret wherever it is a word of its own.
+
+    Not with one substitution: that would hold all threads up for seconds where a long text has many that are none.
+    """
+    kept: list[str] = []
+    # No word begins within the characters of one that only has such as join.
+    step = len(secret) if _PLAIN.fullmatch(secret) else 1
+    begin, at = 0, text.find(secret)
+    while at >= 0:
+        end = at + len(secret)
+        if (at == 0 or _JOINS_BEFORE.match(text, at - 1) is None) and _JOINS_AFTER.match(text, end) is None:
+            kept += (text[begin:at], REDACTED)
+            begin, at = end, text.find(secret, end)
+        else:
+            at = text.find(secret, at + step)
+    return "".join((*kept, text[begin:]))
 
 
 def _written_forms(secret: str) -> list[str]:

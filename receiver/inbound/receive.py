@@ -18,7 +18,14 @@ from models import ReceiptReason
 from receiver.asgi import give_back, hold_body, read_body
 from receiver.clock import utc_now
 from receiver.domain.client_networks import client_network
-from receiver.domain.content_encoding import ACCEPTED, EncodingBroken, EncodingUnknown, content_encodings, unpack
+from receiver.domain.content_encoding import (
+    ACCEPTED,
+    EncodingBroken,
+    EncodingUnknown,
+    content_encodings,
+    is_packed,
+    unpack,
+)
 from receiver.domain.ids import is_id
 from receiver.domain.keyring import KeyRing
 from receiver.domain.log_lines import LogLines
@@ -136,11 +143,11 @@ class InboundEndpoint:
         body = await read_body(scope, receive, self._max_body_bytes, inbound=True)
         attempt = _attempt(scope) if task_uid is not None else None
         try:
-            if encodings:
-                await hold_body(scope, self._max_body_bytes, inbound=True)  # what it may have when it is unpacked
-            body = unpack(body, encodings, self._max_body_bytes)
-            if encodings:
-                give_back(scope, self._max_body_bytes - len(body), inbound=True)
+            if is_packed(body, encodings):
+                most, packed = self._max_body_bytes, body
+                await hold_body(scope, most, inbound=True)  # what it may have when it is unpacked
+                body = await read_apart(lambda: unpack(packed, encodings, most))
+                give_back(scope, most - len(body), inbound=True)
             update, redacted = await _read(provider, body, attempt, secret)
         except (EncodingBroken, MalformedUpdate) as error:
             # What can be read of it: the bytes as they came, if nothing could be unpacked.
@@ -210,7 +217,7 @@ async def _read(
 
 
 async def _redacted(provider: Provider, body: bytes, secret: str) -> str:
-    return await read_by_size(body, lambda: provider.redact(body, hidden=secret))
+    return await read_by_size(len(body), lambda: provider.redact(body, hidden=secret))
 
 
 def _header_values(scope: Scope, wanted: bytes) -> list[str]:

@@ -8,20 +8,25 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from models import DeliveryStatus, SubscriptionKind
+from receiver.body_budget import BodyBudget
 from receiver.clock import utc_now, wall_now
 from receiver.domain.delivery_outcomes import DeliveryOutcome, outcome_of
 from receiver.domain.representations import iso
-from receiver.errors import RingbackError
-from receiver.lease_check import SendLease, under
+from receiver.errors import RingbackError, Unavailable
+from receiver.large_bodies import read_apart
+from receiver.lease_check import LeaseEnded, SendLease, under
 from receiver.lookups.resolver import looked_up_for
 from receiver.outbound.message import Message, MessageBuilder
 from receiver.outbound.sender import Sender, SendResult
 from receiver.outbound.settle import Settler
 from receiver.storage.database import Database
-from receiver.storage.deliveries import TO_SEND, park
+from receiver.storage.deliveries import LARGE_TASK_BYTES, TO_PREPARE, TO_SEND, park
 from receiver.storage.hot import HotRow
 from receiver.storage.transaction import LeasedDelivery, Settlement
 from receiver.telemetry import counted, deliveries_settled, get_logger, sent_without_lease
+
+_HELD_TIMES = 3
+"""A large task is held as text, as values and as the body of a message while the message is built."""
 
 log = get_logger("outbound.deliver")
 
@@ -30,7 +35,8 @@ log = get_logger("outbound.deliver")
 class PreparedDelivery:
     """A delivery ready to be sent: everything but the time of the attempt.
 
-    Where no `message` could be built, it is the reason: every attempt fails with it, and no other delivery waits.
+    Where no `message` could be built, it is the reason: every attempt fails with it, and no other delivery waits. It is
+    None if the task is large: then the attempt builds it, and `size` is that of the task's documents, in bytes.
     `schedule_from` is how many attempts came before the present schedule: those before a retry by hand do not count.
     `uid`, `event_uid`, `webhook_uid` (None for a client's own callback) and `task_uid` (None for an event of no task)
     are the ids that the API shows, for the log.
@@ -43,7 +49,8 @@ class PreparedDelivery:
     webhook_uid: str | None
     task_uid: str | None
     url: str
-    message: Message | str
+    message: Message | str | None
+    size: int = 0
     schedule_from: int = 0
 
 
@@ -66,23 +73,33 @@ class Attempted:
 
 
 class Deliverer:
-    """Makes attempts. `delays` are the seconds before each attempt, the first included."""
+    """Makes attempts. `delays` are the seconds before each attempt, the first included.
+
+    `room` bounds the bytes of large tasks, and of the messages about them, that attempts hold.
+    """
 
     def __init__(
-        self, database: Database, sender: Sender, settler: Settler, messages: MessageBuilder, delays: Sequence[float]
+        self,
+        database: Database,
+        sender: Sender,
+        settler: Settler,
+        messages: MessageBuilder,
+        delays: Sequence[float],
+        room: BodyBudget,
     ) -> None:
         self._database = database
         self._sender = sender
         self._settler = settler
         self._delays = delays
         self._messages = messages
+        self._room = room
 
     async def prepare(self, leases: Sequence[LeasedDelivery]) -> list[PreparedDelivery]:
         """Read what the leased deliveries need, in one query; return those that may be sent now.
 
         Left out are deliveries whose lease was lost, and those whose subscription is inactive, which are parked.
         """
-        rows = await self._database.read_by_keys(TO_SEND, [lease.id for lease in leases])
+        rows = await self._database.read_by_keys(TO_PREPARE, [lease.id for lease in leases])
         found = {row["delivery"]["id"]: row for row in rows}
         held = [lease for lease in leases if _is_held(lease, found.get(lease.id))]
         parked = [lease for lease in held if not found[lease.id]["subscription"]["is_active"]]
@@ -93,11 +110,15 @@ class Deliverer:
     async def attempt(self, delivery: PreparedDelivery) -> Attempted:
         """Send a delivery once, and log the attempt; return its outcome, which the caller settles.
 
-        Raises `LeaseEnded` if the delivery's lease ended before the request was written: then nothing was sent.
+        Raises `LeaseEnded` if the delivery's lease ended before the request was written, and `Unavailable` if there was
+        no room for a large message, or the database could not be read: then nothing was sent.
         """
+        message = delivery.message
+        if message is None:
+            message = await self._large_message(delivery)
         lease = SendLease(delivery.lease.lease_until)
         with under(lease), looked_up_for(delivery.organization_id):
-            result = await self._send(delivery)
+            result = await self._send(delivery.url, message)
         if lease.has_ended():
             counted(sent_without_lease, "delivery").inc()
             log.warning("delivery outlasted its lease", **_ids(delivery))
@@ -117,15 +138,34 @@ class Deliverer:
         )
         counted(deliveries_settled, settlement.status if held else "lease lost").inc()
 
-    async def _send(self, delivery: PreparedDelivery) -> SendResult:
-        if isinstance(delivery.message, str):
+    async def _large_message(self, delivery: PreparedDelivery) -> Message | str:
+        """Read a large task and build the message about it. The room for it is held until this asyncio task ends."""
+        room = _HELD_TIMES * delivery.size
+        try:
+            await self._room.take(delivery.organization_id, room)
+        except Unavailable:
+            raise Unavailable("too many bytes of deliveries are held at the moment: it is sent later") from None
+        if utc_now() + timedelta(seconds=self._sender.timeout) > delivery.lease.lease_until:
+            raise LeaseEnded
+        rows = await self._database.read_large_by_keys(TO_SEND, [delivery.lease.id])
+        if not rows:  # deleted meanwhile
+            raise LeaseEnded
+        row = rows.pop()
+        message = await read_apart(lambda: self._message(delivery.lease, row))
+        size = 0 if isinstance(message, str) else len(message.body)
+        self._room.give_back(max(0, room - 2 * size))  # it is copied once when it is sent
+        return message
+
+    async def _send(self, url: str, message: Message | str) -> SendResult:
+        if isinstance(message, str):
             return SendResult(
-                status=None, error=delivery.message, response="", duration_ms=0, retry_after=None, started_at=utc_now()
+                status=None, error=message, response="", duration_ms=0, retry_after=None, started_at=utc_now()
             )
-        return await delivery.message.send(self._sender, delivery.url, wall_now())
+        return await message.send(self._sender, url, wall_now())
 
     def _prepared(self, lease: LeasedDelivery, row: HotRow) -> PreparedDelivery:
         subscription = row["subscription"]
+        size = row["task"]["stored_bytes"] or 0
         return PreparedDelivery(
             lease=lease,
             organization_id=row["organization"]["id"],
@@ -134,7 +174,8 @@ class Deliverer:
             webhook_uid=subscription["uid"] if subscription["kind"] == SubscriptionKind.REGISTERED else None,
             task_uid=row["task"]["uid"],
             url=subscription["endpoint_url"],
-            message=self._message(lease, row),
+            message=self._message(lease, row) if size <= LARGE_TASK_BYTES else None,
+            size=size,
             schedule_from=row["delivery"]["schedule_from"],
         )
 

@@ -28,6 +28,9 @@ from receiver.errors import BadRequest, SettingsError
 from receiver.lookups.resolver import LONGEST_LOOKUP, NameLookups
 from receiver.outbound.target_url import authority_of, target_url
 from receiver.settings import Settings
+from receiver.telemetry import get_logger
+
+log = get_logger("outbound.guard")
 
 LONGEST_URL = 2048
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
@@ -153,7 +156,10 @@ class AddressGuard:
                     await self.resolve(target.scheme, target.host, target.port)
         except TargetForbidden as forbidden:
             raise _refused(str(forbidden)) from None
-        except OSError:  # includes TimeoutError
+        except OSError as error:  # includes TimeoutError
+            # Outside it is one plain sentence: the reason may be about this machine's DNS servers.
+            reason = str(error) or f"not resolved in {LONGEST_LOOKUP:g} s"
+            log.warning("host name of a webhook not resolved", host=target.host, reason=reason)
             raise _refused("the host name does not resolve: check its spelling and its DNS records") from None
 
     def check_literal(self, url: str) -> None:

@@ -22,6 +22,7 @@ from receiver.domain.representations import (
 from receiver.domain.rotation import live_retired
 from receiver.domain.signatures import sign_pi, standard_headers
 from receiver.errors import RingbackError
+from receiver.large_bodies import read_by_size
 from receiver.outbound.sender import KEPT_BYTES, Sender, SendResult
 
 _SHORTEST_ECHO = 8
@@ -48,7 +49,8 @@ class Message:
 
     async def send(self, sender: Sender, url: str, now: datetime) -> SendResult:
         """Send it to `url` now, by the wall clock; return the result, with the secrets redacted that it echoes."""
-        result = await sender.send(url, self.headers(now), self.body)
+        headers = await read_by_size(len(self.body), lambda: self.headers(now))  # which signs the body
+        result = await sender.send(url, headers, self.body)
         result.response = self._without_echoes(result.response)
         return result
 

@@ -14,10 +14,10 @@ from models import DeliveryStatus, ReplayKind, ReplayStatus
 from receiver.clock import utc_now
 from receiver.domain.audit_values import difference
 from receiver.domain.matching import check_event_types, matches
-from receiver.domain.organization_limits import limit_reached
 from receiver.domain.representations import iso
 from receiver.errors import BadRequest, Conflict, LimitReached, NotFound
 from receiver.events.after_commit import Dispatcher
+from receiver.organization_limits import limit_reached
 from receiver.storage.audit import Actor, audit
 from receiver.storage.database import Database
 from receiver.storage.open_writers import DELIVERIES, EVENTS, OpenWriters

@@ -11,9 +11,11 @@ import orjson
 from receiver.clock import utc_now
 from receiver.domain.delivery_views import without_secrets
 from receiver.errors import RingbackError
+from receiver.large_bodies import read_by_size
 from receiver.outbound.message import MessageBuilder
 from receiver.storage.database import Database
 from receiver.storage.deliveries import TO_SEND
+from receiver.storage.hot import HotRow
 
 
 async def request_preview(
@@ -23,13 +25,17 @@ async def request_preview(
 
     If it cannot be built, `error` is the reason. None if the delivery was deleted.
     """
-    rows = await database.read_by_keys(TO_SEND, [delivery_id])
+    rows = await database.read_large_by_keys(TO_SEND, [delivery_id])
     if not rows:
         return None
-    target: dict[str, Any] = {"method": "POST", "url": rows[0]["subscription"]["endpoint_url"]}
-    moment = at or utc_now()
+    row, moment = rows[0], at or utc_now()
+    return await read_by_size(row["task"]["stored_bytes"] or 0, lambda: _preview(messages, row, moment))
+
+
+def _preview(messages: MessageBuilder, row: HotRow, moment: datetime) -> dict[str, Any]:
+    target: dict[str, Any] = {"method": "POST", "url": row["subscription"]["endpoint_url"]}
     try:
-        message = messages.build_delivery(rows[0], moment)
+        message = messages.build_delivery(row, moment)
     except RingbackError as error:
         return {**target, "error": error.message}
     return {**target, "headers": without_secrets(message.headers(moment)), "body": orjson.loads(message.body)}

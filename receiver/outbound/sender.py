@@ -80,7 +80,7 @@ class Sender:
 
     def __init__(self, guard: AddressGuard, *, timeout: float, connections: int = 256) -> None:
         self._guard = guard
-        self._timeout = timeout
+        self.timeout = timeout
         self._connections = connections
         self._sessions: dict[str, aiohttp.ClientSession] = {}
 
@@ -104,11 +104,11 @@ class Sender:
         started_at, started, received = utc_now(), time.monotonic(), _Received()
         try:
             self._guard.check_literal(url)
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self.timeout):
                 await self._post(_read_url(url), headers, body, received)
         except TimeoutError:
             if received.status is None:
-                received.error = f"timed out after {self._timeout:g} s"
+                received.error = f"timed out after {self.timeout:g} s"
         except LeaseEnded:
             raise
         except Exception as error:

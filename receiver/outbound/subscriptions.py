@@ -14,11 +14,11 @@ from receiver.domain.audit_values import webhook_difference
 from receiver.domain.custom_headers import check_headers, redacted_headers
 from receiver.domain.keyring import KeyRing, MasterKeyMissing
 from receiver.domain.matching import check_event_types, check_filters
-from receiver.domain.organization_limits import limit_reached
 from receiver.domain.representations import native_webhook
 from receiver.domain.rotation import retire
 from receiver.domain.signatures import check_secret, new_secret, public_key
 from receiver.errors import BadRequest, LimitReached, NotFound, RingbackError
+from receiver.organization_limits import limit_reached
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.hidden_values import check_given_again, check_secret_given_again
 from receiver.outbound.message import MessageBuilder

@@ -3,19 +3,15 @@
 import contextlib
 import resource
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Self
 
+from receiver.body_budget import default_body_bytes
 from receiver.settings import Settings
 
 _FILES = 65_536
 _MOST_CONNECTIONS = 10_000
 _OTHER_FILES = 1_280
 """Descriptors that are kept for the rest: connections to subscribers and providers, the database, files."""
-_BODY_BYTES = 256 * 1024 * 1024
-_MEMORY_SHARE = 8
-"""Bodies may fill an eighth of the memory of a container: what is parsed from one takes several times its size."""
-_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def raise_file_limit() -> None:
@@ -36,20 +32,6 @@ def default_connections() -> int:
     if soft == resource.RLIM_INFINITY:
         return _MOST_CONNECTIONS
     return max(16, min(_MOST_CONNECTIONS, soft - min(_OTHER_FILES, soft // 2)))
-
-
-def default_body_bytes() -> int:
-    """Return how many bytes of bodies this process may hold: 256 MiB, or less in a container with little memory."""
-    limits = [limit // _MEMORY_SHARE for limit in map(_memory_limit, _MEMORY_LIMITS) if limit is not None]
-    return min([_BODY_BYTES, *limits])
-
-
-def _memory_limit(file: Path) -> int | None:
-    """Return the memory limit of the control group, in bytes; None if it has none."""
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):  # not there, or "max"
-        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
-from receiver.domain.organization_limits import default_limits
 from receiver.errors import StartError
 from receiver.key_strength import weakness
 from receiver.runs.actions_file import read_actions
@@ -42,8 +41,7 @@ def prepared(settings: Settings, workers: int) -> Iterator[InstallationKeys]:
             "SQLite can be served by one process only; set --workers to 1, or RINGBACK_DATABASE_URL to PostgreSQL"
         )
     _warn_of_short_secrets(settings)
-    # Both are only checked here: each process that serves reads them again.
-    default_limits(settings.organization_limits)
+    # Only checked here: each process that serves reads them again.
     read_actions(settings.actions_file)
     with _locked(settings):
         keys = master_keys(settings)

@@ -9,6 +9,7 @@ from sqlalchemy import Executable, Select, literal, select
 
 from receiver.domain.limit_parts import Part, whole
 from receiver.errors import StorageUnavailable
+from receiver.large_bodies import read_apart
 from receiver.settings import Settings
 from receiver.storage.hot import HotQuery, HotRow
 from receiver.storage.sqlite import SQLiteConnection, SQLiteReader
@@ -98,6 +99,14 @@ class Database:
     async def read_by_keys(self, query: HotQuery, keys: Collection[int]) -> list[HotRow]:
         """Run a query of the hot path for a few keys; return its rows by table. Raises `StorageUnavailable`."""
         return await self._reader.read_by_keys(query, keys)
+
+    async def read_large_by_keys(self, query: HotQuery, keys: Collection[int]) -> list[HotRow]:
+        """Do the same where rows may be large: their documents are decoded apart from the event loop.
+
+        Raises `StorageUnavailable`.
+        """
+        rows = await self.read(query.among(keys))
+        return await read_apart(lambda: [query.row(row.values()) for row in rows])
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
         """Open a snapshot: what its queries read is of one moment. Keep it short. Raises `StorageUnavailable`."""

@@ -1,11 +1,11 @@
 """Deliveries: what sending one needs, returning leases of what was not sent, and the lists of the API."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, select, update
+from sqlalchemy import JSON, ColumnElement, Select, and_, bindparam, case, func, literal_column, select, update
 
 from models import DeliveryStatus, SubscriptionKind
 from receiver.storage.hot import HotQuery
@@ -18,36 +18,52 @@ _NOT_NEEDED_TO_SEND = frozenset(
     | {"leased", "due_at", "last_update_at", "ended_event", "callback_id"}
 )
 
-TO_SEND = HotQuery(
-    deliveries.c.id,
-    {
-        "delivery": [deliveries.c[name] for name in ("id", "uid", "status", "attempt", "schedule_from")],
-        "organization": [organizations.c.id, organizations.c.uid],
-        "event": list(events.c),
-        "subscription": [
-            subscriptions.c[name]
-            for name in (
-                "uid",
-                "kind",
-                "endpoint_url",
-                "format",
-                "headers",
-                "is_active",
-                "secret",
-                "retired_secrets",
-            )
-        ],
-        "task": [each for each in tasks.c if each.name not in _NOT_NEEDED_TO_SEND],
-    },
-    lambda query: (
-        query.join(events, events.c.id == deliveries.c.event_id)
-        .join(subscriptions, subscriptions.c.id == deliveries.c.subscription_id)
-        .join(organizations, organizations.c.id == deliveries.c.organization_id)
-        .outerjoin(tasks, tasks.c.id == deliveries.c.task_id)
-    ),
-)
+LARGE_TASK_BYTES = 64 * 1024
+"""A task whose documents had more bytes in all (`stored_bytes`) is large: so are the messages about it."""
+# No parameter: a hot query has its keys alone.
+_IS_SMALL = func.coalesce(tasks.c.stored_bytes, literal_column("0")) <= literal_column(str(LARGE_TASK_BYTES))
+
+
+def _to_send(shown: Callable[[ColumnElement[Any]], ColumnElement[Any]]) -> HotQuery:
+    return HotQuery(
+        deliveries.c.id,
+        {
+            "delivery": [deliveries.c[name] for name in ("id", "uid", "status", "attempt", "schedule_from")],
+            "organization": [organizations.c.id, organizations.c.uid],
+            "event": [shown(each) for each in events.c],
+            "subscription": [
+                subscriptions.c[name]
+                for name in (
+                    "uid",
+                    "kind",
+                    "endpoint_url",
+                    "format",
+                    "headers",
+                    "is_active",
+                    "secret",
+                    "retired_secrets",
+                )
+            ],
+            "task": [shown(each) for each in tasks.c if each.name not in _NOT_NEEDED_TO_SEND],
+        },
+        lambda query: (
+            query.join(events, events.c.id == deliveries.c.event_id)
+            .join(subscriptions, subscriptions.c.id == deliveries.c.subscription_id)
+            .join(organizations, organizations.c.id == deliveries.c.organization_id)
+            .outerjoin(tasks, tasks.c.id == deliveries.c.task_id)
+        ),
+    )
+
+
+def _if_small(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return case((_IS_SMALL, column)).label(column.key) if isinstance(column.type, JSON) else column
+
+
+TO_SEND = _to_send(lambda column: column)
 """Deliveries by their row keys, with what sending them needs. All columns of the task are None for an event of no
 task."""
+TO_PREPARE = _to_send(_if_small)
+"""The same, but for the documents of large tasks and of their events: those columns are None."""
 
 _IS_HELD = (
     deliveries.c.id == bindparam("delivery"),

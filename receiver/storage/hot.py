@@ -4,10 +4,11 @@ The database finds a few rows by their keys in microseconds; SQLAlchemy's own wo
 long. Use this only for queries by key, with a bounded number of keys.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Dialect, Select, select
+import orjson
+from sqlalchemy import JSON, ColumnElement, Dialect, Select, Text, cast, select
 from sqlalchemy.types import TypeEngine
 
 HotRow = dict[str, dict[str, Any]]
@@ -33,6 +34,28 @@ class HotQuery:
         self.key = key
         self.tables = tables
         self.query = join(select(*labels))
+        texts = [cast(each, Text) if _is_document(each) else each for each in columns]
+        self._with_texts = join(select(*(each.label(f"column_{number}") for number, each in enumerate(texts))))
+
+    def among(self, keys: Collection[int]) -> Select[Any]:
+        """Return the query for the rows with these keys, to be run with SQLAlchemy. Its documents come as text."""
+        return self._with_texts.where(self.key.in_(keys))
+
+    def row(self, values: Iterable[Any]) -> HotRow:
+        """Return the values of a row of `among`, by table, the documents decoded."""
+        rest = iter(values)
+        return {
+            name: {str(column.key): _decoded(column, value) for column, value in zip(columns, rest, strict=False)}
+            for name, columns in self.tables.items()
+        }
+
+
+def _is_document(column: ColumnElement[Any]) -> bool:
+    return isinstance(column.type, JSON)
+
+
+def _decoded(column: ColumnElement[Any], value: Any) -> Any:
+    return orjson.loads(value) if value is not None and _is_document(column) else value
 
 
 class HotPlan:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from receiver.domain.organization_limits import OrganizationLimits
+from receiver.organization_limits import OrganizationLimits
 from receiver.storage.database import Database
 from receiver.storage.organizations import set_limits
 from receiver.telemetry import get_logger

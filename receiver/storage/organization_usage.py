@@ -18,8 +18,8 @@ from time import monotonic
 from types import TracebackType
 
 from receiver.clock import utc_now
-from receiver.domain.organization_limits import OrganizationLimits
 from receiver.errors import OutcomeUnknown
+from receiver.organization_limits import OrganizationLimits
 from receiver.remembered import Remembered
 from receiver.storage.database import Database
 from receiver.storage.organizations import (

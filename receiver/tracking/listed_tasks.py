@@ -69,12 +69,16 @@ class ListedTasks:
         self.unnamed: list[tuple[bytes, ProviderUpdate]] = []
 
     def wants(self, item: dict[str, Any]) -> bool:
-        """Return whether an item of the list may be one of the creates."""
+        """Return whether an item of the list may be one of the creates. It may be called in a thread."""
         update = self._parsed(item)
         return update is not None and (self._named(update) is not None or self._request(update) is not None)
 
-    def read(self, items: Sequence[dict[str, Any]]) -> None:
+    async def read(self, items: Sequence[dict[str, Any]]) -> None:
         """Sort the items that are wanted into `named` and `unnamed`."""
+        if items:
+            await read_apart(partial(self._read, items))  # each may be as large as a body
+
+    def _read(self, items: Sequence[dict[str, Any]]) -> None:
         for item in items:
             update = self._parsed(item)
             if update is None:

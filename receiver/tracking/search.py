@@ -171,7 +171,7 @@ class Searcher:
             keep=listed.wants,
             caller=CallerKey(some["organization_id"], CallPurpose.POLL),
         )
-        listed.read(history.tasks)
+        await listed.read(history.tasks)
         await self._apply_named(look, listed)
         await self._apply_equal(look, listed)
         return history.is_complete and not listed.is_unreadable

@@ -18,12 +18,13 @@ from functools import lru_cache
 from receiver.clock import utc_now
 from receiver.domain.endpoint_queues import EndpointQueues
 from receiver.domain.limit_parts import Part
-from receiver.domain.organization_limits import OrganizationLimits
 from receiver.domain.webhook_parts import WebhookLimits
 from receiver.errors import OutcomeUnknown, Unavailable
 from receiver.events.after_commit import WakeTimer
 from receiver.lease_check import LeaseEnded
+from receiver.organization_limits import OrganizationLimits
 from receiver.outbound.deliver import Attempted, Deliverer, PreparedDelivery
+from receiver.outbound.message import Message
 from receiver.outbound.target_url import target_url
 from receiver.storage.database import Database
 from receiver.storage.deliveries import give_back
@@ -160,7 +161,7 @@ class DeliveryDispatcher:
             while waiting:
                 delivery = waiting.popleft()
                 self._begin(delivery)
-                length = 0 if isinstance(delivery.message, str) else len(delivery.message.body)
+                length = len(delivery.message.body) if isinstance(delivery.message, Message) else 0
                 total, size, count = total + length, size + length, count + 1
                 if size > _BYTES_AT_ONCE or count >= _STARTED_AT_ONCE:
                     await asyncio.sleep(0)
@@ -218,6 +219,15 @@ class DeliveryDispatcher:
         was_full = self._queues.is_full(key)
         try:
             attempted = await self._deliverer.attempt(delivery)
+        except Unavailable as error:
+            log.warning(
+                "delivery not sent", delivery_id=delivery.uid, attempt=delivery.lease.attempt, error=error.message
+            )
+            self._queues.abandoned(key, time.monotonic())
+            self._wake.set()
+            await self._give_back([delivery.lease])
+            self.wake()
+            return
         except LeaseEnded:  # this process was frozen: any process claims the delivery again
             log.warning("delivery not sent: its lease ended", delivery_id=delivery.uid, attempt=delivery.lease.attempt)
             self._queues.abandoned(key, time.monotonic())

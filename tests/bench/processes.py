@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from receiver.domain.organization_limits import LIMIT_NAMES
+from receiver.organization_limits import LIMIT_NAMES
 from tests.bench.databases import Store
 from tests.bench.prepared_requests import read_response, request
 

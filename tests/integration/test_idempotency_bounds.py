@@ -11,8 +11,8 @@ from starlette.responses import Response
 from receiver.api.idempotency import MOST_SAVED_BYTES, Idempotency, IdempotentRequest
 from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
-from receiver.domain.organization_limits import OrganizationLimits
 from receiver.errors import RateLimited
+from receiver.organization_limits import OrganizationLimits
 from receiver.storage.database import Database
 from receiver.storage.idempotency import Claim
 from receiver.storage.tables import idempotency_keys

@@ -6,6 +6,7 @@ import json
 import zlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ import orjson
 import pytest
 import pytest_asyncio
 
+from receiver.domain.content_encoding import unpack
+from receiver.inbound import receive
 from tests.fakes.inbound import PICTURE, SILENT, hook_secret, notice, post
 from tests.fakes.rows import RECEIPTS, select
 from tests.fakes.world import World, in_process
@@ -126,6 +129,23 @@ async def test_a_packed_body_is_applied(world: World, encoding: str, pack: Calla
     body = pack(b"\xef\xbb\xbf" + orjson.dumps(await completion(world, task_id)))
     assert (await send(world, task_id, body, ("content-encoding", encoding))).status_code == 200
     assert (await world.task(task_id))["status"] == "completed"
+
+
+@pytest.mark.parametrize("headers", [(), (("content-encoding", "gzip"),)])
+async def test_a_packed_body_is_unpacked_apart_from_the_event_loop(
+    world: World, headers: tuple[tuple[str, str], ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[bool] = []
+
+    def unpacking(*given: Any) -> bytes:
+        threads.append(current_thread() is not main_thread())
+        return unpack(*given)
+
+    monkeypatch.setattr(receive, "unpack", unpacking)
+    task_id = await world.created(SILENT)
+    body = gzip.compress(orjson.dumps(await completion(world, task_id)))
+    assert (await send(world, task_id, body, *headers)).status_code == 200
+    assert threads == [True]
 
 
 async def test_several_content_encoding_headers_are_one_list(world: World) -> None:

@@ -4,12 +4,15 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 
+from receiver.domain.updates import ProviderUpdate
+from receiver.providers.piapi import PiAPI
 from tests.fakes.forward_provider import Exchange, ForwardProvider, fixed, forward_provider, in_parts
 from tests.fakes.organizations import another_organization
 from tests.fakes.world import API_KEY, FAST_POLLING, World, in_process
@@ -62,6 +65,27 @@ async def test_the_task_belongs_to_the_client_s_organization(world: World, provi
     assert (await world.api.get("/api/v1/tasks/theirs-1", headers=theirs)).status_code == 200
     assert (await world.api.post(IMAGES, json={})).json() == MADE  # the same task, of another organization's
     assert await tasks(world) == []
+
+
+@pytest.mark.parametrize(("text", "is_apart"), [("a", False), ("a" * 100_000, True)])
+async def test_a_large_answer_is_looked_at_apart_from_the_event_loop(
+    world: World,
+    provider: ForwardProvider,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    is_apart: bool,
+) -> None:
+    threads: list[bool] = []
+    task_in_answer = PiAPI.task_in_answer
+
+    def looking(piapi: PiAPI, body: bytes) -> ProviderUpdate | None:
+        threads.append(current_thread() is not main_thread())
+        return task_in_answer(piapi, body)
+
+    monkeypatch.setattr(PiAPI, "task_in_answer", looking)
+    provider.answer = fixed(200, {"code": 200, "data": {**TASK, "input": {"a": text}}})
+    assert (await world.api.post(IMAGES, json={})).status_code == 200
+    assert (threads, (await world.task("theirs-1"))["input"]) == ([is_apart], {"a": text})
 
 
 @pytest.mark.parametrize("size", [1, 7])

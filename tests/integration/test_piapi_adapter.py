@@ -9,6 +9,8 @@ import zlib
 from collections.abc import Hashable
 from datetime import UTC, datetime
 from functools import cache
+from threading import current_thread, main_thread
+from typing import Any
 
 import orjson
 import pytest
@@ -17,6 +19,7 @@ from receiver.domain.updates import Source
 from receiver.providers import (
     Accepted,
     Cancelled,
+    FetchOutcome,
     Found,
     History,
     Missing,
@@ -27,7 +30,9 @@ from receiver.providers import (
     Refused,
     UnknownOutcome,
 )
-from receiver.providers.piapi import PiAPI
+from receiver.providers.piapi import PiAPI, adapter
+from receiver.providers.piapi.calls import CallOutcome
+from receiver.providers.piapi.outcomes import fetch_outcome
 from receiver.providers.rate_limiter import RateLimiter
 from tests.integration.scripted_piapi import (
     CREATED_ID,
@@ -43,6 +48,24 @@ from tests.integration.scripted_piapi import (
 )
 
 pytestmark = pytest.mark.no_database("an adapter asks the provider alone")
+
+
+@pytest.mark.parametrize(("text", "is_apart"), [("short", False), ("x" * 100_000, True)])
+async def test_what_a_large_answer_means_is_read_apart_from_the_event_loop(
+    server: FakeServer, piapi: PiAPI, monkeypatch: pytest.MonkeyPatch, text: str, is_apart: bool
+) -> None:
+    threads: list[bool] = []
+
+    def read(outcome: CallOutcome, *given: Any, **more: Any) -> FetchOutcome:
+        threads.append(current_thread() is not main_thread())
+        return fetch_outcome(outcome, *given, **more)
+
+    monkeypatch.setattr(adapter, "fetch_outcome", read)
+    server.responds(
+        reply(200, {"code": 200, "data": {"task_id": "p", "status": "completed", "output": {"text": text}}})
+    )
+    assert isinstance(await piapi.fetch("p", attempt=1), Found)
+    assert threads == [is_apart]
 
 
 def test_it_implements_the_protocol() -> None:

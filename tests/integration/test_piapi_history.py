@@ -1,6 +1,7 @@
 """The provider's list of tasks, as the adapter reads it: to its end, page by page, and without secrets."""
 
 from datetime import UTC, datetime, timedelta
+from threading import current_thread, main_thread
 from typing import Any
 
 import orjson
@@ -223,3 +224,18 @@ async def test_an_odd_task_in_the_history_does_not_hide_the_others(
     server.responds(reply(200, body))
     tasks = await listed(piapi, model="m", since=datetime.now(UTC))
     assert [piapi.parse_task(task).provider_task_id for task in tasks] == ["t2", "t1"]
+
+
+@pytest.mark.parametrize(("text", "is_apart"), [("short", False), ("x" * 100_000, True)])
+async def test_a_large_page_is_looked_at_apart_from_the_event_loop(
+    server: FakeServer, piapi: PiAPI, text: str, is_apart: bool
+) -> None:
+    threads: list[bool] = []
+
+    def keep(_task: dict[str, Any]) -> bool:
+        threads.append(current_thread() is not main_thread())
+        return True
+
+    server.responds(reply(200, {"code": 200, "data": {"list": [item(1) | {"input": {"prompt": text}}]}}))
+    found = await piapi.history(model="m", since=SINCE, keep=keep)
+    assert (len(found.tasks), found.is_complete, set(threads)) == (1, True, {is_apart})

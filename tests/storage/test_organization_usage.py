@@ -11,8 +11,8 @@ from sqlalchemy import select, update
 from models import TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
-from receiver.domain.organization_limits import OrganizationLimits
 from receiver.errors import OutcomeUnknown, WriterFull
+from receiver.organization_limits import OrganizationLimits
 from receiver.storage import organization_usage
 from receiver.storage.database import Database
 from receiver.storage.idempotency import KEPT, ClaimRequest, claim

@@ -9,6 +9,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from receiver.errors import BadRequest, SettingsError
 from receiver.outbound.guard import AddressGuard, TargetForbidden
@@ -350,6 +351,20 @@ async def test_a_name_that_does_not_resolve_is_refused_for_that_reason(names: Ab
 async def test_a_name_that_takes_too_long_to_resolve_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("receiver.outbound.guard.LONGEST_LOOKUP", 0.01)
     assert "does not resolve" in await refusal(AddressGuard(inner=SlowNames()), f"https://{NAME}/")
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [(NoNames(), "Name or service not known"), (SlowNames(), "not resolved in")],
+)
+async def test_why_a_name_does_not_resolve_is_in_the_log_and_not_in_the_refusal(
+    names: AbstractResolver, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.outbound.guard.LONGEST_LOOKUP", 0.01)
+    with capture_logs() as records:
+        assert await refusal(AddressGuard(inner=names), f"https://{NAME}/a-token") == DOES_NOT_RESOLVE
+    assert [(record["host"], reason in record["reason"]) for record in records] == [(NAME, True)]
+    assert "a-token" not in str(records)
 
 
 async def test_the_resolver_checks_each_connection_of_a_name_that_is_rebound() -> None:

@@ -1,6 +1,7 @@
 """What a provider's list has of the creates that are searched for, whatever else is in it."""
 
 from datetime import UTC, datetime
+from threading import current_thread, main_thread
 from typing import Any, cast
 
 import pytest
@@ -22,15 +23,20 @@ class Lists:
 
     name = "lists"
 
+    def __init__(self) -> None:
+        self.threads: set[bool] = set()
+        """Whether items were read in the main thread."""
+
     def parse_task(self, task: dict[str, Any], *, attempt: int | None = None) -> ProviderUpdate:
+        self.threads.add(current_thread() is main_thread())
         if "raises" in task:
             raise task["raises"]
         return ProviderUpdate(source=Source.POLL, status=TaskStatus.PENDING, **task)
 
 
-def listed(*items: dict[str, Any]) -> ListedTasks:
+async def listed(*items: dict[str, Any]) -> ListedTasks:
     found = ListedTasks(cast(Provider, Lists()), "flux", ROWS, REQUESTS)
-    found.read([item for item in items if found.wants(item)])
+    await found.read([item for item in items if found.wants(item)])
     return found
 
 
@@ -39,8 +45,8 @@ def entry(**fields: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("url", "attempt"), [(URL, 1), (f"{URL}?attempt=3", 3)])
-def test_a_webhook_url_names_the_task_and_the_attempt(url: str, attempt: int) -> None:
-    found = listed(entry(config={"webhook_config": {"endpoint": url}}))
+async def test_a_webhook_url_names_the_task_and_the_attempt(url: str, attempt: int) -> None:
+    found = await listed(entry(config={"webhook_config": {"endpoint": url}}))
     assert found.named[UID][attempt].provider_task_id == "p"
     assert found.unnamed == []
 
@@ -56,18 +62,25 @@ def test_a_webhook_url_names_the_task_and_the_attempt(url: str, attempt: int) ->
         entry(input={1: object()}),
     ],
 )
-def test_another_task_is_not_wanted(item: dict[str, Any]) -> None:
-    found = listed(item)
+async def test_another_task_is_not_wanted(item: dict[str, Any]) -> None:
+    found = await listed(item)
     assert (found.named, found.unnamed, found.is_unreadable) == ({}, [], False)
 
 
 @pytest.mark.parametrize("fields", [{}, {"model": ""}, {"task_type": None}, {"config": {"webhook_config": {}}}])
-def test_without_a_webhook_url_the_request_tells(fields: dict[str, Any]) -> None:
-    ((request, update),) = listed(entry(**fields)).unnamed
+async def test_without_a_webhook_url_the_request_tells(fields: dict[str, Any]) -> None:
+    ((request, update),) = (await listed(entry(**fields))).unnamed
     assert (request, update.provider_task_id) == (REQUESTS[UID], "p")
 
 
-def test_an_entry_that_raises_an_exception_hides_no_other_but_the_list_proves_nothing() -> None:
-    found = listed({"raises": AttributeError("odd")}, entry())
+async def test_an_entry_that_raises_an_exception_hides_no_other_but_the_list_proves_nothing() -> None:
+    found = await listed({"raises": AttributeError("odd")}, entry())
     assert (len(found.unnamed), found.is_unreadable) == (1, True)
-    assert not listed({"raises": MalformedUpdate("no task")}, entry()).is_unreadable
+    assert not (await listed({"raises": MalformedUpdate("no task")}, entry())).is_unreadable
+
+
+async def test_the_items_that_are_wanted_are_read_apart_from_the_event_loop() -> None:
+    lists = Lists()
+    found = ListedTasks(cast(Provider, lists), "flux", ROWS, REQUESTS)
+    await found.read([entry()])
+    assert (lists.threads, len(found.unnamed)) == ({False}, 1)

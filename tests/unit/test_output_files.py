@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
+from receiver.domain import output_files
 from receiver.domain.output_fields import BOOKKEEPING, KIND_BY_ENDING, OUTPUT_FIELDS
-from receiver.domain.output_files import MOST_FILES
+from receiver.domain.output_files import MOST_FILES, MOST_VALUES, find_files
 from receiver.domain.outputs import main_url, normalise_output
 from receiver.domain.references import look_up, parse_path
 from receiver.domain.representations import result_url
@@ -260,6 +261,29 @@ def test_the_number_of_files_and_the_work_are_bounded() -> None:
     assert len(normalised(wide)["output_files"]) == MOST_FILES
     long_names = {"a" * 100_000: {"b" * 100_000: CDN + "x.png"}}
     assert len(orjson.dumps(normalised(long_names)["output_files"])) < 1000
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"urls": [f"{CDN}{number}.png" for number in range(20_000)]},
+        {"pages": [f"{CDN}{number}" for number in range(20_000)]},
+        {"pages": {f"page_{number}": f"{CDN}{number}" for number in range(20_000)}},
+    ],
+)
+def test_no_more_places_are_written_down_than_are_looked_at(
+    output: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[str] = []
+    joined = output_files._joined
+
+    def writing_down(path: str, part: str | int) -> str:
+        places.append(path)
+        return joined(path, part)
+
+    monkeypatch.setattr(output_files, "_joined", writing_down)
+    find_files(output)
+    assert len(places) <= MOST_VALUES + MOST_FILES + 1
 
 
 def test_a_url_deeper_than_the_stack_is_found() -> None:

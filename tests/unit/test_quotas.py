@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from receiver.api.quotas import BURST_SECONDS, OPEN_TASKS_RETRY_SECONDS, Quotas
 from receiver.domain.limit_parts import Part, whole
-from receiver.domain.organization_limits import OrganizationLimits
 from receiver.errors import LimitReached, OrganizationRateLimited
+from receiver.organization_limits import OrganizationLimits
 from receiver.storage.organization_usage import OrganizationUsage
 
 OURS, THEIRS = 1, 2

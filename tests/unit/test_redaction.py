@@ -1,6 +1,7 @@
 """A secret is redacted where it is one, and not where the same characters are a part of something else."""
 
 import json
+import re
 from typing import Any
 
 import orjson
@@ -93,6 +94,21 @@ def test_a_long_secret_is_redacted_anywhere_in_a_malformed_body_as_any_library_w
     for written in (secret, json.dumps(secret, ensure_ascii=ascii_only), json.dumps(secret).replace("/", "\\/")):
         assert "***" in redact_text(f"<p>{written}", secret)
         assert written.strip('"') not in redact_text(f"<p>{written}", secret)
+
+
+WORD_ALONE = r"(?<![\w/.-])%s(?![\w/-]|\.\w)"
+
+
+@given(
+    parts=st.lists(
+        st.sampled_from(["ab ab", "ab ", "x", ".", " ", "-", "ab ab ab ab ab ab", "1212121212121212", "12"])
+    ),
+    secret=st.sampled_from(["ab ab ab ab ab ab", "1212121212121212"]),
+)
+def test_a_secret_that_is_a_word_is_redacted_wherever_nothing_joins_it(parts: list[str], secret: str) -> None:
+    text = "".join(parts)
+    expected = text and re.sub(WORD_ALONE % re.escape(secret), "***", text)
+    assert redact_value(text, [secret]) == expected
 
 
 @given(text=st.text(alphabet='123456x"/- '), secret=st.sampled_from([SHORT, "123456" * 3, "123456" * 6]))

@@ -9,6 +9,7 @@ import orjson
 
 from receiver import telemetry
 from receiver.domain.updates import ProviderUpdate, Source
+from receiver.large_bodies import read_by_size
 from receiver.providers.base import (
     CallerKey,
     CancelOutcome,
@@ -24,7 +25,7 @@ from receiver.providers.base import (
     SubmitOutcome,
 )
 from receiver.providers.piapi import bodies
-from receiver.providers.piapi.calls import CallResponse, Calls
+from receiver.providers.piapi.calls import CallOutcome, CallResponse, Calls
 from receiver.providers.piapi.forwarding import Forwarder
 from receiver.providers.piapi.history import Window, read_history
 from receiver.providers.piapi.outcomes import (
@@ -210,7 +211,7 @@ class PiAPI:
         outcome = await self._calls.call(
             "POST", "/api/v1/task", content=content, hidden=hidden, caller=caller, confirm=confirm
         )
-        return submit_outcome(outcome, trusts_503=self._trusts_503)
+        return await read_by_size(_size(outcome), lambda: submit_outcome(outcome, trusts_503=self._trusts_503))
 
     async def _fetch(
         self, provider_task_id: str, attempt: int | None, hidden: str, caller: CallerKey | None
@@ -221,7 +222,7 @@ class PiAPI:
         if path is None:
             return Missing("no task at PiAPI can have this id")
         outcome = await self._calls.call("GET", path, hidden=hidden, caller=caller)
-        return fetch_outcome(outcome, provider_task_id, attempt=attempt)
+        return await read_by_size(_size(outcome), lambda: fetch_outcome(outcome, provider_task_id, attempt=attempt))
 
     async def _cancel(self, provider_task_id: str, caller: CallerKey | None) -> CancelOutcome:
         if self._key_fault:
@@ -229,7 +230,8 @@ class PiAPI:
         path = _task_path(provider_task_id)
         if path is None:
             return Missing("no task at PiAPI can have this id")
-        return cancel_outcome(await self._calls.call("DELETE", path, caller=caller))
+        outcome = await self._calls.call("DELETE", path, caller=caller)
+        return await read_by_size(_size(outcome), lambda: cancel_outcome(outcome))
 
 
 def _keep_all(_task: dict[str, Any]) -> bool:
@@ -256,6 +258,10 @@ def _create_body(task: NewTask) -> dict[str, Any]:
 def _task_path(task_id: str) -> str | None:
     # An id of dots alone would be resolved as a relative path, and the call (even DELETE) would go elsewhere.
     return f"/api/v1/task/{quote(task_id, safe='', errors='replace')}" if task_id.strip(".") else None
+
+
+def _size(outcome: CallOutcome) -> int:
+    return outcome.size if isinstance(outcome, CallResponse) else 0
 
 
 def _count(call: str, outcome: object) -> None:

@@ -12,6 +12,7 @@ from receiver.clock import wall_now
 from receiver.domain.content_encoding import EncodingUnknown, content_encodings, unpack
 from receiver.domain.retry_after import retry_after_seconds
 from receiver.errors import RingbackError, TooLarge
+from receiver.large_bodies import LARGE_BYTES, read_apart
 from receiver.lease_check import LeaseEnded, check_lease
 from receiver.providers.base import CallerKey, ConfirmSend, MalformedUpdate
 from receiver.providers.piapi.bodies import read_body, redact_plain
@@ -25,8 +26,6 @@ LARGEST_RESPONSE = 16 * 1024 * 1024
 """Bytes, as they arrive and unpacked. A page of a hundred tasks with their outputs is far smaller."""
 _MOST_ENCODINGS = 1
 """Of a response's body. One that is packed again has no honest reason: it is read as if it were not packed."""
-_LONG_BODY = 256 * 1024
-"""Bytes, unpacked. A longer body is read in a thread: in the event loop everything else would wait for it."""
 _PAUSE_WITHOUT_HINT = 1.0
 """Seconds to pause after a 429 without `Retry-After`."""
 LONGEST_MESSAGE = 500
@@ -43,13 +42,14 @@ NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.P
 class CallResponse:
     """A response. `body` is its JSON value without secrets, None if it is not JSON; `text` is a plain-text body.
 
-    `retry_after` is in seconds.
+    `retry_after` is in seconds; `size` is that of the body, in bytes and unpacked.
     """
 
     status: int
     body: Any
     text: str
     retry_after: float | None
+    size: int = 0
 
     @property
     def code(self) -> int | None:
@@ -174,10 +174,11 @@ class Calls:
             body = await _read(response)
         finally:
             await response.aclose()
-        if len(body) <= _LONG_BODY:
-            with suppress(TooLarge):
-                return _call_response(response, body, (self._api_key, hidden), _LONG_BODY)
-        return await asyncio.to_thread(_call_response, response, body, (self._api_key, hidden), LARGEST_RESPONSE)
+        secrets = (self._api_key, hidden)
+        if len(body) <= LARGE_BYTES:
+            with suppress(TooLarge):  # when it is unpacked
+                return _call_response(response, body, secrets, LARGE_BYTES)
+        return await read_apart(lambda: _call_response(response, body, secrets, LARGEST_RESPONSE))
 
     async def _open(self) -> httpx.AsyncBaseTransport:
         # Opened by the first call: it needs a running event loop, and not every process makes calls.
@@ -236,7 +237,7 @@ def _call_response(response: httpx.Response, body: bytes, hidden: tuple[str, ...
         value = None
         text = _plain(body, hidden)
     retry_after = retry_after_seconds(response.headers.get("retry-after"), wall_now(), longest=LONGEST_RETRY_AFTER)
-    return CallResponse(response.status_code, value, text, retry_after)
+    return CallResponse(response.status_code, value, text, retry_after, len(body))
 
 
 def _plain(body: bytes, hidden: tuple[str, ...]) -> str:

@@ -14,9 +14,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from receiver.domain.model_families import history_name
+from receiver.large_bodies import read_by_size
 from receiver.providers.base import CallerKey, History
 from receiver.providers.piapi import fields
 from receiver.providers.piapi.calls import CallOutcome, CallResponse, Calls, NotSent
@@ -48,7 +50,10 @@ class Window:
 
 @dataclass(slots=True)
 class _Reading:
-    """What was read. Of tasks that are not kept, only the ids are remembered, and those of one list at a time."""
+    """What was read. Of tasks that are not kept, only the ids are remembered, and those of one list at a time.
+
+    `keep` is called in a thread for the items of a large page.
+    """
 
     keep: Keep
     kept: list[dict[str, Any]] = field(default_factory=list)
@@ -106,7 +111,8 @@ async def _read_list(
         if items is None:
             return False
         count += len(items)
-        repeats = 0 if reading.take(items) or not items else repeats + 1
+        is_news = await read_by_size(answer.size, partial(reading.take, items))  # which looks at all of each item
+        repeats = 0 if is_news or not items else repeats + 1
         if not items or _is_last(items, count, _total_in(answer)) or _is_before(items, window.since):
             return True
         if repeats >= _MOST_REPEATS:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from receiver.errors import LimitReached, SettingsError
+from receiver.errors import LimitReached
 
 UNLIMITED = "unlimited"
 
@@ -55,13 +55,13 @@ def limit_reached(name: str, message: str) -> LimitReached:
 def default_limits(text: str) -> OrganizationLimits:
     """Return the limits of an organization for which none are set, from the value of `RINGBACK_ORGANIZATION_LIMITS`.
 
-    The value is a list of `name=value`, comma-separated. Raises `SettingsError`.
+    The value is a list of `name=value`, comma-separated. Raises `ValueError`.
     """
     pairs = (part.partition("=") for part in text.split(",") if part.strip())
     try:
         return OrganizationLimits().with_values({name.strip(): value.strip() for name, _, value in pairs})
     except ValueError as error:
-        raise SettingsError(f"RINGBACK_ORGANIZATION_LIMITS: {error}, such as webhooks=500,streams=unlimited") from None
+        raise ValueError(f"{error}, such as webhooks=500,streams=unlimited") from None
 
 
 LIMIT_NAMES = tuple(field.name for field in fields(OrganizationLimits))
