@@ -10,8 +10,6 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-_IS_SENT_AND_DUE = sa.text("due_at IS NOT NULL AND submission <> 'waiting'")
-
 
 def upgrade() -> None:
     op.add_column("organization", sa.Column("limits", Document, nullable=True))
@@ -24,7 +22,6 @@ def upgrade() -> None:
     op.add_column("api_key", sa.Column("last_used_at", Moment(), nullable=True))
     # With a constant default, both databases add a column in the catalogue alone: no row is rewritten.
     op.add_column("task", sa.Column("stored_bytes", BigKey, server_default="0", nullable=False))
-    _index_due_tasks_by("organization_id", "due_at")
     op.add_column("idempotency_key", sa.Column("organization_id", BigKey, nullable=True))
     op.create_index("ix_idempotency_key_organization_id", "idempotency_key", ["organization_id", "created_at"])
     op.create_table(
@@ -65,15 +62,8 @@ def downgrade() -> None:
     op.drop_table("audit_entry")
     op.drop_index("ix_idempotency_key_organization_id", table_name="idempotency_key")
     op.drop_column("idempotency_key", "organization_id")
-    _index_due_tasks_by("due_at")
     op.drop_column("task", "stored_bytes")
     op.drop_column("api_key", "last_used_at")
     op.drop_column("api_key", "expires_at")
     op.drop_column("organization", "owns_provider_account")
     op.drop_column("organization", "limits")
-
-
-def _index_due_tasks_by(*columns: str) -> None:
-    # It reads the whole table once; what it indexes are the few tasks that have not ended.
-    op.drop_index("ix_task_due", table_name="task")
-    op.create_index("ix_task_due", "task", columns, sqlite_where=_IS_SENT_AND_DUE, postgresql_where=_IS_SENT_AND_DUE)
