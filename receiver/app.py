@@ -23,6 +23,7 @@ from receiver.body_budget import BodyBudget, default_body_bytes
 from receiver.clock import utc_now
 from receiver.domain.actions import Actions
 from receiver.domain.keyring import KeyRing
+from receiver.domain.load_shares import LoadShares
 from receiver.domain.schedules import PollSchedule
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.fan_out import FanOutWriter
@@ -64,6 +65,7 @@ from receiver.workers.clock_keeper import ClockKeeper
 from receiver.workers.dispatch import DeliveryDispatcher
 from receiver.workers.dispatch import lease_seconds as delivery_lease_seconds
 from receiver.workers.fan_out import FanOutWorker
+from receiver.workers.load_keeper import LoadKeeper
 from receiver.workers.replay import ReplayWorker
 from receiver.workers.supervisor import Supervisor
 from receiver.workers.task_worker import CONCURRENCY, TaskWorker
@@ -90,11 +92,14 @@ class Service:
         self.known_limits = KnownLimits(database, settings.default_limits)
         self.usage = OrganizationUsage(database, self.known_limits.of)
         self.providers = build_providers(settings, self.shared.rate_limiter if self.shared else None)
+        load_shares = LoadShares()
+        self.load_keeper = LoadKeeper(load_shares, writer)
         self.dispatcher = DeliveryDispatcher(
             timeout=settings.delivery_timeout_seconds,
             connections=_CONNECTIONS,
             limits_of=self.known_limits.of,
             part=database.part,
+            load_shares=load_shares,
         )
         self.feed, self.waiting = Feed(), Waiting()
         self.log = PostgreSQLLog(database, self.shared.notices, self.feed, self.waiting) if self.shared else None
@@ -137,7 +142,7 @@ class Service:
             database, self.dispatcher, retention_days=settings.retention_days, lease_seconds=delivery_lease
         )
         self.replay_worker = ReplayWorker(replays)
-        self.fan_out_worker = FanOutWorker(database, FanOutWriter(after_commit), after_commit.fan_outs)
+        self.fan_out_worker = FanOutWorker(database, FanOutWriter(after_commit), after_commit.fan_outs, load_shares)
         self.clock_keeper = ClockKeeper(database, longest_lease=max(task_lease, delivery_lease, LEASE_SECONDS))
         self.cleaner = Cleaner(database, retention_days=settings.retention_days, audit_days=settings.audit_days)
         self.inbound = InboundEndpoint(
@@ -166,6 +171,7 @@ class Service:
             idempotency=Idempotency(database, keyring, self.known_limits.of),
             providers=self.providers,
             known_limits=self.known_limits,
+            load_shares=load_shares,
             quotas=Quotas(self.known_limits.of, self.usage, part=database.part, delivery_use=self.dispatcher.use_of),
         )
 
@@ -180,6 +186,7 @@ class Service:
             "open tasks": self.usage.count_tasks,
             "stored bytes": self.usage.sum_bytes,
             "keys": self.services.authenticator.in_use.run,
+            "loop": self.load_keeper.run,
         }
         if self.shared is not None and self.log is not None:
             loops |= {"notices": self.shared.notices.run, "log": self.log.run, "limits": self.shared.limits.run}

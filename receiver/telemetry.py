@@ -94,6 +94,12 @@ loop_lag = Histogram(
 loop_stalls = Counter("ringback_loop_stalls_total", "Times that the event loop was held for more than 200 ms")
 writer_waiting = Gauge("ringback_writer_waiting", "Writes that wait for their commit", multiprocess_mode="livesum")
 
+organizations_slowed = Gauge(
+    "ringback_organizations_slowed",
+    "Organizations that use more than an equal share of a process that is late, and are slowed",
+    multiprocess_mode="livesum",
+)
+
 
 @cache
 def counted(counter: Counter, *labels: str) -> Counter:

@@ -1,5 +1,6 @@
 """Authenticates a request: an API key in `X-API-Key` or `Authorization: Bearer`, looked up by its hash."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,13 +11,17 @@ from receiver.api.keys_in_use import KeysInUse, Principal, check_expiry
 from receiver.api.wrong_keys import WrongKeys
 from receiver.clock import monotonic
 from receiver.domain.keyring import hash_api_key
-from receiver.errors import NotAuthenticated, Unavailable
+from receiver.errors import NotAuthenticated, RateLimited, RingbackError, Unavailable
 from receiver.key_strength import weakness
 from receiver.storage.database import Database
 from receiver.storage.keys import SETTING, forget_sealed, live_key
 from receiver.telemetry import counted, get_logger, wrong_keys
 
 log = get_logger("api.auth")
+
+_HOLD_SECONDS = 0.2
+_MOST_HELD = 1_000
+"""How many refusals of slowed clients are held back at a time; further ones are sent at once."""
 
 
 class Authenticator:
@@ -29,6 +34,7 @@ class Authenticator:
         self._database = database
         self._wrong_keys = WrongKeys(database, *wrong_key_tries)
         self.in_use = KeysInUse(database)
+        self._held = 0
 
     async def principal(self, headers: Headers, client: Address | None = None) -> Principal:
         """Return the principal of a request from `client`.
@@ -44,7 +50,7 @@ class Authenticator:
     async def _look_up(self, key: str, hashed: str, host: str | None) -> Principal:
         # A key that was valid some seconds ago is always looked up.
         if not self.in_use.was_known(hashed) and not await self._wrong_keys.may_exist(hashed, host):
-            raise self._wrong_keys.refusal(host)
+            raise await self._refusal(host)
         while True:
             changes, read_at = self.in_use.changes, monotonic()
             rows = await self._database.read(live_key(hashed))
@@ -52,7 +58,7 @@ class Authenticator:
                 break
         if not rows:
             self._wrong_keys.found_none(hashed)
-            raise self._wrong_keys.refusal(host)
+            raise await self._refusal(host)
         row = rows[0]
         if row["expires_at"] is not None:
             check_expiry(row["expires_at"])
@@ -63,6 +69,17 @@ class Authenticator:
         if row["sealed"] is not None:
             await self._forget_sealed(row["id"])
         return principal
+
+    async def _refusal(self, host: str | None) -> RingbackError:
+        """Return the error for a wrong key; for a slowed client after a short while, so that it can send fewer."""
+        error = self._wrong_keys.refusal(host)
+        if isinstance(error, RateLimited) and self._held < _MOST_HELD:
+            self._held += 1
+            try:
+                await asyncio.sleep(_HOLD_SECONDS)
+            finally:
+                self._held -= 1
+        return error
 
     async def _forget_sealed(self, key_id: int) -> None:
         """Note that the first admin key was used: no later start shows it."""

@@ -6,6 +6,7 @@ A POST with an `Idempotency-Key` does its work once (`api.idempotency`).
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any, TypeVar
 
 import orjson
@@ -28,6 +29,7 @@ from receiver.byte_order_marks import without_mark
 from receiver.domain.content_encoding import content_encodings, unpack
 from receiver.domain.ids import derived_id, new_id
 from receiver.domain.json_bounds import MOST_REQUEST_VALUES, has_more_values
+from receiver.domain.load_shares import Load
 from receiver.errors import (
     BadRequest,
     LimitReached,
@@ -46,6 +48,10 @@ log = get_logger("api.endpoint")
 
 MOST_FAULTS = 20
 """How many wrong fields an error lists."""
+_READ_COST, _WRITE_COST = 1.5, 4.0
+"""Of a request and what follows from it, for the loop (`receiver.domain.load_shares`)."""
+_BYTES_A_COST = 32 * 1024
+"""This many bytes of a body cost as much as 1."""
 _LONGEST_FIELD = 100
 _LONGEST_FAULT = 300
 
@@ -244,6 +250,10 @@ class _Endpoint:
         headers |= limit_status.headers
         limit_status.check()
         principal.require(self.scope)
+        if wait := services.load_shares.use(principal.organization_id, Load.REQUESTS).begin(
+            monotonic(), _cost(request)
+        ):
+            await asyncio.sleep(wait)
         call = Call(request, services, principal, request_id=request_id)
         if self.passes_on or request.method in _READS:
             with services.authenticator.in_use.hold(principal):
@@ -289,6 +299,14 @@ class _Endpoint:
             return self.dialect.error(
                 RingbackError("internal error: the log has the details under this request id"), request_id
             )
+
+
+def _cost(request: Request) -> float:
+    """Return what a request costs the loop, about (`receiver.domain.load_shares`)."""
+    length = request.headers.get("content-length", "")
+    return (_READ_COST if request.method in _READS else _WRITE_COST) + (
+        int(length) / _BYTES_A_COST if length.isascii() and length.isdecimal() else 0.0
+    )
 
 
 def _broken_off(method: str) -> RingbackError:

@@ -8,6 +8,7 @@ from receiver.api.change_limit import ChangeLimit
 from receiver.api.idempotency import Idempotency
 from receiver.api.limits import KeyLimits
 from receiver.api.quotas import Quotas
+from receiver.domain.load_shares import LoadShares
 from receiver.events.stream import Streams
 from receiver.outbound.message import MessageBuilder
 from receiver.outbound.replays import Replays
@@ -43,3 +44,4 @@ class Services:
     providers: Mapping[str, Provider]
     known_limits: KnownLimits
     quotas: Quotas
+    load_shares: LoadShares

@@ -15,10 +15,12 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Generic, TypeVar
 
 from receiver.domain.endpoint_queue import EndpointQueue, Limits
+from receiver.domain.load_shares import Load, LoadShares
 from receiver.domain.organization_queue import OrganizationQueue
 from receiver.domain.shared_pool import HostShare, SharedPool, TargetHost
 
@@ -45,7 +47,8 @@ class EndpointQueues(Generic[T]):
     (`settled`).
     """
 
-    def __init__(self, capacity: int, connections: int) -> None:
+    def __init__(self, capacity: int, connections: int, load_shares: LoadShares) -> None:
+        self._load_shares = load_shares
         self._capacity = capacity
         self._held = 0
         self._queues: dict[int, EndpointQueue[T]] = {}
@@ -123,7 +126,9 @@ class EndpointQueues(Generic[T]):
         if is_new:
             self._queues[key] = EndpointQueue(organization)
             if organization not in self._organizations:
-                self._organizations[organization] = OrganizationQueue()
+                self._organizations[organization] = OrganizationQueue(
+                    partial(self._load_shares.use, organization, Load.DELIVERIES)
+                )
         queue = self._queues[key]
         queue.waiting.append(item)
         self._hold(queue, 1)
@@ -220,7 +225,7 @@ class EndpointQueues(Generic[T]):
         """Start the delivery whose turn it is in an organization; [] if none of its endpoints may start one."""
         owner = self._organizations[organization]
         # Its limits may have changed since it was given the turn.
-        if owner.pace.ready_at(now) > now or not self._connections.admits(organization, owner.share):
+        if (owner.ready_at(now) or now) > now or not self._connections.admits(organization, owner.share):
             return []
         while (key := owner.next_endpoint(now)) is not None:
             queue = self._queues[key]
@@ -236,8 +241,7 @@ class EndpointQueues(Generic[T]):
 
     def _begin(self, key: int, queue: EndpointQueue[T], owner: OrganizationQueue, now: float) -> T:
         item = queue.begin(now)
-        owner.begun += 1
-        owner.pace.spend(now)
+        owner.began(now)
         self._connections.begin(owner.share)
         if queue.host is not None:
             queue.host.host.pool.begin(queue.host)

@@ -9,13 +9,17 @@ on. An attempt that succeeds costs nothing of it: new endpoints that work are as
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 
 from receiver.domain.endpoint_queue import Standing
+from receiver.domain.load_shares import Use
 from receiver.domain.pace import Pace
 from receiver.domain.shared_pool import PoolShare
 
 FAILURES_A_SECOND = 100.0
 """How many attempts of one organization may fail a second, in one process."""
+ATTEMPT_COST = 2.5
+"""Of an attempt and the storing of its outcome (`receiver.domain.load_shares`)."""
 _FAILURES_AT_ONCE = 2.0
 """That many seconds' worth may fail at once."""
 
@@ -23,7 +27,8 @@ _FAILURES_AT_ONCE = 2.0
 class OrganizationQueue:
     """The turns of one organization's endpoints, its share of the attempts in flight, and its rates."""
 
-    def __init__(self) -> None:
+    def __init__(self, use_of_process: Callable[[], Use]) -> None:
+        self._use_of_process = use_of_process
         self.share = PoolShare()
         self.held = 0
         """The deliveries in memory, waiting and in flight."""
@@ -43,7 +48,7 @@ class OrganizationQueue:
         """Return when one of its endpoints may have a turn (`now`: at once); None if none waits for one."""
         if not any(self._rings):
             return None
-        ready_at = self.pace.ready_at(now)
+        ready_at = max(self.pace.ready_at(now), self._use_of_process().pace.ready_at(now))
         return ready_at if self._rings[Standing.WORKS] else max(ready_at, self._failures.ready_at(now))
 
     def next_endpoint(self, now: float) -> int | None:
@@ -55,6 +60,12 @@ class OrganizationQueue:
             if ring and (may_fail or ring is self._rings[Standing.WORKS]):
                 return ring.popitem(last=False)[0]
         return None
+
+    def began(self, now: float) -> None:
+        """Count an attempt that begins now."""
+        self.begun += 1
+        self.pace.spend(now)
+        self._use_of_process().begin(now, ATTEMPT_COST)
 
     def failed(self, now: float) -> None:
         """Count an attempt that failed."""

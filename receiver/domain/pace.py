@@ -21,10 +21,10 @@ class Pace:
             return now
         return math.inf if self.rate == 0 else max(now, self._spent_until - self._burst)
 
-    def spend(self, now: float) -> None:
-        """Count one."""
+    def spend(self, now: float, cost: float = 1.0) -> None:
+        """Count one, or what counts as `cost` of them."""
         if self.rate:
-            self._spent_until = max(self._spent_until, now) + 1 / self.rate
+            self._spent_until = max(self._spent_until, now) + cost / self.rate
 
     def is_unspent(self, now: float) -> bool:
         """Return whether nothing has to be remembered."""

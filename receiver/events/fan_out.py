@@ -16,19 +16,17 @@ from receiver.events.after_commit import AfterCommit
 from receiver.events.new_deliveries import insert_deliveries, new_delivery, receives
 from receiver.storage.fan_outs import (
     FanOutEvent,
-    FanOutListener,
     advance_fan_outs,
     first_fan_outs,
-    listeners_after,
     lock_fan_outs,
 )
-from receiver.storage.transaction import NewDelivery, Transaction
+from receiver.storage.transaction import Listener, NewDelivery, Transaction
 
-MOST_DELIVERIES = 100
+MOST_DELIVERIES = 50
 """Of one piece."""
-_MOST_LISTENERS = 200
+_MOST_LISTENERS = 100
 """Subscriptions that one piece looks at."""
-_MOST_EVENTS = 20
+_MOST_EVENTS = 10
 _MOST_MATCHES = 2_000
 """Of one piece: each event with each subscription. At least one event is matched."""
 
@@ -59,7 +57,7 @@ class FanOutWriter:
         if not waiting:
             return Progress.ALL_WRITTEN
         first = waiting[0]
-        page = await listeners_after(tx, first, _MOST_LISTENERS)
+        page = await tx.listeners_after(organization_id, first.after, first.until, first.created_at, _MOST_LISTENERS)
         is_last_page = len(page) < _MOST_LISTENERS
         if first.after == 0 and is_last_page:
             active = sum(each.inactive_since is None for each in page)
@@ -74,27 +72,26 @@ class FanOutWriter:
             if looked_at == len(page) and is_last_page:
                 done.append(event.id)
             elif looked_at:
-                begun[event.id] = page[looked_at - 1].listener.id
+                begun[event.id] = page[looked_at - 1].id
             if looked_at < len(page):
                 break
         await insert_deliveries(tx, deliveries, self._after_commit)
         await advance_fan_outs(tx, done, begun)
         return Progress.ALL_WRITTEN if len(done) == len(waiting) < _MOST_EVENTS else Progress.SOME_LEFT
 
-    def _add(
-        self, event: FanOutEvent, page: Sequence[FanOutListener], deliveries: list[NewDelivery], now: datetime
-    ) -> int:
+    def _add(self, event: FanOutEvent, page: Sequence[Listener], deliveries: list[NewDelivery], now: datetime) -> int:
         """Add an event's deliveries until there are `MOST_DELIVERIES`; return how many of the page were looked at."""
-        for looked_at, each in enumerate(page):
+        for looked_at, listener in enumerate(page):
             if len(deliveries) >= MOST_DELIVERIES:
                 return looked_at
-            is_parked = each.inactive_since is not None
-            if each.inactive_since is not None and each.inactive_since < event.created_at:
+            inactive_since = listener.inactive_since
+            if inactive_since is not None and inactive_since < event.created_at:
                 continue
-            if receives(each.listener, event):
-                delivery = new_delivery(event, event.id, each.listener, self._after_commit, now)
+            if receives(listener, event):
+                delivery = new_delivery(event, event.id, listener, self._after_commit, now)
                 # It happened while the webhook was active: it is sent when the webhook is switched on again.
-                deliveries.append(replace(delivery, attempt=0, due_at=None) if is_parked else delivery)
+                parked = replace(delivery, attempt=0, due_at=None) if inactive_since is not None else None
+                deliveries.append(parked or delivery)
         return len(page)
 
 

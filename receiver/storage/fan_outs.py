@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Select, bindparam, delete, func, insert, select, update
 
 from models import SubscriptionKind
 from receiver.storage.tables import events, fan_outs, organizations, runs, subscriptions, tasks
-from receiver.storage.transaction import Listener, NewEvent, Transaction, Values
+from receiver.storage.transaction import NewEvent, Transaction, Values
 
 _newest = subscriptions.alias("newest")
 _INSERT = insert(fan_outs).values(
@@ -47,15 +47,6 @@ class FanOutEvent:
     """The last subscription that was looked at."""
     until: int
     """The last one that is to be looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class FanOutListener:
-    """A subscription that may get a delivery of an event that happened before."""
-
-    listener: Listener
-    inactive_since: datetime | None
-    """When one that is switched off was changed last: it may have been active until then."""
 
 
 async def insert_fan_outs(tx: Transaction, new: Sequence[tuple[int, NewEvent]]) -> None:
@@ -103,38 +94,6 @@ async def first_fan_outs(tx: Transaction, organization_id: int, limit: int) -> l
         .limit(limit)
     )
     return [FanOutEvent(**row._mapping) for row in await tx.execute(query)]
-
-
-async def listeners_after(tx: Transaction, event: FanOutEvent, limit: int) -> list[FanOutListener]:
-    """Return the next subscriptions, in the order of their row keys, that may get a delivery of the event.
-
-    One that was changed and is not active since the event may have been active when it happened.
-    """
-    table = subscriptions.c
-    wanted = and_(
-        table.organization_id == event.organization_id,
-        table.kind == SubscriptionKind.REGISTERED,
-        table.id > event.after,
-        table.id <= event.until,
-        table.deleted_at.is_(None),
-        or_(table.is_active, table.updated_at >= event.created_at),
-    )
-    columns = (table.id, table.organization_id, table.kind, table.event_types, table.ordered, table.filters)
-    query = select(*columns, table.is_active, table.updated_at).where(wanted).order_by(table.id).limit(limit)
-    return [
-        FanOutListener(
-            Listener(
-                row.id,
-                row.organization_id,
-                SubscriptionKind(row.kind),
-                frozenset(row.event_types),
-                row.ordered,
-                row.filters,
-            ),
-            None if row.is_active else row.updated_at,
-        )
-        for row in await tx.execute(query)
-    ]
 
 
 async def advance_fan_outs(tx: Transaction, done: Sequence[int], begun: Mapping[int, int]) -> None:

@@ -79,6 +79,8 @@ class Listener:
     filters: Values | None = None
     is_behind: bool = False
     """Of an ordered one, whether deliveries of earlier events of its organization are still to be written."""
+    inactive_since: datetime | None = None
+    """When one that is switched off was changed last: it may have been active until then."""
 
 
 SendQueue = tuple[int, bool]
@@ -183,6 +185,15 @@ class Transaction(Protocol):
 
     async def listeners(self, organization_ids: Collection[int], callback_ids: Collection[int]) -> list[Listener]:
         """Return the active registered subscriptions of these organizations, and the active ones of these callbacks."""
+        ...
+
+    async def listeners_after(
+        self, organization_id: int, after: int, until: int, since: datetime, limit: int
+    ) -> list[Listener]:
+        """Return an organization's next registered subscriptions, in the order of their row keys.
+
+        They are those behind the key `after`, up to `until`, that are active or were changed after `since`.
+        """
         ...
 
     async def claim_polls(self, now: datetime, lease_until: datetime, limit: int, after: int = 0) -> list[DueTask]:

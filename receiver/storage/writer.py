@@ -104,6 +104,9 @@ class Writer:
         self._apart: SetApart[QueuedWrite] = SetApart()
         self._commit_delay = CommitDelay()
         self._wake = asyncio.Event()
+        self.batches = 0
+        self.batch_seconds = 0.0
+        """How many batches were committed, and how long they took in all."""
         self._closing = False
         self._task: asyncio.Task[None] | None = None
 
@@ -195,6 +198,7 @@ class Writer:
             began = asyncio.get_running_loop().time()
             await self._process(batch)
             ended = asyncio.get_running_loop().time()
+            self.batches, self.batch_seconds = self.batches + 1, self.batch_seconds + ended - began
             self._waiting.rest(batch, ended - began, ended)
 
     async def _wait_for_work(self) -> None:

@@ -18,6 +18,7 @@ from functools import lru_cache
 from receiver.clock import utc_now
 from receiver.domain.endpoint_queues import EndpointQueues
 from receiver.domain.limit_parts import Part
+from receiver.domain.load_shares import LoadShares
 from receiver.domain.webhook_parts import WebhookLimits
 from receiver.errors import OutcomeUnknown, Unavailable
 from receiver.events.after_commit import WakeTimer
@@ -38,7 +39,7 @@ CAPACITY = 20_000
 """The deliveries of all queues together that may be in memory."""
 _AT_ONCE = 100
 _BYTES_AT_ONCE = 1_000_000
-_STARTED_AT_ONCE = 20
+_STARTED_AT_ONCE = 5
 """This many attempts, or bodies of that many bytes, are signed and begun at once: other work waits meanwhile."""
 _OF_ORGANIZATION_AT_ONCE = 400
 """The most deliveries of one organization in a claim, which are shared by its subscriptions."""
@@ -76,11 +77,12 @@ class DeliveryDispatcher:
         connections: int,
         limits_of: Callable[[int], OrganizationLimits],
         part: Part,
+        load_shares: LoadShares,
     ) -> None:
         self._timeout = timeout
         self._limits_of = limits_of
         self._part = part
-        self._queues: EndpointQueues[LeasedDelivery] = EndpointQueues(CAPACITY, connections)
+        self._queues: EndpointQueues[LeasedDelivery] = EndpointQueues(CAPACITY, connections, load_shares)
         self._begun: dict[int, int] = {}
         """For each organization whose limits are set, the attempts that it had begun when they were set last."""
         self._rates: dict[int, float] = {}

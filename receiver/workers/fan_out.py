@@ -1,8 +1,10 @@
 """Writes the deliveries of organizations with many webhooks, piece by piece, of each organization at its own pace."""
 
 import asyncio
+import time
 from contextlib import suppress
 
+from receiver.domain.load_shares import Load, LoadShares
 from receiver.errors import Unavailable
 from receiver.events.fan_out import MOST_DELIVERIES, FanOutWriter, Progress
 from receiver.events.fan_outs import FanOuts
@@ -14,6 +16,8 @@ log = get_logger("workers.fan_out")
 
 _LOOK_SECONDS = 5.0
 """What is left to be written is looked for this often: the process that began it may have died."""
+_PIECE_COST = 6.0
+"""Of one piece, for the loop (`receiver.domain.load_shares`)."""
 _ELSEWHERE_SECONDS = 0.1
 """Before the next try where another process is writing."""
 
@@ -21,10 +25,11 @@ _ELSEWHERE_SECONDS = 0.1
 class FanOutWorker:
     """Has deliveries written while there are some, by the database's writer, in the turns of their organization."""
 
-    def __init__(self, database: Database, writer: FanOutWriter, fan_outs: FanOuts) -> None:
+    def __init__(self, database: Database, writer: FanOutWriter, fan_outs: FanOuts, load_shares: LoadShares) -> None:
         self._database = database
         self._writer = writer
         self._fan_outs = fan_outs
+        self._load_shares = load_shares
         self._busy: dict[int, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -53,6 +58,8 @@ class FanOutWorker:
         try:
             progress = Progress.SOME_LEFT
             while progress is not Progress.ALL_WRITTEN or organization_id in waiting:
+                use = self._load_shares.use(organization_id, Load.DELIVERIES)
+                await asyncio.sleep(use.begin(time.monotonic(), _PIECE_COST))
                 waiting.discard(organization_id)
                 progress = await self._database.writer.write(
                     self._writer.write,

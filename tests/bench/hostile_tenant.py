@@ -5,6 +5,7 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from itertools import repeat
 
 import uvloop
@@ -16,6 +17,7 @@ from tests.bench.prepared_requests import create_one, read_response, request, ta
 KEY = "the-key-of-the-other-organization"
 _BIG = 900_000
 _REPLAYS = 60
+_ENDS_A_SECOND = 100
 
 
 async def harm(port: int, seconds: float, tasks: range) -> None:
@@ -26,14 +28,23 @@ async def harm(port: int, seconds: float, tasks: range) -> None:
     big = {**task_request(), "input": {"prompt": "a cat " * (_BIG // 6)}}
     loads = [
         (repeat(_theirs(create_one())), 8),
-        (webhooks(tasks), 8),
         (repeat(request("GET", "/api/v1/tasks").replace(API_KEY.encode(), b"a-wrong-key")), 4),
         (repeat(_theirs(request("POST", "/api/v1/task", big))), 2),
     ]
     await asyncio.gather(
         *(closed_loop([port], requests, connections=count, seconds=seconds) for requests, count in loads),
+        _complete(port, list(webhooks(tasks)), seconds),
         _replay(port),
     )
+
+
+async def _complete(port: int, requests: Sequence[bytes], seconds: float) -> None:
+    """Let the provider report ends, as many a second as a client creates tasks that end at once."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for report in requests[: int(_ENDS_A_SECOND * seconds)]:
+        writer.write(report)
+        await asyncio.gather(read_response(reader), asyncio.sleep(1 / _ENDS_A_SECOND))
+    writer.close()
 
 
 async def _replay(port: int) -> None:

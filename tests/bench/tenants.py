@@ -37,6 +37,8 @@ _WEBHOOKS_A_SECOND = 30.0
 _CLOSED, _HANGING = 600, 300
 """How many of the other's webhooks point at a closed port, and how many at an endpoint that never answers."""
 _THEIR_TASKS = 2_000
+_HARM_BEGINS_SECONDS = 4.0
+"""After this time its load is at its full height, and the service has noticed."""
 _CONNECT_SECONDS = 0.1
 """How long before a request its connection is opened, which is not measured."""
 _COPIED = "kind, format, event_types, secret, signature, ordered, is_active, created_at, updated_at"
@@ -143,11 +145,17 @@ def _every_event(store: Store) -> str:
 @asynccontextmanager
 async def _harm(both: _Tenants) -> AsyncIterator[None]:
     """Let the other do all it can; the load ends by itself some seconds after the measurement."""
-    command = [sys.executable, "-m", "tests.bench.hostile_tenant", str(both.service.port), str(_SECONDS + 4)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.bench.hostile_tenant",
+        str(both.service.port),
+        str(_SECONDS + _HARM_BEGINS_SECONDS + 2),
+    ]
     command += [str(both.theirs[0]), str(both.theirs[-1])]
     process = await asyncio.create_subprocess_exec(*command)
     try:
-        await asyncio.sleep(2)  # until its load is at its full height
+        await asyncio.sleep(_HARM_BEGINS_SECONDS)
         yield
     finally:
         if process.returncode is None:

@@ -14,6 +14,7 @@ from sqlalchemy import insert, select, update
 import models
 from models import EventType, RunStatus, SubscriptionKind, TaskStatus
 from receiver.domain.ids import new_id
+from receiver.domain.load_shares import LoadShares
 from receiver.events import fan_out
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.fan_out import MOST_DELIVERIES, FanOutWriter, Progress
@@ -77,7 +78,7 @@ class Recording:
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """Let the worker run."""
-        running = asyncio.create_task(FanOutWorker(self.database, self.writer, self.fan_outs).run())
+        running = asyncio.create_task(FanOutWorker(self.database, self.writer, self.fan_outs, LoadShares()).run())
         try:
             yield
         finally:
@@ -157,7 +158,7 @@ async def test_each_of_many_webhooks_gets_each_event_once(recording: Recording, 
 async def test_many_events_share_a_piece_where_few_webhooks_match(recording: Recording, database: Database) -> None:
     await add_webhooks(database, MANY, filters={"model": ["another"]})
     (wanted,) = await add_webhooks(database, 1)
-    await recording.record(*await task_events(database, 19))
+    await recording.record(*await task_events(database, 9))
     assert await recording.write_all() == 1
     assert await recording.written() == Counter({(event, wanted): 1 for event in await keys(database, events)})
 

@@ -17,6 +17,7 @@ from receiver.domain.endpoint_queue import (
     Limits,
 )
 from receiver.domain.endpoint_queues import EndpointQueues
+from receiver.domain.load_shares import LoadShares
 
 Item = tuple[int, int]
 CAPACITY = 500
@@ -54,7 +55,7 @@ class Simulation:
 
     def __init__(self, endpoints: list[Endpoint], arrivals: list[int]) -> None:
         self.endpoints = endpoints
-        self.queues: EndpointQueues[Item] = EndpointQueues(CAPACITY, CONNECTIONS)
+        self.queues: EndpointQueues[Item] = EndpointQueues(CAPACITY, CONNECTIONS, LoadShares())
         self.now = 0.0
         self.begun: dict[int, list[tuple[float, int]]] = defaultdict(list)
         self.returned: list[Item] = []
@@ -131,7 +132,7 @@ def test_limits_are_not_exceeded(simulation: Simulation) -> None:
 
 
 def filled(*keys: int, each: int = 50) -> EndpointQueues[Item]:
-    queues: EndpointQueues[Item] = EndpointQueues(10_000, CONNECTIONS)
+    queues: EndpointQueues[Item] = EndpointQueues(10_000, CONNECTIONS, LoadShares())
     for key in keys:
         fill(queues, key, organization=1, each=each)
     return queues
@@ -167,7 +168,7 @@ def test_a_queue_that_had_its_turn_is_last_in_the_next_round() -> None:
 
 
 def test_an_organization_with_a_thousand_webhooks_has_one_turn_in_a_round_as_others() -> None:
-    queues: EndpointQueues[Item] = EndpointQueues(100_000, CONNECTIONS)
+    queues: EndpointQueues[Item] = EndpointQueues(100_000, CONNECTIONS, LoadShares())
     for key in range(1000):
         fill(queues, key, organization=1, each=2)
     fill(queues, 5000, organization=2, each=3)
@@ -181,7 +182,7 @@ def test_an_organization_with_a_thousand_webhooks_has_one_turn_in_a_round_as_oth
 def test_a_delivery_that_may_start_waits_for_at_most_one_of_each_other_organization(
     arrivals: list[tuple[int, int]], at_once: int
 ) -> None:
-    queues: EndpointQueues[Item] = EndpointQueues(100_000, connections=100_000)
+    queues: EndpointQueues[Item] = EndpointQueues(100_000, 100_000, LoadShares())
     owners = {}
     for number, (organization, endpoint) in enumerate(arrivals):
         key = 100 * organization + endpoint
@@ -247,7 +248,7 @@ def test_each_slow_down_doubles_the_pause_until_a_success() -> None:
 
 
 def test_endpoints_that_are_down_take_little_of_the_total_capacity() -> None:
-    queues: EndpointQueues[Item] = EndpointQueues(10_000, CONNECTIONS)
+    queues: EndpointQueues[Item] = EndpointQueues(10_000, CONNECTIONS, LoadShares())
     now = 0.0
     for key in range(100):
         while queues.has_capacity(key, 1):

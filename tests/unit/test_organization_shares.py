@@ -6,6 +6,7 @@ import pytest
 
 from receiver.domain.endpoint_queue import Limits
 from receiver.domain.endpoint_queues import EndpointQueues
+from receiver.domain.load_shares import LoadShares
 from receiver.domain.organization_queue import FAILURES_A_SECOND
 from receiver.domain.pace import Pace
 from receiver.domain.shared_pool import HOST_IN_FLIGHT, PoolShare, SharedPool
@@ -18,7 +19,7 @@ def queues_of(
     *organizations: int, webhooks: int, each: int = 4, host: str | None = None, capacity: int = 100_000
 ) -> EndpointQueues[Item]:
     """Return queues in which each of these organizations has as many webhooks, with as many deliveries each."""
-    queues: EndpointQueues[Item] = EndpointQueues(capacity, CONNECTIONS)
+    queues: EndpointQueues[Item] = EndpointQueues(capacity, CONNECTIONS, LoadShares())
     for organization in organizations:
         add(queues, organization, webhooks, each, host)
     return queues
@@ -138,7 +139,7 @@ def test_what_exceeds_the_rate_of_an_organization_waits_and_is_not_lost() -> Non
 
 
 def test_a_thousand_webhooks_on_a_closed_port_fail_no_faster_than_a_few() -> None:
-    queues: EndpointQueues[int] = EndpointQueues(100_000, CONNECTIONS)
+    queues: EndpointQueues[int] = EndpointQueues(100_000, CONNECTIONS, LoadShares())
     for key in range(1000):
         for _ in range(4):
             queues.add(key, key, 1, 0.0)
@@ -173,7 +174,7 @@ def test_webhooks_that_work_do_not_wait_for_those_of_their_organization_that_fai
 
 
 def test_a_host_has_a_share_however_many_webhooks_and_organizations_point_at_it() -> None:
-    queues: EndpointQueues[Item] = EndpointQueues(100_000, 10_000)
+    queues: EndpointQueues[Item] = EndpointQueues(100_000, 10_000, LoadShares())
     for organization in (1, 2, 3):
         add(queues, organization, 60, each=12, host="same.example:443")
     for _ in range(3):
@@ -187,7 +188,7 @@ def test_a_host_has_a_share_however_many_webhooks_and_organizations_point_at_it(
 
 
 def test_a_host_that_does_not_answer_slows_down_for_all_webhooks_of_an_organization_together() -> None:
-    queues: EndpointQueues[Item] = EndpointQueues(100_000, 10_000)
+    queues: EndpointQueues[Item] = EndpointQueues(100_000, 10_000, LoadShares())
     add(queues, 1, webhooks=80, host="silent.example:443")
     assert len(taken(queues)) == HOST_IN_FLIGHT // 2
     fail(queues, running(queues), 0.0)
@@ -197,7 +198,7 @@ def test_a_host_that_does_not_answer_slows_down_for_all_webhooks_of_an_organizat
 
 
 def test_an_endpoint_that_moves_to_another_host_leaves_its_share_of_the_former_one() -> None:
-    queues: EndpointQueues[Item] = EndpointQueues(100_000, 10_000)
+    queues: EndpointQueues[Item] = EndpointQueues(100_000, 10_000, LoadShares())
     add(queues, 1, webhooks=80, host="silent.example:443")
     assert len(taken(queues)) == HOST_IN_FLIGHT // 2
     for key in list(queues):

@@ -213,6 +213,12 @@ SELECT id, organization_id, kind, event_types, ordered, filters, false FROM subs
 WHERE is_active AND deleted_at IS NULL AND id = ANY($2::bigint[])
 """
 
+_LISTENERS_AFTER = f"""
+SELECT id, event_types, ordered, filters, CASE WHEN is_active THEN NULL ELSE updated_at END FROM subscription
+WHERE organization_id = $1 AND kind = '{SubscriptionKind.REGISTERED}' AND id > $2 AND id <= $3 AND deleted_at IS NULL
+AND (is_active OR updated_at >= $4) ORDER BY id LIMIT $5
+"""
+
 _TYPES: Mapping[Table, Mapping[str, str]] = {
     table: {column.name: column.type.compile(postgresql.dialect()) for column in table.columns}  # type: ignore[no-untyped-call]
     for table in (task_table, event_table, delivery_table)
@@ -326,6 +332,24 @@ class PostgreSQLTransaction:
         return [
             Listener(key, organization_id, SubscriptionKind(kind), frozenset(types), ordered, filters, is_behind)
             for key, organization_id, kind, types, ordered, filters, is_behind in rows
+        ]
+
+    async def listeners_after(
+        self, organization_id: int, after: int, until: int, since: datetime, limit: int
+    ) -> list[Listener]:
+        """Return an organization's next registered subscriptions that are active, or were after `since`."""
+        rows = await self._driver.fetch(_LISTENERS_AFTER, organization_id, after, until, since, limit)
+        return [
+            Listener(
+                key,
+                organization_id,
+                SubscriptionKind.REGISTERED,
+                frozenset(types),
+                ordered,
+                filters,
+                inactive_since=inactive_since,
+            )
+            for key, types, ordered, filters, inactive_since in rows
         ]
 
     async def claim_polls(self, now: datetime, lease_until: datetime, limit: int, after: int = 0) -> list[DueTask]:

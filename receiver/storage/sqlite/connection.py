@@ -29,6 +29,8 @@ from receiver.storage.sqlite.values import read_document, write_document
 PAGE_BYTES = 8192
 QUICK_COMMIT_SECONDS = 0.0015
 """Commits that take less than this on average hold up the loop for less time than passing them to a thread does."""
+_LARGE = 512 * 1024
+"""A commit of this many bytes runs in the thread whatever others take."""
 _PROBE_EVERY = 32
 """How many commits run in the thread before one runs on the loop, to measure the disk again: a time measured in the
 thread includes the wait for the interpreter's lock."""
@@ -79,6 +81,7 @@ class SQLiteConnection:
         self.reserve = Reserve(path)
         self._has_room_again = False
         self._is_free = True
+        self._transaction = SQLiteTransaction(self._core, self._driver)
         self._commit_seconds = 0.0
         self._commits_in_thread = 0
 
@@ -94,7 +97,8 @@ class SQLiteConnection:
                 await asyncio.sleep(_BUSY_RETRY_SECONDS)
             else:
                 self._is_free = False
-                return SQLiteTransaction(self._core, self._driver)
+                self._transaction = SQLiteTransaction(self._core, self._driver)
+                return self._transaction
 
     async def commit(self) -> None:
         """Return when the transaction is on disk. Raises `StorageUnavailable` if it is not.
@@ -102,7 +106,8 @@ class SQLiteConnection:
         Raises `OutcomeUnknown` if the disk did not confirm what was written.
         """
         try:
-            if self._commit_seconds < QUICK_COMMIT_SECONDS or self._commits_in_thread >= _PROBE_EVERY:
+            is_quick = self._commit_seconds < QUICK_COMMIT_SECONDS or self._commits_in_thread >= _PROBE_EVERY
+            if is_quick and self._transaction.size < _LARGE:
                 self._commit_here()
             else:
                 self._commits_in_thread += 1

@@ -36,6 +36,8 @@ from receiver.storage.transaction import (
     Values,
 )
 
+_DELIVERY_BYTES = 1024
+"""About, with its entries in five indexes."""
 _STATE = ", ".join(STATE_COLUMNS)
 _STATE_DECODERS = [
     (index, decode)
@@ -87,6 +89,12 @@ AND organization_id IN (SELECT value FROM json_each(?))
 UNION ALL
 SELECT id, organization_id, kind, event_types, ordered, filters, 0 FROM subscription
 WHERE is_active AND deleted_at IS NULL AND id IN (SELECT value FROM json_each(?))
+"""
+
+_LISTENERS_AFTER = f"""
+SELECT id, event_types, ordered, filters, CASE WHEN is_active THEN NULL ELSE updated_at END FROM subscription
+WHERE organization_id = ? AND kind = '{SubscriptionKind.REGISTERED}' AND id > ? AND id <= ? AND deleted_at IS NULL
+AND (is_active OR updated_at >= ?) ORDER BY id LIMIT ?
 """
 
 _SENT = f"due_at IS NOT NULL AND submission <> '{Submission.WAITING}'"
@@ -158,6 +166,8 @@ class SQLiteTransaction:
 
     def __init__(self, core: Any, driver: sqlite3.Connection) -> None:
         self.after_commit: list[Callable[[], None]] = []
+        self.size = 0
+        """About how many bytes its commit writes, as far as those are many."""
         self._core = core
         self._driver = driver
 
@@ -204,6 +214,7 @@ class SQLiteTransaction:
                 assignments += ", stored_bytes = stored_bytes + ?"
                 for row in rows:
                     row.append(stored_size(row[index] for index in sized))
+                    self.size += row[-1]
             written = self._driver.executemany(
                 f"UPDATE task SET {assignments} WHERE id = ? AND status = ? AND attempt = ?",
                 [
@@ -221,9 +232,11 @@ class SQLiteTransaction:
         columns = ", ".join(("id", *names, "stored_bytes"))
         sized = _documents(names)
         encoded = [_encoded(row, names) for row in rows]
+        sizes = [stored_size(row[index] for index in sized) for row in encoded]
+        self.size += sum(sizes)
         self._driver.executemany(
             f"INSERT INTO task ({columns}) VALUES ({_placeholders(len(names) + 2)})",
-            [[key, *row, stored_size(row[index] for index in sized)] for key, row in enumerate(encoded, first)],
+            [[key, *row, size] for key, (row, size) in enumerate(zip(encoded, sizes, strict=True), first)],
         )
         return list(range(first, first + len(rows)))
 
@@ -254,6 +267,7 @@ class SQLiteTransaction:
     async def insert_deliveries(self, deliveries: Sequence[NewDelivery]) -> list[int]:
         """Insert deliveries; return their row keys in order."""
         first = self._next_key("delivery")
+        self.size += len(deliveries) * _DELIVERY_BYTES
         self._driver.executemany(
             "INSERT INTO delivery (id, uid, organization_id, subscription_id, event_id, task_id, replay_id, status, "
             "attempt, leased, schedule_from, due_at, created_at) "
@@ -292,6 +306,24 @@ class SQLiteTransaction:
                 bool(is_behind),
             )
             for key, organization_id, kind, types, ordered, filters, is_behind in rows
+        ]
+
+    async def listeners_after(
+        self, organization_id: int, after: int, until: int, since: datetime, limit: int
+    ) -> list[Listener]:
+        """Return an organization's next registered subscriptions that are active, or were after `since`."""
+        rows = self._driver.execute(_LISTENERS_AFTER, (organization_id, after, until, write_moment(since), limit))
+        return [
+            Listener(
+                key,
+                organization_id,
+                SubscriptionKind.REGISTERED,
+                _event_types(types),
+                bool(ordered),
+                None if filters is None else orjson.loads(filters),
+                inactive_since=_moment_or_none(inactive_since),
+            )
+            for key, types, ordered, filters, inactive_since in rows
         ]
 
     async def claim_polls(self, now: datetime, lease_until: datetime, limit: int, after: int = 0) -> list[DueTask]:
