@@ -4,8 +4,8 @@ One event loop and one writer serve all organizations. What one of them asks for
 waits for one or two batches of the writer. An organization that always has work, requests as well as deliveries, makes
 every turn and every batch long, and each request of the others waits through several of them. So both are measured
 (`receiver.workers.load_keeper`), and while one of them is late, each organization that uses more than an equal share
-gets a pace, which slows until they are in time again, and quickens from then on until it is not needed. Nobody gets one
-while a single organization has work, and nothing is refused.
+gets a pace, which slows until they are in time again, and quickens from then on until it is not needed. No organization
+gets one while it alone has work, and nothing is refused.
 
 Use is counted in costs; 1 is about a millisecond of the loop. `now` is in seconds of a monotonic clock.
 """
@@ -31,6 +31,8 @@ _UNNEEDED = 4.0
 """A pace is dropped when it is this many times what is used."""
 _LEAST = 500.0
 """All paces together are at least this cost a second, so that organizations that are slowed still get half of it."""
+LONGEST_WAIT = 10.0
+"""In seconds. What is used beyond it is not waited for, so that an organization has not to wait long after a flood."""
 _KEPT_SECONDS = 60.0
 """An organization without work for this time does not count any more."""
 
@@ -55,6 +57,8 @@ class Use:
         self.cost += cost
         self.at = now
         wait = self.pace.ready_at(now) - now
+        if wait >= LONGEST_WAIT:
+            return LONGEST_WAIT
         self.pace.spend(now, cost)
         return wait
 

@@ -27,7 +27,7 @@ from receiver.storage.schema import migrate
 from receiver.storage.tables import api_keys
 
 KEYS = KeyRing(["the-master-key"])
-KEY = "a-key-of-a-client"
+KEY = "rb_q7Xv2mZt9LcR4wKpS8dYbN3h"
 HEADERS = Headers({"x-api-key": KEY})
 SECONDS = 10.0
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.domain.load_shares import LATE_SECONDS, Load, LoadShares
+from receiver.domain.load_shares import LATE_SECONDS, LONGEST_WAIT, Load, LoadShares
 
 STEP = 0.02
 BUSY, LATE = 0.9, 4 * LATE_SECONDS
@@ -40,8 +40,11 @@ def test_who_uses_most_of_a_late_process_is_slowed_and_others_are_not() -> None:
     process.pass_time(3, LATE, of_1=800, of_2=30, of_3=60)
     assert process.rate(1) == 500 / 3 / len(Load), "the least that it keeps"
     assert (process.rate(2), process.rate(3)) == (None, None)
-    assert process.work(1, 1000) >= 0
+    assert process.work(1, 500) >= 0
     assert process.work(1) > 1, "it waits for what it has used"
+    assert max(process.work(1, 100) for _ in range(1000)) == LONGEST_WAIT
+    process.now += LONGEST_WAIT + 2
+    assert process.work(1) < 2, "and not longer for what it has used beyond that"
     assert process.work(2) == 0
     assert process.shares.slowed == 1
 
@@ -91,7 +94,7 @@ def test_deliveries_have_a_pace_of_their_own() -> None:
     process = Process()
     process.pass_time(3, LATE, of_1=800, of_2=30)
     process.work(1, 10_000)
-    assert process.work(1) > 10
+    assert process.work(1) == LONGEST_WAIT
     assert process.work(1, work=Load.DELIVERIES) == 0
 
 
