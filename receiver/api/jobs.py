@@ -49,7 +49,7 @@ async def _task(call: Call, uid: str, seconds: float | None) -> Mapping[str, Any
 async def _diagnostics(call: Call, task: Mapping[str, Any]) -> dict[str, Any]:
     """Return the task's history: all attempts, and the newest events, both oldest first."""
     wanted = large_events_of_task(events_of_task(task["id"], _MOST_EVENTS + 1, None))
-    rows, rest = await read_first(call.services.database.read, wanted)
+    rows, rest = await read_first(call.services.database.read, wanted, call.hold)
     events = first_items((native_event(task, row) for row in rows), _MOST_EVENTS)
     return {
         **{name: task[name] for name in ("provider", "provider_task_id", "submission", "attempt", "max_attempts")},
