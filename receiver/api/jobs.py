@@ -39,9 +39,9 @@ async def _task(call: Call, uid: str, seconds: float | None) -> Mapping[str, Any
     tracker = call.services.tracker
     try:
         if seconds is None:
-            return await tracker.task(call.organization_id, uid)
+            return await tracker.task(call.organization_id, uid, call.hold)
         with call.services.quotas.waiting(call.organization_id):
-            return await tracker.wait(call.organization_id, uid, seconds)
+            return await tracker.wait(call.organization_id, uid, seconds, call.hold)
     except NotFound:
         raise NotFound(f"there is no job {uid!r}", code="job_not_found", param="job_id") from None
 
