@@ -80,9 +80,20 @@ def give_back(scope: Scope, size: int, *, inbound: bool = False) -> None:
         budget.give_back(size)
 
 
+def answer_budget(scope: Scope) -> BodyBudget | None:
+    """Return the server's budget for what large answers are made of; None if the server has none."""
+    budgets = _budgets(scope)
+    return None if budgets is None else budgets.answers
+
+
 def _budget(scope: Scope, *, inbound: bool) -> BodyBudget | None:
-    extensions: dict[str, Any] = scope.get("extensions") or {}
-    budgets: BodyBudgets | None = extensions.get(BODIES, {}).get("budgets")
+    budgets = _budgets(scope)
     if budgets is None:
         return None
     return budgets.inbound if inbound else budgets.api
+
+
+def _budgets(scope: Scope) -> BodyBudgets | None:
+    extensions: dict[str, Any] = scope.get("extensions") or {}
+    budgets: BodyBudgets | None = extensions.get(BODIES, {}).get("budgets")
+    return budgets

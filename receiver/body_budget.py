@@ -1,4 +1,7 @@
-"""How many bytes of large bodies one process holds at a time; a body that finds no room waits for its turn."""
+"""How many bytes of large bodies one process holds at a time; a body that finds no room waits for its turn.
+
+So do large answers, such as pages of large tasks, before they are read.
+"""
 
 import asyncio
 from collections import Counter
@@ -42,16 +45,19 @@ class _Holder:
 class BodyBudget:
     """Bounds the bytes that requests hold, to `most` and to half of it for one owner; both in bytes.
 
-    A request holds what it took until its asyncio task ends. The oldest request that holds bytes is never made to wait:
-    so a body larger than the bound passes alone, and requests that each hold a part of their body do not wait for each
-    other without end. The bound may be passed by that one body. One that has waited for `seconds` is refused, and
-    `on_refusal` is called.
+    A request holds what it took until its asyncio task ends, or until it gave all of it back. The oldest request that
+    holds bytes is never made to wait: so a body larger than the bound passes alone, and requests that each hold a part
+    of their body do not wait for each other without end. The bound may be passed by that one body. One that has waited
+    for `seconds` is refused, and `on_refusal` is called; `held_things` says in the error what is held.
     """
 
-    def __init__(self, most: int, seconds: float, on_refusal: Callable[[], None]) -> None:
+    def __init__(
+        self, most: int, seconds: float, on_refusal: Callable[[], None], held_things: str = "large bodies"
+    ) -> None:
         self._most = most
         self._seconds = seconds
         self._on_refusal = on_refusal
+        self._held_things = held_things
         self._holders: dict[_Task, _Holder] = {}
         """The oldest first."""
         self._owners: Counter[Hashable] = Counter()
@@ -78,11 +84,14 @@ class BodyBudget:
         else:
             await self._wait(holder, size)
 
-    def give_back(self, size: int) -> None:
-        """Give back `size` bytes that this asyncio task took and did not need."""
+    def give_back(self, size: int | None = None) -> None:
+        """Give back `size` bytes that this asyncio task took and does not need; None stands for all of them."""
         task = asyncio.current_task()
-        if task in self._holders:
-            self._add(self._holders[task], -size)
+        if task is not None and (holder := self._holders.get(task)) is not None:
+            self._add(holder, -(holder.size if size is None else size))
+            if holder.size <= 0:  # a stream goes on: while it holds nothing it is not the oldest
+                task.remove_done_callback(self._release)
+                del self._holders[task]
             self._serve_waiting()
 
     def _has_room(self, holder: _Holder, size: int) -> bool:
@@ -109,7 +118,7 @@ class BodyBudget:
         except TimeoutError:
             self._on_refusal()
             raise Unavailable(
-                "too many bytes of large bodies are held at the moment (RINGBACK_BODIES_IN_FLIGHT_BYTES): "
+                f"too many bytes of {self._held_things} are held at the moment (RINGBACK_BODIES_IN_FLIGHT_BYTES): "
                 "send it again",
                 retry_after=5,
             ) from None
@@ -131,18 +140,23 @@ class BodyBudget:
 
 @dataclass(frozen=True, slots=True)
 class BodyBudgets:
-    """One budget for API requests, and one for providers' webhooks, so that neither takes the other's room."""
+    """One budget for API requests, one for providers' webhooks and one for answers: none takes another's room."""
 
     api: BodyBudget
     inbound: BodyBudget
+    answers: BodyBudget
 
     @classmethod
     def of(cls, most: int, seconds: float, on_refusal: Callable[[], None]) -> "BodyBudgets":
-        """Return budgets of `most` bytes together; a quarter of it is the inbound webhooks'."""
+        """Return budgets of `most` bytes together, a quarter for inbound webhooks; answers have a quarter besides."""
         budget = partial(BodyBudget, seconds=seconds, on_refusal=on_refusal)
-        return cls(api=budget(most - most // 4), inbound=budget(most // 4))
+        return cls(
+            api=budget(most - most // 4),
+            inbound=budget(most // 4),
+            answers=budget(most // 4, held_things="large answers"),
+        )
 
     @property
     def is_pressed(self) -> bool:
-        """Whether a request waits for room."""
+        """Whether a body waits for room."""
         return self.api.is_pressed or self.inbound.is_pressed

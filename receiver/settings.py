@@ -192,7 +192,7 @@ class Settings(BaseModel):
     """The most bytes of large request bodies that one process holds at a time; a quarter is for inbound webhooks.
 
     A body that finds no room waits. By default 256 MiB, or an eighth of the container's memory where that is less.
-    Deliveries about tasks of more than 64 KiB may hold half as many besides.
+    Deliveries about tasks of more than 64 KiB may hold half as many besides, and answers that are being made a quarter.
     """
     retry_schedule: str = "0,5,300,1800,7200,18000,36000,50400,72000,86400"
     """Seconds before each delivery attempt, the first one included; as many attempts as there are numbers.

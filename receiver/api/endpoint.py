@@ -24,7 +24,7 @@ from receiver.api.keys_in_use import Principal
 from receiver.api.lists import check_names, check_size, read_query
 from receiver.api.paths import segment_text
 from receiver.api.services import Services
-from receiver.asgi import give_back, hold_body, read_body
+from receiver.asgi import answer_budget, give_back, hold_body, read_body
 from receiver.byte_order_marks import without_mark
 from receiver.domain.content_encoding import content_encodings, unpack
 from receiver.domain.ids import derived_id, new_id
@@ -154,6 +154,18 @@ class Call:
                 give_back(request.scope, most - len(body))
             self._raw = body
         return self._raw
+
+    async def hold(self, size: int) -> None:
+        """Take room for what a large answer is made of, until the server has the answer. Raises `Unavailable`."""
+        budget = answer_budget(self.request.scope)
+        if budget is not None:
+            await budget.take(self.organization_id, size)
+
+    def let_go(self) -> None:
+        """Give back all that `hold` took: for a stream, which goes on."""
+        budget = answer_budget(self.request.scope)
+        if budget is not None:
+            budget.give_back()
 
     async def text(self) -> bytes:
         """Return the body without a byte order mark, in UTF-8 if the mark is one of UTF-16. Raises `TooLarge`."""

@@ -35,6 +35,7 @@ class EventStream:
     """The response to one client, as an ASGI application: `greeting`, then the events after a position."""
 
     def __init__(self, call: Call, wanted: EventFilter, after: int, greeting: bytes) -> None:
+        self._call = call
         self._services = call.services
         self._principal = call.principal
         self._wanted = wanted
@@ -74,7 +75,10 @@ class EventStream:
     async def _send_events(self, follower: Follower, send: Send) -> None:
         await _write(send, self._greeting)
         while not follower.closed:
-            frames = await follower.read()
+            try:
+                frames = await follower.read(self._call.hold)
+            finally:
+                self._call.let_go()  # not held while the client reads: that may take long
             for chunk in _chunks(frames):
                 await _write(send, chunk)
             if not frames and not await follower.wait(KEEP_ALIVE_SECONDS):

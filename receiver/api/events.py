@@ -32,10 +32,10 @@ async def get_events(call: Call) -> Reply | ASGIApp:
     limit, cursor = query.limit, read_cursor(query.cursor)
     streams = call.services.streams
     if given is None:
-        events, is_cut = await streams.read_before(wanted, cursor, limit + 1)
+        events, is_cut = await streams.read_before(wanted, cursor, limit + 1, call.hold)
     else:
         after = await streams.check(call.organization_id, _position(given)) if cursor is None else cursor
-        events, is_cut = await streams.read_after(wanted, after, limit + 1)
+        events, is_cut = await streams.read_after(wanted, after, limit + 1, call.hold)
     return page([{"id": event["sequence"]} for event in events], limit, events, is_cut=is_cut)
 
 

@@ -39,9 +39,9 @@ async def _task(call: Call, uid: str, seconds: float | None) -> Mapping[str, Any
     tracker = call.services.tracker
     try:
         if seconds is None:
-            return await tracker.task(call.organization_id, uid)
+            return await tracker.task(call.organization_id, uid, call.hold)
         with call.services.quotas.waiting(call.organization_id):
-            return await tracker.wait(call.organization_id, uid, seconds)
+            return await tracker.wait(call.organization_id, uid, seconds, call.hold)
     except NotFound:
         raise NotFound(f"there is no job {uid!r}", code="job_not_found", param="job_id") from None
 
@@ -49,7 +49,7 @@ async def _task(call: Call, uid: str, seconds: float | None) -> Mapping[str, Any
 async def _diagnostics(call: Call, task: Mapping[str, Any]) -> dict[str, Any]:
     """Return the task's history: all attempts, and the newest events, both oldest first."""
     wanted = large_events_of_task(events_of_task(task["id"], _MOST_EVENTS + 1, None))
-    rows, rest = await read_first(call.services.database.read, wanted)
+    rows, rest = await read_first(call.services.database.read, wanted, call.hold)
     events = first_items((native_event(task, row) for row in rows), _MOST_EVENTS)
     return {
         **{name: task[name] for name in ("provider", "provider_task_id", "submission", "attempt", "max_attempts")},

@@ -146,9 +146,8 @@ async def histories(call: Call) -> Reply:
         created_before=query.end_time,
     )
     read = call.services.database.read
-    rows, rest = await read_first(
-        read, large_tasks(tasks_matching(wanted, query.page_size, (query.page - 1) * query.page_size))
-    )
+    matching = large_tasks(tasks_matching(wanted, query.page_size, (query.page - 1) * query.page_size))
+    rows, rest = await read_first(read, matching, call.hold)
     total = (await read(count_tasks(wanted)))[0]["count"]
     shortened = await read(shortened_tasks(rest)) if rest else []
     items = [*map(piapi_task, rows), *map(piapi_shortened_task, shortened)]

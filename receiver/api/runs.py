@@ -66,7 +66,7 @@ async def list_runs(call: Call) -> Reply:
         metadata=query.metadata,
         before=read_cursor(query.cursor),
     )
-    rows, rest = await call.services.runs.page(wanted, query.limit + 1)
+    rows, rest = await call.services.runs.page(wanted, query.limit + 1, call.hold)
     return page(rows, query.limit, (native_run(row, row["steps"]) for row in rows), is_cut=bool(rest))
 
 

@@ -57,8 +57,8 @@ async def read_task(call: Call) -> Mapping[str, Any]:
     tracker = call.services.tracker
     if query.wait_for_completion:
         with call.services.quotas.waiting(call.organization_id):
-            return await tracker.wait(call.organization_id, call.path("task_id"), query.timeout_seconds)
-    return await tracker.task(call.organization_id, call.path("task_id"))
+            return await tracker.wait(call.organization_id, call.path("task_id"), query.timeout_seconds, call.hold)
+    return await tracker.task(call.organization_id, call.path("task_id"), call.hold)
 
 
 def _names_no_endpoint(webhook_config: Any) -> bool:

@@ -34,7 +34,8 @@ async def list_tasks(call: Call) -> Reply:
         metadata=query.metadata,
         before=read_cursor(query.cursor),
     )
-    rows, rest = await read_first(call.services.database.read, large_tasks(tasks_matching(wanted, query.limit + 1)))
+    matching = large_tasks(tasks_matching(wanted, query.limit + 1))
+    rows, rest = await read_first(call.services.database.read, matching, call.hold)
     return page(rows, query.limit, (native_task(row) for row in rows), is_cut=bool(rest))
 
 
@@ -47,9 +48,9 @@ async def get_task(call: Call) -> Reply:
 async def list_events(call: Call) -> Reply:
     """`GET /api/v1/tasks/{id}/events`: the task's events, newest first."""
     query = call.query(Page)
-    task = await call.services.tracker.task(call.organization_id, call.path("task_id"))
+    task = await call.services.tracker.task(call.organization_id, call.path("task_id"), call.hold)
     wanted = large_events_of_task(events_of_task(task["id"], query.limit + 1, read_cursor(query.cursor)))
-    rows, rest = await read_first(call.services.database.read, wanted)
+    rows, rest = await read_first(call.services.database.read, wanted, call.hold)
     return page(rows, query.limit, (native_event(task, row) for row in rows), is_cut=bool(rest))
 
 

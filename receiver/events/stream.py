@@ -21,7 +21,7 @@ from receiver.storage.events import (
     large_events,
     newest_event,
 )
-from receiver.storage.large_rows import MOST_PAGE_BYTES, read_first
+from receiver.storage.large_rows import MOST_PAGE_BYTES, Hold, read_first, without_room
 
 MOST_AT_ONCE = 32
 """Events that one follower reads at a time: what it may hold in memory while its client reads slowly."""
@@ -29,6 +29,8 @@ _RENDERED_AT_ONCE = 8
 """Events that one query reads for their frames: each may be as large as a body."""
 Events = tuple[list[dict[str, Any]], bool]
 """Events as the API shows them, and whether more would follow that did not fit a page."""
+_BACKLOG_BYTES = 512 * 1024
+"""Of events that one follower reads from the database at a time, as JSON: its client may read them slowly."""
 _SPAN = 5_000
 """Sequence numbers that one query of a follower covers: a filter that lets little through may not take long."""
 
@@ -43,12 +45,15 @@ class Follower(StreamCursor):
         self._streams = streams
         self._wanted = wanted
 
-    async def read(self) -> list[bytes]:
-        """Return the next frames of the stream, oldest first; none if there are none yet. Raises `RingbackError`."""
+    async def read(self, hold: Hold = without_room) -> list[bytes]:
+        """Return the next frames of the stream, oldest first; none if there are none yet. Raises `RingbackError`.
+
+        `hold` takes the room in which frames are made of large events from the database.
+        """
         frames: list[bytes] = []
         while not self.caught_up and not frames:
             entries = self._feed.since(self._position)
-            frames = await (self._from_database() if entries is None else self._from_memory(entries))
+            frames = await (self._from_database(hold) if entries is None else self._from_memory(entries))
         return frames
 
     async def _from_memory(self, entries: Sequence[Entry]) -> list[bytes]:
@@ -58,9 +63,11 @@ class Follower(StreamCursor):
         self.move(wanted[taken - 1].sequence if taken < len(wanted) else newest)
         return frames
 
-    async def _from_database(self) -> list[bytes]:
+    async def _from_database(self, hold: Hold) -> list[bytes]:
         until = min(self._position + _SPAN, self._feed.newest)
-        rows, is_cut = await self._streams.read_between(self._wanted, self._position, until, MOST_AT_ONCE)
+        rows, is_cut = await self._streams.read_between(
+            self._wanted, self._position, until, MOST_AT_ONCE, hold, most=_BACKLOG_BYTES
+        )
         self.move(rows[-1]["sequence"] if is_cut or len(rows) == MOST_AT_ONCE else until)
         return [event_frame(str(row["sequence"]), row["type"], row) for row in rows]
 
@@ -118,20 +125,31 @@ class Streams:
             raise EventsLost(f"events after event {after} were purged", oldest=kept["oldest"])
         return after
 
-    async def read_before(self, wanted: EventFilter, before: int | None, limit: int) -> Events:
+    async def read_before(
+        self, wanted: EventFilter, before: int | None, limit: int, hold: Hold = without_room
+    ) -> Events:
         """Return events as the API shows them, newest first, as many as fit a page, and whether that cuts them."""
-        return await self._read(events_before(wanted, before, limit))
+        return await self._read(events_before(wanted, before, limit), hold)
 
-    async def read_after(self, wanted: EventFilter, after: int, limit: int) -> Events:
+    async def read_after(self, wanted: EventFilter, after: int, limit: int, hold: Hold = without_room) -> Events:
         """Return events after a position as the API shows them, oldest first, and whether they are cut."""
-        return await self.read_between(wanted, after, await self.now(), limit)
+        return await self.read_between(wanted, after, await self.now(), limit, hold)
 
-    async def read_between(self, wanted: EventFilter, after: int, until: int, limit: int) -> Events:
-        """Return events after one position and up to another, oldest first, and whether they are cut."""
-        return await self._read(events_between(wanted, after, until, limit))
+    async def read_between(
+        self,
+        wanted: EventFilter,
+        after: int,
+        until: int,
+        limit: int,
+        hold: Hold = without_room,
+        *,
+        most: int = MOST_PAGE_BYTES,
+    ) -> Events:
+        """Return events after one position and up to another, oldest first, and whether `most` bytes cut them."""
+        return await self._read(events_between(wanted, after, until, limit), hold, most)
 
-    async def _read(self, query: Query) -> Events:
-        rows, rest = await read_first(self._database.read, large_events(query))
+    async def _read(self, query: Query, hold: Hold, most: int = MOST_PAGE_BYTES) -> Events:
+        rows, rest = await read_first(self._database.read, large_events(query), hold, most=most)
         return [_api_event(row) for row in rows], bool(rest)
 
     async def frames(self, entries: Sequence[Entry]) -> tuple[list[bytes], int]:

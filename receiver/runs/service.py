@@ -16,7 +16,7 @@ from receiver.events.record import record
 from receiver.runs.advance import Advancer, RunChange, run_event
 from receiver.runs.changes import Asked, RunChanger, RunRow, StepTasks, unknown_run
 from receiver.storage.database import Database
-from receiver.storage.large_rows import read_first
+from receiver.storage.large_rows import Hold, read_first
 from receiver.storage.runs import (
     RunFilter,
     insert_run,
@@ -69,10 +69,13 @@ class Runs:
         found = {row["uid"] for row in await self._database.read(runs_among(organization_id, uids))}
         return [uid for uid in uids if uid not in found]
 
-    async def page(self, wanted: RunFilter, limit: int) -> tuple[list[RunRow], list[int]]:
-        """Return runs with their steps, newest first, as many as fit a page, and the row keys of the rest."""
+    async def page(self, wanted: RunFilter, limit: int, hold: Hold) -> tuple[list[RunRow], list[int]]:
+        """Return runs with their steps, newest first, as many as fit a page, and the row keys of the rest.
+
+        `hold` takes the room for a large page. Raises `Unavailable`.
+        """
         query = large_runs(runs_matching(wanted, limit))
-        return await read_first(self._database.read, query, complete=self._with_steps)
+        return await read_first(self._database.read, query, hold, complete=self._with_steps)
 
     async def wait(self, organization_id: int, uid: str, seconds: float) -> RunRow:
         """Return a run when it has ended, or as it is after `seconds` or when the service stops. Raises `NotFound`."""

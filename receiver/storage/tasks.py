@@ -10,7 +10,7 @@ from sqlalchemy import JSON, ColumnElement, Select, and_, case, cast, func, null
 from models import TERMINAL, Submission, TaskStatus
 from receiver.domain.decisions import STORED_ONCE
 from receiver.domain.ids import is_id
-from receiver.storage.large_rows import LargeRows, bytes_of, document_bytes
+from receiver.storage.large_rows import SMALL_BYTES, LargeRows, bytes_of, document_bytes
 from receiver.storage.metadata_filter import has_metadata
 from receiver.storage.page_filter import PageFilter
 from receiver.storage.tables import subscriptions, tasks
@@ -111,6 +111,18 @@ def task_by_id(organization_id: int, task_id: str) -> Select[Any]:
     if is_id(task_id):
         has_id.append(tasks.c.uid == task_id)
     return _WITH_CALLBACK.where(tasks.c.organization_id == organization_id, or_(*has_id)).order_by(tasks.c.id).limit(1)
+
+
+def task_if_small(organization_id: int, task_id: str) -> Select[Any]:
+    """Return the query of `task_by_id` that leaves out the documents of a task whose `stored_bytes` are many."""
+    columns = [
+        column
+        if not isinstance(column.type, JSON)
+        else type_coerce(case((tasks.c.stored_bytes <= SMALL_BYTES, column)), column.type).label(column.name)
+        for column in tasks.c
+    ]
+    callback = subscriptions.c.endpoint_url.label("callback_url")
+    return task_by_id(organization_id, task_id).with_only_columns(*columns, callback)
 
 
 def task_by_uid(uid: str) -> Select[Any]:

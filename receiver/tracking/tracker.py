@@ -12,7 +12,8 @@ from receiver.events.after_commit import Waiting
 from receiver.providers import SubmitOutcome
 from receiver.storage.attempts import attempts_of
 from receiver.storage.database import Database
-from receiver.storage.tasks import task_by_id
+from receiver.storage.large_rows import SMALL_BYTES, Hold, PageRoom, without_room
+from receiver.storage.tasks import task_by_id, task_if_small
 from receiver.telemetry import get_logger
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.cancel import Canceller
@@ -112,22 +113,33 @@ class Tracker:
             organization=organization_id,
         )
 
-    async def task(self, organization_id: int, task_id: str) -> Fields:
-        """Return a task's row, by Ringback's id or the provider's. Raises `NotFound`."""
-        rows = await self._database.read(task_by_id(organization_id, task_id))
-        if not rows:
-            raise NotFound(f"task {task_id[:80]!r} does not exist", code="task_not_found", param="task_id")
-        return rows[0]
+    async def task(self, organization_id: int, task_id: str, hold: Hold = without_room) -> Fields:
+        """Return a task's row, by Ringback's id or the provider's; `hold` takes the room for a large one.
 
-    async def wait(self, organization_id: int, task_id: str, seconds: float) -> Fields:
+        Raises `NotFound`, and `Unavailable` if there is no room.
+        """
+        return await self._whole(organization_id, await self._if_small(organization_id, task_id), hold)
+
+    async def wait(self, organization_id: int, task_id: str, seconds: float, hold: Hold = without_room) -> Fields:
         """Return a task's row when it has ended, or as it is after `seconds` or when the service stops.
 
-        Raises `NotFound`.
+        Raises `NotFound`, and `Unavailable` if there is no room for a large one then.
         """
-        uid = (await self.task(organization_id, task_id))["uid"]
-        return await self._waiting.read_until(
-            uid, seconds, lambda: self.task(organization_id, uid), lambda task: task["status"] in TERMINAL
+        uid = (await self._if_small(organization_id, task_id))["uid"]
+        task = await self._waiting.read_until(
+            uid, seconds, lambda: self._if_small(organization_id, uid), lambda task: task["status"] in TERMINAL
         )
+        return await self._whole(organization_id, task, hold)
+
+    async def _if_small(self, organization_id: int, task_id: str) -> Fields:
+        """Return a task's row, that of a large one without its documents. Raises `NotFound`."""
+        return _found(await self._database.read(task_if_small(organization_id, task_id)), task_id)
+
+    async def _whole(self, organization_id: int, task: Fields, hold: Hold) -> Fields:
+        if task["stored_bytes"] <= SMALL_BYTES:
+            return task
+        await PageRoom(hold).grow(task["stored_bytes"])
+        return _found(await self._database.read(task_by_id(organization_id, task["uid"])), task["uid"])
 
     async def refresh(self, organization_id: int, task_id: str) -> Fields:
         """Poll a task now; return its row afterwards. Raises `NotFound`."""
@@ -181,3 +193,9 @@ class Tracker:
         if waits := self._sending | self._unknown:
             await asyncio.wait(waits, timeout=seconds)
         await self._submitter.drain(seconds)
+
+
+def _found(rows: list[dict[str, Any]], task_id: str) -> Fields:
+    if not rows:
+        raise NotFound(f"task {task_id[:80]!r} does not exist", code="task_not_found", param="task_id")
+    return rows[0]
