@@ -59,7 +59,7 @@ class _PiAPI:
 
     def error(self, error: RingbackError, request_id: str) -> Response:
         if isinstance(error, ProviderRefused) and error.body is not None:
-            return _json(error.body, error.status, request_id)
+            return _json(bounded_refusal(error.body, error.status, error.message), error.status, request_id)
         body = {"code": error.status, "data": None, "message": shortened(_message_with_param(error))}
         return _json(body, error.status, request_id, _retry_after(error), _kind_of(error))
 
@@ -94,6 +94,8 @@ NATIVE: Dialect = _Native()
 """The dialect of all other paths."""
 LONGEST_MESSAGE, LONGEST_PARAM = 10_000, 300
 """Characters."""
+LARGEST_REFUSAL = 64 * 1024
+"""Bytes of a provider's refusal that are passed on unchanged."""
 _PIAPI_PATHS = ("/api/v1/task/", "/account/", "/api/open/", "/api/ephemeral_resource/", "/hooks/")
 
 
@@ -115,6 +117,21 @@ def error_object(error: RingbackError) -> dict[str, Any]:
 def shortened(text: str, most: int = LONGEST_MESSAGE) -> str:
     """Return a text of bounded length: it may repeat what the client sent."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def bounded_refusal(body: dict[str, Any], status: int, message: str) -> dict[str, Any]:
+    """Return the body of a provider's refusal; of one that is too large its code and the start of its message.
+
+    `message` stands where the body has none.
+    """
+    if len(orjson.dumps(body)) <= LARGEST_REFUSAL:
+        return body
+    code, words = body.get("code"), body.get("message")
+    return {
+        "code": code if isinstance(code, int) else status,
+        "data": None,
+        "message": shortened(words if isinstance(words, str) else message),
+    }
 
 
 def new_request_id() -> str:

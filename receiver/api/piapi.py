@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from models import Submission, TaskStatus
-from receiver.api.dialects import Reply
+from receiver.api.dialects import Reply, bounded_refusal
 from receiver.api.endpoint import Call
 from receiver.api.organizations import require_provider_account
 from receiver.api.piapi_queries import CancelQuery, HistoryQuery
@@ -130,9 +130,11 @@ async def account_active(call: Call) -> Reply:
 
 
 async def account_info(call: Call) -> ASGIApp:
-    """`GET /account/info`: the provider's own response, unchanged, for whose account it is."""
+    """`GET /account/info`: the provider's own response, for whose account it is; of a large refusal its message."""
     await require_provider_account(call, "what the provider says about its account")
     status, body = await call.services.providers[DEFAULT_PROVIDER].account_info()
+    if status >= 400:
+        body = bounded_refusal(body, status, f"the provider answered with HTTP {status}")
     return Response(orjson.dumps(body), status, media_type="application/json")
 
 

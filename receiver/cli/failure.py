@@ -41,11 +41,28 @@ class ServiceUnreachable(Failure):
         super().__init__(Status.UNREACHABLE, message)
 
 
+class _Answered:
+    """The URL that answered last; empty before any did."""
+
+    url = ""
+
+
+_LONGEST_REASON = 100
+_MISREAD = (LookupError, TypeError, AttributeError, ValueError, OverflowError)
+"""What reading an answer raises that has another shape than the service's."""
+
+
+def note_answer(url: str) -> None:
+    """Note that a URL answered: an exception of reading it names it from now on."""
+    _Answered.url = url
+
+
 class FailureReportingGroup(TyperGroup):
     """The root command. It alone turns failures of the commands into a message on stderr and an exit status."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the subcommand that the user named."""
+        note_answer("")
         try:
             return super().invoke(ctx)
         except Failure as failure:
@@ -54,6 +71,14 @@ class FailureReportingGroup(TyperGroup):
             raise _exit(f"the settings are wrong:\n{error.message}", Status.USAGE, lines=True) from None
         except RingbackError as error:
             raise _exit(error.message, Status.UNREACHABLE) from None
+        except _MISREAD as error:
+            if not _Answered.url:  # nothing was read: it is a fault of the command
+                raise
+            message = (
+                f"the answer of {_Answered.url} is not Ringback's; check RINGBACK_URL, and that it has the version"
+            )
+            reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
+            raise _exit(f"{message} of this command ({reason})", Status.UNREACHABLE) from None
 
 
 def _exit(message: str, status: Status, *, lines: bool = False) -> typer.Exit:

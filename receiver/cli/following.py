@@ -9,7 +9,7 @@ import httpx
 import orjson
 
 from receiver.cli.failure import Failure, ServiceUnreachable, Status
-from receiver.cli.service import connection, reaching, read_answer
+from receiver.cli.service import answered, connection, reaching, read_answer
 
 _PATH = "/api/v1/events"
 _EVENT_STREAM = "text/event-stream"
@@ -82,6 +82,7 @@ def _blocks(client: httpx.Client, params: Mapping[str, Any], since: str | None) 
                 Status.UNREACHABLE,
                 "the service returned no event stream; check that it has the version of this command",
             )
+        answered(answer)
         yield None
         yield from parse(answer.iter_bytes())
 

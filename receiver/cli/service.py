@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from receiver.cli.failure import Failure, ServiceUnreachable, Status
+from receiver.cli.failure import Failure, ServiceUnreachable, Status, note_answer
 from receiver.cli.inputs import without_none
 from receiver.settings import client_settings
 
@@ -115,8 +115,14 @@ def only_text() -> Iterator[None]:
         raise Failure(Status.USAGE, "an argument is not a text in UTF-8; write it in that encoding") from None
 
 
+def answered(answer: httpx.Response) -> None:
+    """Note which URL answered, for a message about what cannot be read."""
+    note_answer(str(answer.url.copy_with(query=None, userinfo=b"")))
+
+
 def read_answer(answer: httpx.Response) -> Any:
     """Return the `data` of a response in PiAPI's or Pi's envelope. Raises `Failure` for any other response."""
+    answered(answer)
     body = _json_or_none(answer)
     if answer.status_code in _TEMPORARY:
         raise ServiceUnreachable(_explain(answer, body))
@@ -165,7 +171,7 @@ def is_loopback(host: str) -> bool:
 def _json_or_none(answer: httpx.Response) -> Any:
     try:
         return answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -84,8 +84,24 @@ class Refused:
     detail: Any = None
 
 
+class _Told:
+    """What an outcome of a call says in `message`, to be kept with the task, and of it in a log.
+
+    `seen` describes a response without repeating it; it is empty where `message` is Ringback's own.
+    """
+
+    __slots__ = ()
+    message: str
+    seen: str
+
+    @property
+    def for_log(self) -> str:
+        """What a log may have: nothing of a response's body, which may repeat what the client sent."""
+        return self.seen or self.message
+
+
 @dataclass(frozen=True, slots=True)
-class NotMade:
+class NotMade(_Told):
     """The provider certainly made nothing (429, 503, no connection was established): the task may be sent again.
 
     `retry_after` is in seconds, if the provider gave it.
@@ -93,6 +109,7 @@ class NotMade:
 
     message: str
     retry_after: float | None = None
+    seen: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +121,7 @@ class FailedAttempt:
 
 
 @dataclass(frozen=True, slots=True)
-class UnknownOutcome:
+class UnknownOutcome(_Told):
     """The provider may or may not have made the task.
 
     The connection was lost after the request was sent, or the response was a 502, a 504 or one that cannot be used.
@@ -114,6 +131,7 @@ class UnknownOutcome:
 
     message: str
     status: int | None = None
+    seen: str = ""
 
 
 SubmitOutcome = Accepted | Refused | NotMade | FailedAttempt | UnknownOutcome
@@ -127,14 +145,15 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(_Told):
     """The provider does not know the task (404, or the provider's own way to report it)."""
 
     message: str
+    seen: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class NoAnswer:
+class NoAnswer(_Told):
     """The call brought no information: the provider is down, slow, limits the calls, or its response is unusable.
 
     `retry_after` is in seconds, if the provider gave it.
@@ -142,6 +161,7 @@ class NoAnswer:
 
     message: str
     retry_after: float | None = None
+    seen: str = ""
 
 
 FetchOutcome = Found | Missing | NoAnswer
@@ -209,6 +229,7 @@ class NotForwarded:
     code: str
     message: str
     retry_after: float | None = None
+    seen: str = ""
 
 
 ForwardOutcome = ForwardedAnswer | NotForwarded

@@ -137,7 +137,9 @@ class ServerConnection(Http1Connection):
         turn_ends = self._now() + _TURN_SECONDS
         at = 0
         while at < len(data) and self._now() < turn_ends:
-            if self._waits_for in ("next request", "first byte"):
+            if self._waits_for == "first byte" or (
+                self._waits_for == "next request" and not self._bounds.is_stray(data, at)
+            ):
                 self._begin_request()
             part = self._bounds.next_part(data, at)
             if not part:
@@ -321,7 +323,7 @@ class ServerConnection(Http1Connection):
             self._behind.clear()
             self.unfinished_bytes = 0
             self._read(data)
-        else:
+        if self._waits_for == "next request" and self._next_turn is None:
             self._all.idle(self, now)
         self.flow.resume_reading()
 

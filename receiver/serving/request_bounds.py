@@ -6,6 +6,8 @@ from collections.abc import Iterable
 _END = b"\r\n\r\n"
 """Ends a head, and a body in chunks (RFC 9112, sections 2.1 and 7.1)."""
 _BLANKS = re.compile(rb"[\r\n]*")
+_MOST_STRAY = 64
+"""Bytes of blank lines after a request that begin no other: some clients send one after a body."""
 _MOST_PART = 16 * 1024
 """Of a body in chunks, so that a part of chunks of one byte each does not take long."""
 _PAYLOAD_SHARE = 16
@@ -55,6 +57,11 @@ class RequestBounds:
     def knows_length(self) -> bool:
         """Whether the length of the present body is known: then its parts cost nothing to find."""
         return self._left is not None
+
+    def is_stray(self, data: bytes, begin: int) -> bool:
+        """Whether nothing but a few blank lines has arrived since the last request, `data` from `begin` on included."""
+        size = len(data) - begin
+        return self.counted + size <= _MOST_STRAY and _blanks_end(data, begin, len(data)) == len(data)
 
     def next_part(self, data: bytes, begin: int = 0) -> bytes:
         """Return what may be parsed now of `data`, from `begin` on; b"" if the bound is reached."""

@@ -31,7 +31,7 @@ from receiver.storage.organizations import (
 )
 
 MOST_COUNTED = 1_000_000
-"""Open tasks are counted up to their limit, and where there is none, up to this number."""
+"""Where there is no limit, things are counted up to this number."""
 _COUNT_SECONDS = 1.0
 """Between two counts of one organization at least. A count that takes long is repeated more rarely."""
 _STALE_SECONDS = 30.0
@@ -185,10 +185,12 @@ class OrganizationUsage:
         return await self._counts[organization_id].get()
 
     async def _count_all(self, organization_id: int) -> dict[str, int]:
+        limit = self._limits_of(organization_id).idempotency_keys
+        most_keys = MOST_COUNTED if limit is None else max(limit + 1, MOST_COUNTED)
         queries = {
             "webhooks": count_webhooks(organization_id, MOST_COUNTED),
             "running_replays": count_running_replays(organization_id, MOST_COUNTED),
-            "idempotency_keys": count_idempotency_keys(organization_id, utc_now(), MOST_COUNTED),
+            "idempotency_keys": count_idempotency_keys(organization_id, utc_now(), most_keys),
         }
         found = {name: int((await self._database.read(query))[0]["count"]) for name, query in queries.items()}
         return {**found, "open_tasks": await self.count(organization_id)}

@@ -40,8 +40,8 @@ class Conclusions:
         return await self._writer.write(self._applier.apply, arrival, bounded=False, organization=task.organization_id)
 
     async def fail(self, task: TaskState, code: str, message: str, detail: Any = None) -> None:
-        """Fail a task by Ringback's own decision."""
-        log.warning("task failed by Ringback", task_id=task.uid, provider=task.provider, error_code=code, error=message)
+        """Fail a task by Ringback's own decision. `message` may repeat the provider's words, so no log has it."""
+        log.warning("task failed by Ringback", task_id=task.uid, provider=task.provider, error_code=code)
         failure = own_failure(Source.POLL, code, message, detail=detail, last_update_at=task.last_update_at)
         await self.apply(task, failure)
 

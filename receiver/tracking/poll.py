@@ -205,12 +205,12 @@ class Poller:
                 if not (await self._conclusions.apply(task, update)).changed:
                     # An unknown word says no more about the task than silence does.
                     await (self._time_out(task) if update.status is None else self._reached_limit(task))
-            case Missing(message):
-                _log_failed_poll(task, message)
+            case Missing() as missing:
+                _log_failed_poll(task, missing)
                 await self._count_missing(task)
-            case NoAnswer(message, retry_after):
-                _log_failed_poll(task, message)
-                await self._postpone_poll(task, retry_after)
+            case NoAnswer() as silence:
+                _log_failed_poll(task, silence)
+                await self._postpone_poll(task, silence.retry_after)
                 await self._time_out(task)
 
     async def _count_missing(self, task: TaskState) -> None:
@@ -229,7 +229,7 @@ class Poller:
         if isinstance(outcome, Found):
             await self._conclusions.apply(task, outcome.update)
         else:
-            _log_failed_poll(task, outcome.message)
+            _log_failed_poll(task, outcome)
 
     async def _find_now(self, task: TaskState) -> None:
         if task.submission in (Submission.SENDING, Submission.UNKNOWN):
@@ -242,7 +242,7 @@ class Poller:
             return
         outcome = await self._fetch(task)
         if not isinstance(outcome, Found):
-            _log_failed_poll(task, outcome.message)
+            _log_failed_poll(task, outcome)
             await self._conclusions.look_later(task, is_answered=isinstance(outcome, Missing))
             return
         await self._conclusions.apply(task, outcome.update, keeps_receipt=True)
@@ -306,11 +306,11 @@ def _outgoing(row: Mapping[str, Any]) -> Outgoing:
     )
 
 
-def _log_failed_poll(task: TaskState, message: str) -> None:
+def _log_failed_poll(task: TaskState, outcome: Missing | NoAnswer) -> None:
     log.warning(
         "poll failed",
         task_id=task.uid,
         provider=task.provider,
         provider_task_id=task.provider_task_id,
-        error=message,
+        error=outcome.for_log,
     )

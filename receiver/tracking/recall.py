@@ -96,23 +96,26 @@ class Recaller:
             case Cancelled():
                 await self._apply(task, by_provider=True)
                 return True
-            case Refused(message=message, code=code) if code != PROVIDER_UNAUTHORIZED:
-                await self._give_up(task, message)
+            case Refused(status=status, code=code) if code != PROVIDER_UNAUTHORIZED:
+                await self._give_up(task, f"HTTP {status}")
                 return True
-            case Missing(message) if self._is_missing(task):
-                await self._give_up(task, message)
+            case Missing() as missing if self._is_missing(task):
+                await self._give_up(task, missing.for_log)
                 return True
-            case Refused(message=message) | Missing(message) | NoAnswer(message):
-                log.warning("recall failed", **_ids(task), error=message)
+            case Refused(code=code):
+                log.warning("recall failed", **_ids(task), error_code=code)
+                return False
+            case (Missing() | NoAnswer()) as failed:
+                log.warning("recall failed", **_ids(task), error=failed.for_log)
                 return False
 
     def _is_missing(self, task: TaskState) -> bool:
         asked_at = task.cancel_requested_at or task.last_update_at
         return self._believes_missing(task.poll_count + 1, asked_at, utc_now())
 
-    async def _give_up(self, task: TaskState, message: str) -> None:
+    async def _give_up(self, task: TaskState, reason: str) -> None:
         """Let the task run to its end. Not a warning: many providers cannot cancel what they have begun."""
-        log.info("recall refused", **_ids(task), error=message)
+        log.info("recall refused", **_ids(task), error=reason)
         await self._conclusions.give_up_recall(task)
 
     async def _apply(self, task: TaskState, *, by_provider: bool) -> None:

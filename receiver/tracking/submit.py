@@ -329,7 +329,7 @@ def _log_outcome(provider_name: str, task: Outgoing, outcome: SubmitOutcome) -> 
         case Refused() | FailedAttempt():
             log.warning("submit failed", **ids, outcome=type(outcome).__name__, error_code=outcome.status)
         case NotMade() | UnknownOutcome():
-            log.warning("submit failed", **ids, outcome=type(outcome).__name__, error=outcome.message)
+            log.warning("submit failed", **ids, outcome=type(outcome).__name__, error=outcome.for_log)
 
 
 def _reference_failure(uid: str, status: str) -> ProviderUpdate:

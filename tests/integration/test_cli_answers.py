@@ -312,3 +312,30 @@ def test_ctrl_c_prints_nothing(service: ScriptedService) -> None:
         output = process.communicate(timeout=30)
     assert output == ("", "")
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("command", "call", "answer"),
+    [
+        ("delivery list", "GET /api/v1/deliveries", (200, {"data": [{"id": 1}, "odd"]})),
+        ("delivery list", "GET /api/v1/deliveries", ["odd"]),
+        ("webhook list", "GET /api/v1/webhooks", (200, {"data": {"data": ["odd"], "has_more": False}})),
+        ("webhook test w1", "POST /api/v1/webhooks/w1/test", ["odd"]),
+        ("task get t1", "GET /api/v1/tasks/t1", ["odd"]),
+        ("task wait t1", "GET /api/v1/task/t1", ["odd"]),
+        ("run get r1", "GET /api/v1/runs/r1", {"steps": [{}]}),
+        ("run get r1", "GET /api/v1/runs/r1", (400, {"error": {"issues": [{"message": "no param"}]}})),
+        ("key list", "GET /api/v1/keys", {"data": 7}),
+        ("organization list", "GET /api/v1/organizations", 7),
+        ("audit list", "GET /api/v1/audit", {"data": [[]], "has_more": False}),
+        ("report", "GET /api/v1/report", ["odd"]),
+    ],
+)
+def test_an_answer_of_another_shape_is_said_in_one_line(
+    service: ScriptedService, command: str, call: str, answer: Any
+) -> None:
+    service.set_answers(call, answer)
+    result = run(*command.split())
+    assert result.exit_code == 3, result.stderr
+    assert result.stderr.startswith(f"ringback: the answer of {service.url}{call.partition(' ')[2]} is not Ringback's")
+    assert result.stderr.count("\n") == 1

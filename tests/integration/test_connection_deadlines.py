@@ -143,6 +143,22 @@ async def test_a_connection_is_kept_for_its_time_and_used_again() -> None:
         assert await client.ended() == b""  # and closed without an answer that could be taken for the next one
 
 
+async def test_a_few_blank_lines_behind_a_body_begin_no_request_and_many_do() -> None:
+    async def stray(door: FrontDoor, *blanks: bytes, ends: bytes) -> None:
+        async with raw_connection(door.url) as client:
+            await client.send(POST % 4 + b"body" + blanks[0])
+            assert (await client.answer())[0] == 200
+            for each in blanks[1:]:
+                await client.send(each + GET)
+                assert (await client.answer())[0] == 200
+                await client.send(each)
+            assert last_status(await client.ended()) == ends, blanks
+
+    async with front_door(**SHORT | {"headers_seconds": 0.1, "keepalive_seconds": 0.3}) as door:
+        cases = [((b"\r\n",), b""), ((b"", b"\r\n"), b""), ((b"\r\n" * 33,), b"408"), ((b"\r\nGE",), b"408")]
+        await asyncio.gather(*(stray(door, *blanks, ends=ends) for blanks, ends in cases))
+
+
 async def test_a_client_that_does_not_read_is_disconnected() -> None:
     before = refused("response not read")
     async with front_door(**SHORT) as door:

@@ -200,7 +200,24 @@ async def test_idempotency_keys_that_are_used_are_those_that_the_limit_counts(
     database: Database, both: tuple[int, int]
 ) -> None:
     ours, theirs = both
-    for name, organization_id, age in (("new", ours, timedelta()), ("ended", ours, KEPT), ("other", theirs, KEPT / 2)):
+    await claim_keys(database, ("new", ours, timedelta()), ("ended", ours, KEPT), ("other", theirs, KEPT / 2))
+    usage = usage_of(database)
+    assert [(await usage.counts(each))["idempotency_keys"] for each in both] == [1, 1]
+
+
+async def test_idempotency_keys_that_are_used_are_counted_up_to_their_limit(
+    database: Database, both: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(organization_usage, "MOST_COUNTED", 2)
+    await claim_keys(database, *((str(number), both[0], timedelta()) for number in range(5)))
+    for limit, counted in ((4, 5), (None, 2), (10, 5)):
+        usage = usage_of(database, OrganizationLimits(idempotency_keys=limit))
+        assert (await usage.counts(both[0]))["idempotency_keys"] == counted
+
+
+async def claim_keys(database: Database, *keys: tuple[str, int, timedelta]) -> None:
+    """Make idempotency keys: their names, their organizations, their ages."""
+    for name, organization_id, age in keys:
         now = utc_now() - age
         request = ClaimRequest(
             scope=name,
@@ -212,8 +229,6 @@ async def test_idempotency_keys_that_are_used_are_those_that_the_limit_counts(
             organization_id=organization_id,
         )
         await database.writer.write(claim, request)
-    usage = usage_of(database)
-    assert [(await usage.counts(each))["idempotency_keys"] for each in both] == [1, 1]
 
 
 async def test_a_change_of_limits_is_known_here_at_once_and_to_another_process_after_its_next_look(

@@ -6,7 +6,7 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
-from receiver.api.dialects import NATIVE, PIAPI
+from receiver.api.dialects import LARGEST_REFUSAL, LONGEST_MESSAGE, NATIVE, PIAPI, bounded_refusal
 from receiver.api.endpoint import check
 from receiver.domain.graph import StepSpec, check_graph
 from receiver.errors import BadRequest, ProviderRefused, RateLimited, RingbackError, StorageUnavailable
@@ -84,3 +84,18 @@ def test_a_refusal_of_ringback_s_own_key_is_not_the_client_s_fault() -> None:
     assert (error["type"], error["code"]) == ("api_error", "provider_unauthorized")
     of_the_request = error_body(ProviderRefused("no", status=400))
     assert (of_the_request["type"], of_the_request["code"]) == ("invalid_request_error", "provider_refused")
+
+
+def test_a_provider_s_refusal_is_passed_on_unchanged_unless_it_is_large() -> None:
+    small = {"code": 400, "message": "no", "error": {"raw_message": "y" * 1000}}
+    answer = PIAPI.error(ProviderRefused("no", status=400, body=small), "req_pi_1")
+    assert orjson.loads(bytes(answer.body)) == small
+    large = {"code": 40001, "message": "\x00" * 1_000_000, "error": {"raw_message": "y" * 1_000_000}}
+    answer = PIAPI.error(ProviderRefused("no", status=400, body=large), "req_pi_1")
+    body = orjson.loads(bytes(answer.body))
+    assert (answer.status_code, body["code"], body["data"]) == (400, 40001, None)
+    assert body["message"].startswith("\x00\x00")
+    assert len(body["message"]) == LONGEST_MESSAGE
+    assert len(answer.body) <= LARGEST_REFUSAL
+    without_words = bounded_refusal({"error": "y" * 1_000_000}, 403, "refused")
+    assert without_words == {"code": 403, "data": None, "message": "refused"}

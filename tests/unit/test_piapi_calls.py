@@ -5,9 +5,9 @@ from typing import Any
 import httpx
 import pytest
 
-from receiver.providers import FailedAttempt, NoAnswer, NotMade, Refused, UnknownOutcome
+from receiver.providers import FailedAttempt, Missing, NoAnswer, NotMade, Refused, UnknownOutcome
 from receiver.providers.piapi.calls import CallResponse, Calls, NotSent, ResponseLost
-from receiver.providers.piapi.outcomes import cancel_outcome, submit_outcome
+from receiver.providers.piapi.outcomes import cancel_outcome, fetch_outcome, submit_outcome
 from receiver.providers.rate_limiter import RateLimiter
 
 KEY = "planted-key-0123456789"
@@ -129,3 +129,29 @@ def test_a_task_is_sent_again_only_for_statuses_where_nothing_was_made() -> None
     for status in range(100, 600):
         outcome = submit_outcome(CallResponse(status, {"code": status, "message": "m"}, "", 3.0))
         assert isinstance(outcome, NotMade) == (status in EVERY_STATUS[NotMade])
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, {"code": 200, "data": {"echo": "planted"}}),
+        (200, {"code": 200, "data": {"task_id": "other", "status": {"planted": "planted"}}}),
+        (200, {"code": 10001, "message": "too many requests: planted"}),
+        (200, {"code": 404, "message": "task planted not found"}),
+        (401, {"code": 401, "message": "invalid api key planted"}),
+        (404, {"code": 404, "message": "task planted not found"}),
+        (429, {"code": 429, "message": "planted"}),
+        (500, {"code": 500, "message": "planted"}),
+        (502, {"message": "planted"}),
+        (503, {"message": "planted"}),
+    ],
+)
+def test_a_log_has_the_status_and_size_of_an_answer_and_none_of_its_words(status: int, body: Any) -> None:
+    response = CallResponse(status, body, "", None, 123)
+    outcomes = [submit_outcome(response), fetch_outcome(response, "a", attempt=1), cancel_outcome(response)]
+    told = [each for each in outcomes if isinstance(each, NotMade | UnknownOutcome | NoAnswer | Missing)]
+    assert told
+    for each in told:
+        assert "planted" not in each.for_log
+        assert each.message == each.for_log or each.for_log.startswith(f"HTTP {status} with 123 bytes")
+    assert NoAnswer("it is down").for_log == "it is down"

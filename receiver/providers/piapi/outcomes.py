@@ -77,6 +77,7 @@ _WRONG = r"(?:invalid|wrong|missing|incorrect|expired|revoked|unknown|required|n
 _KEY_REFUSED = re.compile(rf"{_KEY}.{{0,40}}{_WRONG}|{_WRONG}.{{0,40}}{_KEY}|unauthori[sz]ed|unauthenticated", re.I)
 _NO_MONEY = re.compile(r"balance|credit|quota|insufficient|payment|billing|top.?up|not enough point", re.I)
 _NOT_ENOUGH = re.compile(r"insufficient|not enough|too low|exhausted|run out", re.I)
+_UNUSABLE, _NO_TASK = "the response cannot be used", "no such task"
 _TOO_MANY = re.compile(r"too many requests|rate.?limit", re.I)
 _LOST_AT_GATEWAY = re.compile(
     r"disconnect|connection (?:termination|was reset|reset)|reset (?:reason|before headers)|upstream request time"
@@ -107,18 +108,18 @@ def submit_outcome(outcome: CallOutcome, *, trusts_503: bool = True) -> SubmitOu
         return unauthorized(outcome.message)
     status = outcome.effective_status
     if status is None or status == 200:
-        return _error_inside(outcome) or UnknownOutcome(_unusable(outcome))
+        return _error_inside(outcome) or UnknownOutcome(_unusable(outcome), seen=_seen(outcome, _UNUSABLE))
     if status == 503 and not (trusts_503 and _LOST_AT_GATEWAY.search(outcome.message) is None):
-        return UnknownOutcome(outcome.message, status)
+        return UnknownOutcome(outcome.message, status, seen=_seen(outcome))
     if status in NOT_MADE:
-        return NotMade(outcome.message, outcome.retry_after)
+        return NotMade(outcome.message, outcome.retry_after, seen=_seen(outcome))
     if _is_refusal(status):
         return refusal(status, outcome.message, outcome.body)
     if status in REDIRECTS:
         return FailedAttempt(status, f"the provider redirects (HTTP {status}): check RINGBACK_PIAPI_BASE_URL")
     if status in PROVIDER_FAULTS:
-        return UnknownOutcome(outcome.message, status)
-    return UnknownOutcome(outcome.message)
+        return UnknownOutcome(outcome.message, status, seen=_seen(outcome))
+    return UnknownOutcome(outcome.message, seen=_seen(outcome))
 
 
 def fetch_outcome(outcome: CallOutcome, provider_task_id: str, *, attempt: int | None) -> FetchOutcome:
@@ -129,11 +130,11 @@ def fetch_outcome(outcome: CallOutcome, provider_task_id: str, *, attempt: int |
         try:
             update = read_task(outcome.body, source=Source.POLL, attempt=attempt)
         except MalformedUpdate as error:
-            return NoAnswer(f"the provider's response cannot be used: {error}")
+            return NoAnswer(f"the provider's response cannot be used: {error}", seen=_seen(outcome, _UNUSABLE))
         if update.provider_task_id == provider_task_id:
             return Found(update)
         return NoAnswer("the provider's response is about another task")
-    return Missing(outcome.message) if _says_missing(outcome) else _no_answer(outcome)
+    return Missing(outcome.message, _seen(outcome, _NO_TASK)) if _says_missing(outcome) else _no_answer(outcome)
 
 
 def cancel_outcome(outcome: CallOutcome) -> CancelOutcome:
@@ -143,7 +144,7 @@ def cancel_outcome(outcome: CallOutcome) -> CancelOutcome:
     if outcome.effective_status == 200 or outcome.status == 204:
         return Cancelled(outcome.message)
     if _is_missing(outcome):
-        return Missing(outcome.message)
+        return Missing(outcome.message, _seen(outcome, _NO_TASK))
     if is_unauthorized(outcome):
         return unauthorized(outcome.message)
     if outcome.effective_status is not None and _is_refusal(outcome.effective_status):
@@ -201,7 +202,7 @@ def _accept(response: CallResponse) -> SubmitOutcome:
     try:
         return Accepted(read_task(response.body, source=Source.SUBMIT))
     except MalformedUpdate as error:
-        return UnknownOutcome(f"the provider's response cannot be used: {error}")
+        return UnknownOutcome(f"the provider's response cannot be used: {error}", seen=_seen(response, _UNUSABLE))
 
 
 def _error_inside(response: CallResponse) -> SubmitOutcome | None:
@@ -213,7 +214,7 @@ def _error_inside(response: CallResponse) -> SubmitOutcome | None:
     if not any(map(str.isalpha, words)) or (_MAY_BE_MADE.search(words) and not _NOT_ENOUGH.search(words)):
         return None
     if _TOO_MANY.search(words):
-        return NotMade(words, response.retry_after)
+        return NotMade(words, response.retry_after, seen=_seen(response, "too many calls"))
     return refusal(402 if _NO_MONEY.search(words) else 400, words, response.body)
 
 
@@ -273,13 +274,20 @@ def _says_missing(response: CallResponse) -> bool:
 
 
 def _no_answer(outcome: CallOutcome) -> NoAnswer:
-    if isinstance(outcome, ResponseLost):
-        return NoAnswer(outcome.message)
-    if isinstance(outcome, CallResponse) and is_unauthorized(outcome):
-        return NoAnswer(unauthorized(outcome.message).message, outcome.retry_after)
-    if isinstance(outcome, CallResponse) and outcome.effective_status in (None, 200):
-        return NoAnswer(_unusable(outcome), outcome.retry_after)
-    return NoAnswer(outcome.message, outcome.retry_after)
+    if not isinstance(outcome, CallResponse):
+        return NoAnswer(outcome.message, None if isinstance(outcome, ResponseLost) else outcome.retry_after)
+    wait = outcome.retry_after
+    if is_unauthorized(outcome):
+        seen = _seen(outcome, "Ringback's own key is refused")
+        return NoAnswer(unauthorized(outcome.message).message, wait, seen=seen)
+    if outcome.effective_status in (None, 200):
+        return NoAnswer(_unusable(outcome), wait, seen=_seen(outcome, _UNUSABLE))
+    return NoAnswer(outcome.message, wait, seen=_seen(outcome))
+
+
+def _seen(response: CallResponse, reason: str = "") -> str:
+    """Return what a log may have of a response: its status and size, and Ringback's own reason."""
+    return f"HTTP {response.status} with {response.size} bytes{reason and f': {reason}'}"
 
 
 def _unusable(response: CallResponse) -> str:
