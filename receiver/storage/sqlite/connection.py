@@ -29,8 +29,8 @@ from receiver.storage.sqlite.values import read_document, write_document
 PAGE_BYTES = 8192
 QUICK_COMMIT_SECONDS = 0.0015
 """Commits that take less than this on average hold up the loop for less time than passing them to a thread does."""
-_LARGE = 512 * 1024
-"""A commit of this many bytes runs in the thread whatever others take."""
+_LARGE = 1024 * 1024
+"""A commit of documents with this many bytes runs in the thread, whatever others take."""
 _PROBE_EVERY = 32
 """How many commits run in the thread before one runs on the loop, to measure the disk again: a time measured in the
 thread includes the wait for the interpreter's lock."""

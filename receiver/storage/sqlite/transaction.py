@@ -36,8 +36,6 @@ from receiver.storage.transaction import (
     Values,
 )
 
-_DELIVERY_BYTES = 1024
-"""About, with its entries in five indexes."""
 _STATE = ", ".join(STATE_COLUMNS)
 _STATE_DECODERS = [
     (index, decode)
@@ -167,7 +165,7 @@ class SQLiteTransaction:
     def __init__(self, core: Any, driver: sqlite3.Connection) -> None:
         self.after_commit: list[Callable[[], None]] = []
         self.size = 0
-        """About how many bytes its commit writes, as far as those are many."""
+        """The bytes of the tasks' documents that its commit writes."""
         self._core = core
         self._driver = driver
 
@@ -267,7 +265,6 @@ class SQLiteTransaction:
     async def insert_deliveries(self, deliveries: Sequence[NewDelivery]) -> list[int]:
         """Insert deliveries; return their row keys in order."""
         first = self._next_key("delivery")
-        self.size += len(deliveries) * _DELIVERY_BYTES
         self._driver.executemany(
             "INSERT INTO delivery (id, uid, organization_id, subscription_id, event_id, task_id, replay_id, status, "
             "attempt, leased, schedule_from, due_at, created_at) "
