@@ -51,7 +51,7 @@ not compare it with anything that it returned before.
 """
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
@@ -109,7 +109,7 @@ class NotMade(_Told):
 
     message: str
     retry_after: float | None = None
-    seen: str = ""
+    seen: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class UnknownOutcome(_Told):
 
     message: str
     status: int | None = None
-    seen: str = ""
+    seen: str = field(default="", compare=False)
 
 
 SubmitOutcome = Accepted | Refused | NotMade | FailedAttempt | UnknownOutcome
@@ -149,7 +149,7 @@ class Missing(_Told):
     """The provider does not know the task (404, or the provider's own way to report it)."""
 
     message: str
-    seen: str = ""
+    seen: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class NoAnswer(_Told):
 
     message: str
     retry_after: float | None = None
-    seen: str = ""
+    seen: str = field(default="", compare=False)
 
 
 FetchOutcome = Found | Missing | NoAnswer
@@ -229,7 +229,7 @@ class NotForwarded:
     code: str
     message: str
     retry_after: float | None = None
-    seen: str = ""
+    seen: str = field(default="", compare=False)
 
 
 ForwardOutcome = ForwardedAnswer | NotForwarded
