@@ -6,6 +6,7 @@ Families that PiAPI's histories do not name (of later years) have the name of th
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 Shape = Literal[
@@ -91,6 +92,7 @@ FAMILIES = (
 )
 
 
+@lru_cache(maxsize=1024)
 def family_of(model: str) -> SandboxFamily:
     """Return the family of a model; for an unknown one, a family `other` of images."""
     return next((family for family in FAMILIES if _begins_in(family.words, model.lower())), _OTHER)
