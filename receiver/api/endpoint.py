@@ -49,7 +49,7 @@ log = get_logger("api.endpoint")
 MOST_FAULTS = 20
 """How many wrong fields an error lists."""
 _READ_COST, _WRITE_COST = 1.5, 4.0
-"""Of a request and what follows from it, for the loop (`receiver.domain.load_shares`)."""
+"""Of a request and what follows from it (`receiver.domain.load_shares`)."""
 _BYTES_A_COST = 32 * 1024
 """This many bytes of a body cost as much as 1."""
 _LONGEST_FIELD = 100
@@ -262,9 +262,8 @@ class _Endpoint:
         headers |= limit_status.headers
         limit_status.check()
         principal.require(self.scope)
-        if wait := services.load_shares.use(principal.organization_id, Load.REQUESTS).begin(
-            monotonic(), _cost(request)
-        ):
+        use = services.load_shares.use(principal.organization_id, Load.REQUESTS)
+        if wait := use.begin(monotonic(), _cost(request, services.settings.max_request_bytes)):
             await asyncio.sleep(wait)
         call = Call(request, services, principal, request_id=request_id)
         if self.passes_on or request.method in _READS:
@@ -313,12 +312,11 @@ class _Endpoint:
             )
 
 
-def _cost(request: Request) -> float:
-    """Return what a request costs the loop, about (`receiver.domain.load_shares`)."""
+def _cost(request: Request, most: int) -> float:
+    """Return what a request costs, about (`receiver.domain.load_shares`); of its body `most` bytes are read."""
     length = request.headers.get("content-length", "")
-    return (_READ_COST if request.method in _READS else _WRITE_COST) + (
-        int(length) / _BYTES_A_COST if length.isascii() and length.isdecimal() else 0.0
-    )
+    size = min(int(length), most) if length.isascii() and length.isdecimal() else 0
+    return (_READ_COST if request.method in _READS else _WRITE_COST) + size / _BYTES_A_COST
 
 
 def _broken_off(method: str) -> RingbackError:

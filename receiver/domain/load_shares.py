@@ -84,12 +84,12 @@ class LoadShares:
         self._batch = 0.0
         self._best_batch = math.inf
 
-    def use(self, organization: int, work: Load) -> Use:
+    def use(self, organization: int, load: Load) -> Use:
         """Return the use of an organization; it stays the same object while the organization has work."""
         uses = self._uses.get(organization)
         if uses is None:
             uses = self._uses[organization] = {each: Use() for each in Load}
-        return uses[work]
+        return uses[load]
 
     @property
     def is_shared(self) -> bool:

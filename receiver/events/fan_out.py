@@ -14,12 +14,8 @@ from itertools import takewhile
 from receiver.clock import utc_now
 from receiver.events.after_commit import AfterCommit
 from receiver.events.new_deliveries import insert_deliveries, new_delivery, receives
-from receiver.storage.fan_outs import (
-    FanOutEvent,
-    advance_fan_outs,
-    first_fan_outs,
-    lock_fan_outs,
-)
+from receiver.storage.fan_outs import FanOutEvent, advance_fan_outs, first_fan_outs
+from receiver.storage.organizations import lock_organization
 from receiver.storage.transaction import Listener, NewDelivery, Transaction
 
 MOST_DELIVERIES = 50
@@ -51,7 +47,7 @@ class FanOutWriter:
         return [await self._write(tx, organization_id, now) for organization_id in organizations]
 
     async def _write(self, tx: Transaction, organization_id: int, now: datetime) -> Progress:
-        if not await lock_fan_outs(tx, organization_id):
+        if not await lock_organization(tx, organization_id, skip_locked=True):
             return Progress.ELSEWHERE
         waiting = await first_fan_outs(tx, organization_id, _MOST_EVENTS)
         if not waiting:
@@ -89,9 +85,9 @@ class FanOutWriter:
                 continue
             if receives(listener, event):
                 delivery = new_delivery(event, event.id, listener, self._after_commit, now)
-                # It happened while the webhook was active: it is sent when the webhook is switched on again.
-                parked = replace(delivery, attempt=0, due_at=None) if inactive_since is not None else None
-                deliveries.append(parked or delivery)
+                if inactive_since is not None:  # it is sent when the webhook is switched on again
+                    delivery = replace(delivery, attempt=0, due_at=None)
+                deliveries.append(delivery)
         return len(page)
 
 

@@ -27,25 +27,24 @@ async def record(tx: Transaction, events: Sequence[NewEvent], after_commit: Afte
     keys = await tx.insert_events(events)
     fan_outs = after_commit.fan_outs
     organizations = {event.organization_id for event in events}
+    later = {each for each in organizations if fan_outs.has_many(each)}
     listeners = await tx.listeners(
-        {each for each in organizations if not fan_outs.has_many(each)},
+        organizations - later,
         {event.callback_id for event in events if event.callback_id is not None},
     )
     registered, callbacks = _by_addressee(listeners)
-    later = {each for each in organizations if fan_outs.has_many(each)}
     for organization_id, own in registered.items():
         if len(own) > MANY_WEBHOOKS:
             fan_outs.note(organization_id, len(own))
             later.add(organization_id)
         elif any(each.is_behind for each in own):
             later.add(organization_id)
+    for organization_id in later:
+        registered.pop(organization_id, None)
     deliveries = [
         new_delivery(event, key, listener, after_commit, now)
         for event, key in zip(events, keys, strict=True)
-        for listener in (
-            *(() if event.organization_id in later else registered.get(event.organization_id, ())),
-            *callbacks.get(event.callback_id, ()),
-        )
+        for listener in (*registered.get(event.organization_id, ()), *callbacks.get(event.callback_id, ()))
         if receives(listener, event)
     ]
     await insert_deliveries(tx, deliveries, after_commit)

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Select, bindparam, delete, func, insert, select, update
 
 from models import SubscriptionKind
-from receiver.storage.tables import events, fan_outs, organizations, runs, subscriptions, tasks
+from receiver.storage.tables import events, fan_outs, runs, subscriptions, tasks
 from receiver.storage.transaction import NewEvent, Transaction, Values
 
 _newest = subscriptions.alias("newest")
@@ -60,13 +60,6 @@ async def insert_fan_outs(tx: Transaction, new: Sequence[tuple[int, NewEvent]]) 
 def organizations_with_fan_outs() -> Select[Any]:
     """Return the query for the organizations that have events whose deliveries are to be written."""
     return select(fan_outs.c.organization_id).distinct()
-
-
-async def lock_fan_outs(tx: Transaction, organization_id: int) -> bool:
-    """Let no other process write deliveries of the organization's fan-outs; return False if one does so now."""
-    wanted = select(organizations.c.id).where(organizations.c.id == organization_id)
-    # The weakest lock that excludes another of its kind: rows that refer to the organization may be inserted.
-    return bool(await tx.execute(wanted.with_for_update(key_share=True, skip_locked=True)))
 
 
 async def first_fan_outs(tx: Transaction, organization_id: int, limit: int) -> list[FanOutEvent]:

@@ -107,13 +107,21 @@ def count_idempotency_keys(organization_id: int, now: datetime, most: int) -> Se
     return count_up_to(most, table.created_at, is_valid)
 
 
+async def lock_organization(tx: Transaction, organization_id: int, *, skip_locked: bool = False) -> bool:
+    """Lock an organization's row against others who do; with `skip_locked` return False where another has locked it.
+
+    It is the weakest lock that does so: rows that refer to the organization may be inserted meanwhile.
+    """
+    wanted = select(organizations.c.id).where(organizations.c.id == organization_id)
+    return bool(await tx.execute(wanted.with_for_update(key_share=True, skip_locked=skip_locked)))
+
+
 async def is_below(tx: Transaction, organization_id: int, count: Callable[[int, int], Select[Any]], most: int) -> bool:
     """Return whether an organization has fewer than `most` of what `count` counts; asked where one more is added.
 
     Two processes that add one at the same time wait for each other: the organization's row is locked.
     """
-    lock = select(organizations.c.id).where(organizations.c.id == organization_id)
-    await tx.execute(lock.with_for_update(key_share=True))
+    await lock_organization(tx, organization_id)
     return int((await tx.execute(count(organization_id, most)))[0][0]) < most
 
 

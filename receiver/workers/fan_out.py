@@ -17,7 +17,7 @@ log = get_logger("workers.fan_out")
 _LOOK_SECONDS = 5.0
 """What is left to be written is looked for this often: the process that began it may have died."""
 _PIECE_COST = 6.0
-"""Of one piece, for the loop (`receiver.domain.load_shares`)."""
+"""Of one piece (`receiver.domain.load_shares`)."""
 _ELSEWHERE_SECONDS = 0.1
 """Before the next try where another process is writing."""
 

@@ -56,8 +56,8 @@ async def add_tasks(database: Database, *rows: Mapping[str, Any]) -> list[int]:
     return await database.writer.run(lambda tx: tx.insert_tasks(rows))
 
 
-async def add_subscription(database: Database, **fields: Any) -> int:
-    """Insert a subscription, by default one that is registered for every event; return its row key."""
+def subscription_row(**fields: Any) -> dict[str, Any]:
+    """Return a subscription's row, by default of one that is registered for every event."""
     given: dict[str, Any] = {
         "uid": new_id(),
         "organization_id": 1,
@@ -68,9 +68,21 @@ async def add_subscription(database: Database, **fields: Any) -> int:
         "updated_at": NOW,
         **fields,
     }
-    await database.writer.run(lambda tx: tx.execute(insert(subscriptions), [row_of(models.Subscription(**given))]))
-    found = await database.read(select(subscriptions.c.id).where(subscriptions.c.uid == given["uid"]))
-    return int(found[0]["id"])
+    return row_of(models.Subscription(**given))
+
+
+async def add_subscriptions(database: Database, count: int, **fields: Any) -> list[int]:
+    """Insert subscriptions, all with these columns; return their row keys in order."""
+    rows = [subscription_row(**fields) for _ in range(count)]
+    await database.writer.run(lambda tx: tx.execute(insert(subscriptions), rows))
+    wanted = subscriptions.c.uid.in_([row["uid"] for row in rows])
+    return [row["id"] for row in await database.read(select(subscriptions.c.id).where(wanted).order_by("id"))]
+
+
+async def add_subscription(database: Database, **fields: Any) -> int:
+    """Insert a subscription; return its row key."""
+    (key,) = await add_subscriptions(database, 1, **fields)
+    return key
 
 
 def new_event(task_id: int | None, **fields: Any) -> NewEvent:

@@ -23,14 +23,14 @@ from receiver.events.feed import Feed
 from receiver.events.new_deliveries import insert_deliveries
 from receiver.events.record import record
 from receiver.storage.database import Database
-from receiver.storage.fan_outs import lock_fan_outs
+from receiver.storage.organizations import lock_organization
 from receiver.storage.purge import purge_runs, purge_taskless_events, purge_tasks
 from receiver.storage.tables import deliveries, events, fan_outs, runs, subscriptions
 from receiver.storage.transaction import LeasedDelivery, NewEvent
 from receiver.workers.fan_out import FanOutWorker
 from tests.fakes.databases import settings_in
 from tests.integration.harness import FakeDispatcher
-from tests.storage.rows import NOW, add_organization, add_tasks, new_event, row_of, task_row
+from tests.storage.rows import NOW, add_organization, add_subscriptions, add_tasks, new_event, row_of, task_row
 
 MANY = MANY_WEBHOOKS + 10
 
@@ -99,23 +99,6 @@ async def recording(database: Database) -> Recording:
     return Recording(database)
 
 
-async def add_webhooks(database: Database, count: int, **fields: Any) -> list[int]:
-    given: dict[str, Any] = {
-        "organization_id": 1,
-        "kind": SubscriptionKind.REGISTERED,
-        "endpoint_url": "https://example.com/webhooks",
-        "event_types": list(EventType),
-        "created_at": NOW,
-        "updated_at": NOW,
-        **fields,
-    }
-    rows = [row_of(models.Subscription(uid=new_id(), **given)) for _ in range(count)]
-    await database.writer.run(lambda tx: tx.execute(insert(subscriptions), rows))
-    uids = [row["uid"] for row in rows]
-    found = await database.read(select(subscriptions.c.id).where(subscriptions.c.uid.in_(uids)))
-    return [row["id"] for row in found]
-
-
 async def task_events(database: Database, count: int, **fields: Any) -> list[NewEvent]:
     (task,) = await add_tasks(database, task_row(metadata={"customer": 7}))
     return [new_event(task, model="flux", metadata={"customer": 7}, **fields) for _ in range(count)]
@@ -126,7 +109,7 @@ async def keys(database: Database, table: Any) -> list[int]:
 
 
 async def test_deliveries_to_few_webhooks_are_written_with_the_event(recording: Recording, database: Database) -> None:
-    await add_webhooks(database, MANY_WEBHOOKS)
+    await add_subscriptions(database, MANY_WEBHOOKS)
     await recording.record(*await task_events(database, 2))
     assert len(await recording.written()) == 2 * MANY_WEBHOOKS
     assert await database.read(select(fan_outs)) == []
@@ -134,10 +117,10 @@ async def test_deliveries_to_few_webhooks_are_written_with_the_event(recording: 
 
 
 async def test_each_of_many_webhooks_gets_each_event_once(recording: Recording, database: Database) -> None:
-    wanted = await add_webhooks(database, MANY_WEBHOOKS + MOST_DELIVERIES)
-    wanted += await add_webhooks(database, 150, filters={"metadata": {"customer": ["7"]}})
-    await add_webhooks(database, 150, filters={"metadata": {"customer": ["8"]}})
-    await add_webhooks(database, 10, event_types=[EventType.TASK_FAILED])
+    wanted = await add_subscriptions(database, MANY_WEBHOOKS + MOST_DELIVERIES)
+    wanted += await add_subscriptions(database, 150, filters={"metadata": {"customer": ["7"]}})
+    await add_subscriptions(database, 150, filters={"metadata": {"customer": ["8"]}})
+    await add_subscriptions(database, 10, event_types=[EventType.TASK_FAILED])
     await recording.record(*await task_events(database, 3))
     await recording.record(*await task_events(database, 1))
     assert not await recording.written(), "with the event nothing is written but a note"
@@ -156,16 +139,16 @@ async def test_each_of_many_webhooks_gets_each_event_once(recording: Recording, 
 
 
 async def test_many_events_share_a_piece_where_few_webhooks_match(recording: Recording, database: Database) -> None:
-    await add_webhooks(database, MANY, filters={"model": ["another"]})
-    (wanted,) = await add_webhooks(database, 1)
+    await add_subscriptions(database, MANY, filters={"model": ["another"]})
+    (wanted,) = await add_subscriptions(database, 1)
     await recording.record(*await task_events(database, 9))
     assert await recording.write_all() == 1
     assert await recording.written() == Counter({(event, wanted): 1 for event in await keys(database, events)})
 
 
 async def test_a_client_s_own_callback_does_not_wait_for_the_webhooks(recording: Recording, database: Database) -> None:
-    await add_webhooks(database, MANY)
-    (callback,) = await add_webhooks(database, 1, kind=SubscriptionKind.CALLBACK, fingerprint="a")
+    await add_subscriptions(database, MANY)
+    (callback,) = await add_subscriptions(database, 1, kind=SubscriptionKind.CALLBACK, fingerprint="a")
     for _ in range(2):  # when the organization is not yet known to have many, and when it is
         await recording.record(*await task_events(database, 1, callback_id=callback))
     assert await recording.written() == Counter({(event, callback): 1 for event in await keys(database, events)})
@@ -174,7 +157,7 @@ async def test_a_client_s_own_callback_does_not_wait_for_the_webhooks(recording:
 
 
 async def test_a_process_goes_on_where_another_one_ended(recording: Recording, database: Database) -> None:
-    webhooks = await add_webhooks(database, 3 * MOST_DELIVERIES)
+    webhooks = await add_subscriptions(database, 3 * MOST_DELIVERIES)
     await recording.record(*await task_events(database, 2))
     assert await recording.write() is Progress.SOME_LEFT
     other = Recording(database)
@@ -185,7 +168,7 @@ async def test_a_process_goes_on_where_another_one_ended(recording: Recording, d
 
 
 async def test_the_worker_writes_what_is_recorded_while_it_runs(recording: Recording, database: Database) -> None:
-    webhooks = await add_webhooks(database, MANY)
+    webhooks = await add_subscriptions(database, MANY)
     async with recording.working():
         for _ in range(5):
             await recording.record(*await task_events(database, 2))
@@ -196,7 +179,7 @@ async def test_the_worker_writes_what_is_recorded_while_it_runs(recording: Recor
 async def test_events_keep_their_order_for_an_ordered_webhook_when_there_are_few_again(
     recording: Recording, database: Database
 ) -> None:
-    webhooks = await add_webhooks(database, MANY, ordered=True)
+    webhooks = await add_subscriptions(database, MANY, ordered=True)
     first, second = await task_events(database, 2)
     await recording.record(first)
     removed = update(subscriptions).where(subscriptions.c.id.in_(webhooks[5:])).values(is_active=False, deleted_at=NOW)
@@ -213,7 +196,7 @@ async def test_events_keep_their_order_for_an_ordered_webhook_when_there_are_few
 
 
 async def test_a_webhook_receives_what_happened_while_it_was_active(recording: Recording, database: Database) -> None:
-    webhooks = await add_webhooks(database, MANY)
+    webhooks = await add_subscriptions(database, MANY)
     await recording.record(*await task_events(database, 1))
     later = {"is_active": False, "updated_at": NOW + timedelta(seconds=1)}
     long_before = {"is_active": False, "updated_at": NOW - timedelta(seconds=1)}
@@ -221,7 +204,7 @@ async def test_a_webhook_receives_what_happened_while_it_was_active(recording: R
     for webhook, values in zip(webhooks, (later, long_before, removed), strict=False):
         changed = update(subscriptions).where(subscriptions.c.id == webhook).values(**values)
         await database.writer.run(lambda tx, changed=changed: tx.execute(changed))  # type: ignore[misc]
-    await add_webhooks(database, 3)
+    await add_subscriptions(database, 3)
     await recording.write_all()
     rows = {row["subscription_id"]: row for row in await database.read(select(deliveries))}
     assert set(rows) == {webhooks[0], *webhooks[3:]}, "neither switched off before, nor removed, nor new"
@@ -231,7 +214,7 @@ async def test_a_webhook_receives_what_happened_while_it_was_active(recording: R
 async def test_an_organization_that_has_few_webhooks_again_gets_deliveries_with_the_event(
     recording: Recording, database: Database
 ) -> None:
-    webhooks = await add_webhooks(database, MANY)
+    webhooks = await add_subscriptions(database, MANY)
     await recording.record(*await task_events(database, 1))
     await recording.write_all()
     removed = update(subscriptions).where(subscriptions.c.id.in_(webhooks[5:])).values(is_active=False, deleted_at=NOW)
@@ -244,9 +227,9 @@ async def test_an_organization_that_has_few_webhooks_again_gets_deliveries_with_
 
 
 async def test_events_of_runs_and_of_webhooks_are_written_too(recording: Recording, database: Database) -> None:
-    await add_webhooks(database, MANY, filters={"metadata": {"customer": ["8"]}})
-    (wanted,) = await add_webhooks(database, 1, filters={"metadata": {"customer": ["7"]}})
-    await add_webhooks(database, 1, event_types=[EventType.TASK_FAILED])
+    await add_subscriptions(database, MANY, filters={"metadata": {"customer": ["8"]}})
+    (wanted,) = await add_subscriptions(database, 1, filters={"metadata": {"customer": ["7"]}})
+    await add_subscriptions(database, 1, event_types=[EventType.TASK_FAILED])
     run = models.Run(uid=new_id(), organization_id=1, created_at=NOW, updated_at=NOW, metadata_={"customer": 7})
     await database.writer.run(lambda tx: tx.execute(insert(runs), [row_of(run)]))
     await recording.record(
@@ -261,7 +244,7 @@ async def test_events_of_runs_and_of_webhooks_are_written_too(recording: Recordi
 
 
 async def test_nothing_is_purged_before_its_deliveries_are_written(recording: Recording, database: Database) -> None:
-    await add_webhooks(database, MANY, filters={"model": ["none"]})
+    await add_subscriptions(database, MANY, filters={"model": ["none"]})
     (task,) = await add_tasks(database, task_row(status=TaskStatus.COMPLETED, ended_at=NOW))
     run = models.Run(
         uid=new_id(), organization_id=1, status=RunStatus.COMPLETED, created_at=NOW, updated_at=NOW, ended_at=NOW
@@ -297,7 +280,7 @@ async def test_a_fan_out_that_fails_is_tried_again_and_holds_up_no_other(
 ) -> None:
     other = await add_organization(database, "other")
     for organization_id in (1, other):
-        await add_webhooks(database, MANY, organization_id=organization_id)
+        await add_subscriptions(database, MANY, organization_id=organization_id)
     await recording.record(*await task_events(database, 1))
     await recording.record(*await task_events(database, 1, organization_id=other))
     monkeypatch.setattr("receiver.workers.fan_out._LOOK_SECONDS", 0.05)
@@ -321,14 +304,14 @@ async def test_a_fan_out_that_fails_is_tried_again_and_holds_up_no_other(
 async def test_one_process_at_a_time_writes_an_organization_s_deliveries(
     recording: Recording, database: Database, tmp_path: Path
 ) -> None:
-    await add_webhooks(database, MANY)
+    await add_subscriptions(database, MANY)
     await recording.record(*await task_events(database, 1))
     async with await Database.open(settings_in(tmp_path)) as other_database:
         other = Recording(other_database)
         locked, done = asyncio.Event(), asyncio.Event()
 
         async def hold(tx: Any) -> None:
-            assert await lock_fan_outs(tx, 1)
+            assert await lock_organization(tx, 1)
             locked.set()
             await done.wait()
 
