@@ -142,7 +142,9 @@ class Service:
             database, self.dispatcher, retention_days=settings.retention_days, lease_seconds=delivery_lease
         )
         self.replay_worker = ReplayWorker(replays)
-        self.fan_out_worker = FanOutWorker(database, FanOutWriter(after_commit), after_commit.fan_outs, load_shares)
+        self.fan_out_worker = FanOutWorker(
+            database, FanOutWriter(after_commit), after_commit.pending_fan_outs, load_shares
+        )
         self.clock_keeper = ClockKeeper(database, longest_lease=max(task_lease, delivery_lease, LEASE_SECONDS))
         self.cleaner = Cleaner(database, retention_days=settings.retention_days, audit_days=settings.audit_days)
         self.inbound = InboundEndpoint(

@@ -33,8 +33,8 @@ async def create_tasks(call: Call) -> Reply:
     existing = await _made_before(call, uids)
     new = [uid for uid, each in zip(uids, wanted, strict=True) if isinstance(each, CreateTask) and uid not in existing]
     size = len(await call.raw())
-    await call.services.quotas.usage.ensure_counted(call.organization_id)
-    with call.services.quotas.admit_creates(call.organization_id, len(new), size) if new else nullcontext():
+    quotas = call.services.quotas
+    with await quotas.begin_creates(call.organization_id, len(new), size) if new else nullcontext():
         callbacks = await _callbacks(call, wanted)
         requested = [_request(call, each, uid, callbacks) for each, uid in zip(wanted, uids, strict=True)]
         requests = [each for each in requested if isinstance(each, TaskRequest) and each.uid not in existing]

@@ -64,8 +64,7 @@ async def create_task(call: Call) -> Reply:
     if call.is_resumed and (earlier := await call.services.database.read(task_by_id(call.organization_id, uid))):
         return _earlier_reply(earlier[0])
     tracker, wait = call.services.tracker, call.services.settings.submit_wait_seconds
-    await call.services.quotas.usage.ensure_counted(call.organization_id)
-    with call.services.quotas.admit_creates(call.organization_id, 1, len(await call.raw())) as admission:
+    with await call.services.quotas.begin_creates(call.organization_id, 1, len(await call.raw())) as admission:
         request = task_request(call, wanted, uid, await read_callback(call, webhook_config_of(wanted)))
         _, outcome = await tracker.create(request, wait=wait, stored=admission.stored)
     if isinstance(outcome, Refused):

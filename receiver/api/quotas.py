@@ -49,6 +49,19 @@ class Quotas:
         self._creates: dict[int, _CreateBucket] = {}
         self._streams: Counter[int] = Counter()
 
+    async def begin_creates(self, organization_id: int, tasks: int, size: int) -> Admission:
+        """Do what `admit_creates` does, once open tasks were counted: the first call after a start waits for that.
+
+        Raises `StorageUnavailable` too.
+        """
+        await self.usage.ensure_counted(organization_id)
+        return self.admit_creates(organization_id, tasks, size)
+
+    async def begin_again(self, organization_id: int) -> Admission:
+        """Do what `admit_again` does, once open tasks were counted. Raises `StorageUnavailable` too."""
+        await self.usage.ensure_counted(organization_id)
+        return self.admit_again(organization_id)
+
     def admit_creates(self, organization_id: int, tasks: int, size: int) -> Admission:
         """Count tasks that are to be created, all of them or none; `size` is about their bytes.
 

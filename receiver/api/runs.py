@@ -37,9 +37,8 @@ async def create_run(call: Call) -> Reply:
     graph = check_graph(steps, runs.actions.issues(steps))
     uid = call.new_id()
     if not call.is_resumed or await runs.unknown(call.organization_id, [uid]):
-        await call.services.quotas.usage.ensure_counted(call.organization_id)
         # All steps count when the run is created, so that no limit ends a run in the middle.
-        with call.services.quotas.admit_creates(call.organization_id, len(graph.steps), len(await call.raw())):
+        with await call.services.quotas.begin_creates(call.organization_id, len(graph.steps), len(await call.raw())):
             await runs.create(
                 RunRequest(uid=uid, organization_id=call.organization_id, graph=graph, metadata=wanted.metadata)
             )
@@ -85,8 +84,7 @@ async def retry_run(call: Call) -> Reply:
     if await has_moved(call, run["ended_event"]):
         return _reply(run)
     if run["status"] in (RunStatus.FAILED, RunStatus.CANCELLED):
-        await call.services.quotas.usage.ensure_counted(call.organization_id)
-        with call.services.quotas.admit_again(call.organization_id):
+        with await call.services.quotas.begin_again(call.organization_id):
             await _look_first(call, run)
             return _reply(await runs.retry(call.organization_id, uid))
     return _reply(await runs.retry(call.organization_id, uid))

@@ -71,8 +71,7 @@ async def retry_task(call: Call) -> Reply:
     task = await tracker.task(call.organization_id, call.path("task_id"))
     found = await call.found(str(task["attempt"]))
     is_first = int(found) == task["attempt"]
-    await call.services.quotas.usage.ensure_counted(call.organization_id)
-    with call.services.quotas.admit_again(call.organization_id) if is_first else nullcontext():
+    with await call.services.quotas.begin_again(call.organization_id) if is_first else nullcontext():
         await tracker.retry(task, past_attempt=int(found) if call.is_resumed else None)
     return await after_work(_reply_with(call, tracker.task(call.organization_id, task["uid"])))
 
@@ -92,13 +91,12 @@ async def adopt_task(call: Call) -> Reply:
 async def _adoption(call: Call, wanted: AdoptTask) -> AbstractContextManager[object]:
     """Return the admission of a task that is not tracked yet; none is needed for one of the organization's own.
 
-    Raises `NotAllowed` where the provider account is not the organization's, and as `Quotas.admit_creates` does.
+    Raises `NotAllowed` where the provider account is not the organization's, and as `Quotas.begin_creates` does.
     """
     if await call.services.database.read(task_by_id(call.organization_id, wanted.provider_task_id)):
         return nullcontext()
     await require_provider_account(call, "a task that is not tracked here")
-    await call.services.quotas.usage.ensure_counted(call.organization_id)
-    return call.services.quotas.admit_creates(call.organization_id, 1, len(await call.raw()))
+    return await call.services.quotas.begin_creates(call.organization_id, 1, len(await call.raw()))
 
 
 async def _reply_with(call: Call, reading: Awaitable[Mapping[str, Any]]) -> Reply:

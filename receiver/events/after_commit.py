@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from receiver.events.fan_outs import FanOuts
+from receiver.events.pending_fan_outs import PendingFanOuts
 from receiver.storage.transaction import LeasedDelivery, NewEvent
 
 Row = Mapping[str, Any]
@@ -50,7 +50,7 @@ class AfterCommit:
     publisher: Publisher
     lease_seconds: float
     """The lease of a delivery that goes to this process's dispatcher without a claim, in seconds."""
-    fan_outs: FanOuts = field(default_factory=FanOuts)
+    pending_fan_outs: PendingFanOuts = field(default_factory=PendingFanOuts)
     """Deliveries that are written later."""
 
 

@@ -1,4 +1,6 @@
-"""Writes deliveries of events of an organization with many webhooks, some at a time (`receiver.events.fan_outs`).
+"""Writes deliveries of events of an organization with many webhooks, some at a time.
+
+`receiver.events.pending_fan_outs` says why.
 
 Each piece is one write among others: it ends after `MOST_DELIVERIES`, and where it ended is written in the same
 transaction. So a crash neither loses a delivery nor writes one twice. An organization's events are taken in their
@@ -57,7 +59,7 @@ class FanOutWriter:
         is_last_page = len(page) < _MOST_LISTENERS
         if first.after == 0 and is_last_page:
             active = sum(each.inactive_since is None for each in page)
-            self._after_commit.fan_outs.note(organization_id, active)
+            self._after_commit.pending_fan_outs.note(organization_id, active)
         most = max(1, _MOST_MATCHES // max(1, len(page)))
         together = list(takewhile(lambda event: _place(event) == _place(first), waiting))[:most]
         deliveries: list[NewDelivery] = []

@@ -1,50 +1,19 @@
 """Deliveries of an event: which subscriptions get one, and what becomes of it when it is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol
 
 from receiver.domain.ids import new_id
 from receiver.domain.matching import matches
 from receiver.events.after_commit import AfterCommit
-from receiver.storage.transaction import LeasedDelivery, Listener, NewDelivery, Transaction
+from receiver.storage.fan_outs import FanOutEvent
+from receiver.storage.transaction import LeasedDelivery, Listener, NewDelivery, NewEvent, Transaction
+
+Recorded = NewEvent | FanOutEvent
+"""An event with what decides who receives it."""
 
 
-class Matched(Protocol):
-    """What decides which subscriptions receive an event."""
-
-    @property
-    def type(self) -> str:
-        """The event's type."""
-        ...
-
-    @property
-    def model(self) -> str | None:
-        """The task's model; None for an event of no task."""
-        ...
-
-    @property
-    def task_type(self) -> str | None:
-        """The task's type."""
-        ...
-
-    @property
-    def metadata(self) -> Mapping[str, Any] | None:
-        """Of the task or the run."""
-        ...
-
-    @property
-    def run_uid(self) -> str | None:
-        """The run that the event is of, or whose step its task is."""
-        ...
-
-    @property
-    def task_id(self) -> int | None:
-        """The task's row key."""
-        ...
-
-
-def receives(listener: Listener, event: Matched) -> bool:
+def receives(listener: Listener, event: Recorded) -> bool:
     """Return whether a subscription receives an event of its organization."""
     return event.type in listener.event_types and matches(
         listener.filters,
@@ -56,7 +25,7 @@ def receives(listener: Listener, event: Matched) -> bool:
 
 
 def new_delivery(
-    event: Matched, event_key: int, listener: Listener, after_commit: AfterCommit, now: datetime
+    event: Recorded, event_key: int, listener: Listener, after_commit: AfterCommit, now: datetime
 ) -> NewDelivery:
     """Return a delivery: leased to this process where its dispatcher has room, so that no claim is needed, or due."""
     # An ordered delivery waits in the table, where a claim can see the earlier deliveries of its task.

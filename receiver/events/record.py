@@ -9,8 +9,8 @@ from receiver.domain.decisions import Decision
 from receiver.domain.ids import new_id
 from receiver.domain.task_state import TaskState
 from receiver.events.after_commit import AfterCommit, Waiting
-from receiver.events.fan_outs import MANY_WEBHOOKS
 from receiver.events.new_deliveries import insert_deliveries, new_delivery, receives
+from receiver.events.pending_fan_outs import MANY_WEBHOOKS
 from receiver.storage.fan_outs import insert_fan_outs
 from receiver.storage.transaction import Listener, NewEvent, Transaction
 
@@ -20,14 +20,14 @@ async def record(tx: Transaction, events: Sequence[NewEvent], after_commit: Afte
 
     A delivery is written as leased to this process where its dispatcher has room, so that no claim is needed. The
     others are due at once, and any process may claim them. Those to registered subscriptions are written later where
-    the organization has many (`receiver.events.fan_outs`).
+    the organization has many (`receiver.events.pending_fan_outs`).
     """
     if not events:
         return
     keys = await tx.insert_events(events)
-    fan_outs = after_commit.fan_outs
+    pending = after_commit.pending_fan_outs
     organizations = {event.organization_id for event in events}
-    later = {each for each in organizations if fan_outs.has_many(each)}
+    later = {each for each in organizations if pending.has_many(each)}
     listeners = await tx.listeners(
         organizations - later,
         {event.callback_id for event in events if event.callback_id is not None},
@@ -35,7 +35,7 @@ async def record(tx: Transaction, events: Sequence[NewEvent], after_commit: Afte
     registered, callbacks = _by_addressee(listeners)
     for organization_id, own in registered.items():
         if len(own) > MANY_WEBHOOKS:
-            fan_outs.note(organization_id, len(own))
+            pending.note(organization_id, len(own))
             later.add(organization_id)
         elif any(each.is_behind for each in own):
             later.add(organization_id)
@@ -51,7 +51,7 @@ async def record(tx: Transaction, events: Sequence[NewEvent], after_commit: Afte
     if later:
         of_later = [(key, event) for key, event in zip(keys, events, strict=True) if event.organization_id in later]
         await insert_fan_outs(tx, of_later)
-        tx.after_commit.append(lambda: fan_outs.wake(later))
+        tx.after_commit.append(lambda: pending.wake(later))
     uids = {uid for event in events for uid in (event.task_uid, event.run_uid) if uid is not None}
     tx.after_commit.append(lambda: _wake(after_commit.waiting, uids))
     tx.after_commit.append(lambda: after_commit.publisher.publish(list(zip(keys, events, strict=True))))

@@ -4,13 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, FromClause, Select, and_, func, or_, select
 
 from models import EventType
 from receiver.domain.ids import is_id
 from receiver.domain.matching import matches
 from receiver.storage.large_rows import LargeRows, bytes_of
-from receiver.storage.tables import events, organizations, tasks
+from receiver.storage.tables import events, organizations, runs, tasks
 
 FILTERS = ("model", "task_type", "run_id")
 """The filters of a subscription that a list or a stream of events has too."""
@@ -79,6 +79,20 @@ _WITH_TASK = select(
     *(column.label(f"event_{column.name}") for column in events.c),
     *(column.label(f"task_{column.name}") for column in tasks.c),
 ).select_from(_EVENTS_AND_TASKS)
+
+
+def matched_events(*columns: ColumnElement[Any], among: FromClause = events) -> Select[Any]:
+    """Return the query for events with their keys, all that the filters of subscriptions compare, and these columns.
+
+    `among` is the table of events, or a join with it that SQLite is to begin with.
+    """
+    metadata = func.coalesce(tasks.c.metadata, runs.c.metadata).label("metadata")
+    return (
+        select(events.c.id, events.c.type, events.c.run_uid, tasks.c.model, tasks.c.task_type, metadata, *columns)
+        .select_from(among)
+        .outerjoin(tasks, tasks.c.id == events.c.task_id)
+        .outerjoin(runs, runs.c.uid == events.c.run_uid)
+    )
 
 
 def events_before(wanted: EventFilter, before: int | None, limit: int) -> Select[Any]:

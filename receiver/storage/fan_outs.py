@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy import Select, bindparam, delete, func, insert, select, update
 
 from models import SubscriptionKind
-from receiver.storage.tables import events, fan_outs, runs, subscriptions, tasks
-from receiver.storage.transaction import NewEvent, Transaction, Values
+from receiver.storage.events import matched_events
+from receiver.storage.tables import events, fan_outs, subscriptions
+from receiver.storage.transaction import NewEvent, Transaction
 
 _newest = subscriptions.alias("newest")
 _INSERT = insert(fan_outs).values(
@@ -42,7 +43,7 @@ class FanOutEvent:
     run_uid: str | None
     model: str | None
     task_type: str | None
-    metadata: Values | None
+    metadata: dict[str, Any] | None
     after: int
     """The last subscription that was looked at."""
     until: int
@@ -65,23 +66,14 @@ def organizations_with_fan_outs() -> Select[Any]:
 async def first_fan_outs(tx: Transaction, organization_id: int, limit: int) -> list[FanOutEvent]:
     """Return an organization's first events whose deliveries are not all written, in their order."""
     columns = (
-        events.c.id,
+        events.c.organization_id,
         events.c.task_id,
-        events.c.type,
         events.c.created_at,
-        events.c.run_uid,
-        tasks.c.model,
-        tasks.c.task_type,
-        func.coalesce(tasks.c.metadata, runs.c.metadata).label("metadata"),
-        fan_outs.c.organization_id,
         fan_outs.c.after_subscription_id.label("after"),
         fan_outs.c.until_subscription_id.label("until"),
     )
     query = (
-        select(*columns)
-        .join(events, events.c.id == fan_outs.c.event_id)
-        .outerjoin(tasks, tasks.c.id == fan_outs.c.task_id)
-        .outerjoin(runs, runs.c.uid == events.c.run_uid)
+        matched_events(*columns, among=fan_outs.join(events, events.c.id == fan_outs.c.event_id))
         .where(fan_outs.c.organization_id == organization_id)
         .order_by(fan_outs.c.event_id)
         .limit(limit)

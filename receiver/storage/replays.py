@@ -14,7 +14,8 @@ from sqlalchemy import Select, and_, func, insert, select, update
 from models import DeliveryStatus, ReplayStatus
 from receiver.domain.ids import new_id
 from receiver.storage.bounded_count import count_up_to
-from receiver.storage.tables import deliveries, events, replays, runs, subscriptions, tasks
+from receiver.storage.events import matched_events
+from receiver.storage.tables import deliveries, events, replays, subscriptions
 from receiver.storage.transaction import NewDelivery, Transaction, Values
 
 _NEWEST = 100
@@ -91,11 +92,8 @@ def events_to_replay(
     limit: int,
 ) -> Select[Any]:
     """Return the query for a page of events in a range, oldest first, with the columns that filters need."""
-    metadata = func.coalesce(tasks.c.metadata, runs.c.metadata).label("metadata")
     return (
-        select(events.c.id, events.c.type, events.c.run_uid, tasks.c.model, tasks.c.task_type, metadata)
-        .outerjoin(tasks, tasks.c.id == events.c.task_id)
-        .outerjoin(runs, runs.c.uid == events.c.run_uid)
+        matched_events()
         .where(_is_in_range(organization_id, event_types, since, until), events.c.id > after)
         .order_by(events.c.id)
         .limit(limit)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from receiver.domain.load_shares import Load, LoadShares
 from receiver.errors import Unavailable
 from receiver.events.fan_out import MOST_DELIVERIES, FanOutWriter, Progress
-from receiver.events.fan_outs import FanOuts
+from receiver.events.pending_fan_outs import PendingFanOuts
 from receiver.storage.database import Database
 from receiver.storage.fan_outs import organizations_with_fan_outs
 from receiver.telemetry import get_logger
@@ -25,10 +25,12 @@ _ELSEWHERE_SECONDS = 0.1
 class FanOutWorker:
     """Has deliveries written while there are some, by the database's writer, in the turns of their organization."""
 
-    def __init__(self, database: Database, writer: FanOutWriter, fan_outs: FanOuts, load_shares: LoadShares) -> None:
+    def __init__(
+        self, database: Database, writer: FanOutWriter, pending: PendingFanOuts, load_shares: LoadShares
+    ) -> None:
         self._database = database
         self._writer = writer
-        self._fan_outs = fan_outs
+        self._pending = pending
         self._load_shares = load_shares
         self._busy: dict[int, asyncio.Task[None]] = {}
 
@@ -37,7 +39,7 @@ class FanOutWorker:
         try:
             while True:
                 rows = await self._database.read(organizations_with_fan_outs())
-                self._fan_outs.wake(row["organization_id"] for row in rows)
+                self._pending.wake(row["organization_id"] for row in rows)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_SECONDS):
                         await self._start_when_asked()
@@ -47,14 +49,14 @@ class FanOutWorker:
 
     async def _start_when_asked(self) -> None:
         while True:
-            await self._fan_outs.asked.wait()
-            self._fan_outs.asked.clear()
-            for organization_id in self._fan_outs.waiting - self._busy.keys():
+            await self._pending.asked.wait()
+            self._pending.asked.clear()
+            for organization_id in self._pending.waiting - self._busy.keys():
                 self._busy[organization_id] = asyncio.create_task(self._write_all(organization_id))
 
     async def _write_all(self, organization_id: int) -> None:
         """Write deliveries of one organization until all are written."""
-        waiting = self._fan_outs.waiting
+        waiting = self._pending.waiting
         try:
             progress = Progress.SOME_LEFT
             while progress is not Progress.ALL_WRITTEN or organization_id in waiting:

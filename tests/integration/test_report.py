@@ -13,7 +13,7 @@ from receiver.domain.gaps import GapKind
 from receiver.domain.ids import new_id
 from receiver.errors import BadRequest
 from receiver.events.fan_out import FanOutWriter, Progress
-from receiver.events.fan_outs import MANY_WEBHOOKS
+from receiver.events.pending_fan_outs import MANY_WEBHOOKS
 from receiver.reporting import findings as found_things
 from receiver.reporting import keys
 from receiver.reporting.findings import Account

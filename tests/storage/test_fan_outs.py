@@ -18,9 +18,9 @@ from receiver.domain.load_shares import LoadShares
 from receiver.events import fan_out
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.fan_out import MOST_DELIVERIES, FanOutWriter, Progress
-from receiver.events.fan_outs import MANY_WEBHOOKS
 from receiver.events.feed import Feed
 from receiver.events.new_deliveries import insert_deliveries
+from receiver.events.pending_fan_outs import MANY_WEBHOOKS
 from receiver.events.record import record
 from receiver.storage.database import Database
 from receiver.storage.organizations import lock_organization
@@ -54,7 +54,7 @@ class Recording:
         self.database = database
         self.dispatcher = NotingDispatcher()
         self.after_commit = AfterCommit(Waiting(), self.dispatcher, WakeTimer(), Feed(), lease_seconds=60)
-        self.fan_outs = self.after_commit.fan_outs
+        self.fan_outs = self.after_commit.pending_fan_outs
         self.writer = FanOutWriter(self.after_commit)
 
     async def record(self, *new: NewEvent) -> None:

@@ -12,7 +12,7 @@ MANY_WEBHOOKS = 50
 """Of an organization with more webhooks than this, deliveries are written after their event."""
 
 
-class FanOuts:
+class PendingFanOuts:
     """What this process knows of organizations with many webhooks. Of others it learns when it next matches an event.
 
     `waiting` are the organizations that have new events with deliveries to be written, and `asked` is set when there
