@@ -263,7 +263,7 @@ class _Endpoint:
         limit_status.check()
         principal.require(self.scope)
         use = services.load_shares.use(principal.organization_id, Load.REQUESTS)
-        if wait := use.begin(monotonic(), _cost(request, services.settings.max_request_bytes)):
+        if wait := use.begin(monotonic(), cost_of(request, services.settings.max_request_bytes)):
             await asyncio.sleep(wait)
         call = Call(request, services, principal, request_id=request_id)
         if self.passes_on or request.method in _READS:
@@ -312,7 +312,7 @@ class _Endpoint:
             )
 
 
-def _cost(request: Request, most: int) -> float:
+def cost_of(request: Request, most: int) -> float:
     """Return what a request costs, about (`receiver.domain.load_shares`); of its body `most` bytes are read."""
     length = request.headers.get("content-length", "")
     size = min(int(length), most) if length.isascii() and length.isdecimal() else 0

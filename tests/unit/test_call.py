@@ -1,8 +1,10 @@
-"""The ids of what a request creates follow from its idempotency key."""
+"""What a request is taken for: the ids of what it creates follow from its idempotency key, its cost from its body."""
 
 from typing import Any
 
-from receiver.api.endpoint import Call
+from starlette.requests import Request
+
+from receiver.api.endpoint import Call, cost_of
 from receiver.domain.ids import is_id, new_id
 from receiver.storage.idempotency import Claim
 
@@ -35,3 +37,14 @@ def test_only_a_claim_that_an_earlier_request_left_is_resumed() -> None:
         (Claim("scope", new_id(), is_resumed=True), True),
     ):
         assert Call(NOTHING, NOTHING, NOTHING, claim).is_resumed is is_resumed
+
+
+def test_a_body_costs_as_much_as_is_read_of_it_whatever_length_is_declared() -> None:
+    most = 1_000_000
+
+    def cost(length: str) -> float:
+        scope = {"type": "http", "method": "POST", "headers": [(b"content-length", length.encode())]}
+        return cost_of(Request(scope), most)
+
+    assert cost("0") == cost("many") < cost("100000") < cost(str(most))
+    assert cost("9" * 18) == cost(str(most))
