@@ -14,7 +14,7 @@ from receiver.settings import Settings
 from receiver.storage.hot import HotQuery, HotRow
 from receiver.storage.sqlite import SQLiteConnection, SQLiteReader
 from receiver.storage.sqlite.upkeep import SQLiteUpkeep
-from receiver.storage.transaction import Transaction
+from receiver.storage.transaction import Transaction, Values
 from receiver.storage.writer import Writer
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Snapshot(Protocol):
 class Reader(Protocol):
     """Reads committed rows."""
 
-    async def read(self, statement: Executable) -> list[dict[str, Any]]:
+    async def read(self, statement: Executable, parameters: Values | None = None) -> list[dict[str, Any]]:
         """Run a query; return its rows by column name. Raises `StorageUnavailable`."""
         ...
 
@@ -92,9 +92,9 @@ class Database:
         database.writer.start()
         return database
 
-    async def read(self, statement: Executable) -> list[dict[str, Any]]:
+    async def read(self, statement: Executable, parameters: Values | None = None) -> list[dict[str, Any]]:
         """Run a query; return its rows by column name. Raises `StorageUnavailable`."""
-        return await self._reader.read(statement)
+        return await self._reader.read(statement, parameters)
 
     async def read_by_keys(self, query: HotQuery, keys: Collection[int]) -> list[HotRow]:
         """Run a query of the hot path for a few keys; return its rows by table. Raises `StorageUnavailable`."""

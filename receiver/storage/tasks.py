@@ -3,9 +3,24 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, Select, and_, case, cast, func, null, or_, select, type_coerce, update
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    null,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
 
 from models import TERMINAL, Submission, TaskStatus
 from receiver.domain.decisions import STORED_ONCE
@@ -107,22 +122,34 @@ def new_task(
 
 def task_by_id(organization_id: int, task_id: str) -> Select[Any]:
     """Return the query for one task, by Ringback's id or by the provider's."""
+    return _by_id(organization_id, task_id, by_uid=is_id(task_id))
+
+
+def _by_id(organization_id: Any, task_id: Any, *, by_uid: bool) -> Select[Any]:
     has_id = [tasks.c.provider_task_id == task_id]
-    if is_id(task_id):
+    if by_uid:
         has_id.append(tasks.c.uid == task_id)
     return _WITH_CALLBACK.where(tasks.c.organization_id == organization_id, or_(*has_id)).order_by(tasks.c.id).limit(1)
 
 
-def task_if_small(organization_id: int, task_id: str) -> Select[Any]:
-    """Return the query of `task_by_id` that leaves out the documents of a task whose `stored_bytes` are many."""
+def task_if_small(organization_id: int, task_id: str) -> tuple[Select[Any], Values]:
+    """Return the query of `task_by_id` that leaves out the documents of a task whose `stored_bytes` are many.
+
+    It comes with its parameters: building it takes as long as all the rest of a request.
+    """
+    return _if_small(is_id(task_id)), {"of_organization": organization_id, "task_id": task_id}
+
+
+@cache
+def _if_small(by_uid: bool) -> Select[Any]:
     columns = [
         column
         if not isinstance(column.type, JSON)
         else type_coerce(case((tasks.c.stored_bytes <= SMALL_BYTES, column)), column.type).label(column.name)
         for column in tasks.c
     ]
-    callback = subscriptions.c.endpoint_url.label("callback_url")
-    return task_by_id(organization_id, task_id).with_only_columns(*columns, callback)
+    query = _by_id(bindparam("of_organization"), bindparam("task_id"), by_uid=by_uid)
+    return query.with_only_columns(*columns, subscriptions.c.endpoint_url.label("callback_url"))
 
 
 def task_by_uid(uid: str) -> Select[Any]:

@@ -133,7 +133,7 @@ class Tracker:
 
     async def _if_small(self, organization_id: int, task_id: str) -> Fields:
         """Return a task's row, that of a large one without its documents. Raises `NotFound`."""
-        return _found(await self._database.read(task_if_small(organization_id, task_id)), task_id)
+        return _found(await self._database.read(*task_if_small(organization_id, task_id)), task_id)
 
     async def _whole(self, organization_id: int, task: Fields, hold: Hold) -> Fields:
         if task["stored_bytes"] <= SMALL_BYTES:

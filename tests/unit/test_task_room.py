@@ -19,7 +19,7 @@ class OneTask:
         self.size = size
         self.whole = 0
 
-    async def read(self, query: Any) -> list[dict[str, Any]]:
+    async def read(self, query: Any, parameters: Any = None) -> list[dict[str, Any]]:
         self.whole += "CASE" not in str(query)  # that of a small one alone
         return [{"uid": "a", "status": "queued", "stored_bytes": self.size}]
 

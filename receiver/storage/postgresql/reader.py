@@ -24,6 +24,7 @@ from receiver.storage.hot import Decoder, HotPlan, HotQuery, HotRow
 from receiver.storage.postgresql.errors import is_locked, is_unavailable, unavailable
 from receiver.storage.postgresql.raw_connection import RawConnection
 from receiver.storage.postgresql.server import COMMAND_SECONDS, core_engine
+from receiver.storage.transaction import Values
 
 CONNECTIONS = 5
 _ONCE_BY_KEYS = select(*(func.set_config(name, "off", True) for name in ("enable_seqscan", "enable_bitmapscan")))
@@ -56,10 +57,10 @@ class PostgreSQLReader:
         self._hot = RawConnection(dsn, writes=False)
         self._plans: dict[HotQuery, HotPlan] = {}
 
-    async def read(self, statement: Executable) -> list[dict[str, Any]]:
+    async def read(self, statement: Executable, parameters: Values | None = None) -> list[dict[str, Any]]:
         """Run a query; return its rows by column name. Raises `StorageUnavailable`."""
         try:
-            return await self._read(statement)
+            return await self._read(statement, parameters)
         except Exception as error:
             if not is_unavailable(error):
                 raise
@@ -67,7 +68,7 @@ class PostgreSQLReader:
                 raise unavailable(error, "cannot be read") from error
         # A pooled connection may have broken since it was last used; SQLAlchemy has discarded the whole pool by now.
         try:
-            return await self._read(statement)
+            return await self._read(statement, parameters)
         except Exception as error:
             raise (unavailable(error, "cannot be read") if is_unavailable(error) else error) from error
 
@@ -104,9 +105,9 @@ class PostgreSQLReader:
         await self._hot.aclose()
         await self._engine.dispose()
 
-    async def _read(self, statement: Executable) -> list[dict[str, Any]]:
+    async def _read(self, statement: Executable, parameters: Values | None) -> list[dict[str, Any]]:
         async with self._engine.connect() as connection:
-            return [dict(row) for row in (await connection.execute(statement)).mappings()]
+            return [dict(row) for row in (await connection.execute(statement, parameters)).mappings()]
 
 
 def _among_keys(key: ColumnElement[Any]) -> ColumnElement[bool]:

@@ -32,6 +32,7 @@ from receiver.storage.hot import HotPlan, HotQuery, HotRow
 from receiver.storage.sqlite.connection import SQLiteConnection, configure
 from receiver.storage.sqlite.snapshot import SQLiteSnapshot, snapshot_of
 from receiver.storage.sqlite.values import decoder_of, read_document, write_document
+from receiver.storage.transaction import Values
 
 _CONNECTIONS = 4
 _KEYS: BindParameter[str] = bindparam("keys")
@@ -49,9 +50,9 @@ class SQLiteReader:
         configure(self._hot, writes=False)
         self._plans: dict[HotQuery, HotPlan] = {}
 
-    async def read(self, statement: Executable) -> list[dict[str, Any]]:
+    async def read(self, statement: Executable, parameters: Values | None = None) -> list[dict[str, Any]]:
         """Run a query; return its rows by column name. Raises `StorageUnavailable`."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, statement)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, statement, parameters)
 
     async def read_by_keys(self, query: HotQuery, keys: Collection[int]) -> list[HotRow]:
         """Run a query of the hot path; return its rows by table. Raises `StorageUnavailable`."""
@@ -78,10 +79,10 @@ class SQLiteReader:
         self._threads.shutdown()
         self._hot.close()
 
-    def _read(self, statement: Executable) -> list[dict[str, Any]]:
+    def _read(self, statement: Executable, parameters: Values | None) -> list[dict[str, Any]]:
         try:
             with self._engine.connect() as connection:
-                return [dict(row) for row in connection.execute(statement).mappings()]
+                return [dict(row) for row in connection.execute(statement, parameters).mappings()]
         except OperationalError as error:
             raise _unavailable(error.orig) from error
 
