@@ -39,7 +39,7 @@ async def create_tasks(call: Call) -> Reply:
         requested = [_request(call, each, uid, callbacks) for each, uid in zip(wanted, uids, strict=True)]
         requests = [each for each in requested if isinstance(each, TaskRequest) and each.uid not in existing]
         if requests:
-            await call.services.tracker.create_bulk(requests)
+            await call.services.tracker.create_bulk(requests, size=size)
     data = [
         {"index": index, "error": error_object(each)}
         if isinstance(each, RingbackError) and uid not in existing

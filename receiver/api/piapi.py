@@ -64,13 +64,14 @@ async def create_task(call: Call) -> Reply:
     if call.is_resumed and (earlier := await call.services.database.read(task_by_id(call.organization_id, uid))):
         return _earlier_reply(earlier[0])
     tracker, wait = call.services.tracker, call.services.settings.submit_wait_seconds
-    with await call.services.quotas.begin_creates(call.organization_id, 1, len(await call.raw())) as admission:
+    size = len(await call.raw())
+    with await call.services.quotas.begin_creates(call.organization_id, 1, size) as admission:
         request = task_request(call, wanted, uid, await read_callback(call, webhook_config_of(wanted)))
-        _, outcome = await tracker.create(request, wait=wait, stored=admission.stored)
+        _, outcome = await tracker.create(request, wait=wait, size=size, stored=admission.stored)
     if isinstance(outcome, Refused):
         raise ProviderRefused(outcome.message, status=outcome.status, body=outcome.body, code=outcome.code)
     try:
-        task = await tracker.task(call.organization_id, uid)
+        task = await tracker.created(request)
     except Unavailable:  # it is stored and may be at the provider: after an error the client would create it again
         task = _initial_task(request)
     return Reply(piapi_task(task))

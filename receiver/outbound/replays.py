@@ -8,6 +8,7 @@ matched with the webhook as usual.
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from models import DeliveryStatus, ReplayKind, ReplayStatus
@@ -44,7 +45,7 @@ Row = Mapping[str, Any]
 
 MOST_DELIVERIES = 100_000
 """At most this many deliveries per replay."""
-BATCH = 200
+BATCH = 100
 """How many deliveries one transaction queues."""
 MOST_PENDING = 500
 """No further batch of a replay while this many deliveries of its webhook's replays are pending: they may not delay new
@@ -171,11 +172,12 @@ class Replays:
             return False
         if replay["kind"] == ReplayKind.RECOVER:
             batch = await self._next_given_up(replay)
-            sent = await self._database.writer.run(lambda tx: send_given_up(tx, batch, utc_now()), bounded=False)
+            send = partial(send_given_up, batch=batch, now=utc_now())
         else:
             batch = await self._next_events(replay)
-            sent = await self._database.writer.run(lambda tx: send_events(tx, batch, utc_now()), bounded=False)
-        if sent:
+            send = partial(send_events, batch=batch, now=utc_now())
+        organization, items = replay["organization_id"], max(1, len(batch.keys))
+        if await self._database.writer.run(send, bounded=False, items=items, organization=organization):
             self._dispatcher.wake()
         return not batch.is_last
 

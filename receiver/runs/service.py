@@ -51,10 +51,16 @@ class Runs:
         self._advancer = advancer
         self._changer = RunChanger(after_commit, tasks, advancer)
 
-    async def create(self, request: RunRequest) -> None:
-        """Create a run and start its first steps; return when both are on disk."""
+    async def create(self, request: RunRequest, *, size: int = 0) -> None:
+        """Create a run and start its first steps; return when both are on disk.
+
+        `size` is about how many bytes the request has.
+        """
         await self._database.writer.run(
-            lambda tx: self._create(tx, request, utc_now()), organization=request.organization_id
+            lambda tx: self._create(tx, request, utc_now()),
+            items=len(request.graph.steps),
+            size=size,
+            organization=request.organization_id,
         )
 
     async def run(self, organization_id: int, uid: str) -> RunRow:

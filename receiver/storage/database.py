@@ -87,7 +87,8 @@ class Database:
             from receiver.storage.postgresql import PostgreSQL
 
             server = PostgreSQL(settings.database_url)
-            writer = Writer(server.connection(), capacity=settings.writer_queue)
+            heavy = Writer(server.connection(is_main=False), capacity=settings.writer_queue)
+            writer = Writer(server.connection(), capacity=settings.writer_queue, heavy=heavy)
             database = cls(server.reader(), writer, server)
         database.writer.start()
         return database

@@ -19,7 +19,7 @@ log = get_logger("storage.queued_write")
 
 
 class QueuedWrite:
-    """One write that waits: `weight` is how many items it stands for."""
+    """One write that waits: `items` is how many it stands for, `weight` about how long it takes."""
 
     __slots__ = (
         "apart_until",
@@ -28,6 +28,7 @@ class QueuedWrite:
         "future",
         "handler",
         "item",
+        "items",
         "organization",
         "weight",
     )
@@ -36,6 +37,7 @@ class QueuedWrite:
         self,
         handler: WriteHandler[Any, Any],
         item: Any,
+        items: int,
         weight: int,
         bounded: bool,
         essential: bool,
@@ -48,6 +50,7 @@ class QueuedWrite:
         self.handler = handler
         self.item = item
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.items = items
         self.weight = weight
 
     def report(self, result: Any) -> None:

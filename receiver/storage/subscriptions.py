@@ -7,12 +7,20 @@ from typing import Any
 from sqlalchemy import Select, and_, insert, select, update
 
 from models import DeliveryStatus, SubscriptionKind
+from receiver.storage.hot import HotQuery
 from receiver.storage.tables import deliveries, organizations, subscriptions
 from receiver.storage.transaction import Transaction, Values
 
 CallbackKey = tuple[int, str]
 """An organization's row key, and the fingerprint of a client's own callback URL and secret
 (`Subscription.fingerprint`)."""
+
+ENDPOINT_LIMITS = HotQuery(
+    subscriptions.c.id,
+    {"endpoint": [subscriptions.c[name] for name in ("id", "max_in_flight", "rate_limit", "ordered", "endpoint_url")]},
+    lambda query: query,
+)
+"""What decides how fast deliveries of subscriptions are sent, by their row keys."""
 
 
 def webhooks(organization_id: int, limit: int, before: int | None) -> Select[Any]:
@@ -105,13 +113,6 @@ async def remove_subscription(tx: Transaction, uid: str, now: datetime) -> None:
         update(subscriptions).where(subscriptions.c.uid == uid).values(is_active=False, deleted_at=now, updated_at=now)
     )
     await tx.execute(_update_pending(uid).values(status=DeliveryStatus.CANCELLED, due_at=None, settled_at=now))
-
-
-def endpoint_limits(subscription_ids: Collection[int]) -> Select[Any]:
-    """Return the query for (id, max_in_flight, rate_limit, ordered, endpoint_url) of these subscriptions."""
-    table = subscriptions.c
-    columns = (table.id, table.max_in_flight, table.rate_limit, table.ordered, table.endpoint_url)
-    return select(*columns).where(table.id.in_(subscription_ids))
 
 
 def _update_pending(uid: str) -> Any:

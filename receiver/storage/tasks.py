@@ -140,6 +140,20 @@ def task_if_small(organization_id: int, task_id: str) -> tuple[Select[Any], Valu
     return _if_small(is_id(task_id)), {"of_organization": organization_id, "task_id": task_id}
 
 
+def task_without_input(organization_id: int, uid: str) -> tuple[Select[Any], Values]:
+    """Return the query of one task that leaves out its input, with its parameters."""
+    return _without_input(), {"of_organization": organization_id, "task_id": uid}
+
+
+@cache
+def _without_input() -> Select[Any]:
+    columns = [
+        column if column is not tasks.c.input else cast(null(), column.type).label(column.name) for column in tasks.c
+    ]
+    query = _by_id(bindparam("of_organization"), bindparam("task_id"), by_uid=True)
+    return query.with_only_columns(*columns, subscriptions.c.endpoint_url.label("callback_url"))
+
+
 @cache
 def _if_small(by_uid: bool) -> Select[Any]:
     columns = [

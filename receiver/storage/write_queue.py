@@ -4,23 +4,26 @@ Why turns: a batch is taken from what waits, and one client that creates thousan
 writes before another's first one. Each organization has a queue here, and a batch takes one write of each in turn; the
 writes that belong to none (outcomes of attempts, claims, webhooks of providers) have a queue and a turn of their own.
 
-Why rests: a write may stand for many rows, such as a thousand tasks that are created together, and cannot be divided.
-After a batch with such writes their organization rests, so that most batches are short. It does not while all writes
-of this process have been of one organization.
+Why rests: a write may stand for many rows or bytes, such as a thousand tasks that are created together, and cannot be
+divided. Such a heavy write has a batch of its own, after which light ones have a batch, and its organization rests, so
+that others wait for one heavy write at most, and seldom. None of that is so while all writes of this process have been
+of one organization.
 
-Room is counted in weight, of bounded writes alone: others are bounded by those who make them. An organization may use
+Room is counted in items, of bounded writes alone: others are bounded by those who make them. An organization may use
 as much of it as is free (`receiver.domain.shared_pool` has the rule). Times are of the loop's clock.
 """
 
 import heapq
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
 HEAVY = 50
 """A write of this weight or more is heavy."""
+_BYTES_OF_ITEM = 8192
+"""With so large a document an item takes twice the time of one with a small one."""
 REST = 3
-"""After a batch with heavy writes of an organization, it rests for this many times the time that they took."""
+"""After a heavy write its organization rests for this many times the time that it took."""
 _RESERVED = 4
 """One of this many parts of the capacity is kept for essential writes."""
 _TURNS_OF_NONE = 8
@@ -28,8 +31,9 @@ _TURNS_OF_NONE = 8
 
 
 class WaitingWrite(Protocol):
-    """What has to be known of a write here."""
+    """What has to be known of a write here: `items` is how many it stands for, `weight` about how long it takes."""
 
+    items: int
     weight: int
     bounded: bool
     essential: bool
@@ -39,16 +43,21 @@ class WaitingWrite(Protocol):
 Queued = TypeVar("Queued", bound=WaitingWrite)
 
 
+def weight_of(items: int, size: int) -> int:
+    """Return the weight of a write that stands for this many items, whose documents have about `size` bytes in all."""
+    return items + size // _BYTES_OF_ITEM
+
+
 class WriteQueue(Generic[Queued]):
-    """The writes that wait, in the order of turns; at most `capacity` in weight of bounded ones."""
+    """The writes that wait, in the order of turns; at most `capacity` items of bounded ones."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._plain_capacity = capacity - capacity // _RESERVED
-        self._weight = 0
-        self._plain_weight = 0
-        """The part of it that is not essential."""
-        self._weights: dict[int, int] = {}
+        self._items = 0
+        self._plain_items = 0
+        """The part of them that is not essential."""
+        self._items_of: dict[int, int] = {}
         self._waiting: OrderedDict[int | None, deque[Queued]] = OrderedDict()
         self._resting: dict[int, deque[Queued]] = {}
         """The queues of organizations that rest after heavy writes."""
@@ -57,6 +66,8 @@ class WriteQueue(Generic[Queued]):
         self._only: int | None = None
         """The organization of all writes until now, unless there were others."""
         self._has_several = False
+        self._was_heavy = False
+        """Whether the last batch was a heavy write."""
         self._is_hurried = False
 
     def __len__(self) -> int:
@@ -67,15 +78,15 @@ class WriteQueue(Generic[Queued]):
         """Return whether any write waits, also one that may not be taken now."""
         return bool(self._count or self._resting)
 
-    def is_full_for(self, weight: int, organization: int | None, *, essential: bool) -> bool:
+    def is_full_for(self, items: int, organization: int | None, *, essential: bool) -> bool:
         """Return whether there is no room for a bounded write. One is admitted where nothing of its kind waits."""
-        free, waiting = self._capacity - self._weight, self._weight
+        free, waiting = self._capacity - self._items, self._items
         if not essential:
-            free, waiting = min(free, self._plain_capacity - self._plain_weight), self._plain_weight
+            free, waiting = min(free, self._plain_capacity - self._plain_items), self._plain_items
         if not waiting:
             return False
-        own = 0 if organization is None else self._weights.get(organization, 0)
-        return weight > free or (own > 0 and own + weight > free)
+        own = 0 if organization is None else self._items_of.get(organization, 0)
+        return items > free or (own > 0 and own + items > free)
 
     def add(self, write: Queued) -> None:
         """Let a write, which is counted already, wait at the end of its organization's queue."""
@@ -93,19 +104,19 @@ class WriteQueue(Generic[Queued]):
             self._waiting[organization] = deque((write,))
 
     def count(self, write: Queued, times: int) -> None:
-        """Count the weight of a write that waits (1), here or set apart, or does not any more (-1)."""
+        """Count the items of a write that waits (1), here or set apart, or does not any more (-1)."""
         if not write.bounded:
             return
-        weight = times * write.weight
-        self._weight += weight
+        items = times * write.items
+        self._items += items
         if not write.essential:
-            self._plain_weight += weight
+            self._plain_items += items
         if write.organization is not None:
-            own = self._weights.get(write.organization, 0) + weight
+            own = self._items_of.get(write.organization, 0) + items
             if own:
-                self._weights[write.organization] = own
+                self._items_of[write.organization] = own
             else:
-                self._weights.pop(write.organization, None)
+                self._items_of.pop(write.organization, None)
 
     def next_at(self) -> float | None:
         """Return when writes may be taken that may not be now, None if there are none."""
@@ -127,47 +138,62 @@ class WriteQueue(Generic[Queued]):
     def take(self, most: int) -> list[Queued]:
         """Remove and return a batch: one write of each organization in turn, up to the weight `most`; at least one.
 
+        Where several organizations have written, a heavy write is a batch of its own, and light ones have the next one.
         Call it only when the length is not 0.
         """
+        first = next(iter(self._waiting.values()))
+        batch = [] if self._is_apart(first[0]) and not self._was_heavy else self._take_turns(most)
+        if not batch:  # all others that wait are heavy too, or have had their turn
+            batch = self._take_turns(0, with_heavy=True)
+        self._was_heavy = batch[0].weight >= HEAVY
+        self._count -= len(batch)
+        for write in batch:
+            self.count(write, -1)
+        return batch
+
+    def _take_turns(self, most: int, *, with_heavy: bool = False) -> list[Queued]:
+        """Remove and return writes in turn, up to the weight `most`, at least one; none that are to be apart."""
         batch: list[Queued] = []
         weight = 0
+        passed: list[tuple[int | None, deque[Queued]]] = []
         while self._waiting:
             organization, queue = next(iter(self._waiting.items()))
+            if not with_heavy and self._is_apart(queue[0]):
+                passed.append(self._waiting.popitem(last=False))
+                continue
             turn = self._turn_of(organization, queue, most - weight if batch else None)
             if not turn:
                 break
             batch += turn
             weight += sum(write.weight for write in turn)
             self._turn_over(organization, queue)
-        self._count -= len(batch)
-        for write in batch:
-            self.count(write, -1)
+        for organization, queue in reversed(passed):  # they are the first ones the next time
+            self._waiting[organization] = queue
+            self._waiting.move_to_end(organization, last=False)
         return batch
+
+    def _is_apart(self, write: Queued) -> bool:
+        return self._has_several and write.weight >= HEAVY
 
     def _turn_of(self, organization: int | None, queue: deque[Queued], room: int | None) -> list[Queued]:
         """Remove and return the writes of one turn, up to the weight `room`; None: the first one in any case."""
         turn: list[Queued] = []
         left = queue[0].weight if room is None else room
-        while queue and queue[0].weight <= left and len(turn) < (_TURNS_OF_NONE if organization is None else 1):
+        most = _TURNS_OF_NONE if organization is None else 1
+        while queue and queue[0].weight <= left and len(turn) < most and not (turn and self._is_apart(queue[0])):
             left -= queue[0].weight
             turn.append(queue.popleft())
         return turn
 
     def rest(self, batch: Sequence[Queued], seconds: float, now: float) -> None:
-        """Let the organizations rest whose heavy writes are in a batch, which took `seconds` to be stored."""
-        if not self._has_several:
+        """Let the organization rest whose heavy write was a batch, which took `seconds` to be stored."""
+        organization = batch[0].organization
+        if organization is None or not self._is_apart(batch[0]) or organization in self._resting:
             return
-        heavy = Counter[int]()
-        for write in batch:
-            if write.weight >= HEAVY and write.organization is not None:
-                heavy[write.organization] += write.weight
-        total = sum(write.weight for write in batch)
-        for organization, weight in heavy.items():
-            if organization not in self._resting:
-                queue = self._waiting.pop(organization, deque())
-                self._count -= len(queue)
-                self._resting[organization] = queue
-                heapq.heappush(self._rests, (now + REST * seconds * weight / total, organization))
+        queue = self._waiting.pop(organization, deque())
+        self._count -= len(queue)
+        self._resting[organization] = queue
+        heapq.heappush(self._rests, (now + REST * seconds, organization))
 
     def _turn_over(self, organization: int | None, queue: deque[Queued]) -> None:
         """Put the queue whose turn is over where it waits for the next one."""

@@ -9,7 +9,7 @@ waited for once, for 1 write or for 500, and under load the wait per write shrin
 This is why the statements in `receiver.storage.transaction` take lists: the writer groups a batch by handler, and each
 handler writes all of its items with one statement (or a few), however many they are.
 
-Four rules follow for handlers and callers:
+Five rules follow for handlers and callers:
 
 - A caller may rely on its write as soon as `write` returns: it is on disk. If `write` raises an error, nothing of it
   is, with one exception: `OutcomeUnknown`, when the answer to the commit is missing. Until the outcome is known,
@@ -19,6 +19,8 @@ Four rules follow for handlers and callers:
   returns an error for an item that it refuses; if something raises, the batch is split (`Writer._commit_halves`).
 - An item that waits for a lock of another session is set apart (`receiver.storage.set_apart`): writes of one process
   are not always stored in the order in which they arrived.
+- Heavy writes (`receiver.storage.write_queue`) may have a writer of their own, whose connection writes at the same
+  time, so that light ones do not wait for them. Their order with others is that of another process's writes.
 - A handler may be called several times for the same item, each time in a new transaction (`Writer._commit_batch`).
   So its only effects are statements in that transaction and calls left in `Transaction.after_commit`.
 """
@@ -34,7 +36,7 @@ from receiver.storage.commit_delay import COMMIT_DELAY_SECONDS, CommitDelay
 from receiver.storage.queued_write import Item, QueuedWrite, Result, WriteHandler, Written, fail
 from receiver.storage.set_apart import SetApart
 from receiver.storage.transaction import Transaction
-from receiver.storage.write_queue import WriteQueue
+from receiver.storage.write_queue import HEAVY, WriteQueue, weight_of
 from receiver.telemetry import get_logger, writer_batch, writer_waiting, writes_set_apart
 
 MOST_AT_ONCE = 500
@@ -88,15 +90,21 @@ class WriteConnection(Protocol):
 class Writer:
     """Commits the writes that wait, one transaction at a time: of each organization in order, organizations in turn.
 
-    `capacity` is the most weight of bounded writes that may wait. One beyond it is refused, one that is not `essential`
+    `capacity` is how many items of bounded writes may wait. One beyond it is refused, one that is not `essential`
     also where the rest is kept for essential ones, and one of an organization where others need the rest. Refused too
-    is one that is not essential while `is_scarce` returns True: the disk is full.
+    is one that is not essential while `is_scarce` returns True: the disk is full. `heavy` writes what is heavy.
     """
 
     def __init__(
-        self, connection: WriteConnection, *, capacity: int = 4096, is_scarce: Callable[[], bool] = lambda: False
+        self,
+        connection: WriteConnection,
+        *,
+        capacity: int = 4096,
+        is_scarce: Callable[[], bool] = lambda: False,
+        heavy: "Writer | None" = None,
     ) -> None:
         self._is_scarce = is_scarce
+        self._heavy = heavy
         self._connection = connection
         self._waiting: WriteQueue[QueuedWrite] = WriteQueue(capacity)
         self._deferred: deque[QueuedWrite] = deque()
@@ -113,6 +121,8 @@ class Writer:
     def start(self) -> None:
         """Start to commit writes."""
         self._task = asyncio.create_task(self._run(), name="ringback-writer")
+        if self._heavy is not None:
+            self._heavy.start()
 
     async def write(
         self,
@@ -123,12 +133,14 @@ class Writer:
         deferrable: bool = False,
         until_known: bool = False,
         essential: bool = False,
-        weight: int = 1,
+        items: int = 1,
+        size: int = 0,
         organization: int | None = None,
     ) -> Result:
         """Write `item` with `handler`; return the handler's result for it when it is on disk.
 
-        `weight` is how many items this stands for. `organization` is whose write it is, as far as that is known: one
+        `items` is how many this stands for, and `size` about how many bytes their documents have in all, if they may
+        be large. `organization` is whose write it is, as far as that is known: one
         that waits has its turn among those of others. In a batch each handler runs once, with all of its items, in the
         order in which the first item of each arrived. `bounded=False` is for callers that are few by themselves and
         whose writes may not be refused, such as outcomes of calls already made. `essential` is for a bounded write that
@@ -139,23 +151,39 @@ class Writer:
         Raises `WriterFull` and `StorageUnavailable` (nothing was stored), `OutcomeUnknown` (whose `later` is the result
         that this would have returned, once the write is known to be on disk), or the error that the handler returned.
         """
-        if self._closing or (bounded and self._waiting.is_full_for(weight, organization, essential=essential)):
+        weight = weight_of(items, size)
+        if self._heavy is not None and weight >= HEAVY:
+            return await self._heavy.write(
+                handler,
+                item,
+                bounded=bounded,
+                deferrable=deferrable,
+                until_known=until_known,
+                essential=essential,
+                items=items,
+                size=size,
+                organization=organization,
+            )
+        if self._closing or (bounded and self._waiting.is_full_for(items, organization, essential=essential)):
             raise WriterFull("the queue of writes is full; nothing was stored, try again")
         if bounded and not essential and self._is_scarce():
             raise StorageUnavailable("the disk is full; nothing was stored, try again when there is room")
-        write = QueuedWrite(handler, item, weight, bounded, essential, organization)
+        write = QueuedWrite(handler, item, items, weight, bounded, essential, organization)
         self._waiting.count(write, 1)
         if deferrable:
             self._defer(write)
         else:
             self._waiting.add(write)
             self._wake.set()
+        writer_waiting.inc()
         try:
             return cast(Result, await write.future)
         except OutcomeUnknown as unknown:
             if not until_known or unknown.later is None:
                 raise
             return cast(Result, await asyncio.shield(unknown.later))
+        finally:
+            writer_waiting.dec()
 
     async def run(
         self,
@@ -163,17 +191,35 @@ class Writer:
         *,
         bounded: bool = True,
         essential: bool = False,
+        items: int = 1,
+        size: int = 0,
         organization: int | None = None,
     ) -> Result:
         """Run `work` as one write in the next transaction; return its result when that is on disk.
 
         An error that `work` returns is raised here. An error that it raises splits the batch: return refusals.
         """
-        writing = self.write(_run_each, work, bounded=bounded, essential=essential, organization=organization)
-        return cast(Result, await writing)
+        return cast(
+            Result,
+            await self.write(
+                _run_each,
+                work,
+                bounded=bounded,
+                essential=essential,
+                items=items,
+                size=size,
+                organization=organization,
+            ),
+        )
 
     async def aclose(self) -> None:
         """Commit the writes that still wait, refuse new ones, then close the connection."""
+        if self._heavy is not None:
+            await asyncio.gather(self._heavy.aclose(), self._close())
+        else:
+            await self._close()
+
+    async def _close(self) -> None:
         self._closing = True
         self._apart.hurry(asyncio.get_running_loop().time())
         self._waiting.hurry()
@@ -193,7 +239,6 @@ class Writer:
                 continue
             await self._wait_for_more()
             batch = self._next_batch()
-            writer_waiting.set(len(self._waiting))
             writer_batch.observe(len(batch))
             began = asyncio.get_running_loop().time()
             await self._process(batch)

@@ -13,7 +13,7 @@ from receiver.providers import SubmitOutcome
 from receiver.storage.attempts import attempts_of
 from receiver.storage.database import Database
 from receiver.storage.large_rows import SMALL_BYTES, Hold, PageRoom, without_room
-from receiver.storage.tasks import task_by_id, task_if_small
+from receiver.storage.tasks import task_by_id, task_if_small, task_without_input
 from receiver.telemetry import get_logger
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.cancel import Canceller
@@ -54,13 +54,13 @@ class Tracker:
         """The creates of which it is not known yet whether they are on disk."""
 
     async def create(
-        self, request: TaskRequest, *, wait: float, stored: Callable[[], None] = lambda: None
+        self, request: TaskRequest, *, wait: float, size: int = 0, stored: Callable[[], None] = lambda: None
     ) -> tuple[str, SubmitOutcome | None]:
         """Create a task and send it; return its id, and the outcome if that is known within `wait` seconds, else None.
 
-        `stored` is called as soon as it is on disk. Raises `WriterFull` and `StorageUnavailable`: then nothing was
-        stored and nothing was sent. Raises `OutcomeUnknown`: then nothing was sent, and the task is sent as soon as it
-        is known to be on disk.
+        `size` is about how many bytes the request has. `stored` is called as soon as it is on disk. Raises `WriterFull`
+        and `StorageUnavailable`: then nothing was stored and nothing was sent. Raises `OutcomeUnknown`: then nothing
+        was sent, and the task is sent as soon as it is known to be on disk.
         """
         outgoing = Outgoing(
             uid=request.uid,
@@ -74,7 +74,7 @@ class Tracker:
         )
         try:
             created = await self._database.writer.write(
-                self._creator.create, request, organization=request.organization_id
+                self._creator.create, request, size=size, organization=request.organization_id
             )
         except OutcomeUnknown as unknown:
             unknown.when_stored(lambda _: self._submitter.not_sent(outgoing))
@@ -100,16 +100,18 @@ class Tracker:
         elif error is not None:
             log.error("submitting failed", task_id=sending.get_name(), exc_info=error)
 
-    async def create_bulk(self, requests: Sequence[TaskRequest]) -> None:
+    async def create_bulk(self, requests: Sequence[TaskRequest], *, size: int = 0) -> None:
         """Create tasks in one transaction; they are sent in the background, in turn with other tasks.
 
-        Raises `WriterFull` and `StorageUnavailable`: then nothing was stored. Raises `OutcomeUnknown`.
+        `size` is about how many bytes the requests have in all. Raises `WriterFull` and `StorageUnavailable`: then
+        nothing was stored. Raises `OutcomeUnknown`.
         """
         organization_id = requests[0].organization_id if requests else None
         await self._database.writer.write(
             self._creator.create_bulk,
             requests,
-            weight=len(requests),
+            items=len(requests),
+            size=size,
             organization=organization_id,
         )
 
@@ -119,6 +121,17 @@ class Tracker:
         Raises `NotFound`, and `Unavailable` if there is no room.
         """
         return await self._whole(organization_id, await self._if_small(organization_id, task_id), hold)
+
+    async def created(self, request: TaskRequest) -> Fields:
+        """Return the row of a task that was just created; the input of a large one is not read again.
+
+        Raises `NotFound`, `Unavailable`.
+        """
+        task = await self._if_small(request.organization_id, request.uid)
+        if task["stored_bytes"] <= SMALL_BYTES:
+            return task
+        query = task_without_input(request.organization_id, request.uid)
+        return {**_found(await self._database.read(*query), request.uid), "input": request.input}
 
     async def wait(self, organization_id: int, task_id: str, seconds: float, hold: Hold = without_room) -> Fields:
         """Return a task's row when it has ended, or as it is after `seconds` or when the service stops.

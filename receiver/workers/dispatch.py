@@ -29,8 +29,9 @@ from receiver.outbound.message import Message
 from receiver.outbound.target_url import target_url
 from receiver.storage.database import Database
 from receiver.storage.deliveries import give_back
-from receiver.storage.subscriptions import endpoint_limits
-from receiver.storage.transaction import LeasedDelivery, Transaction
+from receiver.storage.subscriptions import ENDPOINT_LIMITS
+from receiver.storage.transaction import LeasedDelivery, Transaction, Values
+from receiver.storage.write_queue import HEAVY
 from receiver.telemetry import get_logger
 
 log = get_logger("workers.dispatch")
@@ -48,6 +49,7 @@ _REST = 2
 """After a claim that took long the next one waits this many times as long: the writer has other work too."""
 _CLAIM_SECONDS = 1.0
 """The table is claimed from this often even when nothing wakes the dispatcher: a process may have died."""
+_LIMITS_AT_ONCE = 100
 _LIMITS_SECONDS = 5.0
 """The limits of subscriptions are read again this often, because a client may have changed them."""
 _SHARES_SECONDS = 1.0
@@ -89,6 +91,8 @@ class DeliveryDispatcher:
         """For the same organizations, how many attempts a second they began lately."""
         self._at_once = _AT_ONCE
         self._claim_took = 0.0
+        self._is_claim_long = False
+        """Whether the last claim took long, so that other writes may not wait for the next one."""
         self._new: set[int] = set()
         """The keys of subscriptions whose limits have not been read yet."""
         self._limits: dict[int, tuple[WebhookLimits, str]] = {}
@@ -339,9 +343,11 @@ class DeliveryDispatcher:
                 skip_organizations=without_room,
             )
             self._claim_took = time.monotonic() - started
+            self._is_claim_long = self._claim_took > _LONG_CLAIM_SECONDS
             return claimed
 
-        claiming = asyncio.ensure_future(self._writer.run(work, bounded=False))
+        items = HEAVY if self._is_claim_long else 1
+        claiming = asyncio.ensure_future(self._writer.run(work, bounded=False, items=items))
         try:
             await asyncio.shield(claiming)
         except OutcomeUnknown as unknown:  # what is not known to be ours is not sent
@@ -361,14 +367,20 @@ class DeliveryDispatcher:
 
     async def _read_limits(self, keys: Collection[int]) -> None:
         wanted = tuple(keys)
-        now = time.monotonic()
-        for row in await self._database.read(endpoint_limits(wanted)):
-            if row["id"] in self._queues:
-                limits = WebhookLimits(row["max_in_flight"], row["rate_limit"])
-                self._limits[row["id"]] = (limits, _host_of(row["endpoint_url"]))
-                self._take_part(row["id"], now)
-            (self._ordered.add if row["ordered"] else self._ordered.discard)(row["id"])
-        self._new.difference_update(wanted)
+        for start in range(0, len(wanted), _LIMITS_AT_ONCE):
+            piece = wanted[start : start + _LIMITS_AT_ONCE]
+            now = time.monotonic()
+            for row in await self._database.read_by_keys(ENDPOINT_LIMITS, piece):
+                self._set_limits(row["endpoint"], now)
+            self._new.difference_update(piece)
+            await asyncio.sleep(0)
+
+    def _set_limits(self, row: Values, now: float) -> None:
+        if row["id"] in self._queues:
+            limits = WebhookLimits(row["max_in_flight"], row["rate_limit"])
+            self._limits[row["id"]] = (limits, _host_of(row["endpoint_url"]))
+            self._take_part(row["id"], now)
+        (self._ordered.add if row["ordered"] else self._ordered.discard)(row["id"])
 
     async def _refresh_shares(self) -> None:
         while True:

@@ -16,8 +16,8 @@ log = get_logger("workers.fan_out")
 
 _LOOK_SECONDS = 5.0
 """What is left to be written is looked for this often: the process that began it may have died."""
-_PIECE_COST = 6.0
-"""Of one piece (`receiver.domain.load_shares`)."""
+_PIECE_COST = 30.0
+"""Of one piece, with what it costs later to claim and settle its deliveries (`receiver.domain.load_shares`)."""
 _ELSEWHERE_SECONDS = 0.1
 """Before the next try where another process is writing."""
 
@@ -68,7 +68,7 @@ class FanOutWorker:
                     organization_id,
                     bounded=False,
                     until_known=True,
-                    weight=MOST_DELIVERIES,
+                    items=MOST_DELIVERIES,
                     organization=organization_id,
                 )
                 if progress is Progress.ELSEWHERE:

@@ -263,7 +263,7 @@ async def test_a_handler_that_returns_too_few_results_fails_only_its_own_items(n
 async def test_a_write_of_many_rows_counts_by_its_weight(notes: Notes) -> None:
     writer = Writer(notes.connection, capacity=10)
     # An empty queue takes a write of any weight; otherwise a heavy one could never be written.
-    writes = [asyncio.create_task(writer.write(notes.insert, "large", weight=25))]
+    writes = [asyncio.create_task(writer.write(notes.insert, "large", items=25))]
     await asyncio.sleep(0)
     with pytest.raises(WriterFull):
         await writer.write(notes.insert, "small")
@@ -276,7 +276,7 @@ async def test_writes_of_many_rows_do_not_all_share_one_transaction(notes: Notes
     half = MOST_AT_ONCE // 2
     weights = {"a": half, "b": half, "c": 1, "d": MOST_AT_ONCE * 2, "e": 1}
     writes = [
-        asyncio.create_task(notes.writer.write(notes.insert, body, weight=weight, bounded=False))
+        asyncio.create_task(notes.writer.write(notes.insert, body, items=weight, bounded=False))
         for body, weight in weights.items()
     ]
     await asyncio.sleep(0)
@@ -315,46 +315,59 @@ async def test_organizations_take_turns_in_what_a_batch_takes(notes: Notes) -> N
     writes = [
         asyncio.create_task(
             notes.writer.write(
-                notes.insert, f"{organization} {number}", weight=100, bounded=False, organization=number_of
+                notes.insert, f"{organization} {number}", items=40, bounded=False, organization=number_of
             )
         )
-        for organization, number_of, count in (("busy", 1, 8), ("quiet", 2, 2))
+        for organization, number_of, count in (("busy", 1, 20), ("quiet", 2, 2))
         for number in range(count)
     ]
     await asyncio.sleep(0)
     notes.writer.start()
     await asyncio.gather(*writes)
-    assert notes.handled == [
-        ["busy 0", "quiet 0", "busy 1", "quiet 1", "busy 2"],
-        ["busy 3", "busy 4", "busy 5", "busy 6", "busy 7"],
-    ]
+    first = ["busy 0", "quiet 0", "busy 1", "quiet 1", *(f"busy {number}" for number in range(2, 10))]
+    assert notes.handled == [first, [f"busy {number}" for number in range(10, 20)]]
 
 
-async def test_heavy_writes_are_few_in_a_batch_and_leave_time_to_others(notes: Notes) -> None:
+async def test_heavy_writes_have_batches_of_their_own_and_leave_time_to_others(notes: Notes) -> None:
     heavy = [
         asyncio.create_task(
-            notes.writer.write(notes.insert, f"heavy {number}", organization=1, weight=200, bounded=False)
+            notes.writer.write(notes.insert, f"heavy {number}", organization=1, items=items, size=size, bounded=False)
         )
-        for number in range(5)
+        for number, (items, size) in enumerate([(200, 0), (1, 1_000_000), (200, 0)])
     ]
+    heavy.append(asyncio.create_task(notes.writer.write(notes.insert, "heavy of another", organization=3, items=200)))
     light = [
-        asyncio.create_task(notes.writer.write(notes.insert, f"light {number}", organization=2)) for number in range(5)
+        asyncio.create_task(notes.writer.write(notes.insert, f"light {number}", organization=number % 2 + 4))
+        for number in range(4)
+    ]
+    light.append(asyncio.create_task(notes.writer.write(notes.insert, "light of the busy one", organization=3)))
+    await asyncio.sleep(0)
+    notes.writer.start()
+    await asyncio.gather(*light[:4])
+    assert notes.handled[:2] == [["heavy 0"], [f"light {number}" for number in range(4)]]
+    assert not heavy[1].done()
+    await asyncio.gather(*heavy, *light)
+    assert all(len(batch) == 1 for batch in notes.handled if any(body.startswith("heavy") for body in batch))
+    order = [body for batch in notes.handled for body in batch]
+    assert [body for body in order if body in ("heavy 0", "heavy 1", "heavy 2")] == ["heavy 0", "heavy 1", "heavy 2"]
+    assert order.index("heavy of another") < order.index("light of the busy one")
+
+
+async def test_heavy_writes_share_batches_while_one_organization_alone_writes(notes: Notes) -> None:
+    writes = [
+        asyncio.create_task(notes.writer.write(notes.insert, str(number), organization=1, items=100))
+        for number in range(4)
     ]
     await asyncio.sleep(0)
     notes.writer.start()
-    await asyncio.gather(*light)
-    assert [len(batch) for batch in notes.handled[:2]] == [4, 3], "two heavy ones fill a batch, and then rest"
-    assert not heavy[-1].done()
-    await asyncio.gather(*heavy)
-    assert [body for batch in notes.handled for body in batch if body.startswith("heavy")] == [
-        f"heavy {number}" for number in range(5)
-    ]
+    await asyncio.gather(*writes)
+    assert notes.handled == [["0", "1", "2", "3"]]
 
 
 async def test_closing_stores_the_writes_of_an_organization_that_rests(notes: Notes) -> None:
     notes = Notes(notes.path)
     heavy = [
-        asyncio.create_task(notes.writer.write(notes.insert, str(number), organization=1, weight=1000, bounded=False))
+        asyncio.create_task(notes.writer.write(notes.insert, str(number), organization=1, items=1000, bounded=False))
         for number in range(3)
     ]
     heavy.append(asyncio.create_task(notes.writer.write(notes.insert, "of another", organization=2)))

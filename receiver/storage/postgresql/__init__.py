@@ -17,9 +17,9 @@ class PostgreSQL:
         self._rate_limits = RawConnection(dsn, writes=True)
         self.limits = SharedLimits(self._rate_limits)
 
-    def connection(self) -> PostgreSQLConnection:
-        """Return a new connection for the writer."""
-        return PostgreSQLConnection(self._dsn)
+    def connection(self, *, is_main: bool = True) -> PostgreSQLConnection:
+        """Return a new connection for a writer: the main one of this process, or another."""
+        return PostgreSQLConnection(self._dsn, is_main=is_main)
 
     def reader(self) -> PostgreSQLReader:
         """Return a new reader, with connections of its own."""

@@ -1,4 +1,4 @@
-"""The writer's connection to PostgreSQL: one connection, replaced when it is lost.
+"""A writer's connection to PostgreSQL: one connection, replaced when it is lost.
 
 Why a missing answer to COMMIT needs care: the transaction may be on disk or not. Reporting a failure for one that is on
 disk would be wrong: the client's error says that nothing was stored, so it repeats its request; and `after_commit` does
@@ -45,10 +45,11 @@ _BEGIN_BRIEF = "BEGIN; SET LOCAL lock_timeout = '50ms'"
 
 
 class PostgreSQLConnection:
-    """The one connection of this process that writes."""
+    """A connection that writes. A process has one for most of its writes (`is_main`), and one for heavy ones."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *, is_main: bool = True) -> None:
         self._dsn = dsn
+        self._is_main = is_main
         self._engine = core_engine(dsn, writes=True, settings=_TIMEOUTS, poolclass=NullPool)
         self._core: AsyncConnection | None = None
         self._driver: asyncpg.Connection | None = None
@@ -133,7 +134,7 @@ class PostgreSQLConnection:
             self._driver = (await self._core.get_raw_connection()).driver_connection
             assert self._driver is not None  # noqa: S101 - just made
             self._session = await session_of(self._driver)
-            await mark_as_writer(self._driver)
+            await mark_as_writer(self._driver, is_main=self._is_main)
             self._is_suspect = False
         return self._core, self._driver
 

@@ -10,9 +10,9 @@ import asyncpg
 
 _CLASS = 0x52494E47
 """The first half of the lock's number: "RING" in ASCII. `receiver.storage.postgresql.migrating` locks another one."""
-_WRITER = 1
+_MAIN, _OTHER = 1, 2
+"""The second half: of the session that a process writes most with, and of its other ones."""
 
-_TAKE = f"SELECT pg_advisory_lock_shared({_CLASS}, {_WRITER})"
 OPEN_WRITERS = f"""
 WITH held AS MATERIALIZED (
     SELECT locktype, relation, mode, granted, pid, virtualtransaction, classid, objid, objsubid FROM pg_locks
@@ -24,7 +24,7 @@ AND writing.mode = 'RowExclusiveLock'
 AND (
     EXISTS (
         SELECT FROM held AS own WHERE own.pid = writing.pid AND own.locktype = 'advisory'
-        AND own.classid = {_CLASS} AND own.objid = {_WRITER} AND own.objsubid = 2
+        AND own.classid = {_CLASS} AND own.objid IN ({_MAIN}, {_OTHER}) AND own.objsubid = 2
     )
     OR EXISTS (SELECT FROM pg_stat_get_activity(writing.pid) AS session WHERE session.application_name = 'ringback')
 )
@@ -35,11 +35,11 @@ transaction ends. The application's name is for processes of a version that does
 LIVE_WRITERS = f"""
 SELECT count(DISTINCT pid) FROM pg_locks
 WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-AND classid = {_CLASS} AND objid = {_WRITER} AND objsubid = 2 AND granted
+AND classid = {_CLASS} AND objid = {_MAIN} AND objsubid = 2 AND granted
 """
-"""How many sessions of Ringback's writers this database has: one for each process that is live."""
+"""How many main sessions of Ringback's writers this database has: one for each process that is live."""
 
 
-async def mark_as_writer(connection: asyncpg.Connection) -> None:
+async def mark_as_writer(connection: asyncpg.Connection, *, is_main: bool) -> None:
     """Mark this session as one of Ringback's that write. It stays so until it ends."""
-    await connection.execute(_TAKE)
+    await connection.execute(f"SELECT pg_advisory_lock_shared({_CLASS}, {_MAIN if is_main else _OTHER})")
