@@ -50,7 +50,7 @@ MOST_FAULTS = 20
 """How many wrong fields an error lists."""
 _READ_COST, _WRITE_COST = 1.5, 4.0
 """Of a request and what follows from it (`receiver.domain.load_shares`)."""
-_BYTES_A_COST = 32 * 1024
+_BYTES_A_COST = 16 * 1024
 """This many bytes of a body cost as much as 1."""
 _LONGEST_FIELD = 100
 _LONGEST_FAULT = 300

@@ -29,8 +29,8 @@ _NEW = 0.2
 _FIRST, _SLOWER, _QUICKER = 0.5, 0.9, 1.01
 _UNNEEDED = 4.0
 """A pace is dropped when it is this many times what is used."""
-_LEAST = 500.0
-"""All paces together are at least this cost a second, so that organizations that are slowed still get half of it."""
+LEAST = 330.0
+"""All paces together are at least this cost a second, so that organizations that are slowed still get a third of it."""
 LONGEST_WAIT = 10.0
 """In seconds. What is used beyond it is not waited for, so that an organization has not to wait long after a flood."""
 _KEPT_SECONDS = 60.0
@@ -71,7 +71,7 @@ class Use:
         """Set a quicker pace, or none if it is not needed."""
         if self.pace.rate is not None:
             rate = self.pace.rate * _QUICKER
-            self.pace.rate = None if rate > _UNNEEDED * self.cost + _LEAST else rate
+            self.pace.rate = None if rate > _UNNEEDED * self.cost + LEAST else rate
 
 
 class LoadShares:
@@ -121,13 +121,13 @@ class LoadShares:
         """Set the paces by what was measured; `seconds` have passed since the last time."""
         costs = {key: sum(use.cost for use in uses.values()) for key, uses in self._uses.items()}
         equal = sum(costs.values()) / max(1, len(costs))
-        least = _LEAST / max(1, len(costs)) / len(Load)
+        least = LEAST / max(1, len(costs)) / len(Load)
         is_late = self.is_late
         for key, cost in costs.items():
             for use in self._uses[key].values():
                 if not self.is_shared:
                     use.pace.rate = None
-                elif is_late and cost > equal:
+                elif is_late and cost > max(equal, len(Load) * least):
                     use.slow_down(least)
                 else:
                     use.quicken()

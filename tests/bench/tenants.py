@@ -30,7 +30,7 @@ from tests.bench.report import at_most
 from tests.bench.seed_rows import add_pending_tasks, task_id
 from tests.bench.subscriber import Subscriber, subscribing
 
-_SECONDS = 8.0
+_SECONDS = 20.0
 _WARM_UP_SECONDS = 2.0
 _CREATES_A_SECOND = 10.0
 _WEBHOOKS_A_SECOND = 30.0

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.domain.load_shares import LATE_SECONDS, LONGEST_WAIT, Load, LoadShares
+from receiver.domain.load_shares import LATE_SECONDS, LEAST, LONGEST_WAIT, Load, LoadShares
 
 STEP = 0.02
 BUSY, LATE = 0.9, 4 * LATE_SECONDS
@@ -38,7 +38,7 @@ class Process:
 def test_who_uses_most_of_a_late_process_is_slowed_and_others_are_not() -> None:
     process = Process()
     process.pass_time(3, LATE, of_1=800, of_2=30, of_3=60)
-    assert process.rate(1) == 500 / 3 / len(Load), "the least that it keeps"
+    assert process.rate(1) == LEAST / 3 / len(Load), "the least that it keeps"
     assert (process.rate(2), process.rate(3)) == (None, None)
     assert process.work(1, 500) >= 0
     assert process.work(1) > 1, "it waits for what it has used"
@@ -56,7 +56,7 @@ def test_long_batches_of_the_writer_slow_too_and_a_slow_disk_does_not() -> None:
     process = Process()
     process.pass_time(3, batch=0.005, of_1=80, of_2=30)
     process.pass_time(3, batch=0.05, of_1=800, of_2=30)
-    assert process.rate(1) == 500 / 2 / len(Load)
+    assert process.rate(1) == LEAST / 2 / len(Load)
     assert process.rate(2) is None
 
 
@@ -90,6 +90,12 @@ def test_nobody_is_slowed_where_something_else_makes_the_loop_late() -> None:
     assert process.rate(1) is None
 
 
+def test_who_uses_less_than_it_may_always_use_is_not_slowed_though_it_uses_most() -> None:
+    process = Process()
+    process.pass_time(3, LATE, of_1=int(LEAST / 2) - 10, of_2=int(LEAST / 2) - 30)
+    assert (process.rate(1), process.rate(2)) == (None, None)
+
+
 def test_deliveries_have_a_pace_of_their_own() -> None:
     process = Process()
     process.pass_time(3, LATE, of_1=800, of_2=30)
@@ -109,4 +115,4 @@ def test_a_pace_is_never_below_the_least_and_never_for_who_uses_least(steps: lis
         for each in range(1, 5):
             for work in Load:
                 rate = process.rate(each, work)
-                assert rate is None or rate >= 500 / 5 / len(Load)
+                assert rate is None or rate >= LEAST / 5 / len(Load)
