@@ -27,7 +27,7 @@ _GARBAGE_THRESHOLDS = (10_000, 10, 10)
 
 _SWITCH_SECONDS = 0.0005
 """How long another thread may compute while the event loop waits for its turn. Python's default, 5 ms, is longer than
-most requests take; so little costs no more than one part in a hundred."""
+most requests take."""
 
 
 def serve(

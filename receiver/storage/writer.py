@@ -140,14 +140,14 @@ class Writer:
         """Write `item` with `handler`; return the handler's result for it when it is on disk.
 
         `items` is how many this stands for, and `size` about how many bytes their documents have in all, if they may
-        be large. `organization` is whose write it is, as far as that is known: one
-        that waits has its turn among those of others. In a batch each handler runs once, with all of its items, in the
-        order in which the first item of each arrived. `bounded=False` is for callers that are few by themselves and
-        whose writes may not be refused, such as outcomes of calls already made. `essential` is for a bounded write that
-        is stored even while the disk is so full that others are refused. `deferrable` is for a write that no
-        client waits for: it shares the next commit, or gets one of its own after `DEFER_SECONDS`. `until_known` is for
-        a write that is repeated until it is stored: if its commit is held, it waits for the outcome as long as that
-        takes, for the repetition would wait for the locks of the held one, and all other writes with it.
+        be large. `organization` is whose write it is, as far as that is known: one that waits has its turn among those
+        of others. In a batch each handler runs once, with all of its items, in the order in which the first item of
+        each arrived. `bounded=False` is for callers that are few by themselves and whose writes may not be refused,
+        such as outcomes of calls already made. `essential` is for a bounded write that is stored even while the disk is
+        so full that others are refused. `deferrable` is for a write that no client waits for: it shares the next
+        commit, or gets one of its own after `DEFER_SECONDS`. `until_known` is for a write that is repeated until it is
+        stored: if its commit is held, it waits for the outcome as long as that takes, for the repetition would wait for
+        the locks of the held one, and all other writes with it.
         Raises `WriterFull` and `StorageUnavailable` (nothing was stored), `OutcomeUnknown` (whose `later` is the result
         that this would have returned, once the write is known to be on disk), or the error that the handler returned.
         """

@@ -107,3 +107,15 @@ async def test_large_rows_are_read_in_pieces(world: World) -> None:
         pieces = [(len(rows), len(rest)) async for rows, rest in in_pieces(database.read, query)]
     assert sum(count == 1 for count, _ in pieces) >= COUNT - 1
     assert pieces[-1][1] == 0
+
+
+async def test_the_answer_to_a_large_create_has_all_that_is_stored(world: World) -> None:
+    wanted = {"prompt": random.Random(99).randbytes(SIZE // 2).hex()}
+    body = {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": wanted, "config": {"service_mode": "pro"}}
+    created = (await world.api.post("/api/v1/task", json=body)).json()["data"]
+    read = (await world.api.get(f"/api/v1/task/{created['task_id']}")).json()["data"]
+    assert created["input"] == wanted
+    for name in ("input", "config", "model", "task_type", "error"):  # the others may change meanwhile
+        assert created[name] == read[name]
+    for name in ("usage", "created_at", "provider_task_id", "attempt"):
+        assert created["meta"][name] == read["meta"][name]
