@@ -32,8 +32,8 @@ def _die_after(owner: Any, name: str) -> None:
     """Patch an async function of a class or module so that the process dies when it has returned."""
     function = getattr(owner, name)
 
-    async def call_and_die(*arguments: Any) -> None:
-        await function(*arguments)
+    async def call_and_die(*arguments: Any, **options: Any) -> None:
+        await function(*arguments, **options)
         die()
 
     patch.object(owner, name, call_and_die).start()
@@ -43,10 +43,10 @@ def _die_at_first_commit_in(owner: Any, name: str) -> None:
     """Patch an async function of a class so that the process dies at the next commit after it was called."""
     function = getattr(owner, name)
 
-    async def call(*arguments: Any) -> Any:
+    async def call(*arguments: Any, **options: Any) -> Any:
         patch.object(SQLiteConnection, "commit", die).start()
         patch.object(PostgreSQLConnection, "commit", die).start()
-        return await function(*arguments)
+        return await function(*arguments, **options)
 
     patch.object(owner, name, call).start()
 

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from receiver.outbound.replays import BATCH
 from tests.fakes.past_events import add_events, hours_ago
 from tests.fakes.rows import select
 from tests.fakes.world import ProcessWorld, in_processes
@@ -44,7 +45,7 @@ async def completes(world: ProcessWorld, webhook: dict[str, Any], wanted: list[s
 
 
 @pytest.mark.parametrize(
-    ("point", "sent"), [("between_two_batches_of_a_replay", 200), ("before_the_commit_of_a_batch_of_a_replay", 0)]
+    ("point", "sent"), [("between_two_batches_of_a_replay", BATCH), ("before_the_commit_of_a_batch_of_a_replay", 0)]
 )
 async def test_a_replay_continues_after_a_kill_at_a_named_point(tmp_path: Path, point: str, sent: int) -> None:
     async with in_processes(tmp_path, start=False) as world:

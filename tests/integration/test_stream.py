@@ -258,9 +258,9 @@ async def test_idle_readers_cost_no_query_and_the_others_share_one(
     asked: list[str] = []
     read = Database.read
 
-    async def count(self: Database, statement: Any) -> Any:
+    async def count(self: Database, statement: Any, *parameters: Any) -> Any:
         asked.append(str(statement))
-        return await read(self, statement)
+        return await read(self, statement, *parameters)
 
     task_id = await world.created({"outcome": "never", "webhook": "lost"})
     async with asyncio.TaskGroup() as group, reading(world) as busy:
