@@ -87,7 +87,8 @@ class FuzzedService:
             return await self.asked("POST", path, body, key=key)
 
         hook = {"endpoint_url": f"http://127.0.0.1:9/{mark}", "description": mark, "secret": WEBHOOK_SECRET}
-        webhooks = [(await made("/api/v1/webhooks", {**hook, "format": "piapi"}))["id"] for _ in range(2)]
+        slow = {**hook, "rate_limit": 0.001}  # so that its replay can be cancelled as long as it was not
+        webhooks = [(await made("/api/v1/webhooks", {**each, "format": "piapi"}))["id"] for each in (slow, hook)]
         task = {
             **TASK,
             "metadata": {"mark": mark},
