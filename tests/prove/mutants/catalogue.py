@@ -188,6 +188,6 @@ MUTANTS: tuple[Mutant, ...] = (
         new="events: list[NewEvent] = []",
         promises=("nothing after a cancel",),
         fault=nothing,
-        rounds=3,
+        rounds=8,
     ),
 )
