@@ -26,7 +26,7 @@ test-clients: $(READY) ## drive public clients of PiAPI, unchanged (tests/client
 	@$(BIN)/python -m tests.clients --skills $(CLIENTS)/bin/python \
 		$(if $(MCP_SERVER),--mcp-server $(MCP_SERVER)) $(if $(N8N_NODES),--n8n-nodes $(N8N_NODES)) $(if $(RECORD),--record)
 
-prove: $(READY) ## prove the promises under faults, in 30 minutes at most (with QUICK=1 in 3; SEED=... repeats one)
+prove: $(READY) ## prove the promises under faults, in 40 minutes at most (with QUICK=1 in 3; SEED=... repeats one)
 	@$(BIN)/python -m tests.prove $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) \
 		$(if $(DATABASE),--database $(DATABASE)) $(if $(CAMPAIGN),--campaign $(CAMPAIGN))
 	@$(if $(CAMPAIGN)$(QUICK),,$(BIN)/python -m tests.fuzz --worst --both --count 200000 \
