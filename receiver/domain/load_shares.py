@@ -3,9 +3,9 @@
 One event loop and one writer serve all organizations. What one of them asks for takes several turns of the loop and
 waits for one or two batches of the writer. An organization that always has work, requests as well as deliveries, makes
 every turn and every batch long, and each request of the others waits through several of them. So both are measured
-(`receiver.workers.load_keeper`), and while one of them is late, each organization that uses more than an equal share
-gets a pace, which slows until they are in time again, and quickens from then on until it is not needed. No organization
-gets one while it alone has work, and nothing is refused.
+(`receiver.workers.load_keeper`), and while one of them is late, each organization that uses more than an equal share,
+and more than it may use always, gets a pace, which slows until they are in time again, and quickens from then on until
+it is not needed. No organization gets one while it alone has work, and nothing is refused.
 
 Use is counted in costs; 1 is about a millisecond of the loop. `now` is in seconds of a monotonic clock.
 """
@@ -121,14 +121,14 @@ class LoadShares:
         """Set the paces by what was measured; `seconds` have passed since the last time."""
         costs = {key: sum(use.cost for use in uses.values()) for key, uses in self._uses.items()}
         equal = sum(costs.values()) / max(1, len(costs))
-        least = LEAST / max(1, len(costs)) / len(Load)
+        own_least = LEAST / max(1, len(costs))
         is_late = self.is_late
         for key, cost in costs.items():
             for use in self._uses[key].values():
                 if not self.is_shared:
                     use.pace.rate = None
-                elif is_late and cost > max(equal, len(Load) * least):
-                    use.slow_down(least)
+                elif is_late and cost > max(equal, own_least):
+                    use.slow_down(own_least / len(Load))
                 else:
                     use.quicken()
                 use.cost *= math.exp(-seconds)

@@ -24,7 +24,6 @@ _STOP_SECONDS = 15
 """How long a stop waits until all requests are answered."""
 _GARBAGE_THRESHOLDS = (10_000, 10, 10)
 """Of Python's garbage collector. With its defaults, meant for small programs, a busy service would always collect."""
-
 _SWITCH_SECONDS = 0.0005
 """How long another thread may compute while the event loop waits for its turn. Python's default, 5 ms, is longer than
 most requests take."""

@@ -1,6 +1,6 @@
 """Tasks: the row of a new task, the queries of the API, and those of tracking."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -147,21 +147,26 @@ def task_without_input(organization_id: int, uid: str) -> tuple[Select[Any], Val
 
 @cache
 def _without_input() -> Select[Any]:
-    columns = [
-        column if column is not tasks.c.input else cast(null(), column.type).label(column.name) for column in tasks.c
-    ]
-    query = _by_id(bindparam("of_organization"), bindparam("task_id"), by_uid=True)
-    return query.with_only_columns(*columns, subscriptions.c.endpoint_url.label("callback_url"))
+    return _one(
+        (column if column is not tasks.c.input else cast(null(), column.type).label(column.name) for column in tasks.c),
+        by_uid=True,
+    )
 
 
 @cache
 def _if_small(by_uid: bool) -> Select[Any]:
-    columns = [
-        column
-        if not isinstance(column.type, JSON)
-        else type_coerce(case((tasks.c.stored_bytes <= SMALL_BYTES, column)), column.type).label(column.name)
-        for column in tasks.c
-    ]
+    return _one(
+        (
+            column
+            if not isinstance(column.type, JSON)
+            else type_coerce(case((tasks.c.stored_bytes <= SMALL_BYTES, column)), column.type).label(column.name)
+            for column in tasks.c
+        ),
+        by_uid=by_uid,
+    )
+
+
+def _one(columns: Iterable[ColumnElement[Any]], *, by_uid: bool) -> Select[Any]:
     query = _by_id(bindparam("of_organization"), bindparam("task_id"), by_uid=by_uid)
     return query.with_only_columns(*columns, subscriptions.c.endpoint_url.label("callback_url"))
 

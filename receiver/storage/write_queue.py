@@ -78,15 +78,15 @@ class WriteQueue(Generic[Queued]):
         """Return whether any write waits, also one that may not be taken now."""
         return bool(self._count or self._resting)
 
-    def is_full_for(self, items: int, organization: int | None, *, essential: bool) -> bool:
+    def is_full_for(self, write: Queued) -> bool:
         """Return whether there is no room for a bounded write. One is admitted where nothing of its kind waits."""
         free, waiting = self._capacity - self._items, self._items
-        if not essential:
+        if not write.essential:
             free, waiting = min(free, self._plain_capacity - self._plain_items), self._plain_items
         if not waiting:
             return False
-        own = 0 if organization is None else self._items_of.get(organization, 0)
-        return items > free or (own > 0 and own + items > free)
+        own = 0 if write.organization is None else self._items_of.get(write.organization, 0)
+        return write.items > free or (own > 0 and own + write.items > free)
 
     def add(self, write: Queued) -> None:
         """Let a write, which is counted already, wait at the end of its organization's queue."""
@@ -142,23 +142,30 @@ class WriteQueue(Generic[Queued]):
         Call it only when the length is not 0.
         """
         first = next(iter(self._waiting.values()))
-        batch = [] if self._is_apart(first[0]) and not self._was_heavy else self._take_turns(most)
-        if not batch:  # all others that wait are heavy too, or have had their turn
-            batch = self._take_turns(0, with_heavy=True)
+        is_turn_of_heavy = self._is_apart(first[0]) and not self._was_heavy
+        batch = [] if is_turn_of_heavy else self._take_turns(most)
+        if not batch:  # it is the turn of a heavy write, or all that wait are heavy
+            batch = [self._take_first()]
         self._was_heavy = batch[0].weight >= HEAVY
         self._count -= len(batch)
         for write in batch:
             self.count(write, -1)
         return batch
 
-    def _take_turns(self, most: int, *, with_heavy: bool = False) -> list[Queued]:
+    def _take_first(self) -> Queued:
+        organization, queue = next(iter(self._waiting.items()))
+        write = queue.popleft()
+        self._turn_over(organization, queue)
+        return write
+
+    def _take_turns(self, most: int) -> list[Queued]:
         """Remove and return writes in turn, up to the weight `most`, at least one; none that are to be apart."""
         batch: list[Queued] = []
         weight = 0
         passed: list[tuple[int | None, deque[Queued]]] = []
         while self._waiting:
             organization, queue = next(iter(self._waiting.items()))
-            if not with_heavy and self._is_apart(queue[0]):
+            if self._is_apart(queue[0]):
                 passed.append(self._waiting.popitem(last=False))
                 continue
             turn = self._turn_of(organization, queue, most - weight if batch else None)

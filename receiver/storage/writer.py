@@ -151,39 +151,9 @@ class Writer:
         Raises `WriterFull` and `StorageUnavailable` (nothing was stored), `OutcomeUnknown` (whose `later` is the result
         that this would have returned, once the write is known to be on disk), or the error that the handler returned.
         """
-        weight = weight_of(items, size)
-        if self._heavy is not None and weight >= HEAVY:
-            return await self._heavy.write(
-                handler,
-                item,
-                bounded=bounded,
-                deferrable=deferrable,
-                until_known=until_known,
-                essential=essential,
-                items=items,
-                size=size,
-                organization=organization,
-            )
-        if self._closing or (bounded and self._waiting.is_full_for(items, organization, essential=essential)):
-            raise WriterFull("the queue of writes is full; nothing was stored, try again")
-        if bounded and not essential and self._is_scarce():
-            raise StorageUnavailable("the disk is full; nothing was stored, try again when there is room")
-        write = QueuedWrite(handler, item, items, weight, bounded, essential, organization)
-        self._waiting.count(write, 1)
-        if deferrable:
-            self._defer(write)
-        else:
-            self._waiting.add(write)
-            self._wake.set()
-        writer_waiting.inc()
-        try:
-            return cast(Result, await write.future)
-        except OutcomeUnknown as unknown:
-            if not until_known or unknown.later is None:
-                raise
-            return cast(Result, await asyncio.shield(unknown.later))
-        finally:
-            writer_waiting.dec()
+        write = QueuedWrite(handler, item, items, weight_of(items, size), bounded, essential, organization)
+        writer = self if self._heavy is None or write.weight < HEAVY else self._heavy
+        return cast(Result, await writer._store(write, deferrable=deferrable, until_known=until_known))
 
     async def run(
         self,
@@ -199,25 +169,36 @@ class Writer:
 
         An error that `work` returns is raised here. An error that it raises splits the batch: return refusals.
         """
-        return cast(
-            Result,
-            await self.write(
-                _run_each,
-                work,
-                bounded=bounded,
-                essential=essential,
-                items=items,
-                size=size,
-                organization=organization,
-            ),
+        writing = self.write(
+            _run_each, work, bounded=bounded, essential=essential, items=items, size=size, organization=organization
         )
+        return cast(Result, await writing)
 
     async def aclose(self) -> None:
         """Commit the writes that still wait, refuse new ones, then close the connection."""
-        if self._heavy is not None:
-            await asyncio.gather(self._heavy.aclose(), self._close())
+        closing = [self._close()] if self._heavy is None else [self._close(), self._heavy.aclose()]
+        await asyncio.gather(*closing)
+
+    async def _store(self, write: QueuedWrite, *, deferrable: bool, until_known: bool) -> Any:
+        if self._closing or (write.bounded and self._waiting.is_full_for(write)):
+            raise WriterFull("the queue of writes is full; nothing was stored, try again")
+        if write.bounded and not write.essential and self._is_scarce():
+            raise StorageUnavailable("the disk is full; nothing was stored, try again when there is room")
+        self._waiting.count(write, 1)
+        if deferrable:
+            self._defer(write)
         else:
-            await self._close()
+            self._waiting.add(write)
+            self._wake.set()
+        writer_waiting.inc()
+        try:
+            return await write.future
+        except OutcomeUnknown as unknown:
+            if not until_known or unknown.later is None:
+                raise
+            return await asyncio.shield(unknown.later)
+        finally:
+            writer_waiting.dec()
 
     async def _close(self) -> None:
         self._closing = True

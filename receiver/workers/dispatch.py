@@ -91,8 +91,7 @@ class DeliveryDispatcher:
         """For the same organizations, how many attempts a second they began lately."""
         self._at_once = _AT_ONCE
         self._claim_took = 0.0
-        self._is_claim_long = False
-        """Whether the last claim took long, so that other writes may not wait for the next one."""
+        """How long the last claim took in its transaction, in seconds."""
         self._new: set[int] = set()
         """The keys of subscriptions whose limits have not been read yet."""
         self._limits: dict[int, tuple[WebhookLimits, str]] = {}
@@ -317,15 +316,14 @@ class DeliveryDispatcher:
 
     async def _claim(self) -> None:
         while True:
-            is_done = not await self._claim_some()
-            if self._claim_took > _LONG_CLAIM_SECONDS:
-                await asyncio.sleep(_REST * self._claim_took)
-            if is_done:
+            if not await self._claim_some():
                 await self._claim_timer.wait(utc_now(), _CLAIM_SECONDS)
 
     async def _claim_some(self) -> int:
-        """Claim due deliveries for queues that may send, a few for each; return how many were claimed."""
-        self._claim_took = 0.0
+        """Claim due deliveries for queues that may send, a few for each; return how many were claimed.
+
+        A claim that takes long is followed by a rest, and other writes do not wait for the next one.
+        """
         if self._queues.free_capacity() < _AT_ONCE:
             return 0
         closed, without_room = self._queues.blocked(time.monotonic()), self._queues.without_room()
@@ -343,10 +341,9 @@ class DeliveryDispatcher:
                 skip_organizations=without_room,
             )
             self._claim_took = time.monotonic() - started
-            self._is_claim_long = self._claim_took > _LONG_CLAIM_SECONDS
             return claimed
 
-        items = HEAVY if self._is_claim_long else 1
+        items = HEAVY if self._claim_took > _LONG_CLAIM_SECONDS else 1
         claiming = asyncio.ensure_future(self._writer.run(work, bounded=False, items=items))
         try:
             await asyncio.shield(claiming)
@@ -356,6 +353,8 @@ class DeliveryDispatcher:
         finally:  # when cancelled too: what was claimed has to reach the queues, where `drain` finds it
             claimed = await claiming
             self.hand_over(claimed)
+        if self._claim_took > _LONG_CLAIM_SECONDS:
+            await asyncio.sleep(_REST * self._claim_took)
         return len(claimed)
 
     async def _refresh_limits(self) -> None:
