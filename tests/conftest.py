@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, settings
 
 from receiver.telemetry import configure_logging
 from tests.fakes import databases
@@ -20,6 +21,10 @@ allow_loopback_only()
 configure_logging()
 # Every client makes one, from a hundred certificates; here none has more to verify than the others.
 patch("httpx._transports.default.create_ssl_context", cache(httpx.create_ssl_context)).start()
+
+# How long an example takes is the machine's: what a property says may not depend on it.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # Tests look at `/readyz` and `/metrics` right after what they did.
 patch("receiver.api.health.REMEMBERED_SECONDS", 0.0).start()

@@ -39,7 +39,6 @@ SHORT: dict[str, Any] = {
 """Every time after which a task must have ended, made so short that a test can wait for it."""
 MANY = settings(
     max_examples=15,
-    deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=list(HealthCheck),
 )

@@ -20,7 +20,7 @@ from receiver.storage.tables import subscriptions, tasks
 from tests.integration.harness import tracking
 from tests.integration.report_history import CALLBACK, HOUR, OUTPUT, History
 
-MANY = settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=10, suppress_health_check=list(HealthCheck))
 FILTERS: tuple[Mapping[str, Any] | None, ...] = (
     None,
     {"model": ["flux"]},

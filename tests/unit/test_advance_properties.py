@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models import RUN_TERMINAL, STEP_TERMINAL, EventType, RunStatus, StepStatus
 from receiver.domain.advance import UNDER_WAY, Advance, advance, cancel, retry
 from receiver.domain.graph import Graph, OnFailure, StepSpec, check_graph
 
-NO_DEADLINE = settings(deadline=None)
 RANDOMS = st.randoms(use_true_random=False)
 ON_FAILURE = st.sampled_from(OnFailure)
 UNSUCCESSFUL = (StepStatus.FAILED, StepStatus.CANCELLED)
@@ -118,7 +117,6 @@ def descendants_of(graph: Graph, step_ids: set[str]) -> set[str]:
     return set[str]().union(*(graph.descendants[step_id] for step_id in step_ids))
 
 
-@NO_DEADLINE
 @given(scenarios(), RANDOMS)
 def test_every_run_ends_and_starts_each_step_at_most_once(scenario: Scenario, random: Random) -> None:
     simulation = RunSimulation(*scenario, random).to_end()
@@ -128,7 +126,6 @@ def test_every_run_ends_and_starts_each_step_at_most_once(scenario: Scenario, ra
     assert set(simulation.started) == simulation.steps_in(*STEP_TERMINAL - {StepStatus.SKIPPED})
 
 
-@NO_DEADLINE
 @given(scenarios(), RANDOMS)
 def test_the_end_of_a_run_agrees_with_its_steps_and_has_one_event(scenario: Scenario, random: Random) -> None:
     simulation = RunSimulation(*scenario, random).to_end()
@@ -138,7 +135,6 @@ def test_the_end_of_a_run_agrees_with_its_steps_and_has_one_event(scenario: Scen
     assert completed is not bool(simulation.steps_in(*UNSUCCESSFUL))
 
 
-@NO_DEADLINE
 @given(scenarios(), RANDOMS)
 def test_a_skipped_step_has_a_failed_ancestor_or_was_stopped_by_a_failed_step(
     scenario: Scenario, random: Random
@@ -154,7 +150,6 @@ def test_a_skipped_step_has_a_failed_ancestor_or_was_stopped_by_a_failed_step(
         assert cause in (simulation.graph.ancestors[step_id] & failed) | stopping
 
 
-@NO_DEADLINE
 @given(scenarios(on_failure=st.just(OnFailure.CONTINUE)), RANDOMS, RANDOMS)
 def test_with_continue_everywhere_every_order_has_the_same_outcome(
     scenario: Scenario, random: Random, other: Random
@@ -163,7 +158,6 @@ def test_with_continue_everywhere_every_order_has_the_same_outcome(
     assert (simulation.statuses, simulation.status) == (again.statuses, again.status)
 
 
-@NO_DEADLINE
 @given(scenarios(), RANDOMS)
 def test_after_a_failure_with_stop_no_step_starts(scenario: Scenario, random: Random) -> None:
     simulation = RunSimulation(*scenario, random)
@@ -179,7 +173,6 @@ def test_after_a_failure_with_stop_no_step_starts(scenario: Scenario, random: Ra
             assert not simulation.steps_in(StepStatus.PENDING)
 
 
-@NO_DEADLINE
 @given(scenarios(), RANDOMS)
 def test_a_retry_runs_exactly_the_failed_and_skipped_steps(scenario: Scenario, random: Random) -> None:
     simulation = RunSimulation(*scenario, random).to_end()
@@ -202,7 +195,6 @@ def test_a_retry_runs_exactly_the_failed_and_skipped_steps(scenario: Scenario, r
     assert simulation.events == [EventType.RUN_FAILED, EventType.RUN_COMPLETED]
 
 
-@NO_DEADLINE
 @given(scenarios(), RANDOMS)
 def test_a_cancelled_run_starts_no_step_and_ignores_later_updates(scenario: Scenario, random: Random) -> None:
     simulation = RunSimulation(*scenario, random).partially()
@@ -225,7 +217,6 @@ def test_a_cancelled_run_starts_no_step_and_ignores_later_updates(scenario: Scen
     assert cancel(simulation.graph, simulation.status, simulation.statuses) == Advance(RunStatus.CANCELLED)
 
 
-@NO_DEADLINE
 @given(scenarios(), RANDOMS)
 def test_a_cancelled_run_that_is_retried_ends(scenario: Scenario, random: Random) -> None:
     simulation = RunSimulation(*scenario, random).partially()
@@ -244,7 +235,6 @@ def test_a_cancelled_run_that_is_retried_ends(scenario: Scenario, random: Random
     assert sorted(simulation.started) == sorted(set(simulation.statuses) - kept)
 
 
-@NO_DEADLINE
 @given(scenarios(), st.data())
 def test_from_any_statuses_a_second_advance_changes_nothing(scenario: Scenario, data: st.DataObject) -> None:
     graph, _ = scenario

@@ -107,7 +107,7 @@ def simulations(draw: st.DrawFn) -> Simulation:
     return Simulation(endpoints, arrivals)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(simulations())
 def test_each_delivery_is_started_once_and_in_order_or_is_returned(simulation: Simulation) -> None:
     simulation.run()
@@ -119,7 +119,7 @@ def test_each_delivery_is_started_once_and_in_order_or_is_returned(simulation: S
     assert simulation.queues.free_capacity() == CAPACITY
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(simulations())
 def test_limits_are_not_exceeded(simulation: Simulation) -> None:
     simulation.run()
@@ -177,7 +177,7 @@ def test_an_organization_with_a_thousand_webhooks_has_one_turn_in_a_round_as_oth
     assert taken == [0, 5000, 6000, 1, 5000, 6000, 2, 5000, 6000]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 29)), min_size=1, max_size=150), st.integers(1, 7))
 def test_a_delivery_that_may_start_waits_for_at_most_one_of_each_other_organization(
     arrivals: list[tuple[int, int]], at_once: int

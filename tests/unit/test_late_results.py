@@ -11,7 +11,7 @@ from receiver.domain.decisions import NOTHING
 from receiver.domain.revisions import revision_of
 from receiver.domain.updates import ProviderUpdate, Source
 from tests.unit.test_transitions import C, F, P, R, X, concluded, decided, reported, task_state
-from tests.unit.test_transitions_properties import NO_DEADLINE, START, Row, reordered, row_after
+from tests.unit.test_transitions_properties import START, Row, reordered, row_after
 
 PICTURE = {"image_url": "https://x/a.png"}
 PREVIEW = {"image_url": "https://x/preview.png"}
@@ -136,7 +136,6 @@ def result(row: Row) -> Any:
     return (row.content["output"] or {}).get("image_url")
 
 
-@NO_DEADLINE
 @given(late_arrivals())
 def test_in_every_order_the_best_result_is_kept(arrival: tuple[list[ProviderUpdate], list[ProviderUpdate]]) -> None:
     history, received = arrival
@@ -152,7 +151,6 @@ def test_in_every_order_the_best_result_is_kept(arrival: tuple[list[ProviderUpda
     assert row.state.words is None
 
 
-@NO_DEADLINE
 @given(late_arrivals())
 def test_each_result_is_told_once_and_corrects_the_end_before_it(
     arrival: tuple[list[ProviderUpdate], list[ProviderUpdate]],
@@ -167,7 +165,6 @@ def test_each_result_is_told_once_and_corrects_the_end_before_it(
     assert revisions == sorted(set(revisions))
 
 
-@NO_DEADLINE
 @given(late_arrivals())
 def test_a_running_task_with_unknown_words_is_the_same_in_every_order(
     arrival: tuple[list[ProviderUpdate], list[ProviderUpdate]],

@@ -5,13 +5,12 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.providers import MalformedUpdate
 from receiver.providers.lenient_json import DEEPEST, read_json
 
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 VALUES = st.recursive(
     st.none()
@@ -40,7 +39,6 @@ def stored(value: Any) -> bytes:
     return written
 
 
-@PATIENT
 @given(value=VALUES, encoding=st.sampled_from(ENCODINGS), ascii_only=st.booleans(), indent=st.sampled_from([None, 2]))
 def test_strict_json_is_the_same_value_in_every_encoding(
     value: Any, encoding: str, ascii_only: bool, indent: int | None
@@ -50,7 +48,6 @@ def test_strict_json_is_the_same_value_in_every_encoding(
         assert read_json(body) == value
 
 
-@PATIENT
 @given(body=st.binary(max_size=200) | st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size=3)).map(b"".join))
 def test_any_bytes_are_a_value_that_can_be_stored_or_malformed(body: bytes) -> None:
     for cut in (False, True):
@@ -61,7 +58,6 @@ def test_any_bytes_are_a_value_that_can_be_stored_or_malformed(body: bytes) -> N
         stored(value)
 
 
-@PATIENT
 @given(value=VALUES, odd=st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=3).map(b"".join), data=st.data())
 def test_any_bytes_in_a_text_leave_the_rest_of_the_value_as_it_is(value: Any, odd: bytes, data: st.DataObject) -> None:
     odd = odd.replace(b'"', b"").replace(b"\\", b"")

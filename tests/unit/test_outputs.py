@@ -3,12 +3,11 @@
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.domain.outputs import has_output, leaf_count, main_url, normalise_output
 
-RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FILLED = ("image_url", "image_urls", "video_url", "audio_url")
 NAMES = st.sampled_from(
     (
@@ -43,7 +42,6 @@ def named(output: Any, **beside: Any) -> dict[str, Any]:
     return {name: value for name, value in normalised(output, **beside).items() if name != "output_files"}
 
 
-@RELAXED
 @given(output=JSON, works=JSON)
 def test_any_json_is_accepted_and_nothing_is_removed(output: Any, works: Any) -> None:
     result = normalise_output(output, {"works": works})
@@ -61,7 +59,6 @@ def test_any_json_is_accepted_and_nothing_is_removed(output: Any, works: Any) ->
         assert repr(result["works"]) == repr(works)
 
 
-@RELAXED
 @given(output=JSON, works=JSON)
 def test_normalising_twice_is_normalising_once(output: Any, works: Any) -> None:
     once = normalise_output(output, {"works": works})
@@ -69,7 +66,6 @@ def test_normalising_twice_is_normalising_once(output: Any, works: Any) -> None:
     assert repr(normalise_output(once, {"works": works})) == repr(once)
 
 
-@RELAXED
 @given(output=JSON)
 def test_every_url_is_listed_once_and_the_names_and_the_main_result_are_among_the_files(output: Any) -> None:
     result = normalise_output(output)
@@ -86,7 +82,6 @@ def test_every_url_is_listed_once_and_the_names_and_the_main_result_are_among_th
     assert main is None or main in urls or main in own_texts
 
 
-@RELAXED
 @given(output=JSON)
 def test_the_argument_is_not_modified(output: Any) -> None:
     before = repr(output)
@@ -94,7 +89,6 @@ def test_the_argument_is_not_modified(output: Any) -> None:
     assert repr(output) == before
 
 
-@RELAXED
 @given(value=JSON)
 def test_a_result_has_at_least_one_leaf(value: Any) -> None:
     assert leaf_count(value) >= has_output(value)

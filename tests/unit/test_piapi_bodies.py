@@ -4,14 +4,13 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.providers.piapi import PiAPI
 from receiver.providers.piapi.bodies import read_body, redact_secrets
 from receiver.providers.rate_limiter import RateLimiter
 
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 PLANTED = "Zq7-planted.Zq7"
 PIAPI = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, rate_limiter=RateLimiter(1))
 CONFIG = {"endpoint": "https://r.example.com/h", "secret": PLANTED}
@@ -98,7 +97,6 @@ def test_redacted_text_has_no_nuls() -> None:
     assert PIAPI.redact(b"a\0b") == "ab"
 
 
-@PATIENT
 @given(cut=st.integers(min_value=0, max_value=400))
 def test_a_body_truncated_anywhere_reveals_no_part_of_the_secret(cut: int) -> None:
     task = {
@@ -109,7 +107,6 @@ def test_a_body_truncated_anywhere_reveals_no_part_of_the_secret(cut: int) -> No
     assert "Zq7" not in PIAPI.redact(orjson.dumps({"timestamp": 1, "data": task})[:cut])
 
 
-@PATIENT
 @given(text=st.text(alphabet="secret\"\\': =x\n{}*", max_size=200))
 def test_redacting_twice_is_the_same_as_once(text: str) -> None:
     once = redact_secrets(text)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import orjson
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models import TaskStatus
@@ -14,7 +14,6 @@ from receiver.providers.piapi.reasons import LONGEST_WORDS
 from receiver.providers.piapi.tasks import read_task
 from receiver.providers.rate_limiter import RateLimiter
 
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 PIAPI = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, rate_limiter=RateLimiter(1))
 NAMES = st.sampled_from(
     (
@@ -44,7 +43,6 @@ JSON = st.recursive(
 )
 
 
-@PATIENT
 @given(body=st.binary() | st.binary().map(lambda rest: b'{"data":{"task_id":"a","status":"' + rest + b'"}}'))
 def test_any_bytes_are_an_update_or_malformed(body: bytes) -> None:
     PIAPI.redact(body)
@@ -55,7 +53,6 @@ def test_any_bytes_are_an_update_or_malformed(body: bytes) -> None:
     assert update.provider_task_id
 
 
-@PATIENT
 @given(task=st.dictionaries(NAMES, JSON, max_size=12))
 def test_any_json_is_an_update_or_malformed(task: dict[str, Any]) -> None:
     for candidate in (task, {**task, "task_id": "a", "status": "completed"}):
@@ -69,7 +66,6 @@ def test_any_json_is_an_update_or_malformed(task: dict[str, Any]) -> None:
         assert b"\\u0000" not in stored.replace(b"\\\\", b"")
 
 
-@PATIENT
 @given(task=st.dictionaries(NAMES | st.text(), JSON, max_size=12), task_id=JSON, source=st.sampled_from(Source))
 def test_any_json_with_a_task_id_is_an_update_that_can_be_stored_or_malformed(
     task: dict[str, Any], task_id: Any, source: Source

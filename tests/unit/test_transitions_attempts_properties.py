@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from models import EventType, ReceiptReason, Submission, TaskStatus
 from tests.unit.test_transitions_properties import (
-    NO_DEADLINE,
     History,
     content,
     histories,
@@ -36,7 +35,6 @@ def multiple_attempts(draw: st.DrawFn) -> Attempts:
     return attempts, received
 
 
-@NO_DEADLINE
 @given(multiple_attempts())
 def test_only_the_last_attempt_decides(case: Attempts) -> None:
     attempts, received = case
@@ -48,7 +46,6 @@ def test_only_the_last_attempt_decides(case: Attempts) -> None:
     assert all(event.snapshot["attempt"] == len(attempts) for event in failures)
 
 
-@NO_DEADLINE
 @given(multiple_attempts())
 def test_updates_of_a_failed_attempt_are_superseded(
     case: Attempts,
@@ -69,7 +66,6 @@ def test_updates_of_a_failed_attempt_are_superseded(
         current = row.state.attempt
 
 
-@NO_DEADLINE
 @given(multiple_attempts())
 def test_no_event_is_written_twice_across_attempts(
     case: Attempts,

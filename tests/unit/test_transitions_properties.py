@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models import TERMINAL, EventType, Submission, TaskStatus
@@ -19,7 +19,6 @@ from receiver.domain.updates import ProviderUpdate, Source
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SCHEDULE = PollSchedule(first=15, longest=300, timeout=86400)
-NO_DEADLINE = settings(deadline=None)
 CONTENT = ("output", "error", "logs", "progress", "detail", "meta", "started_at", "ended_at", "due_at")
 ENDINGS = (
     [TaskStatus.COMPLETED],
@@ -172,7 +171,6 @@ def arrivals(draw: st.DrawFn) -> Arrival:
     return history, draw(reordered(history))
 
 
-@NO_DEADLINE
 @given(arrivals())
 def test_every_order_ends_in_the_same_state(arrival: Arrival) -> None:
     history, received = arrival
@@ -181,21 +179,18 @@ def test_every_order_ends_in_the_same_state(arrival: Arrival) -> None:
     assert row.end == row_after(history).end
 
 
-@NO_DEADLINE
 @given(arrivals())
 def test_every_order_ends_with_the_same_progress(arrival: Arrival) -> None:
     history, received = arrival
     assert row_after(received).content["progress"] == row_after(history).content["progress"]
 
 
-@NO_DEADLINE
 @given(arrivals())
 def test_every_order_ends_with_the_same_unknown_words(arrival: Arrival) -> None:
     history, received = arrival
     assert row_after(received).state.words == row_after(history).state.words
 
 
-@NO_DEADLINE
 @given(arrivals())
 def test_a_task_that_has_not_ended_is_the_same_in_every_order(
     arrival: Arrival,
@@ -209,14 +204,12 @@ def test_a_task_that_has_not_ended_is_the_same_in_every_order(
     ]
 
 
-@NO_DEADLINE
 @given(arrivals())
 def test_no_event_is_written_twice(arrival: Arrival) -> None:
     made = Counter(content(event) for event in row_after(arrival[1]).events)
     assert not [event for event, times in made.items() if times > 1]
 
 
-@NO_DEADLINE
 @given(arrivals())
 def test_a_task_ends_once_or_fails_and_is_corrected(
     arrival: Arrival,
@@ -231,14 +224,12 @@ def test_a_task_ends_once_or_fails_and_is_corrected(
     assert [each.event for each in row.events].count(EventType.TASK_SUBMITTED) <= 1
 
 
-@NO_DEADLINE
 @given(arrivals())
 def test_every_change_of_state_is_in_the_table(arrival: Arrival) -> None:
     for before, to in row_after(arrival[1]).transitions:
         assert to in ALLOWED[before]
 
 
-@NO_DEADLINE
 @given(arrivals(), st.data())
 def test_a_task_is_due_until_it_ends_and_after_that_only_while_a_failure_may_be_corrected(
     arrival: Arrival, data: st.DataObject
