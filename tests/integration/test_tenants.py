@@ -10,6 +10,9 @@ from starlette.requests import Request
 import receiver.app
 from receiver.domain.ids import new_id
 from receiver.outbound import replays
+from receiver.storage import writer
+from receiver.storage.write_queue import HEAVY, weight_of
+from receiver.workers import dispatch
 from tests.fakes.organizations import another_organization
 from tests.fakes.past_events import add_events, hours_ago
 from tests.fakes.ports import free_port
@@ -91,3 +94,65 @@ async def test_replays_of_one_webhook_share_what_may_be_pending(world: World, mo
     )
     assert select(world, pending) == [{"count": 20}]
     world.subscriber.closing.set()
+
+
+@pytest.fixture
+def weighed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The weights of all writes from now on that are heavy."""
+    weights: list[int] = []
+
+    def note(items: int, size: int) -> int:
+        weight = weight_of(items, size)
+        if weight >= HEAVY:
+            weights.append(weight)
+        return weight
+
+    monkeypatch.setattr(writer, "weight_of", note)
+    return weights
+
+
+async def test_what_writes_many_rows_or_bytes_is_a_heavy_write(world: World, weighed: list[int]) -> None:
+    large = {"prompt": "a cat " * 100_000}
+    task = {"model": "m", "task_type": "t", "input": {}}
+    await world.created()
+    assert weighed == []
+    await world.created(input=large)
+    assert weighed.pop() > HEAVY
+    for tasks in ([task] * HEAVY, [{**task, "input": large}]):
+        assert (await world.api.post("/api/v1/tasks", json={"tasks": tasks})).status_code == 202
+        assert weighed.pop() >= HEAVY
+    steps = [{"id": "only", "action": "Qubico/flux1-schnell:txt2img", "input": large}]
+    assert (await world.api.post("/api/v1/runs", json={"steps": steps})).status_code == 202
+    assert weighed.pop() >= HEAVY
+    assert weighed == []
+
+
+async def test_a_replay_and_a_claim_that_takes_long_are_heavy_writes(
+    world: World, weighed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook = await world.webhook()
+    add_events(world, HEAVY + 10)
+    monkeypatch.setattr(dispatch, "_LONG_CLAIM_SECONDS", 1e9)
+    body = {"since": hours_ago(2)}
+    await world.api.post(f"/api/v1/webhooks/{webhook['id']}/replay", json=body)
+    await world.subscriber.until(lambda received: len(received) == HEAVY + 10)
+    assert weighed == [HEAVY + 10]
+    monkeypatch.setattr(dispatch, "_LONG_CLAIM_SECONDS", 0.0)
+    await world.api.post(f"/api/v1/webhooks/{webhook['id']}/replay", json=body)
+    await world.subscriber.until(lambda received: len(received) == 2 * (HEAVY + 10))
+    assert HEAVY in weighed
+
+
+async def test_the_limits_of_all_webhooks_hold_however_many_are_read_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_LIMITS_AT_ONCE", 2)
+    for number in range(5):
+        await world.webhook(
+            endpoint_url=f"{world.subscriber.base}/{number}", event_types=["task.created"], rate_limit=0.001
+        )
+    for _ in range(2):
+        await world.created()
+    paths = [f"/{number}" for number in range(5)]
+    await world.subscriber.until(lambda received: {each.path for each in received} == set(paths))
+    assert sorted(each.path for each in world.subscriber.received) == paths, "each has sent what it may"
