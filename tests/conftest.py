@@ -1,5 +1,6 @@
 """Fixtures that every floor of the suite uses."""
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,9 @@ from tests.fakes.world import World, in_process
 
 pytest_plugins = ["tests.fakes.unraisable"]
 
+# A shell lets what it starts in the background ignore these, and so would every command that a test starts and ends.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 allow_loopback_only()
 configure_logging()
 # Every client makes one, from a hundred certificates; here none has more to verify than the others.
