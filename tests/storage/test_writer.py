@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from receiver.errors import StorageUnavailable, Unavailable, WriterFull
+from receiver.storage import write_queue
 from receiver.storage.sqlite import SQLiteConnection
 from receiver.storage.transaction import Transaction
 from receiver.storage.writer import MOST_AT_ONCE, Writer
@@ -345,7 +346,6 @@ async def test_heavy_writes_have_batches_of_their_own_and_leave_time_to_others(n
     notes.writer.start()
     await asyncio.gather(*light[:4])
     assert notes.handled[:2] == [["heavy 0"], [f"light {number}" for number in range(4)]]
-    assert not heavy[1].done()
     await asyncio.gather(*heavy, *light)
     assert all(len(batch) == 1 for batch in notes.handled if any(body.startswith("heavy") for body in batch))
     order = [body for batch in notes.handled for body in batch]
@@ -364,7 +364,10 @@ async def test_heavy_writes_share_batches_while_one_organization_alone_writes(no
     assert notes.handled == [["0", "1", "2", "3"]]
 
 
-async def test_closing_stores_the_writes_of_an_organization_that_rests(notes: Notes) -> None:
+async def test_closing_stores_the_writes_of_an_organization_that_rests(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_queue, "REST", 1e9)
     notes = Notes(notes.path)
     heavy = [
         asyncio.create_task(notes.writer.write(notes.insert, str(number), organization=1, items=1000, bounded=False))
@@ -372,7 +375,8 @@ async def test_closing_stores_the_writes_of_an_organization_that_rests(notes: No
     ]
     heavy.append(asyncio.create_task(notes.writer.write(notes.insert, "of another", organization=2)))
     notes.writer.start()
-    await heavy[0]
+    await asyncio.gather(heavy[0], heavy[3])
+    assert not any(write.done() for write in heavy[1:3])
     await asyncio.wait_for(notes.writer.aclose(), 10)
     assert await asyncio.gather(*heavy) == ["wrote 0", "wrote 1", "wrote 2", "wrote of another"]
 
