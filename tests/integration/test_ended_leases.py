@@ -7,6 +7,7 @@ forward between two steps.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.http_writer import StreamWriter
 from aiohttp.test_utils import TestServer
 
 from receiver.clock import SERVICE_CLOCK, utc_now
@@ -80,8 +82,9 @@ class FreezingGuard(AddressGuard):
         return Resolver()
 
 
-@pytest.mark.no_database("it sends what it is given")
-async def test_a_request_is_not_written_when_its_lease_ended_while_the_connection_was_opened() -> None:
+@asynccontextmanager
+async def numbers_received() -> AsyncIterator[tuple[str, list[str]]]:
+    """Serve what notes the header `number` of each request; yield its URL, and what it has noted."""
     received = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -90,14 +93,33 @@ async def test_a_request_is_not_written_when_its_lease_ended_while_the_connectio
 
     app = web.Application()
     app.router.add_post("/", answer)
-    async with TestServer(app) as server, Sender(FreezingGuard(allow_private=True), timeout=10) as sender:
-        url = f"http://localhost:{server.port}/"
+    async with TestServer(app) as server:
+        yield f"http://localhost:{server.port}/", received
+
+
+@pytest.mark.no_database("it sends what it is given")
+async def test_a_request_is_not_written_when_its_lease_ended_while_the_connection_was_opened() -> None:
+    async with numbers_received() as (url, received), Sender(FreezingGuard(allow_private=True), timeout=10) as sender:
         with pytest.raises(LeaseEnded), under(SendLease(utc_now() + timedelta(seconds=FROZEN_SECONDS))):
             await sender.send(url, {"number": "1"}, b"{}")
         assert (await sender.send(url, {"number": "2"}, b"{}")).ok
         with under(SendLease(utc_now() + timedelta(seconds=2 * FROZEN_SECONDS))):
             assert (await sender.send(url, {"number": "3"}, b"{}")).ok
     assert received == ["2", "3"]
+
+
+@pytest.mark.no_database("it sends what it is given")
+@pytest.mark.parametrize("size", [2, 2_000_000])
+async def test_a_request_is_not_written_when_its_lease_ended_after_the_connection_was_chosen(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with numbers_received() as (url, received), Sender(AddressGuard(allow_private=True), timeout=10) as sender:
+        assert (await sender.send(url, {"number": "1"}, b"{}")).ok
+        frozen_once(StreamWriter, "write_headers", monkeypatch, after=True)
+        with pytest.raises(LeaseEnded), under(SendLease(utc_now() + timedelta(seconds=FROZEN_SECONDS))):
+            await sender.send(url, {"number": "2"}, b" " * size)
+        assert (await sender.send(url, {"number": "3"}, b"{}")).ok
+    assert received == ["1", "3"]
 
 
 async def test_an_ordered_delivery_whose_lease_ended_is_sent_once_and_in_its_turn(
