@@ -67,7 +67,7 @@ class LeasedRequest(aiohttp.ClientRequest):
     """A request that is not written if the lease under which it is sent has ended."""
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        """Check the lease, then write a request that has no body. Raises `LeaseEnded`."""
+        """Check the lease, then write a request without a body, or let `write_bytes` do it. Raises `LeaseEnded`."""
         check_lease()
         return await super().send(conn)
 

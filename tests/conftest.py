@@ -18,7 +18,7 @@ from tests.fakes.world import World, in_process
 
 pytest_plugins = ["tests.fakes.unraisable"]
 
-# A shell lets what it starts in the background ignore these, and so would every command that a test starts and ends.
+# What a shell starts in the background ignores Ctrl-C, and what nohup starts SIGHUP: the commands of tests would too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 allow_loopback_only()
