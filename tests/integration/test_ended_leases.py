@@ -137,12 +137,18 @@ async def test_an_ordered_delivery_whose_lease_ended_is_sent_once_and_in_its_tur
     assert received == ["task.created", "task.submitted", "task.updated", "task.completed"]
 
 
+@pytest.mark.parametrize(
+    ("owner", "step", "after"), [(Calls, "_exchange", False), (StreamWriter, "write_headers", True)]
+)
 async def test_a_create_call_is_not_made_without_its_lease_and_is_made_later(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, after: bool
 ) -> None:
-    frozen_once(Calls, "_exchange", monkeypatch)
+    without_lease = sent_without_lease.labels("create")._value
+    before = without_lease.get()
+    frozen_once(owner, step, monkeypatch, after=after)
     task = await world.ended(await world.created())
     assert (task["status"], task["attempt"]) == ("completed", 1)
+    assert without_lease.get() == before
     stats = await world.provider_stats()
     assert (stats["requests"]["POST /api/v1/task"], stats["created"]) == (1, 1)
 
