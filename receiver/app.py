@@ -49,7 +49,7 @@ from receiver.storage.database import Database
 from receiver.storage.known_limits import KnownLimits
 from receiver.storage.leases import end_leases
 from receiver.storage.organization_usage import OrganizationUsage
-from receiver.telemetry import exposition
+from receiver.telemetry.metrics import exposition
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.apply import Applier
 from receiver.tracking.cancel import Canceller

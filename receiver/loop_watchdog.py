@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from receiver.telemetry import get_logger, loop_lag, loop_stalls
+from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import loop_lag, loop_stalls
 
 LONGEST_SECONDS = 0.2
 """A lag above this is a stall, which is logged."""

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
-from receiver.telemetry import configure_logging
+from receiver.telemetry.log import configure_logging
 from tests.fakes import databases
 from tests.fakes.fork_server import end_fork_server
 from tests.fakes.loopback import allow_loopback_only

@@ -15,7 +15,8 @@ from receiver.errors import NotAuthenticated, RateLimited, RingbackError, Unavai
 from receiver.key_strength import weakness
 from receiver.storage.database import Database
 from receiver.storage.keys import SETTING, forget_sealed, live_key
-from receiver.telemetry import counted, get_logger, wrong_keys
+from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import counted, wrong_keys
 
 log = get_logger("api.auth")
 

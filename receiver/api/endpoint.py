@@ -42,7 +42,8 @@ from receiver.errors import (
 from receiver.large_bodies import read_apart, read_by_size
 from receiver.storage.audit import Actor
 from receiver.storage.idempotency import Claim
-from receiver.telemetry import counted, get_logger, organization_refusals
+from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import counted, organization_refusals
 
 log = get_logger("api.endpoint")
 

@@ -12,7 +12,8 @@ from receiver.domain.server_sent import comment
 from receiver.errors import NotAuthenticated, RingbackError
 from receiver.events.stream import Follower
 from receiver.storage.events import EventFilter
-from receiver.telemetry import get_logger, streams_open
+from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import streams_open
 
 KEEP_ALIVE_SECONDS = 15.0
 STALLED_SECONDS = 20.0

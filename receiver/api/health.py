@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from receiver.errors import RingbackError
 from receiver.remembered import Remembered
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 REMEMBERED_SECONDS = 1.0
 _CHECK_SECONDS = 2.0

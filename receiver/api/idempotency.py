@@ -57,7 +57,7 @@ from receiver.storage.idempotency import (
     SavedResponse,
 )
 from receiver.storage.open_writers import WORK, OpenWriters
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("api.idempotency")
 

@@ -15,7 +15,7 @@ from receiver.errors import OrganizationRateLimited, Unavailable
 from receiver.organization_limits import OrganizationLimits
 from receiver.storage.database import Database
 from receiver.storage.organizations import count_idempotency_keys
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("api.idempotency_counts")
 

@@ -24,7 +24,7 @@ from receiver.clock import monotonic, utc_now
 from receiver.errors import NotAllowed, NotAuthenticated, Unavailable
 from receiver.storage.database import Database
 from receiver.storage.keys import KeyUse, keys_in_use, store_uses
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("api.keys_in_use")
 

@@ -30,7 +30,7 @@ from receiver.providers import (
     NotForwarded,
 )
 from receiver.providers.registry import DEFAULT_PROVIDER
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 UPLOAD_PATH = "/api/ephemeral_resource"
 FORWARDED_POSTS = (

@@ -16,7 +16,8 @@ from receiver.domain.client_networks import client_network
 from receiver.domain.log_lines import LogLines
 from receiver.errors import NotAuthenticated, RateLimited, RingbackError
 from receiver.storage.database import Database
-from receiver.telemetry import counted, get_logger, wrong_keys
+from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import counted, wrong_keys
 
 log = get_logger("api.wrong_keys")
 

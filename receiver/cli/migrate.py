@@ -12,7 +12,7 @@ def migrate(as_json: Json = False) -> None:
     """
     from receiver.serving.start import migrate_database
     from receiver.settings import load_settings
-    from receiver.telemetry import configure_logging
+    from receiver.telemetry.log import configure_logging
 
     settings = load_settings()
     configure_logging(settings.log_format, settings.log_level)

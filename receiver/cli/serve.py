@@ -47,7 +47,7 @@ def _serve(host: str, port: int, workers: int) -> int:
     from receiver.serving.first_key import hand_over
     from receiver.serving.start import prepared
     from receiver.settings import load_settings
-    from receiver.telemetry import configure_logging
+    from receiver.telemetry.log import configure_logging
 
     settings = load_settings()
     configure_logging(settings.log_format, settings.log_level)

@@ -25,7 +25,7 @@ from receiver.storage.database import Database
 from receiver.storage.events import events_after, newest_event
 from receiver.storage.open_writers import EVENTS, OpenWriters
 from receiver.storage.transaction import NewEvent
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 if TYPE_CHECKING:
     from receiver.storage.postgresql import Notices

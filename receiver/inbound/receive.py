@@ -37,7 +37,8 @@ from receiver.storage.leases import poll_now
 from receiver.storage.receipts import insert_receipts, new_receipt
 from receiver.storage.transaction import Transaction
 from receiver.storage.writer import Writer
-from receiver.telemetry import counted, get_logger, inbound_received, inbound_refused
+from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import counted, inbound_received, inbound_refused
 from receiver.tracking.apply import Applier
 from receiver.tracking.update_batch import Arrival
 

@@ -18,7 +18,7 @@ from typing import Protocol
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from receiver.lookups.queries import NameAddresses, NameNotResolved, NoSuchName, Queries
-from receiver.telemetry import counted, name_lookups
+from receiver.telemetry.metrics import counted, name_lookups
 
 LONGEST_LOOKUP = 5.0
 """Seconds, the wait for a place included."""

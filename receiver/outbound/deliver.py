@@ -23,7 +23,8 @@ from receiver.storage.database import Database
 from receiver.storage.deliveries import LARGE_TASK_BYTES, TO_PREPARE, TO_SEND, park
 from receiver.storage.hot import HotRow
 from receiver.storage.transaction import LeasedDelivery, Settlement
-from receiver.telemetry import counted, deliveries_settled, get_logger, sent_without_lease
+from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import counted, deliveries_settled, sent_without_lease
 
 _HELD_TIMES = 3
 """A large task is held as text, as values and as the body of a message while the message is built."""

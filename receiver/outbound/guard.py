@@ -28,7 +28,7 @@ from receiver.errors import BadRequest, SettingsError
 from receiver.lookups.resolver import LONGEST_LOOKUP, NameLookups
 from receiver.outbound.target_url import authority_of, target_url
 from receiver.settings import Settings
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("outbound.guard")
 

@@ -15,7 +15,7 @@ from receiver.events.record import record
 from receiver.storage.audit import SERVICE, Actor, audit
 from receiver.storage.subscriptions import active_webhooks, change_subscription, set_failing_since
 from receiver.storage.transaction import NewEvent, Settlement, Transaction
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("outbound.settle")
 

@@ -10,7 +10,8 @@ from typing import Any
 from receiver.domain.log_lines import LogLines
 from receiver.serving.connections import ClientNetwork, Connections
 from receiver.serving.refusals import ConnectionRefusal
-from receiver.telemetry import connections_refused, counted, get_logger
+from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import connections_refused, counted
 
 log = get_logger("serving.acceptor")
 

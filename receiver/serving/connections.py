@@ -20,7 +20,8 @@ from receiver.serving.refusals import (
     UNFINISHED,
     ConnectionRefusal,
 )
-from receiver.telemetry import connections_open, connections_refused, counted, get_logger
+from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import connections_open, connections_refused, counted
 
 log = get_logger("serving.connections")
 

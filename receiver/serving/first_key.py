@@ -11,7 +11,7 @@ from pathlib import Path
 from receiver.errors import StartError
 from receiver.private_files import OTHERS, open_private, write_private
 from receiver.settings import Settings
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("serving.first_key")
 

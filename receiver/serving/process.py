@@ -97,7 +97,7 @@ def serve_as_worker(listening: socket.socket, control_socket: socket.socket) -> 
     from receiver.serving.master_keys import master_keys
     from receiver.settings import load_settings
     from receiver.storage.schema import check_schema
-    from receiver.telemetry import configure_logging
+    from receiver.telemetry.log import configure_logging
 
     settings = load_settings()
     configure_logging(settings.log_format, settings.log_level)
@@ -145,7 +145,7 @@ def _metrics_served(
     """Serve metrics and health on a socket of their own until the context ends; `counters` is the workers' folder."""
     from receiver.api.health import Health
     from receiver.serving.metrics_listener import MetricsServer
-    from receiver.telemetry import exposition
+    from receiver.telemetry.metrics import exposition
 
     server = MetricsServer(Health(fault, lambda: exposition(counters), token), metrics)
     server.start()

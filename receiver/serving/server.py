@@ -25,7 +25,7 @@ def server_config(app: ASGIApp, **more: Any) -> uvicorn.Config:
         http=ServerConnection,
         ws="none",
         access_log=False,
-        log_config=None,  # `telemetry.configure_logging` writes its records
+        log_config=None,  # `telemetry.log.configure_logging` writes its records
         log_level="warning",
         server_header=False,
         **more,

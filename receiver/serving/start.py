@@ -16,7 +16,7 @@ from receiver.storage.database import Database
 from receiver.storage.keys import ensure_admin_key
 from receiver.storage.schema import check_schema, migrate
 from receiver.storage.sqlite.location import lock_database
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("serving.start")
 

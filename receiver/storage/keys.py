@@ -15,7 +15,7 @@ from receiver.storage.audit import SERVICE, Actor, audit
 from receiver.storage.organizations import DEFAULT_ORGANIZATION, ensure_organization
 from receiver.storage.tables import api_keys, organizations
 from receiver.storage.transaction import Transaction
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.keys")
 

@@ -5,7 +5,7 @@ import asyncio
 from receiver.organization_limits import OrganizationLimits
 from receiver.storage.database import Database
 from receiver.storage.organizations import set_limits
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.known_limits")
 

@@ -18,7 +18,8 @@ from sqlalchemy import Table, text
 
 from receiver.storage.database import Database
 from receiver.storage.tables import api_keys, deliveries, events, replays, subscriptions
-from receiver.telemetry import get_logger, open_writers_left
+from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import open_writers_left
 
 EVENTS = events
 """For readers of events."""

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from receiver.errors import OutcomeUnknown
 from receiver.storage.transaction import Transaction
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -14,7 +14,7 @@ from receiver.settings import Settings
 from receiver.storage.sqlite import configure
 from receiver.storage.sqlite.location import check_location
 from receiver.storage.sqlite.reserve import is_full
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.schema")
 

@@ -37,7 +37,8 @@ from receiver.storage.queued_write import Item, QueuedWrite, Result, WriteHandle
 from receiver.storage.set_apart import SetApart
 from receiver.storage.transaction import Transaction
 from receiver.storage.write_queue import HEAVY, WriteQueue, weight_of
-from receiver.telemetry import get_logger, writer_batch, writer_waiting, writes_set_apart
+from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import writer_batch, writer_waiting, writes_set_apart
 
 MOST_AT_ONCE = 500
 """The largest weight of a batch of several writes: it bounds how long a transaction holds its locks."""

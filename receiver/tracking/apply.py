@@ -34,7 +34,8 @@ from receiver.events.record import record
 from receiver.storage.attempts import Ended, keep_attempts, name_attempt
 from receiver.storage.receipts import insert_receipts, new_receipt
 from receiver.storage.transaction import NewEvent, Transaction
-from receiver.telemetry import counted, get_logger, unknown_statuses, updates_applied
+from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import counted, unknown_statuses, updates_applied
 from receiver.tracking.update_batch import Arrival, UpdateBatch, complete_snapshots, load_tasks
 
 log = get_logger("tracking.apply")

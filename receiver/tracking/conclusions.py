@@ -15,7 +15,7 @@ from receiver.domain.updates import ProviderUpdate, Source, own_failure
 from receiver.storage.leases import LaterLook, Postponement, plan_later_looks, postpone
 from receiver.storage.recalls import RefusedRecall, give_up_recalls
 from receiver.storage.writer import Writer
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 from receiver.tracking.apply import Applied, Applier
 from receiver.tracking.update_batch import Arrival
 

@@ -11,7 +11,7 @@ from receiver.large_bodies import read_apart
 from receiver.providers import MalformedUpdate, Provider
 from receiver.storage.database import Database
 from receiver.storage.lost_creates import inputs_of
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 from receiver.tracking.task_references import TaskReferences
 
 log = get_logger("tracking.listed_tasks")

@@ -28,7 +28,8 @@ from receiver.storage.leases import count_exception
 from receiver.storage.lost_creates import last_change
 from receiver.storage.tasks import task_by_uid
 from receiver.storage.transaction import DueTask
-from receiver.telemetry import counted, get_logger, task_exceptions
+from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import counted, task_exceptions
 from receiver.tracking.apply import Applier
 from receiver.tracking.conclusions import Conclusions
 from receiver.tracking.recall import Recaller

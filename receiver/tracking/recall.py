@@ -29,7 +29,7 @@ from receiver.providers import (
     Refused,
 )
 from receiver.storage.transaction import NewEvent, Transaction
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 from receiver.tracking.conclusions import Conclusions
 from receiver.tracking.update_batch import UpdateBatch, complete_snapshots
 

@@ -43,7 +43,7 @@ from receiver.storage.lost_creates import (
     lost_creates,
     name_earlier_attempt,
 )
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 from receiver.tracking.conclusions import Conclusions, receipt_body
 from receiver.tracking.listed_tasks import ListedTasks, Requests
 from receiver.tracking.submit import FIRST_SEARCH_SECONDS, TASK_TAKEN, taken_message

@@ -52,7 +52,8 @@ from receiver.providers import (
 )
 from receiver.storage.database import Database
 from receiver.storage.leases import Intent, LostAnswer, Postponement, keep_lost_answers, mark_sending, postpone
-from receiver.telemetry import counted, get_logger, sent_without_lease
+from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import counted, sent_without_lease
 from receiver.tracking.apply import Applied, Applier
 from receiver.tracking.task_references import OfAnother, Ready, Resolved, TaskReferences, Unresolvable, Waits
 from receiver.tracking.update_batch import Arrival

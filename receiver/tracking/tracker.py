@@ -14,7 +14,7 @@ from receiver.storage.attempts import attempts_of
 from receiver.storage.database import Database
 from receiver.storage.large_rows import SMALL_BYTES, Hold, PageRoom, without_room
 from receiver.storage.tasks import task_by_id, task_if_small, task_without_input
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator, TaskRequest

@@ -14,7 +14,7 @@ from receiver.events.record import event_of
 from receiver.storage.attempts import Ended, ProviderId, attempts_at_provider
 from receiver.storage.tasks import content_of, new_task
 from receiver.storage.transaction import NewEvent, TaskChange, Transaction
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("tracking.update_batch")
 

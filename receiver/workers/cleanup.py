@@ -21,7 +21,7 @@ from receiver.storage.audit import old_audit_entries, purge_audit_entries
 from receiver.storage.database import Database, Query
 from receiver.storage.idempotency import KEPT
 from receiver.storage.transaction import Transaction
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("workers.cleanup")
 

@@ -15,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 from receiver.clock import JUMP_SECONDS, SERVICE_CLOCK, AnchoredClock, monotonic
 from receiver.storage.clock import newest_time, pull_in, server_time
 from receiver.storage.database import Database
-from receiver.telemetry import clock_jumps, counted, get_logger
+from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import clock_jumps, counted
 
 log = get_logger("workers.clock_keeper")
 

@@ -32,7 +32,7 @@ from receiver.storage.deliveries import give_back
 from receiver.storage.subscriptions import ENDPOINT_LIMITS
 from receiver.storage.transaction import LeasedDelivery, Transaction, Values
 from receiver.storage.write_queue import HEAVY
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("workers.dispatch")
 

@@ -10,7 +10,7 @@ from receiver.events.fan_out import MOST_DELIVERIES, FanOutWriter, Progress
 from receiver.events.pending_fan_outs import PendingFanOuts
 from receiver.storage.database import Database
 from receiver.storage.fan_outs import organizations_with_fan_outs
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("workers.fan_out")
 

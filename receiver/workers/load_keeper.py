@@ -8,7 +8,7 @@ import time
 
 from receiver.domain.load_shares import LoadShares
 from receiver.storage.writer import Writer
-from receiver.telemetry import organizations_slowed
+from receiver.telemetry.metrics import organizations_slowed
 
 _INTERVAL = 0.02
 _IDLE_SECONDS = 0.5

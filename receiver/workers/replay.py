@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from receiver.outbound.replays import Replays
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("workers.replay")
 

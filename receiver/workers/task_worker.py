@@ -9,7 +9,7 @@ from receiver.events.after_commit import WakeTimer
 from receiver.storage.leases import give_back_tasks
 from receiver.storage.transaction import DueTask, SendQueue, Transaction
 from receiver.storage.writer import Writer
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 from receiver.tracking.poll import Poller
 
 log = get_logger("workers.task_worker")

@@ -34,7 +34,7 @@ from receiver.serving.master_keys import master_keys
 from receiver.serving.server import Server
 from receiver.settings import Settings, load_settings
 from receiver.storage.sqlite import configure
-from receiver.telemetry import configure_logging
+from receiver.telemetry.log import configure_logging
 from receiver.tracking.apply import Applied
 
 _PATH = "/hooks/{provider}/{task_id}"

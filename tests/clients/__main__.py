@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-from receiver.telemetry import configure_logging
+from receiver.telemetry.log import configure_logging
 from tests.clients import mcp_server, n8n_nodes, recorded, skills
 from tests.clients.driving import Driving, Outcome
 from tests.clients.recorder import Recorder

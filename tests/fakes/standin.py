@@ -11,9 +11,10 @@ import socket
 import sys
 from pathlib import Path
 
-from receiver import telemetry
 from receiver.serving.supervisor import WorkerSupervisor
 from receiver.serving.worker import report_ready, stop_with_supervisor
+from receiver.telemetry.log import configure_logging
+from receiver.telemetry.metrics import exposition, inbound_refused, streams_open
 
 BROKEN_STATUS = 3
 
@@ -47,21 +48,21 @@ def work(listening: socket.socket, control_socket: socket.socket) -> None:
     stopping = asyncio.Event()
 
     async def pid(_request: Request) -> Response:
-        telemetry.inbound_refused.labels("standin").inc()
+        inbound_refused.labels("standin").inc()
         return JSONResponse(os.getpid())
 
     async def wait(_request: Request) -> Response:
-        telemetry.streams_open.inc()
+        streams_open.inc()
         await stopping.wait()
         return JSONResponse(os.getpid())
 
     async def hang(_request: Request) -> Response:
-        telemetry.streams_open.inc()
+        streams_open.inc()
         await asyncio.Event().wait()
         return Response()
 
     async def metrics(_request: Request) -> Response:
-        return Response(telemetry.exposition())
+        return Response(exposition())
 
     app = Starlette(routes=[Route(f"/{each.__name__}", each) for each in (pid, wait, hang, metrics)])
     config = uvicorn.Config(app, http=ServerConnection, log_level="critical", ws="none", timeout_graceful_shutdown=60)
@@ -72,7 +73,7 @@ def work(listening: socket.socket, control_socket: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    telemetry.configure_logging("json")
+    configure_logging("json")
     if sys.argv[1] == "supervise":
         supervise(int(sys.argv[2]), float(sys.argv[3]))
     else:

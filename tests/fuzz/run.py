@@ -12,7 +12,7 @@ from pathlib import Path
 
 from receiver.loop_watchdog import LONGEST_SECONDS, LoopWatchdog, Stall
 from receiver.serving.process import start_garbage_collection
-from receiver.telemetry import configure_logging
+from receiver.telemetry.log import configure_logging
 from tests.fuzz.claims import broken_claims
 from tests.fuzz.requests import ACCEPTABLE, FuzzRequest, make_request
 from tests.fuzz.service import MARK, PLANTED, FuzzedService, fuzzed_service

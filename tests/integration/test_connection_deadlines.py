@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from receiver.serving import connections as connections_module
-from receiver.telemetry import connections_refused
+from receiver.telemetry.metrics import connections_refused
 from tests.fakes.front_door import SHORT, FrontDoor, front_door
 from tests.fakes.raw_client import RawConnection, raw_connection
 

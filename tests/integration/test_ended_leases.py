@@ -24,7 +24,7 @@ from receiver.outbound.deliver import Deliverer
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.sender import Sender
 from receiver.providers.piapi.calls import Calls
-from receiver.telemetry import sent_without_lease
+from receiver.telemetry.metrics import sent_without_lease
 from tests.fakes.inbound import report
 from tests.fakes.rows import DELIVERIES, eventually
 from tests.fakes.world import World, in_process

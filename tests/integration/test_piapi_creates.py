@@ -19,7 +19,7 @@ from receiver.providers import (
     UnknownOutcome,
 )
 from receiver.providers.piapi import PiAPI
-from receiver.telemetry import provider_calls
+from receiver.telemetry.metrics import provider_calls
 from tests.integration.scripted_piapi import (
     CREATED_ID,
     KEY,

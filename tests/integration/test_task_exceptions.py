@@ -16,7 +16,7 @@ from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import StorageUnavailable
 from receiver.providers import CancelOutcome, FetchOutcome, Found, History, NewTask, SubmitOutcome
 from receiver.storage.tables import tasks
-from receiver.telemetry import task_exceptions
+from receiver.telemetry.metrics import task_exceptions
 from receiver.workers.task_worker import TaskWorker
 from tests.fakes.world import in_process
 from tests.integration.harness import KEYRING, LEASE, BaseFakeProvider, TrackingHarness, tracking

@@ -12,7 +12,7 @@ from receiver.clock import AnchoredClock
 from receiver.domain.ids import new_id
 from receiver.storage.database import Database
 from receiver.storage.tables import deliveries, idempotency_keys, tasks
-from receiver.telemetry import clock_jumps
+from receiver.telemetry.metrics import clock_jumps
 from receiver.workers.clock_keeper import ClockKeeper
 from tests.storage.rows import add_organization, add_subscription, add_tasks, new_delivery, new_event, task_row
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +268,7 @@ def logged(log_format: str, log_level: str) -> list[str]:
     """
     script = (
         "from receiver.workers.supervisor import log\n"
-        "from receiver.telemetry import configure_logging\n"
+        "from receiver.telemetry.log import configure_logging\n"
         f"configure_logging({log_format!r}, {log_level!r})\n"
         "log.debug('detail')\n"
         "log.info('state')\n"
@@ -310,3 +311,9 @@ def test_postgresql_requires_a_master_key() -> None:
         load_settings(named, env_file=None)
     settings = load_settings({**named, "RINGBACK_SECRET_KEY": "Wz5kQx8VtM3rYc7LpH2d"}, env_file=None)
     assert not settings.is_sqlite
+
+
+def test_no_group_of_settings_replaces_a_validator_of_another() -> None:
+    validators = Settings.__pydantic_decorators__.field_validators
+    names = Counter(name for group in Settings.__mro__ for name in vars(group) if name in validators)
+    assert [name for name, times in names.items() if times > 1] == []

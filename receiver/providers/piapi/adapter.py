@@ -7,7 +7,6 @@ from urllib.parse import quote
 
 import orjson
 
-from receiver import telemetry
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.large_bodies import read_by_size
 from receiver.providers.base import (
@@ -39,6 +38,7 @@ from receiver.providers.piapi.outcomes import (
 )
 from receiver.providers.piapi.tasks import read_task
 from receiver.providers.rate_limiter import RateLimiter
+from receiver.telemetry.metrics import counted, provider_calls
 
 _OUTCOMES = {
     "Accepted": "accepted",
@@ -266,4 +266,4 @@ def _size(outcome: CallOutcome) -> int:
 
 def _count(call: str, outcome: object) -> None:
     name = outcome if isinstance(outcome, str) else _OUTCOMES[type(outcome).__name__]
-    telemetry.counted(telemetry.provider_calls, PiAPI.name, call, name).inc()
+    counted(provider_calls, PiAPI.name, call, name).inc()

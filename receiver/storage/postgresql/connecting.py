@@ -22,7 +22,7 @@ from receiver.errors import StartError
 from receiver.storage.postgresql.errors import driver_error
 from receiver.storage.postgresql.location import POOLER_ADVICE, read_location
 from receiver.storage.postgresql.server import COMMAND_SECONDS, core_engine
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.postgresql.connecting")
 _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})

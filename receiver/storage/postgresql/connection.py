@@ -24,7 +24,7 @@ from receiver.storage.postgresql.lost_commit import LostCommit, Session, session
 from receiver.storage.postgresql.own_sessions import mark_as_writer
 from receiver.storage.postgresql.server import core_engine
 from receiver.storage.postgresql.transaction import PostgreSQLTransaction
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.postgresql.connection")
 

@@ -25,7 +25,7 @@ from receiver.errors import OutcomeUnknown, StorageUnavailable
 from receiver.storage.postgresql import errors
 from receiver.storage.postgresql.commit_evidence import CommitEvidence
 from receiver.storage.postgresql.server import core_engine
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.postgresql.lost_commit")
 

@@ -19,7 +19,7 @@ from receiver.errors import StartError
 from receiver.storage.postgresql.connecting import connected
 from receiver.storage.postgresql.errors import driver_error, is_locked, is_unavailable
 from receiver.storage.postgresql.server import connect
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.postgresql.migrating")
 

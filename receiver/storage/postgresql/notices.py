@@ -18,7 +18,7 @@ import asyncpg
 
 from receiver.storage.postgresql.errors import is_unavailable
 from receiver.storage.postgresql.server import connect_raw
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.postgresql.notices")
 

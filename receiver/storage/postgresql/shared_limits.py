@@ -18,7 +18,7 @@ from receiver.domain.limit_parts import HOLD_SECONDS, LimitParts, OthersUse
 from receiver.errors import Unavailable
 from receiver.storage.postgresql.own_sessions import LIVE_WRITERS
 from receiver.storage.postgresql.raw_connection import RawConnection
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.postgresql.shared_limits")
 

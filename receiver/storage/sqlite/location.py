@@ -13,7 +13,7 @@ from typing import IO
 from receiver.errors import StartError
 from receiver.private_files import close_to_others, is_a_link, open_private
 from receiver.storage.sqlite.reserve import is_full
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.sqlite.location")
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from receiver.private_files import open_private
-from receiver.telemetry import get_logger
+from receiver.telemetry.log import get_logger
 
 RESERVE_BYTES = 8 * 1024 * 1024
 _FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE})

@@ -25,7 +25,8 @@ from receiver.errors import Unavailable
 from receiver.storage.sqlite.connection import CHECKPOINT_PAGES
 from receiver.storage.sqlite.reserve import Reserve, is_full
 from receiver.storage.writer import Writer
-from receiver.telemetry import get_logger, sqlite_wal_bytes
+from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import sqlite_wal_bytes
 
 LARGE_BYTES = 64 * 1024 * 1024
 INTERVAL_SECONDS = 1.0

@@ -1,0 +1,97 @@
+"""The settings: read once at the start, checked together, frozen. `receiver/environment.py` alone reads variables."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+from receiver.environment import PREFIX, read_values, with_secret_files
+from receiver.errors import SettingsError
+from receiver.settings.clients import ClientSettings
+from receiver.settings.connections import ConnectionSettings
+from receiver.settings.database import DatabaseSettings
+from receiver.settings.group import CONFIDENTIAL
+from receiver.settings.providers import ProviderSettings
+from receiver.settings.subscribers import SubscriberSettings
+from receiver.settings.watching import WatchingSettings
+
+_CLIENT_NAMES = frozenset({"RINGBACK_URL"})
+"""Read by the command line's client commands only; not an unknown setting where the service finds them."""
+_MIN_WEBHOOK_SECRET_CHARACTERS = 16
+"""Shorter ones still work: the provider's own documentation uses some."""
+
+
+# pydantic takes the fields, and so names the faults, from the last base to the first.
+class Settings(
+    WatchingSettings, ConnectionSettings, ClientSettings, SubscriberSettings, ProviderSettings, DatabaseSettings
+):
+    """Every setting of the service. The environment and README name each one as `RINGBACK_<NAME>`.
+
+    One that has a secret may be in a file instead, which `RINGBACK_<NAME>_FILE` names.
+    """
+
+    @property
+    def short_webhook_secrets(self) -> list[str]:
+        """The names of the settings whose shared webhook secret is so short that it could be guessed."""
+        secrets = {name: getattr(self, name) for name in type(self).model_fields if name.endswith("_webhook_secret")}
+        return [
+            _name(name)
+            for name, secret in secrets.items()
+            if secret is not None and len(secret.get_secret_value()) < _MIN_WEBHOOK_SECRET_CHARACTERS
+        ]
+
+
+def secret_settings() -> list[str]:
+    """Return the names of the settings that have a secret, so that each may be in a file (`<name>_FILE`)."""
+    return [_name(field) for field, info in Settings.model_fields.items() if _has_secret(info)]
+
+
+def load_settings(environment: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")) -> Settings:
+    """Read the settings from the environment, and those that it does not have from the file `.env`.
+
+    An empty value counts as not set, and blanks around a value are not part of it. Raises `SettingsError`, which names
+    every wrong and every unknown setting.
+    """
+    given = read_values(environment, env_file)
+    values, faults = with_secret_files(given, secret_settings())
+    fields = {name.removeprefix(PREFIX).lower(): value for name, value in values.items() if name not in _CLIENT_NAMES}
+    settings = None
+    try:
+        settings = Settings.model_validate(fields)
+    except ValidationError as error:
+        for fault in error.errors():
+            name, message = _name(str(fault["loc"][0])), _fault(fault)
+            if (file := given.get(f"{name}_FILE")) is not None:
+                name, message = f"{name}_FILE", f"{file}: {message}"
+            faults.setdefault(name, message)  # of a setting whose file cannot be read, that is the fault
+    if settings is None or faults:
+        raise SettingsError("\n".join(f"{name}: {fault}" for name, fault in faults.items()))
+    return settings
+
+
+def client_settings() -> tuple[str, str | None]:
+    """Return (`RINGBACK_URL`, `RINGBACK_API_KEY`) for the client commands, from the environment, `.env` or a file.
+
+    Raises `SettingsError`.
+    """
+    values, faults = with_secret_files(read_values(None, Path(".env")), [_name("api_key")])
+    if faults:
+        raise SettingsError("\n".join(f"{name}: {fault}" for name, fault in faults.items()))
+    return values.get("RINGBACK_URL", "http://127.0.0.1:8080"), values.get("RINGBACK_API_KEY")
+
+
+def _name(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+def _has_secret(info: FieldInfo) -> bool:
+    return CONFIDENTIAL in info.metadata or SecretStr in (info.annotation, *get_args(info.annotation))
+
+
+def _fault(fault: Any) -> str:
+    """Return what is wrong with one setting. The value is never repeated: it may be a secret."""
+    if fault["type"] == "extra_forbidden":
+        return "unknown setting; correct the name or remove it"
+    return str(fault["msg"].removeprefix("Value error, "))

@@ -1,0 +1,57 @@
+"""Of subscribers: which addresses they may have, and when deliveries are tried."""
+
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from pydantic import field_validator
+
+from receiver.setting_values import read_delays, split_list
+from receiver.settings.group import Seconds, SettingsGroup
+
+
+class SubscriberSettings(SettingsGroup):
+    """Of subscribers: which addresses they may have, and when deliveries are tried."""
+
+    allow_private_targets: bool = False
+    """Whether subscribers may be http and on private or loopback addresses.
+
+    `false` by default: an API client could otherwise make the service call addresses inside its network.
+    """
+    allowed_targets: str = ""
+    """Networks (CIDR) and host names, comma-separated, that the address guard lets through. None by default."""
+    retry_schedule: str = "0,5,300,1800,7200,18000,36000,50400,72000,86400"
+    """Seconds before each delivery attempt, the first one included; as many attempts as there are numbers.
+
+    The default is the schedule that Standard Webhooks recommends: ten attempts in about three days.
+    """
+    delivery_timeout_seconds: Seconds = 20
+    """The longest time of one delivery attempt, in seconds. Standard Webhooks recommends 15 to 30."""
+
+    @field_validator("retry_schedule")
+    @classmethod
+    def _known_schedule(cls, value: str) -> str:
+        read_delays(value)
+        return value
+
+    @field_validator("allowed_targets")
+    @classmethod
+    def _known_targets(cls, value: str) -> str:
+        for part in split_list(value):
+            if "/" in part:
+                ip_network(part, strict=False)
+        return value
+
+    @cached_property
+    def retry_delays(self) -> tuple[float, ...]:
+        """Seconds before each delivery attempt, the first one included."""
+        return read_delays(self.retry_schedule)
+
+    @cached_property
+    def allowed_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks that the address guard lets through."""
+        return tuple(ip_network(part, strict=False) for part in split_list(self.allowed_targets) if "/" in part)
+
+    @cached_property
+    def allowed_hosts(self) -> frozenset[str]:
+        """The host names (and single addresses) that the address guard lets through."""
+        return frozenset(part.lower() for part in split_list(self.allowed_targets) if "/" not in part)

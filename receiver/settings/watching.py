@@ -1,0 +1,36 @@
+"""Of logs and metrics."""
+
+from typing import Literal
+
+from pydantic import field_validator
+
+from receiver.setting_values import read_listen_address
+from receiver.settings.group import HeaderKey, SettingsGroup
+
+
+class WatchingSettings(SettingsGroup):
+    """Of logs and metrics."""
+
+    log_format: Literal["text", "json"] = "text"
+    """The form of the log records on standard error: `text` for people, `json` for programs."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe log records that are written; `debug` has one for each delivery attempt."""
+    metrics_address: str | None = None
+    """Where metrics and health have a listener of their own: `host:port`, or the path of a Unix socket.
+
+    Then `/metrics` is there alone. Without it, `/metrics` is on the public port.
+    """
+    metrics_token: HeaderKey = None
+    """The token that `/metrics` requires, as `Authorization: Bearer <token>`. Without it, everybody may read them."""
+
+    @field_validator("metrics_address")
+    @classmethod
+    def _known_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            read_listen_address(value)
+        return value
+
+    @property
+    def metrics_secret(self) -> str | None:
+        """The token that `/metrics` requires; None if there is none."""
+        return None if self.metrics_token is None else self.metrics_token.get_secret_value()
