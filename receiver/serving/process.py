@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from receiver.serving.early_signals import end_if_asked
+from receiver.serving.hangup import go_on_at_hangup
 from receiver.stop_bound import END, StopBound
 from receiver.telemetry.log import get_logger
 
@@ -77,6 +79,8 @@ def serve(
             stack.enter_context(_metrics_served(metrics, fault, settings.metrics_secret))
         start_garbage_collection()
         sys.setswitchinterval(_SWITCH_SECONDS)
+        if is_only:
+            go_on_at_hangup(server.handle_exit, lambda: None)
         on_ready()
 
     stop = ServerStop(
@@ -84,6 +88,7 @@ def serve(
     )
     server = Server(config, stop, limits=ConnectionLimits.of(settings), on_ready=started)
     server.handle_signals()
+    end_if_asked()
     threading.Thread(target=end_in_time, args=(bound,), name="ringback-stop", daemon=True).start()
     with stack:
         server.run(sockets=[listening])
@@ -153,6 +158,7 @@ def supervise(
             fault = fault_of_workers(listening, lambda: supervisor.is_stopping)
             stack.enter_context(_metrics_served(metrics, fault, settings.metrics_secret, Path(counters)))
         start_garbage_collection()
+        end_if_asked()
         return asyncio.run(supervisor.run())
 
 

@@ -172,3 +172,23 @@ threading.Event().wait()
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 4
     assert "RINGBACK_STOP_SECONDS" in ended.stdout
+
+
+async def test_a_signal_while_the_application_starts_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch, listening: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(signal, "raise_signal", lambda _number: None)
+    waits = asyncio.Event()
+
+    async def app(*_: object) -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    server = Server(server_config(app, lifespan="on"), ServerStop(StopBound()))
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    await waits.wait()
+    server.handle_exit(signal.SIGTERM, None)
+    async with asyncio.timeout(20):
+        await serving
+    assert not server.started
+    assert not caplog.records
