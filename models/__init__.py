@@ -18,6 +18,7 @@ from models.states import (
     RUN_EVENTS,
     RUN_TERMINAL,
     STEP_TERMINAL,
+    SYSTEM_EVENTS,
     TASK_EVENTS,
     TERMINAL,
     DeliveryFormat,
@@ -36,6 +37,7 @@ from models.states import (
     TaskStatus,
 )
 from models.subscriptions import Subscription
+from models.system import Alert, SystemCondition
 from models.tasks import Task
 
 metadata = SQLModel.metadata
@@ -44,8 +46,10 @@ __all__ = [
     "RUN_EVENTS",
     "RUN_TERMINAL",
     "STEP_TERMINAL",
+    "SYSTEM_EVENTS",
     "TASK_EVENTS",
     "TERMINAL",
+    "Alert",
     "ApiKey",
     "AuditEntry",
     "Delivery",
@@ -74,6 +78,7 @@ __all__ = [
     "Submission",
     "Subscription",
     "SubscriptionKind",
+    "SystemCondition",
     "Task",
     "TaskAttempt",
     "TaskStatus",

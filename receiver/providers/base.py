@@ -342,6 +342,10 @@ class Provider(Protocol):
         """Return the task (source `poll`) that the body of a forwarded answer is, None if it is none. Never raises."""
         ...
 
+    def key_refusal(self) -> str | None:
+        """Return why the provider refused Ringback's own key at the last call; None if it did not."""
+        ...
+
     def paused_for(self) -> float:
         """Return the seconds until the end of the pause that the provider asked for; 0 if there is none."""
         ...

@@ -9,6 +9,7 @@ from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.errors import StartError
 from receiver.key_strength import weakness
+from receiver.outbound.alert_channels import alert_channels
 from receiver.runs.actions_file import read_actions
 from receiver.serving.master_keys import is_new, master_keys
 from receiver.settings import Settings
@@ -43,6 +44,7 @@ def prepared(settings: Settings, workers: int) -> Iterator[InstallationKeys]:
     _warn_of_short_secrets(settings)
     # Only checked here: each process that serves reads them again.
     read_actions(settings.actions_file)
+    alert_channels(settings)
     with _locked(settings):
         keys = master_keys(settings)
         _warn_of_weak_master_keys(keys)

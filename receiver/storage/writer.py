@@ -29,8 +29,11 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol, cast
 
+from receiver.clock import utc_now
 from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable, WriterFull
 from receiver.storage.commit_delay import COMMIT_DELAY_SECONDS, CommitDelay
 from receiver.storage.queued_write import Item, QueuedWrite, Result, WriteHandler, Written, fail
@@ -88,6 +91,14 @@ class WriteConnection(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A time in which no write could be stored."""
+
+    since: datetime
+    until: datetime
+
+
 class Writer:
     """Commits the writes that wait, one transaction at a time: of each organization in order, organizations in turn.
 
@@ -116,6 +127,8 @@ class Writer:
         self.batches = 0
         self.batch_seconds = 0.0
         """How many batches were committed, and how long they took in all."""
+        self._outage_began: datetime | None = None
+        self._outage: Outage | None = None
         self._closing = False
         self._task: asyncio.Task[None] | None = None
 
@@ -174,6 +187,11 @@ class Writer:
             _run_each, work, bounded=bounded, essential=essential, items=items, size=size, organization=organization
         )
         return cast(Result, await writing)
+
+    def take_outage(self) -> Outage | None:
+        """Return the time in which nothing could be stored, once after it is over; None if there was none."""
+        taken, self._outage = self._outage, None
+        return taken
 
     async def aclose(self) -> None:
         """Commit the writes that still wait, refuse new ones, then close the connection."""
@@ -299,6 +317,7 @@ class Writer:
             written = await self._commit_batch(batch)
         except Unavailable as error:
             log.warning("batch not stored", writes=len(batch), error_code=error.code, error=str(error))
+            self._outage_began = self._outage_began or utc_now()
             fail(batch, error)
         except Exception as error:
             if self._connection.is_locked(error):
@@ -306,7 +325,14 @@ class Writer:
             else:
                 await self._commit_halves(batch, error)
         else:
+            if self._outage_began is not None and written.unknown is None:
+                self._note_outage(Outage(self._outage_began, utc_now()))
             written.report(batch)
+
+    def _note_outage(self, ended: Outage) -> None:
+        """Note that writes are stored again. One that was not taken yet is joined with the later one."""
+        self._outage = ended if self._outage is None else Outage(self._outage.since, ended.until)
+        self._outage_began = None
 
     async def _commit_batch(self, batch: list[QueuedWrite]) -> Written:
         """Commit a batch; try again if another process's writes conflict with it.

@@ -20,6 +20,7 @@ from receiver.storage import purge
 from receiver.storage.audit import old_audit_entries, purge_audit_entries
 from receiver.storage.database import Database, Query
 from receiver.storage.idempotency import KEPT
+from receiver.storage.system import forget_conditions
 from receiver.storage.transaction import Transaction
 from receiver.telemetry.log import get_logger
 
@@ -102,6 +103,9 @@ class Cleaner:
         purged = Counter(tasks=await self._walk(purge.oldest_tasks, before, purge.purge_tasks, TASKS_AT_ONCE))
         purged["runs"] = await self._walk(purge.oldest_runs, before, purge.purge_runs, RUNS_AT_ONCE)
         purged["events"] = await self._taskless_events(before)
+        purged["system_conditions"] = await self._database.writer.run(
+            lambda tx: forget_conditions(tx, before), bounded=False
+        )
         purged["receipts"] = await self._all(lambda: purge.old_receipts(before, _ROWS_AT_ONCE), purge.purge_receipts)
         purged["replays"] = await self._all(lambda: purge.old_replays(before, _ROWS_AT_ONCE), purge.purge_replays)
         purged["subscriptions"] = await self._all(

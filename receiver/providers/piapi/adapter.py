@@ -8,7 +8,7 @@ from urllib.parse import quote
 import orjson
 
 from receiver.domain.updates import ProviderUpdate, Source
-from receiver.large_bodies import read_by_size
+from receiver.large_bodies import LARGE_BYTES, read_by_size
 from receiver.providers.base import (
     CallerKey,
     CancelOutcome,
@@ -80,6 +80,7 @@ class PiAPI:
     ) -> None:
         key = (api_key or "").strip()
         self._key_fault = _key_fault(key)
+        self._key_refusal: str | None = None
         self._trusts_503 = trusts_503
         self._calls = Calls(base_url=base_url, api_key=key, timeout=timeout, rate_limiter=rate_limiter)
         self._forwarder = Forwarder(
@@ -145,7 +146,7 @@ class PiAPI:
         if self._key_fault:
             _count("account_info", "refused")
             return 502, unauthorized(self._key_fault).body
-        outcome = await self._calls.call("GET", "/account/info")
+        outcome = await self._call("GET", "/account/info")
         if not isinstance(outcome, CallResponse):
             _count("account_info", "no_answer")
             return 502, envelope_of(502, outcome.message)
@@ -191,6 +192,10 @@ class PiAPI:
         """Return an inbound body as text without the secrets that it echoes, nor `hidden`. Never raises."""
         return bodies.redact(body, (hidden,))
 
+    def key_refusal(self) -> str | None:
+        """Return why PiAPI refused the key at the last call, or that there is none; None if it did not."""
+        return self._key_refusal
+
     def paused_for(self) -> float:
         """Return the seconds until the end of the pause that PiAPI asked for; 0 if there is none."""
         return self._calls.rate_limiter.paused_for()
@@ -200,15 +205,25 @@ class PiAPI:
         await self._calls.aclose()
         await self._forwarder.aclose()
 
+    async def _call(self, method: str, path: str, **more: Any) -> CallOutcome:
+        outcome = await self._calls.call(method, path, **more)
+        if isinstance(outcome, CallResponse):
+            # A large response is no refusal, and is not searched for its words here.
+            is_refused = outcome.size <= LARGE_BYTES and is_unauthorized(outcome)
+            self._key_refusal = unauthorized(outcome.message).message if is_refused else None
+        return outcome
+
     async def _submit(self, task: NewTask, caller: CallerKey | None, confirm: ConfirmSend | None) -> SubmitOutcome:
         if self._key_fault:
-            return unauthorized(self._key_fault)
+            refused = unauthorized(self._key_fault)
+            self._key_refusal = refused.message
+            return refused
         try:
             content = orjson.dumps(_create_body(task))
         except orjson.JSONEncodeError:
             return refusal(400, "the task cannot be written as JSON")
         hidden = task.webhook_secret or ""
-        outcome = await self._calls.call(
+        outcome = await self._call(
             "POST", "/api/v1/task", content=content, hidden=hidden, caller=caller, confirm=confirm
         )
         return await read_by_size(_size(outcome), lambda: submit_outcome(outcome, trusts_503=self._trusts_503))
@@ -221,7 +236,7 @@ class PiAPI:
         path = _task_path(provider_task_id)
         if path is None:
             return Missing("no task at PiAPI can have this id")
-        outcome = await self._calls.call("GET", path, hidden=hidden, caller=caller)
+        outcome = await self._call("GET", path, hidden=hidden, caller=caller)
         return await read_by_size(_size(outcome), lambda: fetch_outcome(outcome, provider_task_id, attempt=attempt))
 
     async def _cancel(self, provider_task_id: str, caller: CallerKey | None) -> CancelOutcome:
@@ -230,7 +245,7 @@ class PiAPI:
         path = _task_path(provider_task_id)
         if path is None:
             return Missing("no task at PiAPI can have this id")
-        outcome = await self._calls.call("DELETE", path, caller=caller)
+        outcome = await self._call("DELETE", path, caller=caller)
         return await read_by_size(_size(outcome), lambda: cancel_outcome(outcome))
 
 
