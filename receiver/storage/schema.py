@@ -13,7 +13,7 @@ from receiver.errors import StartError
 from receiver.private_files import open_private
 from receiver.settings import Settings
 from receiver.storage.compatibility import PresentSchema, present_schema
-from receiver.storage.sqlite import configure
+from receiver.storage.one_transaction import in_transaction_on_file
 from receiver.storage.sqlite.connection import open_unchanged
 from receiver.storage.sqlite.location import check_location
 from receiver.storage.sqlite.reserve import is_full
@@ -82,6 +82,15 @@ def _cannot_read(error: DBAPIError) -> Exception:
     return StartError(f"{unavailable(error, 'cannot be read')}; `ringback migrate` may be at work")
 
 
+def upgrade_file(path: Path) -> None:
+    """Migrate a SQLite file that is nobody's database yet, without a copy of it.
+
+    Raises `StartError` if this version cannot run on it.
+    """
+    if _schema_of_file(path).is_to_be_migrated():
+        in_transaction_on_file(path, _upgrade)
+
+
 def _migrate_file(path: Path) -> tuple[str | None, str]:
     check_location(path)
     try:
@@ -96,13 +105,7 @@ def _migrate_located(path: Path) -> tuple[str | None, str]:
         return found.revision, found.revision or migrations.HEAD
     before = found.revision
     copy = _copy(path, before) if before is not None else None
-    engine = create_engine("sqlite://", creator=lambda: _open(path), poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        # SQLite's DDL is transactional as long as the driver does not commit by itself: AUTOCOMMIT and BEGIN.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        _upgrade(connection)
-        connection.exec_driver_sql("COMMIT")
-    engine.dispose()
+    in_transaction_on_file(path, _upgrade, lock_seconds=_LOCK_SECONDS)
     _remove_copies(path, but=copy)
     return before, migrations.HEAD
 
@@ -132,12 +135,6 @@ def _upgrade(connection: Connection) -> None:
     from receiver.storage.upgrade import upgrade
 
     upgrade(connection)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_LOCK_SECONDS, isolation_level=None)
-    configure(connection, writes=True)
-    return connection
 
 
 def _schema_of_file(path: Path) -> PresentSchema:
