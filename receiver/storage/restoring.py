@@ -92,7 +92,7 @@ def _restore_file(
         with closing(hold_lock(path)), closing(claim_private(new)):
             try:
                 copy_database(file, new, on_progress, open_unchanged)
-                check_file(new)
+                check_file(new, file)
                 upgrade_file(new)
                 done = in_transaction_on_file(new, prepare)
                 seal(new)

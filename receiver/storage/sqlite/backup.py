@@ -70,6 +70,4 @@ def _check_room(source: Path, target: Path) -> None:
 def _cannot_copy(source: Path, target: Path, error: sqlite3.Error) -> StartError:
     if is_full(error):
         return StartError(f"the disk of {target} is full ({error}); make room, or name a file on another disk")
-    return StartError(
-        f"{source} cannot be copied ({error}); run `ringback database check`, and read its permissions and its disk"
-    )
+    return StartError(f"{source} cannot be copied ({error}); check that it is a database, its permissions and its disk")

@@ -14,21 +14,25 @@ _ALWAYS = (tasks.name, events.name, organizations.name)
 """Tables that every schema of Ringback has."""
 
 
-def check_file(path: Path) -> str:
-    """Return the revision of a database's schema. Raises `StartError` if it is damaged, or no database of Ringback."""
+def check_file(path: Path, named: Path | None = None) -> str:
+    """Return the revision of a database's schema. Raises `StartError` if it is damaged, or no database of Ringback.
+
+    Errors name the file `named`, of which this may be a copy.
+    """
+    named = named or path
     try:
         with closing(open_unchanged(path)) as connection:
             faults = integrity_faults(connection)
             if faults:
-                raise StartError(f"{path} is damaged: {'; '.join(faults)}")
+                raise StartError(f"{named} is damaged: {'; '.join(faults)}")
             names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not names.issuperset({*_ALWAYS, "alembic_version"}):
-                raise StartError(f"{path} is not a database of Ringback: it has no table {_missing(names)}")
+                raise StartError(f"{named} is not a database of Ringback: it has no table {_missing(names)}")
             found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.Error as error:
-        raise StartError(f"{path} cannot be read as a database ({error})") from None
+        raise StartError(f"{named} cannot be read as a database ({error})") from None
     if found is None:
-        raise StartError(f"{path} has no schema")
+        raise StartError(f"{named} has no schema")
     return str(found[0])
 
 
