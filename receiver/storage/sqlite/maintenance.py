@@ -35,15 +35,14 @@ def check_file_of(path: Path, own: OwnFindings) -> list[Finding]:
     """Check a database's file, and then with `own` what is in it. Raises `StartError` if it cannot be opened."""
     with closing(_opened(path)) as connection:
         try:
-            faults = integrity_faults(connection)
+            if faults := integrity_faults(connection):
+                return [_damaged(faults)]
             orphans = connection.execute("PRAGMA foreign_key_check").fetchmany(_FEW)
             bytes_, free = _pages(connection)
         except sqlite3.Error as error:
-            return [Finding("file", f"damaged ({error}): restore a backup", Severity.BAD)]
+            return [_damaged([str(error)])]
     found = [
-        Finding("file", f"damaged: {'; '.join(faults)}: restore a backup", Severity.BAD)
-        if faults
-        else Finding("file", "whole"),
+        Finding("file", "whole"),
         Finding("references", f"rows of {orphans[0][0]} name rows that are not there", Severity.BAD)
         if orphans
         else Finding("references", "whole"),
@@ -82,8 +81,7 @@ def compact_file(path: Path) -> Compacted:
     with closing(hold_lock(path)):
         _check_room(path)
         try:
-            with closing(_opened(path)):
-                pass
+            _opened(path).close()  # refuses what is missing or damaged
             seal(path)
             before = path.stat().st_size
             with closing(claim_private(new)), closing(_opened(path)) as connection:
@@ -116,6 +114,10 @@ def _pages(connection: sqlite3.Connection) -> tuple[int, int]:
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "page_count", "freelist_count")
     )
     return size * count, size * free
+
+
+def _damaged(faults: list[str]) -> Finding:
+    return Finding("file", f"damaged: {'; '.join(faults)}: restore a backup", Severity.BAD)
 
 
 def _room(bytes_: int, free: int) -> Finding:
