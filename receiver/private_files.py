@@ -67,7 +67,7 @@ def claim_private(path: Path) -> IO[bytes]:
     try:
         fcntl.flock(claimed, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not path.exists() or not os.path.samestat(os.fstat(claimed.fileno()), path.stat()):
-            raise BlockingIOError  # whoever had claimed it has just given it another name
+            raise BlockingIOError  # the process that had claimed it has just given it another name
         claimed.truncate()
     except BaseException:
         claimed.close()

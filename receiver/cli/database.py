@@ -36,7 +36,7 @@ def check(as_json: Json = False) -> None:
 def compact(as_json: Json = False) -> None:
     """Give the space of purged rows back.
 
-    SQLite: stop the service first; the file is written anew, which needs as much room again meanwhile. It never shrinks
+    SQLite: stop the service first; a new file is written, which needs as much room again meanwhile. It never shrinks
     by itself, and new rows use its free pages, so do this only after a large purge.
 
     PostgreSQL: runs VACUUM (ANALYZE) on each table beside the service. The server's autovacuum does the same by itself;

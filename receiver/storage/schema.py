@@ -83,7 +83,7 @@ def _cannot_read(error: DBAPIError) -> Exception:
 
 
 def upgrade_file(path: Path) -> None:
-    """Migrate a SQLite file that is nobody's database yet, without a copy of it.
+    """Migrate a SQLite file that no process serves, without a copy of it.
 
     Raises `StartError` if this version cannot run on it.
     """

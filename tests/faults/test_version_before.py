@@ -61,7 +61,7 @@ async def test_the_version_before_goes_on_while_this_one_is_rolled_out(tmp_path:
                 lambda told: {each.json["data"]["task_id"] for each in told if is_completed(each)} == wanted
             )
             events = [each.event_id for each in world.subscriber.received if is_completed(each)]
-            assert len(set(events)) == len(wanted)  # one completion each, whoever delivered it
+            assert len(set(events)) == len(wanted)  # one completion each, whichever process delivered it
             assert (await before.api.get("/readyz")).status_code == 200
             assert (await world.api.get("/readyz")).status_code == 200
 

@@ -3,7 +3,7 @@
 The copy is made with SQLite's backup API, some pages at a time, in one read transaction. In WAL mode a reader holds no
 writer up, and the transaction fixes what is copied: without it, each commit of the service would let the copy begin
 again, and under load it would never end. `VACUUM INTO` would do the same in one statement, but builds every table and
-index anew, which takes several times as long, and shows no progress. Meanwhile the WAL cannot start over: it grows by
+index again, which takes several times as long, and shows no progress. Meanwhile the WAL cannot start over: it grows by
 what is written while the copy is made, and shrinks afterwards (`receiver.storage.sqlite.upkeep`).
 """
 

@@ -76,7 +76,7 @@ def size_of_file(path: Path) -> DatabaseSize:
 
 
 def compact_file(path: Path) -> Compacted:
-    """Write a database anew without its free pages. Raises `StartError`, also while a process serves it."""
+    """Write a database into a new file without its free pages. Raises `StartError`, also while a process serves it."""
     new = path.with_name(f"{path.name}.compacting")
     with closing(hold_lock(path)):
         _check_room(path)
