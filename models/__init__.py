@@ -9,6 +9,7 @@ from models.deliveries import Delivery, DeliveryAttempt
 from models.events import Event
 from models.fan_outs import FanOut
 from models.idempotency import IdempotencyKey
+from models.installation import InstallationFact
 from models.keys import ApiKey, Organization
 from models.limits import LimitUse
 from models.receipts import Receipt
@@ -61,6 +62,7 @@ __all__ = [
     "EventType",
     "FanOut",
     "IdempotencyKey",
+    "InstallationFact",
     "LimitUse",
     "Organization",
     "ProviderBudget",

@@ -6,9 +6,10 @@ from alembic import op
 from models.columns import BigKey, Moment, PublicId
 
 revision = "0010"
-down_revision = "0007"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
+readable_from = "0007"
 
 
 def upgrade() -> None:

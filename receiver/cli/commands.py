@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from receiver.cli import audit, delivery, key, organization, run, task, webhook
+from receiver.cli import audit, database, delivery, key, organization, run, task, webhook
+from receiver.cli.backup import backup, restore
 from receiver.cli.console import echo
 from receiver.cli.demo.command import demo
 from receiver.cli.failure import FailureReportingGroup
@@ -61,6 +62,15 @@ _add(demo, "Example: ringback demo --tasks 50 --keep")
 _add(sandbox, "Example: ringback sandbox --lose-share 0.3 --seed 7 --option outcome=failed")
 _add(migrate, "Example: RINGBACK_DATABASE_URL=sqlite:////srv/ringback.db ringback migrate")
 _add(
+    backup,
+    "Examples:\n\n  ringback backup\n\n  ringback backup --to /backups/ringback.backup --force\n\n"
+    "Exit status: 0 done, 2 usage, 3 not done.",
+)
+_add(
+    restore,
+    "Example: ringback restore ringback.db-20260102T030405Z.backup\n\nExit status: 0 done, 2 usage, 3 not done.",
+)
+_add(
     listen,
     "Example: ringback listen --forward-to http://localhost:3000/hook --event task.completed\n\n"
     "Exit status: 0 ended by Ctrl-C, 2 usage, 3 not reachable or not allowed.",
@@ -77,3 +87,4 @@ app.add_typer(delivery.app, name="delivery")
 app.add_typer(key.app, name="key")
 app.add_typer(organization.app, name="organization")
 app.add_typer(audit.app, name="audit")
+app.add_typer(database.app, name="database")

@@ -17,6 +17,7 @@ from receiver.storage.events import (
     events_before,
     events_between,
     events_by_sequence,
+    first_event_after,
     kept_events,
     large_events,
     newest_event,
@@ -68,6 +69,8 @@ class Follower(StreamCursor):
         rows, is_cut = await self._streams.read_between(
             self._wanted, self._position, until, MOST_AT_ONCE, hold, most=_BACKLOG_BYTES
         )
+        if not rows:
+            until = await self._streams.before_next(until)
         self.move(rows[-1]["sequence"] if is_cut or len(rows) == MOST_AT_ONCE else until)
         return [event_frame(str(row["sequence"]), row["type"], row) for row in rows]
 
@@ -124,6 +127,14 @@ class Streams:
         if after < (kept["purged"] or 0):
             raise EventsLost(f"events after event {after} were purged", oldest=kept["oldest"])
         return after
+
+    async def before_next(self, position: int) -> int:
+        """Return the position right before the next event after this one, as far as events may be read.
+
+        Numbers may have wide gaps: they go up far when the database was restored from a backup.
+        """
+        first = (await self._database.read(first_event_after(position)))[0]["first"]
+        return max(position, self.feed.newest if first is None else min(first - 1, self.feed.newest))
 
     async def read_before(
         self, wanted: EventFilter, before: int | None, limit: int, hold: Hold = without_room

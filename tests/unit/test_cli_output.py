@@ -113,7 +113,9 @@ COMMANDS = {
     "report": (),
     "listen": ("--forward-to", "http://127.0.0.1:9/"),
 }
-NOT_CLIENTS = {"serve", "demo", "sandbox", "migrate"}
+NOT_CLIENTS = {"serve", "demo", "sandbox", "migrate", "backup", "restore"} | {
+    f"database {name}" for name in ("check", "compact", "size", "after-restore")
+}
 
 
 def lists_end(request: Request) -> bool:
