@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
 from models import Scope
-from receiver.api.dialects import Dialect, Reply, new_request_id, shortened
+from receiver.api.dialects import Dialect, Reply, shortened
 from receiver.api.idempotency import IdempotentRequest, read_key
 from receiver.api.ids import read_id
 from receiver.api.keys_in_use import Principal
@@ -44,6 +44,7 @@ from receiver.storage.audit import Actor
 from receiver.storage.idempotency import Claim
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import counted, organization_refusals
+from receiver.telemetry.request_ids import ensure_request_id
 
 log = get_logger("api.endpoint")
 
@@ -243,7 +244,7 @@ class _Endpoint:
     passes_on: bool
 
     async def serve(self, request: Request) -> ASGIApp:
-        request_id = new_request_id()
+        request_id = ensure_request_id()
         headers = {"x-request-id": request_id}
         handling = self._with_errors(self._authorize(request, request_id, headers), request, request_id)
         try:
@@ -304,10 +305,10 @@ class _Endpoint:
             if isinstance(error, LimitReached | OrganizationRateLimited):
                 counted(organization_refusals, str(error.param)).inc()
             if isinstance(error, Unavailable) and error.reason:
-                log.warning("request not served", request_id=request_id, path=request.url.path, error=str(error))
+                log.warning("request not served", path=request.url.path, error=str(error))
             return self.dialect.error(error, request_id)
         except Exception as error:
-            log.error("request failed", request_id=request_id, path=request.url.path, exc_info=error)
+            log.error("request failed", path=request.url.path, exc_info=error)
             return self.dialect.error(
                 RingbackError("internal error: the log has the details under this request id"), request_id
             )

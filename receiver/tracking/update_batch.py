@@ -1,7 +1,7 @@
 """The updates of one transaction: their tasks, loaded and locked, and what is to be written of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from receiver.storage.attempts import Ended, ProviderId, attempts_at_provider
 from receiver.storage.tasks import content_of, new_task
 from receiver.storage.transaction import NewEvent, TaskChange, Transaction
 from receiver.telemetry.log import get_logger
+from receiver.telemetry.request_ids import current_request_id
 
 log = get_logger("tracking.update_batch")
 
@@ -38,6 +39,8 @@ class Arrival:
     """The organization of the task, if this update creates it."""
     metadata: dict[str, Any] | None = None
     """The metadata of the task, if this update creates it."""
+    request_id: str | None = field(default_factory=current_request_id)
+    """The request that the update came with or follows from. It goes to the event: the writer has no request."""
 
 
 _NO_NAMES = {("", None)}
@@ -110,12 +113,12 @@ class UpdateBatch:
                 taken |= names
         return chosen
 
-    def change(self, task: TaskState, decision: Decision) -> None:
-        """Note what is to be written of a task, and change its state accordingly."""
+    def change(self, task: TaskState, decision: Decision, request_id: str | None = None) -> None:
+        """Note what is to be written of a task for this request, and change its state accordingly."""
         values = dict(decision.changes)
         if "due_at" in values:
             values["leased"] = False
-        event = self._event(task, decision) if decision.event is not None else None
+        event = self._event(task, decision, request_id) if decision.event is not None else None
         if event is not None and decision.event in ENDS:
             values["ended_event"] = event.uid
         change = self.changes.get(task.id)
@@ -135,8 +138,8 @@ class UpdateBatch:
         if update.provider_task_id and update.attempt is not None and update.attempt < task.attempt:
             self.earlier[task.uid, update.attempt] = update.provider_task_id
 
-    def _event(self, task: TaskState, decision: Decision) -> NewEvent:
-        event = event_of(task, decision, self.now)
+    def _event(self, task: TaskState, decision: Decision, request_id: str | None) -> NewEvent:
+        event = event_of(task, decision, self.now, request_id)
         self.events.append(event)
         if task.run_uid is not None:
             self.step_events.append(event)
