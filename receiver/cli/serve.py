@@ -2,12 +2,15 @@
 
 import gc
 import socket
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from receiver.cli.console import echo
+from receiver.cli.failure import Failure, Status, message_and_status
+from receiver.errors import RingbackError
 
 if TYPE_CHECKING:
     from receiver.settings import Settings
@@ -31,34 +34,68 @@ def serve(
     ready, and no request is refused.
     """
     gc.disable()  # enabled after the start: nothing that is imported and created until then is garbage
-    if fd is not None and control_fd is not None:  # started by the supervisor
-        from receiver.serving.process import serve_as_worker
+    with _failures_in_form_of_log():
+        if fd is not None and control_fd is not None:  # started by the supervisor
+            from receiver.serving.process import serve_as_worker
 
-        status = serve_as_worker(socket.socket(fileno=fd), socket.socket(fileno=control_fd))
-    else:
-        status = _serve(host, port, workers)
+            status = serve_as_worker(socket.socket(fileno=fd), socket.socket(fileno=control_fd))
+        else:
+            status = _serve(host, port, workers)
     if status:
         raise typer.Exit(status)
+
+
+@contextmanager
+def _failures_in_form_of_log() -> Iterator[None]:
+    """Where the log is JSON, log what stops the start instead of printing it: all output of a service has one form."""
+    try:
+        yield
+    except (Failure, RingbackError, KeyboardInterrupt) as failure:
+        from receiver.settings import given_log_format
+        from receiver.telemetry.log import configure_logging, get_logger
+
+        if given_log_format() != "json":
+            raise
+        interrupted = ("interrupted", Status.UNREACHABLE)
+        message, status = interrupted if isinstance(failure, KeyboardInterrupt) else message_and_status(failure)
+        configure_logging("json")
+        get_logger("cli.serve").error("service not started", error=message)
+        raise typer.Exit(status) from None
 
 
 def _serve(host: str, port: int, workers: int) -> int:
     from receiver.cli.listening import listen
     from receiver.serving import process
     from receiver.serving.first_key import hand_over
+    from receiver.serving.service_log import ServiceLog
     from receiver.serving.start import prepared
     from receiver.settings import load_settings
-    from receiver.telemetry.log import configure_logging
+    from receiver.telemetry.log import configure_logging, log_all_output
 
     settings = load_settings()
     configure_logging(settings.log_format, settings.log_level)
-    with prepared(settings, workers) as keys:
-        if keys.unused_admin_key is not None:
-            hand_over(settings, keys.unused_admin_key, lambda text: echo(text, lines=True))
+    if settings.log_format == "json":
+        log_all_output()
+    with prepared(settings, workers) as installation:
+        if installation.unused_admin_key is not None:
+            hand_over(settings, installation.unused_admin_key, lambda text: echo(text, lines=True))
         with listen(host, port) as (listening, url), _listening_for_metrics(settings) as metrics:
-            echo(f"Ringback on {url}, {_database(settings)}, {_updates(settings)}")
+            _announce(settings, url)
+            addresses = [url] if settings.metrics_address is None else [url, settings.metrics_address]
+            log = ServiceLog(settings, installation, addresses, workers)
             if workers == 1:
-                return process.serve(settings, keys.master_keys, listening, metrics=metrics)
-            return process.supervise(workers, listening, metrics=metrics, token=settings.metrics_secret)
+                return process.serve(settings, installation.master_keys, listening, metrics=metrics, log=log)
+            return process.supervise(workers, listening, log=log, metrics=metrics, token=settings.metrics_secret)
+
+
+def _announce(settings: "Settings", url: str) -> None:
+    """Say where the service listens, before it answers there: on stdout for people, in the log for programs."""
+    if settings.log_format == "json":
+        from receiver.telemetry.log import get_logger
+
+        get_logger("cli.serve").info("listening", url=url)
+    else:
+        echo(f"Ringback on {url}, {_database(settings)}, {_updates(settings)}")
 
 
 def _listening_for_metrics(settings: "Settings") -> AbstractContextManager[socket.socket | None]:

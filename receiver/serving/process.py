@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from receiver.serving.service_log import ServiceLog
     from receiver.settings import Settings
 
 _LINGER_SECONDS = 1.0
@@ -36,11 +37,12 @@ def serve(
     on_ready: Callable[[], None] = lambda: None,
     *,
     metrics: socket.socket | None = None,
+    log: "ServiceLog | None" = None,
 ) -> int:
     """Serve on a listening socket until a signal stops the process; return the exit status.
 
     `keys` are the master keys, oldest first; `on_ready` is called when the first request can be answered. `metrics` is
-    the listening socket for metrics and health, if they have one of their own.
+    the listening socket for metrics and health, if they have one of their own. `log` logs the start and the stop.
     """
     import uvicorn
 
@@ -71,6 +73,8 @@ def serve(
         start_garbage_collection()
         sys.setswitchinterval(_SWITCH_SECONDS)
         on_ready()
+        if log is not None:
+            log.started()
 
     server = Server(
         config,
@@ -78,6 +82,7 @@ def serve(
         limits=ConnectionLimits.of(settings),
         linger_seconds=_LINGER_SECONDS,
         on_ready=started,
+        on_stop=log.stopping if log is not None else lambda _: None,
     )
     # uvicorn handles signals while it runs, and raises those it received again for the earlier handlers when it ends.
     # With these handlers a signal that arrives before it runs is not lost, and one that it obeyed does not kill the
@@ -86,6 +91,8 @@ def serve(
         signal.signal(stop, server.handle_exit)
     with stack:
         server.run(sockets=[listening])
+    if log is not None and server.started:
+        log.stopped()
     return 0 if server.started else uvicorn.config.STARTUP_FAILURE
 
 
@@ -97,10 +104,12 @@ def serve_as_worker(listening: socket.socket, control_socket: socket.socket) -> 
     from receiver.serving.master_keys import master_keys
     from receiver.settings import load_settings
     from receiver.storage.schema import check_schema
-    from receiver.telemetry.log import configure_logging
+    from receiver.telemetry.log import configure_logging, log_all_output
 
     settings = load_settings()
     configure_logging(settings.log_format, settings.log_level)
+    if settings.log_format == "json":
+        log_all_output()
     # Checked in each worker too: after an upgrade, SIGHUP alone could start a worker of the new version on an old
     # schema.
     asyncio.run(check_schema(settings))
@@ -108,11 +117,17 @@ def serve_as_worker(listening: socket.socket, control_socket: socket.socket) -> 
 
 
 def supervise(
-    workers: int, listening: socket.socket, *, metrics: socket.socket | None = None, token: str | None = None
+    workers: int,
+    listening: socket.socket,
+    *,
+    log: "ServiceLog",
+    metrics: socket.socket | None = None,
+    token: str | None = None,
 ) -> int:
     """Keep `workers` processes serving on one socket until a signal stops them; return the exit status.
 
     `metrics` is the listening socket for the metrics of all of them, if there is one, and `token` what those require.
+    `log` logs the start and the stop.
     """
     from receiver.errors import StartError
     from receiver.serving.supervisor import WorkerSupervisor
@@ -132,7 +147,12 @@ def supervise(
 
             stack.enter_context(_metrics_served(metrics, fault_of_workers(listening), token, Path(counters)))
         start_garbage_collection()
-        return asyncio.run(WorkerSupervisor(command, listening, workers, Path(counters)).run())
+        supervisor = WorkerSupervisor(
+            command, listening, workers, Path(counters), on_ready=log.started, on_stop=log.stopping
+        )
+        status = asyncio.run(supervisor.run())
+        log.stopped()
+        return status
 
 
 @contextlib.contextmanager

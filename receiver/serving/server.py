@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from signal import Signals
 from socket import socket
 from types import FrameType
 from typing import Any, cast
@@ -37,7 +38,7 @@ class Server(uvicorn.Server):
 
     `end_waits` ends them. During a stop, idle connections stay open for `linger_seconds`: a request that the client has
     already sent is answered, and the response says that the connection closes. `on_ready` is called when the server
-    has started.
+    has started, and `on_stop` when it begins to stop, with the name of the signal.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Server(uvicorn.Server):
         limits: ConnectionLimits | None = None,
         linger_seconds: float = 0.0,
         on_ready: Callable[[], None] = lambda: None,
+        on_stop: Callable[[str], None] = lambda _: None,
     ) -> None:
         super().__init__(config)
         self.connections = Connections(limits or ConnectionLimits())
@@ -55,11 +57,16 @@ class Server(uvicorn.Server):
         self._end_waits = end_waits
         self._linger_seconds = linger_seconds
         self._on_ready = on_ready
+        self._on_stop = on_stop
+        self.stop_reason = "none"
+        """The name of the first signal to stop."""
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop, from the end of the start to the beginning of the stop."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle a signal to stop. Waits end at once, not at uvicorn's next check: `/readyz` depends on that."""
+        if not self.should_exit:
+            self.stop_reason = Signals(sig).name
         super().handle_exit(sig, frame)
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._end_waits)
@@ -88,6 +95,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stop gracefully."""
+        self._on_stop(self.stop_reason)
         self._loop = None
         self._end_waits()
         for server in self.servers:

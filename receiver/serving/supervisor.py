@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ class WorkerSupervisor:
     """Keeps `workers` processes of `command` running until a signal stops it.
 
     `command` gets the listening socket as `--fd` and the control socket as `--control-fd`. The workers share their
-    metrics in the folder `counters`. Each may take `grace_seconds` to stop.
+    metrics in the folder `counters`. Each may take `grace_seconds` to stop. `on_ready` is called when the first one is
+    ready, and `on_stop` when all are to stop, with the reason: the name of the signal.
     """
 
     def __init__(
@@ -35,7 +36,13 @@ class WorkerSupervisor:
         workers: int,
         counters: Path,
         grace_seconds: float = GRACE_SECONDS,
+        *,
+        on_ready: Callable[[], None] = lambda: None,
+        on_stop: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._on_ready, self._on_stop = on_ready, on_stop
+        self._stop_reason = "no worker could start"
+        self._was_ready = False
         self._command = command
         self._listening = listening
         self._counters = counters
@@ -54,7 +61,7 @@ class WorkerSupervisor:
         Returns the exit status: 0 if all workers ended well.
         """
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stop_requested.set)
+        loop.add_signal_handler(signal.SIGTERM, self._request_stop, "SIGTERM")
         loop.add_signal_handler(signal.SIGINT, self._handle_interrupt)
         loop.add_signal_handler(signal.SIGHUP, self._replacement_requested.set)
         slots = [asyncio.create_task(slot.run()) for slot in self._slots]
@@ -79,6 +86,9 @@ class WorkerSupervisor:
 
     async def _wait_ended(self, worker: WorkerProcess, number: int) -> int:
         """Wait until a worker has ended, and release what it held; return its exit status."""
+        if await worker.wait_ready() and not self._was_ready:
+            self._was_ready = True
+            self._on_ready()
         status = await worker.wait_ended()
         if not worker.stop_requested:
             log.error("worker ended unexpectedly", pid=worker.pid, status=status)
@@ -100,10 +110,16 @@ class WorkerSupervisor:
     def _handle_interrupt(self) -> None:
         if self._stop_requested.is_set():
             self._interrupted_again.set()
-        self._stop_requested.set()
+        self._request_stop("SIGINT")
+
+    def _request_stop(self, reason: str) -> None:
+        if not self._stop_requested.is_set():
+            self._stop_reason = reason
+            self._stop_requested.set()
 
     async def _stop_all(self) -> int:
         """Stop all running workers; return 0 if all ended well, else the first other exit status."""
+        self._on_stop(self._stop_reason)
         running = self._running.copy()
         for worker in running:
             worker.request_stop()
