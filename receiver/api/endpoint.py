@@ -24,7 +24,7 @@ from receiver.api.keys_in_use import Principal
 from receiver.api.lists import check_names, check_size, read_query
 from receiver.api.paths import segment_text
 from receiver.api.services import Services
-from receiver.asgi import answer_budget, give_back, hold_body, read_body
+from receiver.asgi import KEY, answer_budget, give_back, hold_body, read_body
 from receiver.byte_order_marks import without_mark
 from receiver.domain.content_encoding import content_encodings, unpack
 from receiver.domain.ids import derived_id, new_id
@@ -103,6 +103,7 @@ class Call:
             self.principal.key_id,
             client.host if client is not None else None,
             self.request_id,
+            self.principal.key_uid,
         )
 
     async def found(self, state: str) -> str:
@@ -260,6 +261,7 @@ class _Endpoint:
         services: Services = request.app.state.services
         check_size(request.scope["query_string"])
         principal = await services.authenticator.principal(request.headers, request.client)
+        request.scope[KEY] = (principal.key_uid, principal.organization_uid)
         limit_status = services.key_limits.take(principal.key_id, principal.rate_limit)
         headers |= limit_status.headers
         limit_status.check()
@@ -304,6 +306,7 @@ class _Endpoint:
                 raise
             if isinstance(error, LimitReached | OrganizationRateLimited):
                 counted(organization_refusals, str(error.param)).inc()
+            request.app.state.services.refusals.note(error, request.scope)
             if isinstance(error, Unavailable) and error.reason:
                 log.warning("request not served", path=request.url.path, error=str(error))
             return self.dialect.error(error, request_id)

@@ -8,7 +8,7 @@ from receiver.serving.start import Installation
 from receiver.settings import Settings, changed_settings
 from receiver.telemetry.log import get_logger
 
-log = get_logger("serving")
+log = get_logger("serving.service_log")
 
 _DIGITS = 3
 

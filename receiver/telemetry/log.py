@@ -63,7 +63,7 @@ def log_all_output() -> None:
 
     For a process that serves: all that it writes has one form.
     """
-    log = get_logger("process")
+    log = get_logger("telemetry.log")
 
     def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         log.error("uncaught exception", exc_info=(kind, error, trace))

@@ -98,6 +98,8 @@ class Applier:
                 for event in await self._runs.apply_tasks(tx, changed, batch.now)
             ]
         await record(tx, batch.events, self.after_commit, batch.now)
+        if batch.ends:
+            tx.after_commit.append(batch.log_ends)
         if batch.receipts:
             await insert_receipts(tx, batch.receipts)
         due = [change.values["due_at"] for change in batch.changes.values() if change.values.get("due_at")]

@@ -43,6 +43,7 @@ class Arrival:
     """The request that the update came with or follows from. It goes to the event: the writer has no request."""
 
 
+_DIGITS = 3
 _NO_NAMES = {("", None)}
 
 
@@ -68,6 +69,8 @@ class UpdateBatch:
         """
         self.step_events: list[NewEvent] = []
         """The events of tasks that are steps of runs."""
+        self.ends: list[tuple[TaskState, NewEvent]] = []
+        """The tasks that ended, as they are now, and the event of that."""
 
     def add(self, loaded: Mapping[str, TaskState]) -> None:
         """Add tasks as they are in the table."""
@@ -121,6 +124,7 @@ class UpdateBatch:
         event = self._event(task, decision, request_id) if decision.event is not None else None
         if event is not None and decision.event in ENDS:
             values["ended_event"] = event.uid
+            self.ends.append((task, event))
         change = self.changes.get(task.id)
         if change is None:
             change = self.changes[task.id] = TaskChange(task.id, task.status, task.attempt, values)
@@ -144,6 +148,27 @@ class UpdateBatch:
         if task.run_uid is not None:
             self.step_events.append(event)
         return event
+
+    def log_ends(self) -> None:
+        """Write a log record for each task that ended. Called after the commit."""
+        for task, event in self.ends:
+            snapshot = event.snapshot
+            known = {
+                "error_code": (snapshot.get("error") or {}).get("code"),
+                "run_id": task.run_uid,
+                "request_id": event.request_id,
+            }
+            log.info(
+                "task ended",
+                task_id=task.uid,
+                provider=task.provider,
+                model=task.model,
+                state=snapshot["status"],
+                attempt=snapshot["attempt"],
+                source=snapshot.get("source"),
+                seconds=_seconds_between(task.created_at, self.now),
+                **{name: value for name, value in known.items() if value is not None},
+            )
 
 
 async def load_tasks(tx: Transaction, arrivals: Sequence[Arrival], batch: UpdateBatch) -> None:
@@ -187,6 +212,10 @@ async def complete_snapshots(tx: Transaction, batch: UpdateBatch) -> None:
     for key, event, changed in batch.incomplete:
         known = {**stored[key], **changed}
         event.snapshot.update({name: value for name, value in known.items() if value is not None})
+
+
+def _seconds_between(start: datetime | None, end: datetime) -> float | None:
+    return None if start is None else round((end - start).total_seconds(), _DIGITS)
 
 
 def _new_task(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
