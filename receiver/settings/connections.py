@@ -11,7 +11,10 @@ class ConnectionSettings(SettingsGroup):
     """Of the server: the proxy before it, and the bounds on connections and requests."""
 
     trusted_proxies: str = "127.0.0.1"
-    """Addresses, comma-separated, whose `X-Forwarded-*` headers are trusted. By default a proxy on this machine."""
+    """Addresses, comma-separated, whose `X-Forwarded-*` and `X-Request-Id` headers are trusted.
+
+    By default a proxy on this machine.
+    """
     root_path: str = ""
     """The path prefix under which a reverse proxy serves the service, such as `/ringback`. None by default."""
     max_head_bytes: Annotated[int, Field(ge=8192)] = 65_536
