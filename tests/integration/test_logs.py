@@ -9,8 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
+from receiver.api.answer_headers import AnswerHeadersMiddleware
+from receiver.serving.connection_limits import ConnectionLimits
 from tests.fakes.command import Ringback
+from tests.fakes.pipeline import ACTIONS, WAITING, begin, ended, step, world_with_actions
+from tests.fakes.servers import served
 from tests.fakes.world import PROVIDER_KEY, ProcessWorld, World, in_process, in_processes
 
 HOOK_SECRET = "a-shared-secret-Zq7vW3kXr9"
@@ -31,8 +36,8 @@ async def make_noise(world: ProcessWorld) -> str:
     await world.webhook()
     task_id = await world.created()
     await world.ended(task_id)
-    run = {"steps": [{"id": "a", "model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": {"prompt": "x"}}]}
-    await world.api.post("/api/v1/runs", json=run)
+    run_id = await begin(world, step("a"))
+    await ended(world, run_id)
     async with httpx.AsyncClient(base_url=world.base) as stranger:
         for _ in range(3):
             assert (await stranger.get("/api/v1/tasks", headers={"x-api-key": "rb_wrong"})).status_code == 401
@@ -49,15 +54,24 @@ async def make_noise(world: ProcessWorld) -> str:
 
 
 async def test_every_line_is_json_and_tells_of_all_that_happened_without_a_secret(tmp_path: Path) -> None:
-    more = {"log_format": "json", "log_level": "debug", "access_log": "true", "retry_schedule": "0"}
-    async with in_processes(tmp_path, start=False, piapi_webhook_secret=HOOK_SECRET, **more) as world:
+    async with in_processes(
+        tmp_path,
+        start=False,
+        piapi_webhook_secret=HOOK_SECRET,
+        log_format="json",
+        log_level="debug",
+        access_log="true",
+        retry_schedule="0",
+        actions_file=str(ACTIONS),
+    ) as world:
         del world.environment["RINGBACK_API_KEY"]  # the service makes the first key
         await world.start()
         (file,) = tmp_path.glob("*.admin-key")
         world.api.headers["x-api-key"] = key = file.read_text().strip()
         task_id = await make_noise(world)
-        while not list(named(records_of(world), "delivery dead")):
-            await asyncio.sleep(0.02)
+        dead = {"status": "dead"}
+        while not (await world.api.get("/api/v1/deliveries", params=dead)).json()["data"]["data"]:
+            pass
         assert await world.stop() == 0
         records = records_of(world)
     for secret in (key, HOOK_SECRET, PROVIDER_KEY, "tok_Secret7vW3", "a cat"):
@@ -67,16 +81,20 @@ async def test_every_line_is_json_and_tells_of_all_that_happened_without_a_secre
     assert started["settings"]["RINGBACK_PIAPI_API_KEY"] == "set"
     (stopped,) = named(records, "service stopped")
     assert (records[-1]["event"], stopped["reason"]) == ("service stopped", signal.SIGTERM.name)
-    (ended,) = [record for record in named(records, "task ended") if record["task_id"] == task_id]
-    assert (ended["state"], ended["provider"]) == ("completed", "piapi")
-    assert {"webhook failing", "audit entry", "inbound webhook", "requests refused", "inbound webhooks refused"} <= {
-        record["event"] for record in records
-    }
+    (end,) = [record for record in named(records, "task ended") if record["task_id"] == task_id]
+    assert (end["state"], end["provider"]) == ("completed", "piapi")
+    assert {
+        "run ended",
+        "webhook failing",
+        "audit entry",
+        "inbound webhook",
+        "requests refused",
+        "inbound webhooks refused",
+    } <= {record["event"] for record in records}
     assert len(list(named(records, "requests refused"))) == 1  # of three: once a minute
     requests = {record["path"]: record for record in named(records, "request")}
-    assert (
-        requests["/nowhere"].items() >= {"status": 404, "query": "api_key=***&limit=3", "client": "127.0.0.1"}.items()
-    )
+    nowhere = {"status": 404, "query": "api_key=***&limit=3", "client": "127.0.0.1"}
+    assert requests["/nowhere"].items() >= nowhere.items()
     assert requests["/api/v1/events"]["bytes"] > 0
     assert all("key_id" in requests[path] for path in ("/api/v1/task", "/api/v1/events", "/api/v1/webhooks"))
     assert requests["/hooks/piapi/***"]["status"] == 401
@@ -115,20 +133,20 @@ async def test_the_id_that_a_trusted_proxy_gives_a_request_is_in_the_events_that
 
 
 async def test_all_events_of_a_run_that_a_request_creates_or_cancels_have_its_id(tmp_path: Path) -> None:
-    async with in_process(tmp_path) as world:
-        step = {"id": "a", "model": "m", "task_type": "t", "input": {"sandbox": {"duration": 60}}}
-        created = await world.api.post("/api/v1/runs", json={"steps": [step]}, headers={"x-request-id": "creates"})
-        assert created.status_code == 202, created.text
-        run_id = created.json()["data"]["run_id"]
-        answer = await world.api.post(f"/api/v1/runs/{run_id}/cancel", headers={"x-request-id": "cancels"})
-        assert answer.status_code < 300, answer.text
+    async with world_with_actions(tmp_path) as world:
+        world.api.headers["x-request-id"] = "creates"
+        run_id = await begin(world, step("a", sandbox=WAITING))
+        world.api.headers["x-request-id"] = "cancels"
+        assert (await world.api.post(f"/api/v1/runs/{run_id}/cancel")).status_code < 300
         found = (await world.api.get("/api/v1/events", params={"run_id": run_id, "limit": 100})).json()["data"]["data"]
     causes = {event["type"]: event["request_id"] for event in found}
     assert causes["run.created"] == causes["task.created"] == "creates"
     assert causes["run.cancelled"] == "cancels"
 
 
-async def test_the_id_of_one_who_is_no_trusted_proxy_is_replaced(tmp_path: Path) -> None:
-    async with in_process(tmp_path, trusted_proxies="192.0.2.1") as world:
-        answer = await world.api.get("/readyz", headers={"x-request-id": "mine"})
+@pytest.mark.no_database("a small application answers")
+async def test_the_id_of_one_who_is_no_trusted_proxy_is_replaced() -> None:
+    app = AnswerHeadersMiddleware(Starlette())
+    async with served(app, limits=ConnectionLimits(trusted_proxies="192.0.2.1")) as url, httpx.AsyncClient() as client:
+        answer = await client.get(url, headers={"x-request-id": "mine", "x-forwarded-for": "192.0.2.1"})
     assert answer.headers["x-request-id"].startswith("req_pi_")
