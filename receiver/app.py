@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
+from receiver.api.access_log import AccessLogMiddleware
 from receiver.api.answer_headers import AnswerHeadersMiddleware
 from receiver.api.auth import Authenticator
 from receiver.api.change_limit import ChangeLimit
@@ -18,6 +19,7 @@ from receiver.api.idempotency import LEASE_SECONDS, Idempotency
 from receiver.api.limits import KeyLimit, KeyLimits
 from receiver.api.paths import PathMiddleware
 from receiver.api.quotas import Quotas
+from receiver.api.refusal_lines import RefusalLines
 from receiver.api.routes import refuse_path, report_bug, routes
 from receiver.api.services import Services
 from receiver.body_budget import BodyBudget, default_body_bytes
@@ -194,6 +196,7 @@ class Service:
             providers=self.providers,
             known_limits=self.known_limits,
             load_shares=load_shares,
+            refusals=RefusalLines(),
             quotas=Quotas(self.known_limits.of, self.usage, part=database.part, delivery_use=self.dispatcher.use_of),
         )
 
@@ -298,6 +301,8 @@ def create_app(settings: Settings, keys: list[str], stop: StopBound | None = Non
 def _middleware(settings: Settings) -> list[Middleware]:
     """Return what every request passes, the outermost first."""
     middleware = [Middleware(AnswerHeadersMiddleware), Middleware(PathMiddleware)]
+    if settings.access_log:
+        middleware.insert(0, Middleware(AccessLogMiddleware))
     if settings.allowed_origins:
         middleware.append(Middleware(CorsMiddleware, origins=settings.allowed_origins))
     return middleware

@@ -125,8 +125,9 @@ class Deliverer:
             log.warning("delivery outlasted its lease", **_ids(delivery))
         outcome = self._outcome(delivery, result)
         settlement = _settlement(delivery.lease, result, outcome, utc_now())
-        if not result.ok or log.is_enabled_for(logging.DEBUG):
-            _log_attempt(delivery, result, settlement)
+        is_dead = settlement.status == DeliveryStatus.DEAD
+        if is_dead or log.is_enabled_for(logging.DEBUG):
+            _log_attempt(delivery, result, settlement, is_dead=is_dead)
         return Attempted(settlement, outcome.slow_down, outcome.gone, result.retry_after or 0.0)
 
     async def settle(self, settlement: Settlement, *, deferrable: bool = False) -> None:
@@ -200,17 +201,18 @@ class Deliverer:
         )
 
 
-def _log_attempt(delivery: PreparedDelivery, result: SendResult, settlement: Settlement) -> None:
-    """Write the one record of an attempt, with the ids that the API shows: a failure at `warning`, else at `debug`."""
-    write, event = (log.debug, "delivery attempt succeeded") if result.ok else (log.warning, "delivery attempt failed")
-    write(
-        event,
+def _log_attempt(delivery: PreparedDelivery, result: SendResult, settlement: Settlement, *, is_dead: bool) -> None:
+    """Write the record of an attempt at `debug`, and one at `warning` if it was the last and failed."""
+    fields = {
         **_ids(delivery),
-        status_code=result.status,
-        duration_ms=result.duration_ms,
-        error=result.error,
-        next_attempt_at=iso(settlement.due_at),
-    )
+        "status_code": result.status,
+        "duration_ms": result.duration_ms,
+        "error": result.error,
+    }
+    event = "delivery attempt succeeded" if result.ok else "delivery attempt failed"
+    log.debug(event, **fields, next_attempt_at=iso(settlement.due_at))
+    if is_dead:
+        log.warning("delivery dead", **fields)
 
 
 def _ids(delivery: PreparedDelivery) -> dict[str, Any]:

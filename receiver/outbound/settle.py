@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from models import DeliveryStatus, DisabledReason, EventType
-from receiver.clock import utc_now
+from receiver.clock import monotonic, utc_now
 from receiver.domain.audit_values import webhook_difference
 from receiver.domain.delivery_outcomes import GONE, has_failed_too_long
+from receiver.domain.log_lines import LogLines
 from receiver.domain.representations import native_webhook
 from receiver.domain.system_events import delivery_dead, failing_for_long, is_told, webhook_failing
 from receiver.events.system import SystemEvents, system_event
@@ -25,6 +27,7 @@ class Settler:
 
     def __init__(self, system_events: SystemEvents) -> None:
         self._system_events = system_events
+        self._lines = LogLines()
 
     async def settle(self, tx: Transaction, settlements: Sequence[Settlement]) -> list[bool | Exception]:
         """Write the outcomes of attempts; return for each whether its lease was still held."""
@@ -68,6 +71,7 @@ class Settler:
         elif any(each.status == DeliveryStatus.DELIVERED for each in outcomes):
             return False if row["failing_since"] is not None else None
         elif row["failing_since"] is None:
+            tx.after_commit.append(partial(self._log_failing, row["uid"]))
             return True
         elif has_failed_too_long(row["failing_since"], now):
             await self._disable(tx, row, DisabledReason.FAILING, now)
@@ -76,9 +80,14 @@ class Settler:
             await self._system_events.tell(tx, *what, webhook_failing(row), now)
         return None
 
+    def _log_failing(self, webhook_id: str) -> None:
+        """Log that attempts at a webhook fail from now on, also if only every other one does: once a minute."""
+        if number := self._lines.due(webhook_id, monotonic()):
+            log.warning("webhook failing", webhook_id=webhook_id, number=number)
+
     async def _disable(self, tx: Transaction, row: dict[str, Any], reason: DisabledReason, now: datetime) -> None:
         """Disable an endpoint, keep its pending deliveries, and record the event for the other webhooks."""
-        log.warning("webhook disabled", webhook_id=row["uid"], reason=reason)
+        tx.after_commit.append(partial(log.warning, "webhook disabled", webhook_id=row["uid"], reason=reason))
         changed = {"is_active": False, "disabled_reason": reason}
         await change_subscription(tx, row["uid"], changed, now)
         service = Actor(row["organization_id"], SERVICE)

@@ -14,7 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
-from receiver.asgi import ABORT, BODIES
+from receiver.asgi import ABORT, BODIES, PEER
 from receiver.serving import refusals
 from receiver.serving.connections import ClientNetwork, Connections
 from receiver.serving.http1_connection import Http1Connection
@@ -107,6 +107,7 @@ class ServerConnection(Http1Connection):
         """Begin, with the deadline of the first byte."""
         super().connection_made(transport)
         self.client = _client(transport)
+        self._extensions[PEER] = {"is_trusted": self.network is not None and self.network.is_trusted}
         self.flow = RequestFlow(transport, self._clock, self._is_full)
         now = self.loop.time()
         self.deadline = now + self._limits.first_byte_seconds
@@ -231,7 +232,7 @@ class ServerConnection(Http1Connection):
     # Callbacks of the parser
 
     def on_message_begin(self) -> None:
-        """Offer the application the extensions `ABORT` and `BODIES`."""
+        """Offer the application the extensions `ABORT`, `BODIES` and `PEER`."""
         if not self.idle:  # the parser found another end of the request than we did
             self._stop_parsing(refusals.INVALID)
         super().on_message_begin()

@@ -23,15 +23,16 @@ log = get_logger("serving.start")
 
 
 @dataclass(frozen=True, slots=True)
-class InstallationKeys:
-    """The master keys, oldest first, and the first admin key until it was used."""
+class Installation:
+    """The master keys, oldest first, the first admin key until it was used, and the version of the database."""
 
     master_keys: list[str]
     unused_admin_key: str | None
+    database_version: str
 
 
 @contextmanager
-def prepared(settings: Settings, workers: int) -> Iterator[InstallationKeys]:
+def prepared(settings: Settings, workers: int) -> Iterator[Installation]:
     """Prepare the database and the keys for `workers` processes that serve.
 
     A SQLite database stays locked for this process until the context ends. Raises `StartError` or `SettingsError` that
@@ -48,7 +49,7 @@ def prepared(settings: Settings, workers: int) -> Iterator[InstallationKeys]:
     with _locked(settings):
         keys = master_keys(settings)
         _warn_of_weak_master_keys(keys)
-        yield InstallationKeys(keys, asyncio.run(_prepare_database(settings, KeyRing(keys))))
+        yield Installation(keys, *asyncio.run(_prepare_database(settings, KeyRing(keys))))
 
 
 def migrate_database(settings: Settings) -> tuple[str | None, str]:
@@ -95,10 +96,11 @@ def _locked(settings: Settings) -> AbstractContextManager[object]:
     return closing(lock_database(settings.sqlite_path)) if settings.is_sqlite else nullcontext()
 
 
-async def _prepare_database(settings: Settings, keyring: KeyRing) -> str | None:
+async def _prepare_database(settings: Settings, keyring: KeyRing) -> tuple[str | None, str]:
+    """Return the first admin key while it is unused, and the version of the database."""
     if settings.is_sqlite:
         await migrate(settings)
     else:
         await check_schema(settings)
     async with await Database.open(settings) as database:
-        return await ensure_keys(database, settings, keyring)
+        return await ensure_keys(database, settings, keyring), await database.version()

@@ -37,10 +37,10 @@ class ConnectionSettings(SettingsGroup):
     workers: Annotated[int, Field(ge=1)] = 1
     """Processes that serve, unless `--workers` says it; more than 1 need PostgreSQL."""
     trusted_proxies: str = "127.0.0.1,unix"
-    """Addresses and networks, comma-separated, whose `X-Forwarded-*` headers are trusted; `unix` is a Unix socket.
+    """Addresses and networks, comma-separated, whose `X-Forwarded-*` and `X-Request-Id` headers are trusted.
 
-    By default a proxy on this machine: a Unix socket is reached only by those whom its permissions let. `*`, alone, is
-    everybody.
+    `unix` is a Unix socket. By default a proxy on this machine: a Unix socket is reached only by those whom its
+    permissions let. `*`, alone, is everybody.
     """
     root_path: str = ""
     """The path prefix under which a reverse proxy serves the service, such as `/ringback`. None by default."""

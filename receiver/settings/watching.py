@@ -14,7 +14,9 @@ class WatchingSettings(SettingsGroup):
     log_format: Literal["text", "json"] = "text"
     """The form of the log records on standard error: `text` for people, `json` for programs."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least severe log records that are written; `debug` has one for each delivery attempt."""
+    """The least severe log records that are written; `debug` has one for each inbound webhook and delivery attempt."""
+    access_log: bool = False
+    """Whether a log record at `info` is written for each request that is answered."""
     alert_urls: SecretStr | None = None
     """Where system events are sent besides their subscribers: URLs of Apprise, comma-separated.
 

@@ -85,8 +85,9 @@ def operators() -> Select[Any]:
 
 
 def set_limits() -> Select[Any]:
-    """Return the query for (id, limits) of the organizations that have limits of their own."""
-    return select(organizations.c.id, organizations.c.limits).where(organizations.c.limits.is_not(None))
+    """Return the query for (id, uid, limits) of the organizations that have limits of their own."""
+    wanted = (organizations.c.id, organizations.c.uid, organizations.c.limits)
+    return select(*wanted).where(organizations.c.limits.is_not(None))
 
 
 def count_webhooks(organization_id: int, most: int) -> Select[Any]:

@@ -57,6 +57,7 @@ class RecalledTasks:
                 batch.change(task, decision)
         await complete_snapshots(tx, batch)
         await tx.update_tasks(list(batch.changes.values()))
+        tx.after_commit.append(batch.log_ends)
         tx.after_commit.append(lambda: self._after_commit.due.set(now))
         return batch.events
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import signal
 import sys
 from collections import Counter
@@ -28,7 +27,6 @@ class SupervisedService:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
-        self.printed = ""
         self.url = ""
         self.pids: list[int] = []
 
@@ -37,15 +35,16 @@ class SupervisedService:
         while len(self.pids) < workers:
             await self.logged(READY)
         assert self.process.stdout is not None
-        while (found := re.search(r"http://[^,\s]+", self.printed)) is None:
-            self.printed += (await self.process.stdout.readline()).decode()
-        self.url = found[0]
+        while not self.url:  # a stand-in prints it
+            self.url = (await self.process.stdout.readline()).decode().strip()
 
     async def logged(self, *events: str) -> dict[str, Any]:
         """Return the next log record of one of these events. Raises AssertionError at the end of the log."""
         assert self.process.stderr is not None
         async for line in self.process.stderr:
             entry = json.loads(line)
+            if entry["event"] == "listening":
+                self.url = entry["url"]
             if entry["event"] == READY:
                 self.pids.append(entry["pid"])
             if entry["event"] in events:
