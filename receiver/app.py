@@ -17,6 +17,7 @@ from receiver.api.idempotency import LEASE_SECONDS, Idempotency
 from receiver.api.limits import KeyLimit, KeyLimits
 from receiver.api.paths import PathMiddleware
 from receiver.api.quotas import Quotas
+from receiver.api.request_times import RequestTimesMiddleware
 from receiver.api.routes import refuse_path, report_bug, routes
 from receiver.api.services import Services
 from receiver.body_budget import BodyBudget, default_body_bytes
@@ -49,7 +50,7 @@ from receiver.storage.database import Database
 from receiver.storage.known_limits import KnownLimits
 from receiver.storage.leases import end_leases
 from receiver.storage.organization_usage import OrganizationUsage
-from receiver.telemetry.metrics import exposition
+from receiver.telemetry.exposition import exposition
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.apply import Applier
 from receiver.tracking.cancel import Canceller
@@ -260,7 +261,7 @@ def create_app(settings: Settings, keys: list[str]) -> Starlette:
 
 def _middleware(settings: Settings) -> list[Middleware]:
     """Return what every request passes, the outermost first."""
-    middleware = [Middleware(AnswerHeadersMiddleware), Middleware(PathMiddleware)]
+    middleware = [Middleware(RequestTimesMiddleware), Middleware(AnswerHeadersMiddleware), Middleware(PathMiddleware)]
     if settings.allowed_origins:
         middleware.append(Middleware(CorsMiddleware, origins=settings.allowed_origins))
     return middleware

@@ -39,6 +39,8 @@ def _piapi(settings: Settings, shared: Callable[[str], SharedRateLimiter] | None
         forward_timeout=settings.forward_timeout_seconds,
         trusts_503=settings.piapi_unavailable == "not_made",
         rate_limiter=RateLimiter(
-            settings.provider_calls_per_second, shared=shared(PiAPI.name) if shared is not None else None
+            settings.provider_calls_per_second,
+            shared=shared(PiAPI.name) if shared is not None else None,
+            provider=PiAPI.name,
         ),
     )

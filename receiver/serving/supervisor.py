@@ -10,8 +10,8 @@ from typing import Any
 
 from receiver.serving.slot import WorkerSlot, wait_for_first
 from receiver.serving.worker import GRACE_EXCEEDED, GRACE_SECONDS, WorkerProcess
+from receiver.telemetry.exposition import forget_worker, shared_counters
 from receiver.telemetry.log import get_logger
-from receiver.telemetry.metrics import forget_worker, shared_counters
 
 log = get_logger("serving.supervisor")
 

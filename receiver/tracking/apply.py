@@ -93,6 +93,8 @@ class Applier:
         if batch.step_events:
             changed = [batch.by_uid[str(event.task_uid)] for event in batch.step_events]
             batch.events += await self._runs.apply_tasks(tx, changed, batch.now)
+        # First, for a delivery may have begun when the next thing after the commit is called.
+        tx.after_commit.append(batch.outcomes.report)
         await record(tx, batch.events, self.after_commit, batch.now)
         if batch.receipts:
             await insert_receipts(tx, batch.receipts)
@@ -110,6 +112,7 @@ class Applier:
             if decision.changes.get("attempt", task.attempt) != task.attempt:
                 batch.ended_attempts.append(_ended(task, update, batch.now))
             batch.change(task, decision)
+            batch.note(arrival, task, decision)
             if task.provider_task_id:
                 batch.by_provider_id[arrival.provider, task.provider_task_id] = task.uid
         if task is not None and decision.receipt == ReceiptReason.SUPERSEDED:
