@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
+from migrations import HEAD
 from receiver.api.answer_headers import AnswerHeadersMiddleware
 from receiver.api.auth import Authenticator
 from receiver.api.change_limit import ChangeLimit
@@ -50,7 +51,8 @@ from receiver.storage.database import Database
 from receiver.storage.known_limits import KnownLimits
 from receiver.storage.leases import end_leases
 from receiver.storage.organization_usage import OrganizationUsage
-from receiver.telemetry.exposition import exposition
+from receiver.telemetry.exposition import exposition, shared_folder
+from receiver.telemetry.own_process import note_build
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.apply import Applier
 from receiver.tracking.cancel import Canceller
@@ -68,6 +70,7 @@ from receiver.workers.dispatch import lease_seconds as delivery_lease_seconds
 from receiver.workers.fan_out import FanOutWorker
 from receiver.workers.load_keeper import LoadKeeper
 from receiver.workers.replay import ReplayWorker
+from receiver.workers.sampler import Sampler
 from receiver.workers.supervisor import Supervisor
 from receiver.workers.task_worker import CONCURRENCY, TaskWorker
 
@@ -157,6 +160,13 @@ class Service:
             max_body_bytes=settings.max_body_bytes,
         )
         self.readiness = Readiness(database, lambda: self.feed.closed)
+        self.sampler = Sampler(
+            database,
+            self.providers,
+            self.readiness.fault,
+            file=settings.sqlite_path if settings.is_sqlite else None,
+            shared=shared_folder(),
+        )
         self.services = Services(
             settings=settings,
             database=database,
@@ -190,6 +200,7 @@ class Service:
             "stored bytes": self.usage.sum_bytes,
             "keys": self.services.authenticator.in_use.run,
             "loop": self.load_keeper.run,
+            "metrics": self.sampler.run,
         }
         if self.shared is not None and self.log is not None:
             loops |= {"notices": self.shared.notices.run, "log": self.log.run, "limits": self.shared.limits.run}
@@ -240,6 +251,7 @@ def create_app(settings: Settings, keys: list[str]) -> Starlette:
             await service.clock_keeper.begin()
             if settings.is_sqlite:  # only this process has the file: a process that held a lease has ended
                 await database.writer.run(lambda tx: end_leases(tx, utc_now()))
+            note_build("sqlite" if settings.is_sqlite else "postgresql", HEAD)
             app.state.services = service.services
             app.state.inbound = service.inbound
             app.state.readiness = service.readiness
