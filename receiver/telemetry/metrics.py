@@ -169,3 +169,26 @@ def counted(counter: Counter, *labels: str) -> Counter:
 def timed(histogram: Histogram, *labels: str) -> Histogram:
     """Do the same for a histogram."""
     return histogram.labels(*labels)
+
+
+def begin_provider(name: str) -> None:
+    """Begin the counters of a provider at 0. Prometheus takes no notice of a rise to 1 from nothing at all."""
+    counted(inbound_refused, name)
+    for call in ("submit", "fetch", "cancel", "history", "forward"):
+        counted(provider_calls, name, call, "unauthorized")
+
+
+def _begin() -> None:
+    """Do the same for what is not of a provider, and which no alert may miss."""
+    for outcome in ("delivered", "failed", "dead", "lease lost"):
+        counted(delivery_attempts, outcome)
+    for reason in ("queue full", "disk full", "database", "locked", "unknown"):
+        counted(writes_not_stored, reason)
+    for place in ("request", "inbound", "write", "loop"):
+        counted(exceptions, place)
+    for clock in ("wall", "database"):
+        for direction in ("forward", "back"):
+            counted(clock_jumps, clock, direction)
+
+
+_begin()
