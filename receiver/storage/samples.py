@@ -22,7 +22,7 @@ _TO_SEND = f"due_at IS NOT NULL AND submission = '{Submission.WAITING}' AND bulk
 DUE_TASKS = {"poll": (_TO_POLL,), "send": (f"{_TO_SEND} false", f"{_TO_SEND} true")}
 """By what is to be done with a task, the conditions of those tasks: one for each part of an index."""
 _IS_FREE = f"""NOT (
-    (SELECT ordered FROM subscription WHERE subscription.id = owner.id) AND EXISTS (
+    owner.ordered AND EXISTS (
         SELECT 1 FROM delivery AS earlier
         WHERE earlier.task_id = delivery.task_id AND earlier.subscription_id = delivery.subscription_id
         AND earlier.id < delivery.id AND earlier.status = '{DeliveryStatus.PENDING}'
@@ -33,7 +33,7 @@ _IS_FREE = f"""NOT (
 
 def due_tasks(condition: str) -> TextualSelect:
     """Return the query for (due, overdue, oldest) of the tasks of one condition; see `_due` for its parameters."""
-    return _due("task", "organization_id", condition, "true")
+    return _due("task", "organization_id", condition, "true", _owners("owner", "task", "organization_id", condition))
 
 
 def due_deliveries() -> TextualSelect:
@@ -41,7 +41,12 @@ def due_deliveries() -> TextualSelect:
 
     One that waits for an earlier one of its task is left out.
     """
-    return _due("delivery", "subscription_id", "due_at IS NOT NULL", _IS_FREE)
+    condition = "due_at IS NOT NULL"
+    endpoints = _owners("endpoint", "delivery", "subscription_id", condition)
+    owners = f"""{endpoints}, owner(id, ordered) AS (
+        SELECT endpoint.id, ordered FROM endpoint JOIN subscription ON subscription.id = endpoint.id
+    )"""
+    return _due("delivery", "subscription_id", condition, _IS_FREE, owners)
 
 
 def open_tasks() -> TextualSelect:
@@ -85,7 +90,7 @@ def database_size() -> TextualSelect:
     return _counts("SELECT pg_database_size(current_database()) AS bytes", "bytes")
 
 
-def _due(table: str, column: str, condition: str, is_free: str) -> TextualSelect:
+def _due(table: str, column: str, condition: str, is_free: str, owners: str) -> TextualSelect:
     """Return the query for what is due in a table: how much, how much is late, and since when the oldest is.
 
     Its parameters are `now` and `late`, the time before which what is due is late. `oldest` is None if nothing is due.
@@ -95,7 +100,6 @@ def _due(table: str, column: str, condition: str, is_free: str) -> TextualSelect
     )
     first = f"""SELECT due_at FROM {table}
         WHERE {table}.{column} = owner.id AND {condition} AND due_at <= :now AND {is_free} ORDER BY due_at LIMIT 1"""
-    owners = _owners("owner", table, column, condition)
     oldest = f"SELECT min(oldest) FROM (SELECT ({first}) AS oldest FROM owner) AS each_owner"
     query = text(f"WITH RECURSIVE {owners} SELECT {due} AS due, {overdue} AS overdue, ({oldest}) AS oldest")
     moments = (bindparam("now", type_=Moment()), bindparam("late", type_=Moment()))

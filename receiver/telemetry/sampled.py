@@ -35,7 +35,10 @@ tasks_due = Gauge(
     multiprocess_mode=_DATABASE,
 )
 tasks_overdue = Gauge(
-    "ringback_tasks_overdue", "Those that have been due for over 60 s", ["action"], multiprocess_mode=_DATABASE
+    "ringback_tasks_overdue",
+    "Tasks that have been due for over 60 s, by what is to be done, up to 10000 of each organization",
+    ["action"],
+    multiprocess_mode=_DATABASE,
 )
 tasks_oldest_due = Gauge(
     "ringback_tasks_oldest_due_seconds",
@@ -49,7 +52,9 @@ deliveries_due = Gauge(
     multiprocess_mode=_DATABASE,
 )
 deliveries_overdue = Gauge(
-    "ringback_deliveries_overdue", "Those that have been due for over 60 s", multiprocess_mode=_DATABASE
+    "ringback_deliveries_overdue",
+    "Deliveries that have been due for over 60 s, up to 10000 of each webhook",
+    multiprocess_mode=_DATABASE,
 )
 deliveries_oldest_due = Gauge(
     "ringback_deliveries_oldest_due_seconds",

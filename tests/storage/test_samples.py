@@ -119,7 +119,7 @@ async def test_no_query_reads_a_whole_table(database: Database) -> None:
     due = [samples.due_tasks(each) for conditions in samples.DUE_TASKS.values() for each in conditions]
     queries = [*due, samples.due_deliveries(), samples.open_tasks(), samples.open_runs(), samples.faulty_webhooks()]
     for query in queries:
-        explained = text(f"EXPLAIN QUERY PLAN {str(query)}")
+        explained = text(f"EXPLAIN QUERY PLAN {query!s}")
         named = {"now": str(now), "late": str(now)} if ":now" in str(query) else {}
         plan = [row["detail"] for row in await database.read(explained, named)]
         scans = [each for each in plan if each.startswith("SCAN") and each.split()[1] in models.metadata.tables]
