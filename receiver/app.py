@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
+from migrations import HEAD
 from receiver.api.access_log import AccessLogMiddleware
 from receiver.api.answer_headers import AnswerHeadersMiddleware
 from receiver.api.auth import Authenticator
@@ -20,6 +21,7 @@ from receiver.api.limits import KeyLimit, KeyLimits
 from receiver.api.paths import PathMiddleware
 from receiver.api.quotas import Quotas
 from receiver.api.refusal_lines import RefusalLines
+from receiver.api.request_times import RequestTimesMiddleware
 from receiver.api.routes import refuse_path, report_bug, routes
 from receiver.api.services import Services
 from receiver.body_budget import BodyBudget, default_body_bytes
@@ -55,7 +57,8 @@ from receiver.storage.database import Database
 from receiver.storage.known_limits import KnownLimits
 from receiver.storage.leases import end_leases
 from receiver.storage.organization_usage import OrganizationUsage
-from receiver.telemetry.metrics import exposition
+from receiver.telemetry.exposition import exposition, shared_folder
+from receiver.telemetry.own_process import note_build
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.apply import Applier
 from receiver.tracking.cancel import Canceller
@@ -75,6 +78,7 @@ from receiver.workers.dispatch import lease_seconds as delivery_lease_seconds
 from receiver.workers.fan_out import FanOutWorker
 from receiver.workers.load_keeper import LoadKeeper
 from receiver.workers.replay import ReplayWorker
+from receiver.workers.sampler import Sampler
 from receiver.workers.supervisor import Supervisor
 from receiver.workers.system_watch import SystemWatcher
 from receiver.workers.task_worker import CONCURRENCY, TaskWorker
@@ -178,6 +182,13 @@ class Service:
             max_body_bytes=settings.max_body_bytes,
         )
         self.readiness = Readiness(database, lambda: self._is_stopping)
+        self.sampler = Sampler(
+            database,
+            self.providers,
+            self.readiness.fault,
+            file=settings.sqlite_path if settings.is_sqlite else None,
+            shared=shared_folder(),
+        )
         self.services = Services(
             settings=settings,
             database=database,
@@ -213,6 +224,7 @@ class Service:
             "keys": self.services.authenticator.in_use.run,
             "loop": self.load_keeper.run,
             "system events": self.system_watcher.run,
+            "metrics": self.sampler.run,
         }
         if self.shared is not None and self.log is not None:
             loops |= {"notices": self.shared.notices.run, "log": self.log.run, "limits": self.shared.limits.run}
@@ -278,6 +290,7 @@ def create_app(settings: Settings, keys: list[str], stop: StopBound | None = Non
             await service.clock_keeper.begin()
             if settings.is_sqlite:  # only this process has the file: a process that held a lease has ended
                 await database.writer.run(lambda tx: end_leases(tx, utc_now()))
+            note_build("sqlite" if settings.is_sqlite else "postgresql", HEAD)
             app.state.services = service.services
             app.state.inbound = service.inbound
             app.state.readiness = service.readiness
@@ -300,7 +313,7 @@ def create_app(settings: Settings, keys: list[str], stop: StopBound | None = Non
 
 def _middleware(settings: Settings) -> list[Middleware]:
     """Return what every request passes, the outermost first."""
-    middleware = [Middleware(AnswerHeadersMiddleware), Middleware(PathMiddleware)]
+    middleware = [Middleware(RequestTimesMiddleware), Middleware(AnswerHeadersMiddleware), Middleware(PathMiddleware)]
     if settings.access_log:
         middleware.insert(0, Middleware(AccessLogMiddleware))
     if settings.allowed_origins:

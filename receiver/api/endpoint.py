@@ -43,7 +43,7 @@ from receiver.large_bodies import read_apart, read_by_size
 from receiver.storage.audit import Actor
 from receiver.storage.idempotency import Claim
 from receiver.telemetry.log import get_logger
-from receiver.telemetry.metrics import counted, organization_refusals
+from receiver.telemetry.metrics import counted, exceptions, organization_refusals
 from receiver.telemetry.request_ids import ensure_request_id
 
 log = get_logger("api.endpoint")
@@ -311,6 +311,7 @@ class _Endpoint:
                 log.warning("request not served", path=request.url.path, error=str(error))
             return self.dialect.error(error, request_id)
         except Exception as error:
+            counted(exceptions, "request").inc()
             log.error("request failed", path=request.url.path, exc_info=error)
             return self.dialect.error(
                 RingbackError("internal error: the log has the details under this request id"), request_id

@@ -82,6 +82,7 @@ class EventStream:
                 self._call.let_go()  # not held while the client reads: that may take long
             for chunk in _chunks(frames):
                 await _write(send, chunk)
+            follower.told()
             if not frames and not await follower.wait(KEEP_ALIVE_SECONDS):
                 # With the position, so that a client whose filter matches little does not resume from long ago.
                 await _write(send, comment("keep-alive", str(follower.position)))

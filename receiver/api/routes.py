@@ -42,6 +42,7 @@ from receiver.api.schemas import (
     WebhookDeliveryQuery,
 )
 from receiver.errors import RingbackError
+from receiver.telemetry.metrics import counted, exceptions
 from receiver.telemetry.request_ids import ensure_request_id
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -95,6 +96,7 @@ async def report_bug(request: Request, _error: Exception) -> Response:
 
     It passes no middleware, so it gets the headers of every answer here.
     """
+    counted(exceptions, "request").inc()
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     response = dialect_of(path).error(RingbackError("internal error: the log has the details"), ensure_request_id())
     response.raw_headers.extend(HEADERS)

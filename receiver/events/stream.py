@@ -23,6 +23,7 @@ from receiver.storage.events import (
     newest_event,
 )
 from receiver.storage.large_rows import MOST_PAGE_BYTES, Hold, read_first, without_room
+from receiver.telemetry.told import TOLD_TIMES
 
 MOST_AT_ONCE = 32
 """Events that one follower reads at a time: what it may hold in memory while its client reads slowly."""
@@ -39,12 +40,13 @@ _SPAN = 5_000
 class Follower(StreamCursor):
     """Reads the events that its filter lets through, after a position."""
 
-    __slots__ = ("_streams", "_wanted")
+    __slots__ = ("_read", "_streams", "_wanted")
 
     def __init__(self, streams: "Streams", wanted: EventFilter, after: int) -> None:
         super().__init__(streams.feed, wanted.task_uid or wanted.organization_id, after)
         self._streams = streams
         self._wanted = wanted
+        self._read: list[Entry] = []
 
     async def read(self, hold: Hold = without_room) -> list[bytes]:
         """Return the next frames of the stream, oldest first; none if there are none yet. Raises `RingbackError`.
@@ -57,10 +59,17 @@ class Follower(StreamCursor):
             frames = await (self._from_database(hold) if entries is None else self._from_memory(entries))
         return frames
 
+    def told(self) -> None:
+        """Note that the client has been sent what was read last."""
+        for entry in self._read:
+            TOLD_TIMES.told(entry.uid, "stream")
+        self._read = []
+
     async def _from_memory(self, entries: Sequence[Entry]) -> list[bytes]:
         newest = self._feed.newest
         wanted = [entry for entry in entries if self._wanted.admits(entry)]
         frames, taken = await self._streams.frames(wanted[:MOST_AT_ONCE])
+        self._read = wanted[:taken]
         self.move(wanted[taken - 1].sequence if taken < len(wanted) else newest)
         return frames
 

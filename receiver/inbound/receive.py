@@ -39,7 +39,7 @@ from receiver.storage.receipts import insert_receipts, new_receipt
 from receiver.storage.transaction import Transaction
 from receiver.storage.writer import Writer
 from receiver.telemetry.log import get_logger
-from receiver.telemetry.metrics import counted, inbound_received, inbound_refused
+from receiver.telemetry.metrics import counted, exceptions, inbound_received, inbound_refused
 from receiver.tracking.apply import Applier
 from receiver.tracking.update_batch import Arrival
 
@@ -140,6 +140,7 @@ class InboundEndpoint:
             await _answer(send, error.status, error.message)
         except Exception as error:
             # Nothing is on disk: the provider has to send it again.
+            counted(exceptions, "inbound").inc()
             log.error("inbound webhook failed", provider=provider.name, task_id=task_uid, exc_info=error)
             result = "failed"
             await _answer(send, 500, "internal error; nothing was stored, send it again")
@@ -151,6 +152,7 @@ class InboundEndpoint:
     async def _apply(
         self, provider: Provider, task_uid: str | None, secret: str, scope: Scope, receive: Receive
     ) -> None:
+        accepted_at = time.monotonic()
         encodings = content_encodings(",".join(_header_values(scope, _ENCODING_HEADER)))
         body = await read_body(scope, receive, self._max_body_bytes, inbound=True)
         attempt = _attempt(scope) if task_uid is not None else None
@@ -171,6 +173,7 @@ class InboundEndpoint:
             task_uid=task_uid,
             update=update,
             body=redacted,
+            accepted_at=accepted_at,
         )
         await self._writer.write(self._applier.apply, arrival, essential=True)
 

@@ -24,7 +24,8 @@ from receiver.storage.deliveries import LARGE_TASK_BYTES, TO_PREPARE, TO_SEND, p
 from receiver.storage.hot import HotRow
 from receiver.storage.transaction import LeasedDelivery, Settlement
 from receiver.telemetry.log import get_logger
-from receiver.telemetry.metrics import counted, deliveries_settled, sent_without_lease
+from receiver.telemetry.metrics import counted, delivery_attempts, delivery_seconds, sent_without_lease, timed
+from receiver.telemetry.told import TOLD_TIMES
 
 _HELD_TIMES = 3
 """A large task is held as text, as values and as the body of a message while the message is built."""
@@ -125,6 +126,9 @@ class Deliverer:
             log.warning("delivery outlasted its lease", **_ids(delivery))
         outcome = self._outcome(delivery, result)
         settlement = _settlement(delivery.lease, result, outcome, utc_now())
+        timed(delivery_seconds, _word(settlement)).observe(result.duration_ms / 1000)
+        if result.ok:
+            TOLD_TIMES.told(delivery.event_uid, "delivery")
         is_dead = settlement.status == DeliveryStatus.DEAD
         if is_dead or log.is_enabled_for(logging.DEBUG):
             _log_attempt(delivery, result, settlement, is_dead=is_dead)
@@ -138,7 +142,7 @@ class Deliverer:
         held = await self._database.writer.write(
             self._settler.settle, settlement, bounded=False, deferrable=deferrable, until_known=True
         )
-        counted(deliveries_settled, settlement.status if held else "lease lost").inc()
+        counted(delivery_attempts, _word(settlement) if held else "lease lost").inc()
 
     async def _large_message(self, delivery: PreparedDelivery) -> Message | str:
         """Read a large task and build the message about it. The room for it is held until this asyncio task ends."""
@@ -213,6 +217,11 @@ def _log_attempt(delivery: PreparedDelivery, result: SendResult, settlement: Set
     log.debug(event, **fields, next_attempt_at=iso(settlement.due_at))
     if is_dead:
         log.warning("delivery dead", **fields)
+
+
+def _word(settlement: Settlement) -> str:
+    """Return the outcome of an attempt, as the metrics name it: the delivery of one that failed is pending again."""
+    return "failed" if settlement.status == DeliveryStatus.PENDING else str(settlement.status)
 
 
 def _ids(delivery: PreparedDelivery) -> dict[str, Any]:

@@ -156,12 +156,13 @@ class Missing(_Told):
 class NoAnswer(_Told):
     """The call brought no information: the provider is down, slow, limits the calls, or its response is unusable.
 
-    `retry_after` is in seconds, if the provider gave it.
+    `retry_after` is in seconds, if the provider gave it. `unauthorized`: Ringback's own key is missing or refused.
     """
 
     message: str
     retry_after: float | None = None
     seen: str = field(default="", compare=False)
+    unauthorized: bool = field(default=False, compare=False)
 
 
 FetchOutcome = Found | Missing | NoAnswer

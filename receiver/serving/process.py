@@ -236,7 +236,7 @@ def _metrics_served(
     """Serve metrics and health on a socket of their own until the context ends; `counters` is the workers' folder."""
     from receiver.api.health import Health
     from receiver.serving.metrics_listener import MetricsServer
-    from receiver.telemetry.metrics import exposition
+    from receiver.telemetry.exposition import exposition
 
     server = MetricsServer(Health(fault, lambda: exposition(counters), token), metrics)
     server.start()

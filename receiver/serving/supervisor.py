@@ -12,8 +12,8 @@ from receiver.serving.notify import Notifier
 from receiver.serving.slot import WorkerSlot, wait_for_first
 from receiver.serving.worker import GRACE_EXCEEDED, WorkerProcess
 from receiver.stop_bound import StopBound
+from receiver.telemetry.exposition import forget_worker, shared_counters
 from receiver.telemetry.log import get_logger
-from receiver.telemetry.metrics import forget_worker, shared_counters
 
 log = get_logger("serving.supervisor")
 

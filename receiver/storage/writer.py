@@ -41,7 +41,15 @@ from receiver.storage.set_apart import SetApart
 from receiver.storage.transaction import Transaction
 from receiver.storage.write_queue import HEAVY, WriteQueue, weight_of
 from receiver.telemetry.log import get_logger
-from receiver.telemetry.metrics import writer_batch, writer_waiting, writes_set_apart
+from receiver.telemetry.metrics import (
+    commit_seconds,
+    counted,
+    exceptions,
+    writer_batch,
+    writer_waiting,
+    writes_not_stored,
+    writes_set_apart,
+)
 
 MOST_AT_ONCE = 500
 """The largest weight of a batch of several writes: it bounds how long a transaction holds its locks."""
@@ -200,8 +208,10 @@ class Writer:
 
     async def _store(self, write: QueuedWrite, *, deferrable: bool, until_known: bool) -> Any:
         if self._closing or (write.bounded and self._waiting.is_full_for(write)):
+            counted(writes_not_stored, "queue full").inc()
             raise WriterFull("the queue of writes is full; nothing was stored, try again")
         if write.bounded and not write.essential and self._is_scarce():
+            counted(writes_not_stored, "disk full").inc()
             raise StorageUnavailable("the disk is full; nothing was stored, try again when there is room")
         self._waiting.count(write, 1)
         if deferrable:
@@ -316,6 +326,7 @@ class Writer:
         try:
             written = await self._commit_batch(batch)
         except Unavailable as error:
+            counted(writes_not_stored, "database").inc(len(batch))
             log.warning("batch not stored", writes=len(batch), error_code=error.code, error=str(error))
             self._outage_began = self._outage_began or utc_now()
             fail(batch, error)
@@ -358,7 +369,11 @@ class Writer:
         try:
             transaction = await self._connection.begin(is_brief=bool(self._apart))
             results = await _handle(transaction, batch)
+            began = asyncio.get_running_loop().time()
             unknown = await self._commit()
+            commit_seconds.observe(asyncio.get_running_loop().time() - began)
+            if unknown is not None:
+                counted(writes_not_stored, "unknown").inc(len(batch))
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
@@ -385,6 +400,7 @@ class Writer:
         batch that failed because the database is unavailable is not split: no half of it could be stored either.
         """
         if len(batch) == 1:
+            counted(exceptions, "write").inc()
             log.error("write failed", item=type(batch[0].item).__name__, error=type(error).__name__, exc_info=error)
             fail(batch, error)
             return
@@ -423,5 +439,6 @@ def _fail_locked(over: list[QueuedWrite]) -> None:
         error = StorageUnavailable(
             "rows or tables are locked by another session of the database; nothing was stored, try again"
         )
+        counted(writes_not_stored, "locked").inc(len(over))
         log.warning("writes not stored: locked", writes=len(over), error_code=error.code)
         fail(over, error)

@@ -15,7 +15,9 @@ from receiver.storage.attempts import Ended, ProviderId, attempts_at_provider
 from receiver.storage.tasks import content_of, new_task
 from receiver.storage.transaction import NewEvent, TaskChange, Transaction
 from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import counted, tasks_ended
 from receiver.telemetry.request_ids import current_request_id
+from receiver.telemetry.told import TOLD_TIMES
 
 log = get_logger("tracking.update_batch")
 
@@ -41,6 +43,31 @@ class Arrival:
     """The metadata of the task, if this update creates it."""
     request_id: str | None = field(default_factory=current_request_id)
     """The request that the update came with or follows from. It goes to the event: the writer has no request."""
+    accepted_at: float | None = None
+    """When an inbound webhook was accepted, in seconds of the monotonic clock; None for any other update."""
+
+
+OWN_DECISION = "ringback"
+"""What ended a task that no provider ended, as the metrics name it."""
+
+
+class BatchOutcomes:
+    """What the metrics are told of a batch when its commit is on disk."""
+
+    __slots__ = ("accepted", "ends")
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[str, str, str]] = []
+        """The provider, the state and the source of each end of a task."""
+        self.accepted: list[tuple[str, float]] = []
+        """The event that each inbound webhook made, and when that webhook was accepted."""
+
+    def report(self) -> None:
+        """Count the ends, and note the webhooks of which nobody is told yet."""
+        for end in self.ends:
+            counted(tasks_ended, *end).inc()
+        for event_uid, accepted_at in self.accepted:
+            TOLD_TIMES.accepted(event_uid, accepted_at)
 
 
 _DIGITS = 3
@@ -71,6 +98,7 @@ class UpdateBatch:
         """The events of tasks that are steps of runs."""
         self.ends: list[tuple[TaskState, NewEvent]] = []
         """The tasks that ended, as they are now, and the event of that."""
+        self.outcomes = BatchOutcomes()
 
     def add(self, loaded: Mapping[str, TaskState]) -> None:
         """Add tasks as they are in the table."""
@@ -136,6 +164,18 @@ class UpdateBatch:
         if task.provider_task_id is not None and values.get("attempt", task.attempt) != task.attempt:
             self.superseded[task.provider, task.provider_task_id] = (task.uid, task.attempt)
         task.apply_changes(values)
+
+    def note(self, arrival: Arrival, task: TaskState, decision: Decision) -> None:
+        """Note for the metrics what an update did, after `change`."""
+        if decision.event is None:
+            return
+        if decision.event in ENDS:
+            update = arrival.update
+            self.outcomes.ends.append(
+                (task.provider, task.status, update.source if update.by_provider else OWN_DECISION)
+            )
+        if arrival.accepted_at is not None:
+            self.outcomes.accepted.append((self.events[-1].uid, arrival.accepted_at))
 
     def name_earlier(self, task: TaskState, update: ProviderUpdate) -> None:
         """Note the provider's id of an attempt that another one has followed: it may not have been known."""

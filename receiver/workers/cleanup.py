@@ -23,6 +23,7 @@ from receiver.storage.idempotency import KEPT
 from receiver.storage.system import forget_conditions
 from receiver.storage.transaction import Transaction
 from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import counted, last_purge, purged_rows
 
 log = get_logger("workers.cleanup")
 
@@ -96,6 +97,9 @@ class Cleaner:
             purged["audit_entries"] = await self._all(
                 lambda: old_audit_entries(now - self._audit, _ROWS_AT_ONCE), purge_audit_entries
             )
+        for kind, count in purged.items():
+            counted(purged_rows, kind).inc(count)
+        last_purge.set(now.timestamp())
         return {kind: count for kind, count in purged.items() if count}
 
     async def _retained(self, before: datetime) -> Counter[str]:

@@ -31,7 +31,11 @@ async def check_metrics_of_both(own: Path) -> None:
     assert stat.S_IMODE(own.stat().st_mode) == 0o660
     transport = httpx.AsyncHTTPTransport(uds=str(own))
     async with httpx.AsyncClient(base_url="http://metrics", transport=transport) as client:
-        assert 'ringback_inbound_refused_total{provider="piapi"} 2.0' in (await client.get("/metrics")).text
+        metrics = (await client.get("/metrics")).text
+        assert 'ringback_inbound_refused_total{provider="piapi"} 2.0' in metrics
+        assert all(f'ringback_worker_open_fds{{worker="{number}"}}' in metrics for number in range(2))
+        assert 'ringback_build_info{database="postgresql",' in metrics
+        assert "process_cpu_seconds_total" not in metrics  # it would be that of one process alone
         assert (await client.get("/readyz")).json() == {"status": "ready"}
 
 
