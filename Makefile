@@ -16,9 +16,10 @@ install: $(READY) ## set up .venv from the lock file (nothing to do if it is up 
 demo: $(READY) ## run the demo: the whole service with the bundled sandbox provider
 	@$(BIN)/ringback demo
 
-# Three at a time also on two cores: a test waits for half of its time.
+# Three at a time also on two cores: a test waits for half of its time. Some tests start processes: no environment may
+# make each of these compile everything again.
 test: $(READY) ## run the whole test suite
-	$(BIN)/python -m pytest -q -n 3 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 test-clients: $(READY) ## drive public clients of PiAPI, unchanged (tests/clients/README.md)
 	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)

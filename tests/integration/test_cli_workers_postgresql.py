@@ -65,6 +65,7 @@ async def test_both_workers_answer_and_a_killed_one_is_restarted(tmp_path: Path)
     assert not own.exists()
 
 
+@pytest.mark.long
 @on_postgresql
 async def test_sighup_under_load_answers_every_request_with_200(tmp_path: Path) -> None:
     async with two_workers(tmp_path, RINGBACK_API_KEY=API_KEY) as service:
