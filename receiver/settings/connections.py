@@ -1,10 +1,14 @@
 """Of the server: the proxy before it, and the bounds on connections and requests."""
 
+import re
 from typing import Annotated
 
 from pydantic import Field, field_validator
 
 from receiver.settings.group import Seconds, SettingsGroup
+
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
+"""What no client and no proxy writes in another way: nothing in it is percent-encoded."""
 
 
 class ConnectionSettings(SettingsGroup):
@@ -13,7 +17,10 @@ class ConnectionSettings(SettingsGroup):
     trusted_proxies: str = "127.0.0.1"
     """Addresses, comma-separated, whose `X-Forwarded-*` headers are trusted. By default a proxy on this machine."""
     root_path: str = ""
-    """The path prefix under which a reverse proxy serves the service, such as `/ringback`. None by default."""
+    """The path prefix under which a reverse proxy serves the service, such as `/ringback`. None by default.
+
+    The proxy may strip it or not. One that begins like a path of the service (`/api`, `/hooks`, `/v1`) it must strip.
+    """
     max_head_bytes: Annotated[int, Field(ge=8192)] = 65_536
     """The most bytes of a request before its body: request line, URL and headers; more get 431, a longer URL 414.
 
@@ -60,4 +67,6 @@ class ConnectionSettings(SettingsGroup):
     def _clean_path(cls, value: str) -> str:
         if value and not value.startswith("/"):
             raise ValueError("must start with /")
+        if not _PREFIX.fullmatch(value):
+            raise ValueError("must be a path of letters, digits, and . _ ~ - between single slashes")
         return value.rstrip("/")
