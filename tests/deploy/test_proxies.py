@@ -92,7 +92,7 @@ async def test_large_bodies_are_answered_in_json(
         file.write_bytes(b"x" * size)
         head = ("-H", f"x-api-key: {API_KEY}", "-H", "expect:", "--data-binary", f"@{file}")
         status, body = await curl(certificate, *head, str(client.base_url.join(f"/api/v1/{path}")))
-        assert (status, b"the body" in body) == ("2 413", True), body
+        assert (status, b"the body" in body) == ("2 413", True), (path, body)
         assert json.loads(body)
 
 
