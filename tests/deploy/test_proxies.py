@@ -88,12 +88,13 @@ async def test_large_bodies_are_answered_in_json(
     assert (nearly.status_code, nearly.json()["code"]) == (400, 400)
     assert "model" in nearly.json()["message"]
     file = tmp_path / "body"
-    for path, size in (("task", 16 * MIB + 1), ("tasks", 18 * MIB)):
+    for path, size, version in (("task", 16 * MIB + 1, "1.1"), ("tasks", 18 * MIB, "1.1"), ("tasks", 18 * MIB, "2")):
         file.write_bytes(b"x" * size)
-        head = ("-H", f"x-api-key: {API_KEY}", "-H", "expect:", "--data-binary", f"@{file}")
+        head = (f"--http{version}", "-H", f"x-api-key: {API_KEY}", "-H", "expect:", "--data-binary", f"@{file}")
         status, body = await curl(certificate, *head, str(client.base_url.join(f"/api/v1/{path}")))
-        assert (status, b"the body" in body) == ("2 413", True), (path, body)
-        assert json.loads(body)
+        assert status == f"{version} 413", body
+        if version == "1.1":  # with HTTP/2 this curl loses the body of an answer that comes before its own
+            assert "the body" in json.dumps(json.loads(body))
 
 
 async def test_clients_get_http_2(client: httpx.AsyncClient, certificate: Path) -> None:
