@@ -6,11 +6,10 @@ the file says. Each replacement must be found, so a file that changes cannot lea
 
 import asyncio
 import os
-import re
 import shutil
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from getpass import getuser
@@ -157,8 +156,8 @@ class Apache(Proxy):
         return [*_directives("-C", loads), *_directives("-C", own), *_directives("-C", (f"ServerName {HOST}",))]
 
 
-def _directives(flag: str, directives: Sequence[str] | object) -> list[str]:
-    return [word for each in directives for word in (flag, each)]  # type: ignore[attr-defined]
+def _directives(flag: str, directives: Iterable[str]) -> list[str]:
+    return [word for each in directives for word in (flag, each)]
 
 
 PROXIES: dict[str, Proxy] = {each.name: each for each in (Nginx(), Caddy(), HAProxy(), Apache())}
@@ -175,11 +174,12 @@ def program(name: str) -> str:
     return found
 
 
-def rendered(proxy: Proxy, place: Place, options: Sequence[str] = (), **changed: str) -> Path:
+def rendered(
+    proxy: Proxy, place: Place, options: Sequence[str] = (), changed: Mapping[str, str] | None = None
+) -> Path:
     """Write the proxy's file for a place; return its path.
 
-    `options` are the words to remove from lines, as the file says. `changed` has further settings by name: a line
-    `<name> <value>` gets another value.
+    `options` are the words to remove from lines, as the file says; `changed` has further texts to replace.
     """
     text = (FILES / proxy.file).read_text(encoding="utf-8")
     for option in options:
@@ -187,12 +187,9 @@ def rendered(proxy: Proxy, place: Place, options: Sequence[str] = (), **changed:
         text = text.replace(f"#{option} ", "")
     if "socket" in options:
         text = "\n".join(line for line in text.splitlines() if "127.0.0.1:8080" not in line) + "\n"
-    for old, new in proxy.replacements(place).items():
+    for old, new in {**proxy.replacements(place), **(changed or {})}.items():
         assert old in text, (proxy.name, old)
         text = text.replace(old, new)
-    for name, value in changed.items():
-        text, count = re.subn(rf"\b{name.replace('_', '[_-]')}([ =]){_VALUE}", rf"{name}\g<1>{value}", text)
-        assert count, (proxy.name, name)
     text = text.replace("ringback.example.com", HOST)
     for number, port in enumerate(place.upstreams):
         assert f"127.0.0.1:{8080 + number}" in text, (proxy.name, number)
@@ -200,9 +197,6 @@ def rendered(proxy: Proxy, place: Place, options: Sequence[str] = (), **changed:
     file = place.folder / proxy.file
     file.write_text(text, encoding="utf-8")
     return file
-
-
-_VALUE = r"[0-9]+[a-z]*"
 
 
 def new_place(folder: Path, certificate: Path, *upstreams: int) -> Place:
