@@ -57,7 +57,7 @@ class HooksLoad:
         async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session:
             sent = 0
             while not self.over and (each is None or sent < each):
-                await asyncio.sleep(random.uniform(*idle))  # noqa: S311 - no secret
+                await asyncio.sleep(random.uniform(*idle))
                 await self._send(session)
                 sent += 1
 

@@ -174,9 +174,7 @@ def program(name: str) -> str:
     return found
 
 
-def rendered(
-    proxy: Proxy, place: Place, options: Sequence[str] = (), changed: Mapping[str, str] | None = None
-) -> Path:
+def rendered(proxy: Proxy, place: Place, options: Sequence[str] = (), changed: Mapping[str, str] | None = None) -> Path:
     """Write the proxy's file for a place; return its path.
 
     `options` are the words to remove from lines, as the file says; `changed` has further texts to replace.

@@ -17,6 +17,8 @@ from tests.fakes.world import in_processes
 
 _KEPT_BY_PROXY = {"nginx": "keepalive_timeout 60s", "caddy": "keepalive 60s", "haproxy": "pool-purge-delay 5s"}
 """The line that says for how long a proxy keeps an idle connection to the service."""
+_ASKED_FOR = {"caddy": {"lame_duck_seconds": "3"}}
+"""What a proxy's file asks the service for where it restarts."""
 _NAMES = sorted(_KEPT_BY_PROXY)
 _ON_POSTGRESQL = pytest.mark.parametrize("backend", ["postgresql"], indirect=True, scope="module")
 _LARGE = pytest.mark.large("takes minutes; see tests/deploy/README.md")
@@ -41,9 +43,7 @@ async def test_no_webhook_is_lost_on_connections_that_are_idle_for_as_long_as_in
 @_LARGE
 async def test_webhooks_are_lost_where_the_service_closes_first(tmp_path: Path) -> None:
     """What the tests above would see: the proxy keeps a connection longer than the service, and does not repeat."""
-    load, lost = await idle(
-        "caddy", tmp_path, kept="60s", seconds=0.5, connections=300, each=40, idle=(0.49, 0.51)
-    )
+    load, lost = await idle("caddy", tmp_path, kept="60s", seconds=0.5, connections=300, each=40, idle=(0.49, 0.51))
     assert load.outcomes.total() == 300 * 40
     assert lost
 
@@ -97,7 +97,7 @@ async def restarting(
     (folder / "world").mkdir()
     async with AsyncExitStack() as stack:
         pair = await stack.enter_async_context(
-            replicas(folder / "world", short_leases=False, piapi_webhook_secret=SECRET)
+            replicas(folder / "world", short_leases=False, piapi_webhook_secret=SECRET, **_ASKED_FOR.get(proxy.name, {}))
         )
         place = new_place(folder / proxy.name, certificate, *(replica.port for replica in pair.each))
         url = await stack.enter_async_context(served(proxy, rendered(proxy, place, ["replicas"]), place))

@@ -81,9 +81,7 @@ async def test_an_event_stream_arrives_at_once_and_as_it_is(client: httpx.AsyncC
         assert "content-encoding" not in answer.headers
 
 
-async def test_large_bodies_are_answered_in_json(
-    client: httpx.AsyncClient, certificate: Path, tmp_path: Path
-) -> None:
+async def test_large_bodies_are_answered_in_json(client: httpx.AsyncClient, certificate: Path, tmp_path: Path) -> None:
     nearly = await client.post("/api/v1/task", json={"input": {"prompt": "x" * (16 * MIB - 1000)}})
     assert (nearly.status_code, nearly.json()["code"]) == (400, 400)
     assert "model" in nearly.json()["message"]
