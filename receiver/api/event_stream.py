@@ -16,7 +16,7 @@ from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import streams_open
 
 KEEP_ALIVE_SECONDS = 15.0
-"""A client to which nothing was written for this long gets a comment: proxies end a response that is silent for long."""
+"""A client to which nothing was written for this long gets a comment: proxies end a response that is silent."""
 STALLED_SECONDS = 20.0
 """A client that does not read what was sent for this long is disconnected."""
 _CHUNK_BYTES = 64 * 1024

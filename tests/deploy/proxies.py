@@ -26,10 +26,26 @@ HOST = "localhost"
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 _START_SECONDS, _STOP_SECONDS = 30.0, 10.0
 _MODULES = Path("/usr/lib/apache2/modules")
-_APACHE_MODULES = (
-    "mpm_event authz_core headers http2 proxy proxy_http proxy_balancer proxy_hcheck "
-    "lbmethod_byrequests slotmem_shm socache_shmcb ssl unique_id reqtimeout rewrite alias setenvif deflate"
-).split()
+_APACHE_MODULES = [
+    "mpm_event",
+    "authz_core",
+    "headers",
+    "http2",
+    "proxy",
+    "proxy_http",
+    "proxy_balancer",
+    "proxy_hcheck",
+    "lbmethod_byrequests",
+    "slotmem_shm",
+    "socache_shmcb",
+    "ssl",
+    "unique_id",
+    "reqtimeout",
+    "rewrite",
+    "alias",
+    "setenvif",
+    "deflate",
+]
 
 
 @dataclass(frozen=True)

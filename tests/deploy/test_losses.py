@@ -97,7 +97,9 @@ async def restarting(
     (folder / "world").mkdir()
     async with AsyncExitStack() as stack:
         pair = await stack.enter_async_context(
-            replicas(folder / "world", short_leases=False, piapi_webhook_secret=SECRET, **_ASKED_FOR.get(proxy.name, {}))
+            replicas(
+                folder / "world", short_leases=False, piapi_webhook_secret=SECRET, **_ASKED_FOR.get(proxy.name, {})
+            )
         )
         place = new_place(folder / proxy.name, certificate, *(replica.port for replica in pair.each))
         url = await stack.enter_async_context(served(proxy, rendered(proxy, place, ["replicas"]), place))
