@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-clients prove check bench soak lock format
+.PHONY: help install demo test test-clients test-deploy prove check bench soak lock format
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ test-clients: $(READY) ## drive public clients of PiAPI, unchanged (tests/client
 	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check piapi-skills==1.2.0
 	@$(BIN)/python -m tests.clients --skills $(CLIENTS)/bin/python \
 		$(if $(MCP_SERVER),--mcp-server $(MCP_SERVER)) $(if $(N8N_NODES),--n8n-nodes $(N8N_NODES)) $(if $(RECORD),--record)
+
+# Programs from Debian that it needs: see .ci/run.
+test-deploy: $(READY) ## try the deployment for long: reverse proxies, idle times, restarts (tests/deploy/README.md)
+	@TEST_REQUIRE_PROGRAMS=1 $(BIN)/python -m pytest -q tests/deploy -m large
 
 prove: $(READY) ## prove the promises under faults, in 40 minutes at most (with QUICK=1 in 3; SEED=... repeats one)
 	@$(BIN)/python -m tests.prove $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) \

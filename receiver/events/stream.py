@@ -49,15 +49,15 @@ class Follower(StreamCursor):
         self._read: list[Entry] = []
 
     async def read(self, hold: Hold = without_room) -> list[bytes]:
-        """Return the next frames of the stream, oldest first; none if there are none yet. Raises `RingbackError`.
+        """Return the next frames of the stream, oldest first, and move on. Raises `RingbackError`.
 
+        None if there are none yet (`caught_up`), or if the filter hides all that one query covers: the caller reads on.
         `hold` takes the room in which frames are made of large events from the database.
         """
-        frames: list[bytes] = []
-        while not self.caught_up and not frames:
-            entries = self._feed.since(self._position)
-            frames = await (self._from_database(hold) if entries is None else self._from_memory(entries))
-        return frames
+        if self.caught_up:
+            return []
+        entries = self._feed.since(self._position)
+        return await (self._from_database(hold) if entries is None else self._from_memory(entries))
 
     def told(self) -> None:
         """Note that the client has been sent what was read last."""

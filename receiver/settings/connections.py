@@ -10,6 +10,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from receiver.setting_values import MAX_SECONDS, split_list
 from receiver.settings.group import Seconds, SettingsGroup
 
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
+"""What no client and no proxy writes in another way: nothing in it is percent-encoded."""
 _MODE = re.compile(r"0?[0-7]{3}")
 _UNIX = "unix"
 _EVERYBODY = "*"
@@ -43,7 +45,10 @@ class ConnectionSettings(SettingsGroup):
     permissions let. `*`, alone, is everybody.
     """
     root_path: str = ""
-    """The path prefix under which a reverse proxy serves the service, such as `/ringback`. None by default."""
+    """The path prefix under which a reverse proxy serves the service, such as `/ringback`. None by default.
+
+    The proxy may strip it or not. One that begins like a path of the service (`/api`, `/hooks`, `/v1`) it must strip.
+    """
     max_head_bytes: Annotated[int, Field(ge=8192)] = 65_536
     """The most bytes of a request before its body: request line, URL and headers; more get 431, a longer URL 414.
 
@@ -137,4 +142,6 @@ class ConnectionSettings(SettingsGroup):
     def _clean_path(cls, value: str) -> str:
         if value and not value.startswith("/"):
             raise ValueError("must start with /")
+        if not _PREFIX.fullmatch(value):
+            raise ValueError("must be a path of letters, digits, and . _ ~ - between single slashes")
         return value.rstrip("/")
