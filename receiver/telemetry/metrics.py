@@ -48,7 +48,7 @@ provider_seconds = Histogram(
 )
 provider_wait = Histogram(
     "ringback_provider_wait_seconds",
-    "How long a call waited for the provider's rate limit, also one that gave up",
+    "How long a call waited for the provider's rate limit, also one that was not made for it",
     ["provider"],
     buckets=(0.005, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )

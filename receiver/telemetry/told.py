@@ -1,7 +1,7 @@
-"""How long it takes from a provider's webhook until somebody is told of it.
+"""How long it takes from a provider's webhook until it is passed on.
 
 The times of webhooks are kept in memory, by the event that each made, until a subscriber or a stream of this process
-has the event. Those that nobody is told of are forgotten when there are more: of the last `MOST_KEPT` events.
+has the event. Those that are not told are forgotten when there are more: of the last `MOST_KEPT` events.
 """
 
 import time
@@ -12,7 +12,7 @@ MOST_KEPT = 10_000
 
 
 class ToldTimes:
-    """The webhooks of which nobody is told yet."""
+    """The webhooks that are told to none yet."""
 
     def __init__(self) -> None:
         self._accepted: dict[str, float] = {}
@@ -24,7 +24,7 @@ class ToldTimes:
         self._accepted[event_uid] = at
 
     def told(self, event_uid: str, by: str) -> None:
-        """Observe the time, if it is the first that somebody has this event; `by` is `delivery` or `stream`."""
+        """Observe the time, if it is the first that one has this event; `by` is `delivery` or `stream`."""
         if (at := self._accepted.pop(event_uid, None)) is not None:
             timed(told_seconds, by).observe(time.monotonic() - at)
 

@@ -63,7 +63,7 @@ class BatchOutcomes:
         """The event that each inbound webhook made, and when that webhook was accepted."""
 
     def report(self) -> None:
-        """Count the ends, and note the webhooks of which nobody is told yet."""
+        """Count the ends, and note when the webhooks were accepted."""
         for end in self.ends:
             counted(tasks_ended, *end).inc()
         for event_uid, accepted_at in self.accepted:

@@ -27,7 +27,7 @@ async def test_requests_are_timed_by_route_and_nothing_that_a_client_chose_is_a_
     for method, path in (
         ("GET", f"/api/v1/task/{task_id}"),
         ("GET", "/api/v1/tasks/one%2Ftwo"),
-        ("POST", "/hooks/nobody/x"),
+        ("POST", "/hooks/unknown/x"),
         ("PROPFIND", "/api/v1/tasks"),
         ("GET", "/nothing/at/all"),
         ("POST", f"/hooks/piapi/{task_id}"),
