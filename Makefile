@@ -1,6 +1,9 @@
 # On a fresh machine, start with `make demo` or `make test`. Each sets up .venv if it does not exist.
 PYTHON ?= python3
 LOCK := deploy/requirements.lock
+RUNTIME_LOCK := deploy/requirements-runtime.lock
+COMPILE := .venv/lock/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-emit-index-url --no-emit-find-links --no-header --quiet
 CLIENTS := .venv/clients
 BIN := .venv/bin
 READY := .venv/.ready
@@ -53,10 +56,11 @@ format: $(READY) ## fix lint findings and format the code
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-lock: ## update the lock file from pyproject.toml
+# The second holds what the service needs alone, at the versions of the first: the image is made from it.
+lock: ## update the lock files from pyproject.toml
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet uv
-	.venv/lock/bin/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
-		--no-annotate --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file $(LOCK)
+	$(COMPILE) --group dev --output-file $(LOCK)
+	$(COMPILE) --constraint $(LOCK) --output-file $(RUNTIME_LOCK)
 	rm -rf .venv/lock
 
 $(READY): $(LOCK) pyproject.toml

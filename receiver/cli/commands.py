@@ -10,6 +10,7 @@ from receiver.cli import audit, delivery, key, organization, run, task, webhook
 from receiver.cli.console import echo
 from receiver.cli.demo.command import demo
 from receiver.cli.failure import FailureReportingGroup
+from receiver.cli.health import health
 from receiver.cli.listen import listen
 from receiver.cli.migrate import migrate
 from receiver.cli.report import report
@@ -60,6 +61,11 @@ _add(serve, "Example: ringback serve --host 0.0.0.0 --port 8080")
 _add(demo, "Example: ringback demo --tasks 50 --keep")
 _add(sandbox, "Example: ringback sandbox --lose-share 0.3 --seed 7 --option outcome=failed")
 _add(migrate, "Example: RINGBACK_DATABASE_URL=sqlite:////srv/ringback.db ringback migrate")
+_add(
+    health,
+    "Example: ringback health --url http://127.0.0.1:8080 --timeout 3\n\n"
+    "Exit status: 0 ready, 1 not ready or not reachable, 2 usage.",
+)
 _add(
     listen,
     "Example: ringback listen --forward-to http://localhost:3000/hook --event task.completed\n\n"

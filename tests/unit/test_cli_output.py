@@ -113,7 +113,8 @@ COMMANDS = {
     "report": (),
     "listen": ("--forward-to", "http://127.0.0.1:9/"),
 }
-NOT_CLIENTS = {"serve", "demo", "sandbox", "migrate"}
+NOT_CLIENTS = {"serve", "demo", "sandbox", "migrate", "health"}
+"""`health` sends no key; `tests/integration/test_cli_health.py` has what it prints."""
 
 
 def lists_end(request: Request) -> bool:
