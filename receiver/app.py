@@ -1,8 +1,9 @@
 """Builds the service from its parts, and runs it as an ASGI application."""
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -45,6 +46,7 @@ from receiver.runs.actions_file import read_actions
 from receiver.runs.advance import Advancer
 from receiver.runs.service import Runs
 from receiver.settings import Settings
+from receiver.stop_bound import WORK, StopBound
 from receiver.storage.database import Database
 from receiver.storage.known_limits import KnownLimits
 from receiver.storage.leases import end_leases
@@ -70,7 +72,6 @@ from receiver.workers.replay import ReplayWorker
 from receiver.workers.supervisor import Supervisor
 from receiver.workers.task_worker import CONCURRENCY, TaskWorker
 
-_DRAIN_SECONDS = 10.0
 _CONNECTIONS = 1024
 """To subscribers, shared by organizations (`domain.shared_pool`)."""
 
@@ -83,7 +84,11 @@ _TEST_CONNECTIONS = 16
 class Service:
     """All parts of the service in one process."""
 
-    def __init__(self, settings: Settings, database: Database, keys: list[str], actions: Actions) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, keys: list[str], actions: Actions, stop: StopBound
+    ) -> None:
+        self._stop = stop
+        self._is_stopping = False
         writer, keyring = database.writer, KeyRing(keys)
         messages = MessageBuilder(keyring)
         task_lease = task_lease_seconds(settings.provider_timeout_seconds)
@@ -155,7 +160,7 @@ class Service:
             shared_secrets=shared_secrets(settings),
             max_body_bytes=settings.max_body_bytes,
         )
-        self.readiness = Readiness(database, lambda: self.feed.closed)
+        self.readiness = Readiness(database, lambda: self._is_stopping)
         self.services = Services(
             settings=settings,
             database=database,
@@ -197,8 +202,13 @@ class Service:
             loops["upkeep"] = self.upkeep.run
         return loops
 
+    def begin_stop(self) -> None:
+        """Say from now on that the service is not ready."""
+        self._is_stopping = True
+
     def end_waits(self) -> None:
         """End streams and long polls. A server that stops waits for all connections before it ends the lifespan."""
+        self.begin_stop()
         self.feed.close()
         self.waiting.close()
 
@@ -213,29 +223,37 @@ class Service:
             yield
         finally:
             await supervisor.stop()
-            await self.tracker.drain(_DRAIN_SECONDS)
-            await self.services.authenticator.in_use.drain()
-            await self.task_worker.drain(_DRAIN_SECONDS)
-            await self.dispatcher.drain(_DRAIN_SECONDS)
+            await self._finish()
             await self.sender.aclose()
             await self.test_sender.aclose()
             await self.guard.aclose()
             for provider in self.providers.values():
                 await provider.aclose()
 
+    async def _finish(self) -> None:
+        """Finish what is under way while there is time for it. Each waits for what the one before may have begun."""
+        await self.tracker.drain(self._stop.seconds_until(WORK))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._stop.seconds_until(WORK)):
+                await self.services.authenticator.in_use.drain()
+        await self.task_worker.drain(self._stop.seconds_until(WORK))
+        await self.dispatcher.drain(self._stop.seconds_until(WORK))
 
-def create_app(settings: Settings, keys: list[str]) -> Starlette:
+
+def create_app(settings: Settings, keys: list[str], stop: StopBound | None = None) -> Starlette:
     """Return the service as an ASGI application; `keys` are the master keys, oldest first.
 
-    The database must have this version's schema. The lifespan opens and closes everything. The server has to call
-    `state.end_waits` before it waits for connections to close. Raises `SettingsError` if the actions file is wrong.
+    The database must have this version's schema. The lifespan opens and closes everything, and ends within `stop`. The
+    server has to call `state.end_waits` before it waits for connections to close, and may call `state.begin_stop`
+    before. Raises `SettingsError` if the actions file is wrong.
     """
     actions = read_actions(settings.actions_file)
+    bound = stop or StopBound(settings.stop_seconds)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with await Database.open(settings) as database:
-            service = Service(settings, database, keys, actions)
+            service = Service(settings, database, keys, actions, bound)
             await service.clock_keeper.begin()
             if settings.is_sqlite:  # only this process has the file: a process that held a lease has ended
                 await database.writer.run(lambda tx: end_leases(tx, utc_now()))
@@ -243,6 +261,7 @@ def create_app(settings: Settings, keys: list[str]) -> Starlette:
             app.state.inbound = service.inbound
             app.state.readiness = service.readiness
             app.state.health = Health(service.readiness.fault, exposition, settings.metrics_secret)
+            app.state.begin_stop = service.begin_stop
             app.state.end_waits = service.end_waits
             with LoopWatchdog().watching():
                 async with service.running():

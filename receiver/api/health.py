@@ -20,7 +20,7 @@ from receiver.telemetry.log import get_logger
 
 REMEMBERED_SECONDS = 1.0
 _CHECK_SECONDS = 2.0
-_STOPPING = "the service is stopping"
+STOPPING = "the service is stopping"
 
 log = get_logger("api.health")
 
@@ -44,7 +44,7 @@ class Readiness:
 
     async def fault(self) -> str | None:
         """Return why the service is not ready, in plain words; None if it is."""
-        return _STOPPING if self._is_stopping() else await self._remembered.get()
+        return STOPPING if self._is_stopping() else await self._remembered.get()
 
     async def _check(self) -> str | None:
         fault, words = None, ""

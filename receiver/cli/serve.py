@@ -58,7 +58,7 @@ def _serve(host: str, port: int, workers: int) -> int:
             echo(f"Ringback on {url}, {_database(settings)}, {_updates(settings)}")
             if workers == 1:
                 return process.serve(settings, keys.master_keys, listening, metrics=metrics)
-            return process.supervise(workers, listening, metrics=metrics, token=settings.metrics_secret)
+            return process.supervise(settings, workers, listening, metrics=metrics)
 
 
 def _listening_for_metrics(settings: "Settings") -> AbstractContextManager[socket.socket | None]:

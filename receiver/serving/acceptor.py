@@ -9,6 +9,7 @@ from typing import Any
 
 from receiver.domain.log_lines import LogLines
 from receiver.serving.connections import ClientNetwork, Connections
+from receiver.serving.handshakes import refuse_handshakes
 from receiver.serving.refusals import ConnectionRefusal
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import connections_refused, counted
@@ -22,6 +23,10 @@ _PAUSE_SECONDS = 0.25
 """After the system had no descriptor or memory for a connection: the next ones wait in the backlog for this long."""
 _FREED = 8
 _FILE_LIMIT = "file limit"
+_CHECK_SECONDS = 0.02
+_LAST_TURNS = 64
+_HANDSHAKE_SECONDS = 0.1
+"""How long the handshakes under way may take to end, when no new one may begin."""
 _KEEPALIVE_IDLE_SECONDS = 60
 _KEEPALIVE_INTERVAL_SECONDS = 15
 _KEEPALIVE_PROBES = 4
@@ -45,6 +50,8 @@ class Acceptor:
         self._connecting: set[asyncio.Task[None]] = set()
         self._resume_timer: asyncio.TimerHandle | None = None
         self._lines = LogLines()
+        self._accepted_at = self._loop.time()
+        """When the last connection came."""
         self._is_closed = False
 
     @property
@@ -70,23 +77,46 @@ class Acceptor:
             self._loop.remove_reader(self._listening.fileno())
             self._listening.close()
 
+    async def finish(self, quiet_seconds: float, most_seconds: float, *, is_own: bool) -> None:
+        """Go on accepting until no connection has come for `quiet_seconds`, `most_seconds` at most; then close.
+
+        A connection that the kernel has made and no process has accepted is reset when the last process closes the
+        listening socket: its client has sent a request, and cannot know whether it was served. `is_own` says that this
+        process is the last one; so that none is reset, however many come, no further one can be made then.
+        """
+        began = self._loop.time()
+        while (now := self._loop.time()) < began + most_seconds:
+            if now >= max(began, self._accepted_at) + quiet_seconds:
+                break
+            await asyncio.sleep(_CHECK_SECONDS)
+        else:
+            if is_own and refuse_handshakes(self._listening):
+                await asyncio.sleep(_HANDSHAKE_SECONDS)
+        for _ in range(_LAST_TURNS):
+            if self._is_closed or not self._accept():
+                break
+        self.close()
+
     async def wait_closed(self) -> None:
         """Wait until all connections that were accepted are made."""
         if self._connecting:
             await asyncio.wait(self._connecting)
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Accept the connections that wait, of one turn at most; return whether more may wait."""
         for _ in range(_A_TURN):
             try:
                 accepted, address = self._listening.accept()
             except (BlockingIOError, InterruptedError):
-                return
+                return False
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     self._pause(error)
-                    return
+                    return False
                 continue  # of this connection alone: it was reset before it was accepted (accept(2), "Error handling")
+            self._accepted_at = self._loop.time()
             self._admit(accepted, address)
+        return True
 
     def _admit(self, accepted: socket.socket, address: Any) -> None:
         accepted.setblocking(False)
@@ -116,6 +146,8 @@ class Acceptor:
                 advice="raise the limit of open files (LimitNOFILE, ulimit -n), or lower RINGBACK_MAX_CONNECTIONS",
             )
         self._connections.free_descriptors(_FREED)
+        if self._resume_timer is not None:
+            self._resume_timer.cancel()
         self._loop.remove_reader(self._listening.fileno())
         self._resume_timer = self._loop.call_later(_PAUSE_SECONDS, self._resume)
 

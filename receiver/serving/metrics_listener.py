@@ -22,11 +22,12 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from receiver.api.answer_headers import AnswerHeadersMiddleware
-from receiver.api.health import Health, livez
+from receiver.api.health import STOPPING, Health, livez
 from receiver.errors import StartError
 from receiver.serving.connection_limits import ConnectionLimits
-from receiver.serving.server import Server, server_config
+from receiver.serving.server import Server, ServerStop, server_config
 from receiver.setting_values import read_listen_address
+from receiver.stop_bound import StopBound
 
 _ANSWER_SECONDS = 3.0
 _STOP_SECONDS = 2.0
@@ -67,9 +68,10 @@ class MetricsServer:
             ],
             middleware=[Middleware(AnswerHeadersMiddleware)],
         )
-        config = server_config(app, loop="asyncio", lifespan="off", proxy_headers=False, timeout_graceful_shutdown=1)
+        config = server_config(app, loop="asyncio", lifespan="off", proxy_headers=False)
         limits = ConnectionLimits(max_connections=_MOST_CONNECTIONS, max_connections_per_address=_MOST_CONNECTIONS)
-        self._server = Server(config, lambda: None, limits=limits)
+        stop = ServerStop(StopBound(_STOP_SECONDS), linger_seconds=0, accept_seconds=0)
+        self._server = Server(config, stop, limits=limits)
         self._thread = threading.Thread(
             target=self._server.run, args=([listening],), name="ringback-metrics", daemon=True
         )
@@ -104,11 +106,12 @@ def fault_of_loop(loop: asyncio.AbstractEventLoop, fault: AskFault) -> AskFault:
     return ask
 
 
-def fault_of_workers(listening: socket.socket) -> AskFault:
+def fault_of_workers(listening: socket.socket, is_stopping: Callable[[], bool]) -> AskFault:
     """Return an `AskFault` that asks one of the workers on the public listener: the one that accepts the connection."""
+    address = listening.getsockname()
 
     async def ask() -> str | None:
-        return await asyncio.to_thread(_ask_worker, *listening.getsockname()[:2])
+        return STOPPING if is_stopping() else await asyncio.to_thread(_ask_worker, *address[:2])
 
     return ask
 

@@ -7,21 +7,28 @@ application, and a worker watches its supervisor before it imports the applicati
 import asyncio
 import contextlib
 import gc
-import signal
+import os
 import socket
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from receiver.serving.early_signals import end_if_asked
+from receiver.serving.hangup import go_on_at_hangup
+from receiver.stop_bound import END, StopBound
+from receiver.telemetry.log import get_logger
+
 if TYPE_CHECKING:
     from receiver.settings import Settings
 
-_LINGER_SECONDS = 1.0
-"""When the service stops, a request that was already sent on an open connection has this long to arrive."""
-_STOP_SECONDS = 15
-"""How long a stop waits until all requests are answered."""
+log = get_logger("serving.process")
+
+_LATE_STATUS = 4
+"""The exit status of a process that had not stopped when its time was over."""
 _GARBAGE_THRESHOLDS = (10_000, 10, 10)
 """Of Python's garbage collector. With its defaults, meant for small programs, a busy service would always collect."""
 _SWITCH_SECONDS = 0.0005
@@ -36,20 +43,23 @@ def serve(
     on_ready: Callable[[], None] = lambda: None,
     *,
     metrics: socket.socket | None = None,
+    is_only: bool = True,
 ) -> int:
     """Serve on a listening socket until a signal stops the process; return the exit status.
 
     `keys` are the master keys, oldest first; `on_ready` is called when the first request can be answered. `metrics` is
-    the listening socket for metrics and health, if they have one of their own.
+    the listening socket for metrics and health, if they have one of their own. `is_only` says that no other process has
+    the listening socket.
     """
     import uvicorn
 
     from receiver.app import create_app
     from receiver.serving.connection_limits import ConnectionLimits, raise_file_limit
-    from receiver.serving.server import Server, server_config
+    from receiver.serving.server import Server, ServerStop, server_config
 
     raise_file_limit()
-    app = create_app(settings, keys)
+    bound = StopBound(settings.stop_seconds, settings.lame_duck_seconds)
+    app = create_app(settings, keys, bound)
     config = server_config(
         app,
         loop="uvloop",
@@ -57,7 +67,6 @@ def serve(
         proxy_headers=True,
         forwarded_allow_ips=settings.trusted_proxies,
         root_path=settings.root_path,
-        timeout_graceful_shutdown=_STOP_SECONDS,
     )
 
     stack = contextlib.ExitStack()
@@ -70,49 +79,63 @@ def serve(
             stack.enter_context(_metrics_served(metrics, fault, settings.metrics_secret))
         start_garbage_collection()
         sys.setswitchinterval(_SWITCH_SECONDS)
+        if is_only:
+            go_on_at_hangup(server.handle_exit, lambda: None)
         on_ready()
 
-    server = Server(
-        config,
-        end_waits=lambda: app.state.end_waits(),
-        limits=ConnectionLimits.of(settings),
-        linger_seconds=_LINGER_SECONDS,
-        on_ready=started,
+    stop = ServerStop(
+        bound, begin=lambda: app.state.begin_stop(), end_waits=lambda: app.state.end_waits(), is_only=is_only
     )
-    # uvicorn handles signals while it runs, and raises those it received again for the earlier handlers when it ends.
-    # With these handlers a signal that arrives before it runs is not lost, and one that it obeyed does not kill the
-    # process afterwards.
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, server.handle_exit)
+    server = Server(config, stop, limits=ConnectionLimits.of(settings), on_ready=started)
+    server.handle_signals()
+    end_if_asked()
+    threading.Thread(target=end_in_time, args=(bound,), name="ringback-stop", daemon=True).start()
     with stack:
         server.run(sockets=[listening])
-    return 0 if server.started else uvicorn.config.STARTUP_FAILURE
+    return 0 if server.started or server.should_exit else uvicorn.config.STARTUP_FAILURE
+
+
+def end_in_time(bound: StopBound) -> None:
+    """End this process when the time of a stop is over, whatever holds it. What was under way is left to leases."""
+    bound.wait_begun()
+    time.sleep(bound.seconds_until(END))
+    log.error(
+        "stop not finished in time; process ended",
+        seconds=bound.seconds,
+        advice="what was under way goes on at the next start; RINGBACK_STOP_SECONDS gives more time",
+    )
+    sys.stderr.flush()
+    os._exit(_LATE_STATUS)
 
 
 def serve_as_worker(listening: socket.socket, control_socket: socket.socket) -> int:
     """Serve as one of several workers, after the supervisor's own preparation; return the exit status."""
-    from receiver.serving.worker import report_ready, stop_with_supervisor
+    from receiver.serving.worker import SupervisorWatch, report_ready
 
-    stop_with_supervisor(control_socket)
+    watch = SupervisorWatch(control_socket)
+    watch.start()
     from receiver.serving.master_keys import master_keys
     from receiver.settings import load_settings
     from receiver.storage.schema import check_schema
     from receiver.telemetry.log import configure_logging
 
     settings = load_settings()
+    watch.grace_seconds = settings.stop_seconds
     configure_logging(settings.log_format, settings.log_level)
     # Checked in each worker too: after an upgrade, SIGHUP alone could start a worker of the new version on an old
     # schema.
     asyncio.run(check_schema(settings))
-    return serve(settings, master_keys(settings), listening, on_ready=lambda: report_ready(control_socket))
+    return serve(
+        settings, master_keys(settings), listening, on_ready=lambda: report_ready(control_socket), is_only=False
+    )
 
 
 def supervise(
-    workers: int, listening: socket.socket, *, metrics: socket.socket | None = None, token: str | None = None
+    settings: "Settings", workers: int, listening: socket.socket, *, metrics: socket.socket | None = None
 ) -> int:
     """Keep `workers` processes serving on one socket until a signal stops them; return the exit status.
 
-    `metrics` is the listening socket for the metrics of all of them, if there is one, and `token` what those require.
+    `metrics` is the listening socket for the metrics of all of them, if there is one.
     """
     from receiver.errors import StartError
     from receiver.serving.supervisor import WorkerSupervisor
@@ -127,12 +150,16 @@ def supervise(
             "set TMPDIR to a folder that can be written to"
         ) from None
     with folder as counters, contextlib.ExitStack() as stack:
+        bound = StopBound(settings.stop_seconds, settings.lame_duck_seconds)
+        supervisor = WorkerSupervisor(command, listening, workers, Path(counters), bound)
         if metrics is not None:
             from receiver.serving.metrics_listener import fault_of_workers
 
-            stack.enter_context(_metrics_served(metrics, fault_of_workers(listening), token, Path(counters)))
+            fault = fault_of_workers(listening, lambda: supervisor.is_stopping)
+            stack.enter_context(_metrics_served(metrics, fault, settings.metrics_secret, Path(counters)))
         start_garbage_collection()
-        return asyncio.run(WorkerSupervisor(command, listening, workers, Path(counters)).run())
+        end_if_asked()
+        return asyncio.run(supervisor.run())
 
 
 @contextlib.contextmanager

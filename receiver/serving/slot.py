@@ -78,7 +78,7 @@ class WorkerSlot:
         new = await self._try_start()
         self._replaced = new is not None and await _becomes_ready(new)
         if self._replaced:
-            await old.stop()
+            await old.replaced()
         else:
             log.error("could not replace worker; kept the old one", pid=old.pid)
         self._replacement_done.set()

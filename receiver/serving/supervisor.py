@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from receiver.serving.slot import WorkerSlot, wait_for_first
-from receiver.serving.worker import GRACE_EXCEEDED, GRACE_SECONDS, WorkerProcess
+from receiver.serving.worker import GRACE_EXCEEDED, WorkerProcess
+from receiver.stop_bound import StopBound
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import forget_worker, shared_counters
 
@@ -25,7 +26,7 @@ class WorkerSupervisor:
     """Keeps `workers` processes of `command` running until a signal stops it.
 
     `command` gets the listening socket as `--fd` and the control socket as `--control-fd`. The workers share their
-    metrics in the folder `counters`. Each may take `grace_seconds` to stop.
+    metrics in the folder `counters`. A stop takes no longer than `bound`, nor does that of a worker that is replaced.
     """
 
     def __init__(
@@ -34,17 +35,18 @@ class WorkerSupervisor:
         listening: socket.socket,
         workers: int,
         counters: Path,
-        grace_seconds: float = GRACE_SECONDS,
+        bound: StopBound,
     ) -> None:
         self._command = command
         self._listening = listening
         self._counters = counters
-        self._grace_seconds = grace_seconds
+        self._bound = bound
         self._slots = [WorkerSlot(self._start_worker) for _ in range(workers)]
         self._numbers: set[int] = set()
         """The numbers of the running workers, which name the files of their metrics."""
         self._running: dict[WorkerProcess, asyncio.Task[int]] = {}
         self._stop_requested = asyncio.Event()
+        self._stop_signal = signal.SIGTERM
         self._interrupted_again = asyncio.Event()
         self._replacement_requested = asyncio.Event()
 
@@ -54,8 +56,8 @@ class WorkerSupervisor:
         Returns the exit status: 0 if all workers ended well.
         """
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stop_requested.set)
-        loop.add_signal_handler(signal.SIGINT, self._handle_interrupt)
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(stop, self._handle_stop, stop)
         loop.add_signal_handler(signal.SIGHUP, self._replacement_requested.set)
         slots = [asyncio.create_task(slot.run()) for slot in self._slots]
         others = [asyncio.create_task(self._stop_requested.wait()), asyncio.create_task(self._replace_on_request())]
@@ -73,7 +75,7 @@ class WorkerSupervisor:
         number = next(number for number in count() if number not in self._numbers)
         self._numbers.add(number)
         environment = shared_counters(self._counters, number)
-        worker = await WorkerProcess.start(self._command, self._listening, environment, self._grace_seconds)
+        worker = await WorkerProcess.start(self._command, self._listening, environment, self._bound.seconds)
         self._running[worker] = asyncio.create_task(self._wait_ended(worker, number))
         return worker
 
@@ -97,20 +99,35 @@ class WorkerSupervisor:
             else:
                 log.info("replaced all workers")
 
-    def _handle_interrupt(self) -> None:
-        if self._stop_requested.is_set():
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a stop was requested."""
+        return self._stop_requested.is_set()
+
+    def _handle_stop(self, which: signal.Signals) -> None:
+        """Begin the stop; at a second signal end the lame duck, at a second Ctrl-C do not wait for requests."""
+        if not self.is_stopping:
+            self._stop_signal = which
+            self._bound.begin(lame=which == signal.SIGTERM)
+            self._stop_requested.set()
+        elif self._bound.is_lame:
+            self._bound.end_lame_duck()
+            for worker in self._running:
+                worker.send_signal(signal.SIGINT)
+        elif which == signal.SIGINT:
             self._interrupted_again.set()
-        self._stop_requested.set()
 
     async def _stop_all(self) -> int:
         """Stop all running workers; return 0 if all ended well, else the first other exit status."""
         running = self._running.copy()
         for worker in running:
-            worker.request_stop()
+            worker.request_stop(self._stop_signal)
+        # When the workers accept no more connections, further ones are to be refused, and not to wait here.
+        self._listening.close()
         ended = asyncio.gather(*running.values())
         interrupted = asyncio.create_task(self._interrupt(running))
         either: list[asyncio.Future[Any]] = [ended, interrupted]
-        await asyncio.wait(either, timeout=self._grace_seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, timeout=self._bound.seconds_until(1.0), return_when=asyncio.FIRST_COMPLETED)
         interrupted.cancel()
         for worker in running:
             worker.kill(GRACE_EXCEEDED)

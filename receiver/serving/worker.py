@@ -16,12 +16,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Self
 
+from receiver.stop_bound import StopBound
 from receiver.telemetry.log import get_logger
 
 log = get_logger("serving.worker")
 
-GRACE_SECONDS = 50.0
-"""How long a worker may take to stop: a little more than closing its connections and draining its queues may take."""
+HAND_OVER = signal.SIGUSR1
+"""The signal to a worker whose successor serves: stop, and leave connections that wait to be accepted to the others."""
 GRACE_EXCEEDED = "worker exceeded grace period; sent SIGKILL"
 
 _READY = b"r"
@@ -29,25 +30,32 @@ _READY = b"r"
 
 def report_ready(control_socket: socket.socket) -> None:
     """Report to the supervisor that this worker answers requests. Called in the worker."""
-    with contextlib.suppress(OSError):  # the supervisor is gone, which `stop_with_supervisor` handles
+    with contextlib.suppress(OSError):  # the supervisor is gone, which `SupervisorWatch` handles
         control_socket.send(_READY)
 
 
-def stop_with_supervisor(control_socket: socket.socket) -> None:
-    """Stop this worker when its supervisor ends: gracefully, or by SIGKILL after `GRACE_SECONDS`.
+class SupervisorWatch:
+    """Stops this worker when its supervisor ends: gracefully, or by SIGKILL after `grace_seconds`."""
 
-    Called in the worker, before anything that takes time. SIGHUP, which a terminal or an operator may send to the
-    whole process group, is ignored from now on: it is meant for the supervisor.
-    """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    def __init__(self, control_socket: socket.socket) -> None:
+        self.grace_seconds = StopBound().seconds
+        """The default, until the worker has read its settings."""
+        self._control_socket = control_socket
 
-    def watch() -> None:
-        control_socket.recv(1)  # the supervisor never writes, so this returns at end-of-file
+    def start(self) -> None:
+        """Begin, in the worker, before anything that takes time.
+
+        SIGHUP, which a terminal or an operator may send to the whole process group, is ignored from now on: it is meant
+        for the supervisor.
+        """
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        threading.Thread(target=self._watch, name="ringback-control", daemon=True).start()
+
+    def _watch(self) -> None:
+        self._control_socket.recv(1)  # the supervisor never writes, so this returns at end-of-file
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE_SECONDS)
+        time.sleep(self.grace_seconds)
         os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="ringback-control", daemon=True).start()
 
 
 class WorkerProcess:
@@ -68,7 +76,7 @@ class WorkerProcess:
         command: Sequence[str],
         listening: socket.socket,
         environment: Mapping[str, str],
-        grace_seconds: float = GRACE_SECONDS,
+        grace_seconds: float,
     ) -> Self:
         """Start a worker with the two sockets as `--fd` and `--control-fd`. Raises `OSError`.
 
@@ -105,9 +113,9 @@ class WorkerProcess:
         self._control_socket.close()
         return status
 
-    async def stop(self) -> None:
-        """Stop it gracefully, or by SIGKILL when its grace period is over; return when it has ended."""
-        self.request_stop()
+    async def replaced(self) -> None:
+        """Stop it, whose successor serves, or by SIGKILL when its grace period is over; return when it has ended."""
+        self.request_stop(HAND_OVER)
         try:
             async with asyncio.timeout(self._grace_seconds):
                 await self.wait_ended()
@@ -115,11 +123,11 @@ class WorkerProcess:
             self.kill(GRACE_EXCEEDED)
             await self.wait_ended()
 
-    def request_stop(self) -> None:
-        """Send SIGTERM, unless that was done before."""
+    def request_stop(self, which: signal.Signals) -> None:
+        """Send a signal to stop, unless that was done before. One that is not ready gets SIGTERM."""
         if not self.stop_requested:
             self.stop_requested = True
-            self.send_signal(signal.SIGTERM)
+            self.send_signal(which if self._ready.done() else signal.SIGTERM)
 
     def kill(self, event: str) -> None:
         """Send SIGKILL if it still runs, and log why: `event` is the log record's event."""

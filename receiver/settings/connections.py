@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from receiver.setting_values import MAX_SECONDS
 from receiver.settings.group import Seconds, SettingsGroup
 
 
@@ -54,6 +55,25 @@ class ConnectionSettings(SettingsGroup):
     A body that finds no room waits. By default 256 MiB, or an eighth of the container's memory where that is less.
     Deliveries about tasks of more than 64 KiB may hold half as many besides, and answers that are being made a quarter.
     """
+
+    stop_seconds: Seconds = 25
+    """The longest time of a stop, in seconds, from the signal to the end of the process, the lame duck included.
+
+    By default a little less than the 30 s that Kubernetes gives. What is under way at the end goes on at the next start
+    or in another process.
+    """
+    lame_duck_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] = 0
+    """How long after SIGTERM everything is still served, in seconds, while `/readyz` says 503.
+
+    For load balancers that need some time to see it. A second signal, or Ctrl-C, goes on with the stop at once.
+    """
+
+    @field_validator("lame_duck_seconds")
+    @classmethod
+    def _within_stop(cls, value: float, info: ValidationInfo) -> float:
+        if value >= info.data.get("stop_seconds", MAX_SECONDS):
+            raise ValueError("must be less than RINGBACK_STOP_SECONDS, of which it is a part")
+        return value
 
     @field_validator("root_path")
     @classmethod

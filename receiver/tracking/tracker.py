@@ -203,9 +203,11 @@ class Tracker:
 
     async def drain(self, seconds: float) -> None:
         """Wait for the create calls under way, and for creates whose commit is not confirmed, `seconds` at most."""
+        loop = asyncio.get_running_loop()
+        over_at = loop.time() + seconds
         if waits := self._sending | self._unknown:
             await asyncio.wait(waits, timeout=seconds)
-        await self._submitter.drain(seconds)
+        await self._submitter.drain(max(0.0, over_at - loop.time()))
 
 
 def _found(rows: list[dict[str, Any]], task_id: str) -> Fields:

@@ -31,8 +31,9 @@ from receiver.providers.piapi import PiAPI
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.serving.connection import ServerConnection
 from receiver.serving.master_keys import master_keys
-from receiver.serving.server import Server
+from receiver.serving.server import Server, ServerStop
 from receiver.settings import Settings, load_settings
+from receiver.stop_bound import StopBound
 from receiver.storage.sqlite import configure
 from receiver.telemetry.log import configure_logging
 from receiver.tracking.apply import Applied
@@ -157,4 +158,4 @@ if __name__ == "__main__":
         forwarded_allow_ips=settings.trusted_proxies,
         server_header=False,
     )
-    Server(config, end_waits=lambda: None).run(sockets=[config.bind_socket()])
+    Server(config, ServerStop(StopBound())).run(sockets=[config.bind_socket()])

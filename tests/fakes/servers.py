@@ -14,7 +14,8 @@ from starlette.types import ASGIApp
 from receiver.serving.connection import ServerConnection
 from receiver.serving.connection_limits import ConnectionLimits
 from receiver.serving.connections import Connections
-from receiver.serving.server import Server
+from receiver.serving.server import Server, ServerStop
+from receiver.stop_bound import StopBound
 
 _GRACE_SECONDS = 2.0
 _TICK_SECONDS = 0.002
@@ -26,7 +27,8 @@ class _Server(Server):
     """Stops as soon as it can instead of at uvicorn's ticks of 0.1 s, since every test waits for it."""
 
     def __init__(self, config: uvicorn.Config, app: ASGIApp, limits: ConnectionLimits | None) -> None:
-        super().__init__(config, end_waits=lambda: _end_waits(app), limits=limits)
+        super().__init__(config, ServerStop(StopBound()), limits=limits)
+        self._app = app
         self.stop = asyncio.Event()
         self.ready = asyncio.Event()
 
@@ -38,7 +40,7 @@ class _Server(Server):
         await self.stop.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._end_waits()
+        _end_waits(self._app)
         await self._stop_accepting()
         for connection in list(self.server_state.connections):
             connection.shutdown()

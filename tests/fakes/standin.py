@@ -6,13 +6,13 @@ exit at their start.
 
 import asyncio
 import os
-import signal
 import socket
 import sys
 from pathlib import Path
 
 from receiver.serving.supervisor import WorkerSupervisor
-from receiver.serving.worker import report_ready, stop_with_supervisor
+from receiver.serving.worker import SupervisorWatch, report_ready
+from receiver.stop_bound import StopBound
 from receiver.telemetry.log import configure_logging
 from receiver.telemetry.metrics import exposition, inbound_refused, streams_open
 
@@ -27,13 +27,13 @@ def supervise(workers: int, grace_seconds: float) -> None:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
         command = [sys.executable, "-m", "tests.fakes.standin"]
-        supervisor = WorkerSupervisor(command, listening, workers, counters, grace_seconds)
+        supervisor = WorkerSupervisor(command, listening, workers, counters, StopBound(grace_seconds))
         sys.exit(asyncio.run(supervisor.run()))
 
 
 def work(listening: socket.socket, control_socket: socket.socket) -> None:
     """Serve as a worker. A request for `/hang` is never answered; one for `/wait` is when the worker stops."""
-    stop_with_supervisor(control_socket)
+    SupervisorWatch(control_socket).start()
     if Path("broken").exists():
         sys.exit(BROKEN_STATUS)
     import uvicorn
@@ -43,7 +43,7 @@ def work(listening: socket.socket, control_socket: socket.socket) -> None:
     from starlette.routing import Route
 
     from receiver.serving.connection import ServerConnection
-    from receiver.serving.server import Server
+    from receiver.serving.server import Server, ServerStop
 
     stopping = asyncio.Event()
 
@@ -65,10 +65,10 @@ def work(listening: socket.socket, control_socket: socket.socket) -> None:
         return Response(exposition())
 
     app = Starlette(routes=[Route(f"/{each.__name__}", each) for each in (pid, wait, hang, metrics)])
-    config = uvicorn.Config(app, http=ServerConnection, log_level="critical", ws="none", timeout_graceful_shutdown=60)
-    server = Server(config, stopping.set, linger_seconds=1.0, on_ready=lambda: report_ready(control_socket))
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, server.handle_exit)
+    config = uvicorn.Config(app, http=ServerConnection, log_level="critical", ws="none")
+    stop = ServerStop(StopBound(100), end_waits=stopping.set, is_only=False)
+    server = Server(config, stop, on_ready=lambda: report_ready(control_socket))
+    server.handle_signals()
     server.run(sockets=[listening])
 
 

@@ -1,8 +1,10 @@
 """SIGTERM: work in progress is finished within a bound; work that has not begun is done after the next start."""
 
 import asyncio
+import signal
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import httpx
 from starlette.requests import Request
@@ -12,6 +14,8 @@ from tests.fakes.world import FAST_POLLING, ProcessWorld, in_processes
 
 COUNT = 80
 BOUND_SECONDS = 15.0
+LATE = 4
+"""The exit status of a process that was ended at the bound of its stop, as on a machine that is very busy."""
 
 
 async def stopped(world: ProcessWorld) -> int:
@@ -90,6 +94,46 @@ async def test_a_subscriber_that_hangs_does_not_delay_the_stop(tmp_path: Path) -
         assert world.subscriber.received[0].json["data"]["task_id"] == task_id
         await eventually(world, DELIVERIES, lambda rows: rows[0]["status"] == "delivered")
         assert status == 0, world.log()
+
+
+async def test_a_provider_and_a_subscriber_that_hang_do_not_hold_a_stop_beyond_its_bound(tmp_path: Path) -> None:
+    async with in_processes(tmp_path, stop_seconds="1.5", submit_wait_seconds="0", **FAST_POLLING) as world:
+        hanging = asyncio.Event()
+
+        def hang(_number: int, _request: Request) -> asyncio.Future[int]:
+            hanging.set()
+            return asyncio.ensure_future(world.subscriber.hang())
+
+        world.subscriber.answer = hang
+        await world.webhook()
+        task_id = await world.created()
+        await happens(hanging)
+        await world.created({"submit": "hang", "hang_seconds": 600})
+        await created_at_the_provider(world, 2)
+        assert await stopped(world) in (0, LATE), world.log()
+        world.subscriber.answer = lambda _number, _request: 200
+        await world.start()
+        await world.subscriber.until(lambda received: task_id in {each.json["data"]["task_id"] for each in received})
+
+
+async def test_while_the_lame_duck_lasts_all_is_served_and_readiness_says_no(tmp_path: Path) -> None:
+    own = tmp_path / "metrics.sock"
+    seconds: dict[str, Any] = {"stop_seconds": "900", "lame_duck_seconds": "600", "metrics_address": str(own)}
+    async with in_processes(tmp_path, **seconds, **FAST_POLLING) as world:
+        assert world.process is not None
+        world.process.send_signal(signal.SIGTERM)
+        transport = httpx.AsyncHTTPTransport(uds=str(own))
+        async with httpx.AsyncClient(base_url="http://metrics", transport=transport) as metrics:
+            for probe in (world.api, metrics):
+                while (answer := await probe.get("/readyz")).status_code == 200:
+                    pass
+                assert (answer.status_code, answer.json()["reason"]) == (503, "the service is stopping")
+        async with httpx.AsyncClient(base_url=world.base, headers=world.api.headers) as another:
+            answer = await another.get("/api/v1/tasks")
+            assert (answer.status_code, answer.headers.get("connection")) == (200, None)
+        task_id = await world.created()
+        assert (await world.ended(task_id))["status"] == "completed"  # a long poll is not ended
+        assert await stopped(world) == 0, world.log()
 
 
 async def test_an_open_connection_reads_at_once_that_the_service_is_not_ready(tmp_path: Path) -> None:

@@ -172,11 +172,8 @@ async def test_the_body_is_bounded_as_a_whole_and_not_by_the_limit_of_webhooks(t
         assert "RINGBACK_MAX_REQUEST_BYTES" in refused.json()["error"]["message"]
 
 
-async def test_neither_a_single_create_nor_a_poll_waits_for_a_bulk_call_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("receiver.app._DRAIN_SECONDS", 0.1)
-    async with in_process(tmp_path, provider_rate="3/s") as world:
+async def test_neither_a_single_create_nor_a_poll_waits_for_a_bulk_call_before_it(tmp_path: Path) -> None:
+    async with in_process(tmp_path, provider_rate="3/s", stop_seconds="0.1") as world:
         watched = await world.created(QUIET)
         await created(world, *(wanted(QUIET) for _ in range(60)))
         while (before := await made(world)) < 3:
