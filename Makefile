@@ -2,6 +2,7 @@
 PYTHON ?= python3
 LOCK := deploy/requirements.lock
 RUNTIME_LOCK := deploy/requirements-runtime.lock
+SBOM := deploy/sbom.cdx.json
 COMPILE := .venv/lock/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --no-emit-find-links --no-header --quiet
 CLIENTS := .venv/clients
@@ -9,7 +10,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-clients prove check bench soak lock format
+.PHONY: help install demo test test-clients test-deploy prove check bench soak lock sbom format
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +47,9 @@ check: $(READY) ## check format, lint rules, types, import layers, security rule
 	$(BIN)/bandit -q -ll -r receiver/storage --skip B608
 	@$(BIN)/python -m tests.audit
 
+test-deploy: $(READY) ## try the image, compose, systemd and Kubernetes for real (PART=image alone; root, podman)
+	@$(BIN)/python -m tests.deploy $(PART) $(if $(BASE),--base $(BASE))
+
 bench: $(READY) ## measure speed as ratios in one run
 	@$(BIN)/python -m tests.bench
 
@@ -62,6 +66,14 @@ lock: ## update the lock files from pyproject.toml
 	$(COMPILE) --group dev --output-file $(LOCK)
 	$(COMPILE) --constraint $(LOCK) --output-file $(RUNTIME_LOCK)
 	rm -rf .venv/lock
+
+sbom: ## write the bill of materials of the image from its lock file
+	$(PYTHON) -m venv .venv/sbom && .venv/sbom/bin/pip install --quiet cyclonedx-bom==7.5.0
+	$(PYTHON) -m venv --without-pip .venv/runtime
+	.venv/sbom/bin/pip --python .venv/runtime/bin/python install --quiet --no-deps --require-hashes -r $(RUNTIME_LOCK)
+	.venv/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --spec-version 1.6 --output-reproducible \
+		.venv/runtime/bin/python | $(PYTHON) tests/deploy/sbom.py > $(SBOM).new
+	mv $(SBOM).new $(SBOM) && rm -rf .venv/sbom .venv/runtime
 
 $(READY): $(LOCK) pyproject.toml
 	@echo "Setting up .venv"

@@ -63,7 +63,9 @@ def check(on: Podman) -> None:
         project = Path(folder, "project")
         copytree(ROOT / "deploy", project / "deploy")
         environment = {**os.environ, "PIAPI_API_KEY": "no-real-key"}
-        subprocess.run([project / "deploy" / "make-secrets", project / "deploy" / "secrets"], env=environment, check=True)
+        subprocess.run(
+            [project / "deploy" / "make-secrets", project / "deploy" / "secrets"], env=environment, check=True
+        )
         key = (project / "deploy" / "secrets" / "api-key").read_text().strip()
         compose = _Compose(on, _program(Path(folder)), project)
         _check_smallest(compose, key)
@@ -109,7 +111,7 @@ class _Compose:
             run("down", "--volumes")
 
     def _check_health(self, over: threading.Event) -> None:
-        """Check the health of each container every second: podman leaves that to systemd's timers, which are not here."""
+        """Check the health of each container every second: podman leaves that to timers of systemd."""
         while not over.wait(1):
             for name in self.on.run("ps", "--format", "{{.Names}}", check=False).stdout.split():
                 self.on.run("healthcheck", "run", name, check=False)
@@ -117,7 +119,10 @@ class _Compose:
 
 def _check_smallest(compose: _Compose, key: str) -> None:
     port = free_port()
-    with compose.up("compose.sqlite.yaml", {"RINGBACK_PORT": str(port)}), _client(f"http://127.0.0.1:{port}", key) as api:
+    with (
+        compose.up("compose.sqlite.yaml", {"RINGBACK_PORT": str(port)}),
+        _client(f"http://127.0.0.1:{port}", key) as api,
+    ):
         assert api.get("/readyz").status_code == 200
         assert api.get("/api/v1/tasks").status_code == 200
     print("compose: compose.sqlite.yaml: ready behind its published port")
@@ -161,7 +166,9 @@ def _restarted_under_load(on: Podman, url: str, key: str) -> Counter[str]:
         thread.start()
     try:
         names = json.loads(on.output("ps", "--format", "json"))
-        for name in sorted(each["Names"][0] for each in names if "ringback-" in each["Names"][0].rpartition("_")[0][9:]):
+        for name in sorted(
+            each["Names"][0] for each in names if "ringback-" in each["Names"][0].rpartition("_")[0][9:]
+        ):
             on.run("restart", "--time=60", name)
     finally:
         over.set()
@@ -182,8 +189,8 @@ def _build_stand_ins(on: Podman, folder: Path) -> None:
 
 def _program(folder: Path) -> Path:
     """Install podman-compose."""
-    subprocess.run([sys.executable, "-m", "venv", folder / "tools"], check=True)
-    pip = [folder / "tools" / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "tools")], check=True)
+    pip = [str(folder / "tools" / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, _PODMAN_COMPOSE], check=True)
     return folder / "tools" / "bin" / "podman-compose"
 

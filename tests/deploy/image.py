@@ -18,7 +18,9 @@ _IMPORTS = """
 import importlib, importlib.util, pathlib, pkgutil, sysconfig
 import migrations, models, receiver
 place = pathlib.Path(sysconfig.get_path("purelib"))
-names = [name for package in (receiver, models) for _, name, _ in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
+names = []
+for package in (receiver, models):
+    names += [found.name for found in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
 names += [".".join([*file.relative_to(place).parts[:-1], file.name.split(".")[0]]) for file in place.rglob("*.so")]
 for name in names:
     if not name.endswith("__main__") and "libs" not in name:
@@ -49,7 +51,7 @@ def _check_service(on: Podman) -> None:
     with on.running(*options) as container, _client(port) as client:
         assert client.get("/readyz").json() == {"status": "ready"}
         assert client.get("/metrics").status_code == 404
-        organization = client.get("/api/v1/organization").json()
+        organization = client.get("/api/v1/organization").json()["data"]["id"]
         assert on.output("exec", container, "ringback", "health") == "ready"
         assert on.run("healthcheck", "run", container).returncode == 0
         status = Path(f"/proc/{on.inspect(container, '{{.State.Pid}}')}/status").read_text()
@@ -57,7 +59,9 @@ def _check_service(on: Podman) -> None:
         assert re.search(r"^CapEff:\t0+$", status, re.MULTILINE), status
         assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE), status
         megabytes = int(re.findall(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[0]) / 1000
-        print(f"image: read-only, user 10001, no capabilities: ready and healthy, {megabytes:.0f} MB of memory when idle")
+        print(
+            f"image: read-only, user 10001, no capabilities: ready and healthy, {megabytes:.0f} MB of memory when idle"
+        )
         assert megabytes <= _MOST_IDLE_MEGABYTES
         began = monotonic()
         on.run("stop", "--time=60", container)
@@ -65,7 +69,7 @@ def _check_service(on: Podman) -> None:
         print(f"image: SIGTERM as PID 1 ends it after {seconds:.1f} s with exit status {code}")
         assert code == "0"
         on.run("start", container)
-        assert client.get("/api/v1/organization").json() == organization
+        assert client.get("/api/v1/organization").json()["data"]["id"] == organization
         print("image: started again on its volume, everything is there")
 
 

@@ -55,7 +55,16 @@ class Podman:
         """Build an image in the network of this machine."""
         mounts = [f"--volume={file}:{file}:ro" for file in _OF_THIS_MACHINE if Path(file).exists()]
         self.run(
-            "build", "--format=docker", "--network=host", *mounts, *options, "-f", str(dockerfile), "-t", tag, str(context)
+            "build",
+            "--format=docker",
+            "--network=host",
+            *mounts,
+            *options,
+            "-f",
+            str(dockerfile),
+            "-t",
+            tag,
+            str(context),
         )
 
     @contextmanager

@@ -1,11 +1,13 @@
 """The two lock files: what developers install, and what the image installs, agree with pyproject.toml."""
 
+import json
 import re
 import tomllib
 from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from cyclonedx.model.bom import Bom
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -59,3 +61,21 @@ def test_the_image_has_what_the_service_needs_and_nothing_else() -> None:
 def test_a_lock_has_hashes_for_each_package_and_names_no_source(lock: Path) -> None:
     assert [name for name, (_, hashes) in pins(lock).items() if not hashes] == []
     assert re.findall(r"--(?:extra-)?index-url|--find-links|://", lock.read_text()) == []
+
+
+def test_the_bill_of_materials_names_what_the_image_installs_and_no_source() -> None:
+    """`make sbom` writes it, on Linux: packages that only other systems need are not in the image."""
+    text = (ROOT / "deploy" / "sbom.cdx.json").read_text()
+    document = json.loads(text)
+    assert (document["bomFormat"], document["specVersion"], "serialNumber" in document) == ("CycloneDX", "1.6", False)
+    named = {canonicalize_name(each["name"]): each["version"] for each in document["components"]}
+    installed = {
+        name: str(each.specifier).removeprefix("==")
+        for name, (each, _) in pins(RUNTIME).items()
+        if each.marker is None or each.marker.evaluate()
+    }
+    assert named == installed
+    assert set(re.findall(r"\w+://[^/\"]+", text)) <= {"http://cyclonedx.org"}
+    parsed: Bom = Bom.from_json(document)  # type: ignore[attr-defined]
+    assert parsed.validate()
+    assert len(parsed.components) == len(named)
