@@ -18,6 +18,8 @@ from receiver.setting_values import trimmed
 
 PREFIX = "RINGBACK_"
 _FILE = "_FILE"
+_FIRST_PASSED = 3
+"""The file descriptor of the first socket that systemd passes."""
 _MOST_SECRET_BYTES = 65_536
 """A larger file is not a secret, and may have no end (`/dev/zero`)."""
 
@@ -52,6 +54,28 @@ def with_secret_files(values: Mapping[str, str], secrets: Collection[str]) -> tu
         except SettingsError as error:
             faults[name + _FILE] = f"{path}: {error.message}"
     return found, faults
+
+
+def take_passed_sockets() -> dict[int, str]:
+    """Return the sockets that systemd has passed to this process, names by file descriptor (`sd_listen_fds(3)`).
+
+    What says so is removed from the environment: it is for this process alone.
+    """
+    process, number, names = (os.environ.pop(f"LISTEN_{name}", "") for name in ("PID", "FDS", "FDNAMES"))
+    if process != str(os.getpid()) or not number.isdecimal():
+        return {}
+    named = names.split(":")
+    return {_FIRST_PASSED + at: named[at] if at < len(named) else "" for at in range(int(number))}
+
+
+def take_notify_socket() -> tuple[str | None, float | None]:
+    """Return where systemd is to be notified, and in which time, in seconds, it wants to hear of this process.
+
+    None is that it does not want to (`sd_notify(3)`, `sd_watchdog_enabled(3)`). Both are removed from the environment.
+    """
+    path, time, process = (os.environ.pop(name, "") for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"))
+    is_watched = time.isdecimal() and int(time) > 0 and process in ("", str(os.getpid()))
+    return path or None, int(time) / 1e6 if is_watched else None
 
 
 def _read_env_file(path: Path | None) -> dict[str, str]:

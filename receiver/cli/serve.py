@@ -3,6 +3,7 @@
 import gc
 import socket
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,15 +11,28 @@ import typer
 from receiver.cli.console import echo
 
 if TYPE_CHECKING:
+    from receiver.cli.listening import PassedSockets, ServiceAddress
     from receiver.settings import Settings
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 chooses a free one.")] = 8080,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that serve; more than 1 needs PostgreSQL.")] = 1,
-    fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="The address to listen on, 127.0.0.1 by default; :: is every one of IPv6 and IPv4."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="The port to listen on, 8080 by default; 0 chooses a free one.")
+    ] = None,
+    uds: Annotated[Path | None, typer.Option(metavar="PATH", help="Listen at a Unix socket instead.")] = None,
+    fd: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Listen on the socket passed as this file descriptor instead."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that serve, 1 by default; more need PostgreSQL.")
+    ] = None,
     control_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    metrics_apart: Annotated[bool, typer.Option("--metrics-apart", hidden=True)] = False,
 ) -> None:
     """Run the service: receive webhooks, track tasks, notify subscribers.
 
@@ -26,43 +40,60 @@ def serve(
     RINGBACK_API_KEY is set, an admin key. Until it was used, each start prints it on a terminal; elsewhere it is in a
     file of mode 0600 beside the database, whose path is logged.
 
-    SIGTERM and Ctrl-C stop it after the requests in progress are finished. With several workers, one that ends
-    unexpectedly is restarted, and SIGHUP replaces all of them one after the other: each stops when its successor is
-    ready, and no request is refused.
+    It listens where the options say, else on a socket that systemd passes, else where RINGBACK_HOST, RINGBACK_PORT or
+    RINGBACK_UDS say.
+
+    SIGTERM and Ctrl-C stop it after the requests in progress are finished, in RINGBACK_STOP_SECONDS at most. With
+    several workers, one that ends unexpectedly is restarted, and SIGHUP replaces all of them one after the other: each
+    stops when its successor is ready, and no request is refused. A process that serves alone ignores SIGHUP.
     """
     gc.disable()  # enabled after the start: nothing that is imported and created until then is garbage
     if fd is not None and control_fd is not None:  # started by the supervisor
         from receiver.serving.process import serve_as_worker
 
-        status = serve_as_worker(socket.socket(fileno=fd), socket.socket(fileno=control_fd))
+        listening, control_socket = socket.socket(fileno=fd), socket.socket(fileno=control_fd)
+        status = serve_as_worker(listening, control_socket, metrics_apart=metrics_apart)
     else:
-        status = _serve(host, port, workers)
+        from receiver.cli.listening import ServiceAddress
+
+        status = _serve(ServiceAddress(host, port, uds, fd), workers)
     if status:
         raise typer.Exit(status)
 
 
-def _serve(host: str, port: int, workers: int) -> int:
-    from receiver.cli.listening import listen
+def _serve(address: "ServiceAddress", wanted_workers: int | None) -> int:
+    from receiver.cli.listening import PassedSockets
     from receiver.serving import process
     from receiver.serving.first_key import hand_over
+    from receiver.serving.sockets import shown
     from receiver.serving.start import prepared
     from receiver.settings import load_settings
     from receiver.telemetry.log import configure_logging
 
+    passed = PassedSockets.take()
+    address.check(passed)
     settings = load_settings()
+    workers = wanted_workers or settings.workers
     configure_logging(settings.log_format, settings.log_level)
     with prepared(settings, workers) as keys:
         if keys.unused_admin_key is not None:
             hand_over(settings, keys.unused_admin_key, lambda text: echo(text, lines=True))
-        with listen(host, port) as (listening, url), _listening_for_metrics(settings) as metrics:
-            echo(f"Ringback on {url}, {_database(settings)}, {_updates(settings)}")
+        with address.listening(settings, passed) as listening, _listening_for_metrics(settings, passed) as metrics:
+            echo(f"Ringback on {shown(listening)}, {_database(settings)}, {_updates(settings)}")
             if workers == 1:
-                return process.serve(settings, keys.master_keys, listening, metrics=metrics)
+                is_own = address.fd is None and passed.service is None
+                return process.serve(settings, keys.master_keys, listening, metrics=metrics, is_own=is_own)
             return process.supervise(settings, workers, listening, metrics=metrics)
 
 
-def _listening_for_metrics(settings: "Settings") -> AbstractContextManager[socket.socket | None]:
-    """Listen where metrics and health have a listener of their own; None if they have none."""
+def _listening_for_metrics(
+    settings: "Settings", passed: "PassedSockets"
+) -> AbstractContextManager[socket.socket | None]:
+    """Listen where metrics and health have a listener of their own; None if they have none. Raises `StartError`."""
+    if passed.metrics is not None:
+        from receiver.serving.sockets import passed_socket
+
+        return passed_socket(passed.metrics)
     if settings.metrics_address is None:
         return nullcontext()
     from receiver.serving.metrics_listener import metrics_listening

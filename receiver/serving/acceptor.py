@@ -10,6 +10,7 @@ from typing import Any
 from receiver.domain.log_lines import LogLines
 from receiver.serving.connections import ClientNetwork, Connections
 from receiver.serving.handshakes import refuse_handshakes
+from receiver.serving.peers import peer_host
 from receiver.serving.refusals import ConnectionRefusal
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import connections_refused, counted
@@ -120,7 +121,7 @@ class Acceptor:
 
     def _admit(self, accepted: socket.socket, address: Any) -> None:
         accepted.setblocking(False)
-        network = self._connections.admit(address[0] if isinstance(address, tuple) else "")
+        network = self._connections.admit(peer_host(self._listening.family, address))
         if isinstance(network, ConnectionRefusal):
             _turn_away(accepted, network.answer())
             return

@@ -19,6 +19,7 @@ from receiver.serving import refusals
 from receiver.serving.connections import ClientNetwork, Connections
 from receiver.serving.http1_connection import Http1Connection
 from receiver.serving.lingering import LingeringTransport
+from receiver.serving.peers import peer_host
 from receiver.serving.refusals import ConnectionRefusal
 from receiver.serving.request_bounds import RequestBounds
 from receiver.serving.request_flow import BodyClock, RequestFlow
@@ -105,6 +106,7 @@ class ServerConnection(Http1Connection):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Begin, with the deadline of the first byte."""
         super().connection_made(transport)
+        self.client = _client(transport)
         self.flow = RequestFlow(transport, self._clock, self._is_full)
         now = self.loop.time()
         self.deadline = now + self._limits.first_byte_seconds
@@ -473,3 +475,10 @@ class ServerConnection(Http1Connection):
     @property
     def _host(self) -> str:
         return self.client[0] if self.client else ""
+
+
+def _client(transport: asyncio.Transport) -> tuple[str, int] | None:
+    """Return the client's address and port, with the address as settings name it; None if it is gone."""
+    connected, address = transport.get_extra_info("socket"), transport.get_extra_info("peername")
+    host = "" if connected is None else peer_host(connected.family, address)
+    return (host, address[1] if isinstance(address, tuple) else 0) if host else None

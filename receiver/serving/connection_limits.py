@@ -53,7 +53,7 @@ class ConnectionLimits:
     max_connections: int = field(default_factory=default_connections)
     max_connections_per_address: int = 1000
     bodies_in_flight_bytes: int = field(default_factory=default_body_bytes)
-    trusted_proxies: str = "127.0.0.1"
+    trusted_proxies: str = "127.0.0.1,unix"
 
     @classmethod
     def of(cls, settings: Settings) -> Self:

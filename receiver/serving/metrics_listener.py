@@ -8,14 +8,13 @@ a worker whether it is ready.
 
 import asyncio
 import http.client
-import os
 import socket
-import stat
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -23,16 +22,16 @@ from starlette.routing import Route
 
 from receiver.api.answer_headers import AnswerHeadersMiddleware
 from receiver.api.health import STOPPING, Health, livez
-from receiver.errors import StartError
 from receiver.serving.connection_limits import ConnectionLimits
 from receiver.serving.server import Server, ServerStop, server_config
+from receiver.serving.sockets import tcp_listening, unix_listening
 from receiver.setting_values import read_listen_address
 from receiver.stop_bound import StopBound
 
 _ANSWER_SECONDS = 3.0
 _STOP_SECONDS = 2.0
 _MOST_CONNECTIONS = 64
-_SOCKET_MODE = 0o660
+_SETTING = "RINGBACK_METRICS_ADDRESS"
 _BUSY = "the service does not answer in time"
 
 AskFault = Callable[[], Awaitable[str | None]]
@@ -43,17 +42,8 @@ AskFault = Callable[[], Awaitable[str | None]]
 def metrics_listening(address: str) -> Iterator[socket.socket]:
     """Listen at `address` until the context ends. Raises `StartError`."""
     place = read_listen_address(address)
-    try:
-        listening = _unix_socket(place) if isinstance(place, Path) else _tcp_socket(*place)
-    except OSError as error:
-        raise StartError(
-            f"cannot listen at {address} ({error.strerror}); name another address in RINGBACK_METRICS_ADDRESS"
-        ) from None
-    with listening:
+    with unix_listening(place, _SETTING) if isinstance(place, Path) else tcp_listening(*place, _SETTING) as listening:
         yield listening
-    if isinstance(place, Path):
-        with suppress(OSError):
-            place.unlink()
 
 
 class MetricsServer:
@@ -108,10 +98,10 @@ def fault_of_loop(loop: asyncio.AbstractEventLoop, fault: AskFault) -> AskFault:
 
 def fault_of_workers(listening: socket.socket, is_stopping: Callable[[], bool]) -> AskFault:
     """Return an `AskFault` that asks one of the workers on the public listener: the one that accepts the connection."""
-    address = listening.getsockname()
+    family, address = listening.family, listening.getsockname()
 
     async def ask() -> str | None:
-        return STOPPING if is_stopping() else await asyncio.to_thread(_ask_worker, *address[:2])
+        return STOPPING if is_stopping() else await asyncio.to_thread(_ask_worker, family, address)
 
     return ask
 
@@ -121,50 +111,24 @@ async def _awaited(fault: AskFault) -> str | None:
     return await fault()
 
 
-def _ask_worker(host: str, port: int) -> str | None:
-    if (address := ip_address(host)).is_unspecified:
-        host = "127.0.0.1" if address.version == 4 else "::1"
-    connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_SECONDS)
+def _ask_worker(family: int, address: Any) -> str | None:
+    connection = http.client.HTTPConnection("localhost", timeout=_ANSWER_SECONDS)
     try:
-        connection.request("GET", "/readyz", headers={"connection": "close"})
-        answer = connection.getresponse()
-        return None if answer.status == http.HTTPStatus.OK else "a worker is not ready"
+        with socket.socket(family) as connected:
+            connected.settimeout(_ANSWER_SECONDS)
+            connected.connect(_reachable(address))
+            connection.sock = connected
+            connection.request("GET", "/readyz", headers={"connection": "close"})
+            answer = connection.getresponse()
+            return None if answer.status == http.HTTPStatus.OK else "a worker is not ready"
     except (OSError, http.client.HTTPException):
         return _BUSY
     finally:
         connection.close()
 
 
-def _tcp_socket(host: str, port: int) -> socket.socket:
-    listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    # asyncio sets this itself only on sockets whose protocol is given as TCP; for this one it is 0, the default.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
-
-
-def _unix_socket(path: Path) -> socket.socket:
-    """Listen at a path, in place of a socket that an earlier process left there; the group may connect too."""
-    with suppress(FileNotFoundError):
-        if stat.S_ISSOCK(path.lstat().st_mode):
-            _refuse_if_served(path)
-            path.unlink()
-    listening = socket.socket(socket.AF_UNIX)
-    before = os.umask(0o777 & ~_SOCKET_MODE)
-    try:
-        listening.bind(str(path))
-        listening.listen()
-    except OSError:
-        listening.close()
-        raise
-    finally:
-        os.umask(before)
-    return listening
-
-
-def _refuse_if_served(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return
-    raise StartError(f"another process listens at {path}; name another RINGBACK_METRICS_ADDRESS")
+def _reachable(address: Any) -> Any:
+    """Return an address to which a client on this machine can connect."""
+    if isinstance(address, tuple) and (host := ip_address(address[0])).is_unspecified:
+        return ("127.0.0.1" if host.version == 4 else "::1", *address[1:])
+    return address

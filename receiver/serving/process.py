@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = get_logger("serving.process")
 
+_STATUS = "serving"
 _LATE_STATUS = 4
 """The exit status of a process that had not stopped when its time was over."""
 _GARBAGE_THRESHOLDS = (10_000, 10, 10)
@@ -43,21 +44,25 @@ def serve(
     on_ready: Callable[[], None] = lambda: None,
     *,
     metrics: socket.socket | None = None,
-    is_only: bool = True,
+    is_own: bool = True,
+    is_worker: bool = False,
 ) -> int:
     """Serve on a listening socket until a signal stops the process; return the exit status.
 
     `keys` are the master keys, oldest first; `on_ready` is called when the first request can be answered. `metrics` is
-    the listening socket for metrics and health, if they have one of their own. `is_only` says that no other process has
-    the listening socket.
+    the listening socket for metrics and health, if they have one of their own. `is_own` says that no other process has
+    the listening socket; `is_worker` that a supervisor has started this one.
     """
     import uvicorn
 
     from receiver.app import create_app
     from receiver.serving.connection_limits import ConnectionLimits, raise_file_limit
+    from receiver.serving.notify import Notifier
     from receiver.serving.server import Server, ServerStop, server_config
 
     raise_file_limit()
+    if metrics is not None:
+        settings = _with_metrics_apart(settings)
     bound = StopBound(settings.stop_seconds, settings.lame_duck_seconds)
     app = create_app(settings, keys, bound)
     config = server_config(
@@ -69,7 +74,7 @@ def serve(
         root_path=settings.root_path,
     )
 
-    stack = contextlib.ExitStack()
+    stack, notifier = contextlib.ExitStack(), Notifier.take()
 
     def started() -> None:
         if metrics is not None:
@@ -79,12 +84,26 @@ def serve(
             stack.enter_context(_metrics_served(metrics, fault, settings.metrics_secret))
         start_garbage_collection()
         sys.setswitchinterval(_SWITCH_SECONDS)
-        if is_only:
-            go_on_at_hangup(server.handle_exit, lambda: None)
+        if not is_worker:
+            notifier.ready(_STATUS)
+            notifier.watch()
+            go_on_at_hangup(server.handle_exit, reloaded)
         on_ready()
 
+    def reloaded() -> None:  # `systemctl reload` waits for both
+        notifier.reloading()
+        notifier.ready(_STATUS)
+
+    def begin_stop() -> None:
+        notifier.stopping()
+        app.state.begin_stop()
+
     stop = ServerStop(
-        bound, begin=lambda: app.state.begin_stop(), end_waits=lambda: app.state.end_waits(), is_only=is_only
+        bound,
+        begin=lambda: app.state.begin_stop(),
+        end_waits=lambda: app.state.end_waits(),
+        is_own=is_own,
+        is_worker=is_worker,
     )
     server = Server(config, stop, limits=ConnectionLimits.of(settings), on_ready=started)
     server.handle_signals()
@@ -93,6 +112,11 @@ def serve(
     with stack:
         server.run(sockets=[listening])
     return 0 if server.started or server.should_exit else uvicorn.config.STARTUP_FAILURE
+
+
+def _with_metrics_apart(settings: "Settings") -> "Settings":
+    """Return settings with which metrics are not on the public listener, also where their socket was passed."""
+    return settings.model_copy(update={"metrics_address": settings.metrics_address or "passed"})
 
 
 def end_in_time(bound: StopBound) -> None:
@@ -108,9 +132,12 @@ def end_in_time(bound: StopBound) -> None:
     os._exit(_LATE_STATUS)
 
 
-def serve_as_worker(listening: socket.socket, control_socket: socket.socket) -> int:
-    """Serve as one of several workers, after the supervisor's own preparation; return the exit status."""
-    from receiver.serving.worker import SupervisorWatch, report_ready
+def serve_as_worker(listening: socket.socket, control_socket: socket.socket, *, metrics_apart: bool = False) -> int:
+    """Serve as one of several workers, after the supervisor's own preparation; return the exit status.
+
+    `metrics_apart` says that the supervisor serves the metrics.
+    """
+    from receiver.serving.worker import SupervisorWatch, report_answering, report_ready
 
     watch = SupervisorWatch(control_socket)
     watch.start()
@@ -119,14 +146,24 @@ def serve_as_worker(listening: socket.socket, control_socket: socket.socket) -> 
     from receiver.storage.schema import check_schema
     from receiver.telemetry.log import configure_logging
 
-    settings = load_settings()
+    settings = _with_metrics_apart(load_settings()) if metrics_apart else load_settings()
     watch.grace_seconds = settings.stop_seconds
     configure_logging(settings.log_format, settings.log_level)
     # Checked in each worker too: after an upgrade, SIGHUP alone could start a worker of the new version on an old
     # schema.
     asyncio.run(check_schema(settings))
+
+    def ready() -> None:
+        report_ready(control_socket)
+        report_answering(control_socket)
+
     return serve(
-        settings, master_keys(settings), listening, on_ready=lambda: report_ready(control_socket), is_only=False
+        settings,
+        master_keys(settings),
+        listening,
+        on_ready=ready,
+        is_own=False,
+        is_worker=True,
     )
 
 
@@ -138,10 +175,11 @@ def supervise(
     `metrics` is the listening socket for the metrics of all of them, if there is one.
     """
     from receiver.errors import StartError
+    from receiver.serving.notify import Notifier
     from receiver.serving.supervisor import WorkerSupervisor
 
     # -P: the folder in which the service is started could contain a package named `models` too.
-    command = [sys.executable, "-P", "-m", "receiver.cli", "serve"]
+    command = [sys.executable, "-P", "-m", "receiver.cli", "serve", *([] if metrics is None else ["--metrics-apart"])]
     try:
         folder = tempfile.TemporaryDirectory(prefix="ringback-")
     except OSError as error:
@@ -151,7 +189,7 @@ def supervise(
         ) from None
     with folder as counters, contextlib.ExitStack() as stack:
         bound = StopBound(settings.stop_seconds, settings.lame_duck_seconds)
-        supervisor = WorkerSupervisor(command, listening, workers, Path(counters), bound)
+        supervisor = WorkerSupervisor(command, listening, workers, Path(counters), bound, Notifier.take())
         if metrics is not None:
             from receiver.serving.metrics_listener import fault_of_workers
 

@@ -53,7 +53,8 @@ class ServerStop:
 
     `begin` is called first, then, after the lame duck, `end_waits`, which ends streams and long polls. Idle connections
     stay open for `linger_seconds`: a request that the client has already sent is answered, and the response says that
-    the connection closes. `is_only` says that no other process has its listening sockets.
+    the connection closes. `is_own` says that no other process has its listening sockets, and `is_worker` that it has a
+    supervisor.
     """
 
     bound: StopBound
@@ -61,14 +62,15 @@ class ServerStop:
     end_waits: Callable[[], None] = lambda: None
     linger_seconds: float = _LINGER_SECONDS
     accept_seconds: float = _ACCEPT_SECONDS
-    is_only: bool = True
+    is_own: bool = True
+    is_worker: bool = False
 
 
 class Server(uvicorn.Server):
     """Serves until a signal stops it. `limits` are the bounds on connections.
 
-    `on_ready` is called when the server has started. SIGTERM begins with the lame duck, which SIGINT, and where
-    `stop.is_only` a second SIGTERM, ends.
+    `on_ready` is called when the server has started. SIGTERM begins with the lame duck, which SIGINT, and unless it is
+    a worker a second SIGTERM, ends.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class Server(uvicorn.Server):
         bound = self._stop.bound
         if bound.is_lame:
             # A supervisor and a process manager may both send SIGTERM.
-            if sig != signal.SIGTERM or self._stop.is_only:
+            if sig != signal.SIGTERM or not self._stop.is_worker:
                 bound.end_lame_duck()
             return
         super().handle_exit(sig, frame)
@@ -182,7 +184,7 @@ class Server(uvicorn.Server):
             acceptor.close()
             return
         most = min(self._stop.accept_seconds, self._stop.bound.seconds_until(REQUESTS) / 2)
-        await acceptor.finish(_QUIET_SECONDS, most, is_own=self._stop.is_only)
+        await acceptor.finish(_QUIET_SECONDS, most, is_own=self._stop.is_own)
 
     async def _wait_until_disconnected(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

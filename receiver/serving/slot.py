@@ -32,6 +32,8 @@ class WorkerSlot:
         self._start = start
         self._was_ready = False
         """Whether any worker of this slot ever became ready; until then a failing start is final."""
+        self.ready = asyncio.Event()
+        """Set when the first worker is ready."""
         self._replacement_requested = asyncio.Event()
         self._replacement_done = asyncio.Event()
         self._replaced = False
@@ -64,7 +66,9 @@ class WorkerSlot:
         worker = await self._try_start()
         if worker is None:
             return _CANNOT_START
-        self._was_ready = await worker.wait_ready() or self._was_ready
+        if await worker.wait_ready():
+            self._was_ready = True
+            self.ready.set()
         while True:
             ended = asyncio.create_task(worker.wait_ended())
             await wait_for_first(ended, asyncio.create_task(self._replacement_requested.wait()))

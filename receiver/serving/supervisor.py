@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from receiver.serving.notify import Notifier
 from receiver.serving.slot import WorkerSlot, wait_for_first
 from receiver.serving.worker import GRACE_EXCEEDED, WorkerProcess
 from receiver.stop_bound import StopBound
@@ -27,6 +28,7 @@ class WorkerSupervisor:
 
     `command` gets the listening socket as `--fd` and the control socket as `--control-fd`. The workers share their
     metrics in the folder `counters`. A stop takes no longer than `bound`, nor does that of a worker that is replaced.
+    `notifier` tells systemd of them.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class WorkerSupervisor:
         workers: int,
         counters: Path,
         bound: StopBound,
+        notifier: Notifier | None = None,
     ) -> None:
         self._command = command
         self._listening = listening
         self._counters = counters
         self._bound = bound
+        self._notifier = notifier or Notifier(None)
         self._slots = [WorkerSlot(self._start_worker) for _ in range(workers)]
         self._numbers: set[int] = set()
         """The numbers of the running workers, which name the files of their metrics."""
@@ -61,6 +65,7 @@ class WorkerSupervisor:
         loop.add_signal_handler(signal.SIGHUP, self._replacement_requested.set)
         slots = [asyncio.create_task(slot.run()) for slot in self._slots]
         others = [asyncio.create_task(self._stop_requested.wait()), asyncio.create_task(self._replace_on_request())]
+        others.append(asyncio.create_task(self._announce()))
         try:
             await wait_for_first(*slots, *others)
         finally:
@@ -89,15 +94,31 @@ class WorkerSupervisor:
         del self._running[worker]
         return status
 
+    @property
+    def _status(self) -> str:
+        return f"serving with {len(self._slots)} workers"
+
+    async def _announce(self) -> None:
+        """Tell systemd when all are ready, and from then on that they still work; it never returns."""
+        for slot in self._slots:
+            await slot.ready.wait()
+        self._notifier.ready(self._status)
+        self._notifier.watch(lambda seconds: all(worker.has_answered(seconds) for worker in self._running))
+        await asyncio.Event().wait()
+
     async def _replace_on_request(self) -> None:
         while True:
             await self._replacement_requested.wait()
             self._replacement_requested.clear()
+            self._notifier.reloading()
+            status = "kept the old workers"
             for slot in self._slots:
                 if not await slot.replace():
                     break
             else:
                 log.info("replaced all workers")
+                status = self._status
+            self._notifier.ready(status)
 
     @property
     def is_stopping(self) -> bool:
@@ -119,6 +140,7 @@ class WorkerSupervisor:
 
     async def _stop_all(self) -> int:
         """Stop all running workers; return 0 if all ended well, else the first other exit status."""
+        self._notifier.stopping()
         running = self._running.copy()
         for worker in running:
             worker.request_stop(self._stop_signal)

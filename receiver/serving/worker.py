@@ -1,8 +1,8 @@
 """One worker process of `ringback serve --workers N`, seen from both ends of its control socket.
 
-The supervisor and each worker share a pair of connected sockets, the control socket. The worker sends one byte on it
-when it is ready. The supervisor never writes; when its process ends, whatever the reason, the worker reads end-of-file
-there and stops too.
+The supervisor and each worker share a pair of connected sockets, the control socket. The worker sends a byte on it when
+it is ready, and then one every second from its event loop. The supervisor never writes; when its process ends, whatever
+the reason, the worker reads end-of-file there and stops too.
 """
 
 import asyncio
@@ -25,13 +25,22 @@ HAND_OVER = signal.SIGUSR1
 """The signal to a worker whose successor serves: stop, and leave connections that wait to be accepted to the others."""
 GRACE_EXCEEDED = "worker exceeded grace period; sent SIGKILL"
 
-_READY = b"r"
+_READY = _ANSWERS = b"r"
+_BEAT_SECONDS = 1.0
+_MISSED_BEATS = 3
 
 
 def report_ready(control_socket: socket.socket) -> None:
     """Report to the supervisor that this worker answers requests. Called in the worker."""
     with contextlib.suppress(OSError):  # the supervisor is gone, which `SupervisorWatch` handles
         control_socket.send(_READY)
+
+
+def report_answering(control_socket: socket.socket) -> None:
+    """From now on report, from the running loop, that this worker still works. Called in the worker."""
+    with contextlib.suppress(OSError):
+        control_socket.send(_ANSWERS, socket.MSG_DONTWAIT)
+    asyncio.get_running_loop().call_later(_BEAT_SECONDS, report_answering, control_socket)
 
 
 class SupervisorWatch:
@@ -68,7 +77,9 @@ class WorkerProcess:
         self._process = process
         self._control_socket = control_socket
         self._grace_seconds = grace_seconds
-        self._ready = asyncio.create_task(self._read_readiness())
+        self._heard_at = time.monotonic()
+        self._ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._hearing = asyncio.create_task(self._hear())
 
     @classmethod
     async def start(
@@ -109,7 +120,7 @@ class WorkerProcess:
     async def wait_ended(self) -> int:
         """Wait until it has ended; return its exit status, or minus the number of the signal that ended it."""
         status = await self._process.wait()
-        await asyncio.wait({self._ready})
+        await asyncio.wait({self._hearing})
         self._control_socket.close()
         return status
 
@@ -140,10 +151,18 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(which)
 
-    async def _read_readiness(self) -> bool:
-        received = b""
+    def has_answered(self, seconds: float) -> bool:
+        """Return whether its event loop has run in the last so many seconds, or it is not ready yet."""
+        is_ready = self._ready.done() and self._ready.result()
+        return not is_ready or time.monotonic() - self._heard_at < max(seconds, _MISSED_BEATS * _BEAT_SECONDS)
+
+    async def _hear(self) -> None:
+        loop = asyncio.get_running_loop()
         with contextlib.suppress(ConnectionError):
-            received = await asyncio.get_running_loop().sock_recv(self._control_socket, 1)
-        if received:
-            log.info("worker ready", pid=self.pid)
-        return bool(received)
+            while await loop.sock_recv(self._control_socket, 64):
+                self._heard_at = time.monotonic()
+                if not self._ready.done():
+                    log.info("worker ready", pid=self.pid)
+                    self._ready.set_result(True)
+        if not self._ready.done():
+            self._ready.set_result(False)

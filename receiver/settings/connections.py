@@ -1,18 +1,47 @@
 """Of the server: the proxy before it, and the bounds on connections and requests."""
 
+import re
+from ipaddress import ip_network
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from receiver.setting_values import MAX_SECONDS
+from receiver.setting_values import MAX_SECONDS, split_list
 from receiver.settings.group import Seconds, SettingsGroup
+
+_MODE = re.compile(r"0?[0-7]{3}")
+_UNIX = "unix"
+_EVERYBODY = "*"
+
+
+def _check_network(text: str) -> None:
+    """Raise `ValueError` if it is neither an address nor a network."""
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"must be addresses and networks such as 10.0.0.0/8, or unix ({error})") from None
 
 
 class ConnectionSettings(SettingsGroup):
     """Of the server: the proxy before it, and the bounds on connections and requests."""
 
-    trusted_proxies: str = "127.0.0.1"
-    """Addresses, comma-separated, whose `X-Forwarded-*` headers are trusted. By default a proxy on this machine."""
+    host: str | None = None
+    """The address to listen on, unless `--host` names one. By default 127.0.0.1; `::` is every one of IPv6 and IPv4."""
+    port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    """The port to listen on, unless `--port` names one. By default 8080."""
+    uds: Path | None = None
+    """The path of a Unix socket to listen at instead."""
+    uds_mode: str = "660"
+    """The permissions of that socket, in octal: who may connect."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Processes that serve, unless `--workers` says it; more than 1 need PostgreSQL."""
+    trusted_proxies: str = "127.0.0.1,unix"
+    """Addresses and networks, comma-separated, whose `X-Forwarded-*` headers are trusted; `unix` is a Unix socket.
+
+    By default a proxy on this machine: a Unix socket is reached only by those whom its permissions let. `*`, alone, is
+    everybody.
+    """
     root_path: str = ""
     """The path prefix under which a reverse proxy serves the service, such as `/ringback`. None by default."""
     max_head_bytes: Annotated[int, Field(ge=8192)] = 65_536
@@ -74,6 +103,34 @@ class ConnectionSettings(SettingsGroup):
         if value >= info.data.get("stop_seconds", MAX_SECONDS):
             raise ValueError("must be less than RINGBACK_STOP_SECONDS, of which it is a part")
         return value
+
+    @field_validator("uds")
+    @classmethod
+    def _one_place(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and (info.data.get("host") or info.data.get("port") is not None):
+            raise ValueError("excludes RINGBACK_HOST and RINGBACK_PORT; remove one of them")
+        return value
+
+    @field_validator("uds_mode")
+    @classmethod
+    def _octal(cls, value: str) -> str:
+        if not _MODE.fullmatch(value):
+            raise ValueError("must be permissions in octal, such as 660")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _known_proxies(cls, value: str) -> str:
+        parts = split_list(value)
+        for part in parts if parts != [_EVERYBODY] else ():
+            if part != _UNIX:
+                _check_network(part)
+        return ",".join(parts)
+
+    @property
+    def uds_permissions(self) -> int:
+        """The permissions of the Unix socket."""
+        return int(self.uds_mode, 8)
 
     @field_validator("root_path")
     @classmethod

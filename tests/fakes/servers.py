@@ -95,7 +95,8 @@ async def served(
     """
     listening = listening or bound()
     # asyncio sets this only on sockets that it creates; without it every response waits 40 ms for an ACK.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if listening.family != socket.AF_UNIX:
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.listen()
     config = uvicorn.Config(app, http=http, log_level="warning", ws="none")
     server = _Server(config, app, limits)

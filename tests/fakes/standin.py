@@ -66,7 +66,7 @@ def work(listening: socket.socket, control_socket: socket.socket) -> None:
 
     app = Starlette(routes=[Route(f"/{each.__name__}", each) for each in (pid, wait, hang, metrics)])
     config = uvicorn.Config(app, http=ServerConnection, log_level="critical", ws="none")
-    stop = ServerStop(StopBound(100), end_waits=stopping.set, is_only=False)
+    stop = ServerStop(StopBound(100), end_waits=stopping.set, is_own=False, is_worker=True)
     server = Server(config, stop, on_ready=lambda: report_ready(control_socket))
     server.handle_signals()
     server.run(sockets=[listening])

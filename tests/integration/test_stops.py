@@ -1,5 +1,6 @@
 """A stop: connections that wait to be accepted are answered, and it ends within its bound whatever hangs."""
 
+import asyncio
 import signal
 import socket
 import subprocess

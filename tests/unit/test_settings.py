@@ -31,7 +31,7 @@ CONTRACT = {
     "piapi_webhook_secret": None,
     "allow_private_targets": False,
     "allowed_targets": "",
-    "trusted_proxies": "127.0.0.1",
+    "trusted_proxies": "127.0.0.1,unix",
     "root_path": "",
     "poll_first_seconds": 15,
     "poll_max_seconds": 300,
