@@ -2,6 +2,7 @@
 
 import json
 import socket
+from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from ipaddress import ip_address
@@ -16,7 +17,7 @@ from receiver.cli.failure import Failure, Status
 from receiver.environment import read_values
 from receiver.setting_values import read_base_url, read_listen_address
 
-_DEFAULT_URL = "http://127.0.0.1:8080"
+_EXAMPLE = "http://127.0.0.1:8080"
 _MOST_ANSWER_BYTES = 4096
 _LONGEST_REASON = 200
 
@@ -32,7 +33,7 @@ def health(
     """Ask a running service whether it is ready: its database can be read and written, and it is not stopping.
 
     Without --url or --uds it asks at RINGBACK_METRICS_ADDRESS, which answers also when the service is busy, else at
-    RINGBACK_URL.
+    RINGBACK_URL, else where RINGBACK_UDS or RINGBACK_HOST and RINGBACK_PORT say that it listens.
     """
     connection, prefix = _connection(url, uds, timeout)
     status, words = _ask(connection, f"{prefix}/livez" if live else f"{prefix}/readyz")
@@ -62,11 +63,13 @@ def _connection(url: str | None, uds: str | None, timeout: float) -> tuple[HTTPC
     values = {} if url is not None else read_values(None, Path(".env"))
     if (address := values.get("RINGBACK_METRICS_ADDRESS")) is not None:
         return _metrics_connection(address, timeout), ""
+    if url is None and "RINGBACK_URL" not in values and "RINGBACK_UDS" in values:
+        return _SocketConnection(values["RINGBACK_UDS"], timeout), ""
     name = "RINGBACK_URL" if url is None else "--url"
     try:
-        base = urlsplit(read_base_url(values.get("RINGBACK_URL", _DEFAULT_URL) if url is None else url))
+        base = urlsplit(read_base_url(values.get("RINGBACK_URL", _own_url(values)) if url is None else url))
     except ValueError as error:
-        raise Failure(Status.USAGE, f"{name} {error}, such as {_DEFAULT_URL}") from None
+        raise Failure(Status.USAGE, f"{name} {error}, such as {_EXAMPLE}") from None
     host = base.hostname or ""
     if base.scheme == "http":
         return HTTPConnection(host, base.port, timeout=timeout), base.path
@@ -84,6 +87,12 @@ def _metrics_connection(address: str, timeout: float) -> HTTPConnection:
         return _SocketConnection(str(place), timeout)
     host, port = place
     return HTTPConnection(_reachable(host), port, timeout=timeout)
+
+
+def _own_url(values: Mapping[str, str]) -> str:
+    """Return the URL at which a service with these settings listens."""
+    host = _reachable(values.get("RINGBACK_HOST", "127.0.0.1"))
+    return f"http://{f'[{host}]' if ':' in host else host}:{values.get('RINGBACK_PORT', '8080')}"
 
 
 def _reachable(host: str) -> str:

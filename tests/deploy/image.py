@@ -13,7 +13,14 @@ _MOST_MEGABYTES = 120
 """Over the base."""
 _MOST_IDLE_MEGABYTES = 160
 KEY = "rb_container_Wm3xKq8ZvT5rYc7L"
-_HARDENED = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--network=host", "--tmpfs=/tmp")
+_HARDENED = (
+    "--read-only",
+    "--env=RINGBACK_HOST=127.0.0.1",
+    "--cap-drop=all",
+    "--security-opt=no-new-privileges",
+    "--network=host",
+    "--tmpfs=/tmp",
+)
 _IMPORTS = """
 import importlib, importlib.util, pathlib, pkgutil, sysconfig
 import migrations, models, receiver
@@ -46,7 +53,7 @@ def _check_service(on: Podman) -> None:
     port, metrics = free_port(), free_port()
     options = (
         *(*_HARDENED, "--volume=ringback-data:/data", f"--env=RINGBACK_API_KEY={KEY}", "--memory=256m"),
-        *(f"--env=RINGBACK_METRICS_ADDRESS=127.0.0.1:{metrics}", IMAGE, "serve", "--port", str(port)),
+        *(f"--env=RINGBACK_METRICS_ADDRESS=127.0.0.1:{metrics}", f"--env=RINGBACK_PORT={port}", IMAGE),
     )
     with on.running(*options) as container, _client(port) as client:
         assert client.get("/readyz").json() == {"status": "ready"}
@@ -76,7 +83,7 @@ def _check_service(on: Podman) -> None:
 def _check_early_stop(on: Podman) -> None:
     """A SIGTERM that comes while Python still imports is not lost, though PID 1 ignores signals by default."""
     for _ in range(3):
-        with on.running(*_HARDENED, "--env=RINGBACK_METRICS_ADDRESS=", IMAGE, "serve", "--port=0") as container:
+        with on.running(*_HARDENED, "--env=RINGBACK_METRICS_ADDRESS=", "--env=RINGBACK_PORT=0", IMAGE) as container:
             began = monotonic()
             on.run("stop", "--time=60", container)
             seconds, code = monotonic() - began, on.inspect(container, "{{.State.ExitCode}}")

@@ -67,14 +67,16 @@ def test_it_asks_on_a_unix_socket(reason: Reason, tmp_path: Path) -> None:
     with listening_at(str(tmp_path / "health.sock"), reason) as path:
         assert health("--uds", path).output == "ready\n"
         assert health(RINGBACK_METRICS_ADDRESS=path).output == "ready\n"
+        assert health(RINGBACK_UDS=path).output == "ready\n"
     gone = health("--uds", path)
     assert (gone.exit_code, gone.stderr.count("\n")) == (1, 1)
 
 
 def test_a_service_that_listens_at_all_addresses_is_asked_on_this_machine(reason: Reason) -> None:
     with listening_at("127.0.0.1:0", reason) as address:
-        result = health(RINGBACK_METRICS_ADDRESS=f"0.0.0.0:{address.rpartition(':')[2]}")
-        assert result.output == "ready\n"
+        port = address.rpartition(":")[2]
+        assert health(RINGBACK_METRICS_ADDRESS=f"0.0.0.0:{port}").output == "ready\n"
+        assert health(RINGBACK_HOST="0.0.0.0", RINGBACK_PORT=port).output == "ready\n"
 
 
 def test_one_that_accepts_and_says_nothing_is_given_up_in_time() -> None:
