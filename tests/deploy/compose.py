@@ -49,7 +49,7 @@ STOPSIGNAL SIGINT
 """
 _CADDY_FILE = f"""
 FROM {BASE}
-RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends caddy libcap2-bin \\
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends caddy libcap2-bin wget \\
  && setcap -r /usr/bin/caddy || true
 ENV XDG_DATA_HOME=/data XDG_CONFIG_HOME=/config
 CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]
