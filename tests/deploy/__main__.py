@@ -1,6 +1,6 @@
 """`python -m tests.deploy`: tries what is in `deploy` for real: the image, compose, systemd, Kubernetes.
 
-It runs as root and needs podman, runc and debootstrap; what else a part needs, it installs or says. Minutes.
+It runs as root and needs podman, runc, netavark with iptables, and debootstrap; what else a part needs, it installs or says. Minutes.
 """
 
 import argparse

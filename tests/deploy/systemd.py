@@ -15,7 +15,7 @@ _TAG = "localhost/ringback-systemd:test"
 _DOCKERFILE = f"""
 FROM {IMAGE} AS ringback
 FROM {BASE}
-RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends systemd systemd-sysv dbus
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends systemd systemd-sysv dbus procps
 COPY --from=ringback /opt/ringback /opt/ringback
 COPY deploy/systemd/ringback.service deploy/systemd/ringback.socket /etc/systemd/system/
 COPY deploy/systemd/ringback.env /etc/ringback/ringback.env
@@ -154,7 +154,7 @@ def _ask(port: int) -> str:
     """Return the status of an answer on a connection of its own, or what kept it from coming."""
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
     try:
-        connection.request("GET", "/readyz", headers={"connection": "close"})
+        connection.request("GET", "/livez", headers={"connection": "close"})
         answer = connection.getresponse()
         answer.read()
         return str(answer.status)
