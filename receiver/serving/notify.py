@@ -9,6 +9,8 @@ from collections.abc import Callable
 from receiver.environment import take_notify_socket
 
 _ABSTRACT = "@"
+_SEND_SECONDS = 1.0
+"""How long a message waits for room at the receiver. That the service works is said again anyway."""
 
 
 class Notifier:
@@ -51,14 +53,14 @@ class Notifier:
         if self.watchdog_seconds is None:
             return
         if answers(self.watchdog_seconds):
-            self._send("WATCHDOG=1")
+            self._send("WATCHDOG=1", wait_seconds=0)
         asyncio.get_running_loop().call_later(self.watchdog_seconds / 2, self.watch, answers)
 
-    def _send(self, *lines: str) -> None:
+    def _send(self, *lines: str, wait_seconds: float = _SEND_SECONDS) -> None:
         if self._path is None:
             return
         address = "\0" + self._path[1:] if self._path.startswith(_ABSTRACT) else self._path
         # Without it systemd ends the service, and says so; there is nothing better to do here.
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
-            sending.setblocking(False)
+            sending.settimeout(wait_seconds)
             sending.sendto("\n".join(lines).encode(), address)

@@ -100,7 +100,7 @@ def serve(
 
     stop = ServerStop(
         bound,
-        begin=lambda: app.state.begin_stop(),
+        begin=begin_stop,
         end_waits=lambda: app.state.end_waits(),
         is_own=is_own,
         is_worker=is_worker,

@@ -54,9 +54,11 @@ class Notified:
     def said(self) -> list[str]:
         """Return the messages that are there already."""
         found = []
+        self._socket.setblocking(False)
         with suppress(BlockingIOError):
             while True:
-                found.append(self._socket.recv(4096, socket.MSG_DONTWAIT).decode())
+                found.append(self._socket.recv(4096).decode())
+        self._socket.settimeout(BOUND_SECONDS)
         return found
 
     def close(self) -> None:
@@ -86,7 +88,7 @@ def test_sockets_that_systemd_passes_are_served_by_their_names_and_it_is_told_of
             "LISTEN_FDS": "2",
             "LISTEN_FDNAMES": "metrics:service",
             "NOTIFY_SOCKET": f"@ringback-{os.getpid()}",
-            "WATCHDOG_USEC": "100000",
+            "WATCHDOG_USEC": "1000000",
             "RINGBACK_API_KEY": "rb_sockets_Wm3xKq8ZvT5rYc7L",
         }
         place = "import os, sys; os.dup2({}, 90); os.dup2({}, 91); os.dup2(90, 3); os.dup2(91, 4)".format(*numbers)
@@ -120,7 +122,12 @@ async def test_a_loop_that_is_held_says_nothing_to_the_watchdog(tmp_path: Path) 
         answers = False
         notified.said()
         asked = asyncio.Event()
-        notifier.watch(lambda _seconds: bool(asked.set()))
+
+        def refuse(_seconds: float) -> bool:
+            asked.set()
+            return False
+
+        notifier.watch(refuse)
         await asked.wait()
         assert notified.said() == []
         notifier.watchdog_seconds = None
