@@ -11,6 +11,7 @@ from receiver.cli.backup import backup, restore
 from receiver.cli.console import echo
 from receiver.cli.demo.command import demo
 from receiver.cli.failure import FailureReportingGroup
+from receiver.cli.health import health
 from receiver.cli.listen import listen
 from receiver.cli.migrate import migrate
 from receiver.cli.report import report
@@ -69,6 +70,11 @@ _add(
 _add(
     restore,
     "Example: ringback restore ringback.db-20260102T030405Z.backup\n\nExit status: 0 done, 2 usage, 3 not done.",
+)
+_add(
+    health,
+    "Example: ringback health --url http://127.0.0.1:8080 --timeout 3\n\n"
+    "Exit status: 0 ready, 1 not ready or not reachable, 2 usage.",
 )
 _add(
     listen,
