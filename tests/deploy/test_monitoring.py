@@ -119,7 +119,7 @@ def promtool(*arguments: str, folder: Path = MONITORING) -> str:
     """Run promtool in a folder; return what it says. Skip the test where it is not installed."""
     if (program := shutil.which("promtool")) is None:
         pytest.skip("promtool is not installed: it is in Debian's package prometheus")
-    done = subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
