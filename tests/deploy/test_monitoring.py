@@ -119,7 +119,7 @@ def test_the_dashboard_is_what_its_program_writes() -> None:
 def promtool(*arguments: str, folder: Path = MONITORING) -> str:
     """Run promtool in a folder; return what it says. Skip the test where it is not installed."""
     done = subprocess.run(
-        [program("promtool"), *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        [program("promtool"), *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
