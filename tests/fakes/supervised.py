@@ -19,6 +19,8 @@ READY, ENDED, RESTARTING = "worker ready", "worker ended unexpectedly", "restart
 REPLACED, NOT_REPLACED = "replaced all workers", "could not replace worker; kept the old one"
 KILLED = "worker exceeded grace period; sent SIGKILL"
 BOUND_SECONDS = 90.0
+_PAUSE_SECONDS = 0.01
+"""Between two requests of a load: without it, they take the processors from the workers that start."""
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -101,7 +103,7 @@ class SupervisedService:
 
 @asynccontextmanager
 async def load(url: str, **headers: str) -> AsyncIterator[Counter[int | str]]:
-    """Send requests without a pause, on a connection that stays open and on new ones; count the statuses and errors."""
+    """Send requests one after the other, on a connection that stays open and on new ones; count statuses and errors."""
     statuses: Counter[int | str] = Counter()
     ending = asyncio.Event()
 
@@ -113,6 +115,7 @@ async def load(url: str, **headers: str) -> AsyncIterator[Counter[int | str]]:
                     statuses[(await client.get(url)).status_code] += 1
                 except httpx.TransportError as error:
                     statuses[repr(error)] += 1
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     sending = [asyncio.create_task(send(max_idle)) for max_idle in (0, 1)]
     try:
