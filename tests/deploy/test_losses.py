@@ -17,8 +17,8 @@ from tests.fakes.world import in_processes
 
 _KEPT_BY_PROXY = {"nginx": "keepalive_timeout 60s", "caddy": "keepalive 60s", "haproxy": "pool-purge-delay 5s"}
 """The line that says for how long a proxy keeps an idle connection to the service."""
-_ASKED_FOR = {"caddy": {"lame_duck_seconds": "3"}}
-"""What a proxy's file asks the service for where it restarts."""
+_LAME_DUCK_SECONDS = {"caddy": "3"}
+"""For how long a replica that stops serves on, where a proxy's file asks for it."""
 _NAMES = sorted(_KEPT_BY_PROXY)
 _ON_POSTGRESQL = pytest.mark.parametrize("backend", ["postgresql"], indirect=True, scope="module")
 _LARGE = pytest.mark.large("takes minutes; see tests/deploy/README.md")
@@ -61,8 +61,7 @@ async def idle(
     """Send webhooks on connections that are idle in between; return the load and what was lost."""
     certificate = self_signed(folder, HOST)
     (world_folder := folder / "world").mkdir()
-    settings = {"piapi_webhook_secret": SECRET, "keepalive_seconds": str(seconds)}
-    async with in_processes(world_folder, **settings) as world:
+    async with in_processes(world_folder, piapi_webhook_secret=SECRET, keepalive_seconds=str(seconds)) as world:
         proxy, place = PROXIES[name], new_place(folder / name, certificate, world.port)
         line = _KEPT_BY_PROXY[name]
         changed = {line: f"{line.split()[0]} {kept}"} if kept else {}
@@ -94,18 +93,17 @@ async def restarting(
 ) -> tuple[HooksLoad, Counter[str]]:
     """Restart two replicas in turn under a load, `between` webhooks after each other; return what was lost."""
     certificate = self_signed(folder, HOST)
+    lame_duck = _LAME_DUCK_SECONDS.get(proxy.name, "0")
     (folder / "world").mkdir()
     async with AsyncExitStack() as stack:
         pair = await stack.enter_async_context(
-            replicas(
-                folder / "world", short_leases=False, piapi_webhook_secret=SECRET, **_ASKED_FOR.get(proxy.name, {})
-            )
+            replicas(folder / "world", short_leases=False, piapi_webhook_secret=SECRET, lame_duck_seconds=lame_duck)
         )
         place = new_place(folder / proxy.name, certificate, *(replica.port for replica in pair.each))
         url = await stack.enter_async_context(served(proxy, rendered(proxy, place, ["replicas"]), place))
         load = HooksLoad(url, certificate)
         async with load.running(connections):
-            for replica in pair.each * rounds:
+            for replica in [*pair.each] * rounds:
                 await load.more(between)
                 assert await replica.stop() == 0, replica.log()
                 await replica.start()
