@@ -33,7 +33,7 @@ class HooksLoad:
         self._progress = asyncio.Condition()
 
     async def run(self, connections: int, *, each: int | None = None, idle: tuple[float, float] = (0, 0)) -> None:
-        """Send on so many connections, each time after an idle time: `each` webhooks on a connection, or until `over`.
+        """Send on this number of connections, each time after an idle time: `each` webhooks on a connection, or until `over`.
 
         `idle` is the least and the greatest idle time, in seconds; every idle time between them is as likely.
         """
@@ -77,7 +77,7 @@ class HooksLoad:
             self._progress.notify_all()
 
     async def more(self, webhooks: int, seconds: float = 120) -> None:
-        """Wait until so many more are answered, in whatever way. Raises TimeoutError."""
+        """Wait until this number more are answered, in whatever way. Raises TimeoutError."""
         enough = self.outcomes.total() + webhooks
         async with asyncio.timeout(seconds), self._progress:
             await self._progress.wait_for(lambda: self.outcomes.total() >= enough)
