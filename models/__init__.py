@@ -11,6 +11,7 @@ from models.fan_outs import FanOut
 from models.idempotency import IdempotencyKey
 from models.keys import ApiKey, Organization
 from models.limits import LimitUse
+from models.master_keys import MasterKey
 from models.receipts import Receipt
 from models.replays import Replay
 from models.runs import Run, RunStep
@@ -58,6 +59,7 @@ __all__ = [
     "FanOut",
     "IdempotencyKey",
     "LimitUse",
+    "MasterKey",
     "Organization",
     "ProviderBudget",
     "Receipt",

@@ -46,6 +46,7 @@ from receiver.runs.advance import Advancer
 from receiver.runs.service import Runs
 from receiver.settings import Settings
 from receiver.storage.database import Database
+from receiver.storage.key_rotation import KeyRotation
 from receiver.storage.known_limits import KnownLimits
 from receiver.storage.leases import end_leases
 from receiver.storage.organization_usage import OrganizationUsage
@@ -174,6 +175,7 @@ class Service:
             providers=self.providers,
             known_limits=self.known_limits,
             load_shares=load_shares,
+            key_rotation=KeyRotation(database, keyring, timeout_seconds=settings.task_timeout_seconds),
             quotas=Quotas(self.known_limits.of, self.usage, part=database.part, delivery_use=self.dispatcher.use_of),
         )
 

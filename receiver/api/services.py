@@ -19,6 +19,7 @@ from receiver.reporting.reporter import Reporter
 from receiver.runs.service import Runs
 from receiver.settings import Settings
 from receiver.storage.database import Database
+from receiver.storage.key_rotation import KeyRotation
 from receiver.storage.known_limits import KnownLimits
 from receiver.tracking.tracker import Tracker
 
@@ -45,3 +46,4 @@ class Services:
     known_limits: KnownLimits
     quotas: Quotas
     load_shares: LoadShares
+    key_rotation: KeyRotation

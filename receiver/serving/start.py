@@ -10,6 +10,7 @@ from receiver.domain.keyring import KeyRing
 from receiver.errors import StartError
 from receiver.key_strength import weakness
 from receiver.runs.actions_file import read_actions
+from receiver.serving.key_check import check_master_keys
 from receiver.serving.master_keys import is_new, master_keys
 from receiver.settings import Settings
 from receiver.storage.database import Database
@@ -83,8 +84,8 @@ def _warn_of_weak_master_keys(keys: Sequence[str]) -> None:
         log.warning(
             "weak master key kept",
             keys=weak,
-            advice="who guesses it can report on tasks that were created with it: remove it from the setting when "
-            "these have ended and every webhook has a new secret and new headers",
+            advice="who guesses it can report on tasks that were created with it: run `ringback key rotate-master`, "
+            "and remove it when that says that nothing needs it",
         )
 
 
@@ -99,4 +100,5 @@ async def _prepare_database(settings: Settings, keyring: KeyRing) -> str | None:
     else:
         await check_schema(settings)
     async with await Database.open(settings) as database:
+        await check_master_keys(database, settings, keyring)
         return await ensure_keys(database, settings, keyring)

@@ -28,6 +28,11 @@ class DatabaseSettings(SettingsGroup):
     Without it, the first start makes a key and keeps it beside the SQLite file. Required on PostgreSQL, where all
     processes must have the same one.
     """
+    allow_unreadable_secrets: bool = False
+    """Whether to start although secrets or headers of webhooks are encrypted with a master key that is missing.
+
+    Only for a key that is lost for good: deliveries to these webhooks fail until they have new secrets and headers.
+    """
     api_key: HeaderKey = None
     """An admin key of the organization `default`. Without it, the first start makes one.
 
