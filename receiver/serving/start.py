@@ -12,6 +12,7 @@ from receiver.key_strength import weakness
 from receiver.runs.actions_file import read_actions
 from receiver.serving.key_check import check_master_keys
 from receiver.serving.master_keys import is_new, master_keys
+from receiver.setting_values import is_loopback, read_listen_address
 from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.keys import ensure_admin_key
@@ -42,6 +43,7 @@ def prepared(settings: Settings, workers: int) -> Iterator[InstallationKeys]:
             "SQLite can be served by one process only; set --workers to 1, or RINGBACK_DATABASE_URL to PostgreSQL"
         )
     _warn_of_short_secrets(settings)
+    _warn_of_open_metrics(settings)
     # Only checked here: each process that serves reads them again.
     read_actions(settings.actions_file)
     with _locked(settings):
@@ -75,6 +77,17 @@ def _warn_of_short_secrets(settings: Settings) -> None:
             setting=setting,
             advice="it could be guessed: set one of at least 16 characters here and at the provider, for example from "
             "`openssl rand -hex 32`",
+        )
+
+
+def _warn_of_open_metrics(settings: Settings) -> None:
+    # Not refused: a pod's own address is how a scraper reaches it, and networks of pods are often closed to others.
+    address = settings.metrics_address
+    if address is not None and settings.metrics_secret is None and not is_loopback(read_listen_address(address)):
+        log.warning(
+            "metrics are open to the network",
+            address=address,
+            advice="whoever reaches that address reads them: set RINGBACK_METRICS_TOKEN, or let the scraper alone reach it",
         )
 
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from receiver.setting_values import read_proxies
 from receiver.settings.group import Seconds, SettingsGroup
 
 
@@ -11,7 +12,10 @@ class ConnectionSettings(SettingsGroup):
     """Of the server: the proxy before it, and the bounds on connections and requests."""
 
     trusted_proxies: str = "127.0.0.1"
-    """Addresses, comma-separated, whose `X-Forwarded-*` headers are trusted. By default a proxy on this machine."""
+    """Addresses and networks, comma-separated, whose `X-Forwarded-*` headers are trusted.
+
+    `unix` stands for a proxy that connects to a Unix socket, `*` for everybody. By default a proxy on this machine.
+    """
     root_path: str = ""
     """The path prefix under which a reverse proxy serves the service, such as `/ringback`. None by default."""
     max_head_bytes: Annotated[int, Field(ge=8192)] = 65_536
@@ -54,6 +58,11 @@ class ConnectionSettings(SettingsGroup):
     A body that finds no room waits. By default 256 MiB, or an eighth of the container's memory where that is less.
     Deliveries about tasks of more than 64 KiB may hold half as many besides, and answers that are being made a quarter.
     """
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _known_proxies(cls, value: str) -> str:
+        return ",".join(read_proxies(value))
 
     @field_validator("root_path")
     @classmethod
