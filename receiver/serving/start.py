@@ -12,6 +12,7 @@ from receiver.key_strength import weakness
 from receiver.runs.actions_file import read_actions
 from receiver.serving.key_check import check_master_keys
 from receiver.serving.master_keys import is_new, master_keys
+from receiver.serving.start_wait import when_ready
 from receiver.setting_values import is_loopback, read_listen_address
 from receiver.settings import Settings
 from receiver.storage.database import Database
@@ -55,13 +56,15 @@ def prepared(settings: Settings, workers: int) -> Iterator[InstallationKeys]:
 def migrate_database(settings: Settings) -> tuple[str | None, str]:
     """Bring the database to this version's schema; return the revisions before and now. Raises `StartError`.
 
+    A server that is away is waited for (`RINGBACK_START_WAIT_SECONDS`).
+
     A new SQLite database gets its master key first: a start refuses a database whose key is missing, because the
     secrets in it could not be read. One that another process serves is refused.
     """
     with _locked(settings):
         if settings.is_sqlite and is_new(settings):
             master_keys(settings)
-        return asyncio.run(migrate(settings))
+        return asyncio.run(when_ready(lambda: migrate(settings), seconds=settings.start_wait_seconds))
 
 
 async def ensure_keys(database: Database, settings: Settings, keyring: KeyRing) -> str | None:
@@ -87,7 +90,7 @@ def _warn_of_open_metrics(settings: Settings) -> None:
         log.warning(
             "metrics are open to the network",
             address=address,
-            advice="whoever reaches that address reads them: set RINGBACK_METRICS_TOKEN, or let the scraper alone reach it",
+            advice="whoever reaches it reads them: set RINGBACK_METRICS_TOKEN, or let the scraper alone reach it",
         )
 
 
@@ -111,7 +114,7 @@ async def _prepare_database(settings: Settings, keyring: KeyRing) -> str | None:
     if settings.is_sqlite:
         await migrate(settings)
     else:
-        await check_schema(settings)
+        await when_ready(lambda: check_schema(settings), seconds=settings.start_wait_seconds)
     async with await Database.open(settings) as database:
         await check_master_keys(database, settings, keyring)
         return await ensure_keys(database, settings, keyring)

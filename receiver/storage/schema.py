@@ -8,7 +8,7 @@ from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 import migrations
-from receiver.errors import StartError
+from receiver.errors import DatabaseAway, StartError
 from receiver.private_files import open_private
 from receiver.settings import Settings
 from receiver.storage.sqlite import configure
@@ -40,12 +40,15 @@ async def migrate(settings: Settings) -> tuple[str | None, str]:
 
 
 async def check_schema(settings: Settings) -> None:
-    """Raise `StartError`, which says what to do, unless the PostgreSQL database has exactly this version's schema."""
+    """Raise `StartError`, which says what to do, unless the PostgreSQL database has exactly this version's schema.
+
+    It is `DatabaseAway` where the schema is older: a migration may be at work, or about to begin.
+    """
     found = await current_revision(settings)
     _refuse_newer(found)
     if found != migrations.HEAD:
         has = "has no schema yet" if found is None else f"has an older schema ({found})"
-        raise StartError(f"the database {has}: run `ringback migrate` once, then start again")
+        raise DatabaseAway(f"the database {has}: run `ringback migrate` once, then start again")
 
 
 async def current_revision(settings: Settings) -> str | None:
@@ -56,8 +59,10 @@ async def current_revision(settings: Settings) -> str | None:
 
     async with connected(settings.database_url) as connection:
         try:
-            await warn_if_not_durable(connection)
-            return await connection.run_sync(_revision)
+            found = await connection.run_sync(_revision)
+            if found == migrations.HEAD:  # else it is asked again, or not served
+                await warn_if_not_durable(connection)
+            return found
         except DBAPIError as error:
             raise _cannot_read(error) from None
 
@@ -68,7 +73,7 @@ def _cannot_read(error: DBAPIError) -> Exception:
 
     if not is_unavailable(error):
         return error
-    return StartError(f"{unavailable(error, 'cannot be read')}; `ringback migrate` may be at work")
+    return DatabaseAway(f"{unavailable(error, 'cannot be read')}; `ringback migrate` may be at work")
 
 
 def _migrate_file(path: Path) -> tuple[str | None, str]:
