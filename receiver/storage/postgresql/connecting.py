@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from receiver.errors import DatabaseAway, StartError
 from receiver.storage.postgresql.errors import driver_error, is_unavailable
 from receiver.storage.postgresql.location import POOLER_ADVICE, PostgreSQLLocation, read_location
+from receiver.storage.postgresql.pooling import refuse_transaction_pooling
 from receiver.storage.postgresql.server import COMMAND_SECONDS, core_engine
 from receiver.telemetry.log import get_logger
 
@@ -55,6 +56,7 @@ async def connected(
                 "because it verifies the server's certificate",
             )
         try:
+            await refuse_transaction_pooling(dsn, connection)
             yield connection
         finally:
             await connection.close()

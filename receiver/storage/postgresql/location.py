@@ -37,8 +37,8 @@ _OWN_ROOTS = Path("~/.postgresql/root.crt")
 _MOST_CONNECT_SECONDS = 60.0
 _SUPABASE_TRANSACTIONS = 6543
 POOLER_ADVICE = (
-    "this is a pooler in transaction mode, and Ringback needs sessions; name the server itself (Neon: the host without "
-    "`-pooler`; Supabase: port 5432)"
+    "this is a pooler in transaction mode, and Ringback needs sessions, for it listens for notices and holds locks; "
+    "use session mode, or name the server itself (Neon: the host without `-pooler`; Supabase: port 5432)"
 )
 
 
