@@ -125,8 +125,8 @@ def _read_secret(path: Path) -> str:
 def _content(path: Path) -> bytes:
     """Return the bytes of a file, as many as a secret may have and one more.
 
-    What is no file (a pipe, a device) is waited for within a bound: opening or reading a pipe to which nobody writes
-    would last for ever. Raises `OSError`, `SettingsError`.
+    What is no file (a pipe, a device) is waited for within a bound: opening or reading a pipe without a writer
+    would not end. Raises `OSError`, `SettingsError`.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     content, until = b"", time.monotonic() + _PIPE_SECONDS

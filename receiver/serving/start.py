@@ -90,7 +90,7 @@ def _warn_of_open_metrics(settings: Settings) -> None:
         log.warning(
             "metrics are open to the network",
             address=address,
-            advice="whoever reaches it reads them: set RINGBACK_METRICS_TOKEN, or let the scraper alone reach it",
+            advice="everybody who reaches it reads them: set RINGBACK_METRICS_TOKEN, or let the scraper alone reach it",
         )
 
 

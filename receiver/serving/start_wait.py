@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 
 async def when_ready(work: Callable[[], Awaitable[Result]], *, seconds: float) -> Result:
-    """Return what `work` returns, tried again while it raises `DatabaseAway`, for so many seconds at most.
+    """Return what `work` returns, tried again while it raises `DatabaseAway`, for these `seconds` at most.
 
     Then that is raised, and any other error at once. SIGTERM ends the process while it waits.
     """

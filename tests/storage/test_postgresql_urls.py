@@ -114,7 +114,7 @@ async def test_files_that_hold_no_certificate_or_another_key_are_named(url: str,
 
 
 async def test_what_may_pass_by_itself_is_told_from_what_does_not(url: str, tmp_path: Path) -> None:
-    for wrong in (url.replace("postgres@", "nobody@"), url.replace("?", "_gone?")):
+    for wrong in (url.replace("postgres@", "no_such_role@"), url.replace("?", "_gone?")):
         with pytest.raises(StartError) as caught:
             async with connected(wrong):
                 pass

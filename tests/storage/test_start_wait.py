@@ -51,7 +51,7 @@ async def test_a_start_waits_for_a_server_and_for_its_schema(settings: Settings,
 
 
 async def test_what_does_not_pass_by_itself_is_not_waited_for(settings: Settings, url: str, logged: Logged) -> None:
-    wrong = settings.model_copy(update={"database_url": url.replace("postgres@", "nobody@")})
+    wrong = settings.model_copy(update={"database_url": url.replace("postgres@", "no_such_role@")})
     with pytest.raises(StartError, match="correct the user"):
         await when_ready(lambda: check_schema(wrong), seconds=60)
     with pytest.raises(DatabaseAway, match="run `ringback migrate` once"):

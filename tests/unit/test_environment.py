@@ -153,9 +153,7 @@ def test_a_folder_is_no_secret(tmp_path: Path) -> None:
     assert faults(api_key_file=str(tmp_path)) == [f"RINGBACK_API_KEY_FILE: {tmp_path}: Is a directory"]
 
 
-def test_a_pipe_to_which_nobody_writes_does_not_hold_up_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pipe_without_a_writer_does_not_hold_up_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("receiver.environment._PIPE_SECONDS", 0.05)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
