@@ -12,6 +12,7 @@ from models.idempotency import IdempotencyKey
 from models.installation import InstallationFact
 from models.keys import ApiKey, Organization
 from models.limits import LimitUse
+from models.master_keys import MasterKey
 from models.receipts import Receipt
 from models.replays import Replay
 from models.runs import Run, RunStep
@@ -64,6 +65,7 @@ __all__ = [
     "IdempotencyKey",
     "InstallationFact",
     "LimitUse",
+    "MasterKey",
     "Organization",
     "ProviderBudget",
     "Receipt",

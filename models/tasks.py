@@ -9,7 +9,7 @@ from sqlmodel import Field, SQLModel
 from models.columns import BigKey, Document, Moment, PublicId
 from models.states import Submission, TaskStatus
 
-_IS_SENT_AND_DUE = text("due_at IS NOT NULL AND submission <> 'waiting'")
+IS_SENT_AND_DUE = text("due_at IS NOT NULL AND submission <> 'waiting'")
 _IS_UNSENT_AND_DUE = text("due_at IS NOT NULL AND submission = 'waiting'")
 _HAS_CALLBACK = text("callback_id IS NOT NULL")
 _HAS_RUN = text("run_uid IS NOT NULL")
@@ -33,8 +33,8 @@ class Task(SQLModel, table=True):
             "ix_task_due",
             "organization_id",
             "due_at",
-            sqlite_where=_IS_SENT_AND_DUE,
-            postgresql_where=_IS_SENT_AND_DUE,
+            sqlite_where=IS_SENT_AND_DUE,
+            postgresql_where=IS_SENT_AND_DUE,
         ),
         # Tasks that wait to be sent are in queues of their own (one for each `bulk` and organization), which take
         # turns: a long queue delays neither another queue nor the polls of tasks that were sent.

@@ -54,6 +54,7 @@ from receiver.runs.service import Runs
 from receiver.settings import Settings
 from receiver.stop_bound import WORK, StopBound
 from receiver.storage.database import Database
+from receiver.storage.key_rotation import KeyRotation
 from receiver.storage.known_limits import KnownLimits
 from receiver.storage.leases import end_leases
 from receiver.storage.organization_usage import OrganizationUsage
@@ -208,6 +209,7 @@ class Service:
             known_limits=self.known_limits,
             load_shares=load_shares,
             refusals=RefusalLines(),
+            key_rotation=KeyRotation(database, keyring, timeout_seconds=settings.task_timeout_seconds),
             quotas=Quotas(self.known_limits.of, self.usage, part=database.part, delivery_use=self.dispatcher.use_of),
         )
 

@@ -6,6 +6,10 @@ that the setting `RINGBACK_PIAPI_API_KEY` is the content of that file.
 
 import io
 import os
+import re
+import select
+import stat
+import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -20,8 +24,26 @@ PREFIX = "RINGBACK_"
 _FILE = "_FILE"
 _FIRST_PASSED = 3
 """The file descriptor of the first socket that systemd passes."""
+_ADDRESS = r"(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F]*:[0-9a-fA-F:.]+)"
+_URL = re.compile(rf"(?:tcp|udp|sctp)://(?:{_ADDRESS}|\[{_ADDRESS}\]):\d+")
+_NUMBER = re.compile(r"\d+")
+_SERVICE = r"RINGBACK(?:_[A-Z0-9_]+)?"
+"""The name of a Service as Kubernetes writes it into the names of variables."""
+_INJECTED = tuple(
+    (re.compile(_SERVICE + ending), form)
+    for ending, form in (
+        (r"_SERVICE_HOST", re.compile(_ADDRESS)),
+        (r"_SERVICE_PORT(?:_[A-Z0-9_]+)?", _NUMBER),
+        (r"_PORT_\d+_(?:TCP|UDP|SCTP)_PROTO", re.compile(r"tcp|udp|sctp")),
+        (r"_PORT_\d+_(?:TCP|UDP|SCTP)_PORT", _NUMBER),
+        (r"_PORT_\d+_(?:TCP|UDP|SCTP)_ADDR", re.compile(_ADDRESS)),
+        (r"_PORT(?:_\d+_(?:TCP|UDP|SCTP))?", _URL),
+    )
+)
 _MOST_SECRET_BYTES = 65_536
 """A larger file is not a secret, and may have no end (`/dev/zero`)."""
+_PIPE_SECONDS = 5.0
+"""How long who writes to a pipe may take: a shell's `<(command)` is one."""
 
 
 def read_values(environment: Mapping[str, str] | None, env_file: Path | None) -> dict[str, str]:
@@ -31,7 +53,8 @@ def read_values(environment: Mapping[str, str] | None, env_file: Path | None) ->
     cannot be read.
     """
     values = _read_env_file(env_file)
-    values.update(os.environ if environment is None else environment)
+    given = os.environ if environment is None else environment
+    values.update({name: value for name, value in given.items() if not is_injected(name, value)})
     stripped = {name: trimmed(value) for name, value in values.items() if name.startswith(PREFIX)}
     return {name: value for name, value in stripped.items() if value}
 
@@ -40,6 +63,14 @@ def for_programs(variables: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for a program of others: that of the process without Ringback's settings, and these."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return own | dict(variables)
+
+
+def is_injected(name: str, value: str) -> bool:
+    """Return whether Kubernetes has set this variable: it does so for each Service, here one called `ringback...`.
+
+    It counts only with a value of the form that Kubernetes gives it, so that a wrong name of a setting is still found.
+    """
+    return any(names.fullmatch(name) and form.fullmatch(value) for names, form in _INJECTED)
 
 
 def with_secret_files(values: Mapping[str, str], secrets: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -110,8 +141,7 @@ def _check_lines(text: str, path: Path) -> None:
 def _read_secret(path: Path) -> str:
     """Return what is in the file of a secret, without the blanks and line breaks around it."""
     try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_SECRET_BYTES + 1)
+        content = _content(path)
     except OSError as error:
         raise SettingsError(str(error.strerror)) from None
     if len(content) > _MOST_SECRET_BYTES:
@@ -120,6 +150,25 @@ def _read_secret(path: Path) -> str:
     if not secret:
         raise SettingsError("empty")
     return secret
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a file, as many as a secret may have and one more.
+
+    What is no file (a pipe, a device) is waited for within a bound: opening or reading a pipe without a writer
+    would not end. Raises `OSError`, `SettingsError`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    content, until = b"", time.monotonic() + _PIPE_SECONDS
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        while len(content) <= _MOST_SECRET_BYTES:
+            if not is_file and not select.select([file], [], [], max(0.0, until - time.monotonic()))[0]:
+                raise SettingsError("a pipe or device from which nothing came; name a file")
+            if not (part := file.read(_MOST_SECRET_BYTES + 1 - len(content))):
+                break
+            content += part
+    return content
 
 
 def _decoded(content: bytes) -> str:

@@ -5,6 +5,7 @@ The tree, with the HTTP status and the `code` of each response:
     RingbackError                                 500  internal_error
     ├── SettingsError                              -   at the start only: the process exits
     ├── StartError                                 -   at the start only: the process exits
+    │   └── DatabaseAway                           -   at the start only: it waits, then the process exits
     ├── BadRequest                                400  invalid_request_body
     │   ├── EventsLost                            400  event_id_unknown
     │   ├── UnknownAction (domain.actions)        400  invalid_request_body
@@ -81,6 +82,10 @@ class StartError(RingbackError):
 
     `message` says what is wrong and what to do. The caller prints it and exits.
     """
+
+
+class DatabaseAway(StartError):
+    """Raised at the start when the database cannot be used at present: it may be there soon, so a start waits."""
 
 
 class BadRequest(RingbackError):

@@ -1,11 +1,15 @@
 """The forms that values of settings have, read and checked."""
 
 import re
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
 ANY_ORIGIN = "*"
 """What stands for every origin."""
+ANY_PROXY = "*"
+UNIX_PEER = "unix"
+"""What stands for every proxy, and for one that connects to a Unix socket and so has no address."""
 _INVISIBLE = r"\u200b-\u200d\u2060\ufeff"
 """Characters without a width, which web pages and editors leave around what is copied from them."""
 _AROUND = re.compile(rf"^[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+$")
@@ -96,6 +100,40 @@ def read_origin(text: str) -> str:
         raise ValueError("must be origins, comma-separated, such as https://app.example.com, or * for any")
     address = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{address}" + (f":{port}" if port not in (None, _DEFAULT_PORTS.get(parts.scheme)) else "")
+
+
+def read_proxies(text: str) -> list[str]:
+    """Return a list of proxies: addresses, networks, and the words for others; `*` stands alone. Raises `ValueError`.
+
+    What the server cannot read it would take for a name, which no address ever matches.
+    """
+    parts = split_list(text)
+    if ANY_PROXY in parts:
+        if len(parts) > 1:
+            raise ValueError(f"has {ANY_PROXY}, which trusts everybody, beside others; remove it or them")
+        return parts
+    for part in parts:
+        if part == UNIX_PEER:
+            continue
+        try:
+            network = ip_network(part, strict=False)
+        except ValueError:
+            raise ValueError(
+                f"{part!r} is no address, no network (10.0.0.0/8), not {UNIX_PEER} and not {ANY_PROXY}"
+            ) from None
+        if "/" in part and ip_interface(part).ip != network.network_address:
+            raise ValueError(f"{part!r} is an address within a network; write {network}, or the address alone")
+    return parts
+
+
+def is_loopback(address: tuple[str, int] | Path) -> bool:
+    """Return whether only this machine can reach an address that is listened on."""
+    if isinstance(address, Path):
+        return True
+    try:
+        return ip_address(address[0]).is_loopback
+    except ValueError:
+        return address[0] == "localhost"
 
 
 def read_listen_address(text: str) -> tuple[str, int] | Path:

@@ -31,7 +31,7 @@ async def create_organization(call: Call) -> Reply:
 
     A resumed request replaces the secret of the key that the earlier one created: no client got that secret.
     """
-    await _require_operator(call)
+    await require_operator(call)
     wanted = await call.body(CreateOrganization)
     uid = call.new_id()
     row = {
@@ -64,7 +64,7 @@ async def create_organization(call: Call) -> Reply:
 
 async def list_organizations(call: Call) -> Reply:
     """`GET /api/v1/organizations`: all organizations, newest first."""
-    await _require_operator(call)
+    await require_operator(call)
     query = call.query(Page)
     rows = await call.services.database.read(storage.organizations_page(query.limit + 1, read_cursor(query.cursor)))
     return page(rows, query.limit, [_view(call, row) for row in rows])
@@ -72,13 +72,13 @@ async def list_organizations(call: Call) -> Reply:
 
 async def get_organization(call: Call) -> Reply:
     """`GET /api/v1/organizations/{id}`: one of them, its limits and what it uses of them."""
-    await _require_operator(call)
+    await require_operator(call)
     return await _reply(call, await _organization(call, call.path_id("organization_id")))
 
 
 async def change_organization(call: Call) -> Reply:
     """`PATCH /api/v1/organizations/{id}`: change its limits, or whether the provider account is its own."""
-    await _require_operator(call)
+    await require_operator(call)
     row = await _organization(call, call.path_id("organization_id"))
     wanted = await call.body(ChangeOrganization)
     owns = wanted.owns_provider_account
@@ -114,11 +114,11 @@ def _audited(row: Row) -> dict[str, Any]:
     return {name: row[name] for name in ("name", "limits", "owns_provider_account")}
 
 
-async def _require_operator(call: Call) -> None:
+async def require_operator(call: Call, what: str = "organizations and their limits are") -> None:
     """Raise `NotAllowed` unless the key belongs to the operator's organization: its scope was checked before."""
     if (await _own(call))["name"] != storage.DEFAULT_ORGANIZATION:
         raise NotAllowed(
-            "organizations and their limits are the operator's: this call needs an admin key of the organization "
+            f"{what} the operator's: this call needs an admin key of the organization "
             f"{storage.DEFAULT_ORGANIZATION!r}; `GET /api/v1/organization` shows your own"
         )
 

@@ -17,6 +17,7 @@ from receiver.api import (
     health,
     jobs,
     keys,
+    master_keys,
     organizations,
     passthrough,
     piapi,
@@ -149,6 +150,8 @@ def _native() -> list[Route]:
         _route("GET", "/api/v1/keys", keys.list_keys, NATIVE, Scope.ADMIN, query=Page),
         _route("GET", "/api/v1/keys/{key_id}", keys.get_key, NATIVE, Scope.ADMIN),
         _route("DELETE", "/api/v1/keys/{key_id}", keys.revoke_key, NATIVE, Scope.ADMIN),
+        _route("GET", "/api/v1/master-keys", master_keys.get_master_keys, NATIVE, Scope.ADMIN),
+        _route("POST", "/api/v1/master-keys/rotate", master_keys.rotate_master_key, NATIVE, Scope.ADMIN),
         _route("GET", "/api/v1/audit", audit.list_audit_entries, NATIVE, Scope.ADMIN, query=AuditQuery),
         *_organizations(),
     ]

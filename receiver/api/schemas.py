@@ -198,6 +198,15 @@ class ReplayRequest(RequestFields):
     event_types: Annotated[list[str], Few] | None = None
 
 
+class RotateMasterKey(RequestFields):
+    """`POST /api/v1/master-keys/rotate`: `cursor` is the `next_cursor` of the page before."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cursor: Annotated[str, StringConstraints(pattern=r"^[0-2]\.[0-9]{1,18}$")] | None = None
+    dry_run: StrictBool = False
+
+
 class CreateKey(RequestFields):
     """`POST /api/v1/keys`."""
 

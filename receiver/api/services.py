@@ -20,6 +20,7 @@ from receiver.reporting.reporter import Reporter
 from receiver.runs.service import Runs
 from receiver.settings import Settings
 from receiver.storage.database import Database
+from receiver.storage.key_rotation import KeyRotation
 from receiver.storage.known_limits import KnownLimits
 from receiver.tracking.tracker import Tracker
 
@@ -47,3 +48,4 @@ class Services:
     quotas: Quotas
     load_shares: LoadShares
     refusals: RefusalLines
+    key_rotation: KeyRotation

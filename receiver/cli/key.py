@@ -1,4 +1,4 @@
-"""`ringback key`: create, list, revoke."""
+"""`ringback key`: create, list, revoke, and rotate the master key."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -69,6 +69,26 @@ def revoke(
     with spinner("revoking", as_json), service() as client:
         revoked = client.call("DELETE", f"/api/v1/keys/{path_segment(key_id)}")
     print_result(revoked, as_json, lambda _revoked: echo(f"{key_id} is revoked"))
+
+
+@app.command(
+    "rotate-master",
+    epilog="Examples:\n\n  ringback key rotate-master --status\n\n  ringback key rotate-master",
+)
+def rotate_master(
+    status: Annotated[
+        bool, typer.Option("--status", help="Change nothing: only count what is stored by which key.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Encrypt everything that is stored with the newest master key, so that earlier ones can be removed.
+
+    The service goes on working meanwhile. It can be interrupted and run again. At the end it prints what still needs
+    an earlier key. This needs an admin key of the organization `default`.
+    """
+    from receiver.cli.master_keys import rotate
+
+    rotate(status=status, as_json=as_json)
 
 
 def _print(key: Mapping[str, Any]) -> None:

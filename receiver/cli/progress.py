@@ -73,6 +73,20 @@ def replay_progress(as_json: bool) -> Iterator[OnUpdate]:
 
 
 @contextmanager
+def rows_progress(description: str, total: int, as_json: bool) -> Iterator[Callable[[int], None]]:
+    """Show how many of `total` rows have been handled; the yielded function takes the number just handled."""
+    if not watched(as_json):
+        yield lambda _rows: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with _progress(*columns) as progress:
+        bar = progress.add_task(description, total=total)
+        yield lambda rows: progress.advance(bar, rows)
+
+
+@contextmanager
 def file_progress(file: BinaryIO, description: str, as_json: bool) -> Iterator[Callable[[int], None]]:
     """Show how much of a file has been read; the yielded function takes the number of bytes just read."""
     if not watched(as_json):

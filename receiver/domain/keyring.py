@@ -18,6 +18,9 @@ from itsdangerous import Signer
 from receiver.errors import RingbackError, StartError
 
 _KEY_BYTES = 32
+_SIGNING_BYTES = 16
+"""Of a key of Fernet: that many sign, the others encrypt. A token ends with an HMAC-SHA256 of all before it."""
+_NAME_BYTES = 6
 _HOOK_SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 """The URL-safe base64 of a SHA-256 without padding: the only form that `hook_secret` returns."""
 
@@ -47,6 +50,7 @@ class KeyRing:
             digest_method=hashlib.sha256,
         )
         self._cipher = MultiFernet([_fernet(master) for master in reversed(master_keys)])
+        self._signing_keys = {_public_name(master): _cipher_key(master)[:_SIGNING_BYTES] for master in master_keys}
         self._fingerprint_key = _derive(master_keys[-1], "ringback.fingerprint")
 
     def __repr__(self) -> str:
@@ -62,6 +66,28 @@ class KeyRing:
         if _HOOK_SECRET.fullmatch(presented) is None or not task_id.isascii():
             return False
         return self._hook_signer.verify_signature(task_id, presented)
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """The keys, oldest first, each as 12 hex digits that tell keys apart and may be shown to everybody."""
+        return tuple(self._signing_keys)
+
+    @property
+    def newest(self) -> str:
+        """The fingerprint of the key that signs and encrypts."""
+        return self.fingerprints[-1]
+
+    def key_of(self, token: str) -> str | None:
+        """Return the fingerprint of the key that encrypted `token`; None if no key here did. It decrypts nothing."""
+        try:
+            raw = base64.urlsafe_b64decode(token)
+        except ValueError:
+            return None
+        content, signature = raw[:-_KEY_BYTES], raw[-_KEY_BYTES:]
+        for fingerprint, key in reversed(self._signing_keys.items()):
+            if hmac.compare_digest(hmac.digest(key, content, "sha256"), signature):
+                return fingerprint
+        return None
 
     def encrypt(self, text: str) -> str:
         """Return `text` encrypted for storage in a row (Fernet, newest key)."""
@@ -107,5 +133,14 @@ def _derive(master: str, purpose: str) -> bytes:
     return kdf.derive(master.encode())
 
 
+def _cipher_key(master: str) -> bytes:
+    """Return the key for Fernet, whose first half signs tokens and whose second half encrypts."""
+    return _derive(master, "ringback.secrets")
+
+
 def _fernet(master: str) -> Fernet:
-    return Fernet(base64.urlsafe_b64encode(_derive(master, "ringback.secrets")))
+    return Fernet(base64.urlsafe_b64encode(_cipher_key(master)))
+
+
+def _public_name(master: str) -> str:
+    return _derive(master, "ringback.name")[:_NAME_BYTES].hex()

@@ -18,13 +18,14 @@ def retire(retired: Retired | None, secret: str | None, overlap: timedelta, now:
     if not overlap or secret is None:
         return []
     newest = {"secret": secret, "until": (now + overlap).isoformat()}
-    return [newest, *(dict(each) for each in _live(retired, now))][:MOST_RETIRED]
+    return [newest, *(dict(each) for each in live(retired, now))][:MOST_RETIRED]
 
 
 def live_retired(retired: Retired | None, now: datetime) -> list[str]:
     """Return the replaced secrets (encrypted) that still sign, newest first."""
-    return [each["secret"] for each in _live(retired, now)]
+    return [each["secret"] for each in live(retired, now)]
 
 
-def _live(retired: Retired | None, now: datetime) -> list[Mapping[str, Any]]:
+def live(retired: Retired | None, now: datetime) -> list[Mapping[str, Any]]:
+    """Return the replaced secrets that still sign, newest first."""
     return [each for each in retired or () if datetime.fromisoformat(each["until"]) > now]

@@ -14,8 +14,9 @@ from receiver.settings import Settings
 def master_keys(settings: Settings) -> list[str]:
     """Return the master keys, oldest first: from the setting, else from the file, which the first start creates.
 
-    The file has mode 0600. Raises `StartError` if others can read it, if it is a symbolic link or empty, if its last
-    key could be guessed, or if it is missing although the database exists.
+    The file has mode 0600, and its keys are on a line each, or separated by commas. Raises `StartError` if others can
+    read it, if it is a symbolic link or empty, if its last key could be guessed, or if it is missing although the
+    database exists.
     """
     if settings.secret_key is not None:
         return split_list(settings.secret_key.get_secret_value())
@@ -37,7 +38,7 @@ def master_keys(settings: Settings) -> list[str]:
     if file.stat().st_mode & OTHERS:
         raise StartError(f"{file} can be read by others; run: chmod 600 {file}")
     try:
-        keys = split_list(without_mark(file.read_bytes()).decode())
+        keys = split_list(without_mark(file.read_bytes()).decode().replace("\n", ","))
     except OSError as error:
         raise StartError(f"{file} cannot be read ({error.strerror}); make the service's user its owner") from None
     except UnicodeDecodeError:

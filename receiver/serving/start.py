@@ -11,7 +11,10 @@ from receiver.errors import StartError
 from receiver.key_strength import weakness
 from receiver.outbound.alert_channels import alert_channels
 from receiver.runs.actions_file import read_actions
+from receiver.serving.key_check import check_master_keys
 from receiver.serving.master_keys import is_new, master_keys
+from receiver.serving.start_wait import when_ready
+from receiver.setting_values import is_loopback, read_listen_address
 from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.keys import ensure_admin_key
@@ -43,6 +46,7 @@ def prepared(settings: Settings, workers: int) -> Iterator[Installation]:
             "SQLite can be served by one process only; set --workers to 1, or RINGBACK_DATABASE_URL to PostgreSQL"
         )
     _warn_of_short_secrets(settings)
+    _warn_of_open_metrics(settings)
     # Only checked here: each process that serves reads them again.
     read_actions(settings.actions_file)
     alert_channels(settings)
@@ -55,13 +59,15 @@ def prepared(settings: Settings, workers: int) -> Iterator[Installation]:
 def migrate_database(settings: Settings) -> tuple[str | None, str]:
     """Bring the database to this version's schema; return the revisions before and now. Raises `StartError`.
 
+    A server that is away is waited for (`RINGBACK_START_WAIT_SECONDS`).
+
     A new SQLite database gets its master key first: a start refuses a database whose key is missing, because the
     secrets in it could not be read. One that another process serves is refused.
     """
     with _locked(settings):
         if settings.is_sqlite and is_new(settings):
             master_keys(settings)
-        return asyncio.run(migrate(settings))
+        return asyncio.run(when_ready(lambda: migrate(settings), seconds=settings.start_wait_seconds))
 
 
 async def ensure_keys(database: Database, settings: Settings, keyring: KeyRing) -> str | None:
@@ -80,14 +86,25 @@ def _warn_of_short_secrets(settings: Settings) -> None:
         )
 
 
+def _warn_of_open_metrics(settings: Settings) -> None:
+    # Not refused: a pod's own address is how a scraper reaches it, and networks of pods are often closed to others.
+    address = settings.metrics_address
+    if address is not None and settings.metrics_secret is None and not is_loopback(read_listen_address(address)):
+        log.warning(
+            "metrics are open to the network",
+            address=address,
+            advice="everybody who reaches it reads them: set RINGBACK_METRICS_TOKEN, or let the scraper alone reach it",
+        )
+
+
 def _warn_of_weak_master_keys(keys: Sequence[str]) -> None:
     """Warn of those that only verify and decrypt: the newest one is refused if it is weak."""
     if weak := sum(weakness(key) is not None for key in keys[:-1]):
         log.warning(
             "weak master key kept",
             keys=weak,
-            advice="who guesses it can report on tasks that were created with it: remove it from the setting when "
-            "these have ended and every webhook has a new secret and new headers",
+            advice="who guesses it can report on tasks that were created with it: run `ringback key rotate-master`, "
+            "and remove it when that says that nothing needs it",
         )
 
 
@@ -101,6 +118,7 @@ async def _prepare_database(settings: Settings, keyring: KeyRing) -> tuple[str |
     if settings.is_sqlite:
         await migrate(settings)
     else:
-        await check_schema(settings)
+        await when_ready(lambda: check_schema(settings), seconds=settings.start_wait_seconds)
     async with await Database.open(settings) as database:
+        await check_master_keys(database, settings, keyring)
         return await ensure_keys(database, settings, keyring), await database.version()

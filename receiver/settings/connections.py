@@ -1,28 +1,17 @@
 """Of the server: the proxy before it, and the bounds on connections and requests."""
 
 import re
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from receiver.setting_values import MAX_SECONDS, split_list
+from receiver.setting_values import MAX_SECONDS, read_proxies
 from receiver.settings.group import Seconds, SettingsGroup
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
 """What no client and no proxy writes in another way: nothing in it is percent-encoded."""
 _MODE = re.compile(r"0?[0-7]{3}")
-_UNIX = "unix"
-_EVERYBODY = "*"
-
-
-def _check_network(text: str) -> None:
-    """Raise `ValueError` if it is neither an address nor a network."""
-    try:
-        ip_network(text)
-    except ValueError as error:
-        raise ValueError(f"must be addresses and networks such as 10.0.0.0/8, or unix ({error})") from None
 
 
 class ConnectionSettings(SettingsGroup):
@@ -123,19 +112,15 @@ class ConnectionSettings(SettingsGroup):
             raise ValueError("must be permissions in octal, such as 660")
         return value
 
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _known_proxies(cls, value: str) -> str:
-        parts = split_list(value)
-        for part in parts if parts != [_EVERYBODY] else ():
-            if part != _UNIX:
-                _check_network(part)
-        return ",".join(parts)
-
     @property
     def uds_permissions(self) -> int:
         """The permissions of the Unix socket."""
         return int(self.uds_mode, 8)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _known_proxies(cls, value: str) -> str:
+        return ",".join(read_proxies(value))
 
     @field_validator("root_path")
     @classmethod

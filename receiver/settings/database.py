@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from receiver.key_strength import ADVICE, check_newest_master_key, weakness
-from receiver.setting_values import check_one_line, split_list, without_driver
+from receiver.setting_values import MAX_SECONDS, check_one_line, split_list, without_driver
 from receiver.settings.group import CONFIDENTIAL, HeaderKey, SettingsGroup
 
 _MIN_KEY_CHARACTERS = 16
@@ -22,11 +22,21 @@ class DatabaseSettings(SettingsGroup):
 
     SQLite by default: it needs no other service. Several processes need PostgreSQL.
     """
+    start_wait_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] = 60
+    """How long a start, and `ringback migrate`, wait for a PostgreSQL that is away or has no current schema yet.
+
+    In seconds; 0 does not wait. What does not pass by itself, such as a wrong password, is not waited for.
+    """
     secret_key: SecretStr | None = Field(default=None, validate_default=True)
     """Master keys, comma-separated, oldest first: the last one signs and encrypts, all verify and decrypt.
 
     Without it, the first start makes a key and keeps it beside the SQLite file. Required on PostgreSQL, where all
     processes must have the same one.
+    """
+    allow_unreadable_secrets: bool = False
+    """Whether to start although secrets or headers of webhooks are encrypted with a master key that is missing.
+
+    Only for a key that is lost for good: deliveries to these webhooks fail until they have new secrets and headers.
     """
     api_key: HeaderKey = None
     """An admin key of the organization `default`. Without it, the first start makes one.

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
 import migrations
-from receiver.errors import StartError
+from receiver.errors import DatabaseAway, StartError
 from receiver.private_files import open_private
 from receiver.settings import Settings
 from receiver.storage.compatibility import PresentSchema, present_schema
@@ -42,11 +42,14 @@ async def migrate(settings: Settings) -> tuple[str | None, str]:
 
 
 async def check_schema(settings: Settings) -> None:
-    """Raise `StartError`, which says what to do, unless this version may run on the PostgreSQL database's schema."""
+    """Raise `StartError`, which says what to do, unless this version may run on the PostgreSQL database's schema.
+
+    It is `DatabaseAway` where the schema is older: a migration may be at work, or about to begin.
+    """
     found = await read_schema(settings)
     if found.is_to_be_migrated():
         has = "has no schema yet" if found.revision is None else f"has an older schema ({found.revision})"
-        raise StartError(f"the database {has}: run `ringback migrate` once, then start again")
+        raise DatabaseAway(f"the database {has}: run `ringback migrate` once, then start again")
     if not found.is_newest():
         log.warning("schema of a later version", revision=found.revision, readable_from=found.readable_from)
 
@@ -67,8 +70,10 @@ async def read_schema(settings: Settings) -> PresentSchema:
 
     async with connected(settings.database_url) as connection:
         try:
-            await warn_if_not_durable(connection)
-            return await connection.run_sync(present_schema)
+            found = await connection.run_sync(present_schema)
+            if not found.is_to_be_migrated():  # else it is asked again, or not served
+                await warn_if_not_durable(connection)
+            return found
         except DBAPIError as error:
             raise _cannot_read(error) from None
 
@@ -79,7 +84,7 @@ def _cannot_read(error: DBAPIError) -> Exception:
 
     if not is_unavailable(error):
         return error
-    return StartError(f"{unavailable(error, 'cannot be read')}; `ringback migrate` may be at work")
+    return DatabaseAway(f"{unavailable(error, 'cannot be read')}; `ringback migrate` may be at work")
 
 
 def upgrade_file(path: Path) -> None:

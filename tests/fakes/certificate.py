@@ -12,13 +12,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 def self_signed(folder: Path, *names: str) -> Path:
     """Write a private key and its certificate for 127.0.0.1 (and `names`) into one PEM file; return the file's path."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, [*names, "localhost"][0])])
     now = datetime.now(UTC)
     others = [x509.DNSName(each) for each in names]
     certificate = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(subject)
+        .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))

@@ -68,6 +68,7 @@ VALID: Mapping[str, Any] = {
     "/api/v1/webhooks/{webhook_id}/replay": {"since": 1700000000, "until": None, "event_types": ["task.completed"]},
     "/api/v1/organizations": {"name": "o", "limits": {"webhooks": 5}, "owns_provider_account": False, "key_name": "k"},
     "/api/v1/organizations/{organization_id}": {"limits": {"webhooks": 7, "streams": None}},
+    "/api/v1/master-keys/rotate": {"cursor": "0.7", "dry_run": True},
     "/api/v1/keys": {"name": "k", "scope": "read", "rate_limit": 10.0},
     "/api/v1/runs": {
         "steps": [_STEP, {**_STEP, "id": "b", "depends_on": ["a"], "input_map": {"u": "$steps.a.result.image_url"}}],

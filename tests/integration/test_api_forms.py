@@ -35,6 +35,7 @@ BODIES: Mapping[Key, Json] = {
     ("POST", "/api/v1/webhooks/{webhook_id}/replay"): {"since": LONG_AGO},
     ("POST", "/api/v1/runs"): RUN,
     ("POST", "/api/v1/keys"): {"name": "another"},
+    ("POST", "/api/v1/master-keys/rotate"): {"dry_run": False},
     ("POST", "/api/v1/organizations"): {"name": "acme"},
     ("PATCH", "/api/v1/organizations/{organization_id}"): {"limits": {"webhooks": 5}},
 }
@@ -68,6 +69,7 @@ WITHOUT_BODY: tuple[Key, ...] = (
     ("GET", "/api/v1/organizations"),
     ("GET", "/api/v1/organizations/{organization_id}"),
     ("GET", "/api/v1/keys/{key_id}"),
+    ("GET", "/api/v1/master-keys"),
     ("GET", "/api/v1/audit"),
     ("DELETE", "/api/v1/webhooks/{webhook_id}/replays/{replay_id}"),
     ("DELETE", "/api/v1/webhooks/{webhook_id}"),
@@ -237,7 +239,7 @@ async def test_reads_succeed_and_lists_are_not_empty(answers: dict[Key, httpx.Re
 async def test_a_resource_has_its_id_and_the_time_of_its_creation(answers: dict[Key, httpx.Response], key: Key) -> None:
     for each in objects(answers[key].json().get("data")):
         kind = each["object"]
-        if kind not in ("list", "test", "report"):
+        if kind not in ("list", "test", "report", "master_keys", "master_key_rotation"):
             own = {"task": "task_id"}.get(kind, "run_id" if key == ("POST", "/api/v1/runs") else "id")
             assert own in each
             assert "created_at" in each or each.get("deleted") or own == "run_id"

@@ -44,6 +44,8 @@ PATHS = [
     ("GET", "/api/v1/keys", NATIVE, Scope.ADMIN),
     ("GET", "/api/v1/keys/x", NATIVE, Scope.ADMIN),
     ("DELETE", "/api/v1/keys/x", NATIVE, Scope.ADMIN),
+    ("GET", "/api/v1/master-keys", NATIVE, Scope.ADMIN),
+    ("POST", "/api/v1/master-keys/rotate", NATIVE, Scope.ADMIN),
     ("GET", "/api/v1/audit", NATIVE, Scope.ADMIN),
 ]
 ORDER = [Scope.READ, Scope.WRITE, Scope.ADMIN]

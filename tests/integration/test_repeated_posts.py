@@ -185,6 +185,11 @@ async def of_key(world: World) -> Case:
     return Case("/api/v1/keys", f"SELECT uid FROM api_key WHERE name = '{mine}'", body={"name": mine})
 
 
+async def of_master_key(world: World) -> Case:
+    query = "SELECT uid FROM organization WHERE name = 'default'"
+    return Case("/api/v1/master-keys/rotate", query, body={"dry_run": False}, shows={"unreadable": 0})
+
+
 async def of_organization(world: World) -> Case:
     name = new_id()[:13]
     query = f"SELECT k.uid FROM api_key k JOIN organization o ON o.id = k.organization_id WHERE o.name = '{name}'"
@@ -207,6 +212,7 @@ CASES: dict[str, Prepare] = {
     "/api/v1/webhooks/{webhook_id}/replays/{replay_id}/cancel": of_replay_cancel,
     "/api/v1/deliveries/{delivery_id}/retry": of_delivery_retry,
     "/api/v1/keys": of_key,
+    "/api/v1/master-keys/rotate": of_master_key,
     "/api/v1/organizations": of_organization,
     "/api/v1/runs": of_run,
     "/api/v1/runs/{run_id}/cancel": of_run_cancel,

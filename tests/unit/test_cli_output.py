@@ -106,6 +106,7 @@ COMMANDS = {
     "key create": ("--name", "n"),
     "key list": (),
     "key revoke": (ID,),
+    "key rotate-master": (),
     "organization create": ("n",),
     "organization list": (),
     "organization limits": (ID,),

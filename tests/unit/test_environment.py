@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from receiver.errors import SettingsError
 from receiver.serving.start import prepared
@@ -50,6 +51,50 @@ def test_blanks_around_a_value_are_not_part_of_it(blanks: str) -> None:
     assert secret_of(settings, "RINGBACK_PIAPI_API_KEY") == KEY
     assert (settings.retention_days, settings.log_level, settings.allow_private_targets) == (7, "debug", True)
     assert (settings.provider_rate, settings.retry_delays) == ("10/s", (0, 5))
+
+
+INJECTED = {
+    "RINGBACK_PORT": "tcp://10.96.0.7:8080",
+    "RINGBACK_SERVICE_HOST": "10.96.0.7",
+    "RINGBACK_SERVICE_PORT": "8080",
+    "RINGBACK_SERVICE_PORT_HTTP": "8080",
+    "RINGBACK_PORT_8080_TCP": "tcp://[fd00::7]:8080",
+    "RINGBACK_PORT_8080_TCP_PROTO": "tcp",
+    "RINGBACK_PORT_8080_TCP_PORT": "8080",
+    "RINGBACK_PORT_8080_TCP_ADDR": "fd00::7",
+    "RINGBACK_API_SERVICE_HOST": "10.96.0.8",
+    "RINGBACK_POSTGRES_PORT_5432_TCP": "tcp://10.96.0.9:5432",
+    "RINGBACK_SERVICE_PORT_53_UDP_PROTO": "udp",
+}
+"""What Kubernetes sets for Services called `ringback`, `ringback-api`, `ringback-postgres` and `ringback-service`."""
+
+
+def test_what_kubernetes_sets_for_a_service_is_no_setting_and_a_typing_error_is_still_found() -> None:
+    assert load_settings(INJECTED, env_file=None) == load()
+    unknown = "unknown setting; correct the name or remove it"
+    for name, value in (("service_host", "example.com"), ("portt", "8080"), ("api_port_8080_tcp_proto", "http")):
+        assert faults(**{name: value}) == [f"RINGBACK_{name.upper()}: {unknown}"]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("10.0.0.0/33", "'10.0.0.0/33' is no address, no network"),
+        ("127.0.0.1, foo", "'foo' is no address"),
+        ("10.0.0.1/8", "'10.0.0.1/8' is an address within a network; write 10.0.0.0/8"),
+        ("*, 10.0.0.1", "has *, which trusts everybody, beside others"),
+    ],
+)
+def test_a_proxy_that_no_address_would_ever_match_is_a_fault(value: str, words: str) -> None:
+    (fault,) = faults(trusted_proxies=value)
+    assert fault.startswith(f"RINGBACK_TRUSTED_PROXIES: {words}")
+
+
+@pytest.mark.parametrize("value", ["*", "unix", "10.0.0.0/8, ::1,fd00::/8 ,192.168.1.1"])
+def test_proxies_are_trusted_as_the_server_reads_them(value: str) -> None:
+    trusted = ProxyHeadersMiddleware(None, load(trusted_proxies=value).trusted_proxies).trusted_hosts  # type: ignore[arg-type]
+    for host in ("unix",) if value == "unix" else ("10.9.8.7", "::1", "fd00::9", "192.168.1.1"):
+        assert host in trusted
 
 
 def test_a_value_of_blanks_counts_as_not_set() -> None:
@@ -107,6 +152,19 @@ def test_the_fault_of_a_file_names_the_setting_and_the_path(
 
 def test_a_folder_is_no_secret(tmp_path: Path) -> None:
     assert faults(api_key_file=str(tmp_path)) == [f"RINGBACK_API_KEY_FILE: {tmp_path}: Is a directory"]
+
+
+def test_a_pipe_without_a_writer_does_not_hold_up_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("receiver.environment._PIPE_SECONDS", 0.05)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    words = "a pipe or device from which nothing came; name a file"
+    assert faults(api_key_file=str(pipe)) == [f"RINGBACK_API_KEY_FILE: {pipe}: {words}"]
+    reading, writing = os.pipe()
+    os.write(writing, f"{KEY}\n".encode())
+    os.close(writing)
+    assert secret_of(load(api_key_file=f"/dev/fd/{reading}"), "RINGBACK_API_KEY") == KEY
+    os.close(reading)
 
 
 def test_what_is_wrong_in_a_file_is_reported_under_the_file(tmp_path: Path) -> None:

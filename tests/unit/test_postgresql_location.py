@@ -8,6 +8,7 @@ import pytest
 
 from receiver.errors import SettingsError
 from receiver.storage.postgresql.location import read_location
+from tests.fakes.certificate import self_signed
 
 PASTED = {
     "Neon": "postgresql://u:p@ep-cool-a1.us-east-2.aws.neon.tech/db?sslmode=require&channel_binding=require",
@@ -91,7 +92,7 @@ def test_without_a_root_certificate_the_system_s_verify(
 
 def test_a_root_certificate_that_is_named_is_the_driver_s(tmp_path: Path) -> None:
     file = tmp_path / "root.pem"
-    file.write_text("x")
+    file.write_bytes(self_signed(tmp_path).read_bytes())
     location = read_location(f"postgresql://h/db?sslmode=verify-full&sslrootcert={file}")
     assert location.tls is None
     assert dict(parse_qsl(urlsplit(location.dsn).query))["sslrootcert"] == str(file)

@@ -1,15 +1,19 @@
 """Connecting when the service starts or migrates: a failure becomes one line for the operator, with what to do."""
 
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 from asyncpg.exceptions import (
     ClientConfigurationError,
+    DuplicatePreparedStatementError,
     InvalidAuthorizationSpecificationError,
     InvalidCatalogNameError,
     InvalidParameterValueError,
+    InvalidSQLStatementNameError,
     ProtocolViolationError,
     TargetServerAttributeNotMatched,
     TooManyConnectionsError,
@@ -18,9 +22,10 @@ from asyncpg.exceptions import (
 from sqlalchemy import NullPool, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from receiver.errors import StartError
-from receiver.storage.postgresql.errors import driver_error
-from receiver.storage.postgresql.location import POOLER_ADVICE, read_location
+from receiver.errors import DatabaseAway, StartError
+from receiver.storage.postgresql.errors import driver_error, is_unavailable
+from receiver.storage.postgresql.location import POOLER_ADVICE, PostgreSQLLocation, read_location
+from receiver.storage.postgresql.pooling import refuse_transaction_pooling
 from receiver.storage.postgresql.server import COMMAND_SECONDS, core_engine
 from receiver.telemetry.log import get_logger
 
@@ -34,21 +39,24 @@ async def connected(
 ) -> AsyncIterator[AsyncConnection]:
     """Open a connection that may write, for the length of the context; `settings` are the session's.
 
-    Raises `SettingsError` for a wrong URL and `StartError` if it cannot be opened; both say what to do.
+    Raises `SettingsError` for a wrong URL, `StartError` if it cannot be opened, and `DatabaseAway` if that may pass by
+    itself; all say what to do.
     """
-    if read_location(dsn).is_unbound:
-        log.warning(
-            "channel binding not used",
-            advice="the driver cannot do it; sslmode=verify-full in RINGBACK_DATABASE_URL protects as well, because it "
-            "verifies the server's certificate",
-        )
+    location = read_location(dsn)
     engine = core_engine(dsn, writes=True, settings=settings, command_seconds=command_seconds, poolclass=NullPool)
     try:
         try:
             connection = await engine.connect()
         except Exception as error:
-            raise _cannot_connect(error) from None
+            raise _cannot_connect(error, location) from None
+        if location.is_unbound:
+            log.warning(
+                "channel binding not used",
+                advice="the driver cannot do it; sslmode=verify-full in RINGBACK_DATABASE_URL protects as well, "
+                "because it verifies the server's certificate",
+            )
         try:
+            await refuse_transaction_pooling(dsn, connection)
             yield connection
         finally:
             await connection.close()
@@ -67,26 +75,33 @@ async def warn_if_not_durable(connection: AsyncConnection) -> None:
             )
 
 
-def _cannot_connect(error: Exception) -> StartError:
+def _cannot_connect(error: Exception, location: PostgreSQLLocation) -> StartError:
     """Return the error for a server that could not be connected to, in one line."""
     cause = driver_error(error)
     what = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    kind = StartError
     match cause:
         case InvalidAuthorizationSpecificationError():
-            do = "correct the user or the password in RINGBACK_DATABASE_URL"
+            do = _sign_in_advice(what)
         case InvalidCatalogNameError():
             do = "create the database (createdb), or name another one in RINGBACK_DATABASE_URL"
         case TargetServerAttributeNotMatched():
-            do = "the server is a read-only standby; name the primary in RINGBACK_DATABASE_URL"
+            kind, do = DatabaseAway, "the server is a read-only standby; name the primary in RINGBACK_DATABASE_URL"
         case TooManyConnectionsError():
-            do = "raise the server's max_connections, or run fewer processes"
+            kind, do = DatabaseAway, "raise the server's max_connections, or run fewer processes"
         case UndefinedObjectError() | InvalidParameterValueError():
             do = "correct or remove that parameter in RINGBACK_DATABASE_URL"
+        case ProtocolViolationError() if "authentication failed" in what or "no such user" in what:
+            do = "correct the user or the password in RINGBACK_DATABASE_URL, and in the pooler's list of users"
+        case ProtocolViolationError() if "no such database" in what:
+            do = "name a database in RINGBACK_DATABASE_URL that the pooler knows"
         case ProtocolViolationError() if "startup parameter" in what:
+            do = "remove that parameter from RINGBACK_DATABASE_URL, or name the server itself: this pooler refuses it"
+        case InvalidSQLStatementNameError() | DuplicatePreparedStatementError():
             do = POOLER_ADVICE
         case ssl.SSLCertVerificationError():
             what = f"its certificate cannot be verified: {cause.verify_message}"
-            do = "name its root certificate in RINGBACK_DATABASE_URL (sslrootcert=FILE), or use sslmode=require"
+            do = _certificate_advice(cause.verify_message)
         case ConnectionError() if "SSL upgrade" in what:
             do = "the server has no TLS: switch it on, or remove sslmode from RINGBACK_DATABASE_URL"
         case ssl.SSLError():
@@ -94,6 +109,29 @@ def _cannot_connect(error: Exception) -> StartError:
         case ClientConfigurationError() | ValueError():
             what = "its URL is not valid"  # the driver's own message may contain parts of the password
             do = "correct RINGBACK_DATABASE_URL, in the form postgresql://USER:PASSWORD@HOST/DATABASE"
+        case socket.gaierror():
+            kind, what = DatabaseAway, f"the host {urlsplit(location.dsn).hostname} is not known: {cause.strerror}"
+            do = "correct the host in RINGBACK_DATABASE_URL, or the name service"
         case _:
+            kind = DatabaseAway if is_unavailable(cause) else StartError
             do = "start the server, or correct the host and port in RINGBACK_DATABASE_URL"
-    return StartError(f"PostgreSQL cannot be used ({what}); {do}")
+    return kind(f"PostgreSQL cannot be used ({what}); {do}")
+
+
+def _sign_in_advice(what: str) -> str:
+    if "certificate" in what:
+        return "name a client certificate that the server accepts (sslcert=FILE&sslkey=FILE in RINGBACK_DATABASE_URL)"
+    if "pg_hba.conf" in what:
+        return "let the server's pg_hba.conf allow this, or use what it allows (sslmode=require for TLS)"
+    return "correct the user or the password in RINGBACK_DATABASE_URL"
+
+
+def _certificate_advice(reason: str) -> str:
+    if "mismatch" in reason:
+        return "name the host in RINGBACK_DATABASE_URL as its certificate does, or use sslmode=verify-ca"
+    if "expired" in reason or "not yet valid" in reason:
+        return "renew the server's certificate, or correct the clock of this machine"
+    return (
+        "name the certificate of the authority that signed it in RINGBACK_DATABASE_URL (sslrootcert=FILE), or use "
+        "sslmode=require without sslrootcert"
+    )

@@ -37,8 +37,8 @@ _OWN_ROOTS = Path("~/.postgresql/root.crt")
 _MOST_CONNECT_SECONDS = 60.0
 _SUPABASE_TRANSACTIONS = 6543
 POOLER_ADVICE = (
-    "this is a pooler in transaction mode, and Ringback needs sessions; name the server itself (Neon: the host without "
-    "`-pooler`; Supabase: port 5432)"
+    "this is a pooler in transaction mode, and Ringback needs sessions, for it listens for notices and holds locks; "
+    "use session mode, or name the server itself (Neon: the host without `-pooler`; Supabase: port 5432)"
 )
 
 
@@ -158,8 +158,40 @@ def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:
 def _check_files(kept: dict[str, str]) -> None:
     for name in _FILES:
         path = kept.get(name)
-        if path is not None and not (name == "sslrootcert" and path == "system") and not Path(path).is_file():
-            raise _fault(f"names a file that does not exist: {name}={path}")
+        if path is None or (name == "sslrootcert" and path == "system"):
+            continue
+        try:
+            with Path(path).open("rb") as file:
+                file.read(1)
+        except FileNotFoundError:
+            raise _fault(f"names a file that does not exist: {name}={path}") from None
+        except OSError as error:
+            raise _fault(f"names a file that cannot be read ({error.strerror}): {name}={path}") from None
+    _check_certificates(kept)
+
+
+def _check_certificates(kept: dict[str, str]) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for name, what in (("sslrootcert", "certificate"), ("sslcrl", "list of revoked certificates")):
+        path = kept.get(name)
+        if path is not None and path != "system":
+            try:
+                context.load_verify_locations(path)
+            except ssl.SSLError:
+                raise _fault(f"names a file that has no {what} in the form PEM: {name}={path}") from None
+    if "sslcert" in kept:
+        _load_own_certificate(context, kept)
+
+
+def _load_own_certificate(context: ssl.SSLContext, kept: dict[str, str]) -> None:
+    password = kept.get("sslpassword", "")
+    files = f"sslcert={kept['sslcert']}" + (f", sslkey={kept['sslkey']}" if "sslkey" in kept else "")
+    try:
+        context.load_cert_chain(kept["sslcert"], kept.get("sslkey"), lambda: password)
+    except ssl.SSLError as error:
+        is_of_another = error.reason == "KEY_VALUES_MISMATCH"
+        reason = "the key is another certificate's" if is_of_another else "no such pair in the form PEM, or sslpassword"
+        raise _fault(f"names a certificate and a key that cannot be used ({reason}): {files}") from None
 
 
 def _system_tls(kept: dict[str, str]) -> ssl.SSLContext | None:
@@ -177,8 +209,7 @@ def _system_tls(kept: dict[str, str]) -> ssl.SSLContext | None:
     context.check_hostname = is_system or kept["sslmode"] == "verify-full"
     kept["sslmode"] = "verify-full"
     if "sslcert" in kept:
-        password = kept.get("sslpassword", "")
-        context.load_cert_chain(kept["sslcert"], kept.get("sslkey"), lambda: password)
+        _load_own_certificate(context, kept)
     return context
 
 

@@ -71,7 +71,8 @@ class Notices:
     async def _listen(self) -> None:
         self._connection = await connect_raw(self._dsn)  # to the primary: a standby can neither listen nor notify
         self._connection.add_termination_listener(lambda *_: self._to_send.set())
-        self._pid = self._connection.get_server_pid()
+        # Not the driver's own number: that is a pooler's, where one stands between.
+        self._pid = await self._connection.fetchval("SELECT pg_backend_pid()")
         await self._connection.add_listener(_CHANNEL, self._hear)
         await self._connection.add_listener(_KEYS_CHANNEL, self._hear_of_keys)
         self.received.set()  # notices may have been sent before this
@@ -91,8 +92,8 @@ class Notices:
         if pid != self._pid:  # kept, because a connection that was ended meanwhile has none any more
             self.received.set()
 
-    def _hear_of_keys(self, connection: Any, pid: int, _channel: str, _payload: object) -> None:
-        if pid != connection.get_server_pid():
+    def _hear_of_keys(self, _connection: Any, pid: int, _channel: str, _payload: object) -> None:
+        if pid != self._pid:
             self.keys_changed.set()
 
     def _drop(self) -> None:

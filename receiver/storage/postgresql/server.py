@@ -43,15 +43,16 @@ _BY_KEYS = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
 }
+_UNBOUNDED = {"idle_session_timeout": "0", "transaction_timeout": "0"}
 _SET_WHERE_KNOWN = """
 SELECT set_config(name, value, false) FROM (VALUES
     ('synchronous_commit', CASE current_setting('synchronous_commit')
         WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END),
-    ('idle_session_timeout', '0'), ('transaction_timeout', '0')
+    {settings}
 ) AS wanted(name, value) WHERE current_setting(name, true) IS NOT NULL
 """
-"""What depends on the present value, and settings that older servers do not have. `set_config` also outlasts a reload
-of the server's configuration."""
+"""Sets what older servers have too, and one thing by its present value. `set_config` also outlasts a reload of the
+server's configuration. It is done after connecting, because a pooler refuses settings of the session before that."""
 _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -74,12 +75,12 @@ async def connect(
         location.dsn,
         timeout=location.connect_seconds or CONNECT_SECONDS,
         command_timeout=command_seconds,
-        server_settings={**_APPLICATION, **location.settings, **_SESSION, **settings},
+        server_settings={**_APPLICATION, **location.settings},
         ssl=location.tls,
         target_session_attrs=SessionAttribute.read_write if writes else SessionAttribute.primary,
     )
     async with _closed_if_it_fails(connection):
-        await connection.execute(_SET_WHERE_KNOWN)
+        await connection.execute(_setting({**_SESSION, **_UNBOUNDED, **settings}))
         await connection.set_type_codec("uuid", encoder=str, decoder=str, schema="pg_catalog", format="text")
     return connection
 
@@ -93,6 +94,11 @@ async def connect_raw(dsn: str, *, writes: bool = True) -> asyncpg.Connection:
     async with _closed_if_it_fails(connection):
         await connection.set_type_codec("jsonb", encoder=str, decoder=orjson.loads, schema="pg_catalog", format="text")
     return connection
+
+
+def _setting(settings: Mapping[str, str]) -> str:
+    """Return the statement that sets settings of the session, all of which are constants of this package."""
+    return _SET_WHERE_KNOWN.format(settings=", ".join(f"('{name}', '{value}')" for name, value in settings.items()))
 
 
 @asynccontextmanager
