@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # its types are not in the lock file
+import yaml
 
 from tests.deploy.proxies import FILES, PROXIES, checked, new_place, rendered
 from tests.fakes.certificate import self_signed
