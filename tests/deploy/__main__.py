@@ -1,7 +1,7 @@
 """`python -m tests.deploy`: tries what is in `deploy` for real: the image, compose, systemd, Kubernetes.
 
-It runs as root and needs podman, runc, netavark with iptables, and debootstrap; what else a part needs, it installs or
-says. It takes minutes.
+It takes minutes, runs as root and needs podman, runc, netavark with iptables, and debootstrap. What else a part needs,
+it installs or says.
 """
 
 import argparse
