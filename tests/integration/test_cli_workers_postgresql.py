@@ -80,7 +80,7 @@ async def test_sighup_under_load_answers_every_request_with_200(tmp_path: Path) 
 
 @on_postgresql
 async def test_a_missing_schema_is_reported_once(tmp_path: Path) -> None:
-    async with two_workers(tmp_path, migrated=False) as service:
+    async with two_workers(tmp_path, migrated=False, RINGBACK_START_WAIT_SECONDS="0") as service:
         log = (await service.process.communicate())[1].decode()
         assert service.process.returncode == Status.UNREACHABLE
         lines = [line for line in log.splitlines() if "server setting loses data" not in line]
