@@ -12,7 +12,7 @@ from receiver.settings.group import Seconds, SettingsGroup
 
 _MODE = re.compile(r"0?[0-7]{3}")
 _UNIX = "unix"
-_EVERYBODY = "*"
+_ALL = "*"
 
 
 def _check_network(text: str) -> None:
@@ -39,8 +39,7 @@ class ConnectionSettings(SettingsGroup):
     trusted_proxies: str = "127.0.0.1,unix"
     """Addresses and networks, comma-separated, whose `X-Forwarded-*` headers are trusted; `unix` is a Unix socket.
 
-    By default a proxy on this machine: a Unix socket is reached only by those whom its permissions let. `*`, alone, is
-    everybody.
+    By default a proxy on this machine: a Unix socket is guarded by its permissions. `*`, alone, trusts all.
     """
     root_path: str = ""
     """The path prefix under which a reverse proxy serves the service, such as `/ringback`. None by default."""
@@ -122,7 +121,7 @@ class ConnectionSettings(SettingsGroup):
     @classmethod
     def _known_proxies(cls, value: str) -> str:
         parts = split_list(value)
-        for part in parts if parts != [_EVERYBODY] else ():
+        for part in parts if parts != [_ALL] else ():
             if part != _UNIX:
                 _check_network(part)
         return ",".join(parts)
