@@ -1,12 +1,16 @@
 # On a fresh machine, start with `make demo` or `make test`. Each sets up .venv if it does not exist.
 PYTHON ?= python3
 LOCK := deploy/requirements.lock
+RUNTIME_LOCK := deploy/requirements-runtime.lock
+SBOM := deploy/sbom.cdx.json
+COMPILE := .venv/lock/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-emit-index-url --no-emit-find-links --no-header --quiet
 CLIENTS := .venv/clients
 BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-clients prove check bench soak lock format
+.PHONY: help install demo test test-clients test-deploy prove check bench soak lock sbom format
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,9 +20,10 @@ install: $(READY) ## set up .venv from the lock file (nothing to do if it is up 
 demo: $(READY) ## run the demo: the whole service with the bundled sandbox provider
 	@$(BIN)/ringback demo
 
-# Three at a time also on two cores: a test waits for half of its time.
+# Three at a time also on two cores: a test waits for half of its time. Some tests start processes: no environment may
+# make each of these compile everything again.
 test: $(READY) ## run the whole test suite
-	$(BIN)/python -m pytest -q -n 3 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 test-clients: $(READY) ## drive public clients of PiAPI, unchanged (tests/clients/README.md)
 	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
@@ -26,6 +31,7 @@ test-clients: $(READY) ## drive public clients of PiAPI, unchanged (tests/client
 	@$(BIN)/python -m tests.clients --skills $(CLIENTS)/bin/python \
 		$(if $(MCP_SERVER),--mcp-server $(MCP_SERVER)) $(if $(N8N_NODES),--n8n-nodes $(N8N_NODES)) $(if $(RECORD),--record)
 
+# Programs from Debian that it needs: see .ci/run.
 prove: $(READY) ## prove the promises under faults, in 40 minutes at most (with QUICK=1 in 3; SEED=... repeats one)
 	@$(BIN)/python -m tests.prove $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) \
 		$(if $(DATABASE),--database $(DATABASE)) $(if $(CAMPAIGN),--campaign $(CAMPAIGN))
@@ -43,6 +49,10 @@ check: $(READY) ## check format, lint rules, types, import layers, security rule
 	$(BIN)/bandit -q -ll -r receiver/storage --skip B608
 	@$(BIN)/python -m tests.audit
 
+test-deploy: $(READY) ## try proxies for long, and image, compose, systemd, Kubernetes for real (PART=image alone)
+	@$(if $(PART),,TEST_REQUIRE_PROGRAMS=1 $(BIN)/python -m pytest -q tests/deploy -m large)
+	@$(BIN)/python -m tests.deploy $(PART) $(if $(BASE),--base $(BASE))
+
 bench: $(READY) ## measure speed as ratios in one run
 	@$(BIN)/python -m tests.bench
 
@@ -53,11 +63,20 @@ format: $(READY) ## fix lint findings and format the code
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-lock: ## update the lock file from pyproject.toml
+# The second holds what the service needs alone, at the versions of the first: the image is made from it.
+lock: ## update the lock files from pyproject.toml
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet uv
-	.venv/lock/bin/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
-		--no-annotate --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file $(LOCK)
+	$(COMPILE) --group dev --output-file $(LOCK)
+	$(COMPILE) --constraint $(LOCK) --output-file $(RUNTIME_LOCK)
 	rm -rf .venv/lock
+
+sbom: ## write the bill of materials of the image from its lock file
+	$(PYTHON) -m venv .venv/sbom && .venv/sbom/bin/pip install --quiet cyclonedx-bom==7.5.0
+	$(PYTHON) -m venv --without-pip .venv/runtime
+	.venv/sbom/bin/pip --python .venv/runtime/bin/python install --quiet --no-deps --require-hashes -r $(RUNTIME_LOCK)
+	.venv/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --spec-version 1.6 --output-reproducible \
+		.venv/runtime/bin/python | $(PYTHON) tests/deploy/sbom.py > $(SBOM).new
+	mv $(SBOM).new $(SBOM) && rm -rf .venv/sbom .venv/runtime
 
 $(READY): $(LOCK) pyproject.toml
 	@echo "Setting up .venv"

@@ -9,6 +9,7 @@ from models.deliveries import Delivery, DeliveryAttempt
 from models.events import Event
 from models.fan_outs import FanOut
 from models.idempotency import IdempotencyKey
+from models.installation import InstallationFact
 from models.keys import ApiKey, Organization
 from models.limits import LimitUse
 from models.receipts import Receipt
@@ -18,6 +19,7 @@ from models.states import (
     RUN_EVENTS,
     RUN_TERMINAL,
     STEP_TERMINAL,
+    SYSTEM_EVENTS,
     TASK_EVENTS,
     TERMINAL,
     DeliveryFormat,
@@ -36,6 +38,7 @@ from models.states import (
     TaskStatus,
 )
 from models.subscriptions import Subscription
+from models.system import Alert, SystemCondition
 from models.tasks import Task
 
 metadata = SQLModel.metadata
@@ -44,8 +47,10 @@ __all__ = [
     "RUN_EVENTS",
     "RUN_TERMINAL",
     "STEP_TERMINAL",
+    "SYSTEM_EVENTS",
     "TASK_EVENTS",
     "TERMINAL",
+    "Alert",
     "ApiKey",
     "AuditEntry",
     "Delivery",
@@ -57,6 +62,7 @@ __all__ = [
     "EventType",
     "FanOut",
     "IdempotencyKey",
+    "InstallationFact",
     "LimitUse",
     "Organization",
     "ProviderBudget",
@@ -74,6 +80,7 @@ __all__ = [
     "Submission",
     "Subscription",
     "SubscriptionKind",
+    "SystemCondition",
     "Task",
     "TaskAttempt",
     "TaskStatus",

@@ -43,3 +43,5 @@ class Event(SQLModel, table=True):
     """The task, run or webhook as the change left it. The output of a completed task is left out: the task's row has
     it, and it never changes again there."""
     created_at: datetime = Field(sa_type=Moment)
+    request_id: str | None = None
+    """The id of the request that caused the change, of a client or of a provider's webhook; null if none did."""

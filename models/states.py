@@ -51,11 +51,27 @@ class EventType(StrEnum):
     RUN_FAILED = "run.failed"
     RUN_CANCELLED = "run.cancelled"
     WEBHOOK_DISABLED = "webhook.disabled"
+    WEBHOOK_FAILING = "webhook.failing"
+    DELIVERY_DEAD = "delivery.dead"
+    PROVIDER_PAUSED = "provider.paused"
+    PROVIDER_UNAUTHORIZED = "provider.unauthorized"
+    STORAGE_UNAVAILABLE = "storage.unavailable"
+    TASK_STUCK = "task.stuck"
     PING = "ping"
     """Sent only by `POST /api/v1/webhooks/{id}/test`; it cannot be subscribed to, and is not stored."""
 
 
-TASK_EVENTS = tuple(event for event in EventType if event.startswith("task."))
+SYSTEM_EVENTS = (
+    EventType.WEBHOOK_FAILING,
+    EventType.WEBHOOK_DISABLED,
+    EventType.DELIVERY_DEAD,
+    EventType.PROVIDER_PAUSED,
+    EventType.PROVIDER_UNAUTHORIZED,
+    EventType.STORAGE_UNAVAILABLE,
+    EventType.TASK_STUCK,
+)
+"""What an operator should know, rather than what became of a task or run (`receiver/api/CONTRACTS.md`, "Events")."""
+TASK_EVENTS = tuple(event for event in EventType if event.startswith("task.") and event not in SYSTEM_EVENTS)
 RUN_EVENTS = tuple(event for event in EventType if event.startswith("run."))
 
 

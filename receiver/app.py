@@ -9,6 +9,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
+from migrations import HEAD
+from receiver.api.access_log import AccessLogMiddleware
 from receiver.api.answer_headers import AnswerHeadersMiddleware
 from receiver.api.auth import Authenticator
 from receiver.api.change_limit import ChangeLimit
@@ -18,6 +20,8 @@ from receiver.api.idempotency import LEASE_SECONDS, Idempotency
 from receiver.api.limits import KeyLimit, KeyLimits
 from receiver.api.paths import PathMiddleware
 from receiver.api.quotas import Quotas
+from receiver.api.refusal_lines import RefusalLines
+from receiver.api.request_times import RequestTimesMiddleware
 from receiver.api.routes import refuse_path, report_bug, routes
 from receiver.api.services import Services
 from receiver.body_budget import BodyBudget, default_body_bytes
@@ -31,8 +35,10 @@ from receiver.events.fan_out import FanOutWriter
 from receiver.events.feed import Feed
 from receiver.events.postgresql_log import PostgreSQLLog
 from receiver.events.stream import Streams
+from receiver.events.system import SystemEvents
 from receiver.inbound.receive import InboundEndpoint
 from receiver.loop_watchdog import LoopWatchdog
+from receiver.outbound.alert_channels import AlertChannels, alert_channels
 from receiver.outbound.deliver import Deliverer
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.message import MessageBuilder
@@ -51,7 +57,8 @@ from receiver.storage.database import Database
 from receiver.storage.known_limits import KnownLimits
 from receiver.storage.leases import end_leases
 from receiver.storage.organization_usage import OrganizationUsage
-from receiver.telemetry.metrics import exposition
+from receiver.telemetry.exposition import exposition, shared_folder
+from receiver.telemetry.own_process import note_build
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.apply import Applier
 from receiver.tracking.cancel import Canceller
@@ -59,9 +66,11 @@ from receiver.tracking.create import Creator
 from receiver.tracking.poll import MissingRule, Poller
 from receiver.tracking.recall import RecalledTasks
 from receiver.tracking.retry import Retrier
+from receiver.tracking.stuck import StuckTasks
 from receiver.tracking.submit import Submitter
 from receiver.tracking.submit import lease_seconds as task_lease_seconds
 from receiver.tracking.tracker import Tracker
+from receiver.workers.alerts import AlertWorker
 from receiver.workers.cleanup import Cleaner
 from receiver.workers.clock_keeper import ClockKeeper
 from receiver.workers.dispatch import DeliveryDispatcher
@@ -69,7 +78,9 @@ from receiver.workers.dispatch import lease_seconds as delivery_lease_seconds
 from receiver.workers.fan_out import FanOutWorker
 from receiver.workers.load_keeper import LoadKeeper
 from receiver.workers.replay import ReplayWorker
+from receiver.workers.sampler import Sampler
 from receiver.workers.supervisor import Supervisor
+from receiver.workers.system_watch import SystemWatcher
 from receiver.workers.task_worker import CONCURRENCY, TaskWorker
 
 _CONNECTIONS = 1024
@@ -85,7 +96,13 @@ class Service:
     """All parts of the service in one process."""
 
     def __init__(
-        self, settings: Settings, database: Database, keys: list[str], actions: Actions, stop: StopBound
+        self,
+        settings: Settings,
+        database: Database,
+        keys: list[str],
+        actions: Actions,
+        channels: AlertChannels,
+        stop: StopBound,
     ) -> None:
         self._stop = stop
         self._is_stopping = False
@@ -109,6 +126,9 @@ class Service:
         self.feed, self.waiting = Feed(), Waiting()
         self.log = PostgreSQLLog(database, self.shared.notices, self.feed, self.waiting) if self.shared else None
         after_commit = AfterCommit(self.waiting, self.dispatcher, WakeTimer(), self.log or self.feed, delivery_lease)
+        system_events = SystemEvents(after_commit, channels.fingerprints)
+        self.system_watcher = SystemWatcher(writer, self.providers, system_events)
+        self.alert_worker = AlertWorker(database, channels, system_events) if channels.fingerprints else None
         advancer = Advancer(after_commit.due)
         applier = Applier(_poll_schedule(settings), after_commit, advancer)
         submitter = Submitter(database, applier, self.providers, keyring, settings.public_url, lease_seconds=task_lease)
@@ -121,13 +141,14 @@ class Service:
             unknown_seconds=settings.submission_unknown_seconds,
             failed_seconds=settings.failed_create_seconds,
             missing=MissingRule(settings.missing_polls, settings.missing_seconds),
+            stuck=StuckTasks(writer, system_events, settings.stuck_seconds),
         )
         self.guard = guard = AddressGuard.from_settings(settings)
         self.sender = Sender(guard, timeout=settings.delivery_timeout_seconds, connections=_CONNECTIONS)
         self.test_sender = Sender(guard, timeout=settings.delivery_timeout_seconds, connections=_TEST_CONNECTIONS)
         self.dispatcher.connect(
             database,
-            Deliverer(database, self.sender, Settler(after_commit), messages, settings.retry_delays, _room(settings)),
+            Deliverer(database, self.sender, Settler(system_events), messages, settings.retry_delays, _room(settings)),
         )
         self.task_worker = TaskWorker(
             writer, poller, after_commit.due, lease_seconds=task_lease, concurrency=_task_concurrency(settings)
@@ -161,6 +182,13 @@ class Service:
             max_body_bytes=settings.max_body_bytes,
         )
         self.readiness = Readiness(database, lambda: self._is_stopping)
+        self.sampler = Sampler(
+            database,
+            self.providers,
+            self.readiness.fault,
+            file=settings.sqlite_path if settings.is_sqlite else None,
+            shared=shared_folder(),
+        )
         self.services = Services(
             settings=settings,
             database=database,
@@ -179,6 +207,7 @@ class Service:
             providers=self.providers,
             known_limits=self.known_limits,
             load_shares=load_shares,
+            refusals=RefusalLines(),
             quotas=Quotas(self.known_limits.of, self.usage, part=database.part, delivery_use=self.dispatcher.use_of),
         )
 
@@ -194,10 +223,14 @@ class Service:
             "stored bytes": self.usage.sum_bytes,
             "keys": self.services.authenticator.in_use.run,
             "loop": self.load_keeper.run,
+            "system events": self.system_watcher.run,
+            "metrics": self.sampler.run,
         }
         if self.shared is not None and self.log is not None:
             loops |= {"notices": self.shared.notices.run, "log": self.log.run, "limits": self.shared.limits.run}
             loops["known limits"] = self.known_limits.run  # on SQLite no other process changes them
+        if self.alert_worker is not None:
+            loops["alerts"] = self.alert_worker.run
         if self.upkeep is not None:
             loops["upkeep"] = self.upkeep.run
         return loops
@@ -245,18 +278,19 @@ def create_app(settings: Settings, keys: list[str], stop: StopBound | None = Non
 
     The database must have this version's schema. The lifespan opens and closes everything, and ends within `stop`. The
     server has to call `state.end_waits` before it waits for connections to close, and may call `state.begin_stop`
-    before. Raises `SettingsError` if the actions file is wrong.
+    before. Raises `SettingsError` if the actions file, or a URL for alerts, is wrong.
     """
-    actions = read_actions(settings.actions_file)
+    actions, channels = read_actions(settings.actions_file), alert_channels(settings)
     bound = stop or StopBound(settings.stop_seconds)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with await Database.open(settings) as database:
-            service = Service(settings, database, keys, actions, bound)
+            service = Service(settings, database, keys, actions, channels, bound)
             await service.clock_keeper.begin()
             if settings.is_sqlite:  # only this process has the file: a process that held a lease has ended
                 await database.writer.run(lambda tx: end_leases(tx, utc_now()))
+            note_build("sqlite" if settings.is_sqlite else "postgresql", HEAD)
             app.state.services = service.services
             app.state.inbound = service.inbound
             app.state.readiness = service.readiness
@@ -279,7 +313,9 @@ def create_app(settings: Settings, keys: list[str], stop: StopBound | None = Non
 
 def _middleware(settings: Settings) -> list[Middleware]:
     """Return what every request passes, the outermost first."""
-    middleware = [Middleware(AnswerHeadersMiddleware), Middleware(PathMiddleware)]
+    middleware = [Middleware(RequestTimesMiddleware), Middleware(AnswerHeadersMiddleware), Middleware(PathMiddleware)]
+    if settings.access_log:
+        middleware.insert(0, Middleware(AccessLogMiddleware))
     if settings.allowed_origins:
         middleware.append(Middleware(CorsMiddleware, origins=settings.allowed_origins))
     return middleware

@@ -12,6 +12,11 @@ ABORT = "ringback.abort"
 """The ASGI extension by which the server offers to close a connection at once: `{"abort": function}`."""
 BODIES = "ringback.bodies"
 """The ASGI extension with the server's `BodyBudgets`: `{"budgets": ...}`. Another server may have none."""
+PEER = "ringback.peer"
+"""The ASGI extension that says whether the address that the connection comes from is a trusted proxy's:
+`{"is_trusted": bool}`. `scope["client"]` does not: it is what that proxy said. Another server may have none."""
+KEY = "ringback.key"
+"""The name in the scope of the ids of the API key and the organization of a request, once they are known."""
 
 _UNCOUNTED_BYTES = 16 * 1024
 """A body up to this size takes nothing from a budget: the bound on connections bounds these."""

@@ -36,6 +36,12 @@ def read_values(environment: Mapping[str, str] | None, env_file: Path | None) ->
     return {name: value for name, value in stripped.items() if value}
 
 
+def for_programs(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for a program of others: that of the process without Ringback's settings, and these."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return own | dict(variables)
+
+
 def with_secret_files(values: Mapping[str, str], secrets: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Replace each `<name>_FILE` by `<name>` with the file's content, for the names in `secrets`.
 

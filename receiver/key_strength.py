@@ -37,8 +37,11 @@ random replace ringback root sample second secret secure security server service
 staging super temp temporary test tests that the these this todo token two use user very webhook welcome
 with word xxx your
 """
-_WORDS = tuple(sorted(_TRIED_FIRST.split(), key=len, reverse=True))
-"""The longest first."""
+_WORDS = {
+    letter: tuple(sorted((word for word in _TRIED_FIRST.split() if word[0] == letter), key=len, reverse=True))
+    for letter in "abcdefghijklmnopqrstuvwxyz"
+}
+"""By their first letters, the longest first."""
 _LETTERS = str.maketrans("013457@$!", "oieastasi")
 """What is written for letters in words."""
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm", "1234567890", "qwertzuiop", "azertyuiop")
@@ -166,7 +169,7 @@ def _in_sequence(text: str, position: int) -> int:
 
 
 def _word(small: str, in_letters: str, position: int) -> int:
-    for word in _WORDS:
+    for word in _WORDS.get(in_letters[position], ()):
         end = position + len(word)
         if small.startswith(word, position):
             stands_alone = not small[max(position - 1, 0) : position].isalnum() and not small[end : end + 1].isalnum()

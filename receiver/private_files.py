@@ -1,9 +1,11 @@
 """Files that only the service's own user may read: of mode 0600 whatever the umask, and never a symbolic link."""
 
 import errno
+import fcntl
 import os
 import stat
 from pathlib import Path
+from typing import IO
 
 from receiver.errors import StartError
 
@@ -13,7 +15,7 @@ OTHERS = 0o077
 
 
 def open_private(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int:
-    """Open a file; return its descriptor. It is never emptied. One that is made gets `PRIVATE_MODE`.
+    """Open a file; return its descriptor. It is not emptied. One that is made gets `PRIVATE_MODE`.
 
     Raises `StartError` for a symbolic link and for what is no regular file, and `OSError`.
     """
@@ -53,6 +55,24 @@ def write_private(path: Path, content: str) -> None:
     except OSError:  # what could not take its place is not left beside it: it may be a secret
         temporary.unlink(missing_ok=True)
         raise
+
+
+def claim_private(path: Path) -> IO[bytes]:
+    """Make an empty private file, and keep other processes that claim it out until it is closed.
+
+    What a process that died left there is emptied. Raises `BlockingIOError` if another process has claimed it, and as
+    `open_private`.
+    """
+    claimed = os.fdopen(open_private(path), "r+b")
+    try:
+        fcntl.flock(claimed, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not path.exists() or not os.path.samestat(os.fstat(claimed.fileno()), path.stat()):
+            raise BlockingIOError  # the process that had claimed it has just given it another name
+        claimed.truncate()
+    except BaseException:
+        claimed.close()
+        raise
+    return claimed
 
 
 def close_to_others(path: Path) -> bool:

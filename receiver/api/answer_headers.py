@@ -2,14 +2,20 @@
 
 A browser must not guess that an answer is a page (`nosniff`), and no cache may keep one (`no-store`): it may
 hold a secret that is returned once. What a provider says of the caching of its own answers is left as it is.
+
+Each answer also has the id of its request (`X-Request-Id`): the one that a trusted proxy gave it, else a new one.
 """
 
 from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from receiver.asgi import PEER
+from receiver.telemetry.request_ids import begin_request
+
 _NO_SNIFF = (b"x-content-type-options", b"nosniff")
 _CACHE_CONTROL = b"cache-control"
+REQUEST_ID = b"x-request-id"
 HEADERS = (_NO_SNIFF, (_CACHE_CONTROL, b"no-store"))
 """The headers: a constant, so that they cost nothing."""
 
@@ -22,16 +28,33 @@ class AnswerHeadersMiddleware:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one request."""
+        if scope["type"] != "http":
+            return self._app(scope, receive, send)
+        request_id = (REQUEST_ID, begin_request(_given_id(scope)).encode())
 
         def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                _add_headers(message)
+                _add_headers(message, request_id)
             return send(message)
 
         return self._app(scope, receive, send_with_headers)
 
 
-def _add_headers(start: Message) -> None:
-    headers = start.get("headers", ())
-    is_stated = any(name == _CACHE_CONTROL for name, _ in headers)
-    start["headers"] = [*headers, _NO_SNIFF] if is_stated else [*headers, *HEADERS]
+def _given_id(scope: Scope) -> bytes | None:
+    """Return the id that a trusted proxy gave the request; None if there is none, or more than one."""
+    peer = (scope.get("extensions") or {}).get(PEER)
+    if peer is None or not peer["is_trusted"]:
+        return None
+    given = [value for name, value in scope["headers"] if name == REQUEST_ID]
+    return given[0] if len(given) == 1 else None
+
+
+def _add_headers(start: Message, request_id: tuple[bytes, bytes]) -> None:
+    headers = list(start.get("headers", ()))
+    names = {name for name, _ in headers}
+    headers.append(_NO_SNIFF)
+    if _CACHE_CONTROL not in names:
+        headers.append(HEADERS[1])
+    if REQUEST_ID not in names:
+        headers.append(request_id)
+    start["headers"] = headers

@@ -113,6 +113,7 @@ def _principal(row: Mapping[str, Any]) -> Principal:
         rate_limit=row["rate_limit"],
         key_name=f"{row['name']} ({row['hint']}...)",
         expires_at=row["expires_at"],
+        key_uid=row["uid"],
     )
 
 

@@ -3,7 +3,6 @@
 This is the only place where errors are turned into HTTP responses.
 """
 
-import uuid
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -132,11 +131,6 @@ def bounded_refusal(body: dict[str, Any], status: int, message: str) -> dict[str
         "data": None,
         "message": shortened(words if isinstance(words, str) else message),
     }
-
-
-def new_request_id() -> str:
-    """Return an id for a request, in the form of Pi's ids."""
-    return f"req_pi_{uuid.uuid4()}"
 
 
 def _message_with_param(error: RingbackError) -> str:

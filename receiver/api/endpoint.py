@@ -17,14 +17,14 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
 from models import Scope
-from receiver.api.dialects import Dialect, Reply, new_request_id, shortened
+from receiver.api.dialects import Dialect, Reply, shortened
 from receiver.api.idempotency import IdempotentRequest, read_key
 from receiver.api.ids import read_id
 from receiver.api.keys_in_use import Principal
 from receiver.api.lists import check_names, check_size, read_query
 from receiver.api.paths import segment_text
 from receiver.api.services import Services
-from receiver.asgi import answer_budget, give_back, hold_body, read_body
+from receiver.asgi import KEY, answer_budget, give_back, hold_body, read_body
 from receiver.byte_order_marks import without_mark
 from receiver.domain.content_encoding import content_encodings, unpack
 from receiver.domain.ids import derived_id, new_id
@@ -43,7 +43,8 @@ from receiver.large_bodies import read_apart, read_by_size
 from receiver.storage.audit import Actor
 from receiver.storage.idempotency import Claim
 from receiver.telemetry.log import get_logger
-from receiver.telemetry.metrics import counted, organization_refusals
+from receiver.telemetry.metrics import counted, exceptions, organization_refusals
+from receiver.telemetry.request_ids import ensure_request_id
 
 log = get_logger("api.endpoint")
 
@@ -102,6 +103,7 @@ class Call:
             self.principal.key_id,
             client.host if client is not None else None,
             self.request_id,
+            self.principal.key_uid,
         )
 
     async def found(self, state: str) -> str:
@@ -243,7 +245,7 @@ class _Endpoint:
     passes_on: bool
 
     async def serve(self, request: Request) -> ASGIApp:
-        request_id = new_request_id()
+        request_id = ensure_request_id()
         headers = {"x-request-id": request_id}
         handling = self._with_errors(self._authorize(request, request_id, headers), request, request_id)
         try:
@@ -259,6 +261,7 @@ class _Endpoint:
         services: Services = request.app.state.services
         check_size(request.scope["query_string"])
         principal = await services.authenticator.principal(request.headers, request.client)
+        request.scope[KEY] = (principal.key_uid, principal.organization_uid)
         limit_status = services.key_limits.take(principal.key_id, principal.rate_limit)
         headers |= limit_status.headers
         limit_status.check()
@@ -303,11 +306,13 @@ class _Endpoint:
                 raise
             if isinstance(error, LimitReached | OrganizationRateLimited):
                 counted(organization_refusals, str(error.param)).inc()
+            request.app.state.services.refusals.note(error, request.scope)
             if isinstance(error, Unavailable) and error.reason:
-                log.warning("request not served", request_id=request_id, path=request.url.path, error=str(error))
+                log.warning("request not served", path=request.url.path, error=str(error))
             return self.dialect.error(error, request_id)
         except Exception as error:
-            log.error("request failed", request_id=request_id, path=request.url.path, exc_info=error)
+            counted(exceptions, "request").inc()
+            log.error("request failed", path=request.url.path, exc_info=error)
             return self.dialect.error(
                 RingbackError("internal error: the log has the details under this request id"), request_id
             )

@@ -16,6 +16,7 @@ from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import streams_open
 
 KEEP_ALIVE_SECONDS = 15.0
+"""A client to which nothing was written for this long gets a comment: proxies end a response that is silent."""
 STALLED_SECONDS = 20.0
 """A client that does not read what was sent for this long is disconnected."""
 _CHUNK_BYTES = 64 * 1024
@@ -74,7 +75,9 @@ class EventStream:
         return True
 
     async def _send_events(self, follower: Follower, send: Send) -> None:
+        clock = asyncio.get_running_loop().time
         await _write(send, self._greeting)
+        keep_alive_at = clock() + KEEP_ALIVE_SECONDS
         while not follower.closed:
             try:
                 frames = await follower.read(self._call.hold)
@@ -82,9 +85,15 @@ class EventStream:
                 self._call.let_go()  # not held while the client reads: that may take long
             for chunk in _chunks(frames):
                 await _write(send, chunk)
-            if not frames and not await follower.wait(KEEP_ALIVE_SECONDS):
+            follower.told()
+            if not frames:
+                # Events that the filter hides wake the follower too, and are no reason to write later.
+                left = keep_alive_at - clock()
+                if left > 0 and await follower.wait(left):
+                    continue
                 # With the position, so that a client whose filter matches little does not resume from long ago.
                 await _write(send, comment("keep-alive", str(follower.position)))
+            keep_alive_at = clock() + KEEP_ALIVE_SECONDS
 
 
 async def _end_stalled(scope: Scope, disconnect: "asyncio.Task[None]") -> bool:

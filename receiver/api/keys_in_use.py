@@ -42,7 +42,7 @@ _RANKS = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
 class Principal:
     """The organization and the key of a request; `rate_limit` is the key's own, in requests per second.
 
-    `key_name` is the key's name with its first characters, for the audit log.
+    `key_name` is the key's name with its first characters, for the audit log, and `key_uid` its id.
     """
 
     organization_id: int
@@ -52,6 +52,7 @@ class Principal:
     rate_limit: float | None
     key_name: str
     expires_at: datetime | None
+    key_uid: str = ""
 
     def require(self, scope: Scope) -> None:
         """Raise `NotAllowed` unless the key has this scope or a higher one."""

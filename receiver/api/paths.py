@@ -6,6 +6,8 @@
   the form for matching, `%2F` and `%25` stay encoded, and `segment_text` decodes them.
 - Below `/api/v1/task` and `/api/v1/tasks` the plain slashes of an id count as encoded: all up to the end, or up to a
   last segment that is the name of an action, is the id. An id that ends in such a name has to be encoded.
+- Below a prefix (`RINGBACK_ROOT_PATH`) both forms are the same request: the path as the client wrote it, prefix first,
+  and the path from which the reverse proxy has stripped it.
 """
 
 import re
@@ -15,6 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _TASKS = ([b"api", b"v1", b"task"], [b"api", b"v1", b"tasks"])
 _ACTIONS = frozenset({b"events", b"refresh", b"cancel", b"retry"})
+_OURS = frozenset({b"account", b"api", b"hooks", b"livez", b"metrics", b"readyz", b"v1"})
+"""The first segments of all our paths."""
 _PLAIN_SLASHES = 4
 """The slashes in `/api/v1/tasks/{id}`; a task's path with more has an action, or slashes in its id."""
 _KEPT = re.compile(rb"%(2[fF]|25)|%(?![0-9a-fA-F]{2})")
@@ -31,8 +35,9 @@ class PathMiddleware:
         """Hand the request on, with its path in that form."""
         if scope["type"] == "http":
             root = scope.get("root_path", "")
-            raw = (scope.get("raw_path") or quote(scope["path"]).encode()).removeprefix(root.encode())
-            if not _is_normal(raw):
+            arrived = (scope.get("raw_path") or quote(scope["path"]).encode()).removeprefix(root.encode())
+            raw = _without_prefix(arrived, root.encode()) if root else arrived
+            if raw is not arrived or not _is_normal(raw):
                 scope["path"] = root + normal_path(raw)
         await self._app(scope, receive, send)
 
@@ -48,6 +53,21 @@ def normal_path(raw: bytes) -> str:
 def segment_text(segment: str) -> str:
     """Return the text that a segment of a path in the form for matching stands for."""
     return unquote(segment)
+
+
+def _without_prefix(raw: bytes, prefix: bytes) -> bytes:
+    """Return a raw path without the prefix, where the reverse proxy has not stripped it.
+
+    A prefix that begins like a path of ours is always stripped by the proxy (`RINGBACK_ROOT_PATH` says so): below
+    `/api`, the path `/api/v1/task` could be meant either way.
+    """
+    if raw.startswith(prefix) and raw[len(prefix) : len(prefix) + 1] in (b"", b"/") and not _is_ours(raw):
+        return raw[len(prefix) :]
+    return raw
+
+
+def _is_ours(raw: bytes) -> bool:
+    return raw.split(b"/", 2)[1] in _OURS
 
 
 def _is_normal(raw: bytes) -> bool:

@@ -27,7 +27,7 @@ from receiver.api import (
     webhooks,
 )
 from receiver.api.answer_headers import HEADERS
-from receiver.api.dialects import NATIVE, PIAPI, Dialect, dialect_of, new_request_id
+from receiver.api.dialects import NATIVE, PIAPI, Dialect, dialect_of
 from receiver.api.endpoint import EndpointHandler, endpoint
 from receiver.api.run_schemas import JobQuery, RunQuery
 from receiver.api.schemas import (
@@ -42,6 +42,8 @@ from receiver.api.schemas import (
     WebhookDeliveryQuery,
 )
 from receiver.errors import RingbackError
+from receiver.telemetry.metrics import counted, exceptions
+from receiver.telemetry.request_ids import ensure_request_id
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
@@ -83,7 +85,7 @@ async def refuse_path(request: Request, error: Exception) -> Response:
     refusal = RingbackError(message, code=_CODES.get(status))
     refusal.status = status
     refusal.kind = "invalid_request_error"
-    response = dialect_of(path).error(refusal, new_request_id())
+    response = dialect_of(path).error(refusal, ensure_request_id())
     if allowed:
         response.headers["allow"] = allowed
     return response
@@ -94,8 +96,9 @@ async def report_bug(request: Request, _error: Exception) -> Response:
 
     It passes no middleware, so it gets the headers of every answer here.
     """
+    counted(exceptions, "request").inc()
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    response = dialect_of(path).error(RingbackError("internal error: the log has the details"), new_request_id())
+    response = dialect_of(path).error(RingbackError("internal error: the log has the details"), ensure_request_id())
     response.raw_headers.extend(HEADERS)
     return response
 

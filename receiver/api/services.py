@@ -8,6 +8,7 @@ from receiver.api.change_limit import ChangeLimit
 from receiver.api.idempotency import Idempotency
 from receiver.api.limits import KeyLimits
 from receiver.api.quotas import Quotas
+from receiver.api.refusal_lines import RefusalLines
 from receiver.domain.load_shares import LoadShares
 from receiver.events.stream import Streams
 from receiver.outbound.message import MessageBuilder
@@ -45,3 +46,4 @@ class Services:
     known_limits: KnownLimits
     quotas: Quotas
     load_shares: LoadShares
+    refusals: RefusalLines

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
-from receiver.cli import audit, delivery, key, organization, run, task, webhook
+from receiver.cli import audit, database, delivery, key, organization, run, task, webhook
+from receiver.cli.backup import backup, restore
 from receiver.cli.console import echo
 from receiver.cli.demo.command import demo
 from receiver.cli.failure import FailureReportingGroup
+from receiver.cli.health import health
 from receiver.cli.listen import listen
 from receiver.cli.migrate import migrate
 from receiver.cli.report import report
@@ -61,6 +63,20 @@ _add(demo, "Example: ringback demo --tasks 50 --keep")
 _add(sandbox, "Example: ringback sandbox --lose-share 0.3 --seed 7 --option outcome=failed")
 _add(migrate, "Example: RINGBACK_DATABASE_URL=sqlite:////srv/ringback.db ringback migrate")
 _add(
+    backup,
+    "Examples:\n\n  ringback backup\n\n  ringback backup --to /backups/ringback.backup --force\n\n"
+    "Exit status: 0 done, 2 usage, 3 not done.",
+)
+_add(
+    restore,
+    "Example: ringback restore ringback.db-20260102T030405Z.backup\n\nExit status: 0 done, 2 usage, 3 not done.",
+)
+_add(
+    health,
+    "Example: ringback health --url http://127.0.0.1:8080 --timeout 3\n\n"
+    "Exit status: 0 ready, 1 not ready or not reachable, 2 usage.",
+)
+_add(
     listen,
     "Example: ringback listen --forward-to http://localhost:3000/hook --event task.completed\n\n"
     "Exit status: 0 ended by Ctrl-C, 2 usage, 3 not reachable or not allowed.",
@@ -77,3 +93,4 @@ app.add_typer(delivery.app, name="delivery")
 app.add_typer(key.app, name="key")
 app.add_typer(organization.app, name="organization")
 app.add_typer(audit.app, name="audit")
+app.add_typer(database.app, name="database")

@@ -120,6 +120,14 @@ def age(moment: str | None) -> str | None:
     return f"{max(seconds, 0)}s"
 
 
+def size_text(size: int) -> str:
+    """Return a number of bytes for a person, such as `512 bytes`, `1.5 MiB` or `2.0 GiB`."""
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size >= 2**power:
+            return f"{size / 2**power:.1f} {unit}"
+    return f"{size} bytes"
+
+
 def watched(as_json: bool) -> bool:
     """Return whether a person watches: only then are spinners and progress bars shown, on stderr."""
     return not as_json and sys.stderr.isatty()

@@ -65,12 +65,9 @@ class FailureReportingGroup(TyperGroup):
         note_answer("")
         try:
             return super().invoke(ctx)
-        except Failure as failure:
-            raise _exit(failure.message, failure.status) from None
-        except SettingsError as error:
-            raise _exit(f"the settings are wrong:\n{error.message}", Status.USAGE, lines=True) from None
-        except RingbackError as error:
-            raise _exit(error.message, Status.UNREACHABLE) from None
+        except (Failure, RingbackError) as failure:
+            message, status = message_and_status(failure)
+            raise _exit(message, status, lines=isinstance(failure, SettingsError)) from None
         except _MISREAD as error:
             if not _Answered.url:  # nothing was read: it is a fault of the command
                 raise
@@ -79,6 +76,15 @@ class FailureReportingGroup(TyperGroup):
             )
             reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
             raise _exit(f"{message} of this command ({reason})", Status.UNREACHABLE) from None
+
+
+def message_and_status(failure: Failure | RingbackError) -> tuple[str, Status]:
+    """Return what a failure is reported as; the message of wrong settings has a line for each of them."""
+    if isinstance(failure, Failure):
+        return failure.message, failure.status
+    if isinstance(failure, SettingsError):
+        return f"the settings are wrong:\n{failure.message}", Status.USAGE
+    return failure.message, Status.UNREACHABLE
 
 
 def _exit(message: str, status: Status, *, lines: bool = False) -> typer.Exit:

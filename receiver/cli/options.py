@@ -1,5 +1,6 @@
 """Options that several commands share, each defined once. (`--json` is defined in `receiver.cli.console`.)"""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,4 +22,8 @@ SecretFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="A file with that secret; - is stdin, and asks for it on a terminal.")
 ]
 """The file of the option that stands before it: `<its name>_file`."""
+Programs = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Where pg_dump and pg_restore are, if others are found first (PostgreSQL)."),
+]
 SHOWN_TO_OTHERS = "Other users of this machine can read it in the list of processes; they cannot read a file."

@@ -89,6 +89,20 @@ def file_progress(file: BinaryIO, description: str, as_json: bool) -> Iterator[C
         yield lambda size: progress.advance(bar, size)
 
 
+@contextmanager
+def copy_progress(description: str, as_json: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show how much of a database is copied; the yielded function takes the bytes copied, and how many there are."""
+    if not watched(as_json):
+        yield lambda _copied, _total: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with _progress(*columns) as progress:
+        bar = progress.add_task(description, total=None)
+        yield lambda copied, total: progress.update(bar, completed=copied, total=total)
+
+
 def _progress(*columns: Any, redirect_stdout: bool = True) -> "Progress":
     from rich.progress import Progress
 

@@ -2,13 +2,16 @@
 
 import gc
 import socket
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from receiver.cli.console import echo
+from receiver.cli.failure import Failure, Status, message_and_status
+from receiver.errors import RingbackError
 
 if TYPE_CHECKING:
     from receiver.cli.listening import PassedSockets, ServiceAddress
@@ -48,42 +51,77 @@ def serve(
     stops when its successor is ready, and no request is refused. A process that serves alone ignores SIGHUP.
     """
     gc.disable()  # enabled after the start: nothing that is imported and created until then is garbage
-    if fd is not None and control_fd is not None:  # started by the supervisor
-        from receiver.serving.process import serve_as_worker
+    with _failures_in_form_of_log():
+        if fd is not None and control_fd is not None:  # started by the supervisor
+            from receiver.serving.process import serve_as_worker
 
-        listening, control_socket = socket.socket(fileno=fd), socket.socket(fileno=control_fd)
-        status = serve_as_worker(listening, control_socket, metrics_apart=metrics_apart)
-    else:
-        from receiver.cli.listening import ServiceAddress
+            listening, control_socket = socket.socket(fileno=fd), socket.socket(fileno=control_fd)
+            status = serve_as_worker(listening, control_socket, metrics_apart=metrics_apart)
+        else:
+            from receiver.cli.listening import ServiceAddress
 
-        status = _serve(ServiceAddress(host, port, uds, fd), workers)
+            status = _serve(ServiceAddress(host, port, uds, fd), workers)
     if status:
         raise typer.Exit(status)
+
+
+@contextmanager
+def _failures_in_form_of_log() -> Iterator[None]:
+    """Where the log is JSON, log what stops the start instead of printing it: all output of a service has one form."""
+    try:
+        yield
+    except (Failure, RingbackError, KeyboardInterrupt) as failure:
+        from receiver.settings import given_log_format
+        from receiver.telemetry.log import configure_logging, get_logger
+
+        if given_log_format() != "json":
+            raise
+        interrupted = ("interrupted", Status.UNREACHABLE)
+        message, status = interrupted if isinstance(failure, KeyboardInterrupt) else message_and_status(failure)
+        configure_logging("json")
+        get_logger("cli.serve").error("service not started", error=message)
+        raise typer.Exit(status) from None
 
 
 def _serve(address: "ServiceAddress", wanted_workers: int | None) -> int:
     from receiver.cli.listening import PassedSockets
     from receiver.serving import process
     from receiver.serving.first_key import hand_over
+    from receiver.serving.service_log import ServiceLog
     from receiver.serving.sockets import shown
     from receiver.serving.start import prepared
     from receiver.settings import load_settings
-    from receiver.telemetry.log import configure_logging
+    from receiver.telemetry.log import configure_logging, log_all_output
 
     passed = PassedSockets.take()
     address.check(passed)
     settings = load_settings()
     workers = wanted_workers or settings.workers
     configure_logging(settings.log_format, settings.log_level)
-    with prepared(settings, workers) as keys:
-        if keys.unused_admin_key is not None:
-            hand_over(settings, keys.unused_admin_key, lambda text: echo(text, lines=True))
+    if settings.log_format == "json":
+        log_all_output()
+    with prepared(settings, workers) as installation:
+        if installation.unused_admin_key is not None:
+            hand_over(settings, installation.unused_admin_key, lambda text: echo(text, lines=True))
         with address.listening(settings, passed) as listening, _listening_for_metrics(settings, passed) as metrics:
-            echo(f"Ringback on {shown(listening)}, {_database(settings)}, {_updates(settings)}")
+            _announce(settings, shown(listening))
+            addresses = [shown(each) for each in (listening, metrics) if each is not None]
+            log = ServiceLog(settings, installation, addresses, workers)
             if workers == 1:
                 is_own = address.fd is None and passed.service is None
-                return process.serve(settings, keys.master_keys, listening, metrics=metrics, is_own=is_own)
-            return process.supervise(settings, workers, listening, metrics=metrics)
+                keys = installation.master_keys
+                return process.serve(settings, keys, listening, metrics=metrics, is_own=is_own, log=log)
+            return process.supervise(settings, workers, listening, metrics=metrics, log=log)
+
+
+def _announce(settings: "Settings", url: str) -> None:
+    """Say where the service listens, before it answers there: on stdout for people, in the log for programs."""
+    if settings.log_format == "json":
+        from receiver.telemetry.log import get_logger
+
+        get_logger("cli.serve").info("listening", url=url)
+    else:
+        echo(f"Ringback on {url}, {_database(settings)}, {_updates(settings)}")
 
 
 def _listening_for_metrics(

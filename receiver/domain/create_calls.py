@@ -12,6 +12,35 @@ CREATE_CALL_FAILED = "create_call_failed"
 
 The error's `detail` has the provider's `status`."""
 
+SUBMISSION_UNKNOWN = "submission_unknown"
+"""The error code of a task that failed because it is not known whether the provider made it."""
+SENT_SINCE_BACKUP = "restored_from_backup"
+"""The error code of a task that may have been sent after the backup from which it was restored.
+
+The error's `detail` has `until`: when it was restored, in ISO 8601."""
+
+
+def sent_since_backup(until: datetime) -> dict[str, Any]:
+    """Return the error to keep for a task that may have been sent at any time until it was restored."""
+    message = "the database was restored from a backup, and the task may have been sent since that was made"
+    return {
+        "code": SENT_SINCE_BACKUP,
+        "message": message,
+        "raw_message": message,
+        "detail": {"until": until.isoformat()},
+    }
+
+
+def sent_until(error: Any) -> datetime | None:
+    """Return until when a restored task may have been sent; None for any other, whose call began at a known time.
+
+    `error` is that of the task, also of one that has failed because it was not found (`SUBMISSION_UNKNOWN`).
+    """
+    if not isinstance(error, Mapping) or error.get("code") not in (SENT_SINCE_BACKUP, SUBMISSION_UNKNOWN):
+        return None
+    detail = error.get("detail")
+    return datetime.fromisoformat(detail["until"]) if isinstance(detail, Mapping) and "until" in detail else None
+
 
 def lost_answer(message: str, status: int | None) -> dict[str, Any]:
     """Return the error to keep: with `status` if the provider said with it that the call failed."""

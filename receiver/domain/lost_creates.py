@@ -41,6 +41,8 @@ class LostCreate:
     attempt: int
     request: bytes
     submitted_at: datetime
+    submitted_until: datetime | None = None
+    """The latest time at which the call may have begun; None if it is known when it did."""
     is_pending: bool = False
 
 
@@ -94,7 +96,7 @@ def _may_be(create: LostCreate, entry: ListedEntry, call_seconds: float) -> bool
     if entry.created_at is None:
         return True
     skew = timedelta(seconds=SKEW_SECONDS)
-    latest = create.submitted_at + timedelta(seconds=call_seconds) + skew
+    latest = (create.submitted_until or create.submitted_at) + timedelta(seconds=call_seconds) + skew
     return create.submitted_at - skew <= entry.created_at <= latest
 
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import orjson
 
-from models import RUN_EVENTS, TASK_EVENTS, EventType
+from models import RUN_EVENTS, SYSTEM_EVENTS, TASK_EVENTS, EventType
 from receiver.domain.ids import is_id
 from receiver.errors import BadRequest
 
 TASK_END_EVENTS = (EventType.TASK_COMPLETED, EventType.TASK_FAILED, EventType.TASK_CANCELLED)
 PI_EVENTS: Mapping[str, EventType] = {"job.completed": EventType.TASK_COMPLETED, "job.failed": EventType.TASK_FAILED}
 """Pi's names of event types, and the event types that they stand for."""
-_WILDCARDS = {"task.*": TASK_EVENTS, "run.*": RUN_EVENTS}
+_WILDCARDS = {"task.*": TASK_EVENTS, "run.*": RUN_EVENTS, "system.*": SYSTEM_EVENTS}
 SUBSCRIBABLE = tuple(event for event in EventType if event != EventType.PING)
 MOST_VALUES = 50
 LONGEST_NAME = 200
@@ -24,7 +24,8 @@ Filters = Mapping[str, Any]
 
 
 def check_event_types(wanted: Sequence[str] | None, *, as_pi: bool) -> list[str]:
-    """Return the event types that a list names, sorted. `task.*`, `run.*` and Pi's names are allowed too.
+    """Return the event types that a list names, sorted. `task.*`, `run.*`, `system.*` and Pi's names
+    are allowed too.
 
     None stands for the events of a task's end (`as_pi`: completed and failed alone). Raises `BadRequest` that lists the
     allowed names.

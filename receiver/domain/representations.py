@@ -175,6 +175,7 @@ def native_event(task: Fields | None, event: Fields) -> dict[str, Any]:
         "source": snapshot.get("source"),
         "provider_status": snapshot.get("provider_status"),
         "retry_at": iso(snapshot.get("retry_at")),
+        "request_id": event["request_id"],
         "data": _event_data(task, event),
     }
 

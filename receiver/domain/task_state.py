@@ -41,6 +41,7 @@ class TaskState:
     run_uid: str | None = None
     step: str | None = None
     cancel_requested_at: datetime | None = None
+    created_at: datetime | None = None
 
     def apply_changes(self, changes: Mapping[str, Any]) -> None:
         """Apply changes of the row to this state. Columns that the state does not have are ignored."""

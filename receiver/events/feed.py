@@ -23,11 +23,12 @@ Topic = int | str
 class Entry:
     """An event in memory: the columns that filters read, and its frame of the stream once that was rendered."""
 
-    __slots__ = ("frame", "model", "organization_id", "run_uid", "sequence", "task_type", "task_uid", "type")
+    __slots__ = ("frame", "model", "organization_id", "run_uid", "sequence", "task_type", "task_uid", "type", "uid")
 
     def __init__(self, sequence: int, event: NewEvent) -> None:
         # Not the event itself: its snapshot may be as large as a body.
         self.sequence = sequence
+        self.uid = event.uid
         self.organization_id = event.organization_id
         self.type = event.type
         self.task_uid = event.task_uid

@@ -57,8 +57,8 @@ async def record(tx: Transaction, events: Sequence[NewEvent], after_commit: Afte
     tx.after_commit.append(lambda: after_commit.publisher.publish(list(zip(keys, events, strict=True))))
 
 
-def event_of(task: TaskState, decision: Decision, now: datetime) -> NewEvent:
-    """Return the event of a decision; the decision must have one."""
+def event_of(task: TaskState, decision: Decision, now: datetime, request_id: str | None = None) -> NewEvent:
+    """Return the event of a decision, which must have one; `request_id` is that of the request that caused it."""
     assert decision.event is not None  # noqa: S101 - a caller checks this first
     return NewEvent(
         uid=new_id(),
@@ -73,10 +73,11 @@ def event_of(task: TaskState, decision: Decision, now: datetime) -> NewEvent:
         task_type=task.task_type,
         metadata=task.metadata,
         run_uid=task.run_uid,
+        request_id=request_id,
     )
 
 
-def task_created(row: Mapping[str, Any], key: int, now: datetime) -> NewEvent:
+def task_created(row: Mapping[str, Any], key: int, now: datetime, request_id: str | None = None) -> NewEvent:
     """Return the `task.created` event of a row from `storage.tasks.new_task` that was inserted with this key."""
     return NewEvent(
         uid=new_id(),
@@ -91,6 +92,7 @@ def task_created(row: Mapping[str, Any], key: int, now: datetime) -> NewEvent:
         task_type=row["task_type"],
         metadata=row["metadata"],
         run_uid=row["run_uid"],
+        request_id=request_id,
     )
 
 

@@ -17,11 +17,13 @@ from receiver.storage.events import (
     events_before,
     events_between,
     events_by_sequence,
+    first_event_after,
     kept_events,
     large_events,
     newest_event,
 )
 from receiver.storage.large_rows import MOST_PAGE_BYTES, Hold, read_first, without_room
+from receiver.telemetry.told import TOLD_TIMES
 
 MOST_AT_ONCE = 32
 """Events that one follower reads at a time: what it may hold in memory while its client reads slowly."""
@@ -38,28 +40,36 @@ _SPAN = 5_000
 class Follower(StreamCursor):
     """Reads the events that its filter lets through, after a position."""
 
-    __slots__ = ("_streams", "_wanted")
+    __slots__ = ("_read", "_streams", "_wanted")
 
     def __init__(self, streams: "Streams", wanted: EventFilter, after: int) -> None:
         super().__init__(streams.feed, wanted.task_uid or wanted.organization_id, after)
         self._streams = streams
         self._wanted = wanted
+        self._read: list[Entry] = []
 
     async def read(self, hold: Hold = without_room) -> list[bytes]:
-        """Return the next frames of the stream, oldest first; none if there are none yet. Raises `RingbackError`.
+        """Return the next frames of the stream, oldest first, and move on. Raises `RingbackError`.
 
+        None if there are none yet (`caught_up`), or if the filter hides all that one query covers: the caller reads on.
         `hold` takes the room in which frames are made of large events from the database.
         """
-        frames: list[bytes] = []
-        while not self.caught_up and not frames:
-            entries = self._feed.since(self._position)
-            frames = await (self._from_database(hold) if entries is None else self._from_memory(entries))
-        return frames
+        if self.caught_up:
+            return []
+        entries = self._feed.since(self._position)
+        return await (self._from_database(hold) if entries is None else self._from_memory(entries))
+
+    def told(self) -> None:
+        """Note that the client has been sent what was read last."""
+        for entry in self._read:
+            TOLD_TIMES.told(entry.uid, "stream")
+        self._read = []
 
     async def _from_memory(self, entries: Sequence[Entry]) -> list[bytes]:
         newest = self._feed.newest
         wanted = [entry for entry in entries if self._wanted.admits(entry)]
         frames, taken = await self._streams.frames(wanted[:MOST_AT_ONCE])
+        self._read = wanted[:taken]
         self.move(wanted[taken - 1].sequence if taken < len(wanted) else newest)
         return frames
 
@@ -68,6 +78,8 @@ class Follower(StreamCursor):
         rows, is_cut = await self._streams.read_between(
             self._wanted, self._position, until, MOST_AT_ONCE, hold, most=_BACKLOG_BYTES
         )
+        if not rows:
+            until = await self._streams.before_next(until)
         self.move(rows[-1]["sequence"] if is_cut or len(rows) == MOST_AT_ONCE else until)
         return [event_frame(str(row["sequence"]), row["type"], row) for row in rows]
 
@@ -124,6 +136,14 @@ class Streams:
         if after < (kept["purged"] or 0):
             raise EventsLost(f"events after event {after} were purged", oldest=kept["oldest"])
         return after
+
+    async def before_next(self, position: int) -> int:
+        """Return the position right before the next event after this one, as far as events may be read.
+
+        Numbers may have wide gaps: they go up far when the database was restored from a backup.
+        """
+        first = (await self._database.read(first_event_after(position)))[0]["first"]
+        return max(position, self.feed.newest if first is None else min(first - 1, self.feed.newest))
 
     async def read_before(
         self, wanted: EventFilter, before: int | None, limit: int, hold: Hold = without_room

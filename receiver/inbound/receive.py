@@ -6,6 +6,7 @@ little. A 200 means that the update is on disk; for any other response the provi
 
 import contextlib
 import hmac
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -38,7 +39,7 @@ from receiver.storage.receipts import insert_receipts, new_receipt
 from receiver.storage.transaction import Transaction
 from receiver.storage.writer import Writer
 from receiver.telemetry.log import get_logger
-from receiver.telemetry.metrics import counted, inbound_received, inbound_refused
+from receiver.telemetry.metrics import counted, exceptions, inbound_received, inbound_refused
 from receiver.tracking.apply import Applier
 from receiver.tracking.update_batch import Arrival
 
@@ -90,7 +91,13 @@ class InboundEndpoint:
                 self._count_refusal(provider.name, scope)
                 await _answer(send, 401, "the webhook secret is missing or wrong")
             else:
-                await self._receive(provider, task_uid, secret, scope, receive, send)
+                began = time.monotonic()
+                result = await self._receive(provider, task_uid, secret, scope, receive, send)
+                if log.is_enabled_for(logging.DEBUG):
+                    took = round((time.monotonic() - began) * 1000, 1)
+                    log.debug(
+                        "inbound webhook", task_id=task_uid, provider=provider.name, result=result, duration_ms=took
+                    )
 
     def _count_refusal(self, provider: str, scope: Scope) -> None:
         """Count a wrong secret. Its address is never slowed: it may be the provider's, or a proxy's."""
@@ -110,36 +117,42 @@ class InboundEndpoint:
 
     async def _receive(
         self, provider: Provider, task_uid: str | None, secret: str, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    ) -> str:
+        """Apply a webhook and answer it; return what became of it, for the log."""
         try:
             await self._apply(provider, task_uid, secret, scope, receive)
         except TooLarge as error:
             await self._poll_now(task_uid)
-            counted(inbound_received, provider.name, "too large").inc()
+            result = _count(provider, "too large")
             await _answer(send, 413, error.message, ((b"connection", b"close"),))
         except EncodingUnknown as error:
             await self._poll_now(task_uid)
-            counted(inbound_received, provider.name, "unknown encoding").inc()
+            result = _count(provider, "unknown encoding")
             await _answer(send, 415, error.message, ((b"accept-encoding", ACCEPTED.encode()),))
         except MalformedUpdate as error:
-            counted(inbound_received, provider.name, "malformed").inc()
+            result = _count(provider, "malformed")
             await _answer(send, 400, str(error))
         except Unavailable as error:
-            counted(inbound_received, provider.name, "unavailable").inc()
+            result = _count(provider, "unavailable")
             await _answer(send, error.status, error.message, ((b"retry-after", str(error.retry_after).encode()),))
         except RingbackError as error:
+            result = error.code
             await _answer(send, error.status, error.message)
         except Exception as error:
             # Nothing is on disk: the provider has to send it again.
+            counted(exceptions, "inbound").inc()
             log.error("inbound webhook failed", provider=provider.name, task_id=task_uid, exc_info=error)
+            result = "failed"
             await _answer(send, 500, "internal error; nothing was stored, send it again")
         else:
-            counted(inbound_received, provider.name, "stored").inc()
+            result = _count(provider, "stored")
             await _answer(send, 200, "success")
+        return result
 
     async def _apply(
         self, provider: Provider, task_uid: str | None, secret: str, scope: Scope, receive: Receive
     ) -> None:
+        accepted_at = time.monotonic()
         encodings = content_encodings(",".join(_header_values(scope, _ENCODING_HEADER)))
         body = await read_body(scope, receive, self._max_body_bytes, inbound=True)
         attempt = _attempt(scope) if task_uid is not None else None
@@ -160,6 +173,7 @@ class InboundEndpoint:
             task_uid=task_uid,
             update=update,
             body=redacted,
+            accepted_at=accepted_at,
         )
         await self._writer.write(self._applier.apply, arrival, essential=True)
 
@@ -219,6 +233,11 @@ async def _read(
 
 async def _redacted(provider: Provider, body: bytes, secret: str) -> str:
     return await read_by_size(len(body), lambda: provider.redact(body, hidden=secret))
+
+
+def _count(provider: Provider, result: str) -> str:
+    counted(inbound_received, provider.name, result).inc()
+    return result
 
 
 def _header_values(scope: Scope, wanted: bytes) -> list[str]:

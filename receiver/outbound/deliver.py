@@ -24,7 +24,8 @@ from receiver.storage.deliveries import LARGE_TASK_BYTES, TO_PREPARE, TO_SEND, p
 from receiver.storage.hot import HotRow
 from receiver.storage.transaction import LeasedDelivery, Settlement
 from receiver.telemetry.log import get_logger
-from receiver.telemetry.metrics import counted, deliveries_settled, sent_without_lease
+from receiver.telemetry.metrics import counted, delivery_attempts, delivery_seconds, sent_without_lease, timed
+from receiver.telemetry.told import TOLD_TIMES
 
 _HELD_TIMES = 3
 """A large task is held as text, as values and as the body of a message while the message is built."""
@@ -125,8 +126,12 @@ class Deliverer:
             log.warning("delivery outlasted its lease", **_ids(delivery))
         outcome = self._outcome(delivery, result)
         settlement = _settlement(delivery.lease, result, outcome, utc_now())
-        if not result.ok or log.is_enabled_for(logging.DEBUG):
-            _log_attempt(delivery, result, settlement)
+        timed(delivery_seconds, _word(settlement)).observe(result.duration_ms / 1000)
+        if result.ok:
+            TOLD_TIMES.told(delivery.event_uid, "delivery")
+        is_dead = settlement.status == DeliveryStatus.DEAD
+        if is_dead or log.is_enabled_for(logging.DEBUG):
+            _log_attempt(delivery, result, settlement, is_dead=is_dead)
         return Attempted(settlement, outcome.slow_down, outcome.gone, result.retry_after or 0.0)
 
     async def settle(self, settlement: Settlement, *, deferrable: bool = False) -> None:
@@ -137,7 +142,7 @@ class Deliverer:
         held = await self._database.writer.write(
             self._settler.settle, settlement, bounded=False, deferrable=deferrable, until_known=True
         )
-        counted(deliveries_settled, settlement.status if held else "lease lost").inc()
+        counted(delivery_attempts, _word(settlement) if held else "lease lost").inc()
 
     async def _large_message(self, delivery: PreparedDelivery) -> Message | str:
         """Read a large task and build the message about it. The room for it is held until this asyncio task ends."""
@@ -200,17 +205,23 @@ class Deliverer:
         )
 
 
-def _log_attempt(delivery: PreparedDelivery, result: SendResult, settlement: Settlement) -> None:
-    """Write the one record of an attempt, with the ids that the API shows: a failure at `warning`, else at `debug`."""
-    write, event = (log.debug, "delivery attempt succeeded") if result.ok else (log.warning, "delivery attempt failed")
-    write(
-        event,
+def _log_attempt(delivery: PreparedDelivery, result: SendResult, settlement: Settlement, *, is_dead: bool) -> None:
+    """Write the record of an attempt at `debug`, and one at `warning` if it was the last and failed."""
+    fields = {
         **_ids(delivery),
-        status_code=result.status,
-        duration_ms=result.duration_ms,
-        error=result.error,
-        next_attempt_at=iso(settlement.due_at),
-    )
+        "status_code": result.status,
+        "duration_ms": result.duration_ms,
+        "error": result.error,
+    }
+    event = "delivery attempt succeeded" if result.ok else "delivery attempt failed"
+    log.debug(event, **fields, next_attempt_at=iso(settlement.due_at))
+    if is_dead:
+        log.warning("delivery dead", **fields)
+
+
+def _word(settlement: Settlement) -> str:
+    """Return the outcome of an attempt, as the metrics name it: the delivery of one that failed is pending again."""
+    return "failed" if settlement.status == DeliveryStatus.PENDING else str(settlement.status)
 
 
 def _ids(delivery: PreparedDelivery) -> dict[str, Any]:

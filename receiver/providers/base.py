@@ -156,12 +156,13 @@ class Missing(_Told):
 class NoAnswer(_Told):
     """The call brought no information: the provider is down, slow, limits the calls, or its response is unusable.
 
-    `retry_after` is in seconds, if the provider gave it.
+    `retry_after` is in seconds, if the provider gave it. `unauthorized`: Ringback's own key is missing or refused.
     """
 
     message: str
     retry_after: float | None = None
     seen: str = field(default="", compare=False)
+    unauthorized: bool = field(default=False, compare=False)
 
 
 FetchOutcome = Found | Missing | NoAnswer
@@ -340,6 +341,10 @@ class Provider(Protocol):
 
     def task_in_answer(self, body: bytes) -> ProviderUpdate | None:
         """Return the task (source `poll`) that the body of a forwarded answer is, None if it is none. Never raises."""
+        ...
+
+    def key_refusal(self) -> str | None:
+        """Return why the provider refused Ringback's own key at the last call; None if it did not."""
         ...
 
     def paused_for(self) -> float:

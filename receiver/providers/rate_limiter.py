@@ -21,6 +21,14 @@ from typing import Protocol
 from receiver.domain.call_budget import AHEAD_SECONDS, LONGEST_PAUSE
 from receiver.domain.fair_queue import FairQueue
 from receiver.errors import StorageUnavailable
+from receiver.telemetry.metrics import (
+    counted,
+    provider_limit,
+    provider_pauses,
+    provider_turns,
+    provider_wait,
+    timed,
+)
 
 _ONE_TOKEN = 1 - 1e-6
 """One token, within rounding: a wait too short for the clock to resolve would otherwise never end."""
@@ -42,11 +50,17 @@ class RateLimiter:
     """At most `calls_per_second` on average, and `burst` at once (by default one second's worth).
 
     With `shared` the limit is for all processes together; while the shared limit is unavailable, for this process
-    alone. An instance belongs to one event loop, whose monotonic clock it reads.
+    alone. An instance belongs to one event loop, whose monotonic clock it reads. `provider` is whose limit it is, for
+    the metrics.
     """
 
     def __init__(
-        self, calls_per_second: float, burst: int | None = None, *, shared: SharedRateLimiter | None = None
+        self,
+        calls_per_second: float,
+        burst: int | None = None,
+        *,
+        shared: SharedRateLimiter | None = None,
+        provider: str = "",
     ) -> None:
         if not (0 < calls_per_second < math.inf):
             raise ValueError("calls_per_second must be a number above 0")
@@ -64,6 +78,9 @@ class RateLimiter:
         self._reserved = 0
         self._reserved_at = -math.inf
         self._sharing_pauses: set[asyncio.Task[None]] = set()
+        self._wait_seconds = timed(provider_wait, provider)
+        self._turns, self._pauses = counted(provider_turns, provider), counted(provider_pauses, provider)
+        provider_limit.labels(provider).set(calls_per_second)
 
     async def acquire(self, caller: Hashable = None) -> None:
         """Wait for a token and take it. Callers take turns; the calls of one caller are served in order.
@@ -85,6 +102,13 @@ class RateLimiter:
 
     async def acquire_within(self, seconds: float, caller: Hashable = None) -> bool:
         """Wait for a token at most this long; return whether there was one. One that is ready is taken in any case."""
+        began = asyncio.get_running_loop().time()
+        try:
+            return await self._acquire_within(seconds, caller)
+        finally:
+            self._wait_seconds.observe(asyncio.get_running_loop().time() - began)
+
+    async def _acquire_within(self, seconds: float, caller: Hashable) -> bool:
         if self.is_ready():
             await self.acquire(caller)
             return True
@@ -145,6 +169,7 @@ class RateLimiter:
             self._slots.popleft()
 
     def _take(self) -> None:
+        self._turns.inc()
         if self._slots:
             self._slots.popleft()
         else:
@@ -157,6 +182,7 @@ class RateLimiter:
         until = asyncio.get_running_loop().time() + min(seconds, LONGEST_PAUSE)
         if until > self._paused_until:
             self._paused_until = until
+            self._pauses.inc()
             # One call tries first after a pause; a full burst would meet the same limit again.
             self._tokens = 1.0
             self._counted_at = until

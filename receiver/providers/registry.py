@@ -9,6 +9,7 @@ from receiver.providers.base import Provider
 from receiver.providers.piapi import PiAPI
 from receiver.providers.rate_limiter import RateLimiter, SharedRateLimiter
 from receiver.settings import Settings
+from receiver.telemetry.metrics import begin_provider
 
 PROVIDER_NAMES = (PiAPI.name,)
 DEFAULT_PROVIDER = PiAPI.name
@@ -21,6 +22,7 @@ def build_providers(settings: Settings, shared: Callable[[str], SharedRateLimite
     `shared` returns the rate limiter that all processes share for the named provider; it is None where this process is
     the only one.
     """
+    begin_provider(PiAPI.name)
     return {PiAPI.name: _piapi(settings, shared)}
 
 
@@ -39,6 +41,8 @@ def _piapi(settings: Settings, shared: Callable[[str], SharedRateLimiter] | None
         forward_timeout=settings.forward_timeout_seconds,
         trusts_503=settings.piapi_unavailable == "not_made",
         rate_limiter=RateLimiter(
-            settings.provider_calls_per_second, shared=shared(PiAPI.name) if shared is not None else None
+            settings.provider_calls_per_second,
+            shared=shared(PiAPI.name) if shared is not None else None,
+            provider=PiAPI.name,
         ),
     )

@@ -26,6 +26,11 @@ from receiver.events.record import task_created
 from receiver.storage.runs import lock_runs, write_runs
 from receiver.storage.tasks import new_task, outcomes_of
 from receiver.storage.transaction import NewEvent, Transaction
+from receiver.telemetry.log import get_logger
+
+log = get_logger("runs.advance")
+
+_DIGITS = 3
 
 Plan = Callable[[Graph, str, Mapping[str, str]], Advance]
 """A rule of `receiver.domain.advance`: from a graph, the run's status and its steps' statuses to what changes."""
@@ -64,6 +69,9 @@ class Advancer:
         keys = dict(zip((row["uid"] for row in rows), await tx.insert_tasks(rows), strict=True)) if rows else {}
         if rows:
             tx.after_commit.append(lambda: self._due.set(now))
+        for change in changes:
+            if change.has_ended:
+                tx.after_commit.append(change.log_end)
         return [event for change in changes for event in change.events(keys)]
 
 
@@ -93,6 +101,23 @@ class RunChange:
     def changed_steps(self) -> list[dict[str, Any]]:
         """The rows of the steps that changed."""
         return [step for name, step in self._steps.items() if name in self._changed]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is an event that the run has ended."""
+        return self._event is not None
+
+    def log_end(self) -> None:
+        """Write a log record of the run's end. Called after the commit."""
+        failed = [step["name"] for step in self.run["steps"] if step["status"] == StepStatus.FAILED]
+        log.info(
+            "run ended",
+            run_id=self.run["uid"],
+            state=self.run["status"],
+            steps=len(self.run["steps"]),
+            failed_steps=failed,
+            seconds=round((self.now - self.run["created_at"]).total_seconds(), _DIGITS),
+        )
 
     def apply_task(self, task: TaskState, outcome: Mapping[str, Any]) -> None:
         """Set a step's status, result and error from its task.

@@ -7,7 +7,7 @@ tried again in another transaction, which sees the task. Once the run is locked,
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from receiver.runs.advance import Advancer, Plan, RunChange
 from receiver.storage.runs import lock_runs, tasks_under_way
 from receiver.storage.transaction import NewEvent, Transaction
 from receiver.storage.writer import Writer
+from receiver.telemetry.request_ids import current_request_id
 
 RunRow = dict[str, Any]
 """The row of a run with its organization's outer id, and the rows of its steps as `steps`."""
@@ -35,6 +36,7 @@ class Asked:
     organization_id: int
     uid: str
     plan: Plan
+    request_id: str | None = field(default_factory=current_request_id)
 
 
 class StepTasks(Protocol):
@@ -91,7 +93,7 @@ class RunChanger:
         states = [(task, step) for step in under_way if (task := tasks[step["task_uid"]]) is not None]
         events = await self._change_tasks(tx, change, states, now)
         events += await self._advancer.write(tx, [change], now)
-        await record(tx, events, self._after_commit, now)
+        await record(tx, [replace(each, request_id=asked.request_id) for each in events], self._after_commit, now)
         return run
 
     async def _change_tasks(

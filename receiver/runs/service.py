@@ -1,7 +1,7 @@
 """What the API asks of runs: create, wait, cancel, retry. `receiver.runs.advance` advances them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ from receiver.storage.runs import (
     steps_of,
 )
 from receiver.storage.transaction import Transaction
+from receiver.telemetry.request_ids import current_request_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class RunRequest:
     organization_id: int
     graph: Graph
     metadata: dict[str, Any] | None = None
+    request_id: str | None = field(default_factory=current_request_id)
 
 
 class Runs:
@@ -129,7 +131,8 @@ class Runs:
         created = run_event(run, EventType.RUN_CREATED, now)
         change = RunChange(run, now)
         change.apply_plan(rules.advance)
-        await record(tx, [created, *await self._advancer.write(tx, [change], now)], self._after_commit, now)
+        events = [created, *await self._advancer.write(tx, [change], now)]
+        await record(tx, [replace(each, request_id=request.request_id) for each in events], self._after_commit, now)
 
     async def _with_steps(self, rows: Sequence[Mapping[str, Any]]) -> list[RunRow]:
         steps = await self._database.read(steps_of([row["id"] for row in rows])) if rows else []

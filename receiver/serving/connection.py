@@ -14,7 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
-from receiver.asgi import ABORT, BODIES
+from receiver.asgi import ABORT, BODIES, PEER
 from receiver.serving import refusals
 from receiver.serving.connections import ClientNetwork, Connections
 from receiver.serving.http1_connection import Http1Connection
@@ -32,10 +32,6 @@ _CHECK_SECONDS = 5.0
 """A body that keeps to the least rate, and a response that is being made, are looked at again after this time."""
 _BEHIND_BYTES = 64 * 1024
 """With this many bytes behind a request that is in progress, reading pauses."""
-_UNUSED_BYTES = 64 * 1024
-"""Of a body in chunks whose request is answered already, before the connection is ended: chunks cost time to read."""
-_PART_BYTES = 64
-"""What a part of such a body counts for besides its own bytes: there may be very many of them."""
 _TURN_SECONDS = 0.002
 """After this processor time of parsing, the others that use the loop have their turn."""
 _TURN_BYTES = 64 * 1024
@@ -46,7 +42,6 @@ _Wait = Literal[
     "headers",
     "body",
     "response",
-    "unused body",  # the rest of a body whose request is answered already
     "next request",
     "client",  # after a refusal: the client to read the answer, and to close
     "close",  # the client to read what is left to send
@@ -88,7 +83,6 @@ class ServerConnection(Http1Connection):
         self._waits_for: _Wait = "first byte"
         self._behind = bytearray()
         """What arrived behind a request that is in progress, or in the present turn of the loop, and is not parsed."""
-        self._unused_bytes = 0
         self._is_answered = False
         """Whether the request is answered, and the next one begins when the client has read most of the response."""
         self._next_turn: asyncio.Handle | None = None
@@ -102,11 +96,14 @@ class ServerConnection(Http1Connection):
         self.deadline = math.inf
         self.unread_deadline = math.inf
         self.unfinished_bytes = 0
+        self._keeps_alive = False
+        """Whether the connection may stay open once the body of the request has arrived."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Begin, with the deadline of the first byte."""
         super().connection_made(transport)
         self.client = _client(transport)
+        self._extensions[PEER] = {"is_trusted": self.network is not None and self.network.is_trusted}
         self.flow = RequestFlow(transport, self._clock, self._is_full)
         now = self.loop.time()
         self.deadline = now + self._limits.first_byte_seconds
@@ -148,9 +145,6 @@ class ServerConnection(Http1Connection):
                 self.refuse(self._too_large())
                 return
             at += len(part)
-            if self._waits_for == "unused body" and self._is_unused_too_long(len(part)):
-                self._end_unused()
-                return
             if again := self._parse(part):
                 data, at = again + data[at:], 0
             if self._is_over:
@@ -164,15 +158,6 @@ class ServerConnection(Http1Connection):
             self._wait_for_body()
         if at < len(data) or at >= _TURN_BYTES:
             self._end_turn(data[at:])
-
-    def _is_unused_too_long(self, size: int) -> bool:
-        self._unused_bytes += size + _PART_BYTES
-        return self._unused_bytes > _UNUSED_BYTES and not self._bounds.knows_length
-
-    def _end_unused(self) -> None:
-        """End the connection instead of reading the rest of a body that is not used; the response can be read."""
-        self._is_over = True
-        self._linger()
 
     def _end_turn(self, rest: bytes) -> None:
         """Let others have their turn of the loop before `rest` is parsed and more is read."""
@@ -201,6 +186,9 @@ class ServerConnection(Http1Connection):
         """Begin to measure the time of a body that has not all arrived."""
         self.deadline = self.loop.time() + self._limits.body_seconds
         self._clock.begin(len(self.cycle.body))
+        # A response that begins before the body has arrived says that the connection closes. A proxy may send the rest
+        # of the body no more, and its next request instead (HAProxy 2.6): it would be taken for the body.
+        self._keeps_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
         if not (self.cycle.waiting_for_100_continue or self.flow.read_paused):
             self._clock.run()
         self.cycle.transport = cast(
@@ -231,7 +219,7 @@ class ServerConnection(Http1Connection):
     # Callbacks of the parser
 
     def on_message_begin(self) -> None:
-        """Offer the application the extensions `ABORT` and `BODIES`."""
+        """Offer the application the extensions `ABORT`, `BODIES` and `PEER`."""
         if not self.idle:  # the parser found another end of the request than we did
             self._stop_parsing(refusals.INVALID)
         super().on_message_begin()
@@ -270,6 +258,9 @@ class ServerConnection(Http1Connection):
         if self.offers_other_protocol():
             return
         self._give_payload()
+        if self._keeps_alive and not self.cycle.response_started:
+            self.cycle.keep_alive = True
+        self._keeps_alive = False
         super().on_message_complete()
         self._bounds.next_request()
         self.unfinished_bytes = 0
@@ -299,15 +290,8 @@ class ServerConnection(Http1Connection):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._wait_for_close()
-        elif self._is_over:
-            return
-        elif self._waits_for == "response":
+        elif not self._is_over:
             self._next_request()
-        else:
-            self._waits_for = "unused body"
-            self._unused_bytes = 0
-            self.deadline = self.loop.time() + self._limits.body_seconds
-            self.flow.resume_reading()
 
     def _next_request(self) -> None:
         """Wait for the next request; if some of it has arrived, parse it. First the client has to read its response."""
@@ -348,6 +332,7 @@ class ServerConnection(Http1Connection):
 
     def shutdown(self) -> None:
         """Finish the request in progress; abort after `_STOP_UNREAD_SECONDS` if the client does not read it."""
+        self._keeps_alive = False
         super().shutdown()
         self.loop.call_later(_STOP_UNREAD_SECONDS, self._abort_if_unread)
 
@@ -371,9 +356,6 @@ class ServerConnection(Http1Connection):
                 self.refuse(refusals.HEADERS_LATE)
             case "body":
                 self._check_body(now)
-            case "unused body":
-                self._all.count(refusals.BODY_LATE, self._host)
-                self.close()
             case "next request":
                 self.close()
             case "response" if not self.transport.is_closing():

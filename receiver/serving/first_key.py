@@ -1,6 +1,6 @@
 """Hands over the first admin key, until it was used: to a terminal, or else to a file that only its owner can read.
 
-What a service prints where there is no terminal ends in a log, which is kept, copied and read by many.
+What a service prints where there is no terminal, or in JSON, ends in a log, which is kept, copied and read by many.
 """
 
 import os
@@ -20,12 +20,12 @@ _MOST_BYTES = 4096
 
 
 def hand_over(settings: Settings, key: str, say: Callable[[str], None]) -> None:
-    """Hand the key over: `say` prints on stdout, and is called only if that is a terminal.
+    """Hand the key over: `say` prints on stdout, and is called only if that is a terminal for people.
 
     `RINGBACK_FIRST_KEY_FILE` names a file that gets it in any case. A file that cannot be written is logged: the key is
     handed over again at the next start.
     """
-    if settings.first_key_file is None and sys.stdout.isatty():
+    if settings.first_key_file is None and settings.log_format == "text" and sys.stdout.isatty():
         say(
             f"Your admin key, shown at each start until it is used:\n\n  {key}\n\n"
             "Keep it, for example: export RINGBACK_API_KEY=..."

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from receiver.byte_order_marks import without_mark
-from receiver.domain.keyring import new_master_key
+from receiver.domain.keyring import KeyRing, new_master_key
 from receiver.errors import StartError
 from receiver.key_strength import check_newest_master_key
 from receiver.private_files import OTHERS, is_a_link, write_private
@@ -28,11 +28,18 @@ def master_keys(settings: Settings) -> list[str]:
                 f"{file} is missing, and the secrets in {settings.sqlite_path} cannot be read without it; "
                 "restore the file, or set RINGBACK_SECRET_KEY to the key that was in it"
             )
-        write_private(file, new_master_key() + "\n")  # after a power cut it is there whole, or not at all
+        try:
+            write_private(file, new_master_key() + "\n")  # after a power cut it is there whole, or not at all
+        except OSError as error:
+            raise StartError(
+                f"{file} cannot be written ({error.strerror}); let the service's user write there, and make room"
+            ) from None
     if file.stat().st_mode & OTHERS:
         raise StartError(f"{file} can be read by others; run: chmod 600 {file}")
     try:
         keys = split_list(without_mark(file.read_bytes()).decode())
+    except OSError as error:
+        raise StartError(f"{file} cannot be read ({error.strerror}); make the service's user its owner") from None
     except UnicodeDecodeError:
         raise StartError(f"{file} is not a text; restore the master key in it") from None
     if not keys:
@@ -45,6 +52,19 @@ def master_keys(settings: Settings) -> list[str]:
     except ValueError as error:
         raise StartError(f"{file}: {error}") from None
     return keys
+
+
+def present_keyring(settings: Settings) -> KeyRing:
+    """Return the master keys for a restore; no new one is made, for it could read nothing of a backup.
+
+    Raises `StartError`.
+    """
+    if settings.secret_key is None and not key_file(settings).exists():
+        raise StartError(
+            f"the master key is missing, and a backup cannot be used without it: put it into {key_file(settings)}, of "
+            "mode 0600, or set RINGBACK_SECRET_KEY"
+        )
+    return KeyRing(master_keys(settings))
 
 
 def is_new(settings: Settings) -> bool:

@@ -23,6 +23,7 @@ from receiver.stop_bound import END, StopBound
 from receiver.telemetry.log import get_logger
 
 if TYPE_CHECKING:
+    from receiver.serving.service_log import ServiceLog
     from receiver.settings import Settings
 
 log = get_logger("serving.process")
@@ -46,12 +47,13 @@ def serve(
     metrics: socket.socket | None = None,
     is_own: bool = True,
     is_worker: bool = False,
+    log: "ServiceLog | None" = None,
 ) -> int:
     """Serve on a listening socket until a signal stops the process; return the exit status.
 
     `keys` are the master keys, oldest first; `on_ready` is called when the first request can be answered. `metrics` is
     the listening socket for metrics and health, if they have one of their own. `is_own` says that no other process has
-    the listening socket; `is_worker` that a supervisor has started this one.
+    the listening socket; `is_worker` that a supervisor has started this one. `log` logs the start and the stop.
     """
     import uvicorn
 
@@ -89,6 +91,8 @@ def serve(
             notifier.watch()
             go_on_at_hangup(server.handle_exit, reloaded)
         on_ready()
+        if log is not None:
+            log.started()
 
     def reloaded() -> None:  # `systemctl reload` waits for both
         notifier.reloading()
@@ -104,6 +108,7 @@ def serve(
         end_waits=lambda: app.state.end_waits(),
         is_own=is_own,
         is_worker=is_worker,
+        on_stop=log.stopping if log is not None else lambda _: None,
     )
     server = Server(config, stop, limits=ConnectionLimits.of(settings), on_ready=started)
     server.handle_signals()
@@ -111,6 +116,8 @@ def serve(
     threading.Thread(target=end_in_time, args=(bound,), name="ringback-stop", daemon=True).start()
     with stack:
         server.run(sockets=[listening])
+    if log is not None and server.started:
+        log.stopped()
     return 0 if server.started or server.should_exit else uvicorn.config.STARTUP_FAILURE
 
 
@@ -144,11 +151,13 @@ def serve_as_worker(listening: socket.socket, control_socket: socket.socket, *, 
     from receiver.serving.master_keys import master_keys
     from receiver.settings import load_settings
     from receiver.storage.schema import check_schema
-    from receiver.telemetry.log import configure_logging
+    from receiver.telemetry.log import configure_logging, log_all_output
 
     settings = _with_metrics_apart(load_settings()) if metrics_apart else load_settings()
     watch.grace_seconds = settings.stop_seconds
     configure_logging(settings.log_format, settings.log_level)
+    if settings.log_format == "json":
+        log_all_output()
     # Checked in each worker too: after an upgrade, SIGHUP alone could start a worker of the new version on an old
     # schema.
     asyncio.run(check_schema(settings))
@@ -168,11 +177,17 @@ def serve_as_worker(listening: socket.socket, control_socket: socket.socket, *, 
 
 
 def supervise(
-    settings: "Settings", workers: int, listening: socket.socket, *, metrics: socket.socket | None = None
+    settings: "Settings",
+    workers: int,
+    listening: socket.socket,
+    *,
+    log: "ServiceLog",
+    metrics: socket.socket | None = None,
 ) -> int:
     """Keep `workers` processes serving on one socket until a signal stops them; return the exit status.
 
-    `metrics` is the listening socket for the metrics of all of them, if there is one.
+    `metrics` is the listening socket for the metrics of all of them, if there is one. `log` logs the start and the
+    stop.
     """
     from receiver.errors import StartError
     from receiver.serving.notify import Notifier
@@ -189,7 +204,16 @@ def supervise(
         ) from None
     with folder as counters, contextlib.ExitStack() as stack:
         bound = StopBound(settings.stop_seconds, settings.lame_duck_seconds)
-        supervisor = WorkerSupervisor(command, listening, workers, Path(counters), bound, Notifier.take())
+        supervisor = WorkerSupervisor(
+            command,
+            listening,
+            workers,
+            Path(counters),
+            bound,
+            Notifier.take(),
+            on_ready=log.started,
+            on_stop=log.stopping,
+        )
         if metrics is not None:
             from receiver.serving.metrics_listener import fault_of_workers
 
@@ -197,7 +221,9 @@ def supervise(
             stack.enter_context(_metrics_served(metrics, fault, settings.metrics_secret, Path(counters)))
         start_garbage_collection()
         end_if_asked()
-        return asyncio.run(supervisor.run())
+        status = asyncio.run(supervisor.run())
+        log.stopped()
+        return status
 
 
 @contextlib.contextmanager
@@ -210,7 +236,7 @@ def _metrics_served(
     """Serve metrics and health on a socket of their own until the context ends; `counters` is the workers' folder."""
     from receiver.api.health import Health
     from receiver.serving.metrics_listener import MetricsServer
-    from receiver.telemetry.metrics import exposition
+    from receiver.telemetry.exposition import exposition
 
     server = MetricsServer(Health(fault, lambda: exposition(counters), token), metrics)
     server.start()

@@ -53,11 +53,6 @@ class RequestBounds:
             if name == b"content-length" and value.isdigit():
                 self._left = int(value)
 
-    @property
-    def knows_length(self) -> bool:
-        """Whether the length of the present body is known: then its parts cost nothing to find."""
-        return self._left is not None
-
     def is_stray(self, data: bytes, begin: int) -> bool:
         """Whether nothing but a few blank lines has arrived since the last request, `data` from `begin` on included."""
         size = len(data) - begin

@@ -54,12 +54,13 @@ class ServerStop:
     `begin` is called first, then, after the lame duck, `end_waits`, which ends streams and long polls. Idle connections
     stay open for `linger_seconds`: a request that the client has already sent is answered, and the response says that
     the connection closes. `is_own` says that no other process has its listening sockets, and `is_worker` that it has a
-    supervisor.
+    supervisor. `on_stop` is called with the name of the signal.
     """
 
     bound: StopBound
     begin: Callable[[], None] = lambda: None
     end_waits: Callable[[], None] = lambda: None
+    on_stop: Callable[[str], None] = lambda _: None
     linger_seconds: float = _LINGER_SECONDS
     accept_seconds: float = _ACCEPT_SECONDS
     is_own: bool = True
@@ -89,6 +90,8 @@ class Server(uvicorn.Server):
         self._acceptors: list[Acceptor] = []
         self._hands_over = False
         self._start: asyncio.Task[None] | None = None
+        self.stop_reason = "none"
+        """The name of the first signal to stop."""
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop, from the end of the start to the beginning of the stop."""
 
@@ -109,6 +112,8 @@ class Server(uvicorn.Server):
             if sig != signal.SIGTERM or not self._stop.is_worker:
                 bound.end_lame_duck()
             return
+        if not self.should_exit:
+            self.stop_reason = signal.Signals(sig).name
         super().handle_exit(sig, frame)
         self._hands_over = self._hands_over or sig == HAND_OVER
         bound.begin(lame=sig == signal.SIGTERM)
@@ -161,6 +166,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stop gracefully."""
+        self._stop.on_stop(self.stop_reason)
         self._loop = None
         self._begin_stop()
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]

@@ -9,6 +9,7 @@ from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.errors import StartError
 from receiver.key_strength import weakness
+from receiver.outbound.alert_channels import alert_channels
 from receiver.runs.actions_file import read_actions
 from receiver.serving.master_keys import is_new, master_keys
 from receiver.settings import Settings
@@ -22,15 +23,16 @@ log = get_logger("serving.start")
 
 
 @dataclass(frozen=True, slots=True)
-class InstallationKeys:
-    """The master keys, oldest first, and the first admin key until it was used."""
+class Installation:
+    """The master keys, oldest first, the first admin key until it was used, and the version of the database."""
 
     master_keys: list[str]
     unused_admin_key: str | None
+    database_version: str
 
 
 @contextmanager
-def prepared(settings: Settings, workers: int) -> Iterator[InstallationKeys]:
+def prepared(settings: Settings, workers: int) -> Iterator[Installation]:
     """Prepare the database and the keys for `workers` processes that serve.
 
     A SQLite database stays locked for this process until the context ends. Raises `StartError` or `SettingsError` that
@@ -43,10 +45,11 @@ def prepared(settings: Settings, workers: int) -> Iterator[InstallationKeys]:
     _warn_of_short_secrets(settings)
     # Only checked here: each process that serves reads them again.
     read_actions(settings.actions_file)
+    alert_channels(settings)
     with _locked(settings):
         keys = master_keys(settings)
         _warn_of_weak_master_keys(keys)
-        yield InstallationKeys(keys, asyncio.run(_prepare_database(settings, KeyRing(keys))))
+        yield Installation(keys, *asyncio.run(_prepare_database(settings, KeyRing(keys))))
 
 
 def migrate_database(settings: Settings) -> tuple[str | None, str]:
@@ -93,10 +96,11 @@ def _locked(settings: Settings) -> AbstractContextManager[object]:
     return closing(lock_database(settings.sqlite_path)) if settings.is_sqlite else nullcontext()
 
 
-async def _prepare_database(settings: Settings, keyring: KeyRing) -> str | None:
+async def _prepare_database(settings: Settings, keyring: KeyRing) -> tuple[str | None, str]:
+    """Return the first admin key while it is unused, and the version of the database."""
     if settings.is_sqlite:
         await migrate(settings)
     else:
         await check_schema(settings)
     async with await Database.open(settings) as database:
-        return await ensure_keys(database, settings, keyring)
+        return await ensure_keys(database, settings, keyring), await database.version()

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from receiver.serving.notify import Notifier
 from receiver.serving.slot import WorkerSlot, wait_for_first
 from receiver.serving.worker import GRACE_EXCEEDED, WorkerProcess
 from receiver.stop_bound import StopBound
+from receiver.telemetry.exposition import forget_worker, shared_counters
 from receiver.telemetry.log import get_logger
-from receiver.telemetry.metrics import forget_worker, shared_counters
 
 log = get_logger("serving.supervisor")
 
@@ -28,7 +28,8 @@ class WorkerSupervisor:
 
     `command` gets the listening socket as `--fd` and the control socket as `--control-fd`. The workers share their
     metrics in the folder `counters`. A stop takes no longer than `bound`, nor does that of a worker that is replaced.
-    `notifier` tells systemd of them.
+    `notifier` tells systemd of them. `on_ready` is called when all workers are ready, and `on_stop` when they are to
+    stop, with the reason: the name of the signal.
     """
 
     def __init__(
@@ -39,7 +40,12 @@ class WorkerSupervisor:
         counters: Path,
         bound: StopBound,
         notifier: Notifier | None = None,
+        *,
+        on_ready: Callable[[], None] = lambda: None,
+        on_stop: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._on_ready, self._on_stop = on_ready, on_stop
+        self._stop_reason = "no worker could start"
         self._command = command
         self._listening = listening
         self._counters = counters
@@ -99,9 +105,10 @@ class WorkerSupervisor:
         return f"serving with {len(self._slots)} workers"
 
     async def _announce(self) -> None:
-        """Tell systemd when all are ready, and from then on that they still work; it never returns."""
+        """Tell when all are ready, and systemd from then on that they still work; it never returns."""
         for slot in self._slots:
             await slot.ready.wait()
+        self._on_ready()
         self._notifier.ready(self._status)
         self._notifier.watch(lambda seconds: all(worker.has_answered(seconds) for worker in self._running))
         await asyncio.Event().wait()
@@ -128,7 +135,7 @@ class WorkerSupervisor:
     def _handle_stop(self, which: signal.Signals) -> None:
         """Begin the stop; at a second signal end the lame duck, at a second Ctrl-C do not wait for requests."""
         if not self.is_stopping:
-            self._stop_signal = which
+            self._stop_signal, self._stop_reason = which, which.name
             self._bound.begin(lame=which == signal.SIGTERM)
             self._stop_requested.set()
         elif self._bound.is_lame:
@@ -140,6 +147,7 @@ class WorkerSupervisor:
 
     async def _stop_all(self) -> int:
         """Stop all running workers; return 0 if all ended well, else the first other exit status."""
+        self._on_stop(self._stop_reason)
         self._notifier.stopping()
         running = self._running.copy()
         for worker in running:

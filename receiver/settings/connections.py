@@ -10,6 +10,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from receiver.setting_values import MAX_SECONDS, split_list
 from receiver.settings.group import Seconds, SettingsGroup
 
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
+"""What no client and no proxy writes in another way: nothing in it is percent-encoded."""
 _MODE = re.compile(r"0?[0-7]{3}")
 _UNIX = "unix"
 _ALL = "*"
@@ -37,12 +39,16 @@ class ConnectionSettings(SettingsGroup):
     workers: Annotated[int, Field(ge=1)] = 1
     """Processes that serve, unless `--workers` says it; more than 1 need PostgreSQL."""
     trusted_proxies: str = "127.0.0.1,unix"
-    """Addresses and networks, comma-separated, whose `X-Forwarded-*` headers are trusted; `unix` is a Unix socket.
+    """Addresses and networks, comma-separated, whose `X-Forwarded-*` and `X-Request-Id` headers are trusted.
 
-    By default a proxy on this machine: a Unix socket is guarded by its permissions. `*`, alone, trusts all.
+    `unix` is a Unix socket. By default a proxy on this machine: a Unix socket is guarded by its permissions. `*`,
+    alone, trusts all.
     """
     root_path: str = ""
-    """The path prefix under which a reverse proxy serves the service, such as `/ringback`. None by default."""
+    """The path prefix under which a reverse proxy serves the service, such as `/ringback`. None by default.
+
+    The proxy may strip it or not. One that begins like a path of the service (`/api`, `/hooks`, `/v1`) it must strip.
+    """
     max_head_bytes: Annotated[int, Field(ge=8192)] = 65_536
     """The most bytes of a request before its body: request line, URL and headers; more get 431, a longer URL 414.
 
@@ -136,4 +142,6 @@ class ConnectionSettings(SettingsGroup):
     def _clean_path(cls, value: str) -> str:
         if value and not value.startswith("/"):
             raise ValueError("must start with /")
+        if not _PREFIX.fullmatch(value):
+            raise ValueError("must be a path of letters, digits, and . _ ~ - between single slashes")
         return value.rstrip("/")

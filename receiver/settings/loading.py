@@ -71,6 +71,14 @@ def load_settings(environment: Mapping[str, str] | None = None, env_file: Path |
     return settings
 
 
+def given_log_format() -> str:
+    """Return the format of the log, also where other settings are wrong: for the error that says so."""
+    try:
+        return read_values(None, Path(".env")).get(_name("log_format"), "text")
+    except SettingsError:
+        return "text"
+
+
 def client_settings() -> tuple[str, str | None]:
     """Return (`RINGBACK_URL`, `RINGBACK_API_KEY`) for the client commands, from the environment, `.env` or a file.
 

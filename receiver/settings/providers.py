@@ -53,6 +53,11 @@ class ProviderSettings(SettingsGroup):
 
     30 days: no provider keeps a task so long, and no task may be without an end.
     """
+    stuck_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] = 21_600
+    """A task that has not changed for this many seconds is told by a `task.stuck` event; 0 tells of none.
+
+    Six hours: longer than a busy provider lets a task wait, and long before the task is given up.
+    """
     provider_rate: Rate = "10/s"
     """Calls to one provider, from all processes together: a number and a period (`s`, `m`, `h`)."""
     submit_wait_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] = 10

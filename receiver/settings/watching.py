@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import SecretStr, field_validator
 
 from receiver.setting_values import read_listen_address
 from receiver.settings.group import HeaderKey, SettingsGroup
@@ -14,7 +14,14 @@ class WatchingSettings(SettingsGroup):
     log_format: Literal["text", "json"] = "text"
     """The form of the log records on standard error: `text` for people, `json` for programs."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least severe log records that are written; `debug` has one for each delivery attempt."""
+    """The least severe log records that are written; `debug` has one for each inbound webhook and delivery attempt."""
+    access_log: bool = False
+    """Whether a log record at `info` is written for each request that is answered."""
+    alert_urls: SecretStr | None = None
+    """Where system events are sent besides their subscribers: URLs of Apprise, comma-separated.
+
+    Such as `slack://...` or `mailto://...`. Needs the extra `ringback[apprise]`. None by default.
+    """
     metrics_address: str | None = None
     """Where metrics and health have a listener of their own: `host:port`, or the path of a Unix socket.
 

@@ -7,6 +7,7 @@ tasks and runs is not here: that is in their events.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Select, delete, insert, select
@@ -17,6 +18,9 @@ from receiver.domain.ids import new_id
 from receiver.storage.page_filter import PageFilter
 from receiver.storage.tables import api_keys, audit_entries
 from receiver.storage.transaction import Transaction
+from receiver.telemetry.log import get_logger
+
+log = get_logger("storage.audit")
 
 SERVICE = "ringback"
 """The actor of what the service does by itself."""
@@ -26,13 +30,17 @@ _NOTHING: Difference = (None, None)
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who makes a change; `organization_id` is the row key of the organization whose log has it."""
+    """Who makes a change; `organization_id` is the row key of the organization whose log has it.
+
+    `key_id` is the row key of the API key, and `key_uid` its id.
+    """
 
     organization_id: int
     name: str
     key_id: int | None = None
     address: str | None = None
     request_id: str | None = None
+    key_uid: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +74,14 @@ async def audit(
         "created_at": utc_now(),
     }
     await tx.execute(insert(audit_entries), [row])
+    tx.after_commit.append(partial(_log, actor, action, target))
     tx.leaves(lambda: select(audit_entries.c.id).where(audit_entries.c.uid == row["uid"]), is_lasting=True)
+
+
+def _log(actor: Actor, action: str, target: str | None) -> None:
+    known = {"address": actor.address, "key_id": actor.key_uid, "request_id": actor.request_id}
+    given = {name: value for name, value in known.items() if value is not None}
+    log.info("audit entry", action=action, target=target, actor=actor.name[:_MOST_CHARACTERS], **given)
 
 
 def audit_entries_matching(wanted: AuditFilter, limit: int) -> Select[Any]:

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from sqlalchemy import Executable, Select, literal, select
+from sqlalchemy import Executable, Select, func, literal, select
 
 from receiver.domain.limit_parts import Part, whole
 from receiver.errors import StorageUnavailable
@@ -126,6 +126,11 @@ class Database:
         await self.writer.run(_write_something)
         if self.upkeep is not None and self.upkeep.reserve.is_needed:
             raise StorageUnavailable("the disk is full: this write has used the room that is kept for others")
+
+    async def version(self) -> str:
+        """Return the version of the database's software. Raises `StorageUnavailable`."""
+        found = func.sqlite_version() if self.shared is None else func.current_setting("server_version")
+        return str((await self.read(select(found.label("version"))))[0]["version"])
 
     async def aclose(self) -> None:
         """Commit the writes that wait, then close every connection."""

@@ -160,6 +160,11 @@ def newest_event() -> Select[Any]:
     return select(func.max(events.c.id).label("newest"))
 
 
+def first_event_after(sequence: int) -> Select[Any]:
+    """Return the query for the next sequence number, of any organization, as `first`; null if there is none."""
+    return select(func.min(events.c.id).label("first")).where(events.c.id > sequence)
+
+
 def kept_events(organization_id: int) -> Select[Any]:
     """Return the query for an organization's oldest sequence number, and how far its events are purged.
 

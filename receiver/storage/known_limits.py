@@ -1,6 +1,8 @@
 """The limits of every organization in memory, so that asking for them costs no query."""
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 from receiver.organization_limits import OrganizationLimits
 from receiver.storage.database import Database
@@ -28,7 +30,7 @@ class KnownLimits:
     async def refresh(self) -> None:
         """Read the limits, at the start and after a change. Raises `StorageUnavailable`; those known before stay."""
         rows = await self._database.read(set_limits())
-        self._own = {row["id"]: self._read(row["id"], row["limits"]) for row in rows}
+        self._own = {row["id"]: self._read(row) for row in rows}
 
     async def run(self) -> None:
         """Read the limits again and again: another process may have changed them."""
@@ -36,12 +38,10 @@ class KnownLimits:
             await asyncio.sleep(EVERY_SECONDS)
             await self.refresh()
 
-    def _read(self, organization_id: int, limits: dict[str, object]) -> OrganizationLimits:
+    def _read(self, row: Mapping[str, Any]) -> OrganizationLimits:
         try:
-            return self._defaults.with_values(limits)
+            return self._defaults.with_values(row["limits"])
         except ValueError as error:  # written by a later version
-            if self._own.get(organization_id) is not self._defaults:
-                log.warning(
-                    "limits of an organization not understood", organization_key=organization_id, error=str(error)
-                )
+            if self._own.get(row["id"]) is not self._defaults:
+                log.warning("limits of an organization not understood", organization=row["uid"], error=str(error))
             return self._defaults

@@ -74,9 +74,20 @@ def organizations_page(limit: int, before: int | None) -> Select[Any]:
     return query if before is None else query.where(organizations.c.id < before)
 
 
+def account_owners() -> Select[Any]:
+    """Return the query for the row keys of the organizations that own the provider account."""
+    return select(organizations.c.id).where(organizations.c.owns_provider_account).order_by(organizations.c.id)
+
+
+def operators() -> Select[Any]:
+    """Return the query for the row key of the operator's organization."""
+    return select(organizations.c.id).where(organizations.c.name == DEFAULT_ORGANIZATION)
+
+
 def set_limits() -> Select[Any]:
-    """Return the query for (id, limits) of the organizations that have limits of their own."""
-    return select(organizations.c.id, organizations.c.limits).where(organizations.c.limits.is_not(None))
+    """Return the query for (id, uid, limits) of the organizations that have limits of their own."""
+    wanted = (organizations.c.id, organizations.c.uid, organizations.c.limits)
+    return select(*wanted).where(organizations.c.limits.is_not(None))
 
 
 def count_webhooks(organization_id: int, most: int) -> Select[Any]:

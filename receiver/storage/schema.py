@@ -1,25 +1,26 @@
 """The schema: migrated with Alembic, all revisions or none, by one process at a time."""
 
+import glob
 import os
 import sqlite3
 from pathlib import Path
 
-from sqlalchemy import Connection, NullPool, create_engine, inspect, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import Connection, NullPool, create_engine
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
 import migrations
 from receiver.errors import StartError
 from receiver.private_files import open_private
 from receiver.settings import Settings
-from receiver.storage.sqlite import configure
+from receiver.storage.compatibility import PresentSchema, present_schema
+from receiver.storage.one_transaction import in_transaction_on_file
+from receiver.storage.sqlite.connection import open_unchanged
 from receiver.storage.sqlite.location import check_location
 from receiver.storage.sqlite.reserve import is_full
 from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.schema")
 
-_TABLE = "alembic_version"
-"""Where Alembic stores the revision of a database."""
 _LOCK_SECONDS = 30.0
 """How long a migration of a SQLite file waits for a lock that another process holds."""
 
@@ -27,11 +28,12 @@ _LOCK_SECONDS = 30.0
 async def migrate(settings: Settings) -> tuple[str | None, str]:
     """Migrate the database to this version's schema; return (the revision before, the revision now).
 
-    All revisions run in one transaction. On SQLite an existing database is copied to `<file>.before-<revision>` first;
-    the copy is removed when the migration has succeeded, and stays if it fails. On PostgreSQL an advisory lock keeps
-    other processes from migrating at the same time, and a lock that another session holds is waited for within bounds
-    (`receiver.storage.postgresql.migrating`).
-    Raises `StartError` for a database of a newer version, or one that cannot be reached.
+    All revisions run in one transaction. On SQLite an existing database is copied to `<file>.before-<revision>` first:
+    the way back to the version before. The copy stays until the next migration has succeeded. On PostgreSQL an advisory
+    lock keeps other processes from migrating at the same time, and a lock that another session holds is waited for
+    within bounds (`receiver.storage.postgresql.migrating`).
+    The schema of a later version is left as it is if this version may run on it (`receiver.storage.compatibility`).
+    Raises `StartError` if it may not, and for a database that cannot be reached.
     """
     before, now = _migrate_file(settings.sqlite_path) if settings.is_sqlite else await _migrate_server(settings)
     if before != now:
@@ -40,24 +42,33 @@ async def migrate(settings: Settings) -> tuple[str | None, str]:
 
 
 async def check_schema(settings: Settings) -> None:
-    """Raise `StartError`, which says what to do, unless the PostgreSQL database has exactly this version's schema."""
-    found = await current_revision(settings)
-    _refuse_newer(found)
-    if found != migrations.HEAD:
-        has = "has no schema yet" if found is None else f"has an older schema ({found})"
+    """Raise `StartError`, which says what to do, unless this version may run on the PostgreSQL database's schema."""
+    found = await read_schema(settings)
+    if found.is_to_be_migrated():
+        has = "has no schema yet" if found.revision is None else f"has an older schema ({found.revision})"
         raise StartError(f"the database {has}: run `ringback migrate` once, then start again")
+    if not found.is_newest():
+        log.warning("schema of a later version", revision=found.revision, readable_from=found.readable_from)
 
 
 async def current_revision(settings: Settings) -> str | None:
     """Return the revision of the database's schema; None if it has none yet. Raises `StartError`."""
+    return (await read_schema(settings)).revision
+
+
+async def read_schema(settings: Settings) -> PresentSchema:
+    """Return the schema that the database has; nothing is changed, on SQLite no file either. Raises `StartError`."""
     if settings.is_sqlite:
-        return _revision_of_file(settings.sqlite_path) if settings.sqlite_path.exists() else None
+        try:
+            return _schema_of_file(settings.sqlite_path)
+        except DatabaseError as error:
+            raise StartError(f"{settings.sqlite_path} cannot be read ({error.orig}); check it and its disk") from None
     from receiver.storage.postgresql.connecting import connected, warn_if_not_durable
 
     async with connected(settings.database_url) as connection:
         try:
             await warn_if_not_durable(connection)
-            return await connection.run_sync(_revision)
+            return await connection.run_sync(present_schema)
         except DBAPIError as error:
             raise _cannot_read(error) from None
 
@@ -71,6 +82,15 @@ def _cannot_read(error: DBAPIError) -> Exception:
     return StartError(f"{unavailable(error, 'cannot be read')}; `ringback migrate` may be at work")
 
 
+def upgrade_file(path: Path) -> None:
+    """Migrate a SQLite file that no process serves, without a copy of it.
+
+    Raises `StartError` if this version cannot run on it.
+    """
+    if _schema_of_file(path).is_to_be_migrated():
+        in_transaction_on_file(path, _upgrade)
+
+
 def _migrate_file(path: Path) -> tuple[str | None, str]:
     check_location(path)
     try:
@@ -80,20 +100,13 @@ def _migrate_file(path: Path) -> tuple[str | None, str]:
 
 
 def _migrate_located(path: Path) -> tuple[str | None, str]:
-    before = _revision_of_file(path) if path.exists() else None
-    if before == migrations.HEAD:
-        return before, migrations.HEAD
-    _refuse_newer(before)
+    found = _schema_of_file(path)
+    if not found.is_to_be_migrated():
+        return found.revision, found.revision or migrations.HEAD
+    before = found.revision
     copy = _copy(path, before) if before is not None else None
-    engine = create_engine("sqlite://", creator=lambda: _open(path), poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        # SQLite's DDL is transactional as long as the driver does not commit by itself: AUTOCOMMIT and BEGIN.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        _upgrade(connection)
-        connection.exec_driver_sql("COMMIT")
-    engine.dispose()
-    if copy is not None:
-        copy.unlink()
+    in_transaction_on_file(path, _upgrade, lock_seconds=_LOCK_SECONDS)
+    _remove_copies(path, but=copy)
     return before, migrations.HEAD
 
 
@@ -115,14 +128,7 @@ def _cannot_migrate(path: Path, error: BaseException) -> StartError | None:
 async def _migrate_server(settings: Settings) -> tuple[str | None, str]:
     from receiver.storage.postgresql.migrating import migrate_server
 
-    return await migrate_server(settings.database_url, revision=_migrated_from, upgrade=_upgrade)
-
-
-def _migrated_from(connection: Connection) -> str | None:
-    """Return the revision of a database that may be migrated. Raises `StartError` for one of a newer version."""
-    before = _revision(connection)
-    _refuse_newer(before)
-    return before
+    return await migrate_server(settings.database_url, upgrade=_upgrade)
 
 
 def _upgrade(connection: Connection) -> None:
@@ -131,37 +137,15 @@ def _upgrade(connection: Connection) -> None:
     upgrade(connection)
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_LOCK_SECONDS, isolation_level=None)
-    configure(connection, writes=True)
-    return connection
-
-
-def _revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table(_TABLE):
-        return None
-    return connection.execute(text(f"SELECT version_num FROM {_TABLE}")).scalar_one_or_none()
-
-
-def _revision_of_file(path: Path) -> str | None:
-    engine = create_engine("sqlite://", creator=lambda: _open(path), poolclass=NullPool)
+def _schema_of_file(path: Path) -> PresentSchema:
+    if not path.exists():
+        return PresentSchema(None)
+    engine = create_engine("sqlite://", creator=lambda: open_unchanged(path), poolclass=NullPool)
     try:
         with engine.connect() as connection:
-            return _revision(connection)
+            return present_schema(connection)
     finally:
         engine.dispose()
-
-
-def _refuse_newer(revision: str | None) -> None:
-    if revision in (None, migrations.HEAD):
-        return
-    from receiver.storage.upgrade import known_revisions
-
-    if revision not in known_revisions():
-        raise StartError(
-            f"the database has schema {revision}, from a newer Ringback than this one; "
-            "install that version, or restore the backup that you made before you upgraded"
-        )
 
 
 def _copy(path: Path, revision: str) -> Path:
@@ -172,3 +156,10 @@ def _copy(path: Path, revision: str) -> Path:
     source.close()
     target.close()
     return copy
+
+
+def _remove_copies(path: Path, *, but: Path | None) -> None:
+    """Remove the copies of earlier migrations: one way back is kept."""
+    for copy in path.absolute().parent.glob(f"{glob.escape(path.name)}.before-[0-9][0-9][0-9][0-9]"):
+        if but is None or copy.name != but.name:
+            copy.unlink()

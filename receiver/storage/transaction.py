@@ -49,6 +49,7 @@ class NewEvent:
     task_type: str | None = None
     metadata: dict[str, Any] | None = None
     run_uid: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -29,8 +29,11 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol, cast
 
+from receiver.clock import utc_now
 from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable, WriterFull
 from receiver.storage.commit_delay import COMMIT_DELAY_SECONDS, CommitDelay
 from receiver.storage.queued_write import Item, QueuedWrite, Result, WriteHandler, Written, fail
@@ -38,7 +41,15 @@ from receiver.storage.set_apart import SetApart
 from receiver.storage.transaction import Transaction
 from receiver.storage.write_queue import HEAVY, WriteQueue, weight_of
 from receiver.telemetry.log import get_logger
-from receiver.telemetry.metrics import writer_batch, writer_waiting, writes_set_apart
+from receiver.telemetry.metrics import (
+    commit_seconds,
+    counted,
+    exceptions,
+    writer_batch,
+    writer_waiting,
+    writes_not_stored,
+    writes_set_apart,
+)
 
 MOST_AT_ONCE = 500
 """The largest weight of a batch of several writes: it bounds how long a transaction holds its locks."""
@@ -88,6 +99,14 @@ class WriteConnection(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A time in which no write could be stored."""
+
+    since: datetime
+    until: datetime
+
+
 class Writer:
     """Commits the writes that wait, one transaction at a time: of each organization in order, organizations in turn.
 
@@ -116,6 +135,8 @@ class Writer:
         self.batches = 0
         self.batch_seconds = 0.0
         """How many batches were committed, and how long they took in all."""
+        self._outage_began: datetime | None = None
+        self._outage: Outage | None = None
         self._closing = False
         self._task: asyncio.Task[None] | None = None
 
@@ -175,6 +196,11 @@ class Writer:
         )
         return cast(Result, await writing)
 
+    def take_outage(self) -> Outage | None:
+        """Return the time in which nothing could be stored, once after it is over; None if there was none."""
+        taken, self._outage = self._outage, None
+        return taken
+
     async def aclose(self) -> None:
         """Commit the writes that still wait, refuse new ones, then close the connection."""
         closing = [self._close()] if self._heavy is None else [self._close(), self._heavy.aclose()]
@@ -182,8 +208,10 @@ class Writer:
 
     async def _store(self, write: QueuedWrite, *, deferrable: bool, until_known: bool) -> Any:
         if self._closing or (write.bounded and self._waiting.is_full_for(write)):
+            counted(writes_not_stored, "queue full").inc()
             raise WriterFull("the queue of writes is full; nothing was stored, try again")
         if write.bounded and not write.essential and self._is_scarce():
+            counted(writes_not_stored, "disk full").inc()
             raise StorageUnavailable("the disk is full; nothing was stored, try again when there is room")
         self._waiting.count(write, 1)
         if deferrable:
@@ -298,7 +326,9 @@ class Writer:
         try:
             written = await self._commit_batch(batch)
         except Unavailable as error:
+            counted(writes_not_stored, "database").inc(len(batch))
             log.warning("batch not stored", writes=len(batch), error_code=error.code, error=str(error))
+            self._outage_began = self._outage_began or utc_now()
             fail(batch, error)
         except Exception as error:
             if self._connection.is_locked(error):
@@ -306,7 +336,14 @@ class Writer:
             else:
                 await self._commit_halves(batch, error)
         else:
+            if self._outage_began is not None and written.unknown is None:
+                self._note_outage(Outage(self._outage_began, utc_now()))
             written.report(batch)
+
+    def _note_outage(self, ended: Outage) -> None:
+        """Note that writes are stored again. One that was not taken yet is joined with the later one."""
+        self._outage = ended if self._outage is None else Outage(self._outage.since, ended.until)
+        self._outage_began = None
 
     async def _commit_batch(self, batch: list[QueuedWrite]) -> Written:
         """Commit a batch; try again if another process's writes conflict with it.
@@ -332,7 +369,11 @@ class Writer:
         try:
             transaction = await self._connection.begin(is_brief=bool(self._apart))
             results = await _handle(transaction, batch)
+            began = asyncio.get_running_loop().time()
             unknown = await self._commit()
+            commit_seconds.observe(asyncio.get_running_loop().time() - began)
+            if unknown is not None:
+                counted(writes_not_stored, "unknown").inc(len(batch))
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
@@ -359,6 +400,7 @@ class Writer:
         batch that failed because the database is unavailable is not split: no half of it could be stored either.
         """
         if len(batch) == 1:
+            counted(exceptions, "write").inc()
             log.error("write failed", item=type(batch[0].item).__name__, error=type(error).__name__, exc_info=error)
             fail(batch, error)
             return
@@ -397,5 +439,6 @@ def _fail_locked(over: list[QueuedWrite]) -> None:
         error = StorageUnavailable(
             "rows or tables are locked by another session of the database; nothing was stored, try again"
         )
+        counted(writes_not_stored, "locked").inc(len(over))
         log.warning("writes not stored: locked", writes=len(over), error_code=error.code)
         fail(over, error)

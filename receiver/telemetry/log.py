@@ -2,15 +2,16 @@
 
 import logging
 import sys
-from textwrap import indent
+import threading
+import warnings
+from types import TracebackType
 from typing import Any, TextIO, cast
 
 import structlog
 
-from receiver.printable import printable
+from receiver.telemetry.records import clean, json_line, text_line
+from receiver.telemetry.request_ids import current_request_id
 
-_INDENT = "  "
-"""Before each line of a traceback, so that none looks like a record."""
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -42,18 +43,13 @@ def configure_logging(log_format: str = "text", log_level: str = "info") -> None
     What libraries log passes through it too, from `warning` on, where they have no handler of their own.
     """
     logging.getLogger().addHandler(_library_records)  # once, however often it is called
-    plain = structlog.dev.plain_traceback  # the rich one shows the values of variables, including secrets
-    for_people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
-    is_json = log_format == "json"  # which escapes everything but ASCII
-    renderers: list[Any] = [structlog.processors.JSONRenderer()] if is_json else [_clean, for_people]
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
-            _add_logger,
+            _add_names,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            *renderers,
+            *_renderers(log_format),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[log_level]),
         # One write per line, so that the lines of several workers do not mix.
@@ -62,22 +58,29 @@ def configure_logging(log_format: str = "text", log_level: str = "info") -> None
     )
 
 
-def _clean(_logger: Any, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Clean the texts of a record, which may come from outside: each record but a traceback is one line."""
-    for name, value in record.items():
-        if name == "exception":
-            record[name] = indent(printable(str(value), lines=True), _INDENT)
-        elif isinstance(value, str):
-            record[name] = printable(value)
-        elif not isinstance(value, int | float | None):
-            record[name] = printable(repr(value))
-    return record
+def log_all_output() -> None:
+    """Write as log records what Python itself would print on standard error: warnings, and uncaught exceptions.
 
+    For a process that serves: all that it writes has one form.
+    """
+    log = get_logger("telemetry.log")
 
-def _add_logger(_logger: Any, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    # structlog has its own argument `logger`, so the name arrives here as `logger_name`.
-    record["logger"] = record.pop("logger_name", "")
-    return record
+    def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        log.error("uncaught exception", exc_info=(kind, error, trace))
+
+    def uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+        error = args.exc_value
+        thread = args.thread.name if args.thread is not None else None
+        log.error("uncaught exception", thread=thread, exc_info=error)
+
+    def unraisable(args: "sys.UnraisableHookArgs") -> None:
+        log.error("exception ignored", where=args.err_msg or "in a finalizer", exc_info=args.exc_value)
+
+    def warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+        log.warning("python warning", category=category.__name__, message=str(message), file=filename, line=lineno)
+
+    sys.excepthook, threading.excepthook, sys.unraisablehook = uncaught, uncaught_in_thread, unraisable
+    warnings.showwarning = warn
 
 
 def get_logger(name: str) -> Any:
@@ -86,3 +89,21 @@ def get_logger(name: str) -> Any:
     The logger is created on first use: modules call this when they are imported, before the settings are read.
     """
     return structlog.get_logger(logger_name=name)
+
+
+def _renderers(log_format: str) -> list[Any]:
+    if log_format == "json":
+        return [json_line]
+    if not sys.stderr.isatty():
+        return [text_line]
+    plain = structlog.dev.plain_traceback  # the rich one shows the values of variables, including secrets
+    return [clean, structlog.dev.ConsoleRenderer(colors=True, exception_formatter=plain)]
+
+
+def _add_names(_logger: Any, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Add the logger's name, and the id of the request that is handled, unless the record has one of its own."""
+    # structlog has its own argument `logger`, so the name arrives here as `logger_name`.
+    record["logger"] = record.pop("logger_name", "")
+    if "request_id" not in record and (request_id := current_request_id()) is not None:
+        record["request_id"] = request_id
+    return record

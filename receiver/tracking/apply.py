@@ -92,8 +92,16 @@ class Applier:
         await tx.update_tasks(list(batch.changes.values()))
         if batch.step_events:
             changed = [batch.by_uid[str(event.task_uid)] for event in batch.step_events]
-            batch.events += await self._runs.apply_tasks(tx, changed, batch.now)
+            causes = {event.run_uid: event.request_id for event in batch.step_events}
+            batch.events += [
+                replace(event, request_id=causes.get(event.run_uid))
+                for event in await self._runs.apply_tasks(tx, changed, batch.now)
+            ]
+        # First, for a delivery may have begun when the next thing after the commit is called.
+        tx.after_commit.append(batch.outcomes.report)
         await record(tx, batch.events, self.after_commit, batch.now)
+        if batch.ends:
+            tx.after_commit.append(batch.log_ends)
         if batch.receipts:
             await insert_receipts(tx, batch.receipts)
         due = [change.values["due_at"] for change in batch.changes.values() if change.values.get("due_at")]
@@ -109,7 +117,8 @@ class Applier:
         if task is not None and decision.changes:
             if decision.changes.get("attempt", task.attempt) != task.attempt:
                 batch.ended_attempts.append(_ended(task, update, batch.now))
-            batch.change(task, decision)
+            batch.change(task, decision, arrival.request_id)
+            batch.note(arrival, task, decision)
             if task.provider_task_id:
                 batch.by_provider_id[arrival.provider, task.provider_task_id] = task.uid
         if task is not None and decision.receipt == ReceiptReason.SUPERSEDED:

@@ -14,6 +14,7 @@ from receiver.events.record import record, task_created
 from receiver.storage.subscriptions import CallbackKey, callback_keys
 from receiver.storage.tasks import new_task
 from receiver.storage.transaction import Transaction
+from receiver.telemetry.request_ids import current_request_id
 
 CALLBACK_EVENTS = [event for event in TASK_EVENTS if event != EventType.TASK_CREATED]
 """The events that a client's own `webhook_config` receives: those for which PiAPI itself sends a webhook."""
@@ -46,6 +47,8 @@ class TaskRequest:
     callback: Callback | None = None
     max_attempts: int = 1
     backoff_seconds: float = 1.0
+    request_id: str | None = field(default_factory=current_request_id)
+    """The id of the client's request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,10 @@ class Creator:
             for request, callback_id, due_at in zip(requests, callback_ids, due, strict=True)
         ]
         keys = await tx.insert_tasks(rows)
-        events = [task_created(row, key, now) for row, key in zip(rows, keys, strict=True)]
+        events = [
+            task_created(row, key, now, request.request_id)
+            for row, key, request in zip(rows, keys, requests, strict=True)
+        ]
         await record(tx, events, self._after_commit, now)
         return [
             Created(key, request.uid, due_at if initial.leased else None)

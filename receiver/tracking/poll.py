@@ -34,6 +34,7 @@ from receiver.tracking.apply import Applier
 from receiver.tracking.conclusions import Conclusions
 from receiver.tracking.recall import Recaller
 from receiver.tracking.search import Searcher
+from receiver.tracking.stuck import StuckTasks
 from receiver.tracking.submit import Outgoing, Submitter
 
 log = get_logger("tracking.poll")
@@ -73,6 +74,7 @@ class Poller:
         *,
         unknown_seconds: float,
         missing: MissingRule,
+        stuck: StuckTasks,
         failed_seconds: float = 10.0,
     ) -> None:
         self._database = database
@@ -82,6 +84,7 @@ class Poller:
         self._providers = providers
         self._keyring = keyring
         self._missing = missing
+        self._stuck = stuck
         self._conclusions = Conclusions(database.writer, applier)
         self._recaller = Recaller(self._conclusions, providers, missing.believes)
         self._searcher = Searcher(
@@ -258,7 +261,10 @@ class Poller:
         """Fail a task that has not changed for too long, whatever the provider says; return whether that was so."""
         schedule = self._applier.poll_schedule
         rows = await self._database.read(last_change(task.uid))
-        if not rows or not schedule.is_too_old(rows[0]["updated_at"], utc_now()):
+        if not rows:
+            return False
+        if not schedule.is_too_old(rows[0]["updated_at"], utc_now()):
+            await self._stuck.note(task, rows[0]["updated_at"])
             return False
         as_it_is = replace(task, last_update_at=rows[0]["last_update_at"])  # the poll may have been an answer
         await self._conclusions.fail(as_it_is, "timed_out", f"the task has not changed for {schedule.limit:g} s")
@@ -268,6 +274,7 @@ class Poller:
         """Fail a task whose last update is too long ago; return whether that was so."""
         schedule = self._applier.poll_schedule
         if utc_now() < schedule.deadline(task.last_update_at):
+            await self._stuck.note(task, task.last_update_at)
             return False
         message = f"no update of the task for {schedule.timeout:g} s"
         if not task.words:

@@ -1,7 +1,7 @@
 """Retrying a task on its client's request. Retries after a failure follow from `receiver.tracking.apply`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from models import TaskStatus
@@ -14,6 +14,7 @@ from receiver.events.after_commit import AfterCommit
 from receiver.events.record import event_of, record
 from receiver.storage.attempts import Ended, keep_attempts
 from receiver.storage.transaction import TaskChange, Transaction
+from receiver.telemetry.request_ids import current_request_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,15 @@ class RetryRequest:
 
     uid: str
     past_attempt: int | None = None
+    request_id: str | None = field(default_factory=current_request_id)
 
     def was_done(self, task: TaskState) -> bool:
         """Return whether an earlier request has done this one's work."""
         return self.past_attempt is not None and task.attempt > self.past_attempt
+
+
+_Started = tuple[TaskState, Decision, str | None]
+"""A task as it was, what is decided, and the id of the request."""
 
 
 class Retrier:
@@ -41,7 +47,7 @@ class Retrier:
         """
         now = utc_now()
         states = await tx.load_tasks({request.uid for request in requests})
-        started: list[tuple[TaskState, Decision]] = []
+        started: list[_Started] = []
         results: list[Exception | None] = []
         for request in requests:
             uid = request.uid
@@ -49,7 +55,7 @@ class Retrier:
                 results.append(None)
                 continue
             try:
-                started.append((states[uid], _decide(states[uid], now)))
+                started.append((states[uid], _decide(states[uid], now), request.request_id))
             except KeyError:
                 results.append(NotFound("the task no longer exists", code="task_not_found", param="task_id"))
             except RingbackError as refusal:
@@ -62,8 +68,8 @@ class Retrier:
             await self._write(tx, started, now)
         return results
 
-    async def _write(self, tx: Transaction, started: Sequence[tuple[TaskState, Decision]], now: datetime) -> None:
-        await keep_attempts(tx, [Ended(task=task, status=task.status) for task, _ in started])
+    async def _write(self, tx: Transaction, started: Sequence[_Started], now: datetime) -> None:
+        await keep_attempts(tx, [Ended(task=task, status=task.status) for task, _, _ in started])
         await tx.update_tasks(
             [
                 TaskChange(
@@ -72,10 +78,11 @@ class Retrier:
                     from_attempt=task.attempt,
                     values={**decision.changes, "leased": False},
                 )
-                for task, decision in started
+                for task, decision, _ in started
             ]
         )
-        await record(tx, [event_of(task, decision, now) for task, decision in started], self._after_commit, now)
+        events = [event_of(task, decision, now, request_id) for task, decision, request_id in started]
+        await record(tx, events, self._after_commit, now)
         tx.after_commit.append(lambda: self._after_commit.due.set(now))
 
 

@@ -12,7 +12,8 @@ after a long stop, or a long failure of the provider, the first look ends nothin
 or its list is cut, the search goes on at growing delays, until `RINGBACK_TASK_LIMIT_SECONDS`.
 
 - The outcome of the call is unknown: the task fails with `submission_unknown` (`RINGBACK_SUBMISSION_UNKNOWN_SECONDS`).
-  It is looked for again several times during the following day, and heals if it is found.
+  It is looked for again several times during the following day, and heals if it is found. The same for a task that was
+  restored from a backup and may have been sent at any time since (`receiver.storage.after_restore`).
 - The provider said that the call failed (a 500): this attempt failed, with the provider's own words, and another one
   follows if there is one left (`RINGBACK_FAILED_CREATE_SECONDS`). If there is none, it is looked for again too.
 
@@ -26,7 +27,7 @@ from typing import Any
 
 from models import Submission
 from receiver.clock import earliest_elsewhere, utc_now
-from receiver.domain.create_calls import failed_attempt, failed_status, known_words
+from receiver.domain.create_calls import SUBMISSION_UNKNOWN, failed_attempt, failed_status, known_words, sent_until
 from receiver.domain.lost_creates import SKEW_SECONDS, WIDE_SKEW_SECONDS, ListedEntry, LostCreate, assign
 from receiver.domain.schedules import poll_delay
 from receiver.domain.task_state import TaskState
@@ -191,7 +192,7 @@ class Searcher:
     def _gives_up(self, look: _Look) -> bool:
         """Return whether one of the creates may be given up if it is not found now: then the clocks are not trusted."""
         claimed = (row for uid, row in look.rows.items() if uid in look.claimed)
-        return any(look.began >= row["submitted_at"] + timedelta(seconds=self._seconds(row)) for row in claimed)
+        return any(look.began >= _latest_start(row) + timedelta(seconds=self._seconds(row)) for row in claimed)
 
     def _seconds(self, row: Row) -> float:
         """Return how long after its create call a task is searched for at least."""
@@ -224,6 +225,7 @@ class Searcher:
                 attempt=row["attempt"],
                 request=look.requests[uid],
                 submitted_at=row["submitted_at"],
+                submitted_until=sent_until(row["error"]),
                 is_pending=uid not in look.claimed and row["submission"] == Submission.SENDING,
             )
             for uid, row in rows.items()
@@ -294,7 +296,7 @@ class Searcher:
         left = self._seconds_left(task, row, began, seconds)
         if is_complete and left <= 0:
             await self._give_up(task, row, status)
-        elif began >= row["submitted_at"] + self._limit:
+        elif began >= _latest_start(row) + self._limit:
             await self._fail_as_unknown(task, row, "its list could not be read to its end all that time")
         else:
             first = FIRST_SEARCH_SECONDS if status is None else min(FIRST_SEARCH_SECONDS, seconds / 4)
@@ -304,7 +306,7 @@ class Searcher:
     def _seconds_left(self, task: TaskState, row: Row, began: datetime, seconds: float) -> float:
         """Return for how long a create may not be given up yet; 0 or less if this look was enough."""
         lag = timedelta(seconds=min(_LAG_SECONDS, seconds / 2))
-        ends = [row["submitted_at"] + timedelta(seconds=seconds)]
+        ends = [_latest_start(row) + timedelta(seconds=seconds)]
         if task.missing_since is not None:
             ends.append(task.missing_since + lag)
         if task.missing_count < _FEWEST_LOOKS:
@@ -322,13 +324,23 @@ class Searcher:
             await self._conclusions.apply(task, replace(failure, source=Source.POLL, by_provider=False))
 
     async def _fail_as_unknown(self, task: TaskState, row: Row, reason: str) -> None:
+        what, detail = f"the provider did not answer the create call{known_words(row['error'])}", None
+        if (until := sent_until(row["error"])) is not None:
+            what = "the database was restored from a backup, so it is not known whether the task was sent since that"
+            detail = {"until": until.isoformat()}  # for the later looks
         message = (
-            f"the provider did not answer the create call{known_words(row['error'])}, and {reason}; it may have "
-            "been created, and charged, all the same: check that before you retry it"
+            f"{what}, and {reason}; it may have been created, and charged, all the same: check that before you retry it"
         )
-        await self._conclusions.fail(task, "submission_unknown", message)
+        await self._conclusions.fail(task, SUBMISSION_UNKNOWN, message, detail)
 
 
 def _bounds(rows: Iterable[Row]) -> tuple[datetime, datetime]:
-    times = [row["submitted_at"] for row in rows]
-    return min(times), max(times)
+    """Return when the first of the create calls may have begun, and when the last."""
+    rows = list(rows)
+    return min(row["submitted_at"] for row in rows), max(_latest_start(row) for row in rows)
+
+
+def _latest_start(row: Row) -> datetime:
+    """Return when the create call began; of a task that was restored from a backup, the latest time that it may be."""
+    found: datetime = sent_until(row["error"]) or row["submitted_at"]
+    return found

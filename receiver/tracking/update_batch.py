@@ -1,7 +1,7 @@
 """The updates of one transaction: their tasks, loaded and locked, and what is to be written of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,9 @@ from receiver.storage.attempts import Ended, ProviderId, attempts_at_provider
 from receiver.storage.tasks import content_of, new_task
 from receiver.storage.transaction import NewEvent, TaskChange, Transaction
 from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import counted, tasks_ended
+from receiver.telemetry.request_ids import current_request_id
+from receiver.telemetry.told import TOLD_TIMES
 
 log = get_logger("tracking.update_batch")
 
@@ -38,8 +41,36 @@ class Arrival:
     """The organization of the task, if this update creates it."""
     metadata: dict[str, Any] | None = None
     """The metadata of the task, if this update creates it."""
+    request_id: str | None = field(default_factory=current_request_id)
+    """The request that the update came with or follows from. It goes to the event: the writer has no request."""
+    accepted_at: float | None = None
+    """When an inbound webhook was accepted, in seconds of the monotonic clock; None for any other update."""
 
 
+OWN_DECISION = "ringback"
+"""What ended a task that no provider ended, as the metrics name it."""
+
+
+class BatchOutcomes:
+    """What the metrics are told of a batch when its commit is on disk."""
+
+    __slots__ = ("accepted", "ends")
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[str, str, str]] = []
+        """The provider, the state and the source of each end of a task."""
+        self.accepted: list[tuple[str, float]] = []
+        """The event that each inbound webhook made, and when that webhook was accepted."""
+
+    def report(self) -> None:
+        """Count the ends, and note when the webhooks were accepted."""
+        for end in self.ends:
+            counted(tasks_ended, *end).inc()
+        for event_uid, accepted_at in self.accepted:
+            TOLD_TIMES.accepted(event_uid, accepted_at)
+
+
+_DIGITS = 3
 _NO_NAMES = {("", None)}
 
 
@@ -65,6 +96,9 @@ class UpdateBatch:
         """
         self.step_events: list[NewEvent] = []
         """The events of tasks that are steps of runs."""
+        self.ends: list[tuple[TaskState, NewEvent]] = []
+        """The tasks that ended, as they are now, and the event of that."""
+        self.outcomes = BatchOutcomes()
 
     def add(self, loaded: Mapping[str, TaskState]) -> None:
         """Add tasks as they are in the table."""
@@ -110,14 +144,15 @@ class UpdateBatch:
                 taken |= names
         return chosen
 
-    def change(self, task: TaskState, decision: Decision) -> None:
-        """Note what is to be written of a task, and change its state accordingly."""
+    def change(self, task: TaskState, decision: Decision, request_id: str | None = None) -> None:
+        """Note what is to be written of a task for this request, and change its state accordingly."""
         values = dict(decision.changes)
         if "due_at" in values:
             values["leased"] = False
-        event = self._event(task, decision) if decision.event is not None else None
+        event = self._event(task, decision, request_id) if decision.event is not None else None
         if event is not None and decision.event in ENDS:
             values["ended_event"] = event.uid
+            self.ends.append((task, event))
         change = self.changes.get(task.id)
         if change is None:
             change = self.changes[task.id] = TaskChange(task.id, task.status, task.attempt, values)
@@ -130,17 +165,50 @@ class UpdateBatch:
             self.superseded[task.provider, task.provider_task_id] = (task.uid, task.attempt)
         task.apply_changes(values)
 
+    def note(self, arrival: Arrival, task: TaskState, decision: Decision) -> None:
+        """Note for the metrics what an update did, after `change`."""
+        if decision.event is None:
+            return
+        if decision.event in ENDS:
+            update = arrival.update
+            self.outcomes.ends.append(
+                (task.provider, task.status, update.source if update.by_provider else OWN_DECISION)
+            )
+        if arrival.accepted_at is not None:
+            self.outcomes.accepted.append((self.events[-1].uid, arrival.accepted_at))
+
     def name_earlier(self, task: TaskState, update: ProviderUpdate) -> None:
         """Note the provider's id of an attempt that another one has followed: it may not have been known."""
         if update.provider_task_id and update.attempt is not None and update.attempt < task.attempt:
             self.earlier[task.uid, update.attempt] = update.provider_task_id
 
-    def _event(self, task: TaskState, decision: Decision) -> NewEvent:
-        event = event_of(task, decision, self.now)
+    def _event(self, task: TaskState, decision: Decision, request_id: str | None) -> NewEvent:
+        event = event_of(task, decision, self.now, request_id)
         self.events.append(event)
         if task.run_uid is not None:
             self.step_events.append(event)
         return event
+
+    def log_ends(self) -> None:
+        """Write a log record for each task that ended. Called after the commit."""
+        for task, event in self.ends:
+            snapshot = event.snapshot
+            known = {
+                "error_code": (snapshot.get("error") or {}).get("code"),
+                "run_id": task.run_uid,
+                "request_id": event.request_id,
+            }
+            log.info(
+                "task ended",
+                task_id=task.uid,
+                provider=task.provider,
+                model=task.model,
+                state=snapshot["status"],
+                attempt=snapshot["attempt"],
+                source=snapshot.get("source"),
+                seconds=_seconds_between(task.created_at, self.now),
+                **{name: value for name, value in known.items() if value is not None},
+            )
 
 
 async def load_tasks(tx: Transaction, arrivals: Sequence[Arrival], batch: UpdateBatch) -> None:
@@ -184,6 +252,10 @@ async def complete_snapshots(tx: Transaction, batch: UpdateBatch) -> None:
     for key, event, changed in batch.incomplete:
         known = {**stored[key], **changed}
         event.snapshot.update({name: value for name, value in known.items() if value is not None})
+
+
+def _seconds_between(start: datetime | None, end: datetime) -> float | None:
+    return None if start is None else round((end - start).total_seconds(), _DIGITS)
 
 
 def _new_task(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:

@@ -20,8 +20,10 @@ from receiver.storage import purge
 from receiver.storage.audit import old_audit_entries, purge_audit_entries
 from receiver.storage.database import Database, Query
 from receiver.storage.idempotency import KEPT
+from receiver.storage.system import forget_conditions
 from receiver.storage.transaction import Transaction
 from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import counted, last_purge, purged_rows
 
 log = get_logger("workers.cleanup")
 
@@ -95,6 +97,9 @@ class Cleaner:
             purged["audit_entries"] = await self._all(
                 lambda: old_audit_entries(now - self._audit, _ROWS_AT_ONCE), purge_audit_entries
             )
+        for kind, count in purged.items():
+            counted(purged_rows, kind).inc(count)
+        last_purge.set(now.timestamp())
         return {kind: count for kind, count in purged.items() if count}
 
     async def _retained(self, before: datetime) -> Counter[str]:
@@ -102,6 +107,9 @@ class Cleaner:
         purged = Counter(tasks=await self._walk(purge.oldest_tasks, before, purge.purge_tasks, TASKS_AT_ONCE))
         purged["runs"] = await self._walk(purge.oldest_runs, before, purge.purge_runs, RUNS_AT_ONCE)
         purged["events"] = await self._taskless_events(before)
+        purged["system_conditions"] = await self._database.writer.run(
+            lambda tx: forget_conditions(tx, before), bounded=False
+        )
         purged["receipts"] = await self._all(lambda: purge.old_receipts(before, _ROWS_AT_ONCE), purge.purge_receipts)
         purged["replays"] = await self._all(lambda: purge.old_replays(before, _ROWS_AT_ONCE), purge.purge_replays)
         purged["subscriptions"] = await self._all(

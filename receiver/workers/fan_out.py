@@ -76,6 +76,6 @@ class FanOutWorker:
         except Unavailable as error:
             log.warning("fan-out waits for the database", error_code=error.code, error=str(error))
         except Exception as error:  # it is found again, and others go on
-            log.error("fan-out failed", organization=organization_id, exc_info=error)
+            log.error("fan-out failed", exc_info=error)
         finally:
             del self._busy[organization_id]

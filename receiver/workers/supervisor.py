@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from receiver.errors import Unavailable
 from receiver.telemetry.log import get_logger
+from receiver.telemetry.metrics import counted, exceptions
 
 log = get_logger("workers.supervisor")
 
@@ -48,6 +49,7 @@ class Supervisor:
                     continue
                 failures = 0 if asyncio.get_running_loop().time() - started > _LONGEST_SECONDS else failures + 1
                 delay = min(_RESTART_SECONDS * 2 ** (failures - 1), _LONGEST_SECONDS) if failures else _RESTART_SECONDS
+                counted(exceptions, "loop").inc()
                 log.error("loop failed; restarting", loop=name, seconds=delay, exc_info=error)
                 await asyncio.sleep(delay)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.no_database("the demo makes its own")
+pytestmark = [pytest.mark.no_database("the demo makes its own"), pytest.mark.long]
 
 COMMAND = [sys.executable, "-m", "receiver.cli", "demo"]
 HOSTILE = {

@@ -9,11 +9,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 
-def self_signed(folder: Path) -> Path:
-    """Write a private key and its certificate for 127.0.0.1 into one PEM file; return the file's path."""
+def self_signed(folder: Path, *names: str) -> Path:
+    """Write a private key and its certificate for 127.0.0.1 (and `names`) into one PEM file; return the file's path."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
+    others = [x509.DNSName(each) for each in names]
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -22,7 +23,7 @@ def self_signed(folder: Path) -> Path:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), *others]), False)
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM

@@ -1,12 +1,15 @@
-"""`ringback serve` processes that start in milliseconds, forked from a process that has imported everything.
+"""`ringback` processes that start in milliseconds, forked from a process that has imported everything.
 
-Importing takes more CPU time than everything that a service does in a test, and one test may start several services.
+Importing takes more CPU time than everything that a service does in a test, and one test may start several services,
+or run several commands.
 `python -m tests.fakes.fork_server FD` is the process that forks; it exits when the process at the other end of the
 socket FD does.
 """
 
 import asyncio
+import gc
 import importlib
+import io
 import json
 import os
 import signal
@@ -15,17 +18,21 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from tests.fakes.loopback import allow_loopback_only
 
-_IMPORTED = ("tests.fakes.crash_points", "receiver.app", "receiver.cli.serve", "receiver.storage.schema")
+_IMPORTED = (
+    *("tests.fakes.crash_points", "receiver.app", "receiver.cli.commands", "receiver.storage.schema"),
+    *("receiver.cli.service", "receiver.serving.process", "receiver.serving.start", "rich.console", "rich.table"),
+    *("httpcore", "certifi", "encodings.idna", "typer.rich_utils"),
+)
 _ROOT = Path(__file__).resolve().parents[2]
 _ORDER_BYTES = 65_536
 
 
 class Child:
-    """A service started by the fork server.
+    """A process started by the fork server.
 
     It is not a child of this process, which therefore cannot wait for it: the fork server's child that is its parent
     reports its exit status on the socket `status`.
@@ -63,7 +70,7 @@ class Child:
 
 
 class ForkServer:
-    """Starts services through the forking process. An order is a JSON document with two file descriptors.
+    """Starts processes through the forking process. An order is a JSON document with four file descriptors.
 
     `root` is the folder that the service is imported from, if it is a changed copy.
     """
@@ -88,15 +95,28 @@ class ForkServer:
         Its output is appended to `log`. `crash` names crash points of `tests.fakes.crash_points`, with commas between.
         If the environment names a clock of `tests.fakes.stepped_clock`, that is its wall clock.
         """
+        with Path(os.devnull).open("rb") as nothing, log.open("ab") as output:
+            streams = (nothing.fileno(), output.fileno(), output.fileno())
+            return await self.run(*arguments, folder=folder, environment=environment, streams=streams, crash=crash)
+
+    async def run(
+        self,
+        *arguments: str,
+        folder: Path,
+        environment: Mapping[str, str],
+        streams: tuple[int, int, int],
+        crash: str | None = None,
+    ) -> Child:
+        """The same, with these files for its standard input, output and error."""
         status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         order = json.dumps([arguments, str(folder), dict(environment), crash]).encode()
-        with theirs, log.open("ab") as output:
-            socket.send_fds(self._orders, [order], [theirs.fileno(), output.fileno()])
+        with theirs:
+            socket.send_fds(self._orders, [order], [theirs.fileno(), *streams])
         status.setblocking(False)
         return Child(int(await asyncio.get_running_loop().sock_recv(status, 64)), status)
 
     def close(self) -> None:
-        """End the forking process. Services that it started go on: the tests that started them kill them."""
+        """End the forking process. What it started goes on: the tests that started them kill them."""
         self._orders.close()
         self._process.wait(30)
 
@@ -121,10 +141,12 @@ def main() -> None:
     for name in _IMPORTED:
         importlib.import_module(name)
     allow_loopback_only()
+    gc.collect()
+    gc.freeze()  # or a collection in a child would copy all pages
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that its own children are reaped without a wait
     orders = socket.socket(fileno=int(sys.argv[1]))
     while True:
-        order, files, _, _ = socket.recv_fds(orders, _ORDER_BYTES, 2)
+        order, files, _, _ = socket.recv_fds(orders, _ORDER_BYTES, 4)
         if not order:
             return
         if os.fork() == 0:
@@ -138,21 +160,24 @@ def _given_paths() -> list[str]:
     return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 
 
-def _watch(order: Sequence[Any], status: int, log: int) -> NoReturn:
-    """Start the service; write its pid to the socket `status`, and its exit status when it has ended."""
+def _watch(order: Sequence[Any], status: int, *streams: int) -> NoReturn:
+    """Start the process; write its pid to the socket `status`, and its exit status when it has ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:
         os.close(status)
-        _serve(*order, log=log)
-    os.close(log)
+        _run(*order, streams=streams)
+    for stream in streams:
+        os.close(stream)
     os.write(status, str(pid).encode())
     _, wait_status = os.waitpid(pid, 0)
     os.write(status, str(os.waitstatus_to_exitcode(wait_status)).encode())
     os._exit(0)
 
 
-def _serve(arguments: list[str], folder: str, environment: dict[str, str], crash: str | None, *, log: int) -> NoReturn:
+def _run(
+    arguments: list[str], folder: str, environment: dict[str, str], crash: str | None, *, streams: Sequence[int]
+) -> NoReturn:
     from receiver.cli import main as ringback
     from tests.fakes.crash_points import POINTS
     from tests.fakes.stepped_clock import install
@@ -161,14 +186,29 @@ def _serve(arguments: list[str], folder: str, environment: dict[str, str], crash
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    _set_standard_streams(streams)
     install(environment)
     for point in crash.split(",") if crash is not None else ():
         POINTS[point]()
     sys.argv = ["ringback", *arguments]
     ringback()
     sys.exit()
+
+
+def _set_standard_streams(files: Sequence[int]) -> None:
+    """Make these files standard input, output and error, as they are at the start of a process."""
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    # Python's own have found out before the fork whether they are a terminal.
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), sys.stdin.encoding, sys.stdin.errors)
+    sys.stdout = _writer(1, sys.stdout)
+    sys.stderr = _writer(2, sys.stderr, line_buffering=True)
+
+
+def _writer(file: int, like: TextIO, *, line_buffering: bool = False) -> io.TextIOWrapper:
+    buffer = io.BufferedWriter(io.FileIO(file, "w", closefd=False))
+    return io.TextIOWrapper(buffer, like.encoding, like.errors, line_buffering=line_buffering)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ _NOT_DURABLE = {
     "wal_level": "minimal",
     "max_wal_senders": 0,
     "max_wal_size": "512MB",
+    "autovacuum": "off",  # it would look through every test's database again and again
 }
 """Much faster. Data survive when processes are killed, and are lost when the machine stops."""
 

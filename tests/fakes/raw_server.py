@@ -11,11 +11,18 @@ class RawServer:
     """Answers every request with `answer`, in pieces of `piece` bytes if that is given; then closes the connection.
 
     With `forever` it sends these bytes after the answer again and again until the client closes the connection. With
-    `keeps_open` it waits for the next request instead of closing. Use it as an async context manager.
+    `keeps_open` it waits for the next request instead of closing. A request that begins with `dies_at` is read and not
+    answered: the connection is closed. Use it as an async context manager.
     """
 
     def __init__(
-        self, answer: bytes, *, forever: bytes = b"", piece: int | None = None, keeps_open: bool = False
+        self,
+        answer: bytes,
+        *,
+        forever: bytes = b"",
+        piece: int | None = None,
+        keeps_open: bool = False,
+        dies_at: bytes | None = None,
     ) -> None:
         self.requests: list[bytes] = []
         """The head and body of each request, as they arrived."""
@@ -30,6 +37,7 @@ class RawServer:
         self._forever = forever
         self._piece = piece
         self._keeps_open = keeps_open
+        self._dies_at = dies_at
         self._conversations: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -60,6 +68,8 @@ class RawServer:
         try:
             while True:
                 self.requests.append(await _read_request(reader))
+                if self._dies_at is not None and self.requests[-1].startswith(self._dies_at):
+                    return
                 await self._write(writer, self._answer)
                 self.answered.set()
                 while self._forever:

@@ -13,8 +13,9 @@ from pathlib import Path
 from receiver.serving.supervisor import WorkerSupervisor
 from receiver.serving.worker import SupervisorWatch, report_ready
 from receiver.stop_bound import StopBound
+from receiver.telemetry.exposition import exposition
 from receiver.telemetry.log import configure_logging
-from receiver.telemetry.metrics import exposition, inbound_refused, streams_open
+from receiver.telemetry.metrics import inbound_refused, streams_open
 
 BROKEN_STATUS = 3
 

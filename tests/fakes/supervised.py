@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import signal
 import sys
 from collections import Counter
@@ -20,6 +19,8 @@ READY, ENDED, RESTARTING = "worker ready", "worker ended unexpectedly", "restart
 REPLACED, NOT_REPLACED = "replaced all workers", "could not replace worker; kept the old one"
 KILLED = "worker exceeded grace period; sent SIGKILL"
 BOUND_SECONDS = 90.0
+_PAUSE_SECONDS = 0.01
+"""Between two requests of a load: without it, they take the processors from the workers that start."""
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -28,7 +29,6 @@ class SupervisedService:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
-        self.printed = ""
         self.url = ""
         self.pids: list[int] = []
 
@@ -37,15 +37,16 @@ class SupervisedService:
         while len(self.pids) < workers:
             await self.logged(READY)
         assert self.process.stdout is not None
-        while (found := re.search(r"http://[^,\s]+", self.printed)) is None:
-            self.printed += (await self.process.stdout.readline()).decode()
-        self.url = found[0]
+        while not self.url:  # a stand-in prints it
+            self.url = (await self.process.stdout.readline()).decode().strip()
 
     async def logged(self, *events: str) -> dict[str, Any]:
         """Return the next log record of one of these events. Raises AssertionError at the end of the log."""
         assert self.process.stderr is not None
         async for line in self.process.stderr:
             entry = json.loads(line)
+            if entry["event"] == "listening":
+                self.url = entry["url"]
             if entry["event"] == READY:
                 self.pids.append(entry["pid"])
             if entry["event"] in events:
@@ -102,7 +103,7 @@ class SupervisedService:
 
 @asynccontextmanager
 async def load(url: str, **headers: str) -> AsyncIterator[Counter[int | str]]:
-    """Send requests without a pause, on a connection that stays open and on new ones; count the statuses and errors."""
+    """Send requests one after the other, on a connection that stays open and on new ones; count statuses and errors."""
     statuses: Counter[int | str] = Counter()
     ending = asyncio.Event()
 
@@ -114,6 +115,7 @@ async def load(url: str, **headers: str) -> AsyncIterator[Counter[int | str]]:
                     statuses[(await client.get(url)).status_code] += 1
                 except httpx.TransportError as error:
                     statuses[repr(error)] += 1
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     sending = [asyncio.create_task(send(max_idle)) for max_idle in (0, 1)]
     try:

@@ -190,8 +190,9 @@ async def in_process(
             subscriber,
         ):
             world = World(folder, port, environment, subscriber)
-            keys = await _prepare(world.settings)
-            async with world.api, world.provider, served(create_app(world.settings, keys), listening):
+            loaded = world.settings
+            keys = await _prepare(loaded)
+            async with world.api, world.provider, served(create_app(loaded, keys), listening):
                 yield world
 
 

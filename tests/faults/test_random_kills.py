@@ -13,6 +13,7 @@ MOST_BETWEEN = 15
 """The upper limit of requests acknowledged between two kills; the average is half of it."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [20])
 async def test_what_was_acknowledged_is_stored_and_every_task_ends(tmp_path: Path, backend: str, seed: int) -> None:
     rng = random.Random(seed)

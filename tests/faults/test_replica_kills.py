@@ -10,7 +10,7 @@ import pytest
 from tests.fakes.replicas import Replica, replicas
 from tests.faults.load import PROVIDER, SETTINGS, under_load
 
-pytestmark = pytest.mark.postgresql_only("SQLite has one process")
+pytestmark = [pytest.mark.postgresql_only("SQLite has one process"), pytest.mark.long]
 
 HELD_CREATES = 4
 HELD_DELIVERIES = 6

@@ -7,7 +7,7 @@ import pytest
 from tests.fakes.replicas import replicas
 from tests.faults.load import PROVIDER, SETTINGS, Listener, Load, every_sequence, nothing_was_lost, subscribe
 
-pytestmark = pytest.mark.postgresql_only("several processes")
+pytestmark = [pytest.mark.postgresql_only("several processes"), pytest.mark.long]
 
 
 async def test_a_rolling_restart_answers_every_webhook_with_200_and_leaves_no_lease(tmp_path: Path) -> None:

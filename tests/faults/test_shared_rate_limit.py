@@ -14,7 +14,7 @@ from tests.fakes.replicas import Replicas, replicas
 from tests.fakes.servers import served
 from tests.fakes.world import QUICK
 
-pytestmark = pytest.mark.postgresql_only("SQLite has one process")
+pytestmark = [pytest.mark.postgresql_only("SQLite has one process"), pytest.mark.long]
 
 RATE = 20
 CREATES = 60

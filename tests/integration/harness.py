@@ -16,6 +16,7 @@ from receiver.domain.schedules import PollSchedule
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.feed import Feed
+from receiver.events.system import SystemEvents
 from receiver.providers import CallerKey, ForwardedRequest, ForwardOutcome, Provider
 from receiver.runs.advance import Advancer
 from receiver.storage.database import Database
@@ -25,12 +26,14 @@ from receiver.storage.transaction import LeasedDelivery
 from receiver.tracking.apply import Applied, Applier
 from receiver.tracking.create import Callback, Creator, TaskRequest
 from receiver.tracking.poll import MissingRule, Poller
+from receiver.tracking.stuck import StuckTasks
 from receiver.tracking.submit import Submitter
 from receiver.tracking.update_batch import Arrival
 from tests.fakes.databases import outside, settings_in
 
 SCHEDULE = PollSchedule(first=15, longest=300, timeout=86400)
 LEASE = 60.0
+STUCK = 3600.0
 KEYRING = KeyRing(["a-master-key-for-tests"])
 _REFUSE_ON_SQLITE = [
     "CREATE TRIGGER no_delivery BEFORE INSERT ON delivery BEGIN SELECT RAISE(ABORT, 'no delivery'); END"
@@ -82,6 +85,9 @@ class BaseFakeProvider:
     def redact(self, body: bytes, *, hidden: str = "") -> str:
         raise NotImplementedError
 
+    def key_refusal(self) -> str | None:
+        return None
+
     def paused_for(self) -> float:
         return 0.0
 
@@ -101,6 +107,7 @@ class TrackingHarness:
             waiting=self.waiting, dispatcher=self.dispatcher, due=WakeTimer(), publisher=Feed(), lease_seconds=LEASE
         )
         self.applier = Applier(SCHEDULE, after_commit, Advancer(after_commit.due))
+        self.system_events = SystemEvents(after_commit)
         self.creator = Creator(after_commit, lease_seconds=LEASE)
 
     def calling(self, provider: Provider) -> tuple[Submitter, Poller]:
@@ -109,7 +116,14 @@ class TrackingHarness:
         submitter = Submitter(self.database, self.applier, providers, KEYRING, None, lease_seconds=LEASE)
         missing = MissingRule(polls=3, seconds=120)
         poller = Poller(
-            self.database, self.applier, submitter, providers, KEYRING, unknown_seconds=600, missing=missing
+            self.database,
+            self.applier,
+            submitter,
+            providers,
+            KEYRING,
+            unknown_seconds=600,
+            missing=missing,
+            stuck=StuckTasks(self.database.writer, self.system_events, STUCK),
         )
         return submitter, poller
 

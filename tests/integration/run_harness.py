@@ -45,6 +45,9 @@ class AnsweringProvider(BaseFakeProvider):
         self.cancels: list[CancelOutcome] = [Cancelled("success")]
         self.during_submit: Callable[[], Awaitable[Any]] | None = None
 
+    def key_refusal(self) -> str | None:
+        return None
+
     def paused_for(self) -> float:
         return 0.0
 

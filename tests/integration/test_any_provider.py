@@ -144,6 +144,7 @@ async def scenario(folder: Path, script: list[Answer], webhooks: list[Answer]) -
             assert (await world.api.post(f"/api/v1/tasks/{task_id}/refresh")).status_code in (200, 503)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("backend", "quick_search")
 def test_whatever_a_provider_answers_every_task_ends_without_an_exception() -> None:
     @MANY

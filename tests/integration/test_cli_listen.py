@@ -7,16 +7,17 @@ import hmac
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import standardwebhooks
 from starlette.responses import Response
 
+from tests.fakes.command import CLEAN
+from tests.fakes.fork_server import Child, fork_server
 from tests.fakes.rows import select
 from tests.fakes.servers import bound, url_of
 from tests.fakes.subscriber import ReceivedDelivery
@@ -24,21 +25,20 @@ from tests.fakes.world import API_KEY, FAST_POLLING, World, in_processes
 
 pytestmark = pytest.mark.sqlite_only("the commands use HTTP alone; other tests cover the database")
 
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
-ROOT = str(Path(__file__).resolve().parents[2])
 ALL = "SELECT uid FROM event ORDER BY id"
 
 
 class Listen:
     """A running `ringback listen`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Child, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader) -> None:
         self.process = process
+        self.stdout = stdout
+        self.stderr = stderr
 
     async def line(self, words: str = "", *, error: bool = False, seconds: float = 20) -> str:
         """Return the next line that contains `words`."""
-        stream = self.process.stderr if error else self.process.stdout
-        assert stream is not None
+        stream = self.stderr if error else self.stdout
         async with asyncio.timeout(seconds):
             while True:
                 line = (await stream.readline()).decode()
@@ -54,28 +54,42 @@ class Listen:
         """Send SIGINT as Ctrl-C does; return the exit status, and the rest of stderr."""
         self.process.send_signal(signal.SIGINT)
         async with asyncio.timeout(10):
-            _, error = await self.process.communicate()
-        assert self.process.returncode is not None
-        return self.process.returncode, error.decode()
+            return await self.process.wait(), (await self.stderr.read()).decode()
 
 
 @asynccontextmanager
 async def listening(world: World, *arguments: str, to: str | None = None, key: str = API_KEY) -> AsyncIterator[Listen]:
     """Run it, forwarding to `to`, by default the world's subscriber."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "receiver.cli", "listen", "--forward-to", to or world.subscriber.url, *arguments),
-        cwd=world.folder,
-        env={**CLEAN, "PYTHONPATH": ROOT, "RINGBACK_URL": world.base, "RINGBACK_API_KEY": key},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield Listen(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
+    with Path(os.devnull).open("rb") as nothing:
+        async with _pipe() as (stdout, out), _pipe() as (stderr, err):
+            process = await fork_server().run(
+                *("listen", "--forward-to", to or world.subscriber.url, *arguments),
+                folder=world.folder,
+                environment={**CLEAN, "RINGBACK_URL": world.base, "RINGBACK_API_KEY": key},
+                streams=(nothing.fileno(), out.fileno(), err.fileno()),
+            )
+            for theirs in (out, err):
+                theirs.close()
+            try:
+                yield Listen(process, stdout, stderr)
+            finally:
+                process.send_signal(signal.SIGKILL)
+                await process.wait()
+
+
+@asynccontextmanager
+async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, BinaryIO]]:
+    """Make a pipe; yield a reader of it, and the end to write to."""
+    reading, writing = os.pipe()
+    reader = asyncio.StreamReader()
+    with open(reading, "rb") as ours, open(writing, "wb") as theirs:  # noqa: PTH123 - no path
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), ours
+        )
+        try:
+            yield reader, theirs
+        finally:
+            transport.close()
 
 
 def verified(received: list[ReceivedDelivery], secret: str) -> list[str]:
@@ -184,6 +198,5 @@ async def ended(world: World, *arguments: str, fault: str = "", **options: str) 
     """Run it to its end; return the exit status, and `fault` if stderr contains it, else all of stderr."""
     async with listening(world, *arguments, **options) as listen:
         async with asyncio.timeout(20):
-            _, error = await listen.process.communicate()
-        assert listen.process.returncode is not None
-        return listen.process.returncode, fault if fault in error.decode() else error.decode()
+            status, error = await listen.process.wait(), (await listen.stderr.read()).decode()
+        return status, fault if fault in error else error

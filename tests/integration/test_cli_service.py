@@ -1,7 +1,7 @@
 """The commands against a real service: `ringback serve` and `ringback sandbox` as processes."""
 
+import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.fakes.command import CLEAN, run_command
 from tests.fakes.ports import free_port
 
 pytestmark = pytest.mark.sqlite_only("the commands use HTTP alone; other tests cover the database")
@@ -20,7 +21,6 @@ pytestmark = pytest.mark.sqlite_only("the commands use HTTP alone; other tests c
 KEY = "rb_command_Wm3xKq8ZvT5rYc7L"
 METRICS_TOKEN = "the-token-of-the-metrics"
 COMMAND = [sys.executable, "-m", "receiver.cli"]
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
 
 
 @contextmanager
@@ -68,15 +68,8 @@ class Ringback:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=self._folder,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        ran = asyncio.run(run_command(*arguments, folder=self._folder, environment=self._environment))
+        return subprocess.CompletedProcess(arguments, *ran)
 
     def data(self, *arguments: str) -> Any:
         """Run a command that must succeed, with `--json`; return what it printed."""

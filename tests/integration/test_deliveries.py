@@ -273,13 +273,15 @@ async def test_at_debug_each_attempt_is_one_record_with_the_ids_of_the_api(
         assert record.items() >= {**ids, "task_id": task_id, "attempt": number, "status_code": status}.items()
         assert record["error"] is None
         assert 0 <= record["duration_ms"] < 5000
-    assert (failed["log_level"], failed["event"]) == ("warning", "delivery attempt failed")
+    assert (failed["log_level"], failed["event"]) == ("debug", "delivery attempt failed")
     assert datetime.fromisoformat(failed["next_attempt_at"]) > datetime.fromisoformat(delivery["created_at"])
     assert (succeeded["log_level"], succeeded["event"]) == ("debug", "delivery attempt succeeded")
     assert succeeded["next_attempt_at"] is None
 
 
-async def test_at_info_only_failed_attempts_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_at_info_only_deliveries_that_are_given_up_are_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     records = Records(monkeypatch, logging.INFO)
     async with in_process(tmp_path, retry_schedule="0") as world:
         await world.webhook()
@@ -290,7 +292,7 @@ async def test_at_info_only_failed_attempts_are_recorded(tmp_path: Path, monkeyp
         await world.created()
         await eventually(world, DELIVERIES, lambda rows: len(rows) == 2 and settled(rows))
     (record,) = records.all()
-    assert (record["log_level"], record["status_code"], record["next_attempt_at"]) == ("warning", 410, None)
+    assert (record["log_level"], record["event"], record["status_code"]) == ("warning", "delivery dead", 410)
 
 
 async def test_a_client_s_own_callback_has_no_webhook_id_in_the_log(

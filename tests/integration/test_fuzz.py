@@ -1,6 +1,7 @@
 """Five thousand requests of every kind, and that the claims about answers can be broken."""
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -17,12 +18,14 @@ COUNT, SEED = 5000, 12
 REQUEST = FuzzRequest("GET", "/api/v1/tasks", b"", (), b"", "admin", "10.0.0.1")
 
 
+@pytest.mark.long
 @pytest.mark.sqlite_only("the whole fuzz, on both databases, is part of make prove")
-async def test_whatever_is_asked_every_claim_holds() -> None:
+async def test_whatever_is_asked_every_claim_holds(tmp_path: Path) -> None:
     # In a process of its own: it refuses all look-ups of names, and measures its own event loop.
     fuzz = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.fuzz", "--count", str(COUNT), "--seed", str(SEED)),
         cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -213,3 +213,15 @@ async def test_an_answer_that_comes_before_the_body_is_read_although_it_ends_the
         await client.send(b"POST /closing HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n" + bytes(3_000_000))
         assert (await client.answer())[0] == 413
         assert await client.ended() == b""
+
+
+async def test_an_answer_that_comes_before_the_body_says_that_it_ends_the_connection() -> None:
+    """A proxy may send no more of that body, and on a connection that stays open the next request instead."""
+    async with front_door() as door, raw_connection(door.url) as client:
+        await client.send(b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na")
+        await client.send(b"b")
+        assert "connection" not in (await client.answer())[1]
+        await client.send(b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n" + bytes(1000))
+        _, headers, _ = await client.answer()
+        assert headers["connection"] == "close"
+        assert await client.ended() == b""

@@ -70,6 +70,9 @@ class RecordingProvider(BaseFakeProvider):
         self._note(caller)
         return History([], is_complete=True)
 
+    def key_refusal(self) -> str | None:
+        return None
+
     def paused_for(self) -> float:
         return self.pause
 

@@ -175,6 +175,41 @@ async def test_an_idle_stream_is_kept_alive_and_its_position_advances(
         assert not reader.seen
 
 
+async def test_a_stream_whose_filter_hides_what_happens_is_kept_alive(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "KEEP_ALIVE_SECONDS", 0.5)
+
+    async def go_on() -> None:
+        while True:
+            await world.created()
+
+    async with reading(world, model="no-such-model") as reader:
+        busy = [asyncio.create_task(go_on()) for _ in range(4)]
+        await reader.comment("keep-alive", seconds=5)
+        for each in busy:
+            each.cancel()
+        await asyncio.gather(*busy, return_exceptions=True)
+        assert not reader.seen
+
+
+async def test_a_stream_is_kept_alive_while_its_filter_hides_all_that_it_reads_from_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.events.feed.MOST_EVENTS", 2)
+    monkeypatch.setattr("receiver.events.stream._SPAN", 3)
+    monkeypatch.setattr(event_stream, "KEEP_ALIVE_SECONDS", 0.0)
+    async with in_process(tmp_path) as world:
+        await make(world, 3)
+        positions = [0]
+        async with reading(world, 0, model="no-such-model") as reader:
+            while positions[-1] != on_disk(world)[-1]:
+                reader.comments.clear()
+                await reader.comment("keep-alive")
+                positions.append(int(reader.last_id or 0))
+        assert positions[:3] == [0, 3, 6]
+
+
 async def test_a_revoked_key_ends_its_stream(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "KEEP_ALIVE_SECONDS", 0.05)
     made = (await world.api.post("/api/v1/keys", json={"name": "a reader", "scope": "read"})).json()["data"]

@@ -136,7 +136,7 @@ async def test_the_traceback_is_logged_once_and_each_exception_is_counted(tmp_pa
                 await broken.act(uid)
     of_task = [record for record in records if record.get("task_id") == uid]
     assert [record["log_level"] for record in of_task if "exc_info" in record] == ["error"]
-    assert of_task[-1]["event"] == "task failed by Ringback"
+    assert [record["event"] for record in of_task[-2:]] == ["task failed by Ringback", "task ended"]
     assert of_task[-1]["error_code"] == "internal_error"
     assert counter._value.get() - before == TRIES
 

@@ -128,11 +128,13 @@ async def test_a_failed_poll_and_a_timeout_are_logged_with_the_ids_of_the_api(tm
             await tracked.receive(TaskStatus.PROCESSING, uid)
             await harness.age(uid)
             await harness.act_on(uid)
-    failed_poll, timed_out = [record for record in records if record.get("task_id") == uid]
+    failed_poll, timed_out, ended = [record for record in records if record.get("task_id") == uid]
     assert (failed_poll["event"], failed_poll["log_level"]) == ("poll failed", "warning")
     assert (failed_poll["provider_task_id"], failed_poll["error"]) == ("pt-1", "it is down")
     assert (timed_out["event"], timed_out["log_level"]) == ("task failed by Ringback", "warning")
     assert timed_out["error_code"] == "timed_out"
+    assert (ended["event"], ended["state"], ended["source"]) == ("task ended", "failed", "poll")
+    assert ended["error_code"] == "timed_out"
 
 
 async def test_a_task_with_an_update_at_the_last_moment_does_not_time_out(harness: PollingHarness) -> None:

@@ -17,6 +17,7 @@ LATER_REVISION = """
 from alembic import op
 
 revision, down_revision, branch_labels, depends_on = "9999", "{head}", None, None
+{readable}
 
 
 def upgrade():
@@ -53,19 +54,22 @@ def logged() -> Iterator[list[MutableMapping[str, Any]]]:
 
 
 @pytest.fixture
-def add_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def add_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function that turns this into a later version of Ringback, with revision 9999 after all real ones.
 
-    Its argument is the last statement of that revision; a second call replaces it.
+    Its argument is the last statement of that revision; a second call replaces it. `readable_from` is what the revision
+    says of the versions that may run on it; None if it says nothing.
     """
     head = migrations.HEAD
     folder = tmp_path / "later"
 
-    def add(last: str) -> None:
+    def add(last: str, readable_from: str | None = None) -> None:
         if not folder.exists():
             shutil.copytree(Path(migrations.__file__).parent, folder)
             monkeypatch.setattr(migrations, "__file__", str(folder / "__init__.py"))
             monkeypatch.setattr(migrations, "HEAD", "9999")
-        (folder / "versions" / "9999_later.py").write_text(LATER_REVISION.format(head=head, last=last))
+        readable = f'readable_from = "{readable_from}"' if readable_from is not None else ""
+        text = LATER_REVISION.format(head=head, last=last, readable=readable)
+        (folder / "versions" / "9999_later.py").write_text(text)
 
     return add

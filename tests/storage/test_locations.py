@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import StartError
+from receiver.serving.master_keys import master_keys
 from receiver.settings import Settings, load_settings
 from receiver.storage.schema import migrate
 from receiver.storage.sqlite.location import lock_database
@@ -136,3 +137,53 @@ def test_a_database_that_another_process_has_locked_is_refused(settings: Setting
             lock_database(settings.sqlite_path)
         other.kill()
     lock_database(settings.sqlite_path).close()
+
+
+READ_ONLY = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+folder = sys.argv[1].encode()
+MS_BIND, MS_REMOUNT, MS_RDONLY = 4096, 32, 1
+if libc.unshare(0x20000) or libc.mount(b"none", b"/", None, 0x4000 | (1 << 18), None):
+    sys.exit(77)
+if libc.mount(folder, folder, None, MS_BIND, None):
+    sys.exit(77)
+if libc.mount(None, folder, None, MS_BIND | MS_REMOUNT | MS_RDONLY, None):
+    sys.exit(77)
+os.execv(sys.executable, [sys.executable, "-m", "receiver.cli", "serve", "--port", "0"])
+"""
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["with a database", "empty"])
+def test_a_read_only_file_system_is_told_in_one_line(tmp_path: Path, is_there: bool) -> None:
+    settings = settings_for(tmp_path / "ringback.db")
+    if is_there:
+        migrated(settings)
+        (tmp_path / "ringback.db.key").write_text("Jr5Wx9TqVm2Zk7HyLd4PgN8nBf3sXc6u")
+    environment = {**os.environ, "RINGBACK_DATABASE_URL": settings.database_url}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    run = subprocess.run(
+        [sys.executable, "-c", READ_ONLY, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=60
+    )
+    if run.returncode == 77:
+        pytest.skip("mounting needs privileges")
+    assert run.returncode == 3
+    (line,) = [line for line in run.stderr.splitlines() if line.startswith("ringback:")]
+    assert "mounted read-only" in line
+    assert "Traceback" not in run.stderr
+
+
+def test_a_master_key_of_another_user_is_told_in_one_line(public_folder: Path) -> None:
+    settings = settings_for(public_folder / "ringback.db")
+    migrated(settings)
+    key = public_folder / "ringback.db.key"
+    key.write_text("Jr5Wx9TqVm2Zk7HyLd4PgN8nBf3sXc6u")
+    key.chmod(0)
+    with without_privileges(), pytest.raises(StartError, match=r"ringback\.db\.key cannot be read.*owner"):
+        master_keys(settings)
+
+
+def test_a_folder_that_may_not_be_listed_is_no_fault(public_folder: Path) -> None:
+    public_folder.chmod(0o333)
+    with without_privileges(), closing(lock_database(public_folder / "ringback.db")):
+        pass

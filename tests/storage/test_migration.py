@@ -242,12 +242,15 @@ async def test_events_before_the_oldest_one_count_as_purged(
 
 
 @pytest.mark.sqlite_only("the copy is a file beside the database")
-async def test_the_copy_of_the_file_is_removed_after_the_migration(
+async def test_the_file_as_it_was_is_kept_beside_it(
     settings: Settings, filled: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     assert filled
     await migrate(settings)
-    assert not list(tmp_path.glob("*.before-*"))
+    (copy,) = tmp_path.glob("*.before-*")
+    assert copy.name == f"ringback.db.before-{FIRST_REVISION}"
+    with outside(f"sqlite:///{copy}") as database:
+        assert database.execute("SELECT count(*) FROM task").fetchone() == (len(filled),)
 
 
 async def test_a_failed_migration_leaves_the_first_schema_with_its_rows(

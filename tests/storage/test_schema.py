@@ -161,7 +161,21 @@ async def test_a_failed_migration_changes_nothing_and_leaves_a_copy(
     add_revision("pass")
     assert await migrate(settings) == (head, "9999")
     assert query(path, "SELECT name FROM organization") == [("changed",)]
-    assert not copy.exists()
+    assert structure(copy) == before  # the way back
+    assert copy.stat().st_mode & 0o777 == 0o600
+
+
+async def test_only_the_copy_of_the_last_migration_is_kept(
+    settings: Settings, path: Path, add_revision: Callable[[str], None]
+) -> None:
+    _, head = await migrate(settings)
+    older = path.with_name(f"{path.name}.before-0001")
+    restored = path.with_name(f"{path.name}.before-restore-20260101T000000Z")
+    for file in (older, restored):
+        file.write_bytes(path.read_bytes())
+    add_revision("pass")
+    await migrate(settings)
+    assert sorted(path.parent.glob("*.before-*")) == [path.with_name(f"{path.name}.before-{head}"), restored]
 
 
 async def test_a_failed_first_migration_leaves_no_table(

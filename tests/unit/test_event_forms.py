@@ -40,7 +40,8 @@ TASK: dict[str, Any] = {
 
 
 def event(type: str, snapshot: dict[str, Any], run_uid: str | None = None) -> dict[str, Any]:
-    return {"id": 7, "uid": "the-event", "type": type, "snapshot": snapshot, "created_at": NOW, "run_uid": run_uid}
+    row = {"id": 7, "uid": "the-event", "type": type, "snapshot": snapshot, "created_at": NOW, "run_uid": run_uid}
+    return {**row, "request_id": None}
 
 
 @pytest.mark.parametrize(

@@ -80,18 +80,21 @@ async def test_what_is_remembered_is_computed_again_after_its_time() -> None:
     assert [await remembered.get(), await remembered.get()] == [1, 2]
 
 
-async def test_it_is_remembered_for_a_multiple_of_the_time_that_it_took() -> None:
-    calls = 0
+async def test_it_is_remembered_for_a_multiple_of_the_time_that_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, now = 0, 100.0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
 
     async def compute() -> int:
-        nonlocal calls
+        nonlocal calls, now
         calls += 1
-        await asyncio.sleep(0.1)
+        now += 0.5
         return calls
 
     remembered = Remembered(compute, 0.0, times=10)
-    assert [await remembered.get(), await remembered.get()] == [1, 1]
-    await asyncio.sleep(1.2)
+    assert await remembered.get() == 1
+    now += 4.75
+    assert await remembered.get() == 1
+    now += 0.5
     assert await remembered.get() == 2
 
 

@@ -87,7 +87,7 @@ def test_the_record_can_be_written(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_lag_is_measured() -> None:
     def count() -> float:
-        return REGISTRY.get_sample_value("ringback_loop_lag_seconds_count") or 0.0
+        return REGISTRY.get_sample_value("ringback_loop_lag_seconds_count", {"worker": "0"}) or 0.0
 
     before = count()
     asyncio.run(watched([], 0.0))

@@ -6,8 +6,11 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.routing import Route
 
+from receiver.api import paths
 from receiver.api.paths import PathMiddleware, normal_path, segment_text
+from receiver.api.routes import routes
 
 IDS = st.text(min_size=1)
 
@@ -59,14 +62,32 @@ def test_a_percent_sign_that_encodes_nothing_stands_for_itself(written: str, tex
         (b"/ringback//api/v1/task/", "/ringback/api/v1/task"),
         (b"/ringback/api/v1/tasks/a%2Fb", "/ringback/api/v1/tasks/a%2Fb"),
         (b"/ringback/livez", "as the server wrote it"),
+        (b"/ringback/ringback/livez", "/ringback/livez"),
+        (b"/ringback/ringback//api/v1/tasks/a%2Fb/", "/ringback/api/v1/tasks/a%2Fb"),
+        (b"/ringback/ringback", "/ringback/"),
+        (b"/ringback/ringbacks/livez", "as the server wrote it"),
     ],
 )
-async def test_the_prefix_of_a_reverse_proxy_stays(raw: bytes, path: str) -> None:
+async def test_a_path_is_the_same_whether_or_not_the_proxy_has_stripped_its_prefix(raw: bytes, path: str) -> None:
+    assert await routed("/ringback", raw) == path
+
+
+@pytest.mark.parametrize(("prefix", "raw"), [("/api", b"/api/api/v1/task"), ("/v1", b"/v1/v1/models")])
+async def test_a_prefix_that_begins_like_a_path_of_ours_is_left_to_the_proxy(prefix: str, raw: bytes) -> None:
+    assert await routed(prefix, raw) == "as the server wrote it"
+
+
+def test_every_path_of_ours_is_known_where_prefixes_are_stripped() -> None:
+    assert {route.path.split("/")[1].encode() for route in routes() if isinstance(route, Route)} == paths._OURS
+
+
+async def routed(prefix: str, raw: bytes) -> str:
+    """Return the path that the routes get; `raw` is as uvicorn hands it on, with the prefix before what arrived."""
     seen = []
 
     async def app(scope: Any, _receive: Any, _send: Any) -> None:
         seen.append(scope["path"])
 
-    scope = {"type": "http", "root_path": "/ringback", "raw_path": raw, "path": "as the server wrote it"}
+    scope = {"type": "http", "root_path": prefix, "raw_path": raw, "path": "as the server wrote it"}
     await PathMiddleware(app)(scope, None, None)  # type: ignore[arg-type]
-    assert seen == [path]
+    return str(seen[0])

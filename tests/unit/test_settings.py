@@ -108,6 +108,8 @@ def test_an_unknown_setting_is_reported_together_with_the_others() -> None:
         {"public_url": "https://"},
         {"piapi_base_url": "ftp://api.piapi.ai"},
         {"root_path": "ringback"},
+        {"root_path": "/ring back"},
+        {"root_path": "/ring//back"},
         {"provider_rate": "0/s"},
         {"provider_rate": "10/d"},
         {"retry_schedule": "0,soon"},

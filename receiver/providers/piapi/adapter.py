@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 
 from receiver.domain.updates import ProviderUpdate, Source
-from receiver.large_bodies import read_by_size
+from receiver.large_bodies import LARGE_BYTES, read_by_size
 from receiver.providers.base import (
+    PROVIDER_UNAUTHORIZED,
     CallerKey,
     CancelOutcome,
     ConfirmSend,
@@ -21,6 +23,8 @@ from receiver.providers.base import (
     Missing,
     NewTask,
     NoAnswer,
+    NotForwarded,
+    Refused,
     SubmitOutcome,
 )
 from receiver.providers.piapi import bodies
@@ -38,7 +42,7 @@ from receiver.providers.piapi.outcomes import (
 )
 from receiver.providers.piapi.tasks import read_task
 from receiver.providers.rate_limiter import RateLimiter
-from receiver.telemetry.metrics import counted, provider_calls
+from receiver.telemetry.metrics import counted, provider_calls, provider_seconds, timed
 
 _OUTCOMES = {
     "Accepted": "accepted",
@@ -80,6 +84,7 @@ class PiAPI:
     ) -> None:
         key = (api_key or "").strip()
         self._key_fault = _key_fault(key)
+        self._key_refusal: str | None = None
         self._trusts_503 = trusts_503
         self._calls = Calls(base_url=base_url, api_key=key, timeout=timeout, rate_limiter=rate_limiter)
         self._forwarder = Forwarder(
@@ -99,22 +104,25 @@ class PiAPI:
 
         Then the outcome is `NotMade`. Raises nothing for what PiAPI or the network does.
         """
+        began = monotonic()
         outcome = await self._submit(task, caller, confirm)
-        _count("submit", outcome)
+        _count("submit", outcome, began)
         return outcome
 
     async def fetch(
         self, provider_task_id: str, *, attempt: int | None, hidden: str = "", caller: CallerKey | None = None
     ) -> FetchOutcome:
         """Poll one task; the update carries `attempt`. `hidden` is a secret that is redacted from the response."""
+        began = monotonic()
         outcome = await self._fetch(provider_task_id, attempt, hidden, caller)
-        _count("fetch", outcome)
+        _count("fetch", outcome, began)
         return outcome
 
     async def cancel(self, provider_task_id: str, *, caller: CallerKey | None = None) -> CancelOutcome:
         """Ask PiAPI to cancel one task. PiAPI cancels only pending ones, and not those of every model."""
+        began = monotonic()
         outcome = await self._cancel(provider_task_id, caller)
-        _count("cancel", outcome)
+        _count("cancel", outcome, began)
         return outcome
 
     async def history(
@@ -130,11 +138,12 @@ class PiAPI:
 
         Without a usable key nothing is asked, and the list is not complete.
         """
+        began = monotonic()
         if self._key_fault:
-            _count("history", "no_answer")
+            _count("history", "unauthorized", began)
             return History([], is_complete=False)
         found = await read_history(self._calls, Window(model, since, until), keep or _keep_all, caller)
-        _count("history", "found" if found.is_complete else "no_answer")
+        _count("history", "found" if found.is_complete else "no_answer", began)
         return found
 
     async def account_info(self) -> tuple[int, dict[str, Any]]:
@@ -142,16 +151,18 @@ class PiAPI:
 
         502 without a usable key, with one that PiAPI refuses, and without an answer.
         """
+        began = monotonic()
         if self._key_fault:
-            _count("account_info", "refused")
+            _count("account_info", "unauthorized", began)
             return 502, unauthorized(self._key_fault).body
-        outcome = await self._calls.call("GET", "/account/info")
+        outcome = await self._call("GET", "/account/info")
         if not isinstance(outcome, CallResponse):
-            _count("account_info", "no_answer")
+            _count("account_info", "no_answer", began)
             return 502, envelope_of(502, outcome.message)
-        _count("account_info", "found" if outcome.effective_status in (None, 200) else "refused")
         if is_unauthorized(outcome):
+            _count("account_info", "unauthorized", began)
             return 502, unauthorized(outcome.message).body
+        _count("account_info", "found" if outcome.effective_status in (None, 200) else "refused", began)
         if isinstance(outcome.body, dict):
             return outcome.status, outcome.body
         if 200 <= outcome.status < 400:  # a web page, say: a success without an account would mislead the client
@@ -160,8 +171,9 @@ class PiAPI:
 
     async def forward(self, request: ForwardedRequest, *, caller: CallerKey | None = None) -> ForwardOutcome:
         """Pass a request on to PiAPI, with Ringback's own key; return the answer when its headers have arrived."""
+        began = monotonic()
         outcome = await self._forwarder.forward(request, caller)
-        _count("forward", outcome)
+        _count("forward", outcome, began)
         return outcome
 
     def task_in_answer(self, body: bytes) -> ProviderUpdate | None:
@@ -191,6 +203,10 @@ class PiAPI:
         """Return an inbound body as text without the secrets that it echoes, nor `hidden`. Never raises."""
         return bodies.redact(body, (hidden,))
 
+    def key_refusal(self) -> str | None:
+        """Return why PiAPI refused the key at the last call, or that there is none; None if it did not."""
+        return self._key_refusal
+
     def paused_for(self) -> float:
         """Return the seconds until the end of the pause that PiAPI asked for; 0 if there is none."""
         return self._calls.rate_limiter.paused_for()
@@ -200,15 +216,25 @@ class PiAPI:
         await self._calls.aclose()
         await self._forwarder.aclose()
 
+    async def _call(self, method: str, path: str, **more: Any) -> CallOutcome:
+        outcome = await self._calls.call(method, path, **more)
+        if isinstance(outcome, CallResponse):
+            # A large response is no refusal, and is not searched for its words here.
+            is_refused = outcome.size <= LARGE_BYTES and is_unauthorized(outcome)
+            self._key_refusal = unauthorized(outcome.message).message if is_refused else None
+        return outcome
+
     async def _submit(self, task: NewTask, caller: CallerKey | None, confirm: ConfirmSend | None) -> SubmitOutcome:
         if self._key_fault:
-            return unauthorized(self._key_fault)
+            refused = unauthorized(self._key_fault)
+            self._key_refusal = refused.message
+            return refused
         try:
             content = orjson.dumps(_create_body(task))
         except orjson.JSONEncodeError:
             return refusal(400, "the task cannot be written as JSON")
         hidden = task.webhook_secret or ""
-        outcome = await self._calls.call(
+        outcome = await self._call(
             "POST", "/api/v1/task", content=content, hidden=hidden, caller=caller, confirm=confirm
         )
         return await read_by_size(_size(outcome), lambda: submit_outcome(outcome, trusts_503=self._trusts_503))
@@ -217,11 +243,11 @@ class PiAPI:
         self, provider_task_id: str, attempt: int | None, hidden: str, caller: CallerKey | None
     ) -> FetchOutcome:
         if self._key_fault:
-            return NoAnswer(self._key_fault)
+            return NoAnswer(self._key_fault, unauthorized=True)
         path = _task_path(provider_task_id)
         if path is None:
             return Missing("no task at PiAPI can have this id")
-        outcome = await self._calls.call("GET", path, hidden=hidden, caller=caller)
+        outcome = await self._call("GET", path, hidden=hidden, caller=caller)
         return await read_by_size(_size(outcome), lambda: fetch_outcome(outcome, provider_task_id, attempt=attempt))
 
     async def _cancel(self, provider_task_id: str, caller: CallerKey | None) -> CancelOutcome:
@@ -230,7 +256,7 @@ class PiAPI:
         path = _task_path(provider_task_id)
         if path is None:
             return Missing("no task at PiAPI can have this id")
-        outcome = await self._calls.call("DELETE", path, caller=caller)
+        outcome = await self._call("DELETE", path, caller=caller)
         return await read_by_size(_size(outcome), lambda: cancel_outcome(outcome))
 
 
@@ -264,6 +290,15 @@ def _size(outcome: CallOutcome) -> int:
     return outcome.size if isinstance(outcome, CallResponse) else 0
 
 
-def _count(call: str, outcome: object) -> None:
-    name = outcome if isinstance(outcome, str) else _OUTCOMES[type(outcome).__name__]
+def _count(call: str, outcome: object, began: float) -> None:
+    """Count a call, and observe how long it took since `began` on the monotonic clock."""
+    name = outcome if isinstance(outcome, str) else _outcome_word(outcome)
     counted(provider_calls, PiAPI.name, call, name).inc()
+    timed(provider_seconds, PiAPI.name, call, name).observe(monotonic() - began)
+
+
+def _outcome_word(outcome: object) -> str:
+    is_refused = isinstance(outcome, Refused | NotForwarded) and outcome.code == PROVIDER_UNAUTHORIZED
+    if is_refused or (isinstance(outcome, NoAnswer) and outcome.unauthorized):
+        return "unauthorized"
+    return _OUTCOMES[type(outcome).__name__]

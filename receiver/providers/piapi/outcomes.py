@@ -279,7 +279,7 @@ def _no_answer(outcome: CallOutcome) -> NoAnswer:
     wait = outcome.retry_after
     if is_unauthorized(outcome):
         seen = _seen(outcome, "Ringback's own key is refused")
-        return NoAnswer(unauthorized(outcome.message).message, wait, seen=seen)
+        return NoAnswer(unauthorized(outcome.message).message, wait, seen=seen, unauthorized=True)
     if outcome.effective_status in (None, 200):
         return NoAnswer(_unusable(outcome), wait, seen=_seen(outcome, _UNUSABLE))
     return NoAnswer(outcome.message, wait, seen=_seen(outcome))

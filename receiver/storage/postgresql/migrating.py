@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 import migrations
 from receiver.errors import StartError
+from receiver.storage.compatibility import present_schema
 from receiver.storage.postgresql.connecting import connected
 from receiver.storage.postgresql.errors import driver_error, is_locked, is_unavailable
 from receiver.storage.postgresql.server import connect
@@ -43,13 +44,11 @@ _MIGRATING = (
 )
 
 
-async def migrate_server(
-    dsn: str, *, revision: Callable[[Connection], str | None], upgrade: Callable[[Connection], None]
-) -> tuple[str | None, str]:
+async def migrate_server(dsn: str, *, upgrade: Callable[[Connection], None]) -> tuple[str | None, str]:
     """Migrate to the newest revision in one transaction; return (the revision before, the revision now).
 
-    `revision` reads the present one, and refuses what cannot be migrated; `upgrade` runs the migrations. Raises
-    `StartError`, which names the sessions that hold a lock, if it stays locked for `TRIES` tries.
+    `upgrade` runs the migrations. Raises `StartError` for a schema that this version cannot run on, and, with the
+    sessions that hold a lock, if it stays locked for `TRIES` tries.
     """
     async with connected(dsn, _SETTINGS, command_seconds=None) as connection:
         try:
@@ -57,7 +56,7 @@ async def migrate_server(
             for number in range(1, TRIES + 1):
                 blockers: dict[int, str] = {}
                 try:
-                    return await _try(connection, dsn, blockers, revision, upgrade)
+                    return await _try(connection, dsn, blockers, upgrade)
                 except DBAPIError as error:
                     if not is_locked(error):
                         raise
@@ -82,22 +81,22 @@ async def _try(
     connection: AsyncConnection,
     dsn: str,
     blockers: dict[int, str],
-    revision: Callable[[Connection], str | None],
     upgrade: Callable[[Connection], None],
 ) -> tuple[str | None, str]:
     pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
     ended = asyncio.Event()
     watch = asyncio.create_task(_watch(dsn, pid, blockers, ended))
     try:
-        before = await connection.run_sync(revision)
-        if before != migrations.HEAD:
-            await connection.exec_driver_sql("BEGIN")
-            await connection.run_sync(upgrade)
-            await connection.exec_driver_sql("COMMIT")
+        found = await connection.run_sync(present_schema)
+        if not found.is_to_be_migrated():
+            return found.revision, found.revision or migrations.HEAD
+        await connection.exec_driver_sql("BEGIN")
+        await connection.run_sync(upgrade)
+        await connection.exec_driver_sql("COMMIT")
     finally:
         ended.set()
         await asyncio.gather(watch, return_exceptions=True)
-    return before, migrations.HEAD
+    return found.revision, migrations.HEAD
 
 
 async def _watch(dsn: str, pid: int, blockers: dict[int, str], ended: asyncio.Event) -> None:

@@ -224,7 +224,7 @@ _TYPES: Mapping[Table, Mapping[str, str]] = {
     for table in (task_table, event_table, delivery_table)
 }
 _ENCODERS = MappingProxyType({column.name: encoder_of(column.type) for column in task_table.columns})
-_EVENT_COLUMNS = ("uid", "organization_id", "task_id", "run_uid", "type", "snapshot", "created_at")
+_EVENT_COLUMNS = ("uid", "organization_id", "task_id", "run_uid", "type", "snapshot", "created_at", "request_id")
 _DELIVERY_COLUMNS = (
     "uid",
     "organization_id",
@@ -304,6 +304,7 @@ class PostgreSQLTransaction:
             [event.type for event in events],
             [write_document(event.snapshot) for event in events],
             [event.created_at for event in events],
+            [event.request_id for event in events],
         ]
         return await self._insert(event_table, _EVENT_COLUMNS, columns)
 

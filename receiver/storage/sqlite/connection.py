@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import StaticPool, create_engine
 
@@ -59,6 +60,16 @@ def configure(connection: Any, *, writes: bool) -> None:
     else:
         connection.execute("PRAGMA query_only=ON")
         connection.execute("PRAGMA cache_size=-1024")  # small, because every commit invalidates it
+
+
+def open_unchanged(path: Path) -> sqlite3.Connection:
+    """Open a database only to read it: neither its file is changed, nor is one made beside it.
+
+    Raises `sqlite3.OperationalError`, also if it does not exist.
+    """
+    is_in_use = any(path.with_name(path.name + ending).exists() for ending in ("-wal", "-journal"))
+    options = "mode=ro" if is_in_use else "mode=ro&immutable=1"
+    return sqlite3.connect(f"file:{quote(str(path.absolute()))}?{options}", uri=True, timeout=5, isolation_level=None)
 
 
 class SQLiteConnection:

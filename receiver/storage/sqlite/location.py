@@ -4,6 +4,7 @@ The file and those beside it (WAL, lock, reserve, copies) are for the service's 
 opened through a symbolic link. The folder may be one.
 """
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -55,9 +56,20 @@ def check_location(path: Path) -> None:
 
 
 def lock_database(path: Path) -> IO[str]:
-    """Lock a SQLite database for this process until the returned file is closed. Raises `StartError`."""
+    """Lock a SQLite database that can be written to for this process, until the returned file is closed.
+
+    Raises `StartError`.
+    """
     check_location(path)
     close_database_files(path)
+    return hold_lock(path)
+
+
+def hold_lock(path: Path) -> IO[str]:
+    """Lock the place of a SQLite database, whatever is there, until the returned file is closed.
+
+    Raises `StartError`.
+    """
     lock_path = path.with_name(f"{path.name}.lock")
     try:
         lock = os.fdopen(open_private(lock_path), "r+")
@@ -79,7 +91,12 @@ def close_database_files(path: Path) -> None:
 
     The master key's file is left out: others may have read the key, so a start refuses it (`serving.master_keys`).
     """
-    for file in [path, *_files_beside(path), *_copies(path)]:
+    try:
+        copies = _copies(path)
+    except OSError as error:
+        log.warning("copies not looked for", folder=str(path.absolute().parent), error=error.strerror)
+        copies = []
+    for file in [path, *_files_beside(path), *copies]:
         try:
             if close_to_others(file):
                 log.warning("file was open to others", file=str(file), advice="its mode is 0600 now")
@@ -92,7 +109,7 @@ def _files_beside(path: Path) -> list[Path]:
 
 
 def _copies(path: Path) -> list[Path]:
-    """Return the copies that failed migrations left."""
+    """Return the copies that migrations and restores kept. Raises `OSError`."""
     start = f"{path.name}.before-"
     return [file for file in path.absolute().parent.iterdir() if file.name.startswith(start)]
 
@@ -126,8 +143,13 @@ def _unescaped(mount_point: str) -> str:
 
 
 def _cannot_write(path: Path, error: Exception) -> StartError:
-    if is_full(error):
+    if is_full(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return StartError(f"the disk of {path} is full ({error}); make room, then start again")
+    if getattr(error, "errno", None) == errno.EROFS:
+        return StartError(
+            f"{path} is on a file system that is mounted read-only; mount it read-write, or name a file elsewhere "
+            "in RINGBACK_DATABASE_URL"
+        )
     return StartError(
         f"{path} cannot be written to ({error}); correct its permissions, stop the process that has it locked, "
         "or name another file in RINGBACK_DATABASE_URL"

@@ -244,8 +244,8 @@ class SQLiteTransaction:
         found = self._driver.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchone()
         first = (found[0] if found else 0) + 1
         self._driver.executemany(
-            "INSERT INTO event (id, uid, organization_id, task_id, run_uid, type, snapshot, created_at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO event (id, uid, organization_id, task_id, run_uid, type, snapshot, created_at, "
+            "request_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
                     key,
@@ -256,6 +256,7 @@ class SQLiteTransaction:
                     event.type,
                     write_document(event.snapshot),
                     write_moment(event.created_at),
+                    event.request_id,
                 )
                 for key, event in enumerate(events, first)
             ],
