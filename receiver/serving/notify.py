@@ -14,7 +14,7 @@ _SEND_SECONDS = 1.0
 
 
 class Notifier:
-    """Sends messages to `path`, the socket of whoever wants to be notified; does nothing if there is none.
+    """Sends messages to `path`, the socket that is to be notified; does nothing if there is none.
 
     With `watchdog_seconds`, it is expected to say in that time that the service still works.
     """

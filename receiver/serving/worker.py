@@ -152,7 +152,7 @@ class WorkerProcess:
             self._process.send_signal(which)
 
     def has_answered(self, seconds: float) -> bool:
-        """Return whether its event loop has run in the last so many seconds, or it is not ready yet."""
+        """Return whether its event loop has run in the last `seconds`, or it is not ready yet."""
         is_ready = self._ready.done() and self._ready.result()
         return not is_ready or time.monotonic() - self._heard_at < max(seconds, _MISSED_BEATS * _BEAT_SECONDS)
 

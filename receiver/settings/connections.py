@@ -30,8 +30,8 @@ class ConnectionSettings(SettingsGroup):
     trusted_proxies: str = "127.0.0.1,unix"
     """Addresses and networks, comma-separated, whose `X-Forwarded-*` and `X-Request-Id` headers are trusted.
 
-    `unix` is a Unix socket. By default a proxy on this machine: a Unix socket is reached only by those whom its
-    permissions let. `*`, alone, is everybody.
+    `unix` is a Unix socket. By default a proxy on this machine: a Unix socket is guarded by its permissions. `*`,
+    alone, trusts all.
     """
     root_path: str = ""
     """The path prefix under which a reverse proxy serves the service, such as `/ringback`. None by default.

@@ -181,7 +181,7 @@ async def test_a_signal_while_the_application_starts_ends_the_start(
     monkeypatch.setattr(signal, "raise_signal", lambda _number: None)
     waits = asyncio.Event()
 
-    async def app(*_: object) -> None:
+    async def app(_scope: object, _receive: object, _send: object) -> None:
         waits.set()
         await asyncio.Event().wait()
 
