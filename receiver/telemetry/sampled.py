@@ -100,6 +100,11 @@ disk_size = Gauge(
     "Size of the disk of the SQLite file; 0 with PostgreSQL",
     multiprocess_mode=_DATABASE,
 )
+last_backup = Gauge(
+    "ringback_last_backup_timestamp_seconds",
+    "When `ringback backup` last made a backup, as a Unix time; 0 if it never did",
+    multiprocess_mode=_DATABASE,
+)
 provider_paused = Gauge(
     "ringback_provider_paused_seconds",
     "For how long no call is made yet because the provider asked for a pause; 0 without one",

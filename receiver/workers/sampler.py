@@ -10,14 +10,17 @@ import fcntl
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Protocol
+
+import orjson
 
 from receiver.clock import utc_now, wall_now
 from receiver.errors import Unavailable
 from receiver.storage import samples
 from receiver.storage.database import Database
+from receiver.storage.installation import LAST_BACKUP, fact
 from receiver.telemetry import sampled
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.own_process import observe_process
@@ -129,6 +132,8 @@ class Sampler:
         sampled.webhooks_disabled.set(row["disabled"])
         sampled.webhooks_failing.set(row["failing"])
         sampled.fan_outs_waiting.set((await self._database.read(samples.waiting_fan_outs()))[0]["waiting"])
+        if rows := await self._database.read(fact(LAST_BACKUP)):
+            sampled.last_backup.set(datetime.fromisoformat(orjson.loads(rows[0]["value"])["at"]).timestamp())
         if self._file is None:
             sampled.database_bytes.set((await self._database.read(samples.database_size()))[0]["bytes"])
         else:

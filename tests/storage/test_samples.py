@@ -14,7 +14,8 @@ from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.storage import samples
 from receiver.storage.database import Database
-from receiver.storage.tables import runs
+from receiver.storage.installation import LAST_BACKUP
+from receiver.storage.tables import installation_facts, runs
 from receiver.workers.sampler import Sampler
 from tests.storage.rows import (
     add_organization,
@@ -102,6 +103,13 @@ async def test_with_nothing_in_the_database_all_is_zero(database: Database, tmp_
     await sampler_of(database, tmp_path).sample()
     assert [value("tasks_oldest_due_seconds", action=each) for each in ("send", "poll")] == [0, 0]
     assert (value("deliveries_due"), value("deliveries_oldest_due_seconds"), value("runs_open")) == (0, 0, 0)
+
+
+async def test_the_time_of_the_last_backup_is_shown(database: Database, tmp_path: Path) -> None:
+    noted = {"name": LAST_BACKUP, "value": '{"at": "2026-01-02T03:04:05+00:00", "bytes": 1, "seconds": 1}'}
+    await database.writer.run(lambda tx: tx.execute(insert(installation_facts), [noted]))
+    await sampler_of(database, tmp_path).sample()
+    assert value("last_backup_timestamp_seconds") == 1767323045
 
 
 async def test_of_several_workers_one_reads_the_database(database: Database, tmp_path: Path) -> None:
