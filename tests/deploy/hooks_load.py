@@ -33,7 +33,7 @@ class HooksLoad:
         self._progress = asyncio.Condition()
 
     async def run(self, connections: int, *, each: int | None = None, idle: tuple[float, float] = (0, 0)) -> None:
-        """Send on this number of connections, each time after an idle time, `each` webhooks on one, or until `over`.
+        """Send on `connections`, each time after an idle time: `each` webhooks on each of them, or until `over`.
 
         `idle` is the least and the greatest idle time, in seconds; every idle time between them is as likely.
         """
