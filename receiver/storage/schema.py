@@ -71,7 +71,7 @@ async def read_schema(settings: Settings) -> PresentSchema:
     async with connected(settings.database_url) as connection:
         try:
             found = await connection.run_sync(present_schema)
-            if not found.is_to_be_migrated():  # else it is asked again, or not served
+            if found.is_newest():  # else it is asked again, or not served
                 await warn_if_not_durable(connection)
             return found
         except DBAPIError as error:

@@ -86,7 +86,7 @@ async def test_a_loaded_task_has_all_that_a_decision_needs(database: Database) -
     }
     row = task_row(**given)
     (key,) = await add_tasks(database, row)
-    expected = TaskState(id=key, uid=row["uid"], organization_id=1, **given)
+    expected = TaskState(id=key, uid=row["uid"], organization_id=1, created_at=NOW, **given)
     assert await state_of(database, row["uid"]) == expected
     found = await database.writer.run(lambda tx: tx.load_tasks([], [("piapi", "pt-1"), ("piapi", "pt-2")]))
     assert found == {row["uid"]: expected}
@@ -157,6 +157,7 @@ async def test_events_are_numbered_in_order(database: Database) -> None:
         "type": EventType.TASK_CREATED,
         "snapshot": {"status": "processing"},
         "created_at": NOW,
+        "request_id": None,
     }
 
 
