@@ -31,6 +31,9 @@ class Run(SQLModel, table=True):
     status: str = RunStatus.PENDING
     metadata_: Any = Field(default=None, sa_column=Column("metadata", Document))
     """The client's own `metadata`, which steps may refer to and their tasks inherit; null if none was given."""
+    trace_context: str | None = None
+    """The trace that its create belongs to, as that of a task; the tasks of its steps inherit it. Null if there is
+    none. Never changes."""
     created_at: datetime = Field(sa_type=Moment)
     updated_at: datetime = Field(sa_type=Moment)
     """When the run, or a step of it, last changed."""

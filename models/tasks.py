@@ -144,6 +144,10 @@ class Task(SQLModel, table=True):
     """The run that it is a step of; null for any other task. Never changes."""
     step: str | None = None
     """The step's id in that run; null for any other task. Never changes."""
+    trace_context: str | None = None
+    """The trace that its create belongs to: a `traceparent` of W3C Trace Context, 55 characters, which its deliveries
+    pass on. That of the client's request, or of the span of it; of a step that of the run. Null if neither is known.
+    Never changes."""
 
     created_at: datetime = Field(sa_type=Moment)
     """When the row was inserted; of an adopted task when the provider created it, if it reports a time in the past."""

@@ -58,6 +58,7 @@ from receiver.storage.key_rotation import KeyRotation
 from receiver.storage.known_limits import KnownLimits
 from receiver.storage.leases import end_leases
 from receiver.storage.organization_usage import OrganizationUsage
+from receiver.telemetry.exporting import exporting
 from receiver.telemetry.exposition import exposition, shared_folder
 from receiver.telemetry.own_process import note_build
 from receiver.tracking.adopt import Adopter
@@ -287,7 +288,8 @@ def create_app(settings: Settings, keys: list[str], stop: StopBound | None = Non
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with await Database.open(settings) as database:
+        exports = exporting(bound, tracing=settings.tracing, sentry_dsn=settings.reports_to)
+        async with exports, await Database.open(settings) as database:
             service = Service(settings, database, keys, actions, channels, bound)
             await service.clock_keeper.begin()
             if settings.is_sqlite:  # only this process has the file: a process that held a lease has ended

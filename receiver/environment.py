@@ -65,6 +65,11 @@ def for_programs(variables: Mapping[str, str]) -> dict[str, str]:
     return own | dict(variables)
 
 
+def sentry_release() -> str | None:
+    """Return the release that reports to Sentry name (`SENTRY_RELEASE`, which its own tools set too); None if unset."""
+    return os.environ.get("SENTRY_RELEASE") or None
+
+
 def is_injected(name: str, value: str) -> bool:
     """Return whether Kubernetes has set this variable: it does so for each Service, here one called `ringback...`.
 

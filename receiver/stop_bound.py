@@ -12,6 +12,8 @@ REQUESTS = 0.6
 """Until this share of the bound, requests are answered; then those in progress are broken off."""
 WORK = 0.85
 """Until this share, calls to providers, deliveries and writes under way are finished."""
+TELEMETRY = 0.9
+"""Until this share, spans and error reports that wait are sent."""
 END = 0.95
 """At this share the process ends, whatever still holds it."""
 

@@ -38,6 +38,7 @@ async def create_tasks(call: Call) -> Reply:
         callbacks = await _callbacks(call, wanted)
         requested = [_request(call, each, uid, callbacks) for each, uid in zip(wanted, uids, strict=True)]
         requests = [each for each in requested if isinstance(each, TaskRequest) and each.uid not in existing]
+        call.span.set(tasks=len(requests))
         if requests:
             await call.services.tracker.create_bulk(requests, size=size)
     data = [

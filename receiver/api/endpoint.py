@@ -45,6 +45,8 @@ from receiver.storage.idempotency import Claim
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import counted, exceptions, organization_refusals
 from receiver.telemetry.request_ids import ensure_request_id
+from receiver.telemetry.trace_context import TRACEPARENT, read_traceparent, set_trace_context
+from receiver.telemetry.tracing import NO_SPAN, Span, span
 
 log = get_logger("api.endpoint")
 
@@ -73,6 +75,8 @@ class Call:
     principal: Principal
     claim: Claim | None = None
     request_id: str = ""
+    span: Span = NO_SPAN
+    """The span of a create: what is made by it names itself here."""
     _raw: bytes | None = None
     _ids: int = 0
 
@@ -226,14 +230,17 @@ def endpoint(
     *,
     query: type[BaseModel] | None = None,
     passes_on: bool = False,
+    traced_as: str | None = None,
 ) -> Callable[[Request], Awaitable[ASGIApp]]:
     """Return a Starlette endpoint that requires a key with `scope`, and replies in `dialect`.
 
     `query` is the schema of the query; without one the path takes none. `passes_on`: the request is passed on to the
-    provider, whose matter its query is; an `Idempotency-Key` is not obeyed. Every response to a valid key has the
+    provider, whose matter its query is; an `Idempotency-Key` is not obeyed. `traced_as` is the name of the span of a
+    request that creates something. Every response to a valid key has the
     headers of its rate limit (`api.limits`).
     """
-    return _Endpoint(handler, dialect, scope, tuple(query.model_fields) if query is not None else (), passes_on).serve
+    names = tuple(query.model_fields) if query is not None else ()
+    return _Endpoint(handler, dialect, scope, names, passes_on, traced_as).serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +250,7 @@ class _Endpoint:
     scope: Scope
     query_names: tuple[str, ...]
     passes_on: bool
+    traced_as: str | None
 
     async def serve(self, request: Request) -> ASGIApp:
         request_id = ensure_request_id()
@@ -292,8 +300,18 @@ class _Endpoint:
     async def _handle(self, call: Call, request_id: str) -> ASGIApp:
         if not self.passes_on and not self.dialect.ignores_unknown_queries:
             check_names(call.request.query_params, self.query_names)
-        reply = await self.handler(call)
+        reply = await (self.handler(call) if call.request.method != "POST" else self._traced(call))
         return self.dialect.reply(reply, request_id) if isinstance(reply, Reply) else reply
+
+    async def _traced(self, call: Call) -> Reply | ASGIApp:
+        """Handle a request that may create tasks in the trace that the client names; a create has a span of its own."""
+        given = read_traceparent(call.request.headers.getlist(TRACEPARENT))
+        if self.traced_as is None:
+            set_trace_context(given)
+            return await self.handler(call)
+        with span(self.traced_as, given, "SERVER", request_id=call.request_id) as call.span:
+            set_trace_context(call.span.traceparent or given)
+            return await self.handler(call)
 
     async def _with_errors(
         self, response: Awaitable[ASGIApp], request: Request, request_id: str, *, but_unknown: bool = False

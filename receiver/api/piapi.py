@@ -67,6 +67,7 @@ async def create_task(call: Call) -> Reply:
     size = len(await call.raw())
     with await call.services.quotas.begin_creates(call.organization_id, 1, size) as admission:
         request = task_request(call, wanted, uid, await read_callback(call, webhook_config_of(wanted)))
+        call.span.set(task_id=uid, provider=request.provider, model=request.model)
         _, outcome = await tracker.create(request, wait=wait, size=size, stored=admission.stored)
     if isinstance(outcome, Refused):
         raise ProviderRefused(outcome.message, status=outcome.status, body=outcome.body, code=outcome.code)

@@ -115,7 +115,7 @@ def _allowed(request: Request) -> str:
 
 def _piapi() -> list[Route]:
     return [
-        _route("POST", "/api/v1/task", piapi.create_task, PIAPI, Scope.WRITE),
+        _route("POST", "/api/v1/task", piapi.create_task, PIAPI, Scope.WRITE, traced_as="create task"),
         _route("GET", "/api/v1/task/{task_id}", piapi.get_task, PIAPI, Scope.READ),
         _route("DELETE", "/api/v1/task/{task_id}", piapi.cancel_task, PIAPI, Scope.WRITE),
         _route("POST", "/api/v1/task/{task_id}/cancel", piapi.cancel_task, PIAPI, Scope.WRITE),
@@ -129,8 +129,8 @@ def _piapi() -> list[Route]:
 def _native() -> list[Route]:
     return [
         _route("GET", "/api/v1/tasks", tasks.list_tasks, NATIVE, Scope.READ, query=TaskQuery),
-        _route("POST", "/api/v1/tasks", bulk.create_tasks, NATIVE, Scope.WRITE),
-        _route("POST", "/api/v1/tasks/adopt", tasks.adopt_task, NATIVE, Scope.WRITE),
+        _route("POST", "/api/v1/tasks", bulk.create_tasks, NATIVE, Scope.WRITE, traced_as="create tasks"),
+        _route("POST", "/api/v1/tasks/adopt", tasks.adopt_task, NATIVE, Scope.WRITE, traced_as="adopt task"),
         _route("GET", "/api/v1/tasks/{task_id}", tasks.get_task, NATIVE, Scope.READ, query=GetTask),
         _route("GET", "/api/v1/tasks/{task_id}/events", tasks.list_events, NATIVE, Scope.READ, query=Page),
         _route("POST", "/api/v1/tasks/{task_id}/refresh", tasks.refresh_task, NATIVE, Scope.WRITE),
@@ -170,7 +170,7 @@ def _organizations() -> list[Route]:
 
 def _runs() -> list[Route]:
     return [
-        _route("POST", "/api/v1/runs", runs.create_run, NATIVE, Scope.WRITE),
+        _route("POST", "/api/v1/runs", runs.create_run, NATIVE, Scope.WRITE, traced_as="create run"),
         _route("GET", "/api/v1/runs", runs.list_runs, NATIVE, Scope.READ, query=RunQuery),
         _route("GET", "/api/v1/runs/{run_id}", runs.get_run, NATIVE, Scope.READ, query=WaitQuery),
         _route("POST", "/api/v1/runs/{run_id}/cancel", runs.cancel_run, NATIVE, Scope.WRITE),
@@ -222,5 +222,6 @@ def _route(
     scope: Scope,
     *,
     query: type[BaseModel] | None = None,
+    traced_as: str | None = None,
 ) -> Route:
-    return Route(path, endpoint(handler, dialect, scope, query=query), methods=[method])
+    return Route(path, endpoint(handler, dialect, scope, query=query, traced_as=traced_as), methods=[method])

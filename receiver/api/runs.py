@@ -36,6 +36,7 @@ async def create_run(call: Call) -> Reply:
     steps = [step.spec for step in wanted.steps]
     graph = check_graph(steps, runs.actions.issues(steps))
     uid = call.new_id()
+    call.span.set(run_id=uid, steps=len(graph.steps))
     if not call.is_resumed or await runs.unknown(call.organization_id, [uid]):
         # All steps count when the run is created, so that no limit ends a run in the middle.
         request = RunRequest(uid=uid, organization_id=call.organization_id, graph=graph, metadata=wanted.metadata)

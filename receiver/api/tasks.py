@@ -85,6 +85,7 @@ async def adopt_task(call: Call) -> Reply:
     tracker = call.services.tracker
     with await _adoption(call, wanted):
         task = await tracker.adopt(call.organization_id, wanted.provider, wanted.provider_task_id, wanted.metadata)
+    call.span.set(task_id=task["uid"], provider=task["provider"], model=task["model"])
     return await _reply(call, task)
 
 

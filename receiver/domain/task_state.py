@@ -42,6 +42,7 @@ class TaskState:
     step: str | None = None
     cancel_requested_at: datetime | None = None
     created_at: datetime | None = None
+    trace_context: str | None = None
 
     def apply_changes(self, changes: Mapping[str, Any]) -> None:
         """Apply changes of the row to this state. Columns that the state does not have are ignored."""

@@ -40,6 +40,8 @@ from receiver.storage.transaction import Transaction
 from receiver.storage.writer import Writer
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import counted, exceptions, inbound_received, inbound_refused
+from receiver.telemetry.trace_context import TRACEPARENT, read_traceparent
+from receiver.telemetry.tracing import begin_moment, record_answer
 from receiver.tracking.apply import Applier
 from receiver.tracking.update_batch import Arrival
 
@@ -91,8 +93,10 @@ class InboundEndpoint:
                 self._count_refusal(provider.name, scope)
                 await _answer(send, 401, "the webhook secret is missing or wrong")
             else:
-                began = time.monotonic()
-                result = await self._receive(provider, task_uid, secret, scope, receive, send)
+                began, span_began = time.monotonic(), begin_moment()
+                result, status, context = await self._receive(provider, task_uid, secret, scope, receive, send)
+                if span_began is not None:
+                    _record(scope, context, span_began, status, task_id=task_uid, provider=provider.name, result=result)
                 if log.is_enabled_for(logging.DEBUG):
                     took = round((time.monotonic() - began) * 1000, 1)
                     log.debug(
@@ -117,41 +121,46 @@ class InboundEndpoint:
 
     async def _receive(
         self, provider: Provider, task_uid: str | None, secret: str, scope: Scope, receive: Receive, send: Send
-    ) -> str:
-        """Apply a webhook and answer it; return what became of it, for the log."""
+    ) -> tuple[str, int, str | None]:
+        """Apply a webhook and answer it.
+
+        Returns what became of it, the status of the answer, and the trace of its task (None if that is not known).
+        """
+        status, context = 200, None
         try:
-            await self._apply(provider, task_uid, secret, scope, receive)
+            context = await self._apply(provider, task_uid, secret, scope, receive)
         except TooLarge as error:
             await self._poll_now(task_uid)
-            result = _count(provider, "too large")
-            await _answer(send, 413, error.message, ((b"connection", b"close"),))
+            result, status = _count(provider, "too large"), 413
+            await _answer(send, status, error.message, ((b"connection", b"close"),))
         except EncodingUnknown as error:
             await self._poll_now(task_uid)
-            result = _count(provider, "unknown encoding")
-            await _answer(send, 415, error.message, ((b"accept-encoding", ACCEPTED.encode()),))
+            result, status = _count(provider, "unknown encoding"), 415
+            await _answer(send, status, error.message, ((b"accept-encoding", ACCEPTED.encode()),))
         except MalformedUpdate as error:
-            result = _count(provider, "malformed")
-            await _answer(send, 400, str(error))
+            result, status = _count(provider, "malformed"), 400
+            await _answer(send, status, str(error))
         except Unavailable as error:
-            result = _count(provider, "unavailable")
-            await _answer(send, error.status, error.message, ((b"retry-after", str(error.retry_after).encode()),))
+            result, status = _count(provider, "unavailable"), error.status
+            await _answer(send, status, error.message, ((b"retry-after", str(error.retry_after).encode()),))
         except RingbackError as error:
-            result = error.code
-            await _answer(send, error.status, error.message)
+            result, status = error.code, error.status
+            await _answer(send, status, error.message)
         except Exception as error:
             # Nothing is on disk: the provider has to send it again.
             counted(exceptions, "inbound").inc()
             log.error("inbound webhook failed", provider=provider.name, task_id=task_uid, exc_info=error)
-            result = "failed"
-            await _answer(send, 500, "internal error; nothing was stored, send it again")
+            result, status = "failed", 500
+            await _answer(send, status, "internal error; nothing was stored, send it again")
         else:
             result = _count(provider, "stored")
-            await _answer(send, 200, "success")
-        return result
+            await _answer(send, status, "success")
+        return result, status, context
 
     async def _apply(
         self, provider: Provider, task_uid: str | None, secret: str, scope: Scope, receive: Receive
-    ) -> None:
+    ) -> str | None:
+        """Apply a webhook; return the trace of its task."""
         accepted_at = time.monotonic()
         encodings = content_encodings(",".join(_header_values(scope, _ENCODING_HEADER)))
         body = await read_body(scope, receive, self._max_body_bytes, inbound=True)
@@ -175,7 +184,7 @@ class InboundEndpoint:
             body=redacted,
             accepted_at=accepted_at,
         )
-        await self._writer.write(self._applier.apply, arrival, essential=True)
+        return (await self._writer.write(self._applier.apply, arrival, essential=True)).trace_context
 
     async def _store_receipt(self, provider: Provider, task_uid: str | None, body: str, message: str) -> None:
         """Store a body that cannot be parsed as a receipt, and poll the task now: the body may have been its end."""
@@ -233,6 +242,12 @@ async def _read(
 
 async def _redacted(provider: Provider, body: bytes, secret: str) -> str:
     return await read_by_size(len(body), lambda: provider.redact(body, hidden=secret))
+
+
+def _record(scope: Scope, context: str | None, began: int, status: int, **ids: str | None) -> None:
+    """Record the span of a webhook that was answered, linked to the trace in which the provider sent it."""
+    given = read_traceparent(_header_values(scope, TRACEPARENT.encode()))
+    record_answer("receive webhook", context, [] if given is None else [given], began, status, **ids)
 
 
 def _count(provider: Provider, result: str) -> str:

@@ -26,6 +26,7 @@ from receiver.storage.transaction import LeasedDelivery, Settlement
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import counted, delivery_attempts, delivery_seconds, sent_without_lease, timed
 from receiver.telemetry.told import TOLD_TIMES
+from receiver.telemetry.tracing import span
 
 _HELD_TIMES = 3
 """A large task is held as text, as values and as the body of a message while the message is built."""
@@ -41,7 +42,7 @@ class PreparedDelivery:
     None if the task is large: then the attempt builds it, and `size` is that of the task's documents, in bytes.
     `schedule_from` is how many attempts came before the present schedule: those before a retry by hand do not count.
     `uid`, `event_uid`, `webhook_uid` (None for a client's own callback) and `task_uid` (None for an event of no task)
-    are the ids that the API shows, for the log.
+    are the ids that the API shows, for the log. `trace_context` is that of the task, or of the run.
     """
 
     lease: LeasedDelivery
@@ -54,6 +55,7 @@ class PreparedDelivery:
     message: Message | str | None
     size: int = 0
     schedule_from: int = 0
+    trace_context: str | None = None
 
 
 @dataclass(slots=True)
@@ -120,7 +122,7 @@ class Deliverer:
             message = await self._large_message(delivery)
         lease = SendLease(delivery.lease.lease_until)
         with under(lease), looked_up_for(delivery.organization_id):
-            result = await self._send(delivery.url, message)
+            result = await self._send_traced(delivery, message)
         if lease.has_ended():
             counted(sent_without_lease, "delivery").inc()
             log.warning("delivery outlasted its lease", **_ids(delivery))
@@ -162,12 +164,21 @@ class Deliverer:
         self._room.give_back(max(0, room - 2 * size))  # it is copied once when it is sent
         return message
 
-    async def _send(self, url: str, message: Message | str) -> SendResult:
+    async def _send_traced(self, delivery: PreparedDelivery, message: Message | str) -> SendResult:
+        """Send within a span, which the subscriber is told of; without one, of the trace that the task came with."""
+        with span("deliver event", delivery.trace_context, "CLIENT", **_ids(delivery)) as own:
+            result = await self._send(delivery.url, message, own.traceparent or delivery.trace_context)
+            own.answered(result.status)
+            if not result.ok:
+                own.fail("no response" if result.status is None else str(result.status), result.error)
+            return result
+
+    async def _send(self, url: str, message: Message | str, traceparent: str | None) -> SendResult:
         if isinstance(message, str):
             return SendResult(
                 status=None, error=message, response="", duration_ms=0, retry_after=None, started_at=utc_now()
             )
-        return await message.send(self._sender, url, wall_now())
+        return await message.send(self._sender, url, wall_now(), traceparent=traceparent)
 
     def _prepared(self, lease: LeasedDelivery, row: HotRow) -> PreparedDelivery:
         subscription = row["subscription"]
@@ -183,6 +194,7 @@ class Deliverer:
             message=self._message(lease, row) if size <= LARGE_TASK_BYTES else None,
             size=size,
             schedule_from=row["delivery"]["schedule_from"],
+            trace_context=row["task"]["trace_context"] or row["run"]["trace_context"],
         )
 
     def _message(self, lease: LeasedDelivery, row: HotRow) -> Message | str:

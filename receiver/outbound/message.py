@@ -24,6 +24,7 @@ from receiver.domain.signatures import sign_pi, standard_headers
 from receiver.errors import RingbackError
 from receiver.large_bodies import read_by_size
 from receiver.outbound.sender import KEPT_BYTES, Sender, SendResult
+from receiver.telemetry.trace_context import TRACEPARENT
 
 _SHORTEST_ECHO = 8
 """Characters. A shorter text is not a secret, and would be found everywhere."""
@@ -47,9 +48,14 @@ class Message:
     secrets: tuple[str, ...]
     own_headers: Mapping[str, str]
 
-    async def send(self, sender: Sender, url: str, now: datetime) -> SendResult:
-        """Send it to `url` now, by the wall clock; return the result, with the secrets redacted that it echoes."""
+    async def send(self, sender: Sender, url: str, now: datetime, *, traceparent: str | None = None) -> SendResult:
+        """Send it to `url` now, by the wall clock; return the result, with the secrets redacted that it echoes.
+
+        `traceparent` names the trace that it belongs to, unless the user added a header of that name.
+        """
         headers = await read_by_size(len(self.body), lambda: self.headers(now))  # which signs the body
+        if traceparent is not None and TRACEPARENT not in map(str.lower, self.own_headers):
+            headers[TRACEPARENT] = traceparent
         result = await sender.send(url, headers, self.body)
         result.response = self._without_echoes(result.response)
         return result

@@ -23,7 +23,8 @@ async def request_preview(
 ) -> dict[str, Any] | None:
     """Return the request of a delivery, as it was sent at the time `at`, or as it would be sent now.
 
-    If it cannot be built, `error` is the reason. None if the delivery was deleted.
+    It has no `traceparent`, which each attempt has of its own. If it cannot be built, `error` is the reason. None if
+    the delivery was deleted.
     """
     rows = await database.read_large_by_keys(TO_SEND, [delivery_id])
     if not rows:

@@ -269,6 +269,7 @@ def _new_task(
         metadata=run["metadata"],
         run_uid=run["uid"],
         step=step.id,
+        trace_context=run["trace_context"],
         max_attempts=step.max_attempts,
         backoff_seconds=step.backoff_seconds,
     )

@@ -28,6 +28,7 @@ from receiver.storage.runs import (
 )
 from receiver.storage.transaction import Transaction
 from receiver.telemetry.request_ids import current_request_id
+from receiver.telemetry.trace_context import current_trace_context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,7 @@ class RunRequest:
     graph: Graph
     metadata: dict[str, Any] | None = None
     request_id: str | None = field(default_factory=current_request_id)
+    trace_context: str | None = field(default_factory=current_trace_context)
 
 
 class Runs:
@@ -115,6 +117,7 @@ class Runs:
             "organization_id": request.organization_id,
             "status": RunStatus.PENDING,
             "metadata": request.metadata,
+            "trace_context": request.trace_context,
             "created_at": now,
             "updated_at": now,
         }

@@ -20,6 +20,7 @@ from receiver.storage.database import Database
 from receiver.storage.keys import ensure_admin_key
 from receiver.storage.schema import check_schema, migrate
 from receiver.storage.sqlite.location import lock_database
+from receiver.telemetry.exporting import check_exports
 from receiver.telemetry.log import get_logger
 
 log = get_logger("serving.start")
@@ -50,6 +51,7 @@ def prepared(settings: Settings, workers: int) -> Iterator[Installation]:
     # Only checked here: each process that serves reads them again.
     read_actions(settings.actions_file)
     alert_channels(settings)
+    check_exports(tracing=settings.tracing, sentry_dsn=settings.reports_to)
     with _locked(settings):
         keys = master_keys(settings)
         _warn_of_weak_master_keys(keys)

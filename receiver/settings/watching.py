@@ -1,4 +1,4 @@
-"""Of logs and metrics."""
+"""Of logs, metrics, traces and error reports."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from receiver.settings.group import HeaderKey, SettingsGroup
 
 
 class WatchingSettings(SettingsGroup):
-    """Of logs and metrics."""
+    """Of logs, metrics, traces and error reports."""
 
     log_format: Literal["text", "json"] = "text"
     """The form of the log records on standard error: `text` for people, `json` for programs."""
@@ -29,6 +29,16 @@ class WatchingSettings(SettingsGroup):
     """
     metrics_token: HeaderKey = None
     """The token that `/metrics` requires, as `Authorization: Bearer <token>`. Without it, everybody may read them."""
+    tracing: bool = False
+    """Whether spans of what is done for each task are recorded and sent with OpenTelemetry.
+
+    Its own variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, ...) say where. Needs the extra `ringback[otel]`.
+    """
+    sentry_dsn: SecretStr | None = None
+    """Where exceptions are reported: a DSN of Sentry, or of what speaks its protocol.
+
+    Needs the extra `ringback[sentry]`. None by default.
+    """
 
     @field_validator("metrics_address")
     @classmethod
@@ -41,3 +51,8 @@ class WatchingSettings(SettingsGroup):
     def metrics_secret(self) -> str | None:
         """The token that `/metrics` requires; None if there is none."""
         return None if self.metrics_token is None else self.metrics_token.get_secret_value()
+
+    @property
+    def reports_to(self) -> str | None:
+        """Where exceptions are reported; None if they are not."""
+        return None if self.sentry_dsn is None else self.sentry_dsn.get_secret_value()

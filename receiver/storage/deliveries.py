@@ -10,7 +10,16 @@ from sqlalchemy import JSON, ColumnElement, Select, and_, bindparam, case, func,
 from models import DeliveryStatus, SubscriptionKind
 from receiver.storage.hot import HotQuery
 from receiver.storage.page_filter import PageFilter
-from receiver.storage.tables import deliveries, delivery_attempts, events, organizations, replays, subscriptions, tasks
+from receiver.storage.tables import (
+    deliveries,
+    delivery_attempts,
+    events,
+    organizations,
+    replays,
+    runs,
+    subscriptions,
+    tasks,
+)
 from receiver.storage.transaction import LeasedDelivery, Transaction
 
 _NOT_NEEDED_TO_SEND = frozenset(
@@ -45,12 +54,14 @@ def _to_send(shown: Callable[[ColumnElement[Any]], ColumnElement[Any]]) -> HotQu
                 )
             ],
             "task": [shown(each) for each in tasks.c if each.name not in _NOT_NEEDED_TO_SEND],
+            "run": [runs.c.trace_context],
         },
         lambda query: (
             query.join(events, events.c.id == deliveries.c.event_id)
             .join(subscriptions, subscriptions.c.id == deliveries.c.subscription_id)
             .join(organizations, organizations.c.id == deliveries.c.organization_id)
             .outerjoin(tasks, tasks.c.id == deliveries.c.task_id)
+            .outerjoin(runs, and_(runs.c.uid == events.c.run_uid, events.c.task_id.is_(None)))
         ),
     )
 
@@ -61,7 +72,7 @@ def _if_small(column: ColumnElement[Any]) -> ColumnElement[Any]:
 
 TO_SEND = _to_send(lambda column: column)
 """Deliveries by their row keys, with what sending them needs. All columns of the task are None for an event of no
-task."""
+task, those of the run for an event of a task."""
 TO_PREPARE = _to_send(_if_small)
 """The same, but for the documents of large tasks and of their events: those columns are None."""
 

@@ -27,6 +27,7 @@ _COLUMNS = (
     tasks.c.submission,
     tasks.c.task_type,
     tasks.c.error,
+    tasks.c.trace_context,
     _SUBMITTED_AT.label("submitted_at"),
 )
 

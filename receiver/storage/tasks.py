@@ -36,7 +36,7 @@ MOST_MODELS = 1000
 
 _SMALL_OUTPUT = 4096
 """Bytes, as stored."""
-_TO_CANCEL = ("uid", "organization_id", "provider", "provider_task_id", "status", "attempt")
+_TO_CANCEL = ("uid", "organization_id", "provider", "model", "provider_task_id", "status", "attempt", "trace_context")
 _MOST_RANKED = 20_000
 """Of how many tasks that have not ended the newest of each model are found."""
 
@@ -75,6 +75,7 @@ def new_task(
     callback_id: int | None = None,
     run_uid: str | None = None,
     step: str | None = None,
+    trace_context: str | None = None,
     bulk: bool = False,
     attempt: int = 1,
     max_attempts: int = 1,
@@ -110,6 +111,7 @@ def new_task(
         "callback_id": callback_id,
         "run_uid": run_uid,
         "step": step,
+        "trace_context": trace_context,
         "created_at": created_at or now,
         "updated_at": now,
         "submitted_at": submitted_at,

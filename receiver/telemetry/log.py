@@ -9,10 +9,14 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+from receiver.telemetry.error_reports import report_exception
 from receiver.telemetry.records import clean, json_line, text_line
 from receiver.telemetry.request_ids import current_request_id
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+_REPORTED = frozenset({"error", "critical", "exception"})
 
 
 class _StandardError:
@@ -48,6 +52,7 @@ def configure_logging(log_format: str = "text", log_level: str = "info") -> None
             _add_names,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _report_exception,
             structlog.processors.format_exc_info,
             *_renderers(log_format),
         ],
@@ -106,4 +111,11 @@ def _add_names(_logger: Any, _method: str, record: structlog.typing.EventDict) -
     record["logger"] = record.pop("logger_name", "")
     if "request_id" not in record and (request_id := current_request_id()) is not None:
         record["request_id"] = request_id
+    return record
+
+
+def _report_exception(_logger: Any, method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Report the exception of a record at `error`, where exceptions are reported; the record stays as it is."""
+    if method in _REPORTED and record.get("exc_info"):
+        report_exception(record)
     return record

@@ -56,6 +56,8 @@ class Applied:
     changed: bool
     receipt: ReceiptReason | None = None
     is_taken: bool = False
+    trace_context: str | None = None
+    """The trace that the task's create belongs to."""
 
 
 class RunAdvancer(Protocol):
@@ -130,7 +132,7 @@ class Applier:
         counted(updates_applied, update.source, decision.event or (receipt and "receipt") or "nothing").inc()
         if task is None:
             return Applied(str(arrival.task_uid), "", changed=False, receipt=receipt, is_taken=True)
-        return Applied(task.uid, task.status, decision.event is not None, receipt, is_taken)
+        return Applied(task.uid, task.status, decision.event is not None, receipt, is_taken, task.trace_context)
 
     def _decide(self, task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
         return decide(task, update, now=now, schedule=self.poll_schedule, jitter=random.random())  # noqa: S311

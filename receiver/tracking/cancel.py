@@ -9,6 +9,7 @@ from receiver.errors import Conflict, NotFound, ProviderRefused, Unavailable
 from receiver.providers import CallerKey, CallPurpose, Cancelled, Missing, NoAnswer, Provider, Refused
 from receiver.storage.writer import Writer
 from receiver.tracking.apply import Applied, Applier
+from receiver.tracking.call_spans import traced_call
 from receiver.tracking.update_batch import Arrival
 
 
@@ -31,8 +32,10 @@ class Canceller:
         if task["provider_task_id"] is None:
             return await self._cancel_unsent(task)
         caller = CallerKey(task["organization_id"], CallPurpose.CANCEL)
-        outcome = await self._providers[task["provider"]].cancel(task["provider_task_id"], caller=caller)
-        match outcome:
+        call = self._providers[task["provider"]].cancel(task["provider_task_id"], caller=caller)
+        ids = {"task_id": task["uid"], "attempt": task["attempt"]}
+        ids |= {name: task[name] for name in ("provider", "model", "provider_task_id")}
+        match await traced_call("cancel task", call, task["trace_context"], **ids):
             case Cancelled(message):
                 applied = await self._apply(task, by_provider=True)
                 if applied.status != TaskStatus.CANCELLED:

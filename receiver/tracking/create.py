@@ -15,6 +15,7 @@ from receiver.storage.subscriptions import CallbackKey, callback_keys
 from receiver.storage.tasks import new_task
 from receiver.storage.transaction import Transaction
 from receiver.telemetry.request_ids import current_request_id
+from receiver.telemetry.trace_context import current_trace_context
 
 CALLBACK_EVENTS = [event for event in TASK_EVENTS if event != EventType.TASK_CREATED]
 """The events that a client's own `webhook_config` receives: those for which PiAPI itself sends a webhook."""
@@ -49,6 +50,8 @@ class TaskRequest:
     backoff_seconds: float = 1.0
     request_id: str | None = field(default_factory=current_request_id)
     """The id of the client's request."""
+    trace_context: str | None = field(default_factory=current_trace_context)
+    """The trace that the client's request belongs to (`receiver.telemetry.trace_context`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,7 @@ def _new_task(
         bulk=initial.bulk,
         max_attempts=request.max_attempts,
         backoff_seconds=request.backoff_seconds,
+        trace_context=request.trace_context,
         submitted_at=initial.submitted_at,
         due_at=due_at,
         leased=initial.leased,

@@ -31,6 +31,7 @@ from receiver.storage.transaction import DueTask
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import counted, task_exceptions
 from receiver.tracking.apply import Applier
+from receiver.tracking.call_spans import span_ids, traced_call
 from receiver.tracking.conclusions import Conclusions
 from receiver.tracking.recall import Recaller
 from receiver.tracking.search import Searcher
@@ -196,12 +197,13 @@ class Poller:
         return rows[0] if rows else None
 
     async def _fetch(self, task: TaskState) -> FetchOutcome:
-        return await self._providers[task.provider].fetch(
+        call = self._providers[task.provider].fetch(
             str(task.provider_task_id),
             attempt=task.attempt,
             hidden=self._keyring.hook_secret(task.uid),
             caller=_caller(task.organization_id),
         )
+        return await traced_call("poll task", call, task.trace_context, **span_ids(task))
 
     async def _poll(self, task: TaskState) -> None:
         match await self._fetch(task):
@@ -311,6 +313,7 @@ def _outgoing(row: Mapping[str, Any]) -> Outgoing:
         submission=Submission.WAITING,
         bulk=row["bulk"],
         tries=row["poll_count"],
+        trace_context=row["trace_context"],
     )
 
 

@@ -31,6 +31,7 @@ from receiver.providers import (
 )
 from receiver.storage.transaction import NewEvent, Transaction
 from receiver.telemetry.log import get_logger
+from receiver.tracking.call_spans import span_ids, traced_call
 from receiver.tracking.conclusions import Conclusions
 from receiver.tracking.update_batch import OWN_DECISION, UpdateBatch, complete_snapshots
 
@@ -97,7 +98,8 @@ class Recaller:
         nothing: it says nothing about the task.
         """
         caller = CallerKey(task.organization_id, CallPurpose.CANCEL)
-        match await self._providers[task.provider].cancel(str(task.provider_task_id), caller=caller):
+        call = self._providers[task.provider].cancel(str(task.provider_task_id), caller=caller)
+        match await traced_call("cancel task", call, task.trace_context, **span_ids(task)):
             case Cancelled():
                 await self._apply(task, by_provider=True)
                 return True

@@ -45,6 +45,7 @@ from receiver.storage.lost_creates import (
     name_earlier_attempt,
 )
 from receiver.telemetry.log import get_logger
+from receiver.tracking.call_spans import traced_search
 from receiver.tracking.conclusions import Conclusions, receipt_body
 from receiver.tracking.listed_tasks import ListedTasks, Requests
 from receiver.tracking.submit import FIRST_SEARCH_SECONDS, TASK_TAKEN, taken_message
@@ -165,13 +166,15 @@ class Searcher:
         first, last = _bounds(look.rows.values())
         skew = WIDE_SKEW_SECONDS if self._gives_up(look) else SKEW_SECONDS
         some = next(iter(look.rows.values()))
-        history = await self._providers[look.provider].history(
+        reading = self._providers[look.provider].history(
             model=look.model,
             since=earliest_elsewhere(first) - timedelta(seconds=skew),
             until=last + timedelta(seconds=self._call_seconds + WIDE_SKEW_SECONDS),
             keep=listed.wants,
             caller=CallerKey(some["organization_id"], CallPurpose.POLL),
         )
+        searched = [row for uid, row in look.rows.items() if uid in look.claimed] or [some]
+        history = await traced_search(reading, look.provider, look.model, searched)
         await listed.read(history.tasks)
         await self._apply_named(look, listed)
         await self._apply_equal(look, listed)

@@ -55,6 +55,7 @@ from receiver.storage.leases import Intent, LostAnswer, Postponement, keep_lost_
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import counted, sent_without_lease
 from receiver.tracking.apply import Applied, Applier
+from receiver.tracking.call_spans import traced_call
 from receiver.tracking.task_references import OfAnother, Ready, Resolved, TaskReferences, Unresolvable, Waits
 from receiver.tracking.update_batch import Arrival
 
@@ -99,6 +100,7 @@ class Outgoing:
     lease_until: datetime | None = None
     bulk: bool = False
     tries: int = 0
+    trace_context: str | None = None
 
     @property
     def caller(self) -> CallerKey:
@@ -156,7 +158,8 @@ class Submitter:
 
         provider = self._providers[provider_name]
         with under(lease):
-            outcome = await provider.submit(self._new_task(provider_name, task), caller=task.caller, confirm=confirm)
+            call = provider.submit(self._new_task(provider_name, task), caller=task.caller, confirm=confirm)
+            outcome = await traced_call("submit task", call, task.trace_context, **_span_ids(provider_name, task))
         _log_outcome(provider_name, task, outcome)
         if unknown is not None and unknown.later is not None:
             # To write to the task now would wait for the lock of the transaction whose commit is held.
@@ -320,6 +323,10 @@ class Submitter:
         )
         await self._writer.write(postpone, item, bounded=False, until_known=True)
         self._applier.after_commit.due.set(due_at)
+
+
+def _span_ids(provider_name: str, task: Outgoing) -> dict[str, str | int]:
+    return {"task_id": task.uid, "provider": provider_name, "model": task.model, "attempt": task.attempt}
 
 
 def _log_outcome(provider_name: str, task: Outgoing, outcome: SubmitOutcome) -> None:

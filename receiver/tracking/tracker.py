@@ -71,6 +71,7 @@ class Tracker:
             input=request.input,
             config=request.config,
             submission=Submission.SENDING,
+            trace_context=request.trace_context,
         )
         try:
             created = await self._database.writer.write(

@@ -18,6 +18,7 @@ from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import counted, tasks_ended
 from receiver.telemetry.request_ids import current_request_id
 from receiver.telemetry.told import TOLD_TIMES
+from receiver.telemetry.trace_context import current_trace_context
 
 log = get_logger("tracking.update_batch")
 
@@ -43,6 +44,8 @@ class Arrival:
     """The metadata of the task, if this update creates it."""
     request_id: str | None = field(default_factory=current_request_id)
     """The request that the update came with or follows from. It goes to the event: the writer has no request."""
+    trace_context: str | None = field(default_factory=current_trace_context)
+    """The trace of that request, for the task, if this update creates it."""
     accepted_at: float | None = None
     """When an inbound webhook was accepted, in seconds of the monotonic clock; None for any other update."""
 
@@ -275,6 +278,7 @@ def _new_task(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
         now=now,
         config={name: value for name, value in (update.config or {}).items() if name != "webhook_config"},
         metadata=arrival.metadata,
+        trace_context=arrival.trace_context,
         attempt=attempt,
         max_attempts=attempt,
         provider_task_id=update.provider_task_id,

@@ -15,7 +15,7 @@ MUTANTS: tuple[Mutant, ...] = (
         name="answers a webhook before its commit",
         what="a provider's webhook is answered with 200 while its write still waits",
         file="receiver/inbound/receive.py",
-        old="        await self._writer.write(self._applier.apply, arrival, essential=True)\n",
+        old="        return (await self._writer.write(self._applier.apply, arrival, essential=True)).trace_context\n",
         new=(
             '        __import__("asyncio").get_running_loop().call_later(\n'
             '            0.4, __import__("asyncio").ensure_future, self._writer.write(self._applier.apply, arrival)\n'
