@@ -311,7 +311,9 @@ class _Endpoint:
             return await self.handler(call)
         with span(self.traced_as, given, "SERVER", request_id=call.request_id) as call.span:
             set_trace_context(call.span.traceparent or given)
-            return await self.handler(call)
+            reply = await self.handler(call)
+            call.span.answered(reply.status if isinstance(reply, Reply) else None)
+            return reply
 
     async def _with_errors(
         self, response: Awaitable[ASGIApp], request: Request, request_id: str, *, but_unknown: bool = False

@@ -30,7 +30,7 @@ _NANOSECONDS = 1_000_000_000
 
 
 class Span:
-    """Something that is done for a task, from entering to leaving. This one stands for a span that nobody records."""
+    """Something that is done for a task, from entering to leaving. This one records nothing."""
 
     __slots__ = ()
 
@@ -142,22 +142,24 @@ _tracing: _Tracing | None = None
 
 
 def check_tracing() -> None:
-    """Raise `SettingsError`, which says what to install, if spans cannot be sent."""
+    """Raise `SettingsError`, which says what to install or correct, if spans cannot be sent."""
     try:
-        import opentelemetry.exporter.otlp.proto.http.trace_exporter
-        import opentelemetry.sdk.trace.export  # noqa: F401
+        import opentelemetry.sdk.trace.export
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError:
-        raise SettingsError("RINGBACK_TRACING: needs OpenTelemetry; install it: pip install 'ringback[otel]'") from None
+        message = "RINGBACK_TRACING: needs OpenTelemetry; install it: pip install 'ringback[otel]'"
+        raise SettingsError(message) from None
+    try:
+        OTLPSpanExporter().shutdown()
+    except ValueError as error:
+        raise SettingsError(f"RINGBACK_TRACING: an OTEL_EXPORTER_OTLP_* variable is wrong: {error}") from None
 
 
 def begin_tracing() -> None:
     """Record spans in this process from now on. Raises `SettingsError`."""
     global _tracing
     check_tracing()
-    try:
-        _tracing = _Tracing()
-    except ValueError as error:
-        raise SettingsError(f"RINGBACK_TRACING: an OTEL_* variable is wrong: {error}") from None
+    _tracing = _Tracing()
 
 
 def end_tracing() -> None:

@@ -11,7 +11,7 @@ from receiver.domain.task_state import TaskState
 from receiver.providers import Accepted, Cancelled, Found, History
 from receiver.telemetry.tracing import span
 
-Outcome = TypeVar("Outcome")
+CallResult = TypeVar("CallResult")
 
 _SUCCEEDED = (Accepted, Found, Cancelled)
 _MOST_LINKS = 32
@@ -19,8 +19,8 @@ _MOST_LINKS = 32
 
 
 async def traced_call(
-    name: str, call: Awaitable[Outcome], trace_context: str | None, **ids: str | int | None
-) -> Outcome:
+    name: str, call: Awaitable[CallResult], trace_context: str | None, **ids: str | int | None
+) -> CallResult:
     """Make a call to a provider within a span; return its outcome."""
     with span(name, trace_context, "CLIENT", **ids) as own:
         outcome = await call

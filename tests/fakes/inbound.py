@@ -34,13 +34,22 @@ async def report(world: World, task_id: str, status: str, **fields: Any) -> http
 
 
 async def post(
-    world: World, task_id: str, *, secret: str | None = None, attempt: int = 1, **content: Any
+    world: World,
+    task_id: str,
+    *,
+    secret: str | None = None,
+    attempt: int = 1,
+    traceparent: str | None = None,
+    **content: Any,
 ) -> httpx.Response:
     """Post any content to a task's webhook URL, with the right secret unless `secret` is given."""
     secret = hook_secret(world, task_id) if secret is None else secret
     return await world.provider.post(
         f"{world.base}/hooks/piapi/{task_id}",
         params={"attempt": attempt} if attempt > 1 else None,
-        headers={b"x-webhook-secret": secret.encode("latin-1")},
+        headers={
+            b"x-webhook-secret": secret.encode("latin-1"),
+            **({b"traceparent": traceparent.encode()} if traceparent else {}),
+        },
         **content,
     )

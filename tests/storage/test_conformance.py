@@ -83,6 +83,7 @@ async def test_a_loaded_task_has_all_that_a_decision_needs(database: Database) -
         "metadata": {"customer": "7"},
         "provider": "piapi",
         "cancel_requested_at": NOW,
+        "trace_context": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     }
     row = task_row(**given)
     (key,) = await add_tasks(database, row)

@@ -35,6 +35,7 @@ ADDED: dict[str, Any] = {
     "cancel_requested_at": None,
     "submit_token": None,
     "stored_bytes": 0,
+    "trace_context": None,
 }
 """The columns of `task` that later revisions add, with the values that existing rows get."""
 EARLIER = NOW - timedelta(minutes=10)

@@ -1,0 +1,182 @@
+"""Traces: a client's `traceparent` through the task to its subscribers, with and without spans of the service's own."""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receiver.errors import SettingsError
+from receiver.stop_bound import StopBound
+from receiver.telemetry.exporting import check_exports, exporting
+from receiver.telemetry.tracing import span
+from tests.fakes.collectors import Collected, otlp_collector
+from tests.fakes.databases import outside
+from tests.fakes.inbound import PICTURE, SILENT, notice, post
+from tests.fakes.pipeline import ACTIONS, begin, ended, step
+from tests.fakes.world import World, in_process
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = "00f067aa0ba902b7"
+GIVEN = f"00-{TRACE}-{PARENT}-01"
+OF_PROVIDER = f"00-{'ab' * 16}-{'cd' * 8}-01"
+SECRET_WORDS = "a cat that no trace may show"
+
+
+@pytest.fixture
+async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collected]:
+    async with otlp_collector() as collected:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collected.url)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(name, "127.0.0.1")
+        yield collected
+
+
+@asynccontextmanager
+async def traced_world(folder: Path, **settings: str) -> AsyncIterator[World]:
+    async with in_process(folder, tracing="true", **settings) as world:
+        yield world
+
+
+async def create(world: World, traceparent: str | None, path: str = "/api/v1/task", **fields: Any) -> Any:
+    task = {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": {"prompt": SECRET_WORDS}, **fields}
+    body = {"tasks": [task, task]} if path.endswith("tasks") else task
+    answer = await world.api.post(path, json=body, headers={} if traceparent is None else {"traceparent": traceparent})
+    assert answer.is_success, answer.text
+    return answer.json()["data"]
+
+
+async def test_one_trace_leads_from_the_clients_request_to_its_subscriber(tmp_path: Path, collector: Collected) -> None:
+    async with traced_world(tmp_path) as world:
+        await world.webhook(event_types=["task.completed"])
+        task_id = (await create(world, GIVEN, input={"prompt": SECRET_WORDS, "sandbox": SILENT}))["task_id"]
+        created, submitted = await collector.named("create task", "submit task")
+        provider_task_id = (await world.task(task_id))["provider_task_id"]
+        body = notice(provider_task_id, "completed", output=PICTURE)
+        assert (await post(world, task_id, json=body, traceparent=OF_PROVIDER)).status_code == 200
+        received, delivered = await collector.named("receive webhook", "deliver event")
+        await world.subscriber.until(len)
+
+    assert {each.trace_id for each in collector.items} == {TRACE}
+    assert (created.parent_id, created.kind) == (PARENT, "SERVER")
+    assert (submitted.parent_id, submitted.kind) == (created.span_id, "CLIENT")
+    assert (received.parent_id, received.kind) == (created.span_id, "SERVER")
+    assert received.links == [("ab" * 16, "cd" * 8)]
+    assert (delivered.parent_id, delivered.kind) == (created.span_id, "CLIENT")
+    (delivery,) = world.subscriber.received
+    assert delivered.is_named_by(delivery.headers["traceparent"])
+    for each in (created, submitted, received, delivered):
+        assert each.attributes["ringback.task_id"] == task_id
+        assert not each.failed
+        assert SECRET_WORDS not in repr(each)
+    assert submitted.attributes["ringback.provider_task_id"] == provider_task_id
+    assert delivered.attributes["http.response.status_code"] == 200
+    assert created.resource["service.name"] == "ringback"
+    assert created.resource["service.version"]
+
+
+async def test_a_task_without_a_context_begins_a_trace_and_its_polls_and_failures_are_in_it(
+    tmp_path: Path, collector: Collected
+) -> None:
+    async with traced_world(tmp_path) as world:
+        world.subscriber.answer = lambda number, _: 503 if number == 1 else 200
+        await world.webhook(event_types=["task.cancelled"])
+        task_id = (await create(world, None, input={"prompt": "p", "sandbox": SILENT | {"pending_seconds": 60}}))[
+            "task_id"
+        ]
+        await world.api.post(f"/api/v1/tasks/{task_id}/refresh")
+        await world.api.post(f"/api/v1/tasks/{task_id}/cancel")
+        await world.subscriber.until(lambda received: len(received) == 2)
+        created, polled, cancelled = await collector.named("create task", "poll task", "cancel task")
+        await collector.until(lambda spans: len([each for each in spans if each.name == "deliver event"]) == 2)
+
+    assert created.parent_id == ""
+    assert {(each.trace_id, each.parent_id) for each in collector.items if each is not created} == {
+        (created.trace_id, created.span_id)
+    }
+    assert (polled.kind, cancelled.kind) == ("CLIENT", "CLIENT")
+    first, second = [each for each in collector.items if each.name == "deliver event"]
+    assert (first.failed, first.attributes["error.type"], second.failed) == (True, "503", False)
+    assert first.is_named_by(world.subscriber.received[0].headers["traceparent"])
+    assert second.is_named_by(world.subscriber.received[1].headers["traceparent"])
+
+
+async def test_the_tasks_and_events_of_a_run_are_in_its_trace(tmp_path: Path, collector: Collected) -> None:
+    async with traced_world(tmp_path, actions_file=str(ACTIONS)) as world:
+        await world.webhook(event_types=["run.completed"])
+        world.api.headers["traceparent"] = GIVEN
+        run_id = await begin(world, step("a"), step("b", "a"))
+        del world.api.headers["traceparent"]
+        await ended(world, run_id)
+        await world.subscriber.until(len)
+        created, delivered = await collector.named("create run", "deliver event")
+        await collector.until(lambda spans: len([each for each in spans if each.name == "submit task"]) == 2)
+
+    assert (created.parent_id, created.attributes["ringback.run_id"]) == (PARENT, run_id)
+    assert {each.trace_id for each in collector.items} == {TRACE}
+    assert {each.parent_id for each in collector.items if each is not created} == {created.span_id}
+    assert delivered.is_named_by(world.subscriber.received[0].headers["traceparent"])
+
+
+async def test_without_tracing_the_context_is_passed_on_unchanged_in_every_format(tmp_path: Path) -> None:
+    async with in_process(tmp_path, actions_file=str(ACTIONS)) as world:
+        for form in ("standard", "pi", "piapi", "cloudevents"):
+            await world.webhook(event_types=["task.completed", "run.completed"], format=form)
+        await create(world, GIVEN)
+        await create(world, GIVEN, "/api/v1/tasks")
+        world.api.headers["traceparent"] = GIVEN
+        await begin(world, step("a"))
+        await world.subscriber.until(lambda received: len(received) == 20)  # of four tasks and a run
+        assert {each.headers.get("traceparent") for each in world.subscriber.received} == {GIVEN}
+
+
+async def test_a_users_own_header_of_that_name_is_kept_and_wrong_ones_are_ignored(tmp_path: Path) -> None:
+    wrong = [GIVEN.replace(TRACE, "0" * 32), GIVEN.replace("00-", "ff-", 1), f"{GIVEN}-more", "nonsense", GIVEN.upper()]
+    async with in_process(tmp_path) as world:
+        await world.webhook(event_types=["task.completed"], headers={"TraceParent": "mine"})
+        await create(world, GIVEN)
+        await world.subscriber.until(len)
+        with outside(world.database) as connection:
+            for each in wrong:
+                task_id = (await create(world, each))["task_id"]
+                (kept,) = connection.execute("SELECT trace_context FROM task WHERE uid = ?", (task_id,)).fetchone()
+                assert kept is None, each
+    assert world.subscriber.received[0].headers["traceparent"] == "mine"
+
+
+@pytest.mark.no_database("stops what sends spans alone")
+async def test_a_stop_sends_what_waits_and_waits_no_longer_than_it_may(collector: Collected) -> None:
+    async with exporting(StopBound(25), tracing=True, sentry_dsn=None):
+        with span("a span", GIVEN, "CLIENT"):
+            pass
+    assert [each.name for each in collector.items] == ["a span"]
+
+    collector.hold.clear()
+    async with exporting(StopBound(0.1), tracing=True, sentry_dsn=None):
+        with span("another span", GIVEN, "CLIENT"):
+            pass
+    assert not collector.hold.is_set()  # it never answered, and the stop did not wait for that
+
+
+@pytest.mark.no_database("starts nothing")
+def test_without_the_packages_the_start_says_how_to_install_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace.export", None)
+    monkeypatch.setitem(sys.modules, "sentry_sdk.utils", None)
+    with pytest.raises(SettingsError, match=r"pip install 'ringback\[otel\]'"):
+        check_exports(tracing=True, sentry_dsn=None)
+    with pytest.raises(SettingsError, match=r"pip install 'ringback\[sentry\]'"):
+        check_exports(tracing=False, sentry_dsn="http://key@127.0.0.1/1")
+
+
+@pytest.mark.no_database("starts nothing")
+def test_nothing_of_either_package_is_imported_while_they_are_off() -> None:
+    code = (
+        "import sys, receiver.serving.start, receiver.app; from receiver.telemetry.tracing import span\n"
+        "with span('a', None, 'CLIENT'): pass\n"
+        "print([name for name in sys.modules if name.startswith(('opentelemetry', 'sentry_sdk'))])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
