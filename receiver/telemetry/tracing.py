@@ -144,13 +144,13 @@ _tracing: _Tracing | None = None
 def check_tracing() -> None:
     """Raise `SettingsError`, which says what to install or correct, if spans cannot be sent."""
     try:
-        import opentelemetry.sdk.trace.export
+        import opentelemetry.sdk.trace.export  # noqa: F401
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError:
         message = "RINGBACK_TRACING: needs OpenTelemetry; install it: pip install 'ringback[otel]'"
         raise SettingsError(message) from None
     try:
-        OTLPSpanExporter().shutdown()
+        OTLPSpanExporter().shutdown()  # type: ignore[no-untyped-call]
     except ValueError as error:
         raise SettingsError(f"RINGBACK_TRACING: an OTEL_EXPORTER_OTLP_* variable is wrong: {error}") from None
 

@@ -1,9 +1,9 @@
 """Traces: a client's `traceparent` through the task to its subscribers, with and without spans of the service's own."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tests.fakes.collectors import Collected, otlp_collector
 from tests.fakes.databases import outside
 from tests.fakes.inbound import PICTURE, SILENT, notice, post
 from tests.fakes.pipeline import ACTIONS, begin, ended, step
-from tests.fakes.world import World, in_process
+from tests.fakes.world import World, in_process, in_processes
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -36,12 +36,6 @@ async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collected]
         yield collected
 
 
-@asynccontextmanager
-async def traced_world(folder: Path, **settings: str) -> AsyncIterator[World]:
-    async with in_process(folder, tracing="true", **settings) as world:
-        yield world
-
-
 async def create(world: World, traceparent: str | None, path: str = "/api/v1/task", **fields: Any) -> Any:
     task = {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": {"prompt": SECRET_WORDS}, **fields}
     body = {"tasks": [task, task]} if path.endswith("tasks") else task
@@ -51,7 +45,7 @@ async def create(world: World, traceparent: str | None, path: str = "/api/v1/tas
 
 
 async def test_one_trace_leads_from_the_clients_request_to_its_subscriber(tmp_path: Path, collector: Collected) -> None:
-    async with traced_world(tmp_path) as world:
+    async with in_process(tmp_path, tracing="true") as world:
         await world.webhook(event_types=["task.completed"])
         task_id = (await create(world, GIVEN, input={"prompt": SECRET_WORDS, "sandbox": SILENT}))["task_id"]
         created, submitted = await collector.named("create task", "submit task")
@@ -82,7 +76,7 @@ async def test_one_trace_leads_from_the_clients_request_to_its_subscriber(tmp_pa
 async def test_a_task_without_a_context_begins_a_trace_and_its_polls_and_failures_are_in_it(
     tmp_path: Path, collector: Collected
 ) -> None:
-    async with traced_world(tmp_path) as world:
+    async with in_process(tmp_path, tracing="true") as world:
         world.subscriber.answer = lambda number, _: 503 if number == 1 else 200
         await world.webhook(event_types=["task.cancelled"])
         task_id = (await create(world, None, input={"prompt": "p", "sandbox": SILENT | {"pending_seconds": 60}}))[
@@ -106,7 +100,7 @@ async def test_a_task_without_a_context_begins_a_trace_and_its_polls_and_failure
 
 
 async def test_the_tasks_and_events_of_a_run_are_in_its_trace(tmp_path: Path, collector: Collected) -> None:
-    async with traced_world(tmp_path, actions_file=str(ACTIONS)) as world:
+    async with in_process(tmp_path, tracing="true", actions_file=str(ACTIONS)) as world:
         await world.webhook(event_types=["run.completed"])
         world.api.headers["traceparent"] = GIVEN
         run_id = await begin(world, step("a"), step("b", "a"))
@@ -148,18 +142,31 @@ async def test_a_users_own_header_of_that_name_is_kept_and_wrong_ones_are_ignore
     assert world.subscriber.received[0].headers["traceparent"] == "mine"
 
 
-@pytest.mark.no_database("stops what sends spans alone")
-async def test_a_stop_sends_what_waits_and_waits_no_longer_than_it_may(collector: Collected) -> None:
-    async with exporting(StopBound(25), tracing=True, sentry_dsn=None):
-        with span("a span", GIVEN, "CLIENT"):
-            pass
-    assert [each.name for each in collector.items] == ["a span"]
+@pytest.mark.sqlite_only("is the same with any database")
+async def test_a_stop_sends_the_spans_that_wait(
+    tmp_path: Path, collector: Collected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "ours")
+    async with in_processes(tmp_path, tracing="true") as world:
+        await world.created(SILENT)
+        assert collector.items == []
+        assert await world.stop() == 0
+    assert {"create task", "submit task"} <= {each.name for each in collector.items}
+    assert collector.items[0].resource["service.name"] == "ours"
 
+
+@pytest.mark.no_database("stops what sends spans alone")
+async def test_a_stop_waits_for_no_collector_that_does_not_answer(
+    collector: Collected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600")
     collector.hold.clear()
-    async with exporting(StopBound(0.1), tracing=True, sentry_dsn=None):
-        with span("another span", GIVEN, "CLIENT"):
-            pass
-    assert not collector.hold.is_set()  # it never answered, and the stop did not wait for that
+    async with asyncio.timeout(20):
+        async with exporting(StopBound(0.1), tracing=True, sentry_dsn=None):
+            with span("a span", GIVEN, "CLIENT"):
+                pass
+        await collector.asked.wait()  # it is asked, and has not answered
 
 
 @pytest.mark.no_database("starts nothing")
