@@ -8,6 +8,7 @@ variables of its own are read by Sentry's package.
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -71,11 +72,16 @@ def report_exception(record: Mapping[str, Any]) -> None:
     client, info = _client, record.get("exc_info")
     if client is None or not info or str(record["logger"]).startswith(_OWN_LOGGER):
         return
-    from sentry_sdk.utils import event_from_exception
-
     exc_info = sys.exc_info() if info is True else info
     if exc_info == (None, None, None):
         return
+    with suppress(Exception):  # of the package's: what logs an error must not fail of it
+        _send(client, exc_info, record)
+
+
+def _send(client: "Client", exc_info: Any, record: Mapping[str, Any]) -> None:
+    from sentry_sdk.utils import event_from_exception
+
     event, hint = event_from_exception(exc_info, client.options, {"type": "logging", "handled": True})
     event |= {
         "level": "error",

@@ -8,6 +8,7 @@ most spans of a task begin hours after its create, in another process. So none i
 stable; no attribute has an input, an output, a URL or a text of the provider's.
 """
 
+import logging
 from collections.abc import Sequence
 from importlib.metadata import version
 from types import TracebackType
@@ -142,24 +143,31 @@ _tracing: _Tracing | None = None
 
 
 def check_tracing() -> None:
-    """Raise `SettingsError`, which says what to install or correct, if spans cannot be sent."""
-    try:
-        import opentelemetry.sdk.trace.export  # noqa: F401
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    except ImportError:
-        message = "RINGBACK_TRACING: needs OpenTelemetry; install it: pip install 'ringback[otel]'"
-        raise SettingsError(message) from None
-    try:
-        OTLPSpanExporter().shutdown()  # type: ignore[no-untyped-call]
-    except ValueError as error:
-        raise SettingsError(f"RINGBACK_TRACING: an OTEL_EXPORTER_OTLP_* variable is wrong: {error}") from None
+    """Raise `SettingsError`, which says what to install or correct, if spans cannot be recorded."""
+    _made().shut_down()
 
 
 def begin_tracing() -> None:
     """Record spans in this process from now on. Raises `SettingsError`."""
     global _tracing
-    check_tracing()
-    _tracing = _Tracing()
+    _tracing = _made()
+
+
+def _made() -> _Tracing:
+    logging.getLogger("opentelemetry.util.re").addFilter(_without_headers)
+    try:
+        return _Tracing()
+    except ImportError:
+        message = "RINGBACK_TRACING: needs OpenTelemetry; install it: pip install 'ringback[otel]'"
+        raise SettingsError(message) from None
+    except ValueError as error:
+        raise SettingsError(f"RINGBACK_TRACING: an OTEL_* variable is wrong: {error}") from None
+
+
+def _without_headers(record: logging.LogRecord) -> bool:
+    """Hide what a record repeats of `OTEL_EXPORTER_OTLP_HEADERS`, in which there are keys."""
+    record.args = tuple("***" for _ in record.args or ())
+    return True
 
 
 def end_tracing() -> None:

@@ -44,6 +44,12 @@ async def create(world: World, traceparent: str | None, path: str = "/api/v1/tas
     return answer.json()["data"]
 
 
+def kept_by(world: World, task_id: str) -> str | None:
+    with outside(world.database) as connection:
+        (kept,) = connection.execute("SELECT trace_context FROM task WHERE uid = ?", (task_id,)).fetchone()
+        return None if kept is None else str(kept)
+
+
 async def test_one_trace_leads_from_the_clients_request_to_its_subscriber(tmp_path: Path, collector: Collected) -> None:
     async with in_process(tmp_path, tracing="true") as world:
         await world.webhook(event_types=["task.completed"])
@@ -128,17 +134,24 @@ async def test_without_tracing_the_context_is_passed_on_unchanged_in_every_forma
         assert {each.headers.get("traceparent") for each in world.subscriber.received} == {GIVEN}
 
 
+async def test_a_task_that_is_adopted_keeps_the_trace_of_its_adoption(tmp_path: Path) -> None:
+    async with in_process(tmp_path) as world:
+        task = {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": {"sandbox": SILENT}}
+        made = (await world.provider.post("/api/v1/task", json=task)).json()["data"]["task_id"]
+        body = {"provider": "piapi", "provider_task_id": made}
+        answer = await world.api.post("/api/v1/tasks/adopt", json=body, headers={"traceparent": GIVEN})
+        assert answer.status_code == 200, answer.text
+        assert kept_by(world, answer.json()["data"]["task_id"]) == GIVEN
+
+
 async def test_a_users_own_header_of_that_name_is_kept_and_wrong_ones_are_ignored(tmp_path: Path) -> None:
     wrong = [GIVEN.replace(TRACE, "0" * 32), GIVEN.replace("00-", "ff-", 1), f"{GIVEN}-more", "nonsense", GIVEN.upper()]
     async with in_process(tmp_path) as world:
         await world.webhook(event_types=["task.completed"], headers={"TraceParent": "mine"})
         await create(world, GIVEN)
         await world.subscriber.until(len)
-        with outside(world.database) as connection:
-            for each in wrong:
-                task_id = (await create(world, each))["task_id"]
-                (kept,) = connection.execute("SELECT trace_context FROM task WHERE uid = ?", (task_id,)).fetchone()
-                assert kept is None, each
+        for each in wrong:
+            assert kept_by(world, (await create(world, each))["task_id"]) is None, each
     assert world.subscriber.received[0].headers["traceparent"] == "mine"
 
 
@@ -177,6 +190,19 @@ def test_without_the_packages_the_start_says_how_to_install_them(monkeypatch: py
         check_exports(tracing=True, sentry_dsn=None)
     with pytest.raises(SettingsError, match=r"pip install 'ringback\[sentry\]'"):
         check_exports(tracing=False, sentry_dsn="http://key@127.0.0.1/1")
+
+
+@pytest.mark.no_database("starts nothing")
+def test_a_wrong_variable_of_opentelemetry_stops_the_start_and_none_is_repeated(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "a-key-Wq8xZr3T")
+    check_exports(tracing=True, sentry_dsn=None)
+    assert "invalid" in caplog.text
+    assert "Wq8xZr3T" not in caplog.text
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")  # less than what is sent at once
+    with pytest.raises(SettingsError, match=r"RINGBACK_TRACING: an OTEL_\* variable is wrong"):
+        check_exports(tracing=True, sentry_dsn=None)
 
 
 @pytest.mark.no_database("starts nothing")
