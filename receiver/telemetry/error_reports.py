@@ -12,7 +12,6 @@ from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from receiver.environment import sentry_release
 from receiver.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -42,6 +41,8 @@ def begin_error_reports(dsn: str) -> None:
     global _client
     check_error_reports(dsn)
     from sentry_sdk.client import Client
+
+    from receiver.environment import sentry_release  # not sooner: the log is needed before settings are read
 
     _client = Client(
         dsn=dsn,

