@@ -21,7 +21,6 @@ from receiver.api.limits import KeyLimit, KeyLimits
 from receiver.api.paths import PathMiddleware
 from receiver.api.quotas import Quotas
 from receiver.api.refusal_lines import RefusalLines
-from receiver.api.request_times import RequestTimesMiddleware
 from receiver.api.routes import refuse_path, report_bug, routes
 from receiver.api.services import Services
 from receiver.body_budget import BodyBudget, default_body_bytes
@@ -317,7 +316,7 @@ def create_app(settings: Settings, keys: list[str], stop: StopBound | None = Non
 
 def _middleware(settings: Settings) -> list[Middleware]:
     """Return what every request passes, the outermost first."""
-    middleware = [Middleware(RequestTimesMiddleware), Middleware(AnswerHeadersMiddleware), Middleware(PathMiddleware)]
+    middleware = [Middleware(AnswerHeadersMiddleware), Middleware(PathMiddleware)]
     if settings.access_log:
         middleware.insert(0, Middleware(AccessLogMiddleware))
     if settings.allowed_origins:

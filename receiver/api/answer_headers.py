@@ -3,13 +3,15 @@
 A browser must not guess that an answer is a page (`nosniff`), and no cache may keep one (`no-store`): it may
 hold a secret that is returned once. What a provider says of the caching of its own answers is left as it is.
 
-Each answer also has the id of its request (`X-Request-Id`): the one that a trusted proxy gave it, else a new one.
+Each answer also has the id of its request (`X-Request-Id`): the one that a trusted proxy gave it, else a new one. And
+the time until it begins is measured here, because one function that stands in for `send` costs less than two.
 """
 
 from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from receiver.api.request_times import begin, observe
 from receiver.asgi import PEER
 from receiver.telemetry.request_ids import begin_request
 
@@ -21,7 +23,10 @@ HEADERS = (_NO_SNIFF, (_CACHE_CONTROL, b"no-store"))
 
 
 class AnswerHeadersMiddleware:
-    """Adds the headers to each answer. It adds no coroutine to a request: it is on the way of every webhook."""
+    """Adds the headers to each answer, and observes its time.
+
+    It adds no coroutine to a request: it is on the way of every webhook, and an idle stream would hold it for hours.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -30,11 +35,13 @@ class AnswerHeadersMiddleware:
         """Handle one request."""
         if scope["type"] != "http":
             return self._app(scope, receive, send)
-        request_id = (REQUEST_ID, begin_request(_given_id(scope)).encode())
+        begin()
+        request_id = begin_request(_given_id(scope))
 
         def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 _add_headers(message, request_id)
+                observe(scope, message["status"])
             return send(message)
 
         return self._app(scope, receive, send_with_headers)
@@ -49,12 +56,12 @@ def _given_id(scope: Scope) -> bytes | None:
     return given[0] if len(given) == 1 else None
 
 
-def _add_headers(start: Message, request_id: tuple[bytes, bytes]) -> None:
+def _add_headers(start: Message, request_id: str) -> None:
     headers = list(start.get("headers", ()))
     names = {name for name, _ in headers}
     headers.append(_NO_SNIFF)
     if _CACHE_CONTROL not in names:
         headers.append(HEADERS[1])
     if REQUEST_ID not in names:
-        headers.append(request_id)
+        headers.append((REQUEST_ID, request_id.encode()))
     start["headers"] = headers

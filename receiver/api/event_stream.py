@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from receiver.api.endpoint import Call
 from receiver.asgi import ABORT
+from receiver.clock import monotonic
 from receiver.domain.server_sent import comment
 from receiver.errors import NotAuthenticated, RingbackError
 from receiver.events.stream import Follower
@@ -75,9 +76,8 @@ class EventStream:
         return True
 
     async def _send_events(self, follower: Follower, send: Send) -> None:
-        clock = asyncio.get_running_loop().time
         await _write(send, self._greeting)
-        keep_alive_at = clock() + KEEP_ALIVE_SECONDS
+        keep_alive_at = monotonic() + KEEP_ALIVE_SECONDS
         while not follower.closed:
             try:
                 frames = await follower.read(self._call.hold)
@@ -88,12 +88,12 @@ class EventStream:
             follower.told()
             if not frames:
                 # Events that the filter hides wake the follower too, and are no reason to write later.
-                left = keep_alive_at - clock()
+                left = keep_alive_at - monotonic()
                 if left > 0 and await follower.wait(left):
                     continue
                 # With the position, so that a client whose filter matches little does not resume from long ago.
                 await _write(send, comment("keep-alive", str(follower.position)))
-            keep_alive_at = clock() + KEEP_ALIVE_SECONDS
+            keep_alive_at = monotonic() + KEEP_ALIVE_SECONDS
 
 
 async def _end_stalled(scope: Scope, disconnect: "asyncio.Task[None]") -> bool:

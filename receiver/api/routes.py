@@ -30,6 +30,7 @@ from receiver.api import (
 from receiver.api.answer_headers import HEADERS
 from receiver.api.dialects import NATIVE, PIAPI, Dialect, dialect_of
 from receiver.api.endpoint import EndpointHandler, endpoint
+from receiver.api.request_times import observe
 from receiver.api.run_schemas import JobQuery, RunQuery
 from receiver.api.schemas import (
     AuditQuery,
@@ -98,6 +99,7 @@ async def report_bug(request: Request, _error: Exception) -> Response:
     It passes no middleware, so it gets the headers of every answer here.
     """
     counted(exceptions, "request").inc()
+    observe(request.scope, 500)
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     response = dialect_of(path).error(RingbackError("internal error: the log has the details"), ensure_request_id())
     response.raw_headers.extend(HEADERS)

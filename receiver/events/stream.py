@@ -46,7 +46,7 @@ class Follower(StreamCursor):
         super().__init__(streams.feed, wanted.task_uid or wanted.organization_id, after)
         self._streams = streams
         self._wanted = wanted
-        self._read: list[Entry] = []
+        self._read: Sequence[Entry] = ()
 
     async def read(self, hold: Hold = without_room) -> list[bytes]:
         """Return the next frames of the stream, oldest first, and move on. Raises `RingbackError`.
@@ -63,7 +63,7 @@ class Follower(StreamCursor):
         """Note that the client has been sent what was read last."""
         for entry in self._read:
             TOLD_TIMES.told(entry.uid, "stream")
-        self._read = []
+        self._read = ()
 
     async def _from_memory(self, entries: Sequence[Entry]) -> list[bytes]:
         newest = self._feed.newest

@@ -49,6 +49,10 @@ _Wait = Literal[
 """What a connection waits for, which decides what the end of its deadline means."""
 
 
+_PEERS: tuple[dict[object, object], ...] = ({"is_trusted": False}, {"is_trusted": True})
+"""What the extension `PEER` says: one for all connections."""
+
+
 class _RefusedError(Exception):
     """Raised in a callback of the parser to stop it. `_refusal` says why."""
 
@@ -103,7 +107,7 @@ class ServerConnection(Http1Connection):
         """Begin, with the deadline of the first byte."""
         super().connection_made(transport)
         self.client = _client(transport)
-        self._extensions[PEER] = {"is_trusted": self.network is not None and self.network.is_trusted}
+        self._extensions[PEER] = _PEERS[self.network is not None and self.network.is_trusted]
         self.flow = RequestFlow(transport, self._clock, self._is_full)
         now = self.loop.time()
         self.deadline = now + self._limits.first_byte_seconds

@@ -79,9 +79,19 @@ async def audit(
 
 
 def _log(actor: Actor, action: str, target: str | None) -> None:
-    known = {"address": actor.address, "key_id": actor.key_uid, "request_id": actor.request_id}
-    given = {name: value for name, value in known.items() if value is not None}
-    log.info("audit entry", action=action, target=target, actor=actor.name[:_MOST_CHARACTERS], **given)
+    # A key has a name that its organization chose, which is for its own audit log; here its id says which one it was.
+    known = {
+        "actor": actor.name if actor.key_id is None else None,
+        "key_id": actor.key_uid,
+        "address": actor.address,
+        "request_id": actor.request_id,
+    }
+    log.info(
+        "audit entry",
+        action=action,
+        target=target,
+        **{name: value for name, value in known.items() if value is not None},
+    )
 
 
 def audit_entries_matching(wanted: AuditFilter, limit: int) -> Select[Any]:

@@ -39,6 +39,8 @@ class _LibraryRecords(logging.Handler):
 
 
 _library_records = _LibraryRecords(logging.WARNING)
+_processors: list[Any] = []
+"""One list for good: a logger that was used keeps it, and is to do what was configured last."""
 
 
 def configure_logging(log_format: str = "text", log_level: str = "info") -> None:
@@ -47,15 +49,16 @@ def configure_logging(log_format: str = "text", log_level: str = "info") -> None
     What libraries log passes through it too, from `warning` on, where they have no handler of their own.
     """
     logging.getLogger().addHandler(_library_records)  # once, however often it is called
+    _processors[:] = [
+        _add_names,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _report_exception,
+        structlog.processors.format_exc_info,
+        *_renderers(log_format),
+    ]
     structlog.configure(
-        processors=[
-            _add_names,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _report_exception,
-            structlog.processors.format_exc_info,
-            *_renderers(log_format),
-        ],
+        processors=_processors,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[log_level]),
         # One write per line, so that the lines of several workers do not mix.
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _StandardError())),
