@@ -105,6 +105,20 @@ async def test_a_task_without_a_context_begins_a_trace_and_its_polls_and_failure
     assert second.is_named_by(world.subscriber.received[1].headers["traceparent"])
 
 
+async def test_a_create_that_fails_is_a_failed_span_and_its_search_is_in_the_same_trace(
+    tmp_path: Path, collector: Collected
+) -> None:
+    async with in_process(tmp_path, tracing="true", submit_wait_seconds="0.1") as world:
+        await world.provider_options(submit_status=500)
+        task_id = (await create(world, GIVEN))["task_id"]
+        submitted, searched = await collector.named("submit task", "search task")
+
+    assert {each.trace_id for each in collector.items} == {TRACE}
+    assert (submitted.failed, submitted.attributes["error.type"]) == (True, "UnknownOutcome")
+    assert submitted.attributes["http.response.status_code"] == 500
+    assert (searched.failed, searched.attributes["ringback.task_id"]) == (False, task_id)
+
+
 async def test_the_tasks_and_events_of_a_run_are_in_its_trace(tmp_path: Path, collector: Collected) -> None:
     async with in_process(tmp_path, tracing="true", actions_file=str(ACTIONS)) as world:
         await world.webhook(event_types=["run.completed"])
