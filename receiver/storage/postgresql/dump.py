@@ -4,6 +4,7 @@
 for such a lock with a bound: a migration that runs must not make others wait behind it.
 """
 
+import re
 from pathlib import Path
 
 import orjson
@@ -43,7 +44,8 @@ async def check_dump(file: Path, programs: Path | None) -> PresentSchema:
     """Return the schema in a backup. Raises `StartError` if it cannot be read, or is none of a database of Ringback."""
     path = str(file)
     listed = await run("pg_restore", ["--list", path], programs, {})
-    tables = {line.split()[6] for line in listed.splitlines() if " TABLE DATA " in line and len(line.split()) > 6}
+    # A line is an entry's numbers, its kind, its schema and its name. A table that is partitioned has no data itself.
+    tables = {each[1] for each in re.findall(r"^\d+; \d+ \d+ TABLE (DATA )?\S+ (\S+) ", listed, re.MULTILINE)}
     if missing := [name for name in _NEEDED if name not in tables]:
         raise StartError(f"{file} is not a backup of Ringback's database: it has no table {missing[0]}")
     revisions = await _rows(path, _VERSION_TABLE, programs)
