@@ -1,6 +1,7 @@
 """Tables in partitions: made while they are in use, kept ahead of what is written, dropped when empty, and undone."""
 
 import asyncio
+import re
 from collections.abc import Callable, MutableMapping
 from datetime import timedelta
 from pathlib import Path
@@ -13,18 +14,20 @@ from sqlalchemy import Connection, NullPool, delete, select, text
 
 import models
 from models import DeliveryStatus
+from receiver.domain.keyring import KeyRing
 from receiver.errors import StartError
 from receiver.settings import Settings
+from receiver.storage.after_restore import SEQUENCE_GAP
 from receiver.storage.backup import back_up
 from receiver.storage.database import Database
 from receiver.storage.maintenance import check_database, partition_database, unite_database
-from receiver.storage.postgresql import locked_tables, partition_upkeep, partitioning, partitions
+from receiver.storage.postgresql import locked_tables, partitioning
 from receiver.storage.postgresql.dump import check_dump
 from receiver.storage.postgresql.partitions import BOUND, DIVIDED
 from receiver.storage.postgresql.server import core_engine
 from receiver.storage.restoring import restore
 from receiver.storage.schema import migrate
-from receiver.storage.tables import deliveries, delivery_attempts, events, tasks
+from receiver.storage.tables import deliveries, delivery_attempts, events
 from receiver.storage.transaction import Settlement
 from receiver.workers.cleanup import Cleaner
 from tests.fakes.databases import outside, settings_in
@@ -300,6 +303,31 @@ async def test_a_backup_of_partitions_is_checked_and_restored(settings: Settings
     folder = programs().folder
     await back_up(settings, target, overwrite=False, programs=folder, on_progress=lambda *_: None)
     assert (await check_dump(target, folder)).is_newest()
+    before = rows(settings)
+    empty = settings_in(tmp_path / "empty", migrated=False)
+
+    async def restored(into: Settings, *, is_forced: bool) -> None:
+        key = KeyRing(["none is used"])
+        await restore(into, key, target, is_forced=is_forced, programs=folder, on_progress=lambda *_: None)
+        assert rows(into) == before
+
+    await restored(empty, is_forced=False)
+    with pytest.raises(StartError, match=r"partitioned tables.*--undo"):
+        await restored(settings, is_forced=True)
+    await unite_database(settings)
+    await restored(settings, is_forced=True)
+    async with await Database.open(empty) as database:  # its events go on far above what the partitions are for
+        await delivered(database, subscription, ended_at=NOW)
+        await Cleaner(database, retention_days=30)._keep_partitions()
+        (new,) = set(names(empty, "event")) - {"event_default", "event_from_0", "event_from_11"}
+        await delivered(database, subscription, ended_at=NOW)
+    with outside(empty.database_url) as server:
+        assert server.execute("SELECT count(*) FROM event_default").fetchone() == (1,)
+        assert server.execute(f"SELECT count(*) FROM {new}").fetchone() == (1,)
+        bound = "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname = ?"
+        (first, end) = map(int, re.findall(r"\d+", server.execute(bound, (new,)).fetchone()[0]))
+    assert first > SEQUENCE_GAP
+    assert end - first <= len(before["event"]) + 1  # the gap makes it no longer
 
 
 @pytest.fixture
@@ -311,8 +339,10 @@ async def _organization(database: Database) -> None:
 async def test_no_hot_statement_scans_a_whole_partition(full: str, settings: Settings) -> None:
     await partition_database(settings)
     with outside(full) as server:
-        server.execute("INSERT INTO event (uid, organization_id, task_id, type, snapshot, created_at) "
-            "SELECT gen_random_uuid(), 1, id, 'task.completed', '{}', now() FROM task LIMIT 5000")
+        server.execute(
+            "INSERT INTO event (uid, organization_id, task_id, type, snapshot, created_at) "
+            "SELECT gen_random_uuid(), 1, id, 'task.completed', '{}', now() FROM task LIMIT 5000"
+        )
         server.execute("ANALYZE")
     for name, (query, arguments) in {**HOT, **compiled(QUERIES)}.items():
         plan = await plan_of(full, query, *arguments)

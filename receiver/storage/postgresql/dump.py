@@ -22,7 +22,8 @@ _LOCK_WAIT = "10s"
 _NEEDED = (tasks.name, events.name, organizations.name, "alembic_version")
 _VERSION_TABLE = "alembic_version"
 _TABLES = (
-    "SELECT count(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+    "SELECT count(*), count(*) FILTER (WHERE relkind = 'p') "
+    "FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
     "WHERE relkind IN ('r', 'p') AND nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_toast'"
 )
 
@@ -84,7 +85,12 @@ async def refuse_if_served(dsn: str) -> None:
 async def _check_target(dsn: str, *, replaces: bool) -> None:
     await refuse_if_served(dsn)
     async with connected(dsn) as connection:
-        tables = (await connection.execute(text(_TABLES))).scalar_one()
+        tables, partitioned = (await connection.execute(text(_TABLES))).one()
+    if partitioned and replaces:
+        raise StartError(
+            "the database has partitioned tables, which pg_restore cannot replace; name an empty one in "
+            "RINGBACK_DATABASE_URL (createdb), or run `ringback database partition --undo` first"
+        )
     if tables and not replaces:
         raise StartError(
             f"the database has {tables} tables; name an empty one in RINGBACK_DATABASE_URL (createdb), or replace what "

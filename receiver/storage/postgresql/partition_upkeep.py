@@ -23,6 +23,7 @@ from receiver.storage.postgresql.partitions import (
     Divided,
     Partition,
     add_partition,
+    analyze,
     is_empty,
     is_partitioned,
     newest_key,
@@ -41,6 +42,12 @@ _SESSION = {
     "enable_mergejoin": "off",
     "enable_seqscan": "off",
 }
+ARE_NEEDED = (
+    "SELECT 1 FROM pg_class WHERE relkind = 'p' AND relname = ANY($1::text[]) "
+    "AND relnamespace = current_schema()::regnamespace "
+    f"UNION ALL SELECT 1 FROM pg_constraint WHERE conname = '{BOUND}' LIMIT 1"
+)
+"""Finds a row if the tables `$1` need `keep_partitions`."""
 _HAS_BOUND = text("SELECT count(*) FROM pg_constraint WHERE conrelid = to_regclass(:name) AND conname = :bound")
 
 
@@ -95,6 +102,7 @@ async def _make_next(
         return await add_partition(connection, divided, divided.default, first, first + size)
 
     name = await with_locked_tables(connection, dsn, make)
+    await analyze(connection, divided)
     kept.made.append(name)
     log.info("partition made", table=divided.table, partition=name)
 

@@ -24,11 +24,12 @@ from receiver.storage.postgresql.partitions import (
     Divided,
     add_default,
     add_partition,
+    analyze,
     is_partitioned,
-    keys_since,
     like,
     newest_key,
     partitions_of,
+    rows_since,
 )
 from receiver.storage.postgresql.table_forms import form_of, run_all
 from receiver.telemetry.log import get_logger
@@ -54,6 +55,8 @@ async def partition_server(dsn: str, period: timedelta) -> list[Partitioned]:
             raise StartError("the schema is not of this version: run `ringback migrate` first")
         found = [await _partition(connection, dsn, divided, period) for divided in DIVIDED]
         await _check_keys(connection)
+        for divided in DIVIDED:
+            await analyze(connection, divided)
         return found
 
 
@@ -81,8 +84,8 @@ async def _partition(connection: AsyncConnection, dsn: str, divided: Divided, pe
 
 
 async def range_for(connection: AsyncConnection, divided: Divided, period: timedelta, now: datetime) -> int:
-    """Return how many row keys a partition is for: as many as were given in the last period, and not too few."""
-    return max(LEAST_ROWS, await keys_since(connection, divided.numbered, now - period))
+    """Return how many row keys a partition is for: as many as there were rows in the last period, and not too few."""
+    return max(LEAST_ROWS, await rows_since(connection, divided.numbered, now - period))
 
 
 async def _replace(connection: AsyncConnection, divided: Divided, end: int, size: int) -> None:
