@@ -30,7 +30,7 @@ _LOG = {
     "autovacuum_analyze_scale_factor": "0.02",
 }
 SETTINGS: dict[str, dict[str, str]] = {
-    # Inserted, claimed and settled: each row is written anew several times, always with a column that an index has
+    # Inserted, claimed and settled: each row is changed several times, always in a column that an index has
     # (`due_at`, `status`), so that no free room on its page (`fillfactor`) keeps the indexes from new entries.
     "task": _QUEUE,
     "delivery": _QUEUE,

@@ -1,6 +1,7 @@
 """Tables in partitions: made while they are in use, kept ahead of what is written, dropped when empty, and undone."""
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, MutableMapping
 from datetime import timedelta
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, NullPool, delete, select, text
+from sqlalchemy import Connection, NullPool, delete, select
 
 import models
 from models import DeliveryStatus
@@ -30,6 +31,8 @@ from receiver.storage.schema import migrate
 from receiver.storage.tables import deliveries, delivery_attempts, events
 from receiver.storage.transaction import Settlement
 from receiver.workers.cleanup import Cleaner
+from tests.fakes import databases
+from tests.fakes.command import CLEAN, run_command
 from tests.fakes.databases import outside, settings_in
 from tests.fakes.postgresql_programs import programs
 from tests.storage.rows import (
@@ -251,7 +254,13 @@ async def test_tables_that_stay_in_use_are_left_as_they_were_and_it_is_said_who_
             await partition_database(settings)
         foreign.execute("ROLLBACK")
     assert structure(settings) == before
-    assert await run_sync(settings, lambda each: each.execute(text("SELECT 1")).scalar_one()) == 1
+    with outside(settings.database_url) as server:
+        server.execute("CREATE TABLE event_default (id bigint)")  # the name of a partition is taken
+    with pytest.raises(StartError, match=r'cannot be partitioned \(relation "event_default" already exists\)'):
+        await partition_database(settings)
+    with outside(settings.database_url) as server:
+        server.execute("DROP TABLE event_default")
+    assert structure(settings) == before
 
 
 async def test_partitions_are_united_to_what_was_there_before(settings: Settings) -> None:
@@ -275,6 +284,21 @@ async def test_partitions_are_united_to_what_was_there_before(settings: Settings
     assert [each.done for each in await unite_database(settings)] == [False] * 3
     async with await Database.open(settings) as database:
         await delivered(database, subscription)
+
+
+async def test_the_command_partitions_and_undoes_it(settings: Settings, tmp_path: Path) -> None:
+    environment = {**CLEAN, **databases.present.environment(tmp_path)}
+
+    async def ran(*options: str) -> tuple[int, str]:
+        command = ("database", "partition", *options)
+        status, out, _ = await run_command(*command, folder=tmp_path, environment=environment)
+        return status, out
+
+    status, out = await ran()
+    assert (status, out.splitlines()[0]) == (0, "event: partitions, the first for rows below 1000001")
+    status, out = await ran("--undo", "--json")
+    expected = [{"table": table, "done": True, "first_until": None} for table in TABLES]
+    assert (status, json.loads(out)["tables"]) == (0, expected)
 
 
 async def test_a_later_migration_works_on_partitions(settings: Settings, add_revision: Callable[..., None]) -> None:

@@ -5,8 +5,8 @@ backup or a report, is given way to, and the transaction begins again after a pa
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from sqlalchemy import text
@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receiver.errors import StartError
-from receiver.storage.postgresql.errors import is_conflict, is_locked
+from receiver.storage.postgresql.errors import driver_error, is_conflict, is_locked
 from receiver.storage.postgresql.migrating import watch_blockers
 from receiver.telemetry.log import get_logger
 
@@ -27,6 +27,18 @@ LOCK_MILLISECONDS = 150
 PAUSE_SECONDS = 2.0
 TABLES = ("organization", "subscription", "replay", "task", "event", "delivery", "delivery_attempt", "fan_out")
 """What is partitioned, and what keys of those tables refer to, which such a change locks too."""
+
+
+@asynccontextmanager
+async def told_in_one_line(done: str) -> AsyncIterator[None]:
+    """Turn an error of the database into one line for the operator; `done` completes "the tables cannot be ..."."""
+    try:
+        yield
+    except DBAPIError as error:
+        cause = str(driver_error(error)).partition("\n")[0]
+        raise StartError(
+            f"the tables cannot be {done} ({cause}); use the role that owns them, mend that, then try again"
+        ) from None
 
 
 async def with_locked_tables(connection: AsyncConnection, dsn: str, work: Callable[[], Awaitable[T]]) -> T:

@@ -15,7 +15,7 @@ from receiver.errors import StartError
 from receiver.storage.compatibility import present_schema
 from receiver.storage.maintenance import Partitioned
 from receiver.storage.postgresql.connecting import connected
-from receiver.storage.postgresql.locked_tables import with_locked_tables
+from receiver.storage.postgresql.locked_tables import told_in_one_line, with_locked_tables
 from receiver.storage.postgresql.migrating import lock_out_others
 from receiver.storage.postgresql.partitions import (
     BOUND,
@@ -49,7 +49,7 @@ async def partition_server(dsn: str, period: timedelta) -> list[Partitioned]:
 
     Raises `StartError` if the schema is not this version's, or the tables stay in use; a table is then as it was.
     """
-    async with connected(dsn, _SESSION, command_seconds=None) as connection:
+    async with connected(dsn, _SESSION, command_seconds=None) as connection, told_in_one_line("partitioned"):
         await lock_out_others(connection, dsn)
         if not (await connection.run_sync(present_schema)).is_newest():
             raise StartError("the schema is not of this version: run `ringback migrate` first")

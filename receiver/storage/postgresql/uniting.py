@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from receiver.storage.maintenance import Partitioned
 from receiver.storage.postgresql.connecting import connected
 from receiver.storage.postgresql.dump import refuse_if_served
-from receiver.storage.postgresql.locked_tables import TABLES
+from receiver.storage.postgresql.locked_tables import TABLES, told_in_one_line
 from receiver.storage.postgresql.migrating import lock_out_others
 from receiver.storage.postgresql.partitions import DIVIDED, Divided, is_partitioned, like, own_keys_of, settings_of
 from receiver.storage.postgresql.table_forms import form_of, run_all
@@ -20,7 +20,7 @@ _SESSION = {"statement_timeout": "0", "lock_timeout": "5s", "idle_in_transaction
 async def unite_server(dsn: str) -> list[Partitioned]:
     """Unite the partitions of all tables, or of none. Raises `StartError` while a process serves the database."""
     await refuse_if_served(dsn)
-    async with connected(dsn, _SESSION, command_seconds=None) as connection:
+    async with connected(dsn, _SESSION, command_seconds=None) as connection, told_in_one_line("united"):
         await lock_out_others(connection, dsn)
         await connection.exec_driver_sql("BEGIN")
         await connection.exec_driver_sql(f"LOCK TABLE {', '.join(TABLES)}")
