@@ -23,7 +23,9 @@ log = get_logger("storage.postgresql.locked_tables")
 T = TypeVar("T")
 TRIES = 20
 LOCK_MILLISECONDS = 150
-"""How long each of the tables is waited for."""
+"""How long each of the tables is waited for while all that comes later waits too."""
+VACUUM_MILLISECONDS = 5_000
+"""How long before that an autovacuum is waited for, which holds nobody up: one gives way after a second."""
 PAUSE_SECONDS = 2.0
 TABLES = ("organization", "subscription", "replay", "task", "event", "delivery", "delivery_attempt", "fan_out")
 """What is partitioned, and what keys of those tables refer to, which such a change locks too."""
@@ -54,6 +56,8 @@ async def with_locked_tables(connection: AsyncConnection, dsn: str, work: Callab
         watch = asyncio.create_task(watch_blockers(dsn, pid, blockers, ended, every_seconds=LOCK_MILLISECONDS / 2000))
         try:
             await connection.exec_driver_sql("BEGIN")
+            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{VACUUM_MILLISECONDS}ms'")
+            await connection.exec_driver_sql(f"LOCK TABLE {', '.join(TABLES)} IN SHARE UPDATE EXCLUSIVE MODE")
             await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'")
             await connection.exec_driver_sql(f"LOCK TABLE {', '.join(TABLES)}")
             result = await work()

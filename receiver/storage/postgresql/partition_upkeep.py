@@ -16,7 +16,7 @@ from receiver.storage.postgresql.connecting import connected
 from receiver.storage.postgresql.errors import driver_error
 from receiver.storage.postgresql.locked_tables import with_locked_tables
 from receiver.storage.postgresql.migrating import LOCK
-from receiver.storage.postgresql.partitioning import range_for
+from receiver.storage.postgresql.partitioning import check_keys, range_for
 from receiver.storage.postgresql.partitions import (
     BOUND,
     DIVIDED,
@@ -74,6 +74,7 @@ async def keep_partitions(dsn: str, period: timedelta) -> PartitionsKept:
                     await _make_next(connection, dsn, divided, period, kept)
                 else:
                     await _remove_bound(connection, dsn, divided)
+            await check_keys(connection)
             for divided in reversed(DIVIDED):  # what refers to others comes first
                 if await is_partitioned(connection, divided.table):
                     await _drop_empty(connection, dsn, divided, kept)

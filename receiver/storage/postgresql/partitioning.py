@@ -54,14 +54,14 @@ async def partition_server(dsn: str, period: timedelta) -> list[Partitioned]:
         if not (await connection.run_sync(present_schema)).is_newest():
             raise StartError("the schema is not of this version: run `ringback migrate` first")
         found = [await _partition(connection, dsn, divided, period) for divided in DIVIDED]
-        await _check_keys(connection)
+        await check_keys(connection)
         for divided in DIVIDED:
             await analyze(connection, divided)
         return found
 
 
 async def _partition(connection: AsyncConnection, dsn: str, divided: Divided, period: timedelta) -> Partitioned:
-    await _check_keys(connection)  # a partition of a later table takes over only those that are
+    await check_keys(connection)  # a partition of a later table takes over only those that are
     if await is_partitioned(connection, divided.table):
         return Partitioned(divided.table, False, (await partitions_of(connection, divided.table))[0].end)
     size = await range_for(connection, divided, period, utc_now())
@@ -106,7 +106,7 @@ async def _replace(connection: AsyncConnection, divided: Divided, end: int, size
     await run_all(connection, form.referring_again(checked=False))
 
 
-async def _check_keys(connection: AsyncConnection) -> None:
+async def check_keys(connection: AsyncConnection) -> None:
     """Check the keys that were made again, beside the service."""
     for each in (await connection.execute(_UNCHECKED)).all():
         await connection.exec_driver_sql(f"ALTER TABLE {each.table} VALIDATE CONSTRAINT {each.name}")
