@@ -25,7 +25,7 @@ TRIES = 20
 LOCK_MILLISECONDS = 150
 """How long each of the tables is waited for while all that comes later waits too."""
 VACUUM_MILLISECONDS = 5_000
-"""How long before that an autovacuum is waited for, which holds nobody up: one gives way after a second."""
+"""How long before that an autovacuum is waited for, while no write waits: one gives way after a second."""
 PAUSE_SECONDS = 2.0
 TABLES = ("organization", "subscription", "replay", "task", "event", "delivery", "delivery_attempt", "fan_out")
 """What is partitioned, and what keys of those tables refer to, which such a change locks too."""
