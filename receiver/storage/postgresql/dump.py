@@ -4,7 +4,6 @@
 for such a lock with a bound: a migration that runs must not make others wait behind it.
 """
 
-import re
 from pathlib import Path
 
 import orjson
@@ -15,6 +14,7 @@ from receiver.storage.compatibility import PresentSchema
 from receiver.storage.installation import SCHEMA
 from receiver.storage.postgresql.connecting import connected
 from receiver.storage.postgresql.own_sessions import LIVE_WRITERS
+from receiver.storage.postgresql.partitions import DIVIDED
 from receiver.storage.postgresql.programs import connection_variables, major_version, run
 from receiver.storage.tables import events, installation_facts, organizations, tasks
 
@@ -45,8 +45,9 @@ async def check_dump(file: Path, programs: Path | None) -> PresentSchema:
     """Return the schema in a backup. Raises `StartError` if it cannot be read, or is none of a database of Ringback."""
     path = str(file)
     listed = await run("pg_restore", ["--list", path], programs, {})
-    # A line is an entry's numbers, its kind, its schema and its name. A table that is partitioned has no data itself.
-    tables = {each[1] for each in re.findall(r"^\d+; \d+ \d+ TABLE (DATA )?\S+ (\S+) ", listed, re.MULTILINE)}
+    tables = {line.split()[6] for line in listed.splitlines() if " TABLE DATA " in line and len(line.split()) > 6}
+    # The rows of a partitioned table are in its partitions, one of which is the default one.
+    tables |= {each.table for each in DIVIDED if each.default in tables}
     if missing := [name for name in _NEEDED if name not in tables]:
         raise StartError(f"{file} is not a backup of Ringback's database: it has no table {missing[0]}")
     revisions = await _rows(path, _VERSION_TABLE, programs)
