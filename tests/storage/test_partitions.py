@@ -248,7 +248,7 @@ async def test_tables_that_stay_in_use_are_left_as_they_were_and_it_is_said_who_
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await add_organization(database)
-    for name, value in (("TRIES", 2), ("LOCK_MILLISECONDS", 60), ("VACUUM_MILLISECONDS", 60)):
+    for name, value in (("TRIES", 2), ("LOCK_MILLISECONDS", 400)):
         monkeypatch.setattr(locked_tables, name, value)
     before = structure(settings)
     with outside(settings.database_url) as foreign:
