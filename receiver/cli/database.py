@@ -1,4 +1,4 @@
-"""`ringback database`: check, compact, size, after-restore."""
+"""`ringback database`: check, compact, size, partition, after-restore."""
 
 import asyncio
 from dataclasses import asdict
@@ -71,6 +71,31 @@ def size(as_json: Json = False) -> None:
     )
     free = "" if found.free is None else f", of which {size_text(found.free)} are free for new rows"
     echo(f"In all {size_text(found.bytes)}{free}.")
+
+
+@app.command()
+def partition(
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Make whole tables of the partitions again; nothing may serve the database.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Divide PostgreSQL's largest tables into partitions by age, so that what is purged gives its space to the disk.
+
+    The service may run: no row is copied, and writes wait for parts of a second. Worth it from some ten million events
+    on. What an interrupted call has done stays; call it again. `--undo` copies all rows, and needs as much disk again.
+    """
+    from receiver.storage.maintenance import partition_database, unite_database
+
+    settings = loaded_settings()
+    with spinner("uniting" if undo else "partitioning", as_json):
+        found = asyncio.run(unite_database(settings) if undo else partition_database(settings))
+    if as_json:
+        print_json({"tables": [asdict(each) for each in found]})
+        return
+    for each in found:
+        now = f"partitions, the first for rows below {each.first_until}" if each.first_until else "one table"
+        echo(f"{each.table}: {now}{'' if each.done else ' (as before)'}")
 
 
 @app.command("after-restore")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -92,6 +93,40 @@ async def compact_database(settings: Settings) -> Compacted:
     from receiver.storage.postgresql.maintenance import vacuum_server
 
     return await vacuum_server(settings.database_url)
+
+
+@dataclass(frozen=True, slots=True)
+class Partitioned:
+    """What became of a table: whether it was changed (`done`), and up to which row key its first partition goes.
+
+    `first_until` is None for a table without partitions.
+    """
+
+    table: str
+    done: bool
+    first_until: int | None
+
+
+async def partition_database(settings: Settings) -> list[Partitioned]:
+    """Partition the tables that grow most, also while they are served. Raises `StartError`."""
+    _refuse_sqlite(settings)
+    from receiver.storage.postgresql.partitioning import partition_server
+    from receiver.storage.postgresql.partitions import period_for
+
+    return await partition_server(settings.database_url, period_for(timedelta(days=settings.retention_days)))
+
+
+async def unite_database(settings: Settings) -> list[Partitioned]:
+    """Make whole tables of partitions again, while nothing serves them. Raises `StartError`."""
+    _refuse_sqlite(settings)
+    from receiver.storage.postgresql.uniting import unite_server
+
+    return await unite_server(settings.database_url)
+
+
+def _refuse_sqlite(settings: Settings) -> None:
+    if settings.is_sqlite:
+        raise StartError("SQLite has no partitions; a purge there leaves its space to new rows")
 
 
 def _own_findings(connection: Connection) -> list[Finding]:

@@ -76,6 +76,7 @@ class Cleaner:
                     log.info("purged", **purged)
             else:
                 log.info("nothing purged yet", reason="no event shows that the clock was right a day ago")
+            await self._keep_partitions()
             await asyncio.sleep(self._every)
 
     async def is_time_trusted(self, now: datetime) -> bool:
@@ -101,6 +102,11 @@ class Cleaner:
             counted(purged_rows, kind).inc(count)
         last_purge.set(now.timestamp())
         return {kind: count for kind, count in purged.items() if count}
+
+    async def _keep_partitions(self) -> None:
+        """Make the next partitions before they are needed, whatever the clock says, and drop what a purge emptied."""
+        if self._database.shared is not None:
+            await self._database.shared.keep_partitions(self._retention)
 
     async def _retained(self, before: datetime) -> Counter[str]:
         # In this order: a run is purged after its tasks, and of the others each references those after it.

@@ -8,7 +8,13 @@ import pytest
 
 from receiver.errors import StartError
 from receiver.settings import Settings
-from receiver.storage.maintenance import check_database, compact_database, size_of_database
+from receiver.storage.maintenance import (
+    check_database,
+    compact_database,
+    partition_database,
+    size_of_database,
+    unite_database,
+)
 from receiver.storage.schema import migrate
 from receiver.storage.sqlite import PAGE_BYTES
 from receiver.storage.sqlite.location import lock_database
@@ -73,3 +79,9 @@ async def test_a_reference_that_leads_nowhere_is_found(settings: Settings, path:
     )
     (found,) = [each for each in await check_database(settings) if each.severity == "bad"]
     assert (found.check, "fan_out" in found.found) == ("references", True)
+
+
+async def test_a_file_has_no_partitions(settings: Settings) -> None:
+    for work in (partition_database, unite_database):
+        with pytest.raises(StartError, match="SQLite has no partitions"):
+            await work(settings)

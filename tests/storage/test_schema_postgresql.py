@@ -1,6 +1,7 @@
 """The schema on PostgreSQL: the migrations produce what the models declare, all or nothing, one process at a time."""
 
 import asyncio
+import importlib
 import sys
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
@@ -166,3 +167,14 @@ async def test_a_migration_behind_a_lock_names_who_holds_it_and_works_once_it_is
         assert "\n" not in caught.value.message
         foreign.execute("ROLLBACK")
     assert await migrate(settings) == (head, "9999")
+
+
+async def test_the_tables_that_change_most_are_vacuumed_before_much_of_them_is_dead(settings: Settings) -> None:
+    await migrate(settings)
+    with outside(settings.database_url) as database:
+        own = "reloptions IS NOT NULL AND relnamespace = current_schema()::regnamespace"
+        rows = database.execute(f"SELECT relname, reloptions FROM pg_class WHERE {own}").fetchall()
+    found = {name: dict(each.split("=") for each in options) for name, options in rows}
+    assert found == importlib.import_module("migrations.versions.0013_table_upkeep").SETTINGS
+    often = {"task", "event", "delivery", "delivery_attempt", "fan_out", "receipt", "idempotency_key"}
+    assert all(float(found[name]["autovacuum_vacuum_scale_factor"]) <= 0.05 for name in often)

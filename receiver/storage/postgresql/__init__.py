@@ -1,7 +1,11 @@
 """PostgreSQL: for any number of processes on one database."""
 
+from datetime import timedelta
+
 from receiver.storage.postgresql.connection import PostgreSQLConnection
 from receiver.storage.postgresql.notices import Notices
+from receiver.storage.postgresql.partition_upkeep import ARE_NEEDED, PartitionsKept, keep_partitions
+from receiver.storage.postgresql.partitions import DIVIDED, period_for
 from receiver.storage.postgresql.raw_connection import RawConnection
 from receiver.storage.postgresql.reader import PostgreSQLReader
 from receiver.storage.postgresql.shared_limits import SharedLimits
@@ -28,6 +32,15 @@ class PostgreSQL:
     def rate_limiter(self, provider: str) -> PostgreSQLRateLimiter:
         """Return the rate limiter for calls to a provider that all processes share."""
         return PostgreSQLRateLimiter(self._rate_limits, provider)
+
+    async def keep_partitions(self, retention: timedelta) -> PartitionsKept:
+        """Look after the partitions of tables that have them; what fails is left to the next time.
+
+        Raises `StorageUnavailable` if the database does not answer at all.
+        """
+        if not await self._rate_limits.fetch(ARE_NEEDED, [each.table for each in DIVIDED]):
+            return PartitionsKept([], [])
+        return await keep_partitions(self._dsn, period_for(retention))
 
     async def aclose(self) -> None:
         """Close the connection of the rate limiters."""

@@ -14,6 +14,7 @@ from receiver.storage.compatibility import PresentSchema
 from receiver.storage.installation import SCHEMA
 from receiver.storage.postgresql.connecting import connected
 from receiver.storage.postgresql.own_sessions import LIVE_WRITERS
+from receiver.storage.postgresql.partitions import DIVIDED
 from receiver.storage.postgresql.programs import connection_variables, major_version, run
 from receiver.storage.tables import events, installation_facts, organizations, tasks
 
@@ -21,7 +22,8 @@ _LOCK_WAIT = "10s"
 _NEEDED = (tasks.name, events.name, organizations.name, "alembic_version")
 _VERSION_TABLE = "alembic_version"
 _TABLES = (
-    "SELECT count(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+    "SELECT count(*), count(*) FILTER (WHERE relkind = 'p') "
+    "FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
     "WHERE relkind IN ('r', 'p') AND nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_toast'"
 )
 
@@ -44,6 +46,8 @@ async def check_dump(file: Path, programs: Path | None) -> PresentSchema:
     path = str(file)
     listed = await run("pg_restore", ["--list", path], programs, {})
     tables = {line.split()[6] for line in listed.splitlines() if " TABLE DATA " in line and len(line.split()) > 6}
+    # The rows of a partitioned table are in its partitions, one of which is the default one.
+    tables |= {each.table for each in DIVIDED if each.default in tables}
     if missing := [name for name in _NEEDED if name not in tables]:
         raise StartError(f"{file} is not a backup of Ringback's database: it has no table {missing[0]}")
     revisions = await _rows(path, _VERSION_TABLE, programs)
@@ -82,7 +86,12 @@ async def refuse_if_served(dsn: str) -> None:
 async def _check_target(dsn: str, *, replaces: bool) -> None:
     await refuse_if_served(dsn)
     async with connected(dsn) as connection:
-        tables = (await connection.execute(text(_TABLES))).scalar_one()
+        tables, partitioned = (await connection.execute(text(_TABLES))).one()
+    if partitioned and replaces:
+        raise StartError(
+            "the database has partitioned tables, which pg_restore cannot replace; name an empty one in "
+            "RINGBACK_DATABASE_URL (createdb), or run `ringback database partition --undo` first"
+        )
     if tables and not replaces:
         raise StartError(
             f"the database has {tables} tables; name an empty one in RINGBACK_DATABASE_URL (createdb), or replace what "

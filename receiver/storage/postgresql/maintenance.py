@@ -6,6 +6,7 @@ from sqlalchemy import Connection, text
 
 from receiver.storage.maintenance import Compacted, DatabaseSize, Finding, OwnFindings, Severity, TableSize
 from receiver.storage.postgresql.connecting import connected
+from receiver.storage.postgresql.partitions import DIVIDED
 from receiver.storage.tables import tasks
 
 _DANGEROUS = {
@@ -17,6 +18,10 @@ _DANGEROUS = {
 _INVALID_INDEXES = (
     "SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indrelid "
     "WHERE NOT indisvalid AND relnamespace = current_schema()::regnamespace"
+)
+_PARTITIONED = (
+    "SELECT relname FROM pg_class WHERE relkind = 'p' AND relname = ANY(CAST(:tables AS text[])) "
+    "AND relnamespace = current_schema()::regnamespace ORDER BY relname"
 )
 _COLLATION = (
     "SELECT datcollversion, pg_database_collation_actual_version(oid) FROM pg_database "
@@ -68,6 +73,7 @@ def _server_findings(connection: Connection) -> list[Finding]:
         found.append(Finding(name, "on") if is_on else Finding(name, f"off: {danger}; set it to on", Severity.BAD))
     found.append(_commits(connection))
     found.append(_indexes(connection))
+    found += _partitions(connection)
     if number >= _COLLATION_SINCE:
         found.append(_collation(connection))
     age = int(_one(connection, _FROZEN_AGE))
@@ -95,6 +101,20 @@ def _indexes(connection: Connection) -> Finding:
     if not invalid:
         return Finding("indexes", "valid")
     return Finding("indexes", f"not valid: {', '.join(invalid)}; run REINDEX INDEX on each", Severity.BAD)
+
+
+def _partitions(connection: Connection) -> list[Finding]:
+    """Check that no row of a partitioned table is where only those belong that have no partition."""
+    partitioned = connection.execute(text(_PARTITIONED), {"tables": [each.table for each in DIVIDED]}).scalars().all()
+    outside = [
+        each.default
+        for each in DIVIDED
+        if each.table in partitioned and _one(connection, f"SELECT EXISTS (SELECT 1 FROM {each.default})")
+    ]
+    if outside:
+        found = f"rows in {', '.join(outside)}: they have no partition, and are purged as those of a whole table"
+        return [Finding("partitions", found, Severity.WARNING)]
+    return [Finding("partitions", f"of {', '.join(partitioned)}")] if partitioned else []
 
 
 def _collation(connection: Connection) -> Finding:

@@ -30,7 +30,7 @@ _PAUSE_SECONDS = 2.0
 _OTHER_SECONDS = 600.0
 """How long another migration is waited for."""
 _LOOK_SECONDS = 0.5
-_LOCK = 0x52494E47
+LOCK = 0x52494E47
 """The number of the advisory lock that a migration holds: "RING" in ASCII."""
 _SETTINGS = {"lock_timeout": f"{_LOCK_SECONDS}s", "statement_timeout": "0"}
 _DESCRIBE = (
@@ -39,7 +39,7 @@ _DESCRIBE = (
 )
 _IN_THE_WAY = "SELECT unnest(pg_blocking_pids($1))"
 _MIGRATING = (
-    f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid = {_LOCK} AND granted "
+    f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid = {LOCK} AND granted "
     "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 
@@ -52,7 +52,7 @@ async def migrate_server(dsn: str, *, upgrade: Callable[[Connection], None]) -> 
     """
     async with connected(dsn, _SETTINGS, command_seconds=None) as connection:
         try:
-            await _lock_out_others(connection, dsn)
+            await lock_out_others(connection, dsn)
             for number in range(1, TRIES + 1):
                 blockers: dict[int, str] = {}
                 try:
@@ -85,7 +85,7 @@ async def _try(
 ) -> tuple[str | None, str]:
     pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
     ended = asyncio.Event()
-    watch = asyncio.create_task(_watch(dsn, pid, blockers, ended))
+    watch = asyncio.create_task(watch_blockers(dsn, pid, blockers, ended))
     try:
         found = await connection.run_sync(present_schema)
         if not found.is_to_be_migrated():
@@ -99,11 +99,13 @@ async def _try(
     return found.revision, migrations.HEAD
 
 
-async def _watch(dsn: str, pid: int, blockers: dict[int, str], ended: asyncio.Event) -> None:
+async def watch_blockers(
+    dsn: str, pid: int, blockers: dict[int, str], ended: asyncio.Event, *, every_seconds: float | None = None
+) -> None:
     """Keep in `blockers` who is in the way of a session, until `ended` is set."""
     while not ended.is_set():
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK_SECONDS):
+            async with asyncio.timeout(every_seconds or _LOOK_SECONDS):
                 await ended.wait()
         found = {} if ended.is_set() else await _sessions(dsn, _IN_THE_WAY, pid)
         if found:
@@ -134,11 +136,11 @@ def _line(row: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
-async def _lock_out_others(connection: AsyncConnection, dsn: str) -> None:
+async def lock_out_others(connection: AsyncConnection, dsn: str) -> None:
     """Wait until this is the only process that migrates the database. Raises `StartError` after `_OTHER_SECONDS`."""
     loop = asyncio.get_running_loop()
     began = said_at = loop.time()
-    while not (await connection.execute(text(f"SELECT pg_try_advisory_lock({_LOCK})"))).scalar_one():
+    while not (await connection.execute(text(f"SELECT pg_try_advisory_lock({LOCK})"))).scalar_one():
         now = loop.time()
         if now - began > _OTHER_SECONDS:
             raise StartError(

@@ -1,0 +1,51 @@
+"""What the statements promise holds for tables in partitions: some of the conformance suite, a row or two in each."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from receiver.storage.database import Database
+from receiver.storage.maintenance import partition_database
+from receiver.storage.postgresql import partitioning
+from tests.fakes.databases import settings_in
+from tests.storage.test_conformance import (
+    _organization,
+    test_an_event_may_have_no_task,
+    test_events_are_numbered_in_order,
+)
+from tests.storage.test_conformance_claims import (
+    test_a_claim_takes_deliveries_of_each_subscription_up_to_the_limit,
+    test_a_delivery_whose_lease_ended_is_claimed_again_as_another_attempt,
+    test_a_failed_attempt_leaves_the_delivery_due_for_the_next,
+    test_a_lost_lease_settles_nothing,
+    test_a_repeated_settlement_keeps_the_first_record_of_the_attempt,
+    test_a_settled_delivery_is_never_claimed_again,
+    test_an_ordered_subscription_gets_the_events_of_a_task_one_by_one,
+    test_deliveries_are_stored_as_given,
+)
+
+__all__ = [
+    "_organization",
+    "test_a_claim_takes_deliveries_of_each_subscription_up_to_the_limit",
+    "test_a_delivery_whose_lease_ended_is_claimed_again_as_another_attempt",
+    "test_a_failed_attempt_leaves_the_delivery_due_for_the_next",
+    "test_a_lost_lease_settles_nothing",
+    "test_a_repeated_settlement_keeps_the_first_record_of_the_attempt",
+    "test_a_settled_delivery_is_never_claimed_again",
+    "test_an_event_may_have_no_task",
+    "test_an_ordered_subscription_gets_the_events_of_a_task_one_by_one",
+    "test_deliveries_are_stored_as_given",
+    "test_events_are_numbered_in_order",
+]
+
+pytestmark = pytest.mark.postgresql_only("SQLite has no partitions")
+
+
+@pytest.fixture
+async def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    """A database whose tables have two partitions of one or two rows each; the default one has the others."""
+    monkeypatch.setattr(partitioning, "LEAST_ROWS", 1)
+    await partition_database(settings_in(tmp_path))
+    async with await Database.open(settings_in(tmp_path)) as database:
+        yield database
