@@ -377,3 +377,15 @@ async def test_no_hot_statement_scans_a_whole_partition(full: str, settings: Set
         plan = await plan_of(full, query, *arguments)
         for table in ("task", "delivery_from_0", "event_from_0", "delivery_attempt_from_0"):
             assert f"Seq Scan on {table}" not in plan, f"{name}:\n{plan}"
+
+
+async def test_a_plan_that_the_writer_keeps_from_an_empty_partition_uses_its_indexes(
+    settings: Settings, database: Database
+) -> None:
+    await add_organization(database)
+    await partition_database(settings)  # with statistics that say: no rows
+    query, arguments = HOT["settle"]
+    lines = await database.writer.run(lambda tx: tx._driver.fetch(f"EXPLAIN {query}", *arguments))  # type: ignore[attr-defined]
+    plan = "\n".join(line[0] for line in lines)
+    assert "Index Scan" in plan
+    assert "Seq Scan" not in plan, plan

@@ -33,13 +33,16 @@ PATIENCE_SECONDS = 10.0
 _MOST_LOST = 4
 _NO_TIMEOUT_SECONDS = 86400.0
 """The driver's own time-out would ask the server to cancel the COMMIT, which then does not wait for its standby."""
-_TIMEOUTS = {
+_SETTINGS = {
     # Longer than a transaction of another process of ours holds a lock, unless its disk is slow. A wait for a lock that
     # lasts longer sets the writes that need it apart; they do not fail because of it.
     "lock_timeout": "250ms",
     # It would end a COMMIT's wait for a standby, and the server would then report a commit that the standby lacks. The
     # statements before have short waits, and the driver's bound.
     "statement_timeout": "0",
+    # A plan is kept that was made while a table, or its newest partition, was empty or small. It has to be good when it
+    # is not: all that is written for each webhook and delivery finds its rows by keys.
+    "enable_seqscan": "off",
 }
 _BEGIN_BRIEF = "BEGIN; SET LOCAL lock_timeout = '50ms'"
 
@@ -50,7 +53,7 @@ class PostgreSQLConnection:
     def __init__(self, dsn: str, *, is_main: bool = True) -> None:
         self._dsn = dsn
         self._is_main = is_main
-        self._engine = core_engine(dsn, writes=True, settings=_TIMEOUTS, poolclass=NullPool)
+        self._engine = core_engine(dsn, writes=True, settings=_SETTINGS, poolclass=NullPool)
         self._core: AsyncConnection | None = None
         self._driver: asyncpg.Connection | None = None
         self._transaction: PostgreSQLTransaction | None = None
