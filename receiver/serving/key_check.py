@@ -15,8 +15,9 @@ from receiver.errors import StartError
 from receiver.serving.master_keys import key_file
 from receiver.settings import Settings
 from receiver.storage.database import Database
+from receiver.storage.encrypted_values import count_unreadable
 from receiver.storage.key_rotation import sent_with_an_earlier_key
-from receiver.storage.master_keys import count_unreadable, record_keys, recorded_keys
+from receiver.storage.master_keys import record_keys, recorded_keys
 from receiver.telemetry.log import get_logger
 
 log = get_logger("serving.key_check")
@@ -61,9 +62,9 @@ async def _warn_of_tasks(
     keyring: KeyRing,
 ) -> bool:
     """Warn if tasks under way were sent while a missing key was the newest; return whether there are any."""
-    since = {row["fingerprint"]: row["newest_since"] for row in recorded}
-    if not any(since[row["fingerprint"]] for row in missing):
+    if not any(row["newest_since"] for row in missing):
         return False
+    since = {row["fingerprint"]: row["newest_since"] for row in recorded}
     newest_since = since.get(keyring.newest) or utc_now()
     sent = await sent_with_an_earlier_key(database, newest_since, timedelta(seconds=settings.task_timeout_seconds))
     if sent.count:

@@ -11,17 +11,8 @@ from receiver.domain.keyring import KeyRing
 from receiver.large_bodies import read_apart
 from receiver.storage.audit import Actor, audit
 from receiver.storage.database import Database
-from receiver.storage.master_keys import (
-    PLACES,
-    Change,
-    Tally,
-    apply_changes,
-    count_rows,
-    examine,
-    recorded_keys,
-    tasks_sent_before,
-    values_after,
-)
+from receiver.storage.encrypted_values import PLACES, Change, Tally, apply_changes, count_rows, examine, values_after
+from receiver.storage.master_keys import recorded_keys, tasks_sent_before
 from receiver.storage.transaction import Transaction
 
 ROLL_OUT = timedelta(minutes=15)

@@ -15,7 +15,7 @@ from receiver.errors import StartError
 from receiver.private_files import claim_private
 from receiver.settings import Settings
 from receiver.storage.after_restore import AfterRestore, after_restore
-from receiver.storage.encrypted_values import undecryptable
+from receiver.storage.encrypted_values import sample_unreadable
 from receiver.storage.one_transaction import in_transaction, in_transaction_on_file
 from receiver.storage.schema import migrate, upgrade_file
 from receiver.storage.sqlite.backup import copy_database
@@ -113,7 +113,7 @@ def _absolute(file: Path) -> Path:
 
 
 def _prepare(connection: Connection, *, keyring: KeyRing, is_forced: bool) -> AfterRestore:
-    unread, tried = undecryptable(connection, keyring.decrypt)
+    unread, tried = sample_unreadable(connection, keyring)
     if unread and not is_forced:
         raise StartError(
             f"the master key does not fit: it decrypts {tried - unread} of {tried} stored secrets; put the key of that "

@@ -17,10 +17,11 @@ from receiver.errors import StartError
 from receiver.serving.key_check import check_master_keys
 from receiver.serving.master_keys import master_keys
 from receiver.settings import Settings
-from receiver.storage import master_keys as stored
+from receiver.storage import encrypted_values as stored
 from receiver.storage.database import Database
 from receiver.storage.key_rotation import KeyRotation
 from receiver.storage.keys import insert_key, key_row
+from receiver.storage.master_keys import recorded_keys
 from receiver.storage.tables import api_keys, idempotency_keys, subscriptions
 from tests.fakes.databases import settings_in
 from tests.storage.rows import add_organization, add_subscription, add_tasks, task_row
@@ -128,7 +129,7 @@ async def test_a_start_refuses_keys_that_cannot_read_what_is_stored(
 
     await rotate(database, DURING)
     await check_master_keys(database, opened_with, AFTER)
-    names = [row["fingerprint"] for row in await database.read(stored.recorded_keys())]
+    names = [row["fingerprint"] for row in await database.read(recorded_keys())]
     assert names == [AFTER.newest]
 
 
