@@ -107,3 +107,11 @@ async def test_a_commit_waits_for_the_disk_whatever_the_database_sets(url: str, 
 async def test_no_time_out_of_the_server_ends_the_wait_of_a_commit_for_its_standby(database: Database) -> None:
     found = await database.writer.run(lambda tx: tx.execute(text("SHOW statement_timeout")))
     assert found[0][0] == "0"
+
+
+async def test_work_without_a_bound_is_not_ended_by_the_server_either(url: str) -> None:
+    connection = await connect(url, command_seconds=None)
+    try:
+        assert await connection.fetchval("SHOW statement_timeout") == "0"
+    finally:
+        await connection.close()

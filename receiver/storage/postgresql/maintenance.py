@@ -38,7 +38,7 @@ _SIZES = (
     "WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace ORDER BY relname"
 )
 _WHOLE = "SELECT pg_database_size(current_database())"
-_PATIENT = {"statement_timeout": "0", "lock_timeout": "30s"}
+_PATIENT = {"lock_timeout": "30s"}
 
 
 async def check_server(dsn: str, own: OwnFindings) -> list[Finding]:

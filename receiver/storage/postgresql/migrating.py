@@ -32,7 +32,7 @@ _OTHER_SECONDS = 600.0
 _LOOK_SECONDS = 0.5
 LOCK = 0x52494E47
 """The number of the advisory lock that a migration holds: "RING" in ASCII."""
-_SETTINGS = {"lock_timeout": f"{_LOCK_SECONDS}s", "statement_timeout": "0"}
+_SETTINGS = {"lock_timeout": f"{_LOCK_SECONDS}s"}
 _DESCRIBE = (
     "SELECT pid, usename AS user, application_name AS application, state, "
     "extract(epoch FROM clock_timestamp() - xact_start)::int AS seconds FROM pg_stat_activity WHERE pid IN ({which})"

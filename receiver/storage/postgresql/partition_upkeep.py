@@ -34,7 +34,6 @@ from receiver.telemetry.log import get_logger
 log = get_logger("storage.postgresql.partition_upkeep")
 
 _SESSION = {
-    "statement_timeout": "0",
     "lock_timeout": "2s",
     # To detach a partition the server asks whether a key refers to a row of it, while others wait. It has no row: asked
     # from its side, by the index, that takes no time, whatever the statistics say of the rows that it had.

@@ -36,7 +36,7 @@ from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.postgresql.partitioning")
 
-_SESSION = {"statement_timeout": "0", "lock_timeout": "2s"}
+_SESSION = {"lock_timeout": "2s"}
 _UNCHECKED = text(
     "SELECT conrelid::regclass::text AS table, conname AS name "
     "FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid "

@@ -65,12 +65,13 @@ async def connect(
 ) -> asyncpg.Connection:
     """Open a connection of the driver's own; with `writes`, to a server that accepts writes.
 
-    `settings` are the session's, `command_seconds` bounds each statement; None for no bound on this side.
+    `settings` are the session's, `command_seconds` bounds each statement; None for no bound, on the server either.
 
     A connection never goes to a standby, even if the URL names one and the primary is down: a standby is behind, maybe
     for as long as the connection lasts, and does not know which transactions are open on the primary.
     """
     location = read_location(dsn)
+    unbounded = _UNBOUNDED if command_seconds is not None else {**_UNBOUNDED, "statement_timeout": "0"}
     connection: asyncpg.Connection = await asyncpg.connect(
         location.dsn,
         timeout=location.connect_seconds or CONNECT_SECONDS,
@@ -80,7 +81,7 @@ async def connect(
         target_session_attrs=SessionAttribute.read_write if writes else SessionAttribute.primary,
     )
     async with _closed_if_it_fails(connection):
-        await connection.execute(_setting({**_SESSION, **_UNBOUNDED, **settings}))
+        await connection.execute(_setting({**_SESSION, **unbounded, **settings}))
         await connection.set_type_codec("uuid", encoder=str, decoder=str, schema="pg_catalog", format="text")
     return connection
 

@@ -14,7 +14,7 @@ from receiver.storage.postgresql.migrating import lock_out_others
 from receiver.storage.postgresql.partitions import DIVIDED, Divided, is_partitioned, like, own_keys_of, settings_of
 from receiver.storage.postgresql.table_forms import form_of, run_all
 
-_SESSION = {"statement_timeout": "0", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "0"}
+_SESSION = {"lock_timeout": "5s", "idle_in_transaction_session_timeout": "0"}
 
 
 async def unite_server(dsn: str) -> list[Partitioned]:
