@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receiver.errors import StartError
 from receiver.storage.postgresql.errors import driver_error, is_conflict, is_locked
-from receiver.storage.postgresql.migrating import watch_blockers
+from receiver.storage.postgresql.migrating import watched_blockers
 from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.postgresql.locked_tables")
@@ -48,31 +47,29 @@ async def with_locked_tables(connection: AsyncConnection, dsn: str, work: Callab
 
     Raises `StartError`, with the sessions that are in the way, when they are still locked after `TRIES`.
     """
-    pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
     who = "a session that has ended since"
     for number in range(1, TRIES + 1):
-        blockers: dict[int, str] = {}
-        ended = asyncio.Event()
-        watch = asyncio.create_task(watch_blockers(dsn, pid, blockers, ended, every_seconds=LOCK_MILLISECONDS / 2000))
-        try:
-            await connection.exec_driver_sql("BEGIN")
-            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{VACUUM_MILLISECONDS}ms'")
-            await connection.exec_driver_sql(f"LOCK TABLE {', '.join(TABLES)} IN SHARE UPDATE EXCLUSIVE MODE")
-            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'")
-            await connection.exec_driver_sql(f"LOCK TABLE {', '.join(TABLES)}")
-            result = await work()
-            await connection.exec_driver_sql("COMMIT")
-            return result
-        except BaseException as error:
-            with suppress(Exception):  # of a connection that is lost; its transaction is then, too
-                await connection.exec_driver_sql("ROLLBACK")
-            if not isinstance(error, DBAPIError) or not (is_locked(error) or is_conflict(error)):
-                raise
-        finally:
-            ended.set()
-            await asyncio.gather(watch, return_exceptions=True)
+        async with watched_blockers(connection, dsn, every_seconds=LOCK_MILLISECONDS / 2000) as blockers:
+            try:
+                return await _try(connection, work)
+            except BaseException as error:
+                with suppress(Exception):  # of a connection that is lost; its transaction is then, too
+                    await connection.exec_driver_sql("ROLLBACK")
+                if not isinstance(error, DBAPIError) or not (is_locked(error) or is_conflict(error)):
+                    raise
         who = "; ".join(blockers.values()) or who
         log.info("tables in use", number=number, tries=TRIES, held_by=who)
         if number < TRIES:
             await asyncio.sleep(PAUSE_SECONDS)
     raise StartError(f"the tables are in use by {who}; end what that session does, then try again")
+
+
+async def _try(connection: AsyncConnection, work: Callable[[], Awaitable[T]]) -> T:
+    await connection.exec_driver_sql("BEGIN")
+    await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{VACUUM_MILLISECONDS}ms'")
+    await connection.exec_driver_sql(f"LOCK TABLE {', '.join(TABLES)} IN SHARE UPDATE EXCLUSIVE MODE")
+    await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'")
+    await connection.exec_driver_sql(f"LOCK TABLE {', '.join(TABLES)}")
+    result = await work()
+    await connection.exec_driver_sql("COMMIT")
+    return result

@@ -6,8 +6,8 @@ another connection asks the server who is in the way: that is the only moment at
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -28,10 +28,10 @@ TRIES = 6
 _LOCK_SECONDS = 3.0
 _PAUSE_SECONDS = 2.0
 _OTHER_SECONDS = 600.0
-"""How long another migration is waited for."""
+"""How long another process is waited for that migrates or partitions the database."""
 _LOOK_SECONDS = 0.5
-LOCK = 0x52494E47
-"""The number of the advisory lock that a migration holds: "RING" in ASCII."""
+_LOCK = 0x52494E47
+"""The number of the advisory lock of who changes the form of tables: "RING" in ASCII."""
 _SETTINGS = {"lock_timeout": f"{_LOCK_SECONDS}s"}
 _DESCRIBE = (
     "SELECT pid, usename AS user, application_name AS application, state, "
@@ -39,7 +39,7 @@ _DESCRIBE = (
 )
 _IN_THE_WAY = "SELECT unnest(pg_blocking_pids($1))"
 _MIGRATING = (
-    f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid = {LOCK} AND granted "
+    f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid = {_LOCK} AND granted "
     "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 
@@ -54,12 +54,12 @@ async def migrate_server(dsn: str, *, upgrade: Callable[[Connection], None]) -> 
         try:
             await lock_out_others(connection, dsn)
             for number in range(1, TRIES + 1):
-                blockers: dict[int, str] = {}
-                try:
-                    return await _try(connection, dsn, blockers, upgrade)
-                except DBAPIError as error:
-                    if not is_locked(error):
-                        raise
+                async with watched_blockers(connection, dsn) as blockers:
+                    try:
+                        return await _try(connection, upgrade)
+                    except DBAPIError as error:
+                        if not is_locked(error):
+                            raise
                 await connection.exec_driver_sql("ROLLBACK")
                 who = "; ".join(blockers.values()) or "a session that has ended since"
                 log.warning("migration waits for a lock", number=number, tries=TRIES, held_by=who)
@@ -77,35 +77,39 @@ async def migrate_server(dsn: str, *, upgrade: Callable[[Connection], None]) -> 
     )
 
 
-async def _try(
-    connection: AsyncConnection,
-    dsn: str,
-    blockers: dict[int, str],
-    upgrade: Callable[[Connection], None],
-) -> tuple[str | None, str]:
-    pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
-    ended = asyncio.Event()
-    watch = asyncio.create_task(watch_blockers(dsn, pid, blockers, ended))
-    try:
-        found = await connection.run_sync(present_schema)
-        if not found.is_to_be_migrated():
-            return found.revision, found.revision or migrations.HEAD
-        await connection.exec_driver_sql("BEGIN")
-        await connection.run_sync(upgrade)
-        await connection.exec_driver_sql("COMMIT")
-    finally:
-        ended.set()
-        await asyncio.gather(watch, return_exceptions=True)
+async def _try(connection: AsyncConnection, upgrade: Callable[[Connection], None]) -> tuple[str | None, str]:
+    found = await connection.run_sync(present_schema)
+    if not found.is_to_be_migrated():
+        return found.revision, found.revision or migrations.HEAD
+    await connection.exec_driver_sql("BEGIN")
+    await connection.run_sync(upgrade)
+    await connection.exec_driver_sql("COMMIT")
     return found.revision, migrations.HEAD
 
 
-async def watch_blockers(
-    dsn: str, pid: int, blockers: dict[int, str], ended: asyncio.Event, *, every_seconds: float | None = None
-) -> None:
-    """Keep in `blockers` who is in the way of a session, until `ended` is set."""
+@asynccontextmanager
+async def watched_blockers(
+    connection: AsyncConnection, dsn: str, *, every_seconds: float | None = None
+) -> AsyncIterator[dict[int, str]]:
+    """Yield who was last in the way of a connection: a line for each session, by its process id.
+
+    It is kept up to date until the context ends, and stays as it is then.
+    """
+    pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+    blockers: dict[int, str] = {}
+    ended = asyncio.Event()
+    watch = asyncio.create_task(_watch(dsn, pid, blockers, ended, every_seconds or _LOOK_SECONDS))
+    try:
+        yield blockers
+    finally:
+        ended.set()
+        await asyncio.gather(watch, return_exceptions=True)
+
+
+async def _watch(dsn: str, pid: int, blockers: dict[int, str], ended: asyncio.Event, every_seconds: float) -> None:
     while not ended.is_set():
         with suppress(TimeoutError):
-            async with asyncio.timeout(every_seconds or _LOOK_SECONDS):
+            async with asyncio.timeout(every_seconds):
                 await ended.wait()
         found = {} if ended.is_set() else await _sessions(dsn, _IN_THE_WAY, pid)
         if found:
@@ -137,17 +141,23 @@ def _line(row: dict[str, Any]) -> str:
 
 
 async def lock_out_others(connection: AsyncConnection, dsn: str) -> None:
-    """Wait until this is the only process that migrates the database. Raises `StartError` after `_OTHER_SECONDS`."""
+    """Wait until this is the only connection that changes the form of tables, and stay it until it is closed.
+
+    Raises `StartError` after `_OTHER_SECONDS`.
+    """
     loop = asyncio.get_running_loop()
     began = said_at = loop.time()
-    while not (await connection.execute(text(f"SELECT pg_try_advisory_lock({LOCK})"))).scalar_one():
+    while not await try_lock_out_others(connection):
         now = loop.time()
         if now - began > _OTHER_SECONDS:
-            raise StartError(
-                "another process is still migrating the database; end it, then run `ringback migrate` again"
-            )
+            raise StartError("another process is still migrating or partitioning the database; end it, then try again")
         if now - said_at >= _LOCK_SECONDS:
             said_at = now
             who = "; ".join((await _sessions(dsn, _MIGRATING)).values())
             log.warning("another migration is at work", seconds=round(now - began), held_by=who)
         await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def try_lock_out_others(connection: AsyncConnection) -> bool:
+    """Do the same without a wait; return False if another connection does it at present."""
+    return bool((await connection.execute(text(f"SELECT pg_try_advisory_lock({_LOCK})"))).scalar_one())

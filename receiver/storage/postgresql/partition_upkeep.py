@@ -15,7 +15,7 @@ from receiver.errors import StartError
 from receiver.storage.postgresql.connecting import connected
 from receiver.storage.postgresql.errors import driver_error
 from receiver.storage.postgresql.locked_tables import with_locked_tables
-from receiver.storage.postgresql.migrating import LOCK
+from receiver.storage.postgresql.migrating import try_lock_out_others
 from receiver.storage.postgresql.partitioning import check_keys, range_for
 from receiver.storage.postgresql.partitions import (
     BOUND,
@@ -66,7 +66,7 @@ async def keep_partitions(dsn: str, period: timedelta) -> PartitionsKept:
     kept = PartitionsKept([], [])
     try:
         async with connected(dsn, _SESSION, command_seconds=None) as connection:
-            if not (await connection.execute(text(f"SELECT pg_try_advisory_lock({LOCK})"))).scalar_one():
+            if not await try_lock_out_others(connection):
                 return kept
             for divided in DIVIDED:
                 if await is_partitioned(connection, divided.table):
