@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,15 +17,12 @@ from receiver.private_files import claim_private
 from receiver.settings import Settings
 from receiver.storage.installation import LAST_BACKUP, write_fact
 from receiver.storage.one_transaction import in_transaction
-from receiver.storage.sqlite.backup import copy_database
+from receiver.storage.sqlite.backup import OnProgress, copy_database
 from receiver.storage.sqlite.file_check import check_file
+from receiver.storage.sqlite.replace import STAMP, sync_folder
 from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.backup")
-
-OnProgress = Callable[[int, int], None]
-"""Called with how many bytes are copied, and how many there are."""
-_STAMP = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ class BackupMade:
 
 def default_target(settings: Settings, now: datetime) -> Path:
     """Return the name of a backup: beside the SQLite file; of a PostgreSQL database, in the present folder."""
-    ending = f"-{now.strftime(_STAMP)}.backup"
+    ending = f"-{now.strftime(STAMP)}.backup"
     if settings.is_sqlite:
         return settings.sqlite_path.with_name(settings.sqlite_path.name + ending)
     from receiver.storage.postgresql.programs import database_name
@@ -82,7 +79,7 @@ def _part_of(target: Path, *, overwrite: bool) -> Iterator[Path]:
         if target.exists() and not overwrite:
             raise StartError(f"{target} was made by another program meanwhile; name another file with --to")
         part.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except BaseException as error:
         part.unlink(missing_ok=True)
         raise (_cannot_write(target, error) if isinstance(error, OSError) else error) from None
@@ -121,13 +118,3 @@ async def _note(settings: Settings, at: datetime, made: BackupMade) -> None:
             log.info("backup not noted", advice="the schema is older than this version: run `ringback migrate`")
     except (RingbackError, DBAPIError) as error:
         log.warning("backup not noted", error=str(error).splitlines()[0])
-
-
-def _sync_folder(folder: Path) -> None:
-    """Wait until a new name is on disk, where the file system can do that."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,14 +18,11 @@ from receiver.storage.after_restore import AfterRestore, after_restore
 from receiver.storage.encrypted_values import sample_unreadable
 from receiver.storage.one_transaction import in_transaction, in_transaction_on_file
 from receiver.storage.schema import migrate, upgrade_file
-from receiver.storage.sqlite.backup import copy_database
+from receiver.storage.sqlite.backup import OnProgress, copy_database
 from receiver.storage.sqlite.connection import open_unchanged
 from receiver.storage.sqlite.file_check import check_file
 from receiver.storage.sqlite.location import hold_lock
-from receiver.storage.sqlite.replace import replace_database, seal
-
-OnProgress = Callable[[int, int], None]
-"""Called with how many bytes are copied, and how many there are."""
+from receiver.storage.sqlite.replace import remove_beside, replace_database, seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +95,8 @@ def _restore_file(
                 seal(new)
                 return Restored(done, replace_database(new, path, wall_now()))
             finally:
-                for ending in ("", "-wal", "-shm", "-journal"):
-                    new.with_name(new.name + ending).unlink(missing_ok=True)
+                remove_beside(new)
+                new.unlink(missing_ok=True)
     except BlockingIOError:
         raise StartError(f"another restore to {path} is under way; wait for its end") from None
     except (OSError, sqlite3.Error) as error:

@@ -7,7 +7,7 @@ index again, which takes several times as long, and shows no progress. Meanwhile
 what is written while the copy is made, and shrinks afterwards (`receiver.storage.sqlite.upkeep`).
 """
 
-import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -17,6 +17,8 @@ from urllib.parse import quote
 from receiver.errors import StartError
 from receiver.storage.sqlite.reserve import is_full
 
+OnProgress = Callable[[int, int], None]
+"""Called with how many bytes are copied, and how many there are."""
 _PAGES = 1024
 """Pages that are copied at a time: 8 MB."""
 
@@ -30,16 +32,13 @@ def open_served(path: Path) -> sqlite3.Connection:
 def copy_database(
     source: Path,
     target: Path,
-    on_progress: Callable[[int, int], None],
+    on_progress: OnProgress,
     open_source: Callable[[Path], sqlite3.Connection] = open_served,
 ) -> None:
-    """Copy a database into a file that exists; the copy needs no other file beside it.
-
-    `on_progress` is called with how many bytes are copied, and how many there are. Raises `StartError`.
-    """
+    """Copy a database into a file that exists; the copy needs no other file beside it. Raises `StartError`."""
     if not source.exists():
         raise StartError(f"{source} does not exist; name the database in RINGBACK_DATABASE_URL")
-    _check_room(source, target)
+    check_room(source, target, "make room, or name a file on another disk")
     try:
         with closing(open_source(source)) as reading, closing(sqlite3.connect(target, isolation_level=None)) as writing:
             page_bytes = reading.execute("PRAGMA page_size").fetchone()[0]
@@ -57,13 +56,12 @@ def copy_database(
         raise _cannot_copy(source, target, error) from None
 
 
-def _check_room(source: Path, target: Path) -> None:
-    needed = source.stat().st_size
-    space = os.statvfs(target.parent)
-    if (free := space.f_bavail * space.f_frsize) < needed:
+def check_room(source: Path, target: Path, do: str) -> None:
+    """Raise `StartError`, which says what to `do`, unless the disk of `target` has room for a copy of `source`."""
+    needed, free = source.stat().st_size, shutil.disk_usage(target.parent).free
+    if free < needed:
         raise StartError(
-            f"the disk of {target} has {free // 2**20} MiB free, and {source} takes {needed // 2**20} MiB; make room, "
-            "or name a file on another disk"
+            f"the disk of {target} has {free // 2**20} MiB free, and {source} takes {needed // 2**20} MiB; {do}"
         )
 
 

@@ -7,7 +7,6 @@ twice the file's size besides. `VACUUM INTO` writes a new file, which then takes
 room once, and whatever happens meanwhile, one of them is whole.
 """
 
-import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +16,7 @@ from sqlalchemy import NullPool, create_engine
 from receiver.errors import StartError
 from receiver.private_files import claim_private
 from receiver.storage.maintenance import Compacted, DatabaseSize, Finding, OwnFindings, Severity, TableSize
-from receiver.storage.sqlite.backup import open_served
+from receiver.storage.sqlite.backup import check_room, open_served
 from receiver.storage.sqlite.file_check import check_file, integrity_faults
 from receiver.storage.sqlite.location import hold_lock
 from receiver.storage.sqlite.replace import seal
@@ -26,7 +25,6 @@ from receiver.storage.sqlite.reserve import is_full
 _FREE_SHARE = 0.5
 """From this share of free pages on, compacting is worth its time."""
 _FREE_BYTES = 64 * 1024 * 1024
-_FEW = 3
 _BY_TREE = "SELECT name, sum(pgsize), sum(CASE WHEN pagetype = 'leaf' THEN ncell ELSE 0 END) FROM dbstat GROUP BY name"
 """The bytes of each table and index; the cells of a table's leaves are its rows."""
 
@@ -37,14 +35,14 @@ def check_file_of(path: Path, own: OwnFindings) -> list[Finding]:
         try:
             if faults := integrity_faults(connection):
                 return [_damaged(faults)]
-            orphans = connection.execute("PRAGMA foreign_key_check").fetchmany(_FEW)
+            orphan = connection.execute("PRAGMA foreign_key_check").fetchone()
             bytes_, free = _pages(connection)
         except sqlite3.Error as error:
             return [_damaged([str(error)])]
     found = [
         Finding("file", "whole"),
-        Finding("references", f"rows of {orphans[0][0]} name rows that are not there", Severity.BAD)
-        if orphans
+        Finding("references", f"rows of {orphan[0]} name rows that are not there", Severity.BAD)
+        if orphan
         else Finding("references", "whole"),
         _room(bytes_, free),
     ]
@@ -79,9 +77,9 @@ def compact_file(path: Path) -> Compacted:
     """Write a database into a new file without its free pages. Raises `StartError`, also while a process serves it."""
     new = path.with_name(f"{path.name}.compacting")
     with closing(hold_lock(path)):
-        _check_room(path)
+        _opened(path).close()  # refuses what is missing or damaged
+        check_room(path, new, "make room")
         try:
-            _opened(path).close()  # refuses what is missing or damaged
             seal(path)
             before = path.stat().st_size
             with closing(claim_private(new)), closing(_opened(path)) as connection:
@@ -125,10 +123,3 @@ def _room(bytes_: int, free: int) -> Finding:
     if free < _FREE_BYTES or free < _FREE_SHARE * bytes_:
         return Finding("room", found)
     return Finding("room", f"{found}: `ringback database compact` gives them back", Severity.WARNING)
-
-
-def _check_room(path: Path) -> None:
-    needed = path.stat().st_size if path.exists() else 0
-    space = os.statvfs(path.parent)
-    if (free := space.f_bavail * space.f_frsize) < needed:
-        raise StartError(f"the disk of {path} has {free} bytes free, and compacting may need {needed}; make room")

@@ -10,7 +10,9 @@ from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.sqlite.replace")
 
-_STAMP = "%Y%m%dT%H%M%SZ"
+STAMP = "%Y%m%dT%H%M%SZ"
+"""The time in the name of a copy, in UTC."""
+_BESIDE = ("-wal", "-shm", "-journal")
 
 
 def seal(path: Path) -> None:
@@ -31,21 +33,31 @@ def replace_database(new: Path, path: Path, now: datetime) -> Path | None:
     Raises `OSError`.
     """
     kept = _keep(path, now) if path.exists() else None
-    for ending in ("-wal", "-shm", "-journal"):  # of the database before: they would be read into the new one
-        path.with_name(path.name + ending).unlink(missing_ok=True)
+    remove_beside(path)  # of the database before: it would be read into the new one
     new.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+    return kept
+
+
+def remove_beside(path: Path) -> None:
+    """Remove the files that SQLite made beside a database which no process has open. Raises `OSError`."""
+    for ending in _BESIDE:
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until a new name is on disk, where the file system can do that."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return kept
 
 
 def _keep(path: Path, now: datetime) -> Path:
     """Give the database a second name, with all that its WAL has."""
-    kept = path.with_name(f"{path.name}.before-restore-{now.strftime(_STAMP)}")
+    kept = path.with_name(f"{path.name}.before-restore-{now.strftime(STAMP)}")
     try:
         seal(path)
     except sqlite3.Error as error:  # it is damaged, and perhaps why it is replaced
