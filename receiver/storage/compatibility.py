@@ -7,16 +7,21 @@ schema that it does not know if it is not older than that. A migration that does
 before its own.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from sqlalchemy import Connection, inspect, text
 
 import migrations
 from receiver.errors import StartError
 from receiver.storage.installation import SCHEMA, read_fact
+from receiver.storage.tables import events, organizations, tasks
 
-_TABLE = "alembic_version"
+VERSION_TABLE = "alembic_version"
 """Where Alembic stores the revision of a database."""
+REQUIRED_TABLES = (tasks.name, events.name, organizations.name, VERSION_TABLE)
+"""Tables that every schema of Ringback has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,11 @@ class PresentSchema:
 
     revision: str | None
     readable_from: str | None = None
+
+    @classmethod
+    def of(cls, revision: str | None, said: Mapping[str, str] | None) -> Self:
+        """Return the schema of a revision, with what its fact `SCHEMA` says, unless that is said of another one."""
+        return cls(revision, said.get("readable_from") if said and said.get("revision") == revision else None)
 
     def is_to_be_migrated(self) -> bool:
         """Return whether this version has migrations for it. Raises `StartError` if it cannot run on it at all."""
@@ -55,8 +65,7 @@ class PresentSchema:
 
 def present_schema(connection: Connection) -> PresentSchema:
     """Return the schema that the connection's database has."""
-    if not inspect(connection).has_table(_TABLE):
+    if not inspect(connection).has_table(VERSION_TABLE):
         return PresentSchema(None)
-    revision = connection.execute(text(f"SELECT version_num FROM {_TABLE}")).scalar_one_or_none()
-    said = read_fact(connection, SCHEMA) or {}
-    return PresentSchema(revision, said.get("readable_from") if said.get("revision") == revision else None)
+    revision = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar_one_or_none()
+    return PresentSchema.of(revision, read_fact(connection, SCHEMA))

@@ -10,18 +10,16 @@ import orjson
 from sqlalchemy import text
 
 from receiver.errors import StartError
-from receiver.storage.compatibility import PresentSchema
+from receiver.storage.compatibility import REQUIRED_TABLES, VERSION_TABLE, PresentSchema
 from receiver.storage.installation import SCHEMA
 from receiver.storage.postgresql.connecting import connected
 from receiver.storage.postgresql.own_sessions import LIVE_WRITERS
 from receiver.storage.postgresql.partitions import DIVIDED
 from receiver.storage.postgresql.programs import connection_variables, major_version, run
-from receiver.storage.tables import events, installation_facts, organizations, tasks
+from receiver.storage.tables import installation_facts
 
 _LOCK_WAIT = "10s"
-_NEEDED = (tasks.name, events.name, organizations.name, "alembic_version")
-_VERSION_TABLE = "alembic_version"
-_TABLES = (
+_COUNT_TABLES = (
     "SELECT count(*), count(*) FILTER (WHERE relkind = 'p') "
     "FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
     "WHERE relkind IN ('r', 'p') AND nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_toast'"
@@ -48,15 +46,13 @@ async def check_dump(file: Path, programs: Path | None) -> PresentSchema:
     tables = {line.split()[6] for line in listed.splitlines() if " TABLE DATA " in line and len(line.split()) > 6}
     # The rows of a partitioned table are in its partitions, one of which is the default one.
     tables |= {each.table for each in DIVIDED if each.default in tables}
-    if missing := [name for name in _NEEDED if name not in tables]:
+    if missing := [name for name in REQUIRED_TABLES if name not in tables]:
         raise StartError(f"{file} is not a backup of Ringback's database: it has no table {missing[0]}")
-    revisions = await _rows(path, _VERSION_TABLE, programs)
+    revisions = await _rows(path, VERSION_TABLE, programs)
     revision = revisions[0] if revisions else None
     facts = await _rows(path, installation_facts.name, programs) if installation_facts.name in tables else []
-    said: dict[str, str] = next(
-        (orjson.loads(line.split("\t")[1]) for line in facts if line.startswith(f"{SCHEMA}\t")), {}
-    )
-    return PresentSchema(revision, said.get("readable_from") if said.get("revision") == revision else None)
+    said = next((orjson.loads(line.split("\t")[1]) for line in facts if line.startswith(f"{SCHEMA}\t")), None)
+    return PresentSchema.of(revision, said)
 
 
 async def restore_dump(dsn: str, file: Path, programs: Path | None, *, replaces: bool) -> None:
@@ -86,7 +82,7 @@ async def refuse_if_served(dsn: str) -> None:
 async def _check_target(dsn: str, *, replaces: bool) -> None:
     await refuse_if_served(dsn)
     async with connected(dsn) as connection:
-        tables, partitioned = (await connection.execute(text(_TABLES))).one()
+        tables, partitioned = (await connection.execute(text(_COUNT_TABLES))).one()
     if partitioned and replaces:
         raise StartError(
             "the database has partitioned tables, which pg_restore cannot replace; name an empty one in "

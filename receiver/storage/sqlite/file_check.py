@@ -5,13 +5,11 @@ from contextlib import closing
 from pathlib import Path
 
 from receiver.errors import StartError
+from receiver.storage.compatibility import REQUIRED_TABLES, VERSION_TABLE
 from receiver.storage.sqlite.connection import open_unchanged
-from receiver.storage.tables import events, organizations, tasks
 
 _FEW = 3
 """How many faults a message names."""
-_ALWAYS = (tasks.name, events.name, organizations.name)
-"""Tables that every schema of Ringback has."""
 
 
 def check_file(path: Path, named: Path | None = None) -> str:
@@ -26,9 +24,9 @@ def check_file(path: Path, named: Path | None = None) -> str:
             if faults:
                 raise StartError(f"{named} is damaged: {'; '.join(faults)}")
             names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if not names.issuperset({*_ALWAYS, "alembic_version"}):
-                raise StartError(f"{named} is not a database of Ringback: it has no table {_missing(names)}")
-            found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            if missing := [name for name in REQUIRED_TABLES if name not in names]:
+                raise StartError(f"{named} is not a database of Ringback: it has no table {missing[0]}")
+            found = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()
     except sqlite3.Error as error:
         raise StartError(f"{named} cannot be read as a database ({error})") from None
     if found is None:
@@ -40,7 +38,3 @@ def integrity_faults(connection: sqlite3.Connection) -> list[str]:
     """Return the first faults that SQLite finds in its file; none if it is whole."""
     found = [text for (text,) in connection.execute(f"PRAGMA integrity_check({_FEW})")]
     return [] if found == ["ok"] else found
-
-
-def _missing(names: set[str]) -> str:
-    return next(name for name in (*_ALWAYS, "alembic_version") if name not in names)
