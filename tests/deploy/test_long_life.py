@@ -12,17 +12,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from models import DeliveryStatus, EventType
+from models import EventType
 from receiver.clock import utc_now
-from receiver.domain.ids import new_id
 from receiver.settings import Settings, load_settings
 from receiver.storage.database import Database
 from receiver.storage.maintenance import partition_database
 from receiver.storage.postgresql import partitioning
-from receiver.storage.transaction import NewDelivery, NewEvent, Settlement
 from receiver.workers.cleanup import Cleaner
 from tests.fakes.databases import migrated_on
 from tests.fakes.postgresql import Server, own_server
+from tests.storage.rows import new_delivery, new_event, new_settlement
 
 ROWS = 1_000_000
 PURGED = 40_000
@@ -106,40 +105,11 @@ async def writing(database: Database) -> AsyncIterator[Waits]:
 
 async def _write(database: Database) -> None:
     now = utc_now()
-    event = NewEvent(
-        uid=new_id(),
-        organization_id=1,
-        task_id=None,
-        task_uid=None,
-        type=EventType.WEBHOOK_DISABLED,
-        snapshot={},
-        created_at=now,
-    )
+    event = new_event(None, type=EventType.WEBHOOK_DISABLED, snapshot={}, created_at=now)
     (event_key,) = await database.writer.run(lambda tx: tx.insert_events([event]))
-    delivery = NewDelivery(
-        uid=new_id(),
-        organization_id=1,
-        subscription_id=1,
-        event_id=event_key,
-        task_id=None,
-        attempt=1,
-        due_at=now,
-        created_at=now,
-    )
+    delivery = new_delivery(1, event_key, None, attempt=1, due_at=now, created_at=now)
     (key,) = await database.writer.run(lambda tx: tx.insert_deliveries([delivery]))
-    done = Settlement(
-        delivery_id=key,
-        subscription_id=1,
-        attempt=1,
-        status=DeliveryStatus.DELIVERED,
-        due_at=None,
-        settled_at=now,
-        started_at=now,
-        duration_ms=1,
-        status_code=200,
-        error=None,
-        response="",
-    )
+    done = new_settlement(key, 1, settled_at=now, started_at=now)
     assert await database.writer.run(lambda tx: tx.settle([done])) == [True]
 
 

@@ -8,12 +8,12 @@ from sqlalchemy import insert, inspect, select
 from sqlmodel import SQLModel
 
 import models
-from models import EventType, SubscriptionKind
+from models import DeliveryStatus, EventType, SubscriptionKind
 from receiver.domain.ids import new_id
 from receiver.storage.database import Database
 from receiver.storage.organizations import ensure_organization
 from receiver.storage.tables import subscriptions, tasks
-from receiver.storage.transaction import NewDelivery, NewEvent
+from receiver.storage.transaction import NewDelivery, NewEvent, Settlement
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -100,7 +100,7 @@ def new_event(task_id: int | None, **fields: Any) -> NewEvent:
     return NewEvent(**given)
 
 
-def new_delivery(subscription_id: int, event_id: int, task_id: int, **fields: Any) -> NewDelivery:
+def new_delivery(subscription_id: int, event_id: int, task_id: int | None, **fields: Any) -> NewDelivery:
     """Return a delivery that is due now and not leased."""
     given: dict[str, Any] = {
         "uid": new_id(),
@@ -114,6 +114,25 @@ def new_delivery(subscription_id: int, event_id: int, task_id: int, **fields: An
         **fields,
     }
     return NewDelivery(**given)
+
+
+def new_settlement(delivery_id: int, subscription_id: int, **fields: Any) -> Settlement:
+    """Return the settlement of a delivery whose first attempt succeeded."""
+    given: dict[str, Any] = {
+        "delivery_id": delivery_id,
+        "subscription_id": subscription_id,
+        "attempt": 1,
+        "status": DeliveryStatus.DELIVERED,
+        "due_at": None,
+        "settled_at": NOW,
+        "started_at": NOW,
+        "duration_ms": 1,
+        "status_code": 200,
+        "error": None,
+        "response": "",
+        **fields,
+    }
+    return Settlement(**given)
 
 
 async def task_by_key(database: Database, key: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tests.storage.rows import (
     add_tasks,
     new_delivery,
     new_event,
+    new_settlement,
     task_by_key,
     task_row,
 )
@@ -66,21 +67,8 @@ async def delivery(database: Database, key: int) -> dict[str, Any]:
 
 
 def outcome(lease: LeasedDelivery, **fields: Any) -> Settlement:
-    given: dict[str, Any] = {
-        "delivery_id": lease.id,
-        "subscription_id": lease.subscription_id,
-        "attempt": lease.attempt,
-        "status": DeliveryStatus.DELIVERED,
-        "due_at": None,
-        "settled_at": NOW,
-        "started_at": NOW,
-        "duration_ms": 12,
-        "status_code": 204,
-        "error": None,
-        "response": "thanks",
-        **fields,
-    }
-    return Settlement(**given)
+    given = {"attempt": lease.attempt, "duration_ms": 12, "status_code": 204, "response": "thanks", **fields}
+    return new_settlement(lease.id, lease.subscription_id, **given)
 
 
 async def settle(database: Database, *settlements: Settlement) -> list[bool]:

@@ -14,7 +14,6 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, NullPool, delete, select
 
 import models
-from models import DeliveryStatus
 from receiver.domain.keyring import KeyRing
 from receiver.errors import StartError
 from receiver.settings import Settings
@@ -29,7 +28,6 @@ from receiver.storage.postgresql.server import core_engine
 from receiver.storage.restoring import restore
 from receiver.storage.schema import migrate
 from receiver.storage.tables import deliveries, delivery_attempts, events
-from receiver.storage.transaction import Settlement
 from receiver.workers.cleanup import Cleaner
 from tests.fakes import databases
 from tests.fakes.command import CLEAN, run_command
@@ -42,6 +40,7 @@ from tests.storage.rows import (
     add_tasks,
     new_delivery,
     new_event,
+    new_settlement,
     task_row,
 )
 from tests.storage.test_postgresql import HOT, QUERIES, compiled, full, plan_of
@@ -86,19 +85,7 @@ async def delivered(database: Database, subscription_id: int, **fields: Any) -> 
     (event,) = await database.writer.run(lambda tx: tx.insert_events([new_event(task, created_at=OLD)]))
     row = new_delivery(subscription_id, event, task, attempt=1, due_at=NOW)
     (key,) = await database.writer.run(lambda tx: tx.insert_deliveries([row]))
-    done = Settlement(
-        delivery_id=key,
-        subscription_id=subscription_id,
-        attempt=1,
-        status=DeliveryStatus.DELIVERED,
-        due_at=None,
-        settled_at=NOW,
-        started_at=NOW,
-        duration_ms=1,
-        status_code=200,
-        error=None,
-        response="",
-    )
+    done = new_settlement(key, subscription_id)
     assert await database.writer.run(lambda tx: tx.settle([done])) == [True]
     return task
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Select, insert, select, text, update
 from sqlalchemy.dialects import postgresql
 
-from models import DeliveryStatus, Submission
+from models import Submission
 from receiver.domain.ids import new_id
 from receiver.errors import StorageUnavailable
 from receiver.storage.database import Database
@@ -18,7 +18,7 @@ from receiver.storage.organizations import count_webhooks, is_below
 from receiver.storage.postgresql import transaction as hot
 from receiver.storage.tables import deliveries, subscriptions, tasks
 from receiver.storage.tasks import TaskFilter, task_by_id, tasks_matching
-from receiver.storage.transaction import Settlement, Transaction
+from receiver.storage.transaction import Transaction
 from tests.fakes.databases import outside, read_only, settings_in
 from tests.storage.rows import (
     NOW,
@@ -27,6 +27,7 @@ from tests.storage.rows import (
     add_tasks,
     new_delivery,
     new_event,
+    new_settlement,
     task_by_key,
     task_row,
 )
@@ -228,7 +229,8 @@ async def test_characters_that_postgresql_cannot_store_are_replaced(database: Da
     (delivery,) = await database.writer.run(
         lambda tx: tx.insert_deliveries([new_delivery(subscription, event, key, attempt=1)])
     )
-    assert await database.writer.run(lambda tx: tx.settle([_settlement(delivery, subscription)])) == [True]
+    done = new_settlement(delivery, subscription, response="h\x00i")
+    assert await database.writer.run(lambda tx: tx.settle([done])) == [True]
     stored = await task_by_key(database, key)
     assert stored["model"] == "a\ufffdb"
     assert stored["input"] == {"prompt": "c\ufffdd", "path": "C:\\u0000", "e\ufffd": 1}
@@ -236,22 +238,6 @@ async def test_characters_that_postgresql_cannot_store_are_replaced(database: Da
     assert attempt["response"] == "h\ufffdi"
     found = await database.read(tasks_matching(TaskFilter(organization_id=1, model="a\x00b"), 10))
     assert [row["id"] for row in found] == [key]
-
-
-def _settlement(delivery: int, subscription: int) -> Settlement:
-    return Settlement(
-        delivery_id=delivery,
-        subscription_id=subscription,
-        attempt=1,
-        status=DeliveryStatus.DELIVERED,
-        due_at=None,
-        settled_at=NOW,
-        started_at=NOW,
-        duration_ms=1,
-        status_code=200,
-        error=None,
-        response="h\x00i",
-    )
 
 
 async def plan_of(url: str, query: str, *arguments: Any) -> str:
