@@ -43,7 +43,8 @@ async def test_a_start_waits_for_a_server_and_for_its_schema(settings: Settings,
         starting = asyncio.create_task(when_ready(lambda: check_schema(late), seconds=60))
         assert "start the server" in await waits(logged, starting, 1)
         await server.start()
-        while "has no schema yet" not in await waits(logged, starting, number := 2):
+        number = 2
+        while "has no schema yet" not in await waits(logged, starting, number):
             number += 1  # it may be seen as it starts
         await migrate(late)
         await starting
