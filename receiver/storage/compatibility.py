@@ -1,10 +1,10 @@
 """Which versions of Ringback may run on which schema: the version before runs beside the next, and can come back.
 
-Each migration says in `readable_from` the oldest version, by that version's newest revision, which may run while it is
-applied: one that only adds says the revision before it or an earlier one. The schema itself keeps the greatest of these
-(`receiver.storage.installation`, `SCHEMA`), because a version cannot know the migrations that came after it. It takes a
-schema that it does not know if it is not older than that. A migration that does not say it may be read by no version
-before its own.
+Each migration names in `readable_from` the oldest version, by that version's newest revision, which may run while it is
+applied: a migration that only adds names the revision before it or an earlier one. The schema itself keeps the greatest
+of these (`receiver.storage.installation`, `SCHEMA`), because a version cannot know the migrations that came after it.
+It takes a schema that it does not know if it is not older than that. After a migration that names none, no version
+before it may run.
 """
 
 from collections.abc import Mapping

@@ -24,9 +24,9 @@ Position = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class SentTasks:
-    """Tasks under way whose webhooks are verified by an earlier key; `until` is when they have ended.
+    """Tasks under way whose webhooks are verified by an earlier key, and when the last of them has ended (`until`).
 
-    That is so unless the provider reports progress until then; None if there are none.
+    One may end later if the provider reports progress of it. `until` is None if there are no such tasks.
     """
 
     count: int

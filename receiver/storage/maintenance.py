@@ -33,6 +33,10 @@ class Finding:
     severity: Severity = Severity.GOOD
 
 
+OwnFindings = Callable[[Connection], list[Finding]]
+"""Checks what Ringback itself relies on in a database."""
+
+
 @dataclass(frozen=True, slots=True)
 class TableSize:
     """A table with its indexes. `rows` is an estimate on PostgreSQL; `bytes` is None where SQLite cannot tell it."""
@@ -156,6 +160,3 @@ def _counted(connection: Connection, what: str, condition: Any) -> Finding:
     if not count:
         return Finding(what, "0")
     return Finding(what, f"{count}: rows were changed by hand, or Ringback has a bug; please report it", Severity.BAD)
-
-
-OwnFindings = Callable[[Connection], list[Finding]]

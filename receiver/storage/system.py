@@ -66,8 +66,7 @@ def dead_deliveries(keys: Sequence[int]) -> Select[Any]:
 
 
 async def insert_alerts(tx: Transaction, new: Iterable[Mapping[str, Any]]) -> None:
-    """Insert alerts: each has `event_uid`, `channel`, `type`, `text`, `due_at` and
-    `created_at`."""
+    """Insert alerts: each has `event_uid`, `channel`, `type`, `text`, `due_at` and `created_at`."""
     await tx.execute(insert(alerts), [{"attempt": 0, **each} for each in new])
 
 

@@ -79,7 +79,7 @@ async def run(program: str, arguments: Sequence[str], folder: Path | None, varia
             await process.wait()
         raise
     if process.returncode:
-        raise StartError(f"{program} failed: {_last_words(err.decode(errors='replace')) or process.returncode}")
+        raise StartError(f"{program} failed: {_first_error(err.decode(errors='replace')) or process.returncode}")
     return out.decode(errors="replace")
 
 
@@ -121,7 +121,7 @@ def _from_authority(parts: SplitResult) -> dict[str, str]:
     return found
 
 
-def _last_words(text: str) -> str:
+def _first_error(text: str) -> str:
     """Return the first line of a program's error: the others say where it happened."""
     lines = [line for line in text.splitlines() if "error" in line.lower()] or text.splitlines()
     return lines[0][:500] if lines else ""
