@@ -57,7 +57,7 @@ PLACES = (
     # Bodies of responses, each up to 128 KiB.
     Place(idempotency_keys, ("answer",), 20, passing=("answer",)),
 )
-"""Where values are stored encrypted: there is no other place."""
+"""Where values are stored encrypted: there is no other place. A cursor of the API has the number of one (0 to 2)."""
 
 
 @dataclass(slots=True)
