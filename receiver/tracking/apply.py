@@ -95,10 +95,9 @@ class Applier:
         if batch.step_events:
             changed = [batch.by_uid[str(event.task_uid)] for event in batch.step_events]
             causes = {event.run_uid: event.request_id for event in batch.step_events}
-            batch.events += [
-                replace(event, request_id=causes.get(event.run_uid))
-                for event in await self._runs.apply_tasks(tx, changed, batch.now)
-            ]
+            for event in await self._runs.apply_tasks(tx, changed, batch.now):
+                event.request_id = causes.get(event.run_uid)
+                batch.events.append(event)
         if batch.accepted:
             # First, for a delivery may have begun when the next thing after the commit is called.
             tx.after_commit.append(batch.note_accepted)

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from models import TaskStatus
 from receiver.api.routes import routes
+from receiver.telemetry.request_ids import begin_request
 from tests.fakes.world import World
 from tests.integration.harness import tracking
 from tests.integration.run_harness import RunHarness
@@ -104,9 +105,12 @@ async def test_an_end_that_no_provider_brought_is_counted_as_ringbacks_own_and_l
             await polling.age(uid)
             await polling.act_on(uid)
             assert counted() == [failed + 1, cancelled]
-            await runs.cancel(await runs.begin("a"))
+            run = await runs.begin("a")
+            begin_request(b"cancels")
+            await runs.cancel(run)
             assert counted() == [failed + 1, cancelled + 1]
-    assert [each["state"] for each in records if each["event"] == "task ended"] == ["failed", "cancelled"]
+    ends = [each for each in records if each["event"] == "task ended"]
+    assert [(each["state"], each.get("request_id")) for each in ends] == [("failed", None), ("cancelled", "cancels")]
 
 
 async def test_a_failed_attempt_is_counted_as_failed_although_its_delivery_is_pending(world: World) -> None:
