@@ -3,8 +3,10 @@
 from typing import Any
 from urllib.parse import parse_qsl
 
+from pydantic import BaseModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from receiver.api.piapi_queries import CancelQuery, HistoryQuery
 from receiver.api.run_schemas import JobQuery, RunQuery
 from receiver.api.schemas import AuditQuery, DeliveryQuery, EventQuery, GetTask, ReportQuery, TaskQuery
 from receiver.asgi import KEY
@@ -18,8 +20,21 @@ log = get_logger("api.access_log")
 HIDDEN = "***"
 """Stands for what may be a secret."""
 _LONGEST_PATH, _LONGEST_QUERY, _LONGEST_AGENT = 300, 1_000, 200
-_QUERIES = (AuditQuery, DeliveryQuery, EventQuery, GetTask, JobQuery, ReportQuery, RunQuery, TaskQuery)
-_NAMES = frozenset(name for query in _QUERIES for name in query.model_fields) - {"metadata"} | {"attempt"}
+_QUERIES: tuple[type[BaseModel], ...] = (
+    AuditQuery,
+    CancelQuery,
+    DeliveryQuery,
+    EventQuery,
+    GetTask,
+    HistoryQuery,
+    JobQuery,
+    ReportQuery,
+    RunQuery,
+    TaskQuery,
+)
+_OTHER_NAMES = {"attempt", "size", "pageSize"}
+"""`attempt` is that of an inbound webhook's URL; the others stand for `page_size` of `HistoryQuery`."""
+_NAMES = frozenset(name for query in _QUERIES for name in query.model_fields) - {"metadata"} | _OTHER_NAMES
 """The parameters of queries whose values are shown: none of them is a secret. Metadata are clients' own."""
 _HOOKS = "hooks"
 

@@ -236,8 +236,7 @@ def endpoint(
 
     `query` is the schema of the query; without one the path takes none. `passes_on`: the request is passed on to the
     provider, whose matter its query is; an `Idempotency-Key` is not obeyed. `traced_as` is the name of the span of a
-    request that creates something. Every response to a valid key has the
-    headers of its rate limit (`api.limits`).
+    request that creates something. Every response to a valid key has the headers of its rate limit (`api.limits`).
     """
     names = tuple(query.model_fields) if query is not None else ()
     return _Endpoint(handler, dialect, scope, names, passes_on, traced_as).serve

@@ -24,8 +24,7 @@ Filters = Mapping[str, Any]
 
 
 def check_event_types(wanted: Sequence[str] | None, *, as_pi: bool) -> list[str]:
-    """Return the event types that a list names, sorted. `task.*`, `run.*`, `system.*` and Pi's names
-    are allowed too.
+    """Return the event types that a list names, sorted. `task.*`, `run.*`, `system.*` and Pi's names are allowed too.
 
     None stands for the events of a task's end (`as_pi`: completed and failed alone). Raises `BadRequest` that lists the
     allowed names.

@@ -1,4 +1,4 @@
-"""Delays before the next poll, delivery attempt, task attempt or create call.
+"""Delays before the next poll, delivery attempt, task attempt, create call or alert.
 
 All are in seconds. `jitter` is a random number in [0, 1) that the caller draws.
 """
@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 _POLL_GROWTH = 1.5
 _LONGEST_RETRY = 3600.0
 _LONGEST_RESEND = 60.0
+_FIRST_ALERT = 30.0
 _FIRST_RECALL = 1.0
 _LONGEST_RECALL = 60.0
 LATER_LOOKS = (30.0, 600.0, 7200.0, 86400.0)
@@ -121,6 +122,11 @@ def resend_delay(tries: int, retry_after: float | None, jitter: float) -> float:
     grown = _grown(1.0, 2.0, max(tries - 1, 0), _LONGEST_RESEND)
     delay = min(_LONGEST_RESEND, _spread(grown, jitter))
     return max(delay, min(retry_after or 0.0, _LONGEST_RETRY))
+
+
+def alert_delay(attempt: int) -> float:
+    """Return the delay before an alert is sent again after its `attempt`-th attempt (from 1): 30, 60, 120 ... 3600."""
+    return _grown(_FIRST_ALERT, 2.0, attempt - 1, _LONGEST_RETRY)
 
 
 def _grown(first: float, factor: float, steps: int, longest: float) -> float:

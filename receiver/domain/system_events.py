@@ -15,9 +15,11 @@ PAUSED_SECONDS = 30.0
 _LONGEST_TEXT = 300
 
 
-def is_told(event_type: str) -> bool:
-    """Return whether the death of a delivery of such an event is told: that of a system event is not, or the news of
-    a dead delivery would die with the same endpoint, and be told again."""
+def is_death_told(event_type: str) -> bool:
+    """Return whether it is told that a delivery of such an event was given up.
+
+    Not that of a system event: its endpoint may be the one that fails, and each notice would cause the next.
+    """
     return event_type not in SYSTEM_EVENTS
 
 

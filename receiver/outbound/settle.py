@@ -11,7 +11,7 @@ from receiver.domain.audit_values import webhook_difference
 from receiver.domain.delivery_outcomes import GONE, has_failed_too_long
 from receiver.domain.log_lines import LogLines
 from receiver.domain.representations import native_webhook
-from receiver.domain.system_events import delivery_dead, failing_for_long, is_told, webhook_failing
+from receiver.domain.system_events import delivery_dead, failing_for_long, is_death_told, webhook_failing
 from receiver.events.system import SystemEvents, system_event
 from receiver.storage.audit import SERVICE, Actor, audit
 from receiver.storage.subscriptions import active_webhooks, change_subscription, set_failing_since
@@ -109,6 +109,6 @@ class Settler:
                 now,
             )
             for row in rows
-            if is_told(row["event_type"])
+            if is_death_told(row["event_type"])
         ]
         await self._system_events.record(tx, told, now)

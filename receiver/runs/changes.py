@@ -7,7 +7,7 @@ tried again in another transaction, which sees the task. Once the run is locked,
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -93,7 +93,9 @@ class RunChanger:
         states = [(task, step) for step in under_way if (task := tasks[step["task_uid"]]) is not None]
         events = await self._change_tasks(tx, change, states, now)
         events += await self._advancer.write(tx, [change], now)
-        await record(tx, [replace(each, request_id=asked.request_id) for each in events], self._after_commit, now)
+        for event in events:
+            event.request_id = asked.request_id
+        await record(tx, events, self._after_commit, now)
         return run
 
     async def _change_tasks(

@@ -1,7 +1,7 @@
 """What the API asks of runs: create, wait, cancel, retry. `receiver.runs.advance` advances them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -135,7 +135,9 @@ class Runs:
         change = RunChange(run, now)
         change.apply_plan(rules.advance)
         events = [created, *await self._advancer.write(tx, [change], now)]
-        await record(tx, [replace(each, request_id=request.request_id) for each in events], self._after_commit, now)
+        for event in events:
+            event.request_id = request.request_id
+        await record(tx, events, self._after_commit, now)
 
     async def _with_steps(self, rows: Sequence[Mapping[str, Any]]) -> list[RunRow]:
         steps = await self._database.read(steps_of([row["id"] for row in rows])) if rows else []

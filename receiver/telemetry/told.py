@@ -5,6 +5,7 @@ has the event. Those that are not told are forgotten when there are more: of the
 """
 
 import time
+from collections import OrderedDict
 
 from receiver.telemetry.metrics import timed, told_seconds
 
@@ -15,12 +16,12 @@ class ToldTimes:
     """The webhooks that are told to none yet."""
 
     def __init__(self) -> None:
-        self._accepted: dict[str, float] = {}
+        self._accepted: OrderedDict[str, float] = OrderedDict()
 
     def accepted(self, event_uid: str, at: float) -> None:
         """Note when the webhook of an event was accepted, in seconds of the monotonic clock; its commit is on disk."""
         if len(self._accepted) >= MOST_KEPT:
-            del self._accepted[next(iter(self._accepted))]
+            self._accepted.popitem(last=False)  # which a dict has to search for from its first place
         self._accepted[event_uid] = at
 
     def told(self, event_uid: str, by: str) -> None:

@@ -46,7 +46,7 @@ class Span:
         """Set the status of the HTTP response; None if there was none."""
 
     def fail(self, kind: str, message: str | None = None) -> None:
-        """Say that it failed; `kind` is one of few words, and `message` has nothing from outside."""
+        """Say that it failed; `kind` is one of few words, and `message` has nothing of a URL or of a body."""
 
     def __enter__(self) -> Self:
         return self

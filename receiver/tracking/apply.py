@@ -95,15 +95,15 @@ class Applier:
         if batch.step_events:
             changed = [batch.by_uid[str(event.task_uid)] for event in batch.step_events]
             causes = {event.run_uid: event.request_id for event in batch.step_events}
-            batch.events += [
-                replace(event, request_id=causes.get(event.run_uid))
-                for event in await self._runs.apply_tasks(tx, changed, batch.now)
-            ]
-        # First, for a delivery may have begun when the next thing after the commit is called.
-        tx.after_commit.append(batch.outcomes.report)
+            for event in await self._runs.apply_tasks(tx, changed, batch.now):
+                event.request_id = causes.get(event.run_uid)
+                batch.events.append(event)
+        if batch.accepted:
+            # First, for a delivery may have begun when the next thing after the commit is called.
+            tx.after_commit.append(batch.note_accepted)
         await record(tx, batch.events, self.after_commit, batch.now)
         if batch.ends:
-            tx.after_commit.append(batch.log_ends)
+            tx.after_commit.append(batch.report_ends)
         if batch.receipts:
             await insert_receipts(tx, batch.receipts)
         due = [change.values["due_at"] for change in batch.changes.values() if change.values.get("due_at")]
@@ -119,8 +119,7 @@ class Applier:
         if task is not None and decision.changes:
             if decision.changes.get("attempt", task.attempt) != task.attempt:
                 batch.ended_attempts.append(_ended(task, update, batch.now))
-            batch.change(task, decision, arrival.request_id)
-            batch.note(arrival, task, decision)
+            batch.change(task, decision, arrival)
             if task.provider_task_id:
                 batch.by_provider_id[arrival.provider, task.provider_task_id] = task.uid
         if task is not None and decision.receipt == ReceiptReason.SUPERSEDED:

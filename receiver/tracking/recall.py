@@ -15,7 +15,6 @@ from datetime import datetime
 
 from receiver.clock import utc_now
 from receiver.domain import transitions
-from receiver.domain.decisions import ENDS
 from receiver.domain.task_state import TaskState
 from receiver.domain.updates import Source, cancellation
 from receiver.events.after_commit import AfterCommit
@@ -33,7 +32,7 @@ from receiver.storage.transaction import NewEvent, Transaction
 from receiver.telemetry.log import get_logger
 from receiver.tracking.call_spans import span_ids, traced_call
 from receiver.tracking.conclusions import Conclusions
-from receiver.tracking.update_batch import OWN_DECISION, UpdateBatch, complete_snapshots
+from receiver.tracking.update_batch import UpdateBatch, complete_snapshots
 
 log = get_logger("tracking.recall")
 
@@ -57,12 +56,9 @@ class RecalledTasks:
             decision = transitions.recall(task, now)
             if decision.changes:
                 batch.change(task, decision)
-                if decision.event in ENDS:
-                    batch.outcomes.ends.append((task.provider, task.status, OWN_DECISION))
         await complete_snapshots(tx, batch)
         await tx.update_tasks(list(batch.changes.values()))
-        tx.after_commit.append(batch.outcomes.report)
-        tx.after_commit.append(batch.log_ends)
+        tx.after_commit.append(batch.report_ends)
         tx.after_commit.append(lambda: self._after_commit.due.set(now))
         return batch.events
 

@@ -50,29 +50,8 @@ class Arrival:
     """When an inbound webhook was accepted, in seconds of the monotonic clock; None for any other update."""
 
 
-OWN_DECISION = "ringback"
+_OWN_DECISION = "ringback"
 """What ended a task that no provider ended, as the metrics name it."""
-
-
-class BatchOutcomes:
-    """What the metrics are told of a batch when its commit is on disk."""
-
-    __slots__ = ("accepted", "ends")
-
-    def __init__(self) -> None:
-        self.ends: list[tuple[str, str, str]] = []
-        """The provider, the state and the source of each end of a task."""
-        self.accepted: list[tuple[str, float]] = []
-        """The event that each inbound webhook made, and when that webhook was accepted."""
-
-    def report(self) -> None:
-        """Count the ends, and note when the webhooks were accepted."""
-        for end in self.ends:
-            counted(tasks_ended, *end).inc()
-        for event_uid, accepted_at in self.accepted:
-            TOLD_TIMES.accepted(event_uid, accepted_at)
-
-
 _DIGITS = 3
 _NO_NAMES = {("", None)}
 
@@ -99,9 +78,10 @@ class UpdateBatch:
         """
         self.step_events: list[NewEvent] = []
         """The events of tasks that are steps of runs."""
-        self.ends: list[tuple[TaskState, NewEvent]] = []
-        """The tasks that ended, as they are now, and the event of that."""
-        self.outcomes = BatchOutcomes()
+        self.ends: list[tuple[TaskState, NewEvent, str]] = []
+        """The tasks that ended, as they are now, the event of that, and what brought it, as the metrics name it."""
+        self.accepted: list[tuple[str, float]] = []
+        """The event that each inbound webhook made, and when that webhook was accepted."""
 
     def add(self, loaded: Mapping[str, TaskState]) -> None:
         """Add tasks as they are in the table."""
@@ -147,15 +127,18 @@ class UpdateBatch:
                 taken |= names
         return chosen
 
-    def change(self, task: TaskState, decision: Decision, request_id: str | None = None) -> None:
-        """Note what is to be written of a task for this request, and change its state accordingly."""
+    def change(self, task: TaskState, decision: Decision, arrival: Arrival | None = None) -> None:
+        """Note what is to be written of a task, and change its state accordingly.
+
+        `arrival` brought the decision; None for one of Ringback's own.
+        """
         values = dict(decision.changes)
         if "due_at" in values:
             values["leased"] = False
-        event = self._event(task, decision, request_id) if decision.event is not None else None
+        event = self._event(task, decision, arrival) if decision.event is not None else None
         if event is not None and decision.event in ENDS:
             values["ended_event"] = event.uid
-            self.ends.append((task, event))
+            self.ends.append((task, event, _brought_by(arrival)))
         change = self.changes.get(task.id)
         if change is None:
             change = self.changes[task.id] = TaskChange(task.id, task.status, task.attempt, values)
@@ -168,34 +151,30 @@ class UpdateBatch:
             self.superseded[task.provider, task.provider_task_id] = (task.uid, task.attempt)
         task.apply_changes(values)
 
-    def note(self, arrival: Arrival, task: TaskState, decision: Decision) -> None:
-        """Note for the metrics what an update did, after `change`."""
-        if decision.event is None:
-            return
-        if decision.event in ENDS:
-            update = arrival.update
-            self.outcomes.ends.append(
-                (task.provider, task.status, update.source if update.by_provider else OWN_DECISION)
-            )
-        if arrival.accepted_at is not None:
-            self.outcomes.accepted.append((self.events[-1].uid, arrival.accepted_at))
-
     def name_earlier(self, task: TaskState, update: ProviderUpdate) -> None:
         """Note the provider's id of an attempt that another one has followed: it may not have been known."""
         if update.provider_task_id and update.attempt is not None and update.attempt < task.attempt:
             self.earlier[task.uid, update.attempt] = update.provider_task_id
 
-    def _event(self, task: TaskState, decision: Decision, request_id: str | None) -> NewEvent:
-        event = event_of(task, decision, self.now, request_id)
+    def _event(self, task: TaskState, decision: Decision, arrival: Arrival | None) -> NewEvent:
+        event = event_of(task, decision, self.now, None if arrival is None else arrival.request_id)
         self.events.append(event)
         if task.run_uid is not None:
             self.step_events.append(event)
+        if arrival is not None and arrival.accepted_at is not None:
+            self.accepted.append((event.uid, arrival.accepted_at))
         return event
 
-    def log_ends(self) -> None:
-        """Write a log record for each task that ended. Called after the commit."""
-        for task, event in self.ends:
+    def note_accepted(self) -> None:
+        """Note when the webhooks were accepted whose events are to be told. Called after the commit."""
+        for event_uid, accepted_at in self.accepted:
+            TOLD_TIMES.accepted(event_uid, accepted_at)
+
+    def report_ends(self) -> None:
+        """Count each task that ended, and write a log record of it. Called after the commit."""
+        for task, event, brought_by in self.ends:
             snapshot = event.snapshot
+            counted(tasks_ended, task.provider, snapshot["status"], brought_by).inc()
             known = {
                 "error_code": (snapshot.get("error") or {}).get("code"),
                 "run_id": task.run_uid,
@@ -255,6 +234,10 @@ async def complete_snapshots(tx: Transaction, batch: UpdateBatch) -> None:
     for key, event, changed in batch.incomplete:
         known = {**stored[key], **changed}
         event.snapshot.update({name: value for name, value in known.items() if value is not None})
+
+
+def _brought_by(arrival: Arrival | None) -> str:
+    return arrival.update.source if arrival is not None and arrival.update.by_provider else _OWN_DECISION
 
 
 def _seconds_between(start: datetime | None, end: datetime) -> float | None:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from receiver.clock import utc_now
+from receiver.domain.schedules import alert_delay
 from receiver.events.system import SystemEvents
 from receiver.outbound.alert_channels import AlertChannels
 from receiver.storage.database import Database
@@ -22,8 +23,6 @@ _LEASE = timedelta(seconds=120)
 _LONGEST_WAIT_SECONDS = 60.0
 _AT_ONCE = 500
 _MOST_LINES = 20
-_FIRST_DELAY_SECONDS = 30.0
-_LONGEST_DELAY_SECONDS = 3600.0
 _GIVEN_UP_AFTER = timedelta(days=1)
 
 _Row = dict[str, Any]
@@ -49,16 +48,15 @@ class AlertWorker:
         """Send what is due, as soon as it is, until cancelled."""
         while True:
             self._written.clear()
-            now = utc_now()
-            due = await self._database.writer.run(
-                lambda tx, now=now: claim_alerts(tx, now, now + _LEASE, _AT_ONCE),  # type: ignore[misc]
-                bounded=False,
-            )
-            if due:
+            if due := await self._claim():
                 await self._send(due)
                 await asyncio.sleep(self._pause)
             else:
                 await self._wait()
+
+    async def _claim(self) -> list[_Row]:
+        now = utc_now()
+        return await self._database.writer.run(lambda tx: claim_alerts(tx, now, now + _LEASE, _AT_ONCE), bounded=False)
 
     async def _wait(self) -> None:
         rows = await self._database.read(next_alert())
@@ -86,7 +84,7 @@ class AlertWorker:
             log.error("alerts given up", alerts=len(over), event_ids=[row["event_uid"] for row in over[:_MOST_LINES]])
             await self._delete(over)
         if rest := [row for row in rows if row not in over]:
-            due_at = now + _delay(rest)
+            due_at = now + timedelta(seconds=alert_delay(min(row["attempt"] for row in rest)))
             log.warning("alerts not sent", alerts=len(rest), next_attempt_at=due_at.isoformat())
             keys = [row["id"] for row in rest]
             await self._database.writer.run(lambda tx: postpone_alerts(tx, keys, due_at), bounded=False)
@@ -94,11 +92,6 @@ class AlertWorker:
     async def _delete(self, rows: Sequence[_Row]) -> None:
         keys = [row["id"] for row in rows]
         await self._database.writer.run(lambda tx: delete_alerts(tx, keys), bounded=False)
-
-
-def _delay(rows: Sequence[_Row]) -> timedelta:
-    attempt = min(row["attempt"] for row in rows)
-    return timedelta(seconds=min(_FIRST_DELAY_SECONDS * 2 ** (attempt - 1), _LONGEST_DELAY_SECONDS))
 
 
 def _message(rows: Sequence[_Row]) -> tuple[str, str]:

@@ -22,8 +22,8 @@ log = get_logger("workers.system_watch")
 EVERY_SECONDS = 2.0
 OVER_AFTER_SECONDS = 600.0
 """A condition is over when it was not seen for this long: a provider may ask for one pause after the other."""
-_TOLD_AGAIN_SECONDS = 3600.0
-"""A condition that lasts is brought to the database again after this time, which knows whether it is to be told."""
+_ASKED_AGAIN_SECONDS = 3600.0
+"""While a condition lasts, the database is asked this often whether it is to be told."""
 _SHORTEST_OUTAGE_SECONDS = 1.0
 _OF_PROVIDERS = (EventType.PROVIDER_PAUSED, EventType.PROVIDER_UNAUTHORIZED)
 
@@ -48,9 +48,9 @@ class SystemWatcher:
         self._system_events = system_events
         self._every = every_seconds
         self._over_after = over_after_seconds
-        self._told: dict[Condition, float] = {}
+        self._asked: dict[Condition, float] = {}
         self._seen: dict[Condition, float] = {}
-        """When each condition was brought to the database, and seen, last. Times of the loop's clock."""
+        """When the database was last asked about each condition, and when each was last seen, by the loop's clock."""
 
     async def run(self) -> None:
         """Look at intervals until cancelled."""
@@ -75,12 +75,12 @@ class SystemWatcher:
     async def _tell(self, condition: Condition, data: dict[str, Any]) -> None:
         loop_now, now = asyncio.get_running_loop().time(), utc_now()
         self._seen[condition] = loop_now
-        if loop_now - self._told.get(condition, -_TOLD_AGAIN_SECONDS) < _TOLD_AGAIN_SECONDS:
+        if loop_now - self._asked.get(condition, -_ASKED_AGAIN_SECONDS) < _ASKED_AGAIN_SECONDS:
             return
         told = await self._writer.run(
             lambda tx: self._system_events.tell_account_owners(tx, *condition, data, now), bounded=False
         )
-        self._told[condition] = loop_now
+        self._asked[condition] = loop_now
         if told:
             log.warning("provider condition began", condition=condition[0], **data)
 
@@ -89,7 +89,7 @@ class SystemWatcher:
         for condition in [each for each, seen_at in self._seen.items() if now - seen_at >= self._over_after]:
             await self._end(*condition)
             del self._seen[condition]
-            if self._told.pop(condition, None) is not None:
+            if self._asked.pop(condition, None) is not None:
                 log.info("provider condition ended", condition=condition[0], provider=condition[1])
 
     async def _end(self, type: EventType, provider: str) -> None:

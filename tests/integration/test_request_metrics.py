@@ -1,12 +1,19 @@
-"""What the metrics show of requests, of a task's way from webhook to subscriber, and of failed deliveries."""
+"""What the metrics show of requests, of a task's way from webhook to subscriber, of ends and of failed deliveries."""
 
 import asyncio
+from pathlib import Path
 
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
+from models import TaskStatus
 from receiver.api.routes import routes
+from receiver.telemetry.request_ids import begin_request
 from tests.fakes.world import World
+from tests.integration.harness import tracking
+from tests.integration.run_harness import RunHarness
+from tests.integration.test_tracking_outcomes import PollingHarness
 
 CALLS = "ringback_http_request_duration_seconds"
 
@@ -82,6 +89,28 @@ async def test_an_end_is_timed_until_a_stream_has_it(world: World) -> None:
             if line == "event: task.completed":
                 break
     await until_above(world, told, "webhook_to_told_seconds_count", by="stream")
+
+
+async def test_an_end_that_no_provider_brought_is_counted_as_ringbacks_own_and_logged_once(tmp_path: Path) -> None:
+    def counted() -> list[float]:
+        own = {"provider": "piapi", "source": "ringback"}
+        return [value("tasks_ended_total", status=status, **own) for status in ("failed", "cancelled")]
+
+    with capture_logs() as records:
+        async with tracking(tmp_path) as tracked:
+            failed, cancelled = counted()
+            polling, runs = PollingHarness(tracked), RunHarness(tracked)
+            uid = await tracked.create()
+            await tracked.receive(TaskStatus.PROCESSING, uid)
+            await polling.age(uid)
+            await polling.act_on(uid)
+            assert counted() == [failed + 1, cancelled]
+            run = await runs.begin("a")
+            begin_request(b"cancels")
+            await runs.cancel(run)
+            assert counted() == [failed + 1, cancelled + 1]
+    ends = [each for each in records if each["event"] == "task ended"]
+    assert [(each["state"], each.get("request_id")) for each in ends] == [("failed", None), ("cancelled", "cancels")]
 
 
 async def test_a_failed_attempt_is_counted_as_failed_although_its_delivery_is_pending(world: World) -> None:

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from models import SYSTEM_EVENTS, EventType, TaskStatus
 from receiver.clock import utc_now
+from receiver.domain import schedules
 from receiver.domain.system_events import PAUSED_SECONDS, storage_unavailable
 from receiver.errors import SettingsError, StorageUnavailable
 from receiver.events.system import SystemEvents, system_event
@@ -21,7 +22,7 @@ from receiver.outbound.alert_channels import AlertChannels, alert_channels
 from receiver.providers.piapi import PiAPI
 from receiver.settings import load_settings
 from receiver.storage.tables import events, system_conditions, tasks
-from receiver.workers import alerts, system_watch
+from receiver.workers import system_watch
 from receiver.workers.alerts import AlertWorker
 from receiver.workers.cleanup import Cleaner
 from receiver.workers.system_watch import SystemWatcher
@@ -252,7 +253,7 @@ async def test_a_webhook_may_subscribe_to_system_events_and_sees_which(world: Wo
 async def test_alerts_go_to_the_operators_channels_until_they_are_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alerts, "_FIRST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(schedules, "_FIRST_ALERT", 0.01)
     monkeypatch.setattr(AlertWorker.__init__, "__kwdefaults__", {"pause_seconds": 0.0})
     async with listening() as channel, listening() as broken:
         urls = ", ".join(f"json://{each.base.removeprefix('http://')}/alerts" for each in (channel, broken))

@@ -83,6 +83,7 @@ def test_a_path_is_shown_without_what_may_be_a_secret(path: str, shown: str) -> 
     [
         (b"", ""),
         (b"limit=5&cursor=abc", "limit=5&cursor=abc"),
+        (b"created_before=5&page=2&pageSize=3", "created_before=5&page=2&pageSize=3"),
         (b"secret=a&api_key=b&metadata=c&metadata.x=d", "secret=***&api_key=***&metadata=***&metadata.x=***"),
         (b"rb_the-key-alone", "***"),
         (b"&&", "***"),

@@ -1,9 +1,9 @@
 """PiAPI behind the provider protocol (`receiver/providers/piapi/CONTRACT.md`)."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import orjson
@@ -44,6 +44,7 @@ from receiver.providers.piapi.tasks import read_task
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.telemetry.metrics import counted, provider_calls, provider_seconds, timed
 
+_Outcome = TypeVar("_Outcome")
 _OUTCOMES = {
     "Accepted": "accepted",
     "Refused": "refused",
@@ -104,26 +105,17 @@ class PiAPI:
 
         Then the outcome is `NotMade`. Raises nothing for what PiAPI or the network does.
         """
-        began = monotonic()
-        outcome = await self._submit(task, caller, confirm)
-        _count("submit", outcome, began)
-        return outcome
+        return await _measured("submit", self._submit(task, caller, confirm))
 
     async def fetch(
         self, provider_task_id: str, *, attempt: int | None, hidden: str = "", caller: CallerKey | None = None
     ) -> FetchOutcome:
         """Poll one task; the update carries `attempt`. `hidden` is a secret that is redacted from the response."""
-        began = monotonic()
-        outcome = await self._fetch(provider_task_id, attempt, hidden, caller)
-        _count("fetch", outcome, began)
-        return outcome
+        return await _measured("fetch", self._fetch(provider_task_id, attempt, hidden, caller))
 
     async def cancel(self, provider_task_id: str, *, caller: CallerKey | None = None) -> CancelOutcome:
         """Ask PiAPI to cancel one task. PiAPI cancels only pending ones, and not those of every model."""
-        began = monotonic()
-        outcome = await self._cancel(provider_task_id, caller)
-        _count("cancel", outcome, began)
-        return outcome
+        return await _measured("cancel", self._cancel(provider_task_id, caller))
 
     async def history(
         self,
@@ -171,10 +163,7 @@ class PiAPI:
 
     async def forward(self, request: ForwardedRequest, *, caller: CallerKey | None = None) -> ForwardOutcome:
         """Pass a request on to PiAPI, with Ringback's own key; return the answer when its headers have arrived."""
-        began = monotonic()
-        outcome = await self._forwarder.forward(request, caller)
-        _count("forward", outcome, began)
-        return outcome
+        return await _measured("forward", self._forwarder.forward(request, caller))
 
     def task_in_answer(self, body: bytes) -> ProviderUpdate | None:
         """Return the task in a body of the form `{"code", "data": {"task_id", ...}}`, None if it is no such body."""
@@ -288,6 +277,13 @@ def _task_path(task_id: str) -> str | None:
 
 def _size(outcome: CallOutcome) -> int:
     return outcome.size if isinstance(outcome, CallResponse) else 0
+
+
+async def _measured(name: str, call: Awaitable[_Outcome]) -> _Outcome:
+    began = monotonic()
+    outcome = await call
+    _count(name, outcome, began)
+    return outcome
 
 
 def _count(call: str, outcome: object, began: float) -> None:
