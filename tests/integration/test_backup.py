@@ -100,6 +100,22 @@ async def test_after_a_restore_nothing_is_bought_twice_and_no_stream_skips_an_ev
         assert row["max_attempts"] == row["attempt"]
 
 
+async def test_a_database_that_was_restored_by_other_means_is_prepared_by_a_command(tmp_path: Path) -> None:
+    async with in_processes(tmp_path, SILENT, **SHORT) as world:
+        await world.provider_options(submit_status=503)
+        unsent = await world.created()
+        seen = newest_event(world)
+        assert "Ringback" in await run(world, "database", "after-restore", status=3)  # while it is served
+        await world.stop()
+        done = await run(world, "database", "after-restore")
+        assert (done["searched"], done["polled"]) == (1, 0)
+        await world.provider_options(submit_status=None)
+        await world.start()
+        ended = await world.ended(unsent)
+        assert ended["error"]["code"] == "submission_unknown", "it may have been bought since"
+        assert newest_event(world) > seen + SEQUENCE_GAP / 2
+
+
 async def until_accepted(world: World, task_id: str) -> str:
     query = f"SELECT provider_task_id FROM task WHERE submission = 'accepted' AND uid = '{task_id}'"
     (row,) = await eventually(world, query, bool, 20)
