@@ -15,7 +15,7 @@ from receiver.domain.system_events import alert_text
 from receiver.events.after_commit import AfterCommit
 from receiver.events.record import record
 from receiver.storage.organizations import account_owners, operators
-from receiver.storage.system import begin_condition, end_conditions, insert_alerts
+from receiver.storage.system import begin_condition, insert_alerts
 from receiver.storage.transaction import NewEvent, Transaction
 
 
@@ -30,10 +30,8 @@ class SystemEvents:
     async def record(self, tx: Transaction, events: Sequence[NewEvent], now: datetime) -> None:
         """Append system events, and what follows from them."""
         await record(tx, events, self._after_commit, now)
-        # Several organizations may be told the same, the operator once.
-        told = {(event.type, alert_text(event.type, event.snapshot)): event.uid for event in events}
-        if self._channels and told:
-            await insert_alerts(tx, self._alerts(told, now))
+        if self._channels and events:
+            await insert_alerts(tx, self._alerts(events, now))
             tx.after_commit.append(self.alerts_written.set)
 
     async def tell(
@@ -60,11 +58,9 @@ class SystemEvents:
         operator = [row.id for row in await tx.execute(operators())]
         await self.record(tx, [system_event(type, each, data, now) for each in operator], now)
 
-    async def end(self, tx: Transaction, type: EventType, subjects: Sequence[str]) -> None:
-        """Note that conditions are over."""
-        await end_conditions(tx, type, subjects)
-
-    def _alerts(self, told: Mapping[tuple[str, str], str], now: datetime) -> list[dict[str, Any]]:
+    def _alerts(self, events: Sequence[NewEvent], now: datetime) -> list[dict[str, Any]]:
+        # Several organizations may be told the same, the operator once.
+        told = {(event.type, alert_text(event.type, event.snapshot)): event.uid for event in events}
         return [
             {"event_uid": uid, "channel": channel, "type": type, "text": text, "due_at": now, "created_at": now}
             for (type, text), uid in told.items()

@@ -15,7 +15,7 @@ from receiver.domain.system_events import delivery_dead, failing_for_long, is_de
 from receiver.events.system import SystemEvents, system_event
 from receiver.storage.audit import SERVICE, Actor, audit
 from receiver.storage.subscriptions import active_webhooks, change_subscription, set_failing_since
-from receiver.storage.system import dead_deliveries
+from receiver.storage.system import dead_deliveries, end_conditions
 from receiver.storage.transaction import Settlement, Transaction
 from receiver.telemetry.log import get_logger
 
@@ -47,7 +47,7 @@ class Settler:
                 failing.append(row["id"])
         await set_failing_since(tx, recovered, None)
         await set_failing_since(tx, failing, now)
-        await self._system_events.end(tx, EventType.WEBHOOK_FAILING, list(recovered.values()))
+        await end_conditions(tx, EventType.WEBHOOK_FAILING, list(recovered.values()))
         await self._tell_dead(tx, [each for each in mine if each.status == DeliveryStatus.DEAD], now)
         return list(held)
 

@@ -14,6 +14,7 @@ from receiver.domain.system_events import (
 )
 from receiver.events.system import SystemEvents
 from receiver.providers import Provider
+from receiver.storage.system import end_conditions
 from receiver.storage.writer import Writer
 from receiver.telemetry.log import get_logger
 
@@ -93,7 +94,7 @@ class SystemWatcher:
                 log.info("provider condition ended", condition=condition[0], provider=condition[1])
 
     async def _end(self, type: EventType, provider: str) -> None:
-        await self._writer.run(lambda tx: self._system_events.end(tx, type, [provider]), bounded=False)
+        await self._writer.run(lambda tx: end_conditions(tx, type, [provider]), bounded=False)
 
     async def _tell_outage(self) -> None:
         outage = self._writer.take_outage()
