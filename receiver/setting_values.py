@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 ANY_ORIGIN = "*"
 """What stands for every origin."""
 ANY_PROXY = "*"
+"""What stands for every proxy."""
 UNIX_PEER = "unix"
-"""What stands for every proxy, and for one that connects to a Unix socket and so has no address."""
+"""What stands for whoever connects to a Unix socket: there are no addresses."""
 _INVISIBLE = r"\u200b-\u200d\u2060\ufeff"
 """Characters without a width, which web pages and editors leave around what is copied from them."""
 _AROUND = re.compile(rf"^[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+$")
@@ -134,6 +135,17 @@ def is_loopback(address: tuple[str, int] | Path) -> bool:
         return ip_address(address[0]).is_loopback
     except ValueError:
         return address[0] == "localhost"
+
+
+def reachable_host(host: str) -> str:
+    """Return where this machine reaches what listens on `host`: `0.0.0.0` and `::` are all addresses and name none."""
+    try:
+        listening = ip_address(host)
+    except ValueError:
+        return host
+    if not listening.is_unspecified:
+        return host
+    return "127.0.0.1" if listening.version == 4 else "::1"
 
 
 def read_listen_address(text: str) -> tuple[str, int] | Path:
