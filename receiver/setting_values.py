@@ -103,6 +103,11 @@ def read_origin(text: str) -> str:
     return f"{parts.scheme}://{address}" + (f":{port}" if port not in (None, _DEFAULT_PORTS.get(parts.scheme)) else "")
 
 
+def read_origins(text: str) -> tuple[str, ...]:
+    """Return the origins of a comma-separated list, as `read_origin` does. Raises `ValueError`."""
+    return tuple(map(read_origin, split_list(text)))
+
+
 def read_proxies(text: str) -> list[str]:
     """Return a list of proxies: addresses, networks, and the words for others; `*` stands alone. Raises `ValueError`.
 
