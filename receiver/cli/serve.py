@@ -106,12 +106,12 @@ def _serve(address: "ServiceAddress", wanted_workers: int | None) -> int:
         with address.listening(settings, passed) as listening, _listening_for_metrics(settings, passed) as metrics:
             _announce(settings, shown(listening))
             addresses = [shown(each) for each in (listening, metrics) if each is not None]
-            log = ServiceLog(settings, installation, addresses, workers)
+            service_log = ServiceLog(settings, installation, addresses, workers)
             if workers == 1:
                 is_own = address.fd is None and passed.service is None
                 keys = installation.master_keys
-                return process.serve(settings, keys, listening, metrics=metrics, is_own=is_own, log=log)
-            return process.supervise(settings, workers, listening, metrics=metrics, log=log)
+                return process.serve(settings, keys, listening, metrics=metrics, is_own=is_own, service_log=service_log)
+            return process.supervise(settings, workers, listening, metrics=metrics, service_log=service_log)
 
 
 def _announce(settings: "Settings", url: str) -> None:
