@@ -10,7 +10,7 @@ ANY_ORIGIN = "*"
 ANY_PROXY = "*"
 """What stands for every proxy."""
 UNIX_PEER = "unix"
-"""What stands for whoever connects to a Unix socket: there are no addresses."""
+"""What stands for all who connect to a Unix socket, where there are no addresses."""
 _INVISIBLE = r"\u200b-\u200d\u2060\ufeff"
 """Characters without a width, which web pages and editors leave around what is copied from them."""
 _AROUND = re.compile(rf"^[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+$")
