@@ -135,7 +135,7 @@ def serve_as_worker(listening: socket.socket, control_socket: socket.socket, *, 
 
     `metrics_apart` says that the supervisor serves the metrics.
     """
-    from receiver.serving.worker import SupervisorWatch, report_answering, report_ready
+    from receiver.serving.worker import SupervisorWatch, report_answering
 
     watch = SupervisorWatch(control_socket)
     watch.start()
@@ -153,15 +153,11 @@ def serve_as_worker(listening: socket.socket, control_socket: socket.socket, *, 
     # schema.
     asyncio.run(check_schema(settings))
 
-    def ready() -> None:
-        report_ready(control_socket)
-        report_answering(control_socket)
-
     return serve(
         settings,
         master_keys(settings),
         listening,
-        on_ready=ready,
+        on_ready=lambda: report_answering(control_socket),
         metrics_apart=metrics_apart,
         is_own=False,
         is_worker=True,
