@@ -132,6 +132,7 @@ class Server(uvicorn.Server):
             await self._start
         except asyncio.CancelledError:
             self.should_exit = True
+            # uvicorn would log the end of the cancelled start as an error, with a traceback.
             self.lifespan.logger = logging.Logger("stopped at the start", logging.CRITICAL + 1)
             return  # what the start has opened is closed when the loop ends
         if self.lifespan.should_exit:
