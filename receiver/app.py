@@ -106,7 +106,6 @@ class Service:
         stop: StopBound,
     ) -> None:
         self._stop = stop
-        self._is_stopping = False
         writer, keyring = database.writer, KeyRing(keys)
         messages = MessageBuilder(keyring)
         task_lease = task_lease_seconds(settings.provider_timeout_seconds)
@@ -182,7 +181,7 @@ class Service:
             shared_secrets=shared_secrets(settings),
             max_body_bytes=settings.max_body_bytes,
         )
-        self.readiness = Readiness(database, lambda: self._is_stopping)
+        self.readiness = Readiness(database, lambda: stop.has_begun)
         self.sampler = Sampler(
             database,
             self.providers,
@@ -237,13 +236,9 @@ class Service:
             loops["upkeep"] = self.upkeep.run
         return loops
 
-    def begin_stop(self) -> None:
-        """Say from now on that the service is not ready."""
-        self._is_stopping = True
-
     def end_waits(self) -> None:
         """End streams and long polls. A server that stops waits for all connections before it ends the lifespan."""
-        self.begin_stop()
+        self._stop.begin()
         self.feed.close()
         self.waiting.close()
 
@@ -275,12 +270,15 @@ class Service:
         await self.dispatcher.drain(self._stop.seconds_until(WORK))
 
 
-def create_app(settings: Settings, keys: list[str], stop: StopBound | None = None) -> Starlette:
+def create_app(
+    settings: Settings, keys: list[str], stop: StopBound | None = None, *, metrics_apart: bool = False
+) -> Starlette:
     """Return the service as an ASGI application; `keys` are the master keys, oldest first.
 
-    The database must have this version's schema. The lifespan opens and closes everything, and ends within `stop`. The
-    server has to call `state.end_waits` before it waits for connections to close, and may call `state.begin_stop`
-    before. Raises `SettingsError` if the actions file, or a URL for alerts, is wrong.
+    The database must have this version's schema. The lifespan opens and closes everything, and ends within `stop`; the
+    service is not ready from when that has begun. The server has to call `state.end_waits` before it waits for
+    connections to close. `metrics_apart` says that a socket was passed for metrics, which the settings do not tell.
+    Raises `SettingsError` if the actions file, or a URL for alerts, is wrong.
     """
     actions, channels = read_actions(settings.actions_file), alert_channels(settings)
     bound = stop or StopBound(settings.stop_seconds)
@@ -298,14 +296,13 @@ def create_app(settings: Settings, keys: list[str], stop: StopBound | None = Non
             app.state.inbound = service.inbound
             app.state.readiness = service.readiness
             app.state.health = Health(service.readiness.fault, exposition, settings.metrics_secret)
-            app.state.begin_stop = service.begin_stop
             app.state.end_waits = service.end_waits
             with LoopWatchdog().watching():
                 async with service.running():
                     yield
 
     app = Starlette(
-        routes=routes(with_metrics=settings.metrics_address is None),
+        routes=routes(with_metrics=settings.metrics_address is None and not metrics_apart),
         middleware=_middleware(settings),
         lifespan=lifespan,
         exception_handlers={HTTPException: refuse_path, Exception: report_bug},

@@ -115,9 +115,9 @@ def take_notify_socket() -> tuple[str | None, float | None]:
 
     None is that it does not want to (`sd_notify(3)`, `sd_watchdog_enabled(3)`). Both are removed from the environment.
     """
-    path, time, process = (os.environ.pop(name, "") for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"))
-    is_watched = time.isdecimal() and int(time) > 0 and process in ("", str(os.getpid()))
-    return path or None, int(time) / 1e6 if is_watched else None
+    path, watchdog, process = (os.environ.pop(name, "") for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"))
+    is_watched = watchdog.isdecimal() and int(watchdog) > 0 and process in ("", str(os.getpid()))
+    return path or None, int(watchdog) / 1e6 if is_watched else None
 
 
 def _read_env_file(path: Path | None) -> dict[str, str]:

@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 ANY_ORIGIN = "*"
 """What stands for every origin."""
 ANY_PROXY = "*"
+"""What stands for every proxy."""
 UNIX_PEER = "unix"
-"""What stands for every proxy, and for one that connects to a Unix socket and so has no address."""
+"""What stands for all who connect to a Unix socket, where there are no addresses."""
 _INVISIBLE = r"\u200b-\u200d\u2060\ufeff"
 """Characters without a width, which web pages and editors leave around what is copied from them."""
 _AROUND = re.compile(rf"^[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+$")
@@ -102,6 +103,11 @@ def read_origin(text: str) -> str:
     return f"{parts.scheme}://{address}" + (f":{port}" if port not in (None, _DEFAULT_PORTS.get(parts.scheme)) else "")
 
 
+def read_origins(text: str) -> tuple[str, ...]:
+    """Return the origins of a comma-separated list, as `read_origin` does. Raises `ValueError`."""
+    return tuple(map(read_origin, split_list(text)))
+
+
 def read_proxies(text: str) -> list[str]:
     """Return a list of proxies: addresses, networks, and the words for others; `*` stands alone. Raises `ValueError`.
 
@@ -134,6 +140,17 @@ def is_loopback(address: tuple[str, int] | Path) -> bool:
         return ip_address(address[0]).is_loopback
     except ValueError:
         return address[0] == "localhost"
+
+
+def reachable_host(host: str) -> str:
+    """Return where this machine reaches what listens on `host`: `0.0.0.0` and `::` are all addresses and name none."""
+    try:
+        listening = ip_address(host)
+    except ValueError:
+        return host
+    if not listening.is_unspecified:
+        return host
+    return "127.0.0.1" if listening.version == 4 else "::1"
 
 
 def read_listen_address(text: str) -> tuple[str, int] | Path:

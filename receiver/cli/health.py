@@ -5,7 +5,6 @@ import socket
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -15,7 +14,7 @@ import typer
 from receiver.cli.console import echo
 from receiver.cli.failure import Failure, Status
 from receiver.environment import read_values
-from receiver.setting_values import read_base_url, read_listen_address
+from receiver.setting_values import reachable_host, read_base_url, read_listen_address
 
 _EXAMPLE = "http://127.0.0.1:8080"
 _MOST_ANSWER_BYTES = 4096
@@ -86,24 +85,13 @@ def _metrics_connection(address: str, timeout: float) -> HTTPConnection:
     if isinstance(place, Path):
         return _SocketConnection(str(place), timeout)
     host, port = place
-    return HTTPConnection(_reachable(host), port, timeout=timeout)
+    return HTTPConnection(reachable_host(host), port, timeout=timeout)
 
 
 def _own_url(values: Mapping[str, str]) -> str:
     """Return the URL at which a service with these settings listens."""
-    host = _reachable(values.get("RINGBACK_HOST", "127.0.0.1"))
+    host = reachable_host(values.get("RINGBACK_HOST", "127.0.0.1"))
     return f"http://{f'[{host}]' if ':' in host else host}:{values.get('RINGBACK_PORT', '8080')}"
-
-
-def _reachable(host: str) -> str:
-    """Return the address at which this machine reaches a listener: `0.0.0.0` means all addresses and names none."""
-    try:
-        listening = ip_address(host)
-    except ValueError:
-        return host
-    if not listening.is_unspecified:
-        return host
-    return "127.0.0.1" if listening.version == 4 else "::1"
 
 
 def _ask(connection: HTTPConnection, path: str) -> tuple[int, str]:

@@ -59,10 +59,7 @@ def replay_progress(as_json: bool) -> Iterator[OnUpdate]:
     if not watched(as_json):
         yield lambda _replay: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with _progress(*columns) as progress:
+    with _count_progress() as progress:
         bar = progress.add_task("delivered", total=None)
 
         def on_update(replay: ApiObject) -> None:
@@ -78,10 +75,7 @@ def rows_progress(description: str, total: int, as_json: bool) -> Iterator[Calla
     if not watched(as_json):
         yield lambda _rows: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with _progress(*columns) as progress:
+    with _count_progress() as progress:
         bar = progress.add_task(description, total=total)
         yield lambda rows: progress.advance(bar, rows)
 
@@ -121,6 +115,13 @@ def _progress(*columns: Any, redirect_stdout: bool = True) -> "Progress":
     from rich.progress import Progress
 
     return Progress(*columns, console=watched_console(), transient=True, redirect_stdout=redirect_stdout)
+
+
+def _count_progress() -> "Progress":
+    """Return what shows how many of a number are done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+    return _progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
 
 def _bar_for_each(progress: "Progress", ids: Sequence[str]) -> OnTaskUpdate:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from receiver.cli.console import echo
-from receiver.cli.failure import Failure, Status, message_and_status
+from receiver.cli.failure import Failure, message_and_status
 from receiver.errors import RingbackError
 
 if TYPE_CHECKING:
@@ -70,14 +70,13 @@ def _failures_in_form_of_log() -> Iterator[None]:
     """Where the log is JSON, log what stops the start instead of printing it: all output of a service has one form."""
     try:
         yield
-    except (Failure, RingbackError, KeyboardInterrupt) as failure:
+    except (Failure, RingbackError) as failure:
         from receiver.settings import given_log_format
         from receiver.telemetry.log import configure_logging, get_logger
 
         if given_log_format() != "json":
             raise
-        interrupted = ("interrupted", Status.UNREACHABLE)
-        message, status = interrupted if isinstance(failure, KeyboardInterrupt) else message_and_status(failure)
+        message, status = message_and_status(failure)
         configure_logging("json")
         get_logger("cli.serve").error("service not started", error=message)
         raise typer.Exit(status) from None
@@ -106,12 +105,12 @@ def _serve(address: "ServiceAddress", wanted_workers: int | None) -> int:
         with address.listening(settings, passed) as listening, _listening_for_metrics(settings, passed) as metrics:
             _announce(settings, shown(listening))
             addresses = [shown(each) for each in (listening, metrics) if each is not None]
-            log = ServiceLog(settings, installation, addresses, workers)
+            service_log = ServiceLog(settings, installation, addresses, workers)
             if workers == 1:
                 is_own = address.fd is None and passed.service is None
                 keys = installation.master_keys
-                return process.serve(settings, keys, listening, metrics=metrics, is_own=is_own, log=log)
-            return process.supervise(settings, workers, listening, metrics=metrics, log=log)
+                return process.serve(settings, keys, listening, metrics=metrics, is_own=is_own, service_log=service_log)
+            return process.supervise(settings, workers, listening, metrics=metrics, service_log=service_log)
 
 
 def _announce(settings: "Settings", url: str) -> None:

@@ -12,7 +12,6 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from receiver.api.health import STOPPING, Health, livez
 from receiver.serving.connection_limits import ConnectionLimits
 from receiver.serving.server import Server, ServerStop, server_config
 from receiver.serving.sockets import tcp_listening, unix_listening
-from receiver.setting_values import read_listen_address
+from receiver.setting_values import reachable_host, read_listen_address
 from receiver.stop_bound import StopBound
 
 _ANSWER_SECONDS = 3.0
@@ -116,7 +115,7 @@ def _ask_worker(family: int, address: Any) -> str | None:
     try:
         with socket.socket(family) as connected:
             connected.settimeout(_ANSWER_SECONDS)
-            connected.connect(_reachable(address))
+            connected.connect((reachable_host(address[0]), *address[1:]) if isinstance(address, tuple) else address)
             connection.sock = connected
             connection.request("GET", "/readyz", headers={"connection": "close"})
             answer = connection.getresponse()
@@ -125,10 +124,3 @@ def _ask_worker(family: int, address: Any) -> str | None:
         return _BUSY
     finally:
         connection.close()
-
-
-def _reachable(address: Any) -> Any:
-    """Return an address to which a client on this machine can connect."""
-    if isinstance(address, tuple) and (host := ip_address(address[0])).is_unspecified:
-        return ("127.0.0.1" if host.version == 4 else "::1", *address[1:])
-    return address

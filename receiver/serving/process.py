@@ -45,15 +45,17 @@ def serve(
     on_ready: Callable[[], None] = lambda: None,
     *,
     metrics: socket.socket | None = None,
+    metrics_apart: bool = False,
     is_own: bool = True,
     is_worker: bool = False,
-    log: "ServiceLog | None" = None,
+    service_log: "ServiceLog | None" = None,
 ) -> int:
     """Serve on a listening socket until a signal stops the process; return the exit status.
 
     `keys` are the master keys, oldest first; `on_ready` is called when the first request can be answered. `metrics` is
-    the listening socket for metrics and health, if they have one of their own. `is_own` says that no other process has
-    the listening socket; `is_worker` that a supervisor has started this one. `log` logs the start and the stop.
+    the listening socket for metrics and health, if they have one of their own; `metrics_apart` says that another
+    process serves them. `is_own` says that no other process has the listening socket; `is_worker` that a supervisor has
+    started this one. `service_log` logs the start and the stop.
     """
     import uvicorn
 
@@ -63,10 +65,8 @@ def serve(
     from receiver.serving.server import Server, ServerStop, server_config
 
     raise_file_limit()
-    if metrics is not None:
-        settings = _with_metrics_apart(settings)
     bound = StopBound(settings.stop_seconds, settings.lame_duck_seconds)
-    app = create_app(settings, keys, bound)
+    app = create_app(settings, keys, bound, metrics_apart=metrics_apart or metrics is not None)
     config = server_config(
         app,
         loop="uvloop",
@@ -91,24 +91,20 @@ def serve(
             notifier.watch()
             go_on_at_hangup(server.handle_exit, reloaded)
         on_ready()
-        if log is not None:
-            log.started()
+        if service_log is not None:
+            service_log.started()
 
     def reloaded() -> None:  # `systemctl reload` waits for both
         notifier.reloading()
         notifier.ready(_STATUS)
 
-    def begin_stop() -> None:
-        notifier.stopping()
-        app.state.begin_stop()
-
     stop = ServerStop(
         bound,
-        begin=begin_stop,
+        begin=notifier.stopping,
         end_waits=lambda: app.state.end_waits(),
         is_own=is_own,
         is_worker=is_worker,
-        on_stop=log.stopping if log is not None else lambda _: None,
+        on_stop=service_log.stopping if service_log is not None else lambda _: None,
     )
     server = Server(config, stop, limits=ConnectionLimits.of(settings), on_ready=started)
     server.handle_signals()
@@ -116,14 +112,9 @@ def serve(
     threading.Thread(target=end_in_time, args=(bound,), name="ringback-stop", daemon=True).start()
     with stack:
         server.run(sockets=[listening])
-    if log is not None and server.started:
-        log.stopped()
+    if service_log is not None and server.started:
+        service_log.stopped()
     return 0 if server.started or server.should_exit else uvicorn.config.STARTUP_FAILURE
-
-
-def _with_metrics_apart(settings: "Settings") -> "Settings":
-    """Return settings with which metrics are not on the public listener, also where their socket was passed."""
-    return settings.model_copy(update={"metrics_address": settings.metrics_address or "passed"})
 
 
 def end_in_time(bound: StopBound) -> None:
@@ -144,7 +135,7 @@ def serve_as_worker(listening: socket.socket, control_socket: socket.socket, *, 
 
     `metrics_apart` says that the supervisor serves the metrics.
     """
-    from receiver.serving.worker import SupervisorWatch, report_answering, report_ready
+    from receiver.serving.worker import SupervisorWatch, report_answering
 
     watch = SupervisorWatch(control_socket)
     watch.start()
@@ -153,7 +144,7 @@ def serve_as_worker(listening: socket.socket, control_socket: socket.socket, *, 
     from receiver.storage.schema import check_schema
     from receiver.telemetry.log import configure_logging, log_all_output
 
-    settings = _with_metrics_apart(load_settings()) if metrics_apart else load_settings()
+    settings = load_settings()
     watch.grace_seconds = settings.stop_seconds
     configure_logging(settings.log_format, settings.log_level)
     if settings.log_format == "json":
@@ -162,15 +153,12 @@ def serve_as_worker(listening: socket.socket, control_socket: socket.socket, *, 
     # schema.
     asyncio.run(check_schema(settings))
 
-    def ready() -> None:
-        report_ready(control_socket)
-        report_answering(control_socket)
-
     return serve(
         settings,
         master_keys(settings),
         listening,
-        on_ready=ready,
+        on_ready=lambda: report_answering(control_socket),
+        metrics_apart=metrics_apart,
         is_own=False,
         is_worker=True,
     )
@@ -181,13 +169,13 @@ def supervise(
     workers: int,
     listening: socket.socket,
     *,
-    log: "ServiceLog",
+    service_log: "ServiceLog",
     metrics: socket.socket | None = None,
 ) -> int:
     """Keep `workers` processes serving on one socket until a signal stops them; return the exit status.
 
-    `metrics` is the listening socket for the metrics of all of them, if there is one. `log` logs the start and the
-    stop.
+    `metrics` is the listening socket for the metrics of all of them, if there is one. `service_log` logs the start
+    and the stop.
     """
     from receiver.errors import StartError
     from receiver.serving.notify import Notifier
@@ -211,8 +199,8 @@ def supervise(
             Path(counters),
             bound,
             Notifier.take(),
-            on_ready=log.started,
-            on_stop=log.stopping,
+            on_ready=service_log.started,
+            on_stop=service_log.stopping,
         )
         if metrics is not None:
             from receiver.serving.metrics_listener import fault_of_workers
@@ -222,7 +210,7 @@ def supervise(
         start_garbage_collection()
         end_if_asked()
         status = asyncio.run(supervisor.run())
-        log.stopped()
+        service_log.stopped()
         return status
 
 

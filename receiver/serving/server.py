@@ -51,10 +51,11 @@ def server_config(app: ASGIApp, **more: Any) -> uvicorn.Config:
 class ServerStop:
     """How a server stops: within `bound`, and each part as the callbacks say.
 
-    `begin` is called first, then, after the lame duck, `end_waits`, which ends streams and long polls. Idle connections
-    stay open for `linger_seconds`: a request that the client has already sent is answered, and the response says that
-    the connection closes. `is_own` says that no other process has its listening sockets, and `is_worker` that it has a
-    supervisor. `on_stop` is called with the name of the signal.
+    `begin` is called first, then, after the lame duck, `end_waits`, which ends streams and long polls; each may be
+    called again. Idle connections stay open for `linger_seconds`: a request that the client has already sent is
+    answered, and the response says that the connection closes. `is_own` says that no other process has its listening
+    sockets, and `is_worker` that it has a supervisor. `on_stop` is called, after the lame duck, with the name of the
+    signal.
     """
 
     bound: StopBound
@@ -90,7 +91,7 @@ class Server(uvicorn.Server):
         self._acceptors: list[Acceptor] = []
         self._hands_over = False
         self._start: asyncio.Task[None] | None = None
-        self.stop_reason = "none"
+        self._stop_reason = "none"
         """The name of the first signal to stop."""
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop, from the end of the start to the beginning of the stop."""
@@ -113,7 +114,7 @@ class Server(uvicorn.Server):
                 bound.end_lame_duck()
             return
         if not self.should_exit:
-            self.stop_reason = signal.Signals(sig).name
+            self._stop_reason = signal.Signals(sig).name
         super().handle_exit(sig, frame)
         self._hands_over = self._hands_over or sig == HAND_OVER
         bound.begin(lame=sig == signal.SIGTERM)
@@ -131,6 +132,7 @@ class Server(uvicorn.Server):
             await self._start
         except asyncio.CancelledError:
             self.should_exit = True
+            # uvicorn would log the end of the cancelled start as an error, with a traceback.
             self.lifespan.logger = logging.Logger("stopped at the start", logging.CRITICAL + 1)
             return  # what the start has opened is closed when the loop ends
         if self.lifespan.should_exit:
@@ -166,7 +168,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stop gracefully."""
-        self._stop.on_stop(self.stop_reason)
+        self._stop.on_stop(self._stop_reason)
         self._loop = None
         self._begin_stop()
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]

@@ -25,20 +25,14 @@ HAND_OVER = signal.SIGUSR1
 """The signal to a worker whose successor serves: stop, and leave connections that wait to be accepted to the others."""
 GRACE_EXCEEDED = "worker exceeded grace period; sent SIGKILL"
 
-_READY = _ANSWERS = b"r"
+_ANSWERS = b"r"
 _BEAT_SECONDS = 1.0
 _MISSED_BEATS = 3
 
 
-def report_ready(control_socket: socket.socket) -> None:
-    """Report to the supervisor that this worker answers requests. Called in the worker."""
-    with contextlib.suppress(OSError):  # the supervisor is gone, which `SupervisorWatch` handles
-        control_socket.send(_READY)
-
-
 def report_answering(control_socket: socket.socket) -> None:
-    """From now on report, from the running loop, that this worker still works. Called in the worker."""
-    with contextlib.suppress(OSError):
+    """From now on report, from the running loop, that this worker answers requests. Called in the worker."""
+    with contextlib.suppress(OSError):  # the supervisor is gone, which `SupervisorWatch` handles, or does not read now
         control_socket.send(_ANSWERS, socket.MSG_DONTWAIT)
     asyncio.get_running_loop().call_later(_BEAT_SECONDS, report_answering, control_socket)
 

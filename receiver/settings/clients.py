@@ -3,17 +3,17 @@
 from functools import cached_property
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from receiver.organization_limits import OrganizationLimits, default_limits
-from receiver.setting_values import ANY_ORIGIN, read_origin, read_rate, split_list
-from receiver.settings.group import Rate, SettingsGroup
+from receiver.setting_values import ANY_ORIGIN, read_origins, read_rate
+from receiver.settings.group import Rate, SettingsGroup, checked_by
 
 
 class ClientSettings(SettingsGroup):
     """Of clients: what they may use of the service, and how many requests they may make."""
 
-    cors_origins: str = ""
+    cors_origins: Annotated[str, checked_by(read_origins)] = ""
     """Origins of web pages, comma-separated, that may call the API from a browser (CORS); `*` for any. None by default.
 
     An origin is `scheme://host` or `scheme://host:port`.
@@ -29,7 +29,7 @@ class ClientSettings(SettingsGroup):
 
     An address is an IPv4 address, or the /64 of an IPv6 address. Keys that are right are never slowed.
     """
-    organization_limits: str = ""
+    organization_limits: Annotated[str, checked_by(default_limits)] = ""
     """What each organization may use, where the operator has set nothing else for it: `name=value`, comma-separated.
 
     Such as `webhooks=500,creates_per_second=unlimited`. The names and defaults are in
@@ -43,23 +43,10 @@ class ClientSettings(SettingsGroup):
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
     """The largest body of a provider's webhook, in bytes (1 MiB); a larger one gets 413."""
 
-    @field_validator("organization_limits")
-    @classmethod
-    def _known_limits(cls, value: str) -> str:
-        default_limits(value)
-        return value
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _known_origins(cls, value: str) -> str:
-        for part in split_list(value):
-            read_origin(part)
-        return value
-
     @cached_property
     def allowed_origins(self) -> tuple[str, ...]:
         """The origins of web pages that may call the API, as browsers write them; `("*",)` for any."""
-        origins = tuple(map(read_origin, split_list(self.cors_origins)))
+        origins = read_origins(self.cors_origins)
         return (ANY_ORIGIN,) if ANY_ORIGIN in origins else origins
 
     @cached_property

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from receiver.setting_values import MAX_SECONDS, read_proxies
-from receiver.settings.group import Seconds, SettingsGroup
+from receiver.settings.group import Seconds, SecondsOrZero, SettingsGroup
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
 """What no client and no proxy writes in another way: nothing in it is percent-encoded."""
@@ -85,7 +85,7 @@ class ConnectionSettings(SettingsGroup):
     By default a little less than the 30 s that Kubernetes gives. What is under way at the end goes on at the next start
     or in another process.
     """
-    lame_duck_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] = 0
+    lame_duck_seconds: SecondsOrZero = 0
     """How long after SIGTERM everything is still served, in seconds, while `/readyz` says 503.
 
     For load balancers that need some time to see it. A second signal, or Ctrl-C, goes on with the stop at once.

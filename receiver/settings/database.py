@@ -6,8 +6,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from receiver.key_strength import ADVICE, check_newest_master_key, weakness
-from receiver.setting_values import MAX_SECONDS, check_one_line, split_list, without_driver
-from receiver.settings.group import CONFIDENTIAL, HeaderKey, SettingsGroup
+from receiver.setting_values import check_one_line, split_list, without_driver
+from receiver.settings.group import CONFIDENTIAL, HeaderKey, SecondsOrZero, SettingsGroup
 
 _MIN_KEY_CHARACTERS = 16
 _MOST_DAYS = 36_500
@@ -22,7 +22,7 @@ class DatabaseSettings(SettingsGroup):
 
     SQLite by default: it needs no other service. Several processes need PostgreSQL.
     """
-    start_wait_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] = 60
+    start_wait_seconds: SecondsOrZero = 60
     """How long a start, and `ringback migrate`, wait for a PostgreSQL that is away or has no current schema yet.
 
     In seconds; 0 does not wait. What does not pass by itself, such as a wrong password, is not waited for.

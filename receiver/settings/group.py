@@ -1,5 +1,6 @@
 """What all groups of settings have in common: their base class, types and validators."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -10,6 +11,17 @@ CONFIDENTIAL = "confidential"
 """Marks a setting that has a secret in it and is a plain text nevertheless; those of the type `SecretStr` have one."""
 
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
+SecondsOrZero = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
+
+
+def checked_by(read: Callable[[str], object]) -> AfterValidator:
+    """Return a validator that refuses a value for which `read` raises `ValueError`, and keeps the text as it is."""
+
+    def check(value: str) -> str:
+        read(value)
+        return value
+
+    return AfterValidator(check)
 
 
 def _check_sendable(value: SecretStr | None) -> SecretStr | None:
@@ -20,13 +32,8 @@ def _check_sendable(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
-def _check_rate(value: str) -> str:
-    read_rate(value)
-    return value
-
-
 HeaderKey = Annotated[SecretStr | None, AfterValidator(_check_sendable)]
-Rate = Annotated[str, AfterValidator(_check_rate)]
+Rate = Annotated[str, checked_by(read_rate)]
 """A number and a period, such as `10/s`."""
 
 

@@ -37,7 +37,7 @@ class Settings(
         """The names of the settings whose shared webhook secret is so short that it could be guessed."""
         secrets = {name: getattr(self, name) for name in type(self).model_fields if name.endswith("_webhook_secret")}
         return [
-            _name(name)
+            setting_name(name)
             for name, secret in secrets.items()
             if secret is not None and len(secret.get_secret_value()) < _MIN_WEBHOOK_SECRET_CHARACTERS
         ]
@@ -45,7 +45,7 @@ class Settings(
 
 def secret_settings() -> list[str]:
     """Return the names of the settings that have a secret, so that each may be in a file (`<name>_FILE`)."""
-    return [_name(field) for field, info in Settings.model_fields.items() if _has_secret(info)]
+    return [setting_name(field) for field, info in Settings.model_fields.items() if _has_secret(info)]
 
 
 def load_settings(environment: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")) -> Settings:
@@ -62,7 +62,7 @@ def load_settings(environment: Mapping[str, str] | None = None, env_file: Path |
         settings = Settings.model_validate(fields)
     except ValidationError as error:
         for fault in error.errors():
-            name, message = _name(str(fault["loc"][0])), _fault(fault)
+            name, message = setting_name(str(fault["loc"][0])), _fault(fault)
             if (file := given.get(f"{name}_FILE")) is not None:
                 name, message = f"{name}_FILE", f"{file}: {message}"
             faults.setdefault(name, message)  # of a setting whose file cannot be read, that is the fault
@@ -74,7 +74,7 @@ def load_settings(environment: Mapping[str, str] | None = None, env_file: Path |
 def given_log_format() -> str:
     """Return the format of the log, also where other settings are wrong: for the error that says so."""
     try:
-        return read_values(None, Path(".env")).get(_name("log_format"), "text")
+        return read_values(None, Path(".env")).get(setting_name("log_format"), "text")
     except SettingsError:
         return "text"
 
@@ -84,13 +84,14 @@ def client_settings() -> tuple[str, str | None]:
 
     Raises `SettingsError`.
     """
-    values, faults = with_secret_files(read_values(None, Path(".env")), [_name("api_key")])
+    values, faults = with_secret_files(read_values(None, Path(".env")), [setting_name("api_key")])
     if faults:
         raise SettingsError("\n".join(f"{name}: {fault}" for name, fault in faults.items()))
     return values.get("RINGBACK_URL", "http://127.0.0.1:8080"), values.get("RINGBACK_API_KEY")
 
 
-def _name(field: str) -> str:
+def setting_name(field: str) -> str:
+    """Return the name of a setting in the environment."""
     return PREFIX + field.upper()
 
 

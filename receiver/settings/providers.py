@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from receiver.setting_values import MAX_SECONDS, read_base_url, read_rate
-from receiver.settings.group import HeaderKey, Rate, Seconds, SettingsGroup
+from receiver.setting_values import read_base_url, read_rate
+from receiver.settings.group import HeaderKey, Rate, Seconds, SecondsOrZero, SettingsGroup
 
 _PIAPI_URL = "https://api.piapi.ai"
 _PIAPI_UPLOAD_URL = "https://upload.theapi.app"
@@ -53,14 +53,14 @@ class ProviderSettings(SettingsGroup):
 
     30 days: no provider keeps a task so long, and no task may be without an end.
     """
-    stuck_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] = 21_600
+    stuck_seconds: SecondsOrZero = 21_600
     """A task that has not changed for this many seconds is told by a `task.stuck` event; 0 tells of none.
 
     Six hours: longer than a busy provider lets a task wait, and long before the task is given up.
     """
     provider_rate: Rate = "10/s"
     """Calls to one provider, from all processes together: a number and a period (`s`, `m`, `h`)."""
-    submit_wait_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] = 10
+    submit_wait_seconds: SecondsOrZero = 10
     """How long a create request waits for the provider's response, in seconds; then it returns the queued task."""
     submission_unknown_seconds: Seconds = 600
     """A create call whose response was lost is searched for this many seconds at least; then it fails.
@@ -79,7 +79,7 @@ class ProviderSettings(SettingsGroup):
 
     The error is `provider_lost_task`. A single such answer may be a gateway's, or the task is not visible yet.
     """
-    missing_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)] = 120
+    missing_seconds: SecondsOrZero = 120
     """The first of these answers must be at least this many seconds old."""
     provider_timeout_seconds: Seconds = 30
     """The time limit of each phase of a call to a provider, in seconds; connecting has 5 at most."""

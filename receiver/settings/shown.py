@@ -5,8 +5,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from receiver.environment import PREFIX
-from receiver.settings.loading import Settings
+from receiver.settings.loading import Settings, setting_name
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<rest>[^?#]*)")
 SET = "set"
@@ -17,9 +16,7 @@ def changed_settings(settings: Settings) -> dict[str, str]:
     """Return the settings that are not default, by name: each value as text, a secret's as `set`."""
     fields = type(settings).model_fields
     values = {name: getattr(settings, name) for name in fields}
-    return {
-        PREFIX + name.upper(): _shown(value) for name, value in values.items() if value != fields[name].get_default()
-    }
+    return {setting_name(name): _shown(value) for name, value in values.items() if value != fields[name].get_default()}
 
 
 def _shown(value: Any) -> str:

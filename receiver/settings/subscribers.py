@@ -2,11 +2,14 @@
 
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
-
-from pydantic import field_validator
+from typing import Annotated
 
 from receiver.setting_values import read_delays, split_list
-from receiver.settings.group import Seconds, SettingsGroup
+from receiver.settings.group import Seconds, SettingsGroup, checked_by
+
+
+def _networks(targets: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(part, strict=False) for part in split_list(targets) if "/" in part)
 
 
 class SubscriberSettings(SettingsGroup):
@@ -17,29 +20,15 @@ class SubscriberSettings(SettingsGroup):
 
     `false` by default: an API client could otherwise make the service call addresses inside its network.
     """
-    allowed_targets: str = ""
+    allowed_targets: Annotated[str, checked_by(_networks)] = ""
     """Networks (CIDR) and host names, comma-separated, that the address guard lets through. None by default."""
-    retry_schedule: str = "0,5,300,1800,7200,18000,36000,50400,72000,86400"
+    retry_schedule: Annotated[str, checked_by(read_delays)] = "0,5,300,1800,7200,18000,36000,50400,72000,86400"
     """Seconds before each delivery attempt, the first one included; as many attempts as there are numbers.
 
     The default is the schedule that Standard Webhooks recommends: ten attempts in about three days.
     """
     delivery_timeout_seconds: Seconds = 20
     """The longest time of one delivery attempt, in seconds. Standard Webhooks recommends 15 to 30."""
-
-    @field_validator("retry_schedule")
-    @classmethod
-    def _known_schedule(cls, value: str) -> str:
-        read_delays(value)
-        return value
-
-    @field_validator("allowed_targets")
-    @classmethod
-    def _known_targets(cls, value: str) -> str:
-        for part in split_list(value):
-            if "/" in part:
-                ip_network(part, strict=False)
-        return value
 
     @cached_property
     def retry_delays(self) -> tuple[float, ...]:
@@ -49,7 +38,7 @@ class SubscriberSettings(SettingsGroup):
     @cached_property
     def allowed_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """The networks that the address guard lets through."""
-        return tuple(ip_network(part, strict=False) for part in split_list(self.allowed_targets) if "/" in part)
+        return _networks(self.allowed_targets)
 
     @cached_property
     def allowed_hosts(self) -> frozenset[str]:

@@ -1,11 +1,11 @@
 """Of logs, metrics, traces and error reports."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import SecretStr, field_validator
+from pydantic import SecretStr
 
 from receiver.setting_values import read_listen_address
-from receiver.settings.group import HeaderKey, SettingsGroup
+from receiver.settings.group import HeaderKey, SettingsGroup, checked_by
 
 
 class WatchingSettings(SettingsGroup):
@@ -22,7 +22,7 @@ class WatchingSettings(SettingsGroup):
 
     Such as `slack://...` or `mailto://...`. Needs the extra `ringback[apprise]`. None by default.
     """
-    metrics_address: str | None = None
+    metrics_address: Annotated[str, checked_by(read_listen_address)] | None = None
     """Where metrics and health have a listener of their own: `host:port`, or the path of a Unix socket.
 
     Then `/metrics` is there alone. Without it, `/metrics` is on the public port.
@@ -39,13 +39,6 @@ class WatchingSettings(SettingsGroup):
 
     Needs the extra `ringback[sentry]`. None by default.
     """
-
-    @field_validator("metrics_address")
-    @classmethod
-    def _known_address(cls, value: str | None) -> str | None:
-        if value is not None:
-            read_listen_address(value)
-        return value
 
     @property
     def metrics_secret(self) -> str | None:

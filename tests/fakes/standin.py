@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from receiver.serving.supervisor import WorkerSupervisor
-from receiver.serving.worker import SupervisorWatch, report_ready
+from receiver.serving.worker import SupervisorWatch, report_answering
 from receiver.stop_bound import StopBound
 from receiver.telemetry.exposition import exposition
 from receiver.telemetry.log import configure_logging
@@ -68,7 +68,7 @@ def work(listening: socket.socket, control_socket: socket.socket) -> None:
     app = Starlette(routes=[Route(f"/{each.__name__}", each) for each in (pid, wait, hang, metrics)])
     config = uvicorn.Config(app, http=ServerConnection, log_level="critical", ws="none")
     stop = ServerStop(StopBound(100), end_waits=stopping.set, is_own=False, is_worker=True)
-    server = Server(config, stop, on_ready=lambda: report_ready(control_socket))
+    server = Server(config, stop, on_ready=lambda: report_answering(control_socket))
     server.handle_signals()
     server.run(sockets=[listening])
 

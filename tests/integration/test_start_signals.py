@@ -5,7 +5,6 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,16 +58,11 @@ def test_a_signal_during_the_start_ends_it_with_status_0(
         assert process.wait(BOUND_SECONDS) == 0
 
 
-def until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the service answers."""
-    until = time.monotonic() + BOUND_SECONDS
-    while process.poll() is None and time.monotonic() < until:
-        try:
-            if httpx.get(f"{url}/readyz").is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise AssertionError("the service did not start")
+def read_until(terminal: int, words: bytes) -> None:
+    """Read what is printed on a terminal until it has these words. Raises `OSError` if the process ends before."""
+    printed = b""
+    while words not in printed:
+        printed += os.read(terminal, 65_536)
 
 
 def test_one_process_says_at_sighup_that_it_goes_on_and_stops_when_its_terminal_is_closed(tmp_path: Path) -> None:
@@ -85,11 +79,9 @@ def test_one_process_says_at_sighup_that_it_goes_on_and_stops_when_its_terminal_
                 stderr=terminal,
             )
         try:
-            until_ready(f"http://127.0.0.1:{port}", process)
+            read_until(ours, b"service started")
             process.send_signal(signal.SIGHUP)
-            printed = b""
-            while b"SIGHUP ignored" not in printed:
-                printed += os.read(ours, 65_536)
+            read_until(ours, b"SIGHUP ignored")
             assert httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
         finally:
             os.close(ours)
