@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
-from tests.deploy.podman import BASE, IMAGE, ROOT, Podman
+from tests.deploy.podman import BASE, IMAGE, ROOT, Podman, client_of
 from tests.fakes.ports import free_port
 
 _PODMAN_COMPOSE = "podman-compose==1.6.0"
@@ -133,7 +133,7 @@ def _check_smallest(compose: _Compose, key: str) -> None:
     port = free_port()
     with (
         compose.up("compose.sqlite.yaml", {"RINGBACK_PORT": str(port)}, [["ringback"]]),
-        _client(f"http://127.0.0.1:{port}", key) as api,
+        client_of(f"http://127.0.0.1:{port}", key) as api,
     ):
         assert api.get("/readyz").status_code == 200
         assert api.get("/api/v1/tasks").status_code == 200
@@ -150,7 +150,7 @@ def _check_whole(compose: _Compose, key: str) -> None:
         "RINGBACK_POSTGRES_IMAGE": _POSTGRES,
         "RINGBACK_CADDY_IMAGE": _CADDY,
     }
-    with compose.up("compose.yaml", settings, _STAGES), _client(settings["RINGBACK_PUBLIC_URL"], key) as api:
+    with compose.up("compose.yaml", settings, _STAGES), client_of(settings["RINGBACK_PUBLIC_URL"], key) as api:
         created = api.post("/api/v1/tasks", json={"tasks": [{"model": "m", "task_type": "t", "input": {}}]})
         assert created.is_success, created.text
         assert api.get("/api/v1/tasks").json()["data"]["data"]
@@ -168,7 +168,7 @@ def _restarted_under_load(on: Podman, url: str, key: str) -> Counter[str]:
     over = threading.Event()
 
     def ask() -> None:
-        with _client(url, key) as client:
+        with client_of(url, key) as client:
             while not over.is_set():
                 try:
                     results[str(client.get("/api/v1/tasks").status_code)] += 1
@@ -206,8 +206,3 @@ def _program(folder: Path) -> Path:
     pip = [str(folder / "tools" / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, _PODMAN_COMPOSE], check=True)
     return folder / "tools" / "bin" / "podman-compose"
-
-
-def _client(url: str, key: str) -> httpx.Client:
-    transport = httpx.HTTPTransport(retries=8)
-    return httpx.Client(transport=transport, base_url=url, headers={"X-API-Key": key}, timeout=30)

@@ -4,9 +4,7 @@ import re
 from pathlib import Path
 from time import monotonic
 
-import httpx
-
-from tests.deploy.podman import BASE, IMAGE, Podman
+from tests.deploy.podman import BASE, IMAGE, Podman, client_of
 from tests.fakes.ports import free_port
 
 _MOST_MEGABYTES = 120
@@ -55,7 +53,7 @@ def _check_service(on: Podman) -> None:
         *(*_HARDENED, "--volume=ringback-data:/data", f"--env=RINGBACK_API_KEY={KEY}", "--memory=256m"),
         *(f"--env=RINGBACK_METRICS_ADDRESS=127.0.0.1:{metrics}", f"--env=RINGBACK_PORT={port}", IMAGE),
     )
-    with on.running(*options) as container, _client(port) as client:
+    with on.running(*options) as container, client_of(f"http://127.0.0.1:{port}", KEY) as client:
         assert client.get("/readyz").json() == {"status": "ready"}
         assert client.get("/metrics").status_code == 404
         organization = client.get("/api/v1/organization").json()["data"]["id"]
@@ -89,10 +87,3 @@ def _check_early_stop(on: Podman) -> None:
             seconds, code = monotonic() - began, on.inspect(container, "{{.State.ExitCode}}")
             print(f"image: SIGTERM at once ends it after {seconds:.1f} s with exit status {code}")
             assert code in ("0", "143")
-
-
-def _client(port: int) -> httpx.Client:
-    """Return a client that waits for the service: 0.5, 1, 2 ... s between refused connections."""
-    transport = httpx.HTTPTransport(retries=8)
-    headers = {"X-API-Key": KEY}
-    return httpx.Client(transport=transport, base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30)

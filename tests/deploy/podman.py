@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
+import httpx
+
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "localhost/ringback-base:test"
 IMAGE = "localhost/ringback:test"
@@ -131,3 +133,9 @@ def _checked(command: Sequence[str]) -> None:
 def build_image(on: Podman) -> None:
     """Build the image as `deploy/Dockerfile` says, on the imported base."""
     on.build(ROOT / "deploy" / "Dockerfile", IMAGE, f"--build-arg=BASE={BASE}")
+
+
+def client_of(url: str, key: str) -> httpx.Client:
+    """Return a client of a service that starts: it waits 0.5, 1, 2 ... s between refused connections."""
+    transport = httpx.HTTPTransport(retries=8)
+    return httpx.Client(transport=transport, base_url=url, headers={"X-API-Key": key}, timeout=30)

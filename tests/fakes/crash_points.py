@@ -19,6 +19,7 @@ from receiver.runs.advance import Advancer
 from receiver.runs.service import Runs
 from receiver.storage.postgresql import PostgreSQLConnection
 from receiver.storage.sqlite import SQLiteConnection
+from receiver.tracking import search, submit
 from receiver.tracking.submit import Submitter
 from tests.fakes.short_leases import shorten_leases
 
@@ -141,6 +142,12 @@ def _at_a_step_s_end(then: Callable[[Any], None]) -> None:
     patch.object(Advancer, "apply_tasks", apply_and_then).start()
 
 
+def search_at_once() -> None:
+    """No crash: a task whose create call got no answer is searched for at once, not after 5 s."""
+    for module in (submit, search):
+        patch.object(module, "FIRST_SEARCH_SECONDS", 0.05).start()
+
+
 POINTS: dict[str, Callable[[], None]] = {
     point.__name__: point
     for point in (
@@ -157,6 +164,7 @@ POINTS: dict[str, Callable[[], None]] = {
         after_the_commit_of_a_run,
         before_the_commit_of_a_step_s_end,
         after_the_commit_of_a_step_s_end,
+        search_at_once,
         shorten_leases,  # not a crash: it only changes how long the process waits
     )
 }

@@ -75,15 +75,21 @@ async def test_a_long_poll_in_progress_is_answered(tmp_path: Path) -> None:
         assert status == 0, world.log()
 
 
+def let_hang(world: ProcessWorld) -> asyncio.Event:
+    """Let the subscriber answer no request; return the event of its first one."""
+    hanging = asyncio.Event()
+
+    def hang(_number: int, _request: Request) -> asyncio.Future[int]:
+        hanging.set()
+        return asyncio.ensure_future(world.subscriber.hang())
+
+    world.subscriber.answer = hang
+    return hanging
+
+
 async def test_a_subscriber_that_hangs_does_not_delay_the_stop(tmp_path: Path) -> None:
     async with in_processes(tmp_path, delivery_timeout_seconds="1.5", **FAST_POLLING) as world:
-        hanging = asyncio.Event()
-
-        def hang(_number: int, _request: Request) -> asyncio.Future[int]:
-            hanging.set()
-            return asyncio.ensure_future(world.subscriber.hang())
-
-        world.subscriber.answer = hang
+        hanging = let_hang(world)
         await world.webhook()
         task_id = await world.created()
         await happens(hanging)
@@ -98,13 +104,7 @@ async def test_a_subscriber_that_hangs_does_not_delay_the_stop(tmp_path: Path) -
 
 async def test_a_provider_and_a_subscriber_that_hang_do_not_hold_a_stop_beyond_its_bound(tmp_path: Path) -> None:
     async with in_processes(tmp_path, stop_seconds="1.5", submit_wait_seconds="0", **FAST_POLLING) as world:
-        hanging = asyncio.Event()
-
-        def hang(_number: int, _request: Request) -> asyncio.Future[int]:
-            hanging.set()
-            return asyncio.ensure_future(world.subscriber.hang())
-
-        world.subscriber.answer = hang
+        hanging = let_hang(world)
         await world.webhook()
         task_id = await world.created()
         await happens(hanging)

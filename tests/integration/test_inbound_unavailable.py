@@ -11,6 +11,7 @@ import pytest
 
 from receiver.storage import database
 from receiver.storage.sqlite import SQLiteConnection, connection
+from receiver.tracking import submit
 from tests.fakes.inbound import notice, post
 from tests.fakes.rows import refusing_writes, select
 from tests.fakes.world import World, in_process
@@ -115,7 +116,9 @@ async def test_with_the_disk_full_every_acknowledged_write_is_stored(
         return opened
 
     monkeypatch.setattr(connection, "_open", open_small_disk)
-    async with in_process(tmp_path) as world:
+    # The outcome of a create call that finds no room is written again after each of these, also while the world ends.
+    monkeypatch.setattr(submit, "_WRITE_RETRY_SECONDS", (0.1,) * 6)
+    async with in_process(tmp_path, submit_wait_seconds="0.2") as world:
         taken = []
         while (answer := await world.create(BY_HAND, input={"prompt": "x" * 20_000})).status_code == 200:
             taken.append(answer.json()["data"]["task_id"])

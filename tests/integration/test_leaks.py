@@ -163,7 +163,8 @@ def scenario(backend: str, tmp_path_factory: pytest.TempPathFactory) -> LeakScen
     """Run one scenario for all tests of this module, which search what it left behind."""
 
     async def run(folder: Path) -> LeakScenario:
-        async with in_processes(folder, PROVIDER, **SETTINGS) as world:
+        async with in_processes(folder, PROVIDER, start=False, **SETTINGS) as world:
+            await world.start(crash="search_at_once")
             scenario = LeakScenario(world)
             world.subscriber.answer = _echo
             await scenario.register()

@@ -23,7 +23,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from receiver.errors import StartError
 from receiver.serving.notify import Notifier
 from receiver.serving.sockets import passed_socket, tcp_listening, unix_listening
-from tests.fakes.command import CLEAN
+from tests.fakes.command import CLEAN, run_command
 from tests.fakes.servers import served
 from tests.integration.test_start_signals import BOUND_SECONDS, SERVE
 
@@ -209,16 +209,8 @@ def test_only_a_listening_socket_may_be_passed(tmp_path: Path) -> None:
         ((), {"RINGBACK_TRUSTED_PROXIES": "10.0.0.0/33,foo"}, "RINGBACK_TRUSTED_PROXIES:"),
     ],
 )
-def test_two_places_and_what_is_none_are_refused(
+async def test_two_places_and_what_is_none_are_refused(
     tmp_path: Path, options: tuple[str, ...], more: dict[str, str], words: str
 ) -> None:
-    ended = subprocess.run(
-        [*SERVE, *options],
-        cwd=tmp_path,
-        env={**CLEAN, **more},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert (ended.returncode, words in ended.stderr) == (2, True), ended.stderr
+    status, _, err = await run_command("serve", *options, folder=tmp_path, environment={**CLEAN, **more})
+    assert (status, words in err) == (2, True), err

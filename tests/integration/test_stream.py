@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from itertools import chain, count, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -198,12 +199,16 @@ async def test_a_stream_is_kept_alive_while_its_filter_hides_all_that_it_reads_f
 ) -> None:
     monkeypatch.setattr("receiver.events.feed.MOST_EVENTS", 2)
     monkeypatch.setattr("receiver.events.stream._SPAN", 3)
-    monkeypatch.setattr(event_stream, "KEEP_ALIVE_SECONDS", 0.0)
+    # At each of the first looks a comment is due; then no more, or comments without end would be written and read.
+    looks = islice(count(step=event_stream.KEEP_ALIVE_SECONDS), 60)
+    clock = chain(looks, repeat(60 * event_stream.KEEP_ALIVE_SECONDS))
+    monkeypatch.setattr(event_stream, "monotonic", lambda: next(clock))
     async with in_process(tmp_path) as world:
         await make(world, 3)
+        newest = on_disk(world)[-1]
         positions = [0]
         async with reading(world, 0, model="no-such-model") as reader:
-            while positions[-1] != on_disk(world)[-1]:
+            while positions[-1] != newest:
                 reader.comments.clear()
                 await reader.comment("keep-alive")
                 positions.append(int(reader.last_id or 0))

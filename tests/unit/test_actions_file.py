@@ -1,8 +1,5 @@
 """The actions file: the bundled one is valid, and the error for an invalid one lists every fault and the file."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +8,7 @@ from receiver.domain.actions import build_input
 from receiver.errors import SettingsError
 from receiver.runs.actions_file import read_actions
 from receiver.settings import load_settings
+from tests.fakes.command import CLEAN, run_command
 from tests.fakes.pipeline import ACTIONS
 
 BROKEN = """
@@ -79,11 +77,9 @@ def test_the_setting_is_a_path() -> None:
     assert settings.actions_file == Path("deploy/actions.toml")
 
 
-def test_the_service_does_not_start_with_an_invalid_file_and_creates_nothing(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
-    environment |= {"RINGBACK_ACTIONS_FILE": "missing.toml", "PYTHONPATH": str(ACTIONS.parents[1])}
-    command = [sys.executable, "-m", "receiver.cli", "serve", "--port", "0"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "RINGBACK_ACTIONS_FILE: missing.toml: No such file or directory" in done.stderr
+async def test_the_service_does_not_start_with_an_invalid_file_and_creates_nothing(tmp_path: Path) -> None:
+    environment = {**CLEAN, "RINGBACK_ACTIONS_FILE": "missing.toml"}
+    status, out, err = await run_command("serve", "--port", "0", folder=tmp_path, environment=environment)
+    assert (status, out) == (2, "")
+    assert "RINGBACK_ACTIONS_FILE: missing.toml: No such file or directory" in err
     assert list(tmp_path.iterdir()) == []

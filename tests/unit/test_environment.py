@@ -1,8 +1,6 @@
 """Where settings come from: blanks around values, files for secrets, and `.env` in the encodings that editors write."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from receiver.errors import SettingsError
 from receiver.serving.start import prepared
 from receiver.settings import Settings, client_settings, load_settings, secret_settings
+from tests.fakes.command import CLEAN, run_command
 from tests.unit.test_settings import faults, load
 
 KEY = "Tq8vXw3ZrM6kYc9LpH4d"
@@ -26,7 +25,6 @@ SECRETS = [
     "RINGBACK_METRICS_TOKEN",
     "RINGBACK_SENTRY_DSN",
 ]
-ROOT = Path(__file__).parents[2]
 
 
 def secret_of(settings: Settings, name: str) -> str:
@@ -271,21 +269,13 @@ def test_the_client_commands_read_the_same_files(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("command", [("serve", "--port", "0"), ("migrate",), ("task", "list")])
-def test_a_command_says_what_is_wrong_with_the_env_file_and_nothing_else(
+async def test_a_command_says_what_is_wrong_with_the_env_file_and_nothing_else(
     tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     (tmp_path / ".env").write_bytes(b"RINGBACK_API_KEY=\xfc\n")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "receiver.cli", *command],
-        cwd=tmp_path,
-        env={**environment, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines() == [
+    status, out, err = await run_command(*command, folder=tmp_path, environment=CLEAN)
+    assert (status, out) == (2, "")
+    assert err.splitlines() == [
         "ringback: the settings are wrong:",
         ".env: not a text in UTF-8; save it in that encoding",
     ]

@@ -11,16 +11,16 @@ from receiver.sandbox.notices import Notice, NoticeSender
 from receiver.sandbox.script import SandboxOptions
 from tests.fakes.raw_server import RawServer
 
-PACKED = gzip.compress(gzip.compress(bytes(100 << 20)))
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip, gzip\r\ncontent-length: %d\r\n\r\n" % len(PACKED)
+
+def packed() -> bytes:
+    """Return an answer whose body is 100 MB when it is unpacked."""
+    body = gzip.compress(gzip.compress(bytes(100 << 20)))
+    return b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip, gzip\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
 
-@pytest.mark.parametrize(
-    ("answer", "forever"),
-    [(HEAD + PACKED, b""), (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 32_000)],
-    ids=["packed", "endless"],
-)
-async def test_an_answer_is_neither_unpacked_nor_read_to_its_end(answer: bytes, forever: bytes) -> None:
+@pytest.mark.parametrize("forever", [b"", b"x" * 32_000], ids=["packed", "endless"])
+async def test_an_answer_is_neither_unpacked_nor_read_to_its_end(forever: bytes) -> None:
+    answer = b"HTTP/1.1 200 OK\r\n\r\n" if forever else packed()
     background = Background()
     sender = NoticeSender(SandboxOptions, background)
     await sender.open()
