@@ -1,12 +1,12 @@
 """`ringback backup` and `ringback restore`."""
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from receiver.cli.console import Json, echo, print_json, size_text
+from receiver.cli.interrupts import run_async
 from receiver.cli.options import Programs
 from receiver.cli.progress import copy_progress
 
@@ -38,7 +38,7 @@ def backup(
     settings = loaded_settings()
     target = to or default_target(settings, wall_now())
     with copy_progress("copying", as_json) as on_progress:
-        made = asyncio.run(back_up(settings, target, overwrite=force, programs=programs, on_progress=on_progress))
+        made = run_async(back_up(settings, target, overwrite=force, programs=programs, on_progress=on_progress))
     key = _place_of_key(settings)
     if as_json:
         facts = {"file": str(made.file), "bytes": made.bytes, "seconds": made.seconds, "revision": made.revision}
@@ -71,7 +71,7 @@ def restore(
     settings = loaded_settings()
     keyring = present_keyring(settings)
     with copy_progress("copying", as_json) as on_progress:
-        restored = asyncio.run(
+        restored = run_async(
             restore_backup(settings, keyring, file, is_forced=force, programs=programs, on_progress=on_progress)
         )
     replaced = None if restored.replaced is None else str(restored.replaced)

@@ -1,6 +1,5 @@
 """`ringback database`: check, compact, size, partition, after-restore."""
 
-import asyncio
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import typer
 from receiver.cli.backup import loaded_settings, print_after_restore
 from receiver.cli.console import Json, echo, print_json, print_table, size_text, spinner
 from receiver.cli.failure import Status
+from receiver.cli.interrupts import run_async
 
 app = typer.Typer(no_args_is_help=True, help="Check, measure and compact the database, on the machine that serves it.")
 
@@ -23,7 +23,7 @@ def check(as_json: Json = False) -> None:
 
     settings = loaded_settings()
     with spinner("checking", as_json):
-        findings = asyncio.run(check_database(settings))
+        findings = run_async(check_database(settings))
     if as_json:
         print_json({"findings": [asdict(each) for each in findings]})
     else:
@@ -46,7 +46,7 @@ def compact(as_json: Json = False) -> None:
 
     settings = loaded_settings()
     with spinner("compacting", as_json):
-        done = asyncio.run(compact_database(settings))
+        done = run_async(compact_database(settings))
     if as_json:
         print_json(asdict(done))
     else:
@@ -60,7 +60,7 @@ def size(as_json: Json = False) -> None:
 
     settings = loaded_settings()
     with spinner("measuring", as_json):
-        found = asyncio.run(size_of_database(settings))
+        found = run_async(size_of_database(settings))
     if as_json:
         print_json(asdict(found))
         return
@@ -89,7 +89,7 @@ def partition(
 
     settings = loaded_settings()
     with spinner("uniting" if undo else "partitioning", as_json):
-        found = asyncio.run(unite_database(settings) if undo else partition_database(settings))
+        found = run_async(unite_database(settings) if undo else partition_database(settings))
     if as_json:
         print_json({"tables": [asdict(each) for each in found]})
         return
@@ -111,7 +111,7 @@ def after_restore(
     from receiver.storage.restoring import prepare_restored
 
     settings = loaded_settings()
-    done = asyncio.run(prepare_restored(settings, present_keyring(settings), is_forced=force))
+    done = run_async(prepare_restored(settings, present_keyring(settings), is_forced=force))
     if as_json:
         print_json(done.as_json())
     else:

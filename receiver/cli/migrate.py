@@ -1,12 +1,12 @@
 """`ringback migrate`: brings the database's schema up to date."""
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from receiver.cli.console import Json, echo, print_json
 from receiver.cli.failure import Status
+from receiver.cli.interrupts import run_async
 
 if TYPE_CHECKING:
     from receiver.settings import Settings
@@ -40,7 +40,7 @@ def _check(settings: "Settings", as_json: bool) -> None:
     from receiver.storage.schema import read_schema
     from receiver.storage.upgrade import pending_revisions
 
-    found = asyncio.run(read_schema(settings))
+    found = run_async(read_schema(settings))
     pending = pending_revisions(found.revision) if found.is_to_be_migrated() else []
     if as_json:
         print_json({"now": found.revision, "pending": [{"revision": name, "does": does} for name, does in pending]})

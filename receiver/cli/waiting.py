@@ -13,6 +13,7 @@ import httpx
 
 from receiver.cli.console import watched
 from receiver.cli.failure import ServiceUnreachable, Status
+from receiver.cli.interrupts import run_async
 from receiver.cli.progress import OnUpdate, replay_progress, run_progress, task_progress
 from receiver.cli.service import OUTAGE_SECONDS, connection, path_segment, reaching, read_answer
 from receiver.cli.show import ENDS, ApiObject
@@ -39,7 +40,7 @@ def wait_for_tasks(ids: Sequence[str], max_seconds: float | None, *, as_json: bo
             _Target(f"/api/v1/task/{path_segment(task_id)}", seconds, _PAUSE_SECONDS, partial(on_update, task_id))
             for task_id in ids
         ]
-        return asyncio.run(_wait_for_all(targets, max_seconds))
+        return run_async(_wait_for_all(targets, max_seconds))
 
 
 def wait_for_run(run_id: str, max_seconds: float | None, *, as_json: bool) -> ApiObject:
@@ -47,7 +48,7 @@ def wait_for_run(run_id: str, max_seconds: float | None, *, as_json: bool) -> Ap
     with run_progress(as_json) as on_update:
         seconds = _WATCHED_RUN_SECONDS if watched(as_json) else _LONG_POLL_SECONDS
         target = _Target(f"/api/v1/runs/{path_segment(run_id)}", seconds, _PAUSE_SECONDS, on_update)
-        return asyncio.run(_wait_for_all([target], max_seconds))[0]
+        return run_async(_wait_for_all([target], max_seconds))[0]
 
 
 def wait_for_replay(webhook_path: str, replay: ApiObject, max_seconds: float | None, *, as_json: bool) -> ApiObject:
@@ -55,7 +56,7 @@ def wait_for_replay(webhook_path: str, replay: ApiObject, max_seconds: float | N
     with replay_progress(as_json) as on_update:
         path = f"{webhook_path}/replays/{path_segment(replay['id'])}"
         target = _Target(path, 0, _REPLAY_PAUSE_SECONDS, on_update, has_ended=replay_has_ended)
-        return asyncio.run(_wait_for_all([target], max_seconds, known=replay))[0]
+        return run_async(_wait_for_all([target], max_seconds, known=replay))[0]
 
 
 def has_ended(state: ApiObject) -> bool:

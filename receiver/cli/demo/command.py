@@ -10,6 +10,7 @@ import typer
 
 from receiver.cli.console import Json, echo, print_json
 from receiver.cli.failure import Status
+from receiver.cli.interrupts import run_async
 
 _TERMINATED = 143
 _CHECK_SECONDS = 1.0
@@ -29,7 +30,7 @@ def demo(
     Exit status 0 only if no task and no notification was lost, and no task was made twice.
     """
     try:
-        status = asyncio.run(_demo(tasks, keep=keep, as_json=as_json))
+        status = run_async(_demo(tasks, keep=keep, as_json=as_json))
     except asyncio.CancelledError:
         raise typer.Exit(_TERMINATED) from None
     raise typer.Exit(status)
