@@ -23,7 +23,7 @@ demo: $(READY) ## run the demo: the whole service with the bundled sandbox provi
 # Three at a time also on two cores: a test waits for half of its time. Some tests start processes: no environment may
 # make each of these compile everything again.
 test: $(READY) ## run the whole test suite
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 3 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 4 --dist worksteal
 
 test-clients: $(READY) ## drive public clients of PiAPI, unchanged (tests/clients/README.md)
 	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)

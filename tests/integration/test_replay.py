@@ -16,6 +16,8 @@ from tests.fakes.world import World, in_process
 
 Replay = dict[str, Any]
 
+LEASED = "SELECT uid FROM delivery WHERE leased LIMIT 1"
+
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
@@ -128,6 +130,7 @@ async def test_a_replay_waits_while_many_of_its_deliveries_are_pending_and_a_can
     asked = await ask(world, webhook, "replay", since=hours_ago(2))
     running = await until(world, asked, lambda replay: replay["sent"] >= 20)
     assert (running["status"], running["sent"], running["pending"]) == ("running", 20, 20)
+    await eventually(world, LEASED, bool)
     path = f"/api/v1/webhooks/{webhook['id']}/replays/{asked['id']}"
     cancelled = (await world.api.post(f"{path}/cancel")).json()["data"]
     assert (cancelled["status"], cancelled["sent"], cancelled["cancelled"], cancelled["pending"]) == (
@@ -139,7 +142,7 @@ async def test_a_replay_waits_while_many_of_its_deliveries_are_pending_and_a_can
     assert cancelled["ended_at"]
     assert (await world.api.delete(path)).status_code == 409
     # A delivery that was cancelled during an attempt may still be in flight: it is retried when that must have ended.
-    (row,) = select(world, "SELECT uid FROM delivery WHERE leased LIMIT 1")
+    (row,) = select(world, LEASED)
     again = (await world.api.post(f"/api/v1/deliveries/{row['uid']}/retry")).json()["data"]
     assert again["next_attempt_at"] > cancelled["ended_at"]
     world.subscriber.closing.set()
