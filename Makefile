@@ -20,7 +20,7 @@ install: $(READY) ## set up .venv from the lock file (nothing to do if it is up 
 demo: $(READY) ## run the demo: the whole service with the bundled sandbox provider
 	@$(BIN)/ringback demo
 
-# Three at a time also on two cores: a test waits for half of its time. Some tests start processes: no environment may
+# Four at a time also on two cores: tests wait for half of their time. Some tests start processes: no environment may
 # make each of these compile everything again.
 test: $(READY) ## run the whole test suite
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 4 --dist worksteal
