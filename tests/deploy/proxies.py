@@ -6,6 +6,7 @@ the file says. Each replacement must be found, so a file that changes cannot lea
 
 import asyncio
 import os
+import resource
 import shutil
 import ssl
 import subprocess
@@ -127,12 +128,18 @@ class Caddy(Proxy):
         return ["run", "--adapter", "caddyfile", "--config", str(file)]
 
 
+def _most_connections() -> int:
+    """Return what HAProxy may be told: the limit of open files, of which a connection needs two, may be low here."""
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 8000 if most_files == resource.RLIM_INFINITY else min(8000, most_files // 4)
+
+
 class HAProxy(Proxy):
     name, file, program = "haproxy", "haproxy.cfg", "haproxy"
 
     def replacements(self, place: Place) -> Mapping[str, str]:
         return {
-            "maxconn 8000": "maxconn 400",  # the limit of open files may be low where tests run
+            "maxconn 8000": f"maxconn {_most_connections()}",
             "bind :80": f"bind 127.0.0.1:{place.http}",
             "bind :443": f"bind 127.0.0.1:{place.https}",
             "/etc/ssl/ringback/ringback.pem": str(place.certificate),
