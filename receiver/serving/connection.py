@@ -60,6 +60,30 @@ class _RefusedError(Exception):
 class ServerConnection(Http1Connection):
     """A connection with bounds. The state of the server is a `Connections`."""
 
+    # With more than about 30 attributes in its dictionary each connection would take a KiB more.
+    __slots__ = (
+        "_all",
+        "_behind",
+        "_bounds",
+        "_clock",
+        "_extensions",
+        "_is_answered",
+        "_is_over",
+        "_keeps_alive",
+        "_limits",
+        "_most_fields",
+        "_next_turn",
+        "_now",
+        "_payload",
+        "_refusal",
+        "_trailers",
+        "_unsent",
+        "_waits_for",
+        "deadline",
+        "unfinished_bytes",
+        "unread_deadline",
+    )
+
     network: ClientNetwork | None = None
     """Whose connection it is, as counted when it was accepted."""
 

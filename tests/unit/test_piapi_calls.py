@@ -119,7 +119,7 @@ EVERY_STATUS = {
 
 
 @pytest.mark.parametrize(
-    ("status", "outcome"), [(status, kind) for kind, statuses in EVERY_STATUS.items() for status in statuses]
+    ("status", "outcome"), [(status, kind) for kind, statuses in EVERY_STATUS.items() for status in sorted(statuses)]
 )
 def test_every_status_of_a_create_call_has_one_outcome(status: int, outcome: type) -> None:
     assert type(submit_outcome(CallResponse(status, None, "", None))) is outcome
