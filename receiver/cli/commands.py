@@ -20,7 +20,6 @@ from receiver.cli.serve import serve
 
 app = typer.Typer(
     cls=FailureReportingGroup,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -42,7 +41,8 @@ def _print_version(requested: bool) -> None:
     ".env.\n\n"
     "Exit status: 0 done, 1 the task or run failed, or the report does not add up, 2 usage, 3 not reachable or not "
     "allowed, 4 timed out.\n\n"
-    "To see it work: ringback demo"
+    "To see it work: ringback demo\n\n"
+    "To complete commands and options with Tab: ringback --install-completion (bash, zsh, fish)"
 )
 def ringback(
     version: Annotated[

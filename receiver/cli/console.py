@@ -35,9 +35,19 @@ def print_json(value: Any) -> None:
     typer.echo(printable_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
 
 
+def json_line(value: Any) -> str:
+    """Return a value as one line of JSON, with its line break, which a terminal only shows."""
+    return f"{printable_json(orjson.dumps(value).decode())}\n"
+
+
 def print_json_line(value: Any) -> None:
     """Print a value as one line of JSON."""
-    typer.echo(printable_json(orjson.dumps(value).decode()))
+    print_raw(json_line(value))
+
+
+def print_raw(text: str) -> None:
+    """Print a text that has been cleaned, as it is."""
+    typer.echo(text, nl=False)
 
 
 def watched_console() -> "Console":

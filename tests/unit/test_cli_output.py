@@ -87,11 +87,13 @@ COMMANDS = {
     "task create": ("--model", "m", "--task-type", "t"),
     "task get": (ID,),
     "task list": (),
+    "task export": (),
     "task wait": (ID,),
     "task cancel": (ID,),
     "task retry": (ID,),
     "run create": ("-f", "-"),
     "run get": (ID,),
+    "run graph": (ID,),
     "run cancel": (ID,),
     "webhook add": ("https://example.com",),
     "webhook list": (),
@@ -180,7 +182,7 @@ def check(command: list[str], out: str, err: str, key: str) -> None:
     assert "\nringback: forged" not in out + err, command
     if key == "refused":
         assert "forged" in err, command  # the message is shown, as one line
-    if "--json" in command and out and command[0] != "listen":
+    if "--json" in command and out and command[0] != "listen" and command[:2] != ["task", "export"]:
         document = json.loads(out)
         assert key == "refused" or HOSTILE in repr_of(document), command
 
