@@ -12,6 +12,7 @@ from receiver.cli.console import echo
 from receiver.cli.demo.command import demo
 from receiver.cli.failure import FailureReportingGroup
 from receiver.cli.health import health
+from receiver.cli.init import init
 from receiver.cli.listen import listen
 from receiver.cli.migrate import migrate
 from receiver.cli.report import report
@@ -58,6 +59,7 @@ def _add(command: Callable[..., None], epilog: str) -> None:
     app.command(help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs), epilog=epilog)(command)
 
 
+_add(init, "Examples:\n\n  ringback init\n\n  ringback init --defaults --file /etc/ringback/ringback.env")
 _add(serve, "Example: ringback serve --host 0.0.0.0 --port 8080")
 _add(demo, "Example: ringback demo --tasks 50 --keep")
 _add(sandbox, "Example: ringback sandbox --lose-share 0.3 --seed 7 --option outcome=failed")

@@ -30,6 +30,14 @@ def echo(text: str = "", *, err: bool = False, lines: bool = False) -> None:
     typer.echo(printable(text, lines=lines), err=err)
 
 
+def ask(text: str, default: str, *, is_secret: bool = False) -> str:
+    """Return a person's answer; the default for an empty one. A secret is neither shown nor is its default."""
+    answer: str = typer.prompt(
+        printable(text), default=default, hide_input=is_secret, show_default=bool(default) and not is_secret
+    )
+    return answer
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
     typer.echo(printable_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
