@@ -10,6 +10,7 @@ from receiver.cli import audit, database, delivery, key, organization, run, task
 from receiver.cli.backup import backup, restore
 from receiver.cli.console import echo
 from receiver.cli.demo.command import demo
+from receiver.cli.doctor.command import doctor
 from receiver.cli.failure import FailureReportingGroup
 from receiver.cli.health import health
 from receiver.cli.init import init
@@ -60,6 +61,12 @@ def _add(command: Callable[..., None], epilog: str) -> None:
 
 
 _add(init, "Examples:\n\n  ringback init\n\n  ringback init --defaults --file /etc/ringback/ringback.env")
+_add(
+    doctor,
+    "Examples:\n\n  ringback doctor --slow\n\n"
+    "  ringback doctor --json | jq '.checks[] | select(.outcome == \"bad\")'\n\n"
+    "Exit status: 0 all is well, or to be looked at, 1 something is bad, 3 the database cannot be opened.",
+)
 _add(serve, "Example: ringback serve --host 0.0.0.0 --port 8080")
 _add(demo, "Example: ringback demo --tasks 50 --keep")
 _add(sandbox, "Example: ringback sandbox --lose-share 0.3 --seed 7 --option outcome=failed")

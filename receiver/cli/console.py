@@ -22,6 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else
 
 _PIPED_WIDTH = 4096
 """The width of output that does not go to a terminal: nothing is cut or folded there."""
+_MARK_COLOURS = {"ok": "green", "look": "yellow", "bad": "red"}
 _STATUS_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "processing": "cyan"}
 
 
@@ -81,6 +82,11 @@ def print_page(page: Mapping[str, Any], as_json: bool, print_items: Callable[[An
     print_items(page["data"])
     if page["has_more"]:
         echo("There are more: use --limit N or --all.", err=True)
+
+
+def print_marked(mark: str, text: str, *, width: int) -> None:
+    """Print a line that begins with a word, coloured on a terminal: `ok`, `look`, `bad` or another."""
+    typer.echo(typer.style(f"{mark:<{width}}", fg=_MARK_COLOURS.get(mark), bold=mark == "bad") + printable(text))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -116,7 +116,7 @@ COMMANDS = {
     "report": (),
     "listen": ("--forward-to", "http://127.0.0.1:9/"),
 }
-NOT_CLIENTS = {"serve", "demo", "sandbox", "migrate", "backup", "restore", "health", "init"} | {
+NOT_CLIENTS = {"serve", "demo", "sandbox", "migrate", "backup", "restore", "health", "init", "doctor"} | {
     f"database {name}" for name in ("check", "compact", "size", "partition", "after-restore")
 }
 """`health` sends no key; `tests/integration/test_cli_health.py` has what it prints."""
