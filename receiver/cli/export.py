@@ -29,7 +29,7 @@ _PAUSE_SECONDS = 1.0
 _FIRST_OF_A_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """With these a spreadsheet takes a cell for a formula, which may send other cells elsewhere."""
 
-Task = Mapping[str, Any]
+TaskFields = Mapping[str, Any]
 """A task as `GET /api/v1/tasks` lists it."""
 
 
@@ -55,7 +55,7 @@ def export(
     return count
 
 
-def pages(client: _Pages, filters: Mapping[str, Any]) -> Iterator[list[Task]]:
+def pages(client: _Pages, filters: Mapping[str, Any]) -> Iterator[list[TaskFields]]:
     """Yield the tasks that match, page by page. A service that has answered may be away for a while, as it restarts."""
     wanted: dict[str, Any] = {**without_none(filters), "limit": _PAGE_SIZE}
     has_answered = False
@@ -99,7 +99,7 @@ def _target(file: Path | None) -> Iterator[Callable[[str], object]]:
         partial.unlink(missing_ok=True)
 
 
-def _error(task: Task, name: str) -> Any:
+def _error(task: TaskFields, name: str) -> Any:
     return (task.get("error") or {}).get(name)
 
 
@@ -107,7 +107,7 @@ def _document(value: Any) -> str:
     return printable_json(orjson.dumps(value).decode()) if value else ""
 
 
-_CELLS: dict[str, Callable[[Task], Any]] = {
+_CELLS: dict[str, Callable[[TaskFields], Any]] = {
     **{
         name: lambda task, name=name: task.get(name)  # type: ignore[misc]
         for name in (
@@ -126,7 +126,7 @@ COLUMNS = tuple(_CELLS)
 """The columns of a CSV file, which its first line names. The last three have JSON."""
 
 
-def _csv_line(task: Task) -> str:
+def _csv_line(task: TaskFields) -> str:
     return _csv_row([_cell(read(task)) for read in _CELLS.values()])
 
 
@@ -144,4 +144,4 @@ def _csv_row(cells: Any) -> str:
     return row.getvalue()
 
 
-_FORMS: dict[str, Callable[[Task], str]] = {"jsonl": json_line, "csv": _csv_line}
+_FORMS: dict[str, Callable[[TaskFields], str]] = {"jsonl": json_line, "csv": _csv_line}

@@ -13,12 +13,12 @@ from receiver.storage.sqlite import configure
 from receiver.storage.sqlite.backup import open_served
 from receiver.storage.sqlite.values import read_document
 
-Read = Callable[..., Awaitable[list[dict[str, Any]]]]
+ReadBeside = Callable[..., Awaitable[list[dict[str, Any]]]]
 """Runs a query, with parameters if it has any; returns its rows by column name. Raises `StartError`."""
 
 
 @asynccontextmanager
-async def reading(settings: Settings) -> AsyncIterator[Read]:
+async def reading(settings: Settings) -> AsyncIterator[ReadBeside]:
     """Open the database that the settings name, for the length of the context. Raises `StartError`."""
     if not settings.is_sqlite:
         from receiver.storage.postgresql.connecting import connected

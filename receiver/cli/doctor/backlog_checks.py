@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from datetime import UTC, timedelta
 from typing import Any
 
-from receiver.cli.doctor.result import CheckResult, bad, look, ok
+from receiver.cli.doctor.result import DoctorResult, bad, look, ok
 from receiver.clock import wall_now
 from receiver.storage import samples
-from receiver.storage.reading import Read
+from receiver.storage.reading import ReadBeside
 
 _LATE, _VERY_LATE = timedelta(minutes=1), timedelta(hours=1)
 
 
-async def backlog_checks(read: Read) -> list[CheckResult]:
+async def backlog_checks(read: ReadBeside) -> list[DoctorResult]:
     """Return how much waits, and for how long the oldest of it."""
     times = {"now": wall_now(), "late": wall_now() - _LATE}
     due = [await read(samples.due_tasks(each), times) for parts in samples.DUE_TASKS.values() for each in parts]
@@ -25,7 +25,7 @@ async def backlog_checks(read: Read) -> list[CheckResult]:
     ]
 
 
-def _waiting(name: str, rows: list[dict[str, Any]], reason: str) -> CheckResult:
+def _waiting(name: str, rows: list[dict[str, Any]], reason: str) -> DoctorResult:
     count, late = sum(row["due"] for row in rows), sum(row["overdue"] for row in rows)
     oldest = min((row["oldest"] for row in rows if row["oldest"] is not None), default=None)
     if oldest is None or not late:
@@ -41,7 +41,7 @@ def _text(age: timedelta) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"
 
 
-def _given_up(dead: int) -> list[CheckResult]:
+def _given_up(dead: int) -> list[DoctorResult]:
     name = "dead deliveries"
     if not dead:
         return [ok(name, "none of the newest")]
@@ -53,7 +53,7 @@ def _given_up(dead: int) -> list[CheckResult]:
     ]
 
 
-def _switched_off(counts: Mapping[str, int]) -> list[CheckResult]:
+def _switched_off(counts: Mapping[str, int]) -> list[DoctorResult]:
     name = "webhooks off"
     if not any(counts.values()):
         return [ok(name, "none is switched off or failing")]

@@ -6,10 +6,10 @@ Signatures carry a time, which receivers accept for some minutes; leases, polls 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from receiver.cli.doctor.result import CheckResult, bad, look, ok, skipped
+from receiver.cli.doctor.result import DoctorResult, bad, look, ok, skipped
 from receiver.clock import wall_now
 from receiver.settings import Settings
-from receiver.storage.reading import Read
+from receiver.storage.reading import ReadBeside
 
 _NAME = "clock"
 _NEAR, _FAR = 5.0, 60.0
@@ -17,7 +17,7 @@ _NEAR, _FAR = 5.0, 60.0
 _MEND = "set this machine's clock, and let NTP keep it (timedatectl set-ntp true)"
 
 
-async def clock_of_database(settings: Settings, read: Read) -> CheckResult:
+async def clock_of_database(settings: Settings, read: ReadBeside) -> DoctorResult:
     """Compare with PostgreSQL's clock; with SQLite, where there is none, with the newest event."""
     from receiver.storage.clock import newest_time, server_time
 
@@ -34,7 +34,7 @@ async def clock_of_database(settings: Settings, read: Read) -> CheckResult:
     return ok(_NAME, "no event is in the future")
 
 
-def clock_of_provider(date: str | None) -> CheckResult:
+def clock_of_provider(date: str | None) -> DoctorResult:
     """Compare with the `Date` of a provider's answer."""
     try:
         there = parsedate_to_datetime(date or "").astimezone(UTC)
@@ -43,7 +43,7 @@ def clock_of_provider(date: str | None) -> CheckResult:
     return compared("the provider's", there)
 
 
-def compared(whose: str, there: datetime) -> CheckResult:
+def compared(whose: str, there: datetime) -> DoctorResult:
     """Compare this machine's clock with another one, which was read just now."""
     ahead = (wall_now() - there).total_seconds()
     if abs(ahead) <= _NEAR:

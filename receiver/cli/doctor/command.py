@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from receiver.cli.console import Json, print_json, print_marked, spinner
-from receiver.cli.doctor.result import CheckResult, Outcome, bad, skipped
+from receiver.cli.doctor.result import DoctorOutcome, DoctorResult, bad, skipped
 from receiver.cli.failure import Status
 from receiver.cli.interrupts import run_async
 
 _MARK_WIDTH = 9
-_RANKS = (Outcome.BAD, Outcome.LOOK, Outcome.OK)
+_RANKS = (DoctorOutcome.BAD, DoctorOutcome.LOOK, DoctorOutcome.OK)
 
 
 def doctor(
@@ -28,17 +28,17 @@ def doctor(
     probes, which the service behind it answers with what arrived.
     """
     results = run_async(_examine(slow, as_json))
-    status = next((rank for rank in _RANKS if any(each.outcome is rank for each in results)), Outcome.OK)
+    status = next((rank for rank in _RANKS if any(each.outcome is rank for each in results)), DoctorOutcome.OK)
     if as_json:
         print_json({"status": status, "checks": [asdict(each) for each in results]})
     else:
         counts = {rank: sum(each.outcome is rank for each in results) for rank in _RANKS}
-        words = f"{counts[Outcome.OK]} are well, {counts[Outcome.LOOK]} to be looked at, {counts[Outcome.BAD]} bad"
+        words = f"{counts[DoctorOutcome.OK]} are well, {counts[DoctorOutcome.LOOK]} to be looked at, {counts[DoctorOutcome.BAD]} bad"
         print_marked(status, f"in all: {words}", width=_MARK_WIDTH)
     raise typer.Exit(_exit_status(results))
 
 
-async def _examine(slow: bool, as_json: bool) -> list[CheckResult]:
+async def _examine(slow: bool, as_json: bool) -> list[DoctorResult]:
     """Make the checks, and print each as it is made, unless it is to be JSON."""
     from receiver.cli.doctor.examination import sections
     from receiver.cli.doctor.settings_checks import read_settings
@@ -63,7 +63,7 @@ async def _examine(slow: bool, as_json: bool) -> list[CheckResult]:
     return results
 
 
-def _print(results: Iterable[CheckResult], as_json: bool) -> None:
+def _print(results: Iterable[DoctorResult], as_json: bool) -> None:
     if as_json:
         return
     for each in results:
@@ -72,10 +72,10 @@ def _print(results: Iterable[CheckResult], as_json: bool) -> None:
             print_marked("", f"mend: {each.mend}", width=_MARK_WIDTH)
 
 
-def _exit_status(results: Iterable[CheckResult]) -> Status:
+def _exit_status(results: Iterable[DoctorResult]) -> Status:
     from receiver.cli.doctor.database_checks import CANNOT_OPEN
 
-    failed = [each for each in results if each.outcome is Outcome.BAD]
+    failed = [each for each in results if each.outcome is DoctorOutcome.BAD]
     if any(each.check == CANNOT_OPEN for each in failed):
         return Status.UNREACHABLE
     return Status.TASK_FAILED if failed else Status.DONE

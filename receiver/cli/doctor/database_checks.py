@@ -5,21 +5,21 @@ import stat
 from collections.abc import Iterator
 
 from receiver.cli.console import size_text
-from receiver.cli.doctor.result import CheckResult, Outcome, bad, look, ok, skipped
+from receiver.cli.doctor.result import DoctorOutcome, DoctorResult, bad, look, ok, skipped
 from receiver.domain.keyring import KeyRing
 from receiver.errors import RingbackError
 from receiver.settings import Settings
 from receiver.storage.maintenance import Finding, Severity, check_database
-from receiver.storage.reading import Read
+from receiver.storage.reading import ReadBeside
 
 CANNOT_OPEN = "database"
 """The check that is bad only if the database cannot be opened at all."""
-_OUTCOMES = {Severity.GOOD: Outcome.OK, Severity.WARNING: Outcome.LOOK, Severity.BAD: Outcome.BAD}
+_OUTCOMES = {Severity.GOOD: DoctorOutcome.OK, Severity.WARNING: DoctorOutcome.LOOK, Severity.BAD: DoctorOutcome.BAD}
 _LITTLE_BYTES = 1 << 30
 _FEW_BYTES = 128 << 20
 
 
-async def database_findings(settings: Settings) -> tuple[list[CheckResult], bool]:
+async def database_findings(settings: Settings) -> tuple[list[DoctorResult], bool]:
     """Return what a check of the database finds, and whether its schema is one that this version reads."""
     try:
         findings = await check_database(settings)
@@ -30,7 +30,7 @@ async def database_findings(settings: Settings) -> tuple[list[CheckResult], bool
     return results, any(each.check == "schema" and each.severity is Severity.GOOD for each in findings)
 
 
-def disk(settings: Settings) -> CheckResult:
+def disk(settings: Settings) -> DoctorResult:
     """Return how much room there is for the database to grow, and to be copied before a migration."""
     name = "free disk"
     if not settings.is_sqlite:
@@ -45,7 +45,7 @@ def disk(settings: Settings) -> CheckResult:
     return ok(name, found)
 
 
-def permissions(settings: Settings) -> Iterator[CheckResult]:
+def permissions(settings: Settings) -> Iterator[DoctorResult]:
     """Yield which files of a SQLite database others than its owner may read or change."""
     name = "file permissions"
     if not settings.is_sqlite:
@@ -62,7 +62,7 @@ def permissions(settings: Settings) -> Iterator[CheckResult]:
         yield ok(name, "the database, its key and its copies are for their owner alone")
 
 
-async def master_keys(read: Read, keyring: KeyRing) -> CheckResult:
+async def master_keys(read: ReadBeside, keyring: KeyRing) -> DoctorResult:
     """Return whether all that is stored encrypted can be read with the present master keys."""
     from receiver.serving.key_check import unreadable_values
 
@@ -83,6 +83,6 @@ async def master_keys(read: Read, keyring: KeyRing) -> CheckResult:
     return ok("master keys", f"all that is stored can be read; the newest is {keyring.newest}")
 
 
-def _result(finding: Finding) -> CheckResult:
+def _result(finding: Finding) -> DoctorResult:
     mend = finding.mend or ("see deploy/guides/troubleshooting.md" if finding.severity is not Severity.GOOD else "")
-    return CheckResult(finding.check, _OUTCOMES[finding.severity], finding.found, mend)
+    return DoctorResult(finding.check, _OUTCOMES[finding.severity], finding.found, mend)

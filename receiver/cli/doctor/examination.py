@@ -5,12 +5,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from receiver.cli.doctor.result import CheckResult, Outcome, bad, skipped
+from receiver.cli.doctor.result import DoctorOutcome, DoctorResult, bad, skipped
 from receiver.domain.keyring import KeyRing
 from receiver.errors import RingbackError
 from receiver.settings import Settings
 
-Section = tuple[str, Callable[[], Awaitable[list[CheckResult]]]]
+Section = tuple[str, Callable[[], Awaitable[list[DoctorResult]]]]
 """What is checked, for a person who waits, and the function that does it."""
 _NO_DATABASE = "the database cannot be read"
 
@@ -41,7 +41,7 @@ class _Examined:
     keyring: KeyRing | None = None
     key_fault: str = ""
 
-    async def database(self) -> list[CheckResult]:
+    async def database(self) -> list[DoctorResult]:
         from receiver.cli.doctor.database_checks import database_findings, disk, permissions
 
         results, self.is_readable = await database_findings(self.settings)
@@ -50,45 +50,49 @@ class _Examined:
         return results
 
     async def begin(self, stack: AsyncExitStack) -> None:
-        from receiver.serving.master_keys import present_keyring
+        from receiver.serving.master_keys import key_file, master_keys
         from receiver.storage.reading import reading
 
-        try:
-            self.keyring = present_keyring(self.settings)
-        except RingbackError as error:
-            self.key_fault = error.message
+        if self.settings.secret_key is None and not key_file(self.settings).exists():
+            self.key_fault = f"there is none: {key_file(self.settings)} does not exist"  # the doctor makes none
+        else:
+            try:
+                self.keyring = KeyRing(master_keys(self.settings))
+            except RingbackError as error:
+                self.key_fault = error.message
         if self.is_readable:
             self.read = await stack.enter_async_context(reading(self.settings))
 
-    async def keys(self) -> list[CheckResult]:
+    async def keys(self) -> list[DoctorResult]:
         from receiver.cli.doctor.database_checks import master_keys
 
         if self.keyring is None:
-            return [bad("master keys", self.key_fault, "put the key back; deploy/guides/keys.md has more")]
+            mend = "put the key back; on a new installation, start the service once, which makes it"
+            return [bad("master keys", self.key_fault, mend)]
         if self.read is None:
             return [skipped("master keys", _NO_DATABASE)]
         return [await master_keys(self.read, self.keyring)]
 
-    async def clock(self) -> list[CheckResult]:
+    async def clock(self) -> list[DoctorResult]:
         from receiver.cli.doctor.clock_checks import clock_of_database
 
         if self.read is None:
             return [skipped("clock", _NO_DATABASE)]
         return [await clock_of_database(self.settings, self.read)]
 
-    async def provider(self) -> list[CheckResult]:
+    async def provider(self) -> list[DoctorResult]:
         from receiver.cli.doctor.provider_checks import provider_checks
 
         return await provider_checks(self.settings)
 
-    async def public(self) -> list[CheckResult]:
+    async def public(self) -> list[DoctorResult]:
         from receiver.cli.doctor.public_url import probe, public_client, resolves_and_connects
 
         if self.settings.public_url is None:
             mend = "set RINGBACK_PUBLIC_URL, if providers can reach this machine"
             return [skipped("public URL", "none is set: tasks are tracked by polling alone", mend)]
         results = await resolves_and_connects(self.settings)
-        self.is_public = all(each.outcome is not Outcome.BAD for each in results)
+        self.is_public = all(each.outcome is not DoctorOutcome.BAD for each in results)
         if not self.is_public:
             return [*results, skipped("probe", "the public URL is to be mended first")]
         if self.keyring is None:
@@ -96,7 +100,7 @@ class _Examined:
         async with public_client(self.settings) as client:
             return [*results, *await probe(self.settings, self.keyring, client)]
 
-    async def slow(self) -> list[CheckResult]:
+    async def slow(self) -> list[DoctorResult]:
         from receiver.cli.doctor.proxy_timeouts import long_poll, stream
         from receiver.cli.doctor.public_url import public_client
         from receiver.settings import client_settings
@@ -109,14 +113,14 @@ class _Examined:
                 await stream(self.settings, client_settings()[1], client),
             ]
 
-    async def webhooks(self) -> list[CheckResult]:
+    async def webhooks(self) -> list[DoctorResult]:
         from receiver.cli.doctor.webhook_checks import webhook_checks
 
         return (
             [skipped("webhooks", _NO_DATABASE)] if self.read is None else await webhook_checks(self.settings, self.read)
         )
 
-    async def backlog(self) -> list[CheckResult]:
+    async def backlog(self) -> list[DoctorResult]:
         from receiver.cli.doctor.backlog_checks import backlog_checks
 
         return [skipped("backlog", _NO_DATABASE)] if self.read is None else await backlog_checks(self.read)

@@ -1,12 +1,12 @@
 """The provider: is it reached, does it accept the key, what is left of the account. One call that costs nothing."""
 
 from receiver.cli.doctor.clock_checks import clock_of_provider
-from receiver.cli.doctor.result import CheckResult, bad, look, ok
+from receiver.cli.doctor.result import DoctorResult, bad, look, ok
 from receiver.providers.registry import build_providers
 from receiver.settings import Settings
 
 
-async def provider_checks(settings: Settings) -> list[CheckResult]:
+async def provider_checks(settings: Settings) -> list[DoctorResult]:
     """Return what a call about the account shows of each provider, and of the clock."""
     results = []
     for name, provider in build_providers(settings, None).items():

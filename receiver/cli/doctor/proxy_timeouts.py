@@ -6,7 +6,7 @@ from time import monotonic
 import httpx
 
 from receiver.cli.doctor.public_url import exchange, new_probe
-from receiver.cli.doctor.result import CheckResult, bad, look, ok, skipped
+from receiver.cli.doctor.result import DoctorResult, bad, look, ok, skipped
 from receiver.domain.keyring import KeyRing
 from receiver.inbound.probe import LONGEST_HOLD
 from receiver.settings import Settings
@@ -19,12 +19,12 @@ _MORE_SECONDS = 10.0
 
 async def long_poll(
     settings: Settings, keyring: KeyRing, client: httpx.AsyncClient, seconds: float = LONGEST_HOLD
-) -> CheckResult:
+) -> DoctorResult:
     """Send a probe whose answer is held back as long as that of a long poll."""
     name, began = "long poll", monotonic()
     seen = await exchange(client_timeout(client, seconds), new_probe(settings, keyring, 4096, hold=seconds))
     took = monotonic() - began
-    if isinstance(seen, CheckResult):
+    if isinstance(seen, DoctorResult):
         found = f"it ended after {took:.0f} s instead of {seconds:g}: {seen.found}"
         return bad(name, found, f"let the proxy wait for an answer for more than {seconds:g} s")
     return ok(name, f"an answer that took {took:.0f} s arrived")
@@ -32,7 +32,7 @@ async def long_poll(
 
 async def stream(
     settings: Settings, api_key: str | None, client: httpx.AsyncClient, seconds: float = STREAM_SECONDS
-) -> CheckResult:
+) -> DoctorResult:
     """Hold a stream of events for some time."""
     name = "stream"
     if api_key is None:

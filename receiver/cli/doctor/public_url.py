@@ -1,4 +1,4 @@
-"""The public URL as a provider meets it: its name, its certificate, and a probe that comes back to this installation."""
+"""The public URL as a provider meets it: its name, its certificate, a probe that comes back to this installation."""
 
 import asyncio
 import hashlib
@@ -14,7 +14,7 @@ import httpx
 import orjson
 
 from receiver.cli.console import size_text
-from receiver.cli.doctor.result import CheckResult, Outcome, bad, look, ok
+from receiver.cli.doctor.result import DoctorOutcome, DoctorResult, bad, look, ok
 from receiver.cli.doctor.tls import CONNECT_SECONDS, FEW_DAYS, handshake
 from receiver.cli.service import is_loopback
 from receiver.clock import wall_now
@@ -47,8 +47,8 @@ class Sent:
     body: bytes
 
 
-async def resolves_and_connects(settings: Settings) -> list[CheckResult]:
-    """Check that the name of the public URL resolves, and that its server is reached, with a certificate that is good."""
+async def resolves_and_connects(settings: Settings) -> list[DoctorResult]:
+    """Check that the public URL's name resolves, and that its server is reached, with a certificate that is good."""
     parts = urlsplit(settings.public_url or "")
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     try:
@@ -67,12 +67,14 @@ def httpx_context() -> Any:
     return httpx.create_ssl_context()
 
 
-async def _with_tls(host: str, port: int, address: str) -> CheckResult:
+async def _with_tls(host: str, port: int, address: str) -> DoctorResult:
     try:
         seen = await handshake(address, port, host, httpx_context())
     except OSError as error:
         return _unreached(address, port, error)
-    until = "" if seen.until is None else f", good until {seen.until:%Y-%m-%d} ({seen.days_left} days)"
+    until = (
+        "" if seen.until is None else f", good until {seen.until:%Y-%m-%d} ({seen.days_left} days), from {seen.issuer}"
+    )
     if seen.fault:
         found = f"{address}: {seen.fault}{until}"
         return bad(
@@ -85,7 +87,7 @@ async def _with_tls(host: str, port: int, address: str) -> CheckResult:
     return ok(_NAME, f"{address} is reached; certificate{until.removeprefix(',')}")
 
 
-async def _without_tls(port: int, address: str) -> CheckResult:
+async def _without_tls(port: int, address: str) -> DoctorResult:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(address, port)
@@ -95,26 +97,26 @@ async def _without_tls(port: int, address: str) -> CheckResult:
     return ok(_NAME, f"{address} port {port} is reached, without TLS")
 
 
-def _unreached(address: str, port: int, error: OSError) -> CheckResult:
+def _unreached(address: str, port: int, error: OSError) -> DoctorResult:
     reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or "refused"
     return bad(
         _NAME,
         f"{address} port {port} is not reached from here ({reason})",
-        "start the proxy, and open the port; if only this machine cannot reach its own public address, try from another",
+        "start the proxy, and open the port; if this machine alone cannot reach its public address, try from another",
     )
 
 
-async def probe(settings: Settings, keyring: KeyRing, client: httpx.AsyncClient) -> list[CheckResult]:
+async def probe(settings: Settings, keyring: KeyRing, client: httpx.AsyncClient) -> list[DoctorResult]:
     """Send a signed probe to the public URL; return what arrived of it at the service behind it."""
     sent = new_probe(settings, keyring, 4096)
     first = await exchange(client, sent)
-    if isinstance(first, CheckResult):
+    if isinstance(first, DoctorResult):
         return [first]
     results = [ok(_PROBE, "a POST to the public URL came back to this installation"), *compared(sent, first, settings)]
     large = new_probe(settings, keyring, min(settings.max_body_bytes, MOST_PROBE_BYTES))
     second = await exchange(client, large)
     size = size_text(len(large.body))
-    if isinstance(second, CheckResult):
+    if isinstance(second, DoctorResult):
         mend = f"let the proxy pass bodies of {size} (RINGBACK_MAX_BODY_BYTES) to /hooks/"
         return [*results, bad("large body", f"{size}: {second.found}", mend)]
     return [*results, _body("large body", large, second)]
@@ -148,82 +150,86 @@ def _body_of(size: int) -> bytes:
     return start + secrets.token_hex(size)[: size - len(start) - 2].encode() + b'"}'
 
 
-async def exchange(client: httpx.AsyncClient, sent: Sent) -> Mapping[str, Any] | CheckResult:
+async def exchange(client: httpx.AsyncClient, sent: Sent) -> Mapping[str, Any] | DoctorResult:
     """Send a probe; return what the service saw of it, or the result if it did not come back."""
+    content = b""
     try:
-        answer = await client.post(sent.url, headers=sent.headers, content=sent.body)
+        async with client.stream("POST", sent.url, headers=sent.headers, content=sent.body) as answer:
+            async for part in answer.aiter_bytes():
+                content += part
+                if len(content) > _MOST_ANSWER_BYTES:
+                    break
     except httpx.TimeoutException:
         return bad(_PROBE, "no answer in time", "look whether the proxy reaches the service, and into both logs")
     except httpx.HTTPError as error:
         return bad(_PROBE, f"the connection broke ({type(error).__name__})", "look into the proxy's log")
     if answer.is_redirect:
         return _redirected(answer, sent)
-    seen = _read(answer)
-    if seen is not None and seen.get("id") == urlsplit(sent.url).path.rpartition("/")[2]:
+    document = _document(content)
+    seen = document.get("data") if document is not None and answer.status_code == HTTPStatus.OK else None
+    if isinstance(seen, dict) and seen.get("object") == "probe" and seen.get("id") == _id_of(sent):
         return seen
-    return _not_ours(answer)
+    return _not_ours(answer.status_code, is_json=document is not None and "code" in document)
 
 
-def _read(answer: httpx.Response) -> Mapping[str, Any] | None:
-    if answer.status_code != HTTPStatus.OK or len(answer.content) > _MOST_ANSWER_BYTES:
-        return None
+def _id_of(sent: Sent) -> str:
+    return urlsplit(sent.url).path.rpartition("/")[2]
+
+
+def _document(content: bytes) -> dict[str, Any] | None:
     try:
-        document = orjson.loads(answer.content)
+        document = orjson.loads(content)
     except orjson.JSONDecodeError:
         return None
-    data = document.get("data") if isinstance(document, dict) else None
-    return data if isinstance(data, dict) and data.get("object") == "probe" else None
+    return document if isinstance(document, dict) else None
 
 
-def _redirected(answer: httpx.Response, sent: Sent) -> CheckResult:
+def _redirected(answer: httpx.Response, sent: Sent) -> DoctorResult:
     target = urlsplit(str(answer.url.join(answer.headers.get("location", ""))))
-    path = urlsplit(sent.url).path
-    base = urlunsplit((target.scheme, target.netloc, target.path.removesuffix(path), "", ""))
+    host, path = target.netloc.rpartition("@")[2], f"/hooks/probe/{_id_of(sent)}"
     mend = "end the redirect for /hooks/"
     if target.path.endswith(path):
+        base = urlunsplit((target.scheme, host, target.path.removesuffix(path), "", ""))
         mend = f"set RINGBACK_PUBLIC_URL to {base}, or {mend}"
-    where = urlunsplit((target.scheme, target.netloc, target.path, "", ""))
+    where = urlunsplit((target.scheme, host, target.path, "", ""))
     if answer.status_code in (HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT):
         return bad(_PROBE, f"{answer.status_code} to {where}: a provider need not follow it", mend)
     return bad(_PROBE, f"{answer.status_code} to {where}: who follows it arrives without the body", mend)
 
 
-def _not_ours(answer: httpx.Response) -> CheckResult:
-    status, is_json = answer.status_code, answer.headers.get("content-type", "").startswith("application/json")
+def _not_ours(status: int, *, is_json: bool) -> DoctorResult:
+    """Return what an answer means that is no probe's; `is_json`: it has the form of Ringback's own."""
     match status:
         case HTTPStatus.UNAUTHORIZED if is_json:
-            return bad(
-                _PROBE,
-                "the service there did not accept the probe's token",
+            found = "the service there did not accept the probe's token"
+            mend = (
                 "run the doctor with that service's master key (RINGBACK_SECRET_KEY, or the key's file); let the proxy "
-                "pass X-Webhook-Secret on; and set both clocks right",
+                "pass X-Webhook-Secret on; and set both clocks right"
             )
         case HTTPStatus.NOT_FOUND if is_json:
+            found = "404: the service has no such path"
             mend = (
                 "does the proxy strip a prefix that RINGBACK_ROOT_PATH does not name? Or is an older version running?"
             )
-            return bad(_PROBE, "404: the service has no such path", mend)
         case HTTPStatus.BAD_GATEWAY | HTTPStatus.SERVICE_UNAVAILABLE | HTTPStatus.GATEWAY_TIMEOUT if not is_json:
-            return bad(
-                _PROBE,
-                f"{status} from the proxy: it does not reach the service",
-                "start the service, and correct the address that the proxy has of it",
-            )
+            found = f"{status} from the proxy: it does not reach the service"
+            mend = "start the service, and correct the address that the proxy has of it"
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            return bad(_PROBE, "413: the body is too large for the proxy", "raise its limit for /hooks/")
-    who = "an answer in JSON" if is_json else "an answer that is not Ringback's"
-    mend = "let the proxy pass POST /hooks/ to the service as it is, without a sign-in, a page or a cache before it"
-    return bad(_PROBE, f"{status}: {who}", mend)
+            found, mend = "413: the body is too large for the proxy", "raise its limit for /hooks/"
+        case _:
+            found = f"{status}: an answer that is not Ringback's"
+            mend = "let the proxy pass POST /hooks/ to the service, without a sign-in, a page or a cache before it"
+    return bad(_PROBE, found, mend)
 
 
-def compared(sent: Sent, seen: Mapping[str, Any], settings: Settings) -> Iterator[CheckResult]:
+def compared(sent: Sent, seen: Mapping[str, Any], settings: Settings) -> Iterator[DoctorResult]:
     """Yield what differs between what was sent and what arrived."""
     yield from _headers(sent, seen)
     yield _body("body", sent, seen)
     yield _client(seen, settings)
 
 
-def _headers(sent: Sent, seen: Mapping[str, Any]) -> Iterator[CheckResult]:
+def _headers(sent: Sent, seen: Mapping[str, Any]) -> Iterator[DoctorResult]:
     arrived: dict[str, list[int]] = {}
     for each in seen["headers"]:
         arrived.setdefault(each["name"], []).append(each["bytes"])
@@ -234,9 +240,9 @@ def _headers(sent: Sent, seen: Mapping[str, Any]) -> Iterator[CheckResult]:
             continue
         is_right = False
         what = "drops" if name not in arrived else "repeats" if len(arrived[name]) > 1 else "changes"
-        result = CheckResult(
+        result = DoctorResult(
             "headers",
-            Outcome.BAD if name in ("x-webhook-secret", "authorization", "x-api-key") else Outcome.LOOK,
+            DoctorOutcome.BAD if name in ("x-webhook-secret", "authorization", "x-api-key") else DoctorOutcome.LOOK,
             f"what stands before the service {what} {name.title()}: {reason}",
             f"let it pass {name.title()} on as it is",
         )
@@ -245,14 +251,14 @@ def _headers(sent: Sent, seen: Mapping[str, Any]) -> Iterator[CheckResult]:
         yield ok("headers", f"all {len(_HEADERS)} that matter arrive; request id {seen.get('request_id')}")
 
 
-def _body(name: str, sent: Sent, seen: Mapping[str, Any]) -> CheckResult:
+def _body(name: str, sent: Sent, seen: Mapping[str, Any]) -> DoctorResult:
     if seen["body"]["sha256"] == hashlib.sha256(sent.body).hexdigest():
         return ok(name, f"{size_text(len(sent.body))} arrive as they were sent")
     found = f"{len(sent.body)} bytes were sent, and {seen['body']['bytes']} other bytes arrived"
     return bad(name, found, "let nothing before the service read, filter or write bodies again")
 
 
-def _client(seen: Mapping[str, Any], settings: Settings) -> CheckResult:
+def _client(seen: Mapping[str, Any], settings: Settings) -> DoctorResult:
     name, client = "client address", seen["client"]
     names = {each["name"] for each in seen["headers"]}
     is_https = (settings.public_url or "").startswith("https:")

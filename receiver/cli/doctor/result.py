@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Outcome(StrEnum):
+class DoctorOutcome(StrEnum):
     """What a check came to."""
 
     OK = "ok"
@@ -17,30 +17,30 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class CheckResult:
+class DoctorResult:
     """One check: its name, its outcome, one line that says what was found, and one that says what to mend."""
 
     check: str
-    outcome: Outcome
+    outcome: DoctorOutcome
     found: str
     mend: str = ""
 
 
-def ok(check: str, found: str) -> CheckResult:
+def ok(check: str, found: str) -> DoctorResult:
     """Return the result of a check that found nothing to mend."""
-    return CheckResult(check, Outcome.OK, found)
+    return DoctorResult(check, DoctorOutcome.OK, found)
 
 
-def look(check: str, found: str, mend: str) -> CheckResult:
+def look(check: str, found: str, mend: str) -> DoctorResult:
     """Return a result that a person should look at."""
-    return CheckResult(check, Outcome.LOOK, found, mend)
+    return DoctorResult(check, DoctorOutcome.LOOK, found, mend)
 
 
-def bad(check: str, found: str, mend: str) -> CheckResult:
+def bad(check: str, found: str, mend: str) -> DoctorResult:
     """Return the result of a check that found something that does not work."""
-    return CheckResult(check, Outcome.BAD, found, mend)
+    return DoctorResult(check, DoctorOutcome.BAD, found, mend)
 
 
-def skipped(check: str, found: str, mend: str = "") -> CheckResult:
+def skipped(check: str, found: str, mend: str = "") -> DoctorResult:
     """Return the result of a check that could not be made."""
-    return CheckResult(check, Outcome.SKIPPED, found, mend)
+    return DoctorResult(check, DoctorOutcome.SKIPPED, found, mend)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from receiver.cli.doctor.result import CheckResult, bad, look, ok
+from receiver.cli.doctor.result import DoctorResult, bad, look, ok
 from receiver.cli.service import is_loopback
 from receiver.environment import PREFIX, read_values
 from receiver.errors import RingbackError, SettingsError
@@ -17,7 +17,7 @@ from receiver.settings import Settings, changed_settings, load_settings
 _NAME = "settings"
 
 
-def read_settings() -> tuple[Settings | None, list[CheckResult]]:
+def read_settings() -> tuple[Settings | None, list[DoctorResult]]:
     """Return the settings, None if they are wrong, with a result for each fault, of unknown names too."""
     try:
         settings = load_settings()
@@ -37,7 +37,7 @@ def read_settings() -> tuple[Settings | None, list[CheckResult]]:
     return settings, [ok(_NAME, found), *_starts(settings), *together(settings), *_open_file(Path(".env"))]
 
 
-def together(settings: Settings) -> Iterator[CheckResult]:
+def together(settings: Settings) -> Iterator[DoctorResult]:
     """Yield what is dangerous about settings that are right by themselves."""
     yield from _about_the_public_url(settings)
     yield from _about_clients(settings)
@@ -64,7 +64,7 @@ def together(settings: Settings) -> Iterator[CheckResult]:
         )
 
 
-def _starts(settings: Settings) -> Iterator[CheckResult]:
+def _starts(settings: Settings) -> Iterator[DoctorResult]:
     """Yield why a start would refuse what the settings name: the actions' file, channels for alerts, exports."""
     from receiver.outbound.alert_channels import alert_channels
     from receiver.runs.actions_file import read_actions
@@ -81,7 +81,7 @@ def _starts(settings: Settings) -> Iterator[CheckResult]:
             yield bad(_NAME, error.message, "the service does not start with it: correct it")
 
 
-def _about_the_public_url(settings: Settings) -> Iterator[CheckResult]:
+def _about_the_public_url(settings: Settings) -> Iterator[DoctorResult]:
     if settings.public_url is None:
         return
     parts = urlsplit(settings.public_url)
@@ -108,16 +108,17 @@ def _about_the_public_url(settings: Settings) -> Iterator[CheckResult]:
         )
 
 
-def _about_clients(settings: Settings) -> Iterator[CheckResult]:
+def _about_clients(settings: Settings) -> Iterator[DoctorResult]:
     if settings.trusted_proxies == ANY_PROXY:
         yield look(
             _NAME,
-            "RINGBACK_TRUSTED_PROXIES is *: everybody who reaches the port can claim any address, and passes the limits "
-            "that are by address",
+            "RINGBACK_TRUSTED_PROXIES is *: everybody who reaches the port can claim any address, and passes the "
+            "limits that are by address",
             "name the proxy's address, unless nothing but the proxy reaches the port",
         )
     is_open = settings.metrics_address is None or not listens_on_loopback(read_listen_address(settings.metrics_address))
-    is_public = settings.metrics_address is not None or settings.public_url is not None
+    host = urlsplit(settings.public_url or "//localhost").hostname or ""
+    is_public = settings.metrics_address is not None or not is_loopback(host)
     if is_open and is_public and settings.metrics_secret is None:
         yield look(
             _NAME,
@@ -126,6 +127,6 @@ def _about_clients(settings: Settings) -> Iterator[CheckResult]:
         )
 
 
-def _open_file(file: Path) -> Iterator[CheckResult]:
+def _open_file(file: Path) -> Iterator[DoctorResult]:
     if file.is_file() and (mode := stat.S_IMODE(file.stat().st_mode)) & OTHERS and read_values({}, file):
         yield look(_NAME, f"{file} has mode {mode:04o}: others may read the keys in it", f"run: chmod 600 {file}")

@@ -16,7 +16,10 @@ FEW_DAYS = 14
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What a handshake showed: why it failed, "" if it did not, and how long the certificate is good, if it was seen."""
+    """What a handshake showed: why it failed, "" if it did not, and until when the certificate is good, if it was seen.
+
+    `issuer` is who signed it.
+    """
 
     fault: str
     until: datetime | None = None

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from receiver.cli.doctor.result import CheckResult, bad, look, ok
+from receiver.cli.doctor.result import DoctorResult, bad, look, ok
 from receiver.cli.doctor.tls import FEW_DAYS, handshake
 from receiver.errors import RingbackError
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.target_url import target_url
 from receiver.settings import Settings
-from receiver.storage.reading import Read
+from receiver.storage.reading import ReadBeside
 from receiver.storage.subscriptions import newest_webhooks
 
 _NAME = "webhooks"
@@ -20,13 +20,13 @@ _MOST = 500
 _AT_ONCE = 16
 
 
-async def webhook_checks(settings: Settings, read: Read) -> list[CheckResult]:
+async def webhook_checks(settings: Settings, read: ReadBeside) -> list[DoctorResult]:
     """Return what is wrong with the URLs of active webhooks, and how many there are."""
     webhooks = await read(newest_webhooks(_MOST + 1))
     guard, context = AddressGuard.from_settings(settings), ssl.create_default_context()
     turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def checked(webhook: Mapping[str, Any]) -> CheckResult | None:
+    async def checked(webhook: Mapping[str, Any]) -> DoctorResult | None:
         async with turns:
             return await _check(webhook, guard, context)
 
@@ -38,13 +38,13 @@ async def webhook_checks(settings: Settings, read: Read) -> list[CheckResult]:
     return [*faults, _summary(webhooks, faults)]
 
 
-def _summary(webhooks: Sequence[Any], faults: Sequence[CheckResult]) -> CheckResult:
+def _summary(webhooks: Sequence[Any], faults: Sequence[DoctorResult]) -> DoctorResult:
     if len(webhooks) > _MOST:
         return ok(_NAME, f"the newest {_MOST} were looked at, {_MOST - len(faults)} of them are reached")
     return ok(_NAME, f"{len(webhooks) - len(faults)} of {len(webhooks)} active ones are reached")
 
 
-async def _check(webhook: Mapping[str, Any], guard: AddressGuard, context: ssl.SSLContext) -> CheckResult | None:
+async def _check(webhook: Mapping[str, Any], guard: AddressGuard, context: ssl.SSLContext) -> DoctorResult | None:
     """Return what is wrong with one; None if nothing is. Its path and query are not shown: they may have a secret."""
     url = webhook["endpoint_url"]
     parts = urlsplit(url)

@@ -1,0 +1,42 @@
+"""The token of a probe: only this installation's, for one id and one minute."""
+
+import pytest
+
+from receiver.domain.keyring import PROBE_SECONDS, KeyRing
+
+OLD, NEW = "Kc5Vx8TqWm2Zr7HyLd4PgJ9nBf3sXe6u", "Wm8Tq2Zr7HyLd4PgJ9nBf3sXe6uKc5Vx"
+NOW = 1_800_000_000.7
+
+
+def test_a_token_is_good_for_its_id_and_its_time() -> None:
+    keyring = KeyRing([OLD, NEW])
+    token = keyring.probe_token("a-Probe_1", NOW)
+    assert keyring.verify_probe("a-Probe_1", token, NOW)
+    assert keyring.verify_probe("a-Probe_1", token, NOW - PROBE_SECONDS + 1)  # the doctor's clock is ahead
+    assert keyring.verify_probe("a-Probe_1", token, NOW + PROBE_SECONDS - 1)
+    assert not keyring.verify_probe("a-Probe_1", token, NOW + PROBE_SECONDS)
+    assert not keyring.verify_probe("a-probe_1", token, NOW)
+
+
+def test_every_master_key_verifies_and_no_other_does() -> None:
+    token = KeyRing([OLD]).probe_token("p", NOW)
+    assert KeyRing([OLD, NEW]).verify_probe("p", token, NOW)
+    assert not KeyRing([NEW]).verify_probe("p", token, NOW)
+
+
+def test_neither_a_later_end_nor_a_hook_s_secret_is_a_token() -> None:
+    keyring = KeyRing([NEW])
+    token = keyring.probe_token("p", NOW)
+    until, _, signature = token.partition(".")
+    assert not keyring.verify_probe("p", f"{int(until) + 1}.{signature}", NOW)
+    assert not keyring.verify_probe("p", f"{until}.{keyring.hook_secret(f'p.{until}')}", NOW)
+    far = KeyRing([NEW]).probe_token("p", NOW + 10 * PROBE_SECONDS)
+    assert not keyring.verify_probe("p", far, NOW)
+
+
+@pytest.mark.parametrize(
+    "presented", ["", ".", "1", "é.x", f"{'9' * 13}.{'a' * 43}", f"1.{'a' * 44}", f"1.{'a' * 43}\n"]
+)
+def test_what_is_no_token_is_refused(presented: str) -> None:
+    assert not KeyRing([NEW]).verify_probe("p", presented, NOW)
+    assert not KeyRing([NEW]).verify_probe("é", presented, NOW)
