@@ -172,15 +172,19 @@ async def test_what_does_not_speak_tls_is_told() -> None:
 
 
 async def test_a_webhook_is_connected_to_and_sent_nothing(tmp_path: Path) -> None:
-    async with in_process(tmp_path) as world, RawServer(b"") as server:
+    certificate = self_signed(tmp_path, days=-2)
+    async with in_process(tmp_path) as world, RawServer(b"") as server, tls_server(certificate) as port:
         webhook = await world.webhook(endpoint_url=server.url("/with-a-secret?token=planted"))
+        await world.webhook(endpoint_url=f"https://127.0.0.1:{port}/")
         async with reading(world.settings) as read:
-            assert [each.outcome for each in await webhook_checks(world.settings, read)] == ["ok"]
+            expired, summary = await webhook_checks(world.settings, read)
+            assert (expired.outcome, "certificate is not accepted" in expired.found) == ("bad", True)
+            assert summary.found == "1 of 2 active ones are reached"
             strict = world.settings.model_copy(update={"allow_private_targets": False})
-            forbidden, summary = await webhook_checks(strict, read)
+            *_, forbidden, summary = await webhook_checks(strict, read)
         assert (forbidden.outcome, webhook["id"] in forbidden.found) == ("bad", True)
         assert "planted" not in repr(forbidden)
-        assert summary.found == "0 of 1 active ones are reached"
+        assert summary.found == "0 of 2 active ones are reached"
         assert server.requests == [b""] * len(server.requests)
 
 

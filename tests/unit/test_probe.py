@@ -1,8 +1,14 @@
 """The token of a probe: only this installation's, for one id and one minute."""
 
+import asyncio
+import hashlib
+from typing import Any
+
 import pytest
 
 from receiver.domain.keyring import PROBE_SECONDS, KeyRing
+from receiver.events.after_commit import Waiting
+from receiver.inbound.probe import ProbeEndpoint
 
 OLD, NEW = "Kc5Vx8TqWm2Zr7HyLd4PgJ9nBf3sXe6u", "Wm8Tq2Zr7HyLd4PgJ9nBf3sXe6uKc5Vx"
 NOW = 1_800_000_000.7
@@ -40,3 +46,20 @@ def test_neither_a_later_end_nor_a_hook_s_secret_is_a_token() -> None:
 def test_what_is_no_token_is_refused(presented: str) -> None:
     assert not KeyRing([NEW]).verify_probe("p", presented, NOW)
     assert not KeyRing([NEW]).verify_probe("é", presented, NOW)
+
+
+async def test_a_probe_that_is_held_is_answered_when_the_service_stops() -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    waiting = Waiting()
+    scope = {"type": "http", "query_string": b"hold=30", "headers": [], "scheme": "http", "http_version": "1.1"}
+    answering = asyncio.create_task(
+        ProbeEndpoint(KeyRing([NEW]), waiting, max_body_bytes=1024).answer("p", scope, receive)
+    )
+    async with asyncio.timeout(10):
+        await waiting.watched.wait()
+        assert not answering.done()
+        waiting.close()
+        seen = await answering
+    assert seen["body"] == {"bytes": 2, "sha256": hashlib.sha256(b"{}").hexdigest()}

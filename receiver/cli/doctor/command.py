@@ -32,8 +32,8 @@ def doctor(
     if as_json:
         print_json({"status": status, "checks": [asdict(each) for each in results]})
     else:
-        counts = {rank: sum(each.outcome is rank for each in results) for rank in _RANKS}
-        words = f"{counts[DoctorOutcome.OK]} are well, {counts[DoctorOutcome.LOOK]} to be looked at, {counts[DoctorOutcome.BAD]} bad"
+        good, odd, wrong = (sum(each.outcome is rank for each in results) for rank in reversed(_RANKS))
+        words = f"{good} are well, {odd} to be looked at, {wrong} bad"
         print_marked(status, f"in all: {words}", width=_MARK_WIDTH)
     raise typer.Exit(_exit_status(results))
 

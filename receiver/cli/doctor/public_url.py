@@ -1,6 +1,7 @@
 """The public URL as a provider meets it: its name, its certificate, a probe that comes back to this installation."""
 
 import asyncio
+import errno
 import hashlib
 import secrets
 import socket
@@ -14,7 +15,7 @@ import httpx
 import orjson
 
 from receiver.cli.console import size_text
-from receiver.cli.doctor.result import DoctorOutcome, DoctorResult, bad, look, ok
+from receiver.cli.doctor.result import DoctorOutcome, DoctorResult, bad, look, ok, skipped
 from receiver.cli.doctor.tls import CONNECT_SECONDS, FEW_DAYS, handshake
 from receiver.cli.service import is_loopback
 from receiver.clock import wall_now
@@ -98,6 +99,8 @@ async def _without_tls(port: int, address: str) -> DoctorResult:
 
 
 def _unreached(address: str, port: int, error: OSError) -> DoctorResult:
+    if ":" in address and error.errno == errno.ENETUNREACH:
+        return skipped(_NAME, f"{address}: this machine has no IPv6 to try it with")
     reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or "refused"
     return bad(
         _NAME,
@@ -113,7 +116,7 @@ async def probe(settings: Settings, keyring: KeyRing, client: httpx.AsyncClient)
     if isinstance(first, DoctorResult):
         return [first]
     results = [ok(_PROBE, "a POST to the public URL came back to this installation"), *compared(sent, first, settings)]
-    large = new_probe(settings, keyring, min(settings.max_body_bytes, MOST_PROBE_BYTES))
+    large = new_probe(settings, keyring, MOST_PROBE_BYTES)
     second = await exchange(client, large)
     size = size_text(len(large.body))
     if isinstance(second, DoctorResult):
@@ -129,7 +132,7 @@ def public_client(settings: Settings) -> httpx.AsyncClient:
 
 
 def new_probe(settings: Settings, keyring: KeyRing, size: int, *, hold: float = 0) -> Sent:
-    """Return a probe with a body of `size` bytes; its answer is to be held back for `hold` seconds."""
+    """Return a probe with a body of `size` bytes, if the service takes as many; its answer is held for `hold` seconds."""
     probe_id = secrets.token_urlsafe(16)
     token = keyring.probe_token(probe_id, wall_now().timestamp())
     trace = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
@@ -141,7 +144,9 @@ def new_probe(settings: Settings, keyring: KeyRing, size: int, *, hold: float = 
         "traceparent": trace,
     }
     query = f"?hold={hold:g}" if hold else ""
-    return Sent(f"{settings.public_url}/hooks/probe/{probe_id}{query}", headers, _body_of(size))
+    return Sent(
+        f"{settings.public_url}/hooks/probe/{probe_id}{query}", headers, _body_of(min(size, settings.max_body_bytes))
+    )
 
 
 def _body_of(size: int) -> bytes:

@@ -3,11 +3,12 @@
 import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 from receiver.cli.doctor.result import DoctorResult, bad, look, ok
-from receiver.cli.doctor.tls import FEW_DAYS, handshake
+from receiver.cli.doctor.tls import CONNECT_SECONDS, FEW_DAYS, Handshake, handshake
 from receiver.errors import RingbackError
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.target_url import target_url
@@ -55,16 +56,8 @@ async def _check(webhook: Mapping[str, Any], guard: AddressGuard, context: ssl.S
         return bad(
             _NAME, f"{what}: {error.message}", "correct its URL, or name what is yours in RINGBACK_ALLOWED_TARGETS"
         )
-    target = target_url(url)
-    host, port = target.raw_host or "", target.port or 443
     try:
-        address = await _address(guard, target.scheme, host, port)
-        if target.scheme != "https":
-            async with asyncio.timeout(10):
-                _, writer = await asyncio.open_connection(address, port)
-            writer.transport.abort()
-            return None
-        seen = await handshake(address, port, host, context)
+        seen = await _connected(guard, url, context)
     except OSError as error:
         return bad(_NAME, f"{what}: not reached ({error.strerror or type(error).__name__})", "start that server")
     if seen.fault:
@@ -74,11 +67,27 @@ async def _check(webhook: Mapping[str, Any], guard: AddressGuard, context: ssl.S
     return None
 
 
-async def _address(guard: AddressGuard, scheme: str, host: str, port: int) -> str:
-    """Return the address to connect to, which the guard allows. Raises `OSError`."""
+async def _connected(guard: AddressGuard, url: str, context: ssl.SSLContext) -> Handshake:
+    """Connect to the first address that can be reached of those that the guard allows. Raises `OSError`."""
+    target = target_url(url)
+    host, port = target.raw_host or "", target.port or 443
+    unreached: OSError | None = None
+    for address in await _addresses(guard, target.scheme, host, port):
+        try:
+            if target.scheme == "https":
+                return await handshake(address, port, host, context)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, writer = await asyncio.open_connection(address, port)
+        except OSError as error:  # TimeoutError is one
+            unreached = error
+        else:
+            writer.transport.abort()
+            return Handshake("")
+    raise unreached or OSError("it has no address")
+
+
+async def _addresses(guard: AddressGuard, scheme: str, host: str, port: int) -> list[str]:
     try:
-        guard.check_literal(f"{scheme}://{host}:{port}/")
-        answers = await guard.resolve(scheme, host, port)
+        return [str(ip_address(host))]
     except ValueError:
-        return host
-    return answers[0]["host"]
+        return [each["host"] for each in await guard.resolve(scheme, host, port)]
