@@ -132,7 +132,7 @@ def public_client(settings: Settings) -> httpx.AsyncClient:
 
 
 def new_probe(settings: Settings, keyring: KeyRing, size: int, *, hold: float = 0) -> Sent:
-    """Return a probe with a body of `size` bytes, if the service takes as many; its answer is held for `hold` seconds."""
+    """Return a probe with a body of `size` bytes, or as many as the service takes; `hold` is in seconds."""
     probe_id = secrets.token_urlsafe(16)
     token = keyring.probe_token(probe_id, wall_now().timestamp())
     trace = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
