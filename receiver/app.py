@@ -35,6 +35,7 @@ from receiver.events.feed import Feed
 from receiver.events.postgresql_log import PostgreSQLLog
 from receiver.events.stream import Streams
 from receiver.events.system import SystemEvents
+from receiver.inbound.probe import ProbeEndpoint
 from receiver.inbound.receive import InboundEndpoint
 from receiver.loop_watchdog import LoopWatchdog
 from receiver.outbound.alert_channels import AlertChannels, alert_channels
@@ -178,6 +179,7 @@ class Service:
             applier,
             self.providers,
             keyring,
+            probes=ProbeEndpoint(keyring, self.waiting, max_body_bytes=settings.max_body_bytes),
             shared_secrets=shared_secrets(settings),
             max_body_bytes=settings.max_body_bytes,
         )

@@ -10,8 +10,10 @@ from receiver.cli import audit, database, delivery, key, organization, run, task
 from receiver.cli.backup import backup, restore
 from receiver.cli.console import echo
 from receiver.cli.demo.command import demo
+from receiver.cli.doctor.command import doctor
 from receiver.cli.failure import FailureReportingGroup
 from receiver.cli.health import health
+from receiver.cli.init import init
 from receiver.cli.listen import listen
 from receiver.cli.migrate import migrate
 from receiver.cli.report import report
@@ -20,7 +22,6 @@ from receiver.cli.serve import serve
 
 app = typer.Typer(
     cls=FailureReportingGroup,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -42,7 +43,8 @@ def _print_version(requested: bool) -> None:
     ".env.\n\n"
     "Exit status: 0 done, 1 the task or run failed, or the report does not add up, 2 usage, 3 not reachable or not "
     "allowed, 4 timed out.\n\n"
-    "To see it work: ringback demo"
+    "To see it work: ringback demo\n\n"
+    "To complete commands and options with Tab: ringback --install-completion (bash, zsh, fish)"
 )
 def ringback(
     version: Annotated[
@@ -58,6 +60,13 @@ def _add(command: Callable[..., None], epilog: str) -> None:
     app.command(help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs), epilog=epilog)(command)
 
 
+_add(init, "Examples:\n\n  ringback init\n\n  ringback init --defaults --file /etc/ringback/ringback.env")
+_add(
+    doctor,
+    "Examples:\n\n  ringback doctor --slow\n\n"
+    "  ringback doctor --json | jq '.checks[] | select(.outcome == \"bad\")'\n\n"
+    "Exit status: 0 all is well, or to be looked at, 1 something is bad, 3 the database cannot be opened.",
+)
 _add(serve, "Example: ringback serve --host 0.0.0.0 --port 8080")
 _add(demo, "Example: ringback demo --tasks 50 --keep")
 _add(sandbox, "Example: ringback sandbox --lose-share 0.3 --seed 7 --option outcome=failed")

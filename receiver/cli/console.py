@@ -22,6 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else
 
 _PIPED_WIDTH = 4096
 """The width of output that does not go to a terminal: nothing is cut or folded there."""
+_MARK_COLOURS = {"ok": "green", "look": "yellow", "bad": "red"}
 _STATUS_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "processing": "cyan"}
 
 
@@ -30,14 +31,32 @@ def echo(text: str = "", *, err: bool = False, lines: bool = False) -> None:
     typer.echo(printable(text, lines=lines), err=err)
 
 
+def ask(text: str, default: str, *, is_secret: bool = False) -> str:
+    """Return a person's answer; the default for an empty one. A secret is neither shown nor is its default."""
+    answer: str = typer.prompt(
+        printable(text), default=default, hide_input=is_secret, show_default=bool(default) and not is_secret
+    )
+    return answer
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
     typer.echo(printable_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
 
 
+def json_line(value: Any) -> str:
+    """Return a value as one line of JSON, with its line break, which a terminal only shows."""
+    return f"{printable_json(orjson.dumps(value).decode())}\n"
+
+
 def print_json_line(value: Any) -> None:
     """Print a value as one line of JSON."""
-    typer.echo(printable_json(orjson.dumps(value).decode()))
+    print_raw(json_line(value))
+
+
+def print_raw(text: str) -> None:
+    """Print a text that has been cleaned, as it is."""
+    typer.echo(text, nl=False)
 
 
 def watched_console() -> "Console":
@@ -63,6 +82,11 @@ def print_page(page: Mapping[str, Any], as_json: bool, print_items: Callable[[An
     print_items(page["data"])
     if page["has_more"]:
         echo("There are more: use --limit N or --all.", err=True)
+
+
+def print_marked(mark: str, text: str, *, width: int) -> None:
+    """Print a line that begins with a word, coloured on a terminal: `ok`, `look`, `bad` or another."""
+    typer.echo(typer.style(f"{mark:<{width}}", fg=_MARK_COLOURS.get(mark), bold=mark == "bad") + printable(text))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -27,7 +27,7 @@ def check(as_json: Json = False) -> None:
     if as_json:
         print_json({"findings": [asdict(each) for each in findings]})
     else:
-        print_table(("checked", "", "found"), [(each.check, each.severity, each.found) for each in findings])
+        print_table(("checked", "", "found"), [(each.check, each.severity, each.words) for each in findings])
     if any(each.severity == Severity.BAD for each in findings):
         raise typer.Exit(Status.TASK_FAILED)
 

@@ -81,6 +81,23 @@ def rows_progress(description: str, total: int, as_json: bool) -> Iterator[Calla
 
 
 @contextmanager
+def export_progress(as_json: bool, *, to_stdout: bool) -> Iterator[Callable[[int], None]]:
+    """Show how many tasks are exported, unless they are on the terminal themselves.
+
+    The yielded function takes the number just written.
+    """
+    if not watched(as_json) or (to_stdout and sys.stdout.isatty()):
+        yield lambda _tasks: None
+        return
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed} tasks"), BarColumn(), TimeElapsedColumn())
+    with _progress(*columns) as progress:
+        bar = progress.add_task("exporting", total=None)
+        yield lambda tasks: progress.advance(bar, tasks)
+
+
+@contextmanager
 def file_progress(file: BinaryIO, description: str, as_json: bool) -> Iterator[Callable[[int], None]]:
     """Show how much of a file has been read; the yielded function takes the number of bytes just read."""
     if not watched(as_json):

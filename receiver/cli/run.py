@@ -1,10 +1,11 @@
-"""`ringback run`: create, get, cancel."""
+"""`ringback run`: create, get, cancel, graph."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from receiver.cli.console import Json, print_result, spinner
+from receiver.cli.console import Json, echo, print_json, print_result, print_table, spinner
 from receiver.cli.failure import Failure, Status
 from receiver.cli.options import Timeout, Wait
 
@@ -49,6 +50,41 @@ def cancel(run_id: RunIdArgument, as_json: Json = False) -> None:
     with spinner("cancelling", as_json), service() as client:
         run = client.call("POST", f"/api/v1/runs/{path_segment(run_id)}/cancel")
     print_result(run, as_json, print_run)
+
+
+class GraphForm(StrEnum):
+    """The forms of a run's graph."""
+
+    TEXT = "text"
+    DOT = "dot"
+    MERMAID = "mermaid"
+    JSON = "json"
+
+
+@app.command(
+    epilog="Examples:\n\n  ringback run graph $ID\n\n  ringback run graph $ID --format dot | dot -Tsvg > run.svg"
+)
+def graph(
+    run_id: RunIdArgument,
+    form: Annotated[GraphForm, typer.Option("--format", help="For a person, or another program.")] = GraphForm.TEXT,
+    as_json: Json = False,
+) -> None:
+    """Print a run's steps as a graph: by level, each below the steps that it depends on, with their states."""
+    from receiver.cli.run_graph import as_document, as_dot, as_mermaid, as_rows
+    from receiver.cli.service import path_segment, service
+
+    with spinner("loading", as_json), service() as client:
+        run = client.call("GET", f"/api/v1/runs/{path_segment(run_id)}")
+    match GraphForm.JSON if as_json else form:
+        case GraphForm.JSON:
+            print_json(as_document(run))
+        case GraphForm.DOT:
+            echo(as_dot(run), lines=True)
+        case GraphForm.MERMAID:
+            echo(as_mermaid(run), lines=True)
+        case GraphForm.TEXT:
+            echo(f"{run['id']} is {run['status']}")
+            print_table(("level", "step", "action", "status", "after"), as_rows(run["steps"]))
 
 
 def _get(run_id: str, wait: bool, timeout: float | None, as_json: bool) -> None:

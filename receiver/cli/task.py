@@ -1,6 +1,7 @@
-"""`ringback task`: create, get, list, wait, cancel, retry."""
+"""`ringback task`: create, get, list, export, wait, cancel, retry."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,22 @@ class TaskStatusChoice(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+class ExportFormChoice(StrEnum):
+    """The forms of an export."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+OnlyStatus = Annotated[TaskStatusChoice | None, typer.Option(help="Only tasks in this state.")]
+OnlyModel = Annotated[str | None, typer.Option(help="Only tasks of this model.")]
+OnlyType = Annotated[str | None, typer.Option(help="Only tasks of this type.")]
+OnlyMetadata = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="Only tasks with this in their metadata; may be repeated."),
+]
 
 
 @app.command(
@@ -115,35 +132,63 @@ def get(task_id: TaskId, as_json: Json = False) -> None:
     "  ringback task list --metadata campaign=spring --all --json",
 )
 def list_tasks(
-    status: Annotated[TaskStatusChoice | None, typer.Option(help="Only tasks in this state.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only tasks of this model.")] = None,
-    task_type: Annotated[str | None, typer.Option(help="Only tasks of this type.")] = None,
+    status: OnlyStatus = None,
+    model: OnlyModel = None,
+    task_type: OnlyType = None,
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Only tasks with this in their metadata; may be repeated."),
-    ] = None,
+    metadata: OnlyMetadata = None,
     limit: Limit = 20,
     list_all: ListAll = False,
     as_json: Json = False,
 ) -> None:
     """List tasks, newest first."""
-    from receiver.cli.inputs import moment, pairs
     from receiver.cli.service import service
     from receiver.cli.show import print_tasks
 
-    filters = {
-        "status": status,
-        "model": model,
-        "task_type": task_type,
-        "created_after": moment(created_after),
-        "created_before": moment(created_before),
-        **{f"metadata[{key}]": value for key, value in pairs(metadata or (), "--metadata").items()},
-    }
+    filters = _filters(status, model, task_type, created_after, created_before, metadata)
     with spinner("loading", as_json), service() as client:
         page = client.collect("/api/v1/tasks", filters, None if list_all else limit)
     print_page(page, as_json, print_tasks)
+
+
+@app.command(
+    epilog="jsonl has the tasks as `GET /api/v1/tasks` lists them, one a line. The first line of csv names its "
+    "columns; metadata, input and output are JSON there, and a text that a spreadsheet would take for a formula begins "
+    "with '.\n\n"
+    "Examples:\n\n"
+    "  ringback task export --created-after 30d --output tasks.jsonl\n\n"
+    "  ringback task export --status failed --format csv > failed.csv"
+)
+def export(
+    form: Annotated[ExportFormChoice, typer.Option("--format", help="JSON lines, or CSV.")] = ExportFormChoice.JSONL,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The file to write, by default stdout; it gets its name when it is whole."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    status: OnlyStatus = None,
+    model: OnlyModel = None,
+    task_type: OnlyType = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    metadata: OnlyMetadata = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, about the file.")] = False,
+) -> None:
+    """Export all tasks, newest first, also while others are created: those that there are now, each once."""
+    from receiver.cli.export import export as export_tasks
+    from receiver.cli.progress import export_progress
+    from receiver.cli.service import service
+
+    if output == Path("-"):
+        output = None
+    if output is not None and output.exists() and not force:
+        raise Failure(Status.USAGE, f"{output} exists; name another file, or replace it with --force")
+    filters = _filters(status, model, task_type, created_after, created_before, metadata)
+    with service() as client, export_progress(as_json, to_stdout=output is None) as advance:
+        count = export_tasks(client, filters, form, output, advance)
+    if output is not None:
+        print_result({"file": str(output), "tasks": count}, as_json, lambda _made: echo(f"{output}: {count} tasks"))
 
 
 @app.command(
@@ -182,6 +227,27 @@ def retry(task_id: TaskId, wait: Wait = False, timeout: Timeout = None, as_json:
     with spinner("retrying", as_json), service() as client:
         task = client.call("POST", f"/api/v1/tasks/{path_segment(task_id)}/retry")
     _finish(task, wait, timeout, as_json)
+
+
+def _filters(
+    status: str | None,
+    model: str | None,
+    task_type: str | None,
+    created_after: str | None,
+    created_before: str | None,
+    metadata: list[str] | None,
+) -> dict[str, Any]:
+    """Return the query of a list of tasks from the options of a command."""
+    from receiver.cli.inputs import moment, pairs
+
+    return {
+        "status": status,
+        "model": model,
+        "task_type": task_type,
+        "created_after": moment(created_after),
+        "created_before": moment(created_before),
+        **{f"metadata[{key}]": value for key, value in pairs(metadata or (), "--metadata").items()},
+    }
 
 
 def _finish(task: Any, wait: bool, timeout: float | None, as_json: bool) -> None:

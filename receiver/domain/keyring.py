@@ -23,6 +23,9 @@ _SIGNING_BYTES = 16
 _NAME_BYTES = 6
 _HOOK_SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 """The URL-safe base64 of a SHA-256 without padding: the only form that `hook_secret` returns."""
+PROBE_SECONDS = 60
+"""How long the token of a probe is good."""
+_PROBE_TOKEN = re.compile(r"([0-9]{1,12})\.([A-Za-z0-9_-]{43})")
 
 
 class MasterKeyMissing(RingbackError):
@@ -49,6 +52,12 @@ class KeyRing:
             key_derivation="none",
             digest_method=hashlib.sha256,
         )
+        self._probe_signer = Signer(
+            [_derive(master, "ringback.probe") for master in master_keys],
+            salt="ringback.probe",
+            key_derivation="none",
+            digest_method=hashlib.sha256,
+        )
         self._cipher = MultiFernet([_fernet(master) for master in reversed(master_keys)])
         self._signing_keys = {_public_name(master): _cipher_key(master)[:_SIGNING_BYTES] for master in master_keys}
         self._fingerprint_key = _derive(master_keys[-1], "ringback.fingerprint")
@@ -66,6 +75,23 @@ class KeyRing:
         if _HOOK_SECRET.fullmatch(presented) is None or not task_id.isascii():
             return False
         return self._hook_signer.verify_signature(task_id, presented)
+
+    def probe_token(self, probe_id: str, now: float) -> str:
+        """Return the token by which this installation knows its own probe (`receiver/inbound/probe.py`).
+
+        It is good for `PROBE_SECONDS` from `now` (unix seconds), and for no other id.
+        """
+        until = str(int(now) + PROBE_SECONDS)
+        return f"{until}.{self._probe_signer.get_signature(f'{probe_id}.{until}').decode('ascii')}"
+
+    def verify_probe(self, probe_id: str, presented: str, now: float) -> bool:
+        """Return whether `presented` is this probe's token by any master key, in constant time. Never raises."""
+        match = _PROBE_TOKEN.fullmatch(presented)
+        if match is None or not probe_id.isascii():
+            return False
+        is_ours = self._probe_signer.verify_signature(f"{probe_id}.{match[1]}", match[2])
+        # Twice the time: the clock of who made it may be ahead.
+        return is_ours and now < int(match[1]) <= now + 2 * PROBE_SECONDS
 
     @property
     def fingerprints(self) -> tuple[str, ...]:

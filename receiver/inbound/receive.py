@@ -10,6 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
@@ -32,6 +33,7 @@ from receiver.domain.keyring import KeyRing
 from receiver.domain.log_lines import LogLines
 from receiver.domain.updates import ProviderUpdate
 from receiver.errors import RingbackError, TooLarge, Unavailable
+from receiver.inbound.probe import PROBE, ProbeEndpoint
 from receiver.large_bodies import LARGE_BYTES, read_apart, read_by_size
 from receiver.providers import MalformedUpdate, Provider
 from receiver.storage.leases import poll_now
@@ -56,7 +58,10 @@ _JSON = (b"content-type", b"application/json")
 
 
 class InboundEndpoint:
-    """The ASGI endpoint of both URLs. `shared_secrets`: by provider, for tasks that were created elsewhere."""
+    """The ASGI endpoint of both URLs. `shared_secrets`: by provider, for tasks that were created elsewhere.
+
+    `probes` answers those of `ringback doctor`, which stand in the place of a provider's webhooks.
+    """
 
     def __init__(
         self,
@@ -65,6 +70,7 @@ class InboundEndpoint:
         providers: Mapping[str, Provider],
         keyring: KeyRing,
         *,
+        probes: ProbeEndpoint,
         shared_secrets: Mapping[str, str],
         max_body_bytes: int,
     ) -> None:
@@ -72,6 +78,7 @@ class InboundEndpoint:
         self._applier = applier
         self._providers = providers
         self._keyring = keyring
+        self._probes = probes
         # Without blanks around it, as a header's value has none either.
         self._shared_secrets = {name: secret.strip() for name, secret in shared_secrets.items()}
         self._header_forms = {name: _header_forms(secret) for name, secret in self._shared_secrets.items()}
@@ -83,7 +90,9 @@ class InboundEndpoint:
         parameters = scope["path_params"]
         provider = self._providers.get(parameters["provider"])
         task_uid: str | None = parameters.get("task_id")
-        if provider is None:
+        if provider is None and parameters["provider"] == PROBE and scope["method"] == "POST" and task_uid:
+            await self._answer_probe(task_uid, scope, receive, send)
+        elif provider is None:
             await _answer(send, 404, f"provider {parameters['provider'][:40]!r} does not exist")
         elif scope["method"] != "POST":
             await _answer(send, 405, "use POST", ((b"allow", b"POST"),))
@@ -102,6 +111,18 @@ class InboundEndpoint:
                     log.debug(
                         "inbound webhook", task_id=task_uid, provider=provider.name, result=result, duration_ms=took
                     )
+
+    async def _answer_probe(self, probe_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._probes.is_ours(probe_id, scope):
+            self._count_refusal(PROBE, scope)
+            await _answer(send, 401, "the token of the probe is missing, wrong or too old")
+            return
+        try:
+            found = await self._probes.answer(probe_id, scope, receive)
+        except RingbackError as error:
+            await _answer(send, error.status, error.message, ((b"connection", b"close"),))
+        else:
+            await _answer(send, 200, "success", data=found)
 
     def _count_refusal(self, provider: str, scope: Scope) -> None:
         """Count a wrong secret. Its address is never slowed: it may be the provider's, or a proxy's."""
@@ -287,8 +308,15 @@ def _attempt(scope: Scope) -> int:
     return 1
 
 
-async def _answer(send: Send, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-    body = orjson.dumps({"code": status, "data": None, "message": message})
+async def _answer(
+    send: Send,
+    status: int,
+    message: str,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    *,
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    body = orjson.dumps({"code": status, "data": data, "message": message})
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
     await send({"type": "http.response.body", "body": body})

@@ -3,6 +3,7 @@
 from receiver.providers.base import (
     PROVIDER_UNAUTHORIZED,
     Accepted,
+    AccountCheck,
     AnswerCut,
     CallerKey,
     CallPurpose,
@@ -30,6 +31,7 @@ from receiver.providers.base import (
 __all__ = [
     "PROVIDER_UNAUTHORIZED",
     "Accepted",
+    "AccountCheck",
     "AnswerCut",
     "CallPurpose",
     "CallerKey",

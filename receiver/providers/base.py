@@ -283,6 +283,22 @@ class NewTask:
     webhook_secret: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountCheck:
+    """What one call about the account, which costs nothing, has shown.
+
+    `fault` is what is wrong, "" if the provider accepted the key; `is_reached` says whether it answered at all. `date`
+    is its clock as an HTTP date, `calls_left` what it says that its rate limit still lets through, `credits` what is
+    left of the account's money in its own unit; None where it does not say.
+    """
+
+    is_reached: bool
+    fault: str = ""
+    date: str | None = None
+    calls_left: str | None = None
+    credits: float | None = None
+
+
 class MalformedUpdate(ValueError):
     """A body that is not a task: not JSON, or not in the provider's form. The message says what is wrong."""
 
@@ -330,6 +346,10 @@ class Provider(Protocol):
 
     async def account_info(self) -> tuple[int, dict[str, Any]]:
         """Return the HTTP status and body of the provider's response about Ringback's account, to be passed on."""
+        ...
+
+    async def check_account(self) -> AccountCheck:
+        """Make one call that costs nothing; return what it shows of the connection, the key and the account."""
         ...
 
     async def forward(self, request: ForwardedRequest, *, caller: CallerKey | None = None) -> ForwardOutcome:

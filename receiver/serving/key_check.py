@@ -15,7 +15,7 @@ from receiver.errors import StartError
 from receiver.serving.master_keys import key_file
 from receiver.settings import Settings
 from receiver.storage.database import Database
-from receiver.storage.encrypted_values import count_unreadable
+from receiver.storage.encrypted_values import ReadRows, count_unreadable
 from receiver.storage.key_rotation import sent_with_an_earlier_key
 from receiver.storage.master_keys import record_keys, recorded_keys
 from receiver.telemetry.log import get_logger
@@ -30,7 +30,7 @@ async def check_master_keys(database: Database, settings: Settings, keyring: Key
     way would be verified, because polling brings their results.
     """
     recorded = await database.read(recorded_keys())
-    missing = [row for row in recorded if row["fingerprint"] not in keyring.fingerprints]
+    missing = _missing(recorded, keyring)
     is_needed = False
     if missing or not recorded:
         names = ", ".join(row["fingerprint"] for row in missing)
@@ -40,6 +40,19 @@ async def check_master_keys(database: Database, settings: Settings, keyring: Key
         is_needed = unreadable > 0 or await _warn_of_tasks(database, settings, missing, recorded, keyring)
     forgotten = [] if is_needed else [row["fingerprint"] for row in missing]
     await database.writer.run(lambda tx: record_keys(tx, keyring, forgotten, utc_now()))
+
+
+async def unreadable_values(read: ReadRows, keyring: KeyRing) -> tuple[int, list[str]]:
+    """Return how many stored values no key decrypts, and the fingerprints of the keys that are missing.
+
+    Only reads, as a check of what is served.
+    """
+    missing = _missing(await read(recorded_keys()), keyring)
+    return await count_unreadable(read, keyring), [row["fingerprint"] for row in missing]
+
+
+def _missing(recorded: Sequence[Mapping[str, Any]], keyring: KeyRing) -> list[Mapping[str, Any]]:
+    return [row for row in recorded if row["fingerprint"] not in keyring.fingerprints]
 
 
 def _refuse(unreadable: int, names: str, settings: Settings) -> None:

@@ -26,11 +26,17 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked: its name, what was found, and where that is not good, what to do."""
+    """One thing that was checked: its name, what was found, and where that is not good, what to do (`mend`)."""
 
     check: str
     found: str
     severity: Severity = Severity.GOOD
+    mend: str = ""
+
+    @property
+    def words(self) -> str:
+        """What was found, and what to do, on one line."""
+        return f"{self.found}: {self.mend}" if self.mend else self.found
 
 
 OwnFindings = Callable[[Connection], list[Finding]]
@@ -137,13 +143,14 @@ def _own_findings(connection: Connection) -> list[Finding]:
     """Check what Ringback itself relies on."""
     schema = present_schema(connection)
     if schema.revision is None:
-        return [Finding("schema", "none: run `ringback migrate`", Severity.BAD)]
+        return [Finding("schema", "none", Severity.BAD, "run `ringback migrate`")]
     try:
         if schema.is_to_be_migrated():
-            found = f"{schema.revision}, this version's is {migrations.HEAD}: run `ringback migrate`"
-            return [Finding("schema", found, Severity.WARNING)]
+            found = f"{schema.revision}, this version's is {migrations.HEAD}"
+            return [Finding("schema", found, Severity.WARNING, "run `ringback migrate`")]
     except StartError as error:
-        return [Finding("schema", error.message, Severity.BAD)]
+        found, _, mend = error.message.partition("; ")
+        return [Finding("schema", found, Severity.BAD, mend)]
     return [Finding("schema", schema.revision), *(_counted(connection, *rule) for rule in _RULES)]
 
 
@@ -159,4 +166,4 @@ def _counted(connection: Connection, what: str, condition: Any) -> Finding:
     count = connection.execute(select(func.count()).select_from(tasks).where(condition)).scalar_one()
     if not count:
         return Finding(what, "0")
-    return Finding(what, f"{count}: rows were changed by hand, or Ringback has a bug; please report it", Severity.BAD)
+    return Finding(what, f"{count}: rows were changed by hand, or Ringback has a bug", Severity.BAD, "please report it")

@@ -80,6 +80,15 @@ def faulty_webhooks() -> TextualSelect:
     )
 
 
+def newest_dead_deliveries() -> TextualSelect:
+    """Return the query for how many of the `MOST_COUNTED` newest deliveries are given up, as `dead`."""
+    newest = f"SELECT status FROM delivery ORDER BY id DESC LIMIT {MOST_COUNTED}"
+    return _counts(
+        f"SELECT count(*) AS dead FROM ({newest}) AS newest WHERE {_is(DeliveryStatus.DEAD)}",
+        "dead",
+    )
+
+
 def waiting_fan_outs() -> TextualSelect:
     """Return the query for the number of events whose deliveries are not all written yet, as `waiting`."""
     return _counts(f"SELECT count(*) AS waiting FROM (SELECT 1 FROM fan_out LIMIT {MOST_COUNTED}) AS found", "waiting")

@@ -29,6 +29,13 @@ def webhooks(organization_id: int, limit: int, before: int | None) -> Select[Any
     return query if before is None else query.where(subscriptions.c.id < before)
 
 
+def newest_webhooks(limit: int) -> Select[Any]:
+    """Return the query for the newest active registered subscriptions of all organizations: `uid`, `endpoint_url`."""
+    table = subscriptions.c
+    is_there = (table.kind == SubscriptionKind.REGISTERED, table.is_active, table.deleted_at.is_(None))
+    return select(table.uid, table.endpoint_url).where(*is_there).order_by(table.id.desc()).limit(limit)
+
+
 def webhook_by_id(organization_id: int, uid: str) -> Select[Any]:
     """Return the query for one registered subscription, with its organization's id as `organization_uid`."""
     return (

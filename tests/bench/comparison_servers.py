@@ -26,6 +26,8 @@ from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
 from receiver.domain.schedules import PollSchedule
 from receiver.domain.updates import ProviderUpdate
+from receiver.events.after_commit import Waiting
+from receiver.inbound.probe import ProbeEndpoint
 from receiver.inbound.receive import InboundEndpoint
 from receiver.providers.piapi import PiAPI
 from receiver.providers.rate_limiter import RateLimiter
@@ -59,11 +61,13 @@ class _NoApplier:
 def limit(settings: Settings) -> Starlette:
     """Return the app with the same route and no storage."""
     provider = _provider()
+    keyring = KeyRing(master_keys(settings))
     hooks = InboundEndpoint(
         _NoWriter(),  # type: ignore[arg-type]
         _NoApplier(),  # type: ignore[arg-type]
         {provider.name: provider},
-        KeyRing(master_keys(settings)),
+        keyring,
+        probes=ProbeEndpoint(keyring, Waiting(), max_body_bytes=settings.max_body_bytes),
         shared_secrets={},
         max_body_bytes=settings.max_body_bytes,
     )

@@ -9,6 +9,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from receiver.cli.doctor.public_url import probe
+from receiver.domain.keyring import KeyRing
+from receiver.serving.master_keys import master_keys
 from tests.deploy.proxies import HOST, PROXIES, new_place, program, rendered, served, trusting
 from tests.fakes.certificate import self_signed
 from tests.fakes.inbound import PICTURE, SILENT, hook_secret, notice
@@ -93,6 +96,13 @@ async def test_large_bodies_are_answered_in_json(client: httpx.AsyncClient, cert
         assert status == f"{version} 413", body
         if version == "1.1":  # with HTTP/2 this curl loses the body of an answer that comes before its own
             assert "the body" in json.dumps(json.loads(body))
+
+
+async def test_the_doctor_finds_nothing_to_mend(client: httpx.AsyncClient, world: ProcessWorld) -> None:
+    settings = world.settings.model_copy(update={"public_url": str(client.base_url).rstrip("/")})
+    found = await probe(settings, KeyRing(master_keys(world.settings)), client)
+    assert [each for each in found if each.outcome != "ok"] == []
+    assert len(found) == 5
 
 
 async def test_clients_get_http_2(client: httpx.AsyncClient, certificate: Path) -> None:

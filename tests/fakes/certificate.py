@@ -9,8 +9,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 
-def self_signed(folder: Path, *names: str) -> Path:
-    """Write a private key and its certificate for 127.0.0.1 (and `names`) into one PEM file; return the file's path."""
+def self_signed(folder: Path, *names: str, days: float = 1) -> Path:
+    """Write a private key and its certificate for 127.0.0.1 (and `names`) into one PEM file; return the file's path.
+
+    It is good for `days` from now; a negative number is how long ago it ended.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, [*names, "localhost"][0])])
     now = datetime.now(UTC)
@@ -21,8 +24,8 @@ def self_signed(folder: Path, *names: str) -> Path:
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(now - timedelta(days=100))
+        .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), *others]), False)
         .sign(key, hashes.SHA256())
     )

@@ -17,7 +17,7 @@ from receiver.domain.updates import ProviderUpdate, Source
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.feed import Feed
 from receiver.events.system import SystemEvents
-from receiver.providers import CallerKey, ForwardedRequest, ForwardOutcome, Provider
+from receiver.providers import AccountCheck, CallerKey, ForwardedRequest, ForwardOutcome, Provider
 from receiver.runs.advance import Advancer
 from receiver.storage.database import Database
 from receiver.storage.organizations import ensure_organization
@@ -74,6 +74,9 @@ class BaseFakeProvider:
         raise NotImplementedError
 
     async def account_info(self) -> tuple[int, dict[str, Any]]:
+        raise NotImplementedError
+
+    async def check_account(self) -> AccountCheck:
         raise NotImplementedError
 
     def parse_webhook(self, body: bytes, *, attempt: int | None = None, hidden: str = "") -> ProviderUpdate:

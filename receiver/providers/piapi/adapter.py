@@ -12,6 +12,7 @@ from receiver.domain.updates import ProviderUpdate, Source
 from receiver.large_bodies import LARGE_BYTES, read_by_size
 from receiver.providers.base import (
     PROVIDER_UNAUTHORIZED,
+    AccountCheck,
     CallerKey,
     CancelOutcome,
     ConfirmSend,
@@ -160,6 +161,31 @@ class PiAPI:
         if 200 <= outcome.status < 400:  # a web page, say: a success without an account would mislead the client
             return 502, envelope_of(502, f"the provider's response cannot be used: {outcome.message}")
         return outcome.status, envelope_of(outcome.status, outcome.message)
+
+    async def check_account(self) -> AccountCheck:
+        """Ask for the account as `account_info` does; return what the answer shows."""
+        began = monotonic()
+        if self._key_fault:
+            return AccountCheck(is_reached=False, fault=self._key_fault)
+        outcome = await self._call("GET", "/account/info")
+        if not isinstance(outcome, CallResponse):
+            _count("account_info", "no_answer", began)
+            return AccountCheck(is_reached=False, fault=outcome.message)
+        is_found = outcome.effective_status == 200 and not is_unauthorized(outcome)
+        _count("account_info", "found" if is_found else "refused", began)
+        if is_unauthorized(outcome):
+            fault = unauthorized(outcome.message).message
+        else:
+            fault = "" if is_found else f"HTTP {outcome.status}: {outcome.message}"
+        data = outcome.body.get("data") if isinstance(outcome.body, dict) else None
+        credits = data.get("credits") if isinstance(data, dict) else None
+        return AccountCheck(
+            is_reached=True,
+            fault=fault,
+            date=outcome.date,
+            calls_left=outcome.calls_left,
+            credits=float(credits) if isinstance(credits, int | float) else None,
+        )
 
     async def forward(self, request: ForwardedRequest, *, caller: CallerKey | None = None) -> ForwardOutcome:
         """Pass a request on to PiAPI, with Ringback's own key; return the answer when its headers have arrived."""

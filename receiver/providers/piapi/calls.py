@@ -30,6 +30,7 @@ _PAUSE_WITHOUT_HINT = 1.0
 """Seconds to pause after a 429 without `Retry-After`."""
 LONGEST_MESSAGE = 500
 
+_CALLS_LEFT = ("x-ratelimit-remaining", "ratelimit-remaining")
 _HEADERS = {"accept": "application/json", "accept-encoding": "gzip, deflate", "user-agent": "ringback"}
 _JSON_HEADER = {"content-type": "application/json"}
 _LONGEST_PLAIN = 64 * 1024
@@ -42,7 +43,8 @@ NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.P
 class CallResponse:
     """A response. `body` is its JSON value without secrets, None if it is not JSON; `text` is a plain-text body.
 
-    `retry_after` is in seconds; `size` is that of the body, in bytes and unpacked.
+    `retry_after` is in seconds; `size` is that of the body, in bytes and unpacked. `date` is when the provider says
+    that it answered, `calls_left` how many calls it says that it still lets through.
     """
 
     status: int
@@ -50,6 +52,8 @@ class CallResponse:
     text: str
     retry_after: float | None
     size: int = 0
+    date: str | None = None
+    calls_left: str | None = None
 
     @property
     def code(self) -> int | None:
@@ -237,7 +241,9 @@ def _call_response(response: httpx.Response, body: bytes, hidden: tuple[str, ...
         value = None
         text = _plain(body, hidden)
     retry_after = retry_after_seconds(response.headers.get("retry-after"), wall_now(), longest=LONGEST_RETRY_AFTER)
-    return CallResponse(response.status_code, value, text, retry_after, len(body))
+    date = response.headers.get("date")
+    left = next((response.headers[name] for name in _CALLS_LEFT if name in response.headers), None)
+    return CallResponse(response.status_code, value, text, retry_after, len(body), date, left)
 
 
 def _plain(body: bytes, hidden: tuple[str, ...]) -> str:

@@ -70,7 +70,10 @@ def _server_findings(connection: Connection) -> list[Finding]:
     found = [Finding("server", str(_one(connection, "SHOW server_version")))]
     for name, danger in _DANGEROUS.items():
         is_on = _one(connection, f"SHOW {name}") == "on"
-        found.append(Finding(name, "on") if is_on else Finding(name, f"off: {danger}; set it to on", Severity.BAD))
+        found.append(
+            Finding(name, "on") if is_on else Finding(name, f"off: {danger}", Severity.BAD, f"set {name} = on there")
+        )
+    found.append(Finding("synchronous_commit", f"{_one(connection, 'SHOW synchronous_commit')} in Ringback's sessions"))
     found.append(_commits(connection))
     found.append(_indexes(connection))
     found += _partitions(connection)
@@ -78,8 +81,8 @@ def _server_findings(connection: Connection) -> list[Finding]:
         found.append(_collation(connection))
     age = int(_one(connection, _FROZEN_AGE))
     if age > _OLD_AGE:
-        old = f"{age} transactions ago: run VACUUM FREEZE, and find out what keeps autovacuum from it"
-        found.append(Finding("oldest transaction", old, Severity.BAD))
+        do = "run VACUUM FREEZE, and find out what keeps autovacuum from it"
+        found.append(Finding("oldest transaction", f"{age} transactions ago", Severity.BAD, do))
     else:
         found.append(Finding("oldest transaction", f"{age} transactions ago"))
     return found
@@ -90,8 +93,8 @@ def _commits(connection: Connection) -> Finding:
     names = str(_one(connection, "SHOW synchronous_standby_names"))
     standbys, synchronous = connection.execute(text(_STANDBYS)).one()
     if names and not synchronous:
-        found = f"wait for a synchronous standby ({names}), and none is connected: no write will end; connect it"
-        return Finding("commits", found, Severity.BAD)
+        found = f"wait for a synchronous standby ({names}), and none is connected, so no write will end"
+        return Finding("commits", found, Severity.BAD, "connect the standby, or remove it from that setting")
     waits = "wait for a synchronous standby" if names else "are on this server's disk alone when they are answered"
     return Finding("commits", f"{waits}; standbys connected: {standbys}")
 
@@ -100,7 +103,7 @@ def _indexes(connection: Connection) -> Finding:
     invalid = connection.execute(text(_INVALID_INDEXES)).scalars().all()
     if not invalid:
         return Finding("indexes", "valid")
-    return Finding("indexes", f"not valid: {', '.join(invalid)}; run REINDEX INDEX on each", Severity.BAD)
+    return Finding("indexes", f"not valid: {', '.join(invalid)}", Severity.BAD, "run REINDEX INDEX on each")
 
 
 def _partitions(connection: Connection) -> list[Finding]:
@@ -121,11 +124,9 @@ def _collation(connection: Connection) -> Finding:
     stored, actual = connection.execute(text(_COLLATION)).one()
     if stored == actual or stored is None:
         return Finding("collation", f"version {stored}" if stored else "without a version")
-    found = (
-        f"version {stored} when the indexes were built, {actual} now: text may not be found; REINDEX DATABASE, then "
-        "ALTER DATABASE ... REFRESH COLLATION VERSION"
-    )
-    return Finding("collation", found, Severity.BAD)
+    found = f"version {stored} when the indexes were built, {actual} now, so text may not be found"
+    do = "run REINDEX DATABASE, then ALTER DATABASE ... REFRESH COLLATION VERSION"
+    return Finding("collation", found, Severity.BAD, do)
 
 
 def _one(connection: Connection, query: str) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from receiver.errors import StartError
-from receiver.private_files import close_to_others, is_a_link, open_private
+from receiver.private_files import OTHERS, close_to_others, is_a_link, open_private
 from receiver.storage.sqlite.reserve import is_full
 from receiver.telemetry.log import get_logger
 
@@ -112,6 +112,12 @@ def _copies(path: Path) -> list[Path]:
     """Return the copies that migrations and restores kept. Raises `OSError`."""
     start = f"{path.name}.before-"
     return [file for file in path.absolute().parent.iterdir() if file.name.startswith(start)]
+
+
+def open_files(path: Path) -> list[Path]:
+    """Return those of a database's files, its key and its copies that others than their owner have rights on."""
+    files = [path, path.with_name(f"{path.name}.key"), *_files_beside(path), *_copies(path)]
+    return [file for file in files if file.exists() and file.stat().st_mode & OTHERS]
 
 
 def _check_not_linked(path: Path) -> None:

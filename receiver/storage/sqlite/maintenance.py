@@ -37,14 +37,17 @@ def check_file_of(path: Path, own: OwnFindings) -> list[Finding]:
                 return [_damaged(faults)]
             orphan = connection.execute("PRAGMA foreign_key_check").fetchone()
             bytes_, free = _pages(connection)
+            journal = connection.execute("PRAGMA journal_mode").fetchone()[0]
         except sqlite3.Error as error:
             return [_damaged([str(error)])]
     found = [
+        Finding("version", f"SQLite {sqlite3.sqlite_version}"),
         Finding("file", "whole"),
         Finding("references", f"rows of {orphan[0]} name rows that are not there", Severity.BAD)
         if orphan
         else Finding("references", "whole"),
         _room(bytes_, free),
+        _journal(journal),
     ]
     engine = create_engine("sqlite://", creator=lambda: _opened(path), poolclass=NullPool)
     try:
@@ -115,11 +118,19 @@ def _pages(connection: sqlite3.Connection) -> tuple[int, int]:
 
 
 def _damaged(faults: list[str]) -> Finding:
-    return Finding("file", f"damaged: {'; '.join(faults)}: restore a backup", Severity.BAD)
+    return Finding("file", f"damaged: {'; '.join(faults)}", Severity.BAD, "restore a backup")
 
 
 def _room(bytes_: int, free: int) -> Finding:
     found = f"{free} of {bytes_} bytes are free for new rows"
     if free < _FREE_BYTES or free < _FREE_SHARE * bytes_:
         return Finding("room", found)
-    return Finding("room", f"{found}: `ringback database compact` gives them back", Severity.WARNING)
+    return Finding("room", found, Severity.WARNING, "`ringback database compact` gives them back")
+
+
+def _journal(mode: str) -> Finding:
+    """Check how the file is written. Each start of the service sets WAL and, for itself, `synchronous=FULL`."""
+    if mode == "wal":
+        return Finding("durability", "WAL, and the service waits for the disk at each commit (synchronous=FULL)")
+    found = f"journal_mode is {mode}: another program has changed it, or nothing has served this file yet"
+    return Finding("durability", found, Severity.WARNING, "start the service, which sets it to WAL")
