@@ -29,6 +29,7 @@ from receiver.domain.actions import Actions
 from receiver.domain.keyring import KeyRing
 from receiver.domain.load_shares import LoadShares
 from receiver.domain.schedules import PollSchedule
+from receiver.domain.task_explanations import TaskFacts
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.fan_out import FanOutWriter
 from receiver.events.feed import Feed
@@ -64,6 +65,7 @@ from receiver.tracking.adopt import Adopter
 from receiver.tracking.apply import Applier
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator
+from receiver.tracking.explain import TaskExplainer
 from receiver.tracking.poll import MissingRule, Poller
 from receiver.tracking.recall import RecalledTasks
 from receiver.tracking.retry import Retrier
@@ -193,6 +195,7 @@ class Service:
             settings=settings,
             database=database,
             tracker=self.tracker,
+            task_explainer=TaskExplainer(database, self.providers, _task_facts(settings)),
             runs=self.runs,
             streams=Streams(database, self.feed, self.log),
             subscriptions=Subscriptions(database, guard, keyring, messages),
@@ -339,4 +342,17 @@ def _poll_schedule(settings: Settings) -> PollSchedule:
         settings.poll_max_seconds,
         settings.task_timeout_seconds,
         settings.task_limit_seconds,
+    )
+
+
+def _task_facts(settings: Settings) -> TaskFacts:
+    """Return what the explanations of all tasks follow from."""
+    return TaskFacts(
+        now=utc_now(),
+        schedule=_poll_schedule(settings),
+        unknown_seconds=settings.submission_unknown_seconds,
+        failed_seconds=settings.failed_create_seconds,
+        missing_polls=settings.missing_polls,
+        calls_per_second=settings.provider_calls_per_second,
+        has_public_url=settings.public_url is not None,
     )

@@ -14,6 +14,7 @@ from receiver.api import (
     bulk,
     deliveries,
     events,
+    explanations,
     health,
     jobs,
     keys,
@@ -135,6 +136,7 @@ def _native() -> list[Route]:
         _route("POST", "/api/v1/tasks/adopt", tasks.adopt_task, NATIVE, Scope.WRITE, traced_as="adopt task"),
         _route("GET", "/api/v1/tasks/{task_id}", tasks.get_task, NATIVE, Scope.READ, query=GetTask),
         _route("GET", "/api/v1/tasks/{task_id}/events", tasks.list_events, NATIVE, Scope.READ, query=Page),
+        _route("GET", "/api/v1/tasks/{task_id}/explain", explanations.explain_task, NATIVE, Scope.READ),
         _route("POST", "/api/v1/tasks/{task_id}/refresh", tasks.refresh_task, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/tasks/{task_id}/cancel", tasks.cancel_task, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/tasks/{task_id}/retry", tasks.retry_task, NATIVE, Scope.WRITE),
@@ -175,6 +177,7 @@ def _runs() -> list[Route]:
         _route("POST", "/api/v1/runs", runs.create_run, NATIVE, Scope.WRITE, traced_as="create run"),
         _route("GET", "/api/v1/runs", runs.list_runs, NATIVE, Scope.READ, query=RunQuery),
         _route("GET", "/api/v1/runs/{run_id}", runs.get_run, NATIVE, Scope.READ, query=WaitQuery),
+        _route("GET", "/api/v1/runs/{run_id}/explain", explanations.explain_run, NATIVE, Scope.READ),
         _route("POST", "/api/v1/runs/{run_id}/cancel", runs.cancel_run, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/runs/{run_id}/retry", runs.retry_run, NATIVE, Scope.WRITE),
         _route("GET", "/api/v1/jobs/{job_id}", jobs.get_job, NATIVE, Scope.READ, query=JobQuery),
@@ -186,6 +189,7 @@ def _deliveries() -> list[Route]:
     return [
         _route("GET", "/api/v1/deliveries", deliveries.list_deliveries, NATIVE, Scope.READ, query=DeliveryQuery),
         _route("GET", "/api/v1/deliveries/{delivery_id}", deliveries.get_delivery, NATIVE, Scope.READ),
+        _route("GET", "/api/v1/deliveries/{delivery_id}/explain", explanations.explain_delivery, NATIVE, Scope.READ),
         _route("POST", "/api/v1/deliveries/{delivery_id}/retry", deliveries.retry_delivery, NATIVE, Scope.WRITE),
         _route(
             "GET",

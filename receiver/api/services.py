@@ -22,6 +22,7 @@ from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.key_rotation import KeyRotation
 from receiver.storage.known_limits import KnownLimits
+from receiver.tracking.explain import TaskExplainer
 from receiver.tracking.tracker import Tracker
 
 
@@ -32,6 +33,7 @@ class Services:
     settings: Settings
     database: Database
     tracker: Tracker
+    task_explainer: TaskExplainer
     runs: Runs
     streams: Streams
     subscriptions: Subscriptions

@@ -1,4 +1,4 @@
-"""`ringback task`: create, get, list, wait, cancel, retry."""
+"""`ringback task`: create, get, list, wait, explain, cancel, retry."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -159,6 +159,17 @@ def wait(
 ) -> None:
     """Wait until tasks have ended, and print them."""
     _wait(list(dict.fromkeys(ids)), timeout, as_json)
+
+
+@app.command(epilog="It is made of the stored state at this moment: nothing is asked of the provider or the endpoint.")
+def explain(task_id: TaskId, as_json: Json = False) -> None:
+    """Print why a task is in its state, what happens next and when, and what that waits for."""
+    from receiver.cli.service import path_segment, service
+    from receiver.cli.show import print_explanation
+
+    with spinner("loading", as_json), service() as client:
+        explanation = client.call("GET", f"/api/v1/tasks/{path_segment(task_id)}/explain")
+    print_result(explanation, as_json, print_explanation)
 
 
 @app.command(epilog="A task can be cancelled only before the provider begins it, and not with every model.")

@@ -43,6 +43,7 @@ WITHOUT_BODY: tuple[Key, ...] = (
     ("GET", "/api/v1/tasks"),
     ("GET", "/api/v1/tasks/{task_id}"),
     ("GET", "/api/v1/tasks/{task_id}/events"),
+    ("GET", "/api/v1/tasks/{task_id}/explain"),
     ("POST", "/api/v1/tasks/{task_id}/refresh"),
     ("POST", "/api/v1/tasks/{task_id}/cancel"),
     ("POST", "/api/v1/tasks/{task_id}/retry"),
@@ -58,9 +59,11 @@ WITHOUT_BODY: tuple[Key, ...] = (
     ("GET", "/api/v1/deliveries"),
     ("GET", "/api/v1/deliveries/{delivery_id}"),
     ("GET", "/api/v1/report"),
+    ("GET", "/api/v1/deliveries/{delivery_id}/explain"),
     ("POST", "/api/v1/deliveries/{delivery_id}/retry"),
     ("GET", "/api/v1/runs"),
     ("GET", "/api/v1/runs/{run_id}"),
+    ("GET", "/api/v1/runs/{run_id}/explain"),
     ("POST", "/api/v1/runs/{run_id}/cancel"),
     ("POST", "/api/v1/runs/{run_id}/retry"),
     ("GET", "/api/v1/jobs/{job_id}"),
@@ -92,7 +95,7 @@ LISTS = [
     ("GET", "/api/v1/audit"),
 ]
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
-NAMES_OF_TIMES = frozenset({"timestamp", "since", "until", "time"})
+NAMES_OF_TIMES = frozenset({"timestamp", "since", "until", "time", "at"})
 IN_UNIX_SECONDS = frozenset({"run", "job"})
 """Pi's own resources."""
 FREE = frozenset({"input", "output", "payload", "result", "job_result", "metadata", "config", "headers", "logs"})
@@ -239,7 +242,7 @@ async def test_reads_succeed_and_lists_are_not_empty(answers: dict[Key, httpx.Re
 async def test_a_resource_has_its_id_and_the_time_of_its_creation(answers: dict[Key, httpx.Response], key: Key) -> None:
     for each in objects(answers[key].json().get("data")):
         kind = each["object"]
-        if kind not in ("list", "test", "report", "master_keys", "master_key_rotation"):
+        if kind not in ("list", "test", "report", "explanation", "master_keys", "master_key_rotation"):
             own = {"task": "task_id"}.get(kind, "run_id" if key == ("POST", "/api/v1/runs") else "id")
             assert own in each
             assert "created_at" in each or each.get("deleted") or own == "run_id"
