@@ -73,6 +73,7 @@ from receiver.tracking.stuck import StuckTasks
 from receiver.tracking.submit import Submitter
 from receiver.tracking.submit import lease_seconds as task_lease_seconds
 from receiver.tracking.tracker import Tracker
+from receiver.tracking.wait import TaskWaits
 from receiver.workers.alerts import AlertWorker
 from receiver.workers.cleanup import Cleaner
 from receiver.workers.clock_keeper import ClockKeeper
@@ -196,6 +197,7 @@ class Service:
             database=database,
             tracker=self.tracker,
             task_explainer=TaskExplainer(database, self.providers, _task_facts(settings)),
+            task_waits=TaskWaits(database, self.waiting),
             runs=self.runs,
             streams=Streams(database, self.feed, self.log),
             subscriptions=Subscriptions(database, guard, keyring, messages),

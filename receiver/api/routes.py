@@ -134,6 +134,7 @@ def _native() -> list[Route]:
         _route("GET", "/api/v1/tasks", tasks.list_tasks, NATIVE, Scope.READ, query=TaskQuery),
         _route("POST", "/api/v1/tasks", bulk.create_tasks, NATIVE, Scope.WRITE, traced_as="create tasks"),
         _route("POST", "/api/v1/tasks/adopt", tasks.adopt_task, NATIVE, Scope.WRITE, traced_as="adopt task"),
+        _route("POST", "/api/v1/tasks/wait", tasks.wait_for_tasks, NATIVE, Scope.READ, only_reads=True),
         _route("GET", "/api/v1/tasks/{task_id}", tasks.get_task, NATIVE, Scope.READ, query=GetTask),
         _route("GET", "/api/v1/tasks/{task_id}/events", tasks.list_events, NATIVE, Scope.READ, query=Page),
         _route("GET", "/api/v1/tasks/{task_id}/explain", explanations.explain_task, NATIVE, Scope.READ),
@@ -228,6 +229,8 @@ def _route(
     scope: Scope,
     *,
     query: type[BaseModel] | None = None,
+    only_reads: bool = False,
     traced_as: str | None = None,
 ) -> Route:
-    return Route(path, endpoint(handler, dialect, scope, query=query, traced_as=traced_as), methods=[method])
+    serve = endpoint(handler, dialect, scope, query=query, only_reads=only_reads, traced_as=traced_as)
+    return Route(path, serve, methods=[method])

@@ -289,6 +289,18 @@ class WaitQuery(RequestFields):
     timeout_seconds: Annotated[float, Field(ge=1, le=30)] = 20
 
 
+class WaitForTasks(RequestFields):
+    """`POST /api/v1/tasks/wait`: one long poll for several tasks, until any or all of them have ended."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task_ids: Annotated[
+        list[Annotated[str, StringConstraints(min_length=1, max_length=200)]], Field(min_length=1, max_length=1000)
+    ]
+    mode: Literal["any", "all"] = "all"
+    timeout_seconds: Annotated[float, Field(ge=1, le=30)] = 20
+
+
 class GetTask(WaitQuery):
     """The query of `GET /api/v1/tasks/{id}`."""
 

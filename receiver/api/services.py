@@ -24,6 +24,7 @@ from receiver.storage.key_rotation import KeyRotation
 from receiver.storage.known_limits import KnownLimits
 from receiver.tracking.explain import TaskExplainer
 from receiver.tracking.tracker import Tracker
+from receiver.tracking.wait import TaskWaits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Services:
     database: Database
     tracker: Tracker
     task_explainer: TaskExplainer
+    task_waits: TaskWaits
     runs: Runs
     streams: Streams
     subscriptions: Subscriptions

@@ -3,6 +3,7 @@
 The requests are a table of all paths. A path that is added without a line here fails the first test.
 """
 
+import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
@@ -28,6 +29,7 @@ TASK = {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": {"prom
 RUN = {"steps": [{"id": "only", "action": "Qubico/flux1-schnell:txt2img", "input": {"prompt": "a cat"}}]}
 BODIES: Mapping[Key, Json] = {
     ("POST", "/api/v1/tasks"): {"tasks": [TASK, {"model": "x"}]},
+    ("POST", "/api/v1/tasks/wait"): {"task_ids": ["{task_id}"], "mode": "all"},
     ("POST", "/api/v1/tasks/adopt"): {"provider_task_id": "no-such-task"},
     ("POST", "/api/v1/webhooks"): {"endpoint_url": "http://127.0.0.1:9/", "event_types": ["webhook.disabled"]},
     ("PATCH", "/api/v1/webhooks/{webhook_id}"): {"description": "changed"},
@@ -144,7 +146,7 @@ async def answers(world: World, ids: dict[str, str]) -> dict[Key, httpx.Response
 
 async def ask(world: World, key: Key, ids: Mapping[str, str], **query: str) -> httpx.Response:
     method, path = key
-    body = BODIES.get(key)
+    body = json.loads(json.dumps(BODIES.get(key)).replace("{task_id}", ids["task_id"]))
     return await world.api.request(method, path.format(**ids), params=query, **({} if body is None else {"json": body}))
 
 
@@ -242,7 +244,7 @@ async def test_reads_succeed_and_lists_are_not_empty(answers: dict[Key, httpx.Re
 async def test_a_resource_has_its_id_and_the_time_of_its_creation(answers: dict[Key, httpx.Response], key: Key) -> None:
     for each in objects(answers[key].json().get("data")):
         kind = each["object"]
-        if kind not in ("list", "test", "report", "explanation", "master_keys", "master_key_rotation"):
+        if kind not in ("list", "test", "report", "explanation", "wait", "master_keys", "master_key_rotation"):
             own = {"task": "task_id"}.get(kind, "run_id" if key == ("POST", "/api/v1/runs") else "id")
             assert own in each
             assert "created_at" in each or each.get("deleted") or own == "run_id"

@@ -29,8 +29,8 @@ pytestmark = [
 
 TASK = {"model": "flux", "task_type": "txt2img", "input": {"prompt": "a cat"}}
 REPLAYED = "x-idempotency-replayed"
-NOT_OBEYED = {*FORWARDED_POSTS, UPLOAD_PATH}
-"""Requests that are passed on: the provider does not know the key."""
+NOT_OBEYED = {*FORWARDED_POSTS, UPLOAD_PATH, "/api/v1/tasks/wait"}
+"""Requests that are passed on, for the provider does not know the key; and one that only reads."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
