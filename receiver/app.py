@@ -63,6 +63,7 @@ from receiver.telemetry.exposition import exposition, shared_folder
 from receiver.telemetry.own_process import note_build
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.apply import Applier
+from receiver.tracking.bulk_actions import BulkActions
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator
 from receiver.tracking.explain import TaskExplainer
@@ -75,6 +76,7 @@ from receiver.tracking.submit import lease_seconds as task_lease_seconds
 from receiver.tracking.tracker import Tracker
 from receiver.tracking.wait import TaskWaits
 from receiver.workers.alerts import AlertWorker
+from receiver.workers.bulk_action import BulkActionWorker
 from receiver.workers.cleanup import Cleaner
 from receiver.workers.clock_keeper import ClockKeeper
 from receiver.workers.dispatch import DeliveryDispatcher
@@ -171,6 +173,9 @@ class Service:
             database, self.dispatcher, retention_days=settings.retention_days, lease_seconds=delivery_lease
         )
         self.replay_worker = ReplayWorker(replays)
+        quotas = Quotas(self.known_limits.of, self.usage, part=database.part, delivery_use=self.dispatcher.use_of)
+        bulk_actions = BulkActions(database, self.tracker, quotas.begin_again, call_seconds=task_lease)
+        self.bulk_action_worker = BulkActionWorker(bulk_actions)
         self.fan_out_worker = FanOutWorker(
             database, FanOutWriter(after_commit), after_commit.pending_fan_outs, load_shares
         )
@@ -202,6 +207,7 @@ class Service:
             streams=Streams(database, self.feed, self.log),
             subscriptions=Subscriptions(database, guard, keyring, messages),
             replays=replays,
+            bulk_actions=bulk_actions,
             reporter=Reporter(database, retention_days=settings.retention_days),
             messages=messages,
             test_sender=self.test_sender,
@@ -214,7 +220,7 @@ class Service:
             load_shares=load_shares,
             refusals=RefusalLines(),
             key_rotation=KeyRotation(database, keyring, timeout_seconds=settings.task_timeout_seconds),
-            quotas=Quotas(self.known_limits.of, self.usage, part=database.part, delivery_use=self.dispatcher.use_of),
+            quotas=quotas,
         )
 
     def _loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
@@ -222,6 +228,7 @@ class Service:
             "tasks": self.task_worker.run,
             "deliveries": self.dispatcher.run,
             "replays": self.replay_worker.run,
+            "bulk actions": self.bulk_action_worker.run,
             "fan-out": self.fan_out_worker.run,
             "cleanup": self.cleaner.run,
             "clock": self.clock_keeper.run,

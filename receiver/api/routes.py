@@ -12,6 +12,7 @@ from models import Scope
 from receiver.api import (
     audit,
     bulk,
+    bulk_actions,
     deliveries,
     events,
     explanations,
@@ -135,6 +136,7 @@ def _native() -> list[Route]:
         _route("POST", "/api/v1/tasks", bulk.create_tasks, NATIVE, Scope.WRITE, traced_as="create tasks"),
         _route("POST", "/api/v1/tasks/adopt", tasks.adopt_task, NATIVE, Scope.WRITE, traced_as="adopt task"),
         _route("POST", "/api/v1/tasks/wait", tasks.wait_for_tasks, NATIVE, Scope.READ, only_reads=True),
+        *_bulk_actions(),
         _route("GET", "/api/v1/tasks/{task_id}", tasks.get_task, NATIVE, Scope.READ, query=GetTask),
         _route("GET", "/api/v1/tasks/{task_id}/events", tasks.list_events, NATIVE, Scope.READ, query=Page),
         _route("GET", "/api/v1/tasks/{task_id}/explain", explanations.explain_task, NATIVE, Scope.READ),
@@ -159,6 +161,17 @@ def _native() -> list[Route]:
         _route("POST", "/api/v1/master-keys/rotate", master_keys.rotate_master_key, NATIVE, Scope.ADMIN),
         _route("GET", "/api/v1/audit", audit.list_audit_entries, NATIVE, Scope.ADMIN, query=AuditQuery),
         *_organizations(),
+    ]
+
+
+def _bulk_actions() -> list[Route]:
+    one = "/api/v1/bulk-actions/{bulk_action_id}"
+    return [
+        _route("POST", "/api/v1/tasks/cancel", bulk_actions.cancel_tasks, NATIVE, Scope.WRITE),
+        _route("POST", "/api/v1/tasks/retry", bulk_actions.retry_tasks, NATIVE, Scope.WRITE),
+        _route("GET", "/api/v1/bulk-actions", bulk_actions.list_bulk_actions, NATIVE, Scope.READ, query=Page),
+        _route("GET", one, bulk_actions.get_bulk_action, NATIVE, Scope.READ),
+        _route("POST", f"{one}/cancel", bulk_actions.cancel_bulk_action, NATIVE, Scope.WRITE),
     ]
 
 

@@ -22,6 +22,7 @@ from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.key_rotation import KeyRotation
 from receiver.storage.known_limits import KnownLimits
+from receiver.tracking.bulk_actions import BulkActions
 from receiver.tracking.explain import TaskExplainer
 from receiver.tracking.tracker import Tracker
 from receiver.tracking.wait import TaskWaits
@@ -40,6 +41,7 @@ class Services:
     streams: Streams
     subscriptions: Subscriptions
     replays: Replays
+    bulk_actions: BulkActions
     reporter: Reporter
     messages: MessageBuilder
     test_sender: Sender

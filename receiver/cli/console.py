@@ -30,6 +30,11 @@ def echo(text: str = "", *, err: bool = False, lines: bool = False) -> None:
     typer.echo(printable(text, lines=lines), err=err)
 
 
+def confirm(question: str) -> bool:
+    """Ask the person at the terminal; return whether the answer is yes, which it has to be in words."""
+    return typer.confirm(printable(question), err=True)
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
     typer.echo(printable_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))

@@ -7,7 +7,23 @@ import typer
 
 from receiver.cli.console import Json, echo, print_json, print_page, print_result, spinner
 from receiver.cli.failure import Failure, Status
-from receiver.cli.options import SHOWN_TO_OTHERS, CreatedAfter, CreatedBefore, Limit, ListAll, SecretFile, Timeout, Wait
+from receiver.cli.options import (
+    SHOWN_TO_OTHERS,
+    AllMatching,
+    CreatedAfter,
+    CreatedBefore,
+    DryRun,
+    Limit,
+    ListAll,
+    MetadataOption,
+    ModelOption,
+    RunOption,
+    SecretFile,
+    TaskTypeOption,
+    Timeout,
+    Wait,
+    Yes,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Create tasks, show them, wait for them, cancel them, retry them.")
 
@@ -25,6 +41,12 @@ class TaskStatusChoice(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+OptionalTaskId = Annotated[
+    str | None, typer.Argument(metavar="ID", help="Ringback's task id, or the provider's.", show_default=False)
+]
+TaskStatusOption = Annotated[TaskStatusChoice | None, typer.Option("--status", help="Only tasks in this state.")]
 
 
 @app.command(
@@ -115,32 +137,23 @@ def get(task_id: TaskId, as_json: Json = False) -> None:
     "  ringback task list --metadata campaign=spring --all --json",
 )
 def list_tasks(
-    status: Annotated[TaskStatusChoice | None, typer.Option(help="Only tasks in this state.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only tasks of this model.")] = None,
-    task_type: Annotated[str | None, typer.Option(help="Only tasks of this type.")] = None,
+    status: TaskStatusOption = None,
+    model: ModelOption = None,
+    task_type: TaskTypeOption = None,
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Only tasks with this in their metadata; may be repeated."),
-    ] = None,
+    metadata: MetadataOption = None,
     limit: Limit = 20,
     list_all: ListAll = False,
     as_json: Json = False,
 ) -> None:
     """List tasks, newest first."""
-    from receiver.cli.inputs import moment, pairs
     from receiver.cli.service import service
     from receiver.cli.show import print_tasks
 
-    filters = {
-        "status": status,
-        "model": model,
-        "task_type": task_type,
-        "created_after": moment(created_after),
-        "created_before": moment(created_before),
-        **{f"metadata[{key}]": value for key, value in pairs(metadata or (), "--metadata").items()},
-    }
+    filters = _filters(status, model, task_type, created_after, created_before, metadata)
+    members = filters.pop("metadata", {})
+    filters |= {f"metadata[{key}]": value for key, value in members.items()}
     with spinner("loading", as_json), service() as client:
         page = client.collect("/api/v1/tasks", filters, None if list_all else limit)
     print_page(page, as_json, print_tasks)
@@ -172,11 +185,34 @@ def explain(task_id: TaskId, as_json: Json = False) -> None:
     print_result(explanation, as_json, print_explanation)
 
 
-@app.command(epilog="A task can be cancelled only before the provider begins it, and not with every model.")
-def cancel(task_id: TaskId, as_json: Json = False) -> None:
-    """Cancel a task."""
+@app.command(
+    epilog="A task can be cancelled only before the provider begins it, and not with every model.\n\n"
+    "Examples:\n\n  ringback task cancel $ID\n\n"
+    "  ringback task cancel --all-matching --model kling --created-before 24h --dry-run\n\n"
+    "Exit status with --all-matching: 0 all were cancelled, 1 some were refused."
+)
+def cancel(
+    task_id: OptionalTaskId = None,
+    all_matching: AllMatching = False,
+    status: TaskStatusOption = None,
+    model: ModelOption = None,
+    task_type: TaskTypeOption = None,
+    run: RunOption = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    metadata: MetadataOption = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Cancel a task, or all tasks that match."""
     from receiver.cli.service import path_segment, service
 
+    filters = _filters(status, model, task_type, created_after, created_before, metadata, run)
+    if task_id is None or all_matching:
+        _change_matching("cancel", task_id, all_matching, filters, dry_run, yes, as_json)
+        return
+    _only_for_all_matching(filters, dry_run, yes)
     with spinner("cancelling", as_json), service() as client:
         task = client.call("POST", f"/api/v1/task/{path_segment(task_id)}/cancel")
     print_result(task, as_json, lambda _task: echo(f"{task_id} is cancelled"))
@@ -184,15 +220,84 @@ def cancel(task_id: TaskId, as_json: Json = False) -> None:
 
 @app.command(
     epilog="A task that failed with submission_unknown may have been created and charged at its first attempt too.\n\n"
-    "Example: ringback task retry 01998c2e-7d1b-7f00-8000-000000000000 --wait"
+    "Examples:\n\n  ringback task retry 01998c2e-7d1b-7f00-8000-000000000000 --wait\n\n"
+    "  ringback task retry --all-matching --status failed --created-after 24h\n\n"
+    "Exit status with --all-matching: 0 another attempt of all has begun, 1 some were refused."
 )
-def retry(task_id: TaskId, wait: Wait = False, timeout: Timeout = None, as_json: Json = False) -> None:
-    """Retry a task that failed or was cancelled; its id stays the same."""
+def retry(
+    task_id: OptionalTaskId = None,
+    all_matching: AllMatching = False,
+    status: TaskStatusOption = None,
+    model: ModelOption = None,
+    task_type: TaskTypeOption = None,
+    run: RunOption = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    metadata: MetadataOption = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Retry a task that failed or was cancelled, or all that match; their ids stay the same."""
     from receiver.cli.service import path_segment, service
 
+    filters = _filters(status, model, task_type, created_after, created_before, metadata, run)
+    if task_id is None or all_matching:
+        if wait:
+            raise Failure(Status.USAGE, "--wait is for one task: the tasks that match are many")
+        _change_matching("retry", task_id, all_matching, filters, dry_run, yes, as_json)
+        return
+    _only_for_all_matching(filters, dry_run, yes)
     with spinner("retrying", as_json), service() as client:
         task = client.call("POST", f"/api/v1/tasks/{path_segment(task_id)}/retry")
     _finish(task, wait, timeout, as_json)
+
+
+def _filters(
+    status: str | None,
+    model: str | None,
+    task_type: str | None,
+    created_after: str | None,
+    created_before: str | None,
+    metadata: list[str] | None,
+    run: str | None = None,
+) -> dict[str, Any]:
+    """Return the filters that were given, by the API's names; those on metadata by their own, within `metadata`."""
+    from receiver.cli.inputs import moment, pairs, without_none
+
+    given = {
+        "status": status,
+        "model": model,
+        "task_type": task_type,
+        "run_id": run,
+        "created_after": moment(created_after),
+        "created_before": moment(created_before),
+        "metadata": pairs(metadata or (), "--metadata") or None,
+    }
+    return without_none(given)
+
+
+def _change_matching(
+    kind: str,
+    task_id: str | None,
+    all_matching: bool,
+    filters: dict[str, Any],
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    from receiver.cli.bulk_action import change_matching
+
+    if not all_matching or task_id is not None:
+        raise Failure(Status.USAGE, "give the id of a task, or --all-matching, not both")
+    change_matching(kind, filters, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def _only_for_all_matching(filters: dict[str, Any], dry_run: bool, yes: bool) -> None:
+    if filters or dry_run or yes:
+        raise Failure(Status.USAGE, "filters, --dry-run and --yes need --all-matching in the place of an id")
 
 
 def _finish(task: Any, wait: bool, timeout: float | None, as_json: bool) -> None:

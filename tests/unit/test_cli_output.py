@@ -31,7 +31,20 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f[red]markup[/red]\u202etxt\u2066\u2
 """Sets a terminal's title, clears it, colours it, turns the text around, hides characters, and forges a line."""
 OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 ID = "01998c2e-7d1b-7f00-8000-000000000000"
-NUMBERS = ("progress", "attempt_count", "deliveries", "sent", "delivered", "pending", "dead", "cancelled", "started_at")
+NUMBERS = (
+    "matched",
+    "done",
+    "failed",
+    "progress",
+    "attempt_count",
+    "deliveries",
+    "sent",
+    "delivered",
+    "pending",
+    "dead",
+    "cancelled",
+    "started_at",
+)
 TEXTS = (
     *("task_id", "model", "task_type", "created_at", "ended_at", "endpoint_url", "format", "description", "secret"),
     *("event_type", "event_id", "webhook_id", "last_error", "next_attempt_at", "settled_at", "name", "scope", "hint"),
