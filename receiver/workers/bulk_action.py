@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from receiver.clock import utc_now
+from receiver.errors import Unavailable
 from receiver.telemetry.log import get_logger
 from receiver.tracking.bulk_actions import BulkActions
 
@@ -65,6 +66,9 @@ class BulkActionWorker:
     async def _advance(self, action: Mapping[str, Any]) -> None:
         try:
             await self._actions.advance(action)
+        except Unavailable as error:
+            log.warning("bulk action waits for the database", bulk_action_id=action["uid"], error=error.message)
+            await asyncio.sleep(_LONGEST_SECONDS)
         except Exception as error:
             log.error("bulk action failed", bulk_action_id=action["uid"], exc_info=error)
             await asyncio.sleep(_LONGEST_SECONDS)
