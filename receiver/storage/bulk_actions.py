@@ -28,7 +28,7 @@ _TO_ACT_ON = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class BatchClaim:
     """A bulk action of this process until `lease_until`: it acts on `batch`, and `cursor` is where that ends."""
 
     action_id: int
@@ -99,7 +99,7 @@ async def insert_action(tx: Transaction, values: Values) -> int:
     return int((await tx.execute(insert(bulk_actions).values(**values).returning(bulk_actions.c.id)))[0][0])
 
 
-async def claim_action(tx: Transaction, claim: Claim, now: datetime) -> bool:
+async def claim_action(tx: Transaction, claim: BatchClaim, now: datetime) -> bool:
     """Write the batch that is acted on now, and the lease; return False if another process has claimed the action."""
     table = bulk_actions.c
     is_free = and_(table.id == claim.action_id, table.status == BulkActionStatus.RUNNING, table.due_at <= now)
@@ -108,7 +108,7 @@ async def claim_action(tx: Transaction, claim: Claim, now: datetime) -> bool:
     return bool(await tx.execute(claimed.returning(table.id)))
 
 
-async def settle_batch(tx: Transaction, claim: Claim, outcome: BatchOutcome, now: datetime) -> bool:
+async def settle_batch(tx: Transaction, claim: BatchClaim, outcome: BatchOutcome, now: datetime) -> bool:
     """Write what became of a batch, and end the lease; return False if the lease was not this process's any more.
 
     The numbers of one that was cancelled meanwhile are written too: its tasks were acted on.
@@ -132,7 +132,7 @@ async def settle_batch(tx: Transaction, claim: Claim, outcome: BatchOutcome, now
     return True
 
 
-async def give_back_action(tx: Transaction, claim: Claim, now: datetime) -> None:
+async def give_back_action(tx: Transaction, claim: BatchClaim, now: datetime) -> None:
     """End the lease of a claim that this process does not go on with; its batch stays, for the next claim."""
     table = bulk_actions.c
     is_ours = and_(table.id == claim.action_id, table.leased, table.due_at == claim.lease_until)
@@ -150,7 +150,7 @@ async def cancel_action(tx: Transaction, action_id: int, now: datetime) -> bool:
 def _may_be_acted_on(kind: str, asked_at: datetime) -> ColumnElement[bool]:
     """Return the condition that the rules let a task be cancelled or retried at all; its provider may still refuse.
 
-    A task that ended after the request is not retried: nobody has seen that it would be.
+    A task that ended after the request is not retried: it was not among those that were counted.
     """
     if kind == BulkActionKind.RETRY:
         is_over = and_(tasks.c.status.in_((TaskStatus.FAILED, TaskStatus.CANCELLED)), tasks.c.updated_at <= asked_at)

@@ -32,7 +32,7 @@ from receiver.errors import (
 from receiver.storage.audit import Actor, audit
 from receiver.storage.bulk_actions import (
     BatchOutcome,
-    Claim,
+    BatchClaim,
     Planned,
     cancel_action,
     claim_action,
@@ -165,7 +165,7 @@ class BulkActions:
         (row,) = await self._database.read(count_matching(kind, _filter(organization_id, given), now))
         return row["count"], row["newest"] or 0
 
-    async def _plan(self, action: Row) -> tuple[Claim, bool]:
+    async def _plan(self, action: Row) -> tuple[BatchClaim, bool]:
         """Return the claim of the next batch, which is the present one if it was not finished, and if it is the last.
 
         A batch that is the present one is taken for the last only when the page after it turns out to be empty.
@@ -179,7 +179,7 @@ class BulkActions:
             batch = [{"task": row["uid"], "attempt": row["attempt"], "tries": 0} for row in rows]
             cursor = rows[-1]["id"] if rows else cursor
         until = utc_now() + self._lease
-        claim = Claim(
+        claim = BatchClaim(
             action_id=action["id"], cursor_was=action["cursor"], cursor=cursor, batch=batch, lease_until=until
         )
         return claim, is_last

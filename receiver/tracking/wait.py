@@ -11,7 +11,7 @@ from receiver.events.after_commit import Waiting
 from receiver.storage.database import Database
 from receiver.storage.task_standings import standings_by_provider_ids, standings_of
 
-Standing = Mapping[str, Any]
+TaskStanding = Mapping[str, Any]
 _MOST_NAMED = 10
 """Of ids that do not exist, in an error."""
 
@@ -25,7 +25,7 @@ class TaskWaits:
 
     async def wait(
         self, organization_id: int, task_ids: Sequence[str], seconds: float, *, for_all: bool
-    ) -> tuple[list[Standing], bool]:
+    ) -> tuple[list[TaskStanding], bool]:
         """Return how far these tasks are, in their order, and whether enough of them have ended.
 
         That is when any of them has, or all have, or as it is after `seconds` or when the service stops. An id is
@@ -34,7 +34,7 @@ class TaskWaits:
         uids = await self._find(organization_id, task_ids)
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        found: dict[str, Standing] = {}
+        found: dict[str, TaskStanding] = {}
         enough = all if for_all else any
         with self._waiting.watch_several(set(uids)) as watch:
             changed = watch.uids

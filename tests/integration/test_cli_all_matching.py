@@ -18,12 +18,10 @@ async def test_all_that_match_are_cancelled_after_the_number_was_told(world: Wor
         await world.created(WAITING, metadata={"order": order})
     await eventually(world, "SELECT 1 FROM task WHERE status = 'pending'", lambda rows: len(rows) == 3)
     assert await ringback.run("task", "cancel", *ALL, "--dry-run") == (0, "2 tasks can be cancelled\n", "")
-    assert (await ringback.data("task", "cancel", *ALL, "--dry-run"))["matched"] == 2
     status, out, err = await ringback.run("task", "cancel", *ALL)
     assert (status, out, "2 tasks would be cancelled" in err, "--yes" in err) == (2, "", True, True)
     done = await ringback.data("task", "cancel", *ALL, "--yes")
     assert (done["object"], done["status"], done["done"], done["failed"]) == ("bulk_action", "done", 2, 0)
-    assert await ringback.run("task", "cancel", *ALL, "--yes") == (0, "0 tasks can be cancelled\n", "")
     status, out, _ = await ringback.run("task", "retry", "--all-matching", "--status", "cancelled", "--yes")
     assert (status, out.split()[:2]) == (0, ["bulk", "action"])
     await eventually(world, "SELECT 1 FROM task WHERE attempt = 2", lambda rows: len(rows) == 2)
@@ -31,10 +29,9 @@ async def test_all_that_match_are_cancelled_after_the_number_was_told(world: Wor
 
 async def test_an_id_and_a_filter_are_not_mixed(world: World) -> None:
     ringback = Ringback(world)
-    for arguments in (("x", *ALL), (), ("x", "--model", "m"), ("x", "--yes"), ("--model", "m")):
-        for command in ("cancel", "retry"):
-            status, out, err = await ringback.run("task", command, *arguments)
-            assert (status, out, "--all-matching" in err) == (2, "", True)
+    for arguments in (("cancel", "x", *ALL), ("retry",), ("cancel", "x", "--model", "m"), ("retry", "x", "--yes")):
+        status, out, err = await ringback.run("task", *arguments)
+        assert (status, out, "--all-matching" in err) == (2, "", True)
 
 
 async def test_refused_tasks_are_told_by_their_code_and_the_exit_status(world: World) -> None:
