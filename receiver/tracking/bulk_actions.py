@@ -31,8 +31,8 @@ from receiver.errors import (
 )
 from receiver.storage.audit import Actor, audit
 from receiver.storage.bulk_actions import (
-    BatchOutcome,
     BatchClaim,
+    BatchOutcome,
     Planned,
     cancel_action,
     claim_action,
