@@ -47,7 +47,8 @@ class BulkAction(SQLModel, table=True):
     """The tasks that are acted on now: a list of `task` (the id), `attempt` (when it was planned) and `tries`. Null
     between two batches."""
     due_at: datetime | None = Field(default=None, sa_type=Moment)
-    """When to go on with it, or when its lease ends if it is `leased`. Null when it has ended."""
+    """When to go on with it, or when its lease ends if it is `leased`. Null when it has ended, and no
+    process acts on a batch of it."""
     leased: bool = False
     """Whether a process acts on its batch. Set by a claim, cleared when the batch's outcome is written."""
     created_at: datetime = Field(sa_type=Moment)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, insert, not_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, func, insert, not_, select, update
 
 from models import TERMINAL, BulkActionKind, BulkActionStatus, Submission, TaskStatus
 from receiver.storage.bounded_count import count_up_to
@@ -143,8 +143,9 @@ async def cancel_action(tx: Transaction, action_id: int, now: datetime) -> bool:
     """End a running bulk action; return False if it has ended. The batch that is under way is finished."""
     table = bulk_actions.c
     is_running = and_(table.id == action_id, table.status == BulkActionStatus.RUNNING)
-    ended = update(bulk_actions).where(is_running).values(status=BulkActionStatus.CANCELLED, ended_at=now)
-    return bool(await tx.execute(ended.returning(table.id)))
+    # A lease stays: the outcome of the batch is written by it.
+    values = {"status": BulkActionStatus.CANCELLED, "ended_at": now, "due_at": case((table.leased, table.due_at))}
+    return bool(await tx.execute(update(bulk_actions).where(is_running).values(values).returning(table.id)))
 
 
 def _may_be_acted_on(kind: str, asked_at: datetime) -> ColumnElement[bool]:

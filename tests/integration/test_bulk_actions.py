@@ -17,6 +17,12 @@ from tests.fakes.world import World, in_process
 Json = dict[str, Any]
 TASK = {"model": "flux", "task_type": "txt2img", "input": {"prompt": "a cat"}}
 LONG_AGO = "2020-01-01T00:00:00Z"
+RUNNING_ELSEWHERE = (
+    "INSERT INTO bulk_action (uid, organization_id, kind, status, filter, matched, done, cursor, newest, due_at, "
+    "leased, created_at) SELECT ?, id, 'cancel', 'running', '{}', 3, 0, 0, 1000, '2100-01-01 00:00:00.000000', true, "
+    "created_at FROM organization"
+)
+"""A bulk action of all tasks whose lease another process holds."""
 
 
 @pytest.fixture
@@ -127,15 +133,8 @@ async def test_one_that_was_cancelled_begins_no_further_batch(tmp_path: Path) ->
     async with in_process(tmp_path, provider_rate="1/h", stop_seconds="2") as world:
         await world.created(HELD)  # the only one that is sent
         await made(world, 3)
-        # Another process holds its lease.
         uid = new_id()
-        change(
-            world,
-            "INSERT INTO bulk_action (uid, organization_id, kind, status, filter, matched, done, cursor, newest, "
-            "due_at, leased, created_at) SELECT ?, organization_id, 'cancel', 'running', '{}', 3, 0, 0, id, "
-            "'2100-01-01 00:00:00.000000', true, created_at FROM task ORDER BY id DESC LIMIT 1",
-            uid,
-        )
+        change(world, RUNNING_ELSEWHERE, uid)
         assert (await world.api.get(f"/api/v1/bulk-actions/{uid}")).json()["data"]["status"] == "running"
         answer = await world.api.post(f"/api/v1/bulk-actions/{uid}/cancel")
         assert (answer.status_code, answer.json()["data"]["status"]) == (200, "cancelled")
@@ -158,6 +157,18 @@ async def test_a_retry_waits_while_the_organization_may_have_no_more_open_tasks(
     await world.api.patch(f"/api/v1/organizations/{own}", json={"limits": {"open_tasks": 5}})
     change(world, "UPDATE bulk_action SET due_at = created_at")
     assert (await until(world, uid, lambda found: found["status"] != "running"))["done"] == 1
+
+
+async def test_ten_run_at_a_time_and_another_one_is_refused(world: World) -> None:
+    for _ in range(10):
+        change(world, RUNNING_ELSEWHERE, new_id())
+    await world.created(HELD)
+    refused = await ask(world, "cancel", all=True)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "organization_limit_reached")
+    assert await count(world, "cancel", all=True) == 1
+    first = (await world.api.get("/api/v1/bulk-actions")).json()["data"]["data"][0]["id"]
+    assert (await world.api.post(f"/api/v1/bulk-actions/{first}/cancel")).status_code == 200
+    assert (await ask(world, "cancel", all=True)).status_code == 202
 
 
 @pytest.mark.parametrize(
