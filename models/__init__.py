@@ -5,6 +5,7 @@ from sqlmodel import SQLModel
 from models.attempts import TaskAttempt
 from models.audit import AuditEntry
 from models.budgets import ProviderBudget
+from models.bulk_actions import BulkAction
 from models.deliveries import Delivery, DeliveryAttempt
 from models.events import Event
 from models.fan_outs import FanOut
@@ -23,6 +24,8 @@ from models.states import (
     SYSTEM_EVENTS,
     TASK_EVENTS,
     TERMINAL,
+    BulkActionKind,
+    BulkActionStatus,
     DeliveryFormat,
     DeliveryStatus,
     DisabledReason,
@@ -54,6 +57,9 @@ __all__ = [
     "Alert",
     "ApiKey",
     "AuditEntry",
+    "BulkAction",
+    "BulkActionKind",
+    "BulkActionStatus",
     "Delivery",
     "DeliveryAttempt",
     "DeliveryFormat",

@@ -164,6 +164,23 @@ class ReplayStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class BulkActionKind(StrEnum):
+    """What a bulk action does with each task."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+
+
+class BulkActionStatus(StrEnum):
+    """The state of a bulk action."""
+
+    RUNNING = "running"
+    DONE = "done"
+    """Every task that matched was acted on, or refused."""
+    CANCELLED = "cancelled"
+    """By a request: no further batch begins."""
+
+
 class DeliveryStatus(StrEnum):
     """The state of a delivery."""
 

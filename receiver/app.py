@@ -29,6 +29,7 @@ from receiver.domain.actions import Actions
 from receiver.domain.keyring import KeyRing
 from receiver.domain.load_shares import LoadShares
 from receiver.domain.schedules import PollSchedule
+from receiver.domain.task_explanations import TaskFacts
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.fan_out import FanOutWriter
 from receiver.events.feed import Feed
@@ -63,8 +64,10 @@ from receiver.telemetry.exposition import exposition, shared_folder
 from receiver.telemetry.own_process import note_build
 from receiver.tracking.adopt import Adopter
 from receiver.tracking.apply import Applier
+from receiver.tracking.bulk_actions import BulkActions
 from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator
+from receiver.tracking.explain import TaskExplainer
 from receiver.tracking.poll import MissingRule, Poller
 from receiver.tracking.recall import RecalledTasks
 from receiver.tracking.retry import Retrier
@@ -72,7 +75,9 @@ from receiver.tracking.stuck import StuckTasks
 from receiver.tracking.submit import Submitter
 from receiver.tracking.submit import lease_seconds as task_lease_seconds
 from receiver.tracking.tracker import Tracker
+from receiver.tracking.wait import TaskWaits
 from receiver.workers.alerts import AlertWorker
+from receiver.workers.bulk_action import BulkActionWorker
 from receiver.workers.cleanup import Cleaner
 from receiver.workers.clock_keeper import ClockKeeper
 from receiver.workers.dispatch import DeliveryDispatcher
@@ -169,6 +174,9 @@ class Service:
             database, self.dispatcher, retention_days=settings.retention_days, lease_seconds=delivery_lease
         )
         self.replay_worker = ReplayWorker(replays)
+        quotas = Quotas(self.known_limits.of, self.usage, part=database.part, delivery_use=self.dispatcher.use_of)
+        bulk_actions = BulkActions(database, self.tracker, quotas.begin_again, call_seconds=task_lease)
+        self.bulk_action_worker = BulkActionWorker(bulk_actions)
         self.fan_out_worker = FanOutWorker(
             database, FanOutWriter(after_commit), after_commit.pending_fan_outs, load_shares
         )
@@ -195,10 +203,13 @@ class Service:
             settings=settings,
             database=database,
             tracker=self.tracker,
+            task_explainer=TaskExplainer(database, self.providers, _task_facts(settings)),
+            task_waits=TaskWaits(database, self.waiting),
             runs=self.runs,
             streams=Streams(database, self.feed, self.log),
             subscriptions=Subscriptions(database, guard, keyring, messages),
             replays=replays,
+            bulk_actions=bulk_actions,
             reporter=Reporter(database, retention_days=settings.retention_days),
             messages=messages,
             test_sender=self.test_sender,
@@ -211,7 +222,7 @@ class Service:
             load_shares=load_shares,
             refusals=RefusalLines(),
             key_rotation=KeyRotation(database, keyring, timeout_seconds=settings.task_timeout_seconds),
-            quotas=Quotas(self.known_limits.of, self.usage, part=database.part, delivery_use=self.dispatcher.use_of),
+            quotas=quotas,
         )
 
     def _loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
@@ -219,6 +230,7 @@ class Service:
             "tasks": self.task_worker.run,
             "deliveries": self.dispatcher.run,
             "replays": self.replay_worker.run,
+            "bulk actions": self.bulk_action_worker.run,
             "fan-out": self.fan_out_worker.run,
             "cleanup": self.cleaner.run,
             "clock": self.clock_keeper.run,
@@ -341,4 +353,17 @@ def _poll_schedule(settings: Settings) -> PollSchedule:
         settings.poll_max_seconds,
         settings.task_timeout_seconds,
         settings.task_limit_seconds,
+    )
+
+
+def _task_facts(settings: Settings) -> TaskFacts:
+    """Return what the explanations of all tasks follow from."""
+    return TaskFacts(
+        now=utc_now(),
+        schedule=_poll_schedule(settings),
+        unknown_seconds=settings.submission_unknown_seconds,
+        failed_seconds=settings.failed_create_seconds,
+        missing_polls=settings.missing_polls,
+        calls_per_second=settings.provider_calls_per_second,
+        has_public_url=settings.public_url is not None,
     )

@@ -62,8 +62,8 @@ _LONGEST_FAULT = 300
 Schema = TypeVar("Schema", bound=BaseModel)
 Result = TypeVar("Result")
 _READS = ("GET", "HEAD")
-"""Methods of requests that are broken off when their key ends, because they change nothing; so are those that are
-passed on, as when their client is gone."""
+"""Methods of requests that are broken off when their key ends, because they change nothing; so are a POST that only
+reads, and those that are passed on, as when their client is gone."""
 
 
 @dataclass(slots=True)
@@ -230,16 +230,18 @@ def endpoint(
     *,
     query: type[BaseModel] | None = None,
     passes_on: bool = False,
+    only_reads: bool = False,
     traced_as: str | None = None,
 ) -> Callable[[Request], Awaitable[ASGIApp]]:
     """Return a Starlette endpoint that requires a key with `scope`, and replies in `dialect`.
 
     `query` is the schema of the query; without one the path takes none. `passes_on`: the request is passed on to the
-    provider, whose matter its query is; an `Idempotency-Key` is not obeyed. `traced_as` is the name of the span of a
-    request that creates something. Every response to a valid key has the headers of its rate limit (`api.limits`).
+    provider, whose matter its query is. `only_reads`: a POST that changes nothing. Of neither an `Idempotency-Key` is
+    obeyed. `traced_as` is the name of the span of a request that creates something. Every response to a valid key has
+    the headers of its rate limit (`api.limits`).
     """
     names = tuple(query.model_fields) if query is not None else ()
-    return _Endpoint(handler, dialect, scope, names, passes_on, traced_as).serve
+    return _Endpoint(handler, dialect, scope, names, passes_on, only_reads, traced_as).serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,7 @@ class _Endpoint:
     scope: Scope
     query_names: tuple[str, ...]
     passes_on: bool
+    only_reads: bool
     traced_as: str | None
 
     async def serve(self, request: Request) -> ASGIApp:
@@ -260,7 +263,7 @@ class _Endpoint:
         except asyncio.CancelledError:
             if not request.app.state.services.streams.feed.closed:
                 raise
-            response = self.dialect.error(_broken_off(request.method), request_id)
+            response = self.dialect.error(_broken_off(reads=self._reads(request)), request_id)
         return _with_headers(response, headers)
 
     async def _authorize(self, request: Request, request_id: str, headers: dict[str, str]) -> ASGIApp:
@@ -277,11 +280,14 @@ class _Endpoint:
         if wait := use.begin(monotonic(), cost_of(request, services.settings.max_request_bytes)):
             await asyncio.sleep(wait)
         call = Call(request, services, principal, request_id=request_id)
-        if self.passes_on or request.method in _READS:
+        if self.passes_on or self._reads(request):
             with services.authenticator.in_use.hold(principal):
                 return await self._handle(call, request_id)
         key = read_key(request.headers) if request.method == "POST" and not self.passes_on else None
         return await (self._handle(call, request_id) if key is None else self._once(call, key, request_id))
+
+    def _reads(self, request: Request) -> bool:
+        return self.only_reads or request.method in _READS
 
     async def _once(self, call: Call, key: str, request_id: str) -> ASGIApp:
         # The same request with and without a byte order mark is the same request.
@@ -344,9 +350,9 @@ def cost_of(request: Request, most: int) -> float:
     return (_READ_COST if request.method in _READS else _WRITE_COST) + size / _BYTES_A_COST
 
 
-def _broken_off(method: str) -> RingbackError:
+def _broken_off(*, reads: bool) -> RingbackError:
     """Return the error for a request that is broken off because the service stops and waits no longer for it."""
-    if method in _READS:
+    if reads:
         return Unavailable("the service stops: send the request again")
     return OutcomeUnknown(
         "the service stops before the request was done, so it may have been done in part: repeat the same request with "

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _TASKS = ([b"api", b"v1", b"task"], [b"api", b"v1", b"tasks"])
-_ACTIONS = frozenset({b"events", b"refresh", b"cancel", b"retry"})
+_ACTIONS = frozenset({b"events", b"explain", b"refresh", b"cancel", b"retry"})
 _OURS = frozenset({b"account", b"api", b"hooks", b"livez", b"metrics", b"readyz", b"v1"})
 """The first segments of all our paths."""
 _PLAIN_SLASHES = 4

@@ -12,8 +12,10 @@ from models import Scope
 from receiver.api import (
     audit,
     bulk,
+    bulk_actions,
     deliveries,
     events,
+    explanations,
     health,
     jobs,
     keys,
@@ -133,8 +135,11 @@ def _native() -> list[Route]:
         _route("GET", "/api/v1/tasks", tasks.list_tasks, NATIVE, Scope.READ, query=TaskQuery),
         _route("POST", "/api/v1/tasks", bulk.create_tasks, NATIVE, Scope.WRITE, traced_as="create tasks"),
         _route("POST", "/api/v1/tasks/adopt", tasks.adopt_task, NATIVE, Scope.WRITE, traced_as="adopt task"),
+        _route("POST", "/api/v1/tasks/wait", tasks.wait_for_tasks, NATIVE, Scope.READ, only_reads=True),
+        *_bulk_actions(),
         _route("GET", "/api/v1/tasks/{task_id}", tasks.get_task, NATIVE, Scope.READ, query=GetTask),
         _route("GET", "/api/v1/tasks/{task_id}/events", tasks.list_events, NATIVE, Scope.READ, query=Page),
+        _route("GET", "/api/v1/tasks/{task_id}/explain", explanations.explain_task, NATIVE, Scope.READ),
         _route("POST", "/api/v1/tasks/{task_id}/refresh", tasks.refresh_task, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/tasks/{task_id}/cancel", tasks.cancel_task, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/tasks/{task_id}/retry", tasks.retry_task, NATIVE, Scope.WRITE),
@@ -159,6 +164,17 @@ def _native() -> list[Route]:
     ]
 
 
+def _bulk_actions() -> list[Route]:
+    one = "/api/v1/bulk-actions/{bulk_action_id}"
+    return [
+        _route("POST", "/api/v1/tasks/cancel", bulk_actions.cancel_tasks, NATIVE, Scope.WRITE),
+        _route("POST", "/api/v1/tasks/retry", bulk_actions.retry_tasks, NATIVE, Scope.WRITE),
+        _route("GET", "/api/v1/bulk-actions", bulk_actions.list_bulk_actions, NATIVE, Scope.READ, query=Page),
+        _route("GET", one, bulk_actions.get_bulk_action, NATIVE, Scope.READ),
+        _route("POST", f"{one}/cancel", bulk_actions.cancel_bulk_action, NATIVE, Scope.WRITE),
+    ]
+
+
 def _organizations() -> list[Route]:
     one = "/api/v1/organizations/{organization_id}"
     return [
@@ -175,6 +191,7 @@ def _runs() -> list[Route]:
         _route("POST", "/api/v1/runs", runs.create_run, NATIVE, Scope.WRITE, traced_as="create run"),
         _route("GET", "/api/v1/runs", runs.list_runs, NATIVE, Scope.READ, query=RunQuery),
         _route("GET", "/api/v1/runs/{run_id}", runs.get_run, NATIVE, Scope.READ, query=WaitQuery),
+        _route("GET", "/api/v1/runs/{run_id}/explain", explanations.explain_run, NATIVE, Scope.READ),
         _route("POST", "/api/v1/runs/{run_id}/cancel", runs.cancel_run, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/runs/{run_id}/retry", runs.retry_run, NATIVE, Scope.WRITE),
         _route("GET", "/api/v1/jobs/{job_id}", jobs.get_job, NATIVE, Scope.READ, query=JobQuery),
@@ -186,6 +203,7 @@ def _deliveries() -> list[Route]:
     return [
         _route("GET", "/api/v1/deliveries", deliveries.list_deliveries, NATIVE, Scope.READ, query=DeliveryQuery),
         _route("GET", "/api/v1/deliveries/{delivery_id}", deliveries.get_delivery, NATIVE, Scope.READ),
+        _route("GET", "/api/v1/deliveries/{delivery_id}/explain", explanations.explain_delivery, NATIVE, Scope.READ),
         _route("POST", "/api/v1/deliveries/{delivery_id}/retry", deliveries.retry_delivery, NATIVE, Scope.WRITE),
         _route(
             "GET",
@@ -224,6 +242,8 @@ def _route(
     scope: Scope,
     *,
     query: type[BaseModel] | None = None,
+    only_reads: bool = False,
     traced_as: str | None = None,
 ) -> Route:
-    return Route(path, endpoint(handler, dialect, scope, query=query, traced_as=traced_as), methods=[method])
+    serve = endpoint(handler, dialect, scope, query=query, only_reads=only_reads, traced_as=traced_as)
+    return Route(path, serve, methods=[method])

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import orjson
 from pydantic import (
@@ -21,6 +21,7 @@ from models import DeliveryFormat, DeliveryStatus, Scope, SignatureScheme, TaskS
 from receiver.providers.registry import DEFAULT_PROVIDER
 
 ShortName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+MetadataName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 DEEPEST = 100
 """Levels of nesting. A deeper value cannot be written by every JSON library and database that it passes."""
 
@@ -239,6 +240,36 @@ class TaskQuery(Page):
     metadata: dict[str, str] = {}
 
 
+class TasksToChange(RequestFields):
+    """`POST /api/v1/tasks/cancel` and `.../retry`: which tasks, by the filters of the list; at least one, or `all`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: TaskStatus | None = None
+    model: ShortName | None = None
+    task_type: ShortName | None = None
+    run_id: str | None = None
+    created_after: Timestamp | None = None
+    created_before: Timestamp | None = None
+    metadata: Annotated[dict[MetadataName, str], Field(max_length=10)] = {}
+    all: StrictBool = False
+    dry_run: StrictBool = False
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """What the request filters by, by its names."""
+        given = self.model_dump(exclude={"dry_run"}, exclude_none=True, exclude_defaults=True)
+        return {name: value for name, value in given.items() if value != {}}
+
+    @model_validator(mode="after")
+    def _is_narrowed(self) -> Self:
+        if not self.filters:
+            raise ValueError('give at least one filter, or "all": true')
+        if self.all and len(self.filters) > 1:
+            raise ValueError('"all" leaves no room for a filter: give one of them')
+        return self
+
+
 class EventQuery(Page):
     """The query of `GET /api/v1/events`; `after` is the alternative to the `Last-Event-ID` header."""
 
@@ -286,6 +317,18 @@ class WaitQuery(RequestFields):
     """The query of a long poll, as Pi has it: `timeout_seconds` is 1 to 30, by default 20."""
 
     wait_for_completion: bool = False
+    timeout_seconds: Annotated[float, Field(ge=1, le=30)] = 20
+
+
+class WaitForTasks(RequestFields):
+    """`POST /api/v1/tasks/wait`: one long poll for several tasks, until any or all of them have ended."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task_ids: Annotated[
+        list[Annotated[str, StringConstraints(min_length=1, max_length=200)]], Field(min_length=1, max_length=1000)
+    ]
+    mode: Literal["any", "all"] = "all"
     timeout_seconds: Annotated[float, Field(ge=1, le=30)] = 20
 
 

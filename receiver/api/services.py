@@ -22,7 +22,10 @@ from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.key_rotation import KeyRotation
 from receiver.storage.known_limits import KnownLimits
+from receiver.tracking.bulk_actions import BulkActions
+from receiver.tracking.explain import TaskExplainer
 from receiver.tracking.tracker import Tracker
+from receiver.tracking.wait import TaskWaits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +35,13 @@ class Services:
     settings: Settings
     database: Database
     tracker: Tracker
+    task_explainer: TaskExplainer
+    task_waits: TaskWaits
     runs: Runs
     streams: Streams
     subscriptions: Subscriptions
     replays: Replays
+    bulk_actions: BulkActions
     reporter: Reporter
     messages: MessageBuilder
     test_sender: Sender

@@ -10,9 +10,9 @@ from receiver.api.lists import page, read_cursor
 from receiver.api.organizations import require_provider_account
 from receiver.api.repetition import after_work, cancelled
 from receiver.api.runs import find_run_ids
-from receiver.api.schemas import AdoptTask, GetTask, Page, TaskQuery
+from receiver.api.schemas import AdoptTask, GetTask, Page, TaskQuery, WaitForTasks
 from receiver.api.task_requests import read_task
-from receiver.domain.representations import native_attempts, native_event, native_task
+from receiver.domain.representations import native_attempts, native_event, native_task, task_standing
 from receiver.errors import BadRequest
 from receiver.storage.events import events_of_task, large_events_of_task
 from receiver.storage.large_rows import read_first
@@ -43,6 +43,21 @@ async def get_task(call: Call) -> Reply:
     """`GET /api/v1/tasks/{id}`: a task, at once or when it has ended; with its attempts if it had several."""
     query = call.query(GetTask)
     return await _reply(call, await read_task(call), with_attempts=query.include == "attempts")
+
+
+async def wait_for_tasks(call: Call) -> Reply:
+    """`POST /api/v1/tasks/wait`: how far several tasks are, when any or all of them have ended: it changes nothing."""
+    wanted = await call.body(WaitForTasks)
+    ids, for_all = list(dict.fromkeys(wanted.task_ids)), wanted.mode == "all"
+    with call.services.quotas.waiting(call.organization_id):
+        rows, is_over = await call.services.task_waits.wait(
+            call.organization_id, ids, wanted.timeout_seconds, for_all=for_all
+        )
+    tasks = [task_standing(row) for row in rows]
+    ended = [task["task_id"] for task in tasks if task["has_ended"]]
+    return Reply(
+        {"object": "wait", "mode": wanted.mode, "timed_out": not is_over, "ended": ended, "tasks": tasks}, "wait"
+    )
 
 
 async def list_events(call: Call) -> Reply:

@@ -39,6 +39,11 @@ def ask(text: str, default: str, *, is_secret: bool = False) -> str:
     return answer
 
 
+def confirm(question: str) -> bool:
+    """Ask the person at the terminal; return whether the answer is yes, which it has to be in words."""
+    return typer.confirm(printable(question), err=True)
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
     typer.echo(printable_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))

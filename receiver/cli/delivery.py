@@ -1,4 +1,4 @@
-"""`ringback delivery`: list, get, retry."""
+"""`ringback delivery`: list, get, explain, retry."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -68,6 +68,17 @@ def get(delivery_id: DeliveryId, as_json: Json = False) -> None:
     with spinner("loading", as_json), service() as client:
         delivery = client.call("GET", f"/api/v1/deliveries/{path_segment(delivery_id)}")
     print_result(delivery, as_json, _print)
+
+
+@app.command(epilog="It is made of the stored state at this moment: nothing is asked of the provider or the endpoint.")
+def explain(delivery_id: DeliveryId, as_json: Json = False) -> None:
+    """Print why a delivery is in its state, what happens next and when, and what that waits for."""
+    from receiver.cli.service import path_segment, service
+    from receiver.cli.show import print_explanation
+
+    with spinner("loading", as_json), service() as client:
+        explanation = client.call("GET", f"/api/v1/deliveries/{path_segment(delivery_id)}/explain")
+    print_result(explanation, as_json, print_explanation)
 
 
 @app.command(epilog="A delivery that succeeded can be sent again too. Its retry schedule starts from the beginning.")

@@ -27,3 +27,15 @@ Programs = Annotated[
     typer.Option(metavar="FOLDER", help="Where pg_dump and pg_restore are, if others are found first (PostgreSQL)."),
 ]
 SHOWN_TO_OTHERS = "Other users of this machine can read it in the list of processes; they cannot read a file."
+AllMatching = Annotated[
+    bool, typer.Option("--all-matching", help="All tasks that match the filters; without one, all tasks.")
+]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Only tasks of this model.")]
+TaskTypeOption = Annotated[str | None, typer.Option("--task-type", help="Only tasks of this type.")]
+RunOption = Annotated[str | None, typer.Option("--run", metavar="ID", help="Only tasks of this run.")]
+MetadataOption = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", metavar="KEY=VALUE", help="Only tasks with this in their metadata; may be repeated."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print how many tasks match and may be changed.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask first.")]

@@ -1,6 +1,7 @@
-"""Live displays of long work, on stderr, and only if a person watches: tasks, a run's steps, a replay, a file.
+"""Live displays of long work, on stderr, and only if a person watches.
 
-Each is a context that yields a function to call with each new state.
+Of tasks, a run's steps, a replay, a bulk action, a file. Each is a context that yields a function to call with each new
+state.
 """
 
 import sys
@@ -65,6 +66,21 @@ def replay_progress(as_json: bool) -> Iterator[OnUpdate]:
         def on_update(replay: ApiObject) -> None:
             ended = replay["delivered"] + replay["dead"] + replay["cancelled"]
             progress.update(bar, total=replay["deliveries"], completed=ended)
+
+        yield on_update
+
+
+@contextmanager
+def bulk_action_progress(as_json: bool) -> Iterator[OnUpdate]:
+    """Show how many tasks of a bulk action were acted on or refused."""
+    if not watched(as_json):
+        yield lambda _action: None
+        return
+    with _count_progress() as progress:
+        bar = progress.add_task("tasks", total=None)
+
+        def on_update(action: ApiObject) -> None:
+            progress.update(bar, total=action["matched"], completed=action["done"] + action["failed"])
 
         yield on_update
 

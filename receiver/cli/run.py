@@ -1,4 +1,4 @@
-"""`ringback run`: create, get, cancel, graph."""
+"""`ringback run`: create, get, explain, cancel, graph."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -39,6 +39,17 @@ def create(
 def get(run_id: RunIdArgument, wait: Wait = False, timeout: Timeout = None, as_json: Json = False) -> None:
     """Print a run as it is now, or with --wait when it has ended."""
     _get(run_id, wait, timeout, as_json)
+
+
+@app.command(epilog="It is made of the stored state at this moment: nothing is asked of the provider or the endpoint.")
+def explain(run_id: RunIdArgument, as_json: Json = False) -> None:
+    """Print why a run is in its state, what happens next and when, and what that waits for."""
+    from receiver.cli.service import path_segment, service
+    from receiver.cli.show import print_explanation
+
+    with spinner("loading", as_json), service() as client:
+        explanation = client.call("GET", f"/api/v1/runs/{path_segment(run_id)}/explain")
+    print_result(explanation, as_json, print_explanation)
 
 
 @app.command(epilog="Tasks in progress are cancelled at the provider where it allows that; others are left to end.")

@@ -100,6 +100,27 @@ def print_replay(replay: Mapping[str, Any]) -> None:
     )
 
 
+def print_explanation(explanation: Mapping[str, Any]) -> None:
+    """Print why something is in its state, one field a line, then what its next act waits for."""
+    following = explanation.get("next") or {}
+    names = ("task_id", "run_id", "delivery_id")
+    print_fields(
+        [
+            *((name.removesuffix("_id"), explanation.get(name)) for name in names),
+            ("status", explanation.get("status")),
+            ("why", explanation.get("reason")),
+            ("next", following.get("action")),
+            ("at", following.get("at")),
+            ("that is", following.get("text")),
+            ("you may", " ".join(explanation.get("may") or ())),
+        ]
+    )
+    blocked_by = explanation.get("blocked_by") or []
+    if blocked_by:
+        echo()
+        print_table(("waits for", "that is"), [(each.get("code"), each.get("text")) for each in blocked_by])
+
+
 def result_url(task: Mapping[str, Any]) -> str | None:
     """Return the URL of a task's main result, or None."""
     output = task.get("output")

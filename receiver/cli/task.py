@@ -1,4 +1,4 @@
-"""`ringback task`: create, get, list, export, wait, cancel, retry."""
+"""`ringback task`: create, get, list, export, wait, explain, cancel, retry."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -8,7 +8,23 @@ import typer
 
 from receiver.cli.console import Json, echo, print_json, print_page, print_result, spinner
 from receiver.cli.failure import Failure, Status
-from receiver.cli.options import SHOWN_TO_OTHERS, CreatedAfter, CreatedBefore, Limit, ListAll, SecretFile, Timeout, Wait
+from receiver.cli.options import (
+    SHOWN_TO_OTHERS,
+    AllMatching,
+    CreatedAfter,
+    CreatedBefore,
+    DryRun,
+    Limit,
+    ListAll,
+    MetadataOption,
+    ModelOption,
+    RunOption,
+    SecretFile,
+    TaskTypeOption,
+    Timeout,
+    Wait,
+    Yes,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Create tasks, show them, wait for them, cancel them, retry them.")
 
@@ -35,13 +51,10 @@ class ExportFormChoice(StrEnum):
     CSV = "csv"
 
 
-OnlyStatus = Annotated[TaskStatusChoice | None, typer.Option(help="Only tasks in this state.")]
-OnlyModel = Annotated[str | None, typer.Option(help="Only tasks of this model.")]
-OnlyType = Annotated[str | None, typer.Option(help="Only tasks of this type.")]
-OnlyMetadata = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="Only tasks with this in their metadata; may be repeated."),
+OptionalTaskId = Annotated[
+    str | None, typer.Argument(metavar="ID", help="Ringback's task id, or the provider's.", show_default=False)
 ]
+TaskStatusOption = Annotated[TaskStatusChoice | None, typer.Option("--status", help="Only tasks in this state.")]
 
 
 @app.command(
@@ -132,12 +145,12 @@ def get(task_id: TaskId, as_json: Json = False) -> None:
     "  ringback task list --metadata campaign=spring --all --json",
 )
 def list_tasks(
-    status: OnlyStatus = None,
-    model: OnlyModel = None,
-    task_type: OnlyType = None,
+    status: TaskStatusOption = None,
+    model: ModelOption = None,
+    task_type: TaskTypeOption = None,
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
-    metadata: OnlyMetadata = None,
+    metadata: MetadataOption = None,
     limit: Limit = 20,
     list_all: ListAll = False,
     as_json: Json = False,
@@ -146,7 +159,7 @@ def list_tasks(
     from receiver.cli.service import service
     from receiver.cli.show import print_tasks
 
-    filters = _filters(status, model, task_type, created_after, created_before, metadata)
+    filters = _as_query(_filters(status, model, task_type, created_after, created_before, metadata))
     with spinner("loading", as_json), service() as client:
         page = client.collect("/api/v1/tasks", filters, None if list_all else limit)
     print_page(page, as_json, print_tasks)
@@ -167,12 +180,12 @@ def export(
         typer.Option(metavar="FILE", help="The file to write, by default stdout; it gets its name when it is whole."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
-    status: OnlyStatus = None,
-    model: OnlyModel = None,
-    task_type: OnlyType = None,
+    status: TaskStatusOption = None,
+    model: ModelOption = None,
+    task_type: TaskTypeOption = None,
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
-    metadata: OnlyMetadata = None,
+    metadata: MetadataOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, about the file.")] = False,
 ) -> None:
     """Export all tasks, newest first, also while others are created: those that there are now, each once."""
@@ -184,7 +197,7 @@ def export(
         output = None
     if output is not None and output.exists() and not force:
         raise Failure(Status.USAGE, f"{output} exists; name another file, or replace it with --force")
-    filters = _filters(status, model, task_type, created_after, created_before, metadata)
+    filters = _as_query(_filters(status, model, task_type, created_after, created_before, metadata))
     with service() as client, export_progress(as_json, to_stdout=output is None) as advance:
         count = export_tasks(client, filters, form, output, advance)
     if output is not None:
@@ -206,11 +219,45 @@ def wait(
     _wait(list(dict.fromkeys(ids)), timeout, as_json)
 
 
-@app.command(epilog="A task can be cancelled only before the provider begins it, and not with every model.")
-def cancel(task_id: TaskId, as_json: Json = False) -> None:
-    """Cancel a task."""
+@app.command(epilog="It is made of the stored state at this moment: nothing is asked of the provider or the endpoint.")
+def explain(task_id: TaskId, as_json: Json = False) -> None:
+    """Print why a task is in its state, what happens next and when, and what that waits for."""
+    from receiver.cli.service import path_segment, service
+    from receiver.cli.show import print_explanation
+
+    with spinner("loading", as_json), service() as client:
+        explanation = client.call("GET", f"/api/v1/tasks/{path_segment(task_id)}/explain")
+    print_result(explanation, as_json, print_explanation)
+
+
+@app.command(
+    epilog="A task can be cancelled only before the provider begins it, and not with every model.\n\n"
+    "Examples:\n\n  ringback task cancel $ID\n\n"
+    "  ringback task cancel --all-matching --model kling --created-before 24h --dry-run\n\n"
+    "Exit status with --all-matching: 0 all were cancelled, 1 some were refused."
+)
+def cancel(
+    task_id: OptionalTaskId = None,
+    all_matching: AllMatching = False,
+    status: TaskStatusOption = None,
+    model: ModelOption = None,
+    task_type: TaskTypeOption = None,
+    run: RunOption = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    metadata: MetadataOption = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Cancel a task, or all tasks that match."""
     from receiver.cli.service import path_segment, service
 
+    filters = _filters(status, model, task_type, created_after, created_before, metadata, run)
+    if task_id is None or all_matching:
+        _change_matching("cancel", task_id, all_matching, filters, dry_run, yes, as_json)
+        return
+    _only_for_all_matching(filters, dry_run, yes)
     with spinner("cancelling", as_json), service() as client:
         task = client.call("POST", f"/api/v1/task/{path_segment(task_id)}/cancel")
     print_result(task, as_json, lambda _task: echo(f"{task_id} is cancelled"))
@@ -218,12 +265,36 @@ def cancel(task_id: TaskId, as_json: Json = False) -> None:
 
 @app.command(
     epilog="A task that failed with submission_unknown may have been created and charged at its first attempt too.\n\n"
-    "Example: ringback task retry 01998c2e-7d1b-7f00-8000-000000000000 --wait"
+    "Examples:\n\n  ringback task retry 01998c2e-7d1b-7f00-8000-000000000000 --wait\n\n"
+    "  ringback task retry --all-matching --status failed --created-after 24h\n\n"
+    "Exit status with --all-matching: 0 another attempt of all has begun, 1 some were refused."
 )
-def retry(task_id: TaskId, wait: Wait = False, timeout: Timeout = None, as_json: Json = False) -> None:
-    """Retry a task that failed or was cancelled; its id stays the same."""
+def retry(
+    task_id: OptionalTaskId = None,
+    all_matching: AllMatching = False,
+    status: TaskStatusOption = None,
+    model: ModelOption = None,
+    task_type: TaskTypeOption = None,
+    run: RunOption = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    metadata: MetadataOption = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Retry a task that failed or was cancelled, or all that match; their ids stay the same."""
     from receiver.cli.service import path_segment, service
 
+    filters = _filters(status, model, task_type, created_after, created_before, metadata, run)
+    if task_id is None or all_matching:
+        if wait:
+            raise Failure(Status.USAGE, "--wait is for one task: the tasks that match are many")
+        _change_matching("retry", task_id, all_matching, filters, dry_run, yes, as_json)
+        return
+    _only_for_all_matching(filters, dry_run, yes)
     with spinner("retrying", as_json), service() as client:
         task = client.call("POST", f"/api/v1/tasks/{path_segment(task_id)}/retry")
     _finish(task, wait, timeout, as_json)
@@ -236,18 +307,48 @@ def _filters(
     created_after: str | None,
     created_before: str | None,
     metadata: list[str] | None,
+    run: str | None = None,
 ) -> dict[str, Any]:
-    """Return the query of a list of tasks from the options of a command."""
-    from receiver.cli.inputs import moment, pairs
+    """Return the filters that were given, by the API's names; those on metadata by their own, within `metadata`."""
+    from receiver.cli.inputs import moment, pairs, without_none
 
-    return {
+    given = {
         "status": status,
         "model": model,
         "task_type": task_type,
+        "run_id": run,
         "created_after": moment(created_after),
         "created_before": moment(created_before),
-        **{f"metadata[{key}]": value for key, value in pairs(metadata or (), "--metadata").items()},
+        "metadata": pairs(metadata or (), "--metadata") or None,
     }
+    return without_none(given)
+
+
+def _as_query(filters: dict[str, Any]) -> dict[str, Any]:
+    """Return filters as the query of a list names them."""
+    members = filters.pop("metadata", {})
+    return filters | {f"metadata[{key}]": value for key, value in members.items()}
+
+
+def _change_matching(
+    kind: str,
+    task_id: str | None,
+    all_matching: bool,
+    filters: dict[str, Any],
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    from receiver.cli.bulk_action import change_matching
+
+    if not all_matching or task_id is not None:
+        raise Failure(Status.USAGE, "give the id of a task, or --all-matching, not both")
+    change_matching(kind, filters, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def _only_for_all_matching(filters: dict[str, Any], dry_run: bool, yes: bool) -> None:
+    if filters or dry_run or yes:
+        raise Failure(Status.USAGE, "filters, --dry-run and --yes need --all-matching in the place of an id")
 
 
 def _finish(task: Any, wait: bool, timeout: float | None, as_json: bool) -> None:

@@ -1,6 +1,7 @@
-"""Waiting for tasks, a run or a replay to end, through a restart of the service; and what their end means.
+"""Waiting for tasks, a run, a replay or a bulk action to end, through a restart of the service; and what that means.
 
-Tasks and runs are waited for with long polls, several tasks concurrently. A replay has no long poll, so it is polled.
+Tasks and runs are waited for with long polls, several tasks concurrently. Replays and bulk actions have no long poll:
+they are polled.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import httpx
 from receiver.cli.console import watched
 from receiver.cli.failure import ServiceUnreachable, Status
 from receiver.cli.interrupts import run_async
-from receiver.cli.progress import OnUpdate, replay_progress, run_progress, task_progress
+from receiver.cli.progress import OnUpdate, bulk_action_progress, replay_progress, run_progress, task_progress
 from receiver.cli.service import OUTAGE_SECONDS, connection, path_segment, reaching, read_answer
 from receiver.cli.show import ENDS, ApiObject
 
@@ -57,6 +58,20 @@ def wait_for_replay(webhook_path: str, replay: ApiObject, max_seconds: float | N
         path = f"{webhook_path}/replays/{path_segment(replay['id'])}"
         target = _Target(path, 0, _REPLAY_PAUSE_SECONDS, on_update, has_ended=replay_has_ended)
         return run_async(_wait_for_all([target], max_seconds, known=replay))[0]
+
+
+def wait_for_bulk_action(action: ApiObject, *, as_json: bool) -> ApiObject:
+    """Wait until a bulk action has ended; return its last known state."""
+    with bulk_action_progress(as_json) as on_update:
+        on_update(action)
+        path = f"/api/v1/bulk-actions/{path_segment(action['id'])}"
+        target = _Target(path, 0, _REPLAY_PAUSE_SECONDS, on_update, has_ended=bulk_action_has_ended)
+        return run_async(_wait_for_all([target], None, known=action))[0]
+
+
+def bulk_action_has_ended(action: ApiObject) -> bool:
+    """Return whether no further task is acted on."""
+    return bool(action["status"] != "running")
 
 
 def has_ended(state: ApiObject) -> bool:

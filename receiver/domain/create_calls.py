@@ -1,7 +1,7 @@
 """What is kept of a create call whose outcome is unknown, in the task's `error` until it is known. Pure functions."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from models import TaskStatus
@@ -18,6 +18,10 @@ SENT_SINCE_BACKUP = "restored_from_backup"
 """The error code of a task that may have been sent after the backup from which it was restored.
 
 The error's `detail` has `until`: when it was restored, in ISO 8601."""
+
+LAG_SECONDS = 30.0
+"""The first and the last look that did not find a task are at least so long apart, or half the time of the search."""
+FEWEST_LOOKS = 2
 
 
 def sent_since_backup(until: datetime) -> dict[str, Any]:
@@ -84,3 +88,25 @@ def failed_attempt(
         is_snapshot=False,
         last_update_at=last_update_at,
     )
+
+
+def latest_start(submitted_at: datetime, error: Any) -> datetime:
+    """Return when a create call began; of a task that was restored from a backup, the latest time that it may be."""
+    return sent_until(error) or submitted_at
+
+
+def searched_until(
+    submitted_at: datetime, error: Any, seconds: float, looks: tuple[int, datetime | None], began: datetime
+) -> datetime:
+    """Return before when a create call without an answer is not given up, which is searched for `seconds` at least.
+
+    `looks` are how many complete lists did not have the task, and when the first was read; the look now `began` then.
+    """
+    lag = timedelta(seconds=min(LAG_SECONDS, seconds / 2))
+    count, first = looks
+    ends = [latest_start(submitted_at, error) + timedelta(seconds=seconds)]
+    if first is not None:
+        ends.append(first + lag)
+    if count < FEWEST_LOOKS:
+        ends.append(began + lag)
+    return max(ends)

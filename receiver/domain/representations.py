@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from models import EventType, TaskStatus
+from models import TERMINAL, EventType, TaskStatus
 from receiver.domain.decisions import STORED_ONCE
 from receiver.domain.error_numbers import piapi_error
 from receiver.domain.outputs import main_url
@@ -69,6 +69,19 @@ def native_task(task: Fields) -> dict[str, Any]:
         "updated_at": iso(task["updated_at"]),
         "started_at": iso(task["started_at"]),
         "ended_at": iso(task["ended_at"]),
+    }
+
+
+def task_standing(task: Fields) -> dict[str, Any]:
+    """Return how far a task is, without what it is made of. Times are ISO 8601 in UTC, or null."""
+    return {
+        "task_id": task["uid"],
+        "provider_task_id": task["provider_task_id"],
+        "status": task["status"],
+        "has_ended": task["status"] in TERMINAL,
+        "progress": task["progress"],
+        "attempt": task["attempt"],
+        **{name: iso(task[name]) for name in ("created_at", "updated_at", "ended_at")},
     }
 
 

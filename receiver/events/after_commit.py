@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -54,6 +55,14 @@ class AfterCommit:
     """Deliveries that are written later."""
 
 
+class _Waiter(Protocol):
+    """What is set when a task or run has changed."""
+
+    def set(self) -> None:
+        """Note the change."""
+        ...
+
+
 class Waiting:
     """The long polls of this process, by the id of the task or run that each waits for."""
 
@@ -61,11 +70,15 @@ class Waiting:
         self.closed = False
         self.watched = asyncio.Event()
         """Set while at least one long poll waits."""
-        self._waiters: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._waiters: dict[str, set[_Waiter]] = defaultdict(set)
 
     def watch(self, uid: str) -> "Watch":
         """Return a context manager within which no change of this task or run is missed."""
         return Watch(self, uid)
+
+    def watch_several(self, uids: AbstractSet[str]) -> "SeveralWatched":
+        """Return a context manager within which no change of these tasks or runs is missed."""
+        return SeveralWatched(self, uids)
 
     async def read_until(
         self, uid: str, seconds: float, read: Callable[[], Awaitable[Row]], is_over: Callable[[Row], bool]
@@ -97,11 +110,11 @@ class Waiting:
         self.closed = True
         self.wake_all()
 
-    def _add(self, uid: str, waiter: asyncio.Event) -> None:
+    def _add(self, uid: str, waiter: _Waiter) -> None:
         self._waiters[uid].add(waiter)
         self.watched.set()
 
-    def _remove(self, uid: str, waiter: asyncio.Event) -> None:
+    def _remove(self, uid: str, waiter: _Waiter) -> None:
         waiters = self._waiters[uid]
         waiters.discard(waiter)
         if not waiters:
@@ -134,6 +147,56 @@ class Watch:
             return False
         self._event.clear()
         return True
+
+
+class SeveralWatched:
+    """One long poll for several tasks or runs. Enter it before reading them, as a `Watch`."""
+
+    def __init__(self, waiting: Waiting, uids: AbstractSet[str]) -> None:
+        self.uids = uids
+        self._waiting = waiting
+        self._event = asyncio.Event()
+        self._changed: set[str] = set()
+        self._waiters = {uid: _OneOfSeveral(uid, self._changed, self._event) for uid in uids}
+
+    def __enter__(self) -> "SeveralWatched":
+        for uid, waiter in self._waiters.items():
+            self._waiting._add(uid, waiter)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for uid, waiter in self._waiters.items():
+            self._waiting._remove(uid, waiter)
+
+    async def changed(self, seconds: float) -> AbstractSet[str]:
+        """Wait for a change, `seconds` at most; return what to read again.
+
+        That is all of them when nothing has woken it for a while: another process may have changed one.
+        """
+        try:
+            async with asyncio.timeout(max(min(seconds, _REREAD_SECONDS), 0)):
+                await self._event.wait()
+        except TimeoutError:
+            return self.uids
+        found = set(self._changed)
+        self._changed.clear()
+        self._event.clear()
+        return found
+
+
+class _OneOfSeveral:
+    """Notes which of several tasks or runs has changed."""
+
+    __slots__ = ("_changed", "_event", "_uid")
+
+    def __init__(self, uid: str, changed: set[str], event: asyncio.Event) -> None:
+        self._uid = uid
+        self._changed = changed
+        self._event = event
+
+    def set(self) -> None:
+        self._changed.add(self._uid)
+        self._event.set()
 
 
 class WakeTimer:

@@ -8,6 +8,7 @@ twice and let streams skip events. So, in one transaction:
   not found fails with `submission_unknown`, which a person may retry.
 - A task under way begins no further attempt by itself: one may have begun since. It is polled, and its failure is
   final, until a person retries it.
+- A bulk action that runs is cancelled: it would retry tasks by itself too, which it may have done since.
 - The sequence numbers of events go on far above all that were given since: a stream that resumes at one of them misses
   nothing.
 """
@@ -18,10 +19,10 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, select, text, update
 
-from models import RUN_TERMINAL, TERMINAL, Submission
+from models import RUN_TERMINAL, TERMINAL, BulkActionStatus, Submission
 from receiver.domain.create_calls import sent_since_backup
 from receiver.storage.installation import LAST_RESTORE, write_fact
-from receiver.storage.tables import events, runs, tasks
+from receiver.storage.tables import bulk_actions, events, runs, tasks
 
 SEQUENCE_GAP = 1_000_000_000
 """By how much the numbers of events go up: more than any service writes between a backup and its restore, and few
@@ -56,6 +57,7 @@ def after_restore(connection: Connection, now: datetime) -> AfterRestore:
     ).scalar_one_or_none()
     polled = _stop_further_attempts(connection)
     searched = _search_for_unanswered(connection, newest_at or now, now)
+    _cancel_bulk_actions(connection, now)
     under_way = connection.execute(select(func.count()).where(runs.c.status.not_in(RUN_TERMINAL))).scalar_one()
     next_event = _raise_sequence(connection)
     write_fact(connection, LAST_RESTORE, {"at": now.isoformat()})
@@ -87,6 +89,12 @@ def _stop_further_attempts(connection: Connection) -> int:
     changed = connection.execute(update(tasks).where(is_open).values(max_attempts=tasks.c.attempt))
     unsent = select(func.count()).where(is_open, tasks.c.provider_task_id.is_(None))
     return changed.rowcount - int(connection.execute(unsent).scalar_one())
+
+
+def _cancel_bulk_actions(connection: Connection, now: datetime) -> None:
+    changes = {"status": BulkActionStatus.CANCELLED, "ended_at": now, "due_at": None, "leased": False, "batch": None}
+    is_running = bulk_actions.c.status == BulkActionStatus.RUNNING
+    connection.execute(update(bulk_actions).where(is_running).values(changes))
 
 
 def _raise_sequence(connection: Connection) -> int:

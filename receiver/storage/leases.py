@@ -41,7 +41,7 @@ from receiver.clock import utc_now
 from receiver.domain.decisions import is_unsent
 from receiver.domain.ids import new_id
 from receiver.domain.task_state import TaskState
-from receiver.storage.tables import deliveries, idempotency_keys, tasks
+from receiver.storage.tables import bulk_actions, deliveries, idempotency_keys, tasks
 from receiver.storage.transaction import TaskChange, Transaction
 
 
@@ -206,7 +206,7 @@ async def poll_now(tx: Transaction, uid: str, now: datetime) -> None:
 
 async def end_leases(tx: Transaction, now: datetime) -> None:
     """End every lease in the database. Only for the start of the one process that uses it (SQLite)."""
-    for table in (tasks, deliveries):
+    for table in (tasks, deliveries, bulk_actions):
         await tx.execute(
             update(table).where(table.c.leased, table.c.due_at.is_not(None)).values(due_at=now, leased=False)
         )

@@ -13,9 +13,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, delete, exists, func, or_, select, true, update
 
-from models import RUN_TERMINAL, TERMINAL, DeliveryStatus, ReplayStatus, SubscriptionKind
+from models import RUN_TERMINAL, TERMINAL, BulkActionStatus, DeliveryStatus, ReplayStatus, SubscriptionKind
 from receiver.domain.ids import first_id_at
 from receiver.storage.tables import (
+    bulk_actions,
     deliveries,
     delivery_attempts,
     events,
@@ -92,6 +93,12 @@ def old_replays(before: datetime, limit: int) -> Select[Any]:
     """Return the query for replays that ended before a time and whose deliveries are purged."""
     is_old = and_(replays.c.status != ReplayStatus.RUNNING, replays.c.ended_at < before)
     return select(replays.c.id).where(is_old, ~_IS_REPLAY_IN_USE).limit(limit)
+
+
+def old_bulk_actions(before: datetime, limit: int) -> Select[Any]:
+    """Return the query for bulk actions that ended before a time."""
+    is_old = and_(bulk_actions.c.status != BulkActionStatus.RUNNING, bulk_actions.c.ended_at < before)
+    return select(bulk_actions.c.id).where(is_old).limit(limit)
 
 
 def old_subscriptions(before: datetime, limit: int) -> Select[Any]:
@@ -175,6 +182,11 @@ async def purge_idempotency_keys(tx: Transaction, keys: Sequence[int], before: d
 async def purge_replays(tx: Transaction, keys: Sequence[int]) -> int:
     """Delete those of these replays that no delivery refers to; return how many."""
     return await _purge(tx, replays, and_(replays.c.id.in_(keys), ~_IS_REPLAY_IN_USE))
+
+
+async def purge_bulk_actions(tx: Transaction, keys: Sequence[int]) -> int:
+    """Delete these bulk actions; return how many."""
+    return await _purge(tx, bulk_actions, bulk_actions.c.id.in_(keys))
 
 
 async def purge_subscriptions(tx: Transaction, keys: Sequence[int]) -> int:

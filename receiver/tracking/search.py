@@ -27,7 +27,15 @@ from typing import Any
 
 from models import Submission
 from receiver.clock import earliest_elsewhere, utc_now
-from receiver.domain.create_calls import SUBMISSION_UNKNOWN, failed_attempt, failed_status, known_words, sent_until
+from receiver.domain.create_calls import (
+    SUBMISSION_UNKNOWN,
+    failed_attempt,
+    failed_status,
+    known_words,
+    latest_start,
+    searched_until,
+    sent_until,
+)
 from receiver.domain.lost_creates import SKEW_SECONDS, WIDE_SKEW_SECONDS, ListedEntry, LostCreate, assign
 from receiver.domain.schedules import poll_delay
 from receiver.domain.task_state import TaskState
@@ -53,9 +61,6 @@ from receiver.tracking.submit import FIRST_SEARCH_SECONDS, TASK_TAKEN, taken_mes
 log = get_logger("tracking.search")
 
 _LONGEST_SEARCH_SECONDS = 300.0
-_LAG_SECONDS = 30.0
-"""The first and the last look that did not find a task are at least so long apart, or half the time of the search."""
-_FEWEST_LOOKS = 2
 _TOGETHER = timedelta(hours=1)
 """One look serves creates that began within this time: for others the list would have to be read from too far back."""
 _MOST_AT_ONCE = 1000
@@ -308,13 +313,8 @@ class Searcher:
 
     def _seconds_left(self, task: TaskState, row: Row, began: datetime, seconds: float) -> float:
         """Return for how long a create may not be given up yet; 0 or less if this look was enough."""
-        lag = timedelta(seconds=min(_LAG_SECONDS, seconds / 2))
-        ends = [_latest_start(row) + timedelta(seconds=seconds)]
-        if task.missing_since is not None:
-            ends.append(task.missing_since + lag)
-        if task.missing_count < _FEWEST_LOOKS:
-            ends.append(began + lag)
-        return float((max(ends) - began).total_seconds())
+        looks = (task.missing_count, task.missing_since)
+        return (searched_until(row["submitted_at"], row["error"], seconds, looks, began) - began).total_seconds()
 
     async def _give_up(self, task: TaskState, row: Row, status: int | None) -> None:
         if status is None:
@@ -344,6 +344,4 @@ def _bounds(rows: Iterable[Row]) -> tuple[datetime, datetime]:
 
 
 def _latest_start(row: Row) -> datetime:
-    """Return when the create call began; of a task that was restored from a backup, the latest time that it may be."""
-    found: datetime = sent_until(row["error"]) or row["submitted_at"]
-    return found
+    return latest_start(row["submitted_at"], row["error"])

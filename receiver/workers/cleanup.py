@@ -118,6 +118,9 @@ class Cleaner:
         )
         purged["receipts"] = await self._all(lambda: purge.old_receipts(before, _ROWS_AT_ONCE), purge.purge_receipts)
         purged["replays"] = await self._all(lambda: purge.old_replays(before, _ROWS_AT_ONCE), purge.purge_replays)
+        purged["bulk_actions"] = await self._all(
+            lambda: purge.old_bulk_actions(before, _ROWS_AT_ONCE), purge.purge_bulk_actions
+        )
         purged["subscriptions"] = await self._all(
             lambda: purge.old_subscriptions(before, _ROWS_AT_ONCE), purge.purge_subscriptions
         )

@@ -20,6 +20,7 @@ from receiver.runs.service import Runs
 from receiver.storage.postgresql import PostgreSQLConnection
 from receiver.storage.sqlite import SQLiteConnection
 from receiver.tracking import search, submit
+from receiver.tracking.bulk_actions import BATCH, BulkActions
 from receiver.tracking.submit import Submitter
 from tests.fakes.short_leases import shorten_leases
 
@@ -87,6 +88,26 @@ def between_two_batches_of_a_replay() -> None:
 def before_the_commit_of_a_batch_of_a_replay() -> None:
     """The rows of a batch are written but not committed."""
     _die_after(replays, "send_events")
+
+
+def between_two_batches_of_a_bulk_action() -> None:
+    """The outcome of the first batch is committed, the second is not begun."""
+    _die_after(BulkActions, "advance")
+
+
+def in_the_middle_of_a_batch_of_a_bulk_action() -> None:
+    """Half of the first batch's tasks were acted on; nothing of it is in the bulk action's row but its plan."""
+    act, left = BulkActions._act, BATCH // 2
+
+    async def act_or_die(*arguments: Any, **options: Any) -> Any:
+        nonlocal left
+        result = await act(*arguments, **options)
+        left -= 1
+        if not left:
+            die()
+        return result
+
+    patch.object(BulkActions, "_act", act_or_die).start()
 
 
 def before_the_work_of_a_key() -> None:
@@ -157,6 +178,8 @@ POINTS: dict[str, Callable[[], None]] = {
         after_sending_before_settling,
         between_two_batches_of_a_replay,
         before_the_commit_of_a_batch_of_a_replay,
+        between_two_batches_of_a_bulk_action,
+        in_the_middle_of_a_batch_of_a_bulk_action,
         before_the_work_of_a_key,
         after_the_work_before_its_answer_is_stored,
         before_the_commit_of_a_stored_answer,

@@ -19,8 +19,11 @@ ROUTES = [route for route in routes() if isinstance(route, Route)]
 _NEVER_ACCEPTED = {
     *(f"{method} {path}" for method in ("GET", "POST") for path in (*FORWARDED_GETS, *FORWARDED_POSTS, UPLOAD_PATH)),
     "POST /api/v1/tasks/adopt",
+    "POST /api/v1/tasks/wait",
+    "POST /api/v1/bulk-actions/{bulk_action_id}/cancel",
 }
-"""The provider on loopback refuses what these pass on or ask it for."""
+"""The provider on loopback refuses what these pass on or ask it for; a wait for tasks that exist takes its time, and a
+bulk action ends at once."""
 ACCEPTABLE = {
     f"{method} {route.path}" for route in ROUTES for method in route.methods or {"POST"} if method != "HEAD"
 } - _NEVER_ACCEPTED
@@ -50,6 +53,9 @@ TASK: Mapping[str, Any] = {
 VALID: Mapping[str, Any] = {
     "/api/v1/task": TASK,
     "/api/v1/tasks": {"tasks": [TASK, {"model": "m", "task_type": "t", "input": {}}]},
+    "/api/v1/tasks/cancel": {"model": "no-such-model", "created_before": 1700000000, "metadata": {"a": "b"}},
+    "/api/v1/tasks/retry": {"status": "failed", "dry_run": True},
+    "/api/v1/tasks/wait": {"task_ids": ["no-such-task"], "mode": "any", "timeout_seconds": 1},
     "/api/v1/tasks/adopt": {"provider_task_id": "p-1", "provider": "piapi", "metadata": {}},
     "/api/v1/webhooks": {
         "endpoint_url": URLS[0],

@@ -98,6 +98,7 @@ class FuzzedService:
         step = {"id": "a", "action": "flux:txt2img", "input": {"prompt": mark}}
         runs = [(await made("/api/v1/runs", {"steps": [step], "metadata": {"mark": mark}}))["run_id"] for _ in range(2)]
         replay = (await made(f"/api/v1/webhooks/{webhooks[0]}/replay", {"since": 1700000000}))["id"]
+        action = (await made("/api/v1/tasks/cancel", {"metadata": {"mark": f"none of {mark}"}}))["id"]
         spare = (await made("/api/v1/keys", {"name": mark, "scope": "read"}))["id"]
         deliveries = (await self.asked("GET", "/api/v1/deliveries?limit=3", key=key))["data"]
         return {
@@ -106,6 +107,7 @@ class FuzzedService:
             "job_id": tasks,
             "run_id": runs,
             "replay_id": [replay],
+            "bulk_action_id": [action],
             "key_id": [spare],
             "delivery_id": [delivery["id"] for delivery in deliveries],
         }

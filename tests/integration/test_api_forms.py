@@ -3,6 +3,7 @@
 The requests are a table of all paths. A path that is added without a line here fails the first test.
 """
 
+import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
@@ -28,6 +29,9 @@ TASK = {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": {"prom
 RUN = {"steps": [{"id": "only", "action": "Qubico/flux1-schnell:txt2img", "input": {"prompt": "a cat"}}]}
 BODIES: Mapping[Key, Json] = {
     ("POST", "/api/v1/tasks"): {"tasks": [TASK, {"model": "x"}]},
+    ("POST", "/api/v1/tasks/cancel"): {"model": "no-such-model"},
+    ("POST", "/api/v1/tasks/retry"): {"all": True, "dry_run": True},
+    ("POST", "/api/v1/tasks/wait"): {"task_ids": ["{task_id}"], "mode": "all"},
     ("POST", "/api/v1/tasks/adopt"): {"provider_task_id": "no-such-task"},
     ("POST", "/api/v1/webhooks"): {"endpoint_url": "http://127.0.0.1:9/", "event_types": ["webhook.disabled"]},
     ("PATCH", "/api/v1/webhooks/{webhook_id}"): {"description": "changed"},
@@ -43,9 +47,13 @@ WITHOUT_BODY: tuple[Key, ...] = (
     ("GET", "/api/v1/tasks"),
     ("GET", "/api/v1/tasks/{task_id}"),
     ("GET", "/api/v1/tasks/{task_id}/events"),
+    ("GET", "/api/v1/tasks/{task_id}/explain"),
     ("POST", "/api/v1/tasks/{task_id}/refresh"),
     ("POST", "/api/v1/tasks/{task_id}/cancel"),
     ("POST", "/api/v1/tasks/{task_id}/retry"),
+    ("GET", "/api/v1/bulk-actions"),
+    ("GET", "/api/v1/bulk-actions/{bulk_action_id}"),
+    ("POST", "/api/v1/bulk-actions/{bulk_action_id}/cancel"),
     ("GET", "/api/v1/events"),
     ("GET", "/api/v1/webhooks"),
     ("GET", "/api/v1/webhooks/{webhook_id}"),
@@ -58,9 +66,11 @@ WITHOUT_BODY: tuple[Key, ...] = (
     ("GET", "/api/v1/deliveries"),
     ("GET", "/api/v1/deliveries/{delivery_id}"),
     ("GET", "/api/v1/report"),
+    ("GET", "/api/v1/deliveries/{delivery_id}/explain"),
     ("POST", "/api/v1/deliveries/{delivery_id}/retry"),
     ("GET", "/api/v1/runs"),
     ("GET", "/api/v1/runs/{run_id}"),
+    ("GET", "/api/v1/runs/{run_id}/explain"),
     ("POST", "/api/v1/runs/{run_id}/cancel"),
     ("POST", "/api/v1/runs/{run_id}/retry"),
     ("GET", "/api/v1/jobs/{job_id}"),
@@ -79,6 +89,7 @@ ORDER = {method: number for number, method in enumerate(("GET", "POST", "PATCH",
 ALL = sorted((*BODIES, *WITHOUT_BODY), key=lambda each: ORDER[each[0]])
 GETS = [each for each in ALL if each[0] == "GET"]
 LISTS = [
+    ("GET", "/api/v1/bulk-actions"),
     ("GET", "/api/v1/tasks"),
     ("GET", "/api/v1/tasks/{task_id}/events"),
     ("GET", "/api/v1/events"),
@@ -92,7 +103,7 @@ LISTS = [
     ("GET", "/api/v1/audit"),
 ]
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
-NAMES_OF_TIMES = frozenset({"timestamp", "since", "until", "time"})
+NAMES_OF_TIMES = frozenset({"timestamp", "since", "until", "time", "at"})
 IN_UNIX_SECONDS = frozenset({"run", "job"})
 """Pi's own resources."""
 FREE = frozenset({"input", "output", "payload", "result", "job_result", "metadata", "config", "headers", "logs"})
@@ -118,6 +129,7 @@ async def ids(world: World) -> dict[str, str]:
     run_id = begun.json()["data"]["run_id"]
     await world.api.get(f"/api/v1/runs/{run_id}", params={"wait_for_completion": "true"})
     replay = await world.api.post(f"/api/v1/webhooks/{webhook['id']}/replay", json={"since": LONG_AGO})
+    action = await world.api.post("/api/v1/tasks/cancel", json={"model": "no-such-model"})
     key = await world.api.post("/api/v1/keys", json={"name": "one"})
     organization = await world.api.post("/api/v1/organizations", json={"name": "one"})
     delivery = (await world.api.get("/api/v1/deliveries")).json()["data"]["data"][0]
@@ -127,6 +139,7 @@ async def ids(world: World) -> dict[str, str]:
         "run_id": run_id,
         "webhook_id": webhook["id"],
         "replay_id": replay.json()["data"]["id"],
+        "bulk_action_id": action.json()["data"]["id"],
         "key_id": key.json()["data"]["id"],
         "organization_id": organization.json()["data"]["id"],
         "delivery_id": delivery["id"],
@@ -141,7 +154,7 @@ async def answers(world: World, ids: dict[str, str]) -> dict[Key, httpx.Response
 
 async def ask(world: World, key: Key, ids: Mapping[str, str], **query: str) -> httpx.Response:
     method, path = key
-    body = BODIES.get(key)
+    body = json.loads(json.dumps(BODIES.get(key)).replace("{task_id}", ids["task_id"]))
     return await world.api.request(method, path.format(**ids), params=query, **({} if body is None else {"json": body}))
 
 
@@ -239,7 +252,16 @@ async def test_reads_succeed_and_lists_are_not_empty(answers: dict[Key, httpx.Re
 async def test_a_resource_has_its_id_and_the_time_of_its_creation(answers: dict[Key, httpx.Response], key: Key) -> None:
     for each in objects(answers[key].json().get("data")):
         kind = each["object"]
-        if kind not in ("list", "test", "report", "master_keys", "master_key_rotation"):
+        if kind not in (
+            "list",
+            "test",
+            "report",
+            "explanation",
+            "wait",
+            "dry_run",
+            "master_keys",
+            "master_key_rotation",
+        ):
             own = {"task": "task_id"}.get(kind, "run_id" if key == ("POST", "/api/v1/runs") else "id")
             assert own in each
             assert "created_at" in each or each.get("deleted") or own == "run_id"

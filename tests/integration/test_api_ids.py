@@ -15,7 +15,16 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 OTHER_PATHS = {"/hooks/{provider}/{task_id}", "/hooks/{provider}"}
 """Inbound webhooks: a secret that belongs to the path is checked, and a wrong path is refused with 401."""
-UUID_PARAMS = ("webhook_id", "delivery_id", "replay_id", "key_id", "run_id", "job_id", "organization_id")
+UUID_PARAMS = (
+    "webhook_id",
+    "delivery_id",
+    "replay_id",
+    "key_id",
+    "run_id",
+    "job_id",
+    "organization_id",
+    "bulk_action_id",
+)
 TEXT_PARAMS = ("task_id",)
 """A provider's id of a task may be any text."""
 NOT_UUIDS = ("17", "no-such-id", "018f0000-0000-7000-8000-00000000000", "%00", "%E2%80%BD", "a" * 300)

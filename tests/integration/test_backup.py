@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from receiver.cli.commands import app
+from receiver.domain.ids import new_id
 from receiver.storage.after_restore import SEQUENCE_GAP
 from tests.fakes.postgresql_programs import programs
 from tests.fakes.rows import change, eventually, select
@@ -19,6 +20,12 @@ from tests.fakes.world import FAST_POLLING, QUICK, World, in_process, in_process
 
 EVENT_STREAM = {"accept": "text/event-stream"}
 SHORT: dict[str, Any] = {**FAST_POLLING, "submission_unknown_seconds": "0.2"}
+HELD_BULK_RETRY = (
+    "INSERT INTO bulk_action (uid, organization_id, kind, status, filter, matched, done, cursor, newest, due_at, "
+    "leased, created_at) SELECT ?, id, 'retry', 'running', '{}', 1, 0, 0, 9, '2100-01-01 00:00:00.000000', true, "
+    "created_at FROM organization"
+)
+"""A bulk action that another process holds."""
 SILENT = replace(QUICK, duration=600.0, lose_share=1.0)
 """A provider whose tasks go on, and that sends no webhooks: what is found is found in its list."""
 
@@ -72,6 +79,7 @@ async def test_after_a_restore_nothing_is_bought_twice_and_no_stream_skips_an_ev
         await eventually(world, "SELECT 1 AS one FROM task WHERE submission = 'waiting'", lambda rows: len(rows) == 2)
         change(world, "UPDATE task SET due_at = '2099-01-01 00:00:00.000000' WHERE uid = ?", unsent)
         change(world, "UPDATE task SET max_attempts = 3")
+        change(world, HELD_BULK_RETRY, new_id())
         await run(world, "backup", "--to", str(file))
         await world.provider_options(submit_status=None)
         change(world, "UPDATE task SET due_at = created_at WHERE uid = ?", sent)
@@ -98,6 +106,7 @@ async def test_after_a_restore_nothing_is_bought_twice_and_no_stream_skips_an_ev
             assert numbers[-1] > SEQUENCE_GAP
         (row,) = select(world, "SELECT max_attempts, attempt FROM task WHERE uid = ?", sent)
         assert row["max_attempts"] == row["attempt"]
+        assert select(world, "SELECT status, due_at FROM bulk_action") == [{"status": "cancelled", "due_at": None}]
 
 
 async def test_a_database_that_was_restored_by_other_means_is_prepared_by_a_command(tmp_path: Path) -> None:

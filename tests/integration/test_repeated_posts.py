@@ -29,8 +29,8 @@ pytestmark = [
 
 TASK = {"model": "flux", "task_type": "txt2img", "input": {"prompt": "a cat"}}
 REPLAYED = "x-idempotency-replayed"
-NOT_OBEYED = {*FORWARDED_POSTS, UPLOAD_PATH}
-"""Requests that are passed on: the provider does not know the key."""
+NOT_OBEYED = {*FORWARDED_POSTS, UPLOAD_PATH, "/api/v1/tasks/wait"}
+"""Requests that are passed on, for the provider does not know the key; and one that only reads."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -106,6 +106,31 @@ async def of_retry(world: World) -> Case:
         await eventually(world, f"{query} AND status = 'failed'", lambda rows: rows)
 
     return Case(f"/api/v1/tasks/{task_id}/retry", query, shows={"attempt": 2}, meanwhile=fails_again)
+
+
+async def of_bulk_cancel(world: World) -> Case:
+    mine = new_id()
+    body = {"metadata": {"mine": mine}}
+    task_id = await world.created(WAITING, **body)
+
+    async def is_cancelled() -> None:
+        await world.ended(task_id)
+
+    query = f"SELECT uid FROM bulk_action WHERE CAST(filter AS text) LIKE '%{mine}%'"
+    return Case("/api/v1/tasks/cancel", query, body=body, status=202, shows={"matched": 1}, meanwhile=is_cancelled)
+
+
+async def of_bulk_retry(world: World) -> Case:
+    mine = new_id()
+    query = f"SELECT uid FROM bulk_action WHERE CAST(filter AS text) LIKE '%{mine}%'"
+    return Case("/api/v1/tasks/retry", query, body={"metadata": {"mine": mine}}, status=202, shows={"status": "done"})
+
+
+async def of_bulk_action_cancel(world: World) -> Case:
+    uid = new_id()
+    change(world, _BULK_ACTION, uid)
+    query = f"SELECT uid FROM bulk_action WHERE uid = '{uid}' AND status = 'cancelled'"
+    return Case(f"/api/v1/bulk-actions/{uid}/cancel", query, shows={"status": "cancelled"})
 
 
 async def of_run(world: World) -> Case:
@@ -200,6 +225,9 @@ CASES: dict[str, Prepare] = {
     "/api/v1/task": of_create,
     "/api/v1/task/{task_id}/cancel": of_piapi_cancel,
     "/api/v1/tasks": of_bulk,
+    "/api/v1/tasks/cancel": of_bulk_cancel,
+    "/api/v1/tasks/retry": of_bulk_retry,
+    "/api/v1/bulk-actions/{bulk_action_id}/cancel": of_bulk_action_cancel,
     "/api/v1/tasks/adopt": of_adopt,
     "/api/v1/tasks/{task_id}/refresh": of_refresh,
     "/api/v1/tasks/{task_id}/cancel": of_cancel,
@@ -218,6 +246,11 @@ CASES: dict[str, Prepare] = {
     "/api/v1/runs/{run_id}/cancel": of_run_cancel,
     "/api/v1/runs/{run_id}/retry": of_run_retry,
 }
+_BULK_ACTION = (
+    "INSERT INTO bulk_action (uid, organization_id, kind, status, filter, matched, done, cursor, newest, due_at, "
+    "leased, created_at) SELECT ?, id, 'cancel', 'running', '{}', 1, 0, 0, 0, '2100-01-01 00:00:00.000000', false, "
+    "created_at FROM organization WHERE name = 'default'"
+)
 _REPLAY = (
     "INSERT INTO replay (uid, organization_id, subscription_id, kind, status, since, until, event_types, total, sent, "
     "cursor, created_at) SELECT ?, 1, id, 'replay', 'running', created_at, created_at, '[]', 0, 0, 0, created_at "

@@ -11,13 +11,23 @@ import pytest
 from sqlalchemy import func, insert, select, update
 
 import models
-from models import TERMINAL, DeliveryStatus, EventType, ReplayKind, ReplayStatus, SubscriptionKind, TaskStatus
+from models import (
+    TERMINAL,
+    BulkActionStatus,
+    DeliveryStatus,
+    EventType,
+    ReplayKind,
+    ReplayStatus,
+    SubscriptionKind,
+    TaskStatus,
+)
 from receiver.clock import AnchoredClock
 from receiver.domain.ids import first_id_at, new_id
 from receiver.storage.database import Database
 from receiver.storage.events import kept_events
 from receiver.storage.idempotency import KEPT
 from receiver.storage.tables import (
+    bulk_actions,
     deliveries,
     delivery_attempts,
     events,
@@ -225,6 +235,21 @@ async def test_a_replay_is_purged_when_it_ended_and_no_delivery_is_left(database
     await add_task(database, subscription_id, [DeliveryStatus.PENDING], replay_id=in_use, **ended)
     assert await cleaner(database).clean(NOW) == {"tasks": 1, "replays": len(purged) + 1}
     assert await keys(database, replays) == kept
+
+
+async def test_a_bulk_action_is_purged_when_it_ended(database: Database) -> None:
+    await add_organization(database)
+
+    async def action(status: BulkActionStatus, ended_at: datetime | None) -> int:
+        fields: dict[str, Any] = {"kind": "cancel", "status": status, "filter_": {}, "ended_at": ended_at}
+        row = models.BulkAction(uid=new_id(), organization_id=1, created_at=OLD, **fields)
+        return await add(database, bulk_actions, **row_of(row))
+
+    for status in (BulkActionStatus.DONE, BulkActionStatus.CANCELLED):
+        await action(status, OLD)
+    kept = {await action(BulkActionStatus.RUNNING, None), await action(BulkActionStatus.DONE, YOUNG)}
+    assert await cleaner(database).clean(NOW) == {"bulk_actions": 2}
+    assert await keys(database, bulk_actions) == kept
 
 
 async def test_a_callback_is_purged_when_no_row_refers_to_it(database: Database) -> None:

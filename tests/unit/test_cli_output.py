@@ -31,7 +31,20 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f[red]markup[/red]\u202etxt\u2066\u2
 """Sets a terminal's title, clears it, colours it, turns the text around, hides characters, and forges a line."""
 OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 ID = "01998c2e-7d1b-7f00-8000-000000000000"
-NUMBERS = ("progress", "attempt_count", "deliveries", "sent", "delivered", "pending", "dead", "cancelled", "started_at")
+NUMBERS = (
+    "matched",
+    "done",
+    "failed",
+    "progress",
+    "attempt_count",
+    "deliveries",
+    "sent",
+    "delivered",
+    "pending",
+    "dead",
+    "cancelled",
+    "started_at",
+)
 TEXTS = (
     *("task_id", "model", "task_type", "created_at", "ended_at", "endpoint_url", "format", "description", "secret"),
     *("event_type", "event_id", "webhook_id", "last_error", "next_attempt_at", "settled_at", "name", "scope", "hint"),
@@ -49,6 +62,10 @@ ITEM: dict[str, Any] = {
     "event_types": [HOSTILE],
     "metadata": {HOSTILE: HOSTILE},
     "error": {"message": HOSTILE, "code": HOSTILE},
+    "reason": HOSTILE,
+    "next": {"action": HOSTILE, "at": HOSTILE, "text": HOSTILE},
+    "blocked_by": [{"code": HOSTILE, "text": HOSTILE}],
+    "may": [HOSTILE],
     "output": {"image_url": HOSTILE, HOSTILE: [HOSTILE]},
     "request": {"headers": {HOSTILE: HOSTILE}},
     "limits": {HOSTILE: HOSTILE},
@@ -89,11 +106,13 @@ COMMANDS = {
     "task list": (),
     "task export": (),
     "task wait": (ID,),
+    "task explain": (ID,),
     "task cancel": (ID,),
     "task retry": (ID,),
     "run create": ("-f", "-"),
     "run get": (ID,),
     "run graph": (ID,),
+    "run explain": (ID,),
     "run cancel": (ID,),
     "webhook add": ("https://example.com",),
     "webhook list": (),
@@ -104,6 +123,7 @@ COMMANDS = {
     "webhook remove": (ID,),
     "delivery list": (),
     "delivery get": (ID,),
+    "delivery explain": (ID,),
     "delivery retry": (ID,),
     "key create": ("--name", "n"),
     "key list": (),
