@@ -1,0 +1,40 @@
+"""`ringback mcp`: tools for agents on stdin and stdout."""
+
+import sys
+
+from receiver.cli.console import echo
+from receiver.cli.failure import Failure, Status
+
+
+def mcp() -> None:
+    """Serve tools for agents on stdin and stdout (Model Context Protocol), until stdin ends.
+
+    An agent's program starts it. It is a client of the service at RINGBACK_URL, with the key RINGBACK_API_KEY: what
+    that key may not do, no tool does.
+    """
+    try:
+        from receiver.mcp.stdio import serve_stdio
+    except ModuleNotFoundError as error:
+        from receiver.mcp.service_api import INSTALL
+
+        raise Failure(Status.USAGE, f"it is not installed (no module {error.name}): {INSTALL}") from None
+    import httpx
+
+    from receiver.cli.interrupts import run_async
+    from receiver.cli.service import connection
+    from receiver.mcp.remote import RemoteApi
+
+    arguments = connection()
+    if not arguments["headers"]:
+        raise Failure(Status.USAGE, "set RINGBACK_API_KEY")
+    if sys.stdin.isatty():
+        echo("ringback mcp speaks with an agent's program on stdin; Ctrl-D ends it", err=True)
+
+    async def serve() -> None:
+        async with httpx.AsyncClient(**arguments) as client:
+            await serve_stdio(RemoteApi(client))
+
+    try:
+        run_async(serve())
+    except KeyboardInterrupt:
+        return
