@@ -1,5 +1,7 @@
 """`ringback mcp`: tools for agents on stdin and stdout."""
 
+import asyncio
+import signal
 import sys
 
 from receiver.cli.console import echo
@@ -12,21 +14,19 @@ def mcp() -> None:
     An agent's program starts it. It is a client of the service at RINGBACK_URL, with the key RINGBACK_API_KEY: what
     that key may not do, no tool does.
     """
-    try:
-        from receiver.mcp.stdio import serve_stdio
-    except ModuleNotFoundError as error:
-        from receiver.mcp.service_api import INSTALL
-
-        raise Failure(Status.USAGE, f"it is not installed (no module {error.name}): {INSTALL}") from None
     import httpx
 
-    from receiver.cli.interrupts import run_async
     from receiver.cli.service import connection
     from receiver.mcp.remote import RemoteApi
+    from receiver.mcp.service_api import INSTALL
 
     arguments = connection()
     if not arguments["headers"]:
         raise Failure(Status.USAGE, "set RINGBACK_API_KEY")
+    try:
+        from receiver.mcp.stdio import serve_stdio
+    except ModuleNotFoundError as error:
+        raise Failure(Status.USAGE, f"it is not installed (no module {error.name}): {INSTALL}") from None
     if sys.stdin.isatty():
         echo("ringback mcp speaks with an agent's program on stdin; Ctrl-D ends it", err=True)
 
@@ -34,7 +34,5 @@ def mcp() -> None:
         async with httpx.AsyncClient(**arguments) as client:
             await serve_stdio(RemoteApi(client))
 
-    try:
-        run_async(serve())
-    except KeyboardInterrupt:
-        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the thread that waits for stdin cannot be cancelled
+    asyncio.run(serve())
