@@ -136,13 +136,14 @@ async def streams(world: World, count: int) -> None:
 
 
 async def test_a_create_whose_client_is_gone_is_finished(world: World) -> None:
+    wanted = {**TASK, "input": scripted(submit="hang", hang_seconds=0.5), "idempotency_key": "gone"}
     async with agent(world) as ours:
-        wanted = scripted(submit="hang", hang_seconds=0.5)
-        creating = asyncio.create_task(ours.call("create_task", **TASK, input=wanted, metadata={"gone": "yes"}))
-        query = "SELECT uid, submission FROM task WHERE CAST(metadata AS TEXT) LIKE '%gone%'"
-        await eventually(world, query, lambda rows: rows)
+        creating = asyncio.create_task(ours.call("create_task", **wanted, metadata={"gone": "yes"}))
+        query = "SELECT uid FROM task WHERE CAST(metadata AS TEXT) LIKE '%gone%'"
+        ((uid,),) = [row.values() for row in await eventually(world, query, lambda rows: rows)]
         creating.cancel()
-    await eventually(world, query, lambda rows: rows[0]["submission"] == "accepted")
+        repeated = await ours.call("create_task", **wanted, metadata={"gone": "yes"})
+    assert (repeated["task_id"], repeated["was_created_before"]) == (uid, True)
 
 
 async def test_a_repeated_create_buys_nothing(world: World) -> None:
