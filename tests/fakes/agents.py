@@ -46,7 +46,7 @@ class Agent:
         (content,) = (await self.client.read_resource(uri)).contents
         return str(getattr(content, "text", ""))
 
-    async def _note(self, _done: float, _total: float | None, message: str | None) -> None:
+    async def _note(self, progress: float, total: float | None, message: str | None) -> None:
         self.progress.append(str(message))
 
 

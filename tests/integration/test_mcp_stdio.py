@@ -63,7 +63,9 @@ async def wait_through_a_restart(world: ProcessWorld, ours: "Agent") -> None:
 async def told(ours: "Agent", words: str) -> None:
     """Wait until a progress notification has these words."""
     async with asyncio.timeout(30):
-        while not any(words in each for each in ours.progress):
+        while True:
+            if any(words in each for each in ours.progress):
+                return
             await asyncio.sleep(0.02)
 
 
