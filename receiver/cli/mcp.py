@@ -16,6 +16,7 @@ def mcp() -> None:
     """
     import httpx
 
+    from receiver.cli.interrupts import run_async
     from receiver.cli.service import connection
     from receiver.mcp.remote import RemoteApi
     from receiver.mcp.service_api import INSTALL
@@ -31,8 +32,10 @@ def mcp() -> None:
         echo("ringback mcp speaks with an agent's program on stdin; Ctrl-D ends it", err=True)
 
     async def serve() -> None:
+        # The thread that waits for stdin cannot be cancelled, so Ctrl-C ends the process as SIGTERM does.
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         async with httpx.AsyncClient(**arguments) as client:
             await serve_stdio(RemoteApi(client))
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the thread that waits for stdin cannot be cancelled
-    asyncio.run(serve())
+    run_async(serve())

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import orjson
 
 from receiver.large_bodies import read_by_size
-from receiver.mcp.service_api import ApiAnswer, ApiRequest, NotReached, Query, ServiceApi
+from receiver.mcp.service_api import ApiAnswer, ApiQuery, ApiRequest, NotReached, ServiceApi
 from receiver.mcp.shortening import MOST_TOOL_BYTES, shortened
 
 PATIENCE_SECONDS = 30.0
@@ -30,7 +30,7 @@ _ADVICE = {
     HTTPStatus.NOT_FOUND: "check the id: list_tasks, list_runs, list_deliveries, list_webhooks show those that exist",
 }
 
-Paused = Callable[[str], Awaitable[None]]
+OnPause = Callable[[str], Awaitable[None]]
 """Is told why a request is tried again."""
 
 
@@ -43,7 +43,7 @@ class ToolFailure(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ApiData:
     """The `data` of an answer, cut to what a model can read, and how many bytes it had."""
 
     data: Any
@@ -54,7 +54,7 @@ class Found:
 
 
 def new_key() -> str:
-    """Return an idempotency key that nobody else uses."""
+    """Return an idempotency key that no other request has."""
     return f"mcp-{secrets.token_hex(12)}"
 
 
@@ -63,7 +63,7 @@ def one(kind: str, identifier: str, action: str = "") -> str:
     return f"/api/v1/{kind}/{quote(identifier, safe='')}{action}"
 
 
-class Calls:
+class ApiCalls:
     """Makes the requests of tools."""
 
     def __init__(self, api: ServiceApi) -> None:
@@ -73,22 +73,22 @@ class Calls:
     async def get(
         self,
         path: str,
-        query: Query = (),
+        query: ApiQuery = (),
         *,
         patience: float = PATIENCE_SECONDS,
-        paused: Paused | None = None,
+        paused: OnPause | None = None,
         most: int = MOST_TOOL_BYTES,
-    ) -> Found:
+    ) -> ApiData:
         """Return what is at a path, in at most `most` bytes. Raises `ToolFailure`."""
         return await self._read(await self._send(ApiRequest("GET", path, query), patience, paused), most)
 
-    async def post(self, path: str, body: Mapping[str, Any] | None = None, *, key: str | None = None) -> Found:
+    async def post(self, path: str, body: Mapping[str, Any] | None = None, *, key: str | None = None) -> ApiData:
         """Return the answer to a POST, which is done once however often it has to be sent. Raises `ToolFailure`."""
         headers = {"idempotency-key": key or new_key(), "content-type": "application/json"}
         request = ApiRequest("POST", path, (), orjson.dumps(body) if body is not None else b"", headers)
         return await self._read(await self._send(request, PATIENCE_SECONDS, None), MOST_TOOL_BYTES)
 
-    async def _send(self, request: ApiRequest, patience: float, paused: Paused | None) -> ApiAnswer:
+    async def _send(self, request: ApiRequest, patience: float, paused: OnPause | None) -> ApiAnswer:
         until = monotonic() + patience
         while True:
             answer: ApiAnswer | None = None
@@ -109,14 +109,14 @@ class Calls:
                 await paused(reason)
             await asyncio.sleep(pause)
 
-    async def _read(self, answer: ApiAnswer, most: int) -> Found:
-        def read() -> Found:
+    async def _read(self, answer: ApiAnswer, most: int) -> ApiData:
+        def read() -> ApiData:
             body = _json_or_none(answer.body)
             if not 200 <= answer.status < 300 or not isinstance(body, dict) or "data" not in body:
                 raise _failure(answer, body)
             size = len(answer.body)
             data, is_cut = shortened(body["data"], size, most)
-            return Found(data, is_cut, size, "x-idempotency-replayed" in answer.headers)
+            return ApiData(data, is_cut, size, "x-idempotency-replayed" in answer.headers)
 
         return await read_by_size(len(answer.body), read)
 

@@ -4,15 +4,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from receiver.mcp.calls import Calls, one
+from receiver.mcp.calls import ApiCalls, one
 from receiver.mcp.pages import PageArguments, listing, page_at
-from receiver.mcp.tool import CUT, TEXT, Arguments, Progress, Result, Tool, cut_note, schema, words
+from receiver.mcp.tool import CUT, TEXT, ReportProgress, Tool, ToolArguments, ToolResult, cut_note, schema, words
 
-Id = Annotated[str, Field(min_length=1, max_length=300)]
+ResourceId = Annotated[str, Field(min_length=1, max_length=300)]
 _STATUS = words("pending", "delivered", "dead", "cancelled")
 
 
-class ListDeliveries(PageArguments):
+class ListDeliveriesArguments(PageArguments):
     """Of `list_deliveries`: deliveries that match all that is given."""
 
     status: Literal["pending", "delivered", "dead", "cancelled"] | None = None
@@ -26,51 +26,51 @@ class ListDeliveries(PageArguments):
     """ISO 8601 in UTC."""
 
 
-class OneDelivery(Arguments):
+class OneDeliveryArguments(ToolArguments):
     """Of `get_delivery`."""
 
-    delivery_id: Id
+    delivery_id: ResourceId
 
 
-class ListWebhooks(PageArguments):
+class ListWebhooksArguments(PageArguments):
     """Of `list_webhooks`."""
 
 
-class Explain(Arguments):
+class ExplainArguments(ToolArguments):
     """Of `explain`."""
 
     kind: Literal["task", "run", "delivery"]
-    id: Id
+    id: ResourceId
 
 
 _KINDS = {"task": "tasks", "run": "runs", "delivery": "deliveries"}
 _DELIVERY = schema({"id": TEXT, "status": _STATUS}, {"attempts": {}, "request": {}, "shortened": CUT})
 
 
-async def list_deliveries(calls: Calls, wanted: ListDeliveries, _progress: Progress) -> Result:
+async def list_deliveries(calls: ApiCalls, wanted: ListDeliveriesArguments, _progress: ReportProgress) -> ToolResult:
     """Return a page of deliveries."""
     return await page_at(calls, "/api/v1/deliveries", wanted)
 
 
-async def get_delivery(calls: Calls, wanted: OneDelivery, _progress: Progress) -> Result:
+async def get_delivery(calls: ApiCalls, wanted: OneDeliveryArguments, _progress: ReportProgress) -> ToolResult:
     """Return a delivery with its request and its attempts."""
     return await _whole(calls, one("deliveries", wanted.delivery_id))
 
 
-async def list_webhooks(calls: Calls, wanted: ListWebhooks, _progress: Progress) -> Result:
+async def list_webhooks(calls: ApiCalls, wanted: ListWebhooksArguments, _progress: ReportProgress) -> ToolResult:
     """Return a page of the registered URLs."""
     return await page_at(calls, "/api/v1/webhooks", wanted)
 
 
-async def explain(calls: Calls, wanted: Explain, _progress: Progress) -> Result:
+async def explain(calls: ApiCalls, wanted: ExplainArguments, _progress: ReportProgress) -> ToolResult:
     """Return why a task, run or delivery is in its state, and what happens next."""
     return await _whole(calls, one(_KINDS[wanted.kind], wanted.id, "/explain"))
 
 
-async def _whole(calls: Calls, path: str) -> Result:
+async def _whole(calls: ApiCalls, path: str) -> ToolResult:
     found = await calls.get(path)
     data: dict[str, Any] = dict(found.data)
-    return Result({**data, "shortened": cut_note(found.size, f"GET {path}")} if found.is_cut else data)
+    return ToolResult({**data, "shortened": cut_note(found.size, f"GET {path}")} if found.is_cut else data)
 
 
 DELIVERY_TOOLS = (
@@ -81,7 +81,7 @@ DELIVERY_TOOLS = (
             "Says why a task, a run or a delivery is in its state, what happens next and when, and what blocks it. "
             "Use it when something takes long or has failed. Costs nothing."
         ),
-        arguments=Explain,
+        arguments=ExplainArguments,
         output=schema({}),
         run=explain,
     ),
@@ -92,7 +92,7 @@ DELIVERY_TOOLS = (
             "Finds what was sent to subscribers' webhooks, newest first, by status, webhook, event, task and time. "
             "Costs nothing."
         ),
-        arguments=ListDeliveries,
+        arguments=ListDeliveriesArguments,
         output=listing(schema({"id": TEXT, "status": _STATUS})),
         run=list_deliveries,
     ),
@@ -100,7 +100,7 @@ DELIVERY_TOOLS = (
         name="get_delivery",
         title="Get a delivery",
         description="Returns one delivery with its request and the answer to each attempt. Costs nothing.",
-        arguments=OneDelivery,
+        arguments=OneDeliveryArguments,
         output=_DELIVERY,
         run=get_delivery,
     ),
@@ -110,7 +110,7 @@ DELIVERY_TOOLS = (
         description=(
             "Lists the URLs that are told of events, with their filters, and why one is disabled. Costs nothing."
         ),
-        arguments=ListWebhooks,
+        arguments=ListWebhooksArguments,
         output=listing(schema({"id": TEXT, "endpoint_url": TEXT})),
         run=list_webhooks,
     ),

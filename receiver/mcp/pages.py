@@ -6,16 +6,16 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from receiver.large_bodies import read_by_size
-from receiver.mcp.calls import Calls
+from receiver.mcp.calls import ApiCalls
 from receiver.mcp.shortening import MOST_TOOL_BYTES, shortened, size_of
-from receiver.mcp.tool import OPTIONAL_TEXT, Arguments, Result, Schema, schema
+from receiver.mcp.tool import OPTIONAL_TEXT, JsonSchema, ToolArguments, ToolResult, schema
 
 _WHOLE_PAGE_BYTES = 64 * 1024 * 1024
 """More than the API returns: only the items are cut."""
 _LEAST_ITEM_BYTES = 600
 
 
-class PageArguments(Arguments):
+class PageArguments(ToolArguments):
     """What the arguments of all lists have."""
 
     limit: Annotated[int, Field(ge=1, le=50)] = 20
@@ -23,18 +23,18 @@ class PageArguments(Arguments):
     """The next_cursor of the page before, for the next one."""
 
 
-def listing(item: Schema) -> dict[str, Any]:
+def listing(item: JsonSchema) -> dict[str, Any]:
     """Return the schema of a page."""
     return schema(
         {"items": {"type": "array", "items": item}, "has_more": {"type": "boolean"}}, {"next_cursor": OPTIONAL_TEXT}
     )
 
 
-async def page_at(calls: Calls, path: str, wanted: PageArguments, names: Sequence[str] = ()) -> Result:
+async def page_at(calls: ApiCalls, path: str, wanted: PageArguments, names: Sequence[str] = ()) -> ToolResult:
     """Return a page: of each item the named members (without `names` all), and of these the beginning."""
     found = await calls.get(path, _query_of(wanted), most=_WHOLE_PAGE_BYTES)
     page = found.data
-    return await read_by_size(found.size, lambda: Result(_shown(page, names)))
+    return await read_by_size(found.size, lambda: ToolResult(_shown(page, names)))
 
 
 def _shown(page: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def _shown(page: Any, names: Sequence[str]) -> dict[str, Any]:
     return {"items": items, "has_more": page["has_more"], "next_cursor": page["next_cursor"]}
 
 
-def _query_of(wanted: Arguments) -> list[tuple[str, str]]:
+def _query_of(wanted: ToolArguments) -> list[tuple[str, str]]:
     """Return arguments as the query of the path."""
     given = wanted.model_dump(exclude_none=True)
     members = given.pop("metadata", None) or {}

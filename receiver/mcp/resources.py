@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from receiver.mcp.calls import Calls, one
+from receiver.mcp.calls import ApiCalls, one
 from receiver.mcp.shortening import MOST_RESOURCE_BYTES
 from receiver.mcp.task_tools import task_uri
 from receiver.mcp.tool import cut_note
@@ -17,7 +17,7 @@ _URI = re.compile(r"ringback://(?:(tasks)/([^/?#]+)(/events)?|(runs)/([^/?#]+))"
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class UriTemplate:
     """A form of URIs."""
 
     uri: str
@@ -26,15 +26,15 @@ class Template:
 
 
 TEMPLATES = (
-    Template("ringback://tasks/{id}", "task", "A task with its input and output."),
-    Template(
+    UriTemplate("ringback://tasks/{id}", "task", "A task with its input and output."),
+    UriTemplate(
         "ringback://tasks/{id}/events", "task events", f"What happened to a task, the newest {_EVENTS} events first."
     ),
-    Template("ringback://runs/{id}", "run", "A run with its steps and their results."),
+    UriTemplate("ringback://runs/{id}", "run", "A run with its steps and their results."),
 )
 
 
-async def newest(calls: Calls) -> list[tuple[str, str]]:
+async def newest(calls: ApiCalls) -> list[tuple[str, str]]:
     """Return URI and name of the newest tasks. Raises `ToolFailure`."""
     found = await calls.get("/api/v1/tasks", [("limit", str(_NEWEST))], most=64 * 1024 * 1024)
     return [
@@ -43,7 +43,7 @@ async def newest(calls: Calls) -> list[tuple[str, str]]:
     ]
 
 
-async def read_resource(calls: Calls, uri: str) -> str | None:
+async def read_resource(calls: ApiCalls, uri: str) -> str | None:
     """Return the JSON of a resource; None if there is none with such a URI. Raises `ToolFailure`."""
     match = _URI.fullmatch(uri)
     if match is None:

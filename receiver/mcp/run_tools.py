@@ -4,16 +4,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from receiver.mcp.calls import Calls, Found, new_key, one
+from receiver.mcp.calls import ApiCalls, ApiData, new_key, one
 from receiver.mcp.pages import PageArguments, listing, page_at
-from receiver.mcp.task_tools import Key, Seconds, bought
-from receiver.mcp.tool import CUT, RUN_STATUS, TEXT, Arguments, Progress, Result, Tool, cut_note, schema
+from receiver.mcp.task_tools import PurchaseKey, WaitSeconds, bought
+from receiver.mcp.tool import CUT, RUN_STATUS, TEXT, ReportProgress, Tool, ToolArguments, ToolResult, cut_note, schema
 from receiver.mcp.waiting import wait_at
 
 RunId = Annotated[str, Field(min_length=1, max_length=300)]
 
 
-class Step(Arguments):
+class StepArguments(ToolArguments):
     """One step of a run."""
 
     id: Annotated[str, Field(min_length=1, max_length=64)]
@@ -30,38 +30,38 @@ class Step(Arguments):
     """Whether the steps that do not depend on it go on when it fails."""
 
 
-class CreateRun(Arguments):
+class CreateRunArguments(ToolArguments):
     """Of `create_run`."""
 
-    steps: Annotated[list[Step], Field(min_length=1, max_length=10)]
+    steps: Annotated[list[StepArguments], Field(min_length=1, max_length=10)]
     metadata: dict[str, Any] | None = None
     """Words of your own to find the run again."""
-    idempotency_key: Key | None = None
+    idempotency_key: PurchaseKey | None = None
     """Your own text that names this one purchase. A second call with the same key and steps returns the run of the
     first, and buys nothing."""
 
 
-class OneRun(Arguments):
+class OneRunArguments(ToolArguments):
     """Of a tool for one run."""
 
     run_id: RunId
 
 
-class WaitForRun(OneRun):
+class WaitForRunArguments(OneRunArguments):
     """Of `wait_for_run`."""
 
-    timeout_seconds: Seconds = 50
+    timeout_seconds: WaitSeconds = 50
     """How long to wait at most. When the time is over the run goes on: call again."""
 
 
-class RetryRun(OneRun):
+class RetryRunArguments(OneRunArguments):
     """Of `retry_run`."""
 
-    idempotency_key: Key | None = None
+    idempotency_key: PurchaseKey | None = None
     """Your own text that names this one retry: a second call with it begins nothing again."""
 
 
-class ListRuns(PageArguments):
+class ListRunsArguments(PageArguments):
     """Of `list_runs`: runs that match all that is given."""
 
     status: Literal["pending", "in_progress", "completed", "failed", "cancelled"] | None = None
@@ -87,13 +87,13 @@ _CREATED = schema(
 _WAITED = schema({"has_ended": {"type": "boolean"}, "waited_seconds": {"type": "number"}, "run": RUN}, {"next": TEXT})
 
 
-async def create_run(calls: Calls, wanted: CreateRun, _progress: Progress) -> Result:
+async def create_run(calls: ApiCalls, wanted: CreateRunArguments, _progress: ReportProgress) -> ToolResult:
     """Create a run; a call that is repeated with the same idempotency key buys nothing."""
     key = wanted.idempotency_key or new_key()
     body = wanted.model_dump(exclude_none=True, exclude={"idempotency_key"})
     found = await bought(calls, "/api/v1/runs", body, key, "create_run")
     run_id = str(found.data["run_id"])
-    return Result(
+    return ToolResult(
         {
             "run_id": run_id,
             "idempotency_key": key,
@@ -104,32 +104,32 @@ async def create_run(calls: Calls, wanted: CreateRun, _progress: Progress) -> Re
     )
 
 
-async def get_run(calls: Calls, wanted: OneRun, _progress: Progress) -> Result:
+async def get_run(calls: ApiCalls, wanted: OneRunArguments, _progress: ReportProgress) -> ToolResult:
     """Return a run as it is now."""
     return _result(await calls.get(one("runs", wanted.run_id)))
 
 
-async def wait_for_run(calls: Calls, wanted: WaitForRun, progress: Progress) -> Result:
+async def wait_for_run(calls: ApiCalls, wanted: WaitForRunArguments, progress: ReportProgress) -> ToolResult:
     """Return a run when it has ended, or when the time is over."""
     waited = await wait_at(calls, one("runs", wanted.run_id), wanted.timeout_seconds, progress)
     run = _result(waited.found)
     data = {"has_ended": waited.has_ended, "waited_seconds": waited.seconds, "run": run.data}
     if not waited.has_ended:
         data["next"] = "It has not ended yet, and goes on: call wait_for_run again."
-    return Result(data, run.links)
+    return ToolResult(data, run.links)
 
 
-async def list_runs(calls: Calls, wanted: ListRuns, _progress: Progress) -> Result:
+async def list_runs(calls: ApiCalls, wanted: ListRunsArguments, _progress: ReportProgress) -> ToolResult:
     """Return a page of runs, with the statuses of their steps."""
     return await page_at(calls, "/api/v1/runs", wanted)
 
 
-async def cancel_run(calls: Calls, wanted: OneRun, _progress: Progress) -> Result:
+async def cancel_run(calls: ApiCalls, wanted: OneRunArguments, _progress: ReportProgress) -> ToolResult:
     """Cancel a run and its tasks."""
     return _result(await calls.post(one("runs", wanted.run_id, "/cancel")))
 
 
-async def retry_run(calls: Calls, wanted: RetryRun, _progress: Progress) -> Result:
+async def retry_run(calls: ApiCalls, wanted: RetryRunArguments, _progress: ReportProgress) -> ToolResult:
     """Do what failed, was skipped or cancelled again."""
     key = wanted.idempotency_key or new_key()
     return _result(await bought(calls, one("runs", wanted.run_id, "/retry"), None, key, "retry_run"))
@@ -140,12 +140,12 @@ def run_uri(run_id: str) -> str:
     return f"ringback://runs/{run_id}"
 
 
-def _result(found: Found) -> Result:
+def _result(found: ApiData) -> ToolResult:
     run = dict(found.data)
     if not found.is_cut:
-        return Result(run)
+        return ToolResult(run)
     uri = run_uri(str(run["id"]))
-    return Result({**run, "shortened": cut_note(found.size, f"GET /api/v1/runs/{run['id']}", uri)}, (uri,))
+    return ToolResult({**run, "shortened": cut_note(found.size, f"GET /api/v1/runs/{run['id']}", uri)}, (uri,))
 
 
 RUN_TOOLS = (
@@ -158,7 +158,7 @@ RUN_TOOLS = (
             "provider fails is tried 3 times, and each try may cost. Returns the run_id at once; then call "
             "wait_for_run. Give an idempotency_key of your own, so that a repeated call does not buy it again."
         ),
-        arguments=CreateRun,
+        arguments=CreateRunArguments,
         output=_CREATED,
         run=create_run,
         changes=True,
@@ -171,7 +171,7 @@ RUN_TOOLS = (
             "Waits until a run has ended (completed, failed or cancelled) and returns it with its steps' results. "
             "Costs nothing. If has_ended is false the time was over: call it again."
         ),
-        arguments=WaitForRun,
+        arguments=WaitForRunArguments,
         output=_WAITED,
         run=wait_for_run,
     ),
@@ -179,7 +179,7 @@ RUN_TOOLS = (
         name="get_run",
         title="Get a run",
         description="Returns a run as it is now, with the status, result and error of each step. Costs nothing.",
-        arguments=OneRun,
+        arguments=OneRunArguments,
         output=RUN,
         run=get_run,
     ),
@@ -187,7 +187,7 @@ RUN_TOOLS = (
         name="list_runs",
         title="List runs",
         description="Finds runs, newest first, by status and metadata. Costs nothing.",
-        arguments=ListRuns,
+        arguments=ListRunsArguments,
         output=listing(schema({"id": TEXT, "status": RUN_STATUS})),
         run=list_runs,
     ),
@@ -198,7 +198,7 @@ RUN_TOOLS = (
             "Cancels a run and the tasks of its steps. What was cancelled is lost, and the provider may charge for "
             "what it had begun."
         ),
-        arguments=OneRun,
+        arguments=OneRunArguments,
         output=RUN,
         run=cancel_run,
         changes=True,
@@ -213,7 +213,7 @@ RUN_TOOLS = (
             "COSTS MONEY. Buys the steps of a run again that failed, were skipped or cancelled; completed steps are "
             "kept. Only for a run that failed or was cancelled: read its errors first."
         ),
-        arguments=RetryRun,
+        arguments=RetryRunArguments,
         output=RUN,
         run=retry_run,
         changes=True,

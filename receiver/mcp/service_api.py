@@ -9,7 +9,7 @@ INSTALL = "pip install 'ringback[mcp]'"
 READ = "read"
 """The scope of a key that may change nothing."""
 
-Query = Sequence[tuple[str, str]]
+ApiQuery = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class ApiRequest:
 
     method: str
     path: str
-    query: Query = ()
+    query: ApiQuery = ()
     body: bytes | None = None
     headers: Mapping[str, str] | None = None
 

@@ -4,33 +4,33 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from receiver.mcp.calls import Calls, Found, ToolFailure, new_key, one
+from receiver.mcp.calls import ApiCalls, ApiData, ToolFailure, new_key, one
 from receiver.mcp.pages import PageArguments, listing, page_at
 from receiver.mcp.tool import (
     CUT,
     OPTIONAL_TEXT,
     TASK_STATUS,
     TEXT,
-    Arguments,
-    Progress,
-    Result,
+    ReportProgress,
     Tool,
+    ToolArguments,
+    ToolResult,
     cut_note,
     schema,
 )
 from receiver.mcp.waiting import MOST_SECONDS, wait_at
 
-TaskId = Annotated[str, Field(min_length=1, max_length=300)]
-Status = Literal["queued", "staged", "pending", "processing", "completed", "failed", "cancelled"]
-Seconds = Annotated[int, Field(ge=1, le=MOST_SECONDS)]
-Key = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
+OneTaskId = Annotated[str, Field(min_length=1, max_length=300)]
+TaskStatusWord = Literal["queued", "staged", "pending", "processing", "completed", "failed", "cancelled"]
+WaitSeconds = Annotated[int, Field(ge=1, le=MOST_SECONDS)]
+PurchaseKey = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
 _SUMMARY = (
     *("task_id", "model", "task_type", "status", "progress", "error", "metadata", "run_id", "step"),
     *("attempt", "created_at", "updated_at", "ended_at"),
 )
 
 
-class CreateTask(Arguments):
+class CreateTaskArguments(ToolArguments):
     """Of `create_task`."""
 
     model: Annotated[str, Field(min_length=1, max_length=200)]
@@ -45,36 +45,36 @@ class CreateTask(Arguments):
     """Words of your own to find the task again: list_tasks filters by them."""
     max_attempts: Annotated[int, Field(ge=1, le=5)] = 1
     """How often the task may be bought if the provider fails it. 1 is once."""
-    idempotency_key: Key | None = None
+    idempotency_key: PurchaseKey | None = None
     """Your own text that names this one purchase. A second call with the same key and arguments returns the task of the
     first, and buys nothing."""
 
 
-class OneTask(Arguments):
+class OneTaskArguments(ToolArguments):
     """Of a tool for one task."""
 
-    task_id: TaskId
+    task_id: OneTaskId
     """The task's id, or the id that the provider gave it."""
 
 
-class WaitForTask(OneTask):
+class WaitForTaskArguments(OneTaskArguments):
     """Of `wait_for_task`."""
 
-    timeout_seconds: Seconds = 50
+    timeout_seconds: WaitSeconds = 50
     """How long to wait at most. When the time is over the task goes on: call again."""
 
 
-class RetryTask(OneTask):
+class RetryTaskArguments(OneTaskArguments):
     """Of `retry_task`."""
 
-    idempotency_key: Key | None = None
+    idempotency_key: PurchaseKey | None = None
     """Your own text that names this one retry: a second call with it begins no other attempt."""
 
 
-class ListTasks(PageArguments):
+class ListTasksArguments(PageArguments):
     """Of `list_tasks`: tasks that match all that is given."""
 
-    status: Status | None = None
+    status: TaskStatusWord | None = None
     model: str | None = None
     task_type: str | None = None
     run_id: str | None = None
@@ -109,7 +109,7 @@ _CREATED = schema(
 _WAITED = schema({"has_ended": {"type": "boolean"}, "waited_seconds": {"type": "number"}, "task": TASK}, {"next": TEXT})
 
 
-async def create_task(calls: Calls, wanted: CreateTask, _progress: Progress) -> Result:
+async def create_task(calls: ApiCalls, wanted: CreateTaskArguments, _progress: ReportProgress) -> ToolResult:
     """Create a task; a call that is repeated with the same idempotency key buys nothing."""
     key = wanted.idempotency_key or new_key()
     body = wanted.model_dump(exclude_none=True, exclude={"idempotency_key", "max_attempts"})
@@ -117,7 +117,7 @@ async def create_task(calls: Calls, wanted: CreateTask, _progress: Progress) -> 
         body["retry"] = {"max_attempts": wanted.max_attempts}
     found = await bought(calls, "/api/v1/task", body, key, "create_task")
     task_id = str(found.data["task_id"])
-    return Result(
+    return ToolResult(
         {
             "task_id": task_id,
             "idempotency_key": key,
@@ -128,7 +128,7 @@ async def create_task(calls: Calls, wanted: CreateTask, _progress: Progress) -> 
     )
 
 
-async def bought(calls: Calls, path: str, body: dict[str, Any] | None, key: str, tool: str) -> Found:
+async def bought(calls: ApiCalls, path: str, body: dict[str, Any] | None, key: str, tool: str) -> ApiData:
     """Post what costs money. Where it is not known whether that was done, the failure says how to find out."""
     try:
         return await calls.post(path, body, key=key)
@@ -142,32 +142,32 @@ async def bought(calls: Calls, path: str, body: dict[str, Any] | None, key: str,
         ) from None
 
 
-async def get_task(calls: Calls, wanted: OneTask, _progress: Progress) -> Result:
+async def get_task(calls: ApiCalls, wanted: OneTaskArguments, _progress: ReportProgress) -> ToolResult:
     """Return a task as it is now."""
     return task_result(await calls.get(one("tasks", wanted.task_id)))
 
 
-async def wait_for_task(calls: Calls, wanted: WaitForTask, progress: Progress) -> Result:
+async def wait_for_task(calls: ApiCalls, wanted: WaitForTaskArguments, progress: ReportProgress) -> ToolResult:
     """Return a task when it has ended, or when the time is over."""
     waited = await wait_at(calls, one("tasks", wanted.task_id), wanted.timeout_seconds, progress)
     task = task_result(waited.found)
     data = {"has_ended": waited.has_ended, "waited_seconds": waited.seconds, "task": task.data}
     if not waited.has_ended:
         data["next"] = "It has not ended yet, and goes on: call wait_for_task again."
-    return Result(data, task.links)
+    return ToolResult(data, task.links)
 
 
-async def list_tasks(calls: Calls, wanted: ListTasks, _progress: Progress) -> Result:
+async def list_tasks(calls: ApiCalls, wanted: ListTasksArguments, _progress: ReportProgress) -> ToolResult:
     """Return a page of tasks without their inputs and outputs."""
     return await page_at(calls, "/api/v1/tasks", wanted, _SUMMARY)
 
 
-async def cancel_task(calls: Calls, wanted: OneTask, _progress: Progress) -> Result:
+async def cancel_task(calls: ApiCalls, wanted: OneTaskArguments, _progress: ReportProgress) -> ToolResult:
     """Cancel a task at the provider too."""
     return task_result(await calls.post(one("tasks", wanted.task_id, "/cancel")))
 
 
-async def retry_task(calls: Calls, wanted: RetryTask, _progress: Progress) -> Result:
+async def retry_task(calls: ApiCalls, wanted: RetryTaskArguments, _progress: ReportProgress) -> ToolResult:
     """Begin another attempt at a task that failed or was cancelled."""
     key = wanted.idempotency_key or new_key()
     return task_result(await bought(calls, one("tasks", wanted.task_id, "/retry"), None, key, "retry_task"))
@@ -178,13 +178,13 @@ def task_uri(task_id: str) -> str:
     return f"ringback://tasks/{task_id}"
 
 
-def task_result(found: Found) -> Result:
+def task_result(found: ApiData) -> ToolResult:
     """Return a task; one that was cut says where the whole is."""
     task = dict(found.data)
     if not found.is_cut:
-        return Result(task)
+        return ToolResult(task)
     uri = task_uri(str(task["task_id"]))
-    return Result({**task, "shortened": cut_note(found.size, f"GET /api/v1/tasks/{task['task_id']}", uri)}, (uri,))
+    return ToolResult({**task, "shortened": cut_note(found.size, f"GET /api/v1/tasks/{task['task_id']}", uri)}, (uri,))
 
 
 TASK_TOOLS = (
@@ -197,7 +197,7 @@ TASK_TOOLS = (
             "repeat after an error or a time-out does not buy it again. For several generations that build on each "
             "other use create_run. Look with list_tasks whether it exists already if you are not sure."
         ),
-        arguments=CreateTask,
+        arguments=CreateTaskArguments,
         output=_CREATED,
         run=create_task,
         changes=True,
@@ -211,7 +211,7 @@ TASK_TOOLS = (
             "Costs nothing. Use it rather than calling get_task again and again. If has_ended is false the time was "
             "over: call it again; never create the task again because of that."
         ),
-        arguments=WaitForTask,
+        arguments=WaitForTaskArguments,
         output=_WAITED,
         run=wait_for_task,
     ),
@@ -219,7 +219,7 @@ TASK_TOOLS = (
         name="get_task",
         title="Get a task",
         description="Returns a task as it is now: status, progress, input, output, error. Costs nothing.",
-        arguments=OneTask,
+        arguments=OneTaskArguments,
         output=TASK,
         run=get_task,
     ),
@@ -230,7 +230,7 @@ TASK_TOOLS = (
             "Finds tasks, newest first, by status, model, task type, run, time and metadata; without their inputs and "
             "outputs, which get_task has. Costs nothing."
         ),
-        arguments=ListTasks,
+        arguments=ListTasksArguments,
         output=listing(_SHORT_TASK),
         run=list_tasks,
     ),
@@ -241,7 +241,7 @@ TASK_TOOLS = (
             "Cancels a task that has not ended, at the provider too. What was cancelled is lost, and the provider may "
             "charge for it all the same. The step of a run is cancelled with cancel_run."
         ),
-        arguments=OneTask,
+        arguments=OneTaskArguments,
         output=TASK,
         run=cancel_task,
         changes=True,
@@ -256,7 +256,7 @@ TASK_TOOLS = (
             "COSTS MONEY. Buys the same task again at the provider, under the same task_id; only for one that failed "
             "or was cancelled. Read its error first: a wrong input fails again."
         ),
-        arguments=RetryTask,
+        arguments=RetryTaskArguments,
         output=TASK,
         run=retry_task,
         changes=True,

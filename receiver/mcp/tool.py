@@ -6,23 +6,23 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from receiver.mcp.calls import Calls
+from receiver.mcp.calls import ApiCalls
 
-Schema = Mapping[str, Any]
+JsonSchema = Mapping[str, Any]
 
 
-class Arguments(BaseModel):
+class ToolArguments(BaseModel):
     """The arguments of a tool; one that it does not have is refused, for it would be a mistake."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-Progress = Callable[[float, float | None, str], Awaitable[None]]
+ReportProgress = Callable[[float, float | None, str], Awaitable[None]]
 """Sends a progress notification if the client asked for them: how far a call is, of how much, and in words."""
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ToolResult:
     """What a tool returns; `links` are the resources where the whole is, of which `data` is a part."""
 
     data: dict[str, Any]
@@ -37,8 +37,8 @@ class Tool:
     title: str
     description: str
     arguments: type[BaseModel]
-    output: Schema
-    run: Callable[[Calls, Any, Progress], Awaitable[Result]]
+    output: JsonSchema
+    run: Callable[[ApiCalls, Any, ReportProgress], Awaitable[ToolResult]]
     changes: bool = False
     """Whether it needs a key that may write."""
     is_destructive: bool = False
@@ -48,7 +48,7 @@ class Tool:
 
 
 def schema(required: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the JSON Schema of an object with these members, which may have others: the API adds some in time."""
+    """Return the JSON JsonSchema of an object with these members, which may have others: the API adds some in time."""
     return {
         "type": "object",
         "properties": {**required, **(optional or {})},
@@ -61,11 +61,11 @@ def words(*values: str) -> dict[str, Any]:
     return {"type": "string", "description": f"One of: {', '.join(values)}."}
 
 
-TEXT: Schema = {"type": "string"}
-OPTIONAL_TEXT: Schema = {"type": ["string", "null"]}
+TEXT: JsonSchema = {"type": "string"}
+OPTIONAL_TEXT: JsonSchema = {"type": ["string", "null"]}
 TASK_STATUS = words("queued", "staged", "pending", "processing", "completed", "failed", "cancelled")
 RUN_STATUS = words("pending", "in_progress", "completed", "failed", "cancelled")
-CUT: Schema = schema({"bytes": {"type": "integer"}, "note": TEXT}, {"resource": TEXT})
+CUT: JsonSchema = schema({"bytes": {"type": "integer"}, "note": TEXT}, {"resource": TEXT})
 """Says that the answer is not whole."""
 
 

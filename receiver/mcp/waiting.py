@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from receiver.mcp.calls import Calls, Found, ToolFailure
-from receiver.mcp.tool import Progress
+from receiver.mcp.calls import ApiCalls, ApiData, ToolFailure
+from receiver.mcp.tool import ReportProgress
 
 MOST_SECONDS = 600
 _STEP_SECONDS = 10
@@ -14,16 +14,16 @@ ENDS = frozenset({"completed", "failed", "cancelled"})
 
 
 @dataclass(frozen=True, slots=True)
-class Waited:
+class WaitResult:
     """What was found when the wait was over; `has_ended` is False if its time was."""
 
-    found: Found
+    found: ApiData
     has_ended: bool
     seconds: float
 
 
-async def wait_at(calls: Calls, path: str, seconds: int, progress: Progress) -> Waited:
-    """Wait until what is at a path has ended, or for so many seconds. Raises `ToolFailure`."""
+async def wait_at(calls: ApiCalls, path: str, seconds: int, progress: ReportProgress) -> WaitResult:
+    """Wait until what is at a path has ended, or for this number of seconds. Raises `ToolFailure`."""
     began = monotonic()
 
     async def paused(reason: str) -> None:
@@ -35,7 +35,7 @@ async def wait_at(calls: Calls, path: str, seconds: int, progress: Progress) -> 
         waited = monotonic() - began
         left = seconds - waited
         if has_ended(state) or left <= 0:
-            return Waited(found, has_ended(state), round(waited, 1))
+            return WaitResult(found, has_ended(state), round(waited, 1))
         if calls.api.is_ending:
             raise ToolFailure(f"the service stops; its status was {state['status']}: call again in some seconds")
         await progress(waited, seconds, _words(state))

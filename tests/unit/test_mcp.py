@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from receiver.cli.commands import app
 from receiver.mcp import calls as calls_module
-from receiver.mcp.calls import Calls, ToolFailure
+from receiver.mcp.calls import ApiCalls, ToolFailure
 from receiver.mcp.remote import RemoteApi
 from receiver.mcp.service_api import ApiAnswer, ApiRequest, NotReached
 from receiver.mcp.shortening import shortened, size_of
@@ -76,7 +76,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("impatient")
 async def test_a_post_that_got_no_answer_is_repeated_with_the_same_key() -> None:
     api = ScriptedApi([answer(), None, answer(503), answer(504), answer()])
-    calls = Calls(api)
+    calls = ApiCalls(api)
     await calls.get("/api/v1/tasks")
     await calls.post("/api/v1/task", {"model": "m"})
     keys = {(request.headers or {})["idempotency-key"] for request in api.sent[1:]}
@@ -85,7 +85,7 @@ async def test_a_post_that_got_no_answer_is_repeated_with_the_same_key() -> None
 
 async def test_a_service_that_never_answered_is_reported_at_once() -> None:
     with pytest.raises(ToolFailure, match="cannot reach it") as failure:
-        await Calls(ScriptedApi([None])).post("/api/v1/task", {})
+        await ApiCalls(ScriptedApi([None])).post("/api/v1/task", {})
     assert failure.value.may_be_done
 
 
@@ -97,7 +97,7 @@ async def test_a_service_that_stops_is_asked_once() -> None:
     with pytest.raises(
         ToolFailure, match=r"the service stops\. What to do: try again in 5 s \(HTTP 503, unavailable\)"
     ):
-        await Calls(api).get("/api/v1/tasks")
+        await ApiCalls(api).get("/api/v1/tasks")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ async def test_a_service_that_stops_is_asked_once() -> None:
 )
 async def test_a_failure_says_what_is_wrong_and_what_to_do(given: ApiAnswer, words: str) -> None:
     with pytest.raises(ToolFailure, match=words):
-        await Calls(ScriptedApi([given])).get("/api/v1/tasks")
+        await ApiCalls(ScriptedApi([given])).get("/api/v1/tasks")
 
 
 async def test_the_scope_of_the_key_is_asked_for_once_it_can_be_known() -> None:
