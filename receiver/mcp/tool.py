@@ -48,7 +48,7 @@ class Tool:
 
 
 def schema(required: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the JSON JsonSchema of an object with these members, which may have others: the API adds some in time."""
+    """Return the JSON Schema of an object with these members, which may have others: the API adds some in time."""
     return {
         "type": "object",
         "properties": {**required, **(optional or {})},
