@@ -59,7 +59,9 @@ def new_key() -> str:
 
 
 def one(kind: str, identifier: str, action: str = "") -> str:
-    """Return the path of one resource, with its id as one segment."""
+    """Return the path of one resource, with its id as one segment. Raises `ToolFailure` for what means another path."""
+    if identifier in (".", ".."):
+        raise ToolFailure(f"{identifier!r} is not an id")
     return f"/api/v1/{kind}/{quote(identifier, safe='')}{action}"
 
 

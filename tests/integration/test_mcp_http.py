@@ -244,6 +244,7 @@ async def test_a_failure_says_what_to_do(world: World) -> None:
         unknown = await ours.refused("get_task", task_id="a/b %2F")
         assert "'a/b %2F' does not exist" in unknown
         assert "list_tasks" in unknown
+        assert "is not an id" in await ours.refused("cancel_task", task_id="..")
         wrong = await ours.refused("get_task", task="1")
         assert "task_id: Field required" in wrong
         assert "task: Extra inputs" in wrong
