@@ -39,6 +39,7 @@ from receiver.events.system import SystemEvents
 from receiver.inbound.probe import ProbeEndpoint
 from receiver.inbound.receive import InboundEndpoint
 from receiver.loop_watchdog import LoopWatchdog
+from receiver.mcp.endpoint import mcp_route
 from receiver.outbound.alert_channels import AlertChannels, alert_channels
 from receiver.outbound.deliver import Deliverer
 from receiver.outbound.guard import AddressGuard
@@ -316,7 +317,7 @@ def create_app(
                     yield
 
     app = Starlette(
-        routes=routes(with_metrics=settings.metrics_address is None and not metrics_apart),
+        routes=[*routes(with_metrics=settings.metrics_address is None and not metrics_apart), mcp_route()],
         middleware=_middleware(settings),
         lifespan=lifespan,
         exception_handlers={HTTPException: refuse_path, Exception: report_bug},

@@ -96,8 +96,10 @@ async def change_organization(call: Call) -> Reply:
 
 
 async def get_own_organization(call: Call) -> Reply:
-    """`GET /api/v1/organization`: the caller's own organization, its limits and what it uses of them."""
-    return await _reply(call, await _own(call))
+    """`GET /api/v1/organization`: the caller's own organization, its limits, what it uses of them, and the key."""
+    row, principal = await _own(call), call.principal
+    key = {"id": principal.key_uid, "scope": principal.scope}
+    return Reply({**_view(call, row), "used": await _used(call, row["id"]), "key": key}, "organization")
 
 
 async def require_provider_account(call: Call, what: str) -> None:

@@ -15,6 +15,7 @@ from receiver.cli.failure import FailureReportingGroup
 from receiver.cli.health import health
 from receiver.cli.init import init
 from receiver.cli.listen import listen
+from receiver.cli.mcp import mcp
 from receiver.cli.migrate import migrate
 from receiver.cli.report import report
 from receiver.cli.sandbox import sandbox
@@ -38,9 +39,9 @@ def _print_version(requested: bool) -> None:
 
 
 @app.callback(
-    epilog="The client commands (task, run, webhook, delivery, key, organization, audit, report, listen) send requests "
-    "to RINGBACK_URL (http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from the environment or a file "
-    ".env.\n\n"
+    epilog="The client commands (task, run, webhook, delivery, key, organization, audit, report, listen, mcp) send "
+    "requests to RINGBACK_URL (http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from the environment "
+    "or a file .env.\n\n"
     "Exit status: 0 done, 1 the task or run failed, or the report does not add up, 2 usage, 3 not reachable or not "
     "allowed, 4 timed out.\n\n"
     "To see it work: ringback demo\n\n"
@@ -89,6 +90,11 @@ _add(
     listen,
     "Example: ringback listen --forward-to http://localhost:3000/hook --event task.completed\n\n"
     "Exit status: 0 ended by Ctrl-C, 2 usage, 3 not reachable or not allowed.",
+)
+_add(
+    mcp,
+    "Example: RINGBACK_URL=https://ringback.example.com RINGBACK_API_KEY=... ringback mcp\n\n"
+    "Exit status: 0 stdin ended, 2 usage.",
 )
 _add(
     report,

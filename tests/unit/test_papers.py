@@ -11,6 +11,7 @@ from pathlib import Path
 from models import EventType
 from models.states import DeliveryFormat
 from receiver.api.routes import routes
+from receiver.mcp.endpoint import mcp_route
 from receiver.settings import Settings, secret_settings
 
 ROOT = Path(__file__).parents[2]
@@ -122,7 +123,7 @@ def test_every_module_and_name_that_is_named_exists() -> None:
 
 def test_every_route_is_named_and_every_named_route_exists() -> None:
     served = set()
-    for route in routes():
+    for route in [*routes(), mcp_route()]:
         methods = getattr(route, "methods", None) or {"POST"}  # the inbound endpoint answers 405 by itself
         served |= {f"{method} {route.path}" for method in methods - {"HEAD"}}  # type: ignore[attr-defined]
     named = set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", CONTRACTS.read_text(encoding="utf-8"), re.MULTILINE))
