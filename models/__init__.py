@@ -33,11 +33,13 @@ from models.states import (
     RunStatus,
     Scope,
     SignatureScheme,
+    StatisticStep,
     StepStatus,
     Submission,
     SubscriptionKind,
     TaskStatus,
 )
+from models.statistics import DeliveryStatistic, StatisticPosition, TaskMetadataValue, TaskStatistic
 from models.subscriptions import Subscription
 from models.system import Alert, SystemCondition
 from models.tasks import Task
@@ -57,6 +59,7 @@ __all__ = [
     "Delivery",
     "DeliveryAttempt",
     "DeliveryFormat",
+    "DeliveryStatistic",
     "DeliveryStatus",
     "DisabledReason",
     "Event",
@@ -78,6 +81,8 @@ __all__ = [
     "RunStep",
     "Scope",
     "SignatureScheme",
+    "StatisticPosition",
+    "StatisticStep",
     "StepStatus",
     "Submission",
     "Subscription",
@@ -85,6 +90,8 @@ __all__ = [
     "SystemCondition",
     "Task",
     "TaskAttempt",
+    "TaskMetadataValue",
+    "TaskStatistic",
     "TaskStatus",
     "metadata",
 ]

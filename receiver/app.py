@@ -80,6 +80,7 @@ from receiver.workers.fan_out import FanOutWorker
 from receiver.workers.load_keeper import LoadKeeper
 from receiver.workers.replay import ReplayWorker
 from receiver.workers.sampler import Sampler
+from receiver.workers.statistics import StatisticsWorker
 from receiver.workers.supervisor import Supervisor
 from receiver.workers.system_watch import SystemWatcher
 from receiver.workers.task_worker import CONCURRENCY, TaskWorker
@@ -173,6 +174,7 @@ class Service:
         )
         self.clock_keeper = ClockKeeper(database, longest_lease=max(task_lease, delivery_lease, LEASE_SECONDS))
         self.cleaner = Cleaner(database, retention_days=settings.retention_days, audit_days=settings.audit_days)
+        self.statistics_worker = StatisticsWorker(database)
         self.inbound = InboundEndpoint(
             writer,
             applier,
@@ -226,6 +228,7 @@ class Service:
             "loop": self.load_keeper.run,
             "system events": self.system_watcher.run,
             "metrics": self.sampler.run,
+            "statistics": self.statistics_worker.run,
         }
         if self.shared is not None and self.log is not None:
             loops |= {"notices": self.shared.notices.run, "log": self.log.run, "limits": self.shared.limits.run}
