@@ -47,6 +47,7 @@ from receiver.outbound.settle import Settler
 from receiver.outbound.subscriptions import Subscriptions
 from receiver.providers.registry import build_providers, shared_secrets
 from receiver.reporting.reporter import Reporter
+from receiver.reporting.statistics import Statistics
 from receiver.runs.actions_file import read_actions
 from receiver.runs.advance import Advancer
 from receiver.runs.service import Runs
@@ -200,6 +201,7 @@ class Service:
             subscriptions=Subscriptions(database, guard, keyring, messages),
             replays=replays,
             reporter=Reporter(database, retention_days=settings.retention_days),
+            statistics=Statistics(database, self.providers, settings.provider_calls_per_second),
             messages=messages,
             test_sender=self.test_sender,
             authenticator=Authenticator(database, settings.wrong_key_tries),

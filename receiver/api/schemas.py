@@ -282,6 +282,20 @@ class ReportQuery(RequestFields):
     since: Timestamp | None = None
 
 
+class WebhookStatsQuery(RequestFields):
+    """The query of `GET /api/v1/webhooks/{id}/stats`; by default of the last hour, in minutes."""
+
+    since: Timestamp | None = None
+    until: Timestamp | None = None
+    step: Literal["minute", "hour"] | None = None
+
+
+class StatsQuery(WebhookStatsQuery):
+    """The query of `GET /api/v1/stats`."""
+
+    model: str | None = None
+
+
 class WaitQuery(RequestFields):
     """The query of a long poll, as Pi has it: `timeout_seconds` is 1 to 30, by default 20."""
 

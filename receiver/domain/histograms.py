@@ -1,8 +1,8 @@
 """Histograms of durations in fixed buckets: those of two times or models are merged by adding their numbers.
 
 The buckets are 1 ms wide below 32 ms. Above that each doubling is divided into 16 of equal width, so that a bucket is
-at most a sixteenth as wide as the durations in it are long. A percentile is given as the middle of its bucket: it differs
-from the true one by at most `ERROR`, a thirty-second. Durations above `LONGEST_MS` count as that long.
+at most a sixteenth as wide as the durations in it are long. A percentile is given as the middle of its bucket: it
+differs from the true one by at most `ERROR`, a thirty-second. Durations above `LONGEST_MS` count as that long.
 """
 
 from collections import Counter

@@ -28,11 +28,10 @@ _LOGS = {"events": EVENTS, "attempts": DELIVERY_ATTEMPTS}
 
 
 class StatisticsWorker:
-    """Counts what is new, every `every_seconds`; of several processes on one database, one at a time does it."""
+    """Counts what is new, every `EVERY_SECONDS`; of several processes on one database, one at a time does it."""
 
-    def __init__(self, database: Database, *, every_seconds: float = EVERY_SECONDS, page: int = PAGE) -> None:
+    def __init__(self, database: Database, *, page: int = PAGE) -> None:
         self._database = database
-        self._every = every_seconds
         self._page = page
         self._id = new_id()
 
@@ -40,7 +39,7 @@ class StatisticsWorker:
         """Count at intervals until cancelled."""
         while True:
             await self.count()
-            await asyncio.sleep(self._every)
+            await asyncio.sleep(EVERY_SECONDS)
 
     async def count(self) -> None:
         """Count all that is committed by now, unless another process is at it. Raises `StorageUnavailable`."""

@@ -1,0 +1,61 @@
+"""Queries for the sums that are stored. Each reads as many rows as the range has steps, times the models in it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, Table, and_, func, or_, select
+
+from models import StatisticStep
+from receiver.domain.time_steps import TimeSpan
+from receiver.storage.tables import delivery_attempts, delivery_statistics, events, statistic_positions, task_statistics
+
+_TASK_NUMBERS = ("created", "completed", "failed", "cancelled", "by_webhook", "by_poll")
+
+
+def task_series(
+    organization_id: int, step: StatisticStep, since: datetime, until: datetime, model: str | None
+) -> Select[Any]:
+    """Return the query for the sums of each step that has any: `at`, and the numbers by their names."""
+    table = task_statistics.c
+    is_wanted = _is_in(task_statistics, organization_id, [(step, since, until)])
+    if model is not None:
+        is_wanted = and_(is_wanted, table.model == model)
+    sums = (func.sum(table[name]).label(name) for name in _TASK_NUMBERS)
+    return select(table.at, *sums).where(is_wanted).group_by(table.at).order_by(table.at)
+
+
+def task_sums(organization_id: int, ranges: Sequence[TimeSpan], model: str | None) -> Select[Any]:
+    """Return the query for the rows of several ranges: provider, model, the numbers and `durations`."""
+    table = task_statistics.c
+    is_wanted = _is_in(task_statistics, organization_id, ranges)
+    columns = (table.provider, table.model, *(table[name] for name in _TASK_NUMBERS), table.durations)
+    return select(*columns).where(is_wanted if model is None else and_(is_wanted, table.model == model))
+
+
+def delivery_sums(organization_id: int, subscription_id: int, ranges: Sequence[TimeSpan]) -> Select[Any]:
+    """Return the query for the rows of several ranges: `at`, the numbers and `latencies`, in the order of time."""
+    table = delivery_statistics.c
+    is_wanted = and_(_is_in(delivery_statistics, organization_id, ranges), table.subscription_id == subscription_id)
+    columns = (table.at, table.attempts, table.delivered, table.dead, table.latencies)
+    return select(*columns).where(is_wanted).order_by(table.at)
+
+
+def first_uncounted() -> Select[Any]:
+    """Return the query for when the first event, and the first attempt, happened that is not in the sums yet.
+
+    Columns `event` and `attempt`, each null where all are counted.
+    """
+    event = _first_after("events", events, events.c.created_at)
+    attempt = _first_after("attempts", delivery_attempts, delivery_attempts.c.started_at)
+    return select(event.label("event"), attempt.label("attempt"))
+
+
+def _first_after(log: str, table: Table, moment: ColumnElement[datetime]) -> Any:
+    position = select(statistic_positions.c.position).where(statistic_positions.c.log == log).scalar_subquery()
+    return select(moment).where(table.c.id > position).order_by(table.c.id).limit(1).scalar_subquery()
+
+
+def _is_in(table: Table, organization_id: int, ranges: Sequence[TimeSpan]) -> ColumnElement[bool]:
+    spans = (and_(table.c.step == step, table.c.at >= since, table.c.at < until) for step, since, until in ranges)
+    return and_(table.c.organization_id == organization_id, or_(*spans))
