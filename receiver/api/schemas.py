@@ -237,6 +237,8 @@ class TaskQuery(Page):
     created_after: Timestamp | None = None
     created_before: Timestamp | None = None
     metadata: dict[str, str] = {}
+    q: Annotated[str, StringConstraints(max_length=200)] | None = None
+    """Free text (`receiver.storage.task_search`)."""
 
 
 class EventQuery(Page):

@@ -186,10 +186,15 @@ def task_ids_among(organization_id: int, uids: Sequence[str]) -> Select[Any]:
 def tasks_matching(wanted: TaskFilter, limit: int, offset: int = 0) -> Select[Any]:
     """Return the query for a page of tasks, newest first."""
     if wanted.models is None:
-        return _page(_WITH_CALLBACK.where(_is_wanted(wanted)), limit, offset)
+        return _page(_WITH_CALLBACK.where(is_wanted(wanted)), limit, offset)
     # The tasks of several models are not in the order of one index. Their keys alone are sorted, not the whole rows.
-    keys = _sorted_page(select(tasks.c.id).where(_is_wanted(wanted)), limit, offset).subquery()
+    keys = _sorted_page(select(tasks.c.id).where(is_wanted(wanted)), limit, offset).subquery()
     return _WITH_CALLBACK.where(tasks.c.id.in_(select(keys.c.id))).order_by(tasks.c.id.desc())
+
+
+def tasks_by_keys(keys: Sequence[int]) -> Select[Any]:
+    """Return the query for tasks by their row keys, newest first."""
+    return _WITH_CALLBACK.where(tasks.c.id.in_(keys)).order_by(tasks.c.id.desc())
 
 
 def large_tasks(query: Select[Any]) -> LargeRows:
@@ -220,7 +225,7 @@ def tasks_to_cancel(wanted: TaskFilter, limit: int) -> Select[Any]:
 
 def count_tasks(wanted: TaskFilter) -> Select[Any]:
     """Return the query that counts the tasks of a filter, as `count`."""
-    return select(func.count().label("count")).select_from(tasks).where(_is_wanted(wanted))
+    return select(func.count().label("count")).select_from(tasks).where(is_wanted(wanted))
 
 
 def models_of(organization_id: int) -> Select[Any]:
@@ -310,7 +315,8 @@ async def add_metadata(tx: Transaction, organization_id: int, uid: str, metadata
     await tx.execute(update(tasks).where(*has_none).values({tasks.c.metadata: metadata}))
 
 
-def _is_wanted(wanted: TaskFilter) -> ColumnElement[bool]:
+def is_wanted(wanted: TaskFilter) -> ColumnElement[bool]:
+    """Return the condition that a task passes the filter."""
     conditions = wanted.conditions(
         tasks, status=wanted.status, model=wanted.model, task_type=wanted.task_type, run_uid=wanted.run_uid
     )

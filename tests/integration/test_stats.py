@@ -25,7 +25,7 @@ async def stats(world: World, path: str = "/api/v1/stats", **query: str) -> dict
 
 
 async def counted(world: World, attempts: int) -> dict[str, Any]:
-    """Return the statistics when so many attempts are counted."""
+    """Return the statistics when this number of attempts is counted."""
     while (found := await stats(world))["deliveries"]["attempts"] < attempts:
         await world.api.get("/readyz")
     return found
