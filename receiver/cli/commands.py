@@ -17,6 +17,7 @@ from receiver.cli.migrate import migrate
 from receiver.cli.report import report
 from receiver.cli.sandbox import sandbox
 from receiver.cli.serve import serve
+from receiver.cli.top import top
 
 app = typer.Typer(
     cls=FailureReportingGroup,
@@ -37,9 +38,9 @@ def _print_version(requested: bool) -> None:
 
 
 @app.callback(
-    epilog="The client commands (task, run, webhook, delivery, key, organization, audit, report, listen) send requests "
-    "to RINGBACK_URL (http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from the environment or a file "
-    ".env.\n\n"
+    epilog="The client commands (task, run, webhook, delivery, key, organization, audit, report, top, listen) send "
+    "requests to RINGBACK_URL (http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from the environment or "
+    "a file .env.\n\n"
     "Exit status: 0 done, 1 the task or run failed, or the report does not add up, 2 usage, 3 not reachable or not "
     "allowed, 4 timed out.\n\n"
     "To see it work: ringback demo"
@@ -85,6 +86,11 @@ _add(
     report,
     "Examples:\n\n  ringback report --since 24h\n\n  ringback report --since 7d --json | jq .gaps\n\n"
     "Exit status: 0 everything adds up, 1 something is missing, 2 usage, 3 not reachable or not allowed.",
+)
+_add(
+    top,
+    "Examples:\n\n  ringback top\n\n  ringback top --json | jq .tasks.now\n\n"
+    "Exit status: 0 done, 2 usage, 3 not reachable or not allowed.",
 )
 app.add_typer(task.app, name="task")
 app.add_typer(run.app, name="run")
