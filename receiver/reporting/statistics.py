@@ -142,9 +142,11 @@ class Statistics:
 
     async def _deliveries(self, organization_id: int, subscription_id: int, wanted: StatisticRange) -> dict[str, Any]:
         span = (wanted.step, wanted.since, wanted.until)
-        rows = await self._database.read(reading.delivery_sums(organization_id, subscription_id, [span]))
+        whose = (organization_id, subscription_id)
+        series = await self._database.read(reading.delivery_series(*whose, span))
+        rows = await self._database.read(reading.delivery_sums(*whose, spans(*span)))
         totals = {name: sum(row[name] for row in rows) for name in ("attempts", "delivered", "dead")}
-        with_failed = [{**row, "failed": row["attempts"] - row["delivered"]} for row in rows]
+        with_failed = [{**row, "failed": row["attempts"] - row["delivered"]} for row in series]
         latencies = merged(row["latencies"] for row in rows)
         return {
             **totals,

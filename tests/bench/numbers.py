@@ -54,7 +54,9 @@ async def numbers(context: BenchContext) -> None:
             for name, ask in _queries(database):
                 seconds = [await _timed(ask) for _ in range(_TIMES)]
                 p50, p99 = percentiles(seconds)
-                context.report.add(f"{name}, p50 ms", kind, p50, form="{:.1f}")
+                # On a busy machine the quickest shows what the query itself costs.
+                context.report.add(f"{name}, quickest ms", kind, min(seconds) * 1000, form="{:.1f}")
+                context.report.add(f"  {name}, p50 ms", kind, p50, form="{:.1f}")
                 context.report.add(f"  {name}, p99 ms", kind, p99, form="{:.1f}", aim=at_most(20))
 
 
@@ -93,7 +95,8 @@ def _queries(database: Database) -> Iterator[tuple[str, Callable[[], Awaitable[o
         span = (StatisticStep(each.step), each.since, each.until)
         texts[f"tasks in {name}"] = reading.task_series(1, *span, None)
         texts[f"percentiles of {name}"] = reading.task_sums(1, spans(*span), None)
-        texts[f"deliveries in {name}"] = reading.delivery_sums(1, 0, [span])
+        texts[f"deliveries in {name}"] = reading.delivery_series(1, 0, span)
+        texts[f"latencies of {name}"] = reading.delivery_sums(1, 0, spans(*span))
     for name, query in texts.items():
         yield f"stats: {name}", lambda query=query, name=name: database.read(query, of_all.get(name))  # type: ignore[misc]
     statistics = Statistics(database, {}, 1.0)

@@ -11,6 +11,7 @@ from receiver.domain.time_steps import TimeSpan
 from receiver.storage.tables import delivery_attempts, delivery_statistics, events, statistic_positions, task_statistics
 
 _TASK_NUMBERS = ("created", "completed", "failed", "cancelled", "by_webhook", "by_poll")
+_DELIVERY_NUMBERS = tuple(delivery_statistics.c[name] for name in ("attempts", "delivered", "dead"))
 
 
 def task_series(
@@ -33,12 +34,16 @@ def task_sums(organization_id: int, ranges: Sequence[TimeSpan], model: str | Non
     return select(*columns).where(is_wanted if model is None else and_(is_wanted, table.model == model))
 
 
-def delivery_sums(organization_id: int, subscription_id: int, ranges: Sequence[TimeSpan]) -> Select[Any]:
-    """Return the query for the rows of several ranges: `at`, the numbers and `latencies`, in the order of time."""
+def delivery_series(organization_id: int, subscription_id: int, span: TimeSpan) -> Select[Any]:
+    """Return the query for the rows of one span: `at` and the numbers."""
     table = delivery_statistics.c
-    is_wanted = and_(_is_in(delivery_statistics, organization_id, ranges), table.subscription_id == subscription_id)
-    columns = (table.at, table.attempts, table.delivered, table.dead, table.latencies)
-    return select(*columns).where(is_wanted).order_by(table.at)
+    return _of_subscription(organization_id, subscription_id, [span], (table.at, *_DELIVERY_NUMBERS))
+
+
+def delivery_sums(organization_id: int, subscription_id: int, ranges: Sequence[TimeSpan]) -> Select[Any]:
+    """Return the query for the rows of several ranges: the numbers and `latencies`."""
+    wanted = (*_DELIVERY_NUMBERS, delivery_statistics.c.latencies)
+    return _of_subscription(organization_id, subscription_id, ranges, wanted)
 
 
 def first_uncounted() -> Select[Any]:
@@ -49,6 +54,13 @@ def first_uncounted() -> Select[Any]:
     event = _first_after("events", events, events.c.created_at)
     attempt = _first_after("attempts", delivery_attempts, delivery_attempts.c.started_at)
     return select(event.label("event"), attempt.label("attempt"))
+
+
+def _of_subscription(
+    organization_id: int, subscription_id: int, ranges: Sequence[TimeSpan], columns: Sequence[ColumnElement[Any]]
+) -> Select[Any]:
+    is_in = _is_in(delivery_statistics, organization_id, ranges)
+    return select(*columns).where(is_in, delivery_statistics.c.subscription_id == subscription_id)
 
 
 def _first_after(log: str, table: Table, moment: ColumnElement[datetime]) -> Any:
