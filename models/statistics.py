@@ -33,7 +33,7 @@ class StatisticPosition(SQLModel, table=True):
 
 
 class TaskStatistic(SQLModel, table=True):
-    """What happened to the tasks of one model in one minute, hour or day.
+    """What happened to the tasks of one model, or of an organization, in one minute, hour or day.
 
     The row is inserted with the first event of that time, and changed by later ones. One of a minute is purged after
     two days, the others after the retention.
@@ -48,6 +48,7 @@ class TaskStatistic(SQLModel, table=True):
     """When the minute, hour or day begins, in UTC."""
     provider: str = Field(primary_key=True)
     model: str = Field(primary_key=True)
+    """Both are empty for all tasks of the organization."""
     created: int = 0
     completed: int = 0
     """Ends by state. A correction moves an end: from the time and state of the earlier one to those of the later."""

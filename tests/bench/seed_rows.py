@@ -109,14 +109,25 @@ def add_due_deliveries(store: Store, tasks: range, subscription_uid: str) -> Non
 
 
 def add_statistics(store: Store, models: int) -> None:
-    """Add the sums of a month of tasks and deliveries: of its days and hours, and of the minutes of two days."""
+    """Add the sums of a month of tasks and deliveries: of its days and hours, and of the minutes of two days.
+
+    `models` is how many rows each time has: one of each model, and that of all.
+    """
     dialect, now = _dialect(store), int(time.time())
     histogram = dialect.document("'{" + ",".join(f'"{bucket}":{bucket}' for bucket in range(150, 190)) + "}'")
     for step, seconds, count in (("day", 86400, _DAYS), ("hour", 3600, _DAYS * 24), ("minute", 60, 2 * 1440)):
         last = now // seconds * seconds
         at = dialect.moment(f"{last} - (n / {models}) * {seconds}")
-        task = {"organization_id": "1", "step": f"'{step}'", "at": at, "provider": "'piapi'"}
-        task |= {"model": f"'model-' || (n % {models})", "durations": histogram}
+        task = {
+            "organization_id": "1",
+            "step": f"'{step}'",
+            "at": at,
+            "provider": f"CASE n % {models} WHEN 0 THEN '' ELSE 'piapi' END",
+        }
+        task |= {
+            "model": f"CASE n % {models} WHEN 0 THEN '' ELSE 'model-' || (n % {models}) END",
+            "durations": histogram,
+        }
         task |= dict.fromkeys(("created", "completed", "failed", "cancelled", "by_webhook", "by_poll"), "50")
         at = dialect.moment(f"{last} - n * {seconds}")
         delivery = {"organization_id": "1", "step": f"'{step}'", "subscription_id": "0", "at": at}

@@ -17,6 +17,8 @@ from receiver.storage.tables import deliveries, delivery_attempts, events, subsc
 
 ALL_DELIVERIES = 0
 """Stands for all subscriptions of an organization where the row key of one is expected."""
+ALL_MODELS = ("", "")
+"""Stands for all providers and models of an organization where the names of one are expected."""
 _COUNTED = (EventType.TASK_CREATED, *sorted(ENDS))
 _WAYS = ("webhook", "poll")
 _earlier = events.alias("earlier")
@@ -39,11 +41,8 @@ def task_events(after: int, until: int) -> Select[Any]:
 
     Columns: organization_id, at, provider, model, type, way, is_correction, bucket, count.
     """
-    return _grouped(
-        _of_tasks(events, _CORRECTED.is_not(None)).where(
-            _is_between(events.c.id, after, until), events.c.type.in_(_COUNTED)
-        )
-    )
+    is_counted = (_is_between(events.c.id, after, until), events.c.type.in_(_COUNTED))
+    return _grouped(_of_tasks(events, _CORRECTED.is_not(None)).where(*is_counted), until - after)
 
 
 def corrected_ends(after: int, until: int) -> Select[Any]:
@@ -51,7 +50,8 @@ def corrected_ends(after: int, until: int) -> Select[Any]:
     return _grouped(
         _of_tasks(_earlier, true())
         .join(events, _earlier.c.uid == cast(_CORRECTED, PublicId()))
-        .where(_is_between(events.c.id, after, until), events.c.type.in_(sorted(ENDS)))
+        .where(_is_between(events.c.id, after, until), events.c.type.in_(sorted(ENDS))),
+        until - after,
     )
 
 
@@ -89,9 +89,8 @@ def attempts(after: int, until: int) -> Select[Any]:
         .join(deliveries, deliveries.c.id == table.delivery_id)
         .join(subscriptions, subscriptions.c.id == deliveries.c.subscription_id)
         .where(_is_between(table.id, after, until))
-        .subquery()
     )
-    return _counted(found, ("organization_id", "at", "subscription_id", "is_delivered"))
+    return _counted(found, until - after, ("organization_id", "at", "subscription_id", "is_delivered"))
 
 
 def new_metadata(after: int, until: int) -> Select[Any]:
@@ -124,11 +123,14 @@ def _of_tasks(log: Any, is_correction: ColumnElement[bool]) -> Select[Any]:
     )
 
 
-def _grouped(query: Select[Any]) -> Select[Any]:
-    return _counted(query.subquery(), ("organization_id", "at", "provider", "model", "type", "way", "is_correction"))
+def _grouped(query: Select[Any], most: int) -> Select[Any]:
+    return _counted(query, most, ("organization_id", "at", "provider", "model", "type", "way", "is_correction"))
 
 
-def _counted(found: Any, names: tuple[str, ...]) -> Select[Any]:
+def _counted(query: Select[Any], most: int, names: tuple[str, ...]) -> Select[Any]:
+    """Return the query for how many rows of another query, which has `most` at most, are alike."""
+    # With a limit, what is selected is calculated once for each row, not again for each use in what selects from it.
+    found = query.limit(most).subquery()
     columns = (*(found.c[name] for name in names), bucket(found.c.milliseconds).label("bucket"))
     # By their numbers: the expression of the bucket is long.
     numbers: Iterator[ColumnElement[int]] = (literal_column(str(number)) for number in range(1, len(columns) + 1))

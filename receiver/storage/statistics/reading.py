@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Select, Table, and_, func, or_, select
 
 from models import StatisticStep
 from receiver.domain.time_steps import TimeSpan
+from receiver.storage.statistics.counting import ALL_MODELS
 from receiver.storage.tables import delivery_attempts, delivery_statistics, events, statistic_positions, task_statistics
 
 _TASK_NUMBERS = ("created", "completed", "failed", "cancelled", "by_webhook", "by_poll")
@@ -19,11 +20,10 @@ def task_series(
 ) -> Select[Any]:
     """Return the query for the sums of each step that has any: `at`, and the numbers by their names."""
     table = task_statistics.c
-    is_wanted = _is_in(task_statistics, organization_id, [(step, since, until)])
-    if model is not None:
-        is_wanted = and_(is_wanted, table.model == model)
+    is_in = _is_in(task_statistics, organization_id, [(step, since, until)])
+    is_one = and_(table.provider == ALL_MODELS[0], table.model == ALL_MODELS[1]) if model is None else _has(model)
     sums = (func.sum(table[name]).label(name) for name in _TASK_NUMBERS)
-    return select(table.at, *sums).where(is_wanted).group_by(table.at).order_by(table.at)
+    return select(table.at, *sums).where(is_in, is_one).group_by(table.at)
 
 
 def task_sums(organization_id: int, ranges: Sequence[TimeSpan], model: str | None) -> Select[Any]:
@@ -31,7 +31,7 @@ def task_sums(organization_id: int, ranges: Sequence[TimeSpan], model: str | Non
     table = task_statistics.c
     is_wanted = _is_in(task_statistics, organization_id, ranges)
     columns = (table.provider, table.model, *(table[name] for name in _TASK_NUMBERS), table.durations)
-    return select(*columns).where(is_wanted if model is None else and_(is_wanted, table.model == model))
+    return select(*columns).where(is_wanted, table.provider != ALL_MODELS[0] if model is None else _has(model))
 
 
 def delivery_series(organization_id: int, subscription_id: int, span: TimeSpan) -> Select[Any]:
@@ -54,6 +54,10 @@ def first_uncounted() -> Select[Any]:
     event = _first_after("events", events, events.c.created_at)
     attempt = _first_after("attempts", delivery_attempts, delivery_attempts.c.started_at)
     return select(event.label("event"), attempt.label("attempt"))
+
+
+def _has(model: str) -> ColumnElement[bool]:
+    return and_(task_statistics.c.provider != ALL_MODELS[0], task_statistics.c.model == model)
 
 
 def _of_subscription(

@@ -15,7 +15,7 @@ from sqlalchemy import Select, Table, and_, bindparam, delete, func, insert, or_
 from models import EventType, StatisticStep
 from receiver.domain.searched_values import searched_values
 from receiver.domain.time_steps import start_of
-from receiver.storage.statistics.counting import ALL_DELIVERIES
+from receiver.storage.statistics.counting import ALL_DELIVERIES, ALL_MODELS
 from receiver.storage.tables import (
     delivery_attempts,
     delivery_statistics,
@@ -79,12 +79,13 @@ class CountedPart:
         """Add the counts of `counting.task_events`, or take away those of `corrected_ends`."""
         for row in rows:
             number = -row["count"] if corrected else row["count"]
-            sums = self.tasks[row["organization_id"], row["at"], row["provider"], row["model"]]
-            sums[_COLUMNS[row["type"]]] += number
-            if row["way"] is not None:
-                sums[f"by_{row['way']}"] += number
-            if row["bucket"] is not None:
-                sums[row["bucket"]] += number
+            for whose in ((row["provider"], row["model"]), ALL_MODELS):
+                sums = self.tasks[row["organization_id"], row["at"], *whose]
+                sums[_COLUMNS[row["type"]]] += number
+                if row["way"] is not None:
+                    sums[f"by_{row['way']}"] += number
+                if row["bucket"] is not None:
+                    sums[row["bucket"]] += number
 
     def add_dead(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add the counts of `counting.dead_deliveries`."""
