@@ -24,11 +24,14 @@ async def stats(world: World, path: str = "/api/v1/stats", **query: str) -> dict
     return found
 
 
-async def counted(world: World, attempts: int) -> dict[str, Any]:
-    """Return the statistics when this number of attempts is counted."""
-    while (await stats(world))["deliveries"]["attempts"] < attempts:
+async def counted(world: World, ends: int) -> dict[str, Any]:
+    """Return the statistics when this number of ends, and as many attempts, are counted."""
+    while True:
+        found = await stats(world)
+        ended = found["tasks"]["completed"] + found["tasks"]["failed"]
+        if min(ended, found["deliveries"]["attempts"]) >= ends:
+            return found
         await world.api.get("/readyz")
-    return await stats(world)  # the tasks of that answer may have been read before they were counted
 
 
 async def test_the_numbers_are_those_of_what_happened(world: World) -> None:
