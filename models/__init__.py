@@ -36,11 +36,13 @@ from models.states import (
     RunStatus,
     Scope,
     SignatureScheme,
+    StatisticStep,
     StepStatus,
     Submission,
     SubscriptionKind,
     TaskStatus,
 )
+from models.statistics import DeliveryStatistic, StatisticPosition, TaskMetadataValue, TaskStatistic
 from models.subscriptions import Subscription
 from models.system import Alert, SystemCondition
 from models.tasks import Task
@@ -63,6 +65,7 @@ __all__ = [
     "Delivery",
     "DeliveryAttempt",
     "DeliveryFormat",
+    "DeliveryStatistic",
     "DeliveryStatus",
     "DisabledReason",
     "Event",
@@ -84,6 +87,8 @@ __all__ = [
     "RunStep",
     "Scope",
     "SignatureScheme",
+    "StatisticPosition",
+    "StatisticStep",
     "StepStatus",
     "Submission",
     "Subscription",
@@ -91,6 +96,8 @@ __all__ = [
     "SystemCondition",
     "Task",
     "TaskAttempt",
+    "TaskMetadataValue",
+    "TaskStatistic",
     "TaskStatus",
     "metadata",
 ]

@@ -13,6 +13,9 @@ BigKey = BigInteger().with_variant(Integer(), "sqlite")
 Document = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 """A JSON document: JSONB on PostgreSQL, text on SQLite. `None` is stored as NULL, not as the JSON word null."""
 
+BytewiseText = String().with_variant(String(collation="C"), "postgresql")
+"""A text that compares by its bytes, whatever the database's collation: an index on it finds beginnings of words."""
+
 
 class PublicId(TypeDecorator[str]):
     """A UUIDv7 in its dashed text form: `uuid` on PostgreSQL, 36 characters on SQLite."""

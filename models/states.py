@@ -203,6 +203,14 @@ class ReceiptReason(StrEnum):
     """It speaks of an earlier attempt, which another one followed."""
 
 
+class StatisticStep(StrEnum):
+    """How long a time the sums of one row of statistics are of."""
+
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+
+
 class Scope(StrEnum):
     """What an API key may do. Each scope includes the ones before it."""
 

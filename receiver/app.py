@@ -50,6 +50,7 @@ from receiver.outbound.settle import Settler
 from receiver.outbound.subscriptions import Subscriptions
 from receiver.providers.registry import build_providers, shared_secrets
 from receiver.reporting.reporter import Reporter
+from receiver.reporting.statistics import Statistics
 from receiver.runs.actions_file import read_actions
 from receiver.runs.advance import Advancer
 from receiver.runs.service import Runs
@@ -87,6 +88,7 @@ from receiver.workers.fan_out import FanOutWorker
 from receiver.workers.load_keeper import LoadKeeper
 from receiver.workers.replay import ReplayWorker
 from receiver.workers.sampler import Sampler
+from receiver.workers.statistics import StatisticsWorker
 from receiver.workers.supervisor import Supervisor
 from receiver.workers.system_watch import SystemWatcher
 from receiver.workers.task_worker import CONCURRENCY, TaskWorker
@@ -183,6 +185,7 @@ class Service:
         )
         self.clock_keeper = ClockKeeper(database, longest_lease=max(task_lease, delivery_lease, LEASE_SECONDS))
         self.cleaner = Cleaner(database, retention_days=settings.retention_days, audit_days=settings.audit_days)
+        self.statistics_worker = StatisticsWorker(database)
         self.inbound = InboundEndpoint(
             writer,
             applier,
@@ -212,6 +215,7 @@ class Service:
             replays=replays,
             bulk_actions=bulk_actions,
             reporter=Reporter(database, retention_days=settings.retention_days),
+            statistics=Statistics(database, self.providers, settings.provider_calls_per_second),
             messages=messages,
             test_sender=self.test_sender,
             authenticator=Authenticator(database, settings.wrong_key_tries),
@@ -241,6 +245,7 @@ class Service:
             "loop": self.load_keeper.run,
             "system events": self.system_watcher.run,
             "metrics": self.sampler.run,
+            "statistics": self.statistics_worker.run,
         }
         if self.shared is not None and self.log is not None:
             loops |= {"notices": self.shared.notices.run, "log": self.log.run, "limits": self.shared.limits.run}

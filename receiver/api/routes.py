@@ -26,6 +26,7 @@ from receiver.api import (
     replays,
     report,
     runs,
+    stats,
     tasks,
     webhooks,
 )
@@ -41,9 +42,11 @@ from receiver.api.schemas import (
     GetTask,
     Page,
     ReportQuery,
+    StatsQuery,
     TaskQuery,
     WaitQuery,
     WebhookDeliveryQuery,
+    WebhookStatsQuery,
 )
 from receiver.errors import RingbackError
 from receiver.telemetry.metrics import counted, exceptions
@@ -131,6 +134,7 @@ def _piapi() -> list[Route]:
 
 
 def _native() -> list[Route]:
+    webhook = "/api/v1/webhooks/{webhook_id}"
     return [
         _route("GET", "/api/v1/tasks", tasks.list_tasks, NATIVE, Scope.READ, query=TaskQuery),
         _route("POST", "/api/v1/tasks", bulk.create_tasks, NATIVE, Scope.WRITE, traced_as="create tasks"),
@@ -151,8 +155,10 @@ def _native() -> list[Route]:
         _route("DELETE", "/api/v1/webhooks/{webhook_id}", webhooks.delete_webhook, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/webhooks/{webhook_id}/rotate-secret", webhooks.rotate_secret, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/webhooks/{webhook_id}/test", webhooks.test_webhook, NATIVE, Scope.WRITE),
+        _route("GET", f"{webhook}/stats", stats.get_webhook_stats, NATIVE, Scope.READ, query=WebhookStatsQuery),
         *_deliveries(),
         _route("GET", "/api/v1/report", report.get_report, NATIVE, Scope.READ, query=ReportQuery),
+        _route("GET", "/api/v1/stats", stats.get_stats, NATIVE, Scope.READ, query=StatsQuery),
         _route("POST", "/api/v1/keys", keys.create_key, NATIVE, Scope.ADMIN),
         _route("GET", "/api/v1/keys", keys.list_keys, NATIVE, Scope.ADMIN, query=Page),
         _route("GET", "/api/v1/keys/{key_id}", keys.get_key, NATIVE, Scope.ADMIN),

@@ -238,6 +238,8 @@ class TaskQuery(Page):
     created_after: Timestamp | None = None
     created_before: Timestamp | None = None
     metadata: dict[str, str] = {}
+    q: Annotated[str, StringConstraints(max_length=200)] | None = None
+    """Free text (`receiver.storage.task_search`)."""
 
 
 class TasksToChange(RequestFields):
@@ -311,6 +313,20 @@ class ReportQuery(RequestFields):
     """The query of `GET /api/v1/report`; by default of the last 24 hours."""
 
     since: Timestamp | None = None
+
+
+class WebhookStatsQuery(RequestFields):
+    """The query of `GET /api/v1/webhooks/{id}/stats`; by default of the last hour, in minutes."""
+
+    since: Timestamp | None = None
+    until: Timestamp | None = None
+    step: Literal["minute", "hour"] | None = None
+
+
+class StatsQuery(WebhookStatsQuery):
+    """The query of `GET /api/v1/stats`."""
+
+    model: str | None = None
 
 
 class WaitQuery(RequestFields):

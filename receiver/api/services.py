@@ -17,6 +17,7 @@ from receiver.outbound.sender import Sender
 from receiver.outbound.subscriptions import Subscriptions
 from receiver.providers import Provider
 from receiver.reporting.reporter import Reporter
+from receiver.reporting.statistics import Statistics
 from receiver.runs.service import Runs
 from receiver.settings import Settings
 from receiver.storage.database import Database
@@ -43,6 +44,7 @@ class Services:
     replays: Replays
     bulk_actions: BulkActions
     reporter: Reporter
+    statistics: Statistics
     messages: MessageBuilder
     test_sender: Sender
     authenticator: Authenticator

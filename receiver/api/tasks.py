@@ -16,11 +16,15 @@ from receiver.domain.representations import native_attempts, native_event, nativ
 from receiver.errors import BadRequest
 from receiver.storage.events import events_of_task, large_events_of_task
 from receiver.storage.large_rows import read_first
-from receiver.storage.tasks import TaskFilter, large_tasks, task_by_id, tasks_matching
+from receiver.storage.task_search import search_tasks
+from receiver.storage.tasks import TaskFilter, large_tasks, task_by_id, tasks_by_keys, tasks_matching
 
 
 async def list_tasks(call: Call) -> Reply:
-    """`GET /api/v1/tasks`: filters on status, model, task_type, run_id, created_after/before and `metadata[k]=v`."""
+    """`GET /api/v1/tasks`: filters on status, model, task_type, run_id, created_after/before and `metadata[k]=v`.
+
+    `q` is free text for ids, models and values of metadata.
+    """
     query = call.query(TaskQuery)
     run_ids = await find_run_ids(call, [] if query.run_id is None else [query.run_id])
     wanted = TaskFilter(
@@ -34,8 +38,12 @@ async def list_tasks(call: Call) -> Reply:
         metadata=query.metadata,
         before=read_cursor(query.cursor),
     )
-    matching = large_tasks(tasks_matching(wanted, query.limit + 1))
-    rows, rest = await read_first(call.services.database.read, matching, call.hold)
+    most, read = query.limit + 1, call.services.database.read
+    if query.q is None:
+        matching = tasks_matching(wanted, most)
+    else:
+        matching = tasks_by_keys(await search_tasks(read, wanted, query.q, call.services.providers, most))
+    rows, rest = await read_first(read, large_tasks(matching), call.hold)
     return page(rows, query.limit, (native_task(row) for row in rows), is_cut=bool(rest))
 
 

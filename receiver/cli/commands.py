@@ -20,6 +20,7 @@ from receiver.cli.migrate import migrate
 from receiver.cli.report import report
 from receiver.cli.sandbox import sandbox
 from receiver.cli.serve import serve
+from receiver.cli.top import top
 
 app = typer.Typer(
     cls=FailureReportingGroup,
@@ -39,7 +40,7 @@ def _print_version(requested: bool) -> None:
 
 
 @app.callback(
-    epilog="The client commands (task, run, webhook, delivery, key, organization, audit, report, listen, mcp) send "
+    epilog="The client commands (task, run, webhook, delivery, key, organization, audit, report, top, listen, mcp) send "
     "requests to RINGBACK_URL (http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from the environment "
     "or a file .env.\n\n"
     "Exit status: 0 done, 1 the task or run failed, or the report does not add up, 2 usage, 3 not reachable or not "
@@ -100,6 +101,11 @@ _add(
     report,
     "Examples:\n\n  ringback report --since 24h\n\n  ringback report --since 7d --json | jq .gaps\n\n"
     "Exit status: 0 everything adds up, 1 something is missing, 2 usage, 3 not reachable or not allowed.",
+)
+_add(
+    top,
+    "Examples:\n\n  ringback top\n\n  ringback top --json | jq .tasks.now\n\n"
+    "Exit status: 0 done, 2 usage, 3 not reachable or not allowed.",
 )
 app.add_typer(task.app, name="task")
 app.add_typer(run.app, name="run")

@@ -16,7 +16,8 @@ import typer
 from receiver.printable import printable, printable_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
+    from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 
@@ -107,6 +108,30 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     for row in rows:
         table.add_row(*(cell(value) for value in row))
     Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
+
+
+def plain_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> "Table":
+    """Return a table to be drawn as a part of a view."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="ellipsis", no_wrap=True)
+    for row in rows:
+        table.add_row(*("" if value is None else cell(value) for value in row))
+    return table
+
+
+def shown_console() -> "Console":
+    """Return where a view is drawn: stdout; without a terminal, nothing is cut."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+
+
+def print_view(view: "RenderableType") -> None:
+    """Print a view once."""
+    shown_console().print(view)
 
 
 def print_fields(fields: Iterable[tuple[str, Any]]) -> None:

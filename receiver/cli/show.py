@@ -12,6 +12,7 @@ ApiObject = dict[str, Any]
 
 ENDS = frozenset({"completed", "failed", "cancelled"})
 """The terminal states of tasks and runs. Stated here, because importing `models` would slow every command down."""
+TASK_COLUMNS = ("id", "model/type", "status", "progress", "age", "result")
 STEP_COLUMNS = ("step", "action", "status", "took", "task", "result")
 _NEVER = "0001-01-01T00:00:00Z"
 """PiAPI's form of a time that has not come."""
@@ -41,18 +42,19 @@ def print_task(task: Mapping[str, Any]) -> None:
 
 def print_tasks(tasks: Sequence[Mapping[str, Any]]) -> None:
     """Print tasks as a table."""
-    rows = [
-        (
-            task.get("task_id"),
-            _model_and_type(task),
-            task.get("status"),
-            f"{percent_of(task)} %",
-            age(_time_of(task, "created_at")),
-            result_url(task) or error_message(task),
-        )
-        for task in tasks
-    ]
-    print_table(("id", "model/type", "status", "progress", "age", "result"), rows)
+    print_table(TASK_COLUMNS, map(task_cells, tasks))
+
+
+def task_cells(task: Mapping[str, Any]) -> Sequence[Any]:
+    """Return a task's cells for `TASK_COLUMNS`."""
+    return (
+        task.get("task_id"),
+        _model_and_type(task),
+        task.get("status"),
+        f"{percent_of(task)} %",
+        age(_time_of(task, "created_at")),
+        result_url(task) or error_message(task),
+    )
 
 
 def print_run(run: Mapping[str, Any]) -> None:

@@ -142,7 +142,8 @@ def get(task_id: TaskId, as_json: Json = False) -> None:
     "list",
     epilog="Examples:\n\n"
     "  ringback task list --status failed --created-after 24h\n\n"
-    "  ringback task list --metadata campaign=spring --all --json",
+    "  ringback task list --metadata campaign=spring --all --json\n\n"
+    "  ringback task list --search flux --watch",
 )
 def list_tasks(
     status: TaskStatusOption = None,
@@ -151,15 +152,31 @@ def list_tasks(
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
     metadata: MetadataOption = None,
+    search: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Only tasks with this id, provider's id, model or value of metadata."),
+    ] = None,
     limit: Limit = 20,
     list_all: ListAll = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show the list live, until q or Ctrl-C; without a terminal, once.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List tasks, newest first."""
+    from receiver.cli.inputs import without_none
+    from receiver.cli.live import has_terminal
     from receiver.cli.service import service
     from receiver.cli.show import print_tasks
 
-    filters = _as_query(_filters(status, model, task_type, created_after, created_before, metadata))
+    filters = _as_query(_filters(status, model, task_type, created_after, created_before, metadata)) | {"q": search}
+    if watch and has_terminal() and not as_json:
+        from receiver.cli.task_watch import watch_tasks
+
+        with service() as client:
+            of_stream = without_none({"model": model, "task_type": task_type})
+            watch_tasks(lambda: client.collect("/api/v1/tasks", filters, limit)["data"], of_stream)
+        return
     with spinner("loading", as_json), service() as client:
         page = client.collect("/api/v1/tasks", filters, None if list_all else limit)
     print_page(page, as_json, print_tasks)

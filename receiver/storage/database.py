@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from sqlalchemy import Executable, Select, func, literal, select
+from sqlalchemy import Executable, Select, func, literal, select, text
 
 from receiver.domain.limit_parts import Part, whole
 from receiver.errors import StorageUnavailable
@@ -131,6 +131,14 @@ class Database:
         """Return the version of the database's software. Raises `StorageUnavailable`."""
         found = func.sqlite_version() if self.shared is None else func.current_setting("server_version")
         return str((await self.read(select(found.label("version"))))[0]["version"])
+
+    async def processes(self) -> int:
+        """Return how many processes of Ringback serve this database. Raises `StorageUnavailable`."""
+        if self.shared is None:
+            return 1
+        from receiver.storage.postgresql.own_sessions import LIVE_WRITERS
+
+        return int((await self.read(text(f"SELECT ({LIVE_WRITERS}) AS live")))[0]["live"])
 
     async def aclose(self) -> None:
         """Commit the writes that wait, then close every connection."""

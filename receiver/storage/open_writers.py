@@ -17,7 +17,15 @@ from typing import Self
 from sqlalchemy import Table, text
 
 from receiver.storage.database import Database
-from receiver.storage.tables import api_keys, bulk_actions, deliveries, events, replays, subscriptions
+from receiver.storage.tables import (
+    api_keys,
+    bulk_actions,
+    deliveries,
+    delivery_attempts,
+    events,
+    replays,
+    subscriptions,
+)
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import open_writers_left
 
@@ -25,6 +33,8 @@ EVENTS = events
 """For readers of events."""
 DELIVERIES = deliveries
 """For readers of outcomes of deliveries."""
+DELIVERY_ATTEMPTS = delivery_attempts
+"""For readers of attempts."""
 WORK = (events, subscriptions, deliveries, replays, bulk_actions, api_keys)
 """For readers of what a request did: each request that changes something writes one of these."""
 MOST_SECONDS = 40.0

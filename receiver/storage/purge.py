@@ -29,6 +29,7 @@ from receiver.storage.tables import (
     runs,
     subscriptions,
     task_attempts,
+    task_metadata_values,
     tasks,
 )
 from receiver.storage.transaction import Transaction
@@ -125,6 +126,7 @@ async def purge_tasks(tx: Transaction, keys: Sequence[int], before: datetime) ->
         await _delete_deliveries(tx, deliveries.c.task_id.in_(gone))
         await _delete_events(tx, events.c.task_id.in_(gone))
         await tx.execute(delete(task_attempts).where(task_attempts.c.task_id.in_(gone)))
+        await tx.execute(delete(task_metadata_values).where(task_metadata_values.c.task_id.in_(gone)))
         await tx.execute(delete(tasks).where(tasks.c.id.in_(gone)))
     return len(gone)
 

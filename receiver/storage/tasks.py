@@ -192,6 +192,11 @@ def tasks_matching(wanted: TaskFilter, limit: int, offset: int = 0) -> Select[An
     return _WITH_CALLBACK.where(tasks.c.id.in_(select(keys.c.id))).order_by(tasks.c.id.desc())
 
 
+def tasks_by_keys(keys: Sequence[int]) -> Select[Any]:
+    """Return the query for tasks by their row keys, newest first."""
+    return _WITH_CALLBACK.where(tasks.c.id.in_(keys)).order_by(tasks.c.id.desc())
+
+
 def large_tasks(query: Select[Any]) -> LargeRows:
     """Return the query of a page of tasks so that it can be read in pieces."""
     return LargeRows(query, tasks.c.id, bytes_of(tasks))
@@ -311,7 +316,7 @@ async def add_metadata(tx: Transaction, organization_id: int, uid: str, metadata
 
 
 def is_wanted(wanted: TaskFilter) -> ColumnElement[bool]:
-    """Return the condition that a task matches a filter."""
+    """Return the condition that a task passes the filter."""
     conditions = wanted.conditions(
         tasks, status=wanted.status, model=wanted.model, task_type=wanted.task_type, run_uid=wanted.run_uid
     )

@@ -12,14 +12,17 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import product
 from typing import Any
 
-from models import RUN_TERMINAL, TERMINAL
+from models import RUN_TERMINAL, TERMINAL, StatisticStep
 from receiver.clock import SERVICE_CLOCK, AnchoredClock, utc_now
 from receiver.storage import purge
 from receiver.storage.audit import old_audit_entries, purge_audit_entries
 from receiver.storage.database import Database, Query
 from receiver.storage.idempotency import KEPT
+from receiver.storage.statistics.sums import MINUTES_KEPT, STATISTICS, lower_position, oldest_sums, purge_sums
 from receiver.storage.system import forget_conditions
 from receiver.storage.transaction import Transaction
 from receiver.telemetry.log import get_logger
@@ -35,6 +38,8 @@ TASKS_AT_ONCE = 50
 RUNS_AT_ONCE = 50
 _ROWS_AT_ONCE = 200
 _PAGE = 500
+_LONGEST_STEP = timedelta(days=1)
+"""The sums of a day are kept until all of it is older than the retention."""
 
 Purge = Callable[[Transaction, Sequence[int]], Awaitable[int]]
 PurgeEnded = Callable[[Transaction, Sequence[int], datetime], Awaitable[int]]
@@ -98,6 +103,7 @@ class Cleaner:
             purged["audit_entries"] = await self._all(
                 lambda: old_audit_entries(now - self._audit, _ROWS_AT_ONCE), purge_audit_entries
             )
+        purged["statistics"] = await self._sums(now)
         for kind, count in purged.items():
             counted(purged_rows, kind).inc(count)
         last_purge.set(now.timestamp())
@@ -124,6 +130,19 @@ class Cleaner:
         purged["subscriptions"] = await self._all(
             lambda: purge.old_subscriptions(before, _ROWS_AT_ONCE), purge.purge_subscriptions
         )
+        return purged
+
+    async def _sums(self, now: datetime) -> int:
+        """Purge the sums of minutes, and of hours and days as old as all other rows that are purged."""
+        befores = {StatisticStep.MINUTE: now - MINUTES_KEPT}
+        if self._retention:
+            befores |= dict.fromkeys((StatisticStep.HOUR, StatisticStep.DAY), now - self._retention - _LONGEST_STEP)
+        purged = 0
+        for (step, before), table in product(befores.items(), STATISTICS):
+            while (at := (await self._database.read(oldest_sums(table, step, before)))[0]["at"]) is not None:
+                purged += await self._database.writer.run(
+                    partial(purge_sums, table=table, step=step, at=at), bounded=False
+                )
         return purged
 
     async def _walk(self, oldest: Oldest, before: datetime, purge_them: PurgeEnded, at_once: int) -> int:
@@ -162,8 +181,14 @@ class Cleaner:
         """Purge one batch, then pause for as long as that took, so that other writes get their turn."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        purged = await self._database.writer.run(lambda tx: purge_them(tx, keys), bounded=False)
+        purged = await self._database.writer.run(lambda tx: self._purge(tx, keys, purge_them), bounded=False)
         await asyncio.sleep(loop.time() - began)
+        return purged
+
+    async def _purge(self, tx: Transaction, keys: Sequence[int], purge_them: Purge) -> int:
+        purged = await purge_them(tx, keys)
+        if self._database.shared is None:
+            await lower_position(tx)
         return purged
 
 

@@ -25,6 +25,7 @@ from tests.bench.end_to_end import end_to_end
 from tests.bench.growth import growth
 from tests.bench.inbound import inbound
 from tests.bench.listing import listing
+from tests.bench.numbers import numbers
 from tests.bench.recovery import recovery
 from tests.bench.report import Report
 from tests.bench.runs import runs
@@ -45,6 +46,7 @@ PARTS: dict[str, Callable[[BenchContext], Awaitable[None]]] = {
         recovery,
         startup,
         listing,
+        numbers,
         growth,
         streams,
     )

@@ -108,6 +108,49 @@ def add_due_deliveries(store: Store, tasks: range, subscription_uid: str) -> Non
     )
 
 
+def add_statistics(store: Store, models: int) -> None:
+    """Add the sums of a month of tasks and deliveries: of its days and hours, and of the minutes of two days.
+
+    `models` is how many rows each time has: one of each model, and that of all.
+    """
+    dialect, now = _dialect(store), int(time.time())
+    histogram = dialect.document("'{" + ",".join(f'"{bucket}":{bucket}' for bucket in range(150, 190)) + "}'")
+    for step, seconds, count in (("day", 86400, _DAYS), ("hour", 3600, _DAYS * 24), ("minute", 60, 2 * 1440)):
+        last = now // seconds * seconds
+        at = dialect.moment(f"{last} - (n / {models}) * {seconds}")
+        task = {
+            "organization_id": "1",
+            "step": f"'{step}'",
+            "at": at,
+            "provider": f"CASE n % {models} WHEN 0 THEN '' ELSE 'piapi' END",
+        }
+        task |= {
+            "model": f"CASE n % {models} WHEN 0 THEN '' ELSE 'model-' || (n % {models}) END",
+            "durations": histogram,
+        }
+        task |= dict.fromkeys(("created", "completed", "failed", "cancelled", "by_webhook", "by_poll"), "50")
+        at = dialect.moment(f"{last} - n * {seconds}")
+        delivery = {"organization_id": "1", "step": f"'{step}'", "subscription_id": "0", "at": at}
+        delivery |= {"attempts": "100", "delivered": "99", "dead": "0", "latencies": histogram}
+        store.execute(
+            _insert("task_statistic", task, dialect.series(0, count * models - 1)),
+            _insert("delivery_statistic", delivery, dialect.series(0, count - 1)),
+        )
+
+
+def add_metadata_values(store: Store) -> None:
+    """Add two values of metadata for each task: one of fifty, and one of its own."""
+    columns = {"organization_id": "1", "task_id": "id"}
+    common, own = columns | {"value": "'campaign-' || (id % 50)"}, columns | {"value": "'order-' || id"}
+    store.execute(
+        "BEGIN",
+        _insert("task_metadata_value", common, "task"),
+        _insert("task_metadata_value", own, "task"),
+        "COMMIT",
+        "ANALYZE task_metadata_value",
+    )
+
+
 def _dialect(store: Store) -> _Dialect:
     return _SQLite() if store.is_sqlite else _PostgreSQL()
 

@@ -100,6 +100,35 @@ REPORT = {
     },
     **dict.fromkeys(("dead", "overdue_tasks", "overdue_deliveries"), LISTING),
 }
+STATS: dict[str, Any] = {
+    **dict.fromkeys(("since", "until", "step", "counted_until", "model"), HOSTILE),
+    "tasks": {
+        **dict.fromkeys(("created", "completed", "failed", "cancelled", "by_webhook", "by_poll", "by_other"), 1),
+        **{"now": {HOSTILE: 1}, "counted_up_to": 1, "oldest_due_at": HOSTILE},
+        "models": [
+            {**dict.fromkeys(("created", "completed", "failed"), 1), "model": HOSTILE}
+            | dict.fromkeys(("p50_seconds", "p95_seconds", "p99_seconds"), 0.5)
+        ],
+        "series": [dict.fromkeys(("created", "completed", "failed"), 1)],
+    },
+    "deliveries": {
+        **dict.fromkeys(("attempts", "delivered", "failed", "dead", "p50_ms", "p95_ms", "p99_ms"), 1),
+        **{"oldest_due_at": HOSTILE, "series": [{"delivered": 1}]},
+    },
+    "webhooks": {
+        "shown": [
+            {
+                **dict.fromkeys(("webhook_id", "endpoint_url", "disabled_reason", "next_due_at"), HOSTILE),
+                **{"is_active": is_active, "failing_since": HOSTILE, "pending": 1},
+            }
+            for is_active in (True, False)
+        ]
+    },
+    "providers": [
+        {"name": HOSTILE, "calls_per_second": 1.0, "paused_seconds": 1, "reserved_seconds": 1, "key_is_refused": True}
+    ],
+    "service": {"version": HOSTILE, "replicas": 1},
+}
 COMMANDS = {
     "task create": ("--model", "m", "--task-type", "t"),
     "task get": (ID,),
@@ -134,6 +163,7 @@ COMMANDS = {
     "organization limits": (ID,),
     "audit list": (),
     "report": (),
+    "top": (),
     "listen": ("--forward-to", "http://127.0.0.1:9/"),
 }
 NOT_CLIENTS = {"serve", "demo", "sandbox", "migrate", "backup", "restore", "health", "init", "doctor", "mcp"} | {
@@ -163,6 +193,8 @@ async def hostile(request: Request) -> Response:
     )
     if request.url.path.endswith("/report"):
         data = REPORT
+    elif request.url.path.endswith("/stats"):
+        data = STATS
     elif request.url.path.endswith("/events"):
         event = {"id": HOSTILE, "sequence": 1, "type": HOSTILE, "timestamp": HOSTILE, "data": {"task_id": HOSTILE}}
         body = (

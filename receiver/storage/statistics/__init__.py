@@ -1,0 +1,1 @@
+"""Statistics: counting the logs, keeping the sums, and reading them."""

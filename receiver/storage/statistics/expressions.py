@@ -1,0 +1,78 @@
+"""SQL expressions by which the databases count: the minute of a time, a duration, and its bucket."""
+
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, case, literal_column
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from models.columns import Moment
+from receiver.domain.histograms import DOUBLINGS, LONGEST_MS, SUB_BUCKETS
+
+
+class minute_of(FunctionElement[Any]):  # noqa: N801 - used as a function, as SQLAlchemy's own constructs are
+    """When the minute of a time began, in UTC."""
+
+    type = Moment()
+    name = "minute_of"
+    inherit_cache = True
+
+
+class milliseconds_between(FunctionElement[Any]):  # noqa: N801
+    """How many milliseconds the second time is after the first."""
+
+    type = BigInteger()
+    name = "milliseconds_between"
+    inherit_cache = True
+
+
+@compiles(minute_of, "sqlite")
+def _minute_on_sqlite(element: minute_of, compiler: Any, **options: Any) -> str:
+    return f"(substr({compiler.process(element.clauses, **options)}, 1, 17) || '00.000000')"
+
+
+@compiles(minute_of, "postgresql")
+def _minute_on_postgresql(element: minute_of, compiler: Any, **options: Any) -> str:
+    return f"date_trunc('minute', {compiler.process(element.clauses, **options)})"
+
+
+@compiles(milliseconds_between, "sqlite")
+def _milliseconds_on_sqlite(element: milliseconds_between, compiler: Any, **options: Any) -> str:
+    first, second = (compiler.process(each, **options) for each in element.clauses)
+    return f"CAST(round((julianday({second}) - julianday({first})) * 86400000.0) AS INTEGER)"
+
+
+@compiles(milliseconds_between, "postgresql")
+def _milliseconds_on_postgresql(element: milliseconds_between, compiler: Any, **options: Any) -> str:
+    first, second = (compiler.process(each, **options) for each in element.clauses)
+    return f"CAST(extract(epoch FROM ({second} - {first})) * 1000 AS BIGINT)"
+
+
+def bucket(milliseconds: ColumnElement[int]) -> ColumnElement[int]:
+    """Return the number of a duration's bucket, as `receiver.domain.histograms.bucket_of` does; null for null.
+
+    It compares as a search in a sorted list does, five times, for the databases have no logarithm in common.
+    """
+    inside = case((milliseconds <= _number(LONGEST_MS), milliseconds), else_=_number(LONGEST_MS))
+    return case(
+        (milliseconds < _number(0), _number(0)),
+        (milliseconds.is_not(None), _bucket(milliseconds, inside, 0, DOUBLINGS)),
+    )
+
+
+def _bucket(milliseconds: ColumnElement[int], inside: ColumnElement[int], least: int, most: int) -> ColumnElement[int]:
+    if least == most:
+        shown = inside if least == DOUBLINGS else milliseconds
+        return _number(least * SUB_BUCKETS) + shown.bitwise_rshift(_shift(least))
+    middle = (least + most) // 2
+    is_below = milliseconds < _number(2 * SUB_BUCKETS << middle)
+    lower, upper = _bucket(milliseconds, inside, least, middle), _bucket(milliseconds, inside, middle + 1, most)
+    return case((is_below, lower), else_=upper)
+
+
+def _number(value: int) -> ColumnElement[int]:
+    return literal_column(str(value), BigInteger())
+
+
+def _shift(value: int) -> ColumnElement[int]:
+    return literal_column(str(value))
