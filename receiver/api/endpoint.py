@@ -61,6 +61,8 @@ _LONGEST_FAULT = 300
 
 Schema = TypeVar("Schema", bound=BaseModel)
 Result = TypeVar("Result")
+_NO_KEY = 0
+"""What people without a key have their rate limit by, all together: no row has it."""
 _READS = ("GET", "HEAD")
 """Methods of requests that are broken off when their key ends, because they change nothing; so are those that are
 passed on, as when their client is gone."""
@@ -239,11 +241,13 @@ def endpoint(
     request that creates something. Every response to a valid key has the headers of its rate limit (`api.limits`).
     """
     names = tuple(query.model_fields) if query is not None else ()
-    return _Endpoint(handler, dialect, scope, names, passes_on, traced_as).serve
+    return Endpoint(handler, dialect, scope, names, passes_on, traced_as).serve
 
 
 @dataclass(frozen=True, slots=True)
-class _Endpoint:
+class Endpoint:
+    """What serves the requests of one route."""
+
     handler: EndpointHandler
     dialect: Dialect
     scope: Scope
@@ -251,10 +255,11 @@ class _Endpoint:
     passes_on: bool
     traced_as: str | None
 
-    async def serve(self, request: Request) -> ASGIApp:
+    async def serve(self, request: Request, principal: Principal | None = None) -> ASGIApp:
+        """Return the response to a request: of the key that it has, or of a `principal` that is known already."""
         request_id = ensure_request_id()
         headers = {"x-request-id": request_id}
-        handling = self._with_errors(self._authorize(request, request_id, headers), request, request_id)
+        handling = self._with_errors(self._authorize(request, principal, request_id, headers), request, request_id)
         try:
             response = await handling
         except asyncio.CancelledError:
@@ -263,13 +268,15 @@ class _Endpoint:
             response = self.dialect.error(_broken_off(request.method), request_id)
         return _with_headers(response, headers)
 
-    async def _authorize(self, request: Request, request_id: str, headers: dict[str, str]) -> ASGIApp:
+    async def _authorize(
+        self, request: Request, principal: Principal | None, request_id: str, headers: dict[str, str]
+    ) -> ASGIApp:
         """Handle a request if its key allows it; add the headers of the key's rate limit, also if it does not."""
         services: Services = request.app.state.services
         check_size(request.scope["query_string"])
-        principal = await services.authenticator.principal(request.headers, request.client)
+        principal = principal or await services.authenticator.principal(request.headers, request.client)
         request.scope[KEY] = (principal.key_uid, principal.organization_uid)
-        limit_status = services.key_limits.take(principal.key_id, principal.rate_limit)
+        limit_status = services.key_limits.take(principal.key_id or _NO_KEY, principal.rate_limit)
         headers |= limit_status.headers
         limit_status.check()
         principal.require(self.scope)

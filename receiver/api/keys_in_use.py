@@ -14,6 +14,7 @@ it: each sees in the row what another has noted.
 
 import asyncio
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -42,13 +43,14 @@ _RANKS = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
 class Principal:
     """The organization and the key of a request; `rate_limit` is the key's own, in requests per second.
 
-    `key_name` is the key's name with its first characters, for the audit log, and `key_uid` its id.
+    `key_name` is the key's name with its first characters, for the audit log, and `key_uid` its id. A person whom a
+    proxy has signed in to the dashboard has no key: then `key_id` is None, and `key_name` is the person's.
     """
 
     organization_id: int
     organization_uid: str
     scope: Scope
-    key_id: int
+    key_id: int | None
     rate_limit: float | None
     key_name: str
     expires_at: datetime | None
@@ -103,12 +105,12 @@ class KeysInUse:
             self._known.clear()
         self._known[hashed] = _Known(principal, read_at + _VALID_SECONDS, monotonic())
 
-    def hold(self, principal: Principal) -> "KeyHold":
+    def hold(self, principal: Principal) -> AbstractContextManager[object]:
         """Return a context manager in which the present task is cancelled when the key ends.
 
-        It then raises `NotAuthenticated`.
+        It then raises `NotAuthenticated`. Without a key there is nothing that ends.
         """
-        return KeyHold(self._held, principal.key_id)
+        return KeyHold(self._held, principal.key_id) if principal.key_id is not None else nullcontext()
 
     def end(self, key_ids: Collection[int]) -> None:
         """End what these keys are used for here, and notify the other processes. Called after the commit."""

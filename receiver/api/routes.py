@@ -12,6 +12,7 @@ from models import Scope
 from receiver.api import (
     audit,
     bulk,
+    dashboard_links,
     deliveries,
     events,
     health,
@@ -39,6 +40,7 @@ from receiver.api.schemas import (
     GetTask,
     Page,
     ReportQuery,
+    TaskEventQuery,
     TaskQuery,
     WaitQuery,
     WebhookDeliveryQuery,
@@ -134,7 +136,7 @@ def _native() -> list[Route]:
         _route("POST", "/api/v1/tasks", bulk.create_tasks, NATIVE, Scope.WRITE, traced_as="create tasks"),
         _route("POST", "/api/v1/tasks/adopt", tasks.adopt_task, NATIVE, Scope.WRITE, traced_as="adopt task"),
         _route("GET", "/api/v1/tasks/{task_id}", tasks.get_task, NATIVE, Scope.READ, query=GetTask),
-        _route("GET", "/api/v1/tasks/{task_id}/events", tasks.list_events, NATIVE, Scope.READ, query=Page),
+        _route("GET", "/api/v1/tasks/{task_id}/events", tasks.list_events, NATIVE, Scope.READ, query=TaskEventQuery),
         _route("POST", "/api/v1/tasks/{task_id}/refresh", tasks.refresh_task, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/tasks/{task_id}/cancel", tasks.cancel_task, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/tasks/{task_id}/retry", tasks.retry_task, NATIVE, Scope.WRITE),
@@ -156,6 +158,7 @@ def _native() -> list[Route]:
         _route("POST", "/api/v1/master-keys/rotate", master_keys.rotate_master_key, NATIVE, Scope.ADMIN),
         _route("GET", "/api/v1/audit", audit.list_audit_entries, NATIVE, Scope.ADMIN, query=AuditQuery),
         *_organizations(),
+        _route("POST", "/api/v1/dashboard-links", dashboard_links.create_link, NATIVE, Scope.READ),
     ]
 
 

@@ -237,6 +237,15 @@ class TaskQuery(Page):
     created_after: Timestamp | None = None
     created_before: Timestamp | None = None
     metadata: dict[str, str] = {}
+    brief: bool = False
+    """Whether to leave out what may be large: `BRIEF` of `receiver.domain.representations`."""
+
+
+class TaskEventQuery(Page):
+    """The query of `GET /api/v1/tasks/{id}/events`."""
+
+    brief: bool = False
+    """Whether `data` is without what may be large."""
 
 
 class EventQuery(Page):

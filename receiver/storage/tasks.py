@@ -37,6 +37,8 @@ MOST_MODELS = 1000
 _SMALL_OUTPUT = 4096
 """Bytes, as stored."""
 _TO_CANCEL = ("uid", "organization_id", "provider", "model", "provider_task_id", "status", "attempt", "trace_context")
+_LARGE_COLUMNS = frozenset({"input", "output", "logs", "config", "detail", "meta"})
+"""Those of which a list may do without."""
 _MOST_RANKED = 20_000
 """Of how many tasks that have not ended the newest of each model are found."""
 
@@ -190,6 +192,14 @@ def tasks_matching(wanted: TaskFilter, limit: int, offset: int = 0) -> Select[An
     # The tasks of several models are not in the order of one index. Their keys alone are sorted, not the whole rows.
     keys = _sorted_page(select(tasks.c.id).where(_is_wanted(wanted)), limit, offset).subquery()
     return _WITH_CALLBACK.where(tasks.c.id.in_(select(keys.c.id))).order_by(tasks.c.id.desc())
+
+
+def brief_tasks_matching(wanted: TaskFilter, limit: int) -> Select[Any]:
+    """Return the query for a page of tasks, newest first, with null for the columns that may be large."""
+    columns = [
+        cast(null(), column.type).label(column.name) if column.name in _LARGE_COLUMNS else column for column in tasks.c
+    ]
+    return tasks_matching(wanted, limit).with_only_columns(*columns)
 
 
 def large_tasks(query: Select[Any]) -> LargeRows:
