@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from models import EventType
 from receiver.dashboard.times import parse
 
 WIDTH = 1000
 """Of a lane, in units of its picture: pictures are stretched to the width of the page."""
 _LEAST = 4
 """A bar has this width at least, so that what was short can be seen."""
+_MARK = 2
 _MOST_DELIVERIES = 8
 _SHORT = timedelta(milliseconds=1)
 Json = Mapping[str, Any]
@@ -24,6 +26,7 @@ class Bar:
     width: float
     kind: str
     title: str
+    is_minor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class _Scale:
 
     def bar(self, begin: datetime, end: datetime, kind: str, title: str) -> Bar:
         x = min(self.x(begin), WIDTH - _LEAST)
-        return Bar(x, max(self.x(end) - x, _LEAST), kind, title)
+        return Bar(x, round(max(self.x(end) - x, _LEAST), 2), kind, title)
 
 
 def _states(task: Json, events: Sequence[Json], scale: _Scale) -> list[Bar]:
@@ -109,7 +112,13 @@ def _states(task: Json, events: Sequence[Json], scale: _Scale) -> list[Bar]:
 
 def _marks(events: Sequence[Json], scale: _Scale) -> list[Bar]:
     return [
-        Bar(min(scale.x(parse(event["created_at"])), WIDTH - _LEAST), _LEAST, _kind(event), str(event["type"]))
+        Bar(
+            min(scale.x(parse(event["created_at"])), WIDTH - _MARK),
+            _MARK,
+            _kind(event),
+            str(event["type"]),
+            is_minor=event["type"] == EventType.TASK_UPDATED,
+        )
         for event in events
     ]
 
@@ -156,7 +165,7 @@ def _notes(event: Json) -> list[str]:
     if event["provider_status"]:
         notes.append(f"the provider says {event['provider_status']}")
     if event["retry_at"]:
-        notes.append(f"another attempt at {event['retry_at']}")
+        notes.append(f"another attempt at {parse(event['retry_at']):%H:%M:%S} UTC")
     if (error := data.get("error")) and error.get("message"):
         notes.append(str(error["message"])[:300])
     if data.get("corrects"):

@@ -192,7 +192,8 @@ async def in_process(
             world = World(folder, port, environment, subscriber)
             loaded = world.settings
             keys = await _prepare(loaded)
-            async with world.api, world.provider, served(create_app(loaded, keys), listening):
+            proxy = {"root_path": loaded.root_path, "trusted_proxies": loaded.trusted_proxies}
+            async with world.api, world.provider, served(create_app(loaded, keys), listening, **proxy):
                 yield world
 
 

@@ -21,6 +21,7 @@ export function followTheme() {
     event.preventDefault();
     toggleTheme();
   });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", name);
   name();
 }
 
