@@ -20,7 +20,7 @@ from models import Scope
 from receiver.api.dialects import Dialect, Reply, shortened
 from receiver.api.idempotency import IdempotentRequest, read_key
 from receiver.api.ids import read_id
-from receiver.api.keys_in_use import Principal
+from receiver.api.keys_in_use import NO_KEY, Principal
 from receiver.api.lists import check_names, check_size, read_query
 from receiver.api.paths import segment_text
 from receiver.api.services import Services
@@ -61,8 +61,6 @@ _LONGEST_FAULT = 300
 
 Schema = TypeVar("Schema", bound=BaseModel)
 Result = TypeVar("Result")
-_NO_KEY = 0
-"""What people without a key have their rate limit by, all together: no row has it."""
 _READS = ("GET", "HEAD")
 """Methods of requests that are broken off when their key ends, because they change nothing; so are those that are
 passed on, as when their client is gone."""
@@ -106,10 +104,10 @@ class Call:
         return Actor(
             self.organization_id,
             self.principal.key_name,
-            self.principal.key_id,
+            self.principal.key_id if self.principal.key_id != NO_KEY else None,
             client.host if client is not None else None,
             self.request_id,
-            self.principal.key_uid,
+            self.principal.key_uid or None,
         )
 
     async def found(self, state: str) -> str:
@@ -276,7 +274,7 @@ class Endpoint:
         check_size(request.scope["query_string"])
         principal = principal or await services.authenticator.principal(request.headers, request.client)
         request.scope[KEY] = (principal.key_uid, principal.organization_uid)
-        limit_status = services.key_limits.take(principal.key_id or _NO_KEY, principal.rate_limit)
+        limit_status = services.key_limits.take(principal.key_id, principal.rate_limit)
         headers |= limit_status.headers
         limit_status.check()
         principal.require(self.scope)

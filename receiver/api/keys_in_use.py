@@ -36,6 +36,8 @@ _PAUSE_SECONDS = 0.1
 """The least time between two looks, however often keys change."""
 _USE_SECONDS = 60.0
 _MOST_KNOWN = 4096
+NO_KEY = 0
+"""The row key that no key has."""
 _RANKS = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
 
 
@@ -44,13 +46,13 @@ class Principal:
     """The organization and the key of a request; `rate_limit` is the key's own, in requests per second.
 
     `key_name` is the key's name with its first characters, for the audit log, and `key_uid` its id. A person whom a
-    proxy has signed in to the dashboard has no key: then `key_id` is None, and `key_name` is the person's.
+    proxy has signed in to the dashboard has no key: then `key_id` is `NO_KEY`, and `key_name` is the person's.
     """
 
     organization_id: int
     organization_uid: str
     scope: Scope
-    key_id: int | None
+    key_id: int
     rate_limit: float | None
     key_name: str
     expires_at: datetime | None
@@ -110,7 +112,7 @@ class KeysInUse:
 
         It then raises `NotAuthenticated`. Without a key there is nothing that ends.
         """
-        return KeyHold(self._held, principal.key_id) if principal.key_id is not None else nullcontext()
+        return nullcontext() if principal.key_id == NO_KEY else KeyHold(self._held, principal.key_id)
 
     def end(self, key_ids: Collection[int]) -> None:
         """End what these keys are used for here, and notify the other processes. Called after the commit."""

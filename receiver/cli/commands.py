@@ -9,6 +9,7 @@ import typer
 from receiver.cli import audit, database, delivery, key, organization, run, task, webhook
 from receiver.cli.backup import backup, restore
 from receiver.cli.console import echo
+from receiver.cli.dashboard import dashboard
 from receiver.cli.demo.command import demo
 from receiver.cli.failure import FailureReportingGroup
 from receiver.cli.health import health
@@ -37,9 +38,9 @@ def _print_version(requested: bool) -> None:
 
 
 @app.callback(
-    epilog="The client commands (task, run, webhook, delivery, key, organization, audit, report, listen) send requests "
-    "to RINGBACK_URL (http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from the environment or a file "
-    ".env.\n\n"
+    epilog="The client commands (task, run, webhook, delivery, key, organization, audit, report, dashboard, listen) send "
+    "requests to RINGBACK_URL (http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from the environment or "
+    "a file .env.\n\n"
     "Exit status: 0 done, 1 the task or run failed, or the report does not add up, 2 usage, 3 not reachable or not "
     "allowed, 4 timed out.\n\n"
     "To see it work: ringback demo"
@@ -80,6 +81,11 @@ _add(
     listen,
     "Example: ringback listen --forward-to http://localhost:3000/hook --event task.completed\n\n"
     "Exit status: 0 ended by Ctrl-C, 2 usage, 3 not reachable or not allowed.",
+)
+_add(
+    dashboard,
+    "Examples:\n\n  ringback dashboard\n\n  ringback dashboard --print\n\n"
+    "Exit status: 0 done, 2 usage, 3 not reachable or not allowed.",
 )
 _add(
     report,

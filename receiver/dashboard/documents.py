@@ -1,6 +1,7 @@
 """JSON documents that others sent, as a page shows them: bounded, coloured, with links to http and https alone."""
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -16,20 +17,24 @@ _MOST_ITEMS = 200
 _TOKEN = re.compile(r'(?P<text>"(?:[^"\\]|\\.)*")(?P<colon>\s*:)?|(?P<number>-?\d[\d.eE+-]*)|(?P<word>true|false|null)')
 
 
+@dataclass(frozen=True, slots=True)
 class Shown:
-    """A document as a page shows it. `is_cut` says whether the page has a part of it only, `size` how large it is."""
+    """A document as a page shows it. `is_cut`: the page has a part of it only; `size` is that of all, in bytes."""
 
-    def __init__(self, value: Any) -> None:
-        self.size = len(orjson.dumps(value))
-        shortened = _shortened(value) if self.size > _LONGEST_TEXT else value
-        text = printable_json(orjson.dumps(shortened, option=orjson.OPT_INDENT_2).decode())
-        self.is_cut = (shortened is not value and shortened != value) or len(text) > MOST_CHARACTERS
-        self.markup = _coloured(text[:MOST_CHARACTERS])
+    markup: Markup
+    size: int
+    is_cut: bool
 
 
 def document(value: Any) -> Shown:
-    """Return a document as a page shows it."""
-    return Shown(value)
+    """Return a document as a page shows it, which may be large; one that is returned already stays as it is."""
+    if isinstance(value, Shown):
+        return value
+    size = len(orjson.dumps(value))
+    shortened = _shortened(value) if size > _LONGEST_TEXT else value
+    text = orjson.dumps(shortened, option=orjson.OPT_INDENT_2).decode()
+    is_cut = len(text) > MOST_CHARACTERS or (size > _LONGEST_TEXT and shortened != value)
+    return Shown(_coloured(printable_json(text[:MOST_CHARACTERS])), size, is_cut)
 
 
 def size_text(size: int) -> str:

@@ -1,4 +1,4 @@
-"""The query of a list: its filters are in the URL, so that a page can be shared, and the browser's back button works."""
+"""The query of a list: its filters are in the URL, so that a page can be shared and the browser's back button works."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

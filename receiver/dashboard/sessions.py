@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from models import Scope
-from receiver.api.keys_in_use import Principal
+from receiver.api.keys_in_use import NO_KEY, Principal
 from receiver.api.services import Services
 from receiver.asgi import PEER
 from receiver.clock import utc_now
@@ -61,7 +61,7 @@ async def _principal_of_person(services: Services, person: str) -> Principal:
         organization_id=organization["id"],
         organization_uid=organization["uid"],
         scope=Scope(services.settings.dashboard_trusted_scope),
-        key_id=None,
+        key_id=NO_KEY,
         rate_limit=None,
         key_name=f"{person} (single sign-on)",
         expires_at=None,

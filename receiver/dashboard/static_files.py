@@ -23,7 +23,7 @@ class _File:
 
 @cache
 def _files() -> tuple[str, dict[str, _File]]:
-    """Return the hash of all files, and each by its name. Scripts import each other, so they change their URL together."""
+    """Return the hash of all files, and each by its name. Scripts import each other: their URLs change together."""
     found: dict[str, _File] = {}
     hashed = hashlib.sha256()
     for path in sorted(_FOLDER.iterdir()):

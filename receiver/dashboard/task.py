@@ -15,10 +15,12 @@ from receiver.api import deliveries, piapi
 from receiver.api import tasks as api
 from receiver.dashboard.answers import secured
 from receiver.dashboard.asking import Refused
+from receiver.dashboard.documents import document
 from receiver.dashboard.timeline import timeline
 from receiver.dashboard.times import between
 from receiver.dashboard.visit import Visit
 from receiver.domain.output_files import is_url
+from receiver.large_bodies import read_apart
 from receiver.printable import printable_json
 
 _MOST_EVENTS = 100
@@ -50,6 +52,7 @@ async def show_task(visit: Visit) -> Response:
         "task.html",
         media_from=tuple(sorted({origin for _, origin in previews})),
         task=task,
+        shown=await read_apart(lambda: {name: document(task[name]) for name in ("input", "output", "logs")}),
         took=between(task["created_at"], task["ended_at"], visit.now),
         is_over=task["status"] in TERMINAL,
         can_retry=task["status"] in (TaskStatus.FAILED, TaskStatus.CANCELLED),
@@ -128,8 +131,8 @@ def _curl(visit: Visit, task: Json) -> list[tuple[str, str]]:
     key = '-H "Authorization: Bearer $RINGBACK_API_KEY"'
     one = f"{base}/api/v1/tasks/{task['task_id']}"
     body = {name: task[name] for name in ("model", "task_type", "input")}
-    text = printable_json(orjson.dumps(body).decode())
-    data = shlex.quote(text) if len(text) <= _LONGEST_CURL else "@task.json"
+    text = orjson.dumps(body).decode()
+    data = shlex.quote(printable_json(text)) if len(text) <= _LONGEST_CURL else "@task.json"
     return [
         ("Read this task", f"curl {key} \\\n  {shlex.quote(one)}"),
         (

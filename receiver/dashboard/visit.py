@@ -92,7 +92,8 @@ class Visit:
     def url(self, path: str, query: Query = ()) -> str:
         """Return the URL of a path of this service, below the prefix of a proxy if there is one."""
         pairs = list(query.items() if isinstance(query, Mapping) else query)
-        return self.request.scope.get("root_path", "") + path + (f"?{urlencode(pairs)}" if pairs else "")
+        prefix: str = self.request.scope.get("root_path", "")
+        return prefix + path + (f"?{urlencode(pairs)}" if pairs else "")
 
     def here(self) -> str:
         """Return this page's path and query, without the prefix."""

@@ -24,7 +24,7 @@ _NONCE_BYTES = 18
 class Session:
     """Who is signed in, as the cookie has it: by the id of an API key, or as a person whom a proxy names.
 
-    One of neither is that of a visitor who is to sign in. `nonce` is what the tokens of the session's forms are made of.
+    One of neither is a visitor's, who is to sign in. `nonce` is what the tokens of the session's forms are made of.
     """
 
     nonce: str

@@ -59,6 +59,7 @@ WITHOUT_BODY: tuple[Key, ...] = (
     ("GET", "/api/v1/deliveries/{delivery_id}"),
     ("GET", "/api/v1/report"),
     ("POST", "/api/v1/deliveries/{delivery_id}/retry"),
+    ("POST", "/api/v1/dashboard-links"),
     ("GET", "/api/v1/runs"),
     ("GET", "/api/v1/runs/{run_id}"),
     ("POST", "/api/v1/runs/{run_id}/cancel"),

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from html import unescape
+from typing import Any
 
 import httpx
 import pytest
@@ -114,7 +115,11 @@ async def test_a_filter_that_the_api_refuses_is_told_on_the_page(client: httpx.A
 
 
 async def test_what_strangers_send_is_escaped_and_made_visible(world: World, client: httpx.AsyncClient) -> None:
-    fields = {"model": HOSTILE, "input": {HOSTILE: [HOSTILE, "javascript:alert(1)"]}, "metadata": {HOSTILE: HOSTILE}}
+    fields: dict[str, Any] = {
+        "model": HOSTILE,
+        "input": {HOSTILE: [HOSTILE, "javascript:alert(1)"]},
+        "metadata": {HOSTILE: HOSTILE},
+    }
     answer = await world.create(**fields)
     task = answer.json()["data"]["task_id"]
     columns = "&".join(f"columns={name}" for name in ("model", "metadata", "error"))

@@ -112,6 +112,7 @@ COMMANDS = {
     "organization limits": (ID,),
     "audit list": (),
     "report": (),
+    "dashboard": ("--print",),
     "listen": ("--forward-to", "http://127.0.0.1:9/"),
 }
 NOT_CLIENTS = {"serve", "demo", "sandbox", "migrate", "backup", "restore", "health"} | {

@@ -26,7 +26,10 @@ export function follow(main) {
     if (source || isPaused || document.hidden) return;
     show("waiting");
     source = new EventSource(main.dataset.live);
-    source.onopen = () => show("live");
+    source.onopen = () => {
+      show("live");
+      soon(); // what happened since the page was made
+    };
     source.onmessage = () => soon();
     source.onerror = () => {
       show("waiting");
@@ -74,7 +77,6 @@ export function follow(main) {
       show("paused");
     } else {
       connect();
-      refresh();
     }
   }
 
@@ -86,15 +88,11 @@ export function follow(main) {
       disconnect();
     } else {
       connect();
-      refresh();
     }
   });
   addEventListener("pagehide", disconnect);
   addEventListener("pageshow", (event) => {
-    if (event.persisted) {
-      connect();
-      if (!isPaused) refresh();
-    }
+    if (event.persisted) connect();
   });
   if (isPaused) show("paused");
   else connect();
