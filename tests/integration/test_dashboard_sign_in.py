@@ -16,6 +16,7 @@ from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.domain.sign_in import SignIn, new_session
 from receiver.serving.master_keys import master_keys
+from tests.fakes.command import Ringback
 from tests.fakes.world import API_KEY, World, in_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -193,6 +194,15 @@ async def test_a_link_signs_in_once_with_the_scope_of_its_key(world: World) -> N
         answer = await late.get(link["path"])
         assert (answer.status_code, "was used before" in answer.text) == (401, True)
         assert (await late.get("/tasks")).status_code == 303
+
+
+async def test_the_command_line_makes_a_link_that_signs_in(world: World) -> None:
+    status, printed, _ = await Ringback(world).run("dashboard", "--print")
+    assert (status, printed.startswith(f"{world.base}/sign-in?link=")) == (0, True)
+    assert (await Ringback(world).data("dashboard"))["scope"] == "admin"
+    async with browser(world) as client:
+        assert (await client.get(printed.strip())).headers["location"] == "/"
+        assert (await client.get("/tasks")).status_code == 200
 
 
 async def test_a_link_that_is_too_old_or_none_of_ours_signs_nobody_in(world: World) -> None:
