@@ -52,7 +52,7 @@ class Authenticator:
         return self.in_use.known(hashed) or await self._look_up(key, hashed, host)
 
     async def principal_of(self, key_uid: str) -> Principal:
-        """Return the principal of the key with this id, which is read anew. Raises `NotAuthenticated`."""
+        """Return the principal of the key with this id, which is read for this. Raises `NotAuthenticated`."""
         rows, read_at = await self._read(live_key_by_uid(key_uid))
         if not rows:
             raise NotAuthenticated("the API key was revoked: use another one")

@@ -16,16 +16,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message
 
-from receiver.api.endpoint import Endpoint, EndpointHandler
+from receiver.api.endpoint import EndpointHandler, RouteEndpoint
 from receiver.api.keys_in_use import Principal
 from receiver.api.routes import routes
 from receiver.large_bodies import read_by_size
 
-Query = Mapping[str, Any] | Iterable[tuple[str, Any]]
+QueryValues = Mapping[str, Any] | Iterable[tuple[str, Any]]
 
 
 @dataclass(slots=True)
-class Refused(Exception):
+class ApiRefusal(Exception):
     """The API answered with an error: its HTTP status, and its error object."""
 
     status: int
@@ -44,25 +44,25 @@ class Question:
 
     handler: EndpointHandler
     path: Mapping[str, str] = field(default_factory=dict)
-    query: Query = ()
+    query: QueryValues = ()
     body: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @cache
-def _endpoints() -> dict[EndpointHandler, tuple[str, str, Endpoint]]:
+def _endpoints() -> dict[EndpointHandler, tuple[str, str, RouteEndpoint]]:
     """Return the method, the path and the endpoint by which programs reach each handler."""
-    found: dict[EndpointHandler, tuple[str, str, Endpoint]] = {}
+    found: dict[EndpointHandler, tuple[str, str, RouteEndpoint]] = {}
     for route in routes():
         served_by = getattr(getattr(route, "endpoint", None), "__self__", None)
-        if isinstance(route, Route) and isinstance(served_by, Endpoint):
+        if isinstance(route, Route) and isinstance(served_by, RouteEndpoint):
             method = next(iter((route.methods or {"GET"}) - {"HEAD"}))
             found.setdefault(served_by.handler, (method, route.path, served_by))
     return found
 
 
 async def ask(request: Request, principal: Principal, question: Question) -> Any:
-    """Return the `data` of the API's answer. Raises `Refused`."""
+    """Return the `data` of the API's answer. Raises `ApiRefusal`."""
     response = await respond(request, principal, question)
     assert isinstance(response, Response)  # noqa: S101 - streams are asked for by `respond`
     content = bytes(response.body)
@@ -70,7 +70,7 @@ async def ask(request: Request, principal: Principal, question: Question) -> Any
     if response.status_code < 400:
         return answer["data"]
     error = answer.get("error") or {"message": answer.get("message")}
-    raise Refused(response.status_code, error, response.headers.get("retry-after"))
+    raise ApiRefusal(response.status_code, error, response.headers.get("retry-after"))
 
 
 async def respond(request: Request, principal: Principal, question: Question) -> ASGIApp:
@@ -96,5 +96,5 @@ async def respond(request: Request, principal: Principal, question: Question) ->
     return await endpoint.serve(Request(scope, receive), principal)
 
 
-def _pairs(query: Query) -> list[tuple[str, Any]]:
+def _pairs(query: QueryValues) -> list[tuple[str, Any]]:
     return list(query.items()) if isinstance(query, Mapping) else list(query)

@@ -7,7 +7,7 @@ from models import Scope
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class NavigationEntry:
     """A page of the navigation: `g` and its letter lead there. Who has not the scope does not see it."""
 
     path: str
@@ -17,10 +17,10 @@ class Entry:
     scope: Scope = Scope.READ
 
 
-_ENTRIES = (Entry("/tasks", "Tasks", "t", "tasks"),)
+_ENTRIES = (NavigationEntry("/tasks", "Tasks", "t", "tasks"),)
 
 
-def entries() -> tuple[Entry, ...]:
+def entries() -> tuple[NavigationEntry, ...]:
     """Return all of them."""
     return _ENTRIES
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from receiver.api.routes import refuse_path
 from receiver.asgi import KEY
 from receiver.clock import utc_now
-from receiver.dashboard.asking import Refused
+from receiver.dashboard.asking import ApiRefusal
 from receiver.dashboard.sessions import end_session, find_session, keep_session
 from receiver.dashboard.visit import FORM_TOKEN, Visit, read_form
 from receiver.domain.sign_in import new_session
@@ -82,7 +82,7 @@ class _Page:
                     return _error(visit, 403, "this form is of another session: go back, load the page, try again")
                 visit.form = form
             return await self.show(visit)
-        except Refused as refused:
+        except ApiRefusal as refused:
             return _refusal(visit, refused)
         except RingbackError as error:
             return _error(visit, error.status, error.message)
@@ -104,7 +104,7 @@ async def _visit(request: Request) -> tuple[Visit, Response | None]:
     return Visit(request, session or new_session(utc_now()), principal), None
 
 
-def _refusal(visit: Visit, refused: Refused) -> Response:
+def _refusal(visit: Visit, refused: ApiRefusal) -> Response:
     response = _error(visit, refused.status, refused.message, refused.error)
     if refused.retry_after is not None:
         response.headers["retry-after"] = refused.retry_after

@@ -10,7 +10,7 @@ from receiver.api.keys_in_use import NO_KEY, Principal
 from receiver.api.services import Services
 from receiver.asgi import PEER
 from receiver.clock import utc_now
-from receiver.domain.sign_in import IDLE, Session, new_session
+from receiver.domain.sign_in import IDLE, DashboardSession, new_session
 from receiver.errors import NotAuthenticated
 from receiver.storage.organizations import DEFAULT_ORGANIZATION, organization_by_name
 
@@ -23,7 +23,7 @@ _THEME_SECONDS = 365 * 86_400
 _PERSON = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 
 
-async def find_session(request: Request) -> tuple[Session | None, Principal | None]:
+async def find_session(request: Request) -> tuple[DashboardSession | None, Principal | None]:
     """Return the session of a request, None without one, and its principal, None unless it is signed in now.
 
     The key is looked up for each request, so that one that was revoked or has expired ends its sessions. Who has
@@ -68,8 +68,8 @@ async def _principal_of_person(services: Services, person: str) -> Principal:
     )
 
 
-def keep_session(request: Request, response: Response, session: Session) -> None:
-    """Set the cookie of a session, signed anew if it is new or was signed some time ago."""
+def keep_session(request: Request, response: Response, session: DashboardSession) -> None:
+    """Set the cookie of a session, signed again if it is new or was signed some time ago."""
     services: Services = request.app.state.services
     now = utc_now()
     value = services.sign_in.sign_session(session.seen(now))

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -14,9 +13,9 @@ from models import TERMINAL, Scope, TaskStatus
 from receiver.api import deliveries, piapi
 from receiver.api import tasks as api
 from receiver.dashboard.answers import secured
-from receiver.dashboard.asking import Refused
+from receiver.dashboard.asking import ApiRefusal
 from receiver.dashboard.documents import document
-from receiver.dashboard.timeline import timeline
+from receiver.dashboard.timeline import ShownObject, timeline
 from receiver.dashboard.times import between
 from receiver.dashboard.visit import Visit
 from receiver.domain.output_files import is_url
@@ -36,7 +35,6 @@ _ACTS = {
     "cancel": (api.cancel_task, "The task is {status}."),
     "retry": (api.retry_task, "Another attempt begins: the task is {status}."),
 }
-Json = Mapping[str, Any]
 
 
 async def show_task(visit: Visit) -> Response:
@@ -89,20 +87,20 @@ async def act(visit: Visit) -> Response:
     otherwise = f"/tasks/{quote(uid, safe='')}"
     try:
         task = await visit.ask(handler, task_id=uid)
-    except Refused as refused:
+    except ApiRefusal as refused:
         if not visit.can(Scope.WRITE):
             raise
         return visit.done(refused.message, otherwise=otherwise, kind="failed")
     return visit.done(text.format(status=task["status"]), otherwise=otherwise)
 
 
-async def _raw(visit: Visit, uid: str) -> Json:
+async def _raw(visit: Visit, uid: str) -> ShownObject:
     """Return the task in the provider's own form: with what Ringback keeps of it without using it."""
     found = await visit.ask(piapi.get_task, task_id=uid)
     return {name: found[name] for name in ("meta", "detail", "config", "error")}
 
 
-def _files(output: Any) -> list[Json]:
+def _files(output: Any) -> list[ShownObject]:
     """Return the files of an output: their URLs are http or https."""
     listed = output.get("output_files") if isinstance(output, dict) else None
     return [
@@ -112,7 +110,7 @@ def _files(output: Any) -> list[Json]:
     ]
 
 
-def _previews(files: list[Json]) -> list[tuple[Json, str]]:
+def _previews(files: list[ShownObject]) -> list[tuple[ShownObject, str]]:
     """Return the files that a browser can show, each with the origin that the page has to allow for it."""
     found = [(file, _origin(file["url"])) for file in files if file["kind"] in _PREVIEWED]
     return [(file, origin) for file, origin in found if origin is not None][:_MOST_PREVIEWS]
@@ -125,7 +123,7 @@ def _origin(url: str) -> str | None:
     return origin.lower() if _ORIGIN.fullmatch(origin) else None
 
 
-def _curl(visit: Visit, task: Json) -> list[tuple[str, str]]:
+def _curl(visit: Visit, task: ShownObject) -> list[tuple[str, str]]:
     """Return commands, each with what it does: text that a shell takes as it is."""
     base = str(visit.request.base_url).rstrip("/")
     key = '-H "Authorization: Bearer $RINGBACK_API_KEY"'

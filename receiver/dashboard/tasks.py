@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from models import TERMINAL, TaskStatus
 from receiver.api import tasks as api
-from receiver.dashboard.asking import Refused
+from receiver.dashboard.asking import ApiRefusal
 from receiver.dashboard.list_query import ListQuery, Pairs, canonical
 from receiver.dashboard.times import between
 from receiver.dashboard.visit import Visit
@@ -45,7 +45,7 @@ async def show_tasks(visit: Visit) -> Response:
     try:
         asked = [pair for pair in pairs if pair[0] not in _OWN]
         found = await visit.ask(api.list_tasks, query=[*asked, ("brief", "true")])
-    except Refused as refused:
+    except ApiRefusal as refused:
         if refused.status not in (400, 404):
             raise
         found, fault = _NOTHING, refused
@@ -76,7 +76,7 @@ async def _search(visit: Visit, pairs: Pairs) -> Response:
         return visit.redirect(PATH, [*(pair for pair in kept if pair[0] != "status"), ("status", text.lower())])
     try:
         task = await visit.ask(api.get_task, task_id=text)
-    except Refused as refused:
+    except ApiRefusal as refused:
         if refused.status != 404:
             raise
         return visit.redirect(PATH, [*(pair for pair in kept if pair[0] != "model"), ("model", text)])

@@ -15,7 +15,7 @@ _LEAST = 4
 _MARK = 2
 _MOST_DELIVERIES = 8
 _SHORT = timedelta(milliseconds=1)
-Json = Mapping[str, Any]
+ShownObject = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Step:
     kind: str
     title: str
     notes: Sequence[str]
-    event: Json
+    event: ShownObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,9 @@ class Timeline:
         return (self.end - self.start).total_seconds()
 
 
-def timeline(task: Json, events: Sequence[Json], deliveries: Sequence[Json], now: datetime) -> Timeline:
+def timeline(
+    task: ShownObject, events: Sequence[ShownObject], deliveries: Sequence[ShownObject], now: datetime
+) -> Timeline:
     """Return the timeline of a task, of its events and deliveries, oldest first each."""
     start = parse(task["created_at"])
     is_open = task["ended_at"] is None
@@ -96,7 +98,7 @@ class _Scale:
         return Bar(x, round(max(self.x(end) - x, _LEAST), 2), kind, title)
 
 
-def _states(task: Json, events: Sequence[Json], scale: _Scale) -> list[Bar]:
+def _states(task: ShownObject, events: Sequence[ShownObject], scale: _Scale) -> list[Bar]:
     """Return a bar for each state that the task was in, from the event that brought it to the next."""
     bars: list[Bar] = []
     begin, state = scale.start, "queued"
@@ -110,7 +112,7 @@ def _states(task: Json, events: Sequence[Json], scale: _Scale) -> list[Bar]:
     return bars
 
 
-def _marks(events: Sequence[Json], scale: _Scale) -> list[Bar]:
+def _marks(events: Sequence[ShownObject], scale: _Scale) -> list[Bar]:
     return [
         Bar(
             min(scale.x(parse(event["created_at"])), WIDTH - _MARK),
@@ -123,14 +125,14 @@ def _marks(events: Sequence[Json], scale: _Scale) -> list[Bar]:
     ]
 
 
-def _attempt_lane(attempt: Json, scale: _Scale) -> Lane:
+def _attempt_lane(attempt: ShownObject, scale: _Scale) -> Lane:
     begin = attempt["submitted_at"] or attempt["started_at"]
     end = parse(attempt["ended_at"]) if attempt["ended_at"] else scale.end
     bars = [scale.bar(parse(begin), end, str(attempt["status"]), str(attempt["status"]))] if begin else []
     return Lane(f"Attempt {attempt['attempt']}", bars, note=str(attempt["status"]))
 
 
-def _delivery_lane(delivery: Json, scale: _Scale) -> Lane:
+def _delivery_lane(delivery: ShownObject, scale: _Scale) -> Lane:
     end = parse(delivery["settled_at"]) if delivery["settled_at"] else scale.end
     kind, attempts = str(delivery["status"]), delivery["attempt_count"]
     bar = scale.bar(parse(delivery["created_at"]), end, kind, f"{delivery['event_type']}: {kind}")
@@ -138,7 +140,7 @@ def _delivery_lane(delivery: Json, scale: _Scale) -> Lane:
     return Lane(f"{delivery['event_type']} → {delivery['endpoint_url']}", [bar], note=f"{kind}, {tries}")
 
 
-def _steps(events: Sequence[Json]) -> list[Step]:
+def _steps(events: Sequence[ShownObject]) -> list[Step]:
     steps: list[Step] = []
     before = parse(events[0]["created_at"]) if events else None
     for event in events:
@@ -149,12 +151,12 @@ def _steps(events: Sequence[Json]) -> list[Step]:
     return steps
 
 
-def _kind(event: Json) -> str:
+def _kind(event: ShownObject) -> str:
     """Return the state that an event brought."""
     return str(event["data"].get("status") or "queued")
 
 
-def _notes(event: Json) -> list[str]:
+def _notes(event: ShownObject) -> list[str]:
     """Return what is to be known of an event, in words."""
     data = event["data"]
     notes = [f"by {event['source']}"] if event["source"] else []

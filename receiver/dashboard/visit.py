@@ -19,13 +19,13 @@ from receiver.api.services import Services
 from receiver.asgi import read_body
 from receiver.clock import utc_now
 from receiver.dashboard.answers import secured
-from receiver.dashboard.asking import Query, Question, ask, respond
+from receiver.dashboard.asking import QueryValues, Question, ask, respond
 from receiver.dashboard.navigation import entries, is_served
 from receiver.dashboard.sessions import drop_notice, set_notice, take_notice, theme_of
 from receiver.dashboard.static_files import static_url
 from receiver.dashboard.templates import render
 from receiver.domain.ids import new_id
-from receiver.domain.sign_in import Session
+from receiver.domain.sign_in import DashboardSession
 
 FORM_TOKEN = "csrf"  # noqa: S105 - the name of a field
 ONCE = "once"
@@ -45,7 +45,7 @@ class Visit:
     """
 
     request: Request
-    session: Session
+    session: DashboardSession
     principal: Principal | None
     form: Mapping[str, str] = field(default_factory=dict)
     is_over: bool = False
@@ -76,20 +76,20 @@ class Visit:
         return segment_text(str(self.request.path_params[name]))
 
     async def ask(
-        self, handler: EndpointHandler, *, query: Query = (), body: Mapping[str, Any] | None = None, **path: str
+        self, handler: EndpointHandler, *, query: QueryValues = (), body: Mapping[str, Any] | None = None, **path: str
     ) -> Any:
-        """Return the `data` of the API's answer. Raises `Refused`.
+        """Return the `data` of the API's answer. Raises `ApiRefusal`.
 
         `handler` is the function of the API's endpoint, `path` what its path has: `ask(tasks.get_task, task_id=...)`.
         """
         once = {"idempotency-key": self.form[ONCE]} if self.form.get(ONCE) else {}
         return await ask(self.request, self._known(), Question(handler, path, query, body, once))
 
-    async def stream(self, handler: EndpointHandler, query: Query, headers: Mapping[str, str]) -> ASGIApp:
+    async def stream(self, handler: EndpointHandler, query: QueryValues, headers: Mapping[str, str]) -> ASGIApp:
         """Return the API's answer itself, which may be a stream."""
         return await respond(self.request, self._known(), Question(handler, query=query, headers=headers))
 
-    def url(self, path: str, query: Query = ()) -> str:
+    def url(self, path: str, query: QueryValues = ()) -> str:
         """Return the URL of a path of this service, below the prefix of a proxy if there is one."""
         pairs = list(query.items() if isinstance(query, Mapping) else query)
         prefix: str = self.request.scope.get("root_path", "")
@@ -109,7 +109,7 @@ class Visit:
             drop_notice(self.request, response)
         return response
 
-    def redirect(self, path: str, query: Query = ()) -> Response:
+    def redirect(self, path: str, query: QueryValues = ()) -> Response:
         """Send the browser to another page of ours."""
         return secured(RedirectResponse(self.url(path, query), HTTPStatus.SEE_OTHER))
 

@@ -21,7 +21,7 @@ _NONCE_BYTES = 18
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class DashboardSession:
     """Who is signed in, as the cookie has it: by the id of an API key, or as a person whom a proxy names.
 
     One of neither is a visitor's, who is to sign in. `nonce` is what the tokens of the session's forms are made of.
@@ -42,7 +42,7 @@ class Session:
         """Return whether it is too old."""
         return not (now - IDLE < self.seen_at and now - LONGEST < self.signed_in_at)
 
-    def seen(self, now: datetime) -> "Session":
+    def seen(self, now: datetime) -> "DashboardSession":
         """Return the session after a page: the same one, unless its signature is to be renewed."""
         return replace(self, seen_at=now) if now - self.seen_at > RENEWED_AFTER else self
 
@@ -56,9 +56,9 @@ class Link:
     expires_at: datetime
 
 
-def new_session(now: datetime, *, key_uid: str | None = None, person: str | None = None) -> Session:
-    """Return a session that begins now. Each sign-in begins one, so that nobody knows its nonce before."""
-    return Session(secrets.token_urlsafe(_NONCE_BYTES), now, now, key_uid, person)
+def new_session(now: datetime, *, key_uid: str | None = None, person: str | None = None) -> DashboardSession:
+    """Return a session that begins now. Each sign-in begins one, so that its nonce is not known before."""
+    return DashboardSession(secrets.token_urlsafe(_NONCE_BYTES), now, now, key_uid, person)
 
 
 class SignIn:
@@ -70,24 +70,24 @@ class SignIn:
         self._links = keyring.dashboard_serializer("link")
         self._notices = keyring.dashboard_serializer("notice")
 
-    def sign_session(self, session: Session) -> str:
+    def sign_session(self, session: DashboardSession) -> str:
         """Return the value of a session's cookie. It has no secret in it."""
         times = [int(session.signed_in_at.timestamp()), int(session.seen_at.timestamp())]
         return str(self._sessions.dumps([session.nonce, *times, session.key_uid, session.person]))
 
-    def read_session(self, value: str, now: datetime) -> Session | None:
+    def read_session(self, value: str, now: datetime) -> DashboardSession | None:
         """Return the session of a cookie; None if it has ended, or is none of ours."""
         match _loaded(self._sessions, value):
             case [str(nonce), int(signed_in), int(seen), key_uid, person]:
-                session = Session(nonce, _moment(signed_in), _moment(seen), key_uid, person)
+                session = DashboardSession(nonce, _moment(signed_in), _moment(seen), key_uid, person)
                 return None if session.has_ended(now) else session
         return None
 
-    def form_token(self, session: Session) -> str:
+    def form_token(self, session: DashboardSession) -> str:
         """Return the token that each form of a session sends along."""
         return str(self._forms.dumps(session.nonce))
 
-    def is_form_token(self, session: Session, token: str) -> bool:
+    def is_form_token(self, session: DashboardSession, token: str) -> bool:
         """Return whether a token is one of this session."""
         nonce = _loaded(self._forms, token)
         return isinstance(nonce, str) and hmac.compare_digest(nonce.encode(), session.nonce.encode())

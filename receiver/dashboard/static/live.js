@@ -1,5 +1,5 @@
 // Follows the events that concern this page. At each the page is asked for again, and its parts `data-refresh` are
-// replaced: what it shows is made on the server alone. A page that nobody looks at follows nothing.
+// replaced: what it shows is made on the server alone. A page in the background follows nothing.
 import { dress } from "./dress.js";
 
 const FIRST_MS = 120; // several events at once are one look
