@@ -17,6 +17,7 @@ from models.master_keys import MasterKey
 from models.receipts import Receipt
 from models.replays import Replay
 from models.runs import Run, RunStep
+from models.sign_in_links import SignInLink
 from models.states import (
     RUN_EVENTS,
     RUN_TERMINAL,
@@ -86,6 +87,7 @@ __all__ = [
     "RunStatus",
     "RunStep",
     "Scope",
+    "SignInLink",
     "SignatureScheme",
     "StatisticPosition",
     "StatisticStep",

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 
 from migrations import HEAD
 from receiver.api.access_log import AccessLogMiddleware
@@ -25,10 +26,13 @@ from receiver.api.routes import refuse_path, report_bug, routes
 from receiver.api.services import Services
 from receiver.body_budget import BodyBudget, default_body_bytes
 from receiver.clock import utc_now
+from receiver.dashboard import routes as dashboard
+from receiver.dashboard.pages import refuse
 from receiver.domain.actions import Actions
 from receiver.domain.keyring import KeyRing
 from receiver.domain.load_shares import LoadShares
 from receiver.domain.schedules import PollSchedule
+from receiver.domain.sign_in import SignIn
 from receiver.domain.task_explanations import TaskFacts
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.fan_out import FanOutWriter
@@ -227,6 +231,7 @@ class Service:
             load_shares=load_shares,
             refusals=RefusalLines(),
             key_rotation=KeyRotation(database, keyring, timeout_seconds=settings.task_timeout_seconds),
+            sign_in=SignIn(keyring),
             quotas=quotas,
         )
 
@@ -322,13 +327,19 @@ def create_app(
                     yield
 
     app = Starlette(
-        routes=[*routes(with_metrics=settings.metrics_address is None and not metrics_apart), mcp_route()],
+        routes=_routes(settings, metrics_apart=metrics_apart),
         middleware=_middleware(settings),
         lifespan=lifespan,
-        exception_handlers={HTTPException: refuse_path, Exception: report_bug},
+        exception_handlers={HTTPException: refuse if settings.dashboard else refuse_path, Exception: report_bug},
     )
     app.router.redirect_slashes = False  # `PathMiddleware` has removed them
     return app
+
+
+def _routes(settings: Settings, *, metrics_apart: bool) -> list[BaseRoute]:
+    """Return the routes of programs, then those of people: the busiest first, for they are tried in order."""
+    of_programs = routes(with_metrics=settings.metrics_address is None and not metrics_apart)
+    return [*of_programs, mcp_route(), *(dashboard.routes() if settings.dashboard else [])]
 
 
 def _middleware(settings: Settings) -> list[Middleware]:

@@ -13,8 +13,8 @@ from receiver.clock import monotonic
 from receiver.domain.keyring import hash_api_key
 from receiver.errors import NotAuthenticated, RateLimited, RingbackError, Unavailable
 from receiver.key_strength import weakness
-from receiver.storage.database import Database
-from receiver.storage.keys import SETTING, forget_sealed, live_key
+from receiver.storage.database import Database, Query
+from receiver.storage.keys import SETTING, forget_sealed, live_key, live_key_by_uid
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import counted, wrong_keys
 
@@ -43,20 +43,31 @@ class Authenticator:
         Raises `NotAuthenticated` that says what is missing or wrong, and `RateLimited` for the wrong key of an address
         that has sent many.
         """
-        key = _key_in(headers)
+        return await self.principal_with(_key_in(headers), client)
+
+    async def principal_with(self, key: str, client: Address | None) -> Principal:
+        """Return the principal of a key that `client` sends. Raises as `principal` does."""
         hashed = hash_api_key(key)
         host = client.host if client is not None else None
         return self.in_use.known(hashed) or await self._look_up(key, hashed, host)
+
+    async def principal_of(self, key_uid: str) -> Principal:
+        """Return the principal of the key with this id, which is read for this. Raises `NotAuthenticated`."""
+        rows, read_at = await self._read(live_key_by_uid(key_uid))
+        if not rows:
+            raise NotAuthenticated("the API key was revoked: use another one")
+        row = rows[0]
+        if row["expires_at"] is not None:
+            check_expiry(row["expires_at"])
+        principal = _principal(row)
+        self.in_use.add(row["hash"], principal, read_at)
+        return principal
 
     async def _look_up(self, key: str, hashed: str, host: str | None) -> Principal:
         # A key that was valid some seconds ago is always looked up.
         if not self.in_use.was_known(hashed) and not await self._wrong_keys.may_exist(hashed, host):
             raise await self._refusal(host)
-        while True:
-            changes, read_at = self.in_use.changes, monotonic()
-            rows = await self._database.read(live_key(hashed))
-            if changes == self.in_use.changes:  # else it may have been read before it was revoked here
-                break
+        rows, read_at = await self._read(live_key(hashed))
         if not rows:
             self._wrong_keys.found_none(hashed)
             raise await self._refusal(host)
@@ -70,6 +81,14 @@ class Authenticator:
         if row["sealed"] is not None:
             await self._forget_sealed(row["id"])
         return principal
+
+    async def _read(self, query: Query) -> tuple[list[dict[str, Any]], float]:
+        """Return the rows of a key, and the monotone time before they were read."""
+        while True:
+            changes, read_at = self.in_use.changes, monotonic()
+            rows = await self._database.read(query)
+            if changes == self.in_use.changes:  # else it may have been read before it was revoked here
+                return rows, read_at
 
     async def _refusal(self, host: str | None) -> RingbackError:
         """Return the error for a wrong key; for a slowed client after a short while, so that it can send fewer."""

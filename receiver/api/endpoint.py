@@ -20,7 +20,7 @@ from models import Scope
 from receiver.api.dialects import Dialect, Reply, shortened
 from receiver.api.idempotency import IdempotentRequest, read_key
 from receiver.api.ids import read_id
-from receiver.api.keys_in_use import Principal
+from receiver.api.keys_in_use import NO_KEY, Principal
 from receiver.api.lists import check_names, check_size, read_query
 from receiver.api.paths import segment_text
 from receiver.api.services import Services
@@ -104,10 +104,10 @@ class Call:
         return Actor(
             self.organization_id,
             self.principal.key_name,
-            self.principal.key_id,
+            self.principal.key_id if self.principal.key_id != NO_KEY else None,
             client.host if client is not None else None,
             self.request_id,
-            self.principal.key_uid,
+            self.principal.key_uid or None,
         )
 
     async def found(self, state: str) -> str:
@@ -241,11 +241,13 @@ def endpoint(
     the headers of its rate limit (`api.limits`).
     """
     names = tuple(query.model_fields) if query is not None else ()
-    return _Endpoint(handler, dialect, scope, names, passes_on, only_reads, traced_as).serve
+    return RouteEndpoint(handler, dialect, scope, names, passes_on, only_reads, traced_as).serve
 
 
 @dataclass(frozen=True, slots=True)
-class _Endpoint:
+class RouteEndpoint:
+    """What serves the requests of one route."""
+
     handler: EndpointHandler
     dialect: Dialect
     scope: Scope
@@ -254,10 +256,11 @@ class _Endpoint:
     only_reads: bool
     traced_as: str | None
 
-    async def serve(self, request: Request) -> ASGIApp:
+    async def serve(self, request: Request, principal: Principal | None = None) -> ASGIApp:
+        """Return the response to a request: of the key that it has, or of a `principal` that is known already."""
         request_id = ensure_request_id()
         headers = {"x-request-id": request_id}
-        handling = self._with_errors(self._authorize(request, request_id, headers), request, request_id)
+        handling = self._with_errors(self._authorize(request, principal, request_id, headers), request, request_id)
         try:
             response = await handling
         except asyncio.CancelledError:
@@ -266,11 +269,13 @@ class _Endpoint:
             response = self.dialect.error(_broken_off(reads=self._reads(request)), request_id)
         return _with_headers(response, headers)
 
-    async def _authorize(self, request: Request, request_id: str, headers: dict[str, str]) -> ASGIApp:
+    async def _authorize(
+        self, request: Request, principal: Principal | None, request_id: str, headers: dict[str, str]
+    ) -> ASGIApp:
         """Handle a request if its key allows it; add the headers of the key's rate limit, also if it does not."""
         services: Services = request.app.state.services
         check_size(request.scope["query_string"])
-        principal = await services.authenticator.principal(request.headers, request.client)
+        principal = principal or await services.authenticator.principal(request.headers, request.client)
         request.scope[KEY] = (principal.key_uid, principal.organization_uid)
         limit_status = services.key_limits.take(principal.key_id, principal.rate_limit)
         headers |= limit_status.headers

@@ -14,6 +14,7 @@ it: each sees in the row what another has noted.
 
 import asyncio
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -35,6 +36,8 @@ _PAUSE_SECONDS = 0.1
 """The least time between two looks, however often keys change."""
 _USE_SECONDS = 60.0
 _MOST_KNOWN = 4096
+NO_KEY = 0
+"""The row key that no key has."""
 _RANKS = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
 
 
@@ -42,7 +45,8 @@ _RANKS = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
 class Principal:
     """The organization and the key of a request; `rate_limit` is the key's own, in requests per second.
 
-    `key_name` is the key's name with its first characters, for the audit log, and `key_uid` its id.
+    `key_name` is the key's name with its first characters, for the audit log, and `key_uid` its id. A person whom a
+    proxy has signed in to the dashboard has no key: then `key_id` is `NO_KEY`, and `key_name` is the person's.
     """
 
     organization_id: int
@@ -103,12 +107,12 @@ class KeysInUse:
             self._known.clear()
         self._known[hashed] = _Known(principal, read_at + _VALID_SECONDS, monotonic())
 
-    def hold(self, principal: Principal) -> "KeyHold":
+    def hold(self, principal: Principal) -> AbstractContextManager[object]:
         """Return a context manager in which the present task is cancelled when the key ends.
 
-        It then raises `NotAuthenticated`.
+        It then raises `NotAuthenticated`. Without a key there is nothing that ends.
         """
-        return KeyHold(self._held, principal.key_id)
+        return nullcontext() if principal.key_id == NO_KEY else KeyHold(self._held, principal.key_id)
 
     def end(self, key_ids: Collection[int]) -> None:
         """End what these keys are used for here, and notify the other processes. Called after the commit."""

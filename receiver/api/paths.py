@@ -17,7 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _TASKS = ([b"api", b"v1", b"task"], [b"api", b"v1", b"tasks"])
 _ACTIONS = frozenset({b"events", b"explain", b"refresh", b"cancel", b"retry"})
-_OURS = frozenset({b"account", b"api", b"hooks", b"livez", b"mcp", b"metrics", b"readyz", b"v1"})
+_PAGES = frozenset({b"live", b"sign-in", b"sign-out", b"static", b"tasks", b"theme"})
+"""The first segments of the dashboard's paths."""
+_OURS = frozenset({b"account", b"api", b"hooks", b"livez", b"mcp", b"metrics", b"readyz", b"v1"}) | _PAGES
 """The first segments of all our paths."""
 _PLAIN_SLASHES = 4
 """The slashes in `/api/v1/tasks/{id}`; a task's path with more has an action, or slashes in its id."""

@@ -25,6 +25,7 @@ was stored could not be read. Either the work creates something, whose ids are t
 | `.../replays/{id}/cancel` | the status found was another, and is `cancelled` now | the replay |
 | `.../deliveries/{id}/retry` | status or time of its end are not those found | the delivery |
 | `/api/v1/keys` | the key's id | the key with a new secret: no client got the first one |
+| `/api/v1/dashboard-links` | nothing: it makes another link | a new link |
 | `/api/v1/master-keys/rotate` | nothing: what is encrypted with the newest key stays as it is | what it found |
 | `/api/v1/organizations` | the organization's id | the organization, its first key with a new secret |
 

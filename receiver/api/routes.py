@@ -13,6 +13,7 @@ from receiver.api import (
     audit,
     bulk,
     bulk_actions,
+    dashboard_links,
     deliveries,
     events,
     explanations,
@@ -43,6 +44,7 @@ from receiver.api.schemas import (
     Page,
     ReportQuery,
     StatsQuery,
+    TaskEventQuery,
     TaskQuery,
     WaitQuery,
     WebhookDeliveryQuery,
@@ -142,7 +144,7 @@ def _native() -> list[Route]:
         _route("POST", "/api/v1/tasks/wait", tasks.wait_for_tasks, NATIVE, Scope.READ, only_reads=True),
         *_bulk_actions(),
         _route("GET", "/api/v1/tasks/{task_id}", tasks.get_task, NATIVE, Scope.READ, query=GetTask),
-        _route("GET", "/api/v1/tasks/{task_id}/events", tasks.list_events, NATIVE, Scope.READ, query=Page),
+        _route("GET", "/api/v1/tasks/{task_id}/events", tasks.list_events, NATIVE, Scope.READ, query=TaskEventQuery),
         _route("GET", "/api/v1/tasks/{task_id}/explain", explanations.explain_task, NATIVE, Scope.READ),
         _route("POST", "/api/v1/tasks/{task_id}/refresh", tasks.refresh_task, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/tasks/{task_id}/cancel", tasks.cancel_task, NATIVE, Scope.WRITE),
@@ -167,6 +169,7 @@ def _native() -> list[Route]:
         _route("POST", "/api/v1/master-keys/rotate", master_keys.rotate_master_key, NATIVE, Scope.ADMIN),
         _route("GET", "/api/v1/audit", audit.list_audit_entries, NATIVE, Scope.ADMIN, query=AuditQuery),
         *_organizations(),
+        _route("POST", "/api/v1/dashboard-links", dashboard_links.create_link, NATIVE, Scope.READ),
     ]
 
 

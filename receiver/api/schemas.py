@@ -238,6 +238,8 @@ class TaskQuery(Page):
     created_after: Timestamp | None = None
     created_before: Timestamp | None = None
     metadata: dict[str, str] = {}
+    brief: bool = False
+    """Whether to leave out what may be large: `BRIEF` of `receiver.domain.representations`."""
     q: Annotated[str, StringConstraints(max_length=200)] | None = None
     """Free text (`receiver.storage.task_search`)."""
 
@@ -270,6 +272,13 @@ class TasksToChange(RequestFields):
         if self.all and len(self.filters) > 1:
             raise ValueError('"all" leaves no room for a filter: give one of them')
         return self
+
+
+class TaskEventQuery(Page):
+    """The query of `GET /api/v1/tasks/{id}/events`."""
+
+    brief: bool = False
+    """Whether `data` is without what may be large."""
 
 
 class EventQuery(Page):

@@ -10,6 +10,7 @@ from receiver.api.limits import KeyLimits
 from receiver.api.quotas import Quotas
 from receiver.api.refusal_lines import RefusalLines
 from receiver.domain.load_shares import LoadShares
+from receiver.domain.sign_in import SignIn
 from receiver.events.stream import Streams
 from receiver.outbound.message import MessageBuilder
 from receiver.outbound.replays import Replays
@@ -57,3 +58,4 @@ class Services:
     load_shares: LoadShares
     refusals: RefusalLines
     key_rotation: KeyRotation
+    sign_in: SignIn

@@ -10,20 +10,27 @@ from receiver.api.lists import page, read_cursor
 from receiver.api.organizations import require_provider_account
 from receiver.api.repetition import after_work, cancelled
 from receiver.api.runs import find_run_ids
-from receiver.api.schemas import AdoptTask, GetTask, Page, TaskQuery, WaitForTasks
+from receiver.api.schemas import AdoptTask, GetTask, TaskEventQuery, TaskQuery, WaitForTasks
 from receiver.api.task_requests import read_task
-from receiver.domain.representations import native_attempts, native_event, native_task, task_standing
+from receiver.domain.representations import (
+    brief_event,
+    brief_task,
+    native_attempts,
+    native_event,
+    native_task,
+    task_standing,
+)
 from receiver.errors import BadRequest
 from receiver.storage.events import events_of_task, large_events_of_task
 from receiver.storage.large_rows import read_first
 from receiver.storage.task_search import search_tasks
-from receiver.storage.tasks import TaskFilter, large_tasks, task_by_id, tasks_by_keys, tasks_matching
+from receiver.storage.tasks import TaskFilter, brief_tasks, large_tasks, task_by_id, tasks_by_keys, tasks_matching
 
 
 async def list_tasks(call: Call) -> Reply:
     """`GET /api/v1/tasks`: filters on status, model, task_type, run_id, created_after/before and `metadata[k]=v`.
 
-    `q` is free text for ids, models and values of metadata.
+    `q` is free text for ids, models and values of metadata; `brief` leaves out what may be large.
     """
     query = call.query(TaskQuery)
     run_ids = await find_run_ids(call, [] if query.run_id is None else [query.run_id])
@@ -43,6 +50,9 @@ async def list_tasks(call: Call) -> Reply:
         matching = tasks_matching(wanted, most)
     else:
         matching = tasks_by_keys(await search_tasks(read, wanted, query.q, call.services.providers, most))
+    if query.brief:
+        brief = await read(brief_tasks(matching))
+        return page(brief, query.limit, map(brief_task, brief))
     rows, rest = await read_first(read, large_tasks(matching), call.hold)
     return page(rows, query.limit, (native_task(row) for row in rows), is_cut=bool(rest))
 
@@ -70,11 +80,12 @@ async def wait_for_tasks(call: Call) -> Reply:
 
 async def list_events(call: Call) -> Reply:
     """`GET /api/v1/tasks/{id}/events`: the task's events, newest first."""
-    query = call.query(Page)
+    query = call.query(TaskEventQuery)
     task = await call.services.tracker.task(call.organization_id, call.path("task_id"), call.hold)
     wanted = large_events_of_task(events_of_task(task["id"], query.limit + 1, read_cursor(query.cursor)))
     rows, rest = await read_first(call.services.database.read, wanted, call.hold)
-    return page(rows, query.limit, (native_event(task, row) for row in rows), is_cut=bool(rest))
+    view = brief_event if query.brief else native_event
+    return page(rows, query.limit, (view(task, row) for row in rows), is_cut=bool(rest))
 
 
 async def refresh_task(call: Call) -> Reply:

@@ -9,6 +9,7 @@ import typer
 from receiver.cli import audit, database, delivery, key, organization, run, task, webhook
 from receiver.cli.backup import backup, restore
 from receiver.cli.console import echo
+from receiver.cli.dashboard import dashboard
 from receiver.cli.demo.command import demo
 from receiver.cli.doctor.command import doctor
 from receiver.cli.failure import FailureReportingGroup
@@ -40,9 +41,9 @@ def _print_version(requested: bool) -> None:
 
 
 @app.callback(
-    epilog="The client commands (task, run, webhook, delivery, key, organization, audit, report, top, listen, mcp) send "
-    "requests to RINGBACK_URL (http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from the environment "
-    "or a file .env.\n\n"
+    epilog="The client commands (task, run, webhook, delivery, key, organization, audit, report, top, dashboard, listen, "
+    "mcp) send requests to RINGBACK_URL (http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from the "
+    "environment or a file .env.\n\n"
     "Exit status: 0 done, 1 the task or run failed, or the report does not add up, 2 usage, 3 not reachable or not "
     "allowed, 4 timed out.\n\n"
     "To see it work: ringback demo\n\n"
@@ -96,6 +97,11 @@ _add(
     mcp,
     "Example: RINGBACK_URL=https://ringback.example.com RINGBACK_API_KEY=... ringback mcp\n\n"
     "Exit status: 0 stdin ended, 2 usage.",
+)
+_add(
+    dashboard,
+    "Examples:\n\n  ringback dashboard\n\n  ringback dashboard --print\n\n"
+    "Exit status: 0 done, 2 usage, 3 not reachable or not allowed.",
 )
 _add(
     report,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from itsdangerous import Signer
+from itsdangerous import Signer, URLSafeSerializer
 
 from receiver.errors import RingbackError, StartError
 
@@ -61,6 +61,7 @@ class KeyRing:
         self._cipher = MultiFernet([_fernet(master) for master in reversed(master_keys)])
         self._signing_keys = {_public_name(master): _cipher_key(master)[:_SIGNING_BYTES] for master in master_keys}
         self._fingerprint_key = _derive(master_keys[-1], "ringback.fingerprint")
+        self._dashboard_keys = [_derive(master, "ringback.dashboard") for master in master_keys]
 
     def __repr__(self) -> str:
         return f"KeyRing({self._count} keys)"
@@ -92,6 +93,14 @@ class KeyRing:
         is_ours = self._probe_signer.verify_signature(f"{probe_id}.{match[1]}", match[2])
         # Twice the time: the clock of who made it may be ahead.
         return is_ours and now < int(match[1]) <= now + 2 * PROBE_SECONDS
+
+    def dashboard_serializer(self, purpose: str) -> URLSafeSerializer:
+        """Return what signs values for the dashboard; one that was signed for another `purpose` is refused."""
+        return URLSafeSerializer(
+            self._dashboard_keys,
+            salt=f"ringback.dashboard.{purpose}",
+            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+        )
 
     @property
     def fingerprints(self) -> tuple[str, ...]:

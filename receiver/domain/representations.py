@@ -26,6 +26,8 @@ _JOB_STATUS = {
 }
 _WEBHOOK_TIMES = ("failing_since", "created_at", "updated_at")
 _JOB_EVENT: Mapping[str, str] = {EventType.TASK_COMPLETED: "job.completed", EventType.TASK_FAILED: "job.failed"}
+BRIEF = frozenset({"input", "output", "logs", "config", "usage"})
+"""What a brief view of a task leaves out: all that may be large."""
 EVENT_FIELDS = (
     "status",
     "submission",
@@ -83,6 +85,17 @@ def task_standing(task: Fields) -> dict[str, Any]:
         "attempt": task["attempt"],
         **{name: iso(task[name]) for name in ("created_at", "updated_at", "ended_at")},
     }
+
+
+def brief_task(task: Fields) -> dict[str, Any]:
+    """Return a task without what may be large; the row may have nulls there."""
+    return {name: value for name, value in native_task(task).items() if name not in BRIEF}
+
+
+def brief_event(task: Fields | None, event: Fields) -> dict[str, Any]:
+    """Return an event whose `data` is without what may be large."""
+    view = native_event(task, event)
+    return {**view, "data": {name: value for name, value in view["data"].items() if name not in BRIEF}}
 
 
 def native_attempts(task: Fields, earlier: Sequence[Fields]) -> list[dict[str, Any]]:

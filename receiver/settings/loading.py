@@ -11,6 +11,7 @@ from receiver.environment import PREFIX, read_values, with_secret_files
 from receiver.errors import SettingsError
 from receiver.settings.clients import ClientSettings
 from receiver.settings.connections import ConnectionSettings
+from receiver.settings.dashboard import DashboardSettings
 from receiver.settings.database import DatabaseSettings
 from receiver.settings.group import CONFIDENTIAL
 from receiver.settings.providers import ProviderSettings
@@ -25,7 +26,13 @@ _MIN_WEBHOOK_SECRET_CHARACTERS = 16
 
 # pydantic takes the fields, and so names the faults, from the last base to the first.
 class Settings(
-    WatchingSettings, ConnectionSettings, ClientSettings, SubscriberSettings, ProviderSettings, DatabaseSettings
+    WatchingSettings,
+    DashboardSettings,
+    ConnectionSettings,
+    ClientSettings,
+    SubscriberSettings,
+    ProviderSettings,
+    DatabaseSettings,
 ):
     """Every setting of the service. The environment and README name each one as `RINGBACK_<NAME>`.
 

@@ -115,16 +115,24 @@ async def replace_key(tx: Transaction, values: Mapping[str, Any], now: datetime,
         await audit(tx, by, "key.create", values["uid"], key_difference(None, values))
 
 
+_WITH_ORGANIZATION = (
+    select(api_keys, organizations.c.uid.label("organization_uid"))
+    .join(organizations, organizations.c.id == api_keys.c.organization_id)
+    .where(api_keys.c.revoked_at.is_(None))
+)
+
+
 def live_key(hashed: str) -> Select[Any]:
     """Return the query for the key with this hash that is not revoked, with its organization's id.
 
     It is `organization_uid`. The key may have expired.
     """
-    return (
-        select(api_keys, organizations.c.uid.label("organization_uid"))
-        .join(organizations, organizations.c.id == api_keys.c.organization_id)
-        .where(api_keys.c.hash == hashed, api_keys.c.revoked_at.is_(None))
-    )
+    return _WITH_ORGANIZATION.where(api_keys.c.hash == hashed)
+
+
+def live_key_by_uid(uid: str) -> Select[Any]:
+    """Return the query for the same row of the key with this id, of any organization."""
+    return _WITH_ORGANIZATION.where(api_keys.c.uid == uid)
 
 
 def live_hashes(limit: int) -> Select[Any]:

@@ -68,6 +68,11 @@ def organization_by_key(organization_id: int) -> Select[Any]:
     return select(organizations).where(organizations.c.id == organization_id)
 
 
+def organization_by_name(name: str) -> Select[Any]:
+    """Return the query for the organization with this name."""
+    return select(organizations).where(organizations.c.name == name)
+
+
 def organizations_page(limit: int, before: int | None) -> Select[Any]:
     """Return the query for a page of organizations, newest first."""
     query = select(organizations).order_by(organizations.c.id.desc()).limit(limit)

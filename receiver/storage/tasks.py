@@ -37,6 +37,8 @@ MOST_MODELS = 1000
 _SMALL_OUTPUT = 4096
 """Bytes, as stored."""
 _TO_CANCEL = ("uid", "organization_id", "provider", "model", "provider_task_id", "status", "attempt", "trace_context")
+_LARGE_COLUMNS = frozenset({"input", "output", "logs", "config", "detail", "meta"})
+"""Those of which a list may do without."""
 _MOST_RANKED = 20_000
 """Of how many tasks that have not ended the newest of each model are found."""
 
@@ -195,6 +197,14 @@ def tasks_matching(wanted: TaskFilter, limit: int, offset: int = 0) -> Select[An
 def tasks_by_keys(keys: Sequence[int]) -> Select[Any]:
     """Return the query for tasks by their row keys, newest first."""
     return _WITH_CALLBACK.where(tasks.c.id.in_(keys)).order_by(tasks.c.id.desc())
+
+
+def brief_tasks(query: Select[Any]) -> Select[Any]:
+    """Return the query for the same tasks with null for the columns that may be large."""
+    columns = [
+        cast(null(), column.type).label(column.name) if column.name in _LARGE_COLUMNS else column for column in tasks.c
+    ]
+    return query.with_only_columns(*columns)
 
 
 def large_tasks(query: Select[Any]) -> LargeRows:

@@ -88,6 +88,8 @@ async def served(
     http: Any = ServerConnection,
     limits: ConnectionLimits | None = None,
     state: Callable[[Connections], None] = lambda _: None,
+    root_path: str = "",
+    trusted_proxies: str = "127.0.0.1,unix",
 ) -> AsyncIterator[str]:
     """Serve an app on the given socket or on a free port; yield its URL, which accepts requests at once.
 
@@ -98,8 +100,10 @@ async def served(
     if listening.family != socket.AF_UNIX:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.listen()
-    config = uvicorn.Config(app, http=http, log_level="warning", ws="none")
-    server = _Server(config, app, limits)
+    config = uvicorn.Config(
+        app, http=http, log_level="warning", ws="none", root_path=root_path, forwarded_allow_ips=trusted_proxies
+    )
+    server = _Server(config, app, limits or ConnectionLimits(trusted_proxies=trusted_proxies))
     state(server.connections)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     started = asyncio.create_task(server.ready.wait())

@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,9 @@ async def in_process(
             world = World(folder, port, environment, subscriber)
             loaded = world.settings
             keys = await _prepare(loaded)
-            async with world.api, world.provider, served(create_app(loaded, keys), listening):
+            app = create_app(loaded, keys)
+            proxy = partial(served, root_path=loaded.root_path, trusted_proxies=loaded.trusted_proxies)
+            async with world.api, world.provider, proxy(app, listening):
                 yield world
 
 

@@ -70,6 +70,7 @@ WITHOUT_BODY: tuple[Key, ...] = (
     ("GET", "/api/v1/stats"),
     ("GET", "/api/v1/webhooks/{webhook_id}/stats"),
     ("POST", "/api/v1/deliveries/{delivery_id}/retry"),
+    ("POST", "/api/v1/dashboard-links"),
     ("GET", "/api/v1/runs"),
     ("GET", "/api/v1/runs/{run_id}"),
     ("GET", "/api/v1/runs/{run_id}/explain"),
@@ -264,6 +265,7 @@ async def test_a_resource_has_its_id_and_the_time_of_its_creation(answers: dict[
             "dry_run",
             "master_keys",
             "master_key_rotation",
+            "dashboard_link",
         ):
             own = {"task": "task_id"}.get(kind, "run_id" if key == ("POST", "/api/v1/runs") else "id")
             assert own in each

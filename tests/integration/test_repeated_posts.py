@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from starlette.routing import Route
 
-from receiver.api.endpoint import _Endpoint
+from receiver.api.endpoint import RouteEndpoint
 from receiver.api.passthrough import FORWARDED_POSTS, UPLOAD_PATH
 from receiver.api.routes import routes
 from receiver.domain.ids import new_id
@@ -215,6 +215,11 @@ async def of_master_key(world: World) -> Case:
     return Case("/api/v1/master-keys/rotate", query, body={"dry_run": False}, shows={"unreadable": 0})
 
 
+async def of_dashboard_link(world: World) -> Case:
+    query = "SELECT uid FROM organization WHERE name = 'default'"
+    return Case("/api/v1/dashboard-links", query, shows={"object": "dashboard_link"})
+
+
 async def of_organization(world: World) -> Case:
     name = new_id()[:13]
     query = f"SELECT k.uid FROM api_key k JOIN organization o ON o.id = k.organization_id WHERE o.name = '{name}'"
@@ -241,6 +246,7 @@ CASES: dict[str, Prepare] = {
     "/api/v1/deliveries/{delivery_id}/retry": of_delivery_retry,
     "/api/v1/keys": of_key,
     "/api/v1/master-keys/rotate": of_master_key,
+    "/api/v1/dashboard-links": of_dashboard_link,
     "/api/v1/organizations": of_organization,
     "/api/v1/runs": of_run,
     "/api/v1/runs/{run_id}/cancel": of_run_cancel,
@@ -292,14 +298,14 @@ class Client:
 
     async def lose_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Send the first request, whose work is done and whose response is lost."""
-        handle = _Endpoint._handle
+        handle = RouteEndpoint._handle
 
         async def work_and_lose(endpoint: Any, *given: Any) -> Any:
             await handle(endpoint, *given)
             raise OutcomeUnknown
 
         with monkeypatch.context() as broken:
-            broken.setattr(_Endpoint, "_handle", work_and_lose)
+            broken.setattr(RouteEndpoint, "_handle", work_and_lose)
             assert (await self.ask()).status_code == 504
 
     def done(self) -> int:

@@ -164,6 +164,7 @@ COMMANDS = {
     "audit list": (),
     "report": (),
     "top": (),
+    "dashboard": ("--print",),
     "listen": ("--forward-to", "http://127.0.0.1:9/"),
 }
 NOT_CLIENTS = {"serve", "demo", "sandbox", "migrate", "backup", "restore", "health", "init", "doctor", "mcp"} | {

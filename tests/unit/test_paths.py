@@ -11,6 +11,7 @@ from starlette.routing import Route
 from receiver.api import paths
 from receiver.api.paths import PathMiddleware, normal_path, segment_text
 from receiver.api.routes import routes
+from receiver.dashboard import routes as dashboard
 from receiver.mcp.endpoint import mcp_route
 
 IDS = st.text(min_size=1)
@@ -79,8 +80,9 @@ async def test_a_prefix_that_begins_like_a_path_of_ours_is_left_to_the_proxy(pre
 
 
 def test_every_path_of_ours_is_known_where_prefixes_are_stripped() -> None:
-    ours = [*routes(), mcp_route()]
-    assert {route.path.split("/")[1].encode() for route in ours if isinstance(route, Route)} == paths._OURS
+    ours = [*routes(), *dashboard.routes(), mcp_route()]
+    served = [route for route in ours if isinstance(route, Route)]
+    assert {route.path.split("/")[1].encode() for route in served} - {b""} == paths._OURS
 
 
 async def routed(prefix: str, raw: bytes) -> str:
