@@ -42,8 +42,8 @@ def _print_version(requested: bool) -> None:
 
 @app.callback(
     epilog="The client commands (task, run, webhook, delivery, key, organization, audit, report, top, dashboard, "
-    "listen, mcp) send requests to RINGBACK_URL (http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from the "
-    "environment or a file .env.\n\n"
+    "listen, mcp) send requests to RINGBACK_URL (http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from "
+    "the environment or a file .env.\n\n"
     "Exit status: 0 done, 1 the task or run failed, or the report does not add up, 2 usage, 3 not reachable or not "
     "allowed, 4 timed out.\n\n"
     "To see it work: ringback demo\n\n"
