@@ -17,7 +17,19 @@ class NavigationEntry:
     scope: Scope = Scope.READ
 
 
-_ENTRIES = (NavigationEntry("/tasks", "Tasks", "t", "tasks"),)
+_ENTRIES = (
+    NavigationEntry("/overview", "Overview", "o", "overview"),
+    NavigationEntry("/tasks", "Tasks", "t", "tasks"),
+    NavigationEntry("/runs", "Runs", "r", "runs"),
+    NavigationEntry("/webhooks", "Webhooks", "w", "webhooks"),
+    NavigationEntry("/deliveries", "Deliveries", "d", "deliveries"),
+    NavigationEntry("/inbound", "Inbound", "i", "inbound"),
+    NavigationEntry("/events", "Events", "e", "events"),
+    NavigationEntry("/keys", "Keys", "k", "keys", Scope.ADMIN),
+    NavigationEntry("/organizations", "Organizations", "n", "organizations", Scope.ADMIN),
+    NavigationEntry("/audit", "Audit", "a", "audit", Scope.ADMIN),
+    NavigationEntry("/docs", "Docs", "h", "docs"),
+)
 
 
 def entries() -> tuple[NavigationEntry, ...]:
