@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 _TASKS = ([b"api", b"v1", b"task"], [b"api", b"v1", b"tasks"])
 _ACTIONS = frozenset({b"events", b"explain", b"refresh", b"cancel", b"retry"})
 _PAGES = frozenset(
-    b"audit bulk-actions deliveries docs events inbound keys live llms.txt organizations overview runs sign-in sign-out static "
-    b"tasks theme webhooks".split()
+    b"audit bulk-actions deliveries docs events inbound keys live llms.txt organizations overview runs".split()
+    + b"sign-in sign-out static tasks theme webhooks".split()
 )
 """The first segments of the dashboard's paths."""
 _OURS = frozenset({b"account", b"api", b"hooks", b"livez", b"mcp", b"metrics", b"readyz", b"v1"}) | _PAGES

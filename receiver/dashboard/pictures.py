@@ -1,4 +1,4 @@
-"""Series of numbers, as SVG draws them. A picture stretches to the width that its place has; its text stands beside it."""
+"""Series of numbers, as SVG draws them. A picture stretches to the width of its place; its text stands beside it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
