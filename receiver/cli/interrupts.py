@@ -4,7 +4,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -22,16 +22,16 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
     interrupts = 0
 
     async def interruptible() -> T:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        loop, task = asyncio.get_running_loop(), cast("asyncio.Task[T]", asyncio.current_task())
 
         def interrupt() -> None:
             nonlocal interrupts
             interrupts += 1
-            if interrupts > 1 or task is None:
+            if interrupts > 1:
                 raise KeyboardInterrupt
             task.cancel()
 
-        if threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
             return await main
         loop.add_signal_handler(signal.SIGINT, interrupt)
         try:

@@ -57,7 +57,7 @@ def _check(settings: "Settings", as_json: bool) -> None:
 def _migrate(settings: "Settings", as_json: bool) -> None:
     from receiver.serving.start import migrate_database
 
-    before, now = migrate_database(settings)
+    before, now = run_async(migrate_database(settings))
     if as_json:
         print_json({"before": before, "now": now})
     elif before == now:

@@ -58,7 +58,7 @@ def prepared(settings: Settings, workers: int) -> Iterator[Installation]:
         yield Installation(keys, *asyncio.run(_prepare_database(settings, KeyRing(keys))))
 
 
-def migrate_database(settings: Settings) -> tuple[str | None, str]:
+async def migrate_database(settings: Settings) -> tuple[str | None, str]:
     """Bring the database to this version's schema; return the revisions before and now. Raises `StartError`.
 
     A server that is away is waited for (`RINGBACK_START_WAIT_SECONDS`).
@@ -69,7 +69,7 @@ def migrate_database(settings: Settings) -> tuple[str | None, str]:
     with _locked(settings):
         if settings.is_sqlite and is_new(settings):
             master_keys(settings)
-        return asyncio.run(when_ready(lambda: migrate(settings), seconds=settings.start_wait_seconds))
+        return await when_ready(lambda: migrate(settings), seconds=settings.start_wait_seconds)
 
 
 async def ensure_keys(database: Database, settings: Settings, keyring: KeyRing) -> str | None:
