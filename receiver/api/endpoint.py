@@ -239,19 +239,23 @@ def endpoint(
     request that creates something. Every response to a valid key has the headers of its rate limit (`api.limits`).
     """
     names = tuple(query.model_fields) if query is not None else ()
-    return _Endpoint(handler, dialect, scope, names, passes_on, traced_as).serve
+    return Endpoint(handler, dialect, scope, query, names, passes_on, traced_as).serve
 
 
 @dataclass(frozen=True, slots=True)
-class _Endpoint:
+class Endpoint:
+    """What a route leads to; `endpoint` makes it, and the description of the API reads it."""
+
     handler: EndpointHandler
     dialect: Dialect
     scope: Scope
+    query: type[BaseModel] | None
     query_names: tuple[str, ...]
     passes_on: bool
     traced_as: str | None
 
     async def serve(self, request: Request) -> ASGIApp:
+        """Return the response to a request, errors included."""
         request_id = ensure_request_id()
         headers = {"x-request-id": request_id}
         handling = self._with_errors(self._authorize(request, request_id, headers), request, request_id)

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _TASKS = ([b"api", b"v1", b"task"], [b"api", b"v1", b"tasks"])
 _ACTIONS = frozenset({b"events", b"refresh", b"cancel", b"retry"})
-_OURS = frozenset({b"account", b"api", b"hooks", b"livez", b"metrics", b"readyz", b"v1"})
+_OURS = frozenset({b"account", b"api", b"hooks", b"livez", b"metrics", b"openapi.json", b"readyz", b"v1"})
 """The first segments of all our paths."""
 _PLAIN_SLASHES = 4
 """The slashes in `/api/v1/tasks/{id}`; a task's path with more has an action, or slashes in its id."""

@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     StrictBool,
     StringConstraints,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -96,7 +97,17 @@ def _read_time(value: Any) -> Any:
         raise ValueError(_OUT_OF_RANGE) from None
 
 
-Timestamp = Annotated[datetime, BeforeValidator(_read_time)]
+Timestamp = Annotated[
+    datetime,
+    BeforeValidator(_read_time),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}],
+            "description": "ISO 8601 (UTC without a time zone), or unix seconds.",
+            "examples": ["2026-01-31T09:30:00Z", 1769851800],
+        }
+    ),
+]
 
 
 class WebhookConfig(RequestFields):
@@ -114,6 +125,7 @@ class Retry(RequestFields):
 
     max_attempts: Annotated[int, Field(ge=1, le=5)] = 1
     backoff_seconds: Annotated[float, Field(ge=0, le=3600)] = 1.0
+    """Before the second attempt; it doubles with each."""
 
 
 class CreateTask(RequestFields):
@@ -122,13 +134,16 @@ class CreateTask(RequestFields):
     model: ShortName
     task_type: ShortName
     input: Object
+    """What the model takes."""
     config: Object | None = None
+    """Passed on. `webhook_config` has `endpoint` and `secret` of a callback of the client's own."""
     metadata: Metadata | None = None
+    """The client's own, to find the task by; at most 16 KiB."""
     retry: Retry = Retry()
 
 
 class AdoptTask(RequestFields):
-    """`POST /api/v1/tasks/adopt`."""
+    """`POST /api/v1/tasks/adopt`: which task to track."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -143,20 +158,28 @@ class _WebhookFields(RequestFields):
     model_config = ConfigDict(extra="forbid")
 
     event_types: Annotated[list[str], Few] | None = None
+    """Types of events, or `task.*`, `run.*`, `system.*`; by default the ends of tasks."""
     filters: Object | None = None
+    """Accepted values, or lists of them, by `model`, `task_type`, `run_id` and `metadata`."""
     headers: Annotated[dict[str, str], Few] | None = None
+    """Sent with each delivery. Their values are never shown."""
     description: Annotated[str, Field(max_length=500)] | None = None
     rate_limit: Annotated[float, Field(gt=0, le=10_000, strict=True)] | None = None
+    """Attempts a second at most."""
     max_in_flight: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = None
+    """Attempts at a time at most."""
 
 
 class CreateWebhook(_WebhookFields):
-    """`POST /api/v1/webhooks`."""
+    """`POST /api/v1/webhooks`: a callback URL, and what it is to get."""
 
     endpoint_url: str
+    """Called byte for byte as it is given."""
     secret: str | None = None
+    """8 to 500 characters; by default Ringback makes one. With Standard Webhooks `whsec_` and base64."""
     format: DeliveryFormat | None = None
     ordered: StrictBool | None = None
+    """One delivery at a time, in the order of the events."""
     signature: SignatureScheme | None = None
 
 
@@ -177,11 +200,13 @@ class RotateSecret(RequestFields):
     model_config = ConfigDict(extra="forbid")
 
     overlap_seconds: Annotated[float, Field(ge=0, le=604_800, strict=True)] = 86_400
+    """How long the old secret signs too."""
     secret: str | None = None
+    """By default Ringback makes one."""
 
 
 class RecoverRequest(RequestFields):
-    """`POST /api/v1/webhooks/{id}/recover`."""
+    """`POST /api/v1/webhooks/{id}/recover`: since when."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -189,7 +214,7 @@ class RecoverRequest(RequestFields):
 
 
 class ReplayRequest(RequestFields):
-    """`POST /api/v1/webhooks/{id}/replay`."""
+    """`POST /api/v1/webhooks/{id}/replay`: which events. `until` is now by default."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -205,10 +230,11 @@ class RotateMasterKey(RequestFields):
 
     cursor: Annotated[str, StringConstraints(pattern=r"^[0-2]\.[0-9]{1,18}$")] | None = None
     dry_run: StrictBool = False
+    """Count only."""
 
 
 class CreateKey(RequestFields):
-    """`POST /api/v1/keys`."""
+    """`POST /api/v1/keys`: what the key may do."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -225,6 +251,7 @@ class Page(RequestFields):
 
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     cursor: str | None = None
+    """The `next_cursor` of the page before."""
 
 
 class TaskQuery(Page):
@@ -237,6 +264,7 @@ class TaskQuery(Page):
     created_after: Timestamp | None = None
     created_before: Timestamp | None = None
     metadata: dict[str, str] = {}
+    """Values of the tasks' own metadata: `metadata[order]=4711`."""
 
 
 class EventQuery(Page):
@@ -248,6 +276,7 @@ class EventQuery(Page):
     task_id: str | None = None
     run_id: Annotated[list[str], Few] | None = None
     after: str | None = None
+    """What `Last-Event-ID` is, for readers that can send no header."""
 
 
 class WebhookDeliveryQuery(Page):
@@ -256,6 +285,7 @@ class WebhookDeliveryQuery(Page):
     status: DeliveryStatus | None = None
     event_id: str | None = None
     task_id: str | None = None
+    """Ringback's id of the task, or the provider's."""
     created_after: Timestamp | None = None
     created_before: Timestamp | None = None
 
@@ -271,7 +301,9 @@ class AuditQuery(Page):
 
     action: str | None = None
     target: str | None = None
+    """The id of what was changed."""
     key_id: str | None = None
+    """The key that it was changed with."""
     since: Timestamp | None = None
     until: Timestamp | None = None
 
@@ -286,6 +318,7 @@ class WaitQuery(RequestFields):
     """The query of a long poll, as Pi has it: `timeout_seconds` is 1 to 30, by default 20."""
 
     wait_for_completion: bool = False
+    """Answer when it has ended, or when the time is up."""
     timeout_seconds: Annotated[float, Field(ge=1, le=30)] = 20
 
 
@@ -293,3 +326,4 @@ class GetTask(WaitQuery):
     """The query of `GET /api/v1/tasks/{id}`."""
 
     include: Literal["attempts"] | None = None
+    """Its attempts too, also if it had only one."""
