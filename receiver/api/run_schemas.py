@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from models import RunStatus
 from receiver.api.schemas import Few, Metadata, Object, Page, RequestFields, Retry, WaitQuery
-from receiver.domain.graph import STEP_ATTEMPTS, OnFailure, StepSpec, check_count
+from receiver.domain.graph import MOST_STEPS, STEP_ATTEMPTS, OnFailure, StepSpec, check_count
 
 
 class StepRetry(Retry):
@@ -53,7 +53,7 @@ class CreateRun(RequestFields):
 
     model_config = ConfigDict(extra="forbid")
 
-    steps: list[CreateStep]
+    steps: Annotated[list[CreateStep], Field(json_schema_extra={"minItems": 1, "maxItems": MOST_STEPS})]
     metadata: Metadata | None = None
 
     @field_validator("steps", mode="before")

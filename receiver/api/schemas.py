@@ -74,6 +74,8 @@ def _check_bytes(value: dict[str, Any]) -> dict[str, Any]:
 Metadata = Annotated[Object, AfterValidator(_check_bytes)]
 _UNENCODED_OFFSET = re.compile(r"(:[0-9]{2}(?:[.,][0-9]+)?) ([0-9]{2}:?[0-9]{2})$")
 """The end of an ISO time whose `+` was not encoded in a query, where it means a blank."""
+_LATEST = 253_402_300_799
+"""The last second of the year 9999."""
 _OUT_OF_RANGE = "is out of range: years 1 to 9999 are supported"
 
 
@@ -97,12 +99,16 @@ def _read_time(value: Any) -> Any:
         raise ValueError(_OUT_OF_RANGE) from None
 
 
+SecretText = Annotated[str, WithJsonSchema({"type": "string", "minLength": 8, "maxLength": 500})]
+"""A secret of a webhook, whose form depends on the format (`receiver.domain.signatures`)."""
+UuidText = Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
+"""An id that is looked up, and checked where that is done."""
 Timestamp = Annotated[
     datetime,
     BeforeValidator(_read_time),
     WithJsonSchema(
         {
-            "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}],
+            "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number", "minimum": 0, "maximum": _LATEST}],
             "description": "ISO 8601 (UTC without a time zone), or unix seconds.",
             "examples": ["2026-01-31T09:30:00Z", 1769851800],
         }
@@ -170,12 +176,18 @@ class _WebhookFields(RequestFields):
     """Attempts at a time at most."""
 
 
+def _without_defaults(schema: dict[str, Any]) -> None:
+    """Leave the defaults out of a schema: what is not given stays as it is."""
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
 class CreateWebhook(_WebhookFields):
     """`POST /api/v1/webhooks`: a callback URL, and what it is to get."""
 
     endpoint_url: str
     """Called byte for byte as it is given."""
-    secret: str | None = None
+    secret: SecretText | None = None
     """8 to 500 characters; by default Ringback makes one. With Standard Webhooks `whsec_` and base64."""
     format: DeliveryFormat | None = None
     ordered: StrictBool | None = None
@@ -186,8 +198,10 @@ class CreateWebhook(_WebhookFields):
 class ChangeWebhook(_WebhookFields):
     """`PATCH /api/v1/webhooks/{id}`: only given fields are changed; null resets a field."""
 
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
+
     endpoint_url: str = ""
-    secret: str = ""
+    secret: SecretText = ""
     format: DeliveryFormat = DeliveryFormat.STANDARD
     ordered: StrictBool = False
     signature: SignatureScheme = SignatureScheme.SYMMETRIC
@@ -201,7 +215,7 @@ class RotateSecret(RequestFields):
 
     overlap_seconds: Annotated[float, Field(ge=0, le=604_800, strict=True)] = 86_400
     """How long the old secret signs too."""
-    secret: str | None = None
+    secret: SecretText | None = None
     """By default Ringback makes one."""
 
 
@@ -260,7 +274,7 @@ class TaskQuery(Page):
     status: TaskStatus | None = None
     model: str | None = None
     task_type: str | None = None
-    run_id: str | None = None
+    run_id: UuidText | None = None
     created_after: Timestamp | None = None
     created_before: Timestamp | None = None
     metadata: dict[str, str] = {}
@@ -274,7 +288,7 @@ class EventQuery(Page):
     model: Annotated[list[str], Few] | None = None
     task_type: Annotated[list[str], Few] | None = None
     task_id: str | None = None
-    run_id: Annotated[list[str], Few] | None = None
+    run_id: Annotated[list[UuidText], Few] | None = None
     after: str | None = None
     """What `Last-Event-ID` is, for readers that can send no header."""
 
@@ -283,7 +297,7 @@ class WebhookDeliveryQuery(Page):
     """The query of `GET /api/v1/webhooks/{id}/deliveries`."""
 
     status: DeliveryStatus | None = None
-    event_id: str | None = None
+    event_id: UuidText | None = None
     task_id: str | None = None
     """Ringback's id of the task, or the provider's."""
     created_after: Timestamp | None = None
@@ -293,7 +307,7 @@ class WebhookDeliveryQuery(Page):
 class DeliveryQuery(WebhookDeliveryQuery):
     """The query of `GET /api/v1/deliveries`."""
 
-    webhook_id: str | None = None
+    webhook_id: UuidText | None = None
 
 
 class AuditQuery(Page):
@@ -302,7 +316,7 @@ class AuditQuery(Page):
     action: str | None = None
     target: str | None = None
     """The id of what was changed."""
-    key_id: str | None = None
+    key_id: UuidText | None = None
     """The key that it was changed with."""
     since: Timestamp | None = None
     until: Timestamp | None = None

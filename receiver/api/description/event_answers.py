@@ -146,7 +146,7 @@ class JobAnswer(Answered):
     org_id: Id = absent()
     type: str = absent()
     status: Literal["queued", "processing", "completed", "failed"] = absent()
-    payload: Free = absent()
+    payload: Free | None = absent()
     result_url: str | None = absent()
     error_log: str | None = absent()
     created_at: UnixSeconds = absent()

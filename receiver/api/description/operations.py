@@ -154,6 +154,7 @@ _WEBHOOKS: Mapping[str, Operation] = {
         SavedWebhookAnswer,
         "invalid_endpoint_url",
         "organization_limit_reached",
+        "webhook_not_found",  # a repetition, when it has been removed since
         *_SECRETS,
         body=CreateWebhook,
     ),
@@ -255,8 +256,16 @@ _A_FORM = Other(("multipart/form-data",), "What the provider takes.", Free)
 
 
 def _passed_on(name: str, summary: str, *media_types: str, body: Other | None = None) -> Operation:
-    answer = Other(media_types, "The provider's own answer, as it comes.")
-    return Operation(id=name, tag="Passed on", answers={200: answer}, body=body, may_refuse=True, summary=summary)
+    answer = Other((*media_types, "*/*"), "The provider's own answer, as it comes.")
+    return Operation(
+        id=name,
+        tag="Passed on",
+        answers={200: answer},
+        body=body,
+        errors=("provider_unavailable", "provider_timeout"),
+        may_refuse=True,
+        summary=summary,
+    )
 
 
 _FORWARDED: Mapping[str, Operation] = {

@@ -185,7 +185,7 @@ def _headers(described: DescribedOperation, status: int) -> dict[str, Schema]:
     names = ["X-Request-Id"]
     if described.endpoint is not None and status != 401:
         names += _LIMITS
-    if status in (429, 503):
+    if status in (429, 503) and not described.passes_on:  # of the provider's own there may be none
         names.append("Retry-After")
     if described.takes_idempotency_key and status < 500 and status not in (401, 403, 429):
         names.append("X-Idempotency-Replayed")

@@ -42,7 +42,8 @@ class TaskStateAnswer(Answered):
     status: TaskStatus
     progress: int
     """Percent."""
-    input: Free
+    input: Free | None
+    """Null for a task that was created elsewhere, until the provider tells it."""
     output: Free | None
     """The provider's output; `image_url`, `image_urls`, `video_url`, `audio_url` and `output_files` are filled in."""
     error: TaskErrorAnswer | None
@@ -148,6 +149,6 @@ class PiJobAnswer(Answered):
     status: Literal["queued", "processing", "completed", "failed"]
     result_url: str | None
     error_log: str | None
-    payload: Free
+    payload: Free | None
     created_at: UnixSeconds
     updated_at: UnixSeconds
