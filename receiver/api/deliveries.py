@@ -50,7 +50,7 @@ async def get_delivery(call: Call) -> Reply:
 
 
 async def retry_delivery(call: Call) -> Reply:
-    """`POST /api/v1/deliveries/{id}/retry`: send a delivery again now, with its retry schedule started from the beginning.
+    """`POST /api/v1/deliveries/{id}/retry`: send a delivery again now, its retry schedule from the beginning.
 
     A repetition with the same `Idempotency-Key` leaves a delivery as it is that has changed since the first request.
     """

@@ -17,7 +17,7 @@ _FIRST: Position = (0, 0)
 
 
 async def get_master_keys(call: Call) -> Reply:
-    """`GET /api/v1/master-keys`: return the master keys in use by their fingerprints, and which tasks need an earlier one."""
+    """`GET /api/v1/master-keys`: return the master keys in use, and how many tasks need an earlier one."""
     await _check_operator(call)
     status = await call.services.key_rotation.status()
     keys: list[dict[str, Any]] = [

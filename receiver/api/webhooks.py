@@ -58,7 +58,7 @@ async def change_webhook(call: Call) -> Reply:
 
 
 async def rotate_secret(call: Call) -> Reply:
-    """`POST /api/v1/webhooks/{id}/rotate-secret`: replace the secret of a webhook; only this response contains the new one.
+    """`POST /api/v1/webhooks/{id}/rotate-secret`: replace a webhook's secret; only this response has the new one.
 
     A repetition with the same `Idempotency-Key` returns the secret that the first request made.
     """

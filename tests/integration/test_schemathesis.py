@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,14 @@ from tests.fakes.world import API_KEY, World, in_process
 
 LONG_AGO = "2020-01-01T00:00:00Z"
 RUN = {"steps": [{"id": "only", "action": "Qubico/flux1-schnell:txt2img", "input": {"prompt": "a cat"}}]}
-EXAMPLES = {GenerationMode.POSITIVE: 3, GenerationMode.NEGATIVE: 3}
-"""Of each operation: about ten seconds in all."""
+EXAMPLES = {GenerationMode.POSITIVE: 2, GenerationMode.NEGATIVE: 1}
+"""Of each operation: schemathesis takes a twentieth of a second for one."""
 NOT_ASKED = re.compile(r"/v1/|/api/ephemeral_resource")
 """What is passed on: the answers are the provider's own."""
-TURNED_OFF = ()
+TURNED_OFF = {
+    "positive_data_acceptance": "there are rules that no schema has: a cursor is of its list, an event type exists",
+    "negative_data_rejection": "PiAPI's paths ignore unknown parameters; numbers may be texts; bulk items are refused apart",
+}
 load_all_checks()
 KEPT = [check for check in CHECKS.get_all() if check.__name__ not in TURNED_OFF]
 
@@ -51,38 +55,25 @@ async def made(world: World) -> dict[str, str]:
 
 
 class Asker:
-    """Asks every operation of the document, in a thread: the service is in this process."""
+    """Asks every operation of the document. It waits for each answer, so it needs a thread beside the service's."""
 
     def __init__(self, base: str, ids: Mapping[str, str], subscriber: str) -> None:
-        self.asked = 0
-        self.statuses: dict[int, int] = {}
+        self.statuses: Counter[int] = Counter()
+        self.operations: set[str] = set()
+        self._base = base
         self._ids = ids
         self._subscriber = subscriber
+        self._random = random.Random(7)
         self._session = requests.Session()
         self._session.trust_env = False
-        self._random = random.Random(7)
-        self._base = base
 
     def ask_all(self) -> None:
-        schema = schemathesis.openapi.from_url(f"{self._base}/openapi.json")
-        for found in schema.get_all_operations():
-            operation = found.ok()
-            if NOT_ASKED.match(operation.path):
-                continue
-            for mode, most in EXAMPLES.items():
-                try:
-                    self._ask(operation, mode, most)
-                except Unsatisfiable:
-                    continue
-                except BaseException as e:
-                    print(
-                        "FAULT",
-                        operation.method,
-                        operation.path,
-                        mode,
-                        str(e)[:900].replace("\n", " | "),
-                        [str(x)[:900].replace("\n", " | ") for x in getattr(e, "exceptions", [])],
-                    )
+        with self._session:
+            for found in schemathesis.openapi.from_url(f"{self._base}/openapi.json").get_all_operations():
+                operation = found.ok()
+                if not NOT_ASKED.match(operation.path):
+                    for mode, most in EXAMPLES.items():
+                        self._ask(operation, mode, most)
 
     def _ask(self, operation: Any, mode: GenerationMode, most: int) -> None:
         @settings(
@@ -96,13 +87,15 @@ class Asker:
         @given(case=operation.as_strategy(generation_mode=mode))
         def ask(case: Case) -> None:
             self._place(case)
-            answer = case.call_and_validate(
-                session=self._session, headers={"X-API-Key": API_KEY}, checks=KEPT, timeout=40
-            )
-            self.asked += 1
-            self.statuses[answer.status_code] = self.statuses.get(answer.status_code, 0) + 1
+            headers = {"X-API-Key": API_KEY}
+            answer = case.call_and_validate(session=self._session, headers=headers, checks=KEPT, timeout=40)
+            self.statuses[answer.status_code] += 1
+            self.operations.add(operation.label)
 
-        ask()
+        try:
+            ask()
+        except Unsatisfiable:
+            assert mode is GenerationMode.NEGATIVE  # nothing can be wrong in a request that has no parts
 
     def _place(self, case: Case) -> None:
         """Put ids that exist in most paths, and the subscriber's URL where one would be called."""
@@ -119,4 +112,5 @@ async def test_drawn_requests_are_answered_as_described(tmp_path: Path) -> None:
     async with in_process(tmp_path, key_rate="100000/s", retention_days="0") as world:
         asker = Asker(world.base, await made(world), world.subscriber.url)
         await asyncio.to_thread(asker.ask_all)
-        print(asker.asked, asker.statuses)
+    assert len(asker.operations) > 50
+    assert {200, 202, 400, 404} <= asker.statuses.keys()

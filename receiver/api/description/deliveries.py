@@ -20,7 +20,7 @@ _TEXTS: Mapping[DeliveryFormat, str] = {
     "/api/v1/tasks/{task_id}` answered it then, or the run, or what a system event is about.",
     DeliveryFormat.CLOUDEVENTS: "CloudEvents 1.0.2 in structured mode, with the headers of Standard Webhooks.",
     DeliveryFormat.PI: "Pi's body and headers, with the headers of Standard Webhooks.",
-    DeliveryFormat.PIAPI: "PiAPI's body, as for a client's own `config.webhook_config`; the proof is the secret itself.",
+    DeliveryFormat.PIAPI: "PiAPI's body, as for a client's own `config.webhook_config`; its proof is the secret.",
 }
 
 
@@ -40,7 +40,7 @@ _STANDARD = (
     _header("webhook-timestamp", "When this attempt was made, in unix seconds.", pattern="^[0-9]+$"),
     _header(
         "webhook-signature",
-        "One signature for each secret that is valid now, separated by blanks: `v1,` and the base64 of the HMAC-SHA256, or "
+        "One signature for each secret that is valid now, separated by blanks: `v1,` and base64 of the HMAC-SHA256, or "
         "`v1a,` and that of the ed25519 signature, of `{webhook-id}.{webhook-timestamp}.{raw body}`.",
         pattern="^v1a?,[A-Za-z0-9+/=]+( v1a?,[A-Za-z0-9+/=]+)*$",
     ),

@@ -71,7 +71,7 @@ def _renamed(schema: Any, names: Mapping[str, str]) -> Any:
 
 
 def _shown(component: Schema) -> Schema:
-    """Return a component as it is shown: that of an enum without its docstring, which is for people who read the code."""
+    """Return a component as it is shown: that of an enum without its docstring, which is for who reads the code."""
     hidden = ("title", "description") if "enum" in component else ("title",)
     return {name: value for name, value in component.items() if name not in hidden}
 

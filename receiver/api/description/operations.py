@@ -81,7 +81,7 @@ class Operation:
 
     `answers` are the models of the `data` of each successful status; `body` is the schema that checks the request.
     `errors` are the codes beyond those that every operation like it has (`receiver.api.description.refusals`).
-    `may_refuse`: the provider's refusal is passed on, with its own status. `summary` stands for the handler's docstring.
+    `may_refuse`: the provider's refusal is passed on, with its status. `summary` stands for the handler's docstring.
     """
 
     id: str

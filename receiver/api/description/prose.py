@@ -10,14 +10,15 @@ Ringback tracks generation tasks at a provider and tells everyone who asked when
 `admin`; each includes the ones before it. This document needs no key: it has nothing secret.
 
 **Form.** All but PiAPI's own paths answer with an envelope: `id` names the request, `object` the kind of the resource,
-`status` is the state of the request (`queued` for a 202), and `data` has the resource with its own state. Times are ISO 8601
-in UTC with six digits, or unix seconds in runs, jobs and the envelope. PiAPI's paths answer `{"code", "data", "message"}`.
+`status` is the state of the request (`queued` for a 202), and `data` has the resource with its own state. Times are
+ISO 8601 in UTC with six digits, or unix seconds in runs, jobs and the envelope. PiAPI's paths answer
+`{"code", "data", "message"}`.
 
 **Errors** have a `code` for programs and a `message` for a person. A 429 or 503 has a `Retry-After`, and nothing of
 the request was stored. A 504 `outcome_unknown` may have been done: repeat it with the same `Idempotency-Key`.
 
-**Lists** are newest first. `limit` is at most 200; `next_cursor` of a page is the `cursor` of the next one, and `has_more`
-alone says whether there is one.
+**Lists** are newest first. `limit` is at most 200; `next_cursor` of a page is the `cursor` of the next one, and
+`has_more` alone says whether there is one.
 
 **Every** answer has an `X-Request-Id`. A `GET` can be asked as `HEAD` too. Slashes at the end of a path mean nothing. A
 method that a path does not accept is 405 with `Allow`, and a path where nothing is is 404. What is refused before a

@@ -1,4 +1,7 @@
-"""Tasks, runs and jobs, as they are answered (`receiver.domain.representations`, `receiver.domain.run_representations`)."""
+"""Tasks, runs and jobs, as they are answered.
+
+They are made in `receiver.domain.representations` and `receiver.domain.run_representations`.
+"""
 
 from typing import Any, Literal
 
