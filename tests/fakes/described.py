@@ -57,7 +57,9 @@ class DescribedApi:
 
     def __init__(self, document: dict[str, Json]) -> None:
         self.document = document
-        self._patterns = [(_pattern(path), path) for path in sorted(document["paths"], key=lambda path: "{" in path)]
+        self._patterns: list[tuple[re.Pattern[str], str]] = [
+            (_pattern(path), path) for path in sorted(document["paths"], key=lambda path: "{" in path)
+        ]
         self._validators: dict[str, Draft202012Validator] = {}
 
     def check(self, request: httpx.Request, answer: httpx.Response) -> None:

@@ -56,7 +56,7 @@ class World:
         self.base = f"http://127.0.0.1:{port}"
         self.environment = dict(environment)
         self.subscriber = subscriber
-        self.api = DescribedClient(base_url=self.base, headers={"x-api-key": API_KEY}, timeout=40)
+        self.api: httpx.AsyncClient = DescribedClient(base_url=self.base, headers={"x-api-key": API_KEY}, timeout=40)
         self.provider = httpx.AsyncClient(
             base_url=environment["RINGBACK_PIAPI_BASE_URL"], headers={"x-api-key": PROVIDER_KEY}, timeout=40
         )

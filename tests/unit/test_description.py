@@ -178,9 +178,9 @@ KEY = {
 }
 
 
-def answer(data: Json = KEY, status: int = 200, **headers: str) -> httpx.Response:
+def answer(data: Json = KEY, status: int = 200, content_type: str = "application/json") -> httpx.Response:
     body = {"id": "r", "object": "key", "status": "completed", "created_at": 1, "data": data}
-    return httpx.Response(status, json=body, headers={"x-request-id": "r", **headers})
+    return httpx.Response(status, json=body, headers={"x-request-id": "r", "content-type": content_type})
 
 
 def error(code: str, status: int, **more: Json) -> httpx.Response:
@@ -208,7 +208,7 @@ def test_an_answer_as_described_is_accepted() -> None:
         answer({**KEY, "created_at": "2026-01-31T09:30:00Z"}),
         answer({**KEY, "scope": "owner"}),
         answer(status=201),
-        answer(**{"content-type": "text/html"}),
+        answer(content_type="text/html"),
         error("run_not_found", 404),
         error("key_not_found", 400),
         error("key_not_found", 404, hint="h"),

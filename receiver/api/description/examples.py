@@ -76,7 +76,7 @@ _TASK = {
     "started_at": _BEGAN,
     "ended_at": _ENDED,
 }
-_PIAPI_TASK = {
+_PIAPI_TASK: dict[str, Any] = {
     "task_id": _TASK_ID,
     "model": "Qubico/flux1-schnell",
     "task_type": "txt2img",
@@ -156,7 +156,7 @@ _STEPS = [
         "input_map": {"image_url": "$steps.picture.result.image_url"},
     },
 ]
-_STEP = {
+_STEP: dict[str, Any] = {
     "id": "picture",
     "action": "Qubico/flux1-schnell:txt2img",
     "status": "completed",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import core_schema
 
 from receiver.api.description.prose import description_of
@@ -32,13 +32,15 @@ class ModelSchemas:
 
     def __init__(self, models: Iterable[Any]) -> None:
         """Make the schemas of these models; what they consist of is a component too."""
-        wanted = [(model, "validation", TypeAdapter(model)) for model in models]
+        wanted: list[tuple[Any, JsonSchemaMode, TypeAdapter[Any]]] = [
+            (model, "validation", TypeAdapter(model)) for model in models
+        ]
         made, found = TypeAdapter.json_schemas(
             wanted, ref_template=f"{COMPONENTS}{{model}}", schema_generator=_Generator
         )
         components = found.get("$defs", {})
         names = {name: component_name(name) for name in components}
-        self._by_model = {model: _renamed(schema, names) for (model, _), schema in made.items()}
+        self._by_model: dict[Any, Schema] = {model: _renamed(schema, names) for (model, _), schema in made.items()}
         self.components: dict[str, Schema] = {
             names[name]: _renamed(_shown(each), names) for name, each in components.items()
         }

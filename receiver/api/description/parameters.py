@@ -60,7 +60,7 @@ def _in_query(query: type[BaseModel], schemas: ModelSchemas) -> Iterator[Schema]
     for name, field in query.model_fields.items():
         shown = dict(fields["properties"][name])
         text = shown.pop("description", "")
-        parameter = {"name": name, "in": "query", "schema": _without_null(shown)}
+        parameter: Schema = {"name": name, "in": "query", "schema": _without_null(shown)}
         if name in fields.get("required", ()):
             parameter["required"] = True
         if text:
