@@ -239,11 +239,11 @@ def endpoint(
     request that creates something. Every response to a valid key has the headers of its rate limit (`api.limits`).
     """
     names = tuple(query.model_fields) if query is not None else ()
-    return Endpoint(handler, dialect, scope, query, names, passes_on, traced_as).serve
+    return ApiEndpoint(handler, dialect, scope, query, names, passes_on, traced_as).serve
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ApiEndpoint:
     """What a route leads to; `endpoint` makes it, and the description of the API reads it."""
 
     handler: EndpointHandler

@@ -13,7 +13,7 @@ import pytest_asyncio
 from starlette.routing import Route
 from typer.testing import CliRunner, Result
 
-from receiver.api.endpoint import Endpoint
+from receiver.api.endpoint import ApiEndpoint
 from receiver.api.routes import routes
 from receiver.cli.commands import app
 from receiver.domain.ids import new_id
@@ -190,7 +190,7 @@ async def test_open_tasks_are_limited_in_both_dialects_and_for_bulks_and_runs_as
 async def test_a_repetition_of_an_accepted_request_whose_answer_was_lost_is_not_refused(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handle = Endpoint._handle
+    handle = ApiEndpoint._handle
 
     async def work_and_lose(endpoint: Any, *given: Any) -> Any:
         await handle(endpoint, *given)
@@ -204,7 +204,7 @@ async def test_a_repetition_of_an_accepted_request_whose_answer_was_lost_is_not_
     ]
     keys = [{"idempotency-key": new_id()} for _ in requests]
     with monkeypatch.context() as broken:
-        broken.setattr(Endpoint, "_handle", work_and_lose)
+        broken.setattr(ApiEndpoint, "_handle", work_and_lose)
         for (path, body), key in zip(requests, keys, strict=True):
             assert (await ours.ask("POST", path, body, **key)).status_code == 504
     await ours.limit(open_tasks=0, creates_per_second=0, stored_bytes=0)

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from starlette.routing import Route
 
-from receiver.api.endpoint import Endpoint
+from receiver.api.endpoint import ApiEndpoint
 from receiver.api.passthrough import FORWARDED_POSTS, UPLOAD_PATH
 from receiver.api.routes import routes
 from receiver.domain.ids import new_id
@@ -259,14 +259,14 @@ class Client:
 
     async def lose_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Send the first request, whose work is done and whose response is lost."""
-        handle = Endpoint._handle
+        handle = ApiEndpoint._handle
 
         async def work_and_lose(endpoint: Any, *given: Any) -> Any:
             await handle(endpoint, *given)
             raise OutcomeUnknown
 
         with monkeypatch.context() as broken:
-            broken.setattr(Endpoint, "_handle", work_and_lose)
+            broken.setattr(ApiEndpoint, "_handle", work_and_lose)
             assert (await self.ask()).status_code == 504
 
     def done(self) -> int:

@@ -21,7 +21,7 @@ from receiver.api.description.document import build_document
 from receiver.api.description.errors import CODES
 from receiver.api.description.examples import EXAMPLES
 from receiver.api.description.operations import OPERATIONS, TAGS
-from receiver.api.endpoint import Endpoint
+from receiver.api.endpoint import ApiEndpoint
 from receiver.api.piapi_queries import HistoryQuery
 from receiver.api.routes import routes
 from receiver.domain.ids import new_id
@@ -44,9 +44,9 @@ def operations() -> Iterator[tuple[str, Json]]:
             yield f"{method.upper()} {path}", operation
 
 
-def endpoint_of(route: Route) -> Endpoint | None:
+def endpoint_of(route: Route) -> ApiEndpoint | None:
     found = getattr(route.endpoint, "__self__", None)
-    return found if isinstance(found, Endpoint) else None
+    return found if isinstance(found, ApiEndpoint) else None
 
 
 def named(operation: Json, place: str) -> set[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from models import DeliveryFormat
 from receiver.api.description.event_answers import CloudEvent, PiBody, StandardBody
-from receiver.api.description.model_schemas import ModelSchemas, Schema
+from receiver.api.description.model_schemas import JsonSchema, ModelSchemas
 from receiver.api.description.piapi_answers import PiapiBody, PiapiNotice
 
 BODIES: Mapping[DeliveryFormat, Any] = {
@@ -24,7 +24,7 @@ _TEXTS: Mapping[DeliveryFormat, str] = {
 }
 
 
-def _header(name: str, text: str, *, required: bool = True, **schema: Any) -> Schema:
+def _header(name: str, text: str, *, required: bool = True, **schema: Any) -> JsonSchema:
     return {
         "name": name,
         "in": "header",
@@ -45,7 +45,7 @@ _STANDARD = (
         pattern="^v1a?,[A-Za-z0-9+/=]+( v1a?,[A-Za-z0-9+/=]+)*$",
     ),
 )
-HEADERS: Mapping[DeliveryFormat, tuple[Schema, ...]] = {
+HEADERS: Mapping[DeliveryFormat, tuple[JsonSchema, ...]] = {
     DeliveryFormat.STANDARD: _STANDARD,
     DeliveryFormat.CLOUDEVENTS: _STANDARD,
     DeliveryFormat.PI: (
@@ -66,7 +66,7 @@ HEADERS: Mapping[DeliveryFormat, tuple[Schema, ...]] = {
 _TRACEPARENT = _header(
     "traceparent", "W3C Trace Context: the trace of the create, or one of the service's own.", required=False
 )
-_ANSWERS: Schema = {
+_ANSWERS: JsonSchema = {
     "2XX": {"description": "It is delivered. The body of the answer means nothing."},
     "410": {"description": "The webhook is switched off."},
     "429": {"description": "Slow down: `Retry-After` is obeyed, as in a 502 and a 504."},
@@ -74,7 +74,7 @@ _ANSWERS: Schema = {
 }
 
 
-def webhooks_of(schemas: ModelSchemas) -> dict[str, Schema]:
+def webhooks_of(schemas: ModelSchemas) -> dict[str, JsonSchema]:
     """Return the path items of the deliveries in each format."""
     return {form.value: {"post": _operation(form, schemas)} for form in BODIES}
 
@@ -84,7 +84,7 @@ def media_type_of(form: DeliveryFormat) -> str:
     return "application/cloudevents+json" if form == DeliveryFormat.CLOUDEVENTS else "application/json"
 
 
-def _operation(form: DeliveryFormat, schemas: ModelSchemas) -> Schema:
+def _operation(form: DeliveryFormat, schemas: ModelSchemas) -> JsonSchema:
     return {
         "operationId": f"deliver_{form.value}",
         "tags": ["Deliveries"],

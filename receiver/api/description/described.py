@@ -11,7 +11,7 @@ from models import Scope
 from receiver.api.description.operations import OPERATIONS, Operation
 from receiver.api.description.prose import description_of, summary_of
 from receiver.api.dialects import PIAPI
-from receiver.api.endpoint import Endpoint
+from receiver.api.endpoint import ApiEndpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class DescribedOperation:
     method: str
     path: str
     operation: Operation
-    endpoint: Endpoint | None
+    endpoint: ApiEndpoint | None
     docstring: str
 
     @property
@@ -70,7 +70,7 @@ def operations_of(routes: Iterable[BaseRoute]) -> Iterator[DescribedOperation]:
     for route in routes:
         if isinstance(route, Route):
             endpoint = getattr(route.endpoint, "__self__", None)
-            endpoint = endpoint if isinstance(endpoint, Endpoint) else None
+            endpoint = endpoint if isinstance(endpoint, ApiEndpoint) else None
             handler = route.endpoint if endpoint is None else endpoint.handler
             for method in methods_of(route):
                 operation = OPERATIONS[f"{method} {route.path}"]

@@ -12,7 +12,7 @@ from receiver.api.description.errors import NativeError, PiapiError
 from receiver.api.description.event_answers import StreamFrame
 from receiver.api.description.examples import EXAMPLES
 from receiver.api.description.forms import Other, PageOf, Plain
-from receiver.api.description.model_schemas import ModelSchemas, Schema
+from receiver.api.description.model_schemas import JsonSchema, ModelSchemas
 from receiver.api.description.operations import TAGS
 from receiver.api.description.parameters import SHARED, parameters_of
 from receiver.api.description.prose import OVERVIEW
@@ -20,7 +20,7 @@ from receiver.api.description.responses import Responses, header_components
 
 OPENAPI = "3.1.0"
 _JSON = "application/json"
-_SECURITY: Schema = {
+_SECURITY: JsonSchema = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
     "Bearer": {"type": "http", "scheme": "bearer", "description": "An API key, as a Bearer token."},
     "HookSecret": {
@@ -38,7 +38,7 @@ def build_document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     operations = list(operations_of(routes))
     schemas = ModelSchemas(_models(operations))
     responses = Responses(schemas)
-    paths: dict[str, Schema] = {}
+    paths: dict[str, JsonSchema] = {}
     for each in operations:
         paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, schemas, responses)
     queries = {each.query.__name__ for each in operations if each.query is not None}
@@ -81,9 +81,9 @@ def _model(answer: Any) -> Any:
     return answer
 
 
-def _operation(described: DescribedOperation, schemas: ModelSchemas, responses: Responses) -> Schema:
+def _operation(described: DescribedOperation, schemas: ModelSchemas, responses: Responses) -> JsonSchema:
     operation = described.operation
-    shown: Schema = {"operationId": operation.id, "tags": [operation.tag], "summary": described.summary}
+    shown: JsonSchema = {"operationId": operation.id, "tags": [operation.tag], "summary": described.summary}
     if described.description not in ("", f"{described.summary}."):
         shown["description"] = described.description
     shown["security"] = _security(described)
@@ -96,7 +96,7 @@ def _operation(described: DescribedOperation, schemas: ModelSchemas, responses: 
     return shown
 
 
-def _security(described: DescribedOperation) -> list[Schema]:
+def _security(described: DescribedOperation) -> list[JsonSchema]:
     """Return what lets a request in, with the scope that a key needs."""
     if described.scope is not None:
         return [{"ApiKey": [described.scope.value]}, {"Bearer": [described.scope.value]}]
@@ -105,7 +105,7 @@ def _security(described: DescribedOperation) -> list[Schema]:
     return [{}, {"MetricsToken": []}] if described.path == "/metrics" else []
 
 
-def _request_body(described: DescribedOperation, schemas: ModelSchemas) -> Schema:
+def _request_body(described: DescribedOperation, schemas: ModelSchemas) -> JsonSchema:
     operation, body = described.operation, described.operation.body
     if isinstance(body, Other):
         schema = {} if body.schema is None else {"schema": schemas.of(body.schema)}
@@ -113,7 +113,7 @@ def _request_body(described: DescribedOperation, schemas: ModelSchemas) -> Schem
     return {"required": not operation.body_is_optional, "content": {_JSON: {"schema": schemas.of(body)}}}
 
 
-def _add_examples(shown: Schema, operation_id: str) -> None:
+def _add_examples(shown: JsonSchema, operation_id: str) -> None:
     example = EXAMPLES.get(operation_id)
     if example is None:
         return

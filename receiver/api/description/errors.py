@@ -32,14 +32,14 @@ CODES: Mapping[str, CodeMeaning] = {
     "invalid_run_dag": _code("the steps of a run are no graph that can be done; `issues` lists the faults", 400),
     "invalid_endpoint_url": _code("the callback URL is not one that may be called", 400),
     "invalid_expand_param": _code("`include` or `expand` names what is unknown", 400),
-    "invalid_run_id": _code("the id in the path is no UUID", 400),
-    "invalid_job_id": _code("the id in the path is no UUID", 400),
-    "invalid_webhook_id": _code("the id in the path is no UUID", 400),
-    "invalid_replay_id": _code("the id in the path is no UUID", 400),
-    "invalid_delivery_id": _code("the id in the path is no UUID", 400),
-    "invalid_key_id": _code("the id in the path is no UUID", 400),
-    "invalid_organization_id": _code("the id in the path is no UUID", 400),
-    "event_id_unknown": _code("there is no such event, or what follows it was purged: begin anew", 400),
+    "invalid_run_id": _code("the id in the path is not a UUID", 400),
+    "invalid_job_id": _code("the id in the path is not a UUID", 400),
+    "invalid_webhook_id": _code("the id in the path is not a UUID", 400),
+    "invalid_replay_id": _code("the id in the path is not a UUID", 400),
+    "invalid_delivery_id": _code("the id in the path is not a UUID", 400),
+    "invalid_key_id": _code("the id in the path is not a UUID", 400),
+    "invalid_organization_id": _code("the id in the path is not a UUID", 400),
+    "event_id_unknown": _code("there is no such event, or what follows it was purged: begin again", 400),
     "headers_required": _code("the values of the webhook's headers have to be given again for a new origin", 400),
     "secret_required": _code("the secret has to be given again, because it would be sent to another place", 400),
     "no_changes": _code("the request names nothing to change", 400),
@@ -108,7 +108,7 @@ OF_BODIES = (
 )
 
 
-class Issue(Answered):
+class GraphIssue(Answered):
     """One fault of the steps of a run."""
 
     code: Fault
@@ -127,7 +127,7 @@ class BulkErrorDetail(Answered):
     """For a person: what is wrong, then what to do."""
     param: str = absent()
     """The field that is wrong."""
-    issues: list[Issue] = absent()
+    issues: list[GraphIssue] = absent()
     """Every fault, where there may be several."""
 
 

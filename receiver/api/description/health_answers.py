@@ -11,7 +11,7 @@ class Alive(Answered):
     status: Literal["ok"]
 
 
-class Ready(Answered):
+class ReadyAnswer(Answered):
     """The service can do its work."""
 
     status: Literal["ready"]

@@ -12,7 +12,7 @@ from pydantic_core import core_schema
 
 from receiver.api.description.prose import description_of
 
-Schema = dict[str, Any]
+JsonSchema = dict[str, Any]
 COMPONENTS = "#/components/schemas/"
 _SUFFIX = "Answer"
 
@@ -40,19 +40,19 @@ class ModelSchemas:
         )
         components = found.get("$defs", {})
         names = {name: component_name(name) for name in components}
-        self._by_model: dict[Any, Schema] = {model: _renamed(schema, names) for (model, _), schema in made.items()}
-        self.components: dict[str, Schema] = {
+        self._by_model: dict[Any, JsonSchema] = {model: _renamed(schema, names) for (model, _), schema in made.items()}
+        self.components: dict[str, JsonSchema] = {
             names[name]: _renamed(_shown(each), names) for name, each in components.items()
         }
         """By name, which is the class's without `Answer`."""
         if len(self.components) < len(components):
             raise ValueError("two models have the same name in the document")
 
-    def of(self, model: Any) -> Schema:
+    def of(self, model: Any) -> JsonSchema:
         """Return the schema of a model, mostly a reference to its component."""
         return self._by_model[model]
 
-    def fields_of(self, model: type[BaseModel]) -> Schema:
+    def fields_of(self, model: type[BaseModel]) -> JsonSchema:
         """Return the schema of a model itself."""
         return self.components[component_name(model.__name__)]
 
@@ -72,17 +72,17 @@ def _renamed(schema: Any, names: Mapping[str, str]) -> Any:
     return [_renamed(each, names) for each in schema] if isinstance(schema, list) else schema
 
 
-def _shown(component: Schema) -> Schema:
+def _shown(component: JsonSchema) -> JsonSchema:
     """Return a component as it is shown: that of an enum without its docstring, which is for who reads the code."""
     hidden = ("title", "description") if "enum" in component else ("title",)
     return {name: value for name, value in component.items() if name not in hidden}
 
 
-def _without_title(schema: Schema) -> Schema:
+def _without_title(schema: JsonSchema) -> JsonSchema:
     return {name: value for name, value in schema.items() if name != "title"}
 
 
-def _with_docstrings(model: type[BaseModel], schema: Schema) -> Schema:
+def _with_docstrings(model: type[BaseModel], schema: JsonSchema) -> JsonSchema:
     """Return the schema of a model whose fields are described by the docstrings below them."""
     schema["description"] = description_of(model.__doc__ or "")
     for base in reversed(model.__mro__):

@@ -14,7 +14,7 @@ from receiver.api.description.bulk_body import CreateTasksBody
 from receiver.api.description.errors import PiapiError
 from receiver.api.description.event_answers import EventAnswer, JobAnswer, StreamFrame
 from receiver.api.description.forms import Free, Other, PageOf, Plain
-from receiver.api.description.health_answers import Alive, NotReady, Ready, RefusedMetrics
+from receiver.api.description.health_answers import Alive, NotReady, ReadyAnswer, RefusedMetrics
 from receiver.api.description.operator_answers import (
     AuditEntryAnswer,
     CreatedKeyAnswer,
@@ -298,7 +298,7 @@ _WITHOUT_KEY: Mapping[str, Operation] = {
         "receive_webhook", "Receive the provider's report on a task that was created elsewhere"
     ),
     "GET /livez": Operation(id="livez", tag="Operating", answers={200: Plain(Alive)}),
-    "GET /readyz": Operation(id="readyz", tag="Operating", answers={200: Plain(Ready), 503: Plain(NotReady)}),
+    "GET /readyz": Operation(id="readyz", tag="Operating", answers={200: Plain(ReadyAnswer), 503: Plain(NotReady)}),
     "GET /metrics": Operation(
         id="metrics",
         tag="Operating",

@@ -7,7 +7,7 @@ from receiver.api.description.described import DescribedOperation
 from receiver.api.description.errors import CODES, NativeError, PiapiError
 from receiver.api.description.event_answers import StreamFrame
 from receiver.api.description.forms import Free, Other, PageOf, Plain
-from receiver.api.description.model_schemas import COMPONENTS, ModelSchemas, Schema, component_name
+from receiver.api.description.model_schemas import COMPONENTS, JsonSchema, ModelSchemas, component_name
 from receiver.api.description.refusals import by_status, codes_of
 
 _JSON = "application/json"
@@ -25,7 +25,7 @@ _TITLES: Mapping[int, str] = {
     503: "Not possible at present, and nothing was stored: try again after `Retry-After` seconds.",
     504: "It is not known whether the request was done.",
 }
-HEADERS: Mapping[str, Schema] = {
+HEADERS: Mapping[str, JsonSchema] = {
     "X-Request-Id": {"description": "The id of the request, as logs have it.", "schema": {"type": "string"}},
     "X-RateLimit-Limit": {"description": "How many requests the key may make at once.", "schema": {"type": "integer"}},
     "X-RateLimit-Remaining": {"description": "How many may follow now.", "schema": {"type": "integer"}},
@@ -52,12 +52,12 @@ class Responses:
 
     def __init__(self, schemas: ModelSchemas) -> None:
         self._schemas = schemas
-        self.envelopes: dict[str, Schema] = {}
+        self.envelopes: dict[str, JsonSchema] = {}
         """The components of the answers in their envelopes."""
-        self.components: dict[str, Schema] = {}
+        self.components: dict[str, JsonSchema] = {}
         self._used: dict[str, str] = {}
 
-    def of(self, described: DescribedOperation) -> dict[str, Schema]:
+    def of(self, described: DescribedOperation) -> dict[str, JsonSchema]:
         """Return the responses of an operation by their statuses."""
         found = {
             str(status): self._answer(described, status, each) for status, each in described.operation.answers.items()
@@ -77,13 +77,13 @@ class Responses:
             }
         return dict(sorted(found.items()))
 
-    def _answer(self, described: DescribedOperation, status: int, answer: Any) -> Schema:
+    def _answer(self, described: DescribedOperation, status: int, answer: Any) -> JsonSchema:
         content = dict(self._content(described, status, answer))
-        response: Schema = {"description": self._title(described, status, answer)}
+        response: JsonSchema = {"description": self._title(described, status, answer)}
         response["headers"] = _headers(described, status)
         return response | ({"content": content} if content else {})
 
-    def _content(self, described: DescribedOperation, status: int, answer: Any) -> Iterator[tuple[str, Schema]]:
+    def _content(self, described: DescribedOperation, status: int, answer: Any) -> Iterator[tuple[str, JsonSchema]]:
         match answer:
             case Other(media_types, _, model):
                 schema = {} if model is None else {"schema": self._schemas.of(model)}
@@ -95,7 +95,7 @@ class Responses:
         if described.operation.id == "list_events":
             yield "text/event-stream", {"schema": {"type": "string"}, "x-frame": self._schemas.of(StreamFrame)}
 
-    def _enveloped(self, described: DescribedOperation, status: int, answer: Any) -> Schema:
+    def _enveloped(self, described: DescribedOperation, status: int, answer: Any) -> JsonSchema:
         if described.is_piapi or described.endpoint is None:
             data = {"type": "null"} if answer is None else self._schemas.of(answer)
             return _closed({"code": {"const": status}, "data": data, "message": {"type": "string"}})
@@ -112,7 +112,7 @@ class Responses:
         )
         return {"$ref": f"{COMPONENTS}{component}"}
 
-    def _data(self, answer: Any) -> tuple[str, Schema, Schema]:
+    def _data(self, answer: Any) -> tuple[str, JsonSchema, JsonSchema]:
         """Return the name of an answer, the schema of its data, and that of the envelope's `object`."""
         if isinstance(answer, PageOf):
             page = _closed(
@@ -139,7 +139,7 @@ class Responses:
                 return text.splitlines()[0]
         return _TITLES.get(status, "Done.")
 
-    def _error(self, described: DescribedOperation, status: int, codes: list[str]) -> Schema:
+    def _error(self, described: DescribedOperation, status: int, codes: list[str]) -> JsonSchema:
         listed = "\n".join(f"- `{code}`: {CODES[code].meaning}" for code in codes)
         return {
             "description": f"{_TITLES[status]}\n\n{listed}",
@@ -147,7 +147,7 @@ class Responses:
             "content": {_JSON: {"schema": self._error_schema(described, status, codes)}},
         }
 
-    def _error_schema(self, described: DescribedOperation, status: int, codes: list[str]) -> Schema:
+    def _error_schema(self, described: DescribedOperation, status: int, codes: list[str]) -> JsonSchema:
         if described.is_piapi:
             plain = {"allOf": [self._schemas.of(PiapiError), {"properties": {"code": {"const": status}}}]}
             return plain if not _is_passed_on(described, status) else {"anyOf": [plain, {"type": "object"}]}
@@ -156,7 +156,7 @@ class Responses:
         error = {"allOf": [self._schemas.of(NativeError), narrowed]}
         return error if not (described.passes_on and status != 401) else {"anyOf": [error, {}]}
 
-    def _refusal(self, described: DescribedOperation) -> Schema:
+    def _refusal(self, described: DescribedOperation) -> JsonSchema:
         schema = {"type": "object"} if described.is_piapi else self._error_schema(described, 400, [])
         text = "The provider refused it for good: its own status"
         return {
@@ -165,7 +165,7 @@ class Responses:
             "content": {_JSON: {"schema": {} if described.passes_on else schema}},
         }
 
-    def _shared(self, status: int, response: Schema) -> Schema:
+    def _shared(self, status: int, response: JsonSchema) -> JsonSchema:
         """Return a reference to a response, which most operations have alike."""
         key = repr(response)
         if key not in self._used:
@@ -181,7 +181,7 @@ def _is_passed_on(described: DescribedOperation, status: int) -> bool:
     return described.operation.may_refuse and (status < 500 or status == 502) and status != 401
 
 
-def _headers(described: DescribedOperation, status: int) -> dict[str, Schema]:
+def _headers(described: DescribedOperation, status: int) -> dict[str, JsonSchema]:
     names = ["X-Request-Id"]
     if described.endpoint is not None and status != 401:
         names += _LIMITS
@@ -192,10 +192,10 @@ def _headers(described: DescribedOperation, status: int) -> dict[str, Schema]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def _closed(properties: Schema) -> Schema:
+def _closed(properties: JsonSchema) -> JsonSchema:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def header_components() -> dict[str, Schema]:
+def header_components() -> dict[str, JsonSchema]:
     """Return the components of `HEADERS`."""
     return {name: {**header, **({"required": True} if name in _REQUIRED else {})} for name, header in HEADERS.items()}
