@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import BaseRoute
 
 from migrations import HEAD
 from receiver.api.access_log import AccessLogMiddleware
@@ -326,20 +325,17 @@ def create_app(
                 async with service.running():
                     yield
 
+    of_programs = routes(with_metrics=settings.metrics_address is None and not metrics_apart)
     app = Starlette(
-        routes=_routes(settings, metrics_apart=metrics_apart),
+        # The busiest first, for they are tried in order.
+        routes=[*of_programs, mcp_route(), *(dashboard.routes() if settings.dashboard else [])],
         middleware=_middleware(settings),
         lifespan=lifespan,
         exception_handlers={HTTPException: refuse if settings.dashboard else refuse_path, Exception: report_bug},
     )
+    app.state.described_routes = of_programs
     app.router.redirect_slashes = False  # `PathMiddleware` has removed them
     return app
-
-
-def _routes(settings: Settings, *, metrics_apart: bool) -> list[BaseRoute]:
-    """Return the routes of programs, then those of people: the busiest first, for they are tried in order."""
-    of_programs = routes(with_metrics=settings.metrics_address is None and not metrics_apart)
-    return [*of_programs, mcp_route(), *(dashboard.routes() if settings.dashboard else [])]
 
 
 def _middleware(settings: Settings) -> list[Middleware]:

@@ -15,7 +15,7 @@ from receiver.storage.keys import key_by_id
 
 
 async def list_audit_entries(call: Call) -> Reply:
-    """`GET /api/v1/audit`: the entries, newest first; filters on action, target, key_id, since and until."""
+    """`GET /api/v1/audit`: list who changed what, newest first."""
     query, read = call.query(AuditQuery), call.services.database.read
     if query.since and query.until and query.until <= query.since:
         raise BadRequest("must be after since", code="invalid_query_params", param="until")

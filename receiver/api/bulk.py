@@ -23,7 +23,9 @@ CheckedItem = CreateTask | RingbackError
 
 
 async def create_tasks(call: Call) -> Reply:
-    """Create the valid tasks, all in one transaction; they are sent to the provider in the background.
+    """Create up to a thousand tasks; they are sent to the provider in the background.
+
+    Those that are valid are stored in one transaction.
 
     If the organization may not create as many now, the whole call is refused, and nothing is stored. Otherwise the
     response is 202, with an id or an error for each task, even if all of them are errors.

@@ -18,12 +18,12 @@ Row = Mapping[str, Any]
 
 async def cancel_tasks(call: Call) -> Reply:
     """`POST /api/v1/tasks/cancel`: cancel the tasks that match, in the background; with `dry_run` only count them."""
-    return await _create(call, BulkActionKind.CANCEL)
+    return await _create(call, BulkActionKind.CANCEL, await call.body(TasksToChange, optional=True))
 
 
 async def retry_tasks(call: Call) -> Reply:
     """`POST /api/v1/tasks/retry`: begin another attempt at the tasks that match; with `dry_run` only count them."""
-    return await _create(call, BulkActionKind.RETRY)
+    return await _create(call, BulkActionKind.RETRY, await call.body(TasksToChange, optional=True))
 
 
 async def list_bulk_actions(call: Call) -> Reply:
@@ -48,9 +48,8 @@ async def cancel_bulk_action(call: Call) -> Reply:
     return _reply(await after_work(_action(call)))
 
 
-async def _create(call: Call, kind: BulkActionKind) -> Reply:
-    wanted, actions = await call.body(TasksToChange, optional=True), call.services.bulk_actions
-    given = wanted.filters
+async def _create(call: Call, kind: BulkActionKind, wanted: TasksToChange) -> Reply:
+    actions, given = call.services.bulk_actions, wanted.filters
     if wanted.run_id is not None:
         given["run_id"] = read_id(wanted.run_id, param="run_id")
         await call.services.runs.run(call.organization_id, given["run_id"])

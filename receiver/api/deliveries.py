@@ -21,7 +21,7 @@ from receiver.storage.subscriptions import webhook_key
 
 
 async def list_deliveries(call: Call) -> Reply:
-    """`GET /api/v1/deliveries`: filters on status, webhook_id, event_id, task_id and created_after/before."""
+    """`GET /api/v1/deliveries`: list deliveries, newest first."""
     query = call.query(DeliveryQuery)
     webhook = None
     if query.webhook_id is not None:
@@ -30,14 +30,14 @@ async def list_deliveries(call: Call) -> Reply:
 
 
 async def list_webhook_deliveries(call: Call) -> Reply:
-    """`GET /api/v1/webhooks/{id}/deliveries`: the deliveries of one webhook, with the same filters."""
+    """`GET /api/v1/webhooks/{id}/deliveries`: list the deliveries of a webhook, newest first."""
     webhook = await find_webhook(call)
     query = call.query(WebhookDeliveryQuery)
     return await _page(call, query, webhook["id"])
 
 
 async def get_delivery(call: Call) -> Reply:
-    """`GET /api/v1/deliveries/{id}`: one delivery with its request, as it is sent, and all attempts."""
+    """`GET /api/v1/deliveries/{id}`: return a delivery with its request, as it is sent, and all attempts."""
     row, database = await _delivery(call), call.services.database
     attempts = await database.read(delivery_attempts_of(row["id"]))
     sent_at = attempts[-1]["started_at"] if attempts else None
@@ -50,9 +50,9 @@ async def get_delivery(call: Call) -> Reply:
 
 
 async def retry_delivery(call: Call) -> Reply:
-    """`POST /api/v1/deliveries/{id}/retry`: send it again now, with its retry schedule started from the beginning.
+    """`POST /api/v1/deliveries/{id}/retry`: send a delivery again now, its retry schedule from the beginning.
 
-    A resumed request leaves a delivery as it is that is not in the state any more which the first one found.
+    A repetition with the same `Idempotency-Key` leaves a delivery as it is that has changed since the first request.
     """
     row = await _delivery(call)
     if not await has_moved(call, f"{row['status']} {iso(row['settled_at'])}"):

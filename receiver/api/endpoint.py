@@ -241,16 +241,17 @@ def endpoint(
     the headers of its rate limit (`api.limits`).
     """
     names = tuple(query.model_fields) if query is not None else ()
-    return RouteEndpoint(handler, dialect, scope, names, passes_on, only_reads, traced_as).serve
+    return RouteEndpoint(handler, dialect, scope, query, names, passes_on, only_reads, traced_as).serve
 
 
 @dataclass(frozen=True, slots=True)
 class RouteEndpoint:
-    """What serves the requests of one route."""
+    """What a route leads to; `endpoint` makes it, and the description of the API reads it."""
 
     handler: EndpointHandler
     dialect: Dialect
     scope: Scope
+    query: type[BaseModel] | None
     query_names: tuple[str, ...]
     passes_on: bool
     only_reads: bool

@@ -19,7 +19,7 @@ _RETRY_MILLISECONDS = 2000
 
 
 async def get_events(call: Call) -> Reply | ASGIApp:
-    """Return a page of events, or the live stream if the request has `Accept: text/event-stream`.
+    """List events, or follow them as a live stream; `Accept: text/event-stream` asks for that.
 
     A page is newest first; after `Last-Event-ID` or the query's `after`, it is oldest first. The stream starts after
     that event, or with the next one.

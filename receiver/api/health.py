@@ -100,12 +100,12 @@ async def livez(_request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """`/readyz` of the public listener."""
+    """Return 200 if the database can be used and no stop was requested, else 503 with the reason."""
     health: Health = request.app.state.health
     return await health.readyz(request)
 
 
 async def metrics(request: Request) -> Response:
-    """`/metrics` of the public listener."""
+    """Return the metrics in Prometheus' text form."""
     health: Health = request.app.state.health
     return await health.metrics(request)

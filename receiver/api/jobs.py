@@ -21,7 +21,7 @@ _MOST_EVENTS = 200
 
 
 async def get_job(call: Call) -> Reply:
-    """Return a job, at once or when it has ended; `fields` selects fields, `include` adds diagnostics."""
+    """Return a task as Pi's job, at once or when it has ended; `fields` selects fields, `include` adds diagnostics."""
     uid = call.path_id("job_id")
     query = call.query(JobQuery)
     fields = _names(query.fields, JOB_FIELDS, code="invalid_query_params", param="fields")

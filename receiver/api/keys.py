@@ -21,7 +21,7 @@ from receiver.storage.transaction import Transaction
 async def create_key(call: Call) -> Reply:
     """`POST /api/v1/keys`: create a key, which only this response contains.
 
-    A resumed request replaces the secret of the key that the earlier one created: no client got that secret.
+    A repetition whose first answer was lost returns the same key with a new secret, for no client got the first one.
     """
     wanted = await call.body(CreateKey)
     if wanted.expires_at is not None and wanted.expires_at <= utc_now():
@@ -55,7 +55,7 @@ async def create_key(call: Call) -> Reply:
 
 
 async def list_keys(call: Call) -> Reply:
-    """`GET /api/v1/keys`: all keys that are not revoked, newest first."""
+    """`GET /api/v1/keys`: list the keys that are not revoked, newest first."""
     query = call.query(Page)
     keys = storage.live_keys(call.organization_id, query.limit + 1, read_cursor(query.cursor))
     rows = await call.services.database.read(keys)
@@ -63,7 +63,7 @@ async def list_keys(call: Call) -> Reply:
 
 
 async def get_key(call: Call) -> Reply:
-    """`GET /api/v1/keys/{id}`: one key that is not revoked."""
+    """`GET /api/v1/keys/{id}`: return a key that is not revoked."""
     query = storage.live_key_by_id(call.organization_id, call.path_id("key_id"))
     return Reply(_view(await find_row(call.services.database, query, "key")), "key")
 

@@ -17,7 +17,7 @@ _FIRST: Position = (0, 0)
 
 
 async def get_master_keys(call: Call) -> Reply:
-    """`GET /api/v1/master-keys`: the keys in use by their fingerprints, and which tasks still need an earlier one."""
+    """`GET /api/v1/master-keys`: return the master keys in use, and how many tasks need an earlier one."""
     await _check_operator(call)
     status = await call.services.key_rotation.status()
     keys: list[dict[str, Any]] = [
@@ -34,7 +34,7 @@ async def get_master_keys(call: Call) -> Reply:
 
 
 async def rotate_master_key(call: Call) -> Reply:
-    """`POST /api/v1/master-keys/rotate`: encrypt the values of one page of rows with the newest key.
+    """`POST /api/v1/master-keys/rotate`: encrypt one page of rows with the newest master key.
 
     With `dry_run` they are only counted. Doing it twice changes nothing more.
     """

@@ -3,11 +3,11 @@
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints, WithJsonSchema
 
 from receiver.api.schemas import ShortName
 from receiver.domain.ids import is_id
-from receiver.organization_limits import UNLIMITED, OrganizationLimits
+from receiver.organization_limits import LIMIT_NAMES, UNLIMITED, OrganizationLimits
 
 
 def _check_name(name: str) -> str:
@@ -27,11 +27,26 @@ def _check_limits(given: dict[str, Any]) -> dict[str, Any]:
 OrganizationName = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_check_name)
 ]
-LimitValues = Annotated[dict[str, Any], Field(max_length=50), AfterValidator(_check_limits)]
+LimitValues = Annotated[
+    dict[str, Any],
+    Field(max_length=50),
+    AfterValidator(_check_limits),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {
+                name: {"anyOf": [{"type": "number", "minimum": 0}, {"const": UNLIMITED}, {"type": "null"}]}
+                for name in LIMIT_NAMES
+            },
+            "additionalProperties": False,
+            "description": "Numbers, `unlimited`, or null for the default again.",
+        }
+    ),
+]
 
 
 class CreateOrganization(BaseModel):
-    """`POST /api/v1/organizations`."""
+    """`POST /api/v1/organizations`: a new organization."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -29,7 +29,7 @@ Row = Mapping[str, Any]
 async def create_organization(call: Call) -> Reply:
     """`POST /api/v1/organizations`: create an organization with its first admin key, which only this response has.
 
-    A resumed request replaces the secret of the key that the earlier one created: no client got that secret.
+    A repetition whose first answer was lost returns the same key with a new secret, for no client got the first one.
     """
     await require_operator(call)
     wanted = await call.body(CreateOrganization)
@@ -63,7 +63,7 @@ async def create_organization(call: Call) -> Reply:
 
 
 async def list_organizations(call: Call) -> Reply:
-    """`GET /api/v1/organizations`: all organizations, newest first."""
+    """`GET /api/v1/organizations`: list all organizations, newest first."""
     await require_operator(call)
     query = call.query(Page)
     rows = await call.services.database.read(storage.organizations_page(query.limit + 1, read_cursor(query.cursor)))
@@ -71,13 +71,16 @@ async def list_organizations(call: Call) -> Reply:
 
 
 async def get_organization(call: Call) -> Reply:
-    """`GET /api/v1/organizations/{id}`: one of them, its limits and what it uses of them."""
+    """`GET /api/v1/organizations/{id}`: return an organization, its limits and what it uses of them."""
     await require_operator(call)
     return await _reply(call, await _organization(call, call.path_id("organization_id")))
 
 
 async def change_organization(call: Call) -> Reply:
-    """`PATCH /api/v1/organizations/{id}`: change its limits, or whether the provider account is its own."""
+    """`PATCH /api/v1/organizations/{id}`: change an organization's limits, or whether the provider account is its own.
+
+    A limit of null is the default again; those that are not given stay.
+    """
     await require_operator(call)
     row = await _organization(call, call.path_id("organization_id"))
     wanted = await call.body(ChangeOrganization)
@@ -96,7 +99,7 @@ async def change_organization(call: Call) -> Reply:
 
 
 async def get_own_organization(call: Call) -> Reply:
-    """`GET /api/v1/organization`: the caller's own organization, its limits, what it uses of them, and the key."""
+    """`GET /api/v1/organization`: return your own organization, its limits, what it uses of them, and your key."""
     row, principal = await _own(call), call.principal
     key = {"id": principal.key_uid, "scope": principal.scope}
     return Reply({**_view(call, row), "used": await _used(call, row["id"]), "key": key}, "organization")

@@ -22,7 +22,7 @@ _PAGES = frozenset(
     + b"sign-in sign-out static tasks theme webhooks".split()
 )
 """The first segments of the dashboard's paths."""
-_OURS = frozenset({b"account", b"api", b"hooks", b"livez", b"mcp", b"metrics", b"readyz", b"v1"}) | _PAGES
+_OURS = _PAGES | frozenset(b"account api hooks livez mcp metrics openapi.json readyz v1".split())
 """The first segments of all our paths."""
 _PLAIN_SLASHES = 4
 """The slashes in `/api/v1/tasks/{id}`; a task's path with more has an action, or slashes in its id."""

@@ -79,12 +79,15 @@ async def create_task(call: Call) -> Reply:
 
 
 async def get_task(call: Call) -> Reply:
-    """`GET /api/v1/task/{id}`: a task, at once or when it has ended."""
+    """`GET /api/v1/task/{id}`: return a task, at once or when it has ended."""
     return Reply(piapi_task(await read_task(call)))
 
 
 async def cancel_task(call: Call) -> Reply:
-    """`DELETE /api/v1/task/{id}`, or `POST /api/v1/task/{id}/cancel`, which one of PiAPI's own clients uses."""
+    """`DELETE /api/v1/task/{id}`, `POST /api/v1/task/{id}/cancel`: cancel a task, at the provider too.
+
+    One of PiAPI's own clients uses the `POST`.
+    """
     task, message = await cancelled(call)
     return Reply(piapi_task(task), message=message)
 
@@ -117,7 +120,10 @@ async def cancel_tasks(call: Call) -> Reply:
 
 
 async def account_active(call: Call) -> Reply:
-    """`GET /account/active_tasks`: the tasks that have not ended, by family, with their numbers by state."""
+    """`GET /account/active_tasks`: list the tasks that have not ended, by family, with their numbers by state.
+
+    The numbers are of all; of each family the newest 100 are listed.
+    """
     read = call.services.database.read
     data = {key: _no_active() for key in ALWAYS_ACTIVE_KEYS}
     for row in await read(count_active(call.organization_id)):
@@ -131,7 +137,10 @@ async def account_active(call: Call) -> Reply:
 
 
 async def account_info(call: Call) -> ASGIApp:
-    """`GET /account/info`: the provider's own response, for whose account it is; of a large refusal its message."""
+    """`GET /account/info`: return what the provider says of its account; of a large refusal its message.
+
+    It is for an organization whose own the provider account is.
+    """
     await require_provider_account(call, "what the provider says about its account")
     status, body = await call.services.providers[DEFAULT_PROVIDER].account_info()
     if status >= 400:
@@ -140,7 +149,10 @@ async def account_info(call: Call) -> ASGIApp:
 
 
 async def histories(call: Call) -> Reply:
-    """`GET /api/open/tasks/histories`: Ringback's own tasks, newest first."""
+    """`GET /api/open/tasks/histories`: list tasks, newest first.
+
+    Those beyond 4 MiB have no large documents, which `meta.is_shortened` tells.
+    """
     query = call.query(HistoryQuery)
     wanted = TaskFilter(
         organization_id=call.organization_id,

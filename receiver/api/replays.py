@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 
 
 async def recover(call: Call) -> Reply:
-    """`POST /api/v1/webhooks/{id}/recover`: send the deliveries again that failed for good since `since`."""
+    """`POST /api/v1/webhooks/{id}/recover`: send again what was given up since a time."""
     webhook = await find_webhook(call)
     wanted = await call.body(RecoverRequest)
     uid = call.new_id()
@@ -29,7 +29,7 @@ async def recover(call: Call) -> Reply:
 
 
 async def replay(call: Call) -> Reply:
-    """`POST /api/v1/webhooks/{id}/replay`: send all events again that match, delivered or not."""
+    """`POST /api/v1/webhooks/{id}/replay`: send all events of a range again that match, delivered or not."""
     webhook = await find_webhook(call)
     wanted = await call.body(ReplayRequest)
     uid = call.new_id()
@@ -42,7 +42,7 @@ async def replay(call: Call) -> Reply:
 
 
 async def list_replays(call: Call) -> Reply:
-    """`GET /api/v1/webhooks/{id}/replays`: the replays of a webhook, newest first."""
+    """`GET /api/v1/webhooks/{id}/replays`: list the replays of a webhook, newest first."""
     webhook = await find_webhook(call)
     query = call.query(Page)
     rows = await call.services.database.read(replays_of(webhook["id"], query.limit + 1, read_cursor(query.cursor)))
@@ -50,13 +50,13 @@ async def list_replays(call: Call) -> Reply:
 
 
 async def get_replay(call: Call) -> Reply:
-    """`GET /api/v1/webhooks/{id}/replays/{replay_id}`: a replay and its progress."""
+    """`GET /api/v1/webhooks/{id}/replays/{replay_id}`: return a replay and its progress."""
     webhook = await find_webhook(call)
     return Reply((await _views(call, webhook, [await _replay(call, webhook)]))[0], "replay")
 
 
 async def cancel_replay(call: Call) -> Reply:
-    """`POST /api/v1/webhooks/{id}/replays/{replay_id}/cancel`, or `DELETE`: end it and its pending deliveries."""
+    """`POST /api/v1/webhooks/{id}/replays/{replay_id}/cancel`, or `DELETE`: end a replay and its pending deliveries."""
     webhook = await find_webhook(call)
     row = await _replay(call, webhook)
     if not (await has_moved(call, row["status"]) and row["status"] == ReplayStatus.CANCELLED):

@@ -12,7 +12,7 @@ _DEFAULT_RANGE = timedelta(hours=24)
 
 
 async def get_report(call: Call) -> Reply:
-    """`GET /api/v1/report`: what was created, ended and delivered since a time, and what is missing."""
+    """`GET /api/v1/report`: report what was created, ended and delivered since a time, and what is missing."""
     query = call.query(ReportQuery)
     since = query.since or utc_now() - _DEFAULT_RANGE
     return Reply(native_report(await call.services.reporter.report(call.organization_id, since)), "report")

@@ -21,6 +21,7 @@ from receiver.api import (
     jobs,
     keys,
     master_keys,
+    openapi,
     organizations,
     passthrough,
     piapi,
@@ -34,6 +35,7 @@ from receiver.api import (
 from receiver.api.answer_headers import HEADERS
 from receiver.api.dialects import NATIVE, PIAPI, Dialect, dialect_of
 from receiver.api.endpoint import EndpointHandler, endpoint
+from receiver.api.piapi_queries import CancelQuery, HistoryQuery
 from receiver.api.request_times import observe
 from receiver.api.run_schemas import JobQuery, RunQuery
 from receiver.api.schemas import (
@@ -74,6 +76,7 @@ def routes(*, with_metrics: bool = True) -> list[BaseRoute]:
         *_native(),
         *_runs(),
         *_forwarded(),
+        Route("/openapi.json", openapi.get_description),
         Route("/livez", health.livez),
         Route("/readyz", health.readyz),
         *([Route("/metrics", health.metrics)] if with_metrics else []),
@@ -125,13 +128,13 @@ def _allowed(request: Request) -> str:
 def _piapi() -> list[Route]:
     return [
         _route("POST", "/api/v1/task", piapi.create_task, PIAPI, Scope.WRITE, traced_as="create task"),
-        _route("GET", "/api/v1/task/{task_id}", piapi.get_task, PIAPI, Scope.READ),
+        _route("GET", "/api/v1/task/{task_id}", piapi.get_task, PIAPI, Scope.READ, query=WaitQuery),
         _route("DELETE", "/api/v1/task/{task_id}", piapi.cancel_task, PIAPI, Scope.WRITE),
         _route("POST", "/api/v1/task/{task_id}/cancel", piapi.cancel_task, PIAPI, Scope.WRITE),
-        _route("DELETE", "/api/v1/tasks", piapi.cancel_tasks, PIAPI, Scope.WRITE),
+        _route("DELETE", "/api/v1/tasks", piapi.cancel_tasks, PIAPI, Scope.WRITE, query=CancelQuery),
         _route("GET", "/account/active_tasks", piapi.account_active, PIAPI, Scope.READ),
         _route("GET", "/account/info", piapi.account_info, PIAPI, Scope.READ),
-        _route("GET", "/api/open/tasks/histories", piapi.histories, PIAPI, Scope.READ),
+        _route("GET", "/api/open/tasks/histories", piapi.histories, PIAPI, Scope.READ, query=HistoryQuery),
     ]
 
 

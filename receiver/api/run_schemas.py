@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from models import RunStatus
 from receiver.api.schemas import Few, Metadata, Object, Page, RequestFields, Retry, WaitQuery
-from receiver.domain.graph import STEP_ATTEMPTS, OnFailure, StepSpec, check_count
+from receiver.domain.graph import MOST_STEPS, STEP_ATTEMPTS, OnFailure, StepSpec, check_count
 
 
 class StepRetry(Retry):
@@ -16,16 +16,21 @@ class StepRetry(Retry):
 
 
 class CreateStep(RequestFields):
-    """One step of `POST /api/v1/runs`; `receiver.domain.graph` checks it within its graph."""
+    """One step of a run, which is checked within its graph too."""
 
     model_config = ConfigDict(extra="forbid")
 
     id: str
+    """Its name in the run, at most 64 characters."""
     action: str
+    """`model:task_type`, or the name of an action in the service's actions file."""
     input: Object = Field(default_factory=dict)
     input_map: Annotated[dict[str, str], Few] = Field(default_factory=dict)
+    """Values of the input that are results of other steps: `$steps.<id>.result.<path>`."""
     depends_on: Annotated[list[str], Few] = Field(default_factory=list)
+    """The steps that have to complete before."""
     on_failure: OnFailure = OnFailure.STOP
+    """Whether steps that do not depend on it still begin when it has failed."""
     retry: StepRetry = StepRetry()
 
     @property
@@ -48,7 +53,7 @@ class CreateRun(RequestFields):
 
     model_config = ConfigDict(extra="forbid")
 
-    steps: list[CreateStep]
+    steps: Annotated[list[CreateStep], Field(json_schema_extra={"minItems": 1, "maxItems": MOST_STEPS})]
     metadata: Metadata | None = None
 
     @field_validator("steps", mode="before")
@@ -70,5 +75,7 @@ class JobQuery(WaitQuery):
     """The query of `GET /api/v1/jobs/{id}`: names separated by commas; `expand` is an alias of `include`."""
 
     fields: str | None = None
+    """These fields alone."""
     include: str | None = None
+    """`diagnostics`: what happened on the way."""
     expand: str | None = None

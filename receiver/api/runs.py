@@ -46,7 +46,7 @@ async def create_run(call: Call) -> Reply:
 
 
 async def get_run(call: Call) -> Reply:
-    """`GET /api/v1/runs/{id}`: a run, at once or when it has ended."""
+    """`GET /api/v1/runs/{id}`: return a run, at once or when it has ended."""
     uid = call.path_id("run_id")
     query = call.query(WaitQuery)
     runs = call.services.runs
@@ -57,7 +57,7 @@ async def get_run(call: Call) -> Reply:
 
 
 async def list_runs(call: Call) -> Reply:
-    """`GET /api/v1/runs`: the runs, newest first; filters on status and `metadata[k]=v`."""
+    """`GET /api/v1/runs`: list runs, newest first; a filter of the form `metadata[k]=v` is for their own metadata."""
     query = call.query(RunQuery)
     wanted = RunFilter(
         organization_id=call.organization_id,
@@ -78,7 +78,7 @@ async def cancel_run(call: Call) -> Reply:
 
 
 async def retry_run(call: Call) -> Reply:
-    """`POST /api/v1/runs/{id}/retry`: keep the completed steps, and do all others again."""
+    """`POST /api/v1/runs/{id}/retry`: do the steps of a run again that did not complete."""
     uid, runs = call.path_id("run_id"), call.services.runs
     run = await runs.run(call.organization_id, uid)
     if await has_moved(call, run["ended_event"]):

@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     StrictBool,
     StringConstraints,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -74,6 +75,8 @@ def _check_bytes(value: dict[str, Any]) -> dict[str, Any]:
 Metadata = Annotated[Object, AfterValidator(_check_bytes)]
 _UNENCODED_OFFSET = re.compile(r"(:[0-9]{2}(?:[.,][0-9]+)?) ([0-9]{2}:?[0-9]{2})$")
 """The end of an ISO time whose `+` was not encoded in a query, where it means a blank."""
+_LATEST = 253_402_300_799
+"""The last second of the year 9999."""
 _OUT_OF_RANGE = "is out of range: years 1 to 9999 are supported"
 
 
@@ -97,7 +100,21 @@ def _read_time(value: Any) -> Any:
         raise ValueError(_OUT_OF_RANGE) from None
 
 
-Timestamp = Annotated[datetime, BeforeValidator(_read_time)]
+SecretText = Annotated[str, WithJsonSchema({"type": "string", "minLength": 8, "maxLength": 500})]
+"""A secret of a webhook, whose form depends on the format (`receiver.domain.signatures`)."""
+UuidText = Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
+"""An id that is looked up, and checked where that is done."""
+Timestamp = Annotated[
+    datetime,
+    BeforeValidator(_read_time),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number", "minimum": 0, "maximum": _LATEST}],
+            "description": "ISO 8601 (UTC without a time zone), or unix seconds.",
+            "examples": ["2026-01-31T09:30:00Z", 1769851800],
+        }
+    ),
+]
 
 
 class WebhookConfig(RequestFields):
@@ -115,6 +132,7 @@ class Retry(RequestFields):
 
     max_attempts: Annotated[int, Field(ge=1, le=5)] = 1
     backoff_seconds: Annotated[float, Field(ge=0, le=3600)] = 1.0
+    """Before the second attempt; it doubles with each."""
 
 
 class CreateTask(RequestFields):
@@ -123,13 +141,16 @@ class CreateTask(RequestFields):
     model: ShortName
     task_type: ShortName
     input: Object
+    """What the model takes."""
     config: Object | None = None
+    """Passed on. `webhook_config` has `endpoint` and `secret` of a callback of the client's own."""
     metadata: Metadata | None = None
+    """The client's own, to find the task by; at most 16 KiB."""
     retry: Retry = Retry()
 
 
 class AdoptTask(RequestFields):
-    """`POST /api/v1/tasks/adopt`."""
+    """`POST /api/v1/tasks/adopt`: which task to track."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -144,28 +165,44 @@ class _WebhookFields(RequestFields):
     model_config = ConfigDict(extra="forbid")
 
     event_types: Annotated[list[str], Few] | None = None
+    """Types of events, or `task.*`, `run.*`, `system.*`; by default the ends of tasks."""
     filters: Object | None = None
+    """Accepted values, or lists of them, by `model`, `task_type`, `run_id` and `metadata`."""
     headers: Annotated[dict[str, str], Few] | None = None
+    """Sent with each delivery. Their values are never shown."""
     description: Annotated[str, Field(max_length=500)] | None = None
     rate_limit: Annotated[float, Field(gt=0, le=10_000, strict=True)] | None = None
+    """Attempts a second at most."""
     max_in_flight: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = None
+    """Attempts at a time at most."""
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    """Leave the defaults out of a schema: what is not given stays as it is."""
+    for field in schema["properties"].values():
+        field.pop("default", None)
 
 
 class CreateWebhook(_WebhookFields):
-    """`POST /api/v1/webhooks`."""
+    """`POST /api/v1/webhooks`: a callback URL, and what it is to get."""
 
     endpoint_url: str
-    secret: str | None = None
+    """Called byte for byte as it is given."""
+    secret: SecretText | None = None
+    """8 to 500 characters; by default Ringback makes one. With Standard Webhooks `whsec_` and base64."""
     format: DeliveryFormat | None = None
     ordered: StrictBool | None = None
+    """One delivery at a time, in the order of the events."""
     signature: SignatureScheme | None = None
 
 
 class ChangeWebhook(_WebhookFields):
     """`PATCH /api/v1/webhooks/{id}`: only given fields are changed; null resets a field."""
 
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
+
     endpoint_url: str = ""
-    secret: str = ""
+    secret: SecretText = ""
     format: DeliveryFormat = DeliveryFormat.STANDARD
     ordered: StrictBool = False
     signature: SignatureScheme = SignatureScheme.SYMMETRIC
@@ -178,11 +215,13 @@ class RotateSecret(RequestFields):
     model_config = ConfigDict(extra="forbid")
 
     overlap_seconds: Annotated[float, Field(ge=0, le=604_800, strict=True)] = 86_400
-    secret: str | None = None
+    """How long the old secret signs too."""
+    secret: SecretText | None = None
+    """By default Ringback makes one."""
 
 
 class RecoverRequest(RequestFields):
-    """`POST /api/v1/webhooks/{id}/recover`."""
+    """`POST /api/v1/webhooks/{id}/recover`: since when."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -190,7 +229,7 @@ class RecoverRequest(RequestFields):
 
 
 class ReplayRequest(RequestFields):
-    """`POST /api/v1/webhooks/{id}/replay`."""
+    """`POST /api/v1/webhooks/{id}/replay`: which events. `until` is now by default."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -206,10 +245,11 @@ class RotateMasterKey(RequestFields):
 
     cursor: Annotated[str, StringConstraints(pattern=r"^[0-2]\.[0-9]{1,18}$")] | None = None
     dry_run: StrictBool = False
+    """Count only."""
 
 
 class CreateKey(RequestFields):
-    """`POST /api/v1/keys`."""
+    """`POST /api/v1/keys`: what the key may do."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -226,6 +266,7 @@ class Page(RequestFields):
 
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     cursor: str | None = None
+    """The `next_cursor` of the page before."""
 
 
 class TaskQuery(Page):
@@ -234,14 +275,15 @@ class TaskQuery(Page):
     status: TaskStatus | None = None
     model: str | None = None
     task_type: str | None = None
-    run_id: str | None = None
+    run_id: UuidText | None = None
     created_after: Timestamp | None = None
     created_before: Timestamp | None = None
     metadata: dict[str, str] = {}
+    """Values of the tasks' own metadata: `metadata[order]=4711`."""
     brief: bool = False
-    """Whether to leave out what may be large: `BRIEF` of `receiver.domain.representations`."""
+    """Whether to leave out `input`, `output`, `logs`, `config` and `usage`, which may be large."""
     q: Annotated[str, StringConstraints(max_length=200)] | None = None
-    """Free text (`receiver.storage.task_search`)."""
+    """Free text: an id or its beginning, a part of a model's name, or a value of the tasks' own metadata."""
 
 
 class TasksToChange(RequestFields):
@@ -288,16 +330,18 @@ class EventQuery(Page):
     model: Annotated[list[str], Few] | None = None
     task_type: Annotated[list[str], Few] | None = None
     task_id: str | None = None
-    run_id: Annotated[list[str], Few] | None = None
+    run_id: Annotated[list[UuidText], Few] | None = None
     after: str | None = None
+    """What `Last-Event-ID` is, for readers that can send no header."""
 
 
 class WebhookDeliveryQuery(Page):
     """The query of `GET /api/v1/webhooks/{id}/deliveries`."""
 
     status: DeliveryStatus | None = None
-    event_id: str | None = None
+    event_id: UuidText | None = None
     task_id: str | None = None
+    """Ringback's id of the task, or the provider's."""
     created_after: Timestamp | None = None
     created_before: Timestamp | None = None
 
@@ -305,7 +349,7 @@ class WebhookDeliveryQuery(Page):
 class DeliveryQuery(WebhookDeliveryQuery):
     """The query of `GET /api/v1/deliveries`."""
 
-    webhook_id: str | None = None
+    webhook_id: UuidText | None = None
 
 
 class AuditQuery(Page):
@@ -313,7 +357,9 @@ class AuditQuery(Page):
 
     action: str | None = None
     target: str | None = None
-    key_id: str | None = None
+    """The id of what was changed."""
+    key_id: UuidText | None = None
+    """The key that it was changed with."""
     since: Timestamp | None = None
     until: Timestamp | None = None
 
@@ -342,6 +388,7 @@ class WaitQuery(RequestFields):
     """The query of a long poll, as Pi has it: `timeout_seconds` is 1 to 30, by default 20."""
 
     wait_for_completion: bool = False
+    """Answer when it has ended, or when the time is up."""
     timeout_seconds: Annotated[float, Field(ge=1, le=30)] = 20
 
 
@@ -361,3 +408,4 @@ class GetTask(WaitQuery):
     """The query of `GET /api/v1/tasks/{id}`."""
 
     include: Literal["attempts"] | None = None
+    """Its attempts too, also if it had only one."""

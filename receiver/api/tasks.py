@@ -28,10 +28,7 @@ from receiver.storage.tasks import TaskFilter, brief_tasks, large_tasks, task_by
 
 
 async def list_tasks(call: Call) -> Reply:
-    """`GET /api/v1/tasks`: filters on status, model, task_type, run_id, created_after/before and `metadata[k]=v`.
-
-    `q` is free text for ids, models and values of metadata; `brief` leaves out what may be large.
-    """
+    """`GET /api/v1/tasks`: list tasks, newest first; a filter of the form `metadata[k]=v` is for their own metadata."""
     query = call.query(TaskQuery)
     run_ids = await find_run_ids(call, [] if query.run_id is None else [query.run_id])
     wanted = TaskFilter(
@@ -58,7 +55,7 @@ async def list_tasks(call: Call) -> Reply:
 
 
 async def get_task(call: Call) -> Reply:
-    """`GET /api/v1/tasks/{id}`: a task, at once or when it has ended; with its attempts if it had several."""
+    """`GET /api/v1/tasks/{id}`: return a task, at once or when it has ended; with its attempts if it had several."""
     query = call.query(GetTask)
     return await _reply(call, await read_task(call), with_attempts=query.include == "attempts")
 
@@ -79,7 +76,7 @@ async def wait_for_tasks(call: Call) -> Reply:
 
 
 async def list_events(call: Call) -> Reply:
-    """`GET /api/v1/tasks/{id}/events`: the task's events, newest first."""
+    """`GET /api/v1/tasks/{id}/events`: list a task's events, newest first."""
     query = call.query(TaskEventQuery)
     task = await call.services.tracker.task(call.organization_id, call.path("task_id"), call.hold)
     wanted = large_events_of_task(events_of_task(task["id"], query.limit + 1, read_cursor(query.cursor)))
@@ -89,7 +86,7 @@ async def list_events(call: Call) -> Reply:
 
 
 async def refresh_task(call: Call) -> Reply:
-    """`POST /api/v1/tasks/{id}/refresh`: poll the task at its provider now, and return it."""
+    """`POST /api/v1/tasks/{id}/refresh`: poll a task at its provider now, and return it."""
     return Reply(native_task(await call.services.tracker.refresh(call.organization_id, call.path("task_id"))))
 
 

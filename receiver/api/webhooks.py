@@ -33,14 +33,14 @@ async def create_webhook(call: Call) -> Reply:
 
 
 async def list_webhooks(call: Call) -> Reply:
-    """`GET /api/v1/webhooks`: the webhooks, newest first."""
+    """`GET /api/v1/webhooks`: list the webhooks, newest first."""
     query = call.query(Page)
     rows = await call.services.database.read(webhooks(call.organization_id, query.limit + 1, read_cursor(query.cursor)))
     return page(rows, query.limit, [call.services.subscriptions.view(row) for row in rows])
 
 
 async def get_webhook(call: Call) -> Reply:
-    """`GET /api/v1/webhooks/{id}`: one webhook."""
+    """`GET /api/v1/webhooks/{id}`: return a webhook."""
     return Reply(call.services.subscriptions.view(await find_webhook(call)), "webhook")
 
 
@@ -58,9 +58,9 @@ async def change_webhook(call: Call) -> Reply:
 
 
 async def rotate_secret(call: Call) -> Reply:
-    """`POST /api/v1/webhooks/{id}/rotate-secret`: replace the secret; only this response contains the new one.
+    """`POST /api/v1/webhooks/{id}/rotate-secret`: replace a webhook's secret; only this response has the new one.
 
-    A resumed request returns the secret that the earlier one made.
+    A repetition with the same `Idempotency-Key` returns the secret that the first request made.
     """
     row, subscriptions = await find_webhook(call), call.services.subscriptions
     wanted = await call.body(RotateSecret, optional=True)
@@ -74,7 +74,7 @@ async def rotate_secret(call: Call) -> Reply:
 async def test_webhook(call: Call) -> Reply:
     """`POST /api/v1/webhooks/{id}/test`: send a signed `ping` now, and return its result.
 
-    A resumed request sends another ping.
+    A repetition whose first answer was lost sends another ping.
     """
     services, row = call.services, await find_webhook(call)
     actor = call.actor()

@@ -26,6 +26,7 @@ from receiver.settings import Settings, load_settings
 from receiver.storage.database import Database
 from receiver.storage.leases import end_leases
 from tests.fakes import databases
+from tests.fakes.described import DescribedClient, check_deliveries
 from tests.fakes.fork_server import Child, fork_server
 from tests.fakes.ports import free_port
 from tests.fakes.servers import bound, served
@@ -46,8 +47,8 @@ _PROCESS_TIMEOUT_SECONDS = 60.0
 class World:
     """A running Ringback with its provider, subscriber and database, as a test uses them.
 
-    `api` is a client of Ringback with an admin key, `provider` a client of the sandbox, and `subscriber` the server
-    that receives deliveries.
+    `api` is a client of Ringback with an admin key, which checks that each answer is as `/openapi.json` says;
+    `provider` a client of the sandbox, and `subscriber` the server that receives deliveries.
     """
 
     def __init__(self, folder: Path, port: int, environment: Mapping[str, str], subscriber: Subscriber) -> None:
@@ -56,7 +57,7 @@ class World:
         self.base = f"http://127.0.0.1:{port}"
         self.environment = dict(environment)
         self.subscriber = subscriber
-        self.api = httpx.AsyncClient(base_url=self.base, headers={"x-api-key": API_KEY}, timeout=40)
+        self.api: httpx.AsyncClient = DescribedClient(base_url=self.base, headers={"x-api-key": API_KEY}, timeout=40)
         self.provider = httpx.AsyncClient(
             base_url=environment["RINGBACK_PIAPI_BASE_URL"], headers={"x-api-key": PROVIDER_KEY}, timeout=40
         )
@@ -240,6 +241,7 @@ async def _provider_and_subscriber(
             environment["RINGBACK_PUBLIC_URL"] = f"http://127.0.0.1:{port}"
         environment.update({f"RINGBACK_{name.upper()}": value for name, value in settings.items()})
         yield environment, subscriber
+        check_deliveries(subscriber.received)
 
 
 async def _prepare(settings: Settings) -> list[str]:
