@@ -17,7 +17,7 @@ _DATABASE, _SECRET_KEY, _API_KEY = "RINGBACK_DATABASE_URL", "RINGBACK_SECRET_KEY
 
 
 @dataclass(frozen=True)
-class Question:
+class Prompt:
     """A setting that is asked for. An empty answer leaves it out."""
 
     name: str
@@ -27,11 +27,11 @@ class Question:
 
 
 QUESTIONS = (
-    Question(_DATABASE, "Database: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME", "sqlite:///ringback.db"),
-    Question(
+    Prompt(_DATABASE, "Database: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME", "sqlite:///ringback.db"),
+    Prompt(
         "RINGBACK_PUBLIC_URL", "The https URL at which PiAPI reaches this service (empty: none, tasks are polled)"
     ),
-    Question("RINGBACK_PIAPI_API_KEY", "Your PiAPI key, not shown (empty: later)", is_secret=True),
+    Prompt("RINGBACK_PIAPI_API_KEY", "Your PiAPI key, not shown (empty: later)", is_secret=True),
 )
 
 
@@ -71,7 +71,7 @@ def _present(file: Path) -> dict[str, str]:
     return read_values({}, file)
 
 
-def _values(present: Mapping[str, str], answer: Callable[[Question, str], str]) -> dict[str, str]:
+def _values(present: Mapping[str, str], answer: Callable[[Prompt, str], str]) -> dict[str, str]:
     """Return the settings to write: those that are there, changed by the answers, and the keys that are made."""
     from receiver.domain.keyring import new_api_key, new_master_key
 
@@ -115,7 +115,7 @@ def fault_of(name: str, values: Mapping[str, str]) -> str | None:
     return None
 
 
-def _asked(question: Question, default: str) -> str:
+def _asked(question: Prompt, default: str) -> str:
     return ask(question.text, default, is_secret=question.is_secret).strip()
 
 

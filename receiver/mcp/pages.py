@@ -8,7 +8,7 @@ from pydantic import Field
 from receiver.large_bodies import read_by_size
 from receiver.mcp.calls import ApiCalls
 from receiver.mcp.shortening import MOST_TOOL_BYTES, shortened, size_of
-from receiver.mcp.tool import OPTIONAL_TEXT, JsonSchema, ToolArguments, ToolResult, schema
+from receiver.mcp.tool import OPTIONAL_TEXT, ToolSchema, ToolArguments, ToolResult, schema
 
 _WHOLE_PAGE_BYTES = 64 * 1024 * 1024
 """More than the API returns: only the items are cut."""
@@ -23,7 +23,7 @@ class PageArguments(ToolArguments):
     """The next_cursor of the page before, for the next one."""
 
 
-def listing(item: JsonSchema) -> dict[str, Any]:
+def listing(item: ToolSchema) -> dict[str, Any]:
     """Return the schema of a page."""
     return schema(
         {"items": {"type": "array", "items": item}, "has_more": {"type": "boolean"}}, {"next_cursor": OPTIONAL_TEXT}

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from receiver.mcp.calls import ApiCalls
 
-JsonSchema = Mapping[str, Any]
+ToolSchema = Mapping[str, Any]
 
 
 class ToolArguments(BaseModel):
@@ -37,7 +37,7 @@ class Tool:
     title: str
     description: str
     arguments: type[BaseModel]
-    output: JsonSchema
+    output: ToolSchema
     run: Callable[[ApiCalls, Any, ReportProgress], Awaitable[ToolResult]]
     changes: bool = False
     """Whether it needs a key that may write."""
@@ -61,11 +61,11 @@ def words(*values: str) -> dict[str, Any]:
     return {"type": "string", "description": f"One of: {', '.join(values)}."}
 
 
-TEXT: JsonSchema = {"type": "string"}
-OPTIONAL_TEXT: JsonSchema = {"type": ["string", "null"]}
+TEXT: ToolSchema = {"type": "string"}
+OPTIONAL_TEXT: ToolSchema = {"type": ["string", "null"]}
 TASK_STATUS = words("queued", "staged", "pending", "processing", "completed", "failed", "cancelled")
 RUN_STATUS = words("pending", "in_progress", "completed", "failed", "cancelled")
-CUT: JsonSchema = schema({"bytes": {"type": "integer"}, "note": TEXT}, {"resource": TEXT})
+CUT: ToolSchema = schema({"bytes": {"type": "integer"}, "note": TEXT}, {"resource": TEXT})
 """Says that the answer is not whole."""
 
 

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from receiver.sandbox import SandboxOptions
+from tests.fakes.described import ANSWERED_BY
 from tests.fakes.ports import free_port
 from tests.fakes.servers import served
 from tests.fakes.short_leases import SHORT_TIMEOUTS
@@ -89,7 +90,7 @@ class Balancer:
                 continue
             kept = {name: value for name, value in answer.headers.items() if name not in _NOT_FORWARDED}
             return Response(answer.content, answer.status_code, kept)
-        return Response("no replica answered", 502)
+        return Response("no replica answered", 502, {ANSWERED_BY: "the balancer"})
 
 
 def _is_repeatable(request: Request) -> bool:
