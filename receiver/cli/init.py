@@ -28,9 +28,7 @@ class Prompt:
 
 QUESTIONS = (
     Prompt(_DATABASE, "Database: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME", "sqlite:///ringback.db"),
-    Prompt(
-        "RINGBACK_PUBLIC_URL", "The https URL at which PiAPI reaches this service (empty: none, tasks are polled)"
-    ),
+    Prompt("RINGBACK_PUBLIC_URL", "The https URL at which PiAPI reaches this service (empty: none, tasks are polled)"),
     Prompt("RINGBACK_PIAPI_API_KEY", "Your PiAPI key, not shown (empty: later)", is_secret=True),
 )
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from receiver.large_bodies import read_by_size
 from receiver.mcp.calls import ApiCalls
 from receiver.mcp.shortening import MOST_TOOL_BYTES, shortened, size_of
-from receiver.mcp.tool import OPTIONAL_TEXT, ToolSchema, ToolArguments, ToolResult, schema
+from receiver.mcp.tool import OPTIONAL_TEXT, ToolArguments, ToolResult, ToolSchema, schema
 
 _WHOLE_PAGE_BYTES = 64 * 1024 * 1024
 """More than the API returns: only the items are cut."""

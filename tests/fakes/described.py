@@ -87,9 +87,7 @@ class DescribedApi:
     ) -> Iterator[str]:
         """Yield what is wrong with an answer."""
         media_type = headers.get("content-type", "").partition(";")[0]
-        if method == "HEAD" or (media_type == "text/plain" and status in ANSWERED_BY = "x-answered-by"
-"""The header of an answer that is not the service's, but of what stands before it in a test."""
-_BEFORE_A_REQUEST_IS_COMPLETE):
+        if method == "HEAD" or (media_type == "text/plain" and status in _BEFORE_A_REQUEST_IS_COMPLETE):
             return
         operation = self.document["paths"].get(path, {}).get(method.lower())
         if operation is None:
