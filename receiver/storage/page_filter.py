@@ -16,15 +16,18 @@ class PageFilter:
     before: int | None = None
     """The row key that a cursor stands for: only older rows."""
 
-    def conditions(self, table: Table, **equal: object) -> list[ColumnElement[bool]]:
-        """Return the conditions for rows of `table`; `equal` are columns with the value wanted, or None for any."""
+    def conditions(self, table: Table, made: str = "created_at", **equal: object) -> list[ColumnElement[bool]]:
+        """Return the conditions for rows of `table`; `equal` are columns with the value wanted, or None for any.
+
+        `made` names the column that has the time of a row.
+        """
         columns = table.columns
         found = [columns.organization_id == self.organization_id]
         found += [columns[name] == value for name, value in equal.items() if value is not None]
         if self.created_after is not None:
-            found.append(columns.created_at > self.created_after)
+            found.append(columns[made] > self.created_after)
         if self.created_before is not None:
-            found.append(columns.created_at < self.created_before)
+            found.append(columns[made] < self.created_before)
         if self.before is not None:
             found.append(columns.id < self.before)
         return found
