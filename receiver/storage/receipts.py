@@ -87,7 +87,7 @@ def receipts_without_owner(after: int, limit: int) -> Select[Any]:
 async def find_owners(tx: Transaction, keys: Sequence[int]) -> int:
     """Write down whose these receipts are; return of how many it is known.
 
-    One whose task was purged stays without an owner, and is shown to nobody: it may have been anybody's.
+    One whose task was purged stays without an owner, and is not shown: it may have been of any organization.
     """
     task_uid = cast(receipts.c.task_uid, tasks.c.uid.type)  # a text here, and a UUID there
     of_task = select(tasks.c.organization_id).where(tasks.c.uid == task_uid).scalar_subquery()

@@ -15,7 +15,7 @@ _WITHOUT_EVENT = {"nothing": "unchanged", "receipt": "receipts"}
 def inbound_counts() -> dict[str, Any]:
     """Return `providers`, each with its webhooks by result, and `updates`, what those that were stored did.
 
-    They are of all workers of this service, but not of its replicas, and begin anew when it starts. Reads files where
+    They are of all workers of this service, but not of its replicas, and begin with 0 when it starts. Reads files where
     there are several workers.
     """
     found = counters(_RECEIVED, _REFUSED, _UPDATES)
