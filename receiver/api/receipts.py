@@ -17,7 +17,7 @@ from receiver.telemetry.inbound_counts import inbound_counts
 
 
 async def list_receipts(call: Call) -> Reply:
-    """`GET /api/v1/receipts`: newest first, without bodies; filters on reason, provider, task_id, received_after/before."""
+    """`GET /api/v1/receipts`: newest first, without bodies; filtered by reason, provider, task and time."""
     query = call.query(ReceiptQuery)
     if query.received_after and query.received_before and query.received_before <= query.received_after:
         raise BadRequest("must be after received_after", code="invalid_query_params", param="received_before")

@@ -1,5 +1,6 @@
 """The page of the audit log: who changed what, with what it was before and after."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ _PAGES = {"webhook": "/webhooks", "delivery": "/deliveries", "organization": "/o
 """Where the thing of an action is shown, by its kind."""
 _NOTHING: dict[str, Any] = {"data": [], "has_more": False, "next_cursor": None}
 _MOST_FIELDS = 40
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)\.000000Z")
+"""A time as the API writes it, on a whole second."""
 
 
 async def show_audit(visit: Visit) -> Response:
@@ -57,8 +60,15 @@ def _fields(value: Any, name: str = "") -> dict[str, str]:
         return fields
     if value is None:
         return {}
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    return {name or "value": text}
+    return {name or "value": _text(value)}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    if not isinstance(value, str):
+        return orjson.dumps(value).decode()
+    return f"{found[1]} {found[2]} UTC" if (found := _TIME.fullmatch(value)) else value
 
 
 def _thing(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,9 @@ def size_text(size: int) -> str:
     """Return a number of bytes in words."""
     if size < 1000:
         return f"{size} bytes"
-    return f"{size / 1000:.1f} kB" if size < 1_000_000 else f"{size / 1_000_000:.1f} MB"
+    if size < 1_000_000:
+        return f"{size / 1000:.1f} kB"
+    return f"{size / 1_000_000:.1f} MB" if size < 1_000_000_000 else f"{size / 1_000_000_000:,.1f} GB"
 
 
 def _shortened(value: Any) -> Any:

@@ -19,8 +19,8 @@ PATH = "/inbound"
 EVERY_SECONDS = 5
 """How often an open page looks for receipts: they make no event."""
 MEANINGS = {
-    ReceiptReason.MALFORMED: "Its body could not be read as a task. It was answered with 400, so the provider may send it "
-    "again, and the task was looked at at the provider at once.",
+    ReceiptReason.MALFORMED: "Its body could not be read as a task. It was answered with 400, so the provider may send "
+    "it again, and the task, if it names one, was polled at once.",
     ReceiptReason.CONFLICTING: "It contradicts how the task ended, or names a task of the provider's that is another "
     "task's. The first end stands, and nothing was changed.",
     ReceiptReason.SUPERSEDED: "It is about an earlier attempt, which another one has followed. It changed nothing; its "
@@ -109,11 +109,15 @@ def _counts(found: Mapping[str, Any]) -> list[tuple[str, int]]:
         return sum(provider[name] for provider in found["providers"] for name in names)
 
     updates = found["updates"]
+    rare = [
+        ("too large", total("too_large")),
+        ("packed in an unknown way", total("unknown_encoding")),
+        ("not stored, asked for again", total("unavailable")),
+    ]
     return [
-        ("Applied", updates["applied"]),
-        ("Nothing new", updates["unchanged"]),
-        ("Not applied", updates["receipts"] + total("malformed")),
-        ("Too large, or packed in an unknown way", total("too_large", "unknown_encoding")),
-        ("Not stored, asked for again", total("unavailable")),
-        ("Wrong secret", total("wrong_secret")),
+        ("applied", updates["applied"]),
+        ("nothing new", updates["unchanged"]),
+        ("not applied", updates["receipts"] + total("malformed")),
+        ("wrong secret", total("wrong_secret")),
+        *(each for each in rare if each[1]),
     ]

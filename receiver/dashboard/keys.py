@@ -41,7 +41,9 @@ async def make_key(visit: Visit) -> Response:
 async def ask_to_revoke(visit: Visit) -> Response:
     """Show what revoking a key would end, and the button that does it."""
     key = await visit.ask(api.get_key, key_id=visit.path("key_id"))
-    return visit.page("key_revoke.html", key=key, is_own=_is_own(visit, key["id"]), is_of_setting=key["name"] == SETTING)
+    return visit.page(
+        "key_revoke.html", key=key, is_own=_is_own(visit, key["id"]), is_of_setting=key["name"] == SETTING
+    )
 
 
 async def revoke_key(visit: Visit) -> Response:

@@ -75,7 +75,9 @@ async def make_organization(visit: Visit) -> Response:
         if refused.status not in (HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT):
             raise
         return await _list(visit, refused, body)
-    return visit.page("key_made.html", made=made, what=f"The first admin key of {made['name']}", back=f"{PATH}/{made['id']}")
+    return visit.page(
+        "key_made.html", made=made, what=f"The first admin key of {made['name']}", back=f"{PATH}/{made['id']}"
+    )
 
 
 async def show_organization(visit: Visit) -> Response:
@@ -115,7 +117,9 @@ async def _list(visit: Visit, fault: ApiRefusal | None = None, given: Mapping[st
 
 
 def _one(visit: Visit, found: Mapping[str, Any], *, may_change: bool) -> Response:
-    return visit.page("organization.html", organization=found, limits=_limits(found), may_change=may_change, field=LIMIT)
+    return visit.page(
+        "organization.html", organization=found, limits=_limits(found), may_change=may_change, field=LIMIT
+    )
 
 
 def _limits(found: Mapping[str, Any]) -> list[ShownLimit]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 from sqlalchemy import ColumnElement, Table
 
@@ -10,24 +11,24 @@ from sqlalchemy import ColumnElement, Table
 class PageFilter:
     """Which rows of an organization to list, newest first; None does not filter."""
 
+    TIME: ClassVar[str] = "created_at"
+    """The column that has the time of a row."""
+
     organization_id: int
     created_after: datetime | None = None
     created_before: datetime | None = None
     before: int | None = None
     """The row key that a cursor stands for: only older rows."""
 
-    def conditions(self, table: Table, made: str = "created_at", **equal: object) -> list[ColumnElement[bool]]:
-        """Return the conditions for rows of `table`; `equal` are columns with the value wanted, or None for any.
-
-        `made` names the column that has the time of a row.
-        """
+    def conditions(self, table: Table, **equal: object) -> list[ColumnElement[bool]]:
+        """Return the conditions for rows of `table`; `equal` are columns with the value wanted, or None for any."""
         columns = table.columns
         found = [columns.organization_id == self.organization_id]
         found += [columns[name] == value for name, value in equal.items() if value is not None]
         if self.created_after is not None:
-            found.append(columns[made] > self.created_after)
+            found.append(columns[self.TIME] > self.created_after)
         if self.created_before is not None:
-            found.append(columns[made] < self.created_before)
+            found.append(columns[self.TIME] < self.created_before)
         if self.before is not None:
             found.append(columns.id < self.before)
         return found

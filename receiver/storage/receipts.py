@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import Select, case, cast, func, insert, select, update
 
@@ -18,6 +18,8 @@ from receiver.storage.transaction import Transaction, Values
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiptFilter(PageFilter):
     """Which receipts to list, by when they were received; None does not filter."""
+
+    TIME: ClassVar[str] = "received_at"
 
     reason: ReceiptReason | None = None
     provider: str | None = None
@@ -56,10 +58,10 @@ async def insert_receipts(tx: Transaction, rows: Sequence[Values]) -> None:
 
 async def receipt_owner(tx: Transaction, task_uid: str | None) -> int:
     """Return the row key of the organization that a receipt belongs to: that of its task, else the operator's."""
-    found = []
     if task_uid is not None:
-        found = await tx.execute(select(tasks.c.organization_id).where(tasks.c.uid == task_uid))
-    return int((found or await tx.execute(operators()))[0][0])
+        if found := await tx.execute(select(tasks.c.organization_id).where(tasks.c.uid == task_uid)):
+            return int(found[0][0])
+    return int((await tx.execute(operators()))[0][0])
 
 
 def receipts_matching(wanted: ReceiptFilter, limit: int) -> Select[Any]:
@@ -67,7 +69,7 @@ def receipts_matching(wanted: ReceiptFilter, limit: int) -> Select[Any]:
     equal = {"reason": wanted.reason, "provider": wanted.provider, "task_uid": wanted.task_uid}
     return (
         select(*(column for column in receipts.c if column.name != "body"))
-        .where(*wanted.conditions(receipts, "received_at", **equal))
+        .where(*wanted.conditions(receipts, **equal))
         .order_by(receipts.c.id.desc())
         .limit(limit)
     )
