@@ -58,10 +58,9 @@ async def insert_receipts(tx: Transaction, rows: Sequence[Values]) -> None:
 
 async def receipt_owner(tx: Transaction, task_uid: str | None) -> int:
     """Return the row key of the organization that a receipt belongs to: that of its task, else the operator's."""
-    if task_uid is not None:
-        if found := await tx.execute(select(tasks.c.organization_id).where(tasks.c.uid == task_uid)):
-            return int(found[0][0])
-    return int((await tx.execute(operators()))[0][0])
+    of_task = select(tasks.c.organization_id).where(tasks.c.uid == task_uid)
+    found = await tx.execute(of_task) if task_uid is not None else ()
+    return int((found or await tx.execute(operators()))[0][0])
 
 
 def receipts_matching(wanted: ReceiptFilter, limit: int) -> Select[Any]:
