@@ -16,13 +16,21 @@ class Receipt(SQLModel, table=True):
     """
 
     __tablename__: ClassVar[str] = "receipt"
-    __table_args__ = (Index("ix_receipt_received_at", "received_at"),)
+    __table_args__ = (
+        Index("ix_receipt_received_at", "received_at"),
+        Index("ix_receipt_organization_id", "organization_id", "id"),
+        Index("ix_receipt_reason", "organization_id", "reason", "id"),
+        Index("ix_receipt_task_uid", "task_uid", "id"),
+    )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BigKey)
     uid: str = Field(sa_type=PublicId, unique=True)
+    organization_id: int | None = Field(default=None, sa_type=BigKey)
+    """Whose it is: that of its task, else `default`. Null in rows of earlier versions until the clean-up finds it."""
     provider: str
     task_uid: str | None = None
-    """The task id in the webhook's URL. Text without a foreign key: such a task may never have existed."""
+    """The task id in the webhook's URL, or that of the task which has the provider's id. Text without a foreign key:
+    such a task may never have existed."""
     provider_task_id: str | None = None
     """The provider's id in the body; null if the body has none, or could not be read."""
     reason: str

@@ -119,9 +119,14 @@ def _audited(row: Row) -> dict[str, Any]:
     return {name: row[name] for name in ("name", "limits", "owns_provider_account")}
 
 
+async def is_operator(call: Call) -> bool:
+    """Return whether the key belongs to the operator's organization."""
+    return bool((await _own(call))["name"] == storage.DEFAULT_ORGANIZATION)
+
+
 async def require_operator(call: Call, what: str = "organizations and their limits are") -> None:
     """Raise `NotAllowed` unless the key belongs to the operator's organization: its scope was checked before."""
-    if (await _own(call))["name"] != storage.DEFAULT_ORGANIZATION:
+    if not await is_operator(call):
         raise NotAllowed(
             f"{what} the operator's: this call needs an admin key of the organization "
             f"{storage.DEFAULT_ORGANIZATION!r}; `GET /api/v1/organization` shows your own"

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from models import DeliveryFormat, DeliveryStatus, Scope, SignatureScheme, TaskStatus
+from models import DeliveryFormat, DeliveryStatus, ReceiptReason, Scope, SignatureScheme, TaskStatus
 from receiver.providers.registry import DEFAULT_PROVIDER
 
 ShortName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
@@ -350,6 +350,16 @@ class DeliveryQuery(WebhookDeliveryQuery):
     """The query of `GET /api/v1/deliveries`."""
 
     webhook_id: UuidText | None = None
+
+
+class ReceiptQuery(Page):
+    """The query of `GET /api/v1/receipts`."""
+
+    reason: ReceiptReason | None = None
+    provider: str | None = None
+    task_id: str | None = None
+    received_after: Timestamp | None = None
+    received_before: Timestamp | None = None
 
 
 class AuditQuery(Page):

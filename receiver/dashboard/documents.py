@@ -1,5 +1,6 @@
 """JSON documents that others sent, as a page shows them: bounded, coloured, with links to http and https alone."""
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ import orjson
 from markupsafe import Markup, escape
 
 from receiver.domain.output_files import is_url
-from receiver.printable import printable_json
+from receiver.printable import printable, printable_json
 
 MOST_CHARACTERS = 64 * 1024
 """Of one document on a page; all of it is in a file of its own."""
@@ -37,11 +38,28 @@ def document(value: Any) -> Shown:
     return Shown(_coloured(printable_json(text[:MOST_CHARACTERS])), size, is_cut)
 
 
+def text_document(text: str) -> Shown:
+    """Return a text as a page shows it: as JSON if it is some, with every digit of its numbers, else as it is."""
+    try:
+        value = json.loads(text, parse_float=orjson.Fragment, parse_int=orjson.Fragment, parse_constant=_refuse)
+        return document(value)
+    except (ValueError, TypeError, RecursionError):  # the second is orjson's, of what it cannot write
+        size = len(text.encode("utf-8", "replace"))
+        shown = escape(printable(text[:MOST_CHARACTERS], lines=True))
+        return Shown(shown, size, len(text) > MOST_CHARACTERS)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
 def size_text(size: int) -> str:
     """Return a number of bytes in words."""
     if size < 1000:
         return f"{size} bytes"
-    return f"{size / 1000:.1f} kB" if size < 1_000_000 else f"{size / 1_000_000:.1f} MB"
+    if size < 1_000_000:
+        return f"{size / 1000:.1f} kB"
+    return f"{size / 1_000_000:.1f} MB" if size < 1_000_000_000 else f"{size / 1_000_000_000:,.1f} GB"
 
 
 def _shortened(value: Any) -> Any:

@@ -37,7 +37,7 @@ from receiver.inbound.probe import PROBE, ProbeEndpoint
 from receiver.large_bodies import LARGE_BYTES, read_apart, read_by_size
 from receiver.providers import MalformedUpdate, Provider
 from receiver.storage.leases import poll_now
-from receiver.storage.receipts import insert_receipts, new_receipt
+from receiver.storage.receipts import insert_receipts, new_receipt, receipt_owner
 from receiver.storage.transaction import Transaction
 from receiver.storage.writer import Writer
 from receiver.telemetry.log import get_logger
@@ -210,17 +210,18 @@ class InboundEndpoint:
     async def _store_receipt(self, provider: Provider, task_uid: str | None, body: str, message: str) -> None:
         """Store a body that cannot be parsed as a receipt, and poll the task now: the body may have been its end."""
         now = utc_now()
-        receipt = new_receipt(
-            provider=provider.name,
-            task_uid=task_uid,
-            provider_task_id=None,
-            reason=ReceiptReason.MALFORMED,
-            message=message,
-            body=body,
-            now=now,
-        )
 
         async def work(tx: Transaction) -> None:
+            receipt = new_receipt(
+                organization_id=await receipt_owner(tx, task_uid),
+                provider=provider.name,
+                task_uid=task_uid,
+                provider_task_id=None,
+                reason=ReceiptReason.MALFORMED,
+                message=message,
+                body=body,
+                now=now,
+            )
             await insert_receipts(tx, [receipt])
             if task_uid is not None:
                 await poll_now(tx, task_uid, now)

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, select, union, update
 from models import TERMINAL, ReceiptReason, Submission, TaskStatus
 from receiver.domain.task_state import TaskState
 from receiver.storage.attempts import name_attempt
-from receiver.storage.receipts import insert_receipts, new_receipt
+from receiver.storage.receipts import insert_receipts, new_receipt, receipt_owner
 from receiver.storage.tables import task_attempts, tasks
 from receiver.storage.transaction import Transaction
 
@@ -109,6 +109,7 @@ async def name_earlier_attempt(
         f"{provider_task_id}, and it is paid for"
     )
     receipt = new_receipt(
+        organization_id=await receipt_owner(tx, uid),
         provider=provider,
         task_uid=uid,
         provider_task_id=provider_task_id,

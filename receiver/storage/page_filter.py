@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 from sqlalchemy import ColumnElement, Table
 
@@ -9,6 +10,9 @@ from sqlalchemy import ColumnElement, Table
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageFilter:
     """Which rows of an organization to list, newest first; None does not filter."""
+
+    TIME: ClassVar[str] = "created_at"
+    """The column that has the time of a row."""
 
     organization_id: int
     created_after: datetime | None = None
@@ -22,9 +26,9 @@ class PageFilter:
         found = [columns.organization_id == self.organization_id]
         found += [columns[name] == value for name, value in equal.items() if value is not None]
         if self.created_after is not None:
-            found.append(columns.created_at > self.created_after)
+            found.append(columns[self.TIME] > self.created_after)
         if self.created_before is not None:
-            found.append(columns.created_at < self.created_before)
+            found.append(columns[self.TIME] < self.created_before)
         if self.before is not None:
             found.append(columns.id < self.before)
         return found

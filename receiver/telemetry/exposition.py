@@ -7,7 +7,7 @@ first: where a value is kept is decided here.
 import os
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, generate_latest, values
+from prometheus_client import REGISTRY, CollectorRegistry, Metric, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -38,6 +38,15 @@ def shared_folder() -> Path | None:
 def forget_worker(folder: Path, worker: int) -> None:
     """Remove the gauges of a worker that ended, such as its number of open streams; its counters stay."""
     mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
+
+
+def counters(*names: str) -> dict[str, Metric]:
+    """Return these metrics by their names, summed over all workers where there are several."""
+    registry = REGISTRY
+    if _FOLDER in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return {metric.name: metric for metric in registry.collect() if metric.name in names}
 
 
 def exposition(folder: Path | None = None) -> bytes:

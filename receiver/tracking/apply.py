@@ -126,7 +126,7 @@ class Applier:
             batch.name_earlier(task, update)
         receipt = decision.receipt if arrival.body is not None else None
         if receipt is not None:
-            batch.receipts.append(_receipt(arrival, decision, batch.now))
+            batch.receipts.append(_receipt(arrival, task, decision, batch.now))
         self._count_unknown_word(arrival)
         counted(updates_applied, update.source, decision.event or (receipt and "receipt") or "nothing").inc()
         if task is None:
@@ -159,11 +159,12 @@ def _ended(task: TaskState, update: ProviderUpdate, now: datetime) -> Ended:
     )
 
 
-def _receipt(arrival: Arrival, decision: Decision, now: datetime) -> dict[str, Any]:
+def _receipt(arrival: Arrival, task: TaskState | None, decision: Decision, now: datetime) -> dict[str, Any]:
     assert decision.receipt is not None  # noqa: S101 - the caller checks this first
     return new_receipt(
+        organization_id=arrival.organization_id if task is None else task.organization_id,
         provider=arrival.provider,
-        task_uid=arrival.task_uid,
+        task_uid=arrival.task_uid if task is None else task.uid,
         provider_task_id=arrival.update.provider_task_id,
         reason=decision.receipt,
         message=decision.message,

@@ -22,6 +22,7 @@ from receiver.storage import purge
 from receiver.storage.audit import old_audit_entries, purge_audit_entries
 from receiver.storage.database import Database, Query
 from receiver.storage.idempotency import KEPT
+from receiver.storage.receipts import find_owners, receipts_without_owner
 from receiver.storage.statistics.sums import MINUTES_KEPT, STATISTICS, lower_position, oldest_sums, purge_sums
 from receiver.storage.system import forget_conditions
 from receiver.storage.transaction import Transaction
@@ -82,6 +83,7 @@ class Cleaner:
             else:
                 log.info("nothing purged yet", reason="no event shows that the clock was right a day ago")
             await self._keep_partitions()
+            await self.find_receipt_owners()
             await asyncio.sleep(self._every)
 
     async def is_time_trusted(self, now: datetime) -> bool:
@@ -108,6 +110,14 @@ class Cleaner:
             counted(purged_rows, kind).inc(count)
         last_purge.set(now.timestamp())
         return {kind: count for kind, count in purged.items() if count}
+
+    async def find_receipt_owners(self) -> int:
+        """Write down whose the receipts of earlier versions are; return of how many it was found."""
+        found = after = 0
+        while page := await self._database.read(receipts_without_owner(after, _PAGE)):
+            after = page[-1]["id"]
+            found += await self._write([row["id"] for row in page], find_owners)
+        return found
 
     async def _keep_partitions(self) -> None:
         """Make the next partitions before they are needed, whatever the clock says, and drop what a purge emptied."""

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.browser.conftest import Visitor, check_access, each_look, shoot
+from tests.browser.test_inbound import not_applied
 from tests.fakes.world import World
 
 # The database changes nothing of how a page looks.
@@ -32,6 +33,52 @@ async def test_each_page_is_legible_in_every_look(world: World, visit: Visitor) 
     await check_access(page)
     await page.goto("/tasks?limit=0")
     await shoot(page, "tasks-fault")
+    await check_access(page)
+
+
+async def test_what_came_in_is_legible_in_every_look(world: World, visit: Visitor) -> None:
+    page = await visit("/inbound?provider=another")
+    await shoot(page, "inbound-empty")
+    await check_access(page)
+    receipts = await not_applied(world)
+    await page.goto("/inbound")
+    async with each_look(page) as look:
+        await look("inbound")
+        await page.goto(f"/inbound/{receipts[0]}")
+        await look("receipt")
+    await page.goto(f"/inbound/{receipts[-1]}")
+    await shoot(page, "receipt-malformed")
+    await check_access(page)
+
+
+async def test_the_pages_of_administrators_are_legible_in_every_look(world: World, visit: Visitor) -> None:
+    for name, scope in (("ci", "write"), ("grafana", "read"), ("a key with quite a long name for one", "admin")):
+        await world.api.post("/api/v1/keys", json={"name": name, "scope": scope, "expires_at": "2999-01-31"})
+    made = (await world.api.post("/api/v1/organizations", json={"name": "acme", "limits": {"webhooks": 5}})).json()
+    organization = made["data"]["id"]
+    limits = {"webhooks": 500, "streams": "unlimited", "open_tasks": 1}
+    await world.api.patch(f"/api/v1/organizations/{organization}", json={"limits": limits})
+    webhook = await world.webhook(description="first")
+    await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"description": "second", "is_active": False})
+    page = await visit("/keys")
+    async with each_look(page) as look:
+        await look("keys")
+        await page.get_by_text("Make a key").click()
+        await look("keys-make")
+        await page.get_by_role("textbox", name="Name").fill("worker")
+        await page.get_by_role("button", name="Make the key").click()
+        await look("key-made")
+        await page.goto("/keys")
+        await page.get_by_role("link", name="Revoke RINGBACK_API_KEY").click()
+        await look("key-revoke")
+        await page.goto("/organizations")
+        await look("organizations")
+        await page.goto(f"/organizations/{organization}")
+        await look("organization")
+        await page.goto("/audit")
+        await look("audit")
+    page = await visit("/organizations", key=made["data"]["key"])
+    await shoot(page, "organization-own")
     await check_access(page)
 
 

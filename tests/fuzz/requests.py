@@ -31,6 +31,7 @@ ACCEPTABLE = {
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "get", "X" * 40)
 _QUERY_NAMES = (
     *("limit", "cursor", "status", "model", "task_type", "run_id", "created_after", "created_before", "metadata[a]"),
+    *("reason", "provider", "received_after", "received_before"),
     *("metadata", "metadata[", "metadata[]", "[a]", "[]", "event_types", "after", "task_id", "event_id", "webhook_id"),
     *("since", "fields", "include", "expand", "page", "page_size", "size", "start_time", "end_time", "attempt", ""),
     *("limit[a]", "cursor[x]", "wait_for_completion", "timeout_seconds", "%00", "%ff", "\u00e9"),

@@ -99,6 +99,8 @@ class FuzzedService:
         runs = [(await made("/api/v1/runs", {"steps": [step], "metadata": {"mark": mark}}))["run_id"] for _ in range(2)]
         replay = (await made(f"/api/v1/webhooks/{webhooks[0]}/replay", {"since": 1700000000}))["id"]
         action = (await made("/api/v1/tasks/cancel", {"metadata": {"mark": f"none of {mark}"}}))["id"]
+        await self._receipt(tasks[0], mark)
+        receipts = (await self.asked("GET", "/api/v1/receipts?limit=3", key=key))["data"]
         spare = (await made("/api/v1/keys", {"name": mark, "scope": "read"}))["id"]
         deliveries = (await self.asked("GET", "/api/v1/deliveries?limit=3", key=key))["data"]
         return {
@@ -110,7 +112,15 @@ class FuzzedService:
             "bulk_action_id": [action],
             "key_id": [spare],
             "delivery_id": [delivery["id"] for delivery in deliveries],
+            "receipt_id": [receipt["id"] for receipt in receipts],
         }
+
+    async def _receipt(self, task: str, mark: str) -> None:
+        """Post a webhook of a task that cannot be read, as its provider would."""
+        headers = ((b"x-webhook-secret", self._keyring.hook_secret(task).encode()),)
+        path, body = f"/hooks/piapi/{task}", f"{mark}, no JSON".encode()
+        answer = await self.call(FuzzRequest("POST", path, b"", headers, body, "", "127.0.0.1"))
+        assert answer.status == 400, answer.body
 
     async def call(self, request: FuzzRequest) -> Answer:
         """Return the answer to a request. Raises what the application raises, and `TimeoutError`."""

@@ -17,6 +17,7 @@ from receiver.api.dialects import NATIVE, PIAPI, Dialect
 from receiver.api.passthrough import FORWARDED_GETS, FORWARDED_POSTS
 from receiver.api.routes import routes
 from receiver.domain.ids import new_id
+from tests.fakes.inbound import post
 from tests.fakes.world import World, in_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -65,6 +66,9 @@ WITHOUT_BODY: tuple[Key, ...] = (
     ("POST", "/api/v1/webhooks/{webhook_id}/replays/{replay_id}/cancel"),
     ("GET", "/api/v1/deliveries"),
     ("GET", "/api/v1/deliveries/{delivery_id}"),
+    ("GET", "/api/v1/receipts"),
+    ("GET", "/api/v1/receipts/{receipt_id}"),
+    ("GET", "/api/v1/inbound"),
     ("GET", "/api/v1/report"),
     ("GET", "/api/v1/deliveries/{delivery_id}/explain"),
     ("GET", "/api/v1/stats"),
@@ -101,6 +105,7 @@ LISTS = [
     ("GET", "/api/v1/webhooks/{webhook_id}/replays"),
     ("GET", "/api/v1/deliveries"),
     ("GET", "/api/v1/runs"),
+    ("GET", "/api/v1/receipts"),
     ("GET", "/api/v1/keys"),
     ("GET", "/api/v1/organizations"),
     ("GET", "/api/v1/audit"),
@@ -136,6 +141,8 @@ async def ids(world: World) -> dict[str, str]:
     key = await world.api.post("/api/v1/keys", json={"name": "one"})
     organization = await world.api.post("/api/v1/organizations", json={"name": "one"})
     delivery = (await world.api.get("/api/v1/deliveries")).json()["data"]["data"][0]
+    assert (await post(world, task_id, content=b"no task")).status_code == 400
+    receipt = (await world.api.get("/api/v1/receipts")).json()["data"]["data"][0]
     return {
         "task_id": task_id,
         "job_id": task_id,
@@ -146,6 +153,7 @@ async def ids(world: World) -> dict[str, str]:
         "key_id": key.json()["data"]["id"],
         "organization_id": organization.json()["data"]["id"],
         "delivery_id": delivery["id"],
+        "receipt_id": receipt["id"],
     }
 
 
@@ -266,10 +274,12 @@ async def test_a_resource_has_its_id_and_the_time_of_its_creation(answers: dict[
             "master_keys",
             "master_key_rotation",
             "dashboard_link",
+            "inbound",
         ):
             own = {"task": "task_id"}.get(kind, "run_id" if key == ("POST", "/api/v1/runs") else "id")
             assert own in each
-            assert "created_at" in each or each.get("deleted") or own == "run_id"
+            made = "received_at" if kind == "receipt" else "created_at"
+            assert made in each or each.get("deleted") or own == "run_id"
         if "attempts" in each:
             assert isinstance(each["attempts"], list)
             assert all(isinstance(attempt["attempt"], int) for attempt in each["attempts"])

@@ -24,6 +24,7 @@ UUID_PARAMS = (
     "job_id",
     "organization_id",
     "bulk_action_id",
+    "receipt_id",
 )
 TEXT_PARAMS = ("task_id",)
 """A provider's id of a task may be any text."""
@@ -35,7 +36,7 @@ UUID_FILTERS = (
     ("/api/v1/events", "run_id"),
     ("/api/v1/tasks", "run_id"),
 )
-TEXT_FILTERS = ("/api/v1/deliveries", "/api/v1/webhooks/{webhook_id}/deliveries", "/api/v1/events")
+TEXT_FILTERS = ("/api/v1/deliveries", "/api/v1/webhooks/{webhook_id}/deliveries", "/api/v1/events", "/api/v1/receipts")
 """Lists that are filtered by `task_id`."""
 
 

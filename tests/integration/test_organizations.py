@@ -18,9 +18,10 @@ from receiver.api.routes import routes
 from receiver.cli.commands import app
 from receiver.domain.ids import new_id
 from receiver.errors import OutcomeUnknown
+from tests.fakes.inbound import post
 from tests.fakes.pipeline import WAITING
 from tests.fakes.reader import EVENT_STREAM
-from tests.fakes.rows import change, eventually, select
+from tests.fakes.rows import RECEIPTS, change, eventually, select
 from tests.fakes.world import API_KEY, World, in_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -340,6 +341,8 @@ async def test_no_route_shows_or_changes_what_belongs_to_another_organization(wo
     replay = await world.api.post(f"/api/v1/webhooks/{webhook['id']}/replay", json={"since": LONG_AGO})
     key = await world.api.post("/api/v1/keys", json={"name": "ours"})
     found = await eventually(world, "SELECT uid FROM delivery", lambda rows: rows)
+    assert (await post(world, task_id, content=b"no task")).status_code == 400
+    action = await world.api.post("/api/v1/tasks/cancel", json={"model": "no-such-model"})
     ids = {
         "task_id": task_id,
         "job_id": task_id,
@@ -348,6 +351,8 @@ async def test_no_route_shows_or_changes_what_belongs_to_another_organization(wo
         "replay_id": replay.json()["data"]["id"],
         "key_id": key.json()["data"]["id"],
         "delivery_id": str(found[0]["uid"]),
+        "receipt_id": str(select(world, RECEIPTS)[0]["uid"]),
+        "bulk_action_id": action.json()["data"]["id"],
         "organization_id": theirs.id,
     }
     before = snapshot(world)
@@ -363,7 +368,7 @@ async def test_no_route_shows_or_changes_what_belongs_to_another_organization(wo
             assert answer.status_code == expected, (method, route.path, answer.text)
             asked += 1
     assert asked >= 25
-    for path in ("tasks", "events", "webhooks", "deliveries", "runs"):
+    for path in ("tasks", "events", "webhooks", "deliveries", "runs", "receipts", "bulk-actions"):
         assert (await theirs.ask("GET", f"/api/v1/{path}")).json()["data"]["data"] == [], path
     for query in ("task_id", "run_id"):
         assert (await theirs.ask("GET", f"/api/v1/events?{query}={ids[query]}")).status_code == 404

@@ -210,6 +210,20 @@ async def test_old_receipts_are_purged(database: Database) -> None:
     assert len(await keys(database, receipts)) == 1
 
 
+async def test_the_clean_up_finds_whose_the_receipts_of_an_earlier_version_are(database: Database) -> None:
+    default, theirs = await add_organization(database, "default"), await add_organization(database, "acme")
+    task = task_row(organization_id=theirs)
+    await add_tasks(database, task)
+    given = {"provider": "piapi", "reason": "malformed", "message": "m", "body": "b", "received_at": YOUNG}
+    of_task, of_none, of_purged = [
+        await add(database, receipts, uid=new_id(), task_uid=each, **given) for each in (task["uid"], None, new_id())
+    ]
+    assert [await cleaner(database).find_receipt_owners() for _ in range(2)] == [2, 0]
+    rows = await database.read(select(receipts.c.id, receipts.c.organization_id))
+    owners = {row["id"]: row["organization_id"] for row in rows}
+    assert owners == {of_task: theirs, of_none: default, of_purged: None}
+
+
 async def test_a_replay_is_purged_when_it_ended_and_no_delivery_is_left(database: Database) -> None:
     await add_organization(database)
     subscription_id = await add_subscription(database)

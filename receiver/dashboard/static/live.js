@@ -1,5 +1,6 @@
 // Follows the events that concern this page. At each the page is asked for again, and its parts `data-refresh` are
-// replaced: what it shows is made on the server alone. A page in the background follows nothing.
+// replaced: what it shows is made on the server alone. What makes no event is looked at every so many seconds
+// (`data-every`). A page in the background follows nothing.
 import { dress } from "./dress.js";
 
 const FIRST_MS = 120; // several events at once are one look
@@ -12,6 +13,7 @@ export function follow(main) {
   if (!main || !button) return { refresh: () => location.reload(), toggle() {} };
   let source = null;
   let timer = null;
+  let every = null;
   let lookedAt = 0;
   let isPaused = sessionStorage.getItem(PAUSED) === "yes";
 
@@ -26,6 +28,7 @@ export function follow(main) {
     if (source || isPaused || document.hidden) return;
     show("waiting");
     source = new EventSource(main.dataset.live);
+    if (main.dataset.every) every = setInterval(soon, main.dataset.every * 1000);
     source.onopen = () => {
       show("live");
       soon(); // what happened since the page was made
@@ -44,7 +47,8 @@ export function follow(main) {
     if (source) source.close();
     source = null;
     clearTimeout(timer);
-    timer = null;
+    clearInterval(every);
+    timer = every = null;
   }
 
   function soon() {
