@@ -3,7 +3,7 @@
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from receiver.dashboard import live, sign_in, task, tasks
+from receiver.dashboard import bulk_actions, live, selected_tasks, sign_in, task, tasks
 from receiver.dashboard.pages import SIGN_IN, action, open_page, page
 from receiver.dashboard.static_files import serve_static
 from receiver.dashboard.visit import Visit
@@ -23,6 +23,19 @@ def routes() -> list[BaseRoute]:
         page("/tasks/{task_id}", task.show_task),
         page("/tasks/{task_id}/file", task.download),
         action("/tasks/{task_id}/{act}", task.act),
+        *_bulk_actions(),
+    ]
+
+
+def _bulk_actions() -> list[BaseRoute]:
+    one = f"{bulk_actions.PATH}/{{bulk_action_id}}"
+    return [
+        page(bulk_actions.PATH, bulk_actions.show_bulk_actions),
+        page(bulk_actions.NEW, bulk_actions.show_question),
+        action(bulk_actions.NEW, bulk_actions.begin),
+        action(f"{bulk_actions.PATH}/selected", selected_tasks.act_on_selected),
+        page(one, bulk_actions.show_bulk_action),
+        action(f"{one}/cancel", bulk_actions.cancel),
     ]
 
 

@@ -1,5 +1,6 @@
 // Follows the events that concern this page. At each the page is asked for again, and its parts `data-refresh` are
-// replaced: what it shows is made on the server alone. A page in the background follows nothing.
+// replaced: what it shows is made on the server alone. A page in the background follows nothing. Where the page has
+// `data-again`, it is asked for again after so many milliseconds, for that is when something is to change without an event.
 import { dress } from "./dress.js";
 
 const FIRST_MS = 120; // several events at once are one look
@@ -12,6 +13,7 @@ export function follow(main) {
   if (!main || !button) return { refresh: () => location.reload(), toggle() {} };
   let source = null;
   let timer = null;
+  let again = null;
   let lookedAt = 0;
   let isPaused = sessionStorage.getItem(PAUSED) === "yes";
 
@@ -44,12 +46,19 @@ export function follow(main) {
     if (source) source.close();
     source = null;
     clearTimeout(timer);
+    clearTimeout(again);
     timer = null;
   }
 
   function soon() {
     if (timer !== null) return;
     timer = setTimeout(refresh, Math.max(FIRST_MS, lookedAt + LEAST_MS - Date.now()));
+  }
+
+  function lookAgain() {
+    clearTimeout(again);
+    const times = [...main.querySelectorAll("[data-again]")].map((each) => Number(each.dataset.again));
+    if (times.length && source) again = setTimeout(refresh, Math.max(LEAST_MS, Math.min(...times)));
   }
 
   async function refresh() {
@@ -67,6 +76,7 @@ export function follow(main) {
       return;
     }
     if (response.ok) replace(new DOMParser().parseFromString(await response.text(), "text/html"));
+    lookAgain();
   }
 
   function toggle() {
@@ -106,15 +116,18 @@ function replace(next) {
     if (!fresh || old.innerHTML === fresh.innerHTML || old.querySelector("video, audio")) continue;
     const states = new Map([...old.querySelectorAll("[data-row]")].map((row) => [row.dataset.row, row.dataset.state]));
     const focused = old.contains(document.activeElement) ? place(document.activeElement) : null;
+    const checked = new Set([...old.querySelectorAll("input:checked")].map((each) => each.name));
     const scrolled = new Map([...old.querySelectorAll("pre")].map((pre, index) => [index, pre.scrollTop]));
     old.replaceChildren(...fresh.childNodes);
     for (const row of old.querySelectorAll("[data-row]")) {
       if (states.size && states.get(row.dataset.row) !== row.dataset.state) row.classList.add("changed");
     }
     old.querySelectorAll("pre").forEach((pre, index) => (pre.scrollTop = scrolled.get(index) ?? 0));
+    for (const each of old.querySelectorAll("input[type=checkbox]")) each.checked = checked.has(each.name);
     dress(old);
     if (focused) focusAt(old, focused);
   }
+  document.dispatchEvent(new Event("replaced"));
 }
 
 function place(element) {
@@ -124,7 +137,7 @@ function place(element) {
 
 function focusAt(root, { row, label }) {
   const within = row ? root.querySelector(`[data-row="${CSS.escape(row)}"]`) : root;
-  const all = [...(within?.querySelectorAll("a, button, pre[tabindex]") ?? [])];
+  const all = [...(within?.querySelectorAll("a, button, input, pre[tabindex]") ?? [])];
   const same = all.find((each) => (each.getAttribute("aria-label") ?? each.textContent) === label);
   (same ?? all[0])?.focus({ preventScroll: true });
 }
