@@ -29,6 +29,7 @@ _NO_FILTERS = frozenset({"kind", "columns", "limit", "cursor", "search"})
 """What a URL has besides filters."""
 _OF_FORM = frozenset({"csrf", "back", "once", "kind", "counted", "act"})
 _METADATA = "metadata["
+_TIME_WORDS = {"created_after": "created after", "created_before": "created before"}
 _TIME: TypeAdapter[datetime] = TypeAdapter(Timestamp)
 _AGAIN_MS = 1500
 """How often the page of one that runs asks for itself again."""
@@ -55,7 +56,7 @@ async def show_question(visit: Visit) -> Response:
         counted=counted,
         counted_at=now.isoformat(),
         filters=pairs,
-        shown=wanted,
+        words=filter_words(wanted),
         fault=fault,
         back=visit.url("/tasks", wanted),
     )
@@ -83,6 +84,7 @@ async def show_bulk_action(visit: Visit) -> Response:
         "bulk_action.html",
         action=action,
         filters=filter_pairs(action["filter"]),
+        words=filter_words(filter_pairs(action["filter"])),
         again=_AGAIN_MS if action["status"] == BulkActionStatus.RUNNING else None,
         live=visit.url("/live", {"event_types": "task.*"}),
     )
@@ -108,7 +110,7 @@ async def show_bulk_actions(visit: Visit) -> Response:
     return visit.page(
         "bulk_actions.html",
         query=query,
-        actions=[{**each, "filters": filter_pairs(each["filter"])} for each in actions],
+        actions=[{**each, "words": filter_words(filter_pairs(each["filter"]))} for each in actions],
         again=_AGAIN_MS if any(each["status"] == BulkActionStatus.RUNNING for each in actions) else None,
         next_cursor=found["next_cursor"] if found["has_more"] else None,
         live=visit.url("/live", {"event_types": "task.*"}),
@@ -141,9 +143,22 @@ def filter_pairs(stored: Mapping[str, Any]) -> Pairs:
     return [*((name, str(value)) for name, value in stored.items() if name not in ("metadata", "all")), *metadata]
 
 
+def filter_words(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Return each filter of a URL in words."""
+    return [f"{_TIME_WORDS[name]} {_short(value)}" if name in _TIME_WORDS else f"{name} = {value}" for name, value in pairs]
+
+
 def tasks_in_words(count: int) -> str:
     """Return a number of tasks in words."""
     return "1 task" if count == 1 else f"{count:,} tasks"
+
+
+def _short(time: str) -> str:
+    """Return a time of a filter to the second; what is no time as it is."""
+    try:
+        return f"{_TIME.validate_python(time):%Y-%m-%d %H:%M:%S}"
+    except ValidationError:
+        return time
 
 
 def _until(pairs: Pairs, now: datetime) -> Pairs:
@@ -159,7 +174,7 @@ def _until(pairs: Pairs, now: datetime) -> Pairs:
 
 def _begun(counted: str, matched: int) -> str:
     """Return what is told when a bulk action begins: also that it is not of as many tasks as were counted."""
-    begun = f"It has begun, with {tasks_in_words(matched)}."
+    begun = f"The bulk action began with {tasks_in_words(matched)}."
     if not counted.isdecimal() or int(counted) == matched:
         return begun
     return f"{begun} {tasks_in_words(int(counted))} were counted when you were asked: the others changed in between."
