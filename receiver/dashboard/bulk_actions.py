@@ -145,7 +145,9 @@ def filter_pairs(stored: Mapping[str, Any]) -> Pairs:
 
 def filter_words(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Return each filter of a URL in words."""
-    return [f"{_TIME_WORDS[name]} {_short(value)}" if name in _TIME_WORDS else f"{name} = {value}" for name, value in pairs]
+    return [
+        f"{_TIME_WORDS[name]} {_short(value)}" if name in _TIME_WORDS else f"{name} = {value}" for name, value in pairs
+    ]
 
 
 def tasks_in_words(count: int) -> str:
