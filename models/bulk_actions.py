@@ -1,4 +1,4 @@
-"""Bulk actions: requests to cancel or retry every task that matches a filter, in the background."""
+"""Bulk actions: requests to cancel, retry or refresh every task that matches a filter, in the background."""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from models.states import BulkActionStatus
 
 
 class BulkAction(SQLModel, table=True):
-    """One request to cancel or retry the tasks that matched it, and that existed then.
+    """One request to cancel, retry or refresh the tasks that matched it, and that existed then.
 
     The row is inserted by the request. A process that claims it writes the next batch of tasks into it before it acts
     on them, and what became of them afterwards; so any process can continue after a restart, and act on no task twice.
@@ -30,13 +30,15 @@ class BulkAction(SQLModel, table=True):
     organization_id: int = Field(foreign_key="organization.id", sa_type=BigKey)
     kind: str
     """One of `models.states.BulkActionKind`. Never changes."""
+    requested_by: str
+    """The name of the key or the person that asked for it. Never changes."""
     status: str = BulkActionStatus.RUNNING
     filter_: Any = Field(sa_column=Column("filter", Document, nullable=False))
     """Which tasks, by the names of the request, with times as text. Never changes."""
     matched: int = 0
     """How many tasks matched when it was requested. Never changes."""
     done: int = 0
-    """How many tasks were cancelled or retried by now."""
+    """How many tasks were cancelled, retried or made due by now."""
     failed: Any = Field(default=None, sa_type=Document, nullable=True)
     """How many were refused by now, by error code; null while none was."""
     cursor: int = Field(default=0, sa_type=BigKey)

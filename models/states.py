@@ -169,6 +169,8 @@ class BulkActionKind(StrEnum):
 
     CANCEL = "cancel"
     RETRY = "retry"
+    REFRESH = "refresh"
+    """Ask the provider, as soon as its limit allows."""
 
 
 class BulkActionStatus(StrEnum):

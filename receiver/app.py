@@ -181,7 +181,13 @@ class Service:
         )
         self.replay_worker = ReplayWorker(replays)
         quotas = Quotas(self.known_limits.of, self.usage, part=database.part, delivery_use=self.dispatcher.use_of)
-        bulk_actions = BulkActions(database, self.tracker, quotas.begin_again, call_seconds=task_lease)
+        bulk_actions = BulkActions(
+            database,
+            self.tracker,
+            quotas.begin_again,
+            call_seconds=task_lease,
+            calls_per_second=settings.provider_calls_per_second,
+        )
         self.bulk_action_worker = BulkActionWorker(bulk_actions)
         self.fan_out_worker = FanOutWorker(
             database, FanOutWriter(after_commit), after_commit.pending_fan_outs, load_shares

@@ -1,4 +1,4 @@
-"""Keep requests to cancel or retry every task that matches a filter, with their progress."""
+"""Keep requests to cancel, retry or refresh every task that matches a filter, with their progress."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("uid", PublicId(), nullable=False),
         sa.Column("organization_id", BigKey, nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("requested_by", sa.String(), nullable=False),
         sa.Column("status", sa.String(), nullable=False),
         sa.Column("filter", Document, nullable=False),
         sa.Column("matched", sa.Integer(), nullable=False),

@@ -1,4 +1,4 @@
-"""Cancelling or retrying every task that matches a filter: `/api/v1/tasks/cancel|retry` and `/api/v1/bulk-actions`."""
+"""Acting on every task that matches a filter: `/api/v1/tasks/cancel|retry|refresh` and `/api/v1/bulk-actions`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +24,11 @@ async def cancel_tasks(call: Call) -> Reply:
 async def retry_tasks(call: Call) -> Reply:
     """`POST /api/v1/tasks/retry`: begin another attempt at the tasks that match; with `dry_run` only count them."""
     return await _create(call, BulkActionKind.RETRY, await call.body(TasksToChange, optional=True))
+
+
+async def refresh_tasks(call: Call) -> Reply:
+    """`POST /api/v1/tasks/refresh`: have those that match polled soon, in the background; `dry_run` only counts them."""
+    return await _create(call, BulkActionKind.REFRESH, await call.body(TasksToChange, optional=True))
 
 
 async def list_bulk_actions(call: Call) -> Reply:

@@ -8,7 +8,7 @@ was stored could not be read. Either the work creates something, whose ids are t
 |---|---|---|
 | `/api/v1/task` | the task's id | the task as it is now, or the refusal that it met |
 | `/api/v1/tasks` | the tasks' ids | the ids; tasks that are missing are created |
-| `/api/v1/tasks/cancel`, `/api/v1/tasks/retry` | the bulk action's id | the bulk action |
+| `/api/v1/tasks/cancel`, `.../tasks/retry`, `.../tasks/refresh` | the bulk action's id | the bulk action |
 | `/api/v1/bulk-actions/{id}/cancel` | the status found was another, and is `cancelled` now | the bulk action |
 | `/api/v1/tasks/wait` | nothing: it only reads, so the key is not obeyed, and it waits again | how far the tasks are |
 | `/api/v1/tasks/adopt` | the provider's id: adopting twice is adopting once | the task |

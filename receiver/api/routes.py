@@ -186,6 +186,7 @@ def _bulk_actions() -> list[Route]:
     return [
         _route("POST", "/api/v1/tasks/cancel", bulk_actions.cancel_tasks, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/tasks/retry", bulk_actions.retry_tasks, NATIVE, Scope.WRITE),
+        _route("POST", "/api/v1/tasks/refresh", bulk_actions.refresh_tasks, NATIVE, Scope.WRITE),
         _route("GET", "/api/v1/bulk-actions", bulk_actions.list_bulk_actions, NATIVE, Scope.READ, query=Page),
         _route("GET", one, bulk_actions.get_bulk_action, NATIVE, Scope.READ),
         _route("POST", f"{one}/cancel", bulk_actions.cancel_bulk_action, NATIVE, Scope.WRITE),

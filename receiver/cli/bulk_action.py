@@ -1,4 +1,4 @@
-"""`ringback task cancel|retry --all-matching`: asks with the exact number, begins, and shows the progress."""
+"""`ringback task cancel|retry|refresh --all-matching`: asks with the exact number, begins, and shows the progress."""
 
 import sys
 import uuid
@@ -12,11 +12,11 @@ from receiver.cli.failure import Failure, Status
 from receiver.cli.service import service
 from receiver.cli.waiting import wait_for_bulk_action
 
-_PARTICIPLE = {"cancel": "cancelled", "retry": "retried"}
+_PARTICIPLE = {"cancel": "cancelled", "retry": "retried", "refresh": "refreshed"}
 
 
 def change_matching(kind: str, filters: Mapping[str, Any], *, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Cancel or retry (`kind`) the tasks that match; with `dry_run` only print how many those are.
+    """Cancel, retry or refresh (`kind`) the tasks that match; with `dry_run` only print how many those are.
 
     Without filters that are all tasks. Ends the command with status 1 if a task was refused.
     """

@@ -1,4 +1,4 @@
-"""`ringback task`: create, get, list, export, wait, explain, cancel, retry."""
+"""`ringback task`: create, get, list, export, wait, explain, refresh, cancel, retry."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -245,6 +245,38 @@ def explain(task_id: TaskId, as_json: Json = False) -> None:
     with spinner("loading", as_json), service() as client:
         explanation = client.call("GET", f"/api/v1/tasks/{path_segment(task_id)}/explain")
     print_result(explanation, as_json, print_explanation)
+
+
+@app.command(
+    epilog="Examples:\n\n  ringback task refresh $ID\n\n"
+    "  ringback task refresh --all-matching --status processing --created-before 1h\n\n"
+    "With --all-matching the tasks that have not ended are polled as soon as the provider's limit allows."
+)
+def refresh(
+    task_id: OptionalTaskId = None,
+    all_matching: AllMatching = False,
+    status: TaskStatusOption = None,
+    model: ModelOption = None,
+    task_type: TaskTypeOption = None,
+    run: RunOption = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    metadata: MetadataOption = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Ask the provider about a task now and print it, or have all tasks that match polled soon."""
+    from receiver.cli.service import path_segment, service
+
+    filters = _filters(status, model, task_type, created_after, created_before, metadata, run)
+    if task_id is None or all_matching:
+        _change_matching("refresh", task_id, all_matching, filters, dry_run, yes, as_json)
+        return
+    _only_for_all_matching(filters, dry_run, yes)
+    with spinner("asking the provider", as_json), service() as client:
+        task = client.call("POST", f"/api/v1/tasks/{path_segment(task_id)}/refresh")
+    _finish(task, False, None, as_json)
 
 
 @app.command(

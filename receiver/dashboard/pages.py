@@ -86,6 +86,8 @@ class _Page:
             return _refusal(visit, refused)
         except RingbackError as error:
             return _error(visit, error.status, error.message)
+        except HTTPException as error:
+            return _error(visit, error.status_code, "there is no page at this address")
         except Exception as error:
             counted(exceptions, "request").inc()
             log.error("page failed", path=visit.request.url.path, exc_info=error)

@@ -3,7 +3,18 @@
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from receiver.dashboard import audit, inbound, keys, live, organizations, sign_in, task, tasks
+from receiver.dashboard import (
+    audit,
+    bulk_actions,
+    inbound,
+    keys,
+    live,
+    organizations,
+    selected_tasks,
+    sign_in,
+    task,
+    tasks,
+)
 from receiver.dashboard.pages import SIGN_IN, action, open_page, page
 from receiver.dashboard.static_files import serve_static
 from receiver.dashboard.visit import Visit
@@ -23,9 +34,34 @@ def routes() -> list[BaseRoute]:
         page("/tasks/{task_id}", task.show_task),
         page("/tasks/{task_id}/file", task.download),
         action("/tasks/{task_id}/{act}", task.act),
+        *_bulk_actions(),
+        *_inbound(),
+        *_of_administrators(),
+    ]
+
+
+def _bulk_actions() -> list[BaseRoute]:
+    one = f"{bulk_actions.PATH}/{{bulk_action_id}}"
+    return [
+        page(bulk_actions.PATH, bulk_actions.show_bulk_actions),
+        page(bulk_actions.NEW, bulk_actions.show_question),
+        action(bulk_actions.NEW, bulk_actions.begin),
+        action(f"{bulk_actions.PATH}/selected", selected_tasks.act_on_selected),
+        page(one, bulk_actions.show_bulk_action),
+        action(f"{one}/cancel", bulk_actions.cancel),
+    ]
+
+
+def _inbound() -> list[BaseRoute]:
+    return [
         page("/inbound", inbound.show_inbound),
         page("/inbound/{receipt_id}", inbound.show_receipt),
         page("/inbound/{receipt_id}/file", inbound.download),
+    ]
+
+
+def _of_administrators() -> list[BaseRoute]:
+    return [
         page("/keys", keys.show_keys),
         action("/keys", keys.make_key),
         page("/keys/{key_id}/revoke", keys.ask_to_revoke),

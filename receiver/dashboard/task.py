@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -9,12 +10,13 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from models import TERMINAL, Scope, TaskStatus
-from receiver.api import deliveries, piapi
+from models import TERMINAL, Scope, Submission
+from receiver.api import deliveries, explanations, piapi
 from receiver.api import tasks as api
 from receiver.dashboard.answers import secured
 from receiver.dashboard.asking import ApiRefusal
 from receiver.dashboard.documents import document
+from receiver.dashboard.explained import shown_explanation
 from receiver.dashboard.timeline import ShownObject, timeline
 from receiver.dashboard.times import between
 from receiver.dashboard.visit import Visit
@@ -36,6 +38,8 @@ _ACTS = {
     "retry": (api.retry_task, "Another attempt begins: the task is {status}."),
 }
 
+_CURL_ACTS = {"refresh": "Refresh it at the provider", "cancel": "Cancel it", "retry": "Retry it"}
+
 
 async def show_task(visit: Visit) -> Response:
     """Show a task."""
@@ -44,6 +48,7 @@ async def show_task(visit: Visit) -> Response:
     uid, wanted = str(task["task_id"]), dict(visit.query)
     events = await visit.ask(api.list_events, task_id=uid, query={"brief": "true", "limit": _MOST_EVENTS})
     sent = await visit.ask(deliveries.list_deliveries, query={"task_id": uid, "limit": _MOST_DELIVERIES})
+    explained = await visit.ask(explanations.explain_task, task_id=uid)
     files = _files(task["output"])
     previews = _previews(files) if "preview" in wanted else []
     return visit.page(
@@ -53,7 +58,8 @@ async def show_task(visit: Visit) -> Response:
         shown=await read_apart(lambda: {name: document(task[name]) for name in ("input", "output", "logs")}),
         took=between(task["created_at"], task["ended_at"], visit.now),
         is_over=task["status"] in TERMINAL,
-        can_retry=task["status"] in (TaskStatus.FAILED, TaskStatus.CANCELLED),
+        explained=shown_explanation(explained, visit.now),
+        quiet_polls=_quiet_polls(explained),
         timeline=timeline(task, events["data"][::-1], sent["data"][::-1], visit.now),
         has_more_events=events["has_more"],
         deliveries=sent["data"],
@@ -62,7 +68,7 @@ async def show_task(visit: Visit) -> Response:
         previews=[file for file, _ in previews],
         can_preview=bool(_previews(files)),
         raw=await _raw(visit, uid) if "raw" in wanted else None,
-        curl=_curl(visit, task),
+        curl=_curl(visit, task, explained["may"]),
         live=visit.url("/live", {"task_id": uid}),
     )
 
@@ -123,8 +129,15 @@ def _origin(url: str) -> str | None:
     return origin.lower() if _ORIGIN.fullmatch(origin) else None
 
 
-def _curl(visit: Visit, task: ShownObject) -> list[tuple[str, str]]:
-    """Return commands, each with what it does: text that a shell takes as it is."""
+def _quiet_polls(explained: ShownObject) -> int:
+    """Return how often the provider of a task that is open there was asked since its last news."""
+    facts = explained["facts"]
+    is_there = explained["status"] not in TERMINAL and facts["submission"] == Submission.ACCEPTED
+    return int(facts["poll_count"]) if is_there else 0
+
+
+def _curl(visit: Visit, task: ShownObject, may: Sequence[str]) -> list[tuple[str, str]]:
+    """Return commands, each with what it does, of what may be done now: text that a shell takes as it is."""
     base = str(visit.request.base_url).rstrip("/")
     key = '-H "Authorization: Bearer $RINGBACK_API_KEY"'
     one = f"{base}/api/v1/tasks/{task['task_id']}"
@@ -133,6 +146,12 @@ def _curl(visit: Visit, task: ShownObject) -> list[tuple[str, str]]:
     data = shlex.quote(printable_json(text)) if len(text) <= _LONGEST_CURL else "@task.json"
     return [
         ("Read this task", f"curl {key} \\\n  {shlex.quote(one)}"),
+        ("Why it is in its state", f"curl {key} \\\n  {shlex.quote(f'{one}/explain')}"),
+        *(
+            (label, f"curl -X POST {key} \\\n  {shlex.quote(f'{one}/{name}')}")
+            for name, label in _CURL_ACTS.items()
+            if name in may
+        ),
         (
             "Create one like it",
             f"curl {key} \\\n  -H 'Content-Type: application/json' \\\n"

@@ -6,8 +6,10 @@ from starlette.responses import Response
 
 from models import TERMINAL, TaskStatus
 from receiver.api import tasks as api
+from receiver.dashboard import bulk_actions
 from receiver.dashboard.asking import ApiRefusal
 from receiver.dashboard.list_query import ListQuery, Pairs, canonical
+from receiver.dashboard.selected_tasks import FIELD
 from receiver.dashboard.times import between
 from receiver.dashboard.visit import Visit
 
@@ -61,12 +63,14 @@ async def show_tasks(visit: Visit) -> Response:
         statuses=list(TaskStatus),
         terminal=TERMINAL,
         chips=_chips(query),
+        bulk_links=_bulk_links(visit, query),
+        picked=FIELD,
         live=visit.url("/live", [("event_types", "task.*"), *(pair for pair in pairs if pair[0] in _FOLLOWED)]),
     )
 
 
 async def _search(visit: Visit, pairs: Pairs) -> Response:
-    """Lead to what a text means: a task by one of its ids, else a filter by metadata, status or model."""
+    """Lead to what a text means: a task by one of its ids, a filter by metadata or status, else what the API finds."""
     text = next(value for name, value in pairs if name == "search")
     kept = [pair for pair in pairs if pair[0] not in ("search", "cursor")]
     name, sign, value = text.partition("=")
@@ -79,7 +83,7 @@ async def _search(visit: Visit, pairs: Pairs) -> Response:
     except ApiRefusal as refused:
         if refused.status != 404:
             raise
-        return visit.redirect(PATH, [*(pair for pair in kept if pair[0] != "model"), ("model", text)])
+        return visit.redirect(PATH, [*(pair for pair in kept if pair[0] != "q"), ("q", text)])
     return visit.redirect(f"{PATH}/{task['task_id']}")
 
 
@@ -92,6 +96,17 @@ def _chosen(query: ListQuery) -> list[str]:
 def _chips(query: ListQuery) -> Pairs:
     """Return the filters that are shown one by one, each of which can be removed; the status has its own row."""
     return [pair for pair in query.pairs if pair[0] not in {*_OWN, "status", "cursor", "limit"}]
+
+
+def _bulk_links(visit: Visit, query: ListQuery) -> list[tuple[str, str]]:
+    """Return the links to the questions whether to act on all that match; none for a search, which is no filter."""
+    if query.get("q"):
+        return []
+    filters = [pair for pair in query.pairs if pair[0] not in {*_OWN, "cursor", "limit"}]
+    return [
+        (verb, visit.url(bulk_actions.NEW, [("kind", kind), *filters]))
+        for kind, (verb, *_) in bulk_actions.KINDS.items()
+    ]
 
 
 def _took(visit: Visit, task: dict[str, Any]) -> float | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from models import EventType
@@ -16,6 +16,8 @@ _MARK = 2
 _MOST_DELIVERIES = 8
 _SHORT = timedelta(milliseconds=1)
 ShownObject = Mapping[str, Any]
+_Happening = tuple[str, str, str, list[str], str | None]
+"""Time, kind, title, notes and path of a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +42,18 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """Something that happened, for the list: `wait` is how many seconds after what happened before it."""
+class TimelineStep:
+    """Something that happened, for the list: `wait` is how many seconds after what happened before it.
+
+    `kind` is a state, `path` the page of what it was.
+    """
 
     at: str
     wait: float
     kind: str
     title: str
     notes: Sequence[str]
-    event: ShownObject
+    path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ class Timeline:
     end: datetime
     is_open: bool
     lanes: Sequence[Lane]
-    steps: Sequence[Step]
+    steps: Sequence[TimelineStep]
 
     @property
     def seconds(self) -> float:
@@ -78,10 +83,11 @@ def timeline(
     end = max(now if is_open else parse(task["ended_at"]), *times)
     scale = _Scale(start, end)
     lanes = [Lane("State", _states(task, events, scale), _marks(events, scale))]
-    if len(attempts := task.get("attempts") or []) > 1:
+    attempts = task.get("attempts") or []
+    if len(attempts) > 1:
         lanes += [_attempt_lane(attempt, scale) for attempt in attempts]
     lanes += [_delivery_lane(delivery, scale) for delivery in deliveries[:_MOST_DELIVERIES]]
-    return Timeline(start, end, is_open, lanes, _steps(events))
+    return Timeline(start, end, is_open, lanes, _steps(events, attempts, deliveries))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +146,41 @@ def _delivery_lane(delivery: ShownObject, scale: _Scale) -> Lane:
     return Lane(f"{delivery['event_type']} → {delivery['endpoint_url']}", [bar], note=f"{kind}, {tries}")
 
 
-def _steps(events: Sequence[ShownObject]) -> list[Step]:
-    steps: list[Step] = []
-    before = parse(events[0]["created_at"]) if events else None
-    for event in events:
-        at = parse(event["created_at"])
-        wait = max((at - before).total_seconds(), 0.0) if before is not None else 0.0
-        steps.append(Step(event["created_at"], wait, _kind(event), str(event["type"]), _notes(event), event))
-        before = at
+def _steps(
+    events: Sequence[ShownObject], attempts: Sequence[ShownObject], deliveries: Sequence[ShownObject]
+) -> list[TimelineStep]:
+    """Return everything that has a time, from the oldest of the events on, and how long after the one before it was."""
+    found: list[_Happening] = [
+        (str(event["created_at"]), _kind(event), str(event["type"]), _notes(event), None) for event in events
+    ]
+    found += [_create_call(attempt) for attempt in attempts if attempt["submitted_at"]]
+    found += [_settled(delivery) for delivery in deliveries if delivery["settled_at"]]
+    begin = parse(events[0]["created_at"]) if events else datetime.min.replace(tzinfo=UTC)
+    timed = sorted(((parse(each[0]), each) for each in found), key=lambda pair: pair[0])
+    steps: list[TimelineStep] = []
+    before = begin
+    for at, (time, kind, title, notes, path) in timed:
+        if at >= begin:
+            wait = (at - before).total_seconds() if steps else 0.0
+            steps.append(TimelineStep(time, wait, kind, title, notes, path))
+            before = at
     return steps
+
+
+def _create_call(attempt: ShownObject) -> _Happening:
+    number = [f"attempt {attempt['attempt']}"] if attempt["attempt"] > 1 else []
+    return str(attempt["submitted_at"]), "queued", "create call", number, None
+
+
+def _settled(delivery: ShownObject) -> _Happening:
+    attempts = delivery["attempt_count"]
+    notes = [f"to {delivery['endpoint_url']}", "1 attempt" if attempts == 1 else f"{attempts} attempts"]
+    if delivery["last_status_code"]:
+        notes.append(f"last answer {delivery['last_status_code']}")
+    if delivery["last_error"]:
+        notes.append(str(delivery["last_error"])[:300])
+    title = f"delivery of {delivery['event_type']}"
+    return str(delivery["settled_at"]), str(delivery["status"]), title, notes, f"/deliveries/{delivery['id']}"
 
 
 def _kind(event: ShownObject) -> str:

@@ -16,6 +16,7 @@ def native_bulk_action(action: Fields) -> dict[str, Any]:
         "object": "bulk_action",
         "id": action["uid"],
         "kind": action["kind"],
+        "requested_by": action["requested_by"],
         "status": action["status"],
         "filter": action["filter"],
         "matched": action["matched"],

@@ -224,7 +224,7 @@ class InboundEndpoint:
             )
             await insert_receipts(tx, [receipt])
             if task_uid is not None:
-                await poll_now(tx, task_uid, now)
+                await poll_now(tx, [task_uid], now)
 
         await self._writer.run(work)
         self._applier.after_commit.due.set(now)
@@ -235,7 +235,7 @@ class InboundEndpoint:
             return
         now = utc_now()
         try:
-            await self._writer.run(lambda tx: poll_now(tx, task_uid, now))
+            await self._writer.run(lambda tx: poll_now(tx, [task_uid], now))
         except Unavailable:
             return
         self._applier.after_commit.due.set(now)

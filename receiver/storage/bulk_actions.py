@@ -149,12 +149,19 @@ async def cancel_action(tx: Transaction, action_id: int, now: datetime) -> bool:
 
 
 def _may_be_acted_on(kind: str, asked_at: datetime) -> ColumnElement[bool]:
-    """Return the condition that the rules let a task be cancelled or retried at all; its provider may still refuse.
+    """Return the condition that the rules let a task be acted on at all; its provider may still refuse.
 
-    A task that ended after the request is not retried: it was not among those that were counted.
+    A task that ended after the request is not retried: it was not among those that were counted. One is refreshed
+    that the provider has and that has not ended.
     """
+    if kind == BulkActionKind.REFRESH:
+        return and_(tasks.c.submission == Submission.ACCEPTED, _is_open(), tasks.c.due_at.is_not(None))
     if kind == BulkActionKind.RETRY:
         is_over = and_(tasks.c.status.in_((TaskStatus.FAILED, TaskStatus.CANCELLED)), tasks.c.updated_at <= asked_at)
         return and_(is_over, tasks.c.run_uid.is_(None))  # a step is retried with its run
     is_lost = and_(tasks.c.submission == Submission.UNKNOWN, tasks.c.provider_task_id.is_(None))
-    return and_(tasks.c.status.in_([each for each in TaskStatus if each not in TERMINAL]), not_(is_lost))
+    return and_(_is_open(), not_(is_lost))
+
+
+def _is_open() -> ColumnElement[bool]:
+    return tasks.c.status.in_([each for each in TaskStatus if each not in TERMINAL])

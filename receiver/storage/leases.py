@@ -197,11 +197,13 @@ async def count_exception(tx: Transaction, task: TaskState, due_at: datetime) ->
     await tx.execute(update(tasks).where(*is_same).values(changes))
 
 
-async def poll_now(tx: Transaction, uid: str, now: datetime) -> None:
-    """Make a task due for a poll now, if its provider has it and it has not ended."""
+async def poll_now(tx: Transaction, uids: Collection[str], now: datetime) -> None:
+    """Make tasks due for a poll now, those that their provider has and that have not ended."""
+    if len(uids) > 1:
+        await tx.load_tasks(uids)  # which locks them in the order of all who lock several
     is_running = (tasks.c.submission == Submission.ACCEPTED, tasks.c.due_at.is_not(None))
     is_open = tasks.c.status.not_in(TERMINAL)
-    await tx.execute(update(tasks).where(tasks.c.uid == uid, is_open, *is_running).values(due_at=now, leased=False))
+    await tx.execute(update(tasks).where(tasks.c.uid.in_(uids), is_open, *is_running).values(due_at=now, leased=False))
 
 
 async def end_leases(tx: Transaction, now: datetime) -> None:

@@ -1,14 +1,15 @@
-"""Cancels or retries every task that matches a filter: in batches, each task through the tracker, once.
+"""Cancels, retries or refreshes every task that matches a filter: in batches, each task through the tracker, once.
 
 A batch is written before it is acted on (`receiver.storage.bulk_actions`). If the process dies in the middle, the next
 one acts on the same batch again, and each task's attempt tells what was done: a retry of a task that is past the
-planned attempt does nothing, and a task that is cancelled is not cancelled again. What cannot be done at the moment (no
+planned attempt does nothing, a task that is cancelled is not cancelled again, and one that is due twice is polled
+twice. A refresh makes tasks due, no faster than half of the provider's limit would poll them. What cannot be done at the moment (no
 database, too many open tasks, a provider that does not answer) is left for later; what is refused is counted by code.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -65,6 +66,8 @@ failed."""
 _FULL_SECONDS = 5.0
 """The wait while the organization may not have more open tasks, or nothing can be stored."""
 _LEASE_MARGIN_SECONDS = 60.0
+_REFRESH_SHARE = 0.5
+"""Of the provider's limit: how much of it the polls of a refresh may take."""
 _OTHER_ATTEMPT = "attempt_changed"
 """The code for a task that began another attempt since a batch was planned whose process died."""
 
@@ -78,13 +81,19 @@ class _Result(NamedTuple):
 
 
 class BulkActions:
-    """Creates bulk actions and carries them out. `call_seconds` bounds how long acting on one task takes."""
+    """Creates bulk actions and carries them out.
 
-    def __init__(self, database: Database, tracker: Tracker, admit: Admit, *, call_seconds: float) -> None:
+    `call_seconds` bounds how long acting on one task takes; `calls_per_second` is the provider's limit.
+    """
+
+    def __init__(
+        self, database: Database, tracker: Tracker, admit: Admit, *, call_seconds: float, calls_per_second: float
+    ) -> None:
         self._database = database
         self._tracker = tracker
         self._admit = admit
         self._lease = timedelta(seconds=call_seconds + _LEASE_MARGIN_SECONDS)
+        self._refreshes_per_second = calls_per_second * _REFRESH_SHARE
         self.asked = asyncio.Event()
         """Set when there may be something to do, to wake the worker."""
 
@@ -101,6 +110,7 @@ class BulkActions:
             "uid": uid,
             "organization_id": by.organization_id,
             "kind": kind,
+            "requested_by": by.name,
             "status": BulkActionStatus.RUNNING if matched else BulkActionStatus.DONE,
             "filter": stored,
             "matched": matched,
@@ -188,17 +198,31 @@ class BulkActions:
         uids = [each["task"] for each in batch]
         rows = await self._database.read(tasks_to_act_on(action["organization_id"], uids)) if uids else []
         found = {row["uid"]: row for row in rows}
-        acting = [self._act(action["kind"], each, found.get(each["task"]), was_planned=was_planned) for each in batch]
-        results = await asyncio.gather(*acting)
+        pause = 0.0
+        if action["kind"] == BulkActionKind.REFRESH:
+            results, pause = await self._refresh(batch, found), len(found) / self._refreshes_per_second
+        else:
+            acting = [
+                self._act(action["kind"], each, found.get(each["task"]), was_planned=was_planned) for each in batch
+            ]
+            results = await asyncio.gather(*acting)
         tried = list(zip(batch, results, strict=True))
         left = [{**each, "tries": result.tries} for each, result in tried if result.later is not None]
         return BatchOutcome(
             done=sum(not result.code and result.later is None for result in results),
             failed=Counter(result.code for result in results if result.code),
             left=left,
-            due_at=utc_now() + timedelta(seconds=max((result.later or 0.0 for result in results), default=0.0)),
+            due_at=utc_now() + timedelta(seconds=max([pause, *(result.later or 0.0 for result in results)])),
             is_last=is_last and not left,
         )
+
+    async def _refresh(self, batch: Sequence[Planned], found: Collection[str]) -> list[_Result]:
+        """Have tasks polled soon. One that has ended meanwhile is not, and has no later news that would matter."""
+        try:
+            await self._tracker.refresh_soon(found)
+        except (StorageUnavailable, WriterFull, OutcomeUnknown):
+            return [_Result(later=_FULL_SECONDS, tries=each["tries"]) for each in batch]
+        return [_Result("" if each["task"] in found else "task_not_found") for each in batch]
 
     async def _act(self, kind: str, planned: Planned, task: Row | None, *, was_planned: bool) -> _Result:
         """Act on one task, if it is still there. Never raises for what the rules or the provider refuse."""

@@ -11,7 +11,7 @@ provider has completed it (`receiver.domain.transitions`).
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,7 +24,7 @@ from receiver.domain.schedules import exception_delay
 from receiver.domain.task_state import TaskState
 from receiver.providers import CallerKey, CallPurpose, FetchOutcome, Found, Missing, NoAnswer, Provider
 from receiver.storage.database import Database
-from receiver.storage.leases import count_exception
+from receiver.storage.leases import count_exception, poll_now
 from receiver.storage.lost_creates import last_change
 from receiver.storage.tasks import task_by_uid
 from receiver.storage.transaction import DueTask
@@ -143,6 +143,15 @@ class Poller:
             await self._poll_ended(task)
         else:
             await self._poll(task)
+
+    async def poll_soon(self, uids: Collection[str]) -> None:
+        """Make these tasks due for a poll now: the worker polls them as the provider's limit allows.
+
+        Does nothing for those that have ended, or that the provider does not have. Raises `Unavailable`.
+        """
+        now = utc_now()
+        await self._writer.run(lambda tx: poll_now(tx, uids, now))
+        self._applier.after_commit.due.set(now)
 
     async def finds_lost_create(self, row: Mapping[str, Any]) -> bool:
         """Return whether the provider turns out to have a failed task of whose create call nothing is proved.

@@ -1,7 +1,7 @@
 """What the API asks of tracking: create, wait, refresh, cancel, retry, adopt."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -160,6 +160,13 @@ class Tracker:
         task = await self.task(organization_id, task_id)
         await self._poller.poll_now(task["uid"])
         return await self.task(organization_id, task["uid"])
+
+    async def refresh_soon(self, uids: Collection[str]) -> None:
+        """Have these tasks polled as soon as the provider's limit allows, those that have not ended.
+
+        Raises `Unavailable`.
+        """
+        await self._poller.poll_soon(uids)
 
     async def cancel(self, task: Fields) -> str:
         """Cancel a task; return the message for the client. Raises as `Canceller.cancel` does."""

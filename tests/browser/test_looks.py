@@ -1,6 +1,9 @@
 """How each page looks: light, dark, wide and on a phone, without what keeps people out. Pictures are in `.shots`."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
+from playwright.async_api import Page, expect
 
 from tests.browser.conftest import Visitor, check_access, each_look, shoot
 from tests.browser.test_inbound import not_applied
@@ -28,6 +31,7 @@ async def test_each_page_is_legible_in_every_look(world: World, visit: Visitor) 
         await look("tasks-filters")
         await page.goto(f"/tasks/{task}?raw=1")
         await look("task")
+        await _bulk_pages(page, look)
     await page.keyboard.press("?")
     await shoot(page, "help")
     await check_access(page)
@@ -80,6 +84,29 @@ async def test_the_pages_of_administrators_are_legible_in_every_look(world: Worl
     page = await visit("/organizations", key=made["data"]["key"])
     await shoot(page, "organization-own")
     await check_access(page)
+
+
+async def _bulk_pages(page: Page, look: Callable[[str], Awaitable[None]]) -> None:
+    """Select tasks, ask for all that match, and look at what became of them."""
+    await page.goto("/tasks")
+    await page.get_by_role("button", name="Select all on this page").click()
+    await look("tasks-selected")
+    await page.get_by_role("button", name="Retry selected").click()
+    await look("tasks-refused")
+    await page.goto("/tasks?status=pending")
+    await page.locator(".row-link").click()
+    await look("task-open")
+    await page.goto("/tasks")
+    await page.locator("#all summary").click()
+    await shoot(page, "tasks-all-that-match")
+    await check_access(page)
+    await page.get_by_role("link", name="Cancel all that match").click()
+    await look("bulk-question")
+    await page.get_by_role("button", name="Cancel").click()
+    await expect(page.locator("#head .state")).to_have_text("done")
+    await look("bulk-action")
+    await page.goto("/bulk-actions")
+    await look("bulk-actions")
 
 
 async def _history(world: World) -> str:

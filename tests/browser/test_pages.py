@@ -122,12 +122,12 @@ async def test_a_task_is_cancelled_and_retried_from_the_list(visit: Visitor, wor
     task = await world.created({"pending_seconds": 60}, metadata={"tag": (tag := new_id()[-8:])})
     page = await visit(f"/tasks?metadata%5Btag%5D={tag}")
     page.once("dialog", lambda dialog: asyncio.ensure_future(dialog.dismiss()))
-    await page.get_by_role("button", name="Cancel").click()
+    await page.get_by_role("button", name=f"Cancel {task[-12:]}").click()
     assert (await world.task(task))["status"] == "pending"
     page.once("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
-    await page.get_by_role("button", name="Cancel").click()
+    await page.get_by_role("button", name=f"Cancel {task[-12:]}").click()
     await expect(page.get_by_role("status")).to_contain_text("The task is cancelled.")
-    await page.get_by_role("button", name="Retry").click()
+    await page.get_by_role("button", name=f"Retry {task[-12:]}").click()
     await expect(page.get_by_role("status")).to_contain_text("Another attempt begins")
     assert (await world.task(task))["attempt"] == 2
 
@@ -170,7 +170,7 @@ async def test_without_scripts_everything_but_liveness_works(visit: Visitor, wor
     await expect(page.locator("#live")).to_be_hidden()
     await page.get_by_label("Search").fill(f"tag={tag}")
     await page.keyboard.press("Enter")
-    await page.get_by_role("button", name="Cancel").click()
+    await page.get_by_role("button", name=f"Cancel {task[-12:]}").click()
     await expect(page.get_by_role("status")).to_contain_text("The task is cancelled.")
     await page.get_by_role("button", name="Dark").click()
     await expect(page.locator("html")).to_have_attribute("data-theme", "dark")

@@ -56,6 +56,7 @@ VALID: Mapping[str, Any] = {
     "/api/v1/tasks": {"tasks": [TASK, {"model": "m", "task_type": "t", "input": {}}]},
     "/api/v1/tasks/cancel": {"model": "no-such-model", "created_before": 1700000000, "metadata": {"a": "b"}},
     "/api/v1/tasks/retry": {"status": "failed", "dry_run": True},
+    "/api/v1/tasks/refresh": {"model": "no-such-model"},
     "/api/v1/tasks/wait": {"task_ids": ["no-such-task"], "mode": "any", "timeout_seconds": 1},
     "/api/v1/tasks/adopt": {"provider_task_id": "p-1", "provider": "piapi", "metadata": {}},
     "/api/v1/webhooks": {

@@ -32,6 +32,7 @@ BODIES: Mapping[Key, Json] = {
     ("POST", "/api/v1/tasks"): {"tasks": [TASK, {"model": "x"}]},
     ("POST", "/api/v1/tasks/cancel"): {"model": "no-such-model"},
     ("POST", "/api/v1/tasks/retry"): {"all": True, "dry_run": True},
+    ("POST", "/api/v1/tasks/refresh"): {"all": True, "dry_run": True},
     ("POST", "/api/v1/tasks/wait"): {"task_ids": ["{task_id}"], "mode": "all"},
     ("POST", "/api/v1/tasks/adopt"): {"provider_task_id": "no-such-task"},
     ("POST", "/api/v1/webhooks"): {"endpoint_url": "http://127.0.0.1:9/", "event_types": ["webhook.disabled"]},

@@ -1,4 +1,4 @@
-"""Cancelling and retrying every task that matches: exact numbers, progress, every rule of a single one."""
+"""Cancelling, retrying and refreshing every task that matches: exact numbers, progress, every rule of a single one."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -110,6 +110,40 @@ async def test_a_retry_begins_one_more_attempt_of_each_and_leaves_steps_to_their
     attempts = Counter(row["attempt"] for row in select(world, "SELECT attempt FROM task WHERE run_uid IS NULL"))
     assert attempts == {2: 40}  # they failed again, and are not retried again
     assert select(world, "SELECT attempt FROM task WHERE run_uid IS NOT NULL") == [{"attempt": 1}]
+
+
+async def test_a_refresh_polls_what_the_provider_has_and_that_has_not_ended(world: World) -> None:
+    wanted, other = await world.created(HELD, metadata={"order": 7}), await world.created(HELD)
+    over = await world.created(metadata={"order": 7})
+    await world.ended(over)
+    at_work = "SELECT 1 FROM task WHERE status = 'processing'"
+    await eventually(world, at_work, lambda rows: len(rows) == 2)
+    change(world, "UPDATE task SET due_at = '2100-01-01 00:00:00.000000' WHERE status = 'processing'")
+    assert await count(world, "refresh", metadata={"order": "7"}) == 1
+    assert await count(world, "refresh", all=True) == 2
+    done = await until_ended(world, await ask(world, "refresh", metadata={"order": "7"}))
+    assert (done["kind"], done["matched"], done["done"], done["failed"]) == ("refresh", 1, 1, 0)
+    entries = (await world.api.get("/api/v1/audit", params={"action": "task.refresh_many"})).json()["data"]["data"]
+    assert [(entry["target"], entry["actor"]) for entry in entries] == [(done["id"], done["requested_by"])]
+    polled = "SELECT uid FROM task WHERE poll_count > 0 AND due_at < '2100-01-01 00:00:00.000000'"
+    assert await eventually(world, polled, lambda rows: rows) == [{"uid": wanted}]
+    waits = "SELECT uid FROM task WHERE due_at >= '2100-01-01 00:00:00.000000'"
+    assert select(world, waits) == [{"uid": other}]
+
+
+async def test_a_refresh_waits_between_batches_for_the_provider_s_limit(tmp_path: Path) -> None:
+    async with in_process(tmp_path, provider_rate="1/h", stop_seconds="2") as world:
+        await made(world, 33)
+        at_provider = "status = 'processing', submission = 'accepted', provider_task_id = uid"
+        change(world, f"UPDATE task SET {at_provider}, leased = false, due_at = '2100-01-01 00:00:00.000000'")
+        asked = await ask(world, "refresh", all=True)
+        uid = asked.json()["data"]["id"]
+        half_done = await until(world, uid, lambda found: found["done"] == 32)
+        (row,) = await eventually(world, "SELECT due_at FROM bulk_action WHERE NOT leased", lambda rows: rows)
+        assert (half_done["status"], str(row["due_at"])[:10] > half_done["created_at"][:10]) == ("running", True)
+        due = "SELECT uid FROM task WHERE due_at < '2099-01-01 00:00:00.000000'"
+        assert len(select(world, due)) == 32
+        assert (await world.api.post(f"/api/v1/bulk-actions/{uid}/cancel")).status_code == 200
 
 
 async def test_tasks_of_others_and_of_later_are_not_touched(tmp_path: Path) -> None:

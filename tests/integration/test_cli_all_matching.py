@@ -1,4 +1,4 @@
-"""`ringback task cancel|retry --all-matching` and `explain` against a real service."""
+"""`ringback task cancel|retry|refresh --all-matching` and `explain` against a real service."""
 
 import pytest
 
@@ -25,6 +25,15 @@ async def test_all_that_match_are_cancelled_after_the_number_was_told(world: Wor
     status, out, _ = await ringback.run("task", "retry", "--all-matching", "--status", "cancelled", "--yes")
     assert (status, out.split()[:2]) == (0, ["bulk", "action"])
     await eventually(world, "SELECT 1 FROM task WHERE attempt = 2", lambda rows: len(rows) == 2)
+
+
+async def test_one_task_or_all_that_match_are_refreshed(world: World) -> None:
+    ringback = Ringback(world)
+    task_id = await world.created(WAITING, metadata={"order": 7})
+    await eventually(world, "SELECT 1 FROM task WHERE status = 'pending'", lambda rows: rows)
+    assert (await ringback.data("task", "refresh", task_id))["task_id"] == task_id
+    assert await ringback.run("task", "refresh", *ALL, "--dry-run") == (0, "1 tasks can be refreshed\n", "")
+    assert (await ringback.data("task", "refresh", *ALL, "--yes"))["done"] == 1
 
 
 async def test_an_id_and_a_filter_are_not_mixed(world: World) -> None:

@@ -57,7 +57,7 @@ async def test_no_page_has_a_script_or_style_within_it(world: World, client: htt
 
 async def test_static_files_are_kept_for_good_under_the_name_of_their_version(client: httpx.AsyncClient) -> None:
     page = (await client.get("/tasks")).text
-    (style,) = re.findall(r'href="(/static/[^"]+\.css)"', page)
+    style = re.findall(r'href="(/static/[^"]+\.css)"', page)[0]
     answer = await client.get(style)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/css; charset=utf-8")
     assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
@@ -89,7 +89,7 @@ async def test_a_form_s_empty_fields_are_not_in_the_url(client: httpx.AsyncClien
     [
         ("customer=42", "/tasks?metadata%5Bcustomer%5D=42"),
         ("Failed", "/tasks?status=failed"),
-        ("Qubico/flux1-schnell", "/tasks?model=Qubico%2Fflux1-schnell"),
+        ("Qubico/flux1-schnell", "/tasks?q=Qubico%2Fflux1-schnell"),
     ],
 )
 async def test_a_search_leads_to_what_its_text_means(client: httpx.AsyncClient, text: str, leads_to: str) -> None:

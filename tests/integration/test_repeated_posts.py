@@ -126,6 +126,12 @@ async def of_bulk_retry(world: World) -> Case:
     return Case("/api/v1/tasks/retry", query, body={"metadata": {"mine": mine}}, status=202, shows={"status": "done"})
 
 
+async def of_bulk_refresh(world: World) -> Case:
+    mine = new_id()
+    query = f"SELECT uid FROM bulk_action WHERE CAST(filter AS text) LIKE '%{mine}%'"
+    return Case("/api/v1/tasks/refresh", query, body={"metadata": {"mine": mine}}, status=202, shows={"status": "done"})
+
+
 async def of_bulk_action_cancel(world: World) -> Case:
     uid = new_id()
     change(world, _BULK_ACTION, uid)
@@ -232,6 +238,7 @@ CASES: dict[str, Prepare] = {
     "/api/v1/tasks": of_bulk,
     "/api/v1/tasks/cancel": of_bulk_cancel,
     "/api/v1/tasks/retry": of_bulk_retry,
+    "/api/v1/tasks/refresh": of_bulk_refresh,
     "/api/v1/bulk-actions/{bulk_action_id}/cancel": of_bulk_action_cancel,
     "/api/v1/tasks/adopt": of_adopt,
     "/api/v1/tasks/{task_id}/refresh": of_refresh,

@@ -136,6 +136,7 @@ COMMANDS = {
     "task export": (),
     "task wait": (ID,),
     "task explain": (ID,),
+    "task refresh": (ID,),
     "task cancel": (ID,),
     "task retry": (ID,),
     "run create": ("-f", "-"),

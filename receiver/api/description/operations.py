@@ -20,6 +20,7 @@ from receiver.api.description.explanation_answers import (
 )
 from receiver.api.description.forms import Free, Other, PageOf, Plain
 from receiver.api.description.health_answers import Alive, NotReady, ReadyAnswer, RefusedMetrics
+from receiver.api.description.inbound_answers import InboundAnswer, ReceiptAnswer, ReceiptWithBodyAnswer
 from receiver.api.description.operator_answers import (
     AuditEntryAnswer,
     CreatedKeyAnswer,
@@ -90,7 +91,7 @@ TAGS: Mapping[str, str] = {
     "Keys": "API keys, and the master keys that encrypt what is stored.",
     "Organizations": "Owners of tasks and keys, and their limits.",
     "Audit": "Who changed what.",
-    "Inbound": "Where the provider reports. These paths are not for clients.",
+    "Inbound": "What the provider reported. The paths at `/hooks` are the provider's, and not for clients.",
     "Operating": "For supervisors, monitoring, and programs that read this description.",
 }
 
@@ -172,6 +173,7 @@ _TASKS: Mapping[str, Operation] = {
     ),
     "POST /api/v1/tasks/cancel": _all_that_match("cancel_matching_tasks"),
     "POST /api/v1/tasks/retry": _all_that_match("retry_matching_tasks"),
+    "POST /api/v1/tasks/refresh": _all_that_match("refresh_matching_tasks"),
     "GET /api/v1/bulk-actions": _of("Tasks", "list_bulk_actions", PageOf(BulkActionAnswer)),
     "GET /api/v1/bulk-actions/{bulk_action_id}": _of("Tasks", "get_bulk_action", BulkActionAnswer),
     "POST /api/v1/bulk-actions/{bulk_action_id}/cancel": _of(
@@ -336,6 +338,12 @@ def _inbound(name: str, summary: str) -> Operation:
     return Operation(id=name, tag="Inbound", answers={200: None, **refusals}, body=PiapiNews, summary=summary)
 
 
+_INBOUND: Mapping[str, Operation] = {
+    "GET /api/v1/receipts": _of("Inbound", "list_receipts", PageOf(ReceiptAnswer)),
+    "GET /api/v1/receipts/{receipt_id}": _of("Inbound", "get_receipt", ReceiptWithBodyAnswer),
+    "GET /api/v1/inbound": _of("Inbound", "get_inbound", InboundAnswer),
+}
+
 _WITHOUT_KEY: Mapping[str, Operation] = {
     "POST /hooks/{provider}/{task_id}": _inbound(
         "receive_task_webhook", "Receive the provider's report on a task, which has a secret of its own"
@@ -367,6 +375,7 @@ OPERATIONS: Mapping[str, Operation] = {
     **_PIAPI,
     **_OPERATORS,
     **_FORWARDED,
+    **_INBOUND,
     **_WITHOUT_KEY,
 }
 """Every operation, by its method and path."""

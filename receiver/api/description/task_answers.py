@@ -128,6 +128,8 @@ class BulkActionAnswer(Answered):
     object: Literal["bulk_action"]
     id: Id
     kind: BulkActionKind
+    requested_by: str
+    """The name of the key or the person."""
     status: BulkActionStatus
     filter: Free
     matched: int

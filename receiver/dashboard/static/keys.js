@@ -37,10 +37,12 @@ export function followKeys(live) {
     p: () => live.toggle(),
     r: () => live.refresh(),
     t: () => toggleTheme(),
+    x: () => document.activeElement.closest("[data-row]")?.querySelector(".pick input")?.click(),
   };
 }
 
 function isField(element) {
+  if (element.type === "checkbox") return false; // a letter does nothing to it
   return element instanceof HTMLInputElement || element instanceof HTMLTextAreaElement || element instanceof HTMLSelectElement;
 }
 

@@ -1,10 +1,10 @@
 // Follows the events that concern this page. At each the page is asked for again, and its parts `data-refresh` are
-// replaced: what it shows is made on the server alone. What makes no event is looked at every so many seconds
-// (`data-every`). A page in the background follows nothing.
+// replaced: what it shows is made on the server alone. What makes no event is looked at again after `data-again` seconds,
+// as long as the page has something of the kind. A page in the background follows nothing.
 import { dress } from "./dress.js";
 
 const FIRST_MS = 120; // several events at once are one look
-const LEAST_MS = 1000; // between two looks, however much happens
+const LEAST_MS = 1000; // between two looks, however much happens; a page may say more (`data-least`)
 const PAUSED = "ringback.paused";
 const WORDS = { live: "Live", paused: "Paused", waiting: "Connecting" };
 
@@ -13,7 +13,7 @@ export function follow(main) {
   if (!main || !button) return { refresh: () => location.reload(), toggle() {} };
   let source = null;
   let timer = null;
-  let every = null;
+  let again = null;
   let lookedAt = 0;
   let isPaused = sessionStorage.getItem(PAUSED) === "yes";
 
@@ -28,7 +28,6 @@ export function follow(main) {
     if (source || isPaused || document.hidden) return;
     show("waiting");
     source = new EventSource(main.dataset.live);
-    if (main.dataset.every) every = setInterval(soon, main.dataset.every * 1000);
     source.onopen = () => {
       show("live");
       soon(); // what happened since the page was made
@@ -47,13 +46,20 @@ export function follow(main) {
     if (source) source.close();
     source = null;
     clearTimeout(timer);
-    clearInterval(every);
-    timer = every = null;
+    clearTimeout(again);
+    timer = null;
   }
 
   function soon() {
     if (timer !== null) return;
-    timer = setTimeout(refresh, Math.max(FIRST_MS, lookedAt + LEAST_MS - Date.now()));
+    const least = Number(main.dataset.least ?? LEAST_MS);
+    timer = setTimeout(refresh, Math.max(FIRST_MS, lookedAt + least - Date.now()));
+  }
+
+  function lookAgain() {
+    clearTimeout(again);
+    const seconds = [...document.querySelectorAll("[data-again]")].map((each) => Number(each.dataset.again));
+    if (seconds.length && source) again = setTimeout(soon, Math.min(...seconds) * 1000);
   }
 
   async function refresh() {
@@ -70,7 +76,13 @@ export function follow(main) {
       location.reload(); // the session has ended
       return;
     }
-    if (response.ok) replace(new DOMParser().parseFromString(await response.text(), "text/html"));
+    if (response.ok) {
+      const next = new DOMParser().parseFromString(await response.text(), "text/html");
+      const stay = firstSeen();
+      replace(next);
+      stay();
+    }
+    lookAgain();
   }
 
   function toggle() {
@@ -103,21 +115,47 @@ export function follow(main) {
   return { refresh, toggle };
 }
 
+// Returns a function that puts the row that the reader sees first back to where it is, if the page is scrolled to it.
+function firstSeen() {
+  const row = scrollY > 0 ? [...document.querySelectorAll("[data-row]")].find((each) => top(each) >= 0) : null;
+  const before = row ? top(row) : 0;
+  return () => {
+    const same = row && document.querySelector(`[data-row="${CSS.escape(row.dataset.row)}"]`);
+    if (same) scrollBy({ top: top(same) - before, behavior: "instant" });
+  };
+}
+
+function top(element) {
+  return element.getBoundingClientRect().top;
+}
+
 // Replaces the parts of the page, and keeps the place of the reader: focus, scroll, and what plays.
 function replace(next) {
   for (const old of document.querySelectorAll("[data-refresh][id]")) {
     const fresh = next.getElementById(old.id);
+    if (fresh) keepOpen(old, fresh);
     if (!fresh || old.innerHTML === fresh.innerHTML || old.querySelector("video, audio")) continue;
     const states = new Map([...old.querySelectorAll("[data-row]")].map((row) => [row.dataset.row, row.dataset.state]));
     const focused = old.contains(document.activeElement) ? place(document.activeElement) : null;
+    const checked = new Set([...old.querySelectorAll("input:checked")].map((each) => each.name));
     const scrolled = new Map([...old.querySelectorAll("pre")].map((pre, index) => [index, pre.scrollTop]));
     old.replaceChildren(...fresh.childNodes);
     for (const row of old.querySelectorAll("[data-row]")) {
       if (states.size && states.get(row.dataset.row) !== row.dataset.state) row.classList.add("changed");
     }
     old.querySelectorAll("pre").forEach((pre, index) => (pre.scrollTop = scrolled.get(index) ?? 0));
+    for (const each of old.querySelectorAll("input[type=checkbox]")) each.checked = checked.has(each.name);
     dress(old);
     if (focused) focusAt(old, focused);
+  }
+  document.dispatchEvent(new Event("replaced"));
+}
+
+// What the reader has opened or closed stays so.
+function keepOpen(old, fresh) {
+  for (const each of old.querySelectorAll("details[id]")) {
+    const same = fresh.querySelector(`details[id="${CSS.escape(each.id)}"]`);
+    if (same) same.open = each.open;
   }
 }
 
@@ -128,7 +166,7 @@ function place(element) {
 
 function focusAt(root, { row, label }) {
   const within = row ? root.querySelector(`[data-row="${CSS.escape(row)}"]`) : root;
-  const all = [...(within?.querySelectorAll("a, button, pre[tabindex]") ?? [])];
+  const all = [...(within?.querySelectorAll("a, button, input, summary, pre[tabindex]") ?? [])];
   const same = all.find((each) => (each.getAttribute("aria-label") ?? each.textContent) === label);
   (same ?? all[0])?.focus({ preventScroll: true });
 }
