@@ -3,7 +3,7 @@
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from receiver.dashboard import live, sign_in, task, tasks
+from receiver.dashboard import events, live, overview, sign_in, task, tasks
 from receiver.dashboard.pages import SIGN_IN, action, open_page, page
 from receiver.dashboard.static_files import serve_static
 from receiver.dashboard.visit import Visit
@@ -19,6 +19,8 @@ def routes() -> list[BaseRoute]:
         open_page(SIGN_IN, sign_in.sign_in, ["POST"]),
         open_page("/theme", sign_in.choose_theme, ["POST"]),
         action("/sign-out", sign_in.sign_out),
+        page("/overview", overview.show_overview),
+        page("/events", events.show_events),
         page("/tasks", tasks.show_tasks),
         page("/tasks/{task_id}", task.show_task),
         page("/tasks/{task_id}/file", task.download),
@@ -27,4 +29,4 @@ def routes() -> list[BaseRoute]:
 
 
 async def _first(visit: Visit) -> Response:
-    return visit.redirect("/tasks")
+    return visit.redirect("/overview")

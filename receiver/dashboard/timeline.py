@@ -117,7 +117,7 @@ def _marks(events: Sequence[ShownObject], scale: _Scale) -> list[Bar]:
         Bar(
             min(scale.x(parse(event["created_at"])), WIDTH - _MARK),
             _MARK,
-            _kind(event),
+            kind_of(event),
             str(event["type"]),
             is_minor=event["type"] == EventType.TASK_UPDATED,
         )
@@ -146,17 +146,17 @@ def _steps(events: Sequence[ShownObject]) -> list[Step]:
     for event in events:
         at = parse(event["created_at"])
         wait = max((at - before).total_seconds(), 0.0) if before is not None else 0.0
-        steps.append(Step(event["created_at"], wait, _kind(event), str(event["type"]), _notes(event), event))
+        steps.append(Step(event["created_at"], wait, kind_of(event), str(event["type"]), notes_of(event), event))
         before = at
     return steps
 
 
-def _kind(event: ShownObject) -> str:
+def kind_of(event: ShownObject) -> str:
     """Return the state that an event brought."""
     return str(event["data"].get("status") or "queued")
 
 
-def _notes(event: ShownObject) -> list[str]:
+def notes_of(event: ShownObject) -> list[str]:
     """Return what is to be known of an event, in words."""
     data = event["data"]
     notes = [f"by {event['source']}"] if event["source"] else []

@@ -1,9 +1,10 @@
 // Follows the events that concern this page. At each the page is asked for again, and its parts `data-refresh` are
-// replaced: what it shows is made on the server alone. A page in the background follows nothing.
+// replaced: what it shows is made on the server alone. What makes no event is looked at every so many seconds
+// (`data-every`). A page in the background follows nothing.
 import { dress } from "./dress.js";
 
 const FIRST_MS = 120; // several events at once are one look
-const LEAST_MS = 1000; // between two looks, however much happens
+const LEAST_MS = 1000; // between two looks, however much happens; a page may say more (`data-least`)
 const PAUSED = "ringback.paused";
 const WORDS = { live: "Live", paused: "Paused", waiting: "Connecting" };
 
@@ -12,6 +13,7 @@ export function follow(main) {
   if (!main || !button) return { refresh: () => location.reload(), toggle() {} };
   let source = null;
   let timer = null;
+  let every = null;
   let lookedAt = 0;
   let isPaused = sessionStorage.getItem(PAUSED) === "yes";
 
@@ -26,6 +28,7 @@ export function follow(main) {
     if (source || isPaused || document.hidden) return;
     show("waiting");
     source = new EventSource(main.dataset.live);
+    if (main.dataset.every) every = setInterval(soon, main.dataset.every * 1000);
     source.onopen = () => {
       show("live");
       soon(); // what happened since the page was made
@@ -44,12 +47,14 @@ export function follow(main) {
     if (source) source.close();
     source = null;
     clearTimeout(timer);
-    timer = null;
+    clearInterval(every);
+    timer = every = null;
   }
 
   function soon() {
     if (timer !== null) return;
-    timer = setTimeout(refresh, Math.max(FIRST_MS, lookedAt + LEAST_MS - Date.now()));
+    const least = Number(main.dataset.least ?? LEAST_MS);
+    timer = setTimeout(refresh, Math.max(FIRST_MS, lookedAt + least - Date.now()));
   }
 
   async function refresh() {
@@ -66,7 +71,11 @@ export function follow(main) {
       location.reload(); // the session has ended
       return;
     }
-    if (response.ok) replace(new DOMParser().parseFromString(await response.text(), "text/html"));
+    if (!response.ok) return;
+    const next = new DOMParser().parseFromString(await response.text(), "text/html");
+    const stay = firstSeen();
+    replace(next);
+    stay();
   }
 
   function toggle() {
@@ -99,10 +108,25 @@ export function follow(main) {
   return { refresh, toggle };
 }
 
+// Returns a function that puts the row that the reader sees first back to where it is, if the page is scrolled to it.
+function firstSeen() {
+  const row = scrollY > 0 ? [...document.querySelectorAll("[data-row]")].find((each) => top(each) >= 0) : null;
+  const before = row ? top(row) : 0;
+  return () => {
+    const same = row && document.querySelector(`[data-row="${CSS.escape(row.dataset.row)}"]`);
+    if (same) scrollBy({ top: top(same) - before, behavior: "instant" });
+  };
+}
+
+function top(element) {
+  return element.getBoundingClientRect().top;
+}
+
 // Replaces the parts of the page, and keeps the place of the reader: focus, scroll, and what plays.
 function replace(next) {
   for (const old of document.querySelectorAll("[data-refresh][id]")) {
     const fresh = next.getElementById(old.id);
+    if (fresh) keepOpen(old, fresh);
     if (!fresh || old.innerHTML === fresh.innerHTML || old.querySelector("video, audio")) continue;
     const states = new Map([...old.querySelectorAll("[data-row]")].map((row) => [row.dataset.row, row.dataset.state]));
     const focused = old.contains(document.activeElement) ? place(document.activeElement) : null;
@@ -117,6 +141,14 @@ function replace(next) {
   }
 }
 
+// What the reader has opened or closed stays so.
+function keepOpen(old, fresh) {
+  for (const each of old.querySelectorAll("details[id]")) {
+    const same = fresh.querySelector(`details[id="${CSS.escape(each.id)}"]`);
+    if (same) same.open = each.open;
+  }
+}
+
 function place(element) {
   const row = element.closest("[data-row]");
   return { row: row?.dataset.row, label: element.getAttribute("aria-label") ?? element.textContent };
@@ -124,7 +156,7 @@ function place(element) {
 
 function focusAt(root, { row, label }) {
   const within = row ? root.querySelector(`[data-row="${CSS.escape(row)}"]`) : root;
-  const all = [...(within?.querySelectorAll("a, button, pre[tabindex]") ?? [])];
+  const all = [...(within?.querySelectorAll("a, button, summary, pre[tabindex]") ?? [])];
   const same = all.find((each) => (each.getAttribute("aria-label") ?? each.textContent) === label);
   (same ?? all[0])?.focus({ preventScroll: true });
 }
