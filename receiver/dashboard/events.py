@@ -1,5 +1,6 @@
 """The page of events: the newest first, with every filter of the API, and what each is about."""
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from models import SYSTEM_EVENTS, EventType
 from receiver.api import events as api
 from receiver.api import runs, tasks
 from receiver.dashboard.asking import ApiRefusal
+from receiver.dashboard.documents import Shown, document
 from receiver.dashboard.list_query import ListQuery, Pairs, canonical
 from receiver.dashboard.timeline import ShownObject, kind_of, notes_of
 from receiver.dashboard.visit import Visit
@@ -50,6 +52,7 @@ class LogEntry:
     kind: str
     subject: Subject
     notes: list[str]
+    document: Shown
 
 
 async def show_events(visit: Visit) -> Response:
@@ -96,14 +99,14 @@ async def _search(visit: Visit, pairs: Pairs) -> Response:
 async def _meaning(visit: Visit, text: str) -> str:
     if text in SUBSCRIBABLE or text in GROUPS:
         return "event_types"
-    if await _exists(visit, tasks.get_task, task_id=text):
+    if await _exists(visit.ask(tasks.get_task, task_id=text)):
         return "task_id"
-    return "run_id" if is_id(text) and await _exists(visit, runs.get_run, run_id=text) else "model"
+    return "run_id" if is_id(text) and await _exists(visit.ask(runs.get_run, run_id=text)) else "model"
 
 
-async def _exists(visit: Visit, handler: Any, **path: str) -> bool:
+async def _exists(asked: Awaitable[Any]) -> bool:
     try:
-        await visit.ask(handler, **path)
+        await asked
     except ApiRefusal as refused:
         if refused.status != 404:
             raise
@@ -123,10 +126,12 @@ def _chips(query: ListQuery) -> Pairs:
 
 
 def _entry(event: ShownObject) -> LogEntry:
+    shown = document(event, is_plain=True)
     if event["type"] not in SYSTEM_EVENTS:
-        return LogEntry(event, kind_of(event), _subject(event), notes_of(event))
+        return LogEntry(event, kind_of(event), _subject(event), notes_of(event), shown)
     kind = "dead" if event["type"] in _SEVERE else "failing"
-    return LogEntry(event, kind, _system_subject(event["data"]), _told(event))
+    subject = _system_subject(event["data"])
+    return LogEntry(event, kind, subject, _told(event, subject), shown)
 
 
 def _subject(event: ShownObject) -> Subject:
@@ -151,9 +156,9 @@ def _system_subject(data: ShownObject) -> Subject:
     return Subject("provider", str(data["provider"])) if "provider" in data else Subject("database")
 
 
-def _told(event: ShownObject) -> list[str]:
-    """Return what a system event tells, in words; nothing of one that another version stored in another form."""
+def _told(event: ShownObject, subject: Subject) -> list[str]:
+    """Return what a system event tells of its subject; nothing of one that another version stored in another form."""
     try:
-        return [alert_text(event["type"], event["data"])]
+        return [alert_text(event["type"], event["data"]).removeprefix(f"{subject.word} {subject.name} ")]
     except (KeyError, TypeError, ValueError):
         return []

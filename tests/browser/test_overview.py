@@ -1,6 +1,7 @@
 """The overview in a browser: it follows what happens, and does not ask for itself at each event."""
 
 import time
+from itertools import pairwise
 
 import pytest
 from playwright.async_api import expect
@@ -21,7 +22,7 @@ async def test_it_follows_many_events_with_few_looks_and_leads_to_the_tasks(visi
         await world.created({"pending_seconds": 60})
     await expect(page.get_by_role("link", name="20 tasks are pending")).to_be_visible()
     await expect(page.locator(".number-line .line-total").first).to_have_text("20", timeout=20_000)
-    gaps = [after - before for before, after in zip(looks, looks[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(looks)]
     assert all(gap > 1.8 for gap in gaps), gaps
     await page.get_by_role("link", name="20 tasks are pending").click()
     await page.wait_for_url("**/tasks?status=pending")
