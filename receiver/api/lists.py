@@ -107,7 +107,7 @@ def page(rows: Sequence[Mapping[str, Any]], limit: int, items: Iterable[Any], *,
         "object": "list",
         "data": shown,
         "has_more": more,
-        "next_cursor": _cursor(rows[len(shown) - 1]["id"]) if more else None,
+        "next_cursor": write_cursor(rows[len(shown) - 1]["id"]) if more else None,
     }
     return Reply(data, "list")
 
@@ -128,5 +128,6 @@ def first_items(items: Iterable[Any], most: int) -> list[orjson.Fragment]:
     return shown
 
 
-def _cursor(key: int) -> str:
+def write_cursor(key: int) -> str:
+    """Return the cursor that encodes a key: the next page begins with the row before it."""
     return base64.urlsafe_b64encode(str(key).encode()).decode().rstrip("=")

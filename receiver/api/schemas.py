@@ -333,6 +333,10 @@ class EventQuery(Page):
     run_id: Annotated[list[UuidText], Few] | None = None
     after: str | None = None
     """What `Last-Event-ID` is, for readers that can send no header."""
+    brief: bool = False
+    """Whether `data` is without what may be large; of pages alone."""
+    scan_limit: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """How many events are looked at for a page that is newest first; by default as many as it takes."""
 
 
 class WebhookDeliveryQuery(Page):

@@ -27,15 +27,19 @@ class Shown:
     is_cut: bool
 
 
-def document(value: Any) -> Shown:
-    """Return a document as a page shows it, which may be large; one that is returned already stays as it is."""
+def document(value: Any, *, is_plain: bool = False) -> Shown:
+    """Return a document as a page shows it, which may be large; one that is returned already stays as it is.
+
+    `is_plain`: without colours and links, which take ten times as long: for a page of many documents.
+    """
     if isinstance(value, Shown):
         return value
     size = len(orjson.dumps(value))
     shortened = _shortened(value) if size > _LONGEST_TEXT else value
     text = orjson.dumps(shortened, option=orjson.OPT_INDENT_2).decode()
     is_cut = len(text) > MOST_CHARACTERS or (size > _LONGEST_TEXT and shortened != value)
-    return Shown(_coloured(printable_json(text[:MOST_CHARACTERS])), size, is_cut)
+    shown = printable_json(text[:MOST_CHARACTERS])
+    return Shown(escape(shown) if is_plain else _coloured(shown), size, is_cut)
 
 
 def text_document(text: str) -> Shown:

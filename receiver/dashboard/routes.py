@@ -6,10 +6,12 @@ from starlette.routing import BaseRoute, Route
 from receiver.dashboard import (
     audit,
     bulk_actions,
+    events,
     inbound,
     keys,
     live,
     organizations,
+    overview,
     selected_tasks,
     sign_in,
     task,
@@ -30,6 +32,8 @@ def routes() -> list[BaseRoute]:
         open_page(SIGN_IN, sign_in.sign_in, ["POST"]),
         open_page("/theme", sign_in.choose_theme, ["POST"]),
         action("/sign-out", sign_in.sign_out),
+        page("/overview", overview.show_overview),
+        page("/events", events.show_events),
         page("/tasks", tasks.show_tasks),
         page("/tasks/{task_id}", task.show_task),
         page("/tasks/{task_id}/file", task.download),
@@ -75,4 +79,4 @@ def _of_administrators() -> list[BaseRoute]:
 
 
 async def _first(visit: Visit) -> Response:
-    return visit.redirect("/tasks")
+    return visit.redirect("/overview")

@@ -123,7 +123,7 @@ def _marks(events: Sequence[ShownObject], scale: _Scale) -> list[Bar]:
         Bar(
             min(scale.x(parse(event["created_at"])), WIDTH - _MARK),
             _MARK,
-            _kind(event),
+            kind_of(event),
             str(event["type"]),
             is_minor=event["type"] == EventType.TASK_UPDATED,
         )
@@ -151,7 +151,7 @@ def _steps(
 ) -> list[TimelineStep]:
     """Return everything that has a time, from the oldest of the events on, and how long after the one before it was."""
     found: list[_Happening] = [
-        (str(event["created_at"]), _kind(event), str(event["type"]), _notes(event), None) for event in events
+        (str(event["created_at"]), kind_of(event), str(event["type"]), notes_of(event), None) for event in events
     ]
     found += [_create_call(attempt) for attempt in attempts if attempt["submitted_at"]]
     found += [_settled(delivery) for delivery in deliveries if delivery["settled_at"]]
@@ -183,12 +183,12 @@ def _settled(delivery: ShownObject) -> _Happening:
     return str(delivery["settled_at"]), str(delivery["status"]), title, notes, f"/deliveries/{delivery['id']}"
 
 
-def _kind(event: ShownObject) -> str:
+def kind_of(event: ShownObject) -> str:
     """Return the state that an event brought."""
     return str(event["data"].get("status") or "queued")
 
 
-def _notes(event: ShownObject) -> list[str]:
+def notes_of(event: ShownObject) -> list[str]:
     """Return what is to be known of an event, in words."""
     data = event["data"]
     notes = [f"by {event['source']}"] if event["source"] else []

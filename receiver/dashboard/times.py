@@ -12,13 +12,17 @@ def parse(time: str) -> datetime:
     return datetime.fromisoformat(time)
 
 
-def moment(time: str | None) -> Markup:
-    """Return a time as the API writes it as an element: day, month and time; all of it on hover."""
+def moment(time: str | None, *, fine: bool = False) -> Markup:
+    """Return a time as the API writes it as an element: day, month and time; all of it on hover.
+
+    It has milliseconds too if it is `fine`.
+    """
     if time is None:
         return Markup("")
     at = parse(time).astimezone(UTC)
+    clock = f"{at:%H:%M:%S}" + (f".{at.microsecond // 1000:03}" if fine else "")
     return Markup('<time datetime="{}" title="{}"><span>{}</span> {}</time>').format(
-        escape(time), f"{at:%Y-%m-%d %H:%M:%S.%f} UTC", f"{at:%d %b}", f"{at:%H:%M:%S}"
+        escape(time), f"{at:%Y-%m-%d %H:%M:%S.%f} UTC", f"{at:%d %b}", clock
     )
 
 

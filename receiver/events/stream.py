@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
-from receiver.domain.representations import native_event
+from receiver.domain.representations import brief_event, native_event
 from receiver.domain.server_sent import event_frame
 from receiver.errors import EventsLost
 from receiver.events.feed import Entry, Feed, StreamCursor
@@ -14,6 +15,7 @@ from receiver.storage.database import Database, Query
 from receiver.storage.events import (
     EventFilter,
     event_and_task,
+    event_beyond,
     events_before,
     events_between,
     events_by_sequence,
@@ -146,14 +148,31 @@ class Streams:
         return max(position, self.feed.newest if first is None else min(first - 1, self.feed.newest))
 
     async def read_before(
-        self, wanted: EventFilter, before: int | None, limit: int, hold: Hold = without_room
+        self,
+        wanted: EventFilter,
+        before: int | None,
+        limit: int,
+        hold: Hold = without_room,
+        *,
+        since: int | None = None,
+        brief: bool = False,
     ) -> Events:
-        """Return events as the API shows them, newest first, as many as fit a page, and whether that cuts them."""
-        return await self._read(events_before(wanted, before, limit), hold)
+        """Return events as the API shows them, newest first, as many as fit a page, and whether that cuts them.
 
-    async def read_after(self, wanted: EventFilter, after: int, limit: int, hold: Hold = without_room) -> Events:
+        `since` is the position of the oldest event that is looked at; `brief` leaves out what may be large.
+        """
+        return await self._read(events_before(wanted, before, limit, since), hold, brief=brief)
+
+    async def beyond(self, organization_id: int, before: int | None, most: int) -> tuple[int, datetime] | None:
+        """Return the position and the time of the event before a position that follows on `most` others, if any."""
+        rows = await self._database.read(event_beyond(organization_id, before, most))
+        return (rows[0]["id"], rows[0]["created_at"]) if rows else None
+
+    async def read_after(
+        self, wanted: EventFilter, after: int, limit: int, hold: Hold = without_room, *, brief: bool = False
+    ) -> Events:
         """Return events after a position as the API shows them, oldest first, and whether they are cut."""
-        return await self.read_between(wanted, after, await self.now(), limit, hold)
+        return await self._read(events_between(wanted, after, await self.now(), limit), hold, brief=brief)
 
     async def read_between(
         self,
@@ -168,9 +187,10 @@ class Streams:
         """Return events after one position and up to another, oldest first, and whether `most` bytes cut them."""
         return await self._read(events_between(wanted, after, until, limit), hold, most)
 
-    async def _read(self, query: Query, hold: Hold, most: int = MOST_PAGE_BYTES) -> Events:
-        rows, rest = await read_first(self._database.read, large_events(query), hold, most=most)
-        return [_api_event(row) for row in rows], bool(rest)
+    async def _read(self, query: Query, hold: Hold, most: int = MOST_PAGE_BYTES, *, brief: bool = False) -> Events:
+        wanted = large_events(query, brief=brief)
+        rows, rest = await read_first(self._database.read, wanted, hold, most=most)
+        return [_api_event(row, brief=brief) for row in rows], bool(rest)
 
     async def frames(self, entries: Sequence[Entry]) -> tuple[list[bytes], int]:
         """Return the frames of the first of these events, and of how many: until they have `MOST_PAGE_BYTES`.
@@ -202,6 +222,6 @@ class Streams:
             self.feed.keep(entry, frame)
 
 
-def _api_event(row: dict[str, Any]) -> dict[str, Any]:
+def _api_event(row: dict[str, Any], *, brief: bool = False) -> dict[str, Any]:
     event, task = event_and_task(row)
-    return native_event(task, event)
+    return brief_event(task, event) if brief else native_event(task, event)

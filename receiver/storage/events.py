@@ -11,6 +11,7 @@ from receiver.domain.ids import is_id
 from receiver.domain.matching import matches
 from receiver.storage.large_rows import LargeRows, bytes_of
 from receiver.storage.tables import events, organizations, runs, tasks
+from receiver.storage.tasks import brief_columns
 
 FILTERS = ("model", "task_type", "run_id")
 """The filters of a subscription that a list or a stream of events has too."""
@@ -95,10 +96,22 @@ def matched_events(*columns: ColumnElement[Any], among: FromClause = events) -> 
     )
 
 
-def events_before(wanted: EventFilter, before: int | None, limit: int) -> Select[Any]:
-    """Return the query for a page of events, newest first; `before` is the row key that a cursor stands for."""
+def events_before(wanted: EventFilter, before: int | None, limit: int, since: int | None = None) -> Select[Any]:
+    """Return the query for a page of events, newest first; `before` is the row key that a cursor stands for.
+
+    `since` is the row key of the oldest event that is looked at.
+    """
     query = _WITH_TASK.where(*_conditions(wanted)).order_by(events.c.id.desc()).limit(limit)
-    return query if before is None else query.where(events.c.id < before)
+    query = query if before is None else query.where(events.c.id < before)
+    return query if since is None else query.where(events.c.id >= since)
+
+
+def event_beyond(organization_id: int, before: int | None, most: int) -> Select[Any]:
+    """Return the query for the event before a position that follows on `most` others: `id` and `created_at`."""
+    keys = select(events.c.id).where(events.c.organization_id == organization_id)
+    keys = keys if before is None else keys.where(events.c.id < before)
+    found = keys.order_by(events.c.id.desc()).offset(most).limit(1).scalar_subquery()
+    return select(events.c.id, events.c.created_at).where(events.c.id == found)
 
 
 def events_between(wanted: EventFilter, after: int, until: int, limit: int) -> Select[Any]:
@@ -116,8 +129,10 @@ def events_of_task(task_key: int, limit: int, before: int | None) -> Select[Any]
     return query if before is None else query.where(events.c.id < before)
 
 
-def large_events(query: Select[Any]) -> LargeRows:
-    """Return a query of events with their tasks so that it can be read in pieces."""
+def large_events(query: Select[Any], *, brief: bool = False) -> LargeRows:
+    """Return a query of events with their tasks so that it can be read in pieces; `brief` without what may be large."""
+    if brief:
+        return LargeRows(_brief(query), events.c.id, bytes_of(events), name="event_id")
     return LargeRows(query, events.c.id, bytes_of(events, tasks), name="event_id")
 
 
@@ -181,6 +196,12 @@ def event_and_task(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
     if row["task_id"] is None:
         return event, None
     return event, {column.name: row[f"task_{column.name}"] for column in tasks.c}
+
+
+def _brief(query: Select[Any]) -> Select[Any]:
+    """Return the query for the same events with null for the columns of their tasks that may be large."""
+    of_tasks = (column.label(f"task_{column.name}") for column in brief_columns())
+    return query.with_only_columns(*(column.label(f"event_{column.name}") for column in events.c), *of_tasks)
 
 
 def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:

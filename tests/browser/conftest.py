@@ -143,7 +143,7 @@ async def each_look(page: Page) -> AsyncIterator[Callable[[str], Awaitable[None]
 
     async def look(name: str) -> None:
         for theme in _THEMES:
-            await page.emulate_media(color_scheme=theme)
+            await page.emulate_media(color_scheme=theme, reduced_motion="reduce")  # nothing half faded
             for shape, size in (("wide", WIDE), ("phone", PHONE)):
                 await page.set_viewport_size(size)
                 await shoot(page, f"{name}-{theme}-{shape}")

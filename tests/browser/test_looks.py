@@ -7,6 +7,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.conftest import Visitor, check_access, each_look, shoot
 from tests.browser.test_inbound import not_applied
+from tests.fakes.ports import free_port
 from tests.fakes.world import World
 
 # The database changes nothing of how a page looks.
@@ -20,7 +21,22 @@ async def test_each_page_is_legible_in_every_look(world: World, visit: Visitor) 
     page = await visit("/tasks")
     await shoot(page, "tasks-empty")
     await check_access(page)
+    for name in ("overview", "events"):
+        await page.goto(f"/{name}")
+        await shoot(page, f"{name}-empty")
+        await check_access(page)
     task = await _history(world)
+    await page.goto("/overview")
+    await expect(page.locator(".number-line .line-total").first).to_have_text("13", timeout=20_000)
+    async with each_look(page) as look:
+        await look("overview")
+        await page.goto("/events")
+        await page.locator(".log summary").nth(2).click()
+        await look("events")
+        await page.goto("/events?event_types=run.failed&model=none")
+        await page.locator("#types summary").click()
+        await shoot(page, "events-filters")
+        await check_access(page)
     await page.goto("/tasks")
     async with each_look(page) as look:
         await look("tasks")
@@ -112,6 +128,7 @@ async def _bulk_pages(page: Page, look: Callable[[str], Awaitable[None]]) -> Non
 async def _history(world: World) -> str:
     """Make tasks in several states; return one that several attempts failed."""
     await world.webhook()
+    await world.webhook(endpoint_url=f"http://127.0.0.1:{free_port()}/hooks/orders")
     await world.created({"duration": 60, "progress": 3}, metadata={"customer": 42, "plan": "pro"})
     await world.created({"outcome": "failed"}, model="kling", task_type="video_generation")
     await world.created({"pending_seconds": 60})

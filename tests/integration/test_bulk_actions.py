@@ -19,7 +19,8 @@ TASK = {"model": "flux", "task_type": "txt2img", "input": {"prompt": "a cat"}}
 LONG_AGO = "2020-01-01T00:00:00Z"
 RUNNING_ELSEWHERE = (
     "INSERT INTO bulk_action (uid, organization_id, kind, requested_by, status, filter, matched, done, cursor, newest, "
-    "due_at, leased, created_at) SELECT ?, id, 'cancel', 'it', 'running', '{}', 3, 0, 0, 1000, '2100-01-01 00:00:00.000000', true, "
+    "due_at, leased, created_at) SELECT ?, id, 'cancel', 'it', 'running', '{}', 3, 0, 0, 1000, "
+    "'2100-01-01 00:00:00.000000', true, "
     "created_at FROM organization"
 )
 """A bulk action of all tasks whose lease another process holds."""

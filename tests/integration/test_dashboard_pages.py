@@ -39,7 +39,7 @@ def rows(page: str) -> list[str]:
 
 
 async def test_every_page_forbids_what_is_not_its_own(client: httpx.AsyncClient) -> None:
-    for path in ("/tasks", "/sign-in", f"/tasks/{new_id()}", "/no-such-page"):
+    for path in ("/overview", "/events", "/tasks", "/sign-in", f"/tasks/{new_id()}", "/no-such-page"):
         headers = (await client.get(path)).headers
         assert headers["content-security-policy"].startswith("default-src 'self'; base-uri 'none'; form-action 'self'")
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
@@ -50,7 +50,7 @@ async def test_every_page_forbids_what_is_not_its_own(client: httpx.AsyncClient)
 
 async def test_no_page_has_a_script_or_style_within_it(world: World, client: httpx.AsyncClient) -> None:
     task = await world.created()
-    for path in ("/tasks", f"/tasks/{task}", "/sign-in"):
+    for path in ("/overview", "/events", "/tasks", f"/tasks/{task}", "/sign-in"):
         page = (await client.get(path)).text
         assert re.findall(r"<script(?![^>]* src=)|<style| style=| on[a-z]+=|javascript:", page) == []
 

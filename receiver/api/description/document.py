@@ -76,7 +76,7 @@ def _models(operations: Sequence[DescribedOperation]) -> list[Any]:
 
 def _model(answer: Any) -> Any:
     match answer:
-        case PageOf(model) | Plain(model) | Other(_, _, model):
+        case PageOf(model, _) | Plain(model) | Other(_, _, model):
             return model
     return answer
 

@@ -144,6 +144,12 @@ class EventAnswer(EventFieldsAnswer):
     data: TaskThenAnswer | RunThenAnswer | SystemNotice
 
 
+class ListedEventAnswer(EventFieldsAnswer):
+    """A change that was written down; with `brief` its `data` is without what may be large."""
+
+    data: ListedTaskThenAnswer | RunThenAnswer | SystemNotice
+
+
 class TaskEventAnswer(EventFieldsAnswer):
     """A change of a task, in its history."""
 

@@ -4,7 +4,8 @@ They check nothing while the service runs: they describe what is answered, and t
 So a model has every field, and none that is not answered: an answer with another field is a fault.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,9 +43,10 @@ Free = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class PageOf:
-    """A page of a list, newest first, of items of this model."""
+    """A page of a list, newest first, of items of this model; `more` are fields that it may have besides."""
 
     item: Any
+    more: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from receiver.api.description.bulk_body import CreateTasksBody
 from receiver.api.description.errors import PiapiError
-from receiver.api.description.event_answers import EventAnswer, JobAnswer, StreamFrame, TaskEventAnswer
+from receiver.api.description.event_answers import JobAnswer, ListedEventAnswer, StreamFrame, TaskEventAnswer
 from receiver.api.description.explanation_answers import (
     DeliveryExplanationAnswer,
     RunExplanationAnswer,
@@ -129,6 +129,10 @@ def _all_that_match(name: str) -> Operation:
     )
 
 
+_SCANNED = {
+    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}],
+    "description": "With `scan_limit`: how far back events were looked at, if the page ended for that.",
+}
 _NO_CREATE = ("organization_limit_reached", "writer_full")
 _SECRETS = ("master_key_missing",)
 _JSON_OR_STREAM = ("application/json", "text/event-stream")
@@ -185,7 +189,7 @@ _TASKS: Mapping[str, Operation] = {
     "GET /api/v1/events": Operation(
         id="list_events",
         tag="Events",
-        answers={200: PageOf(EventAnswer)},
+        answers={200: PageOf(ListedEventAnswer, {"scanned_until": _SCANNED})},
         errors=("event_id_unknown", "organization_rate_limited"),
     ),
 }

@@ -125,6 +125,7 @@ class Responses:
                     "next_cursor": {"type": ["string", "null"], "description": "The `cursor` of the next page."},
                 }
             )
+            page["properties"] |= answer.more
             return f"{component_name(answer.item.__name__)}Page", page, {"const": "list"}
         kind = self._schemas.fields_of(answer)["properties"]["object"]
         return component_name(answer.__name__), self._schemas.of(answer), {"const": kind["const"]}
