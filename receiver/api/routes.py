@@ -35,7 +35,7 @@ from receiver.api.answer_headers import HEADERS
 from receiver.api.dialects import NATIVE, PIAPI, Dialect, dialect_of
 from receiver.api.endpoint import EndpointHandler, endpoint
 from receiver.api.request_times import observe
-from receiver.api.run_schemas import JobQuery, RunQuery
+from receiver.api.run_schemas import GetRun, JobQuery, RunQuery
 from receiver.api.schemas import (
     AuditQuery,
     DeliveryQuery,
@@ -46,7 +46,6 @@ from receiver.api.schemas import (
     StatsQuery,
     TaskEventQuery,
     TaskQuery,
-    WaitQuery,
     WebhookDeliveryQuery,
     WebhookStatsQuery,
 )
@@ -199,7 +198,8 @@ def _runs() -> list[Route]:
     return [
         _route("POST", "/api/v1/runs", runs.create_run, NATIVE, Scope.WRITE, traced_as="create run"),
         _route("GET", "/api/v1/runs", runs.list_runs, NATIVE, Scope.READ, query=RunQuery),
-        _route("GET", "/api/v1/runs/{run_id}", runs.get_run, NATIVE, Scope.READ, query=WaitQuery),
+        _route("GET", "/api/v1/runs/{run_id}", runs.get_run, NATIVE, Scope.READ, query=GetRun),
+        _route("GET", "/api/v1/runs/{run_id}/events", runs.list_run_events, NATIVE, Scope.READ, query=TaskEventQuery),
         _route("GET", "/api/v1/runs/{run_id}/explain", explanations.explain_run, NATIVE, Scope.READ),
         _route("POST", "/api/v1/runs/{run_id}/cancel", runs.cancel_run, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/runs/{run_id}/retry", runs.retry_run, NATIVE, Scope.WRITE),

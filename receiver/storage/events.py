@@ -11,6 +11,7 @@ from receiver.domain.ids import is_id
 from receiver.domain.matching import matches
 from receiver.storage.large_rows import LargeRows, bytes_of
 from receiver.storage.tables import events, organizations, runs, tasks
+from receiver.storage.tasks import brief_columns
 
 FILTERS = ("model", "task_type", "run_id")
 """The filters of a subscription that a list or a stream of events has too."""
@@ -116,9 +117,30 @@ def events_of_task(task_key: int, limit: int, before: int | None) -> Select[Any]
     return query if before is None else query.where(events.c.id < before)
 
 
+def brief_events_of_run(organization_id: int, run_uid: str, limit: int, before: int | None) -> Select[Any]:
+    """Return the query for a page of a run's events, newest first, with null for the large columns of their tasks."""
+    query = events_of_run(organization_id, run_uid, limit, before)
+    return query.with_only_columns(
+        *(column.label(f"event_{column.name}") for column in events.c),
+        *(column.label(f"task_{named.name}") for column, named in zip(brief_columns(), tasks.c, strict=True)),
+    )
+
+
+def events_of_run(organization_id: int, run_uid: str, limit: int, before: int | None) -> Select[Any]:
+    """Return the query for a page of the events of a run and of the tasks of its steps, newest first."""
+    of_run = (events.c.organization_id == organization_id, events.c.run_uid == run_uid)
+    query = _WITH_TASK.where(*of_run).order_by(events.c.id.desc()).limit(limit)
+    return query if before is None else query.where(events.c.id < before)
+
+
 def large_events(query: Select[Any]) -> LargeRows:
     """Return a query of events with their tasks so that it can be read in pieces."""
     return LargeRows(query, events.c.id, bytes_of(events, tasks), name="event_id")
+
+
+def large_brief_events(query: Select[Any]) -> LargeRows:
+    """Return a query of events with brief tasks so that it can be read in pieces."""
+    return LargeRows(query, events.c.id, bytes_of(events), name="event_id")
 
 
 def large_events_of_task(query: Select[Any]) -> LargeRows:

@@ -201,10 +201,14 @@ def tasks_by_keys(keys: Sequence[int]) -> Select[Any]:
 
 def brief_tasks(query: Select[Any]) -> Select[Any]:
     """Return the query for the same tasks with null for the columns that may be large."""
-    columns = [
+    return query.with_only_columns(*brief_columns())
+
+
+def brief_columns() -> list[ColumnElement[Any]]:
+    """Return the columns of a task, with null for those that may be large."""
+    return [
         cast(null(), column.type).label(column.name) if column.name in _LARGE_COLUMNS else column for column in tasks.c
     ]
-    return query.with_only_columns(*columns)
 
 
 def large_tasks(query: Select[Any]) -> LargeRows:
