@@ -3,7 +3,7 @@
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from receiver.dashboard import live, sign_in, task, tasks
+from receiver.dashboard import live, new_run, run, runs, sign_in, task, tasks
 from receiver.dashboard.pages import SIGN_IN, action, open_page, page
 from receiver.dashboard.static_files import serve_static
 from receiver.dashboard.visit import Visit
@@ -23,6 +23,12 @@ def routes() -> list[BaseRoute]:
         page("/tasks/{task_id}", task.show_task),
         page("/tasks/{task_id}/file", task.download),
         action("/tasks/{task_id}/{act}", task.act),
+        page("/runs", runs.show_runs),
+        page("/runs/new", new_run.show_form),
+        action("/runs/new", new_run.create),
+        page("/runs/{run_id}", run.show_run),
+        page("/runs/{run_id}/file", run.download),
+        action("/runs/{run_id}/{act}", run.act),
     ]
 
 

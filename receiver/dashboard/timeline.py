@@ -84,6 +84,11 @@ def timeline(
     return Timeline(start, end, is_open, lanes, _steps(events))
 
 
+def history(events: Sequence[ShownObject]) -> list[Step]:
+    """Return what happened by events of tasks and runs, oldest first, for a list."""
+    return _steps(events)
+
+
 @dataclass(frozen=True, slots=True)
 class _Scale:
     start: datetime

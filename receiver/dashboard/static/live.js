@@ -103,6 +103,7 @@ export function follow(main) {
 function replace(next) {
   for (const old of document.querySelectorAll("[data-refresh][id]")) {
     const fresh = next.getElementById(old.id);
+    if (fresh) keepOpen(old, fresh);
     if (!fresh || old.innerHTML === fresh.innerHTML || old.querySelector("video, audio")) continue;
     const states = new Map([...old.querySelectorAll("[data-row]")].map((row) => [row.dataset.row, row.dataset.state]));
     const focused = old.contains(document.activeElement) ? place(document.activeElement) : null;
@@ -117,6 +118,14 @@ function replace(next) {
   }
 }
 
+// What the reader has opened or closed stays so.
+function keepOpen(old, fresh) {
+  for (const each of old.querySelectorAll("details[id]")) {
+    const same = fresh.querySelector(`details[id="${CSS.escape(each.id)}"]`);
+    if (same) same.open = each.open;
+  }
+}
+
 function place(element) {
   const row = element.closest("[data-row]");
   return { row: row?.dataset.row, label: element.getAttribute("aria-label") ?? element.textContent };
@@ -124,7 +133,7 @@ function place(element) {
 
 function focusAt(root, { row, label }) {
   const within = row ? root.querySelector(`[data-row="${CSS.escape(row)}"]`) : root;
-  const all = [...(within?.querySelectorAll("a, button, pre[tabindex]") ?? [])];
+  const all = [...(within?.querySelectorAll("a, button, summary, pre[tabindex]") ?? [])];
   const same = all.find((each) => (each.getAttribute("aria-label") ?? each.textContent) === label);
   (same ?? all[0])?.focus({ preventScroll: true });
 }
