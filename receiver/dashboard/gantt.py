@@ -6,9 +6,11 @@ Places are shares of the width, in percent: SVG draws them so, and text keeps it
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import Any
 
 from models import STEP_TERMINAL, StepStatus
+from receiver.dashboard.run_graph import shortened
 from receiver.dashboard.times import duration, parse
 from receiver.domain.advance import UNDER_WAY
 
@@ -16,6 +18,7 @@ _LEAST = 0.6
 """Percent: a bar is so wide at least, so that what was short can be seen."""
 _SHORTEST = timedelta(milliseconds=100)
 _MOST_TICKS = 6
+_LONGEST_LABEL = 16
 _SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
 _LONGER = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 ShownObject = Mapping[str, Any]
@@ -42,6 +45,11 @@ class Lane:
     waited: float | None
     took: float | None
     tries: int
+
+    @property
+    def label(self) -> str:
+        """Return the id of the step, shortened."""
+        return shortened(str(self.step["id"]), _LONGEST_LABEL)
 
     @property
     def note(self) -> str:
@@ -179,7 +187,7 @@ def ticks(seconds: float) -> list[Tick]:
     units = (*_SECONDS, *_LONGER)
     unit = next((each for each in units if seconds / each <= _MOST_TICKS), None)
     if unit is None:
-        unit = 86_400 * (int(seconds / 86_400 / _MOST_TICKS) + 1)
+        unit = 86_400 * ceil(seconds / 86_400 / _MOST_TICKS)
     count = int(seconds / unit)
     found = [Tick(round(number * unit / seconds * 100, 2), _label(number * unit, unit)) for number in range(count + 1)]
     return [tick for tick in found if tick.x <= 97] or found[:1]

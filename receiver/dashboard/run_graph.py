@@ -25,6 +25,8 @@ _MARGIN = 4
 _NARROW = 440
 """Up to this width levels are rows, and the picture fits beside another."""
 _SWEEPS = 8
+_STRAIGHT = 4
+"""How much more than a lane a step below or above counts for where a step stands."""
 _Item = tuple[str, int]
 """What stands in a level: a step, or the lines that pass it on their way from that step; and the number of the level."""
 
@@ -189,12 +191,20 @@ def _places(
 ) -> dict[_Item, float]:
     """Return the middle of each item along its level: near what it is linked to, and none over another."""
     above, below = _neighbours(links)
+    near = {
+        item: [
+            each
+            for each in [*above.get(item, []), *below.get(item, [])]
+            for _ in range(_STRAIGHT if home[item[0]] == item[1] and home[each[0]] == each[1] else 1)
+        ]
+        or [item]
+        for row in rows
+        for item in row
+    }
     centre: dict[_Item, float] = {item: 0.0 for row in rows for item in row}
     for sweep in range(_SWEEPS):
         for row in rows if sweep % 2 == 0 else reversed(rows):
-            wanted = [
-                _mean([centre[each] for each in [*above.get(item, []), *below.get(item, [])] or [item]]) for item in row
-            ]
+            wanted = [_mean([centre[each] for each in near[item]]) for item in row]
             centre.update(zip(row, _apart(wanted, [sizes.of(item, home) for item in row]), strict=True))
     first = min(centre[item] - sizes.of(item, home) / 2 for item in centre)
     return {item: round(value - first + _MARGIN, 1) for item, value in centre.items()}
