@@ -55,7 +55,7 @@ async def create_run(call: Call) -> Reply:
 
 
 async def get_run(call: Call) -> Reply:
-    """`GET /api/v1/runs/{id}`: a run, at once or when it has ended; with `include=details` its requests and attempts."""
+    """`GET /api/v1/runs/{id}`: a run, at once or when it has ended; `include=details` adds requests and attempts."""
     uid = call.path_id("run_id")
     query = call.query(GetRun)
     runs = call.services.runs

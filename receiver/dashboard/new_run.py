@@ -1,5 +1,8 @@
 """The page on which a run is created from JSON: the API says what is wrong with it, and the text stays."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import orjson
 from markupsafe import Markup, escape
 from starlette.responses import Response
@@ -65,9 +68,9 @@ async def create(visit: Visit) -> Response:
     return visit.redirect(f"/runs/{run['run_id']}")
 
 
-def request_of(run: dict[str, object]) -> dict[str, object]:
+def request_of(run: Mapping[str, Any]) -> dict[str, Any]:
     """Return the request that creates a run like this one, which the API returned with its details."""
-    steps = [{name: step[name] for name in _OF_STEP if step[name] not in ([], {})} for step in run["steps"]]  # type: ignore[attr-defined]
+    steps = [{name: step[name] for name in _OF_STEP if step[name] not in ([], {})} for step in run["steps"]]
     return {"steps": steps, **({} if run["metadata"] is None else {"metadata": run["metadata"]})}
 
 

@@ -1,11 +1,12 @@
 """A run's steps as a graph: where each stands and how the lines between them go, as SVG draws them. Pure functions.
 
-Steps stand in levels, each below all that it depends on. A line to a step several levels below passes through a place of
-its own in each level between, so that it crosses no step. The levels are rows, or columns where that is narrower.
+Steps stand in levels, each below all that it depends on. A line to a step several levels below passes through a place
+of its own in each level between, so that it crosses no step. The levels are rows, or columns where that is narrower.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 from typing import Any
 
 from receiver.domain.run_levels import edges, levels
@@ -28,7 +29,7 @@ _SWEEPS = 8
 _STRAIGHT = 4
 """How much more than a lane a step below or above counts for where a step stands."""
 _Item = tuple[str, int]
-"""What stands in a level: a step, or the lines that pass it on their way from that step; and the number of the level."""
+"""What stands in a level: a step, or the lines that pass it on their way from that step; and the level's number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def _with_lanes(
         for item in way[1:-1]:
             if item not in rows[item[1]]:
                 rows[item[1]].append(item)
-        links.update(dict.fromkeys(zip(way, way[1:], strict=False)))
+        links.update(dict.fromkeys(pairwise(way)))
     return rows, list(links)
 
 
@@ -160,7 +161,7 @@ def _order(rows: list[list[_Item]], links: Sequence[tuple[_Item, _Item]]) -> Non
     """Order each level by the middle of what it is linked to, down and up in turn, and keep the fewest crossings."""
     above, below = _neighbours(links)
     best, fewest = [list(row) for row in rows], _crossings(rows, links)
-    for sweep in range(_SWEEPS):
+    for sweep in range(_SWEEPS if fewest else 0):
         others, numbers = (above, range(1, len(rows))) if sweep % 2 == 0 else (below, range(len(rows) - 2, -1, -1))
         for number in numbers:
             place = _indexes(rows)
@@ -180,10 +181,10 @@ def _mean(values: Sequence[float]) -> float:
 
 def _crossings(rows: Sequence[Sequence[_Item]], links: Sequence[tuple[_Item, _Item]]) -> int:
     place = _indexes(rows)
-    ends = [(upper[1], place[upper], place[lower]) for upper, lower in links]
-    return sum(
-        a[0] == b[0] and (a[1] - b[1]) * (a[2] - b[2]) < 0 for index, a in enumerate(ends) for b in ends[index + 1 :]
-    )
+    ends: dict[int, list[tuple[int, int]]] = {}
+    for upper, lower in links:
+        ends.setdefault(upper[1], []).append((place[upper], place[lower]))
+    return sum((a - c) * (b - d) < 0 for between in ends.values() for (a, b), (c, d) in combinations(between, 2))
 
 
 def _places(
@@ -216,7 +217,7 @@ def _apart(wanted: Sequence[float], widths: Sequence[float]) -> list[float]:
     What has to be together is moved together, to the mean of what its members want (pool adjacent violators).
     """
     offsets = [0.0]
-    for left, right in zip(widths, widths[1:], strict=False):
+    for left, right in pairwise(widths):
         offsets.append(offsets[-1] + (left + right) / 2 + _GAP)
     blocks: list[tuple[float, int]] = []
     for want, offset in zip(wanted, offsets, strict=True):
@@ -233,7 +234,7 @@ def _line(way: Sequence[_Item], at: Any, deep: float, *, is_down: bool) -> tuple
     """Return the paths of a line and its head: curves between two levels, straight through those that it passes."""
     half = _BETWEEN_LEVELS / 2
     parts = ["M{:.1f} {:.1f}".format(*at(way[0], deep))]
-    for before, item in zip(way, way[1:], strict=False):
+    for before, item in pairwise(way):
         points = (*at(before, deep + half), *at(item, -half), *at(item, 0))
         parts.append("C{:.1f} {:.1f} {:.1f} {:.1f} {:.1f} {:.1f}".format(*points))
         if item is not way[-1]:

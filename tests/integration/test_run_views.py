@@ -1,4 +1,4 @@
-"""What the API tells of runs besides their state: how each step was requested, its attempts, the history, brief lists."""
+"""What the API tells of runs besides their state: how each step was requested, attempts, the history, brief lists."""
 
 from collections.abc import AsyncIterator
 
