@@ -194,6 +194,8 @@ async def test_what_is_wrong_is_told_beside_the_text_that_stays(
     assert unescape(kept) == text.replace("\u202e", "\\u202e")
 
 
+@pytest.mark.long
+@pytest.mark.sqlite_only("a matter of the form")
 async def test_a_run_may_have_8_mib_and_keeps_its_text_if_it_has_more(world: World, client: httpx.AsyncClient) -> None:
     def text(size: int) -> str:
         body: dict[str, Any] = {"steps": [{"id": "a", "action": "m:t", "input": {"x": ""}}]}
