@@ -90,7 +90,7 @@ async def list_run_events(call: Call) -> Reply:
     uid, query = call.path_id("run_id"), call.query(TaskEventQuery)
     if await call.services.runs.unknown(call.organization_id, [uid]):
         raise unknown_run(uid)
-    asked = (call.organization_id, uid, query.limit + 1, read_cursor(query.cursor))
+    asked = (uid, query.limit + 1, read_cursor(query.cursor))
     wanted = large_brief_events(brief_events_of_run(*asked)) if query.brief else large_events(events_of_run(*asked))
     rows, rest = await read_first(call.services.database.read, wanted, call.hold)
     view = brief_event if query.brief else native_event

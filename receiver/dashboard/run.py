@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ from receiver.dashboard.run_graph import run_graph
 from receiver.dashboard.timeline import history
 from receiver.dashboard.times import between
 from receiver.dashboard.visit import Visit
-from receiver.domain.references import UnresolvedReference, parse_reference, resolve
+from receiver.domain.references import parse_reference, resolve
 from receiver.errors import NotFound, RingbackError
 from receiver.large_bodies import read_apart
 from receiver.printable import printable_json
@@ -30,6 +31,8 @@ _MOST_EVENTS = 100
 _MOST_TASKS = 50
 _LONGEST_CURL = 8 * 1024
 """Characters of a request that stands in a command; a larger one is a file."""
+_SHORT = 200
+"""Characters of a value that stands in the line of its name."""
 _FILES = ("input", "result", "error")
 _ACTS = {
     "cancel": (api.cancel_run, "The run is {status}."),
@@ -121,14 +124,18 @@ def _mapped(input_map: Mapping[str, str], results: Mapping[str, Any], metadata: 
     """Return each name of an input that comes from elsewhere: from where, and what came, if it is there."""
     found = []
     for name, text in input_map.items():
-        each: ShownObject = {"name": name, "text": text, "from": None, "value": None}
-        try:
-            reference = parse_reference(text)
-            each["from"] = reference.step_id
-            each["value"] = document(resolve(reference, results=results, metadata=metadata))
-        except (UnresolvedReference, RingbackError):
-            pass
-        found.append(each)
+        value = None
+        with suppress(RingbackError):  # it is not there yet, or never will be
+            value = resolve(parse_reference(text), results=results, metadata=metadata)
+        is_short = value is not None and not isinstance(value, dict | list) and len(str(value)) <= _SHORT
+        found.append(
+            {
+                "name": name,
+                "text": text,
+                "short": orjson.dumps(value).decode() if is_short else None,
+                "value": None if value is None or is_short else document(value),
+            }
+        )
     return found
 
 

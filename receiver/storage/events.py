@@ -117,19 +117,21 @@ def events_of_task(task_key: int, limit: int, before: int | None) -> Select[Any]
     return query if before is None else query.where(events.c.id < before)
 
 
-def brief_events_of_run(organization_id: int, run_uid: str, limit: int, before: int | None) -> Select[Any]:
+def brief_events_of_run(run_uid: str, limit: int, before: int | None) -> Select[Any]:
     """Return the query for a page of a run's events, newest first, with null for the large columns of their tasks."""
-    query = events_of_run(organization_id, run_uid, limit, before)
+    query = events_of_run(run_uid, limit, before)
     return query.with_only_columns(
         *(column.label(f"event_{column.name}") for column in events.c),
         *(column.label(f"task_{named.name}") for column, named in zip(brief_columns(), tasks.c, strict=True)),
     )
 
 
-def events_of_run(organization_id: int, run_uid: str, limit: int, before: int | None) -> Select[Any]:
-    """Return the query for a page of the events of a run and of the tasks of its steps, newest first."""
-    of_run = (events.c.organization_id == organization_id, events.c.run_uid == run_uid)
-    query = _WITH_TASK.where(*of_run).order_by(events.c.id.desc()).limit(limit)
+def events_of_run(run_uid: str, limit: int, before: int | None) -> Select[Any]:
+    """Return the query for a page of the events of a run and of the tasks of its steps, newest first.
+
+    Whose run it is has to be known before: with that as a condition SQLite would read all events of the organization.
+    """
+    query = _WITH_TASK.where(events.c.run_uid == run_uid).order_by(events.c.id.desc()).limit(limit)
     return query if before is None else query.where(events.c.id < before)
 
 

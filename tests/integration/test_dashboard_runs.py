@@ -109,7 +109,7 @@ async def test_a_run_s_page_shows_its_graph_its_times_and_what_went_between_step
         assert page.count(f'href="/tasks/{each["job_id"]}"') >= 3  # in the graph, the bars, the data
     assert "· 2 attempts" in page
     assert "waited for a, b" in page
-    assert f'<span class="json-text">&#34;{run["steps"][0]["job_id"]}&#34;</span>' in page
+    assert f'<code class="mapped-value">&#34;{run["steps"][0]["job_id"]}&#34;</code>' in page
     assert "Step c failed." in page
     assert "<strong>Nothing.</strong>" in page
     assert page.count("run.created") == 1

@@ -70,3 +70,11 @@ async def test_a_brief_history_is_without_what_may_be_large(world: World) -> Non
             assert all("result" not in each for each in short["data"]["steps"])
         else:
             assert short == {**event, "data": {k: v for k, v in event["data"].items() if k not in large}}
+
+
+async def test_another_organization_does_not_see_the_history_of_a_run(world: World) -> None:
+    run_id = await begin(world, step("a"))
+    await ended(world, run_id)
+    other = (await world.api.post("/api/v1/organizations", json={"name": "other"})).json()["data"]["key"]
+    answer = await world.api.get(f"/api/v1/runs/{run_id}/events", headers={"x-api-key": other})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "run_not_found")
