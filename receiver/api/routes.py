@@ -38,7 +38,7 @@ from receiver.api.dialects import NATIVE, PIAPI, Dialect, dialect_of
 from receiver.api.endpoint import EndpointHandler, endpoint
 from receiver.api.piapi_queries import CancelQuery, HistoryQuery
 from receiver.api.request_times import observe
-from receiver.api.run_schemas import JobQuery, RunQuery
+from receiver.api.run_schemas import GetRun, JobQuery, RunQuery
 from receiver.api.schemas import (
     AuditQuery,
     DeliveryQuery,
@@ -208,7 +208,8 @@ def _runs() -> list[Route]:
     return [
         _route("POST", "/api/v1/runs", runs.create_run, NATIVE, Scope.WRITE, traced_as="create run"),
         _route("GET", "/api/v1/runs", runs.list_runs, NATIVE, Scope.READ, query=RunQuery),
-        _route("GET", "/api/v1/runs/{run_id}", runs.get_run, NATIVE, Scope.READ, query=WaitQuery),
+        _route("GET", "/api/v1/runs/{run_id}", runs.get_run, NATIVE, Scope.READ, query=GetRun),
+        _route("GET", "/api/v1/runs/{run_id}/events", runs.list_run_events, NATIVE, Scope.READ, query=TaskEventQuery),
         _route("GET", "/api/v1/runs/{run_id}/explain", explanations.explain_run, NATIVE, Scope.READ),
         _route("POST", "/api/v1/runs/{run_id}/cancel", runs.cancel_run, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/runs/{run_id}/retry", runs.retry_run, NATIVE, Scope.WRITE),

@@ -1,6 +1,6 @@
 """Schemas of what clients send for runs and jobs."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
@@ -69,6 +69,15 @@ class RunQuery(Page):
 
     status: RunStatus | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
+    brief: bool = False
+    """Whether to leave out what may be large: of each step only how far it is."""
+
+
+class GetRun(WaitQuery):
+    """The query of `GET /api/v1/runs/{id}`."""
+
+    include: Literal["details"] | None = None
+    """`details`: each step as it was requested, and the attempts of its task."""
 
 
 class JobQuery(WaitQuery):

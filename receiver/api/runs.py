@@ -13,14 +13,21 @@ from receiver.api.endpoint import Call
 from receiver.api.ids import read_id
 from receiver.api.lists import page, read_cursor
 from receiver.api.repetition import has_moved, last_cancellation
-from receiver.api.run_schemas import CreateRun, RunQuery
-from receiver.api.schemas import WaitQuery
+from receiver.api.run_schemas import CreateRun, GetRun, RunQuery
+from receiver.api.schemas import TaskEventQuery
 from receiver.domain.graph import Graph, check_graph
-from receiver.domain.run_representations import native_run
+from receiver.domain.representations import brief_event, native_event
+from receiver.domain.run_representations import brief_run, detailed_run, native_run
 from receiver.errors import NotFound, TooLarge
-from receiver.runs.changes import RunRow
+from receiver.runs.changes import RunRow, unknown_run
 from receiver.runs.service import RunRequest
-from receiver.storage.events import newest_cancellation
+from receiver.storage.events import (
+    event_and_task,
+    events_of_run,
+    large_events,
+    newest_cancellation,
+)
+from receiver.storage.large_rows import read_first
 from receiver.storage.runs import RunFilter
 
 MOST_RUN_BYTES = 8 * 1024 * 1024
@@ -46,14 +53,21 @@ async def create_run(call: Call) -> Reply:
 
 
 async def get_run(call: Call) -> Reply:
-    """`GET /api/v1/runs/{id}`: return a run, at once or when it has ended."""
+    """`GET /api/v1/runs/{id}`: return a run, at once or when it has ended.
+
+    With `include=details` its steps have what was requested, and the attempts of their tasks.
+    """
     uid = call.path_id("run_id")
-    query = call.query(WaitQuery)
+    query = call.query(GetRun)
     runs = call.services.runs
     if query.wait_for_completion:
         with call.services.quotas.waiting(call.organization_id):
-            return _reply(await runs.wait(call.organization_id, uid, query.timeout_seconds))
-    return _reply(await runs.run(call.organization_id, uid))
+            run = await runs.wait(call.organization_id, uid, query.timeout_seconds)
+    else:
+        run = await runs.run(call.organization_id, uid)
+    if query.include is None:
+        return _reply(run)
+    return Reply(detailed_run(run, await runs.attempts(call.organization_id, run)), "run")
 
 
 async def list_runs(call: Call) -> Reply:
@@ -65,8 +79,26 @@ async def list_runs(call: Call) -> Reply:
         metadata=query.metadata,
         before=read_cursor(query.cursor),
     )
+    if query.brief:
+        brief = await call.services.runs.brief_page(wanted, query.limit + 1)
+        return page(brief, query.limit, (brief_run(row, row["steps"]) for row in brief))
     rows, rest = await call.services.runs.page(wanted, query.limit + 1, call.hold)
     return page(rows, query.limit, (native_run(row, row["steps"]) for row in rows), is_cut=bool(rest))
+
+
+async def list_run_events(call: Call) -> Reply:
+    """`GET /api/v1/runs/{id}/events`: list the events of a run and of the tasks of its steps, newest first."""
+    uid, query = call.path_id("run_id"), call.query(TaskEventQuery)
+    if await call.services.runs.unknown(call.organization_id, [uid]):
+        raise unknown_run(uid)
+    wanted = large_events(events_of_run(uid, query.limit + 1, read_cursor(query.cursor)), brief=query.brief)
+    rows, rest = await read_first(call.services.database.read, wanted, call.hold)
+    view = brief_event if query.brief else native_event
+    events = []
+    for row in rows:
+        event, task = event_and_task(row)
+        events.append(view(task, event))
+    return page([{"id": row["event_id"]} for row in rows], query.limit, events, is_cut=bool(rest))
 
 
 async def cancel_run(call: Call) -> Reply:

@@ -317,7 +317,7 @@ class TasksToChange(RequestFields):
 
 
 class TaskEventQuery(Page):
-    """The query of `GET /api/v1/tasks/{id}/events`."""
+    """The query of `GET /api/v1/tasks/{id}/events`, and of the same for a run."""
 
     brief: bool = False
     """Whether `data` is without what may be large."""

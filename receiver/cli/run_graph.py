@@ -4,10 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from receiver.domain.run_levels import Step, edges, levels
 from receiver.printable import printable
-
-Step = Mapping[str, Any]
-"""A step as the API returns it."""
 
 _COLOURS = {
     "completed": "#b7e4c7",
@@ -17,24 +15,6 @@ _COLOURS = {
     "queued": "#d6eaf8",
 }
 """By the state of a step; the others are white."""
-
-
-def levels(steps: Sequence[Step]) -> list[list[Step]]:
-    """Return the steps by level: those of the first depend on none, each other one is below all that it depends on."""
-    known = {step["id"] for step in steps}
-    level: dict[str, int] = {}
-    left = list(steps)
-    while left:
-        ready = [step for step in left if all(each in level for each in _above(step, known))]
-        if not ready:  # no run has a cycle; what is not one of Ringback's is shown nevertheless
-            ready = left
-        number = {
-            step["id"]: 1 + max((level.get(each, -1) for each in _above(step, known)), default=-1) for step in ready
-        }
-        level.update(number)
-        left = [step for step in left if step["id"] not in level]
-    deepest = max(level.values(), default=-1)
-    return [[step for step in steps if level[step["id"]] == number] for number in range(deepest + 1)]
 
 
 def as_rows(steps: Sequence[Step]) -> list[tuple[str, str, str, str, str]]:
@@ -81,16 +61,6 @@ def as_document(run: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "edges": [list(edge) for edge in edges(run["steps"])],
     }
-
-
-def edges(steps: Sequence[Step]) -> list[tuple[str, str]]:
-    """Return each pair of steps of which the second depends on the first."""
-    known = {step["id"] for step in steps}
-    return [(before, step["id"]) for step in steps for before in _above(step, known)]
-
-
-def _above(step: Step, known: set[str]) -> list[str]:
-    return [each for each in step.get("depends_on") or () if each in known]
 
 
 def _quoted(text: str) -> str:

@@ -13,8 +13,9 @@ from receiver.api.routes import refuse_path
 from receiver.asgi import KEY
 from receiver.clock import utc_now
 from receiver.dashboard.asking import ApiRefusal
+from receiver.dashboard.forms import read_form
 from receiver.dashboard.sessions import end_session, find_session, keep_session
-from receiver.dashboard.visit import FORM_TOKEN, Visit, read_form
+from receiver.dashboard.visit import FORM_TOKEN, Visit
 from receiver.domain.sign_in import new_session
 from receiver.errors import RingbackError
 from receiver.telemetry.log import get_logger

@@ -10,8 +10,11 @@ from receiver.dashboard import (
     inbound,
     keys,
     live,
+    new_run,
     organizations,
     overview,
+    run,
+    runs,
     selected_tasks,
     sign_in,
     task,
@@ -39,6 +42,7 @@ def routes() -> list[BaseRoute]:
         page("/tasks/{task_id}/file", task.download),
         action("/tasks/{task_id}/{act}", task.act),
         *_bulk_actions(),
+        *_runs(),
         *_inbound(),
         *_of_administrators(),
     ]
@@ -53,6 +57,17 @@ def _bulk_actions() -> list[BaseRoute]:
         action(f"{bulk_actions.PATH}/selected", selected_tasks.act_on_selected),
         page(one, bulk_actions.show_bulk_action),
         action(f"{one}/cancel", bulk_actions.cancel),
+    ]
+
+
+def _runs() -> list[BaseRoute]:
+    return [
+        page("/runs", runs.show_runs),
+        page("/runs/new", new_run.show_form),
+        action("/runs/new", new_run.create),
+        page("/runs/{run_id}", run.show_run),
+        page("/runs/{run_id}/file", run.download),
+        action("/runs/{run_id}/{act}", run.act),
     ]
 
 

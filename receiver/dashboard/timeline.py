@@ -90,6 +90,11 @@ def timeline(
     return Timeline(start, end, is_open, lanes, _steps(events, attempts, deliveries))
 
 
+def history(events: Sequence[ShownObject]) -> list[TimelineStep]:
+    """Return what happened by the events of a run and of its tasks, oldest first, for a list."""
+    return _in_order([_event_of_run(event) for event in events])
+
+
 @dataclass(frozen=True, slots=True)
 class _Scale:
     start: datetime
@@ -149,22 +154,33 @@ def _delivery_lane(delivery: ShownObject, scale: _Scale) -> Lane:
 def _steps(
     events: Sequence[ShownObject], attempts: Sequence[ShownObject], deliveries: Sequence[ShownObject]
 ) -> list[TimelineStep]:
-    """Return everything that has a time, from the oldest of the events on, and how long after the one before it was."""
-    found: list[_Happening] = [
-        (str(event["created_at"]), kind_of(event), str(event["type"]), notes_of(event), None) for event in events
-    ]
+    """Return everything that has a time, from the oldest of the events on."""
+    found = [_event(event) for event in events]
     found += [_create_call(attempt) for attempt in attempts if attempt["submitted_at"]]
     found += [_settled(delivery) for delivery in deliveries if delivery["settled_at"]]
     begin = parse(events[0]["created_at"]) if events else datetime.min.replace(tzinfo=UTC)
+    return _in_order([each for each in found if parse(each[0]) >= begin])
+
+
+def _in_order(found: Sequence[_Happening]) -> list[TimelineStep]:
+    """Return what happened in the order of time, and how long after the one before it each was."""
     timed = sorted(((parse(each[0]), each) for each in found), key=lambda pair: pair[0])
-    steps: list[TimelineStep] = []
-    before = begin
-    for at, (time, kind, title, notes, path) in timed:
-        if at >= begin:
-            wait = (at - before).total_seconds() if steps else 0.0
-            steps.append(TimelineStep(time, wait, kind, title, notes, path))
-            before = at
-    return steps
+    before = [None, *(at for at, _ in timed)]
+    return [
+        TimelineStep(time, 0.0 if earlier is None else (at - earlier).total_seconds(), kind, title, notes, path)
+        for earlier, (at, (time, kind, title, notes, path)) in zip(before, timed, strict=False)
+    ]
+
+
+def _event(event: ShownObject) -> _Happening:
+    return str(event["created_at"]), kind_of(event), str(event["type"]), notes_of(event), None
+
+
+def _event_of_run(event: ShownObject) -> _Happening:
+    time, kind, title, notes, _ = _event(event)
+    if not event["task_id"]:
+        return time, kind, title, notes, None
+    return time, kind, title, [f"step {event['data']['step']}", *notes], f"/tasks/{event['task_id']}"
 
 
 def _create_call(attempt: ShownObject) -> _Happening:

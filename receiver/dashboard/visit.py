@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -16,10 +16,9 @@ from receiver.api.endpoint import EndpointHandler
 from receiver.api.keys_in_use import Principal
 from receiver.api.paths import segment_text
 from receiver.api.services import Services
-from receiver.asgi import read_body
 from receiver.clock import utc_now
 from receiver.dashboard.answers import secured
-from receiver.dashboard.asking import QueryValues, Question, ask, respond
+from receiver.dashboard.asking import Body, QueryValues, Question, ask, respond
 from receiver.dashboard.navigation import entries, is_served
 from receiver.dashboard.sessions import drop_notice, set_notice, take_notice, theme_of
 from receiver.dashboard.static_files import static_url
@@ -32,8 +31,6 @@ ONCE = "once"
 """The field of a form whose value is the idempotency key of what the form does: twice the same form does it once."""
 BACK = "back"
 """The field of a form that names the page to return to."""
-MOST_FORM_BYTES = 9 * 1024 * 1024
-"""A run that is created from JSON may have 8 MiB."""
 _RANKS = (Scope.READ, Scope.WRITE, Scope.ADMIN)
 
 
@@ -76,7 +73,7 @@ class Visit:
         return segment_text(str(self.request.path_params[name]))
 
     async def ask(
-        self, handler: EndpointHandler, *, query: QueryValues = (), body: Mapping[str, Any] | None = None, **path: str
+        self, handler: EndpointHandler, *, query: QueryValues = (), body: Body | None = None, **path: str
     ) -> Any:
         """Return the `data` of the API's answer. Raises `ApiRefusal`.
 
@@ -144,9 +141,3 @@ def local_path(text: str) -> str | None:
     """Return a path with its query, if it leads to this service; None if it could lead elsewhere."""
     is_local = text.startswith("/") and not text.startswith("//") and text.isprintable() and "\\" not in text
     return text if is_local else None
-
-
-async def read_form(request: Request) -> dict[str, str]:
-    """Return the fields of a form, the last of those of one name. Raises `TooLarge`, `ClientGone`."""
-    body = await read_body(request.scope, request.receive, MOST_FORM_BYTES, setting="the dashboard")
-    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=1000))

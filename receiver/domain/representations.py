@@ -95,7 +95,10 @@ def brief_task(task: Fields) -> dict[str, Any]:
 def brief_event(task: Fields | None, event: Fields) -> dict[str, Any]:
     """Return an event whose `data` is without what may be large."""
     view = native_event(task, event)
-    return {**view, "data": {name: value for name, value in view["data"].items() if name not in BRIEF}}
+    data = {name: value for name, value in view["data"].items() if name not in BRIEF}
+    if task is None and "steps" in data:  # of a run, whose steps have their results
+        data["steps"] = [{name: value for name, value in step.items() if name != "result"} for step in data["steps"]]
+    return {**view, "data": data}
 
 
 def native_attempts(task: Fields, earlier: Sequence[Fields]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Runs, and tasks as jobs, as JSON values in Pi's form (`receiver/api/CONTRACTS.md`, "Pi"). Arguments are rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -37,12 +37,45 @@ def native_run(run: Fields, steps: Sequence[Fields]) -> dict[str, Any]:
     }
 
 
+def brief_run(run: Fields, steps: Sequence[Fields]) -> dict[str, Any]:
+    """Return a run as `native_run`, and how long it took in seconds; of each step only how far it is.
+
+    The rows of the steps have the columns that do not become large.
+    """
+    took = None if run["ended_at"] is None else (run["ended_at"] - run["created_at"]).total_seconds()
+    return {**native_run(run, ()), "steps": [_brief_step(step) for step in steps], "duration_seconds": took}
+
+
+def detailed_run(run: Fields, attempts: Mapping[str, Sequence[Fields]]) -> dict[str, Any]:
+    """Return a run as `native_run`, with each step as it was requested, and the attempts of its task.
+
+    `attempts` has them by the task's id, in the form of the API.
+    """
+    view = native_run(run, run["steps"])
+    for step, row in zip(view["steps"], run["steps"], strict=True):
+        spec = row["spec"]["step"]
+        step.update({name: spec[name] for name in ("input", "input_map", "on_failure")})
+        step["retry"] = {name: spec[name] for name in ("max_attempts", "backoff_seconds")}
+        step["attempts"] = list(attempts.get(row["task_uid"], ()))
+    return view
+
+
 def native_job(task: Fields, organization_uid: str) -> dict[str, Any]:
     """Return a task as `GET /api/v1/jobs/{id}` returns it. A completed task has its output in `job_result`."""
     job = {"object": "job", **pi_job(task), "org_id": organization_uid}
     if task["status"] == TaskStatus.COMPLETED:
         job["job_result"] = task["output"]
     return {name: job[name] for name in JOB_FIELDS if name in job}
+
+
+def _brief_step(step: Fields) -> dict[str, Any]:
+    return {
+        "id": step["name"],
+        "status": step["status"],
+        "job_id": step["task_uid"],
+        "started_at": _unix_or_none(step["started_at"]),
+        "completed_at": _unix_or_none(step["completed_at"]),
+    }
 
 
 def _run_step(step: Fields) -> dict[str, Any]:

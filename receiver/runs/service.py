@@ -10,15 +10,18 @@ from receiver.clock import utc_now
 from receiver.domain import advance as rules
 from receiver.domain.actions import Actions
 from receiver.domain.graph import Graph
+from receiver.domain.representations import native_attempts
 from receiver.domain.steps import document_of
 from receiver.events.after_commit import AfterCommit
 from receiver.events.record import record
 from receiver.runs.advance import Advancer, RunChange, run_event
 from receiver.runs.changes import Asked, RunChanger, RunRow, StepTasks, unknown_run
+from receiver.storage.attempts import attempts_of_all, present_attempts
 from receiver.storage.database import Database
 from receiver.storage.large_rows import Hold, read_first
 from receiver.storage.runs import (
     RunFilter,
+    brief_steps_of,
     insert_run,
     large_runs,
     run_by_id,
@@ -87,6 +90,23 @@ class Runs:
         query = large_runs(runs_matching(wanted, limit))
         return await read_first(self._database.read, query, hold, complete=self._with_steps)
 
+    async def brief_page(self, wanted: RunFilter, limit: int) -> list[RunRow]:
+        """Return runs, newest first, with the columns of their steps that do not become large."""
+        rows = await self._database.read(runs_matching(wanted, limit))
+        steps = await self._database.read(brief_steps_of([row["id"] for row in rows])) if rows else []
+        return _joined(rows, steps)
+
+    async def attempts(self, organization_id: int, run: RunRow) -> dict[str, list[dict[str, Any]]]:
+        """Return the attempts of the tasks of a run's steps in the form of the API, by the tasks' ids."""
+        uids = [step["task_uid"] for step in run["steps"] if step["task_uid"]]
+        tasks = await self._database.read(present_attempts(organization_id, uids)) if uids else []
+        keys = [task["id"] for task in tasks if task["attempt"] > 1]
+        earlier = await self._database.read(attempts_of_all(keys)) if keys else []
+        return {
+            task["uid"]: native_attempts(task, [each for each in earlier if each["task_id"] == task["id"]])
+            for task in tasks
+        }
+
     async def wait(self, organization_id: int, uid: str, seconds: float) -> RunRow:
         """Return a run when it has ended, or as it is after `seconds` or when the service stops. Raises `NotFound`."""
         return dict(
@@ -141,4 +161,8 @@ class Runs:
 
     async def _with_steps(self, rows: Sequence[Mapping[str, Any]]) -> list[RunRow]:
         steps = await self._database.read(steps_of([row["id"] for row in rows])) if rows else []
-        return [{**row, "steps": [step for step in steps if step["run_id"] == row["id"]]} for row in rows]
+        return _joined(rows, steps)
+
+
+def _joined(rows: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> list[RunRow]:
+    return [{**row, "steps": [step for step in steps if step["run_id"] == row["id"]]} for row in rows]

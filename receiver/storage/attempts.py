@@ -11,6 +11,10 @@ from receiver.domain.task_state import TaskState
 from receiver.storage.tables import task_attempts, tasks
 from receiver.storage.transaction import Transaction
 
+_PRESENT = (
+    *("id", "uid", "attempt", "status", "provider_task_id", "error"),
+    *("submitted_at", "started_at", "ended_at"),
+)
 ProviderId = tuple[str, str]
 """A provider's name, and its id for a task."""
 
@@ -37,6 +41,17 @@ async def keep_attempts(tx: Transaction, ended: Sequence[Ended]) -> None:
 def attempts_of(task_key: int) -> Select[Any]:
     """Return the query for the earlier attempts of a task, in their order."""
     return select(task_attempts).where(task_attempts.c.task_id == task_key).order_by(task_attempts.c.number)
+
+
+def attempts_of_all(task_keys: Collection[int]) -> Select[Any]:
+    """Return the query for the earlier attempts of these tasks, in the order of each."""
+    return select(task_attempts).where(task_attempts.c.task_id.in_(task_keys)).order_by(task_attempts.c.number)
+
+
+def present_attempts(organization_id: int, uids: Collection[str]) -> Select[Any]:
+    """Return the query for what the rows of these tasks tell of their present attempts."""
+    columns = (tasks.c[name] for name in _PRESENT)
+    return select(*columns).where(tasks.c.organization_id == organization_id, tasks.c.uid.in_(uids))
 
 
 async def attempts_at_provider(tx: Transaction, names: Collection[ProviderId]) -> dict[ProviderId, tuple[str, int]]:

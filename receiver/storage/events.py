@@ -129,6 +129,15 @@ def events_of_task(task_key: int, limit: int, before: int | None) -> Select[Any]
     return query if before is None else query.where(events.c.id < before)
 
 
+def events_of_run(run_uid: str, limit: int, before: int | None) -> Select[Any]:
+    """Return the query for a page of the events of a run and of the tasks of its steps, newest first.
+
+    Whose run it is has to be known before: with that as a condition SQLite would read all events of the organization.
+    """
+    query = _WITH_TASK.where(events.c.run_uid == run_uid).order_by(events.c.id.desc()).limit(limit)
+    return query if before is None else query.where(events.c.id < before)
+
+
 def large_events(query: Select[Any], *, brief: bool = False) -> LargeRows:
     """Return a query of events with their tasks so that it can be read in pieces; `brief` without what may be large."""
     if brief:

@@ -17,6 +17,7 @@ from receiver.storage.transaction import Transaction, Values
 
 _CHANGING_COLUMNS = ("status", "task_uid", "result", "error", "started_at", "completed_at")
 """The columns of a step that change after it is inserted."""
+_BRIEF_COLUMNS = ("run_id", "name", "status", "task_uid", "started_at", "completed_at")
 _WITH_ORGANIZATION = select(runs, organizations.c.uid.label("organization_uid")).join(
     organizations, organizations.c.id == runs.c.organization_id
 )
@@ -58,6 +59,11 @@ def large_runs(query: Select[Any]) -> LargeRows:
 def steps_of(run_keys: Collection[int]) -> Select[Any]:
     """Return the query for the steps of these runs, in the order of their positions."""
     return select(run_steps).where(run_steps.c.run_id.in_(run_keys)).order_by(run_steps.c.run_id, run_steps.c.position)
+
+
+def brief_steps_of(run_keys: Collection[int]) -> Select[Any]:
+    """Return the query for the steps of these runs without their documents."""
+    return steps_of(run_keys).with_only_columns(*(run_steps.c[name] for name in _BRIEF_COLUMNS))
 
 
 async def tasks_under_way(tx: Transaction, run_uids: Collection[str]) -> list[tuple[int, str, str]]:

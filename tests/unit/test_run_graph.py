@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from receiver.cli.run_graph import as_document, as_dot, as_mermaid, as_rows, levels
+from receiver.cli.run_graph import as_document, as_dot, as_mermaid, as_rows
+from receiver.domain.run_levels import levels
 
 
 def step(name: str, *after: str, status: str = "pending") -> dict[str, Any]:

@@ -9,6 +9,9 @@ from receiver.api.description.task_answers import (
     ListedTaskAnswer,
     PiJobAnswer,
     RunAnswer,
+    RunFieldsAnswer,
+    RunStepAnswer,
+    StepWithoutResultAnswer,
     TaskStateAnswer,
 )
 from receiver.api.description.webhook_answers import WebhookStateAnswer
@@ -31,6 +34,13 @@ class ListedTaskThenAnswer(ListedTaskAnswer):
     corrects: str = absent()
     retries: str = absent()
     note: str = absent()
+
+
+class ListedRunThenAnswer(RunFieldsAnswer):
+    """A run as it was at an event; with `brief` its steps are without their results."""
+
+    steps: list[RunStepAnswer | StepWithoutResultAnswer]
+    corrects: str = absent()
 
 
 class RunThenAnswer(RunAnswer):
@@ -147,7 +157,7 @@ class EventAnswer(EventFieldsAnswer):
 class ListedEventAnswer(EventFieldsAnswer):
     """A change that was written down; with `brief` its `data` is without what may be large."""
 
-    data: ListedTaskThenAnswer | RunThenAnswer | SystemNotice
+    data: ListedTaskThenAnswer | ListedRunThenAnswer | SystemNotice
 
 
 class TaskEventAnswer(EventFieldsAnswer):

@@ -162,32 +162,78 @@ class CreatedTasksAnswer(Answered):
     data: list[CreatedTaskAnswer | RefusedTaskAnswer]
 
 
-class RunStepAnswer(Answered):
-    """A step of a run."""
+class StandingStepAnswer(Answered):
+    """How far a step of a run is."""
 
     id: str
-    action: str
     status: StepStatus
-    depends_on: list[str]
     job_id: Id | None
     """The id of its task."""
-    result: Any
-    error: Free | None
     started_at: UnixSeconds | None
     completed_at: UnixSeconds | None
 
 
-class RunAnswer(Answered):
-    """A run: a small graph of tasks. Times are unix seconds."""
+class StepWithoutResultAnswer(StandingStepAnswer):
+    """A step of a run, without its result."""
+
+    action: str
+    depends_on: list[str]
+    error: Free | None
+
+
+class RunStepAnswer(StepWithoutResultAnswer):
+    """A step of a run."""
+
+    result: Any
+
+
+class StepRetryAnswer(Answered):
+    """How a provider's failure of a step is tried again."""
+
+    max_attempts: int
+    backoff_seconds: float
+
+
+class DetailedStepAnswer(RunStepAnswer):
+    """A step of a run; with `include=details` also as it was requested, with the attempts of its task."""
+
+    input: Free = absent()
+    input_map: dict[str, str] = absent()
+    """What comes from other steps."""
+    on_failure: Literal["stop", "continue"] = absent()
+    retry: StepRetryAnswer = absent()
+    attempts: list[AttemptAnswer] = absent()
+
+
+class RunFieldsAnswer(Answered):
+    """What every run has. Times are unix seconds."""
 
     object: Literal["run"]
     id: Id
     org_id: Id
     status: RunStatus
-    steps: list[RunStepAnswer]
     metadata: Free | None
     created_at: UnixSeconds
     updated_at: UnixSeconds
+
+
+class RunAnswer(RunFieldsAnswer):
+    """A run: a small graph of tasks. Times are unix seconds."""
+
+    steps: list[RunStepAnswer]
+
+
+class DetailedRunAnswer(RunFieldsAnswer):
+    """A run: a small graph of tasks. Times are unix seconds."""
+
+    steps: list[DetailedStepAnswer]
+
+
+class ListedRunAnswer(RunFieldsAnswer):
+    """A run in a list. With `brief` its steps tell only how far they are, and it has how long it took."""
+
+    steps: list[RunStepAnswer | StandingStepAnswer]
+    duration_seconds: float | None = absent()
 
 
 class CreatedStepAnswer(Answered):
