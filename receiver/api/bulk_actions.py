@@ -27,7 +27,7 @@ async def retry_tasks(call: Call) -> Reply:
 
 
 async def refresh_tasks(call: Call) -> Reply:
-    """`POST /api/v1/tasks/refresh`: have those that match polled soon, in the background; `dry_run` only counts them."""
+    """`POST /api/v1/tasks/refresh`: have those that match polled soon, in the background; or only count them."""
     return await _create(call, BulkActionKind.REFRESH)
 
 

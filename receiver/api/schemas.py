@@ -245,7 +245,7 @@ class TaskQuery(Page):
 
 
 class TasksToChange(RequestFields):
-    """`POST /api/v1/tasks/cancel`, `.../retry`, `.../refresh`: which tasks, by the filters of the list; at least one, or `all`."""
+    """`POST /api/v1/tasks/cancel`, `.../retry`, `.../refresh`: which, by the list's filters; at least one, or `all`."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Acting on all tasks that match the filters of a URL: how many that are, what became of them, and all such requests."""
+"""Acting on all tasks that match the filters of a URL: how many, what became of them, and all such requests."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime

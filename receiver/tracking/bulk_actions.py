@@ -3,8 +3,9 @@
 A batch is written before it is acted on (`receiver.storage.bulk_actions`). If the process dies in the middle, the next
 one acts on the same batch again, and each task's attempt tells what was done: a retry of a task that is past the
 planned attempt does nothing, a task that is cancelled is not cancelled again, and one that is due twice is polled
-twice. A refresh makes tasks due, no faster than half of the provider's limit would poll them. What cannot be done at the moment (no
-database, too many open tasks, a provider that does not answer) is left for later; what is refused is counted by code.
+twice. A refresh makes tasks due, no faster than half of the provider's limit would poll them. What cannot be done at
+the moment (no database, too many open tasks, a provider that does not answer) is left for later; what is refused is
+counted by code.
 """
 
 import asyncio
