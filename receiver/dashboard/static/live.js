@@ -1,6 +1,6 @@
 // Follows the events that concern this page. At each the page is asked for again, and its parts `data-refresh` are
 // replaced: what it shows is made on the server alone. A page in the background follows nothing. Where the page has
-// `data-again`, it is asked for again after so many milliseconds, for that is when something is to change without an event.
+// `data-again`, it is asked for again that number of milliseconds later: then something is to change without an event.
 import { dress } from "./dress.js";
 
 const FIRST_MS = 120; // several events at once are one look
