@@ -2,18 +2,28 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from receiver.domain.ids import new_id
 from tests.browser.conftest import Visitor
 from tests.browser.test_pages import HOSTILE, key_of, row
+from tests.fakes.inbound import SILENT, report
 from tests.fakes.pipeline import HELD, WAITING
 from tests.fakes.rows import change, eventually
-from tests.fakes.world import World
+from tests.fakes.world import World, in_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def world(tmp_path_factory: pytest.TempPathFactory, backend: str) -> AsyncIterator[World]:
+    """A world that takes large webhooks."""
+    async with in_process(tmp_path_factory.mktemp("browser"), max_body_bytes="16777216") as world:
+        yield world
 
 
 async def waiting(world: World, tag: str, number: int) -> list[str]:
@@ -122,6 +132,16 @@ async def test_a_search_leads_to_a_task_or_to_what_has_the_text(visit: Visitor, 
     await page.get_by_label("Search").fill(task)
     await page.keyboard.press("Enter")
     await page.wait_for_url(f"**/tasks/{task}")
+
+
+async def test_ten_megabytes_of_output_are_shown_in_part(visit: Visitor, world: World) -> None:
+    task = await world.created(SILENT)
+    output = {"image_url": "https://example.com/a.png", "picture": "A" * 10_000_000, "last": "the-end"}
+    assert (await report(world, task, "completed", output=output)).status_code == 200
+    page = await visit(f"/tasks/{task}")
+    await expect(page.locator("#output")).to_contain_text("Shown in part: it has 10.0 MB.")
+    await expect(page.get_by_role("region", name="Output")).to_contain_text("(10,000,000 characters)")
+    assert len(await page.content()) < 100_000
 
 
 async def test_a_read_key_sees_no_selection_and_what_others_began(visit: Visitor, world: World) -> None:

@@ -1,4 +1,4 @@
-"""Acting on all tasks that match, and on selected ones, from the pages: exact numbers, refusals, hostile text."""
+"""Acting on all tasks that match, and on selected ones: exact numbers, refusals, read keys, hostile text."""
 
 import re
 from collections.abc import AsyncIterator
