@@ -99,7 +99,7 @@ def receipts_without_owner(after: tuple[datetime, int] | None, limit: int) -> Se
     They are the next ones after `after`, oldest first.
     """
     at, key = receipts.c.received_at, receipts.c.id
-    conditions = [receipts.c.organization_id.is_(None)]
+    conditions: list[ColumnElement[bool]] = [receipts.c.organization_id.is_(None)]
     if after is not None:
         conditions += [at >= after[0], not_(and_(at == after[0], key <= after[1]))]
     return select(at, key).where(*conditions).order_by(at, key).limit(limit)

@@ -1,6 +1,6 @@
 // Follows the events that concern this page. At each the page is asked for again, and its parts `data-refresh` are
-// replaced: what it shows is made on the server alone. What makes no event is looked at every so many seconds
-// (`data-every`). A page in the background follows nothing.
+// replaced: what it shows is made on the server alone. What makes no event is looked at at intervals
+// (`data-every`, in seconds). A page in the background follows nothing.
 import { dress } from "./dress.js";
 
 const FIRST_MS = 120; // several events at once are one look
