@@ -18,9 +18,10 @@ class Receipt(SQLModel, table=True):
     __tablename__: ClassVar[str] = "receipt"
     __table_args__ = (
         Index("ix_receipt_received_at", "received_at"),
-        Index("ix_receipt_organization_id", "organization_id", "id"),
-        Index("ix_receipt_reason", "organization_id", "reason", "id"),
-        Index("ix_receipt_task_uid", "task_uid", "id"),
+        Index("ix_receipt_organization_id", "organization_id", "received_at", "id"),
+        Index("ix_receipt_reason", "organization_id", "reason", "received_at", "id"),
+        Index("ix_receipt_provider", "organization_id", "provider", "received_at", "id"),
+        Index("ix_receipt_task_uid", "organization_id", "task_uid", "received_at", "id"),
     )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BigKey)

@@ -1,11 +1,11 @@
 """Receipts: inbound webhooks that were authentic and yet not applied; the lists of the API."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import Select, case, cast, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, cast, func, insert, not_, select, update
 
 from models import ReceiptReason
 from receiver.domain.ids import new_id
@@ -65,13 +65,27 @@ async def receipt_owner(tx: Transaction, task_uid: str | None) -> int:
 
 def receipts_matching(wanted: ReceiptFilter, limit: int) -> Select[Any]:
     """Return the query for a page of receipts, newest first, without their bodies, which may be large."""
+    at, key = receipts.c.received_at, receipts.c.id
     equal = {"reason": wanted.reason, "provider": wanted.provider, "task_uid": wanted.task_uid}
     return (
         select(*(column for column in receipts.c if column.name != "body"))
-        .where(*wanted.conditions(receipts, **equal))
-        .order_by(receipts.c.id.desc())
+        .where(*replace(wanted, before=None).conditions(receipts, **equal), *_after_cursor(wanted.before))
+        .order_by(at.desc(), key.desc())
         .limit(limit)
     )
+
+
+def _after_cursor(before: int | None) -> list[ColumnElement[bool]]:
+    """Return the conditions for what comes after a row in the list, whose order is that of time.
+
+    The clean-up purges the oldest first: where that row is gone, all that came after it is.
+    """
+    if before is None:
+        return []
+    shown = receipts.alias()
+    moment = select(shown.c.received_at).where(shown.c.id == before).scalar_subquery()
+    at = receipts.c.received_at
+    return [at <= moment, not_(and_(at == moment, receipts.c.id >= before))]
 
 
 def receipt_by_id(organization_id: int, uid: str) -> Select[Any]:
@@ -79,10 +93,16 @@ def receipt_by_id(organization_id: int, uid: str) -> Select[Any]:
     return select(receipts).where(receipts.c.organization_id == organization_id, receipts.c.uid == uid)
 
 
-def receipts_without_owner(after: int, limit: int) -> Select[Any]:
-    """Return the query for the next receipts that an earlier version wrote, which did not write whose they are."""
-    is_next = (receipts.c.organization_id.is_(None), receipts.c.id > after)
-    return select(receipts.c.id).where(*is_next).order_by(receipts.c.id).limit(limit)
+def receipts_without_owner(after: tuple[datetime, int] | None, limit: int) -> Select[Any]:
+    """Return the query for (received_at, id) of receipts of an earlier version, which did not write whose they are.
+
+    They are the next ones after `after`, oldest first.
+    """
+    at, key = receipts.c.received_at, receipts.c.id
+    conditions: list[ColumnElement[bool]] = [receipts.c.organization_id.is_(None)]
+    if after is not None:
+        conditions += [at >= after[0], not_(and_(at == after[0], key <= after[1]))]
+    return select(at, key).where(*conditions).order_by(at, key).limit(limit)
 
 
 async def find_owners(tx: Transaction, keys: Sequence[int]) -> int:

@@ -113,9 +113,9 @@ class Cleaner:
 
     async def find_receipt_owners(self) -> int:
         """Write down whose the receipts of earlier versions are; return of how many it was found."""
-        found = after = 0
+        found, after = 0, None
         while page := await self._database.read(receipts_without_owner(after, _PAGE)):
-            after = page[-1]["id"]
+            after = page[-1]["received_at"], page[-1]["id"]
             found += await self._write([row["id"] for row in page], find_owners)
         return found
 

@@ -3,6 +3,7 @@
 import pytest
 from playwright.async_api import expect
 
+from receiver.dashboard import inbound
 from tests.browser.conftest import Visitor
 from tests.fakes.inbound import PICTURE, SILENT, post, report
 from tests.fakes.world import World
@@ -26,7 +27,10 @@ async def not_applied(world: World) -> list[str]:
     return [each["id"] for each in found]
 
 
-async def test_a_receipt_appears_and_leads_to_its_task(visit: Visitor, world: World) -> None:
+async def test_a_receipt_appears_and_leads_to_its_task(
+    visit: Visitor, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbound, "EVERY_SECONDS", 1)
     task = await world.created({"outcome": "completed", "webhook": "lost", "pending_seconds": 60})
     page = await visit(f"/inbound?task_id={task}")
     await expect(page.get_by_role("button", name="Live: pause")).to_have_attribute("data-is", "live")
