@@ -1,5 +1,5 @@
 // Follows the events that concern this page. At each the page is asked for again, and its parts `data-refresh` are
-// replaced: what it shows is made on the server alone. What makes no event is looked at every so many seconds
+// replaced: what it shows is made on the server alone. What makes no event is looked at again every few seconds
 // (`data-every`). A page in the background follows nothing.
 import { dress } from "./dress.js";
 
