@@ -34,7 +34,16 @@ async def test_new_events_appear_until_it_is_paused_and_then_what_was_missed(vis
     await expect(rows).to_have_count(5)
     for row, task in zip(range(3), missed[::-1], strict=True):
         await expect(rows.nth(row)).to_contain_text(task[-12:])
-    await rows.first.get_by_role("link", name=missed[-1][-12:]).click()
+    await page.set_viewport_size({"width": 1280, "height": 300})
+    await page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    before = await rows.last.bounding_box()
+    newest = await world.created({"pending_seconds": 60}, model=model)
+    await expect(rows.first).to_contain_text(newest[-12:])
+    after = await rows.last.bounding_box()
+    assert before is not None
+    assert after is not None
+    assert abs(before["y"] - after["y"]) < 2  # what is read stays where it is
+    await rows.nth(1).get_by_role("link", name=missed[-1][-12:]).click()
     await page.wait_for_url(f"**/tasks/{missed[-1]}")
 
 

@@ -47,7 +47,7 @@ async def text_of(client: httpx.AsyncClient, path: str = "/overview") -> str:
 
 
 async def counted(world: World, created: int) -> dict[str, Any]:
-    """Wait until so many tasks, and their ends, are in the sums; return the statistics."""
+    """Wait until this number of tasks, and their ends, are in the sums; return the statistics."""
     async with asyncio.timeout(30):
         while True:
             stats = dict((await world.api.get("/api/v1/stats")).json()["data"])
