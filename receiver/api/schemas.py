@@ -228,6 +228,12 @@ class Page(RequestFields):
     cursor: str | None = None
 
 
+class WebhookQuery(Page):
+    """The query of `GET /api/v1/webhooks`."""
+
+    include: Literal["stats"] | None = None
+
+
 class TaskQuery(Page):
     """The query of `GET /api/v1/tasks`."""
 
