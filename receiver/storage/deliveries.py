@@ -161,6 +161,7 @@ def _with_last_attempt() -> Select[Any]:
             deliveries,
             events.c.uid.label("event_uid"),
             events.c.type.label("event_type"),
+            events.c.run_uid,
             tasks.c.uid.label("task_uid"),
             replays.c.uid.label("replay_uid"),
             case((is_registered, subscriptions.c.uid)).label("webhook_uid"),

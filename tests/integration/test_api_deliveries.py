@@ -65,6 +65,7 @@ async def test_a_delivery_is_listed_with_its_outcome(world: World) -> None:
         "endpoint_url": world.subscriber.url,
         "task_id": task_id,
         "replay_id": None,
+        "run_id": None,
         "status": "delivered",
         "attempt_count": 1,
         "next_attempt_at": None,

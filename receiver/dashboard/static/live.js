@@ -12,6 +12,7 @@ export function follow(main) {
   if (!main || !button) return { refresh: () => location.reload(), toggle() {} };
   let source = null;
   let timer = null;
+  let again = null;
   let lookedAt = 0;
   let isPaused = sessionStorage.getItem(PAUSED) === "yes";
 
@@ -44,6 +45,7 @@ export function follow(main) {
     if (source) source.close();
     source = null;
     clearTimeout(timer);
+    clearTimeout(again);
     timer = null;
   }
 
@@ -67,6 +69,14 @@ export function follow(main) {
       return;
     }
     if (response.ok) replace(new DOMParser().parseFromString(await response.text(), "text/html"));
+    later();
+  }
+
+  // What no event tells of is looked at again after so many seconds, as long as the page has something of the kind.
+  function later() {
+    const seconds = document.querySelector("[data-again]")?.dataset.again;
+    clearTimeout(again);
+    if (seconds && source) again = setTimeout(soon, seconds * 1000);
   }
 
   function toggle() {
