@@ -49,16 +49,17 @@ async def show_deliveries(visit: Visit) -> Response:
 
 
 async def read_deliveries(
-    visit: Visit, query: ListQuery, handler: EndpointHandler, own: Collection[str] = (), **path: str
+    visit: Visit, query: ListQuery, handler: EndpointHandler, own: Collection[str] = (), limit: int = 50, **path: str
 ) -> dict[str, Any]:
     """Return what `delivery_list.html` shows: a page of deliveries of an endpoint of the API.
 
-    `own` are the names of the query that mean something to the page alone. A filter that the API refuses is `fault`.
+    `own` are the names of the query that mean something to the page alone, `limit` is of a page whose query has none. A filter that the API refuses is `fault`.
     """
     asked = [pair for pair in query.pairs if pair[0] not in own]
     fault = None
     try:
-        found = await visit.ask(handler, query=asked, **path)
+        bounds = [] if query.get("limit") else [("limit", limit)]
+        found = await visit.ask(handler, query=[*asked, *bounds], **path)
     except ApiRefusal as refused:
         if refused.status not in (400, 404):
             raise

@@ -3,6 +3,7 @@
 import shlex
 from typing import Any
 
+import orjson
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -13,6 +14,7 @@ from receiver.dashboard.asking import ApiRefusal
 from receiver.dashboard.deliveries import read_deliveries, send_again_query
 from receiver.dashboard.list_query import ListQuery, canonical
 from receiver.dashboard.visit import Visit
+from receiver.dashboard.webhook_fields import events_text
 from receiver.dashboard.webhook_numbers import DEFAULT_RANGE, RANGES, percent, pictures_of
 from receiver.dashboard.webhooks import PATH
 
@@ -37,11 +39,13 @@ async def show_webhook(visit: Visit) -> Response:
     since = visit.now - RANGES[chosen]
     numbers = await visit.ask(stats.get_webhook_stats, webhook_id=uid, query={"since": since.isoformat()})
     newest = await visit.ask(replays.list_replays, webhook_id=uid, query={"limit": _MOST_REPLAYS})
-    shown = await read_deliveries(visit, query, deliveries.list_webhook_deliveries, _OWN, webhook_id=uid)
+    shown = await read_deliveries(visit, query, deliveries.list_webhook_deliveries, _OWN, 20, webhook_id=uid)
     return visit.page(
         "webhook.html",
         status=shown["fault"].status if shown["fault"] else 200,
         webhook=webhook,
+        events=events_text(webhook["event_types"]),
+        filters_text=orjson.dumps(webhook["filters"]).decode() if webhook["filters"] else "",
         stats=numbers,
         rate=percent(numbers["deliveries"]["success_rate"]),
         pictures=pictures_of(numbers),

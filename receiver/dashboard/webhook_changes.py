@@ -5,7 +5,6 @@ from typing import Any
 
 from starlette.responses import Response
 
-from models import Scope
 from receiver.api import replays, stats
 from receiver.api import webhooks as api
 from receiver.dashboard.asking import ApiRefusal
@@ -27,6 +26,7 @@ async def show_change(visit: Visit) -> Response:
 
 async def change(visit: Visit) -> Response:
     """Change what differs in the form. Another kind of signature has another secret, which this answer has alone."""
+    need_write(visit)
     webhook = await _webhook(visit)
     try:
         if visit.form.get("seen") != webhook["updated_at"]:
@@ -38,7 +38,7 @@ async def change(visit: Visit) -> Response:
     except FormFault as fault:
         return webhook_form(visit, visit.form, fault, webhook)
     except ApiRefusal as refused:
-        return webhook_form(visit, visit.form, _fault(visit, refused), webhook)
+        return webhook_form(visit, visit.form, FormFault.of(refused), webhook)
     return saved(visit, changed, "The webhook is changed.")
 
 
@@ -63,6 +63,7 @@ async def show_rotate(visit: Visit) -> Response:
 
 async def rotate(visit: Visit) -> Response:
     """Make a new secret, which this answer has alone, or take the one that is given."""
+    need_write(visit)
     webhook = await _webhook(visit)
     try:
         body: dict[str, Any] = {"overlap_seconds": _seconds(visit.form.get("overlap_seconds", ""))}
@@ -72,7 +73,7 @@ async def rotate(visit: Visit) -> Response:
     except FormFault as fault:
         return _rotate_page(visit, webhook, visit.form, fault)
     except ApiRefusal as refused:
-        return _rotate_page(visit, webhook, visit.form, _fault(visit, refused))
+        return _rotate_page(visit, webhook, visit.form, FormFault.of(refused))
     return saved(visit, rotated, "The secret is another one now.")
 
 
@@ -98,6 +99,7 @@ async def show_replay(visit: Visit) -> Response:
 
 async def replay(visit: Visit) -> Response:
     """Send again what was given up, or all that matched."""
+    need_write(visit)
     webhook, form = await _webhook(visit), visit.form
     is_recover = form.get("kind") == "recover"
     body: dict[str, Any] = {"since": form.get("since", "").strip()}
@@ -109,7 +111,7 @@ async def replay(visit: Visit) -> Response:
     try:
         begun = await visit.ask(handler, webhook_id=webhook["id"], body=body)
     except ApiRefusal as refused:
-        return _replay_page(visit, webhook, form, _fault(visit, refused))
+        return _replay_page(visit, webhook, form, FormFault.of(refused))
     text = f"{begun['deliveries']:,} deliveries are sent again." if begun["deliveries"] != 1 else "One is sent again."
     return visit.done(text, otherwise=f"{PATH}/{webhook['id']}")
 
@@ -131,13 +133,6 @@ def _replay_page(visit: Visit, webhook: dict[str, Any], form: Any, fault: FormFa
 
 def _rotate_page(visit: Visit, webhook: dict[str, Any], form: Any, fault: FormFault | None = None) -> Response:
     return visit.page("webhook_rotate.html", status=400 if fault else 200, webhook=webhook, form=form, fault=fault)
-
-
-def _fault(visit: Visit, refused: ApiRefusal) -> FormFault:
-    """Return what a form is to tell. Raises `ApiRefusal` for who may not write, and where the service is at fault."""
-    if not visit.can(Scope.WRITE) or refused.status >= 500 or refused.status == 404:
-        raise refused
-    return FormFault.of(refused)
 
 
 def _seconds(text: str) -> float:

@@ -1,6 +1,6 @@
 """The form of a webhook: its fields as the API takes them, and a webhook as the form shows it. Pure."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ from models import RUN_EVENTS, SYSTEM_EVENTS, TASK_EVENTS, DeliveryFormat, Signa
 from receiver.dashboard.asking import ApiRefusal
 from receiver.domain.matching import TASK_END_EVENTS
 
-EVENTS = {"Tasks": TASK_EVENTS, "Runs": RUN_EVENTS, "System": SYSTEM_EVENTS}
+EVENTS = {"task.*": TASK_EVENTS, "run.*": RUN_EVENTS, "system.*": SYSTEM_EVENTS}
+"""The event types by the words that stand for all of a kind."""
 FORMATS = {
     DeliveryFormat.STANDARD: "standard (Standard Webhooks)",
     DeliveryFormat.CLOUDEVENTS: "cloudevents",
@@ -37,7 +38,9 @@ class FormFault(Exception):
 
     @classmethod
     def of(cls, refused: ApiRefusal) -> "FormFault":
-        """Return the fault that the API found."""
+        """Return the fault that the API found. Raises `ApiRefusal` where no other form would help."""
+        if refused.status >= 500 or refused.status in (403, 404):
+            raise refused
         return cls(refused.message, str(refused.error.get("param") or ""))
 
 
@@ -85,6 +88,14 @@ def changes(form: Form, webhook: Mapping[str, Any]) -> Fields:
     """Return the fields of a form that differ from the webhook: what nobody changed stays as it is."""
     present = fields_of(form_of(webhook))
     return {name: value for name, value in fields_of(form).items() if name not in present or present[name] != value}
+
+
+def events_text(types: Collection[str]) -> str:
+    """Return event types in few words: `task.*` stands for all of tasks, as the API takes it."""
+    words = []
+    for all_of_them, names in EVENTS.items():
+        words += [all_of_them] if set(names) <= set(types) else [name for name in names if name in types]
+    return ", ".join(words)
 
 
 def _filters(text: str) -> Any:

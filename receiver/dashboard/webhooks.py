@@ -15,6 +15,7 @@ from receiver.dashboard.webhook_fields import (
     SIGNATURES,
     Form,
     FormFault,
+    events_text,
     fields_of,
     new_form,
 )
@@ -33,7 +34,10 @@ async def show_webhooks(visit: Visit) -> Response:
     return visit.page(
         "webhooks.html",
         query=ListQuery(PATH, pairs, visit.url),
-        webhooks=[{**each, "success": percent(each["stats"]["success_rate"])} for each in found["data"]],
+        webhooks=[
+            {**each, "success": percent(each["stats"]["success_rate"]), "events": events_text(each["event_types"])}
+            for each in found["data"]
+        ],
         next_cursor=found["next_cursor"] if found["has_more"] else None,
         live=visit.url("/live", {"event_types": _FOLLOWED}),
     )
@@ -47,14 +51,13 @@ async def show_new(visit: Visit) -> Response:
 
 async def add(visit: Visit) -> Response:
     """Add a webhook. The answer has its secret, if Ringback made one: it is shown in this page alone."""
+    need_write(visit)
     try:
         given = {name: value for name, value in fields_of(visit.form).items() if value is not None}
         webhook = await visit.ask(api.create_webhook, body=given)
     except FormFault as fault:
         return webhook_form(visit, visit.form, fault)
     except ApiRefusal as refused:
-        if not visit.can(Scope.WRITE) or refused.status >= 500:
-            raise
         return webhook_form(visit, visit.form, FormFault.of(refused))
     return saved(visit, webhook, "The webhook is added.")
 
@@ -83,7 +86,7 @@ def webhook_form(
 
 
 def need_write(visit: Visit) -> None:
-    """Refuse who may only read, before a form is shown that would do nothing for them."""
+    """Refuse who may only read, before a form is shown or looked at that would do nothing for them."""
     if not visit.can(Scope.WRITE):
         message = "this needs a key with the scope write"
         raise ApiRefusal(403, {"message": message, "code": "permission_denied", "request_id": None})
