@@ -19,6 +19,7 @@ RANGES = {
 DEFAULT_RANGE = "24h"
 _MOST_COLUMNS = 120
 _STEPS = {"minute": 60, "hour": 3600}
+_WORDS = {60: "a minute", 3600: "an hour"}
 _NUMBERS = ("attempts", "delivered", "failed", "dead")
 _PERCENTILES = ("p50_ms", "p95_ms", "p99_ms")
 
@@ -44,7 +45,7 @@ def pictures_of(stats: Numbers) -> WebhookPictures | None:
         return None
     series, step = _grouped(found["series"], _STEPS[stats["step"]])
     most = max(each["attempts"] for each in series)
-    return WebhookPictures(duration(step), most, _sent(series, most), _rate(series), _latencies(found))
+    return WebhookPictures(_WORDS.get(step) or duration(step), most, _sent(series, most), _rate(series), _latencies(found))
 
 
 def percent(share: float | None) -> str:

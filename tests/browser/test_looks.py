@@ -1,11 +1,13 @@
 """How each page looks: light, dark, wide and on a phone, without what keeps people out. Pictures are in `.shots`."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver.clock import utc_now
 from tests.browser.conftest import PHONE, WIDE, Visitor, check_access, each_look, shoot
 from tests.fakes.world import World
 
@@ -64,8 +66,8 @@ async def test_webhooks_and_deliveries_are_legible_in_every_look(world: World, v
     async with each_look(page) as look:
         for path, name in (
             ("/webhooks", "webhooks"),
-            (f"/webhooks/{webhook}?range=1h", "webhook"),
-            ("/deliveries", "deliveries"),
+            (f"/webhooks/{webhook}?range=1h&limit=6", "webhook"),
+            ("/deliveries?limit=12", "deliveries"),
             (f"/deliveries/{dead}", "delivery"),
         ):
             await page.goto(path)
@@ -121,8 +123,10 @@ async def _sent(world: World) -> tuple[str, str, str]:
         await world.api.get("/readyz")
     while (await world.api.get(f"/api/v1/webhooks/{shop['id']}/stats")).json()["data"]["deliveries"]["attempts"] < 30:
         await world.api.get("/readyz")
-    since = {"since": "2026-01-01"}
-    await world.api.post(f"/api/v1/webhooks/{shop['id']}/replay", json=since)
+    since = (utc_now() - timedelta(hours=1)).isoformat()
+    for kind in ("replay", "recover"):
+        asked = await world.api.post(f"/api/v1/webhooks/{shop['id']}/{kind}", json={"since": since})
+        assert asked.status_code == 202, asked.text
     await world.ended(await world.created({"outcome": "failed"}))
     pending = await _list(world, "/deliveries", {**query})
     return shop["id"], dead[0]["id"], pending[0]["id"]
