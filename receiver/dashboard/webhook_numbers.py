@@ -45,7 +45,9 @@ def pictures_of(stats: Numbers) -> WebhookPictures | None:
         return None
     series, step = _grouped(found["series"], _STEPS[stats["step"]])
     most = max(each["attempts"] for each in series)
-    return WebhookPictures(_WORDS.get(step) or duration(step), most, _sent(series, most), _rate(series), _latencies(found))
+    return WebhookPictures(
+        _WORDS.get(step) or duration(step), most, _sent(series, most), _rate(series), _latencies(found)
+    )
 
 
 def percent(share: float | None) -> str:
@@ -57,7 +59,9 @@ def _grouped(series: Sequence[Numbers], step: int) -> tuple[list[dict[str, Any]]
     """Return the sums of so many steps side by side that there are `_MOST_COLUMNS` at most, and their seconds."""
     size = math.ceil(len(series) / _MOST_COLUMNS)
     groups = [series[start : start + size] for start in range(0, len(series), size)]
-    sums = [{"at": group[0]["at"], **{name: sum(each[name] for each in group) for name in _NUMBERS}} for group in groups]
+    sums = [
+        {"at": group[0]["at"], **{name: sum(each[name] for each in group) for name in _NUMBERS}} for group in groups
+    ]
     return sums, size * step
 
 
@@ -69,7 +73,9 @@ def _sent(series: Sequence[Numbers], most: int) -> list[Drawn]:
     accepted = columns([each["delivered"] for each in series], most)
     whole = columns([each["attempts"] for each in series], most)
     failed = [
-        Column(all_.x, all_.y, all_.width, round((part.y if part.value else HEIGHT) - all_.y, 1), all_.value - part.value)
+        Column(
+            all_.x, all_.y, all_.width, round((part.y if part.value else HEIGHT) - all_.y, 1), all_.value - part.value
+        )
         for all_, part in zip(whole, accepted, strict=True)
     ]
     return [_drawn("delivered", accepted, titles), _drawn("failed", failed, titles)]

@@ -129,7 +129,9 @@ class Statistics:
         sums = await self._database.read(reading.delivery_totals(organization_id, keys, span))
         of_these = {"organization": organization_id, "subscriptions": list(keys), "most": len(keys)}
         backlogs = await self._database.read(standing.webhook_backlogs(chosen=True), of_these)
-        numbers, waiting = ({row[name]: row for row in rows} for name, rows in (("subscription_id", sums), ("id", backlogs)))
+        numbers, waiting = (
+            {row[name]: row for row in rows} for name, rows in (("subscription_id", sums), ("id", backlogs))
+        )
         return {key: _numbers(wanted, numbers.get(key), waiting.get(key)) for key in keys}
 
     async def _tasks(self, organization_id: int, wanted: StatisticRange, model: str | None) -> dict[str, Any]:

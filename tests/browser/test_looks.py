@@ -85,7 +85,10 @@ async def test_webhooks_and_deliveries_are_legible_in_every_look(world: World, v
         await shoot(page, name)
         await check_access(page)
     await page.set_viewport_size(WIDE)
-    for path, button in ((f"/webhooks/{webhook}/test", "Send a ping"), (f"/webhooks/{webhook}/rotate", "Change the secret")):
+    for path, button in (
+        (f"/webhooks/{webhook}/test", "Send a ping"),
+        (f"/webhooks/{webhook}/rotate", "Change the secret"),
+    ):
         await page.goto(path)
         await page.get_by_role("button", name=button).click()
         await page.get_by_role("heading", level=1).wait_for()

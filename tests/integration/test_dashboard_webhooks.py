@@ -195,7 +195,9 @@ async def test_a_read_key_sees_no_controls_and_is_refused(world: World) -> None:
         token = await token_of(reader, "/webhooks")
         for act in ACTS:
             path = f"/webhooks/{act.format(webhook['id'])}"
-            assert (await reader.post(path, data={"csrf": token, "seen": webhook["updated_at"]})).status_code == 403, act
+            assert (await reader.post(path, data={"csrf": token, "seen": webhook["updated_at"]})).status_code == 403, (
+                act
+            )
             if not act.endswith("able"):
                 assert (await reader.get(path)).status_code == 403, act
         assert (await reader.post(f"/deliveries/{delivery['id']}/retry", data={"csrf": token})).status_code == 403
@@ -240,7 +242,13 @@ async def test_a_delivery_shows_its_request_its_attempts_and_why(world: World, c
     delivery = await settled(world, webhook, task, "dead")
     world.subscriber.answer = lambda _number, _request: 200
     page = unescape((await client.get(f"/deliveries/{delivery['id']}")).text)
-    for told in ("HTTP 503", "Every attempt of its schedule failed", "9007199254740993", "\\u202egnp.exe", "webhook-id"):
+    for told in (
+        "HTTP 503",
+        "Every attempt of its schedule failed",
+        "9007199254740993",
+        "\\u202egnp.exe",
+        "webhook-id",
+    ):
         assert told in page, told
     assert "planted-header-value" not in page
     page = (await client.get(f"/deliveries/{delivery['id']}")).text
