@@ -11,7 +11,7 @@ from models.states import DeliveryStatus
 
 _IS_DUE = text("due_at IS NOT NULL")
 _IS_AT_REST = text("due_at IS NULL AND status <> 'delivered'")
-"""Given up, cancelled, or pending for a subscription that is off. No row that is sent and accepted passes through it."""
+"""Given up, cancelled, or pending for a subscription that is off: no row on its way to being delivered is."""
 _IS_REPLAYED = text("replay_id IS NOT NULL")
 
 

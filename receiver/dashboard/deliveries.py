@@ -53,13 +53,14 @@ async def read_deliveries(
 ) -> dict[str, Any]:
     """Return what `delivery_list.html` shows: a page of deliveries of an endpoint of the API.
 
-    `own` are the names of the query that mean something to the page alone, `limit` is of a page whose query has none. A filter that the API refuses is `fault`.
+    `own` are the names of the query that mean something to the page alone, `limit` is of a page whose query has none.
+    A filter that the API refuses is `fault`.
     """
     asked = [pair for pair in query.pairs if pair[0] not in own]
     fault = None
     try:
         bounds = [] if query.get("limit") else [("limit", limit)]
-        found = await visit.ask(handler, query=[*asked, *bounds], **path)
+        found = await visit.ask(handler, query=[*asked, *bounds], body=None, **path)
     except ApiRefusal as refused:
         if refused.status not in (400, 404):
             raise
@@ -108,7 +109,7 @@ async def _search(visit: Visit, text: str) -> Response:
 
 async def _is_found(visit: Visit, handler: EndpointHandler, **path: str) -> bool:
     try:
-        await visit.ask(handler, **path)
+        await visit.ask(handler, query=(), body=None, **path)
     except ApiRefusal as refused:
         if refused.status not in (400, 404):
             raise

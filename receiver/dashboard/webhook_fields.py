@@ -92,7 +92,7 @@ def changes(form: Form, webhook: Mapping[str, Any]) -> Fields:
 
 def events_text(types: Collection[str]) -> str:
     """Return event types in few words: `task.*` stands for all of tasks, as the API takes it."""
-    words = []
+    words: list[str] = []
     for all_of_them, names in EVENTS.items():
         words += [all_of_them] if set(names) <= set(types) else [name for name in names if name in types]
     return ", ".join(words)

@@ -157,8 +157,8 @@ _AT_REST = (text("delivery.due_at IS NULL"), text("delivery.status <> 'delivered
 def deliveries_matching(wanted: DeliveryFilter, limit: int) -> Select[Any]:
     """Return the query for a page of deliveries, newest first, each with its last attempt.
 
-    What is given up or cancelled has an index. What is pending is looked for in that of what is due, and so costs as much as
-    the backlog is long; where that is long, the newest rows (`among_newest`) have it.
+    What is given up or cancelled has an index. What is pending is looked for in that of what is due, which costs as
+    much as the backlog is long; where that is long, the newest rows (`among_newest`) have it.
     """
     return _with_last_attempt().where(*_conditions(wanted)).order_by(deliveries.c.id.desc()).limit(limit)
 

@@ -304,7 +304,7 @@ async def test_a_form_gives_back_the_webhook_that_it_shows() -> None:
 @pytest.mark.sqlite_only("pure")
 async def test_pictures_have_few_columns_and_all_attempts() -> None:
     start = utc_now().replace(microsecond=0)
-    series = [
+    series: list[dict[str, Any]] = [
         {"at": (start + timedelta(minutes=n)).isoformat(), "attempts": n % 3, "delivered": n % 2 and n % 3, "dead": 0}
         for n in range(720)
     ]

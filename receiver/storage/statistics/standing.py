@@ -63,10 +63,10 @@ def oldest_due_task() -> TextualSelect:
 def webhook_backlogs(*, chosen: bool = False) -> TextualSelect:
     """Return the query for webhooks that fail, are off, or have deliveries pending, the oldest due first.
 
-    Its parameters are `organization` and `most`, and where they are `chosen` the row keys `subscriptions` of the webhooks
-    that are looked at alone, however they stand. Columns: id, uid, endpoint_url, is_active, disabled_reason, failing_since, next_due
-    (of the delivery that is due first), and pending: how many wait, up to `MOST_PENDING`. Those of a webhook that is
-    off are counted among its `MOST_PENDING` newest deliveries alone.
+    Its parameters are `organization` and `most`, and where they are `chosen` the row keys `subscriptions` of the
+    webhooks that are looked at alone, however they stand. Columns: id, uid, endpoint_url, is_active, disabled_reason,
+    failing_since, next_due (of the delivery that is due first), and pending: how many wait, up to `MOST_PENDING`. Those
+    of a webhook that is off are counted among its `MOST_PENDING` newest deliveries alone.
     """
     of_webhook = "SELECT {} FROM delivery WHERE delivery.subscription_id = webhook.id"
     waiting = f"{of_webhook.format('1')} AND due_at IS NOT NULL LIMIT {MOST_PENDING}"
