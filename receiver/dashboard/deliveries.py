@@ -11,7 +11,7 @@ from receiver.api import deliveries as api
 from receiver.api import tasks, webhooks
 from receiver.api.endpoint import EndpointHandler
 from receiver.dashboard.asking import ApiRefusal
-from receiver.dashboard.list_query import ListQuery, Pairs, canonical
+from receiver.dashboard.list_query import ListQuery, canonical
 from receiver.dashboard.visit import Visit
 
 PATH = "/deliveries"
@@ -42,7 +42,7 @@ async def show_deliveries(visit: Visit) -> Response:
     return visit.page(
         "deliveries.html",
         status=shown["fault"].status if shown["fault"] else 200,
-        again=_send_again(visit, query, query.get("webhook_id")),
+        again=send_again_url(visit, query, query.get("webhook_id")),
         live=visit.url("/live", followed),
         **shown,
     )
@@ -76,11 +76,18 @@ async def read_deliveries(
     }
 
 
-def send_again_query(query: ListQuery) -> Pairs:
-    """Return the query of the form that sends again what a list of one webhook's deliveries shows."""
+def send_again_url(visit: Visit, query: ListQuery, webhook_id: str, own: Collection[str] = ()) -> str | None:
+    """Return where what a list shows can be sent again, all of it: that is done for one webhook, by time.
+
+    None for a list with other filters, and for who may not write.
+    """
+    others = {name for name, _ in query.pairs} - {"webhook_id", "status", "limit", "cursor", *_OF_A_RANGE, *own}
+    is_settled = query.get("status") in ("", DeliveryStatus.DEAD)
+    if not webhook_id or others or not is_settled or not visit.can(Scope.WRITE):
+        return None
     kind = "recover" if query.get("status") == DeliveryStatus.DEAD else "replay"
-    found = [(new, query.get(name)) for name, new in _OF_A_RANGE.items() if query.get(name)]
-    return [("kind", kind), *found]
+    times = [(new, query.get(name)) for name, new in _OF_A_RANGE.items() if query.get(name)]
+    return visit.url(f"/webhooks/{webhook_id}/replay", [("kind", kind), *times])
 
 
 async def act(visit: Visit) -> Response:
@@ -115,12 +122,3 @@ async def _is_found(visit: Visit, handler: EndpointHandler, **path: str) -> bool
             raise
         return False
     return True
-
-
-def _send_again(visit: Visit, query: ListQuery, webhook_id: str) -> str | None:
-    """Return where all that match can be sent again: that is done for one webhook, by time."""
-    others = {name for name, _ in query.pairs} - {"webhook_id", "status", "limit", "cursor", *_OF_A_RANGE}
-    is_settled = query.get("status") in ("", DeliveryStatus.DEAD)
-    if not webhook_id or others or not is_settled or not visit.can(Scope.WRITE):
-        return None
-    return visit.url(f"/webhooks/{webhook_id}/replay", send_again_query(query))

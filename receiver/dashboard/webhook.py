@@ -11,7 +11,7 @@ from models import Scope
 from receiver.api import deliveries, replays, stats
 from receiver.api import webhooks as api
 from receiver.dashboard.asking import ApiRefusal
-from receiver.dashboard.deliveries import read_deliveries, send_again_query
+from receiver.dashboard.deliveries import read_deliveries, send_again_url
 from receiver.dashboard.list_query import ListQuery, canonical
 from receiver.dashboard.visit import Visit
 from receiver.dashboard.webhook_fields import events_text
@@ -53,7 +53,7 @@ async def show_webhook(visit: Visit) -> Response:
         chosen_range=chosen,
         replays=newest["data"],
         has_more_replays=newest["has_more"],
-        send_again=visit.url(f"{PATH}/{uid}/replay", send_again_query(query)),
+        again=send_again_url(visit, query, uid, _OWN),
         curl=_curl(visit, uid),
         live=visit.url("/live", {"event_types": "task.*,run.*,system.*"}),
         **shown,

@@ -10,7 +10,7 @@ from receiver.api import webhooks as api
 from receiver.dashboard.asking import ApiRefusal
 from receiver.dashboard.documents import document
 from receiver.dashboard.visit import Visit
-from receiver.dashboard.webhook_fields import FormFault, changes, form_of
+from receiver.dashboard.webhook_fields import FormFault, changes, form_of, number
 from receiver.dashboard.webhooks import PATH, need_write, saved, webhook_form
 
 _DAY = 86_400
@@ -66,7 +66,7 @@ async def rotate(visit: Visit) -> Response:
     need_write(visit)
     webhook = await _webhook(visit)
     try:
-        body: dict[str, Any] = {"overlap_seconds": _seconds(visit.form.get("overlap_seconds", ""))}
+        body: dict[str, Any] = {"overlap_seconds": number(visit.form.get("overlap_seconds", ""), "overlap_seconds")}
         if visit.form.get("secret"):
             body["secret"] = visit.form["secret"]
         rotated = await visit.ask(api.rotate_secret, webhook_id=webhook["id"], body=body)
@@ -133,13 +133,6 @@ def _replay_page(visit: Visit, webhook: dict[str, Any], form: Any, fault: FormFa
 
 def _rotate_page(visit: Visit, webhook: dict[str, Any], form: Any, fault: FormFault | None = None) -> Response:
     return visit.page("webhook_rotate.html", status=400 if fault else 200, webhook=webhook, form=form, fault=fault)
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise FormFault("this is no number", "overlap_seconds") from None
 
 
 async def _webhook(visit: Visit) -> dict[str, Any]:

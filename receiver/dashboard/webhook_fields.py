@@ -1,5 +1,6 @@
 """The form of a webhook: its fields as the API takes them, and a webhook as the form shows it. Pure."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -53,12 +54,12 @@ def new_form() -> Form:
 def form_of(webhook: Mapping[str, Any]) -> Form:
     """Return the form of a webhook as it is. The values of headers are hidden, and stay if they are sent back so."""
     texts = {name: webhook[name] or "" for name in ("endpoint_url", "description", "format", "signature")}
-    numbers = {name: "" if webhook[name] is None else f"{webhook[name]:g}" for name in ("rate_limit", "max_in_flight")}
+    limits = {name: webhook[name] for name in ("rate_limit", "max_in_flight")}
     filters = orjson.dumps(webhook["filters"], option=orjson.OPT_INDENT_2).decode() if webhook["filters"] else ""
     headers = "\n".join(f"{name}: {value}" for name, value in (webhook["headers"] or {}).items())
     return {
         **texts,
-        **numbers,
+        **{name: "" if value is None else f"{value:.15g}" for name, value in limits.items()},
         **{f"{_EVENT}{name}": "on" for name in webhook["event_types"]},
         **({"ordered": "on"} if webhook["ordered"] else {}),
         "filters": filters,
@@ -124,7 +125,15 @@ def _headers(text: str) -> dict[str, str] | None:
 
 def _number(form: Form, name: str, kind: Callable[[str], float]) -> float | None:
     text = form.get(name, "").strip()
+    return number(text, name, kind) if text else None
+
+
+def number(text: str, name: str, kind: Callable[[str], float] = float) -> float:
+    """Return the number that a field has. Raises `FormFault`."""
     try:
-        return kind(text) if text else None
+        found = kind(text)
     except ValueError:
-        raise FormFault("this is no number" if kind is float else "this is no whole number", name) from None
+        found = math.nan
+    if not math.isfinite(found):
+        raise FormFault("this is no number" if kind is float else "this is no whole number", name)
+    return found

@@ -119,6 +119,7 @@ async def test_a_form_that_is_refused_keeps_what_was_typed_but_the_secret(
         ("headers", "no colon", "one header a line"),
         ("max_in_flight", "many", "this is no whole number"),
         ("rate_limit", "-1", "greater than 0"),
+        ("rate_limit", "nan", "this is no number"),
         ("event:ping", "on", "name at least one event type"),
         ("endpoint_url", "ftp://x", "endpoint_url"),
     ):
