@@ -22,7 +22,7 @@ from receiver.storage.events import event_key
 from receiver.storage.subscriptions import webhook_key
 
 _NEWEST = 2000
-"""Among so many deliveries those that are pending are looked for before all of them are."""
+"""How many deliveries are looked at for those that are pending, before all of them are."""
 
 
 async def list_deliveries(call: Call) -> Reply:

@@ -27,7 +27,7 @@ _EVENT = "event:"
 """Before the name of an event type, in the name of its field: fields have a name each."""
 
 Form = Mapping[str, str]
-Fields = dict[str, Any]
+FormFields = dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -67,10 +67,10 @@ def form_of(webhook: Mapping[str, Any]) -> Form:
     }
 
 
-def fields_of(form: Form) -> Fields:
+def fields_of(form: Form) -> FormFields:
     """Return the fields that a form has, None where one is empty; `secret` only if it is given. Raises `FormFault`."""
     known = [name for names in EVENTS.values() for name in names]
-    found: Fields = {
+    found: FormFields = {
         "endpoint_url": form.get("endpoint_url", "").strip(),
         "description": form.get("description", "").strip() or None,
         "format": form.get("format", ""),
@@ -85,8 +85,8 @@ def fields_of(form: Form) -> Fields:
     return {**found, "secret": form["secret"]} if form.get("secret") else found
 
 
-def changes(form: Form, webhook: Mapping[str, Any]) -> Fields:
-    """Return the fields of a form that differ from the webhook: what nobody changed stays as it is."""
+def changes(form: Form, webhook: Mapping[str, Any]) -> FormFields:
+    """Return the fields of a form that differ from the webhook: the rest stays as it is."""
     present = fields_of(form_of(webhook))
     return {name: value for name, value in fields_of(form).items() if name not in present or present[name] != value}
 

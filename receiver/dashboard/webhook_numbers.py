@@ -56,7 +56,7 @@ def percent(share: float | None) -> str:
 
 
 def _grouped(series: Sequence[Numbers], step: int) -> tuple[list[dict[str, Any]], int]:
-    """Return the sums of so many steps side by side that there are `_MOST_COLUMNS` at most, and their seconds."""
+    """Return the sums of steps side by side, so that there are `_MOST_COLUMNS` at most, and the seconds of each."""
     size = math.ceil(len(series) / _MOST_COLUMNS)
     groups = [series[start : start + size] for start in range(0, len(series), size)]
     sums = [

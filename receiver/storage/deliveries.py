@@ -147,7 +147,7 @@ class DeliveryFilter(PageFilter):
     event_id: int | None = None
     task_id: int | None = None
     among_newest: int | None = None
-    """Only among so many of the newest that match but for their status."""
+    """How many of the newest that match but for their status are looked at; None looks at all."""
 
 
 _AT_REST = (text("delivery.due_at IS NULL"), text("delivery.status <> 'delivered'"))

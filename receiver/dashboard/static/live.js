@@ -72,7 +72,7 @@ export function follow(main) {
     later();
   }
 
-  // What no event tells of is looked at again after so many seconds, as long as the page has something of the kind.
+  // What no event tells of is looked at again after the seconds that a part of the page asks for.
   function later() {
     const seconds = document.querySelector("[data-again]")?.dataset.again;
     clearTimeout(again);
