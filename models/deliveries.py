@@ -10,6 +10,8 @@ from models.columns import BigKey, Moment, PublicId
 from models.states import DeliveryStatus
 
 _IS_DUE = text("due_at IS NOT NULL")
+_IS_AT_REST = text("due_at IS NULL AND status <> 'delivered'")
+"""Given up, cancelled, or pending for a subscription that is off: no row on its way to being delivered is."""
 _IS_REPLAYED = text("replay_id IS NOT NULL")
 
 
@@ -27,6 +29,22 @@ class Delivery(SQLModel, table=True):
         Index("ix_delivery_due", "subscription_id", "due_at", sqlite_where=_IS_DUE, postgresql_where=_IS_DUE),
         Index("ix_delivery_subscription_id", "subscription_id", "id"),
         Index("ix_delivery_replay_id", "replay_id", "status", sqlite_where=_IS_REPLAYED, postgresql_where=_IS_REPLAYED),
+        Index(
+            "ix_delivery_at_rest",
+            "organization_id",
+            "status",
+            "id",
+            sqlite_where=_IS_AT_REST,
+            postgresql_where=_IS_AT_REST,
+        ),
+        Index(
+            "ix_delivery_at_rest_of_one",
+            "subscription_id",
+            "status",
+            "id",
+            sqlite_where=_IS_AT_REST,
+            postgresql_where=_IS_AT_REST,
+        ),
         Index("ix_delivery_task_id", "task_id"),
         Index("ix_delivery_event_id", "event_id"),
     )

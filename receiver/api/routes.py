@@ -52,6 +52,7 @@ from receiver.api.schemas import (
     TaskQuery,
     WaitQuery,
     WebhookDeliveryQuery,
+    WebhookQuery,
     WebhookStatsQuery,
 )
 from receiver.errors import RingbackError
@@ -156,7 +157,7 @@ def _native() -> list[Route]:
         _route("POST", "/api/v1/tasks/{task_id}/retry", tasks.retry_task, NATIVE, Scope.WRITE),
         _route("GET", "/api/v1/events", events.get_events, NATIVE, Scope.READ, query=EventQuery),
         _route("POST", "/api/v1/webhooks", webhooks.create_webhook, NATIVE, Scope.WRITE),
-        _route("GET", "/api/v1/webhooks", webhooks.list_webhooks, NATIVE, Scope.READ, query=Page),
+        _route("GET", "/api/v1/webhooks", webhooks.list_webhooks, NATIVE, Scope.READ, query=WebhookQuery),
         _route("GET", "/api/v1/webhooks/{webhook_id}", webhooks.get_webhook, NATIVE, Scope.READ),
         _route("PATCH", "/api/v1/webhooks/{webhook_id}", webhooks.change_webhook, NATIVE, Scope.WRITE),
         _route("DELETE", "/api/v1/webhooks/{webhook_id}", webhooks.delete_webhook, NATIVE, Scope.WRITE),

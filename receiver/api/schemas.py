@@ -269,6 +269,13 @@ class Page(RequestFields):
     """The `next_cursor` of the page before."""
 
 
+class WebhookQuery(Page):
+    """The query of `GET /api/v1/webhooks`."""
+
+    include: Literal["stats"] | None = None
+    """`stats`: the numbers of each webhook in the last day, and what waits now."""
+
+
 class TaskQuery(Page):
     """The query of `GET /api/v1/tasks`."""
 

@@ -12,7 +12,7 @@ from receiver.api.endpoint import Call
 from receiver.api.ids import find_row
 from receiver.api.lists import page, read_cursor
 from receiver.api.repetition import has_moved
-from receiver.api.schemas import ChangeWebhook, CreateWebhook, Page, RotateSecret
+from receiver.api.schemas import ChangeWebhook, CreateWebhook, RotateSecret, WebhookQuery
 from receiver.lookups.resolver import looked_up_for
 from receiver.outbound.ping import send_ping
 from receiver.outbound.subscriptions import SavedSubscription
@@ -33,10 +33,14 @@ async def create_webhook(call: Call) -> Reply:
 
 
 async def list_webhooks(call: Call) -> Reply:
-    """`GET /api/v1/webhooks`: list the webhooks, newest first."""
-    query = call.query(Page)
+    """`GET /api/v1/webhooks`: list the webhooks, newest first; `include=stats` adds their numbers of the last day."""
+    query = call.query(WebhookQuery)
     rows = await call.services.database.read(webhooks(call.organization_id, query.limit + 1, read_cursor(query.cursor)))
-    return page(rows, query.limit, [call.services.subscriptions.view(row) for row in rows])
+    views = [call.services.subscriptions.view(row) for row in rows]
+    if query.include == "stats" and rows:
+        found = await call.services.statistics.of_webhooks(call.organization_id, [row["id"] for row in rows])
+        views = [{**view, "stats": found[row["id"]]} for row, view in zip(rows, views, strict=True)]
+    return page(rows, query.limit, views)
 
 
 async def get_webhook(call: Call) -> Reply:

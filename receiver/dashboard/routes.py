@@ -6,6 +6,8 @@ from starlette.routing import BaseRoute, Route
 from receiver.dashboard import (
     audit,
     bulk_actions,
+    deliveries,
+    delivery,
     events,
     inbound,
     keys,
@@ -19,6 +21,9 @@ from receiver.dashboard import (
     sign_in,
     task,
     tasks,
+    webhook,
+    webhook_changes,
+    webhooks,
 )
 from receiver.dashboard.pages import SIGN_IN, action, open_page, page
 from receiver.dashboard.static_files import serve_static
@@ -43,6 +48,10 @@ def routes() -> list[BaseRoute]:
         action("/tasks/{task_id}/{act}", task.act),
         *_bulk_actions(),
         *_runs(),
+        *_webhooks(),
+        page("/deliveries", deliveries.show_deliveries),
+        page("/deliveries/{delivery_id}", delivery.show_delivery),
+        action("/deliveries/{delivery_id}/{act}", deliveries.act),
         *_inbound(),
         *_of_administrators(),
     ]
@@ -68,6 +77,26 @@ def _runs() -> list[BaseRoute]:
         page("/runs/{run_id}", run.show_run),
         page("/runs/{run_id}/file", run.download),
         action("/runs/{run_id}/{act}", run.act),
+    ]
+
+
+def _webhooks() -> list[BaseRoute]:
+    one = "/webhooks/{webhook_id}"
+    forms = (
+        ("/webhooks/new", webhooks.show_new, webhooks.add),
+        (f"{one}/change", webhook_changes.show_change, webhook_changes.change),
+        (f"{one}/test", webhook_changes.show_test, webhook_changes.test),
+        (f"{one}/rotate", webhook_changes.show_rotate, webhook_changes.rotate),
+        (f"{one}/replay", webhook_changes.show_replay, webhook_changes.replay),
+        (f"{one}/remove", webhook_changes.show_remove, webhook_changes.remove),
+    )
+    return [
+        page("/webhooks", webhooks.show_webhooks),
+        *(route for path, show, act in forms for route in (page(path, show), action(path, act))),
+        page(one, webhook.show_webhook),
+        page(f"{one}/replays", webhook.show_replays),
+        action(f"{one}/replays/{{replay_id}}/cancel", webhook.cancel_replay),
+        action(f"{one}/{{act}}", webhook.switch),
     ]
 
 

@@ -27,6 +27,7 @@ def native_delivery(delivery: Fields) -> dict[str, Any]:
         "webhook_id": delivery["webhook_uid"],
         "endpoint_url": delivery["endpoint_url"],
         "task_id": delivery["task_uid"],
+        "run_id": delivery["run_uid"],
         "replay_id": delivery["replay_uid"],
         "status": delivery["status"],
         "attempt_count": delivery["attempt"],

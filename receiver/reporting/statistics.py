@@ -25,6 +25,7 @@ MOST_STEPS = 750
 MOST_SHOWN = 50
 """Models, and webhooks, that are shown one by one."""
 _DEFAULT_RANGE = timedelta(hours=1)
+_DAY = timedelta(days=1)
 _MINUTES_UP_TO = timedelta(hours=12)
 _TASK_NUMBERS = ("created", "completed", "failed", "cancelled")
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -111,14 +112,27 @@ class Statistics:
 
     async def of_webhook(self, webhook: Row, wanted: StatisticRange) -> dict[str, Any]:
         """Return the statistics of one webhook, given its row."""
-        of_one = {"organization": webhook["organization_id"], "subscription": webhook["id"], "most": 1}
-        rows = await self._database.read(standing.webhook_backlogs(one=True), of_one)
+        of_one = {"organization": webhook["organization_id"], "subscriptions": [webhook["id"]], "most": 1}
+        rows = await self._database.read(standing.webhook_backlogs(chosen=True), of_one)
         return {
             "object": "stats",
             **_range(wanted, await self._counted_until()),
             **(_webhook(rows[0]) if rows else {}),
             "deliveries": await self._deliveries(webhook["organization_id"], webhook["id"], wanted),
         }
+
+    async def of_webhooks(self, organization_id: int, keys: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Return the numbers of several webhooks, by their row keys: of the last day, in hours, and what waits now."""
+        now = utc_now()
+        wanted = StatisticRange.of(now - _DAY, now, StatisticStep.HOUR, now=now)
+        span = (wanted.step, wanted.since, wanted.until)
+        sums = await self._database.read(reading.delivery_totals(organization_id, keys, span))
+        of_these = {"organization": organization_id, "subscriptions": list(keys), "most": len(keys)}
+        backlogs = await self._database.read(standing.webhook_backlogs(chosen=True), of_these)
+        numbers, waiting = (
+            {row[name]: row for row in rows} for name, rows in (("subscription_id", sums), ("id", backlogs))
+        )
+        return {key: _numbers(wanted, numbers.get(key), waiting.get(key)) for key in keys}
 
     async def _tasks(self, organization_id: int, wanted: StatisticRange, model: str | None) -> dict[str, Any]:
         read = self._database.read
@@ -190,6 +204,19 @@ class Statistics:
         now = utc_now()
         (first,) = await self._database.read(reading.first_uncounted())
         return min(moment for moment in (first["event"], first["attempt"], now) if moment is not None)
+
+
+def _numbers(wanted: StatisticRange, sums: Row | None, waiting: Row | None) -> dict[str, Any]:
+    attempts, delivered = (0, 0) if sums is None else (int(sums["attempts"]), int(sums["delivered"]))
+    return {
+        "since": iso(wanted.since),
+        "until": iso(wanted.until),
+        "attempts": attempts,
+        "delivered": delivered,
+        "success_rate": delivered / attempts if attempts else None,
+        "pending": 0 if waiting is None else waiting["pending"],
+        "next_due_at": None if waiting is None else iso(waiting["next_due"]),
+    }
 
 
 _UNUSED: Row = {"paused": 0.0, "reserved": 0.0}

@@ -5,7 +5,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, Select, and_, bindparam, case, func, literal_column, select, update
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    select,
+    text,
+    update,
+)
 
 from models import DeliveryStatus, SubscriptionKind
 from receiver.storage.hot import HotQuery
@@ -133,10 +146,20 @@ class DeliveryFilter(PageFilter):
     subscription_id: int | None = None
     event_id: int | None = None
     task_id: int | None = None
+    among_newest: int | None = None
+    """How many of the newest that match but for their status are looked at; None looks at all."""
+
+
+_AT_REST = (text("delivery.due_at IS NULL"), text("delivery.status <> 'delivered'"))
+"""The condition of partial indexes, as it stands there."""
 
 
 def deliveries_matching(wanted: DeliveryFilter, limit: int) -> Select[Any]:
-    """Return the query for a page of deliveries, newest first, each with its last attempt."""
+    """Return the query for a page of deliveries, newest first, each with its last attempt.
+
+    What is given up or cancelled has an index. What is pending is looked for in that of what is due, which costs as
+    much as the backlog is long; where that is long, the newest rows (`among_newest`) have it.
+    """
     return _with_last_attempt().where(*_conditions(wanted)).order_by(deliveries.c.id.desc()).limit(limit)
 
 
@@ -161,6 +184,7 @@ def _with_last_attempt() -> Select[Any]:
             deliveries,
             events.c.uid.label("event_uid"),
             events.c.type.label("event_type"),
+            events.c.run_uid,
             tasks.c.uid.label("task_uid"),
             replays.c.uid.label("replay_uid"),
             case((is_registered, subscriptions.c.uid)).label("webhook_uid"),
@@ -176,10 +200,31 @@ def _with_last_attempt() -> Select[Any]:
     )
 
 
-def _conditions(wanted: DeliveryFilter) -> list[ColumnElement[bool]]:
+def _conditions(wanted: DeliveryFilter) -> list[Any]:
+    found: list[Any] = _but_for_status(wanted)
+    if wanted.status is None:
+        return found
+    if wanted.among_newest is not None:
+        newest = select(deliveries.c.id).where(*found).order_by(deliveries.c.id.desc()).limit(wanted.among_newest)
+        found.append(deliveries.c.id >= select(func.min(newest.subquery().c.id)).scalar_subquery())
+    elif wanted.status == DeliveryStatus.PENDING and wanted.event_id is None and wanted.task_id is None:
+        found.append(deliveries.c.id.in_(_pending(wanted)))
+    elif wanted.status in (DeliveryStatus.DEAD, DeliveryStatus.CANCELLED):
+        found += _AT_REST
+    return [*found, deliveries.c.status == wanted.status]
+
+
+def _pending(wanted: DeliveryFilter) -> CompoundSelect[Any]:
+    """Return the query for the row keys of what is pending: what is due, and what waits for its subscription."""
+    of_one = [] if wanted.subscription_id is None else [deliveries.c.subscription_id == wanted.subscription_id]
+    waits = (deliveries.c.organization_id == wanted.organization_id, deliveries.c.status == DeliveryStatus.PENDING)
+    due = select(deliveries.c.id).where(deliveries.c.due_at.is_not(None), *of_one)
+    return due.union_all(select(deliveries.c.id).where(*waits, *_AT_REST, *of_one))
+
+
+def _but_for_status(wanted: DeliveryFilter) -> list[ColumnElement[bool]]:
     return wanted.conditions(
         deliveries,
-        status=wanted.status,
         subscription_id=wanted.subscription_id,
         event_id=wanted.event_id,
         task_id=wanted.task_id,

@@ -1,11 +1,16 @@
 """How each page looks: light, dark, wide and on a phone, without what keeps people out. Pictures are in `.shots`."""
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
+from starlette.requests import Request
+from starlette.responses import Response
 
-from tests.browser.conftest import Visitor, check_access, each_look, shoot
+from receiver.clock import utc_now
+from tests.browser.conftest import PHONE, WIDE, Visitor, check_access, each_look, shoot
 from tests.browser.test_inbound import not_applied
 from tests.fakes.ports import free_port
 from tests.fakes.world import World
@@ -139,3 +144,85 @@ async def _history(world: World) -> str:
         await world.created(metadata={"n": number})
     await world.ended(task)
     return task
+
+
+async def test_webhooks_and_deliveries_are_legible_in_every_look(world: World, visit: Visitor) -> None:
+    page = await visit("/webhooks")
+    for path in ("/webhooks", "/deliveries"):
+        await page.goto(path)
+        await shoot(page, f"{path[1:]}-empty")
+        await check_access(page)
+    webhook, dead, pending = await _sent(world)
+    async with each_look(page) as look:
+        for path, name in (
+            ("/webhooks", "webhooks"),
+            (f"/webhooks/{webhook}?range=1h&limit=6", "webhook"),
+            ("/deliveries?limit=12", "deliveries"),
+            (f"/deliveries/{dead}", "delivery"),
+        ):
+            await page.goto(path)
+            await look(name)
+    await page.set_viewport_size(PHONE)
+    for path, name in (
+        ("/webhooks/new", "webhook-new"),
+        (f"/webhooks/{webhook}/change", "webhook-change"),
+        (f"/webhooks/{webhook}/replay", "webhook-replay"),
+        (f"/webhooks/{webhook}/remove", "webhook-remove"),
+        (f"/deliveries/{pending}", "delivery-pending"),
+    ):
+        await page.goto(path)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        await shoot(page, name)
+        await check_access(page)
+    await page.set_viewport_size(WIDE)
+    for path, button in (
+        (f"/webhooks/{webhook}/test", "Send a ping"),
+        (f"/webhooks/{webhook}/rotate", "Change the secret"),
+    ):
+        await page.goto(path)
+        await page.get_by_role("button", name=button).click()
+        await page.get_by_role("heading", level=1).wait_for()
+        await shoot(page, path.replace("/", "-").replace(webhook, "done").strip("-"))
+        await check_access(page)
+
+
+async def _sent(world: World) -> tuple[str, str, str]:
+    """Make webhooks of every health; return one that was sent much, a delivery that is dead, and one that waits."""
+
+    def answer(number: int, request: Request) -> Response:
+        if request.url.path == "/shop":
+            return Response('{"received": true}', 500 if number % 5 == 0 else 202)
+        return Response("<h1>503 Service Unavailable</h1>\nno backend", 410 if request.url.path == "/gone" else 503)
+
+    world.subscriber.answer = answer
+    base = world.subscriber.base
+    shop = await world.webhook(
+        endpoint_url=f"{base}/shop",
+        event_types=["task.*", "run.completed"],
+        headers={"X-Shop": "v"},
+        description="the shop",
+        filters={"metadata": {"plan": ["pro", "team"]}},
+        rate_limit=100,
+    )
+    down = await world.webhook(endpoint_url=f"{base}/down/{'long-' * 20}path", event_types=["task.failed"])
+    gone = await world.webhook(endpoint_url=f"{base}/gone", event_types=["task.completed"])
+    off = await world.webhook(endpoint_url=f"{base}/off", event_types=["system.*"], signature="v1a")
+    await world.api.patch(f"/api/v1/webhooks/{off['id']}", json={"is_active": False})
+    for outcome in ("completed", "failed") * 6:
+        task = await world.created({"outcome": outcome}, metadata={"plan": "pro"})
+        await world.ended(task)
+    query = {"webhook_id": down["id"], "limit": 1}
+    while not (dead := (await _list(world, "/deliveries", {**query, "status": "dead"}))):
+        await world.api.get("/readyz")
+    while (await world.api.get(f"/api/v1/webhooks/{shop['id']}/stats")).json()["data"]["deliveries"]["attempts"] < 30:
+        await world.api.get("/readyz")
+    since = (utc_now() - timedelta(hours=1)).isoformat()
+    for kind in ("replay", "recover"):
+        asked = await world.api.post(f"/api/v1/webhooks/{shop['id']}/{kind}", json={"since": since})
+        assert asked.status_code == 202, asked.text
+    pending = await _list(world, "/deliveries", {"webhook_id": gone["id"], "status": "pending"})
+    return shop["id"], dead[0]["id"], pending[0]["id"]
+
+
+async def _list(world: World, path: str, query: dict[str, Any]) -> list[dict[str, Any]]:
+    return list((await world.api.get(f"/api/v1{path}", params=query)).json()["data"]["data"])

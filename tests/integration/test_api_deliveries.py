@@ -65,6 +65,7 @@ async def test_a_delivery_is_listed_with_its_outcome(world: World) -> None:
         "endpoint_url": world.subscriber.url,
         "task_id": task_id,
         "replay_id": None,
+        "run_id": None,
         "status": "delivered",
         "attempt_count": 1,
         "next_attempt_at": None,
@@ -223,3 +224,32 @@ async def test_no_delivery_of_an_inactive_webhook_is_retried(world: World) -> No
     await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"is_active": True})
     assert (await world.api.post(path)).status_code == 202
     await world.subscriber.until(lambda received: len(received) == 2)
+
+
+async def test_what_is_pending_is_listed_whether_it_is_due_or_waits_for_its_webhook(world: World) -> None:
+    world.subscriber.answer = lambda _number, _request: world.subscriber.hang()
+    due, off = [await world.webhook(event_types=["task.created"]) for _ in range(2)]
+    for _ in range(3):
+        await world.created()
+    assert (await world.api.patch(f"/api/v1/webhooks/{off['id']}", json={"is_active": False})).status_code == 200
+    everything = [row["id"] for row in await listed(world)]
+    assert len(everything) == 6
+    for query in ({}, {"limit": 1}, {"limit": 4}):
+        assert await _all_pages(world, status="pending", **query) == everything
+    of_one = await _all_pages(world, status="pending", webhook_id=off["id"], limit=2)
+    assert (len(of_one), set(of_one) < set(everything)) == (3, True)
+    assert (await world.api.delete(f"/api/v1/webhooks/{due['id']}")).status_code == 200
+    assert await _all_pages(world, status="pending") == of_one
+    assert await _all_pages(world, status="cancelled", limit=2) == [each for each in everything if each not in of_one]
+    assert await _all_pages(world, status="dead") == []
+
+
+async def _all_pages(world: World, **query: Any) -> list[str]:
+    found: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = (await world.api.get("/api/v1/deliveries", params={**query, **cursor})).json()["data"]
+        found += [row["id"] for row in page["data"]]
+        if not page["has_more"]:
+            return found
+        cursor = {"cursor": page["next_cursor"]}

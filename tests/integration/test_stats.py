@@ -95,3 +95,16 @@ async def test_a_range_that_it_has_not_is_refused(world: World, query: dict[str,
 async def test_a_month_is_one_answer(world: World) -> None:
     found = await stats(world, since=str(int((utc_now() - timedelta(days=30)).timestamp())))
     assert (found["step"], len(found["tasks"]["series"])) == ("hour", 721)
+
+
+async def test_the_list_of_webhooks_has_the_numbers_of_each_if_they_are_asked_for(world: World) -> None:
+    quiet = await world.webhook(event_types=["run.failed"])
+    busy = await world.webhook(event_types=["task.completed"])
+    world.subscriber.answer = lambda number, _request: 500 if number == 1 else 200
+    await world.ended(await world.created())
+    await counted(world, 1)
+    while (listed := (await stats(world, "/api/v1/webhooks", include="stats"))["data"])[0]["stats"]["attempts"] < 2:
+        await world.api.get("/readyz")
+    found = {each["id"]: [each["stats"][name] for name in ("attempts", "success_rate", "pending")] for each in listed}
+    assert found == {busy["id"]: [2, 0.5, 0], quiet["id"]: [0, None, 0]}
+    assert "stats" not in (await stats(world, "/api/v1/webhooks"))["data"][0]

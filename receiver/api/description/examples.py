@@ -137,6 +137,7 @@ _DELIVERY = {
     "webhook_id": _WEBHOOK_ID,
     "endpoint_url": _URL,
     "task_id": _TASK_ID,
+    "run_id": None,
     "replay_id": None,
     "status": "delivered",
     "attempt_count": 1,

@@ -59,6 +59,7 @@ from receiver.api.description.webhook_answers import (
     DeletedWebhookAnswer,
     DeliveryAnswer,
     DeliveryWithAttemptsAnswer,
+    ListedWebhookAnswer,
     ReplayAnswer,
     SavedWebhookAnswer,
     TestAnswer,
@@ -207,7 +208,7 @@ _WEBHOOKS: Mapping[str, Operation] = {
         *_SECRETS,
         body=CreateWebhook,
     ),
-    "GET /api/v1/webhooks": _of("Webhooks", "list_webhooks", PageOf(WebhookAnswer)),
+    "GET /api/v1/webhooks": _of("Webhooks", "list_webhooks", PageOf(ListedWebhookAnswer)),
     "GET /api/v1/webhooks/{webhook_id}": _of("Webhooks", "get_webhook", WebhookAnswer),
     "PATCH /api/v1/webhooks/{webhook_id}": _of(
         "Webhooks",

@@ -48,6 +48,26 @@ class WebhookAnswer(WebhookStateAnswer):
     """What verifies its signatures, where they are asymmetric (`v1a`)."""
 
 
+class WebhookNumbersAnswer(Answered):
+    """The deliveries of a webhook in the last day, and what waits now."""
+
+    since: Time
+    until: Time
+    attempts: int
+    delivered: int
+    success_rate: float | None
+    """Null if there was no attempt."""
+    pending: int
+    next_due_at: Time | None
+
+
+class ListedWebhookAnswer(WebhookAnswer):
+    """A registered callback URL in a list."""
+
+    stats: WebhookNumbersAnswer = absent()
+    """With `include=stats`."""
+
+
 class SavedWebhookAnswer(WebhookAnswer):
     """A webhook after a change."""
 
@@ -95,6 +115,7 @@ class DeliveryAnswer(Answered):
     """Null for a client's own `config.webhook_config`."""
     endpoint_url: str
     task_id: Id | None
+    run_id: Id | None
     replay_id: Id | None
     status: DeliveryStatus
     attempt_count: int

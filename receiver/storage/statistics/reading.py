@@ -46,6 +46,15 @@ def delivery_sums(organization_id: int, subscription_id: int, ranges: Sequence[T
     return _of_subscription(organization_id, subscription_id, ranges, wanted)
 
 
+def delivery_totals(organization_id: int, subscription_ids: Sequence[int], span: TimeSpan) -> Select[Any]:
+    """Return the query for the sums of several subscriptions over one span: `subscription_id` and the numbers."""
+    table = delivery_statistics.c
+    sums = (func.sum(number).label(number.name) for number in _DELIVERY_NUMBERS)
+    is_in = _is_in(delivery_statistics, organization_id, [span])
+    query = select(table.subscription_id, *sums).where(is_in, table.subscription_id.in_(subscription_ids))
+    return query.group_by(table.subscription_id)
+
+
 def first_uncounted() -> Select[Any]:
     """Return the query for when the first event, and the first attempt, happened that is not in the sums yet.
 

@@ -60,13 +60,13 @@ def oldest_due_task() -> TextualSelect:
     return query.columns(oldest=Moment())
 
 
-def webhook_backlogs(*, one: bool = False) -> TextualSelect:
+def webhook_backlogs(*, chosen: bool = False) -> TextualSelect:
     """Return the query for webhooks that fail, are off, or have deliveries pending, the oldest due first.
 
-    Its parameters are `organization` and `most`, and with `one` the row key `subscription` of the webhook that is
-    looked at alone, however it stands. Columns: uid, endpoint_url, is_active, disabled_reason, failing_since, next_due
-    (of the delivery that is due first), and pending: how many wait, up to `MOST_PENDING`. Those of a webhook that is
-    off are counted among its `MOST_PENDING` newest deliveries alone.
+    Its parameters are `organization` and `most`, and where they are `chosen` the row keys `subscriptions` of the
+    webhooks that are looked at alone, however they stand. Columns: id, uid, endpoint_url, is_active, disabled_reason,
+    failing_since, next_due (of the delivery that is due first), and pending: how many wait, up to `MOST_PENDING`. Those
+    of a webhook that is off are counted among its `MOST_PENDING` newest deliveries alone.
     """
     of_webhook = "SELECT {} FROM delivery WHERE delivery.subscription_id = webhook.id"
     waiting = f"{of_webhook.format('1')} AND due_at IS NOT NULL LIMIT {MOST_PENDING}"
@@ -77,18 +77,22 @@ def webhook_backlogs(*, one: bool = False) -> TextualSelect:
         WITH webhook AS (
             SELECT id, uid, endpoint_url, is_active, disabled_reason, failing_since FROM subscription
             WHERE organization_id = :organization AND kind = '{SubscriptionKind.REGISTERED}' AND deleted_at IS NULL
-            {"AND id = :subscription" if one else ""} ORDER BY id DESC LIMIT {MOST_WEBHOOKS}
+            {"AND id IN :subscriptions" if chosen else ""} ORDER BY id DESC LIMIT {MOST_WEBHOOKS}
         ), standing AS (
             SELECT webhook.*, ({of_webhook.format("min(due_at)")} AND due_at IS NOT NULL) AS next_due FROM webhook
         ), shown AS (
-            SELECT * FROM standing WHERE {"true" if one else stands_out}
+            SELECT * FROM standing WHERE {"true" if chosen else stands_out}
             ORDER BY next_due IS NULL, next_due, id LIMIT :most
         )
-        SELECT uid, endpoint_url, is_active, disabled_reason, failing_since, next_due,
+        SELECT id, uid, endpoint_url, is_active, disabled_reason, failing_since, next_due,
             CASE WHEN is_active THEN (SELECT count(*) FROM ({waiting}) AS found) ELSE ({kept}) END AS pending
         FROM shown AS webhook ORDER BY next_due IS NULL, next_due, id
     """
-    return text(query).columns(
+    found = text(query)
+    if chosen:
+        found = found.bindparams(bindparam("subscriptions", expanding=True))
+    return found.columns(
+        id=BigInteger(),
         uid=PublicId(),
         endpoint_url=String(),
         is_active=Boolean(),
