@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from receiver.domain.run_levels import Step, edges, levels
+from receiver.domain.run_levels import StepView, edges, levels
 from receiver.printable import printable
 
 _COLOURS = {
@@ -17,7 +17,7 @@ _COLOURS = {
 """By the state of a step; the others are white."""
 
 
-def as_rows(steps: Sequence[Step]) -> list[tuple[str, str, str, str, str]]:
+def as_rows(steps: Sequence[StepView]) -> list[tuple[str, str, str, str, str]]:
     """Return the rows of a table: level, step, action, state, and after which steps."""
     return [
         (str(number), step["id"], step["action"], step["status"], ", ".join(step.get("depends_on") or ()) or "-")

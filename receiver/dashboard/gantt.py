@@ -3,14 +3,14 @@
 Places are shares of the width, in percent: SVG draws them so, and text keeps its size whatever the width of the page.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
-from typing import Any
 
 from models import STEP_TERMINAL, StepStatus
 from receiver.dashboard.run_graph import shortened
+from receiver.dashboard.timeline import ShownObject
 from receiver.dashboard.times import duration, parse
 from receiver.domain.advance import UNDER_WAY
 
@@ -21,11 +21,10 @@ _MOST_TICKS = 6
 _LONGEST_LABEL = 16
 _SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
 _LONGER = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
-ShownObject = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class TimeSpan:
     """A length of time. `kind` is a state, or `wait`; `title` says it in words."""
 
     x: float
@@ -35,11 +34,11 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class StepLane:
     """The bars of one step. `words` say what they show."""
 
     step: ShownObject
-    bars: Sequence[Bar]
+    bars: Sequence[TimeSpan]
     began: str | None
     ended: str | None
     waited: float | None
@@ -73,7 +72,7 @@ class Gantt:
     start: datetime
     end: datetime
     is_open: bool
-    lanes: Sequence[Lane]
+    lanes: Sequence[StepLane]
     ticks: Sequence[Tick]
 
     @property
@@ -155,11 +154,11 @@ def _attempts(step: ShownObject, task: ShownObject) -> Iterator[_Part]:
 
 def _lane(
     step: ShownObject, parts: Sequence[_Part], tasks: Sequence[ShownObject], start: datetime, end: datetime
-) -> Lane:
+) -> StepLane:
     own = [task for task in tasks if task["step"] == step["id"]]
     began = own[0]["created_at"] if own else None
     ended = own[-1]["ended_at"] if own and step["status"] in STEP_TERMINAL else None
-    return Lane(
+    return StepLane(
         step=step,
         bars=[_bar(part, start, end) for part in parts],
         began=began,
@@ -170,7 +169,7 @@ def _lane(
     )
 
 
-def _bar(part: _Part, start: datetime, end: datetime) -> Bar:
+def _bar(part: _Part, start: datetime, end: datetime) -> TimeSpan:
     length = (end - start).total_seconds()
 
     def place(moment: datetime) -> float:
@@ -179,11 +178,11 @@ def _bar(part: _Part, start: datetime, end: datetime) -> Bar:
     x = min(place(part.begin), 100 - _LEAST)
     last = place(part.end or end)
     seconds = ((part.end or end) - part.begin).total_seconds()
-    return Bar(round(x, 2), round(max(last - x, _LEAST), 2), part.kind, f"{part.title}, {duration(seconds)}")
+    return TimeSpan(round(x, 2), round(max(last - x, _LEAST), 2), part.kind, f"{part.title}, {duration(seconds)}")
 
 
 def ticks(seconds: float) -> list[Tick]:
-    """Return the places of an axis that is so many seconds long: whole numbers of a unit, at most six lengths apart."""
+    """Return the places of an axis of this length: whole numbers of a unit, at most six of which fit."""
     units = (*_SECONDS, *_LONGER)
     unit = next((each for each in units if seconds / each <= _MOST_TICKS), None)
     if unit is None:

@@ -90,7 +90,7 @@ async def _form(visit: Visit, text: str, fault: ApiRefusal | None = None) -> Res
 
 
 def shown_text(text: str) -> Markup:
-    """Return JSON as a person wrote it, for a field: the same JSON, with JSON's escapes for what nobody would see."""
+    """Return JSON as a person wrote it, for a field: the same JSON, with JSON's escapes for what cannot be seen."""
     unseen = {ord(each): _escape(each) for each in set(text) if not each.isprintable() and each not in _STAYS}
     return escape(text.translate(unseen))
 

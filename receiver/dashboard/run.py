@@ -38,7 +38,7 @@ _ACTS = {
     "cancel": (api.cancel_run, "The run is {status}."),
     "retry": (api.retry_run, "What failed, was skipped or cancelled is done again: the run is {status}."),
 }
-ShownObject = dict[str, Any]
+_Object = dict[str, Any]
 
 
 async def show_run(visit: Visit) -> Response:
@@ -104,7 +104,7 @@ async def act(visit: Visit) -> Response:
     return visit.done(text.format(status=run["status"]), otherwise=otherwise)
 
 
-def _steps(run: ShownObject, lanes: Mapping[str, Any]) -> list[ShownObject]:
+def _steps(run: _Object, lanes: Mapping[str, Any]) -> list[_Object]:
     """Return the steps with their documents as the page shows them, and what came to each from others."""
     results = {step["id"]: step["result"] for step in run["steps"]}
     return [
@@ -120,7 +120,7 @@ def _steps(run: ShownObject, lanes: Mapping[str, Any]) -> list[ShownObject]:
     ]
 
 
-def _mapped(input_map: Mapping[str, str], results: Mapping[str, Any], metadata: Any) -> list[ShownObject]:
+def _mapped(input_map: Mapping[str, str], results: Mapping[str, Any], metadata: Any) -> list[_Object]:
     """Return each name of an input that comes from elsewhere: from where, and what came, if it is there."""
     found = []
     for name, text in input_map.items():
@@ -139,11 +139,11 @@ def _mapped(input_map: Mapping[str, str], results: Mapping[str, Any], metadata: 
     return found
 
 
-def _used_by(name: str, steps: Sequence[ShownObject]) -> list[str]:
+def _used_by(name: str, steps: Sequence[_Object]) -> list[str]:
     return [step["id"] for step in steps if name in step["depends_on"]]
 
 
-def _curl(visit: Visit, run: ShownObject) -> list[tuple[str, str]]:
+def _curl(visit: Visit, run: _Object) -> list[tuple[str, str]]:
     """Return commands, each with what it does: text that a shell takes as it is."""
     base = str(visit.request.base_url).rstrip("/")
     key = '-H "Authorization: Bearer $RINGBACK_API_KEY"'

@@ -53,7 +53,7 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
+class GraphPicture:
     """The picture. `is_wide`: it is too wide to be shown smaller, so that a reader has to move it sideways."""
 
     width: float
@@ -69,7 +69,7 @@ class Graph:
         return self.width > _NARROW
 
 
-def run_graph(steps: Sequence[Mapping[str, Any]]) -> Graph:
+def run_graph(steps: Sequence[Mapping[str, Any]]) -> GraphPicture:
     """Return the picture of steps as the API returns them."""
     in_rows = _drawn(steps, is_down=True)
     if not in_rows.is_wide:
@@ -96,7 +96,7 @@ class _Sizes:
         return self.across if home[item[0]] == item[1] else _LANE
 
 
-def _drawn(steps: Sequence[Mapping[str, Any]], *, is_down: bool) -> Graph:
+def _drawn(steps: Sequence[Mapping[str, Any]], *, is_down: bool) -> GraphPicture:
     width = max(_LEAST_WIDTH, _AROUND_LABEL + _LETTER * max(min(len(each["id"]), LONGEST_LABEL) for each in steps))
     sizes = _Sizes(width, _NODE_HEIGHT) if is_down else _Sizes(_NODE_HEIGHT, width)
     found = levels(steps)
@@ -124,7 +124,7 @@ def _drawn(steps: Sequence[Mapping[str, Any]], *, is_down: bool) -> Graph:
     across = max(centre[item] + sizes.of(item, home) / 2 for row in rows for item in row) + _MARGIN
     deep = len(rows) * pitch - _BETWEEN_LEVELS + 2 * _MARGIN
     size = (across, deep) if is_down else (deep, across)
-    return Graph(round(size[0], 1), round(size[1], 1), round(width, 1), _NODE_HEIGHT, nodes, lines)
+    return GraphPicture(round(size[0], 1), round(size[1], 1), round(width, 1), _NODE_HEIGHT, nodes, lines)
 
 
 def _way(pair: tuple[str, str], home: Mapping[str, int]) -> list[_Item]:

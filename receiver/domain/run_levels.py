@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Step = Mapping[str, Any]
+StepView = Mapping[str, Any]
 """A step as the API returns it."""
 
 
-def levels(steps: Sequence[Step]) -> list[list[Step]]:
+def levels(steps: Sequence[StepView]) -> list[list[StepView]]:
     """Return the steps by level: those of the first depend on none, each other one is below all that it depends on."""
     known = {step["id"] for step in steps}
     level: dict[str, int] = {}
@@ -25,11 +25,11 @@ def levels(steps: Sequence[Step]) -> list[list[Step]]:
     return [[step for step in steps if level[step["id"]] == number] for number in range(deepest + 1)]
 
 
-def edges(steps: Sequence[Step]) -> list[tuple[str, str]]:
+def edges(steps: Sequence[StepView]) -> list[tuple[str, str]]:
     """Return each pair of steps of which the second depends on the first."""
     known = {step["id"] for step in steps}
     return [(before, step["id"]) for step in steps for before in _above(step, known)]
 
 
-def _above(step: Step, known: set[str]) -> list[str]:
+def _above(step: StepView, known: set[str]) -> list[str]:
     return [each for each in step.get("depends_on") or () if each in known]
