@@ -34,7 +34,7 @@ def document(value: Any) -> Shown:
     shortened = _shortened(value) if size > _LONGEST_TEXT else value
     text = orjson.dumps(shortened, option=orjson.OPT_INDENT_2).decode()
     is_cut = len(text) > MOST_CHARACTERS or (size > _LONGEST_TEXT and shortened != value)
-    return Shown(_coloured(printable_json(text[:MOST_CHARACTERS])), size, is_cut)
+    return Shown(coloured(printable_json(text[:MOST_CHARACTERS])), size, is_cut)
 
 
 def size_text(size: int) -> str:
@@ -60,19 +60,19 @@ def _shortened(value: Any) -> Any:
     return value
 
 
-def _coloured(text: str) -> Markup:
+def coloured(text: str, *, links: bool = True) -> Markup:
     """Return JSON with its tokens marked for the style sheet. Everything is escaped part by part."""
     parts: list[Markup] = []
     end = 0
     for found in _TOKEN.finditer(text):
         parts.append(escape(text[end : found.start()]))
-        parts.append(_token(found))
+        parts.append(_token(found, links=links))
         end = found.end()
     parts.append(escape(text[end:]))
     return Markup("").join(parts)
 
 
-def _token(found: re.Match[str]) -> Markup:
+def _token(found: re.Match[str], *, links: bool) -> Markup:
     if found["text"] is None:
         kind = "json-number" if found["number"] is not None else "json-word"
         return Markup('<span class="{}">{}</span>').format(kind, found[0])
@@ -82,7 +82,7 @@ def _token(found: re.Match[str]) -> Markup:
         value = orjson.loads(found["text"])
     except orjson.JSONDecodeError:
         value = ""
-    if is_url(value) and value.isprintable():
+    if links and is_url(value) and value.isprintable():
         return Markup(
             '<a class="json-text" href="{}" target="_blank" rel="noreferrer noopener nofollow">{}</a>'
         ).format(value.strip(), found["text"])

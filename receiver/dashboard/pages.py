@@ -44,6 +44,11 @@ def open_page(path: str, show: PageFunction, methods: Sequence[str] = ("GET",)) 
     return Route(path, _Page(show, is_open=True).serve, methods=list(methods))
 
 
+def public_page(path: str, show: PageFunction) -> Route:
+    """Return the route of a page for everyone. It has no form for who is not signed in, who gets no cookie either."""
+    return Route(path, _Page(show, is_open=True, keeps_visitors=False).serve, methods=["GET"])
+
+
 async def refuse(request: Request, error: Exception) -> Response:
     """Return the error for an unknown path or method: as a page where a browser asks for one."""
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
@@ -59,6 +64,7 @@ async def refuse(request: Request, error: Exception) -> Response:
 class _Page:
     show: PageFunction
     is_open: bool = False
+    keeps_visitors: bool = True
 
     async def serve(self, request: Request) -> ASGIApp:
         """Return the page; for who is not signed in, the way to the page where one does."""
@@ -68,7 +74,7 @@ class _Page:
             return response
         if visit.is_over:
             end_session(request, response)
-        elif visit.principal is not None or self.is_open:
+        elif visit.principal is not None or (self.is_open and self.keeps_visitors):
             keep_session(request, response, visit.session)
         return response
 

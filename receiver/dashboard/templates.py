@@ -8,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from receiver.dashboard.documents import document, size_text
+from receiver.dashboard.prose import render_inline, render_markdown
 from receiver.dashboard.times import duration, moment
 from receiver.domain.output_files import is_url
 from receiver.printable import printable
@@ -35,6 +36,8 @@ def _environment() -> Environment:
         "document": document,
         "duration": duration,
         "moment": moment,
+        "prose": lambda text: render_markdown(text).markup,
+        "prose_line": render_inline,
         "short_id": short_id,
         "size": size_text,
     }
