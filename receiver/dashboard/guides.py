@@ -58,6 +58,7 @@ GROUPS: Mapping[str, tuple[Guide, ...]] = {
     ),
 }
 """All guides, in the order of the navigation."""
+_REFERENCE = "the reference of the API"
 GUIDES: Mapping[str, Guide] = {guide.name: guide for group in GROUPS.values() for guide in group}
 
 
@@ -66,6 +67,7 @@ def rendered_guide(name: str, prefix: str) -> Rendered:
     """Return a guide as HTML whose links begin with a proxy's prefix. That is a setting, so there is one of it."""
 
     def place_of(other: str) -> Place | None:
-        return (f"{prefix}/docs/{other}", GUIDES[other].label) if other in GUIDES else None
+        label = _REFERENCE if other == "api" else GUIDES[other].label if other in GUIDES else None
+        return None if label is None else (f"{prefix}/docs/{other}", label)
 
     return render_markdown(GUIDES[name].text(), place_of)

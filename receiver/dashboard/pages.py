@@ -26,6 +26,7 @@ PageFunction = Callable[[Visit], Awaitable[Response | ASGIApp]]
 SIGN_IN = "/sign-in"
 _PROGRAMS = ("/api/", "/v1/", "/hooks/", "/account/", "/metrics/", "/livez/", "/readyz/")
 """Below these an error is never a page."""
+_NO_PAGE = "there is no page at this address"
 _TITLES = {403: "Not allowed", 404: "Nothing here", 405: "Nothing here", 429: "Too many requests", 503: "Not now"}
 
 
@@ -57,7 +58,7 @@ async def refuse(request: Request, error: Exception) -> Response:
         return await refuse_path(request, error)
     status = error.status_code if isinstance(error, HTTPException) else 500
     visit, fault = await _visit(request)
-    return fault or _error(visit, status, "there is no page at this address")
+    return fault or _error(visit, status, _NO_PAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ class _Page:
             return _refusal(visit, refused)
         except RingbackError as error:
             return _error(visit, error.status, error.message)
+        except HTTPException as error:
+            return _error(visit, error.status_code, _NO_PAGE)
         except Exception as error:
             counted(exceptions, "request").inc()
             log.error("page failed", path=visit.request.url.path, exc_info=error)

@@ -20,7 +20,8 @@ from markupsafe import Markup, escape
 from receiver.dashboard.documents import coloured
 
 _WORDS = re.compile(r"[^\w\- ]")
-_GUIDE = re.compile(r"(?:deploy/guides/)?([\w-]+)\.md(#[\w-]+)?")
+_GUIDE = re.compile(r"(?:(?:deploy/guides/)?(?P<file>[\w-]+)\.md|/docs/(?P<page>[\w-]+))(?P<part>#[\w-]+)?")
+"""A guide by its file, or a page by its path."""
 _WEB = ("https://", "http://")
 
 
@@ -89,7 +90,7 @@ def _text(tokens: Sequence[Token]) -> str:
 
 
 def _placed(tokens: list[Token], place_of: PlaceOf) -> list[Token]:
-    """Return inline tokens with the links that lead somewhere; of the others only the text."""
+    """Return inline tokens with the links that lead somewhere; of the others only the text. A name becomes a link."""
     placed: list[Token] = []
     links: list[Place | None] = []
     for token in tokens:
@@ -112,8 +113,8 @@ def _place(href: str, place_of: PlaceOf) -> Place | None:
     if href.startswith(("#", *_WEB)):
         return href, href
     found = _GUIDE.fullmatch(href)
-    place = place_of(found[1]) if found is not None else None
-    return None if found is None or place is None else (place[0] + (found[2] or ""), place[1])
+    place = place_of(found["file"] or found["page"]) if found is not None else None
+    return None if found is None or place is None else (place[0] + (found["part"] or ""), place[1])
 
 
 def _named(text: str, place_of: PlaceOf) -> Place | None:
