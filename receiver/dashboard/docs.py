@@ -14,7 +14,8 @@ from starlette.responses import Response
 from receiver.api.openapi import given_tags, read_description, reader_address
 from receiver.dashboard.answers import secured
 from receiver.dashboard.guides import GROUPS, GUIDES, rendered_guide
-from receiver.dashboard.reference import Reference, build_reference, is_found
+from receiver.dashboard.reference import build_reference
+from receiver.dashboard.reference_page import ReferencePage
 from receiver.dashboard.visit import Visit
 
 _MARKDOWN = ".md"
@@ -25,7 +26,9 @@ _CACHED = {"cache-control": "no-cache", "vary": "Cookie, Host, X-Forwarded-Host,
 
 async def show_docs(visit: Visit) -> Response:
     """Show all guides, and the parts of the reference."""
-    return _kept(visit, _page(visit, "docs.html", tags=(await _reference(visit)).sections, address=_address(visit)))
+    return _kept(
+        visit, _page(visit, "docs.html", tags=(await _reference(visit)).reference.sections, address=_address(visit))
+    )
 
 
 async def show_guide(visit: Visit) -> Response:
@@ -45,9 +48,8 @@ async def show_guide(visit: Visit) -> Response:
 async def show_reference(visit: Visit) -> Response:
     """Show the reference; `q` leaves the parts that have all of its words."""
     query = dict(visit.query).get("q", "").strip()[:_LONGEST_QUERY]
-    reference = (await _reference(visit)).at(_address(visit))
-    found = {each.anchor for section in reference.sections for each in section.entries if is_found(each, query)}
-    return _kept(visit, _page(visit, "docs_reference.html", reference=reference, query=query, found=found))
+    nav, content = await (await _reference(visit)).shown(_address(visit), query)
+    return _kept(visit, _page(visit, "docs_reference.html", nav=nav, content=content, query=query))
 
 
 async def show_index(visit: Visit) -> Response:
@@ -96,15 +98,16 @@ def _address(visit: Visit) -> str:
     return address if "://" in address else _WITHOUT_HOST + visit.url("")
 
 
-async def _reference(visit: Visit) -> Reference:
+async def _reference(visit: Visit) -> ReferencePage:
     state = visit.request.app.state
     if not hasattr(state, "reference"):
         state.reference = asyncio.create_task(_built(visit))
-    reference: Reference = await asyncio.shield(state.reference)
-    return reference
+    page: ReferencePage = await asyncio.shield(state.reference)
+    return page
 
 
-async def _built(visit: Visit) -> Reference:
+async def _built(visit: Visit) -> ReferencePage:
     description = await read_description(visit.request)
-    page = visit.url("/docs/api")
-    return await asyncio.to_thread(lambda: build_reference(orjson.loads(description), page))
+    url = visit.url("/docs/api")
+    sections = await asyncio.to_thread(lambda: build_reference(orjson.loads(description), url))
+    return ReferencePage(sections, url)

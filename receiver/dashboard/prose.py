@@ -50,7 +50,7 @@ PlaceOf = Callable[[str], Place | None]
 
 def render_markdown(text: str, place_of: PlaceOf = lambda _: None) -> Rendered:
     """Return a text in Markdown as HTML."""
-    env: dict[str, Any] = {"headings": [], "codes": 0, "place_of": place_of}
+    env: dict[str, Any] = {"headings": [], "codes": 0, "tables": 0, "place_of": place_of}
     html = _parser().render(text, env)
     return Rendered(Markup(html), env["headings"])  # noqa: S704 - the renderer escapes, and raw HTML is off
 
@@ -147,7 +147,8 @@ class _Renderer(RendererHTML):
 
     def table_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         """Return the beginning of a table."""
-        return '<div class="table"><table>'
+        env["tables"] += 1
+        return f'<div class="table" tabindex="0" role="region" aria-label="Table {env["tables"]}"><table>'
 
     def table_close(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         """Return the end of a table."""
@@ -174,4 +175,4 @@ def code_block(shown: str, anchor: str, label: str) -> Markup:
 @cache
 def render_inline(text: str) -> Markup:
     """Return one line of ours in Markdown as HTML, without a paragraph around it."""
-    return Markup(_parser().renderInline(text, {"headings": [], "codes": 0, "place_of": lambda _: None}))  # noqa: S704
+    return Markup(_parser().renderInline(text, {"headings": [], "codes": 0, "tables": 0, "place_of": lambda _: None}))  # noqa: S704

@@ -104,7 +104,15 @@ async def test_a_search_finds_a_task_by_its_id_and_by_the_provider_s(world: Worl
 
 
 @pytest.mark.parametrize(
-    "query", ["status=odd", "created_after=noon", "limit=9999", "cursor=x", "color=red", "run_id=0197a3c4-5d6e-7f80-9a1b-2c3d4e5f6073"]
+    "query",
+    [
+        "status=odd",
+        "created_after=noon",
+        "limit=9999",
+        "cursor=x",
+        "color=red",
+        "run_id=0197a3c4-5d6e-7f80-9a1b-2c3d4e5f6073",
+    ],
 )
 async def test_a_filter_that_the_api_refuses_is_told_on_the_page(client: httpx.AsyncClient, query: str) -> None:
     answer = await client.get(f"/tasks?{query}")

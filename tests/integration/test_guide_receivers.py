@@ -53,7 +53,10 @@ async def running(command: Sequence[str], folder: Path) -> AsyncIterator[Receive
     """Start a program, and wait until it listens."""
     port = free_port()
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, stdout=asyncio.subprocess.PIPE, env={**os.environ, "WEBHOOK_SECRET": SECRET, "PORT": f"{port}"}
+        *command,
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "WEBHOOK_SECRET": SECRET, "PORT": f"{port}"},
     )
     try:
         async with asyncio.timeout(_START_SECONDS):

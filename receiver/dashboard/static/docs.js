@@ -43,10 +43,12 @@ function filter(query) {
   history.replaceState(null, "", url);
 }
 
-// What the server searches too: not examples, nor the errors that most operations have.
+// What the server searches too: all up to the first part that is folded.
 function textOf(element) {
-  const parts = [...element.children].filter((each) => each.tagName !== "DETAILS").map((each) => each.textContent);
-  return `${element.id} ${parts.join(" ")}`.toLowerCase();
+  const parts = [element.id];
+  const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode() && !texts.currentNode.parentElement.closest("details")) parts.push(texts.currentNode.data);
+  return parts.join(" ").toLowerCase();
 }
 
 // A link to what the search has left out shows everything again.
