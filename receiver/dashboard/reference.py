@@ -13,7 +13,7 @@ from receiver.dashboard.documents import coloured
 from receiver.dashboard.prose import render_inline, render_markdown
 from receiver.dashboard.reference_fields import Fields, Schema, ShownField, component_of
 from receiver.dashboard.reference_samples import ADDRESS, JSON, Samples, curl
-from receiver.dashboard.templates import render
+from receiver.dashboard.templates import render_part
 
 _CODE = re.compile(r"^- `(\w+)`: ", re.MULTILINE)
 _TAG = re.compile(r"<[^>]*>")
@@ -28,9 +28,13 @@ class ReferenceEntry:
 
     anchor: str
     title: str
-    method: str
     markup: Markup
     text: str
+
+    @property
+    def short_title(self) -> str:
+        """The title up to its first comma, for the contents."""
+        return self.title.partition(",")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +57,8 @@ class Reference:
 
     def at(self, address: str) -> "Reference":
         """Return it with examples for the reader's address."""
-        shown = str(escape(address))
         sections = (
-            replace(section, entries=tuple(_placed(each, shown) for each in section.entries))
+            replace(section, entries=tuple(_placed(each, address) for each in section.entries))
             for section in self.sections
         )
         return Reference(self.intro, tuple(sections))
@@ -82,7 +85,7 @@ def build_reference(document: Schema, page: str) -> Reference:
 
 
 def _placed(entry: ReferenceEntry, address: str) -> ReferenceEntry:
-    return replace(entry, markup=Markup(entry.markup.replace(ADDRESS, address)))  # noqa: S704 - it is escaped
+    return replace(entry, markup=entry.markup.replace(ADDRESS, address))
 
 
 class _Builder:
@@ -119,6 +122,7 @@ class _Builder:
             method=method.upper(),
             path=path,
             operation=operation,
+            description=_beyond(operation["summary"], operation.get("description", "")),
             scope=_scope(operation),
             parameters=[self._parameter(each) for each in map(self._resolved, operation.get("parameters", ()))],
             media_types=list(content),
@@ -129,9 +133,9 @@ class _Builder:
         )
 
     def _part(self, anchor: str, title: str, template: str, **values: Any) -> ReferenceEntry:
-        markup = render(template, anchor=anchor, title=title, page=self._page, **values)
+        markup = render_part(template, anchor=anchor, title=title, page=self._page, **values)
         text = f"{anchor} {unescape(_TAG.sub(' ', markup.partition(_FOLDED)[0]))}".lower()
-        return ReferenceEntry(anchor, title, values.get("method", ""), Markup(markup), text)  # noqa: S704
+        return ReferenceEntry(anchor, title, markup, text)
 
     def _resolved(self, part: Schema) -> Schema:
         """Return a parameter or a response, which may be a component."""
@@ -187,7 +191,7 @@ class _Builder:
         entries = [
             self._part(
                 item["post"]["operationId"],
-                item["post"]["summary"],
+                item["post"]["summary"].replace("`", ""),
                 "docs_delivery.html",
                 operation=item["post"],
                 headers=[self._parameter(each)[1] for each in item["post"]["parameters"]],
@@ -196,8 +200,8 @@ class _Builder:
             )
             for item in self._document["webhooks"].values()
         ]
-        intro = render("docs_intro.html", about="deliveries", page=self._page)
-        return ReferenceSection("sent", "What subscribers are sent", Markup(intro), tuple(entries))  # noqa: S704
+        intro = render_part("docs_intro.html", about="deliveries", page=self._page)
+        return ReferenceSection("sent", "What subscribers are sent", intro, tuple(entries))
 
     def _bodies(self, operation: Schema) -> list[tuple[str, list[ShownField], Markup]]:
         """Return each body that a delivery may have: its name, its fields, an example."""
@@ -227,8 +231,8 @@ class _Builder:
             self._part(f"error-{code}", code, "docs_error.html", statuses=each.statuses, meaning=each.meaning)
             for code, each in CODES.items()
         ]
-        intro = render("docs_intro.html", about="errors", page=self._page)
-        return ReferenceSection("errors", "Error codes", Markup(intro), tuple(entries), "rows")  # noqa: S704
+        intro = render_part("docs_intro.html", about="errors", page=self._page)
+        return ReferenceSection("errors", "Error codes", intro, tuple(entries), "rows")
 
     def _schemas(self) -> ReferenceSection:
         entries = [
@@ -244,6 +248,12 @@ class _Builder:
             if name not in self._envelopes
         ]
         return ReferenceSection("objects", "Objects", escape("What requests and answers consist of."), tuple(entries))
+
+
+def _beyond(title: str, description: str) -> str:
+    """Return what a description says besides its first words, which are the title."""
+    rest = description.removeprefix(title).lstrip(".:; \n")
+    return rest[:1].upper() + rest[1:]
 
 
 def _scope(operation: Schema) -> str:

@@ -98,7 +98,7 @@ class Fields:
 
     def _fields(self, schema: Schema, *, nested: bool, above: tuple[str, ...]) -> Iterator[ShownField]:
         required = schema.get("required", ())
-        for name, each in schema.get("properties", {}).items():
+        for name, each in sorted(schema.get("properties", {}).items(), key=lambda item: item[0] not in required):
             inner = self._inner(each) if nested and len(above) < _DEEPEST else None
             below: list[ShownField] = []
             if inner is not None and inner not in above:

@@ -6,7 +6,7 @@ from typing import TypeAlias
 from markupsafe import Markup
 
 from receiver.dashboard.reference import Reference, is_found
-from receiver.dashboard.templates import render
+from receiver.dashboard.templates import render_part
 
 _MOST_KEPT = 4
 """Addresses. A service has one or two; any other is what somebody made up."""
@@ -37,5 +37,4 @@ class ReferencePage:
         reference = self.reference.at(address)
         found = {each.anchor for section in reference.sections for each in section.entries if is_found(each, query)}
         values = {"reference": reference, "found": found, "query": query, "page": self._page}
-        contents, parts = render("docs_contents.html", **values), render("docs_parts.html", **values)
-        return Markup(contents), Markup(parts)  # noqa: S704 - templates escape
+        return render_part("docs_contents.html", **values), render_part("docs_parts.html", **values)

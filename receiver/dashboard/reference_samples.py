@@ -12,6 +12,8 @@ ADDRESS = "https://ringback.invalid"
 """Stands for the reader's address where examples are kept."""
 JSON = "application/json"
 _DEEPEST = 6
+_LONGEST_LINE = 70
+"""Characters of a body in one line."""
 _FORMATS: Mapping[str, Any] = {
     "uuid": "0197a3c4-5d6e-7f80-9a1b-2c3d4e5f6072",
     "date-time": "2026-01-31T09:30:00.000000Z",
@@ -113,7 +115,10 @@ def curl(method: str, path: str, operation: Schema, body: Any) -> str:
     parts += _proof(operation)
     given = operation.get("requestBody", {}).get("content", {})
     if JSON in given:
-        parts += ["-H 'Content-Type: application/json'", f"-d {shlex.quote(orjson.dumps(body).decode())}"]
+        text = orjson.dumps(body).decode()
+        if len(text) > _LONGEST_LINE:
+            text = orjson.dumps(body, option=orjson.OPT_INDENT_2).decode()
+        parts += ["-H 'Content-Type: application/json'", f"-d {shlex.quote(text)}"]
     elif given:
         parts.append("-F file=@FILE")
     return "curl " + " \\\n  ".join(parts)

@@ -21,6 +21,12 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(values)
 
 
+def render_part(template: str, **values: Any) -> Markup:
+    """Return what a template makes of values, to be a part of another page."""
+    # Templates escape all that is not markup already.
+    return Markup(render(template, **values))  # noqa: S704
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
