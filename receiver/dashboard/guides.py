@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from receiver.dashboard.prose import Place, Rendered, render_markdown
+from receiver.dashboard.prose import GuidePlace, Rendered, render_markdown
 
 _FOLDER = Path(__file__).parents[2] / "deploy" / "guides"
 
@@ -66,7 +66,7 @@ GUIDES: Mapping[str, Guide] = {guide.name: guide for group in GROUPS.values() fo
 def rendered_guide(name: str, prefix: str) -> Rendered:
     """Return a guide as HTML whose links begin with a proxy's prefix. That is a setting, so there is one of it."""
 
-    def place_of(other: str) -> Place | None:
+    def place_of(other: str) -> GuidePlace | None:
         label = _REFERENCE if other == "api" else GUIDES[other].label if other in GUIDES else None
         return None if label is None else (f"{prefix}/docs/{other}", label)
 

@@ -42,9 +42,9 @@ class Rendered:
     headings: list[Heading] = field(default_factory=list)
 
 
-Place = tuple[str, str]
+GuidePlace = tuple[str, str]
 """The URL of a guide, and what it is called."""
-PlaceOf = Callable[[str], Place | None]
+PlaceOf = Callable[[str], GuidePlace | None]
 """Returns the place of a guide by its name; None if there is no such guide."""
 
 
@@ -91,7 +91,7 @@ def _text(tokens: Sequence[Token]) -> str:
 def _placed(tokens: list[Token], place_of: PlaceOf) -> list[Token]:
     """Return inline tokens with the links that lead somewhere; of the others only the text. A name becomes a link."""
     placed: list[Token] = []
-    links: list[Place | None] = []
+    links: list[GuidePlace | None] = []
     for token in tokens:
         if token.type == "link_open":
             links.append(_place(str(token.attrGet("href") or ""), place_of))
@@ -107,7 +107,7 @@ def _placed(tokens: list[Token], place_of: PlaceOf) -> list[Token]:
     return placed
 
 
-def _place(href: str, place_of: PlaceOf) -> Place | None:
+def _place(href: str, place_of: PlaceOf) -> GuidePlace | None:
     """Return where a link of a guide leads; None for a file that is no guide."""
     if href.startswith(("#", *_WEB)):
         return href, href
@@ -116,16 +116,16 @@ def _place(href: str, place_of: PlaceOf) -> Place | None:
     return None if found is None or place is None else (place[0] + (found["part"] or ""), place[1])
 
 
-def _named(text: str, place_of: PlaceOf) -> Place | None:
+def _named(text: str, place_of: PlaceOf) -> GuidePlace | None:
     """Return the place of a guide that is named by its file alone."""
     return _place(text, place_of) if _GUIDE.fullmatch(text) else None
 
 
-def _link(place: Place) -> list[Token]:
+def _link(place: GuidePlace) -> list[Token]:
     return [Token("link_open", "a", 1, attrs={"href": place[0]}), _label(place), Token("link_close", "a", -1)]
 
 
-def _label(place: Place) -> Token:
+def _label(place: GuidePlace) -> Token:
     return Token("text", "", 0, content=place[1])
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from receiver.dashboard.documents import coloured
 from receiver.dashboard.prose import render_inline, render_markdown
-from receiver.dashboard.reference_fields import Fields, Schema, ShownField, component_of
+from receiver.dashboard.reference_fields import DocumentPart, SchemaFields, ShownField, component_of
 from receiver.dashboard.reference_samples import ADDRESS, JSON, Samples, curl
 from receiver.dashboard.templates import render_part
 
@@ -49,19 +49,19 @@ class ReferenceSection:
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ApiReference:
     """All of the page: what is true of all operations, then the sections."""
 
     intro: Markup
     sections: tuple[ReferenceSection, ...]
 
-    def at(self, address: str) -> "Reference":
+    def at(self, address: str) -> "ApiReference":
         """Return it with examples for the reader's address."""
         sections = (
             replace(section, entries=tuple(_placed(each, address) for each in section.entries))
             for section in self.sections
         )
-        return Reference(self.intro, tuple(sections))
+        return ApiReference(self.intro, tuple(sections))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def is_found(entry: ReferenceEntry, query: str) -> bool:
     return all(word in entry.text for word in query.lower().split())
 
 
-def build_reference(document: Schema, page: str) -> Reference:
+def build_reference(document: DocumentPart, page: str) -> ApiReference:
     """Return the reference of a description. `page` is its URL, with the prefix of a proxy."""
     return _Builder(document, page).build()
 
@@ -89,19 +89,19 @@ def _placed(entry: ReferenceEntry, address: str) -> ReferenceEntry:
 
 
 class _Builder:
-    def __init__(self, document: Schema, page: str) -> None:
+    def __init__(self, document: DocumentPart, page: str) -> None:
         self._document = document
         self._page = page
-        self._fields = Fields(document, page)
+        self._fields = SchemaFields(document, page)
         self._samples = Samples(document)
         self._envelopes = {name for name, each in document["components"]["schemas"].items() if _is_envelope(each)}
 
-    def build(self) -> Reference:
+    def build(self) -> ApiReference:
         intro = render_markdown(self._document["info"]["description"]).markup
         tags = tuple(map(self._tag, self._document["tags"]))
-        return Reference(intro, (*tags, self._deliveries(), self._stream(), self._errors(), self._schemas()))
+        return ApiReference(intro, (*tags, self._deliveries(), self._stream(), self._errors(), self._schemas()))
 
-    def _tag(self, tag: Schema) -> ReferenceSection:
+    def _tag(self, tag: DocumentPart) -> ReferenceSection:
         name = tag["name"]
         entries = [
             self._operation(method, path, item[method])
@@ -112,7 +112,7 @@ class _Builder:
         anchor = f"tag-{name.lower().replace(' ', '-')}"
         return ReferenceSection(anchor, name, escape(tag["description"]), tuple(entries))
 
-    def _operation(self, method: str, path: str, operation: Schema) -> ReferenceEntry:
+    def _operation(self, method: str, path: str, operation: DocumentPart) -> ReferenceEntry:
         content = operation.get("requestBody", {}).get("content", {})
         body = self._samples.of_content(content[JSON], brief=True) if JSON in content else None
         return self._part(
@@ -137,15 +137,15 @@ class _Builder:
         text = f"{anchor} {unescape(_TAG.sub(' ', markup.partition(_FOLDED)[0]))}".lower()
         return ReferenceEntry(anchor, title, markup, text)
 
-    def _resolved(self, part: Schema) -> Schema:
+    def _resolved(self, part: DocumentPart) -> DocumentPart:
         """Return a parameter or a response, which may be a component."""
         if "$ref" not in part:
             return part
         _, _, kind, name = part["$ref"].split("/")
-        resolved: Schema = self._document["components"][kind][name]
+        resolved: DocumentPart = self._document["components"][kind][name]
         return resolved
 
-    def _parameter(self, parameter: Schema) -> tuple[str, ShownField]:
+    def _parameter(self, parameter: DocumentPart) -> tuple[str, ShownField]:
         shown = self._fields.shown(
             parameter["name"],
             parameter["schema"],
@@ -154,7 +154,7 @@ class _Builder:
         )
         return parameter["in"], shown
 
-    def _answers(self, operation: Schema) -> Iterator[ShownAnswer]:
+    def _answers(self, operation: DocumentPart) -> Iterator[ShownAnswer]:
         for status, each in operation["responses"].items():
             response = self._resolved(each)
             title, _, listed = response["description"].partition("\n\n")
@@ -166,7 +166,7 @@ class _Builder:
                 codes,
             )
 
-    def _answer_type(self, response: Schema) -> Markup:
+    def _answer_type(self, response: DocumentPart) -> Markup:
         content = response.get("content", {})
         if JSON not in content:
             return escape(", ".join(content))
@@ -180,7 +180,7 @@ class _Builder:
             return Markup("<code>data</code> is a page of {}").format(self._fields.type_of(items))
         return Markup("<code>data</code> is {}").format(self._fields.type_of(properties["data"]))
 
-    def _answer_sample(self, operation: Schema) -> Markup | None:
+    def _answer_sample(self, operation: DocumentPart) -> Markup | None:
         for status, each in operation["responses"].items():
             content = self._resolved(each).get("content", {})
             if status.startswith("2") and "schema" in content.get(JSON, {}):
@@ -203,7 +203,7 @@ class _Builder:
         intro = render_part("docs_intro.html", about="deliveries", page=self._page)
         return ReferenceSection("sent", "What subscribers are sent", intro, tuple(entries))
 
-    def _bodies(self, operation: Schema) -> list[tuple[str, list[ShownField], Markup]]:
+    def _bodies(self, operation: DocumentPart) -> list[tuple[str, list[ShownField], Markup]]:
         """Return each body that a delivery may have: its name, its fields, an example."""
         (content,) = operation["requestBody"]["content"].values()
         schemas = content["schema"].get("anyOf") or [content["schema"]]
@@ -256,12 +256,12 @@ def _beyond(title: str, description: str) -> str:
     return rest[:1].upper() + rest[1:]
 
 
-def _scope(operation: Schema) -> str:
+def _scope(operation: DocumentPart) -> str:
     """Return the scope that a key needs; an empty text for what needs none."""
     return next((scopes[0] for each in operation["security"] for scopes in each.values() if scopes), "")
 
 
-def _is_envelope(schema: Schema) -> bool:
+def _is_envelope(schema: DocumentPart) -> bool:
     properties = schema.get("properties", {})
     return "description" not in schema and {"id", "object", "status", "created_at", "data"} == set(properties)
 

@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 
 from receiver.dashboard.prose import render_inline
 
-Schema = Mapping[str, Any]
+DocumentPart = Mapping[str, Any]
 COMPONENTS = "#/components/schemas/"
 _DEEPEST = 4
 _MOST_VALUES = 8
@@ -49,27 +49,27 @@ class ShownField:
     fields: list["ShownField"] = field(default_factory=list)
 
 
-class Fields:
+class SchemaFields:
     """Shows the schemas of a document. `page` is the URL of the reference, where its links lead."""
 
-    def __init__(self, document: Schema, page: str) -> None:
-        self._components: Mapping[str, Schema] = document["components"]["schemas"]
+    def __init__(self, document: DocumentPart, page: str) -> None:
+        self._components: Mapping[str, DocumentPart] = document["components"]["schemas"]
         self._page = page
 
-    def of(self, schema: Schema, *, nested: bool = False) -> list[ShownField]:
+    def of(self, schema: DocumentPart, *, nested: bool = False) -> list[ShownField]:
         """Return the fields of an object, with `nested` also those of the objects in it."""
         return list(self._fields(self.resolved(schema), nested=nested, above=()))
 
-    def resolved(self, schema: Schema) -> Schema:
+    def resolved(self, schema: DocumentPart) -> DocumentPart:
         """Return the component that a schema refers to; another schema as it is."""
         name = component_of(schema)
         return schema if name is None else self._components[name]
 
-    def shown(self, name: str, schema: Schema, text: str, *, is_required: bool) -> ShownField:
+    def shown(self, name: str, schema: DocumentPart, text: str, *, is_required: bool) -> ShownField:
         """Return a value as a field without those in it: a parameter, a header."""
         return ShownField(name, self.type_of(schema), is_required, render_inline(text), _bounds(schema))
 
-    def type_of(self, schema: Schema) -> Markup:
+    def type_of(self, schema: DocumentPart) -> Markup:
         """Return the type of a value in words, with links to the objects in it."""
         if (name := component_of(schema)) is not None:
             values = self._components[name].get("enum")
@@ -85,7 +85,7 @@ class Fields:
             return Markup(" or ").join(dict.fromkeys(map(self.type_of, options)))
         return self._plain_type(schema)
 
-    def _plain_type(self, schema: Schema) -> Markup:
+    def _plain_type(self, schema: DocumentPart) -> Markup:
         kinds = schema.get("type", ())
         if not isinstance(kinds, str):
             return Markup(" or ").join(self._plain_type({**schema, "type": each}) for each in kinds) or Markup("any")
@@ -96,7 +96,7 @@ class Fields:
             return Markup("object of {}").format(self.type_of(values))
         return escape(_WORDS[schema["format"]] if schema.get("format") in _WORDS else _WORDS[kinds])
 
-    def _fields(self, schema: Schema, *, nested: bool, above: tuple[str, ...]) -> Iterator[ShownField]:
+    def _fields(self, schema: DocumentPart, *, nested: bool, above: tuple[str, ...]) -> Iterator[ShownField]:
         required = schema.get("required", ())
         for name, each in sorted(schema.get("properties", {}).items(), key=lambda item: item[0] not in required):
             inner = self._inner(each) if nested and len(above) < _DEEPEST else None
@@ -106,7 +106,7 @@ class Fields:
             shown = self.shown(name, each, each.get("description", ""), is_required=name in required)
             yield ShownField(shown.name, shown.type, shown.is_required, shown.text, shown.bounds, below)
 
-    def _inner(self, schema: Schema) -> str | None:
+    def _inner(self, schema: DocumentPart) -> str | None:
         """Return the name of the one object that a value is or has."""
         for each in (schema, schema.get("items", {}), *schema.get("anyOf", ())):
             each = each.get("items", each) if each is not schema else each
@@ -116,7 +116,7 @@ class Fields:
         return None
 
 
-def component_of(schema: Schema) -> str | None:
+def component_of(schema: DocumentPart) -> str | None:
     """Return the name of the component that a schema refers to; None if it does not."""
     to = schema.get("$ref")
     return None if to is None else str(to).removeprefix(COMPONENTS)
@@ -130,7 +130,7 @@ def _value(value: Any) -> Markup:
     return Markup("<code>{}</code>").format(value if isinstance(value, str) else orjson.dumps(value).decode())
 
 
-def _bounds(schema: Schema) -> str:
+def _bounds(schema: DocumentPart) -> str:
     """Return what a value must fulfil, in words; of one that may be null or missing the same."""
     kept = [each for each in schema.get("anyOf", ()) if each.get("type") != "null"]
     inner = kept[0] if len(kept) == 1 else {}

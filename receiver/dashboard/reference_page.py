@@ -5,24 +5,24 @@ from typing import TypeAlias
 
 from markupsafe import Markup
 
-from receiver.dashboard.reference import Reference, is_found
+from receiver.dashboard.reference import ApiReference, is_found
 from receiver.dashboard.templates import render_part
 
 _MOST_KEPT = 4
 """Addresses. A service has one or two; any other is what somebody made up."""
-Shown: TypeAlias = tuple[Markup, Markup]
+ShownReference: TypeAlias = tuple[Markup, Markup]
 """The contents, and the parts."""
 
 
 class ReferencePage:
     """Renders a reference once for each address; a search is rendered each time, in a thread like all of it."""
 
-    def __init__(self, reference: Reference, page: str) -> None:
+    def __init__(self, reference: ApiReference, page: str) -> None:
         self.reference = reference
         self._page = page
-        self._kept: dict[str, Shown] = {}
+        self._kept: dict[str, ShownReference] = {}
 
-    async def shown(self, address: str, query: str) -> Shown:
+    async def shown(self, address: str, query: str) -> ShownReference:
         """Return the page for an address, with the parts that have all words of a query."""
         if not query and address in self._kept:
             return self._kept[address]
@@ -33,7 +33,7 @@ class ReferencePage:
                 del self._kept[next(iter(self._kept))]
         return shown
 
-    def _rendered(self, address: str, query: str) -> Shown:
+    def _rendered(self, address: str, query: str) -> ShownReference:
         reference = self.reference.at(address)
         found = {each.anchor for section in reference.sections for each in section.entries if is_found(each, query)}
         values = {"reference": reference, "found": found, "query": query, "page": self._page}

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from receiver.dashboard.reference_fields import Schema, component_of
+from receiver.dashboard.reference_fields import DocumentPart, component_of
 
 ADDRESS = "https://ringback.invalid"
 """Stands for the reader's address where examples are kept."""
@@ -24,8 +24,8 @@ _KINDS: Mapping[str, Any] = {"string": "text", "integer": 1, "number": 1.0, "boo
 class Samples:
     """Makes examples. What an example of the description has for a component, others have for it too."""
 
-    def __init__(self, document: Schema) -> None:
-        self._components: Mapping[str, Schema] = document["components"]["schemas"]
+    def __init__(self, document: DocumentPart) -> None:
+        self._components: Mapping[str, DocumentPart] = document["components"]["schemas"]
         self._known: dict[str, Any] = {}
         self._named: dict[tuple[str, Any], Any] = {}
         for item in document["paths"].values():
@@ -34,11 +34,11 @@ class Samples:
                     if "example" in content:
                         self._learn(content["schema"], content["example"])
 
-    def of_content(self, content: Schema, *, brief: bool = False) -> Any:
+    def of_content(self, content: DocumentPart, *, brief: bool = False) -> Any:
         """Return the example of a body; with `brief` only with what is required if it is made here."""
         return content["example"] if "example" in content else self._of(content.get("schema", {}), brief, 0)
 
-    def _learn(self, schema: Schema, example: Any) -> None:
+    def _learn(self, schema: DocumentPart, example: Any) -> None:
         name = component_of(schema)
         if name is not None:
             self._known.setdefault(name, example)
@@ -52,7 +52,7 @@ class Samples:
         elif isinstance(example, list) and example and "items" in schema:
             self._learn(schema["items"], example[0])
 
-    def _of(self, schema: Schema, brief: bool, depth: int) -> Any:
+    def _of(self, schema: DocumentPart, brief: bool, depth: int) -> Any:
         name = component_of(schema)
         if name in self._known:
             return self._known[name]
@@ -71,7 +71,7 @@ class Samples:
             return self._of(options[0], brief, depth)
         return self._of_type(schema, brief, depth)
 
-    def _of_type(self, schema: Schema, brief: bool, depth: int) -> Any:
+    def _of_type(self, schema: DocumentPart, brief: bool, depth: int) -> Any:
         kind = schema.get("type", "object")
         kind = kind if isinstance(kind, str) else kind[0]
         if "properties" in schema:
@@ -84,24 +84,24 @@ class Samples:
             return _FORMATS[schema["format"]]
         return schema.get("minimum", _KINDS[kind]) if kind in ("integer", "number") else _KINDS[kind]
 
-    def _of_field(self, name: str, schema: Schema, brief: bool, depth: int) -> Any:
+    def _of_field(self, name: str, schema: DocumentPart, brief: bool, depth: int) -> Any:
         """Return what a field of this name and type has in another example, else one that is made."""
         known = _key(name, schema)
         return self._named[known] if known in self._named else self._of(schema, brief, depth + 1)
 
 
-def _key(name: str, schema: Schema) -> tuple[str, Any]:
+def _key(name: str, schema: DocumentPart) -> tuple[str, Any]:
     """Return what fields with the same kind of value have alike."""
     return name, repr([schema.get(each) for each in ("type", "format", "anyOf", "$ref", "const", "pattern")])
 
 
-def contents_of(operation: Schema) -> list[Schema]:
+def contents_of(operation: DocumentPart) -> list[DocumentPart]:
     """Return the JSON bodies of an operation: its request's, and those of its answers."""
     bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
     return [body["content"][JSON] for body in bodies if JSON in body.get("content", {})]
 
 
-def curl(method: str, path: str, operation: Schema, body: Any) -> str:
+def curl(method: str, path: str, operation: DocumentPart, body: Any) -> str:
     """Return the command that sends a request; ids in the path are variables of the shell."""
     url = ADDRESS + path.replace("{provider}", "piapi")
     for parameter in operation.get("parameters", ()):
@@ -124,7 +124,7 @@ def curl(method: str, path: str, operation: Schema, body: Any) -> str:
     return "curl " + " \\\n  ".join(parts)
 
 
-def _proof(operation: Schema) -> list[str]:
+def _proof(operation: DocumentPart) -> list[str]:
     """Return the header that lets a request in."""
     names = {name for each in operation.get("security", ()) for name in each}
     if "ApiKey" in names:

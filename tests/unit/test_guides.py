@@ -11,14 +11,14 @@ import pytest
 
 from receiver.api.description.errors import CODES
 from receiver.dashboard.guides import GUIDES
-from receiver.dashboard.prose import Place, render_markdown
+from receiver.dashboard.prose import GuidePlace, render_markdown
 from receiver.domain.error_numbers import OWN_NUMBERS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "guides"
 
 
-def place_of(name: str) -> Place | None:
+def place_of(name: str) -> GuidePlace | None:
     return ("/docs/keys", "Keys") if name == "keys" else None
 
 
