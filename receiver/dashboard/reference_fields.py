@@ -108,9 +108,8 @@ class SchemaFields:
 
     def _inner(self, schema: DocumentPart) -> str | None:
         """Return the name of the one object that a value is or has."""
-        for each in (schema, schema.get("items", {}), *schema.get("anyOf", ())):
-            each = each.get("items", each) if each is not schema else each
-            name = component_of(each)
+        for each in (schema, *schema.get("anyOf", ())):
+            name = component_of(each.get("items", each))
             if name is not None and "properties" in self._components[name]:
                 return name
         return None
