@@ -27,17 +27,23 @@ async def get_description(request: Request) -> Response:
 
     It needs no key, for it has nothing secret. With `If-None-Match` it is answered only if it has changed.
     """
+    document = await read_description(request)
+    servers = orjson.dumps([{"url": reader_address(request), "description": "where this document was read"}])
+    etag = f'"{hashlib.sha256(document + servers).hexdigest()[:32]}"'
+    headers = {"etag": etag, **_CACHED}
+    if etag in given_tags(request):
+        return Response(status_code=304, headers=headers)
+    body = b'%b,"servers":%b}' % (document[:-1], servers)
+    return Response(body, headers=headers, media_type="application/json")
+
+
+async def read_description(request: Request) -> bytes:
+    """Return the description as JSON, without `servers`: made at the first question, in a thread."""
     state = request.app.state
     if not hasattr(state, "description"):
         state.description = asyncio.create_task(asyncio.to_thread(_described, state.described_routes))
     document: bytes = await asyncio.shield(state.description)
-    servers = orjson.dumps([{"url": _address(request), "description": "where this document was read"}])
-    etag = f'"{hashlib.sha256(document + servers).hexdigest()[:32]}"'
-    headers = {"etag": etag, **_CACHED}
-    if etag in _given_tags(request):
-        return Response(status_code=304, headers=headers)
-    body = b'%b,"servers":%b}' % (document[:-1], servers)
-    return Response(body, headers=headers, media_type="application/json")
+    return document
 
 
 def _described(routes: Sequence[BaseRoute]) -> bytes:
@@ -47,12 +53,13 @@ def _described(routes: Sequence[BaseRoute]) -> bytes:
     return orjson.dumps(build_document(routes))
 
 
-def _given_tags(request: Request) -> set[str]:
+def given_tags(request: Request) -> set[str]:
+    """Return the tags of `If-None-Match`."""
     given = ",".join(request.headers.getlist("if-none-match")).split(",")
     return {each.strip().removeprefix("W/") for each in given}
 
 
-def _address(request: Request) -> str:
+def reader_address(request: Request) -> str:
     """Return the address of the service as the reader wrote it; a path alone if that is not known."""
     root = request.scope.get("root_path", "")
     host = request.headers.get("host", "")

@@ -12,6 +12,7 @@ from models import DeliveryStatus
 from receiver.api import deliveries as api
 from receiver.api import explanations
 from receiver.dashboard.documents import document
+from receiver.dashboard.explained import shown_explanation
 from receiver.dashboard.timeline import WIDTH, Bar, ShownObject
 from receiver.dashboard.times import parse
 from receiver.dashboard.visit import Visit
@@ -46,7 +47,8 @@ async def show_delivery(visit: Visit) -> Response:
     return visit.page(
         "delivery.html",
         delivery=delivery,
-        explanation=explanation,
+        explained=shown_explanation(explanation, visit.now),
+        attempts_left=explanation["facts"]["attempts_left"],
         request=request,
         body=await read_apart(lambda: document(request["body"])) if "body" in request else None,
         attempts=attempts[-_MOST_ATTEMPTS:],

@@ -39,7 +39,7 @@ def document(value: Any, *, is_plain: bool = False) -> Shown:
     text = orjson.dumps(shortened, option=orjson.OPT_INDENT_2).decode()
     is_cut = len(text) > MOST_CHARACTERS or (size > _LONGEST_TEXT and shortened != value)
     shown = printable_json(text[:MOST_CHARACTERS])
-    return Shown(escape(shown) if is_plain else _coloured(shown), size, is_cut)
+    return Shown(escape(shown) if is_plain else coloured(shown), size, is_cut)
 
 
 def text_document(text: str) -> Shown:
@@ -82,19 +82,19 @@ def _shortened(value: Any) -> Any:
     return value
 
 
-def _coloured(text: str) -> Markup:
+def coloured(text: str, *, links: bool = True) -> Markup:
     """Return JSON with its tokens marked for the style sheet. Everything is escaped part by part."""
     parts: list[Markup] = []
     end = 0
     for found in _TOKEN.finditer(text):
         parts.append(escape(text[end : found.start()]))
-        parts.append(_token(found))
+        parts.append(_token(found, links=links))
         end = found.end()
     parts.append(escape(text[end:]))
     return Markup("").join(parts)
 
 
-def _token(found: re.Match[str]) -> Markup:
+def _token(found: re.Match[str], *, links: bool) -> Markup:
     if found["text"] is None:
         kind = "json-number" if found["number"] is not None else "json-word"
         return Markup('<span class="{}">{}</span>').format(kind, found[0])
@@ -104,7 +104,7 @@ def _token(found: re.Match[str]) -> Markup:
         value = orjson.loads(found["text"])
     except orjson.JSONDecodeError:
         value = ""
-    if is_url(value) and value.isprintable():
+    if links and is_url(value) and value.isprintable():
         return Markup(
             '<a class="json-text" href="{}" target="_blank" rel="noreferrer noopener nofollow">{}</a>'
         ).format(value.strip(), found["text"])

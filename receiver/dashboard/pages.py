@@ -27,6 +27,7 @@ PageFunction = Callable[[Visit], Awaitable[Response | ASGIApp]]
 SIGN_IN = "/sign-in"
 _PROGRAMS = ("/api/", "/v1/", "/hooks/", "/account/", "/metrics/", "/livez/", "/readyz/")
 """Below these an error is never a page."""
+_NO_PAGE = "there is no page at this address"
 _TITLES = {403: "Not allowed", 404: "Nothing here", 405: "Nothing here", 429: "Too many requests", 503: "Not now"}
 
 
@@ -45,6 +46,11 @@ def open_page(path: str, show: PageFunction, methods: Sequence[str] = ("GET",)) 
     return Route(path, _Page(show, is_open=True).serve, methods=list(methods))
 
 
+def public_page(path: str, show: PageFunction) -> Route:
+    """Return the route of a page for everyone. It has no form for who is not signed in, who gets no cookie either."""
+    return Route(path, _Page(show, is_open=True, keeps_visitors=False).serve, methods=["GET"])
+
+
 async def refuse(request: Request, error: Exception) -> Response:
     """Return the error for an unknown path or method: as a page where a browser asks for one."""
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
@@ -53,13 +59,14 @@ async def refuse(request: Request, error: Exception) -> Response:
         return await refuse_path(request, error)
     status = error.status_code if isinstance(error, HTTPException) else 500
     visit, fault = await _visit(request)
-    return fault or _error(visit, status, "there is no page at this address")
+    return fault or _error(visit, status, _NO_PAGE)
 
 
 @dataclass(frozen=True, slots=True)
 class _Page:
     show: PageFunction
     is_open: bool = False
+    keeps_visitors: bool = True
 
     async def serve(self, request: Request) -> ASGIApp:
         """Return the page; for who is not signed in, the way to the page where one does."""
@@ -69,7 +76,7 @@ class _Page:
             return response
         if visit.is_over:
             end_session(request, response)
-        elif visit.principal is not None or self.is_open:
+        elif visit.principal is not None or (self.is_open and self.keeps_visitors):
             keep_session(request, response, visit.session)
         return response
 
@@ -88,7 +95,7 @@ class _Page:
         except RingbackError as error:
             return _error(visit, error.status, error.message)
         except HTTPException as error:
-            return _error(visit, error.status_code, "there is no page at this address")
+            return _error(visit, error.status_code, _NO_PAGE)
         except Exception as error:
             counted(exceptions, "request").inc()
             log.error("page failed", path=visit.request.url.path, exc_info=error)

@@ -8,6 +8,7 @@ from receiver.dashboard import (
     bulk_actions,
     deliveries,
     delivery,
+    docs,
     events,
     inbound,
     keys,
@@ -25,7 +26,7 @@ from receiver.dashboard import (
     webhook_changes,
     webhooks,
 )
-from receiver.dashboard.pages import SIGN_IN, action, open_page, page
+from receiver.dashboard.pages import SIGN_IN, action, open_page, page, public_page
 from receiver.dashboard.static_files import serve_static
 from receiver.dashboard.visit import Visit
 
@@ -42,6 +43,10 @@ def routes() -> list[BaseRoute]:
         action("/sign-out", sign_in.sign_out),
         page("/overview", overview.show_overview),
         page("/events", events.show_events),
+        public_page("/docs", docs.show_docs),
+        public_page("/docs/api", docs.show_reference),
+        public_page("/docs/{guide}", docs.show_guide),
+        public_page("/llms.txt", docs.show_index),
         page("/tasks", tasks.show_tasks),
         page("/tasks/{task_id}", task.show_task),
         page("/tasks/{task_id}/file", task.download),

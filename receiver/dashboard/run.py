@@ -16,6 +16,7 @@ from receiver.api import tasks as tasks_api
 from receiver.dashboard.answers import secured
 from receiver.dashboard.asking import ApiRefusal
 from receiver.dashboard.documents import document
+from receiver.dashboard.explained import shown_explanation
 from receiver.dashboard.gantt import Times, gantt
 from receiver.dashboard.new_run import request_of
 from receiver.dashboard.run_graph import run_graph
@@ -60,7 +61,7 @@ async def show_run(visit: Visit) -> Response:
         took=between(times.created_at, times.ended_at, visit.now),
         completed=sum(step["status"] == StepStatus.COMPLETED for step in run["steps"]),
         failed=[step for step in run["steps"] if step["status"] == StepStatus.FAILED],
-        explanation=explanation,
+        explained=shown_explanation(explanation, visit.now),
         graph=run_graph(run["steps"]),
         gantt=picture,
         steps=await read_apart(lambda: _steps(run, {lane.step["id"]: lane for lane in picture.lanes})),

@@ -8,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from receiver.dashboard.documents import document, size_text
+from receiver.dashboard.prose import render_inline, render_markdown
 from receiver.dashboard.times import duration, moment
 from receiver.domain.output_files import is_url
 from receiver.printable import printable
@@ -18,6 +19,12 @@ _SHORT_ID = 12
 def render(template: str, **values: Any) -> str:
     """Return what a template makes of values. Raises `UndefinedError` for a value that the template misses."""
     return _environment().get_template(template).render(values)
+
+
+def render_part(template: str, **values: Any) -> Markup:
+    """Return what a template makes of values, to be a part of another page."""
+    # Templates escape all that is not markup already.
+    return Markup(render(template, **values))  # noqa: S704 # nosec B704
 
 
 @cache
@@ -35,6 +42,8 @@ def _environment() -> Environment:
         "document": document,
         "duration": duration,
         "moment": moment,
+        "prose": lambda text: render_markdown(text).markup,
+        "prose_line": render_inline,
         "short_id": short_id,
         "size": size_text,
     }

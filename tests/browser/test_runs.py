@@ -43,7 +43,7 @@ async def test_a_run_is_created_from_json_and_followed_to_its_end(visit: Visitor
     await field.fill(f'{{"steps": [{", ".join(steps)}]}}')
     await page.get_by_role("button", name="Create").click()
     await expect(page.locator("#graph").get_by_role("link", name="Step first, processing")).to_be_visible()
-    await expect(page.locator("#explanation")).to_contain_text("step 'last' waits for 'first'")
+    await expect(page.locator("#next")).to_contain_text("step 'last' waits for 'first'")
     await page.locator("#step-2-data summary").click()
     await expect(page.locator("#step-2-data")).to_contain_text("nothing is there yet")
     run = await get_run(world, page.url.rsplit("/", 1)[1])
