@@ -7,7 +7,13 @@ from sqlalchemy import Index, text
 from sqlmodel import Field, SQLModel
 
 from models.columns import BigKey, Document, Moment, PublicId
+from models.states import EventType
 
+FREQUENT_TYPES = frozenset(
+    {EventType.TASK_CREATED, EventType.TASK_SUBMITTED, EventType.TASK_UPDATED, EventType.TASK_COMPLETED}
+)
+IS_RARE = text("type NOT IN ('task.created', 'task.submitted', 'task.updated', 'task.completed')")
+"""The condition that a type is none of these: of a partial index, so that the indexes of frequent events are as few."""
 _HAS_RUN = text("run_uid IS NOT NULL")
 
 
@@ -24,6 +30,15 @@ class Event(SQLModel, table=True):
         Index("ix_event_task_id", "task_id", "id"),
         Index("ix_event_organization_id", "organization_id", "id"),
         Index("ix_event_run_uid", "run_uid", "id", sqlite_where=_HAS_RUN, postgresql_where=_HAS_RUN),
+        # A type that few events have is not looked for in all of them.
+        Index(
+            "ix_event_rare_type",
+            "organization_id",
+            "type",
+            "id",
+            sqlite_where=IS_RARE,
+            postgresql_where=IS_RARE,
+        ),
         # SQLite must not reuse the number of a purged event: a stream that resumes would miss the event that got it.
         {"sqlite_autoincrement": True},
     )

@@ -15,7 +15,7 @@ from receiver.domain.representations import iso
 from receiver.errors import BadRequest
 from receiver.outbound.request_preview import request_preview
 from receiver.storage.database import Query
-from receiver.storage.deliveries import DeliveryFilter, deliveries_matching, delivery_attempts_of, delivery_by_id
+from receiver.storage.deliveries import DeliveryFilter, delivery_attempts_of, delivery_by_id, page_of_deliveries
 from receiver.storage.events import event_key
 from receiver.storage.subscriptions import webhook_key
 
@@ -78,7 +78,8 @@ async def _page(call: Call, query: WebhookDeliveryQuery, subscription_id: int | 
         created_before=query.created_before,
         before=read_cursor(query.cursor),
     )
-    rows = await call.services.database.read(deliveries_matching(wanted, query.limit + 1))
+    read = call.services.database.read
+    rows = await read(await page_of_deliveries(read, wanted, query.limit + 1))
     return page(rows, query.limit, [native_delivery(row) for row in rows])
 
 

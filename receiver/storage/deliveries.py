@@ -1,13 +1,27 @@
 """Deliveries: what sending one needs, returning leases of what was not sent, and the lists of the API."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, Select, and_, bindparam, case, func, literal_column, select, update
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Executable,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    select,
+    union_all,
+    update,
+)
 
 from models import DeliveryStatus, SubscriptionKind
+from models.deliveries import IS_UNDELIVERED
 from receiver.storage.hot import HotQuery
 from receiver.storage.page_filter import PageFilter
 from receiver.storage.tables import (
@@ -26,6 +40,10 @@ _NOT_NEEDED_TO_SEND = frozenset(
     {"revision", "words", "poll_count", "missing_count", "missing_since", "exception_count"}
     | {"leased", "due_at", "last_update_at", "ended_event", "callback_id"}
 )
+
+FEW = 1000
+"""As many deliveries are read to find a page of them."""
+Read = Callable[[Executable], Awaitable[list[dict[str, Any]]]]
 
 LARGE_TASK_BYTES = 64 * 1024
 """A task whose documents had more bytes in all (`stored_bytes`) is large: so are the messages about it."""
@@ -135,6 +153,39 @@ class DeliveryFilter(PageFilter):
     task_id: int | None = None
 
 
+async def page_of_deliveries(read: Read, wanted: DeliveryFilter, limit: int) -> Select[Any]:
+    """Return the query for a page of deliveries, newest first, each with its last attempt.
+
+    Those of a small organization, and pending ones, may be few among very many: then they are found first.
+    """
+    way = _way_to_few(wanted)
+    if way is None:
+        return deliveries_matching(wanted, limit)
+    found = way.limit(FEW + 1).subquery()
+    (counted,) = await read(select(func.count().label("count")).select_from(found))
+    matching = deliveries_matching(wanted, limit)
+    return matching if counted["count"] > FEW else matching.where(deliveries.c.id.in_(select(found.c.id)))
+
+
+def _way_to_few(wanted: DeliveryFilter) -> Select[Any] | None:
+    """Return the query for row keys among which all of a page are; None where an index has just those of the page."""
+    if wanted.status == DeliveryStatus.PENDING:
+        due = select(deliveries.c.id).where(deliveries.c.due_at.is_not(None)).limit(FEW + 1)
+        kept = select(deliveries.c.id).where(IS_UNDELIVERED, deliveries.c.organization_id == wanted.organization_id)
+        kept = kept.where(deliveries.c.status == DeliveryStatus.PENDING).limit(FEW + 1)
+        return select(union_all(due, kept).subquery().c.id)
+    if any(each is not None for each in (wanted.subscription_id, wanted.event_id, wanted.task_id)):
+        return None
+    if wanted.status in (DeliveryStatus.DEAD, DeliveryStatus.CANCELLED):
+        return None
+    of_ours = subscriptions.c.id == deliveries.c.subscription_id
+    return (
+        select(deliveries.c.id)
+        .select_from(subscriptions.join(deliveries, of_ours))
+        .where(subscriptions.c.organization_id == wanted.organization_id)
+    )
+
+
 def deliveries_matching(wanted: DeliveryFilter, limit: int) -> Select[Any]:
     """Return the query for a page of deliveries, newest first, each with its last attempt."""
     return _with_last_attempt().where(*_conditions(wanted)).order_by(deliveries.c.id.desc()).limit(limit)
@@ -177,10 +228,13 @@ def _with_last_attempt() -> Select[Any]:
 
 
 def _conditions(wanted: DeliveryFilter) -> list[ColumnElement[bool]]:
-    return wanted.conditions(
+    found = wanted.conditions(
         deliveries,
         status=wanted.status,
         subscription_id=wanted.subscription_id,
         event_id=wanted.event_id,
         task_id=wanted.task_id,
     )
+    if wanted.status in (DeliveryStatus.DEAD, DeliveryStatus.CANCELLED):
+        found.append(IS_UNDELIVERED)  # as it stands in a partial index: it is not used for what is a parameter
+    return found

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from sqlalchemy import ColumnElement, FromClause, Select, and_, func, or_, select
 
 from models import EventType
+from models.events import FREQUENT_TYPES, IS_RARE
 from receiver.domain.ids import is_id
 from receiver.domain.matching import matches
 from receiver.storage.large_rows import LargeRows, bytes_of
@@ -187,6 +188,8 @@ def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
     conditions = [events.c.organization_id == wanted.organization_id]
     if wanted.types is not None:
         conditions.append(events.c.type.in_(sorted(wanted.types)))
+        if not wanted.types & FREQUENT_TYPES:
+            conditions.append(IS_RARE)  # as it stands in a partial index: it is not used for what is a parameter
     if wanted.task_uid is not None:
         conditions.append(tasks.c.uid == wanted.task_uid)
     for name, values in wanted.filters.items():

@@ -5,6 +5,9 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Table
 
+from receiver.storage.tables import tasks
+from receiver.storage.time_bounds import is_after, is_before
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageFilter:
@@ -22,9 +25,11 @@ class PageFilter:
         found = [columns.organization_id == self.organization_id]
         found += [columns[name] == value for name, value in equal.items() if value is not None]
         if self.created_after is not None:
-            found.append(columns.created_at > self.created_after)
+            found += [columns.created_at > self.created_after, is_after(table, self.created_after)]
         if self.created_before is not None:
             found.append(columns.created_at < self.created_before)
+            if table is not tasks:  # an adopted task was created before it was inserted, maybe long before
+                found.append(is_before(table, self.created_before))
         if self.before is not None:
             found.append(columns.id < self.before)
         return found

@@ -56,7 +56,8 @@ def _events(dialect: Dialect) -> str:
 
 def _deliveries(dialect: Dialect) -> str:
     """Return the statement that inserts a delivery of the end of each task; one of a thousand was given up."""
-    columns = {"uid": dialect.uid(8, "event.id"), "organization_id": "1", "event_id": "event.id", "attempt": "1"}
+    uid = dialect.uid_at(dialect.seconds("event.created_at"), "event.id")
+    columns = {"uid": uid, "organization_id": "1", "event_id": "event.id", "attempt": "1"}
     columns |= {"status": "CASE WHEN event.id % 1000 = 0 THEN 'dead' ELSE 'delivered' END"}
     columns |= {"task_id": "task_id", "subscription_id": "subscription.id", "schedule_from": "0"}
     columns |= {"leased": dialect.false, "created_at": "event.created_at", "settled_at": "event.created_at"}
@@ -75,7 +76,7 @@ def _add_runs(store: Store, dialect: Dialect) -> None:
     times = {"created_at": "min(created_at)", "updated_at": "max(created_at)", "ended_at": "max(created_at)"}
     run = {"uid": "run_uid", "organization_id": "1", "status": "'completed'", **times}
     step = {"run_id": "run.id", "position": f"task.id / {TASKS_A_STEP} % {TASKS_A_RUN // TASKS_A_STEP}"}
-    step |= {"name": f"'step-' || {step['position']}", "status": "'completed'", "task_uid": "task.uid"}
+    step |= {"name": f"'step-' || ({step['position']})", "status": "'completed'", "task_uid": "task.uid"}
     step |= {"spec": dialect.document("""'{"action":"generate","depends_on":[]}'"""), "completed_at": "task.ended_at"}
     store.execute(
         insert_from("run", run, "task WHERE run_uid IS NOT NULL GROUP BY run_uid ORDER BY min(id)"),

@@ -38,16 +38,20 @@ def add_ended_tasks(store: Store, count: int) -> None:
     """Add tasks that ended in the last days, most of them completed and of one model, as fast as the database can."""
     dialect = dialect_of(store)
     start = int(time.time()) - (_DAYS + 1) * 86400
-    moment = dialect.moment(f"{start} + (n - {FIRST_ENDED}) * {_DAYS * 86400.0 / count}")
+    seconds = f"{start} + (n - {FIRST_ENDED}) * {_DAYS * 86400.0 / count}"
+    moment = dialect.moment(seconds)
     columns = _columns(dialect, model=_models(), status=_statuses(), moment=moment)
+    of_run = f"{start} + {_PLACE} / {TASKS_A_RUN} * {TASKS_A_RUN * _DAYS * 86400.0 / count}"
     columns |= {
+        "uid": dialect.uid_at(seconds, "n"),
         "progress": "100",
         "output": dialect.document("""'{"image_url":"https://img.example.com/' || n || '.png"}'"""),
         "meta": dialect.document("""'{"usage":{"type":"point","frozen":0,"consume":20000}}'"""),
         "metadata": dialect.document(
-            f"""'{{"campaign":"campaign-' || {_PLACE} % 50 || '","order":"order-' || {_PLACE} || '"}}'"""
+            f"""'{{"campaign":"campaign-' || ({_PLACE} % 50) || '","order":"order-' || {_PLACE} || '"}}'"""
         ),
-        "run_uid": f"CASE WHEN {_PLACE} % {TASKS_A_STEP} = 0 THEN {dialect.uid(8, f'{_PLACE} / {TASKS_A_RUN}')} END",
+        "run_uid": f"CASE WHEN {_PLACE} % {TASKS_A_STEP} = 0 "
+        f"THEN {dialect.uid_at(of_run, f'{_PLACE} / {TASKS_A_RUN}')} END",
         "started_at": moment,
         "ended_at": moment,
     }

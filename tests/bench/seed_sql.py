@@ -19,6 +19,13 @@ class _SQLite:
     def uid(self, kind: int, number: str) -> str:
         return f"printf('01900000-0000-7000-{kind:x}000-%012x', {number})"
 
+    def uid_at(self, seconds: str, number: str) -> str:
+        milliseconds = f"CAST(({seconds}) * 1000 AS INTEGER)"
+        return f"printf('%08x-%04x-7000-8000-%012x', {milliseconds} >> 16, {milliseconds} & 65535, {number})"
+
+    def seconds(self, moment: str) -> str:
+        return f"(julianday({moment}) - 2440587.5) * 86400.0"
+
     def moment(self, seconds: str) -> str:
         return f"strftime('%Y-%m-%d %H:%M:%f000', {seconds}, 'unixepoch')"
 
@@ -36,6 +43,13 @@ class _PostgreSQL:
 
     def uid(self, kind: int, number: str) -> str:
         return f"('01900000-0000-7000-{kind:x}000-' || lpad(to_hex({number}), 12, '0'))::uuid"
+
+    def uid_at(self, seconds: str, number: str) -> str:
+        time = f"lpad(to_hex((({seconds}) * 1000)::bigint), 12, '0')"
+        return f"({time} || '70008000' || lpad(to_hex({number}), 12, '0'))::uuid"
+
+    def seconds(self, moment: str) -> str:
+        return f"extract(epoch FROM {moment})"
 
     def moment(self, seconds: str) -> str:
         return f"to_timestamp({seconds})"
