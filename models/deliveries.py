@@ -10,7 +10,7 @@ from models.columns import BigKey, Moment, PublicId
 from models.states import DeliveryStatus
 
 _IS_DUE = text("due_at IS NOT NULL")
-IS_UNDELIVERED = text("due_at IS NULL AND status <> 'delivered'")
+_IS_UNDELIVERED = text("due_at IS NULL AND status <> 'delivered'")
 _IS_REPLAYED = text("replay_id IS NOT NULL")
 
 
@@ -35,8 +35,8 @@ class Delivery(SQLModel, table=True):
             "organization_id",
             "status",
             "id",
-            sqlite_where=IS_UNDELIVERED,
-            postgresql_where=IS_UNDELIVERED,
+            sqlite_where=_IS_UNDELIVERED,
+            postgresql_where=_IS_UNDELIVERED,
         ),
         Index("ix_delivery_task_id", "task_id"),
         Index("ix_delivery_event_id", "event_id"),

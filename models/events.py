@@ -9,12 +9,10 @@ from sqlmodel import Field, SQLModel
 from models.columns import BigKey, Document, Moment, PublicId
 from models.states import EventType
 
-FREQUENT_TYPES = frozenset(
-    {EventType.TASK_CREATED, EventType.TASK_SUBMITTED, EventType.TASK_UPDATED, EventType.TASK_COMPLETED}
-)
-IS_RARE = text("type NOT IN ('task.created', 'task.submitted', 'task.updated', 'task.completed')")
-"""The condition that a type is none of these: of a partial index, so that the indexes of frequent events are as few."""
+FREQUENT_TYPES = (EventType.TASK_CREATED, EventType.TASK_SUBMITTED, EventType.TASK_UPDATED, EventType.TASK_COMPLETED)
+"""Types that are not in the index of rare ones, so that what a webhook writes is in no further index."""
 _HAS_RUN = text("run_uid IS NOT NULL")
+_IS_RARE = text(f"type NOT IN ({', '.join(repr(each.value) for each in FREQUENT_TYPES)})")
 
 
 class Event(SQLModel, table=True):
@@ -36,8 +34,8 @@ class Event(SQLModel, table=True):
             "organization_id",
             "type",
             "id",
-            sqlite_where=IS_RARE,
-            postgresql_where=IS_RARE,
+            sqlite_where=_IS_RARE,
+            postgresql_where=_IS_RARE,
         ),
         # SQLite must not reuse the number of a purged event: a stream that resumes would miss the event that got it.
         {"sqlite_autoincrement": True},

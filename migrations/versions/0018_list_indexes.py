@@ -20,7 +20,7 @@ _INDEXES = (
     ("ix_event_rare_type", "event", ["organization_id", "type", "id"], _IS_RARE),
     ("ix_audit_entry_action", "audit_entry", ["organization_id", "action", "id"], None),
     ("ix_audit_entry_target", "audit_entry", ["organization_id", "target", "id"], None),
-    ("ix_audit_entry_api_key_id", "audit_entry", ["api_key_id", "id"], None),
+    ("ix_audit_entry_api_key_id", "audit_entry", ["organization_id", "api_key_id", "id"], None),
 )
 
 

@@ -21,7 +21,6 @@ from sqlalchemy import (
 )
 
 from models import DeliveryStatus, SubscriptionKind
-from models.deliveries import IS_UNDELIVERED
 from receiver.storage.hot import HotQuery
 from receiver.storage.page_filter import PageFilter
 from receiver.storage.tables import (
@@ -94,6 +93,10 @@ task, those of the run for an event of a task."""
 TO_PREPARE = _to_send(_if_small)
 """The same, but for the documents of large tasks and of their events: those columns are None."""
 
+# As it stands in a partial index, which is not used where a parameter stands in its place.
+_IS_UNDELIVERED = and_(
+    deliveries.c.due_at.is_(None), deliveries.c.status != literal_column(f"'{DeliveryStatus.DELIVERED}'")
+)
 _IS_HELD = (
     deliveries.c.id == bindparam("delivery"),
     deliveries.c.attempt == bindparam("held"),
@@ -171,9 +174,9 @@ def _way_to_few(wanted: DeliveryFilter) -> Select[Any] | None:
     """Return the query for row keys among which all of a page are; None where an index has just those of the page."""
     if wanted.status == DeliveryStatus.PENDING:
         due = select(deliveries.c.id).where(deliveries.c.due_at.is_not(None)).limit(FEW + 1)
-        kept = select(deliveries.c.id).where(IS_UNDELIVERED, deliveries.c.organization_id == wanted.organization_id)
+        kept = select(deliveries.c.id).where(_IS_UNDELIVERED, deliveries.c.organization_id == wanted.organization_id)
         kept = kept.where(deliveries.c.status == DeliveryStatus.PENDING).limit(FEW + 1)
-        return select(union_all(due, kept).subquery().c.id)
+        return select(union_all(*(select(each.subquery().c.id) for each in (due, kept))).subquery().c.id)
     if any(each is not None for each in (wanted.subscription_id, wanted.event_id, wanted.task_id)):
         return None
     if wanted.status in (DeliveryStatus.DEAD, DeliveryStatus.CANCELLED):
@@ -236,5 +239,5 @@ def _conditions(wanted: DeliveryFilter) -> list[ColumnElement[bool]]:
         task_id=wanted.task_id,
     )
     if wanted.status in (DeliveryStatus.DEAD, DeliveryStatus.CANCELLED):
-        found.append(IS_UNDELIVERED)  # as it stands in a partial index: it is not used for what is a parameter
+        found.append(_IS_UNDELIVERED)
     return found

@@ -37,7 +37,7 @@ def add_history(store: Store) -> None:
 def _add_webhooks(store: Store, dialect: Dialect) -> None:
     moment = dialect.moment("1767225600")
     columns = {"uid": dialect.uid(0xA, "n"), "organization_id": "1", "kind": "'registered'", "format": "'standard'"}
-    columns |= {"endpoint_url": "'http://127.0.0.1:9/' || n", "event_types": dialect.document("'[]'")}
+    columns |= {"endpoint_url": "'http://127.0.0.1:9/' || n", "event_types": dialect.document("""'["run.failed"]'""")}
     columns |= {"ordered": dialect.false, "signature": "'v1'", "is_active": dialect.true}
     columns |= {"created_at": moment, "updated_at": moment}
     store.execute(insert_from("subscription", columns, dialect.series(0, WEBHOOKS - 1)))
