@@ -71,7 +71,9 @@ async def _measure(context: BenchContext, store: Store, service: Service, page: 
         return
     outcome = (await closed_loop([service.port], [request] * _TIMES, connections=1)).expect(b"200")
     p50, p99 = percentiles(outcome.latencies)
-    context.report.add(f"page {name}, p50 ms", store.kind, p50, form="{:.1f}")
+    # On a busy machine the quickest shows what the page itself costs.
+    context.report.add(f"page {name}, quickest ms", store.kind, min(outcome.latencies) * 1000, form="{:.1f}")
+    context.report.add(f"  page {name}, p50 ms", store.kind, p50, form="{:.1f}")
     context.report.add(f"  page {name}, p99 ms", store.kind, p99, form="{:.1f}", aim=at_most(100))
 
 
