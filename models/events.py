@@ -12,7 +12,7 @@ from models.states import EventType
 FREQUENT_TYPES = (EventType.TASK_CREATED, EventType.TASK_SUBMITTED, EventType.TASK_UPDATED, EventType.TASK_COMPLETED)
 """Types that are not in the index of rare ones, so that what a webhook writes is in no further index."""
 _HAS_RUN = text("run_uid IS NOT NULL")
-_IS_RARE = text(f"type NOT IN ({', '.join(repr(each.value) for each in FREQUENT_TYPES)})")
+_IS_RARE = text(" AND ".join(f"type <> '{each}'" for each in FREQUENT_TYPES))
 
 
 class Event(SQLModel, table=True):

@@ -13,7 +13,9 @@ depends_on = None
 readable_from = "0007"
 
 _IS_UNDELIVERED = sa.text("due_at IS NULL AND status <> 'delivered'")
-_IS_RARE = sa.text("type NOT IN ('task.created', 'task.submitted', 'task.updated', 'task.completed')")
+_IS_RARE = sa.text(
+    "type <> 'task.created' AND type <> 'task.submitted' AND type <> 'task.updated' AND type <> 'task.completed'"
+)
 _INDEXES = (
     ("ix_task_task_type", "task", ["organization_id", "task_type", "id"], None),
     ("ix_delivery_undelivered", "delivery", ["organization_id", "status", "id"], _IS_UNDELIVERED),

@@ -76,7 +76,7 @@ class EventFilter:
 
 
 # As it stands in a partial index, which is not used where parameters stand in its place.
-_IS_RARE = events.c.type.not_in([literal_column(f"'{each}'") for each in FREQUENT_TYPES])
+_IS_RARE = and_(*(events.c.type != literal_column(f"'{each}'") for each in FREQUENT_TYPES))
 _EVENTS_AND_TASKS = events.outerjoin(tasks, tasks.c.id == events.c.task_id)
 _WITH_TASK = select(
     *(column.label(f"event_{column.name}") for column in events.c),

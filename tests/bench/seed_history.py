@@ -5,7 +5,7 @@ from tests.bench.seed_rows import FIRST_ENDED, TASKS_A_RUN, TASKS_A_STEP
 from tests.bench.seed_sql import Dialect, dialect_of, fill, insert_from
 
 WEBHOOKS = 20
-"""Each gets a delivery of the end of each of so many tasks."""
+"""Each gets the deliveries of a twentieth of the tasks."""
 RECEIPTS = 10_000
 _END = f"{FIRST_ENDED} + task.id"
 

@@ -56,7 +56,7 @@ def cases(rng: random.Random) -> list[dict[str, Any]]:
     names = ("status", "model", "task_type", "created_after", "created_before", "metadata", "before")
     values = (
         [None, "completed", "cancelled"],
-        [None, "m", "nobody"],
+        [None, "m", "unused"],
         [None, "t", "u", "none"],
         times,
         times,
