@@ -20,6 +20,9 @@ class AuditEntry(SQLModel, table=True):
     __table_args__ = (
         Index("ix_audit_entry_organization_id", "organization_id", "id"),
         Index("ix_audit_entry_created_at", "created_at"),
+        Index("ix_audit_entry_action", "organization_id", "action", "id"),
+        Index("ix_audit_entry_target", "organization_id", "target", "id"),
+        Index("ix_audit_entry_api_key_id", "organization_id", "api_key_id", "id"),
     )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BigKey)

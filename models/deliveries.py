@@ -10,7 +10,7 @@ from models.columns import BigKey, Moment, PublicId
 from models.states import DeliveryStatus
 
 _IS_DUE = text("due_at IS NOT NULL")
-_IS_AT_REST = text("due_at IS NULL AND status <> 'delivered'")
+_IS_UNDELIVERED = text("due_at IS NULL AND status <> 'delivered'")
 """Given up, cancelled, or pending for a subscription that is off: no row on its way to being delivered is."""
 _IS_REPLAYED = text("replay_id IS NOT NULL")
 
@@ -29,21 +29,23 @@ class Delivery(SQLModel, table=True):
         Index("ix_delivery_due", "subscription_id", "due_at", sqlite_where=_IS_DUE, postgresql_where=_IS_DUE),
         Index("ix_delivery_subscription_id", "subscription_id", "id"),
         Index("ix_delivery_replay_id", "replay_id", "status", sqlite_where=_IS_REPLAYED, postgresql_where=_IS_REPLAYED),
+        # The few that were given up or cancelled, or wait for their subscription to be switched on. What is sent at
+        # once is never in these two.
         Index(
-            "ix_delivery_at_rest",
+            "ix_delivery_undelivered",
             "organization_id",
             "status",
             "id",
-            sqlite_where=_IS_AT_REST,
-            postgresql_where=_IS_AT_REST,
+            sqlite_where=_IS_UNDELIVERED,
+            postgresql_where=_IS_UNDELIVERED,
         ),
         Index(
-            "ix_delivery_at_rest_of_one",
+            "ix_delivery_undelivered_of_one",
             "subscription_id",
             "status",
             "id",
-            sqlite_where=_IS_AT_REST,
-            postgresql_where=_IS_AT_REST,
+            sqlite_where=_IS_UNDELIVERED,
+            postgresql_where=_IS_UNDELIVERED,
         ),
         Index("ix_delivery_task_id", "task_id"),
         Index("ix_delivery_event_id", "event_id"),

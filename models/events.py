@@ -7,8 +7,12 @@ from sqlalchemy import Index, text
 from sqlmodel import Field, SQLModel
 
 from models.columns import BigKey, Document, Moment, PublicId
+from models.states import EventType
 
+FREQUENT_TYPES = (EventType.TASK_CREATED, EventType.TASK_SUBMITTED, EventType.TASK_UPDATED, EventType.TASK_COMPLETED)
+"""Types that are not in the index of rare ones, so that what a webhook writes is in no further index."""
 _HAS_RUN = text("run_uid IS NOT NULL")
+_IS_RARE = text(" AND ".join(f"type <> '{each}'" for each in FREQUENT_TYPES))
 
 
 class Event(SQLModel, table=True):
@@ -24,6 +28,15 @@ class Event(SQLModel, table=True):
         Index("ix_event_task_id", "task_id", "id"),
         Index("ix_event_organization_id", "organization_id", "id"),
         Index("ix_event_run_uid", "run_uid", "id", sqlite_where=_HAS_RUN, postgresql_where=_HAS_RUN),
+        # A type that few events have is not looked for in all of them.
+        Index(
+            "ix_event_rare_type",
+            "organization_id",
+            "type",
+            "id",
+            sqlite_where=_IS_RARE,
+            postgresql_where=_IS_RARE,
+        ),
         # SQLite must not reuse the number of a purged event: a stream that resumes would miss the event that got it.
         {"sqlite_autoincrement": True},
     )

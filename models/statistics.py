@@ -88,7 +88,7 @@ class DeliveryStatistic(SQLModel, table=True):
 class TaskMetadataValue(SQLModel, table=True):
     """One value in the metadata of a task, by which the task is found.
 
-    Inserted a moment after the task, and purged with it.
+    Inserted a moment after the task, or with metadata that it is given later, and purged with it.
     """
 
     __tablename__: ClassVar[str] = "task_metadata_value"
@@ -96,5 +96,5 @@ class TaskMetadataValue(SQLModel, table=True):
 
     organization_id: int = Field(primary_key=True, foreign_key="organization.id", sa_type=BigKey)
     value: str = Field(primary_key=True, sa_type=BytewiseText)
-    """In lower case, and cut to 100 characters."""
+    """In lower case, and cut to 100 characters; empty for a task that has more values than are listed."""
     task_id: int = Field(primary_key=True, sa_type=BigKey)

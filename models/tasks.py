@@ -57,6 +57,8 @@ class Task(SQLModel, table=True):
         # A purge of subscriptions asks whether a task still names them.
         Index("ix_task_callback_id", "callback_id", sqlite_where=_HAS_CALLBACK, postgresql_where=_HAS_CALLBACK),
         Index("ix_task_run_uid", "run_uid", sqlite_where=_HAS_RUN, postgresql_where=_HAS_RUN),
+        # A type that few tasks have, or none, is not looked for in all of them.
+        Index("ix_task_task_type", "organization_id", "task_type", "id"),
         Index("ix_task_status", "organization_id", "status", "id"),
         Index("ix_task_model", "organization_id", "model", "id"),
         # For a rare model among many tasks of one status, a scan of either index above would be long.

@@ -1,10 +1,8 @@
 """`/api/v1/deliveries`: list and read deliveries, and send one again."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-from models import DeliveryStatus
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
 from receiver.api.ids import find_row, read_id
@@ -17,12 +15,9 @@ from receiver.domain.representations import iso
 from receiver.errors import BadRequest
 from receiver.outbound.request_preview import request_preview
 from receiver.storage.database import Query
-from receiver.storage.deliveries import DeliveryFilter, deliveries_matching, delivery_attempts_of, delivery_by_id
+from receiver.storage.deliveries import DeliveryFilter, delivery_attempts_of, delivery_by_id, page_of_deliveries
 from receiver.storage.events import event_key
 from receiver.storage.subscriptions import webhook_key
-
-_NEWEST = 2000
-"""How many deliveries are looked at for those that are pending, before all of them are."""
 
 
 async def list_deliveries(call: Call) -> Reply:
@@ -83,18 +78,9 @@ async def _page(call: Call, query: WebhookDeliveryQuery, subscription_id: int | 
         created_before=query.created_before,
         before=read_cursor(query.cursor),
     )
-    rows = await _read_rows(call, wanted, query.limit + 1)
-    return page(rows, query.limit, [native_delivery(row) for row in rows])
-
-
-async def _read_rows(call: Call, wanted: DeliveryFilter, most: int) -> list[dict[str, Any]]:
-    """Read a page. Where much is pending, it is found among the newest; where little is, by what is due."""
     read = call.services.database.read
-    if wanted.status == DeliveryStatus.PENDING:
-        rows = await read(deliveries_matching(replace(wanted, among_newest=_NEWEST), most))
-        if len(rows) == most:
-            return rows
-    return await read(deliveries_matching(wanted, most))
+    rows = await read(await page_of_deliveries(read, wanted, query.limit + 1))
+    return page(rows, query.limit, [native_delivery(row) for row in rows])
 
 
 async def _delivery(call: Call) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from receiver.domain.representations import (
 from receiver.errors import BadRequest
 from receiver.storage.events import events_of_task, large_events_of_task
 from receiver.storage.large_rows import read_first
+from receiver.storage.task_page import page_of_tasks
 from receiver.storage.task_search import search_tasks
-from receiver.storage.tasks import TaskFilter, brief_tasks, large_tasks, task_by_id, tasks_by_keys, tasks_matching
+from receiver.storage.tasks import TaskFilter, brief_tasks, large_tasks, task_by_id, tasks_by_keys
 
 
 async def list_tasks(call: Call) -> Reply:
@@ -44,7 +45,7 @@ async def list_tasks(call: Call) -> Reply:
     )
     most, read = query.limit + 1, call.services.database.read
     if query.q is None:
-        matching = tasks_matching(wanted, most)
+        matching = await page_of_tasks(read, wanted, most)
     else:
         matching = tasks_by_keys(await search_tasks(read, wanted, query.q, call.services.providers, most))
     if query.brief:

@@ -24,7 +24,7 @@ _LONGER = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_
 
 
 @dataclass(frozen=True, slots=True)
-class TimeSpan:
+class GanttTime:
     """A length of time. `kind` is a state, or `wait`; `title` says it in words."""
 
     x: float
@@ -38,7 +38,7 @@ class StepLane:
     """The bars of one step. `words` say what they show."""
 
     step: ShownObject
-    bars: Sequence[TimeSpan]
+    bars: Sequence[GanttTime]
     began: str | None
     ended: str | None
     waited: float | None
@@ -169,7 +169,7 @@ def _lane(
     )
 
 
-def _bar(part: _Part, start: datetime, end: datetime) -> TimeSpan:
+def _bar(part: _Part, start: datetime, end: datetime) -> GanttTime:
     length = (end - start).total_seconds()
 
     def place(moment: datetime) -> float:
@@ -178,7 +178,7 @@ def _bar(part: _Part, start: datetime, end: datetime) -> TimeSpan:
     x = min(place(part.begin), 100 - _LEAST)
     last = place(part.end or end)
     seconds = ((part.end or end) - part.begin).total_seconds()
-    return TimeSpan(round(x, 2), round(max(last - x, _LEAST), 2), part.kind, f"{part.title}, {duration(seconds)}")
+    return GanttTime(round(x, 2), round(max(last - x, _LEAST), 2), part.kind, f"{part.title}, {duration(seconds)}")
 
 
 def ticks(seconds: float) -> list[Tick]:

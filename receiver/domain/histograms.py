@@ -34,11 +34,11 @@ def middle_of(bucket: int) -> float:
 
 def merged(histograms: Iterable[Mapping[str, int]]) -> Counter[int]:
     """Return the sum of histograms in the form that they are stored in: numbers by the bucket's number as text."""
-    total: Counter[int] = Counter()
+    total: dict[str, int] = {}
     for each in histograms:
         for bucket, number in each.items():
-            total[int(bucket)] += number
-    return total
+            total[bucket] = total.get(bucket, 0) + number
+    return Counter({int(bucket): number for bucket, number in total.items()})
 
 
 def percentile(histogram: Mapping[int, int], share: float) -> float | None:

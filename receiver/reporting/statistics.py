@@ -1,9 +1,9 @@
 """Statistics of an organization or of one webhook: the sums of a range of time, and how things stand now."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -27,7 +27,6 @@ MOST_SHOWN = 50
 _DEFAULT_RANGE = timedelta(hours=1)
 _DAY = timedelta(days=1)
 _MINUTES_UP_TO = timedelta(hours=12)
-_TASK_NUMBERS = ("created", "completed", "failed", "cancelled")
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 Row = Mapping[str, Any]
@@ -73,14 +72,23 @@ class StatisticRange:
             )
         return found
 
-    def series(self, rows: Iterable[Row], numbers: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the numbers of every step; of those without a row they are 0."""
-        by_time = {row["at"]: row for row in rows}
-        empty = dict.fromkeys(numbers, 0)
+    def series(self, rows: Iterable[Sequence[int]] | None, numbers: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the numbers of every step; of those without a row they are 0.
+
+        A row is when the step begins, in seconds since 1970, and the numbers by these names.
+        """
+        by_time = {row[0]: row[1:] if min(row) >= 0 else [max(0, number) for number in row[1:]] for row in rows or ()}
+        nothing = [0] * len(numbers)
         return [
-            {"at": iso(at), **{name: max(0, by_time.get(at, empty)[name]) for name in numbers}}
-            for at in starts_between(self.step, self.since, self.until)
+            {"at": at, **dict(zip(numbers, by_time.get(second, nothing), strict=True))}
+            for second, at in _beginnings(self.step, self.since, self.until)
         ]
+
+
+@lru_cache(maxsize=4)  # the series of one answer have the same
+def _beginnings(step: StatisticStep, since: datetime, until: datetime) -> list[tuple[int, str]]:
+    """Return when each step of a range begins: in seconds since 1970, and as it is shown."""
+    return [(int(at.timestamp()), str(iso(at))) for at in starts_between(step, since, until)]
 
 
 class Statistics:
@@ -139,10 +147,10 @@ class Statistics:
         range_of = (wanted.step, wanted.since, wanted.until)
         (now,) = await read(standing.open_tasks(organization_id, model))
         (due,) = await read(standing.oldest_due_task(), {"organization": organization_id, "now": utc_now()})
-        series = await read(reading.task_series(organization_id, *range_of, model))
+        (found,) = await read(reading.task_series(organization_id, *range_of, model))
         rows = await read(reading.task_sums(organization_id, spans(*range_of), model))
-        totals = {name: sum(row[name] for row in rows) for name in (*_TASK_NUMBERS, "by_webhook", "by_poll")}
-        ended = sum(totals[name] for name in _TASK_NUMBERS[1:])
+        totals = {name: sum(row[name] for row in rows) for name in (*reading.TASK_NUMBERS, "by_webhook", "by_poll")}
+        ended = sum(totals[name] for name in reading.TASK_NUMBERS[1:])
         return {
             "now": {status.value: now[status] for status in OPEN_TASKS},
             "counted_up_to": MOST_COUNTED,
@@ -151,24 +159,24 @@ class Statistics:
             "by_other": ended - totals["by_webhook"] - totals["by_poll"],
             "models": _models(rows),
             "percentile_error": ERROR,
-            "series": wanted.series(series, _TASK_NUMBERS),
+            "series": wanted.series(found["series"], reading.TASK_NUMBERS),
         }
 
     async def _deliveries(self, organization_id: int, subscription_id: int, wanted: StatisticRange) -> dict[str, Any]:
         span = (wanted.step, wanted.since, wanted.until)
         whose = (organization_id, subscription_id)
-        series = await self._database.read(reading.delivery_series(*whose, span))
-        rows = await self._database.read(reading.delivery_sums(*whose, spans(*span)))
-        totals = {name: sum(row[name] for row in rows) for name in ("attempts", "delivered", "dead")}
-        with_failed = [{**row, "failed": row["attempts"] - row["delivered"]} for row in series]
-        latencies = merged(row["latencies"] for row in rows)
+        (found,) = await self._database.read(reading.delivery_series(*whose, span))
+        (sums,) = await self._database.read(reading.delivery_sums(*whose, spans(*span)))
+        totals = {name: sums[name] or 0 for name in reading.DELIVERY_NUMBERS}
+        latencies = merged(sums["histograms"] or ())
+        series = wanted.series(found["series"], reading.DELIVERY_NUMBERS)
         return {
             **totals,
             "failed": totals["attempts"] - totals["delivered"],
             "success_rate": totals["delivered"] / totals["attempts"] if totals["attempts"] else None,
             **{f"{name}_ms": percentile(latencies, share) for name, share in _SHARES.items()},
             "percentile_error": ERROR,
-            "series": wanted.series(with_failed, ("attempts", "delivered", "failed", "dead")),
+            "series": [{**each, "failed": max(0, each["attempts"] - each["delivered"])} for each in series],
         }
 
     async def _webhooks(self, organization_id: int) -> dict[str, Any]:
@@ -233,18 +241,13 @@ def _range(wanted: StatisticRange, counted_until: datetime) -> dict[str, Any]:
 
 def _models(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """Return the models with the most tasks: their numbers, and how long completed tasks took, in seconds."""
-    by_model: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        by_model[row["provider"], row["model"]].append(row)
     found = []
-    for (provider, model), own in by_model.items():
-        durations = merged(row["durations"] for row in own)
+    for row in rows:
+        durations = merged(row["histograms"])
         took = {name: percentile(durations, share) for name, share in _SHARES.items()}
         found.append(
             {
-                "provider": provider,
-                "model": model,
-                **{name: sum(row[name] for row in own) for name in _TASK_NUMBERS},
+                **{name: row[name] for name in ("provider", "model", *reading.TASK_NUMBERS)},
                 **{f"{name}_seconds": None if each is None else each / 1000 for name, each in took.items()},
             }
         )

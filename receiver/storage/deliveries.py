@@ -1,6 +1,6 @@
 """Deliveries: what sending one needs, returning leases of what was not sent, and the lists of the API."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     ColumnElement,
-    CompoundSelect,
+    Executable,
     Select,
     and_,
     bindparam,
@@ -16,7 +16,7 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
-    text,
+    union_all,
     update,
 )
 
@@ -39,6 +39,10 @@ _NOT_NEEDED_TO_SEND = frozenset(
     {"revision", "words", "poll_count", "missing_count", "missing_since", "exception_count"}
     | {"leased", "due_at", "last_update_at", "ended_event", "callback_id"}
 )
+
+FEW = 1000
+"""As many deliveries are read to find a page of them."""
+Read = Callable[[Executable], Awaitable[list[dict[str, Any]]]]
 
 LARGE_TASK_BYTES = 64 * 1024
 """A task whose documents had more bytes in all (`stored_bytes`) is large: so are the messages about it."""
@@ -89,6 +93,10 @@ task, those of the run for an event of a task."""
 TO_PREPARE = _to_send(_if_small)
 """The same, but for the documents of large tasks and of their events: those columns are None."""
 
+# As it stands in a partial index, which is not used where a parameter stands in its place.
+_IS_UNDELIVERED = and_(
+    deliveries.c.due_at.is_(None), deliveries.c.status != literal_column(f"'{DeliveryStatus.DELIVERED}'")
+)
 _IS_HELD = (
     deliveries.c.id == bindparam("delivery"),
     deliveries.c.attempt == bindparam("held"),
@@ -146,20 +154,46 @@ class DeliveryFilter(PageFilter):
     subscription_id: int | None = None
     event_id: int | None = None
     task_id: int | None = None
-    among_newest: int | None = None
-    """How many of the newest that match but for their status are looked at; None looks at all."""
 
 
-_AT_REST = (text("delivery.due_at IS NULL"), text("delivery.status <> 'delivered'"))
-"""The condition of partial indexes, as it stands there."""
+async def page_of_deliveries(read: Read, wanted: DeliveryFilter, limit: int) -> Select[Any]:
+    """Return the query for a page of deliveries, newest first, each with its last attempt.
+
+    Those of a small organization, and pending ones, may be few among very many: then they are found first.
+    """
+    way = _way_to_few(wanted)
+    if way is None:
+        return deliveries_matching(wanted, limit)
+    found = way.limit(FEW + 1).subquery()
+    (counted,) = await read(select(func.count().label("count")).select_from(found))
+    matching = deliveries_matching(wanted, limit)
+    return matching if counted["count"] > FEW else matching.where(deliveries.c.id.in_(select(found.c.id)))
+
+
+def _way_to_few(wanted: DeliveryFilter) -> Select[Any] | None:
+    """Return the query for row keys among which all of a page are; None where an index has just those of the page."""
+    if wanted.status == DeliveryStatus.PENDING:
+        one = wanted.subscription_id
+        whose = deliveries.c.organization_id == wanted.organization_id
+        of_one = [] if one is None else [deliveries.c.subscription_id == one]
+        due = select(deliveries.c.id).where(deliveries.c.due_at.is_not(None), *of_one).limit(FEW + 1)
+        kept = select(deliveries.c.id).where(_IS_UNDELIVERED, *(of_one or [whose]))
+        kept = kept.where(deliveries.c.status == DeliveryStatus.PENDING).limit(FEW + 1)
+        return select(union_all(*(select(each.subquery().c.id) for each in (due, kept))).subquery().c.id)
+    if any(each is not None for each in (wanted.subscription_id, wanted.event_id, wanted.task_id)):
+        return None
+    if wanted.status in (DeliveryStatus.DEAD, DeliveryStatus.CANCELLED):
+        return None
+    of_ours = subscriptions.c.id == deliveries.c.subscription_id
+    return (
+        select(deliveries.c.id)
+        .select_from(subscriptions.join(deliveries, of_ours))
+        .where(subscriptions.c.organization_id == wanted.organization_id)
+    )
 
 
 def deliveries_matching(wanted: DeliveryFilter, limit: int) -> Select[Any]:
-    """Return the query for a page of deliveries, newest first, each with its last attempt.
-
-    What is given up or cancelled has an index. What is pending is looked for in that of what is due, which costs as
-    much as the backlog is long; where that is long, the newest rows (`among_newest`) have it.
-    """
+    """Return the query for a page of deliveries, newest first, each with its last attempt."""
     return _with_last_attempt().where(*_conditions(wanted)).order_by(deliveries.c.id.desc()).limit(limit)
 
 
@@ -200,32 +234,14 @@ def _with_last_attempt() -> Select[Any]:
     )
 
 
-def _conditions(wanted: DeliveryFilter) -> list[Any]:
-    found: list[Any] = _but_for_status(wanted)
-    if wanted.status is None:
-        return found
-    if wanted.among_newest is not None:
-        newest = select(deliveries.c.id).where(*found).order_by(deliveries.c.id.desc()).limit(wanted.among_newest)
-        found.append(deliveries.c.id >= select(func.min(newest.subquery().c.id)).scalar_subquery())
-    elif wanted.status == DeliveryStatus.PENDING and wanted.event_id is None and wanted.task_id is None:
-        found.append(deliveries.c.id.in_(_pending(wanted)))
-    elif wanted.status in (DeliveryStatus.DEAD, DeliveryStatus.CANCELLED):
-        found += _AT_REST
-    return [*found, deliveries.c.status == wanted.status]
-
-
-def _pending(wanted: DeliveryFilter) -> CompoundSelect[Any]:
-    """Return the query for the row keys of what is pending: what is due, and what waits for its subscription."""
-    of_one = [] if wanted.subscription_id is None else [deliveries.c.subscription_id == wanted.subscription_id]
-    waits = (deliveries.c.organization_id == wanted.organization_id, deliveries.c.status == DeliveryStatus.PENDING)
-    due = select(deliveries.c.id).where(deliveries.c.due_at.is_not(None), *of_one)
-    return due.union_all(select(deliveries.c.id).where(*waits, *_AT_REST, *of_one))
-
-
-def _but_for_status(wanted: DeliveryFilter) -> list[ColumnElement[bool]]:
-    return wanted.conditions(
+def _conditions(wanted: DeliveryFilter) -> list[ColumnElement[bool]]:
+    found = wanted.conditions(
         deliveries,
+        status=wanted.status,
         subscription_id=wanted.subscription_id,
         event_id=wanted.event_id,
         task_id=wanted.task_id,
     )
+    if wanted.status in (DeliveryStatus.DEAD, DeliveryStatus.CANCELLED):
+        found.append(_IS_UNDELIVERED)
+    return found

@@ -4,9 +4,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, FromClause, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, FromClause, Select, and_, func, literal_column, or_, select
 
 from models import EventType
+from models.events import FREQUENT_TYPES
 from receiver.domain.ids import is_id
 from receiver.domain.matching import matches
 from receiver.storage.large_rows import LargeRows, bytes_of
@@ -75,6 +76,8 @@ class EventFilter:
         )
 
 
+# As it stands in a partial index, which is not used where parameters stand in its place.
+_IS_RARE = and_(*(events.c.type != literal_column(f"'{each}'") for each in FREQUENT_TYPES))
 _EVENTS_AND_TASKS = events.outerjoin(tasks, tasks.c.id == events.c.task_id)
 _WITH_TASK = select(
     *(column.label(f"event_{column.name}") for column in events.c),
@@ -217,6 +220,8 @@ def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
     conditions = [events.c.organization_id == wanted.organization_id]
     if wanted.types is not None:
         conditions.append(events.c.type.in_(sorted(wanted.types)))
+        if wanted.types.isdisjoint(FREQUENT_TYPES):
+            conditions.append(_IS_RARE)
     if wanted.task_uid is not None:
         conditions.append(tasks.c.uid == wanted.task_uid)
     for name, values in wanted.filters.items():

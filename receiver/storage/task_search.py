@@ -106,6 +106,9 @@ def _with_value(wanted: TaskFilter, value: str, limit: int) -> Select[Any]:
     has_value = [table.organization_id == wanted.organization_id, table.value == value]
     if wanted.before is not None:
         has_value.append(table.task_id < wanted.before)
+    if wanted == TaskFilter(organization_id=wanted.organization_id, before=wanted.before):
+        # Without a join, which takes longer to plan than to run.
+        return select(table.task_id.label("id")).where(*has_value).order_by(table.task_id.desc()).limit(limit)
     query = select(tasks.c.id).join(task_metadata_values, table.task_id == tasks.c.id)
     return query.where(*has_value, is_wanted(wanted)).order_by(table.task_id.desc()).limit(limit)
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     case,
     cast,
     func,
+    insert,
     null,
     or_,
     select,
@@ -25,10 +26,11 @@ from sqlalchemy import (
 from models import TERMINAL, Submission, TaskStatus
 from receiver.domain.decisions import STORED_ONCE
 from receiver.domain.ids import is_id
+from receiver.domain.searched_values import searched_values
 from receiver.storage.large_rows import SMALL_BYTES, LargeRows, bytes_of, document_bytes
 from receiver.storage.metadata_filter import has_metadata
 from receiver.storage.page_filter import PageFilter
-from receiver.storage.tables import subscriptions, tasks
+from receiver.storage.tables import subscriptions, task_metadata_values, tasks
 from receiver.storage.transaction import Transaction, Values
 
 MOST_MODELS = 1000
@@ -326,7 +328,11 @@ async def content_of(tx: Transaction, keys: Collection[int]) -> dict[int, dict[s
 async def add_metadata(tx: Transaction, organization_id: int, uid: str, metadata: Values) -> None:
     """Set the metadata of a task that has none; otherwise do nothing."""
     has_none = (tasks.c.uid == uid, tasks.c.organization_id == organization_id, tasks.c.metadata.is_(None))
-    await tx.execute(update(tasks).where(*has_none).values({tasks.c.metadata: metadata}))
+    changed = update(tasks).where(*has_none).values({tasks.c.metadata: metadata}).returning(tasks.c.id)
+    rows = await tx.execute(changed)
+    if rows and (values := searched_values(metadata)):  # the worker that lists values may have passed the task
+        key = {"organization_id": organization_id, "task_id": rows[0].id}
+        await tx.execute(insert(task_metadata_values), [{**key, "value": value} for value in values])
 
 
 def is_wanted(wanted: TaskFilter) -> ColumnElement[bool]:

@@ -26,6 +26,7 @@ from tests.bench.growth import growth
 from tests.bench.inbound import inbound
 from tests.bench.listing import listing
 from tests.bench.numbers import numbers
+from tests.bench.pages import pages
 from tests.bench.recovery import recovery
 from tests.bench.report import Report
 from tests.bench.runs import runs
@@ -49,8 +50,11 @@ PARTS: dict[str, Callable[[BenchContext], Awaitable[None]]] = {
         numbers,
         growth,
         streams,
+        pages,
     )
 }
+APART = ("pages",)
+"""Parts that take minutes: measured only where they are named."""
 
 
 def main() -> None:
@@ -61,7 +65,12 @@ def main() -> None:
         epilog="\n".join(["parts:", *(f"  {name:<12}{part.__doc__}" for name, part in PARTS.items())]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help="a part to measure (default: all parts, listed below)")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help=f"a part to measure (default: all parts, listed below, but {', '.join(APART)})",
+    )
     parser.add_argument("--runs", type=int, default=3, help="how often each figure is measured (default: %(default)s)")
     parser.add_argument(
         "--json", type=Path, default=Path(".bench.json"), help="the file for the figures (default: %(default)s)"
@@ -72,7 +81,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that SIGTERM cleans up too
     started, report = time.monotonic(), Report(load_before=os.getloadavg()[0])
     try:
-        uvloop.run(measure(arguments.parts or list(PARTS), report, arguments.runs))
+        uvloop.run(measure(arguments.parts or [part for part in PARTS if part not in APART], report, arguments.runs))
     finally:
         seconds = time.monotonic() - started
         report.show(seconds)

@@ -13,9 +13,11 @@ from sqlalchemy import delete, select, update
 from models import DeliveryStatus, EventType, StatisticStep, SubscriptionKind, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.decisions import ENDING
-from receiver.domain.histograms import bucket_of
+from receiver.domain.histograms import bucket_of, merged, percentile
 from receiver.domain.ids import new_id
+from receiver.domain.representations import iso
 from receiver.domain.time_steps import start_of
+from receiver.reporting.statistics import StatisticRange, Statistics
 from receiver.storage.database import Database
 from receiver.storage.statistics.sums import MINUTES_KEPT
 from receiver.storage.tables import (
@@ -212,6 +214,44 @@ async def test_the_sums_are_what_a_count_of_the_rows_says(database: Database, se
     await workers[0].count()
     await workers[0].count()
     assert await stored(database) == await counted(database)
+
+
+@pytest.mark.parametrize("model", [None, "a"])
+async def test_what_is_read_of_a_range_is_the_sum_of_its_hours(database: Database, model: str | None) -> None:
+    history = History(database, 5)
+    await history.begin()
+    for act in (history.create, history.create, history.end, history.correct, history.deliver) * 40:
+        await act()
+    await StatisticsWorker(database).count()
+    until = start_of(StatisticStep.HOUR, NOW) + timedelta(hours=1)
+    wanted = StatisticRange(StatisticStep.HOUR, until - timedelta(hours=60), until)
+    found = await Statistics(database, {}, 1.0).of_organization(1, wanted, model)
+    of_tasks, of_deliveries = await stored(database)
+    hours = {
+        (at, own_model): row
+        for (organization, step, at, _, own_model), row in of_tasks.items()
+        if organization == 1 and step == StatisticStep.HOUR and wanted.since <= at < until
+    }
+    own = {key: row for key, row in hours.items() if (key[1] == model if model else key[1])}
+    for name in ("created", "completed", "failed", "cancelled", "by_webhook", "by_poll"):
+        assert found["tasks"][name] == sum(row.get(name, 0) for row in own.values())
+    for shown in found["tasks"]["models"]:
+        histogram = merged(row["durations"] for key, row in own.items() if key[1] == shown["model"])
+        median = percentile(histogram, 0.5)
+        assert shown["p50_seconds"] == (None if median is None else median / 1000)
+    shown_hours = {each["at"]: each["created"] for each in found["tasks"]["series"] if each["created"]}
+    assert shown_hours == {
+        iso(at): row["created"]
+        for (at, own_model), row in hours.items()
+        if own_model == (model or "") and "created" in row
+    }
+    attempts = {
+        iso(key[-1]): row["attempts"]
+        for key, row in of_deliveries.items()
+        if key[:3] == (1, StatisticStep.HOUR, 0) and wanted.since <= key[-1] < until and "attempts" in row
+    }
+    assert {each["at"]: each["attempts"] for each in found["deliveries"]["series"] if each["attempts"]} == attempts
+    assert found["deliveries"]["attempts"] == sum(attempts.values()) > 0
 
 
 async def release(database: Database) -> None:

@@ -187,7 +187,7 @@ class RunStepAnswer(StepWithoutResultAnswer):
     result: Any
 
 
-class StepRetryAnswer(Answered):
+class RequestedRetryAnswer(Answered):
     """How a provider's failure of a step is tried again."""
 
     max_attempts: int
@@ -201,7 +201,7 @@ class DetailedStepAnswer(RunStepAnswer):
     input_map: dict[str, str] = absent()
     """What comes from other steps."""
     on_failure: Literal["stop", "continue"] = absent()
-    retry: StepRetryAnswer = absent()
+    retry: RequestedRetryAnswer = absent()
     attempts: list[AttemptAnswer] = absent()
 
 

@@ -27,6 +27,8 @@ from receiver.storage.postgresql.server import COMMAND_SECONDS, core_engine
 from receiver.storage.transaction import Values
 
 CONNECTIONS = 5
+_ALONE = {"max_parallel_workers_per_gather": "0"}
+"""To start workers of the server takes longer than most of these queries, and takes its cores from the others."""
 _ONCE_BY_KEYS = select(*(func.set_config(name, "off", True) for name in ("enable_seqscan", "enable_bitmapscan")))
 """Until the transaction ends, rows are found by keys and in their order: a snapshot is read in ranges of keys, and a
 plan that reads a whole table for each of them would be made where the tables have grown since they were analysed."""
@@ -52,7 +54,12 @@ class PostgreSQLReader:
 
     def __init__(self, dsn: str) -> None:
         self._engine = core_engine(
-            dsn, writes=False, pool_size=CONNECTIONS, max_overflow=0, pool_timeout=COMMAND_SECONDS
+            dsn,
+            writes=False,
+            settings=_ALONE,
+            pool_size=CONNECTIONS,
+            max_overflow=0,
+            pool_timeout=COMMAND_SECONDS,
         )
         self._hot = RawConnection(dsn, writes=False)
         self._plans: dict[HotQuery, HotPlan] = {}

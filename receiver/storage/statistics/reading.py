@@ -9,47 +9,67 @@ from sqlalchemy import ColumnElement, Select, Table, and_, func, or_, select
 from models import StatisticStep
 from receiver.domain.time_steps import TimeSpan
 from receiver.storage.statistics.counting import ALL_MODELS
+from receiver.storage.statistics.expressions import documents_of, rows_by_time
 from receiver.storage.tables import delivery_attempts, delivery_statistics, events, statistic_positions, task_statistics
 
-_TASK_NUMBERS = ("created", "completed", "failed", "cancelled", "by_webhook", "by_poll")
-_DELIVERY_NUMBERS = tuple(delivery_statistics.c[name] for name in ("attempts", "delivered", "dead"))
+TASK_NUMBERS = ("created", "completed", "failed", "cancelled")
+"""The numbers of a series of tasks."""
+DELIVERY_NUMBERS = ("attempts", "delivered", "dead")
+"""The numbers of a series of deliveries."""
 
 
 def task_series(
     organization_id: int, step: StatisticStep, since: datetime, until: datetime, model: str | None
 ) -> Select[Any]:
-    """Return the query for the sums of each step that has any: `at`, and the numbers by their names."""
+    """Return the query for the sums of each step that has any: in one row `series`, a list or null.
+
+    Each is a list: when the step begins, in seconds since 1970, and `TASK_NUMBERS`.
+    """
     table = task_statistics.c
     is_in = _is_in(task_statistics, organization_id, [(step, since, until)])
-    is_one = and_(table.provider == ALL_MODELS[0], table.model == ALL_MODELS[1]) if model is None else _has(model)
-    sums = (func.sum(table[name]).label(name) for name in _TASK_NUMBERS)
-    return select(table.at, *sums).where(is_in, is_one).group_by(table.at)
+    if model is None:  # one row of each step
+        numbers = (table[name] for name in TASK_NUMBERS)
+        is_all = and_(table.provider == ALL_MODELS[0], table.model == ALL_MODELS[1])
+        return select(rows_by_time(table.at, *numbers).label("series")).where(is_in, is_all)
+    sums = (func.sum(table[name]).label(name) for name in TASK_NUMBERS)
+    found = select(table.at, *sums).where(is_in, _has(model)).group_by(table.at).subquery().c
+    return select(rows_by_time(found.at, *(found[name] for name in TASK_NUMBERS)).label("series"))
 
 
 def task_sums(organization_id: int, ranges: Sequence[TimeSpan], model: str | None) -> Select[Any]:
-    """Return the query for the rows of several ranges: provider, model, the numbers and `durations`."""
+    """Return the query for the sums of several ranges by model: provider, model, the numbers, and `histograms`.
+
+    These are a list of durations that are to be merged. The numbers are `TASK_NUMBERS`, by_webhook and by_poll.
+    """
     table = task_statistics.c
     is_wanted = _is_in(task_statistics, organization_id, ranges)
-    columns = (table.provider, table.model, *(table[name] for name in _TASK_NUMBERS), table.durations)
-    return select(*columns).where(is_wanted, table.provider != ALL_MODELS[0] if model is None else _has(model))
+    sums = (func.sum(table[name]).label(name) for name in (*TASK_NUMBERS, "by_webhook", "by_poll"))
+    return (
+        select(table.provider, table.model, *sums, documents_of(table.durations).label("histograms"))
+        .where(is_wanted, table.provider != ALL_MODELS[0] if model is None else _has(model))
+        .group_by(table.provider, table.model)
+    )
 
 
 def delivery_series(organization_id: int, subscription_id: int, span: TimeSpan) -> Select[Any]:
-    """Return the query for the rows of one span: `at` and the numbers."""
+    """Return the query for the rows of one span, in the form of `task_series`, with `DELIVERY_NUMBERS`."""
     table = delivery_statistics.c
-    return _of_subscription(organization_id, subscription_id, [span], (table.at, *_DELIVERY_NUMBERS))
+    found = rows_by_time(table.at, *(table[name] for name in DELIVERY_NUMBERS))
+    return select(found.label("series")).where(_is_of(organization_id, subscription_id, [span]))
 
 
 def delivery_sums(organization_id: int, subscription_id: int, ranges: Sequence[TimeSpan]) -> Select[Any]:
-    """Return the query for the rows of several ranges: the numbers and `latencies`."""
-    wanted = (*_DELIVERY_NUMBERS, delivery_statistics.c.latencies)
-    return _of_subscription(organization_id, subscription_id, ranges, wanted)
+    """Return the query for one row: the sums of `DELIVERY_NUMBERS`, null if there are none, and `histograms`."""
+    table = delivery_statistics.c
+    sums = (func.sum(table[name]).label(name) for name in DELIVERY_NUMBERS)
+    found = select(*sums, documents_of(table.latencies).label("histograms"))
+    return found.where(_is_of(organization_id, subscription_id, ranges))
 
 
 def delivery_totals(organization_id: int, subscription_ids: Sequence[int], span: TimeSpan) -> Select[Any]:
     """Return the query for the sums of several subscriptions over one span: `subscription_id` and the numbers."""
     table = delivery_statistics.c
-    sums = (func.sum(number).label(number.name) for number in _DELIVERY_NUMBERS)
+    sums = (func.sum(table[name]).label(name) for name in DELIVERY_NUMBERS)
     is_in = _is_in(delivery_statistics, organization_id, [span])
     query = select(table.subscription_id, *sums).where(is_in, table.subscription_id.in_(subscription_ids))
     return query.group_by(table.subscription_id)
@@ -69,11 +89,9 @@ def _has(model: str) -> ColumnElement[bool]:
     return and_(task_statistics.c.provider != ALL_MODELS[0], task_statistics.c.model == model)
 
 
-def _of_subscription(
-    organization_id: int, subscription_id: int, ranges: Sequence[TimeSpan], columns: Sequence[ColumnElement[Any]]
-) -> Select[Any]:
+def _is_of(organization_id: int, subscription_id: int, ranges: Sequence[TimeSpan]) -> ColumnElement[bool]:
     is_in = _is_in(delivery_statistics, organization_id, ranges)
-    return select(*columns).where(is_in, delivery_statistics.c.subscription_id == subscription_id)
+    return and_(is_in, delivery_statistics.c.subscription_id == subscription_id)
 
 
 def _first_after(log: str, table: Table, moment: ColumnElement[datetime]) -> Any:
