@@ -10,7 +10,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-clients test-deploy prove check bench soak lock sbom format
+.PHONY: help install demo test test-clients test-looks test-deploy prove check bench soak lock sbom format
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ check: $(READY) ## check format, lint rules, types, import layers, security rule
 	$(BIN)/bandit -q -ll -r receiver models migrations -x receiver/storage
 	$(BIN)/bandit -q -ll -r receiver/storage --skip B608
 	@$(BIN)/python -m tests.audit
+
+test-looks: $(READY) ## look at each page of the dashboard in every look; pictures in tests/browser/.shots
+	@TEST_REQUIRE_PROGRAMS=1 $(BIN)/python -m pytest -q -n 2 tests/browser -m large
 
 test-deploy: $(READY) ## try proxies for long, and image, compose, systemd, Kubernetes for real (PART=image alone)
 	@$(if $(PART),,TEST_REQUIRE_PROGRAMS=1 $(BIN)/python -m pytest -q tests/deploy -m large)

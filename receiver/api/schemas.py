@@ -109,7 +109,11 @@ Timestamp = Annotated[
     BeforeValidator(_read_time),
     WithJsonSchema(
         {
-            "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number", "minimum": 0, "maximum": _LATEST}],
+            "anyOf": [
+                {"type": "string", "format": "date-time"},
+                {"type": "string", "format": "date"},
+                {"type": "number", "minimum": 0, "maximum": _LATEST},
+            ],
             "description": "ISO 8601 (UTC without a time zone), or unix seconds.",
             "examples": ["2026-01-31T09:30:00Z", 1769851800],
         }

@@ -44,6 +44,7 @@ GROUPS: Mapping[str, tuple[Guide, ...]] = {
         Guide("containers", "Containers", "The image, compose, systemd, Kubernetes."),
         Guide("postgresql", "PostgreSQL", "The URL, the start, poolers, TLS, partitions."),
         Guide("scaling", "Scaling", "What one process and one database carry, and what comes next."),
+        Guide("performance", "Performance", "What is fast at a million tasks, what is not, and how it is measured."),
         Guide("monitoring", "Monitoring", "Metrics and alerts, and what to do at each."),
         Guide("logs", "Logs", "Every record of the log, and what it means."),
         Guide("tracing", "Tracing", "Spans with OpenTelemetry, exceptions with Sentry."),

@@ -11,6 +11,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.sqlite_only
 SHOWN = "[data-entry]:not([hidden])"
 
 
+@pytest.mark.large("looks at each page in light and dark, wide and on a phone")
 @pytest.mark.long
 async def test_docs_are_legible_in_every_look(world: World, visit: Visitor) -> None:
     page = await visit("/docs", key=None)

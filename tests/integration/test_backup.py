@@ -21,8 +21,9 @@ from tests.fakes.world import FAST_POLLING, QUICK, World, in_process, in_process
 EVENT_STREAM = {"accept": "text/event-stream"}
 SHORT: dict[str, Any] = {**FAST_POLLING, "submission_unknown_seconds": "0.2"}
 HELD_BULK_RETRY = (
-    "INSERT INTO bulk_action (uid, organization_id, kind, status, filter, matched, done, cursor, newest, due_at, "
-    "leased, created_at) SELECT ?, id, 'retry', 'running', '{}', 1, 0, 0, 9, '2100-01-01 00:00:00.000000', true, "
+    "INSERT INTO bulk_action (uid, organization_id, kind, requested_by, status, filter, matched, done, cursor, newest, "
+    "due_at, leased, created_at) SELECT ?, id, 'retry', 'it', 'running', '{}', 1, 0, 0, 9, "
+    "'2100-01-01 00:00:00.000000', true, "
     "created_at FROM organization"
 )
 """A bulk action that another process holds."""

@@ -111,7 +111,7 @@ async def test_a_run_s_page_shows_its_graph_its_times_and_what_went_between_step
     assert "waited for a, b" in page
     assert f'<code class="mapped-value">&#34;{run["steps"][0]["job_id"]}&#34;</code>' in page
     assert "Step c failed." in page
-    assert "<strong>Nothing.</strong>" in page
+    assert "Nothing: it has ended." in page
     assert page.count("run.created") == 1
     assert page.count("run.failed") == 1
     answer = await client.get(f"/runs/{run_id}/file", params={"step": "a", "part": "result"})
@@ -126,7 +126,7 @@ async def test_an_open_run_tells_what_happens_next_and_is_cancelled_and_retried(
     run_id = await begin(world, step("a", sandbox=HELD), step("b", "a"))
     await until_steps(world, run_id, a="processing")
     page = (await client.get(f"/runs/{run_id}")).text
-    assert "step_under_way" in page
+    assert "has not ended: the provider has it" in page
     assert "waits for a" in page
     assert ">now<" in page
     data = {"csrf": await token_of(client, "/runs"), "once": new_id()}

@@ -260,8 +260,9 @@ CASES: dict[str, Prepare] = {
     "/api/v1/runs/{run_id}/retry": of_run_retry,
 }
 _BULK_ACTION = (
-    "INSERT INTO bulk_action (uid, organization_id, kind, status, filter, matched, done, cursor, newest, due_at, "
-    "leased, created_at) SELECT ?, id, 'cancel', 'running', '{}', 1, 0, 0, 0, '2100-01-01 00:00:00.000000', false, "
+    "INSERT INTO bulk_action (uid, organization_id, kind, requested_by, status, filter, matched, done, cursor, newest, "
+    "due_at, leased, created_at) SELECT ?, id, 'cancel', 'it', 'running', '{}', 1, 0, 0, 0, "
+    "'2100-01-01 00:00:00.000000', false, "
     "created_at FROM organization WHERE name = 'default'"
 )
 _REPLAY = (

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.routing import Route
 from structlog.testing import capture_logs
 
 from models import TaskStatus
 from receiver.api.routes import routes
+from receiver.dashboard import routes as dashboard
 from receiver.mcp.endpoint import mcp_route
 from receiver.telemetry.request_ids import begin_request
 from tests.fakes.world import World
@@ -42,7 +44,8 @@ async def test_requests_are_timed_by_route_and_nothing_that_a_client_chose_is_a_
     ):
         await world.api.request(method, path)
     found = await label_values(world, "route", "method", "status")
-    assert {route for route, _, _ in found} <= {each.path for each in [*routes(), mcp_route()]} | {"unmatched"}  # type: ignore[attr-defined]
+    served = [*routes(), mcp_route(), *dashboard.routes()]
+    assert {route for route, _, _ in found} <= {each.path for each in served if isinstance(each, Route)} | {"unmatched"}
     assert {method for _, method, _ in found} <= {"GET", "POST", "DELETE", "PATCH", "HEAD", "OPTIONS", "PUT", "other"}
     assert {status for _, _, status in found} <= {"2xx", "3xx", "4xx", "5xx"}
     for expected in (

@@ -256,7 +256,7 @@ async def test_a_bulk_action_is_purged_when_it_ended(database: Database) -> None
 
     async def action(status: BulkActionStatus, ended_at: datetime | None) -> int:
         fields: dict[str, Any] = {"kind": "cancel", "status": status, "filter_": {}, "ended_at": ended_at}
-        row = models.BulkAction(uid=new_id(), organization_id=1, created_at=OLD, **fields)
+        row = models.BulkAction(uid=new_id(), organization_id=1, requested_by="it", created_at=OLD, **fields)
         return await add(database, bulk_actions, **row_of(row))
 
     for status in (BulkActionStatus.DONE, BulkActionStatus.CANCELLED):

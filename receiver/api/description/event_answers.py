@@ -160,6 +160,10 @@ class ListedEventAnswer(EventFieldsAnswer):
     data: ListedTaskThenAnswer | ListedRunThenAnswer | SystemNotice
 
 
+class RunEventAnswer(ListedEventAnswer):
+    """A change of a run or of one of its tasks, in its history."""
+
+
 class TaskEventAnswer(EventFieldsAnswer):
     """A change of a task, in its history."""
 

@@ -12,7 +12,13 @@ from pydantic import BaseModel
 
 from receiver.api.description.bulk_body import CreateTasksBody
 from receiver.api.description.errors import PiapiError
-from receiver.api.description.event_answers import JobAnswer, ListedEventAnswer, StreamFrame, TaskEventAnswer
+from receiver.api.description.event_answers import (
+    JobAnswer,
+    ListedEventAnswer,
+    RunEventAnswer,
+    StreamFrame,
+    TaskEventAnswer,
+)
 from receiver.api.description.explanation_answers import (
     DeliveryExplanationAnswer,
     RunExplanationAnswer,
@@ -276,7 +282,7 @@ _RUNS: Mapping[str, Operation] = {
     ),
     "GET /api/v1/runs": _of("Runs", "list_runs", PageOf(ListedRunAnswer)),
     "GET /api/v1/runs/{run_id}": _of("Runs", "get_run", DetailedRunAnswer),
-    "GET /api/v1/runs/{run_id}/events": _of("Runs", "list_run_events", PageOf(ListedEventAnswer)),
+    "GET /api/v1/runs/{run_id}/events": _of("Runs", "list_run_events", PageOf(RunEventAnswer)),
     "GET /api/v1/runs/{run_id}/explain": _of("Runs", "explain_run", RunExplanationAnswer),
     "POST /api/v1/runs/{run_id}/cancel": _of("Runs", "cancel_run", RunAnswer, "conflict"),
     "POST /api/v1/runs/{run_id}/retry": _of("Runs", "retry_run", RunAnswer, "conflict"),

@@ -115,9 +115,10 @@ export function follow(main) {
   return { refresh, toggle };
 }
 
-// Returns a function that puts the row that the reader sees first back to where it is, if the page is scrolled to it.
+// Returns a function that puts the row that the reader sees first back to where it was, if the page is scrolled.
 function firstSeen() {
-  const row = scrollY > 0 ? [...document.querySelectorAll("[data-row]")].find((each) => top(each) >= 0) : null;
+  const isSeen = (each) => each.getBoundingClientRect().bottom > 0;
+  const row = scrollY > 0 ? [...document.querySelectorAll("[data-row]")].find(isSeen) : null;
   const before = row ? top(row) : 0;
   return () => {
     const same = row && document.querySelector(`[data-row="${CSS.escape(row.dataset.row)}"]`);
