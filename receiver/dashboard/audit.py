@@ -8,14 +8,12 @@ import orjson
 from starlette.responses import Response
 
 from receiver.api import audit as api
-from receiver.dashboard.asking import ApiRefusal
 from receiver.dashboard.list_query import ListQuery, canonical
 from receiver.dashboard.visit import Visit
 
 PATH = "/audit"
 _PAGES = {"webhook": "/webhooks", "delivery": "/deliveries", "organization": "/organizations"}
 """Where the thing of an action is shown, by its kind."""
-_NOTHING: dict[str, Any] = {"data": [], "has_more": False, "next_cursor": None}
 _MOST_FIELDS = 40
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)\.000000Z")
 """A time as the API writes it, on a whole second."""
@@ -26,13 +24,7 @@ async def show_audit(visit: Visit) -> Response:
     pairs = canonical(visit.query)
     if pairs != visit.query:
         return visit.redirect(PATH, pairs)
-    fault = None
-    try:
-        found = await visit.ask(api.list_audit_entries, query=pairs)
-    except ApiRefusal as refused:
-        if refused.status not in (400, 404):
-            raise
-        found, fault = _NOTHING, refused
+    found, fault = await visit.ask_page(api.list_audit_entries, pairs)
     return visit.page(
         "audit.html",
         status=fault.status if fault else 200,

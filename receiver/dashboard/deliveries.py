@@ -1,6 +1,6 @@
 """The page of deliveries, and the list of them that the page of a webhook has too: the newest first."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -26,7 +26,6 @@ FILTERS = {
 """What a person may filter by, besides the state: the title of the field, and what it may have."""
 _OF_A_RANGE = {"created_after": "since", "created_before": "until"}
 """The filters by which all deliveries that match can be sent again, and what they are called there."""
-_NOTHING: Mapping[str, Any] = {"data": [], "has_more": False, "next_cursor": None}
 
 
 async def show_deliveries(visit: Visit) -> Response:
@@ -57,14 +56,8 @@ async def read_deliveries(
     A filter that the API refuses is `fault`.
     """
     asked = [pair for pair in query.pairs if pair[0] not in own]
-    fault = None
-    try:
-        bounds = [] if query.get("limit") else [("limit", limit)]
-        found = await visit.ask(handler, query=[*asked, *bounds], body=None, **path)
-    except ApiRefusal as refused:
-        if refused.status not in (400, 404):
-            raise
-        found, fault = _NOTHING, refused
+    bounds = [] if query.get("limit") else [("limit", limit)]
+    found, fault = await visit.ask_page(handler, [*asked, *bounds], **path)
     return {
         "query": query,
         "deliveries": found["data"],

@@ -31,7 +31,6 @@ MOST_LOOKED_AT = 10_000
 """Events that are looked at for one page: of a filter that few pass, more would take longer than a page may."""
 _FOLLOWED = ("event_types", "model", "task_type", "task_id", "run_id")
 _SEVERE = frozenset({EventType.WEBHOOK_DISABLED, EventType.DELIVERY_DEAD, EventType.PROVIDER_UNAUTHORIZED})
-_NOTHING: dict[str, Any] = {"data": [], "has_more": False, "next_cursor": None, "scanned_until": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +62,7 @@ async def show_events(visit: Visit) -> Response:
     if pairs != visit.query:
         return visit.redirect(PATH, pairs)
     query = ListQuery(PATH, pairs, visit.url)
-    fault = None
-    try:
-        found = await visit.ask(api.get_events, query=[*pairs, ("brief", "true"), ("scan_limit", MOST_LOOKED_AT)])
-    except ApiRefusal as refused:
-        if refused.status not in (400, 404):
-            raise
-        found, fault = _NOTHING, refused
+    found, fault = await visit.ask_page(api.get_events, [*pairs, ("brief", "true"), ("scan_limit", MOST_LOOKED_AT)])
     is_live = fault is None and not query.get("cursor")
     return visit.page(
         "events.html",
@@ -77,11 +70,11 @@ async def show_events(visit: Visit) -> Response:
         query=query,
         entries=[_entry(event) for event in found["data"]],
         next_cursor=found["next_cursor"] if found["has_more"] else None,
-        scanned_until=found["scanned_until"],
+        scanned_until=found.get("scanned_until"),
         fault=fault,
         groups=GROUPS,
         filters=FILTERS,
-        types=SUBSCRIBABLE,
+        types={name: name for name in SUBSCRIBABLE},
         chosen=_chosen(query),
         chips=_chips(query),
         live=visit.url("/live", [pair for pair in pairs if pair[0] in _FOLLOWED]) if is_live else None,

@@ -26,7 +26,6 @@ MEANINGS = {
     ReceiptReason.SUPERSEDED: "It is about an earlier attempt, which another one has followed. It changed nothing; its "
     "output, if it has one, may have been paid for.",
 }
-_NOTHING: dict[str, Any] = {"data": [], "has_more": False, "next_cursor": None}
 
 
 async def show_inbound(visit: Visit) -> Response:
@@ -35,13 +34,7 @@ async def show_inbound(visit: Visit) -> Response:
     if pairs != visit.query:
         return visit.redirect(PATH, pairs)
     query = ListQuery(PATH, pairs, visit.url)
-    fault = None
-    try:
-        found = await visit.ask(receipts.list_receipts, query=pairs)
-    except ApiRefusal as refused:
-        if refused.status not in (400, 404):
-            raise
-        found, fault = _NOTHING, refused
+    found, fault = await visit.ask_page(receipts.list_receipts, pairs)
     return visit.page(
         "inbound.html",
         status=fault.status if fault else 200,

@@ -9,10 +9,9 @@ from models import RUN_TERMINAL, RunStatus, StepStatus
 from receiver.api import runs as api
 from receiver.dashboard.asking import ApiRefusal
 from receiver.dashboard.list_query import ListQuery, Pairs, canonical
-from receiver.dashboard.visit import Visit
+from receiver.dashboard.visit import NO_ITEMS, Visit
 
 PATH = "/runs"
-_NOTHING: dict[str, Any] = {"data": [], "has_more": False, "next_cursor": None}
 
 
 async def show_runs(visit: Visit) -> Response:
@@ -26,14 +25,9 @@ async def show_runs(visit: Visit) -> Response:
         fault = found
     elif pairs != visit.query:
         return visit.redirect(PATH, pairs)
-    listed = _NOTHING
+    listed = NO_ITEMS
     if fault is None:
-        try:
-            listed = await visit.ask(api.list_runs, query=[*pairs, ("brief", "true")])
-        except ApiRefusal as refused:
-            if refused.status not in (400, 404):
-                raise
-            fault = refused
+        listed, fault = await visit.ask_page(api.list_runs, [*pairs, ("brief", "true")])
     query = ListQuery(PATH, pairs, visit.url)
     return visit.page(
         "runs.html",

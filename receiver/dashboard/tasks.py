@@ -32,7 +32,6 @@ DEFAULT_COLUMNS = ("model", "task_type", "created", "took", "error")
 _OWN = frozenset({"columns", "search"})
 _FOLLOWED = ("model", "task_type", "run_id")
 """The filters that the stream of events has too."""
-_NOTHING: dict[str, Any] = {"data": [], "has_more": False, "next_cursor": None}
 
 
 async def show_tasks(visit: Visit) -> Response:
@@ -43,14 +42,8 @@ async def show_tasks(visit: Visit) -> Response:
     if pairs != visit.query:
         return visit.redirect(PATH, pairs)
     query = ListQuery(PATH, pairs, visit.url)
-    fault = None
-    try:
-        asked = [pair for pair in pairs if pair[0] not in _OWN]
-        found = await visit.ask(api.list_tasks, query=[*asked, ("brief", "true")])
-    except ApiRefusal as refused:
-        if refused.status not in (400, 404):
-            raise
-        found, fault = _NOTHING, refused
+    asked = [pair for pair in pairs if pair[0] not in _OWN]
+    found, fault = await visit.ask_page(api.list_tasks, [*asked, ("brief", "true")])
     return visit.page(
         "tasks.html",
         status=fault.status if fault else 200,

@@ -18,7 +18,7 @@ from receiver.api.paths import segment_text
 from receiver.api.services import Services
 from receiver.clock import utc_now
 from receiver.dashboard.answers import secured
-from receiver.dashboard.asking import Body, QueryValues, Question, ask, respond
+from receiver.dashboard.asking import ApiRefusal, Body, QueryValues, Question, ask, respond
 from receiver.dashboard.navigation import entries, is_served
 from receiver.dashboard.sessions import drop_notice, set_notice, take_notice, theme_of
 from receiver.dashboard.static_files import static_url
@@ -31,6 +31,8 @@ ONCE = "once"
 """The field of a form whose value is the idempotency key of what the form does: twice the same form does it once."""
 BACK = "back"
 """The field of a form that names the page to return to."""
+NO_ITEMS: Mapping[str, Any] = {"data": [], "has_more": False, "next_cursor": None}
+"""A page of a list that has none."""
 _RANKS = (Scope.READ, Scope.WRITE, Scope.ADMIN)
 
 
@@ -81,6 +83,17 @@ class Visit:
         """
         once = {"idempotency-key": self.form[ONCE]} if self.form.get(ONCE) else {}
         return await ask(self.request, self._known(), Question(handler, path, query, body, once))
+
+    async def ask_page(
+        self, handler: EndpointHandler, query: QueryValues, **path: str
+    ) -> tuple[Mapping[str, Any], ApiRefusal | None]:
+        """Return a page of a list; an empty one, and why, where the API refuses its filter. Raises `ApiRefusal`."""
+        try:
+            return await self.ask(handler, query=query, body=None, **path), None
+        except ApiRefusal as refused:
+            if refused.status not in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
+                raise
+            return NO_ITEMS, refused
 
     async def stream(self, handler: EndpointHandler, query: QueryValues, headers: Mapping[str, str]) -> ASGIApp:
         """Return the API's answer itself, which may be a stream."""
