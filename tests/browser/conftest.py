@@ -14,8 +14,8 @@ import pytest_asyncio
 from axe_playwright_python.base import AXE_SCRIPT  # type: ignore[import-untyped]
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, ViewportSize, async_playwright
 
+from tests.fakes.dashboard import COOKIE, signed_in
 from tests.fakes.world import API_KEY, World, in_process
-from tests.integration.test_dashboard_sign_in import COOKIE, browser, sign_in
 
 SHOTS = Path(__file__).parent / ".shots"
 REQUIRED = "TEST_REQUIRE_PROGRAMS"
@@ -106,7 +106,7 @@ async def visit(chromium: Browser, world: World) -> AsyncIterator[Visitor]:
         context.set_default_timeout(_WAIT_MS)
         contexts.append(context)
         if key is not None:
-            await context.add_cookies([{"name": COOKIE, "value": await signed_in(world, key), "url": world.base}])
+            await context.add_cookies([{"name": COOKIE, "value": await session_of(world, key), "url": world.base}])
         page = await context.new_page()
         looked.follow(page)
         await page.goto(path)
@@ -118,10 +118,9 @@ async def visit(chromium: Browser, world: World) -> AsyncIterator[Visitor]:
     assert (looked.faults, looked.elsewhere) == ([], [])
 
 
-async def signed_in(world: World, key: str) -> str:
+async def session_of(world: World, key: str) -> str:
     """Return the cookie of a session that was begun without a browser: a test of signing in uses the form."""
-    async with browser(world) as client:
-        await sign_in(client, key)
+    async with signed_in(world, key) as client:
         return client.cookies[COOKIE]
 
 

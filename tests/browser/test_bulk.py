@@ -11,9 +11,10 @@ from playwright.async_api import Page, expect
 from receiver.domain.ids import new_id
 from tests.browser.conftest import Visitor
 from tests.browser.test_pages import HOSTILE, key_of, row
+from tests.fakes.dashboard import waiting
 from tests.fakes.inbound import SILENT, report
-from tests.fakes.pipeline import HELD, WAITING
-from tests.fakes.rows import change, eventually
+from tests.fakes.pipeline import HELD
+from tests.fakes.rows import change
 from tests.fakes.world import World, in_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -24,15 +25,6 @@ async def world(tmp_path_factory: pytest.TempPathFactory, backend: str) -> Async
     """A world that takes large webhooks."""
     async with in_process(tmp_path_factory.mktemp("browser"), max_body_bytes="16777216") as world:
         yield world
-
-
-async def waiting(world: World, tag: str, number: int) -> list[str]:
-    """Create tasks that may be cancelled, and wait until their provider has them."""
-    ids = [await world.created(WAITING, metadata={"tag": tag}) for _ in range(number)]
-    names = ", ".join(f"'{each}'" for each in ids)
-    query = f"SELECT 1 FROM task WHERE uid IN ({names}) AND status = 'pending'"
-    await eventually(world, query, lambda rows: len(rows) == number)
-    return ids
 
 
 def accept_dialogs(page: Page) -> None:

@@ -11,10 +11,9 @@ import pytest
 import pytest_asyncio
 
 from receiver.domain.ids import new_id
-from tests.fakes.pipeline import WAITING
-from tests.fakes.rows import eventually, select
+from tests.fakes.dashboard import browser, new_key, sign_in, signed_in, token_of, waiting
+from tests.fakes.rows import select
 from tests.fakes.world import World, in_process
-from tests.integration.test_dashboard_sign_in import browser, new_key, sign_in, token_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -30,18 +29,8 @@ async def world(tmp_path_factory: pytest.TempPathFactory, backend: str) -> Async
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
-    async with browser(world) as client:
-        await sign_in(client)
+    async with signed_in(world) as client:
         yield client
-
-
-async def waiting(world: World, tag: str, number: int) -> list[str]:
-    """Create tasks that may be cancelled, and wait until their provider has them."""
-    ids = [await world.created(WAITING, metadata={"tag": tag}) for _ in range(number)]
-    names = ", ".join(f"'{each}'" for each in ids)
-    query = f"SELECT 1 FROM task WHERE uid IN ({names}) AND status = 'pending'"
-    await eventually(world, query, lambda rows: len(rows) == number)
-    return ids
 
 
 def question(kind: str, **filters: str) -> str:

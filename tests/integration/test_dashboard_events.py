@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 
 import receiver.dashboard.events as shown
+from tests.fakes.dashboard import rows, signed_in
 from tests.fakes.pipeline import ACTIONS
 from tests.fakes.ports import free_port
 from tests.fakes.world import World, in_process
-from tests.integration.test_dashboard_sign_in import browser, sign_in
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -30,13 +30,8 @@ async def world(tmp_path_factory: pytest.TempPathFactory, backend: str) -> Async
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
-    async with browser(world) as client:
-        await sign_in(client)
+    async with signed_in(world) as client:
         yield client
-
-
-def rows(page: str) -> list[str]:
-    return re.findall(r'data-row="([^"]+)"', page)
 
 
 async def listed(world: World, **query: Any) -> list[dict[str, Any]]:

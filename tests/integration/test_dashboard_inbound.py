@@ -9,11 +9,11 @@ import pytest_asyncio
 
 from receiver.dashboard.documents import text_document
 from receiver.domain.ids import new_id
+from tests.fakes.dashboard import browser, new_key, rows, sign_in, signed_in, token_of
 from tests.fakes.inbound import PICTURE, SILENT, hook_secret, post, report
 from tests.fakes.organizations import another_organization
 from tests.fakes.world import World, in_process
-from tests.integration.test_dashboard_pages import HOSTILE, rows
-from tests.integration.test_dashboard_sign_in import browser, new_key, sign_in, token_of
+from tests.integration.test_dashboard_pages import HOSTILE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -26,8 +26,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory, backend: str) -> Async
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
-    async with browser(world) as client:
-        await sign_in(client)
+    async with signed_in(world) as client:
         yield client
 
 

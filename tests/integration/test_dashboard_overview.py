@@ -17,9 +17,9 @@ from receiver.clock import utc_now
 from receiver.dashboard.overview import LATE_SECONDS, NumberLine
 from receiver.dashboard.pictures import sparkline
 from receiver.dashboard.templates import render
+from tests.fakes.dashboard import browser, sign_in, signed_in
 from tests.fakes.ports import free_port
 from tests.fakes.world import World, in_process
-from tests.integration.test_dashboard_sign_in import browser, sign_in
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -34,8 +34,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory, backend: str) -> Async
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
-    async with browser(world) as client:
-        await sign_in(client)
+    async with signed_in(world) as client:
         yield client
 
 

@@ -13,8 +13,8 @@ import pytest_asyncio
 from receiver.dashboard.live import hints
 from receiver.domain.ids import new_id
 from receiver.domain.server_sent import comment, event_frame, retry_hint
+from tests.fakes.dashboard import rows, signed_in, token_of
 from tests.fakes.world import World, in_process
-from tests.integration.test_dashboard_sign_in import browser, sign_in, token_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -29,13 +29,8 @@ async def world(tmp_path_factory: pytest.TempPathFactory, backend: str) -> Async
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
-    async with browser(world) as client:
-        await sign_in(client)
+    async with signed_in(world) as client:
         yield client
-
-
-def rows(page: str) -> list[str]:
-    return re.findall(r'data-row="([^"]+)"', page)
 
 
 async def test_every_page_forbids_what_is_not_its_own(client: httpx.AsyncClient) -> None:

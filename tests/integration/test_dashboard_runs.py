@@ -14,9 +14,9 @@ from receiver.api.runs import MOST_RUN_BYTES
 from receiver.dashboard.forms import MOST_BYTES
 from receiver.dashboard.new_run import EXAMPLE
 from receiver.domain.ids import new_id
+from tests.fakes.dashboard import rows, signed_in, token_of
 from tests.fakes.pipeline import FAILS, HELD, begin, ended, get_run, step, until_steps, world_with_actions
 from tests.fakes.world import World
-from tests.integration.test_dashboard_sign_in import browser, sign_in, token_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -32,21 +32,15 @@ async def world(tmp_path_factory: pytest.TempPathFactory, backend: str) -> Async
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
-    async with browser(world) as client:
-        await sign_in(client)
+    async with signed_in(world) as client:
         yield client
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def reader(world: World) -> AsyncIterator[httpx.AsyncClient]:
     key = (await world.api.post("/api/v1/keys", json={"name": "read", "scope": "read"})).json()["data"]["key"]
-    async with browser(world) as client:
-        await sign_in(client, key)
+    async with signed_in(world, key) as client:
         yield client
-
-
-def rows(page: str) -> list[str]:
-    return re.findall(r'data-row="([^"]+)"', page)
 
 
 async def send(client: httpx.AsyncClient, text: str, once: str | None = None) -> httpx.Response:

@@ -2,13 +2,11 @@
 
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 import pytest_asyncio
 
@@ -17,45 +15,16 @@ from receiver.domain.keyring import KeyRing
 from receiver.domain.sign_in import SignIn, new_session
 from receiver.serving.master_keys import master_keys
 from tests.fakes.command import Ringback
+from tests.fakes.dashboard import COOKIE, TOKEN, browser, new_key, sign_in, signed_in, token_of
 from tests.fakes.world import API_KEY, World, in_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-HTML = {"accept": "text/html"}
-COOKIE = "ringback_session"
-_TOKEN = re.compile(r'name="csrf" value="([^"]+)"')
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def world(tmp_path_factory: pytest.TempPathFactory, backend: str) -> AsyncIterator[World]:
     async with in_process(tmp_path_factory.mktemp("dashboard")) as world:
         yield world
-
-
-@asynccontextmanager
-async def browser(world: World, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """Open a client that keeps cookies and sends what a browser does."""
-    headers = [*HTML.items(), *options.pop("headers", {}).items()]
-    async with httpx.AsyncClient(base_url=world.base, headers=headers, **options) as client:
-        yield client
-
-
-async def token_of(client: httpx.AsyncClient, path: str = "/sign-in") -> str:
-    """Return the token of the forms of a page."""
-    found = _TOKEN.search((await client.get(path)).text)
-    assert found is not None
-    return found[1]
-
-
-async def sign_in(client: httpx.AsyncClient, key: str = API_KEY, prefix: str = "", **fields: str) -> httpx.Response:
-    """Send the form with a key."""
-    token = await token_of(client, f"{prefix}/sign-in")
-    return await client.post(f"{prefix}/sign-in", data={"csrf": token, "key": key, **fields})
-
-
-async def new_key(world: World, scope: str, **fields: Any) -> dict[str, Any]:
-    answer = await world.api.post("/api/v1/keys", json={"name": scope, "scope": scope, **fields})
-    return dict(answer.json()["data"])
 
 
 async def test_who_is_not_signed_in_is_led_to_the_form_and_then_to_the_page(world: World) -> None:
@@ -90,8 +59,7 @@ async def test_behind_tls_the_cookie_is_secure(world: World) -> None:
 
 
 async def test_a_cookie_that_was_changed_is_none(world: World) -> None:
-    async with browser(world) as client:
-        await sign_in(client)
+    async with signed_in(world) as client:
         value = client.cookies[COOKIE]
         client.cookies.clear()
         client.cookies.set(COOKIE, ("a" if value[0] != "a" else "b") + value[1:])
@@ -149,8 +117,7 @@ async def test_an_expired_key_ends_its_sessions(world: World) -> None:
 
 
 async def test_signing_out_ends_the_session_of_this_browser(world: World) -> None:
-    async with browser(world) as client:
-        await sign_in(client)
+    async with signed_in(world) as client:
         answer = await client.post("/sign-out", data={"csrf": await token_of(client, "/tasks")})
         assert answer.headers["location"] == "/sign-in"
         assert COOKIE not in client.cookies
@@ -279,7 +246,7 @@ async def test_below_a_prefix_everything_stays_below_it(tmp_path: Path, strips: 
         answer = await client.get(f"{prefix}/sign-in")
         assert "path=/ringback" in answer.headers["set-cookie"].lower()
         cookie = {"cookie": answer.headers["set-cookie"].partition(";")[0]}
-        found = _TOKEN.search(answer.text)
+        found = TOKEN.search(answer.text)
         assert found is not None
         answer = await client.post(
             f"{prefix}/sign-in", data={"csrf": found[1], "key": API_KEY, "next": "/tasks"}, headers=cookie

@@ -15,8 +15,8 @@ from receiver.clock import utc_now
 from receiver.dashboard.webhook_fields import FormFault, changes, fields_of, form_of, new_form
 from receiver.dashboard.webhook_numbers import percent, pictures_of
 from receiver.domain.ids import new_id
+from tests.fakes.dashboard import browser, new_key, sign_in, signed_in, token_of
 from tests.fakes.world import World, in_process
-from tests.integration.test_dashboard_sign_in import browser, new_key, sign_in, token_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -32,8 +32,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory, backend: str) -> Async
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
-    async with browser(world) as client:
-        await sign_in(client)
+    async with signed_in(world) as client:
         yield client
 
 

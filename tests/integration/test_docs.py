@@ -12,9 +12,9 @@ import pytest_asyncio
 
 from receiver.api.description.errors import CODES
 from receiver.dashboard.guides import GUIDES
+from tests.fakes.dashboard import COOKIE, browser, signed_in
 from tests.fakes.described import described
 from tests.fakes.world import World, in_process
-from tests.integration.test_dashboard_sign_in import COOKIE, browser, sign_in
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.sqlite_only("pages that no database changes")]
 
@@ -87,8 +87,7 @@ async def test_a_stranger_reads_everything_and_gets_no_cookie(stranger: httpx.As
 
 
 async def test_who_is_signed_in_has_the_navigation_beside_it(world: World) -> None:
-    async with browser(world) as client:
-        await sign_in(client)
+    async with signed_in(world) as client:
         answer = await client.get("/docs/webhooks")
         assert ('href="/tasks"' in answer.text, "Sign out" in answer.text) == (True, True)
         assert 'href="/docs" data-letter="h" aria-current="page"' in answer.text
