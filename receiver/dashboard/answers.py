@@ -1,6 +1,7 @@
 """The headers that every page has: nothing from another host, no script or style within a page, and no frame."""
 
 from collections.abc import Collection
+from urllib.parse import quote
 
 from starlette.responses import Response
 
@@ -11,6 +12,13 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "x-frame-options": "DENY",
 }
+
+
+def attachment(content: bytes, name: str, media_type: str) -> Response:
+    """Return a file that a browser saves under this name."""
+    response = Response(content, media_type=media_type)
+    response.headers["content-disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+    return secured(response)
 
 
 def secured(response: Response, media_from: Collection[str] = ()) -> Response:

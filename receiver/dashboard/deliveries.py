@@ -91,9 +91,7 @@ async def act(visit: Visit) -> Response:
     try:
         delivery = await visit.ask(api.retry_delivery, delivery_id=uid)
     except ApiRefusal as refused:
-        if not visit.can(Scope.WRITE):
-            raise
-        return visit.done(refused.message, otherwise=PATH, kind="failed")
+        return visit.not_done(refused, otherwise=PATH)
     return visit.done(f"The delivery is {delivery['status']}: it is sent again now.", otherwise=f"{PATH}/{uid}")
 
 

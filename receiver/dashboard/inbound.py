@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from starlette.responses import Response
 
 from models import ReceiptReason
 from receiver.api import receipts, stats, tasks
-from receiver.dashboard.answers import secured
+from receiver.dashboard.answers import attachment
 from receiver.dashboard.asking import ApiRefusal
 from receiver.dashboard.documents import text_document
 from receiver.dashboard.list_query import ListQuery, canonical
@@ -69,10 +68,7 @@ async def download(visit: Visit) -> Response:
     """Return the body of a receipt as a file."""
     receipt = await visit.ask(receipts.get_receipt, receipt_id=visit.path("receipt_id"))
     content = str(receipt["body"]).encode("utf-8", "replace")
-    response = Response(content, media_type="application/octet-stream")
-    name = quote(f"{receipt['id']}.txt", safe="")
-    response.headers["content-disposition"] = f"attachment; filename*=UTF-8''{name}"
-    return secured(response)
+    return attachment(content, f"{receipt['id']}.txt", "application/octet-stream")
 
 
 async def _task(visit: Visit, uid: str | None) -> Any:

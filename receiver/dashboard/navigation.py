@@ -1,7 +1,6 @@
 """The pages of the navigation, in its order. A page that is added here is linked to from the others."""
 
 from dataclasses import dataclass
-from functools import cache
 
 from models import Scope
 
@@ -35,9 +34,3 @@ _ENTRIES = (
 def entries() -> tuple[NavigationEntry, ...]:
     """Return all of them."""
     return _ENTRIES
-
-
-@cache
-def is_served(path: str) -> bool:
-    """Return whether there is a page at a path of the navigation: only then other pages link to it."""
-    return any(entry.path == path for entry in _ENTRIES)

@@ -9,11 +9,11 @@ from urllib.parse import quote
 import orjson
 from starlette.responses import Response
 
-from models import RUN_TERMINAL, STEP_TERMINAL, RunStatus, Scope, StepStatus
+from models import RUN_TERMINAL, STEP_TERMINAL, RunStatus, StepStatus
 from receiver.api import explanations
 from receiver.api import runs as api
 from receiver.api import tasks as tasks_api
-from receiver.dashboard.answers import secured
+from receiver.dashboard.answers import attachment
 from receiver.dashboard.asking import ApiRefusal
 from receiver.dashboard.documents import document
 from receiver.dashboard.explained import shown_explanation
@@ -83,10 +83,8 @@ async def download(visit: Visit) -> Response:
     part = query.get("part", "")
     if step is None or part not in _FILES:
         raise NotFound("a run has no such file")
-    response = Response(await read_apart(lambda: orjson.dumps(step[part])), media_type="application/json")
-    name = quote(f"{uid}.{step['id']}.{part}.json", safe="")
-    response.headers["content-disposition"] = f"attachment; filename*=UTF-8''{name}"
-    return secured(response)
+    content = await read_apart(lambda: orjson.dumps(step[part]))
+    return attachment(content, f"{uid}.{step['id']}.{part}.json", "application/json")
 
 
 async def act(visit: Visit) -> Response:
@@ -99,9 +97,7 @@ async def act(visit: Visit) -> Response:
     try:
         run = await visit.ask(handler, run_id=uid)
     except ApiRefusal as refused:
-        if not visit.can(Scope.WRITE):
-            raise
-        return visit.done(refused.message, otherwise=otherwise, kind="failed")
+        return visit.not_done(refused, otherwise=otherwise)
     return visit.done(text.format(status=run["status"]), otherwise=otherwise)
 
 

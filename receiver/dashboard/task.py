@@ -10,10 +10,10 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from models import TERMINAL, Scope, Submission
+from models import TERMINAL, Submission
 from receiver.api import deliveries, explanations, piapi
 from receiver.api import tasks as api
-from receiver.dashboard.answers import secured
+from receiver.dashboard.answers import attachment
 from receiver.dashboard.asking import ApiRefusal
 from receiver.dashboard.documents import document
 from receiver.dashboard.explained import shown_explanation
@@ -79,9 +79,7 @@ async def download(visit: Visit) -> Response:
     if part not in _FILES:
         raise HTTPException(404)
     value = await _raw(visit, uid) if part == "raw" else (await visit.ask(api.get_task, task_id=uid))[part]
-    response = Response(orjson.dumps(value), media_type="application/json")
-    response.headers["content-disposition"] = f"attachment; filename*=UTF-8''{quote(f'{uid}.{part}.json', safe='')}"
-    return secured(response)
+    return attachment(orjson.dumps(value), f"{uid}.{part}.json", "application/json")
 
 
 async def act(visit: Visit) -> Response:
@@ -94,9 +92,7 @@ async def act(visit: Visit) -> Response:
     try:
         task = await visit.ask(handler, task_id=uid)
     except ApiRefusal as refused:
-        if not visit.can(Scope.WRITE):
-            raise
-        return visit.done(refused.message, otherwise=otherwise, kind="failed")
+        return visit.not_done(refused, otherwise=otherwise)
     return visit.done(text.format(status=task["status"]), otherwise=otherwise)
 
 

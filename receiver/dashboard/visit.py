@@ -19,7 +19,7 @@ from receiver.api.services import Services
 from receiver.clock import utc_now
 from receiver.dashboard.answers import secured
 from receiver.dashboard.asking import ApiRefusal, Body, QueryValues, Question, ask, respond
-from receiver.dashboard.navigation import entries, is_served
+from receiver.dashboard.navigation import entries
 from receiver.dashboard.sessions import drop_notice, set_notice, take_notice, theme_of
 from receiver.dashboard.static_files import static_url
 from receiver.dashboard.templates import render
@@ -129,6 +129,12 @@ class Visit:
         set_notice(self.request, response, kind, text)
         return response
 
+    def not_done(self, refused: ApiRefusal, *, otherwise: str) -> Response:
+        """Return as `done` does, and tell why nothing was done. Raises `ApiRefusal` for who may change nothing."""
+        if not self.can(Scope.WRITE):
+            raise refused
+        return self.done(refused.message, otherwise=otherwise, kind="failed")
+
     def _known(self) -> Principal:
         assert self.principal is not None  # noqa: S101 - pages of visitors ask nothing
         return self.principal
@@ -141,7 +147,6 @@ class Visit:
             "static": lambda name: self.url(static_url(name)),
             "theme": theme_of(self.request),
             "navigation": [each for each in entries() if self.can(each.scope)],
-            "is_served": is_served,
             "here": self.here(),
             "notice": notice,
             "form_token": self.services.sign_in.form_token(self.session),

@@ -7,7 +7,6 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from models import Scope
 from receiver.api import deliveries, replays, stats
 from receiver.api import webhooks as api
 from receiver.dashboard.asking import ApiRefusal
@@ -84,7 +83,7 @@ async def switch(visit: Visit) -> Response:
     try:
         await visit.ask(api.change_webhook, webhook_id=uid, body={"is_active": is_active})
     except ApiRefusal as refused:
-        return refused_act(visit, refused, uid)
+        return visit.not_done(refused, otherwise=f"{PATH}/{uid}")
     return visit.done(text, otherwise=f"{PATH}/{uid}")
 
 
@@ -94,15 +93,8 @@ async def cancel_replay(visit: Visit) -> Response:
     try:
         ended = await visit.ask(replays.cancel_replay, webhook_id=uid, replay_id=replay)
     except ApiRefusal as refused:
-        return refused_act(visit, refused, uid)
+        return visit.not_done(refused, otherwise=f"{PATH}/{uid}")
     return visit.done(f"The replay is {ended['status']}.", otherwise=f"{PATH}/{uid}")
-
-
-def refused_act(visit: Visit, refused: ApiRefusal, uid: str) -> Response:
-    """Tell on the page of a webhook why something was not done. Raises `ApiRefusal` for who may not do it at all."""
-    if not visit.can(Scope.WRITE):
-        raise refused
-    return visit.done(refused.message, otherwise=f"{PATH}/{uid}", kind="failed")
 
 
 def _curl(visit: Visit, uid: str) -> list[tuple[str, str]]:
