@@ -242,6 +242,7 @@ async def test_what_is_pending_is_listed_whether_it_is_due_or_waits_for_its_webh
     assert await _all_pages(world, status="pending") == of_one
     assert await _all_pages(world, status="cancelled", limit=2) == [each for each in everything if each not in of_one]
     assert await _all_pages(world, status="dead") == []
+    world.subscriber.closing.set()  # the service would wait for the answers when it stops
 
 
 async def _all_pages(world: World, **query: Any) -> list[str]:

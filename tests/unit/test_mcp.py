@@ -21,9 +21,9 @@ from receiver.mcp.shortening import shortened, size_of
 
 MOST = 4_000
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=3_000),
-    lambda inner: st.lists(inner, max_size=30) | st.dictionaries(st.text(max_size=20), inner, max_size=30),
-    max_leaves=60,
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=1_000),
+    lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(max_size=20), inner, max_size=20),
+    max_leaves=40,
 )
 MEMBERS = st.dictionaries(st.sampled_from(["task_id", "input", "output", "error", "logs"]), JSON)
 
