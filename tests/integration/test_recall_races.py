@@ -13,6 +13,7 @@ from receiver.domain import advance as rules
 from receiver.errors import Conflict
 from receiver.runs.changes import Asked
 from receiver.storage.leases import Intent, mark_sending
+from receiver.storage.postgresql import connection
 from receiver.storage.transaction import Transaction
 from tests.fakes.databases import outside
 from tests.integration.harness import arrival, tracking
@@ -90,7 +91,10 @@ class TwoProcesses:
 
 
 @pytest.fixture
-async def two(tmp_path: Path) -> AsyncIterator[TwoProcesses]:
+async def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TwoProcesses]:
+    # The service sets a write apart, and tries it again, that waits for longer than the first process is held here when
+    # the machine is busy. Only a deadlock is to be tried again.
+    monkeypatch.setitem(connection._SETTINGS, "lock_timeout", "30s")
     with capture_logs():
         async with tracking(tmp_path) as first, tracking(tmp_path) as second:
             yield TwoProcesses(RunHarness(first), RunHarness(second))
