@@ -5,7 +5,7 @@ They are made once in a process, in a thread. A browser that has a page asks onl
 
 import asyncio
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.exceptions import HTTPException
@@ -14,9 +14,10 @@ from starlette.responses import Response
 from receiver.api.openapi import given_tags, read_description, reader_address
 from receiver.dashboard.answers import secured
 from receiver.dashboard.guides import GROUPS, GUIDES, rendered_guide
-from receiver.dashboard.reference import build_reference
-from receiver.dashboard.reference_page import ReferencePage
 from receiver.dashboard.visit import Visit
+
+if TYPE_CHECKING:
+    from receiver.dashboard.reference_page import ReferencePage
 
 _MARKDOWN = ".md"
 _LONGEST_QUERY = 200
@@ -98,7 +99,7 @@ def _address(visit: Visit) -> str:
     return address if "://" in address else _WITHOUT_HOST + visit.url("")
 
 
-async def _reference(visit: Visit) -> ReferencePage:
+async def _reference(visit: Visit) -> "ReferencePage":
     state = visit.request.app.state
     if not hasattr(state, "reference"):
         state.reference = asyncio.create_task(_built(visit))
@@ -106,7 +107,11 @@ async def _reference(visit: Visit) -> ReferencePage:
     return page
 
 
-async def _built(visit: Visit) -> ReferencePage:
+async def _built(visit: Visit) -> "ReferencePage":
+    # Imported here, so that no start waits for what reads Markdown.
+    from receiver.dashboard.reference import build_reference
+    from receiver.dashboard.reference_page import ReferencePage
+
     description = await read_description(visit.request)
     url = visit.url("/docs/api")
     sections = await asyncio.to_thread(lambda: build_reference(orjson.loads(description), url))

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from receiver.dashboard.prose import GuidePlace, Rendered, render_markdown
+if TYPE_CHECKING:
+    from receiver.dashboard.prose import GuidePlace, Rendered
 
 _FOLDER = Path(__file__).parents[2] / "deploy" / "guides"
 
@@ -64,10 +66,13 @@ GUIDES: Mapping[str, Guide] = {guide.name: guide for group in GROUPS.values() fo
 
 
 @cache
-def rendered_guide(name: str, prefix: str) -> Rendered:
+def rendered_guide(name: str, prefix: str) -> "Rendered":
     """Return a guide as HTML whose links begin with a proxy's prefix. That is a setting, so there is one of it."""
 
-    def place_of(other: str) -> GuidePlace | None:
+    # Imported here, so that no start waits for what reads Markdown.
+    from receiver.dashboard.prose import render_markdown
+
+    def place_of(other: str) -> "GuidePlace | None":
         label = _REFERENCE if other == "api" else GUIDES[other].label if other in GUIDES else None
         return None if label is None else (f"{prefix}/docs/{other}", label)
 

@@ -2,16 +2,17 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from receiver.dashboard.documents import document, size_text
-from receiver.dashboard.prose import render_inline, render_markdown
 from receiver.dashboard.times import duration, moment
 from receiver.domain.output_files import is_url
 from receiver.printable import printable
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _SHORT_ID = 12
 
@@ -28,7 +29,12 @@ def render_part(template: str, **values: Any) -> Markup:
 
 
 @cache
-def _environment() -> Environment:
+def _environment() -> "Environment":
+    # Imported here, so that no start waits for what makes pages.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from receiver.dashboard.prose import render_inline, render_markdown
+
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
