@@ -39,7 +39,7 @@ async def page_of_tasks(read: Read, wanted: TaskFilter, limit: int) -> Select[An
     if not wanted.metadata and wanted.created_before is None and list(ways) in _ORDERED:
         return tasks_matching(wanted, limit)  # in the order of that index
     numbers = await _numbers(read, wanted, ways)
-    behind, unlisted = numbers.pop("behind"), numbers.pop("unlisted")
+    behind, unlisted = numbers.pop("behind", 0), numbers.pop("unlisted", 0)
     is_near = behind <= MOST_BEHIND and unlisted <= FEW
     least = min(numbers, key=lambda name: numbers[name])
     listed = next((name for name in ways if name.startswith(_METADATA)), None)
@@ -79,14 +79,16 @@ def _listed(wanted: PageFilter, form: str) -> Select[Any]:
     return select(table.task_id.label("id")).where(*has_it)
 
 
-async def _numbers(read: Read, wanted: PageFilter, ways: dict[str, Select[Any]]) -> dict[str, int]:
+async def _numbers(read: Read, wanted: TaskFilter, ways: dict[str, Select[Any]]) -> dict[str, int]:
     """Return how many tasks each query finds, up to one more than `FEW`.
 
-    Besides: `behind`, how many events are not counted yet, and `unlisted`, how many tasks have very many values.
+    Of a filter on metadata also `behind`, how many events are not counted yet, and `unlisted`, how many tasks have very
+    many values.
     """
-    asked = {**ways, "unlisted": _listed(wanted, UNLISTED)}
+    asked = {**ways, "unlisted": _listed(wanted, UNLISTED)} if wanted.metadata else ways
     counts = {name: _count(way.limit(FEW + 1)) for name, way in asked.items()}
-    counts["behind"] = _count(_uncounted(events.c.id, MOST_BEHIND + 1))
+    if wanted.metadata:
+        counts["behind"] = _count(_uncounted(events.c.id, MOST_BEHIND + 1))
     (row,) = await read(select(*(count.label(f"way_{n}") for n, count in enumerate(counts.values()))))
     return dict(zip(counts, row.values(), strict=True))
 

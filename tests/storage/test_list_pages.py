@@ -16,7 +16,9 @@ from receiver.storage.database import Database
 from receiver.storage.deliveries import DeliveryFilter, deliveries_matching, page_of_deliveries
 from receiver.storage.events import EventFilter, events_before
 from receiver.storage.tables import deliveries
-from tests.storage.rows import NOW, add_organization, add_subscription, new_event
+from receiver.storage.task_page import page_of_tasks
+from receiver.storage.tasks import TaskFilter
+from tests.storage.rows import NOW, add_organization, add_subscription, add_tasks, new_event, task_row
 from tests.storage.test_task_lists import explained
 
 STATES = (DeliveryStatus.DELIVERED, DeliveryStatus.DEAD, DeliveryStatus.CANCELLED, DeliveryStatus.PENDING)
@@ -92,3 +94,15 @@ async def test_an_index_serves_what_is_rare(
     await database.writer.run(lambda tx: tx.insert_events(many))
     plan = await explained(database, query, is_sqlite=settings.is_sqlite)
     assert index in plan, plan
+
+
+@pytest.mark.sqlite_only("PostgreSQL makes statistics by itself")
+async def test_a_page_of_all_tasks_is_not_sorted_where_there_are_no_statistics(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.storage.task_page.FEW", 4)
+    await add_organization(database)
+    await add_tasks(database, *(task_row() for _ in range(20)))
+    query = await page_of_tasks(database.read, TaskFilter(organization_id=1), 5)
+    plan = await explained(database, query, is_sqlite=True, is_analyzed=False)
+    assert ("TEMP B-TREE" in plan, "SCAN task" in plan) == (False, True), plan
