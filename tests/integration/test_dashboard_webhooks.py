@@ -1,5 +1,6 @@
 """The pages of webhooks and deliveries, without a browser: forms, secrets, what is refused, what strangers send."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -232,6 +233,33 @@ async def test_what_was_given_up_is_recovered_and_what_matched_is_replayed(
     for place in (path, f"{path}/replays"):
         page = (await client.get(place)).text
         assert ("what was given up" in page, "all that matched" in page) == (True, True)
+
+
+async def test_a_replay_is_cancelled_with_what_it_has_not_sent(world: World, client: httpx.AsyncClient) -> None:
+    for _ in range(3):
+        await world.ended(await world.created())
+    webhook = await world.webhook(event_types=["task.completed"], max_in_flight=1)
+    path, answered = f"/webhooks/{webhook['id']}", asyncio.Event()
+
+    async def held() -> int:
+        await answered.wait()
+        return 200
+
+    world.subscriber.answer = lambda _number, _request: held()
+    chosen = {"event:task.completed": "on", "since": f"{utc_now() - timedelta(hours=1):%FT%T}"}
+    await send(client, f"{path}/replay", kind="replay", **chosen)
+    while (replay := (await read(world, f"{path}/replays"))["data"][0])["pending"] < 3:
+        await world.api.get("/readyz")
+    (button,) = re.findall(r'action="([^"]+/cancel)"', (await client.get(path)).text)
+    assert button == f"{path}/replays/{replay['id']}/cancel"
+    answer = await send(client, button)
+    answered.set()
+    assert (answer.status_code, answer.headers["location"]) == (303, path)
+    page = (await client.get(path)).text
+    assert ("The replay is cancelled." in page, f"{button}" in page) == (True, False)
+    now = await read(world, f"{path}/replays/{replay['id']}")
+    assert (now["status"], now["cancelled"] >= 2) == ("cancelled", True)
+    world.subscriber.answer = lambda _number, _request: 200
 
 
 async def test_a_delivery_shows_its_request_its_attempts_and_why(world: World, client: httpx.AsyncClient) -> None:
