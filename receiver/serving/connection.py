@@ -23,6 +23,7 @@ from receiver.serving.peers import peer_host
 from receiver.serving.refusals import ConnectionRefusal
 from receiver.serving.request_bounds import RequestBounds
 from receiver.serving.request_flow import BodyClock, RequestFlow
+from receiver.serving.unreceived import unreceived_bytes
 
 _STOP_UNREAD_SECONDS = 2.0
 """When the service stops, a client that does not read its response is disconnected after this time."""
@@ -77,7 +78,7 @@ class ServerConnection(Http1Connection):
         "_payload",
         "_refusal",
         "_trailers",
-        "_unsent",
+        "_unread",
         "_waits_for",
         "deadline",
         "unfinished_bytes",
@@ -118,7 +119,7 @@ class ServerConnection(Http1Connection):
         self._is_over = False
         """Whether what arrives is discarded: the connection ends."""
         self._trailers = 0
-        self._unsent = 0
+        self._unread = 0
         self.url = b""
         self.headers = []
         self.deadline = math.inf
@@ -344,7 +345,7 @@ class ServerConnection(Http1Connection):
     def pause_writing(self) -> None:
         """Make the application wait: much of its response waits to be sent. The client has a time to read it."""
         super().pause_writing()
-        self._unsent = self.transport.get_write_buffer_size()
+        self._unread = self._unread_bytes()
         self.unread_deadline = self.loop.time() + self._limits.unread_seconds
 
     def resume_writing(self) -> None:
@@ -367,7 +368,7 @@ class ServerConnection(Http1Connection):
     def overdue(self, now: float) -> None:
         """Act on a deadline that is over at `now`."""
         if self.unread_deadline <= now:
-            if self._is_read(now):
+            if self._is_read():
                 self.unread_deadline = now + self._limits.unread_seconds
             else:
                 self.abort_unread()
@@ -392,7 +393,7 @@ class ServerConnection(Http1Connection):
                 self._wait_for_close()
             case "client":
                 self.close()
-            case "close" if self._is_read(now):
+            case "close" if self.unread_deadline < math.inf or self._is_read():  # one look for each time
                 self.deadline = now + self._limits.unread_seconds
             case "close":
                 self.abort()
@@ -462,14 +463,23 @@ class ServerConnection(Http1Connection):
     def _wait_for_close(self) -> None:
         self._is_over = True
         self._waits_for = "close"
-        self._unsent = self.transport.get_write_buffer_size()
+        if self.unread_deadline == math.inf:
+            self._unread = self._unread_bytes()
         self.deadline = self.loop.time() + self._limits.unread_seconds
 
-    def _is_read(self, now: float) -> bool:
+    def _is_read(self) -> bool:
         """Return whether the client has read at the least rate since the last look."""
-        unsent = self.transport.get_write_buffer_size()
-        read, self._unsent = self._unsent - unsent, unsent
+        unread = self._unread_bytes()
+        read, self._unread = self._unread - unread, unread
         return read >= self._limits.least_rate * self._limits.unread_seconds
+
+    def _unread_bytes(self) -> int:
+        """Return how many bytes of responses the client's system has not received.
+
+        What the system here still holds counts too: it takes more from the process only when much of it is gone, in
+        steps of megabytes, for which a client at the least rate needs longer than it has.
+        """
+        return self.transport.get_write_buffer_size() + unreceived_bytes(self.transport)
 
     def _abort_if_unread(self) -> None:
         if self.flow.write_paused:

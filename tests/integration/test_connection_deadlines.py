@@ -233,11 +233,13 @@ def address_of(door: FrontDoor) -> tuple[str, int]:
 
 async def test_a_client_that_reads_slowly_and_at_the_least_rate_gets_the_whole_response() -> None:
     loop, received = asyncio.get_running_loop(), 0
-    async with front_door(**SHORT, least_rate=100_000) as door:
+    async with front_door(**SHORT, least_rate=20_000) as door:
         with reader_of(65_536) as client:
             await loop.sock_connect(client, address_of(door))
             await loop.sock_sendall(client, b"GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-            while part := await loop.sock_recv(client, 200_000):
+            slow_until = loop.time() + 5 * SHORT["unread_seconds"]
+            while part := await loop.sock_recv(client, 50_000):
                 received += len(part)
-                await asyncio.sleep(0.005)
+                # In the time that it has it reads far less than the system takes from the server at once.
+                await asyncio.sleep(0.1 if loop.time() < slow_until else 0)
     assert received > 8_000_000
