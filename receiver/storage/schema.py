@@ -3,7 +3,9 @@
 import glob
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
@@ -17,9 +19,12 @@ from receiver.storage.one_transaction import in_transaction_on_file
 from receiver.storage.sqlite.connection import open_unchanged
 from receiver.storage.sqlite.location import check_location
 from receiver.storage.sqlite.reserve import is_full
+from receiver.storage.sqlite.statistics import has_statistics, write_statistics
 from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.schema")
+
+T = TypeVar("T")
 
 _LOCK_SECONDS = 30.0
 """How long a migration of a SQLite file waits for a lock that another process holds."""
@@ -107,10 +112,12 @@ def _migrate_file(path: Path) -> tuple[str | None, str]:
 def _migrate_located(path: Path) -> tuple[str | None, str]:
     found = _schema_of_file(path)
     if not found.is_to_be_migrated():
+        if found.is_newest() and not _read_file(path, has_statistics):
+            in_transaction_on_file(path, write_statistics, lock_seconds=_LOCK_SECONDS)
         return found.revision, found.revision or migrations.HEAD
     before = found.revision
     copy = _copy(path, before) if before is not None else None
-    in_transaction_on_file(path, _upgrade, lock_seconds=_LOCK_SECONDS)
+    in_transaction_on_file(path, _upgrade_and_plan, lock_seconds=_LOCK_SECONDS)
     _remove_copies(path, but=copy)
     return before, migrations.HEAD
 
@@ -142,13 +149,20 @@ def _upgrade(connection: Connection) -> None:
     upgrade(connection)
 
 
+def _upgrade_and_plan(connection: Connection) -> None:
+    _upgrade(connection)
+    write_statistics(connection)
+
+
 def _schema_of_file(path: Path) -> PresentSchema:
-    if not path.exists():
-        return PresentSchema(None)
+    return _read_file(path, present_schema) if path.exists() else PresentSchema(None)
+
+
+def _read_file(path: Path, read: Callable[[Connection], T]) -> T:
     engine = create_engine("sqlite://", creator=lambda: open_unchanged(path), poolclass=NullPool)
     try:
         with engine.connect() as connection:
-            return present_schema(connection)
+            return read(connection)
     finally:
         engine.dispose()
 

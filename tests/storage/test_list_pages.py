@@ -96,13 +96,11 @@ async def test_an_index_serves_what_is_rare(
     assert index in plan, plan
 
 
-@pytest.mark.sqlite_only("PostgreSQL makes statistics by itself")
-async def test_a_page_of_all_tasks_is_not_sorted_where_there_are_no_statistics(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.sqlite_only("the words of its plans")
+async def test_a_page_of_all_tasks_is_not_sorted(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("receiver.storage.task_page.FEW", 4)
     await add_organization(database)
     await add_tasks(database, *(task_row() for _ in range(20)))
     query = await page_of_tasks(database.read, TaskFilter(organization_id=1), 5)
-    plan = await explained(database, query, is_sqlite=True, is_analyzed=False)
+    plan = await explained(database, query, is_sqlite=True)
     assert ("TEMP B-TREE" in plan, "SCAN task" in plan) == (False, True), plan

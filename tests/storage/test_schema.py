@@ -46,7 +46,7 @@ def structure(path: Path) -> dict[str, Any]:
             "autoincrement": "AUTOINCREMENT" in definition(path, name),
         }
         for name in tables
-        if name not in ("alembic_version", "sqlite_sequence")
+        if name != "alembic_version" and not name.startswith("sqlite_")
     }
 
 

@@ -95,14 +95,14 @@ async def test_an_index_serves_the_lists(
     assert "Seq Scan on task" not in plan, plan
 
 
-async def explained(database: Database, query: Select[Any], *, is_sqlite: bool, is_analyzed: bool = True) -> str:
-    """Return the database's plan of a query, by statistics that it has just made, or by none."""
+async def explained(database: Database, query: Select[Any], *, is_sqlite: bool) -> str:
+    """Return the database's plan of a query: PostgreSQL's by statistics that it has just made, SQLite's by its own."""
     dialect = sqlite.dialect() if is_sqlite else postgresql.dialect()  # type: ignore[no-untyped-call]
     compiled = str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
     explain = "EXPLAIN QUERY PLAN " if is_sqlite else "EXPLAIN "
 
     async def work(tx: Transaction) -> Sequence[Any]:
-        if is_analyzed:
+        if not is_sqlite:
             await tx.execute(text("ANALYZE"))
         return await tx.execute(text(explain + compiled.replace(":", r"\:")))
 
