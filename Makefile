@@ -10,7 +10,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-clients test-looks test-deploy prove check bench soak lock sbom format
+.PHONY: help install demo test test-slow test-clients test-looks test-deploy prove check bench soak lock sbom format
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,8 +22,14 @@ demo: $(READY) ## run the demo: the whole service with the bundled sandbox provi
 
 # Four at a time also on two cores: tests wait for half of their time. Some tests start processes: no environment may
 # make each of these compile everything again.
-test: $(READY) ## run the whole test suite
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 4 --dist worksteal
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 4 --dist worksteal
+SLOW := tests/browser tests/deploy tests/faults tests/fuzz
+
+test: $(READY) ## run the test suite (in less than 12 minutes on two cores)
+	$(PYTEST) $(SLOW:%=--ignore=%)
+
+test-slow: $(READY) ## run the tests that kill processes, drive a browser and proxies, and draw thousands of requests
+	$(PYTEST) $(SLOW)
 
 test-clients: $(READY) ## drive public clients of PiAPI, unchanged (tests/clients/README.md)
 	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)

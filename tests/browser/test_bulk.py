@@ -17,7 +17,7 @@ from tests.fakes.pipeline import HELD
 from tests.fakes.rows import change
 from tests.fakes.world import World, in_process
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.sqlite_only("test_pages looks at both databases")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

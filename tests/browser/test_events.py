@@ -8,7 +8,7 @@ from tests.browser.conftest import Visitor
 from tests.browser.test_pages import HOSTILE
 from tests.fakes.world import World
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.sqlite_only("test_pages looks at both databases")]
 
 
 async def test_new_events_appear_until_it_is_paused_and_then_what_was_missed(visit: Visitor, world: World) -> None:

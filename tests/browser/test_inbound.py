@@ -8,7 +8,7 @@ from tests.browser.conftest import Visitor
 from tests.fakes.inbound import PICTURE, SILENT, post, report
 from tests.fakes.world import World
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.sqlite_only("test_pages looks at both databases")]
 
 
 async def not_applied(world: World) -> list[str]:

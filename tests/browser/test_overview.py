@@ -12,7 +12,7 @@ LOOKS = """performance.getEntriesByType("resource").filter(each => each.name.end
     .map(each => each.startTime)"""
 """When the page asked for itself, in milliseconds."""
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.sqlite_only("test_pages looks at both databases")]
 
 
 async def test_it_follows_many_events_with_few_looks_and_leads_to_the_tasks(visit: Visitor, world: World) -> None:

@@ -8,7 +8,7 @@ from receiver.domain.ids import new_id
 from tests.browser.conftest import Visitor
 from tests.fakes.world import World
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.sqlite_only("test_pages looks at both databases")]
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202egnp.exe\u2066\x1b[31m\"'"
 
