@@ -17,9 +17,9 @@ from receiver.settings import Settings
 from receiver.storage.compatibility import PresentSchema, present_schema
 from receiver.storage.one_transaction import in_transaction_on_file
 from receiver.storage.sqlite.connection import open_unchanged
+from receiver.storage.sqlite.index_statistics import has_index_statistics, write_index_statistics
 from receiver.storage.sqlite.location import check_location
 from receiver.storage.sqlite.reserve import is_full
-from receiver.storage.sqlite.statistics import has_statistics, write_statistics
 from receiver.telemetry.log import get_logger
 
 log = get_logger("storage.schema")
@@ -112,14 +112,22 @@ def _migrate_file(path: Path) -> tuple[str | None, str]:
 def _migrate_located(path: Path) -> tuple[str | None, str]:
     found = _schema_of_file(path)
     if not found.is_to_be_migrated():
-        if found.is_newest() and not _read_file(path, has_statistics):
-            in_transaction_on_file(path, write_statistics, lock_seconds=_LOCK_SECONDS)
+        if found.is_newest() and not _read_file(path, has_index_statistics):
+            _write_index_statistics(path)
         return found.revision, found.revision or migrations.HEAD
     before = found.revision
     copy = _copy(path, before) if before is not None else None
     in_transaction_on_file(path, _upgrade_and_plan, lock_seconds=_LOCK_SECONDS)
     _remove_copies(path, but=copy)
     return before, migrations.HEAD
+
+
+def _write_index_statistics(path: Path) -> None:
+    """Write them if that is possible now: without them the service is slower, and not wrong."""
+    try:
+        in_transaction_on_file(path, write_index_statistics)
+    except OperationalError as error:
+        log.warning("index statistics not written", error=str(error.orig))
 
 
 def _cannot_migrate(path: Path, error: BaseException) -> StartError | None:
@@ -151,7 +159,7 @@ def _upgrade(connection: Connection) -> None:
 
 def _upgrade_and_plan(connection: Connection) -> None:
     _upgrade(connection)
-    write_statistics(connection)
+    write_index_statistics(connection)
 
 
 def _schema_of_file(path: Path) -> PresentSchema:

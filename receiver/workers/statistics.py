@@ -69,20 +69,20 @@ class StatisticsWorker:
     async def _part(self, log: str, after: int, newest: int) -> CountedPart:
         """Count the next part of a log. Row keys that are missing, as after a purge, are left out at once."""
         read = self._database.read
-        first = (await read(counting.first_after(log, after)))[0]["first"]
+        first = (await read(counting.first_after(log), {"after": after}))[0]["first"]
         until = newest if first is None else min(first - 1 + self._page, newest)
-        part = CountedPart(log, after, until)
+        part, keys = CountedPart(log, after, until), counting.part(after, until)
         if first is None:
             return part
         if log == "attempts":
-            part.add_attempts(await read(counting.attempts(after, until)))
+            part.add_attempts(await read(counting.attempts(), keys))
             return part
-        found = await read(counting.task_events(after, until))
+        found = await read(counting.task_events(), keys)
         part.add_task_events(found)
         if any(row["is_correction"] for row in found):
-            part.add_task_events(await read(counting.corrected_ends(after, until)), corrected=True)
-        part.add_dead(await read(counting.dead_deliveries(after, until)))
-        part.add_metadata(await read(counting.new_metadata(after, until)))
+            part.add_task_events(await read(counting.corrected_ends(), keys), corrected=True)
+        part.add_dead(await read(counting.dead_deliveries(), keys))
+        part.add_metadata(await read(counting.new_metadata(), keys))
         return part
 
     async def _store(self, part: CountedPart) -> bool:

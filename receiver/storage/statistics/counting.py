@@ -2,12 +2,31 @@
 
 The databases group and count, so that few rows reach this process. What is counted is in rows that never change, so a
 count of the same part is the same whenever it is made, as long as nothing of it is purged.
+
+Each query is built once, because that takes longer than to run it, and the loop waits meanwhile. `part` returns its
+parameters.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, literal_column, null, select, true
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Select,
+    String,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal_column,
+    null,
+    select,
+    true,
+)
 
 from models import EventType, SubscriptionKind
 from models.columns import PublicId
@@ -21,41 +40,51 @@ ALL_MODELS = ("", "")
 """Stands for all providers and models of an organization where the names of one are expected."""
 _COUNTED = (EventType.TASK_CREATED, *sorted(ENDS))
 _WAYS = ("webhook", "poll")
+_AFTER, _UNTIL = (bindparam(name, type_=BigInteger) for name in ("after", "until"))
 _earlier = events.alias("earlier")
 _CORRECTED = events.c.snapshot["corrects"].as_string()
 
 
+def part(after: int, until: int) -> dict[str, int]:
+    """Return the parameters for the part of a log after one row key, up to another."""
+    return {"after": after, "until": until, "most": until - after}
+
+
+@cache
 def newest(log: str) -> Select[Any]:
     """Return the query for the greatest row key of a log, as `newest`; null if it is empty."""
     return select(func.max(_table(log).c.id).label("newest"))
 
 
-def first_after(log: str, position: int) -> Select[Any]:
-    """Return the query for the next row key of a log, as `first`; null if there is none."""
+@cache
+def first_after(log: str) -> Select[Any]:
+    """Return the query for the next row key of a log after `after`, as `first`; null if there is none."""
     table = _table(log)
-    return select(func.min(table.c.id).label("first")).where(table.c.id > position)
+    return select(func.min(table.c.id).label("first")).where(table.c.id > _AFTER)
 
 
-def task_events(after: int, until: int) -> Select[Any]:
+@cache
+def task_events() -> Select[Any]:
     """Return the query for how many tasks were created and ended.
 
     Columns: organization_id, at, provider, model, type, way, is_correction, bucket, count.
     """
-    is_counted = (_is_between(events.c.id, after, until), events.c.type.in_(_COUNTED))
-    return _grouped(_of_tasks(events, _CORRECTED.is_not(None)).where(*is_counted), until - after)
+    is_counted = (_is_in_part(events.c.id), events.c.type.in_(_COUNTED))
+    return _grouped(_of_tasks(events, _CORRECTED.is_not(None)).where(*is_counted))
 
 
-def corrected_ends(after: int, until: int) -> Select[Any]:
+@cache
+def corrected_ends() -> Select[Any]:
     """Return the same query for the ends that events of this part of the log correct."""
     return _grouped(
         _of_tasks(_earlier, true())
         .join(events, _earlier.c.uid == cast(_CORRECTED, PublicId()))
-        .where(_is_between(events.c.id, after, until), events.c.type.in_(sorted(ENDS))),
-        until - after,
+        .where(_is_in_part(events.c.id), events.c.type.in_(sorted(ENDS)))
     )
 
 
-def dead_deliveries(after: int, until: int) -> Select[Any]:
+@cache
+def dead_deliveries() -> Select[Any]:
     """Return the query for (organization_id, at, subscription_id, count) of the deliveries that were given up.
 
     `subscription_id` is null for the callback of a client.
@@ -65,12 +94,13 @@ def dead_deliveries(after: int, until: int) -> Select[Any]:
     return (
         select(events.c.organization_id, at, subscriptions.c.id.label("subscription_id"), func.count().label("count"))
         .select_from(events.outerjoin(subscriptions, subscriptions.c.uid == webhook))
-        .where(_is_between(events.c.id, after, until), events.c.type == EventType.DELIVERY_DEAD)
+        .where(_is_in_part(events.c.id), events.c.type == EventType.DELIVERY_DEAD)
         .group_by(events.c.organization_id, at, subscriptions.c.id)
     )
 
 
-def attempts(after: int, until: int) -> Select[Any]:
+@cache
+def attempts() -> Select[Any]:
     """Return the query for (organization_id, at, subscription_id, is_delivered, bucket, count) of attempts.
 
     `subscription_id` is null for the callbacks of clients, `bucket` where there was no answer.
@@ -88,14 +118,15 @@ def attempts(after: int, until: int) -> Select[Any]:
         .select_from(delivery_attempts)
         .join(deliveries, deliveries.c.id == table.delivery_id)
         .join(subscriptions, subscriptions.c.id == deliveries.c.subscription_id)
-        .where(_is_between(table.id, after, until))
+        .where(_is_in_part(table.id))
     )
-    return _counted(found, until - after, ("organization_id", "at", "subscription_id", "is_delivered"))
+    return _counted(found, ("organization_id", "at", "subscription_id", "is_delivered"))
 
 
-def new_metadata(after: int, until: int) -> Select[Any]:
+@cache
+def new_metadata() -> Select[Any]:
     """Return the query for (id, organization_id, metadata) of the tasks that were created with some."""
-    is_new = and_(_is_between(events.c.id, after, until), events.c.type == EventType.TASK_CREATED)
+    is_new = and_(_is_in_part(events.c.id), events.c.type == EventType.TASK_CREATED)
     return (
         select(tasks.c.id, tasks.c.organization_id, tasks.c.metadata)
         .select_from(events.join(tasks, tasks.c.id == events.c.task_id))
@@ -123,22 +154,22 @@ def _of_tasks(log: Any, is_correction: ColumnElement[bool]) -> Select[Any]:
     )
 
 
-def _grouped(query: Select[Any], most: int) -> Select[Any]:
-    return _counted(query, most, ("organization_id", "at", "provider", "model", "type", "way", "is_correction"))
+def _grouped(query: Select[Any]) -> Select[Any]:
+    return _counted(query, ("organization_id", "at", "provider", "model", "type", "way", "is_correction"))
 
 
-def _counted(query: Select[Any], most: int, names: tuple[str, ...]) -> Select[Any]:
+def _counted(query: Select[Any], names: tuple[str, ...]) -> Select[Any]:
     """Return the query for how many rows of another query, which has `most` at most, are alike."""
     # With a limit, what is selected is calculated once for each row, not again for each use in what selects from it.
-    found = query.limit(most).subquery()
+    found = query.limit(bindparam("most", type_=Integer)).subquery()
     columns = (*(found.c[name] for name in names), bucket(found.c.milliseconds).label("bucket"))
     # By their numbers: the expression of the bucket is long.
     numbers: Iterator[ColumnElement[int]] = (literal_column(str(number)) for number in range(1, len(columns) + 1))
     return select(*columns, func.count().label("count")).group_by(*numbers)
 
 
-def _is_between(key: ColumnElement[int], after: int, until: int) -> ColumnElement[bool]:
-    return and_(key > after, key <= until)
+def _is_in_part(key: ColumnElement[int]) -> ColumnElement[bool]:
+    return and_(key > _AFTER, key <= _UNTIL)
 
 
 def _table(log: str) -> Any:

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Select, Table, and_, bindparam, delete, func, insert, or_, select, update
@@ -36,7 +37,7 @@ Sums = Mapping[Key, Counter[Any]]
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """A table of sums: its key but for `step`, the columns that are added up, and the histogram."""
+    """A table of sums: its key, which begins with the step, the columns that are added up, and the histogram."""
 
     table: Table
     key: tuple[str, ...]
@@ -46,13 +47,13 @@ class _Form:
 
 _TASKS = _Form(
     task_statistics,
-    ("organization_id", "at", "provider", "model"),
+    ("step", "organization_id", "at", "provider", "model"),
     ("created", "completed", "failed", "cancelled", "by_webhook", "by_poll"),
     "durations",
 )
 _DELIVERIES = _Form(
     delivery_statistics,
-    ("organization_id", "at", "subscription_id"),
+    ("step", "organization_id", "at", "subscription_id"),
     ("attempts", "delivered", "dead"),
     "latencies",
 )
@@ -113,6 +114,7 @@ class CountedPart:
         return [self.deliveries[row["organization_id"], row["at"], key] for key in keys]
 
 
+@cache
 def position_of(log: str) -> Select[Any]:
     """Return the query for how far a log is counted."""
     return select(statistic_positions).where(statistic_positions.c.log == log)
@@ -159,15 +161,15 @@ async def purge_sums(tx: Transaction, table: Table, step: StatisticStep, at: dat
 
 
 async def _add(tx: Transaction, form: _Form, sums: Sums, now: datetime) -> None:
-    for step in StatisticStep:
-        if added := _by_step(sums, step, now - MINUTES_KEPT):
-            known = await _rows(tx, form, step, list(added))
-            new = [_row(form, step, key, each, None) for key, each in added.items() if key not in known]
-            old = [_row(form, step, key, each, known[key]) for key, each in added.items() if key in known]
-            if new:
-                await tx.execute(insert(form.table), new)
-            if old:
-                await tx.execute(_replace(form), [{f"of_{name}": value for name, value in row.items()} for row in old])
+    oldest_minute = now - MINUTES_KEPT
+    added = {(step, *key): each for step in StatisticStep for key, each in _by_step(sums, step, oldest_minute).items()}
+    known = await _rows(tx, form, list(added))
+    new = [_row(form, key, each, None) for key, each in added.items() if key not in known]
+    old = [_row(form, key, each, known[key]) for key, each in added.items() if key in known]
+    if new:
+        await tx.execute(insert(form.table), new)
+    if old:
+        await tx.execute(_replace(form), [{f"of_{name}": value for name, value in row.items()} for row in old])
 
 
 def _by_step(sums: Sums, step: StatisticStep, oldest_minute: datetime) -> dict[Key, Counter[Any]]:
@@ -181,23 +183,21 @@ def _by_step(sums: Sums, step: StatisticStep, oldest_minute: datetime) -> dict[K
     return found
 
 
-async def _rows(tx: Transaction, form: _Form, step: StatisticStep, keys: Sequence[Key]) -> dict[Key, Mapping[str, Any]]:
+async def _rows(tx: Transaction, form: _Form, keys: Sequence[Key]) -> dict[Key, Mapping[str, Any]]:
     columns = [form.table.c[name] for name in form.key]
     found: dict[Key, Mapping[str, Any]] = {}
     for first in range(0, len(keys), _KEYS_AT_ONCE):
         some = keys[first : first + _KEYS_AT_ONCE]
         is_one = or_(*(and_(*(column == value for column, value in zip(columns, key, strict=True))) for key in some))
-        for row in await tx.execute(select(form.table).where(form.table.c.step == step, is_one)):
+        for row in await tx.execute(select(form.table).where(is_one)):
             mapping = dict(row._mapping)
             found[tuple(mapping[name] for name in form.key)] = mapping
     return found
 
 
-def _row(
-    form: _Form, step: StatisticStep, key: Key, added: Counter[Any], known: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _row(form: _Form, key: Key, added: Counter[Any], known: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return a row with what is added to it."""
-    row = {**dict(zip(form.key, key, strict=True)), "step": step}
+    row = dict(zip(form.key, key, strict=True))
     for name in form.numbers:
         row[name] = (known[name] if known else 0) + added[name]
     histogram = Counter(known[form.histogram] if known else {})
@@ -208,9 +208,10 @@ def _row(
     return row
 
 
+@cache
 def _replace(form: _Form) -> Any:
     table = form.table.c
-    is_row = and_(*(table[name] == bindparam(f"of_{name}", type_=table[name].type) for name in (*form.key, "step")))
+    is_row = and_(*(table[name] == bindparam(f"of_{name}", type_=table[name].type) for name in form.key))
     changed = (*form.numbers, form.histogram)
     values = {name: bindparam(f"of_{name}", type_=table[name].type) for name in changed}
     return update(form.table).where(is_row).values(values)

@@ -53,14 +53,14 @@ _SHARE = 20
 _READ = text("SELECT tbl, idx, stat FROM sqlite_stat1")
 
 
-def has_statistics(connection: Connection) -> bool:
+def has_index_statistics(connection: Connection) -> bool:
     """Return whether the database has these statistics."""
     if not connection.execute(text("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_stat1'")).fetchall():
         return False
     return {tuple(row) for row in connection.execute(_READ)} == _statistics()
 
 
-def write_statistics(connection: Connection) -> None:
+def write_index_statistics(connection: Connection) -> None:
     """Write the statistics in the place of any that are there. Connections that are opened later use them."""
     connection.execute(text("ANALYZE sqlite_schema"))  # makes the table, which nothing else may make
     connection.execute(text("DELETE FROM sqlite_stat1"))

@@ -5,7 +5,8 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from sqlalchemy import Select
+from sqlalchemy import Connection, Select
+from sqlalchemy.exc import OperationalError
 
 import models
 from receiver.domain.ids import new_id
@@ -13,6 +14,7 @@ from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.deliveries import DeliveryFilter, deliveries_matching, delivery_by_id
 from receiver.storage.schema import migrate
+from receiver.storage.sqlite.index_statistics import write_index_statistics
 from receiver.storage.tasks import task_by_id, task_if_small
 from tests.storage.test_task_lists import explained
 
@@ -48,6 +50,20 @@ async def test_a_file_that_has_them_is_left_as_it_is(settings: Settings) -> None
     before = settings.sqlite_path.read_bytes()
     assert await migrate(settings) == (await migrate(settings))
     assert settings.sqlite_path.read_bytes() == before
+
+
+async def test_a_start_goes_on_without_them_where_the_disk_is_full(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(connection: Connection) -> None:
+        write_index_statistics(connection)
+        raise OperationalError("INSERT", None, sqlite3.OperationalError("database or disk is full"))
+
+    _, head = await migrate(settings)
+    statistics(settings, "DELETE FROM sqlite_stat1")
+    monkeypatch.setattr("receiver.storage.schema.write_index_statistics", full)
+    assert await migrate(settings) == (head, head)
+    assert statistics(settings) == {}
 
 
 @pytest.mark.parametrize(
