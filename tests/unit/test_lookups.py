@@ -100,11 +100,14 @@ async def test_a_look_up_frees_its_place_when_its_time_is_over() -> None:
 async def test_a_look_up_that_gets_no_place_says_so_and_its_name_is_looked_up_again() -> None:
     names = Names()
     names.close_gates("silent")
-    async with lookups(names, seconds=SHORT, share=1) as made:
-        silent, waiting = begin(made, HOSTILE, "silent", "honest")
+    async with lookups(names, share=1) as made:
+        (silent,) = begin(made, HOSTILE, "silent")
+        await until_asked(names, 1)
+        made._seconds = SHORT  # of the next one: the first keeps the only place
         with pytest.raises(NameNotResolved, match="too many names"):
-            await waiting
-        await asyncio.wait([silent])
+            await begin(made, HOSTILE, "honest")[0]
+        names.gates["silent"].set()
+        await silent
         assert await begin(made, HOSTILE, "honest")[0]
     assert names.asked["honest"] == 1
 
