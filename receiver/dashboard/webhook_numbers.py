@@ -39,12 +39,15 @@ class WebhookPictures:
 
 
 def pictures_of(stats: Numbers) -> WebhookPictures | None:
-    """Return the pictures of `GET /api/v1/webhooks/{id}/stats`; None if nothing was sent in the range."""
+    """Return the pictures of `GET /api/v1/webhooks/{id}/stats`; None if nothing was sent in the range.
+
+    Its series may have nothing although its sum has something: they are read one after the other.
+    """
     found = stats["deliveries"]
-    if not found["attempts"]:
-        return None
     series, step = _grouped(found["series"], _STEPS[stats["step"]])
     most = max(each["attempts"] for each in series)
+    if not most:
+        return None
     return WebhookPictures(
         _WORDS.get(step) or duration(step), most, _sent(series, most), _rate(series), _latencies(found)
     )

@@ -343,5 +343,6 @@ async def test_pictures_have_few_columns_and_all_attempts() -> None:
     assert (found.step, found.latencies) == ("6 min 00 s", [("p50", 4, 50.0), ("p95", 8, 100.0)])
     assert sum(column.value for _, columns, _ in found.sent for column in columns) == 720
     assert max(len(columns) for _, columns, _ in found.sent) == 120
-    assert pictures_of({"step": "minute", "deliveries": {**numbers, "attempts": 0}}) is None
+    nothing_yet = {**numbers, "series": [{**each, "attempts": 0, "delivered": 0, "failed": 0} for each in series]}
+    assert pictures_of({"step": "minute", "deliveries": nothing_yet}) is None
     assert (percent(0.99999), percent(1.0), percent(None)) == ("99.9 %", "100 %", "")
