@@ -17,10 +17,9 @@ from schemathesis import Case, GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 
-from tests.fakes.world import API_KEY, World, in_process
+from tests.fakes.resources import one_of_each
+from tests.fakes.world import API_KEY, in_process
 
-LONG_AGO = "2020-01-01T00:00:00Z"
-RUN = {"steps": [{"id": "only", "action": "Qubico/flux1-schnell:txt2img", "input": {"prompt": "a cat"}}]}
 EXAMPLES = {GenerationMode.POSITIVE: 2, GenerationMode.NEGATIVE: 1}
 """Of each operation: schemathesis takes a twentieth of a second for one."""
 NOT_ASKED = re.compile(r"/v1/|/api/ephemeral_resource")
@@ -31,28 +30,6 @@ TURNED_OFF = {
 }
 load_all_checks()
 KEPT: list[Any] = [check for check in CHECKS.get_all() if check.__name__ not in TURNED_OFF]
-
-
-async def made(world: World) -> dict[str, str]:
-    """Make one resource of each kind; return their ids by the names of parameters."""
-    webhook = await world.webhook(event_types=["task.*"])
-    task_id = await world.created()
-    await world.ended(task_id)
-    run = (await world.api.post("/api/v1/runs", json=RUN)).json()["data"]["run_id"]
-    replay = await world.api.post(f"/api/v1/webhooks/{webhook['id']}/replay", json={"since": LONG_AGO})
-    key = await world.api.post("/api/v1/keys", json={"name": "one"})
-    organization = await world.api.post("/api/v1/organizations", json={"name": "one"})
-    deliveries = await world.api.get("/api/v1/deliveries")
-    return {
-        "task_id": task_id,
-        "job_id": task_id,
-        "run_id": run,
-        "webhook_id": webhook["id"],
-        "replay_id": replay.json()["data"]["id"],
-        "key_id": key.json()["data"]["id"],
-        "organization_id": organization.json()["data"]["id"],
-        "delivery_id": deliveries.json()["data"]["data"][0]["id"],
-    }
 
 
 class Asker:
@@ -111,7 +88,7 @@ class Asker:
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")  # the service does, beside them
 async def test_drawn_requests_are_answered_as_described(tmp_path: Path) -> None:
     async with in_process(tmp_path, key_rate="100000/s", retention_days="0") as world:
-        asker = Asker(world.base, await made(world), world.subscriber.url)
+        asker = Asker(world.base, await one_of_each(world), world.subscriber.url)
         await asyncio.to_thread(asker.ask_all)
     assert len(asker.operations) > 50
     assert {200, 202, 400, 404} <= asker.statuses.keys()

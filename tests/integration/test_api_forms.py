@@ -17,7 +17,7 @@ from receiver.api.dialects import NATIVE, PIAPI, Dialect
 from receiver.api.passthrough import FORWARDED_GETS, FORWARDED_POSTS
 from receiver.api.routes import routes
 from receiver.domain.ids import new_id
-from tests.fakes.inbound import post
+from tests.fakes.resources import LONG_AGO, RUN, one_of_each
 from tests.fakes.world import World, in_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -25,9 +25,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 Json = Any
 Key = tuple[str, str]
 
-LONG_AGO = "2020-01-01T00:00:00Z"
 TASK = {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": {"prompt": "a cat"}}
-RUN = {"steps": [{"id": "only", "action": "Qubico/flux1-schnell:txt2img", "input": {"prompt": "a cat"}}]}
 BODIES: Mapping[Key, Json] = {
     ("POST", "/api/v1/tasks"): {"tasks": [TASK, {"model": "x"}]},
     ("POST", "/api/v1/tasks/cancel"): {"model": "no-such-model"},
@@ -132,32 +130,7 @@ async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Async
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def ids(world: World) -> dict[str, str]:
     """The id of one resource of each kind, by the names of the parameters in paths."""
-    webhook = await world.webhook()
-    task_id = await world.created({"outcome": "failed"}, retry={"max_attempts": 2, "backoff_seconds": 0})
-    await world.ended(task_id)
-    begun = await world.api.post("/api/v1/runs", json=RUN)
-    assert begun.status_code == 202, begun.text
-    run_id = begun.json()["data"]["run_id"]
-    await world.api.get(f"/api/v1/runs/{run_id}", params={"wait_for_completion": "true"})
-    replay = await world.api.post(f"/api/v1/webhooks/{webhook['id']}/replay", json={"since": LONG_AGO})
-    action = await world.api.post("/api/v1/tasks/cancel", json={"model": "no-such-model"})
-    key = await world.api.post("/api/v1/keys", json={"name": "one"})
-    organization = await world.api.post("/api/v1/organizations", json={"name": "one"})
-    delivery = (await world.api.get("/api/v1/deliveries")).json()["data"]["data"][0]
-    assert (await post(world, task_id, content=b"no task")).status_code == 400
-    receipt = (await world.api.get("/api/v1/receipts")).json()["data"]["data"][0]
-    return {
-        "task_id": task_id,
-        "job_id": task_id,
-        "run_id": run_id,
-        "webhook_id": webhook["id"],
-        "replay_id": replay.json()["data"]["id"],
-        "bulk_action_id": action.json()["data"]["id"],
-        "key_id": key.json()["data"]["id"],
-        "organization_id": organization.json()["data"]["id"],
-        "delivery_id": delivery["id"],
-        "receipt_id": receipt["id"],
-    }
+    return await one_of_each(world)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -18,15 +18,14 @@ from receiver.api.routes import routes
 from receiver.cli.commands import app
 from receiver.domain.ids import new_id
 from receiver.errors import OutcomeUnknown
-from tests.fakes.inbound import post
 from tests.fakes.pipeline import WAITING
 from tests.fakes.reader import EVENT_STREAM
-from tests.fakes.rows import RECEIPTS, change, eventually, select
+from tests.fakes.resources import LONG_AGO, one_of_each
+from tests.fakes.rows import change, select
 from tests.fakes.world import API_KEY, World, in_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-LONG_AGO = "2020-01-01T00:00:00Z"
 TASK = {"model": "flux", "task_type": "txt2img", "input": {"prompt": "a cat", "sandbox": dict(WAITING)}}
 RUN = {"steps": [{"id": name, "action": "flux:txt2img", "input": {"prompt": "a cat"}} for name in ("a", "b", "c")]}
 WEBHOOK = {"endpoint_url": "http://127.0.0.1:9/", "event_types": ["webhook.disabled"]}
@@ -333,28 +332,8 @@ async def test_the_command_line_makes_lists_and_limits_organizations(world: Worl
 
 async def test_no_route_shows_or_changes_what_belongs_to_another_organization(world: World) -> None:
     """Ask every path of an object for one of another organization, with an admin key; lists must be empty."""
-    webhook = await world.webhook()
-    task_id = await world.created()
-    await world.ended(task_id)
     theirs = await tenant(world)
-    run = (await world.api.post("/api/v1/runs", json={"steps": RUN["steps"][:1]})).json()["data"]["run_id"]
-    replay = await world.api.post(f"/api/v1/webhooks/{webhook['id']}/replay", json={"since": LONG_AGO})
-    key = await world.api.post("/api/v1/keys", json={"name": "ours"})
-    found = await eventually(world, "SELECT uid FROM delivery", lambda rows: rows)
-    assert (await post(world, task_id, content=b"no task")).status_code == 400
-    action = await world.api.post("/api/v1/tasks/cancel", json={"model": "no-such-model"})
-    ids = {
-        "task_id": task_id,
-        "job_id": task_id,
-        "run_id": run,
-        "webhook_id": webhook["id"],
-        "replay_id": replay.json()["data"]["id"],
-        "key_id": key.json()["data"]["id"],
-        "delivery_id": str(found[0]["uid"]),
-        "receipt_id": str(select(world, RECEIPTS)[0]["uid"]),
-        "bulk_action_id": action.json()["data"]["id"],
-        "organization_id": theirs.id,
-    }
+    ids = await one_of_each(world) | {"organization_id": theirs.id}
     before = snapshot(world)
     asked = 0
     for route in routes():
