@@ -1,4 +1,4 @@
-"""What the operating system has taken from the process for a client, and the client's has not received."""
+"""What this operating system still holds of a response: bytes that the client's system has not received."""
 
 import asyncio
 import fcntl

@@ -117,7 +117,7 @@ def _migrate_located(path: Path) -> tuple[str | None, str]:
         return found.revision, found.revision or migrations.HEAD
     before = found.revision
     copy = _copy(path, before) if before is not None else None
-    in_transaction_on_file(path, _upgrade_and_plan, lock_seconds=_LOCK_SECONDS)
+    in_transaction_on_file(path, _upgrade_with_statistics, lock_seconds=_LOCK_SECONDS)
     _remove_copies(path, but=copy)
     return before, migrations.HEAD
 
@@ -157,7 +157,7 @@ def _upgrade(connection: Connection) -> None:
     upgrade(connection)
 
 
-def _upgrade_and_plan(connection: Connection) -> None:
+def _upgrade_with_statistics(connection: Connection) -> None:
     _upgrade(connection)
     write_index_statistics(connection)
 
