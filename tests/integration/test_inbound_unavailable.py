@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -92,7 +92,9 @@ async def test_the_outcome_of_a_create_call_is_written_although_the_database_was
 @pytest.mark.sqlite_only("a lock keeps the writer waiting; PostgreSQL refuses at once")
 async def test_with_the_writers_queue_full_the_response_comes_at_once(short_lock_wait: None, tmp_path: Path) -> None:
     async with in_process(tmp_path, writer_queue="1") as world:
-        task_id = await world.created(BY_HAND)
+        # The only place may be taken for a moment by a write of the service's own.
+        created = await when_there_is_room(lambda: world.create(BY_HAND))
+        task_id = created.json()["data"]["task_id"]
         body = notice((await world.task(task_id))["provider_task_id"], "completed", output=PICTURE)
         with refusing_writes(world):
             answers = await asyncio.gather(*(post(world, task_id, json=body) for _ in range(20)), world.create())
@@ -100,7 +102,15 @@ async def test_with_the_writers_queue_full_the_response_comes_at_once(short_lock
         assert sum("queue" in answer.text for answer in answers) >= 15
         assert (await world.task(task_id))["status"] != "completed"
         assert len(select(world, "SELECT uid FROM task")) == 1
-        assert (await post(world, task_id, json=body)).status_code == 200
+        assert (await when_there_is_room(lambda: post(world, task_id, json=body))).status_code == 200
+
+
+async def when_there_is_room(ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    """Ask, and ask again as long as the queue of writes is full; return the answer."""
+    async with asyncio.timeout(10):
+        while "queue of writes is full" in (answer := await ask()).text:
+            pass
+    return answer
 
 
 @pytest.mark.sqlite_only("a file that may not grow")
