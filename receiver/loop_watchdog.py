@@ -56,6 +56,8 @@ class LoopWatchdog:
         self._due = self._cpu = 0.0
         self._seen: Counter[tuple[str, ...]] = Counter()
         """How often the loop's thread was seen at each stack since the callback was due."""
+        self._lock = threading.Lock()
+        """For what both threads use: `_due` and `_seen`."""
         self._handle: asyncio.TimerHandle | None = None
         self._silent_until = 0.0
         self._unlogged = 0
@@ -76,14 +78,16 @@ class LoopWatchdog:
             thread.join()
 
     def _schedule(self) -> None:
-        self._due, self._cpu = time.monotonic() + _INTERVAL, time.thread_time()
+        with self._lock:
+            self._due, self._seen = time.monotonic() + _INTERVAL, Counter()
+        self._cpu = time.thread_time()
         self._handle = asyncio.get_running_loop().call_later(_INTERVAL, self._on_time)
 
     def _on_time(self) -> None:
         lag = max(0.0, time.monotonic() - self._due)
-        stall = Stall(lag, time.thread_time() - self._cpu, _longest(self._seen))
-        self._schedule()
-        self._seen = Counter()
+        cpu_seconds, seen = time.thread_time() - self._cpu, self._seen
+        self._schedule()  # from here on the thread does not change what was seen
+        stall = Stall(lag, cpu_seconds, _longest(seen))
         loop_lag.observe(lag)
         if lag > LONGEST_SECONDS:
             self._report(stall)
@@ -106,8 +110,9 @@ class LoopWatchdog:
 
     def _look(self) -> None:
         while not self._ended.wait(_LOOK_SECONDS):
-            if time.monotonic() - self._due > _LOOK_SECONDS and len(self._seen) < _MOST_STACKS:
-                self._seen[_places(sys._current_frames().get(self._thread_id))] += 1
+            with self._lock:
+                if time.monotonic() - self._due > _LOOK_SECONDS and len(self._seen) < _MOST_STACKS:
+                    self._seen[_places(sys._current_frames().get(self._thread_id))] += 1
 
 
 def _longest(seen: Counter[tuple[str, ...]]) -> tuple[str, ...]:

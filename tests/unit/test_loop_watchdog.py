@@ -1,6 +1,7 @@
 """The watchdog of the event loop."""
 
 import asyncio
+import sys
 import time
 
 import pytest
@@ -76,6 +77,27 @@ def test_the_stack_is_that_of_what_held_the_loop_longest() -> None:
     stalls: list[Stall] = []
     asyncio.run(held_by_two(stalls))
     assert stalls[0].stack[-1].endswith(" hold")
+
+
+def test_the_thread_may_look_while_the_callback_reads_what_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("receiver.loop_watchdog._INTERVAL", 0.0)
+    monkeypatch.setattr("receiver.loop_watchdog._LOOK_SECONDS", 0.0)
+    failures: list[object] = []
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        with LoopWatchdog().watching():
+            for _ in range(300):
+                hold(0.002, "a-secret")
+                await asyncio.sleep(0)
+
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        asyncio.run(run())
+    finally:
+        sys.setswitchinterval(switching)
+    assert failures == []
 
 
 def test_the_record_can_be_written(capsys: pytest.CaptureFixture[str]) -> None:
