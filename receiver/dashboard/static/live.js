@@ -2,6 +2,7 @@
 // replaced: what it shows is made on the server alone. What makes no event is looked at again after `data-again` seconds,
 // as long as the page has something of the kind. A page in the background follows nothing.
 import { dress } from "./dress.js";
+import { released } from "./press.js";
 
 const FIRST_MS = 120; // several events at once are one look
 const LEAST_MS = 1000; // between two looks, however much happens; a page may say more (`data-least`)
@@ -78,6 +79,7 @@ export function follow(main) {
     }
     if (response.ok) {
       const next = new DOMParser().parseFromString(await response.text(), "text/html");
+      await released();
       const stay = firstSeen();
       replace(next);
       stay();
