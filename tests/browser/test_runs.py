@@ -9,12 +9,12 @@ from playwright.async_api import expect
 
 from receiver.domain.ids import new_id
 from tests.browser.conftest import Visitor, check_access, each_look, shoot
+from tests.browser.test_pages import HOSTILE
 from tests.fakes.pipeline import FAILS, HELD, begin, ended, get_run, push, step, until_steps, world_with_actions
 from tests.fakes.world import World
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.sqlite_only("test_pages looks at both databases")]
 
-HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202egnp.exe\u2066\x1b[31m\"'"
 LONG = "a_step_whose_name_nobody_would_give-" + "W" * 28
 
 

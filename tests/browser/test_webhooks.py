@@ -6,11 +6,10 @@ from starlette.responses import Response
 
 from receiver.domain.ids import new_id
 from tests.browser.conftest import Visitor
+from tests.browser.test_pages import HOSTILE
 from tests.fakes.world import World
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.sqlite_only("test_pages looks at both databases")]
-
-HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202egnp.exe\u2066\x1b[31m\"'"
 
 
 async def test_a_webhook_is_added_with_a_secret_that_is_shown_once(visit: Visitor, world: World) -> None:
