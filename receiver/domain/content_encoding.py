@@ -69,7 +69,7 @@ def is_packed(body: bytes, encodings: Sequence[str]) -> bool:
 
 
 def unpack(body: bytes, encodings: Sequence[str], limit: int) -> bytes:
-    """Return `body` without its `encodings` (of `content_encodings`), at most `limit` bytes.
+    """Return `body` without its `encodings` (of `content_encodings`): what is unpacked has at most `limit` bytes.
 
     Some proxies unpack a body and leave the header, others remove the header of a body that is packed: JSON is returned
     as it is, and gzip is unpacked though no encoding is named.

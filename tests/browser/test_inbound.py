@@ -27,23 +27,6 @@ async def not_applied(world: World) -> list[str]:
     return [each["id"] for each in found]
 
 
-async def test_a_click_during_which_the_page_is_replaced_is_not_lost(visit: Visitor, world: World) -> None:
-    task = await world.created(SILENT)
-    await post(world, task, content=b"no task")
-    receipt = (await world.api.get("/api/v1/receipts")).json()["data"]["data"][0]["id"]
-    page = await visit(f"/inbound/{receipt}")
-    await expect(page.get_by_role("button", name="Live: pause")).to_have_attribute("data-is", "live")
-    link = page.get_by_role("link", name=task)
-    await link.hover()
-    await page.mouse.down()
-    async with page.expect_response(f"**/inbound/{receipt}") as looked:
-        await report(world, task, "completed", output=PICTURE)
-    await (await looked.value).finished()
-    await page.evaluate("new Promise(requestAnimationFrame)")
-    await page.mouse.up()
-    await page.wait_for_url(f"**/tasks/{task}")
-
-
 async def test_a_receipt_appears_and_leads_to_its_task(
     visit: Visitor, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from receiver.providers import CancelOutcome, FetchOutcome, Found, History, NewT
 from receiver.storage.tables import tasks
 from receiver.telemetry.metrics import task_exceptions
 from receiver.workers.task_worker import TaskWorker
+from tests.fakes.inbound import SILENT
 from tests.fakes.world import in_process
 from tests.integration.harness import KEYRING, LEASE, BaseFakeProvider, TrackingHarness, tracking
 
@@ -191,7 +192,7 @@ async def test_an_exception_while_a_create_is_sent_is_logged_and_the_client_gets
     monkeypatch.setattr("receiver.providers.piapi.adapter.submit_outcome", broken)
     with capture_logs() as records:
         async with in_process(tmp_path) as world:
-            answer = await world.create()
+            answer = await world.create(SILENT)
     assert (answer.status_code, answer.json()["data"]["status"]) == (200, "pending")
     (logged,) = [record for record in records if record["event"] == "submitting failed"]
     assert logged["task_id"] == answer.json()["data"]["task_id"]
