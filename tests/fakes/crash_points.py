@@ -53,6 +53,12 @@ def _die_at_first_commit_in(owner: Any, name: str) -> None:
     patch.object(owner, name, call).start()
 
 
+def before_the_call_to_the_provider() -> None:
+    """A task is committed as one that is being sent; the provider has not been called. Leases are short."""
+    shorten_leases()
+    patch.object(Submitter, "send", die).start()
+
+
 def after_the_providers_answer() -> None:
     """The provider has created the task; its response is not committed."""
     patch.object(Submitter, "_write_until_stored", die).start()
@@ -172,6 +178,7 @@ def search_at_once() -> None:
 POINTS: dict[str, Callable[[], None]] = {
     point.__name__: point
     for point in (
+        before_the_call_to_the_provider,
         after_the_providers_answer,
         before_the_commit_of_a_webhook,
         after_the_commit_before_the_200,

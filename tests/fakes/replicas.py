@@ -26,6 +26,8 @@ from tests.fakes.world import QUICK, ProcessWorld, World, in_processes
 _METHODS = ["GET", "POST", "PATCH", "DELETE"]
 _NOT_FORWARDED = {"connection", "content-length", "date", "host", "keep-alive", "server", "transfer-encoding"}
 _TIMEOUT_SECONDS = 40.0
+SENT_TWICE = "x-sent-twice"
+"""The header of a response to a request that another replica may have received before, and acted on."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Balancer:
     async def _forward(self, request: Request, body: bytes) -> Response:
         turn = next(self._turns)
         headers = [(name, value) for name, value in request.headers.raw if name.decode() not in _NOT_FORWARDED]
+        sent_before: dict[str, str] = {}
         for offset in range(len(self._bases)):
             url = f"{self._bases[(turn + offset) % len(self._bases)]}{request.url.path}?{request.url.query}"
             try:
@@ -87,9 +90,10 @@ class Balancer:
             except httpx.TransportError:
                 if not _is_repeatable(request):
                     break
+                sent_before = {SENT_TWICE: "true"}
                 continue
             kept = {name: value for name, value in answer.headers.items() if name not in _NOT_FORWARDED}
-            return Response(answer.content, answer.status_code, kept)
+            return Response(answer.content, answer.status_code, kept | sent_before)
         return Response("no replica answered", 502, {ANSWERED_BY: "the balancer"})
 
 

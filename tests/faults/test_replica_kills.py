@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.replicas import Replica, replicas
+from tests.fakes.replicas import SENT_TWICE, Replica, replicas
 from tests.faults.load import PROVIDER, SETTINGS, under_load
 
 pytestmark = [pytest.mark.postgresql_only("SQLite has one process"), pytest.mark.long]
@@ -25,6 +25,19 @@ async def test_after_a_kill_of_one_of_two_the_other_finishes_everything(tmp_path
                 await killed.kill()
             await load.more(20)
         assert listener.times == 2
+
+
+async def test_a_create_that_another_replica_answers_after_a_kill_is_not_sent_by_that_one(tmp_path: Path) -> None:
+    """The balancer repeats the request, which has a key, and its task ends as one that may have been sent."""
+    async with replicas(tmp_path, PROVIDER, **SETTINGS) as pair:
+        await pair.each[0].kill()
+        await pair.each[0].start(crash="before_the_call_to_the_provider")
+        body = {"model": "flux", "task_type": "txt2img", "input": {}}
+        answer = await pair.world.api.post("/api/v1/task", json=body, headers={"idempotency-key": "one"})
+        assert (answer.status_code, answer.headers[SENT_TWICE]) == (200, "true")
+        task = await pair.world.ended(answer.json()["data"]["task_id"], seconds=30)
+        assert task["error"]["code"] == "submission_unknown"
+        assert (await pair.world.provider_stats())["created"] == 0
 
 
 @asynccontextmanager
