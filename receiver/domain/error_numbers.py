@@ -44,8 +44,8 @@ def piapi_error(error: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _number(code: Any) -> Any:
-    if isinstance(code, float) and code.is_integer():
-        return int(code)
+    if isinstance(code, float) and code.is_integer() and abs(code) < 10**_LONGEST_NUMBER:
+        return int(code)  # a larger one stays as it is: no JSON of ours has whole numbers of any length
     if not isinstance(code, str):
         return code
     if code in OWN_NUMBERS:

@@ -5,7 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from receiver.domain.error_numbers import OWN_NUMBERS, piapi_error
 from receiver.domain.representations import piapi_body, piapi_task
@@ -68,12 +71,24 @@ def test_a_number_stands_for_one_word() -> None:
         ("content_policy", "content_policy"),
         ("12345678901", "12345678901"),
         ("१२", "१२"),
+        (5.5, 5.5),
+        (1e9, 1e9),
+        (-5.4037747867236544e138, -5.4037747867236544e138),
     ],
 )
 def test_the_provider_s_own_codes_are_numbers_where_they_can_be(code: Any, shown: Any) -> None:
     error = {"code": code, "message": "m", "raw_message": "raw", "detail": {"a": 1}}
     assert piapi_error(error) == {"code": shown, "message": "m", "raw_message": "raw", "detail": {"a": 1}}
     assert type(piapi_error(error)["code"]) is type(shown)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**64 - 1) | st.text())
+@example(5.4037747867236544e138)
+def test_whatever_code_a_provider_gave_its_task_can_be_shown_and_delivered(code: Any) -> None:
+    row = {**ROW, "error": {"code": code, "message": "m", "raw_message": "", "detail": None}}
+    event = {"type": "task.failed", "created_at": "2026-01-01T00:00:00+00:00", "snapshot": {**row, "progress": 0}}
+    for shown in (piapi_task(row), piapi_body(row, event)):
+        assert orjson.loads(orjson.dumps(shown)) == shown
 
 
 def test_a_task_and_a_callback_have_the_number() -> None:
