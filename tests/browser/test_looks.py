@@ -33,7 +33,7 @@ async def test_each_page_is_legible_in_every_look(world: World, visit: Visitor) 
         await check_access(page)
     task = await _history(world)
     await page.goto("/overview")
-    await expect(page.locator(".number-line .line-total").first).to_have_text("13")
+    await expect(page.locator(".number-line .line-total").first).to_have_text("13", timeout=20_000)
     async with each_look(page) as look:
         await look("overview")
         await page.goto("/events")

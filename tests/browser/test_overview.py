@@ -22,7 +22,7 @@ async def test_it_follows_many_events_with_few_looks_and_leads_to_the_tasks(visi
     for _ in range(20):
         await world.created({"pending_seconds": 60})
     await expect(page.get_by_role("link", name="20 tasks are pending")).to_be_visible()
-    await expect(page.locator(".number-line .line-total").first).to_have_text("20")
+    await expect(page.locator(".number-line .line-total").first).to_have_text("20", timeout=20_000)
     looks = await page.evaluate(LOOKS)
     assert len(looks) > 1
     assert all(after - before > 1900 for before, after in pairwise(looks)), looks

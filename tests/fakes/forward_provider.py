@@ -85,7 +85,7 @@ class ForwardProvider:
 
     async def until(self, condition: Callable[[list[ForwardedCall]], Any]) -> None:
         """Wait until the calls fulfil the condition. Raises TimeoutError."""
-        async with asyncio.timeout(30), self._changed:
+        async with asyncio.timeout(10), self._changed:
             await self._changed.wait_for(lambda: condition(self.calls))
 
     async def _notify(self) -> None:

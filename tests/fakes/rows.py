@@ -41,7 +41,7 @@ def refusing_writes(world: World) -> AbstractContextManager[None]:
     return read_only(world.database)
 
 
-async def eventually(world: World, query: str, enough: Callable[[Rows], Any], seconds: float = 30) -> Rows:
+async def eventually(world: World, query: str, enough: Callable[[Rows], Any], seconds: float = 10) -> Rows:
     """Return the rows once `enough` holds for them. The service commits once between two reads. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while not enough(rows := select(world, query)):

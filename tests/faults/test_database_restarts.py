@@ -41,7 +41,7 @@ async def creates_in_flight(replica: Replica) -> list[asyncio.Task[str]]:
     slow = {"submit": "hang", "hang_seconds": 0.5}
     before = await replica.made("slow")
     creating = [asyncio.create_task(replica.created(slow, model="slow")) for _ in range(IN_FLIGHT)]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while await replica.made("slow") < before + IN_FLIGHT:
             pass
     return creating

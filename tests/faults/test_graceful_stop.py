@@ -155,12 +155,12 @@ async def test_an_open_connection_reads_at_once_that_the_service_is_not_ready(tm
 
 async def happens(event: asyncio.Event) -> None:
     """Wait for an event. Raises TimeoutError."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         await event.wait()
 
 
 async def created_at_the_provider(world: ProcessWorld, count: int) -> None:
     """Wait until the provider has `count` tasks. Raises TimeoutError."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while (await world.provider_stats())["created"] < count:
             pass

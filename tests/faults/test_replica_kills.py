@@ -54,7 +54,7 @@ async def requests_in_flight(replica: Replica) -> AsyncIterator[None]:
         return 503
 
     replica.subscriber.answer = lambda _number, _request: hold()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         for _ in range(HELD_DELIVERIES):
             await held.acquire()
         creating = [

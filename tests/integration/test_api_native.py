@@ -205,7 +205,7 @@ async def test_a_task_s_history_is_paged_newest_first(world: World) -> None:
 
 async def test_refresh_polls_the_provider_now(world: World) -> None:
     task_id = await world.created({"webhook": "lost"})
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while not (await world.provider.get("/sandbox/tasks")).json()["tasks"][-1]["terminal"]:
             pass
     assert (await world.task(task_id))["status"] == "pending"

@@ -405,6 +405,6 @@ async def test_a_callback_s_secret_may_be_null(world: World) -> None:
 
 async def status_is(world: World, task_id: str, status: str) -> None:
     """Wait until the task is in this state. Raises TimeoutError."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while (await world.task(task_id))["status"] != status:
             pass

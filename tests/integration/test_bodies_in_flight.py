@@ -25,7 +25,7 @@ async def posted(
 
 
 async def until(door: FrontDoor, bodies: int, *, waiting: bool) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while len(door.bodies) < bodies or door.connections.bodies.is_pressed != waiting:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.005)
 
@@ -74,7 +74,7 @@ async def test_a_slow_body_is_refused_after_its_time_while_others_wait_for_room(
     ):
         slow = await stack.enter_async_context(raw_connection(door.url))
         slow.writer.write(b"POST /body?slow HTTP/1.1\r\nContent-Length: 1200000\r\n\r\n" + bytes(SIZE))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(10):
             while door.connections.bodies.api.held < SIZE - 300_000:  # noqa: ASYNC110 - no event tells it
                 await asyncio.sleep(0.005)
         await asyncio.sleep(0.2)  # or their own time would be over before the slow one's
@@ -87,7 +87,7 @@ async def test_a_request_whose_client_is_gone_holds_nothing() -> None:
     async with front_door(bodies_in_flight_bytes=MOST) as door, AsyncExitStack() as stack:
         client = await stack.enter_async_context(raw_connection(door.url))
         client.writer.write(b"POST /body?a HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n" + bytes(500_000))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(10):
             while not door.connections.bodies.api.held:  # noqa: ASYNC110 - no event tells it
                 await asyncio.sleep(0.005)
         client.writer.transport.abort()

@@ -53,7 +53,7 @@ class Listen:
     async def interrupt(self) -> tuple[int, str]:
         """Send SIGINT as Ctrl-C does; return the exit status, and the rest of stderr."""
         self.process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(10):
             return await self.process.wait(), (await self.stderr.read()).decode()
 
 

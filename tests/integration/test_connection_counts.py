@@ -31,7 +31,7 @@ async def busy(stack: AsyncExitStack, door: FrontDoor) -> RawConnection:
     client = await stack.enter_async_context(raw_connection(door.url))
     seen = len(door.requests)
     await client.send(WAIT)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while len(door.requests) == seen:  # noqa: ASYNC110 - no event tells it
             await asyncio.sleep(0.005)
     return client
@@ -142,7 +142,7 @@ async def test_descriptors_that_run_out_are_logged_once_and_the_service_goes_on(
             for each in sockets:
                 await loop.sock_connect(each, address)
                 await loop.sock_sendall(each, WAIT)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(10):
                 while "no file descriptor left" not in capsys.readouterr().err:  # noqa: ASYNC110 - no event tells it
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.6)  # it tries again, twice
@@ -150,7 +150,7 @@ async def test_descriptors_that_run_out_are_logged_once_and_the_service_goes_on(
         assert "no file descriptor left" not in err
         assert "Traceback" not in err
         door.gate.set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(10):
             for each in sockets:  # also those that waited
                 assert (await loop.sock_recv(each, 1000)).startswith(b"HTTP/1.1 200")
                 each.close()

@@ -180,7 +180,7 @@ async def test_live_tells_that_something_happened_and_not_what(world: World, cli
         assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
         lines = answer.aiter_lines()
         task = await world.created()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(10):
             seen = [line async for line in _until(lines, "data: {}")]
     assert [line for line in seen if line.startswith("event:") or task in line] == []
 

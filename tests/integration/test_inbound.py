@@ -52,7 +52,7 @@ async def refused_count(world: World) -> float:
 
 async def ended_at_the_provider(world: World) -> None:
     """Wait until the provider's newest task is over. Raises TimeoutError."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while not (await world.provider.get("/sandbox/tasks")).json()["tasks"][-1]["terminal"]:
             pass
 
@@ -67,7 +67,7 @@ async def half_sent(world: World, path: str, headers: dict[str, str], body: byte
     lines = [f"POST {path} HTTP/1.1", "host: ringback", *(f"{name}: {value}" for name, value in headers.items())]
     try:
         writer.write("\r\n".join([*lines, "", ""]).encode() + body)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(5):
             answer = (await reader.readuntil(b"}")).decode()
     finally:
         writer.close()

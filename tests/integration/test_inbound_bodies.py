@@ -47,7 +47,7 @@ def receipts_of(world: World, task_id: str) -> list[dict[str, Any]]:
 
 async def ended_at_the_provider(world: World) -> None:
     """Wait until the provider's newest task is over. Raises TimeoutError."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while not (await world.provider.get("/sandbox/tasks")).json()["tasks"][-1]["terminal"]:
             pass
 
@@ -265,7 +265,7 @@ async def raw_status(world: World, path: str, secret: str, body: bytes = b"{}") 
     head = f"POST {path} HTTP/1.1\r\nhost: ringback\r\ncontent-length: {len(body)}\r\nx-webhook-secret:{secret}\r\n\r\n"
     try:
         writer.write(head.encode() + body)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(5):
             return int((await reader.readuntil(b"\r\n")).split()[1])
     finally:
         writer.close()
@@ -320,7 +320,7 @@ async def test_the_attempt_is_found_in_any_query(world: World, query: str) -> No
     failure = notice((await world.task(task_id))["provider_task_id"], "failed", error={"code": 1, "message": "x"})
     assert (await post(world, task_id, json=failure)).status_code == 200
     assert (await world.api.post(f"/api/v1/tasks/{task_id}/retry")).status_code == 200
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while (await world.task(task_id))["provider_task_id"] is None:
             pass
     body = orjson.dumps(await completion(world, task_id))

@@ -219,7 +219,7 @@ async def from_elsewhere(world: World, body: dict[str, Any], *, secret: str = SH
 
 async def attempt_under_way(world: World, task_id: str, attempt: int) -> dict[str, Any]:
     """Wait until the task is processing in this attempt; return it. Raises TimeoutError."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while True:
             task = await world.task(task_id)
             if task["attempt"] == attempt and task["status"] == "processing":

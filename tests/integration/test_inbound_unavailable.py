@@ -76,7 +76,7 @@ async def test_after_the_lock_is_released_the_loops_continue(world: World) -> No
 
 async def test_the_outcome_of_a_create_call_is_written_although_the_database_was_locked(world: World) -> None:
     creating = asyncio.create_task(world.create({"submit": "hang", "hang_seconds": 0.3, **BY_HAND}))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(5):
         while not (await world.provider_stats())["created"]:
             pass
     with refusing_writes(world):
@@ -107,7 +107,7 @@ async def test_with_the_writers_queue_full_the_response_comes_at_once(short_lock
 
 async def when_there_is_room(ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
     """Ask, and ask again as long as the queue of writes is full; return the answer."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while "queue of writes is full" in (answer := await ask()).text:
             pass
     return answer

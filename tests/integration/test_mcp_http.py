@@ -132,7 +132,7 @@ async def test_a_cancelled_call_ends_its_wait(world: World) -> None:
 
 async def streams(world: World, count: int) -> None:
     """Wait until the organization has this number of streams and long polls."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while True:
             if (await world.api.get("/api/v1/organization")).json()["data"]["used"]["streams"] == count:
                 return

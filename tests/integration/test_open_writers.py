@@ -104,7 +104,7 @@ async def test_a_start_is_quick_while_another_process_hangs_and_its_streams_begi
 
 async def _begun_after(event: int, mine: Replica) -> None:
     """Wait until the streams of this replica begin after an event. Until then they are behind, or not begun."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while True:
             with suppress(StorageUnavailable):
                 if await mine.streams.now() == event:

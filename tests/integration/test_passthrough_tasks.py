@@ -146,6 +146,6 @@ async def test_a_task_is_tracked_though_the_client_disconnects_at_the_end_of_its
         client.stream("POST", IMAGES, json={}) as response,
     ):
         await anext(response.aiter_raw())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while not await tasks(world):
             pass

@@ -111,7 +111,7 @@ class Gate:
 async def read_to(last: int, follower: Follower) -> list[int]:
     """Follow up to an event; return the sequence numbers that were read."""
     found: list[int] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while found[-1:] != [last]:
             frames = await follower.read()
             found += [int(_ID.findall(frame)[0]) for frame in frames]
@@ -121,7 +121,7 @@ async def read_to(last: int, follower: Follower) -> list[int]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - the feed wakes followers only, and this reads its state
             await asyncio.sleep(0.005)
 
@@ -352,7 +352,7 @@ async def test_a_transaction_that_hangs_delays_the_feed_but_not_the_client_that_
         assert reader.is_behind
         gate.opened.set()
         first = await late
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(10):
             while await reader.streams.now() < second:
                 pass
         found, _ = await reader.streams.read_after(ALL, first - 1, 10)

@@ -180,7 +180,7 @@ async def test_requests_behind_a_slow_one_are_not_held_without_end(head: bytes) 
         await client.send(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
         await door.waiting.wait()
         client.writer.write(head * (16_000_000 // len(head)))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(10):
             while door.held < MOST:  # noqa: ASYNC110 - no event tells it
                 await asyncio.sleep(0.01)
         for _ in range(20):  # time to read more, if it would

@@ -40,7 +40,7 @@ class Subscriber:
 
     async def next(self) -> Request:
         """Wait for the next webhook and return it."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(5):
             return await self.received.get()
 
     async def next_task(self) -> dict[str, Any]:

@@ -432,7 +432,7 @@ async def test_a_task_that_waits_longer_than_the_time_out_is_sent_when_its_turn_
     (uid,) = await harness.bulk(1)
     long_ago = utc_now() - timedelta(seconds=SCHEDULE.timeout + 1)
     await harness._write(uid, last_update_at=long_ago, updated_at=long_ago)
-    async with harness.working(4), asyncio.timeout(30):
+    async with harness.working(4), asyncio.timeout(10):
         await harness.provider.until_called(1)
     row = await harness.tracking.task(uid)
     assert (row["submission"], row["error"]) == (Submission.ACCEPTED, None)
@@ -441,7 +441,7 @@ async def test_a_task_that_waits_longer_than_the_time_out_is_sent_when_its_turn_
 async def test_a_task_that_waits_longer_than_any_task_may_fails_unsent(harness: SendingHarness) -> None:
     (uid,) = await harness.bulk(1)
     await harness._write(uid, updated_at=utc_now() - timedelta(seconds=SCHEDULE.limit + 1))
-    async with harness.working(4), asyncio.timeout(30):
+    async with harness.working(4), asyncio.timeout(10):
         while (row := await harness.tracking.task(uid))["status"] != TaskStatus.FAILED:
             continue
     assert (row["error"]["code"], row["due_at"], harness.provider.inputs) == ("timed_out", None, [])

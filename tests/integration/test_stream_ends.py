@@ -63,7 +63,7 @@ async def test_a_reader_that_does_not_read_is_disconnected_and_the_others_contin
     async with reading(world, event_types="task.cancelled") as good:
         await fill_socket_buffers(world)
         with await reader_that_does_not_read(world) as stalled:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(10):
                 while await open_streams(world) != others + 2:
                     pass
                 while await open_streams(world) != others + 1:

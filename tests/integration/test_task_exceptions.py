@@ -75,7 +75,7 @@ class Broken:
         before = await self.tracking.task(uid)
         running = asyncio.create_task(self.worker.run())
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(10):
                 while (row := await self.tracking.task(uid))["leased"] or row["due_at"] == before["due_at"]:
                     continue
         finally:
@@ -174,7 +174,7 @@ async def test_an_unavailable_database_is_not_the_tasks_fault(broken: Broken) ->
     broken.provider.error = StorageUnavailable("the database is restarting")
     await broken.set(uid, due_at=utc_now(), leased=False)
     running = asyncio.create_task(broken.worker.run())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         await broken.provider.called.wait()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -43,7 +43,7 @@ def usage_of(database: Database, limits: OrganizationLimits = LIMITS, **given: A
 
 
 async def eventually(holds: Any) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while not holds():  # noqa: ASYNC110 - the loops under test tell no caller what they have read
             await asyncio.sleep(0.01)
 

@@ -317,7 +317,7 @@ async def test_the_cleaner_runs_soon_after_the_start_and_then_repeatedly(databas
     ended: dict[str, Any] = {"status": TaskStatus.COMPLETED, "ended_at": OLD, "created_at": OLD}
     often = Cleaner(database, retention_days=DAYS, first_seconds=0, every_seconds=0.01, clock=steady(days=1))
     running = asyncio.create_task(often.run())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         for _ in range(2):
             await add_tasks(database, task_row(**ended))
             while await keys(database, tasks):

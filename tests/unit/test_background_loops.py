@@ -21,5 +21,5 @@ async def test_a_loop_that_answers_its_cancellation_with_an_error_ends_with_the_
     supervisor = Supervisor({"loop": loop})
     supervisor.start()
     await begun.wait()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(5):
         await supervisor.stop()

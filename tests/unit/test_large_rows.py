@@ -49,7 +49,7 @@ async def test_a_large_page_is_not_read_before_there_is_room_for_it() -> None:
         await room.wait()
 
     reading = asyncio.create_task(read_first(table.read, PAGE, hold))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(5):
         assert await asked.get() >= 3 * SIZE
         assert table.reads == ["sizes"]
         room.set()
@@ -91,7 +91,7 @@ async def test_a_request_holds_room_for_its_answer_until_it_ends_and_another_wai
         begun.put_nowait(name)
         await ends.wait()
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as requests:
+    async with asyncio.timeout(5), asyncio.TaskGroup() as requests:
         requests.create_task(request("first"))
         requests.create_task(request("second"))
         assert await begun.get() == "first"

@@ -69,7 +69,7 @@ def begin(made: NameLookups, organization_id: int, *hosts: str) -> list[asyncio.
 
 
 async def until_asked(names: Names, count: int) -> None:
-    async with asyncio.timeout(30), names.changed:
+    async with asyncio.timeout(10), names.changed:
         await names.changed.wait_for(lambda: names.asked.total() >= count)
 
 

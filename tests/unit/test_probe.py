@@ -57,7 +57,7 @@ async def test_a_probe_that_is_held_is_answered_when_the_service_stops() -> None
     answering = asyncio.create_task(
         ProbeEndpoint(KeyRing([NEW]), waiting, max_body_bytes=1024).answer("p", scope, receive)
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         await waiting.watched.wait()
         assert not answering.done()
         waiting.close()

@@ -33,7 +33,7 @@ async def test_postgresql_is_used_by_one_campaign_at_a_time_while_another_uses_s
 
         return Job(kind, run)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         await run_all([*(job("postgresql") for _ in range(3)), *(job("sqlite") for _ in range(5))])
     assert most == {"postgresql": 1, "sqlite": 2}
 
