@@ -54,8 +54,7 @@ def _die_at_first_commit_in(owner: Any, name: str) -> None:
 
 
 def before_the_call_to_the_provider() -> None:
-    """A task is committed as one that is being sent; the provider has not been called. Leases are short."""
-    shorten_leases()
+    """A task is committed as one that is being sent; the provider has not been called."""
     patch.object(Submitter, "send", die).start()
 
 

@@ -108,7 +108,8 @@ class Replica(ProcessWorld):
 
     async def start(self, *, crash: str | None = None) -> None:
         """Start it; return when it is ready."""
-        await super().start(crash=crash or ("shorten_leases" if self.has_short_leases else None))
+        points = filter(None, (crash, "shorten_leases" if self.has_short_leases else None))
+        await super().start(crash=",".join(points) or None)
 
     async def outlast_leases(self) -> None:
         """Do nothing: leases run out by themselves, since other replicas that run hold some of them."""

@@ -100,6 +100,12 @@ class World:
                 if answer.status_code == 200 and answer.json()["data"]["status"] in TERMINAL:
                     return dict(answer.json()["data"])
 
+    async def ended_at_the_provider(self) -> None:
+        """Wait until the provider's newest task is over. Raises TimeoutError."""
+        async with asyncio.timeout(10):
+            while not (await self.provider.get("/sandbox/tasks")).json()["tasks"][-1]["terminal"]:
+                pass
+
     async def events(self, task_id: str) -> list[dict[str, Any]]:
         """Return a task's events, oldest first."""
         answer = await self.api.get(f"/api/v1/tasks/{task_id}/events", params={"limit": 200})
@@ -129,7 +135,7 @@ class ProcessWorld(World):
     async def start(self, *, crash: str | None = None) -> None:
         """Start `ringback serve`; return when it is ready.
 
-        `crash` names a point of `tests.fakes.crash_points` at which it kills itself.
+        `crash` names a point of `tests.fakes.crash_points` at which it kills itself, or several with commas between.
         """
         if self.process is not None:
             await self.outlast_leases()

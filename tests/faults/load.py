@@ -91,24 +91,25 @@ class Load:
             number = next(self._numbers)
             headers = {"idempotency-key": f"create-{number}"} if number % 2 else {}
             is_repeated = False
-            while (answer := await self._create(number, headers)) is None or answer.status_code != 200:
-                if not headers and (answer is None or answer.status_code != 503):
-                    self.unanswered += 1
-                    break
+            answer = await self._create(number, headers)
+            while answer.status_code == 503 or (headers and answer.status_code != 200):
                 is_repeated = bool(headers)
-            else:
-                task_id = str(answer.json()["data"]["task_id"])
-                self._waiting.append(asyncio.create_task(self._wait(task_id)))
-                is_repeated = is_repeated or SENT_TWICE in answer.headers
-                await self._note(self.created_on_retry if is_repeated else self.created, task_id)
+                answer = await self._create(number, headers)
+            if answer.status_code != 200:
+                self.unanswered += 1
+                continue
+            task_id = str(answer.json()["data"]["task_id"])
+            self._waiting.append(asyncio.create_task(self._wait(task_id)))
+            is_repeated = is_repeated or SENT_TWICE in answer.headers
+            await self._note(self.created_on_retry if is_repeated else self.created, task_id)
 
-    async def _create(self, number: int, headers: dict[str, str]) -> httpx.Response | None:
-        """Create a task; return the response, or None if there was none."""
+    async def _create(self, number: int, headers: dict[str, str]) -> httpx.Response:
+        """Create a task; return the response, a 502 if there was none."""
         body = {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": {"prompt": f"{_PROMPT}{number}"}}
         await asyncio.sleep(_PAUSE_SECONDS)
         with suppress(httpx.TransportError):
             return await self._world.api.post("/api/v1/task", json=body, headers=headers)
-        return None
+        return httpx.Response(502)
 
     async def _wait(self, task_id: str) -> None:
         """Wait for the task's end by long polls, until one of them returns it."""

@@ -205,9 +205,7 @@ async def test_a_task_s_history_is_paged_newest_first(world: World) -> None:
 
 async def test_refresh_polls_the_provider_now(world: World) -> None:
     task_id = await world.created({"webhook": "lost"})
-    async with asyncio.timeout(10):
-        while not (await world.provider.get("/sandbox/tasks")).json()["tasks"][-1]["terminal"]:
-            pass
+    await world.ended_at_the_provider()
     assert (await world.task(task_id))["status"] == "pending"
     answer = await world.api.post(f"/api/v1/tasks/{task_id}/refresh")
     assert (answer.status_code, answer.json()["data"]["status"]) == (200, "completed")

@@ -50,13 +50,6 @@ async def refused_count(world: World) -> float:
     return 0.0
 
 
-async def ended_at_the_provider(world: World) -> None:
-    """Wait until the provider's newest task is over. Raises TimeoutError."""
-    async with asyncio.timeout(10):
-        while not (await world.provider.get("/sandbox/tasks")).json()["tasks"][-1]["terminal"]:
-            pass
-
-
 def receipts_of(world: World, task_id: str) -> list[dict[str, Any]]:
     return [receipt for receipt in select(world, RECEIPTS) if receipt["task_uid"] == task_id]
 
@@ -124,7 +117,7 @@ async def test_a_wrong_secret_is_refused_before_the_database_is_queried(
 
 async def test_a_body_with_a_too_large_content_length_is_not_read_and_the_task_is_polled_now(world: World) -> None:
     task_id = await world.created(UNREPORTED)
-    await ended_at_the_provider(world)
+    await world.ended_at_the_provider()
     headers = {"x-webhook-secret": hook_secret(world, task_id), "content-length": str(1024 * 1024 + 1)}
     status, answer = await half_sent(world, f"/hooks/piapi/{task_id}", {**headers, "expect": "100-continue"})
     assert status.startswith("HTTP/1.1 413 ")
@@ -136,7 +129,7 @@ async def test_a_body_with_a_too_large_content_length_is_not_read_and_the_task_i
 async def test_a_body_that_grows_too_large_is_read_no_further_and_the_task_is_polled_now(tmp_path: Path) -> None:
     async with in_process(tmp_path, max_body_bytes="2048") as world:
         task_id = await world.created(UNREPORTED)
-        await ended_at_the_provider(world)
+        await world.ended_at_the_provider()
         headers = {"x-webhook-secret": hook_secret(world, task_id), "transfer-encoding": "chunked"}
         beginning = (b"3e8\r\n" + b" " * 1000 + b"\r\n") * 3
         status, _ = await half_sent(world, f"/hooks/piapi/{task_id}", headers, beginning)
@@ -166,7 +159,7 @@ async def test_a_body_that_is_not_a_task_is_kept_as_a_receipt(world: World, body
 
 async def test_a_task_whose_webhook_was_malformed_is_polled_now(world: World) -> None:
     task_id = await world.created(UNREPORTED)
-    await ended_at_the_provider(world)
+    await world.ended_at_the_provider()
     assert (await post(world, task_id, content=b"<html>")).status_code == 400
     assert (await world.ended(task_id, seconds=5))["status"] == "completed"
     assert (await world.events(task_id))[-1]["source"] == "poll"

@@ -45,13 +45,6 @@ def receipts_of(world: World, task_id: str) -> list[dict[str, Any]]:
     return [receipt for receipt in select(world, RECEIPTS) if receipt["task_uid"] == task_id]
 
 
-async def ended_at_the_provider(world: World) -> None:
-    """Wait until the provider's newest task is over. Raises TimeoutError."""
-    async with asyncio.timeout(10):
-        while not (await world.provider.get("/sandbox/tasks")).json()["tasks"][-1]["terminal"]:
-            pass
-
-
 def packed_twice(body: bytes) -> bytes:
     return gzip.compress(zlib.compress(body))
 
@@ -169,7 +162,7 @@ async def polled_to_its_end(world: World, task_id: str) -> bool:
 
 async def test_a_body_that_unpacks_to_more_than_the_bound_is_refused_and_the_task_is_polled_now(world: World) -> None:
     task_id = await world.created(UNREPORTED)
-    await ended_at_the_provider(world)
+    await world.ended_at_the_provider()
     answer = await send(world, task_id, gzip.compress(b" " * (64 * 1024 + 1)), ("content-encoding", "gzip"))
     assert (answer.status_code, answer.json()["code"], answer.json()["data"]) == (413, 413, None)
     assert "unpacked" in answer.json()["message"]
@@ -179,7 +172,7 @@ async def test_a_body_that_unpacks_to_more_than_the_bound_is_refused_and_the_tas
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br"])
 async def test_an_unknown_content_encoding_is_refused_and_the_task_is_polled_now(world: World, encoding: str) -> None:
     task_id = await world.created(UNREPORTED)
-    await ended_at_the_provider(world)
+    await world.ended_at_the_provider()
     answer = await send(world, task_id, b"\x8b\x00\x80", ("content-encoding", encoding))
     assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "gzip, deflate")
     assert answer.json()["data"] is None
@@ -189,7 +182,7 @@ async def test_an_unknown_content_encoding_is_refused_and_the_task_is_polled_now
 
 async def test_a_broken_gzip_body_is_kept_as_a_receipt_and_the_task_is_polled_now(world: World) -> None:
     task_id = await world.created(UNREPORTED)
-    await ended_at_the_provider(world)
+    await world.ended_at_the_provider()
     secret = hook_secret(world, task_id)
     body = gzip.compress(orjson.dumps({"note": "kept", "x": secret, "config": {"webhook_config": {"secret": secret}}}))
     answer = await send(world, task_id, body[:-4], ("content-encoding", "gzip"))
