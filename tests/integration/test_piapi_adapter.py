@@ -132,7 +132,7 @@ async def test_a_missing_response_is_unknown(server: FakeServer) -> None:
 async def test_a_response_that_is_too_large_is_not_read(
     server: FakeServer, piapi: PiAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("receiver.providers.piapi.calls.LARGEST_RESPONSE", 1000)
+    monkeypatch.setattr("receiver.providers.calls.LARGEST_RESPONSE", 1000)
     server.responds(reply(200, b" " * 1001))
     assert isinstance(await piapi.submit(TASK), UnknownOutcome)
 
@@ -168,7 +168,7 @@ async def test_a_response_that_only_claims_to_be_packed_by_an_unknown_encoding_i
 async def test_a_response_that_unpacks_to_too_much_is_not_unpacked_and_takes_no_memory(
     server: FakeServer, piapi: PiAPI, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
-    monkeypatch.setattr("receiver.providers.piapi.calls.LARGEST_RESPONSE", 1 << 20)
+    monkeypatch.setattr("receiver.providers.calls.LARGEST_RESPONSE", 1 << 20)
     answer = packed(bytes(100 << 20), encoding)
     server.responds(answer)
     tracemalloc.start()

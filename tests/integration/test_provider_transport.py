@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from receiver.lookups.resolver import NameLookups
-from receiver.providers.piapi.calls import CallResponse, Calls, NotSent, ResponseLost
+from receiver.providers.calls import NotSent, ResponseLost
+from receiver.providers.piapi.calls import Calls, PiAPIResponse
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import AiohttpTransport, open_transport, proxy_for
 from tests.fakes.certificate import self_signed
@@ -96,7 +97,7 @@ async def calling(url: str, *, patience: float = 10) -> AsyncIterator[Calls]:
         await calls.aclose()
 
 
-async def answer_to(answer: bytes, method: str = "GET") -> CallResponse | NotSent | ResponseLost:
+async def answer_to(answer: bytes, method: str = "GET") -> PiAPIResponse | NotSent | ResponseLost:
     async with listening(Server(answer).talk) as url, calling(url) as calls:
         return await calls.call(method, "/")
 
@@ -117,7 +118,7 @@ async def test_a_post_on_a_connection_that_was_closed_is_not_sent_again() -> Non
 
     server = ClosesOnSecondRequest()
     async with listening(server.talk) as url, calling(url) as calls:
-        assert isinstance(await calls.call("GET", "/"), CallResponse)
+        assert isinstance(await calls.call("GET", "/"), PiAPIResponse)
         outcome = await calls.call("POST", "/", content=b"{}")
     assert isinstance(outcome, ResponseLost)
     assert server.connections == 1
@@ -191,7 +192,7 @@ async def test_the_environments_certificates_are_trusted(tmp_path: Path, monkeyp
     file = self_signed(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     async with listening(Server(WHOLE).talk, server_tls(file)) as url, calling(url) as calls:
-        assert isinstance(await calls.call("GET", "/"), CallResponse)
+        assert isinstance(await calls.call("GET", "/"), PiAPIResponse)
 
 
 def server_tls(file: Path) -> ssl.SSLContext:
@@ -221,14 +222,14 @@ def server_tls(file: Path) -> ssl.SSLContext:
 )
 async def test_an_unusual_response_is_read(answer: bytes) -> None:
     outcome = await answer_to(answer)
-    assert isinstance(outcome, CallResponse)
+    assert isinstance(outcome, PiAPIResponse)
     assert (outcome.status, outcome.body) == (200, {"code": 200, "data": []})
 
 
 @pytest.mark.parametrize("status", [204, 304, 404, 429])
 async def test_a_response_without_a_body_is_read(status: int) -> None:
     outcome = await answer_to(b"HTTP/1.1 %d\r\ncontent-length: 0\r\nretry-after: 0\r\n\r\n" % status, "POST")
-    assert isinstance(outcome, CallResponse)
+    assert isinstance(outcome, PiAPIResponse)
     assert (outcome.status, outcome.body, outcome.retry_after) == (status, None, 0)
 
 
@@ -258,7 +259,7 @@ async def test_a_long_body_arrives_complete() -> None:
     server = Server(WHOLE)
     content = b"[" + b"1," * 1_500_000 + b"1]"
     async with listening(server.talk) as url, calling(url) as calls:
-        assert isinstance(await calls.call("POST", "/", content=content), CallResponse)
+        assert isinstance(await calls.call("POST", "/", content=content), PiAPIResponse)
     assert server.requests[0].endswith(content)
 
 
@@ -267,7 +268,7 @@ async def test_the_environments_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -
     async with listening(server.talk) as proxy, calling("http://provider.test") as calls:
         monkeypatch.setenv("HTTP_PROXY", proxy)
         monkeypatch.setenv("http_proxy", proxy)
-        assert isinstance(await calls.call("GET", "/a"), CallResponse)
+        assert isinstance(await calls.call("GET", "/a"), PiAPIResponse)
     assert server.requests[0].startswith(b"GET http://provider.test/a HTTP/1.1\r\n")
     assert f"x-api-key: {KEY}".encode() in server.requests[0].lower()
 
@@ -321,7 +322,7 @@ async def test_a_response_that_has_no_end_is_lost_soon(answer: bytes, part: byte
 async def test_interim_responses_are_passed_over() -> None:
     interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
     outcome = await answer_to(interim + WHOLE)
-    assert isinstance(outcome, CallResponse)
+    assert isinstance(outcome, PiAPIResponse)
     assert outcome.body == {"code": 200, "data": []}
 
 

@@ -6,7 +6,8 @@ import httpx
 import pytest
 
 from receiver.providers import FailedAttempt, Missing, NoAnswer, NotMade, Refused, UnknownOutcome
-from receiver.providers.piapi.calls import CallResponse, Calls, NotSent, ResponseLost
+from receiver.providers.calls import NotSent, ResponseLost
+from receiver.providers.piapi.calls import Calls, PiAPIResponse
 from receiver.providers.piapi.outcomes import cancel_outcome, fetch_outcome, submit_outcome
 from receiver.providers.rate_limiter import RateLimiter
 
@@ -76,8 +77,8 @@ async def test_a_request_that_may_have_been_sent_is_unknown(error: Exception) ->
     ],
 )
 def test_the_envelopes_code_counts_where_the_http_status_is_success(body: Any, effective_status: int | None) -> None:
-    assert CallResponse(200, body, "", None).effective_status == effective_status
-    assert CallResponse(500, body, "", None).effective_status == 500
+    assert PiAPIResponse(200, body, "", None).effective_status == effective_status
+    assert PiAPIResponse(500, body, "", None).effective_status == 500
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_the_envelopes_code_counts_where_the_http_status_is_success(body: Any, e
     ],
 )
 def test_the_providers_message_is_found_in_every_field_that_it_uses(body: Any, message: str) -> None:
-    assert CallResponse(400, body, "", None).message == message
+    assert PiAPIResponse(400, body, "", None).message == message
 
 
 EVERY_STATUS = {
@@ -122,12 +123,12 @@ EVERY_STATUS = {
     ("status", "outcome"), [(status, kind) for kind, statuses in EVERY_STATUS.items() for status in sorted(statuses)]
 )
 def test_every_status_of_a_create_call_has_one_outcome(status: int, outcome: type) -> None:
-    assert type(submit_outcome(CallResponse(status, None, "", None))) is outcome
+    assert type(submit_outcome(PiAPIResponse(status, None, "", None))) is outcome
 
 
 def test_a_task_is_sent_again_only_for_statuses_where_nothing_was_made() -> None:
     for status in range(100, 600):
-        outcome = submit_outcome(CallResponse(status, {"code": status, "message": "m"}, "", 3.0))
+        outcome = submit_outcome(PiAPIResponse(status, {"code": status, "message": "m"}, "", 3.0))
         assert isinstance(outcome, NotMade) == (status in EVERY_STATUS[NotMade])
 
 
@@ -147,7 +148,7 @@ def test_a_task_is_sent_again_only_for_statuses_where_nothing_was_made() -> None
     ],
 )
 def test_a_log_has_the_status_and_size_of_an_answer_and_none_of_its_words(status: int, body: Any) -> None:
-    response = CallResponse(status, body, "", None, 123)
+    response = PiAPIResponse(status, body, "", None, 123)
     outcomes = [submit_outcome(response), fetch_outcome(response, "a", attempt=1), cancel_outcome(response)]
     told = [each for each in outcomes if isinstance(each, NotMade | UnknownOutcome | NoAnswer | Missing)]
     assert told

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from receiver.providers.base import Missing, NoAnswer
-from receiver.providers.piapi.calls import CallResponse
+from receiver.providers.piapi.calls import PiAPIResponse
 from receiver.providers.piapi.outcomes import fetch_outcome
 
 
 def outcome(status: int, body: Any, text: str = "") -> Any:
-    return fetch_outcome(CallResponse(status, body, text, None), "pt-1", attempt=1)
+    return fetch_outcome(PiAPIResponse(status, body, text, None), "pt-1", attempt=1)
 
 
 @pytest.mark.parametrize(

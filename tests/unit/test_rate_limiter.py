@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import pytest
 
 from receiver.errors import StorageUnavailable
-from receiver.providers.piapi.calls import Calls, NotSent, ResponseLost
+from receiver.providers.calls import NotSent, ResponseLost
+from receiver.providers.piapi.calls import Calls
 from receiver.providers.rate_limiter import RateLimiter
 
 Result = TypeVar("Result")

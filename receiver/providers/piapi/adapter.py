@@ -29,7 +29,7 @@ from receiver.providers.base import (
     SubmitOutcome,
 )
 from receiver.providers.piapi import bodies
-from receiver.providers.piapi.calls import CallOutcome, CallResponse, Calls
+from receiver.providers.piapi.calls import CallOutcome, Calls, PiAPIResponse
 from receiver.providers.piapi.forwarding import Forwarder
 from receiver.providers.piapi.history import Window, read_history
 from receiver.providers.piapi.outcomes import (
@@ -149,7 +149,7 @@ class PiAPI:
             _count("account_info", "unauthorized", began)
             return 502, unauthorized(self._key_fault).body
         outcome = await self._call("GET", "/account/info")
-        if not isinstance(outcome, CallResponse):
+        if not isinstance(outcome, PiAPIResponse):
             _count("account_info", "no_answer", began)
             return 502, envelope_of(502, outcome.message)
         if is_unauthorized(outcome):
@@ -168,7 +168,7 @@ class PiAPI:
         if self._key_fault:
             return AccountCheck(is_reached=False, fault=self._key_fault)
         outcome = await self._call("GET", "/account/info")
-        if not isinstance(outcome, CallResponse):
+        if not isinstance(outcome, PiAPIResponse):
             _count("account_info", "no_answer", began)
             return AccountCheck(is_reached=False, fault=outcome.message)
         is_found = outcome.effective_status == 200 and not is_unauthorized(outcome)
@@ -233,7 +233,7 @@ class PiAPI:
 
     async def _call(self, method: str, path: str, **more: Any) -> CallOutcome:
         outcome = await self._calls.call(method, path, **more)
-        if isinstance(outcome, CallResponse):
+        if isinstance(outcome, PiAPIResponse):
             # A large response is no refusal, and is not searched for its words here.
             is_refused = outcome.size <= LARGE_BYTES and is_unauthorized(outcome)
             self._key_refusal = unauthorized(outcome.message).message if is_refused else None
@@ -302,7 +302,7 @@ def _task_path(task_id: str) -> str | None:
 
 
 def _size(outcome: CallOutcome) -> int:
-    return outcome.size if isinstance(outcome, CallResponse) else 0
+    return outcome.size if isinstance(outcome, PiAPIResponse) else 0
 
 
 async def _measured(name: str, call: Awaitable[_Outcome]) -> _Outcome:

@@ -1,59 +1,22 @@
-"""One HTTP call to PiAPI: within the rate limit, bounded in time and size; what goes wrong is returned as data."""
+"""PiAPI's calls: how its responses are read, and what their envelopes mean."""
 
-import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-import httpx
-
-from receiver.clock import wall_now
-from receiver.domain.content_encoding import EncodingUnknown, content_encodings, unpack
-from receiver.domain.retry_after import retry_after_seconds
-from receiver.errors import RingbackError, TooLarge
-from receiver.large_bodies import LARGE_BYTES, read_apart
-from receiver.lease_check import LeaseEnded, check_lease
-from receiver.providers.base import CallerKey, ConfirmSend, MalformedUpdate
+from receiver.providers.base import MalformedUpdate
+from receiver.providers.calls import CallResponse, HTTPCalls, NotSent, ResponseLost
 from receiver.providers.piapi.bodies import read_body, redact_plain
 from receiver.providers.piapi.reasons import message_of
 from receiver.providers.rate_limiter import RateLimiter
-from receiver.providers.transport import exchange, open_transport
 
-LONGEST_CONNECT = 5.0
-LONGEST_RETRY_AFTER = 3600.0
-LARGEST_RESPONSE = 16 * 1024 * 1024
-"""Bytes, as they arrive and unpacked. A page of a hundred tasks with their outputs is far smaller."""
-_MOST_ENCODINGS = 1
-"""Of a response's body. One that is packed again has no honest reason: it is read as if it were not packed."""
-_PAUSE_WITHOUT_HINT = 1.0
-"""Seconds to pause after a 429 without `Retry-After`."""
 LONGEST_MESSAGE = 500
-
-_CALLS_LEFT = ("x-ratelimit-remaining", "ratelimit-remaining")
-_HEADERS = {"accept": "application/json", "accept-encoding": "gzip, deflate", "user-agent": "ringback"}
-_JSON_HEADER = {"content-type": "application/json"}
 _LONGEST_PLAIN = 64 * 1024
 """Bytes of a plain-text body that are looked at: a message is far shorter."""
-NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
-"""Errors after which it is certain that nothing was sent."""
 
 
 @dataclass(frozen=True, slots=True)
-class CallResponse:
-    """A response. `body` is its JSON value without secrets, None if it is not JSON; `text` is a plain-text body.
-
-    `retry_after` is in seconds; `size` is that of the body, in bytes and unpacked. `date` is when the provider says
-    that it answered, `calls_left` how many calls it says that it still lets through.
-    """
-
-    status: int
-    body: Any
-    text: str
-    retry_after: float | None
-    size: int = 0
-    date: str | None = None
-    calls_left: str | None = None
+class PiAPIResponse(CallResponse):
+    """A response of PiAPI's. An error may be in the envelope of a success."""
 
     @property
     def code(self) -> int | None:
@@ -82,168 +45,34 @@ class CallResponse:
         return message[:LONGEST_MESSAGE]
 
 
-@dataclass(frozen=True, slots=True)
-class NotSent:
-    """The request was not sent: the provider knows nothing of it."""
-
-    message: str
-    retry_after: float | None = None
+CallOutcome = PiAPIResponse | NotSent | ResponseLost
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseLost:
-    """The request was sent, or may have been, and no complete response arrived."""
-
-    message: str
-
-
-CallOutcome = CallResponse | NotSent | ResponseLost
-
-
-class Calls:
-    """Makes calls to PiAPI. Every call takes one token of `rate_limiter`.
-
-    The API key, and what a call names as `hidden`, are redacted where a response repeats them. `timeout` (seconds)
-    bounds each phase, the wait for the rate limit included; connecting may take at most 5.
-    """
+class Calls(HTTPCalls[PiAPIResponse]):
+    """Makes calls to PiAPI, with its key."""
 
     def __init__(self, *, base_url: str, api_key: str, timeout: float, rate_limiter: RateLimiter) -> None:
-        self._base_url = base_url.rstrip("/")
-        self._api_key = api_key
-        self._timeout = timeout
-        self._connect = min(LONGEST_CONNECT, timeout)
-        self._headers = {**_HEADERS, "x-api-key": api_key}
-        self._phases = {"timeout": httpx.Timeout(timeout, connect=self._connect).as_dict()}
-        self.rate_limiter = rate_limiter
-        self._opening = asyncio.Lock()
-        self._opened: httpx.AsyncBaseTransport | None = None
-
-    async def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str | int] | None = None,
-        content: bytes | None = None,
-        hidden: str = "",
-        caller: CallerKey | None = None,
-        confirm: ConfirmSend | None = None,
-    ) -> CallOutcome:
-        """Make one call when the rate limit admits it. Raises nothing for what the provider or the network does."""
-        # No longer than for a response: the lease on the task runs out while the call waits.
-        if not await self.rate_limiter.acquire_within(self._timeout, caller):
-            return NotSent("the rate limit of calls to the provider is used up", self.rate_limiter.paused_for() or None)
-        if confirm is not None and not await confirm():
-            return NotSent("the call was called off before it was sent")
-        try:
-            # The timeouts of the phases do not bound a response that arrives byte by byte.
-            async with asyncio.timeout(self._connect + 3 * self._timeout):
-                response = await self._exchange(method, path, params, content, hidden)
-        except NOT_SENT as error:
-            return NotSent(_cause(error))
-        except LeaseEnded:
-            return NotSent("its lease ended before it was sent")
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            return ResponseLost(_cause(error))
-        pause_if_asked(self.rate_limiter, response.effective_status, response.retry_after)
-        return response
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        if self._opened is not None:
-            transport, self._opened = self._opened, None
-            await transport.aclose()
-
-    async def _exchange(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, str | int] | None,
-        content: bytes | None,
-        hidden: str,
-    ) -> CallResponse:
-        # httpx's transport without its client: nothing of the client is needed here, and it doubles the cost of a call.
-        transport = self._opened or await self._open()
-        check_lease()  # a connection through a proxy looks no later
-        request = httpx.Request(
-            method,
-            self._base_url + path,
-            params=params,
-            content=content,
-            headers=self._headers if content is None else self._headers | _JSON_HEADER,
-            extensions=self._phases,
+        super().__init__(
+            base_url=base_url,
+            headers={"x-api-key": api_key},
+            secrets=(api_key,),
+            timeout=timeout,
+            rate_limiter=rate_limiter,
         )
-        response = await exchange(transport, request)
+
+    def read_body(self, body: bytes, hidden: tuple[str, ...]) -> tuple[Any, str]:
+        """Return the body as JSON without secrets, or as plain text."""
         try:
-            body = await _read(response)
-        finally:
-            await response.aclose()
-        secrets = (self._api_key, hidden)
-        if len(body) <= LARGE_BYTES:
-            with suppress(TooLarge):  # when it is unpacked
-                return _call_response(response, body, secrets, LARGE_BYTES)
-        return await read_apart(lambda: _call_response(response, body, secrets, LARGEST_RESPONSE))
+            # Cut, because one task nested too deeply must not hide the others of a list.
+            return read_body(body, hidden, cut=True), ""
+        except MalformedUpdate:
+            return None, _plain(body, hidden)
 
-    async def _open(self) -> httpx.AsyncBaseTransport:
-        # Opened by the first call: it needs a running event loop, and not every process makes calls.
-        async with self._opening:
-            if self._opened is None:
-                self._opened = await open_transport(self._base_url)
-            return self._opened
-
-
-def pause_if_asked(rate_limiter: RateLimiter, status: int | None, retry_after: float | None) -> None:
-    """Pause all calls if a response with this status, and these seconds in its `Retry-After`, asks for it."""
-    if status == 429:
-        rate_limiter.pause(_PAUSE_WITHOUT_HINT if retry_after is None else retry_after)
-    elif status == 503 and retry_after is not None:
-        rate_limiter.pause(retry_after)
-
-
-async def _read(response: httpx.Response) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    # Not httpx's decoding iterator: it costs a third of the whole call, and unpacks without a bound.
-    async for part in cast(httpx.AsyncByteStream, response.stream):
-        size += len(part)
-        if size > LARGEST_RESPONSE:
-            raise httpx.DecodingError("the response is too large")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _unpacked(body: bytes, encoding: str, limit: int) -> bytes:
-    try:
-        return unpack(body, content_encodings(encoding, _MOST_ENCODINGS), limit)
-    except EncodingUnknown:
-        # It was not asked for, and some servers name one that they do not use: what it is shows when it is read.
-        return body
-    except TooLarge:
-        if limit < LARGEST_RESPONSE:
-            raise
-        raise httpx.DecodingError("the response is too large") from None
-    except RingbackError as error:
-        raise httpx.DecodingError(error.message) from None
-
-
-def _call_response(response: httpx.Response, body: bytes, hidden: tuple[str, ...], limit: int) -> CallResponse:
-    """Return the response with this body, which may be packed.
-
-    Raises `TooLarge` if it has more than `limit` bytes when it is unpacked, and `DecodingError` for one that no limit
-    helps.
-    """
-    body = _unpacked(body, response.headers.get("content-encoding", ""), limit)
-    text = ""
-    try:
-        # Cut, because one task nested too deeply must not hide the others of a list.
-        value = read_body(body, hidden, cut=True)
-    except MalformedUpdate:
-        value = None
-        text = _plain(body, hidden)
-    retry_after = retry_after_seconds(response.headers.get("retry-after"), wall_now(), longest=LONGEST_RETRY_AFTER)
-    date = response.headers.get("date")
-    left = next((response.headers[name] for name in _CALLS_LEFT if name in response.headers), None)
-    return CallResponse(response.status_code, value, text, retry_after, len(body), date, left)
+    def response(
+        self, status: int, value: Any, text: str, retry_after: float | None, size: int, **more: Any
+    ) -> PiAPIResponse:
+        """Return a response of PiAPI's."""
+        return PiAPIResponse(status, value, text, retry_after, size, **more)
 
 
 def _plain(body: bytes, hidden: tuple[str, ...]) -> str:
@@ -251,12 +80,3 @@ def _plain(body: bytes, hidden: tuple[str, ...]) -> str:
     # Redacted before it is cut, or a part of a secret could be left at the end.
     text = redact_plain(body[:_LONGEST_PLAIN], hidden).strip()[:LONGEST_MESSAGE]
     return "" if "<" in text else text
-
-
-def _cause(error: Exception) -> str:
-    """Return a message for what happened, without the exception's own text: some repeat a header's value."""
-    if isinstance(error, httpx.DecodingError):
-        return "the provider's response cannot be read"
-    if isinstance(error, httpx.TimeoutException | TimeoutError):
-        return f"the provider did not answer in time ({type(error).__name__})"
-    return f"the connection to the provider failed ({type(error).__name__})"

@@ -1,7 +1,7 @@
 """Passes requests on to PiAPI's APIs that make no task: chat, pictures, speech and the upload of files.
 
 Nothing is kept: the request's body is sent as it arrives, and the answer's is returned as it arrives, so that a stream
-of events reaches the client event by event. Connections are apart from those of `receiver.providers.piapi.calls`: an
+of events reaches the client event by event. Connections are apart from those of `receiver.providers.calls`: an
 answer can take minutes, and many of them may not keep a task from being polled.
 """
 
@@ -23,7 +23,7 @@ from receiver.providers.base import (
     ForwardOutcome,
     NotForwarded,
 )
-from receiver.providers.piapi.calls import LONGEST_CONNECT, LONGEST_RETRY_AFTER, NOT_SENT, pause_if_asked
+from receiver.providers.calls import LONGEST_CONNECT, LONGEST_RETRY_AFTER, NOT_SENT, pause_if_asked
 from receiver.providers.piapi.outcomes import names_our_key
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import exchange, open_transport

@@ -20,8 +20,9 @@ from typing import Any
 from receiver.domain.model_families import history_name
 from receiver.large_bodies import read_by_size
 from receiver.providers.base import CallerKey, History
+from receiver.providers.calls import NotSent
 from receiver.providers.piapi import fields
-from receiver.providers.piapi.calls import CallOutcome, CallResponse, Calls, NotSent
+from receiver.providers.piapi.calls import CallOutcome, Calls, PiAPIResponse
 
 PAGE_SIZE = 100
 """The most that PiAPI's list accepts."""
@@ -122,7 +123,7 @@ async def _read_list(
 
 async def _page(
     calls: Calls, window: Window, family: str | None, page: int, caller: CallerKey | None
-) -> CallResponse | None:
+) -> PiAPIResponse | None:
     """Ask for one page, again while PiAPI asks to wait; return its answer, None without a usable one."""
     params: dict[str, str | int] = {
         "page": page,
@@ -136,7 +137,7 @@ async def _page(
     failures = 0
     for _ in range(_MOST_WAITS):
         outcome = await calls.call("GET", "/api/open/tasks/histories", params=params, caller=caller)
-        if isinstance(outcome, CallResponse):
+        if isinstance(outcome, PiAPIResponse):
             accepted = {None, 200} | (_UNKNOWN_FAMILY if family is not None else frozenset())
             if outcome.effective_status in accepted:
                 return outcome
@@ -153,13 +154,13 @@ def _pause_asked(calls: Calls, outcome: CallOutcome) -> float | None:
     """Return the seconds to wait, if PiAPI asked for a pause or the rate limit admitted no call; None if neither."""
     if isinstance(outcome, NotSent):
         return None if outcome.retry_after is None else calls.rate_limiter.paused_for()
-    if not isinstance(outcome, CallResponse) or outcome.effective_status not in (429, 503):
+    if not isinstance(outcome, PiAPIResponse) or outcome.effective_status not in (429, 503):
         return None
     is_asked = outcome.effective_status == 429 or outcome.retry_after is not None
     return calls.rate_limiter.paused_for() if is_asked else None
 
 
-def _list_in(answer: CallResponse) -> list[Any] | None:
+def _list_in(answer: PiAPIResponse) -> list[Any] | None:
     """Return the list: `data` itself, or under one of the names that PiAPI uses for it. An empty one may be null."""
     data = answer.body.get("data") if isinstance(answer.body, dict) else answer.body
     if isinstance(data, dict):
@@ -170,7 +171,7 @@ def _list_in(answer: CallResponse) -> list[Any] | None:
     return data if isinstance(data, list) else None
 
 
-def _total_in(answer: CallResponse) -> int | None:
+def _total_in(answer: PiAPIResponse) -> int | None:
     """Return how many tasks the list says that it has, None if it does not say."""
     data = answer.body.get("data") if isinstance(answer.body, dict) else None
     total = data.get("total") if isinstance(data, dict) else None

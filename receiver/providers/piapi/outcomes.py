@@ -45,8 +45,9 @@ from receiver.providers.base import (
     SubmitOutcome,
     UnknownOutcome,
 )
+from receiver.providers.calls import NotSent, ResponseLost
 from receiver.providers.piapi.bodies import read_body
-from receiver.providers.piapi.calls import CallOutcome, CallResponse, NotSent, ResponseLost
+from receiver.providers.piapi.calls import CallOutcome, PiAPIResponse
 from receiver.providers.piapi.fields import read_status
 from receiver.providers.piapi.reasons import error_words, reason_of, says_no_error, words_of
 from receiver.providers.piapi.tasks import has_task, read_task
@@ -124,7 +125,7 @@ def submit_outcome(outcome: CallOutcome, *, trusts_503: bool = True) -> SubmitOu
 
 def fetch_outcome(outcome: CallOutcome, provider_task_id: str, *, attempt: int | None) -> FetchOutcome:
     """Return the outcome of a poll of one task."""
-    if not isinstance(outcome, CallResponse):
+    if not isinstance(outcome, PiAPIResponse):
         return _no_answer(outcome)
     if 200 <= outcome.status < 300 and has_task(outcome.body):
         try:
@@ -139,7 +140,7 @@ def fetch_outcome(outcome: CallOutcome, provider_task_id: str, *, attempt: int |
 
 def cancel_outcome(outcome: CallOutcome) -> CancelOutcome:
     """Return the outcome of a cancel call."""
-    if not isinstance(outcome, CallResponse):
+    if not isinstance(outcome, PiAPIResponse):
         return _no_answer(outcome)
     if outcome.effective_status == 200 or outcome.status == 204:
         return Cancelled(outcome.message)
@@ -166,7 +167,7 @@ def unauthorized(words: str) -> Refused:
     return Refused(502, message, body, PROVIDER_UNAUTHORIZED)
 
 
-def is_unauthorized(response: CallResponse) -> bool:
+def is_unauthorized(response: PiAPIResponse) -> bool:
     """Return whether PiAPI refused Ringback's own key: a 401, or a 403 or an error in a success that names the key."""
     status = response.effective_status
     return status == 401 or (status in (403, None) and _KEY_REFUSED.search(error_words(response.body)) is not None)
@@ -198,14 +199,14 @@ def _detail(status: int, message: str, body: Any) -> Any:
     return body if more and len(orjson.dumps(body)) <= LARGEST_DETAIL else None
 
 
-def _accept(response: CallResponse) -> SubmitOutcome:
+def _accept(response: PiAPIResponse) -> SubmitOutcome:
     try:
         return Accepted(read_task(response.body, source=Source.SUBMIT))
     except MalformedUpdate as error:
         return UnknownOutcome(f"the provider's response cannot be used: {error}", seen=_seen(response, _UNUSABLE))
 
 
-def _error_inside(response: CallResponse) -> SubmitOutcome | None:
+def _error_inside(response: PiAPIResponse) -> SubmitOutcome | None:
     """Return the outcome of a 2xx that has no task and is plainly an error; None if that cannot be told.
 
     Source: `receiver/providers/piapi/CONTRACT.md`, "Errors and limits".
@@ -218,7 +219,7 @@ def _error_inside(response: CallResponse) -> SubmitOutcome | None:
     return refusal(402 if _NO_MONEY.search(words) else 400, words, response.body)
 
 
-def _plain_error(response: CallResponse) -> str:
+def _plain_error(response: PiAPIResponse) -> str:
     """Return the words of a body that says by itself that it is an error, "" if it does not."""
     body = response.body
     if not isinstance(body, dict):
@@ -254,12 +255,12 @@ def _is_refusal(status: int) -> bool:
     return 400 <= status < 500 and status not in TEMPORARY
 
 
-def _is_missing(response: CallResponse) -> bool:
+def _is_missing(response: PiAPIResponse) -> bool:
     # Some models report it only in the message, under another code.
     return response.effective_status in GONE or _UNKNOWN_TASK.search(response.message) is not None
 
 
-def _says_missing(response: CallResponse) -> bool:
+def _says_missing(response: PiAPIResponse) -> bool:
     """Return whether this is PiAPI's own word that it has no such task, and no gateway's 404.
 
     PiAPI's is an object with a code, or one whose words are about a task or a record. Source:
@@ -274,7 +275,7 @@ def _says_missing(response: CallResponse) -> bool:
 
 
 def _no_answer(outcome: CallOutcome) -> NoAnswer:
-    if not isinstance(outcome, CallResponse):
+    if not isinstance(outcome, PiAPIResponse):
         return NoAnswer(outcome.message, None if isinstance(outcome, ResponseLost) else outcome.retry_after)
     wait = outcome.retry_after
     if is_unauthorized(outcome):
@@ -285,10 +286,10 @@ def _no_answer(outcome: CallOutcome) -> NoAnswer:
     return NoAnswer(outcome.message, wait, seen=_seen(outcome))
 
 
-def _seen(response: CallResponse, reason: str = "") -> str:
+def _seen(response: PiAPIResponse, reason: str = "") -> str:
     """Return what a log may have of a response: its status and size, and Ringback's own reason."""
     return f"HTTP {response.status} with {response.size} bytes{reason and f': {reason}'}"
 
 
-def _unusable(response: CallResponse) -> str:
+def _unusable(response: PiAPIResponse) -> str:
     return f"HTTP {response.status} with a response that cannot be used: {response.message}"
