@@ -94,6 +94,9 @@ class Task(SQLModel, table=True):
     provider_task_id: str | None = None
     """The provider's id for the present attempt. Null until the first update or create response that names it, and
     again from the beginning of a further attempt."""
+    handle: Any = Field(default=None, sa_type=Document, nullable=True)
+    """What the provider's adapter needs besides `provider_task_id` to ask for the task again (addresses, a kind): a
+    small object of its own. Null if the id is enough, or an update without it was the first to name the task."""
 
     progress: int = 0
     """Percent, as the provider reports it; 100 when completed, 0 at the beginning of an attempt."""

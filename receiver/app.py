@@ -196,7 +196,7 @@ class Service:
         self.cleaner = Cleaner(database, retention_days=settings.retention_days, audit_days=settings.audit_days)
         self.statistics_worker = StatisticsWorker(database)
         self.inbound = InboundEndpoint(
-            writer,
+            database,
             applier,
             self.providers,
             keyring,

@@ -74,6 +74,7 @@ def routes(*, with_metrics: bool = True) -> list[BaseRoute]:
     inbound = _Inbound()
     return [
         Route("/hooks/{provider}/{task_id}", inbound),
+        Route("/hooks/{provider}/{task_id}/{token}", inbound),
         Route("/hooks/{provider}", inbound),
         *_piapi(),
         *_native(),

@@ -63,7 +63,8 @@ def provider_id_changes(task: TaskState, update: ProviderUpdate) -> dict[str, An
     """
     if not update.provider_task_id or (task.provider_task_id and task.submission == Submission.ACCEPTED):
         return {}
-    return {"provider_task_id": update.provider_task_id, "submission": Submission.ACCEPTED}
+    named = {"provider_task_id": update.provider_task_id, "submission": Submission.ACCEPTED}
+    return named if update.handle is None else {**named, "handle": update.handle}
 
 
 def no_faults(task: TaskState) -> dict[str, Any]:

@@ -64,6 +64,7 @@ _NEW_ATTEMPT: Mapping[str, Any] = {
     "status": TaskStatus.QUEUED,
     "submission": Submission.WAITING,
     "provider_task_id": None,
+    "handle": None,
     "progress": 0,
     "revision": "",
     "words": None,

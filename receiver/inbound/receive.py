@@ -1,7 +1,8 @@
-"""Receives providers' webhooks: `POST /hooks/{provider}/{task_id}` and `POST /hooks/{provider}`.
+"""Receives providers' webhooks: `POST /hooks/{provider}/{task_id}`, or with a token, and `POST /hooks/{provider}`.
 
-The secret is checked before the body is read and before the database is queried, so that a forged request costs
-little. A 200 means that the update is on disk; for any other response the provider sends its webhook again.
+The secret (in a header, or as the last part of the path) is checked before the body is read and before the database is
+queried, so that a forged request costs little; the provider's own signature is checked besides, when the body is there.
+A 200 means that the update is on disk; for any other response the provider sends its webhook again.
 """
 
 import contextlib
@@ -31,15 +32,16 @@ from receiver.domain.content_encoding import (
 from receiver.domain.ids import is_id
 from receiver.domain.keyring import KeyRing
 from receiver.domain.log_lines import LogLines
-from receiver.domain.updates import ProviderUpdate
+from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import RingbackError, TooLarge, Unavailable
 from receiver.inbound.probe import PROBE, ProbeEndpoint
 from receiver.large_bodies import LARGE_BYTES, read_apart, read_by_size
-from receiver.providers import MalformedUpdate, Provider
+from receiver.providers import CallbackScope, LookNow, MalformedUpdate, Provider, Reply, Signature, WebhookOutcome
+from receiver.storage.database import Database
 from receiver.storage.leases import poll_now
 from receiver.storage.receipts import insert_receipts, new_receipt, receipt_owner
+from receiver.storage.tasks import owner_of
 from receiver.storage.transaction import Transaction
-from receiver.storage.writer import Writer
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import counted, exceptions, inbound_received, inbound_refused
 from receiver.telemetry.trace_context import TRACEPARENT, read_traceparent
@@ -57,6 +59,10 @@ _LONGEST_QUERY = 4096
 _JSON = (b"content-type", b"application/json")
 
 
+class _Forged(Exception):
+    """A webhook whose token is right and whose signature is wrong."""
+
+
 class InboundEndpoint:
     """The ASGI endpoint of both URLs. `shared_secrets`: by provider, for tasks that were created elsewhere.
 
@@ -65,7 +71,7 @@ class InboundEndpoint:
 
     def __init__(
         self,
-        writer: Writer,
+        database: Database,
         applier: Applier,
         providers: Mapping[str, Provider],
         keyring: KeyRing,
@@ -74,7 +80,8 @@ class InboundEndpoint:
         shared_secrets: Mapping[str, str],
         max_body_bytes: int,
     ) -> None:
-        self._writer = writer
+        self._database = database
+        self._writer = database.writer
         self._applier = applier
         self._providers = providers
         self._keyring = keyring
@@ -97,7 +104,9 @@ class InboundEndpoint:
         elif scope["method"] != "POST":
             await _answer(send, 405, "use POST", ((b"allow", b"POST"),))
         else:
-            secret = self._verified_secret(provider.name, task_uid, _presented_secret(scope))
+            token: str | None = parameters.get("token")
+            presented = _presented_secret(scope) if token is None else token.encode("latin-1", "replace")
+            secret = self._verified_secret(provider, task_uid, presented)
             if secret is None:
                 self._count_refusal(provider.name, scope)
                 await _answer(send, 401, "the webhook secret is missing or wrong")
@@ -132,13 +141,18 @@ class InboundEndpoint:
         if count := self._refusals.due(network, time.monotonic()):
             log.warning("inbound webhooks refused", provider=provider, address=network, wrong_secrets=count)
 
-    def _verified_secret(self, provider: str, task_uid: str | None, presented: bytes) -> str | None:
-        """Return the secret that was presented, as text; None if it is wrong."""
+    def _verified_secret(self, provider: Provider, task_uid: str | None, presented: bytes) -> str | None:
+        """Return the secret that was presented, as text; None if it is wrong.
+
+        It is "" where a provider has one address for all tasks of an account: its signature alone is the proof then.
+        """
         if task_uid is not None:
             derived = presented.decode("latin-1")
             return derived if is_id(task_uid) and self._keyring.verify_hook(task_uid, derived) else None
-        matches = [hmac.compare_digest(presented, form) for form in self._header_forms.get(provider, ())]
-        return self._shared_secrets[provider] if any(matches) else None
+        if provider.capabilities.callback == CallbackScope.ACCOUNT:
+            return ""
+        matches = [hmac.compare_digest(presented, form) for form in self._header_forms.get(provider.name, ())]
+        return self._shared_secrets[provider.name] if any(matches) else None
 
     async def _receive(
         self, provider: Provider, task_uid: str | None, secret: str, scope: Scope, receive: Receive, send: Send
@@ -147,9 +161,14 @@ class InboundEndpoint:
 
         Returns what became of it, the status of the answer, and the trace of its task (None if that is not known).
         """
-        status, context = 200, None
+        status, context, reply = 200, None, None
         try:
-            context = await self._apply(provider, task_uid, secret, scope, receive)
+            result, context, reply = await self._apply(provider, task_uid, secret, scope, receive)
+        except _Forged:
+            await self._poll_now(task_uid)
+            self._count_refusal(provider.name, scope)
+            result, status = "refused", 401
+            await _answer(send, status, "the provider's signature is missing or wrong")
         except TooLarge as error:
             await self._poll_now(task_uid)
             result, status = _count(provider, "too large"), 413
@@ -174,38 +193,76 @@ class InboundEndpoint:
             result, status = "failed", 500
             await _answer(send, status, "internal error; nothing was stored, send it again")
         else:
-            result = _count(provider, "stored")
-            await _answer(send, status, "success")
+            _count(provider, result)
+            await (_answer(send, status, "success") if reply is None else _send_reply(send, reply))
         return result, status, context
 
     async def _apply(
         self, provider: Provider, task_uid: str | None, secret: str, scope: Scope, receive: Receive
-    ) -> str | None:
-        """Apply a webhook; return the trace of its task."""
+    ) -> tuple[str, str | None, Reply | None]:
+        """Apply a webhook; return what became of it, the trace of its task, and the answer where it is not the usual.
+
+        Raises `_Forged`, and for a body that cannot be read what `_receive` answers.
+        """
         accepted_at = time.monotonic()
         encodings = content_encodings(",".join(_header_values(scope, _ENCODING_HEADER)))
         body = await read_body(scope, receive, self._max_body_bytes, inbound=True)
         attempt = _attempt(scope) if task_uid is not None else None
+        if provider.capabilities.proofs:
+            signature = await provider.check_signature(body, scope["headers"])
+            if signature == Signature.WRONG:
+                raise _Forged
+            if signature == Signature.UNCHECKED:
+                return await self._look_now(provider, task_uid, LookNow(), attempt)
         try:
             if is_packed(body, encodings):
                 most, packed = self._max_body_bytes, body
                 await hold_body(scope, most, inbound=True)  # what it may have when it is unpacked
                 body = await read_apart(lambda: unpack(packed, encodings, most))
                 give_back(scope, most - len(body), inbound=True)
-            update, redacted = await _read(provider, body, attempt, secret)
+            outcome, redacted = await _read(provider, body, attempt, secret)
         except (EncodingBroken, MalformedUpdate) as error:
             # What can be read of it: the bytes as they came, if nothing could be unpacked.
             readable = (error.unpacked if isinstance(error, EncodingBroken) else b"") or body
             await self._store_receipt(provider, task_uid, await _redacted(provider, readable, secret), str(error))
             raise MalformedUpdate(str(error)) from None
+        if isinstance(outcome, Reply):
+            return "answered", None, outcome
+        if isinstance(outcome, LookNow):
+            return await self._look_now(provider, task_uid, outcome, attempt)
         arrival = Arrival(
             provider=provider.name,
             task_uid=task_uid,
-            update=update,
+            update=outcome,
             body=redacted,
             accepted_at=accepted_at,
         )
-        return (await self._writer.write(self._applier.apply, arrival, essential=True)).trace_context
+        return "stored", (await self._writer.write(self._applier.apply, arrival, essential=True)).trace_context, None
+
+    async def _look_now(
+        self, provider: Provider, task_uid: str | None, look: LookNow, attempt: int | None
+    ) -> tuple[str, str | None, Reply | None]:
+        """Write that a task is to be asked for now; return as `_apply` does. Raises `Unavailable`.
+
+        One that is not known is none of ours, or its create call has not been answered yet: then it is polled soon in
+        any case.
+        """
+        name = look.provider_task_id
+        if task_uid is not None and name is not None:  # which the answer to the create call may not have told
+            update = ProviderUpdate(source=Source.WEBHOOK, status=None, provider_task_id=name, attempt=attempt)
+            arrival = Arrival(provider=provider.name, task_uid=task_uid, update=update)
+            await self._writer.write(self._applier.apply, arrival, essential=True)
+        elif task_uid is None:
+            if name is None:
+                raise Unavailable("the provider's signature cannot be checked now; send it again", retry_after=10)
+            rows = await self._database.read(owner_of(provider.name, name))
+            task_uid = rows[0]["uid"] if rows else None
+        if task_uid is None:
+            return "unknown task", None, None
+        now, uid = utc_now(), task_uid
+        await self._writer.run(lambda tx: poll_now(tx, [uid], now))
+        self._applier.after_commit.due.set(now)
+        return "looked at", None, None
 
     async def _store_receipt(self, provider: Provider, task_uid: str | None, body: str, message: str) -> None:
         """Store a body that cannot be parsed as a receipt, and poll the task now: the body may have been its end."""
@@ -243,8 +300,8 @@ class InboundEndpoint:
 
 async def _read(
     provider: Provider, body: bytes, attempt: int | None, secret: str
-) -> tuple[ProviderUpdate, Callable[[], str]]:
-    """Return the update, and what returns the body without secrets, which only a receipt needs.
+) -> tuple[WebhookOutcome, Callable[[], str]]:
+    """Return what the webhook comes to, and what returns the body without secrets, which only a receipt needs.
 
     Raises `MalformedUpdate`.
     """
@@ -255,11 +312,11 @@ async def _read(
     if len(body) <= LARGE_BYTES:
         return provider.parse_webhook(body, attempt=attempt, hidden=secret), redact
 
-    def read() -> tuple[ProviderUpdate, str]:
+    def read() -> tuple[WebhookOutcome, str]:
         return provider.parse_webhook(body, attempt=attempt, hidden=secret), redact()
 
-    update, redacted = await read_apart(read)
-    return update, lambda: redacted
+    outcome, redacted = await read_apart(read)
+    return outcome, lambda: redacted
 
 
 async def _redacted(provider: Provider, body: bytes, secret: str) -> str:
@@ -321,3 +378,9 @@ async def _answer(
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
     await send({"type": "http.response.body", "body": body})
+
+
+async def _send_reply(send: Send, reply: Reply) -> None:
+    headers = [(b"content-type", reply.content_type.encode()), (b"content-length", str(len(reply.body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})

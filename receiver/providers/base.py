@@ -6,8 +6,9 @@ called in this order in the life of a task:
 
 1. `submit` creates the task at the provider. The task is on disk already. Just before the request is sent the adapter
    awaits `confirm`, which writes to disk that the task is being sent; if it returns False, nothing may be sent.
-2. `parse_webhook` reads each webhook that the provider sends for the task. `redact` makes text of a body that could not
-   be applied, so that a person can read it.
+2. `parse_webhook` reads each webhook that the provider sends for the task; if `capabilities.proofs` names a proof of
+   the provider's own, after `check_signature` has found it good. `redact` makes text of a body that could not be applied,
+   so that a person can read it.
 3. `fetch` polls the task when no update has arrived for some time, or when a client asks for a refresh.
 4. `history` and `parse_task` find a task whose create call got no response.
 5. `cancel`, if a client asks for it, or as a recall after the cancel of its run (`receiver.tracking.recall`).
@@ -50,12 +51,13 @@ Every update that an adapter returns goes to `receiver.tracking.apply`, from wha
 not compare it with anything that it returned before.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
+from receiver.domain.task_state import TaskState
 from receiver.domain.updates import ProviderUpdate
 
 PROVIDER_UNAUTHORIZED = "provider_unauthorized"
@@ -263,6 +265,31 @@ class CallerKey:
     purpose: CallPurpose
 
 
+@dataclass(frozen=True, slots=True)
+class ProviderTask:
+    """A task of the provider's, as an adapter asks for it.
+
+    `id` is what people see of it. `handle` is what an update's `handle` said of it; None if the update that was the
+    first to name the task had none, so an adapter must find its way by the rest. `model` and `task_type` are the
+    client's, "" for a task of which no more is known.
+    """
+
+    id: str
+    handle: Mapping[str, Any] | None = None
+    model: str = ""
+    task_type: str = ""
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Self:
+        """Return the provider's task of a row that has its id at the provider."""
+        return cls(row["provider_task_id"], row["handle"], row["model"], row["task_type"])
+
+    @classmethod
+    def of_state(cls, task: TaskState) -> Self:
+        """Return the provider's task of a state that has its id at the provider."""
+        return cls(str(task.provider_task_id), task.handle, task.model, task.task_type)
+
+
 ConfirmSend = Callable[[], Awaitable[bool]]
 """Awaited when the rate limit admits a call, just before it is sent; on False the call is not made."""
 
@@ -299,6 +326,82 @@ class AccountCheck:
     credits: float | None = None
 
 
+class CallbackScope(StrEnum):
+    """For what a provider is given an address for its webhooks."""
+
+    TASK = "task"
+    """With each create call."""
+    ACCOUNT = "account"
+    """Once, by a person, for all tasks of an account."""
+    NONE = "none"
+
+
+class CancelScope(StrEnum):
+    """Which tasks a provider cancels."""
+
+    ANY = "any"
+    QUEUED = "queued"
+    """Only those that it has not begun."""
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a provider can do, as data.
+
+    `proofs` names what its webhooks bring as proof besides the token in their path, such as `standard webhooks`; none
+    if they bring nothing. `lists` says whether it has a list of its tasks, which `history` reads to the end; `finds`
+    whether it can be asked for a task by a reference of ours, which `find` does. `output_seconds` and `record_seconds`
+    say how long outputs and tasks are kept there, `least_poll_seconds` how far apart looks at one task must be at
+    least; None where that is not known. `outputs_need_key` says whether an output is fetched with the account's key.
+    """
+
+    callback: CallbackScope
+    proofs: tuple[str, ...] = ()
+    cancels: CancelScope = CancelScope.NONE
+    lists: bool = False
+    finds: bool = False
+    output_seconds: float | None = None
+    record_seconds: float | None = None
+    least_poll_seconds: float | None = None
+    outputs_need_key: bool = False
+
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""The headers of a request, with names in lower case."""
+
+
+class Signature(StrEnum):
+    """What a provider's own signature of a webhook has shown."""
+
+    VALID = "valid"
+    WRONG = "wrong"
+    """It is missing, or made with another key, or about another body or time."""
+    UNCHECKED = "unchecked"
+    """The keys to check it with cannot be had now: what the webhook says is not believed, and asked for instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookNow:
+    """A webhook that only says that there is news of a task, which is to be asked for; None if it does not say which.
+
+    `body` is not an update: a thin event, or one whose result is in a second call.
+    """
+
+    provider_task_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a provider expects as answer to a webhook that is about no task (a challenge)."""
+
+    body: bytes
+    content_type: str = "application/json"
+
+
+WebhookOutcome = ProviderUpdate | LookNow | Reply
+
+
 class MalformedUpdate(ValueError):
     """A body that is not a task: not JSON, or not in the provider's form. The message says what is wrong."""
 
@@ -310,6 +413,7 @@ class Provider(Protocol):
     """
 
     name: str
+    capabilities: Capabilities
 
     async def submit(
         self, task: NewTask, *, caller: CallerKey | None = None, confirm: ConfirmSend | None = None
@@ -318,12 +422,12 @@ class Provider(Protocol):
         ...
 
     async def fetch(
-        self, provider_task_id: str, *, attempt: int | None, hidden: str = "", caller: CallerKey | None = None
+        self, task: ProviderTask, *, attempt: int | None, hidden: str = "", caller: CallerKey | None = None
     ) -> FetchOutcome:
         """Poll one task; the update carries `attempt`. `hidden` is a secret that is redacted from the response."""
         ...
 
-    async def cancel(self, provider_task_id: str, *, caller: CallerKey | None = None) -> CancelOutcome:
+    async def cancel(self, task: ProviderTask, *, caller: CallerKey | None = None) -> CancelOutcome:
         """Ask the provider to cancel one task."""
         ...
 
@@ -371,8 +475,12 @@ class Provider(Protocol):
         """Return the seconds until the end of the pause that the provider asked for; 0 if there is none."""
         ...
 
-    def parse_webhook(self, body: bytes, *, attempt: int | None = None, hidden: str = "") -> ProviderUpdate:
-        """Turn an inbound webhook's body into an update. Raises `MalformedUpdate`.
+    async def check_signature(self, body: bytes, headers: Headers) -> Signature:
+        """Check the provider's own signature of an inbound webhook with this body, as it came."""
+        ...
+
+    def parse_webhook(self, body: bytes, *, attempt: int | None = None, hidden: str = "") -> WebhookOutcome:
+        """Turn an inbound webhook's body into what it comes to. Raises `MalformedUpdate`.
 
         `hidden` is the secret that came with it, which is redacted (`receiver.domain.redaction`).
         """

@@ -22,8 +22,8 @@ Planned = dict[str, Any]
 """A task of a batch: `task` is its id, `attempt` its attempt when the batch was planned, `tries` how often it was put
 off since."""
 _TO_ACT_ON = (
-    *("uid", "organization_id", "provider", "model", "provider_task_id", "status", "attempt", "trace_context"),
-    *("submission", "due_at"),
+    *("uid", "organization_id", "provider", "model", "task_type", "provider_task_id", "handle", "status", "attempt"),
+    *("trace_context", "submission", "due_at"),
 )
 
 

@@ -38,7 +38,10 @@ MOST_MODELS = 1000
 
 _SMALL_OUTPUT = 4096
 """Bytes, as stored."""
-_TO_CANCEL = ("uid", "organization_id", "provider", "model", "provider_task_id", "status", "attempt", "trace_context")
+_TO_CANCEL = (
+    *("uid", "organization_id", "provider", "model", "task_type", "provider_task_id", "handle"),
+    *("status", "attempt", "trace_context"),
+)
 _LARGE_COLUMNS = frozenset({"input", "output", "logs", "config", "detail", "meta"})
 """Those of which a list may do without."""
 _MOST_RANKED = 20_000
@@ -85,6 +88,7 @@ def new_task(
     max_attempts: int = 1,
     backoff_seconds: float = 1.0,
     provider_task_id: str | None = None,
+    handle: Mapping[str, Any] | None = None,
     created_at: datetime | None = None,
     submitted_at: datetime | None = None,
     due_at: datetime | None = None,
@@ -107,6 +111,7 @@ def new_task(
         "max_attempts": max_attempts,
         "backoff_seconds": backoff_seconds,
         "provider_task_id": provider_task_id,
+        "handle": handle,
         "progress": 0,
         "revision": "",
         "input": input,

@@ -14,7 +14,7 @@ from typing import Any
 
 from receiver.domain.updates import ProviderUpdate
 from receiver.errors import NotFound, Unavailable
-from receiver.providers import CallerKey, CallPurpose, Found, Missing, NoAnswer, Provider
+from receiver.providers import CallerKey, CallPurpose, Found, Missing, NoAnswer, Provider, ProviderTask
 from receiver.storage.database import Database
 from receiver.storage.tasks import add_metadata, owner_of
 from receiver.tracking.apply import Applier
@@ -72,7 +72,7 @@ class Adopter:
         self, organization_id: int, provider: str, provider_task_id: str, metadata: dict[str, Any] | None
     ) -> Arrival:
         caller = CallerKey(organization_id, CallPurpose.CREATE)
-        match await self._providers[provider].fetch(provider_task_id, attempt=None, caller=caller):
+        match await self._providers[provider].fetch(ProviderTask(provider_task_id), attempt=None, caller=caller):
             case Found(update):
                 return Arrival(provider=provider, update=update, organization_id=organization_id, metadata=metadata)
             case Missing():

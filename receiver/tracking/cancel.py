@@ -6,7 +6,7 @@ from typing import Any
 from models import TERMINAL, TaskStatus
 from receiver.domain.updates import Source, cancellation
 from receiver.errors import Conflict, NotFound, ProviderRefused, Unavailable
-from receiver.providers import CallerKey, CallPurpose, Cancelled, Missing, NoAnswer, Provider, Refused
+from receiver.providers import CallerKey, CallPurpose, Cancelled, Missing, NoAnswer, Provider, ProviderTask, Refused
 from receiver.storage.writer import Writer
 from receiver.tracking.apply import Applied, Applier
 from receiver.tracking.call_spans import traced_call
@@ -32,7 +32,7 @@ class Canceller:
         if task["provider_task_id"] is None:
             return await self._cancel_unsent(task)
         caller = CallerKey(task["organization_id"], CallPurpose.CANCEL)
-        call = self._providers[task["provider"]].cancel(task["provider_task_id"], caller=caller)
+        call = self._providers[task["provider"]].cancel(ProviderTask.of_row(task), caller=caller)
         ids = {"task_id": task["uid"], "attempt": task["attempt"]}
         ids |= {name: task[name] for name in ("provider", "model", "provider_task_id")}
         match await traced_call("cancel task", call, task["trace_context"], **ids):

@@ -22,7 +22,7 @@ from receiver.domain.decisions import is_unsent
 from receiver.domain.keyring import KeyRing
 from receiver.domain.schedules import exception_delay
 from receiver.domain.task_state import TaskState
-from receiver.providers import CallerKey, CallPurpose, FetchOutcome, Found, Missing, NoAnswer, Provider
+from receiver.providers import CallerKey, CallPurpose, FetchOutcome, Found, Missing, NoAnswer, Provider, ProviderTask
 from receiver.storage.database import Database
 from receiver.storage.leases import count_exception, poll_now
 from receiver.storage.lost_creates import last_change
@@ -207,7 +207,7 @@ class Poller:
 
     async def _fetch(self, task: TaskState) -> FetchOutcome:
         call = self._providers[task.provider].fetch(
-            str(task.provider_task_id),
+            ProviderTask.of_state(task),
             attempt=task.attempt,
             hidden=self._keyring.hook_secret(task.uid),
             caller=_caller(task.organization_id),

@@ -26,6 +26,7 @@ from receiver.providers import (
     Missing,
     NoAnswer,
     Provider,
+    ProviderTask,
     Refused,
 )
 from receiver.storage.transaction import NewEvent, Transaction
@@ -94,7 +95,7 @@ class Recaller:
         nothing: it says nothing about the task.
         """
         caller = CallerKey(task.organization_id, CallPurpose.CANCEL)
-        call = self._providers[task.provider].cancel(str(task.provider_task_id), caller=caller)
+        call = self._providers[task.provider].cancel(ProviderTask.of_state(task), caller=caller)
         match await traced_call("cancel task", call, task.trace_context, **span_ids(task)):
             case Cancelled():
                 await self._apply(task, by_provider=True)

@@ -265,6 +265,7 @@ def _new_task(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
         attempt=attempt,
         max_attempts=attempt,
         provider_task_id=update.provider_task_id,
+        handle=update.handle,
         created_at=created_at,
         submitted_at=created_at,
     )

@@ -18,6 +18,7 @@ from receiver.providers import (
     Found,
     History,
     NewTask,
+    ProviderTask,
     SubmitOutcome,
 )
 from receiver.providers.base import ConfirmSend
@@ -58,10 +59,10 @@ class AnsweringProvider(BaseFakeProvider):
             await self.during_submit()
         return self._answer("submit", self.submits)
 
-    async def fetch(self, provider_task_id: str, **_: Any) -> FetchOutcome:
+    async def fetch(self, task: ProviderTask, **_: Any) -> FetchOutcome:
         return self._answer("fetch", self.fetches)
 
-    async def cancel(self, provider_task_id: str, **_: Any) -> CancelOutcome:
+    async def cancel(self, task: ProviderTask, **_: Any) -> CancelOutcome:
         return self._answer("cancel", self.cancels)
 
     async def history(self, **_: Any) -> History:

@@ -27,6 +27,7 @@ from receiver.providers import (
     NoAnswer,
     NotMade,
     Provider,
+    ProviderTask,
     Refused,
     UnknownOutcome,
 )
@@ -64,7 +65,7 @@ async def test_what_a_large_answer_means_is_read_apart_from_the_event_loop(
     server.responds(
         reply(200, {"code": 200, "data": {"task_id": "p", "status": "completed", "output": {"text": text}}})
     )
-    assert isinstance(await piapi.fetch("p", attempt=1), Found)
+    assert isinstance(await piapi.fetch(ProviderTask("p"), attempt=1), Found)
     assert threads == [is_apart]
 
 
@@ -78,7 +79,7 @@ async def test_a_429_pauses_all_calls(server: FakeServer, status: int, headers: 
     server.responds(reply(status, **headers))
     rate_limiter = RateLimiter(1000)
     async with opened(server.url, rate_limiter=rate_limiter) as piapi:
-        await piapi.fetch("a", attempt=1)
+        await piapi.fetch(ProviderTask("a"), attempt=1)
         assert 0 < rate_limiter.paused_for() <= 60
         if headers:
             outcome = await piapi.submit(TASK)
@@ -98,8 +99,8 @@ async def test_each_call_takes_a_token(server: FakeServer) -> None:
     rate_limiter = Counting(1)
     async with opened(server.url, rate_limiter=rate_limiter) as piapi:
         await piapi.submit(TASK)
-        await piapi.fetch("a", attempt=1)
-        await piapi.cancel("a")
+        await piapi.fetch(ProviderTask("a"), attempt=1)
+        await piapi.cancel(ProviderTask("a"))
         await piapi.history(model="m", since=datetime.now(UTC))
         await piapi.account_info()
     assert rate_limiter.taken == len(server.requests) == 5
@@ -111,8 +112,8 @@ async def test_a_refused_connection_made_nothing() -> None:
         held.bind(("127.0.0.1", 0))
         async with opened(f"http://127.0.0.1:{held.getsockname()[1]}") as piapi:
             assert isinstance(await piapi.submit(TASK), NotMade)
-            assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
-            assert isinstance(await piapi.cancel("a"), NoAnswer)
+            assert isinstance(await piapi.fetch(ProviderTask("a"), attempt=1), NoAnswer)
+            assert isinstance(await piapi.cancel(ProviderTask("a")), NoAnswer)
             assert not (await piapi.history(model="m", since=datetime.now(UTC))).is_complete
             status, body = await piapi.account_info()
             assert (status, body["code"]) == (502, 502)
@@ -122,10 +123,10 @@ async def test_a_missing_response_is_unknown(server: FakeServer) -> None:
     async with opened(server.url, patience=0.5) as piapi:
         # Connected already, so that only the wait for the response can time out.
         server.responds(reply(404))
-        await piapi.fetch("a", attempt=1)
+        await piapi.fetch(ProviderTask("a"), attempt=1)
         server.responds(HANG)
         assert isinstance(await piapi.submit(TASK), UnknownOutcome)
-        outcomes = await asyncio.gather(piapi.fetch("a", attempt=1), piapi.cancel("a"))
+        outcomes = await asyncio.gather(piapi.fetch(ProviderTask("a"), attempt=1), piapi.cancel(ProviderTask("a")))
     assert all(isinstance(outcome, NoAnswer) for outcome in outcomes)
 
 
@@ -154,7 +155,7 @@ def packed(body: bytes, encoding: str) -> bytes:
 async def test_a_packed_response_is_unpacked(server: FakeServer, piapi: PiAPI, encoding: str) -> None:
     server.responds(packed(payload("created"), encoding))
     assert isinstance(await piapi.submit(TASK), Accepted)
-    assert isinstance(await piapi.fetch(CREATED_ID, attempt=1), Found)
+    assert isinstance(await piapi.fetch(ProviderTask(CREATED_ID), attempt=1), Found)
 
 
 async def test_a_response_that_only_claims_to_be_packed_by_an_unknown_encoding_is_read(
@@ -177,7 +178,7 @@ async def test_a_response_that_unpacks_to_too_much_is_not_unpacked_and_takes_no_
         assert tracemalloc.get_traced_memory()[1] < 20 << 20
     finally:
         tracemalloc.stop()
-    assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
+    assert isinstance(await piapi.fetch(ProviderTask("a"), attempt=1), NoAnswer)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ async def test_a_response_that_is_packed_more_than_once_is_not_unpacked_and_take
     tracemalloc.start()
     try:
         assert isinstance(await piapi.submit(TASK), UnknownOutcome)
-        assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
+        assert isinstance(await piapi.fetch(ProviderTask("a"), attempt=1), NoAnswer)
         assert tracemalloc.get_traced_memory()[1] < 5 << 20
     finally:
         tracemalloc.stop()
@@ -213,7 +214,7 @@ async def test_a_long_response_is_read_whole_packed_or_not(server: FakeServer, p
     body = orjson.dumps({"code": 200, "data": task, "message": "success"})
     for answer in (reply(200, body), packed(body, "gzip")):
         server.responds(answer)
-        found = await piapi.fetch("t", attempt=1)
+        found = await piapi.fetch(ProviderTask("t"), attempt=1)
         assert isinstance(found, Found)
         assert (found.update.output or {})["note"] == "x" * 10**6
 
@@ -228,7 +229,7 @@ async def test_responses_with_odd_bytes_are_read(server: FakeServer, piapi: PiAP
     task = {"task_id": "t", "status": "completed", "output": {"image_url": "https://x.example/a.png", "note": "@"}}
     body = odd_bodies(orjson.dumps({"code": 200, "data": task, "message": "success"}))[number]
     server.responds(reply(200, body))
-    accepted, found = await piapi.submit(TASK), await piapi.fetch("t", attempt=1)
+    accepted, found = await piapi.submit(TASK), await piapi.fetch(ProviderTask("t"), attempt=1)
     assert isinstance(accepted, Accepted)
     assert isinstance(found, Found)
     for update in (accepted.update, found.update):
@@ -244,8 +245,8 @@ async def test_without_a_key_nothing_is_sent_and_the_setting_is_named(server: Fa
         assert outcome.status == outcome.body["code"] == 502
         assert outcome.code == "provider_unauthorized"
         assert "RINGBACK_PIAPI_API_KEY" in outcome.message
-        assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
-        assert isinstance(await piapi.cancel("a"), Refused)
+        assert isinstance(await piapi.fetch(ProviderTask("a"), attempt=1), NoAnswer)
+        assert isinstance(await piapi.cancel(ProviderTask("a")), Refused)
         assert await piapi.history(model="m", since=datetime.now(UTC)) == History([], is_complete=False)
         status, body = await piapi.account_info()
         assert (status, body["code"]) == (502, 502)
@@ -258,7 +259,7 @@ async def test_a_short_key_garbles_no_id_and_no_url(server: FakeServer) -> None:
     task = {"task_id": "ab-123456-cd", "status": "completed", "output": output, "detail": "123456"}
     server.responds(reply(200, {"code": 200, "data": task}))
     async with opened(server.url, api_key="123456") as piapi:
-        found = await piapi.fetch("ab-123456-cd", attempt=1, hidden="x" * 43)
+        found = await piapi.fetch(ProviderTask("ab-123456-cd"), attempt=1, hidden="x" * 43)
     assert isinstance(found, Found)
     files = [{"url": "https://x.example/123456/v.mp4", "kind": "video", "name": "video_url"}]
     assert found.update.output == {**output, "output_files": files}
@@ -281,8 +282,8 @@ async def test_the_key_and_the_secret_are_redacted_everywhere(
         for body in ({"code": status, "message": words, "data": {"key": KEY}}, words.encode()):
             server.responds(reply(status, body, retry_after="0"))
             assert "planted" not in repr(await piapi.submit(TASK))
-            assert KEY not in repr(await piapi.fetch("a", attempt=1))
-            assert KEY not in repr(await piapi.cancel("a"))
+            assert KEY not in repr(await piapi.fetch(ProviderTask("a"), attempt=1))
+            assert KEY not in repr(await piapi.cancel(ProviderTask("a")))
             assert KEY not in repr(await piapi.account_info())
     assert len(server.requests) > 4
     assert "planted" not in caplog.text
@@ -297,7 +298,7 @@ async def test_an_input_that_cannot_be_written_as_json_is_refused(server: FakeSe
 
 async def test_a_task_is_found(server: FakeServer, piapi: PiAPI) -> None:
     server.responds(reply(200, payload("created")))
-    outcome = await piapi.fetch(CREATED_ID, attempt=4)
+    outcome = await piapi.fetch(ProviderTask(CREATED_ID), attempt=4)
     assert isinstance(outcome, Found)
     assert (outcome.update.source, outcome.update.attempt) == (Source.POLL, 4)
     assert SECRET not in repr(outcome)
@@ -317,8 +318,8 @@ async def test_a_task_that_the_provider_does_not_know_is_missing(
     server: FakeServer, piapi: PiAPI, answer: bytes
 ) -> None:
     server.responds(answer)
-    assert isinstance(await piapi.fetch("a", attempt=1), Missing)
-    assert isinstance(await piapi.cancel("a"), Missing)
+    assert isinstance(await piapi.fetch(ProviderTask("a"), attempt=1), Missing)
+    assert isinstance(await piapi.cancel(ProviderTask("a")), Missing)
 
 
 @pytest.mark.parametrize(
@@ -339,7 +340,7 @@ async def test_a_task_that_the_provider_does_not_know_is_missing(
 )
 async def test_anything_else_is_no_answer(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
     server.responds(answer)
-    assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
+    assert isinstance(await piapi.fetch(ProviderTask("a"), attempt=1), NoAnswer)
 
 
 @pytest.mark.parametrize("answer", [reply(404), reply(404, b"<html>")])
@@ -347,27 +348,27 @@ async def test_a_404_without_the_providers_words_is_no_answer_to_a_poll_and_the_
     server: FakeServer, piapi: PiAPI, answer: bytes
 ) -> None:
     server.responds(answer)
-    assert isinstance(await piapi.fetch("a", attempt=1), NoAnswer)
-    assert isinstance(await piapi.cancel("a"), Missing)
+    assert isinstance(await piapi.fetch(ProviderTask("a"), attempt=1), NoAnswer)
+    assert isinstance(await piapi.cancel(ProviderTask("a")), Missing)
 
 
 async def test_no_answer_has_the_retry_after(server: FakeServer, piapi: PiAPI) -> None:
     server.responds(reply(503, {"message": "later"}, retry_after="9"))
-    assert await piapi.fetch("a", attempt=1) == NoAnswer("later", 9)
+    assert await piapi.fetch(ProviderTask("a"), attempt=1) == NoAnswer("later", 9)
 
 
 @pytest.mark.parametrize("task_id", ["../tasks", "a/b?c=d#e", "ü \n"])
 async def test_an_id_stays_one_segment_of_the_path(server: FakeServer, piapi: PiAPI, task_id: str) -> None:
     server.responds(reply(200, {"code": 200, "data": {"task_id": task_id}}))
-    assert isinstance(await piapi.fetch(task_id, attempt=1), Found)
+    assert isinstance(await piapi.fetch(ProviderTask(task_id), attempt=1), Found)
     assert server.requests[0].path.count("/") == 4
     assert server.requests[0].query == {}
 
 
 @pytest.mark.parametrize("task_id", ["", ".", ".."])
 async def test_no_call_is_made_for_an_id_of_dots(server: FakeServer, piapi: PiAPI, task_id: str) -> None:
-    assert isinstance(await piapi.fetch(task_id, attempt=1), Missing)
-    assert isinstance(await piapi.cancel(task_id), Missing)
+    assert isinstance(await piapi.fetch(ProviderTask(task_id), attempt=1), Missing)
+    assert isinstance(await piapi.cancel(ProviderTask(task_id)), Missing)
     assert server.requests == []
 
 
@@ -376,7 +377,7 @@ async def test_no_call_is_made_for_an_id_of_dots(server: FakeServer, piapi: PiAP
 )
 async def test_a_task_is_cancelled(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
     server.responds(answer)
-    assert isinstance(await piapi.cancel("a"), Cancelled)
+    assert isinstance(await piapi.cancel(ProviderTask("a")), Cancelled)
     assert (server.requests[0].method, server.requests[0].target) == ("DELETE", "/api/v1/task/a")
 
 
@@ -384,12 +385,12 @@ async def test_a_task_is_cancelled(server: FakeServer, piapi: PiAPI, answer: byt
 async def test_a_cancellation_is_refused(server: FakeServer, piapi: PiAPI, status: int) -> None:
     body = {"code": 400, "message": "only a pending task can be cancelled"}
     server.responds(reply(status, body))
-    assert await piapi.cancel("a") == Refused(400, body["message"], body)  # type: ignore[arg-type]
+    assert await piapi.cancel(ProviderTask("a")) == Refused(400, body["message"], body)  # type: ignore[arg-type]
 
 
 async def test_a_cancellation_is_refused_by_an_error_inside_a_success(server: FakeServer, piapi: PiAPI) -> None:
     server.responds(reply(200, {"code": 10, "message": "the task cannot be cancelled"}))
-    outcome = await piapi.cancel("a")
+    outcome = await piapi.cancel(ProviderTask("a"))
     assert isinstance(outcome, Refused)
     assert (outcome.status, outcome.message) == (400, "the task cannot be cancelled")
 
@@ -397,7 +398,7 @@ async def test_a_cancellation_is_refused_by_an_error_inside_a_success(server: Fa
 @pytest.mark.parametrize("answer", [reply(429, retry_after="0"), reply(500), reply(200, b"<html>"), b""])
 async def test_a_cancellation_without_an_answer(server: FakeServer, piapi: PiAPI, answer: bytes) -> None:
     server.responds(answer)
-    assert isinstance(await piapi.cancel("a"), NoAnswer)
+    assert isinstance(await piapi.cancel(ProviderTask("a")), NoAnswer)
 
 
 async def test_the_account_is_passed_on(server: FakeServer, piapi: PiAPI) -> None:
@@ -432,7 +433,7 @@ async def test_the_account_is_passed_on(server: FakeServer, piapi: PiAPI) -> Non
 async def test_one_connection_serves_many_calls(server: FakeServer, piapi: PiAPI) -> None:
     server.responds(reply(200, payload("created")))
     for _ in range(3):
-        await piapi.fetch(CREATED_ID, attempt=1)
+        await piapi.fetch(ProviderTask(CREATED_ID), attempt=1)
     assert len(server._connections) == 1
 
 

@@ -15,6 +15,7 @@ from receiver.providers import (
     NewTask,
     NoAnswer,
     NotMade,
+    ProviderTask,
     Refused,
     UnknownOutcome,
 )
@@ -282,13 +283,13 @@ async def test_a_refusal_of_ringback_s_own_key_is_told_from_one_of_the_client_s(
     server: FakeServer, piapi: PiAPI, answer: bytes
 ) -> None:
     server.responds(answer)
-    for outcome in (await piapi.submit(TASK), await piapi.cancel("a")):
+    for outcome in (await piapi.submit(TASK), await piapi.cancel(ProviderTask("a"))):
         assert isinstance(outcome, Refused)
         assert (outcome.status, outcome.code, outcome.body["code"]) == (502, "provider_unauthorized", 502)
         assert "RINGBACK_PIAPI_API_KEY" in outcome.message
         assert outcome.body["message"] == outcome.message
         assert outcome.body["error"] == {"code": "provider_unauthorized"}
-    polled = await piapi.fetch("a", attempt=1)
+    polled = await piapi.fetch(ProviderTask("a"), attempt=1)
     assert isinstance(polled, NoAnswer)
     assert "RINGBACK_PIAPI_API_KEY" in polled.message
     status, body = await piapi.account_info()

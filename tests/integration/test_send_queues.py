@@ -26,6 +26,7 @@ from receiver.providers import (
     NewTask,
     NoAnswer,
     NotMade,
+    ProviderTask,
     SubmitOutcome,
 )
 from receiver.storage.tables import tasks
@@ -58,11 +59,11 @@ class RecordingProvider(BaseFakeProvider):
         self.inputs.append(task.input)
         return Accepted(ProviderUpdate(source=Source.SUBMIT, status=None, provider_task_id=f"pt-{len(self.inputs)}"))
 
-    async def fetch(self, provider_task_id: str, *, caller: CallerKey | None = None, **_: Any) -> FetchOutcome:
+    async def fetch(self, task: ProviderTask, *, caller: CallerKey | None = None, **_: Any) -> FetchOutcome:
         self._note(caller)
         return NoAnswer("it is down")
 
-    async def cancel(self, provider_task_id: str, *, caller: CallerKey | None = None) -> CancelOutcome:
+    async def cancel(self, task: ProviderTask, *, caller: CallerKey | None = None) -> CancelOutcome:
         self._note(caller)
         return Cancelled("success")
 

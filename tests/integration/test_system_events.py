@@ -19,6 +19,7 @@ from receiver.domain.system_events import PAUSED_SECONDS, storage_unavailable
 from receiver.errors import SettingsError, StorageUnavailable
 from receiver.events.system import SystemEvents, system_event
 from receiver.outbound.alert_channels import AlertChannels, alert_channels
+from receiver.providers import ProviderTask
 from receiver.providers.piapi import PiAPI
 from receiver.settings import load_settings
 from receiver.storage.tables import events, system_conditions, tasks
@@ -171,7 +172,7 @@ async def test_the_adapter_remembers_a_refused_key_until_a_call_succeeds(piapi: 
     await piapi.submit(TASK)
     assert "RINGBACK_PIAPI_API_KEY is missing or wrong (invalid api key)" in (piapi.key_refusal() or "")
     server.responds(reply(500, {"code": 500, "message": "it is down"}))
-    await piapi.fetch("some-task", attempt=1)
+    await piapi.fetch(ProviderTask("some-task"), attempt=1)
     assert piapi.key_refusal() is None
 
 

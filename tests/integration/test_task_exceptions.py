@@ -14,7 +14,7 @@ from models import EventType, Submission, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import StorageUnavailable
-from receiver.providers import CancelOutcome, FetchOutcome, Found, History, NewTask, SubmitOutcome
+from receiver.providers import CancelOutcome, FetchOutcome, Found, History, NewTask, ProviderTask, SubmitOutcome
 from receiver.storage.tables import tasks
 from receiver.telemetry.metrics import task_exceptions
 from receiver.workers.task_worker import TaskWorker
@@ -37,12 +37,12 @@ class BrokenProvider(BaseFakeProvider):
     async def submit(self, task: NewTask, **_: Any) -> SubmitOutcome:
         raise self._raised()
 
-    async def fetch(self, provider_task_id: str, **_: Any) -> FetchOutcome:
+    async def fetch(self, task: ProviderTask, **_: Any) -> FetchOutcome:
         if self.outcome is not None:
             return self.outcome
         raise self._raised()
 
-    async def cancel(self, provider_task_id: str, **_: Any) -> CancelOutcome:
+    async def cancel(self, task: ProviderTask, **_: Any) -> CancelOutcome:
         raise self._raised()
 
     async def history(self, **_: Any) -> History:

@@ -12,7 +12,17 @@ from structlog.testing import capture_logs
 from models import EventType, Submission, TaskStatus
 from receiver.clock import utc_now
 from receiver.domain.updates import ProviderUpdate, Source
-from receiver.providers import Cancelled, CancelOutcome, FetchOutcome, Found, History, NewTask, NoAnswer, SubmitOutcome
+from receiver.providers import (
+    Cancelled,
+    CancelOutcome,
+    FetchOutcome,
+    Found,
+    History,
+    NewTask,
+    NoAnswer,
+    ProviderTask,
+    SubmitOutcome,
+)
 from receiver.storage.tables import tasks
 from receiver.tracking.cancel import Canceller
 from tests.integration.harness import SCHEDULE, BaseFakeProvider, TrackingHarness, tracking
@@ -39,11 +49,11 @@ class SilentProvider(BaseFakeProvider):
     async def submit(self, task: NewTask, **_: Any) -> SubmitOutcome:
         raise AssertionError("it was sent again")
 
-    async def fetch(self, provider_task_id: str, **_: Any) -> FetchOutcome:
+    async def fetch(self, task: ProviderTask, **_: Any) -> FetchOutcome:
         await self._ask()
         return NoAnswer("it is down") if self.found is None else Found(self.found)
 
-    async def cancel(self, provider_task_id: str, **_: Any) -> CancelOutcome:
+    async def cancel(self, task: ProviderTask, **_: Any) -> CancelOutcome:
         await self._ask()
         return Cancelled("success")
 

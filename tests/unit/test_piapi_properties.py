@@ -10,9 +10,9 @@ from models import TaskStatus
 from receiver.domain.updates import Source
 from receiver.providers import MalformedUpdate
 from receiver.providers.piapi import PiAPI
-from receiver.providers.piapi.reasons import LONGEST_WORDS
 from receiver.providers.piapi.tasks import read_task
 from receiver.providers.rate_limiter import RateLimiter
+from receiver.providers.reasons import LONGEST_WORDS
 
 PIAPI = PiAPI(base_url="http://127.0.0.1:9", api_key=None, timeout=1, rate_limiter=RateLimiter(1))
 NAMES = st.sampled_from(

@@ -11,9 +11,9 @@ from models import TaskStatus
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.providers import MalformedUpdate
 from receiver.providers.piapi import PiAPI
-from receiver.providers.piapi.reasons import NO_REASON
 from receiver.providers.piapi.tasks import read_task
 from receiver.providers.rate_limiter import RateLimiter
+from receiver.providers.reasons import NO_REASON
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
 CDN = "https://cdn.example.com/"

@@ -13,19 +13,25 @@ from receiver.large_bodies import LARGE_BYTES, read_by_size
 from receiver.providers.base import (
     PROVIDER_UNAUTHORIZED,
     AccountCheck,
+    CallbackScope,
     CallerKey,
     CancelOutcome,
+    CancelScope,
+    Capabilities,
     ConfirmSend,
     FetchOutcome,
     ForwardedRequest,
     ForwardOutcome,
+    Headers,
     History,
     MalformedUpdate,
     Missing,
     NewTask,
     NoAnswer,
     NotForwarded,
+    ProviderTask,
     Refused,
+    Signature,
     SubmitOutcome,
 )
 from receiver.providers.piapi import bodies
@@ -72,6 +78,11 @@ class PiAPI:
     """
 
     name = "piapi"
+    capabilities = Capabilities(
+        callback=CallbackScope.TASK,
+        cancels=CancelScope.QUEUED,
+        lists=True,
+    )
 
     def __init__(
         self,
@@ -109,14 +120,14 @@ class PiAPI:
         return await _measured("submit", self._submit(task, caller, confirm))
 
     async def fetch(
-        self, provider_task_id: str, *, attempt: int | None, hidden: str = "", caller: CallerKey | None = None
+        self, task: ProviderTask, *, attempt: int | None, hidden: str = "", caller: CallerKey | None = None
     ) -> FetchOutcome:
         """Poll one task; the update carries `attempt`. `hidden` is a secret that is redacted from the response."""
-        return await _measured("fetch", self._fetch(provider_task_id, attempt, hidden, caller))
+        return await _measured("fetch", self._fetch(task.id, attempt, hidden, caller))
 
-    async def cancel(self, provider_task_id: str, *, caller: CallerKey | None = None) -> CancelOutcome:
+    async def cancel(self, task: ProviderTask, *, caller: CallerKey | None = None) -> CancelOutcome:
         """Ask PiAPI to cancel one task. PiAPI cancels only pending ones, and not those of every model."""
-        return await _measured("cancel", self._cancel(provider_task_id, caller))
+        return await _measured("cancel", self._cancel(task.id, caller))
 
     async def history(
         self,
@@ -201,6 +212,10 @@ class PiAPI:
             return read_task(answer, source=Source.POLL)
         except MalformedUpdate:
             return None
+
+    async def check_signature(self, body: bytes, headers: Headers) -> Signature:
+        """PiAPI signs nothing: it sends back the secret that it was given (`receiver.inbound`)."""
+        return Signature.VALID
 
     def parse_webhook(self, body: bytes, *, attempt: int | None = None, hidden: str = "") -> ProviderUpdate:
         """Turn an inbound webhook's body into an update, without the secret `hidden`. Raises `MalformedUpdate`."""

@@ -6,8 +6,8 @@ from typing import Any
 from receiver.providers.base import MalformedUpdate
 from receiver.providers.calls import CallResponse, HTTPCalls, NotSent, ResponseLost
 from receiver.providers.piapi.bodies import read_body, redact_plain
-from receiver.providers.piapi.reasons import message_of
 from receiver.providers.rate_limiter import RateLimiter
+from receiver.providers.reasons import message_of
 
 LONGEST_MESSAGE = 500
 _LONGEST_PLAIN = 64 * 1024

@@ -19,9 +19,9 @@ from typing import Any
 
 from receiver.domain.model_families import history_name
 from receiver.large_bodies import read_by_size
+from receiver.providers import fields
 from receiver.providers.base import CallerKey, History
 from receiver.providers.calls import NotSent
-from receiver.providers.piapi import fields
 from receiver.providers.piapi.calls import CallOutcome, Calls, PiAPIResponse
 
 PAGE_SIZE = 100

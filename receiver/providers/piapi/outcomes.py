@@ -46,21 +46,13 @@ from receiver.providers.base import (
     UnknownOutcome,
 )
 from receiver.providers.calls import NotSent, ResponseLost
+from receiver.providers.fields import read_status
 from receiver.providers.piapi.bodies import read_body
 from receiver.providers.piapi.calls import CallOutcome, PiAPIResponse
-from receiver.providers.piapi.fields import read_status
-from receiver.providers.piapi.reasons import error_words, reason_of, says_no_error, words_of
 from receiver.providers.piapi.tasks import has_task, read_task
+from receiver.providers.reasons import error_words, reason_of, says_no_error, words_of
+from receiver.providers.statuses import GONE, LOST_AT_GATEWAY, NOT_MADE, PROVIDER_FAULTS, REDIRECTS, TEMPORARY
 
-NOT_MADE = frozenset({425, 429, 503, 521, 523, 525, 526})
-"""Turned away before anything was made. The last four are the gateway's codes for "could not reach the server"."""
-TEMPORARY = frozenset({408, 425, 429})
-"""4xx statuses that are not refusals: the same request may succeed later."""
-REDIRECTS = frozenset({301, 307, 308})
-"""Redirects of a POST to another address: nothing was made. Redirects are not followed."""
-PROVIDER_FAULTS = frozenset(range(500, 512)) - {502, 503, 504}
-"""The provider's own failures, after which the task may exist. From 512 on they are a gateway's."""
-GONE = frozenset({404, 410})
 LARGEST_DETAIL = 4096
 """Bytes. A larger body of a refusal is passed on to the client, and not kept with the task."""
 _UNKNOWN_TASK = re.compile(
@@ -80,12 +72,6 @@ _NO_MONEY = re.compile(r"balance|credit|quota|insufficient|payment|billing|top.?
 _NOT_ENOUGH = re.compile(r"insufficient|not enough|too low|exhausted|run out", re.I)
 _UNUSABLE, _NO_TASK = "the response cannot be used", "no such task"
 _TOO_MANY = re.compile(r"too many requests|rate.?limit", re.I)
-_LOST_AT_GATEWAY = re.compile(
-    r"disconnect|connection (?:termination|was reset|reset)|reset (?:reason|before headers)|upstream request time"
-    r"|backend (?:fetch failed|read error)|first byte time|time.?out|timed out|prematurely closed",
-    re.I,
-)
-"""Words of a 503 of gateways (Envoy, Varnish and others) that lost a connection with the request in it."""
 _MAY_BE_MADE = re.compile(
     r"time.?out|timed out|gateway|unavailable|internal|unexpected|try again|retry|upstream"
     r"|success|submitted|accepted|created|queued|processing|in progress",
@@ -110,7 +96,7 @@ def submit_outcome(outcome: CallOutcome, *, trusts_503: bool = True) -> SubmitOu
     status = outcome.effective_status
     if status is None or status == 200:
         return _error_inside(outcome) or UnknownOutcome(_unusable(outcome), seen=_seen(outcome, _UNUSABLE))
-    if status == 503 and not (trusts_503 and _LOST_AT_GATEWAY.search(outcome.message) is None):
+    if status == 503 and not (trusts_503 and LOST_AT_GATEWAY.search(outcome.message) is None):
         return UnknownOutcome(outcome.message, status, seen=_seen(outcome))
     if status in NOT_MADE:
         return NotMade(outcome.message, outcome.retry_after, seen=_seen(outcome))

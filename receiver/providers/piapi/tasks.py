@@ -5,8 +5,8 @@ from typing import Any
 from models import TaskStatus
 from receiver.domain.outputs import has_output, normalise_output
 from receiver.domain.updates import ProviderUpdate, Source
+from receiver.providers import fields
 from receiver.providers.base import MalformedUpdate
-from receiver.providers.piapi import fields
 
 LONGEST_ID = 200
 

@@ -1,13 +1,16 @@
-"""Single fields of a PiAPI task, turned into Ringback's own form. Nothing here raises: what is invalid is dropped."""
+"""Single fields of a provider's task, turned into Ringback's own form. Nothing raises: what is invalid is dropped.
+
+They are in PiAPI's form, in which the models of many makers come, so that most of it holds for other providers too.
+"""
 
 import re
 from datetime import UTC, datetime
 from typing import Any
 
 from models import TaskStatus
+from receiver.providers import reasons
 from receiver.providers.base import MalformedUpdate
-from receiver.providers.piapi import reasons
-from receiver.providers.piapi.bodies import read_body
+from receiver.providers.lenient_json import read_json
 
 _WORDS = {
     TaskStatus.STAGED: "staged",
@@ -222,7 +225,7 @@ def _parsed(value: Any) -> Any:
     if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
         return value
     try:
-        parsed = read_body(value.encode("utf-8", "replace"))
+        parsed = read_json(value.encode("utf-8", "replace"))
     except MalformedUpdate:
         return value
     return parsed if isinstance(parsed, dict | list) else value
