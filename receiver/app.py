@@ -232,6 +232,7 @@ class Service:
             key_limits=KeyLimits(KeyLimit.of(*settings.key_requests), part=database.part),
             idempotency=Idempotency(database, keyring, self.known_limits.of),
             providers=self.providers,
+            piapi=self.providers.piapi,
             known_limits=self.known_limits,
             load_shares=load_shares,
             refusals=RefusalLines(),

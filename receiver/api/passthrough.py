@@ -70,7 +70,7 @@ async def _forward(path: str, call: Call) -> "ForwardedResponse":
         body=body if has_body else None,
     )
     caller = CallerKey(call.organization_id, CallPurpose.FORWARD)
-    answering = asyncio.ensure_future(call.services.providers[DEFAULT_PROVIDER].forward(forwarded, caller=caller))
+    answering = asyncio.ensure_future(call.services.piapi.forward(forwarded, caller=caller))
     gone = asyncio.create_task(body.client_gone())
     try:
         outcome = await _unless_gone(answering, gone)
@@ -157,7 +157,7 @@ class ForwardedResponse:
                 body = await read_apart(lambda: unpack(packed, encodings, LARGEST_TASK))
         except RingbackError:
             return
-        provider = services.providers[DEFAULT_PROVIDER]
+        provider = services.piapi
         update = await read_by_size(len(body), lambda: provider.task_in_answer(body))
         if update is None:
             return

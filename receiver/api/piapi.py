@@ -32,7 +32,6 @@ from receiver.domain.model_families import (
 from receiver.domain.representations import iso, piapi_active_task, piapi_shortened_task, piapi_task
 from receiver.errors import BadRequest, ProviderRefused, RingbackError, Unavailable
 from receiver.providers import PROVIDER_UNAUTHORIZED, Refused
-from receiver.providers.registry import DEFAULT_PROVIDER
 from receiver.storage.audit import audit
 from receiver.storage.large_rows import read_first
 from receiver.storage.tasks import (
@@ -142,7 +141,7 @@ async def account_info(call: Call) -> ASGIApp:
     It is for an organization whose own the provider account is.
     """
     await require_provider_account(call, "what the provider says about its account")
-    status, body = await call.services.providers[DEFAULT_PROVIDER].account_info()
+    status, body = await call.services.piapi.account_info()
     if status >= 400:
         body = bounded_refusal(body, status, f"the provider answered with HTTP {status}")
     return Response(orjson.dumps(body), status, media_type="application/json")

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from models import DeliveryFormat, DeliveryStatus, ReceiptReason, Scope, SignatureScheme, TaskStatus
-from receiver.providers.registry import DEFAULT_PROVIDER
+from receiver.providers.registry import DEFAULT_PROVIDER, PROVIDER_NAMES, unknown_provider
 
 ShortName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 MetadataName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -121,6 +121,15 @@ Timestamp = Annotated[
 ]
 
 
+def _check_provider(value: str) -> str:
+    if value not in PROVIDER_NAMES:
+        raise ValueError(unknown_provider(value))
+    return value
+
+
+ProviderName = Annotated[ShortName, AfterValidator(_check_provider), WithJsonSchema({"enum": list(PROVIDER_NAMES)})]
+
+
 class WebhookConfig(RequestFields):
     """A client's own `config.webhook_config` that names an endpoint."""
 
@@ -146,6 +155,8 @@ class CreateTask(RequestFields):
     task_type: ShortName
     input: Object
     """What the model takes."""
+    provider: ProviderName = DEFAULT_PROVIDER
+    """Whose task API makes it; `input` has that provider's own form."""
     config: Object | None = None
     """Passed on. `webhook_config` has `endpoint` and `secret` of a callback of the client's own."""
     metadata: Metadata | None = None
@@ -159,7 +170,7 @@ class AdoptTask(RequestFields):
     model_config = ConfigDict(extra="forbid")
 
     provider_task_id: ShortName
-    provider: ShortName = DEFAULT_PROVIDER
+    provider: ProviderName = DEFAULT_PROVIDER
     metadata: Metadata | None = None
 
 

@@ -16,7 +16,7 @@ from receiver.outbound.message import MessageBuilder
 from receiver.outbound.replays import Replays
 from receiver.outbound.sender import Sender
 from receiver.outbound.subscriptions import Subscriptions
-from receiver.providers import Provider
+from receiver.providers import ForwardingProvider, Provider
 from receiver.reporting.reporter import Reporter
 from receiver.reporting.statistics import Statistics
 from receiver.runs.service import Runs
@@ -53,6 +53,8 @@ class Services:
     change_limit: ChangeLimit
     idempotency: Idempotency
     providers: Mapping[str, Provider]
+    piapi: ForwardingProvider
+    """What is passed on to PiAPI as it comes goes through it."""
     known_limits: KnownLimits
     quotas: Quotas
     load_shares: LoadShares

@@ -7,7 +7,6 @@ from receiver.api.endpoint import Call, check
 from receiver.api.schemas import CreateTask, WaitQuery, WebhookConfig
 from receiver.errors import BadRequest
 from receiver.lookups.resolver import looked_up_for
-from receiver.providers.registry import DEFAULT_PROVIDER
 from receiver.tracking.create import Callback, TaskRequest
 
 _WEBHOOK_CONFIG = "webhook_config"
@@ -19,7 +18,7 @@ def task_request(call: Call, wanted: CreateTask, uid: str, callback: Callback | 
     return TaskRequest(
         uid=uid,
         organization_id=call.organization_id,
-        provider=DEFAULT_PROVIDER,
+        provider=wanted.provider,
         model=wanted.model,
         task_type=wanted.task_type,
         input=wanted.input,

@@ -6,9 +6,9 @@ called in this order in the life of a task:
 
 1. `submit` creates the task at the provider. The task is on disk already. Just before the request is sent the adapter
    awaits `confirm`, which writes to disk that the task is being sent; if it returns False, nothing may be sent.
-2. `parse_webhook` reads each webhook that the provider sends for the task; if `capabilities.proofs` names a proof of
-   the provider's own, after `check_signature` has found it good. `redact` makes text of a body that could not be applied,
-   so that a person can read it.
+2. `parse_webhook` reads each webhook that the provider sends for the task, after `check_signature` has found it good
+   where `capabilities.proofs` names a proof of its own. `redact` makes text of a body that could not be applied, so
+   that a person can read it.
 3. `fetch` polls the task when no update has arrived for some time, or when a client asks for a refresh.
 4. `history` and `parse_task` find a task whose create call got no response.
 5. `cancel`, if a client asks for it, or as a recall after the cancel of its run (`receiver.tracking.recall`).
@@ -38,6 +38,7 @@ what `receiver.tracking` does next. An adapter that reports the wrong one makes 
 | `cancel` returns | the client gets | a recall |
 |---|---|---|
 | `Cancelled` | success, and the task is cancelled | the same |
+| `CancelRequested` | success; the task goes on, and is polled soon | is settled |
 | `Refused` | the provider's own status and body; the task goes on | is given up, unless it is Ringback's key |
 | `Missing` | 404; the task stays as it is | is repeated, and given up after several |
 | `NoAnswer` | 503, and may try again; the task goes on | is repeated |
@@ -189,7 +190,14 @@ class Cancelled:
     message: str
 
 
-CancelOutcome = Cancelled | Refused | Missing | NoAnswer
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """The provider has taken note of the wish: whether the task is cancelled shows when it ends."""
+
+    message: str
+
+
+CancelOutcome = Cancelled | CancelRequested | Refused | Missing | NoAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,8 +306,9 @@ ConfirmSend = Callable[[], Awaitable[bool]]
 class NewTask:
     """The arguments of a provider's create call, in Ringback's own form.
 
-    `webhook_url` is where the provider shall report, None if Ringback has no public URL; `webhook_secret` is what it
-    shall send back as proof.
+    `webhook_url` is where the provider shall report, None if Ringback has no public URL or the provider takes none;
+    `webhook_secret` is what it shall send back as proof, or what the URL has as proof, so that it is redacted in
+    answers. `reference` is our own name for this attempt, for providers that can be asked for it.
     """
 
     model: str
@@ -308,6 +317,7 @@ class NewTask:
     config: dict[str, Any] | None = None
     webhook_url: str | None = None
     webhook_secret: str | None = None
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,7 +360,8 @@ class Capabilities:
     """What a provider can do, as data.
 
     `proofs` names what its webhooks bring as proof besides the token in their path, such as `standard webhooks`; none
-    if they bring nothing. `lists` says whether it has a list of its tasks, which `history` reads to the end; `finds`
+    if they bring nothing. `sends_secret` says whether they send back a secret in a header, so that their path needs no
+    token. `lists` says whether it has a list of its tasks, which `history` reads to the end; `finds`
     whether it can be asked for a task by a reference of ours, which `find` does. `output_seconds` and `record_seconds`
     say how long outputs and tasks are kept there, `least_poll_seconds` how far apart looks at one task must be at
     least; None where that is not known. `outputs_need_key` says whether an output is fetched with the account's key.
@@ -358,6 +369,7 @@ class Capabilities:
 
     callback: CallbackScope
     proofs: tuple[str, ...] = ()
+    sends_secret: bool = False
     cancels: CancelScope = CancelScope.NONE
     lists: bool = False
     finds: bool = False
@@ -448,23 +460,14 @@ class Provider(Protocol):
         """
         ...
 
-    async def account_info(self) -> tuple[int, dict[str, Any]]:
-        """Return the HTTP status and body of the provider's response about Ringback's account, to be passed on."""
+    async def find(
+        self, reference: str, *, model: str, task_type: str, attempt: int | None, caller: CallerKey | None = None
+    ) -> FetchOutcome:
+        """Ask for the task that was created with this `NewTask.reference`. Called only if `capabilities.finds`."""
         ...
 
     async def check_account(self) -> AccountCheck:
         """Make one call that costs nothing; return what it shows of the connection, the key and the account."""
-        ...
-
-    async def forward(self, request: ForwardedRequest, *, caller: CallerKey | None = None) -> ForwardOutcome:
-        """Pass a request on, with Ringback's own key; return the answer when its headers have arrived.
-
-        The request is sent once at most.
-        """
-        ...
-
-    def task_in_answer(self, body: bytes) -> ProviderUpdate | None:
-        """Return the task (source `poll`) that the body of a forwarded answer is, None if it is none. Never raises."""
         ...
 
     def key_refusal(self) -> str | None:
@@ -499,4 +502,23 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Close the connections."""
+        ...
+
+
+class ForwardingProvider(Provider, Protocol):
+    """A provider that also answers what makes no task, which is passed on to it as it comes."""
+
+    async def account_info(self) -> tuple[int, dict[str, Any]]:
+        """Return the HTTP status and body of the provider's response about Ringback's account, to be passed on."""
+        ...
+
+    async def forward(self, request: ForwardedRequest, *, caller: CallerKey | None = None) -> ForwardOutcome:
+        """Pass a request on, with Ringback's own key; return the answer when its headers have arrived.
+
+        The request is sent once at most.
+        """
+        ...
+
+    def task_in_answer(self, body: bytes) -> ProviderUpdate | None:
+        """Return the task (source `poll`) that the body of a forwarded answer is, None if it is none. Never raises."""
         ...

@@ -118,15 +118,19 @@ class HTTPCalls(ABC, Generic[R]):
     async def call(
         self,
         method: str,
-        path: str,
+        url: str,
         *,
         params: Mapping[str, str | int] | None = None,
         content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
         hidden: str = "",
         caller: CallerKey | None = None,
         confirm: ConfirmSend | None = None,
     ) -> R | NotSent | ResponseLost:
-        """Make one call when the rate limit admits it. Raises nothing for what the provider or the network does."""
+        """Make one call when the rate limit admits it. Raises nothing for what the provider or the network does.
+
+        `url` is a path below the base URL, or a whole URL. `headers` are sent besides those of every call.
+        """
         # No longer than for a response: the lease on the task runs out while the call waits.
         if not await self.rate_limiter.acquire_within(self._timeout, caller):
             return NotSent("the rate limit of calls to the provider is used up", self.rate_limiter.paused_for() or None)
@@ -135,7 +139,7 @@ class HTTPCalls(ABC, Generic[R]):
         try:
             # The timeouts of the phases do not bound a response that arrives byte by byte.
             async with asyncio.timeout(self._connect + 3 * self._timeout):
-                response = await self._exchange(method, path, params, content, hidden)
+                response = await self._exchange(method, url, params, content, headers, hidden)
         except NOT_SENT as error:
             return NotSent(_cause(error))
         except LeaseEnded:
@@ -154,9 +158,10 @@ class HTTPCalls(ABC, Generic[R]):
     async def _exchange(
         self,
         method: str,
-        path: str,
+        url: str,
         params: Mapping[str, str | int] | None,
         content: bytes | None,
+        headers: Mapping[str, str] | None,
         hidden: str,
     ) -> R:
         # httpx's transport without its client: nothing of the client is needed here, and it doubles the cost of a call.
@@ -164,10 +169,10 @@ class HTTPCalls(ABC, Generic[R]):
         check_lease()  # a connection through a proxy looks no later
         request = httpx.Request(
             method,
-            self._base_url + path,
+            self._base_url + url if url.startswith("/") else url,
             params=params,
             content=content,
-            headers=self._headers if content is None else self._headers | _JSON_HEADER,
+            headers={**self._headers, **({} if content is None else _JSON_HEADER), **(headers or {})},
             extensions=self._phases,
         )
         response = await exchange(transport, request)

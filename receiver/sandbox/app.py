@@ -13,9 +13,12 @@ from starlette.routing import Route
 from receiver.sandbox.answers import model_refusal, refusal
 from receiver.sandbox.controls import ControlPaths
 from receiver.sandbox.direct import DirectPaths
+from receiver.sandbox.fal import FalTwin
 from receiver.sandbox.piapi import PiapiPaths
+from receiver.sandbox.replicate import ReplicateTwin
 from receiver.sandbox.script import SandboxOptions
 from receiver.sandbox.tasks import Sandbox
+from receiver.sandbox.twin import Twin
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -46,8 +49,16 @@ def create_sandbox(options: SandboxOptions) -> Starlette:
         *_direct_routes(DirectPaths(sandbox)),
         *_control_routes(ControlPaths(sandbox, requests)),
     ]
+    twins = [FalTwin(sandbox), ReplicateTwin(sandbox)]
     return Starlette(
-        routes=[counted(method, path, _guarded(sandbox, path, endpoint)) for method, path, endpoint in routes],
+        routes=[
+            *(counted(method, path, _guarded(sandbox, path, endpoint)) for method, path, endpoint in routes),
+            *(
+                counted(method, f"/{twin.name}{path}", _of_twin(twin, endpoint))
+                for twin in twins
+                for method, path, endpoint in twin.routes()
+            ),
+        ],
         exception_handlers={HTTPException: _in_piapi_form},
         lifespan=lifespan,
     )
@@ -93,6 +104,15 @@ def _guarded(sandbox: Sandbox, path: str, endpoint: Endpoint) -> Endpoint:
 
     async def guard(request: Request) -> Response:
         return await endpoint(request) if sandbox.authorizes(request) else refuse(401, "unauthorized")
+
+    return guard
+
+
+def _of_twin(twin: Twin, endpoint: Endpoint) -> Endpoint:
+    """Return the endpoint behind the check of the key in the provider's own form."""
+
+    async def guard(request: Request) -> Response:
+        return await endpoint(request) if twin.authorizes(request) else twin.refusal(401, "the key is missing")
 
     return guard
 

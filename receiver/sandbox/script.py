@@ -23,6 +23,7 @@ WebhookBehaviour = Literal[
     "terminal_only",
     "not_json",
     "too_large",
+    "thin",
 ]
 SubmitBehaviour = Literal[
     "ok",

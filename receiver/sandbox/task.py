@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import orjson
 from pydantic import BaseModel, Field, ValidationError, field_validator
@@ -63,6 +63,22 @@ def read_create(body: bytes) -> CreateRequest:
         raise RequestRefused(f"invalid request body: {fault_of(error)}") from None
 
 
+class TaskTwin(Protocol):
+    """What the webhooks of a task need of a provider's twin."""
+
+    def tells(self, task: "SandboxTask") -> bool:
+        """Return whether a webhook is sent for the task's present state."""
+        ...
+
+    def webhook(self, task: "SandboxTask") -> bytes:
+        """Return the body of a webhook that shows the task as it is."""
+        ...
+
+    def signed(self, body: bytes, *, forged: bool) -> dict[str, str]:
+        """Return the headers that prove a body, wrong ones if it is to be forged."""
+        ...
+
+
 @dataclass
 class SandboxTask:
     """A task and its state. Only `Sandbox` writes to it."""
@@ -76,6 +92,8 @@ class SandboxTask:
     """The beginning of the URLs in the output."""
     rng: random.Random
     """The task's own random generator, so that its random faults do not depend on other tasks."""
+    twin: "TaskTwin | None" = None
+    """Whose form its webhooks have; None for PiAPI's."""
     status: str = "pending"
     created_ns: int = field(default_factory=time.time_ns)
     started_ns: int | None = None

@@ -27,7 +27,7 @@ from receiver.sandbox.script import (
     submit_behaviour,
     timeline,
 )
-from receiver.sandbox.task import CANCELLABLE, CreateRequest, SandboxTask
+from receiver.sandbox.task import CANCELLABLE, CreateRequest, SandboxTask, TaskTwin
 from receiver.sandbox.webhook_faults import WebhookFaults
 
 
@@ -73,7 +73,9 @@ class Sandbox:
         """Return the beginning of the URLs of files, without a slash at its end, as the request's client reaches it."""
         return (self.options.public_base_url or f"{request.base_url}files").rstrip("/")
 
-    def create(self, request: CreateRequest, script: Script, files_url: str) -> SandboxTask:
+    def create(
+        self, request: CreateRequest, script: Script, files_url: str, *, twin: TaskTwin | None = None
+    ) -> SandboxTask:
         """Make a task, and start its script. `files_url` is the beginning of the URLs in its output."""
         work = _work_key(request, script)
         task = SandboxTask(
@@ -84,6 +86,7 @@ class Sandbox:
             shape=shape_for(script, request.model, request.task_type),
             outcome=outcome_of(script, self._created_by_work[work]),
             files_url=files_url,
+            twin=twin,
             rng=random.Random(self._rng.getrandbits(64)),  # noqa: S311 - for faults, not for keys
         )
         self._created_by_work[work] += 1

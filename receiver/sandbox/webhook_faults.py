@@ -39,6 +39,8 @@ class WebhookFaults:
             return
         if self._behaviour in _TERMINAL_ONLY and not self._task.terminal:
             return
+        if self._task.twin is not None and not self._task.twin.tells(self._task):
+            return
         for notice in self._copies(self._notice(word)):
             if self._reordered:
                 self._held.append(notice)
@@ -72,8 +74,13 @@ class WebhookFaults:
         return [notice] * (2 if self._behaviour == "twice" or (self._behaviour is None and twice) else 1)
 
     def _notice(self, word: str | None) -> Notice:
-        webhook = self._task.request.webhook
-        secret = _WRONG_SECRET if self._behaviour == "wrong_secret" else webhook.secret or None
+        webhook, twin = self._task.request.webhook, self._task.twin
+        is_forged = self._behaviour == "wrong_secret"
+        if twin is not None:
+            content = _NOT_JSON if self._behaviour == "not_json" else twin.webhook(self._task)
+            signed = twin.signed(twin.webhook(self._task), forged=is_forged)
+            return Notice(endpoint=webhook.endpoint, secret=None, body=WrittenBody(content, signed))
+        secret = _WRONG_SECRET if is_forged else webhook.secret or None
         return Notice(endpoint=webhook.endpoint, secret=secret, body=self._body(word))
 
     def _body(self, word: str | None) -> WrittenBody:

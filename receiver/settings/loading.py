@@ -1,5 +1,6 @@
 """The settings: read once at the start, checked together, frozen. `receiver/environment.py` alone reads variables."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -20,6 +21,8 @@ from receiver.settings.watching import WatchingSettings
 
 _CLIENT_NAMES = frozenset({"RINGBACK_URL"})
 """Read by the command line's client commands only; not an unknown setting where the service finds them."""
+_ACCOUNT_FIELD = re.compile(r"provider_(?P<provider>[a-z0-9]+)_(?P<field>[a-z][a-z0-9_]*)")
+"""A setting of a provider's account, such as `provider_fal_api_key`."""
 _MIN_WEBHOOK_SECRET_CHARACTERS = 16
 """Shorter ones still work: the provider's own documentation uses some."""
 
@@ -62,8 +65,11 @@ def load_settings(environment: Mapping[str, str] | None = None, env_file: Path |
     every wrong and every unknown setting.
     """
     given = read_values(environment, env_file)
-    values, faults = with_secret_files(given, secret_settings())
-    fields = {name.removeprefix(PREFIX).lower(): value for name, value in values.items() if name not in _CLIENT_NAMES}
+    values, faults = with_secret_files(given, [*secret_settings(), *_account_settings(given)])
+    fields: dict[str, Any] = {
+        name.removeprefix(PREFIX).lower(): value for name, value in values.items() if name not in _CLIENT_NAMES
+    }
+    fields |= {"provider_accounts": _take_accounts(fields)}
     settings = None
     try:
         settings = Settings.model_validate(fields)
@@ -76,6 +82,25 @@ def load_settings(environment: Mapping[str, str] | None = None, env_file: Path |
     if settings is None or faults:
         raise SettingsError("\n".join(f"{name}: {fault}" for name, fault in faults.items()))
     return settings
+
+
+def _account_settings(given: Mapping[str, str]) -> list[str]:
+    """Return the names of the settings of providers' accounts that are given, be it as files."""
+    names = {name.removesuffix("_FILE") for name in given}
+    return [name for name in sorted(names) if _account_field(name.removeprefix(PREFIX).lower()) is not None]
+
+
+def _take_accounts(fields: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Take the settings of providers' accounts out of all settings; return them by provider and field."""
+    accounts: dict[str, dict[str, str]] = {}
+    for name in sorted(fields):
+        if (found := _account_field(name)) is not None:
+            accounts.setdefault(found["provider"], {})[found["field"]] = fields.pop(name)
+    return accounts
+
+
+def _account_field(name: str) -> "re.Match[str] | None":
+    return None if name in Settings.model_fields else _ACCOUNT_FIELD.fullmatch(name)
 
 
 def given_log_format() -> str:

@@ -35,6 +35,11 @@ class ProviderSettings(SettingsGroup):
 
     Without it, such webhooks are refused.
     """
+    provider_accounts: dict[str, dict[str, SecretStr]] = Field(default_factory=dict)
+    """The accounts at other providers: for each provider its credentials, and `base_url` where it is another.
+
+    The environment names them one by one: `RINGBACK_PROVIDER_FAL_API_KEY`.
+    """
     poll_first_seconds: Seconds = 15
     """Seconds from the last update of a task to its first poll. Each further wait is half as long again.
 

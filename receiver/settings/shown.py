@@ -20,6 +20,8 @@ def changed_settings(settings: Settings) -> dict[str, str]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict):  # accounts: of each the names of its fields
+        return ", ".join(f"{name} ({', '.join(fields)})" for name, fields in value.items())
     if isinstance(value, SecretStr):
         return SET
     return _without_password(str(value))

@@ -4,9 +4,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from models import TERMINAL, TaskStatus
+from receiver.clock import utc_now
 from receiver.domain.updates import Source, cancellation
 from receiver.errors import Conflict, NotFound, ProviderRefused, Unavailable
-from receiver.providers import CallerKey, CallPurpose, Cancelled, Missing, NoAnswer, Provider, ProviderTask, Refused
+from receiver.providers import (
+    CallerKey,
+    CallPurpose,
+    Cancelled,
+    CancelRequested,
+    Missing,
+    NoAnswer,
+    Provider,
+    ProviderTask,
+    Refused,
+)
+from receiver.storage.leases import poll_now
 from receiver.storage.writer import Writer
 from receiver.tracking.apply import Applied, Applier
 from receiver.tracking.call_spans import traced_call
@@ -40,6 +52,10 @@ class Canceller:
                 applied = await self._apply(task, by_provider=True)
                 if applied.status != TaskStatus.CANCELLED:
                     raise Conflict(f"the task was {applied.status} before it could be cancelled")
+                return message
+            case CancelRequested(message):
+                await self._writer.run(lambda tx: poll_now(tx, [task["uid"]], utc_now()))
+                self._applier.after_commit.due.set(utc_now())
                 return message
             case Refused(status, message, body, code):
                 raise ProviderRefused(message, status=status, body=body, code=code)

@@ -23,6 +23,7 @@ from receiver.providers import (
     CallerKey,
     CallPurpose,
     Cancelled,
+    CancelRequested,
     Missing,
     NoAnswer,
     Provider,
@@ -99,6 +100,9 @@ class Recaller:
         match await traced_call("cancel task", call, task.trace_context, **span_ids(task)):
             case Cancelled():
                 await self._apply(task, by_provider=True)
+                return True
+            case CancelRequested():
+                await self._give_up(task, "it was asked for")
                 return True
             case Refused(status=status, code=code) if code != PROVIDER_UNAUTHORIZED:
                 await self._give_up(task, f"HTTP {status}")

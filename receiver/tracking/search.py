@@ -41,7 +41,7 @@ from receiver.domain.schedules import poll_delay
 from receiver.domain.task_state import TaskState
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import Unavailable
-from receiver.providers import CallerKey, CallPurpose, Provider
+from receiver.providers import CallerKey, CallPurpose, Found, NoAnswer, Provider
 from receiver.storage.database import Database
 from receiver.storage.lost_creates import (
     SubmittedBetween,
@@ -53,10 +53,10 @@ from receiver.storage.lost_creates import (
     name_earlier_attempt,
 )
 from receiver.telemetry.log import get_logger
-from receiver.tracking.call_spans import traced_search
+from receiver.tracking.call_spans import traced_call, traced_search
 from receiver.tracking.conclusions import Conclusions, receipt_body
 from receiver.tracking.listed_tasks import ListedTasks, Requests
-from receiver.tracking.submit import FIRST_SEARCH_SECONDS, TASK_TAKEN, taken_message
+from receiver.tracking.submit import FIRST_SEARCH_SECONDS, TASK_TAKEN, reference_of, taken_message
 
 log = get_logger("tracking.search")
 
@@ -164,6 +164,35 @@ class Searcher:
         )
 
     async def _read_and_apply(self, look: _Look) -> bool:
+        """Ask the provider for the creates, and apply what it has; return whether it has shown all that it has."""
+        can = self._providers[look.provider].capabilities
+        if can.finds:
+            return await self._find_each(look)
+        return can.lists and await self._read_list(look)
+
+    async def _find_each(self, look: _Look) -> bool:
+        """Ask for each create by its reference; return whether the provider has answered for all."""
+        is_answered = True
+        provider = self._providers[look.provider]
+        for uid, row in look.rows.items():
+            caller = CallerKey(row["organization_id"], CallPurpose.POLL)
+            attempt = row["attempt"]
+            call = provider.find(
+                reference_of(uid, attempt),
+                model=look.model,
+                task_type=row["task_type"],
+                attempt=attempt,
+                caller=caller,
+            )
+            ids = {"task_id": uid, "provider": look.provider, "model": look.model, "attempt": attempt}
+            match await traced_call("search task", call, row["trace_context"], **ids):
+                case Found(update):
+                    await self._apply(look, row, update, is_certain=True)
+                case NoAnswer():
+                    is_answered = False
+        return is_answered
+
+    async def _read_list(self, look: _Look) -> bool:
         """Read the list, and apply what it has of the creates; return whether it was complete."""
         look.rows |= await self._open_creates(look)
         look.requests = await self._requests.digests(look.model, look.rows)
@@ -294,8 +323,13 @@ class Searcher:
         """Decide about a claimed task that is not in the list."""
         if row is None or row["attempt"] != task.attempt:
             return
+        can = self._providers[task.provider].capabilities
+        is_silent = not (can.lists or can.finds)  # nothing but its webhook can tell of it
         if is_ended(row):
-            await self._conclusions.look_later(task, is_answered=is_complete)
+            if is_silent:
+                await self._conclusions.look_no_more(task)
+            else:
+                await self._conclusions.look_later(task, is_answered=is_complete)
             return
         if is_complete:
             task = replace(task, missing_count=task.missing_count + 1, missing_since=task.missing_since or began)
@@ -304,6 +338,8 @@ class Searcher:
         left = self._seconds_left(task, row, began, seconds)
         if is_complete and left <= 0:
             await self._give_up(task, row, status)
+        elif is_silent and began >= _latest_start(row) + timedelta(seconds=seconds):
+            await self._fail_as_unknown(task, row, "it has no list of its tasks")
         elif began >= _latest_start(row) + self._limit:
             await self._fail_as_unknown(task, row, "its list could not be read to its end all that time")
         else:

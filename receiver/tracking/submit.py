@@ -40,6 +40,7 @@ from receiver.errors import OutcomeUnknown, Unavailable
 from receiver.lease_check import SendLease, under
 from receiver.providers import (
     Accepted,
+    CallbackScope,
     CallerKey,
     CallPurpose,
     FailedAttempt,
@@ -252,11 +253,13 @@ class Submitter:
 
     def _new_task(self, provider_name: str, task: Outgoing) -> NewTask:
         url, secret = None, None
-        if self._public_url is not None:
+        can = self._providers[provider_name].capabilities
+        if self._public_url is not None and can.callback == CallbackScope.TASK:
             # The attempt in the URL distinguishes this attempt's webhooks from late ones of an earlier attempt.
             attempt = f"?attempt={task.attempt}" if task.attempt > 1 else ""
-            url = f"{self._public_url}/hooks/{provider_name}/{task.uid}{attempt}"
             secret = self._keyring.hook_secret(task.uid)
+            token = "" if can.sends_secret else f"/{secret}"
+            url = f"{self._public_url}/hooks/{provider_name}/{task.uid}{token}{attempt}"
         return NewTask(
             model=task.model,
             task_type=task.task_type,
@@ -264,6 +267,7 @@ class Submitter:
             config=task.config,
             webhook_url=url,
             webhook_secret=secret,
+            reference=reference_of(task.uid, task.attempt),
         )
 
     async def _write_until_stored(self, provider_name: str, task: Outgoing, outcome: SubmitOutcome) -> None:
@@ -348,6 +352,11 @@ def _reference_failure(uid: str, status: str) -> ProviderUpdate:
 def _foreign_reference(provider_task_id: str) -> ProviderUpdate:
     message = f"not sent: the input names the provider's task {provider_task_id}, which is not one of yours"
     return own_failure(Source.SUBMIT, "mentioned_task_unknown", message)
+
+
+def reference_of(uid: str, attempt: int) -> str:
+    """Return our own name for an attempt at the provider, the same for every call."""
+    return uid if attempt == 1 else f"{uid}-{attempt}"
 
 
 def taken_message(provider_task_id: str) -> str:

@@ -1,9 +1,9 @@
 """PiAPI behind the provider protocol (`receiver/providers/piapi/CONTRACT.md`)."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import orjson
@@ -11,7 +11,6 @@ import orjson
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.large_bodies import LARGE_BYTES, read_by_size
 from receiver.providers.base import (
-    PROVIDER_UNAUTHORIZED,
     AccountCheck,
     CallbackScope,
     CallerKey,
@@ -28,12 +27,11 @@ from receiver.providers.base import (
     Missing,
     NewTask,
     NoAnswer,
-    NotForwarded,
     ProviderTask,
-    Refused,
     Signature,
     SubmitOutcome,
 )
+from receiver.providers.measuring import count_call, measured
 from receiver.providers.piapi import bodies
 from receiver.providers.piapi.calls import CallOutcome, Calls, PiAPIResponse
 from receiver.providers.piapi.forwarding import Forwarder
@@ -49,23 +47,6 @@ from receiver.providers.piapi.outcomes import (
 )
 from receiver.providers.piapi.tasks import read_task
 from receiver.providers.rate_limiter import RateLimiter
-from receiver.telemetry.metrics import counted, provider_calls, provider_seconds, timed
-
-_Outcome = TypeVar("_Outcome")
-_OUTCOMES = {
-    "Accepted": "accepted",
-    "Refused": "refused",
-    "NotMade": "not_made",
-    "FailedAttempt": "failed_attempt",
-    "UnknownOutcome": "unknown",
-    "Found": "found",
-    "Missing": "missing",
-    "NoAnswer": "no_answer",
-    "Cancelled": "cancelled",
-    "ForwardedAnswer": "forwarded",
-    "NotForwarded": "not_forwarded",
-}
-"""The outcomes as the metric names them."""
 
 
 class PiAPI:
@@ -80,6 +61,7 @@ class PiAPI:
     name = "piapi"
     capabilities = Capabilities(
         callback=CallbackScope.TASK,
+        sends_secret=True,
         cancels=CancelScope.QUEUED,
         lists=True,
     )
@@ -117,17 +99,17 @@ class PiAPI:
 
         Then the outcome is `NotMade`. Raises nothing for what PiAPI or the network does.
         """
-        return await _measured("submit", self._submit(task, caller, confirm))
+        return await measured(self.name, "submit", self._submit(task, caller, confirm))
 
     async def fetch(
         self, task: ProviderTask, *, attempt: int | None, hidden: str = "", caller: CallerKey | None = None
     ) -> FetchOutcome:
         """Poll one task; the update carries `attempt`. `hidden` is a secret that is redacted from the response."""
-        return await _measured("fetch", self._fetch(task.id, attempt, hidden, caller))
+        return await measured(self.name, "fetch", self._fetch(task.id, attempt, hidden, caller))
 
     async def cancel(self, task: ProviderTask, *, caller: CallerKey | None = None) -> CancelOutcome:
         """Ask PiAPI to cancel one task. PiAPI cancels only pending ones, and not those of every model."""
-        return await _measured("cancel", self._cancel(task.id, caller))
+        return await measured(self.name, "cancel", self._cancel(task.id, caller))
 
     async def history(
         self,
@@ -144,11 +126,17 @@ class PiAPI:
         """
         began = monotonic()
         if self._key_fault:
-            _count("history", "unauthorized", began)
+            count_call(self.name, "history", "unauthorized", began)
             return History([], is_complete=False)
         found = await read_history(self._calls, Window(model, since, until), keep or _keep_all, caller)
-        _count("history", "found" if found.is_complete else "no_answer", began)
+        count_call(self.name, "history", "found" if found.is_complete else "no_answer", began)
         return found
+
+    async def find(
+        self, reference: str, *, model: str, task_type: str, attempt: int | None, caller: CallerKey | None = None
+    ) -> FetchOutcome:
+        """Never called: PiAPI takes no reference."""
+        raise NotImplementedError
 
     async def account_info(self) -> tuple[int, dict[str, Any]]:
         """Return PiAPI's own status and body for `GET /account/info`, to be passed on.
@@ -157,16 +145,16 @@ class PiAPI:
         """
         began = monotonic()
         if self._key_fault:
-            _count("account_info", "unauthorized", began)
+            count_call(self.name, "account_info", "unauthorized", began)
             return 502, unauthorized(self._key_fault).body
         outcome = await self._call("GET", "/account/info")
         if not isinstance(outcome, PiAPIResponse):
-            _count("account_info", "no_answer", began)
+            count_call(self.name, "account_info", "no_answer", began)
             return 502, envelope_of(502, outcome.message)
         if is_unauthorized(outcome):
-            _count("account_info", "unauthorized", began)
+            count_call(self.name, "account_info", "unauthorized", began)
             return 502, unauthorized(outcome.message).body
-        _count("account_info", "found" if outcome.effective_status in (None, 200) else "refused", began)
+        count_call(self.name, "account_info", "found" if outcome.effective_status in (None, 200) else "refused", began)
         if isinstance(outcome.body, dict):
             return outcome.status, outcome.body
         if 200 <= outcome.status < 400:  # a web page, say: a success without an account would mislead the client
@@ -180,10 +168,10 @@ class PiAPI:
             return AccountCheck(is_reached=False, fault=self._key_fault)
         outcome = await self._call("GET", "/account/info")
         if not isinstance(outcome, PiAPIResponse):
-            _count("account_info", "no_answer", began)
+            count_call(self.name, "account_info", "no_answer", began)
             return AccountCheck(is_reached=False, fault=outcome.message)
         is_found = outcome.effective_status == 200 and not is_unauthorized(outcome)
-        _count("account_info", "found" if is_found else "refused", began)
+        count_call(self.name, "account_info", "found" if is_found else "refused", began)
         if is_unauthorized(outcome):
             fault = unauthorized(outcome.message).message
         else:
@@ -200,7 +188,7 @@ class PiAPI:
 
     async def forward(self, request: ForwardedRequest, *, caller: CallerKey | None = None) -> ForwardOutcome:
         """Pass a request on to PiAPI, with Ringback's own key; return the answer when its headers have arrived."""
-        return await _measured("forward", self._forwarder.forward(request, caller))
+        return await measured(self.name, "forward", self._forwarder.forward(request, caller))
 
     def task_in_answer(self, body: bytes) -> ProviderUpdate | None:
         """Return the task in a body of the form `{"code", "data": {"task_id", ...}}`, None if it is no such body."""
@@ -318,24 +306,3 @@ def _task_path(task_id: str) -> str | None:
 
 def _size(outcome: CallOutcome) -> int:
     return outcome.size if isinstance(outcome, PiAPIResponse) else 0
-
-
-async def _measured(name: str, call: Awaitable[_Outcome]) -> _Outcome:
-    began = monotonic()
-    outcome = await call
-    _count(name, outcome, began)
-    return outcome
-
-
-def _count(call: str, outcome: object, began: float) -> None:
-    """Count a call, and observe how long it took since `began` on the monotonic clock."""
-    name = outcome if isinstance(outcome, str) else _outcome_word(outcome)
-    counted(provider_calls, PiAPI.name, call, name).inc()
-    timed(provider_seconds, PiAPI.name, call, name).observe(monotonic() - began)
-
-
-def _outcome_word(outcome: object) -> str:
-    is_refused = isinstance(outcome, Refused | NotForwarded) and outcome.code == PROVIDER_UNAUTHORIZED
-    if is_refused or (isinstance(outcome, NoAnswer) and outcome.unauthorized):
-        return "unauthorized"
-    return _OUTCOMES[type(outcome).__name__]

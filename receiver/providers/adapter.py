@@ -1,0 +1,375 @@
+"""A provider behind the protocol, for any API that `receiver.providers.api` describes, with one account of it."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from time import monotonic
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from models import TaskStatus
+from receiver.clock import wall_now
+from receiver.domain.redaction import may_hold, redact_text, redact_value
+from receiver.domain.updates import ProviderUpdate, Source
+from receiver.large_bodies import read_by_size
+from receiver.providers.accounts import Account
+from receiver.providers.api import API, CannotAsk, Judgement, Request, Window
+from receiver.providers.base import (
+    AccountCheck,
+    CallerKey,
+    CancelOutcome,
+    CancelScope,
+    ConfirmSend,
+    FetchOutcome,
+    Found,
+    Headers,
+    History,
+    MalformedUpdate,
+    NewTask,
+    NoAnswer,
+    ProviderTask,
+    Refused,
+    Signature,
+    SubmitOutcome,
+    WebhookOutcome,
+)
+from receiver.providers.calls import CallResponse, HTTPCalls
+from receiver.providers.lenient_json import read_json
+from receiver.providers.measuring import count_call, measured
+from receiver.providers.outcomes import (
+    Outcome,
+    cancel_outcome,
+    envelope,
+    fetch_outcome,
+    judged,
+    result_outcome,
+    submit_outcome,
+    unauthorized,
+)
+from receiver.providers.rate_limiter import RateLimiter
+
+_LONGEST_PLAIN = 64 * 1024
+_LONGEST_TEXT = 500
+_MOST_PAGES = 10_000
+_MOST_WAITS = 20
+"""A page is asked for again this many times because the provider asked to wait."""
+_KEYS_SECONDS = 86_400.0
+"""How long fetched signing keys are used."""
+_KEYS_AGAIN_SECONDS = 60.0
+"""They are fetched again after a signature that none of them made, but no sooner than this: keys are rotated."""
+_UNBEGUN = frozenset({TaskStatus.QUEUED, TaskStatus.STAGED, TaskStatus.PENDING})
+
+Keep = Callable[[dict[str, Any]], bool]
+
+
+class Adapter:
+    """One account at a provider. It owns its connections: call `aclose` when done.
+
+    `timeout` (seconds) bounds each phase of a call, as in `receiver.providers.calls`.
+    """
+
+    def __init__(self, api: API, account: Account, *, timeout: float, rate_limiter: RateLimiter) -> None:
+        self.name = api.name
+        self.capabilities = api.capabilities
+        self._api = api
+        self._account = account
+        self._base_url = (account.base_url or api.base_url).rstrip("/")
+        self._fault = _credential_fault(api, account)
+        self._refusal: str | None = None
+        self._secrets = tuple(filter(None, account.credentials.values()))
+        self._calls = _Calls(
+            base_url=self._base_url, headers={}, secrets=self._secrets, timeout=timeout, rate_limiter=rate_limiter
+        )
+        self._keys: Any = None
+        self._keys_at = -_KEYS_SECONDS
+        self._fetching_keys = asyncio.Lock()
+
+    async def submit(
+        self, task: NewTask, *, caller: CallerKey | None = None, confirm: ConfirmSend | None = None
+    ) -> SubmitOutcome:
+        """Create the task, unless `confirm` returns False: then the outcome is `NotMade`."""
+        return await measured(self.name, "submit", self._submit(task, caller, confirm))
+
+    async def fetch(
+        self, task: ProviderTask, *, attempt: int | None, hidden: str = "", caller: CallerKey | None = None
+    ) -> FetchOutcome:
+        """Ask for one task, and for its result where that is in a second call; the update carries `attempt`."""
+        return _with_attempt(await measured(self.name, "fetch", self._fetch(task, hidden, caller)), attempt)
+
+    async def cancel(self, task: ProviderTask, *, caller: CallerKey | None = None) -> CancelOutcome:
+        """Ask the provider to cancel one task.
+
+        Where it cancels only what it has not begun, the task is looked at first: the same call would erase one that
+        has ended.
+        """
+        return await measured(self.name, "cancel", self._cancel(task, caller))
+
+    async def find(
+        self, reference: str, *, model: str, task_type: str, attempt: int | None, caller: CallerKey | None = None
+    ) -> FetchOutcome:
+        """Ask for the task that was created with this reference of ours."""
+        found = await measured(self.name, "find", self._find(reference, model, task_type, caller))
+        return _with_attempt(found, attempt)
+
+    async def history(
+        self,
+        *,
+        model: str,
+        since: datetime,
+        until: datetime | None = None,
+        keep: Keep | None = None,
+        caller: CallerKey | None = None,
+    ) -> History:
+        """Return the provider's own list of this time, read to its end; one that has no list is never complete."""
+        began = monotonic()
+        if self._fault or not self.capabilities.lists:
+            return History([], is_complete=False)
+        found = await self._history(Window(model, since, until), keep or (lambda _: True), caller)
+        count_call(self.name, "history", "found" if found.is_complete else "no_answer", began)
+        return found
+
+    async def check_account(self) -> AccountCheck:
+        """Make one call that costs nothing; return what it shows of the connection, the key and the account."""
+        if self._fault:
+            return AccountCheck(is_reached=False, fault=self._fault)
+        outcome = await self._call(self._api.account())
+        if not isinstance(outcome, CallResponse):
+            return AccountCheck(is_reached=False, fault=outcome.message)
+        is_accepted = judged(self._api, outcome) == Judgement.BY_STATUS and 200 <= outcome.status < 300
+        fault = "" if is_accepted else f"HTTP {outcome.status}: {self._api.message(outcome)}"
+        return AccountCheck(is_reached=True, fault=fault, date=outcome.date, calls_left=outcome.calls_left)
+
+    def key_refusal(self) -> str | None:
+        """Return why the provider refused the account's key at the last call; None if it did not."""
+        return self._refusal
+
+    def paused_for(self) -> float:
+        """Return the seconds until the end of the pause that the provider asked for; 0 if there is none."""
+        return self._calls.rate_limiter.paused_for()
+
+    async def check_signature(self, body: bytes, headers: Headers) -> Signature:
+        """Check the signature of a webhook; keys that are fetched are kept for a day, and fetched anew if none fits."""
+        request = self._api.signing_keys()
+        if request is None:
+            return self._verified(body, headers, None)
+        keys = await self._signing_keys(request, _KEYS_SECONDS)
+        signature = Signature.UNCHECKED if keys is None else self._verified(body, headers, keys)
+        if signature == Signature.WRONG and (again := await self._signing_keys(request, _KEYS_AGAIN_SECONDS)) != keys:
+            signature = self._verified(body, headers, again)
+        return signature
+
+    def parse_webhook(self, body: bytes, *, attempt: int | None = None, hidden: str = "") -> WebhookOutcome:
+        """Turn an inbound webhook's body into what it comes to. Raises `MalformedUpdate`."""
+        outcome = self._api.parse_webhook(_without((*self._secrets, hidden), body, read_json(body)))
+        if isinstance(outcome, ProviderUpdate):
+            return replace(outcome, source=Source.WEBHOOK, attempt=attempt)
+        return outcome
+
+    def parse_task(self, task: dict[str, Any], *, attempt: int | None = None) -> ProviderUpdate:
+        """Turn one item of `history` into an update (source `poll`). Raises `MalformedUpdate`."""
+        return replace(self._api.parse_task(task), source=Source.POLL, attempt=attempt)
+
+    def redact(self, body: bytes, *, hidden: str = "") -> str:
+        """Return an inbound body as text without secrets. Never raises, whatever the body is."""
+        secrets = (*self._secrets, hidden)
+        try:
+            return orjson.dumps(_without(secrets, body, read_json(body))).decode()
+        except (MalformedUpdate, orjson.JSONEncodeError):
+            return _plain(body, secrets)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._calls.aclose()
+
+    async def _submit(self, task: NewTask, caller: CallerKey | None, confirm: ConfirmSend | None) -> SubmitOutcome:
+        if self._fault:
+            refused = unauthorized(self.name, self._account.name, self._fault)
+            self._refusal = refused.message
+            return refused
+        try:
+            request = self._api.create(task)
+        except CannotAsk as error:
+            return Refused(400, str(error), envelope(400, str(error)))
+        outcome = await self._call(request, hidden=task.webhook_secret or "", caller=caller, confirm=confirm)
+        return await read_by_size(_size(outcome), lambda: submit_outcome(outcome, self._api, task, self._account.name))
+
+    async def _fetch(self, task: ProviderTask, hidden: str, caller: CallerKey | None) -> FetchOutcome:
+        if self._fault:
+            return NoAnswer(self._fault, unauthorized=True)
+        look = await self._call(self._api.look(task), hidden=hidden, caller=caller)
+        name = self._account.name
+        outcome = await read_by_size(_size(look), lambda: fetch_outcome(look, self._api, task, name))
+        if not isinstance(outcome, Request):
+            return outcome
+        assert isinstance(look, CallResponse)  # noqa: S101 - only an answer leads to a second call
+        result = await self._call(outcome, hidden=hidden, caller=caller)
+        return await read_by_size(_size(result), lambda: result_outcome(result, self._api, task, look, name))
+
+    async def _find(self, reference: str, model: str, task_type: str, caller: CallerKey | None) -> FetchOutcome:
+        if self._fault:
+            return NoAnswer(self._fault, unauthorized=True)
+        look = await self._call(self._api.find(reference, model, task_type), caller=caller)
+        unnamed = ProviderTask("", None, model, task_type)
+        outcome = fetch_outcome(look, self._api, unnamed, self._account.name)
+        return NoAnswer("the provider's response has no result") if isinstance(outcome, Request) else outcome
+
+    async def _cancel(self, task: ProviderTask, caller: CallerKey | None) -> CancelOutcome:
+        if self._fault:
+            return unauthorized(self.name, self._account.name, self._fault)
+        if self.capabilities.cancels == CancelScope.NONE:
+            message = f"{self.name} cannot cancel a task that it has accepted"
+            return Refused(409, message, envelope(409, message))
+        if self.capabilities.cancels == CancelScope.QUEUED:
+            looked = await self._fetch(task, "", caller)
+            if not isinstance(looked, Found):
+                return looked
+            if looked.update.status not in _UNBEGUN:
+                message = f"{self.name} cancels only tasks that it has not begun; this one is {looked.update.status}"
+                return Refused(409, message, envelope(409, message))
+        outcome = await self._call(self._api.cancel(task), caller=caller)
+        return cancel_outcome(outcome, self._api, self._account.name)
+
+    async def _history(self, window: Window, keep: Keep, caller: CallerKey | None) -> History:
+        kept: list[dict[str, Any]] = []
+        request: Request | None = self._api.page(window)
+        for _ in range(_MOST_PAGES):
+            if request is None:
+                return History(kept, is_complete=True)
+            answer = await self._page(request, caller)
+            if answer is None:
+                break
+            try:
+                page = await read_by_size(answer.size, partial(self._api.read_page, answer, window))
+            except MalformedUpdate:
+                break
+            kept += [item for item in page.tasks if keep(item)]
+            request = page.following
+        return History(kept, is_complete=False)
+
+    async def _page(self, request: Request, caller: CallerKey | None) -> CallResponse | None:
+        """Ask for one page, again while the provider asks to wait; return its answer, None without a usable one."""
+        for _ in range(_MOST_WAITS):
+            answer = await self._call(request, caller=caller)
+            if not isinstance(answer, CallResponse):
+                return None
+            judgement = judged(self._api, answer)
+            if judgement == Judgement.BY_STATUS and 200 <= answer.status < 300:
+                return answer
+            if judgement != Judgement.LATER:
+                return None
+            await asyncio.sleep(self.paused_for())
+        return None
+
+    async def _call(
+        self,
+        request: Request,
+        *,
+        hidden: str = "",
+        caller: CallerKey | None = None,
+        confirm: ConfirmSend | None = None,
+    ) -> Outcome:
+        now = wall_now().timestamp()
+        outcome = await self._calls.call(
+            request.method,
+            self._own(request.url),
+            params=request.params or None,
+            content=None if request.body is None else orjson.dumps(request.body),
+            headers={**self._api.auth(self._account.credentials, now), **request.headers},
+            hidden=hidden,
+            caller=caller,
+            confirm=confirm,
+        )
+        if isinstance(outcome, CallResponse):
+            is_refused = judged(self._api, outcome) == Judgement.UNAUTHORIZED
+            words = self._api.message(outcome) if is_refused else ""
+            self._refusal = unauthorized(self.name, self._account.name, words).message if is_refused else None
+        return outcome
+
+    def _own(self, url: str) -> str:
+        """Return a URL of the provider's, or its path where it is below the base URL or elsewhere.
+
+        An account with another base URL (a proxy, a sandbox) has everything there. A URL that leads off the provider's
+        hosts is not followed: its path is asked for at the provider instead.
+        """
+        parts = urlsplit(url)
+        if not parts.netloc:
+            return url
+        base = urlsplit(self._base_url)
+        path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+        is_own = self._account.base_url is None and parts.scheme == "https" and parts.netloc in self._api.hosts
+        if is_own:
+            return url
+        # A base URL with a path of its own is in the URLs below it already.
+        return path.removeprefix(base.path) if parts.netloc == base.netloc and base.path else path
+
+    async def _signing_keys(self, request: Request, most_seconds: float) -> Any:
+        """Return the keys, fetched again if they are older than this; None if they cannot be had."""
+        async with self._fetching_keys:
+            if monotonic() - self._keys_at < most_seconds:
+                return self._keys
+            answer = await self._call(request)
+            if isinstance(answer, CallResponse) and answer.status == 200 and answer.body is not None:
+                self._keys, self._keys_at = answer.body, monotonic()
+            return self._keys
+
+    def _verified(self, body: bytes, headers: Headers, keys: Any) -> Signature:
+        now = wall_now().timestamp()
+        return self._api.verify(body, headers, credentials=self._account.credentials, keys=keys, now=now)
+
+
+class _Calls(HTTPCalls[CallResponse]):
+    """Calls to a provider, whose responses are read as any JSON."""
+
+    def read_body(self, body: bytes, hidden: tuple[str, ...]) -> tuple[Any, str]:
+        """Return the body as JSON without secrets, or as plain text."""
+        try:
+            return _without(hidden, body, read_json(body, cut=True)), ""
+        except MalformedUpdate:
+            text = _plain(body[:_LONGEST_PLAIN], hidden).strip()[:_LONGEST_TEXT]
+            return None, "" if "<" in text else text
+
+    def response(
+        self, status: int, value: Any, text: str, retry_after: float | None, size: int, **more: Any
+    ) -> CallResponse:
+        """Return a response."""
+        return CallResponse(status, value, text, retry_after, size, **more)
+
+
+def _credential_fault(api: API, account: Account) -> str | None:
+    """Return why the account cannot be used, without repeating a credential; None if it can."""
+    for name in api.credential_names:
+        value = account.credentials.get(name, "").strip()
+        if not value:
+            return f"account {account.name!r} of {api.name} has no {name}"
+        if not (value.isascii() and value.isprintable()):
+            return f"the {name} of account {account.name!r} of {api.name} has characters that no header may have"
+    return None
+
+
+def _with_attempt(outcome: FetchOutcome, attempt: int | None) -> FetchOutcome:
+    return Found(replace(outcome.update, attempt=attempt)) if isinstance(outcome, Found) else outcome
+
+
+def _without(secrets: Sequence[str], body: bytes, value: Any) -> Any:
+    held = [secret for secret in secrets if may_hold(body, secret)]
+    return redact_value(value, held) if held else value
+
+
+def _plain(body: bytes, secrets: Sequence[str]) -> str:
+    text = body.decode("utf-8", "replace").replace("\0", "")
+    for secret in secrets:
+        text = redact_text(text, secret)
+    return text
+
+
+def _size(outcome: Outcome) -> int:
+    return outcome.size if isinstance(outcome, CallResponse) else 0
+
+
+def request_headers(headers: Headers) -> Mapping[str, str]:
+    """Return the headers of a request by name, the last one where a name comes several times."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}

@@ -1,0 +1,131 @@
+"""A twin of another provider: its paths, its webhooks and its signatures, over the same tasks and scripts as PiAPI's.
+
+A twin is below a path of its own, `/{name}`, which is the base URL of an account that uses it. What a task does is set
+by `sandbox` in its input, as for PiAPI.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.sandbox.answers import CutConnection, bad_gateway, hang, nonsense
+from receiver.sandbox.script import KnobRefused, PollBehaviour, SubmitBehaviour, poll_behaviour, read_script
+from receiver.sandbox.task import CreateRequest, SandboxTask
+from receiver.sandbox.tasks import Sandbox
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+Refuse = Callable[..., Response]
+"""Makes an error of the provider's, from a status, a message and `retry_after`."""
+
+_REFUSALS: dict[SubmitBehaviour, tuple[int, str]] = {
+    "refuse": (422, "the prompt was refused"),
+    "refuse_in_200": (402, "insufficient credit"),
+    "unauthorized": (401, "the key is wrong"),
+    "rate_limited": (429, "too many requests"),
+    "unavailable": (503, "service unavailable"),
+    "error": (500, "internal error"),
+}
+_POLL_FAULTS: dict[PollBehaviour, tuple[int, str]] = {
+    "not_found": (404, "not found"),
+    "error": (500, "internal error"),
+    "rate_limited": (429, "too many requests"),
+}
+
+
+class Twin(Protocol):
+    """A provider's twin. `routes` are below `/{name}`."""
+
+    name: str
+
+    def routes(self) -> list[tuple[str, str, Endpoint]]:
+        """Return the paths, each with its method and what answers it."""
+        ...
+
+    def authorizes(self, request: Request) -> bool:
+        """Return whether a request has a key in the provider's own form."""
+        ...
+
+    def refusal(self, status: int, message: str, *, retry_after: int | None = None) -> Response:
+        """Return an error in the provider's own form."""
+        ...
+
+
+class TwinTasks:
+    """What every twin does with the sandbox's tasks. `refuse` makes the provider's own errors."""
+
+    def __init__(self, sandbox: Sandbox, refuse: Refuse) -> None:
+        self._sandbox = sandbox
+        self._refuse = refuse
+
+    async def create(
+        self, request: Request, wanted: CreateRequest, answer: Callable[[SandboxTask], Response], twin: Any
+    ) -> Response:
+        """Make a task as its script asks, and answer it; or fail as the script asks."""
+        options = self._sandbox.options
+        if options.submit_status is not None:
+            return self._refuse(options.submit_status, "outage", retry_after=options.retry_after)
+        try:
+            script = read_script(wanted.input.get("sandbox", {}), options)
+        except KnobRefused as error:
+            return self._refuse(422, str(error))
+        behaviour = self._sandbox.submit_behaviour(wanted, script)
+        if behaviour in _REFUSALS:
+            status, message = _REFUSALS[behaviour]
+            return self._refuse(status, message, retry_after=script.retry_after if status == 429 else None)
+        if behaviour == "nonsense":
+            return nonsense()
+        task = self._sandbox.create(wanted, script, self._sandbox.files_url(request), twin=twin)
+        answered = answer(task)
+        if script.webhook == "before_answer":
+            await self._sandbox.wait_until_notified(task)
+        match behaviour:
+            case "bad_gateway":
+                return bad_gateway()
+            case "cut":
+                return CutConnection()
+            case "hang":
+                await hang(request, script.hang_seconds)
+        return answered
+
+    def find(self, task_id: str, twin: Any) -> SandboxTask | None:
+        """Return a task of this twin's."""
+        task = self._sandbox.tasks.get(task_id)
+        return task if task is not None and task.twin is twin else None
+
+    async def polled(self, request: Request, task: SandboxTask | None) -> Response | None:
+        """Count a poll of a task; return the fault that its script asks for, or that there is none, else None."""
+        options = self._sandbox.options
+        if options.poll_status is not None:
+            return self._refuse(options.poll_status, "outage", retry_after=options.retry_after)
+        if task is None:
+            return self._refuse(404, "not found")
+        behaviour = poll_behaviour(task.script, task.polls)
+        task.polls += 1
+        if behaviour in _POLL_FAULTS:
+            status, message = _POLL_FAULTS[behaviour]
+            return self._refuse(status, message, retry_after=task.script.retry_after if status == 429 else None)
+        if behaviour == "nonsense":
+            return nonsense()
+        if behaviour == "hang":
+            await hang(request, task.script.hang_seconds)
+        return None
+
+    def cancel(self, task: SandboxTask) -> bool:
+        """Cancel a task that has not ended; return whether it was."""
+        return self._sandbox.cancel(task)
+
+    def newest_first(self, twin: Any) -> list[SandboxTask]:
+        """Return the twin's tasks."""
+        return [task for task in reversed(self._sandbox.tasks.values()) if task.twin is twin]
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """Return the JSON object of a request's body, an empty one if it is none."""
+    try:
+        value = orjson.loads(await request.body())
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
