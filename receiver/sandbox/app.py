@@ -49,7 +49,7 @@ def create_sandbox(options: SandboxOptions) -> Starlette:
         *_direct_routes(DirectPaths(sandbox)),
         *_control_routes(ControlPaths(sandbox, requests)),
     ]
-    twins = [FalTwin(sandbox), ReplicateTwin(sandbox)]
+    twins: list[Twin] = [FalTwin(sandbox), ReplicateTwin(sandbox)]
     return Starlette(
         routes=[
             *(counted(method, path, _guarded(sandbox, path, endpoint)) for method, path, endpoint in routes),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from models import EventType
 from receiver.clock import utc_now
@@ -13,7 +13,6 @@ from receiver.domain.system_events import (
     storage_unavailable,
 )
 from receiver.events.system import SystemEvents
-from receiver.providers import Provider
 from receiver.storage.system import end_conditions
 from receiver.storage.writer import Writer
 from receiver.telemetry.log import get_logger
@@ -32,13 +31,25 @@ Condition = tuple[EventType, str]
 """A type of system event, and the provider that it is about."""
 
 
+class WatchedProvider(Protocol):
+    """What is watched of a provider."""
+
+    def key_refusal(self) -> str | None:
+        """Return why the provider refused Ringback's own key at the last call; None if it did not."""
+        ...
+
+    def paused_for(self) -> float:
+        """Return the seconds until the end of the pause that the provider asked for; 0 if there is none."""
+        ...
+
+
 class SystemWatcher:
     """Looks at the providers and the writer of this process, every `every_seconds`."""
 
     def __init__(
         self,
         writer: Writer,
-        providers: Mapping[str, Provider],
+        providers: Mapping[str, WatchedProvider],
         system_events: SystemEvents,
         *,
         every_seconds: float = EVERY_SECONDS,

@@ -51,6 +51,12 @@ class _NoWriter:
         return Applied("", "completed", changed=True)
 
 
+class _NoDatabase:
+    """Stands for the database, of which only the writer is used."""
+
+    writer = _NoWriter()
+
+
 class _NoApplier:
     poll_schedule = PollSchedule(15, 300, 86400)
 
@@ -63,7 +69,7 @@ def limit(settings: Settings) -> Starlette:
     provider = _provider()
     keyring = KeyRing(master_keys(settings))
     hooks = InboundEndpoint(
-        _NoWriter(),  # type: ignore[arg-type]
+        _NoDatabase(),  # type: ignore[arg-type]
         _NoApplier(),  # type: ignore[arg-type]
         {provider.name: provider},
         keyring,

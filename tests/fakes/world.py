@@ -19,6 +19,7 @@ from models import TERMINAL
 from receiver.app import create_app
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
+from receiver.providers.registry import PROVIDER_NAMES
 from receiver.sandbox import SandboxOptions, create_sandbox
 from receiver.serving.master_keys import master_keys
 from receiver.serving.start import ensure_keys
@@ -237,6 +238,7 @@ async def _provider_and_subscriber(
             "RINGBACK_API_KEY": API_KEY,
             "RINGBACK_PIAPI_BASE_URL": provider,
             "RINGBACK_PIAPI_API_KEY": PROVIDER_KEY,
+            **_twins(provider),
             "RINGBACK_ALLOW_PRIVATE_TARGETS": "true",
             "RINGBACK_PROVIDER_RATE": "1000/s",
             "RINGBACK_RETRY_SCHEDULE": "0,0.1,0.2,0.4,0.8,1.6",
@@ -248,6 +250,13 @@ async def _provider_and_subscriber(
         environment.update({f"RINGBACK_{name.upper()}": value for name, value in settings.items()})
         yield environment, subscriber
         check_deliveries(subscriber.received)
+
+
+def _twins(provider: str) -> dict[str, str]:
+    """Return the accounts of the other providers, each at its twin."""
+    names = [name for name in PROVIDER_NAMES if name != "piapi"]
+    keys = {f"RINGBACK_PROVIDER_{name.upper()}_API_KEY": PROVIDER_KEY for name in names}
+    return keys | {f"RINGBACK_PROVIDER_{name.upper()}_BASE_URL": f"{provider}/{name}" for name in names}
 
 
 async def _prepare(settings: Settings) -> list[str]:

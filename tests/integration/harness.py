@@ -17,7 +17,8 @@ from receiver.domain.updates import ProviderUpdate, Source
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.feed import Feed
 from receiver.events.system import SystemEvents
-from receiver.providers import AccountCheck, CallerKey, ForwardedRequest, ForwardOutcome, Provider
+from receiver.providers import AccountCheck, CallerKey, FetchOutcome, Headers, Provider, Signature, WebhookOutcome
+from receiver.providers.piapi import PiAPI
 from receiver.runs.advance import Advancer
 from receiver.storage.database import Database
 from receiver.storage.organizations import ensure_organization
@@ -66,20 +67,20 @@ class BaseFakeProvider:
     """A `Provider` of which a subclass defines `submit`, `fetch`, `cancel` and `history`."""
 
     name = "piapi"
+    capabilities = PiAPI.capabilities
 
-    async def forward(self, request: ForwardedRequest, *, caller: CallerKey | None = None) -> ForwardOutcome:
+    async def find(
+        self, reference: str, *, model: str, task_type: str, attempt: int | None, caller: CallerKey | None = None
+    ) -> FetchOutcome:
         raise NotImplementedError
 
-    def task_in_answer(self, body: bytes) -> ProviderUpdate | None:
-        raise NotImplementedError
-
-    async def account_info(self) -> tuple[int, dict[str, Any]]:
+    async def check_signature(self, body: bytes, headers: Headers) -> Signature:
         raise NotImplementedError
 
     async def check_account(self) -> AccountCheck:
         raise NotImplementedError
 
-    def parse_webhook(self, body: bytes, *, attempt: int | None = None, hidden: str = "") -> ProviderUpdate:
+    def parse_webhook(self, body: bytes, *, attempt: int | None = None, hidden: str = "") -> WebhookOutcome:
         raise NotImplementedError
 
     def parse_task(self, task: dict[str, Any], *, attempt: int | None = None) -> ProviderUpdate:

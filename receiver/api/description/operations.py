@@ -347,9 +347,9 @@ _FORWARDED: Mapping[str, Operation] = {
 }
 
 
-def _inbound(name: str, summary: str) -> Operation:
+def _inbound(name: str, summary: str, *, body: Any = PiapiNews) -> Operation:
     refusals = dict.fromkeys((400, 401, 404, 413, 415, 500, 503, 504), Plain(PiapiError))
-    return Operation(id=name, tag="Inbound", answers={200: None, **refusals}, body=PiapiNews, summary=summary)
+    return Operation(id=name, tag="Inbound", answers={200: None, **refusals}, body=body, summary=summary)
 
 
 _INBOUND: Mapping[str, Operation] = {
@@ -361,6 +361,11 @@ _INBOUND: Mapping[str, Operation] = {
 _WITHOUT_KEY: Mapping[str, Operation] = {
     "POST /hooks/{provider}/{task_id}": _inbound(
         "receive_task_webhook", "Receive the provider's report on a task, which has a secret of its own"
+    ),
+    "POST /hooks/{provider}/{task_id}/{token}": _inbound(
+        "receive_signed_webhook",
+        "Receive the report of a provider that sends no secret back: it is the last part of the path",
+        body=_ANY_JSON,
     ),
     "POST /hooks/{provider}": _inbound(
         "receive_webhook", "Receive the provider's report on a task that was created elsewhere"

@@ -7,13 +7,14 @@ from pydantic import AliasChoices, BaseModel
 
 from receiver.api.description.described import DescribedOperation
 from receiver.api.description.model_schemas import JsonSchema, ModelSchemas
-from receiver.providers.registry import DEFAULT_PROVIDER
+from receiver.providers.registry import PROVIDER_NAMES
 from receiver.telemetry.trace_context import TRACEPARENT
 
 _UUID: JsonSchema = {"type": "string", "format": "uuid"}
 _IN_PATHS: Mapping[str, tuple[JsonSchema, str]] = {
     "task_id": ({"type": "string", "minLength": 1}, "Ringback's id of the task, or the provider's."),
-    "provider": ({"enum": [DEFAULT_PROVIDER]}, "The name of the provider."),
+    "provider": ({"enum": list(PROVIDER_NAMES)}, "The name of the provider."),
+    "token": ({"type": "string"}, "The secret of the task, which its provider was given in the URL."),
 }
 IDEMPOTENCY_KEY: JsonSchema = {
     "name": "Idempotency-Key",
