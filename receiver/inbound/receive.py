@@ -36,7 +36,15 @@ from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import RingbackError, TooLarge, Unavailable
 from receiver.inbound.probe import PROBE, ProbeEndpoint
 from receiver.large_bodies import LARGE_BYTES, read_apart, read_by_size
-from receiver.providers import CallbackScope, LookNow, MalformedUpdate, Provider, Reply, Signature, WebhookOutcome
+from receiver.providers import (
+    CallbackScope,
+    LookNow,
+    MalformedUpdate,
+    Provider,
+    Signature,
+    WebhookAnswer,
+    WebhookOutcome,
+)
 from receiver.storage.database import Database
 from receiver.storage.leases import poll_now
 from receiver.storage.receipts import insert_receipts, new_receipt, receipt_owner
@@ -199,7 +207,7 @@ class InboundEndpoint:
 
     async def _apply(
         self, provider: Provider, task_uid: str | None, secret: str, scope: Scope, receive: Receive
-    ) -> tuple[str, str | None, Reply | None]:
+    ) -> tuple[str, str | None, WebhookAnswer | None]:
         """Apply a webhook; return what became of it, the trace of its task, and the answer where it is not the usual.
 
         Raises `_Forged`, and for a body that cannot be read what `_receive` answers.
@@ -226,7 +234,7 @@ class InboundEndpoint:
             readable = (error.unpacked if isinstance(error, EncodingBroken) else b"") or body
             await self._store_receipt(provider, task_uid, await _redacted(provider, readable, secret), str(error))
             raise MalformedUpdate(str(error)) from None
-        if isinstance(outcome, Reply):
+        if isinstance(outcome, WebhookAnswer):
             return "answered", None, outcome
         if isinstance(outcome, LookNow):
             return await self._look_now(provider, task_uid, outcome, attempt)
@@ -237,11 +245,12 @@ class InboundEndpoint:
             body=redacted,
             accepted_at=accepted_at,
         )
-        return "stored", (await self._writer.write(self._applier.apply, arrival, essential=True)).trace_context, None
+        applied = await self._writer.write(self._applier.apply, arrival, essential=True)
+        return "stored", applied.trace_context, None
 
     async def _look_now(
         self, provider: Provider, task_uid: str | None, look: LookNow, attempt: int | None
-    ) -> tuple[str, str | None, Reply | None]:
+    ) -> tuple[str, str | None, WebhookAnswer | None]:
         """Write that a task is to be asked for now; return as `_apply` does. Raises `Unavailable`.
 
         One that is not known is none of ours, or its create call has not been answered yet: then it is polled soon in
@@ -380,7 +389,7 @@ async def _answer(
     await send({"type": "http.response.body", "body": body})
 
 
-async def _send_reply(send: Send, reply: Reply) -> None:
+async def _send_reply(send: Send, reply: WebhookAnswer) -> None:
     headers = [(b"content-type", reply.content_type.encode()), (b"content-length", str(len(reply.body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})

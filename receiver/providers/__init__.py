@@ -32,10 +32,10 @@ from receiver.providers.base import (
     Provider,
     ProviderTask,
     Refused,
-    Reply,
     Signature,
     SubmitOutcome,
     UnknownOutcome,
+    WebhookAnswer,
     WebhookOutcome,
 )
 
@@ -71,9 +71,9 @@ __all__ = [
     "Provider",
     "ProviderTask",
     "Refused",
-    "Reply",
     "Signature",
     "SubmitOutcome",
     "UnknownOutcome",
+    "WebhookAnswer",
     "WebhookOutcome",
 ]

@@ -8,7 +8,7 @@ DEFAULT_ACCOUNT = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class ProviderAccount:
     """An account at a provider. `credentials` are by the names that the API gives them.
 
     `base_url` is that of the API if it is None. `calls_per_second` bounds the calls of all processes together.

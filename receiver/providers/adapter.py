@@ -16,7 +16,7 @@ from receiver.clock import wall_now
 from receiver.domain.redaction import may_hold, redact_text, redact_value
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.large_bodies import read_by_size
-from receiver.providers.accounts import Account
+from receiver.providers.accounts import ProviderAccount
 from receiver.providers.api import API, CannotAsk, Judgement, Request, Window
 from receiver.providers.base import (
     AccountCheck,
@@ -41,7 +41,7 @@ from receiver.providers.calls import CallResponse, HTTPCalls
 from receiver.providers.lenient_json import read_json
 from receiver.providers.measuring import count_call, measured
 from receiver.providers.outcomes import (
-    Outcome,
+    MadeCall,
     cancel_outcome,
     envelope,
     fetch_outcome,
@@ -72,7 +72,7 @@ class Adapter:
     `timeout` (seconds) bounds each phase of a call, as in `receiver.providers.calls`.
     """
 
-    def __init__(self, api: API, account: Account, *, timeout: float, rate_limiter: RateLimiter) -> None:
+    def __init__(self, api: API, account: ProviderAccount, *, timeout: float, rate_limiter: RateLimiter) -> None:
         self.name = api.name
         self.capabilities = api.capabilities
         self._api = api
@@ -152,7 +152,7 @@ class Adapter:
         return self._calls.rate_limiter.paused_for()
 
     async def check_signature(self, body: bytes, headers: Headers) -> Signature:
-        """Check the signature of a webhook; keys that are fetched are kept for a day, and fetched anew if none fits."""
+        """Check the signature of a webhook. Keys are kept for a day, and fetched again if none of them made it."""
         request = self._api.signing_keys()
         if request is None:
             return self._verified(body, headers, None)
@@ -271,7 +271,7 @@ class Adapter:
         hidden: str = "",
         caller: CallerKey | None = None,
         confirm: ConfirmSend | None = None,
-    ) -> Outcome:
+    ) -> MadeCall:
         now = wall_now().timestamp()
         outcome = await self._calls.call(
             request.method,
@@ -339,7 +339,7 @@ class _Calls(HTTPCalls[CallResponse]):
         return CallResponse(status, value, text, retry_after, size, **more)
 
 
-def _credential_fault(api: API, account: Account) -> str | None:
+def _credential_fault(api: API, account: ProviderAccount) -> str | None:
     """Return why the account cannot be used, without repeating a credential; None if it can."""
     for name in api.credential_names:
         value = account.credentials.get(name, "").strip()
@@ -366,7 +366,7 @@ def _plain(body: bytes, secrets: Sequence[str]) -> str:
     return text
 
 
-def _size(outcome: Outcome) -> int:
+def _size(outcome: MadeCall) -> int:
     return outcome.size if isinstance(outcome, CallResponse) else 0
 
 

@@ -404,14 +404,14 @@ class LookNow:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class WebhookAnswer:
     """What a provider expects as answer to a webhook that is about no task (a challenge)."""
 
     body: bytes
     content_type: str = "application/json"
 
 
-WebhookOutcome = ProviderUpdate | LookNow | Reply
+WebhookOutcome = ProviderUpdate | LookNow | WebhookAnswer
 
 
 class MalformedUpdate(ValueError):

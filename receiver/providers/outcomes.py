@@ -31,7 +31,7 @@ from receiver.providers.base import (
 from receiver.providers.calls import CallResponse, NotSent, ResponseLost
 from receiver.providers.statuses import GONE, LOST_AT_GATEWAY, NOT_MADE, PROVIDER_FAULTS, REDIRECTS, TEMPORARY
 
-Outcome = CallResponse | NotSent | ResponseLost
+MadeCall = CallResponse | NotSent | ResponseLost
 
 
 def unauthorized(provider: str, account: str, words: str) -> Refused:
@@ -59,7 +59,7 @@ def judged(api: API, answer: CallResponse) -> Judgement:
     return Judgement.REFUSED if 400 <= answer.status < 500 else Judgement.BY_STATUS
 
 
-def submit_outcome(outcome: Outcome, api: API, task: NewTask, account: str) -> SubmitOutcome:
+def submit_outcome(outcome: MadeCall, api: API, task: NewTask, account: str) -> SubmitOutcome:
     """Return the outcome of a create call."""
     if isinstance(outcome, NotSent):
         return NotMade(outcome.message, outcome.retry_after)
@@ -100,7 +100,7 @@ def _by_status(answer: CallResponse, api: API, task: NewTask, message: str) -> S
     return UnknownOutcome(message, seen=seen(answer))
 
 
-def fetch_outcome(outcome: Outcome, api: API, task: ProviderTask, account: str) -> FetchOutcome | Request:
+def fetch_outcome(outcome: MadeCall, api: API, task: ProviderTask, account: str) -> FetchOutcome | Request:
     """Return the outcome of a look at a task, or the request for its result."""
     if (failed := failed_look(outcome, api, account)) is not None:
         return failed
@@ -112,7 +112,7 @@ def fetch_outcome(outcome: Outcome, api: API, task: ProviderTask, account: str) 
     return update if isinstance(update, Request) else found(update, task)
 
 
-def result_outcome(outcome: Outcome, api: API, task: ProviderTask, look: CallResponse, account: str) -> FetchOutcome:
+def result_outcome(outcome: MadeCall, api: API, task: ProviderTask, look: CallResponse, account: str) -> FetchOutcome:
     """Return the outcome of the second call, for a task's result."""
     if not isinstance(outcome, CallResponse) or not api.is_result(outcome):
         failed = failed_look(outcome, api, account)
@@ -130,7 +130,7 @@ def found(update: Any, task: ProviderTask) -> FetchOutcome:
     return Found(replace(update, source=Source.POLL, provider_task_id=task.id))
 
 
-def failed_look(outcome: Outcome, api: API, account: str) -> Missing | NoAnswer | None:
+def failed_look(outcome: MadeCall, api: API, account: str) -> Missing | NoAnswer | None:
     """Return the outcome of a look that shows nothing of the task; None for one that was answered."""
     if isinstance(outcome, NotSent):
         return NoAnswer(outcome.message, outcome.retry_after)
@@ -149,7 +149,7 @@ def failed_look(outcome: Outcome, api: API, account: str) -> Missing | NoAnswer 
     return None
 
 
-def cancel_outcome(outcome: Outcome, api: API, account: str) -> CancelOutcome:
+def cancel_outcome(outcome: MadeCall, api: API, account: str) -> CancelOutcome:
     """Return the outcome of a cancel call."""
     failed = failed_look(outcome, api, account)
     if failed is None and isinstance(outcome, CallResponse):
@@ -167,12 +167,12 @@ def cancel_outcome(outcome: Outcome, api: API, account: str) -> CancelOutcome:
     return failed or NoAnswer(_unusable(api, outcome))
 
 
-def seen(outcome: Outcome) -> str:
+def seen(outcome: MadeCall) -> str:
     """Return what a log may have of a response: its status and size."""
     return f"HTTP {outcome.status} with {outcome.size} bytes" if isinstance(outcome, CallResponse) else ""
 
 
-def _unusable(api: API, outcome: Outcome) -> str:
+def _unusable(api: API, outcome: MadeCall) -> str:
     return api.message(outcome) if isinstance(outcome, CallResponse) else outcome.message
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
 from receiver.errors import SettingsError
-from receiver.providers.accounts import Account
+from receiver.providers.accounts import ProviderAccount
 from receiver.providers.adapter import Adapter
 from receiver.providers.api import API
 from receiver.providers.base import ForwardingProvider, Provider
@@ -59,8 +59,8 @@ def unknown_provider(name: str) -> str:
     return f"no provider is named {name[:80]!r}; use {' or '.join(similar)}"
 
 
-def _accounts(settings: Settings) -> dict[str, Account]:
-    found: dict[str, Account] = {}
+def _accounts(settings: Settings) -> dict[str, ProviderAccount]:
+    found: dict[str, ProviderAccount] = {}
     faults = []
     for name, given in settings.provider_accounts.items():
         if name not in APIS:
@@ -71,18 +71,18 @@ def _accounts(settings: Settings) -> dict[str, Account]:
         unknown = sorted(values.keys() - set(APIS[name].credential_names))
         wanted = ", ".join((*APIS[name].credential_names, "base_url"))
         faults += [f"RINGBACK_PROVIDER_{name.upper()}_{each.upper()}: {name} takes {wanted}" for each in unknown]
-        found[name] = Account(provider=name, credentials=values, base_url=base_url)
+        found[name] = ProviderAccount(provider=name, credentials=values, base_url=base_url)
     if faults:
         raise SettingsError("\n".join(faults))
     return found
 
 
-def _adapter(api: API, account: Account | None, settings: Settings, shared: Shared) -> Adapter:
+def _adapter(api: API, account: ProviderAccount | None, settings: Settings, shared: Shared) -> Adapter:
     if account is not None:
         begin_provider(api.name)
     return Adapter(
         api,
-        account or Account(provider=api.name),
+        account or ProviderAccount(provider=api.name),
         timeout=settings.provider_timeout_seconds,
         rate_limiter=_rate_limiter(api.name, settings, shared),
     )

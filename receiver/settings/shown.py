@@ -16,7 +16,8 @@ def changed_settings(settings: Settings) -> dict[str, str]:
     """Return the settings that are not default, by name: each value as text, a secret's as `set`."""
     fields = type(settings).model_fields
     values = {name: getattr(settings, name) for name in fields}
-    return {setting_name(name): _shown(value) for name, value in values.items() if value != fields[name].get_default()}
+    default = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
+    return {setting_name(name): _shown(value) for name, value in values.items() if value != default[name]}
 
 
 def _shown(value: Any) -> str:

@@ -364,7 +364,7 @@ _WITHOUT_KEY: Mapping[str, Operation] = {
     ),
     "POST /hooks/{provider}/{task_id}/{token}": _inbound(
         "receive_signed_webhook",
-        "Receive the report of a provider that sends no secret back: it is the last part of the path",
+        "Receive a provider's report on a task, whose secret is the last part of the path",
         body=_ANY_JSON,
     ),
     "POST /hooks/{provider}": _inbound(

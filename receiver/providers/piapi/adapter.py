@@ -10,6 +10,7 @@ import orjson
 
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.large_bodies import LARGE_BYTES, read_by_size
+from receiver.providers.api import Window
 from receiver.providers.base import (
     AccountCheck,
     CallbackScope,
@@ -35,7 +36,7 @@ from receiver.providers.measuring import count_call, measured
 from receiver.providers.piapi import bodies
 from receiver.providers.piapi.calls import CallOutcome, Calls, PiAPIResponse
 from receiver.providers.piapi.forwarding import Forwarder
-from receiver.providers.piapi.history import Window, read_history
+from receiver.providers.piapi.history import read_history
 from receiver.providers.piapi.outcomes import (
     cancel_outcome,
     envelope_of,

@@ -20,6 +20,7 @@ from typing import Any
 from receiver.domain.model_families import history_name
 from receiver.large_bodies import read_by_size
 from receiver.providers import fields
+from receiver.providers.api import Window
 from receiver.providers.base import CallerKey, History
 from receiver.providers.calls import NotSent
 from receiver.providers.piapi.calls import CallOutcome, Calls, PiAPIResponse
@@ -38,15 +39,6 @@ _UNKNOWN_FAMILY = frozenset({400, 404, 422})
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 Keep = Callable[[dict[str, Any]], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Which tasks to list: those of a model that were made from `since` to `until`, None for until now."""
-
-    model: str
-    since: datetime
-    until: datetime | None = None
 
 
 @dataclass(slots=True)

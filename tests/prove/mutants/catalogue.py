@@ -15,11 +15,13 @@ MUTANTS: tuple[Mutant, ...] = (
         name="answers a webhook before its commit",
         what="a provider's webhook is answered with 200 while its write still waits",
         file="receiver/inbound/receive.py",
-        old="        return (await self._writer.write(self._applier.apply, arrival, essential=True)).trace_context\n",
+        old="        applied = await self._writer.write(self._applier.apply, arrival, essential=True)\n"
+        '        return "stored", applied.trace_context, None\n',
         new=(
             '        __import__("asyncio").get_running_loop().call_later(\n'
             '            0.4, __import__("asyncio").ensure_future, self._writer.write(self._applier.apply, arrival)\n'
             "        )\n"
+            '        return "stored", None, None\n'
         ),
         promises=("answered webhooks are on disk", "acknowledged webhooks stand"),
         fault=kill_often,
@@ -154,7 +156,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="takes work for its result",
         what="the provider's word for a running task is read as its end",
-        file="receiver/providers/piapi/fields.py",
+        file="receiver/providers/fields.py",
         old='TaskStatus.COMPLETED: "completed complete',
         new='TaskStatus.COMPLETED: "processing completed complete',
         promises=("events agree with the provider", "rows agree with the provider"),
