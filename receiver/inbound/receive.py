@@ -5,16 +5,10 @@ queried, so that a forged request costs little; the provider's own signature is 
 A 200 means that the update is on disk; for any other response the provider sends its webhook again.
 """
 
-import contextlib
-import hmac
 import logging
-import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
-from urllib.parse import parse_qsl
 
-import orjson
 from starlette.types import Receive, Scope, Send
 
 from models import ReceiptReason
@@ -29,15 +23,15 @@ from receiver.domain.content_encoding import (
     is_packed,
     unpack,
 )
-from receiver.domain.ids import is_id
 from receiver.domain.keyring import KeyRing
 from receiver.domain.log_lines import LogLines
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import RingbackError, TooLarge, Unavailable
+from receiver.inbound.answers import answer, send_expected
 from receiver.inbound.probe import PROBE, ProbeEndpoint
+from receiver.inbound.secrets import InboundSecrets, attempt_of
 from receiver.large_bodies import LARGE_BYTES, read_apart, read_by_size
 from receiver.providers import (
-    CallbackScope,
     LookNow,
     MalformedUpdate,
     Provider,
@@ -59,12 +53,7 @@ from receiver.tracking.update_batch import Arrival
 
 log = get_logger("inbound.receive")
 
-_SECRET_HEADER = b"x-webhook-secret"
 _ENCODING_HEADER = b"content-encoding"
-_ATTEMPT = re.compile(r"0{0,3}[1-9][0-9]{0,2}")
-_LONGEST_QUERY = 4096
-"""Bytes of it that are looked at."""
-_JSON = (b"content-type", b"application/json")
 
 
 class _Forged(Exception):
@@ -92,11 +81,8 @@ class InboundEndpoint:
         self._writer = database.writer
         self._applier = applier
         self._providers = providers
-        self._keyring = keyring
+        self._secrets = InboundSecrets(keyring, shared_secrets)
         self._probes = probes
-        # Without blanks around it, as a header's value has none either.
-        self._shared_secrets = {name: secret.strip() for name, secret in shared_secrets.items()}
-        self._header_forms = {name: _header_forms(secret) for name, secret in self._shared_secrets.items()}
         self._max_body_bytes = max_body_bytes
         self._refusals = LogLines()
 
@@ -108,16 +94,14 @@ class InboundEndpoint:
         if provider is None and parameters["provider"] == PROBE and scope["method"] == "POST" and task_uid:
             await self._answer_probe(task_uid, scope, receive, send)
         elif provider is None:
-            await _answer(send, 404, f"provider {parameters['provider'][:40]!r} does not exist")
+            await answer(send, 404, f"provider {parameters['provider'][:40]!r} does not exist")
         elif scope["method"] != "POST":
-            await _answer(send, 405, "use POST", ((b"allow", b"POST"),))
+            await answer(send, 405, "use POST", ((b"allow", b"POST"),))
         else:
-            token: str | None = parameters.get("token")
-            presented = _presented_secret(scope) if token is None else token.encode("latin-1", "replace")
-            secret = self._verified_secret(provider, task_uid, presented)
+            secret = self._secrets.verified(provider, task_uid, scope)
             if secret is None:
                 self._count_refusal(provider.name, scope)
-                await _answer(send, 401, "the webhook secret is missing or wrong")
+                await answer(send, 401, "the webhook secret is missing or wrong")
             else:
                 began, span_began = time.monotonic(), begin_moment()
                 result, status, context = await self._receive(provider, task_uid, secret, scope, receive, send)
@@ -132,14 +116,14 @@ class InboundEndpoint:
     async def _answer_probe(self, probe_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._probes.is_ours(probe_id, scope):
             self._count_refusal(PROBE, scope)
-            await _answer(send, 401, "the token of the probe is missing, wrong or too old")
+            await answer(send, 401, "the token of the probe is missing, wrong or too old")
             return
         try:
             found = await self._probes.answer(probe_id, scope, receive)
         except RingbackError as error:
-            await _answer(send, error.status, error.message, ((b"connection", b"close"),))
+            await answer(send, error.status, error.message, ((b"connection", b"close"),))
         else:
-            await _answer(send, 200, "success", data=found)
+            await answer(send, 200, "success", data=found)
 
     def _count_refusal(self, provider: str, scope: Scope) -> None:
         """Count a wrong secret. Its address is never slowed: it may be the provider's, or a proxy's."""
@@ -149,19 +133,6 @@ class InboundEndpoint:
         if count := self._refusals.due(network, time.monotonic()):
             log.warning("inbound webhooks refused", provider=provider, address=network, wrong_secrets=count)
 
-    def _verified_secret(self, provider: Provider, task_uid: str | None, presented: bytes) -> str | None:
-        """Return the secret that was presented, as text; None if it is wrong.
-
-        It is "" where a provider has one address for all tasks of an account: its signature alone is the proof then.
-        """
-        if task_uid is not None:
-            derived = presented.decode("latin-1")
-            return derived if is_id(task_uid) and self._keyring.verify_hook(task_uid, derived) else None
-        if provider.capabilities.callback == CallbackScope.ACCOUNT:
-            return ""
-        matches = [hmac.compare_digest(presented, form) for form in self._header_forms.get(provider.name, ())]
-        return self._shared_secrets[provider.name] if any(matches) else None
-
     async def _receive(
         self, provider: Provider, task_uid: str | None, secret: str, scope: Scope, receive: Receive, send: Send
     ) -> tuple[str, int, str | None]:
@@ -169,40 +140,40 @@ class InboundEndpoint:
 
         Returns what became of it, the status of the answer, and the trace of its task (None if that is not known).
         """
-        status, context, reply = 200, None, None
+        status, context, expected = 200, None, None
         try:
-            result, context, reply = await self._apply(provider, task_uid, secret, scope, receive)
+            result, context, expected = await self._apply(provider, task_uid, secret, scope, receive)
         except _Forged:
             await self._poll_now(task_uid)
             self._count_refusal(provider.name, scope)
             result, status = "refused", 401
-            await _answer(send, status, "the provider's signature is missing or wrong")
+            await answer(send, status, "the provider's signature is missing or wrong")
         except TooLarge as error:
             await self._poll_now(task_uid)
             result, status = _count(provider, "too large"), 413
-            await _answer(send, status, error.message, ((b"connection", b"close"),))
+            await answer(send, status, error.message, ((b"connection", b"close"),))
         except EncodingUnknown as error:
             await self._poll_now(task_uid)
             result, status = _count(provider, "unknown encoding"), 415
-            await _answer(send, status, error.message, ((b"accept-encoding", ACCEPTED.encode()),))
+            await answer(send, status, error.message, ((b"accept-encoding", ACCEPTED.encode()),))
         except MalformedUpdate as error:
             result, status = _count(provider, "malformed"), 400
-            await _answer(send, status, str(error))
+            await answer(send, status, str(error))
         except Unavailable as error:
             result, status = _count(provider, "unavailable"), error.status
-            await _answer(send, status, error.message, ((b"retry-after", str(error.retry_after).encode()),))
+            await answer(send, status, error.message, ((b"retry-after", str(error.retry_after).encode()),))
         except RingbackError as error:
             result, status = error.code, error.status
-            await _answer(send, status, error.message)
+            await answer(send, status, error.message)
         except Exception as error:
             # Nothing is on disk: the provider has to send it again.
             counted(exceptions, "inbound").inc()
             log.error("inbound webhook failed", provider=provider.name, task_id=task_uid, exc_info=error)
             result, status = "failed", 500
-            await _answer(send, status, "internal error; nothing was stored, send it again")
+            await answer(send, status, "internal error; nothing was stored, send it again")
         else:
             _count(provider, result)
-            await (_answer(send, status, "success") if reply is None else _send_reply(send, reply))
+            await (answer(send, status, "success") if expected is None else send_expected(send, expected))
         return result, status, context
 
     async def _apply(
@@ -215,7 +186,7 @@ class InboundEndpoint:
         accepted_at = time.monotonic()
         encodings = content_encodings(",".join(_header_values(scope, _ENCODING_HEADER)))
         body = await read_body(scope, receive, self._max_body_bytes, inbound=True)
-        attempt = _attempt(scope) if task_uid is not None else None
+        attempt = attempt_of(scope) if task_uid is not None else None
         if provider.capabilities.proofs:
             signature = await provider.check_signature(body, scope["headers"])
             if signature == Signature.WRONG:
@@ -345,51 +316,3 @@ def _count(provider: Provider, result: str) -> str:
 
 def _header_values(scope: Scope, wanted: bytes) -> list[str]:
     return [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
-
-
-def _presented_secret(scope: Scope) -> bytes:
-    """Return the value of the secret's header without blanks around it; b"" if there are several that differ."""
-    values = {value.strip(b" \t") for name, value in scope["headers"] if name == _SECRET_HEADER}
-    return values.pop() if len(values) == 1 else b""
-
-
-def _header_forms(secret: str) -> list[bytes]:
-    """Return the bytes by which a header can hold `secret`: some clients write UTF-8, some Latin-1. None for ""."""
-    forms = {secret.encode("utf-8", "surrogateescape")}
-    with contextlib.suppress(UnicodeEncodeError):
-        forms.add(secret.encode("latin-1"))
-    return sorted(forms - {b""})
-
-
-def _attempt(scope: Scope) -> int:
-    """Return the attempt in the URL that the provider was given: `?attempt=2`. The first attempt has no parameter.
-
-    What else the query holds, and numbers that no attempt has, are ignored: proxies add parameters of their own.
-    """
-    query: bytes = scope["query_string"]
-    if not query:
-        return 1
-    for name, value in parse_qsl(query[:_LONGEST_QUERY].decode("latin-1")):
-        if name == "attempt" and _ATTEMPT.fullmatch(value):
-            return int(value)
-    return 1
-
-
-async def _answer(
-    send: Send,
-    status: int,
-    message: str,
-    headers: tuple[tuple[bytes, bytes], ...] = (),
-    *,
-    data: Mapping[str, Any] | None = None,
-) -> None:
-    body = orjson.dumps({"code": status, "data": data, "message": message})
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _send_reply(send: Send, reply: WebhookAnswer) -> None:
-    headers = [(b"content-type", reply.content_type.encode()), (b"content-length", str(len(reply.body)).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})

@@ -65,14 +65,14 @@ def after_the_providers_answer() -> None:
 
 def after_the_commit_before_the_200() -> None:
     """An inbound webhook is committed; the provider has not received the 200."""
-    answer = receive._answer
+    answer = receive.answer
 
     async def answer_or_die(send: Any, status: int, *rest: Any) -> None:
         if status == 200:
             die()
         await answer(send, status, *rest)
 
-    patch.object(receive, "_answer", answer_or_die).start()
+    patch.object(receive, "answer", answer_or_die).start()
 
 
 def before_the_commit_of_a_webhook() -> None:
