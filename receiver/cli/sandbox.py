@@ -82,5 +82,7 @@ def _how_to_use(url: str, api_key: str | None) -> str:
         f"  export RINGBACK_PIAPI_API_KEY={'...' if api_key else 'any-key'}\n"
         "  export RINGBACK_PUBLIC_URL=http://127.0.0.1:8080\n"
         "  ringback serve\n\n"
+        f"Other providers' twins: RINGBACK_PROVIDER_FAL_BASE_URL={url}/fal and RINGBACK_PROVIDER_REPLICATE_BASE_URL="
+        f"{url}/replicate,\neach with an ..._API_KEY.\n\n"
         f"Statistics: {url}/sandbox/stats. Ctrl-C stops the provider."
     )

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from starlette.types import Send
 
-from receiver.providers import WebhookAnswer
+from receiver.providers import ChallengeAnswer
 
 _JSON = (b"content-type", b"application/json")
 
@@ -26,7 +26,7 @@ async def answer(
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_expected(send: Send, expected: WebhookAnswer) -> None:
+async def send_expected(send: Send, expected: ChallengeAnswer) -> None:
     """Answer with what the provider expects."""
     length = str(len(expected.body)).encode()
     headers = [(b"content-type", expected.content_type.encode()), (b"content-length", length)]

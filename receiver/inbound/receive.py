@@ -32,11 +32,11 @@ from receiver.inbound.probe import PROBE, ProbeEndpoint
 from receiver.inbound.secrets import InboundSecrets, attempt_of
 from receiver.large_bodies import LARGE_BYTES, read_apart, read_by_size
 from receiver.providers import (
+    ChallengeAnswer,
     LookNow,
     MalformedUpdate,
     Provider,
     Signature,
-    WebhookAnswer,
     WebhookOutcome,
 )
 from receiver.storage.database import Database
@@ -178,7 +178,7 @@ class InboundEndpoint:
 
     async def _apply(
         self, provider: Provider, task_uid: str | None, secret: str, scope: Scope, receive: Receive
-    ) -> tuple[str, str | None, WebhookAnswer | None]:
+    ) -> tuple[str, str | None, ChallengeAnswer | None]:
         """Apply a webhook; return what became of it, the trace of its task, and the answer where it is not the usual.
 
         Raises `_Forged`, and for a body that cannot be read what `_receive` answers.
@@ -205,7 +205,7 @@ class InboundEndpoint:
             readable = (error.unpacked if isinstance(error, EncodingBroken) else b"") or body
             await self._store_receipt(provider, task_uid, await _redacted(provider, readable, secret), str(error))
             raise MalformedUpdate(str(error)) from None
-        if isinstance(outcome, WebhookAnswer):
+        if isinstance(outcome, ChallengeAnswer):
             return "answered", None, outcome
         if isinstance(outcome, LookNow):
             return await self._look_now(provider, task_uid, outcome, attempt)
@@ -221,7 +221,7 @@ class InboundEndpoint:
 
     async def _look_now(
         self, provider: Provider, task_uid: str | None, look: LookNow, attempt: int | None
-    ) -> tuple[str, str | None, WebhookAnswer | None]:
+    ) -> tuple[str, str | None, ChallengeAnswer | None]:
         """Write that a task is to be asked for now; return as `_apply` does. Raises `Unavailable`.
 
         One that is not known is none of ours, or its create call has not been answered yet: then it is polled soon in

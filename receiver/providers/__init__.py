@@ -13,6 +13,7 @@ from receiver.providers.base import (
     CancelRequested,
     CancelScope,
     Capabilities,
+    ChallengeAnswer,
     FailedAttempt,
     FetchOutcome,
     ForwardedAnswer,
@@ -35,7 +36,6 @@ from receiver.providers.base import (
     Signature,
     SubmitOutcome,
     UnknownOutcome,
-    WebhookAnswer,
     WebhookOutcome,
 )
 
@@ -52,6 +52,7 @@ __all__ = [
     "CancelScope",
     "Cancelled",
     "Capabilities",
+    "ChallengeAnswer",
     "FailedAttempt",
     "FetchOutcome",
     "ForwardOutcome",
@@ -74,6 +75,5 @@ __all__ = [
     "Signature",
     "SubmitOutcome",
     "UnknownOutcome",
-    "WebhookAnswer",
     "WebhookOutcome",
 ]

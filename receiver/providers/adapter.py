@@ -37,7 +37,7 @@ from receiver.providers.base import (
     SubmitOutcome,
     WebhookOutcome,
 )
-from receiver.providers.calls import CallResponse, HTTPCalls
+from receiver.providers.calls import LONGEST_RETRY_AFTER, CallResponse, HTTPCalls
 from receiver.providers.lenient_json import read_json
 from receiver.providers.measuring import count_call, measured
 from receiver.providers.outcomes import (
@@ -335,7 +335,10 @@ class _Calls(HTTPCalls[CallResponse]):
     def response(
         self, status: int, value: Any, text: str, retry_after: float | None, size: int, **more: Any
     ) -> CallResponse:
-        """Return a response."""
+        """Return a response; where no header says how long to wait, the body may (`retry_after`, as Replicate's)."""
+        told = value.get("retry_after") if retry_after is None and isinstance(value, dict) else None
+        if isinstance(told, int | float) and 0 <= told <= LONGEST_RETRY_AFTER:
+            retry_after = float(told)
         return CallResponse(status, value, text, retry_after, size, **more)
 
 

@@ -404,14 +404,14 @@ class LookNow:
 
 
 @dataclass(frozen=True, slots=True)
-class WebhookAnswer:
+class ChallengeAnswer:
     """What a provider expects as answer to a webhook that is about no task (a challenge)."""
 
     body: bytes
     content_type: str = "application/json"
 
 
-WebhookOutcome = ProviderUpdate | LookNow | WebhookAnswer
+WebhookOutcome = ProviderUpdate | LookNow | ChallengeAnswer
 
 
 class MalformedUpdate(ValueError):

@@ -132,7 +132,8 @@ def _prediction(value: Any) -> ProviderUpdate:
     body = object_of(value)
     status, word = status_of(body.get("status"), _WORDS)
     error = failure(None, body.get("error")) if status == TaskStatus.FAILED else None
-    logs, metrics = body.get("logs"), body.get("metrics")
+    logs = body.get("logs")
+    meta = {name: body[name] for name in ("metrics", "data_removed") if body.get(name)}
     return report(
         status,
         word=word,
@@ -142,7 +143,7 @@ def _prediction(value: Any) -> ProviderUpdate:
         error=error,
         progress=_progress(logs),
         logs=[logs] if isinstance(logs, str) and logs else None,
-        meta={"metrics": metrics} if isinstance(metrics, dict) and metrics else None,
+        meta=meta or None,
         created_at=fields.read_time(body.get("created_at")),
         started_at=fields.read_time(body.get("started_at")),
         ended_at=fields.read_time(body.get("completed_at")),

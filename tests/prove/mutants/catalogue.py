@@ -97,7 +97,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="believes forged webhooks",
         what="the secret of a webhook is not verified",
-        file="receiver/inbound/receive.py",
+        file="receiver/inbound/secrets.py",
         old="return derived if is_id(task_uid) and self._keyring.verify_hook(task_uid, derived) else None",
         new="return derived",
         promises=("forged is refused",),
