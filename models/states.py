@@ -125,6 +125,7 @@ class DeliveryFormat(StrEnum):
     PI = "pi"
     PIAPI = "piapi"
     CLOUDEVENTS = "cloudevents"
+    REPLICATE = "replicate"
 
 
 class SignatureScheme(StrEnum):

@@ -30,6 +30,7 @@ from receiver.dashboard.pages import refuse
 from receiver.domain.actions import Actions
 from receiver.domain.keyring import KeyRing
 from receiver.domain.load_shares import LoadShares
+from receiver.domain.predictions import Addresses
 from receiver.domain.schedules import PollSchedule
 from receiver.domain.sign_in import SignIn
 from receiver.domain.task_explanations import TaskFacts
@@ -119,7 +120,7 @@ class Service:
     ) -> None:
         self._stop = stop
         writer, keyring = database.writer, KeyRing(keys)
-        messages = MessageBuilder(keyring)
+        messages = MessageBuilder(keyring, _addresses(settings))
         task_lease = task_lease_seconds(settings.provider_timeout_seconds)
         delivery_lease = delivery_lease_seconds(settings.delivery_timeout_seconds)
         self.shared, self.upkeep = database.shared, database.upkeep
@@ -365,6 +366,10 @@ def _task_concurrency(settings: Settings) -> int:
     """Return how many calls of one kind may wait for the provider's rate limit: as many as it lets through in time."""
     in_time = settings.provider_calls_per_second * settings.provider_timeout_seconds / 4
     return max(1, min(CONCURRENCY, math.floor(in_time)))
+
+
+def _addresses(settings: Settings) -> Addresses | None:
+    return None if settings.public_url is None else Addresses(settings.public_url, settings.dashboard)
 
 
 def _poll_schedule(settings: Settings) -> PollSchedule:

@@ -1,9 +1,10 @@
-"""The two forms of responses and errors: PiAPI's for its paths, and Pi's envelope for all others.
+"""The forms of responses and errors: PiAPI's and Replicate's for their paths, and Pi's envelope for all others.
 
 This is the only place where errors are turned into HTTP responses.
 """
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import orjson
@@ -87,19 +88,61 @@ class _Native:
         return _json({"error": detail}, error.status, request_id, _retry_after(error), _kind_of(error))
 
 
+class _Replicate:
+    """The resource as it is; an error is a problem (`receiver/api/CONTRACTS.md`, "Replicate")."""
+
+    ignores_unknown_queries = True  # its clients may send what only Replicate knows
+
+    def reply(self, reply: Reply, request_id: str) -> Response:
+        return _json(reply.data, reply.status, request_id)
+
+    def error(self, error: RingbackError, request_id: str) -> Response:
+        status = 422 if error.status == 400 else error.status  # Replicate's for a request that is wrong in itself
+        if isinstance(error, ProviderRefused) and error.body is not None and _is_problem(error.body):
+            problem = bounded_problem(error.body, status, error.message)
+        else:
+            title = _TITLES.get(status) or HTTPStatus(status).phrase
+            detail = shortened(_message_with_param(error))
+            problem = {"title": title, "detail": detail, "status": status, "code": error.code}
+        if error.retry_after is not None:
+            problem = {**problem, "retry_after": error.retry_after}
+        return _json(problem, status, request_id, _retry_after(error), _kind_of(error), PROBLEM)
+
+
 PIAPI: Dialect = _PiAPI()
 """The dialect of the paths that PiAPI's clients use."""
 NATIVE: Dialect = _Native()
 """The dialect of all other paths."""
+REPLICATE: Dialect = _Replicate()
+"""The dialect of the paths that Replicate's clients use."""
+PROBLEM = "application/problem+json"
 LONGEST_MESSAGE, LONGEST_PARAM = 10_000, 300
 """Characters."""
 LARGEST_REFUSAL = 64 * 1024
 """Bytes of a provider's refusal that are passed on unchanged."""
 _PIAPI_PATHS = ("/api/v1/task/", "/account/", "/api/open/", "/api/ephemeral_resource/", "/hooks/")
+_REPLICATE_PATHS = tuple(
+    f"/v1/{name}/"
+    for name in [
+        "account",
+        "collections",
+        "deployments",
+        "files",
+        "hardware",
+        "models",
+        "predictions",
+        "trainings",
+        "webhooks",
+    ]
+)
+_TITLES = {401: "Unauthenticated", 402: "Insufficient credit", 422: "Input validation failed"}
+"""Replicate's own words, where they are not those of HTTP."""
 
 
 def dialect_of(path: str) -> Dialect:
     """Return the dialect for an error about a path that no endpoint serves."""
+    if f"{path}/".startswith(_REPLICATE_PATHS):
+        return REPLICATE
     return PIAPI if f"{path}/".startswith(_PIAPI_PATHS) else NATIVE
 
 
@@ -133,6 +176,18 @@ def bounded_refusal(body: dict[str, Any], status: int, message: str) -> dict[str
     }
 
 
+def bounded_problem(body: dict[str, Any], status: int, message: str) -> dict[str, Any]:
+    """Return a provider's problem, with the status that it is answered with; of one too large the main members."""
+    if len(orjson.dumps(body)) <= LARGEST_REFUSAL:
+        return {**body, "status": status}
+    return {"title": shortened(str(body.get("title"))), "detail": shortened(message), "status": status}
+
+
+def _is_problem(body: dict[str, Any]) -> bool:
+    """Return whether a refusal has Replicate's own form."""
+    return isinstance(body.get("detail"), str) and isinstance(body.get("title"), str)
+
+
 def _message_with_param(error: RingbackError) -> str:
     """Return the message, beginning with the field that is wrong; that of a schema begins so already."""
     start = f"{error.param}: "
@@ -153,10 +208,11 @@ def _json(
     request_id: str,
     headers: dict[str, str] | None = None,
     kind: type[Response] = Response,
+    media_type: str = "application/json",
 ) -> Response:
     return kind(
         orjson.dumps(body),
         status,
         headers={"x-request-id": request_id, **(headers or {})},
-        media_type="application/json",
+        media_type=media_type,
     )

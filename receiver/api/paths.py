@@ -6,6 +6,7 @@
   the form for matching, `%2F` and `%25` stay encoded, and `segment_text` decodes them.
 - Below `/api/v1/task` and `/api/v1/tasks` the plain slashes of an id count as encoded: all up to the end, or up to a
   last segment that is the name of an action, is the id. An id that ends in such a name has to be encoded.
+- Below `/v1/models` the same holds for the name of a model after its owner, up to `predictions` or `versions/{id}`.
 - Below a prefix (`RINGBACK_ROOT_PATH`) both forms are the same request: the path as the client wrote it, prefix first,
   and the path from which the reverse proxy has stripped it.
 """
@@ -16,6 +17,9 @@ from urllib.parse import quote, unquote
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _TASKS = ([b"api", b"v1", b"task"], [b"api", b"v1", b"tasks"])
+_MODELS = [b"v1", b"models"]
+_OWNER = 3
+"""The segments of `/v1/models/{owner}`; what follows begins with the name."""
 _ACTIONS = frozenset({b"events", b"explain", b"refresh", b"cancel", b"retry"})
 _PAGES = frozenset(
     b"audit bulk-actions deliveries docs events inbound keys live llms.txt organizations overview runs".split()
@@ -52,6 +56,8 @@ def normal_path(raw: bytes) -> str:
     segments = [segment for segment in raw.split(b"/") if segment]
     if segments[:3] in _TASKS and len(segments) > _PLAIN_SLASHES:
         segments = [*segments[:3], *_task_segments(segments[3:])]
+    elif segments[:2] == _MODELS and len(segments) > _PLAIN_SLASHES:
+        segments = [*segments[:_OWNER], *_model_segments(segments[_OWNER:])]
     return "/" + "/".join(map(_decoded, segments))
 
 
@@ -81,7 +87,7 @@ def _is_normal(raw: bytes) -> bool:
         b"%" not in raw
         and b"//" not in raw
         and not raw.endswith(b"/")
-        and (raw.count(b"/") <= _PLAIN_SLASHES or not raw.startswith(b"/api/v1/task"))
+        and (raw.count(b"/") <= _PLAIN_SLASHES or not raw.startswith((b"/api/v1/task", b"/v1/models/")))
     )
 
 
@@ -90,6 +96,13 @@ def _task_segments(segments: list[bytes]) -> list[bytes]:
     if segments[-1] in _ACTIONS:
         return [b"%2F".join(segments[:-1]), segments[-1]]
     return [b"%2F".join(segments)]
+
+
+def _model_segments(segments: list[bytes]) -> list[bytes]:
+    """Return the name of a model as one segment, then what follows it."""
+    is_version = len(segments) > 2 and segments[-2] == b"versions"
+    end = -1 if segments[-1] == b"predictions" else -2 if is_version else len(segments)
+    return [b"%2F".join(segments[:end]), *segments[end:]]
 
 
 def _decoded(segment: bytes) -> str:

@@ -11,15 +11,21 @@ import orjson
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from models import Submission, TaskStatus
+from models import TaskStatus
 from receiver.api.dialects import Reply, bounded_refusal
 from receiver.api.endpoint import Call
 from receiver.api.organizations import require_provider_account
 from receiver.api.piapi_queries import CancelQuery, HistoryQuery
 from receiver.api.repetition import cancelled
 from receiver.api.schemas import CreateTask
-from receiver.api.task_requests import read_callback, read_task, task_request, webhook_config_of
-from receiver.clock import utc_now
+from receiver.api.task_requests import (
+    check_not_refused,
+    initial_task,
+    read_callback,
+    read_task,
+    task_request,
+    webhook_config_of,
+)
 from receiver.domain.audit_values import difference
 from receiver.domain.model_families import (
     ALL_MODELS,
@@ -31,7 +37,7 @@ from receiver.domain.model_families import (
 )
 from receiver.domain.representations import iso, piapi_active_task, piapi_shortened_task, piapi_task
 from receiver.errors import BadRequest, ProviderRefused, RingbackError, Unavailable
-from receiver.providers import PROVIDER_UNAUTHORIZED, Refused
+from receiver.providers import Refused
 from receiver.storage.audit import audit
 from receiver.storage.large_rows import read_first
 from receiver.storage.tasks import (
@@ -46,7 +52,6 @@ from receiver.storage.tasks import (
     tasks_matching,
     tasks_to_cancel,
 )
-from receiver.tracking.create import TaskRequest
 
 MOST_ACTIVE_LISTED = 100
 """How many active tasks of a family are listed, the newest; the counts are of all."""
@@ -61,7 +66,8 @@ async def create_task(call: Call) -> Reply:
     wanted = await call.body(CreateTask)
     uid = call.new_id()
     if call.is_resumed and (earlier := await call.services.database.read(task_by_id(call.organization_id, uid))):
-        return _earlier_reply(earlier[0])
+        check_not_refused(earlier[0])
+        return Reply(piapi_task(earlier[0]))
     tracker, wait = call.services.tracker, call.services.settings.submit_wait_seconds
     size = len(await call.raw())
     with await call.services.quotas.begin_creates(call.organization_id, 1, size) as admission:
@@ -73,7 +79,7 @@ async def create_task(call: Call) -> Reply:
     try:
         task = await tracker.created(request)
     except Unavailable:  # it is stored and may be at the provider: after an error the client would create it again
-        task = _initial_task(request)
+        task = initial_task(request)
     return Reply(piapi_task(task))
 
 
@@ -196,33 +202,6 @@ def _no_active() -> dict[str, Any]:
 
 def _active_state(status: str) -> str:
     return TaskStatus.PENDING if status == TaskStatus.QUEUED else status
-
-
-def _earlier_reply(task: Mapping[str, Any]) -> Reply:
-    """Return a task that an earlier request created, as it is now. Raises `ProviderRefused` if it was refused."""
-    code = (task["error"] or {}).get("code")
-    if task["submission"] == Submission.REFUSED and isinstance(code, int) and 400 <= code < 500:
-        raise ProviderRefused(task["error"]["message"], status=code)
-    if task["submission"] == Submission.REFUSED and code == PROVIDER_UNAUTHORIZED:
-        raise ProviderRefused(task["error"]["message"], status=502, code=code)
-    return Reply(piapi_task(task))
-
-
-def _initial_task(request: TaskRequest) -> dict[str, Any]:
-    """Return the row of a task that was just created, as far as it is known without reading it."""
-    unknown = ("output", "meta", "detail", "logs", "error", "started_at", "ended_at", "provider_task_id")
-    return {
-        **dict.fromkeys(unknown),
-        "uid": request.uid,
-        "model": request.model,
-        "task_type": request.task_type,
-        "status": TaskStatus.QUEUED,
-        "attempt": 1,
-        "input": request.input,
-        "config": request.config,
-        "callback_url": request.callback.endpoint_url if request.callback is not None else None,
-        "created_at": utc_now(),
-    }
 
 
 async def _cancel(call: Call, task: Mapping[str, Any], limit: asyncio.Semaphore) -> str | None:

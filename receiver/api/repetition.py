@@ -7,13 +7,14 @@ was stored could not be read. Either the work creates something, whose ids are t
 | POST | learns it by | if it was done, it returns |
 |---|---|---|
 | `/api/v1/task` | the task's id | the task as it is now, or the refusal that it met |
+| `/v1/predictions`, `/v1/models/...`, `/v1/deployments/...` | the task's id | the same as a prediction |
 | `/api/v1/tasks` | the tasks' ids | the ids; tasks that are missing are created |
 | `/api/v1/tasks/cancel`, `.../tasks/retry`, `.../tasks/refresh` | the bulk action's id | the bulk action |
 | `/api/v1/bulk-actions/{id}/cancel` | the status found was another, and is `cancelled` now | the bulk action |
 | `/api/v1/tasks/wait` | nothing: it only reads, so the key is not obeyed, and it waits again | how far the tasks are |
 | `/api/v1/tasks/adopt` | the provider's id: adopting twice is adopting once | the task |
 | `.../tasks/{id}/refresh` | nothing: it polls again, which changes nothing | the task |
-| `.../task/{id}/cancel`, `.../tasks/{id}/cancel` | the last event of a cancel is not the one found | the task |
+| `.../task/{id}/cancel`, `.../tasks/{id}/cancel`, `.../predictions/{id}/cancel` | the last event of a cancel is not the one found | the task |
 | `.../tasks/{id}/retry` | the attempt is past the one found | the task |
 | `/api/v1/runs` | the run's id | the run's id |
 | `.../runs/{id}/cancel` | the last event of a cancel is not the one found | the run |

@@ -27,6 +27,7 @@ from receiver.api import (
     piapi,
     receipts,
     replays,
+    replicate,
     report,
     runs,
     stats,
@@ -34,9 +35,10 @@ from receiver.api import (
     webhooks,
 )
 from receiver.api.answer_headers import HEADERS
-from receiver.api.dialects import NATIVE, PIAPI, Dialect, dialect_of
+from receiver.api.dialects import NATIVE, PIAPI, REPLICATE, Dialect, dialect_of
 from receiver.api.endpoint import EndpointHandler, endpoint
 from receiver.api.piapi_queries import CancelQuery, HistoryQuery
+from receiver.api.replicate_schemas import PredictionQuery
 from receiver.api.request_times import observe
 from receiver.api.run_schemas import GetRun, JobQuery, RunQuery
 from receiver.api.schemas import (
@@ -79,6 +81,7 @@ def routes(*, with_metrics: bool = True) -> list[BaseRoute]:
         *_piapi(),
         *_native(),
         *_runs(),
+        *_replicate(),
         *_forwarded(),
         Route("/openapi.json", openapi.get_description),
         Route("/livez", health.livez),
@@ -216,6 +219,27 @@ def _runs() -> list[Route]:
         _route("POST", "/api/v1/runs/{run_id}/cancel", runs.cancel_run, NATIVE, Scope.WRITE),
         _route("POST", "/api/v1/runs/{run_id}/retry", runs.retry_run, NATIVE, Scope.WRITE),
         _route("GET", "/api/v1/jobs/{job_id}", jobs.get_job, NATIVE, Scope.READ, query=JobQuery),
+    ]
+
+
+def _replicate() -> list[Route]:
+    many, one, of = "/v1/predictions", "/v1/predictions/{task_id}", "{owner}/{name}/predictions"
+    create, of_model, of_deployment = (
+        replicate.create_prediction,
+        replicate.create_model_prediction,
+        replicate.create_deployment_prediction,
+    )
+    version = "/v1/models/{owner}/{name}/versions/{version_id}"
+    return [
+        _route("GET", one, replicate.get_prediction, REPLICATE, Scope.READ),
+        _route("POST", many, create, REPLICATE, Scope.WRITE, traced_as="create task"),
+        _route("POST", f"/v1/models/{of}", of_model, REPLICATE, Scope.WRITE, traced_as="create task"),
+        _route("POST", f"/v1/deployments/{of}", of_deployment, REPLICATE, Scope.WRITE, traced_as="create task"),
+        _route("GET", many, replicate.list_predictions, REPLICATE, Scope.READ, query=PredictionQuery),
+        _route("POST", f"{one}/cancel", replicate.cancel_prediction, REPLICATE, Scope.WRITE),
+        _route("GET", "/v1/webhooks/default/secret", replicate.get_secret, REPLICATE, Scope.WRITE),
+        _route("GET", "/v1/account", replicate.get_account, REPLICATE, Scope.READ),
+        _route("GET", version, replicate.get_version, REPLICATE, Scope.READ),
     ]
 
 

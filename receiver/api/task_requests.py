@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from models import Submission, TaskStatus
 from receiver.api.endpoint import Call, check
 from receiver.api.schemas import CreateTask, WaitQuery, WebhookConfig
-from receiver.errors import BadRequest
+from receiver.clock import utc_now
+from receiver.errors import BadRequest, ProviderRefused
 from receiver.lookups.resolver import looked_up_for
+from receiver.providers import PROVIDER_UNAUTHORIZED
 from receiver.tracking.create import Callback, TaskRequest
 
 _WEBHOOK_CONFIG = "webhook_config"
@@ -58,6 +61,33 @@ async def read_task(call: Call) -> Mapping[str, Any]:
         with call.services.quotas.waiting(call.organization_id):
             return await tracker.wait(call.organization_id, call.path("task_id"), query.timeout_seconds, call.hold)
     return await tracker.task(call.organization_id, call.path("task_id"), call.hold)
+
+
+def check_not_refused(task: Mapping[str, Any]) -> None:
+    """Raise `ProviderRefused` if a task that an earlier request created was refused."""
+    code = (task["error"] or {}).get("code")
+    if task["submission"] == Submission.REFUSED and isinstance(code, int) and 400 <= code < 500:
+        raise ProviderRefused(task["error"]["message"], status=code)
+    if task["submission"] == Submission.REFUSED and code == PROVIDER_UNAUTHORIZED:
+        raise ProviderRefused(task["error"]["message"], status=502, code=code)
+
+
+def initial_task(request: TaskRequest) -> dict[str, Any]:
+    """Return the row of a task that was just created, as far as it is known without reading it."""
+    unknown = ("output", "meta", "detail", "logs", "error", "started_at", "ended_at", "provider_task_id")
+    return {
+        **dict.fromkeys(unknown),
+        "uid": request.uid,
+        "provider": request.provider,
+        "model": request.model,
+        "task_type": request.task_type,
+        "status": TaskStatus.QUEUED,
+        "attempt": 1,
+        "input": request.input,
+        "config": request.config,
+        "callback_url": request.callback.endpoint_url if request.callback is not None else None,
+        "created_at": utc_now(),
+    }
 
 
 def _names_no_endpoint(webhook_config: Any) -> bool:

@@ -25,6 +25,7 @@ class FormatChoice(StrEnum):
     PI = "pi"
     PIAPI = "piapi"
     CLOUDEVENTS = "cloudevents"
+    REPLICATE = "replicate"
 
 
 @app.command(

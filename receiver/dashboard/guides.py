@@ -30,6 +30,7 @@ GROUPS: Mapping[str, tuple[Guide, ...]] = {
         Guide("first-steps", "First steps", "From nothing to a task that has ended and a webhook that was received."),
         Guide("piapi", "From PiAPI", "Move a client of PiAPI over: what to change, what stays, what is more."),
         Guide("pi", "From Pi", "Pi's runs, jobs and webhooks, and where Ringback does more."),
+        Guide("replicate", "From Replicate", "The unchanged replicate client, with a model of any provider behind it."),
         Guide("providers", "Providers", "Which providers there are, and what is passed on."),
     ),
     "Use": (

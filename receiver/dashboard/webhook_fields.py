@@ -18,6 +18,7 @@ FORMATS = {
     DeliveryFormat.CLOUDEVENTS: "cloudevents",
     DeliveryFormat.PI: "pi",
     DeliveryFormat.PIAPI: "piapi (sends the secret as a header)",
+    DeliveryFormat.REPLICATE: "replicate (a prediction)",
 }
 SIGNATURES = {
     SignatureScheme.SYMMETRIC: "v1: HMAC-SHA256, a shared secret",

@@ -58,6 +58,7 @@ class KeyRing:
             key_derivation="none",
             digest_method=hashlib.sha256,
         )
+        self._callback_keys = [_derive(master, "ringback.callback") for master in reversed(master_keys)]
         self._cipher = MultiFernet([_fernet(master) for master in reversed(master_keys)])
         self._signing_keys = {_public_name(master): _cipher_key(master)[:_SIGNING_BYTES] for master in master_keys}
         self._fingerprint_key = _derive(master_keys[-1], "ringback.fingerprint")
@@ -93,6 +94,14 @@ class KeyRing:
         is_ours = self._probe_signer.verify_signature(f"{probe_id}.{match[1]}", match[2])
         # Twice the time: the clock of who made it may be ahead.
         return is_ours and now < int(match[1]) <= now + 2 * PROBE_SECONDS
+
+    def callback_secrets(self, organization_uid: str) -> tuple[str, ...]:
+        """Return the secrets that sign an organization's callbacks in Replicate's form, that of the newest key first.
+
+        There is one for each master key, so that a subscriber may go on with the one that it has during a rotation.
+        """
+        keys = (hmac.digest(key, organization_uid.encode(), "sha256") for key in self._callback_keys)
+        return tuple(f"whsec_{base64.b64encode(key).decode()}" for key in keys)
 
     def dashboard_serializer(self, purpose: str) -> URLSafeSerializer:
         """Return what signs values for the dashboard; one that was signed for another `purpose` is refused."""

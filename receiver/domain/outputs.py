@@ -1,6 +1,7 @@
 """The output of a task: normalised to the same fields for every model, and measured."""
 
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 from typing import Any
 
 from receiver.domain.output_fields import (
@@ -20,6 +21,8 @@ from receiver.domain.output_files import OutputFile, find_files, is_url
 KINDS = (IMAGE, VIDEO, AUDIO)
 """The kinds of files that have a field of their own, such as `image_url`."""
 _FILLED_NAMES = tuple(f"{kind}_url" for kind in KINDS)
+_ADDED_NAMES = ("output_files", "image_urls", *_FILLED_NAMES)
+"""The fields that `normalise_output` adds."""
 _READ_WITH_IMAGE_URL = ("image_url", "temporary_image_urls", "discord_image_url")
 """Fields that PiAPI's clients read together with `image_urls`: with a copy in it they would show a picture twice."""
 
@@ -61,6 +64,28 @@ def main_url(output: Mapping[str, Any]) -> str | None:
         *named,  # an address of another kind, such as s3://
     )
     return next((each for each in candidates if isinstance(each, str) and not is_blank(each)), None)
+
+
+def result_urls(output: Mapping[str, Any]) -> list[str]:
+    """Return the URLs of the files of a normalised output that are results, in their order."""
+    files = output.get("output_files")
+    return [each["url"] for each in files if _is_listed(each)] if isinstance(files, list) else []
+
+
+def own_output(output: Mapping[str, Any]) -> Any:
+    """Return what a model answered: a normalised output without the fields that were added to it.
+
+    Those are the most fields that normalising the rest would add again, so one of the model's own that repeats another
+    is left out too. The order of files may be another one since they were stored.
+    """
+    added = [name for name in _ADDED_NAMES if name in output]
+    for number in range(len(added), -1, -1):
+        for names in combinations(added, number):
+            own = {name: value for name, value in output.items() if name not in names}
+            again = normalise_output(own) or {}
+            if again.keys() == output.keys() and set(result_urls(again)) == set(result_urls(output)):
+                return own["value"] if own.keys() == {"value"} else own
+    return dict(output)
 
 
 def has_output(output: Any) -> bool:

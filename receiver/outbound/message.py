@@ -8,8 +8,9 @@ from typing import Any
 
 import orjson
 
-from models import DeliveryFormat
+from models import DeliveryFormat, SubscriptionKind
 from receiver.domain.keyring import KeyRing, MasterKeyMissing
+from receiver.domain.predictions import Addresses, prediction_body
 from receiver.domain.redaction import REDACTED
 from receiver.domain.representations import (
     Fields,
@@ -93,9 +94,14 @@ class Message:
 
 
 class MessageBuilder:
-    """Builds messages. It caches what it decrypts, in memory and bounded."""
+    """Builds messages. It caches what it decrypts, in memory and bounded.
 
-    def __init__(self, keyring: KeyRing) -> None:
+    `addresses` are where the service is reached from outside, None if that is not known.
+    """
+
+    def __init__(self, keyring: KeyRing, addresses: Addresses | None = None) -> None:
+        self._keyring = keyring
+        self._addresses = addresses
         self._decrypt = lru_cache(maxsize=1024)(keyring.decrypt)
 
     def build(
@@ -112,8 +118,8 @@ class MessageBuilder:
             id=event["uid"],
             event_type=event["type"],
             format=form,
-            body=orjson.dumps(_body(form, task, event, organization_uid)),
-            secrets=self._secrets(subscription, form, now),
+            body=orjson.dumps(self._body(form, task, event, organization_uid)),
+            secrets=self._secrets(subscription, form, now, organization_uid),
             own_headers=self.own_headers(subscription),
         )
 
@@ -136,13 +142,34 @@ class MessageBuilder:
         """Return the subscription's present secret, the newest of a rotation. Raises `MasterKeyMissing`."""
         return self._decrypt(subscription["secret"]) if subscription["secret"] else None
 
-    def _secrets(self, subscription: Fields, form: DeliveryFormat, now: datetime) -> tuple[str, ...]:
+    def callback_secrets(self, organization_uid: str) -> tuple[str, ...]:
+        """Return the secrets that sign callbacks in Replicate's form, the newest first."""
+        return self._keyring.callback_secrets(organization_uid)
+
+    def _secrets(
+        self, subscription: Fields, form: DeliveryFormat, now: datetime, organization_uid: str
+    ) -> tuple[str, ...]:
         newest = self.newest_secret(subscription)
         if newest is None:
             if form == DeliveryFormat.PIAPI:
                 return ()
+            if form == DeliveryFormat.REPLICATE and subscription["kind"] == SubscriptionKind.CALLBACK:
+                return self.callback_secrets(organization_uid)
             raise RingbackError("the webhook has no secret to sign with: rotate its secret")
         return (newest, *self._retired(subscription, now))
+
+    def _body(self, form: DeliveryFormat, task: Fields | None, event: Fields, organization_uid: str) -> dict[str, Any]:
+        match form:
+            case DeliveryFormat.STANDARD:
+                return standard_body(task, event)
+            case DeliveryFormat.PI:
+                return pi_body(task, event)
+            case DeliveryFormat.PIAPI:
+                return piapi_body(task, event)
+            case DeliveryFormat.CLOUDEVENTS:
+                return cloudevents_body(task, event, source_of(organization_uid))
+            case DeliveryFormat.REPLICATE:
+                return prediction_body(task, event, self._addresses)
 
     def _retired(self, subscription: Fields, now: datetime) -> list[str]:
         secrets = []
@@ -160,18 +187,6 @@ def _without_beginning(response: str, secret: str) -> str:
         if response.endswith(secret[:length]):
             return response[:-length] + REDACTED
     return response
-
-
-def _body(form: DeliveryFormat, task: Fields | None, event: Fields, organization_uid: str) -> dict[str, Any]:
-    match form:
-        case DeliveryFormat.STANDARD:
-            return standard_body(task, event)
-        case DeliveryFormat.PI:
-            return pi_body(task, event)
-        case DeliveryFormat.PIAPI:
-            return piapi_body(task, event)
-        case DeliveryFormat.CLOUDEVENTS:
-            return cloudevents_body(task, event, source_of(organization_uid))
 
 
 def source_of(organization_uid: str) -> str:

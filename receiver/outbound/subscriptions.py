@@ -1,14 +1,14 @@
 """Registers callback URLs, checked and with their secrets and headers encrypted."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
 import orjson
 
-from models import DeliveryFormat, SignatureScheme, SubscriptionKind
+from models import DeliveryFormat, EventType, SignatureScheme, SubscriptionKind
 from receiver.clock import utc_now
 from receiver.domain.audit_values import webhook_difference
 from receiver.domain.custom_headers import check_headers, redacted_headers
@@ -61,7 +61,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "disabled_reason": None,
 }
 """The columns of a webhook that is registered with nothing but its URL."""
-_SHARED_SECRET_FORMATS = frozenset({DeliveryFormat.PI, DeliveryFormat.PIAPI})
+_SHARED_SECRET_FORMATS = frozenset({DeliveryFormat.PI, DeliveryFormat.PIAPI, DeliveryFormat.REPLICATE})
 _CHECK_HOLDS_SECONDS = 60.0
 _MOST_CHECKED = 1024
 
@@ -225,6 +225,16 @@ class Subscriptions:
             secret=self._keyring.encrypt(secret) if secret else None,
             fingerprint=self._keyring.fingerprint(endpoint_url, secret or ""),
         )
+
+    async def replicate_callback(self, endpoint_url: str, event_types: Sequence[EventType]) -> Callback:
+        """Return the callback of a client of Replicate's, which gets these events. Raises `BadRequest` as `callback`.
+
+        It has no secret of its own: those of its organization sign (`KeyRing.callback_secrets`).
+        """
+        await self._check_if_not_recent(endpoint_url)
+        form = DeliveryFormat.REPLICATE
+        fingerprint = self._keyring.fingerprint(endpoint_url, form, *event_types)
+        return Callback(endpoint_url, None, fingerprint, form, event_types)
 
     def _columns(self, row: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[Columns, str | None]:
         """Return the columns that the `given` fields change, and the secret to return, if any. Raises `BadRequest`."""

@@ -42,6 +42,7 @@ class ReplicateTwin:
         """Return the paths of predictions, the account and the signing secret."""
         return [
             ("POST", "/v1/predictions", self._create),
+            ("POST", "/v1/models/{owner}/{name}/predictions", self._create),
             ("POST", "/v1/deployments/{owner}/{name}/predictions", self._create),
             ("GET", "/v1/predictions", self._list),
             ("GET", "/v1/predictions/{prediction_id}", self._get),
@@ -154,7 +155,7 @@ def _prediction(task: SandboxTask, base: str) -> dict[str, Any]:
         "version": "hidden",
         "input": task.request.input,
         "logs": "\n".join(task.logs),
-        "output": list((task.output or {}).values()) if task.status == "completed" and not failed else None,
+        "output": _output(task) if task.status == "completed" and not failed else None,
         "error": task.error.message if failed and task.error is not None else None,
         "status": "failed" if failed else _WORDS.get(task.status, task.status),
         "created_at": _time(task.created_ns),
@@ -164,6 +165,10 @@ def _prediction(task: SandboxTask, base: str) -> dict[str, Any]:
         "metrics": {"predict_time": 0.1} if task.terminal else {},
         "urls": urls if base else {},
     }
+
+
+def _output(task: SandboxTask) -> list[Any]:
+    return [value for value in (task.output or {}).values() if value is not None]
 
 
 def _time(nanoseconds: int | None) -> str | None:

@@ -17,7 +17,7 @@ from receiver.storage.transaction import Transaction
 from receiver.telemetry.request_ids import current_request_id
 from receiver.telemetry.trace_context import current_trace_context
 
-CALLBACK_EVENTS = [event for event in TASK_EVENTS if event != EventType.TASK_CREATED]
+CALLBACK_EVENTS = tuple(event for event in TASK_EVENTS if event != EventType.TASK_CREATED)
 """The events that a client's own `webhook_config` receives: those for which PiAPI itself sends a webhook."""
 _BULK_SPACING = timedelta(microseconds=1)
 """Between the `due_at` of the tasks of one bulk: it keeps their order and delays none noticeably."""
@@ -25,11 +25,16 @@ _BULK_SPACING = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """A client's own `config.webhook_config`: `secret` is encrypted, `fingerprint` a keyed hash of URL and secret."""
+    """A client's own callback, such as `config.webhook_config`: `secret` is encrypted.
+
+    `fingerprint` is a keyed hash of all that makes it another one.
+    """
 
     endpoint_url: str
     secret: str | None
     fingerprint: str
+    format: DeliveryFormat = DeliveryFormat.PIAPI
+    event_types: Sequence[EventType] = CALLBACK_EVENTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,8 +182,8 @@ def _callback_row(organization_id: int, callback: Callback, now: datetime) -> di
         "organization_id": organization_id,
         "kind": SubscriptionKind.CALLBACK,
         "endpoint_url": callback.endpoint_url,
-        "format": DeliveryFormat.PIAPI,
-        "event_types": CALLBACK_EVENTS,
+        "format": callback.format,
+        "event_types": [*callback.event_types],
         "secret": callback.secret,
         "fingerprint": callback.fingerprint,
         "is_active": True,

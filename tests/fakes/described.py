@@ -43,7 +43,7 @@ def check_deliveries(received: Iterable[ReceivedDelivery]) -> None:
     """Raise `AssertionError` for the first delivery that is not as the description says."""
     for each in received:
         if "webhook-id" in each.headers and len(each.body) <= _LONGEST_CHECKED:
-            form = _format_of(each.headers)
+            form = _format_of(each.headers, each.json)
             faults = list(described().delivery_faults(form, each.headers, each.json))
             assert not faults, f"a delivery in the format {form}: {faults}\n{each.headers}\n{each.body[:2000]!r}"
 
@@ -137,7 +137,7 @@ class DescribedApi:
         if media is None:
             if content or body:
                 yield f"the content type is {media_type!r}, and not one of {list(content)}"
-        elif "schema" in media and media_type == "application/json":
+        elif "schema" in media and media_type in ("application/json", "application/problem+json"):
             yield from self._schema_faults(f"{operation_id} {status}", media["schema"], orjson.loads(body))
 
     def _request_faults(self, request: httpx.Request, path: str) -> Iterator[str]:
@@ -176,12 +176,14 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile("[^/]+".join(map(re.escape, parts)))
 
 
-def _format_of(headers: Mapping[str, str]) -> str:
+def _format_of(headers: Mapping[str, str], body: Json) -> str:
     if headers.get("content-type", "").startswith("application/cloudevents"):
         return "cloudevents"
     if "x-pi-event" in headers:
         return "pi"
-    return "standard" if "webhook-signature" in headers else "piapi"
+    if "webhook-signature" not in headers:
+        return "piapi"
+    return "replicate" if isinstance(body, dict) and "urls" in body else "standard"
 
 
 def _covers(media_range: str, media_type: str) -> bool:

@@ -82,8 +82,22 @@ VALID: Mapping[str, Any] = {
         "steps": [_STEP, {**_STEP, "id": "b", "depends_on": ["a"], "input_map": {"u": "$steps.a.result.image_url"}}],
         "metadata": {"a": 1},
     },
+    "/v1/predictions": {
+        "version": "piapi:Qubico/flux1-schnell@txt2img",
+        "input": {"prompt": "a cat"},
+        "webhook": URLS[0],
+        "webhook_events_filter": ["start", "completed"],
+    },
+    "/v1/models/{owner}/{name}/predictions": {"input": {"prompt": "a cat"}, "webhook_completed": URLS[0]},
+    "/v1/deployments/{owner}/{name}/predictions": {"input": {}},
     "/v1/chat/completions": {"model": "gpt", "messages": [{"role": "user", "content": "hi"}]},
 }
+_NAMES: Mapping[str, Sequence[str]] = {
+    "owner": ("piapi:Qubico", "piapi:", "acme"),
+    "name": ("flux1-schnell@txt2img", "kling", "a%2Fb@c"),
+    "version_id": ("39ed",),
+}
+"""Parameters of paths that are names of models."""
 _QUERIES = {"DELETE /api/v1/tasks": b"created_before=1700000000&model=all"}
 """What a plain request needs in its query."""
 NOTICE = {
@@ -164,7 +178,10 @@ def _plain_path(rng: random.Random, pattern: str, ids: Ids) -> tuple[str, str]:
     """Return the path with the caller's own ids, and the task's."""
     path, task = pattern, ""
     for name in re.findall(r"{(\w+)}", pattern):
-        value = "piapi" if name == "provider" else rng.choice(ids.own[name])
+        if name == "token":
+            value = ids.secrets.get(task, "wrong")
+        else:
+            value = "piapi" if name == "provider" else rng.choice(_NAMES.get(name) or ids.own[name])
         path = path.replace(f"{{{name}}}", value)
         task = value if name == "task_id" else task
     return path, task
@@ -189,8 +206,8 @@ def _parameter(rng: random.Random, name: str, ids: Ids) -> str:
     if name == "provider":
         return "piapi" if rng.random() < 0.95 else rng.choice(_SEGMENTS)
     draw = rng.random()
-    if draw < 0.6 and ids.own.get(name):
-        return rng.choice(ids.own[name])
+    if draw < 0.6 and (own := _NAMES.get(name) or ids.own.get(name)):
+        return rng.choice(own)
     if draw < 0.75 and ids.other.get(name):
         return rng.choice(ids.other[name])
     return new_id() if draw < 0.85 else rng.choice(_SEGMENTS)

@@ -190,6 +190,8 @@ async def fuzzed_service(folder: Path) -> AsyncIterator[FuzzedService]:
                 "RINGBACK_PIAPI_BASE_URL": provider,
                 "RINGBACK_PIAPI_API_KEY": PROVIDER_KEY,
                 "RINGBACK_PIAPI_WEBHOOK_SECRET": HOOK_SECRET,
+                "RINGBACK_PROVIDER_REPLICATE_BASE_URL": f"{provider}/replicate",
+                "RINGBACK_PROVIDER_REPLICATE_API_KEY": PROVIDER_KEY,
                 "RINGBACK_PROVIDER_RATE": "1000/s",
                 "RINGBACK_KEY_RATE": "1000000/s",
                 "RINGBACK_ALLOWED_TARGETS": "127.0.0.1",

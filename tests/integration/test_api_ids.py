@@ -13,8 +13,13 @@ from tests.fakes.world import World, in_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-OTHER_PATHS = {"/hooks/{provider}/{task_id}", "/hooks/{provider}"}
-"""Inbound webhooks: a secret that belongs to the path is checked, and a wrong path is refused with 401."""
+OTHER_PATHS = {
+    *("/hooks/{provider}/{task_id}", "/hooks/{provider}"),
+    *(f"/v1/{name}/{{owner}}/{{name}}/predictions" for name in ("models", "deployments")),
+    "/v1/models/{owner}/{name}/versions/{version_id}",
+}
+"""Inbound webhooks: a secret that belongs to the path is checked, and a wrong path is refused with 401. And names of
+models, which may be any text."""
 UUID_PARAMS = (
     "webhook_id",
     "delivery_id",
@@ -78,7 +83,7 @@ async def error(world: World, method: str, path: str, status: int) -> dict[str, 
     body = answer.json()
     if "error" in body:
         return dict(body["error"])
-    param, _, message = body["message"].partition(": ")
+    param, _, message = body["message" if "message" in body else "detail"].partition(": ")
     return {"param": param, "message": message}
 
 

@@ -10,7 +10,7 @@ from tests.fakes.subscriber import ReceivedDelivery
 from tests.fakes.verifiers import verify_ed25519, verify_pi, verify_replicate, verify_standard
 from tests.fakes.world import World
 
-FORMATS = ("standard", "pi", "piapi", "cloudevents")
+FORMATS = ("standard", "pi", "piapi", "cloudevents", "replicate")
 SECRET = "a-secret-that-a-user-chose"
 
 

@@ -7,12 +7,14 @@ from models import DeliveryFormat
 from receiver.api.description.event_answers import CloudEvent, PiBody, StandardBody
 from receiver.api.description.model_schemas import JsonSchema, ModelSchemas
 from receiver.api.description.piapi_answers import PiapiBody, PiapiNotice
+from receiver.api.description.replicate_answers import PredictionBody
 
 BODIES: Mapping[DeliveryFormat, Any] = {
     DeliveryFormat.STANDARD: StandardBody,
     DeliveryFormat.CLOUDEVENTS: CloudEvent,
     DeliveryFormat.PI: PiBody,
     DeliveryFormat.PIAPI: PiapiBody | PiapiNotice,
+    DeliveryFormat.REPLICATE: PredictionBody,
 }
 """The model of the body of each format."""
 _TEXTS: Mapping[DeliveryFormat, str] = {
@@ -21,6 +23,8 @@ _TEXTS: Mapping[DeliveryFormat, str] = {
     DeliveryFormat.CLOUDEVENTS: "CloudEvents 1.0.2 in structured mode, with the headers of Standard Webhooks.",
     DeliveryFormat.PI: "Pi's body and headers, with the headers of Standard Webhooks.",
     DeliveryFormat.PIAPI: "PiAPI's body, as for a client's own `config.webhook_config`; its proof is the secret.",
+    DeliveryFormat.REPLICATE: "A prediction, as for the `webhook` of `/v1/predictions`, with the headers of Standard "
+    "Webhooks.",
 }
 
 
@@ -48,6 +52,7 @@ _STANDARD = (
 HEADERS: Mapping[DeliveryFormat, tuple[JsonSchema, ...]] = {
     DeliveryFormat.STANDARD: _STANDARD,
     DeliveryFormat.CLOUDEVENTS: _STANDARD,
+    DeliveryFormat.REPLICATE: _STANDARD,
     DeliveryFormat.PI: (
         *_STANDARD,
         _header("x-pi-event", "The `type` of the body."),

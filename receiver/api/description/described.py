@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route
 from models import Scope
 from receiver.api.description.operations import OPERATIONS, Operation
 from receiver.api.description.prose import description_of, summary_of
-from receiver.api.dialects import PIAPI
+from receiver.api.dialects import PIAPI, REPLICATE
 from receiver.api.endpoint import RouteEndpoint
 
 
@@ -38,6 +38,11 @@ class DescribedOperation:
     def is_piapi(self) -> bool:
         """Whether it answers in PiAPI's form."""
         return self.endpoint is not None and self.endpoint.dialect is PIAPI
+
+    @property
+    def is_replicate(self) -> bool:
+        """Whether it answers in Replicate's form."""
+        return self.endpoint is not None and self.endpoint.dialect is REPLICATE
 
     @property
     def passes_on(self) -> bool:

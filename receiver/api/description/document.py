@@ -16,6 +16,7 @@ from receiver.api.description.model_schemas import JsonSchema, ModelSchemas
 from receiver.api.description.operations import TAGS
 from receiver.api.description.parameters import SHARED, parameters_of
 from receiver.api.description.prose import OVERVIEW
+from receiver.api.description.replicate_answers import Problem
 from receiver.api.description.responses import Responses, header_components
 
 OPENAPI = "3.1.0"
@@ -67,7 +68,7 @@ def build_document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
 
 def _models(operations: Sequence[DescribedOperation]) -> list[Any]:
     """Return all models that the document refers to, each once."""
-    wanted: list[Any] = [NativeError, PiapiError, StreamFrame, *BODIES.values()]
+    wanted: list[Any] = [NativeError, PiapiError, Problem, StreamFrame, *BODIES.values()]
     for each in operations:
         wanted += [_model(answer) for answer in each.operation.answers.values()]
         wanted += [_model(each.operation.body), each.query]

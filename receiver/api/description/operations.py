@@ -48,6 +48,13 @@ from receiver.api.description.piapi_answers import (
     PiapiNews,
     PiapiTaskAnswer,
 )
+from receiver.api.description.replicate_answers import (
+    PredictionAccountAnswer,
+    PredictionAnswer,
+    PredictionsAnswer,
+    SigningSecretAnswer,
+    VersionAnswer,
+)
 from receiver.api.description.statistics_answers import StatsAnswer, WebhookStatsAnswer
 from receiver.api.description.task_answers import (
     BulkActionAnswer,
@@ -72,6 +79,7 @@ from receiver.api.description.webhook_answers import (
     WebhookAnswer,
 )
 from receiver.api.organization_schemas import ChangeOrganization, CreateOrganization
+from receiver.api.replicate_schemas import CreatePrediction, CreateVersionPrediction
 from receiver.api.run_schemas import CreateRun
 from receiver.api.schemas import (
     AdoptTask,
@@ -90,6 +98,7 @@ from receiver.api.schemas import (
 TAGS: Mapping[str, str] = {
     "Tasks": "Create tasks, follow them, cancel them and do them again.",
     "PiAPI": "PiAPI's own paths, in its form: a PiAPI client needs only another base URL.",
+    "Replicate": "Replicate's own paths, in its form, over the tasks of any provider.",
     "Runs": "Small graphs of tasks, in Pi's form.",
     "Events": "What happened, in pages or as a live stream.",
     "Webhooks": "Register URLs that are called at each event; test them, and send to them again.",
@@ -170,6 +179,32 @@ _PIAPI: Mapping[str, Operation] = {
         may_refuse=True,
     ),
     "GET /api/open/tasks/histories": _of("PiAPI", "piapi_histories", PiapiHistoryAnswer),
+}
+
+
+def _prediction(name: str, body: type[BaseModel]) -> Operation:
+    return Operation(
+        id=name,
+        tag="Replicate",
+        answers={201: Plain(PredictionAnswer), 202: Plain(PredictionAnswer)},
+        body=body,
+        errors=("invalid_endpoint_url", *_NO_CREATE),
+        may_refuse=True,
+    )
+
+
+_REPLICATE: Mapping[str, Operation] = {
+    "POST /v1/predictions": _prediction("create_prediction", CreateVersionPrediction),
+    "POST /v1/models/{owner}/{name}/predictions": _prediction("create_model_prediction", CreatePrediction),
+    "POST /v1/deployments/{owner}/{name}/predictions": _prediction("create_deployment_prediction", CreatePrediction),
+    "GET /v1/predictions": _of("Replicate", "list_predictions", Plain(PredictionsAnswer)),
+    "GET /v1/predictions/{task_id}": _of("Replicate", "get_prediction", Plain(PredictionAnswer)),
+    "POST /v1/predictions/{task_id}/cancel": _of(
+        "Replicate", "cancel_prediction", Plain(PredictionAnswer), "conflict", may_refuse=True
+    ),
+    "GET /v1/webhooks/default/secret": _of("Replicate", "get_signing_secret", Plain(SigningSecretAnswer)),
+    "GET /v1/account": _of("Replicate", "get_account", Plain(PredictionAccountAnswer)),
+    "GET /v1/models/{owner}/{name}/versions/{version_id}": _of("Replicate", "get_version", Plain(VersionAnswer)),
 }
 
 _TASKS: Mapping[str, Operation] = {
@@ -392,6 +427,7 @@ OPERATIONS: Mapping[str, Operation] = {
     **_RUNS,
     **_WEBHOOKS,
     **_PIAPI,
+    **_REPLICATE,
     **_OPERATORS,
     **_FORWARDED,
     **_INBOUND,

@@ -14,6 +14,9 @@ _UUID: JsonSchema = {"type": "string", "format": "uuid"}
 _IN_PATHS: Mapping[str, tuple[JsonSchema, str]] = {
     "task_id": ({"type": "string", "minLength": 1}, "Ringback's id of the task, or the provider's."),
     "provider": ({"enum": list(PROVIDER_NAMES)}, "The name of the provider."),
+    "owner": ({"type": "string", "minLength": 1}, "The model's owner, after `provider:` where that is not Replicate."),
+    "name": ({"type": "string", "minLength": 1}, "The model's name; `@` and a task type may follow."),
+    "version_id": ({"type": "string", "minLength": 1}, "The id of the version."),
     "token": ({"type": "string"}, "The secret of the task, which its provider was given in the URL."),
 }
 IDEMPOTENCY_KEY: JsonSchema = {
@@ -36,7 +39,19 @@ _LAST_EVENT_ID: JsonSchema = {
     "description": "The `sequence` of the last event that was read: what follows it is answered, oldest first.",
     "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
 }
-SHARED = {"IdempotencyKey": IDEMPOTENCY_KEY, "Traceparent": _TRACEPARENT, "LastEventId": _LAST_EVENT_ID}
+_PREFER: JsonSchema = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "`wait` or `wait=n`: answer when it has ended, or after n seconds, 60 at most.",
+    "schema": {"type": "string"},
+    "example": "wait=30",
+}
+SHARED = {
+    "IdempotencyKey": IDEMPOTENCY_KEY,
+    "Traceparent": _TRACEPARENT,
+    "LastEventId": _LAST_EVENT_ID,
+    "Prefer": _PREFER,
+}
 """The parameters that are components."""
 
 
@@ -96,6 +111,8 @@ def _headers(described: DescribedOperation) -> Iterator[JsonSchema]:
         yield _reference("Traceparent")
     if described.operation.id == "list_events":
         yield _reference("LastEventId")
+    if described.is_replicate and described.operation.body is not None:
+        yield _reference("Prefer")
 
 
 def _reference(name: str) -> JsonSchema:

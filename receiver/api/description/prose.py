@@ -9,10 +9,11 @@ Ringback tracks generation tasks at a provider and tells everyone who asked when
 **Keys.** Send an API key as `X-API-Key: <key>` or `Authorization: Bearer <key>`. The scopes are `read`, `write` and
 `admin`; each includes the ones before it. This document needs no key: it has nothing secret.
 
-**Form.** All but PiAPI's own paths answer with an envelope: `id` names the request, `object` the kind of the resource,
-`status` is the state of the request (`queued` for a 202), and `data` has the resource with its own state. Times are
-ISO 8601 in UTC with six digits, or unix seconds in runs, jobs and the envelope. PiAPI's paths answer
-`{"code", "data", "message"}`.
+**Form.** All but PiAPI's and Replicate's own paths answer with an envelope: `id` names the request, `object` the kind
+of the resource, `status` is the state of the request (`queued` for a 202), and `data` has the resource with its own
+state. Times are ISO 8601 in UTC with six digits, or unix seconds in runs, jobs and the envelope. PiAPI's paths answer
+`{"code", "data", "message"}`, and Replicate's the resource alone, or a problem with `title`, `detail` and `status`:
+what is 400 elsewhere is 422 there.
 
 **Errors** have a `code` for programs and a `message` for a person. A 429 or 503 has a `Retry-After`, and nothing of
 the request was stored. A 504 `outcome_unknown` may have been done: repeat it with the same `Idempotency-Key`.

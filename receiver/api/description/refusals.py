@@ -12,6 +12,8 @@ from receiver.api.schemas import WaitQuery
 _PARAMETER = re.compile(r"{(\w+)}")
 _NAMED_IN_QUERIES = ("run_id", "task_id", "event_id", "webhook_id", "key_id")
 """The parameters of queries that name a resource, which may not exist."""
+_FREE_NAMES = frozenset({"owner", "name", "version_id"})
+"""The parameters of paths that are names of models, which are the provider's."""
 _READS = ("GET", "HEAD")
 
 
@@ -41,7 +43,7 @@ def _codes(method: str, path: str, query: type[BaseModel] | None, operation: Ope
         yield from OF_BODIES
     if operation.may_refuse:
         yield from ("provider_refused", "provider_unauthorized")
-    for name in _PARAMETER.findall(path):
+    for name in set(_PARAMETER.findall(path)) - _FREE_NAMES:
         yield f"{name.removesuffix('_id')}_not_found"
         if name != "task_id":  # any text may be the provider's id of a task
             yield f"invalid_{name}"

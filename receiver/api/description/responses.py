@@ -9,6 +9,8 @@ from receiver.api.description.event_answers import StreamFrame
 from receiver.api.description.forms import Free, Other, PageOf, Plain
 from receiver.api.description.model_schemas import COMPONENTS, JsonSchema, ModelSchemas, component_name
 from receiver.api.description.refusals import by_status, codes_of
+from receiver.api.description.replicate_answers import Problem
+from receiver.api.dialects import PROBLEM
 
 _JSON = "application/json"
 _TITLES: Mapping[int, str] = {
@@ -18,6 +20,7 @@ _TITLES: Mapping[int, str] = {
     404: "There is no such thing, or it belongs to another organization.",
     409: "The state of things does not allow this.",
     413: "The body is too large.",
+    422: "The request is wrong in itself.",
     415: "The body has a content encoding that is not understood.",
     429: "Too much at present: try again after `Retry-After` seconds.",
     500: "A fault of the service.",
@@ -68,7 +71,8 @@ class Responses:
             described.method if described.changes else "GET", described.path, described.query, described.operation
         )
         for status, named in by_status(codes).items():
-            found[str(status)] = self._shared(status, self._error(described, status, named))
+            shown = 422 if described.is_replicate and status == 400 else status
+            found[str(shown)] = self._shared(shown, self._error(described, shown, named))
         if described.operation.may_refuse:
             found["4XX"] = self._refusal(described)
         if described.passes_on:
@@ -147,10 +151,12 @@ class Responses:
         return {
             "description": f"{_TITLES[status]}\n\n{listed}",
             "headers": _headers(described, status),
-            "content": {_JSON: {"schema": self._error_schema(described, status, codes)}},
+            "content": {_media_type(described): {"schema": self._error_schema(described, status, codes)}},
         }
 
     def _error_schema(self, described: DescribedOperation, status: int, codes: list[str]) -> JsonSchema:
+        if described.is_replicate:
+            return {"allOf": [self._schemas.of(Problem), {"properties": {"status": {"const": status}}}]}
         if described.is_piapi:
             plain = {"allOf": [self._schemas.of(PiapiError), {"properties": {"code": {"const": status}}}]}
             return plain if not _is_passed_on(described, status) else {"anyOf": [plain, {"type": "object"}]}
@@ -160,12 +166,15 @@ class Responses:
         return error if not (described.passes_on and status != 401) else {"anyOf": [error, {}]}
 
     def _refusal(self, described: DescribedOperation) -> JsonSchema:
-        schema = {"type": "object"} if described.is_piapi else self._error_schema(described, 400, [])
+        if described.is_replicate:
+            schema = self._schemas.of(Problem)
+        else:
+            schema = {"type": "object"} if described.is_piapi else self._error_schema(described, 400, [])
         text = "The provider refused it for good: its own status"
         return {
             "description": f"{text} and body." if described.is_piapi else f"{text}, with its words in `message`.",
             "headers": _headers(described, 400),
-            "content": {_JSON: {"schema": {} if described.passes_on else schema}},
+            "content": {_media_type(described): {"schema": {} if described.passes_on else schema}},
         }
 
     def _shared(self, status: int, response: JsonSchema) -> JsonSchema:
@@ -177,6 +186,11 @@ class Responses:
             self.components[name] = response
             self._used[key] = name
         return {"$ref": f"#/components/responses/{self._used[key]}"}
+
+
+def _media_type(described: DescribedOperation) -> str:
+    """Return the content type of an error."""
+    return PROBLEM if described.is_replicate else _JSON
 
 
 def _is_passed_on(described: DescribedOperation, status: int) -> bool:
