@@ -14,6 +14,8 @@ _IS_UNSENT_AND_DUE = text("due_at IS NOT NULL AND submission = 'waiting'")
 _HAS_CALLBACK = text("callback_id IS NOT NULL")
 _HAS_RUN = text("run_uid IS NOT NULL")
 _HAS_PROVIDER_TASK_ID = text("provider_task_id IS NOT NULL")
+IS_OF_ANOTHER_PROVIDER = text("provider <> 'piapi'")
+"""Whether a task is of another provider than the first one, whose tasks are found by a look along the list."""
 
 
 class Task(SQLModel, table=True):
@@ -61,6 +63,14 @@ class Task(SQLModel, table=True):
         Index("ix_task_task_type", "organization_id", "task_type", "id"),
         Index("ix_task_status", "organization_id", "status", "id"),
         Index("ix_task_model", "organization_id", "model", "id"),
+        Index(
+            "ix_task_other_provider",
+            "organization_id",
+            "provider",
+            "id",
+            sqlite_where=IS_OF_ANOTHER_PROVIDER,
+            postgresql_where=IS_OF_ANOTHER_PROVIDER,
+        ),
         # For a rare model among many tasks of one status, a scan of either index above would be long.
         Index("ix_task_status_model", "organization_id", "status", "model", "id"),
     )

@@ -143,7 +143,9 @@ class Service:
         self.system_watcher = SystemWatcher(writer, self.providers, system_events)
         self.alert_worker = AlertWorker(database, channels, system_events) if channels.fingerprints else None
         advancer = Advancer(after_commit.due)
-        applier = Applier(_poll_schedule(settings), after_commit, advancer)
+        abilities = {name: provider.capabilities for name, provider in self.providers.items()}
+        least = {name: can.least_poll_seconds for name, can in abilities.items() if can.least_poll_seconds}
+        applier = Applier(_poll_schedule(settings), after_commit, advancer, least_seconds=least)
         submitter = Submitter(database, applier, self.providers, keyring, settings.public_url, lease_seconds=task_lease)
         poller = Poller(
             database,

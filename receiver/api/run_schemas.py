@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator
 
 from models import RunStatus
-from receiver.api.schemas import Few, Metadata, Object, Page, RequestFields, Retry, WaitQuery
+from receiver.api.schemas import Few, Metadata, Object, Page, ProviderName, RequestFields, Retry, WaitQuery
 from receiver.domain.graph import MOST_STEPS, STEP_ATTEMPTS, OnFailure, StepSpec, check_count
 
 
@@ -24,6 +24,8 @@ class CreateStep(RequestFields):
     """Its name in the run, at most 64 characters."""
     action: str
     """`model:task_type`, or the name of an action in the service's actions file."""
+    provider: ProviderName | None = None
+    """Whose task API makes it, if not the one that the action names; `input` has that provider's own form."""
     input: Object = Field(default_factory=dict)
     input_map: Annotated[dict[str, str], Few] = Field(default_factory=dict)
     """Values of the input that are results of other steps: `$steps.<id>.result.<path>`."""
@@ -39,6 +41,7 @@ class CreateStep(RequestFields):
         return StepSpec(
             id=self.id,
             action=self.action,
+            provider=self.provider,
             input=self.input,
             input_map=self.input_map,
             depends_on=tuple(self.depends_on),

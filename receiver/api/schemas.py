@@ -297,6 +297,7 @@ class TaskQuery(Page):
     status: TaskStatus | None = None
     model: str | None = None
     task_type: str | None = None
+    provider: ProviderName | None = None
     run_id: UuidText | None = None
     created_after: Timestamp | None = None
     created_before: Timestamp | None = None
@@ -316,6 +317,7 @@ class TasksToChange(RequestFields):
     status: TaskStatus | None = None
     model: ShortName | None = None
     task_type: ShortName | None = None
+    provider: ProviderName | None = None
     run_id: str | None = None
     created_after: Timestamp | None = None
     created_before: Timestamp | None = None

@@ -37,6 +37,7 @@ async def list_tasks(call: Call) -> Reply:
         status=query.status,
         model=query.model,
         task_type=query.task_type,
+        provider=query.provider,
         run_uid=run_ids[0] if run_ids else None,
         created_after=query.created_after,
         created_before=query.created_before,

@@ -32,6 +32,9 @@ AllMatching = Annotated[
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Only tasks of this model.")]
 TaskTypeOption = Annotated[str | None, typer.Option("--task-type", help="Only tasks of this type.")]
+ProviderOption = Annotated[
+    str | None, typer.Option("--provider", metavar="NAME", help="Only tasks of this provider, such as fal.")
+]
 RunOption = Annotated[str | None, typer.Option("--run", metavar="ID", help="Only tasks of this run.")]
 MetadataOption = Annotated[
     list[str] | None,

@@ -13,7 +13,7 @@ ApiObject = dict[str, Any]
 ENDS = frozenset({"completed", "failed", "cancelled"})
 """The terminal states of tasks and runs. Stated here, because importing `models` would slow every command down."""
 TASK_COLUMNS = ("id", "model/type", "status", "progress", "age", "result")
-STEP_COLUMNS = ("step", "action", "status", "took", "task", "result")
+STEP_COLUMNS = ("step", "action", "provider", "status", "took", "task", "result")
 _NEVER = "0001-01-01T00:00:00Z"
 """PiAPI's form of a time that has not come."""
 
@@ -26,6 +26,7 @@ def print_task(task: Mapping[str, Any]) -> None:
         [
             ("task", task.get("task_id")),
             ("model", _model_and_type(task)),
+            ("provider", task.get("provider", meta.get("provider"))),
             ("status", task.get("status")),
             ("progress", f"{percent} %" if percent else None),
             ("attempt", task.get("attempt", meta.get("attempt"))),
@@ -78,7 +79,15 @@ def step_row(step: Mapping[str, Any]) -> Sequence[Any]:
     """Return a step's cells for `STEP_COLUMNS`."""
     error, result = step.get("error") or {}, step.get("result") or {}
     outcome = error.get("message") or error.get("code") or result.get("result_url")
-    return (step["id"], step["action"], step["status"], _duration_of(step), step["job_id"], outcome)
+    return (
+        step["id"],
+        step["action"],
+        step.get("provider"),
+        step["status"],
+        _duration_of(step),
+        step["job_id"],
+        outcome,
+    )
 
 
 def print_replay(replay: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from receiver.cli.options import (
     ListAll,
     MetadataOption,
     ModelOption,
+    ProviderOption,
     RunOption,
     SecretFile,
     TaskTypeOption,
@@ -149,6 +150,7 @@ def list_tasks(
     status: TaskStatusOption = None,
     model: ModelOption = None,
     task_type: TaskTypeOption = None,
+    provider: ProviderOption = None,
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
     metadata: MetadataOption = None,
@@ -169,7 +171,9 @@ def list_tasks(
     from receiver.cli.service import service
     from receiver.cli.show import print_tasks
 
-    filters = _as_query(_filters(status, model, task_type, created_after, created_before, metadata)) | {"q": search}
+    filters = _as_query(_filters(status, model, task_type, provider, created_after, created_before, metadata)) | {
+        "q": search
+    }
     if watch and has_terminal() and not as_json:
         from receiver.cli.task_watch import watch_tasks
 
@@ -200,6 +204,7 @@ def export(
     status: TaskStatusOption = None,
     model: ModelOption = None,
     task_type: TaskTypeOption = None,
+    provider: ProviderOption = None,
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
     metadata: MetadataOption = None,
@@ -214,7 +219,7 @@ def export(
         output = None
     if output is not None and output.exists() and not force:
         raise Failure(Status.USAGE, f"{output} exists; name another file, or replace it with --force")
-    filters = _as_query(_filters(status, model, task_type, created_after, created_before, metadata))
+    filters = _as_query(_filters(status, model, task_type, provider, created_after, created_before, metadata))
     with service() as client, export_progress(as_json, to_stdout=output is None) as advance:
         count = export_tasks(client, filters, form, output, advance)
     if output is not None:
@@ -258,6 +263,7 @@ def refresh(
     status: TaskStatusOption = None,
     model: ModelOption = None,
     task_type: TaskTypeOption = None,
+    provider: ProviderOption = None,
     run: RunOption = None,
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
@@ -269,7 +275,7 @@ def refresh(
     """Ask the provider about a task now and print it, or have all tasks that match polled soon."""
     from receiver.cli.service import path_segment, service
 
-    filters = _filters(status, model, task_type, created_after, created_before, metadata, run)
+    filters = _filters(status, model, task_type, provider, created_after, created_before, metadata, run)
     if task_id is None or all_matching:
         _change_matching("refresh", task_id, all_matching, filters, dry_run, yes, as_json)
         return
@@ -291,6 +297,7 @@ def cancel(
     status: TaskStatusOption = None,
     model: ModelOption = None,
     task_type: TaskTypeOption = None,
+    provider: ProviderOption = None,
     run: RunOption = None,
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
@@ -302,7 +309,7 @@ def cancel(
     """Cancel a task, or all tasks that match."""
     from receiver.cli.service import path_segment, service
 
-    filters = _filters(status, model, task_type, created_after, created_before, metadata, run)
+    filters = _filters(status, model, task_type, provider, created_after, created_before, metadata, run)
     if task_id is None or all_matching:
         _change_matching("cancel", task_id, all_matching, filters, dry_run, yes, as_json)
         return
@@ -324,6 +331,7 @@ def retry(
     status: TaskStatusOption = None,
     model: ModelOption = None,
     task_type: TaskTypeOption = None,
+    provider: ProviderOption = None,
     run: RunOption = None,
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
@@ -337,7 +345,7 @@ def retry(
     """Retry a task that failed or was cancelled, or all that match; their ids stay the same."""
     from receiver.cli.service import path_segment, service
 
-    filters = _filters(status, model, task_type, created_after, created_before, metadata, run)
+    filters = _filters(status, model, task_type, provider, created_after, created_before, metadata, run)
     if task_id is None or all_matching:
         if wait:
             raise Failure(Status.USAGE, "--wait is for one task: the tasks that match are many")
@@ -353,6 +361,7 @@ def _filters(
     status: str | None,
     model: str | None,
     task_type: str | None,
+    provider: str | None,
     created_after: str | None,
     created_before: str | None,
     metadata: list[str] | None,
@@ -365,6 +374,7 @@ def _filters(
         "status": status,
         "model": model,
         "task_type": task_type,
+        "provider": provider,
         "run_id": run,
         "created_after": moment(created_after),
         "created_before": moment(created_before),

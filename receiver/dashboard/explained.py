@@ -84,6 +84,7 @@ def _bounds(facts: Mapping[str, Any], now: datetime) -> list[tuple[str, str | No
     for name, text in (
         ("times_out_at", "Without any news it fails with timed_out"),
         ("must_change_until", "Without a change it fails with timed_out, whatever the provider says"),
+        ("outputs_expire_at", "The provider deletes its outputs: keep what you need before"),
     ):
         if facts.get(name):
             found.append((text, facts[name], _distance(facts[name], now)))

@@ -17,6 +17,7 @@ PATH = "/tasks"
 COLUMNS = {
     "model": "Model",
     "task_type": "Type",
+    "provider": "Provider",
     "progress": "Progress",
     "attempt": "Attempt",
     "run": "Run",

@@ -12,7 +12,7 @@ The file is TOML with one table for each action; only `model` and `task_type` ar
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -64,6 +64,11 @@ class Actions:
         if colon and _is_valid_name(model) and _is_valid_name(task_type):
             return Action(name=name, provider=self.provider, model=model, task_type=task_type)
         raise UnknownAction(self._unknown_message(name[:LONGEST_NAME]))
+
+    def of(self, step: StepSpec) -> Action:
+        """Return the action of a step, at the provider that the step names. Raises `UnknownAction`."""
+        action = self.find(step.action)
+        return action if step.provider is None else replace(action, provider=step.provider)
 
     def issues(self, steps: Sequence[StepSpec]) -> Iterator[Issue]:
         """Yield an issue for each step whose action does not exist."""

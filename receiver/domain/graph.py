@@ -85,6 +85,8 @@ class StepSpec:
     on_failure: OnFailure = OnFailure.STOP
     max_attempts: int = STEP_ATTEMPTS
     backoff_seconds: float = 1.0
+    provider: str | None = None
+    """The provider that makes it, None for the one of its action."""
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ def _run_step(step: Fields) -> dict[str, Any]:
         "error": step["error"],
         "started_at": _unix_or_none(step["started_at"]),
         "completed_at": _unix_or_none(step["completed_at"]),
+        "provider": step["spec"]["action"]["provider"],  # which Pi does not have
     }
 
 

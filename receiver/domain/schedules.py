@@ -26,22 +26,23 @@ class PollSchedule:
 
     `first` is the delay of the first poll after an update, `longest` the longest delay between two polls, `timeout` the
     time without any answer about a task after which it fails, and `limit` the time without any change after which it
-    fails whatever is answered.
+    fails whatever is answered. `least` is how far apart looks at one task must be for its provider: it counts before
+    the others.
     """
 
     first: float
     longest: float
     timeout: float
     limit: float = _MONTH
+    least: float = 0.0
 
     def after_update(self, now: datetime) -> datetime:
         """Return when to poll a task that has just received an update."""
-        return now + timedelta(seconds=min(self.first, self.timeout))
+        return now + timedelta(seconds=max(min(self.first, self.timeout), self.least))
 
     def after_poll(self, poll_count: int, last_update_at: datetime, now: datetime) -> datetime:
         """Return when to poll again after the `poll_count`-th poll without a change; never later than the deadline."""
-        delay = poll_delay(poll_count, first=self.first, longest=self.longest)
-        return min(now + timedelta(seconds=delay), max(self.deadline(last_update_at), now))
+        return self._after_look(poll_delay(poll_count, first=self.first, longest=self.longest), last_update_at, now)
 
     def after_recall(self, poll_count: int, last_update_at: datetime, now: datetime) -> datetime:
         """Return when to look again at a task that its provider has not cancelled yet; never later than the deadline.
@@ -49,8 +50,11 @@ class PollSchedule:
         The delays grow as those of `after_poll`, from 1 s to 60 s: until it has answered, it works for nothing.
         """
         first, longest = min(_FIRST_RECALL, self.first), min(_LONGEST_RECALL, self.longest)
-        delay = poll_delay(poll_count, first=first, longest=longest)
-        return min(now + timedelta(seconds=delay), max(self.deadline(last_update_at), now))
+        return self._after_look(poll_delay(poll_count, first=first, longest=longest), last_update_at, now)
+
+    def _after_look(self, delay: float, last_update_at: datetime, now: datetime) -> datetime:
+        due_at = min(now + timedelta(seconds=delay), max(self.deadline(last_update_at), now))
+        return max(due_at, now + timedelta(seconds=self.least))
 
     def deadline(self, last_update_at: datetime) -> datetime:
         """Return when a task that has received no update since `last_update_at` times out."""

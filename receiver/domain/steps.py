@@ -12,8 +12,10 @@ from receiver.domain.graph import OnFailure, StepSpec
 
 
 def document_of(step: StepSpec, action: Action) -> dict[str, Any]:
-    """Return the document to store for a step."""
-    return {"step": asdict(step), "action": asdict(action)}
+    """Return the document to store for a step; `action` is `Actions.of` it."""
+    stored = asdict(step)
+    del stored["provider"]  # the action has it, and an earlier version knows no other place
+    return {"step": stored, "action": asdict(action)}
 
 
 def step_of(document: Mapping[str, Any]) -> StepSpec:

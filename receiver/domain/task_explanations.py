@@ -26,8 +26,9 @@ class TaskFacts:
 
     `unknown_seconds` and `failed_seconds` are how long a lost create call is searched for, `missing_polls` how many
     answers "not found" are believed, `calls_per_second` the provider's limit, `paused_seconds` the rest of the pause
-    that it asked for. `queued_before` counts the tasks of the same send queue that are before it, and `waits_for` is
-    the id of a task that its input names and that the provider does not know yet.
+    that it asked for, `output_seconds` how long it keeps outputs, None if that is not known. `queued_before` counts the
+    tasks of the same send queue that are before it, and `waits_for` is the id of a task that its input names and that
+    the provider does not know yet.
     """
 
     now: datetime
@@ -39,6 +40,7 @@ class TaskFacts:
     has_public_url: bool = True
     paused_seconds: float = 0.0
     key_refusal: str | None = None
+    output_seconds: float | None = None
     queued_before: int = 0
     waits_for: str | None = None
 
@@ -202,7 +204,11 @@ def _ended(task: Fields, facts: TaskFacts) -> Explanation:
         next=act,
         blocked_by=_provider_blockers(facts) if task["due_at"] is not None else (),
         may=_may(task),
-        facts={**_facts(task, facts), "corrections": corrections},
+        facts={
+            **_facts(task, facts),
+            "corrections": corrections,
+            "outputs_expire_at": _outputs_end(task, facts) if ends == TaskStatus.COMPLETED else None,
+        },
     )
 
 
@@ -255,6 +261,14 @@ def _not_before(due_at: datetime, facts: TaskFacts, *, is_held: bool = False) ->
 
 def _pause_end(facts: TaskFacts) -> datetime:
     return facts.now + timedelta(seconds=facts.paused_seconds)
+
+
+def _outputs_end(task: Fields, facts: TaskFacts) -> datetime | None:
+    """Return when the provider deletes the outputs of a completed task; None if that is not known."""
+    if facts.output_seconds is None or task["ended_at"] is None:
+        return None
+    end: datetime = task["ended_at"] + timedelta(seconds=facts.output_seconds)
+    return end
 
 
 def _limit_of(task: Fields, facts: TaskFacts) -> datetime:

@@ -20,6 +20,8 @@ class StepArguments(ToolArguments):
     """Your name for the step."""
     action: Annotated[str, Field(min_length=1, max_length=200)]
     """<model>:<task_type>, such as Qubico/flux1-schnell:txt2img; or an action that the operator has named."""
+    provider: Annotated[str, Field(max_length=200)] | None = None
+    """Whose model it is, such as fal or replicate; by default the one of the action, else piapi."""
     input: dict[str, Any] = Field(default_factory=dict)
     """The model's input."""
     input_map: dict[str, str] = Field(default_factory=dict)

@@ -77,6 +77,7 @@ class ListTasksArguments(PageArguments):
     status: TaskStatusWord | None = None
     model: str | None = None
     task_type: str | None = None
+    provider: str | None = None
     run_id: str | None = None
     """Only the tasks of this run."""
     created_after: str | None = None

@@ -344,6 +344,8 @@ class _Calls(HTTPCalls[CallResponse]):
 
 def _credential_fault(api: API, account: ProviderAccount) -> str | None:
     """Return why the account cannot be used, without repeating a credential; None if it can."""
+    if not (account.base_url or api.base_url):
+        return f"account {account.name!r} of {api.name} has no base_url"
     for name in api.credential_names:
         value = account.credentials.get(name, "").strip()
         if not value:

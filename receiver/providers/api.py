@@ -92,12 +92,14 @@ class API(Protocol):
 
     name: str
     base_url: str
-    """Where the API is, if an account names no other place."""
+    """Where the API is, if an account names no other place; "" if every account has to name one."""
     hosts: frozenset[str]
     """Hosts besides that of the base URL that belong to the provider, to which the key may be sent."""
     capabilities: Capabilities
     credential_names: tuple[str, ...]
     """What an account needs to be used."""
+    optional_credentials: tuple[str, ...]
+    """What it may have besides, such as the secret of webhooks that a person has registered."""
 
     def auth(self, credentials: Credentials, now: float) -> Mapping[str, str]:
         """Return the headers that authenticate a call; `now` is the time in unix seconds."""
@@ -184,6 +186,7 @@ class BaseAPI:
 
     hosts: frozenset[str] = frozenset()
     credential_names: tuple[str, ...] = ("api_key",)
+    optional_credentials: tuple[str, ...] = ()
 
     def auth(self, credentials: Credentials, now: float) -> Mapping[str, str]:
         """Return the key as a Bearer token."""

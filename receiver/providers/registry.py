@@ -12,13 +12,14 @@ from receiver.providers.adapter import Adapter
 from receiver.providers.api import API
 from receiver.providers.base import ForwardingProvider, Provider
 from receiver.providers.fal import Fal
+from receiver.providers.pi import Pi
 from receiver.providers.piapi import PiAPI
 from receiver.providers.rate_limiter import RateLimiter, SharedRateLimiter
 from receiver.providers.replicate import Replicate
 from receiver.settings import Settings
 from receiver.telemetry.metrics import begin_provider
 
-APIS: Mapping[str, API] = {api.name: api for api in (Fal(), Replicate())}
+APIS: Mapping[str, API] = {api.name: api for api in (Fal(), Pi(), Replicate())}
 """The APIs that are described in code, by name. PiAPI has an adapter of its own."""
 PROVIDER_NAMES = (PiAPI.name, *sorted(APIS))
 DEFAULT_PROVIDER = PiAPI.name
@@ -68,8 +69,9 @@ def _accounts(settings: Settings) -> dict[str, ProviderAccount]:
             continue
         values = {field: secret.get_secret_value() for field, secret in given.items()}
         base_url = values.pop("base_url", None)
-        unknown = sorted(values.keys() - set(APIS[name].credential_names))
-        wanted = ", ".join((*APIS[name].credential_names, "base_url"))
+        known = (*APIS[name].credential_names, *APIS[name].optional_credentials)
+        unknown = sorted(values.keys() - set(known))
+        wanted = ", ".join((*known, "base_url"))
         faults += [f"RINGBACK_PROVIDER_{name.upper()}_{each.upper()}: {name} takes {wanted}" for each in unknown]
         found[name] = ProviderAccount(provider=name, credentials=values, base_url=base_url)
     if faults:

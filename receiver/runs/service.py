@@ -146,7 +146,7 @@ class Runs:
                 "position": position,
                 "name": step.id,
                 "status": StepStatus.PENDING,
-                "spec": document_of(step, self.actions.find(step.action)),
+                "spec": document_of(step, self.actions.of(step)),
             }
             for position, step in enumerate(request.graph.steps)
         ]

@@ -14,6 +14,7 @@ from receiver.sandbox.answers import model_refusal, refusal
 from receiver.sandbox.controls import ControlPaths
 from receiver.sandbox.direct import DirectPaths
 from receiver.sandbox.fal import FalTwin
+from receiver.sandbox.pi import PiTwin
 from receiver.sandbox.piapi import PiapiPaths
 from receiver.sandbox.replicate import ReplicateTwin
 from receiver.sandbox.script import SandboxOptions
@@ -49,7 +50,7 @@ def create_sandbox(options: SandboxOptions) -> Starlette:
         *_direct_routes(DirectPaths(sandbox)),
         *_control_routes(ControlPaths(sandbox, requests)),
     ]
-    twins: list[Twin] = [FalTwin(sandbox), ReplicateTwin(sandbox)]
+    twins: list[Twin] = [FalTwin(sandbox), PiTwin(sandbox), ReplicateTwin(sandbox)]
     return Starlette(
         routes=[
             *(counted(method, path, _guarded(sandbox, path, endpoint)) for method, path, endpoint in routes),

@@ -42,7 +42,7 @@ def raw_task(task: SandboxTask) -> dict[str, Any]:
         "task_id": task.id,
         "model": task.request.model,
         "task_type": task.request.task_type,
-        "endpoint": task.request.webhook.endpoint,
+        "endpoint": task.endpoint,
         "status": task.status,
         "terminal": task.terminal,
         "input": task.request.input,

@@ -94,6 +94,8 @@ class SandboxTask:
     """The task's own random generator, so that its random faults do not depend on other tasks."""
     twin: "TaskTwin | None" = None
     """Whose form its webhooks have; None for PiAPI's."""
+    endpoint: str = ""
+    """Where its webhooks go: what the create call says, or an address that an account has for all of them."""
     status: str = "pending"
     created_ns: int = field(default_factory=time.time_ns)
     started_ns: int | None = None

@@ -74,9 +74,18 @@ class Sandbox:
         return (self.options.public_base_url or f"{request.base_url}files").rstrip("/")
 
     def create(
-        self, request: CreateRequest, script: Script, files_url: str, *, twin: TaskTwin | None = None
+        self,
+        request: CreateRequest,
+        script: Script,
+        files_url: str,
+        *,
+        twin: TaskTwin | None = None,
+        endpoint: str | None = None,
     ) -> SandboxTask:
-        """Make a task, and start its script. `files_url` is the beginning of the URLs in its output."""
+        """Make a task, and start its script. `files_url` is the beginning of the URLs in its output.
+
+        `endpoint` is where its webhooks go if the request does not say that.
+        """
         work = _work_key(request, script)
         task = SandboxTask(
             # Not from the seed: a restarted sandbox may not assign the ids of an earlier run again.
@@ -87,6 +96,7 @@ class Sandbox:
             outcome=outcome_of(script, self._created_by_work[work]),
             files_url=files_url,
             twin=twin,
+            endpoint=request.webhook.endpoint or endpoint or "",
             rng=random.Random(self._rng.getrandbits(64)),  # noqa: S311 - for faults, not for keys
         )
         self._created_by_work[work] += 1

@@ -61,9 +61,18 @@ class TwinTasks:
         self._refuse = refuse
 
     async def create(
-        self, request: Request, wanted: CreateRequest, answer: Callable[[SandboxTask], Response], twin: Any
+        self,
+        request: Request,
+        wanted: CreateRequest,
+        answer: Callable[[SandboxTask], Response],
+        twin: Any,
+        *,
+        endpoint: str | None = None,
     ) -> Response:
-        """Make a task as its script asks, and answer it; or fail as the script asks."""
+        """Make a task as its script asks, and answer it; or fail as the script asks.
+
+        `endpoint` is where webhooks go if the request does not say that.
+        """
         options = self._sandbox.options
         if options.submit_status is not None:
             return self._refuse(options.submit_status, "outage", retry_after=options.retry_after)
@@ -77,7 +86,8 @@ class TwinTasks:
             return self._refuse(status, message, retry_after=script.retry_after if status == 429 else None)
         if behaviour == "nonsense":
             return nonsense()
-        task = self._sandbox.create(wanted, script, self._sandbox.files_url(request), twin=twin)
+        files_url = self._sandbox.files_url(request)
+        task = self._sandbox.create(wanted, script, files_url, twin=twin, endpoint=endpoint)
         answered = answer(task)
         if script.webhook == "before_answer":
             await self._sandbox.wait_until_notified(task)

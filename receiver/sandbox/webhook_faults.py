@@ -35,7 +35,7 @@ class WebhookFaults:
 
     def announce(self, word: str | None = None) -> None:
         """Notify the client of the task's present state; `word` replaces its status."""
-        if not self._task.request.webhook.endpoint:
+        if not self._task.endpoint:
             return
         if self._behaviour in _TERMINAL_ONLY and not self._task.terminal:
             return
@@ -77,11 +77,12 @@ class WebhookFaults:
         webhook, twin = self._task.request.webhook, self._task.twin
         is_forged = self._behaviour == "wrong_secret"
         if twin is not None:
-            content = _NOT_JSON if self._behaviour == "not_json" else twin.webhook(self._task)
-            signed = twin.signed(twin.webhook(self._task), forged=is_forged)
-            return Notice(endpoint=webhook.endpoint, secret=None, body=WrittenBody(content, signed))
+            body = twin.webhook(self._task)
+            content = _NOT_JSON if self._behaviour == "not_json" else body
+            signed = twin.signed(body, forged=is_forged)
+            return Notice(endpoint=self._task.endpoint, secret=None, body=WrittenBody(content, signed))
         secret = _WRONG_SECRET if is_forged else webhook.secret or None
-        return Notice(endpoint=webhook.endpoint, secret=secret, body=self._body(word))
+        return Notice(endpoint=self._task.endpoint, secret=secret, body=self._body(word))
 
     def _body(self, word: str | None) -> WrittenBody:
         if self._behaviour == "not_json":

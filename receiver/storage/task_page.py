@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Executable, Select, func, select, union
 
 from models import EventType
+from models.tasks import IS_OF_ANOTHER_PROVIDER
 from receiver.domain.searched_values import UNLISTED, listed_form
 from receiver.storage.page_filter import PageFilter
 from receiver.storage.tables import events, statistic_positions, task_metadata_values, tasks
@@ -27,6 +28,8 @@ MOST_BEHIND = 5000
 """Up to how many events that are not counted yet are looked through for new tasks."""
 
 _METADATA = "metadata "
+_FIRST_PROVIDER = "piapi"
+"""The one whose tasks no index has: where there are any, they are frequent."""
 _ORDERED = (["state"], ["organization", "task_type"], ["organization", "run_uid"])
 """The filters that an index answers in the order of the list."""
 
@@ -61,6 +64,8 @@ def _ways(wanted: TaskFilter) -> Iterator[tuple[str, Select[Any]]]:
     for name, value in (("task_type", wanted.task_type), ("run_uid", wanted.run_uid)):
         if value is not None:
             yield name, _keys(wanted, {name: value})
+    if wanted.provider not in (None, _FIRST_PROVIDER):
+        yield "provider", _keys(wanted, {"provider": wanted.provider}).where(IS_OF_ANOTHER_PROVIDER)
     for name, value in wanted.metadata.items():
         if (form := listed_form(value)) is not None:
             yield f"{_METADATA}{name}", _listed(wanted, form)

@@ -63,6 +63,7 @@ class TaskFilter(PageFilter):
     model: str | None = None
     models: Sequence[str] | None = None
     task_type: str | None = None
+    provider: str | None = None
     run_uid: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -342,9 +343,8 @@ async def add_metadata(tx: Transaction, organization_id: int, uid: str, metadata
 
 def is_wanted(wanted: TaskFilter) -> ColumnElement[bool]:
     """Return the condition that a task passes the filter."""
-    conditions = wanted.conditions(
-        tasks, status=wanted.status, model=wanted.model, task_type=wanted.task_type, run_uid=wanted.run_uid
-    )
+    names = ("status", "model", "task_type", "provider", "run_uid")
+    conditions = wanted.conditions(tasks, **{name: getattr(wanted, name) for name in names})
     if wanted.models is not None:
         conditions.append(tasks.c.model.in_(wanted.models))
     return and_(*conditions, *(has_metadata(tasks.c.metadata, name, value) for name, value in wanted.metadata.items()))

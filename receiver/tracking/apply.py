@@ -17,7 +17,7 @@ runs, record the events with their deliveries, and insert the receipts.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -69,13 +69,29 @@ class RunAdvancer(Protocol):
 
 
 class Applier:
-    """Applies updates. One instance per process: its `apply` is the handler by which the writer groups updates."""
+    """Applies updates. One instance per process: its `apply` is the handler by which the writer groups updates.
 
-    def __init__(self, poll_schedule: PollSchedule, after_commit: AfterCommit, runs: RunAdvancer) -> None:
+    `least_seconds` are how far apart looks at one task must be, by the providers that ask for that.
+    """
+
+    def __init__(
+        self,
+        poll_schedule: PollSchedule,
+        after_commit: AfterCommit,
+        runs: RunAdvancer,
+        *,
+        least_seconds: Mapping[str, float] | None = None,
+    ) -> None:
         self.poll_schedule = poll_schedule
+        own = least_seconds or {}
+        self._schedules = {name: replace(poll_schedule, least=seconds) for name, seconds in own.items()}
         self.after_commit = after_commit
         self._runs = runs
         self._words: set[str] = set()
+
+    def schedule_of(self, provider: str) -> PollSchedule:
+        """Return when to poll the tasks of a provider."""
+        return self._schedules.get(provider, self.poll_schedule)
 
     async def apply(self, tx: Transaction, arrivals: Sequence[Arrival]) -> list[Applied | Exception]:
         """Apply the updates in order; the results are in the same order."""
@@ -134,7 +150,7 @@ class Applier:
         return Applied(task.uid, task.status, decision.event is not None, receipt, is_taken, task.trace_context)
 
     def _decide(self, task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
-        return decide(task, update, now=now, schedule=self.poll_schedule, jitter=random.random())  # noqa: S311
+        return decide(task, update, now=now, schedule=self.schedule_of(task.provider), jitter=random.random())  # noqa: S311
 
     def _count_unknown_word(self, arrival: Arrival) -> None:
         """Count a status word that the adapter does not know; log it once per process."""

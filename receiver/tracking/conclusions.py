@@ -66,7 +66,7 @@ class Conclusions:
     async def give_up_recall(self, task: TaskState) -> None:
         """Let a task that was to be recalled run to its end; it is polled like any other."""
         assert task.cancel_requested_at is not None  # noqa: S101 - only such tasks are recalled
-        due_at = self._applier.poll_schedule.after_update(utc_now())
+        due_at = self._applier.schedule_of(task.provider).after_update(utc_now())
         refused = RefusedRecall(task.uid, task.attempt, task.cancel_requested_at, due_at)
         await self._writer.write(give_up_recalls, refused, bounded=False)
         self._applier.after_commit.due.set(due_at)

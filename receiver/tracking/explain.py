@@ -42,7 +42,12 @@ class TaskExplainer:
     async def _explain(self, task: Row) -> Explanation:
         facts = replace(self._usual, now=utc_now())
         if (provider := self._providers.get(task["provider"])) is not None:
-            facts = replace(facts, paused_seconds=provider.paused_for(), key_refusal=provider.key_refusal())
+            facts = replace(
+                facts,
+                paused_seconds=provider.paused_for(),
+                key_refusal=provider.key_refusal(),
+                output_seconds=provider.capabilities.output_seconds,
+            )
         if task["status"] not in TERMINAL and task["submission"] == Submission.WAITING and task["due_at"] is not None:
             facts = await self._of_queue(task, facts)
         return explain_task(task, facts)

@@ -232,8 +232,8 @@ class Poller:
         now = utc_now()
         count, since = task.missing_count + 1, task.missing_since or now
         if self._missing.believes(count, since, now):
-            message = "the provider does not know the task; retry it to create it there again"
-            await self._conclusions.fail(task, "provider_lost_task", message)
+            kept = self._providers[task.provider].capabilities.record_seconds
+            await self._conclusions.fail(task, "provider_lost_task", _lost_message(task, kept, now))
             return
         await self._postpone_poll(replace(task, missing_count=count, missing_since=since))
         await self._time_out(task)
@@ -299,11 +299,22 @@ class Poller:
 
     async def _postpone_poll(self, task: TaskState, retry_after: float | None = None) -> None:
         now = utc_now()
-        schedule = self._applier.poll_schedule
+        schedule = self._applier.schedule_of(task.provider)
         after_look = schedule.after_poll if task.cancel_requested_at is None else schedule.after_recall
         due_at = after_look(task.poll_count + 1, task.last_update_at, now)
         delay = max((due_at - now).total_seconds(), retry_after or 0)
         await self._conclusions.postpone(task, Submission.ACCEPTED, delay)
+
+
+def _lost_message(task: TaskState, kept_seconds: float | None, now: datetime) -> str:
+    """Return why a task is lost; `kept_seconds` is how long its provider keeps one, None if that is not known."""
+    message = "the provider does not know the task; retry it to create it there again"
+    if kept_seconds is None or now < task.last_update_at + timedelta(seconds=kept_seconds):
+        return message
+    return (
+        f"the provider does not know the task any more: it keeps one for {kept_seconds:g} s, and the last news of this "
+        "one is older, so it may have ended, and been charged; its result is gone, retry it to create it there again"
+    )
 
 
 def _caller(organization_id: int) -> CallerKey:

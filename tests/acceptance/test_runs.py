@@ -98,7 +98,18 @@ async def test_a_run_has_the_fields_of_the_pi_contract(world: World) -> None:
     assert (list(run), run["metadata"]) == (fields, None)
     hero = step_of(run, "generate_hero")
     assert list(hero) == [
-        *("id", "action", "status", "depends_on", "job_id", "result", "error", "started_at", "completed_at"),
+        *(
+            "id",
+            "action",
+            "status",
+            "depends_on",
+            "job_id",
+            "result",
+            "error",
+            "started_at",
+            "completed_at",
+            "provider",
+        ),
     ]
     assert (hero["action"], hero["depends_on"], hero["error"]) == ("campaigns.generate", ["extract_brand"], None)
     moments = (run["created_at"], hero["started_at"], hero["completed_at"], run["updated_at"])

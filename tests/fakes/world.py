@@ -35,6 +35,8 @@ from tests.fakes.subscriber import Subscriber, listening
 
 API_KEY = "rb_tests_Zq7vW3kXr9TmLp4cYd8NbJ2s"
 PROVIDER_KEY = "the-providers-own-key"
+WEBHOOK_SECRET = "Jt5wQz8nVb2kRy7mXc4hLd9s"
+"""Of the webhooks that an account registers once at its provider."""
 QUICK = SandboxOptions(duration=0.05, pending_seconds=0.0, webhook_retry_seconds=0.2)
 """A provider that completes tasks fast and has no faults."""
 PERSISTENT = replace(QUICK, webhook_attempts=60)
@@ -256,6 +258,7 @@ def _twins(provider: str) -> dict[str, str]:
     """Return the accounts of the other providers, each at its twin."""
     names = [name for name in PROVIDER_NAMES if name != "piapi"]
     keys = {f"RINGBACK_PROVIDER_{name.upper()}_API_KEY": PROVIDER_KEY for name in names}
+    keys["RINGBACK_PROVIDER_PI_WEBHOOK_SECRET"] = WEBHOOK_SECRET
     return keys | {f"RINGBACK_PROVIDER_{name.upper()}_BASE_URL": f"{provider}/{name}" for name in names}
 
 

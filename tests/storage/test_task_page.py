@@ -36,6 +36,7 @@ async def fill(database: Database, rng: random.Random, start: int, count: int) -
                 status=rng.choice((TaskStatus.COMPLETED, TaskStatus.FAILED)),
                 model=rng.choice("mmmn"),
                 task_type=rng.choice("ttttu"),
+                provider=rng.choice(("piapi", "piapi", "fal")),
                 metadata=rng.choice((None, {**MANY, "x": "a"}, {"x": rng.choice(VALUES), "y": rng.choice("ab")})),
                 created_at=inserted - timedelta(hours=rng.choice((0, 0, 0, 90))),
             )
@@ -53,11 +54,12 @@ def cases(rng: random.Random) -> list[dict[str, Any]]:
     times = [None, *(NOW + timedelta(hours=hours) for hours in (-1000, 5, 60, 119, 1000))]
     metadata: list[dict[str, str]] = [{}, {"x": "a"}, {"x": "nothing"}, {"x": "a", "y": "b"}, {"n24": "24"}]
     metadata += [{"x": str(value)} for value in ("A", " a ", "b" * 120, "", "5", "5.0", "true", "null")]
-    names = ("status", "model", "task_type", "created_after", "created_before", "metadata", "before")
+    names = ("status", "model", "task_type", "provider", "created_after", "created_before", "metadata", "before")
     values = (
         [None, "completed", "cancelled"],
         [None, "m", "unused"],
         [None, "t", "u", "none"],
+        [None, "piapi", "fal", "none"],
         times,
         times,
         metadata,
@@ -94,7 +96,7 @@ async def test_a_page_is_what_a_look_at_every_task_says(
 
 
 def passes(row: dict[str, Any], wanted: TaskFilter) -> bool:
-    named = {name: getattr(wanted, name) for name in ("organization_id", "status", "model", "task_type")}
+    named = {name: getattr(wanted, name) for name in ("organization_id", "status", "model", "task_type", "provider")}
     return (
         all(value is None or row[name] == value for name, value in named.items())
         and (wanted.before is None or row["id"] < wanted.before)

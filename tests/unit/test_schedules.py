@@ -1,10 +1,12 @@
 """The delays of polls, deliveries, retries and resends, by example and by property."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.domain.schedules import delivery_delay, poll_delay, resend_delay, retry_delay
+from receiver.domain.schedules import PollSchedule, delivery_delay, poll_delay, resend_delay, retry_delay
 
 STANDARD = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
 SECONDS = st.floats(min_value=0.001, max_value=1e6)
@@ -82,3 +84,14 @@ def test_a_resend_delay_is_never_less_than_retry_after(tries: int, retry_after: 
     delay = resend_delay(tries, retry_after, jitter)
     assert min(retry_after or 0, 3600) <= delay <= 3600
     assert delay >= 0.8
+
+
+@given(polls=st.integers(0, 30), silent=st.floats(0, 100_000), least=st.floats(0, 5000))
+def test_no_look_comes_sooner_than_a_provider_allows(polls: int, silent: float, least: float) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    schedule = PollSchedule(first=15, longest=300, timeout=86400, least=least)
+    earliest = now + timedelta(seconds=least)
+    heard_at = now - timedelta(seconds=silent)
+    assert schedule.after_update(now) >= earliest
+    assert schedule.after_poll(polls, heard_at, now) >= earliest
+    assert schedule.after_recall(polls, heard_at, now) >= earliest

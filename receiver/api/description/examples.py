@@ -160,6 +160,7 @@ _STEPS = [
 _STEP: dict[str, Any] = {
     "id": "picture",
     "action": "Qubico/flux1-schnell:txt2img",
+    "provider": "piapi",
     "status": "completed",
     "depends_on": [],
     "job_id": _TASK_ID,

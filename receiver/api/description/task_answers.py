@@ -177,6 +177,7 @@ class StepWithoutResultAnswer(StandingStepAnswer):
     """A step of a run, without its result."""
 
     action: str
+    provider: str
     depends_on: list[str]
     error: Free | None
 
