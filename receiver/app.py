@@ -314,7 +314,7 @@ def create_app(
     connections to close. `metrics_apart` says that a socket was passed for metrics, which the settings do not tell.
     Raises `SettingsError` if the actions file, or a URL for alerts, is wrong.
     """
-    actions, channels = read_actions(settings.actions_file), alert_channels(settings)
+    actions, channels = read_actions(settings.actions_file, settings.providers_dir), alert_channels(settings)
     bound = stop or StopBound(settings.stop_seconds)
 
     @asynccontextmanager

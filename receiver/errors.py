@@ -4,6 +4,7 @@ The tree, with the HTTP status and the `code` of each response:
 
     RingbackError                                 500  internal_error
     ├── SettingsError                              -   at the start only: the process exits
+    │   └── FaultyFile (providers.declared.faults) -   at the start only: the process exits
     ├── StartError                                 -   at the start only: the process exits
     │   └── DatabaseAway                           -   at the start only: it waits, then the process exits
     ├── BadRequest                                400  invalid_request_body

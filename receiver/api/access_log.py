@@ -12,7 +12,7 @@ from receiver.api.schemas import AuditQuery, DeliveryQuery, EventQuery, GetTask,
 from receiver.asgi import KEY
 from receiver.clock import monotonic
 from receiver.domain.ids import is_id
-from receiver.providers.registry import PROVIDER_NAMES
+from receiver.providers.registry import provider_names
 from receiver.telemetry.log import get_logger
 
 log = get_logger("api.access_log")
@@ -104,7 +104,7 @@ def shown_query(query: bytes) -> str:
 
 
 def _is_known(part: str) -> bool:
-    return part in PROVIDER_NAMES or is_id(part)
+    return part in provider_names() or is_id(part)
 
 
 def _shown_parameter(name: str, value: str) -> str:

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from models import DeliveryFormat, DeliveryStatus, ReceiptReason, Scope, SignatureScheme, TaskStatus
-from receiver.providers.registry import DEFAULT_PROVIDER, PROVIDER_NAMES, unknown_provider
+from receiver.providers.registry import DEFAULT_PROVIDER, provider_names, unknown_provider
 
 ShortName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 MetadataName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -122,12 +122,19 @@ Timestamp = Annotated[
 
 
 def _check_provider(value: str) -> str:
-    if value not in PROVIDER_NAMES:
+    if value not in provider_names():
         raise ValueError(unknown_provider(value))
     return value
 
 
-ProviderName = Annotated[ShortName, AfterValidator(_check_provider), WithJsonSchema({"enum": list(PROVIDER_NAMES)})]
+class _KnownProvider:
+    """Describes a provider's name: which there are is known when the service has read the operator's files."""
+
+    def __get_pydantic_json_schema__(self, _schema: Any, _handler: Any) -> dict[str, Any]:
+        return {"enum": list(provider_names())}
+
+
+ProviderName = Annotated[ShortName, AfterValidator(_check_provider), _KnownProvider()]
 
 
 class WebhookConfig(RequestFields):

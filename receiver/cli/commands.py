@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from receiver.cli import audit, database, delivery, key, organization, run, task, webhook
+from receiver.cli import audit, database, delivery, key, organization, provider, run, task, webhook
 from receiver.cli.backup import backup, restore
 from receiver.cli.console import echo
 from receiver.cli.dashboard import dashboard
@@ -120,4 +120,5 @@ app.add_typer(delivery.app, name="delivery")
 app.add_typer(key.app, name="key")
 app.add_typer(organization.app, name="organization")
 app.add_typer(audit.app, name="audit")
+app.add_typer(provider.app, name="provider")
 app.add_typer(database.app, name="database")

@@ -1,6 +1,6 @@
 """`ringback sandbox`: the bundled provider by itself."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,6 +8,9 @@ from receiver.cli.console import echo
 from receiver.cli.failure import Failure, Status
 from receiver.cli.inputs import secret_of, typed_pairs
 from receiver.cli.options import SHOWN_TO_OTHERS, SecretFile
+
+if TYPE_CHECKING:
+    from receiver.sandbox.declared import Description
 
 
 def sandbox(
@@ -70,9 +73,21 @@ def _serve(host: str, port: int, knobs: dict[str, object]) -> None:
             raise Failure(Status.USAGE, f"--option {error}") from None
         echo(_how_to_use(url, options.api_key), lines=True)
         server = uvicorn.Server(
-            uvicorn.Config(create_sandbox(options), log_level="warning", timeout_graceful_shutdown=2)
+            uvicorn.Config(create_sandbox(options, _described()), log_level="warning", timeout_graceful_shutdown=2)
         )
         server.run(sockets=[listening])
+
+
+def _described() -> "list[Description]":
+    """Return what the twins of the declared providers that ship are made of."""
+    import tomllib
+
+    from receiver.providers.declared.cases import read_cases
+    from receiver.providers.declared.files import SHIPPED
+    from receiver.sandbox.declared import Description
+
+    paths = [(path, read_cases(path)) for path in sorted(SHIPPED.glob("*.toml"))]
+    return [Description(tomllib.loads(path.read_text(encoding="utf-8")), cases.twin) for path, cases in paths if cases]
 
 
 def _how_to_use(url: str, api_key: str | None) -> str:
@@ -82,7 +97,7 @@ def _how_to_use(url: str, api_key: str | None) -> str:
         f"  export RINGBACK_PIAPI_API_KEY={'...' if api_key else 'any-key'}\n"
         "  export RINGBACK_PUBLIC_URL=http://127.0.0.1:8080\n"
         "  ringback serve\n\n"
-        f"Other providers' twins: RINGBACK_PROVIDER_FAL_BASE_URL={url}/fal and RINGBACK_PROVIDER_REPLICATE_BASE_URL="
-        f"{url}/replicate,\neach with an ..._API_KEY.\n\n"
+        "Other providers have twins below their names, such as "
+        f"RINGBACK_PROVIDER_FAL_BASE_URL={url}/fal, with a RINGBACK_PROVIDER_FAL_API_KEY.\n\n"
         f"Statistics: {url}/sandbox/stats. Ctrl-C stops the provider."
     )

@@ -38,6 +38,7 @@ GROUPS: Mapping[str, tuple[Guide, ...]] = {
         Guide("runs", "Runs", "Several tasks in dependency order, each with the results of those before."),
         Guide("outputs", "Outputs", "Where the result of a task is, whatever its model."),
         Guide("dashboard", "The dashboard", "Pages for people: who sees what, sessions, single sign-on."),
+        Guide("add-a-provider", "Add a provider", "Describe a provider in a file, without code, in twenty minutes."),
         Guide("agents", "Agents", "Tools for programs in which a language model works (MCP)."),
         Guide("report", "The report", "Whether everything that was created was delivered."),
     ),

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from models import TaskStatus
+from models import TERMINAL, TaskStatus
 from receiver.clock import wall_now
 from receiver.domain.redaction import may_hold, redact_text, redact_value
 from receiver.domain.updates import ProviderUpdate, Source
@@ -103,8 +103,8 @@ class Adapter:
     async def cancel(self, task: ProviderTask, *, caller: CallerKey | None = None) -> CancelOutcome:
         """Ask the provider to cancel one task.
 
-        Where it cancels only what it has not begun, the task is looked at first: the same call would erase one that
-        has ended.
+        Where it cancels only what it has not begun, or erases what has ended by the same call, the task is looked at
+        first.
         """
         return await measured(self.name, "cancel", self._cancel(task, caller))
 
@@ -139,7 +139,8 @@ class Adapter:
         outcome = await self._call(self._api.account())
         if not isinstance(outcome, CallResponse):
             return AccountCheck(is_reached=False, fault=outcome.message)
-        is_accepted = judged(self._api, outcome) == Judgement.BY_STATUS and 200 <= outcome.status < 300
+        is_success = judged(self._api, outcome) == Judgement.BY_STATUS and 200 <= outcome.status < 300
+        is_accepted = is_success or self._api.shows_good_key(outcome)
         fault = "" if is_accepted else f"HTTP {outcome.status}: {self._api.message(outcome)}"
         return AccountCheck(is_reached=True, fault=fault, date=outcome.date, calls_left=outcome.calls_left)
 
@@ -200,7 +201,11 @@ class Adapter:
     async def _fetch(self, task: ProviderTask, hidden: str, caller: CallerKey | None) -> FetchOutcome:
         if self._fault:
             return NoAnswer(self._fault, unauthorized=True)
-        look = await self._call(self._api.look(task), hidden=hidden, caller=caller)
+        try:
+            request = self._api.look(task)
+        except CannotAsk as error:  # of a task of which too little is known
+            return NoAnswer(str(error))
+        look = await self._call(request, hidden=hidden, caller=caller)
         name = self._account.name
         outcome = await read_by_size(_size(look), lambda: fetch_outcome(look, self._api, task, name))
         if not isinstance(outcome, Request):
@@ -212,7 +217,11 @@ class Adapter:
     async def _find(self, reference: str, model: str, task_type: str, caller: CallerKey | None) -> FetchOutcome:
         if self._fault:
             return NoAnswer(self._fault, unauthorized=True)
-        look = await self._call(self._api.find(reference, model, task_type), caller=caller)
+        try:
+            request = self._api.find(reference, model, task_type)
+        except CannotAsk as error:
+            return NoAnswer(str(error))
+        look = await self._call(request, caller=caller)
         unnamed = ProviderTask("", None, model, task_type)
         outcome = fetch_outcome(look, self._api, unnamed, self._account.name)
         return NoAnswer("the provider's response has no result") if isinstance(outcome, Request) else outcome
@@ -223,14 +232,22 @@ class Adapter:
         if self.capabilities.cancels == CancelScope.NONE:
             message = f"{self.name} cannot cancel a task that it has accepted"
             return Refused(409, message, envelope(409, message))
-        if self.capabilities.cancels == CancelScope.QUEUED:
+        is_queued_only = self.capabilities.cancels == CancelScope.QUEUED
+        if is_queued_only or self.capabilities.erases_ended:
             looked = await self._fetch(task, "", caller)
             if not isinstance(looked, Found):
                 return looked
-            if looked.update.status not in _UNBEGUN:
+            if looked.update.status in TERMINAL:
+                message = f"the task has ended: it is {looked.update.status}"
+                return Refused(409, message, envelope(409, message))
+            if is_queued_only and looked.update.status not in _UNBEGUN:
                 message = f"{self.name} cancels only tasks that it has not begun; this one is {looked.update.status}"
                 return Refused(409, message, envelope(409, message))
-        outcome = await self._call(self._api.cancel(task), caller=caller)
+        try:
+            request = self._api.cancel(task)
+        except CannotAsk as error:
+            return Refused(400, str(error), envelope(400, str(error)))
+        outcome = await self._call(request, caller=caller)
         return cancel_outcome(outcome, self._api, self._account.name)
 
     async def _history(self, window: Window, keep: Keep, caller: CallerKey | None) -> History:

@@ -7,7 +7,8 @@ APIs do alike; an API derives from it and says what is its own.
 
 Which method reads what, in the life of a task:
 
-1. `create` makes the request of the create call. It raises `CannotAsk` for what this provider has no way to ask.
+1. `create` makes the request of the create call. It raises `CannotAsk` for what this provider has no way to ask, as
+   `look`, `find` and `cancel` may for a task of which too little is known.
    `read_created` reads a 2xx, and raises `MalformedUpdate` if that is no task.
 2. `parse_webhook` reads the JSON of a webhook, after `verify` has found its signature good.
 3. `look` makes the request that asks for a task, and `read_look` reads its answer: an update, or the request for its
@@ -160,6 +161,10 @@ class API(Protocol):
         """Return a request that costs nothing and shows whether the key is accepted."""
         ...
 
+    def shows_good_key(self, answer: CallResponse) -> bool:
+        """Return whether an answer to `account` that is no success shows all the same that the key is accepted."""
+        ...
+
     def judge(self, answer: CallResponse) -> Judgement:
         """Return what an answer means."""
         ...
@@ -223,6 +228,10 @@ class BaseAPI:
     def find(self, reference: str, model: str, task_type: str) -> Request:
         """Never called: nothing is found by a reference of ours."""
         raise NotImplementedError
+
+    def shows_good_key(self, answer: CallResponse) -> bool:
+        """Return False: only a success shows it."""
+        return False
 
     def judge(self, answer: CallResponse) -> Judgement:
         """Return what its HTTP status says."""

@@ -364,13 +364,15 @@ class Capabilities:
     token. `lists` says whether it has a list of its tasks, which `history` reads to the end; `finds`
     whether it can be asked for a task by a reference of ours, which `find` does. `output_seconds` and `record_seconds`
     say how long outputs and tasks are kept there, `least_poll_seconds` how far apart looks at one task must be at
-    least; None where that is not known. `outputs_need_key` says whether an output is fetched with the account's key.
+    least; None where that is not known. `erases_ended` says that the call which cancels a task would erase one that has
+    ended, so that it is looked at first. `outputs_need_key` says whether an output is fetched with the account's key.
     """
 
     callback: CallbackScope
     proofs: tuple[str, ...] = ()
     sends_secret: bool = False
     cancels: CancelScope = CancelScope.NONE
+    erases_ended: bool = False
     lists: bool = False
     finds: bool = False
     output_seconds: float | None = None

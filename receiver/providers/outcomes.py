@@ -124,10 +124,10 @@ def result_outcome(outcome: MadeCall, api: API, task: ProviderTask, look: CallRe
 
 
 def found(update: Any, task: ProviderTask) -> FetchOutcome:
-    """Return the update as that of this task, unless it is another's."""
-    if update.provider_task_id not in (None, task.id):
+    """Return the update as that of this task, unless it is another's; the id of one that was found is its own."""
+    if task.id and update.provider_task_id not in (None, task.id):
         return NoAnswer("the provider's response is about another task")
-    return Found(replace(update, source=Source.POLL, provider_task_id=task.id))
+    return Found(replace(update, source=Source.POLL, provider_task_id=task.id or update.provider_task_id))
 
 
 def failed_look(outcome: MadeCall, api: API, account: str) -> Missing | NoAnswer | None:

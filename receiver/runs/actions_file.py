@@ -6,19 +6,20 @@ from pathlib import Path
 from receiver.byte_order_marks import without_mark
 from receiver.domain.actions import Actions, parse_actions
 from receiver.errors import SettingsError
-from receiver.providers.registry import DEFAULT_PROVIDER, PROVIDER_NAMES
+from receiver.providers.registry import DEFAULT_PROVIDER, provider_names
 
 
-def read_actions(path: Path | None) -> Actions:
+def read_actions(path: Path | None, providers_dir: Path | None = None) -> Actions:
     """Return the actions in the file that `RINGBACK_ACTIONS_FILE` names. Without a file, only `model:task_type` works.
 
-    Raises `SettingsError`, which names the file and everything that is wrong with it.
+    They may name the providers that ship, and those of `providers_dir`. Raises `SettingsError`, which names the file
+    and everything that is wrong with it.
     """
     if path is None:
         return Actions(DEFAULT_PROVIDER)
     try:
         data = tomllib.loads(without_mark(path.read_bytes()).decode())
-        return parse_actions(data, providers=PROVIDER_NAMES, default_provider=DEFAULT_PROVIDER)
+        return parse_actions(data, providers=provider_names(providers_dir), default_provider=DEFAULT_PROVIDER)
     except OSError as error:
         raise _fault(path, str(error.strerror)) from None
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
 """The sandbox as an ASGI app: its routes, the check of the API key, startup and shutdown."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from receiver.sandbox.answers import model_refusal, refusal
 from receiver.sandbox.controls import ControlPaths
+from receiver.sandbox.declared import DeclaredTwin, Description
 from receiver.sandbox.direct import DirectPaths
 from receiver.sandbox.fal import FalTwin
 from receiver.sandbox.pi import PiTwin
@@ -24,8 +25,11 @@ from receiver.sandbox.twin import Twin
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def create_sandbox(options: SandboxOptions) -> Starlette:
-    """Return a provider with no tasks. It sends webhooks only while its lifespan runs."""
+def create_sandbox(options: SandboxOptions, described: Sequence[Description] = ()) -> Starlette:
+    """Return a provider with no tasks, and twins of others, also of those `described` by files.
+
+    It sends webhooks only while its lifespan runs.
+    """
     sandbox = Sandbox(options)
     requests: Counter[str] = Counter()
 
@@ -50,7 +54,8 @@ def create_sandbox(options: SandboxOptions) -> Starlette:
         *_direct_routes(DirectPaths(sandbox)),
         *_control_routes(ControlPaths(sandbox, requests)),
     ]
-    twins: list[Twin] = [FalTwin(sandbox), PiTwin(sandbox), ReplicateTwin(sandbox)]
+    coded: list[Twin] = [FalTwin(sandbox), PiTwin(sandbox), ReplicateTwin(sandbox)]
+    twins = [*coded, *(DeclaredTwin(sandbox, each) for each in described)]
     return Starlette(
         routes=[
             *(counted(method, path, _guarded(sandbox, path, endpoint)) for method, path, endpoint in routes),

@@ -40,6 +40,11 @@ class ProviderSettings(SettingsGroup):
 
     The environment names them one by one: `RINGBACK_PROVIDER_FAL_API_KEY`.
     """
+    providers_dir: Path | None = None
+    """A folder with TOML files that describe further providers, or others in place of those that ship.
+
+    `ringback provider check FILE` says what is wrong with one; a fault stops the start.
+    """
     poll_first_seconds: Seconds = 15
     """Seconds from the last update of a task to its first poll. Each further wait is half as long again.
 

@@ -6,7 +6,7 @@ Ringback runs in the test's process (`in_process`) or in its own process (`in_pr
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ from models import TERMINAL
 from receiver.app import create_app
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
-from receiver.providers.registry import PROVIDER_NAMES
+from receiver.providers.registry import APIS
 from receiver.sandbox import SandboxOptions, create_sandbox
 from receiver.serving.master_keys import master_keys
 from receiver.serving.start import ensure_keys
@@ -27,6 +27,7 @@ from receiver.settings import Settings, load_settings
 from receiver.storage.database import Database
 from receiver.storage.leases import end_leases
 from tests.fakes import databases
+from tests.fakes.declared import EXAMPLES, account_of, description_of
 from tests.fakes.described import DescribedClient, check_deliveries
 from tests.fakes.fork_server import Child, fork_server
 from tests.fakes.ports import free_port
@@ -191,15 +192,22 @@ class ProcessWorld(World):
 
 @asynccontextmanager
 async def in_process(
-    folder: Path, options: SandboxOptions = QUICK, *, public: bool = True, **settings: str
+    folder: Path,
+    options: SandboxOptions = QUICK,
+    *,
+    public: bool = True,
+    declared: Sequence[str] = (),
+    **settings: str,
 ) -> AsyncIterator[World]:
-    """Run a world with Ringback in this process: it is fast, and a debugger can step into it."""
+    """Run a world with Ringback in this process: it is fast, and a debugger can step into it.
+
+    It has accounts at the twins of the providers in code, and of those `declared` ones that are named.
+    """
     with bound() as listening:
         port = listening.getsockname()[1]
-        async with _provider_and_subscriber(folder, port, options, public=public, settings=settings) as (
-            environment,
-            subscriber,
-        ):
+        async with _provider_and_subscriber(
+            folder, port, options, public=public, declared=declared, settings=settings
+        ) as (environment, subscriber):
             world = World(folder, port, environment, subscriber)
             loaded = world.settings
             keys = await _prepare(loaded)
@@ -232,15 +240,22 @@ async def in_processes(
 
 @asynccontextmanager
 async def _provider_and_subscriber(
-    folder: Path, port: int, options: SandboxOptions, *, public: bool, settings: Mapping[str, str]
+    folder: Path,
+    port: int,
+    options: SandboxOptions,
+    *,
+    public: bool,
+    declared: Sequence[str] = (),
+    settings: Mapping[str, str],
 ) -> AsyncIterator[tuple[dict[str, str], Subscriber]]:
-    async with served(create_sandbox(options)) as provider, listening() as subscriber:
+    twins = [description_of(name) for name in declared]
+    async with served(create_sandbox(options, twins)) as provider, listening() as subscriber:
         environment = {
             **databases.present.environment(folder),
             "RINGBACK_API_KEY": API_KEY,
             "RINGBACK_PIAPI_BASE_URL": provider,
             "RINGBACK_PIAPI_API_KEY": PROVIDER_KEY,
-            **_twins(provider),
+            **_twins(provider, declared),
             "RINGBACK_ALLOW_PRIVATE_TARGETS": "true",
             "RINGBACK_PROVIDER_RATE": "1000/s",
             "RINGBACK_RETRY_SCHEDULE": "0,0.1,0.2,0.4,0.8,1.6",
@@ -254,12 +269,16 @@ async def _provider_and_subscriber(
         check_deliveries(subscriber.received)
 
 
-def _twins(provider: str) -> dict[str, str]:
+def _twins(provider: str, declared: Sequence[str]) -> dict[str, str]:
     """Return the accounts of the other providers, each at its twin."""
-    names = [name for name in PROVIDER_NAMES if name != "piapi"]
-    keys = {f"RINGBACK_PROVIDER_{name.upper()}_API_KEY": PROVIDER_KEY for name in names}
-    keys["RINGBACK_PROVIDER_PI_WEBHOOK_SECRET"] = WEBHOOK_SECRET
-    return keys | {f"RINGBACK_PROVIDER_{name.upper()}_BASE_URL": f"{provider}/{name}" for name in names}
+    accounts = {f"RINGBACK_PROVIDER_{name.upper()}_API_KEY": PROVIDER_KEY for name in APIS}
+    accounts |= {f"RINGBACK_PROVIDER_{name.upper()}_BASE_URL": f"{provider}/{name}" for name in APIS}
+    accounts["RINGBACK_PROVIDER_PI_WEBHOOK_SECRET"] = WEBHOOK_SECRET
+    for name in declared:
+        accounts |= account_of(name, f"{provider}/{name}", PROVIDER_KEY)
+    if any((EXAMPLES / f"{name}.toml").exists() for name in declared):
+        accounts["RINGBACK_PROVIDERS_DIR"] = str(EXAMPLES)
+    return accounts
 
 
 async def _prepare(settings: Settings) -> list[str]:

@@ -169,7 +169,8 @@ COMMANDS = {
     "listen": ("--forward-to", "http://127.0.0.1:9/"),
 }
 NOT_CLIENTS = {"serve", "demo", "sandbox", "migrate", "backup", "restore", "health", "init", "doctor", "mcp"} | {
-    f"database {name}" for name in ("check", "compact", "size", "partition", "after-restore")
+    "provider check",
+    *(f"database {name}" for name in ("check", "compact", "size", "partition", "after-restore")),
 }
 """`health` sends no key; `tests/integration/test_cli_health.py` has what it prints. `mcp` prints the protocol alone."""
 

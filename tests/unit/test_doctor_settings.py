@@ -63,9 +63,12 @@ def test_every_fault_is_told_at_once_without_a_value(tmp_path: Path, monkeypatch
 def test_a_file_of_settings_that_others_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = tmp_path / ".env"
-    file.write_text("RINGBACK_ACTIONS_FILE=missing.toml\n")
+    (tmp_path / "acme.toml").write_text('naem = "acme"\n')
+    file.write_text(f"RINGBACK_ACTIONS_FILE=missing.toml\nRINGBACK_PROVIDERS_DIR={tmp_path}\n")
     for mode, count in ((0o644, 1), (0o600, 0)):
         file.chmod(mode)
         found = [each for each in read_settings()[1] if "has mode" in each.found]
         assert [each.outcome for each in found] == ["look"] * count
-    assert any("missing.toml" in each.found and each.outcome == "bad" for each in read_settings()[1])
+    told = [each.found for each in read_settings()[1] if each.outcome == "bad"]
+    assert any("missing.toml" in each for each in told)
+    assert any(f"{tmp_path}/acme.toml:1: unknown key naem; did you mean name?" in each for each in told)

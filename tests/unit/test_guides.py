@@ -82,6 +82,10 @@ def test_the_package_that_the_image_is_made_of_has_every_guide(tmp_path: Path) -
     (wheel,) = (tmp_path / "wheel").iterdir()
     packed = set(zipfile.ZipFile(wheel).namelist())
     assert {f"deploy/guides/{name}.md" for name in GUIDES} <= packed
+    declared = {f"deploy/providers/{path.name}" for path in (ROOT / "deploy/providers").iterdir()}
+    assert len(declared) >= 20
+    assert declared <= packed
     static = {f"receiver/dashboard/static/{each.name}" for each in (ROOT / "receiver/dashboard/static").iterdir()}
     assert static <= packed
-    assert "!deploy/guides/*.md" in (ROOT / ".dockerignore").read_text().splitlines()
+    kept = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {"!deploy/guides/*.md", "!deploy/providers/*.toml", "!deploy/providers/*.json"} <= set(kept)

@@ -23,7 +23,7 @@ MODULE = re.compile(
     r"`((?:receiver|models|migrations|tests|api|cli|domain|events|inbound|outbound|providers|runs|sandbox|serving|storage"
     r"|tracking|workers)(?:\.\w+)+)(?:\(\))?`"
 )
-NOT_OURS = frozenset({"conf.py", "setup.py", "httptools_impl.py", "pyproject.toml"})
+NOT_OURS = frozenset({"acme.toml", "conf.py", "setup.py", "httptools_impl.py", "pyproject.toml"})
 AVOIDED = re.compile(
     "|".join(
         rf"\b{word.replace('-', '')}\b"

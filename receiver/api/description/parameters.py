@@ -7,7 +7,7 @@ from pydantic import AliasChoices, BaseModel
 
 from receiver.api.description.described import DescribedOperation
 from receiver.api.description.model_schemas import JsonSchema, ModelSchemas
-from receiver.providers.registry import PROVIDER_NAMES
+from receiver.providers.registry import provider_names
 from receiver.telemetry.trace_context import TRACEPARENT
 
 _UUID: JsonSchema = {"type": "string", "format": "uuid"}
@@ -66,6 +66,8 @@ def parameters_of(described: DescribedOperation, schemas: ModelSchemas) -> list[
 
 def _in_path(name: str, described: DescribedOperation) -> JsonSchema:
     schema, text = _IN_PATHS.get(name, (_UUID, f"The id of the {name.removesuffix('_id')}."))
+    if name == "provider":
+        schema, text = {"enum": list(provider_names())}, "The name of the provider."
     if described.endpoint is None and name == "task_id":
         schema, text = _UUID, "Ringback's id of the task."
     return {"name": name, "in": "path", "required": True, "description": text, "schema": schema}

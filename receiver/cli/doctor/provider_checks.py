@@ -2,6 +2,7 @@
 
 from receiver.cli.doctor.clock_checks import clock_of_provider
 from receiver.cli.doctor.result import DoctorResult, bad, look, ok
+from receiver.errors import SettingsError
 from receiver.providers.registry import build_providers
 from receiver.settings import Settings
 
@@ -9,7 +10,11 @@ from receiver.settings import Settings
 async def provider_checks(settings: Settings) -> list[DoctorResult]:
     """Return what a call about the account shows of each provider, and of the clock."""
     results = []
-    for name, provider in build_providers(settings, None).items():
+    try:
+        providers = build_providers(settings, None)
+    except SettingsError:
+        return []  # which the check of the settings tells
+    for name, provider in providers.items():
         try:
             seen = await provider.check_account()
         finally:

@@ -65,13 +65,15 @@ def together(settings: Settings) -> Iterator[DoctorResult]:
 
 
 def _starts(settings: Settings) -> Iterator[DoctorResult]:
-    """Yield why a start would refuse what the settings name: the actions' file, channels for alerts, exports."""
+    """Yield why a start would refuse what the settings name: providers' and the actions' files, alerts, exports."""
     from receiver.outbound.alert_channels import alert_channels
+    from receiver.providers.registry import known_apis
     from receiver.runs.actions_file import read_actions
     from receiver.telemetry.exporting import check_exports
 
     for check in (
-        lambda: read_actions(settings.actions_file),
+        lambda: known_apis(settings.providers_dir, used=settings.provider_accounts),
+        lambda: read_actions(settings.actions_file, settings.providers_dir),
         lambda: alert_channels(settings),
         lambda: check_exports(tracing=settings.tracing, sentry_dsn=settings.reports_to),
     ):

@@ -1,0 +1,107 @@
+"""Reads a task in a provider's body, where its file says that it is."""
+
+import re
+from typing import Any
+
+from models import TaskStatus
+from receiver.domain.updates import ProviderUpdate
+from receiver.providers import fields
+from receiver.providers.base import MalformedUpdate
+from receiver.providers.declared.expressions import Expression
+from receiver.providers.declared.file_form import ProviderFile, ReadingTable
+from receiver.providers.reports import LONGEST_ID, failure, report, status_of
+
+_TOKEN = re.compile(r"(/hooks/[^/?]+/[^/?]+)/[^/?]+")
+"""The proof in an address of ours."""
+
+
+class TaskReader:
+    """Reads tasks by the tables `[task]` and `[words]` of a file."""
+
+    def __init__(self, file: ProviderFile) -> None:
+        self._task = file.task
+        self._words = file.words.by_word()
+
+    def id_in(self, body: Any, place: ReadingTable) -> str:
+        """Return the id of the task in a body. Raises `MalformedUpdate` if there is none."""
+        task = _object_in(body, place)
+        expression = place.id or self._task.id
+        found = fields.read_task_id(expression.of(task))
+        if not found:
+            raise MalformedUpdate(f"{expression.text} must be a text that is not empty, or a whole number")
+        if len(found) > LONGEST_ID:
+            raise MalformedUpdate(f"{expression.text} may have at most {LONGEST_ID} characters")
+        return found
+
+    def read(self, body: Any, place: ReadingTable, *, without_word: TaskStatus | None = None) -> ProviderUpdate:
+        """Return the update that the task in a body is. Raises `MalformedUpdate`.
+
+        `without_word` is its status where it has no word for it; without that it must have one.
+        """
+        task, name = _object_in(body, place), self.id_in(body, place)
+        status, word = self._status(task, place, without_word)
+        at = self._task
+        return report(
+            status,
+            word=word,
+            provider_task_id=name,
+            output=at.output.of(task) if status == TaskStatus.COMPLETED else None,
+            error=failure(_of(at.code, task), at.error.of(task)) if status == TaskStatus.FAILED else None,
+            progress=_percentage(_of(at.progress, task)),
+            logs=_list_or_none(_of(at.logs, task)),
+            meta=_object_or_none(_of(at.meta, task)),
+            model=fields.read_name(_of(at.model, task)),
+            input=_of(at.input, task),
+            config=_config(_of(at.webhook_url, task)),
+            created_at=fields.read_time(_of(at.created_at, task)),
+            started_at=fields.read_time(_of(at.started_at, task)),
+            ended_at=fields.read_time(_of(at.ended_at, task)),
+        )
+
+    def means(self, body: Any, place: ReadingTable) -> TaskStatus | None:
+        """Return the status of the task in a body; None if it has none that is known."""
+        try:
+            return self._status(_object_in(body, place), place, None)[0]
+        except MalformedUpdate:
+            return None
+
+    def _status(
+        self, task: dict[str, Any], place: ReadingTable, without_word: TaskStatus | None
+    ) -> tuple[TaskStatus | None, str]:
+        expression = place.status or self._task.status
+        found = expression.of(task)
+        if found is None or found == "":
+            if without_word is None:
+                raise MalformedUpdate(f"{expression.text} must be the word for the task's state")
+            return without_word, ""
+        return status_of(found, self._words)
+
+
+def _object_in(body: Any, place: ReadingTable) -> dict[str, Any]:
+    found = place.task.of(body)
+    if not isinstance(found, dict):
+        what = "the body" if place.task.text == "@" else place.task.text
+        raise MalformedUpdate(f"{what} is not a JSON object")
+    return found
+
+
+def _of(expression: Expression | None, task: dict[str, Any]) -> Any:
+    return None if expression is None else expression.of(task)
+
+
+def _percentage(value: Any) -> int:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return int(min(max(value, 0), 100)) if is_number else 0
+
+
+def _list_or_none(value: Any) -> list[Any] | None:
+    return value if isinstance(value, list) and value else None
+
+
+def _object_or_none(value: Any) -> dict[str, Any] | None:
+    return value if isinstance(value, dict) and value else None
+
+
+def _config(url: Any) -> dict[str, Any] | None:
+    """Return the config with our address for webhooks, by which a task in a list is recognised, without its token."""
+    return {"webhook_config": {"endpoint": _TOKEN.sub(r"\1", url)}} if isinstance(url, str) and url else None
