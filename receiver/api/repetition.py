@@ -14,7 +14,7 @@ was stored could not be read. Either the work creates something, whose ids are t
 | `/api/v1/tasks/wait` | nothing: it only reads, so the key is not obeyed, and it waits again | how far the tasks are |
 | `/api/v1/tasks/adopt` | the provider's id: adopting twice is adopting once | the task |
 | `.../tasks/{id}/refresh` | nothing: it polls again, which changes nothing | the task |
-| `.../task/{id}/cancel`, `.../tasks/{id}/cancel`, `.../predictions/{id}/cancel` | the last event of a cancel is not the one found | the task |
+| `.../{id}/cancel` of a task, also as a prediction | the last event of a cancel is not the one found | the task |
 | `.../tasks/{id}/retry` | the attempt is past the one found | the task |
 | `/api/v1/runs` | the run's id | the run's id |
 | `.../runs/{id}/cancel` | the last event of a cancel is not the one found | the run |

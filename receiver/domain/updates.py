@@ -25,6 +25,7 @@ class ProviderUpdate:
     `attempt` is the number of the attempt that the update is about, None where its source does not tell.
     `by_provider` is false for what Ringback concludes by itself (a time-out, an unknown submission).
     `handle` is what the adapter needs besides the id to ask for the task again; None if the id is enough.
+    `reference` is our own name for the attempt, as it was sent, where the provider repeats it.
     `is_snapshot` is false for an update that has a state but no content; the stored content then stays.
     `last_update_at` is set on a conclusion of Ringback's: when the task had received its last update at that time. A
     task that has received another one since ignores the conclusion.
@@ -36,6 +37,7 @@ class ProviderUpdate:
     word: str = ""
     provider_task_id: str | None = None
     handle: dict[str, Any] | None = None
+    reference: str = ""
     attempt: int | None = None
     model: str | None = None
     task_type: str | None = None

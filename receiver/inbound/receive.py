@@ -5,6 +5,7 @@ queried, so that a forged request costs little; the provider's own signature is 
 A 200 means that the update is on disk; for any other response the provider sends its webhook again.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -25,9 +26,9 @@ from receiver.domain.content_encoding import (
 )
 from receiver.domain.keyring import KeyRing
 from receiver.domain.log_lines import LogLines
-from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import RingbackError, TooLarge, Unavailable
 from receiver.inbound.answers import answer, send_expected
+from receiver.inbound.looks import Looks
 from receiver.inbound.probe import PROBE, ProbeEndpoint
 from receiver.inbound.secrets import InboundSecrets, attempt_of
 from receiver.large_bodies import LARGE_BYTES, read_apart, read_by_size
@@ -42,7 +43,6 @@ from receiver.providers import (
 from receiver.storage.database import Database
 from receiver.storage.leases import poll_now
 from receiver.storage.receipts import insert_receipts, new_receipt, receipt_owner
-from receiver.storage.tasks import owner_of
 from receiver.storage.transaction import Transaction
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import counted, exceptions, inbound_received, inbound_refused
@@ -77,13 +77,13 @@ class InboundEndpoint:
         shared_secrets: Mapping[str, str],
         max_body_bytes: int,
     ) -> None:
-        self._database = database
         self._writer = database.writer
         self._applier = applier
         self._providers = providers
         self._secrets = InboundSecrets(keyring, shared_secrets)
         self._probes = probes
         self._max_body_bytes = max_body_bytes
+        self._looks = Looks(database, applier)
         self._refusals = LogLines()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -192,7 +192,7 @@ class InboundEndpoint:
             if signature == Signature.WRONG:
                 raise _Forged
             if signature == Signature.UNCHECKED:
-                return await self._look_now(provider, task_uid, LookNow(), attempt)
+                return (*await self._looks.look(provider, task_uid, LookNow(), attempt), None)
         try:
             if is_packed(body, encodings):
                 most, packed = self._max_body_bytes, body
@@ -208,7 +208,7 @@ class InboundEndpoint:
         if isinstance(outcome, ChallengeAnswer):
             return "answered", None, outcome
         if isinstance(outcome, LookNow):
-            return await self._look_now(provider, task_uid, outcome, attempt)
+            return (*await self._looks.look(provider, task_uid, outcome, attempt), None)
         arrival = Arrival(
             provider=provider.name,
             task_uid=task_uid,
@@ -218,31 +218,6 @@ class InboundEndpoint:
         )
         applied = await self._writer.write(self._applier.apply, arrival, essential=True)
         return "stored", applied.trace_context, None
-
-    async def _look_now(
-        self, provider: Provider, task_uid: str | None, look: LookNow, attempt: int | None
-    ) -> tuple[str, str | None, ChallengeAnswer | None]:
-        """Write that a task is to be asked for now; return as `_apply` does. Raises `Unavailable`.
-
-        One that is not known is none of ours, or its create call has not been answered yet: then it is polled soon in
-        any case.
-        """
-        name = look.provider_task_id
-        if task_uid is not None and name is not None:  # which the answer to the create call may not have told
-            update = ProviderUpdate(source=Source.WEBHOOK, status=None, provider_task_id=name, attempt=attempt)
-            arrival = Arrival(provider=provider.name, task_uid=task_uid, update=update)
-            await self._writer.write(self._applier.apply, arrival, essential=True)
-        elif task_uid is None:
-            if name is None:
-                raise Unavailable("the provider's signature cannot be checked now; send it again", retry_after=10)
-            rows = await self._database.read(owner_of(provider.name, name))
-            task_uid = rows[0]["uid"] if rows else None
-        if task_uid is None:
-            return "unknown task", None, None
-        now, uid = utc_now(), task_uid
-        await self._writer.run(lambda tx: poll_now(tx, [uid], now))
-        self._applier.after_commit.due.set(now)
-        return "looked at", None, None
 
     async def _store_receipt(self, provider: Provider, task_uid: str | None, body: str, message: str) -> None:
         """Store a body that cannot be parsed as a receipt, and poll the task now: the body may have been its end."""
@@ -270,12 +245,8 @@ class InboundEndpoint:
         """Poll a task now whose webhook could not be read. Best effort: it is polled later in any case."""
         if task_uid is None:
             return
-        now = utc_now()
-        try:
-            await self._writer.run(lambda tx: poll_now(tx, [task_uid], now))
-        except Unavailable:
-            return
-        self._applier.after_commit.due.set(now)
+        with contextlib.suppress(Unavailable):
+            await self._looks.poll_now(task_uid)
 
 
 async def _read(

@@ -29,6 +29,7 @@ from receiver.providers.base import (
     Headers,
     History,
     MalformedUpdate,
+    Missing,
     NewTask,
     NoAnswer,
     ProviderTask,
@@ -37,7 +38,7 @@ from receiver.providers.base import (
     SubmitOutcome,
     WebhookOutcome,
 )
-from receiver.providers.calls import LONGEST_RETRY_AFTER, CallResponse, HTTPCalls
+from receiver.providers.calls import CallResponse, HTTPCalls
 from receiver.providers.lenient_json import read_json
 from receiver.providers.measuring import count_call, measured
 from receiver.providers.outcomes import (
@@ -45,16 +46,21 @@ from receiver.providers.outcomes import (
     cancel_outcome,
     envelope,
     fetch_outcome,
+    found_outcome,
     judged,
     result_outcome,
     submit_outcome,
     unauthorized,
 )
 from receiver.providers.rate_limiter import RateLimiter
+from receiver.providers.reports import told_wait
+from receiver.providers.statuses import TEMPORARY
 
 _LONGEST_PLAIN = 64 * 1024
 _LONGEST_TEXT = 500
 _MOST_PAGES = 10_000
+_MOST_FOUND_PAGES = 20
+"""Pages in which a create whose answer was lost is looked for: it is among the newest."""
 _MOST_WAITS = 20
 """A page is asked for again this many times because the provider asked to wait."""
 _KEYS_SECONDS = 86_400.0
@@ -221,10 +227,15 @@ class Adapter:
             request = self._api.find(reference, model, task_type)
         except CannotAsk as error:
             return NoAnswer(str(error))
-        look = await self._call(request, caller=caller)
-        unnamed = ProviderTask("", None, model, task_type)
-        outcome = fetch_outcome(look, self._api, unnamed, self._account.name)
-        return NoAnswer("the provider's response has no result") if isinstance(outcome, Request) else outcome
+        for _ in range(_MOST_FOUND_PAGES):
+            if request is None:
+                break
+            answer = await self._call(request, caller=caller)
+            outcome = found_outcome(answer, self._api, reference, self._account.name)
+            if not isinstance(outcome, Request):
+                return outcome
+            request = outcome
+        return Missing("the provider has no task with our reference")
 
     async def _cancel(self, task: ProviderTask, caller: CallerKey | None) -> CancelOutcome:
         if self._fault:
@@ -246,7 +257,7 @@ class Adapter:
         try:
             request = self._api.cancel(task)
         except CannotAsk as error:
-            return Refused(400, str(error), envelope(400, str(error)))
+            return Refused(409, str(error), envelope(409, str(error)))
         outcome = await self._call(request, caller=caller)
         return cancel_outcome(outcome, self._api, self._account.name)
 
@@ -352,20 +363,18 @@ class _Calls(HTTPCalls[CallResponse]):
     def response(
         self, status: int, value: Any, text: str, retry_after: float | None, size: int, **more: Any
     ) -> CallResponse:
-        """Return a response; where no header says how long to wait, the body may (`retry_after`, as Replicate's)."""
-        told = value.get("retry_after") if retry_after is None and isinstance(value, dict) else None
-        if isinstance(told, int | float) and 0 <= told <= LONGEST_RETRY_AFTER:
-            retry_after = float(told)
-        return CallResponse(status, value, text, retry_after, size, **more)
+        """Return a response; where no header says how long to wait, the body may."""
+        wait = told_wait(value) if retry_after is None and status in TEMPORARY else retry_after
+        return CallResponse(status, value, text, wait, size, **more)
 
 
 def _credential_fault(api: API, account: ProviderAccount) -> str | None:
     """Return why the account cannot be used, without repeating a credential; None if it can."""
     if not (account.base_url or api.base_url):
         return f"account {account.name!r} of {api.name} has no base_url"
-    for name in api.credential_names:
+    for name in (*api.credential_names, *api.optional_credentials):
         value = account.credentials.get(name, "").strip()
-        if not value:
+        if not value and name in api.credential_names:
             return f"account {account.name!r} of {api.name} has no {name}"
         if not (value.isascii() and value.isprintable()):
             return f"the {name} of account {account.name!r} of {api.name} has characters that no header may have"

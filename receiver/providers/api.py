@@ -13,7 +13,8 @@ Which method reads what, in the life of a task:
 2. `parse_webhook` reads the JSON of a webhook, after `verify` has found its signature good.
 3. `look` makes the request that asks for a task, and `read_look` reads its answer: an update, or the request for its
    result where that is in a second call, which `read_result` reads.
-4. `page` and `read_page` read the provider's list, one page after the other; `find` asks for a task by our reference.
+4. `page` and `read_page` read the provider's list, one page after the other; `find` and `read_found` look for the task
+   of a create call by our reference.
 5. `cancel` makes the request that cancels a task.
 
 `judge` says what an answer means where its HTTP status does not say it.
@@ -153,8 +154,18 @@ class API(Protocol):
         """Return the update that an item of the list is. Raises `MalformedUpdate`."""
         ...
 
-    def find(self, reference: str, model: str, task_type: str) -> Request:
-        """Return the request that asks for a task by our reference. Called only if `capabilities.finds`."""
+    def find(self, reference: str, model: str, task_type: str) -> Request | None:
+        """Return the request that asks for a task by our reference; None if tasks of this type cannot be asked for so.
+
+        Called only if `capabilities.finds`.
+        """
+        ...
+
+    def read_found(self, answer: CallResponse, reference: str) -> ProviderUpdate | Request | None:
+        """Return the task that a 2xx to `find` has, the request for the next page, or None: it does not have it.
+
+        Raises `MalformedUpdate`.
+        """
         ...
 
     def account(self) -> Request:
@@ -225,7 +236,11 @@ class BaseAPI:
         """Never called: there is no list."""
         raise NotImplementedError
 
-    def find(self, reference: str, model: str, task_type: str) -> Request:
+    def find(self, reference: str, model: str, task_type: str) -> Request | None:
+        """Never called: nothing is found by a reference of ours."""
+        raise NotImplementedError
+
+    def read_found(self, answer: CallResponse, reference: str) -> ProviderUpdate | Request | None:
         """Never called: nothing is found by a reference of ours."""
         raise NotImplementedError
 

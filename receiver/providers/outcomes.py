@@ -123,6 +123,20 @@ def result_outcome(outcome: MadeCall, api: API, task: ProviderTask, look: CallRe
         return NoAnswer(f"the provider's response cannot be used: {error}", seen=seen(outcome))
 
 
+def found_outcome(outcome: MadeCall, api: API, reference: str, account: str) -> FetchOutcome | Request:
+    """Return the outcome of a look for a task by our reference, or the request for the next page."""
+    if (failed := failed_look(outcome, api, account)) is not None:
+        return failed
+    assert isinstance(outcome, CallResponse)  # noqa: S101 - the others are failed looks
+    try:
+        read = api.read_found(outcome, reference)
+    except MalformedUpdate as error:
+        return NoAnswer(f"the provider's response cannot be used: {error}", seen=seen(outcome))
+    if read is None:
+        return Missing("the provider has no task with our reference", seen(outcome))
+    return read if isinstance(read, Request) else Found(replace(read, source=Source.POLL))
+
+
 def found(update: Any, task: ProviderTask) -> FetchOutcome:
     """Return the update as that of this task, unless it is another's; the id of one that was found is its own."""
     if task.id and update.provider_task_id not in (None, task.id):

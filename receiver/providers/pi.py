@@ -52,7 +52,7 @@ class Pi(BaseAPI):
     name = "pi"
     base_url = ""
     optional_credentials: tuple[str, ...] = ("webhook_secret",)
-    capabilities = Capabilities(callback=CallbackScope.ACCOUNT, proofs=("hmac hex",))
+    capabilities = Capabilities(callback=CallbackScope.ACCOUNT, proofs=("hmac hex",), is_thin=True)
 
     def create(self, task: NewTask) -> Request:
         """Return the call that creates a run or a job.

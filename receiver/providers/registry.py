@@ -14,6 +14,8 @@ from receiver.providers.api import API
 from receiver.providers.base import ForwardingProvider, Provider
 from receiver.providers.declared.files import SHIPPED, names_in, read_apis
 from receiver.providers.fal import Fal
+from receiver.providers.gemini import Gemini
+from receiver.providers.openai import OpenAI
 from receiver.providers.pi import Pi
 from receiver.providers.piapi import PiAPI
 from receiver.providers.rate_limiter import RateLimiter, SharedRateLimiter
@@ -21,7 +23,7 @@ from receiver.providers.replicate import Replicate
 from receiver.settings import Settings
 from receiver.telemetry.metrics import begin_provider
 
-APIS: Mapping[str, API] = {api.name: api for api in (Fal(), Pi(), Replicate())}
+APIS: Mapping[str, API] = {api.name: api for api in (Fal(), Gemini(), OpenAI(), Pi(), Replicate())}
 """The APIs that are described in code, by name. PiAPI has an adapter of its own."""
 PROVIDER_NAMES = (PiAPI.name, *sorted({*APIS, *names_in(SHIPPED)}))
 """Of all that ship. `provider_names` has those of the operator's own files too."""

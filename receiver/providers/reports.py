@@ -1,5 +1,6 @@
 """Makes updates of what providers report, in Ringback's own form."""
 
+import re
 from typing import Any
 
 from models import TaskStatus
@@ -7,9 +8,11 @@ from receiver.domain.outputs import normalise_output
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.providers import fields, reasons
 from receiver.providers.base import MalformedUpdate
+from receiver.providers.calls import LONGEST_RETRY_AFTER
 
 LONGEST_ID = 200
 _LONGEST_WORD = 64
+_SECONDS = re.compile(r"(\d{1,6}(?:\.\d{1,9})?)s?", re.ASCII)
 
 
 def report(status: TaskStatus | None, **more: Any) -> ProviderUpdate:
@@ -51,3 +54,16 @@ def id_of(value: dict[str, Any], name: str) -> str:
     if len(found) > LONGEST_ID:
         raise MalformedUpdate(f"{name} may have at most {LONGEST_ID} characters")
     return found
+
+
+def told_wait(value: Any) -> float | None:
+    """Return the seconds after which the JSON of a refusal says to ask again; None if it does not say so.
+
+    It is `retry_after` in the body, or the `retryDelay` of Google's errors.
+    """
+    error = value.get("error") if isinstance(value, dict) else None
+    details = error.get("details") if isinstance(error, dict) else None
+    told = [each.get("retryDelay") for each in details if isinstance(each, dict)] if isinstance(details, list) else []
+    told.append(value.get("retry_after") if isinstance(value, dict) else None)
+    found = (_SECONDS.fullmatch(str(each)) for each in told if each is not None)
+    return next((min(float(each[1]), LONGEST_RETRY_AFTER) for each in found if each is not None), None)

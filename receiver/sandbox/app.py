@@ -15,6 +15,8 @@ from receiver.sandbox.controls import ControlPaths
 from receiver.sandbox.declared import DeclaredTwin, Description
 from receiver.sandbox.direct import DirectPaths
 from receiver.sandbox.fal import FalTwin
+from receiver.sandbox.gemini import GeminiTwin
+from receiver.sandbox.openai import OpenAITwin
 from receiver.sandbox.pi import PiTwin
 from receiver.sandbox.piapi import PiapiPaths
 from receiver.sandbox.replicate import ReplicateTwin
@@ -54,7 +56,13 @@ def create_sandbox(options: SandboxOptions, described: Sequence[Description] = (
         *_direct_routes(DirectPaths(sandbox)),
         *_control_routes(ControlPaths(sandbox, requests)),
     ]
-    coded: list[Twin] = [FalTwin(sandbox), PiTwin(sandbox), ReplicateTwin(sandbox)]
+    coded: list[Twin] = [
+        FalTwin(sandbox),
+        GeminiTwin(sandbox),
+        OpenAITwin(sandbox),
+        PiTwin(sandbox),
+        ReplicateTwin(sandbox),
+    ]
     twins = [*coded, *(DeclaredTwin(sandbox, each) for each in described)]
     return Starlette(
         routes=[

@@ -77,7 +77,7 @@ class WebhookFaults:
         webhook, twin = self._task.request.webhook, self._task.twin
         is_forged = self._behaviour == "wrong_secret"
         if twin is not None:
-            body = twin.webhook(self._task)
+            body = twin.webhook(self._task)  # once: it may have its time in it
             content = _NOT_JSON if self._behaviour == "not_json" else body
             signed = twin.signed(body, forged=is_forged)
             return Notice(endpoint=self._task.endpoint, secret=None, body=WrittenBody(content, signed))

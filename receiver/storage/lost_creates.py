@@ -18,6 +18,8 @@ _SUBMITTED_AT = func.coalesce(tasks.c.submitted_at, tasks.c.created_at)
 _HAS_NO_ANSWER = and_(
     tasks.c.submission.in_((Submission.SENDING, Submission.UNKNOWN)), tasks.c.provider_task_id.is_(None)
 )
+_IS_OPEN = and_(tasks.c.due_at.is_not(None), tasks.c.submission != Submission.WAITING, _HAS_NO_ANSWER)
+"""What is due, or leased, is in a small index; also tasks that Ringback ended, while they are looked at again."""
 _COLUMNS = (
     tasks.c.uid,
     tasks.c.organization_id,
@@ -43,15 +45,18 @@ class SubmittedBetween:
 
     def condition(self) -> ColumnElement[bool]:
         """Return the condition that a task is one of them, and that its create call has no answer yet."""
-        # What is due, or leased, is in a small index; also tasks that Ringback ended, while they are looked at again.
-        is_open = (tasks.c.due_at.is_not(None), tasks.c.submission != Submission.WAITING, _HAS_NO_ANSWER)
         is_named = (tasks.c.provider == self.provider, tasks.c.model == self.model)
-        return and_(*is_open, *is_named, self.first <= _SUBMITTED_AT, self.last >= _SUBMITTED_AT)
+        return and_(_IS_OPEN, *is_named, self.first <= _SUBMITTED_AT, self.last >= _SUBMITTED_AT)
 
 
 def lost_creates(uids: Collection[str]) -> Select[Any]:
     """Return the query for those of these tasks whose create call has no answer, without their inputs."""
     return select(*_COLUMNS).where(tasks.c.uid.in_(uids), _HAS_NO_ANSWER).order_by(_SUBMITTED_AT)
+
+
+def open_create(provider: str) -> Select[Any]:
+    """Return the query for the uid of one task of the provider's whose create call has no answer yet."""
+    return select(tasks.c.uid).where(_IS_OPEN, tasks.c.provider == provider).limit(1)
 
 
 def creates_without_answer(between: SubmittedBetween, limit: int) -> Select[Any]:

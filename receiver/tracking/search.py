@@ -354,7 +354,9 @@ class Searcher:
 
     async def _give_up(self, task: TaskState, row: Row, status: int | None) -> None:
         if status is None:
-            await self._fail_as_unknown(task, row, "its complete list does not have the task")
+            finds = self._providers[task.provider].capabilities.finds
+            reason = "it was not found there by our reference" if finds else "its complete list does not have the task"
+            await self._fail_as_unknown(task, row, reason)
         else:
             words = str((row["error"] or {}).get("message"))
             log.warning("create call failed", task_id=task.uid, provider=task.provider, error_code=status)

@@ -25,6 +25,7 @@ answer to the commit is missing), nothing is sent, and the task waits again as s
 
 import asyncio
 import random
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -62,6 +63,7 @@ from receiver.tracking.update_batch import Arrival
 
 log = get_logger("tracking.submit")
 
+_REFERENCE = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:-([1-9][0-9]{0,2}))?", re.ASCII)
 TASK_TAKEN = "provider_task_taken"
 """The error code of a task whose task at the provider belongs to another task of Ringback already."""
 FIRST_SEARCH_SECONDS = 5.0
@@ -357,6 +359,12 @@ def _foreign_reference(provider_task_id: str) -> ProviderUpdate:
 def reference_of(uid: str, attempt: int) -> str:
     """Return our own name for an attempt at the provider, the same for every call."""
     return uid if attempt == 1 else f"{uid}-{attempt}"
+
+
+def task_of_reference(reference: str) -> tuple[str, int] | None:
+    """Return the task's id and the attempt that a reference names, None if it is none of ours."""
+    found = _REFERENCE.fullmatch(reference)
+    return None if found is None else (found[1], int(found[2] or 1))
 
 
 def taken_message(provider_task_id: str) -> str:

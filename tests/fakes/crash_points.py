@@ -13,6 +13,7 @@ from models import STEP_TERMINAL
 from receiver.api import idempotency
 from receiver.domain.advance import STEP_OF
 from receiver.inbound import receive
+from receiver.inbound.answers import answer
 from receiver.outbound import replays
 from receiver.outbound.sender import Sender
 from receiver.runs.advance import Advancer
@@ -65,7 +66,6 @@ def after_the_providers_answer() -> None:
 
 def after_the_commit_before_the_200() -> None:
     """An inbound webhook is committed; the provider has not received the 200."""
-    answer = receive.answer
 
     async def answer_or_die(send: Any, status: int, *rest: Any) -> None:
         if status == 200:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from replicate import Client
+from replicate.client import Client
 
 
 @asynccontextmanager

@@ -264,6 +264,7 @@ async def _provider_and_subscriber(
         }
         if public:
             environment["RINGBACK_PUBLIC_URL"] = f"http://127.0.0.1:{port}"
+            environment |= await _account_webhooks(provider, port)
         environment.update({f"RINGBACK_{name.upper()}": value for name, value in settings.items()})
         yield environment, subscriber
         check_deliveries(subscriber.received)
@@ -273,12 +274,22 @@ def _twins(provider: str, declared: Sequence[str]) -> dict[str, str]:
     """Return the accounts of the other providers, each at its twin."""
     accounts = {f"RINGBACK_PROVIDER_{name.upper()}_API_KEY": PROVIDER_KEY for name in APIS}
     accounts |= {f"RINGBACK_PROVIDER_{name.upper()}_BASE_URL": f"{provider}/{name}" for name in APIS}
-    accounts["RINGBACK_PROVIDER_PI_WEBHOOK_SECRET"] = WEBHOOK_SECRET
     for name in declared:
         accounts |= account_of(name, f"{provider}/{name}", PROVIDER_KEY)
     if any((EXAMPLES / f"{name}.toml").exists() for name in declared):
         accounts["RINGBACK_PROVIDERS_DIR"] = str(EXAMPLES)
     return accounts
+
+
+async def _account_webhooks(provider: str, port: int) -> dict[str, str]:
+    """Register Ringback at the twins that have one address for all webhooks of an account; return their secrets."""
+    openai = {"name": "ringback", "url": f"http://127.0.0.1:{port}/hooks/openai"}
+    pi = {"endpoint_url": f"http://127.0.0.1:{port}/hooks/pi", "secret": WEBHOOK_SECRET}
+    async with httpx.AsyncClient(headers={"authorization": f"Bearer {PROVIDER_KEY}"}) as client:
+        given = await client.post(f"{provider}/openai/v1/webhook_endpoints", json=openai)
+        (await client.post(f"{provider}/pi/api/v1/webhooks", json=pi)).raise_for_status()
+    secrets = {"OPENAI": given.json()["secret"], "PI": WEBHOOK_SECRET}
+    return {f"RINGBACK_PROVIDER_{name}_WEBHOOK_SECRET": secret for name, secret in secrets.items()}
 
 
 async def _prepare(settings: Settings) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import standardwebhooks
-from replicate import Client
+from replicate.client import Client
 from replicate.exceptions import ModelError, ReplicateError
 from replicate.prediction import Prediction
 from replicate.webhook import InvalidSignatureError, Webhooks, WebhookSigningSecret
@@ -145,7 +145,7 @@ async def test_the_list_leads_from_page_to_page(world: World, client: Client, mo
 async def test_a_webhook_has_the_prediction_and_replicate_s_client_validates_it(
     world: World, client: Client, provider: str
 ) -> None:
-    given = {"webhook": f"{world.subscriber.base}/hook", "webhook_events_filter": ["start", "completed"]}
+    given: Json = {"webhook": f"{world.subscriber.base}/hook", "webhook_events_filter": ["start", "completed"]}
     made = await client.predictions.async_create(MODELS[provider], asked(), **given)
     deliveries = await received(world, made.id, 2)
     secret = await client.webhooks.default.async_secret()
@@ -173,7 +173,7 @@ async def test_a_webhook_has_the_prediction_and_replicate_s_client_validates_it(
 async def test_a_webhook_gets_the_events_that_it_asks_for(
     world: World, client: Client, given: Json, outcome: str, statuses: list[str]
 ) -> None:
-    named = {
+    named: Json = {
         name: f"{world.subscriber.base}{value}" if isinstance(value, str) else value for name, value in given.items()
     }
     made = await client.predictions.async_create(MODELS["fal"], asked({"outcome": outcome}), **named)

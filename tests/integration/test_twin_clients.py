@@ -42,7 +42,8 @@ async def main():
     handle = await fal_client.submit_async("{APP}", arguments={{"prompt": "a cat"}})
     async for status in handle.iter_events(with_logs=True, interval=0.02):
         pass
-    failing = await fal_client.submit_async("{APP}", arguments={{"prompt": "a cat", "sandbox": {{"outcome": "failed"}}}})
+    asked = {{"prompt": "a cat", "sandbox": {{"outcome": "failed"}}}}
+    failing = await fal_client.submit_async("{APP}", arguments=asked)
     try:
         await failing.get()
         error = None
@@ -125,7 +126,7 @@ async def test_replicate_s_client_runs_at_the_twin_and_its_signatures_verify() -
             "stability-ai/sdxl", {"prompt": "a cat"}, webhook=subscriber.url, webhook_events_filter=["completed"]
         )
         await made.async_wait()
-        assert (made.status, len(made.output)) == ("succeeded", 1)
+        assert (made.status, len(made.output or [])) == ("succeeded", 1)
         with pytest.raises(ModelError, match="task failed"):
             await client.async_run("stability-ai/sdxl", input={"sandbox": {"outcome": "failed"}})
         secret = await client.webhooks.default.async_secret()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from models import TaskStatus
 from receiver.domain.updates import ProviderUpdate
 from receiver.providers.api import CannotAsk, Request, Window
-from receiver.providers.base import LookNow, MalformedUpdate, NewTask, ProviderTask, Signature, WebhookAnswer
+from receiver.providers.base import ChallengeAnswer, LookNow, MalformedUpdate, NewTask, ProviderTask, Signature
 from receiver.providers.calls import CallResponse
 from receiver.providers.declared.api import DeclaredAPI
 from receiver.providers.declared.files import SHIPPED, names_in
@@ -133,8 +133,8 @@ def test_a_task_without_a_word_or_an_id_is_no_task(tmp_path: Path) -> None:
 def test_a_challenge_is_answered_as_json_or_as_text(tmp_path: Path) -> None:
     table = "[webhook]\n"
     text = api_with(tmp_path, (table, '[webhook]\nchallenge = "ask"\n')).parse_webhook({"ask": "abc"})
-    assert text == WebhookAnswer(b"abc", "text/plain; charset=utf-8")
-    assert shipped("minimax").parse_webhook({"challenge": "abc"}) == WebhookAnswer(b'{"challenge":"abc"}')
+    assert text == ChallengeAnswer(b"abc", "text/plain; charset=utf-8")
+    assert shipped("minimax").parse_webhook({"challenge": "abc"}) == ChallengeAnswer(b'{"challenge":"abc"}')
 
 
 def test_what_a_webhook_does_not_have_is_looked_at() -> None:

@@ -13,7 +13,6 @@ from receiver.telemetry.trace_context import TRACEPARENT
 _UUID: JsonSchema = {"type": "string", "format": "uuid"}
 _IN_PATHS: Mapping[str, tuple[JsonSchema, str]] = {
     "task_id": ({"type": "string", "minLength": 1}, "Ringback's id of the task, or the provider's."),
-    "provider": ({"enum": list(PROVIDER_NAMES)}, "The name of the provider."),
     "owner": ({"type": "string", "minLength": 1}, "The model's owner, after `provider:` where that is not Replicate."),
     "name": ({"type": "string", "minLength": 1}, "The model's name; `@` and a task type may follow."),
     "version_id": ({"type": "string", "minLength": 1}, "The id of the version."),

@@ -13,13 +13,13 @@ from receiver.providers import fields
 from receiver.providers.api import BaseAPI, CannotAsk, Credentials, Judgement, ListPage, Request, Window
 from receiver.providers.base import (
     Capabilities,
+    ChallengeAnswer,
     Headers,
     LookNow,
     MalformedUpdate,
     NewTask,
     ProviderTask,
     Signature,
-    WebhookAnswer,
     WebhookOutcome,
 )
 from receiver.providers.calls import CallResponse
@@ -86,13 +86,10 @@ class DeclaredAPI(BaseAPI):
 
     def read_look(self, answer: CallResponse, task: ProviderTask) -> ProviderUpdate | Request:
         """Return the task, or the request for its result."""
-        is_find = self._file.find is not None and not task.id
-        update = self._reader.read(answer.body, (is_find and self._file.find) or self._file.look)
+        update = self._reader.read(answer.body, self._file.look)
         result = self._file.result
         if result is None or update.status != TaskStatus.COMPLETED:
             return update
-        if is_find:  # it is looked at next, and then its result is asked for
-            return report(TaskStatus.PROCESSING, provider_task_id=update.provider_task_id)
         found = self._file.look.task.of(answer.body)
         named = {name: fields.read_task_id(expression.of(found)) for name, expression in result.values.items()}
         if not all(named.values()):
@@ -156,11 +153,19 @@ class DeclaredAPI(BaseAPI):
         """Return a task of the list."""
         return self._reader.read(task, self._file.list or self._file.look)
 
-    def find(self, reference: str, model: str, task_type: str) -> Request:
+    def find(self, reference: str, model: str, task_type: str) -> Request | None:
         """Return the request that asks for a task by our reference."""
         if self._file.find is None:
             return super().find(reference, model, task_type)
         return _request(self._file.find, {"reference": reference, "model": model, "task_type": task_type})
+
+    def read_found(self, answer: CallResponse, reference: str) -> ProviderUpdate | Request | None:
+        """Return the task that was found."""
+        update = self._reader.read(answer.body, self._file.find or self._file.look)
+        if self._file.result is not None and update.status == TaskStatus.COMPLETED:
+            # It is looked at next, and then its result is asked for.
+            return report(TaskStatus.PROCESSING, provider_task_id=update.provider_task_id)
+        return update
 
     def account(self) -> Request:
         """Return the request that costs nothing."""
@@ -295,7 +300,7 @@ def _is_thin(webhook: WebhookTable, value: Any) -> bool:
     return webhook.thin if isinstance(webhook.thin, bool) else webhook.thin.holds(value)
 
 
-def _challenge_answer(expected: Any) -> WebhookAnswer:
+def _challenge_answer(expected: Any) -> ChallengeAnswer:
     if isinstance(expected, str):
-        return WebhookAnswer(expected.encode(), "text/plain; charset=utf-8")
-    return WebhookAnswer(orjson.dumps(expected))
+        return ChallengeAnswer(expected.encode(), "text/plain; charset=utf-8")
+    return ChallengeAnswer(orjson.dumps(expected))

@@ -18,17 +18,24 @@ from receiver.domain.updates import ProviderUpdate
 from receiver.providers.api import CannotAsk, Judgement, Request
 from receiver.providers.base import (
     Accepted,
+    ChallengeAnswer,
     Found,
     LookNow,
     MalformedUpdate,
     NewTask,
     ProviderTask,
-    WebhookAnswer,
 )
 from receiver.providers.calls import CallResponse
 from receiver.providers.declared.api import DeclaredAPI
 from receiver.providers.declared.faults import FaultyFile, FileFault
-from receiver.providers.outcomes import cancel_outcome, fetch_outcome, judged, result_outcome, submit_outcome
+from receiver.providers.outcomes import (
+    cancel_outcome,
+    fetch_outcome,
+    found_outcome,
+    judged,
+    result_outcome,
+    submit_outcome,
+)
 
 _ACCOUNT = "default"
 _HIDDEN = "..."
@@ -174,7 +181,8 @@ def _sent(api: DeclaredAPI, case: Case) -> dict[str, Any] | None:
         case "cancel":
             return shown(api, api.cancel(task))
         case "find":
-            return shown(api, api.find(case.task.reference, task.model, task.task_type))
+            find = api.find(case.task.reference, task.model, task.task_type)
+            return None if find is None else shown(api, find)
         case "account":
             return shown(api, api.account())
     return None
@@ -196,7 +204,7 @@ def _read(api: DeclaredAPI, case: Case) -> dict[str, Any] | None:
         case "cancel":
             return _told(cancel_outcome(answer, api, _ACCOUNT))
         case "find":
-            return _told(fetch_outcome(answer, api, ProviderTask("", None, task.model, task.task_type), _ACCOUNT))
+            return _told(found_outcome(answer, api, case.task.reference, _ACCOUNT))
         case "account":
             is_good = judged(api, answer) == Judgement.BY_STATUS and 200 <= answer.status < 300
             return {"outcome": "accepted" if is_good or api.shows_good_key(answer) else str(judged(api, answer))}
@@ -210,7 +218,7 @@ def _read_webhook(api: DeclaredAPI, body: Any) -> dict[str, Any]:
         return {"outcome": "malformed", "message": str(error)}
     if isinstance(outcome, LookNow):
         return {"outcome": "look now", "id": outcome.provider_task_id}
-    if isinstance(outcome, WebhookAnswer):
+    if isinstance(outcome, ChallengeAnswer):
         return {"outcome": "answer", "body": outcome.body.decode(), "content_type": outcome.content_type}
     return {"outcome": "update", **_update(outcome)}
 

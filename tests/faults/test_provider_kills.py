@@ -1,0 +1,48 @@
+"""`kill -9` while each provider makes a task, and when its webhook has come: nothing is lost and nothing made twice."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fakes.rows import select
+from tests.fakes.world import FAST_POLLING, PERSISTENT, ProcessWorld, in_processes
+from tests.integration.test_providers import FIRST_KINDS, Kind, create
+
+pytestmark = [pytest.mark.long, pytest.mark.parametrize("kind", FIRST_KINDS, ids=str)]
+
+
+async def killed(world: ProcessWorld, kind: Kind, crash: str) -> str:
+    """Create a task in a way that kills the service; return its id from the database."""
+    await world.start(crash=crash)
+    with contextlib.suppress(httpx.TransportError):
+        await create(world, kind, {"outcome": "completed"})
+    await world.died()
+    (row,) = select(world, "SELECT uid FROM task")
+    return str(row["uid"])
+
+
+async def completed_once(world: ProcessWorld, uid: str) -> dict[str, Any]:
+    task = await world.ended(uid)
+    assert task["status"] == "completed"
+    assert len((await world.provider.get("/sandbox/tasks")).json()["tasks"]) == 1
+    ends = [event["type"] for event in await world.events(uid) if event["type"] == "task.completed"]
+    assert len(ends) == 1
+    return task
+
+
+async def test_after_the_provider_made_it_a_webhook_tells_whose_task_it_is(tmp_path: Path, kind: Kind) -> None:
+    async with in_processes(tmp_path, PERSISTENT, start=False) as world:
+        uid = await killed(world, kind, "after_the_providers_answer")
+        await world.start()
+        await completed_once(world, uid)
+
+
+@pytest.mark.parametrize("crash", ["before_the_commit_of_a_webhook", "after_the_commit_before_the_200"])
+async def test_after_a_kill_by_its_webhook_the_task_ends_once(tmp_path: Path, kind: Kind, crash: str) -> None:
+    async with in_processes(tmp_path, PERSISTENT, start=False, **FAST_POLLING) as world:
+        uid = await killed(world, kind, crash)
+        await world.start()
+        await completed_once(world, uid)
