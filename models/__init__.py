@@ -14,6 +14,7 @@ from models.installation import InstallationFact
 from models.keys import ApiKey, Organization
 from models.limits import LimitUse
 from models.master_keys import MasterKey
+from models.provider_accounts import StoredAccount
 from models.receipts import Receipt
 from models.replays import Replay
 from models.runs import Run, RunStep
@@ -92,6 +93,7 @@ __all__ = [
     "StatisticPosition",
     "StatisticStep",
     "StepStatus",
+    "StoredAccount",
     "Submission",
     "Subscription",
     "SubscriptionKind",

@@ -80,6 +80,9 @@ class Task(SQLModel, table=True):
     """The id that the API shows: a UUIDv7."""
     organization_id: int = Field(foreign_key="organization.id", sa_type=BigKey)
     provider: str
+    account_id: int | None = Field(default=None, sa_type=BigKey)
+    """The account at the provider that its tasks there are in (`provider_account.id`); null for that of the
+    environment. Never changes. No foreign key: accounts are never deleted, and each create would lock its row."""
     model: str
     """As the client named it; of an adopted task as its first update named it, or `unknown`. Never changes."""
     task_type: str

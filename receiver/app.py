@@ -75,6 +75,7 @@ from receiver.tracking.cancel import Canceller
 from receiver.tracking.create import Creator
 from receiver.tracking.explain import TaskExplainer
 from receiver.tracking.poll import MissingRule, Poller
+from receiver.tracking.provider_accounts import ProviderAccounts
 from receiver.tracking.recall import RecalledTasks
 from receiver.tracking.retry import Retrier
 from receiver.tracking.stuck import StuckTasks
@@ -127,6 +128,7 @@ class Service:
         self.known_limits = KnownLimits(database, settings.default_limits)
         self.usage = OrganizationUsage(database, self.known_limits.of)
         self.providers = build_providers(settings, self.shared.rate_limiter if self.shared else None)
+        self.accounts = ProviderAccounts(database, keyring, self.providers)
         load_shares = LoadShares()
         self.load_keeper = LoadKeeper(load_shares, writer)
         self.dispatcher = DeliveryDispatcher(
@@ -142,10 +144,8 @@ class Service:
         system_events = SystemEvents(after_commit, channels.fingerprints)
         self.system_watcher = SystemWatcher(writer, self.providers, system_events)
         self.alert_worker = AlertWorker(database, channels, system_events) if channels.fingerprints else None
-        advancer = Advancer(after_commit.due)
-        abilities = {name: provider.capabilities for name, provider in self.providers.items()}
-        least = {name: can.least_poll_seconds for name, can in abilities.items() if can.least_poll_seconds}
-        applier = Applier(_poll_schedule(settings), after_commit, advancer, least_seconds=least)
+        advancer = Advancer(after_commit.due, self.accounts.known.choose)
+        applier = Applier(_poll_schedule(settings), after_commit, advancer, least_of=self.providers.least_poll_seconds)
         submitter = Submitter(database, applier, self.providers, keyring, settings.public_url, lease_seconds=task_lease)
         poller = Poller(
             database,
@@ -202,6 +202,7 @@ class Service:
             database,
             applier,
             self.providers,
+            self.accounts,
             keyring,
             probes=ProbeEndpoint(keyring, self.waiting, max_body_bytes=settings.max_body_bytes),
             shared_secrets=shared_secrets(settings),
@@ -235,6 +236,7 @@ class Service:
             key_limits=KeyLimits(KeyLimit.of(*settings.key_requests), part=database.part),
             idempotency=Idempotency(database, keyring, self.known_limits.of),
             providers=self.providers,
+            accounts=self.accounts,
             piapi=self.providers.piapi,
             known_limits=self.known_limits,
             load_shares=load_shares,
@@ -264,6 +266,7 @@ class Service:
         if self.shared is not None and self.log is not None:
             loops |= {"notices": self.shared.notices.run, "log": self.log.run, "limits": self.shared.limits.run}
             loops["known limits"] = self.known_limits.run  # on SQLite no other process changes them
+            loops["known accounts"] = self.accounts.known.run
         if self.alert_worker is not None:
             loops["alerts"] = self.alert_worker.run
         if self.upkeep is not None:
@@ -281,6 +284,7 @@ class Service:
         """Run the loops; at the end finish the work in progress, in bounded time, and end the leases of the rest."""
         await self.services.streams.begin()
         await self.known_limits.refresh()
+        await self.accounts.known.refresh()
         supervisor = Supervisor(self._loops())
         supervisor.start()
         try:
@@ -291,8 +295,7 @@ class Service:
             await self.sender.aclose()
             await self.test_sender.aclose()
             await self.guard.aclose()
-            for provider in self.providers.values():
-                await provider.aclose()
+            await self.providers.aclose()
 
     async def _finish(self) -> None:
         """Finish what is under way while there is time for it. Each waits for what the one before may have begun."""

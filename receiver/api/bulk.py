@@ -10,7 +10,7 @@ import orjson
 from receiver.api.dialects import Reply, error_object
 from receiver.api.endpoint import Call, check
 from receiver.api.schemas import CreateTask
-from receiver.api.task_requests import read_callback, task_request, webhook_config_of
+from receiver.api.task_requests import know_accounts, read_callback, task_request, webhook_config_of
 from receiver.errors import BadRequest, RingbackError
 from receiver.storage.tasks import task_ids_among
 from receiver.tracking.create import Callback, TaskRequest
@@ -38,6 +38,7 @@ async def create_tasks(call: Call) -> Reply:
     quotas = call.services.quotas
     with await quotas.begin_creates(call.organization_id, len(new), size) if new else nullcontext():
         callbacks = await _callbacks(call, wanted)
+        await know_accounts(call, (each for each in wanted if isinstance(each, CreateTask)))
         requested = [_request(call, each, uid, callbacks) for each, uid in zip(wanted, uids, strict=True)]
         requests = [each for each in requested if isinstance(each, TaskRequest) and each.uid not in existing]
         call.span.set(tasks=len(requests))
@@ -89,7 +90,12 @@ def _request(
     if isinstance(wanted, RingbackError):
         return wanted
     callback = callbacks[_config_key(wanted)]
-    return callback if isinstance(callback, RingbackError) else task_request(call, wanted, uid, callback)
+    if isinstance(callback, RingbackError):
+        return callback
+    try:
+        return task_request(call, wanted, uid, callback)
+    except BadRequest as error:
+        return error
 
 
 def _config_key(wanted: CreateTask) -> bytes:

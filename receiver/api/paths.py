@@ -22,8 +22,8 @@ _OWNER = 3
 """The segments of `/v1/models/{owner}`; what follows begins with the name."""
 _ACTIONS = frozenset({b"events", b"explain", b"refresh", b"cancel", b"retry"})
 _PAGES = frozenset(
-    b"audit bulk-actions deliveries docs events inbound keys live llms.txt organizations overview runs".split()
-    + b"sign-in sign-out static tasks theme webhooks".split()
+    b"audit bulk-actions deliveries docs events inbound keys live llms.txt organizations overview providers".split()
+    + b"runs sign-in sign-out static tasks theme webhooks".split()
 )
 """The first segments of the dashboard's paths."""
 _OURS = _PAGES | frozenset(b"account api hooks livez mcp metrics openapi.json readyz v1".split())

@@ -21,6 +21,7 @@ from receiver.api.schemas import CreateTask
 from receiver.api.task_requests import (
     check_not_refused,
     initial_task,
+    know_accounts,
     read_callback,
     read_task,
     task_request,
@@ -70,6 +71,7 @@ async def create_task(call: Call) -> Reply:
         return Reply(piapi_task(earlier[0]))
     tracker, wait = call.services.tracker, call.services.settings.submit_wait_seconds
     size = len(await call.raw())
+    await know_accounts(call, [wanted])
     with await call.services.quotas.begin_creates(call.organization_id, 1, size) as admission:
         request = task_request(call, wanted, uid, await read_callback(call, webhook_config_of(wanted)))
         call.span.set(task_id=uid, provider=request.provider, model=request.model)

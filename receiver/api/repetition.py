@@ -28,6 +28,8 @@ was stored could not be read. Either the work creates something, whose ids are t
 | `/api/v1/keys` | the key's id | the key with a new secret: no client got the first one |
 | `/api/v1/dashboard-links` | nothing: it makes another link | a new link |
 | `/api/v1/master-keys/rotate` | nothing: what is encrypted with the newest key stays as it is | what it found |
+| `/api/v1/providers/{provider}/accounts` | the account's id | the account |
+| `.../accounts/{account}/check` | nothing: it changes nothing, and asks the provider again | what it shows |
 | `/api/v1/organizations` | the organization's id | the organization, its first key with a new secret |
 
 The state may also have moved because of another request, without the key; then the answer shows it as it is, and

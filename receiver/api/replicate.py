@@ -144,6 +144,7 @@ async def _create(call: Call, wanted: CreatePrediction, text: str, field: str) -
             uid=uid,
             organization_id=call.organization_id,
             provider=named.provider,
+            account_id=call.services.accounts.known.choose(call.organization_id, named.provider, None),
             model=named.model,
             task_type=named.task_type or TASK_TYPE,
             input=wanted.input,

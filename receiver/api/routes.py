@@ -25,6 +25,7 @@ from receiver.api import (
     organizations,
     passthrough,
     piapi,
+    provider_accounts,
     receipts,
     replays,
     replicate,
@@ -76,6 +77,7 @@ def routes(*, with_metrics: bool = True) -> list[BaseRoute]:
     inbound = _Inbound()
     return [
         Route("/hooks/{provider}/{task_id}", inbound),
+        Route("/hooks/{provider}/accounts/{account_id}", inbound),
         Route("/hooks/{provider}/{task_id}/{token}", inbound),
         Route("/hooks/{provider}", inbound),
         *_piapi(),
@@ -182,6 +184,7 @@ def _native() -> list[Route]:
         _route("POST", "/api/v1/master-keys/rotate", master_keys.rotate_master_key, NATIVE, Scope.ADMIN),
         _route("GET", "/api/v1/audit", audit.list_audit_entries, NATIVE, Scope.ADMIN, query=AuditQuery),
         *_organizations(),
+        *_providers(),
         _route("POST", "/api/v1/dashboard-links", dashboard_links.create_link, NATIVE, Scope.READ),
     ]
 
@@ -206,6 +209,20 @@ def _organizations() -> list[Route]:
         _route("GET", "/api/v1/organizations", organizations.list_organizations, NATIVE, Scope.ADMIN, query=Page),
         _route("GET", one, organizations.get_organization, NATIVE, Scope.ADMIN),
         _route("PATCH", one, organizations.change_organization, NATIVE, Scope.ADMIN),
+    ]
+
+
+def _providers() -> list[Route]:
+    accounts = "/api/v1/providers/{provider}/accounts"
+    one = f"{accounts}/{{account}}"
+    return [
+        _route("GET", "/api/v1/providers", provider_accounts.list_providers, NATIVE, Scope.READ),
+        _route("GET", accounts, provider_accounts.list_accounts, NATIVE, Scope.READ, query=Page),
+        _route("POST", accounts, provider_accounts.create_account, NATIVE, Scope.ADMIN),
+        _route("GET", one, provider_accounts.get_account, NATIVE, Scope.READ),
+        _route("PATCH", one, provider_accounts.change_account, NATIVE, Scope.ADMIN),
+        _route("DELETE", one, provider_accounts.remove_account, NATIVE, Scope.ADMIN),
+        _route("POST", f"{one}/check", provider_accounts.check_account, NATIVE, Scope.ADMIN),
     ]
 
 

@@ -42,6 +42,8 @@ async def create_run(call: Call) -> Reply:
     runs = call.services.runs
     steps = [step.spec for step in wanted.steps]
     graph = check_graph(steps, runs.actions.issues(steps))
+    for provider, account in runs.accounts_of(steps):
+        call.services.accounts.known.choose(call.organization_id, provider, account)
     uid = call.new_id()
     call.span.set(run_id=uid, steps=len(graph.steps))
     if not call.is_resumed or await runs.unknown(call.organization_id, [uid]):

@@ -164,6 +164,8 @@ class CreateTask(RequestFields):
     """What the model takes."""
     provider: ProviderName = DEFAULT_PROVIDER
     """Whose task API makes it; `input` has that provider's own form."""
+    account: ShortName | None = None
+    """The account there, by name; by default your organization's default, else everyone's, else the environment's."""
     config: Object | None = None
     """Passed on. `webhook_config` has `endpoint` and `secret` of a callback of the client's own."""
     metadata: Metadata | None = None
@@ -178,6 +180,8 @@ class AdoptTask(RequestFields):
 
     provider_task_id: ShortName
     provider: ProviderName = DEFAULT_PROVIDER
+    account: ShortName | None = None
+    """The name of the account that has it, as for a create."""
     metadata: Metadata | None = None
 
 
@@ -265,7 +269,7 @@ class RotateMasterKey(RequestFields):
 
     model_config = ConfigDict(extra="forbid")
 
-    cursor: Annotated[str, StringConstraints(pattern=r"^[0-2]\.[0-9]{1,18}$")] | None = None
+    cursor: Annotated[str, StringConstraints(pattern=r"^[0-3]\.[0-9]{1,18}$")] | None = None
     dry_run: StrictBool = False
     """Count only."""
 

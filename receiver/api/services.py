@@ -16,7 +16,7 @@ from receiver.outbound.message import MessageBuilder
 from receiver.outbound.replays import Replays
 from receiver.outbound.sender import Sender
 from receiver.outbound.subscriptions import Subscriptions
-from receiver.providers import ForwardingProvider, Provider
+from receiver.providers import ForwardingProvider, Providers
 from receiver.reporting.reporter import Reporter
 from receiver.reporting.statistics import Statistics
 from receiver.runs.service import Runs
@@ -26,6 +26,7 @@ from receiver.storage.key_rotation import KeyRotation
 from receiver.storage.known_limits import KnownLimits
 from receiver.tracking.bulk_actions import BulkActions
 from receiver.tracking.explain import TaskExplainer
+from receiver.tracking.provider_accounts import ProviderAccounts
 from receiver.tracking.tracker import Tracker
 from receiver.tracking.wait import TaskWaits
 
@@ -52,7 +53,8 @@ class Services:
     key_limits: KeyLimits
     change_limit: ChangeLimit
     idempotency: Idempotency
-    providers: Mapping[str, Provider]
+    providers: Providers
+    accounts: ProviderAccounts
     piapi: ForwardingProvider
     """What is passed on to PiAPI as it comes goes through it."""
     known_limits: KnownLimits

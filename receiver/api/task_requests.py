@@ -1,11 +1,11 @@
 """Turns a client's request for a task into one for `receiver.tracking`; used for single tasks and bulk calls."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from models import Submission, TaskStatus
 from receiver.api.endpoint import Call, check
-from receiver.api.schemas import CreateTask, WaitQuery, WebhookConfig
+from receiver.api.schemas import AdoptTask, CreateTask, WaitQuery, WebhookConfig
 from receiver.clock import utc_now
 from receiver.errors import BadRequest, ProviderRefused
 from receiver.lookups.resolver import looked_up_for
@@ -16,12 +16,16 @@ _WEBHOOK_CONFIG = "webhook_config"
 
 
 def task_request(call: Call, wanted: CreateTask, uid: str, callback: Callback | None) -> TaskRequest:
-    """Return the request for `receiver.tracking.create`; `uid` is the id that the task will have."""
+    """Return the request for `receiver.tracking.create`; `uid` is the id that the task will have.
+
+    Raises `BadRequest` for an account that is not known; `know_accounts` looks for it.
+    """
     config = {name: value for name, value in (wanted.config or {}).items() if name != _WEBHOOK_CONFIG}
     return TaskRequest(
         uid=uid,
         organization_id=call.organization_id,
         provider=wanted.provider,
+        account_id=call.services.accounts.known.choose(call.organization_id, wanted.provider, wanted.account),
         model=wanted.model,
         task_type=wanted.task_type,
         input=wanted.input,
@@ -31,6 +35,15 @@ def task_request(call: Call, wanted: CreateTask, uid: str, callback: Callback | 
         max_attempts=wanted.retry.max_attempts,
         backoff_seconds=wanted.retry.backoff_seconds,
     )
+
+
+async def know_accounts(call: Call, wanted: Iterable[CreateTask | AdoptTask]) -> None:
+    """Look for accounts that these tasks name and this process does not know: another one may have just added them."""
+    known = call.services.accounts.known
+    for provider, name in {(each.provider, each.account) for each in wanted if each.account is not None}:
+        if not known.is_known(call.organization_id, provider, name):
+            await known.refresh()
+            return
 
 
 def webhook_config_of(wanted: CreateTask) -> Any:

@@ -11,7 +11,7 @@ from receiver.api.organizations import require_provider_account
 from receiver.api.repetition import after_work, cancelled
 from receiver.api.runs import find_run_ids
 from receiver.api.schemas import AdoptTask, GetTask, TaskEventQuery, TaskQuery, WaitForTasks
-from receiver.api.task_requests import read_task
+from receiver.api.task_requests import know_accounts, read_task
 from receiver.domain.representations import (
     brief_event,
     brief_task,
@@ -113,23 +113,32 @@ async def adopt_task(call: Call) -> Reply:
     """`POST /api/v1/tasks/adopt`: track a task that was created outside Ringback."""
     wanted = await call.body(AdoptTask)
     if wanted.provider not in call.services.providers:
-        known = ", ".join(sorted(call.services.providers))
-        raise BadRequest(f"there is no provider with this name; known are {known}", param="provider")
+        names = ", ".join(sorted(call.services.providers))
+        raise BadRequest(f"there is no provider with this name; known are {names}", param="provider")
     tracker = call.services.tracker
-    with await _adoption(call, wanted):
-        task = await tracker.adopt(call.organization_id, wanted.provider, wanted.provider_task_id, wanted.metadata)
+    await know_accounts(call, [wanted])
+    account_id = call.services.accounts.known.choose(call.organization_id, wanted.provider, wanted.account)
+    with await _adoption(call, wanted, account_id):
+        task = await tracker.adopt(
+            call.organization_id,
+            wanted.provider,
+            wanted.provider_task_id,
+            wanted.metadata,
+            account_id=account_id,
+        )
     call.span.set(task_id=task["uid"], provider=task["provider"], model=task["model"])
     return await _reply(call, task)
 
 
-async def _adoption(call: Call, wanted: AdoptTask) -> AbstractContextManager[object]:
+async def _adoption(call: Call, wanted: AdoptTask, account_id: int | None) -> AbstractContextManager[object]:
     """Return the admission of a task that is not tracked yet; none is needed for one of the organization's own.
 
     Raises `NotAllowed` where the provider account is not the organization's, and as `Quotas.begin_creates` does.
     """
     if await call.services.database.read(task_by_id(call.organization_id, wanted.provider_task_id)):
         return nullcontext()
-    await require_provider_account(call, "a task that is not tracked here")
+    if not call.services.accounts.known.is_own(call.organization_id, account_id):
+        await require_provider_account(call, "a task that is not tracked here")
     return await call.services.quotas.begin_creates(call.organization_id, 1, len(await call.raw()))
 
 

@@ -41,9 +41,9 @@ def _print_version(requested: bool) -> None:
 
 
 @app.callback(
-    epilog="The client commands (task, run, webhook, delivery, key, organization, audit, report, top, dashboard, "
-    "listen, mcp) send requests to RINGBACK_URL (http://127.0.0.1:8080 by default) with the key RINGBACK_API_KEY, from "
-    "the environment or a file .env.\n\n"
+    epilog="The client commands (task, run, webhook, delivery, key, organization, provider, audit, report, top, "
+    "dashboard, listen, mcp) send requests to RINGBACK_URL (http://127.0.0.1:8080 by default) with the key "
+    "RINGBACK_API_KEY, from the environment or a file .env.\n\n"
     "Exit status: 0 done, 1 the task or run failed, or the report does not add up, 2 usage, 3 not reachable or not "
     "allowed, 4 timed out.\n\n"
     "To see it work: ringback demo\n\n"
@@ -119,6 +119,7 @@ app.add_typer(webhook.app, name="webhook")
 app.add_typer(delivery.app, name="delivery")
 app.add_typer(key.app, name="key")
 app.add_typer(organization.app, name="organization")
+app.add_typer(provider.app, name="provider")
 app.add_typer(audit.app, name="audit")
 app.add_typer(provider.app, name="provider")
 app.add_typer(database.app, name="database")

@@ -1,4 +1,4 @@
-"""`ringback provider`: check the files that describe providers."""
+"""`ringback provider`: list providers, check accounts at them or the files that describe them, and `account`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,104 +6,74 @@ from typing import Annotated, Any
 
 import typer
 
-from receiver.cli.console import Json, echo, print_json, print_marked
-from receiver.cli.failure import Status
+from receiver.cli import provider_account
+from receiver.cli.console import Json, print_page, print_table, spinner
+from receiver.cli.failure import Failure, Status
 
-app = typer.Typer(no_args_is_help=True, help="Providers: check the files that describe them.")
+app = typer.Typer(no_args_is_help=True, help="Providers, and the accounts at them.")
+app.add_typer(provider_account.app, name="account")
 
-_WIDTH = 5
+
+@app.command("list")
+def list_providers(as_json: Json = False) -> None:
+    """List the providers, and the accounts that you may use."""
+    from receiver.cli.service import service
+
+    with spinner("loading", as_json), service() as client:
+        page = client.call("GET", "/api/v1/providers")
+    print_page(page, as_json, _print_table)
 
 
 @app.command(
-    epilog="Examples:\n\n  ringback provider check acme.toml\n\n"
+    epilog="Examples:\n\n  ringback provider check fal --account production\n\n"
+    "  ringback provider check acme.toml\n\n"
     "  ringback provider check deploy/providers/*.toml --json | jq '.data[].faults'\n\n"
-    "Exit status: 0 all is well, 1 a file has a fault or a case differs, 2 usage."
+    "Exit status: 0 all is well, 1 the key is not accepted, a file has a fault or a case differs, 2 usage, 3 the service "
+    "is not reachable or does not allow it."
 )
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files such as acme.toml.")],
+    targets: Annotated[
+        list[str], typer.Argument(metavar="PROVIDER|FILE...", help="A provider such as fal, or files such as acme.toml.")
+    ],
+    account: Annotated[
+        str | None,
+        typer.Option(metavar="NAME_OR_ID", help="At the provider; by default that of the environment."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check files that describe providers, and say what would be sent and how answers are read.
+    """Ask a provider whether it accepts an account's key, or check files that describe providers.
 
-    The cases in `acme.cases.json` beside `acme.toml` are run; nothing is sent anywhere.
+    A provider is asked by the service, by a call that is free. Of files it is said what would be sent and how answers
+    are read: the cases in `acme.cases.json` beside `acme.toml` are run here, and nothing is sent anywhere.
     """
-    checked = [_checked(path) for path in files]
-    if as_json:
-        print_json({"object": "list", "data": checked})
+    from receiver.cli.provider_file import check_files
+
+    files = [Path(each) for each in targets if _is_file(each)]
+    if files and (len(files) < len(targets) or account is not None):
+        raise Failure(Status.USAGE, "give one provider, with --account or without, or files alone")
+    if files:
+        check_files(files, as_json=as_json)
+    elif len(targets) > 1:
+        raise Failure(Status.USAGE, "give one provider")
     else:
-        for each in checked:
-            _print(each)
-    if any(each["faults"] or any(case["faults"] for case in each["cases"]) for each in checked):
-        raise typer.Exit(Status.TASK_FAILED)
+        provider_account.check_account(targets[0], account, as_json=as_json)
 
 
-def _checked(path: Path) -> dict[str, Any]:
-    """Return what is to be said of a file."""
-    from receiver.providers.declared.api import DeclaredAPI
-    from receiver.providers.declared.cases import read_cases, run
-    from receiver.providers.declared.faults import FaultyFile
-    from receiver.providers.declared.reading import read_file
-
-    told: dict[str, Any] = {"file": str(path), "name": path.stem, "faults": [], "sends": None, "cases": []}
-    try:
-        api = DeclaredAPI(read_file(path))
-        found = read_cases(path)
-    except FaultyFile as error:
-        faults = [{"file": str(each.path), "line": each.line, "message": each.message} for each in error.faults]
-        return told | {"faults": faults}
-    if found is None:
-        return told
-    outcomes = [run(api, case) for case in found.cases]
-    cases = [
-        {"name": each.name, "sends": each.sent, "reads": each.read, "faults": list(each.faults)} for each in outcomes
-    ]
-    return told | {"sends": _sample(api, found.sample), "cases": cases}
+def _is_file(target: str) -> bool:
+    return target.endswith(".toml") or Path(target).is_file()
 
 
-def _sample(api: Any, sample: Any) -> dict[str, Any]:
-    from receiver.providers.api import CannotAsk
-    from receiver.providers.declared.cases import sample_request
-
-    try:
-        return sample_request(api, sample)
-    except CannotAsk as error:
-        return {"cannot_ask": str(error)}
+def _print_table(providers: Sequence[Mapping[str, Any]]) -> None:
+    print_table(("name", "webhooks", "cancels", "lists", "accounts"), [_row(each) for each in providers])
 
 
-def _print(told: Mapping[str, Any]) -> None:
-    for fault in told["faults"]:
-        place = fault["file"] if fault["line"] is None else f"{fault['file']}:{fault['line']}"
-        print_marked("bad", f"{place}: {fault['message']}", width=_WIDTH)
-    if told["faults"]:
-        return
-    if told["sends"] is None:
-        print_marked("look", f"{told['file']}: is well formed; it has no recorded cases beside it", width=_WIDTH)
-        return
-    _print_request(told["name"], told["sends"])
-    for case in told["cases"]:
-        print_marked("bad" if case["faults"] else "ok", f"{case['name']}: {_words(case)}", width=_WIDTH)
-        for fault in case["faults"]:
-            echo(f"{'':<{_WIDTH}}{fault}")
-
-
-def _print_request(name: str, sends: Mapping[str, Any]) -> None:
-    if "cannot_ask" in sends:
-        print_marked("bad", f"{name} cannot send its sample: {sends['cannot_ask']}", width=_WIDTH)
-        return
-    print_marked("ok", f"{name} sends {sends['method']} {sends['url']}", width=_WIDTH)
-    lines = [f"{key}: {value}" for key, value in sends["headers"].items()]
-    for line in (*lines, _json(sends["body"])):
-        echo(f"{'':<{_WIDTH}}{line}")
-
-
-def _words(case: Mapping[str, Any]) -> str:
-    """Return what is sent and read, in a line."""
-    sent, read = case["sends"], case["reads"]
-    parts: Sequence[str] = [f"{sent['method']} {sent['url']}"] if sent is not None and "method" in sent else []
-    return " -> ".join((*parts, _json(read))) if read is not None else "".join(parts)
-
-
-def _json(value: Any) -> str:
-    import orjson
-
-    return orjson.dumps(value).decode()
+def _row(provider: Mapping[str, Any]) -> tuple[Any, ...]:
+    can = provider.get("capabilities") or {}
+    accounts = provider.get("accounts") or ()
+    return (
+        provider.get("name"),
+        can.get("callback"),
+        can.get("cancels"),
+        "yes" if can.get("lists") or can.get("finds") else "no",
+        ", ".join(str(each.get("name")) for each in accounts if each.get("credentials") or each.get("id")),
+    )

@@ -24,6 +24,7 @@ _ENTRIES = (
     NavigationEntry("/deliveries", "Deliveries", "d", "deliveries"),
     NavigationEntry("/inbound", "Inbound", "i", "inbound"),
     NavigationEntry("/events", "Events", "e", "events"),
+    NavigationEntry("/providers", "Providers", "p", "providers"),
     NavigationEntry("/keys", "Keys", "k", "keys", Scope.ADMIN),
     NavigationEntry("/organizations", "Organizations", "n", "organizations", Scope.ADMIN),
     NavigationEntry("/audit", "Audit", "a", "audit", Scope.ADMIN),

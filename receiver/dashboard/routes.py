@@ -16,6 +16,7 @@ from receiver.dashboard import (
     new_run,
     organizations,
     overview,
+    provider_accounts,
     run,
     runs,
     selected_tasks,
@@ -124,6 +125,21 @@ def _of_administrators() -> list[BaseRoute]:
         page("/organizations/{organization_id}", organizations.show_organization),
         action("/organizations/{organization_id}", organizations.change_organization),
         page("/audit", audit.show_audit),
+        *_providers(),
+    ]
+
+
+def _providers() -> list[BaseRoute]:
+    accounts = f"{provider_accounts.PATH}/{{provider}}/accounts"
+    one = f"{accounts}/{{account}}"
+    return [
+        page(provider_accounts.PATH, provider_accounts.show_providers),
+        action(accounts, provider_accounts.add_account),
+        page(one, provider_accounts.show_account),
+        action(f"{one}/rotate", provider_accounts.rotate),
+        action(f"{one}/default", provider_accounts.make_default),
+        action(f"{one}/check", provider_accounts.check),
+        action(f"{one}/remove", provider_accounts.remove),
     ]
 
 

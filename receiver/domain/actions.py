@@ -4,6 +4,7 @@ The file is TOML with one table for each action; only `model` and `task_type` ar
 
     [actions."brands.extract"]
     provider = "piapi"
+    account = "production"                 # at that provider; by default as for any other task
     model = "gpt-4o"
     task_type = "chat"
     fixed_input = { stream = false }       # overrides the input of the step
@@ -43,6 +44,7 @@ class Action:
     provider: str
     model: str
     task_type: str
+    account: str | None = None
     fixed_input: Mapping[str, Any] = field(default_factory=dict)
     default_input: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Path] = field(default_factory=dict)
@@ -66,9 +68,14 @@ class Actions:
         raise UnknownAction(self._unknown_message(name[:LONGEST_NAME]))
 
     def of(self, step: StepSpec) -> Action:
-        """Return the action of a step, at the provider that the step names. Raises `UnknownAction`."""
+        """Return the action of a step, at the provider that the step names. Raises `UnknownAction`.
+
+        The action's account is at the action's own provider: at another one it is not used.
+        """
         action = self.find(step.action)
-        return action if step.provider is None else replace(action, provider=step.provider)
+        if step.provider is None or step.provider == action.provider:
+            return action
+        return replace(action, provider=step.provider, account=None)
 
     def issues(self, steps: Sequence[StepSpec]) -> Iterator[Issue]:
         """Yield an issue for each step whose action does not exist."""
@@ -175,6 +182,7 @@ class _Table(BaseModel):
     provider: Annotated[str, AfterValidator(_provider)] | None = None
     model: ActionField
     task_type: ActionField
+    account: ActionField | None = None
     fixed_input: dict[str, Any] = {}
     default_input: dict[str, Any] = {}
     result: dict[ResultName, Annotated[str, AfterValidator(_path)]] = {}
@@ -185,6 +193,7 @@ class _Table(BaseModel):
             provider=self.provider or default_provider,
             model=self.model,
             task_type=self.task_type,
+            account=self.account,
             fixed_input=self.fixed_input,
             default_input=self.default_input,
             result={each: parse_path(path) for each, path in self.result.items()},

@@ -12,10 +12,15 @@ from receiver.domain.graph import OnFailure, StepSpec
 
 
 def document_of(step: StepSpec, action: Action) -> dict[str, Any]:
-    """Return the document to store for a step; `action` is `Actions.of` it."""
-    stored = asdict(step)
-    del stored["provider"]  # the action has it, and an earlier version knows no other place
-    return {"step": stored, "action": asdict(action)}
+    """Return the document to store for a step; `action` is `Actions.of` it.
+
+    An earlier version can read it: it knows the provider in the action alone, and no account where none is named.
+    """
+    stored, done = asdict(step), asdict(action)
+    del stored["provider"]
+    if done["account"] is None:
+        del done["account"]
+    return {"step": stored, "action": done}
 
 
 def step_of(document: Mapping[str, Any]) -> StepSpec:

@@ -44,6 +44,7 @@ class TaskState:
     created_at: datetime | None = None
     trace_context: str | None = None
     handle: dict[str, Any] | None = None
+    account_id: int | None = None
 
     def apply_changes(self, changes: Mapping[str, Any]) -> None:
         """Apply changes of the row to this state. Columns that the state does not have are ignored."""

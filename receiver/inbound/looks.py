@@ -9,7 +9,8 @@ from dataclasses import replace
 from receiver.clock import utc_now
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import Unavailable
-from receiver.providers import Found, LookNow, NoAnswer, Provider, ProviderTask
+from receiver.inbound.senders import Sender
+from receiver.providers import Found, LookNow, NoAnswer, ProviderTask
 from receiver.storage.database import Database
 from receiver.storage.leases import poll_now
 from receiver.storage.lost_creates import is_ended, lost_creates, open_create
@@ -33,7 +34,7 @@ class Looks:
         self._database = database
         self._applier = applier
 
-    async def look(self, provider: Provider, task_uid: str | None, look: LookNow, attempt: int | None) -> Looked:
+    async def look(self, sender: Sender, task_uid: str | None, look: LookNow, attempt: int | None) -> Looked:
         """Write that a task is to be asked for now. Raises `Unavailable`, so that the webhook is sent again."""
         name = look.provider_task_id
         if task_uid is None:
@@ -41,10 +42,10 @@ class Looks:
                 raise Unavailable(
                     "the provider's signature cannot be checked now; send it again", retry_after=_AGAIN_SECONDS
                 )
-            return await self._look_by_name(provider, name)
+            return await self._look_by_name(sender, name)
         if name is not None:  # which the answer to the create call may not have told
             update = ProviderUpdate(source=Source.WEBHOOK, status=None, provider_task_id=name, attempt=attempt)
-            await self._apply(Arrival(provider=provider.name, task_uid=task_uid, update=update))
+            await self._apply(Arrival(provider=sender.name, task_uid=task_uid, update=update))
         elif any(not is_ended(row) for row in await self._database.read(lost_creates([task_uid]))):
             raise Unavailable(
                 "the create call of the task is not answered yet; send it again", retry_after=_AGAIN_SECONDS
@@ -58,25 +59,26 @@ class Looks:
         await self._database.writer.run(lambda tx: poll_now(tx, [task_uid], now))
         self._applier.after_commit.due.set(now)
 
-    async def _look_by_name(self, provider: Provider, name: str) -> Looked:
+    async def _look_by_name(self, sender: Sender, name: str) -> Looked:
         """Look at the task with this id at the provider; if none has it, at one whose create call is not answered."""
-        if await self._poll_owner(provider, name):
+        if await self._poll_owner(sender, name):
             return "looked at", None
-        is_open = await self._database.read(open_create(provider.name))
+        is_open = await self._database.read(open_create(sender.name, sender.account_id))
         # Only now: a call that is not open any more has been answered, and its task has the id.
-        if await self._poll_owner(provider, name):
+        if await self._poll_owner(sender, name):
             return "looked at", None
-        return await self._ask_whose(provider, name) if is_open else ("unknown task", None)
+        return await self._ask_whose(sender, name) if is_open else ("unknown task", None)
 
-    async def _poll_owner(self, provider: Provider, name: str) -> bool:
-        rows = await self._database.read(owner_of(provider.name, name))
-        if rows:
+    async def _poll_owner(self, sender: Sender, name: str) -> bool:
+        rows = await self._database.read(owner_of(sender.name, name))
+        is_its = bool(rows) and rows[0]["account_id"] == sender.account_id
+        if is_its:
             await self.poll_now(rows[0]["uid"])
-        return bool(rows)
+        return is_its
 
-    async def _ask_whose(self, provider: Provider, name: str) -> Looked:
+    async def _ask_whose(self, sender: Sender, name: str) -> Looked:
         """Ask for a task of the provider's: our reference in it says whose it is, be its create call lost or not."""
-        outcome = await provider.fetch(ProviderTask(name), attempt=None)
+        outcome = await sender.adapter.fetch(ProviderTask(name), attempt=None)
         if isinstance(outcome, NoAnswer):
             raise Unavailable("the provider does not say whose task it is; send it again", retry_after=_AGAIN_SECONDS)
         named = task_of_reference(outcome.update.reference) if isinstance(outcome, Found) else None
@@ -84,11 +86,11 @@ class Looks:
             return "unknown task", None
         uid, attempt = named
         rows = await self._database.read(lost_creates([uid]))
-        if not any(row["provider"] == provider.name for row in rows):
-            return ("looked at" if await self._poll_owner(provider, name) else "unknown task"), None
+        if not any((row["provider"], row["account_id"]) == (sender.name, sender.account_id) for row in rows):
+            return ("looked at" if await self._poll_owner(sender, name) else "unknown task"), None
         update = replace(outcome.update, attempt=attempt)
-        applied = await self._apply(Arrival(provider=provider.name, task_uid=uid, update=update))
-        ids = {"task_id": uid, "provider": provider.name, "provider_task_id": name}
+        applied = await self._apply(Arrival(provider=sender.name, task_uid=uid, update=update))
+        ids = {"task_id": uid, "provider": sender.name, "provider_task_id": name}
         log.info("lost create found", **ids, status=applied.status)
         return "looked at", applied.trace_context
 

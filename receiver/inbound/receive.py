@@ -1,5 +1,8 @@
 """Receives providers' webhooks: `POST /hooks/{provider}/{task_id}`, or with a token, and `POST /hooks/{provider}`.
 
+An account of the database has an address of its own, `POST /hooks/{provider}/accounts/{account_id}`, where a provider
+has one for all tasks of an account.
+
 The secret (in a header, or as the last part of the path) is checked before the body is read and before the database is
 queried, so that a forged request costs little; the provider's own signature is checked besides, when the body is there.
 A 200 means that the update is on disk; for any other response the provider sends its webhook again.
@@ -31,12 +34,15 @@ from receiver.inbound.answers import answer, send_expected
 from receiver.inbound.looks import Looks
 from receiver.inbound.probe import PROBE, ProbeEndpoint
 from receiver.inbound.secrets import InboundSecrets, attempt_of
+from receiver.inbound.senders import Accounts, Senders
 from receiver.large_bodies import LARGE_BYTES, read_apart, read_by_size
 from receiver.providers import (
+    CallbackScope,
     ChallengeAnswer,
     LookNow,
     MalformedUpdate,
     Provider,
+    Providers,
     Signature,
     WebhookOutcome,
 )
@@ -61,7 +67,7 @@ class _Forged(Exception):
 
 
 class InboundEndpoint:
-    """The ASGI endpoint of both URLs. `shared_secrets`: by provider, for tasks that were created elsewhere.
+    """The ASGI endpoint of all URLs. `shared_secrets`: by provider, for tasks that were created elsewhere.
 
     `probes` answers those of `ringback doctor`, which stand in the place of a provider's webhooks.
     """
@@ -70,7 +76,8 @@ class InboundEndpoint:
         self,
         database: Database,
         applier: Applier,
-        providers: Mapping[str, Provider],
+        providers: Providers,
+        accounts: Accounts,
         keyring: KeyRing,
         *,
         probes: ProbeEndpoint,
@@ -80,6 +87,7 @@ class InboundEndpoint:
         self._writer = database.writer
         self._applier = applier
         self._providers = providers
+        self._senders = Senders(database, providers, accounts)
         self._secrets = InboundSecrets(keyring, shared_secrets)
         self._probes = probes
         self._max_body_bytes = max_body_bytes
@@ -91,6 +99,7 @@ class InboundEndpoint:
         parameters = scope["path_params"]
         provider = self._providers.get(parameters["provider"])
         task_uid: str | None = parameters.get("task_id")
+        account_uid: str | None = parameters.get("account_id")
         if provider is None and parameters["provider"] == PROBE and scope["method"] == "POST" and task_uid:
             await self._answer_probe(task_uid, scope, receive, send)
         elif provider is None:
@@ -99,7 +108,9 @@ class InboundEndpoint:
             await answer(send, 405, "use POST", ((b"allow", b"POST"),))
         else:
             secret = self._secrets.verified(provider, task_uid, scope)
-            if secret is None:
+            if account_uid is not None and provider.capabilities.callback != CallbackScope.ACCOUNT:
+                await answer(send, 404, f"{provider.name} has an address for each task, and none for an account")
+            elif secret is None:
                 self._count_refusal(provider.name, scope)
                 await answer(send, 401, "the webhook secret is missing or wrong")
             else:
@@ -186,13 +197,15 @@ class InboundEndpoint:
         accepted_at = time.monotonic()
         encodings = content_encodings(",".join(_header_values(scope, _ENCODING_HEADER)))
         body = await read_body(scope, receive, self._max_body_bytes, inbound=True)
+        sender = await self._senders.of(provider, task_uid, scope)
+        provider = sender.adapter
         attempt = attempt_of(scope) if task_uid is not None else None
         if provider.capabilities.proofs:
             signature = await provider.check_signature(body, scope["headers"])
             if signature == Signature.WRONG:
                 raise _Forged
             if signature == Signature.UNCHECKED:
-                return (*await self._looks.look(provider, task_uid, LookNow(), attempt), None)
+                return (*await self._looks.look(sender, task_uid, LookNow(), attempt), None)
         try:
             if is_packed(body, encodings):
                 most, packed = self._max_body_bytes, body
@@ -208,9 +221,11 @@ class InboundEndpoint:
         if isinstance(outcome, ChallengeAnswer):
             return "answered", None, outcome
         if isinstance(outcome, LookNow):
-            return (*await self._looks.look(provider, task_uid, outcome, attempt), None)
+            return (*await self._looks.look(sender, task_uid, outcome, attempt), None)
         arrival = Arrival(
             provider=provider.name,
+            account_id=sender.account_id,
+            organization_id=sender.organization_id,
             task_uid=task_uid,
             update=outcome,
             body=redacted,

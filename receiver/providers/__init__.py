@@ -38,6 +38,7 @@ from receiver.providers.base import (
     UnknownOutcome,
     WebhookOutcome,
 )
+from receiver.providers.by_account import Providers
 
 __all__ = [
     "PROVIDER_UNAUTHORIZED",
@@ -71,6 +72,7 @@ __all__ = [
     "NotMade",
     "Provider",
     "ProviderTask",
+    "Providers",
     "Refused",
     "Signature",
     "SubmitOutcome",

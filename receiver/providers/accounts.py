@@ -4,18 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DEFAULT_ACCOUNT = "default"
-"""The account that the environment describes."""
+"""The name of the account that the environment describes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderAccount:
     """An account at a provider. `credentials` are by the names that the API gives them.
 
-    `base_url` is that of the API if it is None. `calls_per_second` bounds the calls of all processes together.
+    `base_url` is that of the API if it is None. `calls_per_second` bounds the calls of all processes together (None: as
+    the settings say), `concurrency` how many of this process are open at a time (None: any number). `uid` is the id of
+    an account of the database, "" for that of the environment; `organization_id` is whose it is, None for everyone's.
     """
 
     provider: str
     name: str = DEFAULT_ACCOUNT
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     base_url: str | None = None
-    calls_per_second: float = 10.0
+    calls_per_second: float | None = None
+    concurrency: int | None = None
+    uid: str = ""
+    organization_id: int | None = None

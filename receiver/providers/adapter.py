@@ -88,7 +88,12 @@ class Adapter:
         self._refusal: str | None = None
         self._secrets = tuple(filter(None, account.credentials.values()))
         self._calls = _Calls(
-            base_url=self._base_url, headers={}, secrets=self._secrets, timeout=timeout, rate_limiter=rate_limiter
+            base_url=self._base_url,
+            headers={},
+            secrets=self._secrets,
+            timeout=timeout,
+            rate_limiter=rate_limiter,
+            concurrency=account.concurrency,
         )
         self._keys: Any = None
         self._keys_at = -_KEYS_SECONDS

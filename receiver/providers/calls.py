@@ -23,6 +23,7 @@ from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import exchange, open_transport
 
 LONGEST_CONNECT = 5.0
+LONGEST_WAIT_FOR_ROOM = 10.0
 LONGEST_RETRY_AFTER = 3600.0
 LARGEST_RESPONSE = 16 * 1024 * 1024
 """Bytes, as they arrive and unpacked. A page of a hundred tasks with their outputs is far smaller."""
@@ -82,7 +83,8 @@ class HTTPCalls(ABC, Generic[R]):
     """Makes calls to a provider. Every call takes one token of `rate_limiter`.
 
     `secrets`, and what a call names as `hidden`, are redacted where a response repeats them. `timeout` (seconds) bounds
-    each phase, the wait for the rate limit included; connecting may take at most 5.
+    each phase, the wait for the rate limit included; connecting may take at most 5. At most `concurrency` calls are
+    open at a time (None: any number); one that finds no room within 10 s is not sent.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class HTTPCalls(ABC, Generic[R]):
         secrets: tuple[str, ...],
         timeout: float,
         rate_limiter: RateLimiter,
+        concurrency: int | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._secrets = secrets
@@ -103,6 +106,7 @@ class HTTPCalls(ABC, Generic[R]):
         self.rate_limiter = rate_limiter
         self._opening = asyncio.Lock()
         self._opened: httpx.AsyncBaseTransport | None = None
+        self._room = None if concurrency is None else asyncio.Semaphore(concurrency)
 
     @abstractmethod
     def read_body(self, body: bytes, hidden: tuple[str, ...]) -> tuple[Any, str]:
@@ -131,6 +135,29 @@ class HTTPCalls(ABC, Generic[R]):
 
         `url` is a path below the base URL, or a whole URL. `headers` are sent besides those of every call.
         """
+        if self._room is None:
+            return await self._call(method, url, params, content, headers, hidden, caller, confirm)
+        try:
+            async with asyncio.timeout(LONGEST_WAIT_FOR_ROOM):
+                await self._room.acquire()
+        except TimeoutError:
+            return NotSent("as many calls are open as the account may have at a time", 1.0)
+        try:
+            return await self._call(method, url, params, content, headers, hidden, caller, confirm)
+        finally:
+            self._room.release()
+
+    async def _call(
+        self,
+        method: str,
+        url: str,
+        params: Mapping[str, str | int] | None,
+        content: bytes | None,
+        headers: Mapping[str, str] | None,
+        hidden: str,
+        caller: CallerKey | None,
+        confirm: ConfirmSend | None,
+    ) -> R | NotSent | ResponseLost:
         # No longer than for a response: the lease on the task runs out while the call waits.
         if not await self.rate_limiter.acquire_within(self._timeout, caller):
             return NotSent("the rate limit of calls to the provider is used up", self.rate_limiter.paused_for() or None)

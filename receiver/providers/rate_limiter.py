@@ -51,7 +51,7 @@ class RateLimiter:
 
     With `shared` the limit is for all processes together; while the shared limit is unavailable, for this process
     alone. An instance belongs to one event loop, whose monotonic clock it reads. `provider` is whose limit it is, for
-    the metrics.
+    the metrics; with `is_of_account` it is that of one of the provider's further accounts, which share its counts.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class RateLimiter:
         *,
         shared: SharedRateLimiter | None = None,
         provider: str = "",
+        is_of_account: bool = False,
     ) -> None:
         if not (0 < calls_per_second < math.inf):
             raise ValueError("calls_per_second must be a number above 0")
@@ -80,7 +81,8 @@ class RateLimiter:
         self._sharing_pauses: set[asyncio.Task[None]] = set()
         self._wait_seconds = timed(provider_wait, provider)
         self._turns, self._pauses = counted(provider_turns, provider), counted(provider_pauses, provider)
-        provider_limit.labels(provider).set(calls_per_second)
+        if not is_of_account:
+            provider_limit.labels(provider).set(calls_per_second)
 
     async def acquire(self, caller: Hashable = None) -> None:
         """Wait for a token and take it. Callers take turns; the calls of one caller are served in order.

@@ -3,7 +3,8 @@
 Nothing outside this package names a provider's class: a new provider is added here and nowhere else.
 """
 
-from collections.abc import Callable, Collection, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from receiver.errors import SettingsError
 from receiver.providers.accounts import ProviderAccount
 from receiver.providers.adapter import Adapter
 from receiver.providers.api import API
-from receiver.providers.base import ForwardingProvider, Provider
+from receiver.providers.base import Provider
+from receiver.providers.by_account import Providers
 from receiver.providers.declared.files import SHIPPED, names_in, read_apis
 from receiver.providers.fal import Fal
 from receiver.providers.gemini import Gemini
@@ -36,62 +38,40 @@ _own_names: set[str] = set()
 Shared = Callable[[str], SharedRateLimiter] | None
 
 
-class Providers(Mapping[str, Provider]):
-    """The adapter of each provider, by its name. `piapi` is PiAPI's, to which other requests are passed on too.
-
-    Its names are those of all providers. An adapter is made when it is first asked for, at the start for those in
-    `used`; `values` and `items` are of those that have been made.
-    """
-
-    def __init__(
-        self, piapi: ForwardingProvider, others: Collection[str], used: Iterable[str], make: Callable[[str], Provider]
-    ) -> None:
-        self.piapi = piapi
-        self._names = (piapi.name, *others)
-        self._make = make
-        self._made: dict[str, Provider] = {piapi.name: piapi, **{name: make(name) for name in used}}
-
-    def __getitem__(self, name: str) -> Provider:
-        if name not in self._made:
-            if name not in self._names:
-                raise KeyError(name)
-            self._made[name] = self._make(name)
-        return self._made[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def values(self) -> ValuesView[Provider]:
-        """Return those that have been made."""
-        return dict(self._made).values()
-
-    def items(self) -> ItemsView[str, Provider]:
-        """Return those that have been made, by name."""
-        return dict(self._made).items()
-
-
 def build_providers(settings: Settings, shared: Shared) -> Providers:
     """Return the adapter of each provider, with the account that the environment describes.
 
     `shared` returns the rate limiter that all processes share for the named provider; it is None where this process is
     the only one. Raises `SettingsError` for an account of a provider that does not exist, and for faulty files.
     """
-    begin_provider(PiAPI.name)
     apis = known_apis(settings.providers_dir, used=settings.provider_accounts)
     _own_names.clear()
     _own_names.update(set(apis) - set(PROVIDER_NAMES))
-    accounts = _accounts(settings, apis)
+    environment = {PiAPI.name: _piapi_account(settings), **_accounts(settings, apis)}
+    limiters = _RateLimiters(settings, shared)
 
-    def make(name: str) -> Adapter:
-        return _adapter(apis[name], accounts.get(name), settings, shared)
+    def make(account: ProviderAccount) -> Provider:
+        """Return the adapter of an account. One of the database goes on with the rate limit of the one before.
 
-    return Providers(_piapi(settings, shared), tuple(apis), sorted(accounts), make)
+        It is where the environment says that the provider is if it says nothing.
+        """
+        own = environment.get(account.provider)
+        if account.uid or own is not None:
+            begin_provider(account.provider)
+        base_url = account.base_url or (own.base_url if own is not None else None)
+        placed, limiter = replace(account, base_url=base_url), limiters.of(account)
+        if account.provider == PiAPI.name:
+            return _piapi(placed, settings, limiter)
+        timeout = settings.provider_timeout_seconds
+        return Adapter(apis[account.provider], placed, timeout=timeout, rate_limiter=limiter)
+
+    return Providers(
+        {name: make(environment[name]) for name in environment},
+        make,
+        described=apis,
+        environment=environment,
+        call_seconds=5 * settings.provider_timeout_seconds + 60,
+    )
 
 
 def known_apis(folder: Path | None, *, used: Iterable[str] = ()) -> Mapping[str, API]:
@@ -139,30 +119,41 @@ def _accounts(settings: Settings, apis: Mapping[str, API]) -> dict[str, Provider
     return found
 
 
-def _adapter(api: API, account: ProviderAccount | None, settings: Settings, shared: Shared) -> Adapter:
-    if account is not None:
-        begin_provider(api.name)
-    return Adapter(
-        api,
-        account or ProviderAccount(provider=api.name),
-        timeout=settings.provider_timeout_seconds,
-        rate_limiter=_rate_limiter(api.name, settings, shared),
-    )
+def _piapi_account(settings: Settings) -> ProviderAccount:
+    key = settings.piapi_api_key
+    credentials = {} if key is None else {"api_key": key.get_secret_value()}
+    return ProviderAccount(provider=PiAPI.name, credentials=credentials, base_url=settings.piapi_base_url)
 
 
-def _rate_limiter(name: str, settings: Settings, shared: Shared) -> RateLimiter:
-    return RateLimiter(
-        settings.provider_calls_per_second, shared=shared(name) if shared is not None else None, provider=name
-    )
+class _RateLimiters:
+    """The rate limits of accounts: each of the database has its own, which outlives its adapters."""
+
+    def __init__(self, settings: Settings, shared: Shared) -> None:
+        self._rate = settings.provider_calls_per_second
+        self._shared = shared
+        self._known: dict[str, tuple[float, RateLimiter]] = {}
+
+    def of(self, account: ProviderAccount) -> RateLimiter:
+        rate = account.calls_per_second or self._rate
+        name = f"{account.provider}/{account.uid}" if account.uid else account.provider
+        known = self._known.get(name)
+        if known is None or known[0] != rate:
+            shared = None if self._shared is None else self._shared(name)
+            is_of_account = bool(account.uid)
+            limiter = RateLimiter(rate, shared=shared, provider=account.provider, is_of_account=is_of_account)
+            known = self._known[name] = (rate, limiter)
+        return known[1]
 
 
-def _piapi(settings: Settings, shared: Shared) -> PiAPI:
+def _piapi(account: ProviderAccount, settings: Settings, limiter: RateLimiter) -> PiAPI:
+    base_url = account.base_url or settings.piapi_base_url
     return PiAPI(
-        base_url=settings.piapi_base_url,
-        api_key=settings.piapi_api_key.get_secret_value() if settings.piapi_api_key else None,
+        base_url=base_url,
+        api_key=account.credentials.get("api_key"),
         timeout=settings.provider_timeout_seconds,
-        upload_url=settings.upload_url,
+        upload_url=settings.upload_url if base_url == settings.piapi_base_url else base_url,
         forward_timeout=settings.forward_timeout_seconds,
         trusts_503=settings.piapi_unavailable == "not_made",
-        rate_limiter=_rate_limiter(PiAPI.name, settings, shared),
+        rate_limiter=limiter,
+        concurrency=account.concurrency,
     )

@@ -21,6 +21,7 @@ from receiver.domain.references import UnresolvedReference, mapped_input
 from receiver.domain.run_representations import native_run
 from receiver.domain.steps import action_of, step_of
 from receiver.domain.task_state import TaskState
+from receiver.errors import BadRequest
 from receiver.events.after_commit import WakeTimer
 from receiver.events.record import task_created
 from receiver.storage.runs import lock_runs, write_runs
@@ -36,17 +37,30 @@ Plan = Callable[[Graph, str, Mapping[str, str]], Advance]
 """A rule of `receiver.domain.advance`: from a graph, the run's status and its steps' statuses to what changes."""
 
 
+Choose = Callable[[int, str, str | None], int | None]
+"""Returns the row key of the account that an organization's task of a provider uses, with the name of one or None.
+
+Raises `BadRequest` for a name that it may not use.
+"""
+
+
+def of_environment(_organization_id: int, _provider: str, _name: str | None) -> int | None:
+    """Choose the account of the environment."""
+    return None
+
+
 class Advancer:
     """Advances runs and writes what changed. `due` wakes the worker that sends tasks to their providers."""
 
-    def __init__(self, due: WakeTimer) -> None:
+    def __init__(self, due: WakeTimer, choose: Choose = of_environment) -> None:
         self._due = due
+        self.choose = choose
 
     async def apply_tasks(self, tx: Transaction, changed: Sequence[TaskState], now: datetime) -> list[NewEvent]:
         """Apply changed tasks to the steps that they belong to, and advance their runs; return the events to record."""
         uids = {task.run_uid for task in changed if task.run_uid is not None}
         outcomes = await _outcomes(tx, changed)
-        changes = [RunChange(run, now) for run in await lock_runs(tx, uids)]
+        changes = [RunChange(run, now, self.choose) for run in await lock_runs(tx, uids)]
         for change in changes:
             for task in changed:
                 if task.run_uid == change.run["uid"]:
@@ -81,7 +95,8 @@ class RunChange:
     `run` and its steps are modified in place, so that each call sees what the calls before it changed.
     """
 
-    def __init__(self, run: dict[str, Any], now: datetime) -> None:
+    def __init__(self, run: dict[str, Any], now: datetime, choose: Choose) -> None:
+        self._choose = choose
         self.run = run
         self.now = now
         self.tasks: list[dict[str, Any]] = []
@@ -202,17 +217,21 @@ class RunChange:
         self.is_changed = True
 
     def _start(self, name: str) -> bool:
-        """Make the row of the step's task. If its input cannot be made, fail the step and return False."""
+        """Make the row of the step's task; fail the step if its input cannot be made, or its account is not there.
+
+        Return whether it was made.
+        """
         step = self._steps[name]
         spec, action = step_of(step["spec"]), action_of(step["spec"])
         results = {each: other["result"] for each, other in self._steps.items() if other["result"] is not None}
         metadata = self.run["metadata"] or {}
         try:
             given = mapped_input(spec.input, spec.input_map, results=results, metadata=metadata)
-        except UnresolvedReference as error:
+            account_id = self._choose(self.run["organization_id"], action.provider, action.account)
+        except (UnresolvedReference, BadRequest) as error:
             self._end(name, StepStatus.FAILED, str(error.code), error.message)
             return False
-        row = _new_task(self.run, spec, action, build_input(action, given), self.now)
+        row = {**_new_task(self.run, spec, action, build_input(action, given), self.now), "account_id": account_id}
         self.tasks.append(row)
         started = {"status": StepStatus.QUEUED, "task_uid": row["uid"], "started_at": self.now}
         self._change(step, {**_NOT_STARTED, **started})

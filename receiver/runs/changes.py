@@ -85,7 +85,7 @@ class RunChanger:
         under_way = [step for step in run["steps"] if step["status"] in UNDER_WAY]
         if any(step["task_uid"] not in tasks for step in under_way):
             return None
-        change = RunChange(run, now)
+        change = RunChange(run, now, self._advancer.choose)
         try:
             change.apply_plan(asked.plan)
         except RingbackError as refusal:

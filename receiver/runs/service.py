@@ -9,7 +9,7 @@ from models import RUN_TERMINAL, EventType, RunStatus, StepStatus
 from receiver.clock import utc_now
 from receiver.domain import advance as rules
 from receiver.domain.actions import Actions
-from receiver.domain.graph import Graph
+from receiver.domain.graph import Graph, StepSpec
 from receiver.domain.representations import native_attempts
 from receiver.domain.steps import document_of
 from receiver.events.after_commit import AfterCommit
@@ -57,6 +57,11 @@ class Runs:
         self._after_commit = after_commit
         self._advancer = advancer
         self._changer = RunChanger(after_commit, tasks, advancer)
+
+    def accounts_of(self, steps: Sequence[StepSpec]) -> set[tuple[str, str]]:
+        """Return the accounts that the steps' actions name, each with its provider."""
+        actions = map(self.actions.of, steps)
+        return {(each.provider, each.account) for each in actions if each.account is not None}
 
     async def create(self, request: RunRequest, *, size: int = 0) -> None:
         """Create a run and start its first steps; return when both are on disk.
@@ -152,7 +157,7 @@ class Runs:
         ]
         run = await insert_run(tx, values, steps)
         created = run_event(run, EventType.RUN_CREATED, now)
-        change = RunChange(run, now)
+        change = RunChange(run, now, self._advancer.choose)
         change.apply_plan(rules.advance)
         events = [created, *await self._advancer.write(tx, [change], now)]
         for event in events:

@@ -58,13 +58,17 @@ def _missing(recorded: Sequence[Mapping[str, Any]], keyring: KeyRing) -> list[Ma
 def _refuse(unreadable: int, names: str, settings: Settings) -> None:
     which = f" (its fingerprint is {names})" if names else ""
     where = str(key_file(settings)) if settings.is_sqlite and settings.secret_key is None else "RINGBACK_SECRET_KEY"
-    what = f"{unreadable} secrets and headers of webhooks are encrypted with a master key{which} that {where} lacks"
+    what = (
+        f"{unreadable} secrets and headers of webhooks or credentials of accounts are encrypted with a master "
+        f"key{which} that {where} lacks"
+    )
     if not settings.allow_unreadable_secrets:
         raise StartError(
             f"{what}; put it back there, before the others; if it is lost, set RINGBACK_ALLOW_UNREADABLE_SECRETS=true "
-            "and give these webhooks new secrets and headers"
+            "and give these webhooks new secrets and headers, and these accounts new credentials"
         )
-    log.warning("secrets cannot be read", reason=what, advice="give these webhooks new secrets and headers")
+    advice = "give these webhooks new secrets and headers, and these accounts new credentials"
+    log.warning("secrets cannot be read", reason=what, advice=advice)
 
 
 async def _warn_of_tasks(

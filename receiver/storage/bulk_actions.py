@@ -22,7 +22,18 @@ Planned = dict[str, Any]
 """A task of a batch: `task` is its id, `attempt` its attempt when the batch was planned, `tries` how often it was put
 off since."""
 _TO_ACT_ON = (
-    *("uid", "organization_id", "provider", "model", "task_type", "provider_task_id", "handle", "status", "attempt"),
+    *(
+        "uid",
+        "organization_id",
+        "provider",
+        "account_id",
+        "model",
+        "task_type",
+        "provider_task_id",
+        "handle",
+        "status",
+        "attempt",
+    ),
     *("trace_context", "submission", "due_at"),
 )
 

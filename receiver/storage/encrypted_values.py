@@ -13,7 +13,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Select, Table, func, o
 
 from receiver.domain.keyring import KeyRing
 from receiver.domain.rotation import live
-from receiver.storage.tables import api_keys, idempotency_keys, subscriptions
+from receiver.storage.tables import api_keys, idempotency_keys, provider_accounts, subscriptions
 from receiver.storage.transaction import Transaction
 
 Row = Mapping[str, Any]
@@ -56,8 +56,9 @@ PLACES = (
     Place(api_keys, ("sealed",), 100),
     # Bodies of responses, each up to 128 KiB.
     Place(idempotency_keys, ("answer",), 20, passing=("answer",)),
+    Place(provider_accounts, ("credentials",), 100),
 )
-"""Where values are stored encrypted: there is no other place. A cursor of the API has the number of one (0 to 2)."""
+"""Where values are stored encrypted: there is no other place. A cursor of the API has the number of one (0 to 3)."""
 
 
 @dataclass(slots=True)
@@ -134,8 +135,13 @@ async def apply_changes(tx: Transaction, changes: Iterable[Change]) -> None:
 
 
 async def count_unreadable(read: ReadRows, keyring: KeyRing) -> int:
-    """Return how many secrets and headers of webhooks that are not removed no key decrypts."""
-    table, found, after = subscriptions.c, 0, 0
+    """Return how many secrets and headers of webhooks, and credentials of accounts, no key decrypts.
+
+    Those of what is removed do not count.
+    """
+    accounts = select(provider_accounts.c.credentials).where(provider_accounts.c.removed_at.is_(None))
+    found = _unreadable((row["credentials"] for row in await read(accounts)), keyring)
+    table, after = subscriptions.c, 0
     while True:
         query = select(table.id, *_WEBHOOKS.lasting).where(table.id > after, table.deleted_at.is_(None))
         rows = await read(query.order_by(table.id).limit(_CHECKED_ROWS))

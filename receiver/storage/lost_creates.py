@@ -24,6 +24,7 @@ _COLUMNS = (
     tasks.c.uid,
     tasks.c.organization_id,
     tasks.c.provider,
+    tasks.c.account_id,
     tasks.c.attempt,
     tasks.c.status,
     tasks.c.submission,
@@ -34,18 +35,24 @@ _COLUMNS = (
 )
 
 
+def _is_of(provider: str, account_id: int | None) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Return the conditions that a task is in an account; None: in that of the environment."""
+    return tasks.c.provider == provider, tasks.c.account_id.is_not_distinct_from(account_id)
+
+
 @dataclass(frozen=True, slots=True)
 class SubmittedBetween:
-    """The tasks of one model at one provider whose newest create call began in this time, both ends included."""
+    """The tasks of one model in one account whose newest create call began in this time, both ends included."""
 
     provider: str
+    account_id: int | None
     model: str
     first: datetime
     last: datetime
 
     def condition(self) -> ColumnElement[bool]:
         """Return the condition that a task is one of them, and that its create call has no answer yet."""
-        is_named = (tasks.c.provider == self.provider, tasks.c.model == self.model)
+        is_named = (*_is_of(self.provider, self.account_id), tasks.c.model == self.model)
         return and_(_IS_OPEN, *is_named, self.first <= _SUBMITTED_AT, self.last >= _SUBMITTED_AT)
 
 
@@ -54,9 +61,9 @@ def lost_creates(uids: Collection[str]) -> Select[Any]:
     return select(*_COLUMNS).where(tasks.c.uid.in_(uids), _HAS_NO_ANSWER).order_by(_SUBMITTED_AT)
 
 
-def open_create(provider: str) -> Select[Any]:
-    """Return the query for the uid of one task of the provider's whose create call has no answer yet."""
-    return select(tasks.c.uid).where(_IS_OPEN, tasks.c.provider == provider).limit(1)
+def open_create(provider: str, account_id: int | None) -> Select[Any]:
+    """Return the query for the uid of one task in an account whose create call has no answer yet."""
+    return select(tasks.c.uid).where(_IS_OPEN, *_is_of(provider, account_id)).limit(1)
 
 
 def creates_without_answer(between: SubmittedBetween, limit: int) -> Select[Any]:

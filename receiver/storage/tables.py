@@ -13,6 +13,7 @@ def _table(model: object) -> Table:
 
 organizations = _table(models.Organization)
 api_keys = _table(models.ApiKey)
+provider_accounts = _table(models.StoredAccount)
 master_keys = _table(models.MasterKey)
 idempotency_keys = _table(models.IdempotencyKey)
 audit_entries = _table(models.AuditEntry)

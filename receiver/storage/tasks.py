@@ -39,7 +39,7 @@ MOST_MODELS = 1000
 _SMALL_OUTPUT = 4096
 """Bytes, as stored."""
 _TO_CANCEL = (
-    *("uid", "organization_id", "provider", "model", "task_type", "provider_task_id", "handle"),
+    *("uid", "organization_id", "provider", "account_id", "model", "task_type", "provider_task_id", "handle"),
     *("status", "attempt", "trace_context"),
 )
 _LARGE_COLUMNS = frozenset({"input", "output", "logs", "config", "detail", "meta"})
@@ -90,6 +90,7 @@ def new_task(
     backoff_seconds: float = 1.0,
     provider_task_id: str | None = None,
     handle: Mapping[str, Any] | None = None,
+    account_id: int | None = None,
     created_at: datetime | None = None,
     submitted_at: datetime | None = None,
     due_at: datetime | None = None,
@@ -103,6 +104,7 @@ def new_task(
         "uid": uid,
         "organization_id": organization_id,
         "provider": provider,
+        "account_id": account_id,
         "model": model,
         "task_type": task_type,
         "bulk": bulk,
@@ -293,9 +295,14 @@ def newest_active(organization_id: int, each: int, most: int) -> Select[Any]:
 
 
 def owner_of(provider: str, provider_task_id: str) -> Select[Any]:
-    """Return the query for (uid, organization_id) of the task whose present attempt has this id at the provider."""
+    """Return the query for (uid, organization_id, account_id) of the task that has this id at the provider now."""
     has_id = (tasks.c.provider == provider, tasks.c.provider_task_id == provider_task_id)
-    return select(tasks.c.uid, tasks.c.organization_id).where(*has_id)
+    return select(tasks.c.uid, tasks.c.organization_id, tasks.c.account_id).where(*has_id)
+
+
+def account_of(uid: str) -> Select[Any]:
+    """Return the query for the row key of the account of one task (account_id)."""
+    return select(tasks.c.account_id).where(tasks.c.uid == uid)
 
 
 def referenced_tasks(organization_id: int, provider: str, uids: Sequence[str]) -> Select[Any]:

@@ -9,37 +9,40 @@ the same provider's id, and whichever is applied second finds the row of the fir
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from receiver.domain.updates import ProviderUpdate
 from receiver.errors import NotFound, Unavailable
-from receiver.providers import CallerKey, CallPurpose, Found, Missing, NoAnswer, Provider, ProviderTask
+from receiver.providers import CallerKey, CallPurpose, Found, Missing, NoAnswer, Providers, ProviderTask
 from receiver.storage.database import Database
 from receiver.storage.tasks import add_metadata, owner_of
 from receiver.tracking.apply import Applier
 from receiver.tracking.update_batch import Arrival
 
+AdoptedFrom = tuple[str, int | None]
+"""The name of a provider, and the row key of an account there; None for that of the environment."""
+
 
 class Adopter:
     """Adopts tasks that were created elsewhere."""
 
-    def __init__(self, database: Database, applier: Applier, providers: Mapping[str, Provider]) -> None:
+    def __init__(self, database: Database, applier: Applier, providers: Providers) -> None:
         self._database = database
         self._applier = applier
         self._providers = providers
 
     async def adopt(
-        self, organization_id: int, provider: str, provider_task_id: str, metadata: dict[str, Any] | None
+        self, organization_id: int, account: AdoptedFrom, provider_task_id: str, metadata: dict[str, Any] | None
     ) -> str:
         """Track a provider's task for this organization; return its outer id, which is the same for every call.
 
-        `metadata` become the task's metadata if it has none yet. Raises `NotFound` for a task that the provider does
-        not know or that belongs to another organization, and `Unavailable` if the provider does not answer.
+        `account` is where the provider has it. `metadata` become the task's metadata if it has none yet. Raises
+        `NotFound` for a task that the provider does not know or that belongs to another organization, and `Unavailable`
+        if the provider does not answer.
         """
-        uid = await self._known(organization_id, provider, provider_task_id)
+        uid = await self._known(organization_id, account[0], provider_task_id)
         if uid is None:
-            arrival = await self._ask(organization_id, provider, provider_task_id, metadata)
+            arrival = await self._ask(organization_id, account, provider_task_id, metadata)
             uid = (await self._database.writer.write(self._applier.apply, arrival)).task_uid
         if metadata is not None:
             await self._database.writer.run(lambda tx: add_metadata(tx, organization_id, uid, metadata))
@@ -69,12 +72,19 @@ class Adopter:
         return str(rows[0]["uid"])
 
     async def _ask(
-        self, organization_id: int, provider: str, provider_task_id: str, metadata: dict[str, Any] | None
+        self, organization_id: int, account: AdoptedFrom, provider_task_id: str, metadata: dict[str, Any] | None
     ) -> Arrival:
         caller = CallerKey(organization_id, CallPurpose.CREATE)
-        match await self._providers[provider].fetch(ProviderTask(provider_task_id), attempt=None, caller=caller):
+        provider = await self._providers.of(*account)
+        match await provider.fetch(ProviderTask(provider_task_id), attempt=None, caller=caller):
             case Found(update):
-                return Arrival(provider=provider, update=update, organization_id=organization_id, metadata=metadata)
+                return Arrival(
+                    provider=provider.name,
+                    account_id=account[1],
+                    update=update,
+                    organization_id=organization_id,
+                    metadata=metadata,
+                )
             case Missing():
                 raise _unknown(provider_task_id)
             case NoAnswer(message, retry_after):

@@ -17,7 +17,7 @@ runs, record the events with their deliveries, and insert the receipts.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -71,7 +71,7 @@ class RunAdvancer(Protocol):
 class Applier:
     """Applies updates. One instance per process: its `apply` is the handler by which the writer groups updates.
 
-    `least_seconds` are how far apart looks at one task must be, by the providers that ask for that.
+    `least_of` returns how far apart looks at one task of a provider must be, in seconds.
     """
 
     def __init__(
@@ -80,18 +80,20 @@ class Applier:
         after_commit: AfterCommit,
         runs: RunAdvancer,
         *,
-        least_seconds: Mapping[str, float] | None = None,
+        least_of: Callable[[str], float] = lambda _provider: 0.0,
     ) -> None:
         self.poll_schedule = poll_schedule
-        own = least_seconds or {}
-        self._schedules = {name: replace(poll_schedule, least=seconds) for name, seconds in own.items()}
+        self._least_of = least_of
+        self._schedules: dict[str, PollSchedule] = {}
         self.after_commit = after_commit
         self._runs = runs
         self._words: set[str] = set()
 
     def schedule_of(self, provider: str) -> PollSchedule:
         """Return when to poll the tasks of a provider."""
-        return self._schedules.get(provider, self.poll_schedule)
+        if provider not in self._schedules:
+            self._schedules[provider] = replace(self.poll_schedule, least=self._least_of(provider))
+        return self._schedules[provider]
 
     async def apply(self, tx: Transaction, arrivals: Sequence[Arrival]) -> list[Applied | Exception]:
         """Apply the updates in order; the results are in the same order."""
@@ -130,6 +132,8 @@ class Applier:
         """Decide one update and note in the batch what is to be written for it."""
         task = batch.find(arrival)
         update = batch.with_attempt(arrival)
+        if task is not None and batch.is_of_another_account(arrival, task):
+            task = None
         is_taken = task is None or batch.is_taken_by_another(arrival, task)
         decision = _TAKEN if task is None or is_taken else self._decide(task, update, batch.now)
         if task is not None and decision.changes:

@@ -14,7 +14,7 @@ from receiver.providers import (
     CancelRequested,
     Missing,
     NoAnswer,
-    Provider,
+    Providers,
     ProviderTask,
     Refused,
 )
@@ -28,7 +28,7 @@ from receiver.tracking.update_batch import Arrival
 class Canceller:
     """Cancels tasks, at their provider if that is where they are."""
 
-    def __init__(self, writer: Writer, applier: Applier, providers: Mapping[str, Provider]) -> None:
+    def __init__(self, writer: Writer, applier: Applier, providers: Providers) -> None:
         self._writer = writer
         self._applier = applier
         self._providers = providers
@@ -44,7 +44,8 @@ class Canceller:
         if task["provider_task_id"] is None:
             return await self._cancel_unsent(task)
         caller = CallerKey(task["organization_id"], CallPurpose.CANCEL)
-        call = self._providers[task["provider"]].cancel(ProviderTask.of_row(task), caller=caller)
+        provider = await self._providers.of(task["provider"], task["account_id"])
+        call = provider.cancel(ProviderTask.of_row(task), caller=caller)
         ids = {"task_id": task["uid"], "attempt": task["attempt"]}
         ids |= {name: task[name] for name in ("provider", "model", "provider_task_id")}
         match await traced_call("cancel task", call, task["trace_context"], **ids):

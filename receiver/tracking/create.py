@@ -43,6 +43,8 @@ class TaskRequest:
 
     organization_id: int
     provider: str
+    account_id: int | None = None
+    """The row key of the account to use; None for that of the environment."""
     model: str
     task_type: str
     input: dict[str, Any]
@@ -142,6 +144,7 @@ def _new_task(
         uid=request.uid,
         organization_id=request.organization_id,
         provider=request.provider,
+        account_id=request.account_id,
         model=request.model,
         task_type=request.task_type,
         input=request.input,

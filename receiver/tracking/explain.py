@@ -9,7 +9,7 @@ from receiver.clock import utc_now
 from receiver.domain.explanations import Explanation
 from receiver.domain.task_explanations import TaskFacts, explain_task, is_held
 from receiver.errors import NotFound
-from receiver.providers import Provider
+from receiver.providers import Providers
 from receiver.storage.database import Database
 from receiver.storage.explanations import input_of, task_to_explain, tasks_queued_before, tasks_to_explain
 from receiver.storage.large_rows import SMALL_BYTES
@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 class TaskExplainer:
     """Explains tasks; `usual` are the facts that are the same for every task."""
 
-    def __init__(self, database: Database, providers: Mapping[str, Provider], usual: TaskFacts) -> None:
+    def __init__(self, database: Database, providers: Providers, usual: TaskFacts) -> None:
         self._database = database
         self._providers = providers
         self._usual = usual
@@ -41,13 +41,12 @@ class TaskExplainer:
 
     async def _explain(self, task: Row) -> Explanation:
         facts = replace(self._usual, now=utc_now())
-        if (provider := self._providers.get(task["provider"])) is not None:
-            facts = replace(
-                facts,
-                paused_seconds=provider.paused_for(),
-                key_refusal=provider.key_refusal(),
-                output_seconds=provider.capabilities.output_seconds,
-            )
+        name = task["provider"]
+        if name in self._providers:
+            facts = replace(facts, output_seconds=self._providers.capabilities(name).output_seconds)
+        # Of an account that this process has not called yet nothing is known here.
+        if (provider := self._providers.known(name, task["account_id"])) is not None:
+            facts = replace(facts, paused_seconds=provider.paused_for(), key_refusal=provider.key_refusal())
         if task["status"] not in TERMINAL and task["submission"] == Submission.WAITING and task["due_at"] is not None:
             facts = await self._of_queue(task, facts)
         return explain_task(task, facts)

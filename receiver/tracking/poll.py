@@ -22,7 +22,7 @@ from receiver.domain.decisions import is_unsent
 from receiver.domain.keyring import KeyRing
 from receiver.domain.schedules import exception_delay
 from receiver.domain.task_state import TaskState
-from receiver.providers import CallerKey, CallPurpose, FetchOutcome, Found, Missing, NoAnswer, Provider, ProviderTask
+from receiver.providers import CallerKey, CallPurpose, FetchOutcome, Found, Missing, NoAnswer, Providers, ProviderTask
 from receiver.storage.database import Database
 from receiver.storage.leases import count_exception, poll_now
 from receiver.storage.lost_creates import last_change
@@ -70,7 +70,7 @@ class Poller:
         database: Database,
         applier: Applier,
         submitter: Submitter,
-        providers: Mapping[str, Provider],
+        providers: Providers,
         keyring: KeyRing,
         *,
         unknown_seconds: float,
@@ -101,7 +101,7 @@ class Poller:
 
     def may_send(self) -> bool:
         """Return whether a task can be sent now: False if every provider has asked for a pause."""
-        return any(each.paused_for() <= _SHORT_PAUSE_SECONDS for each in self._providers.values())
+        return any(each.paused_for() <= _SHORT_PAUSE_SECONDS for each in self._providers.adapters())
 
     async def act_on(self, due: DueTask) -> None:
         """Do what a claimed task needs: poll it if the provider's id is known, else search for it or submit it.
@@ -206,7 +206,8 @@ class Poller:
         return rows[0] if rows else None
 
     async def _fetch(self, task: TaskState) -> FetchOutcome:
-        call = self._providers[task.provider].fetch(
+        provider = await self._providers.of(task.provider, task.account_id)
+        call = provider.fetch(
             ProviderTask.of_state(task),
             attempt=task.attempt,
             hidden=self._keyring.hook_secret(task.uid),
@@ -232,7 +233,7 @@ class Poller:
         now = utc_now()
         count, since = task.missing_count + 1, task.missing_since or now
         if self._missing.believes(count, since, now):
-            kept = self._providers[task.provider].capabilities.record_seconds
+            kept = self._providers.capabilities(task.provider).record_seconds
             await self._conclusions.fail(task, "provider_lost_task", _lost_message(task, kept, now))
             return
         await self._postpone_poll(replace(task, missing_count=count, missing_since=since))
@@ -325,6 +326,7 @@ def _outgoing(row: Mapping[str, Any]) -> Outgoing:
     return Outgoing(
         uid=row["uid"],
         organization_id=row["organization_id"],
+        account_id=row["account_id"],
         attempt=row["attempt"],
         model=row["model"],
         task_type=row["task_type"],

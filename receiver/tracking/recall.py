@@ -10,7 +10,7 @@ An intent to send (`receiver.storage.leases.mark_sending`) and a further attempt
 the same column on the locked row: whichever of them and the cancel commits first, the other one sees it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from receiver.clock import utc_now
@@ -26,7 +26,7 @@ from receiver.providers import (
     CancelRequested,
     Missing,
     NoAnswer,
-    Provider,
+    Providers,
     ProviderTask,
     Refused,
 )
@@ -80,7 +80,7 @@ class Recaller:
     `believes_missing` decides when a provider is believed that it has no such task: a new one may not be visible yet.
     """
 
-    def __init__(self, conclusions: Conclusions, providers: Mapping[str, Provider], believes_missing: Believes) -> None:
+    def __init__(self, conclusions: Conclusions, providers: Providers, believes_missing: Believes) -> None:
         self._conclusions = conclusions
         self._providers = providers
         self._believes_missing = believes_missing
@@ -96,7 +96,8 @@ class Recaller:
         nothing: it says nothing about the task.
         """
         caller = CallerKey(task.organization_id, CallPurpose.CANCEL)
-        call = self._providers[task.provider].cancel(ProviderTask.of_state(task), caller=caller)
+        provider = await self._providers.of(task.provider, task.account_id)
+        call = provider.cancel(ProviderTask.of_state(task), caller=caller)
         match await traced_call("cancel task", call, task.trace_context, **span_ids(task)):
             case Cancelled():
                 await self._apply(task, by_provider=True)

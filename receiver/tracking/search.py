@@ -17,7 +17,7 @@ or its list is cut, the search goes on at growing delays, until `RINGBACK_TASK_L
 - The provider said that the call failed (a 500): this attempt failed, with the provider's own words, and another one
   follows if there is one left (`RINGBACK_FAILED_CREATE_SECONDS`). If there is none, it is looked for again too.
 
-One look serves all tasks of one model that are due: the first of them reads the list, and claims the others.
+One look serves all tasks of one model and account that are due: the first reads the list, and claims the others.
 """
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -41,7 +41,7 @@ from receiver.domain.schedules import poll_delay
 from receiver.domain.task_state import TaskState
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import Unavailable
-from receiver.providers import CallerKey, CallPurpose, Found, NoAnswer, Provider
+from receiver.providers import CallerKey, CallPurpose, Found, NoAnswer, Providers
 from receiver.storage.database import Database
 from receiver.storage.lost_creates import (
     SubmittedBetween,
@@ -68,14 +68,17 @@ _MOST_COMPARED = 10_000
 """If more creates than this have no answer, those with equal requests are not told apart: some would be left out."""
 
 Row = Mapping[str, Any]
+ListName = tuple[str, int | None, str]
+"""The name of a provider, the row key of an account there (None: that of the environment), and a model."""
 CountException = Callable[[TaskState, Exception], Coroutine[Any, Any, None]]
 
 
 @dataclass(slots=True)
 class _Look:
-    """One look at a provider's list: for which creates it is made, which are acted on, and when it began."""
+    """One look at the list of an account: for which creates it is made, which are acted on, and when it began."""
 
     provider: str
+    account_id: int | None
     model: str
     began: datetime
     rows: dict[str, Row]
@@ -91,7 +94,7 @@ class Searcher:
         self,
         database: Database,
         conclusions: Conclusions,
-        providers: Mapping[str, Provider],
+        providers: Providers,
         count_exception: CountException,
         *,
         unknown_seconds: float,
@@ -108,11 +111,11 @@ class Searcher:
         self._failed_seconds = failed_seconds
         self._limit = timedelta(seconds=limit_seconds)
         self._call_seconds = call_seconds
-        self._waiting: dict[tuple[str, str], dict[str, TaskState]] = {}
+        self._waiting: dict[ListName, dict[str, TaskState]] = {}
 
     async def search(self, task: TaskState) -> None:
         """Search for a claimed task, or leave it to the look at the same list that is under way and another follows."""
-        name = (task.provider, task.model)
+        name = (task.provider, task.account_id, task.model)
         if (waiting := self._waiting.get(name)) is not None:
             waiting[task.uid] = task
             return
@@ -129,10 +132,10 @@ class Searcher:
         """Look for one task whether or not it is due, and decide nothing about it if it is not found."""
         rows = await self._database.read(lost_creates([task.uid]))
         if rows and rows[0]["submission"] in (Submission.SENDING, Submission.UNKNOWN):
-            look = _Look(task.provider, task.model, utc_now(), rows={task.uid: rows[0]}, claimed={})
+            look = _Look(task.provider, task.account_id, task.model, utc_now(), rows={task.uid: rows[0]}, claimed={})
             await self._read_and_apply(look)
 
-    async def _look_for(self, name: tuple[str, str], claimed: dict[str, TaskState]) -> dict[str, TaskState]:
+    async def _look_for(self, name: ListName, claimed: dict[str, TaskState]) -> dict[str, TaskState]:
         """Look for claimed tasks, and decide about each; return those that began too late for the same look."""
         rows = await self._database.read(lost_creates(claimed))
         if not rows:
@@ -165,7 +168,7 @@ class Searcher:
 
     async def _read_and_apply(self, look: _Look) -> bool:
         """Ask the provider for the creates, and apply what it has; return whether it has shown all that it has."""
-        can = self._providers[look.provider].capabilities
+        can = self._providers.capabilities(look.provider)
         if can.finds:
             return await self._find_each(look)
         return can.lists and await self._read_list(look)
@@ -173,7 +176,7 @@ class Searcher:
     async def _find_each(self, look: _Look) -> bool:
         """Ask for each create by its reference; return whether the provider has answered for all."""
         is_answered = True
-        provider = self._providers[look.provider]
+        provider = await self._providers.of(look.provider, look.account_id)
         for uid, row in look.rows.items():
             caller = CallerKey(row["organization_id"], CallPurpose.POLL)
             attempt = row["attempt"]
@@ -196,11 +199,12 @@ class Searcher:
         """Read the list, and apply what it has of the creates; return whether it was complete."""
         look.rows |= await self._open_creates(look)
         look.requests = await self._requests.digests(look.model, look.rows)
-        listed = ListedTasks(self._providers[look.provider], look.model, look.rows, look.requests)
+        provider = await self._providers.of(look.provider, look.account_id)
+        listed = ListedTasks(provider, look.model, look.rows, look.requests)
         first, last = _bounds(look.rows.values())
         skew = WIDE_SKEW_SECONDS if self._gives_up(look) else SKEW_SECONDS
         some = next(iter(look.rows.values()))
-        reading = self._providers[look.provider].history(
+        reading = provider.history(
             model=look.model,
             since=earliest_elsewhere(first) - timedelta(seconds=skew),
             until=last + timedelta(seconds=self._call_seconds + WIDE_SKEW_SECONDS),
@@ -221,7 +225,7 @@ class Searcher:
         """
         first, last = _bounds(look.rows.values())
         apart = timedelta(seconds=self._call_seconds + 2 * SKEW_SECONDS)
-        between = SubmittedBetween(look.provider, look.model, first - apart, last + apart)
+        between = SubmittedBetween(look.provider, look.account_id, look.model, first - apart, last + apart)
         own = lost_creates(look.claimed.keys() | look.rows.keys())
         queries = (creates_without_answer(between, _MOST_COMPARED), own)
         return {row["uid"]: row for query in queries for row in await self._database.read(query)}
@@ -323,7 +327,7 @@ class Searcher:
         """Decide about a claimed task that is not in the list."""
         if row is None or row["attempt"] != task.attempt:
             return
-        can = self._providers[task.provider].capabilities
+        can = self._providers.capabilities(task.provider)
         is_silent = not (can.lists or can.finds)  # nothing but its webhook can tell of it
         if is_ended(row):
             if is_silent:
@@ -354,7 +358,7 @@ class Searcher:
 
     async def _give_up(self, task: TaskState, row: Row, status: int | None) -> None:
         if status is None:
-            finds = self._providers[task.provider].capabilities.finds
+            finds = self._providers.capabilities(task.provider).finds
             reason = "it was not found there by our reference" if finds else "its complete list does not have the task"
             await self._fail_as_unknown(task, row, reason)
         else:

@@ -26,7 +26,7 @@ answer to the commit is missing), nothing is sent, and the task waits again as s
 import asyncio
 import random
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -48,6 +48,7 @@ from receiver.providers import (
     NewTask,
     NotMade,
     Provider,
+    Providers,
     Refused,
     SubmitOutcome,
     UnknownOutcome,
@@ -100,6 +101,7 @@ class Outgoing:
     input: dict[str, Any]
     config: dict[str, Any] | None
     submission: Submission
+    account_id: int | None = None
     lease_until: datetime | None = None
     bulk: bool = False
     tries: int = 0
@@ -118,7 +120,7 @@ class Submitter:
         self,
         database: Database,
         applier: Applier,
-        providers: Mapping[str, Provider],
+        providers: Providers,
         keyring: KeyRing,
         public_url: str | None,
         *,
@@ -141,9 +143,14 @@ class Submitter:
         resolved = await self._resolve(provider_name, task)
         if not isinstance(resolved, Ready):
             return await self._hold_back(provider_name, task, resolved)
-        return await self._call(provider_name, replace(task, input=resolved.input))
+        try:
+            provider = await self._providers.of(provider_name, task.account_id)
+        except Unavailable as error:  # its account could not be read
+            return await self._hold_back(provider_name, task, NotMade(error.message))
+        return await self._call(provider, replace(task, input=resolved.input))
 
-    async def _call(self, provider_name: str, task: Outgoing) -> SubmitOutcome:
+    async def _call(self, provider: Provider, task: Outgoing) -> SubmitOutcome:
+        provider_name = provider.name
         is_sending = task.submission == Submission.SENDING
 
         lease = SendLease(task.lease_until or self._new_lease_end())
@@ -159,9 +166,8 @@ class Submitter:
                     unknown = error
             return is_sending and lease.may_send()
 
-        provider = self._providers[provider_name]
         with under(lease):
-            call = provider.submit(self._new_task(provider_name, task), caller=task.caller, confirm=confirm)
+            call = provider.submit(self._new_task(provider, task), caller=task.caller, confirm=confirm)
             outcome = await traced_call("submit task", call, task.trace_context, **_span_ids(provider_name, task))
         _log_outcome(provider_name, task, outcome)
         if unknown is not None and unknown.later is not None:
@@ -253,15 +259,15 @@ class Submitter:
                 await self._apply(provider_name, task, _foreign_reference(provider_task_id))
                 return NotMade(f"its input names task {provider_task_id}, which is another organization's")
 
-    def _new_task(self, provider_name: str, task: Outgoing) -> NewTask:
+    def _new_task(self, provider: Provider, task: Outgoing) -> NewTask:
         url, secret = None, None
-        can = self._providers[provider_name].capabilities
+        can = provider.capabilities
         if self._public_url is not None and can.callback == CallbackScope.TASK:
             # The attempt in the URL distinguishes this attempt's webhooks from late ones of an earlier attempt.
             attempt = f"?attempt={task.attempt}" if task.attempt > 1 else ""
             secret = self._keyring.hook_secret(task.uid)
             token = "" if can.sends_secret else f"/{secret}"
-            url = f"{self._public_url}/hooks/{provider_name}/{task.uid}{token}{attempt}"
+            url = f"{self._public_url}/hooks/{provider.name}/{task.uid}{token}{attempt}"
         return NewTask(
             model=task.model,
             task_type=task.task_type,

@@ -65,6 +65,7 @@ class Tracker:
         outgoing = Outgoing(
             uid=request.uid,
             organization_id=request.organization_id,
+            account_id=request.account_id,
             attempt=1,
             model=request.model,
             task_type=request.task_type,
@@ -194,12 +195,18 @@ class Tracker:
             )
 
     async def adopt(
-        self, organization_id: int, provider: str, provider_task_id: str, metadata: dict[str, Any] | None
+        self,
+        organization_id: int,
+        provider: str,
+        provider_task_id: str,
+        metadata: dict[str, Any] | None,
+        *,
+        account_id: int | None = None,
     ) -> Fields:
         """Track a task that was created elsewhere; return its row. Raises as `Adopter.adopt` does."""
-        return await self.task(
-            organization_id, await self._adopter.adopt(organization_id, provider, provider_task_id, metadata)
-        )
+        of_account = (provider, account_id)
+        uid = await self._adopter.adopt(organization_id, of_account, provider_task_id, metadata)
+        return await self.task(organization_id, uid)
 
     async def adopt_update(self, organization_id: int, provider: str, update: ProviderUpdate) -> str:
         """Track a task that an answer of the provider's shows; return its id. Raises as `Adopter.adopt_update` does."""

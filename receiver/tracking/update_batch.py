@@ -42,6 +42,8 @@ class Arrival:
     """The organization of the task, if this update creates it."""
     metadata: dict[str, Any] | None = None
     """The metadata of the task, if this update creates it."""
+    account_id: int | None = None
+    """The account of the task, if this update creates it; and who alone may tell of it, if it names no task of ours."""
     request_id: str | None = field(default_factory=current_request_id)
     """The request that the update came with or follows from. It goes to the event: the writer has no request."""
     trace_context: str | None = field(default_factory=current_trace_context)
@@ -113,6 +115,10 @@ class UpdateBatch:
             return False
         owner = self.by_provider_id.get((arrival.provider, str(arrival.update.provider_task_id)), task.uid)
         return owner != task.uid
+
+    def is_of_another_account(self, arrival: Arrival, task: TaskState) -> bool:
+        """Whether only the provider's id leads to the task, and the update came from another account."""
+        return arrival.task_uid is None and arrival.account_id != task.account_id
 
     def without_row(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
         """Return one arrival for each task that has no row yet: by its id, or by a provider's id without an owner."""
@@ -254,6 +260,7 @@ def _new_task(arrival: Arrival, uid: str, now: datetime) -> dict[str, Any]:
         uid=uid,
         organization_id=arrival.organization_id,
         provider=arrival.provider,
+        account_id=arrival.account_id,
         model=update.model or "unknown",
         task_type=update.task_type or "unknown",
         input=update.input,

@@ -1,7 +1,7 @@
 """Watches for what only this process sees and an operator should know: providers that refuse or pause, and outages."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from models import EventType
@@ -14,6 +14,7 @@ from receiver.domain.system_events import (
 )
 from receiver.events.system import SystemEvents
 from receiver.storage.system import end_conditions
+from receiver.storage.transaction import Transaction
 from receiver.storage.writer import Writer
 from receiver.telemetry.log import get_logger
 
@@ -28,7 +29,7 @@ _SHORTEST_OUTAGE_SECONDS = 1.0
 _OF_PROVIDERS = (EventType.PROVIDER_PAUSED, EventType.PROVIDER_UNAUTHORIZED)
 
 Condition = tuple[EventType, str]
-"""A type of system event, and the provider that it is about."""
+"""A type of system event, and what it is about: a provider, or an account there by its id."""
 
 
 class WatchedProvider(Protocol):
@@ -43,13 +44,52 @@ class WatchedProvider(Protocol):
         ...
 
 
+class WatchedAccount(Protocol):
+    """What is known of an account of the database: `organization_id` is None for everyone's."""
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The name of the account."""
+        ...
+
+    @property
+    def uid(self) -> str:
+        """The id of the account."""
+        ...
+
+    @property
+    def organization_id(self) -> int | None:
+        """The row key of the organization."""
+        ...
+
+
+class WatchedProviders(Protocol):
+    """The providers, by their names, and the accounts of the database that this process calls."""
+
+    def items(self) -> Iterable[tuple[str, WatchedProvider]]:
+        """Return the providers with the accounts of the environment."""
+        ...
+
+    def accounts(self) -> Iterable[tuple[WatchedAccount, WatchedProvider]]:
+        """Return the accounts of the database."""
+        ...
+
+
 class SystemWatcher:
-    """Looks at the providers and the writer of this process, every `every_seconds`."""
+    """Looks at the providers and the writer of this process, every `every_seconds`.
+
+    What concerns an account of an organization's own is told to that organization alone.
+    """
 
     def __init__(
         self,
         writer: Writer,
-        providers: Mapping[str, WatchedProvider],
+        providers: WatchedProviders,
         system_events: SystemEvents,
         *,
         every_seconds: float = EVERY_SECONDS,
@@ -61,6 +101,7 @@ class SystemWatcher:
         self._every = every_seconds
         self._over_after = over_after_seconds
         self._asked: dict[Condition, float] = {}
+        self._accounts: set[str] = set()
         self._seen: dict[Condition, float] = {}
         """When the database was last asked about each condition, and when each was last seen, by the loop's clock."""
 
@@ -68,7 +109,7 @@ class SystemWatcher:
         """Look at intervals until cancelled."""
         # What was told before this start is over if it is not seen again.
         now = asyncio.get_running_loop().time()
-        self._seen = {(type, name): now for name in self._providers for type in _OF_PROVIDERS}
+        self._seen = {(type, name): now for name, _ in self._providers.items() for type in _OF_PROVIDERS}
         while True:
             await asyncio.sleep(self._every)
             await self.look()
@@ -76,22 +117,40 @@ class SystemWatcher:
     async def look(self) -> None:
         """Look once: tell what lasts, and an outage that is over; forget what was not seen for long."""
         for name, provider in self._providers.items():
-            seconds, refusal = provider.paused_for(), provider.key_refusal()
-            if seconds >= PAUSED_SECONDS:
-                await self._tell((EventType.PROVIDER_PAUSED, name), provider_paused(name, seconds, utc_now()))
-            if refusal is not None:
-                await self._tell((EventType.PROVIDER_UNAUTHORIZED, name), provider_unauthorized(name, refusal))
+            await self._look_at(name, provider, {"provider": name}, None)
+        for account, provider in list(self._providers.accounts()):
+            subject = f"{account.provider}/{account.uid}"
+            if subject not in self._accounts:  # as at the start: what was told before is over if it is not seen again
+                now = asyncio.get_running_loop().time()
+                self._seen |= {(type, subject): now for type in _OF_PROVIDERS}
+                self._accounts.add(subject)
+            named = {"provider": account.provider, "account": account.name}
+            await self._look_at(subject, provider, named, account.organization_id)
         await self._end_conditions()
         await self._tell_outage()
 
-    async def _tell(self, condition: Condition, data: dict[str, Any]) -> None:
+    async def _look_at(self, subject: str, provider: WatchedProvider, named: dict[str, Any], owner: int | None) -> None:
+        """Tell what lasts of a provider, or of an account there, to its owner; None for those of everyone's."""
+        seconds, refusal, name = provider.paused_for(), provider.key_refusal(), named["provider"]
+        if seconds >= PAUSED_SECONDS:
+            data = {**provider_paused(name, seconds, utc_now()), **named}
+            await self._tell((EventType.PROVIDER_PAUSED, subject), data, owner)
+        if refusal is not None:
+            data = {**provider_unauthorized(name, refusal), **named}
+            await self._tell((EventType.PROVIDER_UNAUTHORIZED, subject), data, owner)
+
+    async def _tell(self, condition: Condition, data: dict[str, Any], owner: int | None) -> None:
         loop_now, now = asyncio.get_running_loop().time(), utc_now()
         self._seen[condition] = loop_now
         if loop_now - self._asked.get(condition, -_ASKED_AGAIN_SECONDS) < _ASKED_AGAIN_SECONDS:
             return
-        told = await self._writer.run(
-            lambda tx: self._system_events.tell_account_owners(tx, *condition, data, now), bounded=False
-        )
+
+        async def tell(tx: Transaction) -> bool:
+            if owner is not None:
+                return await self._system_events.tell(tx, *condition, owner, data, now)
+            return await self._system_events.tell_account_owners(tx, *condition, data, now)
+
+        told = await self._writer.run(tell, bounded=False)
         self._asked[condition] = loop_now
         if told:
             log.warning("provider condition began", condition=condition[0], **data)

@@ -7,7 +7,7 @@ it: one SQLModel transaction a request. Both run on the same HTTP server, with t
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 import uvicorn
@@ -29,6 +29,7 @@ from receiver.domain.updates import ProviderUpdate
 from receiver.events.after_commit import Waiting
 from receiver.inbound.probe import ProbeEndpoint
 from receiver.inbound.receive import InboundEndpoint
+from receiver.providers import Providers
 from receiver.providers.piapi import PiAPI
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.serving.connection import ServerConnection
@@ -57,6 +58,18 @@ class _NoDatabase:
     writer = _NoWriter()
 
 
+class _NoAccounts:
+    """Has no accounts."""
+
+    @property
+    def known(self) -> Self:
+        return self
+
+    def has_any(self, _provider: str) -> bool:
+        """Return False: there is only that of the environment."""
+        return False
+
+
 class _NoApplier:
     poll_schedule = PollSchedule(15, 300, 86400)
 
@@ -71,7 +84,8 @@ def limit(settings: Settings) -> Starlette:
     hooks = InboundEndpoint(
         _NoDatabase(),  # type: ignore[arg-type]
         _NoApplier(),  # type: ignore[arg-type]
-        {provider.name: provider},
+        Providers({provider.name: provider}),
+        _NoAccounts(),  # type: ignore[arg-type]
         keyring,
         probes=ProbeEndpoint(keyring, Waiting(), max_body_bytes=settings.max_body_bytes),
         shared_secrets={},

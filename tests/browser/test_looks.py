@@ -86,6 +86,8 @@ async def test_the_pages_of_administrators_are_legible_in_every_look(world: Worl
     organization = made["data"]["id"]
     limits = {"webhooks": 500, "streams": "unlimited", "open_tasks": 1}
     await world.api.patch(f"/api/v1/organizations/{organization}", json={"limits": limits})
+    account = {"name": "production", "credentials": {"api_key": "a-key-2Zk7Hs9Ya4"}, "concurrency": 5}
+    await world.api.post("/api/v1/providers/fal/accounts", json={**account, "is_default": True})
     webhook = await world.webhook(description="first")
     await world.api.patch(f"/api/v1/webhooks/{webhook['id']}", json={"description": "second", "is_active": False})
     page = await visit("/keys")
@@ -103,6 +105,10 @@ async def test_the_pages_of_administrators_are_legible_in_every_look(world: Worl
         await look("organizations")
         await page.goto(f"/organizations/{organization}")
         await look("organization")
+        await page.goto("/providers")
+        await look("providers")
+        await page.get_by_role("link", name="production").click()
+        await look("provider-account")
         await page.goto("/audit")
         await look("audit")
     page = await visit("/organizations", key=made["data"]["key"])

@@ -19,6 +19,9 @@ async def one_of_each(world: World) -> dict[str, str]:
     replay = await world.api.post(f"/api/v1/webhooks/{webhook['id']}/replay", json={"since": LONG_AGO})
     action = await world.api.post("/api/v1/tasks/cancel", json={"model": "no-such-model"})
     key = await world.api.post("/api/v1/keys", json={"name": "one"})
+    account = await world.api.post(
+        "/api/v1/providers/fal/accounts", json={"name": "one", "credentials": {"api_key": "a-key-7Rk2Vd"}}
+    )
     organization = await world.api.post("/api/v1/organizations", json={"name": "one"})
     delivery = (await world.api.get("/api/v1/deliveries")).json()["data"]["data"][0]
     assert (await post(world, task_id, content=b"no task")).status_code == 400
@@ -32,6 +35,8 @@ async def one_of_each(world: World) -> dict[str, str]:
         "bulk_action_id": action.json()["data"]["id"],
         "key_id": key.json()["data"]["id"],
         "organization_id": organization.json()["data"]["id"],
+        "provider": "fal",
+        "account": account.json()["data"]["name"],
         "delivery_id": delivery["id"],
         "receipt_id": receipt["id"],
     }

@@ -17,6 +17,7 @@ from tests.fuzz.values import NUMBERS, TEXTS, URLS, body_of
 
 ROUTES = [route for route in routes() if isinstance(route, Route)]
 _NEVER_ACCEPTED = {
+    "POST /hooks/{provider}/accounts/{account_id}",  # PiAPI has an address for each task
     *(f"{method} {path}" for method in ("GET", "POST") for path in (*FORWARDED_GETS, *FORWARDED_POSTS, UPLOAD_PATH)),
     "POST /api/v1/tasks/adopt",
     "POST /api/v1/tasks/wait",
@@ -76,6 +77,17 @@ VALID: Mapping[str, Any] = {
     "/api/v1/webhooks/{webhook_id}/replay": {"since": 1700000000, "until": None, "event_types": ["task.completed"]},
     "/api/v1/organizations": {"name": "o", "limits": {"webhooks": 5}, "owns_provider_account": False, "key_name": "k"},
     "/api/v1/organizations/{organization_id}": {"limits": {"webhooks": 7, "streams": None}},
+    "/api/v1/providers/{provider}/accounts": {
+        "name": "n",
+        "credentials": {"api_key": "k"},
+        "base_url": "http://127.0.0.1:9",
+        "calls_per_second": 5.0,
+        "concurrency": 2,
+        "is_default": False,
+        "everyone": False,
+        "organization_id": None,
+    },
+    "/api/v1/providers/{provider}/accounts/{account}": {"credentials": {"api_key": "l"}, "concurrency": 3},
     "/api/v1/master-keys/rotate": {"cursor": "0.7", "dry_run": True},
     "/api/v1/keys": {"name": "k", "scope": "read", "rate_limit": 10.0},
     "/api/v1/runs": {
@@ -178,10 +190,8 @@ def _plain_path(rng: random.Random, pattern: str, ids: Ids) -> tuple[str, str]:
     """Return the path with the caller's own ids, and the task's."""
     path, task = pattern, ""
     for name in re.findall(r"{(\w+)}", pattern):
-        if name == "token":
-            value = ids.secrets.get(task, "wrong")
-        else:
-            value = "piapi" if name == "provider" else rng.choice(_NAMES.get(name) or ids.own[name])
+        known = {"provider": "piapi", "token": ids.secrets.get(task, "wrong")}
+        value = known[name] if name in known else rng.choice(_NAMES.get(name) or ids.own[name])
         path = path.replace(f"{{{name}}}", value)
         task = value if name == "task_id" else task
     return path, task

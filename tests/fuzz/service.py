@@ -15,6 +15,7 @@ from starlette.types import Message
 from models import Scope
 from receiver.app import create_app
 from receiver.clock import utc_now
+from receiver.domain.ids import new_id
 from receiver.domain.keyring import KeyRing
 from receiver.sandbox import SandboxOptions, create_sandbox
 from receiver.serving.master_keys import master_keys
@@ -66,6 +67,10 @@ class FuzzedService:
         before = (await self.asked("GET", "/api/v1/webhooks?limit=200"))["data"]
         self.ids.own.update(await self.make(ADMIN_KEY, "mine"))
         self.ids.secrets.update({uid: self._keyring.hook_secret(uid) for uid in self.ids.own["task_id"]})
+        for account in (await self.asked("GET", "/api/v1/providers/piapi/accounts?limit=200"))["data"]:
+            if account["name"] not in self.ids.own["account"]:
+                path = f"/api/v1/providers/piapi/accounts/{account['id']}"
+                await self.asked("DELETE", path, gone=404)
         for webhook in before:
             await self.asked("DELETE", f"/api/v1/webhooks/{webhook['id']}", gone=404)
 
@@ -101,6 +106,8 @@ class FuzzedService:
         action = (await made("/api/v1/tasks/cancel", {"metadata": {"mark": f"none of {mark}"}}))["id"]
         await self._receipt(tasks[0], mark)
         receipts = (await self.asked("GET", "/api/v1/receipts?limit=3", key=key))["data"]
+        named = {"name": f"a-{new_id()[-12:]}", "credentials": {"api_key": "a-key-5Hn3Qx"}}
+        account = await made("/api/v1/providers/piapi/accounts", named)
         spare = (await made("/api/v1/keys", {"name": mark, "scope": "read"}))["id"]
         deliveries = (await self.asked("GET", "/api/v1/deliveries?limit=3", key=key))["data"]
         return {
@@ -111,6 +118,8 @@ class FuzzedService:
             "replay_id": [replay],
             "bulk_action_id": [action],
             "key_id": [spare],
+            "account": [account["name"], account["id"]],
+            "account_id": [account["id"]],
             "delivery_id": [delivery["id"] for delivery in deliveries],
             "receipt_id": [receipt["id"] for receipt in receipts],
         }

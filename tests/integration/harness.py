@@ -17,7 +17,16 @@ from receiver.domain.updates import ProviderUpdate, Source
 from receiver.events.after_commit import AfterCommit, Waiting, WakeTimer
 from receiver.events.feed import Feed
 from receiver.events.system import SystemEvents
-from receiver.providers import AccountCheck, CallerKey, FetchOutcome, Headers, Provider, Signature, WebhookOutcome
+from receiver.providers import (
+    AccountCheck,
+    CallerKey,
+    FetchOutcome,
+    Headers,
+    Provider,
+    Providers,
+    Signature,
+    WebhookOutcome,
+)
 from receiver.providers.piapi import PiAPI
 from receiver.runs.advance import Advancer
 from receiver.storage.database import Database
@@ -116,7 +125,7 @@ class TrackingHarness:
 
     def calling(self, provider: Provider) -> tuple[Submitter, Poller]:
         """Return what sends tasks to a provider, and what polls it."""
-        providers = {"piapi": provider}
+        providers = Providers({"piapi": provider})
         submitter = Submitter(self.database, self.applier, providers, KEYRING, None, lease_seconds=LEASE)
         missing = MissingRule(polls=3, seconds=120)
         poller = Poller(

@@ -42,6 +42,8 @@ BODIES: Mapping[Key, Json] = {
     ("POST", "/api/v1/master-keys/rotate"): {"dry_run": False},
     ("POST", "/api/v1/organizations"): {"name": "acme"},
     ("PATCH", "/api/v1/organizations/{organization_id}"): {"limits": {"webhooks": 5}},
+    ("POST", "/api/v1/providers/{provider}/accounts"): {"name": "another", "credentials": {"api_key": "a-key-4Tq9Zw"}},
+    ("PATCH", "/api/v1/providers/{provider}/accounts/{account}"): {"concurrency": 5},
 }
 WITHOUT_BODY: tuple[Key, ...] = (
     ("GET", "/api/v1/tasks"),
@@ -83,6 +85,11 @@ WITHOUT_BODY: tuple[Key, ...] = (
     ("GET", "/api/v1/jobs/{job_id}"),
     ("GET", "/api/v1/keys"),
     ("GET", "/api/v1/organization"),
+    ("GET", "/api/v1/providers"),
+    ("GET", "/api/v1/providers/{provider}/accounts"),
+    ("GET", "/api/v1/providers/{provider}/accounts/{account}"),
+    ("POST", "/api/v1/providers/{provider}/accounts/{account}/check"),
+    ("DELETE", "/api/v1/providers/{provider}/accounts/{account}"),
     ("GET", "/api/v1/organizations"),
     ("GET", "/api/v1/organizations/{organization_id}"),
     ("GET", "/api/v1/keys/{key_id}"),
@@ -109,6 +116,7 @@ LISTS = [
     ("GET", "/api/v1/runs/{run_id}/events"),
     ("GET", "/api/v1/keys"),
     ("GET", "/api/v1/organizations"),
+    ("GET", "/api/v1/providers/{provider}/accounts"),
     ("GET", "/api/v1/audit"),
 ]
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -251,6 +259,8 @@ async def test_a_resource_has_its_id_and_the_time_of_its_creation(answers: dict[
             "master_key_rotation",
             "dashboard_link",
             "inbound",
+            "provider",
+            "account_check",
         ):
             own = {"task": "task_id"}.get(kind, "run_id" if key == ("POST", "/api/v1/runs") else "id")
             assert own in each

@@ -31,8 +31,8 @@ UUID_PARAMS = (
     "bulk_action_id",
     "receipt_id",
 )
-TEXT_PARAMS = ("task_id",)
-"""A provider's id of a task may be any text."""
+TEXT_PARAMS = ("task_id", "provider", "account")
+"""A provider's id of a task may be any text; accounts have names besides."""
 NOT_UUIDS = ("17", "no-such-id", "018f0000-0000-7000-8000-00000000000", "%00", "%E2%80%BD", "a" * 300)
 UUID_FILTERS = (
     ("/api/v1/deliveries", "webhook_id"),
@@ -94,6 +94,7 @@ async def test_every_id_in_a_path_is_one_of_those_that_are_covered_here() -> Non
 @pytest.mark.parametrize(("method", "path", "param"), list(calls()))
 async def test_an_id_in_a_path(world: World, webhook_id: str, method: str, path: str, param: str) -> None:
     others = {"webhook_id": webhook_id} if param != "webhook_id" else {"replay_id": new_id()}
+    others |= {"provider": "fal"} if param != "provider" else {"account": "any"}
 
     async def refused(given: str, status: int) -> dict[str, Any]:
         return await error(world, method, path.format(**{param: given}, **others), status)

@@ -152,6 +152,35 @@ async def test_the_operator_makes_an_organization_and_sets_its_limits(world: Wor
     assert f'href="{path}"' in (await client.get("/organizations")).text
 
 
+async def test_an_account_is_added_rotated_checked_and_removed(world: World, client: httpx.AsyncClient) -> None:
+    keys = ("a-key-of-fal-3Rm8Wq5Tz1Lp", "a-key-of-fal-9Xd2Bf7Nv4Kc")
+    name = f"a-{new_id()}"
+    fields = {"name": name, "credential.api_key": keys[0], "concurrency": "4"}
+    pages = [await send(client, "/providers/fal/accounts", **{**fields, "concurrency": "none"})]
+    assert (pages[0].status_code, "concurrency: " in pages[0].text) == (400, True)
+    assert (await send(client, "/providers/fal/accounts", **fields)).headers["location"] == "/providers"
+    pages.append(await client.get("/providers"))
+    (path,) = re.findall(rf'href="(/providers/fal/accounts/[^"]+)">{name}<', pages[-1].text)
+    for act, said in (
+        ("check", "the provider accepts the key"),
+        ("rotate", "The new credentials are in use."),
+        ("default", "use it from now on"),
+    ):
+        pages.append(await send(client, f"{path}/{act}", **{"credential.api_key": keys[1]}))
+        assert pages[-1].headers["location"] == path
+        pages.append(await client.get(path))
+        assert said in unescape(pages[-1].text)
+    pages.append(await send(client, f"{path}/remove"))
+    assert name not in (await client.get("/providers")).text.split("The account is removed")[0]
+    text = "".join(each.text + str(each.headers) for each in pages)
+    assert [key for key in keys if key in text] == []
+    async with browser(world) as other:
+        await sign_in(other, (await new_key(world, "read"))["key"])
+        page = (await other.get("/providers")).text
+        assert ("<h2>fal</h2>" in page, "Add an account" in page) == (True, False)
+        assert (await send(other, "/providers/fal/accounts", "/tasks", **fields)).status_code == 403
+
+
 async def test_an_admin_of_another_organization_sees_its_own_alone(world: World, client: httpx.AsyncClient) -> None:
     found = _KEY.search((await send(client, "/organizations", name=(name := new_id()[:13]))).text)
     assert found is not None

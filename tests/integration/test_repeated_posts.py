@@ -249,6 +249,18 @@ async def of_dashboard_link(world: World) -> Case:
     return Case("/api/v1/dashboard-links", query, shows={"object": "dashboard_link"})
 
 
+async def of_account(world: World) -> Case:
+    name = new_id()[:13]
+    query = f"SELECT uid FROM provider_account WHERE name = '{name}'"
+    body = {"name": name, "credentials": {"api_key": "a-key-8Wj4Ps"}}
+    return Case("/api/v1/providers/fal/accounts", query, body=body, shows={"name": name})
+
+
+async def of_account_check(world: World) -> Case:
+    query = "SELECT uid FROM organization WHERE name = 'default'"
+    return Case("/api/v1/providers/fal/accounts/default/check", query, shows={"is_accepted": True})
+
+
 async def of_organization(world: World) -> Case:
     name = new_id()[:13]
     query = f"SELECT k.uid FROM api_key k JOIN organization o ON o.id = k.organization_id WHERE o.name = '{name}'"
@@ -282,6 +294,8 @@ CASES: dict[str, Prepare] = {
     "/api/v1/master-keys/rotate": of_master_key,
     "/api/v1/dashboard-links": of_dashboard_link,
     "/api/v1/organizations": of_organization,
+    "/api/v1/providers/{provider}/accounts": of_account,
+    "/api/v1/providers/{provider}/accounts/{account}/check": of_account_check,
     "/api/v1/runs": of_run,
     "/api/v1/runs/{run_id}/cancel": of_run_cancel,
     "/api/v1/runs/{run_id}/retry": of_run_retry,

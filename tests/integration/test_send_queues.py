@@ -26,6 +26,7 @@ from receiver.providers import (
     NewTask,
     NoAnswer,
     NotMade,
+    Providers,
     ProviderTask,
     SubmitOutcome,
 )
@@ -96,7 +97,7 @@ class SendingHarness:
         self.tracking = harness
         self.provider = RecordingProvider()
         self.submitter, self.poller = harness.calling(self.provider)
-        self.canceller = Canceller(harness.database.writer, harness.applier, {"piapi": self.provider})
+        self.canceller = Canceller(harness.database.writer, harness.applier, Providers({"piapi": self.provider}))
 
     async def bulk(self, count: int, organization_id: int = 1, **fields: Any) -> list[str]:
         """Create tasks together; return their ids."""

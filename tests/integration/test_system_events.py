@@ -19,7 +19,8 @@ from receiver.domain.system_events import PAUSED_SECONDS, storage_unavailable
 from receiver.errors import SettingsError, StorageUnavailable
 from receiver.events.system import SystemEvents, system_event
 from receiver.outbound.alert_channels import AlertChannels, alert_channels
-from receiver.providers import ProviderTask
+from receiver.providers import Providers, ProviderTask
+from receiver.providers.accounts import ProviderAccount
 from receiver.providers.piapi import PiAPI
 from receiver.settings import load_settings
 from receiver.storage.tables import events, system_conditions, tasks
@@ -64,7 +65,9 @@ class Watching:
         self.harness = harness
         self.provider = Provider()
         writer = harness.database.writer
-        providers = {"piapi": self.provider}
+        self.of_account = Provider()
+        providers = Providers({"piapi": self.provider}, lambda _: self.of_account)
+        self.providers = providers
         self.watcher = SystemWatcher(writer, providers, harness.system_events, over_after_seconds=over_after_seconds)
 
     async def told(self) -> list[dict[str, Any]]:
@@ -90,6 +93,29 @@ async def operator(world: World) -> None:
 
 def told(received: list[ReceivedDelivery]) -> list[Any]:
     return [each.json for each in received if each.path == OPERATOR]
+
+
+async def test_what_concerns_an_organization_s_account_is_told_to_it_alone(harness: TrackingHarness) -> None:
+    await harness.organization("default")  # which owns the account of the environment
+    owner = await harness.organization("acme")
+
+    async def read(key: int) -> ProviderAccount:
+        return ProviderAccount(provider="piapi", name="own", uid=f"the-id-{key}", organization_id=owner)
+
+    watching = Watching(harness)
+    watching.providers.connect(read)
+    await watching.providers.of("piapi", 7)
+    watching.of_account.refusal = "the key is wrong"
+    for _ in range(2):
+        (told,) = await watching.told()
+    assert told == {
+        "type": "provider.unauthorized",
+        "provider": "piapi",
+        "account": "own",
+        "message": "the key is wrong",
+    }
+    rows = await harness.database.read(sql_select(events.c.organization_id))
+    assert [row["organization_id"] for row in rows] == [owner]
 
 
 async def test_a_webhook_that_fails_for_long_is_told_once_and_again_after_it_worked(tmp_path: Path) -> None:

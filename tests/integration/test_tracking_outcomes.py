@@ -20,6 +20,7 @@ from receiver.providers import (
     History,
     NewTask,
     NoAnswer,
+    Providers,
     ProviderTask,
     SubmitOutcome,
 )
@@ -77,7 +78,7 @@ class PollingHarness:
         self.tracking = harness
         self.provider = SilentProvider()
         _, self.poller = harness.calling(self.provider)
-        self.canceller = Canceller(harness.database.writer, harness.applier, {"piapi": self.provider})
+        self.canceller = Canceller(harness.database.writer, harness.applier, Providers({"piapi": self.provider}))
 
     async def age(self, uid: str, **values: Any) -> None:
         """Set a task's times so that it has had no update for too long."""

@@ -36,6 +36,8 @@ ADDED: dict[str, Any] = {
     "submit_token": None,
     "stored_bytes": 0,
     "trace_context": None,
+    "handle": None,
+    "account_id": None,
 }
 """The columns of `task` that later revisions add, with the values that existing rows get."""
 EARLIER = NOW - timedelta(minutes=10)

@@ -66,6 +66,8 @@ ITEM: dict[str, Any] = {
     "next": {"action": HOSTILE, "at": HOSTILE, "text": HOSTILE},
     "blocked_by": [{"code": HOSTILE, "text": HOSTILE}],
     "may": [HOSTILE],
+    "credentials": [{"name": HOSTILE, "hint": HOSTILE}],
+    "accounts": [{"id": HOSTILE, "name": HOSTILE, "credentials": []}],
     "output": {"image_url": HOSTILE, HOSTILE: [HOSTILE]},
     "request": {"headers": {HOSTILE: HOSTILE}},
     "limits": {HOSTILE: HOSTILE},
@@ -162,6 +164,12 @@ COMMANDS = {
     "organization create": ("n",),
     "organization list": (),
     "organization limits": (ID,),
+    "provider list": (),
+    "provider check": ("fal",),
+    "provider account list": ("fal",),
+    "provider account add": ("fal", "n"),
+    "provider account rotate": ("fal", "n"),
+    "provider account remove": ("fal", "n"),
     "audit list": (),
     "report": (),
     "top": (),
@@ -169,7 +177,6 @@ COMMANDS = {
     "listen": ("--forward-to", "http://127.0.0.1:9/"),
 }
 NOT_CLIENTS = {"serve", "demo", "sandbox", "migrate", "backup", "restore", "health", "init", "doctor", "mcp"} | {
-    "provider check",
     *(f"database {name}" for name in ("check", "compact", "size", "partition", "after-restore")),
 }
 """`health` sends no key; `tests/integration/test_cli_health.py` has what it prints. `mcp` prints the protocol alone."""
@@ -182,6 +189,8 @@ def lists_end(request: Request) -> bool:
         "deliveries",
         "keys",
         "organizations",
+        "providers",
+        "accounts",
         "audit",
     )
 
@@ -221,7 +230,7 @@ def test_every_command_is_tried_here() -> None:
 
 async def test_no_command_prints_what_a_terminal_obeys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    routes = [Route("/{path:path}", hostile, methods=["GET", "POST", "DELETE"])]
+    routes = [Route("/{path:path}", hostile, methods=["GET", "POST", "PATCH", "DELETE"])]
     async with served(Starlette(routes=routes)) as url:
         for key in ("accepted", "refused"):
             environment = {"RINGBACK_URL": url, "RINGBACK_API_KEY": key}

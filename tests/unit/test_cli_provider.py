@@ -1,4 +1,4 @@
-"""`ringback provider check`."""
+"""`ringback provider check` of files."""
 
 import json
 from pathlib import Path

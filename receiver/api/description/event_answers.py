@@ -80,6 +80,8 @@ class ProviderPauseAnswer(Answered):
     """What `provider.paused` is about."""
 
     provider: str
+    account: str = absent()
+    """Of an account of the database."""
     seconds: float
     until: Time
 
@@ -88,6 +90,8 @@ class ProviderRefusesKeyAnswer(Answered):
     """What `provider.unauthorized` is about."""
 
     provider: str
+    account: str = absent()
+    """Of an account of the database."""
     message: str
 
 

@@ -48,6 +48,12 @@ from receiver.api.description.piapi_answers import (
     PiapiNews,
     PiapiTaskAnswer,
 )
+from receiver.api.description.provider_answers import (
+    AccountCheckAnswer,
+    ProviderAccountAnswer,
+    ProviderAnswer,
+    RemovedAccountAnswer,
+)
 from receiver.api.description.replicate_answers import (
     PredictionAccountAnswer,
     PredictionAnswer,
@@ -79,6 +85,7 @@ from receiver.api.description.webhook_answers import (
     WebhookAnswer,
 )
 from receiver.api.organization_schemas import ChangeOrganization, CreateOrganization
+from receiver.api.provider_account_schemas import ChangeAccount, CreateAccount
 from receiver.api.replicate_schemas import CreatePrediction, CreateVersionPrediction
 from receiver.api.run_schemas import CreateRun
 from receiver.api.schemas import (
@@ -108,6 +115,7 @@ TAGS: Mapping[str, str] = {
     "Passed on": "Requests that make no task: they are passed on to the provider, in OpenAI's form.",
     "Keys": "API keys, and the master keys that encrypt what is stored.",
     "Organizations": "Owners of tasks and keys, and their limits.",
+    "Providers": "What providers can do, and the accounts at them.",
     "Audit": "Who changed what.",
     "Inbound": "What the provider reported. The paths at `/hooks` are the provider's, and not for clients.",
     "Operating": "For supervisors, monitoring, and programs that read this description.",
@@ -161,6 +169,7 @@ _PIAPI: Mapping[str, Operation] = {
         "piapi_create_task",
         PiapiTaskAnswer,
         "invalid_endpoint_url",
+        "unknown_account",
         *_NO_CREATE,
         body=CreateTask,
         may_refuse=True,
@@ -212,7 +221,9 @@ _TASKS: Mapping[str, Operation] = {
     "POST /api/v1/tasks": _of(
         "Tasks", "create_tasks", CreatedTasksAnswer, *_NO_CREATE, status=202, body=CreateTasksBody
     ),
-    "POST /api/v1/tasks/adopt": _of("Tasks", "adopt_task", TaskAnswer, "task_not_found", *_NO_CREATE, body=AdoptTask),
+    "POST /api/v1/tasks/adopt": _of(
+        "Tasks", "adopt_task", TaskAnswer, "task_not_found", "unknown_account", *_NO_CREATE, body=AdoptTask
+    ),
     "GET /api/v1/tasks/{task_id}": _of("Tasks", "get_task", TaskAnswer),
     "GET /api/v1/tasks/{task_id}/events": _of("Tasks", "list_task_events", PageOf(TaskEventAnswer)),
     "GET /api/v1/tasks/{task_id}/explain": _of("Tasks", "explain_task", TaskExplanationAnswer),
@@ -311,6 +322,7 @@ _RUNS: Mapping[str, Operation] = {
         "create_run",
         CreatedRunAnswer,
         "invalid_run_dag",
+        "unknown_account",
         *_NO_CREATE,
         status=202,
         body=CreateRun,
@@ -346,6 +358,31 @@ _OPERATORS: Mapping[str, Operation] = {
     "PATCH /api/v1/organizations/{organization_id}": _of(
         "Organizations", "change_organization", OrganizationWithUseAnswer, "no_changes", body=ChangeOrganization
     ),
+}
+
+_ACCOUNTS = "/api/v1/providers/{provider}/accounts"
+_PROVIDERS: Mapping[str, Operation] = {
+    "GET /api/v1/providers": _of("Providers", "list_providers", PageOf(ProviderAnswer)),
+    f"GET {_ACCOUNTS}": _of("Providers", "list_provider_accounts", PageOf(ProviderAccountAnswer)),
+    f"POST {_ACCOUNTS}": _of(
+        "Providers",
+        "create_provider_account",
+        ProviderAccountAnswer,
+        "conflict",
+        "organization_not_found",
+        body=CreateAccount,
+    ),
+    f"GET {_ACCOUNTS}/{{account}}": _of("Providers", "get_provider_account", ProviderAccountAnswer),
+    f"PATCH {_ACCOUNTS}/{{account}}": _of(
+        "Providers",
+        "change_provider_account",
+        ProviderAccountAnswer,
+        "no_changes",
+        "master_key_missing",
+        body=ChangeAccount,
+    ),
+    f"DELETE {_ACCOUNTS}/{{account}}": _of("Providers", "delete_provider_account", RemovedAccountAnswer),
+    f"POST {_ACCOUNTS}/{{account}}/check": _of("Providers", "check_provider_account", AccountCheckAnswer),
 }
 
 _ANY_JSON = Other(("application/json",), "What the provider takes.", Free)
@@ -402,6 +439,9 @@ _WITHOUT_KEY: Mapping[str, Operation] = {
         "Receive a provider's report on a task, whose secret is the last part of the path",
         body=_ANY_JSON,
     ),
+    "POST /hooks/{provider}/accounts/{account_id}": _inbound(
+        "receive_account_webhook", "Receive a provider's report on a task of an account", body=_ANY_JSON
+    ),
     "POST /hooks/{provider}": _inbound(
         "receive_webhook", "Receive the provider's report on a task that was created elsewhere"
     ),
@@ -429,6 +469,7 @@ OPERATIONS: Mapping[str, Operation] = {
     **_PIAPI,
     **_REPLICATE,
     **_OPERATORS,
+    **_PROVIDERS,
     **_FORWARDED,
     **_INBOUND,
     **_WITHOUT_KEY,

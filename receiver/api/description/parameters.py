@@ -16,6 +16,7 @@ _IN_PATHS: Mapping[str, tuple[JsonSchema, str]] = {
     "owner": ({"type": "string", "minLength": 1}, "The model's owner, after `provider:` where that is not Replicate."),
     "name": ({"type": "string", "minLength": 1}, "The model's name; `@` and a task type may follow."),
     "version_id": ({"type": "string", "minLength": 1}, "The id of the version."),
+    "account": ({"type": "string", "minLength": 1}, "The name of the account, or its id."),
     "token": ({"type": "string"}, "The secret of the task, which its provider was given in the URL."),
 }
 IDEMPOTENCY_KEY: JsonSchema = {

@@ -45,7 +45,7 @@ def _codes(method: str, path: str, query: type[BaseModel] | None, operation: Ope
         yield from ("provider_refused", "provider_unauthorized")
     for name in set(_PARAMETER.findall(path)) - _FREE_NAMES:
         yield f"{name.removesuffix('_id')}_not_found"
-        if name != "task_id":  # any text may be the provider's id of a task
+        if name.endswith("_id") and name != "task_id":  # any text may be the provider's id of a task
             yield f"invalid_{name}"
     if query is not None:
         yield from (f"{name.removesuffix('_id')}_not_found" for name in _NAMED_IN_QUERIES if name in query.model_fields)

@@ -81,9 +81,12 @@ class _Examined:
         return [await clock_of_database(self.settings, self.read)]
 
     async def provider(self) -> list[DoctorResult]:
-        from receiver.cli.doctor.provider_checks import provider_checks
+        from receiver.cli.doctor.provider_checks import account_checks, provider_checks
 
-        return await provider_checks(self.settings)
+        results = await provider_checks(self.settings)
+        if self.read is not None and self.keyring is not None:
+            results += await account_checks(self.settings, self.read, self.keyring)
+        return results
 
     async def public(self) -> list[DoctorResult]:
         from receiver.cli.doctor.public_url import probe, public_client, resolves_and_connects

@@ -56,7 +56,7 @@ class PiAPI:
     `timeout` (seconds) bounds each phase of a call: a call waits at most `timeout` for the rate limit, and then takes
     at most 5 + 3 × `timeout` in total. `forward_timeout` (seconds) bounds each silence of a forwarded request.
     `upload_url` is where files are uploaded; None if it is `base_url`. `trusts_503` says whether a 503 to a create call
-    means that no task was made.
+    means that no task was made. At most `concurrency` calls about tasks are open at a time.
     """
 
     name = "piapi"
@@ -66,6 +66,8 @@ class PiAPI:
         cancels=CancelScope.QUEUED,
         lists=True,
     )
+    credential_names = ("api_key",)
+    optional_credentials = ()
 
     def __init__(
         self,
@@ -77,12 +79,15 @@ class PiAPI:
         upload_url: str | None = None,
         forward_timeout: float = 300.0,
         trusts_503: bool = True,
+        concurrency: int | None = None,
     ) -> None:
         key = (api_key or "").strip()
         self._key_fault = _key_fault(key)
         self._key_refusal: str | None = None
         self._trusts_503 = trusts_503
-        self._calls = Calls(base_url=base_url, api_key=key, timeout=timeout, rate_limiter=rate_limiter)
+        self._calls = Calls(
+            base_url=base_url, api_key=key, timeout=timeout, rate_limiter=rate_limiter, concurrency=concurrency
+        )
         self._forwarder = Forwarder(
             base_url=base_url,
             upload_url=upload_url or base_url,

@@ -51,13 +51,16 @@ CallOutcome = PiAPIResponse | NotSent | ResponseLost
 class Calls(HTTPCalls[PiAPIResponse]):
     """Makes calls to PiAPI, with its key."""
 
-    def __init__(self, *, base_url: str, api_key: str, timeout: float, rate_limiter: RateLimiter) -> None:
+    def __init__(
+        self, *, base_url: str, api_key: str, timeout: float, rate_limiter: RateLimiter, concurrency: int | None = None
+    ) -> None:
         super().__init__(
             base_url=base_url,
             headers={"x-api-key": api_key},
             secrets=(api_key,),
             timeout=timeout,
             rate_limiter=rate_limiter,
+            concurrency=concurrency,
         )
 
     def read_body(self, body: bytes, hidden: tuple[str, ...]) -> tuple[Any, str]:

@@ -6,8 +6,8 @@ It is partial: PiAPI's tasks, of which there are most where they are at all, are
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0020"
-down_revision = "0019"
+revision = "0021"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 readable_from = "0007"
