@@ -53,6 +53,7 @@ async def list_accounts(call: Call) -> Reply:
 
 async def get_account(call: Call) -> Reply:
     """`GET /api/v1/providers/{provider}/accounts/{account}`: return an account that you may use, by its name or id."""
+    _provider(call)
     operates = await is_operator(call)
     row = await _account(call, operates)
     return Reply(_view(call, row, manages=_manages(call, row, operates)), "provider_account")
@@ -86,7 +87,7 @@ async def change_account(call: Call) -> Reply:
 
     What was created with it goes on with the new credentials.
     """
-    account = await _managed(call)
+    provider, account = _provider(call), await _managed(call)
     wanted = await call.body(ChangeAccount)
     given = wanted.model_dump(exclude_unset=True)
     credentials = given.pop("credentials", None)
@@ -94,7 +95,7 @@ async def change_account(call: Call) -> Reply:
         raise BadRequest("the request names nothing to change", code="no_changes")
     if "base_url" in given:
         await require_operator(call, "the addresses of accounts are")
-    _check_credentials(call, account["provider"], credentials or {}, must_be_complete=False)
+    _check_credentials(call, provider, credentials or {}, must_be_complete=False)
     changed = call.services.accounts.change(account, given, credentials or None, call.actor())
     return Reply(_view(call, await changed, manages=True), "provider_account")
 
@@ -102,7 +103,8 @@ async def change_account(call: Call) -> Reply:
 async def remove_account(call: Call) -> Reply:
     """`DELETE /api/v1/providers/{provider}/accounts/{account}`: remove an account; it takes no new tasks.
 
-    Tasks that were created with it are followed to their end with the credentials that it has.
+    Tasks that were created with it are followed to their end with the credentials that it has. One whose provider no
+    file describes any more can be removed too.
     """
     account = await _managed(call)
     await call.services.accounts.remove(account, call.actor())
@@ -114,12 +116,11 @@ async def check_account(call: Call) -> Reply:
 
     The account of the environment has the name `default`, and is the operator's.
     """
+    provider, row = _provider(call), None
     if call.path("account") == ENVIRONMENT:
         await require_operator(call, "the account of the environment is")
-        provider, row = _provider(call), None
     else:
         row = await _managed(call)
-        provider = row["provider"]
     seen = await call.services.accounts.check(provider, None if row is None else row["id"])
     checked = {
         "object": "account_check",
@@ -162,13 +163,14 @@ async def _account(call: Call, operates: bool) -> Row:
 
     Raises `NotFound`, also for one of another organization.
     """
-    provider, wanted = _provider(call), call.path("account")
+    provider, wanted = call.path("provider"), call.path("account")
     if is_id(wanted.lower()):
         query = account_in_use(None if operates else call.organization_id, provider, uid=wanted.lower())
     else:
         query = account_in_use(call.organization_id, provider, name=wanted)
     rows = await call.services.database.read(query)
     if not rows:
+        _provider(call)
         raise NotFound(f"{provider} has no account {wanted[:80]!r}", code="account_not_found", param="account")
     return rows[0]
 
@@ -199,9 +201,7 @@ async def _owner(call: Call, wanted: CreateAccount) -> int | None:
     return None if wanted.everyone else call.organization_id
 
 
-def _check_credentials(
-    call: Call, provider: str, credentials: Mapping[str, str], *, must_be_complete: bool
-) -> None:
+def _check_credentials(call: Call, provider: str, credentials: Mapping[str, str], *, must_be_complete: bool) -> None:
     """Raise `BadRequest` for credentials that the provider has not, for missing ones, and for what no header may have.
 
     Nothing of a credential is repeated.

@@ -1,6 +1,5 @@
 """What the endpoints may use: one object that `receiver.app` builds at start."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from receiver.api.auth import Authenticator

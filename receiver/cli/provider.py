@@ -28,12 +28,13 @@ def list_providers(as_json: Json = False) -> None:
     epilog="Examples:\n\n  ringback provider check fal --account production\n\n"
     "  ringback provider check acme.toml\n\n"
     "  ringback provider check deploy/providers/*.toml --json | jq '.data[].faults'\n\n"
-    "Exit status: 0 all is well, 1 the key is not accepted, a file has a fault or a case differs, 2 usage, 3 the service "
-    "is not reachable or does not allow it."
+    "Exit status: 0 all is well, 1 the key is not accepted, a file has a fault or a case differs, 2 usage, "
+    "3 the service is not reachable or does not allow it."
 )
 def check(
     targets: Annotated[
-        list[str], typer.Argument(metavar="PROVIDER|FILE...", help="A provider such as fal, or files such as acme.toml.")
+        list[str],
+        typer.Argument(metavar="PROVIDER|FILE...", help="A provider such as fal, or files such as acme.toml."),
     ],
     account: Annotated[
         str | None,

@@ -62,6 +62,7 @@ TaskStatusOption = Annotated[TaskStatusChoice | None, typer.Option("--status", h
     epilog="Examples:\n\n"
     "  ringback task create --model Qubico/flux1-dev --task-type txt2img -i prompt='a cat' --wait\n\n"
     "  ringback task create --model kling --task-type video_generation --input @input.json --json\n\n"
+    "  ringback task create --provider fal --model fal-ai/flux/dev --task-type queue -i prompt='a cat'\n\n"
     "  ringback task create --bulk tasks.jsonl > ids.txt\n\n"
     "Each line of a bulk file is a body of `POST /api/v1/task`: "
     '{"model": ..., "task_type": ..., "input": {...}}. '
@@ -71,6 +72,13 @@ TaskStatusOption = Annotated[TaskStatusChoice | None, typer.Option("--status", h
 def create(
     model: Annotated[str | None, typer.Option(help="The provider's model, such as kling.")] = None,
     task_type: Annotated[str | None, typer.Option(help="The model's task type, such as video_generation.")] = None,
+    provider: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Where it is made, by default PiAPI; as shown by `ringback provider list`."),
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The account at the provider, by default your organization's.")
+    ] = None,
     bulk: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Create a task for each line of a file of JSON lines; - is stdin."),
@@ -100,12 +108,13 @@ def create(
 ) -> None:
     """Create a task and print it, or create many and print their ids."""
     from receiver.cli.bulk import create_bulk
-    from receiver.cli.inputs import json_object, secret_of, typed_pairs
+    from receiver.cli.inputs import json_object, secret_of, typed_pairs, without_none
     from receiver.cli.service import service
 
     webhook_secret = secret_of(webhook_secret, webhook_secret_file, "--webhook-secret")
     if bulk is not None:
-        if model or task_type or field or webhook or webhook_secret or metadata or wait or input_json != "{}":
+        others = (model, task_type, provider, account, field, webhook, webhook_secret, metadata, wait)
+        if any(others) or input_json != "{}":
             raise Failure(Status.USAGE, "--bulk allows no other option but --json; put the rest into the file's lines")
         with service() as client:
             create_bulk(client, bulk, as_json)
@@ -118,6 +127,7 @@ def create(
         "model": model,
         "task_type": task_type,
         "input": json_object(input_json, "--input") | typed_pairs(field or (), "-i"),
+        **without_none({"provider": provider, "account": account}),
     }
     if webhook is not None:
         body["config"] = {"webhook_config": {"endpoint": webhook, "secret": webhook_secret or ""}}

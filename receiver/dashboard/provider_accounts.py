@@ -46,7 +46,9 @@ async def show_account(visit: Visit) -> Response:
     """Show an account, and the forms that change it."""
     provider, name = _names(visit)
     account = await visit.ask(api.get_account, provider=provider, account=name)
-    return visit.page("provider_account.html", account=account, field=CREDENTIAL)
+    described = visit.services.providers.described(provider)
+    names = (*described.credential_names, *described.optional_credentials)
+    return visit.page("provider_account.html", account=account, names=names, field=CREDENTIAL)
 
 
 async def rotate(visit: Visit) -> Response:

@@ -97,23 +97,26 @@ class InboundEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Receive one webhook."""
         parameters = scope["path_params"]
-        provider = self._providers.get(parameters["provider"])
+        name: str = parameters["provider"]
         task_uid: str | None = parameters.get("task_id")
-        account_uid: str | None = parameters.get("account_id")
-        if provider is None and parameters["provider"] == PROBE and scope["method"] == "POST" and task_uid:
+        is_known = name in self._providers
+        if not is_known and name == PROBE and scope["method"] == "POST" and task_uid:
             await self._answer_probe(task_uid, scope, receive, send)
-        elif provider is None:
-            await answer(send, 404, f"provider {parameters['provider'][:40]!r} does not exist")
+        elif not is_known:
+            await answer(send, 404, f"provider {name[:40]!r} does not exist")
         elif scope["method"] != "POST":
             await answer(send, 405, "use POST", ((b"allow", b"POST"),))
         else:
-            secret = self._secrets.verified(provider, task_uid, scope)
-            if account_uid is not None and provider.capabilities.callback != CallbackScope.ACCOUNT:
-                await answer(send, 404, f"{provider.name} has an address for each task, and none for an account")
+            # Not of its adapter, which is made when it is first needed: anyone may ask for this path.
+            callback = self._providers.capabilities(name).callback
+            secret = self._secrets.verified(name, callback, task_uid, scope)
+            if "account_id" in parameters and callback != CallbackScope.ACCOUNT:
+                await answer(send, 404, f"{name} has an address for each task, and none for an account")
             elif secret is None:
-                self._count_refusal(provider.name, scope)
+                self._count_refusal(name, scope)
                 await answer(send, 401, "the webhook secret is missing or wrong")
             else:
+                provider = self._providers[name]
                 began, span_began = time.monotonic(), begin_moment()
                 result, status, context = await self._receive(provider, task_uid, secret, scope, receive, send)
                 if span_began is not None:

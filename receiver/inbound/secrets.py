@@ -10,7 +10,7 @@ from starlette.types import Scope
 
 from receiver.domain.ids import is_id
 from receiver.domain.keyring import KeyRing
-from receiver.providers import CallbackScope, Provider
+from receiver.providers import CallbackScope
 
 _SECRET_HEADER = b"x-webhook-secret"
 _ATTEMPT = re.compile(r"0{0,3}[1-9][0-9]{0,2}")
@@ -27,7 +27,7 @@ class InboundSecrets:
         self._shared = {name: secret.strip() for name, secret in shared.items()}
         self._header_forms = {name: _header_forms(secret) for name, secret in self._shared.items()}
 
-    def verified(self, provider: Provider, task_uid: str | None, scope: Scope) -> str | None:
+    def verified(self, provider: str, callback: CallbackScope, task_uid: str | None, scope: Scope) -> str | None:
         """Return the secret that a request for a task of the provider brings, as text; None if it is wrong.
 
         It is "" where a provider has one address for all tasks of an account: its signature alone is the proof then.
@@ -37,10 +37,10 @@ class InboundSecrets:
         if task_uid is not None:
             derived = presented.decode("latin-1")
             return derived if is_id(task_uid) and self._keyring.verify_hook(task_uid, derived) else None
-        if provider.capabilities.callback == CallbackScope.ACCOUNT:
+        if callback == CallbackScope.ACCOUNT:
             return ""
-        matches = [hmac.compare_digest(presented, form) for form in self._header_forms.get(provider.name, ())]
-        return self._shared[provider.name] if any(matches) else None
+        matches = [hmac.compare_digest(presented, form) for form in self._header_forms.get(provider, ())]
+        return self._shared[provider] if any(matches) else None
 
 
 def _in_header(scope: Scope) -> bytes:

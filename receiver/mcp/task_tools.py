@@ -39,6 +39,10 @@ class CreateTaskArguments(ToolArguments):
     """What the model is to do, such as txt2img or video_generation."""
     input: dict[str, Any]
     """The model's input, such as {"prompt": "a cat"}. The provider's documentation says what each model takes."""
+    provider: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Where the task is made, such as fal; by default PiAPI. Model, task_type and input are in its own form."""
+    account: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """The account there, if your organization uses several; by default its usual one."""
     config: dict[str, Any] | None = None
     """The provider's own options, if any."""
     metadata: dict[str, Any] | None = None

@@ -20,6 +20,7 @@ from receiver.providers.fal import Fal
 from receiver.sandbox import create_sandbox
 from receiver.serving.master_keys import master_keys
 from receiver.storage.reading import reading
+from tests.fakes.declared import EXAMPLES
 from tests.fakes.described import DescribedClient
 from tests.fakes.servers import served
 from tests.fakes.world import API_KEY, FAST_POLLING, QUICK, World, in_process
@@ -181,6 +182,68 @@ async def test_a_step_s_task_has_the_account_of_its_action(tmp_path: Any, twin: 
         ended = await world.api.get(f"/api/v1/runs/{made.json()['data']['run_id']}", params=query)
         assert ended.json()["data"]["status"] == "completed"
     assert twin.keys("POST") == {FIRST}
+
+
+async def test_an_action_s_account_is_not_used_at_another_provider(tmp_path: Any, twin: Twin) -> None:
+    actions = tmp_path / "actions.toml"
+    actions.write_text('[actions.draw]\nprovider = "fal"\nmodel = "m"\ntask_type = "txt2img"\naccount = "first"\n')
+    run = {"steps": [{"id": "a", "action": "draw", "provider": "piapi", "input": {"prompt": "a"}}]}
+    async with in_process(tmp_path, **FAST_POLLING, actions_file=str(actions)) as world:
+        made = await world.api.post("/api/v1/runs", json=run)
+        assert made.status_code == 202, made.text
+        query = {"wait_for_completion": "true"}
+        ended = await world.api.get(f"/api/v1/runs/{made.json()['data']['run_id']}", params=query)
+        assert ended.json()["data"]["status"] == "completed"
+    assert twin.calls == []
+
+
+async def test_a_prediction_has_the_organization_s_default_account(world: World, twin: Twin) -> None:
+    await add(world, twin, "first", FIRST, is_default=True)
+    made = await world.api.post("/v1/predictions", json={"version": "fal:fal-ai/flux/dev", "input": {"prompt": "a"}})
+    assert made.status_code == 201, made.text
+    assert (await world.ended(made.json()["id"]))["status"] == "completed"
+    assert twin.keys("POST") == {FIRST}
+
+
+async def test_an_account_of_a_described_provider_has_all_its_credentials_and_optional_ones(tmp_path: Any) -> None:
+    async with in_process(tmp_path, **FAST_POLLING, declared=("kling",)) as world:
+        providers = {each["name"]: each for each in (await world.api.get("/api/v1/providers")).json()["data"]["data"]}
+        assert providers["kling"]["credentials"] == ["access_key", "secret_key"]
+        assert providers["openai"]["optional_credentials"] == ["webhook_secret"]
+        path = "/api/v1/providers/kling/accounts"
+        missing = await world.api.post(path, json={"name": "a", "credentials": {"access_key": FIRST}})
+        assert (missing.status_code, "missing: secret_key" in missing.text) == (400, True)
+        both = {"access_key": FIRST, "secret_key": SECOND}
+        added = await world.api.post(path, json={"name": "a", "credentials": both, "is_default": True})
+        assert added.status_code == 200, added.text
+        uid = await created(world, provider="kling", model="kling-v1", task_type="text2video")
+        assert (await world.ended(uid))["status"] == "completed"
+        body = {"name": "a", "credentials": {"api_key": FIRST, "webhook_secret": "whsec_c2VjcmV0"}}
+        added = await world.api.post("/api/v1/providers/openai/accounts", json=body)
+        names = [each["name"] for each in added.json()["data"]["credentials"]]
+        assert names == ["api_key", "webhook_secret"]
+
+
+async def test_an_account_of_a_provider_that_no_file_describes_any_more_stops_no_start(tmp_path: Any) -> None:
+    folder = tmp_path / "providers"
+    folder.mkdir()
+    (folder / "everything.toml").write_text((EXAMPLES / "everything.toml").read_text())
+    async with in_process(tmp_path, **FAST_POLLING, providers_dir=str(folder)) as world:
+        described = (await world.api.get("/api/v1/providers")).json()["data"]["data"]
+        (names,) = [each["credentials"] for each in described if each["name"] == "everything"]
+        body = {"name": "a", "credentials": dict.fromkeys(names, FIRST), "is_default": True}
+        added = await world.api.post("/api/v1/providers/everything/accounts", json=body)
+        assert added.status_code == 200, added.text
+    (folder / "everything.toml").unlink()
+    async with reading(world.settings) as read:
+        (found,) = await account_checks(world.settings, read, KeyRing(master_keys(world.settings)))
+    assert (found.check, found.outcome) == ("everything, account a", "bad")
+    assert "no provider is named 'everything'" in found.found
+    async with another_process(world) as later:
+        assert (await later.get("/api/v1/providers")).status_code == 200
+        account = f"/api/v1/providers/everything/accounts/{added.json()['data']['id']}"
+        assert (await later.get(account)).json()["error"]["code"] == "provider_not_found"
+        assert (await later.delete(account)).status_code == 200
 
 
 async def test_an_account_s_own_address_tells_of_its_tasks_alone(

@@ -39,7 +39,8 @@ async def account_checks(settings: Settings, read: ReadRows, keyring: KeyRing) -
         for row in await read(accounts_in_use(None)):
             name = f"{row['provider']}, account {row['name']}"
             if row["provider"] not in providers:
-                mend = "put the file that describes the provider back: its tasks cannot be polled without it"
+                command = f"ringback provider account remove {row['provider']} {row['uid']}"
+                mend = f"put the file back that describes the provider, or remove the account: {command}"
                 results.append(bad(name, unknown_provider(row["provider"]), mend))
                 continue
             command = f"ringback provider account rotate {row['provider']} {row['uid']}"
