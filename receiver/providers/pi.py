@@ -35,7 +35,7 @@ _WORDS = {
 }
 _MODEL = re.compile(r"runs|[a-z][\w-]*(?:\.[a-z][\w-]*)+", re.ASCII)
 _UNKNOWN_IDS = frozenset({"invalid_run_id", "invalid_job_id"})
-"""400 for an id that is no UUID: then it is none of Pi's."""
+"""400 for an id that is not a UUID: Pi has no such task."""
 _NOT_STARTED = frozenset({"run_trigger_failed", "job_trigger_failed"})
 """502: what was created could not be started, and Pi has failed it already."""
 _JOB_RESULT = ("result_url", "job_result", "payload")

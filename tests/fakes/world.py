@@ -219,11 +219,17 @@ async def in_process(
 
 @asynccontextmanager
 async def in_processes(
-    folder: Path, options: SandboxOptions = QUICK, *, public: bool = True, start: bool = True, **settings: str
+    folder: Path,
+    options: SandboxOptions = QUICK,
+    *,
+    public: bool = True,
+    start: bool = True,
+    declared: Sequence[str] = (),
+    **settings: str,
 ) -> AsyncIterator[ProcessWorld]:
     """Run a world with the real `ringback serve` in its own process; with `start=False` the test starts it."""
     port = free_port()
-    async with _provider_and_subscriber(folder, port, options, public=public, settings=settings) as (
+    async with _provider_and_subscriber(folder, port, options, public=public, declared=declared, settings=settings) as (
         environment,
         subscriber,
     ):

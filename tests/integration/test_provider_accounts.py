@@ -216,7 +216,7 @@ async def test_an_account_of_a_described_provider_has_all_its_credentials_and_op
         both = {"access_key": FIRST, "secret_key": SECOND}
         added = await world.api.post(path, json={"name": "a", "credentials": both, "is_default": True})
         assert added.status_code == 200, added.text
-        uid = await created(world, provider="kling", model="kling-v1", task_type="text2video")
+        uid = await created(world, provider="kling", model="kling-v1", task_type="videos/text2video")
         assert (await world.ended(uid))["status"] == "completed"
         body = {"name": "a", "credentials": {"api_key": FIRST, "webhook_secret": "whsec_c2VjcmV0"}}
         added = await world.api.post("/api/v1/providers/openai/accounts", json=body)

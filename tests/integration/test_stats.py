@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from receiver.clock import utc_now
+from receiver.providers.registry import APIS
 from tests.fakes.organizations import another_organization
 from tests.fakes.world import World
 

@@ -50,7 +50,11 @@ class CapabilitiesAnswer(Answered):
     proofs: list[str]
     """What its webhooks bring as proof besides the token in their path."""
     sends_secret: bool
+    is_thin: bool
+    """Whether its webhooks only say that there is news, so that the task is asked for."""
     cancels: CancelScope
+    erases_ended: bool
+    """Whether the call that cancels a task would erase one that has ended; Ringback looks first."""
     lists: bool
     """Whether it has a list of its tasks."""
     finds: bool
