@@ -29,7 +29,7 @@ def _without_defaults(schema: dict[str, Any]) -> None:
 AccountName = Annotated[str, StringConstraints(pattern=_NAME), AfterValidator(_check_name)]
 CredentialText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
 GivenCredentials = Annotated[dict[str, CredentialText], Few]
-BaseURL = Annotated[str, StringConstraints(max_length=500), AfterValidator(read_base_url)]
+AccountURL = Annotated[str, StringConstraints(max_length=500), AfterValidator(read_base_url)]
 CallsPerSecond = Annotated[float, Field(ge=0.001, le=10_000, strict=True)]
 Concurrency = Annotated[int, Field(ge=1, le=10_000, strict=True)]
 
@@ -42,7 +42,7 @@ class CreateAccount(RequestFields):
     name: AccountName
     credentials: GivenCredentials
     """By the names that the provider has for them; they never come back."""
-    base_url: BaseURL | None = None
+    base_url: AccountURL | None = None
     """Where the API is, by default as for the environment's account. For the operator alone."""
     calls_per_second: CallsPerSecond | None = None
     """Of all processes together; null means `RINGBACK_PROVIDER_RATE`."""
@@ -63,7 +63,7 @@ class ChangeAccount(RequestFields):
 
     credentials: GivenCredentials = Field(default_factory=dict)
     """Those that are given are replaced, at once."""
-    base_url: BaseURL | None = None
+    base_url: AccountURL | None = None
     calls_per_second: CallsPerSecond | None = None
     concurrency: Concurrency | None = None
     is_default: StrictBool = False

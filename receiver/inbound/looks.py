@@ -9,7 +9,7 @@ from dataclasses import replace
 from receiver.clock import utc_now
 from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import Unavailable
-from receiver.inbound.senders import Sender
+from receiver.inbound.senders import InboundSender
 from receiver.providers import Found, LookNow, NoAnswer, ProviderTask
 from receiver.storage.database import Database
 from receiver.storage.leases import poll_now
@@ -34,7 +34,7 @@ class Looks:
         self._database = database
         self._applier = applier
 
-    async def look(self, sender: Sender, task_uid: str | None, look: LookNow, attempt: int | None) -> Looked:
+    async def look(self, sender: InboundSender, task_uid: str | None, look: LookNow, attempt: int | None) -> Looked:
         """Write that a task is to be asked for now. Raises `Unavailable`, so that the webhook is sent again."""
         name = look.provider_task_id
         if task_uid is None:
@@ -59,7 +59,7 @@ class Looks:
         await self._database.writer.run(lambda tx: poll_now(tx, [task_uid], now))
         self._applier.after_commit.due.set(now)
 
-    async def _look_by_name(self, sender: Sender, name: str) -> Looked:
+    async def _look_by_name(self, sender: InboundSender, name: str) -> Looked:
         """Look at the task with this id at the provider; if none has it, at one whose create call is not answered."""
         if await self._poll_owner(sender, name):
             return "looked at", None
@@ -69,14 +69,14 @@ class Looks:
             return "looked at", None
         return await self._ask_whose(sender, name) if is_open else ("unknown task", None)
 
-    async def _poll_owner(self, sender: Sender, name: str) -> bool:
+    async def _poll_owner(self, sender: InboundSender, name: str) -> bool:
         rows = await self._database.read(owner_of(sender.name, name))
         is_its = bool(rows) and rows[0]["account_id"] == sender.account_id
         if is_its:
             await self.poll_now(rows[0]["uid"])
         return is_its
 
-    async def _ask_whose(self, sender: Sender, name: str) -> Looked:
+    async def _ask_whose(self, sender: InboundSender, name: str) -> Looked:
         """Ask for a task of the provider's: our reference in it says whose it is, be its create call lost or not."""
         outcome = await sender.adapter.fetch(ProviderTask(name), attempt=None)
         if isinstance(outcome, NoAnswer):

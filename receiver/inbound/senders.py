@@ -16,7 +16,7 @@ from receiver.tracking.update_batch import DEFAULT_ORGANIZATION_ID
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class InboundSender:
     """Whose webhook it is: the adapter of the account, and the row keys of that account and its organization.
 
     `account_id` is None for the account of the environment, whose organization is the first one.
@@ -53,7 +53,7 @@ class Senders:
         self._providers = providers
         self._accounts = accounts
 
-    async def of(self, provider: Provider, task_uid: str | None, scope: Scope) -> Sender:
+    async def of(self, provider: Provider, task_uid: str | None, scope: Scope) -> InboundSender:
         """Return whose webhook it is. Raises `NotFound` for an account that does not exist.
 
         A task's account is read only where it may matter: where webhooks are signed, or accounts are in use.
@@ -62,14 +62,14 @@ class Senders:
         if account_uid is not None:
             return await self._of_account(provider, account_uid.lower())
         if task_uid is None or not (provider.capabilities.proofs or self._accounts.known.has_any(provider.name)):
-            return Sender(provider)
+            return InboundSender(provider)
         rows = await self._database.read(account_of(task_uid))
         account_id = rows[0]["account_id"] if rows else None
-        return Sender(await self._providers.of(provider.name, account_id), account_id)
+        return InboundSender(await self._providers.of(provider.name, account_id), account_id)
 
-    async def _of_account(self, provider: Provider, uid: str) -> Sender:
+    async def _of_account(self, provider: Provider, uid: str) -> InboundSender:
         row = await self._accounts.find(uid) if is_id(uid) else None
         if row is None or row["provider"] != provider.name:
             raise NotFound("there is no account with this id", code="account_not_found", param="account_id")
         adapter = await self._providers.of(provider.name, row["id"])
-        return Sender(adapter, row["id"], row["organization_id"] or DEFAULT_ORGANIZATION_ID)
+        return InboundSender(adapter, row["id"], row["organization_id"] or DEFAULT_ORGANIZATION_ID)

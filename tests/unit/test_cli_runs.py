@@ -10,7 +10,7 @@ from receiver.cli.progress import run_progress
 from receiver.cli.show import print_run
 from receiver.cli.waiting import end_status
 
-STEP = {"action": "campaigns.generate", "job_id": "t1", "result": None, "error": None}
+STEP = {"action": "campaigns.generate", "provider": "fal", "job_id": "t1", "result": None, "error": None}
 RUN: dict[str, Any] = {
     "id": "r1",
     "status": "failed",
@@ -33,9 +33,9 @@ def test_a_run_is_printed_with_a_row_for_each_step(capsys: pytest.CaptureFixture
     fields, _, table = capsys.readouterr().out.partition("\n\n")
     assert "2025-10-09T08:53:20Z" in fields
     one, two, three = (line.split() for line in table.splitlines()[1:])
-    assert one == ["one", "campaigns.generate", "completed", "42", "s", "t1", "https://cdn.example.com/a.png"]
+    assert one == ["one", "campaigns.generate", "fal", "completed", "42", "s", "t1", "https://cdn.example.com/a.png"]
     assert two[-3:] == ["[red]out", "of", "paint"]
-    assert three[:5] == ["three", "campaigns.generate", "skipped", "-", "-"]
+    assert three[:6] == ["three", "campaigns.generate", "fal", "skipped", "-", "-"]
 
 
 def test_a_run_with_nothing_but_an_id_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

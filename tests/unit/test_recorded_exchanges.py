@@ -21,7 +21,7 @@ from receiver.providers.reports import told_wait
 FOLDER = Path(__file__).parent.parent / "payloads" / "providers"
 EXCHANGES = [
     pytest.param(name, exchange, id=f"{name}: {exchange['name']}")
-    for name in APIS
+    for name in sorted(APIS.keys() - {"pi"})  # whose have a test of their own
     for exchange in orjson.loads((FOLDER / f"{name}.json").read_bytes())
 ]
 SIGNED = [each for each in EXCHANGES if "secret" in each.values[1]]  # type: ignore[operator]
