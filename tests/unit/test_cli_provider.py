@@ -26,6 +26,11 @@ def test_a_good_file_says_what_it_sends_and_reads() -> None:
     )
 
 
+def test_a_file_and_a_provider_are_not_checked_together() -> None:
+    for arguments in ((str(path_of("kling")), "fal"), (str(path_of("kling")), "--account", "a"), ("fal", "openai")):
+        assert checked(*arguments)[0] == 2
+
+
 def test_faults_are_named_with_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "everything.toml"
     path.write_text((EXAMPLES / "everything.toml").read_text().replace("[account]", "[acount]"))
