@@ -160,6 +160,7 @@ async def test_an_account_is_added_rotated_checked_and_removed(world: World, cli
     assert (pages[0].status_code, "concurrency: " in pages[0].text) == (400, True)
     assert (await send(client, "/providers/fal/accounts", **fields)).headers["location"] == "/providers"
     pages.append(await client.get("/providers"))
+    assert "webhook_secret, if there is one" in pages[-1].text
     (path,) = re.findall(rf'href="(/providers/fal/accounts/[^"]+)">{name}<', pages[-1].text)
     for act, said in (
         ("check", "the provider accepts the key"),
