@@ -99,6 +99,9 @@ def _counts(found: Mapping[str, Any]) -> list[tuple[str, int]]:
 
     updates = found["updates"]
     rare = [
+        ("only asked to look", total("looked_at")),
+        ("answered a challenge", total("answered")),
+        ("of no task here", total("unknown_task")),
         ("too large", total("too_large")),
         ("packed in an unknown way", total("unknown_encoding")),
         ("not stored, asked for again", total("unavailable")),

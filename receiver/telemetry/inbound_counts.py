@@ -8,7 +8,8 @@ from prometheus_client import Metric
 from receiver.telemetry.exposition import counters
 
 _RECEIVED, _REFUSED, _UPDATES = "ringback_inbound_received", "ringback_inbound_refused", "ringback_updates"
-_RESULTS = ("stored", "malformed", "too large", "unknown encoding", "unavailable")
+_DONE = ("stored", "looked at", "answered", "unknown task")
+_RESULTS = (*_DONE, "malformed", "too large", "unknown encoding", "unavailable")
 _WITHOUT_EVENT = {"nothing": "unchanged", "receipt": "receipts"}
 
 

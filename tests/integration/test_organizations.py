@@ -341,6 +341,8 @@ async def test_no_route_shows_or_changes_what_belongs_to_another_organization(wo
             continue
         if route.path.endswith("/accounts"):  # of a provider, which is everyone's
             continue
+        if "{owner}" in route.path:  # of a model, which is a provider's
+            continue
         for method in (route.methods or set()) - {"HEAD"}:
             body = {"since": LONG_AGO} if route.path.endswith(("/replay", "/recover")) else {"description": "mine"}
             given = body if method in ("POST", "PATCH") else None

@@ -33,6 +33,12 @@ class ReceivedAnswer(Answered):
 
     name: str
     stored: int
+    looked_at: int
+    """They only said that there is news, or could not be checked: the task was asked for."""
+    answered: int
+    """They asked for an answer, such as a challenge, and got it."""
+    unknown_task: int
+    """They only named a task, and it is none of Ringback's."""
     malformed: int
     too_large: int
     unknown_encoding: int
