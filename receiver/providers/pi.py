@@ -97,7 +97,7 @@ class Pi(BaseAPI):
     def judge(self, answer: CallResponse) -> Judgement:
         """Return what the error's code says where the status does not."""
         error = answer.body.get("error") if isinstance(answer.body, dict) else None
-        code = error.get("code") if isinstance(error, dict) else None
+        code = str(error.get("code")) if isinstance(error, dict) else None
         if code in _UNKNOWN_IDS:
             return Judgement.MISSING
         return Judgement.LATER if code in _NOT_STARTED else Judgement.BY_STATUS
@@ -116,7 +116,7 @@ class Pi(BaseAPI):
         again by anybody who has seen it. And the jobs of a run's steps come here too, which are no tasks of ours.
         """
         body = object_of(value)
-        if body.get("type") not in _EVENTS:
+        if str(body.get("type")) not in _EVENTS:
             raise MalformedUpdate(f"type must be {' or '.join(sorted(_EVENTS))}")
         return LookNow(id_of(object_of(object_of(body.get("data")).get("job")), "id"))
 

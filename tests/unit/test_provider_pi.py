@@ -112,12 +112,20 @@ def test_an_id_that_is_none_of_pi_s_is_missing() -> None:
     assert isinstance(fetch_outcome(recorded("run_not_found"), PI, task, "default"), Missing)
     for code in ("invalid_run_id", "invalid_job_id"):
         assert PI.judge(answer(400, {"error": {"code": code}})) == Judgement.MISSING
-    assert PI.judge(answer(400, {"error": {"code": "invalid_run_dag"}})) == Judgement.BY_STATUS
+    others: list[Any] = ["invalid_run_dag", []]
+    for other in others:
+        assert PI.judge(answer(400, {"error": {"code": other}})) == Judgement.BY_STATUS
 
 
 def test_a_webhook_only_says_which_job_to_look_at() -> None:
     assert PI.parse_webhook(RECORDED["webhook"]) == LookNow(JOB)
-    malformed: list[Any] = [{}, {"type": "run.completed"}, {"type": "job.failed", "data": {"job": {}}}, []]
+    malformed: list[Any] = [
+        {},
+        {"type": []},
+        {"type": "run.completed"},
+        {"type": "job.failed", "data": {"job": {}}},
+        [],
+    ]
     for wrong in malformed:
         with pytest.raises(MalformedUpdate):
             PI.parse_webhook(wrong)
