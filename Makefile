@@ -23,12 +23,12 @@ demo: $(READY) ## run the demo: the whole service with the bundled sandbox provi
 # Four at a time also on two cores: tests wait for half of their time. Some tests start processes: no environment may
 # make each of these compile everything again.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 4 --dist worksteal
-SLOW := tests/browser tests/deploy tests/faults tests/fuzz
+SLOW := tests/browser tests/deploy tests/faults tests/fuzz tests/providers
 
 test: $(READY) ## run the test suite (in less than 12 minutes on two cores)
 	$(PYTEST) $(SLOW:%=--ignore=%)
 
-test-slow: $(READY) ## run the tests that kill processes, drive a browser and proxies, and draw thousands of requests
+test-slow: $(READY) ## run the tests that kill processes, drive a browser and proxies, try each provider, draw thousands of requests
 	$(PYTEST) $(SLOW)
 
 test-clients: $(READY) ## drive public clients of PiAPI, unchanged (tests/clients/README.md)

@@ -39,7 +39,7 @@ settings.load_profile("untimed")
 # Tests look at `/readyz` and `/metrics` right after what they did.
 patch("receiver.api.health.REMEMBERED_SECONDS", 0.0).start()
 
-_FLOORS_WITH_DATABASE = ("storage", "integration", "acceptance", "faults", "browser", "fuzz")
+_FLOORS_WITH_DATABASE = ("storage", "integration", "acceptance", "faults", "browser", "fuzz", "providers")
 
 
 @pytest.hookimpl(wrapper=True)

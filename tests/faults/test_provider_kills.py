@@ -11,7 +11,7 @@ import pytest
 from receiver.providers.registry import APIS
 from tests.fakes.rows import select
 from tests.fakes.world import FAST_POLLING, PERSISTENT, ProcessWorld, in_processes
-from tests.integration.test_providers import CODED, Kind, create, declared, each
+from tests.providers.kinds import CODED, Kind, create, declared, each
 
 pytestmark = pytest.mark.long
 KINDS = (*CODED, declared("kling"))

@@ -11,7 +11,7 @@ import httpx
 import orjson
 
 from tests.fakes.world import World, in_process
-from tests.integration.test_providers import FIRST_KINDS, ONLY_WEBHOOKS, Kind, at_provider, create
+from tests.providers.kinds import FIRST_KINDS, ONLY_WEBHOOKS, Kind, at_provider, create
 
 OPENAI = next(kind for kind in FIRST_KINDS if kind.provider == "openai")
 GEMINI = next(kind for kind in FIRST_KINDS if kind.provider == "gemini")
