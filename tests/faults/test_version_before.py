@@ -14,30 +14,31 @@ from pathlib import Path
 import httpx
 import pytest
 
+from receiver.providers.registry import APIS
 from receiver.storage.schema import current_revision, migrate
 from tests.fakes import databases
 from tests.fakes.ports import free_port
 from tests.fakes.subscriber import ReceivedDelivery
 from tests.fakes.world import FAST_POLLING, World, in_processes
 
-VERSION_BEFORE = "54f89f9"
-"""The last commit before the newest migration. It refuses to start on a schema that it does not know; what follows it
-starts on each that only adds (`tests/storage/test_compatibility.py`)."""
+VERSIONS_BEFORE = {"schema_0013": "54f89f9", "schema_0018": "bdf163b"}
+"""The last commit before each group of migrations that landed together. The first refuses to start on a schema that it
+does not know; what follows it starts on each that only adds (`tests/storage/test_compatibility.py`)."""
 ROOT = Path(__file__).parents[2]
 EACH = 5
 
 pytestmark = pytest.mark.postgresql_only("several versions at a time need PostgreSQL")
 
 
-@pytest.fixture
-def code_before(tmp_path: Path) -> Path:
+@pytest.fixture(params=VERSIONS_BEFORE.values(), ids=list(VERSIONS_BEFORE))
+def code_before(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     folder = tmp_path / "before"
     folder.mkdir()
     archive = subprocess.run(
-        ["git", "archive", VERSION_BEFORE, "receiver", "models", "migrations"], cwd=ROOT, capture_output=True
+        ["git", "archive", request.param, "receiver", "models", "migrations"], cwd=ROOT, capture_output=True
     )
     if archive.returncode != 0:
-        pytest.skip(f"the history has no commit {VERSION_BEFORE}")
+        pytest.skip(f"the history has no commit {request.param}")
     subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
     return folder
 
@@ -104,6 +105,9 @@ async def command_before(code: Path, world: World, *arguments: str) -> None:
 
 async def begin(code: Path, environment: dict[str, str], *arguments: str) -> asyncio.subprocess.Process:
     own = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
+    # Of providers that it does not have; it refuses settings that it does not know.
+    newer = tuple(f"RINGBACK_PROVIDER_{name.upper()}_" for name in APIS)
+    environment = {name: value for name, value in environment.items() if not name.startswith(newer)}
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "receiver.cli", *arguments),
         cwd=code,

@@ -21,6 +21,7 @@ _SHORT = {
     "bulk_action": 100,
     "fan_out": 100,
     "organization": 20,
+    "provider_account": 100,
     "replay": 100,
     "run": 100_000,
     "run_step": 200_000,
