@@ -99,7 +99,7 @@ def _counts(found: Mapping[str, Any]) -> list[tuple[str, int]]:
 
     updates = found["updates"]
     rare = [
-        ("only asked to look", total("looked_at")),
+        ("only asked to look", total("thin")),
         ("answered a challenge", total("answered")),
         ("of no task here", total("unknown_task")),
         ("too large", total("too_large")),

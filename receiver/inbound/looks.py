@@ -51,7 +51,7 @@ class Looks:
                 "the create call of the task is not answered yet; send it again", retry_after=_AGAIN_SECONDS
             )
         await self.poll_now(task_uid)
-        return "looked at", None
+        return "thin", None
 
     async def poll_now(self, task_uid: str) -> None:
         """Make a task due for a poll now, unless it has ended."""
@@ -62,11 +62,11 @@ class Looks:
     async def _look_by_name(self, sender: InboundSender, name: str) -> Looked:
         """Look at the task with this id at the provider; if none has it, at one whose create call is not answered."""
         if await self._poll_owner(sender, name):
-            return "looked at", None
+            return "thin", None
         is_open = await self._database.read(open_create(sender.name, sender.account_id))
         # Only now: a call that is not open any more has been answered, and its task has the id.
         if await self._poll_owner(sender, name):
-            return "looked at", None
+            return "thin", None
         return await self._ask_whose(sender, name) if is_open else ("unknown task", None)
 
     async def _poll_owner(self, sender: InboundSender, name: str) -> bool:
@@ -87,12 +87,12 @@ class Looks:
         uid, attempt = named
         rows = await self._database.read(lost_creates([uid]))
         if not any((row["provider"], row["account_id"]) == (sender.name, sender.account_id) for row in rows):
-            return ("looked at" if await self._poll_owner(sender, name) else "unknown task"), None
+            return ("thin" if await self._poll_owner(sender, name) else "unknown task"), None
         update = replace(outcome.update, attempt=attempt)
         applied = await self._apply(Arrival(provider=sender.name, task_uid=uid, update=update))
         ids = {"task_id": uid, "provider": sender.name, "provider_task_id": name}
         log.info("lost create found", **ids, status=applied.status)
-        return "looked at", applied.trace_context
+        return "thin", applied.trace_context
 
     async def _apply(self, arrival: Arrival) -> Applied:
         return await self._database.writer.write(self._applier.apply, arrival, essential=True)

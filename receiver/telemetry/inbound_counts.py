@@ -8,7 +8,7 @@ from prometheus_client import Metric
 from receiver.telemetry.exposition import counters
 
 _RECEIVED, _REFUSED, _UPDATES = "ringback_inbound_received", "ringback_inbound_refused", "ringback_updates"
-_DONE = ("stored", "looked at", "answered", "unknown task")
+_DONE = ("stored", "thin", "answered", "unknown task")
 _RESULTS = (*_DONE, "malformed", "too large", "unknown encoding", "unavailable")
 _WITHOUT_EVENT = {"nothing": "unchanged", "receipt": "receipts"}
 

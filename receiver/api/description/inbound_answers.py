@@ -33,7 +33,7 @@ class ReceivedAnswer(Answered):
 
     name: str
     stored: int
-    looked_at: int
+    thin: int
     """They only said that there is news, or could not be checked: the task was asked for."""
     answered: int
     """They asked for an answer, such as a challenge, and got it."""
