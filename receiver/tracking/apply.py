@@ -130,7 +130,7 @@ class Applier:
 
     def _apply_one(self, arrival: Arrival, batch: UpdateBatch) -> Applied:
         """Decide one update and note in the batch what is to be written for it."""
-        task = batch.find(arrival)
+        named = task = batch.find(arrival)
         update = batch.with_attempt(arrival)
         if task is not None and batch.is_of_another_account(arrival, task):
             task = None
@@ -146,7 +146,8 @@ class Applier:
             batch.name_earlier(task, update)
         receipt = decision.receipt if arrival.body is not None else None
         if receipt is not None:
-            batch.receipts.append(_receipt(arrival, task, decision, batch.now))
+            owner = task if arrival.task_uid is None else named
+            batch.receipts.append(_receipt(arrival, owner, decision, batch.now))
         self._count_unknown_word(arrival)
         counted(updates_applied, update.source, decision.event or (receipt and "receipt") or "nothing").inc()
         if task is None:

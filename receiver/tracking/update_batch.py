@@ -117,8 +117,13 @@ class UpdateBatch:
         return owner != task.uid
 
     def is_of_another_account(self, arrival: Arrival, task: TaskState) -> bool:
-        """Whether only the provider's id leads to the task, and the update came from another account."""
-        return arrival.task_uid is None and arrival.account_id != task.account_id
+        """Whether the update came from another provider, or only its id leads to the task and not its account.
+
+        The token in a webhook's path is good at the addresses of all providers, and not all of them sign: what proves
+        nothing for the task's own provider must not be believed because another one was named.
+        """
+        is_account_s = arrival.task_uid is not None or arrival.account_id == task.account_id
+        return arrival.provider != task.provider or not is_account_s
 
     def without_row(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
         """Return one arrival for each task that has no row yet: by its id, or by a provider's id without an owner."""
