@@ -38,7 +38,7 @@ from receiver.providers.base import (
     SubmitOutcome,
     WebhookOutcome,
 )
-from receiver.providers.calls import CallResponse, HTTPCalls
+from receiver.providers.calls import CallResponse, HTTPCalls, NotSent
 from receiver.providers.lenient_json import read_json
 from receiver.providers.measuring import count_call, measured
 from receiver.providers.outcomes import (
@@ -67,6 +67,9 @@ _KEYS_SECONDS = 86_400.0
 """How long fetched signing keys are used."""
 _KEYS_AGAIN_SECONDS = 60.0
 """They are fetched again after a signature that none of them made, but no sooner than this: keys are rotated."""
+_KEYS_RETRY_SECONDS = 5.0
+"""They are not fetched again for this long after they could not be had."""
+_DOTS = frozenset({".", ".."})
 _UNBEGUN = frozenset({TaskStatus.QUEUED, TaskStatus.STAGED, TaskStatus.PENDING})
 
 Keep = Callable[[dict[str, Any]], bool]
@@ -97,6 +100,7 @@ class Adapter:
         )
         self._keys: Any = None
         self._keys_at = -_KEYS_SECONDS
+        self._keys_not_before = 0.0
         self._fetching_keys = asyncio.Lock()
 
     async def submit(
@@ -204,6 +208,7 @@ class Adapter:
             return refused
         try:
             request = self._api.create(task)
+            self._own(request.url)
         except CannotAsk as error:
             return Refused(400, str(error), envelope(400, str(error)))
         outcome = await self._call(request, hidden=task.webhook_secret or "", caller=caller, confirm=confirm)
@@ -306,9 +311,13 @@ class Adapter:
         confirm: ConfirmSend | None = None,
     ) -> MadeCall:
         now = wall_now().timestamp()
+        try:
+            url = self._own(request.url)
+        except CannotAsk as error:
+            return NotSent(str(error))
         outcome = await self._calls.call(
             request.method,
-            self._own(request.url),
+            url,
             params=request.params or None,
             content=None if request.body is None else orjson.dumps(request.body),
             headers={**self._api.auth(self._account.credentials, now), **request.headers},
@@ -326,27 +335,41 @@ class Adapter:
         """Return a URL of the provider's, or its path where it is below the base URL or elsewhere.
 
         An account with another base URL (a proxy, a sandbox) has everything there. A URL that leads off the provider's
-        hosts is not followed: its path is asked for at the provider instead.
+        hosts is not followed: its path is asked for at the provider instead. Raises `CannotAsk` for what is neither a
+        URL nor a path, and for one with `..` in it, which leads elsewhere than it seems.
         """
-        parts = urlsplit(url)
+        try:
+            parts, base = urlsplit(url), urlsplit(self._base_url)
+        except ValueError:
+            raise CannotAsk("the address at the provider is no URL") from None
+        if not (parts.netloc or url.startswith("/")) or not _DOTS.isdisjoint(parts.path.split("/")):
+            raise CannotAsk("the address at the provider is no URL, or one with dots that lead elsewhere")
+        path, query = parts.path or "/", f"?{parts.query}" if parts.query else ""
         if not parts.netloc:
             return url
-        base = urlsplit(self._base_url)
-        path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
-        is_own = self._account.base_url is None and parts.scheme == "https" and parts.netloc in self._api.hosts
-        if is_own:
-            return url
-        # A base URL with a path of its own is in the URLs below it already.
-        return path.removeprefix(base.path) if parts.netloc == base.netloc and base.path else path
+        if self._account.base_url is None and parts.scheme == "https" and parts.netloc in self._api.hosts:
+            return f"https://{parts.netloc}{path}{query}"
+        # A base URL with a path of its own is in the URLs below it already. What is left begins with a slash, or it
+        # would be taken for a whole URL.
+        if parts.netloc == base.netloc and f"{path}/".startswith(f"{base.path}/"):
+            path = path.removeprefix(base.path) or "/"
+        return f"{path}{query}"
 
     async def _signing_keys(self, request: Request, most_seconds: float) -> Any:
-        """Return the keys, fetched again if they are older than this; None if they cannot be had."""
+        """Return the keys, fetched again if they are older than this; None if they cannot be had.
+
+        While they cannot be had, webhooks do not wait one after the other for a call each.
+        """
         async with self._fetching_keys:
-            if monotonic() - self._keys_at < most_seconds:
+            now = monotonic()
+            is_fresh, has_failed = now - self._keys_at < most_seconds, now < self._keys_not_before
+            if is_fresh or has_failed or self._fault:
                 return self._keys
             answer = await self._call(request)
             if isinstance(answer, CallResponse) and answer.status == 200 and answer.body is not None:
                 self._keys, self._keys_at = answer.body, monotonic()
+            else:
+                self._keys_not_before = monotonic() + _KEYS_RETRY_SECONDS
             return self._keys
 
     def _verified(self, body: bytes, headers: Headers, keys: Any) -> Signature:

@@ -30,7 +30,7 @@ _WORDS = {
     "in_progress": TaskStatus.PROCESSING,
     "completed": TaskStatus.COMPLETED,
 }
-_MODEL = re.compile(r"[\w.-]+(?:/[\w.-]+)+", re.ASCII)
+_MODEL = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)+", re.ASCII)
 _NAMESPACES = frozenset({"workflows", "comfy"})
 """Before the owner of an app, where it has no model of its own."""
 _NO_RESULT = frozenset({400, 401, 403, 404, 408, 429})
@@ -86,7 +86,9 @@ class Fal(BaseAPI):
         return Request(method="GET", url=_url(task, "result", ""))
 
     def is_result(self, answer: CallResponse) -> bool:
-        """Return whether it is the model's own answer, which has the model's own status."""
+        """Return whether it is the model's own answer, which has the model's own status; a gateway's page is none."""
+        if answer.body is None:
+            return False
         if 200 <= answer.status < 300:
             return True
         is_failure = 400 <= answer.status < 500 and answer.status not in _NO_RESULT
@@ -150,6 +152,8 @@ def _url(task: ProviderTask, name: str, end: str) -> str:
     given = (task.handle or {}).get(name)
     if isinstance(given, str):
         return given
+    if _MODEL.fullmatch(task.model) is None:
+        raise CannotAsk("fal is asked for a task by its app, which is not known of this one")
     parts = task.model.split("/")
     app = parts[: 3 if parts[0] in _NAMESPACES else 2]
     return f"/{'/'.join(quote(part, safe='') for part in app)}/requests/{quote(task.id, safe='')}{end}"

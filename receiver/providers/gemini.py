@@ -101,7 +101,12 @@ class Gemini(BaseAPI):
         return Request(method="GET", url="/v1beta/models", params={"pageSize": "1"})
 
     def judge(self, answer: CallResponse) -> Judgement:
-        """Return what the reason says: a wrong key is a 400 here, and a missing one a 403."""
+        """Return what the reason says: a wrong key is a 400 here, and a missing one a 403.
+
+        The error in a success is that of the task which it shows.
+        """
+        if answer.status < 400:
+            return Judgement.BY_STATUS
         error = _error_of(answer.body)
         details = error.get("details")
         listed = details if isinstance(details, list) else []

@@ -127,8 +127,12 @@ class OpenAI(BaseAPI):
         return Request(method="GET", url="/v1/models")
 
     def judge(self, answer: CallResponse) -> Judgement:
-        """Return `NO_MONEY` for a used-up quota: it has the status of a rate limit, but waiting does not help."""
-        return Judgement.NO_MONEY if _code(answer) == "insufficient_quota" else Judgement.BY_STATUS
+        """Return `NO_MONEY` for a used-up quota: it has the status of a rate limit, but waiting does not help.
+
+        The error in a success is that of the response which it shows.
+        """
+        is_unpaid = answer.status >= 400 and _code(answer) == "insufficient_quota"
+        return Judgement.NO_MONEY if is_unpaid else Judgement.BY_STATUS
 
     def message(self, answer: CallResponse) -> str:
         """Return the words of the error, without those about a wrong key, which repeat a part of it."""
@@ -157,7 +161,7 @@ def _with_reference(given: dict[str, Any], reference: str) -> dict[str, Any]:
     """Return the input with our reference in its metadata, where there is room for it."""
     metadata = given.get("metadata")
     own = {} if metadata is None else metadata
-    if not reference or not isinstance(own, dict) or len(own) >= _MOST_METADATA:
+    if not reference or not isinstance(own, dict) or len(own.keys() | {_REFERENCE}) > _MOST_METADATA:
         return dict(given)
     return {**given, "metadata": {**own, _REFERENCE: reference}}
 

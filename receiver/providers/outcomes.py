@@ -31,6 +31,9 @@ from receiver.providers.base import (
 from receiver.providers.calls import CallResponse, NotSent, ResponseLost
 from receiver.providers.statuses import GONE, LOST_AT_GATEWAY, NOT_MADE, PROVIDER_FAULTS, REDIRECTS, TEMPORARY
 
+_LATER_OR_MADE = TEMPORARY - NOT_MADE
+"""Refusals that pass, of a call that may have made a task all the same: a server that waits no longer (408)."""
+
 MadeCall = CallResponse | NotSent | ResponseLost
 
 
@@ -69,6 +72,8 @@ def submit_outcome(outcome: MadeCall, api: API, task: NewTask, account: str) -> 
     match judged(api, outcome):
         case Judgement.UNAUTHORIZED:
             return unauthorized(api.name, account, message)
+        case Judgement.LATER if outcome.status in _LATER_OR_MADE and api.judge(outcome) == Judgement.BY_STATUS:
+            return UnknownOutcome(message, seen=seen(outcome))
         case Judgement.NO_MONEY:
             return Refused(402, message, envelope(402, message))
         case Judgement.LATER:

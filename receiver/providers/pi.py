@@ -96,6 +96,8 @@ class Pi(BaseAPI):
 
     def judge(self, answer: CallResponse) -> Judgement:
         """Return what the error's code says where the status does not."""
+        if answer.status < 400:
+            return Judgement.BY_STATUS
         error = answer.body.get("error") if isinstance(answer.body, dict) else None
         code = str(error.get("code")) if isinstance(error, dict) else None
         if code in _UNKNOWN_IDS:

@@ -33,7 +33,7 @@ _WORDS = {
     "canceled": TaskStatus.CANCELLED,
     "cancelled": TaskStatus.CANCELLED,
 }
-_MODEL = re.compile(r"(?:deployments/)?[\w.-]+/[\w.-]+(?::[\w.-]+)?|[0-9a-f]{64}", re.ASCII)
+_MODEL = re.compile(r"(?:deployments/)?[\w-][\w.-]*/[\w-][\w.-]*(?::[\w.-]+)?|[0-9a-f]{64}", re.ASCII)
 _DEPLOYMENT = "deployments/"
 _PERCENT = re.compile(r"(?m)^\s{0,20}(\d{1,3})%\|")
 _LOGS_READ = 4000

@@ -24,4 +24,6 @@ async def test_a_provider_that_signs_nothing_is_no_way_around_the_signature_of_a
         after = await world.task(uid)
         assert (after["status"], after["output"]) == (before["status"], None)
         kept = select(world, RECEIPTS)
-        assert {(each["task_uid"], each["reason"], each["organization_id"]) for each in kept} == {(uid, "conflicting", 1)}
+        assert {(each["task_uid"], each["reason"], each["organization_id"]) for each in kept} == {
+            (uid, "conflicting", 1)
+        }
