@@ -35,6 +35,8 @@ _WORDS = {
 }
 _MODEL = re.compile(r"(?:deployments/)?[\w-][\w.-]*/[\w-][\w.-]*(?::[\w.-]+)?|[0-9a-f]{64}", re.ASCII)
 _DEPLOYMENT = "deployments/"
+_INTERNAL = "replicate-internal/"
+_VERSION = re.compile(r"[0-9a-f]{64}")
 _PERCENT = re.compile(r"(?m)^\s{0,20}(\d{1,3})%\|")
 _LOGS_READ = 4000
 """Characters at the end of the logs in which a progress bar is looked for."""
@@ -96,7 +98,7 @@ class Replicate(BaseAPI):
         return Request(method="GET", url="/v1/predictions", params=params)
 
     def read_page(self, answer: CallResponse, window: Window) -> ListPage:
-        """Return the predictions of a page; the next one's address is in it."""
+        """Return the predictions of a page, but not those of other models; the next one's address is in it."""
         body = object_of(answer.body)
         results, following = body.get("results"), body.get("next")
         if not isinstance(results, list):
@@ -104,7 +106,8 @@ class Replicate(BaseAPI):
         # A filter that is ignored must not make the whole history be read.
         is_before = bool(results) and _is_before(results[-1], window)
         more = Request(method="GET", url=following) if isinstance(following, str) and not is_before else None
-        return ListPage([each for each in results if isinstance(each, dict)], more)
+        predictions = [each for each in results if isinstance(each, dict)]
+        return ListPage([each for each in predictions if not _is_of_another(each, window.model)], more)
 
     def parse_task(self, task: dict[str, Any]) -> ProviderUpdate:
         """Return a prediction of the list."""
@@ -148,6 +151,22 @@ def _prediction(value: Any) -> ProviderUpdate:
         started_at=fields.read_time(body.get("started_at")),
         ended_at=fields.read_time(body.get("completed_at")),
     )
+
+
+def _is_of_another(item: dict[str, Any], asked: str) -> bool:
+    """Return whether a prediction is certainly of another model than the one that was asked for.
+
+    Often one input is tried with several models, so that it does not tell whose prediction it is. A deployment runs a
+    model of another name, and an official model may be called by an internal one.
+    """
+    made, version = item.get("model"), item.get("version")
+    name, _, wanted = asked.partition(":")
+    if "/" not in name:
+        name, wanted = "", name
+    if isinstance(version, str) and _VERSION.fullmatch(version) and _VERSION.fullmatch(wanted) and version != wanted:
+        return True
+    is_named = isinstance(made, str) and "/" in made and not made.startswith(_INTERNAL)
+    return is_named and name != "" and not name.startswith(_DEPLOYMENT) and str(made).lower() != name.lower()
 
 
 def _progress(logs: Any) -> int:

@@ -1,13 +1,14 @@
 """What single answers and webhooks of the providers in code come to, where a mistake would lose or double a task."""
 
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from models import TaskStatus
 from receiver.providers import Found, NewTask, NoAnswer, ProviderTask, Refused, Signature, UnknownOutcome
-from receiver.providers.api import API, CannotAsk, Request
+from receiver.providers.api import API, CannotAsk, Request, Window
 from receiver.providers.calls import CallResponse
 from receiver.providers.outcomes import fetch_outcome, result_outcome, submit_outcome
 from receiver.providers.registry import APIS
@@ -80,6 +81,32 @@ def test_a_task_of_fal_s_whose_app_is_not_known_cannot_be_asked_for() -> None:
 def test_no_part_of_a_model_leads_elsewhere(api: API, model: str) -> None:
     with pytest.raises(CannotAsk, match="model must be"):
         api.create(NewTask(model=model, task_type="", input={}))
+
+
+@pytest.mark.parametrize(
+    ("asked", "model", "version", "may_be"),
+    [
+        ("owner/model", "owner/model", "hidden", True),
+        ("owner/model", "Owner/Model", "d-1", True),
+        ("owner/model", "owner/other", "hidden", False),
+        ("owner/model", "replicate-internal/model-fp8", "hidden", True),
+        ("owner/model", None, None, True),
+        (f"owner/model:{'a' * 64}", "owner/model", "a" * 64, True),
+        (f"owner/model:{'a' * 64}", "owner/model", "b" * 64, False),
+        ("a" * 64, "owner/model", "a" * 64, True),
+        ("a" * 64, "owner/model", "b" * 64, False),
+        ("a" * 64, "owner/model", "hidden", True),
+        ("deployments/owner/own", "owner/model", "b" * 64, True),
+    ],
+)
+def test_a_prediction_of_another_model_is_not_taken_for_a_lost_create_with_the_same_input(
+    asked: str, model: str | None, version: str | None, *, may_be: bool
+) -> None:
+    item = {"id": "p1", "status": "starting", "model": model, "version": version, "input": {"prompt": "a cat"}}
+    page = REPLICATE.read_page(
+        answer(200, {"results": [item], "next": None}), Window(asked, datetime(2026, 1, 1, tzinfo=UTC))
+    )
+    assert page.tasks == ([item] if may_be else [])
 
 
 def test_a_client_cannot_name_another_s_task_in_the_metadata_of_its_own() -> None:
