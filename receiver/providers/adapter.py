@@ -85,7 +85,9 @@ class Adapter:
         self.name = api.name
         self.capabilities = api.capabilities
         self._api = api
-        self._account = account
+        # A line break at the end, as a file or a secret store may add it, makes a header that cannot be sent.
+        credentials = {name: value.strip() for name, value in account.credentials.items()}
+        self._account = account = replace(account, credentials=credentials)
         self._base_url = (account.base_url or api.base_url).rstrip("/")
         self._fault = _credential_fault(api, account)
         self._refusal: str | None = None

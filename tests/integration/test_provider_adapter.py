@@ -99,3 +99,13 @@ async def test_without_a_key_a_signature_is_not_checked_and_nothing_raises(serve
         signature = await adapter.check_signature(b"{}", [])
     assert signature == (Signature.WRONG if name == "openai" else Signature.UNCHECKED)
     assert server.requests == []
+
+
+@pytest.mark.parametrize("name", APIS)
+async def test_a_key_with_a_line_break_at_its_end_is_sent_without_it(server: FakeServer, name: str) -> None:
+    server.responds(reply(401))
+    async with adapter_at(server.url, name, " a-key-of-mine\r\n") as adapter:
+        assert isinstance(await adapter.fetch(ProviderTask("r1", None, MODEL), attempt=1), NoAnswer)
+    (request,) = server.requests
+    sent = request.headers.get("authorization") or request.headers["x-goog-api-key"]
+    assert sent.endswith("a-key-of-mine")
