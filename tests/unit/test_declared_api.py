@@ -204,6 +204,28 @@ def test_an_optional_proof_is_asked_for_once_the_account_has_its_secret() -> Non
     assert api.verify(b"{}", [], credentials={"webhook_secret": "s"}, keys=None, now=NOW) == Signature.WRONG
 
 
+@pytest.mark.parametrize("by", ["standard", "hmac"])
+def test_at_one_address_for_all_tasks_no_webhook_is_believed_without_a_secret(tmp_path: Path, by: str) -> None:
+    changes = [
+        ('by = "ed25519"\n', f'by = "{by}"\nsecret = "hook_secret"\noptional = true\n'),
+        ('jwks = "https://keys.everything.example/keys.json"\n', ""),
+        ('hosts = ["keys.everything.example"]', 'optional_credentials = ["hook_secret"]'),
+        ('callback = "task"', 'callback = "account"'),
+        ('callback = { in = "query", name = "hook" }\n', ""),
+    ]
+    api = api_with(tmp_path, *changes)
+    now = str(int(NOW)).encode()
+    headers = [(b"webhook-id", b"m"), (b"webhook-timestamp", now), (b"webhook-signature", b"v1,AAAA")]
+    for signed in ([], headers, [(b"x-signature", b"AAAA"), (b"x-time", now)]):
+        assert api.verify(b"{}", signed, credentials={}, keys=None, now=NOW) == Signature.WRONG
+
+
+def test_a_signature_with_letters_that_base64_has_not_is_wrong() -> None:
+    headers = [(b"x-signature", b"\xe9\xff"), (b"x-time", str(int(NOW)).encode())]
+    keys = {"keys": [{"x": "AAAA"}]}
+    assert shipped("everything").verify(b"{}", headers, credentials={}, keys=keys, now=NOW) == Signature.WRONG
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=10),
     lambda inner: (

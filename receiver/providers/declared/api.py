@@ -12,6 +12,7 @@ from receiver.domain.updates import ProviderUpdate
 from receiver.providers import fields
 from receiver.providers.api import BaseAPI, CannotAsk, Credentials, Judgement, ListPage, Request, Window
 from receiver.providers.base import (
+    CallbackScope,
     Capabilities,
     ChallengeAnswer,
     Headers,
@@ -201,7 +202,9 @@ class DeclaredAPI(BaseAPI):
         """Check the proof that the file names."""
         if self._file.webhook is None:
             return Signature.WRONG
-        return verified(self._file.webhook.proof, body, headers, credentials=credentials, keys=keys, now=now)
+        has_token = self.capabilities.callback == CallbackScope.TASK
+        proof = self._file.webhook.proof
+        return verified(proof, body, headers, credentials=credentials, keys=keys, now=now, has_token=has_token)
 
     def parse_webhook(self, value: Any) -> WebhookOutcome:
         """Return the task that a webhook tells of, or that it is to be looked at, or the answer to a challenge."""

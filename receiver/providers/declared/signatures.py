@@ -1,7 +1,6 @@
 """Checks what a declared provider's webhooks bring as proof, by the strategy that its file names."""
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -28,11 +27,21 @@ def described(proof: ProofTable) -> tuple[str, ...]:
 
 
 def verified(
-    proof: ProofTable, body: bytes, headers: Headers, *, credentials: Mapping[str, str], keys: Any, now: float
+    proof: ProofTable,
+    body: bytes,
+    headers: Headers,
+    *,
+    credentials: Mapping[str, str],
+    keys: Any,
+    now: float,
+    has_token: bool = True,
 ) -> Signature:
-    """Check a webhook. An optional proof is not asked for while the account has no secret for it."""
+    """Check a webhook. An optional proof is not asked for while the account has no secret for it.
+
+    That holds only where the path has a token (`has_token`): at one address for all tasks there is no other proof.
+    """
     secret = credentials.get(proof.secret or "", "")
-    if proof.by == "none" or (proof.optional and proof.secret is not None and not secret):
+    if proof.by == "none" or (has_token and proof.optional and proof.secret is not None and not secret):
         return Signature.VALID
     if proof.by == "standard":
         return verify_standard(secret, body, headers, now)
@@ -64,5 +73,5 @@ def _signed(proof: ProofTable, body: bytes, headers: Headers, seconds: str) -> b
 def _hex_of(signature: str) -> str:
     try:
         return base64.b64decode(signature, validate=True).hex()
-    except binascii.Error:
+    except ValueError:  # no base64, or not even ASCII
         return ""
