@@ -21,7 +21,7 @@ _GREATEST = 2**63 - 1
 def is_after(table: Table, moment: datetime) -> ColumnElement[bool]:
     """Return the condition that a row was inserted after a time, or a little before it."""
     near = table.alias("near").c
-    older = and_(near.uid < first_id_at(moment - _SLACK), near.created_at <= moment)
+    older = and_(near.uid < first_id_at(_shifted(moment, -_SLACK)), near.created_at <= moment)
     found = select(near.id).where(older).order_by(near.uid.desc()).limit(_ROWS).subquery()
     return table.c.id > select(func.coalesce(func.min(found.c.id), 0)).scalar_subquery()
 
@@ -29,6 +29,14 @@ def is_after(table: Table, moment: datetime) -> ColumnElement[bool]:
 def is_before(table: Table, moment: datetime) -> ColumnElement[bool]:
     """Return the condition that a row was inserted before a time, or a little after it."""
     near = table.alias("near").c
-    newer = and_(near.uid >= first_id_at(moment + _SLACK), near.created_at >= moment)
+    newer = and_(near.uid >= first_id_at(_shifted(moment, _SLACK)), near.created_at >= moment)
     found = select(near.id).where(newer).order_by(near.uid).limit(_ROWS).subquery()
     return table.c.id < select(func.coalesce(func.max(found.c.id), _GREATEST)).scalar_subquery()
+
+
+def _shifted(moment: datetime, by: timedelta) -> datetime:
+    """Return the moment so much later; the moment itself where no year is left for that."""
+    try:
+        return moment + by
+    except OverflowError:
+        return moment

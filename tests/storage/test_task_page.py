@@ -1,7 +1,7 @@
 """A page of tasks is what a look at every task says, whichever way it is found."""
 
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
 
@@ -93,6 +93,20 @@ async def test_a_page_is_what_a_look_at_every_task_says(
         if found != expected:
             wrong.append((case, found, expected))
     assert not wrong
+
+
+async def test_a_page_may_begin_and_end_at_the_ends_of_time(database: Database) -> None:
+    await add_organization(database, "default")
+    (key,) = await add_tasks(database, task_row())
+    first, last = (moment.replace(tzinfo=UTC) for moment in (datetime.min, datetime.max))
+    for wanted, found in (
+        (TaskFilter(organization_id=1, created_after=first), [key]),
+        (TaskFilter(organization_id=1, created_before=last), [key]),
+        (TaskFilter(organization_id=1, created_after=last), []),
+        (TaskFilter(organization_id=1, created_before=first), []),
+    ):
+        rows = await database.read(await page_of_tasks(database.read, wanted, 7))
+        assert [row["id"] for row in rows] == found
 
 
 def passes(row: dict[str, Any], wanted: TaskFilter) -> bool:
