@@ -101,12 +101,12 @@ class _Replicate:
         if isinstance(error, ProviderRefused) and error.body is not None and _is_problem(error.body):
             problem = bounded_problem(error.body, status, error.message)
         else:
-            title = _TITLES.get(status) or HTTPStatus(status).phrase
             detail = shortened(_message_with_param(error))
-            problem = {"title": title, "detail": detail, "status": status, "code": error.code}
+            problem = {"title": _title(status), "detail": detail, "status": status, "code": error.code}
         if error.retry_after is not None:
             problem = {**problem, "retry_after": error.retry_after}
-        return _json(problem, status, request_id, _retry_after(error), _kind_of(error), PROBLEM)
+        headers = _retry_after(error) | ({} if status in _REPEATABLE else {SHOULD_RETRY: "false"})
+        return _json(problem, status, request_id, headers, _kind_of(error), PROBLEM)
 
 
 PIAPI: Dialect = _PiAPI()
@@ -116,6 +116,11 @@ NATIVE: Dialect = _Native()
 REPLICATE: Dialect = _Replicate()
 """The dialect of the paths that Replicate's clients use."""
 PROBLEM = "application/problem+json"
+SHOULD_RETRY = "x-should-retry"
+"""With `false` version 2 of Replicate's client sends a request once; else it repeats a POST after 409 and any 5xx, and
+what had been done is paid for twice."""
+_REPEATABLE = (429, 503)
+"""With these nothing of the request was stored."""
 LONGEST_MESSAGE, LONGEST_PARAM = 10_000, 300
 """Characters."""
 LARGEST_REFUSAL = 64 * 1024
@@ -137,13 +142,38 @@ _REPLICATE_PATHS = tuple(
 )
 _TITLES = {401: "Unauthenticated", 402: "Insufficient credit", 422: "Input validation failed"}
 """Replicate's own words, where they are not those of HTTP."""
+_WRONG_ADDRESSES = {
+    "/v1/v1/": "there is nothing at this path: it has /v1 twice, so give the client the address without /v1",
+    "/predictions/": "there is nothing at this path: give the client the address with /v1 at its end",
+    "/models/": "there is nothing at this path: give the client the address with /v1 at its end",
+}
+"""Where Replicate's clients come that have another version's address, and what they are told."""
+_NO_FILES = (
+    "there is nothing at this path: files are not kept here; give their URLs in input, or the files themselves as data "
+    'URLs (file_encoding_strategy="base64" of run, models.predictions.create and predictions.create(version=...))'
+)
+_NOT_OF_REPLICATE = (
+    "there is nothing at this path: of Replicate's API there are predictions, account, webhooks.default.secret and the "
+    "versions of models; what a model or a deployment is like is not known here"
+)
 
 
 def dialect_of(path: str) -> Dialect:
     """Return the dialect for an error about a path that no endpoint serves."""
-    if f"{path}/".startswith(_REPLICATE_PATHS):
+    if f"{path}/".startswith((*_REPLICATE_PATHS, *_WRONG_ADDRESSES)):
         return REPLICATE
     return PIAPI if f"{path}/".startswith(_PIAPI_PATHS) else NATIVE
+
+
+def nothing_at(path: str) -> str:
+    """Return what to say of a path that no endpoint serves."""
+    whole = f"{path}/"
+    for start, words in _WRONG_ADDRESSES.items():
+        if whole.startswith(start):
+            return words
+    if whole.startswith("/v1/files/"):
+        return _NO_FILES
+    return _NOT_OF_REPLICATE if whole.startswith(_REPLICATE_PATHS) else "there is nothing at this path"
 
 
 def error_object(error: RingbackError) -> dict[str, Any]:
@@ -179,13 +209,20 @@ def bounded_refusal(body: dict[str, Any], status: int, message: str) -> dict[str
 def bounded_problem(body: dict[str, Any], status: int, message: str) -> dict[str, Any]:
     """Return a provider's problem, with the status that it is answered with; of one too large the main members."""
     if len(orjson.dumps(body)) <= LARGEST_REFUSAL:
-        return {**body, "status": status}
+        return {"title": _title(status), **body, "status": status}
     return {"title": shortened(str(body.get("title"))), "detail": shortened(message), "status": status}
 
 
 def _is_problem(body: dict[str, Any]) -> bool:
-    """Return whether a refusal has Replicate's own form."""
-    return isinstance(body.get("detail"), str) and isinstance(body.get("title"), str)
+    """Return whether a refusal has Replicate's own form; some of its problems have no title."""
+    return isinstance(body.get("detail"), str) and isinstance(body.get("title", ""), str)
+
+
+def _title(status: int) -> str:
+    """Return the words for a status; a provider's own may be one that HTTP does not know."""
+    if status in _TITLES:
+        return _TITLES[status]
+    return HTTPStatus(status).phrase if status in set(HTTPStatus) else "Refused"
 
 
 def _message_with_param(error: RingbackError) -> str:

@@ -39,7 +39,8 @@ from receiver.tracking.create import Callback, TaskRequest
 
 PAGE = 100
 """Predictions on a page of the list, as at Replicate."""
-MOST_WAIT_SECONDS = 60
+MOST_WAIT_SECONDS = 55
+"""Version 2 of the client gives up after 60 s and creates the prediction again; so long do proxies wait, too."""
 _WAIT = re.compile(r"\s*wait\s*(?:=\s*([0-9]{1,6})\s*)?", re.IGNORECASE)
 _LONGEST_NAME = 200
 """Characters of a model or a task type, as everywhere."""
@@ -50,7 +51,7 @@ _NO_TIME = "1970-01-01T00:00:00.000000Z"
 async def create_prediction(call: Call) -> Reply:
     """`POST /v1/predictions`: create a prediction of the model that `version` names, at the provider that it names.
 
-    With `Prefer: wait` or `wait=n` it is answered when it has ended, or after n seconds (60 at most), then with 202.
+    With `Prefer: wait` or `wait=n` it is answered when it has ended, or after n seconds (55 at most), then with 202.
     """
     wanted = await call.body(CreateVersionPrediction)
     return await _create(call, wanted, wanted.version, "version")
@@ -154,7 +155,9 @@ async def _create(call: Call, wanted: CreatePrediction, text: str, field: str) -
         wait = submit_wait if seconds is None else min(submit_wait, seconds)
         _, outcome = await tracker.create(request, wait=wait, size=size, stored=admission.stored)
     if isinstance(outcome, Refused):
-        raise ProviderRefused(_refusal(named, outcome), status=outcome.status, body=outcome.body, code=outcome.code)
+        own = outcome.detail if named.provider == REPLICATE else None  # its problem, as it came
+        body = own if isinstance(own, dict) else None
+        raise ProviderRefused(_refusal(named, outcome), status=outcome.status, body=body, code=outcome.code)
     left = 0.0 if seconds is None else seconds - (monotonic() - began)
     return _created(call, await _as_it_is(call, request, left), waited=seconds is not None)
 
@@ -222,6 +225,8 @@ def _seconds_to_wait(call: Call) -> int | None:
 async def _callback(call: Call, wanted: CreatePrediction) -> Callback | None:
     """Return the client's own webhook, checked; None if it names none. Raises `BadRequest`."""
     field, url, words = "webhook", wanted.webhook, [*(wanted.webhook_events_filter or _DEFAULT_EVENTS)]
+    if url and wanted.webhook_completed not in (None, "", url):
+        raise BadRequest("give webhook or webhook_completed, not both", param="webhook_completed")
     if not url:
         field, url, words = "webhook_completed", wanted.webhook_completed, ["completed"]
     if not url:

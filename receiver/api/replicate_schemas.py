@@ -1,13 +1,19 @@
 """Schemas of what Replicate's clients send. Source: `receiver/api/CONTRACTS.md`, "Replicate"."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, StringConstraints
 
 from receiver.api.schemas import Few, Object, RequestFields, Timestamp
 
 _FIRST = datetime.min.replace(tzinfo=UTC)
+
+
+def _not_streamed(value: Any) -> Any:
+    if value is True:  # the client would find no stream of what it pays for by then
+        raise ValueError("nothing is streamed: leave it out, and read the output at the end")
+    return value
 
 
 class CreatePrediction(RequestFields):
@@ -23,8 +29,8 @@ class CreatePrediction(RequestFields):
     """The same, for the end alone: an older name of Replicate's."""
     webhook_events_filter: Annotated[list[Literal["start", "output", "logs", "completed"]], Few] | None = None
     """When `webhook` is called; by default when there is an output and at the end."""
-    stream: bool | None = None
-    """Ignored: nothing is streamed."""
+    stream: Annotated[Literal[False] | None, BeforeValidator(_not_streamed)] = None
+    """Nothing is streamed."""
 
 
 class CreateVersionPrediction(CreatePrediction):

@@ -36,7 +36,7 @@ from receiver.api import (
     webhooks,
 )
 from receiver.api.answer_headers import HEADERS
-from receiver.api.dialects import NATIVE, PIAPI, REPLICATE, Dialect, dialect_of
+from receiver.api.dialects import NATIVE, PIAPI, REPLICATE, Dialect, dialect_of, nothing_at
 from receiver.api.endpoint import EndpointHandler, endpoint
 from receiver.api.piapi_queries import CancelQuery, HistoryQuery
 from receiver.api.replicate_schemas import PredictionQuery
@@ -100,9 +100,7 @@ async def refuse_path(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     allowed = _allowed(request) if status == 405 else ""
-    message = (
-        f"{path} does not accept {request.method}; it accepts {allowed}" if allowed else "there is nothing at this path"
-    )
+    message = f"{path} does not accept {request.method}; it accepts {allowed}" if allowed else nothing_at(path)
     refusal = RingbackError(message, code=_CODES.get(status))
     refusal.status = status
     refusal.kind = "invalid_request_error"

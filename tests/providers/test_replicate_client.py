@@ -1,6 +1,7 @@
 """The unchanged `replicate` client with Ringback's address and key, and a provider of each kind behind it."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -222,6 +223,28 @@ async def test_a_refusal_of_the_provider_is_replicate_s_own_problem(client: Clie
     assert caught.value.detail
 
 
+async def test_a_problem_of_replicate_is_passed_on_as_it_came(world: World) -> None:
+    asked_for = {"input": asked({"submit": "refuse"}), "version": MODELS["replicate"]}
+    answer = await world.api.post("/v1/predictions", json=asked_for)
+    assert answer.json() == {"title": "Error", "detail": "the prompt was refused", "status": 422}
+
+
+async def test_what_is_to_be_streamed_is_refused_before_it_is_paid_for(world: World, client: Client) -> None:
+    before = (await client.predictions.async_list()).results
+    with pytest.raises(ReplicateError, match="stream: nothing is streamed"):
+        await called(lambda: list(client.stream(REFS["replicate"], input=asked())))
+    assert (await client.predictions.async_list()).results[:1] == before[:1]
+
+
+async def test_who_uploads_a_file_is_told_how_to_give_it(client: Client) -> None:
+    with pytest.raises(ReplicateError, match="give their URLs in input, or the files themselves") as caught:
+        await client.async_run(REFS["fal"], input={"image": io.BytesIO(b"a picture")})
+    assert (caught.value.status, caught.value.title) == (404, "Not Found")
+    given = {"image": io.BytesIO(b"a picture")}
+    made = await client.models.predictions.async_create(REFS["fal"], given, file_encoding_strategy="base64")
+    assert made.input == {"image": "data:application/octet-stream;base64,YSBwaWN0dXJl"}
+
+
 @each_provider
 async def test_a_refusal_of_any_provider_is_a_problem(client: Client, provider: str) -> None:
     with pytest.raises(ReplicateError) as caught:
@@ -240,11 +263,12 @@ async def test_wrong_requests_are_problems_as_described(world: World, client: Cl
         await world.api.post(create, json={"input": {}, "webhook": "ftp://example.com"}),
         await world.api.post(create, json={"input": {}}, headers={"cancel-after": "1m"}),
         await world.api.post(create, content=b"{"),
+        await world.api.post(create, json={"input": {}, "webhook": "https://a.b", "webhook_completed": "https://c.d"}),
         await world.api.get("/v1/predictions", params={"cursor": "?"}),
     ]
     assert [each.status_code for each in wrong] == [422] * len(wrong)
     assert {each.headers["content-type"] for each in wrong} == {"application/problem+json"}
-    named = ["version", "model", "webhook", "Cancel-After", "the body is not JSON", "cursor"]
+    named = ["version", "model", "webhook", "Cancel-After", "the body is not JSON", "webhook_completed", "cursor"]
     details = [each.json()["detail"] for each in wrong]
     assert [detail for detail, name in zip(details, named, strict=True) if not detail.startswith(name)] == []
     assert (await world.api.get("/v1/predictions/nothing/at/all")).json()["status"] == 404

@@ -6,10 +6,27 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
-from receiver.api.dialects import LARGEST_REFUSAL, LONGEST_MESSAGE, NATIVE, PIAPI, bounded_refusal
+from receiver.api.dialects import (
+    LARGEST_REFUSAL,
+    LONGEST_MESSAGE,
+    NATIVE,
+    PIAPI,
+    REPLICATE,
+    bounded_refusal,
+    dialect_of,
+    nothing_at,
+)
 from receiver.api.endpoint import check
 from receiver.domain.graph import StepSpec, check_graph
-from receiver.errors import BadRequest, ProviderRefused, RateLimited, RingbackError, StorageUnavailable
+from receiver.errors import (
+    BadRequest,
+    Conflict,
+    OutcomeUnknown,
+    ProviderRefused,
+    RateLimited,
+    RingbackError,
+    StorageUnavailable,
+)
 
 
 def bad_graph() -> BadRequest:
@@ -99,3 +116,50 @@ def test_a_provider_s_refusal_is_passed_on_unchanged_unless_it_is_large() -> Non
     assert len(answer.body) <= LARGEST_REFUSAL
     without_words = bounded_refusal({"error": "y" * 1_000_000}, 403, "refused")
     assert without_words == {"code": 403, "data": None, "message": "refused"}
+
+
+def test_a_refusal_with_a_status_that_http_does_not_know_is_a_problem() -> None:
+    answer = REPLICATE.error(ProviderRefused("closed", status=499), "req_pi_1")
+    assert answer.status_code == 499
+    body = {"title": "Refused", "detail": "closed", "status": 499, "code": "provider_refused"}
+    assert orjson.loads(bytes(answer.body)) == body
+
+
+def test_a_problem_of_replicate_without_a_title_gets_one() -> None:
+    own = {"detail": "The requested resource could not be found.", "status": 404, "extra": [1]}
+    answer = REPLICATE.error(ProviderRefused("no", status=404, body=own), "req_pi_1")
+    assert orjson.loads(bytes(answer.body)) == {"title": "Not Found", **own}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RingbackError("a fault"), "false"),
+        (OutcomeUnknown(), "false"),
+        (ProviderRefused("no key", status=502), "false"),
+        (Conflict("it has ended"), "false"),
+        (RateLimited("too many", retry_after=7), None),
+        (StorageUnavailable("gone"), None),
+    ],
+    ids=lambda value: str(getattr(value, "status", "")),
+)
+def test_replicate_s_client_repeats_only_what_stored_nothing(error: RingbackError, said: str | None) -> None:
+    assert REPLICATE.error(error, "req_pi_1").headers.get("x-should-retry") == said
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/v1/files", "base64"),
+        ("/v1/files/abc", "base64"),
+        ("/v1/trainings", "there are predictions"),
+        ("/v1/models/acme/upscaler", "there are predictions"),
+        ("/v1/v1/predictions", "without /v1"),
+        ("/predictions", "with /v1"),
+        ("/models/acme/upscaler/predictions", "with /v1"),
+    ],
+)
+def test_replicate_s_clients_are_told_what_to_do_at_a_path_that_is_not_there(path: str, words: str) -> None:
+    assert dialect_of(path) is REPLICATE
+    assert words in nothing_at(path)
+    assert nothing_at("/api/v1/nothing") == "there is nothing at this path"

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from replicate.webhook import Webhooks, WebhookSigningSecret
 
+from models import DeliveryFormat
+from receiver.api.replicate import MOST_WAIT_SECONDS
 from receiver.domain.keyring import KeyRing, new_master_key
 from receiver.domain.outputs import normalise_output, own_output
 from receiver.domain.predictions import (
@@ -18,6 +21,7 @@ from receiver.domain.predictions import (
     starting,
     write_model,
 )
+from receiver.outbound.message import Message
 
 URL, OTHER = "https://files.example.com/a.png", "https://files.example.com/b.mp4"
 BEGAN = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
@@ -141,3 +145,23 @@ def test_a_secret_is_one_organization_s_and_outlives_a_change_of_the_master_key(
     assert during == (KeyRing([new]).callback_secrets("a")[0], *before)
     assert not {*during} & {*KeyRing([old, new]).callback_secrets("b")}
     assert all(each.startswith("whsec_") and each.count("_") == 1 for each in during)
+
+
+def test_replicate_s_client_accepts_a_webhook_by_either_secret_while_the_master_key_changes() -> None:
+    old, new = new_master_key(), new_master_key()
+    secrets = KeyRing([old, new]).callback_secrets("a")
+    message = Message(
+        id="evt_1",
+        event_type="task.completed",
+        format=DeliveryFormat.REPLICATE,
+        body=b'{"id":"1"}',
+        secrets=secrets,
+        own_headers={},
+    )
+    headers = message.headers(BEGAN)
+    for key in (KeyRing([old]).callback_secrets("a")[0], KeyRing([new]).callback_secrets("a")[0]):
+        Webhooks.validate(headers=headers, body=message.body.decode(), secret=WebhookSigningSecret(key=key))
+
+
+def test_a_waiting_create_is_answered_before_clients_and_proxies_give_up() -> None:
+    assert MOST_WAIT_SECONDS <= 55  # both give up after 60 s; version 2 of the client then creates it again

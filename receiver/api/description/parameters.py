@@ -42,7 +42,7 @@ _LAST_EVENT_ID: JsonSchema = {
 _PREFER: JsonSchema = {
     "name": "Prefer",
     "in": "header",
-    "description": "`wait` or `wait=n`: answer when it has ended, or after n seconds, 60 at most.",
+    "description": "`wait` or `wait=n`: answer when it has ended, or after n seconds, 55 at most.",
     "schema": {"type": "string"},
     "example": "wait=30",
 }

@@ -40,6 +40,10 @@ HEADERS: Mapping[str, JsonSchema] = {
         "description": "After how many seconds the same request may succeed.",
         "schema": {"type": "integer", "minimum": 0},
     },
+    "X-Should-Retry": {
+        "description": "Replicate's client sends the same request once, and not again by itself.",
+        "schema": {"enum": ["false"]},
+    },
     "X-Idempotency-Replayed": {
         "description": "The answer is that to an earlier request with the same `Idempotency-Key`.",
         "schema": {"enum": ["true"]},
@@ -171,8 +175,9 @@ class Responses:
         else:
             schema = {"type": "object"} if described.is_piapi else self._error_schema(described, 400, [])
         text = "The provider refused it for good: its own status"
+        words = "detail" if described.is_replicate else "message"
         return {
-            "description": f"{text} and body." if described.is_piapi else f"{text}, with its words in `message`.",
+            "description": f"{text} and body." if described.is_piapi else f"{text}, with its words in `{words}`.",
             "headers": _headers(described, 400),
             "content": {_media_type(described): {"schema": {} if described.passes_on else schema}},
         }
@@ -204,6 +209,8 @@ def _headers(described: DescribedOperation, status: int) -> dict[str, JsonSchema
         names += _LIMITS
     if status in (429, 503) and not described.passes_on:  # of the provider's own there may be none
         names.append("Retry-After")
+    elif described.is_replicate and status >= 400:
+        names.append("X-Should-Retry")
     if described.takes_idempotency_key and status < 500 and status not in (401, 403, 429):
         names.append("X-Idempotency-Replayed")
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
