@@ -123,7 +123,7 @@ class GeminiTwin:
             return self.refusal(404, "not found")
         if task.terminal:
             return self.refusal(400, "it has ended")
-        self._tasks.cancel(task)
+        self._tasks.cancel(task, also_running=True)
         return as_json(_shown(task) if task.request.task_type == "interaction" else {})
 
     async def _models(self, request: Request) -> Response:

@@ -122,7 +122,7 @@ class OpenAITwin:
             return self.refusal(404, f"Response with id '{request.path_params['task_id']}' not found.")
         if task.terminal:
             return self.refusal(400, "Cannot cancel a completed response.")
-        was_cancelled = self._tasks.cancel(task)
+        was_cancelled = self._tasks.cancel(task, also_running=True)
         shown = _shown(task)
         if task.request.task_type == "batch" and was_cancelled:
             shown["status"] = "cancelling"

@@ -116,7 +116,7 @@ class ReplicateTwin:
             return self.refusal(404, "The requested resource could not be found.")
         if task.terminal:
             return self.refusal(422, "The prediction has ended.")
-        self._tasks.cancel(task)
+        self._tasks.cancel(task, also_running=True)
         return as_json(_prediction(task, _base(request)))
 
     async def _account(self, request: Request) -> Response:

@@ -113,9 +113,10 @@ class Sandbox:
         await asyncio.wait([self._scripts[task.id]])
         await self._webhook_faults[task.id].settled()
 
-    def cancel(self, task: SandboxTask) -> bool:
+    def cancel(self, task: SandboxTask, *, also_running: bool = False) -> bool:
         """Cancel a task for the client; return False if it cannot be cancelled."""
-        if not task.script.cancellable or task.status not in CANCELLABLE:
+        can_be = not task.terminal if also_running else task.status in CANCELLABLE
+        if not task.script.cancellable or not can_be:
             return False
         self.advance(task, "cancelled")
         return True

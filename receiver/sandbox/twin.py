@@ -123,9 +123,9 @@ class TwinTasks:
             await hang(request, task.script.hang_seconds)
         return None
 
-    def cancel(self, task: SandboxTask) -> bool:
-        """Cancel a task that has not ended; return whether it was."""
-        return self._sandbox.cancel(task)
+    def cancel(self, task: SandboxTask, *, also_running: bool = False) -> bool:
+        """Cancel a task that has not begun, or one that has not ended; return whether it was."""
+        return self._sandbox.cancel(task, also_running=also_running)
 
     def newest_first(self, twin: Any) -> list[SandboxTask]:
         """Return the twin's tasks."""

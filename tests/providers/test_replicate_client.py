@@ -128,6 +128,18 @@ async def test_a_prediction_is_cancelled_at_its_provider(world: World, client: C
     assert (caught.value.status, caught.value.title) == (409, "Conflict")
 
 
+async def test_a_prediction_that_runs_is_cancelled_too(world: World, client: Client) -> None:
+    running = asked({"pending_seconds": 0, "duration": 60})
+    made = await client.predictions.async_create(MODELS["replicate"], running)
+    async with asyncio.timeout(30):
+        while made.status != "processing":
+            await world.api.post(f"/api/v1/tasks/{made.id}/refresh")
+            await made.async_reload()
+    await made.async_cancel()
+    assert made.status == "canceled"
+    assert (await world.task(made.id))["status"] == "cancelled"
+
+
 async def test_the_list_leads_from_page_to_page(world: World, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [(await client.predictions.async_create(MODELS["piapi"], asked(SLOW))).id for _ in range(5)]
     monkeypatch.setattr(dialect, "PAGE", 2)
