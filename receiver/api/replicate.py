@@ -196,7 +196,7 @@ def _named_model(call: Call, text: str, field: str) -> NamedModel:
         raise BadRequest(unknown_provider(named.provider), param=field)
     if not 0 < len(named.model) <= _LONGEST_NAME or len(named.task_type or "") > _LONGEST_NAME:
         raise BadRequest(f"must name a model of 1 to {_LONGEST_NAME} characters", param=field)
-    if named.task_type is None and named.provider == call.services.piapi.name:
+    if not named.task_type and named.provider == call.services.piapi.name:
         example = f"{named.provider}:{named.model}@txt2img"
         raise BadRequest(f"a task of {named.provider} needs a task type after an @, such as {example}", param=field)
     return named

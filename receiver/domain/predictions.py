@@ -69,15 +69,16 @@ def read_model(text: str) -> NamedModel:
     match = _PROVIDER.fullmatch(text)
     if match is None:
         return NamedModel(REPLICATE, text, None)
-    model, _, task_type = match[2].removeprefix("/").rpartition("@")
-    return NamedModel(match[1], model, task_type) if model else NamedModel(match[1], task_type, None)
+    model, at, task_type = match[2].removeprefix("/").rpartition("@")
+    return NamedModel(match[1], model, task_type) if at else NamedModel(match[1], task_type, None)
 
 
 def write_model(task: Fields) -> str:
     """Return the text that names a task's provider, model and task type."""
     if task["provider"] == REPLICATE:
         return str(task["model"])
-    task_type = "" if task["task_type"] == TASK_TYPE else f"@{task['task_type']}"
+    is_clear = task["task_type"] == TASK_TYPE and "@" not in task["model"]
+    task_type = "" if is_clear else f"@{task['task_type']}"
     return f"{task['provider']}:{task['model']}{task_type}"
 
 

@@ -54,6 +54,7 @@ TASK: dict[str, Any] = {
         ("openai:/gpt-5", NamedModel("openai", "gpt-5", None)),
         ("a:b@c@d", NamedModel("a", "b@c", "d")),
         ("fal:", NamedModel("fal", "", None)),
+        ("fal:@a", NamedModel("fal", "", "a")),
         ("replicate:deployments/a/b", NamedModel("replicate", "deployments/a/b", None)),
     ],
 )
@@ -63,8 +64,8 @@ def test_a_text_names_a_provider_a_model_and_a_task_type(text: str, named: Named
 
 @given(
     st.from_regex(r"\A[a-z_-]+\Z").filter(lambda name: name != "replicate"),
-    st.from_regex(r"\A[\w.-]+(/[\w.-]+){0,3}\Z"),
-    st.from_regex(r"\A\w+\Z"),
+    st.from_regex(r"\A[\w.@-]+(/[\w.@-]+){0,3}\Z"),
+    st.from_regex(r"\A\w+\Z") | st.just(TASK_TYPE),
 )
 def test_what_names_a_task_is_read_as_the_same(provider: str, model: str, task_type: str) -> None:
     named = read_model(write_model({"provider": provider, "model": model, "task_type": task_type}))
