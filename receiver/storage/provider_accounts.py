@@ -1,6 +1,6 @@
 """Accounts at providers: their rows, which are changed by administrators and never deleted."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -88,8 +88,13 @@ async def insert_account(tx: Transaction, values: Values) -> str | None:
     return None
 
 
-async def change_account(tx: Transaction, account: Row, values: Values, now: datetime) -> tuple[Row, Row] | None:
-    """Change columns of an account; return its row as it was and as it is, None if it was removed meanwhile."""
+async def change_account(
+    tx: Transaction, account: Row, values_of: Callable[[Row], Values], now: datetime
+) -> tuple[Row, Row] | None:
+    """Change columns of an account; return its row as it was and as it is, None if it was removed meanwhile.
+
+    `values_of` makes the new values from the row as it is when no one else can change it.
+    """
     await _lock_owner(tx, account["organization_id"])
     table = provider_accounts.c
     is_it = and_(table.uid == account["uid"], table.removed_at.is_(None))
@@ -97,8 +102,8 @@ async def change_account(tx: Transaction, account: Row, values: Values, now: dat
     if not found:
         return None
     was = dict(found[0]._mapping)
-    changed = {**values, "updated_at": now}
-    if values.get("is_default"):
+    changed = {**values_of(was), "updated_at": now}
+    if changed.get("is_default"):
         await _no_default(tx, account, now)
     await tx.execute(update(provider_accounts).where(is_it).values(**changed))
     return was, {**was, **changed}

@@ -4,7 +4,7 @@ An account is never deleted, and its credentials stay: tasks that it created are
 change takes effect in this process when it is on disk, and elsewhere within 2 s (`receiver.storage.known_accounts`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ import orjson
 from receiver.clock import utc_now
 from receiver.domain.audit_values import Difference, difference, masked_url
 from receiver.domain.keyring import KeyRing, MasterKeyMissing
-from receiver.errors import Conflict, NotFound
+from receiver.errors import Conflict, NotFound, RingbackError
 from receiver.providers import AccountCheck, Providers
 from receiver.providers.accounts import ProviderAccount
 from receiver.storage.audit import Actor, audit
@@ -68,16 +68,19 @@ class ProviderAccounts:
 
         Raises `NotFound` if it was removed meanwhile, `MasterKeyMissing` if the other credentials cannot be read.
         """
-        given = dict(values)
-        if credentials is not None:
-            given |= self._sealed({**self._merged_into(account, credentials), **credentials})
-        await self._write(account, given, "provider_account.change", actor)
+
+        def values_of(row: Row) -> dict[str, Any]:
+            # Of the locked row: another change at the same time may replace another credential.
+            sealed = {} if credentials is None else self._sealed({**self._kept(row, credentials), **credentials})
+            return {**values, **sealed}
+
+        await self._write(account, values_of, "provider_account.change", actor)
         return await self._changed(account["uid"])
 
     async def remove(self, account: Row, actor: Actor) -> None:
         """Remove an account: it takes no new tasks. Raises `NotFound` if it was removed meanwhile."""
         gone = {"removed_at": utc_now(), "is_default": False}
-        await self._write(account, gone, "provider_account.remove", actor)
+        await self._write(account, lambda _: gone, "provider_account.remove", actor)
         await self.known.refresh()
 
     async def check(self, provider: str, account_id: int | None) -> AccountCheck:
@@ -89,18 +92,20 @@ class ProviderAccounts:
         adapter = self._providers.known(provider, account_id)
         return None if adapter is None else adapter.key_refusal()
 
-    async def _write(self, account: Row, values: Row, action: str, actor: Actor) -> None:
+    async def _write(self, account: Row, values_of: Callable[[Row], Row], action: str, actor: Actor) -> None:
         now = utc_now()
 
-        async def work(tx: Transaction) -> bool:
-            changed = await change_account(tx, account, values, now)
+        async def work(tx: Transaction) -> RingbackError | None:
+            try:
+                changed = await change_account(tx, account, values_of, now)
+            except MasterKeyMissing as error:
+                return error
             if changed is None:
-                return False
+                return NotFound("the account was removed meanwhile", code="account_not_found", param="account")
             await audit(tx, actor, action, account["uid"], _difference(*changed))
-            return True
+            return None
 
-        if not await self._database.writer.run(work):
-            raise NotFound("the account was removed meanwhile", code="account_not_found", param="account")
+        await self._database.writer.run(work)
 
     async def _changed(self, uid: str) -> Row:
         await self.known.refresh()
@@ -110,7 +115,7 @@ class ProviderAccounts:
         rows = await self._database.read(account_by_key(key))
         return read_account(rows[0], self._keyring) if rows else None
 
-    def _merged_into(self, account: Row, credentials: Mapping[str, str]) -> dict[str, str]:
+    def _kept(self, account: Row, credentials: Mapping[str, str]) -> dict[str, str]:
         """Return the credentials that stay; none are read if all are replaced, whatever they were encrypted with."""
         if credentials.keys() >= (account["hints"] or {}).keys():
             return {}
