@@ -40,6 +40,7 @@ from receiver.domain.updates import ProviderUpdate, Source, own_failure
 from receiver.errors import OutcomeUnknown, Unavailable
 from receiver.lease_check import SendLease, under
 from receiver.providers import (
+    PROVIDER_UNAUTHORIZED,
     Accepted,
     CallbackScope,
     CallerKey,
@@ -169,6 +170,7 @@ class Submitter:
         with under(lease):
             call = provider.submit(self._new_task(provider, task), caller=task.caller, confirm=confirm)
             outcome = await traced_call("submit task", call, task.trace_context, **_span_ids(provider_name, task))
+        outcome = self._unless_replaced(provider, task, outcome)
         _log_outcome(provider_name, task, outcome)
         if unknown is not None and unknown.later is not None:
             # To write to the task now would wait for the lock of the transaction whose commit is held.
@@ -179,6 +181,13 @@ class Submitter:
         if is_sending and lease.has_ended():
             await self._after_lease(provider_name, task, outcome)
         return outcome
+
+    def _unless_replaced(self, provider: Provider, task: Outgoing, outcome: SubmitOutcome) -> SubmitOutcome:
+        """Return the outcome; that nothing was made for a refusal of credentials that were replaced during the call."""
+        is_refused = isinstance(outcome, Refused) and outcome.code == PROVIDER_UNAUTHORIZED
+        if not is_refused or self._providers.known(provider.name, task.account_id) is provider:
+            return outcome
+        return NotMade("the provider refused credentials of the account that have been replaced since")
 
     async def _after_lease(self, provider_name: str, task: Outgoing, outcome: SubmitOutcome) -> None:
         """Mend what another process may have done with a task whose lease ended during its create call."""

@@ -1,24 +1,58 @@
-"""Changes of accounts at providers: those that happen at the same time, and what they mean for calls under way."""
+"""Changes of accounts at providers at the same time, or while calls are under way; limits, and what is told of them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 import pytest_asyncio
+from starlette.types import Receive, Scope, Send
 
 from receiver.domain.keyring import KeyRing
 from receiver.providers.registry import build_providers
+from receiver.sandbox import create_sandbox
 from receiver.serving.master_keys import master_keys
 from receiver.storage.audit import Actor
 from receiver.storage.database import Database
 from receiver.storage.provider_accounts import account_by_id
 from receiver.tracking.provider_accounts import ProviderAccounts
-from tests.fakes.world import FAST_POLLING, World, in_process
+from tests.fakes.servers import served
+from tests.fakes.world import FAST_POLLING, QUICK, World, in_process
+from tests.integration.test_provider_accounts import ACCOUNTS, FIRST, SECOND, Twin, add, create
 
-FIRST, SECOND = "sk-first-rT7vQ2mZ8pLs4Kd9", "sk-second-Wn3bXc6Hj1Gy5"
 OPENAI = "/api/v1/providers/openai/accounts"
 OPERATOR = Actor(organization_id=1, name="a test")
+
+
+class HeldTwin(Twin):
+    """Holds the create calls with the key FIRST until they are released."""
+
+    def __init__(self, *, holds: int) -> None:
+        super().__init__(create_sandbox(QUICK))
+        self.has_all, self.released = asyncio.Event(), asyncio.Event()
+        self._holds = holds
+        self.held = self.most = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hold a call; `has_all` is set when as many are held as are expected."""
+        key = dict(scope.get("headers", ())).get(b"authorization", b"").decode().partition(" ")[2]
+        if scope["type"] == "http" and scope["method"] == "POST" and key == FIRST:
+            self.held += 1
+            self.most = max(self.most, self.held)
+            if self.held == self._holds:
+                self.has_all.set()
+            await self.released.wait()
+            self.held -= 1
+        await super().__call__(scope, receive, send)
+
+
+@asynccontextmanager
+async def held_twin(holds: int) -> AsyncIterator[HeldTwin]:
+    twin = HeldTwin(holds=holds)
+    async with served(twin) as url:
+        twin.url = f"{url}/fal"
+        yield twin
 
 
 @pytest_asyncio.fixture
@@ -48,3 +82,18 @@ async def test_two_changes_at_the_same_time_each_replace_their_own_credential(wo
         (row,) = await database.read(account_by_id(seen_by_both["uid"]))
         stored = orjson.loads(keyring.decrypt(row["credentials"]))
     assert stored == {"api_key": SECOND, "webhook_secret": "whsec_c2Vjb25k"}
+
+
+async def test_a_task_whose_credentials_are_replaced_while_it_is_sent_is_sent_with_the_new_ones(world: World) -> None:
+    async with held_twin(1) as twin:
+        await add(world, twin, "first", FIRST)
+        creating = asyncio.create_task(create(world, account="first"))
+        await twin.has_all.wait()
+        changed = await world.api.patch(f"{ACCOUNTS}/first", json={"credentials": {"api_key": SECOND}})
+        assert changed.status_code == 200, changed.text
+        twin.refused.add(FIRST)
+        twin.released.set()
+        answer = await creating
+        assert answer.status_code == 200, answer.text
+        assert (await world.ended(answer.json()["data"]["task_id"]))["status"] == "completed"
+        assert twin.keys("POST") == {FIRST, SECOND}
