@@ -258,6 +258,8 @@ class Service:
             "open tasks": self.usage.count_tasks,
             "stored bytes": self.usage.sum_bytes,
             "keys": self.services.authenticator.in_use.run,
+            # Also where no other process changes them: to read a change of this one may have failed.
+            "known accounts": self.accounts.known.run,
             "loop": self.load_keeper.run,
             "system events": self.system_watcher.run,
             "metrics": self.sampler.run,
@@ -266,7 +268,6 @@ class Service:
         if self.shared is not None and self.log is not None:
             loops |= {"notices": self.shared.notices.run, "log": self.log.run, "limits": self.shared.limits.run}
             loops["known limits"] = self.known_limits.run  # on SQLite no other process changes them
-            loops["known accounts"] = self.accounts.known.run
         if self.alert_worker is not None:
             loops["alerts"] = self.alert_worker.run
         if self.upkeep is not None:

@@ -16,6 +16,7 @@ from receiver.api.ids import find_row
 from receiver.api.lists import page, read_cursor
 from receiver.api.organizations import is_operator, require_operator
 from receiver.api.provider_account_schemas import ChangeAccount, CreateAccount
+from receiver.api.repetition import after_work
 from receiver.api.schemas import Page
 from receiver.domain.ids import is_id
 from receiver.domain.representations import iso
@@ -78,8 +79,8 @@ async def create_account(call: Call) -> Reply:
         "concurrency": wanted.concurrency,
         "is_default": wanted.is_default,
     }
-    added = await accounts.add(values, wanted.credentials, call.actor())
-    return Reply(_view(call, added, manages=True), "provider_account")
+    await accounts.add(values, wanted.credentials, call.actor())
+    return await after_work(_changed(call, uid))
 
 
 async def change_account(call: Call) -> Reply:
@@ -96,8 +97,8 @@ async def change_account(call: Call) -> Reply:
     if "base_url" in given:
         await require_operator(call, "the addresses of accounts are")
     _check_credentials(call, provider, credentials or {}, must_be_complete=False)
-    changed = call.services.accounts.change(account, given, credentials or None, call.actor())
-    return Reply(_view(call, await changed, manages=True), "provider_account")
+    await call.services.accounts.change(account, given, credentials or None, call.actor())
+    return await after_work(_changed(call, account["uid"]))
 
 
 async def remove_account(call: Call) -> Reply:
@@ -108,6 +109,7 @@ async def remove_account(call: Call) -> Reply:
     """
     account = await _managed(call)
     await call.services.accounts.remove(account, call.actor())
+    await after_work(call.services.accounts.known.refresh())
     return Reply({"object": "provider_account", "id": account["uid"], "deleted": True}, "provider_account")
 
 
@@ -133,6 +135,11 @@ async def check_account(call: Call) -> Reply:
         "credits": seen.credits,
     }
     return Reply(checked, "account_check")
+
+
+async def _changed(call: Call, uid: str) -> Reply:
+    """Return an account whose change is on disk; from now on this process uses it as it is."""
+    return Reply(_view(call, await call.services.accounts.changed(uid), manages=True), "provider_account")
 
 
 def _provider_view(call: Call, name: str) -> dict[str, Any]:

@@ -91,7 +91,6 @@ class KnownAccounts:
                     self._by_id[row["id"]] = AccountChoice(**values)
                 else:
                     self._by_id.pop(row["id"], None)
-                self._seen[row["id"]] = row["updated_at"]
             if rows:
                 newest = max(row["updated_at"] for row in rows) - _OVERLAP
                 self._since = newest if self._since is None else max(newest, self._since)
@@ -111,6 +110,8 @@ class KnownAccounts:
     def _of(self, provider: str, organization_id: int | None) -> list[AccountChoice]:
         return self._by_owner.get((provider, organization_id), [])
 
+                # Only now: what is interrupted here is read and forgotten again.
+                self._seen[row["id"]] = row["updated_at"]
     def _sort(self) -> None:
         self._by_owner = {}
         for each in sorted(self._by_id.values(), key=lambda account: account.id):

@@ -48,8 +48,8 @@ class ProviderAccounts:
         rows = await self._database.read(account_by_id(uid))
         return rows[0] if rows else None
 
-    async def add(self, values: Row, credentials: Mapping[str, str], actor: Actor) -> Row:
-        """Add an account with these columns; return its row. Raises `Conflict` if its owner has one of its name."""
+    async def add(self, values: Row, credentials: Mapping[str, str], actor: Actor) -> None:
+        """Add an account with these columns; `changed` is next. Raises `Conflict` if its owner has one of its name."""
         now = utc_now()
         row = {**values, **self._sealed(credentials), "created_at": now, "updated_at": now, "removed_at": None}
 
@@ -61,10 +61,9 @@ class ProviderAccounts:
 
         if (fault := await self._database.writer.run(work)) is not None:
             raise Conflict(fault)
-        return await self._changed(row["uid"])
 
-    async def change(self, account: Row, values: Row, credentials: Mapping[str, str] | None, actor: Actor) -> Row:
-        """Change columns of an account, and replace those credentials that are given; return its row.
+    async def change(self, account: Row, values: Row, credentials: Mapping[str, str] | None, actor: Actor) -> None:
+        """Change columns of an account, and replace those credentials that are given; `changed` is next.
 
         Raises `NotFound` if it was removed meanwhile, `MasterKeyMissing` if the other credentials cannot be read.
         """
@@ -75,13 +74,19 @@ class ProviderAccounts:
             return {**values, **sealed}
 
         await self._write(account, values_of, "provider_account.change", actor)
-        return await self._changed(account["uid"])
 
     async def remove(self, account: Row, actor: Actor) -> None:
-        """Remove an account: it takes no new tasks. Raises `NotFound` if it was removed meanwhile."""
+        """Remove an account: it takes no new tasks once `known` is read again.
+
+        Raises `NotFound` if it was removed meanwhile.
+        """
         gone = {"removed_at": utc_now(), "is_default": False}
         await self._write(account, lambda _: gone, "provider_account.remove", actor)
+
+    async def changed(self, uid: str) -> Row:
+        """Return the row of an account whose change is on disk; this process uses it as it is from now on."""
         await self.known.refresh()
+        return (await self._database.read(account_by_id(uid)))[0]
 
     async def check(self, provider: str, account_id: int | None) -> AccountCheck:
         """Make one call with an account that costs nothing; return what it shows."""
@@ -106,10 +111,6 @@ class ProviderAccounts:
             return None
 
         await self._database.writer.run(work)
-
-    async def _changed(self, uid: str) -> Row:
-        await self.known.refresh()
-        return (await self._database.read(account_by_id(uid)))[0]
 
     async def _read(self, key: int) -> ProviderAccount | None:
         rows = await self._database.read(account_by_key(key))

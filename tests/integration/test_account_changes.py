@@ -6,15 +6,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
+import pytest
 import pytest_asyncio
 from starlette.types import Receive, Scope, Send
 
 from receiver.domain.keyring import KeyRing
+from receiver.errors import StorageUnavailable
 from receiver.providers.registry import build_providers
 from receiver.sandbox import create_sandbox
 from receiver.serving.master_keys import master_keys
 from receiver.storage.audit import Actor
 from receiver.storage.database import Database
+from receiver.storage.known_accounts import KnownAccounts
 from receiver.storage.provider_accounts import account_by_id
 from receiver.tracking.provider_accounts import ProviderAccounts
 from tests.fakes.servers import served
@@ -97,3 +100,39 @@ async def test_a_task_whose_credentials_are_replaced_while_it_is_sent_is_sent_wi
         assert answer.status_code == 200, answer.text
         assert (await world.ended(answer.json()["data"]["task_id"]))["status"] == "completed"
         assert twin.keys("POST") == {FIRST, SECOND}
+
+
+async def test_a_change_whose_reading_was_interrupted_is_read_again(world: World) -> None:
+    async with held_twin(0) as twin, accounts_of(world) as (_, database, _):
+        await add(world, twin, "first", FIRST)
+        forgotten: list[int] = []
+
+        async def forget(key: int) -> None:
+            forgotten.append(key)
+            if len(forgotten) == 1:
+                raise OSError("a connection could not be closed")
+
+        known = KnownAccounts(database, forget)
+        with pytest.raises(OSError, match="closed"):
+            await known.refresh()
+        await known.refresh()
+        await known.refresh()
+    assert forgotten == [forgotten[0]] * 2
+
+
+async def test_an_account_that_is_added_and_cannot_be_read_is_not_told_as_not_added(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unavailable(_: KnownAccounts) -> None:
+        raise StorageUnavailable("the database is away")
+
+    request: dict[str, Any] = {
+        "json": {"name": "a", "credentials": {"api_key": FIRST}},
+        "headers": {"Idempotency-Key": "adding-a"},
+    }
+    with monkeypatch.context() as away:
+        away.setattr(KnownAccounts, "refresh", unavailable)
+        answer = await world.api.post(ACCOUNTS, **request)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "outcome_unknown")
+    again = await world.api.post(ACCOUNTS, **request)
+    assert (again.status_code, again.json()["data"]["name"]) == (200, "a")
