@@ -31,11 +31,11 @@ Row = Mapping[str, Any]
 
 async def list_providers(call: Call) -> Reply:
     """`GET /api/v1/providers`: list the providers, what each can do, and the accounts that you may use."""
-    operates = await is_operator(call)
+    operates = await _operates(call)
     rows = await call.services.database.read(accounts_in_use(call.organization_id))
     found = []
     for name in call.services.providers:
-        own = _view_of_environment(call, name, manages=operates and call.principal.scope == Scope.ADMIN)
+        own = _view_of_environment(call, name, manages=operates)
         others = [_view(call, row, manages=_manages(call, row, operates)) for row in rows if row["provider"] == name]
         found.append({**_provider_view(call, name), "accounts": [own, *others]})
     return Reply({"object": "list", "data": found, "has_more": False, "next_cursor": None}, "list")
@@ -46,7 +46,7 @@ async def list_accounts(call: Call) -> Reply:
 
     The operator sees those of all organizations. That of the environment is not among them.
     """
-    provider, query, operates = _provider(call), call.query(Page), await is_operator(call)
+    provider, query, operates = _provider(call), call.query(Page), await _operates(call)
     owner = None if operates else call.organization_id
     rows = await call.services.database.read(accounts_page(owner, provider, query.limit + 1, read_cursor(query.cursor)))
     return page(rows, query.limit, [_view(call, row, manages=_manages(call, row, operates)) for row in rows])
@@ -55,7 +55,7 @@ async def list_accounts(call: Call) -> Reply:
 async def get_account(call: Call) -> Reply:
     """`GET /api/v1/providers/{provider}/accounts/{account}`: return an account that you may use, by its name or id."""
     _provider(call)
-    operates = await is_operator(call)
+    operates = await _operates(call)
     row = await _account(call, operates)
     return Reply(_view(call, row, manages=_manages(call, row, operates)), "provider_account")
 
@@ -161,6 +161,11 @@ def _provider(call: Call) -> str:
     return name
 
 
+async def _operates(call: Call) -> bool:
+    """Return whether the key is the operator's: an admin key of the operator's organization."""
+    return call.principal.scope == Scope.ADMIN and await is_operator(call)
+
+
 def _manages(call: Call, row: Row, operates: bool) -> bool:
     return call.principal.scope == Scope.ADMIN and (operates or row["organization_id"] == call.organization_id)
 
@@ -187,7 +192,7 @@ async def _managed(call: Call) -> Row:
 
     Raises `NotFound`, and `NotAllowed` for everyone's, which is the operator's.
     """
-    operates = await is_operator(call)
+    operates = await _operates(call)
     row = await _account(call, operates)
     if not operates and row["organization_id"] is None:
         raise NotAllowed(f"account {row['name']!r} is everyone's: the operator alone may change it")

@@ -136,3 +136,15 @@ async def test_an_account_that_is_added_and_cannot_be_read_is_not_told_as_not_ad
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "outcome_unknown")
     again = await world.api.post(ACCOUNTS, **request)
     assert (again.status_code, again.json()["data"]["name"]) == (200, "a")
+
+
+async def test_a_key_of_the_operator_s_organization_that_is_no_admin_s_sees_no_account_of_others(world: World) -> None:
+    made = (await world.api.post("/api/v1/organizations", json={"name": "acme"})).json()["data"]
+    body = {"name": "theirs", "credentials": {"api_key": FIRST}, "organization_id": made["id"]}
+    account = (await world.api.post(ACCOUNTS, json=body)).json()["data"]
+    reader = (await world.api.post("/api/v1/keys", json={"name": "reader", "scope": "read"})).json()["data"]["key"]
+    for key, sees in ((None, True), (reader, False)):
+        headers = {} if key is None else {"x-api-key": key}
+        listed = (await world.api.get(ACCOUNTS, headers=headers)).json()["data"]["data"]
+        found = await world.api.get(f"{ACCOUNTS}/{account['id']}", headers=headers)
+        assert ([each["name"] for each in listed] == ["theirs"], found.status_code == 200) == (sees, sees)
