@@ -2,6 +2,7 @@
 
 import re
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StringConstraints
 
@@ -21,6 +22,13 @@ def _check_name(name: str) -> str:
     return name
 
 
+def _read_account_url(value: str) -> str:
+    """Return a base URL without a user and password: it is stored and shown in clear."""
+    if "@" in urlsplit(url := read_base_url(value)).netloc:
+        raise ValueError("may have no user and password: credentials are given by their names, and stored encrypted")
+    return url
+
+
 def _without_defaults(schema: dict[str, Any]) -> None:
     for field in schema["properties"].values():
         field.pop("default", None)
@@ -29,7 +37,7 @@ def _without_defaults(schema: dict[str, Any]) -> None:
 AccountName = Annotated[str, StringConstraints(pattern=_NAME), AfterValidator(_check_name)]
 CredentialText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
 GivenCredentials = Annotated[dict[str, CredentialText], Few]
-AccountURL = Annotated[str, StringConstraints(max_length=500), AfterValidator(read_base_url)]
+AccountURL = Annotated[str, StringConstraints(max_length=500), AfterValidator(_read_account_url)]
 CallsPerSecond = Annotated[float, Field(ge=0.001, le=10_000, strict=True)]
 Concurrency = Annotated[int, Field(ge=1, le=10_000, strict=True)]
 

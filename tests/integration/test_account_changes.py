@@ -148,3 +148,10 @@ async def test_a_key_of_the_operator_s_organization_that_is_no_admin_s_sees_no_a
         listed = (await world.api.get(ACCOUNTS, headers=headers)).json()["data"]["data"]
         found = await world.api.get(f"{ACCOUNTS}/{account['id']}", headers=headers)
         assert ([each["name"] for each in listed] == ["theirs"], found.status_code == 200) == (sees, sees)
+
+
+async def test_an_address_with_a_password_in_it_is_refused(world: World) -> None:
+    body = {"name": "a", "credentials": {"api_key": FIRST}, "base_url": "https://user:word-4Tz8@proxy.example.com"}
+    answer = await world.api.post(ACCOUNTS, json=body)
+    assert (answer.status_code, "no user and password" in answer.text) == (400, True)
+    assert "word-4Tz8" not in answer.text
