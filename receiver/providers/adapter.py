@@ -152,7 +152,7 @@ class Adapter:
     async def check_account(self) -> AccountCheck:
         """Make one call that costs nothing; return what it shows of the connection, the key and the account."""
         if self._fault:
-            return AccountCheck(is_reached=False, fault=self._fault)
+            return AccountCheck(is_reached=False, is_asked=False, fault=self._fault)
         outcome = await self._call(self._api.account())
         if not isinstance(outcome, CallResponse):
             return AccountCheck(is_reached=False, fault=outcome.message)

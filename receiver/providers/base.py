@@ -324,13 +324,15 @@ class NewTask:
 class AccountCheck:
     """What one call about the account, which costs nothing, has shown.
 
-    `fault` is what is wrong, "" if the provider accepted the key; `is_reached` says whether it answered at all. `date`
-    is its clock as an HTTP date, `calls_left` what it says that its rate limit still lets through, `credits` what is
-    left of the account's money in its own unit; None where it does not say.
+    `fault` is what is wrong, "" if the provider accepted the key; `is_reached` says whether it answered at all,
+    `is_asked` whether the account has what it takes to ask. `date` is its clock as an HTTP date, `calls_left` what it
+    says that its rate limit still lets through, `credits` what is left of the account's money in its own unit; None
+    where it does not say.
     """
 
     is_reached: bool
     fault: str = ""
+    is_asked: bool = True
     date: str | None = None
     calls_left: str | None = None
     credits: float | None = None

@@ -156,4 +156,5 @@ def _piapi(account: ProviderAccount, settings: Settings, limiter: RateLimiter) -
         trusts_503=settings.piapi_unavailable == "not_made",
         rate_limiter=limiter,
         concurrency=account.concurrency,
+        account=account.name if account.uid else "",
     )

@@ -10,11 +10,13 @@ import pytest
 import pytest_asyncio
 from starlette.types import Receive, Scope, Send
 
+from receiver.cli.doctor.provider_checks import provider_checks
 from receiver.domain.keyring import KeyRing
 from receiver.errors import StorageUnavailable
 from receiver.providers.registry import build_providers
 from receiver.sandbox import create_sandbox
 from receiver.serving.master_keys import master_keys
+from receiver.settings import load_settings
 from receiver.storage.audit import Actor
 from receiver.storage.database import Database
 from receiver.storage.known_accounts import KnownAccounts
@@ -155,3 +157,21 @@ async def test_an_address_with_a_password_in_it_is_refused(world: World) -> None
     answer = await world.api.post(ACCOUNTS, json=body)
     assert (answer.status_code, "no user and password" in answer.text) == (400, True)
     assert "word-4Tz8" not in answer.text
+
+
+async def test_piapi_s_refusal_of_an_account_s_key_names_the_account(world: World) -> None:
+    body = {"name": "team-a", "credentials": {"api_key": FIRST}}
+    added = await world.api.post("/api/v1/providers/piapi/accounts", json=body)
+    assert added.status_code == 200, added.text
+    answer = await world.create({"submit": "unauthorized"}, account="team-a")
+    assert (answer.status_code, "that of account 'team-a'" in answer.text) == (502, True)
+    assert "RINGBACK_" not in answer.text
+    answer = await world.create({"submit": "unauthorized"})
+    assert (answer.status_code, "RINGBACK_PIAPI_API_KEY" in answer.text) == (502, True)
+
+
+async def test_the_doctor_says_what_an_account_lacks_and_not_to_look_at_the_network(world: World) -> None:
+    settings = load_settings({**world.environment, "RINGBACK_PROVIDER_KLING_ACCESS_KEY": FIRST}, env_file=None)
+    (kling,) = [each for each in await provider_checks(settings) if each.check == "kling"]
+    assert (kling.outcome, "has no secret_key" in kling.found) == ("bad", True)
+    assert "give the account what it lacks: RINGBACK_PROVIDER_KLING_" in str(kling.mend)

@@ -61,9 +61,8 @@ async def _checked(name: str, provider: Provider, key: str) -> list[DoctorResult
     finally:
         await provider.aclose()
     if not seen.is_reached:
-        is_key = "RINGBACK_" in seen.fault
-        mend = "get a key from the provider" if is_key else "check this machine's network, DNS and proxy variables"
-        return [bad(name, seen.fault, mend)]
+        network = "check this machine's network, DNS and proxy variables"
+        return [bad(name, seen.fault, network if seen.is_asked else f"give the account what it lacks: {key}")]
     clock = clock_of_provider(seen.date)
     if seen.fault:
         return [bad(name, seen.fault, f"correct the key ({key}), or look at the account"), clock]

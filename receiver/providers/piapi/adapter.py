@@ -56,7 +56,8 @@ class PiAPI:
     `timeout` (seconds) bounds each phase of a call: a call waits at most `timeout` for the rate limit, and then takes
     at most 5 + 3 × `timeout` in total. `forward_timeout` (seconds) bounds each silence of a forwarded request.
     `upload_url` is where files are uploaded; None if it is `base_url`. `trusts_503` says whether a 503 to a create call
-    means that no task was made. At most `concurrency` calls about tasks are open at a time.
+    means that no task was made. At most `concurrency` calls about tasks are open at a time. `account` is the name of
+    the account of the database whose adapter it is, "" for that of the environment.
     """
 
     name = "piapi"
@@ -80,9 +81,11 @@ class PiAPI:
         forward_timeout: float = 300.0,
         trusts_503: bool = True,
         concurrency: int | None = None,
+        account: str = "",
     ) -> None:
         key = (api_key or "").strip()
-        self._key_fault = _key_fault(key)
+        self._account = account
+        self._key_fault = _key_fault(key, account)
         self._key_refusal: str | None = None
         self._trusts_503 = trusts_503
         self._calls = Calls(
@@ -152,14 +155,14 @@ class PiAPI:
         began = monotonic()
         if self._key_fault:
             count_call(self.name, "account_info", "unauthorized", began)
-            return 502, unauthorized(self._key_fault).body
+            return 502, unauthorized(self._key_fault, self._account).body
         outcome = await self._call("GET", "/account/info")
         if not isinstance(outcome, PiAPIResponse):
             count_call(self.name, "account_info", "no_answer", began)
             return 502, envelope_of(502, outcome.message)
         if is_unauthorized(outcome):
             count_call(self.name, "account_info", "unauthorized", began)
-            return 502, unauthorized(outcome.message).body
+            return 502, unauthorized(outcome.message, self._account).body
         count_call(self.name, "account_info", "found" if outcome.effective_status in (None, 200) else "refused", began)
         if isinstance(outcome.body, dict):
             return outcome.status, outcome.body
@@ -171,7 +174,7 @@ class PiAPI:
         """Ask for the account as `account_info` does; return what the answer shows."""
         began = monotonic()
         if self._key_fault:
-            return AccountCheck(is_reached=False, fault=self._key_fault)
+            return AccountCheck(is_reached=False, is_asked=False, fault=self._key_fault)
         outcome = await self._call("GET", "/account/info")
         if not isinstance(outcome, PiAPIResponse):
             count_call(self.name, "account_info", "no_answer", began)
@@ -179,7 +182,7 @@ class PiAPI:
         is_found = outcome.effective_status == 200 and not is_unauthorized(outcome)
         count_call(self.name, "account_info", "found" if is_found else "refused", began)
         if is_unauthorized(outcome):
-            fault = unauthorized(outcome.message).message
+            fault = unauthorized(outcome.message, self._account).message
         else:
             fault = "" if is_found else f"HTTP {outcome.status}: {outcome.message}"
         data = outcome.body.get("data") if isinstance(outcome.body, dict) else None
@@ -245,12 +248,12 @@ class PiAPI:
         if isinstance(outcome, PiAPIResponse):
             # A large response is no refusal, and is not searched for its words here.
             is_refused = outcome.size <= LARGE_BYTES and is_unauthorized(outcome)
-            self._key_refusal = unauthorized(outcome.message).message if is_refused else None
+            self._key_refusal = unauthorized(outcome.message, self._account).message if is_refused else None
         return outcome
 
     async def _submit(self, task: NewTask, caller: CallerKey | None, confirm: ConfirmSend | None) -> SubmitOutcome:
         if self._key_fault:
-            refused = unauthorized(self._key_fault)
+            refused = unauthorized(self._key_fault, self._account)
             self._key_refusal = refused.message
             return refused
         try:
@@ -261,7 +264,7 @@ class PiAPI:
         outcome = await self._call(
             "POST", "/api/v1/task", content=content, hidden=hidden, caller=caller, confirm=confirm
         )
-        return await read_by_size(_size(outcome), lambda: submit_outcome(outcome, trusts_503=self._trusts_503))
+        return await read_by_size(_size(outcome), lambda: self._submitted(outcome))
 
     async def _fetch(
         self, provider_task_id: str, attempt: int | None, hidden: str, caller: CallerKey | None
@@ -272,28 +275,35 @@ class PiAPI:
         if path is None:
             return Missing("no task at PiAPI can have this id")
         outcome = await self._call("GET", path, hidden=hidden, caller=caller)
-        return await read_by_size(_size(outcome), lambda: fetch_outcome(outcome, provider_task_id, attempt=attempt))
+        return await read_by_size(
+            _size(outcome),
+            lambda: fetch_outcome(outcome, provider_task_id, attempt=attempt, account=self._account),
+        )
 
     async def _cancel(self, provider_task_id: str, caller: CallerKey | None) -> CancelOutcome:
         if self._key_fault:
-            return unauthorized(self._key_fault)
+            return unauthorized(self._key_fault, self._account)
         path = _task_path(provider_task_id)
         if path is None:
             return Missing("no task at PiAPI can have this id")
         outcome = await self._call("DELETE", path, caller=caller)
-        return await read_by_size(_size(outcome), lambda: cancel_outcome(outcome))
+        return await read_by_size(_size(outcome), lambda: cancel_outcome(outcome, self._account))
+
+    def _submitted(self, outcome: CallOutcome) -> SubmitOutcome:
+        return submit_outcome(outcome, trusts_503=self._trusts_503, account=self._account)
 
 
 def _keep_all(_task: dict[str, Any]) -> bool:
     return True
 
 
-def _key_fault(key: str) -> str | None:
+def _key_fault(key: str, account: str) -> str | None:
     """Return why the key cannot be used, without repeating it; None if it can."""
     if not key:
-        return "no key for PiAPI is set: set RINGBACK_PIAPI_API_KEY"
+        return f"account {account!r} has no key" if account else "no key for PiAPI is set: set RINGBACK_PIAPI_API_KEY"
     if not (key.isascii() and key.isprintable()):
-        return "RINGBACK_PIAPI_API_KEY has characters that are not allowed in an HTTP header: copy the key again"
+        name = f"the key of account {account!r}" if account else "RINGBACK_PIAPI_API_KEY"
+        return f"{name} has characters that are not allowed in an HTTP header: copy the key again"
     return None
 
 

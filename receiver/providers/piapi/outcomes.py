@@ -70,6 +70,7 @@ _WRONG = r"(?:invalid|wrong|missing|incorrect|expired|revoked|unknown|required|n
 _KEY_REFUSED = re.compile(rf"{_KEY}.{{0,40}}{_WRONG}|{_WRONG}.{{0,40}}{_KEY}|unauthori[sz]ed|unauthenticated", re.I)
 _NO_MONEY = re.compile(r"balance|credit|quota|insufficient|payment|billing|top.?up|not enough point", re.I)
 _NOT_ENOUGH = re.compile(r"insufficient|not enough|too low|exhausted|run out", re.I)
+_BASE_URL = "RINGBACK_PIAPI_BASE_URL"
 _UNUSABLE, _NO_TASK = "the response cannot be used", "no such task"
 _TOO_MANY = re.compile(r"too many requests|rate.?limit", re.I)
 _MAY_BE_MADE = re.compile(
@@ -80,10 +81,11 @@ _MAY_BE_MADE = re.compile(
 """Words of an answer without a task after which the task may exist all the same."""
 
 
-def submit_outcome(outcome: CallOutcome, *, trusts_503: bool = True) -> SubmitOutcome:
+def submit_outcome(outcome: CallOutcome, *, trusts_503: bool = True, account: str = "") -> SubmitOutcome:
     """Return the outcome of a create call.
 
-    `trusts_503` says whether a 503 means that nothing was made, if its words do not say otherwise.
+    `trusts_503` says whether a 503 means that nothing was made, if its words do not say otherwise. `account` is the
+    name of the account of the database whose call it was, "" for that of the environment.
     """
     if isinstance(outcome, NotSent):
         return NotMade(outcome.message, outcome.retry_after)
@@ -92,7 +94,7 @@ def submit_outcome(outcome: CallOutcome, *, trusts_503: bool = True) -> SubmitOu
     if 200 <= outcome.status < 300 and has_task(outcome.body, is_created=True):
         return _accept(outcome)
     if is_unauthorized(outcome):
-        return unauthorized(outcome.message)
+        return unauthorized(outcome.message, account)
     status = outcome.effective_status
     if status is None or status == 200:
         return _error_inside(outcome) or UnknownOutcome(_unusable(outcome), seen=_seen(outcome, _UNUSABLE))
@@ -103,16 +105,19 @@ def submit_outcome(outcome: CallOutcome, *, trusts_503: bool = True) -> SubmitOu
     if _is_refusal(status):
         return refusal(status, outcome.message, outcome.body)
     if status in REDIRECTS:
-        return FailedAttempt(status, f"the provider redirects (HTTP {status}): check RINGBACK_PIAPI_BASE_URL")
+        setting = f"the base_url of account {account!r}, or RINGBACK_PIAPI_BASE_URL" if account else _BASE_URL
+        return FailedAttempt(status, f"the provider redirects (HTTP {status}): check {setting}")
     if status in PROVIDER_FAULTS:
         return UnknownOutcome(outcome.message, status, seen=_seen(outcome))
     return UnknownOutcome(outcome.message, seen=_seen(outcome))
 
 
-def fetch_outcome(outcome: CallOutcome, provider_task_id: str, *, attempt: int | None) -> FetchOutcome:
-    """Return the outcome of a poll of one task."""
+def fetch_outcome(
+    outcome: CallOutcome, provider_task_id: str, *, attempt: int | None, account: str = ""
+) -> FetchOutcome:
+    """Return the outcome of a poll of one task, by the account of this name."""
     if not isinstance(outcome, PiAPIResponse):
-        return _no_answer(outcome)
+        return _no_answer(outcome, account)
     if 200 <= outcome.status < 300 and has_task(outcome.body):
         try:
             update = read_task(outcome.body, source=Source.POLL, attempt=attempt)
@@ -121,24 +126,26 @@ def fetch_outcome(outcome: CallOutcome, provider_task_id: str, *, attempt: int |
         if update.provider_task_id == provider_task_id:
             return Found(update)
         return NoAnswer("the provider's response is about another task")
-    return Missing(outcome.message, _seen(outcome, _NO_TASK)) if _says_missing(outcome) else _no_answer(outcome)
+    return (
+        Missing(outcome.message, _seen(outcome, _NO_TASK)) if _says_missing(outcome) else _no_answer(outcome, account)
+    )
 
 
-def cancel_outcome(outcome: CallOutcome) -> CancelOutcome:
-    """Return the outcome of a cancel call."""
+def cancel_outcome(outcome: CallOutcome, account: str = "") -> CancelOutcome:
+    """Return the outcome of a cancel call, by the account of this name."""
     if not isinstance(outcome, PiAPIResponse):
-        return _no_answer(outcome)
+        return _no_answer(outcome, account)
     if outcome.effective_status == 200 or outcome.status == 204:
         return Cancelled(outcome.message)
     if _is_missing(outcome):
         return Missing(outcome.message, _seen(outcome, _NO_TASK))
     if is_unauthorized(outcome):
-        return unauthorized(outcome.message)
+        return unauthorized(outcome.message, account)
     if outcome.effective_status is not None and _is_refusal(outcome.effective_status):
         return refusal(outcome.effective_status, outcome.message, outcome.body)
     if 200 <= outcome.status < 300 and isinstance(refused := _error_inside(outcome), Refused):
         return refused
-    return _no_answer(outcome)
+    return _no_answer(outcome, account)
 
 
 def refusal(status: int, message: str, body: Any = None) -> Refused:
@@ -146,9 +153,13 @@ def refusal(status: int, message: str, body: Any = None) -> Refused:
     return Refused(status, message, envelope_of(status, message, body), detail=_detail(status, message, body))
 
 
-def unauthorized(words: str) -> Refused:
-    """Return the refusal of Ringback's own key, so that no client takes it for a refusal of its own key."""
-    message = f"the provider does not accept Ringback's own key: RINGBACK_PIAPI_API_KEY is missing or wrong ({words})"
+def unauthorized(words: str, account: str = "") -> Refused:
+    """Return the refusal of Ringback's own key, so that no client takes it for a refusal of its own key.
+
+    It is that of the account of this name, "" for that of the environment.
+    """
+    key = f"that of account {account!r}" if account else "RINGBACK_PIAPI_API_KEY"
+    message = f"the provider does not accept Ringback's own key: {key} is missing or wrong ({words})"
     body = {"code": 502, "data": None, "message": message, "error": {"code": PROVIDER_UNAUTHORIZED}}
     return Refused(502, message, body, PROVIDER_UNAUTHORIZED)
 
@@ -260,13 +271,13 @@ def _says_missing(response: PiAPIResponse) -> bool:
     return code in map(str, GONE) and _OTHER_404.search(response.message) is None
 
 
-def _no_answer(outcome: CallOutcome) -> NoAnswer:
+def _no_answer(outcome: CallOutcome, account: str) -> NoAnswer:
     if not isinstance(outcome, PiAPIResponse):
         return NoAnswer(outcome.message, None if isinstance(outcome, ResponseLost) else outcome.retry_after)
     wait = outcome.retry_after
     if is_unauthorized(outcome):
         seen = _seen(outcome, "Ringback's own key is refused")
-        return NoAnswer(unauthorized(outcome.message).message, wait, seen=seen, unauthorized=True)
+        return NoAnswer(unauthorized(outcome.message, account).message, wait, seen=seen, unauthorized=True)
     if outcome.effective_status in (None, 200):
         return NoAnswer(_unusable(outcome), wait, seen=_seen(outcome, _UNUSABLE))
     return NoAnswer(outcome.message, wait, seen=_seen(outcome))
