@@ -1,6 +1,6 @@
 """`/api/v1/tasks`: Ringback's own endpoints for tasks."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -51,9 +51,9 @@ async def list_tasks(call: Call) -> Reply:
         matching = tasks_by_keys(await search_tasks(read, wanted, query.q, call.services.providers, most))
     if query.brief:
         brief = await read(brief_tasks(matching))
-        return page(brief, query.limit, map(brief_task, brief))
+        return page(brief, query.limit, await _views(call, brief, brief_task))
     rows, rest = await read_first(read, large_tasks(matching), call.hold)
-    return page(rows, query.limit, (native_task(row) for row in rows), is_cut=bool(rest))
+    return page(rows, query.limit, await _views(call, rows), is_cut=bool(rest))
 
 
 async def get_task(call: Call) -> Reply:
@@ -89,13 +89,13 @@ async def list_events(call: Call) -> Reply:
 
 async def refresh_task(call: Call) -> Reply:
     """`POST /api/v1/tasks/{id}/refresh`: poll a task at its provider now, and return it."""
-    return Reply(native_task(await call.services.tracker.refresh(call.organization_id, call.path("task_id"))))
+    return Reply(await _view(call, await call.services.tracker.refresh(call.organization_id, call.path("task_id"))))
 
 
 async def cancel_task(call: Call) -> Reply:
     """`POST /api/v1/tasks/{id}/cancel`: cancel a task, at its provider too."""
     task, _ = await cancelled(call)
-    return Reply(native_task(task))
+    return Reply(await _view(call, task))
 
 
 async def retry_task(call: Call) -> Reply:
@@ -142,12 +142,24 @@ async def _adoption(call: Call, wanted: AdoptTask, account_id: int | None) -> Ab
     return await call.services.quotas.begin_creates(call.organization_id, 1, len(await call.raw()))
 
 
+async def _view(call: Call, task: Mapping[str, Any]) -> dict[str, Any]:
+    return next(await _views(call, [task]))
+
+
+async def _views(
+    call: Call, tasks: Sequence[Mapping[str, Any]], view: Callable[[Mapping[str, Any]], dict[str, Any]] = native_task
+) -> Iterator[dict[str, Any]]:
+    """Return tasks as they are answered, with the name of the account that each uses."""
+    names = await call.services.accounts.known.names(task["account_id"] for task in tasks)
+    return ({**view(task), "account": names[task["account_id"]]} for task in tasks)
+
+
 async def _reply_with(call: Call, reading: Awaitable[Mapping[str, Any]]) -> Reply:
     return await _reply(call, await reading)
 
 
 async def _reply(call: Call, task: Mapping[str, Any], *, with_attempts: bool = False) -> Reply:
-    view = native_task(task)
+    view = await _view(call, task)
     if with_attempts or task["attempt"] > 1:
         view["attempts"] = native_attempts(task, await call.services.tracker.attempts(task))
     return Reply(view)

@@ -27,6 +27,7 @@ def print_task(task: Mapping[str, Any]) -> None:
             ("task", task.get("task_id")),
             ("model", _model_and_type(task)),
             ("provider", task.get("provider", meta.get("provider"))),
+            ("account", task.get("account")),
             ("status", task.get("status")),
             ("progress", f"{percent} %" if percent else None),
             ("attempt", task.get("attempt", meta.get("attempt"))),

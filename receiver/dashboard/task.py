@@ -137,7 +137,9 @@ def _curl(visit: Visit, task: ShownObject, may: Sequence[str]) -> list[tuple[str
     base = str(visit.request.base_url).rstrip("/")
     key = '-H "Authorization: Bearer $RINGBACK_API_KEY"'
     one = f"{base}/api/v1/tasks/{task['task_id']}"
-    body = {name: task[name] for name in ("model", "task_type", "input")}
+    body = {
+        name: task[name] for name in ("provider", "account", "model", "task_type", "input") if task[name] is not None
+    }
     text = orjson.dumps(body).decode()
     data = shlex.quote(printable_json(text)) if len(text) <= _LONGEST_CURL else "@task.json"
     return [

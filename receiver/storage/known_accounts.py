@@ -44,6 +44,7 @@ class KnownAccounts:
         self._by_id: dict[int, AccountChoice] = {}
         self._by_owner: dict[tuple[str, int | None], list[AccountChoice]] = {}
         self._providers: set[str] = set()
+        self._names: dict[int, str] = {}
         self._seen: dict[int, datetime] = {}
         self._since: datetime | None = None
         self._reading = asyncio.Lock()
@@ -79,6 +80,16 @@ class KnownAccounts:
         account = None if account_id is None else self._by_id.get(account_id)
         return account is not None and account.organization_id == organization_id
 
+    async def names(self, account_ids: Iterable[int | None]) -> dict[int | None, str | None]:
+        """Return the names of accounts by their row keys, also of removed ones; None for that of the environment.
+
+        They are read only if another process has just added one. Raises `StorageUnavailable`.
+        """
+        wanted = set(account_ids)
+        if not wanted <= {None, *self._names}:
+            await self.refresh()
+        return {key: None if key is None else self._names.get(key) for key in wanted}
+
     async def refresh(self) -> None:
         """Read what has changed, at the start and after a change. Raises `StorageUnavailable`."""
         async with self._reading:
@@ -86,6 +97,7 @@ class KnownAccounts:
             changed = [row for row in rows if self._seen.get(row["id"]) != row["updated_at"]]
             for row in changed:
                 self._providers.add(row["provider"])
+                self._names[row["id"]] = row["name"]
                 if row["removed_at"] is None:
                     values = {name: row[name] for name in AccountChoice.__dataclass_fields__}
                     self._by_id[row["id"]] = AccountChoice(**values)
@@ -98,6 +110,8 @@ class KnownAccounts:
                 self._sort()
             for row in changed:
                 await self._forget(row["id"])
+                # Only now: what is interrupted here is read and forgotten again.
+                self._seen[row["id"]] = row["updated_at"]
 
     async def run(self) -> None:
         """Read changes again and again: another process may have made them."""
@@ -110,8 +124,6 @@ class KnownAccounts:
     def _of(self, provider: str, organization_id: int | None) -> list[AccountChoice]:
         return self._by_owner.get((provider, organization_id), [])
 
-                # Only now: what is interrupted here is read and forgotten again.
-                self._seen[row["id"]] = row["updated_at"]
     def _sort(self) -> None:
         self._by_owner = {}
         for each in sorted(self._by_id.values(), key=lambda account: account.id):

@@ -24,7 +24,7 @@ from receiver.storage.provider_accounts import account_by_id
 from receiver.tracking.provider_accounts import ProviderAccounts
 from tests.fakes.servers import served
 from tests.fakes.world import FAST_POLLING, QUICK, World, in_process
-from tests.integration.test_provider_accounts import ACCOUNTS, FIRST, SECOND, Twin, add, create
+from tests.integration.test_provider_accounts import ACCOUNTS, FIRST, SECOND, Twin, add, create, created
 
 OPENAI = "/api/v1/providers/openai/accounts"
 OPERATOR = Actor(organization_id=1, name="a test")
@@ -175,3 +175,15 @@ async def test_the_doctor_says_what_an_account_lacks_and_not_to_look_at_the_netw
     (kling,) = [each for each in await provider_checks(settings) if each.check == "kling"]
     assert (kling.outcome, "has no secret_key" in kling.found) == ("bad", True)
     assert "give the account what it lacks: RINGBACK_PROVIDER_KLING_" in str(kling.mend)
+
+
+async def test_a_task_says_which_account_it_uses(world: World) -> None:
+    async with held_twin(0) as twin:
+        twin.released.set()
+        await add(world, twin, "first", FIRST)
+        task, other = await created(world, account="first"), await world.created()
+        assert (await world.api.delete(f"{ACCOUNTS}/first")).status_code == 200
+        for query in ({}, {"brief": "true"}):
+            listed = (await world.api.get("/api/v1/tasks", params=query)).json()["data"]["data"]
+            assert {each["task_id"]: each["account"] for each in listed} == {task: "first", other: None}
+        assert ((await world.task(task))["account"], (await world.task(other))["account"]) == ("first", None)

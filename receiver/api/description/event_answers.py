@@ -6,7 +6,7 @@ from models import EventType, Submission, TaskStatus
 from receiver.api.description.forms import Answered, Free, Id, Time, UnixSeconds, absent
 from receiver.api.description.task_answers import (
     AttemptAnswer,
-    ListedTaskAnswer,
+    BriefTaskStateAnswer,
     PiJobAnswer,
     RunAnswer,
     RunFieldsAnswer,
@@ -28,7 +28,7 @@ class TaskThenAnswer(TaskStateAnswer):
     """Who is charged for what, where the earlier end was Ringback's own conclusion."""
 
 
-class ListedTaskThenAnswer(ListedTaskAnswer):
+class ListedTaskThenAnswer(BriefTaskStateAnswer):
     """A task as it was at an event of its history; with `brief` it is without what may be large."""
 
     corrects: str = absent()

@@ -76,6 +76,7 @@ _TASK = {
     "started_at": _BEGAN,
     "ended_at": _ENDED,
 }
+_TASK_NOW = {**_TASK, "account": None}
 _PIAPI_TASK: dict[str, Any] = {
     "task_id": _TASK_ID,
     "model": "Qubico/flux1-schnell",
@@ -197,8 +198,8 @@ EXAMPLES: Mapping[str, OperationExample] = {
         {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": {"prompt": "a cat"}},
     ),
     "piapi_get_task": OperationExample({"code": 200, "data": _PIAPI_TASK, "message": "success"}),
-    "list_tasks": OperationExample(_page(_TASK)),
-    "get_task": OperationExample(_native(_TASK)),
+    "list_tasks": OperationExample(_page(_TASK_NOW)),
+    "get_task": OperationExample(_native(_TASK_NOW)),
     "create_tasks": OperationExample(
         _native(
             {
@@ -221,8 +222,8 @@ EXAMPLES: Mapping[str, OperationExample] = {
         {"tasks": [_CREATE, {"model": "Qubico/flux1-schnell", "task_type": "txt2img", "input": {"prompt": "a dog"}}]},
         202,
     ),
-    "adopt_task": OperationExample(_native(_TASK), {"provider_task_id": "8c1d2e3f-0a1b-4c5d-8e9f-a0b1c2d3e4f5"}),
-    "retry_task": OperationExample(_native(_TASK)),
+    "adopt_task": OperationExample(_native(_TASK_NOW), {"provider_task_id": "8c1d2e3f-0a1b-4c5d-8e9f-a0b1c2d3e4f5"}),
+    "retry_task": OperationExample(_native(_TASK_NOW)),
     "list_events": OperationExample(_page(_EVENT)),
     "list_task_events": OperationExample(_page(_EVENT)),
     "create_webhook": OperationExample(

@@ -75,17 +75,26 @@ class TaskStateAnswer(Answered):
 class TaskAnswer(TaskStateAnswer):
     """A task. One that had several attempts has them all in `attempts`, oldest first."""
 
+    account: str | None
+    """The name of the account at the provider that it uses; null for that of the environment."""
     attempts: list[AttemptAnswer] = absent()
 
 
-class ListedTaskAnswer(TaskStateAnswer):
-    """A task in a list; with `brief` it is without `input`, `output`, `logs`, `config` and `usage`."""
+class BriefTaskStateAnswer(TaskStateAnswer):
+    """A task at one time; with `brief` it is without `input`, `output`, `logs`, `config` and `usage`."""
 
     input: Free | None = absent()
     output: Free | None = absent()
     logs: list[Any] | Free | str = absent()
     config: Free = absent()
     usage: Any = absent()
+
+
+class ListedTaskAnswer(BriefTaskStateAnswer):
+    """A task in a list; with `brief` it is without `input`, `output`, `logs`, `config` and `usage`."""
+
+    account: str | None
+    """The name of the account at the provider that it uses; null for that of the environment."""
 
 
 class TaskStandingAnswer(Answered):
