@@ -104,6 +104,31 @@ async def test_a_task_whose_credentials_are_replaced_while_it_is_sent_is_sent_wi
         assert twin.keys("POST") == {FIRST, SECOND}
 
 
+async def test_an_account_has_no_more_calls_open_than_it_may(world: World) -> None:
+    async with held_twin(2) as twin:
+        await add(world, twin, "first", FIRST, concurrency=2)
+        await add(world, twin, "second", SECOND)
+        creating = [asyncio.create_task(create(world, account="first")) for _ in range(5)]
+        await twin.has_all.wait()
+        assert (await world.ended(await created(world, account="second")))["status"] == "completed"
+        twin.released.set()
+        for answer in await asyncio.gather(*creating):
+            assert (await world.ended(answer.json()["data"]["task_id"]))["status"] == "completed"
+        assert twin.most == 2
+
+
+async def test_the_rate_of_an_account_holds_up_its_own_calls_alone(world: World) -> None:
+    async with held_twin(0) as twin:
+        twin.released.set()
+        await add(world, twin, "first", FIRST, calls_per_second=0.01)
+        await add(world, twin, "second", SECOND)
+        await created(world, account="first")
+        creating = asyncio.create_task(create(world, account="first"))
+        assert (await world.ended(await created(world, account="second")))["status"] == "completed"
+        creating.cancel()
+        assert [key for method, _, key in twin.calls if (method, key) == ("POST", FIRST)] == [FIRST]
+
+
 async def test_a_change_whose_reading_was_interrupted_is_read_again(world: World) -> None:
     async with held_twin(0) as twin, accounts_of(world) as (_, database, _):
         await add(world, twin, "first", FIRST)
