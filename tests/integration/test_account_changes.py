@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import orjson
 import pytest
 import pytest_asyncio
+from sqlalchemy import select
 from starlette.types import Receive, Scope, Send
 
 from receiver.cli.doctor.provider_checks import provider_checks
+from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.errors import StorageUnavailable
 from receiver.providers.registry import build_providers
@@ -19,13 +22,16 @@ from receiver.serving.master_keys import master_keys
 from receiver.settings import load_settings
 from receiver.storage.audit import Actor
 from receiver.storage.database import Database
+from receiver.storage.encrypted_values import PLACES, apply_changes, examine, values_after
 from receiver.storage.known_accounts import KnownAccounts
 from receiver.storage.provider_accounts import account_by_id
+from receiver.storage.tables import provider_accounts
 from receiver.tracking.provider_accounts import ProviderAccounts
 from tests.fakes.servers import served
 from tests.fakes.world import FAST_POLLING, QUICK, World, in_process
 from tests.integration.test_provider_accounts import ACCOUNTS, FIRST, SECOND, Twin, add, create, created
 
+NEW_KEY = "Hy3GdK6wJf5XvB1tZq0M"
 OPENAI = "/api/v1/providers/openai/accounts"
 OPERATOR = Actor(organization_id=1, name="a test")
 
@@ -212,3 +218,17 @@ async def test_a_task_says_which_account_it_uses(world: World) -> None:
             listed = (await world.api.get("/api/v1/tasks", params=query)).json()["data"]["data"]
             assert {each["task_id"]: each["account"] for each in listed} == {task: "first", other: None}
         assert ((await world.task(task))["account"], (await world.task(other))["account"]) == ("first", None)
+
+
+async def test_a_new_master_key_encrypts_the_credentials_of_all_accounts_also_of_removed_ones(world: World) -> None:
+    for name in ("kept", "removed"):
+        body = {"name": name, "credentials": {"api_key": FIRST}}
+        assert (await world.api.post(ACCOUNTS, json=body)).status_code == 200
+    assert (await world.api.delete(f"{ACCOUNTS}/removed")).status_code == 200
+    both, newest = KeyRing([*master_keys(world.settings), NEW_KEY]), KeyRing([NEW_KEY])
+    async with accounts_of(world) as (_, database, _):
+        for place in PLACES:
+            _, changes = examine(place, await database.read(values_after(place, 0)), both, utc_now())
+            await database.writer.run(partial(apply_changes, changes=changes))
+        rows = await database.read(select(provider_accounts.c.credentials))
+    assert [orjson.loads(newest.decrypt(row["credentials"])) for row in rows] == [{"api_key": FIRST}] * 2
