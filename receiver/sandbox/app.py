@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -123,10 +124,15 @@ def _guarded(sandbox: Sandbox, path: str, endpoint: Endpoint) -> Endpoint:
 
 
 def _of_twin(twin: Twin, endpoint: Endpoint) -> Endpoint:
-    """Return the endpoint behind the check of the key in the provider's own form."""
+    """Return the endpoint behind the check of the key in the provider's own form, as what it cannot read is refused."""
 
     async def guard(request: Request) -> Response:
-        return await endpoint(request) if twin.authorizes(request) else twin.refusal(401, "the key is missing")
+        if not twin.authorizes(request):
+            return twin.refusal(401, "the key is missing")
+        try:
+            return await endpoint(request)
+        except ValidationError as error:
+            return twin.refusal(422, str(error.errors()[0]["msg"]))
 
     return guard
 

@@ -92,7 +92,7 @@ class GeminiTwin:
     async def _create(self, request: Request) -> Response:
         given, path = await json_object(request), request.path_params
         kind = _METHODS.get(path["method"])
-        batch = given.get("batch") or {}
+        batch = _object(given.get("batch"))
         needed = {"video": given.get("instances"), "batch": batch.get("input_config") or batch.get("inputConfig")}
         if kind is None or not needed[kind]:
             return self.refusal(400, "Request contains an invalid argument.")
@@ -107,7 +107,9 @@ class GeminiTwin:
         return await self._begin(request, given, "interaction", model, given.get("webhook_config"))
 
     async def _begin(self, request: Request, given: dict[str, Any], kind: str, model: str, config: Any) -> Response:
-        webhook = {"webhook_config": {"endpoint": ((config or {}).get("uris") or [""])[0]}}
+        addresses = _object(config).get("uris")
+        endpoint = addresses[0] if isinstance(addresses, list) and addresses else ""
+        webhook = {"webhook_config": {"endpoint": endpoint}}
         body = {"model": model, "task_type": kind, "input": given, "config": webhook}
         wanted = CreateRequest.model_validate(body)
         return await self._tasks.create(request, wanted, lambda task: as_json(_shown(task)), self)
@@ -141,6 +143,10 @@ class GeminiTwin:
 
     def _found(self, request: Request) -> SandboxTask | None:
         return self._tasks.find(request.path_params["task_id"].removeprefix("v1_"), self)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _new_keys() -> list[Ed25519PrivateKey]:

@@ -96,7 +96,8 @@ class OpenAITwin:
     async def _create(self, request: Request, given: dict[str, Any], kind: str, model: str) -> Response:
         # The endpoint is the same for all tasks of the account, so it does not tell which creates are the same work.
         work = {name: value for name, value in given.items() if name != "metadata"}
-        script = {"key": orjson.dumps(work).decode(), **given.get("sandbox", {})}
+        asked = given.get("sandbox", {})
+        script = {"key": orjson.dumps(work).decode(), **asked} if isinstance(asked, dict) else asked
         webhook = {"webhook_config": {"endpoint": self._endpoint}}
         body = {"model": model, "task_type": kind, "input": {**given, "sandbox": script}, "config": webhook}
         wanted = CreateRequest.model_validate(body)

@@ -101,8 +101,10 @@ class ReplicateTwin:
 
     async def _list(self, request: Request) -> Response:
         query = request.query_params
-        since = _moment(query.get("created_after"))
-        cursor = int(query.get("cursor", "0"))
+        try:
+            since, cursor = _moment(query.get("created_after")), int(query.get("cursor", "0"))
+        except ValueError:
+            return self.refusal(422, "created_after is a time, and cursor what an earlier page has named.")
         found = [task for task in self._tasks.newest_first(self) if task.created_ns / 1e9 >= since]
         more = cursor + _PAGE < len(found)
         after = f"&created_after={query['created_after'].replace('+', '%2B')}" if "created_after" in query else ""
