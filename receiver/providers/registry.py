@@ -141,6 +141,8 @@ class _RateLimiters:
             shared = None if self._shared is None else self._shared(name)
             is_of_account = bool(account.uid)
             limiter = RateLimiter(rate, shared=shared, provider=account.provider, is_of_account=is_of_account)
+            if known is not None and (seconds := known[1].paused_for()) > 0:
+                limiter.pause(seconds)  # the provider has asked for it, whatever the rate is
             known = self._known[name] = (rate, limiter)
         return known[1]
 

@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,6 +18,8 @@ from receiver.cli.doctor.provider_checks import provider_checks
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.errors import StorageUnavailable
+from receiver.providers import NewTask
+from receiver.providers.accounts import ProviderAccount
 from receiver.providers.registry import build_providers
 from receiver.sandbox import create_sandbox
 from receiver.serving.master_keys import master_keys
@@ -67,7 +71,7 @@ async def held_twin(holds: int) -> AsyncIterator[HeldTwin]:
 
 
 @pytest_asyncio.fixture
-async def world(tmp_path: Any) -> AsyncIterator[World]:
+async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with in_process(tmp_path, **FAST_POLLING) as found:
         yield found
 
@@ -123,8 +127,9 @@ async def test_an_account_has_no_more_calls_open_than_it_may(world: World) -> No
         assert twin.most == 2
 
 
-async def test_the_rate_of_an_account_holds_up_its_own_calls_alone(world: World) -> None:
-    async with held_twin(0) as twin:
+async def test_the_rate_of_an_account_holds_up_its_own_calls_alone(tmp_path: Path) -> None:
+    # A stop waits for a call that waits for its turn.
+    async with in_process(tmp_path, provider_timeout_seconds="1", **FAST_POLLING) as world, held_twin(0) as twin:
         twin.released.set()
         await add(world, twin, "first", FIRST, calls_per_second=0.01)
         await add(world, twin, "second", SECOND)
@@ -133,6 +138,22 @@ async def test_the_rate_of_an_account_holds_up_its_own_calls_alone(world: World)
         assert (await world.ended(await created(world, account="second")))["status"] == "completed"
         creating.cancel()
         assert [key for method, _, key in twin.calls if (method, key) == ("POST", FIRST)] == [FIRST]
+
+
+async def test_a_pause_that_the_provider_asked_for_outlasts_a_change_of_the_rate(world: World) -> None:
+    async with held_twin(0) as twin:
+        twin.released.set()
+        account = ProviderAccount(
+            provider="fal", name="a", credentials={"api_key": FIRST}, base_url=twin.url, uid="a-1"
+        )
+        providers = build_providers(world.settings, None)
+        before = providers.of_account(account)
+        refused = {"submit": "rate_limited", "retry_after": 600}
+        await before.submit(NewTask(model="fal-ai/flux/dev", task_type="any", input={"sandbox": refused}))
+        after = providers.of_account(replace(account, calls_per_second=3.0))
+        assert after.paused_for() > 100
+        for adapter in (before, after, providers):
+            await adapter.aclose()
 
 
 async def test_a_change_whose_reading_was_interrupted_is_read_again(world: World) -> None:
@@ -184,7 +205,7 @@ async def test_a_key_of_the_operator_s_organization_that_is_no_admin_s_sees_no_a
 
 
 async def test_an_address_with_a_password_in_it_is_refused(world: World) -> None:
-    body = {"name": "a", "credentials": {"api_key": FIRST}, "base_url": "https://user:word-4Tz8@proxy.example.com"}
+    body = {"name": "a", "credentials": {"api_key": FIRST}, "base_url": "http://user:word-4Tz8@127.0.0.1:9"}
     answer = await world.api.post(ACCOUNTS, json=body)
     assert (answer.status_code, "no user and password" in answer.text) == (400, True)
     assert "word-4Tz8" not in answer.text
