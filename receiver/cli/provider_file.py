@@ -10,6 +10,7 @@ from receiver.cli.console import echo, print_json, print_marked
 from receiver.cli.failure import Status
 
 _WIDTH = 5
+_FORM = "multipart/form-data"
 
 
 def check_files(files: Sequence[Path], *, as_json: bool) -> None:
@@ -82,8 +83,17 @@ def _print_request(name: str, sends: Mapping[str, Any]) -> None:
         return
     print_marked("ok", f"{name} sends {sends['method']} {sends['url']}", width=_WIDTH)
     lines = [f"{key}: {value}" for key, value in sends["headers"].items()]
-    for line in (*lines, _json(sends["body"])):
+    body = sends["body"]
+    is_form = sends["headers"].get("content-type") == _FORM
+    for line in (*lines, *(map(_part, body) if is_form else [_json(body)])):
         echo(f"{'':<{_WIDTH}}{line}")
+
+
+def _part(part: Mapping[str, Any]) -> str:
+    """Return a part of a form in a line."""
+    if "text" in part:
+        return f"part {part['name']}: {part['text']}"
+    return f"part {part['name']}: a file {part['file_name']}, {part['content_type']}, {part['bytes']} bytes"
 
 
 def _words(case: Mapping[str, Any]) -> str:

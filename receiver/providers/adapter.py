@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from secrets import token_hex
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -41,6 +42,7 @@ from receiver.providers.base import (
 from receiver.providers.calls import CallResponse, HTTPCalls, NotSent
 from receiver.providers.lenient_json import read_json
 from receiver.providers.measuring import count_call, measured
+from receiver.providers.multipart import written
 from receiver.providers.outcomes import (
     MadeCall,
     cancel_outcome,
@@ -275,7 +277,10 @@ class Adapter:
 
     async def _history(self, window: Window, keep: Keep, caller: CallerKey | None) -> History:
         kept: list[dict[str, Any]] = []
-        request: Request | None = self._api.page(window)
+        try:
+            request: Request | None = self._api.page(window)
+        except CannotAsk:  # of a model that has no list
+            return History(kept, is_complete=False)
         for _ in range(_MOST_PAGES):
             if request is None:
                 return History(kept, is_complete=True)
@@ -317,15 +322,17 @@ class Adapter:
             url = self._own(request.url)
         except CannotAsk as error:
             return NotSent(str(error))
+        content, form = _content(request)
         outcome = await self._calls.call(
             request.method,
             url,
             params=request.params or None,
-            content=None if request.body is None else orjson.dumps(request.body),
-            headers={**self._api.auth(self._account.credentials, now), **request.headers},
+            content=content,
+            headers={**self._api.auth(self._account.credentials, now), **request.headers, **form},
             hidden=hidden,
             caller=caller,
             confirm=confirm,
+            file_types=request.file_types,
         )
         if isinstance(outcome, CallResponse):
             is_refused = judged(self._api, outcome) == Judgement.UNAUTHORIZED
@@ -409,6 +416,14 @@ def _credential_fault(api: API, account: ProviderAccount) -> str | None:
         if not (value.isascii() and value.isprintable()):
             return f"the {name} of account {account.name!r} of {api.name} has characters that no header may have"
     return None
+
+
+def _content(request: Request) -> tuple[bytes | None, dict[str, str]]:
+    """Return the bytes of a request's body, None if it has none, and the header that says their form."""
+    if request.parts is not None:
+        boundary = token_hex(16)
+        return written(request.parts, boundary), {"content-type": f"multipart/form-data; boundary={boundary}"}
+    return None if request.body is None else orjson.dumps(request.body), {}
 
 
 def _with_attempt(outcome: FetchOutcome, attempt: int | None) -> FetchOutcome:

@@ -37,11 +37,22 @@ Credentials = Mapping[str, str]
 """An account's credentials, by the names that the API gives them."""
 
 
+@dataclass(frozen=True, slots=True)
+class FormPart:
+    """A part of a form: a text, or a file if it has a `file_name`."""
+
+    name: str
+    content: bytes
+    file_name: str | None = None
+    content_type: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A request to a provider. `url` is a path below the account's base URL, or a whole URL on one of its hosts.
 
-    `body` is sent as JSON, None for a request without one.
+    `body` is sent as JSON, None for a request without one; `parts` are sent as `multipart/form-data` instead. A success
+    of one of `file_types`, such as `image/*`, is a file, whose content is not read.
     """
 
     method: str
@@ -49,6 +60,8 @@ class Request:
     params: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[FormPart, ...] | None = None
+    file_types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

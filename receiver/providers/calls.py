@@ -5,15 +5,16 @@ How a body is read, and what of it is a secret, is the provider's: its package d
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 import httpx
 
 from receiver.clock import wall_now
 from receiver.domain.content_encoding import EncodingUnknown, content_encodings, unpack
+from receiver.domain.redaction import redact_text
 from receiver.domain.retry_after import retry_after_seconds
 from receiver.errors import RingbackError, TooLarge
 from receiver.large_bodies import LARGE_BYTES, read_apart
@@ -44,7 +45,8 @@ class CallResponse:
     """A response. `body` is its JSON value without secrets, None if it is not JSON; `text` is a plain-text body.
 
     `retry_after` is in seconds; `size` is that of the body, in bytes and unpacked. `date` is when the provider says
-    that it answered, `calls_left` how many calls it says that it still lets through.
+    that it answered, `calls_left` how many calls it says that it still lets through. `is_file` says that the body is a
+    file that was asked about and not read, `headers` has the head of an answer that could have been one.
     """
 
     status: int
@@ -54,6 +56,8 @@ class CallResponse:
     size: int = 0
     date: str | None = None
     calls_left: str | None = None
+    is_file: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def effective_status(self) -> int | None:
@@ -130,20 +134,22 @@ class HTTPCalls(ABC, Generic[R]):
         hidden: str = "",
         caller: CallerKey | None = None,
         confirm: ConfirmSend | None = None,
+        file_types: Sequence[str] = (),
     ) -> R | NotSent | ResponseLost:
         """Make one call when the rate limit admits it. Raises nothing for what the provider or the network does.
 
-        `url` is a path below the base URL, or a whole URL. `headers` are sent besides those of every call.
+        `url` is a path below the base URL, or a whole URL. `headers` are sent besides those of every call. Of a success
+        whose content type is one of `file_types` the body is not read: it may be a video.
         """
         if self._room is None:
-            return await self._call(method, url, params, content, headers, hidden, caller, confirm)
+            return await self._call(method, url, params, content, headers, hidden, caller, confirm, file_types)
         try:
             async with asyncio.timeout(LONGEST_WAIT_FOR_ROOM):
                 await self._room.acquire()
         except TimeoutError:
             return NotSent("as many calls are open as the account may have at a time", 1.0)
         try:
-            return await self._call(method, url, params, content, headers, hidden, caller, confirm)
+            return await self._call(method, url, params, content, headers, hidden, caller, confirm, file_types)
         finally:
             self._room.release()
 
@@ -157,6 +163,7 @@ class HTTPCalls(ABC, Generic[R]):
         hidden: str,
         caller: CallerKey | None,
         confirm: ConfirmSend | None,
+        file_types: Sequence[str],
     ) -> R | NotSent | ResponseLost:
         # No longer than for a response: the lease on the task runs out while the call waits.
         if not await self.rate_limiter.acquire_within(self._timeout, caller):
@@ -166,7 +173,7 @@ class HTTPCalls(ABC, Generic[R]):
         try:
             # The timeouts of the phases do not bound a response that arrives byte by byte.
             async with asyncio.timeout(self._connect + 3 * self._timeout):
-                response = await self._exchange(method, url, params, content, headers, hidden)
+                response = await self._exchange(method, url, params, content, headers, hidden, file_types)
         except NOT_SENT as error:
             return NotSent(_cause(error))
         except LeaseEnded:
@@ -190,6 +197,7 @@ class HTTPCalls(ABC, Generic[R]):
         content: bytes | None,
         headers: Mapping[str, str] | None,
         hidden: str,
+        file_types: Sequence[str],
     ) -> R:
         # httpx's transport without its client: nothing of the client is needed here, and it doubles the cost of a call.
         transport = self._opened or await self._open()
@@ -203,17 +211,25 @@ class HTTPCalls(ABC, Generic[R]):
             extensions=self._phases,
         )
         response = await exchange(transport, request)
+        is_file = is_file_type(response.status_code, response.headers.get("content-type", ""), file_types)
         try:
-            body = await _whole(response)
+            body = b"" if is_file else await _whole(response)
         finally:
-            await response.aclose()
+            await response.aclose()  # of a file the rest is not sent
         secrets = (*self._secrets, hidden)
+        if file_types:
+            head = {name: _redacted(value, secrets) for name, value in response.headers.items()}
+            more = {"is_file": is_file, "headers": head}
+        else:
+            more = {}
         if len(body) <= LARGE_BYTES:
             with suppress(TooLarge):  # when it is unpacked
-                return self._read(response, body, secrets, LARGE_BYTES)
-        return await read_apart(lambda: self._read(response, body, secrets, LARGEST_RESPONSE))
+                return self._read(response, body, secrets, LARGE_BYTES, more)
+        return await read_apart(lambda: self._read(response, body, secrets, LARGEST_RESPONSE, more))
 
-    def _read(self, response: httpx.Response, body: bytes, hidden: tuple[str, ...], limit: int) -> R:
+    def _read(
+        self, response: httpx.Response, body: bytes, hidden: tuple[str, ...], limit: int, more: Mapping[str, Any]
+    ) -> R:
         """Return the response with this body, which may be packed.
 
         Raises `TooLarge` if it has more than `limit` bytes when it is unpacked, and `DecodingError` for one that no
@@ -224,9 +240,8 @@ class HTTPCalls(ABC, Generic[R]):
         value, text = self.read_body(body, hidden)
         retry_after = retry_after_seconds(headers.get("retry-after"), wall_now(), longest=LONGEST_RETRY_AFTER)
         left = next((headers[name] for name in _CALLS_LEFT if name in headers), None)
-        return self.response(
-            response.status_code, value, text, retry_after, len(body), date=headers.get("date"), calls_left=left
-        )
+        more = {"date": headers.get("date"), "calls_left": left, **more}
+        return self.response(response.status_code, value, text, retry_after, len(body), **more)
 
     async def _open(self) -> httpx.AsyncBaseTransport:
         # Opened by the first call: it needs a running event loop, and not every process makes calls.
@@ -242,6 +257,20 @@ def pause_if_asked(rate_limiter: RateLimiter, status: int | None, retry_after: f
         rate_limiter.pause(_PAUSE_WITHOUT_HINT if retry_after is None else retry_after)
     elif status == 503 and retry_after is not None:
         rate_limiter.pause(retry_after)
+
+
+def is_file_type(status: int, content_type: str, file_types: Sequence[str]) -> bool:
+    """Return whether an answer is a success with a file of one of these types, such as `image/*`."""
+    if not 200 <= status < 300:
+        return False
+    given = content_type.partition(";")[0].strip().lower()
+    return any(given.startswith(each[:-1]) if each.endswith("/*") else given == each for each in file_types)
+
+
+def _redacted(text: str, secrets: Sequence[str]) -> str:
+    for secret in filter(None, secrets):
+        text = redact_text(text, secret)
+    return text
 
 
 async def _whole(response: httpx.Response) -> bytes:

@@ -19,6 +19,8 @@ from starlette.responses import Response
 
 from receiver.sandbox.answers import as_json
 from receiver.sandbox.declared_proofs import Signer, is_authorized
+from receiver.sandbox.files import sample
+from receiver.sandbox.forms import form_fields
 from receiver.sandbox.task import CreateRequest, SandboxTask
 from receiver.sandbox.tasks import Sandbox
 from receiver.sandbox.twin import Endpoint, TwinTasks, json_object
@@ -55,6 +57,7 @@ class DeclaredTwin:
             ("result", self._result),
             ("look", self._look),
             ("find", self._look),
+            ("download", self._download),
             ("cancel", self._cancel),
             ("list", self._list),
             ("submit", self._create),
@@ -98,8 +101,10 @@ class DeclaredTwin:
         return self._signer.headers(body, forged=forged)
 
     async def _create(self, request: Request) -> Response:
-        body = await json_object(request)
         submit = self._file["submit"]
+        body = await form_fields(request) if submit.get("sends") == "multipart" else await json_object(request)
+        if body is None:
+            return self.refusal(400, "content-type: must be multipart/form-data")
         endpoint = _at(submit.get("callback"), request, body)
         if endpoint and "challenge" in self._forms and not await self._is_echoed(endpoint):
             return self.refusal(400, "fail to check callback url")
@@ -122,11 +127,17 @@ class DeclaredTwin:
     async def _look(self, request: Request) -> Response:
         task = self._found(request, "look", "find")
         fault = await self._tasks.polled(request, task)
-        return fault or as_json(self._shown("look", task))  # type: ignore[arg-type]
+        return fault or self._answer("look", task)  # type: ignore[arg-type]
 
     async def _result(self, request: Request) -> Response:
         task = self._found(request, "result")
         return self.refusal(404, "not found") if task is None else as_json(self._shown("result", task))
+
+    async def _download(self, request: Request) -> Response:
+        task = self._found(request, "download")
+        if task is None or not task.terminal:
+            return self.refusal(404 if task is None else 425, "not found" if task is None else "too early")
+        return Response(sample("video/mp4"), media_type="video/mp4")
 
     async def _cancel(self, request: Request) -> Response:
         task = self._found(request, "cancel")
@@ -171,6 +182,17 @@ class DeclaredTwin:
         given = [value for name, value in names if name not in ("model", "task_type")]
         found = (self._tasks.find(self._references.get(value, value), self) for value in given)
         return next((task for task in found if task is not None), None)
+
+    def _answer(self, name: str, task: SandboxTask) -> Response:
+        """Return an answer about a task: JSON, or a file where its head says so."""
+        forms, state = self._forms.get(f"{name}_head", {}), _state(task)
+        head = forms.get(state, forms.get("*", {}))
+        status, headers = head.get("status", 200), head.get("headers", {})
+        if (kind := headers.get("content-type")) is not None:
+            return Response(sample(kind), status, headers)
+        answer = as_json(self._shown(name, task), status)
+        answer.headers.update(headers)
+        return answer
 
     def _shown(self, name: str, task: SandboxTask) -> Any:
         """Return a body about a task, in the form for its state, else the one for any."""

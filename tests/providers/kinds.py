@@ -77,7 +77,10 @@ OTHER_KINDS = (
     Kind("gemini", "gemini-3.5-flash", "interaction", {"input": "a cat"}),
     Kind("gemini", "gemini-3.5-flash", "batch", GEMINI_BATCH),
 )
-REST = tuple(map(declared, ("ark", "assemblyai", "kie", "minimaxh3", "openrouter", "runway", "sunoapi")))
+REST = tuple(
+    declared(name)
+    for name in ("ark", "assemblyai", "elevenlabs", "kie", "minimaxh3", "openrouter", "runway", "stability", "sunoapi")
+)
 """The other declared ones: that each form is sent and read is shown by a task or two."""
 KINDS = FIRST_KINDS + OTHER_KINDS
 

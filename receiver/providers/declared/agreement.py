@@ -1,6 +1,7 @@
 """What the tables of a provider's file must say together: faults that no table shows by itself."""
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from receiver.providers.base import CallbackScope, CancelScope
 from receiver.providers.declared.file_form import (
@@ -24,6 +25,7 @@ def faults_of(file: ProviderFile) -> Iterator[KeyFault]:
     yield from _auth_faults(file)
     yield from _call_faults(file)
     yield from _capability_faults(file)
+    yield from _download_faults(file)
     if file.webhook is not None:
         yield from _proof_faults(file, file.webhook.proof)
 
@@ -55,12 +57,34 @@ def _call_faults(file: ProviderFile) -> Iterator[KeyFault]:
     }
     for name, (call, known) in calls.items():
         if call is not None:
-            if not call.path.text.startswith(("/", "https://")):
+            if not (call.path.text.startswith("/") or _is_own(file, call.path.text)):
                 yield (name, "path"), "must begin with /, or be an https URL on one of hosts"
             yield from _place_faults((name, "path"), call.path, known)
             for table, texts in (("query", call.query), ("headers", call.headers)):
                 for key, text in texts.items():
                     yield from _place_faults((name, table, key), text, known)
+
+
+def _is_own(file: ProviderFile, url: str) -> bool:
+    """Return whether a URL is one to which the key may be sent."""
+    try:
+        parts, base = urlsplit(url), urlsplit(file.base_url)
+    except ValueError:
+        return False
+    return parts.scheme == "https" and parts.netloc in {*file.hosts, base.netloc}
+
+
+def _download_faults(file: ProviderFile) -> Iterator[KeyFault]:
+    download = file.download
+    if download is None:
+        if file.look.file_types:
+            yield ("look", "file_types"), "needs a table [download]: the address of the file is the output"
+        return
+    if file.result is not None:
+        yield ("download",), "either it or [result]: the output is what one of them says"
+    if not download.path.text.startswith("/"):
+        yield ("download", "path"), "must begin with /"
+    yield from _place_faults(("download", "path"), download.path, ("id", *download.values))
 
 
 def _capability_faults(file: ProviderFile) -> Iterator[KeyFault]:
@@ -97,6 +121,8 @@ def _proof_faults(file: ProviderFile, proof: ProofTable) -> Iterator[KeyFault]:
             yield (*place, "secret"), "is an optional credential, so the proof needs optional = true"
     if proof.by == "ed25519" and proof.jwks is None:
         yield place, "jwks is missing: where the provider's public keys are"
+    if proof.jwks is not None and not (proof.jwks.startswith("/") or _is_own(file, proof.jwks)):
+        yield (*place, "jwks"), "must begin with /, or be an https URL on one of hosts"
     if proof.by != "standard":
         if proof.header is None:
             yield place, "header is missing: the one that has the signature"

@@ -1,7 +1,7 @@
 """The API of a provider that a file describes."""
 
-import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -25,14 +25,8 @@ from receiver.providers.base import (
 )
 from receiver.providers.calls import CallResponse
 from receiver.providers.declared.auth import auth_headers
-from receiver.providers.declared.file_form import (
-    CallTable,
-    ProviderFile,
-    RequestPlace,
-    ResultTable,
-    TextForm,
-    WebhookTable,
-)
+from receiver.providers.declared.file_form import ProviderFile, ResultTable, WebhookTable
+from receiver.providers.declared.requests import as_form, check_form, moment_values, request_of, task_values, with_value
 from receiver.providers.declared.signatures import described, verified
 from receiver.providers.declared.tasks import TaskReader
 from receiver.providers.reports import failure, report
@@ -70,12 +64,14 @@ class DeclaredAPI(BaseAPI):
         submit = self._file.submit
         values = {"model": task.model, "task_type": task.task_type, "reference": task.reference}
         for name, form in (("model", submit.model), ("task_type", submit.task_type)):
-            _check_form(name, values[name], form)
-        request = _request(submit, values, {**values, "input": task.input})
+            check_form(name, values[name], form)
+        request = request_of(submit, values, {**values, "input": task.input})
+        if submit.body is not None and request.body is None:
+            raise CannotAsk("the input is not as this provider's file expects it: it makes no body of it")
         for place, value in ((submit.callback, task.webhook_url), (submit.reference, task.reference or None)):
             if place is not None and value is not None:
-                request = _with(request, place, value)
-        return request
+                request = with_value(request, place, value)
+        return as_form(request) if submit.sends == "multipart" else request
 
     def read_created(self, answer: CallResponse, task: NewTask) -> ProviderUpdate:
         """Return the task that was made."""
@@ -83,11 +79,12 @@ class DeclaredAPI(BaseAPI):
 
     def look(self, task: ProviderTask) -> Request:
         """Return the request that asks for a task."""
-        return _request(self._file.look, _values(task))
+        return replace(request_of(self._file.look, task_values(task)), file_types=self._file.look.file_types)
 
     def read_look(self, answer: CallResponse, task: ProviderTask) -> ProviderUpdate | Request:
         """Return the task, or the request for its result."""
-        update = self._reader.read(answer.body, self._file.look)
+        body = _with_head(answer, task) if self._file.look.file_types else answer.body
+        update = self._reader.read(body, self._file.look)
         result = self._file.result
         if result is None or update.status != TaskStatus.COMPLETED:
             return update
@@ -95,7 +92,10 @@ class DeclaredAPI(BaseAPI):
         named = {name: fields.read_task_id(expression.of(found)) for name, expression in result.values.items()}
         if not all(named.values()):
             raise MalformedUpdate(f"the task has completed, and nothing names its result: {', '.join(named)}")
-        return _request(result, _values(task) | named)
+        try:
+            return request_of(result, task_values(task) | named)
+        except CannotAsk as error:
+            raise MalformedUpdate(str(error)) from None
 
     def read_result(self, answer: CallResponse, task: ProviderTask, look: CallResponse) -> ProviderUpdate:
         """Return the end of a task whose result is in a second call."""
@@ -117,7 +117,7 @@ class DeclaredAPI(BaseAPI):
         """Return the request that cancels a task."""
         if self._file.cancel is None:
             return super().cancel(task)
-        return _request(self._file.cancel, _values(task))
+        return request_of(self._file.cancel, task_values(task))
 
     def is_cancelled(self, answer: CallResponse) -> bool:
         """Return whether the task is cancelled now."""
@@ -128,9 +128,11 @@ class DeclaredAPI(BaseAPI):
         """Return the request for the first page of the list."""
         if self._file.list is None:
             return super().page(window)
-        until = window.until
-        values = {"model": window.model, **_moment("since", window.since), **_moment("until", until or datetime.max)}
-        return _request(self._file.list, values)
+        moments = {"since": window.since, "until": window.until or datetime.max}
+        values = {"model": window.model}
+        for name, moment in moments.items():
+            values |= moment_values(name, moment)
+        return request_of(self._file.list, values)
 
     def read_page(self, answer: CallResponse, window: Window) -> ListPage:
         """Return a page. The next one is asked for unless this one goes back beyond the window."""
@@ -144,11 +146,13 @@ class DeclaredAPI(BaseAPI):
         if following in (None, False, "") or not items or self._is_before(items[-1], window):
             return ListPage(tasks, None)
         if listed.next_query is None:
-            return ListPage(tasks, Request(method=listed.method, url=str(following)))
+            if not isinstance(following, str):
+                raise MalformedUpdate(f"{listed.next.text} must be an address")
+            return ListPage(tasks, Request(method=listed.method, url=following))
         first = self.page(window)
         text = following if isinstance(following, str) else orjson.dumps(following).decode()
         params = {**first.params, listed.next_query: text}
-        return ListPage(tasks, Request(method=first.method, url=first.url, params=params, headers=first.headers))
+        return ListPage(tasks, replace(first, params=params))
 
     def parse_task(self, task: dict[str, Any]) -> ProviderUpdate:
         """Return a task of the list."""
@@ -158,7 +162,7 @@ class DeclaredAPI(BaseAPI):
         """Return the request that asks for a task by our reference."""
         if self._file.find is None:
             return super().find(reference, model, task_type)
-        return _request(self._file.find, {"reference": reference, "model": model, "task_type": task_type})
+        return request_of(self._file.find, {"reference": reference, "model": model, "task_type": task_type})
 
     def read_found(self, answer: CallResponse, reference: str) -> ProviderUpdate | Request | None:
         """Return the task that was found."""
@@ -170,7 +174,7 @@ class DeclaredAPI(BaseAPI):
 
     def account(self) -> Request:
         """Return the request that costs nothing."""
-        return _request(self._file.account, {})
+        return request_of(self._file.account, {})
 
     def shows_good_key(self, answer: CallResponse) -> bool:
         """Return whether the file says that an answer shows it."""
@@ -243,56 +247,19 @@ def _capabilities(file: ProviderFile) -> Capabilities:
         output_seconds=can.output_seconds,
         record_seconds=can.record_seconds,
         least_poll_seconds=can.least_poll_seconds,
-        outputs_need_key=can.outputs_need_key,
+        outputs_need_key=can.outputs_need_key or file.download is not None,
     )
 
 
-def _check_form(name: str, value: str, form: TextForm | None) -> None:
-    if form is not None and form.form.fullmatch(value) is None:
-        raise CannotAsk(f"{name} must be as in {form.such_as}, not {value[:100]!r}")
+def _with_head(answer: CallResponse, task: ProviderTask) -> dict[str, Any]:
+    """Return what expressions see of an answer that may be the task's file.
 
-
-def _request(call: CallTable, values: Mapping[str, str], context: Mapping[str, Any] | None = None) -> Request:
-    """Return a request. `values` fill its texts, and its body is found in `context`, else in them.
-
-    Raises `CannotAsk`.
+    Raises `MalformedUpdate` for one that is neither that nor JSON, such as the page of a proxy.
     """
-    return Request(
-        method=call.method,
-        url=call.path.as_path(values),
-        params={name: text.filled(values) for name, text in call.query.items()},
-        headers={name.lower(): text.filled(values) for name, text in call.headers.items()},
-        body=None if call.body is None else call.body.of(context or values),
-    )
-
-
-def _with(request: Request, place: RequestPlace, value: str) -> Request:
-    """Return the request with a value at a place."""
-    params, headers, body = dict(request.params), dict(request.headers), request.body
-    match place.where:
-        case "query":
-            params[place.name] = value
-        case "header":
-            headers[place.name.lower()] = value
-        case "body":
-            body = _put(copy.copy(body), place.name.split("."), value)
-    return Request(method=request.method, url=request.url, params=params, headers=headers, body=body)
-
-
-def _put(body: Any, path: list[str], value: str) -> dict[str, Any]:
-    """Return the body with a value at a path. Objects on the way are copied: they may be the client's own."""
-    held = dict(body) if isinstance(body, dict) else {}
-    held[path[0]] = value if len(path) == 1 else _put(held.get(path[0]), path[1:], value)
-    return held
-
-
-def _values(task: ProviderTask) -> dict[str, str]:
-    return {"id": task.id, "model": task.model, "task_type": task.task_type}
-
-
-def _moment(name: str, moment: datetime) -> dict[str, str]:
-    seconds = "" if moment == datetime.max else str(int(moment.timestamp()))
-    return {name: "" if moment == datetime.max else moment.isoformat(), f"{name}_seconds": seconds}
+    if answer.body is None and answer.size and not answer.is_file:
+        raise MalformedUpdate("the answer is neither JSON nor a file of file_types")
+    head = {"status": answer.status, "headers": dict(answer.headers), "is_file": answer.is_file}
+    return {"id": task.id, "body": answer.body, **head}
 
 
 def _answer(answer: CallResponse) -> dict[str, Any]:

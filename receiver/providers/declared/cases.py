@@ -4,7 +4,7 @@ The cases of `deploy/providers/kling.toml` are in `kling.cases.json` beside it. 
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from pathlib import Path
@@ -15,7 +15,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from receiver.domain.updates import ProviderUpdate
-from receiver.providers.api import CannotAsk, Judgement, Request
+from receiver.providers.api import CannotAsk, FormPart, Judgement, Request
 from receiver.providers.base import (
     Accepted,
     ChallengeAnswer,
@@ -25,7 +25,7 @@ from receiver.providers.base import (
     NewTask,
     ProviderTask,
 )
-from receiver.providers.calls import CallResponse
+from receiver.providers.calls import CallResponse, is_file_type
 from receiver.providers.declared.api import DeclaredAPI
 from receiver.providers.declared.faults import FaultyFile, FileFault
 from receiver.providers.outcomes import (
@@ -64,6 +64,7 @@ class RecordedAnswer(_Read):
     status: int = 200
     body: Any = None
     text: str = ""
+    headers: dict[str, str] = {}
 
 
 class Case(_Read):
@@ -148,11 +149,22 @@ def shown(api: DeclaredAPI, request: Request, *, with_headers: bool = False) -> 
     query = f"?{urlencode(request.params)}" if request.params else ""
     url = request.url if urlsplit(request.url).netloc else f"{api.base_url}{request.url}"
     told: dict[str, Any] = {"method": request.method, "url": f"{url}{query}", "body": request.body}
+    if request.parts is not None:
+        told["body"] = [_shown_part(part) for part in request.parts]
     if with_headers:
         credentials = dict.fromkeys((*api.credential_names, *api.optional_credentials), _HIDDEN)
         own = api.auth(credentials, now=0.0)
         told["headers"] = {name: _hidden(value) for name, value in own.items()} | dict(request.headers)
+        if request.parts is not None:
+            told["headers"]["content-type"] = "multipart/form-data"
     return told
+
+
+def _shown_part(part: FormPart) -> dict[str, Any]:
+    if part.file_name is None:
+        return {"name": part.name, "text": part.content.decode()}
+    about = {"file_name": part.file_name, "content_type": part.content_type, "bytes": len(part.content)}
+    return {"name": part.name, **about}
 
 
 def _hidden(value: str) -> str:
@@ -198,7 +210,8 @@ def _read(api: DeclaredAPI, case: Case) -> dict[str, Any] | None:
         case "submit":
             return _told(submit_outcome(answer, api, _new_task(case.task), _ACCOUNT))
         case "look":
-            return _told(fetch_outcome(answer, api, task, _ACCOUNT))
+            seen = _response(case.answer, api.look(task).file_types)
+            return _told(fetch_outcome(seen, api, task, _ACCOUNT))
         case "result" if case.look is not None:
             return _told(result_outcome(answer, api, task, _response(case.look), _ACCOUNT))
         case "cancel":
@@ -270,5 +283,10 @@ def _provider_task(case: Case) -> ProviderTask:
     return ProviderTask(case.task.id, None, case.task.model, case.task.task_type)
 
 
-def _response(recorded: RecordedAnswer) -> CallResponse:
-    return CallResponse(recorded.status, recorded.body, recorded.text, None, len(orjson.dumps(recorded.body)))
+def _response(recorded: RecordedAnswer, file_types: Sequence[str] = ()) -> CallResponse:
+    """Return an answer as a call would return it: of a file nothing but the head."""
+    headers = {name.lower(): value for name, value in recorded.headers.items()}
+    is_file = is_file_type(recorded.status, headers.get("content-type", ""), file_types)
+    body = None if is_file else recorded.body
+    size = len(recorded.text) if body is None else len(orjson.dumps(body))
+    return CallResponse(recorded.status, body, recorded.text, None, size, is_file=is_file, headers=headers)

@@ -1,60 +1,33 @@
 """What the TOML file of a provider may have. `deploy/guides/add-a-provider.md` explains each key to who writes one."""
 
-import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models import TaskStatus
 from receiver.providers.base import CallbackScope, CancelScope
 from receiver.providers.declared.expressions import Expression
+from receiver.providers.declared.key_types import (
+    HEADER_NAME,
+    BaseURL,
+    CredentialName,
+    DeclaredName,
+    Expr,
+    HeaderName,
+    HeaderTemplate,
+    HeaderText,
+    HostName,
+    MediaType,
+    Pattern,
+    PositiveSeconds,
+    Text,
+)
 from receiver.providers.declared.templates import Template
 
-NAME = re.compile(r"[a-z][a-z0-9]{1,31}")
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_CREDENTIAL = re.compile(r"[a-z][a-z0-9_]{0,63}")
 OF_TASK = ("id", "model", "task_type")
 OF_SUBMIT = ("model", "task_type")
 OF_LIST = ("model", "since", "since_seconds", "until", "until_seconds")
 OF_PROOF = ("timestamp", "body", "body_sha256")
-
-
-def _expression(value: Any) -> Expression:
-    if not isinstance(value, str):
-        raise ValueError("must be a JMESPath expression, as a text")  # noqa: TRY004 - pydantic takes it as a fault
-    made = Expression(value)
-    made.compile()
-    return made
-
-
-def _template(value: Any) -> Template:
-    if not isinstance(value, str):
-        raise ValueError("must be a text")  # noqa: TRY004 - pydantic takes it as a fault
-    return Template(value)
-
-
-def _matching(form: re.Pattern[str], what: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if form.fullmatch(value) is None:
-            raise ValueError(what)
-        return value
-
-    return AfterValidator(check)
-
-
-def _pattern(value: Any) -> re.Pattern[str]:
-    try:
-        return re.compile(str(value), re.ASCII)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from None
-
-
-Expr = Annotated[Expression, BeforeValidator(_expression)]
-Text = Annotated[Template, BeforeValidator(_template)]
-HeaderName = Annotated[str, _matching(_HEADER_NAME, "must be the name of a header")]
-CredentialName = Annotated[str, _matching(_CREDENTIAL, "must be lower-case letters, digits and _, such as api_key")]
-PositiveSeconds = Annotated[float, Field(gt=0)]
-BaseURL = Annotated[str, _matching(re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?"), "must be an http or https URL")]
 EVERYTHING = Expression("@")
 
 
@@ -69,7 +42,7 @@ class AuthTable(FileTable):
 
     by: Literal["bearer", "header", "jwt"] = "bearer"
     name: HeaderName = "authorization"
-    value: Text = Template("Bearer {api_key}")
+    value: HeaderTemplate = Template("Bearer {api_key}")
     issuer: CredentialName = "access_key"
     key: CredentialName | None = None
     seconds: PositiveSeconds = 1800
@@ -81,12 +54,26 @@ class RequestPlace(FileTable):
     where: Annotated[Literal["body", "query", "header"], Field(alias="in")] = "body"
     name: Annotated[str, Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _name_fits(self) -> Self:
+        if self.where == "header" and HEADER_NAME.fullmatch(self.name) is None:
+            raise ValueError("name must be the name of a header")
+        if self.where == "body" and not all(self.name.split(".")):
+            raise ValueError("name must be a field, or fields with a dot between two")
+        return self
+
 
 class TextForm(FileTable):
     """What a text must be, as a regular expression, and an example of it for the message."""
 
-    form: Annotated[re.Pattern[str], BeforeValidator(_pattern)]
+    form: Pattern
     such_as: str
+
+    @model_validator(mode="after")
+    def _example_fits(self) -> Self:
+        if self.form.fullmatch(self.such_as) is None:
+            raise ValueError(f"such_as must have the form: {self.such_as} has not")
+        return self
 
 
 class CallTable(FileTable):
@@ -95,7 +82,7 @@ class CallTable(FileTable):
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "GET"
     path: Text
     query: dict[str, Text] = {}
-    headers: dict[HeaderName, Text] = {}
+    headers: dict[HeaderName, HeaderTemplate] = {}
     body: Expr | None = None
 
 
@@ -112,14 +99,29 @@ class SubmitTable(CallTable, ReadingTable):
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
     body: Expr | None = Expression("input")
+    sends: Literal["json", "multipart"] = "json"
     callback: RequestPlace | None = None
     reference: RequestPlace | None = None
     model: TextForm | None = None
     task_type: TextForm | None = None
 
 
-class LookTable(CallTable, ReadingTable):
-    """The call that asks for a task, also by our own reference."""
+class FindTable(CallTable, ReadingTable):
+    """The call that asks for a task by our own reference."""
+
+
+class LookTable(FindTable):
+    """The call that asks for a task. Of a success of one of `file_types` the content is the output, and not read."""
+
+    file_types: tuple[MediaType, ...] = ()
+
+
+class DownloadTable(FileTable):
+    """Where the files of a completed task are downloaded with the key. Ringback does not call it."""
+
+    path: Text
+    values: dict[str, Expr] = {}
+    content_type: Expr | None = None
 
 
 class ResultTable(CallTable):
@@ -243,13 +245,13 @@ class CapabilityTable(FileTable):
 class ProviderFile(FileTable):
     """A whole file."""
 
-    name: Annotated[str, _matching(NAME, "must be 2 to 32 lower-case letters and digits, a letter first")]
+    name: DeclaredName
     title: Annotated[str, Field(min_length=1, max_length=100)]
     base_url: BaseURL
-    hosts: frozenset[str] = frozenset()
+    hosts: frozenset[HostName] = frozenset()
     credentials: Annotated[tuple[CredentialName, ...], Field(min_length=1)] = ("api_key",)
     optional_credentials: tuple[CredentialName, ...] = ()
-    headers: dict[HeaderName, str] = {}
+    headers: dict[HeaderName, HeaderText] = {}
     auth: AuthTable = AuthTable()
     capabilities: CapabilityTable = CapabilityTable()
     submit: SubmitTable
@@ -257,7 +259,8 @@ class ProviderFile(FileTable):
     result: ResultTable | None = None
     cancel: CancelTable | None = None
     list: ListTable | None = None
-    find: LookTable | None = None
+    find: FindTable | None = None
+    download: DownloadTable | None = None
     account: AccountTable
     task: TaskTable = TaskTable()
     words: WordsTable

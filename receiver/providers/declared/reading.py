@@ -57,6 +57,8 @@ def _data(path: Path, text: str) -> dict[str, Any]:
         found = _TOML_LINE.search(str(error))
         line = int(found[1]) if found and found[1] else len(text.splitlines()) or 1
         raise FaultyFile([FileFault(path, line, f"not valid TOML: {_TOML_LINE.sub('', str(error))}")]) from None
+    except RecursionError:
+        raise FaultyFile([FileFault(path, None, "is nested too deeply")]) from None
 
 
 def _fault(path: Path, text: str, fault: Mapping[str, Any]) -> FileFault:

@@ -1,11 +1,13 @@
 """Reads a task in a provider's body, where its file says that it is."""
 
 import re
+from itertools import islice, product
 from typing import Any
 
 from models import TaskStatus
 from receiver.domain.updates import ProviderUpdate
 from receiver.providers import fields
+from receiver.providers.api import CannotAsk
 from receiver.providers.base import MalformedUpdate
 from receiver.providers.declared.expressions import Expression
 from receiver.providers.declared.file_form import ProviderFile, ReadingTable
@@ -13,12 +15,15 @@ from receiver.providers.reports import LONGEST_ID, failure, report, status_of
 
 _TOKEN = re.compile(r"(/hooks/[^/?]+/[^/?]+)/[^/?]+")
 """The proof in an address of ours."""
+_MOST_FILES = 100
 
 
 class TaskReader:
     """Reads tasks by the tables `[task]` and `[words]` of a file."""
 
     def __init__(self, file: ProviderFile) -> None:
+        self._base_url = file.base_url.rstrip("/")
+        self._download = file.download
         self._task = file.task
         self._words = file.words.by_word()
 
@@ -45,7 +50,7 @@ class TaskReader:
             status,
             word=word,
             provider_task_id=name,
-            output=at.output.of(task) if status == TaskStatus.COMPLETED else None,
+            output=self._output(task, name) if status == TaskStatus.COMPLETED else None,
             error=failure(_of(at.code, task), at.error.of(task)) if status == TaskStatus.FAILED else None,
             progress=_percentage(_of(at.progress, task)),
             logs=_list_or_none(_of(at.logs, task)),
@@ -57,6 +62,30 @@ class TaskReader:
             started_at=fields.read_time(_of(at.started_at, task)),
             ended_at=fields.read_time(_of(at.ended_at, task)),
         )
+
+    def _output(self, task: dict[str, Any], name: str) -> Any:
+        """Return a completed task's output, with the addresses of its files where those are downloaded with the key.
+
+        They are those of the provider itself: that of an account may be a proxy's, which is the operator's affair.
+        """
+        output, download = self._task.output.of(task), self._download
+        if download is None:
+            return output
+        values = {key: _names(expression.of(task)) for key, expression in download.values.items()}
+        if not all(values.values()):
+            raise MalformedUpdate(f"the task has completed, and nothing names its files: {', '.join(values)}")
+        kind = _of(download.content_type, task)
+        beside = {"content_type": kind} if isinstance(kind, str) and kind else {}
+        try:
+            files = [
+                {"url": f"{self._base_url}{download.path.as_path({'id': name, **named})}", **beside, **named}
+                for each in islice(product(*values.values()), _MOST_FILES)
+                for named in [dict(zip(values, each, strict=True))]
+            ]
+        except CannotAsk as error:
+            raise MalformedUpdate(str(error)) from None
+        own = output if isinstance(output, dict) else {} if output is None else {"value": output}
+        return {**own, "files": files}
 
     def means(self, body: Any, place: ReadingTable) -> TaskStatus | None:
         """Return the status of the task in a body; None if it has none that is known."""
@@ -87,6 +116,12 @@ def _object_in(body: Any, place: ReadingTable) -> dict[str, Any]:
 
 def _of(expression: Expression | None, task: dict[str, Any]) -> Any:
     return None if expression is None else expression.of(task)
+
+
+def _names(value: Any) -> list[str]:
+    """Return what a value, or each item of a list, names; nothing that is too long for an id."""
+    found = map(fields.read_task_id, value if isinstance(value, list) else [value])
+    return [each for each in found if each and len(each) <= LONGEST_ID]
 
 
 def _percentage(value: Any) -> int:

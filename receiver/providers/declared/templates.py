@@ -10,6 +10,8 @@ from receiver.providers.api import CannotAsk
 _PLACE = re.compile(r"\{([^{}]*)\}")
 _PATH = ":path"
 """After a name: its slashes stay, so that it is several parts of a path."""
+_HEADER_TEXT = re.compile(r"[\x20-\x7e]*")
+_DOTS = (".", "..")
 
 
 class Template:
@@ -22,7 +24,9 @@ class Template:
         self.names = tuple(place.removesuffix(_PATH) for place in _PLACE.findall(text))
 
     def check(self, known: tuple[str, ...]) -> None:
-        """Raise ValueError for a place that has none of these names."""
+        """Raise ValueError for a place that has none of these names, and for a brace that belongs to no place."""
+        if set(_PLACE.sub("", self.text)) & {"{", "}"}:
+            raise ValueError("has a brace that belongs to no place: places are as {id}")
         for name in self.names:
             if name not in known:
                 similar = get_close_matches(name, known) or known
@@ -34,6 +38,13 @@ class Template:
         """Return the text with its places filled as they are."""
         return self._filled(lambda place: values[place.removesuffix(_PATH)])
 
+    def as_header(self, values: Mapping[str, str]) -> str:
+        """Return the text as the value of a header. Raises `CannotAsk` for a value that no header may have."""
+        text = self.filled(values)
+        if _HEADER_TEXT.fullmatch(text) is None:
+            raise CannotAsk(f"{' or '.join(self.names)} has characters that no header may have")
+        return text
+
     def as_path(self, values: Mapping[str, str]) -> str:
         """Return the text as a path, so that no value leads to another one.
 
@@ -43,11 +54,14 @@ class Template:
         def quoted(place: str) -> str:
             value = values[place.removesuffix(_PATH)]
             parts = value.split("/") if place.endswith(_PATH) else [value]
-            if any(part in ("", ".", "..") for part in parts):
+            if any(part in ("", *_DOTS) for part in parts):
                 raise CannotAsk(f"{place.removesuffix(_PATH)} cannot be a part of a path: {value[:100]!r}")
-            return "/".join(quote(part, safe="") for part in parts)
+            return "/".join(quote(part, safe="", errors="replace") for part in parts)
 
-        return self._filled(quoted)
+        path = self._filled(quoted)
+        if any(part in _DOTS for part in path.split("/")):  # as of /jobs/.{id}
+            raise CannotAsk(f"{' or '.join(self.names)} cannot be a part of a path here")
+        return path
 
     def _filled(self, value_of: Callable[[str], str]) -> str:
         return _PLACE.sub(lambda found: value_of(found[1]), self.text)
